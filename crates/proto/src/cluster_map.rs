@@ -1,0 +1,397 @@
+//! The cluster map: who holds which slot, as the coordinator has decided and everybody follows.
+//!
+//! Every change of the map has a number, its version, which only grows. A slot's configuration carries the version of
+//! its last change, so a change since any earlier version can be told without keeping that version.
+//!
+//! As text, for the wire (`MAP`, `WATCH_MAP`) and for people:
+//!
+//! ```text
+//! OK Map version=9 since=0 cluster=3f0c slots=16384
+//! NODE 1 127.0.0.1:5001 up
+//! NODE 2 127.0.0.1:5002 up
+//! SLOTS 0 16383 epoch=3 version=9 primary=1 isr=1,2 learners=-
+//! ```
+//!
+//! Nodes are named by their incarnation. Slots with one configuration stand in one line, from first to last. With
+//! `since=0` the text holds all slots, otherwise those that changed after that version.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::id::{Epoch, Incarnation, NodeAddr};
+use crate::slot::{SlotBits, SlotId};
+
+/// The number of a change of the map. 0 stands before every change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct MapVersion(pub u64);
+
+/// Who holds one slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SlotConfig {
+    /// Grows when the primary changes.
+    pub epoch: Epoch,
+    /// The version of the map at which this configuration was made. Changes of it are compare-and-set on this number.
+    pub version: MapVersion,
+    /// Who orders the slot's writes. None while nobody holds the slot.
+    pub primary: Option<Incarnation>,
+    /// The in-sync set: the filled copies, the primary among them, in the order of the ring.
+    pub isr: Vec<Incarnation>,
+    /// Copies that are being filled.
+    pub learners: Vec<Incarnation>,
+}
+
+/// A node that the map speaks of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Where it is reached.
+    pub addr: NodeAddr,
+    /// Whether it is registered and heard. A node that is not up is named only while no other copy of a slot is known.
+    pub up: bool,
+}
+
+/// The whole map. Cloning costs a pointer a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterMap {
+    /// The identity of the cluster: a word made when it was first set up.
+    pub cluster: String,
+    /// The version of its newest change.
+    pub version: MapVersion,
+    bits: SlotBits,
+    members: BTreeMap<Incarnation, Member>,
+    slots: Vec<Arc<SlotConfig>>,
+}
+
+/// The map, or what changed in it, as it travels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapUpdate {
+    /// The identity of the cluster.
+    pub cluster: String,
+    /// The version that the receiver must have; 0: none, the update is whole.
+    pub since: MapVersion,
+    /// The version that it brings.
+    pub version: MapVersion,
+    bits: SlotBits,
+    members: BTreeMap<Incarnation, Member>,
+    runs: Vec<(SlotId, SlotId, Arc<SlotConfig>)>,
+}
+
+/// Why an update was not taken. The map is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MapError {
+    /// The text is no map.
+    #[error("not a cluster map: {0}")]
+    Malformed(&'static str),
+    /// The update starts from a version that the receiver does not have. Ask for the whole map.
+    #[error("the update does not follow on the map that is here")]
+    Gap,
+}
+
+impl ClusterMap {
+    /// A map in which nobody holds anything.
+    #[must_use]
+    pub fn empty(cluster: String, bits: SlotBits) -> Self {
+        let nobody = Arc::new(SlotConfig::default());
+        Self { cluster, version: MapVersion(0), bits, members: BTreeMap::new(), slots: vec![nobody; bits.count()] }
+    }
+
+    /// How slots are cut.
+    #[must_use]
+    pub fn bits(&self) -> SlotBits {
+        self.bits
+    }
+
+    /// Who holds a slot.
+    ///
+    /// # Panics
+    /// For a slot that this map does not have: the caller cut it with other bits.
+    #[must_use]
+    pub fn config(&self, slot: SlotId) -> &Arc<SlotConfig> {
+        self.slots.get(usize::from(slot.0)).expect("a slot number is below the map's slot count")
+    }
+
+    /// All slots with their configurations, in order.
+    pub fn slots(&self) -> impl Iterator<Item = (SlotId, &Arc<SlotConfig>)> {
+        self.bits.slots().zip(&self.slots)
+    }
+
+    /// The nodes that the map speaks of, in the order in which they first registered.
+    pub fn members(&self) -> impl Iterator<Item = (Incarnation, &Member)> {
+        self.members.iter().map(|(incarnation, member)| (*incarnation, member))
+    }
+
+    /// A node by its incarnation.
+    #[must_use]
+    pub fn member(&self, incarnation: Incarnation) -> Option<&Member> {
+        self.members.get(&incarnation)
+    }
+
+    /// Whether a node of this address is up.
+    #[must_use]
+    pub fn is_node(&self, addr: &NodeAddr) -> bool {
+        self.members.values().any(|member| member.up && member.addr == *addr)
+    }
+
+    /// The addresses that hold a slot: its primary first, then the other in-sync copies. Empty while nobody does.
+    pub fn holders(&self, slot: SlotId) -> impl Iterator<Item = (Incarnation, &Member)> {
+        let config = self.config(slot);
+        let others = config.isr.iter().copied().filter(|other| Some(*other) != config.primary);
+        config.primary.into_iter().chain(others).filter_map(|inc| self.members.get(&inc).map(|member| (inc, member)))
+    }
+
+    /// Replaces who is known. The caller gives the version of the change with [`ClusterMap::set_version`].
+    pub fn set_members(&mut self, members: BTreeMap<Incarnation, Member>) {
+        self.members = members;
+    }
+
+    /// Replaces a slot's configuration.
+    pub fn set_config(&mut self, slot: SlotId, config: Arc<SlotConfig>) {
+        if let Some(place) = self.slots.get_mut(usize::from(slot.0)) {
+            *place = config;
+        }
+    }
+
+    /// Names the change that has been made.
+    pub fn set_version(&mut self, version: MapVersion) {
+        self.version = version;
+    }
+
+    /// What has changed after `since`; with `MapVersion(0)` everything.
+    #[must_use]
+    pub fn update_since(&self, since: MapVersion) -> MapUpdate {
+        let mut runs: Vec<(SlotId, SlotId, Arc<SlotConfig>)> = Vec::new();
+        for (slot, config) in self.slots() {
+            if since != MapVersion(0) && config.version <= since {
+                continue;
+            }
+            match runs.last_mut() {
+                Some((_, last, same)) if last.0 + 1 == slot.0 && same == config => *last = slot,
+                _ => runs.push((slot, slot, Arc::clone(config))),
+            }
+        }
+        MapUpdate {
+            cluster: self.cluster.clone(),
+            since,
+            version: self.version,
+            bits: self.bits,
+            members: self.members.clone(),
+            runs,
+        }
+    }
+
+    /// The map after an update. `current` is what the receiver has, if anything.
+    ///
+    /// # Errors
+    /// [`MapError::Gap`] when the update is a change of another version than `current`; ask for the whole map.
+    pub fn updated(current: Option<&Self>, update: &MapUpdate) -> Result<Self, MapError> {
+        let mut map = match current {
+            _ if update.since == MapVersion(0) => Self::empty(update.cluster.clone(), update.bits),
+            Some(map) if map.version == update.since && map.cluster == update.cluster && map.bits == update.bits => {
+                map.clone()
+            }
+            _ => return Err(MapError::Gap),
+        };
+        map.version = update.version;
+        map.members.clone_from(&update.members);
+        for (first, last, config) in &update.runs {
+            let run = map.slots.get_mut(usize::from(first.0)..=usize::from(last.0));
+            run.ok_or(MapError::Malformed("a slot number is too large"))?.fill(Arc::clone(config));
+        }
+        Ok(map)
+    }
+}
+
+impl MapUpdate {
+    /// The text of the update, one line each, the last without a newline.
+    #[must_use]
+    pub fn to_lines(&self) -> Vec<String> {
+        let mut lines = vec![format!(
+            "OK Map version={} since={} cluster={} slots={}",
+            self.version.0,
+            self.since.0,
+            self.cluster,
+            self.bits.count()
+        )];
+        for (incarnation, member) in &self.members {
+            lines.push(format!("NODE {incarnation} {} {}", member.addr, if member.up { "up" } else { "down" }));
+        }
+        for (first, last, config) in &self.runs {
+            lines.push(format!(
+                "SLOTS {} {} epoch={} version={} primary={} isr={} learners={}",
+                first.0,
+                last.0,
+                config.epoch,
+                config.version.0,
+                list(config.primary.as_slice()),
+                list(&config.isr),
+                list(&config.learners)
+            ));
+        }
+        lines
+    }
+
+    /// Reads the text of an update.
+    ///
+    /// # Errors
+    /// [`MapError::Malformed`] says what is wrong with it.
+    pub fn parse<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Self, MapError> {
+        let mut lines = lines.into_iter();
+        let head = lines.next().and_then(|line| line.strip_prefix("OK Map ")).ok_or(MapError::Malformed("no head"))?;
+        let mut words = head.split(' ');
+        let count: usize = {
+            let last = head.rsplit(' ').next().and_then(|word| word.strip_prefix("slots="));
+            last.and_then(|count| count.parse().ok()).ok_or(MapError::Malformed("no slots="))?
+        };
+        if !count.is_power_of_two() || count > 1 << 16 {
+            return Err(MapError::Malformed("slots= is no power of two up to 65536"));
+        }
+        let mut update = Self {
+            version: MapVersion(field(words.next(), "version=")?),
+            since: MapVersion(field(words.next(), "since=")?),
+            cluster: field(words.next(), "cluster=")?,
+            bits: SlotBits::new(u8::try_from(count.trailing_zeros()).unwrap_or(16)),
+            members: BTreeMap::new(),
+            runs: Vec::new(),
+        };
+        for line in lines.take_while(|line| !line.is_empty()) {
+            if let Some(node) = line.strip_prefix("NODE ") {
+                let (incarnation, member) = parse_node(node).ok_or(MapError::Malformed("a NODE line"))?;
+                update.members.insert(incarnation, member);
+            } else if let Some(run) = line.strip_prefix("SLOTS ") {
+                update.runs.push(parse_run(run)?);
+            } else {
+                return Err(MapError::Malformed("an unknown line"));
+            }
+        }
+        Ok(update)
+    }
+}
+
+fn parse_node(line: &str) -> Option<(Incarnation, Member)> {
+    let mut words = line.split(' ');
+    let incarnation = words.next()?.parse().ok()?;
+    let addr = words.next()?.parse().ok()?;
+    let up = match words.next()? {
+        "up" => true,
+        "down" => false,
+        _ => return None,
+    };
+    Some((incarnation, Member { addr, up }))
+}
+
+fn parse_run(line: &str) -> Result<(SlotId, SlotId, Arc<SlotConfig>), MapError> {
+    let mut words = line.split(' ');
+    let first = field(words.next(), "")?;
+    let last = field(words.next(), "")?;
+    if first > last {
+        return Err(MapError::Malformed("a run of slots that ends before it starts"));
+    }
+    let config = SlotConfig {
+        epoch: field(words.next(), "epoch=")?,
+        version: MapVersion(field(words.next(), "version=")?),
+        primary: incarnations(words.next(), "primary=")?.first().copied(),
+        isr: incarnations(words.next(), "isr=")?,
+        learners: incarnations(words.next(), "learners=")?,
+    };
+    Ok((SlotId(first), SlotId(last), Arc::new(config)))
+}
+
+fn field<T: FromStr>(word: Option<&str>, name: &'static str) -> Result<T, MapError> {
+    let value = word.and_then(|word| word.strip_prefix(name)).and_then(|value| value.parse().ok());
+    value.ok_or(MapError::Malformed("a field is missing or has no such value"))
+}
+
+fn incarnations(word: Option<&str>, name: &'static str) -> Result<Vec<Incarnation>, MapError> {
+    let list: String = field(word, name)?;
+    if list == "-" {
+        return Ok(Vec::new());
+    }
+    list.split(',').map(|inc| inc.parse().map_err(|_| MapError::Malformed("no incarnation"))).collect()
+}
+
+fn list(incarnations: &[Incarnation]) -> String {
+    let mut text = String::new();
+    for incarnation in incarnations {
+        let comma = if text.is_empty() { "" } else { "," };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{comma}{incarnation}");
+    }
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(epoch: u64, version: u64, primary: u64, isr: &[u64]) -> Arc<SlotConfig> {
+        Arc::new(SlotConfig {
+            epoch: Epoch(epoch),
+            version: MapVersion(version),
+            primary: (primary > 0).then_some(Incarnation(primary)),
+            isr: isr.iter().copied().map(Incarnation).collect(),
+            learners: Vec::new(),
+        })
+    }
+
+    fn map() -> ClusterMap {
+        let mut map = ClusterMap::empty("c1".into(), SlotBits::new(3));
+        let member = |port| Member { addr: NodeAddr::new("h", port).unwrap(), up: port != 3 };
+        map.set_members((1..4).map(|i| (Incarnation(i), member(i.try_into().unwrap()))).collect());
+        for slot in map.bits().slots() {
+            map.set_config(slot, config(1, 1, 1, &[1, 2]));
+        }
+        map.set_version(MapVersion(1));
+        map
+    }
+
+    #[test]
+    fn the_whole_map_travels_as_text() {
+        let map = map();
+        let lines = map.update_since(MapVersion(0)).to_lines();
+        assert_eq!(lines.len(), 1 + 3 + 1, "equal slots are one line: {lines:#?}");
+        let update = MapUpdate::parse(lines.iter().map(String::as_str)).unwrap();
+        assert_eq!(ClusterMap::updated(None, &update).unwrap(), map);
+    }
+
+    #[test]
+    fn a_change_holds_what_changed_and_needs_its_base() {
+        let old = map();
+        let mut new = old.clone();
+        new.set_config(SlotId(2), config(2, 2, 2, &[2]));
+        new.set_config(SlotId(7), config(2, 2, 0, &[]));
+        new.set_version(MapVersion(2));
+        let lines = new.update_since(MapVersion(1)).to_lines();
+        assert_eq!(lines.iter().filter(|line| line.starts_with("SLOTS")).count(), 2);
+        let update = MapUpdate::parse(lines.iter().map(String::as_str)).unwrap();
+        assert_eq!(ClusterMap::updated(Some(&old), &update).unwrap(), new);
+        assert_eq!(ClusterMap::updated(None, &update), Err(MapError::Gap));
+        assert_eq!(ClusterMap::updated(Some(&new), &update), Err(MapError::Gap));
+    }
+
+    #[test]
+    fn texts_that_are_no_map_are_refused() {
+        for text in [
+            "",
+            "OK",
+            "OK Map version=1 since=0 cluster=c slots=3",
+            "OK Map version=1 since=0 cluster=c slots=8\nFOO",
+            "OK Map version=1 since=0 cluster=c slots=8\nNODE 1 nowhere up",
+            "OK Map version=1 since=0 cluster=c slots=8\nSLOTS 5 2 epoch=1 version=1 primary=1 isr=1 learners=-",
+        ] {
+            assert!(MapUpdate::parse(text.lines()).is_err(), "{text}");
+        }
+        let far = "OK Map version=1 since=0 cluster=c slots=8\nSLOTS 0 9 epoch=1 version=1 primary=1 isr=1 learners=-";
+        assert!(ClusterMap::updated(None, &MapUpdate::parse(far.lines()).unwrap()).is_err());
+    }
+
+    #[test]
+    fn holders_are_named_primary_first() {
+        let mut map = map();
+        map.set_config(SlotId(0), config(2, 2, 2, &[1, 2, 3]));
+        let names: Vec<u64> = map.holders(SlotId(0)).map(|(inc, _)| inc.0).collect();
+        assert_eq!(names, [2, 1, 3]);
+        assert!(map.is_node(&NodeAddr::new("h", 1).unwrap()));
+        assert!(!map.is_node(&NodeAddr::new("h", 3).unwrap()), "a node that is down is no node to send to");
+    }
+}

@@ -1,0 +1,106 @@
+//! Every error text that the wire carries.
+//!
+//! The first version's errors are kept to the letter. Newer ones read `ERROR CODE what happened, and what to do`;
+//! [`ErrorReply::code`] gives the code, and `docs/protocol.md` lists each with whether the command took effect and
+//! whether to retry.
+
+use crate::id::NodeAddr;
+use crate::limits;
+
+/// An error as an answer. Its text is what follows `ERROR ` on a line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ErrorReply {
+    /// No such verb here. Nothing was done.
+    #[error("Unknown command")]
+    UnknownCommand,
+    /// A known verb with the wrong words. Nothing was done.
+    #[error("Invalid {0} format")]
+    InvalidFormat(&'static str),
+    /// The input ended in the middle of a request. Nothing was done.
+    #[error("Incomplete command: a line must end with a newline")]
+    Incomplete,
+    /// No such node is registered.
+    #[error("Node {0} not found")]
+    NodeNotFound(NodeAddr),
+    /// No node is registered, so no key has an owner.
+    #[error("No nodes available")]
+    NoNodes,
+    /// A part of the request is over its limit. Nothing was done.
+    #[error("TOOLONG {what} of {len} bytes, the limit is {limit}; nothing was changed")]
+    TooLong {
+        /// Which part.
+        what: &'static str,
+        /// How long it is, or as much of it as had come.
+        len: usize,
+        /// How long it may be.
+        limit: usize,
+    },
+    /// An array that cannot be read; where the next request starts is unknown, so the connection is closed.
+    #[error("PROTOCOL {0}; nothing was changed and the connection is closed")]
+    Protocol(&'static str),
+    /// A line with bytes that are not UTF-8. Nothing was done.
+    #[error("NOTTEXT a line must be UTF-8 text; nothing was changed, send bytes with the array encoding")]
+    NotText,
+    /// A stored value that a line cannot carry.
+    #[error("BINARY value is not a line of text ({len} bytes); read it with the array encoding")]
+    Binary {
+        /// The length of the value.
+        len: usize,
+    },
+    /// Refused: nothing was done, and the request may be sent again.
+    #[error("UNAVAILABLE {0}")]
+    Unavailable(String),
+    /// A queue or limit is full: nothing was done, and the request may be sent again later.
+    #[error("BUSY {0}")]
+    Busy(String),
+    /// The write may or may not have taken effect.
+    #[error("UNKNOWN {0}")]
+    Unknown(String),
+    /// A message between nodes came from somebody who is no member of this cluster. Nothing was done.
+    #[error("NOTPEER {0}")]
+    NotPeer(String),
+    /// This node does not lead the key's slot; only ever sent between nodes. Nothing was done.
+    #[error("MOVED this node does not serve the key")]
+    Moved,
+}
+
+impl ErrorReply {
+    /// The capital word that programs look at; none for the first version's errors.
+    #[must_use]
+    pub fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::UnknownCommand
+            | Self::InvalidFormat(_)
+            | Self::Incomplete
+            | Self::NodeNotFound(_)
+            | Self::NoNodes => None,
+            Self::TooLong { .. } => Some("TOOLONG"),
+            Self::Protocol(_) => Some("PROTOCOL"),
+            Self::NotText => Some("NOTTEXT"),
+            Self::Binary { .. } => Some("BINARY"),
+            Self::Unavailable(_) => Some("UNAVAILABLE"),
+            Self::Busy(_) => Some("BUSY"),
+            Self::Unknown(_) => Some("UNKNOWN"),
+            Self::NotPeer(_) => Some("NOTPEER"),
+            Self::Moved => Some("MOVED"),
+        }
+    }
+
+    /// The key is over its limit.
+    #[must_use]
+    pub fn key_too_long(len: usize) -> Self {
+        Self::TooLong { what: "key", len, limit: limits::KEY_BYTES }
+    }
+
+    /// The value is over its limit.
+    #[must_use]
+    pub fn value_too_long(len: usize) -> Self {
+        Self::TooLong { what: "value", len, limit: limits::VALUE_BYTES }
+    }
+
+    /// Too many clients are connected already.
+    #[must_use]
+    pub fn too_many_clients(limit: usize) -> Self {
+        Self::Busy(format!("{limit} clients are connected, which is the limit; try again later"))
+    }
+}

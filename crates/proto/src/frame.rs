@@ -1,0 +1,388 @@
+//! Bytes to frames: where one request ends and the next begins.
+//!
+//! A frame is a line up to `\n`, or, where its first byte is `*`, an array of words as RESP2 writes them
+//! (`*2\r\n$3\r\nGET\r\n$1\r\na\r\n`). The decoder is incremental: it remembers how far it has looked, so that no byte
+//! is scanned twice however the input is cut, and it refuses what is over a limit as soon as its length is known,
+//! before memory is taken for it.
+
+use std::ops::Range;
+
+use crate::error::ErrorReply;
+use crate::limits;
+
+/// How the words of a request came, and how its answer goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// A line of text.
+    Line,
+    /// A RESP2 array.
+    Array,
+}
+
+/// One request as it came, its words not yet understood. It borrows the read buffer.
+#[derive(Debug, Clone, Copy)]
+pub enum Frame<'a> {
+    /// A line without its line end. Not yet known to be UTF-8.
+    Line(&'a [u8]),
+    /// The words of an array.
+    Array(Words<'a>),
+}
+
+impl Frame<'_> {
+    /// The encoding that the answer takes.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        match self {
+            Self::Line(_) => Encoding::Line,
+            Self::Array(_) => Encoding::Array,
+        }
+    }
+}
+
+/// The words of an array request, read from the front.
+#[derive(Debug, Clone, Copy)]
+pub struct Words<'a> {
+    buf: &'a [u8],
+    spans: &'a [Span],
+}
+
+/// Where a word lies in the buffer: 8 bytes for a word that took at least 6 bytes on the wire.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: u32,
+    len: u32,
+}
+
+impl<'a> Words<'a> {
+    /// How many words are left.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether none is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The next word as UTF-8 text; `None` where there is none, or it is not text.
+    pub fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.next()?).ok()
+    }
+
+    /// The next word, read as a value of the type asked for (a number, a version, an address).
+    pub fn parse<T: std::str::FromStr>(&mut self) -> Option<T> {
+        self.text()?.parse().ok()
+    }
+
+    /// All words that are left, if there are exactly `N`.
+    #[must_use]
+    pub fn exactly<const N: usize>(mut self) -> Option<[&'a [u8]; N]> {
+        if self.len() != N {
+            return None;
+        }
+        Some(std::array::from_fn(|_| self.next().unwrap_or_default()))
+    }
+}
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (span, rest) = self.spans.split_first()?;
+        self.spans = rest;
+        let start = span.start as usize;
+        self.buf.get(start..start + span.len as usize)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.spans.len(), Some(self.spans.len()))
+    }
+}
+
+/// Finds frames in a growing buffer.
+///
+/// The caller appends what arrives at the end of its buffer and calls [`FrameDecoder::decode`] with all of it that is
+/// not yet consumed. Between calls that return `None` the front of the buffer must not change.
+#[derive(Debug, Default)]
+pub struct FrameDecoder {
+    /// Everything before this offset has been looked at.
+    scanned: usize,
+    state: State,
+    spans: Vec<Span>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// At the start of a frame; the array decoder's words are those of the last frame.
+    #[default]
+    Start,
+    /// In a line.
+    Line,
+    /// In the `*N` line of an array.
+    ArrayHeader,
+    /// In the `$N` line of a word that starts at `from`; `left` words are to come, this one included.
+    WordHeader { from: usize, left: usize },
+    /// In the bytes of a word.
+    Word { start: usize, len: usize, left: usize },
+}
+
+/// A decoded frame and how many bytes of the buffer it took, or `None` until more bytes have come.
+pub type Decoded<'a> = Option<(Frame<'a>, usize)>;
+
+/// What part of the buffer holds the frame that was completed.
+enum Complete {
+    Line(Range<usize>),
+    Array,
+}
+
+impl FrameDecoder {
+    /// A decoder at the start of a connection.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether a frame has begun and not ended, so that the end of the input would cut it.
+    #[must_use]
+    pub fn is_inside_frame(&self) -> bool {
+        self.state != State::Start
+    }
+
+    /// Looks for one frame at the start of `buf`. The caller drops the bytes that the frame took before it calls again.
+    ///
+    /// # Errors
+    /// The frame is over a limit, or no frame at all. Where the next one starts is unknown: answer and close.
+    pub fn decode<'a>(&'a mut self, buf: &'a [u8]) -> Result<Decoded<'a>, ErrorReply> {
+        let Some(complete) = self.advance(buf)? else { return Ok(None) };
+        let consumed = std::mem::take(&mut self.scanned);
+        self.state = State::Start;
+        let frame = match complete {
+            Complete::Line(span) => Frame::Line(buf.get(span).unwrap_or_default()),
+            Complete::Array => Frame::Array(Words { buf, spans: &self.spans }),
+        };
+        Ok(Some((frame, consumed)))
+    }
+
+    /// Takes the whole of `buf` for one line, although its newline is missing. For the original framing only.
+    #[must_use]
+    pub fn decode_unterminated<'a>(&mut self, buf: &'a [u8]) -> Frame<'a> {
+        self.scanned = 0;
+        self.state = State::Start;
+        Frame::Line(without_carriage_return(buf))
+    }
+
+    fn advance(&mut self, buf: &[u8]) -> Result<Option<Complete>, ErrorReply> {
+        loop {
+            match self.state {
+                State::Start => match buf.first() {
+                    None => return Ok(None),
+                    Some(b'*') => {
+                        self.spans.clear();
+                        self.state = State::ArrayHeader;
+                    }
+                    Some(_) => self.state = State::Line,
+                },
+                State::Line => return self.line(buf),
+                State::ArrayHeader => {
+                    let Some(count) = self.header(buf, 0, b'*')? else { return Ok(None) };
+                    if count > limits::ARRAY_WORDS {
+                        return Err(ErrorReply::TooLong {
+                            what: "array (counted in words, not bytes)",
+                            len: count,
+                            limit: limits::ARRAY_WORDS,
+                        });
+                    }
+                    if count == 0 {
+                        return Ok(Some(Complete::Array));
+                    }
+                    self.state = State::WordHeader { from: self.scanned, left: count };
+                }
+                State::WordHeader { from, left } => {
+                    let Some(len) = self.header(buf, from, b'$')? else { return Ok(None) };
+                    if len > limits::VALUE_BYTES {
+                        return Err(ErrorReply::value_too_long(len));
+                    }
+                    if self.scanned + len > limits::ARRAY_BYTES {
+                        return Err(ErrorReply::TooLong {
+                            what: "array",
+                            len: self.scanned + len,
+                            limit: limits::ARRAY_BYTES,
+                        });
+                    }
+                    self.state = State::Word { start: self.scanned, len, left };
+                }
+                State::Word { start, len, left } => {
+                    let end = start + len;
+                    match buf.get(end..end + 2) {
+                        None => return Ok(None),
+                        Some(b"\r\n") => {}
+                        Some(_) => return Err(ErrorReply::Protocol("a word of an array does not end with CR LF")),
+                    }
+                    self.spans.push(Span { start: fits(start), len: fits(len) });
+                    self.scanned = end + 2;
+                    if left == 1 {
+                        return Ok(Some(Complete::Array));
+                    }
+                    self.state = State::WordHeader { from: self.scanned, left: left - 1 };
+                }
+            }
+        }
+    }
+
+    fn line(&mut self, buf: &[u8]) -> Result<Option<Complete>, ErrorReply> {
+        let found = memchr::memchr(b'\n', buf.get(self.scanned..).unwrap_or_default());
+        let len = found.map_or(buf.len(), |at| self.scanned + at);
+        if len > limits::LINE_BYTES {
+            return Err(ErrorReply::TooLong { what: "line", len, limit: limits::LINE_BYTES });
+        }
+        if found.is_none() {
+            self.scanned = len;
+            return Ok(None);
+        }
+        self.scanned = len + 1;
+        let line = without_carriage_return(buf.get(..len).unwrap_or_default());
+        Ok(Some(Complete::Line(0..line.len())))
+    }
+
+    /// Reads a header line that starts at `from` and says a length, such as `*3` or `$12`.
+    fn header(&mut self, buf: &[u8], from: usize, mark: u8) -> Result<Option<usize>, ErrorReply> {
+        const BAD: ErrorReply = ErrorReply::Protocol("an array is *N, then $LENGTH and the bytes of each word");
+        let Some(at) = memchr::memchr(b'\n', buf.get(self.scanned..).unwrap_or_default()) else {
+            self.scanned = buf.len();
+            return if buf.len() - from > limits::ARRAY_HEADER_BYTES { Err(BAD) } else { Ok(None) };
+        };
+        let header = buf.get(from..self.scanned + at).unwrap_or_default();
+        self.scanned += at + 1;
+        if header.len() >= limits::ARRAY_HEADER_BYTES {
+            return Err(BAD);
+        }
+        let digits = header.strip_prefix(&[mark]).and_then(|rest| rest.strip_suffix(b"\r")).ok_or(BAD)?;
+        decimal(digits).map(Some).ok_or(BAD)
+    }
+}
+
+/// The value of decimal digits, and of nothing else. Saturates: every length has a limit far below.
+fn decimal(digits: &[u8]) -> Option<usize> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(digits.iter().fold(0usize, |sum, digit| sum.saturating_mul(10).saturating_add(usize::from(digit - b'0'))))
+}
+
+/// A position in a frame as 32 bits.
+fn fits(offset: usize) -> u32 {
+    const { assert!(limits::ARRAY_BYTES < u32::MAX as usize) };
+    u32::try_from(offset).expect("a frame is shorter than 4 GiB")
+}
+
+fn without_carriage_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// Appends an array request or message: the words, each as it is.
+pub fn encode_array<W: AsRef<[u8]>>(words: &[W], out: &mut Vec<u8>) {
+    begin_array(words.len(), out);
+    for word in words {
+        push_word(word.as_ref(), out);
+    }
+}
+
+/// Appends the header of an array of `count` words; as many [`push_word`] follow.
+pub fn begin_array(count: usize, out: &mut Vec<u8>) {
+    out.push(b'*');
+    push_number(count as u64, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends one word of an array, or one bulk string of an answer.
+pub fn push_word(word: &[u8], out: &mut Vec<u8>) {
+    out.push(b'$');
+    push_number(word.len() as u64, out);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(word);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a number in decimal, without the cost of a formatter.
+pub fn push_number(mut number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0u8; 20];
+    let mut used = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        used += 1;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words_of(input: &[u8]) -> Result<Option<Vec<Vec<u8>>>, ErrorReply> {
+        let mut decoder = FrameDecoder::new();
+        Ok(decoder.decode(input)?.map(|(frame, _)| match frame {
+            Frame::Line(line) => vec![line.to_vec()],
+            Frame::Array(words) => words.map(<[u8]>::to_vec).collect(),
+        }))
+    }
+
+    #[test]
+    fn a_frame_is_found_however_it_is_cut() {
+        let mut array = Vec::new();
+        encode_array(&[&b"PUT"[..], b"key", b"line\r\nbreak", b""], &mut array);
+        for whole in [array, b"PUT a b c \r\n".to_vec()] {
+            let mut decoder = FrameDecoder::new();
+            for cut in 0..whole.len() {
+                assert!(decoder.decode(&whole[..cut]).unwrap().is_none(), "cut at {cut}");
+                assert_eq!(decoder.is_inside_frame(), cut > 0);
+            }
+            let (_, consumed) = decoder.decode(&whole).unwrap().unwrap();
+            assert_eq!(consumed, whole.len());
+            assert!(!decoder.is_inside_frame());
+        }
+    }
+
+    #[test]
+    fn lines_lose_their_line_end_only() {
+        assert_eq!(words_of(b" a b \r\nrest").unwrap().unwrap(), [b" a b ".to_vec()]);
+        assert_eq!(words_of(b"\n").unwrap().unwrap(), [b"".to_vec()]);
+        assert_eq!(words_of(b"a\r\r\n").unwrap().unwrap(), [b"a\r".to_vec()]);
+    }
+
+    #[test]
+    fn lengths_are_refused_before_the_bytes_come() {
+        assert!(matches!(words_of(b"*1048577\r\n"), Err(ErrorReply::TooLong { .. })));
+        assert!(matches!(words_of(b"*1\r\n$67108865\r\n"), Err(ErrorReply::TooLong { .. })));
+        assert!(matches!(words_of(b"*99999999999999999999999\r\n"), Err(ErrorReply::TooLong { .. })));
+    }
+
+    #[test]
+    fn what_is_no_array_is_refused() {
+        for input in [
+            &b"*x\r\n"[..],
+            b"*-1\r\n",
+            b"*1\n$1\r\na\r\n",
+            b"*1\r\n+OK\r\n",
+            b"*1\r\n$1\r\nabc",
+            b"*1\r\n$-1\r\n",
+            &[b'*'; 40],
+        ] {
+            assert!(matches!(words_of(input), Err(ErrorReply::Protocol(_))), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        for number in [0, 7, 10, 12_345, u64::MAX] {
+            let mut out = Vec::new();
+            push_number(number, &mut out);
+            assert_eq!(out, number.to_string().into_bytes());
+        }
+    }
+}

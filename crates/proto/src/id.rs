@@ -1,0 +1,203 @@
+//! Names and numbers: node addresses, epochs, sequence numbers, incarnations.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::limits;
+
+/// Where a node is reached: a host (name, IPv4 address, or IPv6 address in brackets) and a port from 1 to 65535.
+///
+/// The text `host:port` is also the node's name on the hash ring, so two spellings of one address are two nodes.
+/// Cloning is cheap: the text is shared.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeAddr {
+    text: Arc<str>,
+}
+
+/// Why a text is no node address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddrError {
+    /// No `:` between host and port.
+    #[error("an address is host:port")]
+    NoPort,
+    /// The port is not a decimal number from 1 to 65535.
+    #[error("a port is a number from 1 to 65535")]
+    BadPort,
+    /// The host is empty, too long, or has a character that no host has.
+    #[error(
+        "a host is a name, an IPv4 address, or an IPv6 address in brackets, of at most {} bytes",
+        limits::HOST_BYTES
+    )]
+    BadHost,
+}
+
+impl NodeAddr {
+    /// The address of `port` on `host`. An IPv6 address may come with or without its brackets.
+    ///
+    /// # Errors
+    /// [`AddrError`] when the host has a form that no host has, or the port is 0.
+    pub fn new(host: &str, port: u16) -> Result<Self, AddrError> {
+        if port == 0 {
+            return Err(AddrError::BadPort);
+        }
+        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        if literal.contains(':') {
+            literal.parse::<std::net::Ipv6Addr>().map_err(|_| AddrError::BadHost)?;
+            return Ok(Self { text: format!("[{literal}]:{port}").into() });
+        }
+        let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if host.is_empty() || host.len() > limits::HOST_BYTES || !host.chars().all(known) {
+            return Err(AddrError::BadHost);
+        }
+        Ok(Self { text: format!("{host}:{port}").into() })
+    }
+
+    /// The address of two words of a request.
+    ///
+    /// # Errors
+    /// As [`NodeAddr::new`]; a port with a sign, blanks or other text is [`AddrError::BadPort`].
+    pub fn from_words(host: &str, port: &str) -> Result<Self, AddrError> {
+        if port.is_empty() || port.len() > 5 || !port.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(AddrError::BadPort);
+        }
+        Self::new(host, port.parse().map_err(|_| AddrError::BadPort)?)
+    }
+
+    /// The host; an IPv6 address keeps its brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.text.rsplit_once(':').map_or("", |(host, _)| host)
+    }
+
+    /// The port, never 0.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.text.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or_default()
+    }
+
+    /// `host:port`, the name on the ring.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl FromStr for NodeAddr {
+    type Err = AddrError;
+
+    fn from_str(text: &str) -> Result<Self, AddrError> {
+        let (host, port) = text.rsplit_once(':').ok_or(AddrError::NoPort)?;
+        if host.contains(':') && !host.starts_with('[') {
+            return Err(AddrError::BadHost);
+        }
+        Self::from_words(host, port)
+    }
+}
+
+impl fmt::Display for NodeAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for NodeAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// One start of a node process. The coordinator gives it out and never gives the same number twice, so it names a
+/// node's memory: what an earlier incarnation at the same address held, this one need not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Incarnation(pub u64);
+
+/// A term of one primary over one slot. Epochs of a slot only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Epoch(pub u64);
+
+/// The position of a record in its slot's order: first by epoch, then by sequence number. It is the version of the
+/// key that the record wrote. No clock takes part in it.
+///
+/// On the wire it is one word, `epoch-seq`; `0-0` stands before every record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Version {
+    /// The epoch of the primary that ordered the record.
+    pub epoch: Epoch,
+    /// The record's number in its slot, counted from 1 across epochs.
+    pub seq: u64,
+}
+
+impl Version {
+    /// Before every record.
+    pub const NONE: Self = Self { epoch: Epoch(0), seq: 0 };
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.seq)
+    }
+}
+
+impl FromStr for Version {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (epoch, seq) = text.split_once('-').unwrap_or((text, ""));
+        Ok(Self { epoch: Epoch(epoch.parse()?), seq: seq.parse()? })
+    }
+}
+
+macro_rules! number_on_the_wire {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = std::num::ParseIntError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    )*};
+}
+
+number_on_the_wire!(Incarnation, Epoch);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_keep_their_spelling() {
+        for text in ["127.0.0.1:5001", "kv-node.example:6000", "[::1]:7", "a_b:65535"] {
+            let addr: NodeAddr = text.parse().unwrap();
+            assert_eq!(addr.to_string(), text);
+            assert_eq!(format!("{}:{}", addr.host(), addr.port()), text);
+        }
+        assert_eq!(NodeAddr::new("::1", 5001).unwrap().as_str(), "[::1]:5001");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for text in
+            ["", "5001", "host:", ":5001", "host:0", "host:65536", "host:+80", "ho st:1", "::1:80", "h:1:2", "[x]:1"]
+        {
+            assert!(text.parse::<NodeAddr>().is_err(), "{text}");
+        }
+        assert!(NodeAddr::new(&"h".repeat(256), 1).is_err());
+    }
+
+    #[test]
+    fn versions_order_by_epoch_then_sequence() {
+        let version = |text: &str| text.parse::<Version>().unwrap();
+        assert!(version("1-9") < version("2-1"));
+        assert!(version("2-1") < version("2-2"));
+        assert_eq!(version("2-2").to_string(), "2-2");
+        assert!("2".parse::<Version>().is_err());
+    }
+}

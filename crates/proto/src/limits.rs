@@ -1,0 +1,34 @@
+//! Every limit of the protocol, in one place. Error texts and documents quote these constants.
+
+/// The longest key, in bytes.
+pub const KEY_BYTES: usize = 64 * 1024;
+
+/// The longest value, in bytes.
+pub const VALUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// The longest line, its newline not counted: the longest value, the longest key, and room for a verb and blanks.
+pub const LINE_BYTES: usize = VALUE_BYTES + KEY_BYTES + 64;
+
+/// The most words of one array request.
+pub const ARRAY_WORDS: usize = 1_048_576;
+
+/// The longest array request with its framing, in bytes. A request with several values shares it among them.
+pub const ARRAY_BYTES: usize = 2 * LINE_BYTES;
+
+/// The longest header line of an array or of a word in one (`*3`, `$12`), in bytes, line end included.
+pub const ARRAY_HEADER_BYTES: usize = 32;
+
+/// The longest host name or address literal, in bytes (a DNS name has at most 253).
+pub const HOST_BYTES: usize = 255;
+
+/// How many clients one process serves at once, unless told otherwise.
+pub const CLIENTS: usize = 10_000;
+
+/// The most virtual nodes for each node on the ring.
+pub const VIRTUAL_NODES: u32 = 1_024;
+
+/// The most replicas of a key beside its primary.
+pub const REPLICAS: usize = 15;
+
+/// The most nodes that one coordinator registers.
+pub const NODES: usize = 1_024;

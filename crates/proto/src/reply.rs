@@ -1,0 +1,158 @@
+//! Reading RESP2 answers, for whoever asked in the array encoding.
+
+use crate::error::ErrorReply;
+use crate::limits;
+use crate::response::Response;
+
+/// An answer to an array request. It borrows the read buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// A short text, such as `OK`.
+    Text(&'a str),
+    /// An error: its code, a blank, what happened.
+    Error(&'a str),
+    /// Bytes.
+    Bulk(&'a [u8]),
+    /// Absent.
+    Null,
+}
+
+/// The bytes are no answer of this protocol; the connection is of no further use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the answer is not one of this protocol: {0}")]
+pub struct ReplyError(&'static str);
+
+/// Finds answers in a growing buffer, as [`crate::frame::FrameDecoder`] finds requests.
+#[derive(Debug, Default)]
+pub struct ReplyDecoder {
+    scanned: usize,
+    /// Where the bytes of a bulk string start and how many they are, once its header was read.
+    bulk: Option<(usize, usize)>,
+}
+
+impl ReplyDecoder {
+    /// A decoder at the start of a connection.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Looks for one answer at the start of `buf`; gives it with the number of bytes it took.
+    ///
+    /// # Errors
+    /// The bytes are no answer; close the connection.
+    pub fn decode<'a>(&mut self, buf: &'a [u8]) -> Result<Option<(Reply<'a>, usize)>, ReplyError> {
+        let decoded = self.advance(buf)?;
+        if decoded.is_some() {
+            *self = Self::default();
+        }
+        Ok(decoded)
+    }
+
+    fn advance<'a>(&mut self, buf: &'a [u8]) -> Result<Option<(Reply<'a>, usize)>, ReplyError> {
+        if let Some((start, len)) = self.bulk {
+            return bulk(buf, start, len);
+        }
+        let Some(found) = memchr::memchr(b'\n', buf.get(self.scanned..).unwrap_or_default()) else {
+            self.scanned = buf.len();
+            return if buf.len() > limits::LINE_BYTES { Err(ReplyError("a line without end")) } else { Ok(None) };
+        };
+        let end = self.scanned + found;
+        let line = buf.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(ReplyError("no CR LF"))?;
+        let (mark, rest) = line.split_first().ok_or(ReplyError("an empty line"))?;
+        let text = std::str::from_utf8(rest).map_err(|_| ReplyError("a header that is not text"))?;
+        match mark {
+            b'+' | b':' => Ok(Some((Reply::Text(text), end + 1))),
+            b'-' => Ok(Some((Reply::Error(text), end + 1))),
+            b'$' if text == "-1" => Ok(Some((Reply::Null, end + 1))),
+            b'$' => {
+                let len: usize = text.parse().map_err(|_| ReplyError("a length that is no number"))?;
+                if len > limits::ARRAY_BYTES {
+                    return Err(ReplyError("a length over the limit"));
+                }
+                self.bulk = Some((end + 1, len));
+                bulk(buf, end + 1, len)
+            }
+            _ => Err(ReplyError("an unknown kind of answer")),
+        }
+    }
+}
+
+fn bulk(buf: &[u8], start: usize, len: usize) -> Result<Option<(Reply<'_>, usize)>, ReplyError> {
+    let end = start + len;
+    match (buf.get(start..end), buf.get(end..end + 2)) {
+        (Some(bytes), Some(b"\r\n")) => Ok(Some((Reply::Bulk(bytes), end + 2))),
+        (_, Some(_)) => Err(ReplyError("a bulk string that does not end with CR LF")),
+        _ => Ok(None),
+    }
+}
+
+impl<'a> From<Reply<'a>> for Response<'a> {
+    /// The answer of another node, to be passed on.
+    fn from(reply: Reply<'a>) -> Self {
+        match reply {
+            Reply::Text("OK") => Response::Ok,
+            Reply::Text("PONG") => Response::Pong,
+            Reply::Text(text) => Response::Text(text.to_owned()),
+            Reply::Bulk(value) => Response::Value(value),
+            Reply::Null => Response::NotFound,
+            Reply::Error(text) => Response::Error(error_of(text)),
+        }
+    }
+}
+
+fn error_of(text: &str) -> ErrorReply {
+    let (code, what) = text.split_once(' ').unwrap_or((text, ""));
+    match code {
+        "MOVED" => ErrorReply::Moved,
+        "BUSY" => ErrorReply::Busy(what.to_owned()),
+        "UNKNOWN" => ErrorReply::Unknown(what.to_owned()),
+        "UNAVAILABLE" => ErrorReply::Unavailable(what.to_owned()),
+        "NOTPEER" => ErrorReply::NotPeer(what.to_owned()),
+        _ => ErrorReply::Unavailable(format!("the other node refused: {text}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_found_however_they_are_cut() {
+        for (bytes, expected) in [
+            (&b"+OK\r\n"[..], Reply::Text("OK")),
+            (b"-MOVED x y\r\n", Reply::Error("MOVED x y")),
+            (b"$3\r\na\nb\r\n", Reply::Bulk(b"a\nb")),
+            (b"$0\r\n\r\n", Reply::Bulk(b"")),
+            (b"$-1\r\n", Reply::Null),
+        ] {
+            let mut decoder = ReplyDecoder::new();
+            for cut in 0..bytes.len() {
+                assert_eq!(decoder.decode(&bytes[..cut]), Ok(None));
+            }
+            assert_eq!(decoder.decode(bytes), Ok(Some((expected, bytes.len()))));
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_refused() {
+        for bytes in [&b"OK\r\n"[..], b"+OK\n", b"$x\r\n", b"$1\r\nabc", b"\r\n", b"$999999999999\r\n"] {
+            assert!(ReplyDecoder::new().decode(bytes).is_err(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn errors_keep_their_meaning_when_passed_on() {
+        for error in [
+            ErrorReply::Moved,
+            ErrorReply::Busy("full".into()),
+            ErrorReply::Unknown("lost".into()),
+            ErrorReply::Unavailable("none".into()),
+        ] {
+            let mut bytes = Vec::new();
+            Response::Error(error.clone()).encode(crate::frame::Encoding::Array, &mut bytes);
+            let (reply, _) = ReplyDecoder::new().decode(&bytes).unwrap().unwrap();
+            assert_eq!(Response::from(reply), Response::Error(error));
+        }
+    }
+}

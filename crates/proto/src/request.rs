@@ -1,0 +1,397 @@
+//! Frames to commands.
+//!
+//! A node and the coordinator answer different verbs, so each has its own enum. Both encodings come to the same
+//! commands; they differ only in where a value ends: a line's value runs to the end of the line.
+
+use crate::error::ErrorReply;
+use crate::frame::{Encoding, Frame, Words};
+use crate::id::NodeAddr;
+use crate::limits;
+
+/// A request to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeRequest<'a> {
+    /// Store a value.
+    Put {
+        /// The key.
+        key: &'a [u8],
+        /// The value. From a line it may end with the word of [`split_replicas_word`].
+        value: &'a [u8],
+        /// The encoding that the request came in.
+        encoding: Encoding,
+    },
+    /// Read a value.
+    Get {
+        /// The key.
+        key: &'a [u8],
+    },
+    /// Make a key absent.
+    Delete {
+        /// The key.
+        key: &'a [u8],
+    },
+    /// The first version's unversioned replication; a PUT in all but name.
+    Replicate {
+        /// The key.
+        key: &'a [u8],
+        /// The value.
+        value: &'a [u8],
+    },
+    /// Who the node is and what it holds.
+    Info,
+    /// Whether the node answers.
+    Ping,
+    /// Answer, then close.
+    Quit,
+    /// Another node opens a connection between nodes; the words are for [`crate::peer::Hello`].
+    Peer(PeerWords<'a>),
+}
+
+/// The words after `PEER`, compared by what they say.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerWords<'a>(pub Words<'a>);
+
+impl PartialEq for PeerWords<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.eq(other.0)
+    }
+}
+
+impl Eq for PeerWords<'_> {}
+
+/// A request to the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CoordinatorRequest<'a> {
+    /// Register a node by hand.
+    RegisterNode(NodeAddr),
+    /// Take a node off the ring until it is started again.
+    UnregisterNode(NodeAddr),
+    /// The node is alive.
+    Heartbeat(NodeAddr),
+    /// Who holds a key.
+    GetNodesForKey {
+        /// The key.
+        key: &'a [u8],
+    },
+    /// Who is registered.
+    ListNodes,
+    /// The whole cluster map, once.
+    Map,
+    /// The whole cluster map, and then every change of it as it happens.
+    WatchMap,
+    /// Who the coordinator is.
+    Info,
+    /// Whether the coordinator answers.
+    Ping,
+    /// Answer, then close.
+    Quit,
+    /// A node opens its session; the words are for [`crate::peer::Join`].
+    Join(PeerWords<'a>),
+}
+
+/// What follows the verb.
+#[derive(Clone, Copy)]
+enum Rest<'a> {
+    Line(&'a str),
+    Words(Words<'a>),
+}
+
+const VERB_BYTES: usize = 24;
+const BLANKS: [char; 2] = [' ', '\t'];
+
+/// The words of requests as the documentation writes them.
+pub mod verbs {
+    #![allow(missing_docs, reason = "each constant is its own documentation")]
+    pub const PUT: &str = "PUT";
+    pub const GET: &str = "GET";
+    pub const DELETE: &str = "DELETE";
+    pub const REPLICATE: &str = "REPLICATE";
+    pub const INFO: &str = "INFO";
+    pub const PING: &str = "PING";
+    pub const QUIT: &str = "QUIT";
+    pub const PEER: &str = "PEER";
+    pub const REGISTER_NODE: &str = "REGISTER_NODE";
+    pub const UNREGISTER_NODE: &str = "UNREGISTER_NODE";
+    pub const HEARTBEAT: &str = "HEARTBEAT";
+    pub const GET_NODES_FOR_KEY: &str = "GET_NODES_FOR_KEY";
+    pub const LIST_NODES: &str = "LIST_NODES";
+    pub const MAP: &str = "MAP";
+    pub const WATCH_MAP: &str = "WATCH_MAP";
+    pub const JOIN: &str = "JOIN";
+}
+
+impl<'a> NodeRequest<'a> {
+    /// Understands a frame sent to a node.
+    ///
+    /// # Errors
+    /// The answer to give instead; nothing was done.
+    pub fn parse(frame: Frame<'a>) -> Result<Self, ErrorReply> {
+        let mut verb = [0; VERB_BYTES];
+        let (verb, rest) = split_verb(frame, &mut verb)?;
+        match verb {
+            b"GET" => Ok(Self::Get { key: rest.key(verbs::GET)? }),
+            b"PUT" => {
+                let (key, value) = rest.key_and_value(verbs::PUT)?;
+                Ok(Self::Put { key, value, encoding: frame.encoding() })
+            }
+            b"DELETE" => Ok(Self::Delete { key: rest.key(verbs::DELETE)? }),
+            b"REPLICATE" => {
+                let (key, value) = rest.key_and_value(verbs::REPLICATE)?;
+                Ok(Self::Replicate { key, value })
+            }
+            b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
+            b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),
+            b"QUIT" => rest.nothing(verbs::QUIT).map(|()| Self::Quit),
+            b"PEER" => rest.array(verbs::PEER).map(Self::Peer),
+            _ => Err(ErrorReply::UnknownCommand),
+        }
+    }
+}
+
+impl<'a> CoordinatorRequest<'a> {
+    /// Understands a frame sent to the coordinator.
+    ///
+    /// # Errors
+    /// The answer to give instead; nothing was done.
+    pub fn parse(frame: Frame<'a>) -> Result<Self, ErrorReply> {
+        let mut verb = [0; VERB_BYTES];
+        let (verb, rest) = split_verb(frame, &mut verb)?;
+        match verb {
+            b"REGISTER_NODE" => rest.address(verbs::REGISTER_NODE).map(Self::RegisterNode),
+            b"UNREGISTER_NODE" => rest.address(verbs::UNREGISTER_NODE).map(Self::UnregisterNode),
+            b"HEARTBEAT" => rest.address(verbs::HEARTBEAT).map(Self::Heartbeat),
+            b"GET_NODES_FOR_KEY" => Ok(Self::GetNodesForKey { key: rest.key(verbs::GET_NODES_FOR_KEY)? }),
+            b"LIST_NODES" => rest.nothing(verbs::LIST_NODES).map(|()| Self::ListNodes),
+            b"MAP" => rest.nothing(verbs::MAP).map(|()| Self::Map),
+            b"WATCH_MAP" => rest.nothing(verbs::WATCH_MAP).map(|()| Self::WatchMap),
+            b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
+            b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),
+            b"QUIT" => rest.nothing(verbs::QUIT).map(|()| Self::Quit),
+            b"JOIN" => rest.array(verbs::JOIN).map(Self::Join),
+            _ => Err(ErrorReply::UnknownCommand),
+        }
+    }
+}
+
+/// Parts the verb, in upper case, from the rest of its frame.
+fn split_verb<'a, 'v>(frame: Frame<'a>, upper: &'v mut [u8; VERB_BYTES]) -> Result<(&'v [u8], Rest<'a>), ErrorReply> {
+    let (verb, rest) = match frame {
+        Frame::Line(line) => {
+            let line = std::str::from_utf8(line).map_err(|_| ErrorReply::NotText)?;
+            let (verb, rest) = split_word(line);
+            (verb.as_bytes(), Rest::Line(rest))
+        }
+        Frame::Array(mut words) => (words.next().unwrap_or_default(), Rest::Words(words)),
+    };
+    let upper = upper.get_mut(..verb.len()).ok_or(ErrorReply::UnknownCommand)?;
+    upper.copy_from_slice(verb);
+    upper.make_ascii_uppercase();
+    Ok((upper, rest))
+}
+
+/// The first word of a text, and what follows it from its next non-blank on.
+fn split_word(text: &str) -> (&str, &str) {
+    let text = text.trim_start_matches(BLANKS);
+    let end = text.bytes().position(|b| b == b' ' || b == b'\t').unwrap_or(text.len());
+    let (word, rest) = text.split_at(end);
+    (word, rest.trim_start_matches(BLANKS))
+}
+
+impl<'a> Rest<'a> {
+    fn nothing(self, verb: &'static str) -> Result<(), ErrorReply> {
+        self.words(verb).map(|[]| ())
+    }
+
+    fn key(self, verb: &'static str) -> Result<&'a [u8], ErrorReply> {
+        let [key] = self.words(verb)?;
+        checked_key(key)
+    }
+
+    fn key_and_value(self, verb: &'static str) -> Result<(&'a [u8], &'a [u8]), ErrorReply> {
+        let (key, value) = match self {
+            Self::Line(rest) => match split_word(rest) {
+                (_, "") => return Err(ErrorReply::InvalidFormat(verb)),
+                (key, value) => (key.as_bytes(), value.as_bytes()),
+            },
+            Self::Words(words) => {
+                let [key, value] = words.exactly().ok_or(ErrorReply::InvalidFormat(verb))?;
+                (key, value)
+            }
+        };
+        if value.len() > limits::VALUE_BYTES {
+            return Err(ErrorReply::value_too_long(value.len()));
+        }
+        Ok((checked_key(key)?, value))
+    }
+
+    fn address(self, verb: &'static str) -> Result<NodeAddr, ErrorReply> {
+        let [host, port] = self.words(verb)?;
+        let (Ok(host), Ok(port)) = (std::str::from_utf8(host), std::str::from_utf8(port)) else {
+            return Err(ErrorReply::InvalidFormat(verb));
+        };
+        NodeAddr::from_words(host, port).map_err(|_| ErrorReply::InvalidFormat(verb))
+    }
+
+    /// The words of a request that programs send to each other, never people on a line.
+    fn array(self, verb: &'static str) -> Result<PeerWords<'a>, ErrorReply> {
+        match self {
+            Self::Line(_) => Err(ErrorReply::InvalidFormat(verb)),
+            Self::Words(words) => Ok(PeerWords(words)),
+        }
+    }
+
+    /// Exactly `N` words and nothing after them.
+    fn words<const N: usize>(self, verb: &'static str) -> Result<[&'a [u8]; N], ErrorReply> {
+        let invalid = ErrorReply::InvalidFormat(verb);
+        match self {
+            Self::Words(words) => words.exactly().ok_or(invalid),
+            Self::Line(mut rest) => {
+                let mut words = [&b""[..]; N];
+                for slot in &mut words {
+                    let (word, after) = split_word(rest);
+                    if word.is_empty() {
+                        return Err(invalid);
+                    }
+                    *slot = word.as_bytes();
+                    rest = after;
+                }
+                if rest.is_empty() { Ok(words) } else { Err(invalid) }
+            }
+        }
+    }
+}
+
+fn checked_key(key: &[u8]) -> Result<&[u8], ErrorReply> {
+    if key.len() > limits::KEY_BYTES { Err(ErrorReply::key_too_long(key.len())) } else { Ok(key) }
+}
+
+/// Parts the value of a line PUT from the replicas that the first version's client appended to it: its last word,
+/// when it has at least two and the last is a comma-separated list of addresses that `is_node` knows, every one.
+#[must_use]
+pub fn split_replicas_word(value: &[u8], is_node: impl Fn(&NodeAddr) -> bool) -> &[u8] {
+    // Nearly every value ends here: an address ends in a digit, and blanks may follow it.
+    let trimmed = value.trim_ascii_end();
+    if !trimmed.last().is_some_and(u8::is_ascii_digit) {
+        return value;
+    }
+    let Some(blank) = trimmed.iter().rposition(|b| *b == b' ' || *b == b'\t') else { return value };
+    let (before, word) = trimmed.split_at(blank);
+    let Ok(list) = std::str::from_utf8(word) else { return value };
+    let all_nodes = list.trim().split(',').all(|addr| addr.parse().is_ok_and(|addr| is_node(&addr)));
+    if all_nodes && !before.trim_ascii().is_empty() { before } else { value }
+}
+
+/// Whether a line can carry a PUT of this value without any part of it being taken for something else. A client sends
+/// every other value as an array.
+#[must_use]
+pub fn line_can_put(key: &[u8], value: &[u8]) -> bool {
+    let blank = |b: &u8| *b == b' ' || *b == b'\t';
+    line_can_carry_key(key)
+        && value.first().is_some_and(|first| !blank(first))
+        && crate::response::is_line(value)
+        && split_replicas_word(value, |_| true).len() == value.len()
+}
+
+/// Whether a key is one word of a line.
+#[must_use]
+pub fn line_can_carry_key(key: &[u8]) -> bool {
+    !key.is_empty()
+        && std::str::from_utf8(key).is_ok()
+        && !key.iter().any(|b| matches!(b, b' ' | b'\t' | b'\n'))
+        && key.last() != Some(&b'\r')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(line: &str) -> Result<NodeRequest<'_>, ErrorReply> {
+        NodeRequest::parse(Frame::Line(line.as_bytes()))
+    }
+
+    fn coordinator(line: &str) -> Result<CoordinatorRequest<'_>, ErrorReply> {
+        CoordinatorRequest::parse(Frame::Line(line.as_bytes()))
+    }
+
+    #[test]
+    fn a_value_runs_to_the_end_of_the_line() {
+        for (line, expected) in [
+            ("PUT k v", "v"),
+            ("put\tk  v  w  ", "v  w  "),
+            ("  Put k {\"age\": 30}", "{\"age\": 30}"),
+            ("PUT k \"important value\"", "\"important value\""),
+        ] {
+            let put = NodeRequest::Put { key: b"k", value: expected.as_bytes(), encoding: Encoding::Line };
+            assert_eq!(node(line), Ok(put), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_words_name_their_verb() {
+        for (line, verb) in [
+            ("PUT", "PUT"),
+            ("PUT k", "PUT"),
+            ("PUT k   ", "PUT"),
+            ("GET", "GET"),
+            ("get a b", "GET"),
+            ("DELETE", "DELETE"),
+            ("REPLICATE k", "REPLICATE"),
+            ("PING now", "PING"),
+            ("PEER x", "PEER"),
+        ] {
+            assert_eq!(node(line), Err(ErrorReply::InvalidFormat(verb)), "{line}");
+        }
+        for line in
+            ["REGISTER_NODE", "REGISTER_NODE h", "REGISTER_NODE h 0", "register_node h x", "REGISTER_NODE h 1 2"]
+        {
+            assert_eq!(coordinator(line), Err(ErrorReply::InvalidFormat("REGISTER_NODE")), "{line}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_unknown() {
+        for line in ["", "   ", "FOO", "PUTT k v", "REGISTER_NODE h 1", "AVERYLONGVERBTHATNOBODYHASDEFINED"] {
+            assert_eq!(node(line), Err(ErrorReply::UnknownCommand), "{line}");
+        }
+        assert_eq!(coordinator("PUT a b"), Err(ErrorReply::UnknownCommand));
+        assert_eq!(NodeRequest::parse(Frame::Line(b"GET \xff")), Err(ErrorReply::NotText));
+    }
+
+    #[test]
+    fn keys_and_values_over_their_limits_are_refused() {
+        let key = "k".repeat(limits::KEY_BYTES + 1);
+        assert_eq!(node(&format!("GET {key}")), Err(ErrorReply::key_too_long(key.len())));
+        let value = "v".repeat(limits::VALUE_BYTES + 1);
+        assert_eq!(node(&format!("PUT k {value}")), Err(ErrorReply::value_too_long(value.len())));
+    }
+
+    #[test]
+    fn only_a_list_of_nodes_is_taken_off_a_value() {
+        let is_node = |addr: &NodeAddr| addr.port() < 6000;
+        let cases = [
+            ("v h:5001,h:5002", "v"),
+            ("v  w h:5001", "v  w"),
+            ("v h:5001,h:6002", "v h:5001,h:6002"),
+            ("v h:5001,", "v h:5001,"),
+            ("h:5001", "h:5001"),
+            (" h:5001", " h:5001"),
+            ("call me at 5", "call me at 5"),
+        ];
+        for (value, kept) in cases {
+            assert_eq!(split_replicas_word(value.as_bytes(), is_node), kept.as_bytes(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_used_only_where_it_is_unambiguous() {
+        for value in ["v", "v w ", "ключ", "a:1"] {
+            assert!(line_can_put(b"k", value.as_bytes()), "{value}");
+        }
+        for value in [&b""[..], b" v", b"\tv", b"a\nb", b"a\r", b"\xff", b"v h:5001", b"v h:1,h:2"] {
+            assert!(!line_can_put(b"k", value), "{value:?}");
+        }
+        for key in [&b""[..], b"a b", b"a\n", b"\xff", b"a\r"] {
+            assert!(!line_can_put(key, b"v"), "{key:?}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Answers, and their bytes in both encodings.
+
+use crate::error::ErrorReply;
+use crate::frame::{self, Encoding};
+
+/// An answer to one request. It borrows what it can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response<'a> {
+    /// `OK`.
+    Ok,
+    /// `PONG`.
+    Pong,
+    /// One line of text, such as `OK Node 127.0.0.1:5001 registered`.
+    Text(String),
+    /// Several lines; on a line connection an empty line follows them.
+    Lines(Vec<String>),
+    /// A stored value.
+    Value(&'a [u8]),
+    /// The key is absent.
+    NotFound,
+    /// An error.
+    Error(ErrorReply),
+}
+
+impl Response<'_> {
+    /// Appends the answer in the encoding of its request.
+    pub fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) {
+        match encoding {
+            Encoding::Line => self.encode_line(out),
+            Encoding::Array => self.encode_resp(out),
+        }
+    }
+
+    fn encode_line(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Ok => out.extend_from_slice(b"OK"),
+            Self::Pong => out.extend_from_slice(b"PONG"),
+            Self::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Lines(lines) => {
+                for line in lines {
+                    out.extend_from_slice(line.as_bytes());
+                    out.push(b'\n');
+                }
+            }
+            Self::Value(value) if is_line(value) => {
+                out.extend_from_slice(b"VALUE ");
+                out.extend_from_slice(value);
+            }
+            Self::Value(value) => return Self::Error(ErrorReply::Binary { len: value.len() }).encode_line(out),
+            Self::NotFound => out.extend_from_slice(b"NOT_FOUND"),
+            Self::Error(error) => {
+                out.extend_from_slice(b"ERROR ");
+                out.extend_from_slice(error.to_string().as_bytes());
+            }
+        }
+        out.push(b'\n');
+    }
+
+    fn encode_resp(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Ok => out.extend_from_slice(b"+OK\r\n"),
+            Self::Pong => out.extend_from_slice(b"+PONG\r\n"),
+            Self::Text(text) => frame::push_word(text.as_bytes(), out),
+            Self::Lines(lines) => frame::encode_array(lines, out),
+            Self::Value(value) => frame::push_word(value, out),
+            Self::NotFound => out.extend_from_slice(b"$-1\r\n"),
+            Self::Error(error) => {
+                // An error of RESP starts with a code; the first version's errors have none, so they get Redis's.
+                out.extend_from_slice(if error.code().is_some() { b"-" } else { b"-ERR " });
+                out.extend_from_slice(error.to_string().as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+}
+
+/// Whether a line can carry the value and bring it back unchanged: UTF-8, no newline, and no carriage return at its end.
+#[must_use]
+pub fn is_line(value: &[u8]) -> bool {
+    memchr::memchr(b'\n', value).is_none() && value.last() != Some(&b'\r') && std::str::from_utf8(value).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn both(response: &Response<'_>) -> (String, String) {
+        let (mut line, mut resp) = (Vec::new(), Vec::new());
+        response.encode(Encoding::Line, &mut line);
+        response.encode(Encoding::Array, &mut resp);
+        (String::from_utf8(line).unwrap(), String::from_utf8(resp).unwrap())
+    }
+
+    #[test]
+    fn each_answer_in_both_encodings() {
+        let cases = [
+            (Response::Ok, "OK\n", "+OK\r\n"),
+            (Response::Pong, "PONG\n", "+PONG\r\n"),
+            (Response::Text("OK x".into()), "OK x\n", "$4\r\nOK x\r\n"),
+            (Response::Lines(vec!["a".into(), "b".into()]), "a\nb\n\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
+            (Response::Value(b"v w "), "VALUE v w \n", "$4\r\nv w \r\n"),
+            (Response::Value(b""), "VALUE \n", "$0\r\n\r\n"),
+            (Response::NotFound, "NOT_FOUND\n", "$-1\r\n"),
+            (Response::Error(ErrorReply::UnknownCommand), "ERROR Unknown command\n", "-ERR Unknown command\r\n"),
+            (Response::Error(ErrorReply::Unavailable("no".into())), "ERROR UNAVAILABLE no\n", "-UNAVAILABLE no\r\n"),
+        ];
+        for (response, line, resp) in cases {
+            assert_eq!(both(&response), (line.to_owned(), resp.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_no_line_says_so_on_a_line() {
+        let text = "ERROR BINARY value is not a line of text (3 bytes); read it with the array encoding\n";
+        for value in [&b"a\nb"[..], b"ab\r", b"a\xffb"] {
+            let mut line = Vec::new();
+            Response::Value(value).encode(Encoding::Line, &mut line);
+            assert_eq!(line, if value.len() == 3 { text.as_bytes() } else { b"" });
+        }
+    }
+}
