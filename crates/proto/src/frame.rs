@@ -128,6 +128,9 @@ enum State {
     Word { start: usize, len: usize, left: usize },
 }
 
+/// How many words of an array a decoder keeps room for while nothing has come: 8 KiB.
+const IDLE_SPANS: usize = 1_024;
+
 /// A decoded frame and how many bytes of the buffer it took, or `None` until more bytes have come.
 pub type Decoded<'a> = Option<(Frame<'a>, usize)>;
 
@@ -177,7 +180,12 @@ impl FrameDecoder {
         loop {
             match self.state {
                 State::Start => match buf.first() {
-                    None => return Ok(None),
+                    None => {
+                        // A connection that is idle after one huge request does not keep the memory of it.
+                        self.spans.clear();
+                        self.spans.shrink_to(IDLE_SPANS);
+                        return Ok(None);
+                    }
                     Some(b'*') => {
                         self.spans.clear();
                         self.state = State::ArrayHeader;

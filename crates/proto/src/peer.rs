@@ -51,13 +51,15 @@ pub enum Effect<'a> {
 /// From a primary to a replica of its slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkMessage<'a> {
-    /// `ALIGN slot epoch last`: the sender leads the slot in this epoch, and its last record is `last`. A replica
-    /// that stands elsewhere answers [`LinkReply::Behind`].
+    /// `ALIGN slot epoch config last`: the sender leads the slot in this epoch, and its last record is `last`. A
+    /// replica that stands elsewhere answers [`LinkReply::Behind`].
     Align {
         /// The slot.
         slot: SlotId,
         /// The sender's epoch.
         epoch: Epoch,
+        /// The version of the configuration that made the receiver a copy. It overrides older maps at the receiver.
+        config: MapVersion,
         /// The sender's last record.
         last: Version,
     },
@@ -347,8 +349,9 @@ impl<'a> LinkMessage<'a> {
     /// Appends the message.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match *self {
-            Self::Align { slot, epoch, last } => {
-                words(&["ALIGN", &slot.0.to_string(), &epoch.to_string(), &last.to_string()], out);
+            Self::Align { slot, epoch, config, last } => {
+                let (slot, epoch) = (slot.0.to_string(), epoch.to_string());
+                words(&["ALIGN", &slot, &epoch, &config.0.to_string(), &last.to_string()], out);
             }
             Self::Replicate { slot, version, previous, key, effect } => {
                 begin_array(4 + effect_words(effect), out);
@@ -389,7 +392,12 @@ impl<'a> LinkMessage<'a> {
                     let (key, effect) = read_effect(&mut words)?;
                     Self::Entry { version, key, effect }
                 }
-                b"ALIGN" => Self::Align { slot: slot(&mut words)?, epoch: words.parse()?, last: words.parse()? },
+                b"ALIGN" => Self::Align {
+                    slot: slot(&mut words)?,
+                    epoch: words.parse()?,
+                    config: MapVersion(words.parse()?),
+                    last: words.parse()?,
+                },
                 b"FILL" => Self::Fill {
                     slot: slot(&mut words)?,
                     epoch: words.parse()?,
@@ -627,7 +635,7 @@ mod tests {
     fn link_messages_read_back_as_written() {
         let (slot, epoch, last) = (SlotId(77), Epoch(3), version(2, 9));
         for message in [
-            LinkMessage::Align { slot, epoch, last },
+            LinkMessage::Align { slot, epoch, config: MapVersion(8), last },
             LinkMessage::Replicate {
                 slot,
                 version: version(3, 10),

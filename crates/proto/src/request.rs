@@ -269,25 +269,29 @@ fn checked_key(key: &[u8]) -> Result<&[u8], ErrorReply> {
 /// when it has at least two and the last is a comma-separated list of addresses that `is_node` knows, every one.
 #[must_use]
 pub fn split_replicas_word(value: &[u8], is_node: impl Fn(&NodeAddr) -> bool) -> &[u8] {
-    // Nearly every value ends here: an address ends in a digit, and blanks may follow it.
-    let trimmed = value.trim_ascii_end();
+    let Some(last) = value.iter().rposition(|b| !is_blank(b)) else { return value };
+    let (trimmed, _) = value.split_at(last + 1);
+    // Nearly every value ends here: an address ends in a digit.
     if !trimmed.last().is_some_and(u8::is_ascii_digit) {
         return value;
     }
-    let Some(blank) = trimmed.iter().rposition(|b| *b == b' ' || *b == b'\t') else { return value };
+    let Some(blank) = trimmed.iter().rposition(is_blank) else { return value };
     let (before, word) = trimmed.split_at(blank);
-    let Ok(list) = std::str::from_utf8(word) else { return value };
-    let all_nodes = list.trim().split(',').all(|addr| addr.parse().is_ok_and(|addr| is_node(&addr)));
-    if all_nodes && !before.trim_ascii().is_empty() { before } else { value }
+    let Ok(word) = std::str::from_utf8(word) else { return value };
+    let all_nodes = word.trim_start_matches(BLANKS).split(',').all(|a| a.parse().is_ok_and(|addr| is_node(&addr)));
+    if all_nodes && !before.iter().all(is_blank) { before } else { value }
+}
+
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
 }
 
 /// Whether a line can carry a PUT of this value without any part of it being taken for something else. A client sends
 /// every other value as an array.
 #[must_use]
 pub fn line_can_put(key: &[u8], value: &[u8]) -> bool {
-    let blank = |b: &u8| *b == b' ' || *b == b'\t';
     line_can_carry_key(key)
-        && value.first().is_some_and(|first| !blank(first))
+        && value.first().is_some_and(|first| !is_blank(first))
         && crate::response::is_line(value)
         && split_replicas_word(value, |_| true).len() == value.len()
 }

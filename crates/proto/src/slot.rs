@@ -70,12 +70,6 @@ impl Position {
         let [first, second, ..] = self.0;
         u16::from_be_bytes([first, second])
     }
-
-    /// 64 bits of the digest that no slot number uses: what a hash table within a slot may start from.
-    #[must_use]
-    pub fn low_bits(&self) -> u64 {
-        self.0.last_chunk().map_or(0, |tail| u64::from_be_bytes(*tail))
-    }
 }
 
 #[cfg(test)]

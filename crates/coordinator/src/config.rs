@@ -1,0 +1,60 @@
+//! The flags of the coordinator.
+
+use std::time::Duration;
+
+use net::logging::LogFlags;
+use proto::limits;
+
+/// Keeps the registry and the hash ring of a cluster: which node holds which key, and which nodes are alive.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "coordinator", version)]
+pub struct Config {
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+
+    /// Port to listen on; 0 picks a free one and prints it.
+    #[arg(long, default_value_t = 5000)]
+    pub port: u16,
+
+    /// Copies of each key beside its primary.
+    #[arg(long, default_value_t = 2, value_parser = up_to(limits::REPLICAS))]
+    pub replicas: usize,
+
+    /// Positions of each node on the hash ring. More spread the keys more evenly; the same for the life of a cluster.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::VIRTUAL_NODES)))]
+    pub virtual_nodes: u32,
+
+    /// How long a node may be silent before it is taken off the ring.
+    #[arg(long, default_value = "10s", value_parser = heartbeat_timeout)]
+    pub heartbeat_timeout: Duration,
+
+    /// How many connections are served at once.
+    #[arg(long, default_value_t = limits::CLIENTS, value_parser = up_to(1_000_000))]
+    pub max_clients: usize,
+
+    /// Also take a request without a newline for whole after 20 ms of silence, answer it and close, as the first
+    /// version's programs expect. Not for slow networks: a request cut in two would be taken for a shorter one.
+    #[arg(long)]
+    pub original_framing: bool,
+
+    /// Where log lines go.
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+fn up_to(limit: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+    move |text| match text.parse() {
+        Ok(number) if number <= limit => Ok(number),
+        _ => Err(format!("a number from 0 to {limit} is expected")),
+    }
+}
+
+fn heartbeat_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = humantime::parse_duration(text).map_err(|error| format!("{error} (examples: 10s, 500ms)"))?;
+    let (least, most) = (Duration::from_millis(500), Duration::from_secs(3600));
+    if timeout < least || timeout > most {
+        return Err("a time from 500ms to 1h is expected; nodes send a heartbeat every 200 ms".to_owned());
+    }
+    Ok(timeout)
+}

@@ -1,0 +1,190 @@
+//! The state machine behind a lock, its clock, and the way its duties take to whoever they concern.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use engine::coordinator::{Coordinator, Event, Output, Settings};
+use engine::time::Timestamp;
+use net::clock::Clock;
+use net::shutdown::Shutdown;
+use proto::cluster_map::MapVersion;
+use proto::id::Incarnation;
+use proto::peer::CoordinatorMessage;
+use proto::slot::SLOT_BITS;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::config::Config;
+
+/// How many messages may wait for one node. A node that takes none for so long is better off joining again.
+const SESSION_MESSAGES: usize = 1_024;
+
+/// The coordinator as its tasks share it.
+#[derive(Debug, Clone)]
+pub struct Driver {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    addr: SocketAddr,
+    clock: Clock,
+    coordinator: Mutex<Coordinator>,
+    /// The sessions of nodes, to each of whom encoded messages can be sent.
+    sessions: Mutex<HashMap<Incarnation, mpsc::Sender<Vec<u8>>>>,
+    /// The version of the published map. Whoever sends the map to others waits for its changes.
+    published: watch::Sender<MapVersion>,
+    /// A call may have moved the next deadline.
+    called: Notify,
+}
+
+impl Driver {
+    /// Starts the coordinator's own task. It ends with shutdown.
+    #[must_use]
+    pub fn start(config: &Config, addr: SocketAddr, shutdown: &Shutdown) -> Self {
+        let settings = Settings {
+            replicas: config.replicas,
+            virtual_nodes: config.virtual_nodes,
+            heartbeat_timeout: config.heartbeat_timeout,
+            bits: SLOT_BITS,
+            cluster: new_cluster_name(),
+        };
+        let driver = Self {
+            shared: Arc::new(Shared {
+                addr,
+                clock: Clock::start(),
+                coordinator: Mutex::new(Coordinator::new(settings)),
+                sessions: Mutex::default(),
+                published: watch::Sender::new(MapVersion(0)),
+                called: Notify::new(),
+            }),
+        };
+        shutdown.spawn(driver.clone().watch_the_clock(shutdown.clone()));
+        driver
+    }
+
+    /// Where the coordinator listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.shared.addr
+    }
+
+    /// Looks at the coordinator or changes it, and carries out what it then wants done.
+    pub fn with<R>(&self, call: impl FnOnce(&mut Coordinator, Timestamp) -> R) -> R {
+        let mut coordinator = self.lock();
+        let result = call(&mut coordinator, self.shared.clock.now());
+        while let Some(output) = coordinator.poll_output() {
+            self.carry_out(&coordinator, output);
+        }
+        drop(coordinator);
+        self.shared.called.notify_one();
+        result
+    }
+
+    /// What has changed in the map since a version, as text; `None` where nothing has.
+    #[must_use]
+    pub fn map_since(&self, since: MapVersion) -> Option<(MapVersion, Vec<String>)> {
+        let coordinator = self.lock();
+        let map = coordinator.map();
+        (map.version > since).then(|| (map.version, map.update_since(since).to_lines()))
+    }
+
+    /// Tells when the map has changed.
+    #[must_use]
+    pub fn watch_map(&self) -> watch::Receiver<MapVersion> {
+        self.shared.published.subscribe()
+    }
+
+    /// From now on messages for this node go to the session that asks. An earlier session of the node ends.
+    #[must_use]
+    pub fn open_session(&self, node: Incarnation) -> mpsc::Receiver<Vec<u8>> {
+        let (sender, receiver) = mpsc::channel(SESSION_MESSAGES);
+        self.sessions().insert(node, sender);
+        receiver
+    }
+
+    /// The session has ended, unless a newer one has taken its place.
+    pub fn close_session(&self, node: Incarnation, receiver: mpsc::Receiver<Vec<u8>>) {
+        drop(receiver);
+        let mut sessions = self.sessions();
+        if sessions.get(&node).is_some_and(mpsc::Sender::is_closed) {
+            sessions.remove(&node);
+        }
+    }
+
+    async fn watch_the_clock(self, shutdown: Shutdown) {
+        loop {
+            let deadline = self.lock().next_deadline();
+            tokio::select! {
+                () = self.shared.clock.sleep_until(deadline) => {
+                    self.with(|coordinator, now| coordinator.handle_timeout(now));
+                }
+                () = self.shared.called.notified() => {}
+                () = shutdown.begun() => return,
+            }
+        }
+    }
+
+    fn carry_out(&self, coordinator: &Coordinator, output: Output) {
+        match output {
+            Output::Publish => {
+                self.shared.published.send_replace(coordinator.map().version);
+            }
+            Output::AskPositions { to, query, slots } => {
+                self.send(to, &CoordinatorMessage::AskPositions { query, slots });
+            }
+            Output::HandOver { from, to, slots } => self.send(from, &CoordinatorMessage::HandOver { to, slots }),
+            Output::Unregistered(node) => {
+                self.send(node, &CoordinatorMessage::Unregistered);
+                self.sessions().remove(&node);
+            }
+            Output::Event(event) => log(&event),
+        }
+    }
+
+    fn send(&self, to: Incarnation, message: &CoordinatorMessage<'_>) {
+        let mut sessions = self.sessions();
+        let Some(session) = sessions.get(&to) else { return };
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        if session.try_send(bytes).is_err() {
+            // Gone, or it takes nothing: the session ends, and the node joins again or is found silent.
+            sessions.remove(&to);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Coordinator> {
+        // A panic under the lock ends the process; nobody goes on with what it left.
+        self.shared.coordinator.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<Incarnation, mpsc::Sender<Vec<u8>>>> {
+        self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A word that no other cluster has: 64 random bits.
+fn new_cluster_name() -> String {
+    use std::hash::BuildHasher as _;
+    // The standard library seeds this from the system's randomness.
+    format!("{:016x}", std::collections::hash_map::RandomState::new().hash_one(std::process::id()))
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::Registered(addr, incarnation) => tracing::info!(%incarnation, "node {addr} registered"),
+        Event::Returned(addr, incarnation) => tracing::info!(%incarnation, "node {addr} is back"),
+        Event::Restarted(addr, incarnation) => {
+            tracing::warn!(%incarnation, "node {addr} was restarted: it is filled before it leads again");
+        }
+        Event::Unregistered(addr) => tracing::warn!("node {addr} unregistered; it stays out until it is started again"),
+        Event::Left(addr) => tracing::info!("node {addr} left"),
+        Event::Dead(addr) => tracing::warn!("node {addr} is dead: no heartbeat within the timeout"),
+        Event::Adopted(version) => tracing::info!("took the map over from the nodes, at version {}", version.0),
+        Event::Serving(version) => tracing::info!("the map stands, at version {}", version.0),
+        Event::Promoted(slots) => tracing::warn!("promoted replicas: {slots} slots had lost their primary"),
+        Event::StartedAnew(slots) => {
+            tracing::error!("{slots} slots had lost every copy and start anew, empty: what they held is gone");
+        }
+    }
+}

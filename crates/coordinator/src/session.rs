@@ -1,0 +1,289 @@
+//! One connection to the coordinator.
+
+use std::io;
+
+use engine::coordinator::{JoinError, Joined};
+use net::connection::{Connection, Ended, Flow, Session, Stopped};
+use net::shutdown::Shutdown;
+use proto::cluster_map::{ClusterMap, MapUpdate, MapVersion};
+use proto::error::ErrorReply;
+use proto::frame::{Encoding, Frame};
+use proto::id::{Incarnation, NodeAddr};
+use proto::peer::{CoordinatorMessage, Join, NodeMessage};
+use proto::request::CoordinatorRequest;
+use proto::response::Response;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::driver::Driver;
+
+/// Serves a connection until it ends.
+pub async fn serve(stream: TcpStream, driver: Driver, original_framing: bool, shutdown: Shutdown) {
+    let mut connection = Connection::new(stream);
+    if let Err(error) = run(&mut connection, &driver, original_framing, &shutdown).await {
+        tracing::debug!("a connection ended: {error}");
+    }
+}
+
+async fn run(
+    connection: &mut Connection,
+    driver: &Driver,
+    original_framing: bool,
+    shutdown: &Shutdown,
+) -> io::Result<()> {
+    let mut client = ClientSession { driver, upgrade: None };
+    if connection.serve(&mut client, original_framing, shutdown).await? == Ended::Closed {
+        return Ok(());
+    }
+    match client.upgrade {
+        Some(Upgrade::Watch(encoding)) => watch(connection, driver, encoding, shutdown).await,
+        Some(Upgrade::Node { addr, joined }) => {
+            let messages = driver.open_session(joined.incarnation);
+            let mut node = NodeSession { driver, addr, node: joined.incarnation, sent: MapVersion(0), messages };
+            let ended = node.run(connection, &joined, shutdown).await;
+            driver.close_session(node.node, node.messages);
+            ended
+        }
+        None => Ok(()),
+    }
+}
+
+/// What a connection becomes after its requests.
+enum Upgrade {
+    /// A client that follows the map.
+    Watch(Encoding),
+    /// The session of a node.
+    Node { addr: NodeAddr, joined: Joined },
+}
+
+/// The requests of people and clients.
+struct ClientSession<'a> {
+    driver: &'a Driver,
+    upgrade: Option<Upgrade>,
+}
+
+impl Session for ClientSession<'_> {
+    fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
+        let encoding = frame.encoding();
+        let request = match CoordinatorRequest::parse(frame) {
+            Ok(request) => request,
+            Err(error) => {
+                Response::Error(error).encode(encoding, out);
+                return Flow::Next;
+            }
+        };
+        match request {
+            CoordinatorRequest::Quit => {
+                Response::Ok.encode(encoding, out);
+                Flow::Close
+            }
+            CoordinatorRequest::WatchMap => {
+                self.upgrade = Some(Upgrade::Watch(encoding));
+                Flow::Upgrade
+            }
+            CoordinatorRequest::Join(words) => match self.join(words.0) {
+                Ok(upgrade) => {
+                    self.upgrade = Some(upgrade);
+                    Flow::Upgrade
+                }
+                Err(JoinError::Unregistered) => {
+                    CoordinatorMessage::Unregistered.encode(out);
+                    Flow::Close
+                }
+                Err(JoinError::Refused(error)) => {
+                    Response::Error(error).encode(encoding, out);
+                    Flow::Close
+                }
+            },
+            request => {
+                self.answer(&request).encode(encoding, out);
+                Flow::Next
+            }
+        }
+    }
+
+    async fn settle(&mut self, _: &mut Vec<u8>) {}
+
+    fn body(&self) -> &[u8] {
+        &[]
+    }
+
+    fn end_body(&mut self, _: &mut Vec<u8>) {}
+
+    fn answered(&mut self) {}
+}
+
+impl ClientSession<'_> {
+    fn answer(&self, request: &CoordinatorRequest<'_>) -> Response<'static> {
+        match request {
+            CoordinatorRequest::RegisterNode(addr) => {
+                match self.driver.with(|coordinator, now| coordinator.register_by_hand(now, addr.clone())) {
+                    Ok(new) => Response::Text(registered(addr, !new)),
+                    Err(error) => Response::Error(error),
+                }
+            }
+            CoordinatorRequest::UnregisterNode(addr) => {
+                if self.driver.with(|coordinator, now| coordinator.unregister(now, addr)) {
+                    Response::Text(format!("OK Node {addr} unregistered"))
+                } else {
+                    Response::Error(ErrorReply::NodeNotFound(addr.clone()))
+                }
+            }
+            CoordinatorRequest::Heartbeat(addr) => {
+                if self.driver.with(|coordinator, now| coordinator.heartbeat(now, addr)) {
+                    Response::Ok
+                } else {
+                    Response::Error(ErrorReply::NodeNotFound(addr.clone()))
+                }
+            }
+            CoordinatorRequest::GetNodesForKey { key } => {
+                match self.driver.with(|coordinator, _| coordinator.nodes_for_key(key)) {
+                    Ok(nodes) => Response::Lines(named(&nodes)),
+                    Err(error) => Response::Error(error),
+                }
+            }
+            CoordinatorRequest::ListNodes => self.driver.with(|coordinator, _| {
+                let nodes: Vec<String> = coordinator.nodes().map(|addr| format!("  {addr}")).collect();
+                if nodes.is_empty() {
+                    return Response::Text("OK No nodes registered".to_owned());
+                }
+                Response::Lines(std::iter::once("OK Nodes:".to_owned()).chain(nodes).collect())
+            }),
+            CoordinatorRequest::Info => {
+                let addr = self.driver.addr();
+                self.driver.with(|coordinator, _| {
+                    let (nodes, map) = (coordinator.nodes().count(), coordinator.map());
+                    let (cluster, version) = (&map.cluster, map.version.0);
+                    Response::Text(format!("OK Coordinator {addr} nodes={nodes} map={version} cluster={cluster}"))
+                })
+            }
+            CoordinatorRequest::Map => Response::Lines(
+                self.driver.with(|coordinator, _| coordinator.map().update_since(MapVersion(0)).to_lines()),
+            ),
+            CoordinatorRequest::Ping => Response::Pong,
+            // Answered by the caller, since they end the connection or make something else of it.
+            CoordinatorRequest::Quit | CoordinatorRequest::WatchMap | CoordinatorRequest::Join(_) => Response::Ok,
+        }
+    }
+
+    fn join(&self, words: proto::frame::Words<'_>) -> Result<Upgrade, JoinError> {
+        let join = Join::parse(words).map_err(JoinError::Refused)?;
+        let held = if join.map.is_empty() {
+            None
+        } else {
+            let update = MapUpdate::parse(join.map.lines());
+            let map = update.and_then(|update| ClusterMap::updated(None, &update));
+            Some(map.map_err(|error| JoinError::Refused(ErrorReply::NotPeer(error.to_string())))?)
+        };
+        let Join { addr, incarnation, .. } = join;
+        let joined = self.driver.with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, held))?;
+        Ok(Upgrade::Node { addr, joined })
+    }
+}
+
+fn registered(addr: &NodeAddr, again: bool) -> String {
+    if again { format!("WARNING Node {addr} already registered") } else { format!("OK Node {addr} registered") }
+}
+
+fn named(nodes: &[NodeAddr]) -> Vec<String> {
+    let role = |at| if at == 0 { "PRIMARY" } else { "REPLICA" };
+    nodes.iter().enumerate().map(|(at, addr)| format!("{} {addr}", role(at))).collect()
+}
+
+/// Sends a client the map, and then each change of it, until the client goes away. The first block is the whole map,
+/// even where nothing is in it yet; every block ends with an empty line.
+async fn watch(
+    connection: &mut Connection,
+    driver: &Driver,
+    encoding: Encoding,
+    shutdown: &Shutdown,
+) -> io::Result<()> {
+    let mut published = driver.watch_map();
+    let whole =
+        driver.with(|coordinator, _| (coordinator.map().version, coordinator.map().update_since(MapVersion(0))));
+    let mut sent = whole.0;
+    Response::Lines(whole.1.to_lines()).encode(encoding, &mut connection.output);
+    loop {
+        connection.flush().await?;
+        tokio::select! {
+            changed = published.changed() => if changed.is_err() { return Ok(()) },
+            // The client has nothing more to say: what comes is passed over, and its end ends the watch.
+            read = connection.fill() => {
+                let stopped = connection.reader.frames(|_| Flow::Next);
+                if read? == 0 || stopped != Stopped::NeedsMore {
+                    return Ok(());
+                }
+            }
+            () = shutdown.begun() => return Ok(()),
+        }
+        if let Some((version, lines)) = driver.map_since(sent) {
+            Response::Lines(lines).encode(encoding, &mut connection.output);
+            sent = version;
+        }
+    }
+}
+
+/// The session of a node: its heartbeats and proposals one way, the map and the coordinator's wishes the other.
+struct NodeSession<'a> {
+    driver: &'a Driver,
+    addr: NodeAddr,
+    node: Incarnation,
+    /// The version of the map that the node has been sent.
+    sent: MapVersion,
+    messages: mpsc::Receiver<Vec<u8>>,
+}
+
+impl NodeSession<'_> {
+    async fn run(&mut self, connection: &mut Connection, joined: &Joined, shutdown: &Shutdown) -> io::Result<()> {
+        let mut published = self.driver.watch_map();
+        let text = &registered(&self.addr, joined.again);
+        CoordinatorMessage::Joined { incarnation: self.node, text }.encode(&mut connection.output);
+        loop {
+            self.send_map(&mut connection.output);
+            connection.flush().await?;
+            tokio::select! {
+                message = self.messages.recv() => match message {
+                    Some(bytes) => connection.output.extend_from_slice(&bytes),
+                    // A newer session of this node has taken over, or the node was unregistered.
+                    None => return Ok(()),
+                },
+                changed = published.changed() => if changed.is_err() { return Ok(()) },
+                read = connection.fill() => {
+                    if read? == 0 || !self.handle(connection) {
+                        return connection.flush().await;
+                    }
+                }
+                () = shutdown.begun() => return Ok(()),
+            }
+        }
+    }
+
+    fn send_map(&mut self, out: &mut Vec<u8>) {
+        if let Some((version, lines)) = self.driver.map_since(self.sent) {
+            CoordinatorMessage::Map { text: &lines.join("\n") }.encode(out);
+            self.sent = version;
+        }
+    }
+
+    /// Takes in what has arrived; `false` where the session is over.
+    fn handle(&mut self, connection: &mut Connection) -> bool {
+        let Connection { reader, output, .. } = connection;
+        let mut left = false;
+        let stopped = reader.frames(|frame| {
+            let Frame::Array(words) = frame else { return Flow::Close };
+            let Ok(message) = NodeMessage::parse(words) else { return Flow::Close };
+            match message {
+                NodeMessage::Heartbeat { .. } => CoordinatorMessage::Beat.encode(output),
+                NodeMessage::Resync => self.sent = MapVersion(0),
+                NodeMessage::Leave => {
+                    CoordinatorMessage::Left.encode(output);
+                    left = true;
+                }
+                _ => {}
+            }
+            let known = self.driver.with(|coordinator, now| coordinator.handle_message(now, self.node, message));
+            if known { Flow::Next } else { Flow::Close }
+        });
+        stopped == Stopped::NeedsMore && !left
+    }
+}

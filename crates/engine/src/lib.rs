@@ -1,0 +1,32 @@
+//! The state machines of the store: what the coordinator decides, and what a node does with its slots.
+//!
+//! This crate is pure. It reads no clock and no file, opens no socket, draws no random number and starts no task: the
+//! caller passes `now` and seeds, hands messages in and carries out what comes back. So a test can run a cluster in
+//! one thread, with a clock of its own, and replay any failure.
+//!
+//! The coordinator's half:
+//! - [`coordinator`]: membership, the cluster map, and each change of it.
+//! - [`registry`]: who is registered, and who has been silent for too long.
+//! - [`plan`]: what a slot's configuration should become, as a function of who is alive.
+//! - [`promotion`]: who takes over the slots of a dead primary.
+//!
+//! The node's half:
+//! - [`record`] and [`table`]: one write, and the newest write of each key of a slot.
+//! - [`slot`]: one slot's role, its order of writes as a primary, its obedience as a replica.
+//! - [`inbox`]: what a primary sends, taken in on the replica's side.
+//! - [`outbox`]: what a replica has still to be sent.
+//! - [`node`]: all slots of a node, the map it goes by, and what passes between it and the others.
+//!
+//! [`time`] is shared.
+
+pub mod coordinator;
+pub mod inbox;
+pub mod node;
+pub mod outbox;
+pub mod plan;
+pub mod promotion;
+pub mod record;
+pub mod registry;
+pub mod slot;
+pub mod table;
+pub mod time;

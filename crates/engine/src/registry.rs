@@ -1,0 +1,158 @@
+//! Who is registered, and who has been silent for too long: the failure detector.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proto::id::{Incarnation, NodeAddr};
+
+use crate::time::Timestamp;
+
+/// A registered node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// Its present start.
+    pub incarnation: Incarnation,
+    /// Registered by hand, by a plain line; nothing of ours need be behind the address.
+    pub by_hand: bool,
+    last_heard: Timestamp,
+}
+
+/// The registered nodes by address.
+#[derive(Debug)]
+pub struct Registry {
+    timeout: Duration,
+    nodes: BTreeMap<NodeAddr, Registered>,
+    last_check: Timestamp,
+}
+
+impl Registry {
+    /// An empty registry that drops a node unheard for `timeout`.
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        Self { timeout, nodes: BTreeMap::new(), last_check: Timestamp::default() }
+    }
+
+    /// How long a node may be silent.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Registers a node, in place of whoever was registered at that address.
+    pub fn insert(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, by_hand: bool) {
+        self.nodes.insert(addr, Registered { incarnation, by_hand, last_heard: now });
+    }
+
+    /// Takes a node out.
+    pub fn remove(&mut self, addr: &NodeAddr) -> Option<Registered> {
+        self.nodes.remove(addr)
+    }
+
+    /// The node at an address.
+    #[must_use]
+    pub fn get(&self, addr: &NodeAddr) -> Option<&Registered> {
+        self.nodes.get(addr)
+    }
+
+    /// All nodes, sorted by address.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeAddr, &Registered)> {
+        self.nodes.iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The address of an incarnation that is registered.
+    #[must_use]
+    pub fn addr_of(&self, incarnation: Incarnation) -> Option<&NodeAddr> {
+        self.nodes.iter().find(|(_, node)| node.incarnation == incarnation).map(|(addr, _)| addr)
+    }
+
+    /// The incarnations of all registered nodes.
+    #[must_use]
+    pub fn incarnations(&self) -> BTreeSet<Incarnation> {
+        self.nodes.values().map(|node| node.incarnation).collect()
+    }
+
+    /// Hears a node; `false` where it is not registered.
+    pub fn heard(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
+        let Some(node) = self.nodes.get_mut(addr) else { return false };
+        node.last_heard = now;
+        true
+    }
+
+    /// Takes out every node that has been silent for too long, and names them.
+    ///
+    /// A registry that was not asked for half the timeout has slept (a paused process, a laptop's lid) and has heard
+    /// nobody meanwhile. It blames nobody for that: everyone's time starts anew.
+    pub fn remove_silent(&mut self, now: Timestamp) -> Vec<(NodeAddr, Registered)> {
+        let slept = now - self.last_check > self.timeout / 2 && self.last_check != Timestamp::default();
+        self.last_check = now;
+        if slept {
+            for node in self.nodes.values_mut() {
+                node.last_heard = now;
+            }
+        }
+        let timeout = self.timeout;
+        self.nodes.extract_if(.., |_, node| now - node.last_heard >= timeout).collect()
+    }
+
+    /// When to look for silent nodes next: often enough that sleep is told from silence.
+    #[must_use]
+    pub fn next_check(&self) -> Timestamp {
+        let next_timeout = self.nodes.values().map(|node| node.last_heard + self.timeout).min();
+        let regular = self.last_check + self.timeout / 4;
+        next_timeout.map_or(regular, |timeout| timeout.min(regular))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp(1_000_000) + Duration::from_secs(seconds)
+    }
+
+    fn addr(port: u16) -> NodeAddr {
+        NodeAddr::new("127.0.0.1", port).expect("a valid address")
+    }
+
+    #[test]
+    fn a_node_unheard_for_the_timeout_is_taken_out() {
+        let mut registry = Registry::new(TIMEOUT);
+        registry.insert(at(0), addr(1), Incarnation(1), false);
+        registry.insert(at(0), addr(2), Incarnation(2), false);
+        for second in (0..=9).step_by(2) {
+            assert!(registry.heard(at(second), &addr(2)));
+            assert_eq!(registry.remove_silent(at(second)), []);
+        }
+        assert!(registry.next_check() <= at(10));
+        let silent = registry.remove_silent(at(10));
+        assert_eq!(silent.iter().map(|(addr, _)| addr.port()).collect::<Vec<_>>(), [1]);
+        assert!(!registry.heard(at(10), &addr(1)));
+    }
+
+    #[test]
+    fn a_registry_that_slept_blames_nobody() {
+        let mut registry = Registry::new(TIMEOUT);
+        registry.insert(at(0), addr(1), Incarnation(1), false);
+        assert_eq!(registry.remove_silent(at(1)), []);
+        assert_eq!(registry.remove_silent(at(60)), [], "nobody could be heard in between");
+        for second in (62..70).step_by(2) {
+            assert_eq!(registry.remove_silent(at(second)), []);
+        }
+        assert_eq!(registry.remove_silent(at(70)).len(), 1, "silent since");
+    }
+}

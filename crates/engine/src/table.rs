@@ -1,0 +1,116 @@
+//! The newest record of each key of one slot.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::SharedSeed;
+use foldhash::quality::SeedableRandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use crate::record::Record;
+
+/// The hash of keys in tables. Keyed with a secret, so that nobody outside can choose keys that collide.
+#[derive(Debug, Clone)]
+pub struct KeyHasher(SeedableRandomState);
+
+impl KeyHasher {
+    /// A hasher with this secret; a process draws it at random when it starts.
+    #[must_use]
+    pub fn new(secret: u64) -> Self {
+        Self(SeedableRandomState::with_seed(secret, SharedSeed::global_fixed()))
+    }
+
+    /// The hash of a key.
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.0.hash_one(key)
+    }
+}
+
+/// A table of records by key, tombstones among them.
+#[derive(Debug, Default)]
+pub struct Table {
+    records: HashTable<Arc<Record>>,
+    tombstones: usize,
+}
+
+impl Table {
+    /// The newest record of a key.
+    #[must_use]
+    pub fn get(&self, hasher: &KeyHasher, key: &[u8]) -> Option<&Arc<Record>> {
+        self.records.find(hasher.hash(key), |record| record.key() == key)
+    }
+
+    /// Puts a record in the place of its key's last one.
+    pub fn insert(&mut self, hasher: &KeyHasher, record: Arc<Record>) {
+        let hash = hasher.hash(record.key());
+        let added = usize::from(record.is_delete());
+        let same_key = |other: &Arc<Record>| other.key() == record.key();
+        match self.records.entry(hash, same_key, |record| hasher.hash(record.key())) {
+            Entry::Occupied(mut entry) => {
+                self.tombstones -= usize::from(entry.get().is_delete());
+                *entry.get_mut() = record;
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(record);
+            }
+        }
+        self.tombstones += added;
+    }
+
+    /// Drops a tombstone, unless its key has been written since.
+    pub fn purge(&mut self, hasher: &KeyHasher, tombstone: &Record) {
+        let hash = hasher.hash(tombstone.key());
+        let same = |other: &Arc<Record>| other.key() == tombstone.key() && other.version == tombstone.version;
+        if let Ok(entry) = self.records.find_entry(hash, same) {
+            entry.remove();
+            self.tombstones -= 1;
+        }
+    }
+
+    /// How many keys have a value.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.records.len() - self.tombstones
+    }
+
+    /// All records, tombstones among them, in no order.
+    pub fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.records.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::id::{Epoch, Version};
+    use proto::peer::Effect;
+
+    fn record(seq: u64, key: &str, effect: Effect<'_>) -> Arc<Record> {
+        Arc::new(Record::new(Version { epoch: Epoch(1), seq }, key.as_bytes(), effect))
+    }
+
+    #[test]
+    fn the_newest_record_of_a_key_is_found_and_tombstones_go_when_purged() {
+        let hasher = KeyHasher::new(7);
+        let mut table = Table::default();
+        table.insert(&hasher, record(1, "a", Effect::Put(b"x")));
+        table.insert(&hasher, record(2, "b", Effect::Put(b"")));
+        table.insert(&hasher, record(3, "a", Effect::Put(b"y")));
+        assert_eq!(table.get(&hasher, b"a").unwrap().value(), Some(&b"y"[..]));
+        assert_eq!(table.get(&hasher, b"b").unwrap().value(), Some(&b""[..]));
+        assert_eq!((table.keys(), table.get(&hasher, b"c")), (2, None));
+
+        let tombstone = record(4, "a", Effect::Delete);
+        table.insert(&hasher, Arc::clone(&tombstone));
+        assert_eq!((table.keys(), table.records().count()), (1, 2));
+        table.insert(&hasher, record(5, "a", Effect::Put(b"z")));
+        table.purge(&hasher, &tombstone);
+        assert_eq!(table.keys(), 2, "the key was written since");
+        let tombstone = record(6, "a", Effect::Delete);
+        table.insert(&hasher, Arc::clone(&tombstone));
+        table.purge(&hasher, &tombstone);
+        assert_eq!((table.keys(), table.records().count()), (1, 1));
+    }
+}

@@ -1,0 +1,14 @@
+//! The shell that both servers share: bytes and time in, bytes out.
+//!
+//! - [`listener`]: accepts connections, within a limit, until told to stop.
+//! - [`connection`]: one connection: its buffers, and the loop that decodes everything that has arrived, executes it, and
+//!   writes all answers with one system call.
+//! - [`shutdown`]: signals, and how the tasks of a process end together.
+//! - [`clock`]: the clock that the engine is told.
+//! - [`logging`]: where log events go, and the flags that say so.
+
+pub mod clock;
+pub mod connection;
+pub mod listener;
+pub mod logging;
+pub mod shutdown;

@@ -1,0 +1,95 @@
+//! Accepting connections.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::error::ErrorReply;
+use proto::frame::Encoding;
+use proto::response::Response;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::shutdown::Shutdown;
+
+/// The longest pause after a failed accept. The usual reason is that the process is out of descriptors, and it passes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Binds a port on every address that `host` resolves to until one takes it.
+///
+/// # Errors
+/// The name does not resolve, or the port cannot be had; the text says which.
+pub async fn bind(host: &str, port: u16) -> anyhow::Result<TcpListener> {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let mut addrs = tokio::net::lookup_host((bare, port))
+        .await
+        .map_err(|error| anyhow::anyhow!("the host {host} does not resolve: {error}"))?
+        .peekable();
+    anyhow::ensure!(addrs.peek().is_some(), "the host {host} has no address");
+    let mut failure = None;
+    for addr in addrs {
+        match TcpListener::bind(addr).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = Some((addr, error)),
+        }
+    }
+    let Some((addr, error)) = failure else { anyhow::bail!("the host {host} has no address") };
+    match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow::bail!(
+            "{addr} is taken by another program; stop it, or choose another port with --port (0 picks a free one)"
+        ),
+        io::ErrorKind::AddrNotAvailable => anyhow::bail!("{addr} is no address of this machine; see --host"),
+        _ => Err(anyhow::Error::new(error).context(format!("cannot listen on {addr}"))),
+    }
+}
+
+/// Accepts connections until shutdown begins and serves each in a task of its own, at most `limit` at a time. Whoever
+/// comes beyond that is told so and let go.
+pub async fn accept<F>(listener: TcpListener, limit: usize, shutdown: &Shutdown, serve: impl Fn(TcpStream) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let permits = Arc::new(Semaphore::new(limit));
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.begun() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                pause = Duration::from_millis(5);
+                // Answers are small and awaited: none of them should wait for the one before to be acknowledged.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!("a connection was gone before it was served: {error}");
+                    continue;
+                }
+                match Arc::clone(&permits).try_acquire_owned() {
+                    Ok(permit) => {
+                        let task = serve(stream);
+                        shutdown.spawn(async move {
+                            task.await;
+                            drop(permit);
+                        });
+                    }
+                    Err(_) => refuse(&stream, limit),
+                }
+            }
+            Err(error) => {
+                tracing::warn!("cannot accept a connection, trying again in {pause:?}: {error}");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Tells a client that there is no room. The text fits the socket's empty buffer, so nothing waits for the client.
+fn refuse(stream: &TcpStream, limit: usize) {
+    let mut answer = Vec::new();
+    Response::Error(ErrorReply::too_many_clients(limit)).encode(Encoding::Line, &mut answer);
+    if let Err(error) = stream.try_write(&answer) {
+        tracing::debug!("a client beyond the limit was not told so: {error}");
+    }
+}

@@ -1,0 +1,52 @@
+//! Where log events go: standard error, unless a file is named. Standard output stays free for what people wait for.
+
+use std::fs::OpenOptions;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+/// The flags of logging.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LogFlags {
+    /// Least severe level to log: error, warn, info, debug or trace. RUST_LOG, where set, decides instead.
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    pub log_level: String,
+
+    /// Form of log lines.
+    #[arg(long, value_name = "FORM", default_value = "text", value_parser = ["text", "json"])]
+    pub log_format: String,
+
+    /// Append log lines to this file instead of standard error.
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+}
+
+/// Starts logging for the whole process.
+///
+/// # Errors
+/// The file cannot be opened, RUST_LOG cannot be read, or logging was started before.
+pub fn start(flags: &LogFlags) -> anyhow::Result<()> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(rules) if !rules.is_empty() => EnvFilter::try_new(&rules).with_context(|| format!("RUST_LOG={rules}"))?,
+        _ => EnvFilter::new(&flags.log_level),
+    };
+    let to_file = flags.log_file.is_some();
+    let writer = match &flags.log_file {
+        None => BoxMakeWriter::new(std::io::stderr),
+        Some(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            BoxMakeWriter::new(Arc::new(file.with_context(|| format!("cannot open the log file {}", path.display()))?))
+        }
+    };
+    let events = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
+    let started = if flags.log_format == "json" {
+        events.json().try_init()
+    } else {
+        use std::io::IsTerminal as _;
+        events.with_ansi(!to_file && std::io::stderr().is_terminal()).try_init()
+    };
+    started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+}

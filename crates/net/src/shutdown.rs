@@ -1,0 +1,76 @@
+//! How a process ends: on purpose, all its tasks together, within a deadline.
+
+use std::future::Future;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Told to every task; the first to call [`Shutdown::begin`] ends them all.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    token: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Shutdown {
+    /// Nothing has been told to stop.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Tells every task to finish what it has in hand and end.
+    pub fn begin(&self) {
+        self.token.cancel();
+    }
+
+    /// Whether it has begun.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// Waits until it begins.
+    pub async fn begun(&self) {
+        self.token.cancelled().await;
+    }
+
+    /// Starts a task that [`Shutdown::all_ended`] waits for. A panic in it ends the process: a server that has lost a
+    /// part of itself must not look alive.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Waits until every task has ended. Only to be called once it has begun.
+    pub async fn all_ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Makes a panic in any task end the process, with the panic's own message, in test builds as in release builds.
+pub fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
+/// Waits for Ctrl-C, or on Unix for SIGTERM.
+///
+/// # Errors
+/// The system refuses a signal handler.
+pub async fn signal() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            result = tokio::signal::ctrl_c() => result,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}

@@ -1,0 +1,105 @@
+//! The flags of a node.
+
+use std::time::Duration;
+
+use net::logging::LogFlags;
+use proto::id::NodeAddr;
+use proto::limits;
+
+/// A storage node of the key-value store. It registers with the coordinator, keeps its share of the keys, and serves
+/// any key of the cluster.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "node", version)]
+#[command(group(clap::ArgGroup::new("which_port").required(true).args(["port_word", "port"])))]
+pub struct Config {
+    /// Port to listen on; 0 picks a free one and prints it.
+    #[arg(value_name = "PORT")]
+    pub port_word: Option<u16>,
+
+    /// The same as a flag.
+    #[arg(long)]
+    pub port: Option<u16>,
+
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+
+    /// Address under which others reach this node, where that is not the one it listens on.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub advertise: Option<String>,
+
+    /// Host of the coordinator.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub coordinator_host: String,
+
+    /// Port of the coordinator.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u16).range(1..))]
+    pub coordinator_port: u16,
+
+    /// How long to try to reach the coordinator when starting.
+    #[arg(long, default_value = "30s", value_parser = between("100ms", "24h"))]
+    pub join_timeout: Duration,
+
+    /// Pause between heartbeats. Keep it well below the coordinator's --heartbeat-timeout.
+    #[arg(long, default_value = "200ms", value_parser = between("10ms", "1m"))]
+    pub heartbeat_interval: Duration,
+
+    /// How long a request for a key may wait for a primary that can take it.
+    #[arg(long, default_value = "15s", value_parser = between("100ms", "10m"))]
+    pub request_timeout: Duration,
+
+    /// How many connections are served at once.
+    #[arg(long, default_value_t = limits::CLIENTS)]
+    pub max_clients: usize,
+
+    /// Also take a request without a newline for whole after 20 ms of silence, answer it and close, as the first
+    /// version's programs expect. Not for slow networks: a request cut in two would be taken for a shorter one.
+    #[arg(long)]
+    pub original_framing: bool,
+
+    /// Where log lines go.
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+impl Config {
+    /// The port asked for, whichever way.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port_word.or(self.port).unwrap_or(0)
+    }
+
+    /// The name under which others reach this node, once the port is known.
+    ///
+    /// # Errors
+    /// The flags give no address that others could use.
+    pub fn advertised(&self, bound_port: u16) -> anyhow::Result<NodeAddr> {
+        let Some(text) = &self.advertise else {
+            anyhow::ensure!(
+                !matches!(self.host.as_str(), "0.0.0.0" | "::" | "[::]"),
+                "--host {} is every address and so none that others could use: add --advertise HOST",
+                self.host
+            );
+            return NodeAddr::new(&self.host, bound_port)
+                .map_err(|error| anyhow::anyhow!("--host {}: {error}", self.host));
+        };
+        let bad = |error| anyhow::anyhow!("--advertise {text}: {error}");
+        match text.parse() {
+            Ok(addr) => Ok(addr),
+            Err(proto::id::AddrError::NoPort) => NodeAddr::new(text, bound_port).map_err(bad),
+            Err(error) => NodeAddr::new(text, bound_port).map_err(|_| bad(error)),
+        }
+    }
+}
+
+fn between(least: &'static str, most: &'static str) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+    move |text| {
+        let parse = |text| humantime::parse_duration(text).map_err(|error| format!("{error} (examples: 10s, 500ms)"));
+        let (span, least_span, most_span) = (parse(text)?, parse(least)?, parse(most)?);
+        if (least_span..=most_span).contains(&span) {
+            Ok(span)
+        } else {
+            Err(format!("a time from {least} to {most} is expected"))
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The node as its tasks share it, and who is woken when.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use engine::node::{Event, Node, Turn};
+use net::clock::Clock;
+use net::shutdown::Shutdown;
+use proto::cluster_map::{MapError, MapUpdate};
+use proto::id::{Incarnation, NodeAddr};
+use proto::slot::SLOT_BITS;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::forward::ForwardLinks;
+use crate::replication;
+
+/// The node as its tasks share it. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Driver {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    node: Node,
+    addr: NodeAddr,
+    clock: Clock,
+    request_timeout: Duration,
+    forwards: ForwardLinks,
+    links: Mutex<HashMap<Incarnation, Link>>,
+    map_changes: watch::Sender<u64>,
+    proposals: Notify,
+    background: Shutdown,
+}
+
+/// The task that sends to one replica.
+#[derive(Debug)]
+struct Link {
+    wake: Arc<Notify>,
+    end: CancellationToken,
+}
+
+impl Driver {
+    /// A node that has not joined. Tasks that it starts end with `background`.
+    #[must_use]
+    pub fn new(addr: NodeAddr, request_timeout: Duration, background: &Shutdown) -> Self {
+        let shared = Shared {
+            node: Node::new(SLOT_BITS, random_secret()),
+            addr,
+            clock: Clock::start(),
+            request_timeout,
+            forwards: ForwardLinks::default(),
+            links: Mutex::default(),
+            map_changes: watch::Sender::new(0),
+            proposals: Notify::new(),
+            background: background.clone(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The state machine.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.shared.node
+    }
+
+    /// The node's own name.
+    #[must_use]
+    pub fn addr(&self) -> &NodeAddr {
+        &self.shared.addr
+    }
+
+    /// The node's clock.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.shared.clock
+    }
+
+    /// How long a request may wait for a primary.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        self.shared.request_timeout
+    }
+
+    /// The connections on which requests are passed on.
+    #[must_use]
+    pub fn forwards(&self) -> &ForwardLinks {
+        &self.shared.forwards
+    }
+
+    /// What ends the node's own tasks.
+    #[must_use]
+    pub fn background(&self) -> &Shutdown {
+        &self.shared.background
+    }
+
+    /// Tells when the map has changed.
+    #[must_use]
+    pub fn watch_map(&self) -> watch::Receiver<u64> {
+        self.shared.map_changes.subscribe()
+    }
+
+    /// Wakes the links whose queues a batch of requests has filled.
+    pub fn wake_touched(&self, turn: &mut Turn) {
+        let mut touched = turn.touched().peekable();
+        if touched.peek().is_none() {
+            return;
+        }
+        let links = self.links();
+        for outbox in touched {
+            if let Some(link) = links.get(&outbox.to) {
+                link.wake.notify_one();
+            }
+        }
+    }
+
+    /// Wakes every link.
+    pub fn wake_all(&self) {
+        self.links().values().for_each(|link| link.wake.notify_one());
+    }
+
+    /// Takes a change of the map in and starts and ends links as it wants.
+    ///
+    /// # Errors
+    /// The change does not follow on the map held here; nothing has changed.
+    pub fn handle_map(&self, update: &MapUpdate) -> Result<(), MapError> {
+        self.shared.node.handle_map(update)?;
+        let mut links = self.links();
+        let outboxes = self.shared.node.outboxes();
+        links.retain(|to, link| {
+            let wanted = outboxes.iter().any(|outbox| outbox.to == *to);
+            if !wanted {
+                link.end.cancel();
+            }
+            wanted
+        });
+        for outbox in outboxes {
+            let link = links.entry(outbox.to).or_insert_with(|| {
+                let link = Link { wake: Arc::default(), end: CancellationToken::new() };
+                let task = replication::send(self.clone(), outbox, Arc::clone(&link.wake), link.end.clone());
+                self.shared.background.spawn(task);
+                link
+            });
+            link.wake.notify_one();
+        }
+        drop(links);
+        let map = self.shared.node.map();
+        let is_member = |node| map.as_ref().is_some_and(|map| map.member(node).is_some_and(|member| member.up));
+        self.shared.forwards.retain(is_member);
+        self.shared.map_changes.send_modify(|changes| *changes += 1);
+        self.report_events();
+        self.shared.proposals.notify_one();
+        Ok(())
+    }
+
+    /// Something may have to be proposed to the coordinator.
+    pub fn propose(&self) {
+        self.shared.proposals.notify_one();
+    }
+
+    /// Waits until something may have to be proposed.
+    pub async fn proposals(&self) {
+        self.shared.proposals.notified().await;
+    }
+
+    /// Logs what the state machine has to tell.
+    pub fn report_events(&self) {
+        let mut deposed = 0;
+        let mut cut = (0, 0);
+        for event in self.shared.node.take_events() {
+            match event {
+                Event::Deposed(_) => deposed += 1,
+                Event::CutAway(_, records) => cut = (cut.0 + 1, cut.1 + records),
+                Event::Overflowed(replica, slots) => {
+                    tracing::warn!("replica {replica} takes too little: it is filled again, in {slots} slots");
+                }
+                Event::HandOverTimedOut(slots) => {
+                    tracing::warn!("{slots} slots were to be handed over and were not in time; this node leads on");
+                }
+            }
+        }
+        if deposed > 0 {
+            tracing::warn!("another node leads {deposed} slots now; what only this one had taken since is dropped");
+        }
+        if cut.1 > 0 {
+            tracing::warn!("{} records of {} slots, never sent to their new primary, are dropped", cut.1, cut.0);
+        }
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<Incarnation, Link>> {
+        self.shared.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// 64 random bits from the system, by way of the standard library's own hash seeds.
+fn random_secret() -> u64 {
+    use std::hash::BuildHasher as _;
+    std::collections::hash_map::RandomState::new().hash_one(std::process::id())
+}

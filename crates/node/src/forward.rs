@@ -1,0 +1,246 @@
+//! The connections on which requests are passed on to other nodes: one to each, shared by all clients of this node,
+//! with many requests under way at once and answers in their order.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use proto::id::{Incarnation, NodeAddr};
+use proto::peer::LinkKind;
+use proto::reply::ReplyDecoder;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::driver::Driver;
+use crate::replication;
+
+/// How long a connection may take to stand, and how long a read waits for a primary before a replica is asked.
+pub const PATIENCE: Duration = Duration::from_millis(300);
+
+/// After a failed connect, for how long nobody tries again.
+const DOWN_TIME: Duration = Duration::from_millis(100);
+
+/// How many batches may wait for one connection. More are refused as not sent.
+const QUEUED_BATCHES: usize = 1_024;
+
+/// The answer to one request, as bytes of RESP, or that there is none.
+pub type Answer = Result<Vec<u8>, Failed>;
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failed {
+    /// The request was never sent: nothing has happened.
+    NotSent,
+    /// The connection broke after it was sent: it may have been executed.
+    Lost,
+}
+
+/// One request on its way.
+#[derive(Debug)]
+struct Call {
+    bytes: Vec<u8>,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The connections to all other nodes.
+#[derive(Debug, Default)]
+pub struct ForwardLinks {
+    links: Mutex<HashMap<Incarnation, ForwardLink>>,
+}
+
+#[derive(Debug)]
+struct ForwardLink {
+    batches: mpsc::Sender<Vec<Call>>,
+    stalled: Arc<AtomicBool>,
+    end: CancellationToken,
+}
+
+impl ForwardLinks {
+    /// Sends requests, each an encoded [`proto::peer::Forward`], to one node, in this order and before whatever is sent
+    /// there later. The answers come to the receivers.
+    pub fn send(
+        &self,
+        driver: &Driver,
+        to: Incarnation,
+        addr: &NodeAddr,
+        requests: Vec<Vec<u8>>,
+    ) -> Vec<oneshot::Receiver<Answer>> {
+        let mut batch = Vec::with_capacity(requests.len());
+        let mut receivers = Vec::with_capacity(requests.len());
+        for bytes in requests {
+            let (answer, receiver) = oneshot::channel();
+            batch.push(Call { bytes, answer });
+            receivers.push(receiver);
+        }
+        let mut links = self.lock();
+        let link = links.entry(to).or_insert_with(|| ForwardLink::start(driver, to, addr.clone()));
+        if let Err(refused) = link.batches.try_send(batch) {
+            fail(refused.into_inner(), Failed::NotSent);
+        }
+        receivers
+    }
+
+    /// Whether a node has let a request wait for too long and has answered nothing since.
+    #[must_use]
+    pub fn is_stalled(&self, to: Incarnation) -> bool {
+        self.lock().get(&to).is_some_and(|link| link.stalled.load(Ordering::Relaxed))
+    }
+
+    /// A node has let a request wait for too long. It counts as stalled until it answers anything.
+    pub fn set_stalled(&self, to: Incarnation) {
+        if let Some(link) = self.lock().get(&to) {
+            link.stalled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends the connections to nodes that are no members any more.
+    pub fn retain(&self, is_member: impl Fn(Incarnation) -> bool) {
+        self.lock().retain(|to, link| {
+            let keep = is_member(*to);
+            if !keep {
+                link.end.cancel();
+            }
+            keep
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Incarnation, ForwardLink>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ForwardLink {
+    fn start(driver: &Driver, to: Incarnation, addr: NodeAddr) -> Self {
+        let (sender, batches) = mpsc::channel(QUEUED_BATCHES);
+        let link = Self { batches: sender, stalled: Arc::default(), end: CancellationToken::new() };
+        let task = LinkTask { driver: driver.clone(), to, addr, batches, stalled: Arc::clone(&link.stalled) };
+        let (end, background) = (link.end.clone(), driver.background().clone());
+        driver.background().spawn(async move {
+            // Dropping the task drops its calls, and whoever waits for them learns that their answers are lost.
+            tokio::select! {
+                () = task.run() => {}
+                () = end.cancelled() => {}
+                () = background.begun() => {}
+            }
+        });
+        link
+    }
+}
+
+struct LinkTask {
+    driver: Driver,
+    to: Incarnation,
+    addr: NodeAddr,
+    batches: mpsc::Receiver<Vec<Call>>,
+    stalled: Arc<AtomicBool>,
+}
+
+impl LinkTask {
+    async fn run(mut self) {
+        let mut down_until = Instant::now();
+        while let Some(batch) = self.batches.recv().await {
+            if Instant::now() < down_until {
+                fail(batch, Failed::NotSent);
+                continue;
+            }
+            match timeout(PATIENCE, replication::open(&self.driver, LinkKind::Forward, self.to, self.addr.as_str()))
+                .await
+            {
+                Ok(Ok(stream)) => {
+                    let error = self.exchange(stream, batch).await;
+                    tracing::debug!("the connection to node {} ended: {error}", self.addr);
+                    self.stalled.store(false, Ordering::Relaxed);
+                }
+                failed => {
+                    tracing::debug!("node {} cannot be reached: {failed:?}", self.addr);
+                    down_until = Instant::now() + DOWN_TIME;
+                    fail(batch, Failed::NotSent);
+                }
+            }
+        }
+    }
+
+    /// Sends and receives on one connection until it breaks; says why it did.
+    async fn exchange(&mut self, stream: TcpStream, first: Vec<Call>) -> io::Error {
+        let (read, write) = stream.into_split();
+        let waiting = Mutex::new(VecDeque::new());
+        let ended = tokio::select! {
+            ended = send_batches(write, first, &mut self.batches, &waiting) => ended,
+            ended = receive_answers(read, &waiting, &self.stalled) => ended,
+        };
+        for answer in waiting.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            // Whoever does not wait any more need not be told.
+            let _ = answer.send(Err(Failed::Lost));
+        }
+        ended.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// Who waits for the answers to come, in their order.
+type Waiting = Mutex<VecDeque<oneshot::Sender<Answer>>>;
+
+async fn send_batches(
+    mut stream: OwnedWriteHalf,
+    first: Vec<Call>,
+    batches: &mut mpsc::Receiver<Vec<Call>>,
+    waiting: &Waiting,
+) -> io::Result<()> {
+    let mut next = Some(first);
+    let mut bytes = Vec::new();
+    while let Some(batch) = next {
+        bytes.clear();
+        {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            for call in batch {
+                bytes.extend_from_slice(&call.bytes);
+                waiting.push_back(call.answer);
+            }
+        }
+        stream.write_all(&bytes).await?;
+        next = batches.recv().await;
+    }
+    Ok(())
+}
+
+async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, stalled: &AtomicBool) -> io::Result<()> {
+    let mut input = BytesMut::new();
+    let mut decoder = ReplyDecoder::new();
+    loop {
+        input.reserve(16 * 1024);
+        if stream.read_buf(&mut input).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut arrived = Vec::new();
+        loop {
+            let len = match decoder.decode(&input) {
+                Ok(Some((_, len))) => len,
+                Ok(None) => break,
+                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            };
+            arrived.push(input.get(..len).unwrap_or_default().to_vec());
+            input.advance(len);
+        }
+        stalled.store(false, Ordering::Relaxed);
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        for bytes in arrived {
+            let answer = waiting.pop_front();
+            let answer = answer.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an answer to no request"))?;
+            // A read that has gone to a replica meanwhile does not wait any more.
+            let _ = answer.send(Ok(bytes));
+        }
+    }
+}
+
+fn fail(batch: Vec<Call>, why: Failed) {
+    for call in batch {
+        // Whoever does not wait any more need not be told.
+        let _ = call.answer.send(Err(why));
+    }
+}

@@ -1,0 +1,135 @@
+//! A storage node of the key-value store. `node --help` lists its flags.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use net::shutdown::{self, Shutdown};
+use node::config::Config;
+use node::driver::Driver;
+use node::membership::{self, Notice};
+use node::session;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+/// How long requests in hand may take once the node stops.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long what is queued for replicas may take to arrive once the node stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the coordinator may take to hear that the node stops.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let config = Config::parse();
+    let outcome = net::logging::start(&config.log).and_then(|()| {
+        shutdown::abort_on_panic();
+        let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+        runtime.block_on(run(config))
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("node: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let listener = net::listener::bind(&config.host, config.port()).await?;
+    let bound = listener.local_addr().context("the socket has no address")?;
+    let addr = config.advertised(bound.port())?;
+
+    // Clients are let go first; what this node owes its replicas and the coordinator comes after.
+    let (clients, background) = (Shutdown::new(), Shutdown::new());
+    let driver = Driver::new(addr, config.request_timeout, &background);
+    let accepting = {
+        let (driver, clients) = (driver.clone(), clients.clone());
+        async move {
+            net::listener::accept(listener, config.max_clients, &clients, |stream| {
+                session::serve(stream, driver.clone(), config.original_framing, clients.clone())
+            })
+            .await;
+        }
+    };
+    clients.spawn(accepting);
+    let settings = membership::Settings {
+        coordinator: format!("{}:{}", config.coordinator_host, config.coordinator_port),
+        heartbeat_interval: config.heartbeat_interval,
+    };
+    let (notify, mut notices) = mpsc::channel(16);
+    let (leave, left) = oneshot::channel();
+    background.spawn(membership::run(driver.clone(), settings, notify, left));
+
+    let joined = tokio::select! {
+        joined = joined(&mut notices, config.join_timeout) => Some(joined?),
+        signal = shutdown::signal() => {
+            signal.context("cannot wait for signals")?;
+            None
+        }
+    };
+    if let Some(response) = joined {
+        say(&format!("[Node {}] Coordinator response: {response}", bound.port()))?;
+        say(&format!("[Node {}] Started on {bound}", bound.port()))?;
+        drop(notices);
+        shutdown::signal().await.context("cannot wait for signals")?;
+    }
+    tracing::info!("stopping");
+    stop(&driver, &clients, &background, leave).await;
+    Ok(())
+}
+
+/// Waits until the coordinator has registered this node, and gives its words.
+async fn joined(notices: &mut mpsc::Receiver<Notice>, patience: Duration) -> anyhow::Result<String> {
+    let deadline = Instant::now() + patience;
+    let mut last = "no answer".to_owned();
+    loop {
+        match timeout_at(deadline, notices.recv()).await {
+            Ok(Some(Notice::Joined(response))) => return Ok(response),
+            Ok(Some(Notice::Failed(why))) => {
+                tracing::warn!("{why}; trying again");
+                last = why;
+            }
+            Ok(None) => anyhow::bail!("the session with the coordinator has ended: {last}"),
+            Err(_) => anyhow::bail!(
+                "gave up joining after {}: {last}. Start the coordinator, or name it with --coordinator-host and \
+                 --coordinator-port",
+                humantime::format_duration(patience)
+            ),
+        }
+    }
+}
+
+/// Stops on purpose: finishes what is in hand, pushes what is queued, tells the coordinator. Within ten seconds.
+async fn stop(driver: &Driver, clients: &Shutdown, background: &Shutdown, leave: oneshot::Sender<oneshot::Sender<()>>) {
+    clients.begin();
+    if timeout(FINISH_TIMEOUT, clients.all_ended()).await.is_err() {
+        tracing::warn!("some requests were not finished in time and are given up");
+    }
+    let drained = async {
+        while driver.node().lag().items > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+        tracing::warn!("{} records were not acknowledged by every replica", driver.node().lag().items);
+    }
+    let (tell, told) = oneshot::channel();
+    if leave.send(tell).is_err() || timeout(LEAVE_TIMEOUT, told).await.is_err() {
+        tracing::warn!("the coordinator was not told that this node stops; it will find out by its silence");
+    }
+    background.begin();
+    if timeout(LEAVE_TIMEOUT, background.all_ended()).await.is_err() {
+        tracing::warn!("some tasks did not end in time");
+    }
+}
+
+/// Writes a line that somebody may be waiting for.
+fn say(line: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to standard output")
+}

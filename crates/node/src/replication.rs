@@ -1,0 +1,207 @@
+//! The connections of replication: one lasting connection from a primary's node to each replica's, for all slots that
+//! the two share.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::inbox::Inbox;
+use engine::outbox::Outbox;
+use net::connection::{Connection, Flow, FrameReader, Stopped};
+use net::shutdown::Shutdown;
+use proto::frame::Frame;
+use proto::id::Incarnation;
+use proto::peer::{Hello, LinkKind, LinkMessage, LinkReply};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::driver::Driver;
+
+/// How much is encoded and written at once.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// How long a connection may take to stand.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A replica that has something to acknowledge and does not for so long is connected to anew.
+const ACK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Pauses between tries to connect grow from the first to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Sends one replica what its queue holds, until the map wants no more of it. Broken connections are made anew.
+pub async fn send(driver: Driver, outbox: Arc<Outbox>, wake: Arc<Notify>, end: CancellationToken) {
+    let mut pause = PAUSES.0;
+    loop {
+        if outbox.has_overflowed() {
+            driver.node().restart_overflowed(&outbox);
+            driver.report_events();
+            driver.propose();
+        }
+        let link = Link { driver: &driver, outbox: &outbox, wake: &wake };
+        let error = tokio::select! {
+            error = link.run(&mut pause) => error,
+            () = end.cancelled() => return,
+            () = driver.background().begun() => return,
+        };
+        tracing::debug!("the link to replica {} ended: {error}", outbox.addr);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+            () = end.cancelled() => return,
+            () = driver.background().begun() => return,
+        }
+    }
+}
+
+struct Link<'a> {
+    driver: &'a Driver,
+    outbox: &'a Outbox,
+    wake: &'a Notify,
+}
+
+impl Link<'_> {
+    /// Runs one connection until it breaks; says why it did.
+    async fn run(&self, pause: &mut Duration) -> io::Error {
+        let opened = open(self.driver, LinkKind::Replication, self.outbox.to, self.outbox.addr.as_str());
+        let stream = match timeout(CONNECT_TIMEOUT, opened).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return error,
+            Err(_) => return io::ErrorKind::TimedOut.into(),
+        };
+        *pause = PAUSES.0;
+        self.outbox.reconnected();
+        let (read, write) = stream.into_split();
+        let ended = tokio::select! {
+            ended = self.write(write) => ended,
+            ended = self.read(read) => ended,
+        };
+        ended.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    async fn write(&self, mut stream: OwnedWriteHalf) -> io::Result<()> {
+        let mut batch = Vec::new();
+        loop {
+            if self.outbox.has_overflowed() {
+                return Err(io::Error::other("the queue has overflowed"));
+            }
+            self.driver.node().make_fills(self.outbox);
+            batch.clear();
+            if self.outbox.take(&mut batch, BATCH_BYTES) {
+                stream.write_all(&batch).await?;
+            } else {
+                self.wake.notified().await;
+            }
+        }
+    }
+
+    async fn read(&self, mut stream: OwnedReadHalf) -> io::Result<()> {
+        let mut reader = FrameReader::new();
+        loop {
+            match timeout(ACK_TIMEOUT, reader.fill(&mut stream)).await {
+                Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) if self.outbox.lag().items == 0 => continue,
+                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the replica acknowledges nothing")),
+            }
+            let stopped = reader.frames(|frame| {
+                let Frame::Array(words) = frame else { return Flow::Close };
+                let understood = LinkReply::parse(words).is_ok_and(|reply| {
+                    let wants_fill = matches!(reply, LinkReply::Behind { .. });
+                    let sound = self.driver.node().handle_link_reply(self.outbox, reply);
+                    if wants_fill {
+                        self.wake.notify_one();
+                    }
+                    sound
+                });
+                if understood { Flow::Next } else { Flow::Close }
+            });
+            if stopped != Stopped::NeedsMore {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the replica does not speak the protocol"));
+            }
+            self.driver.report_events();
+            // A fill may have been acknowledged, which makes room for the next, or lets a learner in.
+            self.wake.notify_one();
+            self.driver.propose();
+        }
+    }
+}
+
+/// Opens a connection to another node of the cluster.
+///
+/// # Errors
+/// It cannot be reached, or refuses: it is another incarnation, or of another cluster.
+pub async fn open(driver: &Driver, kind: LinkKind, to: Incarnation, addr: &str) -> io::Result<TcpStream> {
+    let map = driver.node().map().ok_or_else(|| io::Error::other("this node has no map yet"))?;
+    let hello = Hello {
+        kind,
+        cluster: map.cluster.clone(),
+        from_addr: driver.addr().clone(),
+        from: driver.node().incarnation(),
+        to,
+    };
+    let mut bytes = Vec::new();
+    hello.encode(&mut bytes);
+    let mut stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&bytes).await?;
+    // The answer is one line, and the other end says nothing more until it is spoken to.
+    let mut reader = FrameReader::new();
+    let mut answer = None;
+    while answer.is_none() {
+        if reader.fill(&mut stream).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        reader.frames(|frame| {
+            if let Frame::Line(line) = frame {
+                answer = Some(String::from_utf8_lossy(line).into_owned());
+            }
+            Flow::Close
+        });
+    }
+    match answer.as_deref() {
+        Some("+OK") => Ok(stream),
+        other => Err(io::Error::other(format!("refused: {}", other.unwrap_or_default()))),
+    }
+}
+
+/// Takes in what a primary sends on a connection that it has opened.
+///
+/// # Errors
+/// The connection is broken, or what came is none of the protocol. Everything acknowledged is applied.
+pub async fn receive(
+    connection: &mut Connection,
+    driver: &Driver,
+    from: Incarnation,
+    shutdown: &Shutdown,
+) -> io::Result<()> {
+    let mut inbox = Inbox::new(from);
+    loop {
+        let Connection { reader, output, .. } = connection;
+        let stopped = reader.frames(|frame| {
+            let Frame::Array(words) = frame else { return Flow::Close };
+            let handled = LinkMessage::parse(words).and_then(|message| inbox.handle(driver.node(), message, output));
+            match handled {
+                Ok(()) => Flow::Next,
+                Err(error) => {
+                    tracing::warn!("a primary does not speak the protocol: {error}");
+                    Flow::Close
+                }
+            }
+        });
+        inbox.acknowledgement().encode(output);
+        connection.flush().await?;
+        driver.report_events();
+        if stopped != Stopped::NeedsMore {
+            return Ok(());
+        }
+        tokio::select! {
+            read = connection.fill() => if read? == 0 { return Ok(()) },
+            () = shutdown.begun() => return Ok(()),
+        }
+    }
+}
