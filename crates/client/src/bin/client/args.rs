@@ -1,0 +1,137 @@
+//! The flags.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::Parser;
+use client::NodeAddr;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::command;
+use crate::output::Format;
+
+/// Beyond this a timeout is a typing error.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+const EXIT_CODES: &str = "\
+Exit codes of --command:
+  0  done
+  1  not found
+  2  usage: a wrong flag, command or argument; nothing was sent
+  3  could not reach the cluster
+  4  refused: nothing happened, it is safe to repeat
+  5  outcome unknown: a write may or may not have taken effect
+  6  the client itself cannot run, or cannot write its output
+
+Without --command, commands are read from the terminal, or one a line from a pipe; the exit code is then 3 where the
+cluster could not be reached at the start, else 0.
+
+Environment:
+  KV_HISTORY  the file that keeps the history of the prompt; empty: none is kept
+  RUST_LOG    what to log, where --log-level is not given
+  NO_COLOR    where set, the prompt has no colour";
+
+/// Reads and writes the keys of a cluster.
+#[derive(Debug, Parser)]
+#[command(name = "client", version, after_help = after_help())]
+pub(crate) struct Args {
+    /// The host of the coordinator
+    #[arg(long, default_value = "127.0.0.1", value_parser = host)]
+    pub(crate) host: String,
+
+    /// The port of the coordinator
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+
+    /// Carry out one command, such as "PUT key value", and leave with its exit code
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) command: Option<OsString>,
+
+    /// Print the value alone, byte for byte, with no newline after it; errors go to standard error
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+
+    /// Print one JSON object a command, on one line; bytes that are no UTF-8 text are in `..._base64` members
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// How long a command may take, all its attempts together, such as 500ms or 1m
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = timeout)]
+    pub(crate) timeout: Duration,
+
+    /// What to log to standard error: off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<LevelFilter>,
+}
+
+impl Args {
+    /// Where the coordinator is, `host:port`.
+    pub(crate) fn coordinator(&self) -> String {
+        // The host was looked at when the flags were read; should it be none after all, connecting says so.
+        NodeAddr::new(&self.host, self.port)
+            .map_or_else(|_| format!("{}:{}", self.host, self.port), |addr| addr.to_string())
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        match (self.raw, self.json) {
+            (true, _) => Format::Raw,
+            (_, true) => Format::Json,
+            _ => Format::Text,
+        }
+    }
+}
+
+fn after_help() -> String {
+    format!("Commands:\n{}\n{EXIT_CODES}", command::list())
+}
+
+fn host(text: &str) -> Result<String, String> {
+    NodeAddr::new(text, 1).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
+        return Err("a timeout is longer than 0 and at most a day".to_owned());
+    }
+    Ok(timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_flags_are_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn absurd_values_are_refused() {
+        for flags in [
+            &["--timeout", "0s"][..],
+            &["--timeout", "soon"],
+            &["--timeout", "2days"],
+            &["--port", "0"],
+            &["--port", "65536"],
+            &["--host", ""],
+            &["--host", "a b"],
+            &["--log-level", "loud"],
+            &["--raw", "--json"],
+            &["PUT"],
+        ] {
+            let error = Args::try_parse_from([&["client"], flags].concat()).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_and_a_port_are_an_address() {
+        for (host, expected) in [("localhost", "localhost:5000"), ("::1", "[::1]:5000"), ("[::1]", "[::1]:5000")] {
+            let args = Args::try_parse_from(["client", "--host", host]).unwrap();
+            assert_eq!(args.coordinator(), expected);
+            assert_eq!(args.timeout, client::DEFAULT_TIMEOUT);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Where the prompt keeps its history.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// Names the file, or, where empty, says that no history is kept.
+const OVERRIDE: &str = "KV_HISTORY";
+
+/// The file of the history; none where it is not to be kept, or there is no place for it.
+pub(crate) fn file() -> Option<PathBuf> {
+    if let Some(path) = env::var_os(OVERRIDE) {
+        return (!path.is_empty()).then(|| path.into());
+    }
+    let state = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let dir = if cfg!(windows) {
+        state("LOCALAPPDATA")?
+    } else {
+        // The XDG base directories: history is state, neither configuration nor data.
+        state("XDG_STATE_HOME").or_else(|| Some(env::home_dir()?.join(".local/state")))?
+    };
+    Some(dir.join("kv-client").join("history"))
+}
+
+/// Makes the directory of the file, if need be. Where that is not possible, writing the file fails later and is
+/// reported then.
+pub(crate) fn make_dir(file: &Path) {
+    if let Some(dir) = file.parent()
+        && let Err(error) = std::fs::create_dir_all(dir)
+    {
+        tracing::debug!(dir = %dir.display(), %error, "cannot make the directory of the history");
+    }
+}

@@ -1,0 +1,151 @@
+//! Outcomes as JSON, one object on one line.
+//!
+//! Every object has `command` and `ok`, and `key` where the command has one. With `ok`: `primary` and `replicas` of a
+//! PUT, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` of a GET; `nodes`, `info`, `text`. Without:
+//! `error`, one of `usage`, `not_reached`, `refused` and `unknown`, and `text` for people. Bytes that are no UTF-8 are
+//! in `key_base64` and `value_base64` instead.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use client::{Error, NodeAddr, Placement, Read};
+use serde_json::{Map, Value, json};
+
+use crate::command::{self, Command, CommandError};
+use crate::execute::Outcome;
+use crate::output::Exit;
+
+pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
+    let mut object = Object::new(command.name(), !matches!(outcome, Outcome::Failed(_) | Outcome::Interrupted));
+    if let Some(key) = command.key() {
+        object.bytes("key", key);
+    }
+    match outcome {
+        Outcome::Stored(placement) | Outcome::Deleted(placement) | Outcome::Holders(placement) => {
+            object.placement(placement);
+        }
+        Outcome::Read(Read { value, node, from_replica }) => {
+            object.set("found", value.is_some());
+            if let Some(value) = value {
+                object.bytes("value", value);
+            }
+            object.set("from", node.as_str());
+            object.set("replica", *from_replica);
+        }
+        Outcome::Nodes(nodes) => object.set("nodes", texts(nodes)),
+        Outcome::Info(info) => object.set("info", info.as_str()),
+        Outcome::Pong { addr, .. } => object.set("from", addr.as_str()),
+        Outcome::Help => object.set("text", command::list()),
+        Outcome::Bye => {}
+        Outcome::Interrupted => object.error("interrupted", "interrupted"),
+        Outcome::Failed(error) => object.error(kind(error), &error.to_string()),
+    }
+    object.into_line()
+}
+
+pub(crate) fn of_no_command(error: &CommandError) -> Vec<u8> {
+    let name = match error {
+        CommandError::Usage { name, .. } => name,
+        CommandError::Unknown(word) => word.as_str(),
+        CommandError::Empty => "",
+    };
+    let mut object = Object::new(name, false);
+    object.error("usage", &error.to_string());
+    object.into_line()
+}
+
+/// An object that is being filled.
+struct Object(Map<String, Value>);
+
+impl Object {
+    fn new(command: &str, ok: bool) -> Self {
+        let mut object = Self(Map::new());
+        object.set("command", command);
+        object.set("ok", ok);
+        object
+    }
+
+    fn set(&mut self, name: &str, value: impl Into<Value>) {
+        self.0.insert(name.to_owned(), value.into());
+    }
+
+    fn bytes(&mut self, name: &str, bytes: &[u8]) {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => self.set(name, text),
+            Err(_) => self.set(&format!("{name}_base64"), BASE64.encode(bytes)),
+        }
+    }
+
+    fn placement(&mut self, placement: &Placement) {
+        self.set("primary", placement.primary.as_ref().map(NodeAddr::as_str));
+        self.set("replicas", texts(&placement.replicas));
+    }
+
+    fn error(&mut self, kind: &str, text: &str) {
+        self.set("error", kind);
+        self.set("text", text);
+    }
+
+    fn into_line(self) -> Vec<u8> {
+        format!("{}\n", Value::Object(self.0)).into_bytes()
+    }
+}
+
+fn texts(nodes: &[NodeAddr]) -> Value {
+    json!(nodes.iter().map(NodeAddr::as_str).collect::<Vec<_>>())
+}
+
+fn kind(error: &Error) -> &'static str {
+    match Exit::of(error) {
+        Exit::Usage => "usage",
+        Exit::NotReached => "not_reached",
+        Exit::Refused => "refused",
+        _ => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(command: &[u8], outcome: &Outcome) -> Value {
+        let line = of_outcome(&Command::parse(command).unwrap(), outcome);
+        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
+        serde_json::from_slice(&line).unwrap()
+    }
+
+    fn read(value: Option<&[u8]>) -> Outcome {
+        let node = "h:1".parse().unwrap();
+        Outcome::Read(Read { value: value.map(<[u8]>::to_vec), node, from_replica: false })
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_is_base64() {
+        assert_eq!(
+            object(b"GET k", &read(Some(b"a\nb \"c\""))),
+            json!({"command": "GET", "ok": true, "key": "k", "found": true, "value": "a\nb \"c\"", "from": "h:1", "replica": false})
+        );
+        assert_eq!(
+            object(b"GET \xfe", &read(Some(b"\xff\x00"))),
+            json!({"command": "GET", "ok": true, "key_base64": "/g==", "found": true, "value_base64": "/wA=", "from": "h:1", "replica": false})
+        );
+        assert_eq!(
+            object(b"GET k", &read(None)),
+            json!({"command": "GET", "ok": true, "key": "k", "found": false, "from": "h:1", "replica": false})
+        );
+    }
+
+    #[test]
+    fn placements_and_errors_have_members_of_their_own() {
+        let placement = Placement { primary: Some("h:1".parse().unwrap()), replicas: vec!["h:2".parse().unwrap()] };
+        assert_eq!(
+            object(b"put k v", &Outcome::Stored(placement)),
+            json!({"command": "PUT", "ok": true, "key": "k", "primary": "h:1", "replicas": ["h:2"]})
+        );
+        assert_eq!(
+            object(b"DELETE k", &Outcome::Failed(Error::Unknown { reason: "lost".into() })),
+            json!({"command": "DELETE", "ok": false, "key": "k", "error": "unknown", "text": "UNKNOWN lost"})
+        );
+        let usage: Value = serde_json::from_slice(&of_no_command(&Command::parse(b"PUT k").unwrap_err())).unwrap();
+        assert_eq!(usage, json!({"command": "PUT", "ok": false, "error": "usage", "text": "Usage: PUT key value"}));
+    }
+}

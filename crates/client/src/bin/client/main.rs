@@ -1,0 +1,104 @@
+//! The program `client`: one command and an exit code, a prompt for a person, or commands from a pipe.
+//!
+//! - `args`: the flags.
+//! - `command`: the commands, in one list from which parsing, help, completion and hints all come.
+//! - `execute`: a command and the library's calls.
+//! - `output` and `json`: what is printed, and the exit code that goes with it.
+//! - `one_shot`, `pipe`, `repl`: the three ways to run, `session` what the last two share, `prompt` and `history`
+//!   what a person has at a prompt.
+
+mod args;
+mod command;
+mod execute;
+mod history;
+mod json;
+mod one_shot;
+mod output;
+mod pipe;
+mod prompt;
+mod repl;
+mod session;
+
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use client::{Client, Error};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::Args;
+use crate::output::{Exit, error_line, to_stderr};
+use crate::session::Session;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    log_to_stderr(&args);
+    match run(&args) {
+        Ok(exit) => exit.into(),
+        // Whoever reads the output has seen enough, as in `client ... | head -1`.
+        Err(error) if is_broken_pipe(&error) => Exit::Done.into(),
+        Err(error) => {
+            to_stderr(&format!("client: {error:#}"));
+            Exit::CannotRun.into()
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1) // A client waits; the thread that it runs on is the second.
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let exit = match &args.command {
+        Some(command) => runtime.block_on(one_shot::run(args, command.as_encoded_bytes())),
+        None => run_session(args, &runtime),
+    };
+    // A look-up of a host name may still be under way. Nobody waits for it any more.
+    runtime.shutdown_background();
+    exit
+}
+
+fn run_session(args: &Args, runtime: &tokio::runtime::Runtime) -> anyhow::Result<Exit> {
+    let client = match runtime.block_on(connect(args)) {
+        Ok(client) => client,
+        Err(error) => {
+            to_stderr(&error_line(&error));
+            return Ok(Exit::of(&error));
+        }
+    };
+    // The session runs on this thread, where reading may block; the runtime's own goes on following the map.
+    let session = Session::new(&client, runtime.handle(), args.format());
+    if io::stdin().is_terminal() {
+        repl::run(&session)?;
+    } else {
+        pipe::run(&session, io::stdin().lock())?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Connects, and where that fails says what a person can do about it.
+async fn connect(args: &Args) -> Result<Client, Error> {
+    let connected = Client::builder().timeout(args.timeout).connect(args.coordinator()).await;
+    connected.map_err(|error| match error {
+        Error::NotReached { whom, reason } => {
+            let advice = "start it with `coordinator`, or say where it is with --host and --port";
+            Error::NotReached { whom, reason: format!("{reason}; {advice}") }
+        }
+        other => other,
+    })
+}
+
+fn log_to_stderr(args: &Args) {
+    let filter = match args.log_level {
+        Some(level) => EnvFilter::new(level.to_string()),
+        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")),
+    };
+    let colour = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).init();
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

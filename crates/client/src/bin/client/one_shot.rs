@@ -1,0 +1,34 @@
+//! One command of the command line, and its exit code.
+
+use std::io::{self, Write as _};
+
+use crate::args::Args;
+use crate::command::Command;
+use crate::execute::{Outcome, execute, execute_alone};
+use crate::output::{Exit, Report, report, report_no_command, to_stderr};
+
+/// Carries out the command and prints what came of it: results to standard output, errors to standard error.
+pub(crate) async fn run(args: &Args, command: &[u8]) -> anyhow::Result<Exit> {
+    let format = args.format();
+    let Report { result, error, exit } = match Command::parse(command) {
+        Err(error) => report_no_command(format, &error),
+        Ok(command) => report(format, &command, &outcome(args, &command).await),
+    };
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&result)?;
+    stdout.flush()?;
+    if let Some(error) = error {
+        to_stderr(&error);
+    }
+    Ok(exit)
+}
+
+async fn outcome(args: &Args, command: &Command<'_>) -> Outcome {
+    if let Some(outcome) = execute_alone(command) {
+        return outcome;
+    }
+    match crate::connect(args).await {
+        Ok(client) => execute(&client, command).await,
+        Err(error) => Outcome::Failed(error),
+    }
+}

@@ -1,0 +1,282 @@
+//! What is printed, and the exit code that goes with it.
+//!
+//! As text the answers are the first version's, word for word. A value that is no line of text, or would move the
+//! cursor of a terminal, is written as an escaped byte string, `b"a\nb"`; `--raw` and `--json` give it exactly.
+//!
+//! Results go to standard output. Errors go there, too, in a session, where they belong between the results; of a
+//! single command, and with `--raw`, they go to standard error. JSON is one object a command on standard output, its
+//! errors included.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use client::{Error, NodeAddr, Placement, Read};
+
+use crate::command::{self, Command, CommandError};
+use crate::execute::Outcome;
+use crate::json;
+
+/// How a command left things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done = 0,
+    NotFound = 1,
+    Usage = 2,
+    NotReached = 3,
+    Refused = 4,
+    Unknown = 5,
+    CannotRun = 6,
+}
+
+impl Exit {
+    pub(crate) fn of(error: &Error) -> Self {
+        match error {
+            Error::NotReached { .. } => Self::NotReached,
+            Error::Refused { .. } => Self::Refused,
+            Error::Invalid(_) => Self::Usage,
+            // An error that this program does not know yet may have changed something.
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What a result is printed as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Raw,
+    Json,
+}
+
+/// What one command prints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// For standard output, newlines included.
+    pub(crate) result: Vec<u8>,
+    /// A line for standard error, or, in a session, standard output.
+    pub(crate) error: Option<String>,
+    pub(crate) exit: Exit,
+}
+
+/// What a command prints.
+pub(crate) fn report(format: Format, command: &Command<'_>, outcome: &Outcome) -> Report {
+    let exit = match outcome {
+        Outcome::Failed(error) => Exit::of(error),
+        Outcome::Read(Read { value: None, .. }) => Exit::NotFound,
+        _ => Exit::Done,
+    };
+    let (result, error) = match (format, outcome) {
+        (Format::Json, _) => (json::of_outcome(command, outcome), None),
+        (_, Outcome::Failed(error)) => (Vec::new(), Some(error_line(error))),
+        (_, Outcome::Interrupted) => (Vec::new(), Some("[Client] Interrupted".to_owned())),
+        (Format::Text, _) => (text(command, outcome).into_bytes(), None),
+        (Format::Raw, _) => (raw(outcome), None),
+    };
+    Report { result, error, exit }
+}
+
+/// What a text prints that is no command.
+pub(crate) fn report_no_command(format: Format, error: &CommandError) -> Report {
+    match format {
+        Format::Json => Report { result: json::of_no_command(error), error: None, exit: Exit::Usage },
+        Format::Text | Format::Raw => Report { result: Vec::new(), error: Some(error.to_string()), exit: Exit::Usage },
+    }
+}
+
+/// An error as a person reads it.
+pub(crate) fn error_line(error: &Error) -> String {
+    format!("[Client] ERROR {error}")
+}
+
+/// Prints a line to standard error. Where nobody reads that any more, the exit code still tells.
+pub(crate) fn to_stderr(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+fn text(command: &Command<'_>, outcome: &Outcome) -> String {
+    let key = printable(command.key().unwrap_or_default());
+    match outcome {
+        Outcome::Stored(placement) => {
+            let value = if let Command::Put { value, .. } = command { printable(value) } else { String::new() };
+            let (primary, replicas) = (primary(placement), python_list(&placement.replicas));
+            format!("[Client] PUT {key} = {value} [primary: {primary}, replicas: {replicas}]\n")
+        }
+        Outcome::Deleted(placement) => format!("[Client] DELETE {key} [primary: {}]\n", primary(placement)),
+        Outcome::Read(read) => text_of_read(&key, read),
+        Outcome::Nodes(nodes) if nodes.is_empty() => "OK No nodes registered\n".to_owned(),
+        Outcome::Nodes(nodes) => {
+            let lines: String = nodes.iter().map(|node| format!("  {node}\n")).collect();
+            format!("OK Nodes:\n{lines}")
+        }
+        Outcome::Pong { addr, is_coordinator: true } => format!("[Client] PONG from the coordinator at {addr}\n"),
+        Outcome::Pong { addr, is_coordinator: false } => format!("[Client] PONG from node {addr}\n"),
+        Outcome::Bye => "Goodbye!\n".to_owned(),
+        // The same with and without words around it.
+        other => String::from_utf8_lossy(&raw(other)).into_owned(),
+    }
+}
+
+fn text_of_read(key: &str, read: &Read) -> String {
+    let (notice, from) = if read.from_replica {
+        ("[Client] Primary node failed, trying replicas...\n", format!(" (from replica {})", read.node))
+    } else {
+        ("", String::new())
+    };
+    match &read.value {
+        Some(value) => format!("{notice}[Client] GET {key} = {}{from}\n", printable(value)),
+        None => format!("{notice}[Client] GET {key}: NOT_FOUND{from}\n"),
+    }
+}
+
+fn raw(outcome: &Outcome) -> Vec<u8> {
+    match outcome {
+        Outcome::Read(read) => read.value.clone().unwrap_or_default(),
+        Outcome::Nodes(nodes) => nodes.iter().map(|node| format!("{node}\n")).collect::<String>().into_bytes(),
+        Outcome::Holders(placement) => {
+            let primary = placement.primary.iter().map(|node| format!("PRIMARY {node}\n"));
+            let replicas = placement.replicas.iter().map(|node| format!("REPLICA {node}\n"));
+            primary.chain(replicas).collect::<String>().into_bytes()
+        }
+        Outcome::Info(info) => format!("{info}\n").into_bytes(),
+        Outcome::Pong { .. } => b"PONG\n".to_vec(),
+        Outcome::Help => command::list().into_bytes(),
+        // A write that succeeded has nothing to say; an error is no result.
+        Outcome::Stored(_) | Outcome::Deleted(_) | Outcome::Bye | Outcome::Interrupted | Outcome::Failed(_) => {
+            Vec::new()
+        }
+    }
+}
+
+fn primary(placement: &Placement) -> String {
+    placement.primary.as_ref().map_or_else(|| "None".to_owned(), NodeAddr::to_string)
+}
+
+/// As the first version, a Python program, prints a list of texts.
+fn python_list(nodes: &[NodeAddr]) -> String {
+    let quoted: Vec<String> = nodes.iter().map(|node| format!("'{node}'")).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+/// Bytes as text on one line.
+fn printable(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains(|c: char| c.is_control() && c != '\t') => text.to_owned(),
+        _ => format!("b\"{}\"", bytes.escape_ascii()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> NodeAddr {
+        text.parse().unwrap()
+    }
+
+    fn placement(replicas: &[&str]) -> Placement {
+        Placement { primary: Some(addr("127.0.0.1:5001")), replicas: replicas.iter().map(|text| addr(text)).collect() }
+    }
+
+    fn read(value: Option<&[u8]>, from_replica: bool) -> Outcome {
+        Outcome::Read(Read { value: value.map(<[u8]>::to_vec), node: addr("127.0.0.1:5003"), from_replica })
+    }
+
+    fn printed(format: Format, command: &str, outcome: &Outcome) -> String {
+        let report = report(format, &Command::parse(command.as_bytes()).unwrap(), outcome);
+        String::from_utf8(report.result).unwrap() + report.error.as_deref().unwrap_or_default()
+    }
+
+    #[test]
+    fn texts_are_the_first_versions() {
+        let stored = Outcome::Stored(placement(&["127.0.0.1:5002", "127.0.0.1:5003"]));
+        let failed = Outcome::Failed(Error::Refused { by: None, reason: "BUSY full".into() });
+        for (command, outcome, text) in [
+            (
+                "PUT user:1 Alice",
+                stored,
+                "[Client] PUT user:1 = Alice [primary: 127.0.0.1:5001, replicas: ['127.0.0.1:5002', '127.0.0.1:5003']]\n",
+            ),
+            (
+                "PUT k v w ",
+                Outcome::Stored(placement(&[])),
+                "[Client] PUT k = v w  [primary: 127.0.0.1:5001, replicas: []]\n",
+            ),
+            ("GET user:1", read(Some(b"Alice"), false), "[Client] GET user:1 = Alice\n"),
+            ("GET user:1", read(None, false), "[Client] GET user:1: NOT_FOUND\n"),
+            (
+                "GET user:1",
+                read(Some(b"Alice"), true),
+                "[Client] Primary node failed, trying replicas...\n\
+                 [Client] GET user:1 = Alice (from replica 127.0.0.1:5003)\n",
+            ),
+            (
+                "DELETE user:1",
+                Outcome::Deleted(placement(&["h:1"])),
+                "[Client] DELETE user:1 [primary: 127.0.0.1:5001]\n",
+            ),
+            ("LIST_NODES", Outcome::Nodes(vec![addr("h:1"), addr("h:2")]), "OK Nodes:\n  h:1\n  h:2\n"),
+            ("LIST_NODES", Outcome::Nodes(Vec::new()), "OK No nodes registered\n"),
+            ("GET_NODES_FOR_KEY k", Outcome::Holders(placement(&["h:2"])), "PRIMARY 127.0.0.1:5001\nREPLICA h:2\n"),
+            ("INFO h:1", Outcome::Info("OK Node h:1 keys=0".into()), "OK Node h:1 keys=0\n"),
+            ("PING h:1", Outcome::Pong { addr: addr("h:1"), is_coordinator: false }, "[Client] PONG from node h:1\n"),
+            (
+                "PING",
+                Outcome::Pong { addr: addr("h:1"), is_coordinator: true },
+                "[Client] PONG from the coordinator at h:1\n",
+            ),
+            ("EXIT", Outcome::Bye, "Goodbye!\n"),
+            ("PUT k v", failed, "[Client] ERROR BUSY full"),
+        ] {
+            assert_eq!(printed(Format::Text, command, &outcome), text);
+        }
+    }
+
+    #[test]
+    fn raw_is_the_value_alone() {
+        for (command, outcome, text) in [
+            ("GET k", read(Some(b"a\nb"), true), "a\nb"),
+            ("GET k", read(None, false), ""),
+            ("PUT k v", Outcome::Stored(placement(&[])), ""),
+            ("DELETE k", Outcome::Deleted(placement(&[])), ""),
+            ("LIST_NODES", Outcome::Nodes(vec![addr("h:1")]), "h:1\n"),
+            ("PING", Outcome::Pong { addr: addr("h:1"), is_coordinator: true }, "PONG\n"),
+            ("QUIT", Outcome::Bye, ""),
+        ] {
+            assert_eq!(printed(Format::Raw, command, &outcome), text, "{command}");
+        }
+    }
+
+    #[test]
+    fn what_would_not_stay_on_its_line_is_escaped() {
+        assert_eq!(printable("ключ\t\"1\"".as_bytes()), "ключ\t\"1\"");
+        assert_eq!(printable(b""), "");
+        assert_eq!(printable(b"a\nb"), "b\"a\\nb\"");
+        assert_eq!(printable(b"\x1b[2J"), "b\"\\x1b[2J\"");
+        assert_eq!(printable(b"\xff"), "b\"\\xff\"");
+    }
+
+    #[test]
+    fn each_kind_of_outcome_has_its_exit_code() {
+        let failed = |error| Outcome::Failed(error);
+        let text = || String::new();
+        for (outcome, code) in [
+            (read(Some(b"v"), true), 0),
+            (read(None, true), 1),
+            (failed(Error::Invalid(text())), 2),
+            (failed(Error::NotReached { whom: text(), reason: text() }), 3),
+            (failed(Error::Refused { by: None, reason: text() }), 4),
+            (failed(Error::Unknown { reason: text() }), 5),
+        ] {
+            for format in [Format::Text, Format::Raw, Format::Json] {
+                assert_eq!(report(format, &Command::Get { key: b"k" }, &outcome).exit as u8, code);
+            }
+        }
+        assert_eq!(report_no_command(Format::Text, &CommandError::Empty).exit as u8, 2);
+    }
+}

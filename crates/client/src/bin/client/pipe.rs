@@ -1,0 +1,79 @@
+//! Commands from a pipe or a file, one a line: no prompt, no banner, no colour.
+
+use std::io::{self, BufRead, Read as _};
+
+use client::Error;
+use proto::limits;
+
+use crate::output::{Exit, Report, error_line};
+use crate::session::{Next, Session};
+
+/// Carries out line after line until the input ends, or EXIT or QUIT. A last line may lack its newline.
+pub(crate) fn run(session: &Session<'_>, mut input: impl BufRead) -> anyhow::Result<()> {
+    let mut line = Vec::new();
+    loop {
+        match read_line(&mut input, &mut line)? {
+            Line::End => return Ok(()),
+            Line::Whole => {
+                if session.run_line(&line, false)? == Next::Leave {
+                    return Ok(());
+                }
+            }
+            Line::TooLong => {
+                let text = format!("TOOLONG a line has at most {} bytes; nothing was sent", limits::LINE_BYTES);
+                let error = Some(error_line(&Error::Invalid(text)));
+                session.print(&Report { result: Vec::new(), error, exit: Exit::Usage })?;
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Whole,
+    TooLong,
+    End,
+}
+
+/// Reads a line of any bytes, without its line end. One that is too long is skipped; it is never kept whole.
+fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Line> {
+    let limit = limits::LINE_BYTES;
+    line.clear();
+    input.take(limit as u64 + 1).read_until(b'\n', line)?;
+    if line.is_empty() {
+        return Ok(Line::End);
+    }
+    if line.pop_if(|last| *last == b'\n').is_some() {
+        line.pop_if(|last| *last == b'\r');
+    } else if line.len() > limit {
+        input.skip_until(b'\n')?;
+        return Ok(Line::TooLong);
+    }
+    Ok(Line::Whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_lose_their_line_end_and_nothing_else() {
+        let mut input = &b"PUT a \xff \r\n\n GET a"[..];
+        let mut line = Vec::new();
+        for expected in [&b"PUT a \xff "[..], b"", b" GET a"] {
+            assert_eq!(read_line(&mut input, &mut line).unwrap(), Line::Whole);
+            assert_eq!(line, expected);
+        }
+        assert_eq!(read_line(&mut input, &mut line).unwrap(), Line::End);
+    }
+
+    #[test]
+    fn a_line_without_end_is_skipped() {
+        let long = io::repeat(b'x').take(2 * limits::LINE_BYTES as u64);
+        let mut input = io::BufReader::new(long.chain(&b"\nGET a\n"[..]));
+        let mut line = Vec::new();
+        assert_eq!(read_line(&mut input, &mut line).unwrap(), Line::TooLong);
+        assert_eq!(read_line(&mut input, &mut line).unwrap(), Line::Whole);
+        assert_eq!(line, b"GET a");
+    }
+}

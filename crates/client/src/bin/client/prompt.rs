@@ -1,0 +1,121 @@
+//! Completion and hints at the prompt, from the list of commands.
+
+use std::borrow::Cow;
+
+use rustyline::completion::{Completer, Pair};
+use rustyline::highlight::Highlighter;
+use rustyline::hint::{Hint, Hinter};
+use rustyline::validate::Validator;
+use rustyline::{Context, Helper};
+
+use crate::command::{COMMANDS, Spec};
+
+/// What the line editor asks while a person types.
+#[derive(Debug)]
+pub(crate) struct CommandHelper;
+
+/// The rest of a command: that of its verb can be taken over with the right arrow, its arguments cannot.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CommandHint {
+    text: String,
+    verb_bytes: usize,
+}
+
+impl Hint for CommandHint {
+    fn display(&self) -> &str {
+        &self.text
+    }
+
+    fn completion(&self) -> Option<&str> {
+        self.text.get(..self.verb_bytes).filter(|verb| !verb.is_empty())
+    }
+}
+
+impl Completer for CommandHelper {
+    type Candidate = Pair;
+
+    fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
+        Ok((0, completions(line.get(..pos).unwrap_or_default())))
+    }
+}
+
+impl Hinter for CommandHelper {
+    type Hint = CommandHint;
+
+    fn hint(&self, line: &str, pos: usize, _: &Context<'_>) -> Option<CommandHint> {
+        if pos == line.len() { hint(line) } else { None }
+    }
+}
+
+impl Highlighter for CommandHelper {
+    fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
+        // Faint, so that it is not taken for what was typed.
+        Cow::Owned(format!("\x1b[2m{hint}\x1b[m"))
+    }
+}
+
+impl Validator for CommandHelper {}
+
+impl Helper for CommandHelper {}
+
+/// The commands that a line may become.
+fn completions(line: &str) -> Vec<Pair> {
+    let candidates = COMMANDS.iter().filter(|spec| starts(spec, line));
+    candidates.map(|spec| Pair { display: spec.name.to_owned(), replacement: format!("{} ", spec.name) }).collect()
+}
+
+/// What is missing from a line that has begun to be a command.
+fn hint(line: &str) -> Option<CommandHint> {
+    if line.is_empty() {
+        return None;
+    }
+    if let Some((word, rest)) = line.split_once(' ') {
+        let spec = COMMANDS.iter().find(|spec| spec.name.eq_ignore_ascii_case(word))?;
+        let text = spec.arguments.to_owned();
+        return (rest.is_empty() && !text.is_empty()).then_some(CommandHint { text, verb_bytes: 0 });
+    }
+    let spec = COMMANDS.iter().find(|spec| starts(spec, line))?;
+    let mut verb = spec.name.get(line.len()..).unwrap_or_default().to_owned();
+    if line.ends_with(|last: char| last.is_ascii_lowercase()) {
+        verb.make_ascii_lowercase();
+    }
+    let text = format!("{verb} {}", spec.arguments).trim_end().to_owned();
+    (!text.is_empty()).then_some(CommandHint { text, verb_bytes: verb.len() })
+}
+
+fn starts(spec: &Spec, line: &str) -> bool {
+    spec.name.get(..line.len()).is_some_and(|start| start.eq_ignore_ascii_case(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verb_is_completed_in_any_case() {
+        let names = |line| completions(line).into_iter().map(|pair| pair.replacement).collect::<Vec<_>>();
+        assert_eq!(names("p"), ["PUT ", "PING "]);
+        assert_eq!(names("GET_"), ["GET_NODES_FOR_KEY "]);
+        assert_eq!(names("").len(), COMMANDS.len());
+        assert!(names("PUT k").is_empty());
+        assert!(names("ключ").is_empty());
+    }
+
+    #[test]
+    fn a_hint_shows_what_is_missing() {
+        let shown = |line| hint(line).map(|hint| hint.text);
+        assert_eq!(shown("PU").as_deref(), Some("T key value"));
+        assert_eq!(shown("pu").as_deref(), Some("t key value"));
+        assert_eq!(shown("PUT ").as_deref(), Some("key value"));
+        assert_eq!(shown("list_nodes"), None);
+        assert_eq!(shown("PUT k"), None);
+        assert_eq!(shown("FOO"), None);
+        assert_eq!(shown(""), None);
+    }
+
+    #[test]
+    fn only_the_verb_of_a_hint_is_taken_over() {
+        assert_eq!(hint("GE").unwrap().completion(), Some("T"));
+        assert_eq!(hint("GET ").unwrap().completion(), None);
+    }
+}

@@ -1,0 +1,82 @@
+//! The prompt for a person.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use rustyline::error::ReadlineError;
+use rustyline::history::DefaultHistory;
+use rustyline::{Config, Editor};
+
+use crate::command::{self, Command};
+use crate::execute::Outcome;
+use crate::history;
+use crate::output::{Exit, Format, Report, report};
+use crate::prompt::CommandHelper;
+use crate::session::{Next, Session};
+
+const PROMPT: &str = ">> ";
+
+/// How many lines of history are kept.
+const HISTORY_LINES: usize = 1000;
+
+/// Reads and carries out commands until EXIT, QUIT or Ctrl-D.
+pub(crate) fn run(session: &Session<'_>) -> anyhow::Result<()> {
+    let mut editor = editor().context("cannot use the terminal")?;
+    let history = history::file();
+    if let Some(file) = &history {
+        history::make_dir(file);
+        // There is none yet at the first start.
+        if let Err(error) = editor.load_history(file) {
+            tracing::debug!(file = %file.display(), %error, "no history from earlier sessions");
+        }
+    }
+    if session.format() == Format::Text {
+        session.print(&banner(session))?;
+    }
+    loop {
+        match editor.readline(PROMPT) {
+            Ok(line) => {
+                remember(&mut editor, &line, history.as_deref());
+                if session.run_line(line.as_bytes(), true)? == Next::Leave {
+                    return Ok(());
+                }
+            }
+            // Ctrl-C: what was typed is dropped.
+            Err(ReadlineError::Interrupted) => {}
+            Err(ReadlineError::Eof) => {
+                session.print(&report(session.format(), &Command::Exit, &Outcome::Bye))?;
+                return Ok(());
+            }
+            Err(error) => return Err(error).context("cannot read from the terminal"),
+        }
+    }
+}
+
+fn editor() -> rustyline::Result<Editor<CommandHelper, DefaultHistory>> {
+    let config = Config::builder().max_history_size(HISTORY_LINES)?.history_ignore_dups(true)?.build();
+    let mut editor = Editor::with_config(config)?;
+    editor.set_helper(Some(CommandHelper));
+    Ok(editor)
+}
+
+/// Adds a line to the history, in the file at once: a session may end in many ways. The client runs without it, too.
+fn remember(editor: &mut Editor<CommandHelper, DefaultHistory>, line: &str, file: Option<&Path>) {
+    if line.trim().is_empty() {
+        return;
+    }
+    let added = editor.add_history_entry(line);
+    let kept = added.and_then(|_| file.map_or(Ok(()), |file| editor.append_history(file)));
+    if let Err(error) = kept {
+        tracing::debug!(%error, "a line is missing from the history");
+    }
+}
+
+fn banner(session: &Session<'_>) -> Report {
+    let text = format!(
+        "Connected to the coordinator at {}. Commands, in any case:\n{}\
+         Tab completes, Ctrl-C clears the line, Ctrl-D leaves.\n",
+        session.client().coordinator(),
+        command::list()
+    );
+    Report { result: text.into_bytes(), error: None, exit: Exit::Done }
+}

@@ -1,0 +1,80 @@
+//! What a prompt and a pipe share: one command after the other on one client.
+
+use std::io::{self, Write as _};
+
+use client::Client;
+use tokio::runtime::Handle;
+
+use crate::command::Command;
+use crate::execute::{Outcome, execute, interrupted};
+use crate::output::{Format, Report, report, report_no_command, to_stderr};
+
+/// A session. It runs on a thread that may block, beside the runtime.
+#[derive(Debug)]
+pub(crate) struct Session<'a> {
+    client: &'a Client,
+    runtime: &'a Handle,
+    format: Format,
+}
+
+/// Whether a session goes on after a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    GoOn,
+    Leave,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(client: &'a Client, runtime: &'a Handle, format: Format) -> Self {
+        Self { client, runtime, format }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        self.client
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Carries out a line and prints what came of it. A blank line is no command.
+    pub(crate) fn run_line(&self, line: &[u8], can_interrupt: bool) -> io::Result<Next> {
+        if line.iter().all(|byte| matches!(byte, b' ' | b'\t')) {
+            return Ok(Next::GoOn);
+        }
+        match Command::parse(line) {
+            Err(error) => self.print(&report_no_command(self.format, &error))?,
+            Ok(command) => {
+                let outcome = self.runtime.block_on(self.outcome(&command, can_interrupt));
+                self.print(&report(self.format, &command, &outcome))?;
+                if outcome == Outcome::Bye {
+                    return Ok(Next::Leave);
+                }
+            }
+        }
+        Ok(Next::GoOn)
+    }
+
+    async fn outcome(&self, command: &Command<'_>, can_interrupt: bool) -> Outcome {
+        if !can_interrupt {
+            return execute(self.client, command).await;
+        }
+        tokio::select! {
+            outcome = execute(self.client, command) => outcome,
+            Ok(()) = tokio::signal::ctrl_c() => interrupted(command),
+        }
+    }
+
+    /// Prints at once: whoever has sent a line waits for its answer.
+    pub(crate) fn print(&self, report: &Report) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(&report.result)?;
+        match &report.error {
+            // Standard output carries bytes of values; an error among them could not be told apart.
+            Some(error) if self.format == Format::Raw => to_stderr(error),
+            Some(error) => writeln!(stdout, "{error}")?,
+            None => {}
+        }
+        stdout.flush()
+    }
+}

@@ -1,0 +1,215 @@
+//! One connection, and one exchange of a request and its answer on it.
+//!
+//! A connection carries one request at a time, and is dropped on any failure: whatever arrives on it later can never
+//! be taken for the answer to another request.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+use proto::frame::{Frame, FrameDecoder};
+use proto::id::NodeAddr;
+use proto::limits;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::answer::{Answer, AnswerDecoder, NotAnAnswer, Request};
+
+/// Room for the answers of most requests, and what an idle connection may keep.
+const BUFFER_BYTES: usize = 8 * 1024;
+
+/// The longest answer of several lines. A map of the most slots and nodes takes less.
+const LINES_BYTES: usize = 64 * 1024 * 1024;
+
+/// An idle peer is probed after this long, and again at this interval: one that is gone without a word (a cable, a
+/// power cut) is noticed within a minute.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// How long to wait for somebody.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// How long nothing may arrive. A long answer may take longer, as long as it keeps coming.
+    pub(crate) silence: Duration,
+    /// When everything ends.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Patience {
+    /// Waits for as long as the connection lives.
+    pub(crate) const ENDLESS: Self = Self { silence: Duration::MAX, deadline: None };
+
+    /// Waits until `deadline`.
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Self { silence: Duration::MAX, deadline: Some(deadline) }
+    }
+
+    /// The same deadline, and at most this long without a byte.
+    pub(crate) fn with_silence(self, silence: Duration) -> Self {
+        Self { silence, ..self }
+    }
+
+    /// Waits for one step of an exchange.
+    async fn wait<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let end = match (Instant::now().checked_add(self.silence), self.deadline) {
+            (Some(silent), Some(deadline)) => silent.min(deadline),
+            (Some(end), None) | (None, Some(end)) => end,
+            (None, None) => return step.await,
+        };
+        timeout_at(end, step)
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it did not answer in time")))
+    }
+}
+
+/// Why an exchange gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failure {
+    /// No byte of the request has left.
+    #[error("{0}")]
+    NotSent(String),
+    /// The request has left, at least in part.
+    #[error("{0}")]
+    NoAnswer(String),
+}
+
+/// A connection to a node or the coordinator.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    /// What arrived and is not yet consumed. Empty while the connection is idle.
+    received: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) async fn open(addr: &NodeAddr, patience: Patience) -> Result<Self, Failure> {
+        let not_sent = |error: io::Error| Failure::NotSent(text_of(&error));
+        let stream = patience.wait(TcpStream::connect(addr.as_str())).await.map_err(not_sent)?;
+        // Requests are answered one by one; waiting to fill a packet would only delay them.
+        stream.set_nodelay(true).map_err(not_sent)?;
+        Ok(Self { stream, received: Vec::with_capacity(BUFFER_BYTES) })
+    }
+
+    /// Has the system find out when the peer is gone without a word.
+    pub(crate) fn keep_alive(&self) -> io::Result<()> {
+        SockRef::from(&self.stream)
+            .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
+    }
+
+    /// Whether an idle connection can carry another request: the peer has neither closed it nor said anything.
+    ///
+    /// This asks the system itself, as tokio's knowledge of the socket may be some events old, and a write that is
+    /// sent on a connection that the peer has closed would end as an unknown outcome.
+    pub(crate) fn is_usable(&self) -> bool {
+        let peeked = SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
+        self.received.is_empty() && peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(crate) async fn exchange(&mut self, request: &Request, patience: Patience) -> Result<Answer, Failure> {
+        let mut decoder = AnswerDecoder::new(request.encoding);
+        if let Err(failure) = self.send(&request.bytes, patience).await {
+            // A node that turned the connection away said why before it closed it.
+            let answer = decoder.decode(self.rest(patience).await);
+            return if let Ok(Some(answer @ Answer::Error(_))) = answer { Ok(answer) } else { Err(failure) };
+        }
+        loop {
+            let answer = decoder.decode(&self.received).map_err(no_protocol)?;
+            if let Some(answer) = answer {
+                self.received.clear();
+                self.received.shrink_to(BUFFER_BYTES);
+                return Ok(answer);
+            }
+            self.receive(patience).await?;
+        }
+    }
+
+    /// Sends the bytes of a request.
+    ///
+    /// IMPORTANT: [`Failure::NotSent`] means that the request may be sent again, so it is given only while the system
+    /// has not taken a single byte. Half a request counts as sent: a node with the original framing may carry it out.
+    pub(crate) async fn send(&mut self, mut bytes: &[u8], patience: Patience) -> Result<(), Failure> {
+        let mut is_untouched = true;
+        while !bytes.is_empty() {
+            match patience.wait(self.stream.write(bytes)).await {
+                Ok(0) => return Err(Failure::NoAnswer("the connection takes no more bytes".to_owned())),
+                Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
+                Err(error) if is_untouched => return Err(Failure::NotSent(text_of(&error))),
+                Err(error) => return Err(Failure::NoAnswer(text_of(&error))),
+            }
+            is_untouched = false;
+        }
+        Ok(())
+    }
+
+    /// The lines of an answer: those up to an empty line where the first starts with `several`, else the one. An
+    /// answer in the array encoding is its words, or one line with its mark.
+    pub(crate) async fn lines(&mut self, several: Option<&str>, patience: Patience) -> Result<Vec<String>, Failure> {
+        let mut lines: Vec<String> = Vec::new();
+        let mut decoder = FrameDecoder::new();
+        let mut start = 0;
+        loop {
+            let unread = self.received.get(start..).unwrap_or_default();
+            match decoder.decode(unread).map_err(no_protocol)? {
+                None if start + unread.len() > LINES_BYTES => return Err(no_protocol(NotAnAnswer)),
+                None => {
+                    self.receive(patience).await?;
+                    continue;
+                }
+                Some((Frame::Array(words), used)) => {
+                    lines = words.map(text).collect::<Result<_, _>>()?;
+                    start += used;
+                    break;
+                }
+                Some((Frame::Line(b""), used)) if !lines.is_empty() => {
+                    start += used;
+                    break;
+                }
+                Some((Frame::Line(line), used)) => {
+                    lines.push(text(line)?);
+                    start += used;
+                }
+            }
+            if let [first] = lines.as_slice()
+                && !several.is_some_and(|several| first.starts_with(several))
+            {
+                break;
+            }
+        }
+        self.received.drain(..start);
+        Ok(lines)
+    }
+
+    /// Waits for more bytes.
+    async fn receive(&mut self, patience: Patience) -> Result<(), Failure> {
+        match patience.wait(self.stream.read_buf(&mut self.received)).await {
+            Ok(0) => Err(Failure::NoAnswer("it closed the connection before it answered".to_owned())),
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failure::NoAnswer(text_of(&error))),
+        }
+    }
+
+    /// What had arrived before the connection broke.
+    async fn rest(&mut self, patience: Patience) -> &[u8] {
+        while self.received.len() < limits::ARRAY_HEADER_BYTES + BUFFER_BYTES && self.receive(patience).await.is_ok() {}
+        &self.received
+    }
+}
+
+fn text(line: &[u8]) -> Result<String, Failure> {
+    std::str::from_utf8(line).map(str::to_owned).map_err(no_protocol)
+}
+
+fn no_protocol<E>(_: E) -> Failure {
+    Failure::NoAnswer(NotAnAnswer.to_string())
+}
+
+/// An error of the system in a few words, without its number.
+fn text_of(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "it broke the connection off".to_owned(),
+        _ => error.to_string(),
+    }
+}

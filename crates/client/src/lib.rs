@@ -1,0 +1,68 @@
+//! The client: a library that goes straight to the node that leads a key, and the program `client` on top of it.
+//!
+//! A [`Client`] knows the cluster map. It learns it from the coordinator when it connects, hears of every change from
+//! then on, and goes on with the map that it has while the coordinator is away. Every call is for itself: clone the
+//! client, or share it, and as many calls as you like run side by side.
+//!
+//! ```
+//! # use fake_cluster::FakeCluster;
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), client::Error> {
+//! # let cluster = FakeCluster::start(3).await;
+//! # let coordinator = cluster.coordinator_addr();
+//! use client::{Client, Error};
+//!
+//! let client = Client::connect(coordinator).await?; // such as "127.0.0.1:5000"
+//! client.put("user:1", "Alice").await?;
+//! assert_eq!(client.get("user:1").await?, Some(b"Alice".to_vec()));
+//!
+//! match client.delete("user:1").await {
+//!     Ok(placement) => println!("{:?} deleted it, {:?} follow", placement.primary, placement.replicas),
+//!     Err(Error::Refused { reason, .. }) => println!("nothing happened, it may be sent again: {reason}"),
+//!     Err(Error::Unknown { reason }) => println!("it may or may not be deleted, look before you repeat it: {reason}"),
+//!     Err(other) => return Err(other),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What happens to a request
+//!
+//! A **write** goes to the key's primary. Where no connection can be made, or a node says that it did nothing, the
+//! client waits for the next map, or a moment, and tries again, also through the other nodes, until its timeout. Once a
+//! byte of the request may have left it is never sent again: without an answer the outcome is [`Error::Unknown`].
+//!
+//! A **read** goes to the key's primary, too. Where the primary refuses the connection or is silent for 300 ms, the
+//! replicas are asked, and [`Read::from_replica`] says so: what they hold may be older.
+//!
+//! A call whose future is dropped drops its connection with it, so nobody ever reads an answer that was meant for
+//! somebody else. A write that was dropped may or may not have taken effect.
+//!
+//! # Where to find what
+//!
+//! - `client`: [`Client`] and its calls, the timeout. Start here.
+//! - `read` and `write`: which node is asked, when the next one is, and when to give up.
+//! - `map_watch`: the task that keeps the cluster map. It ends when the last clone of the client is dropped.
+//! - `coordinator`: the questions that only the coordinator answers.
+//! - `pool` and `connection`: idle connections, and one exchange of a request and its answer.
+//! - `answer`: requests to bytes, and bytes to answers.
+//! - `placement`, `error`: what the calls return.
+//!
+//! The program is in `bin/client`, and stands on what this crate exports.
+
+mod answer;
+mod client;
+mod connection;
+mod coordinator;
+mod error;
+mod map_watch;
+mod placement;
+mod pool;
+mod read;
+mod write;
+
+pub use client::{Builder, Client, DEFAULT_TIMEOUT};
+pub use error::Error;
+pub use placement::Placement;
+pub use proto::id::NodeAddr;
+pub use read::Read;

@@ -1,0 +1,66 @@
+//! Idle connections, some for each node.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use proto::id::NodeAddr;
+
+use crate::answer::{Answer, Request};
+use crate::connection::{Connection, Failure, Patience};
+
+/// How many idle connections to one node are kept; what comes back beyond that is closed.
+const IDLE_PER_NODE: usize = 32;
+
+/// Idle connections. One that is in use belongs to its call alone and comes back only after a whole answer.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    idle: Mutex<HashMap<NodeAddr, Vec<Connection>>>,
+}
+
+impl Pool {
+    /// Sends a request to a node and waits for its answer, on an idle connection or a new one.
+    pub(crate) async fn exchange(
+        &self,
+        addr: &NodeAddr,
+        request: &Request,
+        patience: Patience,
+    ) -> Result<Answer, Failure> {
+        let mut connection = self.connection(addr, patience).await?;
+        let answer = connection.exchange(request, patience).await?;
+        self.put_back(addr, connection);
+        Ok(answer)
+    }
+
+    /// An idle connection to the node that is still good, or a new one.
+    pub(crate) async fn connection(&self, addr: &NodeAddr, patience: Patience) -> Result<Connection, Failure> {
+        while let Some(connection) = self.take_idle(addr) {
+            if connection.is_usable() {
+                return Ok(connection);
+            }
+        }
+        Connection::open(addr, patience).await
+    }
+
+    /// Keeps a connection on which an answer was read to its end.
+    pub(crate) fn put_back(&self, addr: &NodeAddr, connection: Connection) {
+        let mut idle = self.idle();
+        let connections = idle.entry(addr.clone()).or_default();
+        if connections.len() < IDLE_PER_NODE {
+            connections.push(connection);
+        }
+    }
+
+    /// Closes the idle connections to nodes that are gone.
+    pub(crate) fn keep_only(&self, is_known: impl Fn(&NodeAddr) -> bool) {
+        self.idle().retain(|addr, _| is_known(addr));
+    }
+
+    fn take_idle(&self, addr: &NodeAddr) -> Option<Connection> {
+        self.idle().get_mut(addr)?.pop()
+    }
+
+    fn idle(&self) -> MutexGuard<'_, HashMap<NodeAddr, Vec<Connection>>> {
+        // Nothing under this lock can panic halfway; and idle connections are whole whatever happened.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

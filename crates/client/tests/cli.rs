@@ -1,0 +1,220 @@
+//! The program `client` against a fake cluster: what it prints, and the code with which it exits.
+
+#![expect(clippy::unwrap_used, reason = "what panics here is a test that has failed")]
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use fake_cluster::{Behaviour, FakeCluster};
+use proto::error::ErrorReply;
+
+const KEY: &[u8] = b"user:1";
+
+/// Runs the program with these flags and this input.
+async fn run(coordinator_port: u16, flags: &[&str], input: &[u8]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
+    command.args(["--port", &coordinator_port.to_string()]).args(flags).env_remove("RUST_LOG");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let input = input.to_vec();
+    let run = move || {
+        let mut child = command.spawn().unwrap();
+        // A program that has left already does not read its input.
+        let _ = child.stdin.take().unwrap().write_all(&input);
+        child.wait_with_output().unwrap()
+    };
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+/// Runs one command.
+async fn one_shot(cluster: &FakeCluster, command: &str, flags: &[&str]) -> Output {
+    run(cluster.coordinator.addr().port(), &[&["--command", command], flags].concat(), b"").await
+}
+
+/// The exit code, what went to standard output and what to standard error.
+fn parts(output: &Output) -> (i32, &str, &str) {
+    let text = |bytes| std::str::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+fn index_of_primary(cluster: &FakeCluster) -> usize {
+    let addr = cluster.primary_of(KEY).addr();
+    cluster.nodes.iter().position(|node| node.addr() == addr).unwrap()
+}
+
+#[tokio::test]
+async fn one_command_prints_what_the_first_version_printed() {
+    let cluster = FakeCluster::start(3).await;
+    let addr: Vec<_> = cluster.holders_of(KEY).iter().map(|node| node.addr().clone()).collect();
+    let mut sorted = addr.clone();
+    sorted.sort();
+    for (command, text) in [
+        (
+            "PUT user:1 Alice",
+            format!("[Client] PUT user:1 = Alice [primary: {}, replicas: ['{}', '{}']]\n", addr[0], addr[1], addr[2]),
+        ),
+        ("get user:1", "[Client] GET user:1 = Alice\n".to_owned()),
+        ("DELETE user:1", format!("[Client] DELETE user:1 [primary: {}]\n", addr[0])),
+        ("LIST_NODES", format!("OK Nodes:\n  {}\n  {}\n  {}\n", sorted[0], sorted[1], sorted[2])),
+        ("GET_NODES_FOR_KEY user:1", format!("PRIMARY {}\nREPLICA {}\nREPLICA {}\n", addr[0], addr[1], addr[2])),
+        ("INFO", "OK Coordinator nodes=3\n".to_owned()),
+        (&format!("INFO {}", addr[0]), format!("OK Node {} keys=0\n", addr[0])),
+        ("PING", format!("[Client] PONG from the coordinator at {}\n", cluster.coordinator_addr())),
+        (&format!("PING {}", addr[1]), format!("[Client] PONG from node {}\n", addr[1])),
+    ] {
+        assert_eq!(parts(&one_shot(&cluster, command, &[]).await), (0, text.as_str(), ""), "{command}");
+    }
+}
+
+#[tokio::test]
+async fn an_absent_key_exits_with_1() {
+    let cluster = FakeCluster::start(1).await;
+    assert_eq!(parts(&one_shot(&cluster, "GET k", &[]).await), (1, "[Client] GET k: NOT_FOUND\n", ""));
+    assert_eq!(parts(&one_shot(&cluster, "GET k", &["--raw"]).await), (1, "", ""));
+}
+
+#[tokio::test]
+async fn wrong_usage_exits_with_2() {
+    let cluster = FakeCluster::start(1).await;
+    for (command, text) in [
+        ("PUT k", "Usage: PUT key value\n"),
+        ("GET", "Usage: GET key\n"),
+        ("DELETE a b", "Usage: DELETE key\n"),
+        ("FOO", "Unknown command: FOO\n"),
+        ("", "No command given; HELP lists them\n"),
+    ] {
+        assert_eq!(parts(&one_shot(&cluster, command, &[]).await), (2, "", text), "{command}");
+    }
+    let long = format!("GET {}", "k".repeat(proto::limits::KEY_BYTES + 1));
+    let output = one_shot(&cluster, &long, &[]).await;
+    let (code, _, error) = parts(&output);
+    assert_eq!(code, 2);
+    assert!(error.starts_with("[Client] ERROR TOOLONG key of 65537 bytes"), "{error}");
+    for flags in [&["--timeout", "0s"][..], &["--raw", "--json"], &["--no-such-flag"]] {
+        assert_eq!(one_shot(&cluster, "GET k", flags).await.status.code(), Some(2), "{flags:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_coordinator_that_is_not_there_exits_with_3() {
+    let mut cluster = FakeCluster::start(1).await;
+    cluster.coordinator.stop().await;
+    let (addr, port) = (cluster.coordinator_addr(), cluster.coordinator.addr().port());
+    let text = format!(
+        "[Client] ERROR could not reach the coordinator at {addr}: connection refused; \
+         start it with `coordinator`, or say where it is with --host and --port\n"
+    );
+    assert_eq!(parts(&one_shot(&cluster, "GET k", &[]).await), (3, "", text.as_str()));
+    assert_eq!(parts(&run(port, &[], b"GET k\n").await), (3, "", text.as_str()), "also a session");
+    assert_eq!(one_shot(&cluster, "FOO", &[]).await.status.code(), Some(2), "usage is looked at first");
+    assert_eq!(one_shot(&cluster, "HELP", &[]).await.status.code(), Some(0), "help needs no cluster");
+}
+
+#[tokio::test]
+async fn a_refusal_exits_with_4_and_an_unknown_outcome_with_5() {
+    let cluster = FakeCluster::start(1).await;
+    for (behaviour, code, text) in [
+        (Behaviour::Refuse(ErrorReply::Unavailable("no lease".into())), 4, "[Client] ERROR UNAVAILABLE no lease\n"),
+        (Behaviour::Refuse(ErrorReply::Unknown("lost".into())), 5, "[Client] ERROR UNKNOWN lost\n"),
+    ] {
+        cluster.nodes[0].set_behaviour(behaviour);
+        assert_eq!(parts(&one_shot(&cluster, "PUT k v", &["--timeout", "200ms"]).await), (code, "", text));
+    }
+    cluster.nodes[0].set_behaviour(Behaviour::HangUp);
+    let output = one_shot(&cluster, "PUT k v", &[]).await;
+    let (code, result, error) = parts(&output);
+    assert_eq!((code, result), (5, ""));
+    assert!(error.ends_with("the write may have taken effect: read the key before you repeat it\n"), "{error}");
+}
+
+#[tokio::test]
+async fn a_value_from_a_replica_says_so() {
+    let mut cluster = FakeCluster::start(3).await;
+    let replica = cluster.holders_of(KEY)[1].addr().clone();
+    cluster.holders_of(KEY)[1].insert(KEY, b"Alice");
+    let primary = index_of_primary(&cluster);
+    cluster.nodes[primary].stop().await;
+    let text = format!(
+        "[Client] Primary node failed, trying replicas...\n[Client] GET user:1 = Alice (from replica {replica})\n"
+    );
+    assert_eq!(parts(&one_shot(&cluster, "GET user:1", &[]).await), (0, text.as_str(), ""));
+    let json = format!(
+        "{{\"command\":\"GET\",\"found\":true,\"from\":\"{replica}\",\"key\":\"user:1\",\"ok\":true,\
+         \"replica\":true,\"value\":\"Alice\"}}\n"
+    );
+    assert_eq!(parts(&one_shot(&cluster, "GET user:1", &["--json"]).await), (0, json.as_str(), ""));
+}
+
+#[tokio::test]
+async fn raw_prints_the_bytes_of_a_value_and_nothing_else() {
+    let cluster = FakeCluster::start(1).await;
+    for value in [&b"Alice"[..], b"", b"two\nlines\n", b"\xff\x00\r"] {
+        cluster.nodes[0].insert(b"k", value);
+        let output = one_shot(&cluster, "GET k", &["--raw"]).await;
+        assert_eq!(output.stdout, value);
+        assert!(output.status.success() && output.stderr.is_empty());
+    }
+    assert_eq!(parts(&one_shot(&cluster, "PUT k v", &["--raw"]).await), (0, "", ""));
+}
+
+#[tokio::test]
+async fn json_prints_one_object_errors_included() {
+    let cluster = FakeCluster::start(1).await;
+    let node = cluster.nodes[0].addr();
+    cluster.nodes[0].insert(b"bytes", b"\xff");
+    for (command, code, text) in [
+        ("PUT k v", 0, format!(r#"{{"command":"PUT","key":"k","ok":true,"primary":"{node}","replicas":[]}}"#)),
+        (
+            "GET bytes",
+            0,
+            format!(
+                r#"{{"command":"GET","found":true,"from":"{node}","key":"bytes","ok":true,"replica":false,"value_base64":"/w=="}}"#
+            ),
+        ),
+        (
+            "GET absent",
+            1,
+            format!(r#"{{"command":"GET","found":false,"from":"{node}","key":"absent","ok":true,"replica":false}}"#),
+        ),
+        ("FOO", 2, r#"{"command":"FOO","error":"usage","ok":false,"text":"Unknown command: FOO"}"#.to_owned()),
+        ("LIST_NODES", 0, format!(r#"{{"command":"LIST_NODES","nodes":["{node}"],"ok":true}}"#)),
+    ] {
+        assert_eq!(parts(&one_shot(&cluster, command, &["--json"]).await), (code, format!("{text}\n").as_str(), ""));
+    }
+}
+
+#[tokio::test]
+async fn a_pipe_gets_results_and_errors_in_order() {
+    let cluster = FakeCluster::start(1).await;
+    let port = cluster.coordinator.addr().port();
+    let node = cluster.nodes[0].addr();
+    let input = b"put a b  c \n\nGET a\r\nFOO\nPUT x\nGET y\nPUT bytes \xff\nDELETE a\nGET a";
+    let text = format!(
+        "[Client] PUT a = b  c  [primary: {node}, replicas: []]\n\
+         [Client] GET a = b  c \n\
+         Unknown command: FOO\n\
+         Usage: PUT key value\n\
+         [Client] GET y: NOT_FOUND\n\
+         [Client] PUT bytes = b\"\\xff\" [primary: {node}, replicas: []]\n\
+         [Client] DELETE a [primary: {node}]\n\
+         [Client] GET a: NOT_FOUND\n"
+    );
+    assert_eq!(parts(&run(port, &[], input).await), (0, text.as_str(), ""));
+    assert_eq!(cluster.nodes[0].value(b"bytes").as_deref(), Some(&b"\xff"[..]));
+}
+
+#[tokio::test]
+async fn a_pipe_ends_at_exit() {
+    let cluster = FakeCluster::start(1).await;
+    let port = cluster.coordinator.addr().port();
+    assert_eq!(parts(&run(port, &[], b"Exit\nPUT a b\n").await), (0, "Goodbye!\n", ""));
+    assert_eq!(parts(&run(port, &["--raw"], b"QUIT\nPUT a b\n").await), (0, "", ""));
+    assert_eq!(cluster.nodes[0].value(b"a"), None);
+}
+
+#[tokio::test]
+async fn errors_of_a_raw_pipe_stay_out_of_its_values() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.nodes[0].insert(b"a", b"1\n");
+    let output = run(cluster.coordinator.addr().port(), &["--raw"], b"GET a\nFOO\nGET a\n").await;
+    assert_eq!(parts(&output), (0, "1\n1\n", "Unknown command: FOO\n"));
+}

@@ -1,0 +1,50 @@
+//! The questions that the coordinator answers, and those to a node about itself.
+
+use client::{Error, NodeAddr};
+use fake_cluster::FakeCluster;
+
+use crate::client;
+
+#[tokio::test]
+async fn nodes_are_listed_sorted() {
+    let cluster = FakeCluster::start(3).await;
+    let mut nodes: Vec<NodeAddr> = cluster.nodes.iter().map(|node| node.addr().clone()).collect();
+    nodes.sort();
+    let client = client(&cluster).await;
+    assert_eq!(client.list_nodes().await.unwrap(), nodes);
+    assert_eq!(client.list_nodes().await.unwrap(), nodes, "also on the connection that the first call left idle");
+}
+
+#[tokio::test]
+async fn without_nodes_none_are_listed_and_nobody_holds_a_key() {
+    let cluster = FakeCluster::start(0).await;
+    let client = client(&cluster).await;
+    assert_eq!(client.list_nodes().await.unwrap(), []);
+    for key in ["user:1", "user 1"] {
+        let error = client.nodes_for_key(key).await.unwrap_err();
+        assert!(matches!(&error, Error::Refused { reason, .. } if reason == "No nodes available"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn everybody_says_who_they_are() {
+    let cluster = FakeCluster::start(1).await;
+    let client = client(&cluster).await;
+    let node = cluster.nodes[0].addr();
+    client.put("k", "v").await.unwrap();
+    assert_eq!(client.info().await.unwrap(), "OK Coordinator nodes=1");
+    assert_eq!(client.node_info(node).await.unwrap(), format!("OK Node {node} keys=1"));
+    client.ping().await.unwrap();
+    client.ping_node(node).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_is_gone_is_reported_by_name() {
+    let mut cluster = FakeCluster::start(1).await;
+    let client = client(&cluster).await;
+    cluster.nodes[0].stop().await;
+    let addr = cluster.nodes[0].addr();
+    for error in [client.ping_node(addr).await.unwrap_err(), client.node_info(addr).await.unwrap_err()] {
+        assert_eq!(error.to_string(), format!("could not reach node {addr}: connection refused"));
+    }
+}

@@ -1,0 +1,176 @@
+//! A write is sent at most once, and tried until it is.
+
+use client::Error;
+use fake_cluster::{Behaviour, FakeCluster};
+use proto::error::ErrorReply;
+use proto::limits;
+
+use crate::{all_requests, client, hasty_client, index_of_primary};
+
+const KEY: &[u8] = b"user:1";
+
+#[tokio::test]
+async fn a_write_goes_to_the_primary_alone() {
+    let cluster = FakeCluster::start(5).await;
+    let client = client(&cluster).await;
+    let placement = client.put(KEY, "Alice").await.unwrap();
+    let holders: Vec<_> = cluster.holders_of(KEY).iter().map(|node| node.addr().clone()).collect();
+    assert_eq!(placement.primary.as_ref(), Some(&holders[0]));
+    assert_eq!(placement.replicas, holders[1..]);
+    assert_eq!(client.delete(KEY).await.unwrap(), placement);
+    assert_eq!(cluster.primary_of(KEY).requests(), ["line PUT user:1", "line DELETE user:1"]);
+    assert_eq!(all_requests(&cluster).len(), 2);
+}
+
+/// Writes to a cluster whose primary behaves like this; the outcome is unknown, and the request was sent once.
+async fn ends_unknown(behaviour: Behaviour) -> String {
+    let cluster = FakeCluster::start(3).await;
+    cluster.primary_of(KEY).set_behaviour(behaviour);
+    let client = hasty_client(&cluster, 300).await;
+    let error = client.put(KEY, "Alice").await.unwrap_err();
+    let Error::Unknown { reason } = error else { panic!("{error}") };
+    assert_eq!(all_requests(&cluster), ["line PUT user:1"]);
+    reason
+}
+
+#[tokio::test]
+async fn a_write_whose_connection_dies_is_unknown_and_never_sent_again() {
+    let reason = ends_unknown(Behaviour::HangUp).await;
+    assert!(reason.contains("it closed the connection before it answered"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_write_that_is_not_answered_is_unknown_and_never_sent_again() {
+    let reason = ends_unknown(Behaviour::BeSilent).await;
+    assert!(reason.contains("it did not answer in time"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_write_whose_node_does_not_know_is_unknown_and_never_sent_again() {
+    let reason = ends_unknown(Behaviour::Refuse(ErrorReply::Unknown("the primary is lost".into()))).await;
+    assert_eq!(reason, "the primary is lost");
+}
+
+#[tokio::test]
+async fn a_write_with_an_answer_of_another_protocol_is_unknown_and_never_sent_again() {
+    let reason = ends_unknown(Behaviour::Say(b"HTTP/1.1 400 Bad Request\r\n")).await;
+    assert!(reason.contains("is not of this protocol"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_write_that_was_refused_is_tried_until_it_is_taken() {
+    let cluster = FakeCluster::start(3).await;
+    let primary = cluster.primary_of(KEY);
+    primary.set_behaviour(Behaviour::Refuse(ErrorReply::Unavailable("no lease".into())));
+    let client = client(&cluster).await;
+    let (stored, ()) = tokio::join!(client.put(KEY, "Alice"), async {
+        primary.has_read(2).await;
+        primary.set_behaviour(Behaviour::Serve);
+    });
+    stored.unwrap();
+    assert_eq!(primary.value(KEY).as_deref(), Some(&b"Alice"[..]));
+}
+
+#[tokio::test]
+async fn a_write_that_is_refused_to_the_end_gives_the_nodes_text() {
+    let cluster = FakeCluster::start(3).await;
+    let primary = cluster.primary_of(KEY);
+    primary.set_behaviour(Behaviour::Refuse(ErrorReply::Unavailable("no lease".into())));
+    let error = hasty_client(&cluster, 200).await.delete(KEY).await.unwrap_err();
+    let refused = Error::Refused { by: Some(primary.addr().clone()), reason: "UNAVAILABLE no lease".into() };
+    assert_eq!(error, refused);
+}
+
+#[tokio::test]
+async fn a_node_that_turns_connections_away_refuses_arrays_too() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.nodes[0].set_behaviour(Behaviour::Say(b"ERROR BUSY 10000 clients are connected\n"));
+    let error = hasty_client(&cluster, 100).await.put(KEY, b"\xff").await.unwrap_err();
+    assert!(matches!(&error, Error::Refused { reason, .. } if reason.starts_with("BUSY ")), "{error}");
+}
+
+#[tokio::test]
+async fn a_write_waits_for_the_map_in_which_another_node_leads() {
+    let mut cluster = FakeCluster::start(3).await;
+    let client = client(&cluster).await;
+    let primary = index_of_primary(&cluster, KEY);
+    cluster.nodes[primary].stop().await;
+    let heirs = cluster.holders_of(KEY)[1..].to_vec();
+    // The first is polled first, so the map changes after the connection was refused.
+    let (stored, ()) = tokio::join!(client.put(KEY, "Alice"), async { cluster.set_holders(KEY, &heirs) });
+    let placement = stored.unwrap();
+    assert_eq!(placement.primary.as_ref(), Some(heirs[0].addr()));
+    assert_eq!(heirs[0].value(KEY).as_deref(), Some(&b"Alice"[..]));
+}
+
+#[tokio::test]
+async fn a_write_goes_through_another_node_where_no_new_map_comes() {
+    let mut cluster = FakeCluster::start(3).await;
+    let client = hasty_client(&cluster, 4_000).await;
+    let primary = index_of_primary(&cluster, KEY);
+    cluster.nodes[primary].stop().await;
+    cluster.coordinator.stop().await;
+    client.put(KEY, "Alice").await.unwrap();
+    assert_eq!(cluster.holders_of(KEY)[1].value(KEY).as_deref(), Some(&b"Alice"[..]));
+}
+
+#[tokio::test]
+async fn a_write_that_could_not_be_sent_says_so() {
+    let mut cluster = FakeCluster::start(1).await;
+    let client = hasty_client(&cluster, 200).await;
+    cluster.nodes[0].stop().await;
+    let error = client.put(KEY, "Alice").await.unwrap_err();
+    let addr = cluster.nodes[0].addr();
+    assert_eq!(error.to_string(), format!("could not reach node {addr}: connection refused; tried for 200ms"));
+}
+
+#[tokio::test]
+async fn without_nodes_a_write_is_refused() {
+    let cluster = FakeCluster::start(0).await;
+    let error = hasty_client(&cluster, 100).await.put(KEY, "Alice").await.unwrap_err();
+    assert_eq!(error, Error::Refused { by: None, reason: "No nodes available; tried for 100ms".into() });
+}
+
+#[tokio::test]
+async fn a_node_that_was_started_again_takes_the_next_write() {
+    let mut cluster = FakeCluster::start(1).await;
+    let client = client(&cluster).await;
+    for value in ["one", "two", "three"] {
+        client.put(KEY, value).await.unwrap();
+        // The client has an idle connection to the node, which is closed now.
+        cluster.nodes[0].stop().await;
+        cluster.nodes[0].restart().await;
+    }
+    assert_eq!(cluster.nodes[0].value(KEY).as_deref(), Some(&b"three"[..]));
+}
+
+#[tokio::test]
+async fn a_dropped_call_leaves_nothing_behind_for_the_next() {
+    let cluster = FakeCluster::start(1).await;
+    let node = &cluster.nodes[0];
+    let client = client(&cluster).await;
+    client.put(KEY, "Alice").await.unwrap();
+    node.set_behaviour(Behaviour::BeSilent);
+    tokio::select! {
+        _ = client.put(KEY, "Bob") => panic!("a silent node does not answer"),
+        () = node.has_read(2) => {}
+    }
+    node.set_behaviour(Behaviour::Serve);
+    assert_eq!(client.get(KEY).await.unwrap().as_deref(), Some(&b"Alice"[..]));
+}
+
+#[tokio::test]
+async fn what_is_too_long_is_never_sent() {
+    let cluster = FakeCluster::start(1).await;
+    let client = client(&cluster).await;
+    let key = vec![b'k'; limits::KEY_BYTES + 1];
+    for error in [
+        client.put(&key, "v").await.unwrap_err(),
+        client.get(&key).await.unwrap_err(),
+        client.delete(&key).await.unwrap_err(),
+        client.put(KEY, vec![0; limits::VALUE_BYTES + 1]).await.unwrap_err(),
+    ] {
+        assert!(matches!(&error, Error::Invalid(reason) if reason.starts_with("TOOLONG ")), "{error}");
+    }
+    assert!(all_requests(&cluster).is_empty());
+}
