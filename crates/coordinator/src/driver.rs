@@ -8,7 +8,7 @@ use engine::coordinator::{Coordinator, Event, Output, Settings};
 use engine::time::Timestamp;
 use net::clock::Clock;
 use net::shutdown::Shutdown;
-use proto::cluster_map::MapVersion;
+use proto::cluster_map::{MapUpdate, MapVersion};
 use proto::id::Incarnation;
 use proto::peer::CoordinatorMessage;
 use proto::slot::SLOT_BITS;
@@ -47,7 +47,8 @@ impl Driver {
             virtual_nodes: config.virtual_nodes,
             heartbeat_timeout: config.heartbeat_timeout,
             bits: SLOT_BITS,
-            cluster: new_cluster_name(),
+            cluster: format!("{:016x}", random()),
+            incarnations: (random() >> 32) as u32,
         };
         let driver = Self {
             shared: Arc::new(Shared {
@@ -81,12 +82,12 @@ impl Driver {
         result
     }
 
-    /// What has changed in the map since a version, as text; `None` where nothing has.
+    /// What has changed in the map since a version; `None` where nothing has.
     #[must_use]
-    pub fn map_since(&self, since: MapVersion) -> Option<(MapVersion, Vec<String>)> {
+    pub fn map_since(&self, since: MapVersion) -> Option<MapUpdate> {
         let coordinator = self.lock();
         let map = coordinator.map();
-        (map.version > since).then(|| (map.version, map.update_since(since).to_lines()))
+        (map.version > since).then(|| map.update_since(since))
     }
 
     /// Tells when the map has changed.
@@ -163,11 +164,10 @@ impl Driver {
     }
 }
 
-/// A word that no other cluster has: 64 random bits.
-fn new_cluster_name() -> String {
+/// 64 random bits from the system, by way of the standard library's own hash seeds.
+fn random() -> u64 {
     use std::hash::BuildHasher as _;
-    // The standard library seeds this from the system's randomness.
-    format!("{:016x}", std::collections::hash_map::RandomState::new().hash_one(std::process::id()))
+    std::collections::hash_map::RandomState::new().hash_one(std::process::id())
 }
 
 fn log(event: &Event) {

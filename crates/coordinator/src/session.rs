@@ -216,9 +216,9 @@ async fn watch(
             }
             () = shutdown.begun() => return Ok(()),
         }
-        if let Some((version, lines)) = driver.map_since(sent) {
-            Response::Lines(lines).encode(encoding, &mut connection.output);
-            sent = version;
+        if let Some(update) = driver.map_since(sent) {
+            sent = update.version;
+            Response::Lines(update.condensed().to_lines()).encode(encoding, &mut connection.output);
         }
     }
 }
@@ -243,7 +243,11 @@ impl NodeSession<'_> {
             connection.flush().await?;
             tokio::select! {
                 message = self.messages.recv() => match message {
-                    Some(bytes) => connection.output.extend_from_slice(&bytes),
+                    // What the coordinator wants of a node follows from the map: the map goes first.
+                    Some(bytes) => {
+                        self.send_map(&mut connection.output);
+                        connection.output.extend_from_slice(&bytes);
+                    }
                     // A newer session of this node has taken over, or the node was unregistered.
                     None => return Ok(()),
                 },
@@ -259,9 +263,9 @@ impl NodeSession<'_> {
     }
 
     fn send_map(&mut self, out: &mut Vec<u8>) {
-        if let Some((version, lines)) = self.driver.map_since(self.sent) {
-            CoordinatorMessage::Map { text: &lines.join("\n") }.encode(out);
-            self.sent = version;
+        if let Some(update) = self.driver.map_since(self.sent) {
+            self.sent = update.version;
+            CoordinatorMessage::Map { text: &update.to_lines().join("\n") }.encode(out);
         }
     }
 

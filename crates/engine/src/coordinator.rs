@@ -3,9 +3,10 @@
 //! Facts go in through the methods; duties come out of [`Coordinator::poll_output`], to be polled after every call.
 //! The caller also calls [`Coordinator::handle_timeout`] when [`Coordinator::next_deadline`] has come.
 //!
-//! Every change of the map takes the next number of one counter, which numbers map versions, epochs and incarnations
-//! alike, so that no number ever means two things. A coordinator that starts without a state takes the map over from
-//! the nodes and goes on in a higher generation: far above every number that anybody can have seen.
+//! Every change of the map takes the next number of one counter, which is its version, and the epoch of every slot that
+//! gets a new primary by it. A coordinator that starts without a state takes the map over from the nodes and goes on in a
+//! higher generation: far above every number that anybody can have seen. Incarnations only name, and do not count: they
+//! start from a random number, so that no coordinator gives out one that another has given.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub bits: SlotBits,
     /// The name of the cluster if this turns out to be a new one. Random, from the caller.
     pub cluster: String,
+    /// What tells incarnations that this coordinator gives out from those of others. Random, from the caller.
+    pub incarnations: u32,
 }
 
 /// A duty for the caller.
@@ -150,6 +153,7 @@ pub struct Coordinator {
     ring: HashRing,
     map: ClusterMap,
     counter: u64,
+    incarnations: u64,
     /// Whether a node of ours has ever joined, rather than only addresses registered by hand.
     joined_once: bool,
     /// Incarnations that an operator has taken off the ring.
@@ -171,6 +175,7 @@ impl Coordinator {
             ring: HashRing::new(settings.virtual_nodes),
             map: ClusterMap::empty(settings.cluster.clone(), settings.bits),
             counter: 0,
+            incarnations: u64::from(settings.incarnations) << 16,
             joined_once: false,
             unregistered: BTreeSet::new(),
             gone: BTreeSet::new(),
@@ -243,8 +248,7 @@ impl Coordinator {
         }
         self.joined_once = true;
         let again = incarnation.is_some() && registered == incarnation;
-        let incarnation = incarnation.unwrap_or_else(|| Incarnation(self.next_number()));
-        self.counter = self.counter.max(incarnation.0);
+        let incarnation = incarnation.unwrap_or_else(|| self.next_incarnation());
         if again {
             self.registry.heard(now, &addr);
         } else {
@@ -276,7 +280,7 @@ impl Coordinator {
         if self.registry.len() >= limits::NODES {
             return Err(ErrorReply::Busy(format!("{} nodes are registered, which is the limit", limits::NODES)));
         }
-        let incarnation = Incarnation(self.next_number());
+        let incarnation = self.next_incarnation();
         self.registry.insert(now, addr.clone(), incarnation, true);
         self.ring.add(addr.clone());
         self.event(Event::Registered(addr, incarnation));
@@ -637,6 +641,11 @@ impl Coordinator {
             }
         }
         members
+    }
+
+    fn next_incarnation(&mut self) -> Incarnation {
+        self.incarnations += 1;
+        Incarnation(self.incarnations)
     }
 
     fn next_number(&mut self) -> u64 {

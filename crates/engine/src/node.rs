@@ -255,10 +255,9 @@ impl Node {
                 continue;
             }
             let outbox = |to| map.member(to).map(|member| self.outbox(to, &member.addr));
-            let effects = state.configure(slot, me, config, outbox, || self.next_stamp());
+            state.configure(slot, me, config, outbox, || self.next_stamp());
             drop(state);
             self.proposals().handing_over.remove(&slot);
-            self.carry_out(slot, config.version, effects);
         }
         let followers: BTreeSet<Incarnation> = map
             .slots()
@@ -279,10 +278,12 @@ impl Node {
     /// The coordinator asks to hand slots over to a replica that is in sync.
     pub fn hand_over(&self, now: Timestamp, to: Incarnation, slots: &[SlotAt]) {
         for SlotAt { slot, version } in slots.iter().filter(|at| self.has_slot(at.slot)) {
+            // Noted before it starts: once it has started, its end may come at any moment.
+            self.proposals().handing_over.insert(*slot, (to, now));
             let mut state = self.slot(*slot);
-            if state.config() == *version && state.drain(*slot, to, self.next_stamp()) {
+            if state.config() != *version || !state.drain(*slot, to, self.next_stamp()) {
                 drop(state);
-                self.proposals().handing_over.insert(*slot, (to, now));
+                self.proposals().handing_over.remove(slot);
             }
         }
     }
@@ -314,9 +315,9 @@ impl Node {
             let late = |_: &SlotId, (_, since): &mut (Incarnation, Timestamp)| now - *since >= HANDOVER_TIMEOUT;
             proposals.handing_over.extract_if(.., late).map(|(slot, _)| slot).collect()
         };
-        if !late.is_empty() {
-            late.iter().for_each(|slot| self.slot(*slot).reopen());
-            self.event(Event::HandOverTimedOut(late.len()));
+        let reopened = late.iter().filter(|slot| self.slot(**slot).reopen()).count();
+        if reopened > 0 {
+            self.event(Event::HandOverTimedOut(reopened));
         }
     }
 
@@ -388,25 +389,22 @@ impl Node {
                 let effects = state.follower_is_level(&self.hasher, slot, from, stamp, seq);
                 let version = state.config();
                 drop(state);
-                self.carry_out(slot, version, effects);
+                self.carry_out(SlotAt { slot, version }, from, effects);
             }
             Acked::Tombstone { slot, seq } => self.slot(slot).follower_has_passed(&self.hasher, slot, from, seq),
         }
     }
 
-    fn carry_out(&self, slot: SlotId, version: MapVersion, effects: Effects) {
+    fn carry_out(&self, at: SlotAt, follower: Incarnation, effects: Effects) {
         if effects == Effects::default() {
             return;
         }
-        let at = SlotAt { slot, version };
         let mut proposals = self.proposals();
-        for learner in effects.admit {
-            proposals.admit.entry(learner).or_default().push(at);
+        if effects.admit {
+            proposals.admit.entry(follower).or_default().push(at);
         }
-        if effects.released
-            && let Some((to, _)) = proposals.handing_over.get(&slot).copied()
-        {
-            proposals.release.entry(to).or_default().push(at);
+        if effects.released && proposals.handing_over.contains_key(&at.slot) {
+            proposals.release.entry(follower).or_default().push(at);
         }
     }
 

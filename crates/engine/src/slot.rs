@@ -85,11 +85,11 @@ enum Progress {
     Behind,
 }
 
-/// What a change of configuration or an acknowledgement calls for.
+/// What an acknowledgement calls for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// Learners that may be admitted to the in-sync set.
-    pub admit: Vec<Incarnation>,
+    /// The replica is a learner and level: it may be admitted to the in-sync set.
+    pub admit: bool,
     /// The slot has been drained; the next primary may have it.
     pub released: bool,
 }
@@ -200,7 +200,7 @@ impl Slot {
         config: &SlotConfig,
         mut outbox: impl FnMut(Incarnation) -> Option<Arc<Outbox>>,
         mut stamp: impl FnMut() -> Stamp,
-    ) -> Effects {
+    ) {
         self.config = config.version;
         let is_copy = config.isr.contains(&me) || config.learners.contains(&me);
         if config.primary != Some(me) {
@@ -212,7 +212,7 @@ impl Slot {
                 self.epoch = self.epoch.max(config.epoch);
                 self.role = Role::Replica { following: None, awaiting_fill: true };
             }
-            return Effects::default();
+            return;
         }
 
         let is_new_term = !self.is_primary() || self.epoch != config.epoch;
@@ -221,15 +221,18 @@ impl Slot {
             Role::Primary { followers, .. } if !is_new_term => followers,
             _ => Vec::new(),
         };
-        let mut effects = Effects::default();
         let mut followers = Vec::new();
         let in_sync = config.isr.iter().filter(|member| **member != me).map(|member| (*member, false));
         for (member, is_learner) in in_sync.chain(config.learners.iter().map(|learner| (*learner, true))) {
             if let Some(at) = before.iter().position(|follower| follower.outbox.to == member) {
                 let mut known = before.swap_remove(at);
                 known.is_learner = is_learner;
-                if is_learner && known.progress == Progress::Level {
-                    effects.admit.push(member);
+                if is_learner && known.progress != Progress::Behind {
+                    // IMPORTANT: a learner may have been dropped and taken in again by changes of which this node sees
+                    // only the last, and may have given its copy up in between. It says anew that it is level.
+                    known.stamp = stamp();
+                    known.progress = Progress::Aligning;
+                    known.align(id, self.epoch, self.config, self.last);
                 }
                 followers.push(known);
             } else if let Some(outbox) = outbox(member) {
@@ -240,7 +243,6 @@ impl Slot {
             }
         }
         self.role = Role::Primary { followers, intake: Intake::Open };
-        effects
     }
 
     /// Drops the copy, and with it whatever role it had.
@@ -260,10 +262,14 @@ impl Slot {
         true
     }
 
-    /// Takes writes again, since a hand-over has not come about in time.
-    pub fn reopen(&mut self) {
-        if let Role::Primary { intake, .. } = &mut self.role {
-            *intake = Intake::Open;
+    /// Takes writes again, since a hand-over has not come about in time. `false` where it has.
+    pub fn reopen(&mut self) -> bool {
+        match &mut self.role {
+            Role::Primary { intake, .. } if *intake != Intake::Open => {
+                *intake = Intake::Open;
+                true
+            }
+            Role::Primary { .. } | Role::Replica { .. } | Role::Idle => false,
         }
     }
 
@@ -288,7 +294,7 @@ impl Slot {
         {
             follower.progress = Progress::Level;
             if follower.is_learner {
-                effects.admit.push(who);
+                effects.admit = true;
             }
         }
         self.follower_has_passed(hasher, id, who, seq);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::node::{Event, Node, Turn};
+use engine::outbox::Outbox;
 use net::clock::Clock;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{MapError, MapUpdate};
@@ -38,6 +39,7 @@ struct Shared {
 /// The task that sends to one replica.
 #[derive(Debug)]
 struct Link {
+    outbox: Arc<Outbox>,
     wake: Arc<Notify>,
     end: CancellationToken,
 }
@@ -129,8 +131,8 @@ impl Driver {
         self.shared.node.handle_map(update)?;
         let mut links = self.links();
         let outboxes = self.shared.node.outboxes();
-        links.retain(|to, link| {
-            let wanted = outboxes.iter().any(|outbox| outbox.to == *to);
+        links.retain(|_, link| {
+            let wanted = outboxes.iter().any(|outbox| Arc::ptr_eq(outbox, &link.outbox));
             if !wanted {
                 link.end.cancel();
             }
@@ -138,7 +140,8 @@ impl Driver {
         });
         for outbox in outboxes {
             let link = links.entry(outbox.to).or_insert_with(|| {
-                let link = Link { wake: Arc::default(), end: CancellationToken::new() };
+                let link = Link { outbox, wake: Arc::default(), end: CancellationToken::new() };
+                let outbox = Arc::clone(&link.outbox);
                 let task = replication::send(self.clone(), outbox, Arc::clone(&link.wake), link.end.clone());
                 self.shared.background.spawn(task);
                 link

@@ -42,11 +42,20 @@ pub enum Failed {
     Lost,
 }
 
-/// One request on its way.
+/// One request that is not sent yet. Where it is dropped, it never will be, and whoever waits is told so.
 #[derive(Debug)]
 struct Call {
     bytes: Vec<u8>,
-    answer: oneshot::Sender<Answer>,
+    answer: Option<oneshot::Sender<Answer>>,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(answer) = self.answer.take() {
+            // Whoever does not wait any more need not be told.
+            let _ = answer.send(Err(Failed::NotSent));
+        }
+    }
 }
 
 /// The connections to all other nodes.
@@ -76,14 +85,13 @@ impl ForwardLinks {
         let mut receivers = Vec::with_capacity(requests.len());
         for bytes in requests {
             let (answer, receiver) = oneshot::channel();
-            batch.push(Call { bytes, answer });
+            batch.push(Call { bytes, answer: Some(answer) });
             receivers.push(receiver);
         }
         let mut links = self.lock();
         let link = links.entry(to).or_insert_with(|| ForwardLink::start(driver, to, addr.clone()));
-        if let Err(refused) = link.batches.try_send(batch) {
-            fail(refused.into_inner(), Failed::NotSent);
-        }
+        // A batch for which there is no room is dropped here.
+        let _ = link.batches.try_send(batch);
         receivers
     }
 
@@ -123,7 +131,7 @@ impl ForwardLink {
         let task = LinkTask { driver: driver.clone(), to, addr, batches, stalled: Arc::clone(&link.stalled) };
         let (end, background) = (link.end.clone(), driver.background().clone());
         driver.background().spawn(async move {
-            // Dropping the task drops its calls, and whoever waits for them learns that their answers are lost.
+            // Dropping the task drops its calls: who waits learns whether his was sent.
             tokio::select! {
                 () = task.run() => {}
                 () = end.cancelled() => {}
@@ -147,7 +155,6 @@ impl LinkTask {
         let mut down_until = Instant::now();
         while let Some(batch) = self.batches.recv().await {
             if Instant::now() < down_until {
-                fail(batch, Failed::NotSent);
                 continue;
             }
             match timeout(PATIENCE, replication::open(&self.driver, LinkKind::Forward, self.to, self.addr.as_str()))
@@ -161,7 +168,6 @@ impl LinkTask {
                 failed => {
                     tracing::debug!("node {} cannot be reached: {failed:?}", self.addr);
                     down_until = Instant::now() + DOWN_TIME;
-                    fail(batch, Failed::NotSent);
                 }
             }
         }
@@ -198,9 +204,9 @@ async fn send_batches(
         bytes.clear();
         {
             let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            for call in batch {
+            for mut call in batch {
                 bytes.extend_from_slice(&call.bytes);
-                waiting.push_back(call.answer);
+                waiting.extend(call.answer.take());
             }
         }
         stream.write_all(&bytes).await?;
@@ -235,12 +241,5 @@ async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, stalled: 
             // A read that has gone to a replica meanwhile does not wait any more.
             let _ = answer.send(Ok(bytes));
         }
-    }
-}
-
-fn fail(batch: Vec<Call>, why: Failed) {
-    for call in batch {
-        // Whoever does not wait any more need not be told.
-        let _ = call.answer.send(Err(why));
     }
 }

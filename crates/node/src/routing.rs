@@ -91,9 +91,11 @@ impl Kept {
 
 /// Answers kept requests, in their order. Those for one node travel together.
 pub async fn answer_all(driver: &Driver, kept: Vec<Kept>, out: &mut Vec<u8>) {
+    // One deadline for all: they came together, and the last must not wait for every other's failure.
+    let start = Instant::now();
     let mut first_tries = send_first(driver, &kept);
     for (request, first_try) in kept.iter().zip(&mut first_tries) {
-        answer_one(driver, request, first_try.take(), out).await;
+        answer_one(driver, request, first_try.take(), start, out).await;
         out.extend_from_slice(&request.after);
     }
 }
@@ -138,9 +140,14 @@ fn skips_stalled(driver: &Driver, request: &Kept, primary: Incarnation) -> bool 
 }
 
 /// Tries until the request is answered or its time is up.
-async fn answer_one(driver: &Driver, request: &Kept, mut first_try: Option<UnderWay>, out: &mut Vec<u8>) {
+async fn answer_one(
+    driver: &Driver,
+    request: &Kept,
+    mut first_try: Option<UnderWay>,
+    start: Instant,
+    out: &mut Vec<u8>,
+) {
     let is_write = request.request().is_write();
-    let start = Instant::now();
     let deadline = start + driver.request_timeout();
     let mut map_changes = driver.watch_map();
     loop {

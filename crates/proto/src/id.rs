@@ -107,8 +107,8 @@ impl fmt::Debug for NodeAddr {
     }
 }
 
-/// One start of a node process. The coordinator gives it out and never gives the same number twice, so it names a
-/// node's memory: what an earlier incarnation at the same address held, this one need not hold.
+/// One start of a node process. The coordinator gives it out and no number is given twice, so it names a node's
+/// memory: what an earlier incarnation at the same address held, this one need not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Incarnation(pub u64);
 

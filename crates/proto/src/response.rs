@@ -50,7 +50,7 @@ impl Response<'_> {
             Self::NotFound => out.extend_from_slice(b"NOT_FOUND"),
             Self::Error(error) => {
                 out.extend_from_slice(b"ERROR ");
-                out.extend_from_slice(error.to_string().as_bytes());
+                out.extend(one_line(error));
             }
         }
         out.push(b'\n');
@@ -67,11 +67,16 @@ impl Response<'_> {
             Self::Error(error) => {
                 // An error of RESP starts with a code; the first version's errors have none, so they get Redis's.
                 out.extend_from_slice(if error.code().is_some() { b"-" } else { b"-ERR " });
-                out.extend_from_slice(error.to_string().as_bytes());
+                out.extend(one_line(error));
                 out.extend_from_slice(b"\r\n");
             }
         }
     }
+}
+
+/// The text of an error. It may quote what others have sent, and must not become two lines by that.
+fn one_line(error: &ErrorReply) -> impl Iterator<Item = u8> {
+    error.to_string().into_bytes().into_iter().map(|byte| if byte == b'\n' || byte == b'\r' { b' ' } else { byte })
 }
 
 /// Whether a line can carry the value and bring it back unchanged: UTF-8, no newline, and no carriage return at its end.
@@ -107,6 +112,12 @@ mod tests {
         for (response, line, resp) in cases {
             assert_eq!(both(&response), (line.to_owned(), resp.to_owned()));
         }
+    }
+
+    #[test]
+    fn an_error_is_one_line_whatever_it_quotes() {
+        let error = Response::Error(ErrorReply::NotPeer("cluster a\r\n+OK".into()));
+        assert_eq!(both(&error), ("ERROR NOTPEER cluster a  +OK\n".into(), "-NOTPEER cluster a  +OK\r\n".into()));
     }
 
     #[test]

@@ -1,0 +1,380 @@
+//! A cluster in one thread: the coordinator's and the nodes' state machines, a clock that jumps, and links that carry
+//! real bytes of the protocol, delivered at once unless they are cut.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::coordinator::{Coordinator, Event, Output, Settings};
+use engine::inbox::Inbox;
+use engine::node::{Node, Turn};
+use engine::outbox::Outbox;
+use engine::time::Timestamp;
+use proto::cluster_map::{ClusterMap, MapVersion};
+use proto::frame::{Frame, FrameDecoder, Words};
+use proto::id::{Incarnation, NodeAddr};
+use proto::peer::{CoordinatorMessage, Effect, LinkMessage, LinkReply, NodeMessage};
+use proto::slot::{SlotBits, SlotId};
+
+/// Four slots: few enough to read, enough to differ.
+pub(crate) const BITS: SlotBits = SlotBits::new(2);
+
+const HEARTBEAT: Duration = Duration::from_millis(200);
+
+/// The name of the coordinator in cuts.
+pub(crate) const COORDINATOR: &str = "coordinator";
+
+/// The cluster. Nodes are called A, B, C ...; A stands at port 1, B at port 2.
+pub(crate) struct World {
+    pub(crate) now: Timestamp,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) nodes: BTreeMap<String, Member>,
+    /// Pairs between whom nothing passes, from the first to the second.
+    pub(crate) cuts: BTreeSet<(String, String)>,
+    /// What the coordinator and the nodes have told their operators.
+    pub(crate) log: Vec<String>,
+    coordinators: u32,
+    coordinator_is_up: bool,
+}
+
+/// A node and its place in the world.
+pub(crate) struct Member {
+    pub(crate) node: Node,
+    pub(crate) addr: NodeAddr,
+    pub(crate) incarnation: Option<Incarnation>,
+    pub(crate) runs: bool,
+    session: Option<MapVersion>,
+    /// The far ends of its links, by the incarnation they lead to, and the queue that each of them empties.
+    links: BTreeMap<Incarnation, (Arc<Outbox>, Inbox)>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self {
+            now: Timestamp(1_000_000),
+            coordinator: new_coordinator(1),
+            nodes: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            log: Vec::new(),
+            coordinators: 1,
+            coordinator_is_up: true,
+        }
+    }
+
+    /// Starts a node, or starts it again with an empty memory.
+    pub(crate) fn start(&mut self, name: &str) {
+        let addr = addr_of(name);
+        let node = Node::new(BITS, u64::from(addr.port()));
+        let member = Member { node, addr, incarnation: None, runs: true, session: None, links: BTreeMap::new() };
+        self.nodes.insert(name.to_owned(), member);
+        self.settle();
+    }
+
+    /// Kills a node: what it had queued and what it held is gone.
+    pub(crate) fn kill(&mut self, name: &str) {
+        self.nodes.get_mut(name).expect("a node of the story").runs = false;
+        self.settle();
+    }
+
+    /// Ends a node on purpose.
+    pub(crate) fn leave(&mut self, name: &str) {
+        self.settle();
+        let incarnation = self.member(name).incarnation.expect("a node that has joined");
+        self.coordinator.handle_message(self.now, incarnation, NodeMessage::Leave);
+        self.kill(name);
+    }
+
+    pub(crate) fn stop_coordinator(&mut self) {
+        self.coordinator_is_up = false;
+        self.nodes.values_mut().for_each(|member| member.session = None);
+    }
+
+    /// Starts a coordinator that knows nothing.
+    pub(crate) fn start_coordinator(&mut self) {
+        self.coordinators += 1;
+        self.coordinator = new_coordinator(self.coordinators);
+        self.coordinator_is_up = true;
+        self.nodes.values_mut().for_each(|member| member.session = None);
+        self.settle();
+    }
+
+    pub(crate) fn cut(&mut self, from: &str, to: &str) {
+        self.cuts.insert((from.to_owned(), to.to_owned()));
+    }
+
+    /// Lets time pass, with a heartbeat of every node each 200 ms.
+    pub(crate) fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.now < end {
+            self.now = (self.now + HEARTBEAT).min(end);
+            self.beat();
+            self.settle();
+        }
+    }
+
+    fn beat(&mut self) {
+        for name in self.names() {
+            let member = &self.nodes[&name];
+            if !member.runs {
+                continue;
+            }
+            member.node.handle_timeout(self.now);
+            if let (Some(incarnation), Some(_), true) = (member.incarnation, member.session, self.reaches(&name)) {
+                let known =
+                    self.coordinator.handle_message(self.now, incarnation, NodeMessage::Heartbeat { incarnation });
+                if !known {
+                    self.nodes.get_mut(&name).expect("a name of a node").session = None;
+                }
+            }
+        }
+        if self.coordinator_is_up {
+            while self.coordinator.next_deadline() <= self.now {
+                self.coordinator.handle_timeout(self.now);
+            }
+        }
+    }
+
+    /// Delivers everything that can be delivered, until nothing is left to deliver.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..1_000 {
+            let mut busy = false;
+            for name in self.names() {
+                busy |= self.session(&name);
+                busy |= self.links(&name);
+            }
+            busy |= self.coordinator_outputs();
+            if !busy {
+                return;
+            }
+        }
+        panic!("the cluster does not come to rest");
+    }
+
+    /// Whether node and coordinator hear each other.
+    fn reaches(&self, name: &str) -> bool {
+        let cut = |from: &str, to: &str| self.cuts.contains(&(from.to_owned(), to.to_owned()));
+        self.coordinator_is_up && !cut(name, COORDINATOR) && !cut(COORDINATOR, name)
+    }
+
+    fn session(&mut self, name: &str) -> bool {
+        if !self.reaches(name) || !self.member(name).runs {
+            return false;
+        }
+        let member = &self.nodes[name];
+        let mut busy = false;
+        let Some(sent) = member.session else {
+            let held = member.node.map().map(|map| ClusterMap::clone(&map));
+            let Ok(joined) = self.coordinator.join(self.now, member.addr.clone(), member.incarnation, held) else {
+                return false;
+            };
+            member.node.joined(joined.incarnation);
+            let member = self.nodes.get_mut(name).expect("a name of a node");
+            member.incarnation = Some(joined.incarnation);
+            member.session = Some(MapVersion(0));
+            return true;
+        };
+        let map = self.coordinator.map();
+        if map.version > sent {
+            let update = map.update_since(sent);
+            let message = CoordinatorMessage::Map { text: &update.to_lines().join("\n") };
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            let handled = each_array(&bytes, |words| match CoordinatorMessage::parse(words) {
+                Ok(CoordinatorMessage::Map { text }) => {
+                    let update = proto::cluster_map::MapUpdate::parse(text.lines()).expect("a map reads back");
+                    member.node.handle_map(&update).is_ok()
+                }
+                other => panic!("{other:?}"),
+            });
+            let version = if handled { map.version } else { MapVersion(0) };
+            self.nodes.get_mut(name).expect("a name of a node").session = Some(version);
+            busy = true;
+        }
+        let member = &self.nodes[name];
+        let incarnation = member.incarnation.expect("a session has an incarnation");
+        for proposal in member.node.take_proposals() {
+            if !self.coordinator.handle_message(self.now, incarnation, proposal) {
+                self.nodes.get_mut(name).expect("a name of a node").session = None;
+            }
+            busy = true;
+            if self.nodes[name].session.is_none() {
+                break;
+            }
+        }
+        busy
+    }
+
+    /// Carries what a node has for its replicas, and their answers back.
+    fn links(&mut self, name: &str) -> bool {
+        let mut from = self.nodes.remove(name).expect("a name of a node");
+        let mut busy = false;
+        for outbox in from.node.outboxes().into_iter().filter(|_| from.runs) {
+            if outbox.has_overflowed() {
+                from.node.restart_overflowed(&outbox);
+                from.links.remove(&outbox.to);
+                busy = true;
+            }
+            let to = self.nodes.iter().find(|(_, member)| member.incarnation == Some(outbox.to) && member.runs);
+            let Some((_, to)) = to.filter(|(to_name, _)| {
+                let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+                !self.cuts.contains(&pair(name, to_name)) && !self.cuts.contains(&pair(to_name, name))
+            }) else {
+                from.links.remove(&outbox.to);
+                continue;
+            };
+            let me = from.incarnation.expect("who has replicas has joined");
+            from.links.retain(|_, (emptied, _)| emptied.to != outbox.to || Arc::ptr_eq(emptied, &outbox));
+            let (_, inbox) = from.links.entry(outbox.to).or_insert_with(|| {
+                outbox.reconnected();
+                (Arc::clone(&outbox), Inbox::new(me))
+            });
+            from.node.make_fills(&outbox);
+            let (mut bytes, mut replies) = (Vec::new(), Vec::new());
+            if !outbox.take(&mut bytes, 1 << 20) {
+                continue;
+            }
+            busy = true;
+            each_array(&bytes, |words| {
+                let message = LinkMessage::parse(words).expect("a link message reads back");
+                inbox.handle(&to.node, message, &mut replies).expect("a primary speaks the protocol");
+                true
+            });
+            inbox.acknowledgement().encode(&mut replies);
+            each_array(&replies, |words| {
+                let reply = LinkReply::parse(words).expect("a link reply reads back");
+                assert!(from.node.handle_link_reply(&outbox, reply), "{name} does not take {reply:?}");
+                true
+            });
+        }
+        self.nodes.insert(name.to_owned(), from);
+        busy
+    }
+
+    fn coordinator_outputs(&mut self) -> bool {
+        let mut busy = false;
+        while let Some(output) = self.coordinator.poll_output() {
+            busy = true;
+            match output {
+                Output::Publish => {}
+                Output::AskPositions { to, query, slots } => {
+                    if let Some(name) = self.name_in_session(to) {
+                        let last = self.member(&name).node.positions(&slots);
+                        self.coordinator.handle_message(self.now, to, NodeMessage::Positions { query, last });
+                    }
+                }
+                Output::HandOver { from, to, slots } => {
+                    if let Some(name) = self.name_in_session(from) {
+                        self.session(&name); // What the coordinator wants follows from the map: the map goes first.
+                        self.member(&name).node.hand_over(self.now, to, &slots);
+                    }
+                }
+                Output::Unregistered(node) => {
+                    if let Some(name) = self.name_in_session(node) {
+                        self.member(&name).node.give_everything_up();
+                    }
+                }
+                Output::Event(event) => {
+                    let line = self.told(&event);
+                    self.log.push(line);
+                }
+            }
+        }
+        busy
+    }
+
+    fn name_in_session(&self, incarnation: Incarnation) -> Option<String> {
+        let found = self.nodes.iter().find(|(name, member)| {
+            member.runs && member.incarnation == Some(incarnation) && member.session.is_some() && self.reaches(name)
+        });
+        found.map(|(name, _)| name.clone())
+    }
+
+    fn told(&self, event: &Event) -> String {
+        let name = |addr: &NodeAddr| name_of(addr);
+        match event {
+            Event::Registered(addr, _) => format!("{} registered", name(addr)),
+            Event::Returned(addr, _) => format!("{} is back", name(addr)),
+            Event::Restarted(addr, _) => format!("{} was restarted", name(addr)),
+            Event::Unregistered(addr) => format!("{} unregistered", name(addr)),
+            Event::Left(addr) => format!("{} left", name(addr)),
+            Event::Dead(addr) => format!("{} is dead", name(addr)),
+            Event::Adopted(_) => "the map was taken over from a node".to_owned(),
+            Event::Serving(_) => "the map stands".to_owned(),
+            Event::Promoted(slots) => format!("promoted replicas in {slots} slots"),
+            Event::StartedAnew(slots) => format!("{slots} slots start anew, empty"),
+        }
+    }
+
+    pub(crate) fn member(&self, name: &str) -> &Member {
+        self.nodes.get(name).expect("a node of the story")
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.nodes.keys().cloned().collect()
+    }
+
+    /// The name of whoever a slot's configuration names.
+    pub(crate) fn name(&self, incarnation: Incarnation) -> String {
+        self.coordinator.map().member(incarnation).map_or("?".to_owned(), |member| name_of(&member.addr))
+    }
+
+    /// Writes at a node; `false` where it does not lead the key or takes no writes now.
+    pub(crate) fn write(&self, at: &str, key: &str, effect: Effect<'_>) -> bool {
+        let node = &self.member(at).node;
+        node.write(node.slot_of(key.as_bytes()), key.as_bytes(), effect, &mut Turn::default()).is_ok()
+    }
+
+    /// Reads a key at its primary, or with `copy` from whatever the node holds.
+    pub(crate) fn read(&self, at: &str, key: &str, copy: bool) -> Option<Option<String>> {
+        let node = &self.member(at).node;
+        let slot = node.slot_of(key.as_bytes());
+        let value = |record: Option<&Arc<engine::record::Record>>| {
+            record.and_then(|record| record.value()).map(|value| String::from_utf8_lossy(value).into_owned())
+        };
+        let read =
+            if copy { node.read_copy(slot, key.as_bytes(), value) } else { node.read(slot, key.as_bytes(), value) };
+        read.ok()
+    }
+
+    /// The slot of a key.
+    pub(crate) fn slot_of(key: &str) -> SlotId {
+        BITS.slot(&proto::slot::Position::of(key.as_bytes()))
+    }
+}
+
+fn new_coordinator(number: u32) -> Coordinator {
+    Coordinator::new(Settings {
+        replicas: 2,
+        virtual_nodes: 3,
+        heartbeat_timeout: Duration::from_secs(10),
+        bits: BITS,
+        cluster: format!("cluster{number}"),
+        incarnations: number,
+    })
+}
+
+/// Where a node of this name stands.
+pub(crate) fn addr_of(name: &str) -> NodeAddr {
+    NodeAddr::new("n", u16::from(name.as_bytes()[0] - b'A') + 1).expect("a valid address")
+}
+
+fn name_of(addr: &NodeAddr) -> String {
+    let letter = b'A' + u8::try_from(addr.port() - 1).expect("a port of the world");
+    char::from(letter).to_string()
+}
+
+/// Calls `handle` with each array in `bytes`; whether it was pleased with all of them.
+fn each_array(mut bytes: &[u8], mut handle: impl FnMut(Words<'_>) -> bool) -> bool {
+    let mut decoder = FrameDecoder::new();
+    let mut pleased = true;
+    while !bytes.is_empty() {
+        match decoder.decode(bytes).expect("what we encode is a frame") {
+            Some((Frame::Array(words), consumed)) => {
+                pleased &= handle(words);
+                bytes = &bytes[consumed..];
+            }
+            other => panic!("not an array: {other:?}"),
+        }
+    }
+    pleased
+}

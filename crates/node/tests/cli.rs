@@ -1,0 +1,64 @@
+//! The command line of a node: wrong flags are refused with exit code 2, what cannot run exits with 1 and says why.
+
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+fn node(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_node")).args(args).output().expect("the program starts")
+}
+
+#[test]
+fn wrong_flags_exit_with_2_and_name_themselves() {
+    for (args, named) in [
+        (&[][..], "PORT"),
+        (&["70000"], "70000"),
+        (&["--port", "x"], "--port"),
+        (&["5001", "--port", "5002"], "--port"),
+        (&["0", "--coordinator-port", "0"], "--coordinator-port"),
+        (&["0", "--join-timeout", "never"], "--join-timeout"),
+        (&["0", "--heartbeat-interval", "1h"], "--heartbeat-interval"),
+        (&["0", "--request-timeout", "0s"], "--request-timeout"),
+    ] {
+        let output = node(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.contains(named), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn what_cannot_run_exits_with_1_and_says_why() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    for (args, why) in [
+        (&["--port", &port][..], "is taken by another program"),
+        (&["0", "--host", "no-such-host.invalid"], "does not resolve"),
+        (&["0", "--host", "0.0.0.0"], "add --advertise"),
+        (&["0", "--advertise", "two words"], "--advertise"),
+        (&["0", "--log-file", "/no/such/folder/log"], "log file"),
+    ] {
+        let output = node(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+        assert!(stderr.contains(why), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_node_without_a_coordinator_gives_up_in_time() {
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let output = node(&["0", "--coordinator-port", &closed.port().to_string(), "--join-timeout", "300ms"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("gave up joining after 300ms") && stderr.contains("--coordinator-port"), "{stderr}");
+    assert!(output.stdout.is_empty(), "it has not started");
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    for (flag, text) in [("--help", "--coordinator-host"), ("--version", env!("CARGO_PKG_VERSION"))] {
+        let output = node(&[flag]);
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stdout).contains(text), "{flag}");
+    }
+}
