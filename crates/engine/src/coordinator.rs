@@ -471,6 +471,11 @@ impl Coordinator {
         self.event(Event::Adopted(held.version));
         self.map = held;
         self.counter = self.counter.max(self.map.version.0);
+        // Who has joined already may be known to this map by an earlier start.
+        let here: Vec<_> = self.registry.iter().map(|(addr, node)| (addr.clone(), node.incarnation)).collect();
+        for (addr, incarnation) in here {
+            self.replace_at(&addr, incarnation);
+        }
         if fresh {
             self.phase = Phase::Recovering(now + self.registry.timeout());
         }

@@ -395,6 +395,9 @@ impl Slot {
         if let Some(refusal) = self.refuses(id, epoch) {
             return (0, Some(refusal));
         }
+        if matches!(self.role, Role::Idle) && config <= self.config {
+            return (0, None); // The map here is newer than the sender's, and does not want this node to have a copy.
+        }
         // Within a term this copy may be ahead of an alignment, which was sent again after a broken connection.
         let level = if self.is_following(from, epoch) { self.last >= last } else { self.last == last };
         let cut = if level { 0 } else { self.table.records().filter(|record| record.version > last).count() };

@@ -205,7 +205,7 @@ impl Connection {
                 Stopped::Handler(Flow::Upgrade) => return Ok(Ended::Upgraded),
                 Stopped::Handler(Flow::Close) => return Ok(Ended::Closed),
                 Stopped::Bad(_) => {
-                    self.let_the_answer_arrive().await;
+                    let_the_answer_arrive(&mut self.stream).await;
                     return Ok(Ended::Closed);
                 }
                 Stopped::NeedsMore => {}
@@ -253,19 +253,19 @@ impl Connection {
         session.answered();
         Ok(Ended::Closed)
     }
+}
 
-    /// After an error in the middle of a stream: ends the output, then reads and forgets for a moment. Closing at once,
-    /// with bytes unread, would reset the connection and take the answer with it.
-    async fn let_the_answer_arrive(&mut self) {
-        let drain = async {
-            self.stream.shutdown().await?;
-            let mut rest = [0; READ_BYTES];
-            while self.stream.read(&mut rest).await? > 0 {}
-            io::Result::Ok(())
-        };
-        // Whether the client reads it or not, the connection ends.
-        let _ = tokio::time::timeout(Duration::from_secs(2), drain).await;
-    }
+/// Ends the output, then reads and forgets for a moment. Closing at once, with bytes unread, would reset the connection
+/// and take the last answer with it.
+pub(crate) async fn let_the_answer_arrive(stream: &mut TcpStream) {
+    let drain = async {
+        stream.shutdown().await?;
+        let mut rest = [0; READ_BYTES];
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Whether the client reads it or not, the connection ends.
+    let _ = tokio::time::timeout(Duration::from_secs(2), drain).await;
 }
 
 /// Writes all bytes: at once where the socket takes them, which it nearly always does.

@@ -11,10 +11,14 @@ use proto::response::Response;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::connection::let_the_answer_arrive;
 use crate::shutdown::Shutdown;
 
 /// The longest pause after a failed accept. The usual reason is that the process is out of descriptors, and it passes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many clients beyond the limit are told so at once. More are let go without a word.
+const REFUSALS: usize = 64;
 
 /// Binds a port on every address that `host` resolves to until one takes it.
 ///
@@ -51,6 +55,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let permits = Arc::new(Semaphore::new(limit));
+    let refusals = Arc::new(Semaphore::new(REFUSALS));
     let mut pause = Duration::from_millis(5);
     loop {
         let accepted = tokio::select! {
@@ -73,7 +78,14 @@ where
                             drop(permit);
                         });
                     }
-                    Err(_) => refuse(&stream, limit),
+                    Err(_) => {
+                        if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+                            shutdown.spawn(async move {
+                                refuse(stream, limit).await;
+                                drop(permit);
+                            });
+                        }
+                    }
                 }
             }
             Err(error) => {
@@ -85,11 +97,13 @@ where
     }
 }
 
-/// Tells a client that there is no room. The text fits the socket's empty buffer, so nothing waits for the client.
-fn refuse(stream: &TcpStream, limit: usize) {
+/// Tells a client that there is no room.
+async fn refuse(mut stream: TcpStream, limit: usize) {
     let mut answer = Vec::new();
     Response::Error(ErrorReply::too_many_clients(limit)).encode(Encoding::Line, &mut answer);
-    if let Err(error) = stream.try_write(&answer) {
-        tracing::debug!("a client beyond the limit was not told so: {error}");
+    // The text fits the socket's empty buffer, so nothing waits for the client.
+    match stream.try_write(&answer) {
+        Ok(_) => let_the_answer_arrive(&mut stream).await,
+        Err(error) => tracing::debug!("a client beyond the limit was not told so: {error}"),
     }
 }

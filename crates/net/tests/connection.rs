@@ -1,0 +1,189 @@
+//! The connection loop over real sockets, with a session that echoes.
+
+use std::time::Duration;
+
+use net::connection::{Connection, Ended, Flow, Session};
+use net::shutdown::Shutdown;
+use proto::frame::Frame;
+use proto::limits;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Answers a line with itself; `later X` only when settled; `body N` with N bytes from elsewhere; `quit` closes.
+#[derive(Default)]
+struct Echo {
+    later: Vec<String>,
+    body: Option<Vec<u8>>,
+}
+
+impl Session for Echo {
+    fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
+        let Frame::Line(line) = frame else { return Flow::Upgrade };
+        let line = String::from_utf8_lossy(line).into_owned();
+        if let Some(later) = line.strip_prefix("later ") {
+            self.later.push(later.to_owned());
+            return Flow::Next;
+        }
+        if !self.later.is_empty() {
+            return Flow::Settle;
+        }
+        if let Some(len) = line.strip_prefix("body ") {
+            self.body = Some(vec![b'b'; len.parse().expect("a length")]);
+            return Flow::Body;
+        }
+        out.extend_from_slice(line.as_bytes());
+        out.push(b'\n');
+        if line == "quit" { Flow::Close } else { Flow::Next }
+    }
+
+    async fn settle(&mut self, out: &mut Vec<u8>) {
+        for later in self.later.drain(..) {
+            tokio::task::yield_now().await;
+            out.extend_from_slice(format!("settled {later}\n").as_bytes());
+        }
+    }
+
+    fn body(&self) -> &[u8] {
+        self.body.as_deref().unwrap_or_default()
+    }
+
+    fn end_body(&mut self, out: &mut Vec<u8>) {
+        self.body = None;
+        out.push(b'\n');
+    }
+
+    fn answered(&mut self) {}
+}
+
+/// A client's socket, and the server's loop on the other end of it.
+async fn pair(original_framing: bool, shutdown: &Shutdown) -> (TcpStream, tokio::task::JoinHandle<Ended>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("an address");
+    let client = TcpStream::connect(addr).await.expect("a connection");
+    let (server, _) = listener.accept().await.expect("a connection");
+    let shutdown = shutdown.clone();
+    let served = tokio::spawn(async move {
+        let mut connection = Connection::new(server);
+        connection.serve(&mut Echo::default(), original_framing, &shutdown).await.expect("the client stays")
+    });
+    (client, served)
+}
+
+/// Sends everything, ends the input, and gives all that comes back.
+async fn ask(request: &[u8]) -> String {
+    let (mut client, served) = pair(false, &Shutdown::new()).await;
+    client.write_all(request).await.expect("the server takes it");
+    client.shutdown().await.expect("half of a connection can be closed");
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.expect("the server answers");
+    served.await.expect("no panic");
+    String::from_utf8(answer).expect("text")
+}
+
+#[tokio::test]
+async fn requests_sent_at_once_are_answered_in_order() {
+    let lines: String = (0..5_000).map(|i| format!("line {i}\n")).collect();
+    assert_eq!(ask(lines.as_bytes()).await, lines);
+}
+
+#[tokio::test]
+async fn answers_that_must_wait_keep_their_place() {
+    let answer = ask(b"a\nlater b\nlater c\nd\nbody 3\nlater e\n").await;
+    assert_eq!(answer, "a\nsettled b\nsettled c\nd\nbbb\nsettled e\n");
+}
+
+#[tokio::test]
+async fn a_body_longer_than_any_buffer_arrives_whole() {
+    let answer = ask(b"body 5000000\nend\n").await;
+    assert_eq!((answer.len(), answer.ends_with("b\nend\n")), (5_000_005, true));
+}
+
+#[tokio::test]
+async fn input_that_ends_in_the_middle_of_a_request_says_so() {
+    let incomplete = "Incomplete command: a line must end with a newline";
+    assert_eq!(ask(b"a\nhalf").await, format!("a\nERROR {incomplete}\n"));
+    assert_eq!(ask(b"a\n*2\r\n$3\r\nGE").await, format!("a\n-ERR {incomplete}\r\n"));
+    assert_eq!(ask(b"").await, "");
+}
+
+#[tokio::test]
+async fn what_is_no_frame_is_answered_and_the_connection_closed_although_more_comes() {
+    let (mut client, served) = pair(false, &Shutdown::new()).await;
+    let mut request = b"*1\r\n$99999999999\r\n".to_vec();
+    request.extend_from_slice(&vec![b'x'; 1 << 20]);
+    client.write_all(&request).await.expect("the server reads it");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.expect("the answer is not lost to a reset");
+    assert!(answer.starts_with("-TOOLONG value of 99999999999 bytes"), "{answer}");
+    drop(client);
+    assert_eq!(served.await.expect("no panic"), Ended::Closed);
+}
+
+#[tokio::test]
+async fn a_line_without_end_is_refused_at_the_limit() {
+    let (mut client, _served) = pair(false, &Shutdown::new()).await;
+    let chunk = vec![b'x'; 1 << 20];
+    for _ in 0..=limits::LINE_BYTES >> 20 {
+        client.write_all(&chunk).await.expect("the server reads on");
+    }
+    let mut answer = vec![0; 13];
+    client.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(String::from_utf8_lossy(&answer), "ERROR TOOLONG");
+}
+
+#[tokio::test]
+async fn with_the_original_framing_silence_ends_a_request() {
+    let (mut client, served) = pair(true, &Shutdown::new()).await;
+    client.write_all(b"no newline").await.expect("the server takes it");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.expect("an answer, then the end");
+    assert_eq!(answer, "no newline\n");
+    assert_eq!(served.await.expect("no panic"), Ended::Closed);
+}
+
+#[tokio::test]
+async fn closing_and_upgrading_are_up_to_the_session() {
+    assert_eq!(ask(b"quit\nnot answered\n").await, "quit\n");
+    let (mut client, served) = pair(false, &Shutdown::new()).await;
+    client.write_all(b"*1\r\n$1\r\nx\r\n").await.expect("the server takes it");
+    assert_eq!(served.await.expect("no panic"), Ended::Upgraded);
+}
+
+#[tokio::test]
+async fn shutdown_ends_a_connection_that_waits_for_its_client() {
+    let shutdown = Shutdown::new();
+    let (mut client, served) = pair(false, &shutdown).await;
+    client.write_all(b"a\n").await.expect("the server takes it");
+    let mut answer = [0; 2];
+    client.read_exact(&mut answer).await.expect("an answer");
+    shutdown.begin();
+    let ended = tokio::time::timeout(Duration::from_secs(10), served).await.expect("it ends");
+    assert_eq!(ended.expect("no panic"), Ended::Closed);
+}
+
+#[tokio::test]
+async fn whoever_comes_beyond_the_limit_is_told_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("an address");
+    let shutdown = Shutdown::new();
+    let server = shutdown.clone();
+    let accepting = tokio::spawn(async move {
+        net::listener::accept(listener, 1, &server.clone(), |stream| {
+            let server = server.clone();
+            async move {
+                let _ = Connection::new(stream).serve(&mut Echo::default(), false, &server).await;
+            }
+        })
+        .await;
+    });
+    let mut first = TcpStream::connect(addr).await.expect("a connection");
+    first.write_all(b"a\n").await.expect("room for one");
+    first.read_exact(&mut [0; 2]).await.expect("an answer");
+    let mut second = TcpStream::connect(addr).await.expect("a connection");
+    let mut answer = String::new();
+    second.read_to_string(&mut answer).await.expect("an answer, then the end");
+    assert!(answer.starts_with("ERROR BUSY 1 clients are connected"), "{answer}");
+    shutdown.begin();
+    accepting.await.expect("no panic");
+    shutdown.all_ended().await;
+}
