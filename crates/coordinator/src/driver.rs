@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use engine::coordinator::{Coordinator, Event, Output, Settings};
+use engine::coordinator::Coordinator;
+use engine::output::{Event, Output, Settings};
 use engine::time::Timestamp;
 use net::clock::Clock;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{MapUpdate, MapVersion};
 use proto::id::Incarnation;
-use proto::peer::CoordinatorMessage;
+use proto::session::CoordinatorMessage;
 use proto::slot::SLOT_BITS;
 use tokio::sync::{Notify, mpsc, watch};
 

@@ -2,16 +2,16 @@
 
 use std::io;
 
-use engine::coordinator::{JoinError, Joined};
+use engine::output::{JoinError, Joined};
 use net::connection::{Connection, Ended, Flow, Session, Stopped};
 use net::shutdown::Shutdown;
 use proto::cluster_map::{ClusterMap, MapUpdate, MapVersion};
 use proto::error::ErrorReply;
 use proto::frame::{Encoding, Frame};
 use proto::id::{Incarnation, NodeAddr};
-use proto::peer::{CoordinatorMessage, Join, NodeMessage};
 use proto::request::CoordinatorRequest;
 use proto::response::Response;
+use proto::session::{CoordinatorMessage, Join, NodeMessage};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 

@@ -6,6 +6,7 @@
 //!
 //! The coordinator's half:
 //! - [`coordinator`]: membership, the cluster map, and each change of it.
+//! - [`output`]: what the coordinator wants done, and its settings.
 //! - [`registry`]: who is registered, and who has been silent for too long.
 //! - [`plan`]: what a slot's configuration should become, as a function of who is alive.
 //! - [`promotion`]: who takes over the slots of a dead primary.
@@ -23,6 +24,7 @@ pub mod coordinator;
 pub mod inbox;
 pub mod node;
 pub mod outbox;
+pub mod output;
 pub mod plan;
 pub mod promotion;
 pub mod record;

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion, Member};
 use proto::id::{Epoch, Incarnation, NodeAddr, Version};
-use proto::peer::{Effect, LinkReply, NodeMessage, SlotAt};
+use proto::peer::{Effect, LinkReply};
+use proto::session::{NodeMessage, SlotAt};
 use proto::slot::{Position, SlotBits, SlotId};
 
 use crate::outbox::{Acked, Lag, Outbox, Stamp};

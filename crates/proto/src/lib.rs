@@ -10,7 +10,7 @@
 //! 4. [`cluster_map`]: who holds which slot now, as the coordinator publishes it.
 //! 5. [`frame`]: bytes to frames (a line, or an array of words), incrementally.
 //! 6. [`request`] and [`response`]: frames to commands, and answers to bytes, one set of commands in two encodings.
-//! 7. [`peer`]: the messages between a primary and its replicas, and between nodes and the coordinator.
+//! 7. [`peer`] and [`session`]: what nodes say to each other, and to the coordinator.
 //! 8. [`reply`]: the reader of answers, for whoever asked.
 //! 9. [`error`]: every error text that the wire carries.
 
@@ -24,4 +24,5 @@ pub mod reply;
 pub mod request;
 pub mod response;
 pub mod ring;
+pub mod session;
 pub mod slot;

@@ -85,7 +85,7 @@ pub enum CoordinatorRequest<'a> {
     Ping,
     /// Answer, then close.
     Quit,
-    /// A node opens its session; the words are for [`crate::peer::Join`].
+    /// A node opens its session; the words are for [`crate::session::Join`].
     Join(PeerWords<'a>),
 }
 

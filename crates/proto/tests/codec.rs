@@ -12,14 +12,13 @@ use proto::error::ErrorReply;
 use proto::frame::{Encoding, Frame, FrameDecoder, encode_array};
 use proto::id::{Epoch, Incarnation, NodeAddr, Version};
 use proto::limits;
-use proto::peer::{
-    CoordinatorMessage, Effect, Forward, Hello, Join, KeyRequest, LinkKind, LinkMessage, LinkReply, NodeMessage, SlotAt,
-};
+use proto::peer::{Effect, Forward, Hello, KeyRequest, LinkKind, LinkMessage, LinkReply};
 use proto::reply::{Reply, ReplyDecoder};
 use proto::request::{
     CoordinatorRequest, NodeRequest, PeerWords, line_can_carry_key, line_can_put, split_replicas_word,
 };
 use proto::response::Response;
+use proto::session::{CoordinatorMessage, Join, NodeMessage, SlotAt};
 use proto::slot::{SlotBits, SlotId};
 
 /// A request as its words, its verb in upper case: the common form of what is written and what is read.

@@ -13,12 +13,11 @@ use proto::error::ErrorReply;
 use proto::frame::{Encoding, Frame, FrameDecoder, begin_array, encode_array, push_word};
 use proto::id::{Epoch, Incarnation, NodeAddr, Version};
 use proto::limits;
-use proto::peer::{
-    CoordinatorMessage, Effect, Forward, Hello, Join, KeyRequest, LinkKind, LinkMessage, LinkReply, NodeMessage, SlotAt,
-};
+use proto::peer::{Effect, Forward, Hello, KeyRequest, LinkKind, LinkMessage, LinkReply};
 use proto::reply::{Reply, ReplyDecoder};
 use proto::request::{CoordinatorRequest, NodeRequest};
 use proto::response::Response;
+use proto::session::{CoordinatorMessage, Join, NodeMessage, SlotAt};
 use proto::slot::SlotId;
 use support::Random;
 

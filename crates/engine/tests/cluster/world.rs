@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::coordinator::{Coordinator, Event, Output, Settings};
+use engine::coordinator::Coordinator;
 use engine::inbox::Inbox;
 use engine::node::{Node, Turn};
 use engine::outbox::Outbox;
+use engine::output::{Event, Output, Settings};
 use engine::time::Timestamp;
 use proto::cluster_map::{ClusterMap, MapVersion};
 use proto::frame::{Frame, FrameDecoder, Words};
 use proto::id::{Incarnation, NodeAddr};
-use proto::peer::{CoordinatorMessage, Effect, LinkMessage, LinkReply, NodeMessage};
+use proto::peer::{Effect, LinkMessage, LinkReply};
+use proto::session::{CoordinatorMessage, NodeMessage};
 use proto::slot::{SlotBits, SlotId};
 
 /// Four slots: few enough to read, enough to differ.

@@ -1,0 +1,98 @@
+//! What goes into and comes out of the coordinator: settings, duties for the caller, lines for its log.
+
+use std::time::Duration;
+
+use proto::cluster_map::MapVersion;
+use proto::error::ErrorReply;
+use proto::id::{Incarnation, NodeAddr};
+use proto::session::SlotAt;
+use proto::slot::{SlotBits, SlotId};
+
+/// What the operator has chosen.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Copies of a key beside its primary.
+    pub replicas: usize,
+    /// Positions of a node on the ring.
+    pub virtual_nodes: u32,
+    /// How long a node may be silent before it is taken off the ring.
+    pub heartbeat_timeout: Duration,
+    /// How slots are cut.
+    pub bits: SlotBits,
+    /// The name of the cluster if this turns out to be a new one. Random, from the caller.
+    pub cluster: String,
+    /// What tells incarnations that this coordinator gives out from those of others. Random, from the caller.
+    pub incarnations: u32,
+}
+
+/// A duty for the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// The map has changed: send everyone what is new to him.
+    Publish,
+    /// Ask a node for its positions in these slots.
+    AskPositions {
+        /// Whom.
+        to: Incarnation,
+        /// The number of the question.
+        query: u64,
+        /// The slots.
+        slots: Vec<SlotId>,
+    },
+    /// Ask a primary to hand slots over.
+    HandOver {
+        /// The primary.
+        from: Incarnation,
+        /// The next primary.
+        to: Incarnation,
+        /// The slots.
+        slots: Vec<SlotAt>,
+    },
+    /// Tell a node that an operator has taken it off the ring.
+    Unregistered(Incarnation),
+    /// Something that an operator wants to know.
+    Event(Event),
+}
+
+/// One line of the coordinator's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A node has registered.
+    Registered(NodeAddr, Incarnation),
+    /// A node has registered again and kept its memory.
+    Returned(NodeAddr, Incarnation),
+    /// A newer start of a node has taken the place of an older.
+    Restarted(NodeAddr, Incarnation),
+    /// An operator has taken a node off the ring.
+    Unregistered(NodeAddr),
+    /// A node has said that it stops.
+    Left(NodeAddr),
+    /// A node was silent for too long.
+    Dead(NodeAddr),
+    /// The map was taken over from a node.
+    Adopted(MapVersion),
+    /// The first map of this coordinator stands.
+    Serving(MapVersion),
+    /// So many slots have a new primary, since theirs was lost.
+    Promoted(usize),
+    /// So many slots have lost every copy and start anew, empty.
+    StartedAnew(usize),
+}
+
+/// The answer to a join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// The node's incarnation.
+    pub incarnation: Incarnation,
+    /// Whether the same start of the node was registered already.
+    pub again: bool,
+}
+
+/// Why a node may not join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JoinError {
+    /// It was taken off the ring, or a newer start has its address. It stays out until it is started again.
+    Unregistered,
+    /// It belongs to another cluster, or there is no room.
+    Refused(ErrorReply),
+}

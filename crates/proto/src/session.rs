@@ -1,0 +1,316 @@
+//! What a node and the coordinator say to each other, on one connection that the node opens with [`Join`] and keeps, all
+//! in the array encoding: [`NodeMessage`] one way, [`CoordinatorMessage`] back.
+//!
+//! `docs/protocol.md` shows each message as it looks on the wire.
+
+use crate::cluster_map::MapVersion;
+use crate::error::ErrorReply;
+use crate::frame::{Words, begin_array, push_word};
+use crate::id::{Incarnation, NodeAddr, Version};
+use crate::peer::{slot, words};
+use crate::slot::SlotId;
+
+/// A slot together with the version of the configuration that a proposal starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotAt {
+    /// The slot.
+    pub slot: SlotId,
+    /// The version of its configuration, as the proposer knows it.
+    pub version: MapVersion,
+}
+
+/// The first words of a node's session with the coordinator: `JOIN addr incarnation map`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join<'a> {
+    /// Where the node is reached.
+    pub addr: NodeAddr,
+    /// The incarnation that the node has been given; none on its first join.
+    pub incarnation: Option<Incarnation>,
+    /// The map that the node holds, as text; empty where it holds none.
+    pub map: &'a str,
+}
+
+/// From a node to the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeMessage {
+    /// `HEARTBEAT incarnation`: the node is alive.
+    Heartbeat {
+        /// The sender.
+        incarnation: Incarnation,
+    },
+    /// `ADMIT follower (slot version)...`: the learner is filled; it may join the in-sync set of these slots.
+    Admit {
+        /// The learner.
+        follower: Incarnation,
+        /// The slots.
+        slots: Vec<SlotAt>,
+    },
+    /// `EXPEL follower (slot version)...`: the replica has missed records of these slots and must be filled again.
+    Expel {
+        /// The replica.
+        follower: Incarnation,
+        /// The slots.
+        slots: Vec<SlotAt>,
+    },
+    /// `RELEASE to (slot version)...`: the sender has stopped taking writes to these slots, and `to` has all of them.
+    Release {
+        /// The next primary.
+        to: Incarnation,
+        /// The slots.
+        slots: Vec<SlotAt>,
+    },
+    /// `POSITIONS query (slot last)...`: the answer to [`CoordinatorMessage::AskPositions`].
+    Positions {
+        /// The number of the question.
+        query: u64,
+        /// The last record of each slot asked about.
+        last: Vec<(SlotId, Version)>,
+    },
+    /// `RESYNC`: a change of the map did not follow on the one held; send the whole map.
+    Resync,
+    /// `LEAVE`: the node is stopping and expects to be started again.
+    Leave,
+}
+
+/// From the coordinator to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CoordinatorMessage<'a> {
+    /// `JOINED incarnation text`: the node is registered; `text` is for people.
+    Joined {
+        /// The node's incarnation.
+        incarnation: Incarnation,
+        /// `OK Node ... registered` or `WARNING Node ... already registered`.
+        text: &'a str,
+    },
+    /// `BEAT`: the answer to a heartbeat.
+    Beat,
+    /// `MAP text`: the map has changed.
+    Map {
+        /// A [`crate::cluster_map::MapUpdate`] as text, lines parted by newlines.
+        text: &'a str,
+    },
+    /// `HANDOVER to (slot version)...`: bring `to` level in these slots, stop taking writes, and release them.
+    HandOver {
+        /// The next primary.
+        to: Incarnation,
+        /// The slots.
+        slots: Vec<SlotAt>,
+    },
+    /// `POSITIONS query slot...`: how far does the node stand in these slots?
+    AskPositions {
+        /// The number of the question.
+        query: u64,
+        /// The slots.
+        slots: Vec<SlotId>,
+    },
+    /// `LEFT`: the node's leave is done.
+    Left,
+    /// `UNREGISTERED`: somebody has taken the node off the ring; it stays out until it is started again.
+    Unregistered,
+}
+
+impl<'a> Join<'a> {
+    /// Appends the request that opens the session.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let incarnation = self.incarnation.unwrap_or_default().to_string();
+        words(&["JOIN", self.addr.as_str(), &incarnation, self.map], out);
+    }
+
+    /// Reads the words after `JOIN`.
+    ///
+    /// # Errors
+    /// The words are wrong; nothing was done.
+    pub fn parse(mut words: Words<'a>) -> Result<Self, ErrorReply> {
+        let mut join = || {
+            let addr = words.parse()?;
+            let incarnation = Some(words.parse()?).filter(|given| *given != Incarnation::default());
+            Some(Self { addr, incarnation, map: words.text()? })
+        };
+        join().filter(|_| words.is_empty()).ok_or(ErrorReply::InvalidFormat("JOIN"))
+    }
+}
+
+impl NodeMessage {
+    /// Appends the message.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Heartbeat { incarnation } => words(&["HEARTBEAT", &incarnation.to_string()], out),
+            Self::Admit { follower, slots } => slots_at("ADMIT", *follower, slots, out),
+            Self::Expel { follower, slots } => slots_at("EXPEL", *follower, slots, out),
+            Self::Release { to, slots } => slots_at("RELEASE", *to, slots, out),
+            Self::Positions { query, last } => {
+                begin_array(2 + 2 * last.len(), out);
+                push_word(b"POSITIONS", out);
+                push_word(query.to_string().as_bytes(), out);
+                for (slot, version) in last {
+                    push_word(slot.0.to_string().as_bytes(), out);
+                    push_word(version.to_string().as_bytes(), out);
+                }
+            }
+            Self::Resync => words(&["RESYNC"], out),
+            Self::Leave => words(&["LEAVE"], out),
+        }
+    }
+
+    /// Reads one message.
+    ///
+    /// # Errors
+    /// The words are none of these messages; the session is of no further use.
+    pub fn parse(mut words: Words<'_>) -> Result<Self, ErrorReply> {
+        let mut message = || {
+            Some(match words.next()? {
+                b"HEARTBEAT" => Self::Heartbeat { incarnation: words.parse()? },
+                b"ADMIT" => Self::Admit { follower: words.parse()?, slots: read_slots_at(&mut words)? },
+                b"EXPEL" => Self::Expel { follower: words.parse()?, slots: read_slots_at(&mut words)? },
+                b"RELEASE" => Self::Release { to: words.parse()?, slots: read_slots_at(&mut words)? },
+                b"POSITIONS" => {
+                    let query = words.parse()?;
+                    let mut last = Vec::with_capacity(words.len() / 2);
+                    while !words.is_empty() {
+                        last.push((slot(&mut words)?, words.parse()?));
+                    }
+                    Self::Positions { query, last }
+                }
+                b"RESYNC" => Self::Resync,
+                b"LEAVE" => Self::Leave,
+                _ => return None,
+            })
+        };
+        message().filter(|_| words.is_empty()).ok_or(ErrorReply::Protocol("not a message from a node"))
+    }
+}
+
+impl<'a> CoordinatorMessage<'a> {
+    /// Appends the message.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Joined { incarnation, text } => words(&["JOINED", &incarnation.to_string(), text], out),
+            Self::Beat => words(&["BEAT"], out),
+            Self::Map { text } => words(&["MAP", text], out),
+            Self::HandOver { to, slots } => slots_at("HANDOVER", *to, slots, out),
+            Self::AskPositions { query, slots } => {
+                begin_array(2 + slots.len(), out);
+                push_word(b"POSITIONS", out);
+                push_word(query.to_string().as_bytes(), out);
+                for slot in slots {
+                    push_word(slot.0.to_string().as_bytes(), out);
+                }
+            }
+            Self::Left => words(&["LEFT"], out),
+            Self::Unregistered => words(&["UNREGISTERED"], out),
+        }
+    }
+
+    /// Reads one message.
+    ///
+    /// # Errors
+    /// The words are none of these messages; the session is of no further use.
+    pub fn parse(mut words: Words<'a>) -> Result<Self, ErrorReply> {
+        let mut message = || {
+            Some(match words.next()? {
+                b"JOINED" => Self::Joined { incarnation: words.parse()?, text: words.text()? },
+                b"BEAT" => Self::Beat,
+                b"MAP" => Self::Map { text: words.text()? },
+                b"HANDOVER" => Self::HandOver { to: words.parse()?, slots: read_slots_at(&mut words)? },
+                b"POSITIONS" => {
+                    let query = words.parse()?;
+                    let mut slots = Vec::with_capacity(words.len());
+                    while !words.is_empty() {
+                        slots.push(slot(&mut words)?);
+                    }
+                    Self::AskPositions { query, slots }
+                }
+                b"LEFT" => Self::Left,
+                b"UNREGISTERED" => Self::Unregistered,
+                _ => return None,
+            })
+        };
+        message().filter(|_| words.is_empty()).ok_or(ErrorReply::Protocol("not a message from the coordinator"))
+    }
+}
+
+fn slots_at(verb: &str, who: Incarnation, slots: &[SlotAt], out: &mut Vec<u8>) {
+    begin_array(2 + 2 * slots.len(), out);
+    push_word(verb.as_bytes(), out);
+    push_word(who.to_string().as_bytes(), out);
+    for SlotAt { slot, version } in slots {
+        push_word(slot.0.to_string().as_bytes(), out);
+        push_word(version.0.to_string().as_bytes(), out);
+    }
+}
+
+fn read_slots_at(words: &mut Words<'_>) -> Option<Vec<SlotAt>> {
+    let mut slots = Vec::with_capacity(words.len() / 2);
+    while !words.is_empty() {
+        slots.push(SlotAt { slot: slot(words)?, version: MapVersion(words.parse()?) });
+    }
+    Some(slots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Frame, FrameDecoder};
+    use crate::id::Epoch;
+
+    fn with_words<T>(bytes: &[u8], read: impl FnOnce(Words<'_>) -> T) -> T {
+        let mut decoder = FrameDecoder::new();
+        match decoder.decode(bytes).unwrap().unwrap() {
+            (Frame::Array(words), consumed) if consumed == bytes.len() => read(words),
+            _ => panic!("not one array"),
+        }
+    }
+
+    fn version(epoch: u64, seq: u64) -> Version {
+        Version { epoch: Epoch(epoch), seq }
+    }
+
+    #[test]
+    fn session_messages_read_back_as_written() {
+        let incarnation = Incarnation(4);
+        let slots = vec![
+            SlotAt { slot: SlotId(1), version: MapVersion(8) },
+            SlotAt { slot: SlotId(2), version: MapVersion(9) },
+        ];
+        for message in [
+            NodeMessage::Heartbeat { incarnation },
+            NodeMessage::Admit { follower: incarnation, slots: slots.clone() },
+            NodeMessage::Expel { follower: incarnation, slots: Vec::new() },
+            NodeMessage::Release { to: incarnation, slots: slots.clone() },
+            NodeMessage::Positions { query: 3, last: vec![(SlotId(5), version(1, 2))] },
+            NodeMessage::Resync,
+            NodeMessage::Leave,
+        ] {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            with_words(&bytes, |words| assert_eq!(NodeMessage::parse(words), Ok(message)));
+        }
+        for message in [
+            CoordinatorMessage::Joined { incarnation, text: "OK Node h:1 registered" },
+            CoordinatorMessage::Beat,
+            CoordinatorMessage::Map { text: "OK Map\nNODE" },
+            CoordinatorMessage::HandOver { to: incarnation, slots },
+            CoordinatorMessage::AskPositions { query: 3, slots: vec![SlotId(5)] },
+            CoordinatorMessage::Left,
+            CoordinatorMessage::Unregistered,
+        ] {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            with_words(&bytes, |words| assert_eq!(CoordinatorMessage::parse(words), Ok(message)));
+        }
+    }
+
+    #[test]
+    fn a_join_reads_back_as_written() {
+        let addr = NodeAddr::new("h", 1).unwrap();
+        for incarnation in [None, Some(Incarnation(7))] {
+            let join = Join { addr: addr.clone(), incarnation, map: "" };
+            let mut bytes = Vec::new();
+            join.encode(&mut bytes);
+            with_words(&bytes, |mut words| {
+                words.next();
+                assert_eq!(Join::parse(words), Ok(join));
+            });
+        }
+    }
+}
