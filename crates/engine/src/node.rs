@@ -309,6 +309,13 @@ impl Node {
         expel.chain(admit).chain(release).collect()
     }
 
+    /// Whether [`Node::take_proposals`] has any.
+    #[must_use]
+    pub fn has_proposals(&self) -> bool {
+        let proposals = self.proposals();
+        !(proposals.admit.is_empty() && proposals.expel.is_empty() && proposals.release.is_empty())
+    }
+
     /// Time has passed: slots whose hand-over has not come about in time take writes again.
     pub fn handle_timeout(&self, now: Timestamp) {
         let late: Vec<SlotId> = {

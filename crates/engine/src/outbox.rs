@@ -232,6 +232,13 @@ impl Outbox {
         if queue.fill_bytes >= FILL_AHEAD_BYTES { None } else { queue.wanting.pop_first() }
     }
 
+    /// Whether [`Outbox::next_fill`] has one.
+    #[must_use]
+    pub fn may_fill(&self) -> bool {
+        let queue = self.lock();
+        queue.fill_bytes < FILL_AHEAD_BYTES && !queue.wanting.is_empty()
+    }
+
     /// What is not acknowledged.
     #[must_use]
     pub fn lag(&self) -> Lag {

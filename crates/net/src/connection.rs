@@ -220,8 +220,14 @@ impl Connection {
                 }
             };
             if arrived == 0 {
-                if let Some(encoding) = self.reader.unfinished() {
-                    Response::Error(ErrorReply::Incomplete).encode(encoding, &mut self.output);
+                match self.reader.unfinished() {
+                    Some(Encoding::Line) => {
+                        Response::Error(ErrorReply::Incomplete).encode(Encoding::Line, &mut self.output);
+                    }
+                    Some(Encoding::Array) => {
+                        Response::Error(ErrorReply::IncompleteArray).encode(Encoding::Array, &mut self.output);
+                    }
+                    None => {}
                 }
                 return self.finish(session).await;
             }

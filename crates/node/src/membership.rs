@@ -68,10 +68,15 @@ pub async fn run(
     notices: mpsc::Sender<Notice>,
     mut leave: oneshot::Receiver<oneshot::Sender<()>>,
 ) {
-    let mut membership = Membership { driver, settings, notices, incarnation: None, left: None };
+    let mut membership = Membership { driver, settings, notices, incarnation: None, reported: false, left: None };
     let mut pause = FIRST_PAUSE;
     loop {
         let ended = membership.session(&mut leave, &mut pause).await;
+        if let Some(left) = membership.left.take() {
+            // The coordinator knows that this node stops, or is gone itself. The main task may have given up waiting.
+            let _ = left.send(());
+            return;
+        }
         let longest = match ended {
             Ended::Left => return,
             Ended::Unregistered => {
@@ -105,6 +110,8 @@ struct Membership {
     settings: Settings,
     notices: mpsc::Sender<Notice>,
     incarnation: Option<Incarnation>,
+    /// Whether the log says already that the coordinator is away.
+    reported: bool,
     /// Whom to tell once the coordinator knows that this node stops.
     left: Option<oneshot::Sender<()>>,
 }
@@ -199,14 +206,13 @@ impl Membership {
                 Ok(message) => ended = self.obey(message, output),
                 Err(error) => ended = Some(Ended::Broken(error.to_string())),
             }
-            if let (Some(Ended::Left), Some(left)) = (&ended, self.left.take()) {
-                // The main task may have given up waiting.
-                let _ = left.send(());
-            }
             if ended.is_some() { Flow::Close } else { Flow::Next }
         });
         if let Some(text) = joined {
             *pause = FIRST_PAUSE;
+            if std::mem::take(&mut self.reported) {
+                tracing::info!("the coordinator is back");
+            }
             tracing::debug!("joined: {text}");
             self.notify(Notice::Joined(text)).await;
         }
@@ -243,10 +249,12 @@ impl Membership {
         }
     }
 
-    /// Logs a failure and tells the main task, while that waits for the first join.
-    async fn report(&self, why: String) {
+    /// Logs that the coordinator is away, once, or tells the main task while that waits for the first join.
+    async fn report(&mut self, why: String) {
         if self.incarnation.is_some() {
-            tracing::warn!("{why}; the node goes on with the map it has");
+            if !std::mem::replace(&mut self.reported, true) {
+                tracing::warn!("{why}; the node goes on with the map it has and tries again");
+            }
         } else {
             self.notify(Notice::Failed(why)).await;
         }

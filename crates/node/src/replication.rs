@@ -110,23 +110,20 @@ impl Link<'_> {
             }
             let stopped = reader.frames(|frame| {
                 let Frame::Array(words) = frame else { return Flow::Close };
-                let understood = LinkReply::parse(words).is_ok_and(|reply| {
-                    let wants_fill = matches!(reply, LinkReply::Behind { .. });
-                    let sound = self.driver.node().handle_link_reply(self.outbox, reply);
-                    if wants_fill {
-                        self.wake.notify_one();
-                    }
-                    sound
-                });
+                let reply = LinkReply::parse(words);
+                let understood = reply.is_ok_and(|reply| self.driver.node().handle_link_reply(self.outbox, reply));
                 if understood { Flow::Next } else { Flow::Close }
             });
             if stopped != Stopped::NeedsMore {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the replica does not speak the protocol"));
             }
             self.driver.report_events();
-            // A fill may have been acknowledged, which makes room for the next, or lets a learner in.
-            self.wake.notify_one();
-            self.driver.propose();
+            if self.outbox.may_fill() {
+                self.wake.notify_one();
+            }
+            if self.driver.node().has_proposals() {
+                self.driver.propose();
+            }
         }
     }
 }

@@ -277,8 +277,8 @@ fn why_unavailable(driver: &Driver, slot: SlotId) -> String {
     }
     match route.missing.first() {
         Some(addr) => format!(
-            "no copy of this key's slot is up, the last was on {addr}; nothing was changed: start that node again, or \
-             give its data up with UNREGISTER_NODE {} {} at the coordinator",
+            "no copy of this key's slot can be reached, the last was on {addr}; nothing was changed: bring that node \
+             back, or give its data up with UNREGISTER_NODE {} {} at the coordinator",
             addr.host(),
             addr.port()
         ),

@@ -19,6 +19,9 @@ pub enum ErrorReply {
     /// The input ended in the middle of a request. Nothing was done.
     #[error("Incomplete command: a line must end with a newline")]
     Incomplete,
+    /// The input ended in the middle of an array. Nothing was done.
+    #[error("Incomplete command: the input ended inside an array")]
+    IncompleteArray,
     /// No such node is registered.
     #[error("Node {0} not found")]
     NodeNotFound(NodeAddr),
@@ -34,6 +37,12 @@ pub enum ErrorReply {
         len: usize,
         /// How long it may be.
         limit: usize,
+    },
+    /// An array has too many words. Nothing was done.
+    #[error("TOOLONG array of {words} words, the limit is {}; nothing was changed", limits::ARRAY_WORDS)]
+    TooManyWords {
+        /// How many were announced.
+        words: usize,
     },
     /// An array that cannot be read; where the next request starts is unknown, so the connection is closed.
     #[error("PROTOCOL {0}; nothing was changed and the connection is closed")]
@@ -72,9 +81,10 @@ impl ErrorReply {
             Self::UnknownCommand
             | Self::InvalidFormat(_)
             | Self::Incomplete
+            | Self::IncompleteArray
             | Self::NodeNotFound(_)
             | Self::NoNodes => None,
-            Self::TooLong { .. } => Some("TOOLONG"),
+            Self::TooLong { .. } | Self::TooManyWords { .. } => Some("TOOLONG"),
             Self::Protocol(_) => Some("PROTOCOL"),
             Self::NotText => Some("NOTTEXT"),
             Self::Binary { .. } => Some("BINARY"),

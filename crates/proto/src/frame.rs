@@ -196,11 +196,7 @@ impl FrameDecoder {
                 State::ArrayHeader => {
                     let Some(count) = self.header(buf, 0, b'*')? else { return Ok(None) };
                     if count > limits::ARRAY_WORDS {
-                        return Err(ErrorReply::TooLong {
-                            what: "array (counted in words, not bytes)",
-                            len: count,
-                            limit: limits::ARRAY_WORDS,
-                        });
+                        return Err(ErrorReply::TooManyWords { words: count });
                     }
                     if count == 0 {
                         return Ok(Some(Complete::Array));
@@ -365,9 +361,9 @@ mod tests {
 
     #[test]
     fn lengths_are_refused_before_the_bytes_come() {
-        assert!(matches!(words_of(b"*1048577\r\n"), Err(ErrorReply::TooLong { .. })));
+        assert_eq!(words_of(b"*1048577\r\n"), Err(ErrorReply::TooManyWords { words: 1_048_577 }));
         assert!(matches!(words_of(b"*1\r\n$67108865\r\n"), Err(ErrorReply::TooLong { .. })));
-        assert!(matches!(words_of(b"*99999999999999999999999\r\n"), Err(ErrorReply::TooLong { .. })));
+        assert!(matches!(words_of(b"*99999999999999999999999\r\n"), Err(ErrorReply::TooManyWords { .. })));
     }
 
     #[test]

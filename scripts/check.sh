@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+#
+# The gate: what every change passes. Changes no file of the sources. Needs Rust with rustfmt and clippy, nothing else.
+# Stops at the first step that fails, names it, and exits with 1.
+
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+times=
+
+# Runs one step. $1: its name; then the command.
+step() {
+    local name=$1 start=$SECONDS
+    shift
+    printf '\n== %s: %s\n' "$name" "$*"
+    if ! "$@"; then
+        printf '\ncheck: FAILED at the step "%s": %s\n' "$name" "$*" >&2
+        exit 1
+    fi
+    times="$times$(printf '%6d s  %s' $((SECONDS - start)) "$name")
+"
+}
+
+# The scripts parse.
+scripts_parse() {
+    local script
+    for script in scripts/*.sh .ci/run; do
+        bash -n "$script" || return 1
+    done
+}
+
+# What a crate of the pure ring may not stand on: sockets, the async runtime, randomness.
+pure_crates_stay_pure() {
+    local crate tree
+    for crate in proto engine; do
+        tree=$(cargo tree --locked --package "$crate" --edges normal --prefix none) || return 1
+        if printf '%s\n' "$tree" | grep -E '^(tokio|tokio-util|mio|socket2|rand|rand_core|getrandom) '; then
+            printf 'the crate %s must not depend on this; see ARCHITECTURE.md\n' "$crate" >&2
+            return 1
+        fi
+    done
+}
+
+docs() { RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked; }
+
+step 'format' cargo fmt --check
+step 'scripts' scripts_parse
+step 'pure crates' pure_crates_stay_pure
+step 'clippy' cargo clippy --workspace --all-targets --locked -- -D warnings
+step 'docs' docs
+# The command that README.md gives.
+step 'tests' cargo test --workspace
+
+printf '\ncheck: all steps passed\n%s' "$times"
