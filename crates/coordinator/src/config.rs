@@ -18,7 +18,7 @@ pub struct Config {
     pub port: u16,
 
     /// Copies of each key beside its primary.
-    #[arg(long, default_value_t = 2, value_parser = up_to(limits::REPLICAS))]
+    #[arg(long, default_value_t = 2, value_parser = replicas)]
     pub replicas: usize,
 
     /// Positions of each node on the hash ring. More spread the keys more evenly; the same for the life of a cluster.
@@ -30,7 +30,7 @@ pub struct Config {
     pub heartbeat_timeout: Duration,
 
     /// How many connections are served at once.
-    #[arg(long, default_value_t = limits::CLIENTS, value_parser = up_to(1_000_000))]
+    #[arg(long, default_value_t = limits::CLIENTS, value_parser = net::listener::max_clients)]
     pub max_clients: usize,
 
     /// Also take a request without a newline for whole after 20 ms of silence, answer it and close, as the first
@@ -43,10 +43,10 @@ pub struct Config {
     pub log: LogFlags,
 }
 
-fn up_to(limit: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
-    move |text| match text.parse() {
-        Ok(number) if number <= limit => Ok(number),
-        _ => Err(format!("a number from 0 to {limit} is expected")),
+fn replicas(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number <= limits::REPLICAS => Ok(number),
+        _ => Err(format!("a number from 0 to {} is expected", limits::REPLICAS)),
     }
 }
 

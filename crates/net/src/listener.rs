@@ -48,6 +48,17 @@ pub async fn bind(host: &str, port: u16) -> anyhow::Result<TcpListener> {
     }
 }
 
+/// Reads the value of `--max-clients`.
+///
+/// # Errors
+/// It is no number from 1 to a million: what to say about it.
+pub fn max_clients(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=1_000_000).contains(&number) => Ok(number),
+        _ => Err("a number from 1 to 1000000 is expected".to_owned()),
+    }
+}
+
 /// Accepts connections until shutdown begins and serves each in a task of its own, at most `limit` at a time. Whoever
 /// comes beyond that is told so and let go.
 pub async fn accept<F>(listener: TcpListener, limit: usize, shutdown: &Shutdown, serve: impl Fn(TcpStream) -> F)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use net::logging::LogFlags;
-use proto::id::NodeAddr;
+use proto::id::{AddrError, NodeAddr};
 use proto::limits;
 
 /// A storage node of the key-value store. It registers with the coordinator, keeps its share of the keys, and serves
@@ -25,8 +25,8 @@ pub struct Config {
     pub host: String,
 
     /// Address under which others reach this node, where that is not the one it listens on.
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub advertise: Option<String>,
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = advertised)]
+    pub advertise: Option<Advertised>,
 
     /// Host of the coordinator.
     #[arg(long, default_value = "127.0.0.1")]
@@ -49,7 +49,7 @@ pub struct Config {
     pub request_timeout: Duration,
 
     /// How many connections are served at once.
-    #[arg(long, default_value_t = limits::CLIENTS)]
+    #[arg(long, default_value_t = limits::CLIENTS, value_parser = net::listener::max_clients)]
     pub max_clients: usize,
 
     /// Also take a request without a newline for whole after 20 ms of silence, answer it and close, as the first
@@ -74,21 +74,33 @@ impl Config {
     /// # Errors
     /// The flags give no address that others could use.
     pub fn advertised(&self, bound_port: u16) -> anyhow::Result<NodeAddr> {
-        let Some(text) = &self.advertise else {
-            anyhow::ensure!(
-                !matches!(self.host.as_str(), "0.0.0.0" | "::" | "[::]"),
-                "--host {} is every address and so none that others could use: add --advertise HOST",
-                self.host
-            );
-            return NodeAddr::new(&self.host, bound_port)
-                .map_err(|error| anyhow::anyhow!("--host {}: {error}", self.host));
+        let (host, port) = match &self.advertise {
+            Some(Advertised { host, port }) => (host, port.unwrap_or(bound_port)),
+            None => (&self.host, bound_port),
         };
-        let bad = |error| anyhow::anyhow!("--advertise {text}: {error}");
-        match text.parse() {
-            Ok(addr) => Ok(addr),
-            Err(proto::id::AddrError::NoPort) => NodeAddr::new(text, bound_port).map_err(bad),
-            Err(error) => NodeAddr::new(text, bound_port).map_err(|_| bad(error)),
-        }
+        anyhow::ensure!(
+            !matches!(host.as_str(), "0.0.0.0" | "::" | "[::]"),
+            "{host} is every address and so none that others could use: name one with --advertise HOST"
+        );
+        NodeAddr::new(host, port).map_err(|error| anyhow::anyhow!("others cannot use the host {host}: {error}"))
+    }
+}
+
+/// The value of `--advertise`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertised {
+    host: String,
+    port: Option<u16>,
+}
+
+fn advertised(text: &str) -> Result<Advertised, String> {
+    match text.parse::<NodeAddr>() {
+        Ok(addr) => Ok(Advertised { host: addr.host().to_owned(), port: Some(addr.port()) }),
+        // Without a port it is a host alone; any port shows whether it is one.
+        Err(no_addr) => match NodeAddr::new(text, 1) {
+            Ok(addr) => Ok(Advertised { host: addr.host().to_owned(), port: None }),
+            Err(no_host) => Err(if no_addr == AddrError::NoPort { no_host } else { no_addr }.to_string()),
+        },
     }
 }
 

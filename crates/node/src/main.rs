@@ -58,7 +58,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     clients.spawn(accepting);
     let settings = membership::Settings {
-        coordinator: format!("{}:{}", config.coordinator_host, config.coordinator_port),
+        host: config.coordinator_host.trim_matches(['[', ']']).to_owned(),
+        port: config.coordinator_port,
         heartbeat_interval: config.heartbeat_interval,
     };
     let (notify, mut notices) = mpsc::channel(16);

@@ -34,8 +34,10 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// Where the coordinator is, and how often it hears from this node.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `host:port` of the coordinator.
-    pub coordinator: String,
+    /// Host of the coordinator: a name or an address, without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
     /// Pause between heartbeats.
     pub heartbeat_interval: Duration,
 }
@@ -88,9 +90,7 @@ pub async fn run(
                 REFUSED_PAUSE
             }
             Ended::Broken(why) => {
-                membership
-                    .report(format!("cannot reach the coordinator at {}: {why}", membership.settings.coordinator))
-                    .await;
+                membership.report(format!("cannot reach the coordinator at {}: {why}", membership.settings)).await;
                 if membership.incarnation.is_some() { REJOIN_PAUSE } else { LONGEST_PAUSE }
             }
         };
@@ -116,10 +116,22 @@ struct Membership {
     left: Option<oneshot::Sender<()>>,
 }
 
+impl Settings {
+    async fn connect(&self) -> io::Result<TcpStream> {
+        TcpStream::connect((self.host.as_str(), self.port)).await
+    }
+}
+
+impl std::fmt::Display for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
 impl Membership {
     /// Runs one session until it ends.
     async fn session(&mut self, leave: &mut oneshot::Receiver<oneshot::Sender<()>>, pause: &mut Duration) -> Ended {
-        let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.settings.coordinator)).await {
+        let stream = match timeout(CONNECT_TIMEOUT, self.settings.connect()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Ended::Broken(error.to_string()),
             Err(_) => return Ended::Broken("no answer".to_owned()),
@@ -285,7 +297,7 @@ impl Membership {
     }
 
     async fn follow_map(&self) -> io::Result<()> {
-        let mut connection = Connection::new(TcpStream::connect(&self.settings.coordinator).await?);
+        let mut connection = Connection::new(self.settings.connect().await?);
         encode_array(&[verbs::WATCH_MAP], &mut connection.output);
         connection.flush().await?;
         while connection.fill().await? > 0 {

@@ -18,6 +18,9 @@ fn wrong_flags_exit_with_2_and_name_themselves() {
         (&["0", "--join-timeout", "never"], "--join-timeout"),
         (&["0", "--heartbeat-interval", "1h"], "--heartbeat-interval"),
         (&["0", "--request-timeout", "0s"], "--request-timeout"),
+        (&["0", "--advertise", "two words"], "--advertise"),
+        (&["0", "--advertise", "host:0"], "--advertise"),
+        (&["0", "--max-clients", "0"], "--max-clients"),
     ] {
         let output = node(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -33,8 +36,7 @@ fn what_cannot_run_exits_with_1_and_says_why() {
     for (args, why) in [
         (&["--port", &port][..], "is taken by another program"),
         (&["0", "--host", "no-such-host.invalid"], "does not resolve"),
-        (&["0", "--host", "0.0.0.0"], "add --advertise"),
-        (&["0", "--advertise", "two words"], "--advertise"),
+        (&["0", "--host", "0.0.0.0"], "--advertise HOST"),
         (&["0", "--log-file", "/no/such/folder/log"], "log file"),
     ] {
         let output = node(args);
