@@ -1,0 +1,386 @@
+//! A coordinator with its nodes, each a process of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use proto::cluster_map::{ClusterMap, MapUpdate};
+use proto::id::NodeAddr;
+use proto::ring::HashRing;
+use proto::slot::{Position, SlotId};
+
+use crate::connection::Connection;
+use crate::server::{self, Server};
+use crate::wait::{self, ensure, eventually};
+
+/// What a cluster is made of. Fill in what a test is about and leave the rest: `Setup { nodes: 4, ..Setup::default() }`.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// How many nodes.
+    pub nodes: usize,
+    /// `--replicas`.
+    pub replicas: usize,
+    /// `--virtual-nodes`. Enough by default that each of three nodes leads a fair share, whatever their ports.
+    pub virtual_nodes: u32,
+    /// `--heartbeat-timeout`.
+    pub heartbeat_timeout: &'static str,
+    /// More arguments of the coordinator.
+    pub coordinator_args: &'static [&'static str],
+    /// More arguments of every node.
+    pub node_args: &'static [&'static str],
+}
+
+/// A running cluster. Dropping it kills every process of it.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its coordinator.
+    pub coordinator: Server,
+    nodes: Vec<Server>,
+    setup: Setup,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            replicas: 2,
+            virtual_nodes: 16,
+            heartbeat_timeout: "10s",
+            coordinator_args: &[],
+            node_args: &[],
+        }
+    }
+}
+
+impl Setup {
+    /// Starts the cluster, and waits until every slot is where it belongs.
+    ///
+    /// # Panics
+    /// When it does not come that far.
+    #[must_use]
+    #[track_caller]
+    pub fn start(self) -> Cluster {
+        let coordinator = self.start_coordinator(0).ready();
+        // All at once: they come up side by side and share the first map.
+        let starting: Vec<_> = (0..self.nodes).map(|_| self.start_node(coordinator.port, 0)).collect();
+        let nodes = starting.into_iter().map(server::Starting::ready).collect();
+        let cluster = Cluster { coordinator, nodes, setup: self };
+        cluster.settles();
+        cluster
+    }
+
+    fn start_coordinator(&self, port: u16) -> server::Starting {
+        let (replicas, virtual_nodes) = (self.replicas.to_string(), self.virtual_nodes.to_string());
+        let args =
+            ["--replicas", &replicas, "--virtual-nodes", &virtual_nodes, "--heartbeat-timeout", self.heartbeat_timeout];
+        server::start_coordinator(port, &[&args, self.coordinator_args].concat())
+    }
+
+    fn start_node(&self, coordinator_port: u16, port: u16) -> server::Starting {
+        server::start_node(coordinator_port, port, self.node_args)
+    }
+}
+
+/// A cluster of three nodes that several tests share while they run side by side, so that not each must start its own.
+/// They use keys of their own, and leave its processes alone. It ends with the last of them.
+///
+/// # Panics
+/// When it does not start.
+#[must_use]
+#[track_caller]
+pub fn shared() -> Arc<Cluster> {
+    static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
+        let cluster = Arc::new(Setup::default().start());
+        *shared = Arc::downgrade(&cluster);
+        cluster
+    })
+}
+
+impl Cluster {
+    /// The nodes, in the order in which they were started, with those that were killed.
+    #[must_use]
+    pub fn nodes(&self) -> &[Server] {
+        &self.nodes
+    }
+
+    /// A node by its place in that order.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    #[must_use]
+    #[track_caller]
+    pub fn node(&self, index: usize) -> &Server {
+        self.nodes.get(index).expect("the cluster has such a node")
+    }
+
+    /// A node by its place in that order.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    #[must_use]
+    #[track_caller]
+    pub fn node_mut(&mut self, index: usize) -> &mut Server {
+        self.nodes.get_mut(index).expect("the cluster has such a node")
+    }
+
+    /// The nodes that have not ended, with their places.
+    pub fn running(&self) -> impl Iterator<Item = (usize, &Server)> {
+        self.nodes.iter().enumerate().filter(|(_, node)| !node.process.has_ended())
+    }
+
+    /// A connection to a node.
+    #[must_use]
+    #[track_caller]
+    pub fn connect(&self, index: usize) -> Connection {
+        Connection::open(&self.node(index).addr)
+    }
+
+    /// The place of the node with this address.
+    ///
+    /// # Panics
+    /// When no node has it.
+    #[must_use]
+    #[track_caller]
+    pub fn index_of(&self, addr: &str) -> usize {
+        let found = self.nodes.iter().position(|node| node.addr == addr);
+        found.unwrap_or_else(|| panic!("{addr} is no node of this cluster"))
+    }
+
+    /// The addresses of the nodes that are registered, sorted, as the coordinator lists them.
+    #[must_use]
+    #[track_caller]
+    pub fn listed(&self) -> Vec<String> {
+        let mut connection = Connection::open(&self.coordinator.addr);
+        let head = connection.ask("LIST_NODES");
+        if head == "OK No nodes registered" {
+            return Vec::new();
+        }
+        assert_eq!(head, "OK Nodes:");
+        let line = |line: String| line.strip_prefix("  ").expect("two blanks before each address").to_owned();
+        connection.lines().into_iter().map(line).collect()
+    }
+
+    /// The nodes that hold a key, the primary first, as the coordinator says.
+    ///
+    /// # Panics
+    /// When no node does.
+    #[must_use]
+    #[track_caller]
+    pub fn holders(&self, key: &str) -> Vec<String> {
+        let lines = Connection::open(&self.coordinator.addr).ask_lines(&format!("GET_NODES_FOR_KEY {key}"));
+        let roles = std::iter::once("PRIMARY ").chain(std::iter::repeat("REPLICA "));
+        let holder = |(line, role): (&String, &str)| {
+            line.strip_prefix(role).unwrap_or_else(|| panic!("{line:?} should start with {role:?}")).to_owned()
+        };
+        lines.iter().zip(roles).map(holder).collect()
+    }
+
+    /// The place of the node that leads a key.
+    #[must_use]
+    #[track_caller]
+    pub fn leader_of(&self, key: &str) -> usize {
+        self.index_of(self.holders(key).first().expect("somebody leads every key"))
+    }
+
+    /// `count` keys that a node leads now, all starting with `prefix`.
+    #[must_use]
+    #[track_caller]
+    pub fn keys_led_by(&self, index: usize, prefix: &str, count: usize) -> Vec<String> {
+        let map = self.map();
+        let addr = &self.node(index).addr;
+        let leads = |key: &String| {
+            let mut holders = map.holders(map.bits().slot(&Position::of(key.as_bytes())));
+            holders.next().is_some_and(|(_, member)| member.addr.as_str() == addr)
+        };
+        let keys: Vec<_> = (0..1_000_000).map(|i| format!("{prefix}:{i}")).filter(leads).take(count).collect();
+        assert_eq!(keys.len(), count, "{addr} leads too little");
+        keys
+    }
+
+    /// A key that a node leads now.
+    #[must_use]
+    #[track_caller]
+    pub fn key_led_by(&self, index: usize, prefix: &str) -> String {
+        self.keys_led_by(index, prefix, 1).remove(0)
+    }
+
+    /// The cluster map, as the coordinator gives it.
+    ///
+    /// # Panics
+    /// When it gives none.
+    #[must_use]
+    #[track_caller]
+    pub fn map(&self) -> ClusterMap {
+        parse_map(&Connection::open(&self.coordinator.addr).ask_lines("MAP"))
+    }
+
+    /// Waits until every slot is led by the node, and copied to the nodes, that the hash ring of the running nodes
+    /// says, and nothing is being filled.
+    ///
+    /// # Panics
+    /// When that does not happen.
+    #[track_caller]
+    pub fn settles(&self) {
+        let running = self.running().map(|(_, node)| node.addr.parse().expect("a node's address parses"));
+        let ring = HashRing::with_nodes(self.setup.virtual_nodes, running);
+        let mut coordinator = Connection::open(&self.coordinator.addr);
+        let mut owners = Vec::new();
+        eventually("every slot is where the ring says", 2 * wait::SOON, || {
+            let lines = coordinator.ask_lines("MAP");
+            // Looked at first, because it costs nothing: most maps on the way are not settled by this alone.
+            let filling = lines.iter().find(|line| line.starts_with("SLOTS ") && !line.ends_with(" learners=-"));
+            ensure(filling.is_none(), || format!("{filling:?}"))?;
+            let map = parse_map(&lines);
+            if owners.is_empty() {
+                owners = ring.slot_owners(map.bits(), self.setup.replicas + 1);
+            }
+            match map.slots().zip(&owners).find(|((slot, _), wanted)| !is_held_by(&map, *slot, wanted)) {
+                None => Ok(()),
+                Some(((slot, config), wanted)) => Err(format!("slot {} should be with {wanted:?}: {config:?}", slot.0)),
+            }
+        });
+    }
+
+    /// Waits until every slot is led by a node that runs. Which of them it is may still change; see
+    /// [`Cluster::settles`].
+    ///
+    /// # Panics
+    /// When that does not happen.
+    #[track_caller]
+    pub fn is_led(&self) {
+        let running: BTreeSet<&str> = self.running().map(|(_, node)| node.addr.as_str()).collect();
+        eventually("every slot is led by a node that runs", wait::SOON, || {
+            let map = self.map();
+            let led = |slot| map.holders(slot).next().is_some_and(|(_, member)| running.contains(member.addr.as_str()));
+            let orphan = map.slots().find(|(slot, _)| !led(*slot));
+            ensure(orphan.is_none(), || format!("{orphan:?}"))
+        });
+    }
+
+    /// What a node tells of itself: the `name=value` words of its INFO.
+    #[must_use]
+    #[track_caller]
+    pub fn info(&self, index: usize) -> BTreeMap<String, String> {
+        let addr = &self.node(index).addr;
+        let line = self.connect(index).ask("INFO");
+        let words = line.strip_prefix(&format!("OK Node {addr} ")).unwrap_or_else(|| panic!("INFO answered {line:?}"));
+        words.split(' ').filter_map(|word| word.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    }
+
+    /// How many keys a node holds, as it says itself.
+    #[must_use]
+    #[track_caller]
+    pub fn keys_on(&self, index: usize) -> usize {
+        let info = self.info(index);
+        info.get("keys").and_then(|keys| keys.parse().ok()).expect("INFO has keys=N")
+    }
+
+    /// Waits until every record that was written before has reached every copy of it that runs.
+    ///
+    /// # Panics
+    /// When that does not happen.
+    #[track_caller]
+    pub fn is_level(&self) {
+        // One after the other is enough: a node that was level once since then has sent on all that came before.
+        for (index, node) in self.running() {
+            eventually(&format!("the copies of what {} leads are level", node.addr), 2 * wait::SOON, || {
+                let info = self.info(index);
+                ensure(info.get("lag").is_some_and(|lag| lag == "0"), || format!("{info:?}"))
+            });
+        }
+    }
+
+    /// Stores `prefix:0` to `prefix:N-1` in one go through a node, each with its own name and `suffix` as its value,
+    /// and waits until all copies have them.
+    #[track_caller]
+    pub fn store(&self, index: usize, prefix: &str, count: usize, suffix: &str) {
+        let mut connection = self.connect(index);
+        let puts = (0..count).map(|i| format!("PUT {prefix}:{i} {prefix}:{i}{suffix}\n"));
+        connection.send(puts.collect::<String>());
+        for i in 0..count {
+            assert_eq!(connection.line(), "OK", "PUT {prefix}:{i}");
+        }
+        self.is_level();
+    }
+
+    /// Asserts that what [`Cluster::store`] stored is what a node answers.
+    #[track_caller]
+    pub fn has(&self, index: usize, prefix: &str, count: usize, suffix: &str) {
+        let mut connection = self.connect(index);
+        connection.send((0..count).map(|i| format!("GET {prefix}:{i}\n")).collect::<String>());
+        for i in 0..count {
+            assert_eq!(connection.line(), format!("VALUE {prefix}:{i}{suffix}"), "through {}", self.node(index).addr);
+        }
+    }
+
+    /// Kills a node as `kill -9` does.
+    #[track_caller]
+    pub fn kill(&mut self, index: usize) {
+        self.node_mut(index).process.kill();
+    }
+
+    /// Starts a node that has ended, on the port that it had.
+    #[track_caller]
+    pub fn start_node_again(&mut self, index: usize) {
+        assert!(self.node(index).process.has_ended(), "a node is started again after it ended");
+        let (coordinator_port, port) = (self.coordinator.port, self.node(index).port);
+        *self.node_mut(index) = server::start_again(|| self.setup.start_node(coordinator_port, port));
+    }
+
+    /// Starts one more node, and gives its place.
+    #[track_caller]
+    pub fn add_node(&mut self) -> usize {
+        self.nodes.push(self.setup.start_node(self.coordinator.port, 0).ready());
+        self.nodes.len() - 1
+    }
+
+    /// Starts the coordinator again, on the port that it had.
+    #[track_caller]
+    pub fn start_coordinator_again(&mut self) {
+        assert!(self.coordinator.process.has_ended(), "a coordinator is started again after it ended");
+        let port = self.coordinator.port;
+        self.coordinator = server::start_again(|| self.setup.start_coordinator(port));
+    }
+
+    /// Waits until the coordinator lists exactly the nodes that run.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn lists_who_runs(&self) {
+        let running: BTreeSet<String> = self.running().map(|(_, node)| node.addr.clone()).collect();
+        eventually("the coordinator lists the nodes that run", wait::SOON, || {
+            let listed = self.listed();
+            ensure(listed.iter().cloned().collect::<BTreeSet<_>>() == running, || format!("{listed:?}"))
+        });
+    }
+
+    /// The setup's `--heartbeat-timeout`.
+    ///
+    /// # Panics
+    /// When the setup does not say it in whole seconds.
+    #[must_use]
+    pub fn heartbeat_timeout(&self) -> Duration {
+        let seconds = self.setup.heartbeat_timeout.strip_suffix('s').and_then(|number| number.parse().ok());
+        Duration::from_secs(seconds.expect("a heartbeat timeout of whole seconds"))
+    }
+}
+
+/// Reads the lines that answer `MAP`.
+///
+/// # Panics
+/// When they are no whole map.
+#[must_use]
+#[track_caller]
+pub fn parse_map(lines: &[String]) -> ClusterMap {
+    let update = MapUpdate::parse(lines.iter().map(String::as_str)).expect("MAP answers with a map");
+    ClusterMap::updated(None, &update).expect("MAP answers with the whole map")
+}
+
+/// Whether exactly these nodes hold a slot, the first of them as its primary.
+#[must_use]
+pub fn is_held_by(map: &ClusterMap, slot: SlotId, wanted: &[&NodeAddr]) -> bool {
+    map.holders(slot).map(|(_, member)| &member.addr).eq(wanted.iter().copied())
+}

@@ -1,0 +1,127 @@
+//! A coordinator or a node as a running process.
+
+use std::time::Duration;
+
+use crate::process::{Ended, Process};
+use crate::wait::{self, eventually};
+
+/// The host that everything in the tests listens on.
+pub const HOST: &str = "127.0.0.1";
+
+/// A port on which nothing listens: it takes root to listen there, and nobody has used its service since 1988.
+pub const CLOSED_PORT: u16 = 1;
+
+/// A server that has said that it accepts connections.
+#[derive(Debug)]
+pub struct Server {
+    /// The process.
+    pub process: Process,
+    /// `host:port`, where it is reached and, for a node, its name in the cluster.
+    pub addr: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// A server that has been started and has not said yet that it accepts connections.
+#[derive(Debug)]
+pub struct Starting(pub Process);
+
+/// Starts a coordinator on a port that the system picks, unless `args` say otherwise.
+#[must_use]
+pub fn start_coordinator(port: u16, args: &[&str]) -> Starting {
+    let port = port.to_string();
+    Starting(Process::start("coordinator", ["--port", &port].iter().chain(args)))
+}
+
+/// Starts a node of the cluster of the coordinator at this port. Port 0 lets the system pick the node's own.
+#[must_use]
+pub fn start_node(coordinator_port: u16, port: u16, args: &[&str]) -> Starting {
+    let (coordinator_port, port) = (coordinator_port.to_string(), port.to_string());
+    Starting(Process::start("node", ["--coordinator-port", &coordinator_port, "--port", &port].iter().chain(args)))
+}
+
+/// A coordinator that is ready, on a port that the system picked.
+#[must_use]
+#[track_caller]
+pub fn coordinator(args: &[&str]) -> Server {
+    start_coordinator(0, args).ready()
+}
+
+/// A node that is ready, on a port that the system picked.
+#[must_use]
+#[track_caller]
+pub fn node(coordinator_port: u16, args: &[&str]) -> Server {
+    start_node(coordinator_port, 0, args).ready()
+}
+
+/// Starts a server again on the port that it had.
+///
+/// Between two starts the system may have lent the port to somebody's connection, for the moment that such a
+/// connection lives; so a start that finds its port taken is tried again.
+///
+/// # Panics
+/// When the port does not come free, or the server ends for another reason.
+#[must_use]
+#[track_caller]
+pub fn start_again(start: impl Fn() -> Starting) -> Server {
+    eventually("a server starts again on its port", wait::SOON, || start().ready_or_ended())
+}
+
+impl Starting {
+    /// Waits until the server says that it accepts connections.
+    ///
+    /// # Panics
+    /// When it ends instead, or says nothing.
+    #[must_use]
+    #[track_caller]
+    pub fn ready(mut self) -> Server {
+        let (name, port) = self.0.line_of_stdout("that it has started", started);
+        self.into_server(name, port)
+    }
+
+    #[track_caller]
+    fn ready_or_ended(mut self) -> Result<Server, String> {
+        let found = eventually("a server is ready or ends", wait::SOON, || {
+            let running = self.0.is_running();
+            match self.0.stdout().lines().find_map(started) {
+                Some(found) => Ok(Some(found)),
+                None if running => Err("neither"),
+                None => Ok(None),
+            }
+        });
+        match found {
+            Some((name, port)) => Ok(self.into_server(name, port)),
+            None => {
+                let ended = self.0.wait_for_end(wait::SOON);
+                assert!(ended.stderr.contains("is taken"), "it ended for another reason: {}", ended.stderr);
+                Err(ended.stderr)
+            }
+        }
+    }
+
+    fn into_server(mut self, name: String, port: u16) -> Server {
+        self.0.rename(name);
+        Server { process: self.0, addr: format!("{HOST}:{port}"), port }
+    }
+}
+
+impl Server {
+    /// Asks it to stop as an operator does, and waits until it has.
+    ///
+    /// # Panics
+    /// When it still runs after the 10 s that a server may take.
+    #[cfg(unix)]
+    #[track_caller]
+    pub fn stop(&mut self) -> Ended {
+        self.process.signal(nix::sys::signal::Signal::SIGTERM);
+        self.process.wait_for_end(Duration::from_secs(10))
+    }
+}
+
+/// Reads `[Coordinator] Started on 127.0.0.1:5000` and `[Node 5001] Started on 127.0.0.1:5001`.
+fn started(line: &str) -> Option<(String, u16)> {
+    let (name, addr) = line.strip_prefix('[')?.split_once("] Started on ")?;
+    let port = addr.strip_prefix(HOST)?.strip_prefix(':')?.parse().ok()?;
+    let named_well = name == "Coordinator" || name == format!("Node {port}");
+    named_well.then(|| (name.to_owned(), port))
+}

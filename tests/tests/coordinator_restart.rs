@@ -1,0 +1,95 @@
+//! The coordinator stops, and comes back without memory, while the cluster serves.
+
+use std::time::Duration;
+
+use e2e::cluster::Setup;
+use e2e::load::Load;
+use e2e::server;
+use e2e::wait::{SOON, ensure, eventually, throughout};
+
+#[test]
+fn a_coordinator_killed_and_restarted_under_load_fails_no_request() {
+    let mut cluster = Setup::default().start();
+    cluster.store(0, "restart", 500, "");
+    let before = cluster.map();
+    let reads = [0, 1, 2].map(|index| Load::of_reads(&cluster.node(index).addr, "restart", 500, ""));
+    let writes = Load::of_writes(&cluster.node(1).addr, "restart-new");
+    writes.goes_on_for(50);
+
+    cluster.coordinator.process.kill();
+    writes.goes_on_for(200);
+    for load in &reads {
+        load.goes_on_for(200);
+    }
+    cluster.start_coordinator_again();
+    cluster.lists_who_runs();
+    cluster.settles();
+    writes.goes_on_for(100);
+
+    for load in reads {
+        load.finish_without_failure();
+    }
+    let written = usize::try_from(writes.finish_without_failure()).unwrap();
+    let after = cluster.map();
+    assert_eq!(after.cluster, before.cluster, "it is the same cluster");
+    assert!(after.version > before.version, "{:?} goes on above {:?}", after.version, before.version);
+    for ((slot, old), (_, new)) in before.slots().zip(after.slots()) {
+        assert!(new.epoch >= old.epoch, "the epoch of slot {} never goes back", slot.0);
+    }
+    for index in 0..3 {
+        cluster.has(index, "restart", 500, "");
+        cluster.has(index, "restart-new", written, "");
+    }
+}
+
+#[test]
+fn a_restarted_coordinator_tells_nothing_else_before_the_nodes_are_back() {
+    let mut cluster = Setup::default().start();
+    let before = cluster.map();
+    cluster.coordinator.process.kill();
+    cluster.start_coordinator_again();
+    // Whatever it says from its first moment on is empty, or goes on from what the nodes hold.
+    throughout("no map that forgets a holder", Duration::from_millis(1500), || {
+        let map = cluster.map();
+        let forgets = map.version.0 > 0 && map.slots().any(|(_, config)| config.primary.is_none());
+        ensure(!forgets, || format!("version {}", map.version.0))
+    });
+    cluster.settles();
+    assert_eq!(cluster.map().cluster, before.cluster);
+}
+
+#[test]
+fn a_node_that_dies_while_the_coordinator_is_away_is_replaced_once_it_is_back() {
+    let mut cluster = Setup { heartbeat_timeout: "1s", ..Setup::default() }.start();
+    cluster.store(0, "both", 500, "");
+    cluster.coordinator.process.kill();
+    cluster.kill(0);
+    // Reads go on at the replicas; there is nobody to name a new primary yet.
+    for index in [1, 2] {
+        let mut node = cluster.connect(index);
+        for i in 0..20 {
+            assert_eq!(node.ask(&format!("GET both:{i}")), format!("VALUE both:{i}"));
+        }
+    }
+    cluster.start_coordinator_again();
+    cluster.is_led();
+    cluster.store(1, "both", 500, " again");
+    cluster.has(2, "both", 500, " again");
+}
+
+#[test]
+fn a_node_started_before_its_coordinator_waits_for_it() {
+    let mut coordinator = server::coordinator(&[]);
+    coordinator.process.kill();
+    let mut node = server::start_node(coordinator.port, 0, &[]);
+    eventually("the node says that it cannot reach the coordinator", SOON, || {
+        let stderr = node.0.stderr();
+        ensure(stderr.contains(&format!("127.0.0.1:{}", coordinator.port)), || stderr.clone())
+    });
+    assert!(node.0.is_running());
+    assert_eq!(node.0.stdout(), "", "it has not started yet");
+    let _coordinator = server::start_again(|| server::start_coordinator(coordinator.port, &[]));
+    let node = node.ready();
+    let registered = format!("[{}] Coordinator response: OK Node {} registered\n", node.process.name(), node.addr);
+    assert_eq!(node.process.stdout(), format!("{registered}[{}] Started on {}\n", node.process.name(), node.addr));
+}

@@ -1,0 +1,253 @@
+//! Bad input of every kind: it is refused, nothing is changed, and it harms nobody else.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use e2e::cluster::{self, Setup};
+use e2e::connection::{Connection, Reply, array, exchange};
+use e2e::server;
+use e2e::wait::{SOON, ensure, eventually, throughout};
+use proto::limits;
+
+const INCOMPLETE: &str = "ERROR Incomplete command: a line must end with a newline\n";
+
+/// A node serves, and quickly.
+#[track_caller]
+fn serves(addr: &str) {
+    let start = Instant::now();
+    let mut node = Connection::open(addr);
+    assert_eq!(node.ask("PUT served promptly"), "OK");
+    assert_eq!(node.ask("GET served"), "VALUE promptly");
+    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+}
+
+#[test]
+fn a_line_cut_anywhere_is_never_carried_out() {
+    let cluster = cluster::shared();
+    let mut node = cluster.connect(0);
+    assert_eq!(node.ask("PUT cut:kept value"), "OK");
+    for whole in ["PUT cut:put value", "REPLICATE cut:put value", "DELETE cut:kept", "PUT cut:kept other"] {
+        for length in 1..=whole.len() {
+            let addr = &cluster.node(length % 3).addr;
+            assert_eq!(exchange(addr, &whole[..length]), INCOMPLETE, "{:?}", &whole[..length]);
+        }
+    }
+    let (before, cut) = ("PUT cut:before whole\n", "PUT cut:kept cut");
+    assert_eq!(exchange(&cluster.node(0).addr, format!("{before}{cut}")), format!("OK\n{INCOMPLETE}"));
+    assert_eq!(node.ask("GET cut:before"), "VALUE whole", "what came whole is carried out");
+    for key in ["cut:put", "cut:p", "cut:pu"] {
+        assert_eq!(node.ask(&format!("GET {key}")), "NOT_FOUND");
+    }
+    assert_eq!(node.ask("GET cut:kept"), "VALUE value");
+    let register = "REGISTER_NODE 127.0.0.1 6001";
+    for length in 1..=register.len() {
+        assert_eq!(exchange(&cluster.coordinator.addr, &register[..length]), INCOMPLETE);
+    }
+    assert_eq!(cluster.listed().len(), 3);
+}
+
+#[test]
+fn an_array_cut_anywhere_is_never_carried_out() {
+    let cluster = cluster::shared();
+    let mut node = cluster.connect(0);
+    assert_eq!(node.ask("PUT cut-array:kept value"), "OK");
+    for whole in [array(&["PUT", "cut-array:put", "value"]), array(&["DELETE", "cut-array:kept"])] {
+        for length in 1..whole.len() {
+            let answer = exchange(&cluster.node(length % 3).addr, &whole[..length]);
+            assert!(answer.is_empty() || answer.starts_with('-') || answer.starts_with("ERROR "), "{answer:?}");
+        }
+    }
+    assert_eq!(node.ask("GET cut-array:put"), "NOT_FOUND");
+    assert_eq!(node.ask("GET cut-array:kept"), "VALUE value");
+}
+
+#[test]
+fn a_connection_that_breaks_in_the_middle_of_a_value_changes_nothing() {
+    let cluster = cluster::shared();
+    for index in 0..3 {
+        let mut node = cluster.connect(index);
+        node.send(format!("PUT broken:{index} {}", "x".repeat(300_000)));
+        // Dropped with its value half sent.
+    }
+    let mut node = cluster.connect(0);
+    throughout("nothing is stored", Duration::from_millis(300), || {
+        for index in 0..3 {
+            let answer = node.ask(&format!("GET broken:{index}"));
+            ensure(answer == "NOT_FOUND", || answer.clone())?;
+        }
+        Ok::<(), String>(())
+    });
+}
+
+#[test]
+fn a_hundred_megabytes_without_a_newline_are_refused_while_others_are_served() {
+    let cluster = cluster::shared();
+    for addr in [&cluster.node(0).addr, &cluster.coordinator.addr] {
+        let mut flood = Connection::open(addr);
+        let mut writer = flood.writer();
+        let writing = std::thread::spawn(move || {
+            let megabyte = vec![b'x'; 1_000_000];
+            // Once the server has closed, it takes no more.
+            for _ in 0..100 {
+                if writer.write_all(&megabyte).is_err() {
+                    break;
+                }
+            }
+        });
+        while !writing.is_finished() {
+            serves(&cluster.node(0).addr);
+            serves(&cluster.node(1).addr);
+        }
+        let answer = String::from_utf8_lossy(&flood.rest()).into_owned();
+        assert!(answer.starts_with("ERROR TOOLONG line of ") && answer.ends_with('\n'), "{answer:?}");
+        assert!(answer.contains(&limits::LINE_BYTES.to_string()), "it names the limit: {answer:?}");
+        assert_eq!(answer.lines().count(), 1, "closed after one answer: {answer:?}");
+        serves(&cluster.node(0).addr);
+    }
+}
+
+#[test]
+fn the_longest_key_and_value_are_stored_and_one_byte_more_is_refused() {
+    let cluster = Setup { nodes: 2, replicas: 1, ..Setup::default() }.start();
+    let mut node = cluster.connect(0);
+    let key = "k".repeat(limits::KEY_BYTES);
+    assert_eq!(node.ask(&format!("PUT {key} long key")), "OK");
+    assert_eq!(cluster.connect(1).ask(&format!("GET {key}")), "VALUE long key");
+    let refused = format!("ERROR TOOLONG key of {} bytes, the limit is {}", key.len() + 1, limits::KEY_BYTES);
+    for request in ["PUT KEY v", "GET KEY", "DELETE KEY"] {
+        let answer = node.ask(&request.replace("KEY", &format!("{key}k")));
+        assert!(answer.starts_with(&refused), "{answer}");
+    }
+
+    let value = "v".repeat(limits::VALUE_BYTES);
+    assert_eq!(node.ask(&format!("PUT long-value {value}")), "OK");
+    // A machine that takes more than 300 ms to pass it on has the read served by a replica, which must have it then.
+    cluster.is_level();
+    for index in 0..2 {
+        assert!(cluster.connect(index).call(&["GET", "long-value"]) == Reply::bulk(&value), "through node {index}");
+    }
+    let answer = node.ask(&format!("PUT long-value {value}v"));
+    assert!(answer.starts_with("ERROR TOOLONG value of "), "{answer}");
+    assert_eq!(node.ask("PING"), "PONG", "a long value in a line of lawful length leaves the connection open");
+    // The header of an array says the length; nothing is read, and no memory taken, for what it announces.
+    let mut announcing = cluster.connect(0);
+    announcing.send(format!("*3\r\n$3\r\nPUT\r\n$1\r\nk\r\n${}\r\n", limits::VALUE_BYTES + 1));
+    let answer = String::from_utf8_lossy(&announcing.rest()).into_owned();
+    assert!(answer.starts_with("-TOOLONG value of ") && answer.ends_with("\r\n"), "{answer:?}");
+    assert!(cluster.connect(1).call(&["GET", "long-value"]) == Reply::bulk(&value), "nothing was changed");
+}
+
+#[test]
+fn what_is_no_array_is_refused_and_the_connection_closed() {
+    let cluster = cluster::shared();
+    for garbage in [
+        &b"*\r\n"[..],
+        b"*x\r\n",
+        b"*-1\r\n",
+        b"*1048577\r\n",
+        b"*99999999999999999999999999\r\n",
+        b"*1\n$4\nPING\n",
+        b"*1\r\n+PING\r\n",
+        b"*1\r\nPING\r\n",
+        b"*1\r\n$-1\r\n",
+        b"*1\r\n$x\r\n",
+        b"*1\r\n$4\r\nPINGPONG\r\n",
+        b"*1\r\n$99999999999999999999\r\n",
+        b"****************************************",
+        b"*1\r\n$1111111111111111111111111111111111111111111",
+    ] {
+        for addr in [&cluster.node(0).addr, &cluster.coordinator.addr] {
+            let mut connection = Connection::open(addr);
+            connection.send(garbage);
+            connection.send("PING\n");
+            let answer = String::from_utf8_lossy(&connection.rest()).into_owned();
+            let shown = String::from_utf8_lossy(garbage);
+            assert!(answer.starts_with("-PROTOCOL ") || answer.starts_with("-TOOLONG "), "{shown:?}: {answer:?}");
+            assert_eq!(answer.matches("\r\n").count(), 1, "one answer, then the end: {shown:?}: {answer:?}");
+        }
+    }
+    serves(&cluster.node(0).addr);
+}
+
+#[test]
+fn random_bytes_harm_nobody() {
+    let cluster = Setup { nodes: 2, ..Setup::default() }.start();
+    cluster.store(0, "noise", 100, "");
+    // Numbers that look random and are the same in every run (Knuth's multiplier).
+    let mut state: u64 = 42;
+    let mut byte = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    for round in 0..200 {
+        let length = usize::from(byte()) * 8;
+        let mut noise: Vec<u8> = (0..length).map(|_| byte()).collect();
+        if round % 2 == 0 {
+            noise.splice(..0, *b"*3\r\n$");
+        }
+        for addr in [&cluster.node(0).addr, &cluster.coordinator.addr] {
+            let mut connection = Connection::open(addr);
+            // It may close before it has taken all.
+            if connection.try_send(&noise).is_ok() && connection.try_send(b"\n").is_ok() {
+                let _ = connection.writer().shutdown(std::net::Shutdown::Write);
+            }
+            connection.rest();
+        }
+    }
+    serves(&cluster.node(0).addr);
+    cluster.has(1, "noise", 100, "");
+    assert_eq!(cluster.listed().len(), 2);
+}
+
+#[test]
+fn a_client_that_never_reads_its_answers_takes_no_memory_and_harms_nobody() {
+    let mut cluster = Setup { nodes: 1, ..Setup::default() }.start();
+    let mut greedy = cluster.connect(0);
+    assert_eq!(greedy.ask(&format!("PUT large {}", "x".repeat(1_000_000))), "OK");
+    // 5 GB of answers asked for with 50 KB of requests.
+    greedy.send("GET large\n".repeat(5_000));
+    let mut other = cluster.connect(0);
+    other.answers_within(Duration::from_secs(5));
+    throughout("others are served", Duration::from_secs(1), || {
+        ensure(other.ask("PUT other served") == "OK", String::new)?;
+        ensure(other.ask("GET other") == "VALUE served", String::new)?;
+        #[cfg(target_os = "linux")]
+        {
+            let resident = cluster.node(0).process.resident_bytes();
+            ensure(resident < 300_000_000, || format!("the node holds {resident} bytes"))?;
+        }
+        Ok::<(), String>(())
+    });
+    assert!(cluster.node_mut(0).process.is_running());
+    // It may still change its mind: every answer comes, whole.
+    for _ in 0..100 {
+        assert_eq!(greedy.line().len(), "VALUE ".len() + 1_000_000);
+    }
+}
+
+#[test]
+fn a_client_above_the_limit_is_told_so_and_the_next_is_served_once_there_is_room() {
+    let coordinator = server::coordinator(&["--max-clients", "5"]);
+    let cluster = Setup { nodes: 1, node_args: &["--max-clients", "5"], ..Setup::default() }.start();
+    for addr in [&coordinator.addr, &cluster.node(0).addr] {
+        let mut served = Vec::new();
+        let refusal = loop {
+            let mut connection = Connection::open(addr);
+            // It may be closed before it takes the request.
+            let answer = connection.try_ask("PING");
+            match answer {
+                Ok(answer) if answer == "PONG" => served.push(connection),
+                Ok(answer) => break answer,
+                Err(error) => panic!("closed without a word: {error}"),
+            }
+            assert!(served.len() <= 5, "more than the limit are served");
+        };
+        assert!(refusal.starts_with("ERROR BUSY 5 clients are connected"), "{refusal}");
+        assert!(served.iter_mut().all(|connection| connection.ask("PING") == "PONG"), "those before are still served");
+        drop(served);
+        eventually("there is room again", SOON, || {
+            let answer = Connection::open(addr).try_ask("PING").map_err(|error| error.to_string())?;
+            ensure(answer == "PONG", || answer.clone())
+        });
+    }
+}

@@ -1,0 +1,20 @@
+//! The programs as people use them: real processes, real TCP, real signals, a real terminal.
+//!
+//! Each test is a claim, and its name says which. Clusters are small and ports are chosen by the system, so the tests run side
+//! by side.
+
+mod basics;
+mod client_program;
+mod coordinator_restart;
+mod docs_examples;
+mod failover;
+mod limits;
+mod logging;
+mod many_clients;
+mod membership;
+mod placement;
+mod protocol_letter;
+#[cfg(unix)]
+mod repl;
+mod shutdown;
+mod startup;

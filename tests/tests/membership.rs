@@ -1,0 +1,151 @@
+//! Nodes that come and go while the cluster serves.
+
+use std::time::Duration;
+
+use e2e::cluster::{Cluster, Setup};
+use e2e::connection::Connection;
+use e2e::load::Load;
+use e2e::wait::{SOON, ensure, eventually, throughout};
+use proto::cluster_map::{ClusterMap, MapUpdate};
+
+#[test]
+fn a_node_that_joins_under_load_takes_its_share_and_no_stored_key_is_ever_absent() {
+    let mut cluster = Setup { nodes: 2, replicas: 1, ..Setup::default() }.start();
+    cluster.store(0, "join", 500, "");
+    let reads = [0, 1].map(|index| Load::of_reads(&cluster.node(index).addr, "join", 500, ""));
+    let writes = Load::of_writes(&cluster.node(0).addr, "join-new");
+    writes.goes_on_for(50);
+
+    let newcomer = cluster.add_node();
+    let through_newcomer = Load::of_reads(&cluster.node(newcomer).addr, "join", 500, "");
+    cluster.settles();
+    // Twice round all keys, now that they are where they belong.
+    through_newcomer.goes_on_for(1_000);
+
+    through_newcomer.finish_without_failure();
+    for load in reads {
+        load.finish_without_failure();
+    }
+    let written = usize::try_from(writes.finish_without_failure()).unwrap();
+    let led = cluster.keys_led_by(newcomer, "join", 50);
+    assert_eq!(cluster.leader_of(&led[0]), newcomer, "the newcomer leads its share");
+    for index in 0..3 {
+        cluster.has(index, "join", 500, "");
+        cluster.has(index, "join-new", written, "");
+    }
+    cluster.is_level();
+    eventually("each key is held twice, and nowhere else", SOON, || {
+        let held: usize = (0..3).map(|index| cluster.keys_on(index)).sum();
+        ensure(held == 2 * (500 + written), || format!("{held} copies of {} keys", 500 + written))
+    });
+}
+
+#[test]
+fn a_change_of_the_map_is_told_at_once_to_those_who_watch() {
+    let mut cluster = Setup { nodes: 2, ..Setup::default() }.start();
+    let mut watch = Connection::open(&cluster.coordinator.addr);
+    let updated = |map: Option<&ClusterMap>, lines: &[String]| {
+        let update = MapUpdate::parse(lines.iter().map(String::as_str)).expect("WATCH_MAP sends maps");
+        ClusterMap::updated(map, &update).expect("each change follows on the one before")
+    };
+    let mut map = updated(None, &watch.ask_lines("WATCH_MAP"));
+    assert_eq!(map, cluster.map(), "first the whole map");
+    let newcomer = cluster.add_node();
+    let addr = cluster.node(newcomer).addr.parse().unwrap();
+    let mut versions = vec![map.version];
+    while !(map.is_node(&addr) && map.slots().all(|(_, config)| config.isr.len() == 3 && config.learners.is_empty())) {
+        map = updated(Some(&map), &watch.lines());
+        versions.push(map.version);
+    }
+    assert!(versions.is_sorted_by(|a, b| a < b), "every change has a higher number: {versions:?}");
+}
+
+#[test]
+fn registering_a_running_node_by_hand_is_a_warning_and_harmless() {
+    let cluster = Setup { nodes: 2, ..Setup::default() }.start();
+    cluster.store(0, "by-hand", 100, "");
+    let before = cluster.map();
+    let mut coordinator = Connection::open(&cluster.coordinator.addr);
+    for (_, node) in cluster.running() {
+        let answer = coordinator.ask(&format!("REGISTER_NODE 127.0.0.1 {}", node.port));
+        assert_eq!(answer, format!("WARNING Node {} already registered", node.addr));
+    }
+    assert_eq!(cluster.map(), before, "nothing has changed");
+    for index in 0..2 {
+        cluster.has(index, "by-hand", 100, "");
+    }
+}
+
+#[test]
+fn a_node_that_is_unregistered_warns_and_stays_out_until_it_is_started_again() {
+    let mut cluster = Setup { heartbeat_timeout: "1s", ..Setup::default() }.start();
+    cluster.store(0, "unregister", 300, "");
+    let (addr, port) = (cluster.node(2).addr.clone(), cluster.node(2).port);
+    let reads = Load::of_reads(&cluster.node(0).addr, "unregister", 300, "");
+    reads.goes_on_for(10);
+
+    let mut coordinator = Connection::open(&cluster.coordinator.addr);
+    let answer = coordinator.ask(&format!("UNREGISTER_NODE 127.0.0.1 {port}"));
+    assert_eq!(answer, format!("OK Node {addr} unregistered"));
+    cluster.node(2).process.says_on_stderr("WARN");
+    // Its heartbeats, of which many fit into this time, do not bring it back.
+    throughout("an unregistered node stays out", Duration::from_secs(2), || {
+        let listed = cluster.listed();
+        ensure(!listed.contains(&addr), || format!("{listed:?}"))
+    });
+    assert_eq!(coordinator.ask(&format!("HEARTBEAT 127.0.0.1 {port}")), format!("ERROR Node {addr} not found"));
+    assert!(cluster.node_mut(2).process.is_running(), "it is told, not ended");
+    let (running, out) = (cluster.node(0).addr.clone(), cluster.node(1).addr.clone());
+    eventually("the others hold everything", SOON, || {
+        let mut holders = cluster.holders("unregister:0");
+        holders.sort();
+        let mut others = vec![running.clone(), out.clone()];
+        others.sort();
+        ensure(holders == others, || format!("{holders:?}"))
+    });
+
+    cluster.kill(2);
+    cluster.start_node_again(2);
+    cluster.settles();
+    reads.finish_without_failure();
+    for index in 0..3 {
+        cluster.has(index, "unregister", 300, "");
+    }
+}
+
+#[test]
+fn a_crashed_node_that_is_back_at_once_is_filled_before_it_leads() {
+    let mut cluster = Setup::default().start();
+    cluster.store(0, "back", 500, "");
+    let reads = Load::of_reads(&cluster.node(1).addr, "back", 500, "");
+    reads.goes_on_for(50);
+    cluster.kill(0);
+    // Long before the heartbeat timeout: the coordinator learns of the death from the return.
+    cluster.start_node_again(0);
+    comes_back_whole(&cluster, reads);
+}
+
+#[test]
+fn a_crashed_node_that_is_back_after_its_removal_is_filled_before_it_leads() {
+    let mut cluster = Setup { heartbeat_timeout: "1s", ..Setup::default() }.start();
+    cluster.store(0, "back", 500, "");
+    let reads = Load::of_reads(&cluster.node(1).addr, "back", 500, "");
+    reads.goes_on_for(50);
+    cluster.kill(0);
+    cluster.lists_who_runs();
+    cluster.is_led();
+    cluster.start_node_again(0);
+    comes_back_whole(&cluster, reads);
+}
+
+/// The return of node 0, which has just been started again with nothing in memory.
+fn comes_back_whole(cluster: &Cluster, reads: Load) {
+    let through_itself = Load::of_reads(&cluster.node(0).addr, "back", 500, "");
+    cluster.settles();
+    through_itself.goes_on_for(1_000);
+    through_itself.finish_without_failure();
+    reads.finish_without_failure();
+    assert_eq!(cluster.keys_on(0), 500, "it was given every key");
+    assert_eq!(cluster.leader_of(&cluster.key_led_by(0, "back")), 0, "it leads its share again");
+    cluster.has(0, "back", 500, "");
+}

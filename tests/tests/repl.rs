@@ -1,0 +1,180 @@
+//! The client's prompt, as a person at a terminal sees it.
+
+use e2e::client;
+use e2e::cluster::{self, Cluster, Setup};
+use e2e::terminal::{CTRL_C, CTRL_D, ENTER, TAB, Terminal, UP};
+use tempfile::TempDir;
+
+const PROMPT: &str = ">>";
+
+struct Session {
+    terminal: Terminal,
+    home: TempDir,
+}
+
+impl Session {
+    fn start(cluster: &Cluster) -> Self {
+        Self::start_at(cluster, tempfile::tempdir().expect("a temporary directory can be made"))
+    }
+
+    fn start_at(cluster: &Cluster, home: TempDir) -> Self {
+        let mut command = client::at_home(home.path());
+        command.args(["--port", &cluster.coordinator.port.to_string()]);
+        let session = Self { terminal: Terminal::start(command), home };
+        session.terminal.last_line_is(PROMPT);
+        session
+    }
+
+    /// Types a line and waits for a line of the answer, and for the next prompt.
+    #[track_caller]
+    fn says(&mut self, typed: &str, answer: &str) {
+        self.terminal.types(&format!("{typed}{ENTER}"));
+        self.terminal.shows_line(answer);
+        self.terminal.last_line_is(PROMPT);
+    }
+
+    /// Waits for its farewell, and gives the home with the history back.
+    #[track_caller]
+    fn ends_with_goodbye(mut self) -> TempDir {
+        self.terminal.shows_line("Goodbye!");
+        assert_eq!(self.terminal.wait_for_end(), 0);
+        self.home
+    }
+}
+
+#[test]
+fn a_banner_lists_the_commands_with_a_word_on_each() {
+    let cluster = cluster::shared();
+    let session = Session::start(&cluster);
+    let screen = session.terminal.screen();
+    for command in ["PUT key value", "GET key", "DELETE key", "LIST_NODES", "EXIT"] {
+        let line = screen.lines().find(|line| line.contains(command));
+        let line = line.unwrap_or_else(|| panic!("the banner should list {command}:\n{screen}"));
+        assert!(line.trim().len() > command.len() + 3, "with a word on it: {line:?}");
+    }
+}
+
+#[test]
+fn a_session_stores_reads_and_deletes() {
+    let cluster = cluster::shared();
+    let holders = cluster.holders("repl:1");
+    let [primary, first, second] = &holders[..] else { panic!("{holders:?}") };
+    let put = format!("[Client] PUT repl:1 = {{\"age\": 30}} [primary: {primary}, replicas: ['{first}', '{second}']]");
+    let mut session = Session::start(&cluster);
+    session.says("PUT repl:1 {\"age\": 30}", &put);
+    session.says("get repl:1", "[Client] GET repl:1 = {\"age\": 30}");
+    session.says("delete repl:1", &format!("[Client] DELETE repl:1 [primary: {primary}]"));
+    session.says("Get repl:1", "[Client] GET repl:1: NOT_FOUND");
+    session.says("LIST_NODES", &format!("  {primary}"));
+    session.says("GET_NODES_FOR_KEY repl:1", &format!("REPLICA {second}"));
+    session.says("PUT repl:1", "Usage: PUT key value");
+    session.says("FOO bar", "Unknown command: FOO");
+    session.terminal.types(&format!("EXIT{ENTER}"));
+    session.ends_with_goodbye();
+}
+
+#[test]
+fn help_lists_the_commands_again() {
+    let cluster = cluster::shared();
+    let mut session = Session::start(&cluster);
+    let lists = |screen: &str| screen.matches("GET_NODES_FOR_KEY key").count();
+    let before = lists(&session.terminal.screen());
+    session.terminal.types(&format!("HELP{ENTER}"));
+    session.terminal.shows("the commands once more", |screen| lists(screen) > before);
+    session.terminal.last_line_is(PROMPT);
+}
+
+#[test]
+fn exit_quit_and_ctrl_d_leave_with_goodbye() {
+    let cluster = cluster::shared();
+    for keys in ["EXIT\r", "exit\r", "QUIT\r", "Quit\r", CTRL_D] {
+        let mut session = Session::start(&cluster);
+        session.terminal.types(keys);
+        session.ends_with_goodbye();
+    }
+}
+
+#[test]
+fn ctrl_c_clears_the_line_and_goes_on() {
+    let cluster = cluster::shared();
+    let mut session = Session::start(&cluster);
+    assert_eq!(cluster.connect(0).ask("PUT repl-clear kept"), "OK");
+    session.terminal.types("DELETE repl-clear");
+    session.terminal.last_line_is(">> DELETE repl-clear");
+    session.terminal.types(CTRL_C);
+    session.terminal.last_line_is(PROMPT);
+    // Nothing is left of the line, and nothing was carried out.
+    session.says("GET repl-clear", "[Client] GET repl-clear = kept");
+    session.terminal.types(CTRL_D);
+    session.ends_with_goodbye();
+}
+
+#[test]
+fn tab_completes_commands() {
+    let cluster = cluster::shared();
+    let mut session = Session::start(&cluster);
+    session.terminal.types(&format!("LIST{TAB}"));
+    session.terminal.last_line_is(">> LIST_NODES");
+    session.terminal.types(ENTER);
+    session.terminal.shows_line("OK Nodes:");
+    session.terminal.last_line_is(PROMPT);
+    session.terminal.types(&format!("del{TAB}repl-tab{ENTER}"));
+    session.terminal.shows("the completed command", |screen| screen.contains("[Client] DELETE repl-tab [primary: "));
+}
+
+#[test]
+fn a_hint_shows_what_a_command_takes() {
+    let cluster = cluster::shared();
+    let mut session = Session::start(&cluster);
+    session.terminal.types("PUT");
+    session.terminal.shows("a hint of the words that PUT takes", |screen| {
+        let line = screen.lines().rfind(|line| !line.is_empty()).unwrap_or_default();
+        line.starts_with(">> PUT") && line.contains("key value")
+    });
+    session.terminal.types(CTRL_C);
+    session.terminal.last_line_is(PROMPT);
+    session.terminal.types(CTRL_D);
+    session.ends_with_goodbye();
+}
+
+#[test]
+fn the_history_is_kept_between_sessions() {
+    let cluster = cluster::shared();
+    let mut session = Session::start(&cluster);
+    session.says("GET repl-history", "[Client] GET repl-history: NOT_FOUND");
+    session.terminal.types(CTRL_D);
+    let home = session.ends_with_goodbye();
+    let mut session = Session::start_at(&cluster, home);
+    session.terminal.types(UP);
+    session.terminal.last_line_is(">> GET repl-history");
+    session.terminal.types(ENTER);
+    session.terminal.shows_line("[Client] GET repl-history: NOT_FOUND");
+}
+
+#[test]
+fn a_key_and_value_of_other_scripts_are_typed_and_shown() {
+    let cluster = cluster::shared();
+    let mut session = Session::start(&cluster);
+    session.terminal.types(&format!("PUT ключ значение 🦀{ENTER}"));
+    session.terminal.shows("the stored value", |screen| screen.contains("[Client] PUT ключ = значение 🦀 [primary: "));
+    session.says("GET ключ", "[Client] GET ключ = значение 🦀");
+}
+
+#[test]
+fn a_session_goes_on_across_a_failover() {
+    let mut cluster = Setup { heartbeat_timeout: "1s", ..Setup::default() }.start();
+    let key = cluster.key_led_by(0, "repl-failover");
+    let mut session = Session::start(&cluster);
+    session.terminal.types(&format!("PUT {key} Alice{ENTER}"));
+    session.terminal.shows("the stored value", |screen| screen.contains(&format!("[Client] PUT {key} = Alice [")));
+    cluster.is_level();
+    cluster.kill(0);
+    session.terminal.types(&format!("GET {key}{ENTER}"));
+    session.terminal.shows("the value", |screen| screen.contains(&format!("[Client] GET {key} = Alice")));
+    // The session has connections to a dead node and an old map; it waits for the new primary by itself.
+    session.terminal.types(&format!("PUT {key} Bob{ENTER}"));
+    session.terminal.shows("the new value", |screen| screen.contains(&format!("[Client] PUT {key} = Bob [primary: ")));
+    session.says(&format!("GET {key}"), &format!("[Client] GET {key} = Bob"));
+    session.terminal.types(CTRL_D);
+    session.ends_with_goodbye();
+}

@@ -1,0 +1,124 @@
+//! Stopping on purpose.
+#![cfg(unix)]
+
+use std::time::Duration;
+
+use e2e::cluster::Setup;
+use e2e::connection::Connection;
+use e2e::load::Load;
+use e2e::server;
+use nix::sys::signal::Signal;
+
+/// What a server may take to stop.
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_coordinator_stops_on_sigterm_and_on_ctrl_c() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut coordinator = server::coordinator(&[]);
+        let mut idle = Connection::open(&coordinator.addr);
+        assert_eq!(idle.ask("PING"), "PONG");
+        coordinator.process.signal(signal);
+        let ended = coordinator.process.wait_for_end(LIMIT);
+        assert_eq!(ended.code, Some(0), "{signal}: {}", ended.stderr);
+        idle.is_closed();
+        assert!(Connection::try_open(&coordinator.addr).is_err(), "nobody listens any more");
+    }
+}
+
+#[test]
+fn a_node_stops_on_sigterm_and_on_ctrl_c_and_is_off_the_ring_at_once() {
+    // So long a timeout that only its own farewell can take it off.
+    let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
+    for (index, signal) in [(0, Signal::SIGTERM), (1, Signal::SIGINT)] {
+        let mut idle = cluster.connect(index);
+        assert_eq!(idle.ask("PING"), "PONG");
+        cluster.node(index).process.signal(signal);
+        let ended = cluster.node_mut(index).process.wait_for_end(LIMIT);
+        assert_eq!(ended.code, Some(0), "{signal}: {}", ended.stderr);
+        assert!(!cluster.listed().contains(&cluster.node(index).addr), "off the ring when it has ended");
+        idle.is_closed();
+    }
+    cluster.settles();
+    assert_eq!(cluster.connect(2).ask("PUT alone works"), "OK");
+    assert_eq!(cluster.connect(2).ask("GET alone"), "VALUE works");
+}
+
+#[test]
+fn stopping_a_node_right_after_its_answers_loses_nothing() {
+    let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
+    let keys = cluster.keys_led_by(0, "last-words", 3_000);
+    let mut node = cluster.connect(0);
+    node.send(keys.iter().map(|key| format!("PUT {key} {key}\n")).collect::<String>());
+    for key in &keys {
+        assert_eq!(node.line(), "OK", "{key}");
+    }
+    // Most of them are still in the queues to the replicas now.
+    let ended = cluster.node_mut(0).stop();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    for index in [1, 2] {
+        let mut node = cluster.connect(index);
+        for key in &keys {
+            assert_eq!(node.ask(&format!("GET {key}")), format!("VALUE {key}"));
+        }
+    }
+}
+
+#[test]
+fn what_is_in_flight_is_finished_before_a_node_stops() {
+    let mut cluster = Setup { nodes: 1, heartbeat_timeout: "300s", ..Setup::default() }.start();
+    let mut node = cluster.connect(0);
+    let requests = (0..2_000).map(|i| format!("PUT in-flight:{i} {i}\n")).collect::<String>();
+    node.send(&requests);
+    // The first answer proves that the node has read from this connection.
+    assert_eq!(node.line(), "OK");
+    cluster.node(0).process.signal(Signal::SIGTERM);
+    let answers = String::from_utf8(node.rest()).expect("answers are text");
+    assert!(answers.lines().all(|line| line == "OK"), "{answers}");
+    assert!(answers.is_empty() || answers.ends_with('\n'), "no answer is cut");
+    let ended = cluster.node_mut(0).process.wait_for_end(LIMIT);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+#[test]
+fn a_client_that_never_reads_does_not_keep_a_node_from_stopping() {
+    let mut cluster = Setup { nodes: 1, ..Setup::default() }.start();
+    let mut node = cluster.connect(0);
+    assert_eq!(node.ask(&format!("PUT never-read {}", "x".repeat(1_000_000))), "OK");
+    node.send("GET never-read\n".repeat(50));
+    let ended = cluster.node_mut(0).stop();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+#[test]
+fn a_node_that_is_stopped_and_started_again_under_load_fails_no_request_of_the_others() {
+    let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
+    cluster.store(0, "rolling", 500, "");
+    let reads = Load::of_reads(&cluster.node(0).addr, "rolling", 500, "");
+    let writes = Load::of_writes(&cluster.node(1).addr, "rolling-new");
+    writes.goes_on_for(50);
+    let ended = cluster.node_mut(2).stop();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    writes.goes_on_for(50);
+    cluster.start_node_again(2);
+    cluster.settles();
+    reads.finish_without_failure();
+    let written = usize::try_from(writes.finish_without_failure()).unwrap();
+    cluster.has(2, "rolling", 500, "");
+    cluster.has(2, "rolling-new", written, "");
+}
+
+#[test]
+fn a_node_stops_in_time_although_its_coordinator_is_gone_and_a_replica_hangs() {
+    let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
+    let keys = cluster.keys_led_by(0, "hanging", 200);
+    cluster.node(1).process.pause();
+    let mut node = cluster.connect(0);
+    node.send(keys.iter().map(|key| format!("PUT {key} {}\n", "x".repeat(10_000))).collect::<String>());
+    for _ in &keys {
+        assert_eq!(node.line(), "OK");
+    }
+    cluster.coordinator.process.kill();
+    let ended = cluster.node_mut(0).stop();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}

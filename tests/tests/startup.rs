@@ -1,0 +1,174 @@
+//! Starting: what is printed, and what is refused with which exit code.
+
+use std::time::Duration;
+
+use e2e::client;
+use e2e::connection::Connection;
+use e2e::process::{Ended, Process};
+use e2e::server::{self, CLOSED_PORT};
+use e2e::wait::SOON;
+
+#[track_caller]
+fn ends(program: &str, args: &[&str]) -> Ended {
+    let mut process = Process::start(program, args);
+    process.wait_for_end(SOON)
+}
+
+/// Asserts that a program cannot run: code 1, with an error that names each of `words`, and no panic.
+#[track_caller]
+fn cannot_run(program: &str, args: &[&str], words: &[&str]) {
+    let ended = ends(program, args);
+    assert_eq!(ended.code, Some(1), "{program} {args:?}: {}", ended.stderr);
+    for word in words {
+        assert!(ended.stderr.contains(word), "{program} {args:?} should name {word:?}: {}", ended.stderr);
+    }
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    assert!(!ended.text().contains("Started"), "{}", ended.text());
+}
+
+#[test]
+fn a_coordinator_and_a_node_print_the_first_versions_lines() {
+    let coordinator = server::coordinator(&[]);
+    assert_eq!(coordinator.process.stdout(), format!("[Coordinator] Started on 127.0.0.1:{}\n", coordinator.port));
+    let node = server::node(coordinator.port, &[]);
+    let port = node.port;
+    let registered = format!("[Node {port}] Coordinator response: OK Node 127.0.0.1:{port} registered\n");
+    assert_eq!(node.process.stdout(), format!("{registered}[Node {port}] Started on 127.0.0.1:{port}\n"));
+    assert_eq!(Connection::open(&coordinator.addr).ask_lines("LIST_NODES"), ["OK Nodes:", &format!("  {}", node.addr)]);
+}
+
+#[test]
+fn a_nodes_port_may_stand_alone_as_in_the_first_version() {
+    let coordinator = server::coordinator(&[]);
+    // A port that was free a moment ago.
+    let free = server::node(coordinator.port, &[]).port;
+    let node = server::start_again(|| {
+        let args = [free.to_string(), "--coordinator-port".to_owned(), coordinator.port.to_string()];
+        server::Starting(Process::start("node", args))
+    });
+    assert_eq!(node.port, free);
+}
+
+#[test]
+fn an_advertised_host_is_the_nodes_name() {
+    let coordinator = server::coordinator(&[]);
+    let node = server::node(coordinator.port, &["--advertise", "localhost"]);
+    let name = format!("localhost:{}", node.port);
+    assert_eq!(Connection::open(&coordinator.addr).ask_lines("LIST_NODES"), ["OK Nodes:", &format!("  {name}")]);
+    let info = Connection::open(&node.addr).ask("INFO");
+    assert!(info.starts_with(&format!("OK Node {name} keys=0")), "{info}");
+    let registered = format!("[Node {}] Coordinator response: OK Node {name} registered\n", node.port);
+    assert!(node.process.stdout().starts_with(&registered), "{}", node.process.stdout());
+
+    let other = server::node(coordinator.port, &["--advertise", "kv-2.example:7002"]);
+    let listed = Connection::open(&coordinator.addr).ask_lines("LIST_NODES");
+    assert_eq!(listed, ["OK Nodes:", "  kv-2.example:7002", &format!("  {name}")]);
+    assert!(Connection::open(&other.addr).ask("INFO").starts_with("OK Node kv-2.example:7002 keys=0"));
+}
+
+#[test]
+fn a_port_that_is_taken_is_a_clear_error() {
+    let coordinator = server::coordinator(&[]);
+    let (taken, port) = (&coordinator.addr, coordinator.port.to_string());
+    cannot_run("coordinator", &["--port", &port], &[taken, "taken"]);
+    cannot_run("node", &[&port, "--coordinator-port", &port], &[taken, "taken"]);
+    let listed = Connection::open(&coordinator.addr).ask("LIST_NODES");
+    assert_eq!(listed, "OK No nodes registered", "a node binds before it registers");
+}
+
+#[test]
+fn a_host_that_does_not_resolve_is_a_clear_error() {
+    let nowhere = "no-such-host.invalid";
+    cannot_run("coordinator", &["--host", nowhere, "--port", "0"], &[nowhere]);
+    cannot_run("node", &["--host", nowhere, "--port", "0"], &[nowhere]);
+    let join = ["--port", "0", "--coordinator-host", nowhere, "--join-timeout", "1s"];
+    cannot_run("node", &join, &[nowhere]);
+}
+
+#[test]
+fn a_node_without_a_coordinator_gives_up_after_its_join_timeout() {
+    let port = CLOSED_PORT.to_string();
+    let coordinator = format!("127.0.0.1:{port}");
+    let mut node = Process::start("node", ["--port", "0", "--coordinator-port", &port, "--join-timeout", "1s"]);
+    let ended = node.wait_for_end(SOON);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.took >= Duration::from_millis(700), "it tried for a second, not {:?}", ended.took);
+    let tries = ended.stderr.lines().filter(|line| line.contains(&coordinator)).count();
+    assert!(tries >= 2, "it says so while it tries, and when it gives up: {}", ended.stderr);
+    assert!(!ended.text().contains("Started"), "{}", ended.text());
+}
+
+#[test]
+fn a_node_whose_coordinator_is_something_else_gives_up() {
+    // A node is no coordinator: it answers, and not what was asked for.
+    let coordinator = server::coordinator(&[]);
+    let other = server::node(coordinator.port, &[]);
+    let port = other.port.to_string();
+    cannot_run("node", &["--port", "0", "--coordinator-port", &port, "--join-timeout", "1s"], &["coordinator"]);
+}
+
+#[test]
+fn absurd_flags_are_usage_errors() {
+    let cases: [(&str, &[&[&str]]); 3] = [
+        (
+            "coordinator",
+            &[
+                &["--no-such-flag"],
+                &["--port", "65536"],
+                &["--port", "-1"],
+                &["--port", "http"],
+                &["--replicas", "16"],
+                &["--replicas", "-1"],
+                &["--virtual-nodes", "0"],
+                &["--virtual-nodes", "1025"],
+                &["--heartbeat-timeout", "soon"],
+                &["--heartbeat-timeout", "0s"],
+                &["--max-clients", "0"],
+                &["--log-level", "loud"],
+                &["--log-format", "xml"],
+                &["stray"],
+            ],
+        ),
+        (
+            "node",
+            &[
+                &[],
+                &["--no-such-flag"],
+                &["65536"],
+                &["port"],
+                &["5001", "--port", "5002"],
+                &["5001", "5002"],
+                &["--port", "0", "--advertise", "not a host"],
+                &["--port", "0", "--advertise", "host:0"],
+                &["--port", "0", "--coordinator-port", "0"],
+                &["--port", "0", "--join-timeout", "x"],
+                &["--port", "0", "--heartbeat-interval", "0s"],
+                &["--port", "0", "--max-clients", "0"],
+                &["--port", "0", "--log-level", "loud"],
+            ],
+        ),
+        ("client", &[&["--no-such-flag"], &["--port", "65536"], &["--timeout", "x"], &["--raw", "--json"], &["stray"]]),
+    ];
+    for (program, lines) in cases {
+        for args in lines {
+            let ended = ends(program, args);
+            assert_eq!(ended.code, Some(2), "{program} {args:?}: {}{}", ended.text(), ended.stderr);
+            assert!(!ended.stderr.is_empty(), "{program} {args:?} should say what is wrong");
+            assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+        }
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for program in ["coordinator", "node", "client"] {
+        let help = ends(program, &["--help"]);
+        assert_eq!(help.code, Some(0), "{}", help.stderr);
+        assert!(help.text().contains("--port"), "{}", help.text());
+        let version = ends(program, &["--version"]);
+        assert_eq!(version.code, Some(0), "{}", version.stderr);
+        assert!(version.text().contains(program), "{}", version.text());
+    }
+    let ended = client::run(&["--help"]);
+    assert!(ended.text().contains("--command"), "{}", ended.text());
+}
