@@ -287,10 +287,6 @@ impl Cluster {
         Instant::now() + self.timeout
     }
 
-    pub(crate) fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -319,6 +315,9 @@ impl Cluster {
                     format!("{}; tried for {tried}", ErrorReply::NoNodes)
                 };
                 Error::Refused { by: None, reason }
+            }
+            Some(Error::Refused { by: None, reason }) => {
+                Error::Refused { by: None, reason: format!("{reason}; tried for {tried}") }
             }
             Some(Error::NotReached { whom, reason }) => {
                 Error::NotReached { whom, reason: format!("{reason}; tried for {tried}") }

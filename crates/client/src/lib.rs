@@ -29,7 +29,7 @@
 //! # What happens to a request
 //!
 //! A **write** goes to the key's primary. Where no connection can be made, or a node says that it did nothing, the
-//! client waits for the next map, or a moment, and tries again, also through the other nodes, until its timeout. Once a
+//! client waits for the next map, or a moment, and tries again, until its timeout. Once a
 //! byte of the request may have left it is never sent again: without an answer the outcome is [`Error::Unknown`].
 //!
 //! A **read** goes to the key's primary, too. Where the primary refuses the connection or is silent for 300 ms, the

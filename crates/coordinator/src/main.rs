@@ -38,7 +38,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     stdout.flush().context("cannot write to standard output")?;
     drop(stdout);
 
-    let accepting = net::listener::accept(listener, config.max_clients, &shutdown, |stream| {
+    let accepting = net::listener::accept(listener, config.max_clients, &shutdown, &shutdown, |stream| {
         session::serve(stream, driver.clone(), config.original_framing, shutdown.clone())
     });
     tokio::select! {

@@ -4,7 +4,7 @@
 //! Locks are taken in one order: a slot, then the queue of a replica; the map is read and let go before either.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -81,6 +81,7 @@ pub struct Node {
     proposals: Mutex<Proposals>,
     events: Mutex<Vec<Event>>,
     stamps: AtomicU64,
+    closed: AtomicBool,
 }
 
 /// Who this node is and what the coordinator has published.
@@ -113,6 +114,7 @@ impl Node {
             proposals: Mutex::default(),
             events: Mutex::default(),
             stamps: AtomicU64::new(1),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -164,11 +166,18 @@ impl Node {
     /// This node does not lead the slot, or is handing it over. Nothing was done.
     pub fn write(&self, slot: SlotId, key: &[u8], effect: Effect<'_>, turn: &mut Turn) -> Result<(), NotHere> {
         let mut state = self.slot(slot);
-        if !state.takes_writes() {
+        if !state.takes_writes() || self.closed.load(Ordering::Relaxed) {
             return Err(NotHere);
         }
         state.write(&self.hasher, slot, key, effect, |outbox| turn.touch(outbox));
         Ok(())
+    }
+
+    /// Takes no write any more: the node is about to leave. When this returns, every write that was taken is queued.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        // Whoever holds a slot's lock may not have seen it; whoever takes the lock after this has.
+        self.bits.slots().for_each(|slot| drop(self.slot(slot)));
     }
 
     /// Where requests for a slot go.
@@ -345,12 +354,12 @@ impl Node {
 
     /// A replica has answered. `false` where the answer makes no sense: close the connection.
     #[must_use]
-    pub fn handle_link_reply(&self, from: &Outbox, reply: LinkReply) -> bool {
+    pub fn handle_link_reply(&self, from: &Outbox, reply: LinkReply, turn: &mut Turn) -> bool {
         match reply {
             LinkReply::Ack { count } => {
                 let Some(acked) = from.acknowledge(count) else { return false };
                 for acked in acked {
-                    self.handle_acked(from.to, acked);
+                    self.handle_acked(from.to, acked, turn);
                 }
             }
             LinkReply::Behind { slot, epoch } if self.has_slot(slot) => {
@@ -390,16 +399,19 @@ impl Node {
         }
     }
 
-    fn handle_acked(&self, from: Incarnation, acked: Acked) {
+    fn handle_acked(&self, from: Incarnation, acked: Acked, turn: &mut Turn) {
         match acked {
             Acked::Aligned { slot, stamp, seq } | Acked::Filled { slot, stamp, seq } => {
                 let mut state = self.slot(slot);
-                let effects = state.follower_is_level(&self.hasher, slot, from, stamp, seq);
+                let effects =
+                    state.follower_is_level(&self.hasher, slot, from, stamp, seq, |outbox| turn.touch(outbox));
                 let version = state.config();
                 drop(state);
                 self.carry_out(SlotAt { slot, version }, from, effects);
             }
-            Acked::Tombstone { slot, seq } => self.slot(slot).follower_has_passed(&self.hasher, slot, from, seq),
+            Acked::Tombstone { slot, seq } => {
+                self.slot(slot).follower_has_passed(&self.hasher, slot, from, seq, |outbox| turn.touch(outbox));
+            }
         }
     }
 

@@ -273,7 +273,7 @@ impl Slot {
         }
     }
 
-    /// A replica has acknowledged an alignment or a fill.
+    /// A replica has acknowledged an alignment or a fill. `touched` is told whose queue has something new.
     pub fn follower_is_level(
         &mut self,
         hasher: &KeyHasher,
@@ -281,6 +281,7 @@ impl Slot {
         who: Incarnation,
         stamp: Stamp,
         seq: u64,
+        touched: impl FnMut(&Arc<Outbox>),
     ) -> Effects {
         let mut effects = Effects::default();
         let Role::Primary { followers, intake } = &mut self.role else { return effects };
@@ -297,12 +298,19 @@ impl Slot {
                 effects.admit = true;
             }
         }
-        self.follower_has_passed(hasher, id, who, seq);
+        self.follower_has_passed(hasher, id, who, seq, touched);
         effects
     }
 
     /// A replica has applied every tombstone up to `seq`. What all have applied may go, here and there.
-    pub fn follower_has_passed(&mut self, hasher: &KeyHasher, id: SlotId, who: Incarnation, seq: u64) {
+    pub fn follower_has_passed(
+        &mut self,
+        hasher: &KeyHasher,
+        id: SlotId,
+        who: Incarnation,
+        seq: u64,
+        mut touched: impl FnMut(&Arc<Outbox>),
+    ) {
         let Role::Primary { followers, .. } = &mut self.role else { return };
         if let Some(follower) = followers.iter_mut().find(|follower| follower.outbox.to == who) {
             follower.acked = follower.acked.max(seq);
@@ -313,6 +321,7 @@ impl Slot {
         {
             for follower in followers.iter().filter(|follower| follower.progress == Progress::Level) {
                 follower.outbox.push(Item::Purge { slot: id, seq: all });
+                touched(&follower.outbox);
             }
         }
     }

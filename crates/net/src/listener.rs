@@ -59,10 +59,15 @@ pub fn max_clients(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Accepts connections until shutdown begins and serves each in a task of its own, at most `limit` at a time. Whoever
-/// comes beyond that is told so and let go.
-pub async fn accept<F>(listener: TcpListener, limit: usize, shutdown: &Shutdown, serve: impl Fn(TcpStream) -> F)
-where
+/// Accepts connections until `accepting` ends and serves each in a task of `connections`, at most `limit` at a time.
+/// Whoever comes beyond that is told so and let go.
+pub async fn accept<F>(
+    listener: TcpListener,
+    limit: usize,
+    accepting: &Shutdown,
+    connections: &Shutdown,
+    serve: impl Fn(TcpStream) -> F,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
     let permits = Arc::new(Semaphore::new(limit));
@@ -71,7 +76,7 @@ where
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = shutdown.begun() => return,
+            () = accepting.begun() => return,
         };
         match accepted {
             Ok((stream, _)) => {
@@ -84,14 +89,14 @@ where
                 match Arc::clone(&permits).try_acquire_owned() {
                     Ok(permit) => {
                         let task = serve(stream);
-                        shutdown.spawn(async move {
+                        connections.spawn(async move {
                             task.await;
                             drop(permit);
                         });
                     }
                     Err(_) => {
                         if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
-                            shutdown.spawn(async move {
+                            connections.spawn(async move {
                                 refuse(stream, limit).await;
                                 drop(permit);
                             });

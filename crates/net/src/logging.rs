@@ -11,9 +11,9 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 /// The flags of logging.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogFlags {
-    /// Least severe level to log: error, warn, info, debug or trace. RUST_LOG, where set, decides instead.
-    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["error", "warn", "info", "debug", "trace"])]
-    pub log_level: String,
+    /// Least severe level to log: error, warn, info, debug or trace [default: info, or what RUST_LOG says].
+    #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    pub log_level: Option<String>,
 
     /// Form of log lines.
     #[arg(long, value_name = "FORM", default_value = "text", value_parser = ["text", "json"])]
@@ -29,9 +29,12 @@ pub struct LogFlags {
 /// # Errors
 /// The file cannot be opened, RUST_LOG cannot be read, or logging was started before.
 pub fn start(flags: &LogFlags) -> anyhow::Result<()> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(rules) if !rules.is_empty() => EnvFilter::try_new(&rules).with_context(|| format!("RUST_LOG={rules}"))?,
-        _ => EnvFilter::new(&flags.log_level),
+    let filter = match (&flags.log_level, std::env::var("RUST_LOG")) {
+        (Some(level), _) => EnvFilter::new(level),
+        (None, Ok(rules)) if !rules.is_empty() => {
+            EnvFilter::try_new(&rules).with_context(|| format!("RUST_LOG={rules}"))?
+        }
+        (None, _) => EnvFilter::new("info"),
     };
     let to_file = flags.log_file.is_some();
     let writer = match &flags.log_file {

@@ -168,7 +168,7 @@ async fn whoever_comes_beyond_the_limit_is_told_so() {
     let shutdown = Shutdown::new();
     let server = shutdown.clone();
     let accepting = tokio::spawn(async move {
-        net::listener::accept(listener, 1, &server.clone(), |stream| {
+        net::listener::accept(listener, 1, &server, &server, |stream| {
             let server = server.clone();
             async move {
                 let _ = Connection::new(stream).serve(&mut Echo::default(), false, &server).await;

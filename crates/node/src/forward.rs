@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -64,10 +64,19 @@ pub struct ForwardLinks {
     links: Mutex<HashMap<Incarnation, ForwardLink>>,
 }
 
+/// What the tasks that wait know of a connection.
+#[derive(Debug, Default)]
+struct Health {
+    /// A request has waited for too long, and nothing has come since.
+    stalled: AtomicBool,
+    /// How often something has come: a long answer is on its way as long as this grows.
+    reads: AtomicU64,
+}
+
 #[derive(Debug)]
 struct ForwardLink {
     batches: mpsc::Sender<Vec<Call>>,
-    stalled: Arc<AtomicBool>,
+    health: Arc<Health>,
     end: CancellationToken,
 }
 
@@ -98,14 +107,20 @@ impl ForwardLinks {
     /// Whether a node has let a request wait for too long and has answered nothing since.
     #[must_use]
     pub fn is_stalled(&self, to: Incarnation) -> bool {
-        self.lock().get(&to).is_some_and(|link| link.stalled.load(Ordering::Relaxed))
+        self.lock().get(&to).is_some_and(|link| link.health.stalled.load(Ordering::Relaxed))
     }
 
     /// A node has let a request wait for too long. It counts as stalled until it answers anything.
     pub fn set_stalled(&self, to: Incarnation) {
         if let Some(link) = self.lock().get(&to) {
-            link.stalled.store(true, Ordering::Relaxed);
+            link.health.stalled.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// A number that grows whenever something comes from a node.
+    #[must_use]
+    pub fn reads(&self, from: Incarnation) -> u64 {
+        self.lock().get(&from).map_or(0, |link| link.health.reads.load(Ordering::Relaxed))
     }
 
     /// Ends the connections to nodes that are no members any more.
@@ -127,8 +142,8 @@ impl ForwardLinks {
 impl ForwardLink {
     fn start(driver: &Driver, to: Incarnation, addr: NodeAddr) -> Self {
         let (sender, batches) = mpsc::channel(QUEUED_BATCHES);
-        let link = Self { batches: sender, stalled: Arc::default(), end: CancellationToken::new() };
-        let task = LinkTask { driver: driver.clone(), to, addr, batches, stalled: Arc::clone(&link.stalled) };
+        let link = Self { batches: sender, health: Arc::default(), end: CancellationToken::new() };
+        let task = LinkTask { driver: driver.clone(), to, addr, batches, health: Arc::clone(&link.health) };
         let (end, background) = (link.end.clone(), driver.background().clone());
         driver.background().spawn(async move {
             // Dropping the task drops its calls: who waits learns whether his was sent.
@@ -147,7 +162,7 @@ struct LinkTask {
     to: Incarnation,
     addr: NodeAddr,
     batches: mpsc::Receiver<Vec<Call>>,
-    stalled: Arc<AtomicBool>,
+    health: Arc<Health>,
 }
 
 impl LinkTask {
@@ -163,7 +178,7 @@ impl LinkTask {
                 Ok(Ok(stream)) => {
                     let error = self.exchange(stream, batch).await;
                     tracing::debug!("the connection to node {} ended: {error}", self.addr);
-                    self.stalled.store(false, Ordering::Relaxed);
+                    self.health.stalled.store(false, Ordering::Relaxed);
                 }
                 failed => {
                     tracing::debug!("node {} cannot be reached: {failed:?}", self.addr);
@@ -179,7 +194,7 @@ impl LinkTask {
         let waiting = Mutex::new(VecDeque::new());
         let ended = tokio::select! {
             ended = send_batches(write, first, &mut self.batches, &waiting) => ended,
-            ended = receive_answers(read, &waiting, &self.stalled) => ended,
+            ended = receive_answers(read, &waiting, &self.health) => ended,
         };
         for answer in waiting.into_inner().unwrap_or_else(PoisonError::into_inner) {
             // Whoever does not wait any more need not be told.
@@ -215,7 +230,7 @@ async fn send_batches(
     Ok(())
 }
 
-async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, stalled: &AtomicBool) -> io::Result<()> {
+async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, health: &Health) -> io::Result<()> {
     let mut input = BytesMut::new();
     let mut decoder = ReplyDecoder::new();
     loop {
@@ -223,6 +238,8 @@ async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, stalled: 
         if stream.read_buf(&mut input).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        health.reads.fetch_add(1, Ordering::Relaxed);
+        health.stalled.store(false, Ordering::Relaxed);
         let mut arrived = Vec::new();
         loop {
             let len = match decoder.decode(&input) {
@@ -233,7 +250,6 @@ async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, stalled: 
             arrived.push(input.get(..len).unwrap_or_default().to_vec());
             input.advance(len);
         }
-        stalled.store(false, Ordering::Relaxed);
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         for bytes in arrived {
             let answer = waiting.pop_front();

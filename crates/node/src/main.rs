@@ -14,8 +14,11 @@ use node::session;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-/// How long requests in hand may take once the node stops.
+/// How long requests in hand may take once the node has left.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the other nodes get to hear that this one has left, before it answers no more.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// How long what is queued for replicas may take to arrive once the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -44,19 +47,18 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let bound = listener.local_addr().context("the socket has no address")?;
     let addr = config.advertised(bound.port())?;
 
-    // Clients are let go first; what this node owes its replicas and the coordinator comes after.
-    let (clients, background) = (Shutdown::new(), Shutdown::new());
+    // What ends first: accepting, then the connections, then what this node does by itself.
+    let (accepting, connections, background) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
     let driver = Driver::new(addr, config.request_timeout, &background);
-    let accepting = {
-        let (driver, clients) = (driver.clone(), clients.clone());
-        async move {
-            net::listener::accept(listener, config.max_clients, &clients, |stream| {
-                session::serve(stream, driver.clone(), config.original_framing, clients.clone())
+    {
+        let (driver, accepting, connections) = (driver.clone(), accepting.clone(), connections.clone());
+        background.spawn(async move {
+            net::listener::accept(listener, config.max_clients, &accepting, &connections, |stream| {
+                session::serve(stream, driver.clone(), config.original_framing, connections.clone())
             })
             .await;
-        }
-    };
-    clients.spawn(accepting);
+        });
+    }
     let settings = membership::Settings {
         host: config.coordinator_host.trim_matches(['[', ']']).to_owned(),
         port: config.coordinator_port,
@@ -64,7 +66,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     let (notify, mut notices) = mpsc::channel(16);
     let (leave, left) = oneshot::channel();
-    background.spawn(membership::run(driver.clone(), settings, notify, left));
+    let (membership, end) = (membership::run(driver.clone(), settings, notify, left), background.clone());
+    background.spawn(async move {
+        tokio::select! {
+            () = membership => {}
+            () = end.begun() => {}
+        }
+    });
 
     let joined = tokio::select! {
         joined = joined(&mut notices, config.join_timeout) => Some(joined?),
@@ -80,7 +88,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         shutdown::signal().await.context("cannot wait for signals")?;
     }
     tracing::info!("stopping");
-    stop(&driver, &clients, &background, leave).await;
+    accepting.begin();
+    stop(&driver, &connections, &background, leave).await;
     Ok(())
 }
 
@@ -105,23 +114,32 @@ async fn joined(notices: &mut mpsc::Receiver<Notice>, patience: Duration) -> any
     }
 }
 
-/// Stops on purpose: finishes what is in hand, pushes what is queued, tells the coordinator. Within ten seconds.
-async fn stop(driver: &Driver, clients: &Shutdown, background: &Shutdown, leave: oneshot::Sender<oneshot::Sender<()>>) {
-    clients.begin();
-    if timeout(FINISH_TIMEOUT, clients.all_ended()).await.is_err() {
-        tracing::warn!("some requests were not finished in time and are given up");
-    }
+/// Stops on purpose, within ten seconds: takes no more writes, pushes what is queued, tells the coordinator, and passes on
+/// or finishes what is in hand. A write that comes meanwhile waits for the next primary; none is cut off.
+async fn stop(
+    driver: &Driver,
+    connections: &Shutdown,
+    background: &Shutdown,
+    leave: oneshot::Sender<oneshot::Sender<()>>,
+) {
+    driver.node().close();
+    driver.wake_all();
     let drained = async {
         while driver.node().lag().items > 0 {
             sleep(Duration::from_millis(5)).await;
         }
     };
     if timeout(DRAIN_TIMEOUT, drained).await.is_err() {
-        tracing::warn!("{} records were not acknowledged by every replica", driver.node().lag().items);
+        tracing::warn!("{} messages were not acknowledged by every replica", driver.node().lag().items);
     }
     let (tell, told) = oneshot::channel();
     if leave.send(tell).is_err() || timeout(LEAVE_TIMEOUT, told).await.is_err() {
         tracing::warn!("the coordinator was not told that this node stops; it will find out by its silence");
+    }
+    sleep(FAREWELL).await;
+    connections.begin();
+    if timeout(FINISH_TIMEOUT, connections.all_ended()).await.is_err() {
+        tracing::warn!("some requests were not finished in time and are given up");
     }
     background.begin();
     if timeout(LEAVE_TIMEOUT, background.all_ended()).await.is_err() {

@@ -63,7 +63,8 @@ enum Ended {
     Left,
 }
 
-/// Keeps a session with the coordinator until `leave` asks to leave, or the node is unregistered.
+/// Keeps a session with the coordinator. Once `leave` has asked to leave and that is done, or the node is unregistered,
+/// it only follows the map, until the process ends.
 pub async fn run(
     driver: Driver,
     settings: Settings,
@@ -77,16 +78,18 @@ pub async fn run(
         if let Some(left) = membership.left.take() {
             // The coordinator knows that this node stops, or is gone itself. The main task may have given up waiting.
             let _ = left.send(());
-            return;
+            return membership.follow().await;
         }
         let longest = match ended {
-            Ended::Left => return,
+            Ended::Left => return membership.follow().await,
             Ended::Unregistered => {
                 tracing::warn!("this node was unregistered: it stays out until it is started again");
                 return membership.stay_out(leave).await;
             }
             Ended::Refused(why) => {
-                membership.report(format!("the coordinator has refused this node: {why}")).await;
+                let settings = &membership.settings;
+                let why = format!("the coordinator at {settings} has refused this node: {why}");
+                membership.report(why).await;
                 REFUSED_PAUSE
             }
             Ended::Broken(why) => {
@@ -99,7 +102,7 @@ pub async fn run(
             Ok(left) = &mut leave => {
                 // Nobody is there to be told.
                 let _ = left.send(());
-                return;
+                return membership.follow().await;
             }
         }
     }
@@ -280,19 +283,21 @@ impl Membership {
     /// Leads and holds nothing any more, and follows the map only to pass requests on.
     async fn stay_out(self, leave: oneshot::Receiver<oneshot::Sender<()>>) {
         self.driver.node().give_everything_up();
-        let follow = async {
-            loop {
-                let error = self.follow_map().await;
-                tracing::debug!("following the map: {error:?}");
-                sleep(LONGEST_PAUSE).await;
-            }
-        };
         tokio::select! {
-            () = follow => {}
+            () = self.follow() => {}
             Ok(left) = leave => {
                 // The coordinator does not count on this node, so there is nothing to tell it.
                 let _ = left.send(());
             }
+        }
+    }
+
+    /// Follows the map as clients do, for as long as the process lives, to pass requests on.
+    async fn follow(&self) {
+        loop {
+            let ended = self.follow_map().await;
+            tracing::debug!("following the map: {ended:?}");
+            sleep(LONGEST_PAUSE).await;
         }
     }
 

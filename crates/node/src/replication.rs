@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::inbox::Inbox;
+use engine::node::Turn;
 use engine::outbox::Outbox;
 use net::connection::{Connection, Flow, FrameReader, Stopped};
 use net::shutdown::Shutdown;
@@ -100,6 +101,7 @@ impl Link<'_> {
 
     async fn read(&self, mut stream: OwnedReadHalf) -> io::Result<()> {
         let mut reader = FrameReader::new();
+        let mut turn = Turn::default();
         loop {
             match timeout(ACK_TIMEOUT, reader.fill(&mut stream)).await {
                 Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -111,13 +113,15 @@ impl Link<'_> {
             let stopped = reader.frames(|frame| {
                 let Frame::Array(words) = frame else { return Flow::Close };
                 let reply = LinkReply::parse(words);
-                let understood = reply.is_ok_and(|reply| self.driver.node().handle_link_reply(self.outbox, reply));
+                let node = self.driver.node();
+                let understood = reply.is_ok_and(|reply| node.handle_link_reply(self.outbox, reply, &mut turn));
                 if understood { Flow::Next } else { Flow::Close }
             });
             if stopped != Stopped::NeedsMore {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the replica does not speak the protocol"));
             }
             self.driver.report_events();
+            self.driver.wake_touched(&mut turn);
             if self.outbox.may_fill() {
                 self.wake.notify_one();
             }

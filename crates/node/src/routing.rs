@@ -166,7 +166,7 @@ async fn answer_one(
             }
             Tried::Moved if start.elapsed() < PATIENCE => {}
             Tried::Moved | Tried::Unreachable | Tried::Silent => {
-                if !is_write && read_elsewhere(driver, request, out).await {
+                if !is_write && read_elsewhere(driver, request, deadline, out).await {
                     return;
                 }
             }
@@ -219,13 +219,22 @@ fn send_one(driver: &Driver, to: Incarnation, addr: &NodeAddr, bytes: Vec<u8>) -
 async fn await_answer(
     driver: &Driver,
     request: &Kept,
-    under_way: UnderWay,
+    mut under_way: UnderWay,
     deadline: Instant,
     out: &mut Vec<u8>,
 ) -> Tried {
     let is_write = request.request().is_write();
-    let until = if is_write { deadline } else { deadline.min(Instant::now() + PATIENCE) };
-    match timeout_at(until, under_way.answer).await {
+    let mut answer;
+    loop {
+        // A read waits as long as something comes, which may be a long value on its way.
+        let reads = driver.forwards().reads(under_way.to);
+        let until = if is_write { deadline } else { deadline.min(Instant::now() + PATIENCE) };
+        answer = timeout_at(until, &mut under_way.answer).await;
+        if answer.is_ok() || until == deadline || reads == driver.forwards().reads(under_way.to) {
+            break;
+        }
+    }
+    match answer {
         Ok(Ok(Ok(bytes))) => match ReplyDecoder::new().decode(&bytes) {
             Ok(Some((reply, _))) => match Response::from(reply) {
                 Response::Error(ErrorReply::Moved) => Tried::Moved,
@@ -246,7 +255,7 @@ async fn await_answer(
 }
 
 /// Reads from whatever copy answers, this node's own first. Says whether one did.
-async fn read_elsewhere(driver: &Driver, request: &Kept, out: &mut Vec<u8>) -> bool {
+async fn read_elsewhere(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> bool {
     let read = |record: Option<&std::sync::Arc<engine::record::Record>>, out: &mut Vec<u8>| {
         let value = record.and_then(|record| record.value());
         request.answer(&value.map_or(Response::NotFound, Response::Value), out);
@@ -257,7 +266,6 @@ async fn read_elsewhere(driver: &Driver, request: &Kept, out: &mut Vec<u8>) -> b
     }
     let me = driver.node().incarnation();
     for (to, addr) in route.replicas.iter().filter(|(replica, _)| *replica != me) {
-        let deadline = Instant::now() + PATIENCE;
         let Some(under_way) = send_one(driver, *to, addr, request.forwarded(true)) else { continue };
         if let Tried::Answered = await_answer(driver, request, under_way, deadline, out).await {
             return true;

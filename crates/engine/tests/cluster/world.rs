@@ -244,7 +244,10 @@ impl World {
             inbox.acknowledgement().encode(&mut replies);
             each_array(&replies, |words| {
                 let reply = LinkReply::parse(words).expect("a link reply reads back");
-                assert!(from.node.handle_link_reply(&outbox, reply), "{name} does not take {reply:?}");
+                assert!(
+                    from.node.handle_link_reply(&outbox, reply, &mut Turn::default()),
+                    "{name} does not take {reply:?}"
+                );
                 true
             });
         }

@@ -1,0 +1,85 @@
+//! The server that does nothing: what sockets, system calls and wake-ups cost, and nothing else.
+//!
+//! It runs on the runtime that a node runs on, and its loop has a node's shape: read what has arrived, answer all of
+//! it, write once. It knows a request by its length alone and looks at nothing but the key, which the answer to a GET
+//! repeats so that the generator can check it as it checks a node's.
+
+use std::io::{self, Write as _};
+
+use anyhow::Context as _;
+use bytes::{Buf as _, BytesMut};
+use proto::frame::Encoding;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::shape::{Template, Verb};
+
+/// How much a read asks for at least, as in a node.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Serves until the process is killed.
+pub(crate) fn run(port: u16) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.context("cannot listen")?;
+        let addr = listener.local_addr().context("the socket has no address")?;
+        writeln!(io::stdout(), "[Echo] Started on {addr}").context("cannot write to standard output")?;
+        accept(listener).await
+    })
+}
+
+/// Accepts connections for ever.
+pub(crate) async fn accept(listener: TcpListener) -> anyhow::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await.context("cannot accept")?;
+        stream.set_nodelay(true).context("cannot set up a connection")?;
+        tokio::spawn(async move {
+            if let Err(error) = serve(stream).await {
+                eprintln!("bench echo: a connection ended: {error}");
+            }
+        });
+    }
+}
+
+async fn serve(mut stream: TcpStream) -> io::Result<()> {
+    let mut input = BytesMut::new();
+    let mut output = Vec::new();
+    let mut kind = None;
+    loop {
+        input.reserve(READ_BYTES);
+        if stream.read_buf(&mut input).await? == 0 {
+            return Ok(());
+        }
+        if kind.is_none() {
+            kind = kind_of(&input);
+        }
+        // Every connection carries requests of one shape only.
+        let Some((request, answer)) = &kind else { continue };
+        while let Some(bytes) = input.get(..request.bytes.len()) {
+            let start = output.len();
+            output.extend_from_slice(&answer.bytes);
+            if let (Some(key), Some(copy)) = (request.key_in(bytes), output.get_mut(start..)) {
+                answer.write_key(key, copy);
+            }
+            input.advance(request.bytes.len());
+        }
+        match stream.try_write(&output) {
+            Ok(written) if written == output.len() => {}
+            Ok(written) => stream.write_all(output.get(written..).unwrap_or_default()).await?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.write_all(&output).await?,
+            Err(error) => return Err(error),
+        }
+        output.clear();
+    }
+}
+
+/// The shape of the requests of a connection, by how the first of them begins.
+fn kind_of(input: &[u8]) -> Option<(Template, Template)> {
+    [Verb::Put, Verb::Get].into_iter().find_map(|verb| {
+        [Encoding::Line, Encoding::Array].into_iter().find_map(|encoding| {
+            let request = Template::request(verb, encoding);
+            let begins = input.first_chunk::<3>()? == request.bytes.first_chunk::<3>()?;
+            begins.then(|| (request, Template::answer(verb, encoding)))
+        })
+    })
+}

@@ -1,0 +1,121 @@
+//! Measures a running cluster beside a server that does nothing, in one run. `scripts/bench.sh` starts both and calls
+//! this program; `docs/performance.md` says what the numbers mean.
+//!
+//! - `shape`: the requests and the answers, all of a shape equally long.
+//! - `load`: the generator, one thread for all connections.
+//! - `echo`: the server that does nothing.
+//! - `cluster`: which keys each node leads.
+//! - `cpu`: the processor time that the servers use.
+//! - `report`: rounds to medians, medians to a table.
+
+mod cluster;
+mod cpu;
+mod echo;
+mod load;
+mod report;
+mod shape;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+
+use crate::cluster::{Cluster, Place, Target};
+use crate::load::{Measurement, Until};
+use crate::report::Rounds;
+use crate::shape::{Shape, shapes};
+
+/// Measures sequential and pipelined PUT and GET over one and fifty connections.
+#[derive(Debug, clap::Parser)]
+#[command(name = "bench", version)]
+enum Command {
+    /// Serve answers of the right length to this program's own requests, and do nothing else. Runs until killed.
+    Echo {
+        /// Port to listen on; 0 picks a free one and prints it.
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+    },
+    /// Measure clusters, each beside the echo server, and print a table for each.
+    Run(Run),
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// Where the echo server listens; after a slash its process, whose processor time is then measured too.
+    #[arg(long, value_name = "HOST:PORT[/PID]")]
+    echo: Place,
+
+    /// A cluster: how many nodes it has, where its coordinator listens, and the processes of the nodes. May be given
+    /// more than once.
+    #[arg(long = "cluster", value_name = "NODES@HOST:PORT[/PID,...]", required = true)]
+    clusters: Vec<Cluster>,
+
+    /// How long each measurement takes, in seconds.
+    #[arg(long, default_value_t = 0.4, value_parser = seconds)]
+    seconds: f64,
+
+    /// How often each measurement is made.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rounds: u32,
+
+    /// Measure only what has this in its name, such as `GET` or `PUT array, 50 connections, 16 in flight`.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Command::parse() {
+        Command::Echo { port } => echo::run(port),
+        Command::Run(run) => measure(&run),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Every target in turn, again and again, so that whatever else the machine does meets all of them alike.
+fn measure(run: &Run) -> anyhow::Result<()> {
+    let mut targets = vec![Target::echo(&run.echo)];
+    for cluster in &run.clusters {
+        let target =
+            Target::cluster(cluster).with_context(|| format!("the cluster at {}", cluster.coordinator.addr))?;
+        load::fill(&target).with_context(|| format!("cannot fill {}", target.name))?;
+        targets.push(target);
+    }
+    let duration = Duration::from_secs_f64(run.seconds);
+    let mut rows = Vec::new();
+    for shape in shapes().into_iter().filter(|shape| shape.to_string().contains(&run.only)) {
+        let mut rounds = Rounds::new(targets.len());
+        for round in 1..=run.rounds {
+            eprint!("\r{shape}, round {round} of {}    ", run.rounds);
+            rounds.push(one_round(&targets, shape, duration)?);
+        }
+        rows.push((shape, rounds));
+    }
+    eprintln!();
+    let mut stdout = std::io::stdout().lock();
+    for (at, target) in targets.iter().enumerate().skip(1) {
+        writeln!(stdout, "{}", report::table(&target.name, &rows, at)).context("cannot write to standard output")?;
+    }
+    Ok(())
+}
+
+fn one_round(targets: &[Target], shape: Shape, duration: Duration) -> anyhow::Result<Vec<Measurement>> {
+    let measured = targets.iter().map(|target| {
+        load::run(target, shape, Until::Elapsed(duration)).with_context(|| format!("{shape} against {}", target.name))
+    });
+    measured.collect()
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.01..=60.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds from 0.01 to 60 is expected".to_owned()),
+    }
+}
