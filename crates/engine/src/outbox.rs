@@ -26,6 +26,9 @@ pub const OUTBOX_ITEMS: usize = 1_000_000;
 /// How much of filling may wait for one replica before the next slot is begun, so that records are not held up.
 pub const FILL_AHEAD_BYTES: usize = 1024 * 1024;
 
+/// About how much a message takes beside its record, in bytes.
+const MESSAGE_BYTES: usize = 64;
+
 /// Names one addition of a replica to a slot. What is acknowledged for an earlier one says nothing of a later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stamp(pub u64);
@@ -117,9 +120,17 @@ pub struct Outbox {
     queue: Mutex<Queue>,
 }
 
+/// An item in the queue, with what it adds to the queue's figures: to leave, it need not be looked at again.
+#[derive(Debug)]
+struct Queued {
+    item: Item,
+    record_bytes: usize,
+    fill_bytes: usize,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
-    items: VecDeque<Item>,
+    items: VecDeque<Queued>,
     /// How many at the front are sent on the present connection and not acknowledged.
     sent: usize,
     /// How many were acknowledged on the present connection.
@@ -151,34 +162,43 @@ impl Outbox {
 
     /// Adds an item. One that does not fit overflows the queue; see the module's text.
     pub fn push(&self, item: Item) {
+        let (record_bytes, fill_bytes) = item.weight();
         let mut queue = self.lock();
         if queue.overflowed {
             return;
         }
-        let (records, fills) = item.weight();
-        let full = queue.record_bytes + records > OUTBOX_BYTES || queue.items.len() >= OUTBOX_ITEMS;
+        let full = queue.record_bytes + record_bytes > OUTBOX_BYTES || queue.items.len() >= OUTBOX_ITEMS;
         if full && !queue.items.is_empty() {
-            *queue = Queue { overflowed: true, sent: 0, acked: queue.acked, ..Queue::default() };
+            let emptied = Queue { overflowed: true, acked: queue.acked, ..Queue::default() };
+            let dropped = std::mem::replace(&mut *queue, emptied);
+            drop(queue);
+            drop(dropped);
             return;
         }
-        queue.record_bytes += records;
-        queue.fill_bytes += fills;
-        queue.items.push_back(item);
+        queue.record_bytes += record_bytes;
+        queue.fill_bytes += fill_bytes;
+        queue.items.push_back(Queued { item, record_bytes, fill_bytes });
     }
 
     /// Appends to `out` what has not been sent, up to about `limit` bytes; `false` where there is nothing.
     pub fn take(&self, out: &mut Vec<u8>, limit: usize) -> bool {
-        let mut queue = self.lock();
-        let Queue { items, sent, .. } = &mut *queue;
-        let (before, start) = (*sent, out.len());
-        for item in items.range(before..) {
-            if out.len() - start >= limit {
-                break;
+        // Encoded after the lock is let go: whoever writes to a slot waits for it.
+        let mut batch = Vec::new();
+        {
+            let mut queue = self.lock();
+            let Queue { items, sent, .. } = &mut *queue;
+            let mut bytes = 0;
+            for queued in items.range(*sent..) {
+                if bytes >= limit {
+                    break;
+                }
+                bytes += MESSAGE_BYTES + queued.record_bytes + queued.fill_bytes;
+                batch.push(queued.item.clone());
             }
-            item.encode(out);
-            *sent += 1;
+            *sent += batch.len();
         }
-        *sent > before
+        batch.iter().for_each(|item| item.encode(out));
+        !batch.is_empty()
     }
 
     /// The replica has applied `count` messages of the present connection. `None` where it cannot have: the connection
@@ -194,12 +214,13 @@ impl Outbox {
         }
         queue.sent -= new;
         queue.acked = count;
-        let items: Vec<Item> = queue.items.drain(..new).collect();
-        for (records, fills) in items.iter().map(Item::weight) {
-            queue.record_bytes -= records;
-            queue.fill_bytes -= fills;
+        let items: Vec<Queued> = queue.items.drain(..new).collect();
+        for queued in &items {
+            queue.record_bytes -= queued.record_bytes;
+            queue.fill_bytes -= queued.fill_bytes;
         }
-        Some(items.iter().filter_map(Item::acked).collect())
+        drop(queue);
+        Some(items.iter().filter_map(|queued| queued.item.acked()).collect())
     }
 
     /// A new connection is there: everything that is not acknowledged is sent again.

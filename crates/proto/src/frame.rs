@@ -252,18 +252,18 @@ impl FrameDecoder {
 
     /// Reads a header line that starts at `from` and says a length, such as `*3` or `$12`.
     fn header(&mut self, buf: &[u8], from: usize, mark: u8) -> Result<Option<usize>, ErrorReply> {
-        const BAD: ErrorReply = ErrorReply::Protocol("an array is *N, then $LENGTH and the bytes of each word");
+        let bad = || ErrorReply::Protocol("an array is *N, then $LENGTH and the bytes of each word");
         let Some(at) = memchr::memchr(b'\n', buf.get(self.scanned..).unwrap_or_default()) else {
             self.scanned = buf.len();
-            return if buf.len() - from > limits::ARRAY_HEADER_BYTES { Err(BAD) } else { Ok(None) };
+            return if buf.len() - from > limits::ARRAY_HEADER_BYTES { Err(bad()) } else { Ok(None) };
         };
         let header = buf.get(from..self.scanned + at).unwrap_or_default();
         self.scanned += at + 1;
         if header.len() >= limits::ARRAY_HEADER_BYTES {
-            return Err(BAD);
+            return Err(bad());
         }
-        let digits = header.strip_prefix(&[mark]).and_then(|rest| rest.strip_suffix(b"\r")).ok_or(BAD)?;
-        decimal(digits).map(Some).ok_or(BAD)
+        let digits = header.strip_prefix(&[mark]).and_then(|rest| rest.strip_suffix(b"\r")).ok_or_else(bad)?;
+        decimal(digits).map(Some).ok_or_else(bad)
     }
 }
 

@@ -242,20 +242,20 @@ impl<'a> Rest<'a> {
 
     /// Exactly `N` words and nothing after them.
     fn words<const N: usize>(self, verb: &'static str) -> Result<[&'a [u8]; N], ErrorReply> {
-        let invalid = ErrorReply::InvalidFormat(verb);
+        let invalid = || ErrorReply::InvalidFormat(verb);
         match self {
-            Self::Words(words) => words.exactly().ok_or(invalid),
+            Self::Words(words) => words.exactly().ok_or_else(invalid),
             Self::Line(mut rest) => {
                 let mut words = [&b""[..]; N];
                 for slot in &mut words {
                     let (word, after) = split_word(rest);
                     if word.is_empty() {
-                        return Err(invalid);
+                        return Err(invalid());
                     }
                     *slot = word.as_bytes();
                     rest = after;
                 }
-                if rest.is_empty() { Ok(words) } else { Err(invalid) }
+                if rest.is_empty() { Ok(words) } else { Err(invalid()) }
             }
         }
     }
