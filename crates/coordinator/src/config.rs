@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use net::listener::ConnectionFlags;
 use net::logging::LogFlags;
 use proto::limits;
 
@@ -29,14 +30,9 @@ pub struct Config {
     #[arg(long, default_value = "10s", value_parser = heartbeat_timeout)]
     pub heartbeat_timeout: Duration,
 
-    /// How many connections are served at once.
-    #[arg(long, default_value_t = limits::CLIENTS, value_parser = net::listener::max_clients)]
-    pub max_clients: usize,
-
-    /// Also take a request without a newline for whole after 20 ms of silence, answer it and close, as the first
-    /// version's programs expect. Not for slow networks: a request cut in two would be taken for a shorter one.
-    #[arg(long)]
-    pub original_framing: bool,
+    /// Who is served, and how.
+    #[command(flatten)]
+    pub connections: ConnectionFlags,
 
     /// Where log lines go.
     #[command(flatten)]

@@ -3,7 +3,7 @@
 use std::io;
 
 use engine::output::{JoinError, Joined};
-use net::connection::{Connection, Ended, Flow, Session, Stopped};
+use net::connection::{Body, Connection, Ended, Flow, Session, Stopped};
 use net::shutdown::Shutdown;
 use proto::cluster_map::{ClusterMap, MapUpdate, MapVersion};
 use proto::error::ErrorReply;
@@ -104,11 +104,9 @@ impl Session for ClientSession<'_> {
 
     async fn settle(&mut self, _: &mut Vec<u8>) {}
 
-    fn body(&self) -> &[u8] {
-        &[]
+    fn take_body(&mut self) -> Option<Body> {
+        None
     }
-
-    fn end_body(&mut self, _: &mut Vec<u8>) {}
 
     fn answered(&mut self) {}
 }

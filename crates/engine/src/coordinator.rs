@@ -374,6 +374,11 @@ impl Coordinator {
                 held.cluster, self.map.cluster
             )));
         }
+        if held.version.0 > limits::COUNTER / 2 {
+            return Err(ErrorReply::NotPeer(
+                "the version of the node's map is beyond any that a cluster reaches".to_owned(),
+            ));
+        }
         if held.bits() != self.settings.bits {
             return Err(ErrorReply::NotPeer("the node's cluster cuts its slots in another way".to_owned()));
         }

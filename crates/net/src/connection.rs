@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use engine::record::Record;
 use proto::error::ErrorReply;
 use proto::frame::{Encoding, Frame, FrameDecoder};
 use proto::response::Response;
@@ -36,12 +38,29 @@ pub enum Flow {
     Next,
     /// This request was not executed: it must wait until [`Session::settle`] has run, and is then offered again.
     Settle,
-    /// [`Session::body`] belongs at the end of what was written.
+    /// What [`Session::take_body`] gives belongs at the end of what was written.
     Body,
     /// Write the answers, then close.
     Close,
     /// Write the answers, then give the connection back: it speaks another protocol from here on.
     Upgrade,
+}
+
+/// A long value, sent from where it is stored.
+#[derive(Debug)]
+pub struct Body {
+    /// The record whose value it is.
+    pub record: Arc<Record>,
+    /// What ends it: the line end of its encoding.
+    pub end: &'static [u8],
+}
+
+impl Body {
+    /// The bytes of the value.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.record.value().unwrap_or_default()
+    }
 }
 
 /// What executes the requests of one connection.
@@ -52,11 +71,8 @@ pub trait Session: Send {
     /// Answers the requests that were kept, in their order. Called after every batch.
     fn settle(&mut self, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
 
-    /// The bytes that follow what was written, after [`Flow::Body`]. They are sent from where they are.
-    fn body(&self) -> &[u8];
-
-    /// The body is sent; append what ends it.
-    fn end_body(&mut self, out: &mut Vec<u8>);
+    /// What follows the bytes written so far, after [`Flow::Body`].
+    fn take_body(&mut self) -> Option<Body>;
 
     /// The answers of a batch are written: a good moment to wake others.
     fn answered(&mut self);
@@ -198,8 +214,7 @@ impl Connection {
             match stopped {
                 Stopped::Handler(Flow::Next | Flow::Settle) => continue,
                 Stopped::Handler(Flow::Body) => {
-                    write_all(&self.stream, session.body()).await?;
-                    session.end_body(&mut self.output);
+                    self.write_body(session).await?;
                     continue;
                 }
                 Stopped::Handler(Flow::Upgrade) => return Ok(Ended::Upgraded),
@@ -251,13 +266,18 @@ impl Connection {
     async fn finish<S: Session>(&mut self, session: &mut S) -> io::Result<Ended> {
         session.settle(&mut self.output).await;
         self.flush().await?;
-        if !session.body().is_empty() {
-            write_all(&self.stream, session.body()).await?;
-            session.end_body(&mut self.output);
-            self.flush().await?;
-        }
+        self.write_body(session).await?;
+        self.flush().await?;
         session.answered();
         Ok(Ended::Closed)
+    }
+
+    async fn write_body<S: Session>(&mut self, session: &mut S) -> io::Result<()> {
+        if let Some(body) = session.take_body() {
+            write_all(&self.stream, body.bytes()).await?;
+            self.output.extend_from_slice(body.end);
+        }
+        Ok(())
     }
 }
 

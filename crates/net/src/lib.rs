@@ -6,9 +6,11 @@
 //! - [`shutdown`]: signals, and how the tasks of a process end together.
 //! - [`clock`]: the clock that the engine is told.
 //! - [`logging`]: where log events go, and the flags that say so.
+//! - [`program`]: how a server runs from its flags to its exit code.
 
 pub mod clock;
 pub mod connection;
 pub mod listener;
 pub mod logging;
+pub mod program;
 pub mod shutdown;

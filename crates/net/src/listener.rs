@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proto::error::ErrorReply;
 use proto::frame::Encoding;
+use proto::limits;
 use proto::response::Response;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -48,11 +49,20 @@ pub async fn bind(host: &str, port: u16) -> anyhow::Result<TcpListener> {
     }
 }
 
-/// Reads the value of `--max-clients`.
-///
-/// # Errors
-/// It is no number from 1 to a million: what to say about it.
-pub fn max_clients(text: &str) -> Result<usize, String> {
+/// The flags of whoever accepts connections.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConnectionFlags {
+    /// How many connections are served at once.
+    #[arg(long, default_value_t = limits::CLIENTS, value_parser = max_clients)]
+    pub max_clients: usize,
+
+    /// Also take a request without a newline for whole after 20 ms of silence, answer it and close, as the first
+    /// version's programs expect. Not for slow networks: a request cut in two would be taken for a shorter one.
+    #[arg(long)]
+    pub original_framing: bool,
+}
+
+fn max_clients(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if (1..=1_000_000).contains(&number) => Ok(number),
         _ => Err("a number from 1 to 1000000 is expected".to_owned()),

@@ -35,8 +35,7 @@ impl Shutdown {
         self.token.cancelled().await;
     }
 
-    /// Starts a task that [`Shutdown::all_ended`] waits for. A panic in it ends the process: a server that has lost a
-    /// part of itself must not look alive.
+    /// Starts a task that [`Shutdown::all_ended`] waits for.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
@@ -46,15 +45,6 @@ impl Shutdown {
         self.tasks.close();
         self.tasks.wait().await;
     }
-}
-
-/// Makes a panic in any task end the process, with the panic's own message, in test builds as in release builds.
-pub fn abort_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        std::process::abort();
-    }));
 }
 
 /// Waits for Ctrl-C, or on Unix for SIGTERM.

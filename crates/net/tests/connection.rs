@@ -1,11 +1,15 @@
 //! The connection loop over real sockets, with a session that echoes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use net::connection::{Connection, Ended, Flow, Session};
+use engine::record::Record;
+use net::connection::{Body, Connection, Ended, Flow, Session};
 use net::shutdown::Shutdown;
 use proto::frame::Frame;
+use proto::id::Version;
 use proto::limits;
+use proto::peer::Effect;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -13,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Default)]
 struct Echo {
     later: Vec<String>,
-    body: Option<Vec<u8>>,
+    body: Option<Body>,
 }
 
 impl Session for Echo {
@@ -28,7 +32,9 @@ impl Session for Echo {
             return Flow::Settle;
         }
         if let Some(len) = line.strip_prefix("body ") {
-            self.body = Some(vec![b'b'; len.parse().expect("a length")]);
+            let value = vec![b'b'; len.parse().expect("a length")];
+            let record = Arc::new(Record::new(Version::NONE, b"key", Effect::Put(&value)));
+            self.body = Some(Body { record, end: b"\n" });
             return Flow::Body;
         }
         out.extend_from_slice(line.as_bytes());
@@ -43,13 +49,8 @@ impl Session for Echo {
         }
     }
 
-    fn body(&self) -> &[u8] {
-        self.body.as_deref().unwrap_or_default()
-    }
-
-    fn end_body(&mut self, out: &mut Vec<u8>) {
-        self.body = None;
-        out.push(b'\n');
+    fn take_body(&mut self) -> Option<Body> {
+        self.body.take()
     }
 
     fn answered(&mut self) {}

@@ -1,11 +1,11 @@
 //! A storage node of the key-value store. `node --help` lists its flags.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use net::program;
 use net::shutdown::{self, Shutdown};
 use node::config::Config;
 use node::driver::Driver;
@@ -28,18 +28,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let config = Config::parse();
-    let outcome = net::logging::start(&config.log).and_then(|()| {
-        shutdown::abort_on_panic();
-        let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-        runtime.block_on(run(config))
-    });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("node: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let log = config.log.clone();
+    program::run("node", &log, || run(config))
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
@@ -53,8 +43,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     {
         let (driver, accepting, connections) = (driver.clone(), accepting.clone(), connections.clone());
         background.spawn(async move {
-            net::listener::accept(listener, config.max_clients, &accepting, &connections, |stream| {
-                session::serve(stream, driver.clone(), config.original_framing, connections.clone())
+            net::listener::accept(listener, config.connections.max_clients, &accepting, &connections, |stream| {
+                session::serve(stream, driver.clone(), config.connections.original_framing, connections.clone())
             })
             .await;
         });
@@ -82,8 +72,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         }
     };
     if let Some(response) = joined {
-        say(&format!("[Node {}] Coordinator response: {response}", bound.port()))?;
-        say(&format!("[Node {}] Started on {bound}", bound.port()))?;
+        program::say(&format!("[Node {}] Coordinator response: {response}", bound.port()))?;
+        program::say(&format!("[Node {}] Started on {bound}", bound.port()))?;
         drop(notices);
         shutdown::signal().await.context("cannot wait for signals")?;
     }
@@ -145,10 +135,4 @@ async fn stop(
     if timeout(LEAVE_TIMEOUT, background.all_ended()).await.is_err() {
         tracing::warn!("some tasks did not end in time");
     }
-}
-
-/// Writes a line that somebody may be waiting for.
-fn say(line: &str) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to standard output")
 }

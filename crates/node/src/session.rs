@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use engine::node::{NotHere, Turn};
 use engine::record::Record;
-use net::connection::{Connection, Ended, Flow, Session};
+use net::connection::{Body, Connection, Ended, Flow, Session};
 use net::shutdown::Shutdown;
 use proto::error::ErrorReply;
 use proto::frame::{self, Encoding, Frame};
@@ -64,41 +64,23 @@ struct ClientSession<'a> {
     upgrade: Option<(LinkKind, Incarnation)>,
 }
 
-/// A long value, to be sent from where it is stored.
-struct Body {
-    record: Arc<Record>,
-    encoding: Encoding,
-}
-
-impl Body {
-    /// Writes what stands before the value, if the value is long enough to be worth it and can be sent as it is.
-    fn begin(record: &Arc<Record>, encoding: Encoding, out: &mut Vec<u8>) -> Option<Self> {
-        let value = record.value()?;
-        if value.len() < BODY_BYTES {
-            return None;
+/// Writes what stands before a value, where the value is long enough to be sent from where it is, and can be as it is.
+fn begin_body(record: &Arc<Record>, encoding: Encoding, out: &mut Vec<u8>) -> Option<Body> {
+    let value = record.value().filter(|value| value.len() >= BODY_BYTES)?;
+    let end: &[u8] = match encoding {
+        Encoding::Array => {
+            out.push(b'$');
+            frame::push_number(value.len() as u64, out);
+            out.extend_from_slice(b"\r\n");
+            b"\r\n"
         }
-        match encoding {
-            Encoding::Array => {
-                out.push(b'$');
-                frame::push_number(value.len() as u64, out);
-                out.extend_from_slice(b"\r\n");
-            }
-            Encoding::Line if is_line(value) => out.extend_from_slice(b"VALUE "),
-            Encoding::Line => return None,
+        Encoding::Line if is_line(value) => {
+            out.extend_from_slice(b"VALUE ");
+            b"\n"
         }
-        Some(Self { record: Arc::clone(record), encoding })
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.record.value().unwrap_or_default()
-    }
-
-    fn end(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(match self.encoding {
-            Encoding::Array => b"\r\n",
-            Encoding::Line => b"\n",
-        });
-    }
+        Encoding::Line => return None,
+    };
+    Some(Body { record: Arc::clone(record), end })
 }
 
 /// Answers a read: the value at once, or the start of a long one.
@@ -107,7 +89,7 @@ fn answer_read(record: Option<&Arc<Record>>, encoding: Encoding, out: &mut Vec<u
         Response::NotFound.encode(encoding, out);
         return None;
     };
-    let body = Body::begin(record, encoding, out);
+    let body = begin_body(record, encoding, out);
     if body.is_none() {
         record.value().map_or(Response::NotFound, Response::Value).encode(encoding, out);
     }
@@ -157,7 +139,7 @@ impl<'a> ClientSession<'a> {
         if let (Some(body), Some(last)) = (self.body.take(), self.kept.last_mut()) {
             last.after.extend_from_slice(body.bytes());
             self.kept_bytes += body.bytes().len();
-            body.end(&mut last.after);
+            last.after.extend_from_slice(body.end);
         }
         Flow::Next
     }
@@ -235,14 +217,8 @@ impl Session for ClientSession<'_> {
         }
     }
 
-    fn body(&self) -> &[u8] {
-        self.body.as_ref().map_or(&[], Body::bytes)
-    }
-
-    fn end_body(&mut self, out: &mut Vec<u8>) {
-        if let Some(body) = self.body.take() {
-            body.end(out);
-        }
+    fn take_body(&mut self) -> Option<Body> {
+        self.body.take()
     }
 
     fn answered(&mut self) {
@@ -291,14 +267,8 @@ impl Session for ForwardSession<'_> {
 
     async fn settle(&mut self, _: &mut Vec<u8>) {}
 
-    fn body(&self) -> &[u8] {
-        self.body.as_ref().map_or(&[], Body::bytes)
-    }
-
-    fn end_body(&mut self, out: &mut Vec<u8>) {
-        if let Some(body) = self.body.take() {
-            body.end(out);
-        }
+    fn take_body(&mut self) -> Option<Body> {
+        self.body.take()
     }
 
     fn answered(&mut self) {

@@ -20,12 +20,20 @@ use std::fmt::Write as _;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::id::{Epoch, Incarnation, NodeAddr};
+use crate::id::{Epoch, Incarnation, NodeAddr, NotACounter, counter};
 use crate::slot::{SlotBits, SlotId};
 
 /// The number of a change of the map. 0 stands before every change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MapVersion(pub u64);
+
+impl FromStr for MapVersion {
+    type Err = NotACounter;
+
+    fn from_str(text: &str) -> Result<Self, NotACounter> {
+        counter(text).map(Self)
+    }
+}
 
 /// Who holds one slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -275,8 +283,8 @@ impl MapUpdate {
             return Err(MapError::Malformed("slots= is no power of two up to 65536"));
         }
         let mut update = Self {
-            version: MapVersion(field(words.next(), "version=")?),
-            since: MapVersion(field(words.next(), "since=")?),
+            version: field(words.next(), "version=")?,
+            since: field(words.next(), "since=")?,
             cluster: field(words.next(), "cluster=")?,
             bits: SlotBits::new(u8::try_from(count.trailing_zeros()).unwrap_or(16)),
             members: BTreeMap::new(),
@@ -317,7 +325,7 @@ fn parse_run(line: &str) -> Result<(SlotId, SlotId, Arc<SlotConfig>), MapError> 
     }
     let config = SlotConfig {
         epoch: field(words.next(), "epoch=")?,
-        version: MapVersion(field(words.next(), "version=")?),
+        version: field(words.next(), "version=")?,
         primary: incarnations(words.next(), "primary=")?.first().copied(),
         isr: incarnations(words.next(), "isr=")?,
         learners: incarnations(words.next(), "learners=")?,

@@ -140,12 +140,26 @@ impl fmt::Display for Version {
 }
 
 impl FromStr for Version {
-    type Err = std::num::ParseIntError;
+    type Err = NotACounter;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (epoch, seq) = text.split_once('-').unwrap_or((text, ""));
-        Ok(Self { epoch: Epoch(epoch.parse()?), seq: seq.parse()? })
+    fn from_str(text: &str) -> Result<Self, NotACounter> {
+        let (epoch, seq) = text.split_once('-').ok_or(NotACounter)?;
+        Ok(Self { epoch: Epoch(counter(epoch)?), seq: counter(seq)? })
     }
+}
+
+/// The text is no number of a counter: not decimal digits alone, or above [`limits::COUNTER`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a number from 0 to {} is expected", limits::COUNTER)]
+pub struct NotACounter;
+
+/// Reads a counter: decimal digits and nothing else, up to [`limits::COUNTER`].
+///
+/// # Errors
+/// The text is none.
+pub fn counter(text: &str) -> Result<u64, NotACounter> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| digits && *number <= limits::COUNTER).ok_or(NotACounter)
 }
 
 macro_rules! number_on_the_wire {
@@ -157,10 +171,10 @@ macro_rules! number_on_the_wire {
         }
 
         impl FromStr for $name {
-            type Err = std::num::ParseIntError;
+            type Err = NotACounter;
 
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
-                text.parse().map(Self)
+            fn from_str(text: &str) -> Result<Self, NotACounter> {
+                counter(text).map(Self)
             }
         }
     )*};
@@ -198,6 +212,8 @@ mod tests {
         assert!(version("1-9") < version("2-1"));
         assert!(version("2-1") < version("2-2"));
         assert_eq!(version("2-2").to_string(), "2-2");
-        assert!("2".parse::<Version>().is_err());
+        for text in ["2", "2-", "-2", "+2-1", "2-1-1", "1-4611686018427387905", "99999999999999999999-1"] {
+            assert!(text.parse::<Version>().is_err(), "{text}");
+        }
     }
 }

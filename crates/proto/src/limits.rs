@@ -21,6 +21,10 @@ pub const ARRAY_HEADER_BYTES: usize = 32;
 /// The longest host name or address literal, in bytes (a DNS name has at most 253).
 pub const HOST_BYTES: usize = 255;
 
+/// The highest epoch, sequence number, incarnation or map version. A million changes a second would take 146,000 years to
+/// come there, so a higher one is a mistake or an attack, and refusing it keeps all arithmetic on counters from overflow.
+pub const COUNTER: u64 = 1 << 62;
+
 /// How many clients one process serves at once, unless told otherwise.
 pub const CLIENTS: usize = 10_000;
 

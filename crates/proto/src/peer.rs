@@ -295,7 +295,7 @@ impl<'a> LinkMessage<'a> {
                 b"ALIGN" => Self::Align {
                     slot: slot(&mut words)?,
                     epoch: words.parse()?,
-                    config: MapVersion(words.parse()?),
+                    config: words.parse()?,
                     last: words.parse()?,
                 },
                 b"FILL" => Self::Fill {
@@ -304,7 +304,7 @@ impl<'a> LinkMessage<'a> {
                     last: words.parse()?,
                     count: words.parse()?,
                 },
-                b"PURGE" => Self::Purge { slot: slot(&mut words)?, seq: words.parse()? },
+                b"PURGE" => Self::Purge { slot: slot(&mut words)?, seq: crate::id::counter(words.text()?).ok()? },
                 _ => return None,
             })
         };
@@ -377,11 +377,11 @@ fn read_effect<'a>(words: &mut Words<'a>) -> Option<(&'a [u8], Effect<'a>)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::frame::{Frame, FrameDecoder};
 
-    fn with_words<T>(bytes: &[u8], read: impl FnOnce(Words<'_>) -> T) -> T {
+    pub(crate) fn with_words<T>(bytes: &[u8], read: impl FnOnce(Words<'_>) -> T) -> T {
         let mut decoder = FrameDecoder::new();
         match decoder.decode(bytes).unwrap().unwrap() {
             (Frame::Array(words), consumed) if consumed == bytes.len() => read(words),

@@ -242,7 +242,7 @@ fn slots_at(verb: &str, who: Incarnation, slots: &[SlotAt], out: &mut Vec<u8>) {
 fn read_slots_at(words: &mut Words<'_>) -> Option<Vec<SlotAt>> {
     let mut slots = Vec::with_capacity(words.len() / 2);
     while !words.is_empty() {
-        slots.push(SlotAt { slot: slot(words)?, version: MapVersion(words.parse()?) });
+        slots.push(SlotAt { slot: slot(words)?, version: words.parse()? });
     }
     Some(slots)
 }
@@ -250,16 +250,8 @@ fn read_slots_at(words: &mut Words<'_>) -> Option<Vec<SlotAt>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Frame, FrameDecoder};
     use crate::id::Epoch;
-
-    fn with_words<T>(bytes: &[u8], read: impl FnOnce(Words<'_>) -> T) -> T {
-        let mut decoder = FrameDecoder::new();
-        match decoder.decode(bytes).unwrap().unwrap() {
-            (Frame::Array(words), consumed) if consumed == bytes.len() => read(words),
-            _ => panic!("not one array"),
-        }
-    }
+    use crate::peer::tests::with_words;
 
     fn version(epoch: u64, seq: u64) -> Version {
         Version { epoch: Epoch(epoch), seq }

@@ -339,12 +339,17 @@ proptest! {
     }
 }
 
+/// Any number that a counter can have come to.
+fn counter() -> impl Strategy<Value = u64> {
+    0..=limits::COUNTER
+}
+
 fn version() -> impl Strategy<Value = Version> {
-    (any::<u64>(), any::<u64>()).prop_map(|(epoch, seq)| Version { epoch: Epoch(epoch), seq })
+    (counter(), counter()).prop_map(|(epoch, seq)| Version { epoch: Epoch(epoch), seq })
 }
 
 fn slots_at() -> impl Strategy<Value = Vec<SlotAt>> {
-    let one = (any::<u16>(), any::<u64>());
+    let one = (any::<u16>(), counter());
     vec(one.prop_map(|(slot, version)| SlotAt { slot: SlotId(slot), version: MapVersion(version) }), 0..20)
 }
 
@@ -373,7 +378,7 @@ proptest! {
 
     #[test]
     fn messages_between_nodes_read_back(
-        (slot, epoch, config, count) in (any::<u16>(), any::<u64>(), any::<u64>(), any::<u64>()),
+        (slot, epoch, config, count) in (any::<u16>(), counter(), counter(), counter()),
         (last, previous) in (version(), version()),
         (key, value) in (bytes(40), bytes(100)),
         pieces in vec(1usize..100, 1..10),
@@ -404,7 +409,7 @@ proptest! {
 
     #[test]
     fn messages_of_a_session_read_back(
-        (incarnation, query) in (any::<u64>(), any::<u64>()),
+        (incarnation, query) in (counter(), counter()),
         slots in slots_at(),
         last in vec((any::<u16>().prop_map(SlotId), version()), 0..20),
         (text, cluster) in (any::<String>(), any::<String>()),

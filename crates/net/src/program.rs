@@ -1,0 +1,48 @@
+//! How a server runs from its flags to its exit code.
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::logging::{self, LogFlags};
+
+/// Runs a server to its end: 0 where it was stopped on purpose; 1 where it cannot run, which it says on standard error
+/// under its `name`.
+pub fn run<F>(name: &str, log: &LogFlags, server: impl FnOnce() -> F) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let outcome = logging::start(log).and_then(|()| {
+        abort_on_panic();
+        let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+        runtime.block_on(server())
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a line to standard output that somebody may be waiting for.
+///
+/// # Errors
+/// Nobody reads it any more.
+pub fn say(line: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to standard output")
+}
+
+/// Makes a panic in any task end the process, with the panic's own message, in test builds as in release builds: a
+/// server that has lost a part of itself must not look alive.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
