@@ -136,6 +136,9 @@ impl Driver {
                 self.send(to, &CoordinatorMessage::AskPositions { query, slots });
             }
             Output::HandOver { from, to, slots } => self.send(from, &CoordinatorMessage::HandOver { to, slots }),
+            Output::CloseSession(node) => {
+                self.sessions().remove(&node);
+            }
             Output::Unregistered(node) => {
                 self.send(node, &CoordinatorMessage::Unregistered);
                 self.sessions().remove(&node);
@@ -181,6 +184,7 @@ fn log(event: &Event) {
         Event::Unregistered(addr) => tracing::warn!("node {addr} unregistered; it stays out until it is started again"),
         Event::Left(addr) => tracing::info!("node {addr} left"),
         Event::Dead(addr) => tracing::warn!("node {addr} is dead: no heartbeat within the timeout"),
+        Event::Stranger(addr) => tracing::error!("node {addr} belongs to another cluster and is refused"),
         Event::Adopted(version) => tracing::info!("took the map over from the nodes, at version {}", version.0),
         Event::Serving(version) => tracing::info!("the map stands, at version {}", version.0),
         Event::Promoted(slots) => tracing::warn!("promoted replicas: {slots} slots had lost their primary"),

@@ -26,12 +26,16 @@ use crate::promotion::Promotion;
 use crate::registry::Registry;
 use crate::time::Timestamp;
 
-/// How long the first node of a new cluster waits for others, so that they share the first map. Also the time in which
-/// the nodes of an old cluster, who try every [`REJOIN_PAUSE`], come back to a coordinator that was restarted.
+/// How long the first node that comes to a coordinator waits for others. Those of a new cluster share its first map. Those
+/// of an old one, who try every [`REJOIN_PAUSE`] and at most [`REJOIN_TIMEOUT`] long, bring its map within this time.
 pub const GATHERING: Duration = Duration::from_secs(1);
 
 /// The longest pause between two tries of a node to come back to its coordinator.
 pub const REJOIN_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long such a try may take. IMPORTANT: with the pause it stays below [`GATHERING`], or a node that is alive could miss
+/// the decision, and a new cluster begin beside its own.
+pub const REJOIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long copies are asked for their positions before one of them is promoted.
 const POSITIONS_TIMEOUT: Duration = Duration::from_millis(300);
@@ -49,11 +53,25 @@ const GENERATION: u64 = 1 << 20;
 enum Phase {
     /// Nobody has joined.
     Fresh,
-    /// Nodes without a map have joined; the first map is made at this time.
+    /// Nodes have joined, with maps of an earlier coordinator or without. At this time it is decided how to go on.
     Gathering(Timestamp),
     /// A map was taken over. Changes wait until its nodes are back, or until this time.
     Recovering(Timestamp),
     Serving,
+}
+
+/// A map that nodes have brought.
+#[derive(Debug)]
+struct Offer {
+    /// The newest that any of them has.
+    map: ClusterMap,
+    holders: BTreeSet<Incarnation>,
+}
+
+impl Offer {
+    fn new(map: ClusterMap) -> Self {
+        Self { map, holders: BTreeSet::new() }
+    }
 }
 
 /// The state machine. See the module's text.
@@ -61,6 +79,8 @@ enum Phase {
 pub struct Coordinator {
     settings: Settings,
     phase: Phase,
+    /// The maps that were brought while gathering, by the name of their cluster.
+    offers: BTreeMap<String, Offer>,
     registry: Registry,
     ring: HashRing,
     map: ClusterMap,
@@ -83,6 +103,7 @@ impl Coordinator {
     pub fn new(settings: Settings) -> Self {
         Self {
             phase: Phase::Fresh,
+            offers: BTreeMap::new(),
             registry: Registry::new(settings.heartbeat_timeout),
             ring: HashRing::new(settings.virtual_nodes),
             map: ClusterMap::empty(settings.cluster.clone(), settings.bits),
@@ -118,7 +139,10 @@ impl Coordinator {
             return Err(ErrorReply::NoNodes);
         }
         let slot = self.settings.bits.slot(&Position::of(key));
-        let holders: Vec<_> = if self.map.version == MapVersion(0) {
+        let offered = self.offers.values().max_by_key(|offer| (offer.holders.len(), offer.map.version));
+        let holders: Vec<_> = if let Some(offer) = offered {
+            offer.map.holders(slot).map(|(_, member)| member.addr.clone()).collect()
+        } else if self.map.version == MapVersion(0) {
             let position = self.settings.bits.first_position(slot);
             self.ring.owners_of(&position, self.copies()).into_iter().cloned().collect()
         } else {
@@ -156,7 +180,7 @@ impl Coordinator {
             return Err(JoinError::Refused(ErrorReply::Busy(what)));
         }
         if let Some(held) = held {
-            self.take_over(now, held).map_err(JoinError::Refused)?;
+            self.consider(now, held, incarnation).map_err(JoinError::Refused)?;
         }
         self.joined_once = true;
         let again = incarnation.is_some() && registered == incarnation;
@@ -328,10 +352,13 @@ impl Coordinator {
         match self.phase {
             Phase::Fresh => {}
             Phase::Gathering(until) if now < until => {}
-            Phase::Gathering(_) => self.set_up(),
-            Phase::Recovering(until) if now < until && !self.everyone_is_back() => {}
-            Phase::Recovering(_) => self.start_generation(),
-            Phase::Serving => {}
+            Phase::Gathering(_) => self.decide(now),
+            Phase::Recovering(_) | Phase::Serving => {}
+        }
+        if let Phase::Recovering(until) = self.phase
+            && (now >= until || self.everyone_is_back())
+        {
+            self.start_generation();
         }
         if self.phase == Phase::Serving {
             // Each round settles what the one before has made possible; three are the longest chain there is.
@@ -364,16 +391,9 @@ impl Coordinator {
         self.event(Event::Serving(version));
     }
 
-    /// Takes the map over that a node holds, where it is newer than what this coordinator has.
-    fn take_over(&mut self, now: Timestamp, held: ClusterMap) -> Result<(), ErrorReply> {
-        let fresh = matches!(self.phase, Phase::Fresh | Phase::Gathering(_)) || !self.joined_once;
-        if held.cluster != self.map.cluster && !fresh {
-            return Err(ErrorReply::NotPeer(format!(
-                "the node belongs to cluster {}, this coordinator leads cluster {}; start the node with another \
-                 coordinator, or start it anew",
-                held.cluster, self.map.cluster
-            )));
-        }
+    /// Looks at the map that a joining node holds. While nothing is decided it is one offer among others; later it must be
+    /// of this cluster.
+    fn consider(&mut self, now: Timestamp, held: ClusterMap, holder: Option<Incarnation>) -> Result<(), ErrorReply> {
         if held.version.0 > limits::COUNTER / 2 {
             return Err(ErrorReply::NotPeer(
                 "the version of the node's map is beyond any that a cluster reaches".to_owned(),
@@ -382,9 +402,50 @@ impl Coordinator {
         if held.bits() != self.settings.bits {
             return Err(ErrorReply::NotPeer("the node's cluster cuts its slots in another way".to_owned()));
         }
-        if !fresh && (self.phase == Phase::Serving || held.version <= self.map.version) {
+        if matches!(self.phase, Phase::Fresh | Phase::Gathering(_)) || !self.joined_once {
+            let offer = self.offers.entry(held.cluster.clone()).or_insert_with(|| Offer::new(held.clone()));
+            offer.holders.extend(holder);
+            if held.version > offer.map.version {
+                offer.map = held;
+            }
+            if !matches!(self.phase, Phase::Gathering(_)) {
+                self.phase = Phase::Gathering(now + GATHERING);
+            }
             return Ok(());
         }
+        if held.cluster != self.map.cluster {
+            return Err(ErrorReply::NotPeer(format!(
+                "the node belongs to cluster {}, this coordinator leads cluster {}; start the node with another \
+                 coordinator, or start it anew",
+                held.cluster, self.map.cluster
+            )));
+        }
+        if matches!(self.phase, Phase::Recovering(_)) && held.version > self.map.version {
+            self.take_over(held);
+        }
+        Ok(())
+    }
+
+    /// The time to gather is over. Where nodes have brought maps, the cluster of most of them goes on; nodes of another
+    /// cluster have come to the wrong coordinator, and hear so when they join again.
+    fn decide(&mut self, now: Timestamp) {
+        let mut offers: Vec<Offer> = std::mem::take(&mut self.offers).into_values().collect();
+        offers.sort_by_key(|offer| (offer.holders.len(), offer.map.version));
+        let Some(chosen) = offers.pop() else { return self.set_up() };
+        for stranger in offers.into_iter().flat_map(|offer| offer.holders) {
+            if let Some(addr) = self.registry.addr_of(stranger).cloned() {
+                self.registry.remove(&addr);
+                self.ring.remove(&addr);
+                self.event(Event::Stranger(addr));
+                self.outputs.push_back(Output::CloseSession(stranger));
+            }
+        }
+        self.take_over(chosen.map);
+        self.phase = Phase::Recovering(now + self.registry.timeout());
+    }
+
+    /// Goes by the map of an earlier coordinator of this cluster.
+    fn take_over(&mut self, held: ClusterMap) {
         self.event(Event::Adopted(held.version));
         self.map = held;
         self.counter = self.counter.max(self.map.version.0);
@@ -393,10 +454,6 @@ impl Coordinator {
         for (addr, incarnation) in here {
             self.replace_at(&addr, incarnation);
         }
-        if fresh {
-            self.phase = Phase::Recovering(now + self.registry.timeout());
-        }
-        Ok(())
     }
 
     fn everyone_is_back(&self) -> bool {

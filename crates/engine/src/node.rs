@@ -243,9 +243,13 @@ impl Node {
     /// The map has changed.
     ///
     /// # Errors
-    /// The change does not follow on the map held here, which is as it was. Ask for the whole map.
+    /// The change does not follow on the map held here, which is as it was: ask for the whole map. Or the map is that of
+    /// another cluster: what is held here has no place in it.
     pub fn handle_map(&self, update: &MapUpdate) -> Result<(), MapError> {
         let before = self.map();
+        if before.as_ref().is_some_and(|before| before.cluster != update.cluster) {
+            return Err(MapError::OtherCluster);
+        }
         let map = Arc::new(ClusterMap::updated(before.as_deref(), update)?);
         if map.bits() != self.bits {
             return Err(MapError::Malformed("its slots are cut in another way"));

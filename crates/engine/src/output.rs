@@ -48,6 +48,8 @@ pub enum Output {
         /// The slots.
         slots: Vec<SlotAt>,
     },
+    /// End the session of a node, so that it joins again.
+    CloseSession(Incarnation),
     /// Tell a node that an operator has taken it off the ring.
     Unregistered(Incarnation),
     /// Something that an operator wants to know.
@@ -69,6 +71,8 @@ pub enum Event {
     Left(NodeAddr),
     /// A node was silent for too long.
     Dead(NodeAddr),
+    /// A node of another cluster has come while a coordinator of this one was restarted. It is refused.
+    Stranger(NodeAddr),
     /// The map was taken over from a node.
     Adopted(MapVersion),
     /// The first map of this coordinator stands.

@@ -15,8 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::driver::Driver;
 use crate::replication;
@@ -26,6 +25,9 @@ pub const PATIENCE: Duration = Duration::from_millis(300);
 
 /// After a failed connect, for how long nobody tries again.
 const DOWN_TIME: Duration = Duration::from_millis(100);
+
+/// How long a node that has left may take for the answers that it still owes.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How many batches may wait for one connection. More are refused as not sent.
 const QUEUED_BATCHES: usize = 1_024;
@@ -77,7 +79,6 @@ struct Health {
 struct ForwardLink {
     batches: mpsc::Sender<Vec<Call>>,
     health: Arc<Health>,
-    end: CancellationToken,
 }
 
 impl ForwardLinks {
@@ -123,15 +124,9 @@ impl ForwardLinks {
         self.lock().get(&from).map_or(0, |link| link.health.reads.load(Ordering::Relaxed))
     }
 
-    /// Ends the connections to nodes that are no members any more.
+    /// Sends nothing more to nodes that are no members any more. What is under way to them may still be answered.
     pub fn retain(&self, is_member: impl Fn(Incarnation) -> bool) {
-        self.lock().retain(|to, link| {
-            let keep = is_member(*to);
-            if !keep {
-                link.end.cancel();
-            }
-            keep
-        });
+        self.lock().retain(|to, _| is_member(*to));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Incarnation, ForwardLink>> {
@@ -142,14 +137,13 @@ impl ForwardLinks {
 impl ForwardLink {
     fn start(driver: &Driver, to: Incarnation, addr: NodeAddr) -> Self {
         let (sender, batches) = mpsc::channel(QUEUED_BATCHES);
-        let link = Self { batches: sender, health: Arc::default(), end: CancellationToken::new() };
+        let link = Self { batches: sender, health: Arc::default() };
         let task = LinkTask { driver: driver.clone(), to, addr, batches, health: Arc::clone(&link.health) };
-        let (end, background) = (link.end.clone(), driver.background().clone());
+        let background = driver.background().clone();
         driver.background().spawn(async move {
             // Dropping the task drops its calls: who waits learns whether his was sent.
             tokio::select! {
                 () = task.run() => {}
-                () = end.cancelled() => {}
                 () = background.begun() => {}
             }
         });
@@ -227,6 +221,8 @@ async fn send_batches(
         stream.write_all(&bytes).await?;
         next = batches.recv().await;
     }
+    // No more will be sent: the node has left, and may still say what became of what was sent.
+    sleep(LAST_ANSWERS).await;
     Ok(())
 }
 

@@ -3,9 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use engine::coordinator::REJOIN_PAUSE;
+use engine::coordinator::{REJOIN_PAUSE, REJOIN_TIMEOUT};
 use net::connection::{Connection, Flow, Stopped};
-use proto::cluster_map::{MapUpdate, MapVersion};
+use proto::cluster_map::{MapError, MapUpdate, MapVersion};
 use proto::frame::{Frame, encode_array};
 use proto::id::Incarnation;
 use proto::request::verbs;
@@ -24,9 +24,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The longest pause where the coordinator has refused this node.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
-
-/// How long a connection to the coordinator may take to stand.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A coordinator that answers no heartbeat for so long is connected to anew.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -71,7 +68,7 @@ pub async fn run(
     notices: mpsc::Sender<Notice>,
     mut leave: oneshot::Receiver<oneshot::Sender<()>>,
 ) {
-    let mut membership = Membership { driver, settings, notices, incarnation: None, reported: false, left: None };
+    let mut membership = Membership { driver, settings, notices, incarnation: None, reported: None, left: None };
     let mut pause = FIRST_PAUSE;
     loop {
         let ended = membership.session(&mut leave, &mut pause).await;
@@ -113,8 +110,8 @@ struct Membership {
     settings: Settings,
     notices: mpsc::Sender<Notice>,
     incarnation: Option<Incarnation>,
-    /// Whether the log says already that the coordinator is away.
-    reported: bool,
+    /// What the log says already of why the coordinator is away.
+    reported: Option<String>,
     /// Whom to tell once the coordinator knows that this node stops.
     left: Option<oneshot::Sender<()>>,
 }
@@ -134,7 +131,7 @@ impl std::fmt::Display for Settings {
 impl Membership {
     /// Runs one session until it ends.
     async fn session(&mut self, leave: &mut oneshot::Receiver<oneshot::Sender<()>>, pause: &mut Duration) -> Ended {
-        let stream = match timeout(CONNECT_TIMEOUT, self.settings.connect()).await {
+        let stream = match timeout(REJOIN_TIMEOUT, self.settings.connect()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Ended::Broken(error.to_string()),
             Err(_) => return Ended::Broken("no answer".to_owned()),
@@ -225,7 +222,7 @@ impl Membership {
         });
         if let Some(text) = joined {
             *pause = FIRST_PAUSE;
-            if std::mem::take(&mut self.reported) {
+            if self.reported.take().is_some() {
                 tracing::info!("the coordinator is back");
             }
             tracing::debug!("joined: {text}");
@@ -244,11 +241,15 @@ impl Membership {
             CoordinatorMessage::Beat | CoordinatorMessage::Joined { .. } => None,
             CoordinatorMessage::Map { text } => {
                 let handled = MapUpdate::parse(text.lines()).and_then(|update| self.driver.handle_map(&update));
-                if let Err(error) = handled {
-                    tracing::debug!("asking for the whole map: {error}");
-                    NodeMessage::Resync.encode(out);
+                match handled {
+                    Ok(()) => None,
+                    Err(error @ MapError::OtherCluster) => Some(Ended::Refused(error.to_string())),
+                    Err(error) => {
+                        tracing::debug!("asking for the whole map: {error}");
+                        NodeMessage::Resync.encode(out);
+                        None
+                    }
                 }
-                None
             }
             CoordinatorMessage::HandOver { to, slots } => {
                 node.hand_over(self.driver.clock().now(), to, &slots);
@@ -264,11 +265,12 @@ impl Membership {
         }
     }
 
-    /// Logs that the coordinator is away, once, or tells the main task while that waits for the first join.
+    /// Logs why the coordinator is away, once for each reason, or tells the main task while that waits for the first join.
     async fn report(&mut self, why: String) {
         if self.incarnation.is_some() {
-            if !std::mem::replace(&mut self.reported, true) {
+            if self.reported.as_ref() != Some(&why) {
                 tracing::warn!("{why}; the node goes on with the map it has and tries again");
+                self.reported = Some(why);
             }
         } else {
             self.notify(Notice::Failed(why)).await;

@@ -102,6 +102,9 @@ pub enum MapError {
     /// The update starts from a version that the receiver does not have. Ask for the whole map.
     #[error("the update does not follow on the map that is here")]
     Gap,
+    /// The update is of another cluster. Whoever holds something of one cluster must not go by the map of another.
+    #[error("the map is that of another cluster")]
+    OtherCluster,
 }
 
 impl ClusterMap {

@@ -188,8 +188,9 @@ impl World {
                 }
                 other => panic!("{other:?}"),
             });
-            let version = if handled { map.version } else { MapVersion(0) };
-            self.nodes.get_mut(name).expect("a name of a node").session = Some(version);
+            // A node does not go by the map of another cluster: its session ends.
+            let version = handled.then_some(map.version);
+            self.nodes.get_mut(name).expect("a name of a node").session = version;
             busy = true;
         }
         let member = &self.nodes[name];
@@ -273,6 +274,11 @@ impl World {
                         self.member(&name).node.hand_over(self.now, to, &slots);
                     }
                 }
+                Output::CloseSession(node) => {
+                    if let Some(name) = self.name_in_session(node) {
+                        self.nodes.get_mut(&name).expect("a name of a node").session = None;
+                    }
+                }
                 Output::Unregistered(node) => {
                     if let Some(name) = self.name_in_session(node) {
                         self.member(&name).node.give_everything_up();
@@ -303,6 +309,7 @@ impl World {
             Event::Unregistered(addr) => format!("{} unregistered", name(addr)),
             Event::Left(addr) => format!("{} left", name(addr)),
             Event::Dead(addr) => format!("{} is dead", name(addr)),
+            Event::Stranger(addr) => format!("{} is of another cluster", name(addr)),
             Event::Adopted(_) => "the map was taken over from a node".to_owned(),
             Event::Serving(_) => "the map stands".to_owned(),
             Event::Promoted(slots) => format!("promoted replicas in {slots} slots"),

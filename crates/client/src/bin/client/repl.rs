@@ -47,6 +47,11 @@ pub(crate) fn run(session: &Session<'_>) -> anyhow::Result<()> {
                 session.print(&report(session.format(), &Command::Exit, &Outcome::Bye))?;
                 return Ok(());
             }
+            // Bytes that are no text were typed or pasted: the line is dropped, as with Ctrl-C.
+            Err(ReadlineError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+                let text = b"The line was dropped: it is not UTF-8 text\n".to_vec();
+                session.print(&Report { result: text, error: None, exit: Exit::Done })?;
+            }
             Err(error) => return Err(error).context("cannot read from the terminal"),
         }
     }
