@@ -8,6 +8,8 @@
 //! higher generation: far above every number that anybody can have seen. Incarnations only name, and do not count: they
 //! start from a random number, so that no coordinator gives out one that another has given.
 
+mod start_up;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,8 @@ use crate::plan::{self, Plan, Standing, plan};
 use crate::promotion::Promotion;
 use crate::registry::Registry;
 use crate::time::Timestamp;
+
+use start_up::Offer;
 
 /// How long the first node that comes to a coordinator waits for others. Those of a new cluster share its first map. Those
 /// of an old one, who try every [`REJOIN_PAUSE`] and at most [`REJOIN_TIMEOUT`] long, bring its map within this time.
@@ -46,9 +50,6 @@ const HANDOVER_RETRY: Duration = Duration::from_secs(2);
 /// How many slots are handed over at once between two nodes: each pauses its writers for a moment.
 const HANDOVER_SLOTS: usize = 2_048;
 
-/// How far apart generations are. No coordinator makes so many changes unseen by every node.
-const GENERATION: u64 = 1 << 20;
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
     /// Nobody has joined.
@@ -58,20 +59,6 @@ enum Phase {
     /// A map was taken over. Changes wait until its nodes are back, or until this time.
     Recovering(Timestamp),
     Serving,
-}
-
-/// A map that nodes have brought.
-#[derive(Debug)]
-struct Offer {
-    /// The newest that any of them has.
-    map: ClusterMap,
-    holders: BTreeSet<Incarnation>,
-}
-
-impl Offer {
-    fn new(map: ClusterMap) -> Self {
-        Self { map, holders: BTreeSet::new() }
-    }
 }
 
 /// The state machine. See the module's text.
@@ -364,104 +351,6 @@ impl Coordinator {
             // Each round settles what the one before has made possible; three are the longest chain there is.
             while self.replan(now) {}
         }
-    }
-
-    /// The first map of a new cluster: nobody holds anything, so everyone holds his slots at once.
-    fn set_up(&mut self) {
-        let targets = self.targets();
-        let slots = self.settings.bits.slots();
-        let changes = slots.zip(targets).map(|(slot, target)| (slot, plan::held_by(&target))).collect();
-        self.phase = Phase::Serving;
-        self.commit(changes);
-        self.event(Event::Serving(self.map.version));
-    }
-
-    /// Goes on from a map that was taken over, above every number that its nodes can have seen. Each slot gets a new
-    /// epoch, so that whatever the coordinator before had changed unseen by any node that is back has no effect.
-    fn start_generation(&mut self) {
-        self.counter = self.counter.max(self.map.version.0).next_multiple_of(GENERATION);
-        let version = MapVersion(self.next_number());
-        for slot in self.settings.bits.slots() {
-            let config = SlotConfig::clone(self.map.config(slot));
-            self.map.set_config(slot, Arc::new(SlotConfig { epoch: Epoch(version.0), version, ..config }));
-        }
-        self.map.set_version(version);
-        self.phase = Phase::Serving;
-        self.publish();
-        self.event(Event::Serving(version));
-    }
-
-    /// Looks at the map that a joining node holds. While nothing is decided it is one offer among others; later it must be
-    /// of this cluster.
-    fn consider(&mut self, now: Timestamp, held: ClusterMap, holder: Option<Incarnation>) -> Result<(), ErrorReply> {
-        if held.version.0 > limits::COUNTER / 2 {
-            return Err(ErrorReply::NotPeer(
-                "the version of the node's map is beyond any that a cluster reaches".to_owned(),
-            ));
-        }
-        if held.bits() != self.settings.bits {
-            return Err(ErrorReply::NotPeer("the node's cluster cuts its slots in another way".to_owned()));
-        }
-        if matches!(self.phase, Phase::Fresh | Phase::Gathering(_)) || !self.joined_once {
-            let offer = self.offers.entry(held.cluster.clone()).or_insert_with(|| Offer::new(held.clone()));
-            offer.holders.extend(holder);
-            if held.version > offer.map.version {
-                offer.map = held;
-            }
-            if !matches!(self.phase, Phase::Gathering(_)) {
-                self.phase = Phase::Gathering(now + GATHERING);
-            }
-            return Ok(());
-        }
-        if held.cluster != self.map.cluster {
-            return Err(ErrorReply::NotPeer(format!(
-                "the node belongs to cluster {}, this coordinator leads cluster {}; start the node with another \
-                 coordinator, or start it anew",
-                held.cluster, self.map.cluster
-            )));
-        }
-        if matches!(self.phase, Phase::Recovering(_)) && held.version > self.map.version {
-            self.take_over(held);
-        }
-        Ok(())
-    }
-
-    /// The time to gather is over. Where nodes have brought maps, the cluster of most of them goes on; nodes of another
-    /// cluster have come to the wrong coordinator, and hear so when they join again.
-    fn decide(&mut self, now: Timestamp) {
-        let mut offers: Vec<Offer> = std::mem::take(&mut self.offers).into_values().collect();
-        offers.sort_by_key(|offer| (offer.holders.len(), offer.map.version));
-        let Some(chosen) = offers.pop() else { return self.set_up() };
-        for stranger in offers.into_iter().flat_map(|offer| offer.holders) {
-            if let Some(addr) = self.registry.addr_of(stranger).cloned() {
-                self.registry.remove(&addr);
-                self.ring.remove(&addr);
-                self.event(Event::Stranger(addr));
-                self.outputs.push_back(Output::CloseSession(stranger));
-            }
-        }
-        self.take_over(chosen.map);
-        self.phase = Phase::Recovering(now + self.registry.timeout());
-    }
-
-    /// Goes by the map of an earlier coordinator of this cluster.
-    fn take_over(&mut self, held: ClusterMap) {
-        self.event(Event::Adopted(held.version));
-        self.map = held;
-        self.counter = self.counter.max(self.map.version.0);
-        // Who has joined already may be known to this map by an earlier start.
-        let here: Vec<_> = self.registry.iter().map(|(addr, node)| (addr.clone(), node.incarnation)).collect();
-        for (addr, incarnation) in here {
-            self.replace_at(&addr, incarnation);
-        }
-    }
-
-    fn everyone_is_back(&self) -> bool {
-        let here = self.registry.incarnations();
-        let wanted = self.map.members().filter(|(_, member)| member.up);
-        wanted
-            .filter(|(incarnation, _)| !self.gone.contains(incarnation))
-            .all(|(incarnation, _)| here.contains(&incarnation))
     }
 
     /// A new incarnation takes an address over: all others that are known there are gone. Says whether there was one.

@@ -1,0 +1,137 @@
+//! How a coordinator comes to its first map: it gathers what maps the nodes bring, and goes on from that of the cluster
+//! that most of them are of, or sets a new cluster up where they bring none.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proto::cluster_map::{ClusterMap, MapVersion, SlotConfig};
+use proto::error::ErrorReply;
+use proto::id::{Epoch, Incarnation};
+use proto::limits;
+
+use super::{Coordinator, GATHERING, Phase};
+use crate::output::{Event, Output};
+use crate::plan;
+use crate::time::Timestamp;
+
+/// How far apart generations are. No coordinator makes so many changes unseen by every node.
+const GENERATION: u64 = 1 << 20;
+
+/// A map that nodes have brought.
+#[derive(Debug)]
+pub(super) struct Offer {
+    /// The newest that any of them has.
+    pub(super) map: ClusterMap,
+    pub(super) holders: BTreeSet<Incarnation>,
+}
+
+impl Offer {
+    fn new(map: ClusterMap) -> Self {
+        Self { map, holders: BTreeSet::new() }
+    }
+}
+
+impl Coordinator {
+    /// The first map of a new cluster: nobody holds anything, so everyone holds his slots at once.
+    fn set_up(&mut self) {
+        let targets = self.targets();
+        let slots = self.settings.bits.slots();
+        let changes = slots.zip(targets).map(|(slot, target)| (slot, plan::held_by(&target))).collect();
+        self.phase = Phase::Serving;
+        self.commit(changes);
+        self.event(Event::Serving(self.map.version));
+    }
+
+    /// Goes on from a map that was taken over, above every number that its nodes can have seen. Each slot gets a new
+    /// epoch, so that whatever the coordinator before had changed unseen by any node that is back has no effect.
+    pub(super) fn start_generation(&mut self) {
+        self.counter = self.counter.max(self.map.version.0).next_multiple_of(GENERATION);
+        let version = MapVersion(self.next_number());
+        for slot in self.settings.bits.slots() {
+            let config = SlotConfig::clone(self.map.config(slot));
+            self.map.set_config(slot, Arc::new(SlotConfig { epoch: Epoch(version.0), version, ..config }));
+        }
+        self.map.set_version(version);
+        self.phase = Phase::Serving;
+        self.publish();
+        self.event(Event::Serving(version));
+    }
+
+    /// Looks at the map that a joining node holds. While nothing is decided it is one offer among others; later it must be
+    /// of this cluster.
+    pub(super) fn consider(
+        &mut self,
+        now: Timestamp,
+        held: ClusterMap,
+        holder: Option<Incarnation>,
+    ) -> Result<(), ErrorReply> {
+        if held.version.0 > limits::COUNTER / 2 {
+            return Err(ErrorReply::NotPeer(
+                "the version of the node's map is beyond any that a cluster reaches".to_owned(),
+            ));
+        }
+        if held.bits() != self.settings.bits {
+            return Err(ErrorReply::NotPeer("the node's cluster cuts its slots in another way".to_owned()));
+        }
+        if matches!(self.phase, Phase::Fresh | Phase::Gathering(_)) || !self.joined_once {
+            let offer = self.offers.entry(held.cluster.clone()).or_insert_with(|| Offer::new(held.clone()));
+            offer.holders.extend(holder);
+            if held.version > offer.map.version {
+                offer.map = held;
+            }
+            if !matches!(self.phase, Phase::Gathering(_)) {
+                self.phase = Phase::Gathering(now + GATHERING);
+            }
+            return Ok(());
+        }
+        if held.cluster != self.map.cluster {
+            return Err(ErrorReply::NotPeer(format!(
+                "the node belongs to cluster {}, this coordinator leads cluster {}; start the node with another \
+                 coordinator, or start it anew",
+                held.cluster, self.map.cluster
+            )));
+        }
+        if matches!(self.phase, Phase::Recovering(_)) && held.version > self.map.version {
+            self.take_over(held);
+        }
+        Ok(())
+    }
+
+    /// The time to gather is over. Where nodes have brought maps, the cluster of most of them goes on; nodes of another
+    /// cluster have come to the wrong coordinator, and hear so when they join again.
+    pub(super) fn decide(&mut self, now: Timestamp) {
+        let mut offers: Vec<Offer> = std::mem::take(&mut self.offers).into_values().collect();
+        offers.sort_by_key(|offer| (offer.holders.len(), offer.map.version));
+        let Some(chosen) = offers.pop() else { return self.set_up() };
+        for stranger in offers.into_iter().flat_map(|offer| offer.holders) {
+            if let Some(addr) = self.registry.addr_of(stranger).cloned() {
+                self.registry.remove(&addr);
+                self.ring.remove(&addr);
+                self.event(Event::Stranger(addr));
+                self.outputs.push_back(Output::CloseSession(stranger));
+            }
+        }
+        self.take_over(chosen.map);
+        self.phase = Phase::Recovering(now + self.registry.timeout());
+    }
+
+    /// Goes by the map of an earlier coordinator of this cluster.
+    fn take_over(&mut self, held: ClusterMap) {
+        self.event(Event::Adopted(held.version));
+        self.map = held;
+        self.counter = self.counter.max(self.map.version.0);
+        // Who has joined already may be known to this map by an earlier start.
+        let here: Vec<_> = self.registry.iter().map(|(addr, node)| (addr.clone(), node.incarnation)).collect();
+        for (addr, incarnation) in here {
+            self.replace_at(&addr, incarnation);
+        }
+    }
+
+    pub(super) fn everyone_is_back(&self) -> bool {
+        let here = self.registry.incarnations();
+        let wanted = self.map.members().filter(|(_, member)| member.up);
+        wanted
+            .filter(|(incarnation, _)| !self.gone.contains(incarnation))
+            .all(|(incarnation, _)| here.contains(&incarnation))
+    }
+}
