@@ -15,16 +15,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::driver::Driver;
 use crate::replication;
 
 /// How long a connection may take to stand, and how long a read waits for a primary before a replica is asked.
 pub const PATIENCE: Duration = Duration::from_millis(300);
-
-/// After a failed connect, for how long nobody tries again.
-const DOWN_TIME: Duration = Duration::from_millis(100);
 
 /// How long a node that has left may take for the answers that it still owes.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -161,11 +158,7 @@ struct LinkTask {
 
 impl LinkTask {
     async fn run(mut self) {
-        let mut down_until = Instant::now();
         while let Some(batch) = self.batches.recv().await {
-            if Instant::now() < down_until {
-                continue;
-            }
             match timeout(PATIENCE, replication::open(&self.driver, LinkKind::Forward, self.to, self.addr.as_str()))
                 .await
             {
@@ -176,7 +169,8 @@ impl LinkTask {
                 }
                 failed => {
                     tracing::debug!("node {} cannot be reached: {failed:?}", self.addr);
-                    down_until = Instant::now() + DOWN_TIME;
+                    // Who has waited for this connection does not wait for the next as well.
+                    while self.batches.try_recv().is_ok() {}
                 }
             }
         }

@@ -19,6 +19,9 @@ use crate::forward::{Answer, Failed, PATIENCE};
 /// How long to wait for a change of the map before the same way is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
+/// How long a read waits for a primary that has let another wait for too long, and has said nothing since.
+const STALLED_PATIENCE: Duration = Duration::from_millis(100);
+
 /// A request kept until it is answered, and the answers to later requests that wait behind it.
 #[derive(Debug)]
 pub struct Kept {
@@ -103,6 +106,7 @@ pub async fn answer_all(driver: &Driver, kept: Vec<Kept>, out: &mut Vec<u8>) {
 /// A request under way: to whom, and where its answer comes.
 struct UnderWay {
     to: Incarnation,
+    sent: Instant,
     answer: oneshot::Receiver<Answer>,
 }
 
@@ -111,10 +115,7 @@ fn send_first(driver: &Driver, kept: &[Kept]) -> Vec<Option<UnderWay>> {
     let me = driver.node().incarnation();
     let primaries: Vec<_> = kept
         .iter()
-        .map(|request| {
-            let primary = driver.node().route(request.slot).primary.filter(|(primary, _)| *primary != me);
-            primary.filter(|(primary, _)| !skips_stalled(driver, request, *primary))
-        })
+        .map(|request| driver.node().route(request.slot).primary.filter(|(primary, _)| *primary != me))
         .collect();
     let mut under_way: Vec<Option<UnderWay>> = kept.iter().map(|_| None).collect();
     let mut nodes: Vec<&(Incarnation, NodeAddr)> = primaries.iter().flatten().collect();
@@ -127,16 +128,11 @@ fn send_first(driver: &Driver, kept: &[Kept]) -> Vec<Option<UnderWay>> {
         let answers = driver.forwards().send(driver, *to, addr, requests);
         for (at, answer) in theirs().zip(answers) {
             if let Some(place) = under_way.get_mut(at) {
-                *place = Some(UnderWay { to: *to, answer });
+                *place = Some(UnderWay { to: *to, sent: Instant::now(), answer });
             }
         }
     }
     under_way
-}
-
-/// Whether a read is better not sent to a node that lets others wait.
-fn skips_stalled(driver: &Driver, request: &Kept, primary: Incarnation) -> bool {
-    !request.request().is_write() && driver.forwards().is_stalled(primary)
 }
 
 /// Tries until the request is answered or its time is up.
@@ -202,7 +198,6 @@ async fn try_primary(driver: &Driver, request: &Kept, deadline: Instant, out: &m
     match driver.node().route(request.slot).primary {
         // The map makes this node the primary, and the slot is not open: it is about to be, or is being handed over.
         Some((primary, _)) if primary == me => Tried::Moved,
-        Some((primary, _)) if skips_stalled(driver, request, primary) => Tried::Silent,
         Some((to, addr)) => match send_one(driver, to, &addr, request.forwarded(false)) {
             Some(under_way) => await_answer(driver, request, under_way, deadline, out).await,
             None => Tried::Unreachable,
@@ -213,7 +208,7 @@ async fn try_primary(driver: &Driver, request: &Kept, deadline: Instant, out: &m
 
 fn send_one(driver: &Driver, to: Incarnation, addr: &NodeAddr, bytes: Vec<u8>) -> Option<UnderWay> {
     let answer = driver.forwards().send(driver, to, addr, vec![bytes]).pop()?;
-    Some(UnderWay { to, answer })
+    Some(UnderWay { to, sent: Instant::now(), answer })
 }
 
 async fn await_answer(
@@ -224,15 +219,19 @@ async fn await_answer(
     out: &mut Vec<u8>,
 ) -> Tried {
     let is_write = request.request().is_write();
+    // Counted from when it was sent: those that were sent together do not wait one after the other.
+    let patience = if driver.forwards().is_stalled(under_way.to) { STALLED_PATIENCE } else { PATIENCE };
+    let mut waited_from = under_way.sent;
     let mut answer;
     loop {
         // A read waits as long as something comes, which may be a long value on its way.
         let reads = driver.forwards().reads(under_way.to);
-        let until = if is_write { deadline } else { deadline.min(Instant::now() + PATIENCE) };
+        let until = if is_write { deadline } else { deadline.min(waited_from + patience) };
         answer = timeout_at(until, &mut under_way.answer).await;
         if answer.is_ok() || until == deadline || reads == driver.forwards().reads(under_way.to) {
             break;
         }
+        waited_from = Instant::now();
     }
     match answer {
         Ok(Ok(Ok(bytes))) => match ReplyDecoder::new().decode(&bytes) {
