@@ -6,10 +6,10 @@
 //! As text, for the wire (`MAP`, `WATCH_MAP`) and for people:
 //!
 //! ```text
-//! OK Map version=9 since=0 cluster=3f0c slots=16384
+//! OK Map version=9 since=0 cluster=3f0c slots=16384 replicas=2 ack=async read=local timeout=10000
 //! NODE 1 127.0.0.1:5001 up
 //! NODE 2 127.0.0.1:5002 up
-//! SLOTS 0 16383 epoch=3 version=9 primary=1 isr=1,2 learners=-
+//! SLOTS 0 16383 epoch=3 version=9 primary=1 isr=1,2 learners=- elr=-
 //! ```
 //!
 //! Nodes are named by their incarnation. Slots with one configuration stand in one line, from first to last. With
@@ -19,8 +19,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::id::{Epoch, Incarnation, NodeAddr, NotACounter, counter};
+use crate::level::{AckLevel, ReadLevel};
+use crate::limits;
 use crate::slot::{SlotBits, SlotId};
 
 /// The number of a change of the map. 0 stands before every change.
@@ -48,13 +51,59 @@ pub struct SlotConfig {
     pub isr: Vec<Incarnation>,
     /// Copies that are being filled.
     pub learners: Vec<Incarnation>,
+    /// Copies that left the in-sync set while it was too small for quorum writes. They hold all that was ever promised,
+    /// so one of them may lead where no in-sync copy is left. Empty while the in-sync set is large enough.
+    pub elr: Vec<Incarnation>,
+}
+
+/// What the operator has chosen for the whole cluster, and every node goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promises {
+    /// Copies of a key beside its primary.
+    pub replicas: usize,
+    /// What a connection's writes are answered at until it asks for another level.
+    pub ack: AckLevel,
+    /// What a connection's reads may return until it asks for another level.
+    pub read: ReadLevel,
+    /// How long a node may be silent to the coordinator before it is taken off the ring.
+    pub heartbeat_timeout: Duration,
+}
+
+impl Default for Promises {
+    fn default() -> Self {
+        Self {
+            replicas: 2,
+            ack: AckLevel::default(),
+            read: ReadLevel::default(),
+            heartbeat_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Promises {
+    /// How many copies a slot is meant to have.
+    #[must_use]
+    pub fn copies(&self) -> usize {
+        self.replicas + 1
+    }
+
+    /// How many copies must be in sync for a quorum write: the majority of [`Promises::copies`].
+    #[must_use]
+    pub fn min_isr(&self) -> usize {
+        self.copies() / 2 + 1
+    }
 }
 
 impl SlotConfig {
     /// Whether the same nodes hold it, in the same roles and the same term.
     fn same_holders(&self, other: &Self) -> bool {
         let named = |config: &Self| (config.epoch, config.primary);
-        named(self) == named(other) && self.isr == other.isr && self.learners == other.learners
+        named(self) == named(other) && self.isr == other.isr && self.learners == other.learners && self.elr == other.elr
+    }
+
+    /// Everyone who has a copy or is being given one: the in-sync set, then the others.
+    pub fn copies(&self) -> impl Iterator<Item = Incarnation> {
+        self.isr.iter().chain(&self.elr).chain(&self.learners).copied()
     }
 }
 
@@ -74,6 +123,8 @@ pub struct ClusterMap {
     pub cluster: String,
     /// The version of its newest change.
     pub version: MapVersion,
+    /// What the operator has chosen.
+    pub promises: Promises,
     bits: SlotBits,
     members: BTreeMap<Incarnation, Member>,
     slots: Vec<Arc<SlotConfig>>,
@@ -88,6 +139,8 @@ pub struct MapUpdate {
     pub since: MapVersion,
     /// The version that it brings.
     pub version: MapVersion,
+    /// What the operator has chosen.
+    pub promises: Promises,
     bits: SlotBits,
     members: BTreeMap<Incarnation, Member>,
     runs: Vec<(SlotId, SlotId, Arc<SlotConfig>)>,
@@ -112,7 +165,8 @@ impl ClusterMap {
     #[must_use]
     pub fn empty(cluster: String, bits: SlotBits) -> Self {
         let nobody = Arc::new(SlotConfig::default());
-        Self { cluster, version: MapVersion(0), bits, members: BTreeMap::new(), slots: vec![nobody; bits.count()] }
+        let slots = vec![nobody; bits.count()];
+        Self { cluster, version: MapVersion(0), promises: Promises::default(), bits, members: BTreeMap::new(), slots }
     }
 
     /// How slots are cut.
@@ -193,6 +247,7 @@ impl ClusterMap {
             cluster: self.cluster.clone(),
             since,
             version: self.version,
+            promises: self.promises,
             bits: self.bits,
             members: self.members.clone(),
             runs,
@@ -212,6 +267,7 @@ impl ClusterMap {
             _ => return Err(MapError::Gap),
         };
         map.version = update.version;
+        map.promises = update.promises;
         map.members.clone_from(&update.members);
         for (first, last, config) in &update.runs {
             let run = map.slots.get_mut(usize::from(first.0)..=usize::from(last.0));
@@ -245,26 +301,29 @@ impl MapUpdate {
     /// The text of the update, one line each, the last without a newline.
     #[must_use]
     pub fn to_lines(&self) -> Vec<String> {
+        let Promises { replicas, ack, read, heartbeat_timeout } = self.promises;
         let mut lines = vec![format!(
-            "OK Map version={} since={} cluster={} slots={}",
+            "OK Map version={} since={} cluster={} slots={} replicas={replicas} ack={ack} read={read} timeout={}",
             self.version.0,
             self.since.0,
             self.cluster,
-            self.bits.count()
+            self.bits.count(),
+            heartbeat_timeout.as_millis()
         )];
         for (incarnation, member) in &self.members {
             lines.push(format!("NODE {incarnation} {} {}", member.addr, if member.up { "up" } else { "down" }));
         }
         for (first, last, config) in &self.runs {
             lines.push(format!(
-                "SLOTS {} {} epoch={} version={} primary={} isr={} learners={}",
+                "SLOTS {} {} epoch={} version={} primary={} isr={} learners={} elr={}",
                 first.0,
                 last.0,
                 config.epoch,
                 config.version.0,
                 list(config.primary.as_slice()),
                 list(&config.isr),
-                list(&config.learners)
+                list(&config.learners),
+                list(&config.elr)
             ));
         }
         lines
@@ -278,17 +337,27 @@ impl MapUpdate {
         let mut lines = lines.into_iter();
         let head = lines.next().and_then(|line| line.strip_prefix("OK Map ")).ok_or(MapError::Malformed("no head"))?;
         let mut words = head.split(' ');
-        let count: usize = {
-            let last = head.rsplit(' ').next().and_then(|word| word.strip_prefix("slots="));
-            last.and_then(|count| count.parse().ok()).ok_or(MapError::Malformed("no slots="))?
-        };
+        let version = field(words.next(), "version=")?;
+        let since = field(words.next(), "since=")?;
+        let cluster = field(words.next(), "cluster=")?;
+        let count: usize = field(words.next(), "slots=")?;
         if !count.is_power_of_two() || count > 1 << 16 {
             return Err(MapError::Malformed("slots= is no power of two up to 65536"));
         }
+        let promises = Promises {
+            replicas: field(words.next(), "replicas=")?,
+            ack: field(words.next(), "ack=")?,
+            read: field(words.next(), "read=")?,
+            heartbeat_timeout: Duration::from_millis(field(words.next(), "timeout=")?),
+        };
+        if promises.replicas > limits::REPLICAS {
+            return Err(MapError::Malformed("replicas= is over its limit"));
+        }
         let mut update = Self {
-            version: field(words.next(), "version=")?,
-            since: field(words.next(), "since=")?,
-            cluster: field(words.next(), "cluster=")?,
+            version,
+            since,
+            cluster,
+            promises,
             bits: SlotBits::new(u8::try_from(count.trailing_zeros()).unwrap_or(16)),
             members: BTreeMap::new(),
             runs: Vec::new(),
@@ -332,6 +401,7 @@ fn parse_run(line: &str) -> Result<(SlotId, SlotId, Arc<SlotConfig>), MapError> 
         primary: incarnations(words.next(), "primary=")?.first().copied(),
         isr: incarnations(words.next(), "isr=")?,
         learners: incarnations(words.next(), "learners=")?,
+        elr: incarnations(words.next(), "elr=")?,
     };
     Ok((SlotId(first), SlotId(last), Arc::new(config)))
 }
@@ -369,7 +439,7 @@ mod tests {
             version: MapVersion(version),
             primary: (primary > 0).then_some(Incarnation(primary)),
             isr: isr.iter().copied().map(Incarnation).collect(),
-            learners: Vec::new(),
+            ..SlotConfig::default()
         })
     }
 
@@ -427,14 +497,15 @@ mod tests {
         for text in [
             "",
             "OK",
-            "OK Map version=1 since=0 cluster=c slots=3",
-            "OK Map version=1 since=0 cluster=c slots=8\nFOO",
-            "OK Map version=1 since=0 cluster=c slots=8\nNODE 1 nowhere up",
-            "OK Map version=1 since=0 cluster=c slots=8\nSLOTS 5 2 epoch=1 version=1 primary=1 isr=1 learners=-",
+            "OK Map version=1 since=0 cluster=c slots=3 replicas=2 ack=async read=local timeout=10000",
+            "OK Map version=1 since=0 cluster=c slots=8 replicas=99 ack=async read=local timeout=10000",
+            "OK Map version=1 since=0 cluster=c slots=8 replicas=2 ack=async read=local timeout=10000\nFOO",
+            "OK Map version=1 since=0 cluster=c slots=8 replicas=2 ack=async read=local timeout=10000\nNODE 1 nowhere up",
+            "OK Map version=1 since=0 cluster=c slots=8 replicas=2 ack=async read=local timeout=10000\nSLOTS 5 2 epoch=1 version=1 primary=1 isr=1 learners=- elr=-",
         ] {
             assert!(MapUpdate::parse(text.lines()).is_err(), "{text}");
         }
-        let far = "OK Map version=1 since=0 cluster=c slots=8\nSLOTS 0 9 epoch=1 version=1 primary=1 isr=1 learners=-";
+        let far = "OK Map version=1 since=0 cluster=c slots=8 replicas=2 ack=async read=local timeout=10000\nSLOTS 0 9 epoch=1 version=1 primary=1 isr=1 learners=- elr=-";
         assert!(ClusterMap::updated(None, &MapUpdate::parse(far.lines()).unwrap()).is_err());
     }
 

@@ -65,6 +65,9 @@ pub enum ErrorReply {
     /// The write may or may not have taken effect.
     #[error("UNKNOWN {0}")]
     Unknown(String),
+    /// A repeated write is too old for its outcome to be known: nothing was done now.
+    #[error("STALE {0}")]
+    Stale(String),
     /// A message between nodes came from somebody who is no member of this cluster. Nothing was done.
     #[error("NOTPEER {0}")]
     NotPeer(String),
@@ -91,6 +94,7 @@ impl ErrorReply {
             Self::Unavailable(_) => Some("UNAVAILABLE"),
             Self::Busy(_) => Some("BUSY"),
             Self::Unknown(_) => Some("UNKNOWN"),
+            Self::Stale(_) => Some("STALE"),
             Self::NotPeer(_) => Some("NOTPEER"),
             Self::Moved => Some("MOVED"),
         }

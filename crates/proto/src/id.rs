@@ -119,7 +119,7 @@ pub struct Epoch(pub u64);
 /// The position of a record in its slot's order: first by epoch, then by sequence number. It is the version of the
 /// key that the record wrote. No clock takes part in it.
 ///
-/// On the wire it is one word, `epoch-seq`; `0-0` stands before every record.
+/// On the wire it is one word, `epoch-seq`; `0` stands before every record, and for a key that is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Version {
     /// The epoch of the primary that ordered the record.
@@ -135,6 +135,9 @@ impl Version {
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::NONE {
+            return f.write_str("0");
+        }
         write!(f, "{}-{}", self.epoch, self.seq)
     }
 }
@@ -143,6 +146,9 @@ impl FromStr for Version {
     type Err = NotACounter;
 
     fn from_str(text: &str) -> Result<Self, NotACounter> {
+        if text == "0" {
+            return Ok(Self::NONE);
+        }
         let (epoch, seq) = text.split_once('-').ok_or(NotACounter)?;
         Ok(Self { epoch: Epoch(counter(epoch)?), seq: counter(seq)? })
     }
@@ -212,6 +218,7 @@ mod tests {
         assert!(version("1-9") < version("2-1"));
         assert!(version("2-1") < version("2-2"));
         assert_eq!(version("2-2").to_string(), "2-2");
+        assert_eq!((version("0"), Version::NONE.to_string()), (Version::NONE, "0".to_owned()));
         for text in ["2", "2-", "-2", "+2-1", "2-1-1", "1-4611686018427387905", "99999999999999999999-1"] {
             assert!(text.parse::<Version>().is_err(), "{text}");
         }

@@ -5,6 +5,7 @@
 //!
 //! 1. [`limits`]: every size that is refused, in one place.
 //! 2. [`id`]: node addresses and the numbers that order things (epoch, sequence, incarnation).
+//!    [`level`] is what a client may ask for.
 //! 3. [`slot`] and [`ring`]: where a key lives. [`ring::HashRing`] is consistent hashing over SHA-256;
 //!    [`slot::SlotId`] is the unit of authority, the top bits of a key's hash.
 //! 4. [`cluster_map`]: who holds which slot now, as the coordinator publishes it.
@@ -18,6 +19,7 @@ pub mod cluster_map;
 pub mod error;
 pub mod frame;
 pub mod id;
+pub mod level;
 pub mod limits;
 pub mod peer;
 pub mod reply;

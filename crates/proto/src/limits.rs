@@ -25,6 +25,9 @@ pub const HOST_BYTES: usize = 255;
 /// come there, so a higher one is a mistake or an attack, and refusing it keeps all arithmetic on counters from overflow.
 pub const COUNTER: u64 = 1 << 62;
 
+/// The longest name that a client gives itself for safe retries, in bytes.
+pub const CLIENT_BYTES: usize = 64;
+
 /// How many clients one process serves at once, unless told otherwise.
 pub const CLIENTS: usize = 10_000;
 

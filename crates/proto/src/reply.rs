@@ -11,8 +11,12 @@ pub enum Reply<'a> {
     Text(&'a str),
     /// An error: its code, a blank, what happened.
     Error(&'a str),
+    /// A number.
+    Number(u64),
     /// Bytes.
     Bulk(&'a [u8]),
+    /// Two strings of bytes: a version and a value.
+    Pair(&'a [u8], &'a [u8]),
     /// Absent.
     Null,
 }
@@ -26,8 +30,12 @@ pub struct ReplyError(&'static str);
 #[derive(Debug, Default)]
 pub struct ReplyDecoder {
     scanned: usize,
+    /// Where the line that is looked for starts.
+    line_start: usize,
     /// Where the bytes of a bulk string start and how many they are, once its header was read.
     bulk: Option<(usize, usize)>,
+    /// The first string of a pair, once it was read; none in it while it has still to come.
+    pair: Option<Option<(usize, usize)>>,
 }
 
 impl ReplyDecoder {
@@ -42,11 +50,24 @@ impl ReplyDecoder {
     /// # Errors
     /// The bytes are no answer; close the connection.
     pub fn decode<'a>(&mut self, buf: &'a [u8]) -> Result<Option<(Reply<'a>, usize)>, ReplyError> {
-        let decoded = self.advance(buf)?;
-        if decoded.is_some() {
+        loop {
+            let decoded = match (self.advance(buf)?, self.pair) {
+                (None, _) => return Ok(None),
+                (Some((reply, end)), None) => (reply, end),
+                (Some((Reply::Bulk(bytes), end)), Some(None)) => {
+                    self.pair = Some(Some((end - 2 - bytes.len(), bytes.len())));
+                    (self.scanned, self.line_start, self.bulk) = (end, end, None);
+                    continue;
+                }
+                (Some((Reply::Bulk(second), end)), Some(Some((start, len)))) => {
+                    let first = buf.get(start..start + len).ok_or(ReplyError("a buffer that has shrunk"))?;
+                    (Reply::Pair(first, second), end)
+                }
+                (Some(_), Some(_)) => return Err(ReplyError("an array of other things than strings")),
+            };
             *self = Self::default();
+            return Ok(Some(decoded));
         }
-        Ok(decoded)
     }
 
     fn advance<'a>(&mut self, buf: &'a [u8]) -> Result<Option<(Reply<'a>, usize)>, ReplyError> {
@@ -58,11 +79,21 @@ impl ReplyDecoder {
             return if buf.len() > limits::LINE_BYTES { Err(ReplyError("a line without end")) } else { Ok(None) };
         };
         let end = self.scanned + found;
-        let line = buf.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(ReplyError("no CR LF"))?;
+        let line =
+            buf.get(self.line_start..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(ReplyError("no CR LF"))?;
         let (mark, rest) = line.split_first().ok_or(ReplyError("an empty line"))?;
         let text = std::str::from_utf8(rest).map_err(|_| ReplyError("a header that is not text"))?;
         match mark {
-            b'+' | b':' => Ok(Some((Reply::Text(text), end + 1))),
+            b'+' => Ok(Some((Reply::Text(text), end + 1))),
+            b':' => {
+                let number = text.parse().map_err(|_| ReplyError("a number that is none"))?;
+                Ok(Some((Reply::Number(number), end + 1)))
+            }
+            b'*' if text == "2" && self.pair.is_none() => {
+                self.pair = Some(None);
+                (self.scanned, self.line_start) = (end + 1, end + 1);
+                self.advance(buf)
+            }
             b'-' => Ok(Some((Reply::Error(text), end + 1))),
             b'$' if text == "-1" => Ok(Some((Reply::Null, end + 1))),
             b'$' => {
@@ -93,8 +124,17 @@ impl<'a> From<Reply<'a>> for Response<'a> {
         match reply {
             Reply::Text("OK") => Response::Ok,
             Reply::Text("PONG") => Response::Pong,
-            Reply::Text(text) => Response::Text(text.to_owned()),
+            Reply::Text(text) => match text.split_once(' ').map(|(word, version)| (word, version.parse())) {
+                Some(("OK", Ok(version))) => Response::Written(version),
+                Some(("CONFLICT", Ok(version))) => Response::Conflict(version),
+                _ => Response::Text(text.to_owned()),
+            },
+            Reply::Number(number) => Response::Text(number.to_string()),
             Reply::Bulk(value) => Response::Value(value),
+            Reply::Pair(version, value) => match std::str::from_utf8(version).map(str::parse) {
+                Ok(Ok(version)) => Response::Versioned(version, value),
+                _ => Response::Error(ErrorReply::Unavailable("the other node names no version".to_owned())),
+            },
             Reply::Null => Response::NotFound,
             Reply::Error(text) => Response::Error(error_of(text)),
         }
@@ -107,6 +147,7 @@ fn error_of(text: &str) -> ErrorReply {
         "MOVED" => ErrorReply::Moved,
         "BUSY" => ErrorReply::Busy(what.to_owned()),
         "UNKNOWN" => ErrorReply::Unknown(what.to_owned()),
+        "STALE" => ErrorReply::Stale(what.to_owned()),
         "UNAVAILABLE" => ErrorReply::Unavailable(what.to_owned()),
         "NOTPEER" => ErrorReply::NotPeer(what.to_owned()),
         _ => ErrorReply::Unavailable(format!("the other node refused: {text}")),
@@ -125,6 +166,8 @@ mod tests {
             (b"$3\r\na\nb\r\n", Reply::Bulk(b"a\nb")),
             (b"$0\r\n\r\n", Reply::Bulk(b"")),
             (b"$-1\r\n", Reply::Null),
+            (b":12\r\n", Reply::Number(12)),
+            (b"*2\r\n$3\r\n1-2\r\n$4\r\na\r\nb\r\n", Reply::Pair(b"1-2", b"a\r\nb")),
         ] {
             let mut decoder = ReplyDecoder::new();
             for cut in 0..bytes.len() {
@@ -136,7 +179,18 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_is_refused() {
-        for bytes in [&b"OK\r\n"[..], b"+OK\n", b"$x\r\n", b"$1\r\nabc", b"\r\n", b"$999999999999\r\n"] {
+        for bytes in [
+            &b"OK\r\n"[..],
+            b"+OK\n",
+            b"$x\r\n",
+            b"$1\r\nabc",
+            b"\r\n",
+            b"$999999999999\r\n",
+            b"*3\r\n",
+            b"*2\r\n*2\r\n",
+            b"*2\r\n+a\r\n",
+            b":x\r\n",
+        ] {
             assert!(ReplyDecoder::new().decode(bytes).is_err(), "{bytes:?}");
         }
     }
@@ -147,6 +201,7 @@ mod tests {
             ErrorReply::Moved,
             ErrorReply::Busy("full".into()),
             ErrorReply::Unknown("lost".into()),
+            ErrorReply::Stale("old".into()),
             ErrorReply::Unavailable("none".into()),
         ] {
             let mut bytes = Vec::new();

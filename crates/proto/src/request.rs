@@ -5,38 +5,34 @@
 
 use crate::error::ErrorReply;
 use crate::frame::{Encoding, Frame, Words};
-use crate::id::NodeAddr;
+use crate::id::{NodeAddr, Version};
+use crate::level::{AckLevel, ReadLevel};
 use crate::limits;
+use crate::peer::{Effect, Identity, Read, Write};
+use crate::slot::SlotId;
 
 /// A request to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeRequest<'a> {
-    /// Store a value.
-    Put {
-        /// The key.
-        key: &'a [u8],
-        /// The value. From a line it may end with the word of [`split_replicas_word`].
-        value: &'a [u8],
-        /// The encoding that the request came in.
-        encoding: Encoding,
-    },
-    /// Read a value.
-    Get {
-        /// The key.
-        key: &'a [u8],
-    },
-    /// Make a key absent.
-    Delete {
-        /// The key.
-        key: &'a [u8],
-    },
-    /// The first version's unversioned replication; a PUT in all but name.
-    Replicate {
+    /// `GET`, `GETV`. The level is the default; the connection's own takes its place.
+    Read(Read<'a>),
+    /// `PUT`, `DELETE`, `CAS`, `PUTNX`, each also behind `ONCE client seq`; and `REPLICATE`, the first version's
+    /// unversioned replication, which is a PUT in all but name. The level is the default; the connection's own takes its
+    /// place.
+    Write(Write<'a>),
+    /// A `PUT` by line, whose value may end with the word of [`split_replicas_word`].
+    PutLine {
         /// The key.
         key: &'a [u8],
         /// The value.
         value: &'a [u8],
     },
+    /// From now on this connection's writes are answered at this level.
+    Ack(AckLevel),
+    /// From now on this connection's reads are of this level.
+    ReadLevel(ReadLevel),
+    /// The acknowledged writes that this node has lost.
+    Losses,
     /// Who the node is and what it holds.
     Info,
     /// Whether the node answers.
@@ -75,6 +71,10 @@ pub enum CoordinatorRequest<'a> {
     },
     /// Who is registered.
     ListNodes,
+    /// Wait no longer for what a node of an earlier coordinator's map has to tell.
+    Forget(NodeAddr),
+    /// Slots without a copy that may lead start anew: one, or all of them.
+    AcceptLoss(Option<SlotId>),
     /// The whole cluster map, once.
     Map,
     /// The whole cluster map, and then every change of it as it happens.
@@ -106,6 +106,15 @@ pub mod verbs {
     pub const GET: &str = "GET";
     pub const DELETE: &str = "DELETE";
     pub const REPLICATE: &str = "REPLICATE";
+    pub const GETV: &str = "GETV";
+    pub const CAS: &str = "CAS";
+    pub const PUTNX: &str = "PUTNX";
+    pub const ONCE: &str = "ONCE";
+    pub const ACK: &str = "ACK";
+    pub const READ: &str = "READ";
+    pub const LOSSES: &str = "LOSSES";
+    pub const FORGET: &str = "FORGET";
+    pub const ACCEPT_LOSS: &str = "ACCEPT_LOSS";
     pub const INFO: &str = "INFO";
     pub const PING: &str = "PING";
     pub const QUIT: &str = "QUIT";
@@ -129,16 +138,21 @@ impl<'a> NodeRequest<'a> {
         let mut verb = [0; VERB_BYTES];
         let (verb, rest) = split_verb(frame, &mut verb)?;
         match verb {
-            b"GET" => Ok(Self::Get { key: rest.key(verbs::GET)? }),
-            b"PUT" => {
+            b"GET" => rest.read(verbs::GET, false),
+            b"PUT" if frame.encoding() == Encoding::Line => {
                 let (key, value) = rest.key_and_value(verbs::PUT)?;
-                Ok(Self::Put { key, value, encoding: frame.encoding() })
+                Ok(Self::PutLine { key, value })
             }
-            b"DELETE" => Ok(Self::Delete { key: rest.key(verbs::DELETE)? }),
+            b"PUT" | b"DELETE" | b"CAS" | b"PUTNX" => rest.write(verb).map(Self::Write),
             b"REPLICATE" => {
                 let (key, value) = rest.key_and_value(verbs::REPLICATE)?;
-                Ok(Self::Replicate { key, value })
+                Ok(Self::Write(Write::new(key, Effect::Put(value))))
             }
+            b"GETV" => rest.read(verbs::GETV, true),
+            b"ONCE" => rest.once().map(Self::Write),
+            b"ACK" => rest.word(verbs::ACK).map(Self::Ack),
+            b"READ" => rest.word(verbs::READ).map(Self::ReadLevel),
+            b"LOSSES" => rest.nothing(verbs::LOSSES).map(|()| Self::Losses),
             b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
             b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),
             b"QUIT" => rest.nothing(verbs::QUIT).map(|()| Self::Quit),
@@ -162,6 +176,8 @@ impl<'a> CoordinatorRequest<'a> {
             b"HEARTBEAT" => rest.address(verbs::HEARTBEAT).map(Self::Heartbeat),
             b"GET_NODES_FOR_KEY" => Ok(Self::GetNodesForKey { key: rest.key(verbs::GET_NODES_FOR_KEY)? }),
             b"LIST_NODES" => rest.nothing(verbs::LIST_NODES).map(|()| Self::ListNodes),
+            b"FORGET" => rest.word(verbs::FORGET).map(Self::Forget),
+            b"ACCEPT_LOSS" => rest.slot_or_all(verbs::ACCEPT_LOSS).map(Self::AcceptLoss),
             b"MAP" => rest.nothing(verbs::MAP).map(|()| Self::Map),
             b"WATCH_MAP" => rest.nothing(verbs::WATCH_MAP).map(|()| Self::WatchMap),
             b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
@@ -183,10 +199,14 @@ fn split_verb<'a, 'v>(frame: Frame<'a>, upper: &'v mut [u8; VERB_BYTES]) -> Resu
         }
         Frame::Array(mut words) => (words.next().unwrap_or_default(), Rest::Words(words)),
     };
+    Ok((in_upper_case(verb, upper)?, rest))
+}
+
+fn in_upper_case<'v>(verb: &[u8], upper: &'v mut [u8; VERB_BYTES]) -> Result<&'v [u8], ErrorReply> {
     let upper = upper.get_mut(..verb.len()).ok_or(ErrorReply::UnknownCommand)?;
     upper.copy_from_slice(verb);
     upper.make_ascii_uppercase();
-    Ok((upper, rest))
+    Ok(upper)
 }
 
 /// The first word of a text, and what follows it from its next non-blank on.
@@ -207,20 +227,96 @@ impl<'a> Rest<'a> {
         checked_key(key)
     }
 
-    fn key_and_value(self, verb: &'static str) -> Result<(&'a [u8], &'a [u8]), ErrorReply> {
-        let (key, value) = match self {
+    fn read(self, verb: &'static str, versioned: bool) -> Result<NodeRequest<'a>, ErrorReply> {
+        Ok(NodeRequest::Read(Read { key: self.key(verb)?, versioned, level: ReadLevel::default() }))
+    }
+
+    /// A write whose verb stands in upper case already.
+    fn write(self, verb: &[u8]) -> Result<Write<'a>, ErrorReply> {
+        match verb {
+            b"PUT" => self.key_and_value(verbs::PUT).map(|(key, value)| Write::new(key, Effect::Put(value))),
+            b"DELETE" => Ok(Write::new(self.key(verbs::DELETE)?, Effect::Delete)),
+            b"PUTNX" => {
+                let (key, value) = self.key_and_value(verbs::PUTNX)?;
+                Ok(Write { expected: Some(Version::NONE), ..Write::new(key, Effect::Put(value)) })
+            }
+            b"CAS" => {
+                let (key, version, value) = self.key_word_and_value(verbs::CAS)?;
+                let expected = std::str::from_utf8(version).ok().and_then(|version| version.parse().ok());
+                let expected = Some(expected.ok_or(ErrorReply::InvalidFormat(verbs::CAS))?);
+                Ok(Write { expected, ..Write::new(key, Effect::Put(value)) })
+            }
+            _ => Err(ErrorReply::InvalidFormat(verbs::ONCE)),
+        }
+    }
+
+    /// `client seq` and then a write.
+    fn once(self) -> Result<Write<'a>, ErrorReply> {
+        let invalid = ErrorReply::InvalidFormat(verbs::ONCE);
+        let (client, rest) = self.split_first().ok_or(invalid.clone())?;
+        let (seq, rest) = rest.split_first().ok_or(invalid.clone())?;
+        let (verb, rest) = rest.split_first().ok_or(invalid.clone())?;
+        if client.len() > limits::CLIENT_BYTES {
+            return Err(ErrorReply::TooLong { what: "client name", len: client.len(), limit: limits::CLIENT_BYTES });
+        }
+        let identity = Some(Identity::from_words(client, seq).ok_or(invalid)?);
+        let mut upper = [0; VERB_BYTES];
+        Ok(Write { identity, ..rest.write(in_upper_case(verb, &mut upper)?)? })
+    }
+
+    /// One word that stands for something: a level, an address.
+    fn word<T: std::str::FromStr>(self, verb: &'static str) -> Result<T, ErrorReply> {
+        let [word] = self.words(verb)?;
+        let read = std::str::from_utf8(word).ok().and_then(|word| word.parse().ok());
+        read.ok_or(ErrorReply::InvalidFormat(verb))
+    }
+
+    fn slot_or_all(self, verb: &'static str) -> Result<Option<SlotId>, ErrorReply> {
+        let [word] = self.words(verb)?;
+        if word.eq_ignore_ascii_case(b"all") {
+            return Ok(None);
+        }
+        let slot = std::str::from_utf8(word).ok().and_then(|word| word.parse().ok());
+        slot.map(|slot| Some(SlotId(slot))).ok_or(ErrorReply::InvalidFormat(verb))
+    }
+
+    /// The next word, and what follows it.
+    fn split_first(self) -> Option<(&'a [u8], Self)> {
+        match self {
             Self::Line(rest) => match split_word(rest) {
-                (_, "") => return Err(ErrorReply::InvalidFormat(verb)),
-                (key, value) => (key.as_bytes(), value.as_bytes()),
+                ("", _) => None,
+                (word, rest) => Some((word.as_bytes(), Self::Line(rest))),
             },
+            Self::Words(mut words) => Some((words.next()?, Self::Words(words))),
+        }
+    }
+
+    fn key_word_and_value(self, verb: &'static str) -> Result<(&'a [u8], &'a [u8], &'a [u8]), ErrorReply> {
+        let invalid = || ErrorReply::InvalidFormat(verb);
+        let (key, rest) = self.split_first().ok_or_else(invalid)?;
+        let (word, rest) = rest.split_first().ok_or_else(invalid)?;
+        Ok((checked_key(key)?, word, rest.value(verb)?))
+    }
+
+    /// A value that is all there is.
+    fn value(self, verb: &'static str) -> Result<&'a [u8], ErrorReply> {
+        let value = match self {
+            Self::Line("") => return Err(ErrorReply::InvalidFormat(verb)),
+            Self::Line(value) => value.as_bytes(),
             Self::Words(words) => {
-                let [key, value] = words.exactly().ok_or(ErrorReply::InvalidFormat(verb))?;
-                (key, value)
+                let [value] = words.exactly().ok_or(ErrorReply::InvalidFormat(verb))?;
+                value
             }
         };
         if value.len() > limits::VALUE_BYTES {
             return Err(ErrorReply::value_too_long(value.len()));
         }
+        Ok(value)
+    }
+
+    fn key_and_value(self, verb: &'static str) -> Result<(&'a [u8], &'a [u8]), ErrorReply> {
+        let (key, rest) = self.split_first().ok_or(ErrorReply::InvalidFormat(verb))?;
+        let value = rest.value(verb)?;
         Ok((checked_key(key)?, value))
     }
 
@@ -325,7 +421,7 @@ mod tests {
             ("  Put k {\"age\": 30}", "{\"age\": 30}"),
             ("PUT k \"important value\"", "\"important value\""),
         ] {
-            let put = NodeRequest::Put { key: b"k", value: expected.as_bytes(), encoding: Encoding::Line };
+            let put = NodeRequest::PutLine { key: b"k", value: expected.as_bytes() };
             assert_eq!(node(line), Ok(put), "{line}");
         }
     }
@@ -342,6 +438,17 @@ mod tests {
             ("REPLICATE k", "REPLICATE"),
             ("PING now", "PING"),
             ("PEER x", "PEER"),
+            ("CAS k 1-1", "CAS"),
+            ("CAS k one v", "CAS"),
+            ("PUTNX k", "PUTNX"),
+            ("GETV", "GETV"),
+            ("ONCE me 1", "ONCE"),
+            ("ONCE me one PUT k v", "ONCE"),
+            ("ONCE me 1 GET k", "ONCE"),
+            ("ONCE me 1 PUT k", "PUT"),
+            ("ACK most", "ACK"),
+            ("READ", "READ"),
+            ("LOSSES all", "LOSSES"),
         ] {
             assert_eq!(node(line), Err(ErrorReply::InvalidFormat(verb)), "{line}");
         }
@@ -350,6 +457,35 @@ mod tests {
         {
             assert_eq!(coordinator(line), Err(ErrorReply::InvalidFormat("REGISTER_NODE")), "{line}");
         }
+    }
+
+    #[test]
+    fn writes_carry_their_condition_and_identity() {
+        let write = Write::new(b"k", Effect::Put(b"v w"));
+        let version: Version = "3-12".parse().unwrap();
+        let identity = Some(Identity { client: b"me", seq: 7 });
+        for (line, expected) in [
+            ("CAS k 3-12 v w", Write { expected: Some(version), ..write }),
+            ("cas k 0 v w", Write { expected: Some(Version::NONE), ..write }),
+            ("PUTNX k v w", Write { expected: Some(Version::NONE), ..write }),
+            ("once me 7 put k v w", Write { identity, ..write }),
+            ("ONCE me 7 CAS k 3-12 v w", Write { identity, expected: Some(version), ..write }),
+            ("ONCE me 7 DELETE k", Write { identity, effect: Effect::Delete, ..write }),
+        ] {
+            assert_eq!(node(line), Ok(NodeRequest::Write(expected)), "{line}");
+        }
+        let long = "c".repeat(limits::CLIENT_BYTES + 1);
+        assert!(matches!(node(&format!("ONCE {long} 1 PUT k v")), Err(ErrorReply::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_connection_asks_for_its_levels_and_an_operator_for_slots() {
+        assert_eq!(node("ack QUORUM"), Ok(NodeRequest::Ack(AckLevel::Quorum)));
+        assert_eq!(node("READ linear"), Ok(NodeRequest::ReadLevel(ReadLevel::Linear)));
+        assert_eq!(coordinator("ACCEPT_LOSS all"), Ok(CoordinatorRequest::AcceptLoss(None)));
+        assert_eq!(coordinator("ACCEPT_LOSS 12"), Ok(CoordinatorRequest::AcceptLoss(Some(SlotId(12)))));
+        assert_eq!(coordinator("FORGET h:1"), Ok(CoordinatorRequest::Forget(NodeAddr::new("h", 1).unwrap())));
+        assert_eq!(coordinator("FORGET h 1"), Err(ErrorReply::InvalidFormat("FORGET")));
     }
 
     #[test]

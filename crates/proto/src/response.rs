@@ -2,6 +2,7 @@
 
 use crate::error::ErrorReply;
 use crate::frame::{self, Encoding};
+use crate::id::Version;
 
 /// An answer to one request. It borrows what it can.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,12 @@ pub enum Response<'a> {
     Lines(Vec<String>),
     /// A stored value.
     Value(&'a [u8]),
+    /// A stored value and the version of its key.
+    Versioned(Version, &'a [u8]),
+    /// A conditional write has taken effect, and made this version.
+    Written(Version),
+    /// A conditional write has found this version and changed nothing; [`Version::NONE`]: the key is absent.
+    Conflict(Version),
     /// The key is absent.
     NotFound,
     /// An error.
@@ -46,7 +53,15 @@ impl Response<'_> {
                 out.extend_from_slice(b"VALUE ");
                 out.extend_from_slice(value);
             }
-            Self::Value(value) => return Self::Error(ErrorReply::Binary { len: value.len() }).encode_line(out),
+            Self::Versioned(version, value) if is_line(value) => {
+                out.extend_from_slice(format!("VALUE {version} ").as_bytes());
+                out.extend_from_slice(value);
+            }
+            Self::Written(version) => out.extend_from_slice(format!("OK {version}").as_bytes()),
+            Self::Conflict(version) => out.extend_from_slice(format!("CONFLICT {version}").as_bytes()),
+            Self::Value(value) | Self::Versioned(_, value) => {
+                return Self::Error(ErrorReply::Binary { len: value.len() }).encode_line(out);
+            }
             Self::NotFound => out.extend_from_slice(b"NOT_FOUND"),
             Self::Error(error) => {
                 out.extend_from_slice(b"ERROR ");
@@ -63,6 +78,13 @@ impl Response<'_> {
             Self::Text(text) => frame::push_word(text.as_bytes(), out),
             Self::Lines(lines) => frame::encode_array(lines, out),
             Self::Value(value) => frame::push_word(value, out),
+            Self::Versioned(version, value) => {
+                frame::begin_array(2, out);
+                frame::push_word(version.to_string().as_bytes(), out);
+                frame::push_word(value, out);
+            }
+            Self::Written(version) => out.extend_from_slice(format!("+OK {version}\r\n").as_bytes()),
+            Self::Conflict(version) => out.extend_from_slice(format!("+CONFLICT {version}\r\n").as_bytes()),
             Self::NotFound => out.extend_from_slice(b"$-1\r\n"),
             Self::Error(error) => {
                 // An error of RESP starts with a code; the first version's errors have none, so they get Redis's.
@@ -96,6 +118,8 @@ mod tests {
         (String::from_utf8(line).unwrap(), String::from_utf8(resp).unwrap())
     }
 
+    const V: Version = Version { epoch: crate::id::Epoch(3), seq: 12 };
+
     #[test]
     fn each_answer_in_both_encodings() {
         let cases = [
@@ -105,6 +129,9 @@ mod tests {
             (Response::Lines(vec!["a".into(), "b".into()]), "a\nb\n\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
             (Response::Value(b"v w "), "VALUE v w \n", "$4\r\nv w \r\n"),
             (Response::Value(b""), "VALUE \n", "$0\r\n\r\n"),
+            (Response::Versioned(V, b"v w "), "VALUE 3-12 v w \n", "*2\r\n$4\r\n3-12\r\n$4\r\nv w \r\n"),
+            (Response::Written(V), "OK 3-12\n", "+OK 3-12\r\n"),
+            (Response::Conflict(Version::NONE), "CONFLICT 0\n", "+CONFLICT 0\r\n"),
             (Response::NotFound, "NOT_FOUND\n", "$-1\r\n"),
             (Response::Error(ErrorReply::UnknownCommand), "ERROR Unknown command\n", "-ERR Unknown command\r\n"),
             (Response::Error(ErrorReply::Unavailable("no".into())), "ERROR UNAVAILABLE no\n", "-UNAVAILABLE no\r\n"),

@@ -19,13 +19,16 @@ pub struct SlotAt {
     pub version: MapVersion,
 }
 
-/// The first words of a node's session with the coordinator: `JOIN addr incarnation map`.
+/// The first words of a node's session with the coordinator: `JOIN addr incarnation proof map`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join<'a> {
     /// Where the node is reached.
     pub addr: NodeAddr,
     /// The incarnation that the node has been given; none on its first join.
     pub incarnation: Option<Incarnation>,
+    /// The incarnation that wrote the data which the node has found on its disk and holds now: the proof that it holds
+    /// what that one held. None where it found none.
+    pub proof: Option<Incarnation>,
     /// The map that the node holds, as text; empty where it holds none.
     pub map: &'a str,
 }
@@ -58,6 +61,11 @@ pub enum NodeMessage {
         to: Incarnation,
         /// The slots.
         slots: Vec<SlotAt>,
+    },
+    /// `COMPLAIN about`: the sender follows this primary and does not hear it.
+    Complain {
+        /// The primary.
+        about: Incarnation,
     },
     /// `POSITIONS query (slot last)...`: the answer to [`CoordinatorMessage::AskPositions`].
     Positions {
@@ -112,8 +120,8 @@ pub enum CoordinatorMessage<'a> {
 impl<'a> Join<'a> {
     /// Appends the request that opens the session.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let incarnation = self.incarnation.unwrap_or_default().to_string();
-        words(&["JOIN", self.addr.as_str(), &incarnation, self.map], out);
+        let number = |incarnation: Option<Incarnation>| incarnation.unwrap_or_default().to_string();
+        words(&["JOIN", self.addr.as_str(), &number(self.incarnation), &number(self.proof), self.map], out);
     }
 
     /// Reads the words after `JOIN`.
@@ -123,8 +131,9 @@ impl<'a> Join<'a> {
     pub fn parse(mut words: Words<'a>) -> Result<Self, ErrorReply> {
         let mut join = || {
             let addr = words.parse()?;
-            let incarnation = Some(words.parse()?).filter(|given| *given != Incarnation::default());
-            Some(Self { addr, incarnation, map: words.text()? })
+            let mut number = || Some(Some(words.parse()?).filter(|given| *given != Incarnation::default()));
+            let (incarnation, proof) = (number()?, number()?);
+            Some(Self { addr, incarnation, proof, map: words.text()? })
         };
         join().filter(|_| words.is_empty()).ok_or(ErrorReply::InvalidFormat("JOIN"))
     }
@@ -138,6 +147,7 @@ impl NodeMessage {
             Self::Admit { follower, slots } => slots_at("ADMIT", *follower, slots, out),
             Self::Expel { follower, slots } => slots_at("EXPEL", *follower, slots, out),
             Self::Release { to, slots } => slots_at("RELEASE", *to, slots, out),
+            Self::Complain { about } => words(&["COMPLAIN", &about.to_string()], out),
             Self::Positions { query, last } => {
                 begin_array(2 + 2 * last.len(), out);
                 push_word(b"POSITIONS", out);
@@ -163,6 +173,7 @@ impl NodeMessage {
                 b"ADMIT" => Self::Admit { follower: words.parse()?, slots: read_slots_at(&mut words)? },
                 b"EXPEL" => Self::Expel { follower: words.parse()?, slots: read_slots_at(&mut words)? },
                 b"RELEASE" => Self::Release { to: words.parse()?, slots: read_slots_at(&mut words)? },
+                b"COMPLAIN" => Self::Complain { about: words.parse()? },
                 b"POSITIONS" => {
                     let query = words.parse()?;
                     let mut last = Vec::with_capacity(words.len() / 2);
@@ -269,6 +280,7 @@ mod tests {
             NodeMessage::Admit { follower: incarnation, slots: slots.clone() },
             NodeMessage::Expel { follower: incarnation, slots: Vec::new() },
             NodeMessage::Release { to: incarnation, slots: slots.clone() },
+            NodeMessage::Complain { about: incarnation },
             NodeMessage::Positions { query: 3, last: vec![(SlotId(5), version(1, 2))] },
             NodeMessage::Resync,
             NodeMessage::Leave,
@@ -295,8 +307,8 @@ mod tests {
     #[test]
     fn a_join_reads_back_as_written() {
         let addr = NodeAddr::new("h", 1).unwrap();
-        for incarnation in [None, Some(Incarnation(7))] {
-            let join = Join { addr: addr.clone(), incarnation, map: "" };
+        for (incarnation, proof) in [(None, Some(Incarnation(3))), (Some(Incarnation(7)), None)] {
+            let join = Join { addr: addr.clone(), incarnation, proof, map: "" };
             let mut bytes = Vec::new();
             join.encode(&mut bytes);
             with_words(&bytes, |mut words| {

@@ -467,7 +467,14 @@ fn incarnations() -> impl Strategy<Value = Vec<Incarnation>> {
 fn config() -> impl Strategy<Value = Arc<SlotConfig>> {
     let primary = proptest::option::of((1u64..9).prop_map(Incarnation));
     (0u64..4, 0u64..4, primary, incarnations(), incarnations()).prop_map(|(epoch, version, primary, isr, learners)| {
-        Arc::new(SlotConfig { epoch: Epoch(epoch), version: MapVersion(version), primary, isr, learners })
+        Arc::new(SlotConfig {
+            epoch: Epoch(epoch),
+            version: MapVersion(version),
+            primary,
+            isr,
+            learners,
+            elr: Vec::new(),
+        })
     })
 }
 

@@ -80,7 +80,7 @@ impl FakeCluster {
             let slot = slot_of(key);
             let epoch = Epoch(map.config(slot).epoch.0 + 1);
             let version = map.version;
-            let config = SlotConfig { epoch, version, primary: isr.first().copied(), isr, learners: Vec::new() };
+            let config = SlotConfig { epoch, version, primary: isr.first().copied(), isr, ..SlotConfig::default() };
             map.set_config(slot, config.into());
         });
     }
