@@ -4,11 +4,16 @@
 //! The caller also calls [`Coordinator::handle_timeout`] when [`Coordinator::next_deadline`] has come.
 //!
 //! Every change of the map takes the next number of one counter, which is its version, and the epoch of every slot that
-//! gets a new primary by it. A coordinator that starts without a state takes the map over from the nodes and goes on in a
-//! higher generation: far above every number that anybody can have seen. Incarnations only name, and do not count: they
-//! start from a random number, so that no coordinator gives out one that another has given.
+//! gets a new primary by it. Each change is kept before anybody hears of it, so that a coordinator that is started again
+//! with its state goes on where it was (`coordinator/state.rs`). One that starts without a state takes the map over from the
+//! nodes and goes on in a higher generation: far above every number that anybody can have seen
+//! (`coordinator/start_up.rs`). Incarnations only name, and do not count: they start from a random number, so that no
+//! coordinator gives out one that another has given.
 
+mod proposals;
 mod start_up;
+mod state;
+mod suspicion;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -19,9 +24,10 @@ use proto::error::ErrorReply;
 use proto::id::{Epoch, Incarnation, NodeAddr};
 use proto::limits;
 use proto::ring::HashRing;
-use proto::session::{NodeMessage, SlotAt};
+use proto::session::SlotAt;
 use proto::slot::{Position, SlotId};
 
+use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::output::{Event, JoinError, Joined, Output, Settings};
 use crate::plan::{self, Plan, Standing, plan};
 use crate::promotion::Promotion;
@@ -29,6 +35,8 @@ use crate::registry::Registry;
 use crate::time::Timestamp;
 
 use start_up::Offer;
+pub use state::StateError;
+use suspicion::Suspicion;
 
 /// How long the first node that comes to a coordinator waits for others. Those of a new cluster share its first map. Those
 /// of an old one, who try every [`REJOIN_PAUSE`] and at most [`REJOIN_TIMEOUT`] long, bring its map within this time.
@@ -56,14 +64,17 @@ enum Phase {
     Fresh,
     /// Nodes have joined, with maps of an earlier coordinator or without. At this time it is decided how to go on.
     Gathering(Timestamp),
-    /// A map was taken over. Changes wait until its nodes are back, or until this time.
-    Recovering(Timestamp),
+    /// A map was taken over. Changes wait until every node of it has told what it knows.
+    Recovering,
     Serving,
 }
 
+/// How long members that come back with their disks wait for others of their slots.
+const REBORN_GRACE: Duration = Duration::from_secs(1);
+
 /// The state machine. See the module's text.
 #[derive(Debug)]
-pub struct Coordinator {
+pub struct Coordinator<B: Bugs = NoBugs> {
     settings: Settings,
     phase: Phase,
     /// The maps that were brought while gathering, by the name of their cluster.
@@ -79,30 +90,51 @@ pub struct Coordinator {
     unregistered: BTreeSet<Incarnation>,
     /// Incarnations of which the map still speaks, but that will never again be believed to hold anything.
     gone: BTreeSet<Incarnation>,
+    /// Incarnations of which the map still speaks and that were started again with their data, as which.
+    reborn: BTreeMap<Incarnation, Incarnation>,
+    /// Until when slots whose members all come back wait for the rest of them.
+    reborn_grace: Timestamp,
+    /// While a map is taken over: who is named in any map that was brought and has not told what it knows.
+    awaited: BTreeMap<Incarnation, NodeAddr>,
+    /// Who has brought a map before one was taken over.
+    reported: BTreeSet<Incarnation>,
+    /// What those who were started again have found on their disks.
+    proofs: BTreeMap<Incarnation, Incarnation>,
+    suspicion: Suspicion,
     promotion: Option<Promotion>,
     handing_over: BTreeMap<SlotId, (MapVersion, Timestamp)>,
     outputs: VecDeque<Output>,
+    bugs: B,
 }
 
-impl Coordinator {
+impl<B: Bugs> Coordinator<B> {
     /// A coordinator that knows nothing yet.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, bugs: B) -> Self {
+        let mut map = ClusterMap::empty(settings.cluster.clone(), settings.bits);
+        map.promises = settings.promises;
         Self {
             phase: Phase::Fresh,
             offers: BTreeMap::new(),
-            registry: Registry::new(settings.heartbeat_timeout),
+            registry: Registry::new(settings.promises.heartbeat_timeout),
             ring: HashRing::new(settings.virtual_nodes),
-            map: ClusterMap::empty(settings.cluster.clone(), settings.bits),
+            map,
             counter: 0,
             incarnations: u64::from(settings.incarnations) << 16,
             joined_once: false,
             unregistered: BTreeSet::new(),
             gone: BTreeSet::new(),
+            reborn: BTreeMap::new(),
+            reborn_grace: Timestamp::default(),
+            awaited: BTreeMap::new(),
+            reported: BTreeSet::new(),
+            proofs: BTreeMap::new(),
+            suspicion: Suspicion::default(),
             promotion: None,
             handing_over: BTreeMap::new(),
             outputs: VecDeque::new(),
             settings,
+            bugs,
         }
     }
 
@@ -145,7 +177,8 @@ impl Coordinator {
 
     /// A node opens its session.
     ///
-    /// `held` is the map that it has from an earlier session, of whichever coordinator.
+    /// `proof` is the incarnation whose data it has found on its disk, where it was started again. `held` is the map that it
+    /// has from an earlier session, of whichever coordinator.
     ///
     /// # Errors
     /// The node may not join; nothing has changed.
@@ -154,8 +187,10 @@ impl Coordinator {
         now: Timestamp,
         addr: NodeAddr,
         incarnation: Option<Incarnation>,
+        proof: Option<Incarnation>,
         held: Option<ClusterMap>,
     ) -> Result<Joined, JoinError> {
+        self.wake(now);
         let registered = self.registry.get(&addr).map(|node| node.incarnation);
         if let Some(given) = incarnation
             && (self.unregistered.contains(&given) || registered.is_some_and(|present| present > given))
@@ -167,7 +202,7 @@ impl Coordinator {
             return Err(JoinError::Refused(ErrorReply::Busy(what)));
         }
         if let Some(held) = held {
-            self.consider(now, held, incarnation).map_err(JoinError::Refused)?;
+            self.consider(now, held, incarnation.or(proof)).map_err(JoinError::Refused)?;
         }
         self.joined_once = true;
         let again = incarnation.is_some() && registered == incarnation;
@@ -176,7 +211,7 @@ impl Coordinator {
             self.registry.heard(now, &addr);
         } else {
             let returned = self.map.member(incarnation).is_some();
-            let replaced = self.replace_at(&addr, incarnation);
+            let replaced = self.replace_at(now, &addr, incarnation, proof);
             self.event(match (returned, replaced) {
                 (true, _) => Event::Returned(addr.clone(), incarnation),
                 (false, true) => Event::Restarted(addr.clone(), incarnation),
@@ -188,6 +223,9 @@ impl Coordinator {
                 self.phase = Phase::Gathering(now + GATHERING);
             }
         }
+        self.proofs.extend(proof.map(|proof| (incarnation, proof)));
+        self.reported.extend([Some(incarnation), proof].into_iter().flatten());
+        self.awaited.retain(|awaited, _| *awaited != incarnation && Some(*awaited) != proof);
         self.advance(now);
         Ok(Joined { incarnation, again })
     }
@@ -237,65 +275,26 @@ impl Coordinator {
         self.registry.heard(now, addr)
     }
 
-    /// A message from the session of a node. `false` where that incarnation is not registered: it must join again.
-    pub fn handle_message(&mut self, now: Timestamp, from: Incarnation, message: NodeMessage) -> bool {
-        let Some(addr) = self.registry.addr_of(from).cloned() else { return false };
-        self.registry.heard(now, &addr);
-        match message {
-            NodeMessage::Heartbeat { .. } | NodeMessage::Resync => {}
-            NodeMessage::Leave => {
-                self.registry.remove(&addr);
-                self.ring.remove(&addr);
-                self.event(Event::Left(addr));
-                self.advance(now);
-            }
-            NodeMessage::Positions { query, last } => {
-                if let Some(promotion) = self.promotion.as_mut().filter(|promotion| promotion.query == query) {
-                    promotion.answered(from, &last);
-                    self.advance(now);
-                }
-            }
-            NodeMessage::Admit { follower, slots } => {
-                let known = self.registry.addr_of(follower).is_some();
-                self.propose(now, from, &slots, |config| {
-                    let learner = config.learners.iter().position(|learner| *learner == follower).filter(|_| known)?;
-                    config.isr.push(config.learners.remove(learner));
-                    Some(())
-                });
-            }
-            NodeMessage::Expel { follower, slots } => self.propose(now, from, &slots, |config| {
-                let member = config.isr.iter().position(|member| *member == follower && *member != from)?;
-                config.learners.push(config.isr.remove(member));
-                Some(())
-            }),
-            NodeMessage::Release { to, slots } => {
-                for SlotAt { slot, .. } in &slots {
-                    self.handing_over.remove(slot);
-                }
-                let known = self.registry.addr_of(to).is_some();
-                self.propose(now, from, &slots, |config| {
-                    let in_sync = known && config.isr.contains(&to);
-                    in_sync.then(|| config.primary = Some(to))
-                });
-            }
-        }
-        true
-    }
-
     /// When to call [`Coordinator::handle_timeout`] next.
     #[must_use]
     pub fn next_deadline(&self) -> Timestamp {
         let phase = match self.phase {
-            Phase::Gathering(until) | Phase::Recovering(until) => Some(until),
-            Phase::Fresh | Phase::Serving => None,
+            Phase::Gathering(until) => Some(until),
+            Phase::Fresh | Phase::Recovering | Phase::Serving => None,
         };
         let promotion = self.promotion.as_ref().map(|promotion| promotion.until);
         let retry = self.handing_over.values().map(|(_, asked)| *asked + HANDOVER_RETRY).min();
-        [phase, promotion, retry].into_iter().flatten().fold(self.registry.next_check(), Timestamp::min)
+        let grace = Some(self.reborn_grace).filter(|grace| *grace > self.suspicion.last_call());
+        let suspicion = self.suspicion.next_check(&self.registry);
+        [phase, promotion, retry, grace, suspicion]
+            .into_iter()
+            .flatten()
+            .fold(self.registry.next_check(), Timestamp::min)
     }
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.wake(now);
         for (addr, node) in self.registry.remove_silent(now) {
             self.ring.remove(&addr);
             if node.by_hand {
@@ -309,42 +308,15 @@ impl Coordinator {
         self.advance(now);
     }
 
-    /// A change of single slots that their primary asks for: compare-and-set on each slot's version.
-    fn propose(
-        &mut self,
-        now: Timestamp,
-        from: Incarnation,
-        slots: &[SlotAt],
-        change: impl Fn(&mut SlotConfig) -> Option<()>,
-    ) {
-        let mut changes = Vec::new();
-        for SlotAt { slot, version } in slots {
-            if usize::from(slot.0) >= self.settings.bits.count() {
-                continue;
-            }
-            let config = self.map.config(*slot);
-            let mut next = SlotConfig::clone(config);
-            if config.version == *version && config.primary == Some(from) && change(&mut next).is_some() {
-                changes.push((*slot, next));
-            }
-        }
-        if self.phase == Phase::Serving && !changes.is_empty() {
-            self.commit(changes);
-        }
-        self.advance(now);
-    }
-
     /// Does whatever there is to do, until nothing is.
     fn advance(&mut self, now: Timestamp) {
         match self.phase {
             Phase::Fresh => {}
             Phase::Gathering(until) if now < until => {}
             Phase::Gathering(_) => self.decide(now),
-            Phase::Recovering(_) | Phase::Serving => {}
+            Phase::Recovering | Phase::Serving => {}
         }
-        if let Phase::Recovering(until) = self.phase
-            && (now >= until || self.everyone_is_back())
-        {
+        if self.phase == Phase::Recovering && (self.awaited.is_empty() || self.bugs.plants(Bug::CoordinatorGuesses)) {
             self.start_generation();
         }
         if self.phase == Phase::Serving {
@@ -354,16 +326,37 @@ impl Coordinator {
     }
 
     /// A new incarnation takes an address over: all others that are known there are gone. Says whether there was one.
-    fn replace_at(&mut self, addr: &NodeAddr, incarnation: Incarnation) -> bool {
+    /// Where it has found the data of one of them on its disk, that one is reborn instead.
+    fn replace_at(
+        &mut self,
+        now: Timestamp,
+        addr: &NodeAddr,
+        incarnation: Incarnation,
+        proof: Option<Incarnation>,
+    ) -> bool {
         let registered = self.registry.get(addr).map(|node| node.incarnation);
         let remembered = self.map.members().filter(|(_, member)| member.addr == *addr).map(|(known, _)| known);
         let replaced: Vec<_> = registered.into_iter().chain(remembered).filter(|known| *known != incarnation).collect();
-        self.gone.extend(&replaced);
+        for old in &replaced {
+            if Some(*old) == proof || self.bugs.plants(Bug::TrustWithoutProof) {
+                self.reborn.insert(*old, incarnation);
+                self.reborn_grace = now + REBORN_GRACE;
+            } else {
+                self.gone.insert(*old);
+            }
+        }
+        // Whoever had been reborn as one that is replaced now holds what the next one holds.
+        for heir in self.reborn.values_mut().filter(|heir| replaced.contains(heir)) {
+            if Some(*heir) == proof {
+                *heir = incarnation;
+            }
+        }
+        self.reborn.retain(|_, heir| *heir == incarnation || !replaced.contains(heir));
         !replaced.is_empty()
     }
 
     fn copies(&self) -> usize {
-        self.settings.replicas + 1
+        self.settings.promises.copies()
     }
 
     /// Whom the ring wants to hold each slot.
@@ -373,14 +366,23 @@ impl Coordinator {
         owners.into_iter().map(|addrs| addrs.into_iter().filter_map(incarnation).collect()).collect()
     }
 
-    fn standing(&self) -> Standing {
+    fn standing(&self, now: Timestamp) -> Standing {
         let by_hand = self.registry.iter().filter(|(_, node)| node.by_hand).map(|(_, node)| node.incarnation);
-        Standing { alive: self.registry.incarnations(), by_hand: by_hand.collect(), gone: self.gone.clone() }
+        Standing {
+            alive: self.registry.incarnations(),
+            by_hand: by_hand.collect(),
+            gone: self.gone.clone(),
+            accused: self.suspicion.accused(now, &self.registry),
+            reborn: self.reborn.clone(),
+            patient: now < self.reborn_grace,
+            min_isr: self.settings.promises.min_isr(),
+            any_copy_leads: self.bugs.plants(Bug::PromoteAnyCopy),
+        }
     }
 
     /// Plans every slot and carries the plans out. Says whether the map has changed, so that another look is due.
     fn replan(&mut self, now: Timestamp) -> bool {
-        let standing = self.standing();
+        let standing = self.standing(now);
         let mut changes = Vec::new();
         let mut lost = Vec::new();
         let mut hand_overs: BTreeMap<(Incarnation, Incarnation), Vec<SlotAt>> = BTreeMap::new();
@@ -431,7 +433,12 @@ impl Coordinator {
             None => !lost.iter().any(|slot| several(&slot)),
         };
         if over {
-            let round = self.promotion.take();
+            let round = self.promotion.take().filter(|_| !self.bugs.plants(Bug::PromoteAnyCopy));
+            for accused in standing.accused.keys() {
+                if let Some(addr) = self.registry.addr_of(*accused).cloned() {
+                    self.event(Event::Suspected(addr));
+                }
+            }
             self.event(Event::Promoted(lost.len()));
             for (slot, survivors) in lost {
                 let asked = round.as_ref().and_then(|round| round.choose(slot, &survivors));
@@ -485,8 +492,13 @@ impl Coordinator {
     fn publish(&mut self) {
         let members = self.members();
         self.gone.retain(|incarnation| members.contains_key(incarnation));
+        self.reborn.retain(|incarnation, _| members.contains_key(incarnation));
+        self.proofs.retain(|incarnation, _| members.contains_key(incarnation));
         self.map.set_members(members);
-        self.outputs.push_back(Output::Publish);
+        // IMPORTANT: what nobody has kept nobody may hear of.
+        let outputs = [Output::Keep, Output::Publish];
+        let kept_late = self.bugs.plants(Bug::PublishedBeforeKept);
+        self.outputs.extend(if kept_late { [Output::Publish, Output::Keep] } else { outputs });
     }
 
     /// Everyone whom the map must name: who is registered, and whoever a slot still waits for.
@@ -502,9 +514,9 @@ impl Coordinator {
                 continue;
             }
             last_seen = Some(config);
-            for holder in config.isr.iter().chain(&config.learners).chain(&config.primary) {
-                if let Some(member) = self.map.member(*holder).filter(|_| !members.contains_key(holder)) {
-                    members.insert(*holder, Member { addr: member.addr.clone(), up: false });
+            for holder in config.copies().chain(config.primary) {
+                if let Some(member) = self.map.member(holder).filter(|_| !members.contains_key(&holder)) {
+                    members.insert(holder, Member { addr: member.addr.clone(), up: false });
                 }
             }
         }

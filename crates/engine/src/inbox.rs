@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use proto::error::ErrorReply;
-use proto::id::{Epoch, Incarnation, Version};
+use proto::id::{Epoch, Incarnation};
 use proto::peer::{LinkMessage, LinkReply};
 use proto::slot::SlotId;
 
-use crate::node::Node;
+use crate::bugs::Bugs;
+use crate::node::{Node, Turn};
+use crate::outbox::Snapshot;
 use crate::record::Record;
+use crate::slot::{Alignment, Incoming};
+use crate::time::Timestamp;
 
 /// The state of one connection from a primary: how much of it is applied, and the fill that is coming in.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub struct Inbox {
     from: Incarnation,
     applied: u64,
     fill: Option<Fill>,
+    /// Which of the node's notes on slots that the primary leads no more have gone out on this connection.
+    told: u64,
 }
 
 /// A fill of which some entries have still to come. Its records wait here until it is whole.
@@ -23,53 +29,73 @@ pub struct Inbox {
 struct Fill {
     slot: SlotId,
     epoch: Epoch,
-    last: Version,
-    left: u64,
-    records: Vec<Arc<Record>>,
+    entries_left: u64,
+    completions_left: u64,
+    snapshot: Snapshot,
 }
 
 impl Inbox {
     /// The inbox of a connection that this incarnation of a node has opened.
     #[must_use]
     pub fn new(from: Incarnation) -> Self {
-        Self { from, applied: 0, fill: None }
+        Self { from, applied: 0, fill: None, told: 0 }
     }
 
     /// Applies one message. What has to be answered beside the acknowledgement is appended to `replies`.
     ///
     /// # Errors
     /// The messages make no sense together. Close the connection; what was applied stays applied.
-    pub fn handle(&mut self, node: &Node, message: LinkMessage<'_>, replies: &mut Vec<u8>) -> Result<(), ErrorReply> {
-        if self.fill.is_some() != matches!(message, LinkMessage::Entry { .. }) {
-            return Err(ErrorReply::Protocol("a FILL is followed by all its entries and by nothing else"));
+    pub fn handle<B: Bugs>(
+        &mut self,
+        now: Timestamp,
+        node: &Node<B>,
+        message: LinkMessage<'_>,
+        turn: &mut Turn,
+        replies: &mut Vec<u8>,
+    ) -> Result<(), ErrorReply> {
+        let part = matches!(message, LinkMessage::Entry { .. } | LinkMessage::Completed { .. });
+        if self.fill.is_some() != part {
+            return Err(ErrorReply::Protocol("a FILL is followed by all its parts and by nothing else"));
         }
-        match message {
+        let (slot, incoming) = match message {
+            LinkMessage::Beat { sent } => {
+                node.grant_lease(now, self.from, sent, &mut self.told, replies);
+                return Ok(());
+            }
             LinkMessage::Entry { version, key, effect } => {
-                let fill = self.fill.as_mut().ok_or(ErrorReply::Protocol("an ENTRY without its FILL"))?;
-                fill.records.push(Arc::new(Record::new(version, key, effect)));
-                fill.left -= 1;
+                let fill = self.fill.as_mut().filter(|fill| fill.entries_left > 0);
+                let fill = fill.ok_or(ErrorReply::Protocol("an ENTRY without its FILL"))?;
+                fill.snapshot.records.push(Arc::new(Record::entry(version, key, effect)));
+                fill.entries_left -= 1;
+                self.fill_has_grown(now, node, turn, replies);
+                return Ok(());
             }
-            LinkMessage::Fill { slot, epoch, last, count } => {
-                self.fill = Some(Fill { slot: known(node, slot)?, epoch, last, left: count, records: Vec::new() });
+            LinkMessage::Completed { identity, version } => {
+                let fill = self.fill.as_mut().filter(|fill| fill.entries_left == 0 && fill.completions_left > 0);
+                let fill = fill.ok_or(ErrorReply::Protocol("a COMPLETED without its FILL"))?;
+                fill.snapshot.completions.push((identity.client.into(), identity.seq, version));
+                fill.completions_left -= 1;
+                self.fill_has_grown(now, node, turn, replies);
+                return Ok(());
             }
-            LinkMessage::Align { slot, epoch, config, last } => {
-                let reply = node.align(known(node, slot)?, self.from, epoch, config, last);
-                self.applied_one(reply, replies);
+            LinkMessage::Fill { slot, epoch, last, durable, purged, entries, completions, terms } => {
+                let snapshot = Snapshot { last, durable, purged, terms, ..Snapshot::default() };
+                let slot = known(node, slot)?;
+                self.fill = Some(Fill { slot, epoch, entries_left: entries, completions_left: completions, snapshot });
+                self.fill_has_grown(now, node, turn, replies);
+                return Ok(());
             }
-            LinkMessage::Replicate { slot, version, previous, key, effect } => {
-                let record = Record::new(version, key, effect);
-                let reply = node.replicate(known(node, slot)?, self.from, previous, record);
-                self.applied_one(reply, replies);
+            LinkMessage::Align { slot, epoch, config, stamp, from, durable, terms } => {
+                (slot, Incoming::Align(Alignment { epoch, config, stamp, from, durable, terms }))
             }
-            LinkMessage::Purge { slot, seq } => {
-                node.purge_as_told(known(node, slot)?, self.from, seq);
-                self.applied_one(None, replies);
+            LinkMessage::Replicate { slot, version, previous, durable, op } => {
+                (slot, Incoming::Record { previous, durable, record: Record::new(version, op) })
             }
-        }
-        if let Some(fill) = self.fill.take_if(|fill| fill.left == 0) {
-            let reply = node.replace(fill.slot, self.from, fill.epoch, fill.last, fill.records);
-            self.applied_one(reply, replies);
-        }
+            LinkMessage::Durable { slot, seq } => (slot, Incoming::Durable(seq)),
+            LinkMessage::Purge { slot, seq } => (slot, Incoming::Purge(seq)),
+            LinkMessage::Release { slot, epoch } => (slot, Incoming::Release(epoch)),
+        };
+        self.apply(now, node, known(node, slot)?, incoming, turn, replies);
         Ok(())
     }
 
@@ -79,14 +105,36 @@ impl Inbox {
         LinkReply::Ack { count: self.applied }
     }
 
-    fn applied_one(&mut self, reply: Option<LinkReply>, replies: &mut Vec<u8>) {
-        self.applied += 1;
-        if let Some(reply) = reply {
+    /// Whose connection it is.
+    #[must_use]
+    pub fn from(&self) -> Incarnation {
+        self.from
+    }
+
+    fn fill_has_grown<B: Bugs>(&mut self, now: Timestamp, node: &Node<B>, turn: &mut Turn, replies: &mut Vec<u8>) {
+        let whole = |fill: &mut Fill| fill.entries_left == 0 && fill.completions_left == 0;
+        if let Some(Fill { slot, epoch, snapshot, .. }) = self.fill.take_if(whole) {
+            self.apply(now, node, slot, Incoming::Fill(epoch, snapshot), turn, replies);
+        }
+    }
+
+    fn apply<B: Bugs>(
+        &mut self,
+        now: Timestamp,
+        node: &Node<B>,
+        slot: SlotId,
+        incoming: Incoming,
+        turn: &mut Turn,
+        replies: &mut Vec<u8>,
+    ) {
+        // IMPORTANT: what was not applied is said before the acknowledgement that counts the message.
+        if let Some(reply) = node.follow(now, slot, self.from, incoming, turn) {
             reply.encode(replies);
         }
+        self.applied += 1;
     }
 }
 
-fn known(node: &Node, slot: SlotId) -> Result<SlotId, ErrorReply> {
+fn known<B: Bugs>(node: &Node<B>, slot: SlotId) -> Result<SlotId, ErrorReply> {
     if node.has_slot(slot) { Ok(slot) } else { Err(ErrorReply::Protocol("no such slot")) }
 }

@@ -7,24 +7,30 @@
 //! The coordinator's half:
 //! - [`coordinator`]: membership, the cluster map, and each change of it.
 //! - [`output`]: what the coordinator wants done, and its settings.
-//! - [`registry`]: who is registered, and who has been silent for too long.
+//! - [`registry`]: who is registered, who is suspected, and who has been silent for too long.
 //! - [`plan`]: what a slot's configuration should become, as a function of who is alive.
 //! - [`promotion`]: who takes over the slots of a dead primary.
 //!
 //! The node's half:
 //! - [`record`] and [`table`]: one write, and the newest write of each key of a slot.
-//! - [`slot`]: one slot's role, its order of writes as a primary, its obedience as a replica.
-//! - [`inbox`]: what a primary sends, taken in on the replica's side.
-//! - [`outbox`]: what a replica has still to be sent.
+//! - [`log`] and [`completions`]: the order of a slot's records, its end, and which writes of clients it holds.
+//! - [`slot`]: one slot's role: as a primary its order of writes and what of it is durable, as a replica its obedience.
+//! - [`outbox`] and [`inbox`]: what a replica has still to be sent, and what it takes in.
+//! - [`peers`]: leases between nodes. [`waiting`]: answers that wait. [`losses`]: acknowledged writes that were lost.
 //! - [`node`]: all slots of a node, the map it goes by, and what passes between it and the others.
 //!
-//! [`time`] is shared.
+//! [`time`] is shared, and so is [`bugs`], where the simulator plants mistakes.
 
+pub mod bugs;
+pub mod completions;
 pub mod coordinator;
 pub mod inbox;
+pub mod log;
+pub mod losses;
 pub mod node;
 pub mod outbox;
 pub mod output;
+pub mod peers;
 pub mod plan;
 pub mod promotion;
 pub mod record;
@@ -32,3 +38,4 @@ pub mod registry;
 pub mod slot;
 pub mod table;
 pub mod time;
+pub mod waiting;

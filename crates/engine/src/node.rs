@@ -1,31 +1,40 @@
 //! A node: all its slots, the map it goes by, and what passes between it and the others.
 //!
 //! A [`Node`] is shared by every task of its process. Requests for keys take the lock of one slot and nothing else.
-//! Locks are taken in one order: a slot, then the queue of a replica; the map is read and let go before either.
+//! Locks are taken in one order: a slot, then the queue of a replica or the promises to primaries; the map is read and let
+//! go before either.
+
+mod links;
+mod membership;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion, Member};
-use proto::id::{Epoch, Incarnation, NodeAddr, Version};
-use proto::peer::{Effect, LinkReply};
-use proto::session::{NodeMessage, SlotAt};
+use proto::cluster_map::{ClusterMap, Member};
+use proto::id::{Incarnation, NodeAddr};
+use proto::level::ReadLevel;
+use proto::peer::Write;
+use proto::session::SlotAt;
 use proto::slot::{Position, SlotBits, SlotId};
 
-use crate::outbox::{Acked, Lag, Outbox, Stamp};
+use crate::bugs::{Bugs, NoBugs};
+use crate::log::TailBudget;
+use crate::losses::{Loss, Losses};
+use crate::outbox::{Lag, Outbox};
+use crate::peers::Peers;
 use crate::record::Record;
-use crate::slot::{Effects, Slot};
+use crate::slot::{Answer, Place, Refusal, Slot, Written};
 use crate::table::KeyHasher;
 use crate::time::Timestamp;
+use crate::waiting::{Outcome, Ticket, Waiting};
+
+/// How often [`Node::handle_timeout`] wants to be called.
+pub const TICK: Duration = Duration::from_millis(20);
 
 /// How long a slot takes no writes for a hand-over. After that its primary goes on, and the coordinator asks again.
 pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The key's slot is not served here now. Nothing was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotHere;
 
 /// Where a request for a slot can go, as the map has it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,20 +50,27 @@ pub struct Route {
 /// Something that an operator wants to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Another node follows a newer primary of this slot; what this one had accepted since is dropped.
+    /// Another node follows a newer primary of this slot; this one leads it no more.
     Deposed(SlotId),
-    /// A slot's new primary lacks so many records that this copy has; they are dropped here as well.
-    CutAway(SlotId, usize),
-    /// A replica's queue has overflowed; it is filled again in so many slots.
+    /// A slot's new primary lacks so many acknowledged writes that this copy had; they are in the archive of losses.
+    CutAway(SlotId, u64),
+    /// A replica's queue has overflowed; it is asked anew in so many slots.
     Overflowed(NodeAddr, usize),
+    /// A replica has made no progress for too long; it is proposed out of the in-sync sets of so many slots.
+    Evicted(NodeAddr, usize),
     /// So many slots were to be handed over and were not in time.
     HandOverTimedOut(usize),
 }
 
-/// Queues that have something new. One serves a whole batch of requests; whoever sends is woken once at its end.
+/// What a batch of requests or messages has led to. One serves the whole batch; whoever sends is woken once at its end.
 #[derive(Debug, Default)]
 pub struct Turn {
     touched: Vec<Arc<Outbox>>,
+    settled: Vec<(Ticket, Outcome)>,
+    agenda: Vec<(Timestamp, SlotId)>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) losses: Vec<Loss>,
+    pub(crate) overwritten: u64,
 }
 
 impl Turn {
@@ -63,32 +79,51 @@ impl Turn {
         self.touched.drain(..)
     }
 
-    fn touch(&mut self, outbox: &Arc<Outbox>) {
+    pub(crate) fn touch(&mut self, outbox: &Arc<Outbox>) {
         if !self.touched.iter().any(|known| Arc::ptr_eq(known, outbox)) {
             self.touched.push(Arc::clone(outbox));
         }
+    }
+
+    pub(crate) fn settle(&mut self, ticket: Ticket) {
+        self.settled.push((ticket, Outcome::Durable));
+    }
+
+    pub(crate) fn lose_all(&mut self, tickets: impl Iterator<Item = Ticket>) {
+        self.settled.extend(tickets.map(|ticket| (ticket, Outcome::Lost)));
+    }
+
+    pub(crate) fn look_at(&mut self, when: Timestamp, slot: SlotId) {
+        self.agenda.push((when, slot));
     }
 }
 
 /// The node. See the module's text.
 #[derive(Debug)]
-pub struct Node {
+pub struct Node<B: Bugs = NoBugs> {
     bits: SlotBits,
     hasher: KeyHasher,
-    slots: Box<[Mutex<Slot>]>,
-    view: RwLock<View>,
+    slots: Box<[Mutex<Slot<B>>]>,
+    me: AtomicU64,
+    /// The incarnation whose data this node has found on its disk.
+    proof: Option<Incarnation>,
+    map: RwLock<Option<Arc<ClusterMap>>>,
+    /// Whom this node follows in some slot, by the map.
+    followed: Mutex<BTreeSet<Incarnation>>,
+    peers: Peers,
     outboxes: Mutex<BTreeMap<Incarnation, Arc<Outbox>>>,
+    tails: TailBudget,
     proposals: Mutex<Proposals>,
+    /// When which slot wants to be looked at.
+    agenda: Mutex<BTreeSet<(Timestamp, SlotId)>>,
     events: Mutex<Vec<Event>>,
+    losses: Mutex<Losses>,
     stamps: AtomicU64,
+    /// Until when the coordinator cannot have taken this node off the ring, by what it has answered.
+    coordinator_until: AtomicU64,
+    last_tick: AtomicU64,
     closed: AtomicBool,
-}
-
-/// Who this node is and what the coordinator has published.
-#[derive(Debug, Default, Clone)]
-struct View {
-    me: Incarnation,
-    map: Option<Arc<ClusterMap>>,
+    bugs: B,
 }
 
 /// What the coordinator is to be asked for, gathered until its session takes it.
@@ -97,24 +132,63 @@ struct Proposals {
     admit: BTreeMap<Incarnation, Vec<SlotAt>>,
     expel: BTreeMap<Incarnation, Vec<SlotAt>>,
     release: BTreeMap<Incarnation, Vec<SlotAt>>,
+    complain: BTreeSet<Incarnation>,
+    last_complaint: Timestamp,
     /// Slots that are being handed over: to whom, and since when.
     handing_over: BTreeMap<SlotId, (Incarnation, Timestamp)>,
 }
 
-impl Node {
+impl<B: Bugs> Node<B> {
     /// A node that holds nothing. `secret` keys its tables and is drawn at random.
     #[must_use]
-    pub fn new(bits: SlotBits, secret: u64) -> Self {
+    pub fn new(now: Timestamp, bits: SlotBits, secret: u64, bugs: B) -> Self {
+        let slots = bits.slots().map(|_| Mutex::new(Slot::new(bugs))).collect();
+        Self::with(now, bits, KeyHasher::new(secret), slots, None, None, bugs)
+    }
+
+    /// A node that was started again and has found on its disk all that an earlier start of it held.
+    #[must_use]
+    pub fn recovered(now: Timestamp, disk: Self) -> Self {
+        let (proof, map) = (disk.incarnation(), disk.map());
+        let slots = disk
+            .slots
+            .into_iter()
+            .map(|slot| Mutex::new(slot.into_inner().unwrap_or_else(PoisonError::into_inner).recovered()));
+        let mut node = Self::with(now, disk.bits, disk.hasher, slots.collect(), Some(proof), map, disk.bugs);
+        node.tails = disk.tails;
+        node.losses = disk.losses;
+        node
+    }
+
+    fn with(
+        now: Timestamp,
+        bits: SlotBits,
+        hasher: KeyHasher,
+        slots: Box<[Mutex<Slot<B>>]>,
+        proof: Option<Incarnation>,
+        map: Option<Arc<ClusterMap>>,
+        bugs: B,
+    ) -> Self {
         Self {
             bits,
-            hasher: KeyHasher::new(secret),
-            slots: bits.slots().map(|_| Mutex::default()).collect(),
-            view: RwLock::default(),
+            hasher,
+            slots,
+            me: AtomicU64::new(0),
+            proof: proof.filter(|proof| *proof != Incarnation::default()),
+            map: RwLock::new(map),
+            followed: Mutex::default(),
+            peers: Peers::new(now),
             outboxes: Mutex::default(),
+            tails: TailBudget::default(),
             proposals: Mutex::default(),
+            agenda: Mutex::default(),
             events: Mutex::default(),
+            losses: Mutex::default(),
             stamps: AtomicU64::new(1),
+            coordinator_until: AtomicU64::new(0),
+            last_tick: AtomicU64::new(now.0),
             closed: AtomicBool::new(false),
+            bugs,
         }
     }
 
@@ -132,18 +206,22 @@ impl Node {
 
     // Requests for keys.
 
-    /// Reads a key at its primary. `read` sees the record, under the slot's lock.
+    /// Reads a key at its primary. `read` sees the record, under the slot's lock; then `clock` is asked. Where the answer
+    /// has a ticket of `waiting`, it is given when that is settled, or not at all.
     ///
     /// # Errors
-    /// This node does not lead the slot.
+    /// This node does not lead the slot, or, for a linear read, may not do so any more.
     pub fn read<R>(
         &self,
         slot: SlotId,
         key: &[u8],
+        level: ReadLevel,
+        clock: impl FnOnce() -> Timestamp,
+        waiting: &Waiting,
         read: impl FnOnce(Option<&Arc<Record>>) -> R,
-    ) -> Result<R, NotHere> {
-        let slot = self.slot(slot);
-        if slot.is_primary() { Ok(read(slot.get(&self.hasher, key))) } else { Err(NotHere) }
+    ) -> Result<Answer<R>, Refusal> {
+        let place = self.place(Timestamp::default(), slot);
+        self.slot(slot).read(place, key, level, clock, waiting, read)
     }
 
     /// Reads a key from whatever copy is here, since its primary does not answer.
@@ -155,29 +233,39 @@ impl Node {
         slot: SlotId,
         key: &[u8],
         read: impl FnOnce(Option<&Arc<Record>>) -> R,
-    ) -> Result<R, NotHere> {
+    ) -> Result<R, Refusal> {
         let slot = self.slot(slot);
-        if slot.holds_copy() { Ok(read(slot.get(&self.hasher, key))) } else { Err(NotHere) }
+        if slot.holds_copy() { Ok(read(slot.get(&self.hasher, key))) } else { Err(Refusal::NotHere) }
     }
 
-    /// Writes a key at its primary.
+    /// Writes a key at its primary. Where the answer has a ticket of `waiting`, it is given when that is settled.
     ///
     /// # Errors
-    /// This node does not lead the slot, or is handing it over. Nothing was done.
-    pub fn write(&self, slot: SlotId, key: &[u8], effect: Effect<'_>, turn: &mut Turn) -> Result<(), NotHere> {
+    /// The write was refused. Nothing was done.
+    pub fn write(
+        &self,
+        now: Timestamp,
+        slot: SlotId,
+        write: &Write<'_>,
+        waiting: &Waiting,
+        turn: &mut Turn,
+    ) -> Result<Answer<Written>, Refusal> {
         let mut state = self.slot(slot);
-        if !state.takes_writes() || self.closed.load(Ordering::Relaxed) {
-            return Err(NotHere);
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Refusal::NotHere);
         }
-        state.write(&self.hasher, slot, key, effect, |outbox| turn.touch(outbox));
-        Ok(())
+        let written = state.write(self.place(now, slot), write, waiting, turn);
+        drop(state);
+        self.finish(turn);
+        written
     }
 
     /// Takes no write any more: the node is about to leave. When this returns, every write that was taken is queued.
-    pub fn close(&self) {
+    pub fn close(&self, now: Timestamp, turn: &mut Turn) {
         self.closed.store(true, Ordering::Relaxed);
         // Whoever holds a slot's lock may not have seen it; whoever takes the lock after this has.
-        self.bits.slots().for_each(|slot| drop(self.slot(slot)));
+        self.bits.slots().for_each(|slot| self.slot(slot).release(self.place(now, slot), turn));
+        self.finish(turn);
     }
 
     /// Where requests for a slot go.
@@ -197,13 +285,19 @@ impl Node {
     /// The map that the node goes by, if it has one.
     #[must_use]
     pub fn map(&self) -> Option<Arc<ClusterMap>> {
-        self.view.read().unwrap_or_else(PoisonError::into_inner).map.clone()
+        self.map.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The incarnation that the coordinator has given this node; 0 before it has.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
-        self.view.read().unwrap_or_else(PoisonError::into_inner).me
+        Incarnation(self.me.load(Ordering::Relaxed))
+    }
+
+    /// The incarnation whose data this node has found on its disk.
+    #[must_use]
+    pub fn proof(&self) -> Option<Incarnation> {
+        self.proof
     }
 
     /// How many keys are stored here, copies of other nodes' keys among them.
@@ -218,6 +312,17 @@ impl Node {
         self.bits.slots().filter(|slot| self.slot(*slot).is_primary()).count()
     }
 
+    /// Whether this node takes writes of a slot now.
+    #[must_use]
+    pub fn is_serving(&self, now: Timestamp, slot: SlotId) -> bool {
+        self.slot(slot).is_serving(self.place(now, slot))
+    }
+
+    /// Looks into a slot.
+    pub fn inspect<R>(&self, slot: SlotId, look: impl FnOnce(&Slot<B>) -> R) -> R {
+        look(&self.slot(slot))
+    }
+
     /// What all replicas together have still to acknowledge.
     #[must_use]
     pub fn lag(&self) -> Lag {
@@ -225,121 +330,15 @@ impl Node {
         lags.fold(Lag::default(), |sum, lag| Lag { items: sum.items + lag.items, bytes: sum.bytes + lag.bytes })
     }
 
-    // What the coordinator says.
-
-    /// The coordinator has registered this node. Whatever was to be proposed is proposed again: it may have got lost.
-    pub fn joined(&self, me: Incarnation) {
-        self.view.write().unwrap_or_else(PoisonError::into_inner).me = me;
-        let mut admit: BTreeMap<Incarnation, Vec<SlotAt>> = BTreeMap::new();
-        for slot in self.bits.slots() {
-            let state = self.slot(slot);
-            for learner in state.level_learners() {
-                admit.entry(learner).or_default().push(SlotAt { slot, version: state.config() });
-            }
-        }
-        *self.proposals() = Proposals { admit, ..Proposals::default() };
-    }
-
-    /// The map has changed.
-    ///
-    /// # Errors
-    /// The change does not follow on the map held here, which is as it was: ask for the whole map. Or the map is that of
-    /// another cluster: what is held here has no place in it.
-    pub fn handle_map(&self, update: &MapUpdate) -> Result<(), MapError> {
-        let before = self.map();
-        if before.as_ref().is_some_and(|before| before.cluster != update.cluster) {
-            return Err(MapError::OtherCluster);
-        }
-        let map = Arc::new(ClusterMap::updated(before.as_deref(), update)?);
-        if map.bits() != self.bits {
-            return Err(MapError::Malformed("its slots are cut in another way"));
-        }
-        let me = {
-            let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-            view.map = Some(Arc::clone(&map));
-            view.me
-        };
-        for (slot, config) in map.slots() {
-            if before.as_ref().is_some_and(|before| Arc::ptr_eq(before.config(slot), config)) {
-                continue;
-            }
-            let mut state = self.slot(slot);
-            // A primary of a newer map than this one may have told the slot its configuration already.
-            if state.config() > map.version || state.config() == config.version {
-                continue;
-            }
-            let outbox = |to| map.member(to).map(|member| self.outbox(to, &member.addr));
-            state.configure(slot, me, config, outbox, || self.next_stamp());
-            drop(state);
-            self.proposals().handing_over.remove(&slot);
-        }
-        let followers: BTreeSet<Incarnation> = map
-            .slots()
-            .filter(|(_, config)| config.primary == Some(me))
-            .flat_map(|(_, config)| config.isr.iter().chain(&config.learners).copied())
-            .collect();
-        self.lock_outboxes().retain(|to, _| followers.contains(to));
-        Ok(())
-    }
-
-    /// The node was taken off the ring: it leads and holds nothing any more, whatever its map says.
-    pub fn give_everything_up(&self) {
-        self.bits.slots().for_each(|slot| self.slot(slot).give_up());
-        self.lock_outboxes().clear();
-        *self.proposals() = Proposals::default();
-    }
-
-    /// The coordinator asks to hand slots over to a replica that is in sync.
-    pub fn hand_over(&self, now: Timestamp, to: Incarnation, slots: &[SlotAt]) {
-        for SlotAt { slot, version } in slots.iter().filter(|at| self.has_slot(at.slot)) {
-            // Noted before it starts: once it has started, its end may come at any moment.
-            self.proposals().handing_over.insert(*slot, (to, now));
-            let mut state = self.slot(*slot);
-            if state.config() != *version || !state.drain(*slot, to, self.next_stamp()) {
-                drop(state);
-                self.proposals().handing_over.remove(slot);
-            }
-        }
-    }
-
-    /// How far this node stands in some slots.
+    /// What is kept to bring replicas level, in bytes of records.
     #[must_use]
-    pub fn positions(&self, slots: &[SlotId]) -> Vec<(SlotId, Version)> {
-        slots.iter().filter(|slot| self.has_slot(**slot)).map(|slot| (*slot, self.slot(*slot).last())).collect()
+    pub fn tail_bytes(&self) -> usize {
+        self.tails.used()
     }
 
-    /// What the coordinator is to be asked for. Each proposal is given out once; it is given again after
-    /// [`Node::joined`], and where the configuration has changed meanwhile.
-    #[must_use]
-    pub fn take_proposals(&self) -> Vec<NodeMessage> {
-        let mut proposals = self.proposals();
-        let admit = std::mem::take(&mut proposals.admit);
-        let expel = std::mem::take(&mut proposals.expel);
-        let release = std::mem::take(&mut proposals.release);
-        let expel = expel.into_iter().map(|(follower, slots)| NodeMessage::Expel { follower, slots });
-        let admit = admit.into_iter().map(|(follower, slots)| NodeMessage::Admit { follower, slots });
-        let release = release.into_iter().map(|(to, slots)| NodeMessage::Release { to, slots });
-        expel.chain(admit).chain(release).collect()
-    }
-
-    /// Whether [`Node::take_proposals`] has any.
-    #[must_use]
-    pub fn has_proposals(&self) -> bool {
-        let proposals = self.proposals();
-        !(proposals.admit.is_empty() && proposals.expel.is_empty() && proposals.release.is_empty())
-    }
-
-    /// Time has passed: slots whose hand-over has not come about in time take writes again.
-    pub fn handle_timeout(&self, now: Timestamp) {
-        let late: Vec<SlotId> = {
-            let mut proposals = self.proposals();
-            let late = |_: &SlotId, (_, since): &mut (Incarnation, Timestamp)| now - *since >= HANDOVER_TIMEOUT;
-            proposals.handing_over.extract_if(.., late).map(|(slot, _)| slot).collect()
-        };
-        let reopened = late.iter().filter(|slot| self.slot(**slot).reopen()).count();
-        if reopened > 0 {
-            self.event(Event::HandOverTimedOut(reopened));
-        }
+    /// Looks at the acknowledged writes that this node has lost.
+    pub fn losses<R>(&self, look: impl FnOnce(&Losses) -> R) -> R {
+        look(&self.losses.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What has happened since the last call.
@@ -348,143 +347,50 @@ impl Node {
         std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    // The links to replicas, on the primary's side.
-
     /// The queues to the nodes that follow this one. Each wants one link, as long as it is listed.
     #[must_use]
     pub fn outboxes(&self) -> Vec<Arc<Outbox>> {
         self.lock_outboxes().values().map(Arc::clone).collect()
     }
 
-    /// A replica has answered. `false` where the answer makes no sense: close the connection.
-    #[must_use]
-    pub fn handle_link_reply(&self, from: &Outbox, reply: LinkReply, turn: &mut Turn) -> bool {
-        match reply {
-            LinkReply::Ack { count } => {
-                let Some(acked) = from.acknowledge(count) else { return false };
-                for acked in acked {
-                    self.handle_acked(from.to, acked, turn);
-                }
-            }
-            LinkReply::Behind { slot, epoch } if self.has_slot(slot) => {
-                self.slot(slot).follower_is_behind(slot, from.to, epoch);
-            }
-            LinkReply::Deposed { slot, epoch } if self.has_slot(slot) => {
-                if self.slot(slot).depose(epoch) {
-                    self.event(Event::Deposed(slot));
-                }
-            }
-            LinkReply::Behind { .. } | LinkReply::Deposed { .. } => return false,
-        }
-        true
-    }
-
-    /// Makes the fills that a replica waits for, as many as may wait in its queue.
-    pub fn make_fills(&self, outbox: &Outbox) {
-        while let Some(slot) = outbox.next_fill() {
-            self.slot(slot).fill(slot, outbox.to);
-        }
-    }
-
-    /// A replica's queue has overflowed: marks it behind in every slot and begins anew with it.
-    pub fn restart_overflowed(&self, outbox: &Outbox) {
-        let mut expel = Vec::new();
-        for slot in self.bits.slots() {
-            let mut state = self.slot(slot);
-            if state.follower_has_overflowed(outbox.to) {
-                expel.push(SlotAt { slot, version: state.config() });
-            }
-        }
-        self.event(Event::Overflowed(outbox.addr.clone(), expel.len()));
-        self.proposals().expel.insert(outbox.to, expel);
-        outbox.restart();
-        for slot in self.bits.slots() {
-            self.slot(slot).realign_follower(slot, outbox.to, self.next_stamp());
-        }
-    }
-
-    fn handle_acked(&self, from: Incarnation, acked: Acked, turn: &mut Turn) {
-        match acked {
-            Acked::Aligned { slot, stamp, seq } | Acked::Filled { slot, stamp, seq } => {
-                let mut state = self.slot(slot);
-                let effects =
-                    state.follower_is_level(&self.hasher, slot, from, stamp, seq, |outbox| turn.touch(outbox));
-                let version = state.config();
-                drop(state);
-                self.carry_out(SlotAt { slot, version }, from, effects);
-            }
-            Acked::Tombstone { slot, seq } => {
-                self.slot(slot).follower_has_passed(&self.hasher, slot, from, seq, |outbox| turn.touch(outbox));
-            }
-        }
-    }
-
-    fn carry_out(&self, at: SlotAt, follower: Incarnation, effects: Effects) {
-        if effects == Effects::default() {
-            return;
-        }
-        let mut proposals = self.proposals();
-        if effects.admit {
-            proposals.admit.entry(follower).or_default().push(at);
-        }
-        if effects.released && proposals.handing_over.contains_key(&at.slot) {
-            proposals.release.entry(follower).or_default().push(at);
-        }
-    }
-
-    // The links from primaries, on the replica's side.
-
-    pub(crate) fn align(
-        &self,
-        slot: SlotId,
-        from: Incarnation,
-        epoch: Epoch,
-        config: MapVersion,
-        last: Version,
-    ) -> Option<LinkReply> {
-        let (cut, reply) = self.slot(slot).align(slot, from, epoch, config, last);
-        if cut > 0 {
-            self.event(Event::CutAway(slot, cut));
-        }
-        reply
-    }
-
-    pub(crate) fn replicate(
-        &self,
-        slot: SlotId,
-        from: Incarnation,
-        previous: Version,
-        record: Record,
-    ) -> Option<LinkReply> {
-        self.slot(slot).replicate(&self.hasher, slot, from, previous, record)
-    }
-
-    pub(crate) fn replace(
-        &self,
-        slot: SlotId,
-        from: Incarnation,
-        epoch: Epoch,
-        last: Version,
-        records: Vec<Arc<Record>>,
-    ) -> Option<LinkReply> {
-        self.slot(slot).replace(&self.hasher, slot, from, epoch, last, records)
-    }
-
-    pub(crate) fn purge_as_told(&self, slot: SlotId, from: Incarnation, seq: u64) {
-        self.slot(slot).purge_as_told(&self.hasher, from, seq);
-    }
-
     // Small parts.
 
-    fn slot(&self, slot: SlotId) -> MutexGuard<'_, Slot> {
+    fn place(&self, now: Timestamp, id: SlotId) -> Place<'_> {
+        Place {
+            now,
+            id,
+            me: self.incarnation(),
+            proof: self.proof,
+            hasher: &self.hasher,
+            tails: &self.tails,
+            peers: &self.peers,
+            stamps: &self.stamps,
+            coordinator_until: Timestamp(self.coordinator_until.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Passes on what a call has led to. No slot is locked.
+    fn finish(&self, turn: &mut Turn) {
+        for (ticket, outcome) in turn.settled.drain(..) {
+            ticket.settle(outcome);
+        }
+        if !turn.agenda.is_empty() {
+            self.agenda.lock().unwrap_or_else(PoisonError::into_inner).extend(turn.agenda.drain(..));
+        }
+        if !turn.events.is_empty() {
+            self.events.lock().unwrap_or_else(PoisonError::into_inner).append(&mut turn.events);
+        }
+        if !turn.losses.is_empty() || turn.overwritten > 0 {
+            let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+            turn.losses.drain(..).for_each(|loss| losses.add(loss));
+            losses.add_overwritten(std::mem::take(&mut turn.overwritten));
+        }
+    }
+
+    fn slot(&self, slot: SlotId) -> MutexGuard<'_, Slot<B>> {
         let slot = self.slots.get(usize::from(slot.0)).expect("a slot number was checked where it came in");
         // A panic under the lock ends the process, so whoever sees a poisoned lock is on the way out as well.
         slot.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn outbox(&self, to: Incarnation, addr: &NodeAddr) -> Arc<Outbox> {
-        let mut outboxes = self.lock_outboxes();
-        Arc::clone(outboxes.entry(to).or_insert_with(|| Arc::new(Outbox::new(to, addr.clone()))))
     }
 
     fn lock_outboxes(&self) -> MutexGuard<'_, BTreeMap<Incarnation, Arc<Outbox>>> {
@@ -497,9 +403,5 @@ impl Node {
 
     fn event(&self, event: Event) {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
-    }
-
-    fn next_stamp(&self) -> Stamp {
-        Stamp(self.stamps.fetch_add(1, Ordering::Relaxed))
     }
 }

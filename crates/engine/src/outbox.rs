@@ -8,14 +8,17 @@
 //! behind in every slot: a slow replica costs a bounded amount of memory, and its clients nothing.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::cluster_map::MapVersion;
 use proto::id::{Epoch, Incarnation, NodeAddr, Version};
-use proto::peer::LinkMessage;
+use proto::peer::{Identity, LinkMessage, Terms};
 use proto::slot::SlotId;
 
+use crate::peers::LEASE;
 use crate::record::Record;
+use crate::time::Timestamp;
 
 /// How much may wait for one replica, in bytes of records. One record more than fits is taken where nothing waits.
 pub const OUTBOX_BYTES: usize = 64 * 1024 * 1024;
@@ -44,8 +47,12 @@ pub enum Item {
         epoch: Epoch,
         /// The version of the slot's configuration.
         config: MapVersion,
-        /// This node's last record.
-        last: Version,
+        /// The last record that is not sent.
+        from: Version,
+        /// The durable mark.
+        durable: u64,
+        /// The terms of this node's log.
+        terms: Terms,
         /// Whose acknowledgement this awaits.
         stamp: Stamp,
     },
@@ -55,8 +62,17 @@ pub enum Item {
         slot: SlotId,
         /// The place of the record before.
         previous: Version,
+        /// The durable mark.
+        durable: u64,
         /// The record.
         record: Arc<Record>,
+    },
+    /// See [`LinkMessage::Durable`].
+    Durable {
+        /// The slot.
+        slot: SlotId,
+        /// The durable mark.
+        seq: u64,
     },
     /// See [`LinkMessage::Fill`]: all that the slot holds.
     Fill {
@@ -64,10 +80,8 @@ pub enum Item {
         slot: SlotId,
         /// The epoch that this node leads.
         epoch: Epoch,
-        /// The last record of the slot when the copy was made.
-        last: Version,
-        /// The records.
-        records: Arc<[Arc<Record>]>,
+        /// The slot as it was when the copy was made.
+        snapshot: Arc<Snapshot>,
         /// Whose acknowledgement this awaits.
         stamp: Stamp,
     },
@@ -78,6 +92,32 @@ pub enum Item {
         /// The number up to which tombstones may go.
         seq: u64,
     },
+    /// See [`LinkMessage::Release`].
+    Release {
+        /// The slot.
+        slot: SlotId,
+        /// The epoch that this node leads.
+        epoch: Epoch,
+        /// Whose acknowledgement this awaits.
+        stamp: Stamp,
+    },
+}
+
+/// All that a slot holds up to a record.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// The record.
+    pub last: Version,
+    /// The durable mark.
+    pub durable: u64,
+    /// The number up to which tombstones may be missing.
+    pub purged: u64,
+    /// The terms of the log.
+    pub terms: Terms,
+    /// The newest record of each key.
+    pub records: Vec<Arc<Record>>,
+    /// Which writes of clients have taken effect.
+    pub completions: Vec<(Box<[u8]>, u64, Version)>,
 }
 
 /// What an acknowledgement covers, where somebody waits for it.
@@ -101,12 +141,19 @@ pub enum Acked {
         /// The record up to which.
         seq: u64,
     },
-    /// The replica has applied a tombstone.
-    Tombstone {
+    /// The replica has a record.
+    Record {
         /// The slot.
         slot: SlotId,
-        /// The tombstone's number.
+        /// The record's number.
         seq: u64,
+    },
+    /// The replica knows that its promise is given back.
+    Released {
+        /// The slot.
+        slot: SlotId,
+        /// The release.
+        stamp: Stamp,
     },
 }
 
@@ -118,6 +165,10 @@ pub struct Outbox {
     /// Where it is reached.
     pub addr: NodeAddr,
     queue: Mutex<Queue>,
+    /// When the beat was sent that the replica has answered last, in the primary's time; 0: none.
+    granted: AtomicU64,
+    /// When the replica has said something last, in the primary's time.
+    heard: AtomicU64,
 }
 
 /// An item in the queue, with what it adds to the queue's figures: to leave, it need not be looked at again.
@@ -156,8 +207,31 @@ pub struct Lag {
 impl Outbox {
     /// An empty queue.
     #[must_use]
-    pub fn new(to: Incarnation, addr: NodeAddr) -> Self {
-        Self { to, addr, queue: Mutex::default() }
+    pub fn new(now: Timestamp, to: Incarnation, addr: NodeAddr) -> Self {
+        Self { to, addr, queue: Mutex::default(), granted: AtomicU64::new(0), heard: AtomicU64::new(now.0) }
+    }
+
+    /// The replica has answered a beat that was sent at this moment.
+    pub fn grant(&self, sent: Timestamp) {
+        self.granted.fetch_max(sent.0, Ordering::Relaxed);
+    }
+
+    /// Whether the replica's lease counts.
+    #[must_use]
+    pub fn has_lease(&self, now: Timestamp) -> bool {
+        let granted = Timestamp(self.granted.load(Ordering::Relaxed));
+        granted != Timestamp::default() && now < granted + LEASE
+    }
+
+    /// The replica has said something, or this node could not hear it until now.
+    pub fn heard(&self, now: Timestamp) {
+        self.heard.store(now.0, Ordering::Relaxed);
+    }
+
+    /// When the replica has said something last.
+    #[must_use]
+    pub fn last_heard(&self) -> Timestamp {
+        Timestamp(self.heard.load(Ordering::Relaxed))
     }
 
     /// Adds an item. One that does not fit overflows the queue; see the module's text.
@@ -278,44 +352,70 @@ impl Item {
     fn weight(&self) -> (usize, usize) {
         match self {
             Self::Record { record, .. } => (record.size(), 0),
-            Self::Fill { records, .. } => (0, records.iter().map(|record| record.size()).sum()),
-            Self::Align { .. } | Self::Purge { .. } => (0, 0),
+            Self::Fill { snapshot, .. } => (0, snapshot.records.iter().map(|record| record.size()).sum()),
+            Self::Align { .. } | Self::Durable { .. } | Self::Purge { .. } | Self::Release { .. } => (0, 0),
         }
     }
 
     fn acked(&self) -> Option<Acked> {
         match self {
-            Self::Align { slot, last, stamp, .. } => Some(Acked::Aligned { slot: *slot, stamp: *stamp, seq: last.seq }),
-            Self::Fill { slot, last, stamp, .. } => Some(Acked::Filled { slot: *slot, stamp: *stamp, seq: last.seq }),
-            Self::Record { slot, record, .. } if record.is_delete() => {
-                Some(Acked::Tombstone { slot: *slot, seq: record.version.seq })
+            Self::Align { slot, from, stamp, .. } => Some(Acked::Aligned { slot: *slot, stamp: *stamp, seq: from.seq }),
+            Self::Fill { slot, snapshot, stamp, .. } => {
+                Some(Acked::Filled { slot: *slot, stamp: *stamp, seq: snapshot.last.seq })
             }
-            Self::Record { .. } | Self::Purge { .. } => None,
+            Self::Record { slot, record, .. } => Some(Acked::Record { slot: *slot, seq: record.version.seq }),
+            Self::Release { slot, stamp, .. } => Some(Acked::Released { slot: *slot, stamp: *stamp }),
+            Self::Durable { .. } | Self::Purge { .. } => None,
         }
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Align { slot, epoch, config, last, .. } => {
-                LinkMessage::Align { slot: *slot, epoch: *epoch, config: *config, last: *last }.encode(out);
+            Self::Align { slot, epoch, config, from, durable, terms, stamp } => LinkMessage::Align {
+                slot: *slot,
+                epoch: *epoch,
+                config: *config,
+                stamp: stamp.0,
+                from: *from,
+                durable: *durable,
+                terms: terms.clone(),
             }
-            Self::Record { slot, previous, record } => LinkMessage::Replicate {
+            .encode(out),
+            Self::Record { slot, previous, durable, record } => LinkMessage::Replicate {
                 slot: *slot,
                 version: record.version,
                 previous: *previous,
-                key: record.key(),
-                effect: record.effect(),
+                durable: *durable,
+                op: record.op(),
             }
             .encode(out),
-            Self::Fill { slot, epoch, last, records, .. } => {
-                let count = records.len() as u64;
-                LinkMessage::Fill { slot: *slot, epoch: *epoch, last: *last, count }.encode(out);
-                for record in records.iter() {
-                    let (version, key, effect) = (record.version, record.key(), record.effect());
-                    LinkMessage::Entry { version, key, effect }.encode(out);
-                }
-            }
+            Self::Durable { slot, seq } => LinkMessage::Durable { slot: *slot, seq: *seq }.encode(out),
+            Self::Fill { slot, epoch, snapshot, .. } => snapshot.encode(*slot, *epoch, out),
             Self::Purge { slot, seq } => LinkMessage::Purge { slot: *slot, seq: *seq }.encode(out),
+            Self::Release { slot, epoch, .. } => LinkMessage::Release { slot: *slot, epoch: *epoch }.encode(out),
+        }
+    }
+}
+
+impl Snapshot {
+    fn encode(&self, slot: SlotId, epoch: Epoch, out: &mut Vec<u8>) {
+        LinkMessage::Fill {
+            slot,
+            epoch,
+            last: self.last,
+            durable: self.durable,
+            purged: self.purged,
+            entries: self.records.len() as u64,
+            completions: self.completions.len() as u64,
+            terms: self.terms.clone(),
+        }
+        .encode(out);
+        for record in &self.records {
+            let (version, key, effect) = (record.version, record.key(), record.effect());
+            LinkMessage::Entry { version, key, effect }.encode(out);
+        }
+        for (client, seq, version) in &self.completions {
+            LinkMessage::Completed { identity: Identity { client, seq: *seq }, version: *version }.encode(out);
         }
     }
 }

@@ -1,8 +1,6 @@
 //! What goes into and comes out of the coordinator: settings, duties for the caller, lines for its log.
 
-use std::time::Duration;
-
-use proto::cluster_map::MapVersion;
+use proto::cluster_map::{MapVersion, Promises};
 use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
 use proto::session::SlotAt;
@@ -11,12 +9,10 @@ use proto::slot::{SlotBits, SlotId};
 /// What the operator has chosen.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Copies of a key beside its primary.
-    pub replicas: usize,
+    /// What every node goes by: copies, levels, the time after which a silent node is taken off the ring.
+    pub promises: Promises,
     /// Positions of a node on the ring.
     pub virtual_nodes: u32,
-    /// How long a node may be silent before it is taken off the ring.
-    pub heartbeat_timeout: Duration,
     /// How slots are cut.
     pub bits: SlotBits,
     /// The name of the cluster if this turns out to be a new one. Random, from the caller.
@@ -28,6 +24,9 @@ pub struct Settings {
 /// A duty for the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
+    /// The state has changed: keep what [`crate::coordinator::Coordinator::state`] gives, before any output that follows
+    /// is carried out.
+    Keep,
     /// The map has changed: send everyone what is new to him.
     Publish,
     /// Ask a node for its positions in these slots.
@@ -71,6 +70,14 @@ pub enum Event {
     Left(NodeAddr),
     /// A node was silent for too long.
     Dead(NodeAddr),
+    /// A primary is replaced: it is silent, and a copy of its slots complains, too.
+    Suspected(NodeAddr),
+    /// A coordinator without state waits for these to tell what they know.
+    Awaiting(Vec<NodeAddr>),
+    /// An operator says not to wait for a node.
+    Forgotten(NodeAddr),
+    /// An operator has accepted what was lost in so many slots.
+    LossAccepted(usize),
     /// A node of another cluster has come while a coordinator of this one was restarted. It is refused.
     Stranger(NodeAddr),
     /// The map was taken over from a node.

@@ -3,7 +3,7 @@
 //! The rule that everything here serves: nothing empty ever leads. A copy is filled by the present holder before it
 //! counts, and the holder leads until then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::cluster_map::SlotConfig;
 use proto::id::Incarnation;
@@ -17,6 +17,16 @@ pub struct Standing {
     pub by_hand: BTreeSet<Incarnation>,
     /// Known never to come back with its memory: replaced by a newer start, or given up by an operator.
     pub gone: BTreeSet<Incarnation>,
+    /// Suspected, and complained about by these: where one of them has a copy, the slot needs another primary.
+    pub accused: BTreeMap<Incarnation, BTreeSet<Incarnation>>,
+    /// Started again with the data on their disks, as a newer incarnation.
+    pub reborn: BTreeMap<Incarnation, Incarnation>,
+    /// Others may be about to come back in the same way.
+    pub patient: bool,
+    /// How many copies must be in sync for a quorum write.
+    pub min_isr: usize,
+    /// A planted mistake: anyone who has a copy may lead.
+    pub any_copy_leads: bool,
 }
 
 /// What is to be done about a slot.
@@ -26,7 +36,7 @@ pub enum Plan {
     Keep,
     /// Commit this configuration. Epoch and version are the committer's; a new epoch where the primary changes.
     Change(SlotConfig),
-    /// The primary is lost; one of these in-sync copies must take over.
+    /// The primary is lost; one of these must take over. Each holds all that was ever promised.
     Promote(Vec<Incarnation>),
     /// The primary leads where the ring wants another, who is in sync: ask the one to hand over to the other.
     HandOver {
@@ -43,45 +53,123 @@ pub enum Plan {
 #[must_use]
 pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Plan {
     let holders: Vec<_> = config.isr.iter().copied().filter(|holder| !standing.gone.contains(holder)).collect();
-    let survivors: Vec<_> = holders.iter().copied().filter(|holder| standing.alive.contains(holder)).collect();
+    let former: Vec<_> = config.elr.iter().copied().filter(|member| !standing.gone.contains(member)).collect();
+    let up: Vec<_> = holders.iter().copied().filter(|holder| standing.alive.contains(holder)).collect();
     let only_by_hand = !holders.is_empty() && holders.iter().all(|holder| standing.by_hand.contains(holder));
 
-    if holders.is_empty() || (only_by_hand && target.iter().any(|node| !standing.by_hand.contains(node))) {
+    if (holders.is_empty() && former.is_empty())
+        || (only_by_hand && target.iter().any(|node| !standing.by_hand.contains(node)))
+    {
         return fresh(config, target, standing);
     }
-    if survivors.is_empty() {
-        // Whoever holds the slot may come back with its memory: wait, and lead from no empty copy meanwhile.
-        let primary = config.primary.filter(|primary| holders.contains(primary));
-        return change(config, SlotConfig { primary, isr: holders, learners: Vec::new(), ..config.clone() });
-    }
-    if only_by_hand {
+    if only_by_hand && !up.is_empty() {
         // Nobody can be asked or filled: the ring alone decides.
         return change(config, held_by(target));
     }
-    let Some(primary) = config.primary.filter(|primary| survivors.contains(primary)) else {
-        return Plan::Promote(survivors);
+    let primary = config.primary.filter(|primary| up.contains(primary));
+    let Some(primary) = primary.filter(|primary| !standing.is_accused(config, *primary)) else {
+        return replace_primary(config, &holders, &up, standing);
     };
+    keep_primary(config, primary, target, &up, standing)
+}
 
-    let filled = target.iter().all(|node| survivors.contains(node));
+impl Standing {
+    fn is_accused(&self, config: &SlotConfig, primary: Incarnation) -> bool {
+        let accusers = self.accused.get(&primary);
+        accusers.is_some_and(|accusers| config.copies().any(|copy| copy != primary && accusers.contains(&copy)))
+    }
+
+    /// Who holds now what this incarnation held: itself, or its next start, where that has found it on its disk.
+    fn heir(&self, incarnation: Incarnation) -> Incarnation {
+        self.reborn.get(&incarnation).copied().unwrap_or(incarnation)
+    }
+}
+
+/// The primary leads on.
+fn keep_primary(
+    config: &SlotConfig,
+    primary: Incarnation,
+    target: &[Incarnation],
+    up: &[Incarnation],
+    standing: &Standing,
+) -> Plan {
+    let filled = target.iter().all(|node| up.contains(node));
     let leads_at_target = target.first() == Some(&primary);
-    let isr = if filled && leads_at_target { target.to_vec() } else { in_ring_order(&survivors, target) };
-    let learners = target.iter().copied().filter(|node| !isr.contains(node)).collect();
-    match change(config, SlotConfig { primary: Some(primary), isr, learners, ..config.clone() }) {
+    let isr = if filled && leads_at_target { target.to_vec() } else { in_ring_order(up, target) };
+    let elr = former_members(config, &isr, standing);
+    let is_new = |node: &Incarnation| !isr.contains(node) && !elr.contains(node);
+    let learners = target.iter().copied().filter(is_new).collect();
+    match change(config, SlotConfig { primary: Some(primary), isr, learners, elr, ..config.clone() }) {
         Plan::Keep => match target.first() {
-            Some(wanted) if *wanted != primary && survivors.contains(wanted) => {
-                Plan::HandOver { from: primary, to: *wanted }
-            }
+            Some(wanted) if *wanted != primary && up.contains(wanted) => Plan::HandOver { from: primary, to: *wanted },
             _ => Plan::Keep,
         },
         changed => changed,
     }
 }
 
-/// The configuration after `chosen` was promoted, its place in the ring's order kept.
+/// The primary is lost. Whoever may lead holds everything that was promised: a member of the in-sync set, or where none is
+/// left one that belonged to it when the last promise was made.
+fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnation], standing: &Standing) -> Plan {
+    let live = |member: &Incarnation| standing.alive.contains(member);
+    if standing.any_copy_leads {
+        let others = config.learners.iter().chain(&config.elr).chain(&config.isr).copied();
+        let others: Vec<_> = others.filter(live).filter(|copy| Some(*copy) != config.primary).collect();
+        return if others.is_empty() { Plan::Keep } else { Plan::Promote(others) };
+    }
+    let candidates: Vec<_> = up.iter().copied().filter(|member| Some(*member) != config.primary).collect();
+    if !candidates.is_empty() {
+        return Plan::Promote(candidates);
+    }
+    if !up.is_empty() {
+        return Plan::Keep; // Only the primary itself, which may be merely slow: the removal timeout decides.
+    }
+    let reborn: Vec<_> =
+        holders.iter().filter_map(|member| standing.reborn.get(member)).copied().filter(live).collect();
+    if !reborn.is_empty() {
+        let all_are_back = reborn.len() == holders.len();
+        return if standing.patient && !all_are_back { Plan::Keep } else { Plan::Promote(reborn) };
+    }
+    let former = config.elr.iter().filter(|member| !standing.gone.contains(member));
+    let former: Vec<_> = former.map(|member| standing.heir(*member)).filter(live).collect();
+    if !former.is_empty() {
+        return Plan::Promote(former);
+    }
+    // Whoever holds the slot may come back with its data: wait, and lead from no empty copy meanwhile.
+    let primary = config.primary.filter(|primary| holders.contains(primary));
+    let elr = config.elr.iter().copied().filter(|member| !standing.gone.contains(member)).collect();
+    change(config, SlotConfig { primary, isr: holders.to_vec(), learners: Vec::new(), elr, ..config.clone() })
+}
+
+/// The configuration after `chosen` was promoted.
 #[must_use]
 pub fn promoted(config: &SlotConfig, chosen: Incarnation, standing: &Standing) -> SlotConfig {
-    let isr = config.isr.iter().copied().filter(|holder| standing.alive.contains(holder)).collect();
-    SlotConfig { primary: Some(chosen), isr, ..config.clone() }
+    let lost = |member: &Incarnation| Some(*member) == config.primary || !standing.alive.contains(member);
+    let isr = if config.isr.contains(&chosen) {
+        config.isr.iter().copied().filter(|member| !lost(member)).collect()
+    } else {
+        vec![chosen]
+    };
+    let elr = former_members(config, &isr, standing);
+    let learners = config.learners.iter().copied().filter(|node| !isr.contains(node) && !elr.contains(node)).collect();
+    SlotConfig { primary: Some(chosen), isr, learners, elr, ..config.clone() }
+}
+
+/// Who remembers all that was promised, where the in-sync set becomes too small to promise more: nothing can become
+/// durable that these do not have.
+#[must_use]
+pub fn former_members(config: &SlotConfig, isr: &[Incarnation], standing: &Standing) -> Vec<Incarnation> {
+    if isr.len() >= standing.min_isr {
+        return Vec::new();
+    }
+    let mut former = Vec::new();
+    for member in config.elr.iter().chain(&config.isr) {
+        let heir = standing.heir(*member);
+        if !standing.gone.contains(member) && !isr.contains(&heir) && !former.contains(&heir) {
+            former.push(heir);
+        }
+    }
+    former
 }
 
 /// The configuration of a slot that nobody holds: empty at its target, whose other members are filled as they come.
@@ -109,7 +197,8 @@ pub fn held_by(target: &[Incarnation]) -> SlotConfig {
 }
 
 fn change(now: &SlotConfig, next: SlotConfig) -> Plan {
-    let same = now.primary == next.primary && now.isr == next.isr && now.learners == next.learners;
+    let same =
+        now.primary == next.primary && now.isr == next.isr && now.learners == next.learners && now.elr == next.elr;
     if same { Plan::Keep } else { Plan::Change(next) }
 }
 
@@ -137,10 +226,15 @@ mod tests {
         }
     }
 
+    fn with_elr(config: SlotConfig, elr: &[u64]) -> SlotConfig {
+        SlotConfig { elr: incarnations(elr), ..config }
+    }
+
     fn standing(alive: &[u64], gone: &[u64]) -> Standing {
         Standing {
             alive: incarnations(alive).into_iter().collect(),
             gone: incarnations(gone).into_iter().collect(),
+            min_isr: 2,
             ..Standing::default()
         }
     }
@@ -167,6 +261,52 @@ mod tests {
         assert_eq!(plan, Plan::Promote(incarnations(&[2, 3])));
         let after = promoted(&config(1, &[1, 2, 3], &[4]), Incarnation(3), &standing);
         assert_eq!(after, config(3, &[2, 3], &[4]));
+    }
+
+    #[test]
+    fn a_suspect_is_replaced_only_where_a_copy_of_the_slot_complains() {
+        let mut standing = standing(&[1, 2, 3, 4], &[]);
+        standing.accused.insert(Incarnation(1), [Incarnation(3)].into());
+        let target = incarnations(&[1, 2]);
+        assert_eq!(plan(&config(1, &[1, 2], &[]), &target, &standing), Plan::Keep, "3 has no copy");
+        let plan_of_3 = plan(&config(1, &[1, 2, 3], &[]), &target, &standing);
+        assert_eq!(plan_of_3, Plan::Promote(incarnations(&[2, 3])));
+        let after = promoted(&config(1, &[1, 2], &[3]), Incarnation(2), &standing);
+        assert_eq!(after, with_elr(config(2, &[2], &[3]), &[1]), "below two copies the old primary is remembered");
+        let only = plan(&config(1, &[1], &[3]), &target, &standing);
+        assert_eq!(only, Plan::Change(config(1, &[1], &[2])), "an only member is not replaced on suspicion");
+    }
+
+    #[test]
+    fn where_no_member_is_left_a_former_one_leads_that_has_all_that_was_promised() {
+        let small = with_elr(config(1, &[1], &[]), &[2]);
+        let target = incarnations(&[2, 3]);
+        assert_eq!(plan(&small, &target, &standing(&[2, 3], &[])), Plan::Promote(incarnations(&[2])));
+        let after = promoted(&small, Incarnation(2), &standing(&[2, 3], &[]));
+        assert_eq!(after, with_elr(config(2, &[2], &[]), &[1]), "who comes back later has it, too");
+        let waits = plan(&small, &target, &standing(&[3], &[2]));
+        assert_eq!(waits, Plan::Change(config(1, &[1], &[])), "2 has come back with nothing; 1 may still come");
+        assert_eq!(plan(&small, &target, &standing(&[3], &[1, 2])), Plan::StartAnew(config(3, &[3], &[2])));
+    }
+
+    #[test]
+    fn those_who_come_back_with_their_disks_may_lead_after_a_while() {
+        let mut standing = standing(&[11, 12, 3], &[]);
+        standing.reborn = [(Incarnation(1), Incarnation(11))].into();
+        standing.patient = true;
+        let slot = config(1, &[1, 2], &[]);
+        let target = incarnations(&[11, 12]);
+        assert_eq!(plan(&slot, &target, &standing), Plan::Keep, "2 may be about to come");
+        standing.patient = false;
+        assert_eq!(plan(&slot, &target, &standing), Plan::Promote(incarnations(&[11])));
+        standing.reborn.insert(Incarnation(2), Incarnation(12));
+        standing.patient = true;
+        assert_eq!(plan(&slot, &target, &standing), Plan::Promote(incarnations(&[11, 12])));
+        assert_eq!(promoted(&slot, Incarnation(12), &standing), with_elr(config(12, &[12], &[]), &[11]));
+        // Where one was up throughout, the other starts as a learner.
+        standing.alive.insert(Incarnation(2));
+        let learner = plan(&config(2, &[1, 2, 3], &[]), &incarnations(&[2, 11]), &standing);
+        assert_eq!(learner, Plan::Change(config(2, &[2, 3], &[11])));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One write.
 
 use proto::id::Version;
-use proto::peer::Effect;
+use proto::peer::{Effect, Identity, Op};
 
 /// A write as its primary ordered it. The same record is the entry of its key in the table, what replicas are sent, and
 /// what a reader gets its value from: it is shared, never copied.
@@ -10,33 +10,60 @@ pub struct Record {
     /// Its place in its slot's order, and so the version of its key.
     pub version: Version,
     key_len: u32,
-    is_delete: bool,
-    /// The key, then the value.
+    kind: Kind,
+    /// The bytes of the client's name and number at the end of `bytes`; 0 where the write has no identity.
+    identity_len: u8,
+    /// The key, the value, the client's name, and the write's number in 8 bytes.
     bytes: Box<[u8]>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Put,
+    Delete,
+    Barrier,
+}
+
+/// The number of an identity, as it lies in a record.
+const SEQ_BYTES: usize = size_of::<u64>();
+
 impl Record {
-    /// A record with this effect on a key. Key and value are copied here, and nowhere else.
+    /// A record. Key and value are copied here, and nowhere else.
     #[must_use]
-    pub fn new(version: Version, key: &[u8], effect: Effect<'_>) -> Self {
-        let (value, is_delete) = match effect {
-            Effect::Put(value) => (value, false),
-            Effect::Delete => (&b""[..], true),
+    pub fn new(version: Version, op: Op<'_>) -> Self {
+        let Op::Write { key, effect, identity } = op else {
+            return Self { version, key_len: 0, kind: Kind::Barrier, identity_len: 0, bytes: Box::default() };
+        };
+        let (value, kind) = match effect {
+            Effect::Put(value) => (value, Kind::Put),
+            Effect::Delete => (&b""[..], Kind::Delete),
         };
         let key_len = u32::try_from(key.len()).expect("a key is within its limit, far below 4 GiB");
-        Self { version, key_len, is_delete, bytes: [key, value].concat().into_boxed_slice() }
+        let Some(Identity { client, seq }) = identity else {
+            return Self { version, key_len, kind, identity_len: 0, bytes: [key, value].concat().into_boxed_slice() };
+        };
+        let identity_len = u8::try_from(client.len() + SEQ_BYTES).expect("a client's name is within its limit");
+        let bytes = [key, value, client, &seq.to_be_bytes()].concat().into_boxed_slice();
+        Self { version, key_len, kind, identity_len, bytes }
     }
 
-    /// The key.
+    /// The newest write of a key, as a fill brings it.
+    #[must_use]
+    pub fn entry(version: Version, key: &[u8], effect: Effect<'_>) -> Self {
+        Self::new(version, Op::Write { key, effect, identity: None })
+    }
+
+    /// The key; empty for a barrier.
     #[must_use]
     pub fn key(&self) -> &[u8] {
         self.bytes.get(..self.key_len as usize).unwrap_or_default()
     }
 
-    /// The value; `None` where the record is a tombstone.
+    /// The value; `None` where the record is a tombstone or a barrier.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
-        if self.is_delete { None } else { self.bytes.get(self.key_len as usize..) }
+        let end = self.bytes.len() - usize::from(self.identity_len);
+        if self.kind == Kind::Put { self.bytes.get(self.key_len as usize..end) } else { None }
     }
 
     /// What the record does to its key.
@@ -45,15 +72,64 @@ impl Record {
         self.value().map_or(Effect::Delete, Effect::Put)
     }
 
+    /// Whose write it is, where the client said so.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity<'_>> {
+        let start = self.bytes.len() - usize::from(self.identity_len);
+        let (client, seq) = self.bytes.get(start..)?.split_last_chunk::<SEQ_BYTES>()?;
+        Some(Identity { client, seq: u64::from_be_bytes(*seq) })
+    }
+
+    /// What the record holds, as it travels.
+    #[must_use]
+    pub fn op(&self) -> Op<'_> {
+        match self.kind {
+            Kind::Barrier => Op::Barrier,
+            Kind::Put | Kind::Delete => Op::Write { key: self.key(), effect: self.effect(), identity: self.identity() },
+        }
+    }
+
     /// Whether the record is a tombstone.
     #[must_use]
     pub fn is_delete(&self) -> bool {
-        self.is_delete
+        self.kind == Kind::Delete
+    }
+
+    /// Whether the record only opens a term.
+    #[must_use]
+    pub fn is_barrier(&self) -> bool {
+        self.kind == Kind::Barrier
     }
 
     /// The memory that the record takes, in bytes, its allocations' own overhead left out.
     #[must_use]
     pub fn size(&self) -> usize {
         size_of::<Self>() + self.bytes.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::id::Epoch;
+
+    #[test]
+    fn a_record_gives_back_what_it_was_made_of() {
+        let version = Version { epoch: Epoch(1), seq: 2 };
+        let identity = Some(Identity { client: b"me", seq: 7 });
+        for op in [
+            Op::Write { key: b"k", effect: Effect::Put(b"v"), identity: None },
+            Op::Write { key: b"k", effect: Effect::Put(b""), identity },
+            Op::Write { key: b"", effect: Effect::Delete, identity },
+            Op::Write { key: b"k", effect: Effect::Delete, identity: None },
+            Op::Barrier,
+        ] {
+            assert_eq!(Record::new(version, op).op(), op);
+        }
+    }
+
+    #[test]
+    fn an_identity_costs_those_who_have_none_nothing() {
+        assert!(size_of::<Record>() <= 40, "{}", size_of::<Record>());
     }
 }

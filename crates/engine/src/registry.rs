@@ -15,7 +15,12 @@ pub struct Registered {
     /// Registered by hand, by a plain line; nothing of ours need be behind the address.
     pub by_hand: bool,
     last_heard: Timestamp,
+    /// Its session stands, as far as is known.
+    connected: bool,
 }
+
+/// A node that was not heard for so long, or whose session has ended, is suspected. That alone has no consequence.
+pub const SUSPECT_AFTER: Duration = Duration::from_millis(600);
 
 /// The registered nodes by address.
 #[derive(Debug)]
@@ -40,7 +45,7 @@ impl Registry {
 
     /// Registers a node, in place of whoever was registered at that address.
     pub fn insert(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, by_hand: bool) {
-        self.nodes.insert(addr, Registered { incarnation, by_hand, last_heard: now });
+        self.nodes.insert(addr, Registered { incarnation, by_hand, last_heard: now, connected: true });
     }
 
     /// Takes a node out.
@@ -87,7 +92,34 @@ impl Registry {
     pub fn heard(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
         let Some(node) = self.nodes.get_mut(addr) else { return false };
         node.last_heard = now;
+        node.connected = true;
         true
+    }
+
+    /// The session of an incarnation has ended.
+    pub fn session_ended(&mut self, incarnation: Incarnation) {
+        if let Some(node) = self.nodes.values_mut().find(|node| node.incarnation == incarnation) {
+            node.connected = false;
+        }
+    }
+
+    /// Whether an incarnation is suspected to be dead. One that is not registered is.
+    #[must_use]
+    pub fn is_suspect(&self, now: Timestamp, incarnation: Incarnation) -> bool {
+        let node = self.nodes.values().find(|node| node.incarnation == incarnation);
+        node.is_none_or(|node| !node.connected || now - node.last_heard >= SUSPECT_AFTER)
+    }
+
+    /// When an incarnation that is not suspected will be, if it is not heard.
+    #[must_use]
+    pub fn suspect_from(&self, incarnation: Incarnation) -> Option<Timestamp> {
+        let node = self.nodes.values().find(|node| node.incarnation == incarnation)?;
+        Some(node.last_heard + SUSPECT_AFTER)
+    }
+
+    /// Nobody could be heard for a while, which is nobody's fault.
+    pub fn excuse(&mut self, now: Timestamp) {
+        self.nodes.values_mut().for_each(|node| node.last_heard = node.last_heard.max(now));
     }
 
     /// Takes out every node that has been silent for too long, and names them.
@@ -98,9 +130,7 @@ impl Registry {
         let slept = now - self.last_check > self.timeout / 2 && self.last_check != Timestamp::default();
         self.last_check = now;
         if slept {
-            for node in self.nodes.values_mut() {
-                node.last_heard = now;
-            }
+            self.excuse(now);
         }
         let timeout = self.timeout;
         self.nodes.extract_if(.., |_, node| now - node.last_heard >= timeout).collect()

@@ -42,30 +42,45 @@ impl Table {
         self.records.find(hasher.hash(key), |record| record.key() == key)
     }
 
-    /// Puts a record in the place of its key's last one.
-    pub fn insert(&mut self, hasher: &KeyHasher, record: Arc<Record>) {
+    /// Puts a record in the place of its key's last one, and gives that one.
+    pub fn insert(&mut self, hasher: &KeyHasher, record: Arc<Record>) -> Option<Arc<Record>> {
         let hash = hasher.hash(record.key());
         let added = usize::from(record.is_delete());
         let same_key = |other: &Arc<Record>| other.key() == record.key();
+        self.tombstones += added;
         match self.records.entry(hash, same_key, |record| hasher.hash(record.key())) {
             Entry::Occupied(mut entry) => {
                 self.tombstones -= usize::from(entry.get().is_delete());
-                *entry.get_mut() = record;
+                Some(std::mem::replace(entry.get_mut(), record))
             }
             Entry::Vacant(entry) => {
                 entry.insert(record);
+                None
             }
         }
-        self.tombstones += added;
+    }
+
+    /// Takes an insertion back: what it had replaced is there again, or the key is not.
+    pub fn undo(&mut self, hasher: &KeyHasher, record: &Record, replaced: Option<Arc<Record>>) {
+        match replaced {
+            Some(replaced) => {
+                self.insert(hasher, replaced);
+            }
+            None => self.remove(hasher, record),
+        }
     }
 
     /// Drops a tombstone, unless its key has been written since.
     pub fn purge(&mut self, hasher: &KeyHasher, tombstone: &Record) {
-        let hash = hasher.hash(tombstone.key());
-        let same = |other: &Arc<Record>| other.key() == tombstone.key() && other.version == tombstone.version;
-        if let Ok(entry) = self.records.find_entry(hash, same) {
+        self.remove(hasher, tombstone);
+    }
+
+    /// Drops a record, unless its key has been written since.
+    fn remove(&mut self, hasher: &KeyHasher, record: &Record) {
+        let same = |other: &Arc<Record>| other.key() == record.key() && other.version == record.version;
+        if let Ok(entry) = self.records.find_entry(hasher.hash(record.key()), same) {
             entry.remove();
-            self.tombstones -= 1;
+            self.tombstones -= usize::from(record.is_delete());
         }
     }
 
@@ -88,7 +103,22 @@ mod tests {
     use proto::peer::Effect;
 
     fn record(seq: u64, key: &str, effect: Effect<'_>) -> Arc<Record> {
-        Arc::new(Record::new(Version { epoch: Epoch(1), seq }, key.as_bytes(), effect))
+        Arc::new(Record::entry(Version { epoch: Epoch(1), seq }, key.as_bytes(), effect))
+    }
+
+    #[test]
+    fn an_insertion_can_be_taken_back() {
+        let hasher = KeyHasher::new(7);
+        let mut table = Table::default();
+        let records =
+            [record(1, "a", Effect::Put(b"x")), record(2, "a", Effect::Delete), record(3, "a", Effect::Put(b"y"))];
+        let replaced: Vec<_> = records.iter().map(|record| table.insert(&hasher, Arc::clone(record))).collect();
+        assert_eq!((table.keys(), replaced[2].as_ref()), (1, Some(&records[1])));
+        for (record, replaced) in records.iter().zip(replaced).rev() {
+            assert_eq!(table.get(&hasher, b"a"), Some(record));
+            table.undo(&hasher, record, replaced);
+        }
+        assert_eq!((table.keys(), table.records().count()), (0, 0));
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! How a coordinator comes to its first map: it gathers what maps the nodes bring, and goes on from that of the cluster
 //! that most of them are of, or sets a new cluster up where they bring none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proto::cluster_map::{ClusterMap, MapVersion, SlotConfig};
 use proto::error::ErrorReply;
-use proto::id::{Epoch, Incarnation};
+use proto::id::{Epoch, Incarnation, NodeAddr};
 use proto::limits;
 
 use super::{Coordinator, GATHERING, Phase};
+use crate::bugs::Bugs;
 use crate::output::{Event, Output};
 use crate::plan;
 use crate::time::Timestamp;
@@ -23,15 +24,17 @@ pub(super) struct Offer {
     /// The newest that any of them has.
     pub(super) map: ClusterMap,
     pub(super) holders: BTreeSet<Incarnation>,
+    /// Everyone who is named in any of them.
+    named: BTreeMap<Incarnation, NodeAddr>,
 }
 
 impl Offer {
     fn new(map: ClusterMap) -> Self {
-        Self { map, holders: BTreeSet::new() }
+        Self { map, holders: BTreeSet::new(), named: BTreeMap::new() }
     }
 }
 
-impl Coordinator {
+impl<B: Bugs> Coordinator<B> {
     /// The first map of a new cluster: nobody holds anything, so everyone holds his slots at once.
     fn set_up(&mut self) {
         let targets = self.targets();
@@ -52,6 +55,7 @@ impl Coordinator {
             self.map.set_config(slot, Arc::new(SlotConfig { epoch: Epoch(version.0), version, ..config }));
         }
         self.map.set_version(version);
+        self.map.promises = self.settings.promises;
         self.phase = Phase::Serving;
         self.publish();
         self.event(Event::Serving(version));
@@ -76,6 +80,7 @@ impl Coordinator {
         if matches!(self.phase, Phase::Fresh | Phase::Gathering(_)) || !self.joined_once {
             let offer = self.offers.entry(held.cluster.clone()).or_insert_with(|| Offer::new(held.clone()));
             offer.holders.extend(holder);
+            offer.named.extend(held.members().map(|(incarnation, member)| (incarnation, member.addr.clone())));
             if held.version > offer.map.version {
                 offer.map = held;
             }
@@ -91,8 +96,13 @@ impl Coordinator {
                 held.cluster, self.map.cluster
             )));
         }
-        if matches!(self.phase, Phase::Recovering(_)) && held.version > self.map.version {
-            self.take_over(held);
+        if self.phase == Phase::Recovering {
+            let named = held.members().filter(|(named, _)| self.map.member(*named).is_none());
+            let named: Vec<_> = named.map(|(named, member)| (named, member.addr.clone())).collect();
+            self.await_all(named.into_iter());
+            if held.version > self.map.version {
+                self.take_over(now, held);
+            }
         }
         Ok(())
     }
@@ -111,27 +121,33 @@ impl Coordinator {
                 self.outputs.push_back(Output::CloseSession(stranger));
             }
         }
-        self.take_over(chosen.map);
-        self.phase = Phase::Recovering(now + self.registry.timeout());
+        self.phase = Phase::Recovering;
+        self.reported.extend(chosen.holders);
+        self.take_over(now, chosen.map);
+        self.await_all(chosen.named.into_iter());
+        if !self.awaited.is_empty() {
+            self.event(Event::Awaiting(self.awaited()));
+        }
+    }
+
+    /// Waits for these to tell what they know, unless they have.
+    fn await_all(&mut self, named: impl Iterator<Item = (Incarnation, NodeAddr)>) {
+        let here = self.registry.incarnations();
+        let told = |node: &Incarnation| here.contains(node) || self.reported.contains(node);
+        let silent: Vec<_> = named.filter(|(node, _)| !told(node)).collect();
+        self.awaited.extend(silent);
     }
 
     /// Goes by the map of an earlier coordinator of this cluster.
-    fn take_over(&mut self, held: ClusterMap) {
+    fn take_over(&mut self, now: Timestamp, held: ClusterMap) {
         self.event(Event::Adopted(held.version));
         self.map = held;
         self.counter = self.counter.max(self.map.version.0);
         // Who has joined already may be known to this map by an earlier start.
         let here: Vec<_> = self.registry.iter().map(|(addr, node)| (addr.clone(), node.incarnation)).collect();
         for (addr, incarnation) in here {
-            self.replace_at(&addr, incarnation);
+            let proof = self.proofs.get(&incarnation).copied();
+            self.replace_at(now, &addr, incarnation, proof);
         }
-    }
-
-    pub(super) fn everyone_is_back(&self) -> bool {
-        let here = self.registry.incarnations();
-        let wanted = self.map.members().filter(|(_, member)| member.up);
-        wanted
-            .filter(|(incarnation, _)| !self.gone.contains(incarnation))
-            .all(|(incarnation, _)| here.contains(&incarnation))
     }
 }

@@ -1,0 +1,86 @@
+//! Mistakes that others have made in systems like this one, and that the simulator plants to show that it would find
+//! them here.
+//!
+//! The state machines take them as a type parameter. The type that ships, [`NoBugs`], has none, so that the compiler
+//! removes every question about them; only the simulator has another.
+
+use std::fmt::Debug;
+
+/// A planted mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bug {
+    /// Any live copy is promoted, whatever it holds (valkey#4425, kvrocks-controller#317).
+    PromoteAnyCopy,
+    /// A member that was restarted with an empty memory stays in the in-sync set.
+    TrustWithoutProof,
+    /// A learner is admitted although it was restarted since it was filled (Kafka KIP-903).
+    StaleIncarnationAdmitted,
+    /// What a follower had acknowledged counts for its next incarnation, too.
+    MarkCarriedOver,
+    /// A learner is admitted before it has everything that was promised.
+    LearnerAdmittedEarly,
+    /// A learner is admitted against a mark of before this primary's term.
+    AdmittedBelowBarrier,
+    /// A member counts only once its admission is known, not from its proposal on.
+    AdmissionCountedLate,
+    /// A member that is proposed out does not count any more.
+    ShrinkCountedEarly,
+    /// The durable mark moves although too few copies are in sync.
+    MarkMovesBelowMinimum,
+    /// Where no in-sync copy is left, any copy that has ever been one may lead (KIP-966).
+    AnyFormerMember,
+    /// A follower takes records of an epoch that has passed.
+    NoEpochCheck,
+    /// A log is cut back to the durable mark, and what the new primary has beyond is taken as held (KIP-101, KIP-279).
+    CutByMark,
+    /// A linear read shows what is not durable.
+    UncommittedRead,
+    /// A failed condition tells of a version that is not durable.
+    UncommittedConflict,
+    /// A quorum write is answered once the primary has it.
+    AnsweredBeforeReplicas,
+    /// A primary serves without a lease.
+    NoLease,
+    /// A lease counts from when it came, not from when it was asked for.
+    LeaseFromReceipt,
+    /// A new primary does not wait until its promise to the old one has run out.
+    PromiseIgnored,
+    /// A follower renews the lease of a primary without telling it that it leads a slot no more.
+    DeposedUntold,
+    /// A primary whose in-sync set is too small does not mind that the coordinator may have replaced it.
+    SmallSetTrustsItself,
+    /// A primary takes a slot back that it has released, without asking (valkey#974).
+    TakenBackUnasked,
+    /// A retried write is carried out again after a failover.
+    RetriedTwice,
+    /// A fill leaves out which writes of clients have taken effect.
+    FillForgetsCompletions,
+    /// A write that was cut away counts as done when it is retried.
+    CompletionSurvivesCut,
+    /// A fill is merged with what the copy holds, so that a deleted key comes back (Olric).
+    FillMerges,
+    /// What is cut away is not archived.
+    LossUntold,
+    /// A learner that has given its copy up and was taken in again counts as level from before.
+    LearnerNotAskedAgain,
+    /// A coordinator without state goes on before every node has told what it knows.
+    CoordinatorGuesses,
+    /// A coordinator publishes a change before it has kept it.
+    PublishedBeforeKept,
+}
+
+/// Which bugs are planted.
+pub trait Bugs: Debug + Clone + Copy + Default + Send + Sync + 'static {
+    /// Whether this one is.
+    fn plants(self, bug: Bug) -> bool;
+}
+
+/// The shipping state machines: none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoBugs;
+
+impl Bugs for NoBugs {
+    fn plants(self, _: Bug) -> bool {
+        false
+    }
+}

@@ -1,0 +1,158 @@
+//! Which writes of clients have taken effect in a slot, so that a retried one does not do so twice.
+//!
+//! A completion is made by the record of a write with an identity, on every copy that takes the record, and travels with
+//! a fill. So whoever leads the slot next knows of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use proto::id::Version;
+use proto::peer::Identity;
+
+use crate::time::Timestamp;
+
+/// How many of a client's last writes are remembered for each slot.
+pub const COMPLETIONS_OF_A_CLIENT: usize = 64;
+
+/// How many writes of all clients are remembered for each slot.
+pub const COMPLETIONS_OF_A_SLOT: usize = 4_096;
+
+/// How long a write is remembered, at least.
+pub const COMPLETION_TIME: Duration = Duration::from_secs(600);
+
+/// What is known of a write with an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing: it has not taken effect.
+    New,
+    /// It has taken effect, as this record.
+    Done(Version),
+    /// It is older than all that is remembered of its client: it may have taken effect.
+    Stale,
+}
+
+/// The completions of one slot.
+#[derive(Debug, Default)]
+pub struct Completions {
+    clients: BTreeMap<Box<[u8]>, Client>,
+    count: usize,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    /// By the client's own number, ascending.
+    done: VecDeque<(u64, Version)>,
+    /// Numbers up to this one are no longer remembered.
+    forgotten: u64,
+    last_write: Timestamp,
+}
+
+impl Completions {
+    /// What is known of a write.
+    #[must_use]
+    pub fn look_up(&self, identity: Identity<'_>) -> Known {
+        let Some(client) = self.clients.get(identity.client) else { return Known::New };
+        match client.done.binary_search_by_key(&identity.seq, |(seq, _)| *seq) {
+            Ok(at) => client.done.get(at).map_or(Known::New, |(_, version)| Known::Done(*version)),
+            Err(_) if identity.seq <= client.forgotten => Known::Stale,
+            Err(_) => Known::New,
+        }
+    }
+
+    /// Whether there is room for one more, once what has been remembered long enough is let go.
+    pub fn has_room(&mut self, now: Timestamp) -> bool {
+        if self.count >= COMPLETIONS_OF_A_SLOT {
+            let over = |client: &Client| now - client.last_write >= COMPLETION_TIME;
+            let gone = self.clients.extract_if(.., |_, client| over(client));
+            let freed: usize = gone.map(|(_, client)| client.done.len()).sum();
+            self.count -= freed;
+        }
+        self.count < COMPLETIONS_OF_A_SLOT
+    }
+
+    /// A write has taken effect.
+    pub fn insert(&mut self, now: Timestamp, identity: Identity<'_>, version: Version) {
+        if !self.clients.contains_key(identity.client) {
+            self.clients.insert(identity.client.into(), Client::default());
+        }
+        let Some(client) = self.clients.get_mut(identity.client) else { return };
+        client.last_write = now;
+        match client.done.binary_search_by_key(&identity.seq, |(seq, _)| *seq) {
+            Ok(at) => {
+                if let Some(known) = client.done.get_mut(at) {
+                    known.1 = version;
+                }
+                return;
+            }
+            Err(at) => client.done.insert(at, (identity.seq, version)),
+        }
+        self.count += 1;
+        if client.done.len() > COMPLETIONS_OF_A_CLIENT
+            && let Some((seq, _)) = client.done.pop_front()
+        {
+            client.forgotten = client.forgotten.max(seq);
+            self.count -= 1;
+        }
+    }
+
+    /// The record of a write was cut away: the write has not taken effect.
+    pub fn undo(&mut self, identity: Identity<'_>, version: Version) {
+        let Some(client) = self.clients.get_mut(identity.client) else { return };
+        if let Ok(at) = client.done.binary_search_by_key(&identity.seq, |(seq, _)| *seq)
+            && client.done.get(at).is_some_and(|(_, known)| *known == version)
+        {
+            client.done.remove(at);
+            self.count -= 1;
+        }
+    }
+
+    /// All completions.
+    pub fn iter(&self) -> impl Iterator<Item = (Identity<'_>, Version)> {
+        self.clients.iter().flat_map(|(name, client)| {
+            client.done.iter().map(move |(seq, version)| (Identity { client: name, seq: *seq }, *version))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::id::Epoch;
+
+    fn version(seq: u64) -> Version {
+        Version { epoch: Epoch(1), seq }
+    }
+
+    fn of(client: &str, seq: u64) -> Identity<'_> {
+        Identity { client: client.as_bytes(), seq }
+    }
+
+    #[test]
+    fn the_last_writes_of_a_client_are_known_and_older_ones_are_stale() {
+        let mut completions = Completions::default();
+        let last = 3 * COMPLETIONS_OF_A_CLIENT as u64;
+        for seq in 1..=last {
+            completions.insert(Timestamp(1), of("a", seq), version(seq));
+        }
+        assert_eq!(completions.look_up(of("a", last)), Known::Done(version(last)));
+        assert_eq!(completions.look_up(of("a", last + 1)), Known::New);
+        assert_eq!(completions.look_up(of("a", 1)), Known::Stale);
+        assert_eq!(completions.look_up(of("b", 1)), Known::New);
+        assert_eq!(completions.iter().count(), COMPLETIONS_OF_A_CLIENT);
+        completions.undo(of("a", last), version(last));
+        assert_eq!(completions.look_up(of("a", last)), Known::New);
+    }
+
+    #[test]
+    fn a_full_slot_lets_go_of_what_was_remembered_long_enough() {
+        let mut completions = Completions::default();
+        for client in 0..COMPLETIONS_OF_A_SLOT {
+            completions.insert(Timestamp(1), of(&client.to_string(), 1), version(1));
+        }
+        assert!(!completions.has_room(Timestamp(2)));
+        completions.insert(Timestamp(3), of("0", 2), version(2));
+        assert!(completions.has_room(Timestamp(1) + COMPLETION_TIME));
+        assert_eq!(completions.look_up(of("0", 1)), Known::Done(version(1)));
+        assert_eq!(completions.look_up(of("1", 1)), Known::New);
+    }
+}

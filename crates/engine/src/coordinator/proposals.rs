@@ -1,0 +1,176 @@
+//! What nodes tell and ask, and what operators decide about slots.
+
+use proto::cluster_map::SlotConfig;
+use proto::id::{Incarnation, NodeAddr};
+use proto::session::{NodeMessage, SlotAt};
+use proto::slot::SlotId;
+
+use super::{Coordinator, Phase};
+use crate::bugs::{Bug, Bugs};
+use crate::output::Event;
+use crate::plan::{Plan, plan};
+use crate::time::Timestamp;
+
+impl<B: Bugs> Coordinator<B> {
+    /// A message from the session of a node. `false` where that incarnation is not registered: it must join again.
+    pub fn handle_message(&mut self, now: Timestamp, from: Incarnation, message: NodeMessage) -> bool {
+        self.wake(now);
+        let Some(addr) = self.registry.addr_of(from).cloned() else { return false };
+        self.registry.heard(now, &addr);
+        match message {
+            NodeMessage::Heartbeat { .. } | NodeMessage::Resync => {}
+            NodeMessage::Complain { about } => {
+                self.suspicion.complaint(now, from, about);
+                self.advance(now);
+            }
+            NodeMessage::Leave => {
+                self.registry.remove(&addr);
+                self.ring.remove(&addr);
+                self.event(Event::Left(addr));
+                self.advance(now);
+            }
+            NodeMessage::Positions { query, last } => {
+                if let Some(promotion) = self.promotion.as_mut().filter(|promotion| promotion.query == query) {
+                    promotion.answered(from, &last);
+                    self.advance(now);
+                }
+            }
+            NodeMessage::Admit { follower, slots } => self.admit(now, from, follower, &slots),
+            NodeMessage::Expel { follower, slots } => self.expel(now, from, follower, &slots),
+            NodeMessage::Release { to, slots } => {
+                for SlotAt { slot, .. } in &slots {
+                    self.handing_over.remove(slot);
+                }
+                let known = self.registry.addr_of(to).is_some();
+                self.propose(now, from, &slots, |config| {
+                    let in_sync = known && config.isr.contains(&to);
+                    in_sync.then(|| config.primary = Some(to))
+                });
+            }
+        }
+        true
+    }
+
+    /// A learner has everything. It must still be the start of the node that was filled.
+    fn admit(&mut self, now: Timestamp, from: Incarnation, follower: Incarnation, slots: &[SlotAt]) {
+        let known = self.registry.addr_of(follower).is_some();
+        let successor = self.map.member(follower).and_then(|member| self.registry.get(&member.addr));
+        let successor =
+            successor.map(|node| node.incarnation).filter(|_| self.bugs.plants(Bug::StaleIncarnationAdmitted));
+        let min_isr = self.settings.promises.min_isr();
+        self.propose(now, from, slots, |config| {
+            let follower = successor.unwrap_or(follower);
+            let was_copy = config.learners.contains(&follower) || config.elr.contains(&follower);
+            if !(was_copy && (known || successor.is_some())) {
+                return None;
+            }
+            config.learners.retain(|learner| *learner != follower);
+            config.elr.retain(|member| *member != follower);
+            config.isr.push(follower);
+            if config.isr.len() >= min_isr {
+                // They are copies as before, but what becomes durable from now on they need not have.
+                config.learners.append(&mut config.elr);
+            }
+            Some(())
+        });
+    }
+
+    /// A member makes no progress. Where it is no member, the primary takes a proposed admission back: the version of the
+    /// configuration moves on, so that an admission under way comes too late.
+    fn expel(&mut self, now: Timestamp, from: Incarnation, follower: Incarnation, slots: &[SlotAt]) {
+        let min_isr = self.settings.promises.min_isr();
+        self.propose(now, from, slots, |config| {
+            if follower == from || !config.copies().any(|copy| copy == follower) {
+                return None;
+            }
+            if let Some(member) = config.isr.iter().position(|member| *member == follower) {
+                config.isr.remove(member);
+                let remembers = config.isr.len() < min_isr;
+                if remembers { config.elr.push(follower) } else { config.learners.push(follower) }
+            }
+            Some(())
+        });
+    }
+
+    /// A change of single slots that their primary asks for: compare-and-set on each slot's version.
+    fn propose(
+        &mut self,
+        now: Timestamp,
+        from: Incarnation,
+        slots: &[SlotAt],
+        change: impl Fn(&mut SlotConfig) -> Option<()>,
+    ) {
+        let mut changes = Vec::new();
+        for SlotAt { slot, version } in slots {
+            if usize::from(slot.0) >= self.settings.bits.count() {
+                continue;
+            }
+            let config = self.map.config(*slot);
+            let mut next = SlotConfig::clone(config);
+            let is_current = config.version == *version || self.bugs.plants(Bug::StaleIncarnationAdmitted);
+            if is_current && config.primary == Some(from) && change(&mut next).is_some() {
+                changes.push((*slot, next));
+            }
+        }
+        if self.phase == Phase::Serving && !changes.is_empty() {
+            self.commit(changes);
+        }
+        self.advance(now);
+    }
+
+    /// The session of a node has ended: it is suspected until it is heard again.
+    pub fn session_ended(&mut self, now: Timestamp, node: Incarnation) {
+        self.wake(now);
+        self.registry.session_ended(node);
+        self.advance(now);
+    }
+
+    /// An operator says that a node will never tell what it knows, while a map is taken over. `false` where nobody waits
+    /// for a node at that address.
+    pub fn forget(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
+        self.wake(now);
+        let before = self.awaited.len();
+        self.awaited.retain(|_, awaited| awaited != addr);
+        if self.awaited.len() == before {
+            return false;
+        }
+        self.event(Event::Forgotten(addr.clone()));
+        self.advance(now);
+        true
+    }
+
+    /// An operator accepts that what the missing copies of some slots hold is lost: slots that nobody can lead start anew,
+    /// empty. Gives how many did.
+    pub fn accept_loss(&mut self, now: Timestamp, slot: Option<SlotId>) -> usize {
+        self.wake(now);
+        if self.phase != Phase::Serving {
+            return 0;
+        }
+        let standing = self.standing(now);
+        let asked = |candidate: &SlotId| slot.is_none_or(|slot| slot == *candidate);
+        let mut changes = Vec::new();
+        for (candidate, target) in self.settings.bits.slots().zip(self.targets()).filter(|(slot, _)| asked(slot)) {
+            let config = self.map.config(candidate);
+            let waits = !config.copies().any(|copy| standing.alive.contains(&copy));
+            if waits && let Plan::StartAnew(next) = plan(&SlotConfig::default(), &target, &standing) {
+                changes.push((candidate, next));
+            }
+        }
+        let accepted = changes.len();
+        if accepted > 0 {
+            self.event(Event::LossAccepted(accepted));
+            self.commit(changes);
+            self.advance(now);
+        }
+        accepted
+    }
+
+    /// Whom a coordinator without state waits for, sorted.
+    #[must_use]
+    pub fn awaited(&self) -> Vec<NodeAddr> {
+        let mut awaited: Vec<_> = self.awaited.values().cloned().collect();
+        awaited.sort();
+        awaited.dedup();
+        awaited
+    }
+}

@@ -1,0 +1,118 @@
+//! The coordinator's state as text, to be kept and to be started from.
+//!
+//! It is the map as it travels, an empty line, and one line for each thing that the map does not say:
+//!
+//! ```text
+//! BY_HAND 7,8
+//! GONE 3
+//! UNREGISTERED 4
+//! REBORN 1:5,2:6
+//! JOINED true
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
+use proto::id::Incarnation;
+
+use super::{Coordinator, Phase};
+use crate::bugs::Bugs;
+use crate::output::{Event, Settings};
+use crate::time::Timestamp;
+
+/// The text is no state of a coordinator. Nothing was started from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// Its map cannot be read.
+    #[error("{0}")]
+    Map(#[from] MapError),
+    /// What follows the map cannot be read.
+    #[error("the line {0} is missing or cannot be read")]
+    Line(&'static str),
+    /// The slots are cut in another way.
+    #[error("its slots are cut in another way than this program does")]
+    Bits,
+}
+
+impl<B: Bugs> Coordinator<B> {
+    /// The state, to be kept.
+    #[must_use]
+    pub fn state(&self) -> String {
+        let by_hand = self.registry.iter().filter(|(_, node)| node.by_hand).map(|(_, node)| node.incarnation);
+        let mut text = self.map.update_since(MapVersion(0)).to_lines().join("\n");
+        let reborn: Vec<_> = self.reborn.iter().map(|(old, new)| format!("{old}:{new}")).collect();
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\n",
+            list(by_hand),
+            list(self.gone.iter().copied()),
+            list(self.unregistered.iter().copied()),
+            if reborn.is_empty() { "-".to_owned() } else { reborn.join(",") },
+            self.joined_once
+        );
+        text
+    }
+
+    /// A coordinator that goes on from a state. Whoever was up is taken for up until it has been silent for too long.
+    ///
+    /// # Errors
+    /// The text is none.
+    pub fn restored(now: Timestamp, settings: Settings, bugs: B, text: &str) -> Result<Self, StateError> {
+        let mut coordinator = Self::new(settings, bugs);
+        let (map, rest) = text.split_once("\n\n").ok_or(StateError::Line("after the map"))?;
+        let map = ClusterMap::updated(None, &MapUpdate::parse(map.lines())?)?;
+        if map.bits() != coordinator.settings.bits {
+            return Err(StateError::Bits);
+        }
+        let mut lines = rest.lines();
+        let mut line = |name: &'static str| {
+            let value = lines.next().and_then(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            value.ok_or(StateError::Line(name))
+        };
+        let by_hand: BTreeSet<_> = incarnations(line("BY_HAND")?).ok_or(StateError::Line("BY_HAND"))?;
+        coordinator.gone = incarnations(line("GONE")?).ok_or(StateError::Line("GONE"))?;
+        coordinator.unregistered = incarnations(line("UNREGISTERED")?).ok_or(StateError::Line("UNREGISTERED"))?;
+        coordinator.reborn = pairs(line("REBORN")?).ok_or(StateError::Line("REBORN"))?;
+        coordinator.joined_once = line("JOINED")?.parse().map_err(|_| StateError::Line("JOINED"))?;
+
+        coordinator.wake(now);
+        for (incarnation, member) in map.members().filter(|(_, member)| member.up) {
+            let is_by_hand = by_hand.contains(&incarnation);
+            coordinator.registry.insert(now, member.addr.clone(), incarnation, is_by_hand);
+            coordinator.ring.add(member.addr.clone());
+        }
+        coordinator.counter = map.version.0;
+        let promises = coordinator.settings.promises;
+        let changed = map.promises != promises;
+        coordinator.map = map;
+        coordinator.map.promises = promises;
+        if coordinator.map.version > MapVersion(0) {
+            coordinator.phase = Phase::Serving;
+            coordinator.event(Event::Serving(coordinator.map.version));
+            if changed {
+                coordinator.commit(Vec::new());
+            }
+            coordinator.advance(now);
+        }
+        Ok(coordinator)
+    }
+}
+
+fn list(incarnations: impl Iterator<Item = Incarnation>) -> String {
+    let words: Vec<_> = incarnations.map(|incarnation| incarnation.to_string()).collect();
+    if words.is_empty() { "-".to_owned() } else { words.join(",") }
+}
+
+fn incarnations(text: &str) -> Option<BTreeSet<Incarnation>> {
+    if text == "-" { Some(BTreeSet::new()) } else { text.split(',').map(|word| word.parse().ok()).collect() }
+}
+
+fn pairs(text: &str) -> Option<BTreeMap<Incarnation, Incarnation>> {
+    let pair = |word: &str| {
+        let (old, new) = word.split_once(':')?;
+        Some((old.parse().ok()?, new.parse().ok()?))
+    };
+    if text == "-" { Some(BTreeMap::new()) } else { text.split(',').map(pair).collect() }
+}

@@ -1,0 +1,336 @@
+//! The order of one slot's records, as one copy has it: where it ends, how far it is durable, and its tail.
+//!
+//! The tail holds the records that are not known to be durable, each with the record of its key that it replaced. From
+//! it a new primary brings the others level, and a copy that went astray cuts back to where it agrees with its primary.
+//! Where the tail does not reach back far enough the copy is filled instead. What is durable is never cut.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proto::id::Version;
+use proto::peer::{Term, Terms};
+
+use crate::completions::Completions;
+use crate::record::Record;
+
+/// How much the tails of all slots of a node may hold, in bytes of records. A slot whose tail does not fit drops it:
+/// whoever needs it is filled.
+pub const TAIL_BYTES: usize = 64 * 1024 * 1024;
+
+/// How many of its terms a log knows. Copies that agree only on older ones are filled.
+const TERMS: usize = 32;
+
+/// What the tails of a node hold together.
+#[derive(Debug, Default)]
+pub struct TailBudget(AtomicUsize);
+
+/// A record of the tail, and what it took the place of.
+#[derive(Debug)]
+pub struct Entry {
+    /// The record.
+    pub record: Arc<Record>,
+    /// The record of the same key before it.
+    pub replaced: Option<Arc<Record>>,
+}
+
+/// The log of one slot on one node. Empty it takes 32 bytes.
+#[derive(Debug, Default)]
+pub struct Log {
+    last: Version,
+    durable: u64,
+    more: Option<Box<More>>,
+}
+
+#[derive(Debug, Default)]
+struct More {
+    /// Oldest first.
+    terms: VecDeque<Term>,
+    /// Older terms were forgotten.
+    terms_forgotten: bool,
+    tail: VecDeque<Entry>,
+    tail_bytes: usize,
+    /// Where the tail begins: the record before its first.
+    before_tail: u64,
+    /// The tombstones in the table and some that were overwritten since, oldest first.
+    tombstones: VecDeque<Arc<Record>>,
+    /// Tombstones up to this number may be gone.
+    purged: u64,
+    completions: Completions,
+}
+
+impl Log {
+    /// A log that was made whole by a fill.
+    #[must_use]
+    pub fn filled(last: Version, durable: u64, purged: u64, terms: &Terms, tombstones: Vec<Arc<Record>>) -> Self {
+        let mut tombstones = VecDeque::from(tombstones);
+        tombstones.make_contiguous().sort_by_key(|tombstone| tombstone.version);
+        let more = More {
+            terms: terms.0.iter().copied().collect(),
+            before_tail: last.seq,
+            tombstones,
+            purged,
+            // The sender may know no more than these; what it forgot is forgotten here, too.
+            terms_forgotten: terms.0.len() >= TERMS,
+            ..More::default()
+        };
+        Self { last, durable: durable.min(last.seq), more: (last != Version::NONE).then(|| Box::new(more)) }
+    }
+
+    /// The last record.
+    #[must_use]
+    pub fn last(&self) -> Version {
+        self.last
+    }
+
+    /// The number up to which the whole in-sync set is known to have the records.
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// The terms, for a message.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms(self.more.as_ref().map(|more| more.terms.iter().copied().collect()).unwrap_or_default())
+    }
+
+    /// Which writes of clients have taken effect.
+    pub fn completions(&mut self) -> &mut Completions {
+        &mut self.more_mut().completions
+    }
+
+    /// The same to look at, where there are any.
+    #[must_use]
+    pub fn known_completions(&self) -> Option<&Completions> {
+        self.more.as_ref().map(|more| &more.completions)
+    }
+
+    /// The number up to which tombstones may be missing.
+    #[must_use]
+    pub fn purged(&self) -> u64 {
+        self.more.as_ref().map_or(0, |more| more.purged)
+    }
+
+    /// Appends the next record. Where it is not `kept` nobody will ever ask for it, and it is not in the tail.
+    pub fn append(&mut self, record: Arc<Record>, replaced: Option<Arc<Record>>, kept: bool, budget: &TailBudget) {
+        let Version { epoch, seq } = record.version;
+        self.last = record.version;
+        let more = self.more_mut();
+        if more.terms.back().is_none_or(|term| term.epoch != epoch) {
+            more.terms.push_back(Term { epoch, first: seq });
+            if more.terms.len() > TERMS {
+                more.terms.pop_front();
+                more.terms_forgotten = true;
+            }
+        }
+        if record.is_delete() {
+            more.tombstones.push_back(Arc::clone(&record));
+        }
+        let bytes = record.size();
+        if kept && budget.0.load(Ordering::Relaxed) + bytes <= TAIL_BYTES {
+            budget.0.fetch_add(bytes, Ordering::Relaxed);
+            more.tail_bytes += bytes;
+            more.tail.push_back(Entry { record, replaced });
+        } else {
+            self.drop_tail(budget);
+        }
+    }
+
+    /// The durable mark has moved: the tail up to it is not needed any more. It never moves back, nor past the end.
+    pub fn set_durable(&mut self, seq: u64, budget: &TailBudget) {
+        self.durable = self.durable.max(seq.min(self.last.seq));
+        let durable = self.durable;
+        let Some(more) = &mut self.more else { return };
+        let mut freed = 0;
+        while let Some(entry) = more.tail.pop_front_if(|entry| entry.record.version.seq <= durable) {
+            freed += entry.record.size();
+            more.before_tail = entry.record.version.seq;
+        }
+        more.tail_bytes -= freed;
+        budget.give_back(freed);
+    }
+
+    /// The records after `seq`, oldest first, with the place of the record before each; `None` where the tail does not
+    /// reach back that far.
+    #[must_use]
+    pub fn after(&self, from: Version) -> Option<Vec<(Version, Arc<Record>)>> {
+        if from == self.last {
+            return Some(Vec::new());
+        }
+        let more = self.more.as_ref().filter(|more| from.seq >= more.before_tail && more.contains(from))?;
+        let mut previous = from;
+        let mut records = Vec::new();
+        for entry in more.tail.iter().filter(|entry| entry.record.version.seq > from.seq) {
+            records.push((previous, Arc::clone(&entry.record)));
+            previous = entry.record.version;
+        }
+        Some(records)
+    }
+
+    /// The last record that this log shares with one of these terms that ends with `last`; `None` where that cannot be
+    /// told, since one of them has forgotten.
+    ///
+    /// One epoch has one primary and so one order of records: two logs that share an epoch share its records up to the
+    /// end of the shorter, and all before (the epoch check of KIP-101 and KIP-279, the log matching of Raft).
+    #[must_use]
+    pub fn common(&self, terms: &Terms, last: Version) -> Option<Version> {
+        let mine = self.terms();
+        for (at, term) in mine.0.iter().enumerate().rev() {
+            let Some(other) = terms.0.iter().position(|other| other == term) else { continue };
+            let end =
+                |terms: &[Term], at: usize, last: Version| terms.get(at + 1).map_or(last.seq, |next| next.first - 1);
+            let seq = end(&mine.0, at, self.last).min(end(&terms.0, other, last));
+            return Some(Version { epoch: term.epoch, seq });
+        }
+        let forgotten = self.more.as_ref().is_some_and(|more| more.terms_forgotten) || terms.0.len() >= TERMS;
+        (!forgotten).then_some(Version::NONE)
+    }
+
+    /// Cuts the log back to a record of its own and gives what was cut, newest first; `None`, with nothing changed, where
+    /// the tail does not reach back that far.
+    pub fn cut(&mut self, to: Version, budget: &TailBudget) -> Option<Vec<Entry>> {
+        let more = self.more.as_mut().filter(|more| to.seq >= more.before_tail && to.seq >= self.durable)?;
+        let mut cut = Vec::new();
+        let mut freed = 0;
+        while let Some(mut entry) = more.tail.pop_back_if(|entry| entry.record.version.seq > to.seq) {
+            freed += entry.record.size();
+            if entry.record.is_delete() {
+                more.tombstones.pop_back_if(|last| last.version == entry.record.version);
+            }
+            if let Some(identity) = entry.record.identity() {
+                more.completions.undo(identity, entry.record.version);
+            }
+            // A tombstone that all copies had passed is not brought back.
+            entry.replaced = entry.replaced.filter(|old| !(old.is_delete() && old.version.seq <= more.purged));
+            cut.push(entry);
+        }
+        more.tail_bytes -= freed;
+        budget.give_back(freed);
+        while more.terms.pop_back_if(|term| term.first > to.seq).is_some() {}
+        self.last = to;
+        Some(cut)
+    }
+
+    /// The next tombstone up to `seq`, which every copy has passed.
+    pub fn next_purged(&mut self, seq: u64) -> Option<Arc<Record>> {
+        let more = self.more.as_mut()?;
+        let tombstone = more.tombstones.pop_front_if(|tombstone| tombstone.version.seq <= seq)?;
+        more.purged = more.purged.max(tombstone.version.seq);
+        Some(tombstone)
+    }
+
+    /// Whether there is a tombstone up to `seq`.
+    #[must_use]
+    pub fn has_tombstone(&self, seq: u64) -> bool {
+        let oldest = self.more.as_ref().and_then(|more| more.tombstones.front());
+        oldest.is_some_and(|tombstone| tombstone.version.seq <= seq)
+    }
+
+    /// Gives up the tail. Before a log is dropped this must have been called, so that the budget is right.
+    pub fn drop_tail(&mut self, budget: &TailBudget) {
+        let last = self.last.seq;
+        if let Some(more) = &mut self.more {
+            more.tail = VecDeque::new();
+            more.before_tail = last;
+            budget.give_back(std::mem::take(&mut more.tail_bytes));
+        }
+    }
+
+    fn more_mut(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+}
+
+impl More {
+    /// Whether a place is one of this log's own.
+    fn contains(&self, place: Version) -> bool {
+        let term = self.terms.iter().rev().find(|term| term.first <= place.seq);
+        term.map_or(place == Version::NONE && !self.terms_forgotten, |term| term.epoch == place.epoch)
+    }
+}
+
+impl TailBudget {
+    /// What the tails hold, in bytes of records.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn give_back(&self, bytes: usize) {
+        if bytes > 0 {
+            self.0.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::id::Epoch;
+    use proto::peer::{Effect, Op};
+
+    fn version(epoch: u64, seq: u64) -> Version {
+        Version { epoch: Epoch(epoch), seq }
+    }
+
+    fn log_of(epochs: &[u64], budget: &TailBudget) -> Log {
+        let mut log = Log::default();
+        for (at, epoch) in epochs.iter().enumerate() {
+            let op = Op::Write { key: b"k", effect: Effect::Put(b"v"), identity: None };
+            let record = Record::new(version(*epoch, at as u64 + 1), op);
+            log.append(Arc::new(record), None, true, budget);
+        }
+        log
+    }
+
+    #[test]
+    fn logs_agree_up_to_the_end_of_their_last_common_term() {
+        let budget = TailBudget::default();
+        for (mine, theirs, common) in [
+            (&[1, 1, 1][..], &[1, 1][..], version(1, 2)),
+            (&[1, 1], &[1, 1, 1], version(1, 2)),
+            (&[1, 1, 1], &[1, 1, 2, 2], version(1, 2)),
+            (&[1, 1, 3], &[1, 1, 2, 2], version(1, 2)),
+            (&[1, 1, 2, 2], &[1, 1, 2, 3], version(2, 3)),
+            (&[1], &[2], Version::NONE),
+            (&[], &[1, 2], Version::NONE),
+            // The second epoch began at another record: it is not the same history.
+            (&[1, 2, 2], &[2, 2], Version::NONE),
+        ] {
+            let (mine, theirs) = (log_of(mine, &budget), log_of(theirs, &budget));
+            assert_eq!(mine.common(&theirs.terms(), theirs.last()), Some(common), "{mine:?} {theirs:?}");
+            assert_eq!(theirs.common(&mine.terms(), mine.last()), Some(common));
+        }
+    }
+
+    #[test]
+    fn the_tail_is_cut_and_continued_but_never_below_the_durable_mark() {
+        let budget = TailBudget::default();
+        let mut log = log_of(&[1, 1, 1, 2, 2], &budget);
+        log.set_durable(2, &budget);
+        assert!(log.cut(version(1, 1), &budget).is_none());
+        assert_eq!(log.after(version(1, 3)).unwrap().len(), 2);
+        assert!(log.after(version(1, 1)).is_none());
+        assert!(log.after(version(2, 3)).is_none(), "no place of this log");
+        let cut = log.cut(version(1, 3), &budget).unwrap();
+        assert_eq!(cut.iter().map(|entry| entry.record.version).collect::<Vec<_>>(), [version(2, 5), version(2, 4)]);
+        assert_eq!((log.last(), log.terms().0.len()), (version(1, 3), 1));
+        log.set_durable(9, &budget);
+        assert_eq!((log.durable(), budget.used()), (3, 0));
+    }
+
+    #[test]
+    fn a_log_that_has_forgotten_its_terms_does_not_guess() {
+        let budget = TailBudget::default();
+        let epochs: Vec<u64> = (1..=2 * TERMS as u64).collect();
+        let long = log_of(&epochs, &budget);
+        assert_eq!(long.common(&log_of(&[1], &budget).terms(), version(1, 1)), None);
+        assert_eq!(long.common(&long.terms(), long.last()), Some(long.last()));
+    }
+
+    #[test]
+    fn an_empty_log_is_small() {
+        assert!(size_of::<Log>() <= 32, "{}", size_of::<Log>());
+    }
+}

@@ -1,0 +1,85 @@
+//! Acknowledged writes that this node had and no more has, since the primary that came after did not have them.
+//!
+//! Only writes at the level `async` can be lost so. They are kept here for people to look at, up to a limit, and counted
+//! beyond it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use proto::id::{Epoch, Version};
+use proto::slot::SlotId;
+
+use crate::record::Record;
+
+/// How many lost writes are kept.
+pub const LOSSES: usize = 10_000;
+
+/// How many bytes of them.
+pub const LOSS_BYTES: usize = 16 * 1024 * 1024;
+
+/// A lost write.
+#[derive(Debug, Clone)]
+pub struct Loss {
+    /// The slot of its key.
+    pub slot: SlotId,
+    /// The write.
+    pub record: Arc<Record>,
+    /// The last record that this node and the next primary shared.
+    pub common: Version,
+    /// The epoch of the primary that does not have it.
+    pub winner: Epoch,
+}
+
+/// The archive.
+#[derive(Debug, Default)]
+pub struct Losses {
+    kept: VecDeque<Loss>,
+    bytes: usize,
+    /// How many writes were lost in all.
+    count: u64,
+}
+
+impl Losses {
+    /// Keeps a lost write; the oldest go where there is no room.
+    pub fn add(&mut self, loss: Loss) {
+        self.count += 1;
+        self.bytes += loss.record.size();
+        self.kept.push_back(loss);
+        while self.kept.len() > LOSSES || (self.bytes > LOSS_BYTES && self.kept.len() > 1) {
+            self.bytes -= self.kept.pop_front().map_or(0, |loss| loss.record.size());
+        }
+    }
+
+    /// Counts writes that were lost and are not here any more to be kept: later ones had overwritten them.
+    pub fn add_overwritten(&mut self, writes: u64) {
+        self.count += writes;
+    }
+
+    /// How many writes were lost since the node was started.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Those that are kept, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Loss> {
+        self.kept.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::peer::Effect;
+
+    #[test]
+    fn what_does_not_fit_is_counted_all_the_same() {
+        let mut losses = Losses::default();
+        let record = Arc::new(Record::entry(Version::NONE, b"k", Effect::Put(b"v")));
+        for _ in 0..LOSSES + 5 {
+            losses.add(Loss { slot: SlotId(1), record: Arc::clone(&record), common: Version::NONE, winner: Epoch(2) });
+        }
+        losses.add_overwritten(2);
+        assert_eq!((losses.iter().count(), losses.count()), (LOSSES, LOSSES as u64 + 7));
+    }
+}

@@ -1,0 +1,160 @@
+//! What passes on the links between a primary and its replicas, on both sides.
+
+use std::sync::Arc;
+
+use proto::id::Incarnation;
+use proto::peer::{LinkMessage, LinkReply};
+use proto::session::SlotAt;
+use proto::slot::SlotId;
+
+use super::{Event, Node, Turn};
+use crate::bugs::{Bug, Bugs};
+use crate::outbox::{Acked, Outbox};
+use crate::slot::{Effects, Incoming};
+use crate::time::Timestamp;
+
+impl<B: Bugs> Node<B> {
+    // The primary's side.
+
+    /// Appends a beat: the question for a replica's lease. To be sent on every link each [`crate::peers::BEAT`].
+    pub fn beat(&self, now: Timestamp, out: &mut Vec<u8>) {
+        LinkMessage::Beat { sent: now.0 }.encode(out);
+    }
+
+    /// A replica has answered. `false` where the answer makes no sense: close the connection.
+    #[must_use]
+    pub fn handle_link_reply(&self, now: Timestamp, from: &Outbox, reply: LinkReply, turn: &mut Turn) -> bool {
+        from.heard(now);
+        match reply {
+            LinkReply::Ack { count } => {
+                let Some(acked) = from.acknowledge(count) else { return false };
+                for acked in acked {
+                    self.handle_acked(now, from.to, acked, turn);
+                }
+            }
+            LinkReply::Lease { sent } => {
+                // Its own word comes back; one of a later moment is none.
+                let sent = if self.bugs.plants(Bug::LeaseFromReceipt) { now } else { Timestamp(sent) };
+                if sent > now {
+                    return false;
+                }
+                from.grant(sent);
+            }
+            LinkReply::Behind { slot, epoch, stamp, last } if self.has_slot(slot) => {
+                let place = self.place(now, slot);
+                self.slot(slot).follower_is_behind(place, from.to, epoch, stamp, last, turn);
+            }
+            LinkReply::Deposed { slot, epoch } if self.has_slot(slot) => {
+                let deposed = self.slot(slot).depose(self.place(now, slot), epoch, turn);
+                if deposed {
+                    turn.events.push(Event::Deposed(slot));
+                }
+            }
+            LinkReply::Behind { .. } | LinkReply::Deposed { .. } => return false,
+        }
+        self.finish(turn);
+        true
+    }
+
+    /// Makes the fills that a replica waits for, as many as may wait in its queue.
+    pub fn make_fills(&self, now: Timestamp, outbox: &Outbox) {
+        while let Some(slot) = outbox.next_fill() {
+            self.slot(slot).fill(self.place(now, slot), outbox.to);
+        }
+    }
+
+    /// A replica's queue has overflowed: marks it behind in every slot and begins anew with it.
+    pub fn restart_overflowed(&self, now: Timestamp, outbox: &Outbox) {
+        let mut expel = Vec::new();
+        for slot in self.bits.slots() {
+            let mut state = self.slot(slot);
+            if state.follower_has_overflowed(outbox.to) {
+                expel.push(SlotAt { slot, version: state.config() });
+            }
+        }
+        self.event(Event::Overflowed(outbox.addr.clone(), expel.len()));
+        self.proposals().expel.insert(outbox.to, expel);
+        outbox.restart();
+        for slot in self.bits.slots() {
+            self.slot(slot).realign_follower(self.place(now, slot), outbox.to);
+        }
+    }
+
+    fn handle_acked(&self, now: Timestamp, from: Incarnation, acked: Acked, turn: &mut Turn) {
+        let slot = match acked {
+            Acked::Aligned { slot, .. }
+            | Acked::Filled { slot, .. }
+            | Acked::Record { slot, .. }
+            | Acked::Released { slot, .. } => slot,
+        };
+        let place = self.place(now, slot);
+        let mut state = self.slot(slot);
+        let effects = match acked {
+            Acked::Aligned { stamp, seq, .. } | Acked::Filled { stamp, seq, .. } => {
+                state.follower_is_level(place, from, stamp, seq, turn)
+            }
+            Acked::Record { seq, .. } => state.follower_has(place, from, seq, turn),
+            Acked::Released { stamp, .. } => state.follower_knows_release(stamp),
+        };
+        let version = state.config();
+        drop(state);
+        self.carry_out(SlotAt { slot, version }, from, effects);
+    }
+
+    fn carry_out(&self, at: SlotAt, follower: Incarnation, effects: Effects) {
+        if effects == Effects::default() {
+            return;
+        }
+        let mut proposals = self.proposals();
+        if effects.admit {
+            proposals.admit.entry(follower).or_default().push(at);
+        }
+        if effects.released && proposals.handing_over.contains_key(&at.slot) {
+            proposals.release.entry(follower).or_default().push(at);
+        }
+    }
+
+    // The replica's side.
+
+    /// The connection from a primary has ended.
+    pub fn link_ended(&self, from: Incarnation) {
+        self.peers.lost(from);
+    }
+
+    /// A connection from a primary was opened.
+    pub fn link_opened(&self, now: Timestamp, from: Incarnation) {
+        self.peers.heard(now, from);
+    }
+
+    pub(crate) fn grant_lease(
+        &self,
+        now: Timestamp,
+        from: Incarnation,
+        sent: u64,
+        told: &mut u64,
+        replies: &mut Vec<u8>,
+    ) {
+        // Whoever the map does not name is given nothing: it cannot be told apart from one that was replaced.
+        if self.map().is_some_and(|map| map.member(from).is_some()) {
+            self.peers.grant(now, from, sent, told, replies);
+        }
+    }
+
+    pub(crate) fn follow(
+        &self,
+        now: Timestamp,
+        slot: SlotId,
+        from: Incarnation,
+        incoming: Incoming,
+        turn: &mut Turn,
+    ) -> Option<LinkReply> {
+        let reply = self.slot(slot).follow(self.place(now, slot), from, incoming, turn);
+        self.finish(turn);
+        reply
+    }
+
+    pub(super) fn outbox(&self, now: Timestamp, to: Incarnation, addr: &proto::id::NodeAddr) -> Arc<Outbox> {
+        let mut outboxes = self.lock_outboxes();
+        Arc::clone(outboxes.entry(to).or_insert_with(|| Arc::new(Outbox::new(now, to, addr.clone()))))
+    }
+}

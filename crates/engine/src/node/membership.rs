@@ -1,0 +1,230 @@
+//! What the coordinator says to a node, what the node asks it for, and what falls due with time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use proto::cluster_map::{ClusterMap, MapError, MapUpdate};
+use proto::id::{Incarnation, Version};
+use proto::session::{NodeMessage, SlotAt};
+use proto::slot::SlotId;
+
+use super::{Event, HANDOVER_TIMEOUT, Node, Proposals, TICK, Turn};
+use crate::bugs::Bugs;
+use crate::slot::EVICT_AFTER;
+use crate::time::Timestamp;
+
+/// How often a complaint is repeated.
+const COMPLAINT_PAUSE: Duration = Duration::from_millis(200);
+
+/// A tick that is later than this has slept, and has heard nobody meanwhile.
+const SLEPT: Duration = TICK.saturating_mul(10);
+
+impl<B: Bugs> Node<B> {
+    /// The coordinator has registered this node. Whatever was to be proposed is proposed again: it may have got lost.
+    pub fn joined(&self, me: Incarnation) {
+        self.me.store(me.0, Ordering::Relaxed);
+        let mut admit: BTreeMap<Incarnation, Vec<SlotAt>> = BTreeMap::new();
+        for slot in self.bits.slots() {
+            let state = self.slot(slot);
+            for learner in state.proposed_learners() {
+                admit.entry(learner).or_default().push(SlotAt { slot, version: state.config() });
+            }
+        }
+        *self.proposals() = Proposals { admit, ..Proposals::default() };
+    }
+
+    /// The coordinator has answered a heartbeat that was sent at this moment: it counts on this node from then on.
+    pub fn coordinator_answered(&self, sent: Timestamp) {
+        let Some(map) = self.map() else { return };
+        // Shorter by what two clocks that are each wrong by a tenth can differ.
+        let until = sent + map.promises.heartbeat_timeout * 8 / 10;
+        self.coordinator_until.fetch_max(until.0, Ordering::Relaxed);
+    }
+
+    /// The map has changed.
+    ///
+    /// # Errors
+    /// The change does not follow on the map held here, which is as it was: ask for the whole map. Or the map is that of
+    /// another cluster: what is held here has no place in it.
+    pub fn handle_map(&self, now: Timestamp, update: &MapUpdate, turn: &mut Turn) -> Result<(), MapError> {
+        let before = self.map();
+        if before.as_ref().is_some_and(|before| before.cluster != update.cluster) {
+            return Err(MapError::OtherCluster);
+        }
+        let map = Arc::new(ClusterMap::updated(before.as_deref(), update)?);
+        if map.bits() != self.bits {
+            return Err(MapError::Malformed("its slots are cut in another way"));
+        }
+        *self.map.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&map));
+        self.peers.follow_map(&map);
+        let changed_promises = before.as_ref().is_none_or(|before| before.promises != map.promises);
+        for (slot, config) in map.slots() {
+            if !changed_promises && before.as_ref().is_some_and(|before| Arc::ptr_eq(before.config(slot), config)) {
+                continue;
+            }
+            let mut state = self.slot(slot);
+            // A primary of a newer map than this one may have told the slot its configuration already.
+            if state.config() > map.version || (state.config() == config.version && !changed_promises) {
+                continue;
+            }
+            let outbox = |to| map.member(to).map(|member| self.outbox(now, to, &member.addr));
+            state.configure(self.place(now, slot), config, &map.promises, outbox, turn);
+            drop(state);
+            self.proposals().handing_over.remove(&slot);
+        }
+        self.note_neighbours(&map);
+        self.finish(turn);
+        Ok(())
+    }
+
+    /// Whom this node leads and follows now.
+    fn note_neighbours(&self, map: &ClusterMap) {
+        let me = self.incarnation();
+        let (mut followers, mut followed) = (BTreeSet::new(), BTreeSet::new());
+        for (_, config) in map.slots() {
+            let Some(primary) = config.primary else { continue };
+            if primary == me {
+                followers.extend(config.copies());
+            } else if config.copies().any(|copy| copy == me) {
+                followed.insert(primary);
+            }
+        }
+        self.lock_outboxes().retain(|to, _| followers.contains(to));
+        *self.followed.lock().unwrap_or_else(PoisonError::into_inner) = followed;
+    }
+
+    /// The node was taken off the ring: it leads and holds nothing any more, whatever its map says.
+    pub fn give_everything_up(&self) {
+        self.bits.slots().for_each(|slot| self.slot(slot).give_up(&self.tails));
+        self.lock_outboxes().clear();
+        *self.proposals() = Proposals::default();
+    }
+
+    /// The coordinator asks to hand slots over to a replica that is in sync.
+    pub fn hand_over(&self, now: Timestamp, to: Incarnation, slots: &[SlotAt], turn: &mut Turn) {
+        for SlotAt { slot, version } in slots.iter().filter(|at| self.has_slot(at.slot)) {
+            // Noted before it starts: once it has started, its end may come at any moment.
+            self.proposals().handing_over.insert(*slot, (to, now));
+            let mut state = self.slot(*slot);
+            if state.config() != *version || !state.drain(self.place(now, *slot), to, turn) {
+                drop(state);
+                self.proposals().handing_over.remove(slot);
+            }
+        }
+        self.finish(turn);
+    }
+
+    /// How far this node stands in some slots.
+    #[must_use]
+    pub fn positions(&self, slots: &[SlotId]) -> Vec<(SlotId, Version)> {
+        slots.iter().filter(|slot| self.has_slot(**slot)).map(|slot| (*slot, self.slot(*slot).last())).collect()
+    }
+
+    /// What the coordinator is to be asked for. Each proposal is given out once; it is given again after
+    /// [`Node::joined`], and where the configuration has changed meanwhile.
+    #[must_use]
+    pub fn take_proposals(&self) -> Vec<NodeMessage> {
+        let mut proposals = self.proposals();
+        let admit = std::mem::take(&mut proposals.admit);
+        let expel = std::mem::take(&mut proposals.expel);
+        let release = std::mem::take(&mut proposals.release);
+        let complain = std::mem::take(&mut proposals.complain);
+        let expel = expel.into_iter().map(|(follower, slots)| NodeMessage::Expel { follower, slots });
+        let admit = admit.into_iter().map(|(follower, slots)| NodeMessage::Admit { follower, slots });
+        let release = release.into_iter().map(|(to, slots)| NodeMessage::Release { to, slots });
+        let complain = complain.into_iter().map(|about| NodeMessage::Complain { about });
+        complain.chain(expel).chain(admit).chain(release).collect()
+    }
+
+    /// Whether [`Node::take_proposals`] has any.
+    #[must_use]
+    pub fn has_proposals(&self) -> bool {
+        let proposals = self.proposals();
+        !(proposals.admit.is_empty()
+            && proposals.expel.is_empty()
+            && proposals.release.is_empty()
+            && proposals.complain.is_empty())
+    }
+
+    /// Time has passed. To be called each [`TICK`].
+    pub fn handle_timeout(&self, now: Timestamp, turn: &mut Turn) {
+        let last = Timestamp(self.last_tick.swap(now.0, Ordering::Relaxed));
+        if now - last > SLEPT {
+            // Whoever was not heard meanwhile is not to blame.
+            self.peers.excuse(now);
+            self.outboxes().iter().for_each(|outbox| outbox.heard(now));
+        }
+        self.look_at_due_slots(now, turn);
+        self.evict_silent(now);
+        self.complain(now);
+        self.reopen_late(now, turn);
+        self.finish(turn);
+    }
+
+    fn look_at_due_slots(&self, now: Timestamp, turn: &mut Turn) {
+        let due: Vec<SlotId> = {
+            let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut due = Vec::new();
+            while agenda.first().is_some_and(|(when, _)| *when <= now) {
+                due.extend(agenda.pop_first().map(|(_, slot)| slot));
+            }
+            due
+        };
+        for slot in due {
+            let mut state = self.slot(slot);
+            let found = state.look(self.place(now, slot), turn);
+            let at = SlotAt { slot, version: state.config() };
+            drop(state);
+            for member in found.evict {
+                self.proposals().expel.entry(member).or_default().push(at);
+            }
+        }
+    }
+
+    /// Proposes out who has said nothing for too long, in every slot where it counts.
+    fn evict_silent(&self, now: Timestamp) {
+        for outbox in self.outboxes().iter().filter(|outbox| now - outbox.last_heard() >= EVICT_AFTER) {
+            // It is proposed out again where that has led to nothing.
+            outbox.heard(now);
+            let mut slots = Vec::new();
+            for slot in self.bits.slots() {
+                let state = self.slot(slot);
+                if state.counts(outbox.to) {
+                    slots.push(SlotAt { slot, version: state.config() });
+                }
+            }
+            if !slots.is_empty() {
+                self.event(Event::Evicted(outbox.addr.clone(), slots.len()));
+                self.proposals().expel.insert(outbox.to, slots);
+            }
+        }
+    }
+
+    fn complain(&self, now: Timestamp) {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let silent: Vec<_> = followed.into_iter().filter(|primary| self.peers.is_silent(now, *primary)).collect();
+        if silent.is_empty() {
+            return;
+        }
+        let mut proposals = self.proposals();
+        if now - proposals.last_complaint >= COMPLAINT_PAUSE {
+            proposals.last_complaint = now;
+            proposals.complain.extend(silent);
+        }
+    }
+
+    /// Slots whose hand-over has not come about in time take requests again.
+    fn reopen_late(&self, now: Timestamp, turn: &mut Turn) {
+        let late: Vec<SlotId> = {
+            let mut proposals = self.proposals();
+            let late = |_: &SlotId, (_, since): &mut (Incarnation, Timestamp)| now - *since >= HANDOVER_TIMEOUT;
+            proposals.handing_over.extract_if(.., late).map(|(slot, _)| slot).collect()
+        };
+        let reopened = late.iter().filter(|slot| self.slot(**slot).reopen(self.place(now, **slot), turn)).count();
+        if reopened > 0 {
+            self.event(Event::HandOverTimedOut(reopened));
+        }
+    }
+}

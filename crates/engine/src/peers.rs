@@ -1,0 +1,182 @@
+//! What this node has promised to the primaries that it follows, and when it has heard them.
+//!
+//! A primary asks for its lease with a beat, on the connection on which it replicates, for all slots that the two share.
+//! With the answer this node promises to lead none of the slots in which it follows that primary for [`PROMISE`], whatever
+//! the coordinator says. The primary counts [`LEASE`] from when it sent the beat, which is shorter by what two clocks that
+//! are each wrong by a tenth can differ. (Gray and Cheriton, "Leases", SOSP 1989.)
+//!
+//! IMPORTANT: where this node has ceased to follow a primary in a slot, the primary hears so before its next lease.
+//! Otherwise a lease that is meant for the other slots would let it go on in that one.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use proto::cluster_map::ClusterMap;
+use proto::id::{Epoch, Incarnation, NodeAddr};
+use proto::peer::LinkReply;
+use proto::slot::SlotId;
+
+use crate::time::Timestamp;
+
+/// How often a primary asks for its lease.
+pub const BEAT: Duration = Duration::from_millis(100);
+
+/// How long a lease counts for the primary, from the moment of the beat.
+pub const LEASE: Duration = Duration::from_millis(540);
+
+/// How long a follower keeps its promise, from the moment at which the beat came.
+pub const PROMISE: Duration = Duration::from_millis(660);
+
+/// A primary that was not heard for so long is complained about to the coordinator.
+pub const COMPLAIN_AFTER: Duration = Duration::from_millis(400);
+
+/// The primaries by incarnation.
+#[derive(Debug)]
+pub struct Peers {
+    started: Timestamp,
+    known: Mutex<BTreeMap<Incarnation, Peer>>,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    /// Where it is, once a map has said so.
+    addr: Option<NodeAddr>,
+    heard: Timestamp,
+    promised_until: Timestamp,
+    /// Slots in which this node follows it no more: the epoch that it follows there, and the number of this note.
+    superseded: BTreeMap<SlotId, (Epoch, u64)>,
+    notes: u64,
+}
+
+impl Peers {
+    /// Nobody was promised anything by this start of the node; what an earlier start has promised is unknown.
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
+        Self { started: now, known: Mutex::default() }
+    }
+
+    /// A primary was heard.
+    pub fn heard(&self, now: Timestamp, from: Incarnation) {
+        self.lock().entry(from).or_default().heard = now;
+    }
+
+    /// The connection from a primary has ended.
+    pub fn lost(&self, from: Incarnation) {
+        if let Some(peer) = self.lock().get_mut(&from) {
+            peer.heard = Timestamp::default();
+        }
+    }
+
+    /// Answers a beat. `told` is up to which note the connection has been told.
+    pub fn grant(&self, now: Timestamp, from: Incarnation, sent: u64, told: &mut u64, replies: &mut Vec<u8>) {
+        let mut known = self.lock();
+        let peer = known.entry(from).or_default();
+        peer.heard = now;
+        if *told < peer.notes {
+            for (slot, (epoch, note)) in &peer.superseded {
+                if note > told {
+                    LinkReply::Deposed { slot: *slot, epoch: *epoch }.encode(replies);
+                }
+            }
+            *told = peer.notes;
+        }
+        peer.promised_until = now + PROMISE;
+        LinkReply::Lease { sent }.encode(replies);
+    }
+
+    /// This node follows a primary no more in a slot, but somebody of this epoch. Gives how long it is still bound.
+    pub fn supersede(&self, primary: Incarnation, slot: SlotId, epoch: Epoch) -> Timestamp {
+        let mut known = self.lock();
+        let peer = known.entry(primary).or_default();
+        peer.notes += 1;
+        peer.superseded.insert(slot, (epoch, peer.notes));
+        peer.promised_until
+    }
+
+    /// How long this node is bound to a primary.
+    #[must_use]
+    pub fn promise_to(&self, primary: Incarnation) -> Timestamp {
+        self.lock().get(&primary).map(|peer| peer.promised_until).unwrap_or_default()
+    }
+
+    /// This node follows a primary in a slot (again).
+    pub fn follow(&self, now: Timestamp, primary: Incarnation, slot: SlotId) {
+        let mut known = self.lock();
+        let peer = known.entry(primary).or_default();
+        peer.heard = now;
+        peer.superseded.remove(&slot);
+    }
+
+    /// Until when an earlier start of this node may have promised something.
+    #[must_use]
+    pub fn earliest(&self) -> Timestamp {
+        self.started + PROMISE
+    }
+
+    /// Whether a primary was not heard for so long that the coordinator should know. One that was never heard is given
+    /// time from now on.
+    #[must_use]
+    pub fn is_silent(&self, now: Timestamp, primary: Incarnation) -> bool {
+        let mut known = self.lock();
+        let peer = known.entry(primary).or_insert_with(|| Peer { heard: now, ..Peer::default() });
+        now - peer.heard >= COMPLAIN_AFTER
+    }
+
+    /// This node has slept: nobody could be heard meanwhile.
+    pub fn excuse(&self, now: Timestamp) {
+        self.lock().values_mut().for_each(|peer| peer.heard = now);
+    }
+
+    /// Forgets whoever has a successor at its address. One that the map names no more may still run, cut off, and must not
+    /// be given a lease without being told first.
+    pub fn follow_map(&self, map: &ClusterMap) {
+        let mut known = self.lock();
+        for (incarnation, peer) in known.iter_mut() {
+            if let Some(member) = map.member(*incarnation) {
+                peer.addr = Some(member.addr.clone());
+            }
+        }
+        known.retain(|incarnation, peer| {
+            let succeeded = || map.members().any(|(_, member)| Some(&member.addr) == peer.addr.as_ref());
+            map.member(*incarnation).is_some() || !succeeded()
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Incarnation, Peer>> {
+        // No code that holds the lock panics half way.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_primary_hears_what_it_leads_no_more_before_its_next_lease_and_on_every_new_connection() {
+        let peers = Peers::new(Timestamp(0));
+        let (primary, slot, epoch) = (Incarnation(7), SlotId(3), Epoch(9));
+        let replies = |told: &mut u64| {
+            let mut bytes = Vec::new();
+            peers.grant(Timestamp(5), primary, 1, told, &mut bytes);
+            String::from_utf8(bytes).expect("words of text")
+        };
+        let mut told = 0;
+        assert!(!replies(&mut told).contains("DEPOSED"));
+        assert_eq!(peers.supersede(primary, slot, epoch), Timestamp(5) + PROMISE);
+        let first = replies(&mut told);
+        assert!(first.find("DEPOSED") < first.find("LEASE") && first.contains("DEPOSED"), "{first}");
+        assert!(!replies(&mut told).contains("DEPOSED"), "told on this connection");
+        assert!(replies(&mut 0).contains("DEPOSED"), "a new connection");
+        peers.follow(Timestamp(6), primary, slot);
+        assert!(!replies(&mut 0).contains("DEPOSED"));
+    }
+
+    #[test]
+    fn the_lease_ends_before_the_promise_even_by_clocks_that_are_wrong_by_a_tenth() {
+        let by = |span: Duration, percent: u32| span * percent / 100;
+        assert!(by(LEASE, 100) * 100 / 90 <= by(PROMISE, 100) * 100 / 110);
+        assert!(BEAT * 3 < LEASE);
+    }
+}

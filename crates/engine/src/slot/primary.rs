@@ -1,0 +1,732 @@
+//! A slot's primary side: it orders writes, knows what each follower has, and answers what has become durable.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::cluster_map::{Promises, SlotConfig};
+use proto::id::{Epoch, Incarnation, Version};
+use proto::level::{AckLevel, ReadLevel};
+use proto::peer::{Effect, Op, Write};
+
+use super::{Answer, Place, Refusal, Role, Slot, Written};
+use crate::bugs::{Bug, Bugs};
+use crate::completions::Known;
+use crate::node::Turn;
+use crate::outbox::{Item, Outbox, Snapshot, Stamp};
+use crate::record::Record;
+use crate::time::Timestamp;
+use crate::waiting::{Ticket, Waiting};
+
+/// A member of the in-sync set that makes no progress for so long is proposed out.
+pub const EVICT_AFTER: Duration = Duration::from_millis(500);
+
+/// How long after the last write of a slot its followers are told what has become durable. While writes come, each tells
+/// of those before, and this costs nothing.
+pub(crate) const TELL_DURABLE_AFTER: Duration = Duration::from_millis(200);
+
+/// The role of a primary.
+#[derive(Debug)]
+pub(crate) struct Primary {
+    pub(super) followers: Vec<Follower>,
+    intake: Intake,
+    /// The number of the first record of this term; 0 where none was needed.
+    barrier: u64,
+    /// What only a slot that is written to has.
+    active: Option<Box<Active>>,
+    /// How many copies are in sync, as the coordinator has committed it.
+    in_sync: u8,
+    /// How many must be for a quorum write.
+    min_isr: u8,
+    /// How many there are to be.
+    copies: u8,
+    /// The in-sync set is so small that a former member could be promoted instead.
+    has_rivals: bool,
+    /// The promise to the primary before has run out and the term has begun.
+    is_open: bool,
+    /// Every member of the in-sync set has an address, so that it can be asked.
+    is_whole: bool,
+}
+
+#[derive(Debug, Default)]
+struct Active {
+    last_write: Timestamp,
+    /// The durable mark that the followers have been told.
+    told: u64,
+    will_tell: bool,
+    /// By the number that they wait for, ascending.
+    waiters: VecDeque<Waiter>,
+}
+
+/// Somebody who waits until a record is durable.
+#[derive(Debug)]
+struct Waiter {
+    seq: u64,
+    /// And until every copy is in sync.
+    needs_all: bool,
+    ticket: Ticket,
+}
+
+/// Whether a primary takes requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Intake {
+    Open,
+    /// Handing over: waiting until the whole in-sync set has everything.
+    Draining(Incarnation),
+    /// The next primary is being told that its promise is given back.
+    Releasing(Stamp),
+}
+
+/// A replica or learner, as its primary sees it.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    outbox: Arc<Outbox>,
+    stamp: Stamp,
+    /// It has every record up to this number.
+    acked: u64,
+    progress: Progress,
+    is_learner: bool,
+    /// A learner whose admission was proposed: it counts from then on.
+    is_proposed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Was told where this slot stands, and has not answered.
+    Aligning,
+    /// A fill is to be made when its turn comes. Records are not queued meanwhile.
+    WantsFill,
+    /// A fill is on its way, and every record since.
+    Filling,
+    /// Takes each record as it comes.
+    Level,
+    /// Its queue has overflowed, or it takes no fill: it is aligned anew when something has changed.
+    Behind,
+}
+
+/// What an acknowledgement calls for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Effects {
+    /// The replica is a learner and has everything: it may be admitted to the in-sync set.
+    pub(crate) admit: bool,
+    /// The slot has been drained; the next primary may have it.
+    pub(crate) released: bool,
+}
+
+/// What has come due in a slot.
+#[derive(Debug, Default)]
+pub(crate) struct Due {
+    /// Members that have not been level for too long.
+    pub(crate) evict: Vec<Incarnation>,
+}
+
+impl<B: Bugs> Slot<B> {
+    /// Begins a term as primary, or goes on with it under a newer configuration.
+    pub(super) fn lead(
+        &mut self,
+        place: Place<'_>,
+        config: &SlotConfig,
+        promises: &Promises,
+        mut outbox: impl FnMut(Incarnation) -> Option<Arc<Outbox>>,
+        turn: &mut Turn,
+    ) {
+        let goes_on = self.is_primary() && self.epoch == config.epoch;
+        let mut primary = match std::mem::take(&mut self.role) {
+            Role::Primary(primary) if goes_on => primary,
+            role => {
+                self.role = role;
+                self.leave_role(place, config.epoch, turn);
+                Box::new(Primary::new())
+            }
+        };
+        self.epoch = config.epoch;
+        primary.in_sync = small(config.isr.len());
+        primary.min_isr = small(promises.min_isr());
+        primary.copies = small(promises.copies());
+        primary.has_rivals = !config.elr.is_empty();
+        // IMPORTANT: once the next primary was told that its promise is given back, see `reopen`.
+        let ask_all = matches!(primary.intake, Intake::Releasing(_)) && !self.bugs.plants(Bug::TakenBackUnasked);
+        primary.intake = Intake::Open;
+        primary.is_whole = true;
+        let mut before = std::mem::take(&mut primary.followers);
+        for member in config.copies().filter(|member| *member != place.me) {
+            let is_learner = !config.isr.contains(&member);
+            let known = before.iter().position(|follower| follower.outbox.to == member);
+            let (mut follower, is_new) = match (known.map(|at| before.swap_remove(at)), outbox(member)) {
+                (Some(follower), _) => (follower, false),
+                (None, Some(outbox)) => (Follower::new(outbox), true),
+                (None, None) => {
+                    primary.is_whole &= is_learner;
+                    continue;
+                }
+            };
+            follower.is_learner = is_learner;
+            follower.is_proposed = false;
+            if is_new && self.bugs.plants(Bug::MarkCarriedOver) {
+                let same = |old: &&Follower| old.outbox.addr == follower.outbox.addr;
+                follower.acked = before.iter().find(same).map_or(0, |old| old.acked);
+            }
+            // IMPORTANT: a learner may have been dropped and taken in again by changes of which this node sees only the
+            // last, and may have given its copy up in between. It says anew that it is level.
+            let ask_learner = is_learner && !self.bugs.plants(Bug::LearnerNotAskedAgain);
+            if is_new || ask_all || ask_learner || follower.progress == Progress::Behind {
+                if is_learner {
+                    follower.acked = 0;
+                }
+                follower.align(place, self.epoch, self.config, &self.log, self.log.last());
+            }
+            primary.followers.push(follower);
+        }
+        // The figures of whoever is no follower any more go with it.
+        drop(before);
+        self.role = Role::Primary(primary);
+        self.open_if_due(place, turn);
+        self.mark_progress(place, turn);
+        turn.look_at(place.now + EVICT_AFTER, place.id);
+    }
+
+    /// Begins to serve once no promise to an earlier primary binds any more: writes the barrier record.
+    fn open_if_due(&mut self, place: Place<'_>, turn: &mut Turn) {
+        let last = self.log.last();
+        let due =
+            self.promised_until.max(if last == Version::NONE { self.promised_until } else { place.peers.earliest() });
+        let Role::Primary(primary) = &mut self.role else { return };
+        if primary.is_open {
+            return;
+        }
+        if place.now < due && !self.bugs.plants(Bug::PromiseIgnored) {
+            turn.look_at(due, place.id);
+            return;
+        }
+        primary.is_open = true;
+        // A slot that holds nothing has promised nothing.
+        if last != Version::NONE {
+            primary.barrier = last.seq + 1;
+            self.order(place, Op::Barrier, turn);
+        }
+    }
+
+    /// Gives a record the next number, applies it, and queues it for every follower.
+    fn order(&mut self, place: Place<'_>, op: Op<'_>, turn: &mut Turn) -> Version {
+        let previous = self.log.last();
+        let version = Version { epoch: self.epoch, seq: previous.seq + 1 };
+        let record = Arc::new(Record::new(version, op));
+        let is_alone = matches!(&self.role, Role::Primary(primary) if primary.followers.is_empty());
+        self.apply(place, Arc::clone(&record), !is_alone);
+        let durable = self.log.durable();
+        let Role::Primary(primary) = &mut self.role else { return version };
+        let active = primary.active.get_or_insert_default();
+        active.last_write = place.now;
+        active.told = durable;
+        for follower in primary.followers.iter().filter(|follower| follower.progress.takes_records()) {
+            let record = Arc::clone(&record);
+            follower.outbox.push(Item::Record { slot: place.id, previous, durable, record });
+            turn.touch(&follower.outbox);
+        }
+        if is_alone {
+            self.mark_progress(place, turn);
+        }
+        version
+    }
+
+    /// Whether this node may serve the slot now: it is in a term that has begun, is not handing it over, and every member
+    /// of the in-sync set has promised not to lead it.
+    fn serves(&self, place: Place<'_>) -> Option<&Primary> {
+        let Role::Primary(primary) = &self.role else { return None };
+        if !primary.is_open || !primary.is_whole || primary.intake != Intake::Open {
+            return None;
+        }
+        let unbound = primary.followers.iter().any(|follower| follower.counts() && !follower.is_bound(place.now));
+        let replaceable = primary.has_rivals && place.now >= place.coordinator_until;
+        let lacks_lease = (unbound && !self.bugs.plants(Bug::NoLease))
+            || (replaceable && !self.bugs.plants(Bug::SmallSetTrustsItself) && !self.bugs.plants(Bug::NoLease));
+        if lacks_lease { None } else { Some(primary) }
+    }
+
+    /// Carries out a write.
+    ///
+    /// # Errors
+    /// It was refused; nothing was done.
+    pub(crate) fn write(
+        &mut self,
+        place: Place<'_>,
+        write: &Write<'_>,
+        waiting: &Waiting,
+        turn: &mut Turn,
+    ) -> Result<Answer<Written>, Refusal> {
+        let needs_open = matches!(&self.role, Role::Primary(primary) if !primary.is_open);
+        if needs_open {
+            self.open_if_due(place, turn);
+        }
+        let primary = self.serves(place).ok_or(Refusal::NotHere)?;
+        primary.has_enough(write.ack)?;
+        if let Some(identity) = write.identity {
+            match self.log.known_completions().map_or(Known::New, |known| known.look_up(identity)) {
+                Known::Done(version) if self.bugs.plants(Bug::RetriedTwice) && version.epoch != self.epoch => {}
+                Known::Done(version) => {
+                    return Ok(self.answer(Written::Done(version), version.seq, write.ack, waiting));
+                }
+                Known::Stale => return Err(Refusal::Stale),
+                Known::New => {}
+            }
+            if !self.log.completions().has_room(place.now) {
+                return Err(Refusal::Busy);
+            }
+        }
+        let newest = self.table.get(place.hasher, write.key);
+        let (newest_seq, is_absent) =
+            (newest.map_or(0, |record| record.version.seq), newest.is_none_or(|record| record.is_delete()));
+        if let Some(expected) = write.expected {
+            let version = if is_absent { Version::NONE } else { newest.map_or(Version::NONE, |record| record.version) };
+            if version != expected {
+                let told_early = self.bugs.plants(Bug::UncommittedConflict);
+                let seq = if told_early { 0 } else { newest_seq };
+                return Ok(self.answer(Written::Conflict(version), seq, write.ack, waiting));
+            }
+        }
+        if write.effect == Effect::Delete && is_absent && write.identity.is_none() {
+            // There is nothing to order and nothing to send; but what made the key absent must be durable.
+            return Ok(self.answer(Written::Done(Version::NONE), newest_seq, write.ack, waiting));
+        }
+        let Write { key, effect, identity, .. } = *write;
+        let version = self.order(place, Op::Write { key, effect, identity }, turn);
+        let seq = if self.bugs.plants(Bug::AnsweredBeforeReplicas) { 0 } else { version.seq };
+        Ok(self.answer(Written::Done(version), seq, write.ack, waiting))
+    }
+
+    /// An answer that waits as its level asks for until a record is durable.
+    fn answer<T>(&mut self, answer: T, seq: u64, ack: AckLevel, waiting: &Waiting) -> Answer<T> {
+        let ticket = match ack {
+            AckLevel::Async => None,
+            AckLevel::Quorum => self.wait(seq, false, waiting),
+            AckLevel::All => self.wait(seq, true, waiting),
+        };
+        Answer { answer, ticket }
+    }
+
+    /// Takes a ticket, unless the record is durable.
+    fn wait(&mut self, seq: u64, needs_all: bool, waiting: &Waiting) -> Option<usize> {
+        let durable = self.log.durable();
+        let Role::Primary(primary) = &mut self.role else { return None };
+        if seq <= durable && (!needs_all || primary.is_complete()) {
+            return None;
+        }
+        let ticket = waiting.ticket();
+        let number = ticket.number();
+        let waiters = &mut primary.active.get_or_insert_default().waiters;
+        let at = waiters.partition_point(|waiter| waiter.seq <= seq);
+        waiters.insert(at, Waiter { seq, needs_all, ticket });
+        Some(number)
+    }
+
+    /// Reads a key as its primary. `clock` is asked after the value was taken.
+    ///
+    /// # Errors
+    /// This node does not lead the slot, or may have been replaced.
+    pub(crate) fn read<R>(
+        &mut self,
+        place: Place<'_>,
+        key: &[u8],
+        level: ReadLevel,
+        clock: impl FnOnce() -> Timestamp,
+        waiting: &Waiting,
+        read: impl FnOnce(Option<&Arc<Record>>) -> R,
+    ) -> Result<Answer<R>, Refusal> {
+        if !self.is_primary() {
+            return Err(Refusal::NotHere);
+        }
+        if level == ReadLevel::Local {
+            return Ok(Answer { answer: read(self.get(place.hasher, key)), ticket: None });
+        }
+        let newest = self.table.get(place.hasher, key);
+        let seq = newest.map_or(0, |record| record.version.seq);
+        let answer = read(newest.filter(|record| !record.is_delete()));
+        // IMPORTANT: the lease is looked at after the value was taken: it was the newest at that moment.
+        self.serves(Place { now: clock(), ..place }).ok_or(Refusal::NotHere)?;
+        let ticket = if self.bugs.plants(Bug::UncommittedRead) { None } else { self.wait(seq, false, waiting) };
+        Ok(Answer { answer, ticket })
+    }
+
+    /// Finds out what is durable, and answers whoever waited for that.
+    pub(super) fn mark_progress(&mut self, place: Place<'_>, turn: &mut Turn) {
+        let last = self.log.last().seq;
+        let Role::Primary(primary) = &mut self.role else { return };
+        let counted = primary.followers.iter().filter(|follower| {
+            if self.bugs.plants(Bug::AdmissionCountedLate) { !follower.is_learner } else { follower.counts() }
+        });
+        let counted =
+            counted.filter(|follower| !(self.bugs.plants(Bug::ShrinkCountedEarly) && !follower.is_bound(place.now)));
+        let held = counted.map(|follower| follower.acked).min().unwrap_or(last);
+        if primary.in_sync >= primary.min_isr || self.bugs.plants(Bug::MarkMovesBelowMinimum) {
+            self.log.set_durable(held, place.tails);
+        }
+        let durable = self.log.durable();
+        let is_complete = primary.is_complete();
+        if let Intake::Draining(to) = primary.intake
+            && held >= last
+            && let Some(next) = primary.followers.iter_mut().find(|follower| follower.outbox.to == to)
+        {
+            let stamp = place.next_stamp();
+            primary.intake = Intake::Releasing(stamp);
+            next.outbox.push(Item::Release { slot: place.id, epoch: self.epoch, stamp });
+            turn.touch(&next.outbox);
+        }
+        let Some(active) = &mut primary.active else { return };
+        if active.waiters.front().is_some_and(|waiter| waiter.seq <= durable) {
+            let reached = active.waiters.partition_point(|waiter| waiter.seq <= durable);
+            let mut still = VecDeque::new();
+            for waiter in active.waiters.drain(..reached) {
+                if waiter.needs_all && !is_complete { still.push_back(waiter) } else { turn.settle(waiter.ticket) }
+            }
+            still.append(&mut active.waiters);
+            active.waiters = still;
+        }
+        if durable > active.told && !active.will_tell && !primary.followers.is_empty() {
+            active.will_tell = true;
+            turn.look_at(active.last_write + TELL_DURABLE_AFTER, place.id);
+        }
+        self.purge_passed(place, turn);
+    }
+
+    /// Drops the tombstones that every copy has passed.
+    fn purge_passed(&mut self, place: Place<'_>, turn: &mut Turn) {
+        let durable = self.log.durable();
+        let Role::Primary(primary) = &self.role else { return };
+        let passed = primary.followers.iter().map(|follower| follower.acked).min();
+        let passed = passed.map_or(self.log.last().seq, |passed| passed.min(durable));
+        if !self.log.has_tombstone(passed) || !self.purge(place.hasher, passed) {
+            return;
+        }
+        let Role::Primary(primary) = &self.role else { return };
+        for follower in primary.followers.iter().filter(|follower| follower.progress == Progress::Level) {
+            follower.outbox.push(Item::Purge { slot: place.id, seq: passed });
+            turn.touch(&follower.outbox);
+        }
+    }
+
+    /// Looks at what may have come due.
+    pub(crate) fn look(&mut self, place: Place<'_>, turn: &mut Turn) -> Due {
+        self.open_if_due(place, turn);
+        let durable = self.log.durable();
+        let Role::Primary(primary) = &mut self.role else { return Due::default() };
+        if let Some(active) = &mut primary.active
+            && active.will_tell
+        {
+            let due = active.last_write + TELL_DURABLE_AFTER;
+            if durable <= active.told {
+                active.will_tell = false;
+            } else if place.now < due {
+                turn.look_at(due, place.id);
+            } else {
+                active.will_tell = false;
+                active.told = durable;
+                for follower in primary.followers.iter().filter(|follower| follower.progress == Progress::Level) {
+                    follower.outbox.push(Item::Durable { slot: place.id, seq: durable });
+                    turn.touch(&follower.outbox);
+                }
+            }
+        }
+        let astray = |follower: &&Follower| follower.counts() && follower.progress != Progress::Level;
+        let evict: Vec<_> = primary.followers.iter().filter(astray).map(|follower| follower.outbox.to).collect();
+        if !evict.is_empty() {
+            turn.look_at(place.now + EVICT_AFTER, place.id);
+        }
+        Due { evict }
+    }
+
+    /// Starts to hand the slot over: takes no more requests, and waits until the whole in-sync set has everything. `false`
+    /// where that cannot be now.
+    pub(crate) fn drain(&mut self, place: Place<'_>, to: Incarnation, turn: &mut Turn) -> bool {
+        let Role::Primary(primary) = &mut self.role else { return false };
+        let level = |follower: &Follower| {
+            follower.outbox.to == to && follower.progress == Progress::Level && !follower.is_learner
+        };
+        if !primary.is_open || primary.intake != Intake::Open || !primary.followers.iter().any(level) {
+            return false;
+        }
+        primary.intake = Intake::Draining(to);
+        self.mark_progress(place, turn);
+        true
+    }
+
+    /// Takes requests again, since a hand-over has not come about in time. `false` where it has.
+    pub(crate) fn reopen(&mut self, place: Place<'_>, turn: &mut Turn) -> bool {
+        let (epoch, config) = (self.epoch, self.config);
+        let Role::Primary(primary) = &mut self.role else { return false };
+        let (Intake::Draining(_) | Intake::Releasing(_)) = primary.intake else { return false };
+        let released = matches!(primary.intake, Intake::Releasing(_));
+        primary.intake = Intake::Open;
+        if released && !self.bugs.plants(Bug::TakenBackUnasked) {
+            // IMPORTANT: the next primary may have been given the slot already. This one serves again only where all
+            // members, asked anew, still follow it.
+            for follower in &mut primary.followers {
+                follower.align(place, epoch, config, &self.log, self.log.last());
+                turn.touch(&follower.outbox);
+            }
+            turn.look_at(place.now + EVICT_AFTER, place.id);
+        }
+        true
+    }
+
+    /// The node is about to stop: nobody need wait for its lease to run out.
+    pub(crate) fn release(&mut self, place: Place<'_>, turn: &mut Turn) {
+        let epoch = self.epoch;
+        let Role::Primary(primary) = &mut self.role else { return };
+        let stamp = place.next_stamp();
+        primary.intake = Intake::Releasing(stamp);
+        for follower in primary.followers.iter().filter(|follower| follower.counts()) {
+            follower.outbox.push(Item::Release { slot: place.id, epoch, stamp });
+            turn.touch(&follower.outbox);
+        }
+    }
+
+    /// A follower has acknowledged an alignment or a fill.
+    pub(crate) fn follower_is_level(
+        &mut self,
+        place: Place<'_>,
+        who: Incarnation,
+        stamp: Stamp,
+        seq: u64,
+        turn: &mut Turn,
+    ) -> Effects {
+        let Some(follower) = self.follower(who).filter(|follower| follower.stamp == stamp) else {
+            return Effects::default();
+        };
+        if matches!(follower.progress, Progress::Aligning | Progress::Filling) {
+            follower.progress = Progress::Level;
+            follower.acked = follower.acked.max(seq);
+        }
+        self.after_progress(place, who, turn)
+    }
+
+    /// A follower has acknowledged a record.
+    pub(crate) fn follower_has(&mut self, place: Place<'_>, who: Incarnation, seq: u64, turn: &mut Turn) -> Effects {
+        let Some(follower) = self.follower(who).filter(|follower| follower.progress == Progress::Level) else {
+            return Effects::default();
+        };
+        follower.acked = follower.acked.max(seq);
+        self.after_progress(place, who, turn)
+    }
+
+    /// A follower knows that the slot was released to it.
+    pub(crate) fn follower_knows_release(&self, stamp: Stamp) -> Effects {
+        let released = matches!(&self.role, Role::Primary(primary) if primary.intake == Intake::Releasing(stamp));
+        Effects { released, ..Effects::default() }
+    }
+
+    fn after_progress(&mut self, place: Place<'_>, who: Incarnation, turn: &mut Turn) -> Effects {
+        self.mark_progress(place, turn);
+        let early = self.bugs.plants(Bug::LearnerAdmittedEarly);
+        let below_barrier = self.bugs.plants(Bug::AdmittedBelowBarrier);
+        let durable = self.log.durable();
+        let Role::Primary(primary) = &mut self.role else { return Effects::default() };
+        let barrier = if below_barrier { 0 } else { primary.barrier };
+        let is_open = primary.is_open || below_barrier;
+        let Some(follower) = primary.followers.iter_mut().find(|follower| follower.outbox.to == who) else {
+            return Effects::default();
+        };
+        let level = follower.progress == Progress::Level && is_open && follower.acked >= durable.max(barrier);
+        let admit = follower.is_learner && !follower.is_proposed && (level || early);
+        // IMPORTANT: it counts from the proposal on, for the coordinator may commit that at any moment.
+        follower.is_proposed |= admit;
+        Effects { admit, ..Effects::default() }
+    }
+
+    /// A follower has said that it is not level: `last` is a record of this log from which on it needs everything.
+    pub(crate) fn follower_is_behind(
+        &mut self,
+        place: Place<'_>,
+        who: Incarnation,
+        epoch: Epoch,
+        stamp: u64,
+        last: Option<Version>,
+        turn: &mut Turn,
+    ) {
+        if epoch != self.epoch {
+            return;
+        }
+        let config = self.config;
+        let missing = last.and_then(|last| Some((last, self.log.after(last)?)));
+        let (log, role) = (&self.log, &mut self.role);
+        let Role::Primary(primary) = role else { return };
+        let its = |follower: &&mut Follower| follower.outbox.to == who && follower.stamp.0 == stamp;
+        let Some(follower) = primary.followers.iter_mut().find(its) else { return };
+        match (follower.progress, missing) {
+            (Progress::Behind | Progress::WantsFill, _) => {}
+            // It takes no fill: its map does not want it to have the slot.
+            (Progress::Filling, _) => follower.progress = Progress::Behind,
+            (Progress::Aligning | Progress::Level, Some((last, records))) => {
+                follower.align(place, epoch, config, log, last);
+                let durable = log.durable();
+                for (previous, record) in records {
+                    follower.outbox.push(Item::Record { slot: place.id, previous, durable, record });
+                }
+                turn.touch(&follower.outbox);
+            }
+            (Progress::Aligning | Progress::Level, None) => {
+                follower.progress = Progress::WantsFill;
+                follower.outbox.want_fill(place.id);
+            }
+        }
+        turn.look_at(place.now + EVICT_AFTER, place.id);
+    }
+
+    /// Queues all that the slot holds for a follower that wants it.
+    pub(crate) fn fill(&mut self, place: Place<'_>, who: Incarnation) {
+        let epoch = self.epoch;
+        let completions = self.log.known_completions().into_iter().flat_map(|known| known.iter());
+        let completions = completions.map(|(identity, version)| (identity.client.into(), identity.seq, version));
+        let completions: Vec<_> =
+            if self.bugs.plants(Bug::FillForgetsCompletions) { Vec::new() } else { completions.collect() };
+        let Role::Primary(primary) = &mut self.role else { return };
+        let wants = |follower: &&mut Follower| follower.outbox.to == who && follower.progress == Progress::WantsFill;
+        let Some(follower) = primary.followers.iter_mut().find(wants) else { return };
+        follower.progress = Progress::Filling;
+        let snapshot = Arc::new(Snapshot {
+            last: self.log.last(),
+            durable: self.log.durable(),
+            purged: self.log.purged(),
+            terms: self.log.terms(),
+            records: self.table.records().map(Arc::clone).collect(),
+            completions,
+        });
+        follower.outbox.push(Item::Fill { slot: place.id, epoch, snapshot, stamp: follower.stamp });
+    }
+
+    /// A follower's queue has overflowed. Says whether it counts, so that it must be proposed out.
+    pub(crate) fn follower_has_overflowed(&mut self, who: Incarnation) -> bool {
+        let Some(follower) = self.follower(who) else { return false };
+        follower.progress = Progress::Behind;
+        follower.counts()
+    }
+
+    /// Begins again with a follower that had overflowed.
+    pub(crate) fn realign_follower(&mut self, place: Place<'_>, who: Incarnation) {
+        let (epoch, config) = (self.epoch, self.config);
+        let (log, role) = (&self.log, &mut self.role);
+        let Role::Primary(primary) = role else { return };
+        if let Some(follower) = primary.followers.iter_mut().find(|follower| follower.outbox.to == who) {
+            follower.align(place, epoch, config, log, log.last());
+        }
+    }
+
+    /// Whether a follower counts for what is durable, so that without it nothing goes on.
+    #[must_use]
+    pub(crate) fn counts(&self, who: Incarnation) -> bool {
+        let Role::Primary(primary) = &self.role else { return false };
+        primary.followers.iter().any(|follower| follower.outbox.to == who && follower.counts())
+    }
+
+    /// Whether this node serves the slot as far as it knows: it takes writes and linear reads.
+    #[must_use]
+    pub(crate) fn is_serving(&self, place: Place<'_>) -> bool {
+        self.serves(place).is_some()
+    }
+
+    /// The learners whose admission was proposed and is not known yet.
+    pub(crate) fn proposed_learners(&self) -> impl Iterator<Item = Incarnation> {
+        let followers = match &self.role {
+            Role::Primary(primary) => primary.followers.as_slice(),
+            Role::Idle | Role::Replica(_) => &[],
+        };
+        followers.iter().filter(|follower| follower.is_proposed).map(|follower| follower.outbox.to)
+    }
+
+    /// Another node follows a primary of a higher epoch: this one leads no longer, whatever its map says.
+    pub(crate) fn depose(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) -> bool {
+        let deposed = epoch > self.epoch && self.is_primary();
+        if deposed {
+            self.become_replica(place, epoch, turn);
+        }
+        deposed
+    }
+
+    fn follower(&mut self, who: Incarnation) -> Option<&mut Follower> {
+        let Role::Primary(primary) = &mut self.role else { return None };
+        primary.followers.iter_mut().find(|follower| follower.outbox.to == who)
+    }
+}
+
+impl Primary {
+    fn new() -> Self {
+        Self {
+            followers: Vec::new(),
+            intake: Intake::Open,
+            barrier: 0,
+            active: None,
+            in_sync: 0,
+            min_isr: 0,
+            copies: 0,
+            has_rivals: false,
+            is_open: false,
+            is_whole: false,
+        }
+    }
+
+    /// Whether as many copies are in sync as there are to be.
+    fn is_complete(&self) -> bool {
+        self.in_sync >= self.copies
+    }
+
+    fn has_enough(&self, level: AckLevel) -> Result<(), Refusal> {
+        let needs = match level {
+            AckLevel::Async => return Ok(()),
+            AckLevel::Quorum => self.min_isr,
+            AckLevel::All => self.copies,
+        };
+        if self.in_sync >= needs {
+            return Ok(());
+        }
+        Err(Refusal::TooFew { level, needs: needs.into(), has: self.in_sync.into() })
+    }
+
+    /// Gives up everyone who waits.
+    pub(super) fn take_tickets(&mut self) -> impl Iterator<Item = Ticket> + use<> {
+        self.active.take().into_iter().flat_map(|active| active.waiters).map(|waiter| waiter.ticket)
+    }
+}
+
+impl Follower {
+    fn new(outbox: Arc<Outbox>) -> Self {
+        let progress = Progress::Aligning;
+        Self { outbox, stamp: Stamp::default(), acked: 0, progress, is_learner: false, is_proposed: false }
+    }
+
+    /// Whether nothing is durable without it.
+    fn counts(&self) -> bool {
+        !self.is_learner || self.is_proposed
+    }
+
+    /// Whether it has promised not to lead the slot: it follows in this term, and its lease counts.
+    fn is_bound(&self, now: Timestamp) -> bool {
+        self.progress == Progress::Level && self.outbox.has_lease(now)
+    }
+
+    /// Tells it where this slot stands. Records after `from` follow.
+    fn align(
+        &mut self,
+        place: Place<'_>,
+        epoch: Epoch,
+        config: proto::cluster_map::MapVersion,
+        log: &crate::log::Log,
+        from: Version,
+    ) {
+        self.stamp = place.next_stamp();
+        self.progress = Progress::Aligning;
+        let (durable, terms, stamp) = (log.durable(), log.terms(), self.stamp);
+        self.outbox.push(Item::Align { slot: place.id, epoch, config, from, durable, terms, stamp });
+    }
+}
+
+impl Progress {
+    fn takes_records(self) -> bool {
+        match self {
+            Self::Aligning | Self::Filling | Self::Level => true,
+            Self::WantsFill | Self::Behind => false,
+        }
+    }
+}
+
+fn small(count: usize) -> u8 {
+    u8::try_from(count).unwrap_or(u8::MAX)
+}

@@ -1,0 +1,280 @@
+//! A slot's replica side: it takes what its primary sends, in its order, and goes back where it went astray.
+
+use std::sync::Arc;
+
+use proto::cluster_map::MapVersion;
+use proto::id::{Epoch, Incarnation, Version};
+use proto::peer::{LinkReply, Terms};
+
+use super::{Place, Role, Slot};
+use crate::bugs::{Bug, Bugs};
+use crate::log::Log;
+use crate::node::{Event, Turn};
+use crate::outbox::Snapshot;
+use crate::record::Record;
+use crate::table::Table;
+
+/// The role of a replica or learner.
+#[derive(Debug, Default)]
+pub(super) struct Replica {
+    /// The primary that has aligned with this copy in the present epoch.
+    pub(super) following: Option<Incarnation>,
+    /// The copy is not level with its primary, who has been told so. Until there is one, nobody is.
+    pub(super) awaiting: bool,
+    /// The primary has stopped to serve the slot and has given the promise back.
+    pub(super) released: bool,
+}
+
+/// See [`proto::peer::LinkMessage::Align`].
+#[derive(Debug, Clone)]
+pub(crate) struct Alignment {
+    pub(crate) epoch: Epoch,
+    pub(crate) config: MapVersion,
+    pub(crate) stamp: u64,
+    pub(crate) from: Version,
+    pub(crate) durable: u64,
+    pub(crate) terms: Terms,
+}
+
+/// What a primary sends for one slot.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    Align(Alignment),
+    Record { previous: Version, durable: u64, record: Record },
+    Durable(u64),
+    Fill(Epoch, Snapshot),
+    Purge(u64),
+    Release(Epoch),
+}
+
+impl<B: Bugs> Slot<B> {
+    /// Takes in what a primary sends. IMPORTANT: whatever is not applied is answered; the primary counts everything else.
+    pub(crate) fn follow(
+        &mut self,
+        place: Place<'_>,
+        from: Incarnation,
+        incoming: Incoming,
+        turn: &mut Turn,
+    ) -> Option<LinkReply> {
+        match incoming {
+            Incoming::Align(alignment) => self.align(place, from, alignment, turn),
+            Incoming::Record { previous, durable, record } => self.take_record(place, from, previous, durable, record),
+            Incoming::Fill(epoch, snapshot) => self.take_fill(place, from, epoch, snapshot, turn),
+            Incoming::Durable(seq) => {
+                if self.is_level_with(from) {
+                    self.log.set_durable(seq, place.tails);
+                }
+                None
+            }
+            Incoming::Purge(seq) => {
+                if self.is_level_with(from) {
+                    self.purge(place.hasher, seq);
+                }
+                None
+            }
+            Incoming::Release(epoch) => {
+                let refusal = self.refuses(place, epoch);
+                if refusal.is_none()
+                    && let Role::Replica(replica) = &mut self.role
+                {
+                    replica.released |= replica.following == Some(from);
+                }
+                refusal
+            }
+        }
+    }
+
+    /// A primary says where it stands, as the first thing in its epoch.
+    fn align(
+        &mut self,
+        place: Place<'_>,
+        from: Incarnation,
+        alignment: Alignment,
+        turn: &mut Turn,
+    ) -> Option<LinkReply> {
+        let Alignment { epoch, config, stamp, from: start, durable, terms } = alignment;
+        if let Some(refusal) = self.refuses(place, epoch) {
+            return Some(refusal);
+        }
+        let behind = |last| Some(LinkReply::Behind { slot: place.id, epoch, stamp, last });
+        self.stamp = stamp;
+        if matches!(self.role, Role::Idle) && config <= self.config {
+            return behind(None); // The map here is newer than the sender's, and does not want this node to have a copy.
+        }
+        // Within a term this copy may be ahead of an alignment, which was sent again after a broken connection.
+        let was_level = self.is_level_with(from) && epoch == self.epoch;
+        let same_term =
+            matches!(&self.role, Role::Replica(replica) if replica.following == Some(from)) && epoch == self.epoch;
+        if !same_term {
+            if self.is_primary() {
+                turn.events.push(Event::Deposed(place.id));
+            }
+            self.become_replica(place, epoch, turn);
+        }
+        self.config = self.config.max(config);
+        place.peers.follow(place.now, from, place.id);
+
+        let level = if was_level { self.last() >= start } else { self.go_back(place, start, &terms, turn) };
+        let can_continue = level || self.can_continue(start, &terms);
+        self.role = Role::Replica(Replica { following: Some(from), awaiting: !level, released: false });
+        if level {
+            self.log.set_durable(durable, place.tails);
+            None
+        } else {
+            behind(can_continue.then(|| self.last()))
+        }
+    }
+
+    /// Cuts the log back to where it agrees with the primary's, if it can. Says whether the copy then stands at `start`.
+    fn go_back(&mut self, place: Place<'_>, start: Version, terms: &Terms, turn: &mut Turn) -> bool {
+        if self.last() == start {
+            return true;
+        }
+        let common =
+            if self.bugs.plants(Bug::CutByMark) { self.common_by_mark(start) } else { self.log.common(terms, start) };
+        if let Some(common) = common.filter(|common| common.seq < self.last().seq) {
+            let Some(cut) = self.log.cut(common, place.tails) else { return false };
+            for entry in &cut {
+                self.table.undo(place.hasher, &entry.record, entry.replaced.clone());
+                if self.bugs.plants(Bug::CompletionSurvivesCut)
+                    && let Some(identity) = entry.record.identity()
+                {
+                    self.log.completions().insert(place.now, identity, entry.record.version);
+                }
+            }
+            let lost = cut.iter().filter(|entry| !entry.record.is_barrier()).count() as u64;
+            self.archive(place, cut.into_iter().rev().map(|entry| entry.record).collect(), common, lost, turn);
+        }
+        self.last() == start
+    }
+
+    /// Whether everything here is the primary's, too, so that it can send what follows.
+    fn can_continue(&self, start: Version, terms: &Terms) -> bool {
+        self.bugs.plants(Bug::CutByMark) || self.log.common(terms, start) == Some(self.last())
+    }
+
+    /// The planted mistake of KIP-101: what is under the mark is taken for common, and nothing else is looked at.
+    fn common_by_mark(&self, start: Version) -> Option<Version> {
+        let seq = self.log.durable().min(start.seq);
+        let mut terms = self.log.terms().0;
+        terms.retain(|term| term.first <= seq);
+        Some(terms.last().map_or(Version::NONE, |term| Version { epoch: term.epoch, seq }))
+    }
+
+    /// The primary's next record.
+    fn take_record(
+        &mut self,
+        place: Place<'_>,
+        from: Incarnation,
+        previous: Version,
+        durable: u64,
+        record: Record,
+    ) -> Option<LinkReply> {
+        // A record that was sent again from the tail is of an earlier epoch than the primary who sends it.
+        let follows = matches!(&self.role, Role::Replica(replica) if replica.following == Some(from));
+        if !follows && let Some(refusal) = self.refuses_sender(place, record.version.epoch) {
+            return Some(refusal);
+        }
+        if !self.is_level_with(from) {
+            return Some(self.behind(place, None));
+        }
+        if record.version.seq <= self.last().seq {
+            return None; // Sent again after a broken connection.
+        }
+        if previous != self.last() && !self.bugs.plants(Bug::CutByMark) {
+            if let Role::Replica(replica) = &mut self.role {
+                replica.awaiting = true;
+            }
+            return Some(self.behind(place, Some(self.last())));
+        }
+        self.apply(place, Arc::new(record), true);
+        self.log.set_durable(durable, place.tails);
+        None
+    }
+
+    /// All that the primary holds, to take the place of all that is here.
+    fn take_fill(
+        &mut self,
+        place: Place<'_>,
+        from: Incarnation,
+        epoch: Epoch,
+        snapshot: Snapshot,
+        turn: &mut Turn,
+    ) -> Option<LinkReply> {
+        if let Some(refusal) = self.refuses(place, epoch) {
+            return Some(refusal);
+        }
+        let waits = match &self.role {
+            Role::Replica(replica) if replica.following == Some(from) && epoch == self.epoch => replica.awaiting,
+            Role::Idle | Role::Primary(_) | Role::Replica(_) => return Some(self.behind(place, None)),
+        };
+        if !waits {
+            return None; // Sent again after a broken connection.
+        }
+        let common = self.log.common(&snapshot.terms, snapshot.last).unwrap_or(Version::NONE);
+        let lost = self.last().seq.saturating_sub(common.seq);
+        if lost > 0 {
+            let mut cut: Vec<_> = self.table.records().filter(|r| r.version.seq > common.seq).map(Arc::clone).collect();
+            cut.sort_by_key(|record| record.version);
+            self.archive(place, cut, common, lost, turn);
+        }
+        let tombstones = snapshot.records.iter().filter(|record| record.is_delete()).map(Arc::clone).collect();
+        self.log.drop_tail(place.tails);
+        let Snapshot { last, durable, purged, terms, records, completions } = snapshot;
+        self.log = Log::filled(last, durable, purged, &terms, tombstones);
+        for (client, seq, version) in &completions {
+            let identity = proto::peer::Identity { client, seq: *seq };
+            self.log.completions().insert(place.now, identity, *version);
+        }
+        if !self.bugs.plants(Bug::FillMerges) {
+            self.table = Table::default();
+        }
+        for record in records {
+            self.table.insert(place.hasher, record);
+        }
+        if let Role::Replica(replica) = &mut self.role {
+            replica.awaiting = false;
+        }
+        None
+    }
+
+    /// Appends a record and applies it.
+    pub(super) fn apply(&mut self, place: Place<'_>, record: Arc<Record>, kept: bool) {
+        if let Some(identity) = record.identity() {
+            self.log.completions().insert(place.now, identity, record.version);
+        }
+        let replaced = if record.is_barrier() { None } else { self.table.insert(place.hasher, Arc::clone(&record)) };
+        self.log.append(record, replaced, kept, place.tails);
+    }
+
+    /// Drops the tombstones up to `seq`; says whether there were any.
+    pub(super) fn purge(&mut self, hasher: &crate::table::KeyHasher, seq: u64) -> bool {
+        let mut any = false;
+        while let Some(tombstone) = self.log.next_purged(seq) {
+            self.table.purge(hasher, &tombstone);
+            any = true;
+        }
+        any
+    }
+
+    fn behind(&self, place: Place<'_>, last: Option<Version>) -> LinkReply {
+        LinkReply::Behind { slot: place.id, epoch: self.epoch, stamp: self.stamp, last }
+    }
+
+    fn refuses(&self, place: Place<'_>, epoch: Epoch) -> Option<LinkReply> {
+        if self.bugs.plants(Bug::NoEpochCheck) && !self.is_primary() {
+            return None;
+        }
+        self.refuses_sender(place, epoch)
+    }
+
+    fn refuses_sender(&self, place: Place<'_>, epoch: Epoch) -> Option<LinkReply> {
+        let stale = epoch < self.epoch || (epoch == self.epoch && self.is_primary());
+        stale.then_some(LinkReply::Deposed { slot: place.id, epoch: self.epoch })
+    }
+
+    /// Whether this copy is level with that primary, in the present epoch.
+    fn is_level_with(&self, primary: Incarnation) -> bool {
+        matches!(&self.role, Role::Replica(replica) if replica.following == Some(primary) && !replica.awaiting)
+    }
+}
