@@ -1,0 +1,221 @@
+//! What clients did and saw.
+//!
+//! A history in the sense of Herlihy and Wing, "Linearizability: a correctness condition for concurrent objects" (ACM
+//! TOPLAS 12(3), 1990), with call and answer of an operation in one record. One operation precedes another where its
+//! end is *before* the other's call; where the two times are equal, either order is allowed, as the clock cannot tell.
+//!
+//! The recorder keeps to these rules:
+//! - No value is written twice to a key. Without that the judges could not tell who wrote what a read saw. A value
+//!   whose conditional write was answered [`Outcome::Conflict`] counts as not written.
+//! - Reads of unknown outcome and refused operations, which did nothing, are left out.
+//! - An operation that its client repeated is one operation, from the first call to the last answer.
+//! - A compare-and-set on a version is recorded as a swap of the value that had that version.
+
+mod text;
+
+use std::fmt;
+
+pub use text::ParseError;
+
+/// One operation of one client on one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// Who called it; only for people, the judges do not look at it.
+    pub client: u32,
+    /// The key.
+    pub key: String,
+    /// When it was called, in microseconds on the one clock of the history.
+    pub call: u64,
+    /// When its answer came, on the same clock. `None` where the outcome is unknown: it took effect at any time after
+    /// the call, perhaps long after its client gave up, or never.
+    pub end: Option<u64>,
+    /// What was asked, and what was answered.
+    pub action: Action,
+}
+
+/// What an operation asked and was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// An unconditional write.
+    Put {
+        /// What it writes.
+        value: String,
+    },
+    /// A read; its end is always known.
+    Get {
+        /// What was read; `None` where the key was absent.
+        result: Option<String>,
+    },
+    /// An unconditional delete. Whether there was anything to delete is not recorded.
+    Delete,
+    /// A write on the condition that the key is absent.
+    PutIfAbsent {
+        /// What it writes.
+        value: String,
+        /// How it went.
+        outcome: Outcome,
+    },
+    /// A write on the condition that the key has one certain value.
+    Swap {
+        /// The value that is to be replaced.
+        expected: String,
+        /// What it writes.
+        value: String,
+        /// How it went.
+        outcome: Outcome,
+    },
+}
+
+/// How a conditional write went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The condition held, and the value was written.
+    Done,
+    /// The condition did not hold, and nothing was written.
+    Conflict,
+    /// No answer came: any of the two, or it never arrived. Exactly where the operation has no end.
+    Unknown,
+}
+
+/// A run's operations, in any order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    operations: Vec<Operation>,
+}
+
+impl History {
+    /// A history without operations.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an operation.
+    ///
+    /// # Panics
+    ///
+    /// Where the operation breaks the rules: an end before its call, a read without an end, a conditional write whose
+    /// outcome and end do not agree on whether it is known.
+    pub fn push(&mut self, operation: Operation) {
+        if let Err(rule) = operation.check() {
+            panic!("the recorder made an operation that no history may hold: {operation}: {rule}");
+        }
+        self.operations.push(operation);
+    }
+
+    /// All operations, in the order in which they were pushed.
+    #[must_use]
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    /// The latest call or end of all operations, in microseconds; 0 where there are none.
+    #[must_use]
+    pub fn last_time(&self) -> u64 {
+        self.operations.iter().map(|operation| operation.end.unwrap_or(operation.call)).max().unwrap_or(0)
+    }
+}
+
+impl Operation {
+    /// The rule that the operation breaks, if there is one that shows in a single operation.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.end.is_some_and(|end| end < self.call) {
+            return Err("it ends before it is called");
+        }
+        match &self.action {
+            Action::Get { .. } if self.end.is_none() => Err("a read of unknown outcome is left out"),
+            Action::PutIfAbsent { outcome, .. } | Action::Swap { outcome, .. }
+                if (*outcome == Outcome::Unknown) != self.end.is_none() =>
+            {
+                Err("the outcome of a conditional write is unknown exactly where it has no end")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The value that the operation wrote, or may have written where its outcome is unknown.
+    #[must_use]
+    pub fn written(&self) -> Option<&str> {
+        match &self.action {
+            Action::Put { value } => Some(value),
+            Action::PutIfAbsent { value, outcome } | Action::Swap { value, outcome, .. } => {
+                (*outcome != Outcome::Conflict).then_some(value)
+            }
+            Action::Get { .. } | Action::Delete => None,
+        }
+    }
+
+    /// The value that the operation certainly found: that of a read, or the one that a swap replaced.
+    #[must_use]
+    pub fn found(&self) -> Option<&str> {
+        match &self.action {
+            Action::Get { result } => result.as_deref(),
+            Action::Swap { expected, outcome: Outcome::Done, .. } => Some(expected),
+            _ => None,
+        }
+    }
+}
+
+/// For people, without the key: `put v1 by client 3, from 100 to 250 µs`.
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} by client {}, ", self.action, self.client)?;
+        match self.end {
+            Some(end) => write!(f, "from {} to {end} µs", self.call),
+            None => write!(f, "called at {} µs, outcome unknown", self.call),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put { value } => write!(f, "put {value}"),
+            Self::Get { result: Some(value) } => write!(f, "get {value}"),
+            Self::Get { result: None } => write!(f, "get, absent"),
+            Self::Delete => write!(f, "delete"),
+            Self::PutIfAbsent { value, outcome } => write!(f, "put {value} if absent, {outcome}"),
+            Self::Swap { expected, value, outcome } => write!(f, "swap {expected} for {value}, {outcome}"),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "done",
+            Self::Conflict => "conflict",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operation(call: u64, end: Option<u64>, action: Action) -> Operation {
+        Operation { client: 1, key: "k".into(), call, end, action }
+    }
+
+    #[test]
+    fn an_operation_that_contradicts_itself_is_told() {
+        let value = || "v".to_string();
+        let swap = |outcome| Action::Swap { expected: "u".into(), value: value(), outcome };
+        assert!(operation(5, Some(5), Action::Delete).check().is_ok());
+        assert!(operation(5, None, swap(Outcome::Unknown)).check().is_ok());
+        assert!(operation(5, Some(4), Action::Delete).check().is_err());
+        assert!(operation(5, None, Action::Get { result: None }).check().is_err());
+        assert!(operation(5, None, swap(Outcome::Done)).check().is_err());
+        assert!(operation(5, Some(6), swap(Outcome::Unknown)).check().is_err());
+        assert!(
+            operation(5, None, Action::PutIfAbsent { value: value(), outcome: Outcome::Conflict }).check().is_err()
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "it ends before it is called")]
+    fn a_history_takes_no_operation_that_contradicts_itself() {
+        History::new().push(operation(5, Some(4), Action::Delete));
+    }
+}
