@@ -3,7 +3,9 @@
 //! - [`config`]: the flags.
 //! - [`driver`]: the state machine behind a lock, its clock, and the way its duties take to whoever they concern.
 //! - [`session`]: one connection: requests of people and clients, the watch of a client, the session of a node.
+//! - [`state_file`]: where the coordinator's state is kept across restarts: one text, written whole or not at all.
 
 pub mod config;
 pub mod driver;
 pub mod session;
+pub mod state_file;
