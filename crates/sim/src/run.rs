@@ -14,9 +14,6 @@ use crate::world::World;
 /// How many steps the search of one key's history may take.
 const STEPS: u64 = 300_000;
 
-/// How many lines a story has.
-const STORY: usize = 60;
-
 /// What has happened in a run, or in several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is what its name says, and is only shown")]
@@ -81,18 +78,18 @@ pub struct Report {
 /// Runs a seed with these knobs and this mistake.
 #[must_use]
 pub fn run(seed: u64, knobs: &Knobs, planted: Planted) -> Report {
-    run_once(seed, knobs, planted, false)
+    run_once(seed, knobs, planted, 0)
 }
 
-/// Runs a seed, and once more for its story where something is wrong.
+/// Runs a seed, and once more for its story of so many lines where something is wrong.
 #[must_use]
-pub fn run_with_story(seed: u64, knobs: &Knobs, planted: Planted) -> Report {
+pub fn run_with_story(seed: u64, knobs: &Knobs, planted: Planted, lines: usize) -> Report {
     let report = run(seed, knobs, planted);
-    if report.violation.is_none() { report } else { run_once(seed, knobs, planted, true) }
+    if report.violation.is_none() || lines == 0 { report } else { run_once(seed, knobs, planted, lines) }
 }
 
-fn run_once(seed: u64, knobs: &Knobs, planted: Planted, keeps_story: bool) -> Report {
-    let mut world = World::new(seed, knobs.clone(), planted, keeps_story);
+fn run_once(seed: u64, knobs: &Knobs, planted: Planted, lines: usize) -> Report {
+    let mut world = World::new(seed, knobs.clone(), planted, lines > 0);
     world.run();
     if world.violation.is_none() {
         judge_history(&mut world);
@@ -101,7 +98,7 @@ fn run_once(seed: u64, knobs: &Knobs, planted: Planted, keeps_story: bool) -> Re
     (stats.seeds, stats.simulated, stats.breaks) = (1, world.schedule.now, world.network.breaks);
     let mut violation = world.violation.take();
     if let Some(violation) = &mut violation {
-        violation.story = world.trace.story(violation.slot, STORY);
+        violation.story = world.trace.story(violation.slot, lines);
     }
     Report { stats, hash: world.trace.hash(), violation }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use proto::slot::SlotId;
 
 /// How many lines of the story are kept.
-const LINES: usize = 20_000;
+const LINES: usize = 200_000;
 
 /// The trace of a run.
 #[derive(Debug, Default)]
@@ -50,10 +50,18 @@ impl Trace {
         }
     }
 
-    /// The last lines that concern a slot, oldest first.
+    /// The last lines that concern a slot, oldest first: so many, and of those about clients a part.
     pub(crate) fn story(&self, slot: Option<SlotId>, lines: usize) -> Vec<String> {
+        let mut clients = lines / 4;
         let concerns = |line: &&Line| slot.is_none() || line.slot.is_none() || line.slot == slot;
-        let story = self.story.iter().flatten().rev().filter(concerns).take(lines);
+        let wanted = |line: &&Line| {
+            if line.text.starts_with("client") {
+                clients = clients.saturating_sub(1);
+                return clients > 0;
+            }
+            true
+        };
+        let story = self.story.iter().flatten().rev().filter(concerns).filter(wanted).take(lines);
         let mut told: Vec<_> = story.map(|line| format!("{:>12.6} {}", line.time as f64 / 1e6, line.text)).collect();
         told.reverse();
         told

@@ -27,6 +27,9 @@ struct Flags {
     /// Sets knobs by hand: name=value, several parted by commas.
     #[arg(long, value_delimiter = ',')]
     knobs: Vec<String>,
+    /// How many lines the story of a failure has.
+    #[arg(long, default_value_t = 60)]
+    story: usize,
     /// Goes on after a failure, and tells the first lines of each.
     #[arg(long)]
     keep_going: bool,
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
                 return ExitCode::from(2);
             }
         };
-        let report = run_with_story(seed, &knobs, Planted(None));
+        let report = run_with_story(seed, &knobs, Planted(None), if flags.keep_going { 0 } else { flags.story });
         total.add(&report.stats);
         if flags.seed.is_some() {
             println!("seed {seed}: {knobs}\ntrace {:016x}", report.hash);

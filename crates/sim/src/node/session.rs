@@ -145,6 +145,9 @@ impl World {
                 node.joined(incarnation);
                 process.session = Session::Stands(conn);
                 process.session_pause = 0;
+                // With this it is registered.
+                process.beats.push_back(now);
+                NodeMessage::Heartbeat { incarnation }.encode(&mut bytes);
                 self.oracle.data_of(n, incarnation);
                 let name = self.nodes[n].name.clone();
                 self.tell(None, || format!("{name} is {}", incarnation.0 & 0xffff));
