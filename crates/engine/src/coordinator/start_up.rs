@@ -122,7 +122,6 @@ impl<B: Bugs> Coordinator<B> {
             }
         }
         self.phase = Phase::Recovering;
-        self.reported.extend(chosen.holders);
         self.take_over(now, chosen.map);
         self.await_all(chosen.named.into_iter());
         if !self.awaited.is_empty() {
@@ -146,8 +145,8 @@ impl<B: Bugs> Coordinator<B> {
         // Who has joined already may be known to this map by an earlier start.
         let here: Vec<_> = self.registry.iter().map(|(addr, node)| (addr.clone(), node.incarnation)).collect();
         for (addr, incarnation) in here {
-            let proof = self.proofs.get(&incarnation).copied();
-            self.replace_at(now, &addr, incarnation, proof);
+            let proofs = self.proofs.get(&incarnation).cloned().unwrap_or_default();
+            self.replace_at(now, &addr, incarnation, &proofs);
         }
     }
 }
