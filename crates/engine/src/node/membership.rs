@@ -33,7 +33,10 @@ impl<B: Bugs> Node<B> {
                 admit.entry(learner).or_default().push(SlotAt { slot, version: state.config() });
             }
         }
-        *self.proposals() = Proposals { admit, ..Proposals::default() };
+        let mut proposals = self.proposals();
+        // A hand-over that was begun under the session before still runs out of time, so that its slot is served again.
+        let handing_over = std::mem::take(&mut proposals.handing_over);
+        *proposals = Proposals { admit, handing_over, ..Proposals::default() };
     }
 
     /// The coordinator has answered a heartbeat that was sent at this moment: it counts on this node from then on.
