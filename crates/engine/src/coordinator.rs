@@ -276,6 +276,7 @@ impl<B: Bugs> Coordinator<B> {
         self.reported.insert(incarnation);
         self.reported.extend(&proofs);
         self.awaited.retain(|awaited, _| *awaited != incarnation && !proofs.contains(awaited));
+        self.await_no_successor();
         if !proofs.is_empty() {
             self.proofs.insert(incarnation, proofs);
         }

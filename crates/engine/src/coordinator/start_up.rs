@@ -135,6 +135,14 @@ impl<B: Bugs> Coordinator<B> {
         let told = |node: &Incarnation| here.contains(node) || self.reported.contains(node);
         let silent: Vec<_> = named.filter(|(node, _)| !told(node)).collect();
         self.awaited.extend(silent);
+        self.await_no_successor();
+    }
+
+    /// Nobody is waited for whom the newest map does not name and who has a successor at its address: it holds nothing of
+    /// any slot, and whatever newer map it may have had, its successor would have.
+    pub(super) fn await_no_successor(&mut self) {
+        let (map, registry) = (&self.map, &self.registry);
+        self.awaited.retain(|awaited, addr| map.member(*awaited).is_some() || registry.get(addr).is_none());
     }
 
     /// Goes by the map of an earlier coordinator of this cluster.
