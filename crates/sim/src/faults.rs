@@ -305,7 +305,8 @@ impl World {
         let random = &mut self.faults.random;
         let wild = self.knobs.wild_clocks > 0;
         let drift = self.knobs.drift * EXACT / 1_000;
-        let rate = if wild { random.between(EXACT / 3, EXACT * 3) } else { EXACT - drift + random.below(2 * drift + 1) };
+        let rate =
+            if wild { random.between(EXACT / 3, EXACT * 3) } else { EXACT - drift + random.below(2 * drift + 1) };
         let jump = if wild && random.chance(300) { random.spread(10_000, 5_000_000) } else { 0 };
         let clock = self.nodes.get_mut(proc).map_or(&mut self.coordinator.clock, |node| &mut node.clock);
         clock.set_rate(now, rate);
@@ -329,7 +330,9 @@ impl World {
                 config.isr.len() >= wanted
                     && config.isr.iter().all(|member| {
                         let holder = self.oracle.holder(*member).map(|n| &self.nodes[n]);
-                        holder.and_then(|process| process.node.as_ref()).is_some_and(|node| node.incarnation() == *member)
+                        holder
+                            .and_then(|process| process.node.as_ref())
+                            .is_some_and(|node| node.incarnation() == *member)
                     })
             })
     }
@@ -370,7 +373,8 @@ impl World {
         }
         if self.coordinator.disk.is_none() && self.stats.state_losses > 0 {
             let coordinator = self.coordinator_proc();
-            let reaches = |n: usize| !self.network.is_blocked(n, coordinator) && !self.network.is_blocked(coordinator, n);
+            let reaches =
+                |n: usize| !self.network.is_blocked(n, coordinator) && !self.network.is_blocked(coordinator, n);
             let has_map = (0..self.nodes.len()).any(|n| {
                 let node = self.nodes[n].node.as_ref().filter(|_| !self.nodes[n].is_paused && reaches(n));
                 node.is_some_and(|node| node.map().is_some())

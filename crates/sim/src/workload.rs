@@ -71,11 +71,9 @@ impl World {
             client.identities += 1;
             client.identities
         });
-        let operation =
-            Rc::new(Operation { client: c as u8, key, slot, what, ack, read, identity, is_judged });
+        let operation = Rc::new(Operation { client: c as u8, key, slot, what, ack, read, identity, is_judged });
         let call = self.schedule.now;
-        client.current =
-            Some(Current { operation, key: index, call, tries: 0, is_uncertain: false, is_sent: false });
+        client.current = Some(Current { operation, key: index, call, tries: 0, is_uncertain: false, is_sent: false });
         self.stats.operations += 1;
         self.send_request(c);
     }
@@ -147,7 +145,10 @@ impl World {
         self.schedule.after(pause, Event::Client { client: c as u8, serial });
         self.trace.mix(now ^ u64::from(serial));
         self.trace.tell(now, Some(operation.slot), || {
-            format!("client {c}: {:?} {} {:?} {:?} from {}: {outcome:?}", operation.what, operation.key, operation.ack, operation.identity, current.call)
+            format!(
+                "client {c}: {:?} {} {:?} {:?} from {}: {outcome:?}",
+                operation.what, operation.key, operation.ack, operation.identity, current.call
+            )
         });
         let is_known = !matches!(outcome, Outcome::Refused | Outcome::Unknown);
         if is_known {

@@ -20,10 +20,12 @@ impl World {
             if !state.is_primary() {
                 return None;
             }
-            let ends_right =
-                before.seq == 0 || log.epoch_at(before.seq).is_none_or(|epoch| epoch == before.epoch);
+            let ends_right = before.seq == 0 || log.epoch_at(before.seq).is_none_or(|epoch| epoch == before.epoch);
             if log.durable() >= before.seq && !ends_right {
-                return Some(format!("{} was durable, and is not in the log of a primary whose mark passed it", before));
+                return Some(format!(
+                    "{} was durable, and is not in the log of a primary whose mark passed it",
+                    before
+                ));
             }
             ghost.advance(log, log.durable());
             None

@@ -27,9 +27,8 @@ impl World {
             }
             let mut found = 0;
             for (key, versions) in &ghost.keys {
-                let is_in = |(version, _): &&(proto::id::Version, bool)| {
-                    log.epoch_at(version.seq) == Some(version.epoch)
-                };
+                let is_in =
+                    |(version, _): &&(proto::id::Version, bool)| log.epoch_at(version.seq) == Some(version.epoch);
                 let newest = versions.iter().filter(is_in).max_by_key(|(version, _)| version.seq);
                 let here = state.records().find(|record| record.key() == &**key);
                 found += usize::from(here.is_some());

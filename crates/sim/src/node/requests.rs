@@ -50,11 +50,18 @@ impl World {
                 Written::Conflict(_) => (Outcome::Conflict, ticket),
             })
         } else {
-            let read = node.read(slot, key, operation.read, || now, &waiting, |record| {
-                let value = record.and_then(|record| record.value());
-                let value = value.map(|value| Rc::from(String::from_utf8_lossy(value).as_ref()));
-                Outcome::Value(value, record.map_or(Version::NONE, |record| record.version))
-            });
+            let read = node.read(
+                slot,
+                key,
+                operation.read,
+                || now,
+                &waiting,
+                |record| {
+                    let value = record.and_then(|record| record.value());
+                    let value = value.map(|value| Rc::from(String::from_utf8_lossy(value).as_ref()));
+                    Outcome::Value(value, record.map_or(Version::NONE, |record| record.version))
+                },
+            );
             read.map(|Answer { answer, ticket }| (answer, ticket))
         };
         match tried {
@@ -83,7 +90,7 @@ impl World {
             Some((primary, addr)) if primary != node.incarnation() && !request.is_forwarded => {
                 let to = self.proc_of(&addr);
                 if self.network.is_blocked(n, to) {
-                    return self.nodes[n].parked.push(request);
+                    return self.nodes[n].parked.push(*request);
                 }
                 let delay = self.network.delay(n, to);
                 let request = Box::new(Request { is_forwarded: true, ..*request });
@@ -92,14 +99,14 @@ impl World {
             _ if request.is_forwarded && primary.is_none_or(|(primary, _)| primary != node.incarnation()) => {
                 self.answer(n, &request, Outcome::Refused);
             }
-            _ => self.nodes[n].parked.push(request),
+            _ => self.nodes[n].parked.push(*request),
         }
     }
 
     /// Tries again what has waited for a primary.
     pub(super) fn retry_parked(&mut self, n: usize) {
         for request in std::mem::take(&mut self.nodes[n].parked) {
-            self.attempt(n, request);
+            self.attempt(n, Box::new(request));
         }
     }
 
@@ -110,9 +117,9 @@ impl World {
         }
         let now = self.schedule.now;
         let mut pending = std::mem::take(&mut self.nodes[n].pending);
-        for waits in pending.extract_if(.., |waits| {
-            waits.waiting.outcome(waits.ticket).is_some() || waits.request.deadline <= now
-        }) {
+        for waits in pending
+            .extract_if(.., |waits| waits.waiting.outcome(waits.ticket).is_some() || waits.request.deadline <= now)
+        {
             let outcome = match waits.waiting.outcome(waits.ticket) {
                 Some(Wait::Durable) => waits.outcome,
                 Some(Wait::Lost) | None => Outcome::Unknown,

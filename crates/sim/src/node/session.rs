@@ -139,9 +139,6 @@ impl World {
         let mut bytes = Vec::new();
         match message {
             CoordinatorMessage::Joined { incarnation, .. } => {
-                if !process.incarnations.contains(&incarnation) {
-                    process.incarnations.push(incarnation);
-                }
                 node.joined(incarnation);
                 process.session = Session::Stands(conn);
                 process.session_pause = 0;
@@ -158,8 +155,8 @@ impl World {
                 }
             }
             CoordinatorMessage::Map { text } => {
-                let handled = MapUpdate::parse(text.lines())
-                    .and_then(|update| node.handle_map(now, &update, &mut process.turn));
+                let handled =
+                    MapUpdate::parse(text.lines()).and_then(|update| node.handle_map(now, &update, &mut process.turn));
                 let name = &process.name;
                 let version = node.map().map_or(0, |map| map.version.0);
                 self.trace.tell(self.schedule.now, None, || format!("{name} has map {version}: {handled:?}"));
