@@ -175,6 +175,13 @@ impl Log {
         Some(records)
     }
 
+    /// The records that are not known to be durable, oldest first, as far as they are kept.
+    #[must_use]
+    pub fn tail(&self) -> Vec<Arc<Record>> {
+        let entries = self.more.iter().flat_map(|more| &more.tail);
+        entries.map(|entry| Arc::clone(&entry.record)).collect()
+    }
+
     /// The last record that this log shares with one of these terms that ends with `last`; `None` where that cannot be
     /// told, since one of them has forgotten.
     ///

@@ -195,10 +195,20 @@ impl<B: Bugs> Slot<B> {
         }
         let is_copy = config.copies().any(|copy| copy == place.me || place.ancestors.contains(&copy));
         if !is_copy {
-            // The others hold it: the coordinator removes a copy only then.
+            // The others hold it: the coordinator removes a copy only then. One that has never aligned with the present
+            // primary may have what no other has.
+            let is_aligned = self.epoch == config.epoch
+                && matches!(&self.role, Role::Replica(replica) if replica.following == config.primary);
             self.leave_role(place, config.epoch, turn);
-            self.give_up(place.tails);
             self.epoch = self.epoch.max(config.epoch);
+            if !is_aligned {
+                let tail = self.log.tail();
+                let lost = tail.iter().filter(|record| !record.is_barrier()).count() as u64;
+                let seq = tail.first().map_or(self.log.last().seq, |first| first.version.seq - 1);
+                let common = Version { epoch: self.log.epoch_at(seq).unwrap_or_default(), seq };
+                self.archive(place, tail, common, lost, turn);
+            }
+            self.give_up(place.tails);
         } else if self.is_primary() || config.epoch > self.epoch || matches!(self.role, Role::Idle) {
             self.become_replica(place, self.epoch.max(config.epoch), turn);
         }
