@@ -57,6 +57,10 @@ knobs! {
     async_share,
     /// Of a thousand writes, how many carry an identity and are retried.
     identity_share,
+    /// How many messages may wait for a replica.
+    queue_items,
+    /// How many bytes of records a node keeps to bring replicas level.
+    tail_bytes,
     /// After what time of silence a node is taken off the ring, in milliseconds.
     heartbeat_timeout,
     /// How long faults go on, in milliseconds.
@@ -142,6 +146,12 @@ impl Knobs {
             drift: random.pick(&[0, 50, 100, 100]),
             ..Self::NONE
         };
+        if random.chance(200) {
+            knobs.queue_items = random.spread(20, 400);
+        }
+        if random.chance(200) {
+            knobs.tail_bytes = random.spread(200, 8_000);
+        }
         if random.chance(50) {
             knobs.fault_every = 0; // A cluster in peace, which must do everything at once.
             knobs.client_loss = 0;

@@ -46,9 +46,8 @@ impl World {
     pub(crate) fn before_map(&self, n: usize) -> Vec<Before> {
         let Some(node) = self.running(n) else { return Vec::new() };
         let losses = node.losses(engine::losses::Losses::count);
-        let before = |slot| {
-            node.inspect(slot, |state| Before { slot, last: state.last(), terms: state.log().terms(), losses })
-        };
+        let before =
+            |slot| node.inspect(slot, |state| Before { slot, last: state.last(), terms: state.log().terms(), losses });
         self.bits.slots().map(before).filter(|before| before.last != Version::NONE).collect()
     }
 
