@@ -103,7 +103,10 @@ fn keep_primary(
     let learners = target.iter().copied().filter(is_new).collect();
     match change(config, SlotConfig { primary: Some(primary), isr, learners, elr, ..config.clone() }) {
         Plan::Keep => match target.first() {
-            Some(wanted) if *wanted != primary && up.contains(wanted) => Plan::HandOver { from: primary, to: *wanted },
+            // Not to one that would be replaced at once.
+            Some(wanted) if *wanted != primary && up.contains(wanted) && !standing.is_accused(config, *wanted) => {
+                Plan::HandOver { from: primary, to: *wanted }
+            }
             _ => Plan::Keep,
         },
         changed => changed,
@@ -277,7 +280,7 @@ mod tests {
         let after = promoted(&config(1, &[1, 2], &[3]), Incarnation(2), &standing);
         assert_eq!(after, with_elr(config(2, &[2], &[3]), &[1]), "below two copies the old primary is remembered");
         let only = plan(&config(1, &[1], &[3]), &target, &standing);
-        assert_eq!(only, Plan::Change(config(1, &[1], &[2])), "an only member is not replaced on suspicion");
+        assert_eq!(only, Plan::Keep, "an only member is not replaced on suspicion");
     }
 
     #[test]
@@ -289,7 +292,8 @@ mod tests {
         assert_eq!(after, with_elr(config(2, &[2], &[]), &[1]), "who comes back later has it, too");
         let waits = plan(&small, &target, &standing(&[3], &[2]));
         assert_eq!(waits, Plan::Change(config(1, &[1], &[])), "2 has come back with nothing; 1 may still come");
-        assert_eq!(plan(&small, &target, &standing(&[3], &[1, 2])), Plan::StartAnew(config(3, &[3], &[2])));
+        let target = incarnations(&[3, 4]);
+        assert_eq!(plan(&small, &target, &standing(&[3, 4], &[1, 2])), Plan::StartAnew(config(3, &[3], &[4])));
     }
 
     #[test]

@@ -198,7 +198,7 @@ impl<B: Bugs> Slot<B> {
             // The others hold it: the coordinator removes a copy only then. One that has never aligned with the present
             // primary may have what no other has.
             let is_aligned = self.epoch == config.epoch
-                && matches!(&self.role, Role::Replica(replica) if replica.following == config.primary);
+                && matches!(&self.role, Role::Replica(replica) if replica.following().is_some() && replica.following() == config.primary);
             self.leave_role(place, config.epoch, turn);
             self.epoch = self.epoch.max(config.epoch);
             if !is_aligned {
@@ -224,7 +224,7 @@ impl<B: Bugs> Slot<B> {
             Role::Idle => {}
             Role::Primary(mut primary) => turn.lose_all(primary.take_tickets()),
             Role::Replica(replica) => {
-                let Some(primary) = replica.following else { return };
+                let Some(primary) = replica.following() else { return };
                 let promise = if self.bugs.plants(crate::bugs::Bug::DeposedUntold) {
                     place.peers.promise_to(primary)
                 } else {

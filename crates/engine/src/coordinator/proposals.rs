@@ -46,7 +46,8 @@ impl<B: Bugs> Coordinator<B> {
                         self.handing_over.remove(slot);
                     }
                 }
-                let known = self.registry.addr_of(to).is_some();
+                // One that is suspected by now would be replaced at once.
+                let known = self.registry.addr_of(to).is_some() && !self.registry.is_suspect(now, to);
                 self.propose(now, from, &slots, |config| {
                     let in_sync = known && config.isr.contains(&to);
                     in_sync.then(|| config.primary = Some(to))

@@ -17,12 +17,24 @@ use crate::table::Table;
 /// The role of a replica or learner.
 #[derive(Debug, Default)]
 pub(super) struct Replica {
-    /// The primary that has aligned with this copy in the present epoch.
-    pub(super) following: Option<Incarnation>,
+    /// The primary that has aligned with this copy in the present epoch; 0: none. A number keeps the slot small.
+    following: Incarnation,
     /// The copy is not level with its primary, who has been told so. Until there is one, nobody is.
     pub(super) awaiting: bool,
     /// The primary has stopped to serve the slot and has given the promise back.
     pub(super) released: bool,
+}
+
+impl Replica {
+    /// The primary that is followed.
+    pub(super) fn following(&self) -> Option<Incarnation> {
+        Some(self.following).filter(|primary| *primary != Incarnation::default())
+    }
+
+    /// Whether it is this one.
+    pub(super) fn follows(&self, primary: Incarnation) -> bool {
+        self.following() == Some(primary)
+    }
 }
 
 /// See [`proto::peer::LinkMessage::Align`].
@@ -77,7 +89,7 @@ impl<B: Bugs> Slot<B> {
                 if refusal.is_none()
                     && let Role::Replica(replica) = &mut self.role
                 {
-                    replica.released |= replica.following == Some(from);
+                    replica.released |= replica.follows(from);
                 }
                 refusal
             }
@@ -106,8 +118,7 @@ impl<B: Bugs> Slot<B> {
         }
         // Within a term this copy may be ahead of an alignment, which was sent again after a broken connection.
         let was_level = self.is_level_with(from) && epoch == self.epoch;
-        let same_term =
-            matches!(&self.role, Role::Replica(replica) if replica.following == Some(from)) && epoch == self.epoch;
+        let same_term = matches!(&self.role, Role::Replica(replica) if replica.follows(from)) && epoch == self.epoch;
         if !same_term {
             if self.is_primary() {
                 turn.events.push(Event::Deposed(place.id));
@@ -119,7 +130,7 @@ impl<B: Bugs> Slot<B> {
 
         let level = if was_level { self.last() >= start } else { self.go_back(place, start, &terms, turn) };
         let can_continue = level || self.can_continue(start, &terms);
-        self.role = Role::Replica(Replica { following: Some(from), awaiting: !level, released: false });
+        self.role = Role::Replica(Replica { following: from, awaiting: !level, released: false });
         if level {
             self.log.set_durable(durable, place.tails);
             None
@@ -174,7 +185,7 @@ impl<B: Bugs> Slot<B> {
         record: Record,
     ) -> Option<LinkReply> {
         // A record that was sent again from the tail is of an earlier epoch than the primary who sends it.
-        let follows = matches!(&self.role, Role::Replica(replica) if replica.following == Some(from));
+        let follows = matches!(&self.role, Role::Replica(replica) if replica.follows(from));
         if !follows && let Some(refusal) = self.refuses_sender(place, record.version.epoch) {
             return Some(refusal);
         }
@@ -214,7 +225,7 @@ impl<B: Bugs> Slot<B> {
         // What is said of this fill is told from what was said before it.
         self.stamp = stamp;
         let waits = match &self.role {
-            Role::Replica(replica) if replica.following == Some(from) && epoch == self.epoch => replica.awaiting,
+            Role::Replica(replica) if replica.follows(from) && epoch == self.epoch => replica.awaiting,
             Role::Idle | Role::Primary(_) | Role::Replica(_) => return Some(self.behind(place, None)),
         };
         if !waits {
@@ -264,7 +275,7 @@ impl<B: Bugs> Slot<B> {
     /// Whether an alignment or a fill is older than the last one of this term. It was sent on an earlier connection, or is
     /// sent again on this one, and the primary waits for no answer to it.
     fn is_outdated(&self, from: Incarnation, epoch: Epoch, stamp: u64) -> bool {
-        let same_term = matches!(&self.role, Role::Replica(replica) if replica.following == Some(from));
+        let same_term = matches!(&self.role, Role::Replica(replica) if replica.follows(from));
         same_term && epoch == self.epoch && stamp < self.stamp
     }
 
@@ -286,6 +297,6 @@ impl<B: Bugs> Slot<B> {
 
     /// Whether this copy is level with that primary, in the present epoch.
     fn is_level_with(&self, primary: Incarnation) -> bool {
-        matches!(&self.role, Role::Replica(replica) if replica.following == Some(primary) && !replica.awaiting)
+        matches!(&self.role, Role::Replica(replica) if replica.follows(primary) && !replica.awaiting)
     }
 }

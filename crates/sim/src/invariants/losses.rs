@@ -2,7 +2,8 @@
 //!
 //! Source: the design, rule 10.
 
-use proto::id::Version;
+use engine::log::Log;
+use proto::id::{Epoch, Version};
 use proto::peer::Terms;
 
 use super::Before;
@@ -16,7 +17,7 @@ impl World {
         let Some(node) = self.running(n) else { return };
         let (lost, now) = node.inspect(slot, |state| {
             let log = state.log();
-            let kept = |seq| log.epoch_at(seq).is_some_and(|epoch| epoch_at(&terms, last, seq) == Some(epoch));
+            let kept = |seq| epoch_at(&terms, last, seq).is_some_and(|epoch| has(log, epoch, seq));
             let mut lost = 0_u64;
             let mut seq = last.seq;
             // From the end back to the first record that is still there: all before it are, too.
@@ -58,14 +59,16 @@ impl World {
         let Some(losses) = before.first().map(|before| before.losses) else { return };
         for Before { slot, last, terms, .. } in before {
             let is_given_up = node.inspect(slot, |state| state.last() == Version::NONE);
+            // Where a whole slot was lost, that is told, and not each of its writes.
             let ghost = &self.oracle.slots[usize::from(slot.0)];
+            let is_given_up = is_given_up && !ghost.is_lost;
             let primary = ghost.kept.as_ref().and_then(|config| self.oracle.holder(config.primary?));
             let Some(primary) = primary.and_then(|primary| self.nodes[primary].data()).filter(|_| is_given_up) else {
                 continue;
             };
             for seq in (1..=last.seq).rev() {
                 let Some(epoch) = epoch_at(&terms, last, seq) else { break };
-                if primary.inspect(slot, |state| state.log().epoch_at(seq)) == Some(epoch) {
+                if primary.inspect(slot, |state| has(state.log(), epoch, seq)) {
                     break;
                 }
                 let seen = self.oracle.records.get(&(slot, Version { epoch, seq }));
@@ -85,7 +88,12 @@ impl World {
     }
 }
 
-fn epoch_at(terms: &Terms, last: Version, seq: u64) -> Option<proto::id::Epoch> {
+/// Whether a log has this record. What it has forgotten it has had.
+fn has(log: &Log, epoch: Epoch, seq: u64) -> bool {
+    seq <= log.last().seq && log.epoch_at(seq).is_none_or(|known| known == epoch)
+}
+
+fn epoch_at(terms: &Terms, last: Version, seq: u64) -> Option<Epoch> {
     if seq > last.seq {
         return None;
     }
