@@ -147,12 +147,30 @@ impl ClientSession<'_> {
                 }
                 Response::Lines(std::iter::once("OK Nodes:".to_owned()).chain(nodes).collect())
             }),
+            CoordinatorRequest::Forget(addr) => {
+                if self.driver.with(|coordinator, now| coordinator.forget(now, addr)) {
+                    Response::Text(format!("OK Node {addr} is not waited for"))
+                } else {
+                    Response::Error(ErrorReply::NodeNotFound(addr.clone()))
+                }
+            }
+            CoordinatorRequest::AcceptLoss(slot) => {
+                let slots = self.driver.with(|coordinator, now| coordinator.accept_loss(now, *slot));
+                Response::Text(format!("OK {slots} slots start anew"))
+            }
             CoordinatorRequest::Info => {
                 let addr = self.driver.addr();
                 self.driver.with(|coordinator, _| {
                     let (nodes, map) = (coordinator.nodes().count(), coordinator.map());
                     let (cluster, version) = (&map.cluster, map.version.0);
-                    Response::Text(format!("OK Coordinator {addr} nodes={nodes} map={version} cluster={cluster}"))
+                    let awaited = coordinator.awaited();
+                    let awaited: Vec<_> = awaited.iter().map(NodeAddr::as_str).collect();
+                    let awaited = if awaited.is_empty() { "-".to_owned() } else { awaited.join(",") };
+                    Response::Text(format!(
+                        "OK Coordinator {addr} nodes={nodes} map={version} cluster={cluster} ack={} read={} \
+                         waiting_for={awaited}",
+                        map.promises.ack, map.promises.read
+                    ))
                 })
             }
             CoordinatorRequest::Map => Response::Lines(
@@ -173,8 +191,9 @@ impl ClientSession<'_> {
             let map = update.and_then(|update| ClusterMap::updated(None, &update));
             Some(map.map_err(|error| JoinError::Refused(ErrorReply::NotPeer(error.to_string())))?)
         };
-        let Join { addr, incarnation, .. } = join;
-        let joined = self.driver.with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, held))?;
+        let Join { addr, incarnation, proof, .. } = join;
+        let joined =
+            self.driver.with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, proof, held))?;
         Ok(Upgrade::Node { addr, joined })
     }
 }

@@ -1,7 +1,7 @@
 //! The connections on which requests are passed on to other nodes: one to each, shared by all clients of this node,
-//! with many requests under way at once and answers in their order.
+//! with many requests under way at once, each with a number that its answer carries.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use proto::id::{Incarnation, NodeAddr};
-use proto::peer::LinkKind;
-use proto::reply::ReplyDecoder;
+use proto::peer::{Forward, KeyRequest, LinkKind};
+use proto::reply::{Reply, ReplyDecoder};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -44,6 +44,7 @@ pub enum Failed {
 /// One request that is not sent yet. Where it is dropped, it never will be, and whoever waits is told so.
 #[derive(Debug)]
 struct Call {
+    id: u64,
     bytes: Vec<u8>,
     answer: Option<oneshot::Sender<Answer>>,
 }
@@ -61,6 +62,7 @@ impl Drop for Call {
 #[derive(Debug, Default)]
 pub struct ForwardLinks {
     links: Mutex<HashMap<Incarnation, ForwardLink>>,
+    ids: AtomicU64,
 }
 
 /// What the tasks that wait know of a connection.
@@ -79,20 +81,23 @@ struct ForwardLink {
 }
 
 impl ForwardLinks {
-    /// Sends requests, each an encoded [`proto::peer::Forward`], to one node, in this order and before whatever is sent
-    /// there later. The answers come to the receivers.
+    /// Sends requests to one node, in this order and before whatever is sent there later. The answers come to the receivers,
+    /// in whatever order they are ready.
     pub fn send(
         &self,
         driver: &Driver,
         to: Incarnation,
         addr: &NodeAddr,
-        requests: Vec<Vec<u8>>,
+        requests: &[(bool, KeyRequest<'_>)],
     ) -> Vec<oneshot::Receiver<Answer>> {
         let mut batch = Vec::with_capacity(requests.len());
         let mut receivers = Vec::with_capacity(requests.len());
-        for bytes in requests {
+        for (at_replica, request) in requests {
             let (answer, receiver) = oneshot::channel();
-            batch.push(Call { bytes, answer: Some(answer) });
+            let id = self.ids.fetch_add(1, Ordering::Relaxed);
+            let mut bytes = Vec::new();
+            Forward { id, at_replica: *at_replica, request: *request }.encode(&mut bytes);
+            batch.push(Call { id, bytes, answer: Some(answer) });
             receivers.push(receiver);
         }
         let mut links = self.lock();
@@ -179,12 +184,12 @@ impl LinkTask {
     /// Sends and receives on one connection until it breaks; says why it did.
     async fn exchange(&mut self, stream: TcpStream, first: Vec<Call>) -> io::Error {
         let (read, write) = stream.into_split();
-        let waiting = Mutex::new(VecDeque::new());
+        let waiting = Waiting::default();
         let ended = tokio::select! {
             ended = send_batches(write, first, &mut self.batches, &waiting) => ended,
             ended = receive_answers(read, &waiting, &self.health) => ended,
         };
-        for answer in waiting.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        for answer in waiting.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
             // Whoever does not wait any more need not be told.
             let _ = answer.send(Err(Failed::Lost));
         }
@@ -192,8 +197,8 @@ impl LinkTask {
     }
 }
 
-/// Who waits for the answers to come, in their order.
-type Waiting = Mutex<VecDeque<oneshot::Sender<Answer>>>;
+/// Who waits for the answers to come, by the number of the request.
+type Waiting = Mutex<HashMap<u64, oneshot::Sender<Answer>>>;
 
 async fn send_batches(
     mut stream: OwnedWriteHalf,
@@ -209,7 +214,7 @@ async fn send_batches(
             let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
             for mut call in batch {
                 bytes.extend_from_slice(&call.bytes);
-                waiting.extend(call.answer.take());
+                waiting.extend(call.answer.take().map(|answer| (call.id, answer)));
             }
         }
         stream.write_all(&bytes).await?;
@@ -223,6 +228,7 @@ async fn send_batches(
 async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, health: &Health) -> io::Result<()> {
     let mut input = BytesMut::new();
     let mut decoder = ReplyDecoder::new();
+    let mut id = None;
     loop {
         input.reserve(16 * 1024);
         if stream.read_buf(&mut input).await? == 0 {
@@ -230,20 +236,25 @@ async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, health: &
         }
         health.reads.fetch_add(1, Ordering::Relaxed);
         health.stalled.store(false, Ordering::Relaxed);
+        let wrong = |what: &'static str| io::Error::new(io::ErrorKind::InvalidData, what);
         let mut arrived = Vec::new();
         loop {
-            let len = match decoder.decode(&input) {
-                Ok(Some((_, len))) => len,
+            let (reply, len) = match decoder.decode(&input) {
+                Ok(Some(decoded)) => decoded,
                 Ok(None) => break,
                 Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
             };
-            arrived.push(input.get(..len).unwrap_or_default().to_vec());
+            // Each answer stands behind the number of its request.
+            match (id.take(), reply) {
+                (None, Reply::Number(number)) => id = Some(number),
+                (None, _) => return Err(wrong("an answer without a number")),
+                (Some(number), _) => arrived.push((number, input.get(..len).unwrap_or_default().to_vec())),
+            }
             input.advance(len);
         }
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        for bytes in arrived {
-            let answer = waiting.pop_front();
-            let answer = answer.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an answer to no request"))?;
+        for (id, bytes) in arrived {
+            let answer = waiting.remove(&id).ok_or_else(|| wrong("an answer to no request"))?;
             // A read that has gone to a replica meanwhile does not wait any more.
             let _ = answer.send(Ok(bytes));
         }
