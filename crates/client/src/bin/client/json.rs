@@ -23,7 +23,7 @@ pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
         Outcome::Stored(placement) | Outcome::Deleted(placement) | Outcome::Holders(placement) => {
             object.placement(placement);
         }
-        Outcome::Read(Read { value, node, from_replica }) => {
+        Outcome::Read(Read { value, node, from_replica, .. }) => {
             object.set("found", value.is_some());
             if let Some(value) = value {
                 object.bytes("value", value);
@@ -115,7 +115,7 @@ mod tests {
 
     fn read(value: Option<&[u8]>) -> Outcome {
         let node = "h:1".parse().unwrap();
-        Outcome::Read(Read { value: value.map(<[u8]>::to_vec), node, from_replica: false })
+        Outcome::Read(Read { value: value.map(<[u8]>::to_vec), version: None, node, from_replica: false })
     }
 
     #[test]

@@ -184,7 +184,12 @@ mod tests {
     }
 
     fn read(value: Option<&[u8]>, from_replica: bool) -> Outcome {
-        Outcome::Read(Read { value: value.map(<[u8]>::to_vec), node: addr("127.0.0.1:5003"), from_replica })
+        Outcome::Read(Read {
+            value: value.map(<[u8]>::to_vec),
+            version: None,
+            node: addr("127.0.0.1:5003"),
+            from_replica,
+        })
     }
 
     fn printed(format: Format, command: &str, outcome: &Outcome) -> String {
