@@ -9,7 +9,6 @@ use proto::peer::{Effect, Write};
 
 use crate::builder::Builder;
 use crate::cluster::Cluster;
-use crate::coordinator::{self, Slots, Whom};
 use crate::error::Error;
 use crate::level::Levels;
 use crate::placement::Placement;
@@ -24,7 +23,7 @@ use crate::write::{self, Cas};
 /// What a clone does not share are its levels: [`Client::with`] gives one with others.
 #[derive(Debug, Clone)]
 pub struct Client {
-    cluster: Arc<Cluster>,
+    pub(crate) cluster: Arc<Cluster>,
     levels: Levels,
 }
 
@@ -276,143 +275,9 @@ impl Client {
         let key = checked_key(key.as_ref())?;
         write::write(&self.cluster, self.levels.ack, Write::new(key, Effect::Delete)).await
     }
-
-    /// The nodes that are registered, sorted, as the coordinator has them.
-    ///
-    /// ```
-    /// # #[tokio::main]
-    /// # async fn main() -> Result<(), client::Error> {
-    /// # let cluster = fake_cluster::FakeCluster::start(3).await;
-    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
-    /// assert_eq!(client.list_nodes().await?.len(), 3);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::NotReached`] where the coordinator does not answer. It is asked once.
-    pub async fn list_nodes(&self) -> Result<Vec<NodeAddr>, Error> {
-        coordinator::list_nodes(&self.cluster).await
-    }
-
-    /// Who holds a key now, as the coordinator has it.
-    ///
-    /// ```
-    /// # #[tokio::main]
-    /// # async fn main() -> Result<(), client::Error> {
-    /// # let cluster = fake_cluster::FakeCluster::start(3).await;
-    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
-    /// let placement = client.nodes_for_key("user:1").await?;
-    /// assert_eq!(placement.replicas.len(), 2);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::NotReached`] where the coordinator does not answer, [`Error::Refused`] where no node is registered. It
-    /// is asked once.
-    pub async fn nodes_for_key(&self, key: impl AsRef<[u8]>) -> Result<Placement, Error> {
-        coordinator::nodes_for_key(&self.cluster, checked_key(key.as_ref())?).await
-    }
-
-    /// What the coordinator says of itself, one line.
-    ///
-    /// # Errors
-    /// [`Error::NotReached`] where it does not answer. It is asked once.
-    pub async fn info(&self) -> Result<String, Error> {
-        coordinator::info(&self.cluster, Whom::Coordinator).await
-    }
-
-    /// What a node says of itself, one line: `OK Node host:port keys=N`, and more words of the form `name=value`.
-    ///
-    /// ```
-    /// # #[tokio::main]
-    /// # async fn main() -> Result<(), client::Error> {
-    /// # let cluster = fake_cluster::FakeCluster::start(1).await;
-    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
-    /// for node in client.list_nodes().await? {
-    ///     assert_eq!(client.node_info(&node).await?, format!("OK Node {node} keys=0"));
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::NotReached`] where the node does not answer. It is asked once.
-    pub async fn node_info(&self, node: &NodeAddr) -> Result<String, Error> {
-        coordinator::info(&self.cluster, Whom::Node(node)).await
-    }
-
-    /// The acknowledged writes that a node has lost, a line for people each: writes answered at [`AckLevel::Async`] that
-    /// the node had not sent on when it lost its place as the primary.
-    ///
-    /// ```
-    /// # #[tokio::main]
-    /// # async fn main() -> Result<(), client::Error> {
-    /// # let cluster = fake_cluster::FakeCluster::start(1).await;
-    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
-    /// for node in client.list_nodes().await? {
-    ///     assert!(client.losses(&node).await?.is_empty());
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::NotReached`] where the node does not answer. It is asked once.
-    ///
-    /// [`AckLevel::Async`]: crate::AckLevel::Async
-    pub async fn losses(&self, node: &NodeAddr) -> Result<Vec<String>, Error> {
-        coordinator::losses(&self.cluster, node).await
-    }
-
-    /// Has the coordinator no longer wait for what a node of an earlier coordinator's map has to tell. What only that
-    /// node holds is lost. Gives the coordinator's word on it, one line.
-    ///
-    /// # Errors
-    /// [`Error::NotReached`] where nobody could be asked, [`Error::Refused`] where there is no such node,
-    /// [`Error::Unknown`] where no answer came. It is asked once, and may be asked again.
-    pub async fn forget(&self, node: &NodeAddr) -> Result<String, Error> {
-        coordinator::forget(&self.cluster, node).await
-    }
-
-    /// Has slots without a copy that may lead start anew, with whatever is left of them. Gives the coordinator's word on
-    /// it, one line that says how many slots there were.
-    ///
-    /// ```
-    /// # #[tokio::main]
-    /// # async fn main() -> Result<(), client::Error> {
-    /// # let cluster = fake_cluster::FakeCluster::start(1).await;
-    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
-    /// assert!(client.accept_loss(client::Slots::One(12)).await?.starts_with("OK 1 "));
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`Client::forget`], where no slot has this number.
-    pub async fn accept_loss(&self, slots: Slots) -> Result<String, Error> {
-        coordinator::accept_loss(&self.cluster, slots).await
-    }
-
-    /// Asks the coordinator for a sign of life.
-    ///
-    /// # Errors
-    /// [`Error::NotReached`] where it gives none.
-    pub async fn ping(&self) -> Result<(), Error> {
-        coordinator::ping(&self.cluster, Whom::Coordinator).await
-    }
-
-    /// Asks a node for a sign of life.
-    ///
-    /// # Errors
-    /// [`Error::NotReached`] where it gives none.
-    pub async fn ping_node(&self, node: &NodeAddr) -> Result<(), Error> {
-        coordinator::ping(&self.cluster, Whom::Node(node)).await
-    }
 }
 
-fn checked_key(key: &[u8]) -> Result<&[u8], Error> {
+pub(crate) fn checked_key(key: &[u8]) -> Result<&[u8], Error> {
     if key.len() > limits::KEY_BYTES {
         return Err(Error::too_long(&ErrorReply::key_too_long(key.len())));
     }

@@ -5,6 +5,7 @@ use proto::id::NodeAddr;
 use proto::request::verbs;
 
 use crate::answer::{NotAnAnswer, Request};
+use crate::client::{Client, checked_key};
 use crate::cluster::Cluster;
 use crate::connection::{Failure, Patience};
 use crate::error::Error;
@@ -27,7 +28,143 @@ pub enum Slots {
     All,
 }
 
-pub(crate) async fn list_nodes(cluster: &Cluster) -> Result<Vec<NodeAddr>, Error> {
+impl Client {
+    /// The nodes that are registered, sorted, as the coordinator has them.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(3).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// assert_eq!(client.list_nodes().await?.len(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where the coordinator does not answer. It is asked once.
+    pub async fn list_nodes(&self) -> Result<Vec<NodeAddr>, Error> {
+        list_nodes(&self.cluster).await
+    }
+
+    /// Who holds a key now, as the coordinator has it.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(3).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// let placement = client.nodes_for_key("user:1").await?;
+    /// assert_eq!(placement.replicas.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where the coordinator does not answer, [`Error::Refused`] where no node is registered. It
+    /// is asked once.
+    pub async fn nodes_for_key(&self, key: impl AsRef<[u8]>) -> Result<Placement, Error> {
+        nodes_for_key(&self.cluster, checked_key(key.as_ref())?).await
+    }
+
+    /// What the coordinator says of itself, one line.
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where it does not answer. It is asked once.
+    pub async fn info(&self) -> Result<String, Error> {
+        info(&self.cluster, Whom::Coordinator).await
+    }
+
+    /// What a node says of itself, one line: `OK Node host:port keys=N`, and more words of the form `name=value`.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(1).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// for node in client.list_nodes().await? {
+    ///     assert_eq!(client.node_info(&node).await?, format!("OK Node {node} keys=0"));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where the node does not answer. It is asked once.
+    pub async fn node_info(&self, node: &NodeAddr) -> Result<String, Error> {
+        info(&self.cluster, Whom::Node(node)).await
+    }
+
+    /// The acknowledged writes that a node has lost, a line for people each: writes answered at [`AckLevel::Async`] that
+    /// the node had not sent on when it lost its place as the primary.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(1).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// for node in client.list_nodes().await? {
+    ///     assert!(client.losses(&node).await?.is_empty());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where the node does not answer. It is asked once.
+    ///
+    /// [`AckLevel::Async`]: crate::AckLevel::Async
+    pub async fn losses(&self, node: &NodeAddr) -> Result<Vec<String>, Error> {
+        losses(&self.cluster, node).await
+    }
+
+    /// Has the coordinator no longer wait for what a node of an earlier coordinator's map has to tell. What only that
+    /// node holds is lost. Gives the coordinator's word on it, one line.
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where nobody could be asked, [`Error::Refused`] where there is no such node,
+    /// [`Error::Unknown`] where no answer came. It is asked once, and may be asked again.
+    pub async fn forget(&self, node: &NodeAddr) -> Result<String, Error> {
+        forget(&self.cluster, node).await
+    }
+
+    /// Has slots without a copy that may lead start anew, with whatever is left of them. Gives the coordinator's word on
+    /// it, one line that says how many slots there were.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(1).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// assert!(client.accept_loss(client::Slots::One(12)).await?.starts_with("OK 1 "));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::forget`], where no slot has this number.
+    pub async fn accept_loss(&self, slots: Slots) -> Result<String, Error> {
+        accept_loss(&self.cluster, slots).await
+    }
+
+    /// Asks the coordinator for a sign of life.
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where it gives none.
+    pub async fn ping(&self) -> Result<(), Error> {
+        ping(&self.cluster, Whom::Coordinator).await
+    }
+
+    /// Asks a node for a sign of life.
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where it gives none.
+    pub async fn ping_node(&self, node: &NodeAddr) -> Result<(), Error> {
+        ping(&self.cluster, Whom::Node(node)).await
+    }
+}
+
+async fn list_nodes(cluster: &Cluster) -> Result<Vec<NodeAddr>, Error> {
     let question = Request::question(verbs::LIST_NODES, None);
     let lines = ask(cluster, Whom::Coordinator, question, |first| first == "OK Nodes:").await?;
     let nodes = match lines.split_first() {
@@ -39,27 +176,27 @@ pub(crate) async fn list_nodes(cluster: &Cluster) -> Result<Vec<NodeAddr>, Error
     nodes.collect::<Option<_>>().ok_or_else(|| no_protocol(cluster, Whom::Coordinator))
 }
 
-pub(crate) async fn nodes_for_key(cluster: &Cluster, key: &[u8]) -> Result<Placement, Error> {
+async fn nodes_for_key(cluster: &Cluster, key: &[u8]) -> Result<Placement, Error> {
     let request = Request::question(verbs::GET_NODES_FOR_KEY, Some(key));
     let lines = ask(cluster, Whom::Coordinator, request, |first| first.starts_with("PRIMARY ")).await?;
     Placement::from_lines(&lines).ok_or_else(|| no_protocol(cluster, Whom::Coordinator))
 }
 
-pub(crate) async fn info(cluster: &Cluster, whom: Whom<'_>) -> Result<String, Error> {
+async fn info(cluster: &Cluster, whom: Whom<'_>) -> Result<String, Error> {
     match ask(cluster, whom, Request::question(verbs::INFO, None), one_line).await?.as_slice() {
         [info] if info.starts_with("OK ") => Ok(info.clone()),
         _ => Err(no_protocol(cluster, whom)),
     }
 }
 
-pub(crate) async fn ping(cluster: &Cluster, whom: Whom<'_>) -> Result<(), Error> {
+async fn ping(cluster: &Cluster, whom: Whom<'_>) -> Result<(), Error> {
     match ask(cluster, whom, Request::question(verbs::PING, None), one_line).await?.as_slice() {
         [pong] if pong == "PONG" => Ok(()),
         _ => Err(no_protocol(cluster, whom)),
     }
 }
 
-pub(crate) async fn losses(cluster: &Cluster, node: &NodeAddr) -> Result<Vec<String>, Error> {
+async fn losses(cluster: &Cluster, node: &NodeAddr) -> Result<Vec<String>, Error> {
     let whom = Whom::Node(node);
     let has_more = |first: &str| first.starts_with("OK ") && first.ends_with(':');
     let mut lines = ask(cluster, whom, Request::question(verbs::LOSSES, None), has_more).await?;
@@ -70,11 +207,11 @@ pub(crate) async fn losses(cluster: &Cluster, node: &NodeAddr) -> Result<Vec<Str
     }
 }
 
-pub(crate) async fn forget(cluster: &Cluster, node: &NodeAddr) -> Result<String, Error> {
+async fn forget(cluster: &Cluster, node: &NodeAddr) -> Result<String, Error> {
     tell(cluster, Request::question(verbs::FORGET, Some(node.as_str().as_bytes()))).await
 }
 
-pub(crate) async fn accept_loss(cluster: &Cluster, slots: Slots) -> Result<String, Error> {
+async fn accept_loss(cluster: &Cluster, slots: Slots) -> Result<String, Error> {
     let word = match slots {
         Slots::One(slot) => slot.to_string(),
         Slots::All => "all".to_owned(),

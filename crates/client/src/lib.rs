@@ -50,7 +50,8 @@
 //! - `read` and `write`: which node is asked, when the next one is, and when to give up.
 //! - `lane`: the identities of writes. `level`: what calls ask for, and connections are set to.
 //! - `map_watch`: the task that keeps the cluster map. It ends when the last clone of the client is dropped.
-//! - `coordinator`: the questions that only the coordinator answers.
+//! - `coordinator`: the questions that only the coordinator answers, those to a node about itself, and what an operator
+//!   tells the coordinator.
 //! - `pool` and `connection`: idle connections, and one exchange of a request and its answer.
 //! - `answer`: requests to bytes, and bytes to answers.
 //! - `placement`, `error`: what the calls return.
