@@ -149,12 +149,14 @@ impl<B: Bugs> Node<B> {
     /// A node that was started again and has found on its disk all that an earlier start of it held.
     #[must_use]
     pub fn recovered(now: Timestamp, disk: Self) -> Self {
-        let (proof, map) = (disk.incarnation(), disk.map());
+        // A start that was never registered has written nothing of its own: what it found is still its predecessor's.
+        let own = Some(disk.incarnation()).filter(|own| *own != Incarnation::default());
+        let (proof, map) = (own.or(disk.proof), disk.map());
         let slots = disk
             .slots
             .into_iter()
             .map(|slot| Mutex::new(slot.into_inner().unwrap_or_else(PoisonError::into_inner).recovered()));
-        let mut node = Self::with(now, disk.bits, disk.hasher, slots.collect(), Some(proof), map, disk.bugs);
+        let mut node = Self::with(now, disk.bits, disk.hasher, slots.collect(), proof, map, disk.bugs);
         node.tails = disk.tails;
         node.losses = disk.losses;
         node

@@ -43,7 +43,7 @@ pub struct Slot<B: Bugs = NoBugs> {
     role: Role,
     /// This node has promised not to lead the slot before.
     promised_until: Timestamp,
-    /// The last alignment that a primary has asked for.
+    /// The last alignment or fill that a primary has sent.
     stamp: u64,
     bugs: B,
 }

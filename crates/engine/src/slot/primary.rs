@@ -586,6 +586,8 @@ impl<B: Bugs> Slot<B> {
         let wants = |follower: &&mut Follower| follower.outbox.to == who && follower.progress == Progress::WantsFill;
         let Some(follower) = primary.followers.iter_mut().find(wants) else { return };
         follower.progress = Progress::Filling;
+        // Records that were under way are refused until the fill comes; its own stamp tells that from a refusal of it.
+        follower.stamp = place.next_stamp();
         let snapshot = Arc::new(Snapshot {
             last: self.log.last(),
             durable: self.log.durable(),
