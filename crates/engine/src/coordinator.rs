@@ -424,6 +424,7 @@ impl<B: Bugs> Coordinator<B> {
             by_hand: by_hand.collect(),
             gone: self.gone.clone(),
             accused: self.suspicion.accused(now, &self.registry),
+            suspected: self.registry.suspects(now),
             reborn: self.reborn.clone(),
             patient: now < self.reborn_grace,
             min_isr: self.settings.promises.min_isr(),

@@ -211,6 +211,13 @@ impl<B: Bugs> Slot<B> {
         self.role = Role::Replica(replica::Replica::default());
     }
 
+    /// Another node leads the slot now. After a hand-over that is no news.
+    fn tell_deposed(&self, place: Place<'_>, turn: &mut Turn) {
+        if self.is_primary() && !self.is_handing_over() {
+            turn.events.push(Event::Deposed(place.id));
+        }
+    }
+
     /// Ends what the present role has begun, since this epoch has another primary: waits are lost, and a promise to the
     /// primary that was followed goes on to bind.
     fn leave_role(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) {

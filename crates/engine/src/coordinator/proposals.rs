@@ -19,7 +19,11 @@ impl<B: Bugs> Coordinator<B> {
             return false;
         }
         let Some(addr) = self.registry.addr_of(from).cloned() else { return false };
+        let was_suspect = self.registry.is_suspect(now, from);
         self.registry.heard(now, &addr);
+        if was_suspect {
+            self.advance(now);
+        }
         match message {
             NodeMessage::Heartbeat { .. } | NodeMessage::Resync => {}
             NodeMessage::Complain { about } => {

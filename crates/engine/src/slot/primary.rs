@@ -30,8 +30,6 @@ pub(crate) const TELL_DURABLE_AFTER: Duration = Duration::from_millis(200);
 pub(crate) struct Primary {
     pub(super) followers: Vec<Follower>,
     intake: Intake,
-    /// The number of the first record of this term; 0 where none was needed.
-    barrier: u64,
     /// What only a slot that is written to has.
     active: Option<Box<Active>>,
     /// How many copies are in sync, as the coordinator has committed it.
@@ -54,6 +52,8 @@ struct Active {
     /// The durable mark that the followers have been told.
     told: u64,
     will_tell: bool,
+    /// The number of the first record of this term; 0 where none was needed.
+    barrier: u64,
     /// By the number that they wait for, ascending.
     waiters: VecDeque<Waiter>,
 }
@@ -203,7 +203,7 @@ impl<B: Bugs> Slot<B> {
         primary.is_open = true;
         // A slot that holds nothing has promised nothing.
         if last != Version::NONE {
-            primary.barrier = last.seq + 1;
+            primary.active.get_or_insert_default().barrier = last.seq + 1;
             self.order(place, Op::Barrier, turn);
         }
     }
@@ -449,7 +449,8 @@ impl<B: Bugs> Slot<B> {
         let below_barrier = self.bugs.plants(Bug::AdmittedBelowBarrier);
         let durable = self.log.durable();
         let Role::Primary(primary) = &mut self.role else { return Vec::new() };
-        let barrier = if below_barrier { 0 } else { primary.barrier };
+        let barrier = primary.active.as_ref().map_or(0, |active| active.barrier);
+        let barrier = if below_barrier { 0 } else { barrier };
         let is_open = primary.is_open || below_barrier;
         let mut admissible = Vec::new();
         for follower in primary.followers.iter_mut().filter(|follower| asked(follower.outbox.to)) {
@@ -647,6 +648,11 @@ impl<B: Bugs> Slot<B> {
         self.serves(place).is_some()
     }
 
+    /// Whether the slot is being handed over to another node.
+    pub(super) fn is_handing_over(&self) -> bool {
+        matches!(&self.role, Role::Primary(primary) if primary.intake != Intake::Open)
+    }
+
     /// The learners whose admission was proposed and is not known yet.
     pub(crate) fn proposed_learners(&self) -> impl Iterator<Item = Incarnation> {
         let followers = match &self.role {
@@ -657,12 +663,11 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Another node follows a primary of a higher epoch: this one leads no longer, whatever its map says.
-    pub(crate) fn depose(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) -> bool {
-        let deposed = epoch > self.epoch && self.is_primary();
-        if deposed {
+    pub(crate) fn depose(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) {
+        if epoch > self.epoch && self.is_primary() {
+            self.tell_deposed(place, turn);
             self.become_replica(place, epoch, turn);
         }
-        deposed
     }
 
     fn follower(&mut self, who: Incarnation) -> Option<&mut Follower> {
@@ -676,7 +681,6 @@ impl Primary {
         Self {
             followers: Vec::new(),
             intake: Intake::Open,
-            barrier: 0,
             active: None,
             in_sync: 0,
             min_isr: 0,

@@ -10,7 +10,7 @@ use super::{Place, Role, Slot};
 use crate::bugs::{Bug, Bugs};
 use crate::completions::Completion;
 use crate::log::Log;
-use crate::node::{Event, Turn};
+use crate::node::Turn;
 use crate::outbox::Snapshot;
 use crate::record::Record;
 use crate::table::Table;
@@ -110,9 +110,7 @@ impl<B: Bugs> Slot<B> {
         let same_term =
             matches!(&self.role, Role::Replica(replica) if replica.following == Some(from)) && epoch == self.epoch;
         if !same_term {
-            if self.is_primary() {
-                turn.events.push(Event::Deposed(place.id));
-            }
+            self.tell_deposed(place, turn);
             self.become_replica(place, epoch, turn);
         }
         self.config = self.config.max(config);
