@@ -167,6 +167,12 @@ impl<B: Bugs> Coordinator<B> {
         if self.phase == Phase::Recovering { &self.nothing } else { &self.map }
     }
 
+    /// The map as far as it is known: while one is taken over, that one. It is good for finding nodes, and nothing else.
+    #[must_use]
+    pub fn known_map(&self) -> &ClusterMap {
+        &self.map
+    }
+
     /// The registered addresses, sorted.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeAddr> {
         self.registry.iter().map(|(addr, _)| addr)

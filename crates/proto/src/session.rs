@@ -311,7 +311,8 @@ mod tests {
     #[test]
     fn a_join_reads_back_as_written() {
         let addr = NodeAddr::new("h", 1).unwrap();
-        for (incarnation, proofs) in [(None, vec![Incarnation(3), Incarnation(5)]), (Some(Incarnation(7)), Vec::new())] {
+        for (incarnation, proofs) in [(None, vec![Incarnation(3), Incarnation(5)]), (Some(Incarnation(7)), Vec::new())]
+        {
             let join = Join { addr: addr.clone(), incarnation, proofs, map: "" };
             let mut bytes = Vec::new();
             join.encode(&mut bytes);
