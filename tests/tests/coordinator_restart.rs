@@ -62,7 +62,7 @@ fn a_restarted_coordinator_tells_nothing_else_before_the_nodes_are_back() {
 #[test]
 fn a_coordinator_without_its_state_promotes_nobody_until_every_node_is_back_with_its_data_or_is_to_be_forgotten() {
     let mut cluster =
-        Setup { heartbeat_timeout: "1s", node_args: &["--request-timeout", "500ms"], ..Setup::default() }.start();
+        Setup { heartbeat_timeout: "1s", node_args: &["--request-timeout", "2s"], ..Setup::default() }.start();
     cluster.store(0, "forget", 300, "");
     let (key, dead) = (cluster.key_led_by(0, "forget"), cluster.node(0).addr.clone());
     cluster.coordinator.process.kill();
@@ -79,6 +79,9 @@ fn a_coordinator_without_its_state_promotes_nobody_until_every_node_is_back_with
     cluster.start_node_again(0);
     throughout("it waits longer than any timeout", Duration::from_millis(1500), || waits_for(&mut coordinator, &dead));
     for index in [1, 2] {
+        let stderr = cluster.node(index).process.stderr();
+        let told = stderr.matches(&format!("replica {dead} says nothing")).count();
+        assert_eq!(told, 1, "told once, however often it is proposed: {stderr}");
         let mut node = cluster.connect(index);
         let answer = node.ask(&format!("PUT {key} v"));
         assert!(answer.starts_with("ERROR UNAVAILABLE "), "{answer}");

@@ -140,6 +140,21 @@ fn a_write_to_a_dead_primary_is_never_answered_ok_and_lost() {
 
 #[cfg(unix)]
 #[test]
+fn a_write_that_was_never_sent_to_a_primary_that_hangs_is_refused_and_not_unknown() {
+    // Each try to connect takes 300 ms, so that the second is under way when the time is up.
+    let setup = Setup { nodes: 2, replicas: 0, node_args: &["--request-timeout", "500ms"], ..Setup::default() };
+    let cluster = setup.start();
+    let key = cluster.key_led_by(0, "never-sent");
+    let mut other = cluster.connect(1);
+    cluster.node(0).process.pause();
+    let answer = other.ask(&format!("PUT {key} v"));
+    assert!(answer.starts_with("ERROR UNAVAILABLE ") && answer.contains("nothing was changed"), "{answer}");
+    cluster.node(0).process.resume();
+    assert_eq!(other.ask(&format!("GET {key}")), "NOT_FOUND");
+}
+
+#[cfg(unix)]
+#[test]
 fn a_key_of_a_primary_that_hangs_is_read_from_a_replica() {
     let cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
     let key = cluster.key_led_by(0, "hangs");
