@@ -391,7 +391,7 @@ impl Item {
             }
             .encode(out),
             Self::Durable { slot, seq } => LinkMessage::Durable { slot: *slot, seq: *seq }.encode(out),
-            Self::Fill { slot, epoch, snapshot, .. } => snapshot.encode(*slot, *epoch, out),
+            Self::Fill { slot, epoch, snapshot, stamp } => snapshot.encode(*slot, *epoch, *stamp, out),
             Self::Purge { slot, seq } => LinkMessage::Purge { slot: *slot, seq: *seq }.encode(out),
             Self::Release { slot, epoch, .. } => LinkMessage::Release { slot: *slot, epoch: *epoch }.encode(out),
         }
@@ -399,10 +399,11 @@ impl Item {
 }
 
 impl Snapshot {
-    fn encode(&self, slot: SlotId, epoch: Epoch, out: &mut Vec<u8>) {
+    fn encode(&self, slot: SlotId, epoch: Epoch, stamp: Stamp, out: &mut Vec<u8>) {
         LinkMessage::Fill {
             slot,
             epoch,
+            stamp: stamp.0,
             last: self.last,
             durable: self.durable,
             purged: self.purged,

@@ -177,6 +177,9 @@ impl<B: Bugs> Node<B> {
             let found = state.look(self.place(now, slot), turn);
             let at = SlotAt { slot, version: state.config() };
             drop(state);
+            for learner in found.admit {
+                self.proposals().admit.entry(learner).or_default().push(at);
+            }
             for member in found.evict {
                 self.proposals().expel.entry(member).or_default().push(at);
             }
