@@ -168,8 +168,11 @@ impl Driver {
     /// The change does not follow on the map held here; nothing has changed.
     pub fn handle_map(&self, update: &MapUpdate) -> Result<(), MapError> {
         let mut turn = Turn::default();
+        let before = self.shared.node.map().map(|map| map.version);
         self.shared.node.handle_map(self.clock().now(), update, &mut turn)?;
-        self.silent().clear();
+        if before != Some(update.version) {
+            self.silent().clear();
+        }
         let mut links = self.links();
         let outboxes = self.shared.node.outboxes();
         links.retain(|_, link| {

@@ -258,10 +258,8 @@ async fn answer_one(
     let mut is_unknown = false;
     loop {
         map_changes.mark_unchanged();
-        let asked = match &first_try {
-            Some(under_way) => Some(under_way.to),
-            None => primary_of(driver, request.slot),
-        };
+        // IMPORTANT: the first may have failed long ago, while this request waited behind others. Each would wait anew.
+        let tried_at = first_try.as_ref().map_or_else(Instant::now, |under_way| under_way.sent);
         let tried = match first_try.take() {
             Some(under_way) => await_answer(driver, request, under_way, deadline, out).await,
             None => match execute_here(driver, request, deadline, out).await {
@@ -293,12 +291,8 @@ async fn answer_one(
             let why = why_unavailable(driver, request.slot);
             return request.answer(&Response::Error(ErrorReply::Unavailable(why)), out);
         }
-        // Whoever leads the slot by now is asked at once: those that came with this one wait behind it.
-        if primary_of(driver, request.slot).is_some_and(|primary| Some(primary) != asked) {
-            continue;
-        }
         // Either the map changes, or what was in the way may have passed.
-        let _ = timeout_at((Instant::now() + RETRY_PAUSE).min(deadline), map_changes.changed()).await;
+        let _ = timeout_at((tried_at + RETRY_PAUSE).min(deadline), map_changes.changed()).await;
     }
 }
 
@@ -402,10 +396,6 @@ async fn await_answer(
             under_way.give_up()
         }
     }
-}
-
-fn primary_of(driver: &Driver, slot: SlotId) -> Option<Incarnation> {
-    driver.node().route(slot).primary.map(|(primary, _)| primary)
 }
 
 /// Waits until the map names another primary for a slot than this one.
