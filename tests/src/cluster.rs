@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use proto::cluster_map::{ClusterMap, MapUpdate};
 use proto::id::NodeAddr;
@@ -280,19 +279,25 @@ impl Cluster {
         });
     }
 
-    /// Waits until a node, whether it runs or not, leads no slot any more, and every slot has a primary.
+    /// Waits until a node, whether it runs or not, leads no slot any more, and all others that run know so.
     ///
     /// # Panics
     /// When that does not happen.
     #[track_caller]
     pub fn is_replaced(&self, index: usize) {
         let addr = &self.node(index).addr;
-        eventually(&format!("{addr} leads nothing any more"), wait::SOON, || {
+        let version = eventually(&format!("{addr} leads nothing any more"), wait::SOON, || {
             let map = self.map();
             let led = |slot| map.holders(slot).next().is_some_and(|(_, member)| member.addr.as_str() != addr);
             let still = map.slots().find(|(slot, _)| !led(*slot));
-            ensure(still.is_none(), || format!("{still:?}"))
+            ensure(still.is_none(), || format!("{still:?}")).map(|()| map.version)
         });
+        for (other, node) in self.running().filter(|(other, _)| *other != index) {
+            eventually(&format!("{} knows that {addr} leads nothing any more", node.addr), wait::SOON, || {
+                let info = self.info(other);
+                ensure(info["map"].parse().is_ok_and(|map: u64| map >= version.0), || format!("{info:?}"))
+            });
+        }
     }
 
     /// What a node tells of itself: the `name=value` words of its INFO.
@@ -395,16 +400,6 @@ impl Cluster {
             let listed = self.listed();
             ensure(listed.iter().cloned().collect::<BTreeSet<_>>() == running, || format!("{listed:?}"))
         });
-    }
-
-    /// The setup's `--heartbeat-timeout`.
-    ///
-    /// # Panics
-    /// When the setup does not say it in whole seconds.
-    #[must_use]
-    pub fn heartbeat_timeout(&self) -> Duration {
-        let seconds = self.setup.heartbeat_timeout.strip_suffix('s').and_then(|number| number.parse().ok());
-        Duration::from_secs(seconds.expect("a heartbeat timeout of whole seconds"))
     }
 }
 
