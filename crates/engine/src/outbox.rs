@@ -16,6 +16,7 @@ use proto::id::{Epoch, Incarnation, NodeAddr, Version};
 use proto::peer::{Identity, LinkMessage, Terms};
 use proto::slot::SlotId;
 
+use crate::completions::Completion;
 use crate::peers::LEASE;
 use crate::record::Record;
 use crate::time::Timestamp;
@@ -116,8 +117,8 @@ pub struct Snapshot {
     pub terms: Terms,
     /// The newest record of each key.
     pub records: Vec<Arc<Record>>,
-    /// Which writes of clients have taken effect.
-    pub completions: Vec<(Box<[u8]>, u64, Version)>,
+    /// Which writes of clients are settled, by their client and number.
+    pub completions: Vec<(Box<[u8]>, u64, Completion)>,
 }
 
 /// What an acknowledgement covers, where somebody waits for it.
@@ -414,8 +415,9 @@ impl Snapshot {
             let (version, key, effect) = (record.version, record.key(), record.effect());
             LinkMessage::Entry { version, key, effect }.encode(out);
         }
-        for (client, seq, version) in &self.completions {
-            LinkMessage::Completed { identity: Identity { client, seq: *seq }, version: *version }.encode(out);
+        for (client, seq, Completion { version, found }) in &self.completions {
+            let identity = Identity { client, seq: *seq };
+            LinkMessage::Completed { identity, version: *version, found: *found }.encode(out);
         }
     }
 }

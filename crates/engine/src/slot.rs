@@ -257,7 +257,7 @@ impl<B: Bugs> Slot<B> {
         if self.bugs.plants(crate::bugs::Bug::LossUntold) {
             return;
         }
-        let writes: Vec<_> = records.into_iter().filter(|record| !record.is_barrier()).collect();
+        let writes: Vec<_> = records.into_iter().filter(|record| record.is_write()).collect();
         turn.overwritten += lost.saturating_sub(writes.len() as u64);
         if lost > 0 {
             turn.events.push(Event::CutAway(place.id, lost));

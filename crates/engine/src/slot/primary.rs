@@ -11,7 +11,7 @@ use proto::peer::{Effect, Op, Write};
 
 use super::{Answer, Place, Refusal, Role, Slot, Written};
 use crate::bugs::{Bug, Bugs};
-use crate::completions::Known;
+use crate::completions::{Completion, Known};
 use crate::node::Turn;
 use crate::outbox::{Item, Outbox, Snapshot, Stamp};
 use crate::record::Record;
@@ -262,9 +262,10 @@ impl<B: Bugs> Slot<B> {
         primary.has_enough(write.ack)?;
         if let Some(identity) = write.identity {
             match self.log.known_completions().map_or(Known::New, |known| known.look_up(identity)) {
-                Known::Done(version) if self.bugs.plants(Bug::RetriedTwice) && version.epoch != self.epoch => {}
-                Known::Done(version) => {
-                    return Ok(self.answer(Written::Done(version), version.seq, write.ack, waiting));
+                Known::Done(done) if self.bugs.plants(Bug::RetriedTwice) && done.version.epoch != self.epoch => {}
+                Known::Done(Completion { version, found }) => {
+                    let answer = found.map_or(Written::Done(version), Written::Conflict);
+                    return Ok(self.answer(answer, version.seq, write.ack, waiting));
                 }
                 Known::Stale => return Err(Refusal::Stale),
                 Known::New => {}
@@ -279,8 +280,11 @@ impl<B: Bugs> Slot<B> {
         if let Some(expected) = write.expected {
             let version = if is_absent { Version::NONE } else { newest.map_or(Version::NONE, |record| record.version) };
             if version != expected {
+                let settled = write
+                    .identity
+                    .map(|identity| self.order(place, Op::Declined { identity, found: version }, turn).seq);
                 let told_early = self.bugs.plants(Bug::UncommittedConflict);
-                let seq = if told_early { 0 } else { newest_seq };
+                let seq = if told_early { 0 } else { settled.unwrap_or(newest_seq) };
                 return Ok(self.answer(Written::Conflict(version), seq, write.ack, waiting));
             }
         }
@@ -575,7 +579,7 @@ impl<B: Bugs> Slot<B> {
     pub(crate) fn fill(&mut self, place: Place<'_>, who: Incarnation) {
         let epoch = self.epoch;
         let completions = self.log.known_completions().into_iter().flat_map(|known| known.iter());
-        let completions = completions.map(|(identity, version)| (identity.client.into(), identity.seq, version));
+        let completions = completions.map(|(identity, done)| (identity.client.into(), identity.seq, done));
         let completions: Vec<_> =
             if self.bugs.plants(Bug::FillForgetsCompletions) { Vec::new() } else { completions.collect() };
         let Role::Primary(primary) = &mut self.role else { return };

@@ -39,8 +39,8 @@ pub enum LinkMessage<'a> {
         /// The terms of the sender's log.
         terms: Terms,
     },
-    /// `REPLICATE slot version previous durable [ONCE client seq] PUT key value`, `... DELETE key` or `... BARRIER`: the
-    /// next record of the slot.
+    /// `REPLICATE slot version previous durable [ONCE client seq] PUT key value`, `... DELETE key`, `... DECLINED client seq
+    /// found` or `... BARRIER`: the next record of the slot.
     Replicate {
         /// The slot.
         slot: SlotId,
@@ -89,12 +89,14 @@ pub enum LinkMessage<'a> {
         /// Its value, or that it was deleted.
         effect: Effect<'a>,
     },
-    /// `COMPLETED client seq version`: a client's write that has taken effect, of a slot that is being filled.
+    /// `COMPLETED client seq version found`: a client's write whose outcome is settled, of a slot that is being filled.
     Completed {
         /// Whose write.
         identity: Identity<'a>,
         /// The record that it made.
         version: Version,
+        /// Where its condition did not hold, the version of the key; `-` on the wire where it took effect.
+        found: Option<Version>,
     },
     /// `PURGE slot seq`: every copy has passed this record, tombstones up to it may go.
     Purge {
@@ -159,6 +161,14 @@ pub enum Op<'a> {
         effect: Effect<'a>,
         /// Whose write it is, where the client said so.
         identity: Option<Identity<'a>>,
+    },
+    /// A client's conditional write whose condition did not hold. It changes nothing, but is settled by that: another try of
+    /// the same write that comes late must not take effect.
+    Declined {
+        /// Whose write it is.
+        identity: Identity<'a>,
+        /// The version of the key, [`Version::NONE`] where it was absent.
+        found: Version,
     },
     /// The first record of a primary's term. It changes nothing; whoever has it has all that came before the term.
     Barrier,
@@ -227,9 +237,10 @@ impl<'a> LinkMessage<'a> {
                 push_version(*version, out);
                 push_effect(key, *effect, out);
             }
-            Self::Completed { identity, version } => {
-                let (seq, version) = (text(identity.seq), version.to_string());
-                words(&[b"COMPLETED", identity.client, seq.as_bytes(), version.as_bytes()], out);
+            Self::Completed { identity, version, found } => {
+                let (seq, version, found) = (text(identity.seq), version.to_string(), or_dash(*found));
+                let (seq, version, found) = (seq.as_bytes(), version.as_bytes(), found.as_bytes());
+                words(&[b"COMPLETED", identity.client, seq, version, found], out);
             }
             Self::Purge { slot, seq } => words(&["PURGE", &slot.0.to_string(), &text(*seq)], out),
             Self::Release { slot, epoch } => words(&["RELEASE", &slot.0.to_string(), &epoch.to_string()], out),
@@ -257,7 +268,8 @@ impl<'a> LinkMessage<'a> {
                 }
                 b"COMPLETED" => {
                     let identity = Identity::from_words(words.next()?, words.next()?)?;
-                    Self::Completed { identity, version: words.parse()? }
+                    let version = words.parse()?;
+                    Self::Completed { identity, version, found: unless_dash(words.text()?)? }
                 }
                 b"ALIGN" => Self::Align {
                     slot: slot(&mut words)?,
@@ -359,6 +371,7 @@ fn push_version(version: Version, out: &mut Vec<u8>) {
 fn op_words(op: Op<'_>) -> usize {
     match op {
         Op::Write { effect, identity, .. } => effect_words(effect) + if identity.is_some() { 3 } else { 0 },
+        Op::Declined { .. } => 4,
         Op::Barrier => 1,
     }
 }
@@ -373,6 +386,12 @@ fn push_op(op: Op<'_>, out: &mut Vec<u8>) {
             }
             push_effect(key, effect, out);
         }
+        Op::Declined { identity: Identity { client, seq }, found } => {
+            push_word(b"DECLINED", out);
+            push_word(client, out);
+            push_number_word(seq, out);
+            push_version(found, out);
+        }
         Op::Barrier => push_word(b"BARRIER", out),
     }
 }
@@ -383,6 +402,12 @@ fn read_op<'a>(words: &mut Words<'a>) -> Option<Op<'a>> {
         b"BARRIER" => {
             *words = peek;
             return Some(Op::Barrier);
+        }
+        b"DECLINED" => {
+            let identity = Identity::from_words(peek.next()?, peek.next()?)?;
+            let found = peek.parse()?;
+            *words = peek;
+            return Some(Op::Declined { identity, found });
         }
         b"ONCE" => {
             let identity = Identity::from_words(peek.next()?, peek.next()?)?;
@@ -420,11 +445,13 @@ mod tests {
             },
             write(Effect::Put(b""), None),
             write(Effect::Delete, Some(identity)),
+            replicate(Op::Declined { identity, found: Version::NONE }),
             replicate(Op::Barrier),
             LinkMessage::Durable { slot, seq: 9 },
             LinkMessage::Fill { slot, epoch, last, durable: 9, purged: 3, entries: 2, completions: 1, terms },
             LinkMessage::Entry { version: last, key: b"\0\n", effect: Effect::Put(b"\r\n") },
-            LinkMessage::Completed { identity, version: last },
+            LinkMessage::Completed { identity, version: last, found: None },
+            LinkMessage::Completed { identity, version: last, found: Some(version(1, 2)) },
             LinkMessage::Purge { slot, seq: 9 },
             LinkMessage::Release { slot, epoch },
         ] {
