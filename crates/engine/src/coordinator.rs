@@ -69,6 +69,19 @@ enum Phase {
     Serving,
 }
 
+/// How many incarnations one start of a coordinator can give out, as a power of two. They stay below the limit of counters.
+const INCARNATION_BITS: u32 = 16;
+
+/// A start of a node that has asked to join and has not been heard since.
+#[derive(Debug)]
+struct Joining {
+    addr: NodeAddr,
+    proof: Option<Incarnation>,
+}
+
+/// How many starts that were replaced are remembered.
+const SUPERSEDED: usize = 4_096;
+
 /// How long members that come back with their disks wait for others of their slots.
 const REBORN_GRACE: Duration = Duration::from_secs(1);
 
@@ -86,6 +99,10 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     incarnations: u64,
     /// Whether a node of ours has ever joined, rather than only addresses registered by hand.
     joined_once: bool,
+    /// Incarnations that were given out and have not been heard since. See [`Coordinator::join`].
+    joining: BTreeMap<Incarnation, Joining>,
+    /// Incarnations in whose place a newer start has registered.
+    superseded: BTreeSet<Incarnation>,
     /// Incarnations that an operator has taken off the ring.
     unregistered: BTreeSet<Incarnation>,
     /// Incarnations of which the map still speaks, but that will never again be believed to hold anything.
@@ -120,8 +137,10 @@ impl<B: Bugs> Coordinator<B> {
             ring: HashRing::new(settings.virtual_nodes),
             map,
             counter: 0,
-            incarnations: u64::from(settings.incarnations) << 16,
+            incarnations: u64::from(settings.incarnations) << INCARNATION_BITS,
             joined_once: false,
+            joining: BTreeMap::new(),
+            superseded: BTreeSet::new(),
             unregistered: BTreeSet::new(),
             gone: BTreeSet::new(),
             reborn: BTreeMap::new(),
@@ -175,7 +194,11 @@ impl<B: Bugs> Coordinator<B> {
         self.outputs.pop_front()
     }
 
-    /// A node opens its session.
+    /// A node opens its session. One that has no incarnation yet is given one, and is registered with the first message that
+    /// it sends as that incarnation; it sends a heartbeat at once.
+    ///
+    /// IMPORTANT: not before. The request may be that of a start that is over, or of a try that the node has given up, and
+    /// arrive after the one that counts. Whoever is registered would be replaced by nobody.
     ///
     /// `proof` is the incarnation whose data it has found on its disk, where it was started again. `held` is the map that it
     /// has from an earlier session, of whichever coordinator.
@@ -193,7 +216,9 @@ impl<B: Bugs> Coordinator<B> {
         self.wake(now);
         let registered = self.registry.get(&addr).map(|node| node.incarnation);
         if let Some(given) = incarnation
-            && (self.unregistered.contains(&given) || registered.is_some_and(|present| present > given))
+            && (self.unregistered.contains(&given)
+                || self.superseded.contains(&given)
+                || registered.is_some_and(|present| is_older(given, present)))
         {
             return Err(JoinError::Unregistered);
         }
@@ -204,12 +229,35 @@ impl<B: Bugs> Coordinator<B> {
         if let Some(held) = held {
             self.consider(now, held, incarnation.or(proof)).map_err(JoinError::Refused)?;
         }
-        self.joined_once = true;
-        let again = incarnation.is_some() && registered == incarnation;
-        let incarnation = incarnation.unwrap_or_else(|| self.next_incarnation());
+        let Some(incarnation) = incarnation else {
+            let incarnation = self.next_incarnation();
+            self.joining.insert(incarnation, Joining { addr, proof });
+            return Ok(Joined { incarnation, again: false });
+        };
+        let again = registered == Some(incarnation);
         if again {
             self.registry.heard(now, &addr);
-        } else {
+        }
+        self.has_joined(now, addr, incarnation, proof);
+        Ok(Joined { incarnation, again })
+    }
+
+    /// A node is heard as the incarnation that it was given when it joined. `false` where a newer one is registered there.
+    fn confirm(&mut self, now: Timestamp, incarnation: Incarnation) -> bool {
+        let Some(Joining { addr, proof }) = self.joining.remove(&incarnation) else { return false };
+        let registered = self.registry.get(&addr).map(|node| node.incarnation);
+        let is_late = registered.is_some_and(|present| is_older(incarnation, present));
+        if is_late || (registered.is_none() && self.registry.len() >= limits::NODES) {
+            return false;
+        }
+        self.has_joined(now, addr, incarnation, proof);
+        true
+    }
+
+    /// A start of a node is here, for the first time or again.
+    fn has_joined(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, proof: Option<Incarnation>) {
+        self.joined_once = true;
+        if self.registry.get(&addr).map(|node| node.incarnation) != Some(incarnation) {
             let returned = self.map.member(incarnation).is_some();
             let replaced = self.replace_at(now, &addr, incarnation, proof);
             self.event(match (returned, replaced) {
@@ -227,7 +275,6 @@ impl<B: Bugs> Coordinator<B> {
         self.reported.extend([Some(incarnation), proof].into_iter().flatten());
         self.awaited.retain(|awaited, _| *awaited != incarnation && Some(*awaited) != proof);
         self.advance(now);
-        Ok(Joined { incarnation, again })
     }
 
     /// A person registers an address. `false` where it is registered already, which changes nothing.
@@ -337,6 +384,10 @@ impl<B: Bugs> Coordinator<B> {
         let registered = self.registry.get(addr).map(|node| node.incarnation);
         let remembered = self.map.members().filter(|(_, member)| member.addr == *addr).map(|(known, _)| known);
         let replaced: Vec<_> = registered.into_iter().chain(remembered).filter(|known| *known != incarnation).collect();
+        self.superseded.extend(&replaced);
+        while self.superseded.len() > SUPERSEDED {
+            self.superseded.pop_first();
+        }
         for old in &replaced {
             if Some(*old) == proof || self.bugs.plants(Bug::TrustWithoutProof) {
                 self.reborn.insert(*old, incarnation);
@@ -373,6 +424,7 @@ impl<B: Bugs> Coordinator<B> {
             by_hand: by_hand.collect(),
             gone: self.gone.clone(),
             accused: self.suspicion.accused(now, &self.registry),
+            suspected: self.registry.suspects(now),
             reborn: self.reborn.clone(),
             patient: now < self.reborn_grace,
             min_isr: self.settings.promises.min_isr(),
@@ -536,4 +588,9 @@ impl<B: Bugs> Coordinator<B> {
     fn event(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
     }
+}
+
+/// Whether one incarnation was given out before another by the same coordinator. Those of others cannot be compared.
+fn is_older(one: Incarnation, other: Incarnation) -> bool {
+    one.0 >> INCARNATION_BITS == other.0 >> INCARNATION_BITS && one < other
 }

@@ -30,6 +30,7 @@ pub struct Inbox {
 struct Fill {
     slot: SlotId,
     epoch: Epoch,
+    stamp: u64,
     entries_left: u64,
     completions_left: u64,
     snapshot: Snapshot,
@@ -80,10 +81,11 @@ impl Inbox {
                 self.fill_has_grown(now, node, turn, replies);
                 return Ok(());
             }
-            LinkMessage::Fill { slot, epoch, last, durable, purged, entries, completions, terms } => {
+            LinkMessage::Fill { slot, epoch, stamp, last, durable, purged, entries, completions, terms } => {
                 let snapshot = Snapshot { last, durable, purged, terms, ..Snapshot::default() };
                 let slot = known(node, slot)?;
-                self.fill = Some(Fill { slot, epoch, entries_left: entries, completions_left: completions, snapshot });
+                let (entries_left, completions_left) = (entries, completions);
+                self.fill = Some(Fill { slot, epoch, stamp, entries_left, completions_left, snapshot });
                 self.fill_has_grown(now, node, turn, replies);
                 return Ok(());
             }
@@ -115,8 +117,8 @@ impl Inbox {
 
     fn fill_has_grown<B: Bugs>(&mut self, now: Timestamp, node: &Node<B>, turn: &mut Turn, replies: &mut Vec<u8>) {
         let whole = |fill: &mut Fill| fill.entries_left == 0 && fill.completions_left == 0;
-        if let Some(Fill { slot, epoch, snapshot, .. }) = self.fill.take_if(whole) {
-            self.apply(now, node, slot, Incoming::Fill(epoch, snapshot), turn, replies);
+        if let Some(Fill { slot, epoch, stamp, snapshot, .. }) = self.fill.take_if(whole) {
+            self.apply(now, node, slot, Incoming::Fill { epoch, stamp, snapshot }, turn, replies);
         }
     }
 

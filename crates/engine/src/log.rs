@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use proto::id::Version;
+use proto::id::{Epoch, Version};
 use proto::peer::{Term, Terms};
 
 use crate::completions::Completions;
@@ -87,6 +87,13 @@ impl Log {
     #[must_use]
     pub fn durable(&self) -> u64 {
         self.durable
+    }
+
+    /// The epoch of a record of this log; `None` where it has none of this number, or has forgotten.
+    #[must_use]
+    pub fn epoch_at(&self, seq: u64) -> Option<Epoch> {
+        let more = self.more.as_ref().filter(|_| (1..=self.last.seq).contains(&seq))?;
+        more.terms.iter().rev().find(|term| term.first <= seq).map(|term| term.epoch)
     }
 
     /// The terms, for a message.
@@ -267,7 +274,6 @@ impl TailBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::id::Epoch;
     use proto::peer::{Effect, Op};
 
     fn version(epoch: u64, seq: u64) -> Version {

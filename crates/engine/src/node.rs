@@ -33,6 +33,9 @@ use crate::waiting::{Outcome, Ticket, Waiting};
 /// How often [`Node::handle_timeout`] wants to be called.
 pub const TICK: Duration = Duration::from_millis(20);
 
+/// How many starts before this one a node remembers.
+const ANCESTORS: usize = 64;
+
 /// How long a slot takes no writes for a hand-over. After that its primary goes on, and the coordinator asks again.
 pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -105,8 +108,9 @@ pub struct Node<B: Bugs = NoBugs> {
     hasher: KeyHasher,
     slots: Box<[Mutex<Slot<B>>]>,
     me: AtomicU64,
-    /// The incarnation whose data this node has found on its disk.
-    proof: Option<Incarnation>,
+    /// The incarnations whose data this node has found on its disk, oldest first: that of the start before, and those
+    /// whose data that one had found. The map may still speak of any of them.
+    ancestors: Vec<Incarnation>,
     map: RwLock<Option<Arc<ClusterMap>>>,
     /// Whom this node follows in some slot, by the map.
     followed: Mutex<BTreeSet<Incarnation>>,
@@ -143,18 +147,23 @@ impl<B: Bugs> Node<B> {
     #[must_use]
     pub fn new(now: Timestamp, bits: SlotBits, secret: u64, bugs: B) -> Self {
         let slots = bits.slots().map(|_| Mutex::new(Slot::new(bugs))).collect();
-        Self::with(now, bits, KeyHasher::new(secret), slots, None, None, bugs)
+        Self::with(now, bits, KeyHasher::new(secret), slots, Vec::new(), None, bugs)
     }
 
     /// A node that was started again and has found on its disk all that an earlier start of it held.
     #[must_use]
     pub fn recovered(now: Timestamp, disk: Self) -> Self {
-        let (proof, map) = (disk.incarnation(), disk.map());
+        let (own, map) = (disk.incarnation(), disk.map());
+        let mut ancestors = disk.ancestors;
+        // A start that was never registered has written nothing of its own: what it found is still its predecessor's.
+        ancestors.extend(Some(own).filter(|own| *own != Incarnation::default()));
+        let too_many = ancestors.len().saturating_sub(ANCESTORS);
+        ancestors.drain(..too_many);
         let slots = disk
             .slots
             .into_iter()
             .map(|slot| Mutex::new(slot.into_inner().unwrap_or_else(PoisonError::into_inner).recovered()));
-        let mut node = Self::with(now, disk.bits, disk.hasher, slots.collect(), Some(proof), map, disk.bugs);
+        let mut node = Self::with(now, disk.bits, disk.hasher, slots.collect(), ancestors, map, disk.bugs);
         node.tails = disk.tails;
         node.losses = disk.losses;
         node
@@ -165,7 +174,7 @@ impl<B: Bugs> Node<B> {
         bits: SlotBits,
         hasher: KeyHasher,
         slots: Box<[Mutex<Slot<B>>]>,
-        proof: Option<Incarnation>,
+        ancestors: Vec<Incarnation>,
         map: Option<Arc<ClusterMap>>,
         bugs: B,
     ) -> Self {
@@ -174,7 +183,7 @@ impl<B: Bugs> Node<B> {
             hasher,
             slots,
             me: AtomicU64::new(0),
-            proof: proof.filter(|proof| *proof != Incarnation::default()),
+            ancestors,
             map: RwLock::new(map),
             followed: Mutex::default(),
             peers: Peers::new(now),
@@ -297,7 +306,7 @@ impl<B: Bugs> Node<B> {
     /// The incarnation whose data this node has found on its disk.
     #[must_use]
     pub fn proof(&self) -> Option<Incarnation> {
-        self.proof
+        self.ancestors.last().copied()
     }
 
     /// How many keys are stored here, copies of other nodes' keys among them.
@@ -360,7 +369,7 @@ impl<B: Bugs> Node<B> {
             now,
             id,
             me: self.incarnation(),
-            proof: self.proof,
+            ancestors: &self.ancestors,
             hasher: &self.hasher,
             tails: &self.tails,
             peers: &self.peers,

@@ -8,7 +8,7 @@
 //! behind in every slot: a slow replica costs a bounded amount of memory, and its clients nothing.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::cluster_map::MapVersion;
@@ -170,6 +170,8 @@ pub struct Outbox {
     granted: AtomicU64,
     /// When the replica has said something last, in the primary's time.
     heard: AtomicU64,
+    /// It was proposed out since.
+    evicted: AtomicBool,
 }
 
 /// An item in the queue, with what it adds to the queue's figures: to leave, it need not be looked at again.
@@ -209,7 +211,14 @@ impl Outbox {
     /// An empty queue.
     #[must_use]
     pub fn new(now: Timestamp, to: Incarnation, addr: NodeAddr) -> Self {
-        Self { to, addr, queue: Mutex::default(), granted: AtomicU64::new(0), heard: AtomicU64::new(now.0) }
+        Self {
+            to,
+            addr,
+            queue: Mutex::default(),
+            granted: AtomicU64::new(0),
+            heard: AtomicU64::new(now.0),
+            evicted: AtomicBool::new(false),
+        }
     }
 
     /// The replica has answered a beat that was sent at this moment.
@@ -227,6 +236,13 @@ impl Outbox {
     /// The replica has said something, or this node could not hear it until now.
     pub fn heard(&self, now: Timestamp) {
         self.heard.store(now.0, Ordering::Relaxed);
+        self.evicted.store(false, Ordering::Relaxed);
+    }
+
+    /// The replica is proposed out, and is given time again. Whether that is the first time since it was heard.
+    pub fn evict(&self, now: Timestamp) -> bool {
+        self.heard.store(now.0, Ordering::Relaxed);
+        !self.evicted.swap(true, Ordering::Relaxed)
     }
 
     /// When the replica has said something last.
@@ -391,7 +407,7 @@ impl Item {
             }
             .encode(out),
             Self::Durable { slot, seq } => LinkMessage::Durable { slot: *slot, seq: *seq }.encode(out),
-            Self::Fill { slot, epoch, snapshot, .. } => snapshot.encode(*slot, *epoch, out),
+            Self::Fill { slot, epoch, snapshot, stamp } => snapshot.encode(*slot, *epoch, *stamp, out),
             Self::Purge { slot, seq } => LinkMessage::Purge { slot: *slot, seq: *seq }.encode(out),
             Self::Release { slot, epoch, .. } => LinkMessage::Release { slot: *slot, epoch: *epoch }.encode(out),
         }
@@ -399,10 +415,11 @@ impl Item {
 }
 
 impl Snapshot {
-    fn encode(&self, slot: SlotId, epoch: Epoch, out: &mut Vec<u8>) {
+    fn encode(&self, slot: SlotId, epoch: Epoch, stamp: Stamp, out: &mut Vec<u8>) {
         LinkMessage::Fill {
             slot,
             epoch,
+            stamp: stamp.0,
             last: self.last,
             durable: self.durable,
             purged: self.purged,

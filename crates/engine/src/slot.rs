@@ -43,7 +43,7 @@ pub struct Slot<B: Bugs = NoBugs> {
     role: Role,
     /// This node has promised not to lead the slot before.
     promised_until: Timestamp,
-    /// The last alignment that a primary has asked for.
+    /// The last alignment or fill that a primary has sent.
     stamp: u64,
     bugs: B,
 }
@@ -63,8 +63,8 @@ pub(crate) struct Place<'a> {
     pub(crate) now: Timestamp,
     pub(crate) id: SlotId,
     pub(crate) me: Incarnation,
-    /// The incarnation whose data this node has found on its disk.
-    pub(crate) proof: Option<Incarnation>,
+    /// The incarnations whose data this node has found on its disk.
+    pub(crate) ancestors: &'a [Incarnation],
     pub(crate) hasher: &'a KeyHasher,
     pub(crate) tails: &'a TailBudget,
     pub(crate) peers: &'a Peers,
@@ -193,7 +193,7 @@ impl<B: Bugs> Slot<B> {
         if config.primary == Some(place.me) {
             return self.lead(place, config, promises, outbox, turn);
         }
-        let is_copy = config.copies().any(|copy| copy == place.me || Some(copy) == place.proof);
+        let is_copy = config.copies().any(|copy| copy == place.me || place.ancestors.contains(&copy));
         if !is_copy {
             // The others hold it: the coordinator removes a copy only then.
             self.leave_role(place, config.epoch, turn);
@@ -209,6 +209,13 @@ impl<B: Bugs> Slot<B> {
         self.leave_role(place, epoch, turn);
         self.epoch = epoch;
         self.role = Role::Replica(replica::Replica::default());
+    }
+
+    /// Another node leads the slot now. After a hand-over that is no news.
+    fn tell_deposed(&self, place: Place<'_>, turn: &mut Turn) {
+        if self.is_primary() && !self.is_handing_over() {
+            turn.events.push(Event::Deposed(place.id));
+        }
     }
 
     /// Ends what the present role has begun, since this epoch has another primary: waits are lost, and a promise to the

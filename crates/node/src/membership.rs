@@ -219,6 +219,9 @@ impl Membership {
                 Ok(CoordinatorMessage::Joined { incarnation, text }) => {
                     // Before the next message, which is the map: the node must know who it is to find its part in it.
                     self.driver.node().joined(incarnation);
+                    // The coordinator counts this start of the node from the first word that it says as such.
+                    NodeMessage::Heartbeat { incarnation }.encode(output);
+                    self.beats.push_back(self.driver.clock().now());
                     self.incarnation = Some(incarnation);
                     joined = Some(text.to_owned());
                 }

@@ -1,13 +1,41 @@
-//! What judges a run of the store by what its clients saw.
+//! The store in one thread, from one seed: what can go wrong, and what judges a run.
 //!
-//! Whoever drives clients, be it in a simulated cluster or against real processes, records each operation with the
-//! times of its call and of its answer. The judges say afterwards whether one register for each key, changed at one
-//! instant by each operation, could have given these answers: whether the history is linearizable.
+//! The simulator runs the very state machines that ship ([`engine`]) and the very codec, and imitates the shell around
+//! them: sockets, clocks, processes, disks. A seed chooses everything, so that a failure is repeated by its number.
+//!
+//! - [`knobs`]: what a seed chooses. [`random`]: how.
+//! - `schedule`, `clock`, `network`: time, and what is between processes. `world`: all of it, and the loop.
+//! - `node`, `coordinator`, `client`, `workload`: the processes, as their shells would run them. `faults`: what goes wrong.
+//! - `oracle`: what an all-seeing observer knows. `invariants`: what must hold at every moment. `liveness`: what must come
+//!   true once faults stop.
+//! - [`run`]: one run. [`mutants`]: the mistakes that it must find. `trace`: the story of a failure.
+//!
+//! Whoever drives clients, be it here or against real processes, records each operation with the times of its call and of
+//! its answer. The judges say afterwards whether one register for each key, changed at one instant by each operation, could
+//! have given these answers: whether the history is linearizable.
 //!
 //! - [`history`]: operations, and their text form for the files that a run leaves behind.
 //! - [`judges`]: the checks, and the verdicts that people read. [`judges::judge`] is the way in.
 //!
-//! This crate is pure. It reads no clock and no file, starts no thread and draws no random number.
+//! This crate is pure. It reads no clock and no file, starts no thread, and draws random numbers from a seed only.
 
 pub mod history;
 pub mod judges;
+pub mod knobs;
+pub mod mutants;
+pub mod random;
+pub mod run;
+
+mod client;
+mod clock;
+mod coordinator;
+mod faults;
+mod invariants;
+mod liveness;
+mod network;
+mod node;
+mod oracle;
+mod schedule;
+mod trace;
+mod workload;
+mod world;

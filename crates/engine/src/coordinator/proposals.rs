@@ -15,8 +15,15 @@ impl<B: Bugs> Coordinator<B> {
     /// A message from the session of a node. `false` where that incarnation is not registered: it must join again.
     pub fn handle_message(&mut self, now: Timestamp, from: Incarnation, message: NodeMessage) -> bool {
         self.wake(now);
+        if self.joining.contains_key(&from) && !self.confirm(now, from) {
+            return false;
+        }
         let Some(addr) = self.registry.addr_of(from).cloned() else { return false };
+        let was_suspect = self.registry.is_suspect(now, from);
         self.registry.heard(now, &addr);
+        if was_suspect {
+            self.advance(now);
+        }
         match message {
             NodeMessage::Heartbeat { .. } | NodeMessage::Resync => {}
             NodeMessage::Complain { about } => {
@@ -121,6 +128,7 @@ impl<B: Bugs> Coordinator<B> {
     /// The session of a node has ended: it is suspected until it is heard again.
     pub fn session_ended(&mut self, now: Timestamp, node: Incarnation) {
         self.wake(now);
+        self.joining.remove(&node);
         self.registry.session_ended(node);
         self.advance(now);
     }

@@ -45,10 +45,7 @@ impl<B: Bugs> Node<B> {
                 self.slot(slot).follower_is_behind(place, from.to, epoch, stamp, last, turn);
             }
             LinkReply::Deposed { slot, epoch } if self.has_slot(slot) => {
-                let deposed = self.slot(slot).depose(self.place(now, slot), epoch, turn);
-                if deposed {
-                    turn.events.push(Event::Deposed(slot));
-                }
+                self.slot(slot).depose(self.place(now, slot), epoch, turn);
             }
             LinkReply::Behind { .. } | LinkReply::Deposed { .. } => return false,
         }

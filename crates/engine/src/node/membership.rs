@@ -177,6 +177,9 @@ impl<B: Bugs> Node<B> {
             let found = state.look(self.place(now, slot), turn);
             let at = SlotAt { slot, version: state.config() };
             drop(state);
+            for learner in found.admit {
+                self.proposals().admit.entry(learner).or_default().push(at);
+            }
             for member in found.evict {
                 self.proposals().expel.entry(member).or_default().push(at);
             }
@@ -187,7 +190,7 @@ impl<B: Bugs> Node<B> {
     fn evict_silent(&self, now: Timestamp) {
         for outbox in self.outboxes().iter().filter(|outbox| now - outbox.last_heard() >= EVICT_AFTER) {
             // It is proposed out again where that has led to nothing.
-            outbox.heard(now);
+            let is_news = outbox.evict(now);
             let mut slots = Vec::new();
             for slot in self.bits.slots() {
                 let state = self.slot(slot);
@@ -196,7 +199,9 @@ impl<B: Bugs> Node<B> {
                 }
             }
             if !slots.is_empty() {
-                self.event(Event::Evicted(outbox.addr.clone(), slots.len()));
+                if is_news {
+                    self.event(Event::Evicted(outbox.addr.clone(), slots.len()));
+                }
                 self.proposals().expel.insert(outbox.to, slots);
             }
         }

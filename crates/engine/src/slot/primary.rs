@@ -30,8 +30,6 @@ pub(crate) const TELL_DURABLE_AFTER: Duration = Duration::from_millis(200);
 pub(crate) struct Primary {
     pub(super) followers: Vec<Follower>,
     intake: Intake,
-    /// The number of the first record of this term; 0 where none was needed.
-    barrier: u64,
     /// What only a slot that is written to has.
     active: Option<Box<Active>>,
     /// How many copies are in sync, as the coordinator has committed it.
@@ -54,6 +52,8 @@ struct Active {
     /// The durable mark that the followers have been told.
     told: u64,
     will_tell: bool,
+    /// The number of the first record of this term; 0 where none was needed.
+    barrier: u64,
     /// By the number that they wait for, ascending.
     waiters: VecDeque<Waiter>,
 }
@@ -116,6 +116,8 @@ pub(crate) struct Effects {
 /// What has come due in a slot.
 #[derive(Debug, Default)]
 pub(crate) struct Due {
+    /// Learners that may be admitted now.
+    pub(crate) admit: Vec<Incarnation>,
     /// Members that have not been level for too long.
     pub(crate) evict: Vec<Incarnation>,
 }
@@ -201,7 +203,7 @@ impl<B: Bugs> Slot<B> {
         primary.is_open = true;
         // A slot that holds nothing has promised nothing.
         if last != Version::NONE {
-            primary.barrier = last.seq + 1;
+            primary.active.get_or_insert_default().barrier = last.seq + 1;
             self.order(place, Op::Barrier, turn);
         }
     }
@@ -424,7 +426,8 @@ impl<B: Bugs> Slot<B> {
             } else {
                 active.will_tell = false;
                 active.told = durable;
-                for follower in primary.followers.iter().filter(|follower| follower.progress == Progress::Level) {
+                // Whoever is not level yet hears it after what makes it level.
+                for follower in primary.followers.iter().filter(|follower| follower.progress.takes_records()) {
                     follower.outbox.push(Item::Durable { slot: place.id, seq: durable });
                     turn.touch(&follower.outbox);
                 }
@@ -435,7 +438,29 @@ impl<B: Bugs> Slot<B> {
         if !evict.is_empty() {
             turn.look_at(place.now + EVICT_AFTER, place.id);
         }
-        Due { evict }
+        Due { admit: self.admissible(|_| true), evict }
+    }
+
+    /// Those of the learners asked about that have everything and were not proposed before.
+    ///
+    /// IMPORTANT: they count from now on, for the coordinator may commit their admission at any moment.
+    fn admissible(&mut self, asked: impl Fn(Incarnation) -> bool) -> Vec<Incarnation> {
+        let early = self.bugs.plants(Bug::LearnerAdmittedEarly);
+        let below_barrier = self.bugs.plants(Bug::AdmittedBelowBarrier);
+        let durable = self.log.durable();
+        let Role::Primary(primary) = &mut self.role else { return Vec::new() };
+        let barrier = primary.active.as_ref().map_or(0, |active| active.barrier);
+        let barrier = if below_barrier { 0 } else { barrier };
+        let is_open = primary.is_open || below_barrier;
+        let mut admissible = Vec::new();
+        for follower in primary.followers.iter_mut().filter(|follower| asked(follower.outbox.to)) {
+            let level = follower.progress == Progress::Level && is_open && follower.acked >= durable.max(barrier);
+            if follower.is_learner && !follower.is_proposed && (level || early) {
+                follower.is_proposed = true;
+                admissible.push(follower.outbox.to);
+            }
+        }
+        admissible
     }
 
     /// Starts to hand the slot over: takes no more requests, and waits until the whole in-sync set has everything. `false`
@@ -499,6 +524,12 @@ impl<B: Bugs> Slot<B> {
         if matches!(follower.progress, Progress::Aligning | Progress::Filling) {
             follower.progress = Progress::Level;
             follower.acked = follower.acked.max(seq);
+            let outbox = Arc::clone(&follower.outbox);
+            if self.log.purged() > 0 {
+                // It may have missed what was said of tombstones while it was not level.
+                outbox.push(Item::Purge { slot: place.id, seq: self.log.purged() });
+                turn.touch(&outbox);
+            }
         }
         self.after_progress(place, who, turn)
     }
@@ -520,19 +551,7 @@ impl<B: Bugs> Slot<B> {
 
     fn after_progress(&mut self, place: Place<'_>, who: Incarnation, turn: &mut Turn) -> Effects {
         self.mark_progress(place, turn);
-        let early = self.bugs.plants(Bug::LearnerAdmittedEarly);
-        let below_barrier = self.bugs.plants(Bug::AdmittedBelowBarrier);
-        let durable = self.log.durable();
-        let Role::Primary(primary) = &mut self.role else { return Effects::default() };
-        let barrier = if below_barrier { 0 } else { primary.barrier };
-        let is_open = primary.is_open || below_barrier;
-        let Some(follower) = primary.followers.iter_mut().find(|follower| follower.outbox.to == who) else {
-            return Effects::default();
-        };
-        let level = follower.progress == Progress::Level && is_open && follower.acked >= durable.max(barrier);
-        let admit = follower.is_learner && !follower.is_proposed && (level || early);
-        // IMPORTANT: it counts from the proposal on, for the coordinator may commit that at any moment.
-        follower.is_proposed |= admit;
+        let admit = !self.admissible(|learner| learner == who).is_empty();
         Effects { admit, ..Effects::default() }
     }
 
@@ -586,6 +605,8 @@ impl<B: Bugs> Slot<B> {
         let wants = |follower: &&mut Follower| follower.outbox.to == who && follower.progress == Progress::WantsFill;
         let Some(follower) = primary.followers.iter_mut().find(wants) else { return };
         follower.progress = Progress::Filling;
+        // Records that were under way are refused until the fill comes; its own stamp tells that from a refusal of it.
+        follower.stamp = place.next_stamp();
         let snapshot = Arc::new(Snapshot {
             last: self.log.last(),
             durable: self.log.durable(),
@@ -627,6 +648,11 @@ impl<B: Bugs> Slot<B> {
         self.serves(place).is_some()
     }
 
+    /// Whether the slot is being handed over to another node.
+    pub(super) fn is_handing_over(&self) -> bool {
+        matches!(&self.role, Role::Primary(primary) if primary.intake != Intake::Open)
+    }
+
     /// The learners whose admission was proposed and is not known yet.
     pub(crate) fn proposed_learners(&self) -> impl Iterator<Item = Incarnation> {
         let followers = match &self.role {
@@ -637,12 +663,11 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Another node follows a primary of a higher epoch: this one leads no longer, whatever its map says.
-    pub(crate) fn depose(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) -> bool {
-        let deposed = epoch > self.epoch && self.is_primary();
-        if deposed {
+    pub(crate) fn depose(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) {
+        if epoch > self.epoch && self.is_primary() {
+            self.tell_deposed(place, turn);
             self.become_replica(place, epoch, turn);
         }
-        deposed
     }
 
     fn follower(&mut self, who: Incarnation) -> Option<&mut Follower> {
@@ -656,7 +681,6 @@ impl Primary {
         Self {
             followers: Vec::new(),
             intake: Intake::Open,
-            barrier: 0,
             active: None,
             in_sync: 0,
             min_isr: 0,

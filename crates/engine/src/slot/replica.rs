@@ -10,7 +10,7 @@ use super::{Place, Role, Slot};
 use crate::bugs::{Bug, Bugs};
 use crate::completions::Completion;
 use crate::log::Log;
-use crate::node::{Event, Turn};
+use crate::node::Turn;
 use crate::outbox::Snapshot;
 use crate::record::Record;
 use crate::table::Table;
@@ -43,7 +43,7 @@ pub(crate) enum Incoming {
     Align(Alignment),
     Record { previous: Version, durable: u64, record: Record },
     Durable(u64),
-    Fill(Epoch, Snapshot),
+    Fill { epoch: Epoch, stamp: u64, snapshot: Snapshot },
     Purge(u64),
     Release(Epoch),
 }
@@ -60,7 +60,7 @@ impl<B: Bugs> Slot<B> {
         match incoming {
             Incoming::Align(alignment) => self.align(place, from, alignment, turn),
             Incoming::Record { previous, durable, record } => self.take_record(place, from, previous, durable, record),
-            Incoming::Fill(epoch, snapshot) => self.take_fill(place, from, epoch, snapshot, turn),
+            Incoming::Fill { epoch, stamp, snapshot } => self.take_fill(place, from, epoch, stamp, snapshot, turn),
             Incoming::Durable(seq) => {
                 if self.is_level_with(from) {
                     self.log.set_durable(seq, place.tails);
@@ -97,6 +97,9 @@ impl<B: Bugs> Slot<B> {
         if let Some(refusal) = self.refuses(place, epoch) {
             return Some(refusal);
         }
+        if self.is_outdated(from, epoch, stamp) {
+            return None;
+        }
         let behind = |last| Some(LinkReply::Behind { slot: place.id, epoch, stamp, last });
         self.stamp = stamp;
         if matches!(self.role, Role::Idle) && config <= self.config {
@@ -107,9 +110,7 @@ impl<B: Bugs> Slot<B> {
         let same_term =
             matches!(&self.role, Role::Replica(replica) if replica.following == Some(from)) && epoch == self.epoch;
         if !same_term {
-            if self.is_primary() {
-                turn.events.push(Event::Deposed(place.id));
-            }
+            self.tell_deposed(place, turn);
             self.become_replica(place, epoch, turn);
         }
         self.config = self.config.max(config);
@@ -200,12 +201,18 @@ impl<B: Bugs> Slot<B> {
         place: Place<'_>,
         from: Incarnation,
         epoch: Epoch,
+        stamp: u64,
         snapshot: Snapshot,
         turn: &mut Turn,
     ) -> Option<LinkReply> {
         if let Some(refusal) = self.refuses(place, epoch) {
             return Some(refusal);
         }
+        if self.is_outdated(from, epoch, stamp) {
+            return None;
+        }
+        // What is said of this fill is told from what was said before it.
+        self.stamp = stamp;
         let waits = match &self.role {
             Role::Replica(replica) if replica.following == Some(from) && epoch == self.epoch => replica.awaiting,
             Role::Idle | Role::Primary(_) | Role::Replica(_) => return Some(self.behind(place, None)),
@@ -258,6 +265,13 @@ impl<B: Bugs> Slot<B> {
             any = true;
         }
         any
+    }
+
+    /// Whether an alignment or a fill is older than the last one of this term. It was sent on an earlier connection, or is
+    /// sent again on this one, and the primary waits for no answer to it.
+    fn is_outdated(&self, from: Incarnation, epoch: Epoch, stamp: u64) -> bool {
+        let same_term = matches!(&self.role, Role::Replica(replica) if replica.following == Some(from));
+        same_term && epoch == self.epoch && stamp < self.stamp
     }
 
     fn behind(&self, place: Place<'_>, last: Option<Version>) -> LinkReply {

@@ -60,13 +60,15 @@ pub enum LinkMessage<'a> {
         /// The record's number.
         seq: u64,
     },
-    /// `FILL slot epoch last durable purged entries completions terms`: so many messages `ENTRY` and then `COMPLETED`
+    /// `FILL slot epoch stamp last durable purged entries completions terms`: so many messages `ENTRY` and then `COMPLETED`
     /// follow, and are together all that the slot holds up to and with `last`.
     Fill {
         /// The slot.
         slot: SlotId,
         /// The sender's epoch.
         epoch: Epoch,
+        /// Names this fill, as that of an alignment does.
+        stamp: u64,
         /// The record up to which the copy is complete.
         last: Version,
         /// The number up to which the whole in-sync set has the records.
@@ -217,11 +219,12 @@ impl<'a> LinkMessage<'a> {
                 push_op(*op, out);
             }
             Self::Durable { slot, seq } => words(&["DURABLE", &slot.0.to_string(), &text(*seq)], out),
-            Self::Fill { slot, epoch, last, durable, purged, entries, completions, terms } => words(
+            Self::Fill { slot, epoch, stamp, last, durable, purged, entries, completions, terms } => words(
                 &[
                     "FILL",
                     &slot.0.to_string(),
                     &epoch.to_string(),
+                    &text(*stamp),
                     &last.to_string(),
                     &text(*durable),
                     &text(*purged),
@@ -283,6 +286,7 @@ impl<'a> LinkMessage<'a> {
                 b"FILL" => Self::Fill {
                     slot: slot(&mut words)?,
                     epoch: words.parse()?,
+                    stamp: counter(&mut words)?,
                     last: words.parse()?,
                     durable: counter(&mut words)?,
                     purged: counter(&mut words)?,
@@ -448,7 +452,7 @@ mod tests {
             replicate(Op::Declined { identity, found: Version::NONE }),
             replicate(Op::Barrier),
             LinkMessage::Durable { slot, seq: 9 },
-            LinkMessage::Fill { slot, epoch, last, durable: 9, purged: 3, entries: 2, completions: 1, terms },
+            LinkMessage::Fill { slot, epoch, stamp: 4, last, durable: 9, purged: 3, entries: 2, completions: 1, terms },
             LinkMessage::Entry { version: last, key: b"\0\n", effect: Effect::Put(b"\r\n") },
             LinkMessage::Completed { identity, version: last, found: None },
             LinkMessage::Completed { identity, version: last, found: Some(version(1, 2)) },

@@ -73,7 +73,7 @@ proptest! {
             replicate(Op::Declined { identity, found: previous }),
             replicate(Op::Barrier),
             LinkMessage::Durable { slot, seq },
-            LinkMessage::Fill { slot, epoch, last, durable, purged: seq, entries, completions, terms },
+            LinkMessage::Fill { slot, epoch, stamp, last, durable, purged: seq, entries, completions, terms },
             LinkMessage::Entry { version: last, key, effect: put },
             LinkMessage::Entry { version: last, key, effect: delete },
             LinkMessage::Completed { identity, version: last, found: None },

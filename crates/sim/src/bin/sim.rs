@@ -1,0 +1,108 @@
+//! Runs the simulated store by seed.
+#![expect(clippy::print_stdout, reason = "what it finds is what it is run for")]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use sim::knobs::Knobs;
+use sim::mutants::Planted;
+use sim::run::{Report, Stats, run_with_story};
+
+/// Simulates a cluster under faults, by seed, and judges it.
+#[derive(Debug, Parser)]
+struct Flags {
+    /// One seed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Seeds from the first up to the second, as A..B.
+    #[arg(long, value_parser = range)]
+    seeds: Option<(u64, u64)>,
+    /// As many seeds as fit in so many minutes.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// The first seed for --minutes.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Sets knobs by hand: name=value, several parted by commas.
+    #[arg(long, value_delimiter = ',')]
+    knobs: Vec<String>,
+    /// How many lines the story of a failure has.
+    #[arg(long, default_value_t = 60)]
+    story: usize,
+    /// Goes on after a failure, and tells the first lines of each.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn range(text: &str) -> Result<(u64, u64), String> {
+    let (first, last) = text.split_once("..").ok_or("A..B is expected")?;
+    let number = |text: &str| text.parse().map_err(|_| format!("{text} is no number"));
+    Ok((number(first)?, number(last)?))
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let (first, last) = match (flags.seed, flags.seeds, flags.minutes) {
+        (Some(seed), _, _) => (seed, seed + 1),
+        (None, Some(range), _) => range,
+        (None, None, Some(_)) => (flags.first, u64::MAX),
+        (None, None, None) => (0, 100),
+    };
+    let start = Instant::now();
+    let time = flags.minutes.map(|minutes| Duration::from_secs(60 * minutes));
+    let (mut total, mut failed) = (Stats::default(), 0_u64);
+    for seed in first..last {
+        if time.is_some_and(|time| start.elapsed() >= time) {
+            break;
+        }
+        let knobs = match knobs_of(seed, &flags) {
+            Ok(knobs) => knobs,
+            Err(name) => {
+                println!("there is no knob {name}");
+                return ExitCode::from(2);
+            }
+        };
+        let report = run_with_story(seed, &knobs, Planted(None), if flags.keep_going { 0 } else { flags.story });
+        total.add(&report.stats);
+        if flags.seed.is_some() {
+            println!("seed {seed}: {knobs}\ntrace {:016x}", report.hash);
+        }
+        if report.violation.is_some() {
+            failed += 1;
+            tell(seed, &report, &flags);
+            if !flags.keep_going {
+                break;
+            }
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{total}; {:.0} simulated seconds a second", total.simulated as f64 / 1e6 / seconds);
+    if failed > 0 {
+        println!("FAILED: {failed} seeds");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn knobs_of(seed: u64, flags: &Flags) -> Result<Knobs, String> {
+    let mut knobs = Knobs::of(seed);
+    for knob in &flags.knobs {
+        let set = knob.split_once('=').and_then(|(name, value)| Some(knobs.set(name, value.parse().ok()?)));
+        if set != Some(true) {
+            return Err(knob.clone());
+        }
+    }
+    Ok(knobs)
+}
+
+fn tell(seed: u64, report: &Report, flags: &Flags) {
+    let Some(violation) = &report.violation else { return };
+    if flags.keep_going {
+        let what: String = violation.what.chars().take(300).collect();
+        println!("seed {seed}: {} at {:.3} s: {what}", violation.invariant, violation.time as f64 / 1e6);
+        return;
+    }
+    let knobs = if flags.knobs.is_empty() { String::new() } else { format!(" --knobs {}", flags.knobs.join(",")) };
+    println!("seed {seed}: {violation}repeat with: cargo run --release -p sim -- --seed {seed}{knobs}");
+}

@@ -1,0 +1,141 @@
+//! Clients, in the terms of the engine: a request arrives at a node and is answered, or is not.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proto::cluster_map::ClusterMap;
+use proto::id::Version;
+use proto::level::{AckLevel, ReadLevel};
+use proto::slot::SlotId;
+
+/// What a request asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    Put(Rc<str>),
+    Delete,
+    Get,
+    PutIfAbsent(Rc<str>),
+    /// Writes `value` where the key is at `version`, at which it had the value `expected`.
+    Swap {
+        expected: Rc<str>,
+        version: Version,
+        value: Rc<str>,
+    },
+}
+
+/// An operation of a client. It may be tried several times.
+#[derive(Debug, Clone)]
+pub(crate) struct Operation {
+    pub(crate) client: u8,
+    pub(crate) key: Rc<str>,
+    pub(crate) slot: SlotId,
+    pub(crate) what: What,
+    pub(crate) ack: AckLevel,
+    pub(crate) read: ReadLevel,
+    /// The write's number of the client, where it says who it is.
+    pub(crate) identity: Option<u64>,
+    /// Its history is judged.
+    pub(crate) is_judged: bool,
+}
+
+/// One try of an operation, under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) operation: Rc<Operation>,
+    pub(crate) serial: u32,
+    /// It was passed on by another node.
+    pub(crate) is_forwarded: bool,
+    /// Until when a node keeps it, in real time.
+    pub(crate) deadline: u64,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// A write was done, as this record.
+    Done(Version),
+    Conflict,
+    Value(Option<Rc<str>>, Version),
+    /// Nothing was done.
+    Refused,
+    /// It may have taken effect, or may yet.
+    Unknown,
+}
+
+/// The answer under way to a client.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) client: u8,
+    pub(crate) serial: u32,
+    pub(crate) outcome: Outcome,
+}
+
+/// A client. It has one operation at a time.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) name: String,
+    /// Names the try under way or the pause: answers to earlier tries are passed over.
+    pub(crate) serial: u32,
+    pub(crate) current: Option<Current>,
+    /// The map by which it chooses nodes; it may be old.
+    pub(crate) map: Option<Arc<ClusterMap>>,
+    /// What it knows of keys: value and version as it saw them last.
+    pub(crate) seen: Vec<Option<(Option<Rc<str>>, Version)>>,
+    pub(crate) writes: u64,
+    pub(crate) identities: u64,
+    pub(crate) is_stopped: bool,
+}
+
+/// The operation under way.
+#[derive(Debug)]
+pub(crate) struct Current {
+    pub(crate) operation: Rc<Operation>,
+    /// The index of its key among those that are judged.
+    pub(crate) key: usize,
+    pub(crate) call: u64,
+    pub(crate) tries: u32,
+    /// An earlier try may have taken effect, or may yet.
+    pub(crate) is_uncertain: bool,
+    /// It waits for an answer, rather than for its next try.
+    pub(crate) is_sent: bool,
+}
+
+impl Client {
+    pub(crate) fn new(number: u8, keys: usize) -> Self {
+        Self {
+            name: format!("client{number}"),
+            serial: 0,
+            current: None,
+            map: None,
+            seen: vec![None; keys],
+            writes: 0,
+            identities: 0,
+            is_stopped: false,
+        }
+    }
+}
+
+impl Operation {
+    pub(crate) fn is_write(&self) -> bool {
+        self.what != What::Get
+    }
+}
+
+impl What {
+    /// What is written.
+    pub(crate) fn value(&self) -> Option<&Rc<str>> {
+        match self {
+            Self::Put(value) | Self::PutIfAbsent(value) | Self::Swap { value, .. } => Some(value),
+            Self::Delete | Self::Get => None,
+        }
+    }
+
+    /// The version that the key must have.
+    pub(crate) fn expected(&self) -> Option<Version> {
+        match self {
+            Self::PutIfAbsent(_) => Some(Version::NONE),
+            Self::Swap { version, .. } => Some(*version),
+            Self::Put(_) | Self::Delete | Self::Get => None,
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The coordinator's process: what its shell does between the state machine and the sessions.
+
+use std::collections::BTreeMap;
+
+use engine::coordinator::Coordinator;
+use engine::output::{Event as CoordinatorEvent, JoinError, Output, Settings};
+use engine::time::Timestamp;
+use proto::cluster_map::{ClusterMap, MapUpdate, MapVersion, Promises};
+use proto::frame::Words;
+use proto::id::Incarnation;
+use proto::session::{CoordinatorMessage, Join, NodeMessage};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::mutants::Planted;
+use crate::network::{ACCEPTER, ConnId, ProcId};
+use crate::random::Random;
+use crate::schedule::Event;
+use crate::world::{Frames, Next, World};
+
+/// The process.
+pub(crate) struct CoordinatorProcess {
+    pub(crate) proc: ProcId,
+    /// The state machine, while the process runs.
+    pub(crate) state: Option<Coordinator<Planted>>,
+    /// What it has kept.
+    pub(crate) disk: Option<String>,
+    pub(crate) boot: u32,
+    pub(crate) is_paused: bool,
+    pub(crate) deferred: Vec<Event>,
+    pub(crate) clock: Clock,
+    sessions: BTreeMap<Incarnation, ConnId>,
+    conns: BTreeMap<ConnId, NodeSession>,
+    timer: u32,
+    /// It crashes when it has carried out so many more outputs.
+    pub(crate) outputs_left: Option<u64>,
+    random: Random,
+    /// How often in a row its deadline had passed when it had just been called.
+    spins: u32,
+}
+
+/// One node's session.
+#[derive(Debug)]
+struct NodeSession {
+    node: Incarnation,
+    /// The version of the map that it has been sent.
+    sent: MapVersion,
+}
+
+impl CoordinatorProcess {
+    pub(crate) fn new(proc: ProcId, random: &mut Random) -> Self {
+        Self {
+            proc,
+            state: None,
+            disk: None,
+            boot: 0,
+            is_paused: false,
+            deferred: Vec::new(),
+            clock: Clock::new(random.spread(1_000_000, 1_000_000_000_000)),
+            sessions: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            timer: 0,
+            outputs_left: None,
+            random: random.fork(),
+            spins: 0,
+        }
+    }
+}
+
+impl World {
+    /// Starts the coordinator, from what it has kept if there is anything.
+    pub(crate) fn start_coordinator(&mut self) {
+        let now = self.coordinator_now();
+        let process = &mut self.coordinator;
+        process.boot += 1;
+        let settings = Settings {
+            promises: Promises {
+                replicas: self.knobs.replicas as usize,
+                heartbeat_timeout: Duration::from_millis(self.knobs.heartbeat_timeout),
+                ..Promises::default()
+            },
+            virtual_nodes: 3,
+            bits: self.bits,
+            cluster: format!("{:08x}", process.random.next() >> 32),
+            incarnations: (process.random.next() >> 36) as u32,
+        };
+        let state = match &process.disk {
+            Some(kept) => Coordinator::restored(now, settings, self.planted, kept).map_err(|error| error.to_string()),
+            None => Ok(Coordinator::new(settings, self.planted)),
+        };
+        match state {
+            Ok(state) => self.coordinator.state = Some(state),
+            Err(error) => return self.broken("restart", None, format!("what the coordinator has kept: {error}")),
+        }
+        let kept = if self.coordinator.disk.is_some() { "its state" } else { "nothing" };
+        self.tell(None, || format!("coordinator starts with {kept}"));
+        self.carry_out();
+    }
+
+    /// Its process is gone.
+    pub(crate) fn crash_coordinator(&mut self) {
+        let process = &mut self.coordinator;
+        process.state = None;
+        process.sessions.clear();
+        process.conns.clear();
+        process.deferred.clear();
+        process.is_paused = false;
+        process.outputs_left = None;
+        let (proc, boot) = (process.proc, process.boot);
+        for (conn, side) in self.network.held_by(proc, boot) {
+            self.network.crash(&mut self.schedule, conn, side);
+        }
+        self.tell(None, || "coordinator crashes".to_owned());
+    }
+
+    pub(crate) fn coordinator_now(&self) -> Timestamp {
+        self.coordinator.clock.now(self.schedule.now)
+    }
+
+    /// Calls the state machine and carries out what it then wants done.
+    fn coordinate<R>(&mut self, call: impl FnOnce(&mut Coordinator<Planted>, Timestamp) -> R) -> Option<R> {
+        let now = self.coordinator_now();
+        let result = call(self.coordinator.state.as_mut()?, now);
+        self.carry_out();
+        // Where it has crashed in between, whoever called hears nothing.
+        self.coordinator.state.is_some().then_some(result)
+    }
+
+    /// Carries out the duties, in their order. A crash may come between any two.
+    fn carry_out(&mut self) {
+        while let Some(output) = self.coordinator.state.as_mut().and_then(Coordinator::poll_output) {
+            if let Some(left) = &mut self.coordinator.outputs_left {
+                if *left == 0 {
+                    self.crash_coordinator();
+                    return self.plan_coordinator_restart();
+                }
+                *left -= 1;
+            }
+            match output {
+                Output::Keep => {
+                    self.coordinator.disk = self.coordinator.state.as_ref().map(Coordinator::state);
+                    self.map_kept();
+                }
+                Output::Publish => {
+                    self.map_published();
+                    let conns: Vec<ConnId> = self.coordinator.conns.keys().copied().collect();
+                    conns.into_iter().for_each(|conn| self.send_map(conn, Vec::new()));
+                }
+                Output::AskPositions { to, query, slots } => {
+                    self.send_to_node(to, &CoordinatorMessage::AskPositions { query, slots });
+                }
+                Output::HandOver { from, to, slots } => {
+                    self.stats.hand_overs += slots.len() as u64;
+                    self.send_to_node(from, &CoordinatorMessage::HandOver { to, slots });
+                }
+                Output::CloseSession(node) => self.close_session(node),
+                Output::Unregistered(node) => {
+                    self.send_to_node(node, &CoordinatorMessage::Unregistered);
+                    self.close_session(node);
+                }
+                Output::Event(event) => self.coordinator_tells(&event),
+            }
+        }
+        self.set_coordinator_timer();
+    }
+
+    fn coordinator_tells(&mut self, event: &CoordinatorEvent) {
+        match event {
+            CoordinatorEvent::Promoted(slots) => self.stats.promotions += *slots as u64,
+            CoordinatorEvent::StartedAnew(slots) => self.stats.started_anew += *slots as u64,
+            CoordinatorEvent::Dead(_) => self.stats.removed += 1,
+            CoordinatorEvent::Suspected(_) => self.stats.suspected += 1,
+            CoordinatorEvent::Stranger(addr) => {
+                let what = format!("{addr} is taken for a node of another cluster");
+                self.broken("one cluster", None, what);
+            }
+            _ => {}
+        }
+        self.tell(None, || format!("coordinator: {event:?}"));
+    }
+
+    fn set_coordinator_timer(&mut self) {
+        let now = self.schedule.now;
+        let process = &mut self.coordinator;
+        let Some(state) = &process.state else { return };
+        process.timer += 1;
+        let at = process.clock.real_time(now, state.next_deadline());
+        process.spins = if at == now { process.spins + 1 } else { 0 };
+        let spins = process.spins;
+        let event = Event::Coordinator { boot: process.boot, serial: process.timer };
+        self.schedule.at(at.max(now + 1), event);
+        if spins > 1_000 {
+            self.broken("the coordinator rests", None, "its deadline has passed whenever it is called".to_owned());
+        }
+    }
+
+    pub(crate) fn coordinator_due(&mut self, serial: u32) {
+        if serial == self.coordinator.timer {
+            self.coordinate(Coordinator::handle_timeout);
+        }
+    }
+
+    /// Sends the map where it has changed since, and then what else there is.
+    fn send_map(&mut self, conn: ConnId, mut then: Vec<u8>) {
+        let process = &mut self.coordinator;
+        let (Some(state), Some(session)) = (&process.state, process.conns.get_mut(&conn)) else { return };
+        let map = state.map();
+        let mut bytes = Vec::new();
+        if map.version > session.sent {
+            let text = map.update_since(session.sent).to_lines().join("\n");
+            session.sent = map.version;
+            CoordinatorMessage::Map { text: &text }.encode(&mut bytes);
+        }
+        bytes.append(&mut then);
+        if !bytes.is_empty() {
+            self.network.send(&mut self.schedule, conn, ACCEPTER, bytes);
+        }
+    }
+
+    /// What the coordinator wants of a node follows from the map: the map goes first.
+    fn send_to_node(&mut self, node: Incarnation, message: &CoordinatorMessage<'_>) {
+        if let Some(conn) = self.coordinator.sessions.get(&node).copied() {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            self.send_map(conn, bytes);
+        }
+    }
+
+    /// A newer session has taken its place, or the node is to join again.
+    fn close_session(&mut self, node: Incarnation) {
+        if let Some(conn) = self.coordinator.sessions.remove(&node) {
+            self.coordinator.conns.remove(&conn);
+            self.network.close(&mut self.schedule, conn, ACCEPTER);
+        }
+    }
+
+    /// Bytes have come on a session.
+    pub(crate) fn coordinator_hears(&mut self, conn: ConnId, frames: &mut Frames<'_>) -> bool {
+        while let Some(next) = frames.next() {
+            let Next::Array(words) = next else { return false };
+            let is_good = match self.coordinator.conns.get(&conn).map(|session| session.node) {
+                Some(node) => self.coordinator_takes(conn, node, words),
+                None => self.take_join(conn, words),
+            };
+            if !is_good || self.coordinator.state.is_none() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn take_join(&mut self, conn: ConnId, mut words: Words<'_>) -> bool {
+        words.next();
+        let Ok(join) = Join::parse(words) else {
+            self.broken("codec", None, "a JOIN cannot be read".to_owned());
+            return false;
+        };
+        let held = if join.map.is_empty() {
+            None
+        } else {
+            let map = MapUpdate::parse(join.map.lines()).and_then(|update| ClusterMap::updated(None, &update));
+            let Ok(map) = map else {
+                self.broken("codec", None, "the map of a JOIN cannot be read".to_owned());
+                return false;
+            };
+            Some(map)
+        };
+        let Join { addr, incarnation, proof, .. } = join;
+        let joined = self.coordinate(|state, now| state.join(now, addr.clone(), incarnation, proof, held));
+        let mut bytes = Vec::new();
+        match joined {
+            None => return false,
+            Some(Ok(joined)) => {
+                let node = joined.incarnation;
+                self.tell(None, || format!("coordinator: {addr} is {}", node.0 & 0xffff));
+                self.close_session(node);
+                self.coordinator.sessions.insert(node, conn);
+                self.coordinator.conns.insert(conn, NodeSession { node, sent: MapVersion(0) });
+                CoordinatorMessage::Joined { incarnation: node, text: "OK" }.encode(&mut bytes);
+                self.network.send(&mut self.schedule, conn, ACCEPTER, bytes);
+                self.send_map(conn, Vec::new());
+                return true;
+            }
+            Some(Err(JoinError::Unregistered)) => CoordinatorMessage::Unregistered.encode(&mut bytes),
+            Some(Err(JoinError::Refused(error))) => {
+                self.tell(None, || format!("coordinator refuses {addr}: {error}"));
+                bytes.extend_from_slice(b"-ERROR refused\r\n");
+            }
+        }
+        self.network.send(&mut self.schedule, conn, ACCEPTER, bytes);
+        false
+    }
+
+    fn coordinator_takes(&mut self, conn: ConnId, node: Incarnation, words: Words<'_>) -> bool {
+        let Ok(message) = NodeMessage::parse(words) else {
+            self.broken("codec", None, "a message of a node cannot be read".to_owned());
+            return false;
+        };
+        let (is_beat, is_leave) =
+            (matches!(message, NodeMessage::Heartbeat { .. }), matches!(message, NodeMessage::Leave));
+        if !is_beat {
+            self.tell(None, || format!("coordinator < {}: {message:?}", node.0 & 0xffff));
+        }
+        if matches!(message, NodeMessage::Resync)
+            && let Some(session) = self.coordinator.conns.get_mut(&conn)
+        {
+            session.sent = MapVersion(0);
+        }
+        if self.coordinate(|state, now| state.handle_message(now, node, message)) != Some(true) {
+            return false;
+        }
+        let mut bytes = Vec::new();
+        if is_beat {
+            CoordinatorMessage::Beat.encode(&mut bytes);
+        }
+        if is_leave {
+            CoordinatorMessage::Left.encode(&mut bytes);
+        }
+        self.send_map(conn, bytes);
+        !is_leave
+    }
+
+    /// A session has ended.
+    pub(crate) fn coordinator_loses(&mut self, conn: ConnId) {
+        let Some(session) = self.coordinator.conns.remove(&conn) else { return };
+        if self.coordinator.sessions.get(&session.node) == Some(&conn) {
+            self.coordinator.sessions.remove(&session.node);
+            self.coordinate(|state, now| state.session_ended(now, session.node));
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! What goes wrong, when, and how it is put right again.
+//!
+//! A run stays within what the design promises to survive: memory is lost on one node at a time, and again only when all
+//! slots have all their copies back; the coordinator's state is lost only when no memory is, and it comes back where a
+//! node that has a map can reach it (a coordinator that hears of no map in its first second begins a new cluster, as
+//! documented). The knob `wild_losses` lifts the first limit: then whole slots are lost, and the oracle knows.
+
+use crate::clock::EXACT;
+use crate::knobs::Knobs;
+use crate::network::ProcId;
+use crate::random::Random;
+use crate::schedule::Event;
+use crate::world::World;
+
+/// How a fault ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Remedy {
+    Uncut(ProcId, ProcId),
+    Resume(ProcId),
+    StartNode(ProcId),
+    StartCoordinator,
+    Quicken(ProcId),
+    QuickenLink(ProcId, ProcId),
+}
+
+/// The plan.
+#[derive(Debug)]
+pub(crate) struct Faults {
+    /// When they end, in real time.
+    pub(crate) until: u64,
+    every: u64,
+    random: Random,
+    menu: Vec<(u64, Fault)>,
+    /// No fault begins before.
+    quiet_until: u64,
+    /// Whether the node that leaves finds its data again.
+    pub(crate) leaver_keeps_disk: bool,
+    is_over: bool,
+    /// Which is under way: the coordinator has lost its state, and has no map of its own yet.
+    state_is_lost: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Break,
+    Cut,
+    Isolate,
+    IsolateCoordinator,
+    Pause,
+    PauseCoordinator,
+    Crash,
+    LoseMemory,
+    Leave,
+    PowerCut,
+    CrashCoordinator,
+    LoseState,
+    Slow,
+    SlowLink,
+    ChangeClock,
+}
+
+impl Faults {
+    pub(crate) fn new(knobs: &Knobs, random: Random) -> Self {
+        let menu = vec![
+            (knobs.breaks, Fault::Break),
+            (knobs.cuts, Fault::Cut),
+            (knobs.isolations, Fault::Isolate),
+            (knobs.coordinator_isolations, Fault::IsolateCoordinator),
+            (knobs.pauses, Fault::Pause),
+            (knobs.coordinator_pauses, Fault::PauseCoordinator),
+            (knobs.crashes, Fault::Crash),
+            (knobs.memory_losses, Fault::LoseMemory),
+            (knobs.leaves, Fault::Leave),
+            (knobs.power_cuts, Fault::PowerCut),
+            (knobs.coordinator_crashes, Fault::CrashCoordinator),
+            (knobs.state_losses, Fault::LoseState),
+            (knobs.slowness, Fault::Slow),
+            (knobs.slow_links, Fault::SlowLink),
+            (knobs.clock_changes, Fault::ChangeClock),
+        ];
+        Self {
+            until: 1_000_000 + knobs.fault_time * 1_000,
+            every: knobs.fault_every * 1_000,
+            random,
+            menu: menu.into_iter().filter(|(weight, _)| *weight > 0).collect(),
+            quiet_until: 0,
+            leaver_keeps_disk: true,
+            is_over: false,
+            state_is_lost: false,
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn begin_faults(&mut self) {
+        let first = 500_000 + self.faults.random.below(3_000_000);
+        self.schedule.at(first, Event::Fault);
+    }
+
+    /// Each process has its own clock, and none is right.
+    pub(crate) fn set_clocks(&mut self) {
+        for proc in 0..=self.nodes.len() {
+            self.change_clock(proc);
+        }
+    }
+
+    pub(crate) fn plan_late_start(&mut self, n: usize) {
+        let at = self.faults.random.between(2_000_000, self.faults.until);
+        self.schedule.at(at, Event::Remedy(Remedy::StartNode(n)));
+    }
+
+    pub(crate) fn next_fault(&mut self) {
+        let now = self.schedule.now;
+        if self.faults.is_over || self.faults.every == 0 || self.faults.menu.is_empty() {
+            return;
+        }
+        let faults = &mut self.faults;
+        let pause = faults.random.between(faults.every / 4, faults.every * 7 / 4).max(1_000);
+        self.schedule.after(pause, Event::Fault);
+        if now < faults.quiet_until {
+            return;
+        }
+        let total: u64 = faults.menu.iter().map(|(weight, _)| weight).sum();
+        let mut drawn = faults.random.below(total);
+        let chosen = faults.menu.iter().find(|(weight, _)| {
+            let is_here = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            is_here
+        });
+        let Some((_, fault)) = chosen.copied() else { return };
+        self.trace.mix(fault as u64);
+        self.commit_fault(fault);
+    }
+
+    fn commit_fault(&mut self, fault: Fault) {
+        let nodes = self.nodes.len();
+        let n = self.faults.random.index(nodes);
+        let coordinator = self.coordinator_proc();
+        let short = self.faults.random.spread(20_000, 8_000_000);
+        match fault {
+            Fault::Break => {
+                let live = self.network.live();
+                if !live.is_empty() {
+                    let conn = live[self.faults.random.index(live.len())];
+                    self.network.break_off(&mut self.schedule, conn);
+                }
+            }
+            Fault::Cut => {
+                let other = self.faults.random.index(nodes + 1);
+                if n != other {
+                    let ways = self.faults.random.between(1, 3);
+                    self.cut(n, other, ways, short);
+                }
+            }
+            Fault::Isolate => {
+                let ways = self.faults.random.between(1, 3);
+                let with_coordinator = self.faults.random.chance(500);
+                for other in (0..=nodes).filter(|other| *other != n && (*other < nodes || with_coordinator)) {
+                    self.cut(n, other, ways, short);
+                }
+            }
+            Fault::IsolateCoordinator => {
+                let (ways, all) = (self.faults.random.between(1, 3), self.faults.random.chance(400));
+                for other in 0..nodes {
+                    if all || self.faults.random.chance(500) {
+                        self.cut(coordinator, other, ways, short);
+                    }
+                }
+            }
+            Fault::Pause => self.pause(n, short),
+            Fault::PauseCoordinator => self.pause(coordinator, short),
+            Fault::Crash => {
+                if self.nodes[n].node.is_some() {
+                    self.stats.crashes += 1;
+                    self.crash_node(n, true);
+                    let after = self.faults.random.spread(50_000, 12_000_000);
+                    self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
+                }
+            }
+            Fault::LoseMemory => self.lose_memory(n),
+            Fault::Leave => self.leave(n, short),
+            Fault::PowerCut => {
+                for n in 0..nodes {
+                    if self.nodes[n].node.is_some() {
+                        self.stats.crashes += 1;
+                        self.crash_node(n, true);
+                        let after = self.faults.random.spread(50_000, 4_000_000);
+                        self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
+                    }
+                }
+            }
+            Fault::CrashCoordinator => {
+                if self.coordinator.state.is_some() {
+                    self.stats.coordinator_crashes += 1;
+                    if self.faults.random.chance(600) {
+                        self.coordinator.outputs_left = Some(self.faults.random.below(6));
+                    } else {
+                        self.crash_coordinator();
+                        self.plan_coordinator_restart();
+                    }
+                }
+            }
+            Fault::LoseState => {
+                if self.is_whole() && self.coordinator.state.is_some() {
+                    self.stats.state_losses += 1;
+                    self.crash_coordinator();
+                    self.coordinator.disk = None;
+                    self.faults.state_is_lost = true;
+                    self.plan_coordinator_restart();
+                }
+            }
+            Fault::Slow => {
+                self.nodes[n].slowness = self.faults.random.spread(100, 20_000);
+                self.schedule.after(short, Event::Remedy(Remedy::Quicken(n)));
+            }
+            Fault::SlowLink => {
+                let other = self.faults.random.index(nodes + 1);
+                let by = self.faults.random.spread(1_000, 300_000);
+                self.network.slow_down(n, other, by);
+                self.schedule.after(short, Event::Remedy(Remedy::QuickenLink(n, other)));
+            }
+            Fault::ChangeClock => {
+                let proc = self.faults.random.index(nodes + 1);
+                self.change_clock(proc);
+            }
+        }
+    }
+
+    fn cut(&mut self, one: ProcId, other: ProcId, ways: u64, span: u64) {
+        self.stats.cuts += 1;
+        let (a, b) = (self.proc_name(one), self.proc_name(other));
+        self.tell(None, || format!("cut {a} {} {b}", ["", "->", "<-", "<->"][ways as usize]));
+        for (from, to) in [(one, other), (other, one)].into_iter().filter(|(from, _)| {
+            let bit = if *from == one { 1 } else { 2 };
+            ways & bit != 0
+        }) {
+            self.network.block(&mut self.schedule, from, to);
+            self.schedule.after(span, Event::Remedy(Remedy::Uncut(from, to)));
+        }
+    }
+
+    fn proc_name(&self, proc: ProcId) -> String {
+        self.nodes.get(proc).map_or("coordinator".to_owned(), |process| process.name.clone())
+    }
+
+    pub(crate) fn pause(&mut self, proc: ProcId, span: u64) {
+        let name = self.proc_name(proc);
+        let is_paused = self.nodes.get_mut(proc).map_or(&mut self.coordinator.is_paused, |node| &mut node.is_paused);
+        if std::mem::replace(is_paused, true) {
+            return;
+        }
+        self.stats.pauses += 1;
+        self.tell(None, || format!("pause {name} for {} ms", span / 1_000));
+        self.schedule.after(span, Event::Remedy(Remedy::Resume(proc)));
+    }
+
+    fn lose_memory(&mut self, n: usize) {
+        if self.nodes[n].node.is_none() || !(self.is_whole() || self.knobs.wild_losses > 0) {
+            return;
+        }
+        self.stats.memory_losses += 1;
+        self.crash_node(n, false);
+        let after = self.faults.random.spread(50_000, 12_000_000);
+        self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
+    }
+
+    fn leave(&mut self, n: usize, span: u64) {
+        let someone_leaves = self.nodes.iter().any(|process| process.is_leaving && process.node.is_some());
+        if self.nodes[n].node.is_none() || someone_leaves || self.nodes[n].is_paused {
+            return;
+        }
+        let may_lose = self.is_whole() || self.knobs.wild_losses > 0;
+        self.faults.leaver_keeps_disk = !may_lose || self.faults.random.chance(500);
+        self.stats.leaves += 1;
+        self.leave_node(n);
+        // Until it is gone nothing else that counts on it may be lost.
+        self.faults.quiet_until = self.schedule.now + 1_300_000;
+        self.schedule.after(1_400_000 + span, Event::Remedy(Remedy::StartNode(n)));
+    }
+
+    fn change_clock(&mut self, proc: ProcId) {
+        let now = self.schedule.now;
+        let random = &mut self.faults.random;
+        let wild = self.knobs.wild_clocks > 0;
+        let drift = self.knobs.drift * EXACT / 1_000;
+        let rate =
+            if wild { random.between(EXACT / 3, EXACT * 3) } else { EXACT - drift + random.below(2 * drift + 1) };
+        let jump = if wild && random.chance(300) { random.spread(10_000, 5_000_000) } else { 0 };
+        let clock = self.nodes.get_mut(proc).map_or(&mut self.coordinator.clock, |node| &mut node.clock);
+        clock.set_rate(now, rate);
+        clock.jump(jump);
+    }
+
+    pub(crate) fn plan_coordinator_restart(&mut self) {
+        let after = self.faults.random.spread(50_000, 5_000_000);
+        self.schedule.after(after, Event::Remedy(Remedy::StartCoordinator));
+    }
+
+    /// Every slot has all the copies that it can have, all of them running: one of them may lose its memory.
+    pub(crate) fn is_whole(&self) -> bool {
+        let Some(state) = &self.coordinator.state else { return false };
+        let map = state.map();
+        let wanted = (self.knobs.replicas as usize + 1).min(self.knobs.nodes as usize);
+        wanted > 1
+            && !self.faults.state_is_lost
+            && map.version.0 > 0
+            && map.slots().all(|(_, config)| {
+                config.isr.len() >= wanted
+                    && config.isr.iter().all(|member| {
+                        let holder = self.oracle.holder(*member).map(|n| &self.nodes[n]);
+                        holder
+                            .and_then(|process| process.node.as_ref())
+                            .is_some_and(|node| node.incarnation() == *member)
+                    })
+            })
+    }
+
+    pub(crate) fn remedy(&mut self, remedy: Remedy) {
+        if self.faults.is_over {
+            return;
+        }
+        match remedy {
+            Remedy::Uncut(from, to) => self.network.unblock(&mut self.schedule, from, to),
+            Remedy::Resume(proc) => self.go_on(proc),
+            Remedy::StartNode(n) => self.start_node(n),
+            Remedy::StartCoordinator => self.restart_coordinator(),
+            Remedy::Quicken(n) => self.nodes[n].slowness = 0,
+            Remedy::QuickenLink(one, other) => self.network.slow_down(one, other, 0),
+        }
+    }
+
+    /// A process that was paused goes on.
+    pub(crate) fn go_on(&mut self, proc: ProcId) {
+        let (is_paused, deferred) = match self.nodes.get_mut(proc) {
+            Some(process) => (&mut process.is_paused, &mut process.deferred),
+            None => (&mut self.coordinator.is_paused, &mut self.coordinator.deferred),
+        };
+        if !std::mem::replace(is_paused, false) {
+            return;
+        }
+        let deferred = std::mem::take(deferred);
+        let name = self.proc_name(proc);
+        self.tell(None, || format!("{name} goes on"));
+        deferred.into_iter().for_each(|event| self.schedule.after(0, event));
+        self.network.resume_process(&mut self.schedule, proc);
+    }
+
+    fn restart_coordinator(&mut self) {
+        if self.coordinator.state.is_some() {
+            return;
+        }
+        if self.coordinator.disk.is_none() && self.stats.state_losses > 0 {
+            let coordinator = self.coordinator_proc();
+            let reaches =
+                |n: usize| !self.network.is_blocked(n, coordinator) && !self.network.is_blocked(coordinator, n);
+            let has_map = (0..self.nodes.len()).any(|n| {
+                let node = self.nodes[n].node.as_ref().filter(|_| !self.nodes[n].is_paused && reaches(n));
+                node.is_some_and(|node| node.map().is_some())
+            });
+            if !has_map {
+                return self.schedule.after(500_000, Event::Remedy(Remedy::StartCoordinator));
+            }
+            self.faults.quiet_until = self.schedule.now + 2_500_000;
+        }
+        self.start_coordinator();
+    }
+
+    /// A coordinator that had lost its state leads the cluster again.
+    pub(crate) fn coordinator_serves(&mut self) {
+        self.faults.state_is_lost = false;
+    }
+
+    /// All faults end.
+    pub(crate) fn end_faults(&mut self) {
+        self.faults.is_over = true;
+        self.tell(None, || "all faults end".to_owned());
+        self.network.heal(&mut self.schedule);
+        for proc in 0..=self.nodes.len() {
+            let now = self.schedule.now;
+            let clock = self.nodes.get_mut(proc).map_or(&mut self.coordinator.clock, |node| &mut node.clock);
+            clock.set_rate(now, EXACT);
+            self.go_on(proc);
+        }
+        self.knobs.client_loss = 0;
+        self.coordinator.outputs_left = None;
+        for n in 0..self.nodes.len() {
+            self.nodes[n].slowness = 0;
+            if self.nodes[n].is_leaving {
+                self.has_left(n);
+            }
+            self.start_node(n);
+        }
+        if self.coordinator.state.is_none() {
+            self.start_coordinator();
+        }
+    }
+}

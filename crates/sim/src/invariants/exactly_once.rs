@@ -1,0 +1,38 @@
+//! I9: each (client, client_seq) takes effect at most once; and what a client is told was done is in the log.
+//!
+//! Source: the design, rule 4.
+
+use proto::id::Version;
+
+use super::op_of;
+use crate::client::Operation;
+use crate::world::World;
+
+impl World {
+    /// A primary says that a write is this record.
+    pub(super) fn check_written(&mut self, n: usize, operation: &Operation, version: Version) {
+        let slot = operation.slot;
+        let client = &self.clients[usize::from(operation.client)].name;
+        if let Err(what) = self.oracle.sight(slot, version, None, &op_of(operation, client)) {
+            return self.broken("I5", Some(slot), what);
+        }
+        let Some(node) = self.running(n) else { return };
+        let Some(identity) = operation.identity else { return };
+        let ghost = &self.oracle.slots[usize::from(slot.0)];
+        let Some(versions) = ghost.identities.get(&(client.as_bytes().into(), identity)) else { return };
+        let wrong = node.inspect(slot, |state| {
+            let log = state.log();
+            let is_in = |version: &&Version| log.epoch_at(version.seq) == Some(version.epoch);
+            let forgotten = version.seq <= log.last().seq && log.epoch_at(version.seq).is_none();
+            if !is_in(&&version) && !forgotten {
+                return Some(format!("its primary answers that it is {version}, which is not in its log"));
+            }
+            let times = versions.iter().filter(is_in).count();
+            (times > 1).then(|| format!("it took effect {times} times: {versions:?}"))
+        });
+        if let Some(what) = wrong {
+            let what = format!("write {identity} of {client} to {}: {what}", operation.key);
+            self.broken("I9", Some(slot), what);
+        }
+    }
+}

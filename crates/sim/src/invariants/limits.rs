@@ -1,0 +1,25 @@
+//! I16: every queue has a limit and refuses past it.
+//!
+//! Source: the design, rule 2, and the house rule that everything is bounded.
+
+use engine::log::TAIL_BYTES;
+use engine::outbox::{OUTBOX_BYTES, OUTBOX_ITEMS};
+
+use crate::world::World;
+
+impl World {
+    pub(super) fn check_limits(&mut self, n: usize) {
+        let Some(node) = self.running(n) else { return };
+        let over = node.outboxes().iter().map(|outbox| outbox.lag()).find(|lag| {
+            // A fill counts apart: it is not begun before there is room for it.
+            lag.items > OUTBOX_ITEMS || lag.bytes > 2 * OUTBOX_BYTES
+        });
+        let tails = node.tail_bytes();
+        if let Some(lag) = over {
+            self.broken("I16", None, format!("{lag:?} waits for one replica"));
+        }
+        if tails > TAIL_BYTES {
+            self.broken("I16", None, format!("the tails of a node hold {tails} bytes"));
+        }
+    }
+}

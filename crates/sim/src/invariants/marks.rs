@@ -1,0 +1,50 @@
+//! I6, first half: marks never go back within a run, and durable is never past the end.
+//!
+//! Source: the design, "Words" and rule 3. A copy that is given up or filled begins anew.
+
+use proto::slot::SlotId;
+
+use crate::world::World;
+
+/// What was last seen of a node's slots.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    durable: Vec<u64>,
+    /// The slots that the node leads.
+    pub(crate) led: Vec<SlotId>,
+    /// The slot of the last fill that was begun.
+    pub(crate) filling: Option<SlotId>,
+}
+
+impl Marks {
+    pub(super) fn durable(&self, slot: SlotId) -> u64 {
+        self.durable.get(usize::from(slot.0)).copied().unwrap_or(0)
+    }
+
+    fn set(&mut self, slot: SlotId, durable: u64) {
+        let at = usize::from(slot.0);
+        if self.durable.len() <= at {
+            self.durable.resize(at + 1, 0);
+        }
+        self.durable[at] = durable;
+    }
+
+    pub(super) fn forget_given_up(&mut self, slot: SlotId) {
+        self.set(slot, 0);
+    }
+}
+
+impl World {
+    pub(super) fn check_marks(&mut self, n: usize, slot: SlotId) {
+        let Some(node) = self.running(n) else { return };
+        let (durable, last) = node.inspect(slot, |state| (state.durable(), state.last()));
+        let before = self.nodes[n].marks.durable(slot);
+        let was_filled = self.nodes[n].marks.filling == Some(slot);
+        if durable > last.seq || (durable < before && !was_filled) {
+            let name = self.nodes[n].name.clone();
+            let what = format!("slot {}: {name} ends at {last}; its mark was {before} and is {durable}", slot.0);
+            self.broken("I6", Some(slot), what);
+        }
+        self.nodes[n].marks.set(slot, durable);
+    }
+}

@@ -1,0 +1,184 @@
+//! What must hold at every moment, one file for each judge. The numbers are those of the design, "Invariants".
+//!
+//! Each step checks what it has touched, so that a run stays fast; each thousandth looks at everything.
+
+mod durable;
+mod epochs;
+mod exactly_once;
+mod limits;
+mod losses;
+mod marks;
+mod order;
+mod serving;
+
+use engine::node::Node;
+use proto::cluster_map::MapVersion;
+use proto::id::{Incarnation, Version};
+use proto::peer::{LinkMessage, Op, Terms};
+use proto::slot::SlotId;
+
+use crate::client::{Outcome, Request};
+use crate::mutants::Planted;
+use crate::world::{World, same};
+
+pub(crate) use marks::Marks;
+
+/// A slot of a replica before it has taken a message in.
+pub(crate) struct Before {
+    slot: SlotId,
+    last: Version,
+    /// What its log was made of, where the message may cut it.
+    terms: Option<Terms>,
+    losses: u64,
+}
+
+impl World {
+    /// Before a replica takes a message in.
+    pub(crate) fn before_message(&mut self, n: usize, message: &LinkMessage<'_>) -> Option<Before> {
+        let slot = match message {
+            LinkMessage::Align { slot, .. } => *slot,
+            LinkMessage::Fill { slot, .. } => {
+                self.nodes[n].marks.filling = Some(*slot);
+                self.stats.fills += 1;
+                *slot
+            }
+            LinkMessage::Entry { .. } | LinkMessage::Completed { .. } => self.nodes[n].marks.filling?,
+            LinkMessage::Replicate { slot, version, previous, op, .. } => {
+                if let Err(what) = self.oracle.sight(*slot, *version, Some(*previous), op) {
+                    self.broken("I5", Some(*slot), what);
+                }
+                return None;
+            }
+            _ => return None,
+        };
+        let node = self.nodes[n].node.as_ref()?;
+        let (last, terms) = node.inspect(slot, |state| (state.last(), state.log().terms()));
+        Some(Before { slot, last, terms: Some(terms), losses: node.losses(engine::losses::Losses::count) })
+    }
+
+    /// After a replica has taken a message in.
+    pub(crate) fn after_message(
+        &mut self,
+        n: usize,
+        from: Incarnation,
+        message: &LinkMessage<'_>,
+        before: Option<Before>,
+    ) {
+        match message {
+            LinkMessage::Replicate { slot, .. } | LinkMessage::Durable { slot, .. } => self.check_marks(n, *slot),
+            _ => {}
+        }
+        if let LinkMessage::Align { slot, .. } | LinkMessage::Fill { slot, .. } | LinkMessage::Release { slot, .. } =
+            message
+        {
+            let name = &self.nodes[n].name;
+            let from = from.0 & 0xffff;
+            self.trace.tell(self.schedule.now, Some(*slot), || format!("{name} < {from}: {message:?}"));
+        }
+        if let Some(before) = before {
+            let slot = before.slot;
+            self.check_cut(n, before);
+            self.check_copy(n, slot);
+        }
+    }
+
+    /// A node's roles may have changed.
+    pub(crate) fn node_changed(&mut self, n: usize) {
+        let Some(node) = &self.nodes[n].node else { return };
+        let leads = |slot: &SlotId| node.inspect(*slot, engine::slot::Slot::is_primary);
+        self.nodes[n].marks.led = self.bits.slots().filter(leads).collect();
+        for slot in self.bits.slots() {
+            self.nodes[n].marks.forget_given_up(slot);
+            self.check_copy(n, slot);
+        }
+    }
+
+    /// A node was called.
+    pub(crate) fn check_node(&mut self, n: usize) {
+        let process = &mut self.nodes[n];
+        let Some(node) = &process.node else { return };
+        let mut moved = Vec::new();
+        for slot in &process.marks.led {
+            let durable = node.inspect(*slot, engine::slot::Slot::durable);
+            if durable != process.marks.durable(*slot) {
+                moved.push(*slot);
+            }
+        }
+        for slot in moved {
+            self.check_marks(n, slot);
+            self.check_durable_at_primary(n, slot);
+        }
+    }
+
+    /// A node has taken a request.
+    pub(crate) fn was_served(&mut self, n: usize, request: &Request, outcome: &Outcome) {
+        let operation = &request.operation;
+        if operation.is_write() || operation.is_judged {
+            self.check_only_server(n, operation.slot);
+        }
+        if let Outcome::Done(version) = outcome
+            && operation.is_write()
+            && *version != Version::NONE
+        {
+            self.check_written(n, operation, *version);
+        }
+    }
+
+    /// The coordinator has kept a change of the map.
+    pub(crate) fn map_kept(&mut self) {
+        let Some(state) = &self.coordinator.state else { return };
+        let map = state.map().clone();
+        if map.version == MapVersion(0) {
+            return;
+        }
+        for (slot, config) in map.slots() {
+            if self.oracle.ghost(slot).kept.as_ref().is_some_and(|kept| same(kept, config)) {
+                continue;
+            }
+            self.oracle.ghost(slot).kept = Some(std::sync::Arc::clone(config));
+            self.check_members(slot, "when the configuration was kept");
+            self.lost_if_nobody_holds(slot);
+        }
+    }
+
+    /// The coordinator publishes a change of the map.
+    pub(crate) fn map_published(&mut self) {
+        self.coordinator_serves();
+        let Some(state) = &self.coordinator.state else { return };
+        let map = state.map().clone();
+        for (slot, config) in map.slots() {
+            if self.oracle.ghost(slot).published.as_ref().is_some_and(|published| same(published, config)) {
+                continue;
+            }
+            self.tell(Some(slot), || format!("slot {}: {config:?}", slot.0));
+            self.check_configuration(slot, config);
+            self.oracle.ghost(slot).published = Some(std::sync::Arc::clone(config));
+        }
+    }
+
+    /// Looks at everything.
+    pub(crate) fn check_whole(&mut self) {
+        for slot in self.bits.slots() {
+            self.check_members(slot, "at some moment");
+            self.check_servers(slot);
+        }
+        for n in 0..self.nodes.len() {
+            self.check_limits(n);
+        }
+        self.check_some_fold();
+    }
+
+    fn running(&self, n: usize) -> Option<&Node<Planted>> {
+        self.nodes.get(n)?.node.as_ref()
+    }
+}
+
+/// What a write of a client is as a record.
+fn op_of<'a>(operation: &'a crate::client::Operation, client: &'a str) -> Op<'a> {
+    let value = operation.what.value();
+    Op::Write {
+        key: operation.key.as_bytes(),
+        effect: value.map_or(proto::peer::Effect::Delete, |value| proto::peer::Effect::Put(value.as_bytes())),
+        identity: operation.identity.map(|seq| proto::peer::Identity { client: client.as_bytes(), seq }),
+    }
+}

@@ -1,0 +1,197 @@
+//! What a seed chooses: how large the cluster is, what its clients do, and which faults there are, each with a name by
+//! which it can be set by hand to narrow a failure down.
+
+use std::fmt;
+
+use crate::random::Random;
+
+macro_rules! knobs {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The knobs. All are whole numbers; 0 turns a fault off.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Knobs { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Knobs {
+            const NONE: Self = Self { $($name: 0,)* };
+
+            /// Sets a knob by its name; `false` where there is none of this name.
+            pub fn set(&mut self, name: &str, value: u64) -> bool {
+                match name {
+                    $(stringify!($name) => self.$name = value,)*
+                    _ => return false,
+                }
+                true
+            }
+        }
+
+        impl fmt::Display for Knobs {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut blank = "";
+                $(if self.$name > 0 {
+                    write!(f, "{blank}{}={}", stringify!($name), self.$name)?;
+                    blank = " ";
+                })*
+                let _ = blank;
+                Ok(())
+            }
+        }
+    };
+}
+
+knobs! {
+    /// Nodes from the beginning.
+    nodes,
+    /// Nodes that join later.
+    late_nodes,
+    /// Bits of a slot's number.
+    bits,
+    /// Copies beside the primary.
+    replicas,
+    /// Clients.
+    clients,
+    /// The longest pause of a client between two operations, in microseconds.
+    think,
+    /// Keys whose histories are judged.
+    keys,
+    /// Of a thousand operations, how many are on keys that only answer at once.
+    async_share,
+    /// Of a thousand writes, how many carry an identity and are retried.
+    identity_share,
+    /// After what time of silence a node is taken off the ring, in milliseconds.
+    heartbeat_timeout,
+    /// How long faults go on, in milliseconds.
+    fault_time,
+    /// The mean time between two faults, in milliseconds.
+    fault_every,
+    /// The longest delay of a packet on a good day, in microseconds.
+    delay,
+    /// Of a thousand packets, how many take up to a hundred times as long.
+    spikes,
+    /// Of a million packets, how many are lost, and their connection with them.
+    loss,
+    /// Of a thousand requests of clients, how many are lost.
+    client_loss,
+    /// How wrong clocks are at most, in parts of a thousand.
+    drift,
+    /// How often a connection is broken.
+    breaks,
+    /// How often a pair of processes is cut, one way or both.
+    cuts,
+    /// How often a node is cut off from everybody.
+    isolations,
+    /// How often the coordinator is cut off from some or all.
+    coordinator_isolations,
+    /// How often a node is paused.
+    pauses,
+    /// How often the coordinator is paused.
+    coordinator_pauses,
+    /// How often a node crashes and comes back with its disk.
+    crashes,
+    /// How often a node crashes and comes back with nothing.
+    memory_losses,
+    /// How often a node stops on purpose.
+    leaves,
+    /// How often all nodes crash at once, with their disks.
+    power_cuts,
+    /// How often the coordinator crashes and comes back with its state.
+    coordinator_crashes,
+    /// How often the coordinator crashes and comes back without.
+    state_losses,
+    /// How often a node becomes slow.
+    slowness,
+    /// How often a pair's connections become slow.
+    slow_links,
+    /// How often a clock changes its rate.
+    clock_changes,
+    /// Clocks are so wrong that leases do not hold: what rests on them is not checked.
+    wild_clocks,
+    /// Memory may be lost anywhere at any time, so that whole slots are.
+    wild_losses,
+    /// At the end every coordinator is down for so long, in milliseconds.
+    outage,
+    /// At the end one node is paused for ever.
+    paused_for_ever,
+}
+
+impl Knobs {
+    /// The knobs of a seed. Each seed has some faults and not the others: a cluster that suffers all at once never comes
+    /// far (Groce et al., "Swarm testing", ISSTA 2012).
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0x6b6e_6f62_7300);
+        let random = &mut random;
+        let nodes = random.between(3, 5);
+        let late_nodes = if nodes > 3 && random.chance(300) { random.between(1, nodes - 3) } else { 0 };
+        let mut knobs = Self {
+            nodes: nodes - late_nodes,
+            late_nodes,
+            bits: random.between(2, 4),
+            replicas: [2, 2, 2, 2, 2, 2, 1, 0][random.index(8)],
+            clients: random.between(3, 8),
+            think: random.spread(5_000, 80_000),
+            keys: random.between(4, 12),
+            async_share: random.between(0, 500),
+            identity_share: random.between(200, 900),
+            heartbeat_timeout: [3_000, 4_000, 6_000, 10_000][random.index(4)],
+            fault_time: 30_000,
+            fault_every: random.spread(200, 6_000),
+            delay: random.spread(200, 4_000),
+            client_loss: [0, 0, 5, 20][random.index(4)],
+            drift: [0, 50, 100, 100][random.index(4)],
+            ..Self::NONE
+        };
+        if random.chance(50) {
+            knobs.fault_every = 0; // A cluster in peace, which must do everything at once.
+            knobs.client_loss = 0;
+        }
+        let mut weight = |share: u64, most: u64| if random.chance(share) { random.between(1, most) } else { 0 };
+        knobs.spikes = weight(400, 20);
+        knobs.loss = weight(400, 400);
+        knobs.breaks = weight(500, 10);
+        knobs.cuts = weight(600, 10);
+        knobs.isolations = weight(500, 6);
+        knobs.coordinator_isolations = weight(400, 5);
+        knobs.pauses = weight(600, 8);
+        knobs.coordinator_pauses = weight(300, 4);
+        knobs.crashes = weight(500, 6);
+        knobs.memory_losses = weight(500, 6);
+        knobs.leaves = weight(300, 4);
+        knobs.power_cuts = weight(80, 2);
+        knobs.coordinator_crashes = weight(400, 5);
+        knobs.state_losses = weight(150, 4);
+        knobs.slowness = weight(300, 4);
+        knobs.slow_links = weight(300, 5);
+        knobs.clock_changes = weight(400, 4);
+        if random.chance(60) {
+            knobs.wild_clocks = 1;
+        }
+        if random.chance(60) {
+            knobs.wild_losses = 1;
+        }
+        if random.chance(250) {
+            knobs.outage = 3_000;
+        } else if random.chance(250) {
+            knobs.paused_for_ever = 1;
+        }
+        knobs
+    }
+
+    /// All nodes, those that join later among them.
+    #[must_use]
+    pub fn all_nodes(&self) -> usize {
+        (self.nodes + self.late_nodes) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_knob_is_set_by_the_name_under_which_it_is_shown() {
+        let mut knobs = Knobs::of(7);
+        assert_eq!(knobs, Knobs::of(7));
+        assert!(knobs.set("pauses", 77) && !knobs.set("paws", 1));
+        assert!(knobs.to_string().contains("pauses=77"));
+    }
+}

@@ -1,0 +1,303 @@
+//! What must come true once faults have stopped.
+//!
+//! L1: every slot has a primary that serves within 2 s, counted from when every node is registered; and its whole in-sync
+//! set, on its targets, within the time that the slowest way takes (a node that was registered and is silent is taken off
+//! the ring after the heartbeat timeout). L3: the tables of all copies are equal. L4: no tombstone is left that all copies
+//! have passed. L5: with every coordinator down, every request succeeds. L6: with one node paused for ever, quorum writes
+//! go on within 1 s of the eviction time.
+//!
+//! Source: the design, "Liveness".
+
+use std::collections::BTreeMap;
+
+use engine::slot::EVICT_AFTER;
+use proto::slot::SlotId;
+
+use crate::client::Outcome;
+use crate::judges::append_final_reads;
+use crate::schedule::Event;
+use crate::world::World;
+
+/// How often somebody looks.
+const LOOK: u64 = 50_000;
+
+/// L1, first half.
+const PRIMARY_WITHIN: u64 = 2_000_000;
+
+/// L1, second half, beyond the heartbeat timeout.
+const WHOLE_WITHIN: u64 = 10_000_000;
+
+/// L3 and L4: after the last write.
+const EQUAL_WITHIN: u64 = 3_000_000;
+
+/// How far the calm has come.
+#[derive(Debug, Default)]
+pub(crate) struct Liveness {
+    phase: Phase,
+    since: u64,
+    registered: Option<u64>,
+    pub(crate) is_over: bool,
+    pub(crate) is_outage: bool,
+    paused: Option<usize>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Faults,
+    /// The cluster is to become whole.
+    Healing,
+    /// Clients have stopped; copies are to become equal.
+    Resting,
+    Outage,
+    Paused,
+}
+
+impl World {
+    /// Somebody looks how far it has come.
+    pub(crate) fn look(&mut self) {
+        match self.liveness.phase {
+            Phase::Faults => {
+                self.end_faults();
+                self.enter(Phase::Healing);
+            }
+            Phase::Healing => self.look_at_healing(),
+            Phase::Resting => self.look_at_rest(),
+            Phase::Outage => self.look_at_outage(),
+            Phase::Paused => self.look_at_pause(),
+        }
+        if !self.liveness.is_over {
+            self.schedule.after(LOOK, Event::Look);
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.liveness.phase = phase;
+        self.liveness.since = self.schedule.now;
+        self.tell(None, || format!("now: {phase:?}"));
+    }
+
+    fn elapsed(&self) -> u64 {
+        self.schedule.now - self.liveness.since
+    }
+
+    fn look_at_healing(&mut self) {
+        let now = self.schedule.now;
+        if self.all_are_registered() {
+            let since = *self.liveness.registered.get_or_insert(now);
+            let served = |slot: &SlotId| (0..self.nodes.len()).any(|n| self.serves(n, *slot));
+            if now - since >= PRIMARY_WITHIN && now - since < PRIMARY_WITHIN + LOOK {
+                let idle = self.bits.slots().find(|slot| !served(slot));
+                if let Some(slot) = idle {
+                    let what = format!("slot {} has no primary that serves: {:?}", slot.0, self.configuration(slot));
+                    return self.broken("L1", Some(slot), what);
+                }
+            }
+        }
+        if now - self.liveness.registered.unwrap_or(now) < 500_000 {
+            // Clients go on for a moment.
+        } else if let Some((slot, what)) = self.not_whole() {
+            if self.elapsed() >= WHOLE_WITHIN + self.knobs.heartbeat_timeout * 1_000 {
+                self.broken("L1", Some(slot), what);
+            }
+            return;
+        } else {
+            self.stop_clients(true);
+            return self.enter(Phase::Resting);
+        }
+        if self.elapsed() >= WHOLE_WITHIN + self.knobs.heartbeat_timeout * 1_000 {
+            self.broken("L1", None, "not every node is registered".to_owned());
+        }
+    }
+
+    fn configuration(&self, slot: SlotId) -> String {
+        let map = self.coordinator.state.as_ref().map(|state| format!("{:?}", state.map().config(slot)));
+        map.unwrap_or_default()
+    }
+
+    fn all_are_registered(&self) -> bool {
+        let Some(state) = &self.coordinator.state else { return false };
+        let map = state.map();
+        map.version.0 > 0
+            && self.nodes.iter().all(|process| {
+                process.node.as_ref().is_some_and(|node| {
+                    map.member(node.incarnation()).is_some_and(|member| member.up)
+                        && node.map().is_some_and(|known| known.version.0 > 0)
+                })
+            })
+    }
+
+    /// Where the cluster is not as the ring wants it.
+    fn not_whole(&self) -> Option<(SlotId, String)> {
+        let state = self.coordinator.state.as_ref()?;
+        let wanted = (self.knobs.replicas as usize + 1).min(self.nodes.len());
+        state.map().slots().find_map(|(slot, config)| {
+            let is_whole = config.isr.len() == wanted
+                && config.learners.is_empty()
+                && config.elr.is_empty()
+                && config.primary == config.isr.first().copied();
+            let is_served = || (0..self.nodes.len()).any(|n| self.serves(n, slot));
+            if is_whole && is_served() {
+                return None;
+            }
+            Some((slot, format!("slot {} does not become whole, on its targets and served: {config:?}", slot.0)))
+        })
+    }
+
+    fn stop_clients(&mut self, stop: bool) {
+        for c in 0..self.clients.len() {
+            self.clients[c].is_stopped = stop;
+            if !stop {
+                self.clients[c].map = None;
+                let serial = self.clients[c].serial;
+                self.schedule.after(1_000, Event::Client { client: c as u8, serial });
+            }
+        }
+    }
+
+    fn look_at_rest(&mut self) {
+        if self.clients.iter().any(|client| client.current.is_some()) {
+            self.liveness.since = self.schedule.now;
+            return;
+        }
+        if let Some((invariant, slot, what)) = self.not_at_rest() {
+            if self.elapsed() >= EQUAL_WITHIN {
+                self.broken(invariant, Some(slot), what);
+            }
+            return;
+        }
+        for n in 0..self.nodes.len() {
+            for slot in self.bits.slots() {
+                self.check_fold(n, slot);
+            }
+        }
+        if self.knobs.outage > 0 && !self.liveness.is_outage && self.knobs.wild_clocks == 0 {
+            self.crash_coordinator();
+            self.liveness.is_outage = true;
+            self.stop_clients(false);
+            self.enter(Phase::Outage);
+        } else if self.knobs.paused_for_ever > 0 && self.knobs.replicas == 2 && self.liveness.paused.is_none() {
+            let n = self.random.index(self.nodes.len());
+            self.pause(n, u64::from(u32::MAX));
+            self.liveness.paused = Some(n);
+            self.enter(Phase::Paused);
+        } else {
+            self.read_finally();
+        }
+    }
+
+    /// Where copies are not equal, or keep what nobody needs.
+    fn not_at_rest(&self) -> Option<(&'static str, SlotId, String)> {
+        let state = self.coordinator.state.as_ref()?;
+        for (slot, config) in state.map().slots() {
+            let mut first: Option<(String, Vec<(Vec<u8>, String)>)> = None;
+            for process in &self.nodes {
+                let Some(node) = &process.node else { continue };
+                let is_copy = config.isr.contains(&node.incarnation());
+                if let Some(lag) = node.outboxes().iter().map(|outbox| outbox.lag()).find(|lag| lag.items > 0) {
+                    return Some(("L3", slot, format!("{} has still to send: {lag:?}", process.name)));
+                }
+                let (last, durable, mut table, tombstone) = node.inspect(slot, |state| {
+                    let table = state.records().map(|record| (record.key().to_vec(), record.version.to_string()));
+                    let tombstone = state.records().find(|record| record.is_delete()).map(|record| record.version);
+                    (state.last(), state.durable(), table.collect::<Vec<_>>(), tombstone)
+                });
+                if !is_copy {
+                    if !table.is_empty() {
+                        return Some(("L3", slot, format!("{} holds a slot that is not its own", process.name)));
+                    }
+                    continue;
+                }
+                if durable != last.seq {
+                    let what = format!("slot {}: {} knows {durable} of {last} for durable", slot.0, process.name);
+                    return Some(("L3", slot, what));
+                }
+                if let Some(tombstone) = tombstone {
+                    let what = format!("slot {}: {} keeps the tombstone {tombstone}", slot.0, process.name);
+                    return Some(("L4", slot, what));
+                }
+                table.sort();
+                match &first {
+                    None => first = Some((last.to_string(), table)),
+                    Some(first) if *first != (last.to_string(), table) => {
+                        return Some(("L3", slot, format!("slot {}: {} is not equal", slot.0, process.name)));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        None
+    }
+
+    fn look_at_outage(&mut self) {
+        if self.elapsed() >= self.knobs.outage * 1_000 {
+            self.start_coordinator();
+            self.stop_clients(true);
+            self.enter(Phase::Resting);
+        }
+    }
+
+    /// L5: a request that has come to nothing.
+    pub(crate) fn refused_in_peace(&mut self, c: usize, operation: &crate::client::Operation, outcome: &Outcome) {
+        if self.liveness.phase == Phase::Outage {
+            let what = format!("{outcome:?} to client {c}, who asked {:?} of {}", operation.what, operation.key);
+            self.broken("L5", Some(operation.slot), what);
+        }
+    }
+
+    fn look_at_pause(&mut self) {
+        let limit = EVICT_AFTER.as_micros() as u64 + 1_000_000 + LOOK;
+        if self.elapsed() < limit {
+            return;
+        }
+        let serves =
+            |slot: &SlotId| (0..self.nodes.len()).any(|n| self.liveness.paused != Some(n) && self.serves(n, *slot));
+        let idle = self.bits.slots().find(|slot| !serves(slot));
+        if let Some(slot) = idle.filter(|_| self.elapsed() < limit + LOOK) {
+            let what = format!("slot {} takes no quorum writes: {:?}", slot.0, self.configuration(slot));
+            return self.broken("L6", Some(slot), what);
+        }
+        if let Some(paused) = self.liveness.paused {
+            self.go_on(paused);
+        }
+        self.liveness.phase = Phase::Healing;
+        self.liveness.registered = None;
+        self.liveness.since = self.schedule.now;
+    }
+
+    /// Every key is read once more.
+    fn read_finally(&mut self) {
+        self.liveness.is_over = true;
+        let mut finals = BTreeMap::new();
+        for index in 0..self.knobs.keys {
+            let key = format!("judged{index}");
+            let slot = self.bits.slot(&proto::slot::Position::of(key.as_bytes()));
+            let server = (0..self.nodes.len()).find(|n| self.serves(*n, slot));
+            let read = server.and_then(|n| {
+                let waiting = engine::waiting::Waiting::new();
+                let now = self.local(n);
+                let node = self.nodes[n].node.as_ref()?;
+                let value = |record: Option<&std::sync::Arc<engine::record::Record>>| {
+                    let value = record.and_then(|record| record.value());
+                    value.map(|value| String::from_utf8_lossy(value).into_owned())
+                };
+                let level = proto::level::ReadLevel::Linear;
+                node.read(slot, key.as_bytes(), level, || now, &waiting, value).ok()
+            });
+            match read {
+                Some(answer) if answer.ticket.is_none() => {
+                    if !self.oracle.slots[usize::from(slot.0)].is_lost {
+                        finals.insert(key, answer.answer);
+                    }
+                }
+                _ => return self.broken("L1", Some(slot), format!("{key} cannot be read at the end")),
+            }
+        }
+        let _ = append_final_reads(&mut self.history, &finals);
+        for n in 0..self.nodes.len() {
+            if let Some(node) = &self.nodes[n].node {
+                self.oracle.archive(node);
+            }
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Connections as TCP gives them: what is sent on one arrives in order, or the connection breaks and an end of it is
+//! lost. What was under way on a broken connection may still arrive after the next one stands.
+
+use std::collections::VecDeque;
+
+use proto::frame::FrameDecoder;
+
+use crate::knobs::Knobs;
+use crate::random::Random;
+use crate::schedule::{Event, Schedule};
+
+/// A connection. Numbers are not used again within a run.
+pub(crate) type ConnId = u32;
+
+/// A process: nodes from 0, then the coordinator.
+pub(crate) type ProcId = usize;
+
+/// How many processes there can be.
+pub(crate) const PROCESSES: usize = 8;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A node's with the coordinator.
+    Session,
+    /// A primary's to a replica.
+    Link,
+}
+
+/// The side that has opened a connection.
+pub(crate) const OPENER: usize = 0;
+
+/// The side that has accepted it.
+pub(crate) const ACCEPTER: usize = 1;
+
+/// Some bytes under way, or the end of the connection.
+#[derive(Debug)]
+pub(crate) struct Packet {
+    at: u64,
+    pub(crate) data: Vec<u8>,
+    pub(crate) is_end: bool,
+}
+
+/// What is under way towards one side.
+#[derive(Debug, Default)]
+struct Way {
+    packets: VecDeque<Packet>,
+    /// There is an event for the first packet.
+    is_scheduled: bool,
+    last: u64,
+    /// What is sent from now on is lost.
+    is_lossy: bool,
+}
+
+/// One side of a connection.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) proc: ProcId,
+    /// The start of the process that holds it; 0 before it was accepted.
+    pub(crate) boot: u32,
+    pub(crate) is_open: bool,
+    /// The beginning of a frame of which the rest has not come.
+    pub(crate) rest: Vec<u8>,
+    pub(crate) decoder: FrameDecoder,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) kind: Kind,
+    pub(crate) ends: [End; 2],
+    ways: [Way; 2],
+    delay: u64,
+}
+
+/// All connections, and what is wrong between processes.
+#[derive(Debug)]
+pub(crate) struct Network {
+    conns: Vec<Conn>,
+    live: Vec<ConnId>,
+    /// How many faults stop what goes from the first to the second.
+    blocked: [[u8; PROCESSES]; PROCESSES],
+    /// How much longer packets take from the first to the second.
+    slowed: [[u64; PROCESSES]; PROCESSES],
+    delay: u64,
+    spikes: u64,
+    loss: u64,
+    random: Random,
+    /// How many connections were broken.
+    pub(crate) breaks: u64,
+}
+
+impl Network {
+    pub(crate) fn new(knobs: &Knobs, random: Random) -> Self {
+        let (blocked, slowed) = ([[0; PROCESSES]; PROCESSES], [[0; PROCESSES]; PROCESSES]);
+        let (delay, spikes, loss) = (knobs.delay, knobs.spikes, knobs.loss);
+        Self { conns: Vec::new(), live: Vec::new(), blocked, slowed, delay, spikes, loss, random, breaks: 0 }
+    }
+
+    pub(crate) fn conn(&self, id: ConnId) -> &Conn {
+        &self.conns[id as usize]
+    }
+
+    pub(crate) fn end_mut(&mut self, id: ConnId, side: usize) -> &mut End {
+        &mut self.conns[id as usize].ends[side]
+    }
+
+    /// The connections of which some side is open.
+    pub(crate) fn live(&self) -> &[ConnId] {
+        &self.live
+    }
+
+    /// A delay of something that is no part of a connection.
+    pub(crate) fn delay(&mut self, from: ProcId, to: ProcId) -> u64 {
+        let spike = self.spikes > 0 && self.random.chance(self.spikes);
+        let factor = if spike { self.random.between(1, 100) } else { 1 };
+        self.delay / 10 + self.random.below(self.delay) * factor + self.slowed[from][to]
+    }
+
+    pub(crate) fn is_blocked(&self, from: ProcId, to: ProcId) -> bool {
+        self.blocked[from][to] > 0
+    }
+
+    /// Opens a connection. It stands once the other side has answered something.
+    pub(crate) fn open(&mut self, kind: Kind, from: (ProcId, u32), to: ProcId) -> ConnId {
+        let id = self.conns.len() as ConnId;
+        let end = |proc, boot| End { proc, boot, is_open: true, rest: Vec::new(), decoder: FrameDecoder::new() };
+        let delay = self.random.below(self.delay);
+        self.conns.push(Conn {
+            kind,
+            ends: [end(from.0, from.1), end(to, 0)],
+            ways: [Way::default(), Way::default()],
+            delay,
+        });
+        self.live.push(id);
+        id
+    }
+
+    /// Sends bytes from one side.
+    pub(crate) fn send(&mut self, schedule: &mut Schedule, id: ConnId, side: usize, data: Vec<u8>) {
+        let conn = &self.conns[id as usize];
+        if !conn.ends[side].is_open || conn.ways[1 - side].is_lossy {
+            return;
+        }
+        if self.loss > 0 && self.random.below(1_000_000) < self.loss {
+            self.conns[id as usize].ways[1 - side].is_lossy = true;
+            schedule.after(self.random.between(100_000, 3_000_000), Event::Break { conn: id });
+            return;
+        }
+        self.push(schedule, id, 1 - side, data, false);
+    }
+
+    fn push(&mut self, schedule: &mut Schedule, id: ConnId, to: usize, data: Vec<u8>, is_end: bool) {
+        let (from_proc, to_proc) = {
+            let ends = &self.conns[id as usize].ends;
+            (ends[1 - to].proc, ends[to].proc)
+        };
+        let delay = self.delay(from_proc, to_proc);
+        let conn = &mut self.conns[id as usize];
+        let way = &mut conn.ways[to];
+        let at = way.last.max(schedule.now + conn.delay + delay);
+        way.last = at;
+        match way.packets.back_mut() {
+            Some(last) if last.at == at && !is_end && !last.is_end => last.data.extend_from_slice(&data),
+            _ => way.packets.push_back(Packet { at, data, is_end }),
+        }
+        self.schedule(schedule, id, to);
+    }
+
+    /// Makes the event for the first packet on a way, if there is none and the way is free.
+    fn schedule(&mut self, schedule: &mut Schedule, id: ConnId, side: usize) {
+        let conn = &mut self.conns[id as usize];
+        let free = self.blocked[conn.ends[1 - side].proc][conn.ends[side].proc] == 0;
+        let way = &mut conn.ways[side];
+        if let Some(first) = way.packets.front().filter(|_| free && !way.is_scheduled) {
+            way.is_scheduled = true;
+            schedule.at(first.at, Event::Deliver { conn: id, side: side as u8 });
+        }
+    }
+
+    /// The event of a way has come. Gives who is on its two sides; none where what is on the way has been stopped.
+    pub(crate) fn arrive(&mut self, id: ConnId, side: usize) -> Option<(ProcId, ProcId)> {
+        let conn = &mut self.conns[id as usize];
+        conn.ways[side].is_scheduled = false;
+        let (from, to) = (conn.ends[1 - side].proc, conn.ends[side].proc);
+        (self.blocked[from][to] == 0 && !conn.ways[side].packets.is_empty()).then_some((from, to))
+    }
+
+    /// The next packet that has arrived.
+    pub(crate) fn take(&mut self, now: u64, id: ConnId, side: usize) -> Option<Packet> {
+        self.conns[id as usize].ways[side].packets.pop_front_if(|packet| packet.at <= now)
+    }
+
+    /// Goes on with what is still on a way, not before `earliest`.
+    pub(crate) fn go_on(&mut self, schedule: &mut Schedule, id: ConnId, side: usize, earliest: u64) {
+        if let Some(first) = self.conns[id as usize].ways[side].packets.front_mut() {
+            first.at = first.at.max(earliest);
+        }
+        self.schedule(schedule, id, side);
+    }
+
+    /// One side closes: what it has sent arrives, and then the end.
+    pub(crate) fn close(&mut self, schedule: &mut Schedule, id: ConnId, side: usize) {
+        let conn = &mut self.conns[id as usize];
+        if !std::mem::replace(&mut conn.ends[side].is_open, false) {
+            return;
+        }
+        conn.ways[side].packets.clear();
+        conn.ends[side].rest = Vec::new();
+        if conn.ends[1 - side].is_open {
+            self.push(schedule, id, 1 - side, Vec::new(), true);
+        } else {
+            self.forget(id);
+        }
+    }
+
+    /// One side has seen the end.
+    pub(crate) fn ended(&mut self, id: ConnId, side: usize) {
+        let conn = &mut self.conns[id as usize];
+        conn.ends[side].is_open = false;
+        conn.ends[side].rest = Vec::new();
+        conn.ways[side].packets.clear();
+        if !conn.ends[1 - side].is_open {
+            self.forget(id);
+        }
+    }
+
+    /// One side's process is gone: of what it has sent some may still arrive.
+    pub(crate) fn crash(&mut self, schedule: &mut Schedule, id: ConnId, side: usize) {
+        self.cut_short(id, 1 - side);
+        self.close(schedule, id, side);
+    }
+
+    /// The connection breaks: both sides see it, each in its time, after some of what was under way.
+    pub(crate) fn break_off(&mut self, schedule: &mut Schedule, id: ConnId) {
+        let open = |conn: &Conn, side: usize| conn.ends[side].is_open;
+        if !open(self.conn(id), OPENER) && !open(self.conn(id), ACCEPTER) {
+            return;
+        }
+        self.breaks += 1;
+        for side in [OPENER, ACCEPTER] {
+            self.cut_short(id, side);
+            self.conns[id as usize].ways[side].is_lossy = true;
+            if open(self.conn(id), side) {
+                self.push(schedule, id, side, Vec::new(), true);
+            }
+        }
+    }
+
+    /// Loses an arbitrary end of what is under way to one side.
+    fn cut_short(&mut self, id: ConnId, side: usize) {
+        let way = &mut self.conns[id as usize].ways[side];
+        let kept = self.random.index(way.packets.len() + 1);
+        if kept < way.packets.len() {
+            way.packets.truncate(kept + 1);
+            if let Some(last) = way.packets.back_mut() {
+                last.is_end = false;
+                last.data.truncate(self.random.index(last.data.len() + 1));
+            }
+        }
+    }
+
+    fn forget(&mut self, id: ConnId) {
+        self.live.retain(|live| *live != id);
+        let conn = &mut self.conns[id as usize];
+        conn.ways.iter_mut().for_each(|way| way.packets = VecDeque::new());
+        conn.ends.iter_mut().for_each(|end| end.decoder = FrameDecoder::new());
+    }
+
+    /// Stops what goes from one to another. The connections that this concerns break after a while.
+    pub(crate) fn block(&mut self, schedule: &mut Schedule, from: ProcId, to: ProcId) {
+        self.blocked[from][to] += 1;
+        for id in self.live.clone() {
+            let ends = &self.conn(id).ends;
+            let pair = (ends[0].proc, ends[1].proc);
+            if (pair == (from, to) || pair == (to, from)) && self.random.chance(500) {
+                schedule.after(self.random.between(1_000_000, 6_000_000), Event::Break { conn: id });
+            }
+        }
+    }
+
+    /// Lets it go again.
+    pub(crate) fn unblock(&mut self, schedule: &mut Schedule, from: ProcId, to: ProcId) {
+        self.blocked[from][to] = self.blocked[from][to].saturating_sub(1);
+        if self.blocked[from][to] == 0 {
+            self.resume(schedule, |ends, side| ends[1 - side].proc == from && ends[side].proc == to);
+        }
+    }
+
+    /// A process takes packets again.
+    pub(crate) fn resume_process(&mut self, schedule: &mut Schedule, proc: ProcId) {
+        self.resume(schedule, |ends, side| ends[side].proc == proc);
+    }
+
+    fn resume(&mut self, schedule: &mut Schedule, concerns: impl Fn(&[End; 2], usize) -> bool) {
+        for id in self.live.clone() {
+            for side in [OPENER, ACCEPTER] {
+                if concerns(&self.conn(id).ends, side) {
+                    let earliest = schedule.now + self.random.below(self.delay);
+                    self.go_on(schedule, id, side, earliest);
+                }
+            }
+        }
+    }
+
+    /// Packets between two take longer.
+    pub(crate) fn slow_down(&mut self, one: ProcId, other: ProcId, by: u64) {
+        (self.slowed[one][other], self.slowed[other][one]) = (by, by);
+    }
+
+    /// Everything between processes is as it should be, from now on.
+    pub(crate) fn heal(&mut self, schedule: &mut Schedule) {
+        (self.blocked, self.slowed) = ([[0; PROCESSES]; PROCESSES], [[0; PROCESSES]; PROCESSES]);
+        (self.spikes, self.loss) = (0, 0);
+        self.delay = self.delay.min(1_000);
+        for id in self.live.clone() {
+            if self.conn(id).ways.iter().any(|way| way.is_lossy) {
+                self.break_off(schedule, id);
+            }
+        }
+        self.resume(schedule, |_, _| true);
+    }
+
+    /// The sides of live connections that a start of a process holds.
+    pub(crate) fn held_by(&self, proc: ProcId, boot: u32) -> Vec<(ConnId, usize)> {
+        let sides = |id: &ConnId| [(*id, OPENER), (*id, ACCEPTER)];
+        let holds = |(id, side): &(ConnId, usize)| {
+            let end = &self.conn(*id).ends[*side];
+            end.proc == proc && end.boot == boot && end.is_open
+        };
+        self.live.iter().flat_map(sides).filter(holds).collect()
+    }
+}

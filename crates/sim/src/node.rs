@@ -1,0 +1,225 @@
+//! A node's process: what its shell does between the state machine, its connections, its clients and the clock.
+
+mod links;
+mod requests;
+mod session;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use engine::inbox::Inbox;
+use engine::node::{Node, TICK, Turn};
+use engine::outbox::Outbox;
+use engine::time::Timestamp;
+use proto::id::{Incarnation, NodeAddr};
+
+use crate::client::Request;
+use crate::clock::Clock;
+use crate::invariants::Marks;
+use crate::mutants::Planted;
+use crate::network::{ConnId, ProcId};
+use crate::random::Random;
+use crate::schedule::Event;
+use crate::world::World;
+
+pub(crate) use requests::Pending;
+pub(crate) use session::Session;
+
+/// How often the coordinator hears from a node, in microseconds.
+const HEARTBEAT: u64 = 200_000;
+
+/// How often a primary asks for its leases, in microseconds.
+const BEAT: u64 = 100_000;
+
+/// The process.
+pub(crate) struct NodeProcess {
+    pub(crate) name: String,
+    pub(crate) addr: NodeAddr,
+    /// The state machine, while the process runs.
+    pub(crate) node: Option<Node<Planted>>,
+    /// What the process that ran last has left on its disk.
+    pub(crate) disk: Option<Node<Planted>>,
+    pub(crate) boot: u32,
+    pub(crate) is_paused: bool,
+    pub(crate) busy_until: u64,
+    /// How long each event keeps it busy.
+    pub(crate) slowness: u64,
+    pub(crate) deferred: Vec<Event>,
+    pub(crate) clock: Clock,
+    /// All that were given to it, of every start.
+    pub(crate) incarnations: Vec<Incarnation>,
+    session: Session,
+    session_serial: u32,
+    session_pause: u64,
+    /// When the heartbeats were sent that are not answered, on its own clock.
+    beats: VecDeque<Timestamp>,
+    heard_coordinator: Timestamp,
+    links: BTreeMap<Incarnation, Link>,
+    inboxes: Vec<(ConnId, Option<Inbox>)>,
+    pub(crate) pending: Vec<Pending>,
+    /// Requests that wait until the slot's primary serves it.
+    parked: Vec<Box<Request>>,
+    turn: Turn,
+    pub(crate) marks: Marks,
+    pub(crate) is_leaving: bool,
+}
+
+/// The link to one replica.
+#[derive(Debug)]
+struct Link {
+    outbox: Arc<Outbox>,
+    to: ProcId,
+    conn: Option<ConnId>,
+    is_ready: bool,
+    pause: u64,
+    serial: u32,
+    heard: Timestamp,
+}
+
+impl NodeProcess {
+    pub(crate) fn new(number: usize, random: &mut Random) -> Self {
+        Self {
+            name: char::from(b'A' + number as u8).to_string(),
+            addr: NodeAddr::new("n", number as u16 + 1).expect("a valid address"),
+            node: None,
+            disk: None,
+            boot: 0,
+            is_paused: false,
+            busy_until: 0,
+            slowness: 0,
+            deferred: Vec::new(),
+            clock: Clock::new(random.spread(1_000_000, 1_000_000_000_000)),
+            incarnations: Vec::new(),
+            session: Session::Idle,
+            session_serial: 0,
+            session_pause: 0,
+            beats: VecDeque::new(),
+            heard_coordinator: Timestamp::default(),
+            links: BTreeMap::new(),
+            inboxes: Vec::new(),
+            pending: Vec::new(),
+            parked: Vec::new(),
+            turn: Turn::default(),
+            marks: Marks::default(),
+            is_leaving: false,
+        }
+    }
+
+    /// What it holds, running or on its disk.
+    pub(crate) fn data(&self) -> Option<&Node<Planted>> {
+        self.node.as_ref().or(self.disk.as_ref())
+    }
+}
+
+impl World {
+    /// Starts a node, with what is on its disk if there is anything.
+    pub(crate) fn start_node(&mut self, n: usize) {
+        let now = self.local(n);
+        let secret = self.random.next();
+        let process = &mut self.nodes[n];
+        if process.node.is_some() {
+            return;
+        }
+        process.boot += 1;
+        let disk = process.disk.take();
+        let with = if disk.is_some() { "its disk" } else { "nothing" };
+        process.node = Some(match disk {
+            Some(disk) => Node::recovered(now, disk),
+            None => Node::new(now, self.bits, secret, self.planted),
+        });
+        process.marks = Marks::default();
+        (process.is_leaving, process.busy_until) = (false, 0);
+        let boot = process.boot;
+        for (span, event) in [
+            (self.random.below(20_000), Event::Tick { node: n as u8, boot }),
+            (HEARTBEAT, Event::Heartbeat { node: n as u8, boot }),
+            (BEAT, Event::Beats { node: n as u8, boot }),
+        ] {
+            self.schedule.after(span, event);
+        }
+        let name = self.nodes[n].name.clone();
+        self.tell(None, || format!("{name} starts with {with}"));
+        self.open_session(n);
+        self.node_changed(n);
+    }
+
+    /// The process is gone. What it held is left on its disk, or lost.
+    pub(crate) fn crash_node(&mut self, n: usize, keeps_disk: bool) {
+        let process = &mut self.nodes[n];
+        let Some(node) = process.node.take() else { return };
+        let boot = process.boot;
+        process.links.clear();
+        process.inboxes.clear();
+        process.deferred.clear();
+        process.is_paused = false;
+        process.session = Session::Idle;
+        process.beats.clear();
+        let requests: Vec<_> = process.parked.drain(..).collect();
+        let waiting: Vec<_> = process.pending.drain(..).map(|pending| pending.request).collect();
+        self.oracle.archive(&node);
+        for (conn, side) in self.network.held_by(n, boot) {
+            self.network.crash(&mut self.schedule, conn, side);
+        }
+        for request in requests.iter().chain(&waiting) {
+            self.no_answer(request);
+        }
+        let how = if keeps_disk { "crashes" } else { "crashes and loses its memory" };
+        let name = self.nodes[n].name.clone();
+        self.tell(None, || format!("{name} {how}"));
+        if keeps_disk {
+            self.nodes[n].disk = Some(node);
+        } else {
+            self.memory_lost(n);
+        }
+    }
+
+    /// The disk of a node that does not run is lost.
+    pub(crate) fn lose_disk(&mut self, n: usize) {
+        if self.nodes[n].disk.take().is_some() {
+            let name = self.nodes[n].name.clone();
+            self.tell(None, || format!("{name} loses its disk"));
+            self.memory_lost(n);
+        }
+    }
+
+    pub(crate) fn local(&self, n: usize) -> Timestamp {
+        self.nodes[n].clock.now(self.schedule.now)
+    }
+
+    /// Plans an event after a span on a node's own clock.
+    fn after_local(&mut self, n: usize, span: u64, event: Event) {
+        let span = self.nodes[n].clock.real_span(span);
+        self.schedule.after(span, event);
+    }
+
+    pub(crate) fn node_tick(&mut self, n: usize) {
+        let now = self.local(n);
+        let process = &mut self.nodes[n];
+        let boot = process.boot;
+        let Some(node) = &process.node else { return };
+        node.handle_timeout(now, &mut process.turn);
+        for event in node.take_events() {
+            let name = &process.name;
+            self.trace.tell(self.schedule.now, None, || format!("{name}: {event:?}"));
+            self.stats.node_event(&event);
+        }
+        self.after_local(n, TICK.as_micros() as u64, Event::Tick { node: n as u8, boot });
+        self.retry_parked(n);
+        self.flush_all(n);
+        self.settle(n);
+    }
+
+    /// To be called after whatever has called the state machine.
+    fn settle(&mut self, n: usize) {
+        let process = &mut self.nodes[n];
+        let mut turn = std::mem::take(&mut process.turn);
+        let touched: Vec<_> = turn.touched().collect();
+        process.turn = turn;
+        for outbox in touched {
+            self.flush_touched(n, &outbox);
+        }
+        self.answer_settled(n);
+        self.propose(n);
+        self.check_node(n);
+    }
+}

@@ -1,0 +1,226 @@
+//! A node's session with the coordinator.
+
+use engine::coordinator::{REJOIN_PAUSE, REJOIN_TIMEOUT};
+use engine::time::Timestamp;
+use proto::cluster_map::{MapError, MapUpdate, MapVersion};
+use proto::session::{CoordinatorMessage, Join, NodeMessage};
+
+use super::HEARTBEAT;
+use crate::network::{ConnId, Kind, OPENER};
+use crate::schedule::Event;
+use crate::world::{Frames, Next, World};
+
+/// The first pause after the coordinator could not be reached; each next is twice as long.
+const FIRST_PAUSE: u64 = 50_000;
+
+/// A coordinator that answers no heartbeat for so long is connected to anew.
+const SILENCE: u64 = 2_000_000;
+
+/// The state of the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Session {
+    /// None; it is tried again.
+    Idle,
+    /// The join is not answered.
+    Joining(ConnId),
+    /// The node is registered.
+    Stands(ConnId),
+    /// The coordinator will not have this start of the node.
+    Out,
+}
+
+impl World {
+    pub(super) fn open_session(&mut self, n: usize) {
+        let coordinator = self.coordinator_proc();
+        let process = &mut self.nodes[n];
+        let Some(node) = &process.node else { return };
+        let conn = self.network.open(Kind::Session, (n, process.boot), coordinator);
+        process.session = Session::Joining(conn);
+        process.session_serial += 1;
+        process.beats.clear();
+        let serial = process.session_serial;
+        let map = node.map().map(|map| map.update_since(MapVersion(0)).to_lines().join("\n")).unwrap_or_default();
+        let incarnation = Some(node.incarnation()).filter(|incarnation| incarnation.0 != 0);
+        let mut bytes = Vec::new();
+        Join { addr: process.addr.clone(), incarnation, proof: node.proof(), map: &map }.encode(&mut bytes);
+        let boot = process.boot;
+        self.network.send(&mut self.schedule, conn, OPENER, bytes);
+        let timeout = REJOIN_TIMEOUT.as_micros() as u64;
+        self.after_local(n, timeout, Event::Session { node: n as u8, boot, serial });
+    }
+
+    /// A try has taken too long, or the pause before the next is over.
+    pub(crate) fn session_due(&mut self, n: usize, serial: u32) {
+        if serial != self.nodes[n].session_serial {
+            return;
+        }
+        match self.nodes[n].session {
+            Session::Idle => self.open_session(n),
+            Session::Joining(conn) => self.end_session(n, conn),
+            Session::Stands(_) | Session::Out => {}
+        }
+    }
+
+    /// Gives a connection to the coordinator up and tries again after a pause.
+    fn end_session(&mut self, n: usize, conn: ConnId) {
+        self.network.close(&mut self.schedule, conn, OPENER);
+        self.node_loses_coordinator(n, conn);
+    }
+
+    pub(crate) fn node_loses_coordinator(&mut self, n: usize, conn: ConnId) {
+        let process = &mut self.nodes[n];
+        match process.session {
+            Session::Joining(current) | Session::Stands(current) if current == conn => {}
+            _ => return,
+        }
+        process.session = Session::Idle;
+        process.session_serial += 1;
+        process.session_pause = (process.session_pause * 2).clamp(FIRST_PAUSE, REJOIN_PAUSE.as_micros() as u64);
+        let (boot, serial, pause) = (process.boot, process.session_serial, process.session_pause);
+        self.after_local(n, pause, Event::Session { node: n as u8, boot, serial });
+    }
+
+    pub(crate) fn node_heartbeat(&mut self, n: usize) {
+        let now = self.local(n);
+        let process = &mut self.nodes[n];
+        let (boot, session) = (process.boot, process.session);
+        self.after_local(n, HEARTBEAT, Event::Heartbeat { node: n as u8, boot });
+        let Session::Stands(conn) = session else { return };
+        let process = &mut self.nodes[n];
+        if now - process.heard_coordinator > std::time::Duration::from_micros(SILENCE) {
+            return self.end_session(n, conn);
+        }
+        let Some(node) = &process.node else { return };
+        let mut bytes = Vec::new();
+        NodeMessage::Heartbeat { incarnation: node.incarnation() }.encode(&mut bytes);
+        process.beats.push_back(now);
+        self.network.send(&mut self.schedule, conn, OPENER, bytes);
+    }
+
+    /// Sends what the node has to propose.
+    pub(super) fn propose(&mut self, n: usize) {
+        let process = &self.nodes[n];
+        let (Session::Stands(conn), Some(node)) = (process.session, &process.node) else { return };
+        if !node.has_proposals() {
+            return;
+        }
+        let mut bytes = Vec::new();
+        for proposal in node.take_proposals() {
+            let name = &process.name;
+            self.trace.tell(self.schedule.now, None, || format!("{name} > coordinator: {proposal:?}"));
+            proposal.encode(&mut bytes);
+        }
+        self.network.send(&mut self.schedule, conn, OPENER, bytes);
+    }
+
+    pub(crate) fn node_hears_coordinator(&mut self, n: usize, conn: ConnId, frames: &mut Frames<'_>) -> bool {
+        let now = self.local(n);
+        self.nodes[n].heard_coordinator = now;
+        while let Some(next) = frames.next() {
+            let Next::Array(words) = next else { return false };
+            let Ok(message) = CoordinatorMessage::parse(words) else {
+                self.broken("codec", None, "a message of the coordinator cannot be read".to_owned());
+                return false;
+            };
+            if !self.obey(n, conn, now, message) {
+                return false;
+            }
+            if self.nodes[n].node.is_none() {
+                return true;
+            }
+        }
+        self.settle(n);
+        true
+    }
+
+    fn obey(&mut self, n: usize, conn: ConnId, now: Timestamp, message: CoordinatorMessage<'_>) -> bool {
+        let process = &mut self.nodes[n];
+        let Some(node) = &process.node else { return false };
+        let mut bytes = Vec::new();
+        match message {
+            CoordinatorMessage::Joined { incarnation, .. } => {
+                if !process.incarnations.contains(&incarnation) {
+                    process.incarnations.push(incarnation);
+                }
+                node.joined(incarnation);
+                process.session = Session::Stands(conn);
+                process.session_pause = 0;
+                // With this it is registered.
+                process.beats.push_back(now);
+                NodeMessage::Heartbeat { incarnation }.encode(&mut bytes);
+                self.oracle.data_of(n, incarnation);
+                let name = self.nodes[n].name.clone();
+                self.tell(None, || format!("{name} is {}", incarnation.0 & 0xffff));
+            }
+            CoordinatorMessage::Beat => {
+                if let Some(sent) = process.beats.pop_front() {
+                    node.coordinator_answered(sent);
+                }
+            }
+            CoordinatorMessage::Map { text } => {
+                let handled =
+                    MapUpdate::parse(text.lines()).and_then(|update| node.handle_map(now, &update, &mut process.turn));
+                let name = &process.name;
+                let version = node.map().map_or(0, |map| map.version.0);
+                self.trace.tell(self.schedule.now, None, || format!("{name} has map {version}: {handled:?}"));
+                match handled {
+                    Ok(()) => {
+                        self.sync_links(n);
+                        self.node_changed(n);
+                        self.retry_parked(n);
+                    }
+                    Err(MapError::Gap) => NodeMessage::Resync.encode(&mut bytes),
+                    Err(error) => {
+                        self.broken("one cluster", None, format!("a node is sent a map that it refuses: {error}"));
+                    }
+                }
+            }
+            CoordinatorMessage::HandOver { to, slots } => {
+                node.hand_over(now, to, &slots, &mut process.turn);
+                self.flush_all(n);
+            }
+            CoordinatorMessage::AskPositions { query, slots } => {
+                NodeMessage::Positions { query, last: node.positions(&slots) }.encode(&mut bytes);
+            }
+            CoordinatorMessage::Left => self.has_left(n),
+            CoordinatorMessage::Unregistered => {
+                node.give_everything_up();
+                process.session = Session::Out;
+                let name = process.name.clone();
+                self.broken("liveness", None, format!("{name} is told to stay out, though nobody has unregistered it"));
+            }
+        }
+        if !bytes.is_empty() {
+            self.network.send(&mut self.schedule, conn, OPENER, bytes);
+        }
+        true
+    }
+
+    /// The node stops on purpose.
+    pub(crate) fn leave_node(&mut self, n: usize) {
+        let now = self.local(n);
+        let process = &mut self.nodes[n];
+        let Some(node) = &process.node else { return };
+        node.close(now, &mut process.turn);
+        process.is_leaving = true;
+        let (session, boot) = (process.session, process.boot);
+        if let Session::Stands(conn) = session {
+            let mut bytes = Vec::new();
+            NodeMessage::Leave.encode(&mut bytes);
+            self.network.send(&mut self.schedule, conn, OPENER, bytes);
+        }
+        let name = self.nodes[n].name.clone();
+        self.tell(None, || format!("{name} leaves"));
+        self.flush_all(n);
+        self.settle(n);
+        self.after_local(n, 1_000_000, Event::Left { node: n as u8, boot });
+    }
+
+    /// It has stopped.
+    pub(crate) fn has_left(&mut self, n: usize) {
+        if self.nodes[n].is_leaving {
+            let keeps_disk = self.faults.leaver_keeps_disk;
+            self.crash_node(n, keeps_disk);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What an observer knows who sees every record and every memory: which records were ever durable, who holds them, and
+//! so what may be lost and what may not.
+//!
+//! A slot's durable records may be lost only where every copy that counts has lost its memory: each member of the
+//! in-sync set and each of those that are remembered as former members, as the coordinator has kept them. Nothing can have
+//! become durable that one of these lacks, and they are at least as many as a quorum write waits for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use engine::log::Log;
+use engine::node::Node;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use proto::cluster_map::SlotConfig;
+use proto::id::{Epoch, Incarnation, Version};
+use proto::peer::{Effect, Op, Term};
+use proto::slot::{SlotBits, SlotId};
+use std::hash::BuildHasher as _;
+
+use crate::client::Operation;
+use crate::mutants::Planted;
+use crate::network::ProcId;
+use crate::world::World;
+
+/// What is known of a record.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    hash: u64,
+    previous: Option<Version>,
+    /// Who has acknowledged it to a client, at the level `async`.
+    pub(crate) acknowledged: Option<Incarnation>,
+}
+
+/// What is known of a slot.
+#[derive(Debug, Default)]
+pub(crate) struct Ghost {
+    /// The terms of the records that were ever durable.
+    pub(crate) durable_terms: Vec<Term>,
+    pub(crate) durable: u64,
+    /// Every copy was lost, rightly: nothing is known of its keys any more.
+    pub(crate) is_lost: bool,
+    /// The configuration that the coordinator has kept last.
+    pub(crate) kept: Option<Arc<SlotConfig>>,
+    /// The configuration that it has published last.
+    pub(crate) published: Option<Arc<SlotConfig>>,
+    /// Who has led in which epoch.
+    pub(crate) primaries: BTreeMap<Epoch, Incarnation>,
+    /// The versions of each key, and whether it was deleted, in the order in which they were seen.
+    pub(crate) keys: BTreeMap<Box<[u8]>, Vec<(Version, bool)>>,
+    /// The records of each write with an identity.
+    pub(crate) identities: BTreeMap<(Box<[u8]>, u64), Vec<Version>>,
+}
+
+/// The observer.
+#[derive(Debug)]
+pub(crate) struct Oracle {
+    pub(crate) slots: Vec<Ghost>,
+    pub(crate) records: HashMap<(SlotId, Version), Seen, FixedState>,
+    /// Which process holds now what an incarnation held. None: it is lost.
+    data: BTreeMap<Incarnation, ProcId>,
+    /// Lost writes that nodes have archived.
+    pub(crate) archived: BTreeSet<(SlotId, Version)>,
+    pub(crate) turn: usize,
+}
+
+impl Oracle {
+    pub(crate) fn new(bits: SlotBits) -> Self {
+        let slots = bits.slots().map(|_| Ghost::default()).collect();
+        Self { slots, records: HashMap::default(), data: BTreeMap::new(), archived: BTreeSet::new(), turn: 0 }
+    }
+
+    pub(crate) fn ghost(&mut self, slot: SlotId) -> &mut Ghost {
+        &mut self.slots[usize::from(slot.0)]
+    }
+
+    /// A process was given an incarnation.
+    pub(crate) fn data_of(&mut self, proc: ProcId, incarnation: Incarnation) {
+        self.data.insert(incarnation, proc);
+    }
+
+    /// Who holds what an incarnation held.
+    pub(crate) fn holder(&self, incarnation: Incarnation) -> Option<ProcId> {
+        self.data.get(&incarnation).copied()
+    }
+
+    /// Whether a process holds what one of these held.
+    pub(crate) fn holds_for(&self, proc: ProcId, config: &SlotConfig) -> bool {
+        members(config).any(|member| self.holder(member) == Some(proc))
+    }
+
+    /// A record was seen, at its primary or on its way. Says what is wrong with it.
+    pub(crate) fn sight(
+        &mut self,
+        slot: SlotId,
+        version: Version,
+        previous: Option<Version>,
+        op: &Op<'_>,
+    ) -> Result<(), String> {
+        let hash = hash_of(op);
+        if let Some(seen) = self.records.get_mut(&(slot, version)) {
+            if seen.hash != hash {
+                return Err(format!("record {version} of slot {} is not the same everywhere", slot.0));
+            }
+            let before = *seen.previous.get_or_insert(previous.unwrap_or(Version::NONE));
+            if previous.is_some_and(|previous| previous != before) && seen.previous.is_some() {
+                return Err(format!("record {version} of slot {} follows on {before} and on {previous:?}", slot.0));
+            }
+            if previous.is_none() && before == Version::NONE {
+                seen.previous = None;
+            }
+            return Ok(());
+        }
+        self.records.insert((slot, version), Seen { hash, previous, acknowledged: None });
+        if let Op::Write { key, effect, identity } = op {
+            let ghost = self.ghost(slot);
+            let versions = ghost.keys.entry((*key).into()).or_default();
+            versions.push((version, *effect == Effect::Delete));
+            if let Some(identity) = identity {
+                ghost.identities.entry((identity.client.into(), identity.seq)).or_default().push(version);
+            }
+        }
+        Ok(())
+    }
+
+    /// A client is told that its write is done.
+    pub(crate) fn acknowledged(&mut self, operation: &Operation, version: Version, by: Incarnation) {
+        if !operation.is_judged
+            && let Some(seen) = self.records.get_mut(&(operation.slot, version))
+        {
+            seen.acknowledged.get_or_insert(by);
+        }
+    }
+
+    /// Keeps what a node has archived, before it is gone.
+    pub(crate) fn archive(&mut self, node: &Node<Planted>) {
+        node.losses(|losses| {
+            self.archived.extend(losses.iter().map(|loss| (loss.slot, loss.record.version)));
+        });
+    }
+}
+
+impl Ghost {
+    /// The records up to `durable` are durable in this log.
+    pub(crate) fn advance(&mut self, log: &Log, durable: u64) {
+        while self.durable < durable {
+            let seq = self.durable + 1;
+            let epoch = log.epoch_at(seq).unwrap_or_default();
+            if self.durable_terms.last().is_none_or(|term| term.epoch != epoch) {
+                self.durable_terms.push(Term { epoch, first: seq });
+            }
+            self.durable = seq;
+        }
+    }
+
+    /// The last record that was ever durable.
+    pub(crate) fn end(&self) -> Version {
+        let epoch = self.durable_terms.last().map(|term| term.epoch).unwrap_or_default();
+        Version { epoch, seq: self.durable }
+    }
+
+    /// Whether a log has all that was ever durable. Where two logs share a record they share all before (I5), so it is
+    /// enough to look at the last. What a log has forgotten it cannot be asked for.
+    pub(crate) fn is_in(&self, log: &Log) -> bool {
+        let end = self.end();
+        log.last().seq >= end.seq && log.epoch_at(end.seq).is_none_or(|epoch| epoch == end.epoch || end.epoch.0 == 0)
+    }
+
+    /// Every copy is lost.
+    fn lose(&mut self) {
+        self.durable_terms.clear();
+        self.durable = 0;
+        self.is_lost = true;
+    }
+}
+
+/// Those of whom each holds all that was promised.
+pub(crate) fn members(config: &SlotConfig) -> impl Iterator<Item = Incarnation> {
+    config.isr.iter().chain(&config.elr).copied()
+}
+
+fn hash_of(op: &Op<'_>) -> u64 {
+    let state = FixedState::with_seed(7);
+    match op {
+        Op::Barrier => 1,
+        Op::Declined { identity, found } => state.hash_one((identity, found)),
+        Op::Write { key, effect: Effect::Put(value), .. } => state.hash_one((key, value)),
+        Op::Write { key, effect: Effect::Delete, .. } => state.hash_one(key),
+    }
+}
+
+impl World {
+    /// What a process held is lost. Where it was the last copy that counts, the slot is.
+    pub(crate) fn memory_lost(&mut self, n: ProcId) {
+        self.oracle.data.retain(|_, holder| *holder != n);
+        for slot in self.bits.slots() {
+            self.lost_if_nobody_holds(slot);
+        }
+    }
+
+    pub(crate) fn lost_if_nobody_holds(&mut self, slot: SlotId) {
+        let ghost = &self.oracle.slots[usize::from(slot.0)];
+        let Some(config) = ghost.kept.clone().filter(|config| !config.isr.is_empty()) else { return };
+        if members(&config).any(|member| self.oracle.holder(member).is_some()) {
+            return;
+        }
+        self.tell(Some(slot), || format!("slot {}: every copy is lost: {config:?}", slot.0));
+        self.stats.lost_slots += 1;
+        self.oracle.ghost(slot).lose();
+    }
+}

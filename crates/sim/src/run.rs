@@ -1,0 +1,178 @@
+//! One run of one seed, and what it came to.
+
+use std::fmt;
+
+use engine::node::Event as NodeEvent;
+use proto::slot::{Position, SlotBits, SlotId};
+
+use crate::history::History;
+use crate::judges::{Verdict, judge};
+use crate::knobs::Knobs;
+use crate::mutants::Planted;
+use crate::world::World;
+
+/// How many steps the search of one key's history may take.
+const STEPS: u64 = 300_000;
+
+/// What has happened in a run, or in several.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is what its name says, and is only shown")]
+pub struct Stats {
+    pub seeds: u64,
+    pub simulated: u64,
+    pub events: u64,
+    pub operations: u64,
+    pub answered: u64,
+    pub acknowledged: u64,
+    pub refused: u64,
+    pub unknown: u64,
+    pub outage_answered: u64,
+    pub promotions: u64,
+    pub hand_overs: u64,
+    pub fills: u64,
+    pub deposed: u64,
+    pub evicted: u64,
+    pub suspected: u64,
+    pub removed: u64,
+    pub cut_away: u64,
+    pub async_lost: u64,
+    pub breaks: u64,
+    pub cuts: u64,
+    pub pauses: u64,
+    pub crashes: u64,
+    pub memory_losses: u64,
+    pub leaves: u64,
+    pub coordinator_crashes: u64,
+    pub state_losses: u64,
+    pub started_anew: u64,
+    pub lost_slots: u64,
+    pub undecided: u64,
+}
+
+/// A broken invariant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Its number in the design, or a name.
+    pub invariant: &'static str,
+    /// The slot that it concerns.
+    pub slot: Option<SlotId>,
+    /// When it was found, in microseconds.
+    pub time: u64,
+    /// What is wrong.
+    pub what: String,
+    /// The last things that happened and concern the slot.
+    pub story: Vec<String>,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// What has happened.
+    pub stats: Stats,
+    /// Equal runs have equal hashes.
+    pub hash: u64,
+    /// What is wrong, if anything is.
+    pub violation: Option<Violation>,
+}
+
+/// Runs a seed with these knobs and this mistake.
+#[must_use]
+pub fn run(seed: u64, knobs: &Knobs, planted: Planted) -> Report {
+    run_once(seed, knobs, planted, 0)
+}
+
+/// Runs a seed, and once more for its story of so many lines where something is wrong.
+#[must_use]
+pub fn run_with_story(seed: u64, knobs: &Knobs, planted: Planted, lines: usize) -> Report {
+    let report = run(seed, knobs, planted);
+    if report.violation.is_none() || lines == 0 { report } else { run_once(seed, knobs, planted, lines) }
+}
+
+fn run_once(seed: u64, knobs: &Knobs, planted: Planted, lines: usize) -> Report {
+    let mut world = World::new(seed, knobs.clone(), planted, lines > 0);
+    world.run();
+    if world.violation.is_none() {
+        judge_history(&mut world);
+    }
+    let mut stats = world.stats;
+    (stats.seeds, stats.simulated, stats.breaks) = (1, world.schedule.now, world.network.breaks);
+    let mut violation = world.violation.take();
+    if let Some(violation) = &mut violation {
+        violation.story = world.trace.story(violation.slot, lines);
+    }
+    Report { stats, hash: world.trace.hash(), violation }
+}
+
+/// I8: per-key histories of quorum writes, linear reads, conditional writes and deletes are linearizable, `unknown` taken
+/// as either. I11 is a part of it: after an answered delete no read returns an older value.
+fn judge_history(world: &mut World) {
+    if world.knobs.wild_clocks > 0 {
+        return;
+    }
+    let lost = |key: &str| {
+        let slot = world.bits.slot(&Position::of(key.as_bytes()));
+        world.oracle.slots.get(usize::from(slot.0)).is_some_and(|ghost| ghost.is_lost)
+    };
+    let mut history = History::new();
+    for operation in world.history.operations().iter().filter(|operation| !lost(&operation.key)) {
+        history.push(operation.clone());
+    }
+    match judge(&history, STEPS) {
+        Ok(_) => {}
+        Err(Verdict::GaveUp { .. }) => world.stats.undecided += 1,
+        Err(verdict) => {
+            let slot = slot_of(&verdict, world.bits);
+            world.broken("I8", slot, verdict.to_string());
+        }
+    }
+}
+
+fn slot_of(verdict: &Verdict, bits: SlotBits) -> Option<SlotId> {
+    let key = match verdict {
+        Verdict::Violation(violation) => &violation.key,
+        Verdict::GaveUp { key, .. } | Verdict::WrittenTwice { key, .. } => key,
+    };
+    Some(bits.slot(&Position::of(key.as_bytes())))
+}
+
+impl Stats {
+    /// A node has told of something.
+    pub(crate) fn node_event(&mut self, event: &NodeEvent) {
+        match event {
+            NodeEvent::Deposed(_) => self.deposed += 1,
+            NodeEvent::CutAway(_, records) => self.cut_away += records,
+            NodeEvent::Evicted(_, slots) => self.evicted += *slots as u64,
+            NodeEvent::Overflowed(..) | NodeEvent::HandOverTimedOut(_) => {}
+        }
+    }
+
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        macro_rules! add {
+            ($($name:ident)*) => { $(self.$name += other.$name;)* };
+        }
+        add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs fills deposed evicted suspected
+             removed cut_away async_lost breaks cuts pauses crashes memory_losses leaves coordinator_crashes
+             state_losses started_anew lost_slots undecided);
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} seeds, {} simulated seconds", self.seeds, self.simulated / 1_000_000)?;
+        macro_rules! show {
+            ($($name:ident)*) => { $(write!(f, ", {} {}", self.$name, stringify!($name).replace('_', " "))?;)* };
+        }
+        show!(events operations answered acknowledged refused unknown outage_answered promotions hand_overs fills deposed evicted suspected removed
+              cut_away async_lost breaks cuts pauses crashes memory_losses leaves coordinator_crashes state_losses
+              started_anew lost_slots undecided);
+        Ok(())
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} is broken at {:.6} s: {}", self.invariant, self.time as f64 / 1e6, self.what)?;
+        self.story.iter().try_for_each(|line| writeln!(f, "  {line}"))
+    }
+}

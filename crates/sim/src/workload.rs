@@ -1,0 +1,214 @@
+//! What the clients do, and what they remember of it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proto::id::Version;
+use proto::level::{AckLevel, ReadLevel};
+use proto::slot::Position;
+
+use crate::client::{Current, Operation, Outcome, Request, Response, What};
+use crate::history::{self, Action};
+use crate::schedule::Event;
+use crate::world::World;
+
+/// How long a client waits for an answer, in microseconds.
+const PATIENCE: u64 = 3_000_000;
+
+/// How long a node keeps a request.
+const DEADLINE: u64 = 2_000_000;
+
+/// How often an operation of unknown outcome is tried, where it says whose it is.
+const TRIES: u32 = 6;
+
+impl World {
+    /// A client's pause or patience is over.
+    pub(crate) fn client_due(&mut self, c: usize, serial: u32) {
+        let client = &mut self.clients[c];
+        if client.serial != serial {
+            return;
+        }
+        match &client.current {
+            None if client.is_stopped => {}
+            None => self.begin_operation(c),
+            Some(current) if current.is_sent => self.came_to(c, Outcome::Unknown),
+            Some(_) => self.send_request(c),
+        }
+    }
+
+    pub(crate) fn response_arrives(&mut self, response: &Response) {
+        let c = usize::from(response.client);
+        if self.clients[c].serial == response.serial {
+            self.came_to(c, response.outcome.clone());
+        }
+    }
+
+    fn begin_operation(&mut self, c: usize) {
+        let is_judged = !self.random.chance(self.knobs.async_share);
+        let index = self.random.index(self.knobs.keys as usize);
+        let key: Rc<str> = if is_judged { format!("judged{index}") } else { format!("async{index}") }.into();
+        let slot = self.bits.slot(&Position::of(key.as_bytes()));
+        let client = &mut self.clients[c];
+        client.writes += 1;
+        let value: Rc<str> = format!("{c}-{}", client.writes).into();
+        let seen = client.seen.get(index).cloned().flatten().filter(|_| is_judged);
+        let what = match (self.random.below(100), seen) {
+            (0..40, _) => What::Get,
+            (40..70, _) => What::Put(value),
+            (70..80, _) => What::Delete,
+            (80..85, _) | (_, None | Some((None, _))) => What::PutIfAbsent(value),
+            (_, Some((Some(expected), version))) => What::Swap { expected, version, value },
+        };
+        let what = if is_judged || what.expected().is_none() { what } else { What::Get };
+        let ack = match (is_judged, self.random.chance(150)) {
+            (false, _) => AckLevel::Async,
+            (true, false) => AckLevel::Quorum,
+            (true, true) => AckLevel::All,
+        };
+        let read = if is_judged { ReadLevel::Linear } else { ReadLevel::Local };
+        let client = &mut self.clients[c];
+        let identity = (what != What::Get && self.random.chance(self.knobs.identity_share)).then(|| {
+            client.identities += 1;
+            client.identities
+        });
+        let operation = Rc::new(Operation { client: c as u8, key, slot, what, ack, read, identity, is_judged });
+        let call = self.schedule.now;
+        client.current = Some(Current { operation, key: index, call, tries: 0, is_uncertain: false, is_sent: false });
+        self.stats.operations += 1;
+        self.send_request(c);
+    }
+
+    fn send_request(&mut self, c: usize) {
+        if self.clients[c].map.is_none() || self.random.chance(50) {
+            self.look_at_map(c);
+        }
+        let client = &mut self.clients[c];
+        let Some(current) = &mut client.current else { return };
+        current.is_sent = true;
+        current.tries += 1;
+        client.serial += 1;
+        let (operation, serial) = (Rc::clone(&current.operation), client.serial);
+        let primary = client.map.as_ref().and_then(|map| {
+            let primary = map.config(operation.slot).primary?;
+            map.member(primary).map(|member| member.addr.clone())
+        });
+        let any = self.random.index(self.nodes.len());
+        let to = primary.filter(|_| !self.random.chance(100)).map_or(any, |addr| self.proc_of(&addr));
+        let now = self.schedule.now;
+        self.schedule.after(PATIENCE, Event::Client { client: c as u8, serial });
+        if self.nodes[to].node.is_none() {
+            // Refused at once, and nobody has seen it.
+            let response = Response { client: c as u8, serial, outcome: Outcome::Refused };
+            return self.schedule.after(1_000, Event::Response(Box::new(response)));
+        }
+        if self.random.chance(self.knobs.client_loss) {
+            return;
+        }
+        let delay = self.network.delay(to, to);
+        let request = Box::new(Request { operation, serial, is_forwarded: false, deadline: now + DEADLINE });
+        self.schedule.after(delay, Event::Request { node: to as u8, request });
+    }
+
+    fn look_at_map(&mut self, c: usize) {
+        let any = self.random.index(self.nodes.len());
+        if let Some(map) = self.nodes[any].node.as_ref().and_then(engine::node::Node::map) {
+            self.clients[c].map = Some(Arc::clone(&map));
+        }
+    }
+
+    /// A try has come to something.
+    fn came_to(&mut self, c: usize, outcome: Outcome) {
+        let now = self.schedule.now;
+        let pause = self.random.below(self.knobs.think) + 1;
+        let client = &mut self.clients[c];
+        client.serial += 1;
+        let serial = client.serial;
+        let Some(mut current) = client.current.take() else { return };
+        let operation = Rc::clone(&current.operation);
+        let is_retried = operation.identity.is_some() && current.tries < TRIES;
+        let again = match outcome {
+            Outcome::Unknown => {
+                current.is_uncertain |= operation.is_write();
+                operation.is_write() && is_retried
+            }
+            Outcome::Refused => current.is_uncertain && is_retried,
+            Outcome::Done(_) | Outcome::Conflict | Outcome::Value(..) => false,
+        };
+        if outcome == Outcome::Refused || outcome == Outcome::Unknown {
+            client.map = None;
+        }
+        if again {
+            current.is_sent = false;
+            client.current = Some(current);
+            return self.schedule.after(pause + 20_000, Event::Client { client: c as u8, serial });
+        }
+        self.schedule.after(pause, Event::Client { client: c as u8, serial });
+        self.trace.mix(now ^ u64::from(serial));
+        self.trace.tell(now, Some(operation.slot), || {
+            format!(
+                "client {c}: {:?} {} {:?} {:?} from {}: {outcome:?}",
+                operation.what, operation.key, operation.ack, operation.identity, current.call
+            )
+        });
+        let is_known = !matches!(outcome, Outcome::Refused | Outcome::Unknown);
+        if is_known {
+            self.stats.answered += 1;
+            self.stats.acknowledged += u64::from(matches!(outcome, Outcome::Done(_)));
+            if self.liveness.is_outage {
+                self.stats.outage_answered += 1;
+            }
+        } else if current.is_uncertain {
+            self.stats.unknown += 1;
+        } else {
+            self.stats.refused += 1;
+        }
+        if !is_known {
+            self.refused_in_peace(c, &operation, &outcome);
+        }
+        if operation.is_judged {
+            self.remember(c, &current, &outcome);
+        }
+    }
+
+    /// Records what an operation has come to.
+    fn remember(&mut self, c: usize, current: &Current, outcome: &Outcome) {
+        let now = self.schedule.now;
+        let operation = &current.operation;
+        let seen = match outcome {
+            Outcome::Value(value, version) => Some((value.clone(), *version)),
+            Outcome::Done(version) if *version != Version::NONE => {
+                operation.what.value().map(|value| (Some(Rc::clone(value)), *version))
+            }
+            _ => None,
+        };
+        if let Some(place) = self.clients[c].seen.get_mut(current.key)
+            && (seen.is_some() || *outcome == Outcome::Conflict)
+        {
+            *place = seen;
+        }
+        // A late arrival of an earlier try may still do what a later one was told had not been done.
+        let conflict_is_final = *outcome == Outcome::Conflict && !current.is_uncertain;
+        let (end, done) = match outcome {
+            Outcome::Done(_) => (Some(now), history::Outcome::Done),
+            Outcome::Conflict if conflict_is_final => (Some(now), history::Outcome::Conflict),
+            Outcome::Value(..) => (Some(now), history::Outcome::Done),
+            Outcome::Conflict | Outcome::Refused | Outcome::Unknown => (None, history::Outcome::Unknown),
+        };
+        if end.is_none() && !current.is_uncertain {
+            return; // Nothing was done.
+        }
+        let text = |text: &Rc<str>| text.to_string();
+        let action = match (&operation.what, outcome) {
+            (What::Get, Outcome::Value(value, _)) => Action::Get { result: value.as_ref().map(text) },
+            (What::Get, _) => return,
+            (What::Put(value), _) => Action::Put { value: text(value) },
+            (What::Delete, _) => Action::Delete,
+            (What::PutIfAbsent(value), _) => Action::PutIfAbsent { value: text(value), outcome: done },
+            (What::Swap { expected, value, .. }, _) => {
+                Action::Swap { expected: text(expected), value: text(value), outcome: done }
+            }
+        };
+        let client = u32::from(operation.client);
+        self.history.push(history::Operation { client, key: text(&operation.key), call: current.call, end, action });
+    }
+}
