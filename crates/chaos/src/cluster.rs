@@ -42,7 +42,13 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts a coordinator and nodes from the programs in `programs`, with their files in `dir`, and waits until every
     /// slot has all its copies. The coordinator listens on `port`, the nodes on those after it.
-    pub(crate) fn start(network: Network, nodes: usize, port: u16, programs: &Path, dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        network: Network,
+        nodes: usize,
+        port: u16,
+        programs: &Path,
+        dir: &Path,
+    ) -> anyhow::Result<Self> {
         let coordinator_host = network.address(nodes);
         let data = dir.join("coordinator-data").display().to_string();
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
@@ -108,11 +114,14 @@ impl Cluster {
 
     /// The incarnations of a node's address in the newest map that was seen.
     pub(crate) fn incarnations(&self, node: usize) -> Vec<Incarnation> {
-        let host = self.network.address(node);
-        let port = self.coordinator.port() + u16::try_from(node + 1).unwrap_or_default();
+        let Ok(addr) = self.node_addr(node).map(|addr| addr.to_string()) else { return Vec::new() };
         let members = self.last_map.iter().flat_map(ClusterMap::members);
-        let here = members.filter(|(_, member)| member.addr.host() == host && member.addr.port() == port);
-        here.map(|(incarnation, _)| incarnation).collect()
+        members.filter(|(_, member)| member.addr.as_str() == addr).map(|(incarnation, _)| incarnation).collect()
+    }
+
+    fn node_addr(&self, node: usize) -> anyhow::Result<SocketAddr> {
+        let port = self.coordinator.port() + u16::try_from(node + 1)?;
+        format!("{}:{port}", self.network.address(node)).parse().context("a node has no address")
     }
 
     /// The coordinator's map; the last that was seen where it does not answer.
@@ -136,6 +145,21 @@ impl Cluster {
         let Some(map) = &self.last_map else { return false };
         let primary = map.config(map.bits().slot(&Position::of(key.as_bytes()))).primary;
         primary.is_some_and(|primary| self.incarnations(node).contains(&primary))
+    }
+
+    /// What the servers say of themselves.
+    pub(crate) fn state(&self) -> String {
+        let mut told = Vec::new();
+        for server in &self.servers {
+            let lines = if server.host == self.nodes() {
+                ask(self.coordinator, "MAP\n", str::is_empty)
+            } else {
+                self.node_addr(server.host).and_then(|addr| ask(addr, "INFO\n", |_| true))
+            };
+            told.push(format!("{}:", server.name));
+            told.extend(lines.unwrap_or_else(|error| vec![format!("{error:#}")]));
+        }
+        told.join("\n")
     }
 
     /// Waits until all servers run and every slot has all its copies. Says how long that took.
@@ -184,20 +208,28 @@ fn missing(map: &ClusterMap, nodes: usize, gone: &BTreeSet<Incarnation>) -> Opti
 
 /// The coordinator's map; `None` where it has none yet.
 fn read_map(coordinator: SocketAddr) -> anyhow::Result<Option<ClusterMap>> {
-    let mut stream = TcpStream::connect_timeout(&coordinator, ANSWER).context("cannot connect")?;
+    let lines = ask(coordinator, "MAP\n", |line| line.is_empty() || line.starts_with("ERROR "))?;
+    if lines.last().is_some_and(|last| last.starts_with("ERROR ")) {
+        return Ok(None);
+    }
+    let lines = lines.iter().filter(|line| !line.is_empty());
+    let update = MapUpdate::parse(lines.map(String::as_str))?;
+    Ok(Some(ClusterMap::updated(None, &update)?))
+}
+
+/// The lines of an answer, up to the one that is its last.
+fn ask(server: SocketAddr, request: &str, is_last: impl Fn(&str) -> bool) -> anyhow::Result<Vec<String>> {
+    let mut stream = TcpStream::connect_timeout(&server, ANSWER).context("cannot connect")?;
     stream.set_read_timeout(Some(ANSWER)).context("cannot set up the connection")?;
-    stream.write_all(b"MAP\n").context("cannot ask")?;
-    let mut lines: Vec<String> = Vec::new();
+    stream.write_all(request.as_bytes()).context("cannot ask")?;
+    let mut answer = Vec::new();
     for line in BufReader::new(stream).lines() {
         let line = line.context("cannot read its answer")?;
-        if line.starts_with("ERROR ") {
-            return Ok(None);
+        let ends = is_last(&line);
+        answer.push(line);
+        if ends {
+            return Ok(answer);
         }
-        if line.is_empty() {
-            break;
-        }
-        lines.push(line);
     }
-    let update = MapUpdate::parse(lines.iter().map(String::as_str))?;
-    Ok(Some(ClusterMap::updated(None, &update)?))
+    anyhow::bail!("its answer breaks off")
 }

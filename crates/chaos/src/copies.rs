@@ -61,8 +61,7 @@ impl Asking {
         stream.set_nodelay(true)?;
         let another = map.members().find(|(incarnation, _)| *incarnation != to);
         let (from, Member { addr, .. }) = another.context("there is no other node to ask as")?;
-        let hello =
-            Hello { kind: LinkKind::Forward, cluster: map.cluster.clone(), from_addr: addr.clone(), from, to };
+        let hello = Hello { kind: LinkKind::Forward, cluster: map.cluster.clone(), from_addr: addr.clone(), from, to };
         let mut asking = Self { stream, read: Vec::new() };
         let mut bytes = Vec::new();
         hello.encode(&mut bytes);

@@ -24,8 +24,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -116,7 +114,7 @@ fn main() -> ExitCode {
 fn run(config: &Config) -> anyhow::Result<bool> {
     fs::create_dir_all(&config.report).with_context(|| format!("cannot make {}", config.report.display()))?;
     let runtime = Runtime::new().context("cannot start the runtime")?;
-    let interrupted = watch_for_signals(&runtime);
+    end_with_a_signal(&runtime);
     let seed = config.seed.unwrap_or_else(some_seed);
     let asked = match config.plant {
         true => Asked { ack: AckLevel::Async, read: ReadLevel::Local },
@@ -138,15 +136,15 @@ fn run(config: &Config) -> anyhow::Result<bool> {
 
     let (random, clock, keys) = (Random::new(seed), Clock::start(), load::keys().collect::<Vec<_>>());
     let load = Load::start(&runtime, &coordinator, asked, config.rate, &random, clock)?;
-    let stop = || interrupted.load(Ordering::Relaxed);
     let nemesis = Nemesis::new(&mut cluster, random.branch(u64::MAX), clock, &keys);
-    let (deeds, outcome) = nemesis.run(Duration::from_secs_f64(config.minutes * 60.0), &stop);
+    let (deeds, outcome) = nemesis.run(Duration::from_secs_f64(config.minutes * 60.0));
     let record = load.finish(&runtime)?;
-    anyhow::ensure!(!stop(), "interrupted; nothing was judged");
 
-    let mut report =
-        Report { head, deeds, record, stops: Vec::new(), findings: Vec::new(), failures: Vec::new() };
-    report.failures.extend(outcome.err().map(|error| format!("{error:#}")));
+    let mut report = Report { head, deeds, record, stops: Vec::new(), findings: Vec::new(), failures: Vec::new() };
+    if let Err(error) = outcome {
+        report.failures.push(format!("{error:#}"));
+        write_state(&mut cluster, config)?;
+    }
     look_at_the_end(&mut report, &mut cluster, &runtime, &keys);
     judge(&mut report, config, &runtime, &coordinator)?;
     drop(cluster);
@@ -216,6 +214,12 @@ fn judge(report: &mut Report, config: &Config, runtime: &Runtime, coordinator: &
     Ok(())
 }
 
+/// Writes what the servers say of themselves, for whoever looks for the reason of a failure.
+fn write_state(cluster: &mut Cluster, config: &Config) -> anyhow::Result<()> {
+    let path = config.report.join("state.txt");
+    fs::write(&path, cluster.state()).with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// Writes the report. Says whether all is well.
 fn finish(report: &Report, config: &Config) -> anyhow::Result<bool> {
     let path = config.report.join("report.txt");
@@ -228,27 +232,27 @@ fn finish(report: &Report, config: &Config) -> anyhow::Result<bool> {
     Ok(report.failures.is_empty())
 }
 
-/// Becomes true with Ctrl-C, or where this program is asked to stop.
-fn watch_for_signals(runtime: &Runtime) -> Arc<AtomicBool> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&interrupted);
-    runtime.spawn(async move {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+/// Ends this process, and with it all servers, with Ctrl-C, or where it is asked to stop.
+fn end_with_a_signal(runtime: &Runtime) {
+    runtime.spawn(async {
+        let interrupted = async {
+            #[cfg(unix)]
+            if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = tokio::signal::ctrl_c() => {}
                 }
-                return seen.store(true, Ordering::Relaxed);
+                return;
             }
-        }
-        if tokio::signal::ctrl_c().await.is_ok() {
-            seen.store(true, Ordering::Relaxed);
-        }
+            // Where signals cannot be waited for, they end the process by themselves.
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending().await
+            }
+        };
+        interrupted.await;
+        eprintln!("chaos: interrupted; nothing was judged");
+        std::process::exit(130);
     });
-    interrupted
 }
 
 /// A seed that is another one each time.

@@ -59,20 +59,19 @@ impl<'a> Nemesis<'a> {
         Self { cluster, random, clock, keys, open: Vec::new(), memory_is_spent: false, deeds: Deeds::default() }
     }
 
-    /// Makes faults until a time has passed or `stop` says so, then repairs all, and waits until the cluster is whole.
+    /// Makes faults until a time has passed, then repairs all, and waits until the cluster is whole.
     /// Gives what was done, whatever became of it.
-    pub(crate) fn run(mut self, time: Duration, stop: &dyn Fn() -> bool) -> (Deeds, anyhow::Result<()>) {
-        let outcome = self.rage(Instant::now() + time, stop).and_then(|()| self.settle());
+    pub(crate) fn run(mut self, time: Duration) -> (Deeds, anyhow::Result<()>) {
+        let outcome = self.rage(Instant::now() + time).and_then(|()| self.settle());
         if let Err(error) = &outcome {
             self.log(format!("gives up: {error:#}"));
         }
         (self.deeds, outcome)
     }
 
-    fn rage(&mut self, end: Instant, stop: &dyn Fn() -> bool) -> anyhow::Result<()> {
+    fn rage(&mut self, end: Instant) -> anyhow::Result<()> {
         let mut next = Instant::now() + self.gap();
         while Instant::now() < end {
-            anyhow::ensure!(!stop(), "interrupted");
             self.cluster.look_after()?;
             self.repair_due()?;
             if Instant::now() >= next && self.open.len() < AT_ONCE {
@@ -99,7 +98,8 @@ impl<'a> Nemesis<'a> {
             self.cluster.map();
         }
         if let (Some(node), Some(what)) = (fault.node(), kind.measured()) {
-            let blow = Blow { at: self.clock.micros(), what, alone: self.open.is_empty(), keys: self.keys_led_by(node) };
+            let blow =
+                Blow { at: self.clock.micros(), what, alone: self.open.is_empty(), keys: self.keys_led_by(node) };
             self.deeds.blows.push(blow);
         }
         if kind.loses_memory() {

@@ -59,7 +59,14 @@ pub(crate) struct Call<'a> {
 
 impl Record {
     /// An unconditional write has ended.
-    pub(crate) fn wrote<T>(&mut self, call: &Call<'_>, end: u64, verb: &'static str, action: Action, told: Result<T, Error>) {
+    pub(crate) fn wrote<T>(
+        &mut self,
+        call: &Call<'_>,
+        end: u64,
+        verb: &'static str,
+        action: Action,
+        told: Result<T, Error>,
+    ) {
         match told {
             Ok(_) => {
                 self.tally(verb).done += 1;

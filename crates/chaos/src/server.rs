@@ -72,7 +72,9 @@ impl Server {
 
     /// Whether its present process has said that it serves.
     pub(crate) fn has_started(&self) -> bool {
-        self.is_running() && self.asked.is_none() && fs::read_to_string(&self.said).is_ok_and(|said| said.contains("] Started on "))
+        self.is_running()
+            && self.asked.is_none()
+            && fs::read_to_string(&self.said).is_ok_and(|said| said.contains("] Started on "))
     }
 
     /// Looks whether it has ended.
