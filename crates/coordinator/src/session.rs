@@ -174,7 +174,7 @@ impl ClientSession<'_> {
                 })
             }
             CoordinatorRequest::Map => Response::Lines(
-                self.driver.with(|coordinator, _| coordinator.map().update_since(MapVersion(0)).to_lines()),
+                self.driver.with(|coordinator, _| coordinator.known_map().update_since(MapVersion(0)).to_lines()),
             ),
             CoordinatorRequest::Ping => Response::Pong,
             // Answered by the caller, since they end the connection or make something else of it.
@@ -191,9 +191,9 @@ impl ClientSession<'_> {
             let map = update.and_then(|update| ClusterMap::updated(None, &update));
             Some(map.map_err(|error| JoinError::Refused(ErrorReply::NotPeer(error.to_string())))?)
         };
-        let Join { addr, incarnation, proof, .. } = join;
+        let Join { addr, incarnation, proofs, .. } = join;
         let joined =
-            self.driver.with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, proof, held))?;
+            self.driver.with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, proofs, held))?;
         Ok(Upgrade::Node { addr, joined })
     }
 }
@@ -217,7 +217,7 @@ async fn watch(
 ) -> io::Result<()> {
     let mut published = driver.watch_map();
     let whole =
-        driver.with(|coordinator, _| (coordinator.map().version, coordinator.map().update_since(MapVersion(0))));
+        driver.with(|coordinator, _| (coordinator.map().version, coordinator.known_map().update_since(MapVersion(0))));
     let mut sent = whole.0;
     Response::Lines(whole.1.to_lines()).encode(encoding, &mut connection.output);
     loop {

@@ -69,6 +69,41 @@ pub enum Bug {
     PublishedBeforeKept,
 }
 
+impl Bug {
+    /// Every mistake there is.
+    pub const ALL: [Self; 29] = [
+        Self::PromoteAnyCopy,
+        Self::TrustWithoutProof,
+        Self::StaleIncarnationAdmitted,
+        Self::MarkCarriedOver,
+        Self::LearnerAdmittedEarly,
+        Self::AdmittedBelowBarrier,
+        Self::AdmissionCountedLate,
+        Self::ShrinkCountedEarly,
+        Self::MarkMovesBelowMinimum,
+        Self::AnyFormerMember,
+        Self::NoEpochCheck,
+        Self::CutByMark,
+        Self::UncommittedRead,
+        Self::UncommittedConflict,
+        Self::AnsweredBeforeReplicas,
+        Self::NoLease,
+        Self::LeaseFromReceipt,
+        Self::PromiseIgnored,
+        Self::DeposedUntold,
+        Self::SmallSetTrustsItself,
+        Self::TakenBackUnasked,
+        Self::RetriedTwice,
+        Self::FillForgetsCompletions,
+        Self::CompletionSurvivesCut,
+        Self::FillMerges,
+        Self::LossUntold,
+        Self::LearnerNotAskedAgain,
+        Self::CoordinatorGuesses,
+        Self::PublishedBeforeKept,
+    ];
+}
+
 /// Which bugs are planted.
 pub trait Bugs: Debug + Clone + Copy + Default + Send + Sync + 'static {
     /// Whether this one is.

@@ -76,7 +76,7 @@ const INCARNATION_BITS: u32 = 16;
 #[derive(Debug)]
 struct Joining {
     addr: NodeAddr,
-    proof: Option<Incarnation>,
+    proofs: Vec<Incarnation>,
 }
 
 /// How many starts that were replaced are remembered.
@@ -95,6 +95,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     registry: Registry,
     ring: HashRing,
     map: ClusterMap,
+    /// What is published before there is a map.
+    nothing: ClusterMap,
     counter: u64,
     incarnations: u64,
     /// Whether a node of ours has ever joined, rather than only addresses registered by hand.
@@ -116,7 +118,7 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     /// Who has brought a map before one was taken over.
     reported: BTreeSet<Incarnation>,
     /// What those who were started again have found on their disks.
-    proofs: BTreeMap<Incarnation, Incarnation>,
+    proofs: BTreeMap<Incarnation, Vec<Incarnation>>,
     suspicion: Suspicion,
     promotion: Option<Promotion>,
     handing_over: BTreeMap<SlotId, (MapVersion, Timestamp)>,
@@ -135,6 +137,7 @@ impl<B: Bugs> Coordinator<B> {
             offers: BTreeMap::new(),
             registry: Registry::new(settings.promises.heartbeat_timeout),
             ring: HashRing::new(settings.virtual_nodes),
+            nothing: map.clone(),
             map,
             counter: 0,
             incarnations: u64::from(settings.incarnations) << INCARNATION_BITS,
@@ -157,9 +160,16 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// The map as published. Its version is 0 before the first.
+    /// The map as published. Its version is 0 before the first: one that was taken over from a node is not yet this
+    /// coordinator's, and may be older than what other nodes go by.
     #[must_use]
     pub fn map(&self) -> &ClusterMap {
+        if self.phase == Phase::Recovering { &self.nothing } else { &self.map }
+    }
+
+    /// The map as far as it is known: while one is taken over, that one. It is good for finding nodes, and nothing else.
+    #[must_use]
+    pub fn known_map(&self) -> &ClusterMap {
         &self.map
     }
 
@@ -194,13 +204,13 @@ impl<B: Bugs> Coordinator<B> {
         self.outputs.pop_front()
     }
 
-    /// A node opens its session. One that has no incarnation yet is given one, and is registered with the first message that
-    /// it sends as that incarnation; it sends a heartbeat at once.
+    /// A node opens its session. One that has no incarnation yet is given one. One that is not registered is so with the
+    /// first message that it sends in answer; it sends a heartbeat at once.
     ///
     /// IMPORTANT: not before. The request may be that of a start that is over, or of a try that the node has given up, and
     /// arrive after the one that counts. Whoever is registered would be replaced by nobody.
     ///
-    /// `proof` is the incarnation whose data it has found on its disk, where it was started again. `held` is the map that it
+    /// `proofs` are the incarnations whose data it has found on its disk, where it was started again, the last at the end. `held` is the map that it
     /// has from an earlier session, of whichever coordinator.
     ///
     /// # Errors
@@ -210,7 +220,7 @@ impl<B: Bugs> Coordinator<B> {
         now: Timestamp,
         addr: NodeAddr,
         incarnation: Option<Incarnation>,
-        proof: Option<Incarnation>,
+        proofs: Vec<Incarnation>,
         held: Option<ClusterMap>,
     ) -> Result<Joined, JoinError> {
         self.wake(now);
@@ -227,39 +237,37 @@ impl<B: Bugs> Coordinator<B> {
             return Err(JoinError::Refused(ErrorReply::Busy(what)));
         }
         if let Some(held) = held {
-            self.consider(now, held, incarnation.or(proof)).map_err(JoinError::Refused)?;
+            self.consider(now, held, incarnation.or(proofs.last().copied())).map_err(JoinError::Refused)?;
         }
-        let Some(incarnation) = incarnation else {
-            let incarnation = self.next_incarnation();
-            self.joining.insert(incarnation, Joining { addr, proof });
-            return Ok(Joined { incarnation, again: false });
-        };
-        let again = registered == Some(incarnation);
+        let again = incarnation.is_some() && registered == incarnation;
+        let incarnation = incarnation.unwrap_or_else(|| self.next_incarnation());
         if again {
             self.registry.heard(now, &addr);
+            self.has_joined(now, addr, incarnation, proofs);
+        } else {
+            self.joining.insert(incarnation, Joining { addr, proofs });
         }
-        self.has_joined(now, addr, incarnation, proof);
         Ok(Joined { incarnation, again })
     }
 
     /// A node is heard as the incarnation that it was given when it joined. `false` where a newer one is registered there.
     fn confirm(&mut self, now: Timestamp, incarnation: Incarnation) -> bool {
-        let Some(Joining { addr, proof }) = self.joining.remove(&incarnation) else { return false };
+        let Some(Joining { addr, proofs }) = self.joining.remove(&incarnation) else { return false };
         let registered = self.registry.get(&addr).map(|node| node.incarnation);
         let is_late = registered.is_some_and(|present| is_older(incarnation, present));
         if is_late || (registered.is_none() && self.registry.len() >= limits::NODES) {
             return false;
         }
-        self.has_joined(now, addr, incarnation, proof);
+        self.has_joined(now, addr, incarnation, proofs);
         true
     }
 
     /// A start of a node is here, for the first time or again.
-    fn has_joined(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, proof: Option<Incarnation>) {
+    fn has_joined(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, proofs: Vec<Incarnation>) {
         self.joined_once = true;
         if self.registry.get(&addr).map(|node| node.incarnation) != Some(incarnation) {
             let returned = self.map.member(incarnation).is_some();
-            let replaced = self.replace_at(now, &addr, incarnation, proof);
+            let replaced = self.replace_at(now, &addr, incarnation, &proofs);
             self.event(match (returned, replaced) {
                 (true, _) => Event::Returned(addr.clone(), incarnation),
                 (false, true) => Event::Restarted(addr.clone(), incarnation),
@@ -271,9 +279,13 @@ impl<B: Bugs> Coordinator<B> {
                 self.phase = Phase::Gathering(now + GATHERING);
             }
         }
-        self.proofs.extend(proof.map(|proof| (incarnation, proof)));
-        self.reported.extend([Some(incarnation), proof].into_iter().flatten());
-        self.awaited.retain(|awaited, _| *awaited != incarnation && Some(*awaited) != proof);
+        self.reported.insert(incarnation);
+        self.reported.extend(&proofs);
+        self.awaited.retain(|awaited, _| *awaited != incarnation && !proofs.contains(awaited));
+        self.await_no_successor();
+        if !proofs.is_empty() {
+            self.proofs.insert(incarnation, proofs);
+        }
         self.advance(now);
     }
 
@@ -379,7 +391,7 @@ impl<B: Bugs> Coordinator<B> {
         now: Timestamp,
         addr: &NodeAddr,
         incarnation: Incarnation,
-        proof: Option<Incarnation>,
+        proofs: &[Incarnation],
     ) -> bool {
         let registered = self.registry.get(addr).map(|node| node.incarnation);
         let remembered = self.map.members().filter(|(_, member)| member.addr == *addr).map(|(known, _)| known);
@@ -389,7 +401,10 @@ impl<B: Bugs> Coordinator<B> {
             self.superseded.pop_first();
         }
         for old in &replaced {
-            if Some(*old) == proof || self.bugs.plants(Bug::TrustWithoutProof) {
+            // It may be known by one start, and its heir by a later one.
+            let heir = self.reborn.get(old).copied();
+            let is_kin = proofs.contains(old) || heir.is_some_and(|heir| proofs.contains(&heir));
+            if is_kin || self.bugs.plants(Bug::TrustWithoutProof) {
                 self.reborn.insert(*old, incarnation);
                 self.reborn_grace = now + REBORN_GRACE;
             } else {
@@ -398,7 +413,7 @@ impl<B: Bugs> Coordinator<B> {
         }
         // Whoever had been reborn as one that is replaced now holds what the next one holds.
         for heir in self.reborn.values_mut().filter(|heir| replaced.contains(heir)) {
-            if Some(*heir) == proof {
+            if proofs.contains(heir) {
                 *heir = incarnation;
             }
         }

@@ -125,6 +125,8 @@ pub struct Node<B: Bugs = NoBugs> {
     stamps: AtomicU64,
     /// Until when the coordinator cannot have taken this node off the ring, by what it has answered.
     coordinator_until: AtomicU64,
+    /// The coordinator of the present session has sent its map.
+    has_map_of_session: AtomicBool,
     last_tick: AtomicU64,
     closed: AtomicBool,
     bugs: B,
@@ -195,6 +197,7 @@ impl<B: Bugs> Node<B> {
             losses: Mutex::default(),
             stamps: AtomicU64::new(1),
             coordinator_until: AtomicU64::new(0),
+            has_map_of_session: AtomicBool::new(false),
             last_tick: AtomicU64::new(now.0),
             closed: AtomicBool::new(false),
             bugs,
@@ -303,10 +306,10 @@ impl<B: Bugs> Node<B> {
         Incarnation(self.me.load(Ordering::Relaxed))
     }
 
-    /// The incarnation whose data this node has found on its disk.
+    /// The incarnations whose data this node has found on its disk, oldest first.
     #[must_use]
-    pub fn proof(&self) -> Option<Incarnation> {
-        self.ancestors.last().copied()
+    pub fn proofs(&self) -> &[Incarnation] {
+        &self.ancestors
     }
 
     /// How many keys are stored here, copies of other nodes' keys among them.

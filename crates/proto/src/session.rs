@@ -19,16 +19,16 @@ pub struct SlotAt {
     pub version: MapVersion,
 }
 
-/// The first words of a node's session with the coordinator: `JOIN addr incarnation proof map`.
+/// The first words of a node's session with the coordinator: `JOIN addr incarnation proofs map`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join<'a> {
     /// Where the node is reached.
     pub addr: NodeAddr,
     /// The incarnation that the node has been given; none on its first join.
     pub incarnation: Option<Incarnation>,
-    /// The incarnation that wrote the data which the node has found on its disk and holds now: the proof that it holds
-    /// what that one held. None where it found none.
-    pub proof: Option<Incarnation>,
+    /// The incarnations that wrote the data which the node has found on its disk and holds now, the last one at the end: the
+    /// proof that it holds what they held. On the wire parted by commas; `0` where it found none.
+    pub proofs: Vec<Incarnation>,
     /// The map that the node holds, as text; empty where it holds none.
     pub map: &'a str,
 }
@@ -121,7 +121,9 @@ impl<'a> Join<'a> {
     /// Appends the request that opens the session.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let number = |incarnation: Option<Incarnation>| incarnation.unwrap_or_default().to_string();
-        words(&["JOIN", self.addr.as_str(), &number(self.incarnation), &number(self.proof), self.map], out);
+        let proofs: Vec<_> = self.proofs.iter().map(ToString::to_string).collect();
+        let proofs = if proofs.is_empty() { "0".to_owned() } else { proofs.join(",") };
+        words(&["JOIN", self.addr.as_str(), &number(self.incarnation), &proofs, self.map], out);
     }
 
     /// Reads the words after `JOIN`.
@@ -131,9 +133,11 @@ impl<'a> Join<'a> {
     pub fn parse(mut words: Words<'a>) -> Result<Self, ErrorReply> {
         let mut join = || {
             let addr = words.parse()?;
-            let mut number = || Some(Some(words.parse()?).filter(|given| *given != Incarnation::default()));
-            let (incarnation, proof) = (number()?, number()?);
-            Some(Self { addr, incarnation, proof, map: words.text()? })
+            let known = |given: &Incarnation| *given != Incarnation::default();
+            let incarnation = Some(words.parse()?).filter(known);
+            let proofs: Result<Vec<_>, _> = words.text()?.split(',').map(str::parse).collect();
+            let proofs = proofs.ok()?.into_iter().filter(known).collect();
+            Some(Self { addr, incarnation, proofs, map: words.text()? })
         };
         join().filter(|_| words.is_empty()).ok_or(ErrorReply::InvalidFormat("JOIN"))
     }
@@ -307,8 +311,9 @@ mod tests {
     #[test]
     fn a_join_reads_back_as_written() {
         let addr = NodeAddr::new("h", 1).unwrap();
-        for (incarnation, proof) in [(None, Some(Incarnation(3))), (Some(Incarnation(7)), None)] {
-            let join = Join { addr: addr.clone(), incarnation, proof, map: "" };
+        for (incarnation, proofs) in [(None, vec![Incarnation(3), Incarnation(5)]), (Some(Incarnation(7)), Vec::new())]
+        {
+            let join = Join { addr: addr.clone(), incarnation, proofs, map: "" };
             let mut bytes = Vec::new();
             join.encode(&mut bytes);
             with_words(&bytes, |mut words| {

@@ -275,7 +275,7 @@ fn messages_of_a_session() -> Vec<Vec<u8>> {
         CoordinatorMessage::Left,
         CoordinatorMessage::Unregistered,
     ];
-    let join = Join { addr: addr.clone(), incarnation: None, proof: Some(incarnation), map: "" };
+    let join = Join { addr: addr.clone(), incarnation: None, proofs: vec![incarnation, incarnation], map: "" };
     let hello =
         |kind| Hello { kind, cluster: "c".to_owned(), from_addr: addr.clone(), from: incarnation, to: incarnation };
     let openings = [

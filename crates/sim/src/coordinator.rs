@@ -31,6 +31,8 @@ pub(crate) struct CoordinatorProcess {
     pub(crate) clock: Clock,
     sessions: BTreeMap<Incarnation, ConnId>,
     conns: BTreeMap<ConnId, NodeSession>,
+    /// The map that was published last.
+    published: Option<ClusterMap>,
     timer: u32,
     /// It crashes when it has carried out so many more outputs.
     pub(crate) outputs_left: Option<u64>,
@@ -59,6 +61,7 @@ impl CoordinatorProcess {
             clock: Clock::new(random.spread(1_000_000, 1_000_000_000_000)),
             sessions: BTreeMap::new(),
             conns: BTreeMap::new(),
+            published: None,
             timer: 0,
             outputs_left: None,
             random: random.fork(),
@@ -89,7 +92,10 @@ impl World {
             None => Ok(Coordinator::new(settings, self.planted)),
         };
         match state {
-            Ok(state) => self.coordinator.state = Some(state),
+            Ok(state) => {
+                self.coordinator.published = Some(state.map().clone()).filter(|map| map.version > MapVersion(0));
+                self.coordinator.state = Some(state);
+            }
             Err(error) => return self.broken("restart", None, format!("what the coordinator has kept: {error}")),
         }
         let kept = if self.coordinator.disk.is_some() { "its state" } else { "nothing" };
@@ -126,8 +132,15 @@ impl World {
         self.coordinator.state.is_some().then_some(result)
     }
 
-    /// Carries out the duties, in their order. A crash may come between any two.
+    /// Carries out the duties, in their order. A crash may come between any two. Sessions are tasks of their own that wait
+    /// for this to end before they send what they are given; a map goes out as soon as it is published.
     fn carry_out(&mut self) {
+        let mut messages = Vec::new();
+        let encoded = |message: CoordinatorMessage<'_>| {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            bytes
+        };
         while let Some(output) = self.coordinator.state.as_mut().and_then(Coordinator::poll_output) {
             if let Some(left) = &mut self.coordinator.outputs_left {
                 if *left == 0 {
@@ -143,24 +156,26 @@ impl World {
                 }
                 Output::Publish => {
                     self.map_published();
+                    self.coordinator.published = self.coordinator.state.as_ref().map(|state| state.map().clone());
                     let conns: Vec<ConnId> = self.coordinator.conns.keys().copied().collect();
                     conns.into_iter().for_each(|conn| self.send_map(conn, Vec::new()));
                 }
                 Output::AskPositions { to, query, slots } => {
-                    self.send_to_node(to, &CoordinatorMessage::AskPositions { query, slots });
+                    messages.push((to, encoded(CoordinatorMessage::AskPositions { query, slots })));
                 }
                 Output::HandOver { from, to, slots } => {
                     self.stats.hand_overs += slots.len() as u64;
-                    self.send_to_node(from, &CoordinatorMessage::HandOver { to, slots });
+                    messages.push((from, encoded(CoordinatorMessage::HandOver { to, slots })));
                 }
                 Output::CloseSession(node) => self.close_session(node),
                 Output::Unregistered(node) => {
-                    self.send_to_node(node, &CoordinatorMessage::Unregistered);
+                    self.send_to_node(node, encoded(CoordinatorMessage::Unregistered));
                     self.close_session(node);
                 }
                 Output::Event(event) => self.coordinator_tells(&event),
             }
         }
+        messages.into_iter().for_each(|(to, bytes)| self.send_to_node(to, bytes));
         self.set_coordinator_timer();
     }
 
@@ -203,10 +218,9 @@ impl World {
     /// Sends the map where it has changed since, and then what else there is.
     fn send_map(&mut self, conn: ConnId, mut then: Vec<u8>) {
         let process = &mut self.coordinator;
-        let (Some(state), Some(session)) = (&process.state, process.conns.get_mut(&conn)) else { return };
-        let map = state.map();
+        let Some(session) = process.conns.get_mut(&conn) else { return };
         let mut bytes = Vec::new();
-        if map.version > session.sent {
+        if let Some(map) = process.published.as_ref().filter(|map| map.version > session.sent) {
             let text = map.update_since(session.sent).to_lines().join("\n");
             session.sent = map.version;
             CoordinatorMessage::Map { text: &text }.encode(&mut bytes);
@@ -218,10 +232,8 @@ impl World {
     }
 
     /// What the coordinator wants of a node follows from the map: the map goes first.
-    fn send_to_node(&mut self, node: Incarnation, message: &CoordinatorMessage<'_>) {
+    fn send_to_node(&mut self, node: Incarnation, bytes: Vec<u8>) {
         if let Some(conn) = self.coordinator.sessions.get(&node).copied() {
-            let mut bytes = Vec::new();
-            message.encode(&mut bytes);
             self.send_map(conn, bytes);
         }
     }
@@ -265,8 +277,8 @@ impl World {
             };
             Some(map)
         };
-        let Join { addr, incarnation, proof, .. } = join;
-        let joined = self.coordinate(|state, now| state.join(now, addr.clone(), incarnation, proof, held));
+        let Join { addr, incarnation, proofs, .. } = join;
+        let joined = self.coordinate(|state, now| state.join(now, addr.clone(), incarnation, proofs, held));
         let mut bytes = Vec::new();
         match joined {
             None => return false,

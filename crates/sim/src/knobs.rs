@@ -167,6 +167,7 @@ impl Knobs {
         }
         if random.chance(60) {
             knobs.wild_losses = 1;
+            knobs.state_losses = 0; // Both at once is more than is promised.
         }
         if random.chance(250) {
             knobs.outage = 3_000;

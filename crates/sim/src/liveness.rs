@@ -8,7 +8,7 @@
 //!
 //! Source: the design, "Liveness".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::slot::EVICT_AFTER;
 use proto::slot::SlotId;
@@ -36,6 +36,8 @@ pub(crate) struct Liveness {
     phase: Phase,
     since: u64,
     registered: Option<u64>,
+    /// The slots that were served at some moment since.
+    served: BTreeSet<SlotId>,
     pub(crate) is_over: bool,
     pub(crate) is_outage: bool,
     paused: Option<usize>,
@@ -86,8 +88,11 @@ impl World {
         if self.all_are_registered() {
             let since = *self.liveness.registered.get_or_insert(now);
             let served = |slot: &SlotId| (0..self.nodes.len()).any(|n| self.serves(n, *slot));
+            let served: Vec<_> = self.bits.slots().filter(served).collect();
+            self.liveness.served.extend(served);
             if now - since >= PRIMARY_WITHIN && now - since < PRIMARY_WITHIN + LOOK {
-                let idle = self.bits.slots().find(|slot| !served(slot));
+                // One that was served may be on its way to another primary at this very moment.
+                let idle = self.bits.slots().find(|slot| !self.liveness.served.contains(slot));
                 if let Some(slot) = idle {
                     let what = format!("slot {} has no primary that serves: {:?}", slot.0, self.configuration(slot));
                     return self.broken("L1", Some(slot), what);
@@ -262,6 +267,7 @@ impl World {
         }
         self.liveness.phase = Phase::Healing;
         self.liveness.registered = None;
+        self.liveness.served.clear();
         self.liveness.since = self.schedule.now;
     }
 

@@ -1,6 +1,11 @@
 //! Planted mistakes: which of them the state machines of a run have.
 
+use std::ops::Range;
+
 use engine::bugs::{Bug, Bugs};
+
+use crate::knobs::Knobs;
+use crate::run::{Report, run};
 
 /// The mistake of a run, or none.
 #[derive(Debug, Clone, Copy, Default)]
@@ -10,4 +15,11 @@ impl Bugs for Planted {
     fn plants(self, bug: Bug) -> bool {
         self.0 == Some(bug)
     }
+}
+
+/// The first of some seeds that finds a mistake, and how.
+#[must_use]
+pub fn hunt(bug: Bug, seeds: Range<u64>) -> Option<(u64, Report)> {
+    let reports = seeds.map(|seed| (seed, run(seed, &Knobs::of(seed), Planted(Some(bug)))));
+    reports.into_iter().find(|(_, report)| report.violation.is_some())
 }

@@ -122,7 +122,6 @@ impl<B: Bugs> Coordinator<B> {
             }
         }
         self.phase = Phase::Recovering;
-        self.reported.extend(chosen.holders);
         self.take_over(now, chosen.map);
         self.await_all(chosen.named.into_iter());
         if !self.awaited.is_empty() {
@@ -136,6 +135,14 @@ impl<B: Bugs> Coordinator<B> {
         let told = |node: &Incarnation| here.contains(node) || self.reported.contains(node);
         let silent: Vec<_> = named.filter(|(node, _)| !told(node)).collect();
         self.awaited.extend(silent);
+        self.await_no_successor();
+    }
+
+    /// Nobody is waited for whom the newest map does not name and who has a successor at its address: it holds nothing of
+    /// any slot, and whatever newer map it may have had, its successor would have.
+    pub(super) fn await_no_successor(&mut self) {
+        let (map, registry) = (&self.map, &self.registry);
+        self.awaited.retain(|awaited, addr| map.member(*awaited).is_some() || registry.get(addr).is_none());
     }
 
     /// Goes by the map of an earlier coordinator of this cluster.
@@ -146,8 +153,8 @@ impl<B: Bugs> Coordinator<B> {
         // Who has joined already may be known to this map by an earlier start.
         let here: Vec<_> = self.registry.iter().map(|(addr, node)| (addr.clone(), node.incarnation)).collect();
         for (addr, incarnation) in here {
-            let proof = self.proofs.get(&incarnation).copied();
-            self.replace_at(now, &addr, incarnation, proof);
+            let proofs = self.proofs.get(&incarnation).cloned().unwrap_or_default();
+            self.replace_at(now, &addr, incarnation, &proofs);
         }
     }
 }

@@ -25,6 +25,7 @@ impl<B: Bugs> Node<B> {
     /// The coordinator has registered this node. Whatever was to be proposed is proposed again: it may have got lost.
     pub fn joined(&self, me: Incarnation) {
         self.me.store(me.0, Ordering::Relaxed);
+        self.has_map_of_session.store(false, Ordering::Relaxed);
         let mut admit: BTreeMap<Incarnation, Vec<SlotAt>> = BTreeMap::new();
         for slot in self.bits.slots() {
             let state = self.slot(slot);
@@ -32,12 +33,19 @@ impl<B: Bugs> Node<B> {
                 admit.entry(learner).or_default().push(SlotAt { slot, version: state.config() });
             }
         }
-        *self.proposals() = Proposals { admit, ..Proposals::default() };
+        let mut proposals = self.proposals();
+        // A hand-over that was begun under the session before still runs out of time, so that its slot is served again.
+        let handing_over = std::mem::take(&mut proposals.handing_over);
+        *proposals = Proposals { admit, handing_over, ..Proposals::default() };
     }
 
     /// The coordinator has answered a heartbeat that was sent at this moment: it counts on this node from then on.
     pub fn coordinator_answered(&self, sent: Timestamp) {
         let Some(map) = self.map() else { return };
+        // IMPORTANT: one that has not sent its map yet does not say that this node has the part in it that it thinks it has.
+        if !self.has_map_of_session.load(Ordering::Relaxed) {
+            return;
+        }
         // Shorter by what two clocks that are each wrong by a tenth can differ.
         let until = sent + map.promises.heartbeat_timeout * 8 / 10;
         self.coordinator_until.fetch_max(until.0, Ordering::Relaxed);
@@ -75,6 +83,7 @@ impl<B: Bugs> Node<B> {
             self.proposals().handing_over.remove(&slot);
         }
         self.note_neighbours(&map);
+        self.has_map_of_session.store(true, Ordering::Relaxed);
         self.finish(turn);
         Ok(())
     }

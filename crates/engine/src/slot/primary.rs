@@ -438,7 +438,17 @@ impl<B: Bugs> Slot<B> {
         if !evict.is_empty() {
             turn.look_at(place.now + EVICT_AFTER, place.id);
         }
-        Due { admit: self.admissible(|_| true), evict }
+        let mut admit = self.admissible(|_| true);
+        let Role::Primary(primary) = &self.role else { return Due::default() };
+        let proposed = primary.followers.iter().filter(|follower| follower.is_proposed);
+        // The coordinator may have had a reason not to admit one that has passed since. It is asked again.
+        let again = proposed.filter(|follower| follower.progress == Progress::Level).map(|follower| follower.outbox.to);
+        let again: Vec<_> = again.filter(|learner| !admit.contains(learner)).collect();
+        admit.extend(again);
+        if !admit.is_empty() {
+            turn.look_at(place.now + EVICT_AFTER, place.id);
+        }
+        Due { admit, evict }
     }
 
     /// Those of the learners asked about that have everything and were not proposed before.
@@ -552,6 +562,9 @@ impl<B: Bugs> Slot<B> {
     fn after_progress(&mut self, place: Place<'_>, who: Incarnation, turn: &mut Turn) -> Effects {
         self.mark_progress(place, turn);
         let admit = !self.admissible(|learner| learner == who).is_empty();
+        if admit {
+            turn.look_at(place.now + EVICT_AFTER, place.id);
+        }
         Effects { admit, ..Effects::default() }
     }
 

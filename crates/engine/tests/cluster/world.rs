@@ -218,7 +218,7 @@ impl World {
         let mut busy = false;
         let Some(sent) = member.session else {
             let held = member.node.map().map(|map| ClusterMap::clone(&map));
-            let Ok(joined) = self.coordinator.join(self.now, member.addr.clone(), member.incarnation, None, held)
+            let Ok(joined) = self.coordinator.join(self.now, member.addr.clone(), member.incarnation, Vec::new(), held)
             else {
                 return false;
             };

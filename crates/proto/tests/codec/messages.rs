@@ -161,7 +161,8 @@ proptest! {
         // Incarnation 0 is never given out: on the wire it says that there is none.
         let given = Some(incarnation).filter(|given| given.0 != 0);
         for (incarnation, proof) in [(None, None), (given, None), (None, given), (given, given)] {
-            let join = Join { addr: addr.clone(), incarnation, proof, map: &text };
+            let proofs = proof.into_iter().chain(proof).collect();
+            let join = Join { addr: addr.clone(), incarnation, proofs, map: &text };
             let mut bytes = Vec::new();
             join.encode(&mut bytes);
             with_array(&bytes, |words| match CoordinatorRequest::parse(Frame::Array(words)) {

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use engine::bugs::Bug;
 use sim::knobs::Knobs;
-use sim::mutants::Planted;
+use sim::mutants::{Planted, hunt};
 use sim::run::{Report, Stats, run_with_story};
 
 /// Simulates a cluster under faults, by seed, and judges it.
@@ -27,6 +28,12 @@ struct Flags {
     /// Sets knobs by hand: name=value, several parted by commas.
     #[arg(long, value_delimiter = ',')]
     knobs: Vec<String>,
+    /// Plants each mistake and looks for the first seed that finds it.
+    #[arg(long)]
+    mutants: bool,
+    /// Only this mistake: with --mutants the one to look for, otherwise the one that the state machines have.
+    #[arg(long, value_name = "NAME", value_parser = bug)]
+    only: Option<Bug>,
     /// How many lines the story of a failure has.
     #[arg(long, default_value_t = 60)]
     story: usize,
@@ -41,8 +48,16 @@ fn range(text: &str) -> Result<(u64, u64), String> {
     Ok((number(first)?, number(last)?))
 }
 
+fn bug(name: &str) -> Result<Bug, String> {
+    let named = |bug: &Bug| format!("{bug:?}") == name;
+    Bug::ALL.into_iter().find(named).ok_or_else(|| format!("there is no mistake {name}"))
+}
+
 fn main() -> ExitCode {
     let flags = Flags::parse();
+    if flags.mutants {
+        return hunt_all(&flags);
+    }
     let (first, last) = match (flags.seed, flags.seeds, flags.minutes) {
         (Some(seed), _, _) => (seed, seed + 1),
         (None, Some(range), _) => range,
@@ -63,7 +78,7 @@ fn main() -> ExitCode {
                 return ExitCode::from(2);
             }
         };
-        let report = run_with_story(seed, &knobs, Planted(None), if flags.keep_going { 0 } else { flags.story });
+        let report = run_with_story(seed, &knobs, Planted(flags.only), if flags.keep_going { 0 } else { flags.story });
         total.add(&report.stats);
         if flags.seed.is_some() {
             println!("seed {seed}: {knobs}\ntrace {:016x}", report.hash);
@@ -83,6 +98,26 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+fn hunt_all(flags: &Flags) -> ExitCode {
+    let (first, last) = flags.seeds.unwrap_or((0, 1_000));
+    let mut missed = 0;
+    for bug in Bug::ALL.into_iter().filter(|bug| flags.only.is_none_or(|only| only == *bug)) {
+        let start = Instant::now();
+        let found = hunt(bug, first..last);
+        let seconds = start.elapsed().as_secs_f64();
+        match found.and_then(|(seed, report)| Some((seed, report.violation?))) {
+            Some((seed, violation)) => {
+                println!("{:<26} seed {seed:>4}  {:<5} {seconds:>6.1} s", format!("{bug:?}"), violation.invariant);
+            }
+            None => {
+                missed += 1;
+                println!("{:<26} NOT FOUND in {first}..{last}", format!("{bug:?}"));
+            }
+        }
+    }
+    if missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn knobs_of(seed: u64, flags: &Flags) -> Result<Knobs, String> {
