@@ -1,6 +1,6 @@
 //! The node as its tasks share it, and who is woken when.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,8 +35,6 @@ struct Shared {
     links: Mutex<HashMap<Incarnation, Link>>,
     map_changes: watch::Sender<u64>,
     proposals: Notify,
-    /// Of which silent replicas the log has told since the map last changed.
-    silent: Mutex<BTreeSet<NodeAddr>>,
     background: Shutdown,
 }
 
@@ -62,7 +60,6 @@ impl Driver {
             links: Mutex::default(),
             map_changes: watch::Sender::new(0),
             proposals: Notify::new(),
-            silent: Mutex::default(),
             background: background.clone(),
         };
         let driver = Self { shared: Arc::new(shared) };
@@ -168,11 +165,7 @@ impl Driver {
     /// The change does not follow on the map held here; nothing has changed.
     pub fn handle_map(&self, update: &MapUpdate) -> Result<(), MapError> {
         let mut turn = Turn::default();
-        let before = self.shared.node.map().map(|map| map.version);
         self.shared.node.handle_map(self.clock().now(), update, &mut turn)?;
-        if before != Some(update.version) {
-            self.silent().clear();
-        }
         let mut links = self.links();
         let outboxes = self.shared.node.outboxes();
         links.retain(|_, link| {
@@ -222,8 +215,6 @@ impl Driver {
                 Event::Overflowed(replica, slots) => {
                     tracing::warn!("replica {replica} takes too little: it is brought level again, in {slots} slots");
                 }
-                // Proposed again and again while the coordinator is away, and told once.
-                Event::Evicted(replica, _) if !self.silent().insert(replica.clone()) => {}
                 Event::Evicted(replica, slots) => {
                     tracing::warn!(
                         "replica {replica} says nothing: it is proposed out of the in-sync sets of {slots} slots"
@@ -244,10 +235,6 @@ impl Driver {
                 cut.0
             );
         }
-    }
-
-    fn silent(&self) -> MutexGuard<'_, BTreeSet<NodeAddr>> {
-        self.shared.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn links(&self) -> MutexGuard<'_, HashMap<Incarnation, Link>> {
