@@ -92,12 +92,12 @@ fn a_node_that_dies_while_the_coordinator_is_away_is_replaced_soon_after_that_is
     cluster.start_coordinator_again();
     let back = Instant::now();
     for (node, key) in nodes.iter_mut().zip(&keys) {
-        assert_eq!(node.ask(&format!("PUT {key} before")), "OK");
+        assert_eq!(node.insist(&format!("PUT {key} before")), "OK");
     }
     assert!(back.elapsed() < REPLACED_WITHIN, "writes waited for {:?}", back.elapsed());
     for node in &mut nodes {
         for key in &keys {
-            assert_eq!(node.ask(&format!("GET {key}")), "VALUE before", "{key}");
+            assert_eq!(node.insist(&format!("GET {key}")), "VALUE before", "{key}");
         }
     }
 }
