@@ -15,9 +15,10 @@ fn lines(keys: &[String], request: impl Fn(&String) -> String) -> String {
     keys.iter().map(|key| request(key) + "\n").collect()
 }
 
-fn all_ok(node: &mut Connection, keys: &[String]) {
+/// Stores a value under each of these keys, at the level of the connection.
+fn store(node: &mut Connection, keys: &[String], value: &str) {
     for key in keys {
-        assert_eq!(node.line(), "OK", "{key}");
+        assert_eq!(node.insist(&format!("PUT {key} {value}")), "OK", "{key}");
     }
 }
 
@@ -27,8 +28,7 @@ fn a_primary_that_slept_through_its_replacement_answers_no_write_and_no_linear_r
     let keys = cluster.keys_led_by(0, "slept", 150);
     let [read, written_async, written_quorum] = [0, 1, 2].map(|part| keys[part * 50..(part + 1) * 50].to_vec());
     let mut other = cluster.connect_at(1, "quorum", "linear");
-    other.send(lines(&keys, |key| format!("PUT {key} old")));
-    all_ok(&mut other, &keys);
+    store(&mut other, &keys, "old");
 
     let mut reader = cluster.connect_at(0, "quorum", "linear");
     let mut hasty = cluster.connect_at(0, "async", "local");
@@ -39,8 +39,7 @@ fn a_primary_that_slept_through_its_replacement_answers_no_write_and_no_linear_r
     hasty.send(lines(&written_async, |key| format!("PUT {key} async")));
     careful.send(lines(&written_quorum, |key| format!("PUT {key} quorum")));
     cluster.is_replaced(0);
-    other.send(lines(&keys, |key| format!("PUT {key} new")));
-    all_ok(&mut other, &keys);
+    store(&mut other, &keys, "new");
     cluster.node(0).process.resume();
 
     for key in &read {
@@ -50,7 +49,7 @@ fn a_primary_that_slept_through_its_replacement_answers_no_write_and_no_linear_r
     for (node, keys, value) in [(&mut hasty, &written_async, "async"), (&mut careful, &written_quorum, "quorum")] {
         for key in keys {
             let answer = node.line();
-            let now = other.ask(&format!("GET {key}"));
+            let now = other.insist(&format!("GET {key}"));
             match answer.as_str() {
                 // Passed on: the new primary has taken it.
                 "OK" => assert_eq!(now, format!("VALUE {value}"), "{key}"),
@@ -59,9 +58,8 @@ fn a_primary_that_slept_through_its_replacement_answers_no_write_and_no_linear_r
         }
     }
     // And whatever it is asked from now on.
-    reader.send(lines(&read, |key| format!("GET {key}")));
     for key in &read {
-        assert_eq!(reader.line(), "VALUE new", "{key}");
+        assert_eq!(reader.insist(&format!("GET {key}")), "VALUE new", "{key}");
     }
     assert_eq!(cluster.info(0)["losses"], "0", "it has taken nothing of which nobody else knows");
 }
@@ -82,7 +80,9 @@ fn lose_at_node_0(cluster: &Cluster, clog: &str, keys: &[String]) {
     cluster.node(2).process.pause();
     node.send([rest, lines(keys, |key| format!("PUT {key} lost")).as_bytes()].concat());
     assert_eq!(node.line(), "+OK\r");
-    all_ok(&mut node, keys);
+    for key in keys {
+        assert_eq!(node.line(), "OK", "{key}");
+    }
     cluster.node(0).process.pause();
     cluster.node(1).process.resume();
     cluster.node(2).process.resume();
@@ -95,13 +95,11 @@ fn writes_that_a_replaced_primary_had_taken_alone_are_listed_counted_and_logged(
     let keys = cluster.keys_led_by(0, "alone", 21);
     let (clog, keys) = keys.split_first().unwrap();
     let mut other = cluster.connect_at(1, "quorum", "linear");
-    other.send(lines(keys, |key| format!("PUT {key} kept")));
-    all_ok(&mut other, keys);
+    store(&mut other, keys, "kept");
     assert_eq!(cluster.connect(0).ask("LOSSES"), "OK No losses");
     lose_at_node_0(&cluster, clog, keys);
-    other.send(lines(keys, |key| format!("GET {key}")));
     for key in keys {
-        assert_eq!(other.line(), "VALUE kept", "{key}: the new primary never had the other");
+        assert_eq!(other.insist(&format!("GET {key}")), "VALUE kept", "{key}: the new primary never had the other");
     }
     cluster.node(0).process.resume();
 
@@ -128,8 +126,11 @@ fn writes_that_a_replaced_primary_had_taken_alone_are_listed_counted_and_logged(
         .sum();
     assert_eq!(told, lost, "{stderr}");
     cluster.settles();
-    other.send(lines(keys, |key| format!("GET {key}")));
     for key in keys {
-        assert_eq!(other.line(), "VALUE kept", "{key}: what is lost does not come back by itself");
+        assert_eq!(
+            other.insist(&format!("GET {key}")),
+            "VALUE kept",
+            "{key}: what is lost does not come back by itself"
+        );
     }
 }

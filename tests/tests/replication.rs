@@ -22,9 +22,9 @@ const READ_WITHIN: Duration = Duration::from_secs(3);
 fn has_all<'a>(cluster: &Cluster, through: &[usize], keys: impl Iterator<Item = &'a String> + Clone) {
     for index in through {
         let mut node = cluster.connect_at(*index, "quorum", "linear");
-        node.send(keys.clone().map(|key| format!("GET {key}\n")).collect::<String>());
-        for key in keys.clone() {
-            assert_eq!(node.line(), format!("VALUE {key}"), "through {}", cluster.node(*index).addr);
+        let requests: Vec<_> = keys.clone().map(|key| format!("GET {key}")).collect();
+        for (key, answer) in keys.clone().zip(node.insist_all(&requests)) {
+            assert_eq!(answer, format!("VALUE {key}"), "through {}", cluster.node(*index).addr);
         }
     }
 }
@@ -83,13 +83,9 @@ fn writes_to_every_slot_of_a_killed_primary_go_on_soon_although_its_heartbeat_ti
     let mut nodes = [1, 2].map(|index| cluster.connect_at(index, "quorum", "linear"));
     cluster.kill(0);
     let killed = Instant::now();
+    let requests: Vec<_> = keys.iter().map(|key| format!("PUT {key} {key}")).collect();
     for node in &mut nodes {
-        node.send(keys.iter().map(|key| format!("PUT {key} {key}\n")).collect::<String>());
-    }
-    for node in &mut nodes {
-        for key in &keys {
-            assert_eq!(node.line(), "OK", "{key}");
-        }
+        assert!(node.insist_all(&requests).iter().all(|answer| answer == "OK"));
     }
     let gap = killed.elapsed();
     assert!(gap < REPLACED_WITHIN, "writes paused for {gap:?}");
