@@ -444,6 +444,7 @@ impl<B: Bugs> Coordinator<B> {
             patient: now < self.reborn_grace,
             min_isr: self.settings.promises.min_isr(),
             any_copy_leads: self.bugs.plants(Bug::PromoteAnyCopy),
+            any_former_leads: self.bugs.plants(Bug::AnyFormerMember),
         }
     }
 

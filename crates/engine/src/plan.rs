@@ -29,6 +29,8 @@ pub struct Standing {
     pub min_isr: usize,
     /// A planted mistake: anyone who has a copy may lead.
     pub any_copy_leads: bool,
+    /// A planted mistake: whoever was in sync once may lead where nobody is.
+    pub any_former_leads: bool,
 }
 
 /// What is to be done about a slot.
@@ -135,7 +137,8 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
         let all_are_back = reborn.len() == holders.len();
         return if standing.patient && !all_are_back { Plan::Keep } else { Plan::Promote(reborn) };
     }
-    let former = config.elr.iter().filter(|member| !standing.gone.contains(member));
+    let once: &[Incarnation] = if standing.any_former_leads { &config.learners } else { &[] };
+    let former = config.elr.iter().chain(once).filter(|member| !standing.gone.contains(member));
     let former: Vec<_> = former.map(|member| standing.heir(*member)).filter(live).collect();
     if !former.is_empty() {
         return Plan::Promote(former);

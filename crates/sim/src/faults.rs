@@ -1,7 +1,7 @@
 //! What goes wrong, when, and how it is put right again.
 //!
 //! A run stays within what the design promises to survive: memory is lost on one node at a time, and again only when all
-//! slots have all their copies back; the coordinator's state is lost only when no memory is, and it comes back where a
+//! slots have all their copies back; the coordinator's state is lost only when no memory is missing, and it comes back where a
 //! node that has a map can reach it (a coordinator that hears of no map in its first second begins a new cluster, as
 //! documented). The knob `wild_losses` lifts the first limit: then whole slots are lost, and the oracle knows.
 
@@ -36,6 +36,8 @@ pub(crate) struct Faults {
     /// Whether the node that leaves finds its data again.
     pub(crate) leaver_keeps_disk: bool,
     is_over: bool,
+    /// Memory was lost, and not every slot has had all its copies since.
+    memory_is_missing: bool,
     /// Which is under way: the coordinator has lost its state, and has no map of its own yet.
     state_is_lost: bool,
 }
@@ -86,6 +88,7 @@ impl Faults {
             quiet_until: 0,
             leaver_keeps_disk: true,
             is_over: false,
+            memory_is_missing: false,
             state_is_lost: false,
         }
     }
@@ -129,6 +132,9 @@ impl World {
         });
         let Some((_, fault)) = chosen.copied() else { return };
         self.trace.mix(fault as u64);
+        if self.faults.memory_is_missing && self.is_whole() {
+            self.faults.memory_is_missing = false;
+        }
         self.commit_fault(fault);
     }
 
@@ -201,12 +207,8 @@ impl World {
                 }
             }
             Fault::LoseState => {
-                if self.is_whole() && self.coordinator.state.is_some() {
-                    self.stats.state_losses += 1;
-                    self.crash_coordinator();
-                    self.coordinator.disk = None;
-                    self.faults.state_is_lost = true;
-                    self.plan_coordinator_restart();
+                if !self.faults.memory_is_missing && !self.faults.state_is_lost && self.coordinator.state.is_some() {
+                    self.lose_state();
                 }
             }
             Fault::Slow => {
@@ -222,6 +224,24 @@ impl World {
             Fault::ChangeClock => {
                 let proc = self.faults.random.index(nodes + 1);
                 self.change_clock(proc);
+            }
+        }
+    }
+
+    /// The coordinator loses its state. Often some nodes do not reach it when it comes back.
+    fn lose_state(&mut self) {
+        self.stats.state_losses += 1;
+        self.crash_coordinator();
+        self.coordinator.disk = None;
+        self.faults.state_is_lost = true;
+        self.plan_coordinator_restart();
+        let coordinator = self.coordinator_proc();
+        if self.faults.random.chance(500) {
+            for n in 0..self.nodes.len() {
+                if self.faults.random.chance(500) {
+                    let span = self.faults.random.spread(500_000, 8_000_000);
+                    self.cut(coordinator, n, 3, span);
+                }
             }
         }
     }
@@ -259,6 +279,7 @@ impl World {
             return;
         }
         self.stats.memory_losses += 1;
+        self.faults.memory_is_missing = true;
         self.crash_node(n, false);
         let after = self.faults.random.spread(50_000, 12_000_000);
         self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
@@ -271,6 +292,7 @@ impl World {
         }
         let may_lose = self.is_whole() || self.knobs.wild_losses > 0;
         self.faults.leaver_keeps_disk = !may_lose || self.faults.random.chance(500);
+        self.faults.memory_is_missing |= !self.faults.leaver_keeps_disk;
         self.stats.leaves += 1;
         self.leave_node(n);
         // Until it is gone nothing else that counts on it may be lost.

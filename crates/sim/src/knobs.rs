@@ -67,6 +67,8 @@ knobs! {
     delay,
     /// Of a thousand packets, how many take up to a hundred times as long.
     spikes,
+    /// Of a thousand packets, how many come in two pieces.
+    fragments,
     /// Of a million packets, how many are lost, and their connection with them.
     loss,
     /// Of a thousand requests of clients, how many are lost.
@@ -146,6 +148,7 @@ impl Knobs {
         }
         let mut weight = |share: u64, most: u64| if random.chance(share) { random.between(1, most) } else { 0 };
         knobs.spikes = weight(400, 20);
+        knobs.fragments = weight(500, 100);
         knobs.loss = weight(400, 400);
         knobs.breaks = weight(500, 10);
         knobs.cuts = weight(600, 10);

@@ -84,6 +84,7 @@ pub(crate) struct Network {
     slowed: [[u64; PROCESSES]; PROCESSES],
     delay: u64,
     spikes: u64,
+    fragments: u64,
     loss: u64,
     random: Random,
     /// How many connections were broken.
@@ -93,8 +94,18 @@ pub(crate) struct Network {
 impl Network {
     pub(crate) fn new(knobs: &Knobs, random: Random) -> Self {
         let (blocked, slowed) = ([[0; PROCESSES]; PROCESSES], [[0; PROCESSES]; PROCESSES]);
-        let (delay, spikes, loss) = (knobs.delay, knobs.spikes, knobs.loss);
-        Self { conns: Vec::new(), live: Vec::new(), blocked, slowed, delay, spikes, loss, random, breaks: 0 }
+        Self {
+            conns: Vec::new(),
+            live: Vec::new(),
+            blocked,
+            slowed,
+            delay: knobs.delay,
+            spikes: knobs.spikes,
+            fragments: knobs.fragments,
+            loss: knobs.loss,
+            random,
+            breaks: 0,
+        }
     }
 
     pub(crate) fn conn(&self, id: ConnId) -> &Conn {
@@ -137,7 +148,7 @@ impl Network {
     }
 
     /// Sends bytes from one side.
-    pub(crate) fn send(&mut self, schedule: &mut Schedule, id: ConnId, side: usize, data: Vec<u8>) {
+    pub(crate) fn send(&mut self, schedule: &mut Schedule, id: ConnId, side: usize, mut data: Vec<u8>) {
         let conn = &self.conns[id as usize];
         if !conn.ends[side].is_open || conn.ways[1 - side].is_lossy {
             return;
@@ -146,6 +157,11 @@ impl Network {
             self.conns[id as usize].ways[1 - side].is_lossy = true;
             schedule.after(self.random.between(100_000, 3_000_000), Event::Break { conn: id });
             return;
+        }
+        if self.fragments > 0 && self.random.chance(self.fragments) {
+            let rest = data.split_off(self.random.index(data.len()));
+            self.push(schedule, id, 1 - side, data, false);
+            data = rest;
         }
         self.push(schedule, id, 1 - side, data, false);
     }
@@ -311,7 +327,7 @@ impl Network {
     /// Everything between processes is as it should be, from now on.
     pub(crate) fn heal(&mut self, schedule: &mut Schedule) {
         (self.blocked, self.slowed) = ([[0; PROCESSES]; PROCESSES], [[0; PROCESSES]; PROCESSES]);
-        (self.spikes, self.loss) = (0, 0);
+        (self.spikes, self.loss, self.fragments) = (0, 0, 0);
         self.delay = self.delay.min(1_000);
         for id in self.live.clone() {
             if self.conn(id).ways.iter().any(|way| way.is_lossy) {

@@ -45,8 +45,10 @@ impl<B: Bugs> Coordinator<B> {
             NodeMessage::Admit { follower, slots } => self.admit(now, from, follower, &slots),
             NodeMessage::Expel { follower, slots } => self.expel(now, from, follower, &slots),
             NodeMessage::Release { to, slots } => {
-                for SlotAt { slot, .. } in &slots {
-                    self.handing_over.remove(slot);
+                for SlotAt { slot, version } in &slots {
+                    if self.handing_over.get(slot).is_some_and(|(asked, _)| asked == version) {
+                        self.handing_over.remove(slot);
+                    }
                 }
                 let known = self.registry.addr_of(to).is_some();
                 self.propose(now, from, &slots, |config| {

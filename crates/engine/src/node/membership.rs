@@ -1,5 +1,6 @@
 //! What the coordinator says to a node, what the node asks it for, and what falls due with time.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -114,8 +115,11 @@ impl<B: Bugs> Node<B> {
     /// The coordinator asks to hand slots over to a replica that is in sync.
     pub fn hand_over(&self, now: Timestamp, to: Incarnation, slots: &[SlotAt], turn: &mut Turn) {
         for SlotAt { slot, version } in slots.iter().filter(|at| self.has_slot(at.slot)) {
-            // Noted before it starts: once it has started, its end may come at any moment.
-            self.proposals().handing_over.insert(*slot, (to, now));
+            // Noted before it starts: once it has started, its end may come at any moment. One that has started goes on.
+            match self.proposals().handing_over.entry(*slot) {
+                Entry::Occupied(_) => continue,
+                Entry::Vacant(entry) => entry.insert((to, now)),
+            };
             let mut state = self.slot(*slot);
             if state.config() != *version || !state.drain(self.place(now, *slot), to, turn) {
                 drop(state);

@@ -164,10 +164,6 @@ impl<B: Bugs> Slot<B> {
             };
             follower.is_learner = is_learner;
             follower.is_proposed = false;
-            if is_new && self.bugs.plants(Bug::MarkCarriedOver) {
-                let same = |old: &&Follower| old.outbox.addr == follower.outbox.addr;
-                follower.acked = before.iter().find(same).map_or(0, |old| old.acked);
-            }
             // IMPORTANT: a learner may have been dropped and taken in again by changes of which this node sees only the
             // last, and may have given its copy up in between. It says anew that it is level.
             let ask_learner = is_learner && !self.bugs.plants(Bug::LearnerNotAskedAgain);
@@ -176,6 +172,12 @@ impl<B: Bugs> Slot<B> {
                     follower.acked = 0;
                 }
                 follower.align(place, self.epoch, self.config, &self.log, self.log.last());
+            }
+            if is_new && self.bugs.plants(Bug::MarkCarriedOver) {
+                let same = |old: &&Follower| old.outbox.addr == follower.outbox.addr;
+                if let Some(old) = before.iter().find(same) {
+                    (follower.acked, follower.progress) = (old.acked, old.progress);
+                }
             }
             primary.followers.push(follower);
         }
