@@ -47,6 +47,33 @@ struct Call {
     id: u64,
     bytes: Vec<u8>,
     answer: Option<oneshot::Sender<Answer>>,
+    claim: Arc<Claim>,
+}
+
+/// What decides whether a request is sent or given up: whoever claims it first.
+#[derive(Debug, Default)]
+struct Claim(AtomicBool);
+
+impl Claim {
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// A request that was handed to a connection.
+#[derive(Debug)]
+pub struct Handed {
+    /// Where its answer comes.
+    pub answer: oneshot::Receiver<Answer>,
+    claim: Arc<Claim>,
+}
+
+impl Handed {
+    /// Nobody waits any more. Says whether the request was not sent yet, and so never will be.
+    #[must_use]
+    pub fn take_back(&self) -> bool {
+        self.claim.take()
+    }
 }
 
 impl Drop for Call {
@@ -81,30 +108,31 @@ struct ForwardLink {
 }
 
 impl ForwardLinks {
-    /// Sends requests to one node, in this order and before whatever is sent there later. The answers come to the receivers,
-    /// in whatever order they are ready.
+    /// Sends requests to one node, in this order and before whatever is sent there later. The answers come in whatever order
+    /// they are ready.
     pub fn send(
         &self,
         driver: &Driver,
         to: Incarnation,
         addr: &NodeAddr,
         requests: &[(bool, KeyRequest<'_>)],
-    ) -> Vec<oneshot::Receiver<Answer>> {
+    ) -> Vec<Handed> {
         let mut batch = Vec::with_capacity(requests.len());
-        let mut receivers = Vec::with_capacity(requests.len());
+        let mut handed = Vec::with_capacity(requests.len());
         for (at_replica, request) in requests {
             let (answer, receiver) = oneshot::channel();
             let id = self.ids.fetch_add(1, Ordering::Relaxed);
             let mut bytes = Vec::new();
             Forward { id, at_replica: *at_replica, request: *request }.encode(&mut bytes);
-            batch.push(Call { id, bytes, answer: Some(answer) });
-            receivers.push(receiver);
+            let claim = Arc::new(Claim::default());
+            batch.push(Call { id, bytes, answer: Some(answer), claim: Arc::clone(&claim) });
+            handed.push(Handed { answer: receiver, claim });
         }
         let mut links = self.lock();
         let link = links.entry(to).or_insert_with(|| ForwardLink::start(driver, to, addr.clone()));
         // A batch for which there is no room is dropped here.
         let _ = link.batches.try_send(batch);
-        receivers
+        handed
     }
 
     /// Whether a node has let a request wait for too long and has answered nothing since.
@@ -212,7 +240,7 @@ async fn send_batches(
         bytes.clear();
         {
             let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            for mut call in batch {
+            for mut call in batch.into_iter().filter(|call| call.claim.take()) {
                 bytes.extend_from_slice(&call.bytes);
                 waiting.extend(call.answer.take().map(|answer| (call.id, answer)));
             }

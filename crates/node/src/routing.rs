@@ -17,12 +17,11 @@ use proto::peer::{Effect, Identity, KeyRequest, Read, Write};
 use proto::reply::ReplyDecoder;
 use proto::response::Response;
 use proto::slot::SlotId;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::answering;
 use crate::driver::Driver;
-use crate::forward::{Answer, Failed, PATIENCE};
+use crate::forward::{Failed, Handed, PATIENCE};
 
 /// How long to wait for a change of the map before the same way is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -207,7 +206,14 @@ fn give_up(driver: &Driver, request: &Kept, out: &mut Vec<u8>) {
 struct UnderWay {
     to: Incarnation,
     sent: Instant,
-    answer: oneshot::Receiver<Answer>,
+    handed: Handed,
+}
+
+impl UnderWay {
+    /// Waits for it no more.
+    fn give_up(&self) -> Tried {
+        if self.handed.take_back() { Tried::Unreachable } else { Tried::Silent }
+    }
 }
 
 /// Sends every request to its primary as the map has it, all requests for one node at once.
@@ -228,10 +234,10 @@ fn send_first(driver: &Driver, kept: &[Kept]) -> Vec<Option<UnderWay>> {
         let theirs =
             || (0..kept.len()).filter(|at| primaries.get(*at).is_some_and(|p| p.as_ref().is_some_and(|p| p.0 == *to)));
         let requests: Vec<_> = theirs().filter_map(|at| kept.get(at)).map(|kept| (false, kept.request())).collect();
-        let answers = driver.forwards().send(driver, *to, addr, &requests);
-        for (at, answer) in theirs().zip(answers) {
+        let handed = driver.forwards().send(driver, *to, addr, &requests);
+        for (at, handed) in theirs().zip(handed) {
             if let Some(place) = under_way.get_mut(at) {
-                *place = Some(UnderWay { to: *to, sent: Instant::now(), answer });
+                *place = Some(UnderWay { to: *to, sent: Instant::now(), handed });
             }
         }
     }
@@ -252,6 +258,8 @@ async fn answer_one(
     let mut is_unknown = false;
     loop {
         map_changes.mark_unchanged();
+        // IMPORTANT: the first may have failed long ago, while this request waited behind others. Each would wait anew.
+        let tried_at = first_try.as_ref().map_or_else(Instant::now, |under_way| under_way.sent);
         let tried = match first_try.take() {
             Some(under_way) => await_answer(driver, request, under_way, deadline, out).await,
             None => match execute_here(driver, request, deadline, out).await {
@@ -284,7 +292,7 @@ async fn answer_one(
             return request.answer(&Response::Error(ErrorReply::Unavailable(why)), out);
         }
         // Either the map changes, or what was in the way may have passed.
-        let _ = timeout_at((Instant::now() + RETRY_PAUSE).min(deadline), map_changes.changed()).await;
+        let _ = timeout_at((tried_at + RETRY_PAUSE).min(deadline), map_changes.changed()).await;
     }
 }
 
@@ -339,8 +347,8 @@ async fn try_primary(driver: &Driver, request: &Kept, deadline: Instant, out: &m
 }
 
 fn send_one(driver: &Driver, to: Incarnation, addr: &NodeAddr, request: &Kept, at_replica: bool) -> Option<UnderWay> {
-    let answer = driver.forwards().send(driver, to, addr, &[(at_replica, request.request())]).pop()?;
-    Some(UnderWay { to, sent: Instant::now(), answer })
+    let handed = driver.forwards().send(driver, to, addr, &[(at_replica, request.request())]).pop()?;
+    Some(UnderWay { to, sent: Instant::now(), handed })
 }
 
 async fn await_answer(
@@ -360,9 +368,9 @@ async fn await_answer(
         let reads = driver.forwards().reads(under_way.to);
         let until = if waits { deadline } else { deadline.min(waited_from + patience) };
         answer = tokio::select! {
-            answer = timeout_at(until, &mut under_way.answer) => answer,
+            answer = timeout_at(until, &mut under_way.handed.answer) => answer,
             // Whoever leads the slot now is asked instead, where asking twice does no harm.
-            () = replaced(driver, request.slot, under_way.to), if request.is_repeatable() => return Tried::Silent,
+            () = replaced(driver, request.slot, under_way.to), if request.is_repeatable() => return under_way.give_up(),
         };
         if answer.is_ok() || until == deadline || reads == driver.forwards().reads(under_way.to) {
             break;
@@ -385,7 +393,7 @@ async fn await_answer(
         Ok(Ok(Err(Failed::Lost)) | Err(_)) => Tried::Silent,
         Err(_) => {
             driver.forwards().set_stalled(under_way.to);
-            Tried::Silent
+            under_way.give_up()
         }
     }
 }

@@ -154,7 +154,7 @@ fn records(world: &World, name: &str) -> u64 {
 /// The map with names for incarnations and without the numbers that a reader need not follow.
 fn map(world: &World) -> String {
     let mut text = String::new();
-    for (slot, config) in world.coordinator.map().slots() {
+    for (slot, config) in world.coordinator.known_map().slots() {
         let names = |list: &[proto::id::Incarnation]| match list {
             [] => "-".to_owned(),
             list => list.iter().map(|one| world.name(*one)).collect::<Vec<_>>().join(","),
