@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use proto::cluster_map::{ClusterMap, Member};
@@ -22,8 +22,23 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// What a copy holds of a key: the version and the value; none where the key is absent.
 type Held = Option<(String, String)>;
 
+/// How long the last writes may take to reach all copies.
+const LEVEL: Duration = Duration::from_secs(5);
+
+/// Waits until the copies of all keys are the same. Gives the differences that stay.
+pub(crate) fn await_equal(map: &ClusterMap, keys: &[String]) -> anyhow::Result<Vec<String>> {
+    let start = Instant::now();
+    loop {
+        let differences = differences(map, keys)?;
+        if differences.is_empty() || start.elapsed() > LEVEL {
+            return Ok(differences);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Asks every holder of every key, and gives the keys whose copies differ, with what each holds.
-pub(crate) fn differences(map: &ClusterMap, keys: &[String]) -> anyhow::Result<Vec<String>> {
+fn differences(map: &ClusterMap, keys: &[String]) -> anyhow::Result<Vec<String>> {
     let mut connections = BTreeMap::new();
     for (incarnation, member) in map.members() {
         let connection = Asking::open(map, incarnation, member);

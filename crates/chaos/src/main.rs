@@ -145,14 +145,14 @@ fn run(config: &Config) -> anyhow::Result<bool> {
         report.failures.push(format!("{error:#}"));
         write_state(&mut cluster, config)?;
     }
-    look_at_the_end(&mut report, &mut cluster, &runtime, &keys);
+    look_at_the_end(&mut report, &mut cluster, &keys);
     judge(&mut report, config, &runtime, &coordinator)?;
     drop(cluster);
     finish(&report, config)
 }
 
 /// What the servers themselves show.
-fn look_at_the_end(report: &mut Report, cluster: &mut Cluster, runtime: &Runtime, keys: &[String]) {
+fn look_at_the_end(report: &mut Report, cluster: &mut Cluster, keys: &[String]) {
     report.stops = cluster.servers().iter().flat_map(|server| server.stops()).copied().collect();
     for server in cluster.servers() {
         for line in server.panics() {
@@ -167,8 +167,7 @@ fn look_at_the_end(report: &mut Report, cluster: &mut Cluster, runtime: &Runtime
     if !report.failures.is_empty() {
         return; // The copies cannot be the same where the cluster has not become whole.
     }
-    let _entered = runtime.enter();
-    match cluster.map().map(|map| copies::differences(map, keys)) {
+    match cluster.map().map(|map| copies::await_equal(map, keys)) {
         None => report.failures.push("there is no map to compare copies by".to_owned()),
         Some(Err(error)) => report.failures.push(format!("the copies cannot be compared: {error:#}")),
         Some(Ok(differences)) if differences.is_empty() => {

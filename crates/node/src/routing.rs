@@ -70,6 +70,8 @@ enum Tried {
     Silent,
     /// It was carried out and is not durable, which may change no more: it may or may not have taken effect.
     Undecided,
+    /// This try was refused, and nothing was done by it.
+    Refused(ErrorReply),
 }
 
 impl Kept {
@@ -182,12 +184,13 @@ pub async fn answer_all(driver: &Driver, kept: Vec<Kept>, waiting: &mut Waiting,
             Some((ticket, _)) => {
                 let lost = outcomes.get(*ticket) == Some(&Some(Outcome::Lost));
                 if lost && request.is_repeatable() {
-                    answer_one(driver, request, None, start, out).await;
+                    // IMPORTANT: what was carried out here may have reached the next primary, or reach it yet.
+                    answer_one(driver, request, None, true, start, out).await;
                 } else {
                     give_up(driver, request, out);
                 }
             }
-            None => answer_one(driver, request, first_try.take(), start, out).await,
+            None => answer_one(driver, request, first_try.take(), false, start, out).await,
         }
         out.extend_from_slice(&request.after);
     }
@@ -244,18 +247,19 @@ fn send_first(driver: &Driver, kept: &[Kept]) -> Vec<Option<UnderWay>> {
     under_way
 }
 
-/// Tries until the request is answered or its time is up.
+/// Tries until the request is answered or its time is up. `was_tried`: it may have taken effect already.
 async fn answer_one(
     driver: &Driver,
     request: &Kept,
     mut first_try: Option<UnderWay>,
+    was_tried: bool,
     start: Instant,
     out: &mut Vec<u8>,
 ) {
     let is_write = request.request().is_write();
     let deadline = start + driver.request_timeout();
     let mut map_changes = driver.watch_map();
-    let mut is_unknown = false;
+    let mut is_unknown = was_tried && is_write;
     loop {
         map_changes.mark_unchanged();
         // IMPORTANT: the first may have failed long ago, while this request waited behind others. Each would wait anew.
@@ -277,6 +281,9 @@ async fn answer_one(
             Tried::Undecided if !request.is_repeatable() => return give_up(driver, request, out),
             // IMPORTANT: what was sent once and not answered stays unknown, whatever refuses it later.
             Tried::Silent | Tried::Undecided if is_write => is_unknown = true,
+            Tried::Refused(ErrorReply::Stale(_)) if is_unknown => return give_up(driver, request, out),
+            Tried::Refused(_) if is_unknown => {}
+            Tried::Refused(error) => return request.answer(&Response::Error(error), out),
             Tried::Moved if start.elapsed() < PATIENCE => {}
             Tried::Moved | Tried::Unreachable | Tried::Silent | Tried::Undecided => {
                 if request.replica_may_answer() && read_elsewhere(driver, request, deadline, out).await {
@@ -327,7 +334,7 @@ async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &
             }
         }
         Err(Refusal::NotHere) => return Tried::Moved,
-        Err(refusal) => request.answer(&Response::Error(answering::refused(refusal)), &mut answer),
+        Err(refusal) => return Tried::Refused(answering::refused(refusal)),
     }
     out.append(&mut answer);
     Tried::Answered
@@ -382,6 +389,11 @@ async fn await_answer(
             Ok(Some((reply, _))) => match Response::from(reply) {
                 Response::Error(ErrorReply::Moved) => Tried::Moved,
                 Response::Error(ErrorReply::Unknown(_)) if request.is_repeatable() => Tried::Undecided,
+                Response::Error(error @ ErrorReply::Unknown(_)) => {
+                    request.answer(&Response::Error(error), out);
+                    Tried::Answered
+                }
+                Response::Error(error) => Tried::Refused(error),
                 response => {
                     request.answer(&response, out);
                     Tried::Answered

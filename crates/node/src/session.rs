@@ -242,7 +242,10 @@ impl<'a> ClientSession<'a> {
         if hello.to != node.incarnation() {
             return refused(format!("this node is incarnation {}, not {}", node.incarnation(), hello.to));
         }
-        if map.member(hello.from).is_none_or(|member| member.addr != hello.from_addr) {
+        // What is passed on is a client's request, whoever passes it on; and a node that stops passes on what it still has
+        // when the map no longer names it.
+        let must_be_known = hello.kind == LinkKind::Replication;
+        if must_be_known && map.member(hello.from).is_none_or(|member| member.addr != hello.from_addr) {
             return refused(format!("this node knows no incarnation {} at {}", hello.from, hello.from_addr));
         }
         self.upgrade = Some((hello.kind, hello.from));
