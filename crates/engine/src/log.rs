@@ -96,6 +96,13 @@ impl Log {
         more.terms.iter().rev().find(|term| term.first <= seq).map(|term| term.epoch)
     }
 
+    /// The records that are not known to be durable, oldest first, as far as the tail has them.
+    #[must_use]
+    pub fn unsettled(&self) -> Vec<Arc<Record>> {
+        let tail = self.more.iter().flat_map(|more| &more.tail);
+        tail.map(|entry| Arc::clone(&entry.record)).collect()
+    }
+
     /// The terms, for a message.
     #[must_use]
     pub fn terms(&self) -> Terms {

@@ -10,6 +10,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use proto::cluster_map::MapVersion;
 use proto::id::{Epoch, Incarnation, NodeAddr, Version};
@@ -170,6 +171,8 @@ pub struct Outbox {
     granted: AtomicU64,
     /// When the replica has said something last, in the primary's time.
     heard: AtomicU64,
+    /// How long an answer to a beat takes, in microseconds, smoothed.
+    round_trip: AtomicU64,
     /// It was proposed out since.
     evicted: AtomicBool,
 }
@@ -217,13 +220,23 @@ impl Outbox {
             queue: Mutex::default(),
             granted: AtomicU64::new(0),
             heard: AtomicU64::new(now.0),
+            round_trip: AtomicU64::new(0),
             evicted: AtomicBool::new(false),
         }
     }
 
     /// The replica has answered a beat that was sent at this moment.
-    pub fn grant(&self, sent: Timestamp) {
+    pub fn grant(&self, now: Timestamp, sent: Timestamp) {
         self.granted.fetch_max(sent.0, Ordering::Relaxed);
+        // Only the link's own task calls this. An eighth of each new figure, as in TCP (RFC 6298).
+        let (smoothed, new) = (self.round_trip.load(Ordering::Relaxed), now.0.saturating_sub(sent.0));
+        self.round_trip.store(smoothed - smoothed / 8 + new / 8, Ordering::Relaxed);
+    }
+
+    /// How long an answer to a beat takes, smoothed.
+    #[must_use]
+    pub fn round_trip(&self) -> Duration {
+        Duration::from_micros(self.round_trip.load(Ordering::Relaxed))
     }
 
     /// Whether the replica's lease counts.

@@ -170,7 +170,10 @@ impl<B: Bugs> Slot<B> {
         match &self.role {
             Role::Idle => false,
             Role::Primary(_) => true,
-            Role::Replica(replica) => !replica.awaiting || self.last() != Version::NONE,
+            // One that nobody has aligned yet may be new, and empty for that reason only.
+            Role::Replica(replica) => {
+                (replica.following.is_some() && !replica.awaiting) || self.last() != Version::NONE
+            }
         }
     }
 
@@ -196,9 +199,17 @@ impl<B: Bugs> Slot<B> {
         let is_copy = config.copies().any(|copy| copy == place.me || place.ancestors.contains(&copy));
         if !is_copy {
             // The others hold it: the coordinator removes a copy only then.
+            let was_replaced = match &self.role {
+                Role::Idle => false,
+                Role::Primary(_) => !self.is_handing_over(),
+                Role::Replica(replica) => replica.following.is_none(),
+            };
             self.leave_role(place, config.epoch, turn);
-            self.give_up(place.tails);
             self.epoch = self.epoch.max(config.epoch);
+            if was_replaced {
+                self.archive_unsettled(place, turn);
+            }
+            self.give_up(place.tails);
         } else if self.is_primary() || config.epoch > self.epoch || matches!(self.role, Role::Idle) {
             self.become_replica(place, self.epoch.max(config.epoch), turn);
         }
@@ -257,6 +268,15 @@ impl<B: Bugs> Slot<B> {
         self.config = MapVersion(0);
         self.promised_until = Timestamp::default();
         self
+    }
+
+    /// A primary that was replaced unseen, and is no copy any more, cannot learn what its successor lacks: whatever it does
+    /// not know to be durable counts as lost.
+    fn archive_unsettled(&mut self, place: Place<'_>, turn: &mut Turn) {
+        let (records, durable) = (self.log.unsettled(), self.log.durable());
+        let common = self.log.epoch_at(durable).map_or(Version::NONE, |epoch| Version { epoch, seq: durable });
+        let lost = records.iter().filter(|record| record.is_write()).count() as u64;
+        self.archive(place, records, common, lost, turn);
     }
 
     /// Takes records that were cut away into the archive.

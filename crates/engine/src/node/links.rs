@@ -38,7 +38,7 @@ impl<B: Bugs> Node<B> {
                 if sent > now {
                     return false;
                 }
-                from.grant(sent);
+                from.grant(now, sent);
             }
             LinkReply::Behind { slot, epoch, stamp, last } if self.has_slot(slot) => {
                 let place = self.place(now, slot);

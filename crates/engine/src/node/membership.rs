@@ -13,6 +13,7 @@ use proto::slot::SlotId;
 
 use super::{Event, HANDOVER_TIMEOUT, Node, Proposals, TICK, Turn};
 use crate::bugs::Bugs;
+use crate::outbox::Outbox;
 use crate::slot::EVICT_AFTER;
 use crate::time::Timestamp;
 
@@ -201,7 +202,9 @@ impl<B: Bugs> Node<B> {
 
     /// Proposes out who has said nothing for too long, in every slot where it counts.
     fn evict_silent(&self, now: Timestamp) {
-        for outbox in self.outboxes().iter().filter(|outbox| now - outbox.last_heard() >= EVICT_AFTER) {
+        // Where answers take long, since machines or networks are busy, silence means less.
+        let patience = |outbox: &Outbox| (outbox.round_trip() * 4).clamp(EVICT_AFTER, EVICT_AFTER * 2);
+        for outbox in self.outboxes().iter().filter(|outbox| now - outbox.last_heard() >= patience(outbox)) {
             // It is proposed out again where that has led to nothing.
             let is_news = outbox.evict(now);
             let mut slots = Vec::new();
