@@ -128,18 +128,18 @@ impl Knobs {
             nodes: nodes - late_nodes,
             late_nodes,
             bits: random.between(2, 4),
-            replicas: [2, 2, 2, 2, 2, 2, 1, 0][random.index(8)],
+            replicas: random.pick(&[2, 2, 2, 2, 2, 2, 1, 0]),
             clients: random.between(3, 8),
             think: random.spread(5_000, 80_000),
             keys: random.between(4, 12),
             async_share: random.between(0, 500),
             identity_share: random.between(200, 900),
-            heartbeat_timeout: [3_000, 4_000, 6_000, 10_000][random.index(4)],
+            heartbeat_timeout: random.pick(&[3_000, 4_000, 6_000, 10_000]),
             fault_time: 30_000,
             fault_every: random.spread(200, 6_000),
             delay: random.spread(200, 4_000),
-            client_loss: [0, 0, 5, 20][random.index(4)],
-            drift: [0, 50, 100, 100][random.index(4)],
+            client_loss: random.pick(&[0, 0, 5, 20]),
+            drift: random.pick(&[0, 50, 100, 100]),
             ..Self::NONE
         };
         if random.chance(50) {

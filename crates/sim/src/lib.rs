@@ -29,13 +29,45 @@ pub mod run;
 mod client;
 mod clock;
 mod coordinator;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
 mod faults;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
 mod invariants;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
 mod liveness;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
 mod network;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
 mod node;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
 mod oracle;
 mod schedule;
 mod trace;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
 mod workload;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
 mod world;

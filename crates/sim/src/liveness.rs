@@ -30,6 +30,9 @@ const WHOLE_WITHIN: u64 = 10_000_000;
 /// L3 and L4: after the last write.
 const EQUAL_WITHIN: u64 = 3_000_000;
 
+/// The keys of a copy with their versions.
+type Table = Vec<(Vec<u8>, String)>;
+
 /// How far the calm has come.
 #[derive(Debug, Default)]
 pub(crate) struct Liveness {
@@ -195,7 +198,7 @@ impl World {
     fn not_at_rest(&self) -> Option<(&'static str, SlotId, String)> {
         let state = self.coordinator.state.as_ref()?;
         for (slot, config) in state.map().slots() {
-            let mut first: Option<(String, Vec<(Vec<u8>, String)>)> = None;
+            let mut first: Option<(String, Table)> = None;
             for process in &self.nodes {
                 let Some(node) = &process.node else { continue };
                 let is_copy = config.isr.contains(&node.incarnation());
@@ -205,7 +208,7 @@ impl World {
                 let (last, durable, mut table, tombstone) = node.inspect(slot, |state| {
                     let table = state.records().map(|record| (record.key().to_vec(), record.version.to_string()));
                     let tombstone = state.records().find(|record| record.is_delete()).map(|record| record.version);
-                    (state.last(), state.durable(), table.collect::<Vec<_>>(), tombstone)
+                    (state.last(), state.durable(), table.collect::<Table>(), tombstone)
                 });
                 if !is_copy {
                     if !table.is_empty() {

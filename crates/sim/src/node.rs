@@ -46,8 +46,6 @@ pub(crate) struct NodeProcess {
     pub(crate) slowness: u64,
     pub(crate) deferred: Vec<Event>,
     pub(crate) clock: Clock,
-    /// All that were given to it, of every start.
-    pub(crate) incarnations: Vec<Incarnation>,
     session: Session,
     session_serial: u32,
     session_pause: u64,
@@ -58,7 +56,7 @@ pub(crate) struct NodeProcess {
     inboxes: Vec<(ConnId, Option<Inbox>)>,
     pub(crate) pending: Vec<Pending>,
     /// Requests that wait until the slot's primary serves it.
-    parked: Vec<Box<Request>>,
+    parked: Vec<Request>,
     turn: Turn,
     pub(crate) marks: Marks,
     pub(crate) is_leaving: bool,
@@ -89,7 +87,6 @@ impl NodeProcess {
             slowness: 0,
             deferred: Vec::new(),
             clock: Clock::new(random.spread(1_000_000, 1_000_000_000_000)),
-            incarnations: Vec::new(),
             session: Session::Idle,
             session_serial: 0,
             session_pause: 0,
@@ -155,7 +152,7 @@ impl World {
         process.session = Session::Idle;
         process.beats.clear();
         let requests: Vec<_> = process.parked.drain(..).collect();
-        let waiting: Vec<_> = process.pending.drain(..).map(|pending| pending.request).collect();
+        let waiting: Vec<_> = process.pending.drain(..).map(|pending| *pending.request).collect();
         self.oracle.archive(&node);
         for (conn, side) in self.network.held_by(n, boot) {
             self.network.crash(&mut self.schedule, conn, side);
@@ -169,15 +166,6 @@ impl World {
         if keeps_disk {
             self.nodes[n].disk = Some(node);
         } else {
-            self.memory_lost(n);
-        }
-    }
-
-    /// The disk of a node that does not run is lost.
-    pub(crate) fn lose_disk(&mut self, n: usize) {
-        if self.nodes[n].disk.take().is_some() {
-            let name = self.nodes[n].name.clone();
-            self.tell(None, || format!("{name} loses its disk"));
             self.memory_lost(n);
         }
     }

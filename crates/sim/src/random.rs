@@ -39,6 +39,12 @@ impl Random {
         self.below(len as u64) as usize
     }
 
+    /// One of some numbers; 0 where there are none.
+    pub fn pick(&mut self, numbers: &[u64]) -> u64 {
+        let at = self.index(numbers.len());
+        numbers.get(at).copied().unwrap_or_default()
+    }
+
     /// A number from the first to the second, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high.saturating_sub(low) + 1)

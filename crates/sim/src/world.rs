@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::frame::{Frame, FrameDecoder, Words};
-use proto::id::{Incarnation, NodeAddr};
+use proto::id::NodeAddr;
 use proto::slot::{SlotBits, SlotId};
 
 use crate::client::Client;
@@ -264,13 +264,6 @@ impl World {
         usize::from(addr.port()) - 1
     }
 
-    /// A name for stories.
-    pub(crate) fn name(&self, incarnation: Incarnation) -> String {
-        let of = |process: &&NodeProcess| process.incarnations.contains(&incarnation);
-        let name = self.nodes.iter().find(of).map_or("?", |process| process.name.as_str());
-        format!("{name}#{}", incarnation.0 & 0xffff)
-    }
-
     pub(crate) fn tell(&mut self, slot: Option<SlotId>, text: impl FnOnce() -> String) {
         self.trace.tell(self.schedule.now, slot, text);
     }
@@ -292,7 +285,7 @@ pub(crate) struct Frames<'a> {
 
 /// One frame: a line, or the words of an array.
 pub(crate) enum Next<'a> {
-    Line(&'a [u8]),
+    Line,
     Array(Words<'a>),
     Bad,
 }
@@ -305,7 +298,7 @@ impl Frames<'_> {
             Ok(Some((frame, used))) => {
                 self.used += used;
                 Some(match frame {
-                    Frame::Line(line) => Next::Line(line),
+                    Frame::Line(_) => Next::Line,
                     Frame::Array(words) => Next::Array(words),
                 })
             }

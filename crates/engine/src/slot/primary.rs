@@ -363,7 +363,7 @@ impl<B: Bugs> Slot<B> {
             if self.bugs.plants(Bug::AdmissionCountedLate) { !follower.is_learner } else { follower.counts() }
         });
         let counted =
-            counted.filter(|follower| !(self.bugs.plants(Bug::ShrinkCountedEarly) && !follower.is_bound(place.now)));
+            counted.filter(|follower| !self.bugs.plants(Bug::ShrinkCountedEarly) || follower.is_bound(place.now));
         let held = counted.map(|follower| follower.acked).min().unwrap_or(last);
         if primary.in_sync >= primary.min_isr || self.bugs.plants(Bug::MarkMovesBelowMinimum) {
             self.log.set_durable(held, place.tails);

@@ -13,7 +13,7 @@ use crate::world::World;
 
 impl World {
     pub(super) fn check_configuration(&mut self, slot: SlotId, config: &Arc<SlotConfig>) {
-        let min_isr = (self.knobs.replicas as usize + 1) / 2 + 1;
+        let min_isr = (self.knobs.replicas as usize).div_ceil(2) + 1;
         let ghost = self.oracle.ghost(slot);
         let mut wrong = None;
         if let Some(before) = &ghost.published {

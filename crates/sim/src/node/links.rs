@@ -168,7 +168,7 @@ impl World {
         let mut deposed = false;
         while let Some(next) = frames.next() {
             let reply = match next {
-                Next::Line(_) if !link.is_ready => {
+                Next::Line if !link.is_ready => {
                     // It is the incarnation that was meant, and takes what comes.
                     (link.is_ready, link.pause) = (true, PAUSES.0);
                     link.outbox.reconnected();

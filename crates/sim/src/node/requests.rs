@@ -90,7 +90,7 @@ impl World {
             Some((primary, addr)) if primary != node.incarnation() && !request.is_forwarded => {
                 let to = self.proc_of(&addr);
                 if self.network.is_blocked(n, to) {
-                    return self.nodes[n].parked.push(request);
+                    return self.nodes[n].parked.push(*request);
                 }
                 let delay = self.network.delay(n, to);
                 let request = Box::new(Request { is_forwarded: true, ..*request });
@@ -99,14 +99,14 @@ impl World {
             _ if request.is_forwarded && primary.is_none_or(|(primary, _)| primary != node.incarnation()) => {
                 self.answer(n, &request, Outcome::Refused);
             }
-            _ => self.nodes[n].parked.push(request),
+            _ => self.nodes[n].parked.push(*request),
         }
     }
 
     /// Tries again what has waited for a primary.
     pub(super) fn retry_parked(&mut self, n: usize) {
         for request in std::mem::take(&mut self.nodes[n].parked) {
-            self.attempt(n, request);
+            self.attempt(n, Box::new(request));
         }
     }
 

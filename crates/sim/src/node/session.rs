@@ -139,9 +139,6 @@ impl World {
         let mut bytes = Vec::new();
         match message {
             CoordinatorMessage::Joined { incarnation, .. } => {
-                if !process.incarnations.contains(&incarnation) {
-                    process.incarnations.push(incarnation);
-                }
                 node.joined(incarnation);
                 process.session = Session::Stands(conn);
                 process.session_pause = 0;

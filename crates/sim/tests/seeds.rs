@@ -1,0 +1,69 @@
+//! Seeds that are replayed with every test run: clean ones, one for each planted mistake, and one that shows that a seed
+//! is all there is to a run.
+
+use std::process::Command;
+
+use engine::bugs::Bug;
+use sim::knobs::Knobs;
+use sim::mutants::Planted;
+use sim::run::{Stats, run, run_with_story};
+
+/// How many seeds are run without a mistake.
+const CLEAN: u64 = 50;
+
+/// Each mistake, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
+const FOUND_BY: [(Bug, u64); 0] = [];
+
+#[test]
+fn no_seed_breaks_an_invariant() {
+    let mut total = Stats::default();
+    for seed in 0..CLEAN {
+        let report = run_with_story(seed, &Knobs::of(seed), Planted(None), 60);
+        if let Some(violation) = report.violation {
+            panic!("seed {seed}: {violation}repeat with: cargo run --release -p sim -- --seed {seed}");
+        }
+        total.add(&report.stats);
+    }
+    // Faults have really happened.
+    let happened = [
+        total.acknowledged,
+        total.promotions,
+        total.hand_overs,
+        total.fills,
+        total.deposed,
+        total.cuts,
+        total.breaks,
+        total.pauses,
+        total.crashes,
+        total.memory_losses,
+        total.coordinator_crashes,
+        total.state_losses,
+        total.leaves,
+    ];
+    assert!(!happened.contains(&0), "{total}");
+}
+
+#[test]
+fn every_planted_mistake_is_found() {
+    let missing: Vec<_> = Bug::ALL.into_iter().filter(|bug| FOUND_BY.iter().all(|(found, _)| found != bug)).collect();
+    assert_eq!(missing, [], "no seed is recorded");
+    for (bug, seed) in FOUND_BY {
+        let report = run(seed, &Knobs::of(seed), Planted(Some(bug)));
+        assert!(report.violation.is_some(), "{bug:?} is not found by seed {seed} any more");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_run_in_every_process() {
+    for seed in [3, 8, 17] {
+        let knobs = Knobs::of(seed);
+        let hash = run(seed, &knobs, Planted(None)).hash;
+        assert_eq!(run(seed, &knobs, Planted(None)).hash, hash, "seed {seed} in one process");
+        for _ in 0..2 {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_sim"));
+            let output = command.args(["--seed", &seed.to_string()]).output().expect("the program runs");
+            let told = String::from_utf8_lossy(&output.stdout);
+            assert!(told.contains(&format!("trace {hash:016x}")), "seed {seed} in another process: {told}");
+        }
+    }
+}
