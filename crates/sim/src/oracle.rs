@@ -12,7 +12,7 @@ use engine::log::Log;
 use engine::node::Node;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use proto::cluster_map::SlotConfig;
+use proto::cluster_map::{MapVersion, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
 use proto::peer::{Effect, Op, Term};
 use proto::slot::{SlotBits, SlotId};
@@ -44,8 +44,10 @@ pub(crate) struct Ghost {
     pub(crate) kept: Option<Arc<SlotConfig>>,
     /// The configuration that it has published last.
     pub(crate) published: Option<Arc<SlotConfig>>,
-    /// Who has led in which epoch.
+    /// Who leads in which epoch, by the maps that nodes have received.
     pub(crate) primaries: BTreeMap<Epoch, Incarnation>,
+    /// The configurations that nodes have received.
+    pub(crate) received: BTreeMap<MapVersion, Arc<SlotConfig>>,
     /// The versions of each key, and whether it was deleted, in the order in which they were seen.
     pub(crate) keys: BTreeMap<Box<[u8]>, Vec<(Version, bool)>>,
     /// The records of each write with an identity.
@@ -200,7 +202,7 @@ impl World {
 
     pub(crate) fn lost_if_nobody_holds(&mut self, slot: SlotId) {
         let ghost = &self.oracle.slots[usize::from(slot.0)];
-        let Some(config) = ghost.kept.clone().filter(|config| !config.isr.is_empty()) else { return };
+        let Some(config) = ghost.kept.clone().filter(|config| members(config).next().is_some()) else { return };
         if members(&config).any(|member| self.oracle.holder(member).is_some()) {
             return;
         }

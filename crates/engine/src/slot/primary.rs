@@ -531,7 +531,8 @@ impl<B: Bugs> Slot<B> {
         turn: &mut Turn,
     ) -> Effects {
         let Some(follower) = self.follower(who).filter(|follower| follower.stamp == stamp) else {
-            return Effects::default();
+            let early = self.bugs.plants(Bug::AdmittedBelowBarrier);
+            return if early { self.after_progress(place, who, turn) } else { Effects::default() };
         };
         if matches!(follower.progress, Progress::Aligning | Progress::Filling) {
             follower.progress = Progress::Level;
@@ -600,6 +601,9 @@ impl<B: Bugs> Slot<B> {
                     follower.outbox.push(Item::Record { slot: place.id, previous, durable, record });
                 }
                 turn.touch(&follower.outbox);
+                if self.bugs.plants(Bug::AdmittedBelowBarrier) {
+                    (follower.acked, follower.progress) = (last.seq, Progress::Level);
+                }
             }
             (Progress::Aligning | Progress::Level, None) => {
                 follower.progress = Progress::WantsFill;

@@ -2,45 +2,59 @@
 //! learners are disjoint; elr is empty unless |isr| < min_isr.
 //!
 //! Source: the design, "Words" and rule 7; that isr holds only current incarnations is what I3 sees the consequences of.
+//! What counts for I1 is what nodes have received: a coordinator that loses its state before anybody has heard of a change
+//! has not made it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use proto::cluster_map::SlotConfig;
+use proto::cluster_map::{ClusterMap, SlotConfig};
 use proto::slot::SlotId;
 
 use crate::world::World;
 
 impl World {
+    /// The coordinator publishes a configuration.
     pub(super) fn check_configuration(&mut self, slot: SlotId, config: &Arc<SlotConfig>) {
         let min_isr = (self.knobs.replicas as usize).div_ceil(2) + 1;
-        let ghost = self.oracle.ghost(slot);
         let mut wrong = None;
-        if let Some(before) = &ghost.published {
-            if config.epoch < before.epoch || config.version < before.version {
-                wrong = Some(("I1", format!("{before:?} is followed by the older {config:?}")));
-            } else if config.version == before.version && **config != **before {
-                wrong = Some(("I1", format!("one version of two configurations: {before:?} and {config:?}")));
-            }
-        }
-        if let Some(primary) = config.primary {
-            let known = *ghost.primaries.entry(config.epoch).or_insert(primary);
-            if known != primary {
-                wrong = Some(("I1", format!("epoch {} has two primaries, {known} and {primary}", config.epoch)));
-            }
-            if !config.isr.contains(&primary) {
-                wrong = Some(("I2", format!("the primary is not in sync: {config:?}")));
-            }
+        if config.primary.is_some_and(|primary| !config.isr.contains(&primary)) {
+            wrong = Some("the primary is not in sync");
         }
         let copies: Vec<_> = config.copies().collect();
         if copies.iter().collect::<BTreeSet<_>>().len() < copies.len() {
-            wrong = Some(("I2", format!("one node in two roles: {config:?}")));
+            wrong = Some("one node in two roles");
         }
         if !config.elr.is_empty() && config.isr.len() >= min_isr {
-            wrong = Some(("I2", format!("former members though there are enough in sync: {config:?}")));
+            wrong = Some("former members though there are enough in sync");
         }
-        if let Some((invariant, what)) = wrong {
-            self.broken(invariant, Some(slot), format!("slot {}: {what}", slot.0));
+        if let Some(what) = wrong {
+            self.broken("I2", Some(slot), format!("slot {}: {what}: {config:?}", slot.0));
+        }
+    }
+
+    /// A node has taken a map in.
+    pub(crate) fn check_received(&mut self, before: Option<&ClusterMap>, map: &ClusterMap) {
+        for (slot, config) in map.slots() {
+            let ghost = self.oracle.ghost(slot);
+            let known = ghost.received.entry(config.version).or_insert_with(|| Arc::clone(config));
+            let mut wrong = None;
+            if *known != *config {
+                wrong = Some(format!("one version of two configurations: {known:?} and {config:?}"));
+            }
+            if let Some(primary) = config.primary {
+                let known = *ghost.primaries.entry(config.epoch).or_insert(primary);
+                if known != primary {
+                    wrong = Some(format!("epoch {} has two primaries, {known} and {primary}", config.epoch));
+                }
+            }
+            let older = |before: &SlotConfig| config.epoch < before.epoch || config.version < before.version;
+            if let Some(before) = before.map(|before| before.config(slot)).filter(|before| older(before)) {
+                wrong = Some(format!("{before:?} is followed by the older {config:?}"));
+            }
+            if let Some(what) = wrong {
+                self.broken("I1", Some(slot), format!("slot {}: {what}", slot.0));
+            }
         }
     }
 }

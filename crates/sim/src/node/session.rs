@@ -155,6 +155,7 @@ impl World {
                 }
             }
             CoordinatorMessage::Map { text } => {
+                let before = node.map();
                 let handled =
                     MapUpdate::parse(text.lines()).and_then(|update| node.handle_map(now, &update, &mut process.turn));
                 let name = &process.name;
@@ -162,6 +163,9 @@ impl World {
                 self.trace.tell(self.schedule.now, None, || format!("{name} has map {version}: {handled:?}"));
                 match handled {
                     Ok(()) => {
+                        if let Some(map) = node.map() {
+                            self.check_received(before.as_deref(), &map);
+                        }
                         self.sync_links(n);
                         self.node_changed(n);
                         self.retry_parked(n);
