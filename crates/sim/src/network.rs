@@ -263,6 +263,20 @@ impl Network {
         }
     }
 
+    /// The connection is gone for both sides at this moment, with all that was under way.
+    fn reset(&mut self, schedule: &mut Schedule, id: ConnId) {
+        self.breaks += 1;
+        for side in [OPENER, ACCEPTER] {
+            let conn = &mut self.conns[id as usize];
+            let way = &mut conn.ways[side];
+            way.packets.clear();
+            way.is_lossy = true;
+            if conn.ends[side].is_open && !std::mem::replace(&mut way.is_scheduled, true) {
+                schedule.after(1, Event::Reset { conn: id, side: side as u8 });
+            }
+        }
+    }
+
     /// Loses an arbitrary end of what is under way to one side.
     fn cut_short(&mut self, id: ConnId, side: usize) {
         let way = &mut self.conns[id as usize].ways[side];
@@ -283,13 +297,20 @@ impl Network {
         conn.ends.iter_mut().for_each(|end| end.decoder = FrameDecoder::new());
     }
 
-    /// Stops what goes from one to another. The connections that this concerns break after a while.
+    /// Stops what goes from one to another. The connections that this concerns break after a while, or some at once.
     pub(crate) fn block(&mut self, schedule: &mut Schedule, from: ProcId, to: ProcId) {
         self.blocked[from][to] += 1;
+        let at_once = self.random.chance(300);
         for id in self.live.clone() {
             let ends = &self.conn(id).ends;
             let pair = (ends[0].proc, ends[1].proc);
-            if (pair == (from, to) || pair == (to, from)) && self.random.chance(500) {
+            if (pair != (from, to) && pair != (to, from)) || self.random.chance(500) {
+                continue;
+            }
+            if at_once {
+                // Somebody on the way says so to both: they hear it, cut off or not.
+                self.reset(schedule, id);
+            } else {
                 schedule.after(self.random.between(1_000_000, 6_000_000), Event::Break { conn: id });
             }
         }

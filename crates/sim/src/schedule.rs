@@ -14,6 +14,8 @@ use crate::network::ConnId;
 pub(crate) enum Event {
     /// What is first on the way on a connection arrives at one of its sides.
     Deliver { conn: ConnId, side: u8 },
+    /// One side of a connection hears that it is gone.
+    Reset { conn: ConnId, side: u8 },
     /// A connection that has begun to lose what is sent breaks.
     Break { conn: ConnId },
     /// A node's tick.

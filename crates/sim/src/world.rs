@@ -106,6 +106,7 @@ impl World {
         let Some(event) = self.gate(event) else { return };
         match event {
             Event::Deliver { conn, side } => self.deliver(conn, usize::from(side)),
+            Event::Reset { conn, side } => self.reset(conn, usize::from(side)),
             Event::Break { conn } => self.network.break_off(&mut self.schedule, conn),
             Event::Tick { node, .. } => self.node_tick(usize::from(node)),
             Event::Heartbeat { node, .. } => self.node_heartbeat(usize::from(node)),
@@ -200,6 +201,22 @@ impl World {
             self.take_bytes(to, conn, side, packet.data);
         }
         self.network.go_on(&mut self.schedule, conn, side, now);
+    }
+
+    /// A side of a connection hears that it is gone.
+    fn reset(&mut self, conn: ConnId, side: usize) {
+        let end = self.network.end_mut(conn, side);
+        let (proc, boot, is_open) = (end.proc, end.boot, end.is_open);
+        if !is_open {
+            return;
+        }
+        if self.is_paused(proc) {
+            return self.schedule.after(10_000, Event::Reset { conn, side: side as u8 });
+        }
+        self.network.ended(conn, side);
+        if self.boot_of(proc) == Some(boot) {
+            self.connection_ended(proc, conn, side);
+        }
     }
 
     fn take_bytes(&mut self, to: ProcId, conn: ConnId, side: usize, data: Vec<u8>) {
