@@ -99,7 +99,13 @@ impl Driver {
     pub fn with<R>(&self, call: impl FnOnce(&mut Coordinator, Timestamp) -> R) -> R {
         let mut coordinator = self.lock();
         let result = call(&mut coordinator, self.shared.clock.now());
-        while let Some(output) = coordinator.poll_output() {
+        let outputs: Vec<_> = std::iter::from_fn(|| coordinator.poll_output()).collect();
+        // IMPORTANT: on the disk before anybody hears of it. Under the lock, so that states are kept in their order; once
+        // for all changes of a call.
+        if outputs.contains(&Output::Keep) {
+            self.keep(&coordinator.state());
+        }
+        for output in outputs {
             self.carry_out(&coordinator, output);
         }
         drop(coordinator);
@@ -160,8 +166,7 @@ impl Driver {
 
     fn carry_out(&self, coordinator: &Coordinator, output: Output) {
         match output {
-            // IMPORTANT: on the disk before anybody hears of it. Under the lock, so that states are kept in their order.
-            Output::Keep => self.keep(&coordinator.state()),
+            Output::Keep => {}
             Output::Publish => {
                 self.shared.published.send_replace(coordinator.map().version);
             }

@@ -289,6 +289,7 @@ impl NodeSession<'_> {
     /// Takes in what has arrived; `false` where the session is over.
     fn handle(&mut self, connection: &mut Connection) -> bool {
         let Connection { reader, output, .. } = connection;
+        let mut messages = Vec::new();
         let mut left = false;
         let stopped = reader.frames(|frame| {
             let Frame::Array(words) = frame else { return Flow::Close };
@@ -302,9 +303,13 @@ impl NodeSession<'_> {
                 }
                 _ => {}
             }
-            let known = self.driver.with(|coordinator, now| coordinator.handle_message(now, self.node, message));
-            if known { Flow::Next } else { Flow::Close }
+            messages.push(message);
+            Flow::Next
         });
-        stopped == Stopped::NeedsMore && !left
+        // All that has arrived is one call: what it changes is kept and published once.
+        let known = self.driver.with(|coordinator, now| {
+            messages.into_iter().all(|message| coordinator.handle_message(now, self.node, message))
+        });
+        known && stopped == Stopped::NeedsMore && !left
     }
 }
