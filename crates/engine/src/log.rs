@@ -96,13 +96,6 @@ impl Log {
         more.terms.iter().rev().find(|term| term.first <= seq).map(|term| term.epoch)
     }
 
-    /// The records that are not known to be durable, oldest first, as far as the tail has them.
-    #[must_use]
-    pub fn unsettled(&self) -> Vec<Arc<Record>> {
-        let tail = self.more.iter().flat_map(|more| &more.tail);
-        tail.map(|entry| Arc::clone(&entry.record)).collect()
-    }
-
     /// The terms, for a message.
     #[must_use]
     pub fn terms(&self) -> Terms {
@@ -180,6 +173,13 @@ impl Log {
             previous = entry.record.version;
         }
         Some(records)
+    }
+
+    /// The records that are not known to be durable, oldest first, as far as they are kept.
+    #[must_use]
+    pub fn tail(&self) -> Vec<Arc<Record>> {
+        let entries = self.more.iter().flat_map(|more| &more.tail);
+        entries.map(|entry| Arc::clone(&entry.record)).collect()
     }
 
     /// The last record that this log shares with one of these terms that ends with `last`; `None` where that cannot be

@@ -198,16 +198,18 @@ impl<B: Bugs> Slot<B> {
         }
         let is_copy = config.copies().any(|copy| copy == place.me || place.ancestors.contains(&copy));
         if !is_copy {
-            // The others hold it: the coordinator removes a copy only then.
-            let was_replaced = match &self.role {
-                Role::Idle => false,
-                Role::Primary(_) => !self.is_handing_over(),
-                Role::Replica(replica) => replica.following.is_none(),
-            };
+            // The others hold it: the coordinator removes a copy only then. One that has never aligned with the present
+            // primary may have what no other has.
+            let is_aligned = self.epoch == config.epoch
+                && matches!(&self.role, Role::Replica(replica) if replica.following == config.primary);
             self.leave_role(place, config.epoch, turn);
             self.epoch = self.epoch.max(config.epoch);
-            if was_replaced {
-                self.archive_unsettled(place, turn);
+            if !is_aligned {
+                let tail = self.log.tail();
+                let lost = tail.iter().filter(|record| record.is_write()).count() as u64;
+                let seq = tail.first().map_or(self.log.last().seq, |first| first.version.seq - 1);
+                let common = Version { epoch: self.log.epoch_at(seq).unwrap_or_default(), seq };
+                self.archive(place, tail, common, lost, turn);
             }
             self.give_up(place.tails);
         } else if self.is_primary() || config.epoch > self.epoch || matches!(self.role, Role::Idle) {
@@ -268,15 +270,6 @@ impl<B: Bugs> Slot<B> {
         self.config = MapVersion(0);
         self.promised_until = Timestamp::default();
         self
-    }
-
-    /// A primary that was replaced unseen, and is no copy any more, cannot learn what its successor lacks: whatever it does
-    /// not know to be durable counts as lost.
-    fn archive_unsettled(&mut self, place: Place<'_>, turn: &mut Turn) {
-        let (records, durable) = (self.log.unsettled(), self.log.durable());
-        let common = self.log.epoch_at(durable).map_or(Version::NONE, |epoch| Version { epoch, seq: durable });
-        let lost = records.iter().filter(|record| record.is_write()).count() as u64;
-        self.archive(place, records, common, lost, turn);
     }
 
     /// Takes records that were cut away into the archive.

@@ -27,8 +27,8 @@ pub(crate) use marks::Marks;
 pub(crate) struct Before {
     slot: SlotId,
     last: Version,
-    /// What its log was made of, where the message may cut it.
-    terms: Option<Terms>,
+    /// What its log was made of.
+    terms: Terms,
     losses: u64,
 }
 
@@ -53,7 +53,7 @@ impl World {
         };
         let node = self.nodes[n].node.as_ref()?;
         let (last, terms) = node.inspect(slot, |state| (state.last(), state.log().terms()));
-        Some(Before { slot, last, terms: Some(terms), losses: node.losses(engine::losses::Losses::count) })
+        Some(Before { slot, last, terms, losses: node.losses(engine::losses::Losses::count) })
     }
 
     /// After a replica has taken a message in.

@@ -155,6 +155,9 @@ impl World {
                 }
             }
             CoordinatorMessage::Map { text } => {
+                let held = self.before_map(n);
+                let process = &mut self.nodes[n];
+                let Some(node) = &process.node else { return false };
                 let before = node.map();
                 let handled =
                     MapUpdate::parse(text.lines()).and_then(|update| node.handle_map(now, &update, &mut process.turn));
@@ -166,6 +169,7 @@ impl World {
                         if let Some(map) = node.map() {
                             self.check_received(before.as_deref(), &map);
                         }
+                        self.check_given_up(n, held);
                         self.sync_links(n);
                         self.node_changed(n);
                         self.retry_parked(n);
