@@ -21,9 +21,12 @@ pub const TAIL_BYTES: usize = 64 * 1024 * 1024;
 /// How many of its terms a log knows. Copies that agree only on older ones are filled.
 const TERMS: usize = 32;
 
-/// What the tails of a node hold together.
-#[derive(Debug, Default)]
-pub struct TailBudget(AtomicUsize);
+/// What the tails of a node hold together, and may hold.
+#[derive(Debug)]
+pub struct TailBudget {
+    used: AtomicUsize,
+    limit: usize,
+}
 
 /// A record of the tail, and what it took the place of.
 #[derive(Debug)]
@@ -135,8 +138,8 @@ impl Log {
             more.tombstones.push_back(Arc::clone(&record));
         }
         let bytes = record.size();
-        if kept && budget.0.load(Ordering::Relaxed) + bytes <= TAIL_BYTES {
-            budget.0.fetch_add(bytes, Ordering::Relaxed);
+        if kept && budget.used() + bytes <= budget.limit {
+            budget.used.fetch_add(bytes, Ordering::Relaxed);
             more.tail_bytes += bytes;
             more.tail.push_back(Entry { record, replaced });
         } else {
@@ -264,16 +267,29 @@ impl More {
     }
 }
 
+impl Default for TailBudget {
+    /// Of [`TAIL_BYTES`].
+    fn default() -> Self {
+        Self::new(TAIL_BYTES)
+    }
+}
+
 impl TailBudget {
     /// What the tails hold, in bytes of records.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// A budget of so many bytes, of which nothing is used.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { used: AtomicUsize::new(0), limit }
     }
 
     fn give_back(&self, bytes: usize) {
         if bytes > 0 {
-            self.0.fetch_sub(bytes, Ordering::Relaxed);
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 }

@@ -22,7 +22,7 @@ use proto::slot::{Position, SlotBits, SlotId};
 use crate::bugs::{Bugs, NoBugs};
 use crate::log::TailBudget;
 use crate::losses::{Loss, Losses};
-use crate::outbox::{Lag, Outbox};
+use crate::outbox::{Lag, OUTBOX_ITEMS, Outbox};
 use crate::peers::Peers;
 use crate::record::Record;
 use crate::slot::{Answer, Place, Refusal, Slot, Written};
@@ -117,6 +117,7 @@ pub struct Node<B: Bugs = NoBugs> {
     peers: Peers,
     outboxes: Mutex<BTreeMap<Incarnation, Arc<Outbox>>>,
     tails: TailBudget,
+    outbox_items: usize,
     proposals: Mutex<Proposals>,
     /// When which slot wants to be looked at.
     agenda: Mutex<BTreeSet<(Timestamp, SlotId)>>,
@@ -168,8 +169,18 @@ impl<B: Bugs> Node<B> {
             .map(|slot| Mutex::new(slot.into_inner().unwrap_or_else(PoisonError::into_inner).recovered()));
         let mut node = Self::with(now, disk.bits, disk.hasher, slots.collect(), ancestors, map, disk.bugs);
         node.tails = disk.tails;
+        node.outbox_items = disk.outbox_items;
         node.losses = disk.losses;
         node
+    }
+
+    /// The same with lower limits, for a node that holds nothing yet: what its tails may hold, in bytes, and how many
+    /// messages may wait for a replica. Tests reach limits so that nobody reaches otherwise.
+    #[must_use]
+    pub fn limited(mut self, tail_bytes: usize, outbox_items: usize) -> Self {
+        self.tails = TailBudget::new(tail_bytes);
+        self.outbox_items = outbox_items;
+        self
     }
 
     fn with(
@@ -192,6 +203,7 @@ impl<B: Bugs> Node<B> {
             peers: Peers::new(now),
             outboxes: Mutex::default(),
             tails: TailBudget::default(),
+            outbox_items: OUTBOX_ITEMS,
             proposals: Mutex::default(),
             agenda: Mutex::default(),
             events: Mutex::default(),

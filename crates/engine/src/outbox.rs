@@ -166,6 +166,8 @@ pub struct Outbox {
     pub to: Incarnation,
     /// Where it is reached.
     pub addr: NodeAddr,
+    /// How many messages may wait.
+    limit: usize,
     queue: Mutex<Queue>,
     /// When the beat was sent that the replica has answered last, in the primary's time; 0: none.
     granted: AtomicU64,
@@ -211,12 +213,13 @@ pub struct Lag {
 }
 
 impl Outbox {
-    /// An empty queue.
+    /// An empty queue, in which so many messages may wait: [`OUTBOX_ITEMS`], or fewer in tests.
     #[must_use]
-    pub fn new(now: Timestamp, to: Incarnation, addr: NodeAddr) -> Self {
+    pub fn new(now: Timestamp, to: Incarnation, addr: NodeAddr, limit: usize) -> Self {
         Self {
             to,
             addr,
+            limit,
             queue: Mutex::default(),
             granted: AtomicU64::new(0),
             heard: AtomicU64::new(now.0),
@@ -271,7 +274,7 @@ impl Outbox {
         if queue.overflowed {
             return;
         }
-        let full = queue.record_bytes + record_bytes > OUTBOX_BYTES || queue.items.len() >= OUTBOX_ITEMS;
+        let full = queue.record_bytes + record_bytes > OUTBOX_BYTES || queue.items.len() >= self.limit;
         if full && !queue.items.is_empty() {
             let emptied = Queue { overflowed: true, acked: queue.acked, ..Queue::default() };
             let dropped = std::mem::replace(&mut *queue, emptied);

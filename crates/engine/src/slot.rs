@@ -205,11 +205,7 @@ impl<B: Bugs> Slot<B> {
             self.leave_role(place, config.epoch, turn);
             self.epoch = self.epoch.max(config.epoch);
             if !is_aligned {
-                let tail = self.log.tail();
-                let lost = tail.iter().filter(|record| record.is_write()).count() as u64;
-                let seq = tail.first().map_or(self.log.last().seq, |first| first.version.seq - 1);
-                let common = Version { epoch: self.log.epoch_at(seq).unwrap_or_default(), seq };
-                self.archive(place, tail, common, lost, turn);
+                self.archive_all_after(place, self.log.durable(), turn);
             }
             self.give_up(place.tails);
         } else if self.is_primary() || config.epoch > self.epoch || matches!(self.role, Role::Idle) {
@@ -270,6 +266,22 @@ impl<B: Bugs> Slot<B> {
         self.config = MapVersion(0);
         self.promised_until = Timestamp::default();
         self
+    }
+
+    /// Takes into the archive what this copy has after `seq`. What later writes have overwritten is counted, where the tail
+    /// has it no more.
+    fn archive_all_after(&self, place: Place<'_>, seq: u64, turn: &mut Turn) {
+        let last = self.log.last().seq;
+        let mut records = self.log.tail();
+        let is_whole = records.first().is_some_and(|first| first.version.seq <= seq + 1);
+        if !is_whole {
+            records = self.table.records().map(Arc::clone).collect();
+            records.sort_by_key(|record| record.version);
+        }
+        records.retain(|record| record.version.seq > seq);
+        let barriers = records.iter().filter(|record| !record.is_write()).count() as u64;
+        let common = Version { epoch: self.log.epoch_at(seq).unwrap_or_default(), seq };
+        self.archive(place, records, common, last.saturating_sub(seq + barriers), turn);
     }
 
     /// Takes records that were cut away into the archive.

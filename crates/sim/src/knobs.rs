@@ -57,6 +57,10 @@ knobs! {
     async_share,
     /// Of a thousand writes, how many carry an identity and are retried.
     identity_share,
+    /// How many messages may wait for a replica.
+    queue_items,
+    /// How many bytes of records a node keeps to bring replicas level.
+    tail_bytes,
     /// After what time of silence a node is taken off the ring, in milliseconds.
     heartbeat_timeout,
     /// How long faults go on, in milliseconds.
@@ -87,6 +91,8 @@ knobs! {
     pauses,
     /// How often the coordinator is paused.
     coordinator_pauses,
+    /// How many in a thousand hand-overs find the coordinator asleep for longer than their primary waits.
+    hand_over_pauses,
     /// How often a node crashes and comes back with its disk.
     crashes,
     /// How often a node crashes and comes back with nothing.
@@ -142,6 +148,12 @@ impl Knobs {
             drift: random.pick(&[0, 50, 100, 100]),
             ..Self::NONE
         };
+        if random.chance(200) {
+            knobs.queue_items = random.spread(20, 400);
+        }
+        if random.chance(200) {
+            knobs.tail_bytes = random.spread(200, 8_000);
+        }
         if random.chance(50) {
             knobs.fault_every = 0; // A cluster in peace, which must do everything at once.
             knobs.client_loss = 0;
@@ -156,6 +168,7 @@ impl Knobs {
         knobs.coordinator_isolations = weight(400, 5);
         knobs.pauses = weight(600, 8);
         knobs.coordinator_pauses = weight(300, 4);
+        knobs.hand_over_pauses = weight(150, 300);
         knobs.crashes = weight(500, 6);
         knobs.memory_losses = weight(500, 6);
         knobs.leaves = weight(300, 4);

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use engine::inbox::Inbox;
+use engine::log::TAIL_BYTES;
 use engine::node::{Node, TICK, Turn};
-use engine::outbox::Outbox;
+use engine::outbox::{OUTBOX_ITEMS, Outbox};
 use engine::time::Timestamp;
 use proto::id::{Incarnation, NodeAddr};
 
@@ -122,7 +123,11 @@ impl World {
         let with = if disk.is_some() { "its disk" } else { "nothing" };
         process.node = Some(match disk {
             Some(disk) => Node::recovered(now, disk),
-            None => Node::new(now, self.bits, secret, self.planted),
+            None => {
+                let or = |knob: u64, default| if knob > 0 { knob as usize } else { default };
+                let (tails, items) = (or(self.knobs.tail_bytes, TAIL_BYTES), or(self.knobs.queue_items, OUTBOX_ITEMS));
+                Node::new(now, self.bits, secret, self.planted).limited(tails, items)
+            }
         });
         process.marks = Marks::default();
         (process.is_leaving, process.busy_until) = (false, 0);

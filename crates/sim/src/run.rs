@@ -29,7 +29,9 @@ pub struct Stats {
     pub outage_answered: u64,
     pub promotions: u64,
     pub hand_overs: u64,
+    pub hand_overs_late: u64,
     pub fills: u64,
+    pub overflows: u64,
     pub deposed: u64,
     pub evicted: u64,
     pub suspected: u64,
@@ -142,7 +144,8 @@ impl Stats {
             NodeEvent::Deposed(_) => self.deposed += 1,
             NodeEvent::CutAway(_, records) => self.cut_away += records,
             NodeEvent::Evicted(_, slots) => self.evicted += *slots as u64,
-            NodeEvent::Overflowed(..) | NodeEvent::HandOverTimedOut(_) => {}
+            NodeEvent::Overflowed(..) => self.overflows += 1,
+            NodeEvent::HandOverTimedOut(slots) => self.hand_overs_late += *slots as u64,
         }
     }
 
@@ -151,7 +154,7 @@ impl Stats {
         macro_rules! add {
             ($($name:ident)*) => { $(self.$name += other.$name;)* };
         }
-        add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs fills deposed evicted suspected
+        add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
              removed cut_away async_lost breaks cuts pauses crashes memory_losses leaves coordinator_crashes
              state_losses started_anew lost_slots undecided);
     }
@@ -163,7 +166,7 @@ impl fmt::Display for Stats {
         macro_rules! show {
             ($($name:ident)*) => { $(write!(f, ", {} {}", self.$name, stringify!($name).replace('_', " "))?;)* };
         }
-        show!(events operations answered acknowledged refused unknown outage_answered promotions hand_overs fills deposed evicted suspected removed
+        show!(events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected removed
               cut_away async_lost breaks cuts pauses crashes memory_losses leaves coordinator_crashes state_losses
               started_anew lost_slots undecided);
         Ok(())

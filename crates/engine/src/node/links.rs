@@ -152,6 +152,8 @@ impl<B: Bugs> Node<B> {
 
     pub(super) fn outbox(&self, now: Timestamp, to: Incarnation, addr: &proto::id::NodeAddr) -> Arc<Outbox> {
         let mut outboxes = self.lock_outboxes();
-        Arc::clone(outboxes.entry(to).or_insert_with(|| Arc::new(Outbox::new(now, to, addr.clone()))))
+        Arc::clone(
+            outboxes.entry(to).or_insert_with(|| Arc::new(Outbox::new(now, to, addr.clone(), self.outbox_items))),
+        )
     }
 }

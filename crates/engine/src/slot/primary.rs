@@ -147,7 +147,7 @@ impl<B: Bugs> Slot<B> {
         primary.copies = small(promises.copies());
         primary.has_rivals = !config.elr.is_empty();
         // IMPORTANT: once the next primary was told that its promise is given back, see `reopen`.
-        let ask_all = matches!(primary.intake, Intake::Releasing(_)) && !self.bugs.plants(Bug::TakenBackUnasked);
+        let ask_all = matches!(primary.intake, Intake::Releasing(_));
         primary.intake = Intake::Open;
         primary.is_whole = true;
         let mut before = std::mem::take(&mut primary.followers);
@@ -497,7 +497,7 @@ impl<B: Bugs> Slot<B> {
         let (Intake::Draining(_) | Intake::Releasing(_)) = primary.intake else { return false };
         let released = matches!(primary.intake, Intake::Releasing(_));
         primary.intake = Intake::Open;
-        if released && !self.bugs.plants(Bug::TakenBackUnasked) {
+        if released {
             // IMPORTANT: the next primary may have been given the slot already. This one serves again only where all
             // members, asked anew, still follow it.
             for follower in &mut primary.followers {
@@ -683,7 +683,7 @@ impl<B: Bugs> Slot<B> {
 
     /// Another node follows a primary of a higher epoch: this one leads no longer, whatever its map says.
     pub(crate) fn depose(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) {
-        if epoch > self.epoch && self.is_primary() {
+        if epoch > self.epoch && self.is_primary() && !self.bugs.plants(Bug::DeposedIgnored) {
             self.tell_deposed(place, turn);
             self.become_replica(place, epoch, turn);
         }

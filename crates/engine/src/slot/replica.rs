@@ -221,12 +221,7 @@ impl<B: Bugs> Slot<B> {
             return None; // Sent again after a broken connection.
         }
         let common = self.log.common(&snapshot.terms, snapshot.last).unwrap_or(Version::NONE);
-        let lost = self.last().seq.saturating_sub(common.seq);
-        if lost > 0 {
-            let mut cut: Vec<_> = self.table.records().filter(|r| r.version.seq > common.seq).map(Arc::clone).collect();
-            cut.sort_by_key(|record| record.version);
-            self.archive(place, cut, common, lost, turn);
-        }
+        self.archive_all_after(place, common.seq, turn);
         let tombstones = snapshot.records.iter().filter(|record| record.is_delete()).map(Arc::clone).collect();
         self.log.drop_tail(place.tails);
         let Snapshot { last, durable, purged, terms, records, completions } = snapshot;

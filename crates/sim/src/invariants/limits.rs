@@ -9,16 +9,19 @@ use crate::world::World;
 
 impl World {
     pub(super) fn check_limits(&mut self, n: usize) {
+        let or = |knob: u64, default| if knob > 0 { knob as usize } else { default };
+        let items = or(self.knobs.queue_items, OUTBOX_ITEMS);
+        let tail_bytes = or(self.knobs.tail_bytes, TAIL_BYTES);
         let Some(node) = self.running(n) else { return };
         let over = node.outboxes().iter().map(|outbox| outbox.lag()).find(|lag| {
             // A fill counts apart: it is not begun before there is room for it.
-            lag.items > OUTBOX_ITEMS || lag.bytes > 2 * OUTBOX_BYTES
+            lag.items > items || lag.bytes > 2 * OUTBOX_BYTES
         });
         let tails = node.tail_bytes();
         if let Some(lag) = over {
             self.broken("I16", None, format!("{lag:?} waits for one replica"));
         }
-        if tails > TAIL_BYTES {
+        if tails > tail_bytes {
             self.broken("I16", None, format!("the tails of a node hold {tails} bytes"));
         }
     }
