@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
-# Measures a cluster of one node and a cluster of three beside a server that does nothing, and prints two tables.
-# docs/performance.md says what they show. Everything that this starts is stopped when it ends, however it ends.
+# Measures a cluster of one node, and clusters of three at the levels async and quorum, beside a server that does nothing,
+# and prints a table for each. docs/performance.md says what they show. Everything that this starts is stopped when it
+# ends, however it ends.
 #
-# usage: scripts/bench.sh [--seconds S] [--rounds N] [--only TEXT]
+# usage: scripts/bench.sh [--seconds S] [--rounds N] [--only TEXT] [--one-cpu]
 #   --seconds S   how long each measurement takes (0.4)
-#   --rounds N    how often each is made (5); 48 measurements make a round
+#   --rounds N    how often each is made (5); 64 measurements make a round
 #   --only TEXT   measure only what has this in its name, such as "GET array, 50 connections, 16 in flight"
+#   --one-cpu     run everything, the load as well, on one processor: what an operation costs in all (needs taskset)
 set -euo pipefail
 
 usage() {
-    sed -n '5,8s/^# \{0,1\}//p' "$0"
+    sed -n '6,10s/^# \{0,1\}//p' "$0"
 }
 
 seconds=0.4
 rounds=5
 only=
+on=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --seconds | --rounds | --only)
@@ -28,6 +31,14 @@ while [ $# -gt 0 ]; do
                 --only) only=$2 ;;
             esac
             shift 2
+            ;;
+        --one-cpu)
+            if ! command -v taskset >/dev/null; then
+                echo "bench.sh: --one-cpu needs taskset, on Debian in the package util-linux" >&2
+                exit 1
+            fi
+            on=(taskset -c 0)
+            shift
             ;;
         -h | --help)
             usage
@@ -67,7 +78,9 @@ start() {
     local name=$1
     shift
     : >"$logs/$name.out"
-    "$bin/$@" >"$logs/$name.out" 2>"$logs/$name.err" &
+    local program=$1
+    shift
+    "${on[@]}" "$bin/$program" "$@" >"$logs/$name.out" 2>"$logs/$name.err" &
     pid=$!
     pids+=("$pid")
     local tries=0
@@ -90,18 +103,24 @@ one=$port
 start only-node node --port 0 --coordinator-port "$one"
 one=1@127.0.0.1:$one/$pid
 
-start coordinator-of-three coordinator --port 0 --replicas 2
-three=$port
-nodes=
-for number in 1 2 3; do
-    start "node-$number" node --port 0 --coordinator-port "$three"
-    nodes=${nodes:+$nodes,}$pid
-done
-three=3@127.0.0.1:$three/$nodes
+# three LEVEL: starts a cluster of three nodes whose writes are answered at this level. Sets $cluster.
+three() {
+    start "coordinator-$1" coordinator --port 0 --replicas 2 --ack "$1"
+    local coordinator=$port nodes=
+    for number in 1 2 3; do
+        start "node-$1-$number" node --port 0 --coordinator-port "$coordinator"
+        nodes=${nodes:+$nodes,}$pid
+    done
+    cluster=3@127.0.0.1:$coordinator/$nodes#$1
+}
+three async
+async=$cluster
+three quorum
+quorum=$cluster
 
 # In the background, so that a signal ends it at once.
-"$bin/bench" run --seconds "$seconds" --rounds "$rounds" --only "$only" \
-    --echo "$echo" --cluster "$one" --cluster "$three" &
+"${on[@]}" "$bin/bench" run --seconds "$seconds" --rounds "$rounds" --only "$only" \
+    --echo "$echo" --cluster "$one" --cluster "$async" --cluster "$quorum" &
 pids+=($!)
 if ! wait $!; then
     echo "bench.sh: the run has failed; what the programs had to say:" >&2

@@ -36,7 +36,9 @@ set PROGRAMS=target\release
 if defined CARGO_TARGET_DIR set PROGRAMS=%CARGO_TARGET_DIR%\release
 
 echo Starting a coordinator on port %PORT% and nodes on ports %NODE_1% to %NODE_3%.
-start "coordinator %PORT%" "%PROGRAMS%\coordinator.exe" --port %PORT%
+rem The nodes keep everything in memory, so what an earlier coordinator had decided about others is of no use.
+if exist "run\coordinator-%PORT%" rmdir /s /q "run\coordinator-%PORT%"
+start "coordinator %PORT%" "%PROGRAMS%\coordinator.exe" --port %PORT% --data-dir "run\coordinator-%PORT%"
 start "node %NODE_1%" "%PROGRAMS%\node.exe" --port %NODE_1% --coordinator-port %PORT%
 start "node %NODE_2%" "%PROGRAMS%\node.exe" --port %NODE_2% --coordinator-port %PORT%
 start "node %NODE_3%" "%PROGRAMS%\node.exe" --port %NODE_3% --coordinator-port %PORT%

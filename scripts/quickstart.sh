@@ -389,7 +389,10 @@ done
 # Start.
 
 say "Starting a coordinator on port $port and nodes on ports $node_port to $last_port. Logs: $logs"
-start coordinator "$logs/coordinator-$port.log" "$programs/coordinator" --port "$port"
+# The nodes keep everything in memory, so what an earlier coordinator had decided about others is of no use.
+state=$logs/coordinator-$port
+rm -rf "$state"
+start coordinator "$logs/coordinator-$port.log" "$programs/coordinator" --port "$port" --data-dir "$state"
 coordinator_is_up() { is_taken "$port"; }
 wait_for coordinator_is_up "the coordinator has not come up"
 for ((at = node_port; at <= last_port; at++)); do

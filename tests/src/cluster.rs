@@ -1,17 +1,17 @@
 //! A coordinator with its nodes, each a process of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use proto::cluster_map::{ClusterMap, MapUpdate};
 use proto::id::NodeAddr;
-use proto::ring::HashRing;
 use proto::slot::{Position, SlotId};
 
 use crate::connection::Connection;
 use crate::server::{self, Server};
-use crate::wait::{self, ensure, eventually};
+
+mod rest;
 
 /// What a cluster is made of. Fill in what a test is about and leave the rest: `Setup { nodes: 4, ..Setup::default() }`.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ pub struct Setup {
     pub virtual_nodes: u32,
     /// `--heartbeat-timeout`.
     pub heartbeat_timeout: &'static str,
+    /// The coordinator's `--data-dir`.
+    pub data_dir: Option<PathBuf>,
     /// More arguments of the coordinator.
     pub coordinator_args: &'static [&'static str],
     /// More arguments of every node.
@@ -46,6 +48,7 @@ impl Default for Setup {
             replicas: 2,
             virtual_nodes: 16,
             heartbeat_timeout: "10s",
+            data_dir: None,
             coordinator_args: &[],
             node_args: &[],
         }
@@ -73,7 +76,10 @@ impl Setup {
         let (replicas, virtual_nodes) = (self.replicas.to_string(), self.virtual_nodes.to_string());
         let args =
             ["--replicas", &replicas, "--virtual-nodes", &virtual_nodes, "--heartbeat-timeout", self.heartbeat_timeout];
-        server::start_coordinator(port, &[&args, self.coordinator_args].concat())
+        let data_dir =
+            self.data_dir.as_deref().map(|dir| dir.to_str().expect("a temporary directory has a plain name"));
+        let kept: Vec<&str> = data_dir.into_iter().flat_map(|dir| ["--data-dir", dir]).collect();
+        server::start_coordinator(port, &[&args, kept.as_slice(), self.coordinator_args].concat())
     }
 
     fn start_node(&self, coordinator_port: u16, port: u16) -> server::Starting {
@@ -135,6 +141,17 @@ impl Cluster {
     #[track_caller]
     pub fn connect(&self, index: usize) -> Connection {
         Connection::open(&self.node(index).addr)
+    }
+
+    /// A connection to a node, with these levels of writes and reads.
+    #[must_use]
+    #[track_caller]
+    pub fn connect_at(&self, index: usize, ack: &str, read: &str) -> Connection {
+        let mut connection = self.connect(index);
+        for request in [format!("ACK {ack}"), format!("READ {read}")] {
+            assert_eq!(connection.ask(&request), "OK", "{request}");
+        }
+        connection
     }
 
     /// The place of the node with this address.
@@ -216,49 +233,6 @@ impl Cluster {
         parse_map(&Connection::open(&self.coordinator.addr).ask_lines("MAP"))
     }
 
-    /// Waits until every slot is led by the node, and copied to the nodes, that the hash ring of the running nodes
-    /// says, and nothing is being filled.
-    ///
-    /// # Panics
-    /// When that does not happen.
-    #[track_caller]
-    pub fn settles(&self) {
-        let running = self.running().map(|(_, node)| node.addr.parse().expect("a node's address parses"));
-        let ring = HashRing::with_nodes(self.setup.virtual_nodes, running);
-        let mut coordinator = Connection::open(&self.coordinator.addr);
-        let mut owners = Vec::new();
-        eventually("every slot is where the ring says", 2 * wait::SOON, || {
-            let lines = coordinator.ask_lines("MAP");
-            // Looked at first, because it costs nothing: most maps on the way are not settled by this alone.
-            let filling = lines.iter().find(|line| line.starts_with("SLOTS ") && !line.ends_with(" learners=-"));
-            ensure(filling.is_none(), || format!("{filling:?}"))?;
-            let map = parse_map(&lines);
-            if owners.is_empty() {
-                owners = ring.slot_owners(map.bits(), self.setup.replicas + 1);
-            }
-            match map.slots().zip(&owners).find(|((slot, _), wanted)| !is_held_by(&map, *slot, wanted)) {
-                None => Ok(()),
-                Some(((slot, config), wanted)) => Err(format!("slot {} should be with {wanted:?}: {config:?}", slot.0)),
-            }
-        });
-    }
-
-    /// Waits until every slot is led by a node that runs. Which of them it is may still change; see
-    /// [`Cluster::settles`].
-    ///
-    /// # Panics
-    /// When that does not happen.
-    #[track_caller]
-    pub fn is_led(&self) {
-        let running: BTreeSet<&str> = self.running().map(|(_, node)| node.addr.as_str()).collect();
-        eventually("every slot is led by a node that runs", wait::SOON, || {
-            let map = self.map();
-            let led = |slot| map.holders(slot).next().is_some_and(|(_, member)| running.contains(member.addr.as_str()));
-            let orphan = map.slots().find(|(slot, _)| !led(*slot));
-            ensure(orphan.is_none(), || format!("{orphan:?}"))
-        });
-    }
-
     /// What a node tells of itself: the `name=value` words of its INFO.
     #[must_use]
     #[track_caller]
@@ -275,21 +249,6 @@ impl Cluster {
     pub fn keys_on(&self, index: usize) -> usize {
         let info = self.info(index);
         info.get("keys").and_then(|keys| keys.parse().ok()).expect("INFO has keys=N")
-    }
-
-    /// Waits until every record that was written before has reached every copy of it that runs.
-    ///
-    /// # Panics
-    /// When that does not happen.
-    #[track_caller]
-    pub fn is_level(&self) {
-        // One after the other is enough: a node that was level once since then has sent on all that came before.
-        for (index, node) in self.running() {
-            eventually(&format!("the copies of what {} leads are level", node.addr), 2 * wait::SOON, || {
-                let info = self.info(index);
-                ensure(info.get("lag").is_some_and(|lag| lag == "0"), || format!("{info:?}"))
-            });
-        }
     }
 
     /// Stores `prefix:0` to `prefix:N-1` in one go through a node, each with its own name and `suffix` as its value,
@@ -342,29 +301,6 @@ impl Cluster {
         assert!(self.coordinator.process.has_ended(), "a coordinator is started again after it ended");
         let port = self.coordinator.port;
         self.coordinator = server::start_again(|| self.setup.start_coordinator(port));
-    }
-
-    /// Waits until the coordinator lists exactly the nodes that run.
-    ///
-    /// # Panics
-    /// When it does not.
-    #[track_caller]
-    pub fn lists_who_runs(&self) {
-        let running: BTreeSet<String> = self.running().map(|(_, node)| node.addr.clone()).collect();
-        eventually("the coordinator lists the nodes that run", wait::SOON, || {
-            let listed = self.listed();
-            ensure(listed.iter().cloned().collect::<BTreeSet<_>>() == running, || format!("{listed:?}"))
-        });
-    }
-
-    /// The setup's `--heartbeat-timeout`.
-    ///
-    /// # Panics
-    /// When the setup does not say it in whole seconds.
-    #[must_use]
-    pub fn heartbeat_timeout(&self) -> Duration {
-        let seconds = self.setup.heartbeat_timeout.strip_suffix('s').and_then(|number| number.parse().ok());
-        Duration::from_secs(seconds.expect("a heartbeat timeout of whole seconds"))
     }
 }
 

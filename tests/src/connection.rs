@@ -174,6 +174,34 @@ impl Connection {
         self.try_line()
     }
 
+    /// Sends a line until the answer is another than that it cannot be done now and nothing was changed, and gives that
+    /// answer. On a busy machine a replica may be silent for so long that it is out of sync for a moment.
+    ///
+    /// # Panics
+    /// When no other answer comes.
+    #[track_caller]
+    pub fn insist(&mut self, request: &str) -> String {
+        wait::eventually(&format!("{request:?} can be done"), wait::SOON, || {
+            let answer = self.ask(request);
+            if answer.starts_with("ERROR UNAVAILABLE ") { Err(answer) } else { Ok(answer) }
+        })
+    }
+
+    /// Sends lines at once and gives the line that answers each. Those that cannot be done now are sent again, as by
+    /// [`Connection::insist`].
+    ///
+    /// # Panics
+    /// When no answer comes, or none but that for too long.
+    #[track_caller]
+    pub fn insist_all(&mut self, requests: &[String]) -> Vec<String> {
+        self.send(requests.iter().map(|request| format!("{request}\n")).collect::<String>());
+        let answers: Vec<_> = requests.iter().map(|_| self.line()).collect();
+        let again = |(request, answer): (&String, String)| {
+            if answer.starts_with("ERROR UNAVAILABLE ") { self.insist(request) } else { answer }
+        };
+        requests.iter().zip(answers).map(again).collect()
+    }
+
     /// Sends a line and gives the lines that answer it.
     ///
     /// # Panics

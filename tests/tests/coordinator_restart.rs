@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use e2e::cluster::Setup;
+use e2e::connection::Connection;
 use e2e::load::Load;
 use e2e::server;
 use e2e::wait::{SOON, ensure, eventually, throughout};
@@ -59,22 +60,44 @@ fn a_restarted_coordinator_tells_nothing_else_before_the_nodes_are_back() {
 }
 
 #[test]
-fn a_node_that_dies_while_the_coordinator_is_away_is_replaced_once_it_is_back() {
-    let mut cluster = Setup { heartbeat_timeout: "1s", ..Setup::default() }.start();
-    cluster.store(0, "both", 500, "");
+fn a_coordinator_without_its_state_promotes_nobody_until_every_node_is_back_with_its_data_or_is_to_be_forgotten() {
+    let mut cluster =
+        Setup { heartbeat_timeout: "1s", node_args: &["--request-timeout", "2s"], ..Setup::default() }.start();
+    cluster.store(0, "forget", 300, "");
+    let (key, dead) = (cluster.key_led_by(0, "forget"), cluster.node(0).addr.clone());
     cluster.coordinator.process.kill();
     cluster.kill(0);
-    // Reads go on at the replicas; there is nobody to name a new primary yet.
-    for index in [1, 2] {
-        let mut node = cluster.connect(index);
-        for i in 0..20 {
-            assert_eq!(node.ask(&format!("GET both:{i}")), format!("VALUE both:{i}"));
-        }
-    }
     cluster.start_coordinator_again();
-    cluster.is_led();
-    cluster.store(1, "both", 500, " again");
-    cluster.has(2, "both", 500, " again");
+    let mut coordinator = Connection::open(&cluster.coordinator.addr);
+    let waits_for = |coordinator: &mut Connection, who: &str| {
+        let info = coordinator.ask("INFO");
+        ensure(info.ends_with(&format!(" waiting_for={who}")), || info.clone())
+    };
+    eventually("it says for whom it waits", SOON, || waits_for(&mut coordinator, &dead));
+    cluster.coordinator.process.says_on_stderr(&format!("until {dead} have told what they know, or FORGET"));
+    // What comes back has nothing of what the coordinator waits for.
+    cluster.start_node_again(0);
+    throughout("it waits longer than any timeout", Duration::from_millis(1500), || waits_for(&mut coordinator, &dead));
+    for index in [1, 2] {
+        let stderr = cluster.node(index).process.stderr();
+        let told = stderr.matches(&format!("replica {dead} says nothing")).count();
+        assert!((1..=2).contains(&told), "told once for each map, however often it is proposed: {stderr}");
+        let mut node = cluster.connect(index);
+        let answer = node.ask(&format!("PUT {key} v"));
+        assert!(answer.starts_with("ERROR UNAVAILABLE "), "{answer}");
+        assert_eq!(node.ask(&format!("GET {key}")), format!("VALUE {key}"), "local reads go on");
+    }
+    assert_eq!(coordinator.ask("FORGET 127.0.0.1:1"), "ERROR Node 127.0.0.1:1 not found");
+    for request in ["FORGET", "FORGET 127.0.0.1", "FORGET 127.0.0.1 1"] {
+        assert_eq!(coordinator.ask(request), "ERROR Invalid FORGET format", "{request}");
+    }
+    assert_eq!(coordinator.ask(&format!("FORGET {dead}")), format!("OK Node {dead} is not waited for"));
+    eventually("it waits for nobody", SOON, || waits_for(&mut coordinator, "-"));
+    cluster.settles();
+    cluster.store(1, "forget", 300, " again");
+    for index in 0..3 {
+        cluster.has(index, "forget", 300, " again");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use e2e::server::{self, Starting};
 use e2e::wait::{SOON, ensure, eventually};
 
 #[test]
-fn a_node_that_registers_leaves_or_dies_is_one_clear_line_each() {
+fn a_node_that_registers_leaves_is_replaced_or_dies_is_one_clear_line_each() {
     let mut cluster = Setup { nodes: 2, heartbeat_timeout: "1s", ..Setup::default() }.start();
     let addrs = [cluster.node(0).addr.clone(), cluster.node(1).addr.clone()];
     // All that the coordinator has said of a node.
@@ -22,13 +22,14 @@ fn a_node_that_registers_leaves_or_dies_is_one_clear_line_each() {
         assert!(lines[0].contains("INFO") && lines[0].contains("registered"), "{lines:?}");
     }
     cluster.kill(0);
-    let dead = eventually("the death is logged", SOON, || match said(&cluster, &addrs[0]).get(1..) {
-        Some(lines) if !lines.is_empty() => Ok(lines.to_vec()),
-        _ => Err("nothing"),
-    });
     cluster.lists_who_runs();
-    assert_eq!(dead.len(), 1, "one line for its death: {dead:#?}");
-    assert!(dead[0].contains("dead") || dead[0].contains("not heard") || dead[0].contains("unheard"), "{dead:?}");
+    let dead = eventually("the death is logged", SOON, || match said(&cluster, &addrs[0]).get(1..) {
+        Some(lines) if lines.len() >= 2 => Ok(lines.to_vec()),
+        lines => Err(format!("{lines:?}")),
+    });
+    assert_eq!(dead.len(), 2, "one line for its replacement and one for its removal: {dead:#?}");
+    assert!(dead[0].contains("is silent and replicas complain: it is replaced"), "{dead:?}");
+    assert!(dead[1].contains("is dead: no heartbeat within the timeout"), "{dead:?}");
     #[cfg(unix)]
     {
         cluster.node_mut(1).stop();

@@ -5,16 +5,20 @@
 
 mod basics;
 mod client_program;
+mod consistency;
 mod coordinator_restart;
+mod coordinator_state;
 mod docs_examples;
 mod failover;
 mod limits;
 mod logging;
 mod many_clients;
 mod membership;
+mod old_primary;
 mod placement;
 mod protocol_letter;
 #[cfg(unix)]
 mod repl;
+mod replication;
 mod shutdown;
 mod startup;

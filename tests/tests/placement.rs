@@ -48,6 +48,7 @@ fn the_holders_of_a_key_agree_with_the_map_and_with_the_ring_at_its_slots_first_
 fn a_key_is_on_its_primary_and_both_replicas() {
     let cluster = Setup { nodes: 4, ..Setup::default() }.start();
     cluster.store(0, "copied", 400, "");
+    cluster.settles();
     let mut expected = [0; 4];
     for i in 0..400 {
         let holders = cluster.holders(&format!("copied:{i}"));

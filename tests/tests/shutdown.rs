@@ -81,6 +81,25 @@ fn what_is_in_flight_is_finished_before_a_node_stops() {
 }
 
 #[test]
+fn a_write_that_comes_while_a_node_stops_is_passed_on_to_the_next_primary() {
+    let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
+    let key = cluster.key_led_by(0, "passed-on");
+    let mut node = cluster.connect(0);
+    let writes = std::thread::spawn(move || {
+        let mut answers = Vec::new();
+        while let Ok(answer) = node.try_ask(&format!("PUT {key} {}", answers.len())) {
+            answers.push(answer);
+        }
+        answers
+    });
+    let ended = cluster.node_mut(0).stop();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("not finished in time"), "{}", ended.stderr);
+    let answers = writes.join().unwrap();
+    assert!(!answers.is_empty() && answers.iter().all(|answer| answer == "OK"), "{answers:?}");
+}
+
+#[test]
 fn a_client_that_never_reads_does_not_keep_a_node_from_stopping() {
     let mut cluster = Setup { nodes: 1, ..Setup::default() }.start();
     let mut node = cluster.connect(0);

@@ -50,6 +50,8 @@ pub(crate) struct Cluster {
     pub(crate) nodes: usize,
     /// Where its coordinator listens, and the processes of its nodes.
     pub(crate) coordinator: Place,
+    /// What is special about it, for its name in the table; empty where nothing is.
+    pub(crate) remark: String,
 }
 
 impl FromStr for Cluster {
@@ -57,8 +59,10 @@ impl FromStr for Cluster {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const EXPECTED: &str = "NODES@IP:PORT is expected, such as 3@127.0.0.1:5000";
+        let (text, remark) = text.split_once('#').unwrap_or((text, ""));
         let (nodes, coordinator) = text.split_once('@').ok_or(EXPECTED)?;
-        Ok(Self { nodes: nodes.parse().map_err(|_| EXPECTED)?, coordinator: coordinator.parse()? })
+        let nodes = nodes.parse().map_err(|_| EXPECTED)?;
+        Ok(Self { nodes, coordinator: coordinator.parse()?, remark: remark.to_owned() })
     }
 }
 
@@ -95,7 +99,10 @@ impl Target {
                 member.addr.as_str().parse().context("a node has a name for an address; give it an IP address")?;
             Ok((addr, keys))
         });
-        let name = if at.nodes == 1 { "one node".to_owned() } else { format!("{} nodes", at.nodes) };
+        let mut name = if at.nodes == 1 { "one node".to_owned() } else { format!("{} nodes", at.nodes) };
+        if !at.remark.is_empty() {
+            name = format!("{name}, {}", at.remark);
+        }
         let servers = servers.collect::<anyhow::Result<_>>()?;
         Ok(Self { name, servers, pids: at.coordinator.pids.clone() })
     }

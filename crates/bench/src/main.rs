@@ -47,9 +47,9 @@ struct Run {
     #[arg(long, value_name = "HOST:PORT[/PID]")]
     echo: Place,
 
-    /// A cluster: how many nodes it has, where its coordinator listens, and the processes of the nodes. May be given
-    /// more than once.
-    #[arg(long = "cluster", value_name = "NODES@HOST:PORT[/PID,...]", required = true)]
+    /// A cluster: how many nodes it has, where its coordinator listens, the processes of the nodes, and after a hash what
+    /// is special about it. May be given more than once; the later ones are compared with the first, too.
+    #[arg(long = "cluster", value_name = "NODES@HOST:PORT[/PID,...][#REMARK]", required = true)]
     clusters: Vec<Cluster>,
 
     /// How long each measurement takes, in seconds.

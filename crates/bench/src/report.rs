@@ -27,10 +27,10 @@ impl Rounds {
         self.of_target.get(target).map_or(&[], Vec::as_slice)
     }
 
-    /// Something of a target over the same of the echo server: the median over the rounds, the least, and the most.
-    fn ratio(&self, target: usize, of: impl Fn(&Measurement) -> f64) -> String {
-        let pairs = self.of(target).iter().zip(self.of(0));
-        let ratios = sorted(pairs.map(|(target, echo)| of(target) / of(echo)));
+    /// Something of a target over the same of another: the median over the rounds, the least, and the most.
+    fn ratio(&self, target: usize, base: usize, of: impl Fn(&Measurement) -> f64) -> String {
+        let pairs = self.of(target).iter().zip(self.of(base));
+        let ratios = sorted(pairs.map(|(target, base)| of(target) / of(base)));
         match (middle(&ratios), ratios.first(), ratios.last()) {
             (Some(middle), Some(least), Some(most)) if middle.is_finite() => {
                 format!("{middle:.2} ({least:.2} to {most:.2})")
@@ -40,13 +40,13 @@ impl Rounds {
     }
 }
 
-/// A table in Markdown of one target beside the echo server.
+/// A table in Markdown of one target beside the echo server, and beside the first cluster where it is another.
 pub(crate) fn table(name: &str, rows: &[(Shape, Rounds)], target: usize) -> String {
     let mut text = format!(
         "### {}\n\n\
          | request | encoding | connections | in flight | ops/s | p50 us | p99 us | CPU us/op | \
-         echo ops/s | echo CPU us/op | ops/s over echo | CPU over echo |\n\
-         |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+         echo ops/s | echo CPU us/op | ops/s over echo | CPU over echo | ops/s over the first cluster |\n\
+         |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
         capitalized(name)
     );
     for (shape, rounds) in rows {
@@ -54,7 +54,7 @@ pub(crate) fn table(name: &str, rows: &[(Shape, Rounds)], target: usize) -> Stri
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             shape.verb(),
             shape.encoding(),
             shape.connections,
@@ -65,8 +65,9 @@ pub(crate) fn table(name: &str, rows: &[(Shape, Rounds)], target: usize) -> Stri
             cpu(&measured),
             thousands(echo.per_second),
             cpu(&echo),
-            rounds.ratio(target, |measured| measured.per_second),
-            rounds.ratio(target, |measured| measured.cpu.unwrap_or_default().as_secs_f64()),
+            rounds.ratio(target, 0, |measured| measured.per_second),
+            rounds.ratio(target, 0, |measured| measured.cpu.unwrap_or_default().as_secs_f64()),
+            if target == 1 { "-".to_owned() } else { rounds.ratio(target, 1, |measured| measured.per_second) },
         );
     }
     text
@@ -142,7 +143,7 @@ mod tests {
         rounds.push(vec![measured(1_500_000.0, 6), measured(1_200_000.0, 10)]);
         let table = table("one node", &[(shapes()[0], rounds)], 1);
         let row = "| PUT | line | 1 | 1 | 1 000 000 | 10.0 | 20.0 | 2.50 | 1 500 000 | 1.75 | \
-                   0.80 (0.50 to 0.90) | 1.67 (1.29 to 25.00) |\n";
+                   0.80 (0.50 to 0.90) | 1.67 (1.29 to 25.00) | - |\n";
         assert!(table.starts_with("### One node\n\n| request |") && table.ends_with(row), "{table}");
     }
 

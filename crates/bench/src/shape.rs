@@ -160,6 +160,8 @@ impl Template {
 mod tests {
     use super::*;
     use proto::frame::{Frame, FrameDecoder};
+    use proto::level::ReadLevel;
+    use proto::peer::{Effect, Read, Write};
     use proto::request::NodeRequest;
 
     fn copy_with(template: &Template, key: &Key) -> Vec<u8> {
@@ -181,9 +183,14 @@ mod tests {
                     assert_eq!(NodeRequest::parse(frame), Ok(expected));
                 };
                 let put = copy_with(&Template::request(Verb::Put, encoding), &key);
-                parsed(&put, NodeRequest::Put { key: &key, value: &value, encoding });
+                let expected = match encoding {
+                    Encoding::Line => NodeRequest::PutLine { key: &key, value: &value },
+                    Encoding::Array => NodeRequest::Write(Write::new(&key, Effect::Put(&value))),
+                };
+                parsed(&put, expected);
                 let get = copy_with(&Template::request(Verb::Get, encoding), &key);
-                parsed(&get, NodeRequest::Get { key: &key });
+                let read = Read { key: &key, versioned: false, level: ReadLevel::Local };
+                parsed(&get, NodeRequest::Read(read));
             }
         }
     }

@@ -4,45 +4,76 @@
 //! answer are looked for in the encoding of its request.
 
 use proto::frame::{Encoding, Frame, FrameDecoder, encode_array};
+use proto::id::Version;
+use proto::level::{AckLevel, ReadLevel};
+use proto::limits;
+use proto::peer::{Effect, Read, Write};
 use proto::reply::{Reply, ReplyDecoder};
 use proto::request::{line_can_carry_key, line_can_put, verbs};
+
+use crate::level::Need;
 
 /// A request as it goes out.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) bytes: Vec<u8>,
     pub(crate) encoding: Encoding,
+    /// What it asks of the connection that carries it.
+    pub(crate) need: Need,
 }
 
 impl Request {
-    pub(crate) fn put(key: &[u8], value: &[u8]) -> Self {
-        let encoding = if line_can_put(key, value) { Encoding::Line } else { Encoding::Array };
-        Self::encode(encoding, &[verbs::PUT.as_bytes(), key, value])
+    /// A write, answered at `level`; the write's own is not looked at.
+    pub(crate) fn write(write: &Write<'_>, level: Option<AckLevel>) -> Self {
+        let Write { key, effect, expected, identity, .. } = *write;
+        let (seq, version) = (identity.map(|identity| identity.seq.to_string()), expected.map(|v| v.to_string()));
+        let mut words: Vec<&[u8]> = Vec::with_capacity(7);
+        if let (Some(identity), Some(seq)) = (identity, &seq) {
+            words.extend([verbs::ONCE.as_bytes(), identity.client, seq.as_bytes()]);
+        }
+        match (effect, &version) {
+            (Effect::Put(value), None) => words.extend([verbs::PUT.as_bytes(), key, value]),
+            (Effect::Put(value), Some(_)) if expected == Some(Version::NONE) => {
+                words.extend([verbs::PUTNX.as_bytes(), key, value]);
+            }
+            (Effect::Put(value), Some(version)) => {
+                words.extend([verbs::CAS.as_bytes(), key, version.as_bytes(), value]);
+            }
+            (Effect::Delete, _) => words.extend([verbs::DELETE.as_bytes(), key]),
+        }
+        let by_line = match effect {
+            Effect::Put(value) => line_can_put(key, value),
+            Effect::Delete => line_can_carry_key(key),
+        };
+        Self { need: Need::Ack(level), ..Self::encode(by_line, &words) }
     }
 
-    pub(crate) fn delete(key: &[u8]) -> Self {
-        Self::encode(encoding_of_key(key), &[verbs::DELETE.as_bytes(), key])
-    }
-
-    /// A read by line, where the key allows it: a node then answers a value that is no line with `ERROR BINARY`.
-    pub(crate) fn get(key: &[u8]) -> Self {
-        Self::encode(encoding_of_key(key), &[verbs::GET.as_bytes(), key])
+    /// A read, at `level`; the read's own is not looked at. It goes by line where the key allows it: a node then answers
+    /// a value that is no line with `ERROR BINARY`. With a version it goes as an array.
+    pub(crate) fn read(read: &Read<'_>, level: Option<ReadLevel>) -> Self {
+        let verb = if read.versioned { verbs::GETV } else { verbs::GET };
+        let by_line = !read.versioned && line_can_carry_key(read.key);
+        Self { need: Need::Read(level), ..Self::encode(by_line, &[verb.as_bytes(), read.key]) }
     }
 
     /// A read whose answer carries any value.
-    pub(crate) fn get_bytes(key: &[u8]) -> Self {
-        Self::encode(Encoding::Array, &[verbs::GET.as_bytes(), key])
+    pub(crate) fn read_bytes(read: &Read<'_>, level: Option<ReadLevel>) -> Self {
+        let verb = if read.versioned { verbs::GETV } else { verbs::GET };
+        Self { need: Need::Read(level), ..Self::encode(false, &[verb.as_bytes(), read.key]) }
     }
 
-    /// A question to the coordinator, or to a node about itself: a verb and at most a key.
-    pub(crate) fn question(verb: &str, key: Option<&[u8]>) -> Self {
-        match key {
-            None => Self::encode(Encoding::Line, &[verb.as_bytes()]),
-            Some(key) => Self::encode(encoding_of_key(key), &[verb.as_bytes(), key]),
+    /// A question to the coordinator, or to a node about itself: a verb and at most one word.
+    pub(crate) fn question(verb: &str, word: Option<&[u8]>) -> Self {
+        match word {
+            None => Self::encode(true, &[verb.as_bytes()]),
+            Some(word) => Self::encode(line_can_carry_key(word), &[verb.as_bytes(), word]),
         }
     }
 
-    fn encode(encoding: Encoding, words: &[&[u8]]) -> Self {
+    fn encode(by_line: bool, words: &[&[u8]]) -> Self {
+        // A line has room for the longest key and value and a short verb, not for everything that may stand before them.
+        let fits = words.iter().map(|word| word.len() + 1).sum::<usize>() <= limits::LINE_BYTES;
+        let encoding = if by_line && fits { Encoding::Line } else { Encoding::Array };
         let mut bytes = Vec::with_capacity(words.iter().map(|word| word.len() + 16).sum());
         match encoding {
             Encoding::Array => encode_array(words, &mut bytes),
@@ -57,12 +88,8 @@ impl Request {
                 }
             }
         }
-        Self { bytes, encoding }
+        Self { bytes, encoding, need: Need::Nothing }
     }
-}
-
-fn encoding_of_key(key: &[u8]) -> Encoding {
-    if line_can_carry_key(key) { Encoding::Line } else { Encoding::Array }
 }
 
 /// A node's answer.
@@ -70,7 +97,12 @@ fn encoding_of_key(key: &[u8]) -> Encoding {
 pub(crate) enum Answer {
     Ok,
     Value(Vec<u8>),
+    Versioned(Version, Vec<u8>),
     NotFound,
+    /// A conditional write has made this version.
+    Written(Version),
+    /// A conditional write has found this version, and changed nothing.
+    Conflict(Version),
     /// Any other line.
     Text(String),
     /// What follows `ERROR `.
@@ -95,20 +127,22 @@ impl AnswerDecoder {
         Self { encoding, lines: FrameDecoder::new(), arrays: ReplyDecoder::new() }
     }
 
-    /// The answer at the start of `buf`, once all of it is there.
-    pub(crate) fn decode(&mut self, buf: &[u8]) -> Result<Option<Answer>, NotAnAnswer> {
+    /// The answer at the start of `buf`, once all of it is there, and how many bytes it took.
+    pub(crate) fn decode(&mut self, buf: &[u8]) -> Result<Option<(Answer, usize)>, NotAnAnswer> {
         // A node that turns a connection away says so before it has seen a request, and thus by line. No answer to an
         // array starts with that letter.
         let is_line = self.encoding == Encoding::Line || buf.first() == Some(&b'E');
         if is_line {
             match self.lines.decode(buf).map_err(|_| NotAnAnswer)? {
                 None => Ok(None),
-                Some((Frame::Line(line), _)) => answer_of_line(line).map(Some),
+                Some((Frame::Line(line), used)) => Ok(Some((answer_of_line(line)?, used))),
                 Some((Frame::Array(_), _)) => Err(NotAnAnswer),
             }
         } else {
-            let decoded = self.arrays.decode(buf).map_err(|_| NotAnAnswer)?;
-            Ok(decoded.map(|(reply, _)| answer_of_reply(reply)))
+            match self.arrays.decode(buf).map_err(|_| NotAnAnswer)? {
+                None => Ok(None),
+                Some((reply, used)) => Ok(Some((answer_of_reply(reply)?, used))),
+            }
         }
     }
 }
@@ -118,24 +152,34 @@ fn answer_of_line(line: &[u8]) -> Result<Answer, NotAnAnswer> {
         return Ok(Answer::Value(value.to_vec()));
     }
     let line = std::str::from_utf8(line).map_err(|_| NotAnAnswer)?;
-    Ok(match line {
-        "OK" => Answer::Ok,
-        "NOT_FOUND" => Answer::NotFound,
-        _ => match line.strip_prefix("ERROR ") {
-            Some(error) => Answer::Error(error.to_owned()),
-            None => Answer::Text(line.to_owned()),
-        },
+    Ok(match line.strip_prefix("ERROR ") {
+        Some(error) => Answer::Error(error.to_owned()),
+        None if line == "NOT_FOUND" => Answer::NotFound,
+        None => answer_of_text(line),
     })
 }
 
-fn answer_of_reply(reply: Reply<'_>) -> Answer {
-    match reply {
-        Reply::Text("OK") => Answer::Ok,
-        Reply::Text(text) => Answer::Text(text.to_owned()),
+fn answer_of_reply(reply: Reply<'_>) -> Result<Answer, NotAnAnswer> {
+    Ok(match reply {
+        Reply::Text(text) => answer_of_text(text),
         Reply::Bulk(value) => Answer::Value(value.to_vec()),
+        Reply::Pair(version, value) => {
+            let version = std::str::from_utf8(version).ok().and_then(|version| version.parse().ok());
+            Answer::Versioned(version.ok_or(NotAnAnswer)?, value.to_vec())
+        }
         Reply::Null => Answer::NotFound,
         // `ERR` stands before the errors that have no code of their own.
         Reply::Error(error) => Answer::Error(error.strip_prefix("ERR ").unwrap_or(error).to_owned()),
+        Reply::Number(_) => return Err(NotAnAnswer),
+    })
+}
+
+fn answer_of_text(text: &str) -> Answer {
+    match text.split_once(' ').map(|(word, version)| (word, version.parse())) {
+        None if text == "OK" => Answer::Ok,
+        Some(("OK", Ok(version))) => Answer::Written(version),
+        Some(("CONFLICT", Ok(version))) => Answer::Conflict(version),
+        _ => Answer::Text(text.to_owned()),
     }
 }
 
@@ -166,40 +210,82 @@ pub(crate) fn meaning_of(error: &str) -> Meaning {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::peer::Identity;
+
+    fn text(request: Request) -> String {
+        String::from_utf8_lossy(&request.bytes).into_owned()
+    }
 
     #[test]
     fn a_line_is_used_where_it_carries_the_request() {
-        let bytes = |request: Request| String::from_utf8_lossy(&request.bytes).into_owned();
-        assert_eq!(bytes(Request::put(b"k", b"v w ")), "PUT k v w \n");
-        assert_eq!(bytes(Request::put(b"k", b"")), "*3\r\n$3\r\nPUT\r\n$1\r\nk\r\n$0\r\n\r\n");
-        assert_eq!(bytes(Request::put(b"k", b"v h:1,h:2")), "*3\r\n$3\r\nPUT\r\n$1\r\nk\r\n$9\r\nv h:1,h:2\r\n");
-        assert_eq!(bytes(Request::get(b"k")), "GET k\n");
-        assert_eq!(bytes(Request::get(b"a b")), "*2\r\n$3\r\nGET\r\n$3\r\na b\r\n");
-        assert_eq!(bytes(Request::delete(b"k")), "DELETE k\n");
-        assert_eq!(bytes(Request::question("INFO", None)), "INFO\n");
+        let put = |value| text(Request::write(&Write::new(b"k", Effect::Put(value)), None));
+        assert_eq!(put(b"v w "), "PUT k v w \n");
+        assert_eq!(put(b""), "*3\r\n$3\r\nPUT\r\n$1\r\nk\r\n$0\r\n\r\n");
+        assert_eq!(put(b"v h:1,h:2"), "*3\r\n$3\r\nPUT\r\n$1\r\nk\r\n$9\r\nv h:1,h:2\r\n");
+        let read = |key, versioned| text(Request::read(&Read { key, versioned, level: ReadLevel::Local }, None));
+        assert_eq!(read(b"k", false), "GET k\n");
+        assert_eq!(read(b"a b", false), "*2\r\n$3\r\nGET\r\n$3\r\na b\r\n");
+        assert_eq!(read(b"k", true), "*2\r\n$4\r\nGETV\r\n$1\r\nk\r\n");
+        assert_eq!(text(Request::question("INFO", None)), "INFO\n");
+    }
+
+    #[test]
+    fn a_write_carries_its_condition_and_identity() {
+        let put = Write::new(b"k", Effect::Put(b"v"));
+        let identity = Some(Identity { client: b"me", seq: 7 });
+        let version: Version = "3-12".parse().unwrap();
+        for (write, line) in [
+            (Write { identity, ..put }, "ONCE me 7 PUT k v\n"),
+            (Write { identity, expected: Some(version), ..put }, "ONCE me 7 CAS k 3-12 v\n"),
+            (Write { identity, expected: Some(Version::NONE), ..put }, "ONCE me 7 PUTNX k v\n"),
+            (Write { identity, effect: Effect::Delete, ..put }, "ONCE me 7 DELETE k\n"),
+        ] {
+            let line_read = text(Request::write(&write, None));
+            assert_eq!(line_read, line);
+            let read = proto::request::NodeRequest::parse(Frame::Line(line_read.trim_end().as_bytes()));
+            assert_eq!(read, Ok(proto::request::NodeRequest::Write(write)));
+        }
+    }
+
+    #[test]
+    fn what_no_line_has_room_for_goes_as_an_array() {
+        let (key, value) = (vec![b'k'; limits::KEY_BYTES], vec![b'v'; limits::VALUE_BYTES]);
+        let identity = Some(Identity { client: &[b'c'; limits::CLIENT_BYTES], seq: 1 });
+        let put = Write::new(&key, Effect::Put(&value));
+        assert_eq!(Request::write(&put, None).encoding, Encoding::Line);
+        assert_eq!(Request::write(&Write { identity, ..put }, None).encoding, Encoding::Array);
     }
 
     #[test]
     fn answers_in_both_encodings() {
         let decode = |encoding, bytes: &[u8]| AnswerDecoder::new(encoding).decode(bytes);
+        let version: Version = "3-12".parse().unwrap();
         for (encoding, bytes, answer) in [
             (Encoding::Line, &b"OK\n"[..], Answer::Ok),
+            (Encoding::Line, b"OK 3-12\n", Answer::Written(version)),
+            (Encoding::Line, b"CONFLICT 0\n", Answer::Conflict(Version::NONE)),
+            (Encoding::Line, b"OK Node h:1\n", Answer::Text("OK Node h:1".into())),
             (Encoding::Line, b"VALUE  v \n", Answer::Value(b" v ".to_vec())),
             (Encoding::Line, b"NOT_FOUND\n", Answer::NotFound),
             (Encoding::Line, b"PONG\n", Answer::Text("PONG".into())),
             (Encoding::Line, b"ERROR BUSY full\n", Answer::Error("BUSY full".into())),
             (Encoding::Array, b"+OK\r\n", Answer::Ok),
+            (Encoding::Array, b"+OK 3-12\r\n", Answer::Written(version)),
+            (Encoding::Array, b"+CONFLICT 3-12\r\n", Answer::Conflict(version)),
             (Encoding::Array, b"$3\r\na\nb\r\n", Answer::Value(b"a\nb".to_vec())),
+            (Encoding::Array, b"*2\r\n$4\r\n3-12\r\n$1\r\nv\r\n", Answer::Versioned(version, b"v".to_vec())),
             (Encoding::Array, b"$-1\r\n", Answer::NotFound),
             (Encoding::Array, b"-BUSY full\r\n", Answer::Error("BUSY full".into())),
             (Encoding::Array, b"-ERR No nodes available\r\n", Answer::Error("No nodes available".into())),
             (Encoding::Array, b"ERROR BUSY full\n", Answer::Error("BUSY full".into())),
         ] {
-            assert_eq!(decode(encoding, bytes), Ok(Some(answer)));
+            assert_eq!(decode(encoding, bytes), Ok(Some((answer, bytes.len()))));
             assert_eq!(decode(encoding, &bytes[..bytes.len() - 1]), Ok(None));
         }
         assert_eq!(decode(Encoding::Line, b"*1\r\n$1\r\na\r\n"), Err(NotAnAnswer));
-        assert_eq!(decode(Encoding::Array, b"HTTP/1.1 403 Forbidden\r\n"), Err(NotAnAnswer));
+        for bytes in [&b"HTTP/1.1 403 Forbidden\r\n"[..], b":1\r\n", b"*2\r\n$1\r\nx\r\n$1\r\nv\r\n"] {
+            assert_eq!(decode(Encoding::Array, bytes), Err(NotAnAnswer));
+        }
     }
 
     #[test]
@@ -209,6 +295,7 @@ mod tests {
             ("BUSY x", Meaning::Later),
             ("No nodes available", Meaning::Later),
             ("UNKNOWN x", Meaning::Unknown),
+            ("STALE x", Meaning::Never),
             ("BINARY x", Meaning::Binary),
             ("TOOLONG x", Meaning::Never),
             ("Unknown command", Meaning::Never),

@@ -1,101 +1,56 @@
 //! The client and its calls.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use proto::cluster_map::MapError;
 use proto::error::ErrorReply;
-use proto::id::NodeAddr;
+use proto::id::{NodeAddr, Version};
 use proto::limits;
-use tokio::time::Instant;
+use proto::peer::{Effect, Write};
 
-use crate::answer::{NotAnAnswer, Request};
-use crate::coordinator::{self, Whom};
+use crate::builder::Builder;
+use crate::cluster::Cluster;
 use crate::error::Error;
-use crate::map_watch::{self, Maps, WatchEnd};
+use crate::level::Levels;
 use crate::placement::Placement;
-use crate::pool::Pool;
 use crate::read::{self, Read};
-use crate::write;
-
-/// How long a call may take where nothing else was said.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Longer timeouts are cut to this one.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+use crate::write::{self, Cas};
 
 /// A connection to the cluster.
 ///
 /// Clones are cheap and share everything. All calls take `&self` and may run at the same time, each on a connection
 /// of its own. When the last clone is dropped, the task that follows the cluster map ends, and all connections close.
+///
+/// What a clone does not share are its levels: [`Client::with`] gives one with others.
 #[derive(Debug, Clone)]
 pub struct Client {
-    cluster: Arc<Cluster>,
-}
-
-/// What a client is to be like, before it connects.
-#[derive(Debug, Clone)]
-pub struct Builder {
-    timeout: Duration,
-}
-
-/// What all calls share.
-#[derive(Debug)]
-pub(crate) struct Cluster {
-    coordinator: NodeAddr,
-    timeout: Duration,
-    pool: Arc<Pool>,
-    maps: Maps,
-}
-
-impl Builder {
-    /// How long a call may take, all its attempts together; connecting is a call, too. A day at most.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout.min(LONGEST_TIMEOUT);
-        self
-    }
-
-    /// Connects to the cluster whose coordinator is at this address, and waits for the cluster map.
-    ///
-    /// Must be called within a tokio runtime with I/O and time; the task that follows the map runs there.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where the text is no `host:port`, [`Error::NotReached`] where nobody answers there, or what
-    /// answers is no coordinator.
-    pub async fn connect(self, coordinator: impl AsRef<str>) -> Result<Client, Error> {
-        let addr = coordinator.as_ref();
-        let coordinator: NodeAddr = addr.parse().map_err(|error| Error::Invalid(format!("{addr:?}: {error}")))?;
-        let pool = Arc::<Pool>::default();
-        let deadline = Instant::now() + self.timeout;
-        let maps = map_watch::start(coordinator.clone(), Arc::clone(&pool), deadline).await.map_err(|end| {
-            let reason = match end {
-                WatchEnd::Map(MapError::Malformed(_) | MapError::Gap) => NotAnAnswer.to_string(),
-                end => end.to_string(),
-            };
-            Error::NotReached { whom: format!("the coordinator at {coordinator}"), reason }
-        })?;
-        Ok(Client { cluster: Arc::new(Cluster { coordinator, timeout: self.timeout, pool, maps }) })
-    }
+    pub(crate) cluster: Arc<Cluster>,
+    levels: Levels,
 }
 
 impl Client {
-    /// What a client is like unless told otherwise: its calls time out after [`DEFAULT_TIMEOUT`].
+    pub(crate) fn new(cluster: Cluster, levels: Levels) -> Self {
+        Self { cluster: Arc::new(cluster), levels }
+    }
+
+    /// What a client is like unless told otherwise: its calls time out after [`DEFAULT_TIMEOUT`](crate::DEFAULT_TIMEOUT)
+    /// and are of the levels that the cluster was started with.
     ///
     /// ```
     /// # #[tokio::main]
     /// # async fn main() -> Result<(), client::Error> {
     /// # let cluster = fake_cluster::FakeCluster::start(1).await;
     /// # let coordinator = cluster.coordinator_addr();
+    /// use client::{AckLevel, Client};
     /// use std::time::Duration;
     ///
-    /// let client = client::Client::builder().timeout(Duration::from_secs(2)).connect(coordinator).await?;
+    /// let builder = Client::builder().timeout(Duration::from_secs(2)).ack(AckLevel::Quorum);
+    /// let client = builder.connect(coordinator).await?;
     /// # client.ping().await
     /// # }
     /// ```
     #[must_use]
     pub fn builder() -> Builder {
-        Builder { timeout: DEFAULT_TIMEOUT }
+        Builder::new()
     }
 
     /// Connects with everything as it is unless told otherwise.
@@ -109,7 +64,43 @@ impl Client {
     /// The coordinator's address.
     #[must_use]
     pub fn coordinator(&self) -> &NodeAddr {
-        &self.cluster.coordinator
+        self.cluster.coordinator()
+    }
+
+    /// The same client, whose calls are of these levels. What they do not name stays as it is.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(3).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// use client::{AckLevel, ReadLevel};
+    ///
+    /// // Answered once a majority of the key's copies has it.
+    /// client.with(AckLevel::Quorum).put("user:1", "Alice").await?;
+    ///
+    /// // Never older than an answered write of a quorum.
+    /// let strict = client.with(AckLevel::Quorum).with(ReadLevel::Linear);
+    /// assert_eq!(strict.get("user:1").await?, Some(b"Alice".to_vec()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with(&self, levels: impl Into<Levels>) -> Self {
+        Self { cluster: Arc::clone(&self.cluster), levels: levels.into().or(self.levels) }
+    }
+
+    /// The levels that this client asks for.
+    #[must_use]
+    pub fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    /// The levels of this client's calls: what it asks for, else what the cluster was started with. Both are there.
+    #[must_use]
+    pub fn levels_in_effect(&self) -> Levels {
+        let promises = self.cluster.maps().borrow().promises;
+        self.levels.or(Levels { ack: Some(promises.ack), read: Some(promises.read) })
     }
 
     /// Stores a value under a key, both any bytes. Gives who holds the key.
@@ -126,14 +117,70 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Unknown`]: it may or may not be stored, and was sent once. After any other error nothing was changed:
-    /// [`Error::NotReached`] and [`Error::Refused`] only come once the timeout has passed, or repeating is no use.
+    /// [`Error::Unknown`]: it may or may not be stored, once; it was sent again, as the same write, until the timeout had
+    /// passed. After any other error nothing was changed: [`Error::Refused`] only comes once the timeout has passed, or
+    /// repeating is no use.
     pub async fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Placement, Error> {
-        let (key, value) = (checked_key(key.as_ref())?, value.as_ref());
-        if value.len() > limits::VALUE_BYTES {
-            return Err(Error::too_long(&ErrorReply::value_too_long(value.len())));
-        }
-        write::write(&self.cluster, key, &Request::put(key, value)).await
+        let (key, value) = (checked_key(key.as_ref())?, checked_value(value.as_ref())?);
+        write::write(&self.cluster, self.levels.ack, Write::new(key, Effect::Put(value))).await
+    }
+
+    /// Stores a value if the key has this version, as [`Client::get_versioned`] gives it; [`Version::NONE`]: if the key
+    /// is absent. Every write of a key gives it another version.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(3).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// use client::Cas;
+    ///
+    /// client.put("visits", "41").await?;
+    /// // Adds one, however many others do the same.
+    /// let version = loop {
+    ///     let (version, value) = client.get_versioned("visits").await?.expect("it was stored above");
+    ///     let visits: u64 = String::from_utf8_lossy(&value).parse().expect("a number");
+    ///     if let Cas::Written(version) = client.compare_and_set("visits", version, (visits + 1).to_string()).await? {
+    ///         break version;
+    ///     }
+    /// };
+    /// assert_eq!(client.get_versioned("visits").await?, Some((version, b"42".to_vec())));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::put`]. That the key has another version is no error.
+    pub async fn compare_and_set(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Version,
+        value: impl AsRef<[u8]>,
+    ) -> Result<Cas, Error> {
+        let (key, value) = (checked_key(key.as_ref())?, checked_value(value.as_ref())?);
+        let write = Write { expected: Some(expected), ..Write::new(key, Effect::Put(value)) };
+        write::write_if(&self.cluster, self.levels.ack, write).await
+    }
+
+    /// Stores a value if the key is absent.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(3).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// use client::Cas;
+    ///
+    /// let Cas::Written(version) = client.put_if_absent("leader", "me").await? else { panic!("it was absent") };
+    /// assert_eq!(client.put_if_absent("leader", "you").await?, Cas::Conflict(version));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::compare_and_set`].
+    pub async fn put_if_absent(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Cas, Error> {
+        self.compare_and_set(key, Version::NONE, value).await
     }
 
     /// Reads a key's value, byte for byte; none where the key is absent.
@@ -151,7 +198,8 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotReached`] or [`Error::Refused`] where nobody who holds the key gave an answer within the timeout.
+    /// [`Error::NotReached`] or [`Error::Refused`] where nobody who may answer gave an answer within the timeout: any
+    /// holder of the key, or for a linear read its primary.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>, Error> {
         self.read(key).await.map(|read| read.value)
     }
@@ -174,7 +222,37 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn read(&self, key: impl AsRef<[u8]>) -> Result<Read, Error> {
-        read::read(&self.cluster, checked_key(key.as_ref())?).await
+        read::read(&self.cluster, self.levels.read, checked_key(key.as_ref())?, false).await
+    }
+
+    /// Reads a key's value with the version of the key, for [`Client::compare_and_set`]; none where the key is absent.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(3).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// client.put("user:1", "Alice").await?;
+    /// let (version, value) = client.get_versioned("user:1").await?.expect("it was stored above");
+    /// println!("{} at version {version}", String::from_utf8_lossy(&value));
+    /// assert_eq!(client.get_versioned("user:2").await?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn get_versioned(&self, key: impl AsRef<[u8]>) -> Result<Option<(Version, Vec<u8>)>, Error> {
+        let read = self.read_versioned(key).await?;
+        Ok(read.version.zip(read.value))
+    }
+
+    /// As [`Client::read`], and [`Read::version`] is the version of the key.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn read_versioned(&self, key: impl AsRef<[u8]>) -> Result<Read, Error> {
+        read::read(&self.cluster, self.levels.read, checked_key(key.as_ref())?, true).await
     }
 
     /// Makes a key absent, whether or not it was there. Gives who holds the key.
@@ -195,141 +273,20 @@ impl Client {
     /// As [`Client::put`].
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<Placement, Error> {
         let key = checked_key(key.as_ref())?;
-        write::write(&self.cluster, key, &Request::delete(key)).await
-    }
-
-    /// The nodes that are registered, sorted, as the coordinator has them.
-    ///
-    /// ```
-    /// # #[tokio::main]
-    /// # async fn main() -> Result<(), client::Error> {
-    /// # let cluster = fake_cluster::FakeCluster::start(3).await;
-    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
-    /// assert_eq!(client.list_nodes().await?.len(), 3);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::NotReached`] where the coordinator does not answer. It is asked once.
-    pub async fn list_nodes(&self) -> Result<Vec<NodeAddr>, Error> {
-        coordinator::list_nodes(&self.cluster).await
-    }
-
-    /// Who holds a key now, as the coordinator has it.
-    ///
-    /// ```
-    /// # #[tokio::main]
-    /// # async fn main() -> Result<(), client::Error> {
-    /// # let cluster = fake_cluster::FakeCluster::start(3).await;
-    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
-    /// let placement = client.nodes_for_key("user:1").await?;
-    /// assert_eq!(placement.replicas.len(), 2);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::NotReached`] where the coordinator does not answer, [`Error::Refused`] where no node is registered. It
-    /// is asked once.
-    pub async fn nodes_for_key(&self, key: impl AsRef<[u8]>) -> Result<Placement, Error> {
-        coordinator::nodes_for_key(&self.cluster, checked_key(key.as_ref())?).await
-    }
-
-    /// What the coordinator says of itself, one line.
-    ///
-    /// # Errors
-    /// [`Error::NotReached`] where it does not answer. It is asked once.
-    pub async fn info(&self) -> Result<String, Error> {
-        coordinator::info(&self.cluster, Whom::Coordinator).await
-    }
-
-    /// What a node says of itself, one line: `OK Node host:port keys=N`, and more words of the form `name=value`.
-    ///
-    /// ```
-    /// # #[tokio::main]
-    /// # async fn main() -> Result<(), client::Error> {
-    /// # let cluster = fake_cluster::FakeCluster::start(1).await;
-    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
-    /// for node in client.list_nodes().await? {
-    ///     assert_eq!(client.node_info(&node).await?, format!("OK Node {node} keys=0"));
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::NotReached`] where the node does not answer. It is asked once.
-    pub async fn node_info(&self, node: &NodeAddr) -> Result<String, Error> {
-        coordinator::info(&self.cluster, Whom::Node(node)).await
-    }
-
-    /// Asks the coordinator for a sign of life.
-    ///
-    /// # Errors
-    /// [`Error::NotReached`] where it gives none.
-    pub async fn ping(&self) -> Result<(), Error> {
-        coordinator::ping(&self.cluster, Whom::Coordinator).await
-    }
-
-    /// Asks a node for a sign of life.
-    ///
-    /// # Errors
-    /// [`Error::NotReached`] where it gives none.
-    pub async fn ping_node(&self, node: &NodeAddr) -> Result<(), Error> {
-        coordinator::ping(&self.cluster, Whom::Node(node)).await
+        write::write(&self.cluster, self.levels.ack, Write::new(key, Effect::Delete)).await
     }
 }
 
-impl Cluster {
-    /// When a call that starts now is to end.
-    pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + self.timeout
-    }
-
-    pub(crate) fn pool(&self) -> &Pool {
-        &self.pool
-    }
-
-    /// The newest map, and word of every later one.
-    pub(crate) fn maps(&self) -> Maps {
-        self.maps.clone()
-    }
-
-    pub(crate) fn addr_of<'a>(&'a self, whom: Whom<'a>) -> &'a NodeAddr {
-        match whom {
-            Whom::Coordinator => &self.coordinator,
-            Whom::Node(addr) => addr,
-        }
-    }
-
-    /// The error of a call whose time is over, from what went wrong last. Without that there was nobody to ask.
-    pub(crate) fn gave_up(&self, failed: Option<Error>) -> Error {
-        let tried = humantime::format_duration(self.timeout);
-        match failed {
-            None => {
-                let has_nodes = self.maps.borrow().members().any(|(_, member)| member.up);
-                let reason = if has_nodes {
-                    format!("UNAVAILABLE no node holds the key; tried for {tried}")
-                } else {
-                    format!("{}; tried for {tried}", ErrorReply::NoNodes)
-                };
-                Error::Refused { by: None, reason }
-            }
-            Some(Error::Refused { by: None, reason }) => {
-                Error::Refused { by: None, reason: format!("{reason}; tried for {tried}") }
-            }
-            Some(Error::NotReached { whom, reason }) => {
-                Error::NotReached { whom, reason: format!("{reason}; tried for {tried}") }
-            }
-            Some(error) => error,
-        }
-    }
-}
-
-fn checked_key(key: &[u8]) -> Result<&[u8], Error> {
+pub(crate) fn checked_key(key: &[u8]) -> Result<&[u8], Error> {
     if key.len() > limits::KEY_BYTES {
         return Err(Error::too_long(&ErrorReply::key_too_long(key.len())));
     }
     Ok(key)
+}
+
+fn checked_value(value: &[u8]) -> Result<&[u8], Error> {
+    if value.len() > limits::VALUE_BYTES {
+        return Err(Error::too_long(&ErrorReply::value_too_long(value.len())));
+    }
+    Ok(value)
 }

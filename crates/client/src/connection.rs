@@ -7,7 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
-use proto::frame::{Frame, FrameDecoder};
+use proto::frame::{Encoding, Frame, FrameDecoder};
 use proto::id::NodeAddr;
 use proto::limits;
 use socket2::{SockRef, TcpKeepalive};
@@ -15,7 +15,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::answer::{Answer, AnswerDecoder, NotAnAnswer, Request};
+use crate::answer::{Answer, AnswerDecoder, Meaning, NotAnAnswer, Request, meaning_of};
+use crate::level::Levels;
 
 /// Room for the answers of most requests, and what an idle connection may keep.
 const BUFFER_BYTES: usize = 8 * 1024;
@@ -80,6 +81,10 @@ pub(crate) struct Connection {
     stream: TcpStream,
     /// What arrived and is not yet consumed. Empty while the connection is idle.
     received: Vec<u8>,
+    /// The levels that the node was asked for on this connection.
+    levels: Levels,
+    /// It must not carry another request, whose answer could not be told from an earlier one's.
+    is_spent: bool,
 }
 
 impl Connection {
@@ -88,7 +93,18 @@ impl Connection {
         let stream = patience.wait(TcpStream::connect(addr.as_str())).await.map_err(not_sent)?;
         // Requests are answered one by one; waiting to fill a packet would only delay them.
         stream.set_nodelay(true).map_err(not_sent)?;
-        Ok(Self { stream, received: Vec::with_capacity(BUFFER_BYTES) })
+        let received = Vec::with_capacity(BUFFER_BYTES);
+        Ok(Self { stream, received, levels: Levels::default(), is_spent: false })
+    }
+
+    /// The levels that the node was asked for; none where it goes by the cluster's own.
+    pub(crate) fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    /// Whether it must not carry another request.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.is_spent
     }
 
     /// Has the system find out when the peer is gone without a word.
@@ -99,25 +115,57 @@ impl Connection {
 
     /// Whether an idle connection can carry another request: the peer has neither closed it nor said anything.
     ///
-    /// This asks the system itself, as tokio's knowledge of the socket may be some events old, and a write that is
-    /// sent on a connection that the peer has closed would end as an unknown outcome.
+    /// This asks the system itself, as tokio's knowledge of the socket may be some events old, and what is sent on a
+    /// connection that the peer has closed has to be sent again.
     pub(crate) fn is_usable(&self) -> bool {
         let peeked = SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
-        self.received.is_empty() && peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        !self.is_spent
+            && self.received.is_empty()
+            && peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Sends a request and waits for its answer.
+    /// Sends a request and waits for its answer. Where the connection has other levels than the request needs, they are
+    /// asked for in the same breath.
     pub(crate) async fn exchange(&mut self, request: &Request, patience: Patience) -> Result<Answer, Failure> {
-        let mut decoder = AnswerDecoder::new(request.encoding);
-        if let Err(failure) = self.send(&request.bytes, patience).await {
+        let set = (!request.need.is_met_by(self.levels)).then(|| request.need.line());
+        let sent = match &set {
+            None => self.send(&request.bytes, patience).await,
+            Some(line) => self.send(&[line.as_bytes(), &request.bytes].concat(), patience).await,
+        };
+        if let Err(failure) = sent {
             // A node that turned the connection away said why before it closed it.
-            let answer = decoder.decode(self.rest(patience).await);
-            return if let Ok(Some(answer @ Answer::Error(_))) = answer { Ok(answer) } else { Err(failure) };
+            let encoding = if set.is_some() { Encoding::Line } else { request.encoding };
+            let answer = AnswerDecoder::new(encoding).decode(self.rest(patience).await);
+            return if let Ok(Some((answer @ Answer::Error(_), _))) = answer { Ok(answer) } else { Err(failure) };
         }
+        if let Some(line) = set {
+            match self.answer(Encoding::Line, patience).await? {
+                Answer::Ok => self.levels = request.need.added_to(self.levels),
+                other => return self.level_refused(line.trim_end(), other),
+            }
+        }
+        self.answer(request.encoding, patience).await
+    }
+
+    /// What becomes of a request before which the node did not take a level.
+    fn level_refused(&mut self, level: &str, answer: Answer) -> Result<Answer, Failure> {
+        self.is_spent = true;
+        match answer {
+            // The node has turned the connection away, and reads nothing from it.
+            Answer::Error(error) if meaning_of(&error) == Meaning::Later => Ok(Answer::Error(error)),
+            // What was asked behind it may be done, but not as it was asked for.
+            Answer::Error(error) => Err(Failure::NoAnswer(format!("it refused {level}: {error}"))),
+            _ => Err(no_protocol(NotAnAnswer)),
+        }
+    }
+
+    /// Waits for the next answer.
+    async fn answer(&mut self, encoding: Encoding, patience: Patience) -> Result<Answer, Failure> {
+        let mut decoder = AnswerDecoder::new(encoding);
         loop {
             let answer = decoder.decode(&self.received).map_err(no_protocol)?;
-            if let Some(answer) = answer {
-                self.received.clear();
+            if let Some((answer, used)) = answer {
+                self.received.drain(..used);
                 self.received.shrink_to(BUFFER_BYTES);
                 return Ok(answer);
             }
@@ -127,8 +175,8 @@ impl Connection {
 
     /// Sends the bytes of a request.
     ///
-    /// IMPORTANT: [`Failure::NotSent`] means that the request may be sent again, so it is given only while the system
-    /// has not taken a single byte. Half a request counts as sent: a node with the original framing may carry it out.
+    /// IMPORTANT: [`Failure::NotSent`] means that nothing was done, so it is given only while the system has not taken a
+    /// single byte. Half a request counts as sent: a node with the original framing may carry it out.
     pub(crate) async fn send(&mut self, mut bytes: &[u8], patience: Patience) -> Result<(), Failure> {
         let mut is_untouched = true;
         while !bytes.is_empty() {
@@ -143,9 +191,13 @@ impl Connection {
         Ok(())
     }
 
-    /// The lines of an answer: those up to an empty line where the first starts with `several`, else the one. An
-    /// answer in the array encoding is its words, or one line with its mark.
-    pub(crate) async fn lines(&mut self, several: Option<&str>, patience: Patience) -> Result<Vec<String>, Failure> {
+    /// The lines of an answer: those up to an empty line where `has_more` says so of the first, else the one. An answer
+    /// in the array encoding is its words, or one line with its mark.
+    pub(crate) async fn lines(
+        &mut self,
+        has_more: impl Fn(&str) -> bool,
+        patience: Patience,
+    ) -> Result<Vec<String>, Failure> {
         let mut lines: Vec<String> = Vec::new();
         let mut decoder = FrameDecoder::new();
         let mut start = 0;
@@ -172,7 +224,7 @@ impl Connection {
                 }
             }
             if let [first] = lines.as_slice()
-                && !several.is_some_and(|several| first.starts_with(several))
+                && !has_more(first)
             {
                 break;
             }

@@ -1,13 +1,15 @@
-//! Questions that the coordinator answers, and those to a node about itself. They change nothing, and are asked once:
-//! whoever does not answer is reported at once.
+//! Questions that the coordinator answers, and those to a node about itself; and what an operator tells the coordinator.
+//! All are asked once: whoever does not answer is reported at once.
 
 use proto::id::NodeAddr;
 use proto::request::verbs;
 
 use crate::answer::{NotAnAnswer, Request};
-use crate::client::Cluster;
+use crate::client::{Client, checked_key};
+use crate::cluster::Cluster;
 use crate::connection::{Failure, Patience};
 use crate::error::Error;
+use crate::level::Need;
 use crate::placement::Placement;
 
 /// Whom to ask.
@@ -17,8 +19,154 @@ pub(crate) enum Whom<'a> {
     Node(&'a NodeAddr),
 }
 
-pub(crate) async fn list_nodes(cluster: &Cluster) -> Result<Vec<NodeAddr>, Error> {
-    let lines = ask(cluster, Whom::Coordinator, Request::question(verbs::LIST_NODES, None), Some("OK Nodes:")).await?;
+/// Which slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slots {
+    /// The one of this number.
+    One(u16),
+    /// All.
+    All,
+}
+
+impl Client {
+    /// The nodes that are registered, sorted, as the coordinator has them.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(3).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// assert_eq!(client.list_nodes().await?.len(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where the coordinator does not answer. It is asked once.
+    pub async fn list_nodes(&self) -> Result<Vec<NodeAddr>, Error> {
+        list_nodes(&self.cluster).await
+    }
+
+    /// Who holds a key now, as the coordinator has it.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(3).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// let placement = client.nodes_for_key("user:1").await?;
+    /// assert_eq!(placement.replicas.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where the coordinator does not answer, [`Error::Refused`] where no node is registered. It
+    /// is asked once.
+    pub async fn nodes_for_key(&self, key: impl AsRef<[u8]>) -> Result<Placement, Error> {
+        nodes_for_key(&self.cluster, checked_key(key.as_ref())?).await
+    }
+
+    /// What the coordinator says of itself, one line.
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where it does not answer. It is asked once.
+    pub async fn info(&self) -> Result<String, Error> {
+        info(&self.cluster, Whom::Coordinator).await
+    }
+
+    /// What a node says of itself, one line: `OK Node host:port keys=N`, and more words of the form `name=value`.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(1).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// for node in client.list_nodes().await? {
+    ///     assert_eq!(client.node_info(&node).await?, format!("OK Node {node} keys=0"));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where the node does not answer. It is asked once.
+    pub async fn node_info(&self, node: &NodeAddr) -> Result<String, Error> {
+        info(&self.cluster, Whom::Node(node)).await
+    }
+
+    /// The acknowledged writes that a node has lost, a line for people each: writes answered at [`AckLevel::Async`] that
+    /// the node had not sent on when it lost its place as the primary.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(1).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// for node in client.list_nodes().await? {
+    ///     assert!(client.losses(&node).await?.is_empty());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where the node does not answer. It is asked once.
+    ///
+    /// [`AckLevel::Async`]: crate::AckLevel::Async
+    pub async fn losses(&self, node: &NodeAddr) -> Result<Vec<String>, Error> {
+        losses(&self.cluster, node).await
+    }
+
+    /// Has the coordinator no longer wait for what a node of an earlier coordinator's map has to tell. What only that
+    /// node holds is lost. Gives the coordinator's word on it, one line.
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where nobody could be asked, [`Error::Refused`] where there is no such node,
+    /// [`Error::Unknown`] where no answer came. It is asked once, and may be asked again.
+    pub async fn forget(&self, node: &NodeAddr) -> Result<String, Error> {
+        forget(&self.cluster, node).await
+    }
+
+    /// Has slots without a copy that may lead start anew, with whatever is left of them. Gives the coordinator's word on
+    /// it, one line that says how many slots there were.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(1).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// assert!(client.accept_loss(client::Slots::One(12)).await?.starts_with("OK 1 "));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::forget`], where no slot has this number.
+    pub async fn accept_loss(&self, slots: Slots) -> Result<String, Error> {
+        accept_loss(&self.cluster, slots).await
+    }
+
+    /// Asks the coordinator for a sign of life.
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where it gives none.
+    pub async fn ping(&self) -> Result<(), Error> {
+        ping(&self.cluster, Whom::Coordinator).await
+    }
+
+    /// Asks a node for a sign of life.
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where it gives none.
+    pub async fn ping_node(&self, node: &NodeAddr) -> Result<(), Error> {
+        ping(&self.cluster, Whom::Node(node)).await
+    }
+}
+
+async fn list_nodes(cluster: &Cluster) -> Result<Vec<NodeAddr>, Error> {
+    let question = Request::question(verbs::LIST_NODES, None);
+    let lines = ask(cluster, Whom::Coordinator, question, |first| first == "OK Nodes:").await?;
     let nodes = match lines.split_first() {
         Some((first, nodes)) if first == "OK Nodes:" => nodes,
         Some((first, [])) if first == "OK No nodes registered" => &[],
@@ -28,40 +176,99 @@ pub(crate) async fn list_nodes(cluster: &Cluster) -> Result<Vec<NodeAddr>, Error
     nodes.collect::<Option<_>>().ok_or_else(|| no_protocol(cluster, Whom::Coordinator))
 }
 
-pub(crate) async fn nodes_for_key(cluster: &Cluster, key: &[u8]) -> Result<Placement, Error> {
+async fn nodes_for_key(cluster: &Cluster, key: &[u8]) -> Result<Placement, Error> {
     let request = Request::question(verbs::GET_NODES_FOR_KEY, Some(key));
-    let lines = ask(cluster, Whom::Coordinator, request, Some("PRIMARY ")).await?;
+    let lines = ask(cluster, Whom::Coordinator, request, |first| first.starts_with("PRIMARY ")).await?;
     Placement::from_lines(&lines).ok_or_else(|| no_protocol(cluster, Whom::Coordinator))
 }
 
-pub(crate) async fn info(cluster: &Cluster, whom: Whom<'_>) -> Result<String, Error> {
-    match ask(cluster, whom, Request::question(verbs::INFO, None), None).await?.as_slice() {
+async fn info(cluster: &Cluster, whom: Whom<'_>) -> Result<String, Error> {
+    match ask(cluster, whom, Request::question(verbs::INFO, None), one_line).await?.as_slice() {
         [info] if info.starts_with("OK ") => Ok(info.clone()),
         _ => Err(no_protocol(cluster, whom)),
     }
 }
 
-pub(crate) async fn ping(cluster: &Cluster, whom: Whom<'_>) -> Result<(), Error> {
-    match ask(cluster, whom, Request::question(verbs::PING, None), None).await?.as_slice() {
+async fn ping(cluster: &Cluster, whom: Whom<'_>) -> Result<(), Error> {
+    match ask(cluster, whom, Request::question(verbs::PING, None), one_line).await?.as_slice() {
         [pong] if pong == "PONG" => Ok(()),
         _ => Err(no_protocol(cluster, whom)),
     }
 }
 
-/// Asks, and gives the lines of the answer; `several` is how an answer of several lines starts.
-async fn ask(cluster: &Cluster, whom: Whom<'_>, request: Request, several: Option<&str>) -> Result<Vec<String>, Error> {
+async fn losses(cluster: &Cluster, node: &NodeAddr) -> Result<Vec<String>, Error> {
+    let whom = Whom::Node(node);
+    let has_more = |first: &str| first.starts_with("OK ") && first.ends_with(':');
+    let mut lines = ask(cluster, whom, Request::question(verbs::LOSSES, None), has_more).await?;
+    match lines.first() {
+        Some(first) if has_more(first) => Ok(lines.split_off(1)),
+        Some(first) if first == "OK No losses" => Ok(Vec::new()),
+        _ => Err(no_protocol(cluster, whom)),
+    }
+}
+
+async fn forget(cluster: &Cluster, node: &NodeAddr) -> Result<String, Error> {
+    tell(cluster, Request::question(verbs::FORGET, Some(node.as_str().as_bytes()))).await
+}
+
+async fn accept_loss(cluster: &Cluster, slots: Slots) -> Result<String, Error> {
+    let word = match slots {
+        Slots::One(slot) => slot.to_string(),
+        Slots::All => "all".to_owned(),
+    };
+    tell(cluster, Request::question(verbs::ACCEPT_LOSS, Some(word.as_bytes()))).await
+}
+
+/// Tells the coordinator something that changes the cluster.
+async fn tell(cluster: &Cluster, request: Request) -> Result<String, Error> {
+    let answered = exchange(cluster, Whom::Coordinator, &request, one_line).await;
+    let lines = answered.map_err(|failure| match failure {
+        Failure::NotSent(_) => not_reached(cluster, Whom::Coordinator, &failure),
+        Failure::NoAnswer(reason) => {
+            let reason =
+                format!("{}: {reason}; it may be done, and may be asked for again", name(cluster, Whom::Coordinator));
+            Error::Unknown { reason }
+        }
+    })?;
+    match unless_error(cluster, Whom::Coordinator, lines)?.as_slice() {
+        [done] if done.starts_with("OK") => Ok(done.clone()),
+        _ => Err(no_protocol(cluster, Whom::Coordinator)),
+    }
+}
+
+/// Asks a question that changes nothing, and gives the lines of the answer; `has_more` is told by its first line.
+async fn ask(
+    cluster: &Cluster,
+    whom: Whom<'_>,
+    request: Request,
+    has_more: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, Error> {
+    let lines = exchange(cluster, whom, &request, has_more).await;
+    unless_error(cluster, whom, lines.map_err(|failure| not_reached(cluster, whom, &failure))?)
+}
+
+async fn exchange(
+    cluster: &Cluster,
+    whom: Whom<'_>,
+    request: &Request,
+    has_more: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, Failure> {
     let addr = cluster.addr_of(whom);
     let patience = Patience::until(cluster.deadline());
-    let exchange = async {
-        let mut connection = cluster.pool().connection(addr, patience).await?;
-        connection.send(&request.bytes, patience).await?;
-        let lines = connection.lines(several, patience).await?;
-        cluster.pool().put_back(addr, connection);
-        Ok(lines)
-    };
-    let lines = exchange.await.map_err(|failure: Failure| not_reached(cluster, whom, &failure))?;
+    let mut connection = cluster.pool().connection(addr, Need::Nothing, patience).await?;
+    connection.send(&request.bytes, patience).await?;
+    let lines = connection.lines(has_more, patience).await?;
+    cluster.pool().put_back(addr, connection);
+    Ok(lines)
+}
+
+fn one_line(_first: &str) -> bool {
+    false
+}
+
+fn unless_error(cluster: &Cluster, whom: Whom<'_>, lines: Vec<String>) -> Result<Vec<String>, Error> {
     match lines.first().and_then(|first| error_of(first)) {
-        Some(reason) => Err(Error::Refused { by: Some(addr.clone()), reason: reason.to_owned() }),
+        Some(reason) => Err(Error::Refused { by: Some(cluster.addr_of(whom).clone()), reason: reason.to_owned() }),
         None => Ok(lines),
     }
 }
@@ -72,12 +279,15 @@ fn error_of(line: &str) -> Option<&str> {
 }
 
 fn not_reached(cluster: &Cluster, whom: Whom<'_>, failure: &Failure) -> Error {
+    Error::NotReached { whom: name(cluster, whom), reason: failure.to_string() }
+}
+
+fn name(cluster: &Cluster, whom: Whom<'_>) -> String {
     let addr = cluster.addr_of(whom);
-    let whom = match whom {
+    match whom {
         Whom::Coordinator => format!("the coordinator at {addr}"),
         Whom::Node(_) => format!("node {addr}"),
-    };
-    Error::NotReached { whom, reason: failure.to_string() }
+    }
 }
 
 fn no_protocol(cluster: &Cluster, whom: Whom<'_>) -> Error {

@@ -27,8 +27,8 @@ pub enum Error {
         /// The answer, without its `ERROR`.
         reason: String,
     },
-    /// The write was sent and may or may not have taken effect. It was not, and will not be, sent again. Read the key
-    /// before you repeat the write.
+    /// The write was sent, perhaps more than once but always as the same write, and may or may not have taken effect, at
+    /// most once. It will not be sent again. Read the key before you repeat the write.
     #[error("UNKNOWN {reason}")]
     Unknown {
         /// Why there was no answer, or what the answer was.

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::answer::Request;
 use crate::connection::{Connection, Failure, Patience};
+use crate::placement::Placement;
 use crate::pool::Pool;
 
 /// The first pause before the coordinator is asked again; it doubles up to the longest.
@@ -53,6 +54,17 @@ pub(crate) async fn wait_for_change(maps: &mut Maps, pause: Duration, deadline: 
         sleep_until(end).await;
     }
     Instant::now() < deadline
+}
+
+/// Waits until the map names another primary of the key than this node.
+pub(crate) async fn another_primary(maps: &mut Maps, key: &[u8], node: &NodeAddr) {
+    while maps.changed().await.is_ok() {
+        if Placement::of(&maps.borrow_and_update(), key).primary.is_some_and(|primary| primary != *node) {
+            return;
+        }
+    }
+    // No map will come any more.
+    std::future::pending().await
 }
 
 /// Connects to the coordinator, waits for the map, and has a task follow it from then on. The task ends when the last
@@ -154,7 +166,7 @@ impl Watch {
 
     /// Waits for the map, or its next change. After an error the connection is of no further use.
     async fn next(&mut self, patience: Patience) -> Result<ClusterMap, WatchEnd> {
-        let lines = self.connection.lines(Some("OK Map "), patience).await?;
+        let lines = self.connection.lines(|first| first.starts_with("OK Map "), patience).await?;
         if let Some(error) = lines.first().and_then(|first| first.strip_prefix("ERROR ")) {
             return Err(WatchEnd::Refused(error.to_owned()));
         }

@@ -36,11 +36,6 @@ impl Placement {
         let replicas = replicas.iter().map(|line| line.strip_prefix("REPLICA ")?.parse().ok());
         Some(Self { primary: Some(primary), replicas: replicas.collect::<Option<_>>()? })
     }
-
-    /// All holders, the primary first.
-    pub(crate) fn holders(&self) -> impl Iterator<Item = &NodeAddr> {
-        self.primary.iter().chain(&self.replicas)
-    }
 }
 
 #[cfg(test)]
@@ -54,7 +49,8 @@ mod tests {
             Placement::from_lines(&lines)
         };
         let placement = read(&["PRIMARY h:1", "REPLICA h:2", "REPLICA h:3"]).unwrap();
-        assert_eq!(placement.holders().map(NodeAddr::as_str).collect::<Vec<_>>(), ["h:1", "h:2", "h:3"]);
+        assert_eq!(placement.primary.as_ref().map(NodeAddr::as_str), Some("h:1"));
+        assert_eq!(placement.replicas.iter().map(NodeAddr::as_str).collect::<Vec<_>>(), ["h:2", "h:3"]);
         for lines in [&[][..], &["OK"], &["REPLICA h:1"], &["PRIMARY h"], &["PRIMARY h:1", "PRIMARY h:2"]] {
             assert_eq!(read(lines), None, "{lines:?}");
         }

@@ -7,8 +7,10 @@ use proto::id::NodeAddr;
 
 use crate::answer::{Answer, Request};
 use crate::connection::{Connection, Failure, Patience};
+use crate::level::Need;
 
-/// How many idle connections to one node are kept; what comes back beyond that is closed.
+/// How many idle connections to one node are kept; where one more comes back, the one that has been idle longest is
+/// closed.
 const IDLE_PER_NODE: usize = 32;
 
 /// Idle connections. One that is in use belongs to its call alone and comes back only after a whole answer.
@@ -25,15 +27,20 @@ impl Pool {
         request: &Request,
         patience: Patience,
     ) -> Result<Answer, Failure> {
-        let mut connection = self.connection(addr, patience).await?;
+        let mut connection = self.connection(addr, request.need, patience).await?;
         let answer = connection.exchange(request, patience).await?;
         self.put_back(addr, connection);
         Ok(answer)
     }
 
-    /// An idle connection to the node that is still good, or a new one.
-    pub(crate) async fn connection(&self, addr: &NodeAddr, patience: Patience) -> Result<Connection, Failure> {
-        while let Some(connection) = self.take_idle(addr) {
+    /// An idle connection to the node that is still good and can carry what needs this, or a new one.
+    pub(crate) async fn connection(
+        &self,
+        addr: &NodeAddr,
+        need: Need,
+        patience: Patience,
+    ) -> Result<Connection, Failure> {
+        while let Some(connection) = self.take_idle(addr, need) {
             if connection.is_usable() {
                 return Ok(connection);
             }
@@ -43,11 +50,16 @@ impl Pool {
 
     /// Keeps a connection on which an answer was read to its end.
     pub(crate) fn put_back(&self, addr: &NodeAddr, connection: Connection) {
+        if connection.is_spent() {
+            return;
+        }
         let mut idle = self.idle();
         let connections = idle.entry(addr.clone()).or_default();
-        if connections.len() < IDLE_PER_NODE {
-            connections.push(connection);
+        if connections.len() == IDLE_PER_NODE {
+            // With other levels than are asked for now, it could stand in the way for ever.
+            connections.remove(0);
         }
+        connections.push(connection);
     }
 
     /// Closes the idle connections to nodes that are gone.
@@ -55,8 +67,14 @@ impl Pool {
         self.idle().retain(|addr, _| is_known(addr));
     }
 
-    fn take_idle(&self, addr: &NodeAddr) -> Option<Connection> {
-        self.idle().get_mut(addr)?.pop()
+    fn take_idle(&self, addr: &NodeAddr, need: Need) -> Option<Connection> {
+        let mut idle = self.idle();
+        let connections = idle.get_mut(addr)?;
+        match connections.iter().rposition(|connection| need.is_met_by(connection.levels())) {
+            Some(at) => Some(connections.remove(at)),
+            None if need.can_be_asked_for() => connections.pop(),
+            None => None,
+        }
     }
 
     fn idle(&self) -> MutexGuard<'_, HashMap<NodeAddr, Vec<Connection>>> {

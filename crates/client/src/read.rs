@@ -1,19 +1,24 @@
-//! The path of a read: the primary, and where it does not answer, the replicas.
+//! The path of a read: the primary, and where it does not answer and the read is not linear, the replicas.
 
 use std::time::Duration;
 
-use proto::id::NodeAddr;
+use proto::id::{NodeAddr, Version};
+use proto::level::ReadLevel;
+use proto::peer;
 
 use crate::answer::{Answer, Meaning, NotAnAnswer, Request, meaning_of};
-use crate::client::Cluster;
+use crate::cluster::Cluster;
 use crate::connection::{Failure, Patience};
 use crate::error::Error;
-use crate::map_watch::{Pauses, wait_for_change};
+use crate::map_watch::{Maps, Pauses, another_primary, wait_for_change};
 use crate::placement::Placement;
 
 /// How long the primary may be silent before the replicas are asked. It doubles with every round, so that a cluster
 /// that is slower than this answers in the end.
 const PRIMARY_SILENCE: Duration = Duration::from_millis(300);
+
+/// How long the primary may be silent before a linear read is sent again, on another connection. It doubles, too.
+const LINEAR_SILENCE: Duration = Duration::from_secs(2);
 
 /// How long a replica may be silent in the first round. It asks the primary first, for up to 300 ms of its own.
 const REPLICA_SILENCE: Duration = Duration::from_secs(1);
@@ -27,6 +32,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 pub struct Read {
     /// The value, byte for byte; none where the key is absent.
     pub value: Option<Vec<u8>>,
+    /// The version of the key; none where the key is absent, or the version was not asked for.
+    pub version: Option<Version>,
     /// The node that answered.
     pub node: NodeAddr,
     /// The primary did not answer and a replica did: it may not yet know of the last writes.
@@ -41,27 +48,50 @@ enum Miss {
     Final(Error),
 }
 
-pub(crate) async fn read(cluster: &Cluster, key: &[u8]) -> Result<Read, Error> {
+/// What is asked of every node, and how.
+struct Question<'a> {
+    key: &'a [u8],
+    request: Request,
+    /// The same for a value that is no line.
+    for_bytes: Request,
+}
+
+/// Reads a key, with its version where `versioned`.
+pub(crate) async fn read(
+    cluster: &Cluster,
+    level: Option<ReadLevel>,
+    key: &[u8],
+    versioned: bool,
+) -> Result<Read, Error> {
+    let read = peer::Read { key, versioned, level: ReadLevel::default() };
+    let question = Question { key, request: Request::read(&read, level), for_bytes: Request::read_bytes(&read, level) };
     let deadline = cluster.deadline();
     let mut maps = cluster.maps();
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let (mut primary_silence, mut replica_silence) = (PRIMARY_SILENCE, REPLICA_SILENCE);
+    let mut slowness = 1;
     let mut failed = None;
     loop {
-        let placement = Placement::of(&maps.borrow_and_update(), key);
-        for node in placement.holders() {
+        let (placement, is_linear) = {
+            let map = maps.borrow_and_update();
+            (Placement::of(&map, key), level.unwrap_or(map.promises.read) == ReadLevel::Linear)
+        };
+        // A replica knows less than a linear read must return.
+        let replicas = if is_linear { &[][..] } else { &placement.replicas };
+        for node in placement.primary.iter().chain(replicas) {
             let from_replica = placement.primary.as_ref() != Some(node);
             let patience = Patience::until(deadline);
-            let patience = match (from_replica, placement.replicas.is_empty()) {
-                (true, _) => patience.with_silence(replica_silence),
-                (false, false) => patience.with_silence(primary_silence),
-                (false, true) => patience, // There is nobody else to ask.
+            let patience = match (from_replica, is_linear, replicas.is_empty()) {
+                (true, ..) => patience.with_silence(REPLICA_SILENCE * slowness),
+                (false, true, _) => patience.with_silence(LINEAR_SILENCE * slowness),
+                (false, false, false) => patience.with_silence(PRIMARY_SILENCE * slowness),
+                (false, false, true) => patience, // There is nobody else to ask.
             };
-            match ask(cluster, node, key, patience).await {
-                Ok(value) => return Ok(Read { value, node: node.clone(), from_replica }),
+            let asked = ask(cluster, node, &question, patience, (!from_replica).then(|| maps.clone()));
+            match asked.await {
+                Ok((value, version)) => return Ok(Read { value, version, node: node.clone(), from_replica }),
                 Err(Miss::Final(error)) => return Err(error),
                 Err(Miss::AskOn(error)) => {
-                    tracing::debug!(%node, %error, "asks the next holder of the key");
+                    tracing::debug!(%node, %error, "asks on");
                     // What a node says tells more than that another one is silent.
                     if !matches!((&failed, &error), (Some(Error::Refused { .. }), Error::NotReached { .. })) {
                         failed = Some(error);
@@ -72,26 +102,60 @@ pub(crate) async fn read(cluster: &Cluster, key: &[u8]) -> Result<Read, Error> {
         if !wait_for_change(&mut maps, pauses.next(), deadline).await {
             return Err(cluster.gave_up(failed));
         }
-        (primary_silence, replica_silence) = (primary_silence * 2, replica_silence * 2);
+        slowness *= 2;
     }
 }
 
-/// Asks one node, by line, and once more as an array where the value is no line.
-async fn ask(cluster: &Cluster, node: &NodeAddr, key: &[u8], patience: Patience) -> Result<Option<Vec<u8>>, Miss> {
+/// Asks one node, and where `as_primary` names the maps, for no longer than they name no other primary.
+async fn ask(
+    cluster: &Cluster,
+    node: &NodeAddr,
+    question: &Question<'_>,
+    patience: Patience,
+    as_primary: Option<Maps>,
+) -> Result<(Option<Vec<u8>>, Option<Version>), Miss> {
     let not_reached =
         |failure: Failure| Miss::AskOn(Error::NotReached { whom: format!("node {node}"), reason: failure.to_string() });
-    let mut answer = cluster.pool().exchange(node, &Request::get(key), patience).await.map_err(not_reached)?;
-    if matches!(&answer, Answer::Error(error) if meaning_of(error) == Meaning::Binary) {
-        answer = cluster.pool().exchange(node, &Request::get_bytes(key), patience).await.map_err(not_reached)?;
-    }
+    let no_longer = async {
+        match as_primary {
+            Some(mut maps) => another_primary(&mut maps, question.key, node).await,
+            None => std::future::pending().await,
+        }
+    };
+    let answer = tokio::select! {
+        biased;
+        answer = exchange(cluster, node, question, patience) => answer.map_err(not_reached)?,
+        () = no_longer => {
+            return Err(not_reached(Failure::NoAnswer("another node took its place before it answered".to_owned())));
+        }
+    };
     match answer {
-        Answer::Value(value) => Ok(Some(value)),
-        Answer::NotFound => Ok(None),
+        Answer::Value(value) => Ok((Some(value), None)),
+        Answer::Versioned(version, value) => Ok((Some(value), Some(version))),
+        Answer::NotFound => Ok((None, None)),
         Answer::Error(reason) => {
             let meaning = meaning_of(&reason);
             let refused = Error::Refused { by: Some(node.clone()), reason };
             Err(if meaning == Meaning::Never { Miss::Final(refused) } else { Miss::AskOn(refused) })
         }
-        Answer::Ok | Answer::Text(_) => Err(not_reached(Failure::NoAnswer(NotAnAnswer.to_string()))),
+        Answer::Ok | Answer::Written(_) | Answer::Conflict(_) | Answer::Text(_) => {
+            Err(not_reached(Failure::NoAnswer(NotAnAnswer.to_string())))
+        }
+    }
+}
+
+/// One question and its answer, and once more as an array where the value is no line.
+async fn exchange(
+    cluster: &Cluster,
+    node: &NodeAddr,
+    question: &Question<'_>,
+    patience: Patience,
+) -> Result<Answer, Failure> {
+    let answer = cluster.pool().exchange(node, &question.request, patience).await?;
+    match answer {
+        Answer::Error(error) if meaning_of(&error) == Meaning::Binary => {
+            cluster.pool().exchange(node, &question.for_bytes, patience).await
+        }
+        answer => Ok(answer),
     }
 }

@@ -1,89 +1,185 @@
-//! The path of a write: the primary, again and again along the changes of the map, but sent at most once.
+//! The path of a write: the primary, again and again along the changes of the map, as one and the same write.
 
 use std::time::Duration;
 
-use proto::id::NodeAddr;
-use tokio::time::Instant;
+use proto::id::{NodeAddr, Version};
+use proto::level::AckLevel;
+use proto::peer::Write;
 
 use crate::answer::{Answer, Meaning, NotAnAnswer, Request, meaning_of};
-use crate::client::Cluster;
+use crate::cluster::Cluster;
 use crate::connection::{Failure, Patience};
 use crate::error::Error;
-use crate::map_watch::{Pauses, wait_for_change};
+use crate::map_watch::{Maps, Pauses, another_primary, wait_for_change};
 use crate::placement::Placement;
 
 /// How long one attempt to connect may take. The primary may be up again, or be another node, before the timeout.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long the primary may be silent before the write is sent again, on another connection. It doubles with every
+/// such attempt, so that a cluster that is slower than this answers in the end.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The pauses between attempts; a new map ends each at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// What came of a conditional write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a conflict is no error: nothing was written"]
+pub enum Cas {
+    /// The value is stored, and this is the version of the key now.
+    Written(Version),
+    /// Nothing was changed: the key has this version, and not the one that was expected. [`Version::NONE`]: it is absent.
+    Conflict(Version),
+}
+
 /// Why an attempt did not succeed.
 enum Miss {
-    /// Nothing was done, or not even sent; the cluster has to change first.
-    Wait(Error),
-    /// The call is over.
+    /// Nothing was done; the cluster has to change first.
+    Refused(Error),
+    /// It may or may not have taken effect.
+    Open(String),
+    /// Nothing was done, and no repetition will fare better.
     Final(Error),
 }
 
-/// Carries out a PUT or DELETE. Gives who holds the key, as the map is at the end.
-pub(crate) async fn write(cluster: &Cluster, key: &[u8], request: &Request) -> Result<Placement, Error> {
+/// Carries out a write without a condition. Gives who holds the key, as the map is at the end.
+pub(crate) async fn write(cluster: &Cluster, level: Option<AckLevel>, write: Write<'_>) -> Result<Placement, Error> {
+    let done = |answer: &Answer| (*answer == Answer::Ok).then_some(());
+    carry_out(cluster, level, write, done).await?;
+    Ok(Placement::of(&cluster.maps().borrow(), write.key))
+}
+
+/// Carries out a write with a condition.
+pub(crate) async fn write_if(cluster: &Cluster, level: Option<AckLevel>, write: Write<'_>) -> Result<Cas, Error> {
+    let done = |answer: &Answer| match answer {
+        Answer::Written(version) => Some(Cas::Written(*version)),
+        Answer::Conflict(version) => Some(Cas::Conflict(*version)),
+        _ => None,
+    };
+    carry_out(cluster, level, write, done).await
+}
+
+async fn carry_out<T>(
+    cluster: &Cluster,
+    level: Option<AckLevel>,
+    write: Write<'_>,
+    done: impl Fn(&Answer) -> Option<T>,
+) -> Result<T, Error> {
+    // Abandoned where this future is dropped.
+    let lane = cluster.lanes().take();
+    let request = Request::write(&Write { identity: Some(lane.identity()), ..write }, level);
+    let result = attempts(cluster, write.key, &request, done).await;
+    if !matches!(result, Err(Error::Unknown { .. })) {
+        cluster.lanes().put_back(lane);
+    }
+    result
+}
+
+async fn attempts<T>(
+    cluster: &Cluster,
+    key: &[u8],
+    request: &Request,
+    done: impl Fn(&Answer) -> Option<T>,
+) -> Result<T, Error> {
     let deadline = cluster.deadline();
     let mut maps = cluster.maps();
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let mut failed = None;
+    let mut silence = ANSWER_PATIENCE;
+    let mut refused = None;
+    // IMPORTANT: once an attempt may have taken effect, nothing but an answer that says what became of the write settles
+    // it. A later attempt that was refused says nothing about the earlier one.
+    let mut open = None;
     loop {
-        let placement = Placement::of(&maps.borrow_and_update(), key);
-        if let Some(node) = &placement.primary {
-            match attempt(cluster, node, request, deadline).await {
-                Ok(()) => return Ok(Placement::of(&maps.borrow(), key)),
-                Err(Miss::Final(error)) => return Err(error),
-                Err(Miss::Wait(error)) => {
+        let primary = Placement::of(&maps.borrow_and_update(), key).primary;
+        if let Some(node) = &primary {
+            let patience = Patience::until(deadline).with_silence(silence);
+            let miss = match exchange(cluster, node, key, request, patience, maps.clone()).await {
+                Err(miss) => miss,
+                Ok(answer) => match done(&answer) {
+                    Some(done) => return Ok(done),
+                    None => miss_of(node, answer),
+                },
+            };
+            match miss {
+                Miss::Refused(error) => {
                     tracing::debug!(%node, %error, "nothing was done");
-                    failed = Some(error);
+                    refused = Some(error);
+                }
+                Miss::Open(reason) => {
+                    tracing::debug!(%reason, "sends the write again");
+                    open = Some(reason);
+                    silence *= 2;
+                }
+                Miss::Final(error) => {
+                    return Err(match open {
+                        None => error,
+                        Some(reason) => unknown(&format!("{reason}; sent again, node {node} answered: {error}")),
+                    });
                 }
             }
         }
         if !wait_for_change(&mut maps, pauses.next(), deadline).await {
-            return Err(cluster.gave_up(failed));
+            return Err(match open {
+                None => cluster.gave_up(refused),
+                Some(reason) => unknown(&format!("{reason}; {}", cluster.tried())),
+            });
         }
     }
 }
 
-async fn attempt(cluster: &Cluster, node: &NodeAddr, request: &Request, deadline: Instant) -> Result<(), Miss> {
-    let patience = Patience::until(deadline);
-    let not_sent = |why: String| {
+/// One attempt. It ends early where the map comes to name another primary.
+async fn exchange(
+    cluster: &Cluster,
+    node: &NodeAddr,
+    key: &[u8],
+    request: &Request,
+    patience: Patience,
+    mut maps: Maps,
+) -> Result<Answer, Miss> {
+    let not_sent = |why: &str| {
         let reason = format!("UNAVAILABLE the primary {node} could not be reached: {why}; nothing was changed");
-        Miss::Wait(Error::Refused { by: None, reason })
+        Miss::Refused(Error::Refused { by: None, reason })
     };
-    let unknown = |reason: String| {
-        let advice = "the write may have taken effect: read the key before you repeat it";
-        Miss::Final(Error::Unknown { reason: format!("node {node}: {reason}; {advice}") })
+    let connecting = patience.with_silence(CONNECT_PATIENCE.min(patience.silence));
+    let connection = tokio::select! {
+        biased;
+        connection = cluster.pool().connection(node, request.need, connecting) => connection,
+        () = another_primary(&mut maps, key, node) => return Err(not_sent("another node has taken its place")),
     };
-    let connecting = patience.with_silence(CONNECT_PATIENCE);
-    let connection = cluster.pool().connection(node, connecting).await;
-    let mut connection = connection.map_err(|failure| not_sent(failure.to_string()))?;
-    // IMPORTANT: from here on only a failure that says so, or an answer, allows the request to be sent again.
-    let answer = connection.exchange(request, patience).await.map_err(|failure| match failure {
-        Failure::NotSent(reason) => not_sent(reason),
-        Failure::NoAnswer(reason) => unknown(reason),
-    })?;
-    cluster.pool().put_back(node, connection);
-    match answer {
-        Answer::Ok => Ok(()),
-        Answer::Error(reason) => {
-            let meaning = meaning_of(&reason);
-            let refused = |reason| Error::Refused { by: Some(node.clone()), reason };
-            Err(match meaning {
-                Meaning::Later => Miss::Wait(refused(reason)),
-                Meaning::Never | Meaning::Binary => Miss::Final(refused(reason)),
-                Meaning::Unknown => {
-                    let reason = reason.strip_prefix("UNKNOWN ").unwrap_or(&reason).to_owned();
-                    Miss::Final(Error::Unknown { reason })
-                }
-            })
+    let mut connection = connection.map_err(|failure| not_sent(&failure.to_string()))?;
+    // IMPORTANT: from here on only a failure that says so, or an answer, means that nothing was done.
+    let answer = tokio::select! {
+        biased;
+        answer = connection.exchange(request, patience) => answer,
+        () = another_primary(&mut maps, key, node) => {
+            Err(Failure::NoAnswer("another node took its place before it answered".to_owned()))
         }
-        Answer::Value(_) | Answer::NotFound | Answer::Text(_) => Err(unknown(NotAnAnswer.to_string())),
+    };
+    match answer {
+        Ok(answer) => {
+            cluster.pool().put_back(node, connection);
+            Ok(answer)
+        }
+        Err(Failure::NotSent(reason)) => Err(not_sent(&reason)),
+        Err(Failure::NoAnswer(reason)) => Err(Miss::Open(format!("node {node}: {reason}"))),
     }
+}
+
+/// What an answer means that is not the one hoped for.
+fn miss_of(node: &NodeAddr, answer: Answer) -> Miss {
+    let Answer::Error(reason) = answer else { return Miss::Open(format!("node {node}: {NotAnAnswer}")) };
+    let meaning = meaning_of(&reason);
+    let refused = |reason| Error::Refused { by: Some(node.clone()), reason };
+    match meaning {
+        Meaning::Later => Miss::Refused(refused(reason)),
+        Meaning::Never | Meaning::Binary => Miss::Final(refused(reason)),
+        Meaning::Unknown => Miss::Open(format!("node {node}: {}", reason.strip_prefix("UNKNOWN ").unwrap_or(&reason))),
+    }
+}
+
+fn unknown(reason: &str) -> Error {
+    let advice = "the write may have taken effect: read the key before you repeat it";
+    Error::Unknown { reason: format!("{reason}; {advice}") }
 }

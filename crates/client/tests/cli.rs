@@ -112,18 +112,129 @@ async fn a_coordinator_that_is_not_there_exits_with_3() {
 #[tokio::test]
 async fn a_refusal_exits_with_4_and_an_unknown_outcome_with_5() {
     let cluster = FakeCluster::start(1).await;
+    let node = &cluster.nodes[0];
+    let unknown = |why: &str| {
+        let advice = "the write may have taken effect: read the key before you repeat it";
+        format!("[Client] ERROR UNKNOWN node {}: {why}; tried for 200ms; {advice}\n", node.addr())
+    };
     for (behaviour, code, text) in [
-        (Behaviour::Refuse(ErrorReply::Unavailable("no lease".into())), 4, "[Client] ERROR UNAVAILABLE no lease\n"),
-        (Behaviour::Refuse(ErrorReply::Unknown("lost".into())), 5, "[Client] ERROR UNKNOWN lost\n"),
+        (
+            Behaviour::Refuse(ErrorReply::Unavailable("no lease".into())),
+            4,
+            "[Client] ERROR UNAVAILABLE no lease\n".to_owned(),
+        ),
+        (Behaviour::Refuse(ErrorReply::Stale("too old".into())), 4, "[Client] ERROR STALE too old\n".to_owned()),
+        (Behaviour::Refuse(ErrorReply::Unknown("lost".into())), 5, unknown("lost")),
+        (Behaviour::HangUp, 5, unknown("it closed the connection before it answered")),
     ] {
-        cluster.nodes[0].set_behaviour(behaviour);
-        assert_eq!(parts(&one_shot(&cluster, "PUT k v", &["--timeout", "200ms"]).await), (code, "", text));
+        node.set_behaviour(behaviour);
+        for command in ["PUT k v", "CAS k 1-1 v"] {
+            let output = one_shot(&cluster, command, &["--timeout", "200ms"]).await;
+            assert_eq!(parts(&output), (code, "", text.as_str()), "{command}");
+        }
     }
-    cluster.nodes[0].set_behaviour(Behaviour::HangUp);
-    let output = one_shot(&cluster, "PUT k v", &[]).await;
-    let (code, result, error) = parts(&output);
-    assert_eq!((code, result), (5, ""));
-    assert!(error.ends_with("the write may have taken effect: read the key before you repeat it\n"), "{error}");
+}
+
+#[tokio::test]
+async fn versions_are_printed_and_asked_for_and_a_conflict_exits_with_1() {
+    let cluster = FakeCluster::start(1).await;
+    for (command, code, text) in [
+        ("GETV user:1", 1, "[Client] GETV user:1: NOT_FOUND\n"),
+        ("PUTNX user:1 Alice", 0, "[Client] PUTNX user:1 = Alice [version: 1-1]\n"),
+        ("PUTNX user:1 Bob", 1, "[Client] PUTNX user:1: CONFLICT, the key is at version 1-1\n"),
+        ("getv user:1", 0, "[Client] GETV user:1 = Alice [version: 1-1]\n"),
+        ("CAS user:1 1-1 Alice B.", 0, "[Client] CAS user:1 = Alice B. [version: 1-2]\n"),
+        ("CAS user:1 1-1 Carol", 1, "[Client] CAS user:1: CONFLICT, the key is at version 1-2\n"),
+        ("CAS user:2 1-1 Carol", 1, "[Client] CAS user:2: CONFLICT, the key is absent\n"),
+        ("CAS user:2 0 Carol", 0, "[Client] CAS user:2 = Carol [version: 1-3]\n"),
+        ("GET user:1", 0, "[Client] GET user:1 = Alice B.\n"),
+    ] {
+        assert_eq!(parts(&one_shot(&cluster, command, &[]).await), (code, text, ""), "{command}");
+    }
+    for (command, code, text) in [
+        ("GETV user:1", 0, "1-2 Alice B."),
+        ("GETV user:3", 1, ""),
+        ("CAS user:1 1-2 Dave", 0, "1-4\n"),
+        ("PUTNX user:1 Dave", 1, "1-4\n"),
+    ] {
+        assert_eq!(parts(&one_shot(&cluster, command, &["--raw"]).await), (code, text, ""), "{command}");
+    }
+    let usage = "Usage: CAS key version value; GETV tells the version, such as 3-12, and 0 stands for an absent key\n";
+    assert_eq!(parts(&one_shot(&cluster, "CAS user:1 Alice", &[]).await), (2, "", usage));
+}
+
+#[tokio::test]
+async fn levels_are_flags_of_one_command_and_commands_of_a_session() {
+    let cluster = FakeCluster::start(1).await;
+    let node = &cluster.nodes[0];
+    one_shot(&cluster, "PUT k v", &["--ack", "quorum"]).await;
+    one_shot(&cluster, "GET k", &["--read", "linear"]).await;
+    assert_eq!(
+        node.requests(),
+        ["line ACK quorum", "line PUT k at quorum", "line READ linear", "line GET k at linear"]
+    );
+    for (command, flags, text) in [
+        ("ACK", &[][..], "[Client] ACK async (the cluster's)\n"),
+        ("ACK", &["--ack", "all"], "[Client] ACK all\n"),
+        ("READ", &["--raw"], "local\n"),
+        ("READ", &["--json"], "{\"command\":\"READ\",\"level\":\"local\",\"ok\":true,\"own\":false}\n"),
+    ] {
+        assert_eq!(parts(&one_shot(&cluster, command, flags).await), (0, text, ""), "{command} {flags:?}");
+    }
+    let error = "ACK quorum is for the commands that follow it; with --command say --ack quorum\n";
+    assert_eq!(parts(&one_shot(&cluster, "ACK quorum", &[]).await), (2, "", error));
+    assert_eq!(one_shot(&cluster, "GET k", &["--ack", "most"]).await.status.code(), Some(2));
+
+    let input = b"ACK quorum\nPUT k v\nack\nread LINEAR\nGET k\nACK most\nREAD\n";
+    let text = format!(
+        "[Client] ACK quorum\n\
+         [Client] PUT k = v [primary: {}, replicas: []]\n\
+         [Client] ACK quorum\n\
+         [Client] READ linear\n\
+         [Client] GET k = v\n\
+         Usage: ACK [async|quorum|all]\n\
+         [Client] READ linear\n",
+        node.addr()
+    );
+    let port = cluster.coordinator.addr().port();
+    assert_eq!(parts(&run(port, &[], input).await), (0, text.as_str(), ""));
+    assert_eq!(
+        node.requests()[4..],
+        ["line ACK quorum", "line PUT k at quorum", "line READ linear", "line GET k at linear"]
+    );
+    assert_eq!(parts(&run(port, &["--raw"], b"READ linear\nGET k\n").await), (0, "v", ""), "the value alone");
+}
+
+#[tokio::test]
+async fn an_operator_sees_losses_and_decides_about_them() {
+    let cluster = FakeCluster::start(1).await;
+    let node = cluster.nodes[0].addr();
+    let losses = format!("LOSSES {node}");
+    assert_eq!(parts(&one_shot(&cluster, &losses, &[]).await), (0, "OK No losses\n", ""));
+    cluster.nodes[0].set_losses(&["PUT k at 1-9"]);
+    for (command, flags, code, text) in [
+        (losses.as_str(), &[][..], 0, "OK 1 losses:\n  PUT k at 1-9\n"),
+        (&losses, &["--raw"], 0, "PUT k at 1-9\n"),
+        (&losses, &["--json"], 0, "{\"command\":\"LOSSES\",\"losses\":[\"PUT k at 1-9\"],\"ok\":true}\n"),
+        (&format!("FORGET {node}"), &[], 0, &format!("OK Node {node} is waited for no longer\n")),
+        ("ACCEPT_LOSS 12", &[], 0, "OK 1 slots start anew\n"),
+        (
+            "accept_loss all",
+            &["--json"],
+            0,
+            "{\"command\":\"ACCEPT_LOSS\",\"ok\":true,\"text\":\"OK 64 slots start anew\"}\n",
+        ),
+    ] {
+        assert_eq!(parts(&one_shot(&cluster, command, flags).await), (code, text, ""), "{command} {flags:?}");
+    }
+    for (command, code, error) in [
+        ("FORGET 127.0.0.1:1", 4, "[Client] ERROR Node 127.0.0.1:1 not found\n"),
+        ("FORGET", 2, "Usage: FORGET host:port\n"),
+        ("ACCEPT_LOSS some", 2, "Usage: ACCEPT_LOSS slot|all\n"),
+        ("LOSSES", 2, "Usage: LOSSES host:port\n"),
+    ] {
+        assert_eq!(parts(&one_shot(&cluster, command, &[]).await), (code, "", error), "{command}");
+    }
 }
 
 #[tokio::test]
@@ -174,6 +285,15 @@ async fn json_prints_one_object_errors_included() {
             "GET absent",
             1,
             format!(r#"{{"command":"GET","found":false,"from":"{node}","key":"absent","ok":true,"replica":false}}"#),
+        ),
+        ("PUTNX n v", 0, r#"{"command":"PUTNX","key":"n","ok":true,"version":"1-3","written":true}"#.to_owned()),
+        ("CAS n 1-1 v", 1, r#"{"command":"CAS","key":"n","ok":true,"version":"1-3","written":false}"#.to_owned()),
+        (
+            "GETV n",
+            0,
+            format!(
+                r#"{{"command":"GETV","found":true,"from":"{node}","key":"n","ok":true,"replica":false,"value":"v","version":"1-3"}}"#
+            ),
         ),
         ("FOO", 2, r#"{"command":"FOO","error":"usage","ok":false,"text":"Unknown command: FOO"}"#.to_owned()),
         ("LIST_NODES", 0, format!(r#"{{"command":"LIST_NODES","nodes":["{node}"],"ok":true}}"#)),

@@ -1,9 +1,12 @@
 //! The flags of the coordinator.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use net::listener::ConnectionFlags;
 use net::logging::LogFlags;
+use proto::cluster_map::Promises;
+use proto::level::{AckLevel, ReadLevel};
 use proto::limits;
 
 /// Keeps the registry and the hash ring of a cluster: which node holds which key, and which nodes are alive.
@@ -26,6 +29,21 @@ pub struct Config {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::VIRTUAL_NODES)))]
     pub virtual_nodes: u32,
 
+    /// When writes are answered: async (the primary has it), quorum (the whole in-sync set has it, at least a majority of
+    /// the copies), all (every copy has it). A connection may ask for another level with ACK.
+    #[arg(long, default_value_t, value_name = "LEVEL")]
+    pub ack: AckLevel,
+
+    /// What reads may return: local (the newest where they are answered), linear (only what the whole in-sync set has, at
+    /// the primary). A connection may ask for another level with READ.
+    #[arg(long, default_value_t, value_name = "LEVEL")]
+    pub read: ReadLevel,
+
+    /// Directory that keeps the coordinator's state, so that it can be restarted at any time. Without it a restarted
+    /// coordinator takes its state over from the nodes, and waits until every one of them is back.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
     /// How long a node may be silent before it is taken off the ring.
     #[arg(long, default_value = "10s", value_parser = heartbeat_timeout)]
     pub heartbeat_timeout: Duration,
@@ -37,6 +55,14 @@ pub struct Config {
     /// Where log lines go.
     #[command(flatten)]
     pub log: LogFlags,
+}
+
+impl Config {
+    /// What every node is to go by.
+    #[must_use]
+    pub fn promises(&self) -> Promises {
+        Promises { replicas: self.replicas, ack: self.ack, read: self.read, heartbeat_timeout: self.heartbeat_timeout }
+    }
 }
 
 fn replicas(text: &str) -> Result<usize, String> {

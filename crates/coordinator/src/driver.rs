@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use anyhow::Context as _;
+use engine::bugs::NoBugs;
 use engine::coordinator::Coordinator;
 use engine::output::{Event, Output, Settings};
 use engine::time::Timestamp;
@@ -16,6 +18,7 @@ use proto::slot::SLOT_BITS;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::Config;
+use crate::state_file::StateFile;
 
 /// How many messages may wait for one node. A node that takes none for so long is better off joining again.
 const SESSION_MESSAGES: usize = 1_024;
@@ -31,6 +34,8 @@ struct Shared {
     addr: SocketAddr,
     clock: Clock,
     coordinator: Mutex<Coordinator>,
+    /// Where the state is kept, if anywhere.
+    state_file: Option<StateFile>,
     /// The sessions of nodes, to each of whom encoded messages can be sent.
     sessions: Mutex<HashMap<Incarnation, mpsc::Sender<Vec<u8>>>>,
     /// The version of the published map. Whoever sends the map to others waits for its changes.
@@ -40,29 +45,48 @@ struct Shared {
 }
 
 impl Driver {
-    /// Starts the coordinator's own task. It ends with shutdown.
-    #[must_use]
-    pub fn start(config: &Config, addr: SocketAddr, shutdown: &Shutdown) -> Self {
+    /// Takes up the state that was kept, if there is one, and starts the coordinator's own task. It ends with shutdown.
+    ///
+    /// # Errors
+    /// The state cannot be read, is damaged, or is in use by another coordinator. Nothing was changed.
+    pub fn start(config: &Config, addr: SocketAddr, shutdown: &Shutdown) -> anyhow::Result<Self> {
         let settings = Settings {
-            replicas: config.replicas,
+            promises: config.promises(),
             virtual_nodes: config.virtual_nodes,
-            heartbeat_timeout: config.heartbeat_timeout,
             bits: SLOT_BITS,
             cluster: format!("{:016x}", random()),
             incarnations: (random() >> 32) as u32,
         };
+        let clock = Clock::start();
+        let (state_file, kept) = match config.data_dir.as_deref().map(StateFile::open).transpose()? {
+            Some((file, kept)) => (Some(file), kept),
+            None => (None, None),
+        };
+        let coordinator = match kept {
+            Some(state) => Coordinator::restored(clock.now(), settings, NoBugs, &state).with_context(|| {
+                let dir = config.data_dir.as_deref().unwrap_or(std::path::Path::new("")).display();
+                format!(
+                    "the state in {dir} is whole but not one of this program; nothing was changed: restore it, or \
+                     start with another --data-dir to take the state over from the nodes"
+                )
+            })?,
+            None => Coordinator::new(settings, NoBugs),
+        };
+        let version = coordinator.map().version;
         let driver = Self {
             shared: Arc::new(Shared {
                 addr,
-                clock: Clock::start(),
-                coordinator: Mutex::new(Coordinator::new(settings)),
+                clock,
+                coordinator: Mutex::new(coordinator),
+                state_file,
                 sessions: Mutex::default(),
-                published: watch::Sender::new(MapVersion(0)),
+                published: watch::Sender::new(version),
                 called: Notify::new(),
             }),
         };
+        driver.with(|_, _| ());
         shutdown.spawn(driver.clone().watch_the_clock(shutdown.clone()));
-        driver
+        Ok(driver)
     }
 
     /// Where the coordinator listens.
@@ -75,7 +99,13 @@ impl Driver {
     pub fn with<R>(&self, call: impl FnOnce(&mut Coordinator, Timestamp) -> R) -> R {
         let mut coordinator = self.lock();
         let result = call(&mut coordinator, self.shared.clock.now());
-        while let Some(output) = coordinator.poll_output() {
+        let outputs: Vec<_> = std::iter::from_fn(|| coordinator.poll_output()).collect();
+        // IMPORTANT: on the disk before anybody hears of it. Under the lock, so that states are kept in their order; once
+        // for all changes of a call.
+        if outputs.contains(&Output::Keep) {
+            self.keep(&coordinator.state());
+        }
+        for output in outputs {
             self.carry_out(&coordinator, output);
         }
         drop(coordinator);
@@ -108,9 +138,16 @@ impl Driver {
     /// The session has ended, unless a newer one has taken its place.
     pub fn close_session(&self, node: Incarnation, receiver: mpsc::Receiver<Vec<u8>>) {
         drop(receiver);
-        let mut sessions = self.sessions();
-        if sessions.get(&node).is_some_and(mpsc::Sender::is_closed) {
-            sessions.remove(&node);
+        let was_last = {
+            let mut sessions = self.sessions();
+            let was_last = sessions.get(&node).is_none_or(mpsc::Sender::is_closed);
+            if was_last {
+                sessions.remove(&node);
+            }
+            was_last
+        };
+        if was_last {
+            self.with(|coordinator, now| coordinator.session_ended(now, node));
         }
     }
 
@@ -129,6 +166,7 @@ impl Driver {
 
     fn carry_out(&self, coordinator: &Coordinator, output: Output) {
         match output {
+            Output::Keep => {}
             Output::Publish => {
                 self.shared.published.send_replace(coordinator.map().version);
             }
@@ -144,6 +182,16 @@ impl Driver {
                 self.sessions().remove(&node);
             }
             Output::Event(event) => log(&event),
+        }
+    }
+
+    /// Keeps the state. A coordinator that cannot must not go on: what it decided next could be forgotten. Nodes and clients
+    /// work without it until it is started again.
+    fn keep(&self, state: &str) {
+        let Some(file) = &self.shared.state_file else { return };
+        if let Err(error) = tokio::task::block_in_place(|| file.save(state)) {
+            tracing::error!("cannot keep the state: {error}; stopping, see to the disk and start again");
+            std::process::exit(1);
         }
     }
 
@@ -183,6 +231,19 @@ fn log(event: &Event) {
         }
         Event::Unregistered(addr) => tracing::warn!("node {addr} unregistered; it stays out until it is started again"),
         Event::Left(addr) => tracing::info!("node {addr} left"),
+        Event::Suspected(addr) => tracing::warn!("node {addr} is silent and replicas complain: it is replaced"),
+        Event::Awaiting(nodes) => {
+            let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                "started without a state: nobody is promoted until {} have told what they know, or FORGET host:port says \
+                 not to wait",
+                nodes.join(", ")
+            );
+        }
+        Event::Forgotten(addr) => tracing::warn!("node {addr} is not waited for any more, as an operator says"),
+        Event::LossAccepted(slots) => {
+            tracing::error!("{slots} slots start anew, empty: an operator accepts that what they held is lost");
+        }
         Event::Dead(addr) => tracing::warn!("node {addr} is dead: no heartbeat within the timeout"),
         Event::Stranger(addr) => tracing::error!("node {addr} belongs to another cluster and is refused"),
         Event::Adopted(version) => tracing::info!("took the map over from the nodes, at version {}", version.0),

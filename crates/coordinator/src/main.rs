@@ -20,7 +20,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let listener = net::listener::bind(&config.host, config.port).await?;
     let addr = listener.local_addr().context("the socket has no address")?;
     let shutdown = Shutdown::new();
-    let driver = Driver::start(&config, addr, &shutdown);
+    let driver = Driver::start(&config, addr, &shutdown)?;
+    if config.data_dir.is_none() {
+        tracing::info!("no --data-dir: a restart takes the state over from the nodes");
+    }
 
     program::say(&format!("[Coordinator] Started on {addr}"))?;
 

@@ -147,16 +147,34 @@ impl ClientSession<'_> {
                 }
                 Response::Lines(std::iter::once("OK Nodes:".to_owned()).chain(nodes).collect())
             }),
+            CoordinatorRequest::Forget(addr) => {
+                if self.driver.with(|coordinator, now| coordinator.forget(now, addr)) {
+                    Response::Text(format!("OK Node {addr} is not waited for"))
+                } else {
+                    Response::Error(ErrorReply::NodeNotFound(addr.clone()))
+                }
+            }
+            CoordinatorRequest::AcceptLoss(slot) => {
+                let slots = self.driver.with(|coordinator, now| coordinator.accept_loss(now, *slot));
+                Response::Text(format!("OK {slots} slots start anew"))
+            }
             CoordinatorRequest::Info => {
                 let addr = self.driver.addr();
                 self.driver.with(|coordinator, _| {
                     let (nodes, map) = (coordinator.nodes().count(), coordinator.map());
                     let (cluster, version) = (&map.cluster, map.version.0);
-                    Response::Text(format!("OK Coordinator {addr} nodes={nodes} map={version} cluster={cluster}"))
+                    let awaited = coordinator.awaited();
+                    let awaited: Vec<_> = awaited.iter().map(NodeAddr::as_str).collect();
+                    let awaited = if awaited.is_empty() { "-".to_owned() } else { awaited.join(",") };
+                    Response::Text(format!(
+                        "OK Coordinator {addr} nodes={nodes} map={version} cluster={cluster} ack={} read={} \
+                         waiting_for={awaited}",
+                        map.promises.ack, map.promises.read
+                    ))
                 })
             }
             CoordinatorRequest::Map => Response::Lines(
-                self.driver.with(|coordinator, _| coordinator.map().update_since(MapVersion(0)).to_lines()),
+                self.driver.with(|coordinator, _| coordinator.known_map().update_since(MapVersion(0)).to_lines()),
             ),
             CoordinatorRequest::Ping => Response::Pong,
             // Answered by the caller, since they end the connection or make something else of it.
@@ -173,8 +191,9 @@ impl ClientSession<'_> {
             let map = update.and_then(|update| ClusterMap::updated(None, &update));
             Some(map.map_err(|error| JoinError::Refused(ErrorReply::NotPeer(error.to_string())))?)
         };
-        let Join { addr, incarnation, .. } = join;
-        let joined = self.driver.with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, held))?;
+        let Join { addr, incarnation, proofs, .. } = join;
+        let joined =
+            self.driver.with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, proofs, held))?;
         Ok(Upgrade::Node { addr, joined })
     }
 }
@@ -198,7 +217,7 @@ async fn watch(
 ) -> io::Result<()> {
     let mut published = driver.watch_map();
     let whole =
-        driver.with(|coordinator, _| (coordinator.map().version, coordinator.map().update_since(MapVersion(0))));
+        driver.with(|coordinator, _| (coordinator.map().version, coordinator.known_map().update_since(MapVersion(0))));
     let mut sent = whole.0;
     Response::Lines(whole.1.to_lines()).encode(encoding, &mut connection.output);
     loop {
@@ -270,6 +289,7 @@ impl NodeSession<'_> {
     /// Takes in what has arrived; `false` where the session is over.
     fn handle(&mut self, connection: &mut Connection) -> bool {
         let Connection { reader, output, .. } = connection;
+        let mut messages = Vec::new();
         let mut left = false;
         let stopped = reader.frames(|frame| {
             let Frame::Array(words) = frame else { return Flow::Close };
@@ -283,9 +303,13 @@ impl NodeSession<'_> {
                 }
                 _ => {}
             }
-            let known = self.driver.with(|coordinator, now| coordinator.handle_message(now, self.node, message));
-            if known { Flow::Next } else { Flow::Close }
+            messages.push(message);
+            Flow::Next
         });
-        stopped == Stopped::NeedsMore && !left
+        // All that has arrived is one call: what it changes is kept and published once.
+        let known = self.driver.with(|coordinator, now| {
+            messages.into_iter().all(|message| coordinator.handle_message(now, self.node, message))
+        });
+        known && stopped == Stopped::NeedsMore && !left
     }
 }

@@ -49,8 +49,8 @@ pub enum Bug {
     DeposedUntold,
     /// A primary whose in-sync set is too small does not mind that the coordinator may have replaced it.
     SmallSetTrustsItself,
-    /// A primary takes a slot back that it has released, without asking (valkey#974).
-    TakenBackUnasked,
+    /// A primary goes on leading a slot although a replica tells it of its successor (valkey#974).
+    DeposedIgnored,
     /// A retried write is carried out again after a failover.
     RetriedTwice,
     /// A fill leaves out which writes of clients have taken effect.
@@ -92,7 +92,7 @@ impl Bug {
         Self::PromiseIgnored,
         Self::DeposedUntold,
         Self::SmallSetTrustsItself,
-        Self::TakenBackUnasked,
+        Self::DeposedIgnored,
         Self::RetriedTwice,
         Self::FillForgetsCompletions,
         Self::CompletionSurvivesCut,

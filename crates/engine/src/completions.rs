@@ -1,7 +1,8 @@
 //! Which writes of clients have taken effect in a slot, so that a retried one does not do so twice.
 //!
 //! A completion is made by the record of a write with an identity, on every copy that takes the record, and travels with
-//! a fill. So whoever leads the slot next knows of it.
+//! a fill. A conditional write whose condition did not hold makes a record, too, so that a late try of it finds that it is
+//! settled. So whoever leads the slot next knows of it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -25,10 +26,19 @@ pub const COMPLETION_TIME: Duration = Duration::from_secs(600);
 pub enum Known {
     /// Nothing: it has not taken effect.
     New,
-    /// It has taken effect, as this record.
-    Done(Version),
+    /// It is settled.
+    Done(Completion),
     /// It is older than all that is remembered of its client: it may have taken effect.
     Stale,
+}
+
+/// The outcome of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completion {
+    /// The record that settles it.
+    pub version: Version,
+    /// Where its condition did not hold, the version of the key; it has taken effect otherwise.
+    pub found: Option<Version>,
 }
 
 /// The completions of one slot.
@@ -41,7 +51,7 @@ pub struct Completions {
 #[derive(Debug, Default)]
 struct Client {
     /// By the client's own number, ascending.
-    done: VecDeque<(u64, Version)>,
+    done: VecDeque<(u64, Completion)>,
     /// Numbers up to this one are no longer remembered.
     forgotten: u64,
     last_write: Timestamp,
@@ -53,7 +63,7 @@ impl Completions {
     pub fn look_up(&self, identity: Identity<'_>) -> Known {
         let Some(client) = self.clients.get(identity.client) else { return Known::New };
         match client.done.binary_search_by_key(&identity.seq, |(seq, _)| *seq) {
-            Ok(at) => client.done.get(at).map_or(Known::New, |(_, version)| Known::Done(*version)),
+            Ok(at) => client.done.get(at).map_or(Known::New, |(_, done)| Known::Done(*done)),
             Err(_) if identity.seq <= client.forgotten => Known::Stale,
             Err(_) => Known::New,
         }
@@ -70,8 +80,8 @@ impl Completions {
         self.count < COMPLETIONS_OF_A_SLOT
     }
 
-    /// A write has taken effect.
-    pub fn insert(&mut self, now: Timestamp, identity: Identity<'_>, version: Version) {
+    /// A write is settled.
+    pub fn insert(&mut self, now: Timestamp, identity: Identity<'_>, completion: Completion) {
         if !self.clients.contains_key(identity.client) {
             self.clients.insert(identity.client.into(), Client::default());
         }
@@ -80,11 +90,11 @@ impl Completions {
         match client.done.binary_search_by_key(&identity.seq, |(seq, _)| *seq) {
             Ok(at) => {
                 if let Some(known) = client.done.get_mut(at) {
-                    known.1 = version;
+                    known.1 = completion;
                 }
                 return;
             }
-            Err(at) => client.done.insert(at, (identity.seq, version)),
+            Err(at) => client.done.insert(at, (identity.seq, completion)),
         }
         self.count += 1;
         if client.done.len() > COMPLETIONS_OF_A_CLIENT
@@ -95,11 +105,11 @@ impl Completions {
         }
     }
 
-    /// The record of a write was cut away: the write has not taken effect.
+    /// The record of a write was cut away: the write is not settled.
     pub fn undo(&mut self, identity: Identity<'_>, version: Version) {
         let Some(client) = self.clients.get_mut(identity.client) else { return };
         if let Ok(at) = client.done.binary_search_by_key(&identity.seq, |(seq, _)| *seq)
-            && client.done.get(at).is_some_and(|(_, known)| *known == version)
+            && client.done.get(at).is_some_and(|(_, known)| known.version == version)
         {
             client.done.remove(at);
             self.count -= 1;
@@ -107,9 +117,9 @@ impl Completions {
     }
 
     /// All completions.
-    pub fn iter(&self) -> impl Iterator<Item = (Identity<'_>, Version)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Identity<'_>, Completion)> {
         self.clients.iter().flat_map(|(name, client)| {
-            client.done.iter().map(move |(seq, version)| (Identity { client: name, seq: *seq }, *version))
+            client.done.iter().map(move |(seq, done)| (Identity { client: name, seq: *seq }, *done))
         })
     }
 }
@@ -119,8 +129,8 @@ mod tests {
     use super::*;
     use proto::id::Epoch;
 
-    fn version(seq: u64) -> Version {
-        Version { epoch: Epoch(1), seq }
+    fn done(seq: u64) -> Completion {
+        Completion { version: Version { epoch: Epoch(1), seq }, found: None }
     }
 
     fn of(client: &str, seq: u64) -> Identity<'_> {
@@ -132,14 +142,14 @@ mod tests {
         let mut completions = Completions::default();
         let last = 3 * COMPLETIONS_OF_A_CLIENT as u64;
         for seq in 1..=last {
-            completions.insert(Timestamp(1), of("a", seq), version(seq));
+            completions.insert(Timestamp(1), of("a", seq), done(seq));
         }
-        assert_eq!(completions.look_up(of("a", last)), Known::Done(version(last)));
+        assert_eq!(completions.look_up(of("a", last)), Known::Done(done(last)));
         assert_eq!(completions.look_up(of("a", last + 1)), Known::New);
         assert_eq!(completions.look_up(of("a", 1)), Known::Stale);
         assert_eq!(completions.look_up(of("b", 1)), Known::New);
         assert_eq!(completions.iter().count(), COMPLETIONS_OF_A_CLIENT);
-        completions.undo(of("a", last), version(last));
+        completions.undo(of("a", last), done(last).version);
         assert_eq!(completions.look_up(of("a", last)), Known::New);
     }
 
@@ -147,12 +157,12 @@ mod tests {
     fn a_full_slot_lets_go_of_what_was_remembered_long_enough() {
         let mut completions = Completions::default();
         for client in 0..COMPLETIONS_OF_A_SLOT {
-            completions.insert(Timestamp(1), of(&client.to_string(), 1), version(1));
+            completions.insert(Timestamp(1), of(&client.to_string(), 1), done(1));
         }
         assert!(!completions.has_room(Timestamp(2)));
-        completions.insert(Timestamp(3), of("0", 2), version(2));
+        completions.insert(Timestamp(3), of("0", 2), done(2));
         assert!(completions.has_room(Timestamp(1) + COMPLETION_TIME));
-        assert_eq!(completions.look_up(of("0", 1)), Known::Done(version(1)));
+        assert_eq!(completions.look_up(of("0", 1)), Known::Done(done(1)));
         assert_eq!(completions.look_up(of("1", 1)), Known::New);
     }
 }

@@ -82,6 +82,9 @@ struct Joining {
 /// How many starts that were replaced are remembered.
 const SUPERSEDED: usize = 4_096;
 
+/// How long after a proposal was carried out all slots are looked at again.
+const REPLAN_PAUSE: Duration = Duration::from_millis(50);
+
 /// How long members that come back with their disks wait for others of their slots.
 const REBORN_GRACE: Duration = Duration::from_secs(1);
 
@@ -120,6 +123,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     /// What those who were started again have found on their disks.
     proofs: BTreeMap<Incarnation, Vec<Incarnation>>,
     suspicion: Suspicion,
+    /// When all slots are to be looked at, since some have changed.
+    replan_at: Option<Timestamp>,
     promotion: Option<Promotion>,
     handing_over: BTreeMap<SlotId, (MapVersion, Timestamp)>,
     outputs: VecDeque<Output>,
@@ -152,6 +157,7 @@ impl<B: Bugs> Coordinator<B> {
             reported: BTreeSet::new(),
             proofs: BTreeMap::new(),
             suspicion: Suspicion::default(),
+            replan_at: None,
             promotion: None,
             handing_over: BTreeMap::new(),
             outputs: VecDeque::new(),
@@ -165,6 +171,12 @@ impl<B: Bugs> Coordinator<B> {
     #[must_use]
     pub fn map(&self) -> &ClusterMap {
         if self.phase == Phase::Recovering { &self.nothing } else { &self.map }
+    }
+
+    /// The map as far as it is known: while one is taken over, that one. It is good for finding nodes, and nothing else.
+    #[must_use]
+    pub fn known_map(&self) -> &ClusterMap {
+        &self.map
     }
 
     /// The registered addresses, sorted.
@@ -339,7 +351,7 @@ impl<B: Bugs> Coordinator<B> {
         let retry = self.handing_over.values().map(|(_, asked)| *asked + HANDOVER_RETRY).min();
         let grace = Some(self.reborn_grace).filter(|grace| *grace > self.suspicion.last_call());
         let suspicion = self.suspicion.next_check(&self.registry);
-        [phase, promotion, retry, grace, suspicion]
+        [phase, promotion, retry, grace, suspicion, self.replan_at]
             .into_iter()
             .flatten()
             .fold(self.registry.next_check(), Timestamp::min)
@@ -433,6 +445,7 @@ impl<B: Bugs> Coordinator<B> {
             by_hand: by_hand.collect(),
             gone: self.gone.clone(),
             accused: self.suspicion.accused(now, &self.registry),
+            suspected: self.registry.suspects(now),
             reborn: self.reborn.clone(),
             patient: now < self.reborn_grace,
             min_isr: self.settings.promises.min_isr(),
@@ -443,6 +456,7 @@ impl<B: Bugs> Coordinator<B> {
 
     /// Plans every slot and carries the plans out. Says whether the map has changed, so that another look is due.
     fn replan(&mut self, now: Timestamp) -> bool {
+        self.replan_at = None;
         let standing = self.standing(now);
         let mut changes = Vec::new();
         let mut lost = Vec::new();

@@ -8,6 +8,7 @@ use proto::peer::{LinkMessage, LinkReply};
 use proto::slot::SlotId;
 
 use crate::bugs::Bugs;
+use crate::completions::Completion;
 use crate::node::{Node, Turn};
 use crate::outbox::Snapshot;
 use crate::record::Record;
@@ -71,10 +72,11 @@ impl Inbox {
                 self.fill_has_grown(now, node, turn, replies);
                 return Ok(());
             }
-            LinkMessage::Completed { identity, version } => {
+            LinkMessage::Completed { identity, version, found } => {
                 let fill = self.fill.as_mut().filter(|fill| fill.entries_left == 0 && fill.completions_left > 0);
                 let fill = fill.ok_or(ErrorReply::Protocol("a COMPLETED without its FILL"))?;
-                fill.snapshot.completions.push((identity.client.into(), identity.seq, version));
+                let completion = Completion { version, found };
+                fill.snapshot.completions.push((identity.client.into(), identity.seq, completion));
                 fill.completions_left -= 1;
                 self.fill_has_grown(now, node, turn, replies);
                 return Ok(());

@@ -141,6 +141,7 @@ struct Proposals {
     release: BTreeMap<Incarnation, Vec<SlotAt>>,
     complain: BTreeSet<Incarnation>,
     last_complaint: Timestamp,
+    last_admission: Timestamp,
     /// Slots that are being handed over: to whom, and since when.
     handing_over: BTreeMap<SlotId, (Incarnation, Timestamp)>,
 }

@@ -8,14 +8,16 @@
 //! behind in every slot: a slow replica costs a bounded amount of memory, and its clients nothing.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use proto::cluster_map::MapVersion;
 use proto::id::{Epoch, Incarnation, NodeAddr, Version};
 use proto::peer::{Identity, LinkMessage, Terms};
 use proto::slot::SlotId;
 
+use crate::completions::Completion;
 use crate::peers::LEASE;
 use crate::record::Record;
 use crate::time::Timestamp;
@@ -116,8 +118,8 @@ pub struct Snapshot {
     pub terms: Terms,
     /// The newest record of each key.
     pub records: Vec<Arc<Record>>,
-    /// Which writes of clients have taken effect.
-    pub completions: Vec<(Box<[u8]>, u64, Version)>,
+    /// Which writes of clients are settled, by their client and number.
+    pub completions: Vec<(Box<[u8]>, u64, Completion)>,
 }
 
 /// What an acknowledgement covers, where somebody waits for it.
@@ -171,6 +173,10 @@ pub struct Outbox {
     granted: AtomicU64,
     /// When the replica has said something last, in the primary's time.
     heard: AtomicU64,
+    /// How long an answer to a beat takes, in microseconds, smoothed.
+    round_trip: AtomicU64,
+    /// It was proposed out since.
+    evicted: AtomicBool,
 }
 
 /// An item in the queue, with what it adds to the queue's figures: to leave, it need not be looked at again.
@@ -210,12 +216,30 @@ impl Outbox {
     /// An empty queue, in which so many messages may wait: [`OUTBOX_ITEMS`], or fewer in tests.
     #[must_use]
     pub fn new(now: Timestamp, to: Incarnation, addr: NodeAddr, limit: usize) -> Self {
-        Self { to, addr, limit, queue: Mutex::default(), granted: AtomicU64::new(0), heard: AtomicU64::new(now.0) }
+        Self {
+            to,
+            addr,
+            limit,
+            queue: Mutex::default(),
+            granted: AtomicU64::new(0),
+            heard: AtomicU64::new(now.0),
+            round_trip: AtomicU64::new(0),
+            evicted: AtomicBool::new(false),
+        }
     }
 
     /// The replica has answered a beat that was sent at this moment.
-    pub fn grant(&self, sent: Timestamp) {
+    pub fn grant(&self, now: Timestamp, sent: Timestamp) {
         self.granted.fetch_max(sent.0, Ordering::Relaxed);
+        // Only the link's own task calls this. An eighth of each new figure, as in TCP (RFC 6298).
+        let (smoothed, new) = (self.round_trip.load(Ordering::Relaxed), now.0.saturating_sub(sent.0));
+        self.round_trip.store(smoothed - smoothed / 8 + new / 8, Ordering::Relaxed);
+    }
+
+    /// How long an answer to a beat takes, smoothed.
+    #[must_use]
+    pub fn round_trip(&self) -> Duration {
+        Duration::from_micros(self.round_trip.load(Ordering::Relaxed))
     }
 
     /// Whether the replica's lease counts.
@@ -228,6 +252,13 @@ impl Outbox {
     /// The replica has said something, or this node could not hear it until now.
     pub fn heard(&self, now: Timestamp) {
         self.heard.store(now.0, Ordering::Relaxed);
+        self.evicted.store(false, Ordering::Relaxed);
+    }
+
+    /// The replica is proposed out, and is given time again. Whether that is the first time since it was heard.
+    pub fn evict(&self, now: Timestamp) -> bool {
+        self.heard.store(now.0, Ordering::Relaxed);
+        !self.evicted.swap(true, Ordering::Relaxed)
     }
 
     /// When the replica has said something last.
@@ -426,8 +457,9 @@ impl Snapshot {
             let (version, key, effect) = (record.version, record.key(), record.effect());
             LinkMessage::Entry { version, key, effect }.encode(out);
         }
-        for (client, seq, version) in &self.completions {
-            LinkMessage::Completed { identity: Identity { client, seq: *seq }, version: *version }.encode(out);
+        for (client, seq, Completion { version, found }) in &self.completions {
+            let identity = Identity { client, seq: *seq };
+            LinkMessage::Completed { identity, version: *version, found: *found }.encode(out);
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct Standing {
     pub gone: BTreeSet<Incarnation>,
     /// Suspected, and complained about by these: where one of them has a copy, the slot needs another primary.
     pub accused: BTreeMap<Incarnation, BTreeSet<Incarnation>>,
+    /// Alive, but not heard at the moment: nothing is handed over to them.
+    pub suspected: BTreeSet<Incarnation>,
     /// Started again with the data on their disks, as a newer incarnation.
     pub reborn: BTreeMap<Incarnation, Incarnation>,
     /// Others may be about to come back in the same way.
@@ -103,8 +105,7 @@ fn keep_primary(
     let learners = target.iter().copied().filter(is_new).collect();
     match change(config, SlotConfig { primary: Some(primary), isr, learners, elr, ..config.clone() }) {
         Plan::Keep => match target.first() {
-            // Not to one that would be replaced at once.
-            Some(wanted) if *wanted != primary && up.contains(wanted) && !standing.is_accused(config, *wanted) => {
+            Some(wanted) if *wanted != primary && up.contains(wanted) && !standing.suspected.contains(wanted) => {
                 Plan::HandOver { from: primary, to: *wanted }
             }
             _ => Plan::Keep,
@@ -123,8 +124,9 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
         return if others.is_empty() { Plan::Keep } else { Plan::Promote(others) };
     }
     let candidates: Vec<_> = up.iter().copied().filter(|member| Some(*member) != config.primary).collect();
+    let heard: Vec<_> = candidates.iter().copied().filter(|member| !standing.suspected.contains(member)).collect();
     if !candidates.is_empty() {
-        return Plan::Promote(candidates);
+        return Plan::Promote(if heard.is_empty() { candidates } else { heard });
     }
     if !up.is_empty() {
         return Plan::Keep; // Only the primary itself, which may be merely slow: the removal timeout decides.
@@ -277,6 +279,11 @@ mod tests {
         assert_eq!(plan(&config(1, &[1, 2], &[]), &target, &standing), Plan::Keep, "3 has no copy");
         let plan_of_3 = plan(&config(1, &[1, 2, 3], &[]), &target, &standing);
         assert_eq!(plan_of_3, Plan::Promote(incarnations(&[2, 3])));
+        standing.suspected = incarnations(&[1, 2]).into_iter().collect();
+        let heard = plan(&config(1, &[1, 2, 3], &[]), &target, &standing);
+        assert_eq!(heard, Plan::Promote(incarnations(&[3])), "one that is heard is better than one that is not");
+        let stays = plan(&config(3, &[1, 2, 3], &[]), &incarnations(&[1, 2, 3]), &standing);
+        assert_eq!(stays, Plan::Keep, "nothing is handed over to a suspect");
         let after = promoted(&config(1, &[1, 2], &[3]), Incarnation(2), &standing);
         assert_eq!(after, with_elr(config(2, &[2], &[3]), &[1]), "below two copies the old primary is remembered");
         let only = plan(&config(1, &[1], &[3]), &target, &standing);
@@ -292,8 +299,8 @@ mod tests {
         assert_eq!(after, with_elr(config(2, &[2], &[]), &[1]), "who comes back later has it, too");
         let waits = plan(&small, &target, &standing(&[3], &[2]));
         assert_eq!(waits, Plan::Change(config(1, &[1], &[])), "2 has come back with nothing; 1 may still come");
-        let target = incarnations(&[3, 4]);
-        assert_eq!(plan(&small, &target, &standing(&[3, 4], &[1, 2])), Plan::StartAnew(config(3, &[3], &[4])));
+        let anew = plan(&small, &incarnations(&[3]), &standing(&[3], &[1, 2]));
+        assert_eq!(anew, Plan::StartAnew(config(3, &[3], &[])));
     }
 
     #[test]

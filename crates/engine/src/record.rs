@@ -1,6 +1,6 @@
 //! One write.
 
-use proto::id::Version;
+use proto::id::{Epoch, Version};
 use proto::peer::{Effect, Identity, Op};
 
 /// A write as its primary ordered it. The same record is the entry of its key in the table, what replicas are sent, and
@@ -13,7 +13,8 @@ pub struct Record {
     kind: Kind,
     /// The bytes of the client's name and number at the end of `bytes`; 0 where the write has no identity.
     identity_len: u8,
-    /// The key, the value, the client's name, and the write's number in 8 bytes.
+    /// The key, the value, the client's name, and the write's number in 8 bytes. Of a declined write the version that it
+    /// has found stands in the place of key and value.
     bytes: Box<[u8]>,
 }
 
@@ -21,6 +22,7 @@ pub struct Record {
 enum Kind {
     Put,
     Delete,
+    Declined,
     Barrier,
 }
 
@@ -31,13 +33,20 @@ impl Record {
     /// A record. Key and value are copied here, and nowhere else.
     #[must_use]
     pub fn new(version: Version, op: Op<'_>) -> Self {
-        let Op::Write { key, effect, identity } = op else {
-            return Self { version, key_len: 0, kind: Kind::Barrier, identity_len: 0, bytes: Box::default() };
-        };
-        let (value, kind) = match effect {
-            Effect::Put(value) => (value, Kind::Put),
-            Effect::Delete => (&b""[..], Kind::Delete),
-        };
+        match op {
+            Op::Write { key, effect: Effect::Put(value), identity } => {
+                Self::of(version, Kind::Put, key, value, identity)
+            }
+            Op::Write { key, effect: Effect::Delete, identity } => Self::of(version, Kind::Delete, key, b"", identity),
+            Op::Declined { identity, found } => {
+                let found = [found.epoch.0.to_be_bytes(), found.seq.to_be_bytes()].concat();
+                Self::of(version, Kind::Declined, b"", &found, Some(identity))
+            }
+            Op::Barrier => Self::of(version, Kind::Barrier, b"", b"", None),
+        }
+    }
+
+    fn of(version: Version, kind: Kind, key: &[u8], value: &[u8], identity: Option<Identity<'_>>) -> Self {
         let key_len = u32::try_from(key.len()).expect("a key is within its limit, far below 4 GiB");
         let Some(Identity { client, seq }) = identity else {
             return Self { version, key_len, kind, identity_len: 0, bytes: [key, value].concat().into_boxed_slice() };
@@ -53,13 +62,13 @@ impl Record {
         Self::new(version, Op::Write { key, effect, identity: None })
     }
 
-    /// The key; empty for a barrier.
+    /// The key; empty where the record is no write.
     #[must_use]
     pub fn key(&self) -> &[u8] {
         self.bytes.get(..self.key_len as usize).unwrap_or_default()
     }
 
-    /// The value; `None` where the record is a tombstone or a barrier.
+    /// The value; `None` where the record is a tombstone, or no write.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
         let end = self.bytes.len() - usize::from(self.identity_len);
@@ -80,11 +89,23 @@ impl Record {
         Some(Identity { client, seq: u64::from_be_bytes(*seq) })
     }
 
+    /// What a declined write has found; `None` where the record is none.
+    #[must_use]
+    pub fn found(&self) -> Option<Version> {
+        let (epoch, rest) = self.bytes.split_first_chunk().filter(|_| self.kind == Kind::Declined)?;
+        let seq = rest.first_chunk()?;
+        Some(Version { epoch: Epoch(u64::from_be_bytes(*epoch)), seq: u64::from_be_bytes(*seq) })
+    }
+
     /// What the record holds, as it travels.
     #[must_use]
     pub fn op(&self) -> Op<'_> {
         match self.kind {
             Kind::Barrier => Op::Barrier,
+            Kind::Declined => match (self.identity(), self.found()) {
+                (Some(identity), Some(found)) => Op::Declined { identity, found },
+                _ => Op::Barrier,
+            },
             Kind::Put | Kind::Delete => Op::Write { key: self.key(), effect: self.effect(), identity: self.identity() },
         }
     }
@@ -95,10 +116,10 @@ impl Record {
         self.kind == Kind::Delete
     }
 
-    /// Whether the record only opens a term.
+    /// Whether the record changes its key: it is a put or a delete.
     #[must_use]
-    pub fn is_barrier(&self) -> bool {
-        self.kind == Kind::Barrier
+    pub fn is_write(&self) -> bool {
+        matches!(self.kind, Kind::Put | Kind::Delete)
     }
 
     /// The memory that the record takes, in bytes, its allocations' own overhead left out.
@@ -111,7 +132,6 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::id::Epoch;
 
     #[test]
     fn a_record_gives_back_what_it_was_made_of() {
@@ -122,6 +142,7 @@ mod tests {
             Op::Write { key: b"k", effect: Effect::Put(b""), identity },
             Op::Write { key: b"", effect: Effect::Delete, identity },
             Op::Write { key: b"k", effect: Effect::Delete, identity: None },
+            Op::Declined { identity: Identity { client: b"me", seq: 7 }, found: version },
             Op::Barrier,
         ] {
             assert_eq!(Record::new(version, op).op(), op);

@@ -28,13 +28,15 @@ pub struct Registry {
     timeout: Duration,
     nodes: BTreeMap<NodeAddr, Registered>,
     last_check: Timestamp,
+    /// Until when nobody is suspected for what was not heard.
+    excused: Timestamp,
 }
 
 impl Registry {
     /// An empty registry that drops a node unheard for `timeout`.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        Self { timeout, nodes: BTreeMap::new(), last_check: Timestamp::default() }
+        Self { timeout, nodes: BTreeMap::new(), last_check: Timestamp::default(), excused: Timestamp::default() }
     }
 
     /// How long a node may be silent.
@@ -107,19 +109,26 @@ impl Registry {
     #[must_use]
     pub fn is_suspect(&self, now: Timestamp, incarnation: Incarnation) -> bool {
         let node = self.nodes.values().find(|node| node.incarnation == incarnation);
-        node.is_none_or(|node| !node.connected || now - node.last_heard >= SUSPECT_AFTER)
+        node.is_none_or(|node| !node.connected || now - node.last_heard.max(self.excused) >= SUSPECT_AFTER)
+    }
+
+    /// All who are suspected.
+    #[must_use]
+    pub fn suspects(&self, now: Timestamp) -> BTreeSet<Incarnation> {
+        let incarnations = self.nodes.values().map(|node| node.incarnation);
+        incarnations.filter(|incarnation| self.is_suspect(now, *incarnation)).collect()
     }
 
     /// When an incarnation that is not suspected will be, if it is not heard.
     #[must_use]
     pub fn suspect_from(&self, incarnation: Incarnation) -> Option<Timestamp> {
         let node = self.nodes.values().find(|node| node.incarnation == incarnation)?;
-        Some(node.last_heard + SUSPECT_AFTER)
+        Some(node.last_heard.max(self.excused) + SUSPECT_AFTER)
     }
 
-    /// Nobody could be heard for a while, which is nobody's fault.
+    /// Nobody could be heard for a moment, which is no reason for suspicion. The timeout is another matter.
     pub fn excuse(&mut self, now: Timestamp) {
-        self.nodes.values_mut().for_each(|node| node.last_heard = node.last_heard.max(now));
+        self.excused = now;
     }
 
     /// Takes out every node that has been silent for too long, and names them.
@@ -130,7 +139,7 @@ impl Registry {
         let slept = now - self.last_check > self.timeout / 2 && self.last_check != Timestamp::default();
         self.last_check = now;
         if slept {
-            self.excuse(now);
+            self.nodes.values_mut().for_each(|node| node.last_heard = now);
         }
         let timeout = self.timeout;
         self.nodes.extract_if(.., |_, node| now - node.last_heard >= timeout).collect()
@@ -172,6 +181,22 @@ mod tests {
         let silent = registry.remove_silent(at(10));
         assert_eq!(silent.iter().map(|(addr, _)| addr.port()).collect::<Vec<_>>(), [1]);
         assert!(!registry.heard(at(10), &addr(1)));
+    }
+
+    #[test]
+    fn a_silent_node_is_suspected_before_it_is_taken_out_and_a_moment_of_sleep_excuses_only_the_first() {
+        let mut registry = Registry::new(TIMEOUT);
+        registry.insert(at(0), addr(1), Incarnation(1), false);
+        assert!(!registry.is_suspect(at(0), Incarnation(1)) && registry.is_suspect(at(1), Incarnation(1)));
+        registry.excuse(at(1));
+        assert!(!registry.is_suspect(at(1), Incarnation(1)));
+        registry.session_ended(Incarnation(1));
+        assert!(registry.is_suspect(at(1), Incarnation(1)));
+        for second in (1..10).step_by(2) {
+            assert_eq!(registry.remove_silent(at(second)), []);
+            registry.excuse(at(second));
+        }
+        assert_eq!(registry.remove_silent(at(10)).len(), 1);
     }
 
     #[test]

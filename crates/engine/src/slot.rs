@@ -170,7 +170,10 @@ impl<B: Bugs> Slot<B> {
         match &self.role {
             Role::Idle => false,
             Role::Primary(_) => true,
-            Role::Replica(replica) => !replica.awaiting || self.last() != Version::NONE,
+            // One that nobody has aligned yet may be new, and empty for that reason only.
+            Role::Replica(replica) => {
+                (replica.following().is_some() && !replica.awaiting) || self.last() != Version::NONE
+            }
         }
     }
 
@@ -215,6 +218,13 @@ impl<B: Bugs> Slot<B> {
         self.leave_role(place, epoch, turn);
         self.epoch = epoch;
         self.role = Role::Replica(replica::Replica::default());
+    }
+
+    /// Another node leads the slot now. After a hand-over that is no news.
+    fn tell_deposed(&self, place: Place<'_>, turn: &mut Turn) {
+        if self.is_primary() && !self.is_handing_over() {
+            turn.events.push(Event::Deposed(place.id));
+        }
     }
 
     /// Ends what the present role has begun, since this epoch has another primary: waits are lost, and a promise to the
@@ -269,7 +279,7 @@ impl<B: Bugs> Slot<B> {
             records.sort_by_key(|record| record.version);
         }
         records.retain(|record| record.version.seq > seq);
-        let barriers = records.iter().filter(|record| record.is_barrier()).count() as u64;
+        let barriers = records.iter().filter(|record| !record.is_write()).count() as u64;
         let common = Version { epoch: self.log.epoch_at(seq).unwrap_or_default(), seq };
         self.archive(place, records, common, last.saturating_sub(seq + barriers), turn);
     }
@@ -279,7 +289,7 @@ impl<B: Bugs> Slot<B> {
         if self.bugs.plants(crate::bugs::Bug::LossUntold) {
             return;
         }
-        let writes: Vec<_> = records.into_iter().filter(|record| !record.is_barrier()).collect();
+        let writes: Vec<_> = records.into_iter().filter(|record| record.is_write()).collect();
         turn.overwritten += lost.saturating_sub(writes.len() as u64);
         if lost > 0 {
             turn.events.push(Event::CutAway(place.id, lost));

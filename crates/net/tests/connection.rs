@@ -33,7 +33,7 @@ impl Session for Echo {
         }
         if let Some(len) = line.strip_prefix("body ") {
             let value = vec![b'b'; len.parse().expect("a length")];
-            let record = Arc::new(Record::new(Version::NONE, b"key", Effect::Put(&value)));
+            let record = Arc::new(Record::entry(Version::NONE, b"key", Effect::Put(&value)));
             self.body = Some(Body { record, end: b"\n" });
             return Flow::Body;
         }

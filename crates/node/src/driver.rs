@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine::node::{Event, Node, Turn};
+use engine::bugs::NoBugs;
+use engine::node::{Event, Node, TICK, Turn};
 use engine::outbox::Outbox;
 use net::clock::Clock;
 use net::shutdown::Shutdown;
-use proto::cluster_map::{MapError, MapUpdate};
+use proto::cluster_map::{MapError, MapUpdate, Promises};
 use proto::id::{Incarnation, NodeAddr};
 use proto::slot::SLOT_BITS;
 use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::forward::ForwardLinks;
@@ -48,10 +50,11 @@ impl Driver {
     /// A node that has not joined. Tasks that it starts end with `background`.
     #[must_use]
     pub fn new(addr: NodeAddr, request_timeout: Duration, background: &Shutdown) -> Self {
+        let clock = Clock::start();
         let shared = Shared {
-            node: Node::new(SLOT_BITS, random_secret()),
+            node: Node::new(clock.now(), SLOT_BITS, random_secret(), NoBugs),
             addr,
-            clock: Clock::start(),
+            clock,
             request_timeout,
             forwards: ForwardLinks::default(),
             links: Mutex::default(),
@@ -59,7 +62,34 @@ impl Driver {
             proposals: Notify::new(),
             background: background.clone(),
         };
-        Self { shared: Arc::new(shared) }
+        let driver = Self { shared: Arc::new(shared) };
+        background.spawn(driver.clone().watch_the_clock());
+        driver
+    }
+
+    /// Tells the state machine that time passes.
+    async fn watch_the_clock(self) {
+        let background = self.background().clone();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turn = Turn::default();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = background.begun() => return,
+            }
+            self.node().handle_timeout(self.clock().now(), &mut turn);
+            self.finish(&mut turn);
+        }
+    }
+
+    /// Passes on what a turn has led to: wakes links and the session with the coordinator, and logs.
+    pub fn finish(&self, turn: &mut Turn) {
+        self.wake_touched(turn);
+        if self.node().has_proposals() {
+            self.propose();
+        }
+        self.report_events();
     }
 
     /// The state machine.
@@ -90,6 +120,12 @@ impl Driver {
     #[must_use]
     pub fn forwards(&self) -> &ForwardLinks {
         &self.shared.forwards
+    }
+
+    /// What the operator has chosen for the cluster; before there is a map, what is chosen unless told otherwise.
+    #[must_use]
+    pub fn promises(&self) -> Promises {
+        self.shared.node.map().map(|map| map.promises).unwrap_or_default()
     }
 
     /// What ends the node's own tasks.
@@ -128,7 +164,8 @@ impl Driver {
     /// # Errors
     /// The change does not follow on the map held here; nothing has changed.
     pub fn handle_map(&self, update: &MapUpdate) -> Result<(), MapError> {
-        self.shared.node.handle_map(update)?;
+        let mut turn = Turn::default();
+        self.shared.node.handle_map(self.clock().now(), update, &mut turn)?;
         let mut links = self.links();
         let outboxes = self.shared.node.outboxes();
         links.retain(|_, link| {
@@ -153,8 +190,7 @@ impl Driver {
         let is_member = |node| map.as_ref().is_some_and(|map| map.member(node).is_some_and(|member| member.up));
         self.shared.forwards.retain(is_member);
         self.shared.map_changes.send_modify(|changes| *changes += 1);
-        self.report_events();
-        self.shared.proposals.notify_one();
+        self.finish(&mut turn);
         Ok(())
     }
 
@@ -175,9 +211,14 @@ impl Driver {
         for event in self.shared.node.take_events() {
             match event {
                 Event::Deposed(_) => deposed += 1,
-                Event::CutAway(_, records) => cut = (cut.0 + 1, cut.1 + records),
+                Event::CutAway(_, writes) => cut = (cut.0 + 1, cut.1 + writes),
                 Event::Overflowed(replica, slots) => {
-                    tracing::warn!("replica {replica} takes too little: it is filled again, in {slots} slots");
+                    tracing::warn!("replica {replica} takes too little: it is brought level again, in {slots} slots");
+                }
+                Event::Evicted(replica, slots) => {
+                    tracing::warn!(
+                        "replica {replica} says nothing: it is proposed out of the in-sync sets of {slots} slots"
+                    );
                 }
                 Event::HandOverTimedOut(slots) => {
                     tracing::warn!("{slots} slots were to be handed over and were not in time; this node leads on");
@@ -185,10 +226,14 @@ impl Driver {
             }
         }
         if deposed > 0 {
-            tracing::warn!("another node leads {deposed} slots now; what only this one had taken since is dropped");
+            tracing::warn!("another node leads {deposed} slots now");
         }
         if cut.1 > 0 {
-            tracing::warn!("{} records of {} slots, never sent to their new primary, are dropped", cut.1, cut.0);
+            tracing::warn!(
+                "{} acknowledged writes in {} slots are lost, since their new primary does not have them; LOSSES lists them",
+                cut.1,
+                cut.0
+            );
         }
     }
 

@@ -1,7 +1,7 @@
 //! The connections on which requests are passed on to other nodes: one to each, shared by all clients of this node,
-//! with many requests under way at once and answers in their order.
+//! with many requests under way at once, each with a number that its answer carries.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use proto::id::{Incarnation, NodeAddr};
-use proto::peer::LinkKind;
-use proto::reply::ReplyDecoder;
+use proto::peer::{Forward, KeyRequest, LinkKind};
+use proto::reply::{Reply, ReplyDecoder};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -44,8 +44,36 @@ pub enum Failed {
 /// One request that is not sent yet. Where it is dropped, it never will be, and whoever waits is told so.
 #[derive(Debug)]
 struct Call {
+    id: u64,
     bytes: Vec<u8>,
     answer: Option<oneshot::Sender<Answer>>,
+    claim: Arc<Claim>,
+}
+
+/// What decides whether a request is sent or given up: whoever claims it first.
+#[derive(Debug, Default)]
+struct Claim(AtomicBool);
+
+impl Claim {
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// A request that was handed to a connection.
+#[derive(Debug)]
+pub struct Handed {
+    /// Where its answer comes.
+    pub answer: oneshot::Receiver<Answer>,
+    claim: Arc<Claim>,
+}
+
+impl Handed {
+    /// Nobody waits any more. Says whether the request was not sent yet, and so never will be.
+    #[must_use]
+    pub fn take_back(&self) -> bool {
+        self.claim.take()
+    }
 }
 
 impl Drop for Call {
@@ -61,6 +89,7 @@ impl Drop for Call {
 #[derive(Debug, Default)]
 pub struct ForwardLinks {
     links: Mutex<HashMap<Incarnation, ForwardLink>>,
+    ids: AtomicU64,
 }
 
 /// What the tasks that wait know of a connection.
@@ -79,27 +108,31 @@ struct ForwardLink {
 }
 
 impl ForwardLinks {
-    /// Sends requests, each an encoded [`proto::peer::Forward`], to one node, in this order and before whatever is sent
-    /// there later. The answers come to the receivers.
+    /// Sends requests to one node, in this order and before whatever is sent there later. The answers come in whatever order
+    /// they are ready.
     pub fn send(
         &self,
         driver: &Driver,
         to: Incarnation,
         addr: &NodeAddr,
-        requests: Vec<Vec<u8>>,
-    ) -> Vec<oneshot::Receiver<Answer>> {
+        requests: &[(bool, KeyRequest<'_>)],
+    ) -> Vec<Handed> {
         let mut batch = Vec::with_capacity(requests.len());
-        let mut receivers = Vec::with_capacity(requests.len());
-        for bytes in requests {
+        let mut handed = Vec::with_capacity(requests.len());
+        for (at_replica, request) in requests {
             let (answer, receiver) = oneshot::channel();
-            batch.push(Call { bytes, answer: Some(answer) });
-            receivers.push(receiver);
+            let id = self.ids.fetch_add(1, Ordering::Relaxed);
+            let mut bytes = Vec::new();
+            Forward { id, at_replica: *at_replica, request: *request }.encode(&mut bytes);
+            let claim = Arc::new(Claim::default());
+            batch.push(Call { id, bytes, answer: Some(answer), claim: Arc::clone(&claim) });
+            handed.push(Handed { answer: receiver, claim });
         }
         let mut links = self.lock();
         let link = links.entry(to).or_insert_with(|| ForwardLink::start(driver, to, addr.clone()));
         // A batch for which there is no room is dropped here.
         let _ = link.batches.try_send(batch);
-        receivers
+        handed
     }
 
     /// Whether a node has let a request wait for too long and has answered nothing since.
@@ -179,12 +212,12 @@ impl LinkTask {
     /// Sends and receives on one connection until it breaks; says why it did.
     async fn exchange(&mut self, stream: TcpStream, first: Vec<Call>) -> io::Error {
         let (read, write) = stream.into_split();
-        let waiting = Mutex::new(VecDeque::new());
+        let waiting = Waiting::default();
         let ended = tokio::select! {
             ended = send_batches(write, first, &mut self.batches, &waiting) => ended,
             ended = receive_answers(read, &waiting, &self.health) => ended,
         };
-        for answer in waiting.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        for answer in waiting.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
             // Whoever does not wait any more need not be told.
             let _ = answer.send(Err(Failed::Lost));
         }
@@ -192,8 +225,8 @@ impl LinkTask {
     }
 }
 
-/// Who waits for the answers to come, in their order.
-type Waiting = Mutex<VecDeque<oneshot::Sender<Answer>>>;
+/// Who waits for the answers to come, by the number of the request.
+type Waiting = Mutex<HashMap<u64, oneshot::Sender<Answer>>>;
 
 async fn send_batches(
     mut stream: OwnedWriteHalf,
@@ -207,9 +240,9 @@ async fn send_batches(
         bytes.clear();
         {
             let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            for mut call in batch {
+            for mut call in batch.into_iter().filter(|call| call.claim.take()) {
                 bytes.extend_from_slice(&call.bytes);
-                waiting.extend(call.answer.take());
+                waiting.extend(call.answer.take().map(|answer| (call.id, answer)));
             }
         }
         stream.write_all(&bytes).await?;
@@ -223,6 +256,7 @@ async fn send_batches(
 async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, health: &Health) -> io::Result<()> {
     let mut input = BytesMut::new();
     let mut decoder = ReplyDecoder::new();
+    let mut id = None;
     loop {
         input.reserve(16 * 1024);
         if stream.read_buf(&mut input).await? == 0 {
@@ -230,20 +264,25 @@ async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, health: &
         }
         health.reads.fetch_add(1, Ordering::Relaxed);
         health.stalled.store(false, Ordering::Relaxed);
+        let wrong = |what: &'static str| io::Error::new(io::ErrorKind::InvalidData, what);
         let mut arrived = Vec::new();
         loop {
-            let len = match decoder.decode(&input) {
-                Ok(Some((_, len))) => len,
+            let (reply, len) = match decoder.decode(&input) {
+                Ok(Some(decoded)) => decoded,
                 Ok(None) => break,
                 Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
             };
-            arrived.push(input.get(..len).unwrap_or_default().to_vec());
+            // Each answer stands behind the number of its request.
+            match (id.take(), reply) {
+                (None, Reply::Number(number)) => id = Some(number),
+                (None, _) => return Err(wrong("an answer without a number")),
+                (Some(number), _) => arrived.push((number, input.get(..len).unwrap_or_default().to_vec())),
+            }
             input.advance(len);
         }
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        for bytes in arrived {
-            let answer = waiting.pop_front();
-            let answer = answer.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an answer to no request"))?;
+        for (id, bytes) in arrived {
+            let answer = waiting.remove(&id).ok_or_else(|| wrong("an answer to no request"))?;
             // A read that has gone to a replica meanwhile does not wait any more.
             let _ = answer.send(Ok(bytes));
         }

@@ -3,15 +3,18 @@
 //! - [`config`]: the flags.
 //! - [`driver`]: the node as its tasks share it, and who is woken when.
 //! - [`session`]: one connection from outside, and the requests on it.
+//! - [`answering`]: what the state machine says of a request, as the answer to it.
 //! - [`routing`]: requests that cannot be answered here and now: passed on, tried again, or refused.
-//! - [`forward`]: the connections on which requests are passed on to other nodes.
+//! - [`forward`] and [`serve_forwards`]: the connections on which requests are passed on, from both ends.
 //! - [`replication`]: the connections to replicas, and from primaries.
 //! - [`membership`]: the session with the coordinator: joining, heartbeats, the map, leaving.
 
+pub mod answering;
 pub mod config;
 pub mod driver;
 pub mod forward;
 pub mod membership;
 pub mod replication;
 pub mod routing;
+pub mod serve_forwards;
 pub mod session;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use engine::node::Turn;
 use net::program;
 use net::shutdown::{self, Shutdown};
 use node::config::Config;
@@ -112,8 +113,9 @@ async fn stop(
     background: &Shutdown,
     leave: oneshot::Sender<oneshot::Sender<()>>,
 ) {
-    driver.node().close();
-    driver.wake_all();
+    let mut turn = Turn::default();
+    driver.node().close(driver.clock().now(), &mut turn);
+    driver.finish(&mut turn);
     let drained = async {
         while driver.node().lag().items > 0 {
             sleep(Duration::from_millis(5)).await;

@@ -1,9 +1,12 @@
 //! The session with the coordinator: joining, heartbeats, the map, leaving.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
 use engine::coordinator::{REJOIN_PAUSE, REJOIN_TIMEOUT};
+use engine::node::Turn;
+use engine::time::Timestamp;
 use net::connection::{Connection, Flow, Stopped};
 use proto::cluster_map::{MapError, MapUpdate, MapVersion};
 use proto::frame::{Frame, encode_array};
@@ -68,7 +71,8 @@ pub async fn run(
     notices: mpsc::Sender<Notice>,
     mut leave: oneshot::Receiver<oneshot::Sender<()>>,
 ) {
-    let mut membership = Membership { driver, settings, notices, incarnation: None, reported: None, left: None };
+    let mut membership =
+        Membership { driver, settings, notices, incarnation: None, reported: None, left: None, beats: VecDeque::new() };
     let mut pause = FIRST_PAUSE;
     loop {
         let ended = membership.session(&mut leave, &mut pause).await;
@@ -114,6 +118,8 @@ struct Membership {
     reported: Option<String>,
     /// Whom to tell once the coordinator knows that this node stops.
     left: Option<oneshot::Sender<()>>,
+    /// When the heartbeats were sent that this session's coordinator has not answered.
+    beats: VecDeque<Timestamp>,
 }
 
 impl Settings {
@@ -151,6 +157,7 @@ impl Membership {
     ) -> io::Result<Ended> {
         connection.stream.set_nodelay(true)?;
         self.join(&mut connection.output);
+        self.beats.clear();
         let mut beats = interval(self.settings.heartbeat_interval);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
@@ -172,9 +179,8 @@ impl Membership {
                     }
                     if let Some(incarnation) = self.incarnation {
                         NodeMessage::Heartbeat { incarnation }.encode(&mut connection.output);
+                        self.beats.push_back(self.driver.clock().now());
                     }
-                    self.driver.node().handle_timeout(self.driver.clock().now());
-                    self.driver.report_events();
                 }
                 () = self.driver.proposals() => {}
                 Ok(left) = &mut *leave, if self.left.is_none() => {
@@ -193,7 +199,8 @@ impl Membership {
     fn join(&self, out: &mut Vec<u8>) {
         let map = self.driver.node().map();
         let lines = map.map(|map| map.update_since(MapVersion(0)).to_lines().join("\n")).unwrap_or_default();
-        Join { addr: self.driver.addr().clone(), incarnation: self.incarnation, map: &lines }.encode(out);
+        let (addr, proofs) = (self.driver.addr().clone(), self.driver.node().proofs().to_vec());
+        Join { addr, incarnation: self.incarnation, proofs, map: &lines }.encode(out);
     }
 
     /// Takes in what has arrived; says so where the session is over.
@@ -212,6 +219,9 @@ impl Membership {
                 Ok(CoordinatorMessage::Joined { incarnation, text }) => {
                     // Before the next message, which is the map: the node must know who it is to find its part in it.
                     self.driver.node().joined(incarnation);
+                    // The coordinator counts this start of the node from the first word that it says as such.
+                    NodeMessage::Heartbeat { incarnation }.encode(output);
+                    self.beats.push_back(self.driver.clock().now());
                     self.incarnation = Some(incarnation);
                     joined = Some(text.to_owned());
                 }
@@ -235,10 +245,16 @@ impl Membership {
     }
 
     /// Does what the coordinator says; says so where that ends the session.
-    fn obey(&self, message: CoordinatorMessage<'_>, out: &mut Vec<u8>) -> Option<Ended> {
+    fn obey(&mut self, message: CoordinatorMessage<'_>, out: &mut Vec<u8>) -> Option<Ended> {
         let node = self.driver.node();
         match message {
-            CoordinatorMessage::Beat | CoordinatorMessage::Joined { .. } => None,
+            CoordinatorMessage::Joined { .. } => None,
+            CoordinatorMessage::Beat => {
+                if let Some(sent) = self.beats.pop_front() {
+                    node.coordinator_answered(sent);
+                }
+                None
+            }
             CoordinatorMessage::Map { text } => {
                 let handled = MapUpdate::parse(text.lines()).and_then(|update| self.driver.handle_map(&update));
                 match handled {
@@ -252,8 +268,9 @@ impl Membership {
                 }
             }
             CoordinatorMessage::HandOver { to, slots } => {
-                node.hand_over(self.driver.clock().now(), to, &slots);
-                self.driver.wake_all();
+                let mut turn = Turn::default();
+                node.hand_over(self.driver.clock().now(), to, &slots, &mut turn);
+                self.driver.finish(&mut turn);
                 None
             }
             CoordinatorMessage::AskPositions { query, slots } => {

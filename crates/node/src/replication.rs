@@ -8,6 +8,7 @@ use std::time::Duration;
 use engine::inbox::Inbox;
 use engine::node::Turn;
 use engine::outbox::Outbox;
+use engine::peers::BEAT;
 use net::connection::{Connection, Flow, FrameReader, Stopped};
 use net::shutdown::Shutdown;
 use proto::frame::Frame;
@@ -17,7 +18,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::Driver;
@@ -28,8 +29,8 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// How long a connection may take to stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A replica that has something to acknowledge and does not for so long is connected to anew.
-const ACK_TIMEOUT: Duration = Duration::from_secs(3);
+/// A replica that does not answer beats for so long is connected to anew.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// Pauses between tries to connect grow from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -39,9 +40,8 @@ pub async fn send(driver: Driver, outbox: Arc<Outbox>, wake: Arc<Notify>, end: C
     let mut pause = PAUSES.0;
     loop {
         if outbox.has_overflowed() {
-            driver.node().restart_overflowed(&outbox);
-            driver.report_events();
-            driver.propose();
+            driver.node().restart_overflowed(driver.clock().now(), &outbox);
+            driver.finish(&mut Turn::default());
         }
         let link = Link { driver: &driver, outbox: &outbox, wake: &wake };
         let error = tokio::select! {
@@ -85,16 +85,25 @@ impl Link<'_> {
 
     async fn write(&self, mut stream: OwnedWriteHalf) -> io::Result<()> {
         let mut batch = Vec::new();
+        let mut next_beat = Instant::now();
         loop {
             if self.outbox.has_overflowed() {
                 return Err(io::Error::other("the queue has overflowed"));
             }
-            self.driver.node().make_fills(self.outbox);
+            let (node, now) = (self.driver.node(), self.driver.clock().now());
+            node.make_fills(now, self.outbox);
             batch.clear();
-            if self.outbox.take(&mut batch, BATCH_BYTES) {
+            if Instant::now() >= next_beat {
+                node.beat(now, &mut batch);
+                next_beat = Instant::now() + BEAT;
+            }
+            if self.outbox.take(&mut batch, BATCH_BYTES) || !batch.is_empty() {
                 stream.write_all(&batch).await?;
-            } else {
-                self.wake.notified().await;
+                continue;
+            }
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = sleep_until(next_beat) => {}
             }
         }
     }
@@ -103,30 +112,26 @@ impl Link<'_> {
         let mut reader = FrameReader::new();
         let mut turn = Turn::default();
         loop {
-            match timeout(ACK_TIMEOUT, reader.fill(&mut stream)).await {
+            match timeout(SILENCE, reader.fill(&mut stream)).await {
                 Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(error),
-                Err(_) if self.outbox.lag().items == 0 => continue,
-                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the replica acknowledges nothing")),
+                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the replica answers nothing")),
             }
+            let now = self.driver.clock().now();
             let stopped = reader.frames(|frame| {
                 let Frame::Array(words) = frame else { return Flow::Close };
                 let reply = LinkReply::parse(words);
                 let node = self.driver.node();
-                let understood = reply.is_ok_and(|reply| node.handle_link_reply(self.outbox, reply, &mut turn));
+                let understood = reply.is_ok_and(|reply| node.handle_link_reply(now, self.outbox, reply, &mut turn));
                 if understood { Flow::Next } else { Flow::Close }
             });
             if stopped != Stopped::NeedsMore {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the replica does not speak the protocol"));
             }
-            self.driver.report_events();
-            self.driver.wake_touched(&mut turn);
+            self.driver.finish(&mut turn);
             if self.outbox.may_fill() {
                 self.wake.notify_one();
-            }
-            if self.driver.node().has_proposals() {
-                self.driver.propose();
             }
         }
     }
@@ -180,12 +185,27 @@ pub async fn receive(
     from: Incarnation,
     shutdown: &Shutdown,
 ) -> io::Result<()> {
+    driver.node().link_opened(driver.clock().now(), from);
+    let ended = follow(connection, driver, from, shutdown).await;
+    driver.node().link_ended(from);
+    ended
+}
+
+async fn follow(
+    connection: &mut Connection,
+    driver: &Driver,
+    from: Incarnation,
+    shutdown: &Shutdown,
+) -> io::Result<()> {
     let mut inbox = Inbox::new(from);
+    let mut turn = Turn::default();
     loop {
+        let now = driver.clock().now();
         let Connection { reader, output, .. } = connection;
         let stopped = reader.frames(|frame| {
             let Frame::Array(words) = frame else { return Flow::Close };
-            let handled = LinkMessage::parse(words).and_then(|message| inbox.handle(driver.node(), message, output));
+            let handled = LinkMessage::parse(words)
+                .and_then(|message| inbox.handle(now, driver.node(), message, &mut turn, output));
             match handled {
                 Ok(()) => Flow::Next,
                 Err(error) => {
@@ -196,7 +216,7 @@ pub async fn receive(
         });
         inbox.acknowledgement().encode(output);
         connection.flush().await?;
-        driver.report_events();
+        driver.finish(&mut turn);
         if stopped != Stopped::NeedsMore {
             return Ok(());
         }

@@ -1,20 +1,27 @@
-//! Requests that cannot be answered here and now: another node leads the key, or for a moment nobody does.
+//! Requests that cannot be answered here and now: another node leads the key, or for a moment nobody does, or the answer
+//! waits until a record is durable.
 
+use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
-use engine::node::{NotHere, Turn};
+use engine::node::Turn;
+use engine::record::Record;
+use engine::slot::{Answer as Executed, Refusal, Written};
+use engine::waiting::{Outcome, Waiting};
 use proto::error::ErrorReply;
 use proto::frame::Encoding;
-use proto::id::{Incarnation, NodeAddr};
-use proto::peer::{Effect, Forward, KeyRequest};
+use proto::id::{Incarnation, NodeAddr, Version};
+use proto::level::{AckLevel, ReadLevel};
+use proto::peer::{Effect, Identity, KeyRequest, Read, Write};
 use proto::reply::ReplyDecoder;
 use proto::response::Response;
 use proto::slot::SlotId;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use crate::answering;
 use crate::driver::Driver;
-use crate::forward::{Answer, Failed, PATIENCE};
+use crate::forward::{Failed, Handed, PATIENCE};
 
 /// How long to wait for a change of the map before the same way is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -30,15 +37,25 @@ pub struct Kept {
     key: Vec<u8>,
     work: Work,
     encoding: Encoding,
+    /// It was carried out here: the ticket of the wait, and what to answer once that is over.
+    carried_out: Option<(usize, Vec<u8>)>,
     /// Answers to requests that came after this one and before the next that is kept.
     pub after: Vec<u8>,
 }
 
 #[derive(Debug)]
 enum Work {
-    Get,
-    Put(Vec<u8>),
-    Delete,
+    Read { versioned: bool, level: ReadLevel },
+    Write(KeptWrite),
+}
+
+#[derive(Debug)]
+struct KeptWrite {
+    /// None: a delete.
+    value: Option<Vec<u8>>,
+    expected: Option<Version>,
+    identity: Option<(Vec<u8>, u64)>,
+    ack: AckLevel,
 }
 
 /// What became of one try.
@@ -51,40 +68,80 @@ enum Tried {
     Unreachable,
     /// The node was sent the request and has not answered.
     Silent,
+    /// It was carried out and is not durable, which may change no more: it may or may not have taken effect.
+    Undecided,
+    /// This try was refused, and nothing was done by it.
+    Refused(ErrorReply),
 }
 
 impl Kept {
-    /// Keeps a request.
+    /// Keeps a request that was not carried out.
     #[must_use]
     pub fn new(slot: SlotId, request: KeyRequest<'_>, encoding: Encoding) -> Self {
-        let work = match request {
-            KeyRequest::Get { .. } => Work::Get,
-            KeyRequest::Write { effect: Effect::Put(value), .. } => Work::Put(value.to_vec()),
-            KeyRequest::Write { effect: Effect::Delete, .. } => Work::Delete,
+        let key = request.key().to_vec();
+        Self { slot, key, work: Work::of(request, true), encoding, carried_out: None, after: Vec::new() }
+    }
+
+    /// Keeps a request that was carried out here, with its answer.
+    #[must_use]
+    pub fn carried_out(
+        slot: SlotId,
+        request: KeyRequest<'_>,
+        encoding: Encoding,
+        ticket: usize,
+        answer: Vec<u8>,
+    ) -> Self {
+        // Only what may be sent again need be kept whole.
+        let repeatable = match request {
+            KeyRequest::Read(_) => true,
+            KeyRequest::Write(write) => write.identity.is_some(),
         };
-        Self { slot, key: request.key().to_vec(), work, encoding, after: Vec::new() }
+        let work = Work::of(request, repeatable);
+        let key = if repeatable { request.key().to_vec() } else { Vec::new() };
+        Self { slot, key, work, encoding, carried_out: Some((ticket, answer)), after: Vec::new() }
+    }
+
+    /// Whether it was carried out, so that later requests for its slot need not wait for it.
+    #[must_use]
+    pub fn is_carried_out(&self) -> bool {
+        self.carried_out.is_some()
     }
 
     /// How much memory it takes, about.
     #[must_use]
     pub fn size(&self) -> usize {
-        let value = if let Work::Put(value) = &self.work { value.len() } else { 0 };
+        let value = match &self.work {
+            Work::Write(KeptWrite { value: Some(value), .. }) => value.len(),
+            Work::Write(_) | Work::Read { .. } => 0,
+        };
         size_of::<Self>() + self.key.len() + value + self.after.len()
     }
 
     fn request(&self) -> KeyRequest<'_> {
         let key = &self.key;
         match &self.work {
-            Work::Get => KeyRequest::Get { key },
-            Work::Put(value) => KeyRequest::Write { key, effect: Effect::Put(value) },
-            Work::Delete => KeyRequest::Write { key, effect: Effect::Delete },
+            Work::Read { versioned, level } => KeyRequest::Read(Read { key, versioned: *versioned, level: *level }),
+            Work::Write(KeptWrite { value, expected, identity, ack }) => KeyRequest::Write(Write {
+                key,
+                effect: value.as_ref().map_or(Effect::Delete, |value| Effect::Put(value)),
+                expected: *expected,
+                identity: identity.as_ref().map(|(client, seq)| Identity { client, seq: *seq }),
+                ack: *ack,
+            }),
         }
     }
 
-    fn forwarded(&self, at_replica: bool) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        Forward { at_replica, request: self.request() }.encode(&mut bytes);
-        bytes
+    /// Whether it may be sent again although it may have been carried out.
+    fn is_repeatable(&self) -> bool {
+        match &self.work {
+            Work::Read { .. } => true,
+            Work::Write(write) => write.identity.is_some(),
+        }
+    }
+
+    /// Whether a replica may answer where the primary does not.
+    fn replica_may_answer(&self) -> bool {
+        matches!(self.work, Work::Read { level: ReadLevel::Local, .. })
     }
 
     fn answer(&self, response: &Response<'_>, out: &mut Vec<u8>) {
@@ -92,22 +149,74 @@ impl Kept {
     }
 }
 
-/// Answers kept requests, in their order. Those for one node travel together.
-pub async fn answer_all(driver: &Driver, kept: Vec<Kept>, out: &mut Vec<u8>) {
+impl Work {
+    fn of(request: KeyRequest<'_>, whole: bool) -> Self {
+        match request {
+            KeyRequest::Read(Read { versioned, level, .. }) => Self::Read { versioned, level },
+            KeyRequest::Write(Write { effect, expected, identity, ack, .. }) => Self::Write(KeptWrite {
+                value: match effect {
+                    Effect::Put(value) if whole => Some(value.to_vec()),
+                    Effect::Put(_) | Effect::Delete => None,
+                },
+                expected,
+                identity: identity.map(|identity| (identity.client.to_vec(), identity.seq)),
+                ack,
+            }),
+        }
+    }
+}
+
+/// Answers kept requests, in their order. Those for one node travel together. `waiting` has the tickets of those that were
+/// carried out.
+pub async fn answer_all(driver: &Driver, kept: Vec<Kept>, waiting: &mut Waiting, out: &mut Vec<u8>) {
     // One deadline for all: they came together, and the last must not wait for every other's failure.
     let start = Instant::now();
     let mut first_tries = send_first(driver, &kept);
+    let deadline = start + driver.request_timeout();
+    // Whether in time or not is told by each ticket.
+    let _ = timeout_at(deadline, poll_fn(|context| waiting.poll_settled(context))).await;
+    let outcomes = waiting.take();
     for (request, first_try) in kept.iter().zip(&mut first_tries) {
-        answer_one(driver, request, first_try.take(), start, out).await;
+        match &request.carried_out {
+            Some((ticket, answer)) if outcomes.get(*ticket) == Some(&Some(Outcome::Durable)) => {
+                out.extend_from_slice(answer);
+            }
+            Some((ticket, _)) => {
+                let lost = outcomes.get(*ticket) == Some(&Some(Outcome::Lost));
+                if lost && request.is_repeatable() {
+                    // IMPORTANT: what was carried out here may have reached the next primary, or reach it yet.
+                    answer_one(driver, request, None, true, start, out).await;
+                } else {
+                    give_up(driver, request, out);
+                }
+            }
+            None => answer_one(driver, request, first_try.take(), false, start, out).await,
+        }
         out.extend_from_slice(&request.after);
     }
+}
+
+/// What was carried out has not become durable in time.
+fn give_up(driver: &Driver, request: &Kept, out: &mut Vec<u8>) {
+    let error = match &request.work {
+        Work::Read { .. } => ErrorReply::Unavailable(why_unavailable(driver, request.slot)),
+        Work::Write(write) => answering::not_durable(write.identity.is_some()),
+    };
+    request.answer(&Response::Error(error), out);
 }
 
 /// A request under way: to whom, and where its answer comes.
 struct UnderWay {
     to: Incarnation,
     sent: Instant,
-    answer: oneshot::Receiver<Answer>,
+    handed: Handed,
+}
+
+impl UnderWay {
+    /// Waits for it no more.
+    fn give_up(&self) -> Tried {
+        if self.handed.take_back() { Tried::Unreachable } else { Tried::Silent }
+    }
 }
 
 /// Sends every request to its primary as the map has it, all requests for one node at once.
@@ -115,7 +224,10 @@ fn send_first(driver: &Driver, kept: &[Kept]) -> Vec<Option<UnderWay>> {
     let me = driver.node().incarnation();
     let primaries: Vec<_> = kept
         .iter()
-        .map(|request| driver.node().route(request.slot).primary.filter(|(primary, _)| *primary != me))
+        .map(|request| {
+            let primary = driver.node().route(request.slot).primary;
+            primary.filter(|(primary, _)| *primary != me && !request.is_carried_out())
+        })
         .collect();
     let mut under_way: Vec<Option<UnderWay>> = kept.iter().map(|_| None).collect();
     let mut nodes: Vec<&(Incarnation, NodeAddr)> = primaries.iter().flatten().collect();
@@ -124,73 +236,108 @@ fn send_first(driver: &Driver, kept: &[Kept]) -> Vec<Option<UnderWay>> {
     for (to, addr) in nodes {
         let theirs =
             || (0..kept.len()).filter(|at| primaries.get(*at).is_some_and(|p| p.as_ref().is_some_and(|p| p.0 == *to)));
-        let requests = theirs().filter_map(|at| kept.get(at)).map(|request| request.forwarded(false)).collect();
-        let answers = driver.forwards().send(driver, *to, addr, requests);
-        for (at, answer) in theirs().zip(answers) {
+        let requests: Vec<_> = theirs().filter_map(|at| kept.get(at)).map(|kept| (false, kept.request())).collect();
+        let handed = driver.forwards().send(driver, *to, addr, &requests);
+        for (at, handed) in theirs().zip(handed) {
             if let Some(place) = under_way.get_mut(at) {
-                *place = Some(UnderWay { to: *to, sent: Instant::now(), answer });
+                *place = Some(UnderWay { to: *to, sent: Instant::now(), handed });
             }
         }
     }
     under_way
 }
 
-/// Tries until the request is answered or its time is up.
+/// Tries until the request is answered or its time is up. `was_tried`: it may have taken effect already.
 async fn answer_one(
     driver: &Driver,
     request: &Kept,
     mut first_try: Option<UnderWay>,
+    was_tried: bool,
     start: Instant,
     out: &mut Vec<u8>,
 ) {
     let is_write = request.request().is_write();
     let deadline = start + driver.request_timeout();
     let mut map_changes = driver.watch_map();
+    let mut is_unknown = was_tried && is_write;
     loop {
         map_changes.mark_unchanged();
+        // IMPORTANT: the first may have failed long ago, while this request waited behind others. Each would wait anew.
+        let tried_at = first_try.as_ref().map_or_else(Instant::now, |under_way| under_way.sent);
         let tried = match first_try.take() {
             Some(under_way) => await_answer(driver, request, under_way, deadline, out).await,
-            None if execute_here(driver, request, out).is_ok() => Tried::Answered,
-            None => try_primary(driver, request, deadline, out).await,
+            None => match execute_here(driver, request, deadline, out).await {
+                Tried::Moved => try_primary(driver, request, deadline, out).await,
+                tried => tried,
+            },
         };
         match tried {
             Tried::Answered => return,
-            Tried::Silent if is_write => {
+            Tried::Silent if is_write && !request.is_repeatable() => {
                 let what = "the primary was sent the write and did not answer: it may or may not have taken effect; \
                             read the key to find out";
                 return request.answer(&Response::Error(ErrorReply::Unknown(what.to_owned())), out);
             }
+            Tried::Undecided if !request.is_repeatable() => return give_up(driver, request, out),
+            // IMPORTANT: what was sent once and not answered stays unknown, whatever refuses it later.
+            Tried::Silent | Tried::Undecided if is_write => is_unknown = true,
+            Tried::Refused(ErrorReply::Stale(_)) if is_unknown => return give_up(driver, request, out),
+            Tried::Refused(_) if is_unknown => {}
+            Tried::Refused(error) => return request.answer(&Response::Error(error), out),
             Tried::Moved if start.elapsed() < PATIENCE => {}
-            Tried::Moved | Tried::Unreachable | Tried::Silent => {
-                if !is_write && read_elsewhere(driver, request, deadline, out).await {
+            Tried::Moved | Tried::Unreachable | Tried::Silent | Tried::Undecided => {
+                if request.replica_may_answer() && read_elsewhere(driver, request, deadline, out).await {
                     return;
                 }
             }
         }
         if Instant::now() >= deadline {
+            if is_unknown {
+                return give_up(driver, request, out);
+            }
             let why = why_unavailable(driver, request.slot);
             return request.answer(&Response::Error(ErrorReply::Unavailable(why)), out);
         }
         // Either the map changes, or what was in the way may have passed.
-        let _ = timeout_at((Instant::now() + RETRY_PAUSE).min(deadline), map_changes.changed()).await;
+        let _ = timeout_at((tried_at + RETRY_PAUSE).min(deadline), map_changes.changed()).await;
     }
 }
 
-fn execute_here(driver: &Driver, request: &Kept, out: &mut Vec<u8>) -> Result<(), NotHere> {
-    let node = driver.node();
-    match request.request() {
-        KeyRequest::Get { key } => node.read(request.slot, key, |record| {
-            let value = record.and_then(|record| record.value());
-            request.answer(&value.map_or(Response::NotFound, Response::Value), out);
-        }),
-        KeyRequest::Write { key, effect } => {
-            let mut turn = Turn::default();
-            node.write(request.slot, key, effect, &mut turn)?;
-            request.answer(&Response::Ok, out);
-            driver.wake_touched(&mut turn);
-            Ok(())
+/// Carries a request out here, where this node leads its slot, and waits until that is durable.
+async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> Tried {
+    let (node, waiting) = (driver.node(), Waiting::new());
+    let mut answer = Vec::new();
+    let executed = match request.request() {
+        KeyRequest::Read(Read { key, versioned, level }) => {
+            let clock = || driver.clock().now();
+            let encode =
+                |record: Option<&Arc<Record>>| request.answer(&answering::found(record, versioned), &mut answer);
+            node.read(request.slot, key, level, clock, &waiting, encode).map(|executed| executed.ticket)
         }
+        KeyRequest::Write(write) => {
+            let mut turn = Turn::default();
+            let executed = node.write(driver.clock().now(), request.slot, &write, &waiting, &mut turn);
+            driver.finish(&mut turn);
+            executed.map(|Executed::<Written> { answer: written, ticket }| {
+                request.answer(&answering::written(written, &write), &mut answer);
+                ticket
+            })
+        }
+    };
+    match executed {
+        Ok(None) => {}
+        Ok(Some(ticket)) => {
+            // Whether in time or not is told by the ticket.
+            let _ = timeout_at(deadline, poll_fn(|context| waiting.poll_settled(context))).await;
+            if waiting.outcome(ticket) != Some(Outcome::Durable) {
+                return Tried::Undecided;
+            }
+        }
+        Err(Refusal::NotHere) => return Tried::Moved,
+        Err(refusal) => return Tried::Refused(answering::refused(refusal)),
     }
+    out.append(&mut answer);
+    Tried::Answered
 }
 
 async fn try_primary(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> Tried {
@@ -198,7 +345,7 @@ async fn try_primary(driver: &Driver, request: &Kept, deadline: Instant, out: &m
     match driver.node().route(request.slot).primary {
         // The map makes this node the primary, and the slot is not open: it is about to be, or is being handed over.
         Some((primary, _)) if primary == me => Tried::Moved,
-        Some((to, addr)) => match send_one(driver, to, &addr, request.forwarded(false)) {
+        Some((to, addr)) => match send_one(driver, to, &addr, request, false) {
             Some(under_way) => await_answer(driver, request, under_way, deadline, out).await,
             None => Tried::Unreachable,
         },
@@ -206,9 +353,9 @@ async fn try_primary(driver: &Driver, request: &Kept, deadline: Instant, out: &m
     }
 }
 
-fn send_one(driver: &Driver, to: Incarnation, addr: &NodeAddr, bytes: Vec<u8>) -> Option<UnderWay> {
-    let answer = driver.forwards().send(driver, to, addr, vec![bytes]).pop()?;
-    Some(UnderWay { to, sent: Instant::now(), answer })
+fn send_one(driver: &Driver, to: Incarnation, addr: &NodeAddr, request: &Kept, at_replica: bool) -> Option<UnderWay> {
+    let handed = driver.forwards().send(driver, to, addr, &[(at_replica, request.request())]).pop()?;
+    Some(UnderWay { to, sent: Instant::now(), handed })
 }
 
 async fn await_answer(
@@ -218,7 +365,7 @@ async fn await_answer(
     deadline: Instant,
     out: &mut Vec<u8>,
 ) -> Tried {
-    let is_write = request.request().is_write();
+    let waits = !request.replica_may_answer();
     // Counted from when it was sent: those that were sent together do not wait one after the other.
     let patience = if driver.forwards().is_stalled(under_way.to) { STALLED_PATIENCE } else { PATIENCE };
     let mut waited_from = under_way.sent;
@@ -226,8 +373,12 @@ async fn await_answer(
     loop {
         // A read waits as long as something comes, which may be a long value on its way.
         let reads = driver.forwards().reads(under_way.to);
-        let until = if is_write { deadline } else { deadline.min(waited_from + patience) };
-        answer = timeout_at(until, &mut under_way.answer).await;
+        let until = if waits { deadline } else { deadline.min(waited_from + patience) };
+        answer = tokio::select! {
+            answer = timeout_at(until, &mut under_way.handed.answer) => answer,
+            // Whoever leads the slot now is asked instead, where asking twice does no harm.
+            () = replaced(driver, request.slot, under_way.to), if request.is_repeatable() => return under_way.give_up(),
+        };
         if answer.is_ok() || until == deadline || reads == driver.forwards().reads(under_way.to) {
             break;
         }
@@ -237,6 +388,12 @@ async fn await_answer(
         Ok(Ok(Ok(bytes))) => match ReplyDecoder::new().decode(&bytes) {
             Ok(Some((reply, _))) => match Response::from(reply) {
                 Response::Error(ErrorReply::Moved) => Tried::Moved,
+                Response::Error(ErrorReply::Unknown(_)) if request.is_repeatable() => Tried::Undecided,
+                Response::Error(error @ ErrorReply::Unknown(_)) => {
+                    request.answer(&Response::Error(error), out);
+                    Tried::Answered
+                }
+                Response::Error(error) => Tried::Refused(error),
                 response => {
                     request.answer(&response, out);
                     Tried::Answered
@@ -248,16 +405,27 @@ async fn await_answer(
         Ok(Ok(Err(Failed::Lost)) | Err(_)) => Tried::Silent,
         Err(_) => {
             driver.forwards().set_stalled(under_way.to);
-            Tried::Silent
+            under_way.give_up()
+        }
+    }
+}
+
+/// Waits until the map names another primary for a slot than this one.
+async fn replaced(driver: &Driver, slot: SlotId, primary: Incarnation) {
+    let mut map_changes = driver.watch_map();
+    loop {
+        let next = driver.node().route(slot).primary;
+        if next.is_some_and(|(next, _)| next != primary) || map_changes.changed().await.is_err() {
+            return;
         }
     }
 }
 
 /// Reads from whatever copy answers, this node's own first. Says whether one did.
 async fn read_elsewhere(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> bool {
-    let read = |record: Option<&std::sync::Arc<engine::record::Record>>, out: &mut Vec<u8>| {
-        let value = record.and_then(|record| record.value());
-        request.answer(&value.map_or(Response::NotFound, Response::Value), out);
+    let versioned = matches!(request.work, Work::Read { versioned: true, .. });
+    let read = |record: Option<&Arc<Record>>, out: &mut Vec<u8>| {
+        request.answer(&answering::found(record, versioned), out);
     };
     let route = driver.node().route(request.slot);
     if driver.node().read_copy(request.slot, &request.key, |record| read(record, out)).is_ok() {
@@ -265,7 +433,7 @@ async fn read_elsewhere(driver: &Driver, request: &Kept, deadline: Instant, out:
     }
     let me = driver.node().incarnation();
     for (to, addr) in route.replicas.iter().filter(|(replica, _)| *replica != me) {
-        let Some(under_way) = send_one(driver, *to, addr, request.forwarded(true)) else { continue };
+        let Some(under_way) = send_one(driver, *to, addr, request, true) else { continue };
         if let Tried::Answered = await_answer(driver, request, under_way, deadline, out).await {
             return true;
         }

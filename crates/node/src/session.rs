@@ -3,21 +3,28 @@
 use std::io;
 use std::sync::Arc;
 
-use engine::node::{NotHere, Turn};
+use engine::node::Turn;
 use engine::record::Record;
+use engine::slot::{Answer, Refusal, Written};
+use engine::time::Timestamp;
+use engine::waiting::Waiting;
 use net::connection::{Body, Connection, Ended, Flow, Session};
 use net::shutdown::Shutdown;
 use proto::error::ErrorReply;
 use proto::frame::{self, Encoding, Frame};
 use proto::id::{Incarnation, NodeAddr};
-use proto::peer::{Effect, Forward, Hello, KeyRequest, LinkKind};
+use proto::level::{AckLevel, ReadLevel};
+use proto::peer::{Effect, Hello, KeyRequest, LinkKind, Read, Write};
 use proto::request::{NodeRequest, split_replicas_word};
 use proto::response::{Response, is_line};
+use proto::slot::SlotId;
 use tokio::net::TcpStream;
 
+use crate::answering;
 use crate::driver::Driver;
 use crate::replication;
 use crate::routing::{self, Kept};
+use crate::serve_forwards;
 
 /// Values from this size on are sent from where they are stored; shorter ones are copied among the other answers.
 const BODY_BYTES: usize = 32 * 1024;
@@ -45,10 +52,7 @@ async fn run(
     }
     match client.upgrade {
         Some((LinkKind::Replication, from)) => replication::receive(connection, driver, from, shutdown).await,
-        Some((LinkKind::Forward, _)) => {
-            let mut peer = ForwardSession { driver, turn: Turn::default(), body: None };
-            connection.serve(&mut peer, false, shutdown).await.map(|_| ())
-        }
+        Some((LinkKind::Forward, _)) => serve_forwards::serve(connection, driver, shutdown).await,
         None => Ok(()),
     }
 }
@@ -57,9 +61,14 @@ async fn run(
 struct ClientSession<'a> {
     driver: &'a Driver,
     turn: Turn,
+    /// What this connection has asked for; until then the cluster's levels count.
+    ack: Option<AckLevel>,
+    read: Option<ReadLevel>,
     /// Requests that cannot be answered here and now, with the answers that wait behind them.
     kept: Vec<Kept>,
     kept_bytes: usize,
+    /// The waits of the requests that are carried out and not yet durable.
+    waiting: Waiting,
     body: Option<Body>,
     upgrade: Option<(LinkKind, Incarnation)>,
 }
@@ -84,54 +93,115 @@ fn begin_body(record: &Arc<Record>, encoding: Encoding, out: &mut Vec<u8>) -> Op
 }
 
 /// Answers a read: the value at once, or the start of a long one.
-fn answer_read(record: Option<&Arc<Record>>, encoding: Encoding, out: &mut Vec<u8>) -> Option<Body> {
-    let Some(record) = record else {
-        Response::NotFound.encode(encoding, out);
-        return None;
-    };
-    let body = begin_body(record, encoding, out);
+fn answer_read(record: Option<&Arc<Record>>, versioned: bool, encoding: Encoding, out: &mut Vec<u8>) -> Option<Body> {
+    let body = record.filter(|_| !versioned).and_then(|record| begin_body(record, encoding, out));
     if body.is_none() {
-        record.value().map_or(Response::NotFound, Response::Value).encode(encoding, out);
+        answering::found(record, versioned).encode(encoding, out);
     }
     body
 }
 
 impl<'a> ClientSession<'a> {
     fn new(driver: &'a Driver) -> Self {
-        Self { driver, turn: Turn::default(), kept: Vec::new(), kept_bytes: 0, body: None, upgrade: None }
+        Self {
+            driver,
+            turn: Turn::default(),
+            ack: None,
+            read: None,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            waiting: Waiting::new(),
+            body: None,
+            upgrade: None,
+        }
     }
 
     /// Executes a request for a key, or keeps it where that is not possible here and now.
     fn key_request(&mut self, request: KeyRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
-        let node = self.driver.node();
-        let slot = node.slot_of(request.key());
-        if self.kept.iter().any(|kept| kept.slot == slot) {
+        let slot = self.driver.node().slot_of(request.key());
+        if self.kept.iter().any(|kept| kept.slot == slot && !kept.is_carried_out()) {
             return Flow::Settle; // One client's requests for one key are carried out in their order.
         }
         if self.kept_bytes > KEPT_BYTES {
             return Flow::Settle;
         }
-        let out = self.kept.last_mut().map_or(out, |last| &mut last.after);
-        let done = match request {
-            KeyRequest::Get { key } => {
-                let body = &mut self.body;
-                node.read(slot, key, |record| *body = answer_read(record, encoding, out))
+        match request {
+            KeyRequest::Read(read) => self.read_request(slot, read, encoding, out),
+            KeyRequest::Write(write) => self.write_request(slot, write, encoding, out),
+        }
+    }
+
+    fn read_request(&mut self, slot: SlotId, read: Read<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
+        let Self { driver, kept, waiting, body, .. } = self;
+        let node = driver.node();
+        if read.level == ReadLevel::Local {
+            let out = kept.last_mut().map_or(out, |last| &mut last.after);
+            let answer = |record: Option<&Arc<Record>>| *body = answer_read(record, read.versioned, encoding, out);
+            match node.read(slot, read.key, read.level, Timestamp::default, waiting, answer) {
+                Ok(_) if self.body.is_some() && !self.kept.is_empty() => self.body_behind_kept(),
+                Ok(_) if self.body.is_some() => Flow::Body,
+                Ok(_) => Flow::Next,
+                Err(_) => self.keep(Kept::new(slot, KeyRequest::Read(read), encoding)),
             }
-            KeyRequest::Write { key, effect } => node.write(slot, key, effect, &mut self.turn).map(|()| {
+        } else {
+            let mut bytes = Vec::new();
+            let answer = |record: Option<&Arc<Record>>| {
+                answering::found(record, read.versioned).encode(encoding, &mut bytes);
+            };
+            match node.read(slot, read.key, read.level, || driver.clock().now(), waiting, answer) {
+                Ok(Answer { ticket: None, .. }) => {
+                    kept.last_mut().map_or(out, |last| &mut last.after).append(&mut bytes);
+                    Flow::Next
+                }
+                Ok(Answer { ticket: Some(ticket), .. }) => {
+                    self.keep(Kept::carried_out(slot, KeyRequest::Read(read), encoding, ticket, bytes))
+                }
+                Err(_) => self.keep(Kept::new(slot, KeyRequest::Read(read), encoding)),
+            }
+        }
+    }
+
+    fn write_request(&mut self, slot: SlotId, write: Write<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
+        let now = self.driver.clock().now();
+        let written = self.driver.node().write(now, slot, &write, &self.waiting, &mut self.turn);
+        let out = self.kept.last_mut().map_or(out, |last| &mut last.after);
+        match written {
+            // By far the most common.
+            Ok(Answer { answer: Written::Done(_), ticket: None }) if write.expected.is_none() => {
                 Response::Ok.encode(encoding, out);
-            }),
-        };
-        match done {
-            Ok(()) if self.body.is_some() && !self.kept.is_empty() => self.body_behind_kept(),
-            Ok(()) if self.body.is_some() => Flow::Body,
-            Ok(()) => Flow::Next,
-            Err(NotHere) => {
-                let kept = Kept::new(slot, request, encoding);
-                self.kept_bytes += kept.size();
-                self.kept.push(kept);
+                Flow::Next
+            }
+            Ok(Answer { answer, ticket: None }) => {
+                answering::written(answer, &write).encode(encoding, out);
+                Flow::Next
+            }
+            Ok(Answer { answer, ticket: Some(ticket) }) => {
+                let mut bytes = Vec::new();
+                answering::written(answer, &write).encode(encoding, &mut bytes);
+                self.keep(Kept::carried_out(slot, KeyRequest::Write(write), encoding, ticket, bytes))
+            }
+            Err(Refusal::NotHere) => self.keep(Kept::new(slot, KeyRequest::Write(write), encoding)),
+            Err(refusal) => {
+                Response::Error(answering::refused(refusal)).encode(encoding, out);
                 Flow::Next
             }
         }
+    }
+
+    fn keep(&mut self, kept: Kept) -> Flow {
+        self.kept_bytes += kept.size();
+        self.kept.push(kept);
+        Flow::Next
+    }
+
+    /// The level of this connection's writes.
+    fn ack(&self) -> AckLevel {
+        self.ack.unwrap_or_else(|| self.driver.promises().ack)
+    }
+
+    /// The level of this connection's reads.
+    fn read(&self) -> ReadLevel {
+        self.read.unwrap_or_else(|| self.driver.promises().read)
     }
 
     /// A long value behind requests that have no answer yet is copied: it cannot be sent from where it is.
@@ -148,13 +218,15 @@ impl<'a> ClientSession<'a> {
         let node = self.driver.node();
         let (lag, map) = (node.lag(), node.map().map_or(0, |map| map.version.0));
         Response::Text(format!(
-            "OK Node {} keys={} slots_led={} lag={} lag_bytes={} incarnation={} map={map}",
+            "OK Node {} keys={} slots_led={} lag={} lag_bytes={} incarnation={} map={map} losses={} tail_bytes={}",
             self.driver.addr(),
             node.keys(),
             node.slots_led(),
             lag.items,
             lag.bytes,
             node.incarnation(),
+            node.losses(engine::losses::Losses::count),
+            node.tail_bytes(),
         ))
     }
 
@@ -170,7 +242,10 @@ impl<'a> ClientSession<'a> {
         if hello.to != node.incarnation() {
             return refused(format!("this node is incarnation {}, not {}", node.incarnation(), hello.to));
         }
-        if map.member(hello.from).is_none_or(|member| member.addr != hello.from_addr) {
+        // What is passed on is a client's request, whoever passes it on; and a node that stops passes on what it still has
+        // when the map no longer names it.
+        let must_be_known = hello.kind == LinkKind::Replication;
+        if must_be_known && map.member(hello.from).is_none_or(|member| member.addr != hello.from_addr) {
             return refused(format!("this node knows no incarnation {} at {}", hello.from, hello.from_addr));
         }
         self.upgrade = Some((hello.kind, hello.from));
@@ -181,20 +256,29 @@ impl<'a> ClientSession<'a> {
 impl Session for ClientSession<'_> {
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
         let encoding = frame.encoding();
-        let put = |key, value| KeyRequest::Write { key, effect: Effect::Put(value) };
         let (response, flow) = match NodeRequest::parse(frame) {
-            Ok(NodeRequest::Get { key }) => return self.key_request(KeyRequest::Get { key }, encoding, out),
-            Ok(NodeRequest::Put { key, value, encoding: Encoding::Line }) => {
+            Ok(NodeRequest::Read(read)) => {
+                let level = self.read();
+                return self.key_request(KeyRequest::Read(Read { level, ..read }), encoding, out);
+            }
+            Ok(NodeRequest::PutLine { key, value }) => {
                 let is_node = |addr: &NodeAddr| self.driver.node().map().is_some_and(|map| map.is_node(addr));
-                return self.key_request(put(key, split_replicas_word(value, is_node)), encoding, out);
+                let put = Write::new(key, Effect::Put(split_replicas_word(value, is_node)));
+                return self.key_request(KeyRequest::Write(Write { ack: self.ack(), ..put }), encoding, out);
             }
-            // A REPLICATE has no version, so it cannot take a place in the slot's order by itself: it is a PUT.
-            Ok(NodeRequest::Put { key, value, .. } | NodeRequest::Replicate { key, value }) => {
-                return self.key_request(put(key, value), encoding, out);
+            Ok(NodeRequest::Write(write)) => {
+                let ack = self.ack();
+                return self.key_request(KeyRequest::Write(Write { ack, ..write }), encoding, out);
             }
-            Ok(NodeRequest::Delete { key }) => {
-                return self.key_request(KeyRequest::Write { key, effect: Effect::Delete }, encoding, out);
+            Ok(NodeRequest::Ack(level)) => {
+                self.ack = Some(level);
+                (Response::Ok, Flow::Next)
             }
+            Ok(NodeRequest::ReadLevel(level)) => {
+                self.read = Some(level);
+                (Response::Ok, Flow::Next)
+            }
+            Ok(NodeRequest::Losses) => (self.driver.node().losses(answering::losses), Flow::Next),
             Ok(NodeRequest::Info) => (self.info(), Flow::Next),
             Ok(NodeRequest::Ping) => (Response::Pong, Flow::Next),
             Ok(NodeRequest::Quit) => (Response::Ok, Flow::Close),
@@ -213,59 +297,9 @@ impl Session for ClientSession<'_> {
             self.kept_bytes = 0;
             // What this batch has written here must not wait for what other nodes answer.
             self.answered();
-            routing::answer_all(self.driver, std::mem::take(&mut self.kept), out).await;
+            routing::answer_all(self.driver, std::mem::take(&mut self.kept), &mut self.waiting, out).await;
         }
     }
-
-    fn take_body(&mut self) -> Option<Body> {
-        self.body.take()
-    }
-
-    fn answered(&mut self) {
-        self.driver.wake_touched(&mut self.turn);
-    }
-}
-
-/// Requests that other nodes pass on. Each is answered at once: what this node does not lead goes back.
-struct ForwardSession<'a> {
-    driver: &'a Driver,
-    turn: Turn,
-    body: Option<Body>,
-}
-
-impl Session for ForwardSession<'_> {
-    fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
-        let encoding = frame.encoding();
-        let Frame::Array(words) = frame else { return Flow::Close };
-        let node = self.driver.node();
-        let done = Forward::parse(words).map(|forward| {
-            let slot = node.slot_of(forward.request.key());
-            match forward.request {
-                KeyRequest::Get { key } => {
-                    let body = &mut self.body;
-                    let answer = |record: Option<&Arc<Record>>| *body = answer_read(record, encoding, out);
-                    if forward.at_replica { node.read_copy(slot, key, answer) } else { node.read(slot, key, answer) }
-                }
-                KeyRequest::Write { key, effect } => node.write(slot, key, effect, &mut self.turn).map(|()| {
-                    Response::Ok.encode(encoding, out);
-                }),
-            }
-        });
-        match done {
-            Ok(Ok(())) if self.body.is_some() => Flow::Body,
-            Ok(Ok(())) => Flow::Next,
-            Ok(Err(NotHere)) => {
-                Response::Error(ErrorReply::Moved).encode(encoding, out);
-                Flow::Next
-            }
-            Err(error) => {
-                Response::Error(error).encode(encoding, out);
-                Flow::Close
-            }
-        }
-    }
-
-    async fn settle(&mut self, _: &mut Vec<u8>) {}
 
     fn take_body(&mut self) -> Option<Body> {
         self.body.take()

@@ -241,7 +241,7 @@ impl<'a> Rest<'a> {
                 Ok(Write { expected: Some(Version::NONE), ..Write::new(key, Effect::Put(value)) })
             }
             b"CAS" => {
-                let (key, version, value) = self.key_word_and_value(verbs::CAS)?;
+                let [key, version, value] = self.key_word_and_value(verbs::CAS)?;
                 let expected = std::str::from_utf8(version).ok().and_then(|version| version.parse().ok());
                 let expected = Some(expected.ok_or(ErrorReply::InvalidFormat(verbs::CAS))?);
                 Ok(Write { expected, ..Write::new(key, Effect::Put(value)) })
@@ -291,11 +291,11 @@ impl<'a> Rest<'a> {
         }
     }
 
-    fn key_word_and_value(self, verb: &'static str) -> Result<(&'a [u8], &'a [u8], &'a [u8]), ErrorReply> {
+    fn key_word_and_value(self, verb: &'static str) -> Result<[&'a [u8]; 3], ErrorReply> {
         let invalid = || ErrorReply::InvalidFormat(verb);
         let (key, rest) = self.split_first().ok_or_else(invalid)?;
         let (word, rest) = rest.split_first().ok_or_else(invalid)?;
-        Ok((checked_key(key)?, word, rest.value(verb)?))
+        Ok([checked_key(key)?, word, rest.value(verb)?])
     }
 
     /// A value that is all there is.

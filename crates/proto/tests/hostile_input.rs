@@ -12,8 +12,11 @@ use proto::cluster_map::{ClusterMap, MapUpdate};
 use proto::error::ErrorReply;
 use proto::frame::{Encoding, Frame, FrameDecoder, begin_array, encode_array, push_word};
 use proto::id::{Epoch, Incarnation, NodeAddr, Version};
+use proto::level::{AckLevel, ReadLevel};
 use proto::limits;
-use proto::peer::{Effect, Forward, Hello, KeyRequest, LinkKind, LinkMessage, LinkReply};
+use proto::peer::{
+    Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term, Terms, Write,
+};
 use proto::reply::{Reply, ReplyDecoder};
 use proto::request::{CoordinatorRequest, NodeRequest};
 use proto::response::Response;
@@ -136,68 +139,172 @@ fn random_byte(random: &mut Random) -> u8 {
 
 /// One of each thing that is ever sent.
 fn valid_inputs() -> Vec<Vec<u8>> {
-    let mut inputs: Vec<Vec<u8>> = [
+    [requests(), messages_between_nodes(), messages_of_a_session(), answers()].concat()
+}
+
+fn written(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(&mut bytes);
+    bytes
+}
+
+fn requests() -> Vec<Vec<u8>> {
+    let lines = [
         "PUT key value\n",
         "put\tk  v w \r\n",
         "PUT k v 127.0.0.1:5001,h:2\n",
-        "GET key\n",
+        "PUT k ключ\n",
+        "GET key\nGETV key\n",
         "DELETE key\r\n",
         "REPLICATE k v\n",
-        "INFO\nPING\nQUIT\n",
+        "CAS k 3-12 v w\n",
+        "PUTNX k v\n",
+        "ONCE me 7 CAS k 0 v\n",
+        "once me 8 delete k\r\n",
+        "ACK quorum\nREAD linear\n",
+        "LOSSES\nINFO\nPING\nQUIT\n",
         "REGISTER_NODE 127.0.0.1 5001\n",
         "UNREGISTER_NODE ::1 5001\n",
         "HEARTBEAT host 65535\n",
         "GET_NODES_FOR_KEY user:1\n",
-        "LIST_NODES\n",
-        "MAP\nWATCH_MAP\n",
-        "PUT k ключ\n",
-    ]
-    .map(|line| line.as_bytes().to_vec())
-    .into();
-    for words in [&["GET", "a"][..], &["PUT", "key", "a\r\nb"], &["DELETE", ""], &["REGISTER_NODE", "h", "1"], &[]] {
-        let mut bytes = Vec::new();
-        encode_array(words, &mut bytes);
-        inputs.push(bytes);
-    }
-    fn written(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        encode(&mut bytes);
-        bytes
-    }
-    let (slot, epoch, incarnation) = (SlotId(77), Epoch(3), Incarnation(4));
+        "LIST_NODES\nMAP\nWATCH_MAP\n",
+        "FORGET 127.0.0.1:5001\n",
+        "ACCEPT_LOSS all\nACCEPT_LOSS 16383\n",
+    ];
+    let arrays = [
+        &["GET", "a"][..],
+        &["GETV", ""],
+        &["PUT", "key", "a\r\nb"],
+        &["DELETE", ""],
+        &["CAS", "k", "3-12", "v"],
+        &["PUTNX", "k", ""],
+        &["ONCE", "me", "7", "PUT", "k", "v"],
+        &["ONCE", "\0\n", "4611686018427387904", "CAS", "k", "0", "v"],
+        &["ACK", "all"],
+        &["READ", "local"],
+        &["REGISTER_NODE", "h", "1"],
+        &["FORGET", "[::1]:1"],
+        &["ACCEPT_LOSS", "7"],
+        &[],
+    ];
+    let lines = lines.into_iter().map(|line| line.as_bytes().to_vec());
+    lines.chain(arrays.into_iter().map(|words| written(|out| encode_array(words, out)))).collect()
+}
+
+fn messages_between_nodes() -> Vec<Vec<u8>> {
+    let (slot, epoch) = (SlotId(77), Epoch(3));
     let version = Version { epoch, seq: 9 };
+    let identity = Identity { client: b"me", seq: 7 };
+    let terms = Terms(vec![Term { epoch: Epoch(1), first: 1 }, Term { epoch, first: 8 }]);
+    let (key, put) = (b"k", Effect::Put(b"v"));
+    let replicate = |op| LinkMessage::Replicate { slot, version, previous: version, durable: 8, op };
+    let align = |terms| {
+        let config = proto::cluster_map::MapVersion(8);
+        LinkMessage::Align { slot, epoch, config, stamp: 4, from: version, durable: 8, terms }
+    };
+    let messages = [
+        LinkMessage::Beat { sent: 12 },
+        align(Terms::default()),
+        align(terms.clone()),
+        replicate(Op::Write { key, effect: put, identity: None }),
+        replicate(Op::Write { key, effect: Effect::Delete, identity: Some(identity) }),
+        replicate(Op::Declined { identity, found: version }),
+        replicate(Op::Barrier),
+        LinkMessage::Durable { slot, seq: 9 },
+        LinkMessage::Fill {
+            slot,
+            epoch,
+            stamp: 4,
+            last: version,
+            durable: 9,
+            purged: 3,
+            entries: 2,
+            completions: 1,
+            terms,
+        },
+        LinkMessage::Entry { version, key, effect: put },
+        LinkMessage::Entry { version, key, effect: Effect::Delete },
+        LinkMessage::Completed { identity, version, found: Some(version) },
+        LinkMessage::Purge { slot, seq: 9 },
+        LinkMessage::Release { slot, epoch },
+    ];
+    let replies = [
+        LinkReply::Ack { count: 5 },
+        LinkReply::Lease { sent: 12 },
+        LinkReply::Behind { slot, epoch, stamp: 4, last: Some(version) },
+        LinkReply::Behind { slot, epoch, stamp: 4, last: None },
+        LinkReply::Deposed { slot, epoch },
+    ];
+    let read = |versioned, level| KeyRequest::Read(Read { key, versioned, level });
+    let write = Write::new(key, put);
+    let requests = [
+        (true, read(false, ReadLevel::Local)),
+        (false, read(true, ReadLevel::Linear)),
+        (false, KeyRequest::Write(write)),
+        (false, KeyRequest::Write(Write { effect: Effect::Delete, ack: AckLevel::Quorum, ..write })),
+        (false, KeyRequest::Write(Write { expected: Some(version), identity: Some(identity), ..write })),
+    ];
+    let messages = messages.iter().map(|message| written(|out| message.encode(out)));
+    let replies = replies.iter().map(|reply| written(|out| reply.encode(out)));
+    let forwards = requests.map(|(at_replica, request)| Forward { id: 9, at_replica, request });
+    let forwards = forwards.iter().map(|forward| written(|out| forward.encode(out)));
+    messages.chain(replies).chain(forwards).collect()
+}
+
+fn messages_of_a_session() -> Vec<Vec<u8>> {
+    let (slot, incarnation) = (SlotId(77), Incarnation(4));
     let slots = vec![SlotAt { slot, version: proto::cluster_map::MapVersion(8) }; 3];
+    let last = vec![(slot, Version { epoch: Epoch(3), seq: 9 }); 3];
     let addr = NodeAddr::new("h", 1).expect("an address");
-    let (put, delete) = (Effect::Put(b"v"), Effect::Delete);
-    inputs.extend([
-        written(|out| LinkMessage::Fill { slot, epoch, last: version, count: 2 }.encode(out)),
-        written(|out| LinkMessage::Replicate { slot, version, previous: version, key: b"k", effect: put }.encode(out)),
-        written(|out| LinkMessage::Entry { version, key: b"k", effect: delete }.encode(out)),
-        written(|out| LinkReply::Deposed { slot, epoch }.encode(out)),
-        written(|out| Forward { at_replica: true, request: KeyRequest::Get { key: b"k" } }.encode(out)),
-        written(|out| NodeMessage::Admit { follower: incarnation, slots: slots.clone() }.encode(out)),
-        written(|out| NodeMessage::Positions { query: 3, last: vec![(slot, version); 3] }.encode(out)),
-        written(|out| CoordinatorMessage::HandOver { to: incarnation, slots: slots.clone() }.encode(out)),
-        written(|out| CoordinatorMessage::AskPositions { query: 3, slots: vec![slot; 3] }.encode(out)),
-        written(|out| CoordinatorMessage::Joined { incarnation, text: "OK" }.encode(out)),
-        written(|out| Join { addr: addr.clone(), incarnation: None, map: "" }.encode(out)),
-        written(|out| {
-            let cluster = "c".to_owned();
-            Hello { kind: LinkKind::Forward, cluster, from_addr: addr, from: incarnation, to: incarnation }.encode(out);
-        }),
-    ]);
-    for response in [
+    let from_nodes = [
+        NodeMessage::Heartbeat { incarnation },
+        NodeMessage::Admit { follower: incarnation, slots: slots.clone() },
+        NodeMessage::Expel { follower: incarnation, slots: slots.clone() },
+        NodeMessage::Release { to: incarnation, slots: slots.clone() },
+        NodeMessage::Complain { about: incarnation },
+        NodeMessage::Positions { query: 3, last },
+        NodeMessage::Resync,
+        NodeMessage::Leave,
+    ];
+    let from_coordinator = [
+        CoordinatorMessage::Joined { incarnation, text: "OK" },
+        CoordinatorMessage::Beat,
+        CoordinatorMessage::Map { text: "OK Map\nNODE" },
+        CoordinatorMessage::HandOver { to: incarnation, slots },
+        CoordinatorMessage::AskPositions { query: 3, slots: vec![slot; 3] },
+        CoordinatorMessage::Left,
+        CoordinatorMessage::Unregistered,
+    ];
+    let join = Join { addr: addr.clone(), incarnation: None, proofs: vec![incarnation, incarnation], map: "" };
+    let hello =
+        |kind| Hello { kind, cluster: "c".to_owned(), from_addr: addr.clone(), from: incarnation, to: incarnation };
+    let openings = [
+        written(|out| join.encode(out)),
+        written(|out| hello(LinkKind::Forward).encode(out)),
+        written(|out| hello(LinkKind::Replication).encode(out)),
+    ];
+    let from_nodes = from_nodes.iter().map(|message| written(|out| message.encode(out)));
+    let from_coordinator = from_coordinator.iter().map(|message| written(|out| message.encode(out)));
+    from_nodes.chain(from_coordinator).chain(openings).collect()
+}
+
+fn answers() -> Vec<Vec<u8>> {
+    let version = Version { epoch: Epoch(3), seq: 12 };
+    let answers = [
         Response::Ok,
         Response::Value(b"value\r\n"),
+        Response::Versioned(version, b"a\r\nb"),
+        Response::Written(version),
+        Response::Conflict(Version::NONE),
         Response::NotFound,
         Response::Text("OK text".into()),
         Response::Lines(vec!["a".into(), "b".into()]),
+        Response::Lines(vec!["a".into(); 3]),
         Response::Error(ErrorReply::UnknownCommand),
         Response::Error(ErrorReply::Busy("full".into())),
-    ] {
-        inputs.push(written(|out| response.encode(Encoding::Array, out)));
-    }
-    inputs
+    ];
+    let numbers = [&b":12\r\n+OK 3-12\r\n"[..], b":0\r\n*2\r\n$1\r\n0\r\n$0\r\n\r\n"].map(<[u8]>::to_vec);
+    answers.iter().map(|answer| written(|out| answer.encode(Encoding::Array, out))).chain(numbers).collect()
 }
 
 /// One to four changes: a byte replaced, put in or taken out, a piece repeated or taken from another input, the end
@@ -258,9 +365,9 @@ fn half_a_million_damaged_inputs_bring_no_reader_down() {
 
 #[test]
 fn damaged_maps_bring_nobody_down() {
-    const MAP: &str = "OK Map version=9 since=0 cluster=c slots=16\nNODE 1 127.0.0.1:5001 up\nNODE 2 h:1 down\n\
-                       SLOTS 0 14 epoch=3 version=9 primary=1 isr=1,2 learners=-\n\
-                       SLOTS 15 15 epoch=1 version=1 primary=- isr=- learners=2";
+    const MAP: &str = "OK Map version=9 since=0 cluster=c slots=16 replicas=2 ack=async read=local timeout=10000\nNODE 1 127.0.0.1:5001 up\nNODE 2 h:1 down\n\
+                       SLOTS 0 14 epoch=3 version=9 primary=1 isr=1,2 learners=- elr=-\n\
+                       SLOTS 15 15 epoch=1 version=1 primary=- isr=- learners=2 elr=1";
     let valid: Vec<Vec<u8>> = MAP.split_inclusive('\n').map(|line| line.as_bytes().to_vec()).collect();
     let mut random = Random::new(5);
     let mut input = Vec::new();
@@ -295,7 +402,13 @@ fn a_declared_length_takes_no_memory() {
         });
         assert_eq!(taken.bytes_total, 0, "{declared:?}");
     }
-    for declared in [&b"$67108864\r\n"[..], b"$99999999999999999999\r\n", b"$200000000\r\n"] {
+    for declared in [
+        &b"$67108864\r\n"[..],
+        b"$99999999999999999999\r\n",
+        b"$200000000\r\n",
+        b"*2\r\n$67108864\r\n",
+        b"*2\r\n$3\r\n1-2\r\n$67108864\r\n",
+    ] {
         let taken = measure(|| {
             let _ = ReplyDecoder::new().decode(declared);
         });
@@ -399,11 +512,14 @@ fn no_byte_of_an_answer_is_looked_at_twice() {
     let text = "x".repeat(1 << 20);
     let bulk = format!("$1048576\r\n{text}\r\n");
     let line = format!("+{text}\r\n");
-    for (input, kept) in [(bulk, "$1048576\r\n".len()), (line, 1)] {
+    let pair = format!("*2\r\n$3\r\n1-2\r\n{bulk}");
+    let until_text = pair.len() - text.len() - 2;
+    for (input, kept) in [(bulk, "$1048576\r\n".len()), (line, 1), (pair, until_text)] {
         for piece in [1, 1024] {
             let mut decoder = ReplyDecoder::new();
             feed_and_overwrite(input.as_bytes(), piece, kept, 2, |buf| match decoder.decode(buf).unwrap() {
                 Some((Reply::Bulk(found), consumed)) => found.len() == text.len() && consumed == input.len(),
+                Some((Reply::Pair(b"1-2", found), consumed)) => found.len() == text.len() && consumed == input.len(),
                 Some((Reply::Text(found), consumed)) => found.len() == text.len() && consumed == input.len(),
                 Some(other) => panic!("{other:?}"),
                 None => false,

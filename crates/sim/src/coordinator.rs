@@ -136,6 +136,7 @@ impl World {
     /// for this to end before they send what they are given; a map goes out as soon as it is published.
     fn carry_out(&mut self) {
         let mut messages = Vec::new();
+        let mut asked_for_hand_over = false;
         let encoded = |message: CoordinatorMessage<'_>| {
             let mut bytes = Vec::new();
             message.encode(&mut bytes);
@@ -166,6 +167,7 @@ impl World {
                 Output::HandOver { from, to, slots } => {
                     self.stats.hand_overs += slots.len() as u64;
                     messages.push((from, encoded(CoordinatorMessage::HandOver { to, slots })));
+                    asked_for_hand_over = true;
                 }
                 Output::CloseSession(node) => self.close_session(node),
                 Output::Unregistered(node) => {
@@ -177,6 +179,9 @@ impl World {
         }
         messages.into_iter().for_each(|(to, bytes)| self.send_to_node(to, bytes));
         self.set_coordinator_timer();
+        if asked_for_hand_over {
+            self.sleep_at_hand_over();
+        }
     }
 
     fn coordinator_tells(&mut self, event: &CoordinatorEvent) {

@@ -274,6 +274,14 @@ impl World {
         self.schedule.after(span, Event::Remedy(Remedy::Resume(proc)));
     }
 
+    /// The coordinator has asked for a hand-over, and may sleep for longer than the primary waits for it to commit that.
+    pub(crate) fn sleep_at_hand_over(&mut self) {
+        if self.schedule.now < self.faults.until && self.faults.random.chance(self.knobs.hand_over_pauses) {
+            let span = self.faults.random.spread(900_000, 1_900_000);
+            self.pause(self.coordinator_proc(), span);
+        }
+    }
+
     fn lose_memory(&mut self, n: usize) {
         if self.nodes[n].node.is_none() || !(self.is_whole() || self.knobs.wild_losses > 0) {
             return;

@@ -91,6 +91,8 @@ knobs! {
     pauses,
     /// How often the coordinator is paused.
     coordinator_pauses,
+    /// How many in a thousand hand-overs find the coordinator asleep for longer than their primary waits.
+    hand_over_pauses,
     /// How often a node crashes and comes back with its disk.
     crashes,
     /// How often a node crashes and comes back with nothing.
@@ -166,6 +168,7 @@ impl Knobs {
         knobs.coordinator_isolations = weight(400, 5);
         knobs.pauses = weight(600, 8);
         knobs.coordinator_pauses = weight(300, 4);
+        knobs.hand_over_pauses = weight(150, 300);
         knobs.crashes = weight(500, 6);
         knobs.memory_losses = weight(500, 6);
         knobs.leaves = weight(300, 4);

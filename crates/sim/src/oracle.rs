@@ -185,6 +185,7 @@ fn hash_of(op: &Op<'_>) -> u64 {
     let state = FixedState::with_seed(7);
     match op {
         Op::Barrier => 1,
+        Op::Declined { identity, found } => state.hash_one((identity, found)),
         Op::Write { key, effect: Effect::Put(value), .. } => state.hash_one((key, value)),
         Op::Write { key, effect: Effect::Delete, .. } => state.hash_one(key),
     }

@@ -12,7 +12,37 @@ use sim::run::{Stats, run, run_with_story};
 const CLEAN: u64 = 50;
 
 /// Each mistake, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
-const FOUND_BY: [(Bug, u64); 0] = [];
+const FOUND_BY: [(Bug, u64); 29] = [
+    (Bug::PromoteAnyCopy, 2),
+    (Bug::TrustWithoutProof, 25),
+    (Bug::StaleIncarnationAdmitted, 18),
+    (Bug::MarkCarriedOver, 9),
+    (Bug::LearnerAdmittedEarly, 0),
+    (Bug::AdmittedBelowBarrier, 32),
+    (Bug::AdmissionCountedLate, 7),
+    (Bug::ShrinkCountedEarly, 0),
+    (Bug::MarkMovesBelowMinimum, 2),
+    (Bug::AnyFormerMember, 49),
+    (Bug::NoEpochCheck, 11),
+    (Bug::CutByMark, 9),
+    (Bug::UncommittedRead, 32),
+    (Bug::UncommittedConflict, 64),
+    (Bug::AnsweredBeforeReplicas, 11),
+    (Bug::NoLease, 0),
+    (Bug::LeaseFromReceipt, 54),
+    (Bug::PromiseIgnored, 9),
+    (Bug::DeposedUntold, 133),
+    (Bug::SmallSetTrustsItself, 88),
+    (Bug::DeposedIgnored, 48),
+    (Bug::RetriedTwice, 0),
+    (Bug::FillForgetsCompletions, 24),
+    (Bug::CompletionSurvivesCut, 32),
+    (Bug::FillMerges, 282),
+    (Bug::LossUntold, 18),
+    (Bug::LearnerNotAskedAgain, 0),
+    (Bug::CoordinatorGuesses, 346),
+    (Bug::PublishedBeforeKept, 7),
+];
 
 #[test]
 fn no_seed_breaks_an_invariant() {

@@ -127,6 +127,14 @@ impl State {
                 if lines.is_empty() { Response::Error(ErrorReply::NoNodes) } else { Response::Lines(lines) }
             }
             CoordinatorRequest::Map => Response::Lines(map.update_since(MapVersion(0)).to_lines()),
+            CoordinatorRequest::Forget(addr) => match map.members().find(|(_, member)| member.addr == *addr) {
+                Some(_) => Response::Text(format!("OK Node {addr} is waited for no longer")),
+                None => Response::Error(ErrorReply::NodeNotFound(addr.clone())),
+            },
+            CoordinatorRequest::AcceptLoss(slot) => {
+                let count = if slot.is_some() { 1 } else { map.bits().count() };
+                Response::Text(format!("OK {count} slots start anew"))
+            }
             CoordinatorRequest::Info => Response::Text(format!("OK Coordinator nodes={}", map.members().count())),
             CoordinatorRequest::Ping => Response::Pong,
             CoordinatorRequest::Quit => Response::Ok,

@@ -2,7 +2,8 @@
 //!
 //! [`FakeCluster`] runs a [`FakeCoordinator`] and some [`FakeNode`]s on ports that the system picks. They speak the
 //! protocol with the codecs of `proto`, but nothing happens that the test did not ask for: no node fails, no map changes
-//! and nothing is replicated by itself. Every server ends when it is dropped.
+//! and nothing is replicated by itself. A node carries out a write with an identity once, however often it is sent. Every
+//! server ends when it is dropped.
 
 mod coordinator;
 mod node;
@@ -106,7 +107,7 @@ pub fn placed(nodes: &[NodeAddr]) -> ClusterMap {
             version: MapVersion(1),
             primary: isr.first().copied(),
             isr,
-            learners: Vec::new(),
+            ..SlotConfig::default()
         };
         map.set_config(slot, config.into());
     }

@@ -1,11 +1,13 @@
 //! The fake node.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use proto::error::ErrorReply;
 use proto::frame::Encoding;
-use proto::id::NodeAddr;
+use proto::id::{Epoch, NodeAddr, Version};
+use proto::level::{AckLevel, ReadLevel};
+use proto::peer::{Effect, Read, Write};
 use proto::request::NodeRequest;
 use proto::response::Response;
 use tokio::io::AsyncWriteExt as _;
@@ -14,15 +16,21 @@ use tokio::sync::watch;
 
 use crate::server::{Requests, Serve, Server};
 
-/// What a node does with a request that it has read.
+/// What a node does with a request that it has read. `ACK` and `READ` it answers whatever it does otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Behaviour {
     /// Answers from its own table; nothing is passed on.
     Serve,
-    /// Never answers.
+    /// Does nothing and never answers.
     BeSilent,
-    /// Closes the connection.
+    /// Does nothing and closes the connection.
     HangUp,
+    /// Carries the request out and never answers.
+    ServeInSilence,
+    /// Carries the request out and closes the connection: the answer is lost.
+    LoseAnswer,
+    /// Says this on a new connection, and does nothing of what is asked there.
+    TurnAway(&'static str),
     /// Answers with this error.
     Refuse(ErrorReply),
     /// Answers with these bytes, whatever the encoding.
@@ -39,19 +47,37 @@ pub struct FakeNode {
 #[derive(Debug)]
 struct State {
     addr: OnceLock<NodeAddr>,
-    table: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
+    table: Mutex<Table>,
+    losses: Mutex<Vec<String>>,
     behaviour: watch::Sender<Behaviour>,
     requests: watch::Sender<Vec<String>>,
+    identities: Mutex<Vec<Identity>>,
+}
+
+/// Whose write, and which.
+type Identity = (Vec<u8>, u64);
+
+/// What a node holds.
+#[derive(Debug, Clone)]
+struct Table {
+    values: HashMap<Vec<u8>, (Version, Vec<u8>)>,
+    /// The version of the newest write.
+    last: Version,
+    /// The writes with an identity that have taken effect. None is ever forgotten.
+    completed: HashMap<Identity, Version>,
 }
 
 impl FakeNode {
     /// Starts a node that serves.
     pub async fn start() -> Self {
+        let last = Version { epoch: Epoch(1), seq: 0 };
         let state = Arc::new(State {
             addr: OnceLock::new(),
-            table: Mutex::default(),
+            table: Mutex::new(Table { values: HashMap::new(), last, completed: HashMap::new() }),
+            losses: Mutex::default(),
             behaviour: watch::Sender::new(Behaviour::Serve),
             requests: watch::Sender::new(Vec::new()),
+            identities: Mutex::default(),
         });
         let server = Server::start(Arc::clone(&state)).await;
         state.addr.get_or_init(|| server.addr().clone());
@@ -71,20 +97,47 @@ impl FakeNode {
 
     /// Puts a value into its table.
     pub fn insert(&self, key: &[u8], value: &[u8]) {
-        self.state.table.lock().expect(UNPOISONED).insert(key.to_vec(), value.to_vec());
+        self.state.table().apply(Write::new(key, Effect::Put(value)));
     }
 
     /// The value in its table.
     #[must_use]
     pub fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.state.table.lock().expect(UNPOISONED).get(key).cloned()
+        self.state.table().values.get(key).map(|(_, value)| value.clone())
     }
 
-    /// The requests that it has read, whatever it did with them: the encoding, the verb and the key, such as
-    /// `line GET user:1`.
+    /// The version of the newest write to its table. The number in it counts the writes that had an effect.
+    #[must_use]
+    pub fn last_version(&self) -> Version {
+        self.state.table().last
+    }
+
+    /// Takes the place of another node: from now on it holds what that one holds, the outcomes of identified writes
+    /// among it, and its own writes are of the next epoch.
+    pub fn succeed(&self, other: &FakeNode) {
+        let mut table = other.state.table().clone();
+        table.last.epoch.0 += 1;
+        *self.state.table() = table;
+    }
+
+    /// What it says of acknowledged writes that it lost.
+    pub fn set_losses(&self, losses: &[&str]) {
+        *self.state.losses.lock().expect(UNPOISONED) = losses.iter().map(|loss| (*loss).to_owned()).collect();
+    }
+
+    /// The requests that it has read, whatever it did with them: the encoding, the verb and the key or level, and for a
+    /// key the level that the connection has asked for, such as `line GET user:1`, `line ACK quorum` and `array CAS
+    /// user:1 at quorum`. The identity of a write is not told here.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
         self.state.requests.borrow().clone()
+    }
+
+    /// The identities of the writes that it has read, whatever it did with them: the client's name and the number.
+    #[must_use]
+    pub fn identities(&self) -> Vec<(String, u64)> {
+        let identities = self.state.identities.lock().expect(UNPOISONED);
+        identities.iter().map(|(client, seq)| (String::from_utf8_lossy(client).into_owned(), *seq)).collect()
     }
 
     /// Waits until it has read so many requests.
@@ -106,9 +159,26 @@ impl FakeNode {
 
 const UNPOISONED: &str = "nobody panics under this lock";
 
+/// What a connection has asked for; none where it has not.
+#[derive(Debug, Default)]
+struct Asked {
+    ack: Option<AckLevel>,
+    read: Option<ReadLevel>,
+}
+
 impl Serve for State {
     async fn serve(self: Arc<Self>, mut stream: TcpStream) {
         let mut requests = Requests::default();
+        let mut asked = Asked::default();
+        let behaviour = self.behaviour.borrow().clone();
+        if let Behaviour::TurnAway(text) = behaviour {
+            // A client that has gone already does not hear it. What it sends is taken in and dropped, as a connection that
+            // is closed over unread bytes takes away what was said on it.
+            let _ = stream.write_all(text.as_bytes()).await;
+            let _ = stream.shutdown().await;
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+            return;
+        }
         while let Some(frame) = requests.next(&mut stream).await {
             let behaviour = self.behaviour.borrow().clone();
             let encoding = frame.as_ref().map_or(Encoding::Line, |frame| frame.encoding());
@@ -116,13 +186,26 @@ impl Serve for State {
             match frame.and_then(NodeRequest::parse) {
                 Err(error) => Response::Error(error).encode(encoding, &mut answer),
                 Ok(request) => {
-                    self.note(encoding, &request);
-                    match behaviour {
-                        Behaviour::Serve => self.carry_out(request, encoding, &mut answer),
-                        Behaviour::Refuse(error) => Response::Error(error).encode(encoding, &mut answer),
-                        Behaviour::Say(bytes) => answer.extend_from_slice(bytes),
-                        Behaviour::BeSilent => std::future::pending().await,
-                        Behaviour::HangUp => return,
+                    self.note(encoding, &request, &asked);
+                    match (request, behaviour) {
+                        (NodeRequest::Ack(level), _) => {
+                            asked.ack = Some(level);
+                            Response::Ok.encode(encoding, &mut answer);
+                        }
+                        (NodeRequest::ReadLevel(level), _) => {
+                            asked.read = Some(level);
+                            Response::Ok.encode(encoding, &mut answer);
+                        }
+                        (request, Behaviour::Serve) => self.carry_out(request, encoding, &mut answer),
+                        (request, Behaviour::ServeInSilence) => {
+                            self.carry_out(request, encoding, &mut Vec::new());
+                            std::future::pending().await
+                        }
+                        (request, Behaviour::LoseAnswer) => return self.carry_out(request, encoding, &mut Vec::new()),
+                        (_, Behaviour::Refuse(error)) => Response::Error(error).encode(encoding, &mut answer),
+                        (_, Behaviour::Say(bytes)) => answer.extend_from_slice(bytes),
+                        (_, Behaviour::BeSilent) => std::future::pending().await,
+                        (_, Behaviour::HangUp | Behaviour::TurnAway(_)) => return,
                     }
                 }
             }
@@ -134,40 +217,101 @@ impl Serve for State {
 }
 
 impl State {
-    fn note(&self, encoding: Encoding, request: &NodeRequest<'_>) {
-        let (verb, key) = match request {
-            NodeRequest::Put { key, .. } => ("PUT", *key),
-            NodeRequest::Get { key } => ("GET", *key),
-            NodeRequest::Delete { key } => ("DELETE", *key),
-            NodeRequest::Info => ("INFO", &b""[..]),
-            NodeRequest::Ping => ("PING", &b""[..]),
-            _ => ("OTHER", &b""[..]),
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect(UNPOISONED)
+    }
+
+    fn note(&self, encoding: Encoding, request: &NodeRequest<'_>, asked: &Asked) {
+        let key = |verb: &str, key: &[u8], level: Option<String>| {
+            let level = level.map(|level| format!(" at {level}")).unwrap_or_default();
+            format!("{verb} {}{level}", String::from_utf8_lossy(key))
+        };
+        let ack = || asked.ack.map(|level| level.to_string());
+        let what = match request {
+            NodeRequest::PutLine { key: name, .. } => key("PUT", name, ack()),
+            NodeRequest::Write(write) => {
+                if let Some(identity) = write.identity {
+                    let identity = (identity.client.to_vec(), identity.seq);
+                    self.identities.lock().expect(UNPOISONED).push(identity);
+                }
+                key(verb_of(write), write.key, ack())
+            }
+            NodeRequest::Read(Read { key: name, versioned, .. }) => {
+                let verb = if *versioned { "GETV" } else { "GET" };
+                key(verb, name, asked.read.map(|level| level.to_string()))
+            }
+            NodeRequest::Ack(level) => format!("ACK {level}"),
+            NodeRequest::ReadLevel(level) => format!("READ {level}"),
+            NodeRequest::Losses => "LOSSES".to_owned(),
+            NodeRequest::Info => "INFO".to_owned(),
+            NodeRequest::Ping => "PING".to_owned(),
+            NodeRequest::Quit | NodeRequest::Peer(_) => "OTHER".to_owned(),
         };
         let encoding = if encoding == Encoding::Line { "line" } else { "array" };
-        let noted = format!("{encoding} {verb} {}", String::from_utf8_lossy(key));
-        self.requests.send_modify(|requests| requests.push(noted));
+        self.requests.send_modify(|requests| requests.push(format!("{encoding} {what}")));
     }
 
     fn carry_out(&self, request: NodeRequest<'_>, encoding: Encoding, answer: &mut Vec<u8>) {
-        let mut table = self.table.lock().expect(UNPOISONED);
+        let mut table = self.table();
         let response = match request {
-            NodeRequest::Put { key, value, .. } => {
-                table.insert(key.to_vec(), value.to_vec());
-                Response::Ok
+            NodeRequest::PutLine { key, value } => table.apply(Write::new(key, Effect::Put(value))),
+            NodeRequest::Write(write) => table.apply(write),
+            NodeRequest::Read(Read { key, versioned, .. }) => match table.values.get(key) {
+                None => Response::NotFound,
+                Some((version, value)) if versioned => Response::Versioned(*version, value),
+                Some((_, value)) => Response::Value(value),
+            },
+            NodeRequest::Losses => {
+                let losses = self.losses.lock().expect(UNPOISONED);
+                if losses.is_empty() {
+                    Response::Text("OK No losses".to_owned())
+                } else {
+                    let head = format!("OK {} losses:", losses.len());
+                    Response::Lines(std::iter::once(head).chain(losses.iter().cloned()).collect())
+                }
             }
-            NodeRequest::Delete { key } => {
-                table.remove(key);
-                Response::Ok
-            }
-            NodeRequest::Get { key } => table.get(key).map_or(Response::NotFound, |value| Response::Value(value)),
             NodeRequest::Info => {
                 let addr = self.addr.get().map_or("", NodeAddr::as_str);
-                Response::Text(format!("OK Node {addr} keys={}", table.len()))
+                Response::Text(format!("OK Node {addr} keys={}", table.values.len()))
             }
             NodeRequest::Ping => Response::Pong,
-            NodeRequest::Quit => Response::Ok,
-            _ => Response::Error(ErrorReply::UnknownCommand),
+            NodeRequest::Quit | NodeRequest::Ack(_) | NodeRequest::ReadLevel(_) => Response::Ok,
+            NodeRequest::Peer(_) => Response::Error(ErrorReply::UnknownCommand),
         };
         response.encode(encoding, answer);
+    }
+}
+
+fn verb_of(write: &Write<'_>) -> &'static str {
+    match (write.effect, write.expected) {
+        (Effect::Put(_), None) => "PUT",
+        (Effect::Put(_), Some(Version::NONE)) => "PUTNX",
+        (Effect::Put(_), Some(_)) => "CAS",
+        (Effect::Delete, _) => "DELETE",
+    }
+}
+
+impl Table {
+    /// Carries out a write, unless it has been carried out before.
+    fn apply(&mut self, write: Write<'_>) -> Response<'static> {
+        let identity = write.identity.map(|identity| (identity.client.to_vec(), identity.seq));
+        let completed = identity.as_ref().and_then(|identity| self.completed.get(identity)).copied();
+        let version = match completed {
+            Some(version) => version,
+            None => {
+                let current = self.values.get(write.key).map_or(Version::NONE, |(version, _)| *version);
+                if write.expected.is_some_and(|expected| expected != current) {
+                    return Response::Conflict(current);
+                }
+                self.last.seq += 1;
+                match write.effect {
+                    Effect::Put(value) => self.values.insert(write.key.to_vec(), (self.last, value.to_vec())),
+                    Effect::Delete => self.values.remove(write.key),
+                };
+                self.completed.extend(identity.map(|identity| (identity, self.last)));
+                self.last
+            }
+        };
+        if write.expected.is_some() { Response::Written(version) } else { Response::Ok }
     }
 }

@@ -1,6 +1,6 @@
 //! The questions that the coordinator answers, and those to a node about itself.
 
-use client::{Error, NodeAddr};
+use client::{Error, NodeAddr, Slots};
 use fake_cluster::FakeCluster;
 
 use crate::client;
@@ -47,4 +47,34 @@ async fn a_node_that_is_gone_is_reported_by_name() {
     for error in [client.ping_node(addr).await.unwrap_err(), client.node_info(addr).await.unwrap_err()] {
         assert_eq!(error.to_string(), format!("could not reach node {addr}: connection refused"));
     }
+}
+
+#[tokio::test]
+async fn a_node_tells_the_writes_that_it_has_lost() {
+    let cluster = FakeCluster::start(1).await;
+    let (client, node) = (client(&cluster).await, &cluster.nodes[0]);
+    assert!(client.losses(node.addr()).await.unwrap().is_empty());
+    let losses = ["PUT user:1 at 1-9", "DELETE user:2 at 1-10"];
+    node.set_losses(&losses);
+    assert_eq!(client.losses(node.addr()).await.unwrap(), losses);
+    client.ping_node(node.addr()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_operator_forgets_a_node_and_accepts_a_loss() {
+    let mut cluster = FakeCluster::start(1).await;
+    let client = client(&cluster).await;
+    let node = cluster.nodes[0].addr().clone();
+    assert_eq!(client.forget(&node).await.unwrap(), format!("OK Node {node} is waited for no longer"));
+    let stranger: NodeAddr = "127.0.0.1:1".parse().unwrap();
+    let refused = Error::Refused {
+        by: Some(cluster.coordinator.addr().clone()),
+        reason: "Node 127.0.0.1:1 not found".to_owned(),
+    };
+    assert_eq!(client.forget(&stranger).await, Err(refused));
+    assert_eq!(client.accept_loss(Slots::One(7)).await.unwrap(), "OK 1 slots start anew");
+    assert_eq!(client.accept_loss(Slots::All).await.unwrap(), "OK 64 slots start anew");
+    cluster.coordinator.stop().await;
+    let error = client.accept_loss(Slots::All).await.unwrap_err();
+    assert!(matches!(error, Error::NotReached { .. }), "{error}");
 }

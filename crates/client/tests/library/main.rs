@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what panics here is a test that has failed")]
 
+mod conditional;
 mod coordinator;
+mod levels;
 mod reads;
+mod retries;
 mod routing;
 mod values;
 mod writes;

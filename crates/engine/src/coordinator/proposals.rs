@@ -5,7 +5,7 @@ use proto::id::{Incarnation, NodeAddr};
 use proto::session::{NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
-use super::{Coordinator, Phase};
+use super::{Coordinator, Phase, REPLAN_PAUSE};
 use crate::bugs::{Bug, Bugs};
 use crate::output::Event;
 use crate::plan::{Plan, plan};
@@ -19,7 +19,11 @@ impl<B: Bugs> Coordinator<B> {
             return false;
         }
         let Some(addr) = self.registry.addr_of(from).cloned() else { return false };
+        let was_suspect = self.registry.is_suspect(now, from);
         self.registry.heard(now, &addr);
+        if was_suspect {
+            self.advance(now);
+        }
         match message {
             NodeMessage::Heartbeat { .. } | NodeMessage::Resync => {}
             NodeMessage::Complain { about } => {
@@ -120,8 +124,9 @@ impl<B: Bugs> Coordinator<B> {
         }
         if self.phase == Phase::Serving && !changes.is_empty() {
             self.commit(changes);
+            // What follows from it can wait a moment: proposals come in swarms, and each look is at all slots.
+            self.replan_at = Some(self.replan_at.unwrap_or(now + REPLAN_PAUSE));
         }
-        self.advance(now);
     }
 
     /// The session of a node has ended: it is suspected until it is heard again.

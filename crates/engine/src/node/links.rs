@@ -38,17 +38,14 @@ impl<B: Bugs> Node<B> {
                 if sent > now {
                     return false;
                 }
-                from.grant(sent);
+                from.grant(now, sent);
             }
             LinkReply::Behind { slot, epoch, stamp, last } if self.has_slot(slot) => {
                 let place = self.place(now, slot);
                 self.slot(slot).follower_is_behind(place, from.to, epoch, stamp, last, turn);
             }
             LinkReply::Deposed { slot, epoch } if self.has_slot(slot) => {
-                let deposed = self.slot(slot).depose(self.place(now, slot), epoch, turn);
-                if deposed {
-                    turn.events.push(Event::Deposed(slot));
-                }
+                self.slot(slot).depose(self.place(now, slot), epoch, turn);
             }
             LinkReply::Behind { .. } | LinkReply::Deposed { .. } => return false,
         }

@@ -13,11 +13,15 @@ use proto::slot::SlotId;
 
 use super::{Event, HANDOVER_TIMEOUT, Node, Proposals, TICK, Turn};
 use crate::bugs::Bugs;
+use crate::outbox::Outbox;
 use crate::slot::EVICT_AFTER;
 use crate::time::Timestamp;
 
 /// How often a complaint is repeated.
 const COMPLAINT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Admissions are proposed this often, at most.
+const ADMISSION_PAUSE: Duration = Duration::from_millis(60);
 
 /// A tick that is later than this has slept, and has heard nobody meanwhile.
 const SLEPT: Duration = TICK.saturating_mul(10);
@@ -140,7 +144,12 @@ impl<B: Bugs> Node<B> {
     #[must_use]
     pub fn take_proposals(&self) -> Vec<NodeMessage> {
         let mut proposals = self.proposals();
-        let admit = std::mem::take(&mut proposals.admit);
+        let admit = if self.may_admit(&proposals) {
+            proposals.last_admission = self.last_tick();
+            std::mem::take(&mut proposals.admit)
+        } else {
+            BTreeMap::new()
+        };
         let expel = std::mem::take(&mut proposals.expel);
         let release = std::mem::take(&mut proposals.release);
         let complain = std::mem::take(&mut proposals.complain);
@@ -155,10 +164,20 @@ impl<B: Bugs> Node<B> {
     #[must_use]
     pub fn has_proposals(&self) -> bool {
         let proposals = self.proposals();
-        !(proposals.admit.is_empty()
+        !(!self.may_admit(&proposals)
             && proposals.expel.is_empty()
             && proposals.release.is_empty()
             && proposals.complain.is_empty())
+    }
+
+    /// Whether learners wait to be admitted and others were not a moment ago: while slots are filled they come in swarms, and
+    /// each proposal is a change of the map.
+    fn may_admit(&self, proposals: &Proposals) -> bool {
+        !proposals.admit.is_empty() && self.last_tick() - proposals.last_admission >= ADMISSION_PAUSE
+    }
+
+    fn last_tick(&self) -> Timestamp {
+        Timestamp(self.last_tick.load(Ordering::Relaxed))
     }
 
     /// Time has passed. To be called each [`TICK`].
@@ -201,9 +220,11 @@ impl<B: Bugs> Node<B> {
 
     /// Proposes out who has said nothing for too long, in every slot where it counts.
     fn evict_silent(&self, now: Timestamp) {
-        for outbox in self.outboxes().iter().filter(|outbox| now - outbox.last_heard() >= EVICT_AFTER) {
+        // Where answers take long, since machines or networks are busy, silence means less.
+        let patience = |outbox: &Outbox| (outbox.round_trip() * 4).clamp(EVICT_AFTER, EVICT_AFTER * 2);
+        for outbox in self.outboxes().iter().filter(|outbox| now - outbox.last_heard() >= patience(outbox)) {
             // It is proposed out again where that has led to nothing.
-            outbox.heard(now);
+            let is_news = outbox.evict(now);
             let mut slots = Vec::new();
             for slot in self.bits.slots() {
                 let state = self.slot(slot);
@@ -212,7 +233,9 @@ impl<B: Bugs> Node<B> {
                 }
             }
             if !slots.is_empty() {
-                self.event(Event::Evicted(outbox.addr.clone(), slots.len()));
+                if is_news {
+                    self.event(Event::Evicted(outbox.addr.clone(), slots.len()));
+                }
                 self.proposals().expel.insert(outbox.to, slots);
             }
         }

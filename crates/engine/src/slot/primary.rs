@@ -11,7 +11,7 @@ use proto::peer::{Effect, Op, Write};
 
 use super::{Answer, Place, Refusal, Role, Slot, Written};
 use crate::bugs::{Bug, Bugs};
-use crate::completions::Known;
+use crate::completions::{Completion, Known};
 use crate::node::Turn;
 use crate::outbox::{Item, Outbox, Snapshot, Stamp};
 use crate::record::Record;
@@ -30,8 +30,6 @@ pub(crate) const TELL_DURABLE_AFTER: Duration = Duration::from_millis(200);
 pub(crate) struct Primary {
     pub(super) followers: Vec<Follower>,
     intake: Intake,
-    /// The number of the first record of this term; 0 where none was needed.
-    barrier: u64,
     /// What only a slot that is written to has.
     active: Option<Box<Active>>,
     /// How many copies are in sync, as the coordinator has committed it.
@@ -54,6 +52,8 @@ struct Active {
     /// The durable mark that the followers have been told.
     told: u64,
     will_tell: bool,
+    /// The number of the first record of this term; 0 where none was needed.
+    barrier: u64,
     /// By the number that they wait for, ascending.
     waiters: VecDeque<Waiter>,
 }
@@ -147,7 +147,7 @@ impl<B: Bugs> Slot<B> {
         primary.copies = small(promises.copies());
         primary.has_rivals = !config.elr.is_empty();
         // IMPORTANT: once the next primary was told that its promise is given back, see `reopen`.
-        let ask_all = matches!(primary.intake, Intake::Releasing(_)) && !self.bugs.plants(Bug::TakenBackUnasked);
+        let ask_all = matches!(primary.intake, Intake::Releasing(_));
         primary.intake = Intake::Open;
         primary.is_whole = true;
         let mut before = std::mem::take(&mut primary.followers);
@@ -205,7 +205,7 @@ impl<B: Bugs> Slot<B> {
         primary.is_open = true;
         // A slot that holds nothing has promised nothing.
         if last != Version::NONE {
-            primary.barrier = last.seq + 1;
+            primary.active.get_or_insert_default().barrier = last.seq + 1;
             self.order(place, Op::Barrier, turn);
         }
     }
@@ -266,9 +266,10 @@ impl<B: Bugs> Slot<B> {
         primary.has_enough(write.ack)?;
         if let Some(identity) = write.identity {
             match self.log.known_completions().map_or(Known::New, |known| known.look_up(identity)) {
-                Known::Done(version) if self.bugs.plants(Bug::RetriedTwice) && version.epoch != self.epoch => {}
-                Known::Done(version) => {
-                    return Ok(self.answer(Written::Done(version), version.seq, write.ack, waiting));
+                Known::Done(done) if self.bugs.plants(Bug::RetriedTwice) && done.version.epoch != self.epoch => {}
+                Known::Done(Completion { version, found }) => {
+                    let answer = found.map_or(Written::Done(version), Written::Conflict);
+                    return Ok(self.answer(answer, version.seq, write.ack, waiting));
                 }
                 Known::Stale => return Err(Refusal::Stale),
                 Known::New => {}
@@ -283,8 +284,11 @@ impl<B: Bugs> Slot<B> {
         if let Some(expected) = write.expected {
             let version = if is_absent { Version::NONE } else { newest.map_or(Version::NONE, |record| record.version) };
             if version != expected {
+                let settled = write
+                    .identity
+                    .map(|identity| self.order(place, Op::Declined { identity, found: version }, turn).seq);
                 let told_early = self.bugs.plants(Bug::UncommittedConflict);
-                let seq = if told_early { 0 } else { newest_seq };
+                let seq = if told_early { 0 } else { settled.unwrap_or(newest_seq) };
                 return Ok(self.answer(Written::Conflict(version), seq, write.ack, waiting));
             }
         }
@@ -457,7 +461,8 @@ impl<B: Bugs> Slot<B> {
         let below_barrier = self.bugs.plants(Bug::AdmittedBelowBarrier);
         let durable = self.log.durable();
         let Role::Primary(primary) = &mut self.role else { return Vec::new() };
-        let barrier = if below_barrier { 0 } else { primary.barrier };
+        let barrier = primary.active.as_ref().map_or(0, |active| active.barrier);
+        let barrier = if below_barrier { 0 } else { barrier };
         let is_open = primary.is_open || below_barrier;
         let mut admissible = Vec::new();
         for follower in primary.followers.iter_mut().filter(|follower| asked(follower.outbox.to)) {
@@ -492,7 +497,7 @@ impl<B: Bugs> Slot<B> {
         let (Intake::Draining(_) | Intake::Releasing(_)) = primary.intake else { return false };
         let released = matches!(primary.intake, Intake::Releasing(_));
         primary.intake = Intake::Open;
-        if released && !self.bugs.plants(Bug::TakenBackUnasked) {
+        if released {
             // IMPORTANT: the next primary may have been given the slot already. This one serves again only where all
             // members, asked anew, still follow it.
             for follower in &mut primary.followers {
@@ -617,7 +622,7 @@ impl<B: Bugs> Slot<B> {
     pub(crate) fn fill(&mut self, place: Place<'_>, who: Incarnation) {
         let epoch = self.epoch;
         let completions = self.log.known_completions().into_iter().flat_map(|known| known.iter());
-        let completions = completions.map(|(identity, version)| (identity.client.into(), identity.seq, version));
+        let completions = completions.map(|(identity, done)| (identity.client.into(), identity.seq, done));
         let completions: Vec<_> =
             if self.bugs.plants(Bug::FillForgetsCompletions) { Vec::new() } else { completions.collect() };
         let Role::Primary(primary) = &mut self.role else { return };
@@ -667,6 +672,11 @@ impl<B: Bugs> Slot<B> {
         self.serves(place).is_some()
     }
 
+    /// Whether the slot is being handed over to another node.
+    pub(super) fn is_handing_over(&self) -> bool {
+        matches!(&self.role, Role::Primary(primary) if primary.intake != Intake::Open)
+    }
+
     /// The learners whose admission was proposed and is not known yet.
     pub(crate) fn proposed_learners(&self) -> impl Iterator<Item = Incarnation> {
         let followers = match &self.role {
@@ -677,12 +687,11 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Another node follows a primary of a higher epoch: this one leads no longer, whatever its map says.
-    pub(crate) fn depose(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) -> bool {
-        let deposed = epoch > self.epoch && self.is_primary();
-        if deposed {
+    pub(crate) fn depose(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) {
+        if epoch > self.epoch && self.is_primary() && !self.bugs.plants(Bug::DeposedIgnored) {
+            self.tell_deposed(place, turn);
             self.become_replica(place, epoch, turn);
         }
-        deposed
     }
 
     fn follower(&mut self, who: Incarnation) -> Option<&mut Follower> {
@@ -696,7 +705,6 @@ impl Primary {
         Self {
             followers: Vec::new(),
             intake: Intake::Open,
-            barrier: 0,
             active: None,
             in_sync: 0,
             min_isr: 0,

@@ -8,8 +8,9 @@ use proto::peer::{LinkReply, Terms};
 
 use super::{Place, Role, Slot};
 use crate::bugs::{Bug, Bugs};
+use crate::completions::Completion;
 use crate::log::Log;
-use crate::node::{Event, Turn};
+use crate::node::Turn;
 use crate::outbox::Snapshot;
 use crate::record::Record;
 use crate::table::Table;
@@ -120,9 +121,7 @@ impl<B: Bugs> Slot<B> {
         let was_level = self.is_level_with(from) && epoch == self.epoch;
         let same_term = matches!(&self.role, Role::Replica(replica) if replica.follows(from)) && epoch == self.epoch;
         if !same_term {
-            if self.is_primary() {
-                turn.events.push(Event::Deposed(place.id));
-            }
+            self.tell_deposed(place, turn);
             self.become_replica(place, epoch, turn);
         }
         self.config = self.config.max(config);
@@ -153,10 +152,11 @@ impl<B: Bugs> Slot<B> {
                 if self.bugs.plants(Bug::CompletionSurvivesCut)
                     && let Some(identity) = entry.record.identity()
                 {
-                    self.log.completions().insert(place.now, identity, entry.record.version);
+                    let completion = Completion { version: entry.record.version, found: entry.record.found() };
+                    self.log.completions().insert(place.now, identity, completion);
                 }
             }
-            let lost = cut.iter().filter(|entry| !entry.record.is_barrier()).count() as u64;
+            let lost = cut.iter().filter(|entry| entry.record.is_write()).count() as u64;
             self.archive(place, cut.into_iter().rev().map(|entry| entry.record).collect(), common, lost, turn);
         }
         self.last() == start
@@ -237,9 +237,9 @@ impl<B: Bugs> Slot<B> {
         self.log.drop_tail(place.tails);
         let Snapshot { last, durable, purged, terms, records, completions } = snapshot;
         self.log = Log::filled(last, durable, purged, &terms, tombstones);
-        for (client, seq, version) in &completions {
+        for (client, seq, completion) in &completions {
             let identity = proto::peer::Identity { client, seq: *seq };
-            self.log.completions().insert(place.now, identity, *version);
+            self.log.completions().insert(place.now, identity, *completion);
         }
         if !self.bugs.plants(Bug::FillMerges) {
             self.table = Table::default();
@@ -256,9 +256,10 @@ impl<B: Bugs> Slot<B> {
     /// Appends a record and applies it.
     pub(super) fn apply(&mut self, place: Place<'_>, record: Arc<Record>, kept: bool) {
         if let Some(identity) = record.identity() {
-            self.log.completions().insert(place.now, identity, record.version);
+            let completion = Completion { version: record.version, found: record.found() };
+            self.log.completions().insert(place.now, identity, completion);
         }
-        let replaced = if record.is_barrier() { None } else { self.table.insert(place.hasher, Arc::clone(&record)) };
+        let replaced = if record.is_write() { self.table.insert(place.hasher, Arc::clone(&record)) } else { None };
         self.log.append(record, replaced, kept, place.tails);
     }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::world::{BITS, World};
+use proto::level::AckLevel;
 use proto::peer::Effect;
 
 #[test]
@@ -52,7 +53,7 @@ fn play(story: &str) -> String {
 fn run(world: &mut World, command: &str) -> String {
     let words: Vec<&str> = command.split(' ').collect();
     match words[..] {
-        ["start", ref names @ ..] => names.iter().for_each(|name| world.start(name)),
+        ["start", ref names @ ..] if *names != ["coordinator"] => names.iter().for_each(|name| world.start(name)),
         ["kill", ref names @ ..] => names.iter().for_each(|name| world.kill(name)),
         ["leave", name] => world.leave(name),
         ["run", span] => world.run(span_of(span)),
@@ -65,7 +66,18 @@ fn run(world: &mut World, command: &str) -> String {
             world.settle();
         }
         ["stop", "coordinator"] => world.stop_coordinator(),
-        ["start-anew", "coordinator"] => world.start_coordinator(),
+        ["start", "coordinator"] => world.start_coordinator(true),
+        ["start-anew", "coordinator"] => world.start_coordinator(false),
+        ["forget", name] => {
+            let known = world.coordinator.forget(world.now, &crate::world::addr_of(name));
+            world.settle();
+            return format!("{}\n", if known { "OK" } else { "not found" });
+        }
+        ["accept-loss"] => {
+            let slots = world.coordinator.accept_loss(world.now, None);
+            world.settle();
+            return format!("{slots} slots\n");
+        }
         ["unregister", name] => {
             let known = world.coordinator.unregister(world.now, &crate::world::addr_of(name));
             world.settle();
@@ -78,26 +90,34 @@ fn run(world: &mut World, command: &str) -> String {
             return format!("{}\n", if new { "OK" } else { "already registered" });
         }
         ["put", at, key, value] => {
-            let done = world.write(at, key, Effect::Put(value.as_bytes()));
-            world.settle();
-            return format!("{}\n", if done { "OK" } else { "not here" });
+            return format!("{}\n", world.write(at, key, Effect::Put(value.as_bytes()), AckLevel::Async));
         }
-        ["delete", at, key] => {
-            let done = world.write(at, key, Effect::Delete);
-            world.settle();
-            return format!("{}\n", if done { "OK" } else { "not here" });
+        ["put", at, key, value, level] => {
+            let level = level.parse().expect("a level");
+            return format!("{}\n", world.write(at, key, Effect::Put(value.as_bytes()), level));
         }
+        ["delete", at, key] => return format!("{}\n", world.write(at, key, Effect::Delete, AckLevel::Async)),
         ["put-megabytes", at, key, count] => {
             let value = vec![b'x'; 1 << 20];
             for _ in 0..count.parse::<u32>().expect("a number") {
-                assert!(world.write(at, key, Effect::Put(&value)));
+                assert_eq!(world.write_unsettled(at, key, Effect::Put(&value)), Ok(()));
             }
             world.settle();
         }
         ["get", at, key] => return said(world.read(at, key, false)),
+        ["get", at, key, "linear"] => return format!("{}\n", world.read_linear(at, key)),
         ["copy", at, key] => return said(world.read(at, key, true)),
         ["slot", key] => return format!("{}\n", World::slot_of(key).0),
         ["map"] => return map(world),
+        ["losses", name] => {
+            return world.member(name).node.losses(|losses| {
+                losses.iter().fold(String::new(), |text, loss| {
+                    let key = String::from_utf8_lossy(loss.record.key()).into_owned();
+                    let value = loss.record.value().map_or("deleted".into(), String::from_utf8_lossy);
+                    format!("{text}{key} {value}, after {}\n", loss.common)
+                })
+            });
+        }
         ["lag", name] => return format!("{} messages\n", world.member(name).node.lag().items),
         ["keys"] => {
             return world.names().iter().fold(String::new(), |text, name| {
@@ -134,14 +154,15 @@ fn records(world: &World, name: &str) -> u64 {
 /// The map with names for incarnations and without the numbers that a reader need not follow.
 fn map(world: &World) -> String {
     let mut text = String::new();
-    for (slot, config) in world.coordinator.map().slots() {
+    for (slot, config) in world.coordinator.known_map().slots() {
         let names = |list: &[proto::id::Incarnation]| match list {
             [] => "-".to_owned(),
             list => list.iter().map(|one| world.name(*one)).collect::<Vec<_>>().join(","),
         };
         let primary = names(config.primary.as_slice());
-        let (isr, learners) = (names(&config.isr), names(&config.learners));
-        writeln!(text, "slot {} epoch {} primary {primary} isr {isr} learners {learners}", slot.0, config.epoch)
+        let (isr, learners, elr) = (names(&config.isr), names(&config.learners), names(&config.elr));
+        let elr = if config.elr.is_empty() { String::new() } else { format!(" elr {elr}") };
+        writeln!(text, "slot {} epoch {} primary {primary} isr {isr} learners {learners}{elr}", slot.0, config.epoch)
             .expect("a string takes text");
     }
     text

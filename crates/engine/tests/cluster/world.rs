@@ -5,16 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::bugs::NoBugs;
 use engine::coordinator::Coordinator;
 use engine::inbox::Inbox;
-use engine::node::{Node, Turn};
+use engine::node::{Node, TICK, Turn};
 use engine::outbox::Outbox;
 use engine::output::{Event, Output, Settings};
+use engine::peers::BEAT;
 use engine::time::Timestamp;
-use proto::cluster_map::{ClusterMap, MapVersion};
+use engine::waiting::{Outcome, Waiting};
+use proto::cluster_map::{ClusterMap, MapVersion, Promises};
 use proto::frame::{Frame, FrameDecoder, Words};
 use proto::id::{Incarnation, NodeAddr};
-use proto::peer::{Effect, LinkMessage, LinkReply};
+use proto::level::{AckLevel, ReadLevel};
+use proto::peer::{Effect, LinkMessage, LinkReply, Write};
 use proto::session::{CoordinatorMessage, NodeMessage};
 use proto::slot::{SlotBits, SlotId};
 
@@ -37,6 +41,8 @@ pub(crate) struct World {
     pub(crate) log: Vec<String>,
     coordinators: u32,
     coordinator_is_up: bool,
+    /// What the coordinator has kept last.
+    kept: Option<String>,
 }
 
 /// A node and its place in the world.
@@ -60,13 +66,14 @@ impl World {
             log: Vec::new(),
             coordinators: 1,
             coordinator_is_up: true,
+            kept: None,
         }
     }
 
     /// Starts a node, or starts it again with an empty memory.
     pub(crate) fn start(&mut self, name: &str) {
         let addr = addr_of(name);
-        let node = Node::new(BITS, u64::from(addr.port()));
+        let node = Node::new(self.now, BITS, u64::from(addr.port()), NoBugs);
         let member = Member { node, addr, incarnation: None, runs: true, session: None, links: BTreeMap::new() };
         self.nodes.insert(name.to_owned(), member);
         self.settle();
@@ -74,12 +81,23 @@ impl World {
 
     /// Kills a node: what it had queued and what it held is gone.
     pub(crate) fn kill(&mut self, name: &str) {
-        self.nodes.get_mut(name).expect("a node of the story").runs = false;
+        let member = self.nodes.get_mut(name).expect("a node of the story");
+        member.runs = false;
+        let (incarnation, had_session) = (member.incarnation, member.session.take().is_some());
+        if let Some(incarnation) = incarnation.filter(|_| had_session && self.coordinator_is_up) {
+            self.coordinator.session_ended(self.now, incarnation);
+        }
+        for (other, member) in self.nodes.iter().filter(|(other, _)| *other != name) {
+            if let Some(incarnation) = incarnation.filter(|_| !self.is_cut(name, other)) {
+                member.node.link_ended(incarnation);
+            }
+        }
         self.settle();
     }
 
     /// Ends a node on purpose.
     pub(crate) fn leave(&mut self, name: &str) {
+        self.member(name).node.close(self.now, &mut Turn::default());
         self.settle();
         let incarnation = self.member(name).incarnation.expect("a node that has joined");
         self.coordinator.handle_message(self.now, incarnation, NodeMessage::Leave);
@@ -91,10 +109,14 @@ impl World {
         self.nodes.values_mut().for_each(|member| member.session = None);
     }
 
-    /// Starts a coordinator that knows nothing.
-    pub(crate) fn start_coordinator(&mut self) {
+    /// Starts a coordinator: with what the last one has kept, or knowing nothing.
+    pub(crate) fn start_coordinator(&mut self, with_state: bool) {
         self.coordinators += 1;
-        self.coordinator = new_coordinator(self.coordinators);
+        self.coordinator = match self.kept.take().filter(|_| with_state) {
+            None => new_coordinator(self.coordinators),
+            Some(state) => Coordinator::restored(self.now, settings(self.coordinators), NoBugs, &state)
+                .expect("a state reads back"),
+        };
         self.coordinator_is_up = true;
         self.nodes.values_mut().for_each(|member| member.session = None);
         self.settle();
@@ -104,36 +126,67 @@ impl World {
         self.cuts.insert((from.to_owned(), to.to_owned()));
     }
 
-    /// Lets time pass, with a heartbeat of every node each 200 ms.
+    /// Lets time pass, with ticks, beats and heartbeats as the programs have them.
     pub(crate) fn run(&mut self, span: Duration) {
         let end = self.now + span;
         while self.now < end {
-            self.now = (self.now + HEARTBEAT).min(end);
-            self.beat();
+            self.now = (self.now + TICK).min(end);
+            let is_due = |period: Duration| self.now.0 % (period.as_micros() as u64) < TICK.as_micros() as u64;
+            let (beat, heartbeat) = (is_due(BEAT), is_due(HEARTBEAT));
+            for member in self.nodes.values().filter(|member| member.runs) {
+                member.node.handle_timeout(self.now, &mut Turn::default());
+            }
+            if beat {
+                self.names().iter().for_each(|name| self.beat_links(name));
+            }
+            if heartbeat {
+                self.heartbeats();
+            }
+            if self.coordinator_is_up {
+                while self.coordinator.next_deadline() <= self.now {
+                    self.coordinator.handle_timeout(self.now);
+                }
+            }
             self.settle();
         }
     }
 
-    fn beat(&mut self) {
+    fn heartbeats(&mut self) {
         for name in self.names() {
             let member = &self.nodes[&name];
             if !member.runs {
                 continue;
             }
-            member.node.handle_timeout(self.now);
             if let (Some(incarnation), Some(_), true) = (member.incarnation, member.session, self.reaches(&name)) {
                 let known =
                     self.coordinator.handle_message(self.now, incarnation, NodeMessage::Heartbeat { incarnation });
-                if !known {
+                if known {
+                    self.member(&name).node.coordinator_answered(self.now);
+                } else {
                     self.nodes.get_mut(&name).expect("a name of a node").session = None;
                 }
             }
         }
-        if self.coordinator_is_up {
-            while self.coordinator.next_deadline() <= self.now {
-                self.coordinator.handle_timeout(self.now);
-            }
+    }
+
+    /// Asks the replicas of a node for its leases, on the links that stand.
+    fn beat_links(&mut self, name: &str) {
+        let mut from = self.nodes.remove(name).expect("a name of a node");
+        for (outbox, inbox) in from.links.values_mut().filter(|_| from.runs) {
+            let to = self.nodes.iter().find(|(_, member)| member.incarnation == Some(outbox.to) && member.runs);
+            let Some((_, to)) = to.filter(|(to_name, _)| !self.is_cut(name, to_name)) else { continue };
+            let (mut bytes, mut replies) = (Vec::new(), Vec::new());
+            from.node.beat(self.now, &mut bytes);
+            carry(self.now, &to.node, inbox, &bytes, &mut replies);
+            answer(self.now, &from.node, outbox, &replies);
         }
+        self.nodes.insert(name.to_owned(), from);
+    }
+
+    /// Whether two hear each other not.
+    fn is_cut(&self, one: &str, other: &str) -> bool {
+        let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+        self.cuts.contains(&pair(one, other)) || self.cuts.contains(&pair(other, one))
     }
 
     /// Delivers everything that can be delivered, until nothing is left to deliver.
@@ -154,8 +207,7 @@ impl World {
 
     /// Whether node and coordinator hear each other.
     fn reaches(&self, name: &str) -> bool {
-        let cut = |from: &str, to: &str| self.cuts.contains(&(from.to_owned(), to.to_owned()));
-        self.coordinator_is_up && !cut(name, COORDINATOR) && !cut(COORDINATOR, name)
+        self.coordinator_is_up && !self.is_cut(name, COORDINATOR)
     }
 
     fn session(&mut self, name: &str) -> bool {
@@ -166,10 +218,14 @@ impl World {
         let mut busy = false;
         let Some(sent) = member.session else {
             let held = member.node.map().map(|map| ClusterMap::clone(&map));
-            let Ok(joined) = self.coordinator.join(self.now, member.addr.clone(), member.incarnation, held) else {
+            let Ok(joined) = self.coordinator.join(self.now, member.addr.clone(), member.incarnation, Vec::new(), held)
+            else {
                 return false;
             };
-            member.node.joined(joined.incarnation);
+            let incarnation = joined.incarnation;
+            self.coordinator.handle_message(self.now, incarnation, NodeMessage::Heartbeat { incarnation });
+            member.node.joined(incarnation);
+            member.node.coordinator_answered(self.now);
             let member = self.nodes.get_mut(name).expect("a name of a node");
             member.incarnation = Some(joined.incarnation);
             member.session = Some(MapVersion(0));
@@ -184,7 +240,7 @@ impl World {
             let handled = each_array(&bytes, |words| match CoordinatorMessage::parse(words) {
                 Ok(CoordinatorMessage::Map { text }) => {
                     let update = proto::cluster_map::MapUpdate::parse(text.lines()).expect("a map reads back");
-                    member.node.handle_map(&update).is_ok()
+                    member.node.handle_map(self.now, &update, &mut Turn::default()).is_ok()
                 }
                 other => panic!("{other:?}"),
             });
@@ -213,15 +269,12 @@ impl World {
         let mut busy = false;
         for outbox in from.node.outboxes().into_iter().filter(|_| from.runs) {
             if outbox.has_overflowed() {
-                from.node.restart_overflowed(&outbox);
+                from.node.restart_overflowed(self.now, &outbox);
                 from.links.remove(&outbox.to);
                 busy = true;
             }
             let to = self.nodes.iter().find(|(_, member)| member.incarnation == Some(outbox.to) && member.runs);
-            let Some((_, to)) = to.filter(|(to_name, _)| {
-                let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-                !self.cuts.contains(&pair(name, to_name)) && !self.cuts.contains(&pair(to_name, name))
-            }) else {
+            let Some((_, to)) = to.filter(|(to_name, _)| !self.is_cut(name, to_name)) else {
                 from.links.remove(&outbox.to);
                 continue;
             };
@@ -229,28 +282,17 @@ impl World {
             from.links.retain(|_, (emptied, _)| emptied.to != outbox.to || Arc::ptr_eq(emptied, &outbox));
             let (_, inbox) = from.links.entry(outbox.to).or_insert_with(|| {
                 outbox.reconnected();
+                to.node.link_opened(self.now, me);
                 (Arc::clone(&outbox), Inbox::new(me))
             });
-            from.node.make_fills(&outbox);
+            from.node.make_fills(self.now, &outbox);
             let (mut bytes, mut replies) = (Vec::new(), Vec::new());
             if !outbox.take(&mut bytes, 1 << 20) {
                 continue;
             }
             busy = true;
-            each_array(&bytes, |words| {
-                let message = LinkMessage::parse(words).expect("a link message reads back");
-                inbox.handle(&to.node, message, &mut replies).expect("a primary speaks the protocol");
-                true
-            });
-            inbox.acknowledgement().encode(&mut replies);
-            each_array(&replies, |words| {
-                let reply = LinkReply::parse(words).expect("a link reply reads back");
-                assert!(
-                    from.node.handle_link_reply(&outbox, reply, &mut Turn::default()),
-                    "{name} does not take {reply:?}"
-                );
-                true
-            });
+            carry(self.now, &to.node, inbox, &bytes, &mut replies);
+            answer(self.now, &from.node, &outbox, &replies);
         }
         self.nodes.insert(name.to_owned(), from);
         busy
@@ -261,6 +303,7 @@ impl World {
         while let Some(output) = self.coordinator.poll_output() {
             busy = true;
             match output {
+                Output::Keep => self.kept = Some(self.coordinator.state()),
                 Output::Publish => {}
                 Output::AskPositions { to, query, slots } => {
                     if let Some(name) = self.name_in_session(to) {
@@ -271,7 +314,7 @@ impl World {
                 Output::HandOver { from, to, slots } => {
                     if let Some(name) = self.name_in_session(from) {
                         self.session(&name); // What the coordinator wants follows from the map: the map goes first.
-                        self.member(&name).node.hand_over(self.now, to, &slots);
+                        self.member(&name).node.hand_over(self.now, to, &slots, &mut Turn::default());
                     }
                 }
                 Output::CloseSession(node) => {
@@ -309,6 +352,12 @@ impl World {
             Event::Unregistered(addr) => format!("{} unregistered", name(addr)),
             Event::Left(addr) => format!("{} left", name(addr)),
             Event::Dead(addr) => format!("{} is dead", name(addr)),
+            Event::Suspected(addr) => format!("{} is silent and complained about", name(addr)),
+            Event::Awaiting(nodes) => {
+                format!("waits for {}", nodes.iter().map(name_of).collect::<Vec<_>>().join(" and "))
+            }
+            Event::Forgotten(addr) => format!("{} is not waited for", name(addr)),
+            Event::LossAccepted(slots) => format!("an operator accepts the loss of {slots} slots"),
             Event::Stranger(addr) => format!("{} is of another cluster", name(addr)),
             Event::Adopted(_) => "the map was taken over from a node".to_owned(),
             Event::Serving(_) => "the map stands".to_owned(),
@@ -330,10 +379,29 @@ impl World {
         self.coordinator.map().member(incarnation).map_or("?".to_owned(), |member| name_of(&member.addr))
     }
 
-    /// Writes at a node; `false` where it does not lead the key or takes no writes now.
-    pub(crate) fn write(&self, at: &str, key: &str, effect: Effect<'_>) -> bool {
+    /// Writes at a node and gives what it says: at once, or once everything that can be delivered is.
+    pub(crate) fn write(&mut self, at: &str, key: &str, effect: Effect<'_>, ack: AckLevel) -> String {
         let node = &self.member(at).node;
-        node.write(node.slot_of(key.as_bytes()), key.as_bytes(), effect, &mut Turn::default()).is_ok()
+        let write = Write { ack, ..Write::new(key.as_bytes(), effect) };
+        let waiting = Waiting::new();
+        let written = node.write(self.now, node.slot_of(key.as_bytes()), &write, &waiting, &mut Turn::default());
+        self.settle();
+        match written.map(|answer| answer.ticket) {
+            Err(refusal) => format!("refused: {refusal:?}"),
+            Ok(None) => "OK".to_owned(),
+            Ok(Some(ticket)) => match waiting.outcome(ticket) {
+                Some(Outcome::Durable) => "OK, durable".to_owned(),
+                Some(Outcome::Lost) => "unknown".to_owned(),
+                None => "waits".to_owned(),
+            },
+        }
+    }
+
+    /// Writes at a node, and delivers nothing yet.
+    pub(crate) fn write_unsettled(&self, at: &str, key: &str, effect: Effect<'_>) -> Result<(), engine::slot::Refusal> {
+        let node = &self.member(at).node;
+        let (slot, write) = (node.slot_of(key.as_bytes()), Write::new(key.as_bytes(), effect));
+        node.write(self.now, slot, &write, &Waiting::new(), &mut Turn::default()).map(|_| ())
     }
 
     /// Reads a key at its primary, or with `copy` from whatever the node holds.
@@ -343,9 +411,28 @@ impl World {
         let value = |record: Option<&Arc<engine::record::Record>>| {
             record.and_then(|record| record.value()).map(|value| String::from_utf8_lossy(value).into_owned())
         };
-        let read =
-            if copy { node.read_copy(slot, key.as_bytes(), value) } else { node.read(slot, key.as_bytes(), value) };
+        let read = if copy {
+            node.read_copy(slot, key.as_bytes(), value)
+        } else {
+            let waiting = Waiting::new();
+            let read = node.read(slot, key.as_bytes(), ReadLevel::Local, || self.now, &waiting, value);
+            read.map(|read| read.answer)
+        };
         read.ok()
+    }
+
+    /// Reads a key linearly: what it says at once, or that it waits or is refused.
+    pub(crate) fn read_linear(&self, at: &str, key: &str) -> String {
+        let node = &self.member(at).node;
+        let (slot, waiting) = (node.slot_of(key.as_bytes()), Waiting::new());
+        let value = |record: Option<&Arc<engine::record::Record>>| {
+            record.and_then(|record| record.value()).map(|value| String::from_utf8_lossy(value).into_owned())
+        };
+        match node.read(slot, key.as_bytes(), ReadLevel::Linear, || self.now, &waiting, value) {
+            Err(_) => "not here".to_owned(),
+            Ok(read) if read.ticket.is_some() => "waits".to_owned(),
+            Ok(read) => read.answer.unwrap_or("absent".to_owned()),
+        }
     }
 
     /// The slot of a key.
@@ -355,14 +442,32 @@ impl World {
 }
 
 fn new_coordinator(number: u32) -> Coordinator {
-    Coordinator::new(Settings {
-        replicas: 2,
-        virtual_nodes: 3,
-        heartbeat_timeout: Duration::from_secs(10),
-        bits: BITS,
-        cluster: format!("cluster{number}"),
-        incarnations: number,
-    })
+    Coordinator::new(settings(number), NoBugs)
+}
+
+fn settings(number: u32) -> Settings {
+    let promises = Promises::default();
+    Settings { promises, virtual_nodes: 3, bits: BITS, cluster: format!("cluster{number}"), incarnations: number }
+}
+
+/// Hands a primary's bytes to a replica, and gives its answers.
+fn carry(now: Timestamp, to: &Node, inbox: &mut Inbox, bytes: &[u8], replies: &mut Vec<u8>) {
+    each_array(bytes, |words| {
+        let message = LinkMessage::parse(words).expect("a link message reads back");
+        inbox.handle(now, to, message, &mut Turn::default(), replies).expect("a primary speaks the protocol");
+        true
+    });
+    inbox.acknowledgement().encode(replies);
+}
+
+/// Hands a replica's answers to its primary.
+fn answer(now: Timestamp, from: &Node, outbox: &Outbox, replies: &[u8]) {
+    each_array(replies, |words| {
+        let reply = LinkReply::parse(words).expect("a link reply reads back");
+        let understood = from.handle_link_reply(now, outbox, reply, &mut Turn::default());
+        assert!(understood, "{reply:?} makes no sense");
+        true
+    });
 }
 
 /// Where a node of this name stands.

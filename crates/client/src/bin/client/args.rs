@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Parser;
-use client::NodeAddr;
+use client::{AckLevel, Levels, NodeAddr, ReadLevel};
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::command;
 use crate::output::Format;
+use crate::verb;
 
 /// Beyond this a timeout is a typing error.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -16,7 +16,7 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 const EXIT_CODES: &str = "\
 Exit codes of --command:
   0  done
-  1  not found
+  1  not found, or a conflict: the key is not at the version that CAS or PUTNX asks for; nothing was changed
   2  usage: a wrong flag, command or argument; nothing was sent
   3  could not reach the cluster
   4  refused: nothing happened, it is safe to repeat
@@ -59,6 +59,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = timeout)]
     pub(crate) timeout: Duration,
 
+    /// When writes are answered: async, quorum or all. Where this is not given, as the cluster was started
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) ack: Option<AckLevel>,
+
+    /// What reads may return: local or linear. Where this is not given, as the cluster was started
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) read: Option<ReadLevel>,
+
     /// What to log to standard error: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<LevelFilter>,
@@ -72,6 +80,10 @@ impl Args {
             .map_or_else(|_| format!("{}:{}", self.host, self.port), |addr| addr.to_string())
     }
 
+    pub(crate) fn levels(&self) -> Levels {
+        Levels { ack: self.ack, read: self.read }
+    }
+
     pub(crate) fn format(&self) -> Format {
         match (self.raw, self.json) {
             (true, _) => Format::Raw,
@@ -82,7 +94,7 @@ impl Args {
 }
 
 fn after_help() -> String {
-    format!("Commands:\n{}\n{EXIT_CODES}", command::list())
+    format!("Commands:\n{}\n{EXIT_CODES}", verb::list())
 }
 
 fn host(text: &str) -> Result<String, String> {
@@ -119,11 +131,21 @@ mod tests {
             &["--host", "a b"],
             &["--log-level", "loud"],
             &["--raw", "--json"],
+            &["--ack", "most"],
+            &["--read", ""],
             &["PUT"],
         ] {
             let error = Args::try_parse_from([&["client"], flags].concat()).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{flags:?}");
         }
+    }
+
+    #[test]
+    fn levels_are_given_in_any_case_or_not_at_all() {
+        let levels = |flags: &[&str]| Args::try_parse_from([&["client"], flags].concat()).unwrap().levels();
+        assert_eq!(levels(&[]), Levels::default());
+        assert_eq!(levels(&["--ack", "Quorum"]), AckLevel::Quorum.into());
+        assert_eq!(levels(&["--read", "linear"]), ReadLevel::Linear.into());
     }
 
     #[test]

@@ -1,55 +1,13 @@
-//! The commands, in one list from which parsing, help, completion and hints all come.
+//! A command with its arguments.
 //!
-//! A command is read as the wire reads a line: words are parted by spaces or tabs, the verb may be in any case, and a
-//! value starts at the first non-blank after the key and runs to the end of the text. Quotes belong to it.
+//! It is read as the wire reads a line: words are parted by spaces or tabs, the verb may be in any case, and a value
+//! starts at the first non-blank after the key, or the version, and runs to the end of the text. Quotes belong to it.
 
-use client::NodeAddr;
+use std::str::FromStr;
 
-/// What a verb asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Put,
-    Get,
-    Delete,
-    ListNodes,
-    GetNodesForKey,
-    Info,
-    Ping,
-    Help,
-    Exit,
-}
+use client::{AckLevel, Levels, NodeAddr, ReadLevel, Slots, Version};
 
-/// A verb as people see it.
-#[derive(Debug)]
-pub(crate) struct Spec {
-    verb: Verb,
-    /// The verb as it is written, in upper case.
-    pub(crate) name: &'static str,
-    /// What follows it.
-    pub(crate) arguments: &'static str,
-    /// A word on what it does.
-    about: &'static str,
-}
-
-impl Spec {
-    const fn new(verb: Verb, name: &'static str, arguments: &'static str, about: &'static str) -> Self {
-        Self { verb, name, arguments, about }
-    }
-}
-
-/// Every command.
-pub(crate) const COMMANDS: &[Spec] = &[
-    Spec::new(Verb::Put, "PUT", "key value", "store a value; it runs to the end of the line"),
-    Spec::new(Verb::Get, "GET", "key", "read a value"),
-    Spec::new(Verb::Delete, "DELETE", "key", "make a key absent"),
-    Spec::new(Verb::ListNodes, "LIST_NODES", "", "the nodes that are registered"),
-    Spec::new(Verb::GetNodesForKey, "GET_NODES_FOR_KEY", "key", "the nodes that hold a key"),
-    Spec::new(Verb::Info, "INFO", "[host:port]", "about a node, or the coordinator"),
-    Spec::new(Verb::Ping, "PING", "[host:port]", "whether a node, or the coordinator, answers"),
-    Spec::new(Verb::Help, "HELP", "", "this list"),
-    Spec::new(Verb::Exit, "EXIT", "", "leave"),
-    Spec::new(Verb::Exit, "QUIT", "", "leave"),
-];
+use crate::verb::{COMMANDS, Verb};
 
 /// A command with its arguments, which are any bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +22,22 @@ pub(crate) enum Command<'a> {
     Delete {
         key: &'a [u8],
     },
+    GetVersioned {
+        key: &'a [u8],
+    },
+    Cas {
+        key: &'a [u8],
+        expected: Version,
+        value: &'a [u8],
+    },
+    PutIfAbsent {
+        key: &'a [u8],
+        value: &'a [u8],
+    },
+    /// None: shows it.
+    AckLevel(Option<AckLevel>),
+    /// None: shows it.
+    ReadLevel(Option<ReadLevel>),
     ListNodes,
     GetNodesForKey {
         key: &'a [u8],
@@ -72,6 +46,9 @@ pub(crate) enum Command<'a> {
     Info(Option<NodeAddr>),
     /// None: the coordinator.
     Ping(Option<NodeAddr>),
+    Losses(NodeAddr),
+    Forget(NodeAddr),
+    AcceptLoss(Slots),
     Help,
     Exit,
 }
@@ -86,6 +63,14 @@ pub(crate) enum CommandError {
         name: &'static str,
         /// The verb and its arguments.
         usage: String,
+    },
+    /// A level, which lasts as long as the connection, for a command that is alone on it.
+    #[error("{name} {level} is for the commands that follow it; with --command say --{} {level}", name.to_lowercase())]
+    NeedsSession {
+        /// The verb.
+        name: &'static str,
+        /// The level.
+        level: String,
     },
     /// No such verb.
     #[error("Unknown command: {0}")]
@@ -104,10 +89,7 @@ impl<'a> Command<'a> {
         }
         let spec = COMMANDS.iter().find(|spec| word.eq_ignore_ascii_case(spec.name.as_bytes()));
         let spec = spec.ok_or_else(|| CommandError::Unknown(String::from_utf8_lossy(word).into_owned()))?;
-        spec.verb.with_arguments(rest).ok_or_else(|| CommandError::Usage {
-            name: spec.name,
-            usage: format!("{} {}", spec.name, spec.arguments).trim_end().to_owned(),
-        })
+        spec.verb.with_arguments(rest).ok_or_else(|| CommandError::Usage { name: spec.name, usage: spec.usage() })
     }
 
     /// The verb as it is documented.
@@ -116,10 +98,18 @@ impl<'a> Command<'a> {
             Self::Put { .. } => Verb::Put,
             Self::Get { .. } => Verb::Get,
             Self::Delete { .. } => Verb::Delete,
+            Self::GetVersioned { .. } => Verb::GetVersioned,
+            Self::Cas { .. } => Verb::Cas,
+            Self::PutIfAbsent { .. } => Verb::PutIfAbsent,
+            Self::AckLevel(_) => Verb::AckLevel,
+            Self::ReadLevel(_) => Verb::ReadLevel,
             Self::ListNodes => Verb::ListNodes,
             Self::GetNodesForKey { .. } => Verb::GetNodesForKey,
             Self::Info(_) => Verb::Info,
             Self::Ping(_) => Verb::Ping,
+            Self::Losses(_) => Verb::Losses,
+            Self::Forget(_) => Verb::Forget,
+            Self::AcceptLoss(_) => Verb::AcceptLoss,
             Self::Help => Verb::Help,
             Self::Exit => Verb::Exit,
         };
@@ -129,35 +119,86 @@ impl<'a> Command<'a> {
     /// The key that it is about.
     pub(crate) fn key(&self) -> Option<&'a [u8]> {
         match self {
-            Self::Put { key, .. } | Self::Get { key } | Self::Delete { key } | Self::GetNodesForKey { key } => {
-                Some(key)
-            }
+            Self::Put { key, .. }
+            | Self::Get { key }
+            | Self::Delete { key }
+            | Self::GetVersioned { key }
+            | Self::Cas { key, .. }
+            | Self::PutIfAbsent { key, .. }
+            | Self::GetNodesForKey { key } => Some(key),
             _ => None,
         }
     }
 
-    /// Whether it changes anything.
+    /// The value that it stores.
+    pub(crate) fn value(&self) -> Option<&'a [u8]> {
+        match self {
+            Self::Put { value, .. } | Self::Cas { value, .. } | Self::PutIfAbsent { value, .. } => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Whether it changes a key.
     pub(crate) fn is_write(&self) -> bool {
-        matches!(self, Self::Put { .. } | Self::Delete { .. })
+        self.value().is_some() || matches!(self, Self::Delete { .. })
+    }
+
+    /// The level that it sets for the commands after it.
+    pub(crate) fn levels(&self) -> Option<Levels> {
+        match self {
+            Self::AckLevel(level) => level.map(Levels::from),
+            Self::ReadLevel(level) => level.map(Levels::from),
+            _ => None,
+        }
+    }
+
+    /// The same command, unless it means nothing without commands after it.
+    pub(crate) fn alone(self) -> Result<Self, CommandError> {
+        let level = match &self {
+            Self::AckLevel(Some(level)) => level.to_string(),
+            Self::ReadLevel(Some(level)) => level.to_string(),
+            _ => return Ok(self),
+        };
+        Err(CommandError::NeedsSession { name: self.name(), level })
     }
 }
 
 impl Verb {
     fn with_arguments(self, rest: &[u8]) -> Option<Command<'_>> {
         match self {
-            Self::Put => match split_word(rest) {
-                (_, b"") => None,
-                (key, value) => Some(Command::Put { key, value }),
-            },
+            Self::Put => key_and_value(rest).map(|(key, value)| Command::Put { key, value }),
             Self::Get => one_word(rest).map(|key| Command::Get { key }),
             Self::Delete => one_word(rest).map(|key| Command::Delete { key }),
+            Self::GetVersioned => one_word(rest).map(|key| Command::GetVersioned { key }),
+            Self::Cas => {
+                let (key, rest) = key_and_value(rest)?;
+                let (version, value) = key_and_value(rest)?;
+                Some(Command::Cas { key, expected: parsed(version)?, value })
+            }
+            Self::PutIfAbsent => key_and_value(rest).map(|(key, value)| Command::PutIfAbsent { key, value }),
+            Self::AckLevel => optional(rest).map(Command::AckLevel),
+            Self::ReadLevel => optional(rest).map(Command::ReadLevel),
             Self::GetNodesForKey => one_word(rest).map(|key| Command::GetNodesForKey { key }),
-            Self::Info => optional_addr(rest).map(Command::Info),
-            Self::Ping => optional_addr(rest).map(Command::Ping),
+            Self::Info => optional(rest).map(Command::Info),
+            Self::Ping => optional(rest).map(Command::Ping),
+            Self::Losses => parsed(one_word(rest)?).map(Command::Losses),
+            Self::Forget => parsed(one_word(rest)?).map(Command::Forget),
+            Self::AcceptLoss => match one_word(rest)? {
+                word if word.eq_ignore_ascii_case(b"all") => Some(Command::AcceptLoss(Slots::All)),
+                word => parsed(word).map(|slot| Command::AcceptLoss(Slots::One(slot))),
+            },
             Self::ListNodes => rest.is_empty().then_some(Command::ListNodes),
             Self::Help => rest.is_empty().then_some(Command::Help),
             Self::Exit => rest.is_empty().then_some(Command::Exit),
         }
+    }
+}
+
+/// A word, and what follows it, which is not nothing.
+fn key_and_value(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    match split_word(rest) {
+        (_, b"") => None,
+        key_and_value => Some(key_and_value),
     }
 }
 
@@ -169,11 +210,13 @@ fn one_word(rest: &[u8]) -> Option<&[u8]> {
     }
 }
 
-fn optional_addr(rest: &[u8]) -> Option<Option<NodeAddr>> {
-    if rest.is_empty() {
-        return Some(None);
-    }
-    std::str::from_utf8(one_word(rest)?).ok()?.parse().ok().map(Some)
+fn parsed<T: FromStr>(word: &[u8]) -> Option<T> {
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+/// One word that stands for something, or none.
+fn optional<T: FromStr>(rest: &[u8]) -> Option<Option<T>> {
+    if rest.is_empty() { Some(None) } else { parsed(one_word(rest)?).map(Some) }
 }
 
 /// The first word of a text, and what follows it from its next non-blank on.
@@ -191,14 +234,6 @@ fn without_blanks(text: &[u8]) -> &[u8] {
 
 fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t')
-}
-
-/// The commands with a word on each, one a line.
-pub(crate) fn list() -> String {
-    let usages: Vec<String> = COMMANDS.iter().map(|spec| format!("{} {}", spec.name, spec.arguments)).collect();
-    let width = usages.iter().map(String::len).max().unwrap_or_default();
-    let lines = usages.iter().zip(COMMANDS).map(|(usage, spec)| format!("  {usage:width$}  {}\n", spec.about));
-    lines.collect()
 }
 
 #[cfg(test)]
@@ -227,6 +262,20 @@ mod tests {
         assert_eq!(Command::parse(b"info"), Ok(Command::Info(None)));
         assert_eq!(Command::parse(b"ping h:1"), Ok(Command::Ping(Some("h:1".parse().unwrap()))));
         assert_eq!(Command::parse(b"quit"), Ok(Command::Exit));
+        assert_eq!(Command::parse(b"ack QUORUM"), Ok(Command::AckLevel(Some(AckLevel::Quorum))));
+        assert_eq!(Command::parse(b"READ"), Ok(Command::ReadLevel(None)));
+        assert_eq!(Command::parse(b"losses h:1"), Ok(Command::Losses("h:1".parse().unwrap())));
+        assert_eq!(Command::parse(b"accept_loss ALL"), Ok(Command::AcceptLoss(Slots::All)));
+        assert_eq!(Command::parse(b"accept_loss 7"), Ok(Command::AcceptLoss(Slots::One(7))));
+    }
+
+    #[test]
+    fn a_condition_stands_before_the_value() {
+        let expected = "3-12".parse().unwrap();
+        assert_eq!(Command::parse(b"cas k\t3-12  v w "), Ok(Command::Cas { key: b"k", expected, value: b"v w " }));
+        let absent = Command::Cas { key: b"k", expected: Version::NONE, value: b"v" };
+        assert_eq!(Command::parse(b"CAS k 0 v"), Ok(absent));
+        assert_eq!(Command::parse(b"putnx k v w"), Ok(Command::PutIfAbsent { key: b"k", value: b"v w" }));
     }
 
     #[test]
@@ -240,6 +289,22 @@ mod tests {
             ("DELETE", "Usage: DELETE key"),
             ("LIST_NODES x", "Usage: LIST_NODES"),
             ("INFO nowhere", "Usage: INFO [host:port]"),
+            ("GETV", "Usage: GETV key"),
+            (
+                "CAS k v",
+                "Usage: CAS key version value; GETV tells the version, such as 3-12, and 0 stands for an absent key",
+            ),
+            (
+                "CAS k one v",
+                "Usage: CAS key version value; GETV tells the version, such as 3-12, and 0 stands for an absent key",
+            ),
+            ("PUTNX k", "Usage: PUTNX key value"),
+            ("ACK most", "Usage: ACK [async|quorum|all]"),
+            ("READ quorum", "Usage: READ [local|linear]"),
+            ("LOSSES", "Usage: LOSSES host:port"),
+            ("FORGET h 1", "Usage: FORGET host:port"),
+            ("ACCEPT_LOSS", "Usage: ACCEPT_LOSS slot|all"),
+            ("ACCEPT_LOSS some", "Usage: ACCEPT_LOSS slot|all"),
             ("FOO bar", "Unknown command: FOO"),
             ("  ", "No command given; HELP lists them"),
         ] {
@@ -249,17 +314,32 @@ mod tests {
 
     #[test]
     fn every_command_is_listed_and_names_itself() {
-        let list = list();
+        let list = crate::verb::list();
         for spec in COMMANDS {
             assert!(list.contains(&format!("  {} {}", spec.name, spec.arguments)), "{}", spec.name);
-            let arguments = if spec.arguments == "key value" { "key value" } else { "key" };
-            let text = if spec.arguments.starts_with("key") {
-                format!("{} {arguments}", spec.name)
-            } else {
-                spec.name.to_owned()
+            let given = match spec.arguments {
+                "key version value" => "key 3-12 value",
+                "host:port" => "h:1",
+                "slot|all" => "all",
+                optional if optional.starts_with('[') => "",
+                words => words,
             };
+            let text = format!("{} {given}", spec.name);
             let command = Command::parse(text.as_bytes()).unwrap();
             assert!(command.name() == spec.name || command == Command::Exit, "{text}");
+            for word in spec.words() {
+                assert!(Command::parse(format!("{} {word}", spec.name).as_bytes()).is_ok(), "{word}");
+            }
         }
+    }
+
+    #[test]
+    fn a_level_is_for_the_commands_that_follow() {
+        let alone = |text: &'static str| Command::parse(text.as_bytes()).unwrap().alone();
+        let error = alone("ack Quorum").unwrap_err().to_string();
+        assert_eq!(error, "ACK quorum is for the commands that follow it; with --command say --ack quorum");
+        assert!(alone("READ linear").is_err());
+        assert_eq!(alone("ACK"), Ok(Command::AckLevel(None)));
+        assert_eq!(alone("GET k"), Ok(Command::Get { key: b"k" }));
     }
 }

@@ -1,6 +1,6 @@
 //! A command and the library's calls.
 
-use client::{Client, Error, NodeAddr, Placement, Read};
+use client::{Cas, Client, Error, NodeAddr, Placement, Read};
 
 use crate::command::Command;
 
@@ -10,6 +10,14 @@ pub(crate) enum Outcome {
     Stored(Placement),
     Deleted(Placement),
     Read(Read),
+    /// With the version of the key.
+    ReadVersioned(Read),
+    Conditional(Cas),
+    Level {
+        level: String,
+        /// Whether this client has asked for it, else it is the cluster's.
+        is_own: bool,
+    },
     Nodes(Vec<NodeAddr>),
     Holders(Placement),
     Info(String),
@@ -17,6 +25,9 @@ pub(crate) enum Outcome {
         addr: NodeAddr,
         is_coordinator: bool,
     },
+    Losses(Vec<String>),
+    /// What the coordinator has said to a change of the cluster.
+    Told(String),
     Help,
     Bye,
     /// A person did not want to wait for the answer to a question.
@@ -43,6 +54,13 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
         Command::Put { key, value } => Outcome::Stored(client.put(key, value).await?),
         Command::Get { key } => Outcome::Read(client.read(key).await?),
         Command::Delete { key } => Outcome::Deleted(client.delete(key).await?),
+        Command::GetVersioned { key } => Outcome::ReadVersioned(client.read_versioned(key).await?),
+        Command::Cas { key, expected, value } => {
+            Outcome::Conditional(client.compare_and_set(key, *expected, value).await?)
+        }
+        Command::PutIfAbsent { key, value } => Outcome::Conditional(client.put_if_absent(key, value).await?),
+        Command::AckLevel(_) => level(client.levels_in_effect().ack, client.levels().ack),
+        Command::ReadLevel(_) => level(client.levels_in_effect().read, client.levels().read),
         Command::ListNodes => Outcome::Nodes(client.list_nodes().await?),
         Command::GetNodesForKey { key } => Outcome::Holders(client.nodes_for_key(key).await?),
         Command::Info(None) => Outcome::Info(client.info().await?),
@@ -55,16 +73,26 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
             client.ping_node(node).await?;
             Outcome::Pong { addr: node.clone(), is_coordinator: false }
         }
+        Command::Losses(node) => Outcome::Losses(client.losses(node).await?),
+        Command::Forget(node) => Outcome::Told(client.forget(node).await?),
+        Command::AcceptLoss(slots) => Outcome::Told(client.accept_loss(*slots).await?),
         Command::Help => Outcome::Help,
         Command::Exit => Outcome::Bye,
     })
 }
 
+fn level<T: ToString>(in_effect: Option<T>, own: Option<T>) -> Outcome {
+    Outcome::Level { level: in_effect.map(|level| level.to_string()).unwrap_or_default(), is_own: own.is_some() }
+}
+
 /// What a command comes to whose answer a person did not want to wait for.
 pub(crate) fn interrupted(command: &Command<'_>) -> Outcome {
-    if !command.is_write() {
-        return Outcome::Interrupted;
-    }
-    let reason = "interrupted; the write may have taken effect: read the key before you repeat it".to_owned();
-    Outcome::Failed(Error::Unknown { reason })
+    let reason = match command {
+        Command::Forget(_) | Command::AcceptLoss(_) => "interrupted; it may be done, and may be asked for again",
+        command if command.is_write() => {
+            "interrupted; the write may have taken effect: read the key before you repeat it"
+        }
+        _ => return Outcome::Interrupted,
+    };
+    Outcome::Failed(Error::Unknown { reason: reason.to_owned() })
 }

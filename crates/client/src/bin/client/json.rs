@@ -1,18 +1,20 @@
 //! Outcomes as JSON, one object on one line.
 //!
 //! Every object has `command` and `ok`, and `key` where the command has one. With `ok`: `primary` and `replicas` of a
-//! PUT, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` of a GET; `nodes`, `info`, `text`. Without:
-//! `error`, one of `usage`, `not_reached`, `refused` and `unknown`, and `text` for people. Bytes that are no UTF-8 are
+//! PUT, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` of a GET or GETV, and `version` of the latter;
+//! `written` and `version`, the key's now, of a CAS or PUTNX; `level` of an ACK or READ, and `own`, false where it is the
+//! cluster's; `nodes`, `info`, `losses`, `text`. Without: `error`, one of `usage`, `not_reached`, `refused` and `unknown`, and `text` for people. Bytes that are no UTF-8 are
 //! in `key_base64` and `value_base64` instead.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use client::{Error, NodeAddr, Placement, Read};
+use client::{Cas, Error, NodeAddr, Placement, Read};
 use serde_json::{Map, Value, json};
 
-use crate::command::{self, Command, CommandError};
+use crate::command::{Command, CommandError};
 use crate::execute::Outcome;
 use crate::output::Exit;
+use crate::verb;
 
 pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
     let mut object = Object::new(command.name(), !matches!(outcome, Outcome::Failed(_) | Outcome::Interrupted));
@@ -23,18 +25,32 @@ pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
         Outcome::Stored(placement) | Outcome::Deleted(placement) | Outcome::Holders(placement) => {
             object.placement(placement);
         }
-        Outcome::Read(Read { value, node, from_replica }) => {
+        Outcome::Read(Read { value, version, node, from_replica })
+        | Outcome::ReadVersioned(Read { value, version, node, from_replica }) => {
             object.set("found", value.is_some());
             if let Some(value) = value {
                 object.bytes("value", value);
             }
+            if let Some(version) = version {
+                object.set("version", version.to_string());
+            }
             object.set("from", node.as_str());
             object.set("replica", *from_replica);
         }
+        Outcome::Conditional(Cas::Written(version) | Cas::Conflict(version)) => {
+            object.set("written", matches!(outcome, Outcome::Conditional(Cas::Written(_))));
+            object.set("version", version.to_string());
+        }
+        Outcome::Level { level, is_own } => {
+            object.set("level", level.as_str());
+            object.set("own", *is_own);
+        }
+        Outcome::Losses(losses) => object.set("losses", losses.clone()),
+        Outcome::Told(text) => object.set("text", text.as_str()),
         Outcome::Nodes(nodes) => object.set("nodes", texts(nodes)),
         Outcome::Info(info) => object.set("info", info.as_str()),
         Outcome::Pong { addr, .. } => object.set("from", addr.as_str()),
-        Outcome::Help => object.set("text", command::list()),
+        Outcome::Help => object.set("text", verb::list()),
         Outcome::Bye => {}
         Outcome::Interrupted => object.error("interrupted", "interrupted"),
         Outcome::Failed(error) => object.error(kind(error), &error.to_string()),
@@ -44,7 +60,7 @@ pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
 
 pub(crate) fn of_no_command(error: &CommandError) -> Vec<u8> {
     let name = match error {
-        CommandError::Usage { name, .. } => name,
+        CommandError::Usage { name, .. } | CommandError::NeedsSession { name, .. } => name,
         CommandError::Unknown(word) => word.as_str(),
         CommandError::Empty => "",
     };
@@ -115,7 +131,7 @@ mod tests {
 
     fn read(value: Option<&[u8]>) -> Outcome {
         let node = "h:1".parse().unwrap();
-        Outcome::Read(Read { value: value.map(<[u8]>::to_vec), node, from_replica: false })
+        Outcome::Read(Read { value: value.map(<[u8]>::to_vec), version: None, node, from_replica: false })
     }
 
     #[test]
@@ -131,6 +147,24 @@ mod tests {
         assert_eq!(
             object(b"GET k", &read(None)),
             json!({"command": "GET", "ok": true, "key": "k", "found": false, "from": "h:1", "replica": false})
+        );
+    }
+
+    #[test]
+    fn versions_are_words_and_a_conflict_is_no_error() {
+        let node = "h:1".parse().unwrap();
+        let read = Read { value: Some(b"v".to_vec()), version: "3-12".parse().ok(), node, from_replica: false };
+        assert_eq!(
+            object(b"GETV k", &Outcome::ReadVersioned(read)),
+            json!({"command": "GETV", "ok": true, "key": "k", "found": true, "value": "v", "version": "3-12", "from": "h:1", "replica": false})
+        );
+        assert_eq!(
+            object(b"CAS k 3-12 v", &Outcome::Conditional(Cas::Written("3-13".parse().unwrap()))),
+            json!({"command": "CAS", "ok": true, "key": "k", "written": true, "version": "3-13"})
+        );
+        assert_eq!(
+            object(b"PUTNX k v", &Outcome::Conditional(Cas::Conflict("3-13".parse().unwrap()))),
+            json!({"command": "PUTNX", "ok": true, "key": "k", "written": false, "version": "3-13"})
         );
     }
 

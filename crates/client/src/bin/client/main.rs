@@ -1,7 +1,8 @@
 //! The program `client`: one command and an exit code, a prompt for a person, or commands from a pipe.
 //!
 //! - `args`: the flags.
-//! - `command`: the commands, in one list from which parsing, help, completion and hints all come.
+//! - `verb`: the verbs, in one list from which parsing, help, completion and hints all come. `command`: a verb with its
+//!   arguments.
 //! - `execute`: a command and the library's calls.
 //! - `output` and `json`: what is printed, and the exit code that goes with it.
 //! - `one_shot`, `pipe`, `repl`: the three ways to run, `session` what the last two share, `prompt` and `history`
@@ -18,6 +19,7 @@ mod pipe;
 mod prompt;
 mod repl;
 mod session;
+mod verb;
 
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
@@ -69,11 +71,11 @@ fn run_session(args: &Args, runtime: &tokio::runtime::Runtime) -> anyhow::Result
         }
     };
     // The session runs on this thread, where reading may block; the runtime's own goes on following the map.
-    let session = Session::new(&client, runtime.handle(), args.format());
+    let mut session = Session::new(client, runtime.handle(), args.format());
     if io::stdin().is_terminal() {
-        repl::run(&session)?;
+        repl::run(&mut session)?;
     } else {
-        pipe::run(&session, io::stdin().lock())?;
+        pipe::run(&mut session, io::stdin().lock())?;
     }
     Ok(Exit::Done)
 }
@@ -81,7 +83,7 @@ fn run_session(args: &Args, runtime: &tokio::runtime::Runtime) -> anyhow::Result
 /// Connects, and where that fails says what a person can do about it.
 async fn connect(args: &Args) -> Result<Client, Error> {
     let connected = Client::builder().timeout(args.timeout).connect(args.coordinator()).await;
-    connected.map_err(|error| match error {
+    connected.map(|client| client.with(args.levels())).map_err(|error| match error {
         Error::NotReached { whom, reason } => {
             let advice = "start it with `coordinator`, or say where it is with --host and --port";
             Error::NotReached { whom, reason: format!("{reason}; {advice}") }

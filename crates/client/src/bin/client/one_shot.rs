@@ -10,7 +10,7 @@ use crate::output::{Exit, Report, report, report_no_command, to_stderr};
 /// Carries out the command and prints what came of it: results to standard output, errors to standard error.
 pub(crate) async fn run(args: &Args, command: &[u8]) -> anyhow::Result<Exit> {
     let format = args.format();
-    let Report { result, error, exit } = match Command::parse(command) {
+    let Report { result, error, exit } = match Command::parse(command).and_then(Command::alone) {
         Err(error) => report_no_command(format, &error),
         Ok(command) => report(format, &command, &outcome(args, &command).await),
     };

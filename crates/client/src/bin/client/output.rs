@@ -10,17 +10,19 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use client::{Error, NodeAddr, Placement, Read};
+use client::{Cas, Error, NodeAddr, Placement, Read, Version};
 
-use crate::command::{self, Command, CommandError};
+use crate::command::{Command, CommandError};
 use crate::execute::Outcome;
 use crate::json;
+use crate::verb;
 
 /// How a command left things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done = 0,
-    NotFound = 1,
+    /// The key is absent, or not at the version that was asked for.
+    No = 1,
     Usage = 2,
     NotReached = 3,
     Refused = 4,
@@ -68,7 +70,8 @@ pub(crate) struct Report {
 pub(crate) fn report(format: Format, command: &Command<'_>, outcome: &Outcome) -> Report {
     let exit = match outcome {
         Outcome::Failed(error) => Exit::of(error),
-        Outcome::Read(Read { value: None, .. }) => Exit::NotFound,
+        Outcome::Read(Read { value: None, .. }) | Outcome::ReadVersioned(Read { value: None, .. }) => Exit::No,
+        Outcome::Conditional(Cas::Conflict(_)) => Exit::No,
         _ => Exit::Done,
     };
     let (result, error) = match (format, outcome) {
@@ -76,6 +79,7 @@ pub(crate) fn report(format: Format, command: &Command<'_>, outcome: &Outcome) -
         (_, Outcome::Failed(error)) => (Vec::new(), Some(error_line(error))),
         (_, Outcome::Interrupted) => (Vec::new(), Some("[Client] Interrupted".to_owned())),
         (Format::Text, _) => (text(command, outcome).into_bytes(), None),
+        (Format::Raw, _) if command.levels().is_some() => (Vec::new(), None),
         (Format::Raw, _) => (raw(outcome), None),
     };
     Report { result, error, exit }
@@ -103,12 +107,33 @@ fn text(command: &Command<'_>, outcome: &Outcome) -> String {
     let key = printable(command.key().unwrap_or_default());
     match outcome {
         Outcome::Stored(placement) => {
-            let value = if let Command::Put { value, .. } = command { printable(value) } else { String::new() };
+            let value = printable(command.value().unwrap_or_default());
             let (primary, replicas) = (primary(placement), python_list(&placement.replicas));
             format!("[Client] PUT {key} = {value} [primary: {primary}, replicas: {replicas}]\n")
         }
         Outcome::Deleted(placement) => format!("[Client] DELETE {key} [primary: {}]\n", primary(placement)),
-        Outcome::Read(read) => text_of_read(&key, read),
+        Outcome::Read(read) => text_of_read("GET", &key, read),
+        Outcome::ReadVersioned(read) => text_of_read("GETV", &key, read),
+        Outcome::Conditional(outcome) => {
+            let (verb, value) = (command.name(), printable(command.value().unwrap_or_default()));
+            match outcome {
+                Cas::Written(version) => format!("[Client] {verb} {key} = {value} [version: {version}]\n"),
+                Cas::Conflict(Version::NONE) => format!("[Client] {verb} {key}: CONFLICT, the key is absent\n"),
+                Cas::Conflict(version) => {
+                    format!("[Client] {verb} {key}: CONFLICT, the key is at version {version}\n")
+                }
+            }
+        }
+        Outcome::Level { level, is_own } => {
+            let whose = if *is_own { "" } else { " (the cluster's)" };
+            format!("[Client] {} {level}{whose}\n", command.name())
+        }
+        Outcome::Losses(losses) if losses.is_empty() => "OK No losses\n".to_owned(),
+        Outcome::Losses(losses) => {
+            let lines: String =
+                losses.iter().map(|loss| format!("  {}\n", printable(loss.trim().as_bytes()))).collect();
+            format!("OK {} losses:\n{lines}", losses.len())
+        }
         Outcome::Nodes(nodes) if nodes.is_empty() => "OK No nodes registered\n".to_owned(),
         Outcome::Nodes(nodes) => {
             let lines: String = nodes.iter().map(|node| format!("  {node}\n")).collect();
@@ -122,30 +147,41 @@ fn text(command: &Command<'_>, outcome: &Outcome) -> String {
     }
 }
 
-fn text_of_read(key: &str, read: &Read) -> String {
+fn text_of_read(verb: &str, key: &str, read: &Read) -> String {
     let (notice, from) = if read.from_replica {
         ("[Client] Primary node failed, trying replicas...\n", format!(" (from replica {})", read.node))
     } else {
         ("", String::new())
     };
     match &read.value {
-        Some(value) => format!("{notice}[Client] GET {key} = {}{from}\n", printable(value)),
-        None => format!("{notice}[Client] GET {key}: NOT_FOUND{from}\n"),
+        Some(value) => {
+            let version = read.version.map(|version| format!(" [version: {version}]")).unwrap_or_default();
+            format!("{notice}[Client] {verb} {key} = {}{version}{from}\n", printable(value))
+        }
+        None => format!("{notice}[Client] {verb} {key}: NOT_FOUND{from}\n"),
     }
 }
 
 fn raw(outcome: &Outcome) -> Vec<u8> {
     match outcome {
         Outcome::Read(read) => read.value.clone().unwrap_or_default(),
+        // The version, a blank, and all the rest is the value.
+        Outcome::ReadVersioned(read) => match (read.version, &read.value) {
+            (Some(version), Some(value)) => [format!("{version} ").as_bytes(), value].concat(),
+            _ => Vec::new(),
+        },
+        Outcome::Conditional(Cas::Written(version) | Cas::Conflict(version)) => format!("{version}\n").into_bytes(),
+        Outcome::Level { level, .. } => format!("{level}\n").into_bytes(),
+        Outcome::Losses(losses) => losses.iter().map(|loss| format!("{loss}\n")).collect::<String>().into_bytes(),
         Outcome::Nodes(nodes) => nodes.iter().map(|node| format!("{node}\n")).collect::<String>().into_bytes(),
         Outcome::Holders(placement) => {
             let primary = placement.primary.iter().map(|node| format!("PRIMARY {node}\n"));
             let replicas = placement.replicas.iter().map(|node| format!("REPLICA {node}\n"));
             primary.chain(replicas).collect::<String>().into_bytes()
         }
-        Outcome::Info(info) => format!("{info}\n").into_bytes(),
+        Outcome::Info(line) | Outcome::Told(line) => format!("{line}\n").into_bytes(),
         Outcome::Pong { .. } => b"PONG\n".to_vec(),
-        Outcome::Help => command::list().into_bytes(),
+        Outcome::Help => verb::list().into_bytes(),
         // A write that succeeded has nothing to say; an error is no result.
         Outcome::Stored(_) | Outcome::Deleted(_) | Outcome::Bye | Outcome::Interrupted | Outcome::Failed(_) => {
             Vec::new()
@@ -184,7 +220,21 @@ mod tests {
     }
 
     fn read(value: Option<&[u8]>, from_replica: bool) -> Outcome {
-        Outcome::Read(Read { value: value.map(<[u8]>::to_vec), node: addr("127.0.0.1:5003"), from_replica })
+        let node = addr("127.0.0.1:5003");
+        Outcome::Read(Read { value: value.map(<[u8]>::to_vec), version: None, node, from_replica })
+    }
+
+    fn read_versioned(value: &str, from_replica: bool) -> Outcome {
+        let (node, version) = (addr("127.0.0.1:5003"), Some(version("3-12")));
+        Outcome::ReadVersioned(Read { value: Some(value.as_bytes().to_vec()), version, node, from_replica })
+    }
+
+    fn version(text: &str) -> Version {
+        text.parse().unwrap()
+    }
+
+    fn level(level: &str, is_own: bool) -> Outcome {
+        Outcome::Level { level: level.to_owned(), is_own }
     }
 
     fn printed(format: Format, command: &str, outcome: &Outcome) -> String {
@@ -238,6 +288,47 @@ mod tests {
     }
 
     #[test]
+    fn newer_commands_are_printed_in_the_same_style() {
+        let losses = || Outcome::Losses(vec!["PUT k at 1-9".to_owned(), "\x1b[2J".to_owned()]);
+        for (command, outcome, text) in [
+            ("GETV k", read_versioned("v w", false), "[Client] GETV k = v w [version: 3-12]\n"),
+            (
+                "GETV k",
+                read_versioned("v", true),
+                "[Client] Primary node failed, trying replicas...\n\
+                 [Client] GETV k = v [version: 3-12] (from replica 127.0.0.1:5003)\n",
+            ),
+            (
+                "CAS k 3-11 v w",
+                Outcome::Conditional(Cas::Written(version("3-12"))),
+                "[Client] CAS k = v w [version: 3-12]\n",
+            ),
+            (
+                "CAS k 3-11 v",
+                Outcome::Conditional(Cas::Conflict(version("3-12"))),
+                "[Client] CAS k: CONFLICT, the key is at version 3-12\n",
+            ),
+            (
+                "CAS k 3-11 v",
+                Outcome::Conditional(Cas::Conflict(Version::NONE)),
+                "[Client] CAS k: CONFLICT, the key is absent\n",
+            ),
+            (
+                "PUTNX k v",
+                Outcome::Conditional(Cas::Conflict(version("3-12"))),
+                "[Client] PUTNX k: CONFLICT, the key is at version 3-12\n",
+            ),
+            ("ACK quorum", level("quorum", true), "[Client] ACK quorum\n"),
+            ("READ", level("local", false), "[Client] READ local (the cluster's)\n"),
+            ("LOSSES h:1", Outcome::Losses(Vec::new()), "OK No losses\n"),
+            ("LOSSES h:1", losses(), "OK 2 losses:\n  PUT k at 1-9\n  b\"\\x1b[2J\"\n"),
+            ("FORGET h:1", Outcome::Told("OK Node h:1 forgotten".to_owned()), "OK Node h:1 forgotten\n"),
+        ] {
+            assert_eq!(printed(Format::Text, command, &outcome), text);
+        }
+    }
+
+    #[test]
     fn raw_is_the_value_alone() {
         for (command, outcome, text) in [
             ("GET k", read(Some(b"a\nb"), true), "a\nb"),
@@ -247,6 +338,12 @@ mod tests {
             ("LIST_NODES", Outcome::Nodes(vec![addr("h:1")]), "h:1\n"),
             ("PING", Outcome::Pong { addr: addr("h:1"), is_coordinator: true }, "PONG\n"),
             ("QUIT", Outcome::Bye, ""),
+            ("GETV k", read_versioned("a b\n", true), "3-12 a b\n"),
+            ("CAS k 3-11 v", Outcome::Conditional(Cas::Written(version("3-12"))), "3-12\n"),
+            ("PUTNX k v", Outcome::Conditional(Cas::Conflict(version("3-12"))), "3-12\n"),
+            ("ACK", level("quorum", true), "quorum\n"),
+            ("ACK quorum", level("quorum", true), ""),
+            ("LOSSES h:1", Outcome::Losses(vec!["PUT k".to_owned()]), "PUT k\n"),
         ] {
             assert_eq!(printed(Format::Raw, command, &outcome), text, "{command}");
         }
@@ -268,6 +365,8 @@ mod tests {
         for (outcome, code) in [
             (read(Some(b"v"), true), 0),
             (read(None, true), 1),
+            (Outcome::Conditional(Cas::Written(version("3-12"))), 0),
+            (Outcome::Conditional(Cas::Conflict(version("3-12"))), 1),
             (failed(Error::Invalid(text())), 2),
             (failed(Error::NotReached { whom: text(), reason: text() }), 3),
             (failed(Error::Refused { by: None, reason: text() }), 4),

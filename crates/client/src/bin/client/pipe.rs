@@ -9,7 +9,7 @@ use crate::output::{Exit, Report, error_line};
 use crate::session::{Next, Session};
 
 /// Carries out line after line until the input ends, or EXIT or QUIT. A last line may lack its newline.
-pub(crate) fn run(session: &Session<'_>, mut input: impl BufRead) -> anyhow::Result<()> {
+pub(crate) fn run(session: &mut Session<'_>, mut input: impl BufRead) -> anyhow::Result<()> {
     let mut line = Vec::new();
     loop {
         match read_line(&mut input, &mut line)? {

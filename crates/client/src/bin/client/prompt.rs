@@ -8,7 +8,7 @@ use rustyline::hint::{Hint, Hinter};
 use rustyline::validate::Validator;
 use rustyline::{Context, Helper};
 
-use crate::command::{COMMANDS, Spec};
+use crate::verb::{COMMANDS, Spec};
 
 /// What the line editor asks while a person types.
 #[derive(Debug)]
@@ -58,9 +58,14 @@ impl Validator for CommandHelper {}
 
 impl Helper for CommandHelper {}
 
-/// The commands that a line may become.
+/// The commands that a line may become, and behind a command the words that may follow it.
 fn completions(line: &str) -> Vec<Pair> {
-    let candidates = COMMANDS.iter().filter(|spec| starts(spec, line));
+    if let Some((verb, start)) = line.split_once(' ') {
+        let spec = COMMANDS.iter().find(|spec| spec.name.eq_ignore_ascii_case(verb));
+        let words = spec.into_iter().flat_map(Spec::words).filter(|word| starts(word, start));
+        return words.map(|word| Pair { display: word.to_owned(), replacement: format!("{verb} {word}") }).collect();
+    }
+    let candidates = COMMANDS.iter().filter(|spec| starts(spec.name, line));
     candidates.map(|spec| Pair { display: spec.name.to_owned(), replacement: format!("{} ", spec.name) }).collect()
 }
 
@@ -74,7 +79,7 @@ fn hint(line: &str) -> Option<CommandHint> {
         let text = spec.arguments.to_owned();
         return (rest.is_empty() && !text.is_empty()).then_some(CommandHint { text, verb_bytes: 0 });
     }
-    let spec = COMMANDS.iter().find(|spec| starts(spec, line))?;
+    let spec = COMMANDS.iter().find(|spec| starts(spec.name, line))?;
     let mut verb = spec.name.get(line.len()..).unwrap_or_default().to_owned();
     if line.ends_with(|last: char| last.is_ascii_lowercase()) {
         verb.make_ascii_lowercase();
@@ -83,8 +88,8 @@ fn hint(line: &str) -> Option<CommandHint> {
     (!text.is_empty()).then_some(CommandHint { text, verb_bytes: verb.len() })
 }
 
-fn starts(spec: &Spec, line: &str) -> bool {
-    spec.name.get(..line.len()).is_some_and(|start| start.eq_ignore_ascii_case(line))
+fn starts(word: &str, typed: &str) -> bool {
+    word.get(..typed.len()).is_some_and(|start| start.eq_ignore_ascii_case(typed))
 }
 
 #[cfg(test)]
@@ -94,7 +99,10 @@ mod tests {
     #[test]
     fn a_verb_is_completed_in_any_case() {
         let names = |line| completions(line).into_iter().map(|pair| pair.replacement).collect::<Vec<_>>();
-        assert_eq!(names("p"), ["PUT ", "PING "]);
+        assert_eq!(names("p"), ["PUT ", "PUTNX ", "PING "]);
+        assert_eq!(names("ack "), ["ack async", "ack quorum", "ack all"]);
+        assert_eq!(names("READ LI"), ["READ linear"]);
+        assert_eq!(names("ACCEPT_LOSS "), ["ACCEPT_LOSS all"]);
         assert_eq!(names("GET_"), ["GET_NODES_FOR_KEY "]);
         assert_eq!(names("").len(), COMMANDS.len());
         assert!(names("PUT k").is_empty());
@@ -107,6 +115,8 @@ mod tests {
         assert_eq!(shown("PU").as_deref(), Some("T key value"));
         assert_eq!(shown("pu").as_deref(), Some("t key value"));
         assert_eq!(shown("PUT ").as_deref(), Some("key value"));
+        assert_eq!(shown("CA").as_deref(), Some("S key version value"));
+        assert_eq!(shown("ack ").as_deref(), Some("[async|quorum|all]"));
         assert_eq!(shown("list_nodes"), None);
         assert_eq!(shown("PUT k"), None);
         assert_eq!(shown("FOO"), None);

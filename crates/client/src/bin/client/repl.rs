@@ -7,12 +7,13 @@ use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{Config, Editor};
 
-use crate::command::{self, Command};
+use crate::command::Command;
 use crate::execute::Outcome;
 use crate::history;
 use crate::output::{Exit, Format, Report, report};
 use crate::prompt::CommandHelper;
 use crate::session::{Next, Session};
+use crate::verb;
 
 const PROMPT: &str = ">> ";
 
@@ -20,7 +21,7 @@ const PROMPT: &str = ">> ";
 const HISTORY_LINES: usize = 1000;
 
 /// Reads and carries out commands until EXIT, QUIT or Ctrl-D.
-pub(crate) fn run(session: &Session<'_>) -> anyhow::Result<()> {
+pub(crate) fn run(session: &mut Session<'_>) -> anyhow::Result<()> {
     let mut editor = editor().context("cannot use the terminal")?;
     let history = history::file();
     if let Some(file) = &history {
@@ -81,7 +82,7 @@ fn banner(session: &Session<'_>) -> Report {
         "Connected to the coordinator at {}. Commands, in any case:\n{}\
          Tab completes, Ctrl-C clears the line, Ctrl-D leaves.\n",
         session.client().coordinator(),
-        command::list()
+        verb::list()
     );
     Report { result: text.into_bytes(), error: None, exit: Exit::Done }
 }

@@ -12,7 +12,7 @@ use crate::output::{Format, Report, report, report_no_command, to_stderr};
 /// A session. It runs on a thread that may block, beside the runtime.
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
-    client: &'a Client,
+    client: Client,
     runtime: &'a Handle,
     format: Format,
 }
@@ -25,12 +25,12 @@ pub(crate) enum Next {
 }
 
 impl<'a> Session<'a> {
-    pub(crate) fn new(client: &'a Client, runtime: &'a Handle, format: Format) -> Self {
+    pub(crate) fn new(client: Client, runtime: &'a Handle, format: Format) -> Self {
         Self { client, runtime, format }
     }
 
     pub(crate) fn client(&self) -> &Client {
-        self.client
+        &self.client
     }
 
     pub(crate) fn format(&self) -> Format {
@@ -38,13 +38,16 @@ impl<'a> Session<'a> {
     }
 
     /// Carries out a line and prints what came of it. A blank line is no command.
-    pub(crate) fn run_line(&self, line: &[u8], can_interrupt: bool) -> io::Result<Next> {
+    pub(crate) fn run_line(&mut self, line: &[u8], can_interrupt: bool) -> io::Result<Next> {
         if line.iter().all(|byte| matches!(byte, b' ' | b'\t')) {
             return Ok(Next::GoOn);
         }
         match Command::parse(line) {
             Err(error) => self.print(&report_no_command(self.format, &error))?,
             Ok(command) => {
+                if let Some(levels) = command.levels() {
+                    self.client = self.client.with(levels);
+                }
                 let outcome = self.runtime.block_on(self.outcome(&command, can_interrupt));
                 self.print(&report(self.format, &command, &outcome))?;
                 if outcome == Outcome::Bye {
@@ -57,10 +60,10 @@ impl<'a> Session<'a> {
 
     async fn outcome(&self, command: &Command<'_>, can_interrupt: bool) -> Outcome {
         if !can_interrupt {
-            return execute(self.client, command).await;
+            return execute(&self.client, command).await;
         }
         tokio::select! {
-            outcome = execute(self.client, command) => outcome,
+            outcome = execute(&self.client, command) => outcome,
             Ok(()) = tokio::signal::ctrl_c() => interrupted(command),
         }
     }

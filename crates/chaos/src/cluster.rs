@@ -1,0 +1,235 @@
+//! The cluster under test: a coordinator that keeps its state on disk, and nodes that keep theirs in memory.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use proto::cluster_map::{ClusterMap, MapUpdate};
+use proto::id::Incarnation;
+use proto::slot::Position;
+
+use crate::network::Network;
+use crate::server::Server;
+
+/// Copies of a key beside its primary.
+const REPLICAS: &str = "2";
+
+/// Positions of a node on the ring: enough that each of five nodes leads a fair share.
+const VIRTUAL_NODES: &str = "16";
+
+/// How long the cluster may take until every slot has all its copies, once nothing disturbs it.
+pub(crate) const WHOLE: Duration = Duration::from_secs(60);
+
+/// How long the coordinator may take to answer.
+const ANSWER: Duration = Duration::from_millis(500);
+
+/// The processes, and the hosts that they run on.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) network: Network,
+    /// The nodes, and last the coordinator. A server's index is its host.
+    servers: Vec<Server>,
+    coordinator: SocketAddr,
+    /// The newest map that the coordinator was seen with.
+    last_map: Option<ClusterMap>,
+    /// The incarnations that were killed or stopped. None of them holds anything any more.
+    gone: BTreeSet<Incarnation>,
+}
+
+impl Cluster {
+    /// Starts a coordinator and nodes from the programs in `programs`, with their files in `dir`, and waits until every
+    /// slot has all its copies. The coordinator listens on `port`, the nodes on those after it.
+    pub(crate) fn start(
+        network: Network,
+        nodes: usize,
+        port: u16,
+        programs: &Path,
+        dir: &Path,
+    ) -> anyhow::Result<Self> {
+        let coordinator_host = network.address(nodes);
+        let data = dir.join("coordinator-data").display().to_string();
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let own_port = port.to_string();
+        let mut servers = Vec::new();
+        for node in 0..nodes {
+            let node_port = port.checked_add(u16::try_from(node + 1)?).context("--port is too large")?.to_string();
+            let host = network.address(node);
+            let args = ["--host", &host, "--port", &node_port, "--coordinator-host", &coordinator_host];
+            let args = [words(&args), words(&["--coordinator-port", &own_port])].concat();
+            servers.push(Server::new(format!("node-{}", node + 1), node, &programs.join("node"), args, dir));
+        }
+        let args = ["--host", &coordinator_host, "--port", &own_port, "--data-dir", &data];
+        let more = ["--replicas", REPLICAS, "--virtual-nodes", VIRTUAL_NODES];
+        let args = [words(&args), words(&more)].concat();
+        servers.push(Server::new("coordinator".to_owned(), nodes, &programs.join("coordinator"), args, dir));
+        let coordinator = format!("{coordinator_host}:{port}").parse().context("the coordinator has no address")?;
+        let mut cluster = Self { network, servers, coordinator, last_map: None, gone: BTreeSet::new() };
+        // The coordinator first, though nodes would wait for it.
+        for server in cluster.servers.iter_mut().rev() {
+            server.start(&cluster.network)?;
+        }
+        cluster.await_whole()?;
+        Ok(cluster)
+    }
+
+    /// Where the coordinator listens.
+    pub(crate) fn coordinator_addr(&self) -> SocketAddr {
+        self.coordinator
+    }
+
+    /// How many nodes there are. The coordinator is the server of this number.
+    pub(crate) fn nodes(&self) -> usize {
+        self.servers.len() - 1
+    }
+
+    /// A server by its number.
+    pub(crate) fn server(&self, number: usize) -> &Server {
+        self.servers.get(number).expect("servers are chosen among those that there are")
+    }
+
+    /// The same, to do something to it.
+    pub(crate) fn server_mut(&mut self, number: usize) -> &mut Server {
+        self.servers.get_mut(number).expect("servers are chosen among those that there are")
+    }
+
+    /// All servers.
+    pub(crate) fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    /// Starts a server again.
+    pub(crate) fn start_server(&mut self, number: usize) -> anyhow::Result<()> {
+        let server = self.servers.get_mut(number).expect("servers are chosen among those that there are");
+        server.start(&self.network)
+    }
+
+    /// A node is about to lose its memory.
+    pub(crate) fn will_forget(&mut self, node: usize) {
+        let incarnations = self.incarnations(node);
+        self.gone.extend(incarnations);
+    }
+
+    /// The incarnations of a node's address in the newest map that was seen.
+    pub(crate) fn incarnations(&self, node: usize) -> Vec<Incarnation> {
+        let Ok(addr) = self.node_addr(node).map(|addr| addr.to_string()) else { return Vec::new() };
+        let members = self.last_map.iter().flat_map(ClusterMap::members);
+        members.filter(|(_, member)| member.addr.as_str() == addr).map(|(incarnation, _)| incarnation).collect()
+    }
+
+    fn node_addr(&self, node: usize) -> anyhow::Result<SocketAddr> {
+        let port = self.coordinator.port() + u16::try_from(node + 1)?;
+        format!("{}:{port}", self.network.address(node)).parse().context("a node has no address")
+    }
+
+    /// The coordinator's map; the last that was seen where it does not answer.
+    pub(crate) fn map(&mut self) -> Option<&ClusterMap> {
+        if let Ok(Some(map)) = read_map(self.coordinator) {
+            self.last_map = Some(map);
+        }
+        self.last_map.as_ref()
+    }
+
+    /// Looks whether any server has ended.
+    ///
+    /// # Errors
+    /// One has, and should not have.
+    pub(crate) fn look_after(&mut self) -> anyhow::Result<()> {
+        self.servers.iter_mut().try_for_each(Server::look_after)
+    }
+
+    /// Whether a node leads the slot of a key, by the newest map that was seen.
+    pub(crate) fn leads(&self, node: usize, key: &str) -> bool {
+        let Some(map) = &self.last_map else { return false };
+        let primary = map.config(map.bits().slot(&Position::of(key.as_bytes()))).primary;
+        primary.is_some_and(|primary| self.incarnations(node).contains(&primary))
+    }
+
+    /// What the servers say of themselves.
+    pub(crate) fn state(&self) -> String {
+        let mut told = Vec::new();
+        for server in &self.servers {
+            let lines = if server.host == self.nodes() {
+                ask(self.coordinator, "MAP\n", str::is_empty)
+            } else {
+                self.node_addr(server.host).and_then(|addr| ask(addr, "INFO\n", |_| true))
+            };
+            told.push(format!("{}:", server.name));
+            told.extend(lines.unwrap_or_else(|error| vec![format!("{error:#}")]));
+        }
+        told.join("\n")
+    }
+
+    /// Waits until all servers run and every slot has all its copies. Says how long that took.
+    ///
+    /// # Errors
+    /// It did not come to that in time; what is missing.
+    pub(crate) fn await_whole(&mut self) -> anyhow::Result<Duration> {
+        let start = Instant::now();
+        loop {
+            self.look_after()?;
+            let missing = match self.servers.iter().find(|server| !server.has_started()) {
+                Some(server) => format!("{} has not said that it serves", server.name),
+                None => match read_map(self.coordinator) {
+                    Err(error) => format!("the coordinator gives no map: {error:#}"),
+                    Ok(None) => "the coordinator has no map".to_owned(),
+                    Ok(Some(map)) => {
+                        let missing = missing(&map, self.nodes(), &self.gone);
+                        self.last_map = Some(map);
+                        match missing {
+                            None => return Ok(start.elapsed()),
+                            Some(missing) => missing,
+                        }
+                    }
+                },
+            };
+            anyhow::ensure!(start.elapsed() < WHOLE, "the cluster is not whole {WHOLE:?} after all faults: {missing}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// What a map lacks of a whole cluster.
+fn missing(map: &ClusterMap, nodes: usize, gone: &BTreeSet<Incarnation>) -> Option<String> {
+    let up = map.members().filter(|(incarnation, member)| member.up && !gone.contains(incarnation)).count();
+    if up != nodes || map.members().count() != nodes {
+        return Some(format!("{up} of {nodes} nodes are up, of {} in the map", map.members().count()));
+    }
+    let copies = map.promises.copies();
+    let mut poor = map.slots().filter(|(_, config)| {
+        config.primary.is_none() || config.isr.len() != copies || !config.learners.is_empty() || !config.elr.is_empty()
+    });
+    let (slot, config) = poor.next()?;
+    let count = poor.count() + 1;
+    Some(format!("{count} slots have not {copies} copies in sync and nothing else; slot {} is {config:?}", slot.0))
+}
+
+/// The coordinator's map; `None` where it has none yet.
+fn read_map(coordinator: SocketAddr) -> anyhow::Result<Option<ClusterMap>> {
+    let lines = ask(coordinator, "MAP\n", |line| line.is_empty() || line.starts_with("ERROR "))?;
+    if lines.last().is_some_and(|last| last.starts_with("ERROR ")) {
+        return Ok(None);
+    }
+    let lines = lines.iter().filter(|line| !line.is_empty());
+    let update = MapUpdate::parse(lines.map(String::as_str))?;
+    Ok(Some(ClusterMap::updated(None, &update)?))
+}
+
+/// The lines of an answer, up to the one that is its last.
+fn ask(server: SocketAddr, request: &str, is_last: impl Fn(&str) -> bool) -> anyhow::Result<Vec<String>> {
+    let mut stream = TcpStream::connect_timeout(&server, ANSWER).context("cannot connect")?;
+    stream.set_read_timeout(Some(ANSWER)).context("cannot set up the connection")?;
+    stream.write_all(request.as_bytes()).context("cannot ask")?;
+    let mut answer = Vec::new();
+    for line in BufReader::new(stream).lines() {
+        let line = line.context("cannot read its answer")?;
+        let ends = is_last(&line);
+        answer.push(line);
+        if ends {
+            return Ok(answer);
+        }
+    }
+    anyhow::bail!("its answer breaks off")
+}

@@ -1,0 +1,122 @@
+//! Whether all copies of a key are the same.
+//!
+//! A node passes a client's request on to the key's primary. What it holds itself it tells to another node that asks,
+//! on a connection for forwarded requests, whether a replica may answer. So this asks as if it were another node.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use proto::cluster_map::{ClusterMap, Member};
+use proto::id::Incarnation;
+use proto::level::ReadLevel;
+use proto::peer::{Forward, Hello, KeyRequest, LinkKind, Read};
+use proto::reply::{Reply, ReplyDecoder};
+use proto::slot::Position;
+
+/// How long a node may take for an answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// What a copy holds of a key: the version and the value; none where the key is absent.
+type Held = Option<(String, String)>;
+
+/// How long the last writes may take to reach all copies.
+const LEVEL: Duration = Duration::from_secs(5);
+
+/// Waits until the copies of all keys are the same. Gives the differences that stay.
+pub(crate) fn await_equal(map: &ClusterMap, keys: &[String]) -> anyhow::Result<Vec<String>> {
+    let start = Instant::now();
+    loop {
+        let differences = differences(map, keys)?;
+        if differences.is_empty() || start.elapsed() > LEVEL {
+            return Ok(differences);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Asks every holder of every key, and gives the keys whose copies differ, with what each holds.
+fn differences(map: &ClusterMap, keys: &[String]) -> anyhow::Result<Vec<String>> {
+    let mut connections = BTreeMap::new();
+    for (incarnation, member) in map.members() {
+        let connection = Asking::open(map, incarnation, member);
+        connections.insert(incarnation, connection.with_context(|| format!("cannot ask node {}", member.addr))?);
+    }
+    let mut differences = Vec::new();
+    for key in keys {
+        let mut copies: Vec<(String, Held)> = Vec::new();
+        for (incarnation, member) in map.holders(map.bits().slot(&Position::of(key.as_bytes()))) {
+            let connection = connections.get_mut(&incarnation).context("a holder is no member")?;
+            let held = connection.held(key).with_context(|| format!("node {} does not tell {key}", member.addr))?;
+            copies.push((member.addr.to_string(), held));
+        }
+        if copies.iter().any(|(_, held)| Some(held) != copies.first().map(|(_, first)| first)) {
+            let told = copies.iter().map(|(addr, held)| match held {
+                Some((version, value)) => format!("{addr} has {value} at {version}"),
+                None => format!("{addr} has nothing"),
+            });
+            differences.push(format!("{key}: {}", told.collect::<Vec<_>>().join(", ")));
+        }
+    }
+    Ok(differences)
+}
+
+/// A connection to a node, for what it holds itself.
+struct Asking {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Asking {
+    fn open(map: &ClusterMap, to: Incarnation, member: &Member) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(member.addr.as_str()).context("cannot connect")?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        stream.set_nodelay(true)?;
+        let another = map.members().find(|(incarnation, _)| *incarnation != to);
+        let (from, Member { addr, .. }) = another.context("there is no other node to ask as")?;
+        let hello = Hello { kind: LinkKind::Forward, cluster: map.cluster.clone(), from_addr: addr.clone(), from, to };
+        let mut asking = Self { stream, read: Vec::new() };
+        let mut bytes = Vec::new();
+        hello.encode(&mut bytes);
+        asking.stream.write_all(&bytes)?;
+        asking.reply(|reply| match reply {
+            Reply::Text("OK") => Ok(()),
+            other => anyhow::bail!("it answered {other:?}"),
+        })?;
+        Ok(asking)
+    }
+
+    fn held(&mut self, key: &str) -> anyhow::Result<Held> {
+        let read = Read { key: key.as_bytes(), versioned: true, level: ReadLevel::Local };
+        let mut bytes = Vec::new();
+        Forward { id: 0, at_replica: true, request: KeyRequest::Read(read) }.encode(&mut bytes);
+        self.stream.write_all(&bytes)?;
+        self.reply(|number| match number {
+            Reply::Number(0) => Ok(()),
+            other => anyhow::bail!("it answered {other:?}"),
+        })?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        self.reply(|reply| match reply {
+            Reply::Pair(version, value) => Ok(Some((text(version), text(value)))),
+            Reply::Null => Ok(None),
+            other => anyhow::bail!("it answered {other:?}"),
+        })
+    }
+
+    /// Waits for one reply, and looks at it.
+    fn reply<T>(&mut self, look: impl FnOnce(Reply<'_>) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let mut chunk = [0; 4096];
+        loop {
+            if let Some((reply, used)) = ReplyDecoder::new().decode(&self.read)? {
+                let looked = look(reply);
+                self.read.drain(..used);
+                return looked;
+            }
+            let length = self.stream.read(&mut chunk).context("no answer came")?;
+            anyhow::ensure!(length > 0, "it closed the connection");
+            self.read.extend_from_slice(chunk.get(..length).unwrap_or_default());
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The faults: what each does, and how it ends.
+
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+use crate::network::OUTSIDE;
+use crate::random::Random;
+
+/// What kinds there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A node is killed, and started again in the end. Its memory is lost.
+    KillNode,
+    /// A node is asked to stop, and started again in the end. Its memory is lost.
+    StopNode,
+    /// A node stands still.
+    PauseNode,
+    /// The coordinator is killed, and started again with its state in the end.
+    KillCoordinator,
+    /// The coordinator stands still.
+    PauseCoordinator,
+    /// Nothing comes from one server to another.
+    CutOneWay,
+    /// Nothing comes from either of two servers to the other.
+    CutBothWays,
+    /// Nothing comes from any server to one, nor from it to them. Clients reach it.
+    IsolateFromServers,
+    /// Nothing comes from anybody to one server, nor from it to them.
+    IsolateFromAll,
+}
+
+/// A fault of one kind, and whom it meets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    kind: Kind,
+    server: usize,
+    /// What is cut: from whom, to whom.
+    cuts: Vec<(usize, usize)>,
+}
+
+/// All kinds, and of how many each is chosen once.
+const KINDS: [(Kind, usize); 9] = [
+    (Kind::KillNode, 5),
+    (Kind::StopNode, 2),
+    (Kind::PauseNode, 5),
+    (Kind::KillCoordinator, 2),
+    (Kind::PauseCoordinator, 2),
+    (Kind::CutOneWay, 3),
+    (Kind::CutBothWays, 3),
+    (Kind::IsolateFromServers, 3),
+    (Kind::IsolateFromAll, 2),
+];
+
+/// In how many of a hundred cases a cut or an absence outlasts the time after which a node is taken off the ring.
+const LONG_PERCENT: usize = 8;
+
+/// Such a time, in milliseconds.
+const LONG: (u64, u64) = (10_500, 13_000);
+
+impl Kind {
+    /// One of all kinds, or of those that need no network.
+    pub(crate) fn choose(random: &mut Random, with_cuts: bool) -> Self {
+        let kinds: Vec<Self> = KINDS
+            .iter()
+            .filter(|(kind, _)| with_cuts || !kind.is_cut())
+            .flat_map(|&(kind, weight)| std::iter::repeat_n(kind, weight))
+            .collect();
+        *random.pick(&kinds).expect("there are kinds that need no network")
+    }
+
+    /// Whether a node forgets what it held.
+    pub(crate) fn loses_memory(self) -> bool {
+        matches!(self, Self::KillNode | Self::StopNode)
+    }
+
+    /// What the measurement of writes calls it; none where it is not measured.
+    pub(crate) fn measured(self) -> Option<&'static str> {
+        match self {
+            Self::KillNode => Some("node killed"),
+            Self::StopNode => Some("node asked to stop"),
+            Self::PauseNode => Some("node paused"),
+            _ => None,
+        }
+    }
+
+    fn is_cut(self) -> bool {
+        matches!(self, Self::CutOneWay | Self::CutBothWays | Self::IsolateFromServers | Self::IsolateFromAll)
+    }
+}
+
+impl Fault {
+    /// Chooses whom a fault meets; none where there is nobody whom it could.
+    pub(crate) fn choose(kind: Kind, cluster: &Cluster, random: &mut Random) -> Option<Self> {
+        let (nodes, coordinator) = (cluster.nodes(), cluster.nodes());
+        // A server that was started again and does not serve yet is left alone: it has lost nothing but time.
+        let is_well = |server: usize| cluster.server(server).has_started() && !cluster.server(server).is_paused();
+        let server = match kind {
+            Kind::KillCoordinator | Kind::PauseCoordinator => coordinator,
+            Kind::KillNode | Kind::StopNode | Kind::PauseNode => {
+                *random.pick(&(0..nodes).filter(|&node| is_well(node)).collect::<Vec<_>>())?
+            }
+            _ => random.below(nodes + 1),
+        };
+        if !kind.is_cut() && !is_well(server) {
+            return None;
+        }
+        let others = (0..=nodes).filter(|&other| other != server);
+        let both_ways = |other| [(other, server), (server, other)];
+        let cuts = match kind {
+            Kind::IsolateFromServers => others.flat_map(both_ways).collect(),
+            Kind::IsolateFromAll => others.chain([OUTSIDE]).flat_map(both_ways).collect(),
+            Kind::CutOneWay | Kind::CutBothWays => {
+                let other = *random.pick(&others.collect::<Vec<_>>())?;
+                let ways = if kind == Kind::CutOneWay { 1 } else { 2 };
+                both_ways(other).into_iter().take(ways).collect()
+            }
+            _ => Vec::new(),
+        };
+        Some(Self { kind, server, cuts })
+    }
+
+    /// How long it is to last.
+    pub(crate) fn time(&self, random: &mut Random) -> Duration {
+        let may_be_long = !matches!(self.kind, Kind::PauseNode | Kind::PauseCoordinator);
+        if may_be_long && random.percent(LONG_PERCENT) {
+            return random.millis(LONG.0, LONG.1);
+        }
+        match self.kind {
+            Kind::KillNode | Kind::StopNode | Kind::KillCoordinator => random.millis(0, 3_000),
+            _ => random.millis(200, 5_000),
+        }
+    }
+
+    /// The node that it befalls.
+    pub(crate) fn node(&self) -> Option<usize> {
+        (!matches!(self.kind, Kind::KillCoordinator | Kind::PauseCoordinator)).then_some(self.server)
+    }
+
+    /// Makes it so.
+    pub(crate) fn begin(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
+        if self.kind.loses_memory() {
+            cluster.will_forget(self.server);
+        }
+        match self.kind {
+            Kind::KillNode | Kind::KillCoordinator => cluster.server_mut(self.server).kill(),
+            Kind::PauseNode | Kind::PauseCoordinator => cluster.server_mut(self.server).pause(),
+            Kind::StopNode => cluster.server_mut(self.server).terminate(),
+            _ => self.cuts.iter().try_for_each(|&(from, to)| cluster.network.cut(from, to)),
+        }
+    }
+
+    /// Whether it can be ended: a server that was asked to stop has done so.
+    pub(crate) fn can_end(&self, cluster: &Cluster) -> bool {
+        self.kind != Kind::StopNode || !cluster.server(self.server).is_running()
+    }
+
+    /// Ends it.
+    pub(crate) fn end(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
+        match self.kind {
+            Kind::KillNode | Kind::StopNode | Kind::KillCoordinator => cluster.start_server(self.server),
+            Kind::PauseNode | Kind::PauseCoordinator => cluster.server_mut(self.server).resume(),
+            _ => self.cuts.iter().try_for_each(|&(from, to)| cluster.network.heal(from, to)),
+        }
+    }
+
+    /// What it is, for people.
+    pub(crate) fn describe(&self, cluster: &Cluster) -> String {
+        let name = |server: usize| cluster.server(server).name.clone();
+        let server = name(self.server);
+        match self.kind {
+            Kind::KillNode | Kind::KillCoordinator => format!("kill {server}"),
+            Kind::StopNode => format!("stop {server} by SIGTERM"),
+            Kind::PauseNode | Kind::PauseCoordinator => format!("pause {server}"),
+            Kind::IsolateFromServers => format!("isolate {server} from the other servers"),
+            Kind::IsolateFromAll => format!("isolate {server} from everybody"),
+            Kind::CutOneWay | Kind::CutBothWays => {
+                let other = self.cuts.first().map_or_else(String::new, |&(from, _)| name(from));
+                let arrow = if self.kind == Kind::CutOneWay { "to" } else { "to and from" };
+                format!("cut {other} {arrow} {server}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_chosen_and_none_that_needs_a_network_without_one() {
+        let mut random = Random::new(1);
+        let chosen =
+            |with_cuts, random: &mut Random| (0..2_000).map(|_| Kind::choose(random, with_cuts)).collect::<Vec<_>>();
+        let all = chosen(true, &mut random);
+        assert!(KINDS.iter().all(|(kind, _)| all.contains(kind)));
+        assert!(chosen(false, &mut random).iter().all(|kind| !kind.is_cut()));
+    }
+}

@@ -1,0 +1,275 @@
+//! Drives a cluster of real processes under faults, and judges what its clients saw. `scripts/chaos.sh` builds the
+//! programs, makes a network for them, and calls this one.
+//!
+//! - `nemesis`: which fault comes when. `faults`: what each does, and how it ends. `random`: the choices.
+//! - `load`: the clients. `record`: what they did and saw.
+//! - `cluster`, `server`, `signals`, `network`: the processes under test, and the hosts that they run on.
+//! - `copies`: whether all copies are the same in the end. `gaps`: how long writes stood still.
+//! - `report`: what is told of a run.
+
+mod cluster;
+mod copies;
+mod faults;
+mod gaps;
+mod load;
+mod nemesis;
+mod network;
+mod random;
+mod record;
+mod report;
+mod server;
+mod signals;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use client::{AckLevel, ReadLevel};
+use sim::judges::{self, Verdict};
+use tokio::runtime::Runtime;
+
+use crate::cluster::Cluster;
+use crate::load::{Asked, Load};
+use crate::nemesis::Nemesis;
+use crate::network::Network;
+use crate::random::Random;
+use crate::record::Clock;
+use crate::report::{Report, say};
+
+/// How many steps the search of one key may take.
+const SEARCH_STEPS: u64 = 10_000_000;
+
+/// How many differences between copies are told.
+const DIFFERENCES: usize = 10;
+
+/// Faults on a cluster of real processes, and a judgement of what clients saw meanwhile.
+#[derive(Debug, clap::Parser)]
+#[command(name = "chaos", version)]
+struct Config {
+    /// How long faults are made.
+    #[arg(long, default_value_t = 3.0, value_parser = minutes)]
+    minutes: f64,
+
+    /// How many nodes there are.
+    #[arg(long, default_value_t = 5, value_parser = nodes)]
+    nodes: usize,
+
+    /// What the choices are drawn from; one at random where it is not given.
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// Port of the coordinator; the nodes have those after it.
+    #[arg(long, default_value_t = 5700, value_parser = clap::value_parser!(u16).range(1..=60_000))]
+    port: u16,
+
+    /// Make no cuts, and run all on 127.0.0.1.
+    #[arg(long)]
+    no_cuts: bool,
+
+    /// When writes are to be answered.
+    #[arg(long, default_value_t = AckLevel::Quorum)]
+    ack: AckLevel,
+
+    /// What reads may return.
+    #[arg(long, default_value_t = ReadLevel::Linear)]
+    read: ReadLevel,
+
+    /// Ask for less than is judged (--ack async --read local), and pass only where the judges find that out.
+    #[arg(long)]
+    plant: bool,
+
+    /// How many operations are called in a second at most.
+    #[arg(long, default_value_t = 1_800, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+
+    /// Keep the history of a run that has passed, too.
+    #[arg(long)]
+    keep_history: bool,
+
+    /// Where the programs `coordinator` and `node` are.
+    #[arg(long, value_name = "DIR")]
+    programs: PathBuf,
+
+    /// Where the report, the history and the logs go.
+    #[arg(long, value_name = "DIR")]
+    report: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Config::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("chaos: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs all of it, on the main thread, with whose end every server is killed. Says whether all is well.
+fn run(config: &Config) -> anyhow::Result<bool> {
+    fs::create_dir_all(&config.report).with_context(|| format!("cannot make {}", config.report.display()))?;
+    let runtime = Runtime::new().context("cannot start the runtime")?;
+    end_with_a_signal(&runtime);
+    let seed = config.seed.unwrap_or_else(some_seed);
+    let asked = match config.plant {
+        true => Asked { ack: AckLevel::Async, read: ReadLevel::Local },
+        false => Asked { ack: config.ack, read: config.read },
+    };
+    let network = match config.no_cuts {
+        true => Network::loopback(),
+        false => Network::of_namespaces(config.nodes + 1).context("cannot make a network")?,
+    };
+    let head = vec![
+        format!("seed {seed}, {} minutes, {} nodes, 3 copies", config.minutes, config.nodes),
+        format!("network: {}", network.describe()),
+        format!("clients: writes {}, reads {}, at most {} operations in a second", asked.ack, asked.read, config.rate),
+    ];
+    head.iter().for_each(|line| say(line));
+    let mut cluster = Cluster::start(network, config.nodes, config.port, &config.programs, &config.report)
+        .context("the cluster does not start")?;
+    let coordinator = cluster.coordinator_addr().to_string();
+
+    let (random, clock, keys) = (Random::new(seed), Clock::start(), load::keys().collect::<Vec<_>>());
+    let load = Load::start(&runtime, &coordinator, asked, config.rate, &random, clock)?;
+    let nemesis = Nemesis::new(&mut cluster, random.branch(u64::MAX), clock, &keys);
+    let (deeds, outcome) = nemesis.run(Duration::from_secs_f64(config.minutes * 60.0));
+    let record = load.finish(&runtime)?;
+
+    let mut report = Report { head, deeds, record, stops: Vec::new(), findings: Vec::new(), failures: Vec::new() };
+    if let Err(error) = outcome {
+        report.failures.push(format!("{error:#}"));
+        write_state(&mut cluster, config)?;
+    }
+    look_at_the_end(&mut report, &mut cluster, &keys);
+    judge(&mut report, config, &runtime, &coordinator)?;
+    drop(cluster);
+    finish(&report, config)
+}
+
+/// What the servers themselves show.
+fn look_at_the_end(report: &mut Report, cluster: &mut Cluster, keys: &[String]) {
+    report.stops = cluster.servers().iter().flat_map(|server| server.stops()).copied().collect();
+    for server in cluster.servers() {
+        for line in server.panics() {
+            report.failures.push(format!("{} has panicked: {line}", server.name));
+        }
+    }
+    let oddities = report.record.oddities.iter().take(DIFFERENCES).cloned();
+    report.failures.extend(oddities);
+    if report.record.tallies.values().all(|tally| tally.done == 0) {
+        report.failures.push("no operation was ever done".to_owned());
+    }
+    if !report.failures.is_empty() {
+        return; // The copies cannot be the same where the cluster has not become whole.
+    }
+    match cluster.map().map(|map| copies::await_equal(map, keys)) {
+        None => report.failures.push("there is no map to compare copies by".to_owned()),
+        Some(Err(error)) => report.failures.push(format!("the copies cannot be compared: {error:#}")),
+        Some(Ok(differences)) if differences.is_empty() => {
+            report.findings.push(format!("copies: all the same, of each of {} keys", keys.len()));
+        }
+        Some(Ok(differences)) => {
+            let count = differences.len();
+            report.failures.push(format!("the copies of {count} keys differ; the first are:"));
+            report.failures.extend(differences.into_iter().take(DIFFERENCES));
+        }
+    }
+}
+
+/// Reads all keys once more, and has the history judged.
+fn judge(report: &mut Report, config: &Config, runtime: &Runtime, coordinator: &str) -> anyhow::Result<()> {
+    let mut history = report.record.history();
+    match load::final_reads(runtime, coordinator) {
+        Ok(finals) => {
+            let finals: BTreeMap<_, _> = finals.into_iter().collect();
+            let missed = judges::append_final_reads(&mut history, &finals);
+            anyhow::ensure!(missed.is_empty(), "keys were used that are none: {missed:?}");
+        }
+        Err(error) => report.failures.push(format!("{error:#}")),
+    }
+    let start = Instant::now();
+    let verdict = judges::judge(&history, SEARCH_STEPS);
+    let took = start.elapsed();
+    match (&verdict, config.plant) {
+        (Ok(summary), false) => report.findings.push(format!("{summary}, in {took:.1?}")),
+        (Ok(summary), true) => {
+            report.failures.push(format!("the judges have missed what was planted, or it did no harm: {summary}"));
+        }
+        (Err(violation @ Verdict::Violation(_)), true) => {
+            report.findings.push(format!("found, as it was to be: {violation}"));
+        }
+        (Err(verdict), _) => report.failures.push(verdict.to_string()),
+    }
+    if config.keep_history || !report.failures.is_empty() {
+        let path = config.report.join("history.txt");
+        fs::write(&path, history.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
+        report.findings.push(format!("the history: {}", path.display()));
+    }
+    Ok(())
+}
+
+/// Writes what the servers say of themselves, for whoever looks for the reason of a failure.
+fn write_state(cluster: &mut Cluster, config: &Config) -> anyhow::Result<()> {
+    let path = config.report.join("state.txt");
+    fs::write(&path, cluster.state()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes the report. Says whether all is well.
+fn finish(report: &Report, config: &Config) -> anyhow::Result<bool> {
+    let path = config.report.join("report.txt");
+    fs::write(&path, report.text()).with_context(|| format!("cannot write {}", path.display()))?;
+    say(&format!("\n{}\nreport: {}", report.summary(), path.display()));
+    if report.failures.is_empty() {
+        // What is left of a run that has passed is its report and the logs.
+        let _ = fs::remove_dir_all(config.report.join("coordinator-data"));
+    }
+    Ok(report.failures.is_empty())
+}
+
+/// Ends this process, and with it all servers, with Ctrl-C, or where it is asked to stop.
+fn end_with_a_signal(runtime: &Runtime) {
+    runtime.spawn(async {
+        let interrupted = async {
+            #[cfg(unix)]
+            if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = tokio::signal::ctrl_c() => {}
+                }
+                return;
+            }
+            // Where signals cannot be waited for, they end the process by themselves.
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending().await
+            }
+        };
+        interrupted.await;
+        eprintln!("chaos: interrupted; nothing was judged");
+        std::process::exit(130);
+    });
+}
+
+/// A seed that is another one each time.
+fn some_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    (now.as_secs() * 1_000 + u64::from(now.subsec_millis())) % 1_000_000
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(minutes) if (0.1..=600.0).contains(&minutes) => Ok(minutes),
+        _ => Err("a number of minutes from 0.1 to 600 is expected".to_owned()),
+    }
+}
+
+fn nodes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(nodes) if (4..network::HOSTS).contains(&nodes) => Ok(nodes),
+        _ => Err(format!("a number from 4 to {} is expected: one more than copies", network::HOSTS - 1)),
+    }
+}

@@ -1,0 +1,118 @@
+//! What a run has found, as text.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::Duration;
+
+use sim::history::Operation;
+
+use crate::gaps::{gaps, percentile};
+use crate::nemesis::Deeds;
+use crate::record::Record;
+
+/// Writes a line for whoever watches.
+pub(crate) fn say(line: &str) {
+    // Nobody watches: the report has it all.
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Microseconds as seconds.
+#[expect(clippy::cast_precision_loss, reason = "a run is shorter than 2^53 microseconds")]
+pub(crate) fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+/// What happened, and how it is judged.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// What was run, a line each.
+    pub(crate) head: Vec<String>,
+    pub(crate) deeds: Deeds,
+    pub(crate) record: Record,
+    /// How long nodes took to stop when they were asked to.
+    pub(crate) stops: Vec<Duration>,
+    /// The judges' word, and what else was looked at.
+    pub(crate) findings: Vec<String>,
+    /// Why the run has failed, if it has.
+    pub(crate) failures: Vec<String>,
+}
+
+impl Report {
+    /// The text without the log of the nemesis.
+    pub(crate) fn summary(&self) -> String {
+        let mut text = self.head.join("\n");
+        text.push_str("\n\n");
+        self.write_operations(&mut text);
+        write_gaps(&mut text, &self.deeds, &self.record.history);
+        write_times(&mut text, "whole again, after the end of all faults", self.deeds.recoveries.iter());
+        write_times(&mut text, "nodes stopped, after SIGTERM", self.stops.iter());
+        text.push('\n');
+        for finding in &self.findings {
+            text.push_str(finding);
+            text.push('\n');
+        }
+        if self.failures.is_empty() {
+            text.push_str("\nPASSED\n");
+        }
+        for failure in &self.failures {
+            let _ = write!(text, "\nFAILED: {failure}\n");
+        }
+        text
+    }
+
+    /// The whole text.
+    pub(crate) fn text(&self) -> String {
+        let mut text = self.summary();
+        text.push_str("\nThe nemesis, in seconds from the start:\n\n");
+        for (at, what) in &self.deeds.log {
+            let _ = writeln!(text, "{:>10.3}  {what}", seconds(*at));
+        }
+        text.push_str("\nWhy operations were refused or of unknown outcome:\n\n");
+        for (reason, count) in &self.record.reasons {
+            let _ = writeln!(text, "{count:>10}  {reason}");
+        }
+        text
+    }
+
+    fn write_operations(&self, text: &mut String) {
+        let _ = writeln!(text, "{} operations", self.record.operations());
+        let _ = writeln!(text, "{:<18}{:>10}{:>10}{:>10}{:>10}", "", "done", "conflict", "refused", "unknown");
+        for (verb, tally) in &self.record.tallies {
+            let (done, conflict) = (tally.done, tally.conflict);
+            let _ = writeln!(text, "{verb:<18}{done:>10}{conflict:>10}{:>10}{:>10}", tally.refused, tally.unknown);
+        }
+        text.push('\n');
+    }
+}
+
+fn write_gaps(text: &mut String, deeds: &Deeds, history: &[Operation]) {
+    text.push_str(
+        "For each blow, of the keys that the node led: the longest time without an answered write, and the answered\n\
+         write that took longest; in milliseconds.\n",
+    );
+    let columns = ["p50", "p99", "max", "p50", "p99", "max"];
+    let _ = write!(text, "{:<44}{:>6}", "", "blows");
+    for column in columns {
+        let _ = write!(text, "{column:>8}");
+    }
+    text.push('\n');
+    for ((what, alone), gaps) in gaps(&deeds.blows, history) {
+        let beside = if alone { "alone" } else { "beside other faults" };
+        let _ = write!(text, "{:<44}{:>6}", format!("{what}, {beside}"), gaps.still.len());
+        for values in [&gaps.still, &gaps.slowest] {
+            for percent in [50, 99, 100] {
+                let value = percentile(values, percent).map_or("-".to_owned(), |value| (value / 1_000).to_string());
+                let _ = write!(text, "{value:>8}");
+            }
+        }
+        text.push('\n');
+    }
+    text.push('\n');
+}
+
+fn write_times<'a>(text: &mut String, what: &str, times: impl Iterator<Item = &'a Duration>) {
+    let times: Vec<u64> = times.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).collect();
+    if let (Some(median), Some(most)) = (percentile(&times, 50), percentile(&times, 100)) {
+        let _ = writeln!(text, "{what}: {} times, p50 {median} ms, max {most} ms", times.len());
+    }
+}

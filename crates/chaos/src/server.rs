@@ -1,0 +1,175 @@
+//! One server: its process through all its starts, and what can be done to it.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use crate::network::Network;
+use crate::signals::{Signal, send};
+
+/// How long a server may take to stop after SIGTERM: what it promises, and room for a busy machine.
+const STOP: Duration = Duration::from_secs(12);
+
+/// How long the threads of a process may take to stop after SIGSTOP.
+const STAND_STILL: Duration = Duration::from_secs(2);
+
+/// A server. Its processes are killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// Its name in logs: `coordinator`, `node-3`.
+    pub(crate) name: String,
+    /// The host that it runs on.
+    pub(crate) host: usize,
+    program: String,
+    args: Vec<String>,
+    /// Where what it says to standard output and to standard error goes.
+    said: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+    is_paused: bool,
+    /// Since when it is asked to stop.
+    asked: Option<Instant>,
+    /// How long it took to stop, each time that it was asked to.
+    stops: Vec<Duration>,
+}
+
+impl Server {
+    /// A server that does not run yet. Its files are in `dir`.
+    pub(crate) fn new(name: String, host: usize, program: &Path, args: Vec<String>, dir: &Path) -> Self {
+        let (said, log) = (dir.join(format!("{name}.out")), dir.join(format!("{name}.log")));
+        let program = program.display().to_string();
+        Self { name, host, program, args, said, log, child: None, is_paused: false, asked: None, stops: Vec::new() }
+    }
+
+    /// Starts it. IMPORTANT: on the main thread, with whose end the process is killed.
+    pub(crate) fn start(&mut self, network: &Network) -> anyhow::Result<()> {
+        let said = File::create(&self.said).with_context(|| format!("cannot write {}", self.said.display()))?;
+        let log = OpenOptions::new().create(true).append(true).open(&self.log);
+        let log = log.with_context(|| format!("cannot write {}", self.log.display()))?;
+        let mut command = network.command(self.host, &self.program);
+        command.args(&self.args).env_remove("RUST_LOG").env("NO_COLOR", "1");
+        command.stdin(Stdio::null()).stdout(said).stderr(log);
+        // A Ctrl-C is for this program, which ends its servers itself.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        self.child = Some(command.spawn().with_context(|| format!("cannot start {}", self.name))?);
+        (self.is_paused, self.asked) = (false, None);
+        Ok(())
+    }
+
+    /// Whether its process runs, or stands still.
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Whether it stands still.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// Whether its present process has said that it serves.
+    pub(crate) fn has_started(&self) -> bool {
+        self.is_running()
+            && self.asked.is_none()
+            && fs::read_to_string(&self.said).is_ok_and(|said| said.contains("] Started on "))
+    }
+
+    /// Looks whether it has ended.
+    ///
+    /// # Errors
+    /// It has though nobody had asked it to, or not with exit code 0, or it still runs too long after it was asked to.
+    pub(crate) fn look_after(&mut self) -> anyhow::Result<()> {
+        let Some(child) = &mut self.child else { return Ok(()) };
+        let ended = child.try_wait().with_context(|| format!("cannot ask for {}", self.name))?;
+        match (ended, self.asked) {
+            (None, Some(asked)) => {
+                anyhow::ensure!(asked.elapsed() < STOP, "{} runs {STOP:?} after it was asked to stop", self.name);
+            }
+            (None, None) => {}
+            (Some(status), asked) => {
+                self.child = None;
+                let (name, words) = (&self.name, self.last_words());
+                let asked = asked.with_context(|| format!("{name} has ended by itself with {status}:\n{words}"))?;
+                anyhow::ensure!(status.success(), "{name} was asked to stop and ended with {status}:\n{words}");
+                self.stops.push(asked.elapsed());
+            }
+        }
+        Ok(())
+    }
+
+    /// How long it took to stop, each time that it was asked to.
+    pub(crate) fn stops(&self) -> &[Duration] {
+        &self.stops
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill().with_context(|| format!("cannot kill {}", self.name))?;
+            child.wait().with_context(|| format!("cannot wait for {}", self.name))?;
+        }
+        Ok(())
+    }
+
+    /// Asks it to stop, without waiting for it.
+    pub(crate) fn terminate(&mut self) -> anyhow::Result<()> {
+        self.asked = Some(Instant::now());
+        self.signal(Signal::Terminate)
+    }
+
+    /// Stops it where it stands. Returns when each of its threads does.
+    pub(crate) fn pause(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::Stop)?;
+        self.is_paused = true;
+        let asked = Instant::now();
+        while !self.stands_still() {
+            anyhow::ensure!(asked.elapsed() < STAND_STILL, "{} does not stand still after SIGSTOP", self.name);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&mut self) -> anyhow::Result<()> {
+        self.is_paused = false;
+        self.signal(Signal::Continue)
+    }
+
+    /// The last lines of what it has logged.
+    pub(crate) fn last_words(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n")
+    }
+
+    /// Lines of its log that tell of a broken invariant.
+    pub(crate) fn panics(&self) -> Vec<String> {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        log.lines().filter(|line| line.contains("panicked at")).map(str::to_owned).collect()
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let child = self.child.as_ref().with_context(|| format!("{} does not run", self.name))?;
+        send(child.id(), signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    /// The signal is not instant in a process of several threads: each stops for itself.
+    fn stands_still(&self) -> bool {
+        let Some(child) = &self.child else { return true };
+        let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", child.id())) else { return true };
+        tasks.flatten().all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_none_or(|state| state.starts_with('T'))
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // An error means that it has ended already, which is what was wanted.
+        let _ = self.kill();
+    }
+}

@@ -1,0 +1,91 @@
+//! The verbs, in one list from which parsing, help, completion and hints all come.
+
+/// What a verb asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Put,
+    Get,
+    Delete,
+    GetVersioned,
+    Cas,
+    PutIfAbsent,
+    AckLevel,
+    ReadLevel,
+    ListNodes,
+    GetNodesForKey,
+    Info,
+    Ping,
+    Losses,
+    Forget,
+    AcceptLoss,
+    Help,
+    Exit,
+}
+
+/// A verb as people see it.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    pub(crate) verb: Verb,
+    /// The verb as it is written, in upper case.
+    pub(crate) name: &'static str,
+    /// What follows it.
+    pub(crate) arguments: &'static str,
+    /// A word on what it does.
+    about: &'static str,
+    /// What its usage does not say; mostly nothing.
+    note: &'static str,
+}
+
+impl Spec {
+    const fn new(verb: Verb, name: &'static str, arguments: &'static str, about: &'static str) -> Self {
+        Self { verb, name, arguments, about, note: "" }
+    }
+
+    const fn noting(self, note: &'static str) -> Self {
+        Self { note, ..self }
+    }
+
+    /// How it is used.
+    pub(crate) fn usage(&self) -> String {
+        format!("{} {}{}", self.name, self.arguments, self.note).trim_end().to_owned()
+    }
+
+    /// The words that may follow it, where there are few.
+    pub(crate) fn words(&self) -> impl Iterator<Item = &'static str> {
+        let choices = self.arguments.contains('|').then_some(self.arguments);
+        let words = choices.into_iter().flat_map(|words| words.trim_matches(['[', ']']).split('|'));
+        // A slot is told by its number.
+        words.filter(|word| *word != "slot")
+    }
+}
+
+/// Every command.
+pub(crate) const COMMANDS: &[Spec] = &[
+    Spec::new(Verb::Put, "PUT", "key value", "store a value; it runs to the end of the line"),
+    Spec::new(Verb::Get, "GET", "key", "read a value"),
+    Spec::new(Verb::Delete, "DELETE", "key", "make a key absent"),
+    Spec::new(Verb::GetVersioned, "GETV", "key", "read a value and the version of its key"),
+    Spec::new(Verb::Cas, "CAS", "key version value", "store a value if the key is at this version")
+        .noting("; GETV tells the version, such as 3-12, and 0 stands for an absent key"),
+    Spec::new(Verb::PutIfAbsent, "PUTNX", "key value", "store a value if the key is absent"),
+    Spec::new(Verb::AckLevel, "ACK", "[async|quorum|all]", "when writes are answered, from now on"),
+    Spec::new(Verb::ReadLevel, "READ", "[local|linear]", "what reads may return, from now on"),
+    Spec::new(Verb::ListNodes, "LIST_NODES", "", "the nodes that are registered"),
+    Spec::new(Verb::GetNodesForKey, "GET_NODES_FOR_KEY", "key", "the nodes that hold a key"),
+    Spec::new(Verb::Info, "INFO", "[host:port]", "about a node, or the coordinator"),
+    Spec::new(Verb::Ping, "PING", "[host:port]", "whether a node, or the coordinator, answers"),
+    Spec::new(Verb::Losses, "LOSSES", "host:port", "the answered writes that a node has lost"),
+    Spec::new(Verb::Forget, "FORGET", "host:port", "wait no longer for what a lost node could tell"),
+    Spec::new(Verb::AcceptLoss, "ACCEPT_LOSS", "slot|all", "have slots whose copies are lost start anew"),
+    Spec::new(Verb::Help, "HELP", "", "this list"),
+    Spec::new(Verb::Exit, "EXIT", "", "leave"),
+    Spec::new(Verb::Exit, "QUIT", "", "leave"),
+];
+
+/// The commands with a word on each, one a line.
+pub(crate) fn list() -> String {
+    let usages: Vec<String> = COMMANDS.iter().map(|spec| format!("{} {}", spec.name, spec.arguments)).collect();
+    let width = usages.iter().map(String::len).max().unwrap_or_default();
+    let lines = usages.iter().zip(COMMANDS).map(|(usage, spec)| format!("  {usage:width$}  {}\n", spec.about));
+    lines.collect()
+}

@@ -1,0 +1,79 @@
+//! What a client is to be like, and how it connects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::cluster_map::MapError;
+use proto::id::NodeAddr;
+use proto::level::{AckLevel, ReadLevel};
+use tokio::time::Instant;
+
+use crate::answer::NotAnAnswer;
+use crate::client::Client;
+use crate::cluster::Cluster;
+use crate::error::Error;
+use crate::level::Levels;
+use crate::map_watch::{self, WatchEnd};
+use crate::pool::Pool;
+
+/// How long a call may take where nothing else was said.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Longer timeouts are cut to this one.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a client is to be like, before it connects.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    timeout: Duration,
+    levels: Levels,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self { timeout: DEFAULT_TIMEOUT, levels: Levels::default() }
+    }
+
+    /// How long a call may take, all its attempts together; connecting is a call, too. A day at most.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout.min(LONGEST_TIMEOUT);
+        self
+    }
+
+    /// When writes are answered, where the client is not to go by what the cluster was started with.
+    #[must_use]
+    pub fn ack(mut self, level: AckLevel) -> Self {
+        self.levels.ack = Some(level);
+        self
+    }
+
+    /// What reads may return, where the client is not to go by what the cluster was started with.
+    #[must_use]
+    pub fn read(mut self, level: ReadLevel) -> Self {
+        self.levels.read = Some(level);
+        self
+    }
+
+    /// Connects to the cluster whose coordinator is at this address, and waits for the cluster map.
+    ///
+    /// Must be called within a tokio runtime with I/O and time; the task that follows the map runs there.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the text is no `host:port`, [`Error::NotReached`] where nobody answers there, or what
+    /// answers is no coordinator.
+    pub async fn connect(self, coordinator: impl AsRef<str>) -> Result<Client, Error> {
+        let addr = coordinator.as_ref();
+        let coordinator: NodeAddr = addr.parse().map_err(|error| Error::Invalid(format!("{addr:?}: {error}")))?;
+        let pool = Arc::<Pool>::default();
+        let deadline = Instant::now() + self.timeout;
+        let maps = map_watch::start(coordinator.clone(), Arc::clone(&pool), deadline).await.map_err(|end| {
+            let reason = match end {
+                WatchEnd::Map(MapError::Malformed(_) | MapError::Gap) => NotAnAnswer.to_string(),
+                end => end.to_string(),
+            };
+            Error::NotReached { whom: format!("the coordinator at {coordinator}"), reason }
+        })?;
+        Ok(Client::new(Cluster::new(coordinator, self.timeout, pool, maps), self.levels))
+    }
+}

@@ -1,0 +1,87 @@
+//! What all calls of a client share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::error::ErrorReply;
+use proto::id::NodeAddr;
+use tokio::time::Instant;
+
+use crate::coordinator::Whom;
+use crate::error::Error;
+use crate::lane::Lanes;
+use crate::map_watch::Maps;
+use crate::pool::Pool;
+
+/// The cluster as the client knows it, and what the client has for it.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    coordinator: NodeAddr,
+    timeout: Duration,
+    pool: Arc<Pool>,
+    lanes: Lanes,
+    maps: Maps,
+}
+
+impl Cluster {
+    pub(crate) fn new(coordinator: NodeAddr, timeout: Duration, pool: Arc<Pool>, maps: Maps) -> Self {
+        Self { coordinator, timeout, pool, lanes: Lanes::default(), maps }
+    }
+
+    pub(crate) fn coordinator(&self) -> &NodeAddr {
+        &self.coordinator
+    }
+
+    /// When a call that starts now is to end.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(crate) fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    /// The newest map, and word of every later one.
+    pub(crate) fn maps(&self) -> Maps {
+        self.maps.clone()
+    }
+
+    pub(crate) fn addr_of<'a>(&'a self, whom: Whom<'a>) -> &'a NodeAddr {
+        match whom {
+            Whom::Coordinator => &self.coordinator,
+            Whom::Node(addr) => addr,
+        }
+    }
+
+    /// For how long was tried, where a call gave up.
+    pub(crate) fn tried(&self) -> String {
+        format!("tried for {}", humantime::format_duration(self.timeout))
+    }
+
+    /// The error of a call whose time is over, from what went wrong last. Without that there was nobody to ask.
+    pub(crate) fn gave_up(&self, failed: Option<Error>) -> Error {
+        let tried = self.tried();
+        match failed {
+            None => {
+                let has_nodes = self.maps.borrow().members().any(|(_, member)| member.up);
+                let reason = if has_nodes {
+                    format!("UNAVAILABLE no node holds the key; {tried}")
+                } else {
+                    format!("{}; {tried}", ErrorReply::NoNodes)
+                };
+                Error::Refused { by: None, reason }
+            }
+            Some(Error::Refused { by: None, reason }) => {
+                Error::Refused { by: None, reason: format!("{reason}; {tried}") }
+            }
+            Some(Error::NotReached { whom, reason }) => {
+                Error::NotReached { whom, reason: format!("{reason}; {tried}") }
+            }
+            Some(error) => error,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What the state machine says of a request, as the answer to it.
+
+use std::sync::Arc;
+
+use engine::losses::{Loss, Losses};
+use engine::record::Record;
+use engine::slot::{Refusal, Written};
+use proto::error::ErrorReply;
+use proto::level::AckLevel;
+use proto::peer::{Effect, Write};
+use proto::response::{Response, is_line};
+
+/// The answer to a read.
+#[must_use]
+pub fn found(record: Option<&Arc<Record>>, versioned: bool) -> Response<'_> {
+    match record.and_then(|record| Some((record.version, record.value()?))) {
+        Some((version, value)) if versioned => Response::Versioned(version, value),
+        Some((_, value)) => Response::Value(value),
+        None => Response::NotFound,
+    }
+}
+
+/// The answer to a write.
+#[must_use]
+pub fn written(written: Written, write: &Write<'_>) -> Response<'static> {
+    match written {
+        Written::Done(version) if write.expected.is_some() => Response::Written(version),
+        Written::Done(_) => Response::Ok,
+        Written::Conflict(version) => Response::Conflict(version),
+    }
+}
+
+/// The answer to a request that was refused for good.
+#[must_use]
+pub fn refused(refusal: Refusal) -> ErrorReply {
+    match refusal {
+        Refusal::NotHere => ErrorReply::Moved,
+        Refusal::TooFew { level, needs, has } => {
+            let advice = if level == AckLevel::All { "ask for ACK quorum" } else { "use --replicas 0" };
+            ErrorReply::Unavailable(format!(
+                "{level} needs {needs} in-sync copies, this slot has {has}: start another node, or {advice}"
+            ))
+        }
+        Refusal::Stale => ErrorReply::Stale(
+            "this write is older than all that is remembered of its client: nothing was done now, and whether it was \
+             done before is not known; read the key"
+                .to_owned(),
+        ),
+        Refusal::Busy => ErrorReply::Busy(
+            "too many writes with an identity are remembered for this slot; nothing was changed, try again later, or \
+             without ONCE"
+                .to_owned(),
+        ),
+    }
+}
+
+/// The answer to a write that was carried out and has not become durable.
+#[must_use]
+pub fn not_durable(identified: bool) -> ErrorReply {
+    let advice = if identified { "repeat it with the same ONCE" } else { "read the key to find out" };
+    ErrorReply::Unknown(format!(
+        "the primary has the write and its replicas have not confirmed it in time: it may or may not have taken effect; \
+         {advice}"
+    ))
+}
+
+/// The answer to `LOSSES`.
+#[must_use]
+pub fn losses(losses: &Losses) -> Response<'static> {
+    if losses.count() == 0 {
+        return Response::Text("OK No losses".to_owned());
+    }
+    let head = format!("OK {} losses:", losses.count());
+    Response::Lines(std::iter::once(head).chain(losses.iter().map(loss)).collect())
+}
+
+fn loss(Loss { slot, record, common, winner }: &Loss) -> String {
+    let (slot, version) = (slot.0, record.version);
+    let place = format!("slot={slot} version={version} common={common} epoch={winner}");
+    let key = shown(record.key());
+    match record.effect() {
+        Effect::Put(value) => format!("{place} PUT {key} {}", shown(value)),
+        Effect::Delete => format!("{place} DELETE {key}"),
+    }
+}
+
+/// Bytes on a line: as they are where a line carries them, else with escapes.
+fn shown(bytes: &[u8]) -> String {
+    if is_line(bytes) { String::from_utf8_lossy(bytes).into_owned() } else { bytes.escape_ascii().to_string() }
+}

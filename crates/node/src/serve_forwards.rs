@@ -1,0 +1,177 @@
+//! Requests that other nodes pass on, on one connection for all of that node's clients. Each is answered as soon as it can
+//! be: one that waits for its replicas holds up no other. What this node does not lead goes back at once.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use engine::node::Turn;
+use engine::record::Record;
+use engine::slot::{Answer, Refusal};
+use engine::waiting::{Outcome, Waiting};
+use net::connection::{Connection, Flow, Stopped};
+use net::shutdown::Shutdown;
+use proto::error::ErrorReply;
+use proto::frame::{Encoding, Frame, push_number};
+use proto::peer::{Forward, KeyRequest, Read, Write};
+use proto::response::Response;
+use tokio::time::{Instant, sleep_until};
+
+use crate::answering;
+use crate::driver::Driver;
+
+/// How many requests may wait on one connection. Beyond it the connection is not read until some are answered.
+const WAITING: usize = 16_384;
+
+/// A request that is carried out and not yet durable.
+struct Pending {
+    id: u64,
+    waiting: Waiting,
+    /// What to answer once it is durable.
+    answer: Vec<u8>,
+    /// What to answer otherwise.
+    failure: ErrorReply,
+    deadline: Instant,
+}
+
+/// Serves a connection until the other node ends it, breaks the protocol, or shutdown begins.
+///
+/// # Errors
+/// The connection is broken.
+pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shutdown) -> io::Result<()> {
+    let mut session = ForwardSession { driver, turn: Turn::default(), pending: Vec::new() };
+    loop {
+        let Connection { reader, output, .. } = connection;
+        let stopped = reader.frames(|frame| session.request(frame, output));
+        session.give_up_late(&mut connection.output);
+        connection.flush().await?;
+        driver.finish(&mut session.turn);
+        match stopped {
+            Stopped::NeedsMore => {}
+            Stopped::Handler(Flow::Settle) if session.is_full() => {}
+            Stopped::Handler(Flow::Settle) => continue,
+            Stopped::Handler(_) | Stopped::Bad(_) => return Ok(()),
+        }
+        let late = session.pending.iter().map(|pending| pending.deadline).min();
+        let late = late.unwrap_or_else(|| Instant::now() + driver.request_timeout());
+        let may_read = !session.is_full();
+        let Connection { reader, stream, output } = connection;
+        tokio::select! {
+            read = reader.fill(stream), if may_read => if read? == 0 { return Ok(()) },
+            () = poll_fn(|context| session.poll_settled(context, output)) => {}
+            () = sleep_until(late) => {}
+            () = shutdown.begun(), if session.pending.is_empty() => return Ok(()),
+        }
+    }
+}
+
+struct ForwardSession<'a> {
+    driver: &'a Driver,
+    turn: Turn,
+    pending: Vec<Pending>,
+}
+
+impl ForwardSession<'_> {
+    fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
+        if self.is_full() {
+            return Flow::Settle;
+        }
+        let Frame::Array(words) = frame else { return Flow::Close };
+        match Forward::parse(words) {
+            Ok(Forward { id, at_replica, request: KeyRequest::Read(read) }) => self.read(id, at_replica, read, out),
+            Ok(Forward { id, request: KeyRequest::Write(write), .. }) => self.write(id, write, out),
+            Err(_) => return Flow::Close,
+        }
+        Flow::Next
+    }
+
+    fn read(&mut self, id: u64, at_replica: bool, read: Read<'_>, out: &mut Vec<u8>) {
+        let node = self.driver.node();
+        let slot = node.slot_of(read.key);
+        let (waiting, mut answer) = (Waiting::new(), Vec::new());
+        let encode = |record: Option<&Arc<Record>>| {
+            answering::found(record, read.versioned).encode(Encoding::Array, &mut answer);
+        };
+        let done = if at_replica {
+            node.read_copy(slot, read.key, encode).map(|()| None)
+        } else {
+            let clock = || self.driver.clock().now();
+            node.read(slot, read.key, read.level, clock, &waiting, encode).map(|answer| answer.ticket)
+        };
+        match done {
+            Ok(None) => respond(id, &answer, out),
+            // A read that has come to nothing may be tried again.
+            Ok(Some(_)) => self.wait(id, waiting, answer, ErrorReply::Moved),
+            Err(refusal) => respond_error(id, answering::refused(refusal), out),
+        }
+    }
+
+    fn write(&mut self, id: u64, write: Write<'_>, out: &mut Vec<u8>) {
+        let (node, now) = (self.driver.node(), self.driver.clock().now());
+        let waiting = Waiting::new();
+        let encode = |written| {
+            let mut answer = Vec::new();
+            answering::written(written, &write).encode(Encoding::Array, &mut answer);
+            answer
+        };
+        match node.write(now, node.slot_of(write.key), &write, &waiting, &mut self.turn) {
+            Ok(Answer { answer, ticket: None }) => respond(id, &encode(answer), out),
+            Ok(Answer { answer, .. }) => {
+                self.wait(id, waiting, encode(answer), answering::not_durable(write.identity.is_some()));
+            }
+            Err(refusal @ (Refusal::NotHere | Refusal::TooFew { .. } | Refusal::Stale | Refusal::Busy)) => {
+                respond_error(id, answering::refused(refusal), out);
+            }
+        }
+    }
+
+    fn wait(&mut self, id: u64, waiting: Waiting, answer: Vec<u8>, failure: ErrorReply) {
+        let deadline = Instant::now() + self.driver.request_timeout();
+        self.pending.push(Pending { id, waiting, answer, failure, deadline });
+    }
+
+    fn is_full(&self) -> bool {
+        self.pending.len() >= WAITING
+    }
+
+    /// Ready once some waits are over, whose answers are then written.
+    fn poll_settled(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<()> {
+        let before = self.pending.len();
+        self.pending.retain(|pending| {
+            if pending.waiting.poll_settled(context).is_pending() {
+                return true;
+            }
+            match pending.waiting.outcome(0) {
+                Some(Outcome::Durable) => respond(pending.id, &pending.answer, out),
+                Some(Outcome::Lost) | None => respond_error(pending.id, pending.failure.clone(), out),
+            }
+            false
+        });
+        if self.pending.len() < before { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn give_up_late(&mut self, out: &mut Vec<u8>) {
+        let now = Instant::now();
+        self.pending.retain(|pending| {
+            let is_late = now >= pending.deadline;
+            if is_late {
+                respond_error(pending.id, pending.failure.clone(), out);
+            }
+            !is_late
+        });
+    }
+}
+
+fn respond(id: u64, answer: &[u8], out: &mut Vec<u8>) {
+    out.push(b':');
+    push_number(id, out);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(answer);
+}
+
+fn respond_error(id: u64, error: ErrorReply, out: &mut Vec<u8>) {
+    let mut answer = Vec::new();
+    Response::Error(error).encode(Encoding::Array, &mut answer);
+    respond(id, &answer, out);
+}

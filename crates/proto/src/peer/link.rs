@@ -1,0 +1,478 @@
+//! A connection for replication: records from a primary to its replica, and how far the replica has come.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{
+    Effect, Identity, counter, effect_words, or_dash, push_effect, push_number_word, read_effect, slot, unless_dash,
+    words,
+};
+use crate::cluster_map::MapVersion;
+use crate::error::ErrorReply;
+use crate::frame::{Words, begin_array, push_word};
+use crate::id::{Epoch, NotACounter, Version};
+use crate::slot::SlotId;
+
+/// From a primary to a replica of its slots. A replica counts every message except [`LinkMessage::Beat`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkMessage<'a> {
+    /// `BEAT sent`: the sender asks for its lease anew. `sent` is a moment on its own clock, to be given back.
+    Beat {
+        /// When it was sent.
+        sent: u64,
+    },
+    /// `ALIGN slot epoch config stamp from durable terms`: the sender leads the slot in this epoch, and the records after
+    /// `from` follow. A replica that stands elsewhere cuts back to where both agree and answers [`LinkReply::Behind`].
+    Align {
+        /// The slot.
+        slot: SlotId,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// The version of the configuration that made the receiver a copy. It overrides older maps at the receiver.
+        config: MapVersion,
+        /// Names this alignment.
+        stamp: u64,
+        /// The last record that is not sent.
+        from: Version,
+        /// The number up to which the whole in-sync set has the records.
+        durable: u64,
+        /// The terms of the sender's log.
+        terms: Terms,
+    },
+    /// `REPLICATE slot version previous durable [ONCE client seq] PUT key value`, `... DELETE key`, `... DECLINED client seq
+    /// found` or `... BARRIER`: the next record of the slot.
+    Replicate {
+        /// The slot.
+        slot: SlotId,
+        /// The record's place in the slot's order.
+        version: Version,
+        /// The place of the record before it.
+        previous: Version,
+        /// The number up to which the whole in-sync set has the records.
+        durable: u64,
+        /// What the record holds.
+        op: Op<'a>,
+    },
+    /// `DURABLE slot seq`: the whole in-sync set has the records up to `seq`.
+    Durable {
+        /// The slot.
+        slot: SlotId,
+        /// The record's number.
+        seq: u64,
+    },
+    /// `FILL slot epoch stamp last durable purged entries completions terms`: so many messages `ENTRY` and then `COMPLETED`
+    /// follow, and are together all that the slot holds up to and with `last`.
+    Fill {
+        /// The slot.
+        slot: SlotId,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// Names this fill, as that of an alignment does.
+        stamp: u64,
+        /// The record up to which the copy is complete.
+        last: Version,
+        /// The number up to which the whole in-sync set has the records.
+        durable: u64,
+        /// The number up to which tombstones may be missing.
+        purged: u64,
+        /// How many `ENTRY` follow.
+        entries: u64,
+        /// How many `COMPLETED` follow.
+        completions: u64,
+        /// The terms of the sender's log.
+        terms: Terms,
+    },
+    /// `ENTRY version PUT key value` or `ENTRY version DELETE key`: one key of a slot that is being filled.
+    Entry {
+        /// The version of the key.
+        version: Version,
+        /// The key.
+        key: &'a [u8],
+        /// Its value, or that it was deleted.
+        effect: Effect<'a>,
+    },
+    /// `COMPLETED client seq version found`: a client's write whose outcome is settled, of a slot that is being filled.
+    Completed {
+        /// Whose write.
+        identity: Identity<'a>,
+        /// The record that it made.
+        version: Version,
+        /// Where its condition did not hold, the version of the key; `-` on the wire where it took effect.
+        found: Option<Version>,
+    },
+    /// `PURGE slot seq`: every copy has passed this record, tombstones up to it may go.
+    Purge {
+        /// The slot.
+        slot: SlotId,
+        /// The record's number.
+        seq: u64,
+    },
+    /// `RELEASE slot epoch`: the sender has stopped to serve the slot and gives back every lease on it, until it aligns
+    /// again.
+    Release {
+        /// The slot.
+        slot: SlotId,
+        /// The sender's epoch.
+        epoch: Epoch,
+    },
+}
+
+/// From a replica to its primary, on the connection that the primary opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkReply {
+    /// `ACK count`: so many messages of this connection are applied, a fill with all its entries counted as one.
+    Ack {
+        /// How many, from the start of the connection.
+        count: u64,
+    },
+    /// `LEASE sent`: the answer to a beat. The replica leads none of the slots in which it follows the primary for the
+    /// time of a lease, whatever the coordinator says. Every [`LinkReply::Deposed`] that applies goes before it.
+    Lease {
+        /// The beat's own word.
+        sent: u64,
+    },
+    /// `BEHIND slot epoch stamp last`: the replica stands at `last`, a record of the primary's, and lacks what follows.
+    /// `-` in its place: it cannot cut back to where both agree, and must be filled.
+    Behind {
+        /// The slot.
+        slot: SlotId,
+        /// The epoch of the message that was refused.
+        epoch: Epoch,
+        /// The alignment that it answers.
+        stamp: u64,
+        /// Where the replica stands.
+        last: Option<Version>,
+    },
+    /// `DEPOSED slot epoch`: the replica follows a primary of this higher epoch.
+    Deposed {
+        /// The slot.
+        slot: SlotId,
+        /// The higher epoch.
+        epoch: Epoch,
+    },
+}
+
+/// What a record holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op<'a> {
+    /// A client's write.
+    Write {
+        /// The key.
+        key: &'a [u8],
+        /// What becomes of it.
+        effect: Effect<'a>,
+        /// Whose write it is, where the client said so.
+        identity: Option<Identity<'a>>,
+    },
+    /// A client's conditional write whose condition did not hold. It changes nothing, but is settled by that: another try of
+    /// the same write that comes late must not take effect.
+    Declined {
+        /// Whose write it is.
+        identity: Identity<'a>,
+        /// The version of the key, [`Version::NONE`] where it was absent.
+        found: Version,
+    },
+    /// The first record of a primary's term. It changes nothing; whoever has it has all that came before the term.
+    Barrier,
+}
+
+/// A run of records of one primary: its epoch, and the number of its first record. A slot's terms, oldest first, say of
+/// two copies up to where they agree. On the wire: `epoch:first,epoch:first`, or `-` for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Term {
+    /// The primary's epoch.
+    pub epoch: Epoch,
+    /// The number of the term's first record.
+    pub first: u64,
+}
+
+/// The terms of a slot as one word.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Terms(pub Vec<Term>);
+
+impl<'a> LinkMessage<'a> {
+    /// Appends the message.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let text = |number: u64| number.to_string();
+        match self {
+            Self::Beat { sent } => words(&["BEAT", &text(*sent)], out),
+            Self::Align { slot, epoch, config, stamp, from, durable, terms } => words(
+                &[
+                    "ALIGN",
+                    &slot.0.to_string(),
+                    &epoch.to_string(),
+                    &text(config.0),
+                    &text(*stamp),
+                    &from.to_string(),
+                    &text(*durable),
+                    &terms.to_string(),
+                ],
+                out,
+            ),
+            Self::Replicate { slot, version, previous, durable, op } => {
+                begin_array(5 + op_words(*op), out);
+                push_word(b"REPLICATE", out);
+                push_number_word(u64::from(slot.0), out);
+                push_version(*version, out);
+                push_version(*previous, out);
+                push_number_word(*durable, out);
+                push_op(*op, out);
+            }
+            Self::Durable { slot, seq } => words(&["DURABLE", &slot.0.to_string(), &text(*seq)], out),
+            Self::Fill { slot, epoch, stamp, last, durable, purged, entries, completions, terms } => words(
+                &[
+                    "FILL",
+                    &slot.0.to_string(),
+                    &epoch.to_string(),
+                    &text(*stamp),
+                    &last.to_string(),
+                    &text(*durable),
+                    &text(*purged),
+                    &text(*entries),
+                    &text(*completions),
+                    &terms.to_string(),
+                ],
+                out,
+            ),
+            Self::Entry { version, key, effect } => {
+                begin_array(2 + effect_words(*effect), out);
+                push_word(b"ENTRY", out);
+                push_version(*version, out);
+                push_effect(key, *effect, out);
+            }
+            Self::Completed { identity, version, found } => {
+                let (seq, version, found) = (text(identity.seq), version.to_string(), or_dash(*found));
+                let (seq, version, found) = (seq.as_bytes(), version.as_bytes(), found.as_bytes());
+                words(&[b"COMPLETED", identity.client, seq, version, found], out);
+            }
+            Self::Purge { slot, seq } => words(&["PURGE", &slot.0.to_string(), &text(*seq)], out),
+            Self::Release { slot, epoch } => words(&["RELEASE", &slot.0.to_string(), &epoch.to_string()], out),
+        }
+    }
+
+    /// Reads one message.
+    ///
+    /// # Errors
+    /// The words are none of these messages; the connection is of no further use.
+    pub fn parse(mut words: Words<'a>) -> Result<Self, ErrorReply> {
+        let mut message = || {
+            Some(match words.next()? {
+                b"REPLICATE" => {
+                    let (slot, version, previous) = (slot(&mut words)?, words.parse()?, words.parse()?);
+                    let durable = counter(&mut words)?;
+                    Self::Replicate { slot, version, previous, durable, op: read_op(&mut words)? }
+                }
+                b"BEAT" => Self::Beat { sent: counter(&mut words)? },
+                b"DURABLE" => Self::Durable { slot: slot(&mut words)?, seq: counter(&mut words)? },
+                b"ENTRY" => {
+                    let version = words.parse()?;
+                    let (key, effect) = read_effect(&mut words)?;
+                    Self::Entry { version, key, effect }
+                }
+                b"COMPLETED" => {
+                    let identity = Identity::from_words(words.next()?, words.next()?)?;
+                    let version = words.parse()?;
+                    Self::Completed { identity, version, found: unless_dash(words.text()?)? }
+                }
+                b"ALIGN" => Self::Align {
+                    slot: slot(&mut words)?,
+                    epoch: words.parse()?,
+                    config: words.parse()?,
+                    stamp: counter(&mut words)?,
+                    from: words.parse()?,
+                    durable: counter(&mut words)?,
+                    terms: words.parse()?,
+                },
+                b"FILL" => Self::Fill {
+                    slot: slot(&mut words)?,
+                    epoch: words.parse()?,
+                    stamp: counter(&mut words)?,
+                    last: words.parse()?,
+                    durable: counter(&mut words)?,
+                    purged: counter(&mut words)?,
+                    entries: counter(&mut words)?,
+                    completions: counter(&mut words)?,
+                    terms: words.parse()?,
+                },
+                b"PURGE" => Self::Purge { slot: slot(&mut words)?, seq: counter(&mut words)? },
+                b"RELEASE" => Self::Release { slot: slot(&mut words)?, epoch: words.parse()? },
+                _ => return None,
+            })
+        };
+        message().filter(|_| words.is_empty()).ok_or(ErrorReply::Protocol("not a message from a primary"))
+    }
+}
+
+impl LinkReply {
+    /// Appends the message.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Ack { count } => words(&["ACK", &count.to_string()], out),
+            Self::Lease { sent } => words(&["LEASE", &sent.to_string()], out),
+            Self::Behind { slot, epoch, stamp, last } => {
+                let (slot, epoch) = (slot.0.to_string(), epoch.to_string());
+                words(&["BEHIND", &slot, &epoch, &stamp.to_string(), &or_dash(*last)], out);
+            }
+            Self::Deposed { slot, epoch } => words(&["DEPOSED", &slot.0.to_string(), &epoch.to_string()], out),
+        }
+    }
+
+    /// Reads one message.
+    ///
+    /// # Errors
+    /// The words are none of these messages; the connection is of no further use.
+    pub fn parse(mut words: Words<'_>) -> Result<Self, ErrorReply> {
+        let mut message = || {
+            Some(match words.next()? {
+                b"ACK" => Self::Ack { count: words.parse()? },
+                b"LEASE" => Self::Lease { sent: counter(&mut words)? },
+                b"BEHIND" => Self::Behind {
+                    slot: slot(&mut words)?,
+                    epoch: words.parse()?,
+                    stamp: counter(&mut words)?,
+                    last: unless_dash(words.text()?)?,
+                },
+                b"DEPOSED" => Self::Deposed { slot: slot(&mut words)?, epoch: words.parse()? },
+                _ => return None,
+            })
+        };
+        message().filter(|_| words.is_empty()).ok_or(ErrorReply::Protocol("not a message from a replica"))
+    }
+}
+
+impl fmt::Display for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("-");
+        }
+        for (at, Term { epoch, first }) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            write!(f, "{comma}{epoch}:{first}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Terms {
+    type Err = NotACounter;
+
+    fn from_str(text: &str) -> Result<Self, NotACounter> {
+        if text == "-" {
+            return Ok(Self::default());
+        }
+        let term = |word: &str| {
+            let (epoch, first) = word.split_once(':').ok_or(NotACounter)?;
+            Ok(Term { epoch: epoch.parse()?, first: crate::id::counter(first)? })
+        };
+        text.split(',').map(term).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn push_version(version: Version, out: &mut Vec<u8>) {
+    push_word(version.to_string().as_bytes(), out);
+}
+
+fn op_words(op: Op<'_>) -> usize {
+    match op {
+        Op::Write { effect, identity, .. } => effect_words(effect) + if identity.is_some() { 3 } else { 0 },
+        Op::Declined { .. } => 4,
+        Op::Barrier => 1,
+    }
+}
+
+fn push_op(op: Op<'_>, out: &mut Vec<u8>) {
+    match op {
+        Op::Write { key, effect, identity } => {
+            if let Some(Identity { client, seq }) = identity {
+                push_word(b"ONCE", out);
+                push_word(client, out);
+                push_number_word(seq, out);
+            }
+            push_effect(key, effect, out);
+        }
+        Op::Declined { identity: Identity { client, seq }, found } => {
+            push_word(b"DECLINED", out);
+            push_word(client, out);
+            push_number_word(seq, out);
+            push_version(found, out);
+        }
+        Op::Barrier => push_word(b"BARRIER", out),
+    }
+}
+
+fn read_op<'a>(words: &mut Words<'a>) -> Option<Op<'a>> {
+    let mut peek = *words;
+    let identity = match peek.next()? {
+        b"BARRIER" => {
+            *words = peek;
+            return Some(Op::Barrier);
+        }
+        b"DECLINED" => {
+            let identity = Identity::from_words(peek.next()?, peek.next()?)?;
+            let found = peek.parse()?;
+            *words = peek;
+            return Some(Op::Declined { identity, found });
+        }
+        b"ONCE" => {
+            let identity = Identity::from_words(peek.next()?, peek.next()?)?;
+            *words = peek;
+            Some(identity)
+        }
+        _ => None,
+    };
+    let (key, effect) = read_effect(words)?;
+    Some(Op::Write { key, effect, identity })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::tests::{version, with_words};
+
+    #[test]
+    fn link_messages_read_back_as_written() {
+        let (slot, epoch, last) = (SlotId(77), Epoch(3), version(2, 9));
+        let terms = Terms(vec![Term { epoch: Epoch(1), first: 1 }, Term { epoch: Epoch(2), first: 8 }]);
+        let identity = Identity { client: b"c\0", seq: 7 };
+        let replicate = |op| LinkMessage::Replicate { slot, version: version(3, 10), previous: last, durable: 8, op };
+        let write = |effect, identity| replicate(Op::Write { key: b"k", effect, identity });
+        for message in [
+            LinkMessage::Beat { sent: 12 },
+            LinkMessage::Align {
+                slot,
+                epoch,
+                config: MapVersion(8),
+                stamp: 4,
+                from: Version::NONE,
+                durable: 7,
+                terms: Terms::default(),
+            },
+            write(Effect::Put(b""), None),
+            write(Effect::Delete, Some(identity)),
+            replicate(Op::Declined { identity, found: Version::NONE }),
+            replicate(Op::Barrier),
+            LinkMessage::Durable { slot, seq: 9 },
+            LinkMessage::Fill { slot, epoch, stamp: 4, last, durable: 9, purged: 3, entries: 2, completions: 1, terms },
+            LinkMessage::Entry { version: last, key: b"\0\n", effect: Effect::Put(b"\r\n") },
+            LinkMessage::Completed { identity, version: last, found: None },
+            LinkMessage::Completed { identity, version: last, found: Some(version(1, 2)) },
+            LinkMessage::Purge { slot, seq: 9 },
+            LinkMessage::Release { slot, epoch },
+        ] {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            with_words(&bytes, |words| assert_eq!(LinkMessage::parse(words), Ok(message)));
+        }
+        for reply in [
+            LinkReply::Ack { count: 5 },
+            LinkReply::Lease { sent: 12 },
+            LinkReply::Behind { slot, epoch, stamp: 4, last: Some(last) },
+            LinkReply::Behind { slot, epoch, stamp: 4, last: None },
+            LinkReply::Deposed { slot, epoch },
+        ] {
+            let mut bytes = Vec::new();
+            reply.encode(&mut bytes);
+            with_words(&bytes, |words| assert_eq!(LinkReply::parse(words), Ok(reply)));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Messages between nodes, and between a node and the coordinator.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proto::cluster_map::MapVersion;
+use proto::frame::Frame;
+use proto::id::{Epoch, Incarnation, Version};
+use proto::level::{AckLevel, ReadLevel};
+use proto::peer::{
+    Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term, Terms, Write,
+};
+use proto::request::{CoordinatorRequest, NodeRequest};
+use proto::session::{CoordinatorMessage, Join, NodeMessage, SlotAt};
+use proto::slot::SlotId;
+
+use crate::{addr, bytes, cases, client, counter, read_stream, version, with_array};
+
+fn slots_at() -> impl Strategy<Value = Vec<SlotAt>> {
+    let one = (any::<u16>(), counter());
+    vec(one.prop_map(|(slot, version)| SlotAt { slot: SlotId(slot), version: MapVersion(version) }), 0..20)
+}
+
+fn terms() -> impl Strategy<Value = Terms> {
+    let one = (counter(), counter());
+    vec(one.prop_map(|(epoch, first)| Term { epoch: Epoch(epoch), first }), 0..10).prop_map(Terms)
+}
+
+/// Each message of a kind, written by `encode` and read by `parse`, alone and all in one stream.
+macro_rules! messages_read_back {
+    ($pieces:expr, $kind:ident, $messages:expr) => {{
+        let mut stream = Vec::new();
+        let messages = $messages;
+        for message in &messages {
+            let mut one = Vec::new();
+            message.encode(&mut one);
+            with_array(&one, |words| assert_eq!($kind::parse(words).as_ref(), Ok(message)));
+            stream.extend_from_slice(&one);
+        }
+        let mut expected = messages.iter();
+        let read = read_stream(&stream, $pieces, |frame| match frame {
+            Frame::Array(words) => assert_eq!($kind::parse(words).as_ref().ok(), expected.next()),
+            Frame::Line(_) => panic!("a message is an array"),
+        });
+        assert_eq!(read.len(), messages.len());
+    }};
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn messages_for_replication_read_back(
+        (slot, epoch, config, stamp) in (any::<u16>(), counter(), counter(), counter()),
+        (last, previous, durable, seq) in (version(), version(), counter(), counter()),
+        (terms, entries, completions) in (terms(), counter(), counter()),
+        (key, value) in (bytes(40), bytes(100)),
+        (client, client_seq) in (client(), counter()),
+        pieces in vec(1usize..100, 1..10),
+    ) {
+        let (slot, epoch, config) = (SlotId(slot), Epoch(epoch), MapVersion(config));
+        let (key, value) = (key.as_slice(), value.as_slice());
+        let (put, delete) = (Effect::Put(value), Effect::Delete);
+        let identity = Identity { client: &client, seq: client_seq };
+        let replicate = |op| LinkMessage::Replicate { slot, version: last, previous, durable, op };
+        let write = |effect, identity| replicate(Op::Write { key, effect, identity });
+        messages_read_back!(&pieces, LinkMessage, [
+            LinkMessage::Beat { sent: stamp },
+            LinkMessage::Align { slot, epoch, config, stamp, from: previous, durable, terms: terms.clone() },
+            write(put, None),
+            write(delete, None),
+            write(put, Some(identity)),
+            write(delete, Some(identity)),
+            replicate(Op::Declined { identity, found: previous }),
+            replicate(Op::Barrier),
+            LinkMessage::Durable { slot, seq },
+            LinkMessage::Fill { slot, epoch, stamp, last, durable, purged: seq, entries, completions, terms },
+            LinkMessage::Entry { version: last, key, effect: put },
+            LinkMessage::Entry { version: last, key, effect: delete },
+            LinkMessage::Completed { identity, version: last, found: None },
+            LinkMessage::Completed { identity, version: last, found: Some(previous) },
+            LinkMessage::Purge { slot, seq },
+            LinkMessage::Release { slot, epoch },
+        ]);
+        messages_read_back!(&pieces, LinkReply, [
+            LinkReply::Ack { count: seq },
+            LinkReply::Lease { sent: stamp },
+            LinkReply::Behind { slot, epoch, stamp, last: Some(last) },
+            LinkReply::Behind { slot, epoch, stamp, last: None },
+            LinkReply::Deposed { slot, epoch },
+        ]);
+    }
+
+    #[test]
+    fn forwarded_requests_read_back(
+        (id, key, value) in (counter(), bytes(40), bytes(100)),
+        (client, seq, version) in (client(), counter(), version()),
+        pieces in vec(1usize..100, 1..10),
+    ) {
+        let key = key.as_slice();
+        let mut messages = Vec::new();
+        for versioned in [false, true] {
+            for (at_replica, level) in [(false, ReadLevel::Local), (false, ReadLevel::Linear), (true, ReadLevel::Local)] {
+                let request = KeyRequest::Read(Read { key, versioned, level });
+                messages.push(Forward { id, at_replica, request });
+            }
+        }
+        for effect in [Effect::Put(&value), Effect::Delete] {
+            for expected in [None, Some(Version::NONE), Some(version)] {
+                for identity in [None, Some(Identity { client: &client, seq })] {
+                    for ack in [AckLevel::Async, AckLevel::Quorum, AckLevel::All] {
+                        let request = KeyRequest::Write(Write { key, effect, expected, identity, ack });
+                        messages.push(Forward { id, at_replica: false, request });
+                    }
+                }
+            }
+        }
+        messages_read_back!(&pieces, Forward, messages);
+    }
+
+    #[test]
+    fn messages_of_a_session_read_back(
+        (incarnation, query) in (counter(), counter()),
+        slots in slots_at(),
+        last in vec((any::<u16>().prop_map(SlotId), version()), 0..20),
+        (text, cluster) in (any::<String>(), any::<String>()),
+        addr in addr(),
+        pieces in vec(1usize..100, 1..10),
+    ) {
+        let incarnation = Incarnation(incarnation);
+        let asked: Vec<SlotId> = last.iter().map(|(slot, _)| *slot).collect();
+        messages_read_back!(&pieces, NodeMessage, [
+            NodeMessage::Heartbeat { incarnation },
+            NodeMessage::Admit { follower: incarnation, slots: slots.clone() },
+            NodeMessage::Expel { follower: incarnation, slots: slots.clone() },
+            NodeMessage::Release { to: incarnation, slots: slots.clone() },
+            NodeMessage::Complain { about: incarnation },
+            NodeMessage::Positions { query, last },
+            NodeMessage::Resync,
+            NodeMessage::Leave,
+        ]);
+        messages_read_back!(&pieces, CoordinatorMessage, [
+            CoordinatorMessage::Joined { incarnation, text: &text },
+            CoordinatorMessage::Beat,
+            CoordinatorMessage::Map { text: &text },
+            CoordinatorMessage::HandOver { to: incarnation, slots },
+            CoordinatorMessage::AskPositions { query, slots: asked },
+            CoordinatorMessage::Left,
+            CoordinatorMessage::Unregistered,
+        ]);
+        // The openings come as requests: PEER to a node, JOIN to the coordinator.
+        for kind in [LinkKind::Replication, LinkKind::Forward] {
+            let (cluster, from_addr) = (cluster.clone(), addr.clone());
+            let hello = Hello { kind, cluster, from_addr, from: incarnation, to: Incarnation(query) };
+            let mut bytes = Vec::new();
+            hello.encode(&mut bytes);
+            with_array(&bytes, |words| match NodeRequest::parse(Frame::Array(words)) {
+                Ok(NodeRequest::Peer(words)) => assert_eq!(Hello::parse(words.0), Ok(hello)),
+                other => panic!("not PEER: {other:?}"),
+            });
+        }
+        // Incarnation 0 is never given out: on the wire it says that there is none.
+        let given = Some(incarnation).filter(|given| given.0 != 0);
+        for (incarnation, proof) in [(None, None), (given, None), (None, given), (given, given)] {
+            let proofs = proof.into_iter().chain(proof).collect();
+            let join = Join { addr: addr.clone(), incarnation, proofs, map: &text };
+            let mut bytes = Vec::new();
+            join.encode(&mut bytes);
+            with_array(&bytes, |words| match CoordinatorRequest::parse(Frame::Array(words)) {
+                Ok(CoordinatorRequest::Join(words)) => assert_eq!(Join::parse(words.0), Ok(join)),
+                other => panic!("not JOIN: {other:?}"),
+            });
+        }
+    }
+}

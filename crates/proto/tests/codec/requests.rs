@@ -1,0 +1,303 @@
+//! Requests of clients and nodes, as lines and as arrays.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proto::frame::{Encoding, Frame, FrameDecoder, encode_array};
+use proto::id::{NodeAddr, Version};
+use proto::level::{AckLevel, ReadLevel};
+use proto::limits;
+use proto::peer::{Effect, Read, Write};
+use proto::request::{
+    CoordinatorRequest, NodeRequest, PeerWords, line_can_carry_key, line_can_put, split_replicas_word,
+};
+use proto::response::Response;
+
+use crate::{addr, bytes, cases, client, counter, key, read_stream, value, version, with_array};
+
+/// A request as its words, its verb in upper case: the common form of what is written and what is read.
+type Request = Vec<Vec<u8>>;
+
+fn request(words: &[&[u8]]) -> Request {
+    words.iter().map(|word| word.to_vec()).collect()
+}
+
+fn with_verb<'a>(verb: &[u8], words: impl Iterator<Item = &'a [u8]>) -> Request {
+    std::iter::once(verb.to_vec()).chain(words.map(<[u8]>::to_vec)).collect()
+}
+
+fn node_words(request_read: &NodeRequest<'_>) -> Request {
+    match *request_read {
+        NodeRequest::Read(Read { key, versioned, level }) => {
+            assert_eq!(level, ReadLevel::default());
+            request(&[if versioned { b"GETV" } else { b"GET" }, key])
+        }
+        NodeRequest::Write(write) => write_words(write),
+        NodeRequest::PutLine { key, value } => request(&[b"PUT", key, value]),
+        NodeRequest::Ack(level) => request(&[b"ACK", level.to_string().as_bytes()]),
+        NodeRequest::ReadLevel(level) => request(&[b"READ", level.to_string().as_bytes()]),
+        NodeRequest::Losses => request(&[b"LOSSES"]),
+        NodeRequest::Info => request(&[b"INFO"]),
+        NodeRequest::Ping => request(&[b"PING"]),
+        NodeRequest::Quit => request(&[b"QUIT"]),
+        NodeRequest::Peer(PeerWords(words)) => with_verb(b"PEER", words),
+    }
+}
+
+fn write_words(Write { key, effect, expected, identity, ack }: Write<'_>) -> Request {
+    assert_eq!(ack, AckLevel::default());
+    let mut words = Vec::new();
+    if let Some(identity) = identity {
+        words.extend(request(&[b"ONCE", identity.client, identity.seq.to_string().as_bytes()]));
+    }
+    words.extend(match (effect, expected) {
+        (Effect::Put(value), None) => request(&[b"PUT", key, value]),
+        (Effect::Delete, None) => request(&[b"DELETE", key]),
+        (Effect::Put(value), Some(Version::NONE)) => request(&[b"PUTNX", key, value]),
+        (Effect::Put(value), Some(version)) => request(&[b"CAS", key, version.to_string().as_bytes(), value]),
+        (Effect::Delete, Some(_)) => panic!("no request deletes on a condition"),
+    });
+    words
+}
+
+/// The common form of two requests that mean the same.
+fn meaning(mut words: Request) -> Request {
+    let verb = verb_at(&words);
+    match words[verb].as_slice() {
+        b"REPLICATE" => words[verb] = b"PUT".to_vec(),
+        b"CAS" if words[verb + 2] == b"0" => {
+            words[verb] = b"PUTNX".to_vec();
+            words.remove(verb + 2);
+        }
+        _ => {}
+    }
+    words
+}
+
+/// Where the verb of what is to be done stands: at the front, or behind the identity.
+fn verb_at(words: &Request) -> usize {
+    if words[0] == b"ONCE" { 3 } else { 0 }
+}
+
+fn coordinator_words(request_read: &CoordinatorRequest<'_>) -> Request {
+    let addressed =
+        |verb: &[u8], addr: &NodeAddr| request(&[verb, addr.host().as_bytes(), addr.port().to_string().as_bytes()]);
+    match request_read {
+        CoordinatorRequest::RegisterNode(addr) => addressed(b"REGISTER_NODE", addr),
+        CoordinatorRequest::UnregisterNode(addr) => addressed(b"UNREGISTER_NODE", addr),
+        CoordinatorRequest::Heartbeat(addr) => addressed(b"HEARTBEAT", addr),
+        CoordinatorRequest::GetNodesForKey { key } => request(&[b"GET_NODES_FOR_KEY", key]),
+        CoordinatorRequest::ListNodes => request(&[b"LIST_NODES"]),
+        CoordinatorRequest::Forget(addr) => request(&[b"FORGET", addr.as_str().as_bytes()]),
+        CoordinatorRequest::AcceptLoss(None) => request(&[b"ACCEPT_LOSS", b"all"]),
+        CoordinatorRequest::AcceptLoss(Some(slot)) => request(&[b"ACCEPT_LOSS", slot.0.to_string().as_bytes()]),
+        CoordinatorRequest::Map => request(&[b"MAP"]),
+        CoordinatorRequest::WatchMap => request(&[b"WATCH_MAP"]),
+        CoordinatorRequest::Info => request(&[b"INFO"]),
+        CoordinatorRequest::Ping => request(&[b"PING"]),
+        CoordinatorRequest::Quit => request(&[b"QUIT"]),
+        CoordinatorRequest::Join(PeerWords(words)) => with_verb(b"JOIN", *words),
+    }
+}
+
+fn read_node(frame: Frame<'_>) -> Request {
+    let read = NodeRequest::parse(frame).expect("a request to a node");
+    let is_line = frame.encoding() == Encoding::Line;
+    assert!(is_line || !matches!(read, NodeRequest::PutLine { .. }), "only a line may end with a list of replicas");
+    node_words(&read)
+}
+
+fn read_coordinator(frame: Frame<'_>) -> Request {
+    coordinator_words(&CoordinatorRequest::parse(frame).expect("a request to the coordinator"))
+}
+
+fn verb(choices: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
+    proptest::sample::select(choices).prop_map(|verb| verb.as_bytes().to_vec())
+}
+
+/// A write that may stand behind an identity.
+fn write_request() -> impl Strategy<Value = Request> {
+    let version = prop_oneof![4 => version(), 1 => Just(Version::NONE)];
+    prop_oneof![
+        (verb(&["PUT", "PUTNX"]), key(), value()).prop_map(|(verb, key, value)| vec![verb, key, value]),
+        (key(), version, value())
+            .prop_map(|(key, version, value)| { request(&[b"CAS", &key, version.to_string().as_bytes(), &value]) }),
+        key().prop_map(|key| request(&[b"DELETE", &key])),
+    ]
+}
+
+fn node_request() -> impl Strategy<Value = Request> {
+    prop_oneof![
+        2 => write_request(),
+        2 => (client(), counter(), write_request()).prop_map(|(client, seq, write)| {
+            request(&[b"ONCE", &client, seq.to_string().as_bytes()]).into_iter().chain(write).collect()
+        }),
+        1 => (key(), value()).prop_map(|(key, value)| request(&[b"REPLICATE", &key, &value])),
+        2 => (verb(&["GET", "GETV"]), key()).prop_map(|(verb, key)| vec![verb, key]),
+        1 => verb(&["async", "quorum", "all"]).prop_map(|level| vec![b"ACK".to_vec(), level]),
+        1 => verb(&["local", "linear"]).prop_map(|level| vec![b"READ".to_vec(), level]),
+        1 => verb(&["LOSSES", "INFO", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
+        1 => vec(bytes(20), 0..8).prop_map(|words| with_verb(b"PEER", words.iter().map(Vec::as_slice))),
+    ]
+}
+
+fn coordinator_request() -> impl Strategy<Value = Request> {
+    prop_oneof![
+        (verb(&["REGISTER_NODE", "UNREGISTER_NODE", "HEARTBEAT"]), addr()).prop_map(|(verb, addr)| request(&[
+            &verb,
+            addr.host().as_bytes(),
+            addr.port().to_string().as_bytes()
+        ])),
+        key().prop_map(|key| request(&[b"GET_NODES_FOR_KEY", &key])),
+        addr().prop_map(|addr| request(&[b"FORGET", addr.as_str().as_bytes()])),
+        proptest::option::of(any::<u16>()).prop_map(|slot| {
+            request(&[b"ACCEPT_LOSS", slot.map_or("all".to_owned(), |slot| slot.to_string()).as_bytes()])
+        }),
+        verb(&["LIST_NODES", "MAP", "WATCH_MAP", "INFO", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
+        vec(bytes(20), 0..8).prop_map(|words| with_verb(b"JOIN", words.iter().map(Vec::as_slice))),
+    ]
+}
+
+/// How a request is written: as a line where one can carry it and `line` asks for it, with these blanks and this case.
+#[derive(Debug, Clone)]
+struct Style {
+    line: bool,
+    lower: bool,
+    blanks: String,
+    carriage_return: bool,
+}
+
+fn style() -> impl Strategy<Value = Style> {
+    (any::<bool>(), any::<bool>(), "[ \t]{1,3}", any::<bool>())
+        .prop_map(|(line, lower, blanks, carriage_return)| Style { line, lower, blanks, carriage_return })
+}
+
+fn line_can_carry(words: &[Vec<u8>]) -> bool {
+    match &words.iter().map(Vec::as_slice).collect::<Vec<_>>()[..] {
+        [b"PEER" | b"JOIN", ..] => false,
+        [b"ONCE", client, ..] => line_can_carry_key(client) && line_can_carry(&words[3..]),
+        [b"PUT" | b"PUTNX" | b"REPLICATE", key, value] | [b"CAS", key, _, value] => line_can_put(key, value),
+        [b"GET" | b"GETV" | b"DELETE" | b"GET_NODES_FOR_KEY", key] => line_can_carry_key(key),
+        _ => true,
+    }
+}
+
+fn write(words: &Request, style: &Style, out: &mut Vec<u8>) {
+    let mut words = words.clone();
+    let as_line = style.line && line_can_carry(&words);
+    if style.lower {
+        let verb = verb_at(&words);
+        words[verb].make_ascii_lowercase();
+        words[0].make_ascii_lowercase();
+    }
+    if as_line {
+        out.extend_from_slice(&words.join(style.blanks.as_bytes()));
+        out.extend_from_slice(if style.carriage_return { b"\r\n" } else { b"\n" });
+    } else {
+        encode_array(&words, out);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn a_node_request_reads_back_cut_at_every_byte(words in node_request(), style in style()) {
+        let mut bytes = Vec::new();
+        write(&words, &style, &mut bytes);
+        let expected = [meaning(words)];
+        prop_assert_eq!(read_stream(&bytes, &[1], read_node), expected.clone());
+        prop_assert_eq!(read_stream(&bytes, &[bytes.len()], read_node), expected.clone());
+        // Each single cut: one piece, then all the rest.
+        for cut in 1..bytes.len() {
+            prop_assert_eq!(read_stream(&bytes, &[cut, bytes.len()], read_node), expected.clone());
+        }
+    }
+
+    #[test]
+    fn a_coordinator_request_reads_back_cut_at_every_byte(words in coordinator_request(), style in style()) {
+        let mut bytes = Vec::new();
+        write(&words, &style, &mut bytes);
+        for cut in 1..=bytes.len() {
+            prop_assert_eq!(read_stream(&bytes, &[cut, bytes.len()], read_coordinator), [words.clone()]);
+        }
+    }
+
+    #[test]
+    fn pipelined_requests_come_out_in_order(
+        requests in vec((node_request(), style()), 1..40),
+        pieces in vec(1usize..100, 1..20),
+    ) {
+        let mut stream = Vec::new();
+        for (words, style) in &requests {
+            write(words, style, &mut stream);
+        }
+        let expected: Vec<Request> = requests.into_iter().map(|(words, _)| meaning(words)).collect();
+        prop_assert_eq!(read_stream(&stream, &pieces, read_node), expected.clone());
+        prop_assert_eq!(read_stream(&stream, &[stream.len()], read_node), expected);
+    }
+
+    #[test]
+    fn an_array_reads_back_whatever_its_words(words in vec(bytes(30), 0..20)) {
+        let mut bytes = Vec::new();
+        encode_array(&words, &mut bytes);
+        let read: Vec<Vec<u8>> = with_array(&bytes, |words| words.map(<[u8]>::to_vec).collect());
+        prop_assert_eq!(read, words);
+    }
+
+    #[test]
+    fn a_value_that_went_in_by_a_line_comes_out_by_a_line(key in key(), value in value(), version in version()) {
+        prop_assume!(line_can_put(&key, &value));
+        for (response, before) in [
+            (Response::Value(&value), "VALUE ".to_owned()),
+            (Response::Versioned(version, &value), format!("VALUE {version} ")),
+        ] {
+            let mut answer = Vec::new();
+            response.encode(Encoding::Line, &mut answer);
+            let mut decoder = FrameDecoder::new();
+            let (frame, consumed) = decoder.decode(&answer).unwrap().unwrap();
+            let Frame::Line(line) = frame else { panic!("an array") };
+            prop_assert_eq!(line.strip_prefix(before.as_bytes()), Some(value.as_slice()));
+            prop_assert_eq!(consumed, answer.len());
+        }
+    }
+
+    #[test]
+    fn only_a_last_word_of_node_addresses_is_taken_off_a_line_value(
+        parts in vec(
+            proptest::sample::select(vec![
+                "h:1", "h:2", "g:9", ",", " ", "\t", "\u{c}", "\u{a0}", "\u{3000}", "v", "\r", "[::1]:7", "h:01",
+            ]),
+            0..10,
+        ),
+    ) {
+        let text = parts.concat();
+        let is_node = |addr: &NodeAddr| addr.host() != "g";
+        // By protocol.md: at least two words, parted by blanks, and the last names nodes only.
+        let trimmed = text.trim_end_matches([' ', '\t']);
+        let expected = match trimmed.rfind([' ', '\t']) {
+            Some(blank) if !trimmed[..blank].trim_matches([' ', '\t']).is_empty()
+                && trimmed[blank + 1..].split(',').all(|addr| addr.parse().is_ok_and(|addr| is_node(&addr))) =>
+            {
+                &trimmed[..blank]
+            }
+            _ => text.as_str(),
+        };
+        prop_assert_eq!(split_replicas_word(text.as_bytes(), is_node), expected.as_bytes());
+    }
+}
+
+#[test]
+fn the_longest_key_and_value_pass_in_both_encodings() {
+    let (key, value) = (vec![b'k'; limits::KEY_BYTES], vec![b'v'; limits::VALUE_BYTES]);
+    let mut array = Vec::new();
+    encode_array(&[b"REPLICATE", key.as_slice(), value.as_slice()], &mut array);
+    let line = [b"REPLICATE", key.as_slice(), value.as_slice()].join(&b" "[..]);
+    let line = [line.as_slice(), b"\r\n"].concat();
+    for bytes in [array, line] {
+        let mut decoder = FrameDecoder::new();
+        let (frame, consumed) = decoder.decode(&bytes).unwrap().unwrap();
+        assert_eq!(consumed, bytes.len());
+        // No assert_eq here: nobody wants to read its message.
+        assert!(NodeRequest::parse(frame) == Ok(NodeRequest::Write(Write::new(&key, Effect::Put(&value)))));
+    }
+}

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+#
+# Chaos: a coordinator and nodes as real processes, each in a network namespace of its own; clients that read and write
+# hundreds of keys; and meanwhile faults at random: nodes killed, stopped and paused, the coordinator killed and paused,
+# links cut one way and both ways, servers isolated. In the end all that the clients did and saw is judged: it must be
+# linearizable, and all copies of a key must be the same. Needs Linux and Rust, and root or user namespaces.
+#
+# usage: scripts/chaos.sh [--minutes M] [--nodes N] [--seed S] [--port P] [--no-cuts] [--plant] [FLAG...]
+#   --minutes M   how long faults are made (3)
+#   --nodes N     how many nodes there are (5); each key has 3 copies
+#   --seed S      what the faults and the load are drawn from; one at random where it is not given. The same seed makes
+#                 the same choices; what becomes of them is a matter of timing
+#   --port P      port of the coordinator (5700); the nodes have those after it
+#   --no-cuts     no namespaces, all on 127.0.0.1, faults of processes only; the report says so
+#   --plant       have the clients ask for --ack async --read local, where a kill -9 loses answered writes and replicas
+#                 answer reads: passes only where the judges find that out, which a minute or two are enough for
+#   FLAG...       the rest goes to the program: see `chaos --help`
+#
+# The report goes to chaos-report/, and after a failure the history with it. Exit code 0: all is well. 1: it is not, or
+# the run was not possible. Whatever this starts is killed when it ends, however it ends.
+set -euo pipefail
+
+usage() {
+    sed -n '8,18s/^# \{0,1\}//p' "$0"
+}
+
+cuts=yes
+for word in "$@"; do
+    case "$word" in
+        --no-cuts) cuts=no ;;
+        -h | --help)
+            usage
+            exit 0
+            ;;
+    esac
+done
+
+# Where administrators' programs are, for those who are none.
+PATH=$PATH:/usr/sbin:/sbin
+
+missing=
+# need PROGRAM PACKAGE
+need() {
+    if ! command -v "$1" >/dev/null 2>&1; then
+        missing="$missing
+  $1 (Debian package: $2)"
+    fi
+}
+need cargo 'none; see rustup.rs'
+need setpriv util-linux
+if [ "$cuts" = yes ]; then
+    need ip iproute2
+    need unshare util-linux
+    need mount mount
+    command -v iptables >/dev/null 2>&1 || need nft 'nftables; or iptables, with the package of that name'
+fi
+if [ -n "$missing" ]; then
+    printf 'chaos.sh: these programs are missing:%s\n' "$missing" >&2
+    [ "$cuts" = no ] || echo 'With --no-cuts only cargo and setpriv are needed.' >&2
+    exit 1
+fi
+
+namespaces=()
+if [ "$cuts" = yes ]; then
+    if unshare --net --mount true 2>/dev/null; then
+        namespaces=(unshare --net --mount)
+    elif unshare --user --map-root-user --net --mount true 2>/dev/null; then
+        namespaces=(unshare --user --map-root-user --net --mount)
+    else
+        cat >&2 <<'WHY'
+chaos.sh: no network namespace can be made here, so nothing can be cut: neither `unshare --net --mount` nor the same
+with --user --map-root-user works. Run it as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1);
+in a container, give it CAP_SYS_ADMIN and CAP_NET_ADMIN. Or leave the network alone, with --no-cuts.
+WHY
+        exit 1
+    fi
+fi
+
+cd "$(dirname "$0")/.."
+cargo build --release --package chaos --package coordinator --package node
+bin=${CARGO_TARGET_DIR:-target}/release
+report=chaos-report/$(date +%Y%m%d-%H%M%S)-$$
+
+# This process becomes the program, which kills its servers, and with which they are killed. The namespaces are gone
+# with the last process in them. `ip netns` keeps its files in /run, here in one of this run's own.
+command=("$bin/chaos" --programs "$bin" --report "$report" "$@")
+if [ "$cuts" = yes ]; then
+    exec "${namespaces[@]}" sh -c 'mount -t tmpfs tmpfs /run && exec "$@"' sh "${command[@]}"
+fi
+exec "${command[@]}"

@@ -1,0 +1,111 @@
+//! Waiting until a cluster has come to rest, in one respect or another.
+
+use std::collections::BTreeSet;
+
+use proto::ring::HashRing;
+
+use super::{Cluster, is_held_by, parse_map};
+use crate::connection::Connection;
+use crate::wait::{self, ensure, eventually};
+
+impl Cluster {
+    /// Waits until every slot is led by the node, and copied to the nodes, that the hash ring of the running nodes
+    /// says, and nothing is being filled.
+    ///
+    /// # Panics
+    /// When that does not happen.
+    #[track_caller]
+    pub fn settles(&self) {
+        let running = self.running().map(|(_, node)| node.addr.parse().expect("a node's address parses"));
+        let ring = HashRing::with_nodes(self.setup.virtual_nodes, running);
+        // Where too few run for a majority, those who belonged to it last are remembered for as long as that lasts.
+        let few_run = self.running().count() <= self.setup.replicas.div_ceil(2);
+        let mut coordinator = Connection::open(&self.coordinator.addr);
+        let mut owners = Vec::new();
+        eventually("every slot is where the ring says", 2 * wait::SOON, || {
+            let lines = coordinator.ask_lines("MAP");
+            // Looked at first, because it costs nothing: most maps on the way are not settled by this alone.
+            let still = |line: &&String| !line.contains(" learners=- ") || !(few_run || line.ends_with(" elr=-"));
+            let filling = lines.iter().filter(|line| line.starts_with("SLOTS ")).find(still);
+            ensure(filling.is_none(), || format!("{filling:?}"))?;
+            let map = parse_map(&lines);
+            if owners.is_empty() {
+                owners = ring.slot_owners(map.bits(), self.setup.replicas + 1);
+            }
+            match map.slots().zip(&owners).find(|((slot, _), wanted)| !is_held_by(&map, *slot, wanted)) {
+                None => Ok(()),
+                Some(((slot, config), wanted)) => Err(format!("slot {} should be with {wanted:?}: {config:?}", slot.0)),
+            }
+        });
+    }
+
+    /// Waits until every slot is led by a node that runs. Which of them it is may still change; see
+    /// [`Cluster::settles`].
+    ///
+    /// # Panics
+    /// When that does not happen.
+    #[track_caller]
+    pub fn is_led(&self) {
+        let running: BTreeSet<&str> = self.running().map(|(_, node)| node.addr.as_str()).collect();
+        eventually("every slot is led by a node that runs", wait::SOON, || {
+            let map = self.map();
+            let led = |slot| map.holders(slot).next().is_some_and(|(_, member)| running.contains(member.addr.as_str()));
+            let orphan = map.slots().find(|(slot, _)| !led(*slot));
+            ensure(orphan.is_none(), || format!("{orphan:?}"))
+        });
+    }
+
+    /// Waits until a node, whether it runs or not, leads no slot any more, and all others that run know so.
+    ///
+    /// # Panics
+    /// When that does not happen.
+    #[track_caller]
+    pub fn is_replaced(&self, index: usize) {
+        let addr = &self.node(index).addr;
+        let version = eventually(&format!("{addr} leads nothing any more"), wait::SOON, || {
+            let map = self.map();
+            let led = |slot| map.holders(slot).next().is_some_and(|(_, member)| member.addr.as_str() != addr);
+            let still = map.slots().find(|(slot, _)| !led(*slot));
+            ensure(still.is_none(), || format!("{still:?}")).map(|()| map.version)
+        });
+        for (other, node) in self.running().filter(|(other, _)| *other != index) {
+            eventually(&format!("{} knows that {addr} leads nothing any more", node.addr), wait::SOON, || {
+                let info = self.info(other);
+                let known = info.get("map").and_then(|map| map.parse::<u64>().ok());
+                ensure(known >= Some(version.0), || format!("{info:?}"))
+            });
+        }
+    }
+
+    /// Waits until every record that was written before has reached every copy of it that runs. A node that is left alone
+    /// has nobody to wait for, and goes on to keep what it would send to those who were in sync last.
+    ///
+    /// # Panics
+    /// When that does not happen.
+    #[track_caller]
+    pub fn is_level(&self) {
+        if self.running().count() < 2 {
+            return;
+        }
+        // One after the other is enough: a node that was level once since then has sent on all that came before.
+        for (index, node) in self.running() {
+            eventually(&format!("the copies of what {} leads are level", node.addr), 2 * wait::SOON, || {
+                let info = self.info(index);
+                ensure(info.get("lag").is_some_and(|lag| lag == "0"), || format!("{info:?}"))
+            });
+        }
+    }
+
+    /// Waits until the coordinator lists exactly the nodes that run.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn lists_who_runs(&self) {
+        let running: BTreeSet<String> = self.running().map(|(_, node)| node.addr.clone()).collect();
+        eventually("the coordinator lists the nodes that run", wait::SOON, || {
+            let listed = self.listed();
+            ensure(listed.iter().cloned().collect::<BTreeSet<_>>() == running, || format!("{listed:?}"))
+        });
+    }
+}
