@@ -287,6 +287,15 @@ impl Outbox {
         queue.items.push_back(Queued { item, record_bytes, fill_bytes });
     }
 
+    /// Whether so many records of so many bytes fit and leave as much room again for those to come.
+    #[must_use]
+    pub fn has_room(&self, records: usize, bytes: usize) -> bool {
+        let queue = self.lock();
+        !queue.overflowed
+            && queue.items.len() + records <= self.limit / 2
+            && queue.record_bytes + bytes <= OUTBOX_BYTES / 2
+    }
+
     /// Appends to `out` what has not been sent, up to about `limit` bytes; `false` where there is nothing.
     pub fn take(&self, out: &mut Vec<u8>, limit: usize) -> bool {
         // Encoded after the lock is let go: whoever writes to a slot waits for it.

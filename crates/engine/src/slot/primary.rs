@@ -590,6 +590,11 @@ impl<B: Bugs> Slot<B> {
         let Role::Primary(primary) = role else { return };
         let its = |follower: &&mut Follower| follower.outbox.to == who && follower.stamp.0 == stamp;
         let Some(follower) = primary.followers.iter_mut().find(its) else { return };
+        // What would overflow the queue is worth less than a fill, which is one message.
+        let missing = missing.filter(|(_, records)| {
+            let bytes = records.iter().map(|(_, record)| record.size()).sum();
+            follower.outbox.has_room(records.len(), bytes)
+        });
         match (follower.progress, missing) {
             (Progress::Behind | Progress::WantsFill, _) => {}
             // It takes no fill: its map does not want it to have the slot.
