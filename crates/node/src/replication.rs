@@ -102,7 +102,8 @@ impl Link<'_> {
                 continue;
             }
             tokio::select! {
-                () = self.wake.notified() => {}
+                // Requests that have arrived are carried out first: what they write goes out with the same call.
+                () = self.wake.notified() => tokio::task::yield_now().await,
                 () = sleep_until(next_beat) => {}
             }
         }

@@ -14,7 +14,7 @@ mod link;
 use std::str::FromStr;
 
 use crate::error::ErrorReply;
-use crate::frame::{Words, push_word};
+use crate::frame::{Words, push_number, push_word};
 use crate::id::{Incarnation, NodeAddr};
 use crate::limits;
 use crate::slot::SlotId;
@@ -125,7 +125,21 @@ fn unless_dash<T: FromStr>(word: &str) -> Option<Option<T>> {
 }
 
 fn push_number_word(number: u64, out: &mut Vec<u8>) {
-    push_word(number.to_string().as_bytes(), out);
+    begin_word(decimal_digits(number), out);
+    push_number(number, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How many digits a number has in decimal.
+fn decimal_digits(number: u64) -> usize {
+    number.checked_ilog10().unwrap_or(0) as usize + 1
+}
+
+/// Begins a word of so many bytes, which the caller appends, and then CR LF.
+fn begin_word(len: usize, out: &mut Vec<u8>) {
+    out.push(b'$');
+    push_number(len as u64, out);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn effect_words(effect: Effect<'_>) -> usize {

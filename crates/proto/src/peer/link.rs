@@ -4,12 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    Effect, Identity, counter, effect_words, or_dash, push_effect, push_number_word, read_effect, slot, unless_dash,
-    words,
+    Effect, Identity, begin_word, counter, decimal_digits, effect_words, or_dash, push_effect, push_number_word,
+    read_effect, slot, unless_dash, words,
 };
 use crate::cluster_map::MapVersion;
 use crate::error::ErrorReply;
-use crate::frame::{Words, begin_array, push_word};
+use crate::frame::{Words, begin_array, push_number, push_word};
 use crate::id::{Epoch, NotACounter, Version};
 use crate::slot::SlotId;
 
@@ -369,7 +369,16 @@ impl FromStr for Terms {
 }
 
 fn push_version(version: Version, out: &mut Vec<u8>) {
-    push_word(version.to_string().as_bytes(), out);
+    // A record carries two of these, so they are written without a formatter.
+    if version == Version::NONE {
+        return push_word(b"0", out);
+    }
+    let Version { epoch: Epoch(epoch), seq } = version;
+    begin_word(decimal_digits(epoch) + 1 + decimal_digits(seq), out);
+    push_number(epoch, out);
+    out.push(b'-');
+    push_number(seq, out);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn op_words(op: Op<'_>) -> usize {
