@@ -245,8 +245,9 @@ impl<B: Bugs> Node<B> {
         waiting: &Waiting,
         read: impl FnOnce(Option<&Arc<Record>>) -> R,
     ) -> Result<Answer<R>, Refusal> {
+        let mut state = self.slot(slot);
         let place = self.place(Timestamp::default(), slot);
-        self.slot(slot).read(place, key, level, clock, waiting, read)
+        state.read(place, key, level, clock, waiting, read)
     }
 
     /// Reads a key from whatever copy is here, since its primary does not answer.
@@ -391,6 +392,7 @@ impl<B: Bugs> Node<B> {
             peers: &self.peers,
             stamps: &self.stamps,
             coordinator_until: Timestamp(self.coordinator_until.load(Ordering::Relaxed)),
+            is_closed: self.closed.load(Ordering::Relaxed),
         }
     }
 

@@ -71,6 +71,8 @@ pub(crate) struct Place<'a> {
     pub(crate) stamps: &'a AtomicU64,
     /// Until when the coordinator cannot have taken this node off the ring.
     pub(crate) coordinator_until: Timestamp,
+    /// The node is leaving. What it has released it does not take back, whatever its map says.
+    pub(crate) is_closed: bool,
 }
 
 /// Why a slot does not carry a request out. Nothing was done.

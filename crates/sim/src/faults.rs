@@ -132,7 +132,7 @@ impl World {
         });
         let Some((_, fault)) = chosen.copied() else { return };
         self.trace.mix(fault as u64);
-        if self.faults.memory_is_missing && self.is_whole() {
+        if self.faults.memory_is_missing && self.is_whole() && self.nobody_is_missed() {
             self.faults.memory_is_missing = false;
         }
         self.commit_fault(fault);
@@ -343,6 +343,13 @@ impl World {
                             .is_some_and(|node| node.incarnation() == *member)
                     })
             })
+    }
+
+    /// The map names nobody whose memory is lost. A coordinator without state would wait for such a node until an operator
+    /// says otherwise.
+    fn nobody_is_missed(&self) -> bool {
+        let state = self.coordinator.state.as_ref();
+        state.is_some_and(|state| state.map().members().all(|(member, _)| self.oracle.holder(member).is_some()))
     }
 
     pub(crate) fn remedy(&mut self, remedy: Remedy) {

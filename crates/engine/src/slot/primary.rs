@@ -237,7 +237,7 @@ impl<B: Bugs> Slot<B> {
     /// of the in-sync set has promised not to lead it.
     fn serves(&self, place: Place<'_>) -> Option<&Primary> {
         let Role::Primary(primary) = &self.role else { return None };
-        if !primary.is_open || !primary.is_whole || primary.intake != Intake::Open {
+        if !primary.is_open || !primary.is_whole || primary.intake != Intake::Open || place.is_closed {
             return None;
         }
         let unbound = primary.followers.iter().any(|follower| follower.counts() && !follower.is_bound(place.now));
