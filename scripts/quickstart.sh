@@ -232,7 +232,7 @@ all_is_level() {
         case $line in
             'NODE '*' up') up=$((up + 1)) ;;
             'SLOTS '*' primary=- '*) return 1 ;;
-            'SLOTS '*' learners=-')
+            'SLOTS '*' learners=- elr=-')
                 slots=yes
                 isr=${line##* isr=}
                 isr=${isr%% *}

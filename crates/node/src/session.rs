@@ -10,6 +10,7 @@ use engine::time::Timestamp;
 use engine::waiting::Waiting;
 use net::connection::{Body, Connection, Ended, Flow, Session};
 use net::shutdown::Shutdown;
+use proto::cluster_map::Promises;
 use proto::error::ErrorReply;
 use proto::frame::{self, Encoding, Frame};
 use proto::id::{Incarnation, NodeAddr};
@@ -64,6 +65,8 @@ struct ClientSession<'a> {
     /// What this connection has asked for; until then the cluster's levels count.
     ack: Option<AckLevel>,
     read: Option<ReadLevel>,
+    /// What was looked up for the present batch of requests.
+    batch: Option<Batch>,
     /// Requests that cannot be answered here and now, with the answers that wait behind them.
     kept: Vec<Kept>,
     kept_bytes: usize,
@@ -71,6 +74,13 @@ struct ClientSession<'a> {
     waiting: Waiting,
     body: Option<Body>,
     upgrade: Option<(LinkKind, Incarnation)>,
+}
+
+/// What all requests that have arrived together share: looking it up costs as much as a request.
+#[derive(Debug, Clone, Copy)]
+struct Batch {
+    now: Timestamp,
+    promises: Promises,
 }
 
 /// Writes what stands before a value, where the value is long enough to be sent from where it is, and can be as it is.
@@ -108,6 +118,7 @@ impl<'a> ClientSession<'a> {
             turn: Turn::default(),
             ack: None,
             read: None,
+            batch: None,
             kept: Vec::new(),
             kept_bytes: 0,
             waiting: Waiting::new(),
@@ -162,7 +173,7 @@ impl<'a> ClientSession<'a> {
     }
 
     fn write_request(&mut self, slot: SlotId, write: Write<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
-        let now = self.driver.clock().now();
+        let now = self.batch().now;
         let written = self.driver.node().write(now, slot, &write, &self.waiting, &mut self.turn);
         let out = self.kept.last_mut().map_or(out, |last| &mut last.after);
         match written {
@@ -194,14 +205,19 @@ impl<'a> ClientSession<'a> {
         Flow::Next
     }
 
+    fn batch(&mut self) -> Batch {
+        let driver = self.driver;
+        *self.batch.get_or_insert_with(|| Batch { now: driver.clock().now(), promises: driver.promises() })
+    }
+
     /// The level of this connection's writes.
-    fn ack(&self) -> AckLevel {
-        self.ack.unwrap_or_else(|| self.driver.promises().ack)
+    fn ack(&mut self) -> AckLevel {
+        self.ack.unwrap_or_else(|| self.batch().promises.ack)
     }
 
     /// The level of this connection's reads.
-    fn read(&self) -> ReadLevel {
-        self.read.unwrap_or_else(|| self.driver.promises().read)
+    fn read(&mut self) -> ReadLevel {
+        self.read.unwrap_or_else(|| self.batch().promises.read)
     }
 
     /// A long value behind requests that have no answer yet is copied: it cannot be sent from where it is.
@@ -264,7 +280,8 @@ impl Session for ClientSession<'_> {
             Ok(NodeRequest::PutLine { key, value }) => {
                 let is_node = |addr: &NodeAddr| self.driver.node().map().is_some_and(|map| map.is_node(addr));
                 let put = Write::new(key, Effect::Put(split_replicas_word(value, is_node)));
-                return self.key_request(KeyRequest::Write(Write { ack: self.ack(), ..put }), encoding, out);
+                let ack = self.ack();
+                return self.key_request(KeyRequest::Write(Write { ack, ..put }), encoding, out);
             }
             Ok(NodeRequest::Write(write)) => {
                 let ack = self.ack();
@@ -293,6 +310,7 @@ impl Session for ClientSession<'_> {
     }
 
     async fn settle(&mut self, out: &mut Vec<u8>) {
+        self.batch = None;
         if !self.kept.is_empty() {
             self.kept_bytes = 0;
             // What this batch has written here must not wait for what other nodes answer.
