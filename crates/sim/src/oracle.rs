@@ -40,6 +40,8 @@ pub(crate) struct Ghost {
     pub(crate) durable: u64,
     /// Every copy was lost, rightly: nothing is known of its keys any more.
     pub(crate) is_lost: bool,
+    /// What was durable in this epoch and before is lost with them, whatever a primary of then may still believe.
+    pub(crate) lost_epoch: Epoch,
     /// The configuration that the coordinator has kept last.
     pub(crate) kept: Option<Arc<SlotConfig>>,
     /// The configuration that it has published last.
@@ -173,6 +175,7 @@ impl Ghost {
         self.durable_terms.clear();
         self.durable = 0;
         self.is_lost = true;
+        self.lost_epoch = self.kept.as_ref().map_or(self.lost_epoch, |config| config.epoch);
     }
 }
 

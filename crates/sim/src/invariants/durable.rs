@@ -17,7 +17,7 @@ impl World {
         let before = ghost.end();
         let wrong = node.inspect(slot, |state| {
             let log = state.log();
-            if !state.is_primary() {
+            if !state.is_primary() || (ghost.is_lost && state.epoch() <= ghost.lost_epoch) {
                 return None;
             }
             let ends_right = before.seq == 0 || log.epoch_at(before.seq).is_none_or(|epoch| epoch == before.epoch);
