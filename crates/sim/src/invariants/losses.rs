@@ -52,7 +52,7 @@ impl World {
         self.bits.slots().map(before).filter(|before| before.last != Version::NONE).collect()
     }
 
-    /// A node has given copies up: what was acknowledged, and the slot's primary lacks, must have been archived.
+    /// A node has given copies up: what was acknowledged, and no other copy has, must have been archived.
     pub(crate) fn check_given_up(&mut self, n: usize, before: Vec<Before>) {
         let Some(node) = self.running(n) else { return };
         let mut lost = Vec::new();
@@ -62,13 +62,17 @@ impl World {
             // Where a whole slot was lost, that is told, and not each of its writes.
             let ghost = &self.oracle.slots[usize::from(slot.0)];
             let is_given_up = is_given_up && !ghost.is_lost;
-            let primary = ghost.kept.as_ref().and_then(|config| self.oracle.holder(config.primary?));
-            let Some(primary) = primary.and_then(|primary| self.nodes[primary].data()).filter(|_| is_given_up) else {
+            if !is_given_up {
                 continue;
-            };
+            }
+            // What another copy has is not lost, or not by this.
+            let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != n);
+            let others: Vec<_> = others.filter_map(|(_, process)| process.data()).collect();
+            let has_one =
+                |epoch, seq| others.iter().any(|other| other.inspect(slot, |state| has(state.log(), epoch, seq)));
             for seq in (1..=last.seq).rev() {
                 let Some(epoch) = epoch_at(&terms, last, seq) else { break };
-                if primary.inspect(slot, |state| has(state.log(), epoch, seq)) {
+                if has_one(epoch, seq) {
                     break;
                 }
                 let seen = self.oracle.records.get(&(slot, Version { epoch, seq }));
@@ -81,7 +85,7 @@ impl World {
         if counted < lost.len() as u64 {
             let name = self.nodes[n].name.clone();
             let slot = lost.first().map(|(slot, _)| *slot);
-            let what = format!("{name} gives up acknowledged writes that no primary has, {counted} counted: {lost:?}");
+            let what = format!("{name} gives up acknowledged writes that no other has, {counted} counted: {lost:?}");
             self.broken("I10", slot, what);
         }
         self.stats.async_lost += lost.len() as u64;

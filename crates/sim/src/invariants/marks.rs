@@ -2,6 +2,8 @@
 //!
 //! Source: the design, "Words" and rule 3. A copy that is given up or filled begins anew.
 
+use std::collections::BTreeSet;
+
 use proto::slot::SlotId;
 
 use crate::world::World;
@@ -14,6 +16,8 @@ pub(crate) struct Marks {
     pub(crate) led: Vec<SlotId>,
     /// The slot of the last fill that was begun.
     pub(crate) filling: Option<SlotId>,
+    /// The slots that were filled, and whose marks have not been looked at since.
+    pub(crate) filled: BTreeSet<SlotId>,
 }
 
 impl Marks {
@@ -39,12 +43,13 @@ impl World {
         let Some(node) = self.running(n) else { return };
         let (durable, last) = node.inspect(slot, |state| (state.durable(), state.last()));
         let before = self.nodes[n].marks.durable(slot);
-        let was_filled = self.nodes[n].marks.filling == Some(slot);
+        let was_filled = self.nodes[n].marks.filled.contains(&slot);
         if durable > last.seq || (durable < before && !was_filled) {
             let name = self.nodes[n].name.clone();
             let what = format!("slot {}: {name} ends at {last}; its mark was {before} and is {durable}", slot.0);
             self.broken("I6", Some(slot), what);
         }
         self.nodes[n].marks.set(slot, durable);
+        self.nodes[n].marks.filled.remove(&slot);
     }
 }

@@ -77,6 +77,9 @@ impl World {
         }
         if let Some(before) = before {
             let slot = before.slot;
+            if matches!(message, LinkMessage::Fill { .. } | LinkMessage::Entry { .. } | LinkMessage::Completed { .. }) {
+                self.nodes[n].marks.filled.insert(slot);
+            }
             self.check_cut(n, before);
             self.check_copy(n, slot);
         }
