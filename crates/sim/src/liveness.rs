@@ -168,7 +168,9 @@ impl World {
             self.liveness.since = self.schedule.now;
             return;
         }
-        if let Some((invariant, slot, what)) = self.not_at_rest() {
+        // A last hand-over to where the ring wants a slot may still be under way.
+        let not_whole = self.not_whole().map(|(slot, what)| ("L1", slot, what));
+        if let Some((invariant, slot, what)) = not_whole.or_else(|| self.not_at_rest()) {
             if self.elapsed() >= EQUAL_WITHIN {
                 self.broken(invariant, Some(slot), what);
             }
