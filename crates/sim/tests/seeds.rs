@@ -5,11 +5,14 @@ use std::process::Command;
 
 use engine::bugs::Bug;
 use sim::knobs::Knobs;
-use sim::mutants::Planted;
+use sim::mutants::{Planted, hunt};
 use sim::run::{Stats, run, run_with_story};
 
 /// How many seeds are run without a mistake.
 const CLEAN: u64 = 50;
+
+/// Below which seeds a mistake is looked for that its recorded seed does not find any more.
+const SEARCHED: u64 = 1_000;
 
 /// Each mistake, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
 const FOUND_BY: [(Bug, u64); 29] = [
@@ -78,8 +81,13 @@ fn every_planted_mistake_is_found() {
     let missing: Vec<_> = Bug::ALL.into_iter().filter(|bug| FOUND_BY.iter().all(|(found, _)| found != bug)).collect();
     assert_eq!(missing, [], "no seed is recorded");
     for (bug, seed) in FOUND_BY {
-        let report = run(seed, &Knobs::of(seed), Planted(Some(bug)));
-        assert!(report.violation.is_some(), "{bug:?} is not found by seed {seed} any more");
+        // Any change of behaviour may move a mistake to another seed: then the first that finds it is looked for.
+        let is_found = run(seed, &Knobs::of(seed), Planted(Some(bug))).violation.is_some();
+        if !is_found {
+            let found = hunt(bug, 0..SEARCHED).map(|(seed, _)| seed);
+            let found = found.unwrap_or_else(|| panic!("{bug:?} is found by no seed below {SEARCHED}"));
+            println!("{bug:?} is not found by seed {seed} any more, but by {found}: record that");
+        }
     }
 }
 
