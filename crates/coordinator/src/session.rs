@@ -290,26 +290,32 @@ impl NodeSession<'_> {
     fn handle(&mut self, connection: &mut Connection) -> bool {
         let Connection { reader, output, .. } = connection;
         let mut messages = Vec::new();
-        let mut left = false;
         let stopped = reader.frames(|frame| {
             let Frame::Array(words) = frame else { return Flow::Close };
             let Ok(message) = NodeMessage::parse(words) else { return Flow::Close };
-            match message {
-                NodeMessage::Heartbeat { .. } => CoordinatorMessage::Beat.encode(output),
-                NodeMessage::Resync => self.sent = MapVersion(0),
-                NodeMessage::Leave => {
-                    CoordinatorMessage::Left.encode(output);
-                    left = true;
-                }
-                _ => {}
-            }
             messages.push(message);
             Flow::Next
         });
         // All that has arrived is one call: what it changes is kept and published once.
+        let (mut beats, mut resync, mut left) = (0, false, false);
         let known = self.driver.with(|coordinator, now| {
-            messages.into_iter().all(|message| coordinator.handle_message(now, self.node, message))
+            messages.into_iter().all(|message| {
+                let is_beat = matches!(message, NodeMessage::Heartbeat { .. });
+                resync |= message == NodeMessage::Resync;
+                left |= message == NodeMessage::Leave;
+                let known = coordinator.handle_message(now, self.node, message);
+                beats += usize::from(is_beat && known);
+                known
+            })
         });
+        // IMPORTANT: a node that is registered no more hears no beat. It would go on counting on the coordinator.
+        (0..beats).for_each(|_| CoordinatorMessage::Beat.encode(output));
+        if resync {
+            self.sent = MapVersion(0);
+        }
+        if left {
+            CoordinatorMessage::Left.encode(output);
+        }
         known && stopped == Stopped::NeedsMore && !left
     }
 }
