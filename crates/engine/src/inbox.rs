@@ -1,6 +1,6 @@
 //! What a primary sends, taken in on the replica's side of one connection.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 
 use proto::error::ErrorReply;
 use proto::id::{Epoch, Incarnation};
@@ -15,11 +15,16 @@ use crate::record::Record;
 use crate::slot::{Alignment, Incoming};
 use crate::time::Timestamp;
 
+/// How many messages are applied together, at most. What is read and not applied takes memory twice.
+const BATCH: usize = 256;
+
 /// The state of one connection from a primary: how much of it is applied, and the fill that is coming in.
 #[derive(Debug)]
 pub struct Inbox {
     from: Incarnation,
     applied: u64,
+    /// Messages that are read and not applied, in their order.
+    read: VecDeque<(SlotId, Incoming)>,
     fill: Option<Fill>,
     /// Which of the node's notes on slots that the primary leads no more have gone out on this connection.
     told: u64,
@@ -40,10 +45,11 @@ impl Inbox {
     /// The inbox of a connection that this incarnation of a node has opened.
     #[must_use]
     pub fn new(from: Incarnation) -> Self {
-        Self { from, applied: 0, fill: None, told: 0 }
+        Self { from, applied: 0, read: VecDeque::new(), fill: None, told: 0 }
     }
 
-    /// Applies one message. What has to be answered beside the acknowledgement is appended to `replies`.
+    /// Takes one message in. What has to be answered beside the acknowledgement is appended to `replies`. The message may
+    /// be applied at once, or by [`Inbox::apply`]: many together are applied faster than one by one.
     ///
     /// # Errors
     /// The messages make no sense together. Close the connection; what was applied stays applied.
@@ -59,6 +65,9 @@ impl Inbox {
         if self.fill.is_some() != part {
             return Err(ErrorReply::Protocol("a FILL is followed by all its parts and by nothing else"));
         }
+        if !matches!(message, LinkMessage::Replicate { .. }) {
+            self.apply(now, node, turn, replies);
+        }
         let (slot, incoming) = match message {
             LinkMessage::Beat { sent } => {
                 node.grant_lease(now, self.from, sent, &mut self.told, replies);
@@ -67,7 +76,7 @@ impl Inbox {
             LinkMessage::Entry { version, key, effect } => {
                 let fill = self.fill.as_mut().filter(|fill| fill.entries_left > 0);
                 let fill = fill.ok_or(ErrorReply::Protocol("an ENTRY without its FILL"))?;
-                fill.snapshot.records.push(Arc::new(Record::entry(version, key, effect)));
+                fill.snapshot.records.push(Record::entry(version, key, effect));
                 fill.entries_left -= 1;
                 self.fill_has_grown(now, node, turn, replies);
                 return Ok(());
@@ -99,14 +108,23 @@ impl Inbox {
             LinkMessage::Purge { slot, seq } => (slot, Incoming::Purge(seq)),
             LinkMessage::Release { slot, epoch } => (slot, Incoming::Release(epoch)),
         };
-        self.apply(now, node, known(node, slot)?, incoming, turn, replies);
+        self.read.push_back((known(node, slot)?, incoming));
+        if self.read.len() >= BATCH {
+            self.apply(now, node, turn, replies);
+        }
         Ok(())
     }
 
-    /// How many messages of the connection are applied, as the sender counts them.
-    #[must_use]
-    pub fn acknowledgement(&self) -> LinkReply {
-        LinkReply::Ack { count: self.applied }
+    /// Applies what was taken in.
+    pub fn apply<B: Bugs>(&mut self, now: Timestamp, node: &Node<B>, turn: &mut Turn, replies: &mut Vec<u8>) {
+        self.applied += self.read.len() as u64;
+        node.follow(now, self.from, &mut self.read, turn, replies);
+    }
+
+    /// Applies what was taken in, and says how many messages of the connection are applied, as the sender counts them.
+    pub fn acknowledge<B: Bugs>(&mut self, now: Timestamp, node: &Node<B>, turn: &mut Turn, replies: &mut Vec<u8>) {
+        self.apply(now, node, turn, replies);
+        LinkReply::Ack { count: self.applied }.encode(replies);
     }
 
     /// Whose connection it is.
@@ -118,24 +136,9 @@ impl Inbox {
     fn fill_has_grown<B: Bugs>(&mut self, now: Timestamp, node: &Node<B>, turn: &mut Turn, replies: &mut Vec<u8>) {
         let whole = |fill: &mut Fill| fill.entries_left == 0 && fill.completions_left == 0;
         if let Some(Fill { slot, epoch, stamp, snapshot, .. }) = self.fill.take_if(whole) {
-            self.apply(now, node, slot, Incoming::Fill { epoch, stamp, snapshot }, turn, replies);
+            self.read.push_back((slot, Incoming::Fill { epoch, stamp, snapshot }));
+            self.apply(now, node, turn, replies);
         }
-    }
-
-    fn apply<B: Bugs>(
-        &mut self,
-        now: Timestamp,
-        node: &Node<B>,
-        slot: SlotId,
-        incoming: Incoming,
-        turn: &mut Turn,
-        replies: &mut Vec<u8>,
-    ) {
-        // IMPORTANT: what was not applied is said before the acknowledgement that counts the message.
-        if let Some(reply) = node.follow(now, slot, self.from, incoming, turn) {
-            reply.encode(replies);
-        }
-        self.applied += 1;
     }
 }
 

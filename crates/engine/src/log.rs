@@ -5,7 +5,6 @@
 //! Where the tail does not reach back far enough the copy is filled instead. What is durable is never cut.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proto::id::{Epoch, Version};
@@ -13,6 +12,7 @@ use proto::peer::{Term, Terms};
 
 use crate::completions::Completions;
 use crate::record::Record;
+use crate::table::fetch::fetch;
 
 /// How much the tails of all slots of a node may hold, in bytes of records. A slot whose tail does not fit drops it:
 /// whoever needs it is filled.
@@ -32,9 +32,9 @@ pub struct TailBudget {
 #[derive(Debug)]
 pub struct Entry {
     /// The record.
-    pub record: Arc<Record>,
+    pub record: Record,
     /// The record of the same key before it.
-    pub replaced: Option<Arc<Record>>,
+    pub replaced: Option<Record>,
 }
 
 /// The log of one slot on one node. Empty it takes 32 bytes.
@@ -56,7 +56,7 @@ struct More {
     /// Where the tail begins: the record before its first.
     before_tail: u64,
     /// The tombstones in the table and some that were overwritten since, oldest first.
-    tombstones: VecDeque<Arc<Record>>,
+    tombstones: VecDeque<Record>,
     /// Tombstones up to this number may be gone.
     purged: u64,
     completions: Completions,
@@ -65,9 +65,9 @@ struct More {
 impl Log {
     /// A log that was made whole by a fill.
     #[must_use]
-    pub fn filled(last: Version, durable: u64, purged: u64, terms: &Terms, tombstones: Vec<Arc<Record>>) -> Self {
+    pub fn filled(last: Version, durable: u64, purged: u64, terms: &Terms, tombstones: Vec<Record>) -> Self {
         let mut tombstones = VecDeque::from(tombstones);
-        tombstones.make_contiguous().sort_by_key(|tombstone| tombstone.version);
+        tombstones.make_contiguous().sort_by_key(|tombstone| tombstone.version());
         let more = More {
             terms: terms.0.iter().copied().collect(),
             before_tail: last.seq,
@@ -123,11 +123,12 @@ impl Log {
     }
 
     /// Appends the next record. Where it is not `kept` nobody will ever ask for it, and it is not in the tail.
-    pub fn append(&mut self, record: Arc<Record>, replaced: Option<Arc<Record>>, kept: bool, budget: &TailBudget) {
-        let Version { epoch, seq } = record.version;
-        self.last = record.version;
+    pub fn append(&mut self, record: Record, replaced: Option<Record>, kept: bool, budget: &TailBudget) {
+        let Version { epoch, seq } = record.version();
+        let before = std::mem::replace(&mut self.last, record.version());
         let more = self.more_mut();
-        if more.terms.back().is_none_or(|term| term.epoch != epoch) {
+        // The last term is that of the last record. Looking at that spares a visit to the terms.
+        if before.epoch != epoch || more.terms.is_empty() {
             more.terms.push_back(Term { epoch, first: seq });
             if more.terms.len() > TERMS {
                 more.terms.pop_front();
@@ -135,7 +136,7 @@ impl Log {
             }
         }
         if record.is_delete() {
-            more.tombstones.push_back(Arc::clone(&record));
+            more.tombstones.push_back(record.clone());
         }
         let bytes = record.size();
         if kept && budget.used() + bytes <= budget.limit {
@@ -153,9 +154,9 @@ impl Log {
         let durable = self.durable;
         let Some(more) = &mut self.more else { return };
         let mut freed = 0;
-        while let Some(entry) = more.tail.pop_front_if(|entry| entry.record.version.seq <= durable) {
+        while let Some(entry) = more.tail.pop_front_if(|entry| entry.record.version().seq <= durable) {
             freed += entry.record.size();
-            more.before_tail = entry.record.version.seq;
+            more.before_tail = entry.record.version().seq;
         }
         more.tail_bytes -= freed;
         budget.give_back(freed);
@@ -164,25 +165,25 @@ impl Log {
     /// The records after `seq`, oldest first, with the place of the record before each; `None` where the tail does not
     /// reach back that far.
     #[must_use]
-    pub fn after(&self, from: Version) -> Option<Vec<(Version, Arc<Record>)>> {
+    pub fn after(&self, from: Version) -> Option<Vec<(Version, Record)>> {
         if from == self.last {
             return Some(Vec::new());
         }
         let more = self.more.as_ref().filter(|more| from.seq >= more.before_tail && more.contains(from))?;
         let mut previous = from;
         let mut records = Vec::new();
-        for entry in more.tail.iter().filter(|entry| entry.record.version.seq > from.seq) {
-            records.push((previous, Arc::clone(&entry.record)));
-            previous = entry.record.version;
+        for entry in more.tail.iter().filter(|entry| entry.record.version().seq > from.seq) {
+            records.push((previous, entry.record.clone()));
+            previous = entry.record.version();
         }
         Some(records)
     }
 
     /// The records that are not known to be durable, oldest first, as far as they are kept.
     #[must_use]
-    pub fn tail(&self) -> Vec<Arc<Record>> {
+    pub fn tail(&self) -> Vec<Record> {
         let entries = self.more.iter().flat_map(|more| &more.tail);
-        entries.map(|entry| Arc::clone(&entry.record)).collect()
+        entries.map(|entry| entry.record.clone()).collect()
     }
 
     /// The last record that this log shares with one of these terms that ends with `last`; `None` where that cannot be
@@ -210,16 +211,16 @@ impl Log {
         let more = self.more.as_mut().filter(|more| to.seq >= more.before_tail && to.seq >= self.durable)?;
         let mut cut = Vec::new();
         let mut freed = 0;
-        while let Some(mut entry) = more.tail.pop_back_if(|entry| entry.record.version.seq > to.seq) {
+        while let Some(mut entry) = more.tail.pop_back_if(|entry| entry.record.version().seq > to.seq) {
             freed += entry.record.size();
             if entry.record.is_delete() {
-                more.tombstones.pop_back_if(|last| last.version == entry.record.version);
+                more.tombstones.pop_back_if(|last| last.version() == entry.record.version());
             }
             if let Some(identity) = entry.record.identity() {
-                more.completions.undo(identity, entry.record.version);
+                more.completions.undo(identity, entry.record.version());
             }
             // A tombstone that all copies had passed is not brought back.
-            entry.replaced = entry.replaced.filter(|old| !(old.is_delete() && old.version.seq <= more.purged));
+            entry.replaced = entry.replaced.filter(|old| !(old.is_delete() && old.version().seq <= more.purged));
             cut.push(entry);
         }
         more.tail_bytes -= freed;
@@ -230,10 +231,10 @@ impl Log {
     }
 
     /// The next tombstone up to `seq`, which every copy has passed.
-    pub fn next_purged(&mut self, seq: u64) -> Option<Arc<Record>> {
+    pub fn next_purged(&mut self, seq: u64) -> Option<Record> {
         let more = self.more.as_mut()?;
-        let tombstone = more.tombstones.pop_front_if(|tombstone| tombstone.version.seq <= seq)?;
-        more.purged = more.purged.max(tombstone.version.seq);
+        let tombstone = more.tombstones.pop_front_if(|tombstone| tombstone.version().seq <= seq)?;
+        more.purged = more.purged.max(tombstone.version().seq);
         Some(tombstone)
     }
 
@@ -241,7 +242,7 @@ impl Log {
     #[must_use]
     pub fn has_tombstone(&self, seq: u64) -> bool {
         let oldest = self.more.as_ref().and_then(|more| more.tombstones.front());
-        oldest.is_some_and(|tombstone| tombstone.version.seq <= seq)
+        oldest.is_some_and(|tombstone| tombstone.version().seq <= seq)
     }
 
     /// Gives up the tail. Before a log is dropped this must have been called, so that the budget is right.
@@ -251,6 +252,29 @@ impl Log {
             more.tail = VecDeque::new();
             more.before_tail = last;
             budget.give_back(std::mem::take(&mut more.tail_bytes));
+        }
+    }
+
+    /// Asks for memory that the next record will touch. First of three calls; between them that of other slots can be
+    /// asked for.
+    pub(crate) fn fetch(&self) {
+        if let Some(more) = &self.more {
+            fetch(&**more);
+        }
+    }
+
+    /// The second.
+    pub(crate) fn fetch_tail(&self) {
+        if let Some(more) = &self.more {
+            more.tail.front().into_iter().for_each(fetch);
+        }
+    }
+
+    /// The third.
+    pub(crate) fn fetch_oldest(&self) {
+        if let Some(entry) = self.more.as_ref().and_then(|more| more.tail.front()) {
+            entry.record.fetch();
+            entry.replaced.iter().for_each(Record::fetch);
         }
     }
 
@@ -308,7 +332,7 @@ mod tests {
         for (at, epoch) in epochs.iter().enumerate() {
             let op = Op::Write { key: b"k", effect: Effect::Put(b"v"), identity: None };
             let record = Record::new(version(*epoch, at as u64 + 1), op);
-            log.append(Arc::new(record), None, true, budget);
+            log.append(record, None, true, budget);
         }
         log
     }
@@ -343,7 +367,7 @@ mod tests {
         assert!(log.after(version(1, 1)).is_none());
         assert!(log.after(version(2, 3)).is_none(), "no place of this log");
         let cut = log.cut(version(1, 3), &budget).unwrap();
-        assert_eq!(cut.iter().map(|entry| entry.record.version).collect::<Vec<_>>(), [version(2, 5), version(2, 4)]);
+        assert_eq!(cut.iter().map(|entry| entry.record.version()).collect::<Vec<_>>(), [version(2, 5), version(2, 4)]);
         assert_eq!((log.last(), log.terms().0.len()), (version(1, 3), 1));
         log.set_durable(9, &budget);
         assert_eq!((log.durable(), budget.used()), (3, 0));

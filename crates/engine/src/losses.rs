@@ -4,7 +4,6 @@
 //! beyond it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use proto::id::{Epoch, Version};
 use proto::slot::SlotId;
@@ -23,7 +22,7 @@ pub struct Loss {
     /// The slot of its key.
     pub slot: SlotId,
     /// The write.
-    pub record: Arc<Record>,
+    pub record: Record,
     /// The last record that this node and the next primary shared.
     pub common: Version,
     /// The epoch of the primary that does not have it.
@@ -75,9 +74,9 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_counted_all_the_same() {
         let mut losses = Losses::default();
-        let record = Arc::new(Record::entry(Version::NONE, b"k", Effect::Put(b"v")));
+        let record = Record::entry(Version::NONE, b"k", Effect::Put(b"v"));
         for _ in 0..LOSSES + 5 {
-            losses.add(Loss { slot: SlotId(1), record: Arc::clone(&record), common: Version::NONE, winner: Epoch(2) });
+            losses.add(Loss { slot: SlotId(1), record: record.clone(), common: Version::NONE, winner: Epoch(2) });
         }
         losses.add_overwritten(2);
         assert_eq!((losses.iter().count(), losses.count()), (LOSSES, LOSSES as u64 + 7));

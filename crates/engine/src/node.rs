@@ -119,8 +119,8 @@ pub struct Node<B: Bugs = NoBugs> {
     tails: TailBudget,
     outbox_items: usize,
     proposals: Mutex<Proposals>,
-    /// When which slot wants to be looked at.
-    agenda: Mutex<BTreeSet<(Timestamp, SlotId)>>,
+    /// When which slots want to be looked at, in steps of a tick.
+    agenda: Mutex<BTreeMap<u64, Vec<SlotId>>>,
     events: Mutex<Vec<Event>>,
     losses: Mutex<Losses>,
     stamps: AtomicU64,
@@ -243,7 +243,7 @@ impl<B: Bugs> Node<B> {
         level: ReadLevel,
         clock: impl FnOnce() -> Timestamp,
         waiting: &Waiting,
-        read: impl FnOnce(Option<&Arc<Record>>) -> R,
+        read: impl FnOnce(Option<&Record>) -> R,
     ) -> Result<Answer<R>, Refusal> {
         let mut state = self.slot(slot);
         let place = self.place(Timestamp::default(), slot);
@@ -258,7 +258,7 @@ impl<B: Bugs> Node<B> {
         &self,
         slot: SlotId,
         key: &[u8],
-        read: impl FnOnce(Option<&Arc<Record>>) -> R,
+        read: impl FnOnce(Option<&Record>) -> R,
     ) -> Result<R, Refusal> {
         let slot = self.slot(slot);
         if slot.holds_copy() { Ok(read(slot.get(&self.hasher, key))) } else { Err(Refusal::NotHere) }
@@ -402,7 +402,10 @@ impl<B: Bugs> Node<B> {
             ticket.settle(outcome);
         }
         if !turn.agenda.is_empty() {
-            self.agenda.lock().unwrap_or_else(PoisonError::into_inner).extend(turn.agenda.drain(..));
+            let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
+            for (when, slot) in turn.agenda.drain(..) {
+                agenda.entry(when.0.div_ceil(TICK.as_micros() as u64)).or_default().push(slot);
+            }
         }
         if !turn.events.is_empty() {
             self.events.lock().unwrap_or_else(PoisonError::into_inner).append(&mut turn.events);

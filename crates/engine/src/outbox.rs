@@ -67,7 +67,7 @@ pub enum Item {
         /// The durable mark.
         durable: u64,
         /// The record.
-        record: Arc<Record>,
+        record: Record,
     },
     /// See [`LinkMessage::Durable`].
     Durable {
@@ -117,7 +117,7 @@ pub struct Snapshot {
     /// The terms of the log.
     pub terms: Terms,
     /// The newest record of each key.
-    pub records: Vec<Arc<Record>>,
+    pub records: Vec<Record>,
     /// Which writes of clients are settled, by their client and number.
     pub completions: Vec<(Box<[u8]>, u64, Completion)>,
 }
@@ -157,6 +157,19 @@ pub enum Acked {
         /// The release.
         stamp: Stamp,
     },
+}
+
+impl Acked {
+    /// The slot that it is about.
+    #[must_use]
+    pub fn slot(self) -> SlotId {
+        match self {
+            Self::Aligned { slot, .. }
+            | Self::Filled { slot, .. }
+            | Self::Record { slot, .. }
+            | Self::Released { slot, .. } => slot,
+        }
+    }
 }
 
 /// The queue for one incarnation of one node. Shared between the slots that fill it and the link that empties it.
@@ -405,7 +418,7 @@ impl Item {
             Self::Fill { slot, snapshot, stamp, .. } => {
                 Some(Acked::Filled { slot: *slot, stamp: *stamp, seq: snapshot.last.seq })
             }
-            Self::Record { slot, record, .. } => Some(Acked::Record { slot: *slot, seq: record.version.seq }),
+            Self::Record { slot, record, .. } => Some(Acked::Record { slot: *slot, seq: record.version().seq }),
             Self::Release { slot, stamp, .. } => Some(Acked::Released { slot: *slot, stamp: *stamp }),
             Self::Durable { .. } | Self::Purge { .. } => None,
         }
@@ -425,7 +438,7 @@ impl Item {
             .encode(out),
             Self::Record { slot, previous, durable, record } => LinkMessage::Replicate {
                 slot: *slot,
-                version: record.version,
+                version: record.version(),
                 previous: *previous,
                 durable: *durable,
                 op: record.op(),
@@ -454,7 +467,7 @@ impl Snapshot {
         }
         .encode(out);
         for record in &self.records {
-            let (version, key, effect) = (record.version, record.key(), record.effect());
+            let (version, key, effect) = (record.version(), record.key(), record.effect());
             LinkMessage::Entry { version, key, effect }.encode(out);
         }
         for (client, seq, Completion { version, found }) in &self.completions {

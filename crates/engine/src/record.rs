@@ -2,20 +2,24 @@
 
 use proto::id::{Epoch, Version};
 use proto::peer::{Effect, Identity, Op};
+use triomphe::ThinArc;
+
+use crate::table::fetch::fetch_bytes;
 
 /// A write as its primary ordered it. The same record is the entry of its key in the table, what replicas are sent, and
-/// what a reader gets its value from: it is shared, never copied.
+/// what a reader gets its value from: clones share it. It takes one allocation, and a pointer of one word leads to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record(ThinArc<Head, u8>);
+
+/// What stands before the bytes of a record: the key, the value, the client's name, and the write's number in 8 bytes. Of
+/// a declined write the version that it has found stands in the place of key and value.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Its place in its slot's order, and so the version of its key.
-    pub version: Version,
+struct Head {
+    version: Version,
     key_len: u32,
     kind: Kind,
-    /// The bytes of the client's name and number at the end of `bytes`; 0 where the write has no identity.
+    /// The bytes of the client's name and number at the end; 0 where the write has no identity.
     identity_len: u8,
-    /// The key, the value, the client's name, and the write's number in 8 bytes. Of a declined write the version that it
-    /// has found stands in the place of key and value.
-    bytes: Box<[u8]>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,12 @@ enum Kind {
 
 /// The number of an identity, as it lies in a record.
 const SEQ_BYTES: usize = size_of::<u64>();
+
+/// What the allocation holds beside head and bytes: how many share it, and how many bytes there are.
+const COUNTS: usize = 2 * size_of::<usize>();
+
+/// How long keys usually are at most.
+const USUAL_KEY_BYTES: usize = 24;
 
 impl Record {
     /// A record. Key and value are copied here, and nowhere else.
@@ -49,11 +59,18 @@ impl Record {
     fn of(version: Version, kind: Kind, key: &[u8], value: &[u8], identity: Option<Identity<'_>>) -> Self {
         let key_len = u32::try_from(key.len()).expect("a key is within its limit, far below 4 GiB");
         let Some(Identity { client, seq }) = identity else {
-            return Self { version, key_len, kind, identity_len: 0, bytes: [key, value].concat().into_boxed_slice() };
+            let head = Head { version, key_len, kind, identity_len: 0 };
+            return Self(ThinArc::from_header_and_slice(head, &[key, value].concat()));
         };
         let identity_len = u8::try_from(client.len() + SEQ_BYTES).expect("a client's name is within its limit");
-        let bytes = [key, value, client, &seq.to_be_bytes()].concat().into_boxed_slice();
-        Self { version, key_len, kind, identity_len, bytes }
+        let head = Head { version, key_len, kind, identity_len };
+        Self(ThinArc::from_header_and_slice(head, &[key, value, client, &seq.to_be_bytes()].concat()))
+    }
+
+    /// Its place in its slot's order, and so the version of its key.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.head().version
     }
 
     /// The newest write of a key, as a fill brings it.
@@ -65,14 +82,15 @@ impl Record {
     /// The key; empty where the record is no write.
     #[must_use]
     pub fn key(&self) -> &[u8] {
-        self.bytes.get(..self.key_len as usize).unwrap_or_default()
+        self.bytes().get(..self.head().key_len as usize).unwrap_or_default()
     }
 
     /// The value; `None` where the record is a tombstone, or no write.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
-        let end = self.bytes.len() - usize::from(self.identity_len);
-        if self.kind == Kind::Put { self.bytes.get(self.key_len as usize..end) } else { None }
+        let Head { key_len, kind, identity_len, .. } = *self.head();
+        let end = self.bytes().len() - usize::from(identity_len);
+        if kind == Kind::Put { self.bytes().get(key_len as usize..end) } else { None }
     }
 
     /// What the record does to its key.
@@ -84,15 +102,15 @@ impl Record {
     /// Whose write it is, where the client said so.
     #[must_use]
     pub fn identity(&self) -> Option<Identity<'_>> {
-        let start = self.bytes.len() - usize::from(self.identity_len);
-        let (client, seq) = self.bytes.get(start..)?.split_last_chunk::<SEQ_BYTES>()?;
+        let start = self.bytes().len() - usize::from(self.head().identity_len);
+        let (client, seq) = self.bytes().get(start..)?.split_last_chunk::<SEQ_BYTES>()?;
         Some(Identity { client, seq: u64::from_be_bytes(*seq) })
     }
 
     /// What a declined write has found; `None` where the record is none.
     #[must_use]
     pub fn found(&self) -> Option<Version> {
-        let (epoch, rest) = self.bytes.split_first_chunk().filter(|_| self.kind == Kind::Declined)?;
+        let (epoch, rest) = self.bytes().split_first_chunk().filter(|_| self.head().kind == Kind::Declined)?;
         let seq = rest.first_chunk()?;
         Some(Version { epoch: Epoch(u64::from_be_bytes(*epoch)), seq: u64::from_be_bytes(*seq) })
     }
@@ -100,7 +118,7 @@ impl Record {
     /// What the record holds, as it travels.
     #[must_use]
     pub fn op(&self) -> Op<'_> {
-        match self.kind {
+        match self.head().kind {
             Kind::Barrier => Op::Barrier,
             Kind::Declined => match (self.identity(), self.found()) {
                 (Some(identity), Some(found)) => Op::Declined { identity, found },
@@ -113,19 +131,32 @@ impl Record {
     /// Whether the record is a tombstone.
     #[must_use]
     pub fn is_delete(&self) -> bool {
-        self.kind == Kind::Delete
+        self.head().kind == Kind::Delete
     }
 
     /// Whether the record changes its key: it is a put or a delete.
     #[must_use]
     pub fn is_write(&self) -> bool {
-        matches!(self.kind, Kind::Put | Kind::Delete)
+        matches!(self.head().kind, Kind::Put | Kind::Delete)
     }
 
-    /// The memory that the record takes, in bytes, its allocations' own overhead left out.
+    /// The memory that the record takes, in bytes, its allocation's own overhead left out.
     #[must_use]
     pub fn size(&self) -> usize {
-        size_of::<Self>() + self.bytes.len()
+        COUNTS + size_of::<Head>() + self.bytes().len()
+    }
+
+    /// Asks for the record's memory up to about the end of its key, which will be used soon.
+    pub(crate) fn fetch(&self) {
+        fetch_bytes(self.0.ptr().cast(), COUNTS + size_of::<Head>() + USUAL_KEY_BYTES);
+    }
+
+    fn head(&self) -> &Head {
+        &self.0.header.header
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0.slice
     }
 }
 
@@ -151,6 +182,7 @@ mod tests {
 
     #[test]
     fn an_identity_costs_those_who_have_none_nothing() {
-        assert!(size_of::<Record>() <= 40, "{}", size_of::<Record>());
+        let record = Record::new(Version::NONE, Op::Barrier);
+        assert!(record.size() <= 40, "{}", record.size());
     }
 }

@@ -24,6 +24,7 @@ use crate::node::{Event, Turn};
 use crate::outbox::{Outbox, Stamp};
 use crate::peers::Peers;
 use crate::record::Record;
+use crate::table::fetch::fetch;
 use crate::table::{KeyHasher, Table};
 use crate::time::Timestamp;
 
@@ -156,7 +157,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Every record of the table, tombstones among them, in no order.
-    pub fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.table.records()
     }
 
@@ -181,8 +182,33 @@ impl<B: Bugs> Slot<B> {
 
     /// The record of a key.
     #[must_use]
-    pub fn get(&self, hasher: &KeyHasher, key: &[u8]) -> Option<&Arc<Record>> {
+    pub fn get(&self, hasher: &KeyHasher, key: &[u8]) -> Option<&Record> {
         self.table.get(hasher, key).filter(|record| !record.is_delete())
+    }
+
+    /// Asks for memory that an acknowledgement, or a record for this key, will touch. First of three calls; between them
+    /// that of other slots can be asked for.
+    pub(crate) fn fetch(&self) {
+        self.log.fetch();
+        if let Role::Primary(primary) = &self.role {
+            fetch(&**primary);
+        }
+    }
+
+    /// The second.
+    pub(crate) fn fetch_more(&self, hasher: &KeyHasher, key: Option<&[u8]>) {
+        self.log.fetch_tail();
+        if let Some(key) = key {
+            self.table.fetch(hasher, key);
+        }
+        if let Role::Primary(primary) = &self.role {
+            primary.fetch();
+        }
+    }
+
+    /// The third.
+    pub(crate) fn fetch_oldest(&self) {
+        self.log.fetch_oldest();
     }
 
     /// Takes the role that a newer configuration gives this node. `outbox` gives the queue to another node.
@@ -275,19 +301,19 @@ impl<B: Bugs> Slot<B> {
     fn archive_all_after(&self, place: Place<'_>, seq: u64, turn: &mut Turn) {
         let last = self.log.last().seq;
         let mut records = self.log.tail();
-        let is_whole = records.first().is_some_and(|first| first.version.seq <= seq + 1);
+        let is_whole = records.first().is_some_and(|first| first.version().seq <= seq + 1);
         if !is_whole {
-            records = self.table.records().map(Arc::clone).collect();
-            records.sort_by_key(|record| record.version);
+            records = self.table.records().cloned().collect();
+            records.sort_by_key(|record| record.version());
         }
-        records.retain(|record| record.version.seq > seq);
+        records.retain(|record| record.version().seq > seq);
         let barriers = records.iter().filter(|record| !record.is_write()).count() as u64;
         let common = Version { epoch: self.log.epoch_at(seq).unwrap_or_default(), seq };
         self.archive(place, records, common, last.saturating_sub(seq + barriers), turn);
     }
 
     /// Takes records that were cut away into the archive.
-    fn archive(&self, place: Place<'_>, records: Vec<Arc<Record>>, common: Version, lost: u64, turn: &mut Turn) {
+    fn archive(&self, place: Place<'_>, records: Vec<Record>, common: Version, lost: u64, turn: &mut Turn) {
         if self.bugs.plants(crate::bugs::Bug::LossUntold) {
             return;
         }

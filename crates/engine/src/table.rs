@@ -1,7 +1,8 @@
 //! The newest record of each key of one slot.
 
+pub(crate) mod fetch;
+
 use std::hash::BuildHasher;
-use std::sync::Arc;
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
@@ -31,22 +32,31 @@ impl KeyHasher {
 /// A table of records by key, tombstones among them.
 #[derive(Debug, Default)]
 pub struct Table {
-    records: HashTable<Arc<Record>>,
+    records: HashTable<Record>,
     tombstones: usize,
 }
 
 impl Table {
     /// The newest record of a key.
     #[must_use]
-    pub fn get(&self, hasher: &KeyHasher, key: &[u8]) -> Option<&Arc<Record>> {
+    pub fn get(&self, hasher: &KeyHasher, key: &[u8]) -> Option<&Record> {
         self.records.find(hasher.hash(key), |record| record.key() == key)
     }
 
+    /// Asks for the memory of the record of a key, which will be used soon.
+    pub(crate) fn fetch(&self, hasher: &KeyHasher, key: &[u8]) {
+        // Whatever is not ruled out by the bits of the hash in the table is the one, nearly always.
+        let _ = self.records.find(hasher.hash(key), |record| {
+            record.fetch();
+            false
+        });
+    }
+
     /// Puts a record in the place of its key's last one, and gives that one.
-    pub fn insert(&mut self, hasher: &KeyHasher, record: Arc<Record>) -> Option<Arc<Record>> {
+    pub fn insert(&mut self, hasher: &KeyHasher, record: Record) -> Option<Record> {
         let hash = hasher.hash(record.key());
         let added = usize::from(record.is_delete());
-        let same_key = |other: &Arc<Record>| other.key() == record.key();
+        let same_key = |other: &Record| other.key() == record.key();
         self.tombstones += added;
         match self.records.entry(hash, same_key, |record| hasher.hash(record.key())) {
             Entry::Occupied(mut entry) => {
@@ -61,7 +71,7 @@ impl Table {
     }
 
     /// Takes an insertion back: what it had replaced is there again, or the key is not.
-    pub fn undo(&mut self, hasher: &KeyHasher, record: &Record, replaced: Option<Arc<Record>>) {
+    pub fn undo(&mut self, hasher: &KeyHasher, record: &Record, replaced: Option<Record>) {
         match replaced {
             Some(replaced) => {
                 self.insert(hasher, replaced);
@@ -77,7 +87,7 @@ impl Table {
 
     /// Drops a record, unless its key has been written since.
     fn remove(&mut self, hasher: &KeyHasher, record: &Record) {
-        let same = |other: &Arc<Record>| other.key() == record.key() && other.version == record.version;
+        let same = |other: &Record| other.key() == record.key() && other.version() == record.version();
         if let Ok(entry) = self.records.find_entry(hasher.hash(record.key()), same) {
             entry.remove();
             self.tombstones -= usize::from(record.is_delete());
@@ -91,7 +101,7 @@ impl Table {
     }
 
     /// All records, tombstones among them, in no order.
-    pub fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.iter()
     }
 }
@@ -102,8 +112,8 @@ mod tests {
     use proto::id::{Epoch, Version};
     use proto::peer::Effect;
 
-    fn record(seq: u64, key: &str, effect: Effect<'_>) -> Arc<Record> {
-        Arc::new(Record::entry(Version { epoch: Epoch(1), seq }, key.as_bytes(), effect))
+    fn record(seq: u64, key: &str, effect: Effect<'_>) -> Record {
+        Record::entry(Version { epoch: Epoch(1), seq }, key.as_bytes(), effect)
     }
 
     #[test]
@@ -112,7 +122,7 @@ mod tests {
         let mut table = Table::default();
         let records =
             [record(1, "a", Effect::Put(b"x")), record(2, "a", Effect::Delete), record(3, "a", Effect::Put(b"y"))];
-        let replaced: Vec<_> = records.iter().map(|record| table.insert(&hasher, Arc::clone(record))).collect();
+        let replaced: Vec<_> = records.iter().map(|record| table.insert(&hasher, record.clone())).collect();
         assert_eq!((table.keys(), replaced[2].as_ref()), (1, Some(&records[1])));
         for (record, replaced) in records.iter().zip(replaced).rev() {
             assert_eq!(table.get(&hasher, b"a"), Some(record));
@@ -133,13 +143,13 @@ mod tests {
         assert_eq!((table.keys(), table.get(&hasher, b"c")), (2, None));
 
         let tombstone = record(4, "a", Effect::Delete);
-        table.insert(&hasher, Arc::clone(&tombstone));
+        table.insert(&hasher, tombstone.clone());
         assert_eq!((table.keys(), table.records().count()), (1, 2));
         table.insert(&hasher, record(5, "a", Effect::Put(b"z")));
         table.purge(&hasher, &tombstone);
         assert_eq!(table.keys(), 2, "the key was written since");
         let tombstone = record(6, "a", Effect::Delete);
-        table.insert(&hasher, Arc::clone(&tombstone));
+        table.insert(&hasher, tombstone.clone());
         table.purge(&hasher, &tombstone);
         assert_eq!((table.keys(), table.records().count()), (1, 1));
     }

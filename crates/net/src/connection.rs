@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
@@ -50,7 +49,7 @@ pub enum Flow {
 #[derive(Debug)]
 pub struct Body {
     /// The record whose value it is.
-    pub record: Arc<Record>,
+    pub record: Record,
     /// What ends it: the line end of its encoding.
     pub end: &'static [u8],
 }

@@ -1,6 +1,5 @@
 //! The connection loop over real sockets, with a session that echoes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use engine::record::Record;
@@ -33,7 +32,7 @@ impl Session for Echo {
         }
         if let Some(len) = line.strip_prefix("body ") {
             let value = vec![b'b'; len.parse().expect("a length")];
-            let record = Arc::new(Record::entry(Version::NONE, b"key", Effect::Put(&value)));
+            let record = Record::entry(Version::NONE, b"key", Effect::Put(&value));
             self.body = Some(Body { record, end: b"\n" });
             return Flow::Body;
         }

@@ -1,7 +1,5 @@
 //! What the state machine says of a request, as the answer to it.
 
-use std::sync::Arc;
-
 use engine::losses::{Loss, Losses};
 use engine::record::Record;
 use engine::slot::{Refusal, Written};
@@ -12,8 +10,8 @@ use proto::response::{Response, is_line};
 
 /// The answer to a read.
 #[must_use]
-pub fn found(record: Option<&Arc<Record>>, versioned: bool) -> Response<'_> {
-    match record.and_then(|record| Some((record.version, record.value()?))) {
+pub fn found(record: Option<&Record>, versioned: bool) -> Response<'_> {
+    match record.and_then(|record| Some((record.version(), record.value()?))) {
         Some((version, value)) if versioned => Response::Versioned(version, value),
         Some((_, value)) => Response::Value(value),
         None => Response::NotFound,
@@ -75,7 +73,7 @@ pub fn losses(losses: &Losses) -> Response<'static> {
 }
 
 fn loss(Loss { slot, record, common, winner }: &Loss) -> String {
-    let (slot, version) = (slot.0, record.version);
+    let (slot, version) = (slot.0, record.version());
     let place = format!("slot={slot} version={version} common={common} epoch={winner}");
     let key = shown(record.key());
     match record.effect() {

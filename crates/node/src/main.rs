@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use engine::node::Turn;
+use mimalloc::MiMalloc;
 use net::program;
 use net::shutdown::{self, Shutdown};
 use node::config::Config;
@@ -14,6 +15,9 @@ use node::membership::{self, Notice};
 use node::session;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How long requests in hand may take once the node has left.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);

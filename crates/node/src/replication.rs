@@ -215,7 +215,7 @@ async fn follow(
                 }
             }
         });
-        inbox.acknowledgement().encode(output);
+        inbox.acknowledge(now, driver.node(), &mut turn, output);
         connection.flush().await?;
         driver.finish(&mut turn);
         if stopped != Stopped::NeedsMore {

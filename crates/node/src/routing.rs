@@ -2,7 +2,6 @@
 //! waits until a record is durable.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::time::Duration;
 
 use engine::node::Turn;
@@ -225,8 +224,8 @@ fn send_first(driver: &Driver, kept: &[Kept]) -> Vec<Option<UnderWay>> {
     let primaries: Vec<_> = kept
         .iter()
         .map(|request| {
-            let primary = driver.node().route(request.slot).primary;
-            primary.filter(|(primary, _)| *primary != me && !request.is_carried_out())
+            let primary = if request.is_carried_out() { None } else { driver.node().route(request.slot).primary };
+            primary.filter(|(primary, _)| *primary != me)
         })
         .collect();
     let mut under_way: Vec<Option<UnderWay>> = kept.iter().map(|_| None).collect();
@@ -310,8 +309,7 @@ async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &
     let executed = match request.request() {
         KeyRequest::Read(Read { key, versioned, level }) => {
             let clock = || driver.clock().now();
-            let encode =
-                |record: Option<&Arc<Record>>| request.answer(&answering::found(record, versioned), &mut answer);
+            let encode = |record: Option<&Record>| request.answer(&answering::found(record, versioned), &mut answer);
             node.read(request.slot, key, level, clock, &waiting, encode).map(|executed| executed.ticket)
         }
         KeyRequest::Write(write) => {
@@ -424,7 +422,7 @@ async fn replaced(driver: &Driver, slot: SlotId, primary: Incarnation) {
 /// Reads from whatever copy answers, this node's own first. Says whether one did.
 async fn read_elsewhere(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> bool {
     let versioned = matches!(request.work, Work::Read { versioned: true, .. });
-    let read = |record: Option<&Arc<Record>>, out: &mut Vec<u8>| {
+    let read = |record: Option<&Record>, out: &mut Vec<u8>| {
         request.answer(&answering::found(record, versioned), out);
     };
     let route = driver.node().route(request.slot);

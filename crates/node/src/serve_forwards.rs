@@ -3,7 +3,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use engine::node::Turn;
@@ -90,7 +89,7 @@ impl ForwardSession<'_> {
         let node = self.driver.node();
         let slot = node.slot_of(read.key);
         let (waiting, mut answer) = (Waiting::new(), Vec::new());
-        let encode = |record: Option<&Arc<Record>>| {
+        let encode = |record: Option<&Record>| {
             answering::found(record, read.versioned).encode(Encoding::Array, &mut answer);
         };
         let done = if at_replica {

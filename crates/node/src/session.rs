@@ -1,7 +1,6 @@
 //! One connection to a node: requests of clients, and what it becomes when another node opens it.
 
 use std::io;
-use std::sync::Arc;
 
 use engine::node::Turn;
 use engine::record::Record;
@@ -84,7 +83,7 @@ struct Batch {
 }
 
 /// Writes what stands before a value, where the value is long enough to be sent from where it is, and can be as it is.
-fn begin_body(record: &Arc<Record>, encoding: Encoding, out: &mut Vec<u8>) -> Option<Body> {
+fn begin_body(record: &Record, encoding: Encoding, out: &mut Vec<u8>) -> Option<Body> {
     let value = record.value().filter(|value| value.len() >= BODY_BYTES)?;
     let end: &[u8] = match encoding {
         Encoding::Array => {
@@ -99,11 +98,11 @@ fn begin_body(record: &Arc<Record>, encoding: Encoding, out: &mut Vec<u8>) -> Op
         }
         Encoding::Line => return None,
     };
-    Some(Body { record: Arc::clone(record), end })
+    Some(Body { record: record.clone(), end })
 }
 
 /// Answers a read: the value at once, or the start of a long one.
-fn answer_read(record: Option<&Arc<Record>>, versioned: bool, encoding: Encoding, out: &mut Vec<u8>) -> Option<Body> {
+fn answer_read(record: Option<&Record>, versioned: bool, encoding: Encoding, out: &mut Vec<u8>) -> Option<Body> {
     let body = record.filter(|_| !versioned).and_then(|record| begin_body(record, encoding, out));
     if body.is_none() {
         answering::found(record, versioned).encode(encoding, out);
@@ -147,7 +146,7 @@ impl<'a> ClientSession<'a> {
         let node = driver.node();
         if read.level == ReadLevel::Local {
             let out = kept.last_mut().map_or(out, |last| &mut last.after);
-            let answer = |record: Option<&Arc<Record>>| *body = answer_read(record, read.versioned, encoding, out);
+            let answer = |record: Option<&Record>| *body = answer_read(record, read.versioned, encoding, out);
             match node.read(slot, read.key, read.level, Timestamp::default, waiting, answer) {
                 Ok(_) if self.body.is_some() && !self.kept.is_empty() => self.body_behind_kept(),
                 Ok(_) if self.body.is_some() => Flow::Body,
@@ -156,7 +155,7 @@ impl<'a> ClientSession<'a> {
             }
         } else {
             let mut bytes = Vec::new();
-            let answer = |record: Option<&Arc<Record>>| {
+            let answer = |record: Option<&Record>| {
                 answering::found(record, read.versioned).encode(encoding, &mut bytes);
             };
             match node.read(slot, read.key, read.level, || driver.clock().now(), waiting, answer) {

@@ -208,8 +208,8 @@ impl World {
                     return Some(("L3", slot, format!("{} has still to send: {lag:?}", process.name)));
                 }
                 let (last, durable, mut table, tombstone) = node.inspect(slot, |state| {
-                    let table = state.records().map(|record| (record.key().to_vec(), record.version.to_string()));
-                    let tombstone = state.records().find(|record| record.is_delete()).map(|record| record.version);
+                    let table = state.records().map(|record| (record.key().to_vec(), record.version().to_string()));
+                    let tombstone = state.records().find(|record| record.is_delete()).map(|record| record.version());
                     (state.last(), state.durable(), table.collect::<Table>(), tombstone)
                 });
                 if !is_copy {
@@ -288,7 +288,7 @@ impl World {
                 let waiting = engine::waiting::Waiting::new();
                 let now = self.local(n);
                 let node = self.nodes[n].node.as_ref()?;
-                let value = |record: Option<&std::sync::Arc<engine::record::Record>>| {
+                let value = |record: Option<&engine::record::Record>| {
                     let value = record.and_then(|record| record.value());
                     value.map(|value| String::from_utf8_lossy(value).into_owned())
                 };

@@ -139,7 +139,7 @@ impl Oracle {
     /// Keeps what a node has archived, before it is gone.
     pub(crate) fn archive(&mut self, node: &Node<Planted>) {
         node.losses(|losses| {
-            self.archived.extend(losses.iter().map(|loss| (loss.slot, loss.record.version)));
+            self.archived.extend(losses.iter().map(|loss| (loss.slot, loss.record.version())));
         });
     }
 }

@@ -1,5 +1,6 @@
 //! What passes on the links between a primary and its replicas, on both sides.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use proto::id::Incarnation;
@@ -11,7 +12,14 @@ use super::{Event, Node, Turn};
 use crate::bugs::{Bug, Bugs};
 use crate::outbox::{Acked, Outbox};
 use crate::slot::{Effects, Incoming};
+use crate::table::fetch::fetch;
 use crate::time::Timestamp;
+
+/// How far apart the steps are in which memory is asked for, in slots.
+const FETCH_STEP: usize = 4;
+
+/// How long before its use memory is asked for, in slots.
+const FETCHED_AHEAD: usize = 4 * FETCH_STEP;
 
 impl<B: Bugs> Node<B> {
     // The primary's side.
@@ -28,8 +36,12 @@ impl<B: Bugs> Node<B> {
         match reply {
             LinkReply::Ack { count } => {
                 let Some(acked) = from.acknowledge(count) else { return false };
-                for acked in acked {
-                    self.handle_acked(now, from.to, acked, turn);
+                let asked = |at: usize| acked.get(at).map(|acked| (acked.slot(), None));
+                for at in 0..acked.len() + FETCHED_AHEAD {
+                    self.fetch_ahead(at, asked);
+                    if let Some(acked) = at.checked_sub(FETCHED_AHEAD).and_then(|at| acked.get(at)) {
+                        self.handle_acked(now, from.to, *acked, turn);
+                    }
                 }
             }
             LinkReply::Lease { sent } => {
@@ -78,12 +90,7 @@ impl<B: Bugs> Node<B> {
     }
 
     fn handle_acked(&self, now: Timestamp, from: Incarnation, acked: Acked, turn: &mut Turn) {
-        let slot = match acked {
-            Acked::Aligned { slot, .. }
-            | Acked::Filled { slot, .. }
-            | Acked::Record { slot, .. }
-            | Acked::Released { slot, .. } => slot,
-        };
+        let slot = acked.slot();
         let place = self.place(now, slot);
         let mut state = self.slot(slot);
         let effects = match acked {
@@ -137,17 +144,50 @@ impl<B: Bugs> Node<B> {
         }
     }
 
+    /// Takes in what a primary has sent, in its order, and answers what is not applied.
     pub(crate) fn follow(
         &self,
         now: Timestamp,
-        slot: SlotId,
         from: Incarnation,
-        incoming: Incoming,
+        batch: &mut VecDeque<(SlotId, Incoming)>,
         turn: &mut Turn,
-    ) -> Option<LinkReply> {
-        let reply = self.slot(slot).follow(self.place(now, slot), from, incoming, turn);
+        replies: &mut Vec<u8>,
+    ) {
+        let count = batch.len();
+        for at in 0..count + FETCHED_AHEAD {
+            let done = count - batch.len();
+            self.fetch_ahead(at, |at| {
+                let (slot, incoming) = batch.get(at - done)?;
+                Some((*slot, incoming.key()))
+            });
+            if at >= FETCHED_AHEAD
+                && let Some((slot, incoming)) = batch.pop_front()
+            {
+                // IMPORTANT: what was not applied is said before the acknowledgement that counts the message.
+                if let Some(reply) = self.slot(slot).follow(self.place(now, slot), from, incoming, turn) {
+                    reply.encode(replies);
+                }
+            }
+        }
         self.finish(turn);
-        reply
+    }
+
+    /// Asks for the memory of work that comes [`FETCHED_AHEAD`] and less after the work at `at` of a batch: of slots, and
+    /// of the record of a key where one is given. Each step looks into what the step before it has asked for.
+    fn fetch_ahead<'a>(&self, at: usize, asked: impl Fn(usize) -> Option<(SlotId, Option<&'a [u8]>)>) {
+        if let Some((slot, _)) = asked(at) {
+            self.slots.get(usize::from(slot.0)).into_iter().for_each(fetch);
+        }
+        let earlier = |steps: usize| at.checked_sub(steps * FETCH_STEP).and_then(&asked);
+        if let Some((slot, _)) = earlier(1) {
+            self.slot(slot).fetch();
+        }
+        if let Some((slot, key)) = earlier(2) {
+            self.slot(slot).fetch_more(&self.hasher, key);
+        }
+        if let Some((slot, _)) = earlier(3) {
+            self.slot(slot).fetch_oldest();
+        }
     }
 
     pub(super) fn outbox(&self, now: Timestamp, to: Incarnation, addr: &proto::id::NodeAddr) -> Arc<Outbox> {

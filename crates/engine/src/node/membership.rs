@@ -196,14 +196,13 @@ impl<B: Bugs> Node<B> {
     }
 
     fn look_at_due_slots(&self, now: Timestamp, turn: &mut Turn) {
-        let due: Vec<SlotId> = {
+        let mut due: Vec<SlotId> = {
             let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut due = Vec::new();
-            while agenda.first().is_some_and(|(when, _)| *when <= now) {
-                due.extend(agenda.pop_first().map(|(_, slot)| slot));
-            }
-            due
+            let ticks = now.0 / TICK.as_micros() as u64;
+            agenda.extract_if(..=ticks, |_, _| true).flat_map(|(_, slots)| slots).collect()
         };
+        due.sort_unstable();
+        due.dedup();
         for slot in due {
             let mut state = self.slot(slot);
             let found = state.look(self.place(now, slot), turn);

@@ -15,6 +15,7 @@ use crate::completions::{Completion, Known};
 use crate::node::Turn;
 use crate::outbox::{Item, Outbox, Snapshot, Stamp};
 use crate::record::Record;
+use crate::table::fetch::fetch;
 use crate::time::Timestamp;
 use crate::waiting::{Ticket, Waiting};
 
@@ -214,16 +215,16 @@ impl<B: Bugs> Slot<B> {
     fn order(&mut self, place: Place<'_>, op: Op<'_>, turn: &mut Turn) -> Version {
         let previous = self.log.last();
         let version = Version { epoch: self.epoch, seq: previous.seq + 1 };
-        let record = Arc::new(Record::new(version, op));
+        let record = Record::new(version, op);
         let is_alone = matches!(&self.role, Role::Primary(primary) if primary.followers.is_empty());
-        self.apply(place, Arc::clone(&record), !is_alone);
+        self.apply(place, record.clone(), !is_alone);
         let durable = self.log.durable();
         let Role::Primary(primary) = &mut self.role else { return version };
         let active = primary.active.get_or_insert_default();
         active.last_write = place.now;
         active.told = durable;
         for follower in primary.followers.iter().filter(|follower| follower.progress.takes_records()) {
-            let record = Arc::clone(&record);
+            let record = record.clone();
             follower.outbox.push(Item::Record { slot: place.id, previous, durable, record });
             turn.touch(&follower.outbox);
         }
@@ -280,9 +281,10 @@ impl<B: Bugs> Slot<B> {
         }
         let newest = self.table.get(place.hasher, write.key);
         let (newest_seq, is_absent) =
-            (newest.map_or(0, |record| record.version.seq), newest.is_none_or(|record| record.is_delete()));
+            (newest.map_or(0, |record| record.version().seq), newest.is_none_or(|record| record.is_delete()));
         if let Some(expected) = write.expected {
-            let version = if is_absent { Version::NONE } else { newest.map_or(Version::NONE, |record| record.version) };
+            let version =
+                if is_absent { Version::NONE } else { newest.map_or(Version::NONE, |record| record.version()) };
             if version != expected {
                 let settled = write
                     .identity
@@ -338,7 +340,7 @@ impl<B: Bugs> Slot<B> {
         level: ReadLevel,
         clock: impl FnOnce() -> Timestamp,
         waiting: &Waiting,
-        read: impl FnOnce(Option<&Arc<Record>>) -> R,
+        read: impl FnOnce(Option<&Record>) -> R,
     ) -> Result<Answer<R>, Refusal> {
         if !self.is_primary() {
             return Err(Refusal::NotHere);
@@ -347,7 +349,7 @@ impl<B: Bugs> Slot<B> {
             return Ok(Answer { answer: read(self.get(place.hasher, key)), ticket: None });
         }
         let newest = self.table.get(place.hasher, key);
-        let seq = newest.map_or(0, |record| record.version.seq);
+        let seq = newest.map_or(0, |record| record.version().seq);
         let answer = read(newest.filter(|record| !record.is_delete()));
         // IMPORTANT: the lease is looked at after the value was taken: it was the newest at that moment.
         self.serves(Place { now: clock(), ..place }).ok_or(Refusal::NotHere)?;
@@ -636,7 +638,7 @@ impl<B: Bugs> Slot<B> {
             durable: self.log.durable(),
             purged: self.log.purged(),
             terms: self.log.terms(),
-            records: self.table.records().map(Arc::clone).collect(),
+            records: self.table.records().cloned().collect(),
             completions,
         });
         follower.outbox.push(Item::Fill { slot: place.id, epoch, snapshot, stamp: follower.stamp });
@@ -712,6 +714,14 @@ impl Primary {
             has_rivals: false,
             is_open: false,
             is_whole: false,
+        }
+    }
+
+    /// Asks for memory that an acknowledgement will touch.
+    pub(super) fn fetch(&self) {
+        self.followers.iter().for_each(fetch);
+        if let Some(active) = &self.active {
+            fetch(&**active);
         }
     }
 

@@ -1,7 +1,5 @@
 //! A slot's replica side: it takes what its primary sends, in its order, and goes back where it went astray.
 
-use std::sync::Arc;
-
 use proto::cluster_map::MapVersion;
 use proto::id::{Epoch, Incarnation, Version};
 use proto::peer::{LinkReply, Terms};
@@ -58,6 +56,13 @@ pub(crate) enum Incoming {
     Fill { epoch: Epoch, stamp: u64, snapshot: Snapshot },
     Purge(u64),
     Release(Epoch),
+}
+
+impl Incoming {
+    /// The key of a record.
+    pub(crate) fn key(&self) -> Option<&[u8]> {
+        if let Self::Record { record, .. } = self { Some(record.key()) } else { None }
+    }
 }
 
 impl<B: Bugs> Slot<B> {
@@ -152,7 +157,7 @@ impl<B: Bugs> Slot<B> {
                 if self.bugs.plants(Bug::CompletionSurvivesCut)
                     && let Some(identity) = entry.record.identity()
                 {
-                    let completion = Completion { version: entry.record.version, found: entry.record.found() };
+                    let completion = Completion { version: entry.record.version(), found: entry.record.found() };
                     self.log.completions().insert(place.now, identity, completion);
                 }
             }
@@ -186,13 +191,13 @@ impl<B: Bugs> Slot<B> {
     ) -> Option<LinkReply> {
         // A record that was sent again from the tail is of an earlier epoch than the primary who sends it.
         let follows = matches!(&self.role, Role::Replica(replica) if replica.follows(from));
-        if !follows && let Some(refusal) = self.refuses_sender(place, record.version.epoch) {
+        if !follows && let Some(refusal) = self.refuses_sender(place, record.version().epoch) {
             return Some(refusal);
         }
         if !self.is_level_with(from) {
             return Some(self.behind(place, None));
         }
-        if record.version.seq <= self.last().seq {
+        if record.version().seq <= self.last().seq {
             return None; // Sent again after a broken connection.
         }
         if previous != self.last() && !self.bugs.plants(Bug::CutByMark) {
@@ -201,7 +206,7 @@ impl<B: Bugs> Slot<B> {
             }
             return Some(self.behind(place, Some(self.last())));
         }
-        self.apply(place, Arc::new(record), true);
+        self.apply(place, record, true);
         self.log.set_durable(durable, place.tails);
         None
     }
@@ -233,7 +238,7 @@ impl<B: Bugs> Slot<B> {
         }
         let common = self.log.common(&snapshot.terms, snapshot.last).unwrap_or(Version::NONE);
         self.archive_all_after(place, common.seq, turn);
-        let tombstones = snapshot.records.iter().filter(|record| record.is_delete()).map(Arc::clone).collect();
+        let tombstones = snapshot.records.iter().filter(|record| record.is_delete()).cloned().collect();
         self.log.drop_tail(place.tails);
         let Snapshot { last, durable, purged, terms, records, completions } = snapshot;
         self.log = Log::filled(last, durable, purged, &terms, tombstones);
@@ -254,12 +259,12 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Appends a record and applies it.
-    pub(super) fn apply(&mut self, place: Place<'_>, record: Arc<Record>, kept: bool) {
+    pub(super) fn apply(&mut self, place: Place<'_>, record: Record, kept: bool) {
         if let Some(identity) = record.identity() {
-            let completion = Completion { version: record.version, found: record.found() };
+            let completion = Completion { version: record.version(), found: record.found() };
             self.log.completions().insert(place.now, identity, completion);
         }
-        let replaced = if record.is_write() { self.table.insert(place.hasher, Arc::clone(&record)) } else { None };
+        let replaced = if record.is_write() { self.table.insert(place.hasher, record.clone()) } else { None };
         self.log.append(record, replaced, kept, place.tails);
     }
 

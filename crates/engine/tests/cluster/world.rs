@@ -408,7 +408,7 @@ impl World {
     pub(crate) fn read(&self, at: &str, key: &str, copy: bool) -> Option<Option<String>> {
         let node = &self.member(at).node;
         let slot = node.slot_of(key.as_bytes());
-        let value = |record: Option<&Arc<engine::record::Record>>| {
+        let value = |record: Option<&engine::record::Record>| {
             record.and_then(|record| record.value()).map(|value| String::from_utf8_lossy(value).into_owned())
         };
         let read = if copy {
@@ -425,7 +425,7 @@ impl World {
     pub(crate) fn read_linear(&self, at: &str, key: &str) -> String {
         let node = &self.member(at).node;
         let (slot, waiting) = (node.slot_of(key.as_bytes()), Waiting::new());
-        let value = |record: Option<&Arc<engine::record::Record>>| {
+        let value = |record: Option<&engine::record::Record>| {
             record.and_then(|record| record.value()).map(|value| String::from_utf8_lossy(value).into_owned())
         };
         match node.read(slot, key.as_bytes(), ReadLevel::Linear, || self.now, &waiting, value) {
@@ -457,7 +457,7 @@ fn carry(now: Timestamp, to: &Node, inbox: &mut Inbox, bytes: &[u8], replies: &m
         inbox.handle(now, to, message, &mut Turn::default(), replies).expect("a primary speaks the protocol");
         true
     });
-    inbox.acknowledgement().encode(replies);
+    inbox.acknowledge(now, to, &mut Turn::default(), replies);
 }
 
 /// Hands a replica's answers to its primary.

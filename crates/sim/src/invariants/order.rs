@@ -36,15 +36,15 @@ impl World {
                 let forgets = log.epoch_at(1).is_none();
                 match (newest, here) {
                     (Some((version, is_delete)), Some(record))
-                        if *version != record.version || *is_delete != record.is_delete() =>
+                        if *version != record.version() || *is_delete != record.is_delete() =>
                     {
-                        return Some(format!("{text} is {version} by the log and {} in the table", record.version));
+                        return Some(format!("{text} is {version} by the log and {} in the table", record.version()));
                     }
                     (Some((version, is_delete)), None) if !is_delete || version.seq > log.purged() => {
                         return Some(format!("{text} is {version} by the log and not in the table"));
                     }
                     (None, Some(record)) if !forgets => {
-                        return Some(format!("{text} is {} in the table and not in the log", record.version));
+                        return Some(format!("{text} is {} in the table and not in the log", record.version()));
                     }
                     _ => {}
                 }

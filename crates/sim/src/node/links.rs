@@ -241,6 +241,8 @@ impl World {
             let process = &mut self.nodes[n];
             let Some(node) = &process.node else { return false };
             let handled = inbox.handle(now, node, message.clone(), &mut process.turn, &mut replies);
+            // One by one, so that each can be judged.
+            inbox.apply(now, node, &mut process.turn, &mut replies);
             changed |= matches!(message, LinkMessage::Align { .. });
             self.after_message(n, from, &message, before);
             if let Err(error) = handled {
@@ -249,8 +251,10 @@ impl World {
                 break;
             }
         }
-        if let Some(inbox) = inbox {
-            inbox.acknowledgement().encode(&mut replies);
+        if let Some(mut inbox) = inbox {
+            let process = &mut self.nodes[n];
+            let Some(node) = &process.node else { return false };
+            inbox.acknowledge(now, node, &mut process.turn, &mut replies);
             if let Some((_, place)) = self.nodes[n].inboxes.iter_mut().find(|(known, _)| *known == conn) {
                 *place = Some(inbox);
             }

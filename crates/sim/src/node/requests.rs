@@ -59,7 +59,7 @@ impl World {
                 |record| {
                     let value = record.and_then(|record| record.value());
                     let value = value.map(|value| Rc::from(String::from_utf8_lossy(value).as_ref()));
-                    Outcome::Value(value, record.map_or(Version::NONE, |record| record.version))
+                    Outcome::Value(value, record.map_or(Version::NONE, |record| record.version()))
                 },
             );
             read.map(|Answer { answer, ticket }| (answer, ticket))
