@@ -31,8 +31,8 @@ pub const OUTBOX_ITEMS: usize = 1_000_000;
 /// How much of filling may wait for one replica before the next slot is begun, so that records are not held up.
 pub const FILL_AHEAD_BYTES: usize = 1024 * 1024;
 
-/// About how much a message takes beside its record, in bytes.
-const MESSAGE_BYTES: usize = 64;
+/// How much is encoded before whoever writes gets the queue again, in bytes: a few microseconds' work.
+const ENCODED_AT_ONCE: usize = 16 * 1024;
 
 /// Names one addition of a replica to a slot. What is acknowledged for an earlier one says nothing of a later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -311,23 +311,15 @@ impl Outbox {
 
     /// Appends to `out` what has not been sent, up to about `limit` bytes; `false` where there is nothing.
     pub fn take(&self, out: &mut Vec<u8>, limit: usize) -> bool {
-        // Encoded after the lock is let go: whoever writes to a slot waits for it.
-        let mut batch = Vec::new();
-        {
-            let mut queue = self.lock();
-            let Queue { items, sent, .. } = &mut *queue;
-            let mut bytes = 0;
-            for queued in items.range(*sent..) {
-                if bytes >= limit {
-                    break;
-                }
-                bytes += MESSAGE_BYTES + queued.record_bytes + queued.fill_bytes;
-                batch.push(queued.item.clone());
+        let before = out.len();
+        while out.len() - before < limit {
+            match self.lock().encode_some(out) {
+                Encoded::None => break,
+                Encoded::Some => {}
+                Encoded::Large(item) => item.encode(out),
             }
-            *sent += batch.len();
         }
-        batch.iter().for_each(|item| item.encode(out));
-        !batch.is_empty()
+        out.len() > before
     }
 
     /// The replica has applied `count` messages of the present connection. `None` where it cannot have: the connection
@@ -399,6 +391,37 @@ impl Outbox {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // No code that holds the lock panics half way, so a poisoned queue is as good as any.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a call of [`Queue::encode_some`] has come to.
+enum Encoded {
+    /// Everything was sent.
+    None,
+    Some,
+    /// The next one is to be encoded without the lock.
+    Large(Item),
+}
+
+impl Queue {
+    /// Encodes some of what has not been sent. Whoever writes to a slot waits meanwhile, so it is not much at once.
+    fn encode_some(&mut self, out: &mut Vec<u8>) -> Encoded {
+        let before = out.len();
+        for queued in self.items.range(self.sent..) {
+            if out.len() - before >= ENCODED_AT_ONCE {
+                break;
+            }
+            if queued.record_bytes + queued.fill_bytes > ENCODED_AT_ONCE {
+                if out.len() > before {
+                    break;
+                }
+                self.sent += 1;
+                return Encoded::Large(queued.item.clone());
+            }
+            queued.item.encode(out);
+            self.sent += 1;
+        }
+        if out.len() > before { Encoded::Some } else { Encoded::None }
     }
 }
 

@@ -170,12 +170,13 @@ impl Work {
 pub async fn answer_all(driver: &Driver, kept: Vec<Kept>, waiting: &mut Waiting, out: &mut Vec<u8>) {
     // One deadline for all: they came together, and the last must not wait for every other's failure.
     let start = Instant::now();
-    let mut first_tries = send_first(driver, &kept);
+    let all_carried_out = kept.iter().all(Kept::is_carried_out);
+    let mut first_tries = if all_carried_out { Vec::new() } else { send_first(driver, &kept) };
     let deadline = start + driver.request_timeout();
     // Whether in time or not is told by each ticket.
     let _ = timeout_at(deadline, poll_fn(|context| waiting.poll_settled(context))).await;
     let outcomes = waiting.take();
-    for (request, first_try) in kept.iter().zip(&mut first_tries) {
+    for (at, request) in kept.iter().enumerate() {
         match &request.carried_out {
             Some((ticket, answer)) if outcomes.get(*ticket) == Some(&Some(Outcome::Durable)) => {
                 out.extend_from_slice(answer);
@@ -189,7 +190,10 @@ pub async fn answer_all(driver: &Driver, kept: Vec<Kept>, waiting: &mut Waiting,
                     give_up(driver, request, out);
                 }
             }
-            None => answer_one(driver, request, first_try.take(), false, start, out).await,
+            None => {
+                let first_try = first_tries.get_mut(at).and_then(Option::take);
+                answer_one(driver, request, first_try, false, start, out).await;
+            }
         }
         out.extend_from_slice(&request.after);
     }

@@ -69,6 +69,8 @@ struct ClientSession<'a> {
     /// Requests that cannot be answered here and now, with the answers that wait behind them.
     kept: Vec<Kept>,
     kept_bytes: usize,
+    /// How many of them have not been carried out.
+    kept_whole: usize,
     /// The waits of the requests that are carried out and not yet durable.
     waiting: Waiting,
     body: Option<Body>,
@@ -120,6 +122,7 @@ impl<'a> ClientSession<'a> {
             batch: None,
             kept: Vec::new(),
             kept_bytes: 0,
+            kept_whole: 0,
             waiting: Waiting::new(),
             body: None,
             upgrade: None,
@@ -129,7 +132,7 @@ impl<'a> ClientSession<'a> {
     /// Executes a request for a key, or keeps it where that is not possible here and now.
     fn key_request(&mut self, request: KeyRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let slot = self.driver.node().slot_of(request.key());
-        if self.kept.iter().any(|kept| kept.slot == slot && !kept.is_carried_out()) {
+        if self.kept_whole > 0 && self.kept.iter().any(|kept| kept.slot == slot && !kept.is_carried_out()) {
             return Flow::Settle; // One client's requests for one key are carried out in their order.
         }
         if self.kept_bytes > KEPT_BYTES {
@@ -200,6 +203,7 @@ impl<'a> ClientSession<'a> {
 
     fn keep(&mut self, kept: Kept) -> Flow {
         self.kept_bytes += kept.size();
+        self.kept_whole += usize::from(!kept.is_carried_out());
         self.kept.push(kept);
         Flow::Next
     }
@@ -311,7 +315,7 @@ impl Session for ClientSession<'_> {
     async fn settle(&mut self, out: &mut Vec<u8>) {
         self.batch = None;
         if !self.kept.is_empty() {
-            self.kept_bytes = 0;
+            (self.kept_bytes, self.kept_whole) = (0, 0);
             // What this batch has written here must not wait for what other nodes answer.
             self.answered();
             routing::answer_all(self.driver, std::mem::take(&mut self.kept), &mut self.waiting, out).await;

@@ -10,6 +10,7 @@
 
 mod forward;
 mod link;
+mod record;
 
 use std::str::FromStr;
 
@@ -20,7 +21,8 @@ use crate::limits;
 use crate::slot::SlotId;
 
 pub use forward::{Forward, KeyRequest, Read, Write};
-pub use link::{LinkMessage, LinkReply, Op, Term, Terms};
+pub use link::{LinkMessage, LinkReply, Term, Terms};
+pub use record::Op;
 
 /// What a connection between nodes is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,7 +24,7 @@ pub const EVICT_AFTER: Duration = Duration::from_millis(500);
 
 /// How long after the last write of a slot its followers are told what has become durable. While writes come, each tells
 /// of those before, and this costs nothing.
-pub(crate) const TELL_DURABLE_AFTER: Duration = Duration::from_millis(200);
+pub(crate) const TELL_DURABLE_AFTER: Duration = Duration::from_secs(1);
 
 /// The role of a primary.
 #[derive(Debug)]

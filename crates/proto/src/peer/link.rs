@@ -3,13 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{
-    Effect, Identity, begin_word, counter, decimal_digits, effect_words, or_dash, push_effect, push_number_word,
-    read_effect, slot, unless_dash, words,
-};
+use super::record::{Head, Op, push_version};
+use super::{Effect, Identity, counter, effect_words, or_dash, push_effect, read_effect, slot, unless_dash, words};
 use crate::cluster_map::MapVersion;
 use crate::error::ErrorReply;
-use crate::frame::{Words, begin_array, push_number, push_word};
+use crate::frame::{Words, begin_array, push_word};
 use crate::id::{Epoch, NotACounter, Version};
 use crate::slot::SlotId;
 
@@ -152,30 +150,6 @@ pub enum LinkReply {
     },
 }
 
-/// What a record holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Op<'a> {
-    /// A client's write.
-    Write {
-        /// The key.
-        key: &'a [u8],
-        /// What becomes of it.
-        effect: Effect<'a>,
-        /// Whose write it is, where the client said so.
-        identity: Option<Identity<'a>>,
-    },
-    /// A client's conditional write whose condition did not hold. It changes nothing, but is settled by that: another try of
-    /// the same write that comes late must not take effect.
-    Declined {
-        /// Whose write it is.
-        identity: Identity<'a>,
-        /// The version of the key, [`Version::NONE`] where it was absent.
-        found: Version,
-    },
-    /// The first record of a primary's term. It changes nothing; whoever has it has all that came before the term.
-    Barrier,
-}
-
 /// A run of records of one primary: its epoch, and the number of its first record. A slot's terms, oldest first, say of
 /// two copies up to where they agree. On the wire: `epoch:first,epoch:first`, or `-` for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,13 +184,11 @@ impl<'a> LinkMessage<'a> {
                 out,
             ),
             Self::Replicate { slot, version, previous, durable, op } => {
-                begin_array(5 + op_words(*op), out);
+                begin_array(2 + op.words(), out);
                 push_word(b"REPLICATE", out);
-                push_number_word(u64::from(slot.0), out);
-                push_version(*version, out);
-                push_version(*previous, out);
-                push_number_word(*durable, out);
-                push_op(*op, out);
+                let (slot, version, previous, durable) = (*slot, *version, *previous, *durable);
+                push_word(&Head { kind: op.kind(), slot, version, previous, durable }.to_bytes(), out);
+                op.push(out);
             }
             Self::Durable { slot, seq } => words(&["DURABLE", &slot.0.to_string(), &text(*seq)], out),
             Self::Fill { slot, epoch, stamp, last, durable, purged, entries, completions, terms } => words(
@@ -258,9 +230,8 @@ impl<'a> LinkMessage<'a> {
         let mut message = || {
             Some(match words.next()? {
                 b"REPLICATE" => {
-                    let (slot, version, previous) = (slot(&mut words)?, words.parse()?, words.parse()?);
-                    let durable = counter(&mut words)?;
-                    Self::Replicate { slot, version, previous, durable, op: read_op(&mut words)? }
+                    let Head { kind, slot, version, previous, durable } = Head::from_bytes(words.next()?)?;
+                    Self::Replicate { slot, version, previous, durable, op: Op::read(kind, &mut words)? }
                 }
                 b"BEAT" => Self::Beat { sent: counter(&mut words)? },
                 b"DURABLE" => Self::Durable { slot: slot(&mut words)?, seq: counter(&mut words)? },
@@ -366,71 +337,6 @@ impl FromStr for Terms {
         };
         text.split(',').map(term).collect::<Result<_, _>>().map(Self)
     }
-}
-
-fn push_version(version: Version, out: &mut Vec<u8>) {
-    // A record carries two of these, so they are written without a formatter.
-    if version == Version::NONE {
-        return push_word(b"0", out);
-    }
-    let Version { epoch: Epoch(epoch), seq } = version;
-    begin_word(decimal_digits(epoch) + 1 + decimal_digits(seq), out);
-    push_number(epoch, out);
-    out.push(b'-');
-    push_number(seq, out);
-    out.extend_from_slice(b"\r\n");
-}
-
-fn op_words(op: Op<'_>) -> usize {
-    match op {
-        Op::Write { effect, identity, .. } => effect_words(effect) + if identity.is_some() { 3 } else { 0 },
-        Op::Declined { .. } => 4,
-        Op::Barrier => 1,
-    }
-}
-
-fn push_op(op: Op<'_>, out: &mut Vec<u8>) {
-    match op {
-        Op::Write { key, effect, identity } => {
-            if let Some(Identity { client, seq }) = identity {
-                push_word(b"ONCE", out);
-                push_word(client, out);
-                push_number_word(seq, out);
-            }
-            push_effect(key, effect, out);
-        }
-        Op::Declined { identity: Identity { client, seq }, found } => {
-            push_word(b"DECLINED", out);
-            push_word(client, out);
-            push_number_word(seq, out);
-            push_version(found, out);
-        }
-        Op::Barrier => push_word(b"BARRIER", out),
-    }
-}
-
-fn read_op<'a>(words: &mut Words<'a>) -> Option<Op<'a>> {
-    let mut peek = *words;
-    let identity = match peek.next()? {
-        b"BARRIER" => {
-            *words = peek;
-            return Some(Op::Barrier);
-        }
-        b"DECLINED" => {
-            let identity = Identity::from_words(peek.next()?, peek.next()?)?;
-            let found = peek.parse()?;
-            *words = peek;
-            return Some(Op::Declined { identity, found });
-        }
-        b"ONCE" => {
-            let identity = Identity::from_words(peek.next()?, peek.next()?)?;
-            *words = peek;
-            Some(identity)
-        }
-        _ => None,
-    };
-    let (key, effect) = read_effect(words)?;
-    Some(Op::Write { key, effect, identity })
 }
 
 #[cfg(test)]
