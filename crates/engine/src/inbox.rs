@@ -12,10 +12,10 @@ use crate::completions::Completion;
 use crate::node::{Node, Turn};
 use crate::outbox::Snapshot;
 use crate::record::Record;
-use crate::slot::{Alignment, Incoming};
+use crate::slot::{Alignment, Incoming, Next};
 use crate::time::Timestamp;
 
-/// How many messages are applied together, at most. What is read and not applied takes memory twice.
+/// How many records are applied together, at most. What is read and not applied takes memory twice.
 const BATCH: usize = 256;
 
 /// The state of one connection from a primary: how much of it is applied, and the fill that is coming in.
@@ -23,8 +23,8 @@ const BATCH: usize = 256;
 pub struct Inbox {
     from: Incarnation,
     applied: u64,
-    /// Messages that are read and not applied, in their order.
-    read: VecDeque<(SlotId, Incoming)>,
+    /// Records that are read and not applied, in their order.
+    read: VecDeque<(SlotId, Next)>,
     fill: Option<Fill>,
     /// Which of the node's notes on slots that the primary leads no more have gone out on this connection.
     told: u64,
@@ -102,23 +102,24 @@ impl Inbox {
                 (slot, Incoming::Align(Alignment { epoch, config, stamp, from, durable, terms }))
             }
             LinkMessage::Replicate { slot, version, previous, durable, op } => {
-                (slot, Incoming::Record { previous, durable, record: Record::new(version, op) })
+                self.read.push_back((known(node, slot)?, Next { previous, durable, record: Record::new(version, op) }));
+                if self.read.len() >= BATCH {
+                    self.apply(now, node, turn, replies);
+                }
+                return Ok(());
             }
             LinkMessage::Durable { slot, seq } => (slot, Incoming::Durable(seq)),
             LinkMessage::Purge { slot, seq } => (slot, Incoming::Purge(seq)),
             LinkMessage::Release { slot, epoch } => (slot, Incoming::Release(epoch)),
         };
-        self.read.push_back((known(node, slot)?, incoming));
-        if self.read.len() >= BATCH {
-            self.apply(now, node, turn, replies);
-        }
+        self.apply_one(now, node, known(node, slot)?, incoming, turn, replies);
         Ok(())
     }
 
     /// Applies what was taken in.
     pub fn apply<B: Bugs>(&mut self, now: Timestamp, node: &Node<B>, turn: &mut Turn, replies: &mut Vec<u8>) {
         self.applied += self.read.len() as u64;
-        node.follow(now, self.from, &mut self.read, turn, replies);
+        node.follow_records(now, self.from, &mut self.read, turn, replies);
     }
 
     /// Applies what was taken in, and says how many messages of the connection are applied, as the sender counts them.
@@ -136,9 +137,21 @@ impl Inbox {
     fn fill_has_grown<B: Bugs>(&mut self, now: Timestamp, node: &Node<B>, turn: &mut Turn, replies: &mut Vec<u8>) {
         let whole = |fill: &mut Fill| fill.entries_left == 0 && fill.completions_left == 0;
         if let Some(Fill { slot, epoch, stamp, snapshot, .. }) = self.fill.take_if(whole) {
-            self.read.push_back((slot, Incoming::Fill { epoch, stamp, snapshot }));
-            self.apply(now, node, turn, replies);
+            self.apply_one(now, node, slot, Incoming::Fill { epoch, stamp, snapshot }, turn, replies);
         }
+    }
+
+    fn apply_one<B: Bugs>(
+        &mut self,
+        now: Timestamp,
+        node: &Node<B>,
+        slot: SlotId,
+        incoming: Incoming,
+        turn: &mut Turn,
+        replies: &mut Vec<u8>,
+    ) {
+        self.applied += 1;
+        node.follow(now, self.from, slot, incoming, turn, replies);
     }
 }
 

@@ -106,7 +106,7 @@ impl Turn {
 pub struct Node<B: Bugs = NoBugs> {
     bits: SlotBits,
     hasher: KeyHasher,
-    slots: Box<[Mutex<Slot<B>>]>,
+    slots: Box<[Cell<B>]>,
     me: AtomicU64,
     /// The incarnations whose data this node has found on its disk, oldest first: that of the start before, and those
     /// whose data that one had found. The map may still speak of any of them.
@@ -133,6 +133,11 @@ pub struct Node<B: Bugs = NoBugs> {
     bugs: B,
 }
 
+/// A slot in two whole lines of the processor's cache.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Cell<B: Bugs>(Mutex<Slot<B>>);
+
 /// What the coordinator is to be asked for, gathered until its session takes it.
 #[derive(Debug, Default)]
 struct Proposals {
@@ -150,7 +155,7 @@ impl<B: Bugs> Node<B> {
     /// A node that holds nothing. `secret` keys its tables and is drawn at random.
     #[must_use]
     pub fn new(now: Timestamp, bits: SlotBits, secret: u64, bugs: B) -> Self {
-        let slots = bits.slots().map(|_| Mutex::new(Slot::new(bugs))).collect();
+        let slots = bits.slots().map(|_| Cell(Mutex::new(Slot::new(bugs)))).collect();
         Self::with(now, bits, KeyHasher::new(secret), slots, Vec::new(), None, bugs)
     }
 
@@ -166,7 +171,7 @@ impl<B: Bugs> Node<B> {
         let slots = disk
             .slots
             .into_iter()
-            .map(|slot| Mutex::new(slot.into_inner().unwrap_or_else(PoisonError::into_inner).recovered()));
+            .map(|slot| Cell(Mutex::new(slot.0.into_inner().unwrap_or_else(PoisonError::into_inner).recovered())));
         let mut node = Self::with(now, disk.bits, disk.hasher, slots.collect(), ancestors, map, disk.bugs);
         node.tails = disk.tails;
         node.outbox_items = disk.outbox_items;
@@ -187,7 +192,7 @@ impl<B: Bugs> Node<B> {
         now: Timestamp,
         bits: SlotBits,
         hasher: KeyHasher,
-        slots: Box<[Mutex<Slot<B>>]>,
+        slots: Box<[Cell<B>]>,
         ancestors: Vec<Incarnation>,
         map: Option<Arc<ClusterMap>>,
         bugs: B,
@@ -420,7 +425,7 @@ impl<B: Bugs> Node<B> {
     fn slot(&self, slot: SlotId) -> MutexGuard<'_, Slot<B>> {
         let slot = self.slots.get(usize::from(slot.0)).expect("a slot number was checked where it came in");
         // A panic under the lock ends the process, so whoever sees a poisoned lock is on the way out as well.
-        slot.lock().unwrap_or_else(PoisonError::into_inner)
+        slot.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_outboxes(&self) -> MutexGuard<'_, BTreeMap<Incarnation, Arc<Outbox>>> {

@@ -30,7 +30,7 @@ use crate::time::Timestamp;
 
 pub use primary::EVICT_AFTER;
 pub(crate) use primary::Effects;
-pub(crate) use replica::{Alignment, Incoming};
+pub(crate) use replica::{Alignment, Incoming, Next};
 
 /// The state of one slot. At rest and empty it takes at most 256 bytes.
 #[derive(Debug, Default)]
@@ -207,8 +207,11 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// The third.
-    pub(crate) fn fetch_oldest(&self) {
+    pub(crate) fn fetch_records(&self, hasher: &KeyHasher, key: Option<&[u8]>) {
         self.log.fetch_oldest();
+        if let Some(key) = key {
+            self.table.fetch_record(hasher, key);
+        }
     }
 
     /// Takes the role that a newer configuration gives this node. `outbox` gives the queue to another node.

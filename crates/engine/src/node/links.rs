@@ -11,7 +11,7 @@ use proto::slot::SlotId;
 use super::{Event, Node, Turn};
 use crate::bugs::{Bug, Bugs};
 use crate::outbox::{Acked, Outbox};
-use crate::slot::{Effects, Incoming};
+use crate::slot::{Effects, Incoming, Next};
 use crate::table::fetch::fetch;
 use crate::time::Timestamp;
 
@@ -144,32 +144,45 @@ impl<B: Bugs> Node<B> {
         }
     }
 
-    /// Takes in what a primary has sent, in its order, and answers what is not applied.
+    /// Takes in what a primary has sent, and answers what is not applied.
     pub(crate) fn follow(
         &self,
         now: Timestamp,
         from: Incarnation,
-        batch: &mut VecDeque<(SlotId, Incoming)>,
+        slot: SlotId,
+        incoming: Incoming,
         turn: &mut Turn,
         replies: &mut Vec<u8>,
     ) {
-        let count = batch.len();
-        for at in 0..count + FETCHED_AHEAD {
-            let done = count - batch.len();
-            self.fetch_ahead(at, |at| {
-                let (slot, incoming) = batch.get(at - done)?;
-                Some((*slot, incoming.key()))
-            });
-            if at >= FETCHED_AHEAD
-                && let Some((slot, incoming)) = batch.pop_front()
-            {
-                // IMPORTANT: what was not applied is said before the acknowledgement that counts the message.
-                if let Some(reply) = self.slot(slot).follow(self.place(now, slot), from, incoming, turn) {
-                    reply.encode(replies);
-                }
-            }
+        // IMPORTANT: what was not applied is said before the acknowledgement that counts the message.
+        if let Some(reply) = self.slot(slot).follow(self.place(now, slot), from, incoming, turn) {
+            reply.encode(replies);
         }
         self.finish(turn);
+    }
+
+    /// The same for records, in their order.
+    pub(crate) fn follow_records(
+        &self,
+        now: Timestamp,
+        from: Incarnation,
+        records: &mut VecDeque<(SlotId, Next)>,
+        turn: &mut Turn,
+        replies: &mut Vec<u8>,
+    ) {
+        let count = records.len();
+        for at in 0..count + FETCHED_AHEAD {
+            let done = count - records.len();
+            self.fetch_ahead(at, |at| {
+                let (slot, next) = records.get(at - done)?;
+                Some((*slot, Some(next.record.key())))
+            });
+            if at >= FETCHED_AHEAD
+                && let Some((slot, next)) = records.pop_front()
+            {
+                self.follow(now, from, slot, Incoming::Record(next), turn, replies);
+            }
+        }
     }
 
     /// Asks for the memory of work that comes [`FETCHED_AHEAD`] and less after the work at `at` of a batch: of slots, and
@@ -185,8 +198,8 @@ impl<B: Bugs> Node<B> {
         if let Some((slot, key)) = earlier(2) {
             self.slot(slot).fetch_more(&self.hasher, key);
         }
-        if let Some((slot, _)) = earlier(3) {
-            self.slot(slot).fetch_oldest();
+        if let Some((slot, key)) = earlier(3) {
+            self.slot(slot).fetch_records(&self.hasher, key);
         }
     }
 

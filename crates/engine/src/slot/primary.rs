@@ -357,16 +357,21 @@ impl<B: Bugs> Slot<B> {
         Ok(Answer { answer, ticket })
     }
 
-    /// Finds out what is durable, and answers whoever waited for that.
-    pub(super) fn mark_progress(&mut self, place: Place<'_>, turn: &mut Turn) {
-        let last = self.log.last().seq;
-        let Role::Primary(primary) = &mut self.role else { return };
+    /// Up to which number every follower that counts has all records.
+    fn held(&self, place: Place<'_>) -> u64 {
+        let Role::Primary(primary) = &self.role else { return 0 };
         let counted = primary.followers.iter().filter(|follower| {
             if self.bugs.plants(Bug::AdmissionCountedLate) { !follower.is_learner } else { follower.counts() }
         });
         let counted =
             counted.filter(|follower| !self.bugs.plants(Bug::ShrinkCountedEarly) || follower.is_bound(place.now));
-        let held = counted.map(|follower| follower.acked).min().unwrap_or(last);
+        counted.map(|follower| follower.acked).min().unwrap_or(self.log.last().seq)
+    }
+
+    /// Finds out what is durable, and answers whoever waited for that.
+    pub(super) fn mark_progress(&mut self, place: Place<'_>, turn: &mut Turn) {
+        let (last, held) = (self.log.last().seq, self.held(place));
+        let Role::Primary(primary) = &mut self.role else { return };
         if primary.in_sync >= primary.min_isr || self.bugs.plants(Bug::MarkMovesBelowMinimum) {
             self.log.set_durable(held, place.tails);
         }
@@ -382,15 +387,7 @@ impl<B: Bugs> Slot<B> {
             turn.touch(&next.outbox);
         }
         let Some(active) = &mut primary.active else { return };
-        if active.waiters.front().is_some_and(|waiter| waiter.seq <= durable) {
-            let reached = active.waiters.partition_point(|waiter| waiter.seq <= durable);
-            let mut still = VecDeque::new();
-            for waiter in active.waiters.drain(..reached) {
-                if waiter.needs_all && !is_complete { still.push_back(waiter) } else { turn.settle(waiter.ticket) }
-            }
-            still.append(&mut active.waiters);
-            active.waiters = still;
-        }
+        active.settle(durable, is_complete, turn);
         if durable > active.told && !active.will_tell && !primary.followers.is_empty() {
             active.will_tell = true;
             turn.look_at(active.last_write + TELL_DURABLE_AFTER, place.id);
@@ -555,6 +552,11 @@ impl<B: Bugs> Slot<B> {
             return Effects::default();
         };
         follower.acked = follower.acked.max(seq);
+        let is_learner = follower.is_learner;
+        // Most of the time another follower has still to acknowledge this record, and nothing comes of it yet.
+        if !is_learner && seq > self.held(place) {
+            return Effects::default();
+        }
         self.after_progress(place, who, turn)
     }
 
@@ -745,6 +747,24 @@ impl Primary {
     /// Gives up everyone who waits.
     pub(super) fn take_tickets(&mut self) -> impl Iterator<Item = Ticket> + use<> {
         self.active.take().into_iter().flat_map(|active| active.waiters).map(|waiter| waiter.ticket)
+    }
+}
+
+impl Active {
+    /// Answers whoever waits for what is durable now.
+    fn settle(&mut self, durable: u64, is_complete: bool, turn: &mut Turn) {
+        let reached = |waiter: &Waiter| waiter.seq <= durable;
+        let ready = |waiter: &Waiter| reached(waiter) && (is_complete || !waiter.needs_all);
+        while let Some(waiter) = self.waiters.pop_front_if(|waiter| ready(waiter)) {
+            turn.settle(waiter.ticket);
+        }
+        // Behind one that waits for all copies others may be ready.
+        if self.waiters.front().is_some_and(reached) {
+            let (ready, waiting): (VecDeque<_>, VecDeque<_>) =
+                std::mem::take(&mut self.waiters).into_iter().partition(ready);
+            self.waiters = waiting;
+            ready.into_iter().for_each(|waiter| turn.settle(waiter.ticket));
+        }
     }
 }
 

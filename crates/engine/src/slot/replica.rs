@@ -47,22 +47,23 @@ pub(crate) struct Alignment {
     pub(crate) terms: Terms,
 }
 
+/// The next record of a slot.
+#[derive(Debug)]
+pub(crate) struct Next {
+    pub(crate) previous: Version,
+    pub(crate) durable: u64,
+    pub(crate) record: Record,
+}
+
 /// What a primary sends for one slot.
 #[derive(Debug)]
 pub(crate) enum Incoming {
     Align(Alignment),
-    Record { previous: Version, durable: u64, record: Record },
+    Record(Next),
     Durable(u64),
     Fill { epoch: Epoch, stamp: u64, snapshot: Snapshot },
     Purge(u64),
     Release(Epoch),
-}
-
-impl Incoming {
-    /// The key of a record.
-    pub(crate) fn key(&self) -> Option<&[u8]> {
-        if let Self::Record { record, .. } = self { Some(record.key()) } else { None }
-    }
 }
 
 impl<B: Bugs> Slot<B> {
@@ -76,7 +77,7 @@ impl<B: Bugs> Slot<B> {
     ) -> Option<LinkReply> {
         match incoming {
             Incoming::Align(alignment) => self.align(place, from, alignment, turn),
-            Incoming::Record { previous, durable, record } => self.take_record(place, from, previous, durable, record),
+            Incoming::Record(next) => self.take_record(place, from, next),
             Incoming::Fill { epoch, stamp, snapshot } => self.take_fill(place, from, epoch, stamp, snapshot, turn),
             Incoming::Durable(seq) => {
                 if self.is_level_with(from) {
@@ -185,9 +186,7 @@ impl<B: Bugs> Slot<B> {
         &mut self,
         place: Place<'_>,
         from: Incarnation,
-        previous: Version,
-        durable: u64,
-        record: Record,
+        Next { previous, durable, record }: Next,
     ) -> Option<LinkReply> {
         // A record that was sent again from the tail is of an earlier epoch than the primary who sends it.
         let follows = matches!(&self.role, Role::Replica(replica) if replica.follows(from));
