@@ -36,6 +36,9 @@ const SEQ_BYTES: usize = size_of::<u64>();
 /// What the allocation holds beside head and bytes: how many share it, and how many bytes there are.
 const COUNTS: usize = 2 * size_of::<usize>();
 
+/// The bytes of a record up to this many are joined without an allocation.
+const SHORT: usize = 256;
+
 /// How long keys usually are at most.
 const USUAL_KEY_BYTES: usize = 24;
 
@@ -60,11 +63,26 @@ impl Record {
         let key_len = u32::try_from(key.len()).expect("a key is within its limit, far below 4 GiB");
         let Some(Identity { client, seq }) = identity else {
             let head = Head { version, key_len, kind, identity_len: 0 };
-            return Self(ThinArc::from_header_and_slice(head, &[key, value].concat()));
+            return Self::joined(head, &[key, value]);
         };
         let identity_len = u8::try_from(client.len() + SEQ_BYTES).expect("a client's name is within its limit");
         let head = Head { version, key_len, kind, identity_len };
-        Self(ThinArc::from_header_and_slice(head, &[key, value, client, &seq.to_be_bytes()].concat()))
+        Self::joined(head, &[key, value, client, &seq.to_be_bytes()])
+    }
+
+    fn joined(head: Head, parts: &[&[u8]]) -> Self {
+        let len = parts.iter().map(|part| part.len()).sum();
+        let mut short = [0; SHORT];
+        let Some(joined) = short.get_mut(..len) else {
+            return Self(ThinArc::from_header_and_slice(head, &parts.concat()));
+        };
+        let mut rest = &mut *joined;
+        for part in parts {
+            let (place, after) = rest.split_at_mut(part.len());
+            place.copy_from_slice(part);
+            rest = after;
+        }
+        Self(ThinArc::from_header_and_slice(head, joined))
     }
 
     /// Its place in its slot's order, and so the version of its key.

@@ -188,8 +188,11 @@ impl<B: Bugs> Slot<B> {
 
     /// Asks for memory that an acknowledgement, or a record for this key, will touch. First of three calls; between them
     /// that of other slots can be asked for.
-    pub(crate) fn fetch(&self) {
+    pub(crate) fn fetch(&self, hasher: &KeyHasher, key: Option<&[u8]>) {
         self.log.fetch();
+        if let Some(key) = key {
+            self.table.fetch(hasher, key);
+        }
         if let Role::Primary(primary) = &self.role {
             fetch(&**primary);
         }
@@ -199,7 +202,7 @@ impl<B: Bugs> Slot<B> {
     pub(crate) fn fetch_more(&self, hasher: &KeyHasher, key: Option<&[u8]>) {
         self.log.fetch_tail();
         if let Some(key) = key {
-            self.table.fetch(hasher, key);
+            self.table.fetch_record(hasher, key);
         }
         if let Role::Primary(primary) = &self.role {
             primary.fetch();
@@ -207,11 +210,8 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// The third.
-    pub(crate) fn fetch_records(&self, hasher: &KeyHasher, key: Option<&[u8]>) {
+    pub(crate) fn fetch_oldest(&self) {
         self.log.fetch_oldest();
-        if let Some(key) = key {
-            self.table.fetch_record(hasher, key);
-        }
     }
 
     /// Takes the role that a newer configuration gives this node. `outbox` gives the queue to another node.

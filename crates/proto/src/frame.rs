@@ -1,8 +1,8 @@
 //! Bytes to frames: where one request ends and the next begins.
 //!
 //! A frame is a line up to `\n`, or, where its first byte is `*`, an array of words as RESP2 writes them
-//! (`*2\r\n$3\r\nGET\r\n$1\r\na\r\n`). The decoder is incremental: it remembers how far it has looked, so that no byte
-//! is scanned twice however the input is cut, and it refuses what is over a limit as soon as its length is known,
+//! (`*2\r\n$3\r\nGET\r\n$1\r\na\r\n`). The decoder is incremental: it remembers how far it has looked, so that, but for
+//! the few digits of a length, no byte is scanned twice however the input is cut, and it refuses what is over a limit as soon as its length is known,
 //! before memory is taken for it.
 
 use std::ops::Range;
@@ -253,26 +253,28 @@ impl FrameDecoder {
     /// Reads a header line that starts at `from` and says a length, such as `*3` or `$12`.
     fn header(&mut self, buf: &[u8], from: usize, mark: u8) -> Result<Option<usize>, ErrorReply> {
         let bad = || ErrorReply::Protocol("an array is *N, then $LENGTH and the bytes of each word");
-        let Some(at) = memchr::memchr(b'\n', buf.get(self.scanned..).unwrap_or_default()) else {
-            self.scanned = buf.len();
-            return if buf.len() - from > limits::ARRAY_HEADER_BYTES { Err(bad()) } else { Ok(None) };
-        };
-        let header = buf.get(from..self.scanned + at).unwrap_or_default();
-        self.scanned += at + 1;
-        if header.len() >= limits::ARRAY_HEADER_BYTES {
-            return Err(bad());
+        let header = buf.get(from..).unwrap_or_default();
+        // Saturates: every length has a limit far below.
+        let mut number = 0usize;
+        for (at, byte) in header.iter().enumerate() {
+            match byte {
+                byte if at == 0 && *byte == mark => {}
+                b'0'..=b'9' if (1..limits::ARRAY_HEADER_BYTES).contains(&at) => {
+                    number = number.saturating_mul(10).saturating_add(usize::from(byte - b'0'));
+                }
+                b'\r' if at > 1 => match header.get(at + 1) {
+                    None => return Ok(None),
+                    Some(b'\n') => {
+                        self.scanned = from + at + 2;
+                        return Ok(Some(number));
+                    }
+                    Some(_) => return Err(bad()),
+                },
+                _ => return Err(bad()),
+            }
         }
-        let digits = header.strip_prefix(&[mark]).and_then(|rest| rest.strip_suffix(b"\r")).ok_or_else(bad)?;
-        decimal(digits).map(Some).ok_or_else(bad)
+        Ok(None)
     }
-}
-
-/// The value of decimal digits, and of nothing else. Saturates: every length has a limit far below.
-fn decimal(digits: &[u8]) -> Option<usize> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    Some(digits.iter().fold(0usize, |sum, digit| sum.saturating_mul(10).saturating_add(usize::from(digit - b'0'))))
 }
 
 /// A position in a frame as 32 bits.

@@ -154,11 +154,23 @@ impl<B: Bugs> Node<B> {
         turn: &mut Turn,
         replies: &mut Vec<u8>,
     ) {
+        self.follow_one(now, from, slot, incoming, turn, replies);
+        self.finish(turn);
+    }
+
+    fn follow_one(
+        &self,
+        now: Timestamp,
+        from: Incarnation,
+        slot: SlotId,
+        incoming: Incoming,
+        turn: &mut Turn,
+        replies: &mut Vec<u8>,
+    ) {
         // IMPORTANT: what was not applied is said before the acknowledgement that counts the message.
         if let Some(reply) = self.slot(slot).follow(self.place(now, slot), from, incoming, turn) {
             reply.encode(replies);
         }
-        self.finish(turn);
     }
 
     /// The same for records, in their order.
@@ -180,9 +192,10 @@ impl<B: Bugs> Node<B> {
             if at >= FETCHED_AHEAD
                 && let Some((slot, next)) = records.pop_front()
             {
-                self.follow(now, from, slot, Incoming::Record(next), turn, replies);
+                self.follow_one(now, from, slot, Incoming::Record(next), turn, replies);
             }
         }
+        self.finish(turn);
     }
 
     /// Asks for the memory of work that comes [`FETCHED_AHEAD`] and less after the work at `at` of a batch: of slots, and
@@ -192,14 +205,14 @@ impl<B: Bugs> Node<B> {
             self.slots.get(usize::from(slot.0)).into_iter().for_each(fetch);
         }
         let earlier = |steps: usize| at.checked_sub(steps * FETCH_STEP).and_then(&asked);
-        if let Some((slot, _)) = earlier(1) {
-            self.slot(slot).fetch();
+        if let Some((slot, key)) = earlier(1) {
+            self.slot(slot).fetch(&self.hasher, key);
         }
         if let Some((slot, key)) = earlier(2) {
             self.slot(slot).fetch_more(&self.hasher, key);
         }
-        if let Some((slot, key)) = earlier(3) {
-            self.slot(slot).fetch_records(&self.hasher, key);
+        if let Some((slot, _)) = earlier(3) {
+            self.slot(slot).fetch_oldest();
         }
     }
 
