@@ -1,5 +1,8 @@
 //! A slot's primary side: it orders writes, knows what each follower has, and answers what has become durable.
 
+mod followers;
+mod hand_over;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +16,15 @@ use super::{Answer, Place, Refusal, Role, Slot, Written};
 use crate::bugs::{Bug, Bugs};
 use crate::completions::{Completion, Known};
 use crate::node::Turn;
-use crate::outbox::{Item, Outbox, Snapshot, Stamp};
+use crate::outbox::{Item, Outbox};
 use crate::record::Record;
 use crate::table::fetch::fetch;
 use crate::time::Timestamp;
 use crate::waiting::{Ticket, Waiting};
+
+pub(super) use followers::Follower;
+use followers::Progress;
+use hand_over::Intake;
 
 /// A member of the in-sync set that makes no progress for so long is proposed out.
 pub const EVICT_AFTER: Duration = Duration::from_millis(500);
@@ -66,43 +73,6 @@ struct Waiter {
     /// And until every copy is in sync.
     needs_all: bool,
     ticket: Ticket,
-}
-
-/// Whether a primary takes requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Intake {
-    Open,
-    /// Handing over: waiting until the whole in-sync set has everything.
-    Draining(Incarnation),
-    /// The next primary is being told that its promise is given back.
-    Releasing(Stamp),
-}
-
-/// A replica or learner, as its primary sees it.
-#[derive(Debug)]
-pub(crate) struct Follower {
-    outbox: Arc<Outbox>,
-    stamp: Stamp,
-    /// It has every record up to this number.
-    acked: u64,
-    progress: Progress,
-    is_learner: bool,
-    /// A learner whose admission was proposed: it counts from then on.
-    is_proposed: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// Was told where this slot stands, and has not answered.
-    Aligning,
-    /// A fill is to be made when its turn comes. Records are not queued meanwhile.
-    WantsFill,
-    /// A fill is on its way, and every record since.
-    Filling,
-    /// Takes each record as it comes.
-    Level,
-    /// Its queue has overflowed, or it takes no fill: it is aligned anew when something has changed.
-    Behind,
 }
 
 /// What an acknowledgement calls for.
@@ -452,242 +422,10 @@ impl<B: Bugs> Slot<B> {
         Due { admit, evict }
     }
 
-    /// Those of the learners asked about that have everything and were not proposed before.
-    ///
-    /// IMPORTANT: they count from now on, for the coordinator may commit their admission at any moment.
-    fn admissible(&mut self, asked: impl Fn(Incarnation) -> bool) -> Vec<Incarnation> {
-        let early = self.bugs.plants(Bug::LearnerAdmittedEarly);
-        let below_barrier = self.bugs.plants(Bug::AdmittedBelowBarrier);
-        let durable = self.log.durable();
-        let Role::Primary(primary) = &mut self.role else { return Vec::new() };
-        let barrier = primary.active.as_ref().map_or(0, |active| active.barrier);
-        let barrier = if below_barrier { 0 } else { barrier };
-        let is_open = primary.is_open || below_barrier;
-        let mut admissible = Vec::new();
-        for follower in primary.followers.iter_mut().filter(|follower| asked(follower.outbox.to)) {
-            let level = follower.progress == Progress::Level && is_open && follower.acked >= durable.max(barrier);
-            if follower.is_learner && !follower.is_proposed && (level || early) {
-                follower.is_proposed = true;
-                admissible.push(follower.outbox.to);
-            }
-        }
-        admissible
-    }
-
-    /// Starts to hand the slot over: takes no more requests, and waits until the whole in-sync set has everything. `false`
-    /// where that cannot be now.
-    pub(crate) fn drain(&mut self, place: Place<'_>, to: Incarnation, turn: &mut Turn) -> bool {
-        let Role::Primary(primary) = &mut self.role else { return false };
-        let level = |follower: &Follower| {
-            follower.outbox.to == to && follower.progress == Progress::Level && !follower.is_learner
-        };
-        if !primary.is_open || primary.intake != Intake::Open || !primary.followers.iter().any(level) {
-            return false;
-        }
-        primary.intake = Intake::Draining(to);
-        self.mark_progress(place, turn);
-        true
-    }
-
-    /// Takes requests again, since a hand-over has not come about in time. `false` where it has.
-    pub(crate) fn reopen(&mut self, place: Place<'_>, turn: &mut Turn) -> bool {
-        let (epoch, config) = (self.epoch, self.config);
-        let Role::Primary(primary) = &mut self.role else { return false };
-        let (Intake::Draining(_) | Intake::Releasing(_)) = primary.intake else { return false };
-        let released = matches!(primary.intake, Intake::Releasing(_));
-        primary.intake = Intake::Open;
-        if released {
-            // IMPORTANT: the next primary may have been given the slot already. This one serves again only where all
-            // members, asked anew, still follow it.
-            for follower in &mut primary.followers {
-                follower.align(place, epoch, config, &self.log, self.log.last());
-                turn.touch(&follower.outbox);
-            }
-            turn.look_at(place.now + EVICT_AFTER, place.id);
-        }
-        true
-    }
-
-    /// The node is about to stop: nobody need wait for its lease to run out.
-    pub(crate) fn release(&mut self, place: Place<'_>, turn: &mut Turn) {
-        let epoch = self.epoch;
-        let Role::Primary(primary) = &mut self.role else { return };
-        let stamp = place.next_stamp();
-        primary.intake = Intake::Releasing(stamp);
-        for follower in primary.followers.iter().filter(|follower| follower.counts()) {
-            follower.outbox.push(Item::Release { slot: place.id, epoch, stamp });
-            turn.touch(&follower.outbox);
-        }
-    }
-
-    /// A follower has acknowledged an alignment or a fill.
-    pub(crate) fn follower_is_level(
-        &mut self,
-        place: Place<'_>,
-        who: Incarnation,
-        stamp: Stamp,
-        seq: u64,
-        turn: &mut Turn,
-    ) -> Effects {
-        let Some(follower) = self.follower(who).filter(|follower| follower.stamp == stamp) else {
-            let early = self.bugs.plants(Bug::AdmittedBelowBarrier);
-            return if early { self.after_progress(place, who, turn) } else { Effects::default() };
-        };
-        if matches!(follower.progress, Progress::Aligning | Progress::Filling) {
-            follower.progress = Progress::Level;
-            follower.acked = follower.acked.max(seq);
-            let outbox = Arc::clone(&follower.outbox);
-            if self.log.purged() > 0 {
-                // It may have missed what was said of tombstones while it was not level.
-                outbox.push(Item::Purge { slot: place.id, seq: self.log.purged() });
-                turn.touch(&outbox);
-            }
-        }
-        self.after_progress(place, who, turn)
-    }
-
-    /// A follower has acknowledged a record.
-    pub(crate) fn follower_has(&mut self, place: Place<'_>, who: Incarnation, seq: u64, turn: &mut Turn) -> Effects {
-        let Some(follower) = self.follower(who).filter(|follower| follower.progress == Progress::Level) else {
-            return Effects::default();
-        };
-        follower.acked = follower.acked.max(seq);
-        let is_learner = follower.is_learner;
-        // Most of the time another follower has still to acknowledge this record, and nothing comes of it yet.
-        if !is_learner && seq > self.held(place) {
-            return Effects::default();
-        }
-        self.after_progress(place, who, turn)
-    }
-
-    /// A follower knows that the slot was released to it.
-    pub(crate) fn follower_knows_release(&self, stamp: Stamp) -> Effects {
-        let released = matches!(&self.role, Role::Primary(primary) if primary.intake == Intake::Releasing(stamp));
-        Effects { released, ..Effects::default() }
-    }
-
-    fn after_progress(&mut self, place: Place<'_>, who: Incarnation, turn: &mut Turn) -> Effects {
-        self.mark_progress(place, turn);
-        let admit = !self.admissible(|learner| learner == who).is_empty();
-        if admit {
-            turn.look_at(place.now + EVICT_AFTER, place.id);
-        }
-        Effects { admit, ..Effects::default() }
-    }
-
-    /// A follower has said that it is not level: `last` is a record of this log from which on it needs everything.
-    pub(crate) fn follower_is_behind(
-        &mut self,
-        place: Place<'_>,
-        who: Incarnation,
-        epoch: Epoch,
-        stamp: u64,
-        last: Option<Version>,
-        turn: &mut Turn,
-    ) {
-        if epoch != self.epoch {
-            return;
-        }
-        let config = self.config;
-        let missing = last.and_then(|last| Some((last, self.log.after(last)?)));
-        let (log, role) = (&self.log, &mut self.role);
-        let Role::Primary(primary) = role else { return };
-        let its = |follower: &&mut Follower| follower.outbox.to == who && follower.stamp.0 == stamp;
-        let Some(follower) = primary.followers.iter_mut().find(its) else { return };
-        // What would overflow the queue is worth less than a fill, which is one message.
-        let missing = missing.filter(|(_, records)| {
-            let bytes = records.iter().map(|(_, record)| record.size()).sum();
-            follower.outbox.has_room(records.len(), bytes)
-        });
-        match (follower.progress, missing) {
-            (Progress::Behind | Progress::WantsFill, _) => {}
-            // It takes no fill: its map does not want it to have the slot.
-            (Progress::Filling, _) => follower.progress = Progress::Behind,
-            (Progress::Aligning | Progress::Level, Some((last, records))) => {
-                follower.align(place, epoch, config, log, last);
-                let durable = log.durable();
-                for (previous, record) in records {
-                    follower.outbox.push(Item::Record { slot: place.id, previous, durable, record });
-                }
-                turn.touch(&follower.outbox);
-                if self.bugs.plants(Bug::AdmittedBelowBarrier) {
-                    (follower.acked, follower.progress) = (last.seq, Progress::Level);
-                }
-            }
-            (Progress::Aligning | Progress::Level, None) => {
-                follower.progress = Progress::WantsFill;
-                follower.outbox.want_fill(place.id);
-            }
-        }
-        turn.look_at(place.now + EVICT_AFTER, place.id);
-    }
-
-    /// Queues all that the slot holds for a follower that wants it.
-    pub(crate) fn fill(&mut self, place: Place<'_>, who: Incarnation) {
-        let epoch = self.epoch;
-        let completions = self.log.known_completions().into_iter().flat_map(|known| known.iter());
-        let completions = completions.map(|(identity, done)| (identity.client.into(), identity.seq, done));
-        let completions: Vec<_> =
-            if self.bugs.plants(Bug::FillForgetsCompletions) { Vec::new() } else { completions.collect() };
-        let Role::Primary(primary) = &mut self.role else { return };
-        let wants = |follower: &&mut Follower| follower.outbox.to == who && follower.progress == Progress::WantsFill;
-        let Some(follower) = primary.followers.iter_mut().find(wants) else { return };
-        follower.progress = Progress::Filling;
-        // Records that were under way are refused until the fill comes; its own stamp tells that from a refusal of it.
-        follower.stamp = place.next_stamp();
-        let snapshot = Arc::new(Snapshot {
-            last: self.log.last(),
-            durable: self.log.durable(),
-            purged: self.log.purged(),
-            terms: self.log.terms(),
-            records: self.table.records().cloned().collect(),
-            completions,
-        });
-        follower.outbox.push(Item::Fill { slot: place.id, epoch, snapshot, stamp: follower.stamp });
-    }
-
-    /// A follower's queue has overflowed. Says whether it counts, so that it must be proposed out.
-    pub(crate) fn follower_has_overflowed(&mut self, who: Incarnation) -> bool {
-        let Some(follower) = self.follower(who) else { return false };
-        follower.progress = Progress::Behind;
-        follower.counts()
-    }
-
-    /// Begins again with a follower that had overflowed.
-    pub(crate) fn realign_follower(&mut self, place: Place<'_>, who: Incarnation) {
-        let (epoch, config) = (self.epoch, self.config);
-        let (log, role) = (&self.log, &mut self.role);
-        let Role::Primary(primary) = role else { return };
-        if let Some(follower) = primary.followers.iter_mut().find(|follower| follower.outbox.to == who) {
-            follower.align(place, epoch, config, log, log.last());
-        }
-    }
-
-    /// Whether a follower counts for what is durable, so that without it nothing goes on.
-    #[must_use]
-    pub(crate) fn counts(&self, who: Incarnation) -> bool {
-        let Role::Primary(primary) = &self.role else { return false };
-        primary.followers.iter().any(|follower| follower.outbox.to == who && follower.counts())
-    }
-
     /// Whether this node serves the slot as far as it knows: it takes writes and linear reads.
     #[must_use]
     pub(crate) fn is_serving(&self, place: Place<'_>) -> bool {
         self.serves(place).is_some()
-    }
-
-    /// Whether the slot is being handed over to another node.
-    pub(super) fn is_handing_over(&self) -> bool {
-        matches!(&self.role, Role::Primary(primary) if primary.intake != Intake::Open)
-    }
-
-    /// The learners whose admission was proposed and is not known yet.
-    pub(crate) fn proposed_learners(&self) -> impl Iterator<Item = Incarnation> {
-        let followers = match &self.role {
-            Role::Primary(primary) => primary.followers.as_slice(),
-            Role::Idle | Role::Replica(_) => &[],
-        };
-        followers.iter().filter(|follower| follower.is_proposed).map(|follower| follower.outbox.to)
     }
 
     /// Another node follows a primary of a higher epoch: this one leads no longer, whatever its map says.
@@ -696,11 +434,6 @@ impl<B: Bugs> Slot<B> {
             self.tell_deposed(place, turn);
             self.become_replica(place, epoch, turn);
         }
-    }
-
-    fn follower(&mut self, who: Incarnation) -> Option<&mut Follower> {
-        let Role::Primary(primary) = &mut self.role else { return None };
-        primary.followers.iter_mut().find(|follower| follower.outbox.to == who)
     }
 }
 
@@ -764,47 +497,6 @@ impl Active {
                 std::mem::take(&mut self.waiters).into_iter().partition(ready);
             self.waiters = waiting;
             ready.into_iter().for_each(|waiter| turn.settle(waiter.ticket));
-        }
-    }
-}
-
-impl Follower {
-    fn new(outbox: Arc<Outbox>) -> Self {
-        let progress = Progress::Aligning;
-        Self { outbox, stamp: Stamp::default(), acked: 0, progress, is_learner: false, is_proposed: false }
-    }
-
-    /// Whether nothing is durable without it.
-    fn counts(&self) -> bool {
-        !self.is_learner || self.is_proposed
-    }
-
-    /// Whether it has promised not to lead the slot: it follows in this term, and its lease counts.
-    fn is_bound(&self, now: Timestamp) -> bool {
-        self.progress == Progress::Level && self.outbox.has_lease(now)
-    }
-
-    /// Tells it where this slot stands. Records after `from` follow.
-    fn align(
-        &mut self,
-        place: Place<'_>,
-        epoch: Epoch,
-        config: proto::cluster_map::MapVersion,
-        log: &crate::log::Log,
-        from: Version,
-    ) {
-        self.stamp = place.next_stamp();
-        self.progress = Progress::Aligning;
-        let (durable, terms, stamp) = (log.durable(), log.terms(), self.stamp);
-        self.outbox.push(Item::Align { slot: place.id, epoch, config, from, durable, terms, stamp });
-    }
-}
-
-impl Progress {
-    fn takes_records(self) -> bool {
-        match self {
-            Self::Aligning | Self::Filling | Self::Level => true,
-            Self::WantsFill | Self::Behind => false,
         }
     }
 }

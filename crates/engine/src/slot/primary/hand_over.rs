@@ -1,0 +1,79 @@
+//! The hand-over of a slot from its primary to the next.
+
+use proto::id::Incarnation;
+
+use super::followers::{Follower, Progress};
+use super::{EVICT_AFTER, Effects};
+use crate::bugs::Bugs;
+use crate::node::Turn;
+use crate::outbox::{Item, Stamp};
+use crate::slot::{Place, Role, Slot};
+
+/// Whether a primary takes requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Intake {
+    Open,
+    /// Handing over: waiting until the whole in-sync set has everything.
+    Draining(Incarnation),
+    /// The next primary is being told that its promise is given back.
+    Releasing(Stamp),
+}
+
+impl<B: Bugs> Slot<B> {
+    /// Starts to hand the slot over: takes no more requests, and waits until the whole in-sync set has everything. `false`
+    /// where that cannot be now.
+    pub(crate) fn drain(&mut self, place: Place<'_>, to: Incarnation, turn: &mut Turn) -> bool {
+        let Role::Primary(primary) = &mut self.role else { return false };
+        let level = |follower: &Follower| {
+            follower.outbox.to == to && follower.progress == Progress::Level && !follower.is_learner
+        };
+        if !primary.is_open || primary.intake != Intake::Open || !primary.followers.iter().any(level) {
+            return false;
+        }
+        primary.intake = Intake::Draining(to);
+        self.mark_progress(place, turn);
+        true
+    }
+
+    /// Takes requests again, since a hand-over has not come about in time. `false` where it has.
+    pub(crate) fn reopen(&mut self, place: Place<'_>, turn: &mut Turn) -> bool {
+        let (epoch, config) = (self.epoch, self.config);
+        let Role::Primary(primary) = &mut self.role else { return false };
+        let (Intake::Draining(_) | Intake::Releasing(_)) = primary.intake else { return false };
+        let released = matches!(primary.intake, Intake::Releasing(_));
+        primary.intake = Intake::Open;
+        if released {
+            // IMPORTANT: the next primary may have been given the slot already. This one serves again only where all
+            // members, asked anew, still follow it.
+            for follower in &mut primary.followers {
+                follower.align(place, epoch, config, &self.log, self.log.last());
+                turn.touch(&follower.outbox);
+            }
+            turn.look_at(place.now + EVICT_AFTER, place.id);
+        }
+        true
+    }
+
+    /// The node is about to stop: nobody need wait for its lease to run out.
+    pub(crate) fn release(&mut self, place: Place<'_>, turn: &mut Turn) {
+        let epoch = self.epoch;
+        let Role::Primary(primary) = &mut self.role else { return };
+        let stamp = place.next_stamp();
+        primary.intake = Intake::Releasing(stamp);
+        for follower in primary.followers.iter().filter(|follower| follower.counts()) {
+            follower.outbox.push(Item::Release { slot: place.id, epoch, stamp });
+            turn.touch(&follower.outbox);
+        }
+    }
+
+    /// A follower knows that the slot was released to it.
+    pub(crate) fn follower_knows_release(&self, stamp: Stamp) -> Effects {
+        let released = matches!(&self.role, Role::Primary(primary) if primary.intake == Intake::Releasing(stamp));
+        Effects { released, ..Effects::default() }
+    }
+
+    /// Whether the slot is being handed over to another node.
+    pub(in crate::slot) fn is_handing_over(&self) -> bool {
+        matches!(&self.role, Role::Primary(primary) if primary.intake != Intake::Open)
+    }
+}
