@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::bugs::{Bug, Bugs, NoBugs};
-use crate::disk::{Disk, DiskLock, Mode, write_full};
+use crate::disk::{Disk, DiskLock, Mode, read_full, write_full};
 use crate::error::{Damage, FileError, Flaw, JournalError, Named as _, OpenError};
 use crate::identity::Identity;
 use crate::journal::{Journal, Resumed};
@@ -331,13 +331,34 @@ impl<B: Bugs> DataDir<B> {
             _ => {}
         }
         for header in full.iter().filter(|header| header.end() > log.synced) {
-            let file = segment::open(disk, path, id, header.first)?;
-            file.file.sync_data().named("sync", &file.path)?;
+            let segment = segment::open(disk, path, id, header.first)?;
+            self.make_last(&segment, log.synced, header.end())?;
         }
-        current.file.sync_data().named("sync", &current.path)?;
+        self.make_last(&current, log.synced, log.end)?;
         self.sync_directory()?;
         self.take_older(&mut full, last.first, listing)?;
         Ok(Resumed { full, current, next: ready, end: log.end, before: log.before })
+    }
+
+    /// Makes a part of a segment last that may not have been synced.
+    ///
+    /// IMPORTANT: by writing it again. The kernel may show bytes that it failed to write, if the process before was told
+    /// so and was killed; it takes them for written, and a sync alone would say that all is well.
+    fn make_last(&self, segment: &Segment, from: u64, upto: u64) -> Result<(), FileError> {
+        const STEP: u64 = 256 * 1024;
+        let first = segment.header.first;
+        let (mut at, upto) = (from.max(segment.header.body()), upto.min(segment.header.end()));
+        while at < upto && !self.found.stopped_in_order {
+            let mut bytes = vec![0; usize::try_from(STEP.min(upto - at)).unwrap_or_default()];
+            let read = read_full(segment.file.as_ref(), at - first, &mut bytes).named("read", &segment.path)?;
+            if read == 0 {
+                break;
+            }
+            write_full(segment.file.as_ref(), at - first, bytes.get(..read).unwrap_or_default())
+                .named("write", &segment.path)?;
+            at += read as u64;
+        }
+        segment.file.sync_data().named("sync", &segment.path)
     }
 
     /// Takes the segments below the snapshot into the log, from which a later `remove_before` removes them. Those below a

@@ -8,8 +8,8 @@ mod sync;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 pub use sync::{SyncTask, Synced};
 
@@ -42,22 +42,38 @@ pub struct Journal<B: Bugs = NoBugs> {
     current: Segment,
     /// The one that comes next, where it is there already.
     next: Option<Segment>,
-    /// Where the next frame goes.
+    /// Where the last frame ends.
     end: u64,
+    /// Where the next one goes: there, or behind the header of a segment that has none yet.
+    tail: u64,
     /// Where the last frame begins.
     before: Option<u64>,
     /// Everything below is on disk.
     synced: u64,
     /// Full segments that may not be on disk, oldest first.
     unsynced: VecDeque<Segment>,
-    /// A failed append may have left bytes from the end up to here.
+    /// A failed append may have left bytes from the tail up to here.
     litter: Option<u64>,
     /// The segment that a sync was asked to make in advance, by its first position.
     asked_for: Option<u64>,
-    /// A sync is on its way. Two at once could share one error, and one of them would not see it.
-    syncing: Arc<AtomicBool>,
-    poison: Option<String>,
+    health: Arc<Health>,
     buffer: Vec<u8>,
+}
+
+/// What a journal and the sync that runs beside it know of each other.
+#[derive(Debug, Default)]
+struct Health {
+    /// A sync is on its way. Two at once could share one error, and one of them would not see it.
+    syncing: AtomicBool,
+    /// How the disk failed first.
+    poison: OnceLock<String>,
+}
+
+impl Health {
+    fn poison(&self, error: &FileError) {
+        // A second failure says nothing new.
+        let _ = self.poison.set(format!("{error}: {}", error.source));
+    }
 }
 
 /// What recovery found, from which a journal goes on.
@@ -75,7 +91,7 @@ pub(crate) struct Resumed {
 pub struct JournalStats {
     /// Where the oldest segment begins.
     pub first: Position,
-    /// Where the next record goes.
+    /// Where the last record ends.
     pub end: Position,
     /// Everything below is on disk.
     pub synced: Position,
@@ -102,16 +118,16 @@ impl<B: Bugs> Journal<B> {
             segment_bytes,
             bugs,
             full: resumed.full,
-            current: resumed.current,
             next: resumed.next,
+            tail: resumed.end.max(resumed.current.header.body()),
             end: resumed.end,
             before: resumed.before,
             synced: resumed.end,
+            current: resumed.current,
             unsynced: VecDeque::new(),
             litter: None,
             asked_for: None,
-            syncing: Arc::new(AtomicBool::new(false)),
-            poison: None,
+            health: Arc::default(),
             buffer: Vec::new(),
         }
     }
@@ -134,23 +150,24 @@ impl<B: Bugs> Journal<B> {
             return Ok(self.end());
         }
         self.clear_litter()?;
-        if self.end + bytes > self.current.header.end() {
+        if self.tail + bytes > self.current.header.end() {
             self.rotate(bytes)?;
         }
         let before = self.encode(payloads);
-        let offset = self.end - self.current.header.first;
+        let offset = self.tail - self.current.header.first;
         let written = write_full(self.current.file.as_ref(), offset, &self.buffer).named("write", &self.current.path);
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_KEPT);
         if let Err(error) = written {
-            self.litter = Some(self.end + bytes);
+            self.litter = Some(self.tail + bytes);
             // What cannot be cleared now is cleared before the next append.
             let cleared = self.clear_litter();
             let failed = self.failed(error);
             // A journal that could not clear up because the disk fails has said the graver thing.
-            return Err(cleared.err().filter(|_| self.poison.is_some()).unwrap_or(failed));
+            return Err(cleared.err().filter(|_| self.poison().is_some()).unwrap_or(failed));
         }
-        self.end += bytes;
+        self.tail += bytes;
+        self.end = self.tail;
         self.before = before;
         Ok(self.end())
     }
@@ -193,7 +210,7 @@ impl<B: Bugs> Journal<B> {
         Ok(())
     }
 
-    /// Where the next record goes; a snapshot of everything so far has this position.
+    /// Where the last record ends; a snapshot of everything so far has this position.
     #[must_use]
     pub fn end(&self) -> Position {
         Position(self.end)
@@ -210,13 +227,13 @@ impl<B: Bugs> Journal<B> {
     #[must_use]
     pub fn room(&self) -> u64 {
         let next = self.next.as_ref().map_or(0, |next| next.header.end() - next.header.body());
-        self.current.header.end().saturating_sub(self.end) + next
+        self.current.header.end().saturating_sub(self.tail) + next
     }
 
     /// Whether the journal takes nothing any more, and why.
     #[must_use]
     pub fn poison(&self) -> Option<&str> {
-        self.poison.as_deref()
+        self.health.poison.get().map(String::as_str)
     }
 
     /// Figures for operators.
@@ -237,7 +254,7 @@ impl<B: Bugs> Journal<B> {
         let mut before = self.before;
         self.buffer.clear();
         for payload in payloads {
-            let position = self.end + self.buffer.len() as u64;
+            let position = self.tail + self.buffer.len() as u64;
             frame::encode(&mut self.buffer, position, before, self.synced, payload.as_ref(), self.bugs);
             before = Some(position);
         }
@@ -251,7 +268,7 @@ impl<B: Bugs> Journal<B> {
             Some(next) if next.header.size >= least => next,
             small => self.make_next(least, small)?,
         };
-        self.end = next.header.body();
+        self.tail = next.header.body();
         let full = std::mem::replace(&mut self.current, next);
         self.full.push_back(full.header);
         self.unsynced.push_back(full);
@@ -272,7 +289,7 @@ impl<B: Bugs> Journal<B> {
         draft.publish(self.disk.as_ref(), &self.directory, self.bugs).map_err(|error| match error {
             PublishError::NotNamed(error) => self.failed(error),
             PublishError::NotSynced(error) => {
-                self.poison_by(&error);
+                self.health.poison(&error);
                 JournalError::Failed(error)
             }
         })
@@ -284,7 +301,7 @@ impl<B: Bugs> Journal<B> {
 
     /// Bounds what a sync will have to do.
     fn sync_oldest(&mut self) -> Result<(), JournalError> {
-        if self.unsynced.len() <= SEGMENTS_UNSYNCED || self.syncing.load(Ordering::Acquire) {
+        if self.unsynced.len() <= SEGMENTS_UNSYNCED || self.health.syncing.load(Ordering::Acquire) {
             return Ok(());
         }
         let Some(oldest) = self.unsynced.pop_front() else { return Ok(()) };
@@ -303,9 +320,9 @@ impl<B: Bugs> Journal<B> {
         let (file, path, first) = (&self.current.file, &self.current.path, self.current.header.first);
         let cleared = file.length().named("look at", path).and_then(|length| {
             // What is behind the end of the file was not written, and need not take room.
-            let zeros = upto.min(first + length).saturating_sub(self.end);
+            let zeros = upto.min(first + length).saturating_sub(self.tail);
             let zeros = vec![0; usize::try_from(zeros).unwrap_or(usize::MAX)];
-            write_full(file.as_ref(), self.end - first, &zeros).named("write", path)
+            write_full(file.as_ref(), self.tail - first, &zeros).named("write", path)
         });
         cleared.map_err(|error| self.failed(error))?;
         self.litter = None;
@@ -313,22 +330,18 @@ impl<B: Bugs> Journal<B> {
     }
 
     fn check_poison(&self) -> Result<(), JournalError> {
-        match &self.poison {
-            Some(reason) => Err(JournalError::Poisoned { reason: reason.clone() }),
+        match self.poison() {
+            Some(reason) => Err(JournalError::Poisoned { reason: reason.to_owned() }),
             None => Ok(()),
         }
     }
 
     /// What a failed call means: want of room passes, everything else does not.
-    fn failed(&mut self, error: FileError) -> JournalError {
+    fn failed(&self, error: FileError) -> JournalError {
         if error.is_no_space() {
             return JournalError::NoSpace(error);
         }
-        self.poison_by(&error);
+        self.health.poison(&error);
         JournalError::Failed(error)
-    }
-
-    fn poison_by(&mut self, error: &FileError) {
-        self.poison.get_or_insert_with(|| format!("{error}: {}", error.source));
     }
 }

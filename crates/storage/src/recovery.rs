@@ -79,7 +79,7 @@ pub(crate) struct LogEnd {
     pub(crate) end: u64,
     pub(crate) before: Option<u64>,
     pub(crate) records: u64,
-    /// Everything below was on disk, as the log itself says.
+    /// Everything below was on disk, as the log itself or a snapshot says.
     pub(crate) synced: u64,
     pub(crate) torn: Option<TornTail>,
 }
@@ -106,6 +106,14 @@ enum Stop {
     Gap,
 }
 
+/// Where the log is not good any more. It goes on where the chain ends: that is the same place, or the end of an earlier
+/// segment.
+struct Wrong {
+    index: usize,
+    position: u64,
+    flaw: Flaw,
+}
+
 impl<B: Bugs> Reading<'_, B> {
     /// Reads the log, and hands each payload on. Changes nothing. `None` where there is no log at all.
     pub(crate) fn read(self, deliver: Deliver<'_>) -> Result<Option<LogEnd>, OpenError> {
@@ -119,7 +127,7 @@ impl<B: Bugs> Reading<'_, B> {
         };
         let last_used = self.last_used(firsts)?;
         let mut chain =
-            Chain { segments: Vec::new(), end: self.from, end_index: 0, before: None, records: 0, synced: 0 };
+            Chain { segments: Vec::new(), end: self.from, end_index: 0, before: None, records: 0, synced: self.from };
         for (index, &first) in firsts.iter().enumerate().take(last_used + 1) {
             let image = Image::load(self.disk, self.directory, self.id, first)?;
             self.check_place(&chain, image.header)?;
@@ -130,10 +138,13 @@ impl<B: Bugs> Reading<'_, B> {
             match self.walk(&mut chain, index, &image, deliver)? {
                 Stop::End => {}
                 Stop::Bad(offset) => {
-                    (chain.end, chain.end_index) = (first + offset as u64, index);
-                    return self.judge(chain, firsts, last_used, Flaw::Record).map(Some);
+                    let wrong = Wrong { index, position: first + offset as u64, flaw: Flaw::Record };
+                    return self.judge(chain, firsts, last_used, wrong).map(Some);
                 }
-                Stop::Gap => return self.judge(chain, firsts, last_used, Flaw::RecordsMissing).map(Some),
+                Stop::Gap => {
+                    let wrong = Wrong { index: chain.end_index, position: chain.end, flaw: Flaw::RecordsMissing };
+                    return self.judge(chain, firsts, last_used, wrong).map(Some);
+                }
             }
         }
         Ok(Some(chain.into_end(None)))
@@ -182,36 +193,38 @@ impl<B: Bugs> Reading<'_, B> {
         }
     }
 
-    /// Whether what is wrong at the end of the chain is a torn tail or damage.
-    fn judge(self, mut chain: Chain, firsts: &[u64], last_used: usize, flaw: Flaw) -> Result<LogEnd, OpenError> {
-        let cut = chain.end;
-        let header = chain.segments.get(chain.end_index).copied();
-        let Some(Header { first, .. }) = header else { return Err(self.missing(cut).into()) };
-        let (file, offset) = (self.directory.join(segment::name(first)), cut - first);
+    /// Whether what is wrong is a torn tail or damage.
+    fn judge(self, chain: Chain, firsts: &[u64], last_used: usize, wrong: Wrong) -> Result<LogEnd, OpenError> {
+        let place = |index: usize, position: u64| {
+            let first = chain.segments.get(index).map_or(0, |header| header.first);
+            (self.directory.join(segment::name(first)), position.saturating_sub(first))
+        };
+        let (file, offset) = place(wrong.index, wrong.position);
+        let damage = Damage { file, offset, flaw: wrong.flaw };
+        let (file, cut) = place(chain.end_index, chain.end);
         let mut bytes = 0;
         for (index, &first) in firsts.iter().enumerate().take(last_used + 1).skip(chain.end_index) {
             let image = Image::load(self.disk, self.directory, self.id, first)?;
-            let here = index == chain.end_index;
-            let from = if here { usize::try_from(offset).unwrap_or(usize::MAX) } else { segment::HEADER_BYTES };
-            if here {
+            let mut from = segment::HEADER_BYTES;
+            if index == chain.end_index {
+                from = usize::try_from(cut).unwrap_or(usize::MAX);
                 bytes = image.used.saturating_sub(from) as u64;
             }
             let proves = |frame: Frame| match self.trust {
-                Trust::Torn => frame.synced.is_some_and(|synced| synced > cut),
+                Trust::Torn => frame.synced.is_some_and(|synced| synced > wrong.position),
                 Trust::Killed | Trust::Whole => true,
             };
             let proven = frame::resync(&image.bytes, first, from, self.bugs).any(proves);
             if proven && !self.bugs.plants(Bug::DamageTakenForTornTail) {
-                return Err(Damage { file, offset, flaw }.into());
+                return Err(damage.into());
             }
         }
         if self.trust == Trust::Whole {
-            return Err(Damage { file, offset, flaw }.into());
+            return Err(damage.into());
         }
         let dropped = firsts.iter().skip(chain.end_index + 1);
         let dropped = dropped.map(|&first| self.directory.join(segment::name(first))).collect();
-        chain.segments.truncate(chain.end_index + 1);
-        Ok(chain.into_end(Some(TornTail { file, offset, bytes, dropped })))
+        Ok(chain.into_end(Some(TornTail { file, offset: cut, bytes, dropped })))
     }
 
     /// The last segment that anything was written to.
@@ -239,7 +252,8 @@ impl Chain {
     }
 
     fn into_end(self, torn: Option<TornTail>) -> LogEnd {
-        let Self { segments, end, before, records, synced, .. } = self;
+        let Self { mut segments, end, end_index, before, records, synced } = self;
+        segments.truncate(end_index + 1);
         LogEnd { segments, end, before, records, synced, torn }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use super::Journal;
+use super::{Health, Journal};
 use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::disk::Disk;
 use crate::error::{FileError, JournalError, Named as _};
@@ -38,11 +38,11 @@ pub struct Synced {
 
 /// The right to sync, which one at a time has.
 #[derive(Debug)]
-struct Turn(Arc<AtomicBool>);
+struct Turn(Arc<Health>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.0.syncing.store(false, Ordering::Release);
     }
 }
 
@@ -57,9 +57,9 @@ impl<B: Bugs> Journal<B> {
     /// A sync that was begun has not ended.
     pub fn begin_sync(&mut self) -> Result<SyncTask<B>, JournalError> {
         self.check_poison()?;
-        let busy = self.syncing.swap(true, Ordering::AcqRel);
+        let busy = self.health.syncing.swap(true, Ordering::AcqRel);
         assert!(!busy, "one sync at a time: two could share one error of the disk, which one of them would not see");
-        let turn = Turn(Arc::clone(&self.syncing));
+        let turn = Turn(Arc::clone(&self.health));
         let segments = self.unsynced.iter().chain([&self.current]).cloned().collect();
         Ok(SyncTask {
             disk: Arc::clone(&self.disk),
@@ -78,15 +78,8 @@ impl<B: Bugs> Journal<B> {
     /// After the first failure the journal is poisoned: nothing is ever acknowledged again, not even what this very
     /// sync may have done.
     pub fn end_sync(&mut self, synced: Synced) -> Result<Position, JournalError> {
+        synced.outcome.map_err(JournalError::Failed)?;
         self.check_poison()?;
-        if let Err(error) = synced.outcome {
-            // IMPORTANT: a sync that failed is not tried again. The kernel takes what it could not write for written,
-            // and would say that all is well.
-            if !self.bugs.plants(Bug::RetryAfterFailedSync) {
-                self.poison_by(&error);
-            }
-            return Err(JournalError::Failed(error));
-        }
         self.synced = self.synced.max(synced.upto);
         while self.unsynced.front().is_some_and(|oldest| oldest.header.end() <= self.synced) {
             self.unsynced.pop_front();
@@ -102,7 +95,7 @@ impl<B: Bugs> Journal<B> {
     fn ask_for_next(&mut self) -> Option<Header> {
         let header = self.next_header();
         let half = self.current.header.first + self.current.header.size / 2;
-        if self.next.is_some() || self.end < half || self.asked_for == Some(header.first) {
+        if self.next.is_some() || self.tail < half || self.asked_for == Some(header.first) {
             return None;
         }
         self.asked_for = Some(header.first);
@@ -134,6 +127,13 @@ impl<B: Bugs> SyncTask<B> {
     /// Does the work. Blocks on the disk, for as long as that takes.
     pub fn run(self) -> Synced {
         let outcome = self.sync();
+        if let Err(error) = &outcome
+            && !self.bugs.plants(Bug::RetryAfterFailedSync)
+        {
+            // IMPORTANT: a sync that failed is not tried again, not even if nobody hears of its outcome. The kernel
+            // takes what it could not write for written, and would say that all is well.
+            self.turn.0.poison(error);
+        }
         let next = self.next.filter(|_| outcome.is_ok());
         let next = next.map(|header| Draft::write(self.disk.as_ref(), &self.directory, header, "next", self.bugs));
         Synced { upto: self.upto, outcome, next, _turn: self.turn }
