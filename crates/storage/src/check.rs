@@ -63,11 +63,7 @@ pub fn check(disk: &dyn Disk, directory: &Path) -> Result<Report, OpenError> {
 ///
 /// # Errors
 /// As there.
-pub fn inspect(
-    disk: &dyn Disk,
-    directory: &Path,
-    visit: &mut dyn FnMut(Position, &[u8]),
-) -> Result<Report, OpenError> {
+pub fn inspect(disk: &dyn Disk, directory: &Path, visit: &mut dyn FnMut(Position, &[u8])) -> Result<Report, OpenError> {
     let listing = Listing::read(disk, directory)?;
     let _lock = lock(disk, directory)?;
     let mut report = Report {

@@ -311,10 +311,10 @@ impl<B: Bugs> DataDir<B> {
         let (disk, path, id) = (self.disk.as_ref(), self.path.as_path(), self.identity.directory);
         let mut full: VecDeque<Header> = log.segments.into();
         let Some(last) = full.pop_back() else { return Ok(self.begin_log(log.end)?) };
-        let current = segment::open(disk, path, id, last.first)?;
+        let current = segment::open(disk, path, id, last.first, Mode::Write)?;
         let mut next = listing.firsts.iter().copied().filter(|&first| first > last.first);
         let ready = next.clone().next().filter(|&first| first == last.end() && log.torn.is_none());
-        let ready = ready.and_then(|first| segment::open(disk, path, id, first).ok());
+        let ready = ready.and_then(|first| segment::open(disk, path, id, first, Mode::Write).ok());
         let kept = ready.as_ref().map(|ready| ready.header.first);
         // IMPORTANT: newest first, each for good before the next. A crash leaves a log that has an end, and no gap.
         while let Some(first) = next.next_back().filter(|&first| Some(first) != kept) {
@@ -331,7 +331,7 @@ impl<B: Bugs> DataDir<B> {
             _ => {}
         }
         for header in full.iter().filter(|header| header.end() > log.synced) {
-            let segment = segment::open(disk, path, id, header.first)?;
+            let segment = segment::open(disk, path, id, header.first, Mode::Write)?;
             self.make_last(&segment, log.synced, header.end())?;
         }
         self.make_last(&current, log.synced, log.end)?;
@@ -368,7 +368,7 @@ impl<B: Bugs> DataDir<B> {
         let below = listing.firsts.partition_point(|&first| first < oldest);
         let mut gap = false;
         for &first in listing.firsts.iter().take(below).rev() {
-            let old = segment::open(self.disk.as_ref(), &self.path, self.identity.directory, first);
+            let old = segment::open(self.disk.as_ref(), &self.path, self.identity.directory, first, Mode::Write);
             match old.ok().filter(|old| old.header.end() == oldest && !gap) {
                 Some(old) => {
                     oldest = first;
@@ -411,12 +411,7 @@ pub enum CloseError {
 }
 
 /// Makes the first segment of a log.
-pub(crate) fn begin_log<B: Bugs>(
-    disk: &dyn Disk,
-    path: &Path,
-    header: Header,
-    bugs: B,
-) -> Result<Segment, FileError> {
+pub(crate) fn begin_log<B: Bugs>(disk: &dyn Disk, path: &Path, header: Header, bugs: B) -> Result<Segment, FileError> {
     let draft = Draft::write(disk, path, header, "new", bugs)?;
     Ok(draft.publish(disk, path, bugs)?)
 }
@@ -451,7 +446,8 @@ pub(crate) fn set_aside(disk: &dyn Disk, directory: &Path, file: &Path, ending: 
 pub(crate) fn free_name(disk: &dyn Disk, directory: &Path, file: &Path, ending: &str) -> Result<PathBuf, FileError> {
     let taken = disk.list(directory).named("list", directory)?;
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let numbered = |number: u64| if number == 0 { format!("{name}.{ending}") } else { format!("{name}.{number}.{ending}") };
+    let numbered =
+        |number: u64| if number == 0 { format!("{name}.{ending}") } else { format!("{name}.{number}.{ending}") };
     let free = (0..=taken.len() as u64).map(numbered).find(|candidate| !taken.contains(candidate));
     Ok(directory.join(free.unwrap_or_default()))
 }

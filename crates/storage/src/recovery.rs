@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::bugs::{Bug, Bugs};
-use crate::disk::Disk;
+use crate::disk::{Disk, Mode};
 use crate::error::{Damage, FileError, Flaw, OpenError, Rejection};
 use crate::frame::{self, Frame, Parsed};
 use crate::position::{DirectoryId, Position};
@@ -146,6 +146,10 @@ impl<B: Bugs> Reading<'_, B> {
                     return self.judge(chain, firsts, last_used, wrong).map(Some);
                 }
             }
+        }
+        // One that was made in advance has no records. Its header was on disk before it had its name, all the same.
+        for &first in firsts.iter().skip(last_used + 1) {
+            segment::open(self.disk, self.directory, self.id, first, Mode::Read)?;
         }
         Ok(Some(chain.into_end(None)))
     }

@@ -157,7 +157,7 @@ impl Repair<'_> {
 
     /// Cuts a segment. It is copied first, as a whole.
     fn cut(&mut self, first: u64, damage: &Damage, identity: &Identity) -> Result<(), OpenError> {
-        let segment = segment::open(self.disk, self.directory, identity.directory, first)?;
+        let segment = segment::open(self.disk, self.directory, identity.directory, first, Mode::Write)?;
         let bytes = read_whole(segment.file.as_ref(), segment::FILE_BYTES_MOST).named("read", &segment.path)?;
         let kept = free_name(self.disk, self.directory, &segment.path, "set-aside")?;
         copy(self.disk, self.directory, &kept, &bytes)?;

@@ -222,10 +222,16 @@ pub(crate) fn check_header(bytes: &[u8], id: DirectoryId, first: u64) -> Result<
     Ok(header)
 }
 
-/// Opens a segment for appending, if its header is good.
-pub(crate) fn open(disk: &dyn Disk, directory: &Path, id: DirectoryId, first: u64) -> Result<Segment, ReadError> {
+/// Opens a segment, if its header is good.
+pub(crate) fn open(
+    disk: &dyn Disk,
+    directory: &Path,
+    id: DirectoryId,
+    first: u64,
+    mode: Mode,
+) -> Result<Segment, ReadError> {
     let path = directory.join(name(first));
-    let file = disk.open(&path, Mode::Write).named("open", &path)?;
+    let file = disk.open(&path, mode).named("open", &path)?;
     let mut bytes = [0; HEADER_BYTES];
     read_full(file.as_ref(), 0, &mut bytes).named("read", &path)?;
     match check_header(&bytes, id, first) {
@@ -271,7 +277,9 @@ mod tests {
     fn names_are_those_of_their_positions_and_no_others() {
         assert_eq!(name(67_108_864), "log-00000000000067108864.seg");
         assert_eq!(parse_name(&name(u64::MAX)), Some(u64::MAX));
-        for other in ["log-1.seg", "log-00000000000067108864.tmp", "log-+0000000000000000001.seg", "log-.seg", "identity"] {
+        for other in
+            ["log-1.seg", "log-00000000000067108864.tmp", "log-+0000000000000000001.seg", "log-.seg", "identity"]
+        {
             assert_eq!(parse_name(other), None, "{other}");
         }
     }

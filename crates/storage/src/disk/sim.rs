@@ -146,6 +146,12 @@ impl SimDisk {
         self.state().capacity = bytes;
     }
 
+    /// How many bytes its files take.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.state().used()
+    }
+
     /// How many calls there were.
     #[must_use]
     pub fn calls(&self) -> u64 {

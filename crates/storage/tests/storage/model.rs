@@ -17,12 +17,18 @@ use crate::support::{Opened, open_with};
 /// What happens next.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
-    Append { count: usize, size: usize },
+    Append {
+        count: usize,
+        size: usize,
+    },
     Sync,
     /// Begins a sync, or runs the one that was begun, or ends the one that has run.
     SyncFurther,
     /// A snapshot, during which records are appended.
-    Snapshot { meanwhile: usize, keep: usize },
+    Snapshot {
+        meanwhile: usize,
+        keep: usize,
+    },
     /// The power is cut.
     Crash(Loss),
     /// It is cut, and again after so many calls of the start that follows.
@@ -32,7 +38,10 @@ pub(crate) enum Step {
     /// A stop in order, then the power is cut.
     Stop,
     /// A call to come goes wrong.
-    Fault { calls: u64, fault: Fault },
+    Fault {
+        calls: u64,
+        fault: Fault,
+    },
     /// Some writes are short from here on.
     ShortWrites,
 }
@@ -61,8 +70,16 @@ impl<B: Bugs> Model<B> {
     /// Plays steps from a seed; what is wrong, if anything is.
     pub(crate) fn play(seed: u64, steps: &[Step], bugs: B) -> Result<(), String> {
         let disk = SimDisk::new(seed);
-        let mut model =
-            Self { disk, bugs, opened: None, appended: Vec::new(), synced: 0, refused: Vec::new(), sync: None, next: 0 };
+        let mut model = Self {
+            disk,
+            bugs,
+            opened: None,
+            appended: Vec::new(),
+            synced: 0,
+            refused: Vec::new(),
+            sync: None,
+            next: 0,
+        };
         model.start(0)?;
         for (index, step) in steps.iter().enumerate() {
             model.step(*step).map_err(|wrong| format!("step {index}, {step:?}: {wrong}"))?;
@@ -285,7 +302,8 @@ impl<B: Bugs> Model<B> {
             found.strip_prefix(before).is_some_and(|rest| records.starts_with(rest)) && *after >= self.synced
         };
         if !is_prefix && !self.refused.iter().any(brought_up) {
-            let numbers: Vec<_> = found.iter().map(|record| String::from_utf8_lossy(record.get(..8).unwrap_or_default())).collect();
+            let numbers: Vec<_> =
+                found.iter().map(|record| String::from_utf8_lossy(record.get(..8).unwrap_or_default())).collect();
             let (appended, synced) = (self.appended.len(), self.synced);
             return Err(format!("of {appended} records, {synced} of them on disk, these are there: {numbers:?}"));
         }

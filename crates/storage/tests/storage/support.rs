@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use storage::bugs::{Bugs, NoBugs};
-use storage::{DataDir, Disk, DirectoryId, Journal, OpenError, Options, Recovered, Recovery, SimDisk};
+use storage::{DataDir, DirectoryId, Disk, Journal, OpenError, Options, Recovered, Recovery, SimDisk};
 
 /// Where it is.
 pub(crate) fn path() -> &'static Path {

@@ -126,13 +126,16 @@ impl State {
 
     /// How many bytes are left; without a capacity, very many.
     pub(super) fn free(&self) -> u64 {
-        let Some(capacity) = self.capacity else { return 1 << 50 };
-        let mut used = BTreeSet::new();
+        self.capacity.map_or(1 << 50, |capacity| capacity.saturating_sub(self.used()))
+    }
+
+    /// How many bytes the files take that have a name.
+    pub(super) fn used(&self) -> u64 {
+        let mut named = BTreeSet::new();
         for entries in self.directories.values() {
-            used.extend(entries.live_files());
+            named.extend(entries.live_files());
         }
-        let used: u64 = used.iter().filter_map(|number| self.files.get(number)).map(Image::room).sum();
-        capacity.saturating_sub(used)
+        named.iter().filter_map(|number| self.files.get(number)).map(Image::room).sum()
     }
 
     /// The process is gone, and with it its handles and locks.
