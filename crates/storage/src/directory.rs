@@ -10,20 +10,22 @@
 //! - names that end in `.tmp`, `.new` or `.next`: files on their way, removed at the next start; `.damaged` and
 //!   `.set-aside`: what could not be read, kept for people.
 
-use std::collections::VecDeque;
+mod start;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::bugs::{Bug, Bugs, NoBugs};
-use crate::disk::{Disk, DiskLock, Mode, read_full, write_full};
-use crate::error::{Damage, FileError, Flaw, JournalError, Named as _, OpenError};
+pub use start::Recovery;
+
+use crate::bugs::{Bugs, NoBugs};
+use crate::disk::{Disk, DiskLock, Mode, write_full};
+use crate::error::{FileError, JournalError, Named as _, OpenError, ReadError};
 use crate::identity::Identity;
-use crate::journal::{Journal, Resumed};
+use crate::journal::Journal;
 use crate::position::{DirectoryId, Position};
-use crate::recovery::{Deliver, LogEnd, TornTail};
 use crate::segment::{self, Draft, Header, Segment};
-use crate::snapshot::{self, SnapshotError, SnapshotWriter};
-use crate::survey::{Listing, Survey};
+use crate::snapshot::{self, SnapshotError, SnapshotReader, SnapshotWriter};
+use crate::survey::Listing;
 
 const LOCK_NAME: &str = "lock";
 pub(crate) const RESERVE_NAME: &str = "reserve";
@@ -61,23 +63,6 @@ pub struct Found {
     /// It is not the directory that its identity was written in, but a copy of it; or its disk was. `false` where the
     /// system does not tell.
     pub copied: bool,
-}
-
-/// What recovery did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recovery {
-    /// The snapshot that it began with.
-    pub snapshot: Option<Position>,
-    /// How many payloads that had.
-    pub snapshot_records: u64,
-    /// How many payloads of the log followed.
-    pub log_records: u64,
-    /// Where the log goes on.
-    pub end: Position,
-    /// What a crash tore off, and was cut.
-    pub torn_tail: Option<TornTail>,
-    /// Newer snapshots that are damaged and were not needed. They are kept under names that end in `.damaged`.
-    pub damaged_snapshots: Vec<Damage>,
 }
 
 /// A data directory, which no other process uses as long as this lives.
@@ -167,6 +152,7 @@ impl<B: Bugs> DataDir<B> {
     pub fn update_identity(&mut self, change: impl FnOnce(&mut Identity)) -> Result<(), FileError> {
         let mut identity = self.identity.clone();
         change(&mut identity);
+        identity.keep_to_limits();
         let mut stored = identity.store(self.disk.as_ref(), &self.path, self.bugs);
         if stored.as_ref().is_err_and(FileError::is_no_space) && self.release_reserve()? {
             stored = identity.store(self.disk.as_ref(), &self.path, self.bugs);
@@ -176,52 +162,6 @@ impl<B: Bugs> DataDir<B> {
         Ok(())
     }
 
-    /// Gives everything back that the directory holds: the newest good snapshot, and the log from there on. Cuts a tail
-    /// that a crash has torn, and opens the log for appending. Everything that was given back is on disk when this
-    /// returns. Blocks on the disk; holds one segment or one block of a snapshot in memory.
-    ///
-    /// # Errors
-    /// Payloads may have been given back; they are as they were written, and in order. Nothing was cut or changed,
-    /// unless the disk failed ([`OpenError::File`]); it is safe to start again.
-    pub fn recover(&mut self, deliver: Deliver<'_>) -> Result<(Journal<B>, Recovery), OpenError> {
-        let listing = Listing::read(self.disk.as_ref(), &self.path)?;
-        let survey = self.survey(&listing, deliver)?;
-        let recovery = Recovery {
-            snapshot: survey.snapshot.map(Position),
-            snapshot_records: survey.snapshot_records,
-            log_records: survey.log.as_ref().map_or(0, |log| log.records),
-            end: Position(survey.log.as_ref().map_or(survey.from(), |log| log.end)),
-            torn_tail: survey.log.as_ref().and_then(|log| log.torn.clone()),
-            damaged_snapshots: survey.damaged.clone(),
-        };
-        for damage in &survey.damaged {
-            set_aside(self.disk.as_ref(), &self.path, &damage.file, "damaged")?;
-        }
-        for name in &listing.unfinished {
-            let file = self.path.join(name);
-            self.disk.remove(&file).named("remove", &file)?;
-        }
-        let resumed = match survey.log {
-            Some(log) => self.cut(log, &listing)?,
-            None => self.begin_log(survey.snapshot.unwrap_or(0))?,
-        };
-        let end = Position(resumed.end);
-        let boot = self.disk.boot_id();
-        let place = self.disk.place(&self.path).named("look at", &self.path)?;
-        // IMPORTANT: before anything is appended. From here on the log's end is not known to be whole.
-        self.update_identity(|identity| {
-            identity.boot = boot;
-            identity.place = place;
-            identity.stopped_at = None;
-            identity.log_begun = true;
-        })?;
-        self.restore_reserve()?;
-        let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
-        let segment_bytes = self.options.segment_bytes;
-        let journal = Journal::resume(disk, path, self.identity.directory, segment_bytes, self.bugs, resumed);
-        Ok((journal, Recovery { end, ..recovery }))
-    }
-
     /// Begins a snapshot of everything that the log says below a position, which is [`Journal::end`] at a moment no
     /// later than that from which its payloads are.
     ///
@@ -229,6 +169,15 @@ impl<B: Bugs> DataDir<B> {
     /// Nothing was changed.
     pub fn begin_snapshot(&self, position: Position) -> Result<SnapshotWriter<B>, SnapshotError> {
         SnapshotWriter::create(Arc::clone(&self.disk), &self.path, self.identity.directory, position, self.bugs)
+    }
+
+    /// Opens the snapshot of a position, to read it again: for a copy that is to be filled, or for a backup.
+    ///
+    /// # Errors
+    /// It is not there, cannot be read, or its header is damaged. A block that is damaged shows when it is read.
+    pub fn read_snapshot(&self, position: Position) -> Result<SnapshotReader, ReadError> {
+        let file = self.path.join(snapshot::name(position.0));
+        SnapshotReader::open(self.disk.as_ref(), &file, self.identity.directory)
     }
 
     /// Removes all but the newest snapshots, and returns the position below which the log is not needed for those that
@@ -300,103 +249,6 @@ impl<B: Bugs> DataDir<B> {
         self.update_identity(|identity| identity.stopped_at = Some(end))?;
         Ok(())
     }
-
-    fn survey(&self, listing: &Listing, deliver: Deliver<'_>) -> Result<Survey, OpenError> {
-        let (disk, identity) = (self.disk.as_ref(), &self.identity);
-        Survey::take(disk, &self.path, identity, listing, self.bugs, deliver)
-    }
-
-    /// Cuts what was torn, makes the rest last, and opens the end.
-    fn cut(&self, log: LogEnd, listing: &Listing) -> Result<Resumed, OpenError> {
-        let (disk, path, id) = (self.disk.as_ref(), self.path.as_path(), self.identity.directory);
-        let mut full: VecDeque<Header> = log.segments.into();
-        let Some(last) = full.pop_back() else { return Ok(self.begin_log(log.end)?) };
-        let current = segment::open(disk, path, id, last.first, Mode::Write)?;
-        let mut next = listing.firsts.iter().copied().filter(|&first| first > last.first);
-        let ready = next.clone().next().filter(|&first| first == last.end() && log.torn.is_none());
-        let ready = ready.and_then(|first| segment::open(disk, path, id, first, Mode::Write).ok());
-        let kept = ready.as_ref().map(|ready| ready.header.first);
-        // IMPORTANT: newest first, each for good before the next. A crash leaves a log that has an end, and no gap.
-        while let Some(first) = next.next_back().filter(|&first| Some(first) != kept) {
-            let file = path.join(segment::name(first));
-            disk.remove(&file).named("remove", &file)?;
-            self.sync_directory()?;
-        }
-        if let Some(torn) = log.torn.filter(|_| !self.bugs.plants(Bug::TailNotCleared)) {
-            clear(&current, torn.offset, torn.bytes)?;
-        }
-        // A file that was cut short takes its room again, if there is any. Otherwise appends will say so.
-        match current.file.preallocate(last.size).named("take room for", &current.path) {
-            Err(error) if !error.is_no_space() => return Err(error.into()),
-            _ => {}
-        }
-        for header in full.iter().filter(|header| header.end() > log.synced) {
-            let segment = segment::open(disk, path, id, header.first, Mode::Write)?;
-            self.make_last(&segment, log.synced, header.end())?;
-        }
-        self.make_last(&current, log.synced, log.end)?;
-        self.sync_directory()?;
-        self.take_older(&mut full, last.first, listing)?;
-        Ok(Resumed { full, current, next: ready, end: log.end, before: log.before })
-    }
-
-    /// Makes a part of a segment last that may not have been synced.
-    ///
-    /// IMPORTANT: by writing it again. The kernel may show bytes that it failed to write, if the process before was told
-    /// so and was killed; it takes them for written, and a sync alone would say that all is well.
-    fn make_last(&self, segment: &Segment, from: u64, upto: u64) -> Result<(), FileError> {
-        const STEP: u64 = 256 * 1024;
-        let first = segment.header.first;
-        let (mut at, upto) = (from.max(segment.header.body()), upto.min(segment.header.end()));
-        while at < upto && !self.found.stopped_in_order {
-            let mut bytes = vec![0; usize::try_from(STEP.min(upto - at)).unwrap_or_default()];
-            let read = read_full(segment.file.as_ref(), at - first, &mut bytes).named("read", &segment.path)?;
-            if read == 0 {
-                break;
-            }
-            write_full(segment.file.as_ref(), at - first, bytes.get(..read).unwrap_or_default())
-                .named("write", &segment.path)?;
-            at += read as u64;
-        }
-        segment.file.sync_data().named("sync", &segment.path)
-    }
-
-    /// Takes the segments below the snapshot into the log, from which a later `remove_before` removes them. Those below a
-    /// gap, which a crash in the middle of that leaves, can serve no snapshot any more.
-    fn take_older(&self, full: &mut VecDeque<Header>, last: u64, listing: &Listing) -> Result<(), FileError> {
-        let mut oldest = full.front().map_or(last, |oldest| oldest.first);
-        let below = listing.firsts.partition_point(|&first| first < oldest);
-        let mut gap = false;
-        for &first in listing.firsts.iter().take(below).rev() {
-            let old = segment::open(self.disk.as_ref(), &self.path, self.identity.directory, first, Mode::Write);
-            match old.ok().filter(|old| old.header.end() == oldest && !gap) {
-                Some(old) => {
-                    oldest = first;
-                    full.push_front(old.header);
-                }
-                None => {
-                    gap = true;
-                    let file = self.path.join(segment::name(first));
-                    self.disk.remove(&file).named("remove", file)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the first segment of a log.
-    fn begin_log(&self, first: u64) -> Result<Resumed, FileError> {
-        let header = Header { directory: self.identity.directory, first, size: self.options.segment_bytes };
-        let current = begin_log(self.disk.as_ref(), &self.path, header, self.bugs)?;
-        Ok(Resumed { full: VecDeque::new(), current, next: None, end: header.body(), before: None })
-    }
-
-    fn sync_directory(&self) -> Result<(), FileError> {
-        if self.bugs.plants(Bug::NoDirectorySync) {
-            return Ok(());
-        }
-        self.disk.sync_directory(&self.path).named("sync", &self.path)
-    }
 }
 
 /// Why a stop is not in order.
@@ -450,11 +302,4 @@ pub(crate) fn free_name(disk: &dyn Disk, directory: &Path, file: &Path, ending: 
         |number: u64| if number == 0 { format!("{name}.{ending}") } else { format!("{name}.{number}.{ending}") };
     let free = (0..=taken.len() as u64).map(numbered).find(|candidate| !taken.contains(candidate));
     Ok(directory.join(free.unwrap_or_default()))
-}
-
-/// The log must reach so far, as the identity and the names of snapshots say.
-pub(crate) fn check_reach(path: &Path, log: &LogEnd, reached: u64) -> Result<(), Damage> {
-    let Some(last) = log.segments.last().filter(|_| log.end < reached) else { return Ok(()) };
-    let flaw = Flaw::EndMissing { end: Position(log.end), reached: Position(reached) };
-    Err(Damage { file: path.join(segment::name(last.first)), offset: log.end - last.first, flaw })
 }

@@ -39,7 +39,7 @@ pub struct Identity {
     /// Drawn when the directory was made.
     pub directory: DirectoryId,
     /// The cluster whose data this is, by the name that its coordinator gave it; `None` until it has joined one. Up to
-    /// [`NAME_BYTES`] of letters, digits and `. : _ -`.
+    /// [`NAME_BYTES`] of letters, digits and `. : _ -`; other characters are left out.
     pub cluster: Option<String>,
     /// The incarnations that wrote here, oldest first. The last one is the proof that a start shows to its coordinator.
     /// [`INCARNATIONS`] are kept.
@@ -80,6 +80,13 @@ impl Identity {
         self.incarnations.push(incarnation);
         let surplus = self.incarnations.len().saturating_sub(INCARNATIONS);
         self.incarnations.drain(..surplus);
+    }
+
+    /// Makes of it what a file can hold, so that it is the same when it is read.
+    pub(crate) fn keep_to_limits(&mut self) {
+        for name in [&mut self.cluster, &mut self.boot] {
+            *name = name.as_deref().map(safe).filter(|name| name != NONE);
+        }
     }
 
     /// Reads the identity of a directory; `None` where there is none.

@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use crate::bugs::Bugs;
-use crate::directory::check_reach;
 use crate::disk::Disk;
 use crate::error::{Damage, FileError, Flaw, Named as _, OpenError, ReadError};
 use crate::identity::Identity;
-use crate::position::DirectoryId;
+use crate::position::{DirectoryId, Position};
 use crate::recovery::{Deliver, LogEnd, Reading, Recovered, Trust};
 use crate::segment;
 use crate::snapshot::{self, Blocks, SnapshotReader};
@@ -141,4 +140,11 @@ fn deliver_snapshot(disk: &dyn Disk, file: &Path, id: DirectoryId, deliver: Deli
         }
         records += 1;
     }
+}
+
+/// The log must reach so far, as the identity and the names of snapshots say.
+fn check_reach(path: &Path, log: &LogEnd, reached: u64) -> Result<(), Damage> {
+    let Some(last) = log.segments.last().filter(|_| log.end < reached) else { return Ok(()) };
+    let flaw = Flaw::EndMissing { end: Position(log.end), reached: Position(reached) };
+    Err(Damage { file: path.join(segment::name(last.first)), offset: log.end - last.first, flaw })
 }

@@ -60,7 +60,9 @@ impl<B: Bugs> Journal<B> {
         let busy = self.health.syncing.swap(true, Ordering::AcqRel);
         assert!(!busy, "one sync at a time: two could share one error of the disk, which one of them would not see");
         let turn = Turn(Arc::clone(&self.health));
-        let segments = self.unsynced.iter().chain([&self.current]).cloned().collect();
+        // A disk that has everything is left alone.
+        let behind = self.synced < self.end;
+        let segments = self.unsynced.iter().chain([&self.current]).filter(|_| behind).cloned().collect();
         Ok(SyncTask {
             disk: Arc::clone(&self.disk),
             directory: self.directory.clone(),

@@ -15,12 +15,14 @@ const RECORDS: usize = 200;
 /// So many of them were synced, as those behind them say.
 const SYNCED: usize = 150;
 
+/// A segment, with the offsets and numbers of its records, and how much of it is used.
+type Layout = (PathBuf, Vec<(u64, usize)>, u64);
+
 /// A log of several segments.
 struct Log {
     disk: SimDisk,
     payloads: Vec<Vec<u8>>,
-    /// Each segment, with the offsets and numbers of its records, and how much of it is used.
-    segments: Vec<(PathBuf, Vec<(u64, usize)>, u64)>,
+    segments: Vec<Layout>,
 }
 
 fn settings() -> Options {
@@ -47,7 +49,7 @@ impl Log {
         Self { segments: Self::layout(&disk), disk, payloads }
     }
 
-    fn layout(disk: &SimDisk) -> Vec<(PathBuf, Vec<(u64, usize)>, u64)> {
+    fn layout(disk: &SimDisk) -> Vec<Layout> {
         let mut positions = Vec::new();
         let report = inspect(&disk.fork(0), path(), &mut |position, _| positions.push(position.0)).expect("it is good");
         let mut numbered = positions.into_iter().zip(0..).peekable();

@@ -82,6 +82,17 @@ fn others_append_while_a_sync_runs() {
 }
 
 #[test]
+fn a_sync_of_nothing_new_leaves_the_disk_alone() {
+    let disk = SimDisk::new(1);
+    let Opened { mut journal, .. } = open(&disk).expect("it is new");
+    let end = journal.append(&[b"one"]).expect("there is room");
+    journal.sync().expect("the disk works");
+    let calls = disk.calls();
+    assert_eq!(journal.sync().expect("the disk works"), end);
+    assert_eq!(disk.calls(), calls);
+}
+
+#[test]
 #[should_panic(expected = "one sync at a time")]
 fn two_syncs_at_once_are_a_mistake_of_the_caller() {
     let disk = SimDisk::new(1);
@@ -237,6 +248,7 @@ fn a_segment_that_a_crash_has_emptied_is_dropped_and_made_again() {
 fn a_slow_disk_says_how_slow() {
     let disk = SimDisk::new(1);
     let Opened { mut journal, .. } = open(&disk).expect("it is new");
+    journal.append(&[b"slow"]).expect("there is room");
     disk.inject(Some(Operation::SyncData), 0, Fault::Slow { micros: 250_000 });
     journal.sync().expect("it goes well in the end");
     assert_eq!(disk.take_delay_micros(), 250_000);

@@ -32,7 +32,6 @@ fn found_by_power_cuts<const NUMBER: usize>(bug: Bug) {
     assert_eq!(Bug::ALL[NUMBER], bug);
     let runs = runs_until_found::<NUMBER>();
     assert!(runs.is_some(), "{bug:?} was not found");
-    println!("{bug:?} was found by run {runs:?}");
 }
 
 #[test]
