@@ -57,11 +57,12 @@ pub struct Found {
     pub new: bool,
     /// The last process stopped in order, with everything on disk.
     pub stopped_in_order: bool,
-    /// The machine was not booted since the last process wrote here: even what was not synced is there. `false` where
-    /// the system does not tell.
+    /// The machine was not booted since the last process wrote here: even what was not synced is there, unless the disk
+    /// was torn off and came back, of which [`crate::TornTail::followed`] may tell. `false` where the system does not
+    /// tell.
     pub same_boot: bool,
-    /// It is not the directory that its identity was written in, but a copy of it; or its disk was. `false` where the
-    /// system does not tell.
+    /// It is not the directory that its identity was written in, but a copy of it; or all of its file system is. `false`
+    /// where the system does not tell. Ask before [`DataDir::recover`], which makes the directory's place its own.
     pub copied: bool,
 }
 

@@ -4,8 +4,9 @@
 //! or one that was on disk and is damaged. Frames further on tell: each says up to where the log was synced when it was
 //! written. If one of them says that the bad one was on disk, it is damage, and nothing is cut.
 //!
-//! Where no crash of the machine can have torn anything (it was not booted since, or the last process stopped in
-//! order), any good frame behind a bad one makes it damage.
+//! Where the last process stopped in order, with everything on disk, there is no torn end: whatever is bad is damage.
+//! That the machine was not booted since proves less: a file system that was torn off and mounted again has a torn end,
+//! too.
 
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,9 @@ pub struct TornTail {
     pub offset: u64,
     /// How many bytes there are behind.
     pub bytes: u64,
+    /// Whether good records lie behind. A cut of the power does that, and so does damage; a process that was killed
+    /// leaves half a record at most.
+    pub followed: bool,
     /// Later segments, which are of no use without them.
     pub dropped: Vec<PathBuf>,
 }
@@ -63,10 +67,8 @@ pub(crate) struct Reading<'a, B> {
 /// What can have happened to the end of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// The machine may have crashed.
+    /// The machine or its disk may have crashed.
     Torn,
-    /// The process may have been killed: the last append may have stopped half-way.
-    Killed,
     /// Nothing: it stopped in order.
     Whole,
 }
@@ -206,7 +208,7 @@ impl<B: Bugs> Reading<'_, B> {
         let (file, offset) = place(wrong.index, wrong.position);
         let damage = Damage { file, offset, flaw: wrong.flaw };
         let (file, cut) = place(chain.end_index, chain.end);
-        let mut bytes = 0;
+        let (mut bytes, mut followed) = (0, false);
         for (index, &first) in firsts.iter().enumerate().take(last_used + 1).skip(chain.end_index) {
             let image = Image::load(self.disk, self.directory, self.id, first)?;
             let mut from = segment::HEADER_BYTES;
@@ -214,13 +216,12 @@ impl<B: Bugs> Reading<'_, B> {
                 from = usize::try_from(cut).unwrap_or(usize::MAX);
                 bytes = image.used.saturating_sub(from) as u64;
             }
-            let proves = |frame: Frame| match self.trust {
-                Trust::Torn => frame.synced.is_some_and(|synced| synced > wrong.position),
-                Trust::Killed | Trust::Whole => true,
-            };
-            let proven = frame::resync(&image.bytes, first, from, self.bugs).any(proves);
-            if proven && !self.bugs.plants(Bug::DamageTakenForTornTail) {
-                return Err(damage.into());
+            for frame in frame::resync(&image.bytes, first, from, self.bugs) {
+                let proves = frame.synced.is_some_and(|synced| synced > wrong.position);
+                if proves && !self.bugs.plants(Bug::DamageTakenForTornTail) {
+                    return Err(damage.into());
+                }
+                followed = true;
             }
         }
         if self.trust == Trust::Whole {
@@ -228,7 +229,7 @@ impl<B: Bugs> Reading<'_, B> {
         }
         let dropped = firsts.iter().skip(chain.end_index + 1);
         let dropped = dropped.map(|&first| self.directory.join(segment::name(first))).collect();
-        Ok(chain.into_end(Some(TornTail { file, offset: cut, bytes, dropped })))
+        Ok(chain.into_end(Some(TornTail { file, offset: cut, bytes, followed, dropped })))
     }
 
     /// The last segment that anything was written to.

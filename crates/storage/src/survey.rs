@@ -79,7 +79,7 @@ impl Survey {
             let file = path.join(snapshot::name(position));
             snapshot_records = deliver_snapshot(disk, &file, identity.directory, deliver)?;
         }
-        let trust = trust(disk, identity);
+        let trust = if identity.stopped_at.is_some() { Trust::Whole } else { Trust::Torn };
         let (id, firsts) = (identity.directory, listing.firsts.as_slice());
         let log = Reading { disk, directory: path, id, firsts, from, trust, bugs }.read(deliver)?;
         let stopped = identity.stopped_at.map_or(0, |position| position.0);
@@ -92,17 +92,6 @@ impl Survey {
 
     pub(crate) fn from(&self) -> u64 {
         self.snapshot.unwrap_or(0)
-    }
-}
-
-/// What can have happened to the end of the log since it was written.
-fn trust(disk: &dyn Disk, identity: &Identity) -> Trust {
-    if identity.stopped_at.is_some() {
-        Trust::Whole
-    } else if identity.boot.is_some() && identity.boot == disk.boot_id() {
-        Trust::Killed
-    } else {
-        Trust::Torn
     }
 }
 

@@ -51,7 +51,7 @@ fn a_rename_before_the_sync_is_found() {
 
 #[test]
 fn a_checksum_without_the_header_is_found() {
-    assert!(flip_bits(true, 1, Planted::<3>).is_err(), "{:?} was not found", Bug::ALL[3]);
+    assert!(flip_bits(Planted::<3>).is_err(), "{:?} was not found", Bug::ALL[3]);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_sync_that_is_tried_again_is_found() {
 
 #[test]
 fn damage_that_is_taken_for_a_torn_tail_is_found() {
-    assert!(flip_bits(true, 1, Planted::<6>).is_err(), "{:?} was not found", Bug::ALL[6]);
+    assert!(flip_bits(Planted::<6>).is_err(), "{:?} was not found", Bug::ALL[6]);
 }
 
 #[test]
