@@ -130,7 +130,7 @@ fn any_bit_turned_over_is_damage_below_the_synced_and_a_torn_tail_above() {
 #[test]
 fn a_bit_turned_over_behind_the_records_is_noticed() {
     let log = Log::new(NoBugs);
-    for (segment, (file, records, used)) in log.segments.iter().enumerate() {
+    for (file, records, used) in &log.segments {
         let length = log.disk.content(file).expect("it is there").len() as u64;
         for offset in (*used..length).step_by(5) {
             let disk = log.disk.fork(offset);
