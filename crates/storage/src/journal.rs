@@ -136,7 +136,8 @@ impl<B: Bugs> Journal<B> {
     /// [`Journal::sync`] returns this position or a later one, they are on disk. When this returns they are in the kernel, and outlive
     /// the process; a crash of the machine before the next sync leaves any first part of them.
     ///
-    /// A payload may be empty. At times this makes a new file, where no sync has done so in advance.
+    /// A payload may be empty. Where no sync has made the next segment in advance, this makes it when it is needed; where
+    /// nobody has synced for long, it syncs the oldest of five segments.
     ///
     /// # Errors
     /// Nothing counts as appended. After [`JournalError::NoSpace`] the same call may succeed once there is room.

@@ -254,3 +254,15 @@ fn a_slow_disk_says_how_slow() {
     assert_eq!(disk.take_delay_micros(), 250_000);
     assert_eq!(disk.take_delay_micros(), 0);
 }
+
+#[test]
+fn everything_may_move_between_threads() {
+    fn moves<T: Send>() {}
+    moves::<storage::Journal>();
+    moves::<storage::DataDir>();
+    moves::<storage::SnapshotWriter>();
+    moves::<storage::journal::SyncTask>();
+    moves::<storage::journal::Synced>();
+    moves::<storage::snapshot::SnapshotReader>();
+    moves::<SimDisk>();
+}
