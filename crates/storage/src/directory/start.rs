@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{DataDir, begin_log, clear, set_aside};
 use crate::bugs::{Bug, Bugs};
 use crate::disk::{Mode, read_full, write_full};
-use crate::error::{Damage, FileError, Named as _, OpenError};
+use crate::error::{Damage, FileError, Named as _, OpenError, ReadError};
 use crate::journal::{Journal, Resumed};
 use crate::position::Position;
 use crate::recovery::{Deliver, LogEnd, TornTail};
@@ -144,18 +144,18 @@ impl<B: Bugs> DataDir<B> {
         let below = listing.firsts.partition_point(|&first| first < oldest);
         let mut gap = false;
         for &first in listing.firsts.iter().take(below).rev() {
-            let old = segment::open(self.disk.as_ref(), &self.path, self.identity.directory, first, Mode::Write);
-            match old.ok().filter(|old| old.header.end() == oldest && !gap) {
-                Some(old) => {
+            let file = self.path.join(segment::name(first));
+            match segment::open(self.disk.as_ref(), &self.path, self.identity.directory, first, Mode::Read) {
+                Ok(old) if old.header.end() == oldest && !gap => {
                     oldest = first;
                     full.push_front(old.header);
+                    continue;
                 }
-                None => {
-                    gap = true;
-                    let file = self.path.join(segment::name(first));
-                    self.disk.remove(&file).named("remove", file)?;
-                }
+                Ok(_) => self.disk.remove(&file).named("remove", file)?,
+                Err(ReadError::Damaged(_)) => drop(set_aside(self.disk.as_ref(), &self.path, &file, "damaged")?),
+                Err(ReadError::File(error)) => return Err(error),
             }
+            gap = true;
         }
         Ok(())
     }

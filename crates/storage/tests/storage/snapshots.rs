@@ -124,6 +124,15 @@ fn damage_in_the_log_below_the_snapshot_does_not_matter() {
 }
 
 #[test]
+fn a_segment_below_the_snapshot_with_a_damaged_header_is_kept_aside() {
+    let disk = SimDisk::new(1);
+    let all = two_snapshots(&disk, true);
+    disk.flip_bit(&segments(&disk)[0], 10, 0);
+    assert!(open(&disk).expect("nothing of it is needed").payloads == all);
+    assert_eq!(files(&disk, ".damaged").len(), 1);
+}
+
+#[test]
 fn a_snapshot_of_what_is_not_on_disk_is_refused() {
     let disk = SimDisk::new(1);
     let Opened { dir, mut journal, .. } = open(&disk).expect("it is new");
