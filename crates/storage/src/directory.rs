@@ -1,0 +1,306 @@
+//! A node's data directory: one lock, one identity, one log, and its snapshots.
+//!
+//! In it lie:
+//!
+//! - `lock`: what is locked for as long as a process uses the directory. Empty, and left behind.
+//! - `identity`: whose data it is ([`crate::identity`]).
+//! - `log-POSITION.seg`: the log ([`crate::journal`]).
+//! - `snapshot-POSITION.snap`: what the log below its position said ([`crate::snapshot`]).
+//! - `reserve`: room that is kept for a full disk.
+//! - names that end in `.tmp`, `.new` or `.next`: files on their way, removed at the next start; `.damaged` and
+//!   `.set-aside`: what could not be read, kept for people.
+
+mod start;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use start::Recovery;
+
+use crate::bugs::{Bugs, NoBugs};
+use crate::disk::{Disk, DiskLock, Mode, write_full};
+use crate::error::{FileError, JournalError, Named as _, OpenError, ReadError};
+use crate::identity::Identity;
+use crate::journal::Journal;
+use crate::position::{DirectoryId, Position};
+use crate::segment::{self, Draft, Header, Segment};
+use crate::snapshot::{self, SnapshotError, SnapshotReader, SnapshotWriter};
+use crate::survey::Listing;
+
+const LOCK_NAME: &str = "lock";
+pub(crate) const RESERVE_NAME: &str = "reserve";
+
+/// Settings of a data directory.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The size of a new segment of the log, in bytes; from [`segment::SEGMENT_BYTES_LEAST`] to
+    /// [`segment::SEGMENT_BYTES_MOST`]. It may differ from one start to the next.
+    pub segment_bytes: u64,
+    /// How much room is kept for when the disk is full, in bytes.
+    pub reserve_bytes: u64,
+    /// The identity of the directory, should it be new: a random number.
+    pub fresh_id: DirectoryId,
+}
+
+impl Options {
+    /// Segments of 64 MiB and a reserve of 16 MiB.
+    #[must_use]
+    pub fn new(fresh_id: DirectoryId) -> Self {
+        Self { segment_bytes: 64 * 1024 * 1024, reserve_bytes: 16 * 1024 * 1024, fresh_id }
+    }
+}
+
+/// How a directory was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// It was made by this start.
+    pub new: bool,
+    /// The last process stopped in order, with everything on disk.
+    pub stopped_in_order: bool,
+    /// The machine was not booted since the last process wrote here: even what was not synced is there, unless the disk
+    /// was torn off and came back, of which [`crate::TornTail::followed`] may tell. `false` where the system does not
+    /// tell.
+    pub same_boot: bool,
+    /// It is not the directory that its identity was written in, but a copy of it; or all of its file system is. `false`
+    /// where the system does not tell. Ask before [`DataDir::recover`], which makes the directory's place its own.
+    pub copied: bool,
+}
+
+/// A data directory, which no other process uses as long as this lives.
+#[derive(Debug)]
+pub struct DataDir<B: Bugs = NoBugs> {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    options: Options,
+    bugs: B,
+    identity: Identity,
+    found: Found,
+    _lock: Box<dyn DiskLock>,
+}
+
+impl DataDir {
+    /// Takes a directory, which is made where it is missing, and reads whose it is. The data is not looked at yet, so
+    /// that one that is not wanted can be refused first. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Says in each case what to do. What is there is left as it is.
+    pub fn open(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Self, OpenError> {
+        Self::open_with(disk, path, options, NoBugs)
+    }
+}
+
+impl<B: Bugs> DataDir<B> {
+    /// [`DataDir::open`], with mistakes planted.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(disk: Arc<dyn Disk>, path: &Path, options: Options, bugs: B) -> Result<Self, OpenError> {
+        let (least, most) = (segment::SEGMENT_BYTES_LEAST, segment::SEGMENT_BYTES_MOST);
+        if !(least..=most).contains(&options.segment_bytes) {
+            return Err(OpenError::SegmentBytes { segment_bytes: options.segment_bytes, least, most });
+        }
+        disk.create_directory(path).named("make the directory", path)?;
+        let lock = lock(disk.as_ref(), path)?;
+        let place = disk.place(path).named("look at", path)?;
+        let kept = Identity::load(disk.as_ref(), path)?;
+        let new = kept.is_none();
+        let identity = match kept {
+            Some(identity) => identity,
+            None => Self::make_identity(disk.as_ref(), path, options, bugs)?,
+        };
+        let found = Found {
+            new,
+            stopped_in_order: identity.stopped_at.is_some(),
+            same_boot: identity.boot.is_some() && identity.boot == disk.boot_id(),
+            copied: identity.place != place && identity.place != 0 && place != 0,
+        };
+        Ok(Self { disk, path: path.to_owned(), options, bugs, identity, found, _lock: lock })
+    }
+
+    fn make_identity(disk: &dyn Disk, path: &Path, options: Options, bugs: B) -> Result<Identity, OpenError> {
+        let listing = Listing::read(disk, path)?;
+        if !listing.firsts.is_empty() || !listing.snapshots.is_empty() {
+            return Err(OpenError::IdentityMissing { directory: path.to_owned() });
+        }
+        let mut identity = Identity::new(options.fresh_id);
+        identity.place = disk.place(path).named("look at", path)?;
+        identity.store(disk, path, bugs)?;
+        Ok(identity)
+    }
+
+    /// Whose data this is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// How the directory was found.
+    #[must_use]
+    pub fn found(&self) -> Found {
+        self.found
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Changes the identity. When this returns, the change lasts. On a full disk it takes the reserve.
+    ///
+    /// # Errors
+    /// It is unknown whether a restart finds the identity before or after the change; here it is the one before.
+    pub fn update_identity(&mut self, change: impl FnOnce(&mut Identity)) -> Result<(), FileError> {
+        let mut identity = self.identity.clone();
+        change(&mut identity);
+        identity.keep_to_limits();
+        let mut stored = identity.store(self.disk.as_ref(), &self.path, self.bugs);
+        if stored.as_ref().is_err_and(FileError::is_no_space) && self.release_reserve()? {
+            stored = identity.store(self.disk.as_ref(), &self.path, self.bugs);
+        }
+        stored?;
+        self.identity = identity;
+        Ok(())
+    }
+
+    /// Begins a snapshot of everything that the log says below a position, which is [`Journal::end`] at a moment no
+    /// later than that from which its payloads are.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub fn begin_snapshot(&self, position: Position) -> Result<SnapshotWriter<B>, SnapshotError> {
+        SnapshotWriter::create(Arc::clone(&self.disk), &self.path, self.identity.directory, position, self.bugs)
+    }
+
+    /// Opens the snapshot of a position, to read it again: for a copy that is to be filled, or for a backup.
+    ///
+    /// # Errors
+    /// It is not there, cannot be read, or its header is damaged. A block that is damaged shows when it is read.
+    pub fn read_snapshot(&self, position: Position) -> Result<SnapshotReader, ReadError> {
+        let file = self.path.join(snapshot::name(position.0));
+        SnapshotReader::open(self.disk.as_ref(), &file, self.identity.directory)
+    }
+
+    /// Removes all but the newest snapshots, and returns the position below which the log is not needed for those that
+    /// stay; `None` where there is no snapshot. Pass it to [`Journal::remove_before`].
+    ///
+    /// # Errors
+    /// Some may be gone; safe to repeat.
+    pub fn retain_snapshots(&self, newest: usize) -> Result<Option<Position>, FileError> {
+        let snapshots = Listing::read(self.disk.as_ref(), &self.path)?.snapshots;
+        let surplus = snapshots.len().saturating_sub(newest.max(1));
+        let (surplus, kept) = snapshots.split_at(surplus);
+        for &position in surplus {
+            let file = self.path.join(snapshot::name(position));
+            self.disk.remove(&file).named("remove", &file)?;
+        }
+        if !surplus.is_empty() {
+            self.disk.sync_directory(&self.path).named("sync", &self.path)?;
+        }
+        Ok(kept.first().copied().map(Position))
+    }
+
+    /// How many more bytes the disk takes.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn free_space(&self) -> Result<u64, FileError> {
+        self.disk.free_space(&self.path).named("look at", &self.path)
+    }
+
+    /// Gives the room of the reserve back to the disk, for what must be written though it is full. Says whether there
+    /// was any.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub fn release_reserve(&self) -> Result<bool, FileError> {
+        let file = self.path.join(RESERVE_NAME);
+        match self.disk.remove(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            removed => removed.map(|()| true).named("remove", file),
+        }
+    }
+
+    /// Takes room for the reserve, where it is not there and the disk has as much. Says whether it is there now.
+    ///
+    /// # Errors
+    /// The disk failed otherwise than for want of room.
+    pub fn restore_reserve(&self) -> Result<bool, FileError> {
+        let file = self.path.join(RESERVE_NAME);
+        if self.disk.open(&file, Mode::Read).is_ok() {
+            return Ok(true);
+        }
+        let taken = self.disk.open(&file, Mode::Create).and_then(|open| open.preallocate(self.options.reserve_bytes));
+        match taken.named("take room for", &file) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_no_space() => {
+                // An empty file would be taken for the reserve.
+                self.disk.remove(&file).named("remove", file).map(|()| false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stops in order: everything is on disk, and the next start knows it. The lock ends.
+    ///
+    /// # Errors
+    /// The next start takes the directory for one whose process crashed. What was synced is there.
+    pub fn close(mut self, mut journal: Journal<B>) -> Result<(), CloseError> {
+        let end = journal.sync()?;
+        self.update_identity(|identity| identity.stopped_at = Some(end))?;
+        Ok(())
+    }
+}
+
+/// Why a stop is not in order.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseError {
+    /// The log could not be synced.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The identity could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Makes the first segment of a log.
+pub(crate) fn begin_log<B: Bugs>(disk: &dyn Disk, path: &Path, header: Header, bugs: B) -> Result<Segment, FileError> {
+    let draft = Draft::write(disk, path, header, "new", bugs)?;
+    Ok(draft.publish(disk, path, bugs)?)
+}
+
+pub(crate) fn lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn DiskLock>, OpenError> {
+    let file = path.join(LOCK_NAME);
+    let lock = disk.lock(&file).named("lock", &file)?;
+    lock.ok_or_else(|| OpenError::InUse { directory: path.to_owned() })
+}
+
+/// Writes zeros over a part of a segment.
+pub(crate) fn clear(segment: &Segment, offset: u64, bytes: u64) -> Result<(), FileError> {
+    const STEP: u64 = 256 * 1024;
+    let (mut at, end) = (offset, offset + bytes);
+    while at < end {
+        let zeros = vec![0; usize::try_from(STEP.min(end - at)).unwrap_or_default()];
+        write_full(segment.file.as_ref(), at, &zeros).named("write", &segment.path)?;
+        at += zeros.len() as u64;
+    }
+    Ok(())
+}
+
+/// Gives a file a name that nothing reads, and that no other file has. Returns it.
+pub(crate) fn set_aside(disk: &dyn Disk, directory: &Path, file: &Path, ending: &str) -> Result<PathBuf, FileError> {
+    let kept = free_name(disk, directory, file, ending)?;
+    disk.rename(file, &kept).named("set aside", file)?;
+    disk.sync_directory(directory).named("sync", directory)?;
+    Ok(kept)
+}
+
+/// A name like that of a file with another ending, which no file has.
+pub(crate) fn free_name(disk: &dyn Disk, directory: &Path, file: &Path, ending: &str) -> Result<PathBuf, FileError> {
+    let taken = disk.list(directory).named("list", directory)?;
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let numbered =
+        |number: u64| if number == 0 { format!("{name}.{ending}") } else { format!("{name}.{number}.{ending}") };
+    let free = (0..=taken.len() as u64).map(numbered).find(|candidate| !taken.contains(candidate));
+    Ok(directory.join(free.unwrap_or_default()))
+}

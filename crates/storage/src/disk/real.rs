@@ -1,0 +1,156 @@
+//! The files of the operating system.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use fs4::FileExt as _;
+
+use super::{Disk, DiskFile, DiskLock, Mode};
+
+/// The files of the operating system. Made for Linux; works on macOS and Windows with what those promise.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
+
+#[derive(Debug)]
+struct RealFile(File);
+
+/// The lock belongs to the open file, and ends with it.
+#[derive(Debug)]
+struct RealLock(#[expect(dead_code, reason = "held, never used")] File);
+
+impl Disk for RealDisk {
+    fn create_directory(&self, directory: &Path) -> io::Result<()> {
+        if directory.is_dir() {
+            return Ok(());
+        }
+        let above = directory.parent().filter(|above| !above.as_os_str().is_empty());
+        if let Some(above) = above {
+            self.create_directory(above)?;
+        }
+        match fs::create_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.sync_directory(above.unwrap_or(Path::new("."))),
+        }
+    }
+
+    fn open(&self, file: &Path, mode: Mode) -> io::Result<Arc<dyn DiskFile>> {
+        let opened = match mode {
+            Mode::Read => File::options().read(true).open(file),
+            Mode::Write => File::options().read(true).write(true).open(file),
+            Mode::Create => File::options().read(true).write(true).create(true).truncate(true).open(file),
+        };
+        Ok(Arc::new(RealFile(opened?)))
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().into_string()
+                && entry.file_type()?.is_file()
+            {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, file: &Path) -> io::Result<()> {
+        fs::remove_file(file)
+    }
+
+    #[cfg(unix)]
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        File::open(directory)?.sync_all()
+    }
+
+    /// Windows cannot open a directory as a file. Its file systems keep changes of names in a journal, in order.
+    #[cfg(not(unix))]
+    fn sync_directory(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn free_space(&self, directory: &Path) -> io::Result<u64> {
+        fs4::available_space(directory)
+    }
+
+    fn lock(&self, file: &Path) -> io::Result<Option<Box<dyn DiskLock>>> {
+        let opened = File::options().read(true).write(true).create(true).truncate(false).open(file)?;
+        match opened.try_lock() {
+            Ok(()) => Ok(Some(Box::new(RealLock(opened)))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn boot_id(&self) -> Option<String> {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+    }
+
+    #[cfg(unix)]
+    fn place(&self, directory: &Path) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt as _;
+        Ok(fs::metadata(directory)?.ino())
+    }
+
+    #[cfg(not(unix))]
+    fn place(&self, _: &Path) -> io::Result<u64> {
+        Ok(0)
+    }
+}
+
+impl DiskFile for RealFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    #[cfg(unix)]
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::read_at(&self.0, buffer, offset)
+    }
+
+    #[cfg(windows)]
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        std::os::windows::fs::FileExt::seek_read(&self.0, buffer, offset)
+    }
+
+    #[cfg(unix)]
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::write_at(&self.0, bytes, offset)
+    }
+
+    #[cfg(windows)]
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        std::os::windows::fs::FileExt::seek_write(&self.0, bytes, offset)
+    }
+
+    fn preallocate(&self, length: u64) -> io::Result<()> {
+        if self.length()? >= length {
+            return Ok(());
+        }
+        match self.0.allocate(length) {
+            // A file system that cannot promise room still gives the length.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+            other => other?,
+        }
+        if self.length()? < length {
+            self.0.set_len(length)?;
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+impl DiskLock for RealLock {}

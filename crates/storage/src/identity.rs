@@ -1,0 +1,230 @@
+//! Whose data a directory holds, and how far that can be trusted.
+//!
+//! The file `identity` is a text of two parts: a line with its format version, its length and its checksum, and one
+//! line for each thing it says. It is replaced as a whole. docs/storage-format.md has the letter of it.
+
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use crate::FORMAT_VERSION;
+use crate::bugs::{Bug, Bugs};
+use crate::disk::{Disk, Mode, read_whole, write_full};
+use crate::error::{Damage, FileError, Flaw, Named as _, ReadError};
+use crate::position::{DirectoryId, Position};
+
+/// The file's name.
+pub(crate) const NAME: &str = "identity";
+const WRITTEN_NAME: &str = "identity.tmp";
+
+/// How many incarnations are remembered, the newest.
+pub const INCARNATIONS: usize = 64;
+
+/// The longest name of a cluster or a boot, in bytes.
+pub const NAME_BYTES: usize = 64;
+
+/// A file that is longer is none of ours. In bytes.
+const FILE_BYTES_MOST: u64 = 16 * 1024;
+
+/// What stands in the place of a name that is not known.
+const NONE: &str = "-";
+
+/// Whose data a directory holds.
+///
+/// A directory that was copied has the same identity as its original. Three things tell: [`Identity::place`] names the
+/// directory itself; a coordinator sees two nodes with one [`Identity::directory`]; and the copy's last incarnation is
+/// not the last that the coordinator gave to that directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Drawn when the directory was made.
+    pub directory: DirectoryId,
+    /// The cluster whose data this is, by the name that its coordinator gave it; `None` until it has joined one. Up to
+    /// [`NAME_BYTES`] of letters, digits and `. : _ -`; other characters are left out.
+    pub cluster: Option<String>,
+    /// The incarnations that wrote here, oldest first. The last one is the proof that a start shows to its coordinator.
+    /// [`INCARNATIONS`] are kept.
+    pub incarnations: Vec<u64>,
+    /// What [`Disk::boot_id`] said when the last process began to write here.
+    pub boot: Option<String>,
+    /// What [`Disk::place`] said when the directory was last opened; 0 where the system does not tell.
+    pub place: u64,
+    /// Where the log ended when the last process stopped with everything on disk; `None` while one runs, and after one
+    /// that crashed.
+    pub stopped_at: Option<Position>,
+    /// A log was begun here: from then on, none is damage.
+    pub log_begun: bool,
+}
+
+impl Identity {
+    /// That of a new directory.
+    pub(crate) fn new(directory: DirectoryId) -> Self {
+        Self {
+            directory,
+            cluster: None,
+            incarnations: Vec::new(),
+            boot: None,
+            place: 0,
+            stopped_at: None,
+            log_begun: false,
+        }
+    }
+
+    /// The incarnation that wrote here last.
+    #[must_use]
+    pub fn last_incarnation(&self) -> Option<u64> {
+        self.incarnations.last().copied()
+    }
+
+    /// Remembers the incarnation of this start.
+    pub fn begin_incarnation(&mut self, incarnation: u64) {
+        self.incarnations.push(incarnation);
+        let surplus = self.incarnations.len().saturating_sub(INCARNATIONS);
+        self.incarnations.drain(..surplus);
+    }
+
+    /// Makes of it what a file can hold, so that it is the same when it is read.
+    pub(crate) fn keep_to_limits(&mut self) {
+        for name in [&mut self.cluster, &mut self.boot] {
+            *name = name.as_deref().map(safe).filter(|name| name != NONE);
+        }
+    }
+
+    /// Reads the identity of a directory; `None` where there is none.
+    pub(crate) fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<Self>, ReadError> {
+        let path = directory.join(NAME);
+        let file = match disk.open(&path, Mode::Read) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened.named("open", &path)?,
+        };
+        let bytes = read_whole(file.as_ref(), FILE_BYTES_MOST).named("read", &path)?;
+        match decode(&bytes) {
+            Ok(identity) => Ok(Some(identity)),
+            Err(flaw) => Err(Damage { file: path, offset: 0, flaw }.into()),
+        }
+    }
+
+    /// Puts it in the place of the one before. When this returns it lasts.
+    pub(crate) fn store<B: Bugs>(&self, disk: &dyn Disk, directory: &Path, bugs: B) -> Result<(), FileError> {
+        let (path, written) = (directory.join(NAME), directory.join(WRITTEN_NAME));
+        let file = disk.open(&written, Mode::Create).named("make", &written)?;
+        write_full(file.as_ref(), 0, self.encode().as_bytes()).named("write", &written)?;
+        // IMPORTANT: the text is on disk before it gets its name, or a crash could leave the name with a part of it.
+        if !bugs.plants(Bug::RenameBeforeSync) {
+            file.sync_data().named("sync", &written)?;
+        }
+        disk.rename(&written, &path).named("replace", &path)?;
+        if bugs.plants(Bug::RenameBeforeSync) {
+            file.sync_data().named("sync", &path)?;
+        }
+        if bugs.plants(Bug::NoDirectorySync) { Ok(()) } else { disk.sync_directory(directory).named("sync", directory) }
+    }
+
+    fn encode(&self) -> String {
+        let name = |name: &Option<String>| name.as_deref().map_or(NONE.to_owned(), safe);
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "directory {}", self.directory);
+        let _ = writeln!(text, "cluster {}", name(&self.cluster));
+        let _ = writeln!(text, "boot {}", name(&self.boot));
+        let _ = writeln!(text, "place {}", self.place);
+        let _ = writeln!(text, "log {}", if self.log_begun { "begun" } else { NONE });
+        match self.stopped_at {
+            Some(position) => _ = writeln!(text, "stopped {position}"),
+            None => _ = writeln!(text, "stopped {NONE}"),
+        }
+        for incarnation in &self.incarnations {
+            let _ = writeln!(text, "incarnation {incarnation}");
+        }
+        let checksum = crc32c::crc32c(text.as_bytes());
+        format!("node-identity {FORMAT_VERSION} {} {checksum:08x}\n{text}", text.len())
+    }
+}
+
+/// A name as it can stand in a line of words.
+fn safe(name: &str) -> String {
+    let allowed = |c: &char| c.is_ascii_alphanumeric() || ".:_-".contains(*c);
+    let name: String = name.chars().filter(allowed).take(NAME_BYTES).collect();
+    if name.is_empty() { NONE.to_owned() } else { name }
+}
+
+fn decode(bytes: &[u8]) -> Result<Identity, Flaw> {
+    let text = str::from_utf8(bytes).map_err(|_| Flaw::Identity)?;
+    let (first, body) = text.split_once('\n').ok_or(Flaw::Identity)?;
+    let version = first.strip_prefix("node-identity ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+    let version: u32 = version.ok_or(Flaw::Identity)?;
+    if version != FORMAT_VERSION {
+        return Err(Flaw::Version(version));
+    }
+    let identity = decode_body(body).ok_or(Flaw::Identity)?;
+    // What is written anew from what was read is the same to the letter, or something was another.
+    if identity.encode() == text { Ok(identity) } else { Err(Flaw::Identity) }
+}
+
+fn decode_body(body: &str) -> Option<Identity> {
+    let mut lines = body.lines();
+    let mut next = |key: &str| lines.next()?.strip_prefix(key)?.strip_prefix(' ');
+    let known = |word: &str| Some(word.to_owned()).filter(|word| word != NONE);
+    let directory = DirectoryId(u128::from_str_radix(next("directory")?, 16).ok()?);
+    let cluster = known(next("cluster")?);
+    let boot = known(next("boot")?);
+    let place = next("place")?.parse().ok()?;
+    let log_begun = next("log")? == "begun";
+    let stopped_at = match next("stopped")? {
+        NONE => None,
+        position => Some(Position(position.parse().ok()?)),
+    };
+    let incarnations = lines.map(|line| line.strip_prefix("incarnation ")?.parse().ok()).collect::<Option<_>>()?;
+    Some(Identity { directory, cluster, incarnations, boot, place, stopped_at, log_begun })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Identity {
+        let mut identity = Identity::new(DirectoryId(0xfeed));
+        identity.cluster = Some("c-1".to_owned());
+        identity.boot = Some("0b5c-77".to_owned());
+        identity.stopped_at = Some(Position(4_711));
+        identity.log_begun = true;
+        identity.begin_incarnation(3);
+        identity.begin_incarnation(9);
+        identity
+    }
+
+    #[test]
+    fn an_identity_is_read_as_it_was_written() {
+        for identity in [example(), Identity::new(DirectoryId(1))] {
+            assert_eq!(decode(identity.encode().as_bytes()), Ok(identity));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_of_an_identity_is_noticed() {
+        let bytes = example().encode().into_bytes();
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&damaged).is_err(), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(decode(&bytes[..length]).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn the_newest_incarnations_are_kept() {
+        let mut identity = example();
+        (10..200).for_each(|incarnation| identity.begin_incarnation(incarnation));
+        assert_eq!(identity.incarnations.len(), INCARNATIONS);
+        assert_eq!(identity.last_incarnation(), Some(199));
+    }
+
+    #[test]
+    fn a_name_cannot_forge_a_line() {
+        let mut identity = example();
+        identity.cluster = Some("a\nincarnation 99".to_owned());
+        let read = decode(identity.encode().as_bytes()).expect("it is whole");
+        assert_eq!(read.cluster.as_deref(), Some("aincarnation99"));
+    }
+}

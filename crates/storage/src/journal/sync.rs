@@ -1,0 +1,151 @@
+//! A sync in three steps, so that others append while the disk works.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Health, Journal};
+use crate::bugs::{Bug, Bugs, NoBugs};
+use crate::disk::Disk;
+use crate::error::{FileError, JournalError, Named as _};
+use crate::position::Position;
+use crate::segment::{Draft, Header, Segment};
+
+/// A sync that was begun and waits for a thread to run it.
+#[derive(Debug)]
+#[must_use = "nothing is synced before it runs"]
+pub struct SyncTask<B: Bugs = NoBugs> {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    bugs: B,
+    /// Oldest first.
+    segments: Vec<Segment>,
+    upto: u64,
+    /// The segment to make in advance.
+    next: Option<Header>,
+    turn: Turn,
+}
+
+/// A sync that has run. Its journal takes it back.
+#[derive(Debug)]
+#[must_use = "nothing counts as synced before the journal knows"]
+pub struct Synced {
+    upto: u64,
+    outcome: Result<(), FileError>,
+    next: Option<Result<Draft, FileError>>,
+    _turn: Turn,
+}
+
+/// The right to sync, which one at a time has.
+#[derive(Debug)]
+struct Turn(Arc<Health>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.syncing.store(false, Ordering::Release);
+    }
+}
+
+impl<B: Bugs> Journal<B> {
+    /// Begins to make last what was appended so far. Does no work; [`SyncTask::run`] does it, without the journal, and
+    /// [`Journal::end_sync`] ends it. One that is dropped on the way has synced nothing.
+    ///
+    /// # Errors
+    /// The journal is poisoned.
+    ///
+    /// # Panics
+    /// A sync that was begun has not ended.
+    pub fn begin_sync(&mut self) -> Result<SyncTask<B>, JournalError> {
+        self.check_poison()?;
+        let busy = self.health.syncing.swap(true, Ordering::AcqRel);
+        assert!(!busy, "one sync at a time: two could share one error of the disk, which one of them would not see");
+        let turn = Turn(Arc::clone(&self.health));
+        // A disk that has everything is left alone.
+        let behind = self.synced < self.end;
+        let segments = self.unsynced.iter().chain([&self.current]).filter(|_| behind).cloned().collect();
+        Ok(SyncTask {
+            disk: Arc::clone(&self.disk),
+            directory: self.directory.clone(),
+            bugs: self.bugs,
+            segments,
+            upto: self.end,
+            next: self.ask_for_next(),
+            turn,
+        })
+    }
+
+    /// Ends a sync that has run; returns the position up to which everything is on disk.
+    ///
+    /// # Errors
+    /// After the first failure the journal is poisoned: nothing is ever acknowledged again, not even what this very
+    /// sync may have done.
+    pub fn end_sync(&mut self, synced: Synced) -> Result<Position, JournalError> {
+        synced.outcome.map_err(JournalError::Failed)?;
+        self.check_poison()?;
+        self.synced = self.synced.max(synced.upto);
+        while self.unsynced.front().is_some_and(|oldest| oldest.header.end() <= self.synced) {
+            self.unsynced.pop_front();
+        }
+        if let Some(next) = synced.next {
+            self.asked_for = None;
+            self.take_next(next)?;
+        }
+        Ok(self.synced())
+    }
+
+    /// The next segment, if it is time to make it and nobody does.
+    fn ask_for_next(&mut self) -> Option<Header> {
+        let header = self.next_header();
+        let half = self.current.header.first + self.current.header.size / 2;
+        if self.next.is_some() || self.tail < half || self.asked_for == Some(header.first) {
+            return None;
+        }
+        self.asked_for = Some(header.first);
+        Some(header)
+    }
+
+    fn take_next(&mut self, next: Result<Draft, FileError>) -> Result<(), JournalError> {
+        let draft = match next {
+            Ok(draft) => draft,
+            // What was synced is synced. The append that needs the segment will say that there is no room.
+            Err(error) if error.is_no_space() => return Ok(()),
+            Err(error) => return Err(self.failed(error)),
+        };
+        // An append may have needed it, or a larger one, before it was there.
+        if self.next.is_some() || draft.header().first != self.current.header.end() {
+            draft.discard(self.disk.as_ref());
+            return Ok(());
+        }
+        match self.publish(draft) {
+            Ok(next) => self.next = Some(next),
+            Err(JournalError::NoSpace(_)) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+impl<B: Bugs> SyncTask<B> {
+    /// Does the work. Blocks on the disk, for as long as that takes.
+    pub fn run(self) -> Synced {
+        let outcome = self.sync();
+        if let Err(error) = &outcome
+            && !self.bugs.plants(Bug::RetryAfterFailedSync)
+        {
+            // IMPORTANT: a sync that failed is not tried again, not even if nobody hears of its outcome. The kernel
+            // takes what it could not write for written, and would say that all is well.
+            self.turn.0.poison(error);
+        }
+        let next = self.next.filter(|_| outcome.is_ok());
+        let next = next.map(|header| Draft::write(self.disk.as_ref(), &self.directory, header, "next", self.bugs));
+        Synced { upto: self.upto, outcome, next, _turn: self.turn }
+    }
+
+    fn sync(&self) -> Result<(), FileError> {
+        if self.bugs.plants(Bug::AcknowledgeBeforeSync) {
+            return Ok(());
+        }
+        // Oldest first, so that what is on disk has no gap for longer than it must.
+        self.segments.iter().try_for_each(|segment| segment.file.sync_data().named("sync", &segment.path))
+    }
+}

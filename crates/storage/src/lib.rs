@@ -1,0 +1,51 @@
+//! What a node keeps on disk, so that it survives any stop: a log of everything it must not forget, snapshots that
+//! replace the older part of that log, and their recovery.
+//!
+//! What the bytes mean is the caller's business: here they are payloads, given back in the order in which they were
+//! given in. This crate blocks on the disk; it has no tasks, no sockets and no clock. docs/storage-format.md describes
+//! each file byte by byte.
+//!
+//! In reading order:
+//!
+//! - [`directory`]: a data directory as a whole. The way in is [`DataDir::open`], then [`DataDir::recover`].
+//! - [`journal`]: the log, open for appending. `segment` and `frame` are its files and what is in them.
+//! - [`recovery`]: what of a log is good, what a crash tore off, and what is damaged. `survey`: with the snapshots.
+//! - [`snapshot`]: writing and reading one.
+//! - [`identity`]: whose data it is.
+//! - [`check()`](check::check) and [`repair()`](repair::repair): what operators do with a directory that does not start.
+//! - [`disk`]: what all of this asks of a disk, with [`RealDisk`] and [`SimDisk`], whose power can be cut.
+//! - [`error`], [`position`], and [`bugs`], where tests plant mistakes.
+
+pub mod bugs;
+pub mod check;
+pub mod directory;
+pub mod disk;
+pub mod error;
+pub mod identity;
+pub mod journal;
+pub mod position;
+pub mod recovery;
+pub mod repair;
+pub mod segment;
+pub mod snapshot;
+
+mod fields;
+mod frame;
+mod random;
+mod survey;
+
+pub use check::{Report, check};
+pub use directory::{DataDir, Found, Options, Recovery};
+pub use disk::Disk;
+pub use disk::real::RealDisk;
+pub use disk::sim::SimDisk;
+pub use error::{Damage, FileError, Flaw, JournalError, OpenError};
+pub use identity::Identity;
+pub use journal::Journal;
+pub use position::{DirectoryId, Position};
+pub use recovery::{Recovered, TornTail};
+pub use repair::{RepairReport, repair};
+pub use snapshot::{SnapshotInfo, SnapshotWriter};
+
+/// The version of all formats on disk. Files of another are refused, by name and number.
+pub const FORMAT_VERSION: u32 = 1;

@@ -1,0 +1,32 @@
+//! Places in the log, and what names the directory that it is in.
+
+use std::fmt;
+
+/// A place in the log of one node: a count of bytes, as if all its segments were one file that never loses its
+/// beginning. It only grows. A segment that begins at position `f` holds the bytes from `f` on, header included, so
+/// that position `p` is byte `p - f` of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// Where every log begins.
+    pub const START: Self = Self(0);
+    /// No position comes near: 2^62 bytes are 146 years at a gigabyte a second. A file that says more is damaged.
+    pub const LIMIT: Self = Self(1 << 62);
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+/// A number drawn when a data directory is made, which all its files carry: a file of another directory is recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DirectoryId(pub u128);
+
+impl fmt::Display for DirectoryId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:032x}", self.0)
+    }
+}

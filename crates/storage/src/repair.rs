@@ -1,0 +1,222 @@
+//! Making a data directory usable again, at the price of what is damaged. Only on an operator's word.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::bugs::NoBugs;
+use crate::directory::{Options, begin_log, clear, free_name, lock, set_aside};
+use crate::disk::{Disk, Mode, read_whole, write_full};
+use crate::error::{Damage, FileError, Flaw, Named as _, OpenError, ReadError};
+use crate::identity::{self, Identity};
+use crate::segment::{self, Header};
+use crate::snapshot;
+use crate::survey::{self, Listing, Survey};
+
+/// What a repair did. Its text is for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairReport {
+    /// The directory.
+    pub directory: PathBuf,
+    /// Each step, in order; none where a node would have started as it was.
+    pub steps: Vec<Step>,
+}
+
+/// One step of a repair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What was wrong.
+    pub reason: String,
+    /// The file that was set aside, or cut.
+    pub file: PathBuf,
+    /// Where it was cut; `None` where it was set aside as a whole.
+    pub cut_at: Option<u64>,
+    /// Where its bytes are kept; `None` where there were none.
+    pub kept_as: Option<PathBuf>,
+}
+
+/// Makes a directory one in which a node starts, by giving up what is damaged and everything that came after it. What is
+/// given up is kept under another name, never deleted. A node that starts then has lost records, and says nothing of it:
+/// call this only on an operator's word.
+///
+/// The options are those of a start; their identity is taken where the directory's own is lost.
+///
+/// # Errors
+/// The directory is not there, is in use, or the disk failed or is full. Some steps may be done; safe to repeat.
+pub fn repair(disk: &dyn Disk, directory: &Path, options: Options) -> Result<RepairReport, OpenError> {
+    let listing = Listing::read(disk, directory)?;
+    let _lock = lock(disk, directory)?;
+    let mut repair = Repair { disk, directory, options, steps: Vec::new() };
+    let Some(mut identity) = repair.identity(&listing)? else {
+        return Ok(RepairReport { directory: directory.to_owned(), steps: repair.steps });
+    };
+    // Each turn sets a file aside or cuts one; none is looked at twice more.
+    let turns = 4 * (listing.firsts.len() + listing.snapshots.len()) + 8;
+    let mut last = None;
+    for _ in 0..turns {
+        let listing = Listing::read(disk, directory)?;
+        match Survey::take(disk, directory, &identity, &listing, NoBugs, &mut |_| Ok(())) {
+            Ok(_) => return Ok(RepairReport { directory: directory.to_owned(), steps: repair.steps }),
+            Err(OpenError::Damaged(damage)) => {
+                repair.give_up(&damage, &mut identity, &listing)?;
+                last = Some(damage);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match last {
+        Some(damage) => Err(damage.into()),
+        None => Ok(RepairReport { directory: directory.to_owned(), steps: repair.steps }),
+    }
+}
+
+struct Repair<'a> {
+    disk: &'a dyn Disk,
+    directory: &'a Path,
+    options: Options,
+    steps: Vec<Step>,
+}
+
+impl Repair<'_> {
+    /// The identity of the directory, made anew where it is lost; `None` in a directory that holds nothing.
+    fn identity(&mut self, listing: &Listing) -> Result<Option<Identity>, OpenError> {
+        let file = self.directory.join(identity::NAME);
+        let reason = match Identity::load(self.disk, self.directory) {
+            Ok(Some(identity)) => return Ok(Some(identity)),
+            Ok(None) if listing.firsts.is_empty() && listing.snapshots.is_empty() => return Ok(None),
+            Ok(None) => "the file `identity` is missing".to_owned(),
+            Err(ReadError::Damaged(damage)) => {
+                let kept = set_aside(self.disk, self.directory, &file, "set-aside")?;
+                self.steps.push(Step {
+                    reason: damage.to_string(),
+                    file: file.clone(),
+                    cut_at: None,
+                    kept_as: Some(kept),
+                });
+                "the identity was set aside".to_owned()
+            }
+            Err(ReadError::File(error)) => return Err(error.into()),
+        };
+        // The data says whose it is. That it is of this cluster, and how far it can be trusted, nobody knows any more.
+        let owner = segment::owner(self.disk, self.directory, &listing.firsts);
+        let mut identity = Identity::new(owner.unwrap_or(self.options.fresh_id));
+        identity.log_begun = true;
+        identity.store(self.disk, self.directory, NoBugs)?;
+        self.steps.push(Step { reason, file, cut_at: None, kept_as: None });
+        Ok(Some(identity))
+    }
+
+    fn give_up(&mut self, damage: &Damage, identity: &mut Identity, listing: &Listing) -> Result<(), OpenError> {
+        if identity.stopped_at.is_some() {
+            // What is left is no longer what it was when the node stopped.
+            identity.stopped_at = None;
+            identity.store(self.disk, self.directory, NoBugs)?;
+            if matches!(damage.flaw, Flaw::EndMissing { .. }) {
+                // It may have ended well before, as far as the snapshots go.
+                return Ok(());
+            }
+        }
+        let name = damage.file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(first) = segment::parse_name(name) else { return self.keep(&damage.file, damage) };
+        match damage.flaw {
+            Flaw::Record | Flaw::RecordsMissing => {
+                self.set_segments_aside(listing, damage, |other| other > first)?;
+                self.cut(first, damage, identity)
+            }
+            Flaw::SegmentMissing => {
+                let gone = if listing.firsts.iter().any(|&other| other > first) { first } else { 0 };
+                if listing.firsts.is_empty() {
+                    return self.begin(damage, identity, listing);
+                }
+                self.set_segments_aside(listing, damage, |other| other >= gone)
+            }
+            // The log does not reach the snapshot: nothing of it is of use.
+            Flaw::EndMissing { .. } => self.set_segments_aside(listing, damage, |_| true),
+            _ => self.set_segments_aside(listing, damage, |other| other >= first),
+        }
+    }
+
+    /// Sets segments aside, newest first: a repair that is interrupted leaves a log with an end, not one with a gap.
+    fn set_segments_aside(
+        &mut self,
+        listing: &Listing,
+        damage: &Damage,
+        which: impl Fn(u64) -> bool,
+    ) -> Result<(), OpenError> {
+        for &first in listing.firsts.iter().rev().filter(|&&first| which(first)) {
+            self.keep(&self.directory.join(segment::name(first)), damage)?;
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, file: &Path, damage: &Damage) -> Result<(), OpenError> {
+        let kept = set_aside(self.disk, self.directory, file, "set-aside")?;
+        let reason = damage.to_string();
+        self.steps.push(Step { reason, file: file.to_owned(), cut_at: None, kept_as: Some(kept) });
+        Ok(())
+    }
+
+    /// Cuts a segment. It is copied first, as a whole.
+    fn cut(&mut self, first: u64, damage: &Damage, identity: &Identity) -> Result<(), OpenError> {
+        let segment = segment::open(self.disk, self.directory, identity.directory, first, Mode::Write)?;
+        let bytes = read_whole(segment.file.as_ref(), segment::FILE_BYTES_MOST).named("read", &segment.path)?;
+        let kept = free_name(self.disk, self.directory, &segment.path, "set-aside")?;
+        copy(self.disk, self.directory, &kept, &bytes)?;
+        // IMPORTANT: only once the copy lasts.
+        clear(&segment, damage.offset, (bytes.len() as u64).saturating_sub(damage.offset))?;
+        segment.file.sync_data().named("sync", &segment.path)?;
+        self.steps.push(Step {
+            reason: damage.to_string(),
+            file: segment.path,
+            cut_at: Some(damage.offset),
+            kept_as: Some(kept),
+        });
+        Ok(())
+    }
+
+    /// Begins an empty log where the newest good snapshot ends.
+    fn begin(&mut self, damage: &Damage, identity: &Identity, listing: &Listing) -> Result<(), OpenError> {
+        let good = listing.snapshots.iter().rev().copied().find(|&position| {
+            survey::verify(self.disk, &self.directory.join(snapshot::name(position)), identity.directory).is_ok()
+        });
+        let header = Header {
+            directory: identity.directory,
+            first: good.unwrap_or(0),
+            size: self.options.segment_bytes.max(segment::SEGMENT_BYTES_LEAST),
+        };
+        let segment = begin_log(self.disk, self.directory, header, NoBugs)?;
+        self.steps.push(Step { reason: damage.to_string(), file: segment.path, cut_at: None, kept_as: None });
+        Ok(())
+    }
+}
+
+fn copy(disk: &dyn Disk, directory: &Path, file: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let copy = disk.open(file, Mode::Create).named("make", file)?;
+    write_full(copy.as_ref(), 0, bytes).named("write", file)?;
+    copy.sync_data().named("sync", file)?;
+    disk.sync_directory(directory).named("sync", directory)
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        match (self.cut_at, &self.kept_as) {
+            (Some(offset), Some(kept)) => write!(out, "cut {file} at byte {offset}, kept whole as {}", kept.display()),
+            (_, Some(kept)) => write!(out, "set aside {file}, kept as {}", kept.display()),
+            (_, None) => write!(out, "made {file} anew"),
+        }?;
+        write!(out, ": {}", self.reason)
+    }
+}
+
+impl fmt::Display for RepairReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.steps.is_empty() {
+            return write!(out, "{}: nothing to repair", self.directory.display());
+        }
+        writeln!(out, "{}: repaired, with loss", self.directory.display())?;
+        for step in &self.steps {
+            writeln!(out, "  {step}")?;
+        }
+        write!(out, "Everything that was given up is kept in the directory. A node starts here.")
+    }
+}

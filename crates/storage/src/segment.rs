@@ -1,0 +1,298 @@
+//! The files of the log: their names, their headers, and how one is made.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::FORMAT_VERSION;
+use crate::bugs::{Bug, Bugs};
+use crate::disk::{Disk, DiskFile, Mode, read_full, read_whole, write_full};
+use crate::error::{Damage, FileError, Flaw, Named as _, ReadError};
+use crate::fields::{self, u32_at, u64_at, u128_at};
+use crate::position::{DirectoryId, Position};
+
+/// The length of a segment's header, in bytes.
+pub(crate) const HEADER_BYTES: usize = 64;
+
+/// The least size of a segment, in bytes.
+pub const SEGMENT_BYTES_LEAST: u64 = 1024;
+
+/// The most that a segment may be set to, in bytes.
+pub const SEGMENT_BYTES_MOST: u64 = 512 * 1024 * 1024;
+
+/// A file that is larger is none of ours. In bytes.
+pub(crate) const FILE_BYTES_MOST: u64 = 1024 * 1024 * 1024;
+
+const MAGIC: &[u8; 8] = b"kv-log\r\n";
+
+/// What a segment says about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) directory: DirectoryId,
+    /// The position of its first byte.
+    pub(crate) first: u64,
+    /// Its length in bytes, header included. The next segment begins at `first + size`.
+    pub(crate) size: u64,
+}
+
+impl Header {
+    pub(crate) fn end(self) -> u64 {
+        self.first + self.size
+    }
+
+    /// The position of the first frame.
+    pub(crate) fn body(self) -> u64 {
+        self.first + HEADER_BYTES as u64
+    }
+
+    fn encode(self) -> [u8; HEADER_BYTES] {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&self.directory.0.to_le_bytes());
+        bytes.extend_from_slice(&self.first.to_le_bytes());
+        bytes.extend_from_slice(&self.size.to_le_bytes());
+        bytes.resize(HEADER_BYTES - 4, 0);
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        let mut header = [0; HEADER_BYTES];
+        header.copy_from_slice(&bytes);
+        header
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Flaw> {
+        let header = bytes.get(..HEADER_BYTES).ok_or(Flaw::Header)?;
+        let sealed = header.get(..HEADER_BYTES - 4).ok_or(Flaw::Header)?;
+        if !header.starts_with(MAGIC) || u32_at(header, HEADER_BYTES - 4) != Some(crc32c::crc32c(sealed)) {
+            return Err(Flaw::Header);
+        }
+        let version = u32_at(header, 8).ok_or(Flaw::Header)?;
+        if version != FORMAT_VERSION {
+            return Err(Flaw::Version(version));
+        }
+        let fields = (u128_at(header, 12), u64_at(header, 28), u64_at(header, 36));
+        let (Some(directory), Some(first), Some(size)) = fields else { return Err(Flaw::Header) };
+        if first >= Position::LIMIT.0 || !(SEGMENT_BYTES_LEAST..=FILE_BYTES_MOST).contains(&size) {
+            return Err(Flaw::Header);
+        }
+        Ok(Self { directory: DirectoryId(directory), first, size })
+    }
+}
+
+/// The name of the segment that begins at a position.
+pub(crate) fn name(first: u64) -> String {
+    format!("log-{first:020}.seg")
+}
+
+/// Where a segment of this name begins; `None` for other files.
+pub(crate) fn parse_name(file: &str) -> Option<u64> {
+    let digits = file.strip_prefix("log-")?.strip_suffix(".seg")?;
+    let first = digits.parse().ok()?;
+    (name(first) == file).then_some(first)
+}
+
+/// An open segment.
+#[derive(Debug, Clone)]
+pub(crate) struct Segment {
+    pub(crate) header: Header,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn DiskFile>,
+}
+
+/// A segment that is on disk under a name of its own, and is not part of the log yet.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    segment: Segment,
+    written: PathBuf,
+}
+
+impl Draft {
+    /// Writes an empty segment under its name with another ending.
+    pub(crate) fn write<B: Bugs>(
+        disk: &dyn Disk,
+        directory: &Path,
+        header: Header,
+        ending: &str,
+        bugs: B,
+    ) -> Result<Self, FileError> {
+        let path = directory.join(name(header.first));
+        let written = path.with_extension(ending);
+        let file = disk.open(&written, Mode::Create).named("make", &written)?;
+        let filled = fill(file.as_ref(), &written, header, bugs);
+        if filled.is_err() {
+            // What is left would take the room that is wanting. Recovery removes what cannot be removed here.
+            let _ = disk.remove(&written);
+        }
+        filled?;
+        Ok(Self { segment: Segment { header, path, file }, written })
+    }
+
+    pub(crate) fn header(&self) -> Header {
+        self.segment.header
+    }
+
+    /// Makes it part of the log.
+    ///
+    /// IMPORTANT: its header lasts before it gets its name, and its name lasts before the first record goes into it. So
+    /// a segment of the log whose header is bad or that is not there is damage, and no crash looks like it.
+    pub(crate) fn publish<B: Bugs>(self, disk: &dyn Disk, directory: &Path, bugs: B) -> Result<Segment, PublishError> {
+        if let Err(error) = disk.rename(&self.written, &self.segment.path).named("name", &self.segment.path) {
+            self.discard(disk);
+            return Err(PublishError::NotNamed(error));
+        }
+        if !bugs.plants(Bug::NoDirectorySync) {
+            disk.sync_directory(directory).named("sync", directory).map_err(PublishError::NotSynced)?;
+        }
+        if bugs.plants(Bug::RenameBeforeSync) {
+            let synced = self.segment.file.sync_data().named("sync", &self.segment.path);
+            synced.map_err(PublishError::NotSynced)?;
+        }
+        Ok(self.segment)
+    }
+
+    /// Removes it, as nobody needs it. Recovery removes what cannot be removed here.
+    pub(crate) fn discard(self, disk: &dyn Disk) {
+        let _ = disk.remove(&self.written);
+    }
+}
+
+fn fill<B: Bugs>(file: &dyn DiskFile, path: &Path, header: Header, bugs: B) -> Result<(), FileError> {
+    file.preallocate(header.size).named("take room for", path)?;
+    write_full(file, 0, &header.encode()).named("write", path)?;
+    if bugs.plants(Bug::RenameBeforeSync) {
+        return Ok(());
+    }
+    file.sync_data().named("sync", path)
+}
+
+/// Why a draft is not part of the log.
+#[derive(Debug)]
+pub(crate) enum PublishError {
+    /// It has not got its name; nothing was changed.
+    NotNamed(FileError),
+    /// It has, and nobody knows whether that lasts.
+    NotSynced(FileError),
+}
+
+impl From<PublishError> for FileError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::NotNamed(error) | PublishError::NotSynced(error) => error,
+        }
+    }
+}
+
+/// A segment as it is on disk, in memory.
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) header: Header,
+    pub(crate) path: PathBuf,
+    /// The file, up to the size in its header. A file that was cut is shorter.
+    pub(crate) bytes: Vec<u8>,
+    /// Behind this offset there are only zeros.
+    pub(crate) used: usize,
+}
+
+impl Image {
+    /// Reads the segment that begins at a position.
+    pub(crate) fn load(disk: &dyn Disk, directory: &Path, id: DirectoryId, first: u64) -> Result<Self, ReadError> {
+        let path = directory.join(name(first));
+        let file = disk.open(&path, Mode::Read).named("open", &path)?;
+        let mut bytes = read_whole(file.as_ref(), FILE_BYTES_MOST).named("read", &path)?;
+        let header = match check_header(&bytes, id, first) {
+            Ok(header) => header,
+            Err(flaw) => return Err(Damage { file: path, offset: 0, flaw }.into()),
+        };
+        bytes.truncate(usize::try_from(header.size).unwrap_or(usize::MAX));
+        let used = fields::used(&bytes);
+        Ok(Self { header, path, bytes, used })
+    }
+
+    /// What is behind an offset.
+    pub(crate) fn rest(&self, offset: usize) -> &[u8] {
+        self.bytes.get(offset..).unwrap_or_default()
+    }
+}
+
+pub(crate) fn check_header(bytes: &[u8], id: DirectoryId, first: u64) -> Result<Header, Flaw> {
+    let header = Header::decode(bytes)?;
+    if header.directory != id {
+        return Err(Flaw::OtherDirectory(header.directory));
+    }
+    if header.first != first {
+        return Err(Flaw::OtherName(Position(header.first)));
+    }
+    Ok(header)
+}
+
+/// Opens a segment, if its header is good.
+pub(crate) fn open(
+    disk: &dyn Disk,
+    directory: &Path,
+    id: DirectoryId,
+    first: u64,
+    mode: Mode,
+) -> Result<Segment, ReadError> {
+    let path = directory.join(name(first));
+    let file = disk.open(&path, mode).named("open", &path)?;
+    let mut bytes = [0; HEADER_BYTES];
+    read_full(file.as_ref(), 0, &mut bytes).named("read", &path)?;
+    match check_header(&bytes, id, first) {
+        Ok(header) => Ok(Segment { header, path, file }),
+        Err(flaw) => Err(Damage { file: path, offset: 0, flaw }.into()),
+    }
+}
+
+/// Whether anything was ever written to a segment behind its header. Reads up to there only.
+pub(crate) fn has_content(disk: &dyn Disk, directory: &Path, first: u64) -> Result<bool, FileError> {
+    const STEP: usize = 256 * 1024;
+    let path = directory.join(name(first));
+    let file = disk.open(&path, Mode::Read).named("open", &path)?;
+    let mut buffer = vec![0; STEP];
+    let mut offset = HEADER_BYTES as u64;
+    loop {
+        let read = read_full(file.as_ref(), offset, &mut buffer).named("read", &path)?;
+        if fields::used(buffer.get(..read).unwrap_or_default()) > 0 {
+            return Ok(true);
+        }
+        if read < STEP {
+            return Ok(false);
+        }
+        offset += read as u64;
+    }
+}
+
+/// Whose the log is, as its newest readable segment says.
+pub(crate) fn owner(disk: &dyn Disk, directory: &Path, firsts: &[u64]) -> Option<DirectoryId> {
+    firsts.iter().rev().find_map(|&first| {
+        let file = disk.open(&directory.join(name(first)), Mode::Read).ok()?;
+        let mut bytes = [0; HEADER_BYTES];
+        read_full(file.as_ref(), 0, &mut bytes).ok()?;
+        Header::decode(&bytes).ok().map(|header| header.directory)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_their_positions_and_no_others() {
+        assert_eq!(name(67_108_864), "log-00000000000067108864.seg");
+        assert_eq!(parse_name(&name(u64::MAX)), Some(u64::MAX));
+        for other in
+            ["log-1.seg", "log-00000000000067108864.tmp", "log-+0000000000000000001.seg", "log-.seg", "identity"]
+        {
+            assert_eq!(parse_name(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_header_is_noticed() {
+        let header = Header { directory: DirectoryId(7), first: 0, size: 4096 };
+        let bytes = header.encode();
+        assert_eq!(Header::decode(&bytes), Ok(header));
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Header::decode(&damaged), Err(Flaw::Header), "bit {bit}");
+        }
+    }
+}

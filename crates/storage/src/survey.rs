@@ -1,0 +1,139 @@
+//! What a data directory holds, without changing anything: what a start does before it acts, and what a check reports.
+
+use std::path::Path;
+
+use crate::bugs::Bugs;
+use crate::disk::Disk;
+use crate::error::{Damage, FileError, Flaw, Named as _, OpenError, ReadError};
+use crate::identity::Identity;
+use crate::position::{DirectoryId, Position};
+use crate::recovery::{Deliver, LogEnd, Reading, Recovered, Trust};
+use crate::segment;
+use crate::snapshot::{self, Blocks, SnapshotReader};
+
+/// The files of a data directory, by their names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listing {
+    /// Where the segments begin, in order.
+    pub(crate) firsts: Vec<u64>,
+    /// The positions of the snapshots, in order.
+    pub(crate) snapshots: Vec<u64>,
+    /// Files that a crash has kept from being finished.
+    pub(crate) unfinished: Vec<String>,
+    /// What could not be read, or was cut on an operator's word.
+    pub(crate) set_aside: Vec<String>,
+}
+
+impl Listing {
+    pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Self, FileError> {
+        let names = disk.list(path).named("list", path)?;
+        let with = |endings: &[&str]| {
+            let ends = |name: &&String| endings.iter().any(|ending| name.ends_with(ending));
+            names.iter().filter(ends).cloned().collect()
+        };
+        Ok(Self {
+            firsts: names.iter().filter_map(|name| segment::parse_name(name)).collect(),
+            snapshots: names.iter().filter_map(|name| snapshot::parse_name(name)).collect(),
+            unfinished: with(&[".tmp", ".new", ".next"]),
+            set_aside: with(&[".damaged", ".set-aside"]),
+        })
+    }
+}
+
+/// What a start would begin with.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    /// The newest good snapshot.
+    pub(crate) snapshot: Option<u64>,
+    pub(crate) snapshot_records: u64,
+    /// Newer ones that are not good.
+    pub(crate) damaged: Vec<Damage>,
+    /// `None` in a directory in which no log was begun.
+    pub(crate) log: Option<LogEnd>,
+}
+
+impl Survey {
+    /// Reads everything that a start needs, and hands it on.
+    pub(crate) fn take<B: Bugs>(
+        disk: &dyn Disk,
+        path: &Path,
+        identity: &Identity,
+        listing: &Listing,
+        bugs: B,
+        deliver: Deliver<'_>,
+    ) -> Result<Self, OpenError> {
+        let (snapshot, damaged) = choose(disk, path, identity.directory, listing)?;
+        let from = snapshot.unwrap_or(0);
+        if listing.firsts.is_empty() && identity.log_begun {
+            let file = path.join(segment::name(from));
+            return Err(Damage { file, offset: 0, flaw: Flaw::SegmentMissing }.into());
+        }
+        // Without a snapshot that was there, a log that does not reach back to the beginning says too little.
+        if let Some(damage) = damaged.first()
+            && listing.firsts.first().is_none_or(|&first| first > from)
+        {
+            return Err(damage.clone().into());
+        }
+        let mut snapshot_records = 0;
+        if let Some(position) = snapshot {
+            let file = path.join(snapshot::name(position));
+            snapshot_records = deliver_snapshot(disk, &file, identity.directory, deliver)?;
+        }
+        let trust = if identity.stopped_at.is_some() { Trust::Whole } else { Trust::Torn };
+        let (id, firsts) = (identity.directory, listing.firsts.as_slice());
+        let log = Reading { disk, directory: path, id, firsts, from, trust, bugs }.read(deliver)?;
+        let stopped = identity.stopped_at.map_or(0, |position| position.0);
+        let reached = listing.snapshots.last().copied().unwrap_or(0).max(stopped);
+        if let Some(log) = &log {
+            check_reach(path, log, reached)?;
+        }
+        Ok(Self { snapshot, snapshot_records, damaged, log })
+    }
+
+    pub(crate) fn from(&self) -> u64 {
+        self.snapshot.unwrap_or(0)
+    }
+}
+
+/// The newest good snapshot, and the newer ones that are not good.
+fn choose(
+    disk: &dyn Disk,
+    path: &Path,
+    id: DirectoryId,
+    listing: &Listing,
+) -> Result<(Option<u64>, Vec<Damage>), FileError> {
+    let mut damaged = Vec::new();
+    for &position in listing.snapshots.iter().rev() {
+        match verify(disk, &path.join(snapshot::name(position)), id) {
+            Ok(_) => return Ok((Some(position), damaged)),
+            Err(ReadError::Damaged(damage)) => damaged.push(damage),
+            Err(ReadError::File(error)) => return Err(error),
+        }
+    }
+    Ok((None, damaged))
+}
+
+/// Reads a snapshot through; returns how many payloads it holds.
+pub(crate) fn verify(disk: &dyn Disk, file: &Path, id: DirectoryId) -> Result<u64, ReadError> {
+    Blocks::open(disk, file, id)?.verify()
+}
+
+fn deliver_snapshot(disk: &dyn Disk, file: &Path, id: DirectoryId, deliver: Deliver<'_>) -> Result<u64, OpenError> {
+    let mut reader = SnapshotReader::open(disk, file, id)?;
+    let mut records = 0;
+    loop {
+        let Some(payload) = reader.next_payload()? else { return Ok(records) };
+        let delivered = deliver(Recovered::Snapshot(payload));
+        if let Err(source) = delivered {
+            return Err(OpenError::Rejected { file: file.to_owned(), offset: reader.offset(), source });
+        }
+        records += 1;
+    }
+}
+
+/// The log must reach so far, as the identity and the names of snapshots say.
+fn check_reach(path: &Path, log: &LogEnd, reached: u64) -> Result<(), Damage> {
+    let Some(last) = log.segments.last().filter(|_| log.end < reached) else { return Ok(()) };
+    let flaw = Flaw::EndMissing { end: Position(log.end), reached: Position(reached) };
+    Err(Damage { file: path.join(segment::name(last.first)), offset: log.end - last.first, flaw })
+}

@@ -1,0 +1,39 @@
+//! The power is cut at any point, and takes any part of what was not synced.
+
+use proptest::prelude::*;
+use storage::bugs::NoBugs;
+use storage::disk::sim::{Fault, Loss};
+
+use crate::model::{Model, Step};
+
+/// What may happen in a run.
+pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let loss = prop_oneof![6 => Just(Loss::Random), 1 => Just(Loss::Everything), 1 => Just(Loss::Nothing)];
+    let fault = prop_oneof![Just(Fault::Io), Just(Fault::NoSpace), Just(Fault::Short)];
+    // Few sizes, so that what was torn off fits the place of what comes after it.
+    let size = prop_oneof![4 => Just(8_usize), 4 => Just(600), 1 => Just(40), 1 => Just(6_000)];
+    let step = prop_oneof![
+        10 => (1_usize..5, size).prop_map(|(count, size)| Step::Append { count, size }),
+        4 => Just(Step::Sync),
+        6 => Just(Step::SyncFurther),
+        2 => (0_usize..4, 1_usize..3).prop_map(|(meanwhile, keep)| Step::Snapshot { meanwhile, keep }),
+        3 => loss.prop_map(Step::Crash),
+        1 => (0_u64..60).prop_map(Step::CrashTwice),
+        1 => Just(Step::Kill),
+        1 => Just(Step::Stop),
+        3 => (0_u64..40, fault).prop_map(|(calls, fault)| Step::Fault { calls, fault }),
+        1 => Just(Step::ShortWrites),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_was_synced_is_recovered_in_order_and_nothing_is_invented(seed: u64, steps in steps()) {
+        if let Err(wrong) = Model::play(seed, &steps, NoBugs) {
+            return Err(TestCaseError::fail(wrong));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The same on the files of this machine.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use storage::bugs::NoBugs;
+use storage::{Disk as _, OpenError, RealDisk, check, repair};
+
+use crate::support::{Opened, open_on, options, payloads};
+
+fn open(path: &Path) -> Result<Opened, OpenError> {
+    open_on(Arc::new(RealDisk), path, options(), NoBugs)
+}
+
+#[test]
+fn what_was_appended_is_there_after_a_restart_with_a_snapshot_and_without() {
+    let temporary = tempfile::tempdir().expect("a directory can be made");
+    let path = temporary.path().join("data").join("node");
+    let Opened { dir, mut journal, .. } = open(&path).expect("it is new");
+    for payload in payloads(0..300) {
+        journal.append(&[payload]).expect("there is room");
+    }
+    // No sync and no stop in order: it is in the kernel.
+    drop((dir, journal));
+    let Opened { dir, mut journal, payloads: found, .. } = open(&path).expect("it is whole");
+    assert!(found == payloads(0..300));
+    let position = journal.sync().expect("the disk works");
+    let mut writer = dir.begin_snapshot(position).expect("the disk works");
+    found.iter().for_each(|payload| writer.add(payload).expect("the disk works"));
+    writer.finish(position).expect("the disk works");
+    let oldest = dir.retain_snapshots(1).expect("the disk works").expect("there is one");
+    journal.remove_before(oldest).expect("the disk works");
+    journal.append(&payloads(300..400)).expect("there is room");
+    dir.close(journal).expect("the disk works");
+    let opened = open(&path).expect("it is whole");
+    assert!(opened.payloads == payloads(0..400));
+    assert!(opened.dir.found().stopped_in_order && !opened.dir.found().copied);
+    assert_eq!(opened.recovery.log_records, 100);
+}
+
+#[test]
+fn a_second_one_is_refused_a_check_too() {
+    let temporary = tempfile::tempdir().expect("a directory can be made");
+    let opened = open(temporary.path()).expect("it is new");
+    assert!(matches!(open(temporary.path()), Err(OpenError::InUse { .. })));
+    assert!(matches!(check(&RealDisk, temporary.path()), Err(OpenError::InUse { .. })));
+    drop(opened);
+    assert!(check(&RealDisk, temporary.path()).expect("nobody has it").is_sound());
+}
+
+#[test]
+fn a_damaged_log_is_refused_and_repaired() {
+    let temporary = tempfile::tempdir().expect("a directory can be made");
+    let Opened { dir, mut journal, .. } = open(temporary.path()).expect("it is new");
+    journal.append(&payloads(0..20)).expect("there is room");
+    dir.close(journal).expect("the disk works");
+    let file = temporary.path().join("log-00000000000000000000.seg");
+    let mut bytes = std::fs::read(&file).expect("it is there");
+    bytes[300] ^= 1;
+    std::fs::write(&file, &bytes).expect("it can be written");
+    assert!(matches!(open(temporary.path()), Err(OpenError::Damaged(damage)) if damage.file == file));
+    repair(&RealDisk, temporary.path(), options()).expect("the disk works");
+    let found = open(temporary.path()).expect("it was repaired").payloads;
+    assert!(payloads(0..20).starts_with(&found) && !found.is_empty());
+}
+
+#[test]
+fn a_copied_directory_is_recognised_where_the_system_tells() {
+    let temporary = tempfile::tempdir().expect("a directory can be made");
+    let (original, copy) = (temporary.path().join("original"), temporary.path().join("copy"));
+    let opened = open(&original).expect("it is new");
+    opened.dir.close(opened.journal).expect("the disk works");
+    std::fs::create_dir(&copy).expect("it can be made");
+    for name in RealDisk.list(&original).expect("it is there") {
+        std::fs::copy(original.join(&name), copy.join(&name)).expect("it can be copied");
+    }
+    let tells = RealDisk.place(&original).expect("it is there") != 0;
+    assert_eq!(open(&copy).expect("it is whole").dir.found().copied, tells);
+    assert!(!open(&original).expect("it is whole").dir.found().copied);
+    assert!(RealDisk.free_space(&original).expect("it is there") > 0);
+}

@@ -1,0 +1,188 @@
+//! A directory in which no node starts: what a check says, and what a repair gives up and keeps.
+
+use std::sync::Arc;
+
+use storage::bugs::NoBugs;
+use storage::check::inspect;
+use storage::{Disk as _, Flaw, OpenError, SimDisk, check, repair};
+
+use crate::support::{Opened, files, open, options, path, payloads, segments};
+
+/// Two hundred records, each synced, in several segments.
+fn long_log() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let Opened { dir, mut journal, .. } = open(&disk).expect("it is new");
+    for payload in payloads(0..200) {
+        journal.append(&[payload]).expect("there is room");
+        journal.sync().expect("the disk works");
+    }
+    drop((dir, journal));
+    disk.crash();
+    disk
+}
+
+/// Where a record stands: which segment, and its offset there.
+fn place(disk: &SimDisk, number: usize) -> (std::path::PathBuf, u64) {
+    let mut positions = Vec::new();
+    let report = inspect(disk, path(), &mut |position, _| positions.push(position)).expect("it is there");
+    let position = positions[number];
+    let segment = report.segments.iter().rfind(|segment| segment.first <= position).expect("it is in one");
+    (segment.file.clone(), position.0 - segment.first.0)
+}
+
+#[test]
+fn a_sound_directory_needs_no_repair() {
+    let disk = long_log();
+    let report = check(&disk, path()).expect("it is there");
+    assert!(report.is_sound(), "{report}");
+    assert_eq!(report.segments.iter().map(|segment| segment.records).sum::<u64>(), 200);
+    assert!(report.to_string().ends_with("A node starts here."), "{report}");
+    let repaired = repair(&disk, path(), options()).expect("there is nothing to do");
+    assert_eq!(repaired.to_string(), "/data: nothing to repair");
+}
+
+#[test]
+fn a_check_goes_on_behind_damage_and_says_where_it_is() {
+    let disk = long_log();
+    let (file, offset) = place(&disk, 40);
+    disk.flip_bit(&file, offset + 30, 2);
+    let mut seen = Vec::new();
+    let report = inspect(&disk, path(), &mut |_, payload| seen.push(payload.to_vec())).expect("it is there");
+    let mut expected = payloads(0..200);
+    let lost = expected.remove(40);
+    assert!(seen == expected, "all but one can be read");
+    let [(damage, bytes)] = report.damages.as_slice() else { panic!("{report}") };
+    assert_eq!((&damage.file, damage.offset, *bytes), (&file, offset, 24 + lost.len() as u64));
+    assert!(!report.is_sound());
+    let text = report.to_string();
+    assert!(text.contains(&format!("DAMAGE {} is damaged at byte {offset}", file.display())), "{text}");
+    assert!(text.contains("A node does not start here"), "{text}");
+}
+
+#[test]
+fn a_repair_cuts_at_the_damage_and_keeps_what_it_cut() {
+    let disk = long_log();
+    let before = segments(&disk);
+    let (file, offset) = place(&disk, 40);
+    disk.flip_bit(&file, offset + 30, 2);
+    let damaged = disk.content(&file).expect("it is there");
+    assert!(matches!(open(&disk), Err(OpenError::Damaged(_))));
+    let report = repair(&disk, path(), options()).expect("the disk works");
+    let text = report.to_string();
+    assert!(text.contains(&format!("cut {} at byte {offset}", file.display())), "{text}");
+    let kept = files(&disk, ".set-aside");
+    assert_eq!(kept.len(), before.len(), "{text}");
+    assert!(kept.iter().any(|kept| disk.content(kept).as_ref() == Some(&damaged)), "the whole segment is kept");
+    let mut opened = open(&disk).expect("it was repaired");
+    assert!(opened.payloads == payloads(0..40));
+    opened.journal.append(&[b"new"]).expect("there is room");
+    opened.journal.sync().expect("the disk works");
+    drop(opened);
+    disk.crash();
+    assert_eq!(open(&disk).expect("it is whole").payloads.len(), 41);
+    assert_eq!(check(&disk.fork(1), path()).expect("it is there").set_aside.len(), kept.len());
+}
+
+#[test]
+fn a_directory_with_a_damaged_segment_header_starts_after_a_repair() {
+    let disk = long_log();
+    let file = &segments(&disk)[1];
+    disk.flip_bit(file, 10, 0);
+    let report = check(&disk, path()).expect("it is there");
+    assert_eq!(report.damages[0].0.flaw, Flaw::Header);
+    repair(&disk, path(), options()).expect("the disk works");
+    let opened = open(&disk).expect("it was repaired");
+    assert!(payloads(0..200).starts_with(&opened.payloads) && !opened.payloads.is_empty());
+}
+
+#[test]
+fn a_directory_without_one_of_its_segments_starts_after_a_repair() {
+    // That the newest is missing shows only where the node has stopped in order.
+    for missing in 0..2 {
+        let disk = long_log();
+        disk.remove(&segments(&disk)[missing]).expect("it is there");
+        assert!(matches!(open(&disk), Err(OpenError::Damaged(_))));
+        repair(&disk, path(), options()).expect("the disk works");
+        let opened = open(&disk).expect("it was repaired");
+        assert!(payloads(0..200).starts_with(&opened.payloads), "segment {missing}");
+        assert_eq!(opened.payloads.is_empty(), missing == 0, "segment {missing}");
+    }
+}
+
+#[test]
+fn a_directory_that_lost_its_identity_starts_after_a_repair() {
+    let disk = long_log();
+    disk.flip_bit(&path().join("identity"), 50, 1);
+    assert!(check(&disk, path()).expect("it is there").refusal.is_some());
+    repair(&disk, path(), options()).expect("the disk works");
+    let opened = open(&disk).expect("it was repaired");
+    assert!(opened.payloads == payloads(0..200));
+    assert_eq!((opened.dir.identity().cluster.clone(), opened.dir.identity().last_incarnation()), (None, None));
+}
+
+#[test]
+fn a_directory_without_a_good_snapshot_starts_empty_after_a_repair_and_keeps_everything() {
+    let disk = SimDisk::new(1);
+    let Opened { dir, mut journal, .. } = open(&disk).expect("it is new");
+    for _ in 0..3 {
+        journal.append(&[[1; 3_000]]).expect("there is room");
+    }
+    let synced = journal.sync().expect("the disk works");
+    let info = dir.begin_snapshot(synced).expect("the disk works").finish(synced).expect("the disk works");
+    journal.remove_before(synced).expect("the disk works");
+    dir.close(journal).expect("the disk works");
+    disk.flip_bit(&info.file, 20, 0);
+    assert!(matches!(open(&disk), Err(OpenError::Damaged(damage)) if damage.file == info.file));
+    let kept = segments(&disk).len() + 1;
+    let report = repair(&disk, path(), options()).expect("the disk works");
+    assert_eq!(files(&disk, ".set-aside").len(), kept, "{report}");
+    assert!(open(&disk).expect("it was repaired").payloads.is_empty());
+}
+
+#[test]
+fn a_log_that_ends_before_its_snapshot_is_begun_anew_behind_it() {
+    let disk = SimDisk::new(1);
+    let Opened { dir, mut journal, .. } = open(&disk).expect("it is new");
+    let good = journal.append(&payloads(0..9)).expect("there is room");
+    journal.append(&payloads(9..10)).expect("there is room");
+    let synced = journal.sync().expect("the disk works");
+    let mut writer = dir.begin_snapshot(synced).expect("the disk works");
+    payloads(0..10).iter().for_each(|payload| writer.add(payload).expect("the disk works"));
+    writer.finish(synced).expect("the disk works");
+    dir.close(journal).expect("the disk works");
+    for segment in segments(&disk) {
+        let content = disk.content(&segment).expect("it is there");
+        disk.set_content(&segment, &content[..good.0 as usize]).expect("it is there");
+    }
+    // What is below the snapshot is not needed to start: the log goes on behind it.
+    repair(&disk, path(), options()).expect("the disk works");
+    let Opened { dir, mut journal, payloads: found, .. } = open(&disk).expect("it was repaired");
+    assert!(found == payloads(0..10));
+    journal.append(&payloads(10..11)).expect("there is room");
+    dir.close(journal).expect("the disk works");
+    assert!(open(&disk).expect("it is whole").payloads == payloads(0..11));
+}
+
+#[test]
+fn neither_looks_at_a_directory_in_use_or_makes_one() {
+    let disk = SimDisk::new(1);
+    assert!(matches!(check(&disk, path()), Err(OpenError::File(_))));
+    let opened = open(&disk).expect("it is new");
+    assert!(matches!(check(&disk, path()), Err(OpenError::InUse { .. })));
+    assert!(matches!(repair(&disk, path(), options()), Err(OpenError::InUse { .. })));
+    drop(opened);
+}
+
+#[test]
+fn a_torn_tail_is_shown_and_is_no_reason_not_to_start() {
+    let disk = long_log();
+    let (file, offset) = place(&disk, 199);
+    disk.flip_bit(&file, offset + 5, 0);
+    let report = check(&disk, path()).expect("it is there");
+    assert_eq!(report.refusal, None);
+    let torn = report.torn_tail.clone().expect("its end is torn");
+    assert_eq!((torn.file, torn.offset), (file, offset));
+    assert!(report.to_string().contains("A crash has torn the end of the log"), "{report}");
+    let opened = crate::support::open_on(Arc::new(disk), path(), options(), NoBugs).expect("it starts");
+    assert_eq!(opened.payloads.len(), 199);
+}
