@@ -17,6 +17,7 @@
 //! - [`slot`]: one slot's role: as a primary its order of writes and what of it is durable, as a replica its obedience.
 //! - [`outbox`] and [`inbox`]: what a replica has still to be sent, and what it takes in.
 //! - [`peers`]: leases between nodes. [`waiting`]: answers that wait. [`losses`]: acknowledged writes that were lost.
+//! - [`journal`]: what a node must not forget, as it goes to its disk, and a node made of it again.
 //! - [`node`]: all slots of a node, the map it goes by, and what passes between it and the others.
 //!
 //! [`time`] is shared, and so is [`bugs`], where the simulator plants mistakes.
@@ -25,6 +26,7 @@ pub mod bugs;
 pub mod completions;
 pub mod coordinator;
 pub mod inbox;
+pub mod journal;
 pub mod log;
 pub mod losses;
 pub mod node;

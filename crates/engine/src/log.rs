@@ -29,7 +29,7 @@ pub struct TailBudget {
 }
 
 /// A record of the tail, and what it took the place of.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// The record.
     pub record: Record,
@@ -103,6 +103,20 @@ impl Log {
     #[must_use]
     pub fn terms(&self) -> Terms {
         Terms(self.more.as_ref().map(|more| more.terms.iter().copied().collect()).unwrap_or_default())
+    }
+
+    /// The tail, oldest first.
+    pub(crate) fn tail_entries(&self) -> impl Iterator<Item = &Entry> {
+        self.more.iter().flat_map(|more| &more.tail)
+    }
+
+    /// Gives a log that was made whole its tail: its last records, oldest first.
+    pub(crate) fn restore_tail(&mut self, tail: Vec<Entry>, budget: &TailBudget) {
+        let (Some(more), Some(first)) = (&mut self.more, tail.first()) else { return };
+        more.before_tail = first.record.version().seq - 1;
+        more.tail_bytes = tail.iter().map(|entry| entry.record.size()).sum();
+        budget.used.fetch_add(more.tail_bytes, Ordering::Relaxed);
+        more.tail = tail.into();
     }
 
     /// Which writes of clients have taken effect.
@@ -309,6 +323,10 @@ impl TailBudget {
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self { used: AtomicUsize::new(0), limit }
+    }
+
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
     }
 
     fn give_back(&self, bytes: usize) {

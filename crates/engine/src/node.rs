@@ -20,7 +20,8 @@ use proto::session::SlotAt;
 use proto::slot::{Position, SlotBits, SlotId};
 
 use crate::bugs::{Bugs, NoBugs};
-use crate::log::TailBudget;
+use crate::journal::{Entry, Journal};
+use crate::log::{TAIL_BYTES, TailBudget};
 use crate::losses::{Loss, Losses};
 use crate::outbox::{Lag, OUTBOX_ITEMS, Outbox};
 use crate::peers::Peers;
@@ -117,6 +118,7 @@ pub struct Node<B: Bugs = NoBugs> {
     peers: Peers,
     outboxes: Mutex<BTreeMap<Incarnation, Arc<Outbox>>>,
     tails: TailBudget,
+    journal: Journal,
     outbox_items: usize,
     proposals: Mutex<Proposals>,
     /// When which slots want to be looked at, in steps of a tick.
@@ -176,7 +178,24 @@ impl<B: Bugs> Node<B> {
         node.tails = disk.tails;
         node.outbox_items = disk.outbox_items;
         node.losses = disk.losses;
+        node.journal = disk.journal;
         node
+    }
+
+    /// The same, of what a [`crate::journal::Replay`] has read; its next entry has this number.
+    pub(crate) fn replayed(now: Timestamp, read: Self, proofs: Vec<Incarnation>, next: u64) -> Self {
+        let mut node = Self::recovered(now, read);
+        node.ancestors = proofs;
+        node.tails.set_limit(TAIL_BYTES);
+        node.journal = Journal::kept(next);
+        node
+    }
+
+    /// The same node, which notes what it must not forget: see [`Node::journal`].
+    #[must_use]
+    pub fn with_journal(mut self) -> Self {
+        self.journal = Journal::kept(0);
+        self
     }
 
     /// The same with lower limits, for a node that holds nothing yet: what its tails may hold, in bytes, and how many
@@ -208,6 +227,7 @@ impl<B: Bugs> Node<B> {
             peers: Peers::new(now),
             outboxes: Mutex::default(),
             tails: TailBudget::default(),
+            journal: Journal::default(),
             outbox_items: OUTBOX_ITEMS,
             proposals: Mutex::default(),
             agenda: Mutex::default(),
@@ -367,6 +387,31 @@ impl<B: Bugs> Node<B> {
         self.tails.used()
     }
 
+    /// What this node must not forget.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// All that a slot holds, for a snapshot; `None` where it has never held anything. Entries of the slot that come later
+    /// stand in the log behind where it ends now.
+    #[must_use]
+    pub fn slot_snapshot(&self, slot: SlotId) -> Option<Vec<u8>> {
+        let state = self.slot(slot);
+        if state.is_untouched() {
+            return None;
+        }
+        let mut bytes = self.journal.end().to_be_bytes().to_vec();
+        Entry::Whole { slot, whole: state.whole() }.encode(&mut bytes);
+        Some(bytes)
+    }
+
+    /// Carries an entry of the journal out again; `false` where it does not follow on the slot as it is.
+    pub(crate) fn replay(&self, entry: Entry) -> bool {
+        let slot = entry.slot();
+        self.slot(slot).replay(self.place(Timestamp::default(), slot), entry)
+    }
+
     /// Looks at the acknowledged writes that this node has lost.
     pub fn losses<R>(&self, look: impl FnOnce(&Losses) -> R) -> R {
         look(&self.losses.lock().unwrap_or_else(PoisonError::into_inner))
@@ -394,6 +439,7 @@ impl<B: Bugs> Node<B> {
             ancestors: &self.ancestors,
             hasher: &self.hasher,
             tails: &self.tails,
+            journal: &self.journal,
             peers: &self.peers,
             stamps: &self.stamps,
             coordinator_until: Timestamp(self.coordinator_until.load(Ordering::Relaxed)),

@@ -18,6 +18,7 @@ use proto::level::AckLevel;
 use proto::slot::SlotId;
 
 use crate::bugs::{Bugs, NoBugs};
+use crate::journal::{Entry, Journal, Whole};
 use crate::log::{Log, TailBudget};
 use crate::losses::Loss;
 use crate::node::{Event, Turn};
@@ -68,6 +69,7 @@ pub(crate) struct Place<'a> {
     pub(crate) ancestors: &'a [Incarnation],
     pub(crate) hasher: &'a KeyHasher,
     pub(crate) tails: &'a TailBudget,
+    pub(crate) journal: &'a Journal,
     pub(crate) peers: &'a Peers,
     pub(crate) stamps: &'a AtomicU64,
     /// Until when the coordinator cannot have taken this node off the ring.
@@ -234,11 +236,11 @@ impl<B: Bugs> Slot<B> {
             let is_aligned = self.epoch == config.epoch
                 && matches!(&self.role, Role::Replica(replica) if replica.following().is_some() && replica.following() == config.primary);
             self.leave_role(place, config.epoch, turn);
-            self.epoch = self.epoch.max(config.epoch);
+            self.hear_of(place, config.epoch);
             if !is_aligned {
                 self.archive_all_after(place, self.log.durable(), turn);
             }
-            self.give_up(place.tails);
+            self.give_up(place);
         } else if self.is_primary() || config.epoch > self.epoch || matches!(self.role, Role::Idle) {
             self.become_replica(place, self.epoch.max(config.epoch), turn);
         }
@@ -247,8 +249,16 @@ impl<B: Bugs> Slot<B> {
     /// Becomes a copy that does not know yet where its primary stands.
     fn become_replica(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) {
         self.leave_role(place, epoch, turn);
-        self.epoch = epoch;
+        self.hear_of(place, epoch);
         self.role = Role::Replica(replica::Replica::default());
+    }
+
+    /// Remembers the highest epoch.
+    fn hear_of(&mut self, place: Place<'_>, epoch: Epoch) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            place.journal.note_epoch(place.id, epoch);
+        }
     }
 
     /// Another node leads the slot now. After a hand-over that is no news.
@@ -279,8 +289,11 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Drops the copy, and with it whatever role it had.
-    pub(crate) fn give_up(&mut self, tails: &TailBudget) {
-        self.log.drop_tail(tails);
+    pub(crate) fn give_up(&mut self, place: Place<'_>) {
+        if self.last() != Version::NONE {
+            place.journal.note_drop(place.id);
+        }
+        self.log.drop_tail(place.tails);
         *self = Self {
             epoch: self.epoch,
             config: self.config,
@@ -289,6 +302,68 @@ impl<B: Bugs> Slot<B> {
             bugs: self.bugs,
             ..Self::default()
         };
+    }
+
+    /// Whether it has never held anything nor heard of an epoch.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.last() == Version::NONE && self.epoch == Epoch::default()
+    }
+
+    /// All that it holds.
+    pub(crate) fn whole(&self) -> Whole {
+        let completions = self.log.known_completions().into_iter().flat_map(|known| known.iter());
+        Whole {
+            epoch: self.epoch,
+            last: self.log.last(),
+            durable: self.log.durable(),
+            purged: self.log.purged(),
+            terms: self.log.terms(),
+            records: self.table.records().cloned().collect(),
+            completions: completions.map(|(identity, done)| (identity.client.into(), identity.seq, done)).collect(),
+            tail: self.log.tail_entries().cloned().collect(),
+        }
+    }
+
+    /// Puts all that a slot holds in the place of what is here.
+    fn install(&mut self, place: Place<'_>, whole: Whole) {
+        let Whole { epoch, last, durable, purged, terms, records, completions, tail } = whole;
+        self.epoch = self.epoch.max(epoch);
+        let tombstones = records.iter().filter(|record| record.is_delete()).cloned().collect();
+        self.log.drop_tail(place.tails);
+        self.log = Log::filled(last, durable, purged, &terms, tombstones);
+        self.log.restore_tail(tail, place.tails);
+        for (client, seq, completion) in &completions {
+            let identity = proto::peer::Identity { client, seq: *seq };
+            self.log.completions().insert(place.now, identity, *completion);
+        }
+        if !self.bugs.plants(crate::bugs::Bug::FillMerges) {
+            self.table = Table::default();
+        }
+        for record in records {
+            self.table.insert(place.hasher, record);
+        }
+    }
+
+    /// Carries an entry of the journal out again; `false` where it does not follow on what is here.
+    pub(crate) fn replay(&mut self, place: Place<'_>, entry: Entry) -> bool {
+        match entry {
+            Entry::Record { durable, record, .. } => {
+                if record.version() <= self.last() || record.version().seq != self.last().seq + 1 {
+                    return false;
+                }
+                self.epoch = self.epoch.max(record.version().epoch);
+                self.apply(place, record, true);
+                self.log.set_durable(durable, place.tails);
+            }
+            Entry::Cut { to, .. } => return self.cut(place, to).is_some(),
+            Entry::Whole { whole, .. } => self.install(place, whole),
+            Entry::Drop { .. } => self.give_up(place),
+            Entry::Purge { seq, .. } => {
+                self.purge(place, seq);
+            }
+            Entry::Epoch { epoch, .. } => self.epoch = self.epoch.max(epoch),
+        }
+        true
     }
 
     /// What a restarted node finds of the slot on its disk: the records, and no role.

@@ -111,7 +111,7 @@ impl<B: Bugs> Node<B> {
 
     /// The node was taken off the ring: it leads and holds nothing any more, whatever its map says.
     pub fn give_everything_up(&self) {
-        self.bits.slots().for_each(|slot| self.slot(slot).give_up(&self.tails));
+        self.bits.slots().for_each(|slot| self.slot(slot).give_up(self.place(Timestamp::default(), slot)));
         self.lock_outboxes().clear();
         *self.proposals() = Proposals::default();
     }

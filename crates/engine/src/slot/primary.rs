@@ -112,7 +112,7 @@ impl<B: Bugs> Slot<B> {
                 Box::new(Primary::new())
             }
         };
-        self.epoch = config.epoch;
+        self.hear_of(place, config.epoch);
         primary.in_sync = small(config.isr.len());
         primary.min_isr = small(promises.min_isr());
         primary.copies = small(promises.copies());
@@ -371,7 +371,7 @@ impl<B: Bugs> Slot<B> {
         let Role::Primary(primary) = &self.role else { return };
         let passed = primary.followers.iter().map(|follower| follower.acked).min();
         let passed = passed.map_or(self.log.last().seq, |passed| passed.min(durable));
-        if !self.log.has_tombstone(passed) || !self.purge(place.hasher, passed) {
+        if !self.log.has_tombstone(passed) || !self.purge(place, passed) {
             return;
         }
         let Role::Primary(primary) = &self.role else { return };

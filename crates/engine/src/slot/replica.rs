@@ -7,11 +7,11 @@ use proto::peer::{LinkReply, Terms};
 use super::{Place, Role, Slot};
 use crate::bugs::{Bug, Bugs};
 use crate::completions::Completion;
-use crate::log::Log;
+use crate::journal::Whole;
+use crate::log;
 use crate::node::Turn;
 use crate::outbox::Snapshot;
 use crate::record::Record;
-use crate::table::Table;
 
 /// The role of a replica or learner.
 #[derive(Debug, Default)]
@@ -87,7 +87,7 @@ impl<B: Bugs> Slot<B> {
             }
             Incoming::Purge(seq) => {
                 if self.is_level_with(from) {
-                    self.purge(place.hasher, seq);
+                    self.purge(place, seq);
                 }
                 None
             }
@@ -152,9 +152,8 @@ impl<B: Bugs> Slot<B> {
         let common =
             if self.bugs.plants(Bug::CutByMark) { self.common_by_mark(start) } else { self.log.common(terms, start) };
         if let Some(common) = common.filter(|common| common.seq < self.last().seq) {
-            let Some(cut) = self.log.cut(common, place.tails) else { return false };
+            let Some(cut) = self.cut(place, common) else { return false };
             for entry in &cut {
-                self.table.undo(place.hasher, &entry.record, entry.replaced.clone());
                 if self.bugs.plants(Bug::CompletionSurvivesCut)
                     && let Some(identity) = entry.record.identity()
                 {
@@ -166,6 +165,17 @@ impl<B: Bugs> Slot<B> {
             self.archive(place, cut.into_iter().rev().map(|entry| entry.record).collect(), common, lost, turn);
         }
         self.last() == start
+    }
+
+    /// Cuts the log back to a record of its own and gives what was cut, newest first; `None`, with nothing changed, where
+    /// the tail does not reach back that far.
+    pub(super) fn cut(&mut self, place: Place<'_>, to: Version) -> Option<Vec<log::Entry>> {
+        let cut = self.log.cut(to, place.tails)?;
+        place.journal.note_cut(place.id, to);
+        for entry in &cut {
+            self.table.undo(place.hasher, &entry.record, entry.replaced.clone());
+        }
+        Some(cut)
     }
 
     /// Whether everything here is the primary's, too, so that it can send what follows.
@@ -237,20 +247,10 @@ impl<B: Bugs> Slot<B> {
         }
         let common = self.log.common(&snapshot.terms, snapshot.last).unwrap_or(Version::NONE);
         self.archive_all_after(place, common.seq, turn);
-        let tombstones = snapshot.records.iter().filter(|record| record.is_delete()).cloned().collect();
-        self.log.drop_tail(place.tails);
         let Snapshot { last, durable, purged, terms, records, completions } = snapshot;
-        self.log = Log::filled(last, durable, purged, &terms, tombstones);
-        for (client, seq, completion) in &completions {
-            let identity = proto::peer::Identity { client, seq: *seq };
-            self.log.completions().insert(place.now, identity, *completion);
-        }
-        if !self.bugs.plants(Bug::FillMerges) {
-            self.table = Table::default();
-        }
-        for record in records {
-            self.table.insert(place.hasher, record);
-        }
+        let epoch = self.epoch;
+        self.install(place, Whole { epoch, last, durable, purged, terms, records, completions, tail: Vec::new() });
+        place.journal.note_whole(place.id, || self.whole());
         if let Role::Replica(replica) = &mut self.role {
             replica.awaiting = false;
         }
@@ -263,16 +263,20 @@ impl<B: Bugs> Slot<B> {
             let completion = Completion { version: record.version(), found: record.found() };
             self.log.completions().insert(place.now, identity, completion);
         }
+        place.journal.note_record(place.id, self.log.durable(), &record);
         let replaced = if record.is_write() { self.table.insert(place.hasher, record.clone()) } else { None };
         self.log.append(record, replaced, kept, place.tails);
     }
 
     /// Drops the tombstones up to `seq`; says whether there were any.
-    pub(super) fn purge(&mut self, hasher: &crate::table::KeyHasher, seq: u64) -> bool {
+    pub(super) fn purge(&mut self, place: Place<'_>, seq: u64) -> bool {
         let mut any = false;
         while let Some(tombstone) = self.log.next_purged(seq) {
-            self.table.purge(hasher, &tombstone);
+            self.table.purge(place.hasher, &tombstone);
             any = true;
+        }
+        if any {
+            place.journal.note_purge(place.id, seq);
         }
         any
     }

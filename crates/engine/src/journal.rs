@@ -1,0 +1,108 @@
+//! What a node must not forget, as it goes to its disk.
+//!
+//! Every change of a slot's records is noted here under that slot's lock, so that a slot's entries stand in their order.
+//! The caller takes what was noted, writes it, and lets nobody hear of a change before it is written as the operator
+//! wants it: no answer, no acknowledgement, and no record that goes to a replica. So whatever a replica has acknowledged
+//! is on this node's disk as well, and a slot need not know how far its disk is.
+//!
+//! [`Replay`] makes a node of it again. docs/storage-format.md shows the bytes.
+
+mod codec;
+mod replay;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use proto::id::{Epoch, Version};
+use proto::slot::SlotId;
+
+use crate::record::Record;
+
+pub(crate) use codec::{Entry, Whole};
+pub use replay::{Replay, ReplayError};
+
+/// The entries that are not taken yet.
+#[derive(Debug, Default)]
+pub struct Journal {
+    /// A node without a disk notes nothing.
+    is_kept: bool,
+    pending: Mutex<Pending>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// The number of the first entry, and the entries.
+    bytes: Vec<u8>,
+    /// The number of the next entry.
+    next: u64,
+}
+
+impl Journal {
+    /// One that is kept; the next entry has this number.
+    #[must_use]
+    pub(crate) fn kept(next: u64) -> Self {
+        Self { is_kept: true, pending: Mutex::new(Pending { bytes: Vec::new(), next }) }
+    }
+
+    /// Whether anybody wants to know.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// The number of the next entry: everything that has happened up to now has a lower one.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        if self.is_kept { self.lock().next } else { 0 }
+    }
+
+    /// Takes what was noted since the last call, to be appended to the disk as one payload, and the number behind it.
+    #[must_use]
+    pub fn take(&self) -> Option<(Vec<u8>, u64)> {
+        let mut pending = self.lock();
+        let bytes = std::mem::take(&mut pending.bytes);
+        (!bytes.is_empty()).then_some((bytes, pending.next))
+    }
+
+    pub(crate) fn note_record(&self, slot: SlotId, durable: u64, record: &Record) {
+        self.note(|| Entry::Record { slot, durable, record: record.clone() });
+    }
+
+    pub(crate) fn note_cut(&self, slot: SlotId, to: Version) {
+        self.note(|| Entry::Cut { slot, to });
+    }
+
+    pub(crate) fn note_epoch(&self, slot: SlotId, epoch: Epoch) {
+        self.note(|| Entry::Epoch { slot, epoch });
+    }
+
+    pub(crate) fn note_purge(&self, slot: SlotId, seq: u64) {
+        self.note(|| Entry::Purge { slot, seq });
+    }
+
+    pub(crate) fn note_drop(&self, slot: SlotId) {
+        self.note(|| Entry::Drop { slot });
+    }
+
+    pub(crate) fn note_whole(&self, slot: SlotId, whole: impl FnOnce() -> Whole) {
+        self.note(|| Entry::Whole { slot, whole: whole() });
+    }
+
+    fn note(&self, entry: impl FnOnce() -> Entry) {
+        if !self.is_kept {
+            return;
+        }
+        let entry = entry();
+        let mut pending = self.lock();
+        let Pending { bytes, next } = &mut *pending;
+        if bytes.is_empty() {
+            bytes.extend_from_slice(&next.to_be_bytes());
+        }
+        entry.encode(bytes);
+        *next += 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        // No code that holds the lock panics half way.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,350 @@
+//! The bytes of entries. All numbers are big-endian.
+
+use proto::id::{Epoch, Version};
+use proto::peer::{Effect, Identity, Op, Term, Terms};
+use proto::slot::SlotId;
+
+use crate::completions::Completion;
+use crate::log;
+use crate::record::Record;
+
+/// One change of a slot.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// The next record. When it was appended, everything up to `durable` was durable.
+    Record { slot: SlotId, durable: u64, record: Record },
+    /// The slot went back to an earlier record of its own.
+    Cut { slot: SlotId, to: Version },
+    /// All that the slot holds, in the place of what it held.
+    Whole { slot: SlotId, whole: Whole },
+    /// The slot was given up.
+    Drop { slot: SlotId },
+    /// Tombstones up to this number are gone.
+    Purge { slot: SlotId, seq: u64 },
+    /// A higher epoch was heard of.
+    Epoch { slot: SlotId, epoch: Epoch },
+}
+
+/// All that a slot holds.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub(crate) epoch: Epoch,
+    pub(crate) last: Version,
+    pub(crate) durable: u64,
+    pub(crate) purged: u64,
+    pub(crate) terms: Terms,
+    pub(crate) records: Vec<Record>,
+    pub(crate) completions: Vec<(Box<[u8]>, u64, Completion)>,
+    pub(crate) tail: Vec<log::Entry>,
+}
+
+const RECORD: u8 = 1;
+const CUT: u8 = 2;
+const WHOLE: u8 = 3;
+const DROP: u8 = 4;
+const PURGE: u8 = 5;
+const EPOCH: u8 = 6;
+
+const PUT: u8 = 1;
+const DELETE: u8 = 2;
+const DECLINED: u8 = 3;
+const BARRIER: u8 = 4;
+
+impl Entry {
+    /// The slot that it is about.
+    pub(crate) fn slot(&self) -> SlotId {
+        match self {
+            Self::Record { slot, .. }
+            | Self::Cut { slot, .. }
+            | Self::Whole { slot, .. }
+            | Self::Drop { slot }
+            | Self::Purge { slot, .. }
+            | Self::Epoch { slot, .. } => *slot,
+        }
+    }
+
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let mut begin = |kind: u8| {
+            out.push(kind);
+            out.extend_from_slice(&self.slot().0.to_be_bytes());
+        };
+        match self {
+            Self::Record { durable, record, .. } => {
+                begin(RECORD);
+                push_number(*durable, out);
+                push_record(record, out);
+            }
+            Self::Cut { to, .. } => {
+                begin(CUT);
+                push_version(*to, out);
+            }
+            Self::Whole { whole, .. } => {
+                begin(WHOLE);
+                whole.encode(out);
+            }
+            Self::Drop { .. } => begin(DROP),
+            Self::Purge { seq, .. } => {
+                begin(PURGE);
+                push_number(*seq, out);
+            }
+            Self::Epoch { epoch, .. } => {
+                begin(EPOCH);
+                push_number(epoch.0, out);
+            }
+        }
+    }
+
+    /// Reads one entry from the front; `None` where the bytes are none.
+    pub(crate) fn read(bytes: &mut Reader<'_>) -> Option<Self> {
+        let kind = bytes.byte()?;
+        let slot = SlotId(u16::from_be_bytes(bytes.array()?));
+        Some(match kind {
+            RECORD => Self::Record { slot, durable: bytes.number()?, record: bytes.record()? },
+            CUT => Self::Cut { slot, to: bytes.version()? },
+            WHOLE => Self::Whole { slot, whole: Whole::read(bytes)? },
+            DROP => Self::Drop { slot },
+            PURGE => Self::Purge { slot, seq: bytes.number()? },
+            EPOCH => Self::Epoch { slot, epoch: Epoch(bytes.number()?) },
+            _ => return None,
+        })
+    }
+}
+
+impl Whole {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let Self { epoch, last, durable, purged, terms, records, completions, tail } = self;
+        push_number(epoch.0, out);
+        push_version(*last, out);
+        push_number(*durable, out);
+        push_number(*purged, out);
+        push_count(terms.0.len(), out);
+        for Term { epoch, first } in &terms.0 {
+            push_number(epoch.0, out);
+            push_number(*first, out);
+        }
+        push_count(records.len(), out);
+        records.iter().for_each(|record| push_record(record, out));
+        push_count(completions.len(), out);
+        for (client, seq, Completion { version, found }) in completions {
+            push_bytes(client, out);
+            push_number(*seq, out);
+            push_version(*version, out);
+            out.push(u8::from(found.is_some()));
+            push_version(found.unwrap_or_default(), out);
+        }
+        push_count(tail.len(), out);
+        for log::Entry { record, replaced } in tail {
+            push_record(record, out);
+            out.push(u8::from(replaced.is_some()));
+            replaced.iter().for_each(|replaced| push_record(replaced, out));
+        }
+    }
+
+    fn read(bytes: &mut Reader<'_>) -> Option<Self> {
+        let (epoch, last, durable, purged) =
+            (Epoch(bytes.number()?), bytes.version()?, bytes.number()?, bytes.number()?);
+        let term = |bytes: &mut Reader<'_>| Some(Term { epoch: Epoch(bytes.number()?), first: bytes.number()? });
+        let terms = Terms(bytes.list(term)?);
+        let records = bytes.list(Reader::record)?;
+        let completions = bytes.list(|bytes| {
+            let (client, seq, version) = (bytes.bytes()?.into(), bytes.number()?, bytes.version()?);
+            let (is_found, found) = (bytes.byte()? != 0, bytes.version()?);
+            Some((client, seq, Completion { version, found: is_found.then_some(found) }))
+        })?;
+        let tail = bytes.list(|bytes| {
+            let record = bytes.record()?;
+            let replaced = if bytes.byte()? != 0 { Some(bytes.record()?) } else { None };
+            Some(log::Entry { record, replaced })
+        })?;
+        Some(Self { epoch, last, durable, purged, terms, records, completions, tail })
+    }
+}
+
+fn push_number(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(&number.to_be_bytes());
+}
+
+fn push_version(Version { epoch, seq }: Version, out: &mut Vec<u8>) {
+    push_number(epoch.0, out);
+    push_number(seq, out);
+}
+
+fn push_count(count: usize, out: &mut Vec<u8>) {
+    let count = u32::try_from(count).expect("a slot's records, keys and values are far below 4 GiB");
+    out.extend_from_slice(&count.to_be_bytes());
+}
+
+fn push_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    push_count(bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
+/// The version; what it does; whose it is, with an empty name for nobody's.
+fn push_record(record: &Record, out: &mut Vec<u8>) {
+    push_version(record.version(), out);
+    let identity = match record.op() {
+        Op::Write { key, effect, identity } => {
+            out.push(if effect == Effect::Delete { DELETE } else { PUT });
+            push_bytes(key, out);
+            if let Effect::Put(value) = effect {
+                push_bytes(value, out);
+            }
+            identity
+        }
+        Op::Declined { identity, found } => {
+            out.push(DECLINED);
+            push_version(found, out);
+            Some(identity)
+        }
+        Op::Barrier => {
+            out.push(BARRIER);
+            None
+        }
+    };
+    push_bytes(identity.map_or(b"", |identity| identity.client), out);
+    if let Some(identity) = identity {
+        push_number(identity.seq, out);
+    }
+}
+
+/// Bytes that are read from the front.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*array)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(crate) fn number(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn version(&mut self) -> Option<Version> {
+        Some(Version { epoch: Epoch(self.number()?), seq: self.number()? })
+    }
+
+    fn count(&mut self) -> Option<usize> {
+        usize::try_from(u32::from_be_bytes(self.array()?)).ok()
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let count = self.count()?;
+        let (bytes, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    /// Takes no memory for what is announced and is not there.
+    fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let mut list = Vec::new();
+        for _ in 0..self.count()? {
+            list.push(read(self)?);
+        }
+        Some(list)
+    }
+
+    fn record(&mut self) -> Option<Record> {
+        let version = self.version()?;
+        match self.byte()? {
+            PUT => {
+                let (key, value) = (self.bytes()?, self.bytes()?);
+                let identity = self.identity()?;
+                Some(Record::new(version, Op::Write { key, effect: Effect::Put(value), identity }))
+            }
+            DELETE => {
+                let key = self.bytes()?;
+                let identity = self.identity()?;
+                Some(Record::new(version, Op::Write { key, effect: Effect::Delete, identity }))
+            }
+            DECLINED => {
+                let found = self.version()?;
+                Some(Record::new(version, Op::Declined { identity: self.identity()??, found }))
+            }
+            BARRIER => {
+                self.identity()?;
+                Some(Record::new(version, Op::Barrier))
+            }
+            _ => None,
+        }
+    }
+
+    /// The outer `None`: the bytes are none; the inner: nobody's.
+    fn identity(&mut self) -> Option<Option<Identity<'a>>> {
+        let client = self.bytes()?;
+        if client.is_empty() {
+            return Some(None);
+        }
+        Some(Some(Identity { client, seq: self.number()? }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(epoch: u64, seq: u64) -> Version {
+        Version { epoch: Epoch(epoch), seq }
+    }
+
+    fn entries() -> Vec<Entry> {
+        let slot = SlotId(77);
+        let identity = Some(Identity { client: b"c\0", seq: 7 });
+        let record = |op| Record::new(version(3, 9), op);
+        let put = record(Op::Write { key: b"k", effect: Effect::Put(b"\r\n"), identity });
+        let delete = record(Op::Write { key: b"", effect: Effect::Delete, identity: None });
+        let declined = Op::Declined { identity: Identity { client: b"c", seq: 1 }, found: version(1, 2) };
+        let whole = Whole {
+            epoch: Epoch(4),
+            last: version(3, 9),
+            durable: 8,
+            purged: 2,
+            terms: Terms(vec![Term { epoch: Epoch(1), first: 1 }, Term { epoch: Epoch(3), first: 5 }]),
+            records: vec![put.clone(), delete.clone()],
+            completions: vec![
+                (b"c"[..].into(), 1, Completion { version: version(1, 3), found: None }),
+                (b"d"[..].into(), 2, Completion { version: version(1, 4), found: Some(version(1, 1)) }),
+            ],
+            tail: vec![
+                log::Entry { record: put.clone(), replaced: Some(delete.clone()) },
+                log::Entry { record: delete.clone(), replaced: None },
+            ],
+        };
+        vec![
+            Entry::Record { slot, durable: 1, record: put },
+            Entry::Record { slot, durable: 2, record: delete },
+            Entry::Record { slot, durable: 3, record: record(declined) },
+            Entry::Record { slot, durable: 4, record: record(Op::Barrier) },
+            Entry::Cut { slot, to: version(2, 1) },
+            Entry::Whole { slot, whole },
+            Entry::Drop { slot },
+            Entry::Purge { slot, seq: 5 },
+            Entry::Epoch { slot, epoch: Epoch(9) },
+        ]
+    }
+
+    #[test]
+    fn entries_read_back_as_written_and_no_part_of_one_is_one() {
+        for entry in entries() {
+            let mut bytes = Vec::new();
+            entry.encode(&mut bytes);
+            let mut reader = Reader(&bytes);
+            let read = Entry::read(&mut reader).expect("an entry reads back");
+            assert!(reader.is_empty());
+            assert_eq!(format!("{read:?}"), format!("{entry:?}"));
+            for end in 0..bytes.len() {
+                assert!(Entry::read(&mut Reader(&bytes[..end])).is_none(), "{entry:?} cut at {end}");
+            }
+        }
+    }
+}

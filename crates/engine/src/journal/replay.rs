@@ -1,0 +1,104 @@
+//! A node made again of what it has written to its disk.
+
+use proto::id::Incarnation;
+use proto::slot::{SlotBits, SlotId};
+
+use super::codec::{Entry, Reader};
+use crate::bugs::Bugs;
+use crate::node::Node;
+use crate::time::Timestamp;
+
+/// Takes in first the snapshot, then the log, each in the order in which it was written.
+#[derive(Debug)]
+pub struct Replay<B: Bugs> {
+    node: Node<B>,
+    /// By slot, the number of the first entry that its part of the snapshot does not hold.
+    from: Vec<u64>,
+    next: u64,
+}
+
+/// What is on the disk is not what a node writes, although every byte of it is as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// The bytes are none of the entries that are known.
+    #[error("an entry cannot be read")]
+    Unreadable,
+    /// Entries are missing.
+    #[error("entry {expected} is missing; {found} follows")]
+    Gap {
+        /// The number of the entry that should come.
+        expected: u64,
+        /// The one that came.
+        found: u64,
+    },
+    /// An entry does not follow on the slot as it is.
+    #[error("entry {number} does not follow on slot {slot}", slot = slot.0)]
+    OutOfOrder {
+        /// The entry.
+        number: u64,
+        /// Its slot.
+        slot: SlotId,
+    },
+}
+
+impl<B: Bugs> Replay<B> {
+    /// Nothing was read yet. `secret` keys the tables of the node, as in [`Node::new`].
+    #[must_use]
+    pub fn new(now: Timestamp, bits: SlotBits, secret: u64, bugs: B) -> Self {
+        // What a tail held when it was cut must be in the tail that is made here, which knows of marks later.
+        let node = Node::new(now, bits, secret, bugs).limited(usize::MAX, crate::outbox::OUTBOX_ITEMS);
+        Self { node, from: vec![0; bits.slots().count()], next: 0 }
+    }
+
+    /// Takes in a payload of a snapshot, as [`Node::slot_snapshot`] has made it.
+    ///
+    /// # Errors
+    /// The bytes are none. What was made so far is of no use.
+    pub fn snapshot(&mut self, payload: &[u8]) -> Result<(), ReplayError> {
+        let mut bytes = Reader(payload);
+        let number = bytes.number().ok_or(ReplayError::Unreadable)?;
+        let entry = Entry::read(&mut bytes).filter(|_| bytes.is_empty()).ok_or(ReplayError::Unreadable)?;
+        if let Some(from) = self.from.get_mut(usize::from(entry.slot().0)) {
+            *from = number;
+        }
+        self.next = self.next.max(number);
+        self.apply(number, entry)
+    }
+
+    /// Takes in a payload of the log, as [`super::Journal::take`] has given it.
+    ///
+    /// # Errors
+    /// The bytes are none, or do not follow on those before. What was made so far is of no use.
+    pub fn log(&mut self, payload: &[u8]) -> Result<(), ReplayError> {
+        let mut bytes = Reader(payload);
+        let mut number = bytes.number().ok_or(ReplayError::Unreadable)?;
+        if number > self.next {
+            return Err(ReplayError::Gap { expected: self.next, found: number });
+        }
+        while !bytes.is_empty() {
+            let entry = Entry::read(&mut bytes).ok_or(ReplayError::Unreadable)?;
+            let from = self.from.get(usize::from(entry.slot().0)).copied().ok_or(ReplayError::Unreadable)?;
+            if number >= from {
+                self.apply(number, entry)?;
+            }
+            number += 1;
+        }
+        self.next = self.next.max(number);
+        Ok(())
+    }
+
+    fn apply(&self, number: u64, entry: Entry) -> Result<(), ReplayError> {
+        let slot = entry.slot();
+        if !self.node.has_slot(slot) {
+            return Err(ReplayError::Unreadable);
+        }
+        if self.node.replay(entry) { Ok(()) } else { Err(ReplayError::OutOfOrder { number, slot }) }
+    }
+
+    /// The node, as a new start of it: it holds what was read and has no part in any slot yet. `proofs` are the
+    /// incarnations whose data this is, oldest first.
+    #[must_use]
+    pub fn finish(self, now: Timestamp, proofs: Vec<Incarnation>) -> Node<B> {
+        Node::replayed(now, self.node, proofs, self.next)
+    }
+}
