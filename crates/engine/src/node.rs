@@ -183,9 +183,17 @@ impl<B: Bugs> Node<B> {
     }
 
     /// The same, of what a [`crate::journal::Replay`] has read; its next entry has this number.
-    pub(crate) fn replayed(now: Timestamp, read: Self, proofs: Vec<Incarnation>, next: u64) -> Self {
+    pub(crate) fn replayed(
+        now: Timestamp,
+        read: Self,
+        proofs: Vec<Incarnation>,
+        map: Option<Arc<ClusterMap>>,
+        next: u64,
+    ) -> Self {
         let mut node = Self::recovered(now, read);
-        node.ancestors = proofs;
+        let too_many = proofs.len().saturating_sub(ANCESTORS);
+        node.ancestors = proofs.into_iter().skip(too_many).collect();
+        node.map = RwLock::new(map);
         node.tails.set_limit(TAIL_BYTES);
         node.journal = Journal::kept(next);
         node
@@ -198,11 +206,11 @@ impl<B: Bugs> Node<B> {
         self
     }
 
-    /// The same with lower limits, for a node that holds nothing yet: what its tails may hold, in bytes, and how many
+    /// The same with other limits: what its tails may hold, in bytes, and how many
     /// messages may wait for a replica. Tests reach limits so that nobody reaches otherwise.
     #[must_use]
     pub fn limited(mut self, tail_bytes: usize, outbox_items: usize) -> Self {
-        self.tails = TailBudget::new(tail_bytes);
+        self.tails.set_limit(tail_bytes);
         self.outbox_items = outbox_items;
         self
     }

@@ -1,5 +1,6 @@
 //! A node's process: what its shell does between the state machine, its connections, its clients and the clock.
 
+mod disk;
 mod links;
 mod requests;
 mod session;
@@ -23,6 +24,8 @@ use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
 
+use disk::{Disk, difference};
+
 pub(crate) use requests::Pending;
 pub(crate) use session::Session;
 
@@ -39,7 +42,8 @@ pub(crate) struct NodeProcess {
     /// The state machine, while the process runs.
     pub(crate) node: Option<Node<Planted>>,
     /// What the process that ran last has left on its disk.
-    pub(crate) disk: Option<Node<Planted>>,
+    pub(crate) left: Option<Node<Planted>>,
+    disk: Disk,
     pub(crate) boot: u32,
     pub(crate) is_paused: bool,
     pub(crate) busy_until: u64,
@@ -81,7 +85,8 @@ impl NodeProcess {
             name: char::from(b'A' + number as u8).to_string(),
             addr: NodeAddr::new("n", number as u16 + 1).expect("a valid address"),
             node: None,
-            disk: None,
+            left: None,
+            disk: Disk::default(),
             boot: 0,
             is_paused: false,
             busy_until: 0,
@@ -105,7 +110,7 @@ impl NodeProcess {
 
     /// What it holds, running or on its disk.
     pub(crate) fn data(&self) -> Option<&Node<Planted>> {
-        self.node.as_ref().or(self.disk.as_ref())
+        self.node.as_ref().or(self.left.as_ref())
     }
 }
 
@@ -119,16 +124,15 @@ impl World {
             return;
         }
         process.boot += 1;
-        let disk = process.disk.take();
-        let with = if disk.is_some() { "its disk" } else { "nothing" };
-        process.node = Some(match disk {
-            Some(disk) => Node::recovered(now, disk),
-            None => {
-                let or = |knob: u64, default| if knob > 0 { knob as usize } else { default };
-                let (tails, items) = (or(self.knobs.tail_bytes, TAIL_BYTES), or(self.knobs.queue_items, OUTBOX_ITEMS));
-                Node::new(now, self.bits, secret, self.planted).limited(tails, items)
-            }
-        });
+        let left = process.left.take();
+        let with = if left.is_some() { "its disk" } else { "nothing" };
+        let node = left.map_or_else(
+            || Node::new(now, self.bits, secret, self.planted).with_journal(),
+            |left| Node::recovered(now, left),
+        );
+        let or = |knob: u64, default| if knob > 0 { knob as usize } else { default };
+        let (tails, items) = (or(self.knobs.tail_bytes, TAIL_BYTES), or(self.knobs.queue_items, OUTBOX_ITEMS));
+        process.node = Some(node.limited(tails, items));
         process.marks = Marks::default();
         (process.is_leaving, process.busy_until) = (false, 0);
         let boot = process.boot;
@@ -169,9 +173,30 @@ impl World {
         let name = self.nodes[n].name.clone();
         self.tell(None, || format!("{name} {how}"));
         if keeps_disk {
-            self.nodes[n].disk = Some(node);
+            self.nodes[n].left = self.read_disk(n, &node);
         } else {
+            self.nodes[n].disk = Disk::default();
             self.memory_lost(n);
+        }
+    }
+
+    /// Makes the node anew that has crashed, of what it has written.
+    fn read_disk(&mut self, n: usize, crashed: &Node<Planted>) -> Option<Node<Planted>> {
+        let (now, secret) = (self.local(n), self.random.next());
+        let own = Some(crashed.incarnation()).filter(|own| *own != Incarnation::default());
+        let proofs = crashed.proofs().iter().copied().chain(own).collect();
+        let read = self.nodes[n].disk.read(now, self.bits, secret, self.planted, proofs, crashed.map());
+        match read {
+            Ok(read) => {
+                if let Some((slot, what)) = difference(&read, crashed, self.bits) {
+                    self.broken("a node's disk holds what the node held", Some(slot), what);
+                }
+                Some(read)
+            }
+            Err(error) => {
+                self.broken("a node's disk can be read", None, error.to_string());
+                None
+            }
         }
     }
 
@@ -205,6 +230,10 @@ impl World {
     /// To be called after whatever has called the state machine.
     fn settle(&mut self, n: usize) {
         let process = &mut self.nodes[n];
+        if let Some(node) = &process.node {
+            // IMPORTANT: before anything that it has to say leaves the node.
+            process.disk.write(node, self.bits);
+        }
         let mut turn = std::mem::take(&mut process.turn);
         let touched: Vec<_> = turn.touched().collect();
         process.turn = turn;

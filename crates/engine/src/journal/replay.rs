@@ -1,5 +1,8 @@
 //! A node made again of what it has written to its disk.
 
+use std::sync::Arc;
+
+use proto::cluster_map::ClusterMap;
 use proto::id::Incarnation;
 use proto::slot::{SlotBits, SlotId};
 
@@ -96,9 +99,9 @@ impl<B: Bugs> Replay<B> {
     }
 
     /// The node, as a new start of it: it holds what was read and has no part in any slot yet. `proofs` are the
-    /// incarnations whose data this is, oldest first.
+    /// incarnations whose data this is, oldest first; `map` is the last one that they had.
     #[must_use]
-    pub fn finish(self, now: Timestamp, proofs: Vec<Incarnation>) -> Node<B> {
-        Node::replayed(now, self.node, proofs, self.next)
+    pub fn finish(self, now: Timestamp, proofs: Vec<Incarnation>, map: Option<Arc<ClusterMap>>) -> Node<B> {
+        Node::replayed(now, self.node, proofs, map, self.next)
     }
 }
