@@ -252,6 +252,12 @@ impl Log {
         Some(tombstone)
     }
 
+    /// Tombstones up to `seq` are gone, although this log may not have known of the last of them.
+    pub(crate) fn set_purged(&mut self, seq: u64) {
+        let more = self.more_mut();
+        more.purged = more.purged.max(seq);
+    }
+
     /// Whether there is a tombstone up to `seq`.
     #[must_use]
     pub fn has_tombstone(&self, seq: u64) -> bool {

@@ -194,9 +194,8 @@ impl<B: Bugs> Node<B> {
         let too_many = proofs.len().saturating_sub(ANCESTORS);
         node.ancestors = proofs.into_iter().skip(too_many).collect();
         node.map = RwLock::new(map);
-        node.tails.set_limit(TAIL_BYTES);
         node.journal = Journal::kept(next);
-        node
+        node.limited(TAIL_BYTES, OUTBOX_ITEMS)
     }
 
     /// The same node, which notes what it must not forget: see [`Node::journal`].
@@ -212,6 +211,9 @@ impl<B: Bugs> Node<B> {
     pub fn limited(mut self, tail_bytes: usize, outbox_items: usize) -> Self {
         self.tails.set_limit(tail_bytes);
         self.outbox_items = outbox_items;
+        for slot in self.bits.slots().take_while(|_| self.tails.used() > tail_bytes) {
+            self.slot(slot).drop_tail(&self.tails);
+        }
         self
     }
 

@@ -304,6 +304,11 @@ impl<B: Bugs> Slot<B> {
         };
     }
 
+    /// Whoever lacks a record is filled from now on.
+    pub(crate) fn drop_tail(&mut self, tails: &TailBudget) {
+        self.log.drop_tail(tails);
+    }
+
     /// Whether it has never held anything nor heard of an epoch.
     pub(crate) fn is_untouched(&self) -> bool {
         self.last() == Version::NONE && self.epoch == Epoch::default()
@@ -360,6 +365,7 @@ impl<B: Bugs> Slot<B> {
             Entry::Drop { .. } => self.give_up(place),
             Entry::Purge { seq, .. } => {
                 self.purge(place, seq);
+                self.log.set_purged(seq);
             }
             Entry::Epoch { epoch, .. } => self.epoch = self.epoch.max(epoch),
         }

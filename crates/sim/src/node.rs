@@ -185,10 +185,16 @@ impl World {
         let (now, secret) = (self.local(n), self.random.next());
         let own = Some(crashed.incarnation()).filter(|own| *own != Incarnation::default());
         let proofs = crashed.proofs().iter().copied().chain(own).collect();
+        // What nobody has heard of may be lost.
+        let is_written = self.random.chance(500);
+        if is_written {
+            self.nodes[n].disk.write(crashed, self.bits);
+        }
         let read = self.nodes[n].disk.read(now, self.bits, secret, self.planted, proofs, crashed.map());
         match read {
             Ok(read) => {
-                if let Some((slot, what)) = difference(&read, crashed, self.bits) {
+                let difference = difference(&read, crashed, self.bits).filter(|_| is_written);
+                if let Some((slot, what)) = difference {
                     self.broken("a node's disk holds what the node held", Some(slot), what);
                 }
                 Some(read)

@@ -276,7 +276,7 @@ impl<B: Bugs> Slot<B> {
             any = true;
         }
         if any {
-            place.journal.note_purge(place.id, seq);
+            place.journal.note_purge(place.id, self.log.purged());
         }
         any
     }
