@@ -1,0 +1,193 @@
+//! The node's data directory: what its state machine must not forget, written by a thread of its own.
+//!
+//! Whoever is about to tell somebody of a change first waits in [`Store::persist`] until it is written as `--fsync` asks.
+//! While the thread writes, more changes gather, and go out together with its next turn: one write, and one fsync, for
+//! all connections.
+
+mod open;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use storage::{DataDir, FileError};
+use tokio::sync::watch;
+
+pub use open::{OpenedStore, Settings, check, open, repair};
+
+/// When a change counts as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fsync {
+    /// When it is on disk: it survives a power cut.
+    Always,
+    /// When the kernel has it: it survives the end of the process. The disk has it after --fsync-interval at the latest.
+    Interval,
+    /// When the kernel has it, which writes it to the disk when it likes.
+    Never,
+}
+
+impl std::fmt::Display for Fsync {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Always => "always",
+            Self::Interval => "interval",
+            Self::Never => "never",
+        })
+    }
+}
+
+/// How the disk is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It takes what is written.
+    Good,
+    /// It is full. What was carried out waits for room.
+    Full,
+    /// It has failed, and nothing is written any more.
+    Failed(String),
+}
+
+/// Figures for operators.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Figures {
+    /// What the log takes on disk, in bytes.
+    pub log_bytes: u64,
+    /// How many snapshots were made since the start.
+    pub snapshots: u64,
+}
+
+/// The directory as the node's tasks share it. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    fsync: Fsync,
+    /// Taken out when it is closed.
+    directory: Mutex<Option<DataDir>>,
+    orders: Mutex<Orders>,
+    ordered: Condvar,
+    /// Up to which number of the journal everything is written.
+    written: watch::Sender<u64>,
+    health: watch::Sender<Health>,
+    figures: Mutex<Figures>,
+}
+
+/// What the thread is to do.
+#[derive(Debug, Default)]
+struct Orders {
+    write: bool,
+    stop: bool,
+}
+
+/// The disk has failed: whether what was carried out is kept is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node's disk has failed")]
+pub struct DiskFailed;
+
+impl Store {
+    fn new(path: PathBuf, fsync: Fsync, directory: DataDir, written: u64) -> Self {
+        let shared = Shared {
+            path,
+            fsync,
+            directory: Mutex::new(Some(directory)),
+            orders: Mutex::default(),
+            ordered: Condvar::new(),
+            written: watch::Sender::new(written),
+            health: watch::Sender::new(Health::Good),
+            figures: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The directory's path.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        &self.shared.path
+    }
+
+    /// When a change counts as written.
+    #[must_use]
+    pub fn fsync(&self) -> Fsync {
+        self.shared.fsync
+    }
+
+    /// Waits until everything with a lower number than `end` is written.
+    ///
+    /// # Errors
+    /// It never will be. Nobody must hear of it.
+    pub async fn persist(&self, end: u64) -> Result<(), DiskFailed> {
+        if *self.shared.written.borrow() >= end {
+            return Ok(());
+        }
+        let (mut written, mut health) = (self.shared.written.subscribe(), self.shared.health.subscribe());
+        self.order(|orders| orders.write = true);
+        tokio::select! {
+            reached = written.wait_for(|written| *written >= end) => reached.map(|_| ()).map_err(|_| DiskFailed),
+            _ = health.wait_for(|health| matches!(health, Health::Failed(_))) => Err(DiskFailed),
+        }
+    }
+
+    /// How the disk is.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.shared.health.borrow().clone()
+    }
+
+    /// Waits until the disk has failed; says why.
+    pub async fn failed(&self) -> String {
+        let mut health = self.shared.health.subscribe();
+        match health.wait_for(|health| matches!(health, Health::Failed(_))).await.as_deref() {
+            Ok(Health::Failed(why)) => why.clone(),
+            _ => "the thread that writes has ended".to_owned(),
+        }
+    }
+
+    /// Figures for operators.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        *self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The coordinator has given this start its incarnation: from now on it writes here. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub fn begin_incarnation(&self, incarnation: u64) -> Result<(), FileError> {
+        let mut directory = self.directory();
+        let Some(directory) = directory.as_mut() else { return Ok(()) };
+        if directory.identity().last_incarnation() == Some(incarnation) {
+            return Ok(());
+        }
+        directory.update_identity(|identity| identity.begin_incarnation(incarnation))
+    }
+
+    /// Makes sure that the data is of this cluster; a directory that is of none becomes one of it. `false` where it is of
+    /// another. Blocks on the disk the first time.
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub fn belongs_to(&self, cluster: &str) -> Result<bool, FileError> {
+        let mut directory = self.directory();
+        let Some(directory) = directory.as_mut() else { return Ok(true) };
+        if let Some(own) = &directory.identity().cluster {
+            return Ok(own == cluster);
+        }
+        directory.update_identity(|identity| identity.cluster = Some(cluster.to_owned()))?;
+        Ok(true)
+    }
+
+    fn order(&self, order: impl FnOnce(&mut Orders)) {
+        let mut orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        order(&mut orders);
+        drop(orders);
+        self.shared.ordered.notify_one();
+    }
+
+    fn directory(&self) -> MutexGuard<'_, Option<DataDir>> {
+        self.shared.directory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,125 @@
+//! Opening a data directory, and what operators do with one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use engine::bugs::NoBugs;
+use engine::journal::Replay;
+use engine::node::Node;
+use engine::time::Timestamp;
+use proto::id::Incarnation;
+use proto::slot::SLOT_BITS;
+use storage::directory::Options;
+use storage::{DataDir, DirectoryId, Journal, RealDisk, Recovered};
+
+use super::{Fsync, Store};
+
+/// How the directory is used.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The directory; made where it is missing.
+    pub path: PathBuf,
+    /// When a change counts as written.
+    pub fsync: Fsync,
+    /// How often the disk gets what the kernel has.
+    pub interval: Duration,
+}
+
+/// A directory that is open, and the node that was in it.
+#[derive(Debug)]
+pub struct OpenedStore {
+    /// The node, which has no part in any slot yet.
+    pub node: Node,
+    /// The directory.
+    pub store: Store,
+    /// Its log.
+    pub journal: Journal,
+    /// What was found, for a person to read.
+    pub found: String,
+}
+
+/// What stands before the policy in a payload of the log that is none of the engine's: no entry has this number.
+const POLICY: [u8; 8] = [0xff; 8];
+
+/// The payload that says how the log behind it is written.
+pub(super) fn policy(fsync: Fsync) -> Vec<u8> {
+    [&POLICY[..], fsync.to_string().as_bytes()].concat()
+}
+
+/// Opens a directory and makes the node of what is in it. Blocks on the disk.
+///
+/// # Errors
+/// Says what to do. What is there is left as it is.
+pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) -> anyhow::Result<OpenedStore> {
+    let path = &settings.path;
+    let mut directory = DataDir::open(Arc::new(RealDisk), path, Options::new(DirectoryId(fresh_id)))?;
+    let found = directory.found();
+    anyhow::ensure!(
+        !found.copied,
+        "the data directory {path} is a copy of another, or was moved: two nodes with the same data would both claim it. \
+         If the original is gone for good, run `node repair {path} --accept-loss` and start again",
+        path = path.display()
+    );
+    let mut replay = Replay::new(now, SLOT_BITS, secret, NoBugs);
+    let mut always = false;
+    let recovered = directory.recover(&mut |recovered| match recovered {
+        Recovered::Snapshot(payload) => Ok(replay.snapshot(payload)?),
+        Recovered::Log { payload, .. } => match payload.strip_prefix(&POLICY) {
+            Some(policy) => {
+                always = policy == Fsync::Always.to_string().as_bytes();
+                Ok(())
+            }
+            None => Ok(replay.log(payload)?),
+        },
+    });
+    let (mut journal, recovery) = recovered.with_context(|| {
+        let path = path.display();
+        format!(
+            "the data directory {path} cannot be used. `node check {path}` shows what is wrong with it; \
+             `node repair {path} --accept-loss` keeps what is good, and the node gets the rest from its replicas"
+        )
+    })?;
+    let is_torn = recovery.torn_tail.as_ref().is_some_and(|torn| torn.followed);
+    // IMPORTANT: the end of a log of which some may be lost proves nothing (rule 9 of the design).
+    let is_proof = found.stopped_in_order || always || (found.same_boot && !is_torn);
+    let proofs = directory.identity().incarnations.iter().copied().map(Incarnation);
+    let proofs: Vec<_> = if is_proof { proofs.collect() } else { Vec::new() };
+    let node = replay.finish(now, proofs, None);
+    journal.append(&[policy(settings.fsync)]).context("cannot write to the data directory")?;
+    journal.sync().context("cannot write to the data directory")?;
+    let mut text = format!("{} keys", node.keys());
+    if let Some(torn) = &recovery.torn_tail {
+        text = format!("{text}; the end of the log was torn by a crash, {} bytes of {} were cut", torn.bytes, torn.file.display());
+    }
+    if !is_proof && !found.new {
+        text = format!("{text}; the machine was restarted since: what was not synced may be missing, so the replicas decide");
+    }
+    let store = Store::new(path.clone(), settings.fsync, directory, node.journal().end());
+    Ok(OpenedStore { node, store, journal, found: text })
+}
+
+/// Looks at a directory, and says what is wrong with it. Changes nothing.
+///
+/// # Errors
+/// It is not sound, or cannot be looked at.
+pub fn check(path: &Path) -> anyhow::Result<String> {
+    let report = storage::check(&RealDisk, path)?;
+    anyhow::ensure!(report.is_sound(), "{report}");
+    Ok(report.to_string())
+}
+
+/// Keeps what is good of a directory and sets the rest aside. The node starts from it as one whose end of the log proves
+/// nothing: its replicas decide what is right.
+///
+/// # Errors
+/// It cannot be repaired.
+pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
+    let options = Options::new(DirectoryId(fresh_id));
+    let report = storage::repair(&RealDisk, path, options)?;
+    let mut directory = DataDir::open(Arc::new(RealDisk), path, options)?;
+    directory.update_identity(|identity| identity.incarnations.clear())?;
+    directory.recover(&mut |_| Ok(()))?;
+    Ok(report.to_string())
+}
