@@ -2,8 +2,8 @@
 //!
 //! A frame is a line up to `\n`, or, where its first byte is `*`, an array of words as RESP2 writes them
 //! (`*2\r\n$3\r\nGET\r\n$1\r\na\r\n`). The decoder is incremental: it remembers how far it has looked, so that, but for
-//! the few digits of a length, no byte is scanned twice however the input is cut, and it refuses what is over a limit as soon as its length is known,
-//! before memory is taken for it.
+//! the few digits of a length, no byte is scanned twice however the input is cut, and it refuses what is over a limit as
+//! soon as its length is known, before memory is taken for it.
 
 use std::ops::Range;
 
