@@ -259,7 +259,7 @@ impl FrameDecoder {
         for (at, byte) in header.iter().enumerate() {
             match byte {
                 byte if at == 0 && *byte == mark => {}
-                b'0'..=b'9' if (1..limits::ARRAY_HEADER_BYTES).contains(&at) => {
+                b'0'..=b'9' if (1..limits::ARRAY_HEADER_BYTES - 2).contains(&at) => {
                     number = number.saturating_mul(10).saturating_add(usize::from(byte - b'0'));
                 }
                 b'\r' if at > 1 => match header.get(at + 1) {
@@ -380,6 +380,15 @@ mod tests {
             &[b'*'; 40],
         ] {
             assert!(matches!(words_of(input), Err(ErrorReply::Protocol(_))), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_taken_up_to_its_limit() {
+        for (len, is_taken) in [(limits::ARRAY_HEADER_BYTES, true), (limits::ARRAY_HEADER_BYTES + 1, false)] {
+            let header = format!("*{}1\r\n", "0".repeat(len - 4));
+            assert_eq!(header.len(), len);
+            assert_eq!(FrameDecoder::new().decode(header.as_bytes()).is_ok(), is_taken, "{len} bytes");
         }
     }
 
