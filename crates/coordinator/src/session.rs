@@ -102,7 +102,9 @@ impl Session for ClientSession<'_> {
         }
     }
 
-    async fn settle(&mut self, _: &mut Vec<u8>) {}
+    async fn settle(&mut self, _: &mut Vec<u8>) -> std::io::Result<()> {
+        Ok(())
+    }
 
     fn take_body(&mut self) -> Option<Body> {
         None

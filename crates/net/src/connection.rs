@@ -68,7 +68,10 @@ pub trait Session: Send {
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow;
 
     /// Answers the requests that were kept, in their order. Called after every batch.
-    fn settle(&mut self, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
+    ///
+    /// # Errors
+    /// What this batch has come to must not be told; the connection is to end.
+    fn settle(&mut self, out: &mut Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
 
     /// What follows the bytes written so far, after [`Flow::Body`].
     fn take_body(&mut self) -> Option<Body>;
@@ -203,7 +206,7 @@ impl Connection {
     ) -> io::Result<Ended> {
         loop {
             let stopped = self.execute(session);
-            session.settle(&mut self.output).await;
+            session.settle(&mut self.output).await?;
             if let Stopped::Bad(error) = &stopped {
                 let encoding = self.reader.unfinished().unwrap_or(Encoding::Line);
                 Response::Error(error.clone()).encode(encoding, &mut self.output);
@@ -263,7 +266,7 @@ impl Connection {
     }
 
     async fn finish<S: Session>(&mut self, session: &mut S) -> io::Result<Ended> {
-        session.settle(&mut self.output).await;
+        session.settle(&mut self.output).await?;
         self.flush().await?;
         self.write_body(session).await?;
         self.flush().await?;

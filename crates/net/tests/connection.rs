@@ -41,11 +41,12 @@ impl Session for Echo {
         if line == "quit" { Flow::Close } else { Flow::Next }
     }
 
-    async fn settle(&mut self, out: &mut Vec<u8>) {
+    async fn settle(&mut self, out: &mut Vec<u8>) -> std::io::Result<()> {
         for later in self.later.drain(..) {
             tokio::task::yield_now().await;
             out.extend_from_slice(format!("settled {later}\n").as_bytes());
         }
+        Ok(())
     }
 
     fn take_body(&mut self) -> Option<Body> {

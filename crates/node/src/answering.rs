@@ -52,6 +52,14 @@ pub fn refused(refusal: Refusal) -> ErrorReply {
     }
 }
 
+/// The answer to a write where the disk has no room, or has failed.
+#[must_use]
+pub fn disk_full() -> ErrorReply {
+    ErrorReply::Unavailable(
+        "the disk of the key's primary is full or has failed; nothing was changed, reads go on: make room on it".to_owned(),
+    )
+}
+
 /// The answer to a write that was carried out and has not become durable.
 #[must_use]
 pub fn not_durable(identified: bool) -> ErrorReply {

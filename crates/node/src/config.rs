@@ -1,17 +1,24 @@
 //! The flags of a node.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use net::listener::ConnectionFlags;
 use net::logging::LogFlags;
 use proto::id::{AddrError, NodeAddr};
 
+use crate::store::Fsync;
+
 /// A storage node of the key-value store. It registers with the coordinator, keeps its share of the keys, and serves
 /// any key of the cluster.
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "node", version)]
+#[command(name = "node", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(group(clap::ArgGroup::new("which_port").required(true).args(["port_word", "port"])))]
 pub struct Config {
+    /// What to do other than to run a node.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Port to listen on; 0 picks a free one and prints it.
     #[arg(value_name = "PORT")]
     pub port_word: Option<u16>,
@@ -35,6 +42,18 @@ pub struct Config {
     /// Port of the coordinator.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u16).range(1..))]
     pub coordinator_port: u16,
+
+    /// Directory that keeps the node's data over any stop. Without it everything is in memory only.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// When a write counts as kept in the data directory.
+    #[arg(long, value_enum, default_value_t = Fsync::Interval, value_name = "WHEN", requires = "data_dir")]
+    pub fsync: Fsync,
+
+    /// How often the disk is made to have everything, with --fsync interval.
+    #[arg(long, default_value = "1s", value_parser = between("10ms", "1h"), requires = "data_dir")]
+    pub fsync_interval: Duration,
 
     /// How long to try to reach the coordinator when starting.
     #[arg(long, default_value = "30s", value_parser = between("100ms", "24h"))]
@@ -79,6 +98,24 @@ impl Config {
         );
         NodeAddr::new(host, port).map_err(|error| anyhow::anyhow!("others cannot use the host {host}: {error}"))
     }
+}
+
+/// What an operator does with a data directory whose node does not run.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Command {
+    /// Look at a data directory and say what is wrong with it. Changes nothing. Ends with 1 where it is not sound.
+    Check {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Keep what is good of a data directory and set the rest aside, so that its node starts again.
+    Repair {
+        /// The directory.
+        dir: PathBuf,
+        /// What is set aside is lost to the node. What replicas have of it they give back.
+        #[arg(long, required = true)]
+        accept_loss: bool,
+    },
 }
 
 /// The value of `--advertise`.

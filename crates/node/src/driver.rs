@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::forward::ForwardLinks;
 use crate::replication;
+use crate::store::{DiskFailed, Health, Store};
 
 /// The node as its tasks share it. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -28,6 +29,7 @@ pub struct Driver {
 #[derive(Debug)]
 struct Shared {
     node: Node,
+    store: Option<Store>,
     addr: NodeAddr,
     clock: Clock,
     request_timeout: Duration,
@@ -47,12 +49,23 @@ struct Link {
 }
 
 impl Driver {
-    /// A node that has not joined. Tasks that it starts end with `background`.
+    /// A node that has not joined: one with a data directory, or one that holds nothing. Tasks that it starts end with
+    /// `background`.
     #[must_use]
-    pub fn new(addr: NodeAddr, request_timeout: Duration, background: &Shutdown) -> Self {
-        let clock = Clock::start();
+    pub fn new(
+        addr: NodeAddr,
+        clock: Clock,
+        found: Option<(Node, Store)>,
+        request_timeout: Duration,
+        background: &Shutdown,
+    ) -> Self {
+        let (node, store) = match found {
+            Some((node, store)) => (node, Some(store)),
+            None => (Node::new(clock.now(), SLOT_BITS, random_secret(), NoBugs), None),
+        };
         let shared = Shared {
-            node: Node::new(clock.now(), SLOT_BITS, random_secret(), NoBugs),
+            node,
+            store,
             addr,
             clock,
             request_timeout,
@@ -96,6 +109,30 @@ impl Driver {
     #[must_use]
     pub fn node(&self) -> &Node {
         &self.shared.node
+    }
+
+    /// The data directory, where the node has one.
+    #[must_use]
+    pub fn store(&self) -> Option<&Store> {
+        self.shared.store.as_ref()
+    }
+
+    /// Waits until everything that has happened is written as the operator wants it. To be called before anybody hears of
+    /// it.
+    ///
+    /// # Errors
+    /// It never will be.
+    pub async fn persist(&self) -> Result<(), DiskFailed> {
+        match &self.shared.store {
+            Some(store) => store.persist(self.node().journal().end()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the disk takes what a write would have to keep.
+    #[must_use]
+    pub fn takes_writes(&self) -> bool {
+        self.shared.store.as_ref().is_none_or(|store| store.health() == Health::Good)
     }
 
     /// The node's own name.
@@ -164,6 +201,15 @@ impl Driver {
     /// # Errors
     /// The change does not follow on the map held here; nothing has changed.
     pub fn handle_map(&self, update: &MapUpdate) -> Result<(), MapError> {
+        if let Some(store) = &self.shared.store {
+            let is_own = store.belongs_to(&update.cluster).unwrap_or_else(|error| {
+                tracing::error!("cannot note the cluster in the data directory: {error}");
+                true
+            });
+            if !is_own {
+                return Err(MapError::OtherCluster);
+            }
+        }
         let mut turn = Turn::default();
         self.shared.node.handle_map(self.clock().now(), update, &mut turn)?;
         let mut links = self.links();
@@ -243,7 +289,7 @@ impl Driver {
 }
 
 /// 64 random bits from the system, by way of the standard library's own hash seeds.
-fn random_secret() -> u64 {
+pub fn random_secret() -> u64 {
     use std::hash::BuildHasher as _;
     std::collections::hash_map::RandomState::new().hash_one(std::process::id())
 }

@@ -7,12 +7,14 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use engine::node::Turn;
 use mimalloc::MiMalloc;
+use net::clock::Clock;
 use net::program;
 use net::shutdown::{self, Shutdown};
-use node::config::Config;
-use node::driver::Driver;
+use node::config::{Command, Config};
+use node::driver::{Driver, random_secret};
 use node::membership::{self, Notice};
 use node::session;
+use node::store::{self, OpenedStore};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -34,17 +36,49 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let config = Config::parse();
     let log = config.log.clone();
-    program::run("node", &log, || run(config))
+    program::run("node", &log, || async move {
+        match &config.command {
+            None => run(config).await,
+            Some(Command::Check { dir }) => program::say(&store::check(dir)?).map_err(Into::into),
+            Some(Command::Repair { dir, .. }) => program::say(&store::repair(dir, random_id())?).map_err(Into::into),
+        }
+    })
+}
+
+/// 128 random bits.
+fn random_id() -> u128 {
+    (u128::from(random_secret()) << 64) | u128::from(random_secret())
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
     let listener = net::listener::bind(&config.host, config.port()).await?;
     let bound = listener.local_addr().context("the socket has no address")?;
     let addr = config.advertised(bound.port())?;
+    let clock = Clock::start();
+    let opened = match &config.data_dir {
+        None => None,
+        Some(path) => {
+            let settings =
+                store::Settings { path: path.clone(), fsync: config.fsync, interval: config.fsync_interval };
+            Some(store::open(&settings, clock.now(), random_secret(), random_id())?)
+        }
+    };
+    let (found, journal, what) = match opened {
+        None => (None, None, "Memory only: what it holds is gone when it stops".to_owned()),
+        Some(OpenedStore { node, store, journal, found }) => {
+            let what = format!("Data in {}, fsync {}: {found}", store.path().display(), store.fsync());
+            (Some((node, store)), Some(journal), what)
+        }
+    };
+    program::say(&format!("[Node {}] {what}", bound.port()))?;
 
     // What ends first: accepting, then the connections, then what this node does by itself.
     let (accepting, connections, background) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
-    let driver = Driver::new(addr, config.request_timeout, &background);
+    let driver = Driver::new(addr, clock, found, config.request_timeout, &background);
+    let writing = match (driver.store(), journal) {
+        (Some(store), Some(journal)) => Some(store.start(driver.clone(), journal, config.fsync_interval)?),
+        _ => None,
+    };
     {
         let (driver, accepting, connections) = (driver.clone(), accepting.clone(), connections.clone());
         background.spawn(async move {
@@ -76,16 +110,35 @@ async fn run(config: Config) -> anyhow::Result<()> {
             None
         }
     };
+    let is_running = joined.is_some();
     if let Some(response) = joined {
         program::say(&format!("[Node {}] Coordinator response: {response}", bound.port()))?;
         program::say(&format!("[Node {}] Started on {bound}", bound.port()))?;
         drop(notices);
-        shutdown::signal().await.context("cannot wait for signals")?;
+    }
+    let failed = async {
+        match driver.store() {
+            Some(store) => store.failed().await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut failure = None;
+    if is_running {
+        tokio::select! {
+            signal = shutdown::signal() => signal.context("cannot wait for signals")?,
+            why = failed => failure = Some(why),
+        }
     }
     tracing::info!("stopping");
     accepting.begin();
     stop(&driver, &connections, &background, leave).await;
-    Ok(())
+    if let Some(why) = failure {
+        anyhow::bail!("the data directory has failed, and the node has stopped so that its replicas take over: {why}");
+    }
+    match writing {
+        Some(writing) => tokio::task::spawn_blocking(|| writing.close()).await.context("cannot close the data")?,
+        None => Ok(()),
+    }
 }
 
 /// Waits until the coordinator has registered this node, and gives its words.

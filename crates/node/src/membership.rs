@@ -217,6 +217,12 @@ impl Membership {
             };
             match message {
                 Ok(CoordinatorMessage::Joined { incarnation, text }) => {
+                    // IMPORTANT: what is written from now on is this start's, and the next one must be able to say so.
+                    let noted = self.driver.store().map_or(Ok(()), |store| store.begin_incarnation(incarnation.0));
+                    if let Err(error) = noted {
+                        ended = Some(Ended::Broken(format!("cannot note the incarnation: {error}")));
+                        return Flow::Close;
+                    }
                     // Before the next message, which is the map: the node must know who it is to find its part in it.
                     self.driver.node().joined(incarnation);
                     // The coordinator counts this start of the node from the first word that it says as such.

@@ -98,6 +98,8 @@ impl Link<'_> {
                 next_beat = Instant::now() + BEAT;
             }
             if self.outbox.take(&mut batch, BATCH_BYTES) || !batch.is_empty() {
+                // IMPORTANT: a replica that has a record tells by that that it is on this node's disk as well.
+                self.driver.persist().await.map_err(io::Error::other)?;
                 stream.write_all(&batch).await?;
                 continue;
             }
@@ -216,6 +218,7 @@ async fn follow(
             }
         });
         inbox.acknowledge(now, driver.node(), &mut turn, output);
+        driver.persist().await.map_err(io::Error::other)?;
         connection.flush().await?;
         driver.finish(&mut turn);
         if stopped != Stopped::NeedsMore {

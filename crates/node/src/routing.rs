@@ -1,6 +1,8 @@
 //! Requests that cannot be answered here and now: another node leads the key, or for a moment nobody does, or the answer
 //! waits until a record is durable.
 
+mod kept;
+
 use std::future::poll_fn;
 use std::time::Duration;
 
@@ -9,10 +11,8 @@ use engine::record::Record;
 use engine::slot::{Answer as Executed, Refusal, Written};
 use engine::waiting::{Outcome, Waiting};
 use proto::error::ErrorReply;
-use proto::frame::Encoding;
-use proto::id::{Incarnation, NodeAddr, Version};
-use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Effect, Identity, KeyRequest, Read, Write};
+use proto::id::{Incarnation, NodeAddr};
+use proto::peer::{KeyRequest, Read};
 use proto::reply::ReplyDecoder;
 use proto::response::Response;
 use proto::slot::SlotId;
@@ -22,40 +22,13 @@ use crate::answering;
 use crate::driver::Driver;
 use crate::forward::{Failed, Handed, PATIENCE};
 
+pub use kept::Kept;
+
 /// How long to wait for a change of the map before the same way is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a read waits for a primary that has let another wait for too long, and has said nothing since.
 const STALLED_PATIENCE: Duration = Duration::from_millis(100);
-
-/// A request kept until it is answered, and the answers to later requests that wait behind it.
-#[derive(Debug)]
-pub struct Kept {
-    /// The slot of its key.
-    pub slot: SlotId,
-    key: Vec<u8>,
-    work: Work,
-    encoding: Encoding,
-    /// It was carried out here: the ticket of the wait, and what to answer once that is over.
-    carried_out: Option<(usize, Vec<u8>)>,
-    /// Answers to requests that came after this one and before the next that is kept.
-    pub after: Vec<u8>,
-}
-
-#[derive(Debug)]
-enum Work {
-    Read { versioned: bool, level: ReadLevel },
-    Write(KeptWrite),
-}
-
-#[derive(Debug)]
-struct KeptWrite {
-    /// None: a delete.
-    value: Option<Vec<u8>>,
-    expected: Option<Version>,
-    identity: Option<(Vec<u8>, u64)>,
-    ack: AckLevel,
-}
 
 /// What became of one try.
 enum Tried {
@@ -71,98 +44,6 @@ enum Tried {
     Undecided,
     /// This try was refused, and nothing was done by it.
     Refused(ErrorReply),
-}
-
-impl Kept {
-    /// Keeps a request that was not carried out.
-    #[must_use]
-    pub fn new(slot: SlotId, request: KeyRequest<'_>, encoding: Encoding) -> Self {
-        let key = request.key().to_vec();
-        Self { slot, key, work: Work::of(request, true), encoding, carried_out: None, after: Vec::new() }
-    }
-
-    /// Keeps a request that was carried out here, with its answer.
-    #[must_use]
-    pub fn carried_out(
-        slot: SlotId,
-        request: KeyRequest<'_>,
-        encoding: Encoding,
-        ticket: usize,
-        answer: Vec<u8>,
-    ) -> Self {
-        // Only what may be sent again need be kept whole.
-        let repeatable = match request {
-            KeyRequest::Read(_) => true,
-            KeyRequest::Write(write) => write.identity.is_some(),
-        };
-        let work = Work::of(request, repeatable);
-        let key = if repeatable { request.key().to_vec() } else { Vec::new() };
-        Self { slot, key, work, encoding, carried_out: Some((ticket, answer)), after: Vec::new() }
-    }
-
-    /// Whether it was carried out, so that later requests for its slot need not wait for it.
-    #[must_use]
-    pub fn is_carried_out(&self) -> bool {
-        self.carried_out.is_some()
-    }
-
-    /// How much memory it takes, about.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        let value = match &self.work {
-            Work::Write(KeptWrite { value: Some(value), .. }) => value.len(),
-            Work::Write(_) | Work::Read { .. } => 0,
-        };
-        size_of::<Self>() + self.key.len() + value + self.after.len()
-    }
-
-    fn request(&self) -> KeyRequest<'_> {
-        let key = &self.key;
-        match &self.work {
-            Work::Read { versioned, level } => KeyRequest::Read(Read { key, versioned: *versioned, level: *level }),
-            Work::Write(KeptWrite { value, expected, identity, ack }) => KeyRequest::Write(Write {
-                key,
-                effect: value.as_ref().map_or(Effect::Delete, |value| Effect::Put(value)),
-                expected: *expected,
-                identity: identity.as_ref().map(|(client, seq)| Identity { client, seq: *seq }),
-                ack: *ack,
-            }),
-        }
-    }
-
-    /// Whether it may be sent again although it may have been carried out.
-    fn is_repeatable(&self) -> bool {
-        match &self.work {
-            Work::Read { .. } => true,
-            Work::Write(write) => write.identity.is_some(),
-        }
-    }
-
-    /// Whether a replica may answer where the primary does not.
-    fn replica_may_answer(&self) -> bool {
-        matches!(self.work, Work::Read { level: ReadLevel::Local, .. })
-    }
-
-    fn answer(&self, response: &Response<'_>, out: &mut Vec<u8>) {
-        response.encode(self.encoding, out);
-    }
-}
-
-impl Work {
-    fn of(request: KeyRequest<'_>, whole: bool) -> Self {
-        match request {
-            KeyRequest::Read(Read { versioned, level, .. }) => Self::Read { versioned, level },
-            KeyRequest::Write(Write { effect, expected, identity, ack, .. }) => Self::Write(KeptWrite {
-                value: match effect {
-                    Effect::Put(value) if whole => Some(value.to_vec()),
-                    Effect::Put(_) | Effect::Delete => None,
-                },
-                expected,
-                identity: identity.map(|identity| (identity.client.to_vec(), identity.seq)),
-                ack,
-            }),
-        }
-    }
 }
 
 /// Answers kept requests, in their order. Those for one node travel together. `waiting` has the tickets of those that were
@@ -201,9 +82,9 @@ pub async fn answer_all(driver: &Driver, kept: Vec<Kept>, waiting: &mut Waiting,
 
 /// What was carried out has not become durable in time.
 fn give_up(driver: &Driver, request: &Kept, out: &mut Vec<u8>) {
-    let error = match &request.work {
-        Work::Read { .. } => ErrorReply::Unavailable(why_unavailable(driver, request.slot)),
-        Work::Write(write) => answering::not_durable(write.identity.is_some()),
+    let error = match request.request() {
+        KeyRequest::Read(_) => ErrorReply::Unavailable(why_unavailable(driver, request.slot)),
+        KeyRequest::Write(write) => answering::not_durable(write.identity.is_some()),
     };
     request.answer(&Response::Error(error), out);
 }
@@ -425,12 +306,12 @@ async fn replaced(driver: &Driver, slot: SlotId, primary: Incarnation) {
 
 /// Reads from whatever copy answers, this node's own first. Says whether one did.
 async fn read_elsewhere(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> bool {
-    let versioned = matches!(request.work, Work::Read { versioned: true, .. });
+    let versioned = matches!(request.request(), KeyRequest::Read(Read { versioned: true, .. }));
     let read = |record: Option<&Record>, out: &mut Vec<u8>| {
         request.answer(&answering::found(record, versioned), out);
     };
     let route = driver.node().route(request.slot);
-    if driver.node().read_copy(request.slot, &request.key, |record| read(record, out)).is_ok() {
+    if driver.node().read_copy(request.slot, request.request().key(), |record| read(record, out)).is_ok() {
         return true;
     }
     let me = driver.node().incarnation();

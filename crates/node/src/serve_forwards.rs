@@ -44,6 +44,9 @@ pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shut
         let Connection { reader, output, .. } = connection;
         let stopped = reader.frames(|frame| session.request(frame, output));
         session.give_up_late(&mut connection.output);
+        if !connection.output.is_empty() {
+            driver.persist().await.map_err(io::Error::other)?;
+        }
         connection.flush().await?;
         driver.finish(&mut session.turn);
         match stopped {
@@ -107,6 +110,9 @@ impl ForwardSession<'_> {
     }
 
     fn write(&mut self, id: u64, write: Write<'_>, out: &mut Vec<u8>) {
+        if !self.driver.takes_writes() {
+            return respond_error(id, answering::disk_full(), out);
+        }
         let (node, now) = (self.driver.node(), self.driver.clock().now());
         let waiting = Waiting::new();
         let encode = |written| {

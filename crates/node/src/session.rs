@@ -25,6 +25,7 @@ use crate::driver::Driver;
 use crate::replication;
 use crate::routing::{self, Kept};
 use crate::serve_forwards;
+use crate::store::{Figures, Health};
 
 /// Values from this size on are sent from where they are stored; shorter ones are copied among the other answers.
 const BODY_BYTES: usize = 32 * 1024;
@@ -75,6 +76,8 @@ struct ClientSession<'a> {
     waiting: Waiting,
     body: Option<Body>,
     upgrade: Option<(LinkKind, Incarnation)>,
+    /// Something was carried out of which nobody may hear before it is on disk.
+    must_persist: bool,
 }
 
 /// What all requests that have arrived together share: looking it up costs as much as a request.
@@ -126,6 +129,7 @@ impl<'a> ClientSession<'a> {
             waiting: Waiting::new(),
             body: None,
             upgrade: None,
+            must_persist: false,
         }
     }
 
@@ -138,6 +142,7 @@ impl<'a> ClientSession<'a> {
         if self.kept_bytes > KEPT_BYTES {
             return Flow::Settle;
         }
+        self.must_persist |= matches!(&request, KeyRequest::Read(read) if read.level == ReadLevel::Linear);
         match request {
             KeyRequest::Read(read) => self.read_request(slot, read, encoding, out),
             KeyRequest::Write(write) => self.write_request(slot, write, encoding, out),
@@ -175,6 +180,12 @@ impl<'a> ClientSession<'a> {
     }
 
     fn write_request(&mut self, slot: SlotId, write: Write<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
+        if !self.driver.takes_writes() {
+            let out = self.kept.last_mut().map_or(out, |last| &mut last.after);
+            Response::Error(answering::disk_full()).encode(encoding, out);
+            return Flow::Next;
+        }
+        self.must_persist = true;
         let now = self.batch().now;
         let written = self.driver.node().write(now, slot, &write, &self.waiting, &mut self.turn);
         let out = self.kept.last_mut().map_or(out, |last| &mut last.after);
@@ -237,7 +248,7 @@ impl<'a> ClientSession<'a> {
         let node = self.driver.node();
         let (lag, map) = (node.lag(), node.map().map_or(0, |map| map.version.0));
         Response::Text(format!(
-            "OK Node {} keys={} slots_led={} lag={} lag_bytes={} incarnation={} map={map} losses={} tail_bytes={}",
+            "OK Node {} keys={} slots_led={} lag={} lag_bytes={} incarnation={} map={map} losses={} tail_bytes={} {}",
             self.driver.addr(),
             node.keys(),
             node.slots_led(),
@@ -246,7 +257,20 @@ impl<'a> ClientSession<'a> {
             node.incarnation(),
             node.losses(engine::losses::Losses::count),
             node.tail_bytes(),
+            self.storage(),
         ))
+    }
+
+    fn storage(&self) -> String {
+        let Some(store) = self.driver.store() else { return "storage=memory".to_owned() };
+        let (figures, health) = (store.figures(), store.health());
+        let disk = match health {
+            Health::Good => "good",
+            Health::Full => "full",
+            Health::Failed(_) => "failed",
+        };
+        let Figures { log_bytes, snapshots } = figures;
+        format!("storage=disk fsync={} disk={disk} log_bytes={log_bytes} snapshots={snapshots}", store.fsync())
     }
 
     /// Another node opens a connection of the cluster.
@@ -312,7 +336,7 @@ impl Session for ClientSession<'_> {
         flow
     }
 
-    async fn settle(&mut self, out: &mut Vec<u8>) {
+    async fn settle(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         self.batch = None;
         if !self.kept.is_empty() {
             (self.kept_bytes, self.kept_whole) = (0, 0);
@@ -320,6 +344,11 @@ impl Session for ClientSession<'_> {
             self.answered();
             routing::answer_all(self.driver, std::mem::take(&mut self.kept), &mut self.waiting, out).await;
         }
+        if std::mem::take(&mut self.must_persist) {
+            // What cannot be kept is not answered: the connection ends, and the client knows that the outcome is unknown.
+            self.driver.persist().await.map_err(io::Error::other)?;
+        }
+        Ok(())
     }
 
     fn take_body(&mut self) -> Option<Body> {

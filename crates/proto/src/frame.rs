@@ -2,8 +2,8 @@
 //!
 //! A frame is a line up to `\n`, or, where its first byte is `*`, an array of words as RESP2 writes them
 //! (`*2\r\n$3\r\nGET\r\n$1\r\na\r\n`). The decoder is incremental: it remembers how far it has looked, so that, but for
-//! the few digits of a length, no byte is scanned twice however the input is cut, and it refuses what is over a limit as soon as its length is known,
-//! before memory is taken for it.
+//! the few digits of a length, no byte is scanned twice however the input is cut, and it refuses what is over a limit as
+//! soon as its length is known, before memory is taken for it.
 
 use std::ops::Range;
 
@@ -259,7 +259,7 @@ impl FrameDecoder {
         for (at, byte) in header.iter().enumerate() {
             match byte {
                 byte if at == 0 && *byte == mark => {}
-                b'0'..=b'9' if (1..limits::ARRAY_HEADER_BYTES).contains(&at) => {
+                b'0'..=b'9' if (1..limits::ARRAY_HEADER_BYTES - 2).contains(&at) => {
                     number = number.saturating_mul(10).saturating_add(usize::from(byte - b'0'));
                 }
                 b'\r' if at > 1 => match header.get(at + 1) {
@@ -380,6 +380,15 @@ mod tests {
             &[b'*'; 40],
         ] {
             assert!(matches!(words_of(input), Err(ErrorReply::Protocol(_))), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_taken_up_to_its_limit() {
+        for (len, is_taken) in [(limits::ARRAY_HEADER_BYTES, true), (limits::ARRAY_HEADER_BYTES + 1, false)] {
+            let header = format!("*{}1\r\n", "0".repeat(len - 4));
+            assert_eq!(header.len(), len);
+            assert_eq!(FrameDecoder::new().decode(header.as_bytes()).is_ok(), is_taken, "{len} bytes");
         }
     }
 

@@ -1,15 +1,20 @@
 //! What nodes tell and ask, and what operators decide about slots.
 
+use std::time::Duration;
+
 use proto::cluster_map::SlotConfig;
 use proto::id::{Incarnation, NodeAddr};
 use proto::session::{NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
-use super::{Coordinator, Phase, REPLAN_PAUSE};
+use super::{Coordinator, Phase};
 use crate::bugs::{Bug, Bugs};
 use crate::output::Event;
 use crate::plan::{Plan, plan};
 use crate::time::Timestamp;
+
+/// How long after a proposal was carried out all slots are looked at again.
+const REPLAN_PAUSE: Duration = Duration::from_millis(50);
 
 impl<B: Bugs> Coordinator<B> {
     /// A message from the session of a node. `false` where that incarnation is not registered: it must join again.

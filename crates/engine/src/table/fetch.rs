@@ -1,8 +1,8 @@
 //! Memory that will be used in a moment.
 //!
-//! What a request touches lies all over a table of a hundred megabytes, and each first touch waits for memory about as
-//! long as everything else takes together. Where many requests have come at once, the memory of later ones is asked for
-//! while earlier ones are carried out.
+//! What a record touches lies all over tables of a hundred megabytes, and each first touch waits for memory about as long
+//! as everything else takes together. Where many records or acknowledgements have come at once, the memory of later ones is
+//! asked for while earlier ones are carried out.
 
 /// What a processor brings into its cache at once, in bytes.
 const LINE: usize = 64;

@@ -37,8 +37,9 @@ pub enum LinkMessage<'a> {
         /// The terms of the sender's log.
         terms: Terms,
     },
-    /// `REPLICATE slot version previous durable [ONCE client seq] PUT key value`, `... DELETE key`, `... DECLINED client seq
-    /// found` or `... BARRIER`: the next record of the slot.
+    /// `REPLICATE head ...`: the next record of the slot. The head is one word of 43 bytes, its numbers big-endian: which
+    /// operation it is, and all fields but that. Behind it stand `key value` for a put, `key` for a delete, and then `client
+    /// seq` where the write has an identity; `found client seq` for a declined write; nothing for a barrier.
     Replicate {
         /// The slot.
         slot: SlotId,
@@ -51,7 +52,7 @@ pub enum LinkMessage<'a> {
         /// What the record holds.
         op: Op<'a>,
     },
-    /// `DURABLE slot seq`: the whole in-sync set has the records up to `seq`.
+    /// `DURABLE slot seq`: the whole in-sync set has the records up to `seq`. Sent where no record follows that would say so.
     Durable {
         /// The slot.
         slot: SlotId,

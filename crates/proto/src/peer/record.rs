@@ -143,7 +143,7 @@ impl<'a> Op<'a> {
 }
 
 pub(super) fn push_version(version: Version, out: &mut Vec<u8>) {
-    // A record carries two of these, so they are written without a formatter.
+    // Each entry of a fill carries one, so it is written without a formatter.
     if version == Version::NONE {
         return push_word(b"0", out);
     }

@@ -1,0 +1,205 @@
+//! Who is a member: which starts of nodes join, and which of them replace others; and what people register and unregister.
+
+use std::time::Duration;
+
+use proto::cluster_map::ClusterMap;
+use proto::error::ErrorReply;
+use proto::id::{Incarnation, NodeAddr};
+use proto::limits;
+
+use super::{Coordinator, GATHERING, INCARNATION_BITS, Phase};
+use crate::bugs::{Bug, Bugs};
+use crate::output::{Event, JoinError, Joined, Output};
+use crate::time::Timestamp;
+
+/// A start of a node that has asked to join and has not been heard since.
+#[derive(Debug)]
+pub(super) struct Joining {
+    addr: NodeAddr,
+    proofs: Vec<Incarnation>,
+}
+
+/// How many starts that were replaced are remembered.
+const SUPERSEDED: usize = 4_096;
+
+/// How long members that come back with their disks wait for others of their slots.
+const REBORN_GRACE: Duration = Duration::from_secs(1);
+
+impl<B: Bugs> Coordinator<B> {
+    /// A node opens its session. One that has no incarnation yet is given one. One that is not registered is so with the
+    /// first message that it sends in answer; it sends a heartbeat at once.
+    ///
+    /// IMPORTANT: not before. The request may be that of a start that is over, or of a try that the node has given up, and
+    /// arrive after the one that counts. Whoever is registered would be replaced by nobody.
+    ///
+    /// `proofs` are the incarnations whose data it has found on its disk, where it was started again, the last at the end.
+    /// `held` is the map that it has from an earlier session, of whichever coordinator.
+    ///
+    /// # Errors
+    /// The node may not join; nothing has changed.
+    pub fn join(
+        &mut self,
+        now: Timestamp,
+        addr: NodeAddr,
+        incarnation: Option<Incarnation>,
+        proofs: Vec<Incarnation>,
+        held: Option<ClusterMap>,
+    ) -> Result<Joined, JoinError> {
+        self.wake(now);
+        let registered = self.registry.get(&addr).map(|node| node.incarnation);
+        if let Some(given) = incarnation
+            && (self.unregistered.contains(&given)
+                || self.superseded.contains(&given)
+                || registered.is_some_and(|present| is_older(given, present)))
+        {
+            return Err(JoinError::Unregistered);
+        }
+        if registered.is_none() && self.registry.len() >= limits::NODES {
+            let what = format!("{} nodes are registered, which is the limit", limits::NODES);
+            return Err(JoinError::Refused(ErrorReply::Busy(what)));
+        }
+        if let Some(held) = held {
+            self.consider(now, held, incarnation.or(proofs.last().copied())).map_err(JoinError::Refused)?;
+        }
+        let again = incarnation.is_some() && registered == incarnation;
+        let incarnation = incarnation.unwrap_or_else(|| self.next_incarnation());
+        if again {
+            self.registry.heard(now, &addr);
+            self.has_joined(now, addr, incarnation, proofs);
+        } else {
+            self.joining.insert(incarnation, Joining { addr, proofs });
+        }
+        Ok(Joined { incarnation, again })
+    }
+
+    /// A node is heard as the incarnation that it was given when it joined. `false` where a newer one is registered there.
+    pub(super) fn confirm(&mut self, now: Timestamp, incarnation: Incarnation) -> bool {
+        let Some(Joining { addr, proofs }) = self.joining.remove(&incarnation) else { return false };
+        let registered = self.registry.get(&addr).map(|node| node.incarnation);
+        let is_late = registered.is_some_and(|present| is_older(incarnation, present));
+        if is_late || (registered.is_none() && self.registry.len() >= limits::NODES) {
+            return false;
+        }
+        self.has_joined(now, addr, incarnation, proofs);
+        true
+    }
+
+    /// A start of a node is here, for the first time or again.
+    fn has_joined(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, proofs: Vec<Incarnation>) {
+        self.joined_once = true;
+        if self.registry.get(&addr).map(|node| node.incarnation) != Some(incarnation) {
+            let returned = self.map.member(incarnation).is_some();
+            let replaced = self.replace_at(now, &addr, incarnation, &proofs);
+            self.event(match (returned, replaced) {
+                (true, _) => Event::Returned(addr.clone(), incarnation),
+                (false, true) => Event::Restarted(addr.clone(), incarnation),
+                (false, false) => Event::Registered(addr.clone(), incarnation),
+            });
+            self.registry.insert(now, addr.clone(), incarnation, false);
+            self.ring.add(addr);
+            if self.phase == Phase::Fresh {
+                self.phase = Phase::Gathering(now + GATHERING);
+            }
+        }
+        self.reported.insert(incarnation);
+        self.reported.extend(&proofs);
+        self.awaited.retain(|awaited, _| *awaited != incarnation && !proofs.contains(awaited));
+        self.await_no_successor();
+        if !proofs.is_empty() {
+            self.proofs.insert(incarnation, proofs);
+        }
+        self.advance(now);
+    }
+
+    /// A person registers an address. `false` where it is registered already, which changes nothing.
+    ///
+    /// # Errors
+    /// There is no room for more nodes.
+    pub fn register_by_hand(&mut self, now: Timestamp, addr: NodeAddr) -> Result<bool, ErrorReply> {
+        if self.registry.get(&addr).is_some() {
+            return Ok(false);
+        }
+        if self.registry.len() >= limits::NODES {
+            return Err(ErrorReply::Busy(format!("{} nodes are registered, which is the limit", limits::NODES)));
+        }
+        let incarnation = self.next_incarnation();
+        self.registry.insert(now, addr.clone(), incarnation, true);
+        self.ring.add(addr.clone());
+        self.event(Event::Registered(addr, incarnation));
+        // Nobody is waited for on behalf of an address that has no program of ours behind it.
+        if self.phase == Phase::Fresh {
+            self.phase = Phase::Serving;
+        }
+        self.advance(now);
+        Ok(true)
+    }
+
+    /// A person takes a node off the ring, for good where its memory is concerned. `false` where nobody is known there.
+    pub fn unregister(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
+        let registered = self.registry.remove(addr).map(|node| node.incarnation);
+        let remembered: Vec<_> =
+            self.map.members().filter(|(_, member)| member.addr == *addr).map(|(i, _)| i).collect();
+        if registered.is_none() && remembered.is_empty() {
+            return false;
+        }
+        self.ring.remove(addr);
+        self.unregistered.extend(registered);
+        self.gone.extend(registered.into_iter().chain(remembered));
+        self.outputs.extend(registered.map(Output::Unregistered));
+        self.event(Event::Unregistered(addr.clone()));
+        self.advance(now);
+        true
+    }
+
+    /// A person's or an old program's heartbeat. `false` where the address is not registered.
+    pub fn heartbeat(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
+        self.registry.heard(now, addr)
+    }
+
+    /// A new incarnation takes an address over: all others that are known there are gone. Says whether there was one.
+    /// Where it has found the data of one of them on its disk, that one is reborn instead.
+    pub(super) fn replace_at(
+        &mut self,
+        now: Timestamp,
+        addr: &NodeAddr,
+        incarnation: Incarnation,
+        proofs: &[Incarnation],
+    ) -> bool {
+        let registered = self.registry.get(addr).map(|node| node.incarnation);
+        let remembered = self.map.members().filter(|(_, member)| member.addr == *addr).map(|(known, _)| known);
+        let replaced: Vec<_> = registered.into_iter().chain(remembered).filter(|known| *known != incarnation).collect();
+        self.superseded.extend(&replaced);
+        while self.superseded.len() > SUPERSEDED {
+            self.superseded.pop_first();
+        }
+        for old in &replaced {
+            // It may be known by one start, and its heir by a later one.
+            let heir = self.reborn.get(old).copied();
+            let is_kin = proofs.contains(old) || heir.is_some_and(|heir| proofs.contains(&heir));
+            if is_kin || self.bugs.plants(Bug::TrustWithoutProof) {
+                self.reborn.insert(*old, incarnation);
+                self.reborn_grace = now + REBORN_GRACE;
+            } else {
+                self.gone.insert(*old);
+            }
+        }
+        // Whoever had been reborn as one that is replaced now holds what the next one holds.
+        for heir in self.reborn.values_mut().filter(|heir| replaced.contains(heir)) {
+            if proofs.contains(heir) {
+                *heir = incarnation;
+            }
+        }
+        self.reborn.retain(|_, heir| *heir == incarnation || !replaced.contains(heir));
+        !replaced.is_empty()
+    }
+
+    fn next_incarnation(&mut self) -> Incarnation {
+        self.incarnations += 1;
+        Incarnation(self.incarnations)
+    }
+}
+
+/// Whether one incarnation was given out before another by the same coordinator. Those of others cannot be compared.
+fn is_older(one: Incarnation, other: Incarnation) -> bool {
+    one.0 >> INCARNATION_BITS == other.0 >> INCARNATION_BITS && one < other
+}
