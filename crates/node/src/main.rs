@@ -58,8 +58,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let opened = match &config.data_dir {
         None => None,
         Some(path) => {
-            let settings =
-                store::Settings { path: path.clone(), fsync: config.fsync, interval: config.fsync_interval };
+            let settings = store::Settings { path: path.clone(), fsync: config.fsync, interval: config.fsync_interval };
             Some(store::open(&settings, clock.now(), random_secret(), random_id())?)
         }
     };
