@@ -39,8 +39,8 @@ fn main() -> ExitCode {
     program::run("node", &log, || async move {
         match &config.command {
             None => run(config).await,
-            Some(Command::Check { dir }) => program::say(&store::check(dir)?).map_err(Into::into),
-            Some(Command::Repair { dir, .. }) => program::say(&store::repair(dir, random_id())?).map_err(Into::into),
+            Some(Command::Check { dir }) => program::say(&store::check(dir)?),
+            Some(Command::Repair { dir, .. }) => program::say(&store::repair(dir, random_id())?),
         }
     })
 }
