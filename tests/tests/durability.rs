@@ -156,7 +156,7 @@ fn the_directory_of_another_cluster_is_refused_and_left_as_it_is() {
     let words = ["0", "--coordinator-port", &port, "--data-dir", path(&data), "--join-timeout", "2s"];
     let ended = node(&words);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(ended.stderr.contains("another cluster"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the node belongs to cluster"), "{}", ended.stderr);
     cluster.start_node_again(0);
     cluster.settles();
     cluster.has(0, "whose", 20, "");

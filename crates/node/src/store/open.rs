@@ -86,9 +86,7 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
     let is_proof = found.stopped_in_order || always || (found.same_boot && !is_torn);
     let proofs = directory.identity().incarnations.iter().copied().map(Incarnation);
     let proofs: Vec<_> = if is_proof { proofs.collect() } else { Vec::new() };
-    // A map speaks of the starts that it names: without proof that this is the data of one, it is of no use.
-    let map = super::map_file::load(path).filter(|_| is_proof);
-    let node = replay.finish(now, proofs, map);
+    let node = replay.finish(now, proofs, super::map_file::load(path));
     journal.append(&[policy(settings.fsync)]).context("cannot write to the data directory")?;
     journal.sync().context("cannot write to the data directory")?;
     let mut text = format!("{} keys", node.keys());
