@@ -179,7 +179,9 @@ pub fn former_members(config: &SlotConfig, isr: &[Incarnation], standing: &Stand
     }
     let mut former = Vec::new();
     for member in config.elr.iter().chain(&config.isr) {
-        let heir = standing.heir(*member);
+        // IMPORTANT: an heir that is not here is not named. The map may have forgotten where it was, and then nobody could tell
+        // that its next start is the one that is waited for.
+        let heir = Some(standing.heir(*member)).filter(|heir| standing.alive.contains(heir)).unwrap_or(*member);
         if !standing.gone.contains(member) && !isr.contains(&heir) && !former.contains(&heir) {
             former.push(heir);
         }
