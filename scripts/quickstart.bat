@@ -39,6 +39,8 @@ if defined CARGO_TARGET_DIR set PROGRAMS=%CARGO_TARGET_DIR%\release
 echo Starting a coordinator on port %PORT% and nodes on ports %NODE_1% to %NODE_3%.
 rem Other ports are another cluster. In the end the servers are stopped by force: only --fsync always keeps the data.
 set DATA=data\quickstart-%PORT%-%NODE_1%-3
+rem A start that was interrupted may leave nodes of a cluster whose coordinator has not kept it. Nobody has used it.
+if exist "%DATA%" if not exist "%DATA%\ready" rmdir /s /q "%DATA%"
 set NODE="%PROGRAMS%\node.exe" --coordinator-port %PORT% --fsync always
 echo Data: %DATA%
 start "coordinator %PORT%" "%PROGRAMS%\coordinator.exe" --port %PORT% --data-dir "%DATA%\coordinator"
@@ -66,6 +68,7 @@ del "%LISTED%" >nul 2>nul
 rem The first map of a new cluster stands a second after its first node has come.
 ping -n 3 127.0.0.1 >nul
 
+type nul >"%DATA%\ready"
 echo The cluster is ready. Leaving the client stops it.
 "%PROGRAMS%\client.exe" --port %PORT%
 set CODE=%ERRORLEVEL%

@@ -424,6 +424,8 @@ done
 
 say "Starting a coordinator on port $port and nodes on ports $node_port to $last_port. Logs: $logs"
 say "Data: $data"
+# A start that was interrupted may leave nodes of a cluster whose coordinator has not kept it. Nobody has used it.
+if [ ! -e "$data/ready" ]; then rm -rf "$data"; fi
 start coordinator "$logs/coordinator-$port.log" "$programs/coordinator" --port "$port" --data-dir "$data/coordinator"
 coordinator_is_up() { is_taken "$port"; }
 wait_for coordinator_is_up "the coordinator has not come up"
@@ -435,6 +437,7 @@ done
 wait_for all_are_registered "not all nodes have registered"
 wait_for all_is_level "the nodes have registered, but not every key has its copies"
 is_ready=yes
+: >"$data/ready"
 
 # The client.
 
