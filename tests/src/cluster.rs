@@ -26,6 +26,8 @@ pub struct Setup {
     pub heartbeat_timeout: &'static str,
     /// The coordinator's `--data-dir`.
     pub data_dir: Option<PathBuf>,
+    /// Where each node has a data directory of its own, named by its place.
+    pub node_data: Option<PathBuf>,
     /// More arguments of the coordinator.
     pub coordinator_args: &'static [&'static str],
     /// More arguments of every node.
@@ -49,6 +51,7 @@ impl Default for Setup {
             virtual_nodes: 16,
             heartbeat_timeout: "10s",
             data_dir: None,
+            node_data: None,
             coordinator_args: &[],
             node_args: &[],
         }
@@ -65,7 +68,7 @@ impl Setup {
     pub fn start(self) -> Cluster {
         let coordinator = self.start_coordinator(0).ready();
         // All at once: they come up side by side and share the first map.
-        let starting: Vec<_> = (0..self.nodes).map(|_| self.start_node(coordinator.port, 0)).collect();
+        let starting: Vec<_> = (0..self.nodes).map(|index| self.start_node(index, coordinator.port, 0)).collect();
         let nodes = starting.into_iter().map(server::Starting::ready).collect();
         let cluster = Cluster { coordinator, nodes, setup: self };
         cluster.settles();
@@ -82,8 +85,17 @@ impl Setup {
         server::start_coordinator(port, &[&args, kept.as_slice(), self.coordinator_args].concat())
     }
 
-    fn start_node(&self, coordinator_port: u16, port: u16) -> server::Starting {
-        server::start_node(coordinator_port, port, self.node_args)
+    /// The data directory of a node, where nodes have them.
+    #[must_use]
+    pub fn data_of(&self, index: usize) -> Option<PathBuf> {
+        self.node_data.as_ref().map(|data| data.join(format!("node-{index}")))
+    }
+
+    fn start_node(&self, index: usize, coordinator_port: u16, port: u16) -> server::Starting {
+        let data =
+            self.data_of(index).map(|data| data.to_str().expect("a temporary directory has a plain name").to_owned());
+        let kept: Vec<&str> = data.iter().flat_map(|dir| ["--data-dir", dir.as_str()]).collect();
+        server::start_node(coordinator_port, port, &[kept.as_slice(), self.node_args].concat())
     }
 }
 
@@ -285,14 +297,30 @@ impl Cluster {
     pub fn start_node_again(&mut self, index: usize) {
         assert!(self.node(index).process.has_ended(), "a node is started again after it ended");
         let (coordinator_port, port) = (self.coordinator.port, self.node(index).port);
-        *self.node_mut(index) = server::start_again(|| self.setup.start_node(coordinator_port, port));
+        *self.node_mut(index) = server::start_again(|| self.setup.start_node(index, coordinator_port, port));
     }
 
     /// Starts one more node, and gives its place.
     #[track_caller]
     pub fn add_node(&mut self) -> usize {
-        self.nodes.push(self.setup.start_node(self.coordinator.port, 0).ready());
+        self.nodes.push(self.setup.start_node(self.nodes.len(), self.coordinator.port, 0).ready());
         self.nodes.len() - 1
+    }
+
+    /// Starts the coordinator and every node again, after all have ended; the nodes side by side.
+    #[track_caller]
+    pub fn start_all_again(&mut self) {
+        self.start_coordinator_again();
+        let (setup, coordinator_port) = (&self.setup, self.coordinator.port);
+        std::thread::scope(|scope| {
+            for (index, node) in self.nodes.iter_mut().enumerate() {
+                assert!(node.process.has_ended(), "a node is started again after it ended");
+                let port = node.port;
+                scope.spawn(move || {
+                    *node = server::start_again(|| setup.start_node(index, coordinator_port, port));
+                });
+            }
+        });
     }
 
     /// Starts the coordinator again, on the port that it had.

@@ -9,6 +9,7 @@ mod consistency;
 mod coordinator_restart;
 mod coordinator_state;
 mod docs_examples;
+mod durability;
 mod failover;
 mod limits;
 mod logging;

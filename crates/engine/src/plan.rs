@@ -71,6 +71,13 @@ pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) ->
         return change(config, held_by(target));
     }
     let primary = config.primary.filter(|primary| up.contains(primary));
+    let is_reborn = config.isr.iter().any(|member| standing.reborn.contains_key(member));
+    let nobody_is_heard = up.iter().all(|member| standing.suspected.contains(member));
+    if is_reborn && nobody_is_heard && !up.is_empty() && (primary.is_some() || standing.patient) {
+        // Whether the others were up while one was restarted is not known: they may be about to come back in the same way.
+        // One that is not heard is taken off the ring after a while, and then those who are back decide.
+        return Plan::Keep;
+    }
     let Some(primary) = primary.filter(|primary| !standing.is_accused(config, *primary)) else {
         return replace_primary(config, &holders, &up, standing);
     };
@@ -125,14 +132,14 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
     }
     let candidates: Vec<_> = up.iter().copied().filter(|member| Some(*member) != config.primary).collect();
     let heard: Vec<_> = candidates.iter().copied().filter(|member| !standing.suspected.contains(member)).collect();
+    let reborn: Vec<_> =
+        holders.iter().filter_map(|member| standing.reborn.get(member)).copied().filter(live).collect();
     if !candidates.is_empty() {
-        return Plan::Promote(if heard.is_empty() { candidates } else { heard });
+        return Plan::Promote(if heard.is_empty() { [candidates, reborn].concat() } else { heard });
     }
     if !up.is_empty() {
         return Plan::Keep; // Only the primary itself, which may be merely slow: the removal timeout decides.
     }
-    let reborn: Vec<_> =
-        holders.iter().filter_map(|member| standing.reborn.get(member)).copied().filter(live).collect();
     if !reborn.is_empty() {
         let all_are_back = reborn.len() == holders.len();
         return if standing.patient && !all_are_back { Plan::Keep } else { Plan::Promote(reborn) };

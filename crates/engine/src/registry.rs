@@ -50,6 +50,12 @@ impl Registry {
         self.nodes.insert(addr, Registered { incarnation, by_hand, last_heard: now, connected: true });
     }
 
+    /// Registers a node that an earlier run of the coordinator knew, and that has not been heard since.
+    pub fn insert_unheard(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation) {
+        let node = Registered { incarnation, by_hand: false, last_heard: now, connected: false };
+        self.nodes.insert(addr, node);
+    }
+
     /// Takes a node out.
     pub fn remove(&mut self, addr: &NodeAddr) -> Option<Registered> {
         self.nodes.remove(addr)

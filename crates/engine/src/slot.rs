@@ -227,7 +227,11 @@ impl<B: Bugs> Slot<B> {
     ) {
         self.config = config.version;
         if config.primary == Some(place.me) {
-            return self.lead(place, config, promises, outbox, turn);
+            // Where others follow a newer primary already, this is old news, and a newer map is on its way.
+            if config.epoch >= self.epoch {
+                self.lead(place, config, promises, outbox, turn);
+            }
+            return;
         }
         let is_copy = config.copies().any(|copy| copy == place.me || place.ancestors.contains(&copy));
         if !is_copy {

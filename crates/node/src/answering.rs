@@ -56,7 +56,8 @@ pub fn refused(refusal: Refusal) -> ErrorReply {
 #[must_use]
 pub fn disk_full() -> ErrorReply {
     ErrorReply::Unavailable(
-        "the disk of the key's primary is full or has failed; nothing was changed, reads go on: make room on it".to_owned(),
+        "the disk of the key's primary is full or has failed; nothing was changed, reads go on: make room on it"
+            .to_owned(),
     )
 }
 

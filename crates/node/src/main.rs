@@ -39,8 +39,8 @@ fn main() -> ExitCode {
     program::run("node", &log, || async move {
         match &config.command {
             None => run(config).await,
-            Some(Command::Check { dir }) => program::say(&store::check(dir)?).map_err(Into::into),
-            Some(Command::Repair { dir, .. }) => program::say(&store::repair(dir, random_id())?).map_err(Into::into),
+            Some(Command::Check { dir }) => program::say(&store::check(dir)?),
+            Some(Command::Repair { dir, .. }) => program::say(&store::repair(dir, random_id())?),
         }
     })
 }
@@ -58,8 +58,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let opened = match &config.data_dir {
         None => None,
         Some(path) => {
-            let settings =
-                store::Settings { path: path.clone(), fsync: config.fsync, interval: config.fsync_interval };
+            let settings = store::Settings { path: path.clone(), fsync: config.fsync, interval: config.fsync_interval };
             Some(store::open(&settings, clock.now(), random_secret(), random_id())?)
         }
     };

@@ -4,6 +4,7 @@
 //! While the thread writes, more changes gather, and go out together with its next turn: one write, and one fsync, for
 //! all connections.
 
+mod map_file;
 mod open;
 mod writer;
 

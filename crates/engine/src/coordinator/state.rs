@@ -80,7 +80,12 @@ impl<B: Bugs> Coordinator<B> {
         coordinator.wake(now);
         for (incarnation, member) in map.members().filter(|(_, member)| member.up) {
             let is_by_hand = by_hand.contains(&incarnation);
-            coordinator.registry.insert(now, member.addr.clone(), incarnation, is_by_hand);
+            let addr = member.addr.clone();
+            if is_by_hand {
+                coordinator.registry.insert(now, addr, incarnation, true);
+            } else {
+                coordinator.registry.insert_unheard(now, addr, incarnation);
+            }
             coordinator.ring.add(member.addr.clone());
         }
         coordinator.counter = map.version.0;

@@ -86,15 +86,21 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
     let is_proof = found.stopped_in_order || always || (found.same_boot && !is_torn);
     let proofs = directory.identity().incarnations.iter().copied().map(Incarnation);
     let proofs: Vec<_> = if is_proof { proofs.collect() } else { Vec::new() };
-    let node = replay.finish(now, proofs, None);
+    let node = replay.finish(now, proofs, super::map_file::load(path));
     journal.append(&[policy(settings.fsync)]).context("cannot write to the data directory")?;
     journal.sync().context("cannot write to the data directory")?;
     let mut text = format!("{} keys", node.keys());
     if let Some(torn) = &recovery.torn_tail {
-        text = format!("{text}; the end of the log was torn by a crash, {} bytes of {} were cut", torn.bytes, torn.file.display());
+        text = format!(
+            "{text}; the end of the log was torn by a crash, {} bytes of {} were cut",
+            torn.bytes,
+            torn.file.display()
+        );
     }
     if !is_proof && !found.new {
-        text = format!("{text}; the machine was restarted since: what was not synced may be missing, so the replicas decide");
+        text = format!(
+            "{text}; the machine was restarted since: what was not synced may be missing, so the replicas decide"
+        );
     }
     let store = Store::new(path.clone(), settings.fsync, directory, node.journal().end());
     Ok(OpenedStore { node, store, journal, found: text })

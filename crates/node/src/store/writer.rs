@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use engine::node::Node;
+use proto::cluster_map::MapVersion;
 use proto::slot::SLOT_BITS;
 use storage::journal::Synced;
 use storage::{Journal, JournalError, Position, SnapshotWriter};
 
-use super::{Fsync, Health, Orders, Store};
+use super::{Fsync, Health, Orders, Store, map_file};
 use crate::driver::Driver;
 
 /// How often a full disk is tried again.
@@ -21,6 +22,9 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// A snapshot is made when the log has grown by as much as the last one took, and by this many bytes at least.
 const SNAPSHOT_AFTER: u64 = 64 * 1024 * 1024;
+
+/// How often the map is saved, at most.
+const MAP_PAUSE: Duration = Duration::from_millis(500);
 
 /// How many snapshots are kept: should the newest be damaged, the one before and the log give everything.
 const SNAPSHOTS_KEPT: usize = 2;
@@ -34,6 +38,8 @@ struct Writer {
     /// A sync that runs beside this thread.
     syncing: Option<JoinHandle<Synced>>,
     snapshot: Option<JoinHandle<anyhow::Result<Snapshot>>>,
+    map_saved: MapVersion,
+    map_saved_at: Instant,
     /// Where the log ended when the last snapshot was begun, and what that took.
     snapshot_at: Position,
     snapshot_bytes: u64,
@@ -59,6 +65,8 @@ impl Store {
             last_sync: Instant::now(),
             syncing: None,
             snapshot: None,
+            map_saved: MapVersion(0),
+            map_saved_at: Instant::now(),
             snapshot_at: journal.end(),
             snapshot_bytes: 0,
             journal,
@@ -110,6 +118,7 @@ impl Writer {
             self.write_pending(stop)?;
             self.end_sync(stop)?;
             self.end_snapshot(stop)?;
+            self.save_map(stop);
             if stop {
                 return Ok(());
             }
@@ -171,6 +180,19 @@ impl Writer {
         }
     }
 
+    /// Saves the map where it has changed; with `now` at once.
+    fn save_map(&mut self, now: bool) {
+        let Some(map) = self.driver.node().map() else { return };
+        if map.version == self.map_saved || !(now || self.map_saved_at.elapsed() >= MAP_PAUSE) {
+            return;
+        }
+        match map_file::save(self.store.path(), &map) {
+            Ok(()) => self.map_saved = map.version,
+            Err(error) => tracing::warn!("cannot save the map, and will try again: {error}"),
+        }
+        self.map_saved_at = Instant::now();
+    }
+
     fn begin_sync(&mut self) -> anyhow::Result<()> {
         let is_due = self.store.fsync() == Fsync::Interval && self.last_sync.elapsed() >= self.interval;
         if is_due && self.syncing.is_none() && self.journal.end() > self.journal.synced() {
@@ -228,12 +250,7 @@ impl Writer {
 }
 
 /// Writes all slots. Their writes go on meanwhile: each slot is held for as long as it takes to copy it.
-fn snapshot(
-    node: &Node,
-    store: &Store,
-    mut writer: SnapshotWriter,
-    synced: Position,
-) -> anyhow::Result<Snapshot> {
+fn snapshot(node: &Node, store: &Store, mut writer: SnapshotWriter, synced: Position) -> anyhow::Result<Snapshot> {
     for slot in SLOT_BITS.slots() {
         if let Some(payload) = node.slot_snapshot(slot) {
             writer.add(&payload)?;

@@ -1,0 +1,206 @@
+//! Nodes that keep their data: what survives which stop, and which directories are refused.
+
+use std::path::Path;
+
+use e2e::cluster::{Cluster, Setup};
+use e2e::connection::Connection;
+use e2e::process::Process;
+use e2e::wait::{SOON, ensure, eventually};
+
+/// A cluster that keeps everything below a directory.
+fn durable(directory: &Path, setup: Setup) -> Cluster {
+    let (data_dir, node_data) = (Some(directory.join("coordinator")), Some(directory.to_owned()));
+    Setup { data_dir, node_data, ..setup }.start()
+}
+
+fn kill_all(cluster: &mut Cluster) {
+    (0..cluster.nodes().len()).for_each(|index| cluster.kill(index));
+    cluster.coordinator.process.kill();
+}
+
+/// Runs `node` with some words to its end.
+fn node(words: &[&str]) -> e2e::process::Ended {
+    Process::start("node", words).wait_for_end(SOON)
+}
+
+fn path(directory: &Path) -> &str {
+    directory.to_str().expect("a temporary directory has a plain name")
+}
+
+#[test]
+fn what_was_answered_at_any_level_survives_kill_9_of_every_process_whenever_the_disk_is_synced() {
+    let args: [&[&str]; 3] = [&["--fsync", "always"], &["--fsync", "interval"], &["--fsync", "never"]];
+    for (node_args, level) in args.into_iter().zip(["quorum", "async", "async"]) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut cluster = durable(directory.path(), Setup { node_args, ..Setup::default() });
+        let mut connection = cluster.connect_at(0, level, "linear");
+        for round in 0..3 {
+            for key in 0..50 {
+                assert_eq!(connection.insist(&format!("PUT kill:{key} {round}:{key}")), "OK");
+                assert_eq!(connection.insist(&format!("PUT gone:{key} {round}")), "OK");
+                assert_eq!(connection.insist(&format!("DELETE gone:{key}")), "OK");
+            }
+            kill_all(&mut cluster);
+            cluster.start_all_again();
+            connection = cluster.connect_at(round % 3, level, "linear");
+            for key in 0..50 {
+                let value = connection.insist(&format!("GET kill:{key}"));
+                assert_eq!(value, format!("VALUE {round}:{key}"), "{node_args:?} {level}");
+                assert_eq!(connection.insist(&format!("GET gone:{key}")), "NOT_FOUND", "{node_args:?} {level}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_without_replicas_has_its_keys_after_every_kind_of_stop() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup { nodes: 1, replicas: 0, ..Setup::default() });
+    for round in 0..3 {
+        cluster.store(0, "alone", 200, &format!(":{round}"));
+        if round == 1 {
+            let ended = cluster.node_mut(0).stop();
+            assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        } else {
+            cluster.kill(0);
+        }
+        cluster.start_node_again(0);
+        cluster.settles();
+        cluster.has(0, "alone", 200, &format!(":{round}"));
+        assert_eq!(cluster.keys_on(0), 200);
+    }
+}
+
+#[test]
+fn a_write_with_an_identity_is_known_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup { nodes: 1, replicas: 0, ..Setup::default() });
+    let once = "ONCE me 1 PUTNX once first";
+    let first = cluster.connect(0).ask(once);
+    assert!(first.starts_with("OK"), "{first}");
+    cluster.kill(0);
+    cluster.start_node_again(0);
+    cluster.settles();
+    let mut connection = cluster.connect(0);
+    assert_eq!(connection.insist(once), first, "it has taken effect once");
+    assert_eq!(connection.ask("PUTNX once second"), connection.ask("PUTNX once third"), "and the key is there");
+}
+
+#[test]
+fn a_node_says_where_its_data_is_and_a_directory_is_used_by_one_node_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = durable(directory.path(), Setup { nodes: 1, replicas: 0, ..Setup::default() });
+    let data = directory.path().join("node-0");
+    let says = format!("Data in {}, fsync interval: 0 keys", data.display());
+    assert!(cluster.node(0).process.stdout().contains(&says), "{}", cluster.node(0).process.stdout());
+    let info = cluster.info(0);
+    let storage = ["storage", "fsync", "disk"].map(|name| info.get(name).map(String::as_str));
+    assert_eq!(storage, [Some("disk"), Some("interval"), Some("good")]);
+
+    let port = cluster.coordinator.port.to_string();
+    let ended = node(&["0", "--coordinator-port", &port, "--data-dir", path(&data)]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("another process uses the data directory"), "{}", ended.stderr);
+
+    let memory = e2e::cluster::shared();
+    assert!(memory.node(0).process.stdout().contains("Memory only"), "{}", memory.node(0).process.stdout());
+    assert_eq!(memory.info(0).get("storage").map(String::as_str), Some("memory"));
+}
+
+#[test]
+fn a_damaged_log_is_refused_by_name_repaired_on_the_operators_word_and_completed_by_the_replicas() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup::default());
+    cluster.store(0, "damage", 300, "");
+    let ended = cluster.node_mut(1).stop();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+
+    let data = directory.path().join("node-1");
+    let log = data.join("log-00000000000000000000.seg");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = bytes.windows(9).position(|window| window == b"damage:15").expect("the value lies there as it was sent");
+    bytes[at] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+
+    let port = cluster.coordinator.port.to_string();
+    let own_port = cluster.node(1).port.to_string();
+    let refused = node(&[&own_port, "--coordinator-port", &port, "--data-dir", path(&data)]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    for says in [path(&log), "node check", "node repair", "--accept-loss"] {
+        assert!(refused.stderr.contains(says), "{says}: {}", refused.stderr);
+    }
+    let checked = node(&["check", path(&data)]);
+    assert_eq!(checked.code, Some(1), "{}", checked.stderr);
+    assert!(checked.stderr.contains(path(&log)), "{}", checked.stderr);
+    assert_eq!(node(&["repair", path(&data)]).code, Some(2), "not without the operator's word");
+    let repaired = node(&["repair", path(&data), "--accept-loss"]);
+    assert_eq!(repaired.code, Some(0), "{}", repaired.stderr);
+    assert_eq!(node(&["check", path(&data)]).code, Some(0));
+
+    cluster.start_node_again(1);
+    cluster.settles();
+    cluster.is_level();
+    cluster.has(1, "damage", 300, "");
+    assert_eq!(cluster.keys_on(1), 300, "its replicas have given back what it had lost");
+}
+
+#[test]
+fn the_directory_of_another_cluster_is_refused_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup { nodes: 1, replicas: 0, ..Setup::default() });
+    cluster.store(0, "whose", 20, "");
+    cluster.kill(0);
+    let data = directory.path().join("node-0");
+    let other = Setup { nodes: 1, replicas: 0, ..Setup::default() }.start();
+    let port = other.coordinator.port.to_string();
+    let words = ["0", "--coordinator-port", &port, "--data-dir", path(&data), "--join-timeout", "2s"];
+    let ended = node(&words);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the node belongs to cluster"), "{}", ended.stderr);
+    cluster.start_node_again(0);
+    cluster.settles();
+    cluster.has(0, "whose", 20, "");
+}
+
+#[test]
+fn a_node_of_three_that_lost_its_directory_is_filled_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup::default());
+    cluster.store(0, "lost", 200, "");
+    cluster.kill(2);
+    std::fs::remove_dir_all(directory.path().join("node-2")).unwrap();
+    cluster.start_node_again(2);
+    cluster.settles();
+    cluster.is_level();
+    eventually("it holds everything", SOON, || {
+        let keys = cluster.keys_on(2);
+        ensure(keys == 200, || keys.to_string())
+    });
+    cluster.has(2, "lost", 200, "");
+}
+
+#[test]
+fn flags_of_the_data_directory_need_one() {
+    for words in [["5001", "--fsync", "always"], ["5001", "--fsync-interval", "1s"]] {
+        let ended = node(&words);
+        assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+        assert!(ended.stderr.contains("--data-dir"), "{}", ended.stderr);
+    }
+    let missing = node(&["check", "/nonexistent/kv"]);
+    assert_eq!(missing.code, Some(1), "{}", missing.stderr);
+}
+
+#[test]
+fn a_coordinator_that_is_started_empty_takes_the_cluster_over_from_nodes_that_were_all_restarted() {
+    let directory = tempfile::tempdir().unwrap();
+    let node_data = Some(directory.path().to_owned());
+    let mut cluster = Setup { node_data, ..Setup::default() }.start();
+    cluster.store(0, "adopted", 100, "");
+    kill_all(&mut cluster);
+    cluster.start_all_again();
+    cluster.settles();
+    let mut connection = Connection::open(&cluster.node(0).addr);
+    for key in 0..100 {
+        assert_eq!(connection.insist(&format!("GET adopted:{key}")), format!("VALUE adopted:{key}"));
+    }
+}
