@@ -1,6 +1,7 @@
 @echo off
 rem Builds the programs, starts a cluster on this machine, each server in a new window, and opens the client.
-rem Leaving the client stops the cluster. Needs Windows 10 or newer and a Rust toolchain, nothing else.
+rem Leaving the client stops the cluster. What was stored stays in data\quickstart-..., for the next start.
+rem Needs Windows 10 or newer and a Rust toolchain, nothing else.
 rem Other ports: "set PORT=6000" before the call; the nodes take the three ports that follow it.
 
 setlocal EnableExtensions
@@ -36,12 +37,16 @@ set PROGRAMS=target\release
 if defined CARGO_TARGET_DIR set PROGRAMS=%CARGO_TARGET_DIR%\release
 
 echo Starting a coordinator on port %PORT% and nodes on ports %NODE_1% to %NODE_3%.
-rem The nodes keep everything in memory, so what an earlier coordinator had decided about others is of no use.
-if exist "run\coordinator-%PORT%" rmdir /s /q "run\coordinator-%PORT%"
-start "coordinator %PORT%" "%PROGRAMS%\coordinator.exe" --port %PORT% --data-dir "run\coordinator-%PORT%"
-start "node %NODE_1%" "%PROGRAMS%\node.exe" --port %NODE_1% --coordinator-port %PORT%
-start "node %NODE_2%" "%PROGRAMS%\node.exe" --port %NODE_2% --coordinator-port %PORT%
-start "node %NODE_3%" "%PROGRAMS%\node.exe" --port %NODE_3% --coordinator-port %PORT%
+rem Other ports are another cluster. In the end the servers are stopped by force: only --fsync always keeps the data.
+set DATA=data\quickstart-%PORT%-%NODE_1%-3
+rem A start that was interrupted may leave nodes of a cluster whose coordinator has not kept it. Nobody has used it.
+if exist "%DATA%" if not exist "%DATA%\ready" rmdir /s /q "%DATA%"
+set NODE="%PROGRAMS%\node.exe" --coordinator-port %PORT% --fsync always
+echo Data: %DATA%
+start "coordinator %PORT%" "%PROGRAMS%\coordinator.exe" --port %PORT% --data-dir "%DATA%\coordinator"
+start "node %NODE_1%" %NODE% --port %NODE_1% --data-dir "%DATA%\node-%NODE_1%"
+start "node %NODE_2%" %NODE% --port %NODE_2% --data-dir "%DATA%\node-%NODE_2%"
+start "node %NODE_3%" %NODE% --port %NODE_3% --data-dir "%DATA%\node-%NODE_3%"
 
 rem Wait until all three are registered: 30 tries, a second or more each. "ping" is the pause that needs no keyboard.
 set CODE=3
@@ -63,6 +68,7 @@ del "%LISTED%" >nul 2>nul
 rem The first map of a new cluster stands a second after its first node has come.
 ping -n 3 127.0.0.1 >nul
 
+type nul >"%DATA%\ready"
 echo The cluster is ready. Leaving the client stops it.
 "%PROGRAMS%\client.exe" --port %PORT%
 set CODE=%ERRORLEVEL%

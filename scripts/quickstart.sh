@@ -10,7 +10,8 @@ usage() {
 Usage: scripts/quickstart.sh [OPTIONS]
 
 Builds the release binaries, starts a coordinator and nodes on 127.0.0.1, waits until the cluster is ready and opens
-the client. Leaving the client stops everything that was started.
+the client. Leaving the client stops everything that was started. What was stored is kept, and is there again at the
+next start with the same ports and as many nodes.
 
 Options:
   --command "COMMAND"  Run one command of the client, such as "PUT key value", and leave with its exit code
@@ -21,7 +22,9 @@ Options:
   --help               Print this help
 
 Exit code: the client's. 2 where an option is wrong, 3 where the cluster could not be started.
-Logs: run/*.log beside the sources, or a new directory under $TMPDIR where that cannot be written.
+Data: data/quickstart-PORT-NODEPORT-NODES beside the sources, about 150 MB for each node. Remove it to start anew.
+Logs: run/*.log beside the sources.
+Where these cannot be written, a new directory under $TMPDIR has both.
 TEXT
 }
 
@@ -196,11 +199,11 @@ trap '' PIPE
 
 is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# Prints the answer to one request. A server that is silent for 2 s has none.
+# Prints the answer of the server on a port, $1, to one request, $2. A server that is silent for 2 s has none.
 ask() {
     (
-        exec 3<>"/dev/tcp/127.0.0.1/$port" || exit 1
-        printf '%s\nQUIT\n' "$1" >&3 || exit 1
+        exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
+        printf '%s\nQUIT\n' "$2" >&3 || exit 1
         while IFS= read -r -t 2 line <&3; do
             printf '%s\n' "$line"
         done
@@ -210,7 +213,7 @@ ask() {
 # Whether every node is registered.
 all_are_registered() {
     local answer expected at
-    answer=$(ask LIST_NODES) || return 1
+    answer=$(ask "$port" LIST_NODES) || return 1
     for ((at = node_port; at <= last_port; at++)); do
         expected="  127.0.0.1:$at"
         case "$answer
@@ -223,14 +226,36 @@ $expected
     done
 }
 
-# Whether every slot has a primary and all its copies: up to three, and none still being filled.
+# Prints the incarnation of the node on a port, by its own word.
+incarnation() {
+    local answer
+    answer=$(ask "$1" INFO) || return 1
+    case $answer in
+        *' incarnation='*) ;;
+        *) return 1 ;;
+    esac
+    answer=${answer##* incarnation=}
+    printf '%s' "${answer%% *}"
+}
+
+# Whether every slot has a primary and all its copies: up to three, and none still being filled. The map of an earlier
+# run says so from the start; it names other incarnations than those that run now.
 all_is_level() {
-    local answer line isr copies=3 up=0 slots=no
+    local answer at line isr member copies=3 up=0 slots=no here=' '
     if [ "$nodes" -lt 3 ]; then copies=$nodes; fi
-    answer=$(ask MAP) || return 1
+    for ((at = node_port; at <= last_port; at++)); do
+        here="$here$(incarnation "$at") " || return 1
+    done
+    answer=$(ask "$port" MAP) || return 1
     while IFS= read -r line; do
         case $line in
-            'NODE '*' up') up=$((up + 1)) ;;
+            'NODE '*' up')
+                member=${line#NODE }
+                case $here in
+                    *" ${member%% *} "*) up=$((up + 1)) ;;
+                    *) return 1 ;;
+                esac
+                ;;
             'SLOTS '*' primary=- '*) return 1 ;;
             'SLOTS '*' learners=- elr=-')
                 slots=yes
@@ -239,6 +264,12 @@ all_is_level() {
                 # As many commas as copies, less one.
                 line=${isr//[!,]/}
                 [ "${#line}" -eq $((copies - 1)) ] || return 1
+                for member in ${isr//,/ }; do
+                    case $here in
+                        *" $member "*) ;;
+                        *) return 1 ;;
+                    esac
+                done
                 ;;
             'SLOTS '*) return 1 ;;
         esac
@@ -365,8 +396,11 @@ if ! command -v cargo >/dev/null 2>&1; then
     [ -x "$cargo" ] || give_up "cargo was not found: install Rust, see https://rustup.rs"
 fi
 logs=$root/run
-if ! mkdir -p "$logs" 2>/dev/null || [ ! -w "$logs" ]; then
+# Another choice of ports or nodes is another cluster: it would wait for nodes that do not run.
+data=$root/data/quickstart-$port-$node_port-$nodes
+if ! mkdir -p "$logs" "$data" 2>/dev/null || [ ! -w "$logs" ] || [ ! -w "$data" ]; then
     logs=$(mktemp -d "${TMPDIR:-/tmp}/quickstart.XXXXXX") || give_up "cannot make a directory for the logs"
+    data=$logs/data
 fi
 
 say "Building the programs. The first time takes a minute or two."
@@ -389,18 +423,21 @@ done
 # Start.
 
 say "Starting a coordinator on port $port and nodes on ports $node_port to $last_port. Logs: $logs"
-# The nodes keep everything in memory, so what an earlier coordinator had decided about others is of no use.
-state=$logs/coordinator-$port
-rm -rf "$state"
-start coordinator "$logs/coordinator-$port.log" "$programs/coordinator" --port "$port" --data-dir "$state"
+say "Data: $data"
+# A start that was interrupted may leave nodes of a cluster whose coordinator has not kept it. Nobody has used it.
+if [ ! -e "$data/ready" ]; then rm -rf "$data"; fi
+start coordinator "$logs/coordinator-$port.log" "$programs/coordinator" --port "$port" --data-dir "$data/coordinator"
 coordinator_is_up() { is_taken "$port"; }
 wait_for coordinator_is_up "the coordinator has not come up"
 for ((at = node_port; at <= last_port; at++)); do
-    start node "$logs/node-$at.log" "$programs/node" --port "$at" --coordinator-port "$port"
+    # All nodes are on one machine, whose crash would leave none of them a log that is known to be whole.
+    start node "$logs/node-$at.log" "$programs/node" --port "$at" --coordinator-port "$port" \
+        --data-dir "$data/node-$at" --fsync always
 done
 wait_for all_are_registered "not all nodes have registered"
 wait_for all_is_level "the nodes have registered, but not every key has its copies"
 is_ready=yes
+: >"$data/ready"
 
 # The client.
 
