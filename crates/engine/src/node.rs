@@ -379,6 +379,12 @@ impl<B: Bugs> Node<B> {
         self.slot(slot).is_serving(self.place(now, slot))
     }
 
+    /// Whether this node leads a slot, as far as it knows.
+    #[must_use]
+    pub fn leads(&self, slot: SlotId) -> bool {
+        self.slot(slot).is_primary()
+    }
+
     /// Looks into a slot.
     pub fn inspect<R>(&self, slot: SlotId, look: impl FnOnce(&Slot<B>) -> R) -> R {
         look(&self.slot(slot))

@@ -64,9 +64,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     let (found, journal, what) = match opened {
         None => (None, None, "Memory only: what it holds is gone when it stops".to_owned()),
-        Some(OpenedStore { node, store, journal, found }) => {
+        Some(OpenedStore { node, store, journal, snapshot_at, found }) => {
             let what = format!("Data in {}, fsync {}: {found}", store.path().display(), store.fsync());
-            (Some((node, store)), Some(journal), what)
+            (Some((node, store)), Some((journal, snapshot_at)), what)
         }
     };
     program::say(&format!("[Node {}] {what}", bound.port()))?;
@@ -75,7 +75,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (accepting, connections, background) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
     let driver = Driver::new(addr, clock, found, config.request_timeout, &background);
     let writing = match (driver.store(), journal) {
-        (Some(store), Some(journal)) => Some(store.start(driver.clone(), journal, config.fsync_interval)?),
+        (Some(store), Some((journal, snapshot_at))) => {
+            Some(store.start(driver.clone(), journal, snapshot_at, config.fsync_interval)?)
+        }
         _ => None,
     };
     {

@@ -97,9 +97,11 @@ impl Link<'_> {
                 node.beat(now, &mut batch);
                 next_beat = Instant::now() + BEAT;
             }
-            if self.outbox.take(&mut batch, BATCH_BYTES) || !batch.is_empty() {
+            if self.outbox.take(&mut batch, BATCH_BYTES) {
                 // IMPORTANT: a replica that has a record tells by that that it is on this node's disk as well.
                 self.driver.persist().await.map_err(io::Error::other)?;
+            }
+            if !batch.is_empty() {
                 stream.write_all(&batch).await?;
                 continue;
             }

@@ -13,6 +13,7 @@ use net::connection::{Connection, Flow, Stopped};
 use net::shutdown::Shutdown;
 use proto::error::ErrorReply;
 use proto::frame::{Encoding, Frame, push_number};
+use proto::level::ReadLevel;
 use proto::peer::{Forward, KeyRequest, Read, Write};
 use proto::response::Response;
 use tokio::time::{Instant, sleep_until};
@@ -39,12 +40,12 @@ struct Pending {
 /// # Errors
 /// The connection is broken.
 pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shutdown) -> io::Result<()> {
-    let mut session = ForwardSession { driver, turn: Turn::default(), pending: Vec::new() };
+    let mut session = ForwardSession { driver, turn: Turn::default(), pending: Vec::new(), must_persist: false };
     loop {
         let Connection { reader, output, .. } = connection;
         let stopped = reader.frames(|frame| session.request(frame, output));
         session.give_up_late(&mut connection.output);
-        if !connection.output.is_empty() {
+        if std::mem::take(&mut session.must_persist) {
             driver.persist().await.map_err(io::Error::other)?;
         }
         connection.flush().await?;
@@ -72,6 +73,8 @@ struct ForwardSession<'a> {
     driver: &'a Driver,
     turn: Turn,
     pending: Vec<Pending>,
+    /// Something was carried out of which nobody may hear before it is on disk.
+    must_persist: bool,
 }
 
 impl ForwardSession<'_> {
@@ -89,6 +92,7 @@ impl ForwardSession<'_> {
     }
 
     fn read(&mut self, id: u64, at_replica: bool, read: Read<'_>, out: &mut Vec<u8>) {
+        self.must_persist |= read.level == ReadLevel::Linear;
         let node = self.driver.node();
         let slot = node.slot_of(read.key);
         let (waiting, mut answer) = (Waiting::new(), Vec::new());
@@ -113,6 +117,7 @@ impl ForwardSession<'_> {
         if !self.driver.takes_writes() {
             return respond_error(id, answering::disk_full(), out);
         }
+        self.must_persist = true;
         let (node, now) = (self.driver.node(), self.driver.clock().now());
         let waiting = Waiting::new();
         let encode = |written| {

@@ -180,7 +180,7 @@ impl<'a> ClientSession<'a> {
     }
 
     fn write_request(&mut self, slot: SlotId, write: Write<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
-        if !self.driver.takes_writes() {
+        if !self.driver.takes_writes() && self.driver.node().leads(slot) {
             let out = self.kept.last_mut().map_or(out, |last| &mut last.after);
             Response::Error(answering::disk_full()).encode(encoding, out);
             return Flow::Next;
@@ -346,7 +346,8 @@ impl Session for ClientSession<'_> {
         }
         if std::mem::take(&mut self.must_persist) {
             // What cannot be kept is not answered: the connection ends, and the client knows that the outcome is unknown.
-            self.driver.persist().await.map_err(io::Error::other)?;
+            let persisted = tokio::time::timeout(self.driver.request_timeout(), self.driver.persist());
+            persisted.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         }
         Ok(())
     }

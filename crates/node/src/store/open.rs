@@ -12,7 +12,7 @@ use engine::time::Timestamp;
 use proto::id::Incarnation;
 use proto::slot::SLOT_BITS;
 use storage::directory::Options;
-use storage::{DataDir, DirectoryId, Journal, RealDisk, Recovered};
+use storage::{DataDir, DirectoryId, Journal, Position, RealDisk, Recovered};
 
 use super::{Fsync, Store};
 
@@ -36,6 +36,8 @@ pub struct OpenedStore {
     pub store: Store,
     /// Its log.
     pub journal: Journal,
+    /// Where the snapshot that it began with was made.
+    pub snapshot_at: Position,
     /// What was found, for a person to read.
     pub found: String,
 }
@@ -103,7 +105,7 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
         );
     }
     let store = Store::new(path.clone(), settings.fsync, directory, node.journal().end());
-    Ok(OpenedStore { node, store, journal, found: text })
+    Ok(OpenedStore { node, store, journal, snapshot_at: recovery.snapshot.unwrap_or_default(), found: text })
 }
 
 /// Looks at a directory, and says what is wrong with it. Changes nothing.

@@ -33,6 +33,8 @@ struct Writer {
     driver: Driver,
     store: Store,
     journal: Journal,
+    /// What was taken from the state machine and could not be written yet. Nothing that came later is written before it.
+    unwritten: Option<(Vec<u8>, u64)>,
     interval: Duration,
     last_sync: Instant,
     /// A sync that runs beside this thread.
@@ -57,17 +59,24 @@ impl Store {
     ///
     /// # Errors
     /// The system has no thread to give.
-    pub fn start(&self, driver: Driver, journal: Journal, interval: Duration) -> anyhow::Result<Running> {
+    pub fn start(
+        &self,
+        driver: Driver,
+        journal: Journal,
+        snapshot_at: Position,
+        interval: Duration,
+    ) -> anyhow::Result<Running> {
         let writer = Writer {
             driver,
             store: self.clone(),
+            unwritten: None,
             interval,
             last_sync: Instant::now(),
             syncing: None,
             snapshot: None,
             map_saved: MapVersion(0),
             map_saved_at: Instant::now(),
-            snapshot_at: journal.end(),
+            snapshot_at,
             snapshot_bytes: 0,
             journal,
         };
@@ -142,8 +151,9 @@ impl Writer {
 
     fn write_pending(&mut self, stop: bool) -> anyhow::Result<()> {
         let driver = self.driver.clone();
-        while let Some((payload, end)) = driver.node().journal().take() {
+        while let Some((payload, end)) = self.unwritten.take().or_else(|| driver.node().journal().take()) {
             if !self.append(&payload, stop)? {
+                self.unwritten = Some((payload, end));
                 return Ok(());
             }
             if self.store.fsync() == Fsync::Always {
@@ -217,13 +227,24 @@ impl Writer {
         if self.snapshot.is_some() || self.syncing.is_some() || grown < SNAPSHOT_AFTER.max(self.snapshot_bytes) {
             return Ok(());
         }
+        // Whatever comes of it, it is tried again only once the log has grown as much again.
         self.snapshot_at = self.journal.end();
         // IMPORTANT: behind the position, so that what says of the policy is in the log that stays.
-        self.journal.append(&[super::open::policy(self.store.fsync())])?;
+        match self.journal.append(&[super::open::policy(self.store.fsync())]) {
+            Err(JournalError::NoSpace(_)) => return Ok(()),
+            appended => appended?,
+        };
         let synced = self.journal.sync()?;
-        let writer = match self.store.directory().as_ref() {
-            Some(directory) => directory.begin_snapshot(self.snapshot_at)?,
+        let begun = match self.store.directory().as_ref() {
+            Some(directory) => directory.begin_snapshot(self.snapshot_at),
             None => return Ok(()),
+        };
+        let writer = match begun {
+            Ok(writer) => writer,
+            Err(error) => {
+                tracing::warn!("no snapshot was made, the log stays as it is: {error:#}");
+                return Ok(());
+            }
         };
         let (driver, store) = (self.driver.clone(), self.store.clone());
         let make = move || snapshot(driver.node(), &store, writer, synced);
