@@ -172,7 +172,9 @@ pub fn former_members(config: &SlotConfig, isr: &[Incarnation], standing: &Stand
     }
     let mut former = Vec::new();
     for member in config.elr.iter().chain(&config.isr) {
-        let heir = standing.heir(*member);
+        // IMPORTANT: an heir that is not here is not named. The map may have forgotten where it was, and then nobody could tell
+        // that its next start is the one that is waited for.
+        let heir = Some(standing.heir(*member)).filter(|heir| standing.alive.contains(heir)).unwrap_or(*member);
         if !standing.gone.contains(member) && !isr.contains(&heir) && !former.contains(&heir) {
             former.push(heir);
         }
@@ -317,6 +319,14 @@ mod tests {
         standing.patient = true;
         assert_eq!(plan(&slot, &target, &standing), Plan::Promote(incarnations(&[11, 12])));
         assert_eq!(promoted(&slot, Incarnation(12), &standing), with_elr(config(12, &[12], &[]), &[11]));
+        standing.alive.remove(&Incarnation(11));
+        let named = promoted(&slot, Incarnation(12), &standing).elr;
+        assert_eq!(
+            named,
+            incarnations(&[1]),
+            "an heir that is gone again is not named: nobody would know its next start"
+        );
+        standing.alive.insert(Incarnation(11));
         // Where one was up throughout, the other starts as a learner.
         standing.alive.insert(Incarnation(2));
         let learner = plan(&config(2, &[1, 2, 3], &[]), &incarnations(&[2, 11]), &standing);
