@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 #
-# The gate: what every change passes. Changes no file of the sources. Needs Rust with rustfmt and clippy, nothing else.
+# The gate: what every change passes. Changes no file of the sources. Needs Rust with rustfmt and clippy, and a C
+# compiler, nothing else.
 # Stops at the first step that fails, names it, and exits with 1.
 
 set -uo pipefail

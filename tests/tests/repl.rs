@@ -62,7 +62,9 @@ fn a_session_stores_reads_and_deletes() {
     // On a busy machine one of the replicas may be out of sync for a moment.
     let put = format!("[Client] PUT repl:1 = {{\"age\": 30}} [primary: {primary}, replicas: ['");
     let mut session = Session::start(&cluster);
-    session.says("PUT repl:1 {\"age\": 30}", &put);
+    session.terminal.types(&format!("PUT repl:1 {{\"age\": 30}}{ENTER}"));
+    session.terminal.shows(&put, |screen| screen.contains(&put));
+    session.terminal.last_line_is(PROMPT);
     session.says("get repl:1", "[Client] GET repl:1 = {\"age\": 30}");
     session.says("delete repl:1", &format!("[Client] DELETE repl:1 [primary: {primary}]"));
     session.says("Get repl:1", "[Client] GET repl:1: NOT_FOUND");

@@ -85,13 +85,17 @@ fn a_write_that_comes_while_a_node_stops_is_passed_on_to_the_next_primary() {
     let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
     let key = cluster.key_led_by(0, "passed-on");
     let mut node = cluster.connect(0);
+    let (begin, begun) = std::sync::mpsc::channel();
     let writes = std::thread::spawn(move || {
         let mut answers = Vec::new();
         while let Ok(answer) = node.try_ask(&format!("PUT {key} {}", answers.len())) {
             answers.push(answer);
+            let _ = begin.send(());
         }
         answers
     });
+    // On a busy machine the thread may come late.
+    begun.recv().expect("a write is answered before the node stops");
     let ended = cluster.node_mut(0).stop();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(!ended.stderr.contains("not finished in time"), "{}", ended.stderr);

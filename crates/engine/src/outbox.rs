@@ -313,7 +313,9 @@ impl Outbox {
     pub fn take(&self, out: &mut Vec<u8>, limit: usize) -> bool {
         let before = out.len();
         while out.len() - before < limit {
-            match self.lock().encode_some(out) {
+            // Not in the match itself, which would hold the lock to its end.
+            let encoded = self.lock().encode_some(out);
+            match encoded {
                 Encoded::None => break,
                 Encoded::Some => {}
                 Encoded::Large(item) => item.encode(out),

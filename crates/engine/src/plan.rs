@@ -326,6 +326,14 @@ mod tests {
         standing.patient = true;
         assert_eq!(plan(&slot, &target, &standing), Plan::Promote(incarnations(&[11, 12])));
         assert_eq!(promoted(&slot, Incarnation(12), &standing), with_elr(config(12, &[12], &[]), &[11]));
+        standing.alive.remove(&Incarnation(11));
+        let named = promoted(&slot, Incarnation(12), &standing).elr;
+        assert_eq!(
+            named,
+            incarnations(&[1]),
+            "an heir that is gone again is not named: nobody would know its next start"
+        );
+        standing.alive.insert(Incarnation(11));
         // Where one was up throughout, the other starts as a learner.
         standing.alive.insert(Incarnation(2));
         let learner = plan(&config(2, &[1, 2, 3], &[]), &incarnations(&[2, 11]), &standing);
