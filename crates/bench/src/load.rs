@@ -302,10 +302,14 @@ mod tests {
 
     #[test]
     fn every_shape_is_answered_by_the_echo_server() {
-        let target = target(crate::echo::accept);
+        let mut target = target(crate::echo::accept);
         fill(&target).unwrap();
+        for (_, keys) in &mut target.servers {
+            keys.truncate(100);
+        }
         for shape in shapes() {
-            let measured = run(&target, shape, Until::Elapsed(Duration::from_millis(10))).unwrap();
+            // All answers count. Of a span of time, another process may take the whole.
+            let measured = run(&target, shape, Until::AllKeys).unwrap();
             assert!(measured.per_second > 0.0 && measured.p50 <= measured.p99, "{shape}: {measured:?}");
             assert_eq!(measured.cpu.is_some(), cfg!(target_os = "linux"), "{measured:?}");
         }
