@@ -112,7 +112,7 @@ impl<B: Bugs> DataDir<B> {
             new,
             stopped_in_order: identity.stopped_at.is_some(),
             same_boot: identity.boot.is_some() && identity.boot == disk.boot_id(),
-            copied: identity.place != place && identity.place != 0 && place != 0,
+            copied: identity.is_copied(place),
         };
         Ok(Self { disk, path: path.to_owned(), options, bugs, identity, found, _lock: lock })
     }

@@ -75,6 +75,12 @@ impl Identity {
         self.incarnations.last().copied()
     }
 
+    /// Whether a directory with this place is a copy of the one that this was written in; `false` where the system does not
+    /// tell.
+    pub(crate) fn is_copied(&self, place: u64) -> bool {
+        self.place != place && self.place != 0 && place != 0
+    }
+
     /// Remembers the incarnation of this start.
     pub fn begin_incarnation(&mut self, incarnation: u64) {
         self.incarnations.push(incarnation);

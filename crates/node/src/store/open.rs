@@ -12,6 +12,7 @@ use engine::time::Timestamp;
 use proto::id::Incarnation;
 use proto::slot::SLOT_BITS;
 use storage::directory::Options;
+use storage::error::Rejection;
 use storage::{DataDir, DirectoryId, Journal, Position, RealDisk, Recovered};
 
 use super::{Fsync, Store};
@@ -50,6 +51,32 @@ pub(super) fn policy(fsync: Fsync) -> Vec<u8> {
     [&POLICY[..], fsync.to_string().as_bytes()].concat()
 }
 
+/// What was read from a directory so far.
+struct Read {
+    replay: Replay<NoBugs>,
+    /// Whether the log was written under [`Fsync::Always`] where it was read last.
+    always: bool,
+}
+
+impl Read {
+    fn new(now: Timestamp, secret: u64) -> Self {
+        Self { replay: Replay::new(now, SLOT_BITS, secret, NoBugs), always: false }
+    }
+
+    /// Takes a payload in, as a start does; a check and a repair ask no less of it.
+    fn take(&mut self, recovered: Recovered<'_>) -> Result<(), Rejection> {
+        let (Recovered::Snapshot(payload) | Recovered::Log { payload, .. }) = recovered;
+        if let Some(policy) = payload.strip_prefix(&POLICY) {
+            self.always = policy == Fsync::Always.to_string().as_bytes();
+            return Ok(());
+        }
+        Ok(match recovered {
+            Recovered::Snapshot(payload) => self.replay.snapshot(payload)?,
+            Recovered::Log { payload, .. } => self.replay.log(payload)?,
+        })
+    }
+}
+
 /// Opens a directory and makes the node of what is in it. Blocks on the disk.
 ///
 /// # Errors
@@ -64,18 +91,8 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
          If the original is gone for good, run `node repair {path} --accept-loss` and start again",
         path = path.display()
     );
-    let mut replay = Replay::new(now, SLOT_BITS, secret, NoBugs);
-    let mut always = false;
-    let recovered = directory.recover(&mut |recovered| match recovered {
-        Recovered::Snapshot(payload) => Ok(replay.snapshot(payload)?),
-        Recovered::Log { payload, .. } => match payload.strip_prefix(&POLICY) {
-            Some(policy) => {
-                always = policy == Fsync::Always.to_string().as_bytes();
-                Ok(())
-            }
-            None => Ok(replay.log(payload)?),
-        },
-    });
+    let mut read = Read::new(now, secret);
+    let recovered = directory.recover(&mut |recovered| read.take(recovered));
     let (mut journal, recovery) = recovered.with_context(|| {
         let path = path.display();
         format!(
@@ -85,10 +102,10 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
     })?;
     let is_torn = recovery.torn_tail.as_ref().is_some_and(|torn| torn.followed);
     // IMPORTANT: the end of a log of which some may be lost proves nothing (rule 9 of the design).
-    let is_proof = found.stopped_in_order || always || (found.same_boot && !is_torn);
+    let is_proof = found.stopped_in_order || read.always || (found.same_boot && !is_torn);
     let proofs = directory.identity().incarnations.iter().copied().map(Incarnation);
     let proofs: Vec<_> = if is_proof { proofs.collect() } else { Vec::new() };
-    let node = replay.finish(now, proofs, super::map_file::load(path));
+    let node = read.replay.finish(now, proofs, super::map_file::load(path));
     journal.append(&[policy(settings.fsync)]).context("cannot write to the data directory")?;
     journal.sync().context("cannot write to the data directory")?;
     let mut text = format!("{} keys", node.keys());
@@ -113,7 +130,8 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
 /// # Errors
 /// It is not sound, or cannot be looked at.
 pub fn check(path: &Path) -> anyhow::Result<String> {
-    let report = storage::check(&RealDisk, path)?;
+    let mut read = Read::new(Timestamp::default(), 0);
+    let report = storage::check(&RealDisk, path, &mut |recovered| read.take(recovered))?;
     anyhow::ensure!(report.is_sound(), "{report}");
     Ok(report.to_string())
 }
@@ -125,7 +143,10 @@ pub fn check(path: &Path) -> anyhow::Result<String> {
 /// It cannot be repaired.
 pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
     let options = Options::new(DirectoryId(fresh_id));
-    let report = storage::repair(&RealDisk, path, options)?;
+    let report = storage::repair(&RealDisk, path, options, &mut || {
+        let mut read = Read::new(Timestamp::default(), 0);
+        Box::new(move |recovered| read.take(recovered))
+    })?;
     let mut directory = DataDir::open(Arc::new(RealDisk), path, options)?;
     directory.update_identity(|identity| identity.incarnations.clear())?;
     directory.recover(&mut |_| Ok(()))?;

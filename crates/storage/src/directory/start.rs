@@ -101,11 +101,6 @@ impl<B: Bugs> DataDir<B> {
         if let Some(torn) = log.torn.filter(|_| !self.bugs.plants(Bug::TailNotCleared)) {
             clear(&current, torn.offset, torn.bytes)?;
         }
-        // A file that was cut short takes its room again, if there is any. Otherwise appends will say so.
-        match current.file.preallocate(last.size).named("take room for", &current.path) {
-            Err(error) if !error.is_no_space() => return Err(error.into()),
-            _ => {}
-        }
         for header in full.iter().filter(|header| header.end() > log.synced) {
             let segment = segment::open(disk, path, id, header.first, Mode::Write)?;
             self.make_last(&segment, log.synced, header.end())?;
