@@ -230,6 +230,10 @@ fn log(event: &Event) {
             tracing::warn!(%incarnation, "node {addr} was restarted: it is filled before it leads again");
         }
         Event::Unregistered(addr) => tracing::warn!("node {addr} unregistered; it stays out until it is started again"),
+        Event::Full(addr) => {
+            tracing::warn!("the disk of node {addr} is full: others lead its slots where they can, until it has room");
+        }
+        Event::Room(addr) => tracing::info!("the disk of node {addr} has room again"),
         Event::Left(addr) => tracing::info!("node {addr} left"),
         Event::Suspected(addr) => tracing::warn!("node {addr} is silent and replicas complain: it is replaced"),
         Event::Awaiting(nodes) => {

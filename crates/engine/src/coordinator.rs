@@ -101,6 +101,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     reported: BTreeSet<Incarnation>,
     /// What those who were started again have found on their disks.
     proofs: BTreeMap<Incarnation, Vec<Incarnation>>,
+    /// Whose disks are full, as they say.
+    full: BTreeSet<Incarnation>,
     suspicion: Suspicion,
     /// When all slots are to be looked at, since some have changed.
     replan_at: Option<Timestamp>,
@@ -135,6 +137,7 @@ impl<B: Bugs> Coordinator<B> {
             awaited: BTreeMap::new(),
             reported: BTreeSet::new(),
             proofs: BTreeMap::new(),
+            full: BTreeSet::new(),
             suspicion: Suspicion::default(),
             replan_at: None,
             promotion: None,

@@ -422,15 +422,37 @@ impl<B: Bugs> Node<B> {
         Some(bytes)
     }
 
+    /// The archive of losses, for a snapshot; `None` where nothing was ever lost.
+    #[must_use]
+    pub fn losses_snapshot(&self) -> Option<Vec<u8>> {
+        let losses = self.lock_losses();
+        if losses.count() == 0 {
+            return None;
+        }
+        let mut bytes = self.journal.end().to_be_bytes().to_vec();
+        Entry::Unkept { writes: losses.count() - losses.iter().count() as u64 }.encode(&mut bytes);
+        losses.iter().for_each(|loss| Entry::Loss(loss.clone()).encode(&mut bytes));
+        Some(bytes)
+    }
+
     /// Carries an entry of the journal out again; `false` where it does not follow on the slot as it is.
     pub(crate) fn replay(&self, entry: Entry) -> bool {
         let slot = entry.slot();
+        match entry {
+            Entry::Loss(loss) => self.lock_losses().add(loss),
+            Entry::Unkept { writes } => self.lock_losses().add_overwritten(writes),
+            entry => return self.replay_in_slot(slot, entry),
+        }
+        true
+    }
+
+    fn replay_in_slot(&self, slot: SlotId, entry: Entry) -> bool {
         self.slot(slot).replay(self.place(Timestamp::default(), slot), entry)
     }
 
     /// Looks at the acknowledged writes that this node has lost.
     pub fn losses<R>(&self, look: impl FnOnce(&Losses) -> R) -> R {
-        look(&self.losses.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&self.lock_losses())
     }
 
     /// What has happened since the last call.
@@ -478,10 +500,22 @@ impl<B: Bugs> Node<B> {
             self.events.lock().unwrap_or_else(PoisonError::into_inner).append(&mut turn.events);
         }
         if !turn.losses.is_empty() || turn.overwritten > 0 {
-            let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
-            turn.losses.drain(..).for_each(|loss| losses.add(loss));
-            losses.add_overwritten(std::mem::take(&mut turn.overwritten));
+            // IMPORTANT: noted under the lock of the archive, so that a snapshot of it knows which entries it has.
+            let mut losses = self.lock_losses();
+            for loss in turn.losses.drain(..) {
+                self.journal.note_loss(&loss);
+                losses.add(loss);
+            }
+            let unkept = std::mem::take(&mut turn.overwritten);
+            if unkept > 0 {
+                self.journal.note_unkept_losses(unkept);
+                losses.add_overwritten(unkept);
+            }
         }
+    }
+
+    fn lock_losses(&self) -> MutexGuard<'_, Losses> {
+        self.losses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self, slot: SlotId) -> MutexGuard<'_, Slot<B>> {

@@ -68,6 +68,10 @@ pub enum Event {
     Unregistered(NodeAddr),
     /// A node has said that it stops.
     Left(NodeAddr),
+    /// The disk of a node is full.
+    Full(NodeAddr),
+    /// It has room again.
+    Room(NodeAddr),
     /// A node was silent for too long.
     Dead(NodeAddr),
     /// A primary is replaced: it is silent, and a copy of its slots complains, too.

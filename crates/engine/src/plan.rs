@@ -21,6 +21,8 @@ pub struct Standing {
     pub accused: BTreeMap<Incarnation, BTreeSet<Incarnation>>,
     /// Alive, but not heard at the moment: nothing is handed over to them.
     pub suspected: BTreeSet<Incarnation>,
+    /// Alive, but their disks are full: nothing is handed over to them either.
+    pub full: BTreeSet<Incarnation>,
     /// Started again with the data on their disks, as a newer incarnation.
     pub reborn: BTreeMap<Incarnation, Incarnation>,
     /// Others may be about to come back in the same way.
@@ -111,14 +113,29 @@ fn keep_primary(
     let is_new = |node: &Incarnation| !isr.contains(node) && !elr.contains(node);
     let learners = target.iter().copied().filter(is_new).collect();
     match change(config, SlotConfig { primary: Some(primary), isr, learners, elr, ..config.clone() }) {
-        Plan::Keep => match target.first() {
-            Some(wanted) if *wanted != primary && up.contains(wanted) && !standing.suspected.contains(wanted) => {
-                Plan::HandOver { from: primary, to: *wanted }
-            }
-            _ => Plan::Keep,
+        Plan::Keep => match better_primary(primary, target, up, standing) {
+            Some(better) => Plan::HandOver { from: primary, to: better },
+            None => Plan::Keep,
         },
         changed => changed,
     }
+}
+
+/// Who is to lead in the place of the primary: the ring's choice. One whose disk is full takes no writes, so it leads only
+/// where no other member can.
+fn better_primary(
+    primary: Incarnation,
+    target: &[Incarnation],
+    up: &[Incarnation],
+    standing: &Standing,
+) -> Option<Incarnation> {
+    let can = |node: &&Incarnation| {
+        **node != primary && up.contains(node) && !standing.suspected.contains(node) && !standing.full.contains(node)
+    };
+    if standing.full.contains(&primary) {
+        return in_ring_order(up, target).iter().find(can).copied();
+    }
+    target.first().filter(can).copied()
 }
 
 /// The primary is lost. Whoever may lead holds everything that was promised: a member of the in-sync set, or where none is
@@ -269,6 +286,24 @@ mod tests {
         assert_eq!(hand_over, Plan::HandOver { from: Incarnation(1), to: Incarnation(3) });
         let leaver = plan(&config(3, &[3, 1, 2], &[]), &target, &standing);
         assert_eq!(leaver, Plan::Change(config(3, &[3, 1], &[])), "the leaver goes last");
+    }
+
+    #[test]
+    fn one_whose_disk_is_full_leads_only_where_no_other_member_can() {
+        let mut standing = standing(&[1, 2, 3], &[]);
+        standing.full.insert(Incarnation(1));
+        let target = incarnations(&[1, 2, 3]);
+        let to_2 = Plan::HandOver { from: Incarnation(1), to: Incarnation(2) };
+        assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), to_2);
+        assert_eq!(plan(&config(2, &[1, 2, 3], &[]), &target, &standing), Plan::Keep, "it is not given back");
+        standing.full.insert(Incarnation(2));
+        let to_3 = Plan::HandOver { from: Incarnation(1), to: Incarnation(3) };
+        assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), to_3);
+        standing.full.insert(Incarnation(3));
+        assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), Plan::Keep);
+        standing.full.clear();
+        let back = Plan::HandOver { from: Incarnation(2), to: Incarnation(1) };
+        assert_eq!(plan(&config(2, &[1, 2, 3], &[]), &target, &standing), back, "it has room again");
     }
 
     #[test]

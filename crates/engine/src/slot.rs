@@ -372,6 +372,8 @@ impl<B: Bugs> Slot<B> {
                 self.log.set_purged(seq);
             }
             Entry::Epoch { epoch, .. } => self.epoch = self.epoch.max(epoch),
+            // These are no slot's.
+            Entry::Loss(_) | Entry::Unkept { .. } => return false,
         }
         true
     }

@@ -123,10 +123,30 @@ impl Driver {
     /// # Errors
     /// It never will be.
     pub async fn persist(&self) -> Result<(), DiskFailed> {
+        self.persist_up_to(self.node().journal().end()).await
+    }
+
+    /// The same of everything with a lower number in the journal.
+    ///
+    /// # Errors
+    /// It never will be.
+    pub async fn persist_up_to(&self, end: u64) -> Result<(), DiskFailed> {
         match &self.shared.store {
-            Some(store) => store.persist(self.node().journal().end()).await,
+            Some(store) => store.persist(end).await,
             None => Ok(()),
         }
+    }
+
+    /// Whether everything with a lower number in the journal is written.
+    #[must_use]
+    pub fn is_written(&self, end: u64) -> bool {
+        self.shared.store.as_ref().is_none_or(|store| store.is_written(end))
+    }
+
+    /// Whether the disk is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.shared.store.as_ref().is_some_and(|store| store.health() == Health::Full)
     }
 
     /// Whether the disk takes what a write would have to keep.
@@ -201,14 +221,9 @@ impl Driver {
     /// # Errors
     /// The change does not follow on the map held here; nothing has changed.
     pub fn handle_map(&self, update: &MapUpdate) -> Result<(), MapError> {
-        if let Some(store) = &self.shared.store {
-            let is_own = store.belongs_to(&update.cluster).unwrap_or_else(|error| {
-                tracing::error!("cannot note the cluster in the data directory: {error}");
-                true
-            });
-            if !is_own {
-                return Err(MapError::OtherCluster);
-            }
+        let own = self.shared.store.as_ref().and_then(Store::cluster);
+        if own.is_some_and(|own| own != update.cluster) {
+            return Err(MapError::OtherCluster);
         }
         let mut turn = Turn::default();
         self.shared.node.handle_map(self.clock().now(), update, &mut turn)?;

@@ -76,6 +76,10 @@ pub enum NodeMessage {
     },
     /// `RESYNC`: a change of the map did not follow on the one held; send the whole map.
     Resync,
+    /// `FULL`: the disk of the node is full; it is to lead nothing that another member can lead.
+    Full,
+    /// `ROOM`: it has room again.
+    Room,
     /// `LEAVE`: the node is stopping and expects to be started again.
     Leave,
 }
@@ -162,6 +166,8 @@ impl NodeMessage {
                 }
             }
             Self::Resync => words(&["RESYNC"], out),
+            Self::Full => words(&["FULL"], out),
+            Self::Room => words(&["ROOM"], out),
             Self::Leave => words(&["LEAVE"], out),
         }
     }
@@ -187,6 +193,8 @@ impl NodeMessage {
                     Self::Positions { query, last }
                 }
                 b"RESYNC" => Self::Resync,
+                b"FULL" => Self::Full,
+                b"ROOM" => Self::Room,
                 b"LEAVE" => Self::Leave,
                 _ => return None,
             })
@@ -287,6 +295,8 @@ mod tests {
             NodeMessage::Complain { about: incarnation },
             NodeMessage::Positions { query: 3, last: vec![(SlotId(5), version(1, 2))] },
             NodeMessage::Resync,
+            NodeMessage::Full,
+            NodeMessage::Room,
             NodeMessage::Leave,
         ] {
             let mut bytes = Vec::new();

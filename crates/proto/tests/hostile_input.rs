@@ -264,6 +264,8 @@ fn messages_of_a_session() -> Vec<Vec<u8>> {
         NodeMessage::Complain { about: incarnation },
         NodeMessage::Positions { query: 3, last },
         NodeMessage::Resync,
+        NodeMessage::Full,
+        NodeMessage::Room,
         NodeMessage::Leave,
     ];
     let from_coordinator = [

@@ -35,6 +35,18 @@ impl<B: Bugs> Coordinator<B> {
                 self.suspicion.complaint(now, from, about);
                 self.advance(now);
             }
+            NodeMessage::Full => {
+                if self.full.insert(from) {
+                    self.event(Event::Full(addr));
+                    self.advance(now);
+                }
+            }
+            NodeMessage::Room => {
+                if self.full.remove(&from) {
+                    self.event(Event::Room(addr));
+                    self.advance(now);
+                }
+            }
             NodeMessage::Leave => {
                 self.registry.remove(&addr);
                 self.ring.remove(&addr);

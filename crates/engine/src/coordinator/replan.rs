@@ -28,6 +28,8 @@ impl<B: Bugs> Coordinator<B> {
     /// Plans every slot and carries the plans out. Says whether the map has changed, so that another look is due.
     pub(super) fn replan(&mut self, now: Timestamp) -> bool {
         self.replan_at = None;
+        let registered = self.registry.incarnations();
+        self.full.retain(|full| registered.contains(full));
         let standing = self.standing(now);
         let mut changes = Vec::new();
         let mut lost = Vec::new();
@@ -134,6 +136,7 @@ impl<B: Bugs> Coordinator<B> {
             alive: self.registry.incarnations(),
             by_hand: by_hand.collect(),
             gone: self.gone.clone(),
+            full: self.full.clone(),
             accused: self.suspicion.accused(now, &self.registry),
             suspected: self.registry.suspects(now),
             reborn: self.reborn.clone(),

@@ -6,6 +6,7 @@ use proto::slot::SlotId;
 
 use crate::completions::Completion;
 use crate::log;
+use crate::losses::Loss;
 use crate::record::Record;
 
 /// One change of a slot.
@@ -23,6 +24,10 @@ pub(crate) enum Entry {
     Purge { slot: SlotId, seq: u64 },
     /// A higher epoch was heard of.
     Epoch { slot: SlotId, epoch: Epoch },
+    /// An acknowledged write was lost, and is in the archive.
+    Loss(Loss),
+    /// So many more were lost and are not in the archive.
+    Unkept { writes: u64 },
 }
 
 /// All that a slot holds.
@@ -44,6 +49,8 @@ const WHOLE: u8 = 3;
 const DROP: u8 = 4;
 const PURGE: u8 = 5;
 const EPOCH: u8 = 6;
+const LOSS: u8 = 7;
+const UNKEPT: u8 = 8;
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
@@ -51,7 +58,7 @@ const DECLINED: u8 = 3;
 const BARRIER: u8 = 4;
 
 impl Entry {
-    /// The slot that it is about.
+    /// The slot that it is about; 0 for what is about none.
     pub(crate) fn slot(&self) -> SlotId {
         match self {
             Self::Record { slot, .. }
@@ -59,8 +66,15 @@ impl Entry {
             | Self::Whole { slot, .. }
             | Self::Drop { slot }
             | Self::Purge { slot, .. }
-            | Self::Epoch { slot, .. } => *slot,
+            | Self::Epoch { slot, .. }
+            | Self::Loss(Loss { slot, .. }) => *slot,
+            Self::Unkept { .. } => SlotId(0),
         }
+    }
+
+    /// Whether it is about the archive of losses, and about what no slot holds.
+    pub(crate) fn is_of_losses(&self) -> bool {
+        matches!(self, Self::Loss(_) | Self::Unkept { .. })
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
@@ -91,6 +105,16 @@ impl Entry {
                 begin(EPOCH);
                 push_number(epoch.0, out);
             }
+            Self::Loss(Loss { record, common, winner, .. }) => {
+                begin(LOSS);
+                push_version(*common, out);
+                push_number(winner.0, out);
+                push_record(record, out);
+            }
+            Self::Unkept { writes } => {
+                begin(UNKEPT);
+                push_number(*writes, out);
+            }
         }
     }
 
@@ -105,6 +129,11 @@ impl Entry {
             DROP => Self::Drop { slot },
             PURGE => Self::Purge { slot, seq: bytes.number()? },
             EPOCH => Self::Epoch { slot, epoch: Epoch(bytes.number()?) },
+            LOSS => {
+                let (common, winner) = (bytes.version()?, Epoch(bytes.number()?));
+                Self::Loss(Loss { slot, record: bytes.record()?, common, winner })
+            }
+            UNKEPT => Self::Unkept { writes: bytes.number()? },
             _ => return None,
         })
     }
@@ -321,12 +350,14 @@ mod tests {
             ],
         };
         vec![
+            Entry::Loss(Loss { slot, record: put.clone(), common: version(2, 8), winner: Epoch(5) }),
             Entry::Record { slot, durable: 1, record: put },
             Entry::Record { slot, durable: 2, record: delete },
             Entry::Record { slot, durable: 3, record: record(declined) },
             Entry::Record { slot, durable: 4, record: record(Op::Barrier) },
             Entry::Cut { slot, to: version(2, 1) },
             Entry::Whole { slot, whole },
+            Entry::Unkept { writes: 3 },
             Entry::Drop { slot },
             Entry::Purge { slot, seq: 5 },
             Entry::Epoch { slot, epoch: Epoch(9) },

@@ -17,6 +17,8 @@ pub struct Replay<B: Bugs> {
     node: Node<B>,
     /// By slot, the number of the first entry that its part of the snapshot does not hold.
     from: Vec<u64>,
+    /// The same of the archive of losses.
+    losses_from: u64,
     next: u64,
 }
 
@@ -50,22 +52,27 @@ impl<B: Bugs> Replay<B> {
     pub fn new(now: Timestamp, bits: SlotBits, secret: u64, bugs: B) -> Self {
         // What a tail held when it was cut must be in the tail that is made here, which knows of marks later.
         let node = Node::new(now, bits, secret, bugs).limited(usize::MAX, crate::outbox::OUTBOX_ITEMS);
-        Self { node, from: vec![0; bits.slots().count()], next: 0 }
+        Self { node, from: vec![0; bits.slots().count()], losses_from: 0, next: 0 }
     }
 
-    /// Takes in a payload of a snapshot, as [`Node::slot_snapshot`] has made it.
+    /// Takes in a payload of a snapshot, as [`Node::slot_snapshot`] or [`Node::losses_snapshot`] has made it.
     ///
     /// # Errors
     /// The bytes are none. What was made so far is of no use.
     pub fn snapshot(&mut self, payload: &[u8]) -> Result<(), ReplayError> {
         let mut bytes = Reader(payload);
         let number = bytes.number().ok_or(ReplayError::Unreadable)?;
-        let entry = Entry::read(&mut bytes).filter(|_| bytes.is_empty()).ok_or(ReplayError::Unreadable)?;
-        if let Some(from) = self.from.get_mut(usize::from(entry.slot().0)) {
-            *from = number;
-        }
         self.next = self.next.max(number);
-        self.apply(number, entry)
+        while !bytes.is_empty() {
+            let entry = Entry::read(&mut bytes).ok_or(ReplayError::Unreadable)?;
+            if entry.is_of_losses() {
+                self.losses_from = number;
+            } else if let Some(from) = self.from.get_mut(usize::from(entry.slot().0)) {
+                *from = number;
+            }
+            self.apply(number, entry)?;
+        }
+        Ok(())
     }
 
     /// Takes in a payload of the log, as [`super::Journal::take`] has given it.
@@ -81,6 +88,7 @@ impl<B: Bugs> Replay<B> {
         while !bytes.is_empty() {
             let entry = Entry::read(&mut bytes).ok_or(ReplayError::Unreadable)?;
             let from = self.from.get(usize::from(entry.slot().0)).copied().ok_or(ReplayError::Unreadable)?;
+            let from = if entry.is_of_losses() { self.losses_from } else { from };
             if number >= from {
                 self.apply(number, entry)?;
             }

@@ -350,6 +350,8 @@ impl World {
             Event::Returned(addr, _) => format!("{} is back", name(addr)),
             Event::Restarted(addr, _) => format!("{} was restarted", name(addr)),
             Event::Unregistered(addr) => format!("{} unregistered", name(addr)),
+            Event::Full(addr) => format!("{} has a full disk", name(addr)),
+            Event::Room(addr) => format!("{} has room again", name(addr)),
             Event::Left(addr) => format!("{} left", name(addr)),
             Event::Dead(addr) => format!("{} is dead", name(addr)),
             Event::Suspected(addr) => format!("{} is silent and complained about", name(addr)),

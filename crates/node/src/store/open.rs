@@ -13,8 +13,9 @@ use proto::id::Incarnation;
 use proto::slot::SLOT_BITS;
 use storage::directory::Options;
 use storage::error::Rejection;
-use storage::{DataDir, DirectoryId, Journal, Position, RealDisk, Recovered};
+use storage::{DataDir, DirectoryId, Disk, Journal, JournalError, Position, RealDisk, Recovered};
 
+use super::pieces::Assembly;
 use super::{Fsync, Store};
 
 /// How the directory is used.
@@ -54,26 +55,29 @@ pub(super) fn policy(fsync: Fsync) -> Vec<u8> {
 /// What was read from a directory so far.
 struct Read {
     replay: Replay<NoBugs>,
+    assembly: Assembly,
     /// Whether the log was written under [`Fsync::Always`] where it was read last.
     always: bool,
 }
 
 impl Read {
     fn new(now: Timestamp, secret: u64) -> Self {
-        Self { replay: Replay::new(now, SLOT_BITS, secret, NoBugs), always: false }
+        Self { replay: Replay::new(now, SLOT_BITS, secret, NoBugs), assembly: Assembly::default(), always: false }
     }
 
     /// Takes a payload in, as a start does; a check and a repair ask no less of it.
     fn take(&mut self, recovered: Recovered<'_>) -> Result<(), Rejection> {
-        let (Recovered::Snapshot(payload) | Recovered::Log { payload, .. }) = recovered;
+        let (Recovered::Snapshot(written) | Recovered::Log { payload: written, .. }) = recovered;
+        let Some(payload) = self.assembly.add(written) else { return Ok(()) };
         if let Some(policy) = payload.strip_prefix(&POLICY) {
             self.always = policy == Fsync::Always.to_string().as_bytes();
-            return Ok(());
+        } else if matches!(recovered, Recovered::Snapshot(_)) {
+            self.replay.snapshot(payload)?;
+        } else {
+            self.replay.log(payload)?;
         }
-        Ok(match recovered {
-            Recovered::Snapshot(payload) => self.replay.snapshot(payload)?,
-            Recovered::Log { payload, .. } => self.replay.log(payload)?,
-        })
+        self.assembly.taken();
+        Ok(())
     }
 }
 
@@ -82,8 +86,21 @@ impl Read {
 /// # Errors
 /// Says what to do. What is there is left as it is.
 pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) -> anyhow::Result<OpenedStore> {
+    open_on(Arc::new(RealDisk), settings, now, secret, fresh_id)
+}
+
+pub(super) fn open_on(
+    disk: Arc<dyn Disk>,
+    settings: &Settings,
+    now: Timestamp,
+    secret: u64,
+    fresh_id: u128,
+) -> anyhow::Result<OpenedStore> {
     let path = &settings.path;
-    let mut directory = DataDir::open(Arc::new(RealDisk), path, Options::new(DirectoryId(fresh_id)))?;
+    let place = || format!("the data directory {} cannot be used; nothing was changed", path.display());
+    disk.create_directory(path).with_context(place)?;
+    let free = disk.free_space(path).with_context(place)?;
+    let mut directory = DataDir::open(Arc::clone(&disk), path, Options::fitting(DirectoryId(fresh_id), free))?;
     let found = directory.found();
     anyhow::ensure!(
         !found.copied,
@@ -105,9 +122,13 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
     let is_proof = found.stopped_in_order || read.always || (found.same_boot && !is_torn);
     let proofs = directory.identity().incarnations.iter().copied().map(Incarnation);
     let proofs: Vec<_> = if is_proof { proofs.collect() } else { Vec::new() };
-    let node = read.replay.finish(now, proofs, super::map_file::load(path));
-    journal.append(&[policy(settings.fsync)]).context("cannot write to the data directory")?;
-    journal.sync().context("cannot write to the data directory")?;
+    let node = read.replay.finish(now, proofs, super::map_file::load(disk.as_ref(), path));
+    begin_log(&directory, &mut journal, settings.fsync).with_context(|| {
+        format!(
+            "cannot write to the data directory {}: what it held is as it was; see to its disk and start again",
+            path.display()
+        )
+    })?;
     let mut text = format!("{} keys", node.keys());
     if let Some(torn) = &recovery.torn_tail {
         text = format!(
@@ -121,8 +142,22 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
             "{text}; the machine was restarted since: what was not synced may be missing, so the replicas decide"
         );
     }
-    let store = Store::new(path.clone(), settings.fsync, directory, node.journal().end());
+    let store = Store::new(disk, path.clone(), settings.fsync, directory, node.journal().end());
     Ok(OpenedStore { node, store, journal, snapshot_at: recovery.snapshot.unwrap_or_default(), found: text })
+}
+
+/// Says in the log how what follows is written. On a full disk it takes the reserve for that.
+fn begin_log(directory: &DataDir, journal: &mut Journal, fsync: Fsync) -> anyhow::Result<()> {
+    let policy = [policy(fsync)];
+    if let Err(error) = journal.append(&policy) {
+        let has_reserve = matches!(error, JournalError::NoSpace(_)) && directory.release_reserve()?;
+        if !has_reserve {
+            return Err(error.into());
+        }
+        journal.append(&policy)?;
+    }
+    journal.sync()?;
+    Ok(())
 }
 
 /// Looks at a directory, and says what is wrong with it. Changes nothing.
@@ -142,13 +177,15 @@ pub fn check(path: &Path) -> anyhow::Result<String> {
 /// # Errors
 /// It cannot be repaired.
 pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
-    let options = Options::new(DirectoryId(fresh_id));
+    let options = Options::fitting(DirectoryId(fresh_id), RealDisk.free_space(path)?);
     let report = storage::repair(&RealDisk, path, options, &mut || {
         let mut read = Read::new(Timestamp::default(), 0);
         Box::new(move |recovered| read.take(recovered))
     })?;
     let mut directory = DataDir::open(Arc::new(RealDisk), path, options)?;
     directory.update_identity(|identity| identity.incarnations.clear())?;
+    let was_copied = directory.found().copied;
     directory.recover(&mut |_| Ok(()))?;
-    Ok(report.to_string())
+    let copied = if was_copied { "\nThe copy counts as a directory of its own from now on." } else { "" };
+    Ok(format!("{report}{copied}"))
 }

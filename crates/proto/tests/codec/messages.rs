@@ -136,6 +136,8 @@ proptest! {
             NodeMessage::Complain { about: incarnation },
             NodeMessage::Positions { query, last },
             NodeMessage::Resync,
+            NodeMessage::Full,
+            NodeMessage::Room,
             NodeMessage::Leave,
         ]);
         messages_read_back!(&pieces, CoordinatorMessage, [

@@ -31,6 +31,7 @@ impl Disk {
         self.log.push(payload);
         if self.log_bytes > LOG_BYTES {
             self.snapshot = bits.slots().filter_map(|slot| node.slot_snapshot(slot)).collect();
+            self.snapshot.extend(node.losses_snapshot());
             self.log.clear();
             self.log_bytes = 0;
         }
@@ -56,6 +57,16 @@ impl Disk {
 /// In which slot a node that was read from its disk is not what crashed, and how. The durable mark may lag: it is written
 /// with the next record.
 pub(super) fn difference(read: &Node<Planted>, crashed: &Node<Planted>, bits: SlotBits) -> Option<(SlotId, String)> {
+    let losses = |node: &Node<Planted>| {
+        node.losses(|losses| {
+            let kept: Vec<_> = losses.iter().map(|loss| (loss.slot, loss.record.version())).collect();
+            (losses.count(), kept)
+        })
+    };
+    let (read_losses, losses) = (losses(read), losses(crashed));
+    if read_losses != losses {
+        return Some((SlotId(0), format!("the disk gives the losses {read_losses:?}, and there were {losses:?}")));
+    }
     bits.slots().find_map(|slot| {
         let state = |node: &Node<Planted>| {
             node.inspect(slot, |slot| {
