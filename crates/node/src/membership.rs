@@ -1,5 +1,8 @@
 //! The session with the coordinator: joining, heartbeats, the map, leaving.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ mod open;
 mod pieces;
 mod snapshots;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use std::path::PathBuf;

@@ -39,6 +39,7 @@ pub struct Journal<B: Bugs = NoBugs> {
     directory: PathBuf,
     id: DirectoryId,
     segment_bytes: u64,
+    frugal: bool,
     bugs: B,
     /// The full segments that are still there, oldest first.
     full: VecDeque<Header>,
@@ -119,6 +120,7 @@ impl<B: Bugs> Journal<B> {
             directory,
             id,
             segment_bytes,
+            frugal: false,
             bugs,
             full: resumed.full,
             next: resumed.next,
@@ -186,6 +188,12 @@ impl<B: Bugs> Journal<B> {
     pub fn sync(&mut self) -> Result<Position, JournalError> {
         let synced = self.begin_sync()?.run();
         self.end_sync(synced)
+    }
+
+    /// Whether to take no more room than there must be: small segments, and none in advance. For a disk that is nearly full,
+    /// whose last room a snapshot needs.
+    pub fn set_frugal(&mut self, frugal: bool) {
+        self.frugal = frugal;
     }
 
     /// Removes the segments that lie below a position as a whole: the one that recovery starts from, which is that of
@@ -281,9 +289,9 @@ impl<B: Bugs> Journal<B> {
 
     /// Makes the next segment, in place of one that is too small for a large payload.
     fn make_next(&mut self, least: u64, small: Option<Segment>) -> Result<Segment, JournalError> {
-        let size = self.segment_bytes.max(least);
         // Where a whole segment has no room, a part of one may have.
         let part = (self.segment_bytes / SEGMENT_PARTS).max(segment::SEGMENT_BYTES_LEAST).max(least);
+        let size = if self.frugal { part } else { self.segment_bytes.max(least) };
         let mut draft = self.draft(size);
         if part < size && draft.as_ref().is_err_and(FileError::is_no_space) {
             draft = self.draft(part);

@@ -11,8 +11,14 @@ use storage::{Journal, Position, SnapshotWriter};
 use super::{Store, open, pieces};
 use crate::driver::Driver;
 
-/// How many snapshots are kept: should the newest be damaged, the one before and the log give everything.
-const SNAPSHOTS_KEPT: usize = 2;
+/// How many snapshots are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Where the disk is full.
+    One = 1,
+    /// Should the newest be damaged, the one before and the log give everything.
+    Two = 2,
+}
 
 /// The snapshots of a directory, as the thread that writes drives them.
 pub(super) struct Snapshots {
@@ -82,11 +88,14 @@ impl Snapshots {
     ///
     /// IMPORTANT: one is finished only once the log has on disk every entry that it holds. Should it be damaged, a start
     /// goes back to the one before and reads the log; an entry that neither has would be missing.
+    ///
+    /// With [`Keep::One`] there is none before. There what the log has not got may be what it has no room for, which this one
+    /// makes; so it waits only for its position.
     pub(super) fn advance(
         &mut self,
         store: &Store,
         journal: &Journal,
-        newest: usize,
+        keep: Keep,
     ) -> anyhow::Result<Option<Finished>> {
         match self.stage.take() {
             Some(Stage::Copying(copying)) if copying.is_finished() => match joined(copying)? {
@@ -94,11 +103,11 @@ impl Snapshots {
                 Err(error) => not_made(&error),
             },
             Some(Stage::Copied(copied, upto)) => {
-                let is_written = *store.shared.written.borrow() >= copied.end;
+                let is_written = store.is_written(copied.end) || keep == Keep::One;
                 match upto.or_else(|| is_written.then(|| journal.end())) {
                     Some(upto) if journal.synced() >= upto => {
                         let (store, synced) = (store.clone(), journal.synced());
-                        let finish = move || finish(&store, copied.writer, synced, newest);
+                        let finish = move || finish(&store, copied.writer, synced, keep);
                         let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(finish)?;
                         self.stage = Some(Stage::Finishing(thread));
                     }
@@ -109,11 +118,6 @@ impl Snapshots {
             stage => self.stage = stage,
         }
         Ok(None)
-    }
-
-    /// Gives up one that waits for the log, so that the log has its room. Says whether there was one.
-    pub(super) fn give_way(&mut self) -> bool {
-        self.stage.take_if(|stage| matches!(stage, Stage::Copied(..))).is_some()
     }
 
     /// Gives up one that is not finished, and waits for one that is about to be.
@@ -162,16 +166,11 @@ fn copy(node: &Node, mut writer: SnapshotWriter, policy: &[u8], given_up: &Atomi
     Ok(Copied { writer, end: node.journal().end() })
 }
 
-fn finish(store: &Store, writer: SnapshotWriter, synced: Position, newest: usize) -> anyhow::Result<Finished> {
+fn finish(store: &Store, writer: SnapshotWriter, synced: Position, keep: Keep) -> anyhow::Result<Finished> {
     let bytes = writer.finish(synced)?.bytes;
     let needed_from = match store.directory().as_ref() {
-        Some(directory) => directory.retain_snapshots(newest)?,
+        Some(directory) => directory.retain_snapshots(keep as usize)?,
         None => None,
     };
     Ok(Finished { bytes, needed_from })
-}
-
-/// How many snapshots are kept: two, and where room is short one.
-pub(super) fn kept(is_short: bool) -> usize {
-    if is_short { 1 } else { SNAPSHOTS_KEPT }
 }

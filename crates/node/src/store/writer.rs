@@ -13,7 +13,7 @@ use proto::cluster_map::MapVersion;
 use storage::journal::Synced;
 use storage::{Journal, JournalError, Position};
 
-use super::snapshots::{Snapshots, kept};
+use super::snapshots::{Keep, Snapshots};
 use super::{Fsync, Health, Orders, Store, map_file, pieces};
 use crate::driver::Driver;
 
@@ -194,13 +194,13 @@ impl Writer {
             Ok(_) => return Ok(true),
             Err(JournalError::NoSpace(error)) => {
                 self.room.tried = Instant::now();
+                self.journal.set_frugal(true);
                 self.set_full(&format!("{error}: {}", error.source));
             }
             Err(error) => return Err(error.into()),
         }
-        // What was carried out already may have the room of the reserve, and that of a snapshot which waits for the log.
-        let released = self.store.directory().as_ref().map_or(Ok(false), storage::DataDir::release_reserve)?;
-        if !(self.snapshots.give_way() || released) {
+        // What was carried out already has the room of the reserve.
+        if !self.store.directory().as_ref().map_or(Ok(false), storage::DataDir::release_reserve)? {
             return Ok(false);
         }
         match self.journal.append(&[piece]) {
@@ -243,6 +243,7 @@ impl Writer {
             self.store.shared.health.send_if_modified(|health| {
                 std::mem::replace(health, Health::Good) == Health::Full
             });
+            self.journal.set_frugal(false);
             tracing::warn!("the disk of {} has room again: writes are taken", self.store.path().display());
             self.driver.propose();
         }
@@ -298,11 +299,11 @@ impl Writer {
     }
 
     fn advance_snapshot(&mut self, stop: bool) -> anyhow::Result<()> {
-        let is_short = self.room.is_short || self.store.health() == Health::Full;
+        let keep = if self.store.health() == Health::Full { Keep::One } else { Keep::Two };
         let finished = if stop {
             self.snapshots.stop()?
         } else {
-            self.snapshots.advance(&self.store, &self.journal, kept(is_short))?
+            self.snapshots.advance(&self.store, &self.journal, keep)?
         };
         if let Some(finished) = finished {
             self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).snapshots += 1;
