@@ -6,7 +6,6 @@ use engine::node::Turn;
 use engine::record::Record;
 use engine::slot::{Answer, Refusal, Written};
 use engine::time::Timestamp;
-use engine::waiting::Waiting;
 use net::connection::{Body, Connection, Ended, Flow, Session};
 use net::shutdown::Shutdown;
 use proto::cluster_map::Promises;
@@ -23,7 +22,7 @@ use tokio::net::TcpStream;
 use crate::answering;
 use crate::driver::Driver;
 use crate::replication;
-use crate::routing::{self, Kept};
+use crate::routing::{self, KeptBatch, Waits};
 use crate::serve_forwards;
 use crate::store::{Figures, Health};
 
@@ -68,12 +67,9 @@ struct ClientSession<'a> {
     /// What was looked up for the present batch of requests.
     batch: Option<Batch>,
     /// Requests that cannot be answered here and now, with the answers that wait behind them.
-    kept: Vec<Kept>,
-    kept_bytes: usize,
-    /// How many of them have not been carried out.
-    kept_whole: usize,
+    kept: KeptBatch,
     /// The waits of the requests that are carried out and not yet durable.
-    waiting: Waiting,
+    waits: Waits,
     body: Option<Body>,
     upgrade: Option<(LinkKind, Incarnation)>,
     /// Something was carried out of which nobody may hear before it is on disk.
@@ -123,10 +119,8 @@ impl<'a> ClientSession<'a> {
             ack: None,
             read: None,
             batch: None,
-            kept: Vec::new(),
-            kept_bytes: 0,
-            kept_whole: 0,
-            waiting: Waiting::new(),
+            kept: KeptBatch::default(),
+            waits: Waits::default(),
             body: None,
             upgrade: None,
             must_persist: false,
@@ -136,10 +130,8 @@ impl<'a> ClientSession<'a> {
     /// Executes a request for a key, or keeps it where that is not possible here and now.
     fn key_request(&mut self, request: KeyRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let slot = self.driver.node().slot_of(request.key());
-        if self.kept_whole > 0 && self.kept.iter().any(|kept| kept.slot == slot && !kept.is_carried_out()) {
-            return Flow::Settle; // One client's requests for one key are carried out in their order.
-        }
-        if self.kept_bytes > KEPT_BYTES {
+        // One client's requests for one key are carried out in their order.
+        if self.kept.holds_up(slot) || self.kept.size() > KEPT_BYTES {
             return Flow::Settle;
         }
         self.must_persist |= matches!(&request, KeyRequest::Read(read) if read.level == ReadLevel::Linear);
@@ -150,16 +142,16 @@ impl<'a> ClientSession<'a> {
     }
 
     fn read_request(&mut self, slot: SlotId, read: Read<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
-        let Self { driver, kept, waiting, body, .. } = self;
-        let node = driver.node();
+        let Self { driver, kept, waits, body, .. } = self;
+        let (node, waiting) = (driver.node(), &waits.waiting);
         if read.level == ReadLevel::Local {
-            let out = kept.last_mut().map_or(out, |last| &mut last.after);
+            let out = kept.place(out);
             let answer = |record: Option<&Record>| *body = answer_read(record, read.versioned, encoding, out);
             match node.read(slot, read.key, read.level, Timestamp::default, waiting, answer) {
-                Ok(_) if self.body.is_some() && !self.kept.is_empty() => self.body_behind_kept(),
-                Ok(_) if self.body.is_some() => Flow::Body,
-                Ok(_) => Flow::Next,
-                Err(_) => self.keep(Kept::new(slot, KeyRequest::Read(read), encoding)),
+                Ok(_) if self.body.is_some() && !self.kept.is_empty() => return self.body_behind_kept(),
+                Ok(_) if self.body.is_some() => return Flow::Body,
+                Ok(_) => {}
+                Err(_) => self.kept.keep(slot, KeyRequest::Read(read), encoding),
             }
         } else {
             let mut bytes = Vec::new();
@@ -167,16 +159,14 @@ impl<'a> ClientSession<'a> {
                 answering::found(record, read.versioned).encode(encoding, &mut bytes);
             };
             match node.read(slot, read.key, read.level, || driver.clock().now(), waiting, answer) {
-                Ok(Answer { ticket: None, .. }) => {
-                    kept.last_mut().map_or(out, |last| &mut last.after).append(&mut bytes);
-                    Flow::Next
-                }
+                Ok(Answer { ticket: None, .. }) => kept.place(out).append(&mut bytes),
                 Ok(Answer { ticket: Some(ticket), .. }) => {
-                    self.keep(Kept::carried_out(slot, KeyRequest::Read(read), encoding, ticket, bytes))
+                    kept.keep_carried_out(slot, KeyRequest::Read(read), encoding, ticket, |out| out.append(&mut bytes));
                 }
-                Err(_) => self.keep(Kept::new(slot, KeyRequest::Read(read), encoding)),
+                Err(_) => kept.keep(slot, KeyRequest::Read(read), encoding),
             }
         }
+        Flow::Next
     }
 
     fn write_request(&mut self, slot: SlotId, write: Write<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
@@ -187,35 +177,22 @@ impl<'a> ClientSession<'a> {
         }
         self.must_persist = true;
         let now = self.batch().now;
-        let written = self.driver.node().write(now, slot, &write, &self.waiting, &mut self.turn);
-        let out = self.kept.last_mut().map_or(out, |last| &mut last.after);
+        let written = self.driver.node().write(now, slot, &write, &self.waits.waiting, &mut self.turn);
         match written {
             // By far the most common.
             Ok(Answer { answer: Written::Done(_), ticket: None }) if write.expected.is_none() => {
-                Response::Ok.encode(encoding, out);
-                Flow::Next
+                Response::Ok.encode(encoding, self.kept.place(out));
             }
             Ok(Answer { answer, ticket: None }) => {
-                answering::written(answer, &write).encode(encoding, out);
-                Flow::Next
+                answering::written(answer, &write).encode(encoding, self.kept.place(out));
             }
             Ok(Answer { answer, ticket: Some(ticket) }) => {
-                let mut bytes = Vec::new();
-                answering::written(answer, &write).encode(encoding, &mut bytes);
-                self.keep(Kept::carried_out(slot, KeyRequest::Write(write), encoding, ticket, bytes))
+                let encode = |out: &mut Vec<u8>| answering::written(answer, &write).encode(encoding, out);
+                self.kept.keep_carried_out(slot, KeyRequest::Write(write), encoding, ticket, encode);
             }
-            Err(Refusal::NotHere) => self.keep(Kept::new(slot, KeyRequest::Write(write), encoding)),
-            Err(refusal) => {
-                Response::Error(answering::refused(refusal)).encode(encoding, out);
-                Flow::Next
-            }
+            Err(Refusal::NotHere) => self.kept.keep(slot, KeyRequest::Write(write), encoding),
+            Err(refusal) => Response::Error(answering::refused(refusal)).encode(encoding, self.kept.place(out)),
         }
-    }
-
-    fn keep(&mut self, kept: Kept) -> Flow {
-        self.kept_bytes += kept.size();
-        self.kept_whole += usize::from(!kept.is_carried_out());
-        self.kept.push(kept);
         Flow::Next
     }
 
@@ -236,10 +213,9 @@ impl<'a> ClientSession<'a> {
 
     /// A long value behind requests that have no answer yet is copied: it cannot be sent from where it is.
     fn body_behind_kept(&mut self) -> Flow {
-        if let (Some(body), Some(last)) = (self.body.take(), self.kept.last_mut()) {
-            last.after.extend_from_slice(body.bytes());
-            self.kept_bytes += body.bytes().len();
-            last.after.extend_from_slice(body.end);
+        if let Some(body) = self.body.take() {
+            self.kept.add_answer(body.bytes());
+            self.kept.add_answer(body.end);
         }
         Flow::Next
     }
@@ -332,17 +308,17 @@ impl Session for ClientSession<'_> {
             },
             Err(error) => (Response::Error(error), Flow::Next),
         };
-        response.encode(encoding, self.kept.last_mut().map_or(out, |last| &mut last.after));
+        response.encode(encoding, self.kept.place(out));
         flow
     }
 
     async fn settle(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         self.batch = None;
         if !self.kept.is_empty() {
-            (self.kept_bytes, self.kept_whole) = (0, 0);
             // What this batch has written here must not wait for what other nodes answer.
             self.answered();
-            routing::answer_all(self.driver, std::mem::take(&mut self.kept), &mut self.waiting, out).await;
+            routing::answer_all(self.driver, &self.kept, &mut self.waits, out).await;
+            self.kept.clear();
         }
         if std::mem::take(&mut self.must_persist) {
             // What cannot be kept is not answered: the connection ends, and the client knows that the outcome is unknown.
