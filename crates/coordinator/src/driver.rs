@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use engine::bugs::NoBugs;
@@ -19,6 +20,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::Config;
 use crate::state_file::StateFile;
+use crate::stats::Answered;
 
 /// How many messages may wait for one node. A node that takes none for so long is better off joining again.
 const SESSION_MESSAGES: usize = 1_024;
@@ -33,6 +35,8 @@ pub struct Driver {
 struct Shared {
     addr: SocketAddr,
     clock: Clock,
+    started: Timestamp,
+    answered: Answered,
     coordinator: Mutex<Coordinator>,
     /// Where the state is kept, if anywhere.
     state_file: Option<StateFile>,
@@ -77,6 +81,8 @@ impl Driver {
             shared: Arc::new(Shared {
                 addr,
                 clock,
+                started: clock.now(),
+                answered: Answered::default(),
                 coordinator: Mutex::new(coordinator),
                 state_file,
                 sessions: Mutex::default(),
@@ -93,6 +99,24 @@ impl Driver {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.shared.addr
+    }
+
+    /// How long it has run.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.shared.clock.now() - self.shared.started
+    }
+
+    /// The coordinator's clock.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.shared.clock
+    }
+
+    /// What people and clients had answered since its start.
+    #[must_use]
+    pub fn answered(&self) -> &Answered {
+        &self.shared.answered
     }
 
     /// Looks at the coordinator or changes it, and carries out what it then wants done.

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::driver::Driver;
+use crate::stats::{self, NotAnswered};
 
 /// Serves a connection until it ends.
 pub async fn serve(stream: TcpStream, driver: Driver, original_framing: bool, shutdown: Shutdown) {
@@ -31,7 +32,7 @@ async fn run(
     original_framing: bool,
     shutdown: &Shutdown,
 ) -> io::Result<()> {
-    let mut client = ClientSession { driver, upgrade: None };
+    let mut client = ClientSession { driver, unanswered: NotAnswered::default(), upgrade: None };
     if connection.serve(&mut client, original_framing, shutdown).await? == Ended::Closed {
         return Ok(());
     }
@@ -59,6 +60,7 @@ enum Upgrade {
 /// The requests of people and clients.
 struct ClientSession<'a> {
     driver: &'a Driver,
+    unanswered: NotAnswered,
     upgrade: Option<Upgrade>,
 }
 
@@ -72,6 +74,7 @@ impl Session for ClientSession<'_> {
                 return Flow::Next;
             }
         };
+        self.unanswered.add(self.driver.clock().now(), stats::kind(&request));
         match request {
             CoordinatorRequest::Quit => {
                 Response::Ok.encode(encoding, out);
@@ -110,7 +113,9 @@ impl Session for ClientSession<'_> {
         None
     }
 
-    fn answered(&mut self) {}
+    fn answered(&mut self) {
+        self.unanswered.answered(|| self.driver.clock().now(), self.driver.answered());
+    }
 }
 
 impl ClientSession<'_> {
@@ -178,6 +183,7 @@ impl ClientSession<'_> {
             CoordinatorRequest::Map => Response::Lines(
                 self.driver.with(|coordinator, _| coordinator.known_map().update_since(MapVersion(0)).to_lines()),
             ),
+            CoordinatorRequest::Stats => stats::stats(self.driver),
             CoordinatorRequest::Ping => Response::Pong,
             // Answered by the caller, since they end the connection or make something else of it.
             CoordinatorRequest::Quit | CoordinatorRequest::WatchMap | CoordinatorRequest::Join(_) => Response::Ok,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use engine::bugs::NoBugs;
 use engine::node::{Event, Node, TICK, Turn};
 use engine::outbox::Outbox;
+use engine::time::Timestamp;
 use net::clock::Clock;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{MapError, MapUpdate, Promises};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::forward::ForwardLinks;
 use crate::replication;
+use crate::stats::Answered;
 use crate::store::{DiskFailed, Health, Store};
 
 /// The node as its tasks share it. Cloning is cheap.
@@ -32,6 +34,8 @@ struct Shared {
     store: Option<Store>,
     addr: NodeAddr,
     clock: Clock,
+    started: Timestamp,
+    answered: Answered,
     request_timeout: Duration,
     forwards: ForwardLinks,
     links: Mutex<HashMap<Incarnation, Link>>,
@@ -68,6 +72,8 @@ impl Driver {
             store,
             addr,
             clock,
+            started: clock.now(),
+            answered: Answered::default(),
             request_timeout,
             forwards: ForwardLinks::default(),
             links: Mutex::default(),
@@ -159,6 +165,18 @@ impl Driver {
     #[must_use]
     pub fn addr(&self) -> &NodeAddr {
         &self.shared.addr
+    }
+
+    /// When the node was started.
+    #[must_use]
+    pub fn started(&self) -> Timestamp {
+        self.shared.started
+    }
+
+    /// What its clients had answered since.
+    #[must_use]
+    pub fn answered(&self) -> &Answered {
+        &self.shared.answered
     }
 
     /// The node's clock.

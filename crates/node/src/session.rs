@@ -24,6 +24,7 @@ use crate::driver::Driver;
 use crate::replication;
 use crate::routing::{self, KeptBatch, Waits};
 use crate::serve_forwards;
+use crate::stats::{self, NotAnswered};
 use crate::store::{Figures, Health};
 
 /// Values from this size on are sent from where they are stored; shorter ones are copied among the other answers.
@@ -70,6 +71,7 @@ struct ClientSession<'a> {
     kept: KeptBatch,
     /// The waits of the requests that are carried out and not yet durable.
     waits: Waits,
+    unanswered: NotAnswered,
     body: Option<Body>,
     upgrade: Option<(LinkKind, Incarnation)>,
     /// Something was carried out of which nobody may hear before it is on disk.
@@ -121,6 +123,7 @@ impl<'a> ClientSession<'a> {
             batch: None,
             kept: KeptBatch::default(),
             waits: Waits::default(),
+            unanswered: NotAnswered::default(),
             body: None,
             upgrade: None,
             must_persist: false,
@@ -135,6 +138,8 @@ impl<'a> ClientSession<'a> {
             return Flow::Settle;
         }
         self.must_persist |= matches!(&request, KeyRequest::Read(read) if read.level == ReadLevel::Linear);
+        let now = self.batch().now;
+        self.unanswered.add(now, stats::kind(&request));
         match request {
             KeyRequest::Read(read) => self.read_request(slot, read, encoding, out),
             KeyRequest::Write(write) => self.write_request(slot, write, encoding, out),
@@ -299,6 +304,7 @@ impl Session for ClientSession<'_> {
             }
             Ok(NodeRequest::Losses) => (self.driver.node().losses(answering::losses), Flow::Next),
             Ok(NodeRequest::Info) => (self.info(), Flow::Next),
+            Ok(NodeRequest::Stats) => (stats::stats(self.driver), Flow::Next),
             Ok(NodeRequest::Ping) => (Response::Pong, Flow::Next),
             Ok(NodeRequest::Quit) => (Response::Ok, Flow::Close),
             Ok(NodeRequest::Peer(words)) => match self.hello(words.0) {
@@ -315,7 +321,7 @@ impl Session for ClientSession<'_> {
         self.batch = None;
         if !self.kept.is_empty() {
             // What this batch has written here must not wait for what other nodes answer.
-            self.answered();
+            self.driver.wake_touched(&mut self.turn);
             routing::answer_all(self.driver, &self.kept, &mut self.waits, out).await;
             self.kept.clear();
         }
@@ -333,5 +339,6 @@ impl Session for ClientSession<'_> {
 
     fn answered(&mut self) {
         self.driver.wake_touched(&mut self.turn);
+        self.unanswered.answered(|| self.driver.clock().now(), self.driver.answered());
     }
 }

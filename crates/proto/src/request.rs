@@ -35,6 +35,8 @@ pub enum NodeRequest<'a> {
     Losses,
     /// Who the node is and what it holds.
     Info,
+    /// Its figures, one a line.
+    Stats,
     /// Whether the node answers.
     Ping,
     /// Answer, then close.
@@ -81,6 +83,8 @@ pub enum CoordinatorRequest<'a> {
     WatchMap,
     /// Who the coordinator is.
     Info,
+    /// Its figures, one a line.
+    Stats,
     /// Whether the coordinator answers.
     Ping,
     /// Answer, then close.
@@ -116,6 +120,7 @@ pub mod verbs {
     pub const FORGET: &str = "FORGET";
     pub const ACCEPT_LOSS: &str = "ACCEPT_LOSS";
     pub const INFO: &str = "INFO";
+    pub const STATS: &str = "STATS";
     pub const PING: &str = "PING";
     pub const QUIT: &str = "QUIT";
     pub const PEER: &str = "PEER";
@@ -154,6 +159,7 @@ impl<'a> NodeRequest<'a> {
             b"READ" => rest.word(verbs::READ).map(Self::ReadLevel),
             b"LOSSES" => rest.nothing(verbs::LOSSES).map(|()| Self::Losses),
             b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
+            b"STATS" => rest.nothing(verbs::STATS).map(|()| Self::Stats),
             b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),
             b"QUIT" => rest.nothing(verbs::QUIT).map(|()| Self::Quit),
             b"PEER" => rest.array(verbs::PEER).map(Self::Peer),
@@ -181,6 +187,7 @@ impl<'a> CoordinatorRequest<'a> {
             b"MAP" => rest.nothing(verbs::MAP).map(|()| Self::Map),
             b"WATCH_MAP" => rest.nothing(verbs::WATCH_MAP).map(|()| Self::WatchMap),
             b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
+            b"STATS" => rest.nothing(verbs::STATS).map(|()| Self::Stats),
             b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),
             b"QUIT" => rest.nothing(verbs::QUIT).map(|()| Self::Quit),
             b"JOIN" => rest.array(verbs::JOIN).map(Self::Join),

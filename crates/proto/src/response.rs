@@ -30,6 +30,12 @@ pub enum Response<'a> {
 }
 
 impl Response<'_> {
+    /// Figures, each a name, a blank and a number.
+    #[must_use]
+    pub fn stats(figures: Vec<String>) -> Self {
+        Self::Lines(std::iter::once(format!("OK {} stats:", figures.len())).chain(figures).collect())
+    }
+
     /// Appends the answer in the encoding of its request.
     pub fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) {
         match encoding {

@@ -162,7 +162,7 @@ fn requests() -> Vec<Vec<u8>> {
         "ONCE me 7 CAS k 0 v\n",
         "once me 8 delete k\r\n",
         "ACK quorum\nREAD linear\n",
-        "LOSSES\nINFO\nPING\nQUIT\n",
+        "LOSSES\nINFO\nSTATS\nPING\nQUIT\n",
         "REGISTER_NODE 127.0.0.1 5001\n",
         "UNREGISTER_NODE ::1 5001\n",
         "HEARTBEAT host 65535\n",

@@ -243,6 +243,7 @@ impl State {
             NodeRequest::Ack(level) => format!("ACK {level}"),
             NodeRequest::ReadLevel(level) => format!("READ {level}"),
             NodeRequest::Losses => "LOSSES".to_owned(),
+            NodeRequest::Stats => "STATS".to_owned(),
             NodeRequest::Info => "INFO".to_owned(),
             NodeRequest::Ping => "PING".to_owned(),
             NodeRequest::Quit | NodeRequest::Peer(_) => "OTHER".to_owned(),
@@ -261,6 +262,7 @@ impl State {
                 Some((version, value)) if versioned => Response::Versioned(*version, value),
                 Some((_, value)) => Response::Value(value),
             },
+            NodeRequest::Stats => Response::stats(vec![format!("keys {}", table.values.len())]),
             NodeRequest::Losses => {
                 let losses = self.losses.lock().expect(UNPOISONED);
                 if losses.is_empty() {

@@ -91,12 +91,7 @@ impl Snapshots {
     ///
     /// With [`Keep::One`] there is none before. There what the log has not got may be what it has no room for, which this one
     /// makes; so it waits only for its position.
-    pub(super) fn advance(
-        &mut self,
-        store: &Store,
-        journal: &Journal,
-        keep: Keep,
-    ) -> anyhow::Result<Option<Finished>> {
+    pub(super) fn advance(&mut self, store: &Store, journal: &Journal, keep: Keep) -> anyhow::Result<Option<Finished>> {
         match self.stage.take() {
             Some(Stage::Copying(copying)) if copying.is_finished() => match joined(copying)? {
                 Ok(copied) => self.stage = Some(Stage::Copied(copied, None)),

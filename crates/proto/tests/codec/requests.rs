@@ -37,6 +37,7 @@ fn node_words(request_read: &NodeRequest<'_>) -> Request {
         NodeRequest::ReadLevel(level) => request(&[b"READ", level.to_string().as_bytes()]),
         NodeRequest::Losses => request(&[b"LOSSES"]),
         NodeRequest::Info => request(&[b"INFO"]),
+        NodeRequest::Stats => request(&[b"STATS"]),
         NodeRequest::Ping => request(&[b"PING"]),
         NodeRequest::Quit => request(&[b"QUIT"]),
         NodeRequest::Peer(PeerWords(words)) => with_verb(b"PEER", words),
@@ -93,6 +94,7 @@ fn coordinator_words(request_read: &CoordinatorRequest<'_>) -> Request {
         CoordinatorRequest::Map => request(&[b"MAP"]),
         CoordinatorRequest::WatchMap => request(&[b"WATCH_MAP"]),
         CoordinatorRequest::Info => request(&[b"INFO"]),
+        CoordinatorRequest::Stats => request(&[b"STATS"]),
         CoordinatorRequest::Ping => request(&[b"PING"]),
         CoordinatorRequest::Quit => request(&[b"QUIT"]),
         CoordinatorRequest::Join(PeerWords(words)) => with_verb(b"JOIN", *words),
@@ -135,7 +137,7 @@ fn node_request() -> impl Strategy<Value = Request> {
         2 => (verb(&["GET", "GETV"]), key()).prop_map(|(verb, key)| vec![verb, key]),
         1 => verb(&["async", "quorum", "all"]).prop_map(|level| vec![b"ACK".to_vec(), level]),
         1 => verb(&["local", "linear"]).prop_map(|level| vec![b"READ".to_vec(), level]),
-        1 => verb(&["LOSSES", "INFO", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
+        1 => verb(&["LOSSES", "INFO", "STATS", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
         1 => vec(bytes(20), 0..8).prop_map(|words| with_verb(b"PEER", words.iter().map(Vec::as_slice))),
     ]
 }
@@ -152,7 +154,7 @@ fn coordinator_request() -> impl Strategy<Value = Request> {
         proptest::option::of(any::<u16>()).prop_map(|slot| {
             request(&[b"ACCEPT_LOSS", slot.map_or("all".to_owned(), |slot| slot.to_string()).as_bytes()])
         }),
-        verb(&["LIST_NODES", "MAP", "WATCH_MAP", "INFO", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
+        verb(&["LIST_NODES", "MAP", "WATCH_MAP", "INFO", "STATS", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
         vec(bytes(20), 0..8).prop_map(|words| with_verb(b"JOIN", words.iter().map(Vec::as_slice))),
     ]
 }

@@ -45,6 +45,8 @@ pub(crate) enum Command<'a> {
     /// None: the coordinator.
     Info(Option<NodeAddr>),
     /// None: the coordinator.
+    Stats(Option<NodeAddr>),
+    /// None: the coordinator.
     Ping(Option<NodeAddr>),
     Losses(NodeAddr),
     Forget(NodeAddr),
@@ -106,6 +108,7 @@ impl<'a> Command<'a> {
             Self::ListNodes => Verb::ListNodes,
             Self::GetNodesForKey { .. } => Verb::GetNodesForKey,
             Self::Info(_) => Verb::Info,
+            Self::Stats(_) => Verb::Stats,
             Self::Ping(_) => Verb::Ping,
             Self::Losses(_) => Verb::Losses,
             Self::Forget(_) => Verb::Forget,
@@ -180,6 +183,7 @@ impl Verb {
             Self::ReadLevel => optional(rest).map(Command::ReadLevel),
             Self::GetNodesForKey => one_word(rest).map(|key| Command::GetNodesForKey { key }),
             Self::Info => optional(rest).map(Command::Info),
+            Self::Stats => optional(rest).map(Command::Stats),
             Self::Ping => optional(rest).map(Command::Ping),
             Self::Losses => parsed(one_word(rest)?).map(Command::Losses),
             Self::Forget => parsed(one_word(rest)?).map(Command::Forget),
@@ -260,6 +264,7 @@ mod tests {
         assert_eq!(Command::parse(b"list_nodes"), Ok(Command::ListNodes));
         assert_eq!(Command::parse(b"get_nodes_for_key k"), Ok(Command::GetNodesForKey { key: b"k" }));
         assert_eq!(Command::parse(b"info"), Ok(Command::Info(None)));
+        assert_eq!(Command::parse(b"stats h:1"), Ok(Command::Stats("h:1".parse().ok())));
         assert_eq!(Command::parse(b"ping h:1"), Ok(Command::Ping(Some("h:1".parse().unwrap()))));
         assert_eq!(Command::parse(b"quit"), Ok(Command::Exit));
         assert_eq!(Command::parse(b"ack QUORUM"), Ok(Command::AckLevel(Some(AckLevel::Quorum))));

@@ -21,6 +21,7 @@ pub(crate) enum Outcome {
     Nodes(Vec<NodeAddr>),
     Holders(Placement),
     Info(String),
+    Stats(Vec<(String, u64)>),
     Pong {
         addr: NodeAddr,
         is_coordinator: bool,
@@ -65,6 +66,8 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
         Command::GetNodesForKey { key } => Outcome::Holders(client.nodes_for_key(key).await?),
         Command::Info(None) => Outcome::Info(client.info().await?),
         Command::Info(Some(node)) => Outcome::Info(client.node_info(node).await?),
+        Command::Stats(None) => Outcome::Stats(client.stats().await?),
+        Command::Stats(Some(node)) => Outcome::Stats(client.node_stats(node).await?),
         Command::Ping(None) => {
             client.ping().await?;
             Outcome::Pong { addr: client.coordinator().clone(), is_coordinator: true }

@@ -3,7 +3,7 @@
 //! Every object has `command` and `ok`, and `key` where the command has one. With `ok`: `primary` and `replicas` of a
 //! PUT, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` of a GET or GETV, and `version` of the latter;
 //! `written` and `version`, the key's now, of a CAS or PUTNX; `level` of an ACK or READ, and `own`, false where it is the
-//! cluster's; `nodes`, `info`, `losses`, `text`. Without: `error`, one of `usage`, `not_reached`, `refused` and `unknown`, and `text` for people. Bytes that are no UTF-8 are
+//! cluster's; `nodes`, `info`, `stats`, `losses`, `text`. Without: `error`, one of `usage`, `not_reached`, `refused` and `unknown`, and `text` for people. Bytes that are no UTF-8 are
 //! in `key_base64` and `value_base64` instead.
 
 use base64::Engine as _;
@@ -48,6 +48,10 @@ pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
         Outcome::Losses(losses) => object.set("losses", losses.clone()),
         Outcome::Told(text) => object.set("text", text.as_str()),
         Outcome::Nodes(nodes) => object.set("nodes", texts(nodes)),
+        Outcome::Stats(stats) => {
+            let figures = stats.iter().map(|(name, figure)| (name.clone(), Value::from(*figure)));
+            object.set("stats", figures.collect::<Map<_, _>>());
+        }
         Outcome::Info(info) => object.set("info", info.as_str()),
         Outcome::Pong { addr, .. } => object.set("from", addr.as_str()),
         Outcome::Help => object.set("text", verb::list()),

@@ -15,6 +15,7 @@ use client::{Cas, Error, NodeAddr, Placement, Read, Version};
 use crate::command::{Command, CommandError};
 use crate::execute::Outcome;
 use crate::json;
+use crate::stats_table;
 use crate::verb;
 
 /// How a command left things.
@@ -134,6 +135,7 @@ fn text(command: &Command<'_>, outcome: &Outcome) -> String {
                 losses.iter().map(|loss| format!("  {}\n", printable(loss.trim().as_bytes()))).collect();
             format!("OK {} losses:\n{lines}", losses.len())
         }
+        Outcome::Stats(stats) => stats_table::table(stats),
         Outcome::Nodes(nodes) if nodes.is_empty() => "OK No nodes registered\n".to_owned(),
         Outcome::Nodes(nodes) => {
             let lines: String = nodes.iter().map(|node| format!("  {node}\n")).collect();
@@ -173,6 +175,9 @@ fn raw(outcome: &Outcome) -> Vec<u8> {
         Outcome::Conditional(Cas::Written(version) | Cas::Conflict(version)) => format!("{version}\n").into_bytes(),
         Outcome::Level { level, .. } => format!("{level}\n").into_bytes(),
         Outcome::Losses(losses) => losses.iter().map(|loss| format!("{loss}\n")).collect::<String>().into_bytes(),
+        Outcome::Stats(stats) => {
+            stats.iter().map(|(name, figure)| format!("{name} {figure}\n")).collect::<String>().into_bytes()
+        }
         Outcome::Nodes(nodes) => nodes.iter().map(|node| format!("{node}\n")).collect::<String>().into_bytes(),
         Outcome::Holders(placement) => {
             let primary = placement.primary.iter().map(|node| format!("PRIMARY {node}\n"));
