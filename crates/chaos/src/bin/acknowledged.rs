@@ -126,13 +126,7 @@ fn parse(lines: impl BufRead) -> io::Result<Record> {
     Ok(record)
 }
 
-async fn write(
-    config: &Config,
-    name: &str,
-    writers: usize,
-    bytes: usize,
-    end: Instant,
-) -> anyhow::Result<(u64, u64)> {
+async fn write(config: &Config, name: &str, writers: usize, bytes: usize, end: Instant) -> anyhow::Result<(u64, u64)> {
     let notes = OpenOptions::new().create(true).append(true).open(&config.record);
     let notes = notes.with_context(|| format!("cannot write {}", config.record.display()))?;
     let notes = Arc::new(Mutex::new(notes));

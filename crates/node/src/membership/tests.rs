@@ -85,7 +85,10 @@ async fn what_the_node_says_of_its_data_waits_for_the_disk_and_heartbeats_do_not
     coordinator.say(&CoordinatorMessage::AskPositions { query: 7, slots }).await;
     for _ in 0..10 {
         coordinator.hear("HEARTBEAT").await;
-        assert!(!coordinator.heard.iter().any(|heard| heard == "POSITIONS"), "it may claim what the disk does not hold");
+        assert!(
+            !coordinator.heard.iter().any(|heard| heard == "POSITIONS"),
+            "it may claim what the disk does not hold"
+        );
     }
     node.start();
     coordinator.hear("POSITIONS").await;

@@ -76,7 +76,10 @@ impl Snapshots {
         };
         let writer = match begun {
             Ok(writer) => writer,
-            Err(error) => return Ok(not_made(&error.into())),
+            Err(error) => {
+                not_made(&error.into());
+                return Ok(());
+            }
         };
         let (driver, given_up, fsync) = (driver.clone(), Arc::clone(&self.given_up), store.fsync());
         let make = move || copy(driver.node(), writer, &open::policy(fsync), &given_up);
@@ -91,12 +94,7 @@ impl Snapshots {
     ///
     /// With [`Keep::One`] there is none before. There what the log has not got may be what it has no room for, which this one
     /// makes; so it waits only for its position.
-    pub(super) fn advance(
-        &mut self,
-        store: &Store,
-        journal: &Journal,
-        keep: Keep,
-    ) -> anyhow::Result<Option<Finished>> {
+    pub(super) fn advance(&mut self, store: &Store, journal: &Journal, keep: Keep) -> anyhow::Result<Option<Finished>> {
         match self.stage.take() {
             Some(Stage::Copying(copying)) if copying.is_finished() => match joined(copying)? {
                 Ok(copied) => self.stage = Some(Stage::Copied(copied, None)),

@@ -264,7 +264,9 @@ async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_
     let position = journal.append(&[open::policy(Fsync::Never)]).expect("there is room");
     let write = Write::new(b"new", Effect::Put(b"v"));
     let (engine, mut turn) = (node.driver.node(), Turn::default());
-    engine.write(node.driver.clock().now(), engine.slot_of(b"new"), &write, &Waiting::new(), &mut turn).expect("it leads");
+    engine
+        .write(node.driver.clock().now(), engine.slot_of(b"new"), &write, &Waiting::new(), &mut turn)
+        .expect("it leads");
     snapshots.begin(&node.driver, &node.store, position).expect("the system has a thread");
     // What it has copied is not in the log, then not on disk.
     for written in [false, true] {
@@ -283,7 +285,8 @@ async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_
         assert_eq!(named.count(), 0, "the log has not got it on disk");
     }
     journal.sync().expect("the disk works");
-    eventually("it is named", || snapshots.advance(&node.store, journal, Keep::Two).expect("the disk works").is_some()).await;
+    eventually("it is named", || snapshots.advance(&node.store, journal, Keep::Two).expect("the disk works").is_some())
+        .await;
     let newest = disk.list(Path::new("/data")).expect("it is there").into_iter().rfind(|name| name.ends_with(".snap"));
     drop(node);
     disk.kill();

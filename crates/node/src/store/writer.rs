@@ -240,9 +240,7 @@ impl Writer {
             None => false,
         };
         if has_room && self.unwritten.is_none() {
-            self.store.shared.health.send_if_modified(|health| {
-                std::mem::replace(health, Health::Good) == Health::Full
-            });
+            self.store.shared.health.send_if_modified(|health| std::mem::replace(health, Health::Good) == Health::Full);
             self.journal.set_frugal(false);
             tracing::warn!("the disk of {} has room again: writes are taken", self.store.path().display());
             self.driver.propose();
@@ -300,11 +298,8 @@ impl Writer {
 
     fn advance_snapshot(&mut self, stop: bool) -> anyhow::Result<()> {
         let keep = if self.store.health() == Health::Full { Keep::One } else { Keep::Two };
-        let finished = if stop {
-            self.snapshots.stop()?
-        } else {
-            self.snapshots.advance(&self.store, &self.journal, keep)?
-        };
+        let finished =
+            if stop { self.snapshots.stop()? } else { self.snapshots.advance(&self.store, &self.journal, keep)? };
         if let Some(finished) = finished {
             self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).snapshots += 1;
             if let Some(position) = finished.needed_from {
