@@ -94,7 +94,7 @@ async fn run(config: &Config) -> anyhow::Result<bool> {
         Command::Write { name, seconds, writers, bytes } => {
             let end = Instant::now() + Duration::from_secs_f64(*seconds);
             let (done, failed) = write(config, name, *writers, *bytes, end).await?;
-            println!("{done} writes acknowledged, {failed} not");
+            say(&format!("{done} writes acknowledged, {failed} not"));
             Ok(true)
         }
         Command::Check => {
@@ -199,9 +199,14 @@ async fn check(coordinator: &str, record: &Record) -> anyhow::Result<bool> {
         }
     }
     let acknowledged = record.values().filter(|known| known.done > 0).count();
-    println!("{} keys, {acknowledged} of them acknowledged: {} wrong", record.len(), wrong.len());
-    wrong.iter().take(NAMED).for_each(|wrong| println!("  LOST {wrong}"));
+    say(&format!("{} keys, {acknowledged} of them acknowledged: {} wrong", record.len(), wrong.len()));
+    wrong.iter().take(NAMED).for_each(|wrong| say(&format!("  LOST {wrong}")));
     Ok(wrong.is_empty())
+}
+
+#[expect(clippy::print_stdout, reason = "it is a program for a terminal")]
+fn say(line: &str) {
+    println!("{line}");
 }
 
 fn is_right(number: u64, known: Known) -> bool {
