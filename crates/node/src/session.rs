@@ -182,7 +182,7 @@ impl<'a> ClientSession<'a> {
     fn write_request(&mut self, slot: SlotId, write: Write<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         if !self.driver.takes_writes() && self.driver.node().leads(slot) {
             let out = self.kept.last_mut().map_or(out, |last| &mut last.after);
-            Response::Error(answering::disk_full()).encode(encoding, out);
+            Response::Error(answering::disk_refuses(self.driver.addr(), self.driver.is_full())).encode(encoding, out);
             return Flow::Next;
         }
         self.must_persist = true;
