@@ -194,23 +194,27 @@ stage_cuts() {
     for number in 1 2 3; do unmount_disk "$work/cuts/$number"; done
 }
 
-# Node 1 has something injected at a call while it serves; the others go on. Then it comes back as it was left, and in
-# the end all three are killed, so that its disk counts. $1: stage; $2: call; $3: what is injected; $4: when.
-inject() {
-    local stage=$1 call=$2 what=$3 when=$4
-    under_load "$work/$stage.record" "$call$when" 1 true &
-    local load=$!
-    start_node "$stage" 1 strace -f -qq -o /dev/null -e "trace=$call" -e "inject=$call:$what:when=$when"
-    wait "$load"
-    kill -9 "${pids[1]}" 2>/dev/null || true
-    wait "${pids[1]}" 2>/dev/null || true
-    # strace may die without the node that it traces.
-    local left
-    for left in /proc/[0-9]*/exe; do
-        [ "$(readlink "$left" 2>/dev/null)" = "$bin/node" ] || continue
-        tr '\0' ' ' <"${left%/exe}/cmdline" | grep -q " $((port + 1)) " && kill -9 "$(basename "${left%/exe}")" 2>/dev/null || true
+# Kills every node 1, with what traces it or without.
+kill_node_1() {
+    local exe dir
+    for exe in /proc/[0-9]*/exe; do
+        dir=${exe%/exe}
+        [ "$(readlink "$exe" 2>/dev/null)" = "$bin/node" ] || continue
+        if tr '\0' ' ' <"$dir/cmdline" | grep -q " $((port + 1)) "; then kill -9 "${dir#/proc/}" 2>/dev/null || true; fi
     done
+    [ -z "${pids[1]:-}" ] || wait "${pids[1]}" 2>/dev/null || true
     unset 'pids[1]'
+}
+
+# Node 1 comes back as it was left, and has something injected at a call while it serves; the others go on. $1: stage;
+# $2: call; $3: what is injected; $4: when, counted in each thread.
+inject() {
+    local stage=$1 call=$2 what=$3 when=$4 load
+    acknowledged "$work/$stage.record" write --name "$call.$what.$when" --seconds 1.5 >"$work/load.log" 2>&1 &
+    load=$!
+    start_node "$stage" 1 strace -f -qq --seccomp-bpf -o /dev/null -e "trace=$call" -e "inject=$call:$what:when=$when"
+    wait "$load" || die "the load failed: $(cat "$work/load.log")"
+    kill_node_1
 }
 
 inject_each() {
@@ -227,8 +231,7 @@ stage_with_injections() {
     start_node "$stage" 3
     start_node "$stage" 1
     await_service
-    kill -9 "${pids[1]}" && wait "${pids[1]}" 2>/dev/null || true
-    unset 'pids[1]'
+    kill_node_1
     "$@"
     stop_all
     start_all "$stage"
