@@ -313,6 +313,11 @@ impl<B: Bugs> Slot<B> {
         self.log.drop_tail(tails);
     }
 
+    /// Whether what it holds was found on the disk, and no map has said yet what is to become of it.
+    pub(crate) fn is_found(&self) -> bool {
+        matches!(self.role, Role::Idle) && self.last() != Version::NONE
+    }
+
     /// Whether it has never held anything nor heard of an epoch.
     pub(crate) fn is_untouched(&self) -> bool {
         self.last() == Version::NONE && self.epoch == Epoch::default()

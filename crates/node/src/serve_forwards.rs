@@ -115,7 +115,8 @@ impl ForwardSession<'_> {
 
     fn write(&mut self, id: u64, write: Write<'_>, out: &mut Vec<u8>) {
         if !self.driver.takes_writes() {
-            return respond_error(id, answering::disk_full(), out);
+            let refusal = answering::disk_refuses(self.driver.addr(), self.driver.is_full());
+            return respond_error(id, refusal, out);
         }
         self.must_persist = true;
         let (node, now) = (self.driver.node(), self.driver.clock().now());

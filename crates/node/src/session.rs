@@ -176,7 +176,8 @@ impl<'a> ClientSession<'a> {
 
     fn write_request(&mut self, slot: SlotId, write: Write<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         if !self.driver.takes_writes() && self.driver.node().leads(slot) {
-            Response::Error(answering::disk_full()).encode(encoding, self.kept.place(out));
+            let error = answering::disk_refuses(self.driver.addr(), self.driver.is_full());
+            Response::Error(error).encode(encoding, self.kept.place(out));
             return Flow::Next;
         }
         self.must_persist = true;

@@ -113,3 +113,58 @@ impl<B: Bugs> Replay<B> {
         Node::replayed(now, self.node, proofs, map, self.next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bugs::NoBugs;
+    use crate::losses::Loss;
+    use crate::node::Turn;
+    use crate::record::Record;
+    use proto::id::{Epoch, Version};
+    use proto::peer::Effect;
+
+    fn loss(seq: u64) -> Loss {
+        let version = Version { epoch: Epoch(3), seq };
+        let record = Record::entry(version, b"k", Effect::Put(b"v"));
+        Loss { slot: SlotId(1), record, common: Version { epoch: Epoch(2), seq: 1 }, winner: Epoch(4) }
+    }
+
+    fn lose(node: &Node<NoBugs>, losses: Vec<Loss>, unkept: u64) {
+        let mut turn = Turn::default();
+        turn.losses = losses;
+        turn.overwritten = unkept;
+        node.handle_timeout(Timestamp::default(), &mut turn);
+    }
+
+    fn found(node: &Node<NoBugs>) -> (u64, Vec<u64>) {
+        node.losses(|losses| (losses.count(), losses.iter().map(|loss| loss.record.version().seq).collect()))
+    }
+
+    #[test]
+    fn losses_are_known_after_a_restart_from_the_log_and_from_a_snapshot() {
+        let bits = SlotBits::new(2);
+        let replay = || Replay::new(Timestamp::default(), bits, 1, NoBugs);
+        let node = Node::new(Timestamp::default(), bits, 1, NoBugs).with_journal();
+        assert_eq!(node.losses_snapshot(), None);
+        lose(&node, vec![loss(5), loss(6)], 3);
+        let (log, _) = node.journal().take().expect("it was noted");
+        let snapshot = node.losses_snapshot().expect("there are some");
+        lose(&node, vec![loss(7)], 0);
+        let (tail, _) = node.journal().take().expect("it was noted");
+
+        let mut from_log = replay();
+        for payload in [&log, &tail] {
+            from_log.log(payload).expect("it is a log");
+        }
+        let mut from_snapshot = replay();
+        from_snapshot.snapshot(&snapshot).expect("it is a snapshot");
+        for payload in [&log, &tail] {
+            from_snapshot.log(payload).expect("what the snapshot has is passed over");
+        }
+        for replay in [from_log, from_snapshot] {
+            let again = replay.finish(Timestamp::default(), Vec::new(), None);
+            assert_eq!(found(&again), (6, vec![5, 6, 7]));
+        }
+    }
+}

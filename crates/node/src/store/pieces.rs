@@ -85,7 +85,8 @@ mod tests {
         let pieces = cut_at((0..35).collect(), 10);
         let next = vec![7; 5];
         for left in 0..pieces.len() - 1 {
-            assert_eq!(assembled(&[&pieces[..left], &[next.clone()]].concat()), [next.clone()]);
+            let next_only = std::slice::from_ref(&next);
+            assert_eq!(assembled(&[&pieces[..left], next_only].concat()), next_only);
             let again = [&pieces[..left], std::slice::from_ref(&next), &pieces].concat();
             assert_eq!(assembled(&again).len(), 2, "{left} pieces, another payload, and all pieces");
         }

@@ -76,7 +76,10 @@ impl Snapshots {
         };
         let writer = match begun {
             Ok(writer) => writer,
-            Err(error) => return Ok(not_made(&error.into())),
+            Err(error) => {
+                not_made(&error.into());
+                return Ok(());
+            }
         };
         let (driver, given_up, fsync) = (driver.clone(), Arc::clone(&self.given_up), store.fsync());
         let make = move || copy(driver.node(), writer, &open::policy(fsync), &given_up);
