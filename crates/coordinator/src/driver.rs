@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Context as _;
 use engine::bugs::NoBugs;
 use engine::coordinator::Coordinator;
-use engine::output::{Event, Output, Settings};
+use engine::output::{Accepted, Event, Output, Settings};
 use engine::time::Timestamp;
 use net::clock::Clock;
 use net::shutdown::Shutdown;
@@ -241,14 +241,27 @@ fn log(event: &Event) {
             );
         }
         Event::Forgotten(addr) => tracing::warn!("node {addr} is not waited for any more, as an operator says"),
-        Event::LossAccepted(slots) => {
-            tracing::error!("{slots} slots start anew, empty: an operator accepts that what they held is lost");
+        Event::LossAccepted(Accepted { anew, unproven }) => {
+            if *anew > 0 {
+                tracing::error!("{anew} slots start anew, empty: an operator accepts that what they held is lost");
+            }
+            if *unproven > 0 {
+                tracing::error!("{unproven} slots go on with what is left: an operator accepts that the rest is lost");
+            }
         }
         Event::Dead(addr) => tracing::warn!("node {addr} is dead: no heartbeat within the timeout"),
         Event::Stranger(addr) => tracing::error!("node {addr} belongs to another cluster and is refused"),
         Event::Adopted(version) => tracing::info!("took the map over from the nodes, at version {}", version.0),
         Event::Serving(version) => tracing::info!("the map stands, at version {}", version.0),
         Event::Promoted(slots) => tracing::warn!("promoted replicas: {slots} slots had lost their primary"),
+        Event::PromotedUnproven(slots, nodes) => {
+            let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+            tracing::error!(
+                "{slots} slots had no copy left that is known to be whole, and go on with the ones that have most, of {}: \
+                 writes that were acknowledged in the last moments before the power failed may be missing",
+                nodes.join(", ")
+            );
+        }
         Event::StartedAnew(slots) => {
             tracing::error!("{slots} slots had lost every copy and start anew, empty: what they held is gone");
         }

@@ -21,8 +21,12 @@ pub struct Standing {
     pub accused: BTreeMap<Incarnation, BTreeSet<Incarnation>>,
     /// Alive, but not heard at the moment: nothing is handed over to them.
     pub suspected: BTreeSet<Incarnation>,
+    /// Registered, but not heard since a start without proof of its data came back: they may have lost their power with it.
+    pub unheard: BTreeSet<Incarnation>,
     /// Started again with the data on their disks, as a newer incarnation.
     pub reborn: BTreeMap<Incarnation, Incarnation>,
+    /// Started again with data on their disks of which the end may be missing, as a newer incarnation.
+    pub unproven: BTreeMap<Incarnation, Incarnation>,
     /// Others may be about to come back in the same way.
     pub patient: bool,
     /// How many copies must be in sync for a quorum write.
@@ -31,6 +35,8 @@ pub struct Standing {
     pub any_copy_leads: bool,
     /// A planted mistake: whoever was in sync once may lead where nobody is.
     pub any_former_leads: bool,
+    /// A planted mistake: copies without proof lead before all are back.
+    pub unproven_leads_in_haste: bool,
 }
 
 /// What is to be done about a slot.
@@ -42,6 +48,9 @@ pub enum Plan {
     Change(SlotConfig),
     /// The primary is lost; one of these must take over. Each holds all that was ever promised.
     Promote(Vec<Incarnation>),
+    /// The primary is lost, and so is the proof of every copy that is left; all of these are here. The one of them must take
+    /// over that holds most, though some of what was promised may be missing.
+    PromoteUnproven(Vec<Incarnation>),
     /// The primary leads where the ring wants another, who is in sync: ask the one to hand over to the other.
     HandOver {
         /// Who leads.
@@ -72,11 +81,17 @@ pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) ->
     }
     let primary = config.primary.filter(|primary| up.contains(primary));
     let is_reborn = config.isr.iter().any(|member| standing.reborn.contains_key(member));
-    let nobody_is_heard = up.iter().all(|member| standing.suspected.contains(member));
-    if is_reborn && nobody_is_heard && !up.is_empty() && (primary.is_some() || standing.patient) {
+    let is_unproven = standing.is_unproven(config);
+    let nobody_is_heard = up.iter().all(|member| standing.is_silent(config, *member));
+    let patient = if is_reborn { primary.is_some() || standing.patient } else { is_unproven };
+    if nobody_is_heard && !up.is_empty() && patient {
         // Whether the others were up while one was restarted is not known: they may be about to come back in the same way.
-        // One that is not heard is taken off the ring after a while, and then those who are back decide.
+        // One that is not heard is taken off the ring after a while, and then those who are back decide. One without proof
+        // could not decide then, and must not be left out now.
         return Plan::Keep;
+    }
+    if is_unproven && primary.is_some_and(|primary| standing.unheard.contains(&primary) && !standing.suspected.contains(&primary)) {
+        return Plan::Keep; // It is heard in a moment, or suspected.
     }
     let Some(primary) = primary.filter(|primary| !standing.is_accused(config, *primary)) else {
         return replace_primary(config, &holders, &up, standing);
@@ -91,8 +106,42 @@ impl Standing {
     }
 
     /// Who holds now what this incarnation held: itself, or its next start, where that has found it on its disk.
-    fn heir(&self, incarnation: Incarnation) -> Incarnation {
+    pub(crate) fn heir(&self, incarnation: Incarnation) -> Incarnation {
         self.reborn.get(&incarnation).copied().unwrap_or(incarnation)
+    }
+
+    /// Those of whom each held all that was promised, and that were not lost for good.
+    fn members<'a>(&'a self, config: &'a SlotConfig) -> impl Iterator<Item = Incarnation> {
+        let members = config.isr.iter().chain(&config.elr).copied();
+        members.filter(|member| !self.gone.contains(member))
+    }
+
+    /// Whether a member of the in-sync set is back without proof.
+    pub(crate) fn is_unproven(&self, config: &SlotConfig) -> bool {
+        config.isr.iter().any(|member| self.unproven.contains_key(member))
+    }
+
+    /// Whether a member of the in-sync set that is registered may be dead.
+    fn is_silent(&self, config: &SlotConfig, member: Incarnation) -> bool {
+        self.suspected.contains(&member) || (self.unheard.contains(&member) && self.is_unproven(config))
+    }
+
+    /// The starts that are here of members whose data has no proof.
+    pub(crate) fn unproven_copies(&self, config: &SlotConfig) -> Vec<Incarnation> {
+        let mut copies = Vec::new();
+        let heirs = self.members(config).filter_map(|member| self.unproven.get(&member));
+        for heir in heirs.filter(|heir| self.alive.contains(heir)) {
+            if !copies.contains(heir) {
+                copies.push(*heir);
+            }
+        }
+        copies
+    }
+
+    /// Whether every member that was not lost for good is here without proof.
+    fn all_are_unproven(&self, config: &SlotConfig) -> bool {
+        let is_here = |member| self.unproven.get(&member).is_some_and(|heir| self.alive.contains(heir));
+        self.unproven_leads_in_haste || self.members(config).all(is_here)
     }
 }
 
@@ -131,7 +180,7 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
         return if others.is_empty() { Plan::Keep } else { Plan::Promote(others) };
     }
     let candidates: Vec<_> = up.iter().copied().filter(|member| Some(*member) != config.primary).collect();
-    let heard: Vec<_> = candidates.iter().copied().filter(|member| !standing.suspected.contains(member)).collect();
+    let heard: Vec<_> = candidates.iter().copied().filter(|member| !standing.is_silent(config, *member)).collect();
     let reborn: Vec<_> =
         holders.iter().filter_map(|member| standing.reborn.get(member)).copied().filter(live).collect();
     if !candidates.is_empty() {
@@ -141,7 +190,8 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
         return Plan::Keep; // Only the primary itself, which may be merely slow: the removal timeout decides.
     }
     if !reborn.is_empty() {
-        let all_are_back = reborn.len() == holders.len();
+        let is_unproven = |member: &&Incarnation| standing.unproven.get(member).is_some_and(live);
+        let all_are_back = reborn.len() + holders.iter().filter(is_unproven).count() == holders.len();
         return if standing.patient && !all_are_back { Plan::Keep } else { Plan::Promote(reborn) };
     }
     let once: &[Incarnation] = if standing.any_former_leads { &config.learners } else { &[] };
@@ -149,6 +199,10 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
     let former: Vec<_> = former.map(|member| standing.heir(*member)).filter(live).collect();
     if !former.is_empty() {
         return Plan::Promote(former);
+    }
+    let unproven = standing.unproven_copies(config);
+    if !unproven.is_empty() && standing.all_are_unproven(config) {
+        return Plan::PromoteUnproven(unproven);
     }
     // Whoever holds the slot may come back with its data: wait, and lead from no empty copy meanwhile.
     let primary = config.primary.filter(|primary| holders.contains(primary));
@@ -182,7 +236,10 @@ pub fn former_members(config: &SlotConfig, isr: &[Incarnation], standing: &Stand
         // IMPORTANT: an heir that is not here is not named. The map may have forgotten where it was, and then nobody could tell
         // that its next start is the one that is waited for.
         let heir = Some(standing.heir(*member)).filter(|heir| standing.alive.contains(heir)).unwrap_or(*member);
-        if !standing.gone.contains(member) && !isr.contains(&heir) && !former.contains(&heir) {
+        // Nor is one without proof, which holds all that was promised no more. Its member is waited for like one that is away,
+        // unless what it has is in the in-sync set.
+        let is_here = isr.contains(&heir) || standing.unproven.get(member).is_some_and(|heir| isr.contains(heir));
+        if !standing.gone.contains(member) && !is_here && !former.contains(&heir) {
             former.push(heir);
         }
     }

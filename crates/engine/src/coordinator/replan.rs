@@ -1,6 +1,6 @@
 //! A look at all slots: the plan of each, carried out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proto::cluster_map::SlotConfig;
@@ -15,14 +15,29 @@ use crate::plan::{self, Plan, Standing, plan};
 use crate::promotion::Promotion;
 use crate::time::Timestamp;
 
-/// How long copies are asked for their positions before one of them is promoted.
-const POSITIONS_TIMEOUT: Duration = Duration::from_millis(300);
-
 /// After what time a hand-over that was asked for and has not happened is asked for again.
 pub(super) const HANDOVER_RETRY: Duration = Duration::from_secs(2);
 
 /// How many slots are handed over at once between two nodes: each pauses its writers for a moment.
 const HANDOVER_SLOTS: usize = 2_048;
+
+/// A slot that has lost its primary, and those of whom one takes over.
+struct Lost {
+    slot: SlotId,
+    survivors: Vec<Incarnation>,
+    needs: Answers,
+}
+
+/// How many of the survivors must say how far they stand before one is promoted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// Each of them holds all that was promised. The best is chosen of those that answer in time.
+    InTime,
+    /// The same, but a member is back that has lost its power. If all have, it may be the one that holds most.
+    One,
+    /// None of them is known to hold all that was promised.
+    All,
+}
 
 impl<B: Bugs> Coordinator<B> {
     /// Plans every slot and carries the plans out. Says whether the map has changed, so that another look is due.
@@ -30,7 +45,7 @@ impl<B: Bugs> Coordinator<B> {
         self.replan_at = None;
         let standing = self.standing(now);
         let mut changes = Vec::new();
-        let mut lost = Vec::new();
+        let mut lost: Vec<Lost> = Vec::new();
         let mut hand_overs: BTreeMap<(Incarnation, Incarnation), Vec<SlotAt>> = BTreeMap::new();
         let mut started_anew = 0;
         for (slot, target) in self.settings.bits.slots().zip(self.targets()) {
@@ -42,7 +57,11 @@ impl<B: Bugs> Coordinator<B> {
                     started_anew += usize::from(!config.isr.is_empty());
                     changes.push((slot, next));
                 }
-                Plan::Promote(survivors) => lost.push((slot, survivors)),
+                Plan::Promote(survivors) => {
+                    let needs = if standing.is_unproven(config) { Answers::One } else { Answers::InTime };
+                    lost.push(Lost { slot, survivors, needs });
+                }
+                Plan::PromoteUnproven(survivors) => lost.push(Lost { slot, survivors, needs: Answers::All }),
                 Plan::HandOver { from, to } => {
                     hand_overs.entry((from, to)).or_default().push(SlotAt { slot, version: config.version });
                 }
@@ -61,47 +80,75 @@ impl<B: Bugs> Coordinator<B> {
         true
     }
 
-    /// Promotes where it is clear whom; asks the survivors where it is not.
+    /// Promotes where it is clear whom; asks the survivors where it is not, also those that come back while others are
+    /// asked already.
     fn promote(
         &mut self,
         now: Timestamp,
-        lost: Vec<(SlotId, Vec<Incarnation>)>,
+        lost: Vec<Lost>,
+        standing: &Standing,
+        changes: &mut Vec<(SlotId, SlotConfig)>,
+    ) {
+        let several = |lost: &&Lost| lost.survivors.len() > 1;
+        let is_clear = self.promotion.is_none() && !lost.iter().any(|lost| several(&lost));
+        if lost.is_empty() || is_clear {
+            self.promotion = None;
+            return self.decide_promotions(lost, None, standing, changes);
+        }
+        let mut round = self.promotion.take().unwrap_or_else(|| Promotion::new(self.next_number(), now));
+        let survivors = lost.iter().filter(several).flat_map(|lost| lost.survivors.iter().map(|node| (*node, lost.slot)));
+        let questions = round.ask(now, survivors.filter(|(node, _)| !standing.by_hand.contains(node)));
+        let query = round.query;
+        self.outputs.extend(questions.into_iter().map(|(to, slots)| Output::AskPositions { to, query, slots }));
+        if !round.is_over(now) {
+            self.promotion = Some(round);
+            return;
+        }
+        let unasked = self.bugs.plants(Bug::UnprovenUnasked);
+        let is_known = |Lost { slot, survivors, needs }: &Lost| match needs {
+            Answers::InTime => true,
+            Answers::One => survivors.len() == 1 || round.choose(*slot, survivors).is_some(),
+            Answers::All => unasked || round.knows_all(*slot, survivors),
+        };
+        let (known, unknown): (Vec<_>, Vec<_>) = lost.into_iter().partition(is_known);
+        self.decide_promotions(known, Some(&round), standing, changes);
+        if !unknown.is_empty() {
+            self.promote(now, unknown, standing, changes);
+        }
+    }
+
+    fn decide_promotions(
+        &mut self,
+        lost: Vec<Lost>,
+        round: Option<&Promotion>,
         standing: &Standing,
         changes: &mut Vec<(SlotId, SlotConfig)>,
     ) {
         if lost.is_empty() {
-            self.promotion = None;
             return;
         }
-        let several = |(_, survivors): &&(SlotId, Vec<Incarnation>)| survivors.len() > 1;
-        let over = match &self.promotion {
-            Some(promotion) => promotion.is_over(now),
-            None => !lost.iter().any(|slot| several(&slot)),
-        };
-        if over {
-            let round = self.promotion.take().filter(|_| !self.bugs.plants(Bug::PromoteAnyCopy));
-            for accused in standing.accused.keys() {
-                if let Some(addr) = self.registry.addr_of(*accused).cloned() {
-                    self.event(Event::Suspected(addr));
-                }
+        for accused in standing.accused.keys() {
+            if let Some(addr) = self.registry.addr_of(*accused).cloned() {
+                self.event(Event::Suspected(addr));
             }
-            self.event(Event::Promoted(lost.len()));
-            for (slot, survivors) in lost {
-                let asked = round.as_ref().and_then(|round| round.choose(slot, &survivors));
-                if let Some(chosen) = asked.or(survivors.first().copied()) {
-                    changes.push((slot, plan::promoted(self.map.config(slot), chosen, standing)));
-                }
+        }
+        let unproven = lost.iter().filter(|lost| lost.needs == Answers::All).count();
+        if lost.len() > unproven {
+            self.event(Event::Promoted(lost.len() - unproven));
+        }
+        let mut unproven_primaries = BTreeSet::new();
+        for Lost { slot, survivors, needs } in lost {
+            let unasked = if needs == Answers::All { Bug::UnprovenUnasked } else { Bug::PromoteAnyCopy };
+            let asked = round.filter(|_| !self.bugs.plants(unasked)).and_then(|round| round.choose(slot, &survivors));
+            let Some(chosen) = asked.or(survivors.first().copied()) else { continue };
+            changes.push((slot, plan::promoted(self.map.config(slot), chosen, standing)));
+            if needs == Answers::All {
+                unproven_primaries.extend(self.registry.addr_of(chosen).cloned());
             }
-        } else if self.promotion.is_none() {
-            let query = self.next_number();
-            let mut questions: BTreeMap<Incarnation, Vec<SlotId>> = BTreeMap::new();
-            for (slot, survivors) in lost.iter().filter(several) {
-                for survivor in survivors.iter().filter(|survivor| !standing.by_hand.contains(survivor)) {
-                    questions.entry(*survivor).or_default().push(*slot);
-                }
-            }
-            self.promotion = Some(Promotion::new(query, now + POSITIONS_TIMEOUT, questions.keys().copied().collect()));
-            self.outputs.extend(questions.into_iter().map(|(to, slots)| Output::AskPositions { to, query, slots }));
+        }
+        if unproven > 0 {
+            self.unproven_promotions += unproven as u64;
+            self.event(Event::PromotedUnproven(unproven, unproven_primaries.into_iter().collect()));
         }
     }
 
@@ -136,11 +183,14 @@ impl<B: Bugs> Coordinator<B> {
             gone: self.gone.clone(),
             accused: self.suspicion.accused(now, &self.registry),
             suspected: self.registry.suspects(now),
+            unheard: self.registry.unheard_since(self.unproven_at),
             reborn: self.reborn.clone(),
+            unproven: self.unproven.clone(),
             patient: now < self.reborn_grace,
             min_isr: self.settings.promises.min_isr(),
             any_copy_leads: self.bugs.plants(Bug::PromoteAnyCopy),
             any_former_leads: self.bugs.plants(Bug::AnyFormerMember),
+            unproven_leads_in_haste: self.bugs.plants(Bug::UnprovenInHaste),
         }
     }
 }

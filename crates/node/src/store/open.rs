@@ -1,5 +1,6 @@
 //! Opening a data directory, and what operators do with one.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,10 @@ use engine::journal::Replay;
 use engine::node::Node;
 use engine::time::Timestamp;
 use proto::id::Incarnation;
+use proto::session::Ancestors;
 use proto::slot::SLOT_BITS;
 use storage::directory::Options;
-use storage::{DataDir, DirectoryId, Journal, Position, RealDisk, Recovered};
+use storage::{DataDir, DirectoryId, Identity, Journal, Position, RealDisk, Recovered};
 
 use super::{Fsync, Store};
 
@@ -65,16 +67,25 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
         path = path.display()
     );
     let mut replay = Replay::new(now, SLOT_BITS, secret, NoBugs);
-    let mut always = false;
-    let recovered = directory.recover(&mut |recovered| match recovered {
+    let always = Cell::new(false);
+    let mut deliver = |recovered: Recovered<'_>| match recovered {
         Recovered::Snapshot(payload) => Ok(replay.snapshot(payload)?),
         Recovered::Log { payload, .. } => match payload.strip_prefix(&POLICY) {
             Some(policy) => {
-                always = policy == Fsync::Always.to_string().as_bytes();
+                always.set(policy == Fsync::Always.to_string().as_bytes());
                 Ok(())
             }
             None => Ok(replay.log(payload)?),
         },
+    };
+    let mut is_proof = true;
+    let recovered = directory.recover_as(&mut deliver, |recovery, identity| {
+        let is_torn = recovery.torn_tail.as_ref().is_some_and(|torn| torn.followed);
+        // IMPORTANT: the end of a log of which some may be lost proves nothing (rule 9 of the design), now and ever after.
+        is_proof = found.stopped_in_order || always.get() || (found.same_boot && !is_torn);
+        if !is_proof {
+            identity.lose_proof();
+        }
     });
     let (mut journal, recovery) = recovered.with_context(|| {
         let path = path.display();
@@ -83,12 +94,7 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
              `node repair {path} --accept-loss` keeps what is good, and the node gets the rest from its replicas"
         )
     })?;
-    let is_torn = recovery.torn_tail.as_ref().is_some_and(|torn| torn.followed);
-    // IMPORTANT: the end of a log of which some may be lost proves nothing (rule 9 of the design).
-    let is_proof = found.stopped_in_order || always || (found.same_boot && !is_torn);
-    let proofs = directory.identity().incarnations.iter().copied().map(Incarnation);
-    let proofs: Vec<_> = if is_proof { proofs.collect() } else { Vec::new() };
-    let node = replay.finish(now, proofs, super::map_file::load(path));
+    let node = replay.finish(now, ancestors(directory.identity()), super::map_file::load(path));
     journal.append(&[policy(settings.fsync)]).context("cannot write to the data directory")?;
     journal.sync().context("cannot write to the data directory")?;
     let mut text = format!("{} keys", node.keys());
@@ -101,11 +107,18 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
     }
     if !is_proof && !found.new {
         text = format!(
-            "{text}; the machine was restarted since: what was not synced may be missing, so the replicas decide"
+            "{text}; the machine was restarted since: what was not synced may be missing. A replica that misses nothing goes \
+             first; where there is none, the one that has most"
         );
     }
     let store = Store::new(path.clone(), settings.fsync, directory, node.journal().end());
     Ok(OpenedStore { node, store, journal, snapshot_at: recovery.snapshot.unwrap_or_default(), found: text })
+}
+
+/// Whose data a directory holds.
+fn ancestors(identity: &Identity) -> Ancestors {
+    let incarnations = |numbers: &[u64]| numbers.iter().copied().map(Incarnation).collect();
+    Ancestors { unproven: incarnations(&identity.unproven), proven: incarnations(&identity.incarnations) }
 }
 
 /// Looks at a directory, and says what is wrong with it. Changes nothing.
@@ -118,8 +131,8 @@ pub fn check(path: &Path) -> anyhow::Result<String> {
     Ok(report.to_string())
 }
 
-/// Keeps what is good of a directory and sets the rest aside. The node starts from it as one whose end of the log proves
-/// nothing: its replicas decide what is right.
+/// Keeps what is good of a directory and sets the rest aside. The node starts from it as one whose data proves nothing:
+/// it leads only where no other copy is known to be whole.
 ///
 /// # Errors
 /// It cannot be repaired.
@@ -127,7 +140,7 @@ pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
     let options = Options::new(DirectoryId(fresh_id));
     let report = storage::repair(&RealDisk, path, options)?;
     let mut directory = DataDir::open(Arc::new(RealDisk), path, options)?;
-    directory.update_identity(|identity| identity.incarnations.clear())?;
+    directory.update_identity(Identity::lose_proof)?;
     directory.recover(&mut |_| Ok(()))?;
     Ok(report.to_string())
 }
