@@ -126,22 +126,28 @@ impl Standing {
         self.suspected.contains(&member) || (self.unheard.contains(&member) && self.is_unproven(config))
     }
 
-    /// The starts that are here of members whose data has no proof.
-    pub(crate) fn unproven_copies(&self, config: &SlotConfig) -> Vec<Incarnation> {
-        let mut copies = Vec::new();
-        let heirs = self.members(config).filter_map(|member| self.unproven.get(&member));
-        for heir in heirs.filter(|heir| self.alive.contains(heir)) {
-            if !copies.contains(heir) {
-                copies.push(*heir);
-            }
-        }
-        copies
+    /// The start that is here of a member whose data has no proof.
+    fn unproven_heir(&self, member: Incarnation) -> Option<Incarnation> {
+        self.unproven.get(&member).copied().filter(|heir| self.alive.contains(heir))
     }
 
-    /// Whether every member that was not lost for good is here without proof.
-    fn all_are_unproven(&self, config: &SlotConfig) -> bool {
-        let is_here = |member| self.unproven.get(&member).is_some_and(|heir| self.alive.contains(heir));
-        self.unproven_leads_in_haste || self.members(config).all(is_here)
+    /// The members that are here without proof.
+    pub(crate) fn unproven_members(&self, config: &SlotConfig) -> Vec<Incarnation> {
+        self.members(config).filter(|member| self.unproven_heir(*member).is_some()).collect()
+    }
+
+    /// The present starts of these members; `None` while another member may come back, or where there are none.
+    fn unproven_copies(&self, config: &SlotConfig) -> Option<Vec<Incarnation>> {
+        let members = self.unproven_members(config);
+        let all_are_back = members.len() == self.members(config).count() || self.unproven_leads_in_haste;
+        let mut copies = Vec::new();
+        for heir in members.into_iter().filter_map(|member| self.unproven_heir(member)) {
+            // One may have come back more than once.
+            if !copies.contains(&heir) {
+                copies.push(heir);
+            }
+        }
+        Some(copies).filter(|copies| all_are_back && !copies.is_empty())
     }
 }
 
@@ -190,7 +196,7 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
         return Plan::Keep; // Only the primary itself, which may be merely slow: the removal timeout decides.
     }
     if !reborn.is_empty() {
-        let is_unproven = |member: &&Incarnation| standing.unproven.get(member).is_some_and(live);
+        let is_unproven = |member: &&Incarnation| standing.unproven_heir(**member).is_some();
         let all_are_back = reborn.len() + holders.iter().filter(is_unproven).count() == holders.len();
         return if standing.patient && !all_are_back { Plan::Keep } else { Plan::Promote(reborn) };
     }
@@ -200,8 +206,7 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
     if !former.is_empty() {
         return Plan::Promote(former);
     }
-    let unproven = standing.unproven_copies(config);
-    if !unproven.is_empty() && standing.all_are_unproven(config) {
+    if let Some(unproven) = standing.unproven_copies(config) {
         return Plan::PromoteUnproven(unproven);
     }
     // Whoever holds the slot may come back with its data: wait, and lead from no empty copy meanwhile.
@@ -395,6 +400,47 @@ mod tests {
         standing.alive.insert(Incarnation(2));
         let learner = plan(&config(2, &[1, 2, 3], &[]), &incarnations(&[2, 11]), &standing);
         assert_eq!(learner, Plan::Change(config(2, &[2, 3], &[11])));
+    }
+
+    #[test]
+    fn copies_without_proof_lead_where_none_has_one_and_all_that_were_not_lost_are_back() {
+        let mut standing = standing(&[11, 4], &[]);
+        standing.unproven = [(Incarnation(1), Incarnation(11)), (Incarnation(2), Incarnation(12))].into();
+        let slot = config(1, &[1, 2], &[]);
+        let (target, both) = (incarnations(&[11, 12]), incarnations(&[11, 12]));
+        assert_eq!(plan(&slot, &target, &standing), Plan::Keep, "2 came back, and is away again");
+        standing.alive.insert(Incarnation(12));
+        assert_eq!(plan(&slot, &target, &standing), Plan::PromoteUnproven(both.clone()));
+        let after = promoted(&slot, Incarnation(12), &standing);
+        assert_eq!(after, with_elr(config(12, &[12], &[]), &[1]), "what 1 has is not forgotten, nor taken for whole");
+        let former = with_elr(slot.clone(), &[3]);
+        assert_eq!(plan(&former, &target, &standing), Plan::Keep, "3 may come back");
+        standing.reborn.insert(Incarnation(3), Incarnation(4));
+        assert_eq!(plan(&former, &target, &standing), Plan::Promote(incarnations(&[4])), "it is known to be whole");
+        standing.gone.insert(Incarnation(3));
+        assert_eq!(plan(&former, &target, &standing), Plan::PromoteUnproven(both), "it has nothing");
+        standing.gone.extend(incarnations(&[1, 2]));
+        assert_eq!(plan(&former, &target, &standing), Plan::StartAnew(config(11, &[11], &[12])));
+    }
+
+    #[test]
+    fn one_without_proof_is_left_out_only_by_one_that_was_heard_since() {
+        let mut standing = standing(&[11, 2, 3], &[]);
+        standing.unproven = [(Incarnation(1), Incarnation(11))].into();
+        let target = incarnations(&[11, 2, 3]);
+        for primary in [1, 2] {
+            let slot = config(primary, &[1, 2, 3], &[]);
+            standing.unheard = incarnations(&[2, 3, 11]).into_iter().collect();
+            assert_eq!(plan(&slot, &target, &standing), Plan::Keep, "they may have lost their power, too");
+            standing.suspected = incarnations(&[2, 3]).into_iter().collect();
+            assert_eq!(plan(&slot, &target, &standing), Plan::Keep, "it seems that they have");
+            (standing.suspected, standing.unheard) = Default::default();
+        }
+        assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), Plan::Promote(incarnations(&[2, 3])));
+        let led = plan(&config(2, &[1, 2, 3], &[]), &target, &standing);
+        assert_eq!(led, Plan::Change(config(2, &[2, 3], &[11])));
+        let alone = plan(&config(2, &[1, 2], &[]), &target, &standing);
+        assert_eq!(alone, Plan::Change(with_elr(config(2, &[2], &[11, 3]), &[1])), "its data is not forgotten");
     }
 
     #[test]

@@ -156,7 +156,7 @@ mod tests {
         assert!(!promotion.is_over(Timestamp(1)) && promotion.is_over(promotion.until));
         assert!(!promotion.knows_all(SlotId(0), &[Incarnation(1), Incarnation(2)]));
         for number in 2..20 {
-            let now = promotion.until - Duration::from_millis(1);
+            let now = Timestamp(promotion.until.0 - 1_000);
             promotion.ask(now, [(Incarnation(number), SlotId(0))].into_iter());
         }
         assert!(promotion.is_over(Timestamp(0) + ROUND_TIMEOUT));

@@ -173,7 +173,7 @@ impl<B: Bugs> Coordinator<B> {
             if config.copies().any(|copy| standing.alive.contains(&standing.heir(copy))) {
                 continue; // It has a primary, or will have one in a moment.
             }
-            let unproven = standing.unproven_copies(config);
+            let unproven = standing.unproven_members(config);
             if !unproven.is_empty() {
                 accepted.unproven += 1;
                 changes.push((candidate, SlotConfig { isr: unproven, ..SlotConfig::default() }));

@@ -91,10 +91,11 @@ impl World {
     /// Starts a node that has a disk, with what is on it.
     pub(crate) fn boot(&mut self, name: &str) {
         let left = self.nodes.remove(name);
+        let map = left.as_ref().and_then(|left| left.node.map());
         let (disk, ancestors) = left.map(|left| (left.disk, left.ancestors)).unwrap_or_default();
         let mut replay = Replay::new(self.now, BITS, u64::from(addr_of(name).port()), NoBugs);
         disk.iter().for_each(|payload| replay.log(payload).expect("what was written reads back"));
-        self.start_as(name, replay.finish(self.now, ancestors, None), disk);
+        self.start_as(name, replay.finish(self.now, ancestors, map), disk);
         self.settle();
     }
 
