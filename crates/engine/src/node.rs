@@ -364,11 +364,13 @@ impl<B: Bugs> Node<B> {
     #[must_use]
     pub fn next_ancestors(&self) -> Ancestors {
         let mut next = self.ancestors.clone();
-        if self.bugs.plants(Bug::ProofRegained) {
-            next = Ancestors::proven(next.iter().collect());
-        }
         // A start that was never registered has written nothing of its own: what it found is still its predecessor's.
-        next.proven.extend(Some(self.incarnation()).filter(|own| *own != Incarnation::default()));
+        if self.incarnation() != Incarnation::default() {
+            if self.bugs.plants(Bug::ProofRegained) {
+                next = Ancestors::proven(next.iter().collect());
+            }
+            next.proven.push(self.incarnation());
+        }
         newest(next)
     }
 

@@ -83,7 +83,7 @@ impl Promotion {
     /// Whether it is known of each of these copies how far it stands.
     #[must_use]
     pub fn knows_all(&self, slot: SlotId, copies: &[Incarnation]) -> bool {
-        copies.len() == 1 || copies.iter().all(|copy| self.position(slot, *copy).is_some())
+        copies.iter().all(|copy| self.position(slot, *copy).is_some())
     }
 
     /// The copy to promote among `survivors`: who answered with the most records, the first in the ring's order where

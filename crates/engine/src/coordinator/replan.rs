@@ -25,18 +25,9 @@ const HANDOVER_SLOTS: usize = 2_048;
 struct Lost {
     slot: SlotId,
     survivors: Vec<Incarnation>,
-    needs: Answers,
-}
-
-/// How many of the survivors must say how far they stand before one is promoted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Answers {
-    /// Each of them holds all that was promised. The best is chosen of those that answer in time.
-    InTime,
-    /// The same, but a member is back that has lost its power. If all have, it may be the one that holds most.
-    One,
-    /// None of them is known to hold all that was promised.
-    All,
+    /// Each of them holds all that was promised, so that one answer is enough. Otherwise it must be known of all how far they
+    /// stand.
+    is_proven: bool,
 }
 
 impl<B: Bugs> Coordinator<B> {
@@ -57,11 +48,8 @@ impl<B: Bugs> Coordinator<B> {
                     started_anew += usize::from(!config.isr.is_empty());
                     changes.push((slot, next));
                 }
-                Plan::Promote(survivors) => {
-                    let needs = if standing.is_unproven(config) { Answers::One } else { Answers::InTime };
-                    lost.push(Lost { slot, survivors, needs });
-                }
-                Plan::PromoteUnproven(survivors) => lost.push(Lost { slot, survivors, needs: Answers::All }),
+                Plan::Promote(survivors) => lost.push(Lost { slot, survivors, is_proven: true }),
+                Plan::PromoteUnproven(survivors) => lost.push(Lost { slot, survivors, is_proven: false }),
                 Plan::HandOver { from, to } => {
                     hand_overs.entry((from, to)).or_default().push(SlotAt { slot, version: config.version });
                 }
@@ -80,8 +68,10 @@ impl<B: Bugs> Coordinator<B> {
         true
     }
 
-    /// Promotes where it is clear whom; asks the survivors where it is not, also those that come back while others are
-    /// asked already.
+    /// Asks the survivors how far they stand, also those that come back while others are asked already, and promotes one.
+    ///
+    /// IMPORTANT: none that does not answer. It may be dead as well: where the power has failed everywhere, silence must not
+    /// take anybody out of the in-sync set, since each may be the one that has most when it comes back.
     fn promote(
         &mut self,
         now: Timestamp,
@@ -89,38 +79,33 @@ impl<B: Bugs> Coordinator<B> {
         standing: &Standing,
         changes: &mut Vec<(SlotId, SlotConfig)>,
     ) {
-        let several = |lost: &&Lost| lost.survivors.len() > 1;
-        let is_clear = self.promotion.is_none() && !lost.iter().any(|lost| several(&lost));
-        if lost.is_empty() || is_clear {
+        if lost.is_empty() {
             self.promotion = None;
-            return self.decide_promotions(lost, None, standing, changes);
+            return;
         }
         let mut round = self.promotion.take().unwrap_or_else(|| Promotion::new(self.next_number(), now));
-        let survivors = lost.iter().filter(several).flat_map(|lost| lost.survivors.iter().map(|node| (*node, lost.slot)));
-        let questions = round.ask(now, survivors.filter(|(node, _)| !standing.by_hand.contains(node)));
+        let survivors = lost.iter().flat_map(|lost| lost.survivors.iter().map(|node| (*node, lost.slot)));
+        let questions = round.ask(now, survivors);
         let query = round.query;
         self.outputs.extend(questions.into_iter().map(|(to, slots)| Output::AskPositions { to, query, slots }));
         if !round.is_over(now) {
             self.promotion = Some(round);
             return;
         }
-        let unasked = self.bugs.plants(Bug::UnprovenUnasked);
-        let is_known = |Lost { slot, survivors, needs }: &Lost| match needs {
-            Answers::InTime => true,
-            Answers::One => survivors.len() == 1 || round.choose(*slot, survivors).is_some(),
-            Answers::All => unasked || round.knows_all(*slot, survivors),
+        let planted = [Bug::PromoteAnyCopy, Bug::UnprovenUnasked].map(|bug| self.bugs.plants(bug));
+        let is_known = |Lost { slot, survivors, is_proven }: &Lost| match is_proven {
+            true => planted[0] || round.choose(*slot, survivors).is_some(),
+            false => planted[1] || round.knows_all(*slot, survivors),
         };
         let (known, unknown): (Vec<_>, Vec<_>) = lost.into_iter().partition(is_known);
-        self.decide_promotions(known, Some(&round), standing, changes);
-        if !unknown.is_empty() {
-            self.promote(now, unknown, standing, changes);
-        }
+        self.decide_promotions(known, &round, standing, changes);
+        self.promote(now, unknown, standing, changes);
     }
 
     fn decide_promotions(
         &mut self,
         lost: Vec<Lost>,
-        round: Option<&Promotion>,
+        round: &Promotion,
         standing: &Standing,
         changes: &mut Vec<(SlotId, SlotConfig)>,
     ) {
@@ -132,17 +117,17 @@ impl<B: Bugs> Coordinator<B> {
                 self.event(Event::Suspected(addr));
             }
         }
-        let unproven = lost.iter().filter(|lost| lost.needs == Answers::All).count();
+        let unproven = lost.iter().filter(|lost| !lost.is_proven).count();
         if lost.len() > unproven {
             self.event(Event::Promoted(lost.len() - unproven));
         }
         let mut unproven_primaries = BTreeSet::new();
-        for Lost { slot, survivors, needs } in lost {
-            let unasked = if needs == Answers::All { Bug::UnprovenUnasked } else { Bug::PromoteAnyCopy };
-            let asked = round.filter(|_| !self.bugs.plants(unasked)).and_then(|round| round.choose(slot, &survivors));
-            let Some(chosen) = asked.or(survivors.first().copied()) else { continue };
+        for Lost { slot, survivors, is_proven } in lost {
+            let any = if is_proven { Bug::PromoteAnyCopy } else { Bug::UnprovenUnasked };
+            let first = survivors.first().copied().filter(|_| self.bugs.plants(any));
+            let Some(chosen) = first.or_else(|| round.choose(slot, &survivors)) else { continue };
             changes.push((slot, plan::promoted(self.map.config(slot), chosen, standing)));
-            if needs == Answers::All {
+            if !is_proven {
                 unproven_primaries.extend(self.registry.addr_of(chosen).cloned());
             }
         }
