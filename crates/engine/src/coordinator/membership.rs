@@ -191,7 +191,8 @@ impl<B: Bugs> Coordinator<B> {
             let is_here = is_proven
                 || knows(&ancestors.unproven, heir.or(unproven_heir))
                 || knows(&ancestors.proven, unproven_heir);
-            if is_proven || self.bugs.plants(Bug::TrustWithoutProof) {
+            let is_trusted = is_here && self.bugs.plants(Bug::UnprovenTrusted);
+            if is_proven || is_trusted || self.bugs.plants(Bug::TrustWithoutProof) {
                 self.reborn.insert(*old, incarnation);
             } else if is_here && !self.bugs.plants(Bug::UnprovenGone) {
                 self.unproven.insert(*old, incarnation);

@@ -31,6 +31,7 @@ pub(crate) enum Session {
 
 impl World {
     pub(super) fn open_session(&mut self, n: usize) {
+        self.check_ancestors(n);
         let coordinator = self.coordinator_proc();
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
