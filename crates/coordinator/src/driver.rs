@@ -12,7 +12,7 @@ use engine::time::Timestamp;
 use net::clock::Clock;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{MapUpdate, MapVersion};
-use proto::id::Incarnation;
+use proto::id::{Incarnation, NodeAddr};
 use proto::session::CoordinatorMessage;
 use proto::slot::SLOT_BITS;
 use tokio::sync::{Notify, mpsc, watch};
@@ -222,6 +222,11 @@ fn random() -> u64 {
     std::collections::hash_map::RandomState::new().hash_one(std::process::id())
 }
 
+fn listed(nodes: &[NodeAddr]) -> String {
+    let nodes: Vec<_> = nodes.iter().map(NodeAddr::as_str).collect();
+    nodes.join(", ")
+}
+
 fn log(event: &Event) {
     match event {
         Event::Registered(addr, incarnation) => tracing::info!(%incarnation, "node {addr} registered"),
@@ -232,14 +237,11 @@ fn log(event: &Event) {
         Event::Unregistered(addr) => tracing::warn!("node {addr} unregistered; it stays out until it is started again"),
         Event::Left(addr) => tracing::info!("node {addr} left"),
         Event::Suspected(addr) => tracing::warn!("node {addr} is silent and replicas complain: it is replaced"),
-        Event::Awaiting(nodes) => {
-            let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
-            tracing::warn!(
-                "started without a state: nobody is promoted until {} have told what they know, or FORGET host:port says \
-                 not to wait",
-                nodes.join(", ")
-            );
-        }
+        Event::Awaiting(nodes) => tracing::warn!(
+            "started without a state: nobody is promoted until {} have told what they know, or FORGET host:port says not \
+             to wait",
+            listed(nodes)
+        ),
         Event::Forgotten(addr) => tracing::warn!("node {addr} is not waited for any more, as an operator says"),
         Event::LossAccepted(Accepted { anew, unproven }) => {
             if *anew > 0 {
@@ -254,14 +256,16 @@ fn log(event: &Event) {
         Event::Adopted(version) => tracing::info!("took the map over from the nodes, at version {}", version.0),
         Event::Serving(version) => tracing::info!("the map stands, at version {}", version.0),
         Event::Promoted(slots) => tracing::warn!("promoted replicas: {slots} slots had lost their primary"),
-        Event::PromotedUnproven(slots, nodes) => {
-            let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
-            tracing::error!(
-                "{slots} slots had no copy left that is known to be whole, and go on with the ones that have most, of {}: \
-                 writes that were acknowledged in the last moments before the power failed may be missing",
-                nodes.join(", ")
-            );
-        }
+        Event::UnprovenWait(slots, nodes) => tracing::error!(
+            "{slots} slots wait for {}: the copies that are back may miss their last writes, and those may have them. \
+             ACCEPT_LOSS all or UNREGISTER_NODE host:port goes on without",
+            listed(nodes)
+        ),
+        Event::PromotedUnproven(slots, nodes) => tracing::error!(
+            "{slots} slots had no copy left that is known to be whole, and go on with those that have most, of {}: writes \
+             that were acknowledged in the last moments before a power cut, or were given up by a repair, may be missing",
+            listed(nodes)
+        ),
         Event::StartedAnew(slots) => {
             tracing::error!("{slots} slots had lost every copy and start anew, empty: what they held is gone");
         }

@@ -174,7 +174,7 @@ impl ClientSession<'_> {
                     let awaited = if awaited.is_empty() { "-".to_owned() } else { awaited.join(",") };
                     Response::Text(format!(
                         "OK Coordinator {addr} nodes={nodes} map={version} cluster={cluster} ack={} read={} \
-                         waiting_for={awaited} unproven_promotions={}",
+                         unproven_promotions={} waiting_for={awaited}",
                         map.promises.ack,
                         map.promises.read,
                         coordinator.unproven_promotions()

@@ -109,6 +109,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     reported: BTreeSet<Incarnation>,
     /// What those who were started again have found on their disks.
     ancestors: BTreeMap<Incarnation, Ancestors>,
+    /// For whom slots wait whose other copies are here without proof of their data.
+    awaited_by_unproven: BTreeSet<NodeAddr>,
     suspicion: Suspicion,
     /// When all slots are to be looked at, since some have changed.
     replan_at: Option<Timestamp>,
@@ -146,6 +148,7 @@ impl<B: Bugs> Coordinator<B> {
             awaited: BTreeMap::new(),
             reported: BTreeSet::new(),
             ancestors: BTreeMap::new(),
+            awaited_by_unproven: BTreeSet::new(),
             suspicion: Suspicion::default(),
             replan_at: None,
             promotion: None,

@@ -86,6 +86,8 @@ pub enum Event {
     Serving(MapVersion),
     /// So many slots have a new primary, since theirs was lost.
     Promoted(usize),
+    /// So many slots wait for these nodes, since the copies that are here were found without proof, and theirs may have more.
+    UnprovenWait(usize, Vec<NodeAddr>),
     /// No copy that is known to be whole is left of so many slots, and copies that were found without proof lead them: those
     /// of these nodes. What was acknowledged in the moments before their power failed may be missing.
     PromotedUnproven(usize, Vec<NodeAddr>),

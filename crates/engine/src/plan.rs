@@ -136,6 +136,15 @@ impl Standing {
         self.members(config).filter(|member| self.unproven_heir(*member).is_some()).collect()
     }
 
+    /// The members for whom those wait that are here without proof: they may come back with more.
+    pub(crate) fn awaited_by_unproven<'a>(&'a self, config: &'a SlotConfig) -> impl Iterator<Item = Incarnation> {
+        let is_away = |member: &Incarnation| !self.alive.contains(&self.heir(*member));
+        let nobody_leads = self.members(config).all(|member| is_away(&member));
+        let waits = nobody_leads && self.members(config).any(|member| self.unproven_heir(member).is_some());
+        let is_awaited = move |member: &Incarnation| waits && self.unproven_heir(*member).is_none();
+        self.members(config).filter(is_awaited)
+    }
+
     /// The present starts of these members; `None` while another member may come back, or where there are none.
     fn unproven_copies(&self, config: &SlotConfig) -> Option<Vec<Incarnation>> {
         let members = self.unproven_members(config);

@@ -190,10 +190,10 @@ impl<B: Bugs> Coordinator<B> {
         accepted
     }
 
-    /// Whom a coordinator without state waits for, sorted.
+    /// Who is waited for, sorted: by a coordinator without state, or by slots whose other copies are here without proof.
     #[must_use]
     pub fn awaited(&self) -> Vec<NodeAddr> {
-        let mut awaited: Vec<_> = self.awaited.values().cloned().collect();
+        let mut awaited: Vec<_> = self.awaited.values().chain(&self.awaited_by_unproven).cloned().collect();
         awaited.sort();
         awaited.dedup();
         awaited

@@ -58,6 +58,7 @@ impl<B: Bugs> Coordinator<B> {
         if started_anew > 0 {
             self.event(Event::StartedAnew(started_anew));
         }
+        self.note_awaited(&standing);
         self.promote(now, lost, &standing, &mut changes);
         self.ask_hand_overs(now, hand_overs);
         let members_changed = self.members() != self.map.members().map(|(i, m)| (i, m.clone())).collect();
@@ -134,6 +135,23 @@ impl<B: Bugs> Coordinator<B> {
         if unproven > 0 {
             self.unproven_promotions += unproven as u64;
             self.event(Event::PromotedUnproven(unproven, unproven_primaries.into_iter().collect()));
+        }
+    }
+
+    /// Tells whom slots wait for whose other copies are here without proof, where that has changed.
+    fn note_awaited(&mut self, standing: &Standing) {
+        let mut awaited = BTreeSet::new();
+        let mut slots = 0;
+        for (_, config) in self.map.slots().filter(|_| !standing.unproven.is_empty()) {
+            let mut members = standing.awaited_by_unproven(config).peekable();
+            slots += usize::from(members.peek().is_some());
+            awaited.extend(members.filter_map(|member| Some(self.map.member(member)?.addr.clone())));
+        }
+        if awaited != self.awaited_by_unproven {
+            if !awaited.is_empty() {
+                self.event(Event::UnprovenWait(slots, awaited.iter().cloned().collect()));
+            }
+            self.awaited_by_unproven = awaited;
         }
     }
 

@@ -400,6 +400,9 @@ impl World {
             Event::Adopted(_) => "the map was taken over from a node".to_owned(),
             Event::Serving(_) => "the map stands".to_owned(),
             Event::Promoted(slots) => format!("promoted replicas in {slots} slots"),
+            Event::UnprovenWait(slots, nodes) => {
+                format!("{slots} slots wait for {}", nodes.iter().map(name_of).collect::<Vec<_>>().join(" and "))
+            }
             Event::PromotedUnproven(slots, nodes) => {
                 let nodes = nodes.iter().map(name_of).collect::<Vec<_>>().join(" and ");
                 format!("promoted copies without proof in {slots} slots, of {nodes}")
