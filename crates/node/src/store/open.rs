@@ -144,3 +144,51 @@ pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
     directory.recover(&mut |_| Ok(()))?;
     Ok(report.to_string())
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    struct Directory {
+        _parent: tempfile::TempDir,
+        path: PathBuf,
+    }
+
+    impl Directory {
+        fn new() -> Self {
+            let parent = tempfile::tempdir().unwrap();
+            Self { path: parent.path().join("data"), _parent: parent }
+        }
+
+        /// Starts a node and kills it. Gives whose data it has found: without proof, and with.
+        fn start(&self, fsync: Fsync, incarnation: Option<u64>) -> (Vec<u64>, Vec<u64>) {
+            let settings = Settings { path: self.path.clone(), fsync, interval: Duration::from_secs(1) };
+            let opened = open(&settings, Timestamp(0), 7, 7).unwrap();
+            incarnation.into_iter().for_each(|incarnation| opened.store.begin_incarnation(incarnation).unwrap());
+            let Ancestors { unproven, proven } = opened.node.ancestors().clone();
+            let numbers = |incarnations: Vec<Incarnation>| incarnations.into_iter().map(|number| number.0).collect();
+            (numbers(unproven), numbers(proven))
+        }
+
+        /// The machine is booted: the directory says that another boot wrote to it last.
+        fn reboot(&self) {
+            let mut directory = DataDir::open(Arc::new(RealDisk), &self.path, Options::new(DirectoryId(7))).unwrap();
+            directory.update_identity(|identity| identity.boot = Some("another".to_owned())).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_may_lack_its_end_is_never_shown_as_proof_again() {
+        let directory = Directory::new();
+        assert_eq!(directory.start(Fsync::Interval, Some(1)), (vec![], vec![]));
+        assert_eq!(directory.start(Fsync::Interval, Some(2)), (vec![], vec![1]), "a kill loses nothing");
+        directory.reboot();
+        assert_eq!(directory.start(Fsync::Interval, None), (vec![1, 2], vec![]));
+        assert_eq!(directory.start(Fsync::Interval, Some(3)), (vec![1, 2], vec![]), "killed before it had joined");
+        assert_eq!(directory.start(Fsync::Always, Some(4)), (vec![1, 2], vec![3]), "what came after is whole");
+        directory.reboot();
+        assert_eq!(directory.start(Fsync::Never, Some(5)), (vec![1, 2], vec![3, 4]), "it was synced");
+        repair(&directory.path, 7).unwrap();
+        assert_eq!(directory.start(Fsync::Never, None), (vec![1, 2, 3, 4, 5], vec![]));
+    }
+}
