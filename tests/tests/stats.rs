@@ -8,11 +8,11 @@ use e2e::connection::{Connection, exchange};
 
 fn stats(connection: &mut Connection) -> BTreeMap<String, u64> {
     let lines = connection.ask_lines("STATS");
-    let (head, figures) = lines.split_first().unwrap();
+    let (head, figures) = lines.split_first().expect("an answer has a line");
     assert_eq!(*head, format!("OK {} stats:", figures.len()));
     let figure = |line: &String| {
-        let (name, figure) = line.split_once(' ').unwrap();
-        (name.to_owned(), figure.parse().unwrap())
+        let (name, figure) = line.split_once(' ').expect("a name and a figure");
+        (name.to_owned(), figure.parse().expect("a number"))
     };
     figures.iter().map(figure).collect()
 }
@@ -54,7 +54,7 @@ fn the_coordinator_counts_slots_that_lack_a_copy() {
 #[test]
 fn the_client_shows_figures_as_a_table() {
     let cluster = lone_node(0);
-    exchange(&cluster.node(0).addr, "PUT a 1\nQUIT\n");
+    assert_eq!(exchange(&cluster.node(0).addr, "PUT a 1\nQUIT\n"), "OK\nOK\n");
     let table =
         client::printed(&client::command(cluster.coordinator.port, &format!("STATS {}", cluster.node(0).addr), &[]));
     let row = |name: &str| table.lines().find(|line| line.trim_start().starts_with(name)).unwrap().to_owned();

@@ -162,8 +162,12 @@ impl ClientSession<'_> {
                 }
             }
             CoordinatorRequest::AcceptLoss(slot) => {
-                let slots = self.driver.with(|coordinator, now| coordinator.accept_loss(now, *slot));
-                Response::Text(format!("OK {slots} slots start anew"))
+                let accepted = self.driver.with(|coordinator, now| coordinator.accept_loss(now, *slot));
+                let unproven = match accepted.unproven {
+                    0 => String::new(),
+                    slots => format!(", {slots} go on with what is left"),
+                };
+                Response::Text(format!("OK {} slots start anew{unproven}", accepted.anew))
             }
             CoordinatorRequest::Info => {
                 let addr = self.driver.addr();
@@ -175,8 +179,10 @@ impl ClientSession<'_> {
                     let awaited = if awaited.is_empty() { "-".to_owned() } else { awaited.join(",") };
                     Response::Text(format!(
                         "OK Coordinator {addr} nodes={nodes} map={version} cluster={cluster} ack={} read={} \
-                         waiting_for={awaited}",
-                        map.promises.ack, map.promises.read
+                         unproven_promotions={} waiting_for={awaited}",
+                        map.promises.ack,
+                        map.promises.read,
+                        coordinator.unproven_promotions()
                     ))
                 })
             }
@@ -199,9 +205,9 @@ impl ClientSession<'_> {
             let map = update.and_then(|update| ClusterMap::updated(None, &update));
             Some(map.map_err(|error| JoinError::Refused(ErrorReply::NotPeer(error.to_string())))?)
         };
-        let Join { addr, incarnation, proofs, .. } = join;
+        let Join { addr, incarnation, ancestors, .. } = join;
         let joined =
-            self.driver.with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, proofs, held))?;
+            self.driver.with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, ancestors, held))?;
         Ok(Upgrade::Node { addr, joined })
     }
 }

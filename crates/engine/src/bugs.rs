@@ -67,11 +67,21 @@ pub enum Bug {
     CoordinatorGuesses,
     /// A coordinator publishes a change before it has kept it.
     PublishedBeforeKept,
+    /// A member whose data has no proof is taken for one that holds all that was promised (KIP-966).
+    UnprovenTrusted,
+    /// A member whose data has no proof is taken for one that holds nothing.
+    UnprovenGone,
+    /// A member whose data has no proof is promoted while others may still come back.
+    UnprovenInHaste,
+    /// A member whose data has no proof is promoted although another may have more.
+    UnprovenUnasked,
+    /// What was found without proof counts as proven at the start after that.
+    ProofRegained,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 34] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -101,6 +111,11 @@ impl Bug {
         Self::LearnerNotAskedAgain,
         Self::CoordinatorGuesses,
         Self::PublishedBeforeKept,
+        Self::UnprovenTrusted,
+        Self::UnprovenGone,
+        Self::UnprovenInHaste,
+        Self::UnprovenUnasked,
+        Self::ProofRegained,
     ];
 }
 

@@ -16,10 +16,10 @@ use proto::cluster_map::{ClusterMap, Member};
 use proto::id::{Incarnation, NodeAddr};
 use proto::level::ReadLevel;
 use proto::peer::Write;
-use proto::session::SlotAt;
+use proto::session::{Ancestors, SlotAt};
 use proto::slot::{Position, SlotBits, SlotId};
 
-use crate::bugs::{Bugs, NoBugs};
+use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::journal::{Entry, Journal};
 use crate::log::{TAIL_BYTES, TailBudget};
 use crate::losses::{Loss, Losses};
@@ -109,9 +109,9 @@ pub struct Node<B: Bugs = NoBugs> {
     hasher: KeyHasher,
     slots: Box<[Cell<B>]>,
     me: AtomicU64,
-    /// The incarnations whose data this node has found on its disk, oldest first: that of the start before, and those
-    /// whose data that one had found. The map may still speak of any of them.
-    ancestors: Vec<Incarnation>,
+    /// Whose data this node has found on its disk: that of the start before, and those whose data that one had found. The
+    /// map may still speak of any of them.
+    ancestors: Ancestors,
     map: RwLock<Option<Arc<ClusterMap>>>,
     /// Whom this node follows in some slot, by the map.
     followed: Mutex<BTreeSet<Incarnation>>,
@@ -158,18 +158,13 @@ impl<B: Bugs> Node<B> {
     #[must_use]
     pub fn new(now: Timestamp, bits: SlotBits, secret: u64, bugs: B) -> Self {
         let slots = bits.slots().map(|_| Cell(Mutex::new(Slot::new(bugs)))).collect();
-        Self::with(now, bits, KeyHasher::new(secret), slots, Vec::new(), None, bugs)
+        Self::with(now, bits, KeyHasher::new(secret), slots, Ancestors::default(), None, bugs)
     }
 
     /// A node that was started again and has found on its disk all that an earlier start of it held.
     #[must_use]
     pub fn recovered(now: Timestamp, disk: Self) -> Self {
-        let (own, map) = (disk.incarnation(), disk.map());
-        let mut ancestors = disk.ancestors;
-        // A start that was never registered has written nothing of its own: what it found is still its predecessor's.
-        ancestors.extend(Some(own).filter(|own| *own != Incarnation::default()));
-        let too_many = ancestors.len().saturating_sub(ANCESTORS);
-        ancestors.drain(..too_many);
+        let (ancestors, map) = (disk.next_ancestors(), disk.map());
         let slots = disk
             .slots
             .into_iter()
@@ -186,13 +181,12 @@ impl<B: Bugs> Node<B> {
     pub(crate) fn replayed(
         now: Timestamp,
         read: Self,
-        proofs: Vec<Incarnation>,
+        ancestors: Ancestors,
         map: Option<Arc<ClusterMap>>,
         next: u64,
     ) -> Self {
         let mut node = Self::recovered(now, read);
-        let too_many = proofs.len().saturating_sub(ANCESTORS);
-        node.ancestors = proofs.into_iter().skip(too_many).collect();
+        node.ancestors = newest(ancestors);
         node.map = RwLock::new(map);
         node.journal = Journal::kept(next);
         node.limited(TAIL_BYTES, OUTBOX_ITEMS)
@@ -222,7 +216,7 @@ impl<B: Bugs> Node<B> {
         bits: SlotBits,
         hasher: KeyHasher,
         slots: Box<[Cell<B>]>,
-        ancestors: Vec<Incarnation>,
+        ancestors: Ancestors,
         map: Option<Arc<ClusterMap>>,
         bugs: B,
     ) -> Self {
@@ -339,7 +333,10 @@ impl<B: Bugs> Node<B> {
         let (primary, replicas): (Vec<_>, Vec<_>) =
             up.into_iter().map(named).partition(|(incarnation, _)| Some(*incarnation) == primary);
         let none_is_up = primary.is_empty() && replicas.is_empty();
-        let missing = down.into_iter().filter(|_| none_is_up).map(|(_, member)| member.addr.clone()).collect();
+        // One that was started again without proof of its data is here, and not what is waited for.
+        let is_back = |addr: &NodeAddr| map.members().any(|(_, member)| member.up && member.addr == *addr);
+        let missing = down.into_iter().map(|(_, member)| member.addr.clone());
+        let missing = missing.filter(|addr| none_is_up && !is_back(addr)).collect();
         Route { primary: primary.into_iter().next(), replicas, missing }
     }
 
@@ -355,10 +352,26 @@ impl<B: Bugs> Node<B> {
         Incarnation(self.me.load(Ordering::Relaxed))
     }
 
-    /// The incarnations whose data this node has found on its disk, oldest first.
+    /// Whose data this node has found on its disk.
     #[must_use]
-    pub fn proofs(&self) -> &[Incarnation] {
+    pub fn ancestors(&self) -> &Ancestors {
         &self.ancestors
+    }
+
+    /// Whose data the next start of this node finds, where nothing is missing of what this one has written.
+    ///
+    /// IMPORTANT: what was not proven stays so. What was missing of it at this start is missing at every later one.
+    #[must_use]
+    pub fn next_ancestors(&self) -> Ancestors {
+        let mut next = self.ancestors.clone();
+        // A start that was never registered has written nothing of its own: what it found is still its predecessor's.
+        if self.incarnation() != Incarnation::default() {
+            if self.bugs.plants(Bug::ProofRegained) {
+                next = Ancestors::proven(next.iter().collect());
+            }
+            next.proven.push(self.incarnation());
+        }
+        newest(next)
     }
 
     /// How many keys are stored here, copies of other nodes' keys among them.
@@ -535,4 +548,13 @@ impl<B: Bugs> Node<B> {
     fn event(&self, event: Event) {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
+}
+
+/// The newest ancestors, as many as a node remembers.
+fn newest(mut ancestors: Ancestors) -> Ancestors {
+    let too_many = ancestors.iter().count().saturating_sub(ANCESTORS);
+    let unproven = too_many.min(ancestors.unproven.len());
+    ancestors.unproven.drain(..unproven);
+    ancestors.proven.drain(..too_many - unproven);
+    ancestors
 }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proto::cluster_map::{MapVersion, Promises, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::AckLevel;
+use proto::session::Ancestors;
 use proto::slot::SlotId;
 
 use crate::bugs::{Bugs, NoBugs};
@@ -66,7 +67,7 @@ pub(crate) struct Place<'a> {
     pub(crate) id: SlotId,
     pub(crate) me: Incarnation,
     /// The incarnations whose data this node has found on its disk.
-    pub(crate) ancestors: &'a [Incarnation],
+    pub(crate) ancestors: &'a Ancestors,
     pub(crate) hasher: &'a KeyHasher,
     pub(crate) tails: &'a TailBudget,
     pub(crate) journal: &'a Journal,
@@ -233,7 +234,7 @@ impl<B: Bugs> Slot<B> {
             }
             return;
         }
-        let is_copy = config.copies().any(|copy| copy == place.me || place.ancestors.contains(&copy));
+        let is_copy = config.copies().any(|copy| copy == place.me || place.ancestors.contains(copy));
         if !is_copy {
             // The others hold it: the coordinator removes a copy only then. One that has never aligned with the present
             // primary may have what no other has.

@@ -264,8 +264,8 @@ impl Membership {
     fn join(&self, out: &mut Vec<u8>) {
         let map = self.driver.node().map();
         let lines = map.map(|map| map.update_since(MapVersion(0)).to_lines().join("\n")).unwrap_or_default();
-        let (addr, proofs) = (self.driver.addr().clone(), self.driver.node().proofs().to_vec());
-        Join { addr, incarnation: self.incarnation, proofs, map: &lines }.encode(out);
+        let (addr, ancestors) = (self.driver.addr().clone(), self.driver.node().ancestors().clone());
+        Join { addr, incarnation: self.incarnation, ancestors, map: &lines }.encode(out);
     }
 
     /// Takes in what has arrived; says so where the session is over.

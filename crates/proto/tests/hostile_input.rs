@@ -20,7 +20,7 @@ use proto::peer::{
 use proto::reply::{Reply, ReplyDecoder};
 use proto::request::{CoordinatorRequest, NodeRequest};
 use proto::response::Response;
-use proto::session::{CoordinatorMessage, Join, NodeMessage, SlotAt};
+use proto::session::{Ancestors, CoordinatorMessage, Join, NodeMessage, SlotAt};
 use proto::slot::SlotId;
 use support::Random;
 
@@ -277,7 +277,8 @@ fn messages_of_a_session() -> Vec<Vec<u8>> {
         CoordinatorMessage::Left,
         CoordinatorMessage::Unregistered,
     ];
-    let join = Join { addr: addr.clone(), incarnation: None, proofs: vec![incarnation, incarnation], map: "" };
+    let ancestors = Ancestors { unproven: vec![incarnation; 2], proven: vec![incarnation; 2] };
+    let join = Join { addr: addr.clone(), incarnation: None, ancestors, map: "" };
     let hello =
         |kind| Hello { kind, cluster: "c".to_owned(), from_addr: addr.clone(), from: incarnation, to: incarnation };
     let openings = [

@@ -101,6 +101,10 @@ knobs! {
     leaves,
     /// How often all nodes crash at once, with their disks.
     power_cuts,
+    /// How often machines lose their power, some or all, and nodes come back with what was on their platters.
+    power_losses,
+    /// After what time what was written is on the platter, in milliseconds.
+    sync_every,
     /// How often the coordinator crashes and comes back with its state.
     coordinator_crashes,
     /// How often the coordinator crashes and comes back without.
@@ -189,6 +193,10 @@ impl Knobs {
             knobs.outage = 3_000;
         } else if random.chance(250) {
             knobs.paused_for_ever = 1;
+        }
+        if random.chance(200) {
+            knobs.power_losses = random.between(1, 4);
+            knobs.sync_every = random.pick(&[30, 300, 1_000, 10_000]);
         }
         knobs
     }

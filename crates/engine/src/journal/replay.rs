@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::cluster_map::ClusterMap;
-use proto::id::Incarnation;
+use proto::session::Ancestors;
 use proto::slot::{SlotBits, SlotId};
 
 use super::codec::{Entry, Reader};
@@ -106,11 +106,11 @@ impl<B: Bugs> Replay<B> {
         if self.node.replay(entry) { Ok(()) } else { Err(ReplayError::OutOfOrder { number, slot }) }
     }
 
-    /// The node, as a new start of it: it holds what was read and has no part in any slot yet. `proofs` are the
-    /// incarnations whose data this is, oldest first; `map` is the last one that they had.
+    /// The node, as a new start of it: it holds what was read and has no part in any slot yet. `ancestors`
+    /// are the incarnations whose data this is; `map` is the last one that they had.
     #[must_use]
-    pub fn finish(self, now: Timestamp, proofs: Vec<Incarnation>, map: Option<Arc<ClusterMap>>) -> Node<B> {
-        Node::replayed(now, self.node, proofs, map, self.next)
+    pub fn finish(self, now: Timestamp, ancestors: Ancestors, map: Option<Arc<ClusterMap>>) -> Node<B> {
+        Node::replayed(now, self.node, ancestors, map, self.next)
     }
 }
 

@@ -309,7 +309,7 @@ async fn a_directory_has_its_map_before_it_is_of_a_cluster() {
         assert!(has_map || again.store.cluster().is_none(), "call {calls}");
         if begun.is_ok() {
             assert_eq!(again.store.cluster(), Some("c-1"));
-            assert_eq!(again.driver.node().proofs(), [ME]);
+            assert_eq!(again.driver.node().ancestors().proven, [ME]);
         }
     }
 }

@@ -10,7 +10,7 @@ use proto::peer::{
     Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term, Terms, Write,
 };
 use proto::request::{CoordinatorRequest, NodeRequest};
-use proto::session::{CoordinatorMessage, Join, NodeMessage, SlotAt};
+use proto::session::{Ancestors, CoordinatorMessage, Join, NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
 use crate::{addr, bytes, cases, client, counter, read_stream, version, with_array};
@@ -163,8 +163,9 @@ proptest! {
         // Incarnation 0 is never given out: on the wire it says that there is none.
         let given = Some(incarnation).filter(|given| given.0 != 0);
         for (incarnation, proof) in [(None, None), (given, None), (None, given), (given, given)] {
-            let proofs = proof.into_iter().chain(proof).collect();
-            let join = Join { addr: addr.clone(), incarnation, proofs, map: &text };
+            let proven: Vec<_> = proof.into_iter().chain(proof).collect();
+            let ancestors = Ancestors { unproven: proven.clone(), proven };
+            let join = Join { addr: addr.clone(), incarnation, ancestors, map: &text };
             let mut bytes = Vec::new();
             join.encode(&mut bytes);
             with_array(&bytes, |words| match CoordinatorRequest::parse(Frame::Array(words)) {
