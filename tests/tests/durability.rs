@@ -310,3 +310,47 @@ fn a_coordinator_that_is_started_empty_takes_the_cluster_over_from_nodes_that_we
         assert_eq!(connection.insist(&format!("GET adopted:{key}")), format!("VALUE adopted:{key}"));
     }
 }
+
+/// Takes the proof from the directory of a node that is down, as a power cut of its machine does.
+fn lose_proof(directory: &Path, index: usize) {
+    let ended = node(&["repair", path(&directory.join(format!("node-{index}"))), "--accept-loss"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+#[test]
+fn where_no_copy_has_proof_all_are_waited_for_and_what_they_have_is_kept_and_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup { heartbeat_timeout: "2s", ..Setup::default() });
+    cluster.store(0, "power", 100, "");
+    kill_all(&mut cluster);
+    (0..3).for_each(|index| lose_proof(directory.path(), index));
+    cluster.start_coordinator_again();
+    cluster.start_node_again(0);
+    cluster.start_node_again(1);
+    let missing = cluster.node(2).addr.clone();
+    let coordinator = &cluster.coordinator;
+    coordinator.process.says_on_stderr(&format!("slots wait for {missing}: the copies that are back may miss"));
+    let info = coordinator.ask("INFO");
+    assert!(info.ends_with(&format!(" unproven_promotions=0 waiting_for={missing}")), "{info}");
+
+    cluster.start_node_again(2);
+    cluster.settles();
+    cluster.has(0, "power", 100, "");
+    let coordinator = &cluster.coordinator;
+    coordinator.process.says_on_stderr("slots had no copy left that is known to be whole, and go on with those that have");
+    let info = coordinator.ask("INFO");
+    assert!(info.ends_with(" waiting_for=-") && !info.contains(" unproven_promotions=0 "), "{info}");
+}
+
+#[test]
+fn a_repaired_node_without_replicas_has_what_is_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup { nodes: 1, replicas: 0, ..Setup::default() });
+    cluster.store(0, "repaired", 100, "");
+    cluster.kill(0);
+    lose_proof(directory.path(), 0);
+    cluster.start_node_again(0);
+    cluster.settles();
+    cluster.has(0, "repaired", 100, "");
+    cluster.coordinator.process.says_on_stderr("slots had no copy left that is known to be whole");
+}

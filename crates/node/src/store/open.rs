@@ -220,21 +220,21 @@ mod tests {
 
     impl Directory {
         fn new() -> Self {
-            let parent = tempfile::tempdir().unwrap();
+            let parent = tempfile::tempdir().expect("the disk takes it");
             Self { path: parent.path().join("data"), _parent: parent }
         }
 
         /// Starts a node and kills it. Gives whose data it has found: without proof, and with.
         fn start(&self, fsync: Fsync, incarnation: Option<u64>) -> (Vec<u64>, Vec<u64>) {
             let settings = Settings { path: self.path.clone(), fsync, interval: Duration::from_secs(1) };
-            let opened = open(&settings, Timestamp(0), 7, 7).unwrap();
+            let opened = open(&settings, Timestamp(0), 7, 7).expect("the disk takes it");
             if let Some(incarnation) = incarnation {
                 let mut directory = opened.store.directory();
                 directory
                     .as_mut()
-                    .unwrap()
+                    .expect("the disk takes it")
                     .update_identity(|identity| identity.begin_incarnation(incarnation))
-                    .unwrap();
+                    .expect("the disk takes it");
             }
             let Ancestors { unproven, proven } = opened.node.ancestors().clone();
             let numbers = |incarnations: Vec<Incarnation>| incarnations.into_iter().map(|number| number.0).collect();
@@ -243,8 +243,11 @@ mod tests {
 
         /// The machine is booted: the directory says that another boot wrote to it last.
         fn reboot(&self) {
-            let mut directory = DataDir::open(Arc::new(RealDisk), &self.path, Options::new(DirectoryId(7))).unwrap();
-            directory.update_identity(|identity| identity.boot = Some("another".to_owned())).unwrap();
+            let mut directory =
+                DataDir::open(Arc::new(RealDisk), &self.path, Options::new(DirectoryId(7))).expect("the disk takes it");
+            directory
+                .update_identity(|identity| identity.boot = Some("another".to_owned()))
+                .expect("the disk takes it");
         }
     }
 
