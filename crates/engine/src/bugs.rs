@@ -67,11 +67,17 @@ pub enum Bug {
     CoordinatorGuesses,
     /// A coordinator publishes a change before it has kept it.
     PublishedBeforeKept,
+    /// A node lists the keys of a slot that it does not lead, or not any more.
+    ListsAnySlot,
+    /// A page is given although somebody did not answer for some slots.
+    PageWithHoles,
+    /// A page goes on behind where an answer was cut.
+    CutIgnored,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 32] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -101,6 +107,9 @@ impl Bug {
         Self::LearnerNotAskedAgain,
         Self::CoordinatorGuesses,
         Self::PublishedBeforeKept,
+        Self::ListsAnySlot,
+        Self::PageWithHoles,
+        Self::CutIgnored,
     ];
 }
 

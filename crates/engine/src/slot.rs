@@ -19,6 +19,7 @@ use proto::slot::SlotId;
 
 use crate::bugs::{Bugs, NoBugs};
 use crate::journal::{Entry, Journal, Whole};
+use crate::listing::Listing;
 use crate::log::{Log, TailBudget};
 use crate::losses::Loss;
 use crate::node::{Event, Turn};
@@ -186,6 +187,12 @@ impl<B: Bugs> Slot<B> {
     #[must_use]
     pub fn get(&self, hasher: &KeyHasher, key: &[u8]) -> Option<&Record> {
         self.table.get(hasher, key).filter(|record| !record.is_delete())
+    }
+
+    /// Lists the keys of the copy that is here, whatever it is.
+    pub(crate) fn list_copy(&mut self, listing: &mut Listing) {
+        let records = self.table.records_from(listing.start());
+        listing.take_slot(records);
     }
 
     /// Asks for memory that an acknowledgement, or a record for this key, will touch. First of three calls; between them
