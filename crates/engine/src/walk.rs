@@ -20,6 +20,9 @@ use proto::slot::{SlotBits, SlotId};
 use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::listing::{Page, PageSize};
 
+/// How many slots one message asks about, where only a number is asked for.
+const COUNT_SLOTS: usize = 512;
+
 /// A page that is being made, or a count.
 #[derive(Debug)]
 pub struct Walk<B: Bugs = NoBugs> {
@@ -94,15 +97,21 @@ impl<B: Bugs> Walk<B> {
             *standing = Standing::Asked { tries };
             groups.entry((to, at_replica)).or_default().push(slot);
         }
-        groups.into_iter().filter_map(|((to, at_replica), slots)| self.ask(map, to, at_replica, slots)).collect()
+        // A count says nothing before it is done: in parts a node is seen to be at work.
+        let at_once = if self.limit.is_some() { self.slots.len() } else { COUNT_SLOTS };
+        let mut asks = Vec::new();
+        for ((to, at_replica), slots) in groups {
+            asks.extend(slots.chunks(at_once).filter_map(|slots| self.ask(map, to, at_replica, slots)));
+        }
+        asks
     }
 
-    fn ask(&mut self, map: &ClusterMap, to: Incarnation, at_replica: bool, slots: Vec<SlotId>) -> Option<Ask> {
+    fn ask(&mut self, map: &ClusterMap, to: Incarnation, at_replica: bool, slots: &[SlotId]) -> Option<Ask> {
         let addr = map.member(to)?.addr.clone();
         let id = self.next_ask;
         self.next_ask += 1;
-        self.under_way.insert(id, slots.clone());
-        let (level, limit, range) = (self.level, self.limit, self.range.clone());
+        self.under_way.insert(id, slots.to_vec());
+        let (level, limit, range, slots) = (self.level, self.limit, self.range.clone(), slots.to_vec());
         Some(Ask { to, addr, list: List { id, level, at_replica, limit, range, slots } })
     }
 

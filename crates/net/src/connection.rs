@@ -232,7 +232,10 @@ impl Connection {
                 arrived = self.reader.fill(&mut self.stream) => arrived?,
                 () = shutdown.begun() => return Ok(Ended::Closed),
                 () = tokio::time::sleep(ORIGINAL_FRAMING_SILENCE), if original_framing && is_line => {
-                    session.request(self.reader.unterminated(), &mut self.output);
+                    while session.request(self.reader.unterminated(), &mut self.output) == Flow::Settle {
+                        session.settle(&mut self.output).await?;
+                        self.flush().await?;
+                    }
                     return self.finish(session).await;
                 }
             };

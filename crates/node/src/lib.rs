@@ -20,3 +20,4 @@ pub mod routing;
 pub mod serve_forwards;
 pub mod session;
 pub mod store;
+pub mod walks;

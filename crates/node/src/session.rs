@@ -26,9 +26,13 @@ use crate::replication;
 use crate::routing::{self, Kept};
 use crate::serve_forwards;
 use crate::store::{Figures, Health};
+use crate::walks::KeptWalk;
 
 /// Values from this size on are sent from where they are stored; shorter ones are copied among the other answers.
 const BODY_BYTES: usize = 32 * 1024;
+
+/// Once the answers to a request for many keys come to this, they are written before the rest has its turn.
+const MANY_BYTES: usize = 256 * 1024;
 
 /// How much of requests is kept for other nodes before they are sent.
 const KEPT_BYTES: usize = 1024 * 1024;
@@ -74,6 +78,10 @@ struct ClientSession<'a> {
     kept_whole: usize,
     /// The waits of the requests that are carried out and not yet durable.
     waiting: Waiting,
+    /// A page of a walk, or a count, that is asked for behind all that is kept.
+    walk: Option<KeptWalk>,
+    /// How many keys of a request for many have had their turn; the rest waits until others are answered.
+    done_of_many: Option<usize>,
     body: Option<Body>,
     upgrade: Option<(LinkKind, Incarnation)>,
     /// Something was carried out of which nobody may hear before it is on disk.
@@ -127,6 +135,8 @@ impl<'a> ClientSession<'a> {
             kept_bytes: 0,
             kept_whole: 0,
             waiting: Waiting::new(),
+            walk: None,
+            done_of_many: None,
             body: None,
             upgrade: None,
             must_persist: false,
@@ -210,6 +220,40 @@ impl<'a> ClientSession<'a> {
                 Flow::Next
             }
         }
+    }
+
+    /// Executes a request for many keys: each as a request of its own, whose answers stand behind each other. Where some
+    /// have to be answered before others have their turn, the request is offered again and goes on where it was.
+    fn many<'k>(
+        &mut self,
+        requests: impl Iterator<Item = KeyRequest<'k>> + Clone,
+        encoding: Encoding,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        if self.done_of_many.is_none() && encoding == Encoding::Array {
+            frame::begin_array(requests.clone().count(), self.kept.last_mut().map_or(&mut *out, |last| &mut last.after));
+        }
+        let done = self.done_of_many.unwrap_or(0);
+        for (at, request) in requests.enumerate().skip(done) {
+            self.done_of_many = Some(at);
+            let before = self.kept.last().map_or(0, |last| last.after.len());
+            let kept = self.kept.len();
+            if out.len() >= MANY_BYTES || self.key_request(request, encoding, out) == Flow::Settle {
+                return Flow::Settle;
+            }
+            if let Some(body) = self.body.take() {
+                out.extend_from_slice(body.bytes());
+                out.extend_from_slice(body.end);
+            }
+            if kept == self.kept.len() {
+                self.kept_bytes += self.kept.last().map_or(0, |last| last.after.len() - before);
+            }
+        }
+        self.done_of_many = None;
+        if encoding == Encoding::Line {
+            self.kept.last_mut().map_or(out, |last| &mut last.after).push(b'\n');
+        }
+        Flow::Next
     }
 
     fn keep(&mut self, kept: Kept) -> Flow {
@@ -299,6 +343,9 @@ impl<'a> ClientSession<'a> {
 impl Session for ClientSession<'_> {
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
         let encoding = frame.encoding();
+        if self.walk.is_some() {
+            return Flow::Settle; // Its answer comes first.
+        }
         let (response, flow) = match NodeRequest::parse(frame) {
             Ok(NodeRequest::Read(read)) => {
                 let level = self.read();
@@ -313,6 +360,25 @@ impl Session for ClientSession<'_> {
             Ok(NodeRequest::Write(write)) => {
                 let ack = self.ack();
                 return self.key_request(KeyRequest::Write(Write { ack, ..write }), encoding, out);
+            }
+            Ok(NodeRequest::Page(page)) => {
+                self.walk = Some(KeptWalk::page(page, self.read(), encoding));
+                return Flow::Next;
+            }
+            Ok(NodeRequest::Count(prefix)) => {
+                self.walk = Some(KeptWalk::count(prefix, self.read(), encoding));
+                return Flow::Next;
+            }
+            Ok(NodeRequest::GetMany(keys)) => {
+                let level = self.read();
+                let read = |key| KeyRequest::Read(Read { key, versioned: false, level });
+                return self.many(keys.map(read), encoding, out);
+            }
+            Ok(NodeRequest::PutMany(words)) => {
+                let ack = self.ack();
+                let values = words.skip(1).step_by(2);
+                let write = |(key, value)| KeyRequest::Write(Write { ack, ..Write::new(key, Effect::Put(value)) });
+                return self.many(words.step_by(2).zip(values).map(write), encoding, out);
             }
             Ok(NodeRequest::Ack(level)) => {
                 self.ack = Some(level);
@@ -343,6 +409,10 @@ impl Session for ClientSession<'_> {
             // What this batch has written here must not wait for what other nodes answer.
             self.answered();
             routing::answer_all(self.driver, std::mem::take(&mut self.kept), &mut self.waiting, out).await;
+        }
+        if let Some(walk) = self.walk.take() {
+            self.answered();
+            walk.answer(self.driver, out).await;
         }
         if std::mem::take(&mut self.must_persist) {
             // What cannot be kept is not answered: the connection ends, and the client knows that the outcome is unknown.
