@@ -119,6 +119,8 @@ knobs! {
     outage,
     /// At the end one node is paused for ever.
     paused_for_ever,
+    /// Clients that walk through all keys, page by page.
+    walkers,
 }
 
 impl Knobs {
@@ -189,6 +191,11 @@ impl Knobs {
             knobs.outage = 3_000;
         } else if random.chance(250) {
             knobs.paused_for_ever = 1;
+        }
+        // Drawn apart, so that whoever walks does not change what the other seeds are.
+        let mut random = Random::new(seed ^ 0x7761_6c6b_6572);
+        if random.chance(400) {
+            knobs.walkers = random.between(1, 3);
         }
         knobs
     }

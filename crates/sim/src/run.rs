@@ -49,6 +49,7 @@ pub struct Stats {
     pub started_anew: u64,
     pub lost_slots: u64,
     pub undecided: u64,
+    pub pages: u64,
 }
 
 /// A broken invariant.
@@ -156,7 +157,7 @@ impl Stats {
         }
         add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
              removed cut_away async_lost breaks cuts pauses crashes memory_losses leaves coordinator_crashes
-             state_losses started_anew lost_slots undecided);
+             state_losses started_anew lost_slots undecided pages);
     }
 }
 
@@ -168,7 +169,7 @@ impl fmt::Display for Stats {
         }
         show!(events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected removed
               cut_away async_lost breaks cuts pauses crashes memory_losses leaves coordinator_crashes state_losses
-              started_anew lost_slots undecided);
+              started_anew lost_slots undecided pages);
         Ok(())
     }
 }
