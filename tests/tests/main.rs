@@ -23,3 +23,4 @@ mod repl;
 mod replication;
 mod shutdown;
 mod startup;
+mod walks;

@@ -168,7 +168,9 @@ impl AnswerDecoder {
         if self.lists_keys && buf.first() == Some(&b'*') {
             match self.frames.decode(buf).map_err(|_| NotAnAnswer)? {
                 None => Ok(None),
-                Some((Frame::Array(words), used)) => Ok(Some((Answer::Keys(words.map(<[u8]>::to_vec).collect()), used))),
+                Some((Frame::Array(words), used)) => {
+                    Ok(Some((Answer::Keys(words.map(<[u8]>::to_vec).collect()), used)))
+                }
                 Some((Frame::Line(_), _)) => Err(NotAnAnswer),
             }
         } else if is_line {

@@ -143,9 +143,7 @@ async fn ask(
         | Answer::Conflict(_)
         | Answer::Keys(_)
         | Answer::Count(_)
-        | Answer::Text(_) => {
-            Err(not_reached(Failure::NoAnswer(NotAnAnswer.to_string())))
-        }
+        | Answer::Text(_) => Err(not_reached(Failure::NoAnswer(NotAnAnswer.to_string()))),
     }
 }
 

@@ -149,11 +149,7 @@ impl Walk {
 }
 
 /// Asks one node after the other until one has answered.
-async fn ask_any<T>(
-    cluster: &Cluster,
-    request: &Request,
-    wanted: impl Fn(Answer) -> Option<T>,
-) -> Result<T, Error> {
+async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer) -> Option<T>) -> Result<T, Error> {
     let deadline = cluster.deadline();
     let mut maps = cluster.maps();
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
@@ -166,9 +162,8 @@ async fn ask_any<T>(
         };
         for node in nodes {
             let patience = Patience::until(deadline).with_silence(silence);
-            let not_reached = |failure: Failure| {
-                Error::NotReached { whom: format!("node {node}"), reason: failure.to_string() }
-            };
+            let not_reached =
+                |failure: Failure| Error::NotReached { whom: format!("node {node}"), reason: failure.to_string() };
             let error = match cluster.pool().exchange(&node, request, patience).await {
                 Err(failure) => not_reached(failure),
                 Ok(Answer::Error(reason)) => {

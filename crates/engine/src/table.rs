@@ -299,7 +299,10 @@ mod tests {
             table.insert(&hasher, record(seq, key, Effect::Put(b"old")));
         }
         let keys = |table: &mut Table| table.records_from(b"").map(|record| record.key().to_vec()).collect::<Vec<_>>();
-        assert_eq!((table.order.is_some(), keys(&mut table)), (false, vec![b"a".to_vec(), b"b".to_vec(), b"c".to_vec()]));
+        assert_eq!(
+            (table.order.is_some(), keys(&mut table)),
+            (false, vec![b"a".to_vec(), b"b".to_vec(), b"c".to_vec()])
+        );
         let replaced = table.insert(&hasher, record(4, "b", Effect::Put(b"new"))).unwrap();
         table.insert(&hasher, record(5, "c", Effect::Delete));
         assert!(table.order.is_some());

@@ -42,8 +42,13 @@ pub struct Walk<B: Bugs = NoBugs> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     /// Nobody has answered for it, after so many tries, the last of which found nobody where this is said.
-    Open { tries: u8, was_silent: bool },
-    Asked { tries: u8 },
+    Open {
+        tries: u8,
+        was_silent: bool,
+    },
+    Asked {
+        tries: u8,
+    },
     Answered,
 }
 
@@ -84,7 +89,8 @@ impl<B: Bugs> Walk<B> {
             let Standing::Open { tries, was_silent } = *standing else { continue };
             let may_ask_replica = self.level == ReadLevel::Local && (was_silent || is_late);
             let replica = if may_ask_replica { replica_for(map, slot, tries, me) } else { None };
-            let primary = map.config(slot).primary.filter(|primary| map.member(*primary).is_some_and(|member| member.up));
+            let primary =
+                map.config(slot).primary.filter(|primary| map.member(*primary).is_some_and(|member| member.up));
             let (to, at_replica) = match (replica, primary) {
                 (Some(replica), _) => (replica, true),
                 (None, Some(primary)) => (primary, false),
@@ -192,12 +198,13 @@ impl<B: Bugs> Walk<B> {
     }
 }
 
-/// The copy to ask at the try after so many: every second time a replica, the own one first; else none.
+/// The copy to ask at the try after so many: every second time a replica; else none. The own copy comes first, also where it
+/// is in sync no more.
 fn replica_for(map: &ClusterMap, slot: SlotId, tries: u8, me: Incarnation) -> Option<Incarnation> {
     let primary = map.config(slot).primary;
     let up = map.holders(slot).filter(|(holder, member)| member.up && Some(*holder) != primary);
-    let mut replicas: Vec<_> = up.map(|(holder, _)| holder).collect();
-    replicas.sort_by_key(|holder| *holder != me);
+    let others = up.map(|(holder, _)| holder).filter(|holder| *holder != me);
+    let replicas: Vec<_> = Some(me).filter(|me| Some(*me) != primary).into_iter().chain(others).collect();
     let number = usize::from(tries).checked_sub(1).filter(|number| number.is_multiple_of(2) || primary.is_none())?;
     replicas.get(number / 2 % replicas.len().max(1)).copied()
 }

@@ -231,7 +231,10 @@ impl<'a> ClientSession<'a> {
         out: &mut Vec<u8>,
     ) -> Flow {
         if self.done_of_many.is_none() && encoding == Encoding::Array {
-            frame::begin_array(requests.clone().count(), self.kept.last_mut().map_or(&mut *out, |last| &mut last.after));
+            frame::begin_array(
+                requests.clone().count(),
+                self.kept.last_mut().map_or(&mut *out, |last| &mut last.after),
+            );
         }
         let done = self.done_of_many.unwrap_or(0);
         for (at, request) in requests.enumerate().skip(done) {

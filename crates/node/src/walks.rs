@@ -152,11 +152,7 @@ pub async fn list_here(driver: &Driver, list: &List) -> Listed {
     let _ = timeout_at(deadline, poll_fn(|context| waiting.poll_settled(context))).await;
     let is_durable = waiting.take().iter().all(|outcome| *outcome == Some(Outcome::Durable));
     let is_kept = list.level == ReadLevel::Local || driver.persist().await.is_ok();
-    if is_durable && is_kept {
-        listing.finish()
-    } else {
-        Listed { refused: list.slots.clone(), ..Listed::default() }
-    }
+    if is_durable && is_kept { listing.finish() } else { Listed { refused: list.slots.clone(), ..Listed::default() } }
 }
 
 fn why_missing(driver: &Driver, slot: SlotId) -> String {
@@ -179,8 +175,8 @@ fn why_missing(driver: &Driver, slot: SlotId) -> String {
             addr.host(),
             addr.port()
         ),
-        None => format!(
-            "slot {number} has no primary now, so that keys would be missing; nothing was changed, try again"
-        ),
+        None => {
+            format!("slot {number} has no primary now, so that keys would be missing; nothing was changed, try again")
+        }
     }
 }

@@ -37,9 +37,7 @@ impl Keys<'_> {
     pub fn range(&self) -> KeyRange {
         match *self {
             Self::Prefix(prefix) => KeyRange { start: prefix.to_vec(), end: after_all_with(prefix) },
-            Self::Between(from, to) => {
-                KeyRange { start: from.to_vec(), end: (!to.is_empty()).then(|| to.to_vec()) }
-            }
+            Self::Between(from, to) => KeyRange { start: from.to_vec(), end: (!to.is_empty()).then(|| to.to_vec()) },
         }
     }
 }
@@ -95,8 +93,20 @@ mod tests {
 
     #[test]
     fn a_prefix_is_the_range_of_the_keys_that_begin_with_it() {
-        let keys: [&[u8]; 12] =
-            [b"", b"\0", b"a", b"a\0", b"a\xff", b"a\xff\xff", b"a\xffb", b"b", b"ab", b"\xff", b"\xff\xff", b"\xff\xff\xff"];
+        let keys: [&[u8]; 12] = [
+            b"",
+            b"\0",
+            b"a",
+            b"a\0",
+            b"a\xff",
+            b"a\xff\xff",
+            b"a\xffb",
+            b"b",
+            b"ab",
+            b"\xff",
+            b"\xff\xff",
+            b"\xff\xff\xff",
+        ];
         for prefix in keys {
             let range = Keys::Prefix(prefix).range();
             for key in keys {

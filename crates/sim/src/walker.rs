@@ -105,7 +105,8 @@ impl World {
             let key = format!("judged{number}");
             if is_told(key.as_bytes()) {
                 let result = keys.iter().any(|listed| **listed == *key.as_bytes());
-                let result = result.then(|| values.get(key.as_bytes()).map_or_else(String::new, |value| value.to_string()));
+                let result =
+                    result.then(|| values.get(key.as_bytes()).map_or_else(String::new, |value| value.to_string()));
                 let client = CLIENT + w as u32;
                 self.history.push(Operation { client, key, call, end: Some(now), action: Action::Get { result } });
             }

@@ -147,7 +147,10 @@ fn a_page_waits_for_the_slots_that_were_refused() {
     assert_eq!((walk.is_whole(), walk.missing()), (false, Some(SlotId(5))));
     // The slot has moved meanwhile.
     let [again] = &walk.asks(&map(|_| 3), Incarnation(1), true)[..] else { panic!("one slot is left") };
-    assert_eq!((again.to, again.list.slots.as_slice(), again.list.at_replica), (Incarnation(3), &[SlotId(5)][..], false));
+    assert_eq!(
+        (again.to, again.list.slots.as_slice(), again.list.at_replica),
+        (Incarnation(3), &[SlotId(5)][..], false)
+    );
     walk.answered(ask.list.id, answer(&keys, &ask.list, 100, |_| true));
     assert!(!walk.is_whole(), "what was answered before is not counted twice");
     walk.answered(again.list.id, answer(&keys, &again.list, 100, |_| true));

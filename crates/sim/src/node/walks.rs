@@ -179,11 +179,8 @@ impl World {
         let mut context = Context::from_waker(Waker::noop());
         for mut pending in lists.extract_if(.., |pending| pending.waiting.poll_settled(&mut context).is_ready()) {
             let is_durable = pending.waiting.take().iter().all(|outcome| *outcome == Some(Outcome::Durable));
-            let listed = if is_durable {
-                pending.listed
-            } else {
-                Listed { refused: pending.list.slots, ..Listed::default() }
-            };
+            let listed =
+                if is_durable { pending.listed } else { Listed { refused: pending.list.slots, ..Listed::default() } };
             let (to, values) = (pending.to, if is_durable { pending.values } else { Values::new() });
             let step = Step::Listed { to, ask: pending.list.id, listed, values };
             self.send_step(n, usize::from(to.node), step);

@@ -42,7 +42,9 @@ pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
             object.set("written", matches!(outcome, Outcome::Conditional(Cas::Written(_))));
             object.set("version", version.to_string());
         }
-        Outcome::Keys(keys) => object.set("keys", keys.iter().map(|key| text_or_base64("key", key)).collect::<Vec<_>>()),
+        Outcome::Keys(keys) => {
+            object.set("keys", keys.iter().map(|key| text_or_base64("key", key)).collect::<Vec<_>>())
+        }
         Outcome::Count(count) => object.set("count", *count),
         Outcome::ReadMany(read) => {
             let each = |value: &Option<Vec<u8>>, one: &mut Object| {
