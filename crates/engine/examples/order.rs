@@ -1,11 +1,6 @@
 //! What the order of keys costs those who never ask for it: a million keys in 16,384 tables, read and overwritten at random
 //! without an order and with one, in turns, and the medians. `cargo run --release -p engine --example order`.
 #![expect(clippy::print_stdout, reason = "what it measures is what it is run for")]
-#![expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "it measures time, outside of the state machines"
-)]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
