@@ -45,7 +45,7 @@ fn main() {
                     let added = record(KEYS * 1_000 + seq, seq);
                     table.insert(&hasher, added.clone());
                     black_box(table.records_from(b"").count());
-                    // One more key throws the order away; the same again leaves it.
+                    // One more key makes the order old; the same again leaves it.
                     table.insert(&hasher, if has_order { added } else { record(KEYS * 2_000 + seq, seq) });
                 }
                 let start = Instant::now();

@@ -435,6 +435,7 @@ mod tests {
     #[test]
     fn an_empty_slot_is_small() {
         let slot = size_of::<std::sync::Mutex<Slot>>();
+        assert!(slot <= 128, "{slot} is more than two lines of the cache");
         let (primary, follower) = (size_of::<primary::Primary>(), size_of::<primary::Follower>());
         assert!(slot + primary + 2 * follower <= 256, "{slot} + {primary} + 2 * {follower}");
     }

@@ -50,8 +50,10 @@ pub struct Table {
     groups: Box<[Group]>,
     records: u32,
     tombstones: u32,
-    /// The order of the keys, from when it was asked for until a key is added or dropped.
+    /// The order of the keys, once it was asked for.
     order: Option<Box<Order>>,
+    /// A key was added or dropped since. The order is left where it is, out of the cache: to touch it would cost the write.
+    order_is_old: bool,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -118,7 +120,7 @@ impl Table {
         }
         self.add(hash, record);
         self.records += 1;
-        self.order = None;
+        self.order_is_old = true;
         None
     }
 
@@ -155,7 +157,7 @@ impl Table {
         }
         self.records -= 1;
         self.tombstones -= u32::from(record.is_delete());
-        self.order = None;
+        self.order_is_old = true;
     }
 
     /// How many keys have a value.
@@ -172,8 +174,12 @@ impl Table {
     /// The records from a key on, in the order of their keys, tombstones among them. The first call, and the next one after
     /// a key was added or dropped, sorts all keys.
     pub fn records_from<'a>(&'a mut self, start: &[u8]) -> impl Iterator<Item = &'a Record> + use<'a> {
-        let Self { groups, order, .. } = self;
-        order.get_or_insert_with(|| Box::new(Order::of(groups))).from(groups, start)
+        let Self { groups, order, order_is_old, .. } = self;
+        let order = order.get_or_insert_default();
+        if std::mem::take(order_is_old) {
+            order.sort(groups);
+        }
+        order.from(groups, start)
     }
 
     fn probe(&self, hash: u64) -> Probe {
@@ -305,13 +311,13 @@ mod tests {
         );
         let replaced = table.insert(&hasher, record(4, "b", Effect::Put(b"new"))).unwrap();
         table.insert(&hasher, record(5, "c", Effect::Delete));
-        assert!(table.order.is_some());
+        assert!(!table.order_is_old);
         assert!(replaced.is_unique(), "whoever has replaced it holds it alone");
         table.insert(&hasher, record(6, "aa", Effect::Put(b"")));
-        assert!(table.order.is_none());
+        assert!(table.order_is_old);
         assert_eq!(keys(&mut table).len(), 4);
         table.purge(&hasher, &record(5, "c", Effect::Delete));
-        assert!(table.order.is_none());
+        assert!(table.order_is_old);
         assert_eq!(keys(&mut table), [b"a".to_vec(), b"aa".to_vec(), b"b".to_vec()]);
     }
 

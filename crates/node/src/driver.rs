@@ -12,13 +12,16 @@ use net::shutdown::Shutdown;
 use proto::cluster_map::{MapError, MapUpdate, Promises};
 use proto::id::{Incarnation, NodeAddr};
 use proto::slot::SLOT_BITS;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::forward::ForwardLinks;
 use crate::replication;
 use crate::store::{DiskFailed, Health, Store};
+
+/// How many pages of walks a node makes at a time. Each takes about a page of memory for each node that is asked, 1 MiB.
+const WALKS: usize = 32;
 
 /// The node as its tasks share it. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -34,6 +37,7 @@ struct Shared {
     clock: Clock,
     request_timeout: Duration,
     forwards: ForwardLinks,
+    walks: Semaphore,
     links: Mutex<HashMap<Incarnation, Link>>,
     map_changes: watch::Sender<u64>,
     proposals: Notify,
@@ -70,6 +74,7 @@ impl Driver {
             clock,
             request_timeout,
             forwards: ForwardLinks::default(),
+            walks: Semaphore::new(WALKS),
             links: Mutex::default(),
             map_changes: watch::Sender::new(0),
             proposals: Notify::new(),
@@ -157,6 +162,12 @@ impl Driver {
     #[must_use]
     pub fn forwards(&self) -> &ForwardLinks {
         &self.shared.forwards
+    }
+
+    /// Who makes a page of a walk has one of these permits meanwhile.
+    #[must_use]
+    pub fn walks(&self) -> &Semaphore {
+        &self.shared.walks
     }
 
     /// What the operator has chosen for the cluster; before there is a map, what is chosen unless told otherwise.

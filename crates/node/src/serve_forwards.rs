@@ -27,7 +27,7 @@ use crate::walks;
 const WAITING: usize = 16_384;
 
 /// How many questions for keys are answered side by side on one connection. Beyond it, it is not read either.
-const LISTS: usize = 64;
+const LISTS: usize = 512;
 
 /// A request that is carried out and not yet durable.
 struct Pending {

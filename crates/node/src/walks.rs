@@ -27,8 +27,8 @@ use crate::routing::{RETRY_PAUSE, STALLED_PATIENCE, replaced};
 /// How long a node may say nothing at all while it is asked for its keys. It may have to sort them first.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many slots are listed before other tasks have their turn: well under a millisecond where they are sorted.
-const SLOTS_AT_ONCE: usize = 128;
+/// How many slots are listed before other tasks have their turn: some 0.1 ms of work, or 1 ms where they are to be sorted.
+const SLOTS_AT_ONCE: usize = 32;
 
 /// A request for a page or a count, kept until the batch that it came with is answered.
 #[derive(Debug)]
@@ -71,6 +71,10 @@ impl KeptWalk {
 async fn gather(driver: &Driver, mut walk: Walk) -> Result<Walk, ErrorReply> {
     let start = Instant::now();
     let deadline = start + driver.request_timeout();
+    let Ok(Ok(_permit)) = timeout_at(deadline, driver.walks().acquire()).await else {
+        let why = "this node makes so many pages and counts that this one has not had its turn; nothing was changed, try again later";
+        return Err(ErrorReply::Busy(why.to_owned()));
+    };
     let mut map_changes = driver.watch_map();
     loop {
         map_changes.mark_unchanged();

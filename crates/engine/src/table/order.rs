@@ -7,19 +7,20 @@ use crate::record::Record;
 ///
 /// It names places and not records. So a record that takes the place of its key's last one, be it a value or a tombstone,
 /// leaves it as it is, and nothing that was overwritten is kept alive. Any other change makes it wrong.
-#[derive(Debug)]
-pub(super) struct Order(Box<[u32]>);
+#[derive(Debug, Default)]
+pub(super) struct Order(Vec<u32>);
 
 impl Order {
-    /// The order of what is there.
-    pub(super) fn of(groups: &[Group]) -> Self {
+    /// Makes it the order of what is there.
+    pub(super) fn sort(&mut self, groups: &[Group]) {
         let places = (0..).zip(groups).flat_map(|(number, group)| {
             let taken = group.records.iter().enumerate().filter(|(_, record)| record.is_some());
             taken.filter_map(move |(at, _)| u32::try_from(number * GROUP + at).ok())
         });
-        let mut places: Box<[u32]> = places.collect();
-        places.sort_unstable_by(|one, other| key_at(groups, *one).cmp(&key_at(groups, *other)));
-        Self(places)
+        self.0.clear();
+        self.0.extend(places);
+        self.0.shrink_to_fit();
+        self.0.sort_unstable_by(|one, other| key_at(groups, *one).cmp(&key_at(groups, *other)));
     }
 
     /// The records from a key on, in their order.
