@@ -24,3 +24,4 @@ mod replication;
 mod shutdown;
 mod startup;
 mod stats;
+mod walks;

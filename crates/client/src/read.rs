@@ -138,9 +138,12 @@ async fn ask(
             let refused = Error::Refused { by: Some(node.clone()), reason };
             Err(if meaning == Meaning::Never { Miss::Final(refused) } else { Miss::AskOn(refused) })
         }
-        Answer::Ok | Answer::Written(_) | Answer::Conflict(_) | Answer::Text(_) => {
-            Err(not_reached(Failure::NoAnswer(NotAnAnswer.to_string())))
-        }
+        Answer::Ok
+        | Answer::Written(_)
+        | Answer::Conflict(_)
+        | Answer::Keys(_)
+        | Answer::Count(_)
+        | Answer::Text(_) => Err(not_reached(Failure::NoAnswer(NotAnAnswer.to_string()))),
     }
 }
 

@@ -77,11 +77,17 @@ pub enum Bug {
     UnprovenUnasked,
     /// What was found without proof counts as proven at the start after that.
     ProofRegained,
+    /// A node lists the keys of a slot that it does not lead, or not any more.
+    ListsAnySlot,
+    /// A page is given although somebody did not answer for some slots.
+    PageWithHoles,
+    /// A page goes on behind where an answer was cut.
+    CutIgnored,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 37] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -116,6 +122,9 @@ impl Bug {
         Self::UnprovenInHaste,
         Self::UnprovenUnasked,
         Self::ProofRegained,
+        Self::ListsAnySlot,
+        Self::PageWithHoles,
+        Self::CutIgnored,
     ];
 }
 

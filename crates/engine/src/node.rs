@@ -15,12 +15,13 @@ use std::time::Duration;
 use proto::cluster_map::{ClusterMap, Member};
 use proto::id::{Incarnation, NodeAddr};
 use proto::level::ReadLevel;
-use proto::peer::Write;
+use proto::peer::{List, Write};
 use proto::session::{Ancestors, SlotAt};
 use proto::slot::{Position, SlotBits, SlotId};
 
 use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::journal::{Entry, Journal};
+use crate::listing::Listing;
 use crate::log::{TAIL_BYTES, TailBudget};
 use crate::losses::{Loss, Losses};
 use crate::outbox::{Lag, OUTBOX_ITEMS, Outbox};
@@ -291,6 +292,31 @@ impl<B: Bugs> Node<B> {
     ) -> Result<R, Refusal> {
         let slot = self.slot(slot);
         if slot.holds_copy() { Ok(read(slot.get(&self.hasher, key))) } else { Err(Refusal::NotHere) }
+    }
+
+    /// Lists the keys of one slot for a page of a walk, or refuses that. `clock` is asked once the slot is locked. Until the
+    /// tickets of `waiting` are settled, and as durable, nobody may hear of a linear list.
+    pub fn list(
+        &self,
+        slot: SlotId,
+        list: &List,
+        clock: impl FnOnce() -> Timestamp,
+        waiting: &Waiting,
+        listing: &mut Listing,
+    ) {
+        let mut state = self.slot(slot);
+        let is_listed = if list.at_replica {
+            let holds_copy = state.holds_copy();
+            if holds_copy {
+                state.list_copy(listing);
+            }
+            holds_copy
+        } else {
+            state.list(self.place(clock(), slot), list.level, waiting, listing).is_ok()
+        };
+        if !is_listed {
+            listing.refuse(slot);
+        }
     }
 
     /// Writes a key at its primary. Where the answer has a ticket of `waiting`, it is given when that is settled.

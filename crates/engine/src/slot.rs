@@ -20,6 +20,7 @@ use proto::slot::SlotId;
 
 use crate::bugs::{Bugs, NoBugs};
 use crate::journal::{Entry, Journal, Whole};
+use crate::listing::Listing;
 use crate::log::{Log, TailBudget};
 use crate::losses::Loss;
 use crate::node::{Event, Turn};
@@ -187,6 +188,12 @@ impl<B: Bugs> Slot<B> {
     #[must_use]
     pub fn get(&self, hasher: &KeyHasher, key: &[u8]) -> Option<&Record> {
         self.table.get(hasher, key).filter(|record| !record.is_delete())
+    }
+
+    /// Lists the keys of the copy that is here, whatever it is.
+    pub(crate) fn list_copy(&mut self, listing: &mut Listing) {
+        let records = self.table.records_from(listing.start());
+        listing.take_slot(records);
     }
 
     /// Asks for memory that an acknowledgement, or a record for this key, will touch. First of three calls; between them
@@ -436,6 +443,7 @@ mod tests {
     #[test]
     fn an_empty_slot_is_small() {
         let slot = size_of::<std::sync::Mutex<Slot>>();
+        assert!(slot <= 128, "{slot} is more than two lines of the cache");
         let (primary, follower) = (size_of::<primary::Primary>(), size_of::<primary::Follower>());
         assert!(slot + primary + 2 * follower <= 256, "{slot} + {primary} + 2 * {follower}");
     }

@@ -234,7 +234,10 @@ impl Connection {
                 arrived = self.reader.fill(&mut self.stream) => arrived?,
                 () = &mut shutdown_begun => return Ok(Ended::Closed),
                 () = tokio::time::sleep(ORIGINAL_FRAMING_SILENCE), if original_framing && is_line => {
-                    session.request(self.reader.unterminated(), &mut self.output);
+                    while session.request(self.reader.unterminated(), &mut self.output) == Flow::Settle {
+                        session.settle(&mut self.output).await?;
+                        self.flush().await?;
+                    }
                     return self.finish(session).await;
                 }
             };

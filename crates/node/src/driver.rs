@@ -13,7 +13,7 @@ use net::shutdown::Shutdown;
 use proto::cluster_map::{MapError, MapUpdate, Promises};
 use proto::id::{Incarnation, NodeAddr};
 use proto::slot::SLOT_BITS;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,9 @@ use crate::forward::ForwardLinks;
 use crate::replication;
 use crate::stats::Answered;
 use crate::store::{DiskFailed, Health, Store};
+
+/// How many pages of walks a node makes at a time. Each takes about a page of memory for each node that is asked, 1 MiB.
+const WALKS: usize = 32;
 
 /// The node as its tasks share it. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -38,6 +41,7 @@ struct Shared {
     answered: Answered,
     request_timeout: Duration,
     forwards: ForwardLinks,
+    walks: Semaphore,
     links: Mutex<HashMap<Incarnation, Link>>,
     map_changes: watch::Sender<u64>,
     proposals: Notify,
@@ -76,6 +80,7 @@ impl Driver {
             answered: Answered::default(),
             request_timeout,
             forwards: ForwardLinks::default(),
+            walks: Semaphore::new(WALKS),
             links: Mutex::default(),
             map_changes: watch::Sender::new(0),
             proposals: Notify::new(),
@@ -195,6 +200,12 @@ impl Driver {
     #[must_use]
     pub fn forwards(&self) -> &ForwardLinks {
         &self.shared.forwards
+    }
+
+    /// Who makes a page of a walk has one of these permits meanwhile.
+    #[must_use]
+    pub fn walks(&self) -> &Semaphore {
+        &self.shared.walks
     }
 
     /// What the operator has chosen for the cluster; before there is a map, what is chosen unless told otherwise.

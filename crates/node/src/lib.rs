@@ -22,3 +22,4 @@ pub mod serve_forwards;
 pub mod session;
 pub mod stats;
 pub mod store;
+pub mod walks;

@@ -28,10 +28,10 @@ pub use kept::KeptBatch;
 use kept::{Entry, Kept};
 
 /// How long to wait for a change of the map before the same way is tried again.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a read waits for a primary that has let another wait for too long, and has said nothing since.
-const STALLED_PATIENCE: Duration = Duration::from_millis(100);
+pub(crate) const STALLED_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What became of one try.
 enum Tried {
@@ -323,7 +323,7 @@ async fn await_answer(
 }
 
 /// Waits until the map names another primary for a slot than this one.
-async fn replaced(driver: &Driver, slot: SlotId, primary: Incarnation) {
+pub(crate) async fn replaced(driver: &Driver, slot: SlotId, primary: Incarnation) {
     let mut map_changes = driver.watch_map();
     loop {
         let next = driver.node().route(slot).primary;

@@ -26,9 +26,13 @@ use crate::routing::{self, KeptBatch, Waits};
 use crate::serve_forwards;
 use crate::stats::{self, NotAnswered};
 use crate::store::{Figures, Health};
+use crate::walks::KeptWalk;
 
 /// Values from this size on are sent from where they are stored; shorter ones are copied among the other answers.
 const BODY_BYTES: usize = 32 * 1024;
+
+/// Once the answers to a request for many keys come to this, they are written before the rest has its turn.
+const MANY_BYTES: usize = 256 * 1024;
 
 /// How much of requests is kept for other nodes before they are sent.
 const KEPT_BYTES: usize = 1024 * 1024;
@@ -72,6 +76,10 @@ struct ClientSession<'a> {
     /// The waits of the requests that are carried out and not yet durable.
     waits: Waits,
     unanswered: NotAnswered,
+    /// A page of a walk, or a count, that is asked for behind all that is kept.
+    walk: Option<KeptWalk>,
+    /// How many keys of a request for many have had their turn; the rest waits until others are answered.
+    done_of_many: Option<usize>,
     body: Option<Body>,
     upgrade: Option<(LinkKind, Incarnation)>,
     /// Something was carried out of which nobody may hear before it is on disk.
@@ -124,6 +132,8 @@ impl<'a> ClientSession<'a> {
             kept: KeptBatch::default(),
             waits: Waits::default(),
             unanswered: NotAnswered::default(),
+            walk: None,
+            done_of_many: None,
             body: None,
             upgrade: None,
             must_persist: false,
@@ -197,6 +207,35 @@ impl<'a> ClientSession<'a> {
             }
             Err(Refusal::NotHere) => self.kept.keep(slot, KeyRequest::Write(write), encoding),
             Err(refusal) => Response::Error(answering::refused(refusal)).encode(encoding, self.kept.place(out)),
+        }
+        Flow::Next
+    }
+
+    /// Executes a request for many keys: each as a request of its own, whose answers stand behind each other. Where some
+    /// have to be answered before others have their turn, the request is offered again and goes on where it was.
+    fn many<'k>(
+        &mut self,
+        requests: impl Iterator<Item = KeyRequest<'k>> + Clone,
+        encoding: Encoding,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        if self.done_of_many.is_none() && encoding == Encoding::Array {
+            frame::begin_array(requests.clone().count(), self.kept.place(out));
+        }
+        let done = self.done_of_many.unwrap_or(0);
+        for (at, request) in requests.enumerate().skip(done) {
+            self.done_of_many = Some(at);
+            if out.len() >= MANY_BYTES || self.key_request(request, encoding, out) == Flow::Settle {
+                return Flow::Settle;
+            }
+            if let Some(body) = self.body.take() {
+                out.extend_from_slice(body.bytes());
+                out.extend_from_slice(body.end);
+            }
+        }
+        self.done_of_many = None;
+        if encoding == Encoding::Line {
+            self.kept.place(out).push(b'\n');
         }
         Flow::Next
     }
@@ -280,6 +319,9 @@ impl<'a> ClientSession<'a> {
 impl Session for ClientSession<'_> {
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
         let encoding = frame.encoding();
+        if self.walk.is_some() {
+            return Flow::Settle; // Its answer comes first.
+        }
         let (response, flow) = match NodeRequest::parse(frame) {
             Ok(NodeRequest::Read(read)) => {
                 let level = self.read();
@@ -294,6 +336,25 @@ impl Session for ClientSession<'_> {
             Ok(NodeRequest::Write(write)) => {
                 let ack = self.ack();
                 return self.key_request(KeyRequest::Write(Write { ack, ..write }), encoding, out);
+            }
+            Ok(NodeRequest::Page(page)) => {
+                self.walk = Some(KeptWalk::page(page, self.read(), encoding));
+                return Flow::Next;
+            }
+            Ok(NodeRequest::Count(prefix)) => {
+                self.walk = Some(KeptWalk::count(prefix, self.read(), encoding));
+                return Flow::Next;
+            }
+            Ok(NodeRequest::GetMany(keys)) => {
+                let level = self.read();
+                let read = |key| KeyRequest::Read(Read { key, versioned: false, level });
+                return self.many(keys.map(read), encoding, out);
+            }
+            Ok(NodeRequest::PutMany(words)) => {
+                let ack = self.ack();
+                let values = words.skip(1).step_by(2);
+                let write = |(key, value)| KeyRequest::Write(Write { ack, ..Write::new(key, Effect::Put(value)) });
+                return self.many(words.step_by(2).zip(values).map(write), encoding, out);
             }
             Ok(NodeRequest::Ack(level)) => {
                 self.ack = Some(level);
@@ -325,6 +386,10 @@ impl Session for ClientSession<'_> {
             self.driver.wake_touched(&mut self.turn);
             routing::answer_all(self.driver, &self.kept, &mut self.waits, out).await;
             self.kept.clear();
+        }
+        if let Some(walk) = self.walk.take() {
+            self.driver.wake_touched(&mut self.turn);
+            walk.answer(self.driver, out).await;
         }
         if std::mem::take(&mut self.must_persist) {
             // What cannot be kept is not answered: the connection ends, and the client knows that the outcome is unknown.

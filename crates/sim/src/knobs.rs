@@ -123,6 +123,8 @@ knobs! {
     outage,
     /// At the end one node is paused for ever.
     paused_for_ever,
+    /// Clients that walk through all keys, page by page.
+    walkers,
 }
 
 impl Knobs {
@@ -197,6 +199,11 @@ impl Knobs {
         if random.chance(200) {
             knobs.power_losses = random.between(1, 4);
             knobs.sync_every = random.pick(&[30, 300, 1_000, 10_000]);
+        }
+        // Drawn apart, so that whoever walks does not change what the other seeds are.
+        let mut random = Random::new(seed ^ 0x7761_6c6b_6572);
+        if random.chance(400) {
+            knobs.walkers = random.between(1, 3);
         }
         knobs
     }

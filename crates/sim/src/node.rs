@@ -4,6 +4,7 @@ mod disk;
 mod links;
 mod requests;
 mod session;
+mod walks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,6 +30,8 @@ use disk::{Disk, WriteTime, difference};
 
 pub(crate) use requests::Pending;
 pub(crate) use session::Session;
+pub(crate) use walks::{PageAsked, Step};
+use walks::{PageUnderWay, PendingList};
 
 /// How often the coordinator hears from a node, in microseconds.
 const HEARTBEAT: u64 = 200_000;
@@ -73,6 +76,10 @@ pub(crate) struct NodeProcess {
     pub(crate) pending: Vec<Pending>,
     /// Requests that wait until the slot's primary serves it.
     parked: Vec<Request>,
+    /// Pages of walks that it makes, how many it has begun, and lists that it owes for those of others.
+    pages: Vec<PageUnderWay>,
+    pages_begun: u64,
+    lists: Vec<PendingList>,
     turn: Turn,
     pub(crate) marks: Marks,
     pub(crate) is_leaving: bool,
@@ -113,6 +120,9 @@ impl NodeProcess {
             inboxes: Vec::new(),
             pending: Vec::new(),
             parked: Vec::new(),
+            pages: Vec::new(),
+            pages_begun: 0,
+            lists: Vec::new(),
             turn: Turn::default(),
             marks: Marks::default(),
             is_leaving: false,
@@ -171,6 +181,8 @@ impl World {
         process.is_paused = false;
         process.session = Session::Idle;
         process.beats.clear();
+        process.pages.clear();
+        process.lists.clear();
         let requests: Vec<_> = process.parked.drain(..).collect();
         let waiting: Vec<_> = process.pending.drain(..).map(|pending| *pending.request).collect();
         self.oracle.archive(&node);
@@ -262,6 +274,8 @@ impl World {
         }
         self.after_local(n, TICK.as_micros() as u64, Event::Tick { node: n as u8, boot });
         self.retry_parked(n);
+        self.go_on_with_pages(n);
+        self.ask_for_pages(n);
         self.flush_all(n);
         self.settle(n);
     }
@@ -281,6 +295,7 @@ impl World {
             self.flush_touched(n, &outbox);
         }
         self.answer_settled(n);
+        self.answer_lists(n);
         self.propose(n);
         self.check_node(n);
     }

@@ -52,6 +52,7 @@ pub struct Stats {
     pub lost_slots: u64,
     pub shortened_slots: u64,
     pub undecided: u64,
+    pub pages: u64,
 }
 
 /// A broken invariant.
@@ -159,7 +160,7 @@ impl Stats {
         }
         add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
              removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes
-             state_losses started_anew lost_slots shortened_slots undecided);
+             state_losses started_anew lost_slots shortened_slots undecided pages);
     }
 }
 
@@ -171,7 +172,7 @@ impl fmt::Display for Stats {
         }
         show!(events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected removed
               cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes state_losses
-              started_anew lost_slots shortened_slots undecided);
+              started_anew lost_slots shortened_slots undecided pages);
         Ok(())
     }
 }

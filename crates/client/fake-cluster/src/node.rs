@@ -8,6 +8,7 @@ use proto::frame::Encoding;
 use proto::id::{Epoch, NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
 use proto::peer::{Effect, Read, Write};
+use proto::range::{KeyRange, Keys};
 use proto::request::NodeRequest;
 use proto::response::Response;
 use tokio::io::AsyncWriteExt as _;
@@ -240,13 +241,17 @@ impl State {
                 let verb = if *versioned { "GETV" } else { "GET" };
                 key(verb, name, asked.read.map(|level| level.to_string()))
             }
+            NodeRequest::Page(page) => key("PAGE", &page.range().start, asked.read.map(|level| level.to_string())),
+            NodeRequest::Count(prefix) => key("COUNT", prefix, asked.read.map(|level| level.to_string())),
             NodeRequest::Ack(level) => format!("ACK {level}"),
             NodeRequest::ReadLevel(level) => format!("READ {level}"),
             NodeRequest::Losses => "LOSSES".to_owned(),
             NodeRequest::Stats => "STATS".to_owned(),
             NodeRequest::Info => "INFO".to_owned(),
             NodeRequest::Ping => "PING".to_owned(),
-            NodeRequest::Quit | NodeRequest::Peer(_) => "OTHER".to_owned(),
+            NodeRequest::Quit | NodeRequest::Peer(_) | NodeRequest::GetMany(_) | NodeRequest::PutMany(_) => {
+                "OTHER".to_owned()
+            }
         };
         let encoding = if encoding == Encoding::Line { "line" } else { "array" };
         self.requests.send_modify(|requests| requests.push(format!("{encoding} {what}")));
@@ -278,7 +283,14 @@ impl State {
             }
             NodeRequest::Ping => Response::Pong,
             NodeRequest::Quit | NodeRequest::Ack(_) | NodeRequest::ReadLevel(_) => Response::Ok,
-            NodeRequest::Peer(_) => Response::Error(ErrorReply::UnknownCommand),
+            NodeRequest::Page(page) => Response::Page(table.first_keys(&page.range(), page.limit)),
+            NodeRequest::Count(prefix) => {
+                Response::Count(table.first_keys(&Keys::Prefix(prefix).range(), usize::MAX).len() as u64)
+            }
+            // The library asks for each key on its own.
+            NodeRequest::Peer(_) | NodeRequest::GetMany(_) | NodeRequest::PutMany(_) => {
+                Response::Error(ErrorReply::UnknownCommand)
+            }
         };
         response.encode(encoding, answer);
     }
@@ -294,6 +306,14 @@ fn verb_of(write: &Write<'_>) -> &'static str {
 }
 
 impl Table {
+    fn first_keys(&self, range: &KeyRange, limit: usize) -> Vec<Box<[u8]>> {
+        let is_in = |key: &&Vec<u8>| **key >= range.start && range.ends_after(key);
+        let mut keys: Vec<Box<[u8]>> = self.values.keys().filter(is_in).map(|key| key.as_slice().into()).collect();
+        keys.sort();
+        keys.truncate(limit);
+        keys
+    }
+
     /// Carries out a write, unless it has been carried out before.
     fn apply(&mut self, write: Write<'_>) -> Response<'static> {
         let identity = write.identity.map(|identity| (identity.client.to_vec(), identity.seq));

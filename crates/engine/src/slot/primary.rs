@@ -15,6 +15,7 @@ use proto::peer::{Effect, Op, Write};
 use super::{Answer, Place, Refusal, Role, Slot, Written};
 use crate::bugs::{Bug, Bugs};
 use crate::completions::{Completion, Known};
+use crate::listing::Listing;
 use crate::node::Turn;
 use crate::outbox::{Item, Outbox};
 use crate::record::Record;
@@ -325,6 +326,33 @@ impl<B: Bugs> Slot<B> {
         self.serves(Place { now: clock(), ..place }).ok_or(Refusal::NotHere)?;
         let ticket = if self.bugs.plants(Bug::UncommittedRead) { None } else { self.wait(seq, false, waiting) };
         Ok(Answer { answer, ticket })
+    }
+
+    /// Lists the keys of the slot as its primary; gives the ticket to wait for before they are shown. `place.now` is of after
+    /// the slot was locked: what it holds until it is let go is what it held at that moment.
+    ///
+    /// # Errors
+    /// This node does not lead the slot, or may have been replaced.
+    pub(crate) fn list(
+        &mut self,
+        place: Place<'_>,
+        level: ReadLevel,
+        waiting: &Waiting,
+        listing: &mut Listing,
+    ) -> Result<Option<usize>, Refusal> {
+        let may_list = match level {
+            ReadLevel::Local => self.is_primary(),
+            ReadLevel::Linear => self.serves(place).is_some(),
+        };
+        if !may_list && !self.bugs.plants(Bug::ListsAnySlot) {
+            return Err(Refusal::NotHere);
+        }
+        self.list_copy(listing);
+        Ok(match level {
+            ReadLevel::Local => None,
+            // What is listed, and what is absent, is of records up to the last.
+            ReadLevel::Linear => self.wait(self.log.last().seq, false, waiting),
+        })
     }
 
     /// Up to which number every follower that counts has all records.

@@ -7,6 +7,7 @@ use proto::id::{NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
 use proto::limits;
 use proto::peer::{Effect, Read, Write};
+use proto::range::{Keys, PageRequest};
 use proto::request::{
     CoordinatorRequest, NodeRequest, PeerWords, line_can_carry_key, line_can_put, split_replicas_word,
 };
@@ -33,6 +34,19 @@ fn node_words(request_read: &NodeRequest<'_>) -> Request {
         }
         NodeRequest::Write(write) => write_words(write),
         NodeRequest::PutLine { key, value } => request(&[b"PUT", key, value]),
+        NodeRequest::Page(PageRequest { keys, limit, after }) => {
+            let limit = limit.to_string();
+            let mut words = match keys {
+                Keys::Prefix(prefix) => request(&[b"PREFIX", prefix]),
+                Keys::Between(from, to) => request(&[b"RANGE", from, to]),
+            };
+            words.extend(request(&[b"LIMIT", limit.as_bytes()]));
+            words.extend(after.map(|after| request(&[b"AFTER", after])).unwrap_or_default());
+            words
+        }
+        NodeRequest::Count(prefix) => request(&[b"COUNT", prefix]),
+        NodeRequest::GetMany(keys) => with_verb(b"MGET", keys),
+        NodeRequest::PutMany(words) => with_verb(b"MPUT", words),
         NodeRequest::Ack(level) => request(&[b"ACK", level.to_string().as_bytes()]),
         NodeRequest::ReadLevel(level) => request(&[b"READ", level.to_string().as_bytes()]),
         NodeRequest::Losses => request(&[b"LOSSES"]),
@@ -135,6 +149,16 @@ fn node_request() -> impl Strategy<Value = Request> {
         }),
         1 => (key(), value()).prop_map(|(key, value)| request(&[b"REPLICATE", &key, &value])),
         2 => (verb(&["GET", "GETV"]), key()).prop_map(|(verb, key)| vec![verb, key]),
+        1 => (key(), 1..=limits::PAGE_KEYS, proptest::option::of(key())).prop_map(|(prefix, limit, after)| {
+            let after = after.map(|after| request(&[b"AFTER", &after])).unwrap_or_default();
+            request(&[b"PREFIX", &prefix, b"LIMIT", limit.to_string().as_bytes()]).into_iter().chain(after).collect()
+        }),
+        1 => (key(), key()).prop_map(|(from, to)| request(&[b"RANGE", &from, &to, b"LIMIT", b"7"])),
+        1 => key().prop_map(|prefix| request(&[b"COUNT", &prefix])),
+        1 => vec(key(), 1..8).prop_map(|keys| with_verb(b"MGET", keys.iter().map(Vec::as_slice))),
+        1 => vec((key(), value()), 1..4).prop_map(|pairs| {
+            with_verb(b"MPUT", pairs.iter().flat_map(|(key, value)| [key.as_slice(), value.as_slice()]))
+        }),
         1 => verb(&["async", "quorum", "all"]).prop_map(|level| vec![b"ACK".to_vec(), level]),
         1 => verb(&["local", "linear"]).prop_map(|level| vec![b"READ".to_vec(), level]),
         1 => verb(&["LOSSES", "INFO", "STATS", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
@@ -175,7 +199,8 @@ fn style() -> impl Strategy<Value = Style> {
 
 fn line_can_carry(words: &[Vec<u8>]) -> bool {
     match &words.iter().map(Vec::as_slice).collect::<Vec<_>>()[..] {
-        [b"PEER" | b"JOIN", ..] => false,
+        [b"PEER" | b"JOIN" | b"MPUT", ..] => false,
+        [b"PREFIX" | b"RANGE" | b"COUNT" | b"MGET", words @ ..] => words.iter().all(|word| line_can_carry_key(word)),
         [b"ONCE", client, ..] => line_can_carry_key(client) && line_can_carry(&words[3..]),
         [b"PUT" | b"PUTNX" | b"REPLICATE", key, value] | [b"CAS", key, _, value] => line_can_put(key, value),
         [b"GET" | b"GETV" | b"DELETE" | b"GET_NODES_FOR_KEY", key] => line_can_carry_key(key),

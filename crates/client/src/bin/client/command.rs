@@ -6,6 +6,7 @@
 use std::str::FromStr;
 
 use client::{AckLevel, Levels, NodeAddr, ReadLevel, Slots, Version};
+use proto::limits;
 
 use crate::verb::{COMMANDS, Verb};
 
@@ -34,6 +35,20 @@ pub(crate) enum Command<'a> {
         key: &'a [u8],
         value: &'a [u8],
     },
+    Prefix {
+        prefix: &'a [u8],
+        page: PageWords<'a>,
+    },
+    Range {
+        from: &'a [u8],
+        to: &'a [u8],
+        page: PageWords<'a>,
+    },
+    Count {
+        prefix: &'a [u8],
+    },
+    GetMany(Vec<&'a [u8]>),
+    PutMany(Vec<(&'a [u8], &'a [u8])>),
     /// None: shows it.
     AckLevel(Option<AckLevel>),
     /// None: shows it.
@@ -53,6 +68,13 @@ pub(crate) enum Command<'a> {
     AcceptLoss(Slots),
     Help,
     Exit,
+}
+
+/// What may be said of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct PageWords<'a> {
+    pub(crate) limit: Option<usize>,
+    pub(crate) after: Option<&'a [u8]>,
 }
 
 /// Why a text is no command. The texts are those of the first version.
@@ -103,6 +125,11 @@ impl<'a> Command<'a> {
             Self::GetVersioned { .. } => Verb::GetVersioned,
             Self::Cas { .. } => Verb::Cas,
             Self::PutIfAbsent { .. } => Verb::PutIfAbsent,
+            Self::Prefix { .. } => Verb::Prefix,
+            Self::Range { .. } => Verb::Range,
+            Self::Count { .. } => Verb::Count,
+            Self::GetMany(_) => Verb::GetMany,
+            Self::PutMany(_) => Verb::PutMany,
             Self::AckLevel(_) => Verb::AckLevel,
             Self::ReadLevel(_) => Verb::ReadLevel,
             Self::ListNodes => Verb::ListNodes,
@@ -133,6 +160,15 @@ impl<'a> Command<'a> {
         }
     }
 
+    /// The keys that it is about, where they are many.
+    pub(crate) fn keys(&self) -> Vec<&'a [u8]> {
+        match self {
+            Self::GetMany(keys) => keys.clone(),
+            Self::PutMany(pairs) => pairs.iter().map(|(key, _)| *key).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The value that it stores.
     pub(crate) fn value(&self) -> Option<&'a [u8]> {
         match self {
@@ -143,7 +179,7 @@ impl<'a> Command<'a> {
 
     /// Whether it changes a key.
     pub(crate) fn is_write(&self) -> bool {
-        self.value().is_some() || matches!(self, Self::Delete { .. })
+        self.value().is_some() || matches!(self, Self::Delete { .. } | Self::PutMany(_))
     }
 
     /// The level that it sets for the commands after it.
@@ -179,6 +215,23 @@ impl Verb {
                 Some(Command::Cas { key, expected: parsed(version)?, value })
             }
             Self::PutIfAbsent => key_and_value(rest).map(|(key, value)| Command::PutIfAbsent { key, value }),
+            Self::Prefix => {
+                let (prefix, rest) = first_word(rest)?;
+                Some(Command::Prefix { prefix, page: page_words(rest)? })
+            }
+            Self::Range => {
+                let (from, rest) = first_word(rest)?;
+                let (to, rest) = first_word(rest)?;
+                Some(Command::Range { from, to, page: page_words(rest)? })
+            }
+            Self::Count => one_word(rest).map(|prefix| Command::Count { prefix }),
+            Self::GetMany => Some(words(rest)).filter(|keys| !keys.is_empty()).map(Command::GetMany),
+            Self::PutMany => {
+                let words = words(rest);
+                let (pairs, left) = words.as_chunks::<2>();
+                let is_whole = left.is_empty() && !pairs.is_empty();
+                is_whole.then(|| Command::PutMany(pairs.iter().map(|[key, value]| (*key, *value)).collect()))
+            }
             Self::AckLevel => optional(rest).map(Command::AckLevel),
             Self::ReadLevel => optional(rest).map(Command::ReadLevel),
             Self::GetNodesForKey => one_word(rest).map(|key| Command::GetNodesForKey { key }),
@@ -212,6 +265,38 @@ fn one_word(rest: &[u8]) -> Option<&[u8]> {
         (word, b"") => Some(word),
         _ => None,
     }
+}
+
+/// A word, and what follows it.
+fn first_word(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    Some(split_word(rest)).filter(|(word, _)| !word.is_empty())
+}
+
+/// All words.
+fn words(mut rest: &[u8]) -> Vec<&[u8]> {
+    std::iter::from_fn(|| {
+        let (word, behind) = first_word(rest)?;
+        rest = behind;
+        Some(word)
+    })
+    .collect()
+}
+
+/// `[LIMIT n] [AFTER key]`, in any order.
+fn page_words(rest: &[u8]) -> Option<PageWords<'_>> {
+    let mut page = PageWords::default();
+    let words = words(rest);
+    let (pairs, left) = words.as_chunks::<2>();
+    for [word, argument] in pairs {
+        if word.eq_ignore_ascii_case(b"LIMIT") && page.limit.is_none() {
+            page.limit = Some(parsed(argument).filter(|limit| (1..=limits::PAGE_KEYS).contains(limit))?);
+        } else if word.eq_ignore_ascii_case(b"AFTER") && page.after.is_none() {
+            page.after = Some(argument);
+        } else {
+            return None;
+        }
+    }
+    left.is_empty().then_some(page)
 }
 
 fn parsed<T: FromStr>(word: &[u8]) -> Option<T> {
@@ -284,6 +369,23 @@ mod tests {
     }
 
     #[test]
+    fn pages_and_many_keys_are_asked_for_by_words() {
+        let page = PageWords { limit: Some(5), after: Some(b"user:1") };
+        let prefix = Command::Prefix { prefix: b"user:", page };
+        assert_eq!(Command::parse(b"prefix user: AFTER user:1 limit 5 "), Ok(prefix));
+        let range = Command::Range { from: b"a", to: b"b", page: PageWords::default() };
+        assert_eq!(Command::parse(b"RANGE a b"), Ok(range));
+        assert_eq!(Command::parse(b"COUNT user:"), Ok(Command::Count { prefix: b"user:" }));
+        assert_eq!(Command::parse(b"MGET a  b"), Ok(Command::GetMany(vec![b"a", b"b"])));
+        assert_eq!(Command::parse(b"MPUT a 1 b 2"), Ok(Command::PutMany(vec![(b"a", b"1"), (b"b", b"2")])));
+        for text in
+            ["PREFIX", "PREFIX a LIMIT", "PREFIX a LIMIT 10001", "PREFIX a b", "RANGE a", "COUNT", "MGET", "MPUT a"]
+        {
+            assert!(matches!(Command::parse(text.as_bytes()), Err(CommandError::Usage { .. })), "{text}");
+        }
+    }
+
+    #[test]
     fn wrong_words_get_the_usage_of_their_verb() {
         for (text, message) in [
             ("PUT", "Usage: PUT key value"),
@@ -326,6 +428,9 @@ mod tests {
                 "key version value" => "key 3-12 value",
                 "host:port" => "h:1",
                 "slot|all" => "all",
+                "prefix [LIMIT n] [AFTER key]" => "prefix limit 3",
+                "from to [LIMIT n] [AFTER key]" => "from to after key",
+                "key value [key value ...]" => "key value",
                 optional if optional.starts_with('[') => "",
                 words => words,
             };

@@ -1,8 +1,8 @@
 //! A command and the library's calls.
 
-use client::{Cas, Client, Error, NodeAddr, Placement, Read};
+use client::{Cas, Client, Error, NodeAddr, Placement, Read, Walk};
 
-use crate::command::Command;
+use crate::command::{Command, PageWords};
 
 /// What came of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,12 @@ pub(crate) enum Outcome {
     /// With the version of the key.
     ReadVersioned(Read),
     Conditional(Cas),
+    /// The keys of a page.
+    Keys(Vec<Vec<u8>>),
+    Count(u64),
+    /// Of each key its value, or what went wrong.
+    ReadMany(Vec<Result<Option<Vec<u8>>, Error>>),
+    StoredMany(Vec<Result<Placement, Error>>),
     Level {
         level: String,
         /// Whether this client has asked for it, else it is the cluster's.
@@ -60,6 +66,11 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
             Outcome::Conditional(client.compare_and_set(key, *expected, value).await?)
         }
         Command::PutIfAbsent { key, value } => Outcome::Conditional(client.put_if_absent(key, value).await?),
+        Command::Prefix { prefix, page } => Outcome::Keys(one_page(client.prefix(prefix), *page).await?),
+        Command::Range { from, to, page } => Outcome::Keys(one_page(client.range(from, to), *page).await?),
+        Command::Count { prefix } => Outcome::Count(client.count(prefix).await?),
+        Command::GetMany(keys) => Outcome::ReadMany(client.get_many(keys).await),
+        Command::PutMany(pairs) => Outcome::StoredMany(client.put_many(pairs.iter().copied()).await),
         Command::AckLevel(_) => level(client.levels_in_effect().ack, client.levels().ack),
         Command::ReadLevel(_) => level(client.levels_in_effect().read, client.levels().read),
         Command::ListNodes => Outcome::Nodes(client.list_nodes().await?),
@@ -82,6 +93,12 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
         Command::Help => Outcome::Help,
         Command::Exit => Outcome::Bye,
     })
+}
+
+async fn one_page(walk: Walk, page: PageWords<'_>) -> Result<Vec<Vec<u8>>, Error> {
+    let walk = page.limit.into_iter().fold(walk, Walk::page_size);
+    let mut walk = page.after.into_iter().fold(walk, Walk::after);
+    Ok(walk.next_page().await?.unwrap_or_default())
 }
 
 fn level<T: ToString>(in_effect: Option<T>, own: Option<T>) -> Outcome {

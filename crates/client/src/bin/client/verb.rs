@@ -9,6 +9,11 @@ pub(crate) enum Verb {
     GetVersioned,
     Cas,
     PutIfAbsent,
+    Prefix,
+    Range,
+    Count,
+    GetMany,
+    PutMany,
     AckLevel,
     ReadLevel,
     ListNodes,
@@ -69,6 +74,14 @@ pub(crate) const COMMANDS: &[Spec] = &[
     Spec::new(Verb::Cas, "CAS", "key version value", "store a value if the key is at this version")
         .noting("; GETV tells the version, such as 3-12, and 0 stands for an absent key"),
     Spec::new(Verb::PutIfAbsent, "PUTNX", "key value", "store a value if the key is absent"),
+    Spec::new(Verb::Prefix, "PREFIX", "prefix [LIMIT n] [AFTER key]", "the first keys with a prefix, in their order")
+        .noting("; n is 1000 unless given, and at most 10000"),
+    Spec::new(Verb::Range, "RANGE", "from to [LIMIT n] [AFTER key]", "the first keys from one on and before another")
+        .noting("; n is 1000 unless given, and at most 10000"),
+    Spec::new(Verb::Count, "COUNT", "prefix", "how many keys have a prefix"),
+    Spec::new(Verb::GetMany, "MGET", "key ...", "read several values"),
+    Spec::new(Verb::PutMany, "MPUT", "key value [key value ...]", "store several values")
+        .noting("; here each value is one word"),
     Spec::new(Verb::AckLevel, "ACK", "[async|quorum|all]", "when writes are answered, from now on"),
     Spec::new(Verb::ReadLevel, "READ", "[local|linear]", "what reads may return, from now on"),
     Spec::new(Verb::ListNodes, "LIST_NODES", "", "the nodes that are registered"),
