@@ -240,6 +240,14 @@ impl<'a> ClientSession<'a> {
         Flow::Next
     }
 
+    /// A walk is answered behind everything that is kept.
+    fn walk(&mut self, walk: KeptWalk) -> Flow {
+        let now = self.batch().now;
+        self.unanswered.add(now, stats::WALK);
+        self.walk = Some(walk);
+        Flow::Next
+    }
+
     fn batch(&mut self) -> Batch {
         let driver = self.driver;
         *self.batch.get_or_insert_with(|| Batch { now: driver.clock().now(), promises: driver.promises() })
@@ -338,12 +346,10 @@ impl Session for ClientSession<'_> {
                 return self.key_request(KeyRequest::Write(Write { ack, ..write }), encoding, out);
             }
             Ok(NodeRequest::Page(page)) => {
-                self.walk = Some(KeptWalk::page(page, self.read(), encoding));
-                return Flow::Next;
+                return self.walk(KeptWalk::page(page, self.read(), encoding));
             }
             Ok(NodeRequest::Count(prefix)) => {
-                self.walk = Some(KeptWalk::count(prefix, self.read(), encoding));
-                return Flow::Next;
+                return self.walk(KeptWalk::count(prefix, self.read(), encoding));
             }
             Ok(NodeRequest::GetMany(keys)) => {
                 let level = self.read();

@@ -8,8 +8,12 @@ use proto::response::Response;
 use crate::driver::Driver;
 use crate::store::{Figures, Store};
 
-/// What the figures of each kind of request begin with: GET and GETV; PUT; DELETE; CAS and PUTNX.
-const KINDS: [&str; 4] = ["get", "put", "delete", "conditional"];
+/// What the figures of each kind of request begin with: GET and GETV; PUT; DELETE; CAS and PUTNX; PREFIX,
+/// RANGE and COUNT.
+const KINDS: [&str; 5] = ["get", "put", "delete", "conditional", "walk"];
+
+/// The kind of a page of a walk, and of a count.
+pub const WALK: usize = 4;
 
 /// The answered requests of the node's own clients since it was started, whichever node has carried them out.
 pub type Answered = Kinds<{ KINDS.len() }>;
