@@ -346,10 +346,12 @@ impl Session for ClientSession<'_> {
                 return self.key_request(KeyRequest::Write(Write { ack, ..write }), encoding, out);
             }
             Ok(NodeRequest::Page(page)) => {
-                return self.walk(KeptWalk::page(page, self.read(), encoding));
+                let level = self.read();
+                return self.walk(KeptWalk::page(page, level, encoding));
             }
             Ok(NodeRequest::Count(prefix)) => {
-                return self.walk(KeptWalk::count(prefix, self.read(), encoding));
+                let level = self.read();
+                return self.walk(KeptWalk::count(prefix, level, encoding));
             }
             Ok(NodeRequest::GetMany(keys)) => {
                 let level = self.read();
