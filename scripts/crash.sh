@@ -126,7 +126,7 @@ acknowledged() { "$bin/acknowledged" --coordinator "$coordinator" --record "$1" 
 await_service() {
     local tries
     for tries in $(seq 60); do
-        if "$bin/client" --port "$port" --ack quorum --command "PUT ready $tries" 2>/dev/null | grep -q OK; then return; fi
+        if "$bin/client" --port "$port" --ack quorum --command "PUT ready $tries" >/dev/null 2>&1; then return; fi
         sleep 0.5
     done
     die 'the cluster does not serve'

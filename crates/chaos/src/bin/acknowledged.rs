@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use client::{AckLevel, Client, ReadLevel};
+use client::{AckLevel, Builder, Client, ReadLevel};
 
 /// How many keys each writer has.
 const KEYS: usize = 20;
@@ -133,7 +133,7 @@ async fn write(config: &Config, name: &str, writers: usize, bytes: usize, end: I
     let mut tasks = Vec::new();
     for writer in 0..writers {
         let builder = Client::builder().timeout(WRITE_TIMEOUT).ack(AckLevel::Quorum);
-        let client = builder.connect(config.coordinator.as_str()).await.context("a client cannot connect")?;
+        let Some(client) = connect(builder, &config.coordinator, end).await else { break };
         let keys = (0..KEYS).map(|key| format!("{name}:{writer}:{key}")).collect();
         tasks.push(tokio::spawn(write_keys(client, Arc::clone(&notes), keys, bytes, end)));
     }
@@ -143,6 +143,17 @@ async fn write(config: &Config, name: &str, writers: usize, bytes: usize, end: I
         (done, failed) = (done + outcome.0, failed + outcome.1);
     }
     Ok((done, failed))
+}
+
+/// A client, as soon as the coordinator is there; `None` where it is not in time.
+async fn connect(builder: Builder, coordinator: &str, end: Instant) -> Option<Client> {
+    while Instant::now() < end {
+        if let Ok(client) = builder.clone().connect(coordinator).await {
+            return Some(client);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    None
 }
 
 async fn write_keys(

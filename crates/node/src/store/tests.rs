@@ -166,6 +166,37 @@ async fn a_small_disk_heals_by_itself_when_it_is_full_of_the_past_of_a_few_keys(
 }
 
 #[tokio::test]
+async fn snapshots_are_made_under_a_load_that_never_ends() {
+    let disk = SimDisk::new(1);
+    // Small segments, so that a snapshot is soon due; and then all the room that there is.
+    disk.set_capacity(Some(16 << 20));
+    let mut node = Durable::open(&disk, Fsync::Never).leads().await;
+    disk.set_capacity(None);
+    node.start();
+    let end = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            let (node, end) = (&node, &end);
+            scope.spawn(move || {
+                for number in 0..40_000 {
+                    if end.load(std::sync::atomic::Ordering::Relaxed) {
+                        return;
+                    }
+                    let _ = node.write(format!("w{writer}:{}", number % 20).as_bytes(), &[7; 4096]);
+                    node.store.order(|orders| orders.write = true);
+                }
+            });
+        }
+        let deadline = Instant::now() + SOON;
+        while node.store.figures().snapshots == 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        end.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(node.store.figures().snapshots > 0, "{:?}", node.store.figures());
+}
+
+#[tokio::test]
 async fn a_full_disk_heals_though_more_waits_to_be_written_than_there_is_reserve() {
     let disk = SimDisk::new(1);
     disk.set_capacity(Some(3 << 20));

@@ -170,6 +170,7 @@ impl Writer {
         if self.unwritten.is_some() && self.room.tried.elapsed() < FULL_PAUSE {
             return Ok(());
         }
+        let until = Instant::now() + LOOK;
         let driver = self.driver.clone();
         let next = || driver.node().journal().take().map(|(payload, end)| (pieces::cut(payload).into(), end));
         while let Some((mut pieces, end)) = self.unwritten.take().or_else(next) {
@@ -184,6 +185,11 @@ impl Writer {
                 self.journal.sync()?;
             }
             self.store.shared.written.send_replace(end);
+            if Instant::now() >= until {
+                // IMPORTANT: under a load that never ends, snapshots and all else have their turn as well.
+                self.store.order(|orders| orders.write = true);
+                break;
+            }
         }
         Ok(())
     }
