@@ -224,15 +224,17 @@ fn where_no_copy_has_proof_all_are_waited_for_and_what_they_have_is_kept_and_tol
     let missing = cluster.node(2).addr.clone();
     let coordinator = &cluster.coordinator;
     coordinator.process.says_on_stderr(&format!("slots wait for {missing}: the copies that are back may miss"));
-    let info = coordinator.ask("INFO");
+    let info = Connection::open(&coordinator.addr).ask("INFO");
     assert!(info.ends_with(&format!(" unproven_promotions=0 waiting_for={missing}")), "{info}");
 
     cluster.start_node_again(2);
     cluster.settles();
     cluster.has(0, "power", 100, "");
     let coordinator = &cluster.coordinator;
-    coordinator.process.says_on_stderr("slots had no copy left that is known to be whole, and go on with those that have");
-    let info = coordinator.ask("INFO");
+    coordinator
+        .process
+        .says_on_stderr("slots had no copy left that is known to be whole, and go on with those that have");
+    let info = Connection::open(&coordinator.addr).ask("INFO");
     assert!(info.ends_with(" waiting_for=-") && !info.contains(" unproven_promotions=0 "), "{info}");
 }
 

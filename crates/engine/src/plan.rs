@@ -90,7 +90,9 @@ pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) ->
         // could not decide then, and must not be left out now.
         return Plan::Keep;
     }
-    if is_unproven && primary.is_some_and(|primary| standing.unheard.contains(&primary) && !standing.suspected.contains(&primary)) {
+    if is_unproven
+        && primary.is_some_and(|primary| standing.unheard.contains(&primary) && !standing.suspected.contains(&primary))
+    {
         return Plan::Keep; // It is heard in a moment, or suspected.
     }
     let Some(primary) = primary.filter(|primary| !standing.is_accused(config, *primary)) else {

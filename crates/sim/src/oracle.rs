@@ -76,7 +76,14 @@ pub(crate) struct Oracle {
 impl Oracle {
     pub(crate) fn new(bits: SlotBits) -> Self {
         let slots = bits.slots().map(|_| Ghost::default()).collect();
-        Self { slots, records: HashMap::default(), data: BTreeMap::new(), unproven: BTreeMap::new(), archived: BTreeSet::new(), turn: 0 }
+        Self {
+            slots,
+            records: HashMap::default(),
+            data: BTreeMap::new(),
+            unproven: BTreeMap::new(),
+            archived: BTreeSet::new(),
+            turn: 0,
+        }
     }
 
     pub(crate) fn ghost(&mut self, slot: SlotId) -> &mut Ghost {
