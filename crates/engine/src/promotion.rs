@@ -25,8 +25,17 @@ pub struct Promotion {
     /// When the coordinator goes on with the answers that it has.
     pub until: Timestamp,
     last_until: Timestamp,
-    /// Who is asked about which slots, and what was answered.
-    asked: BTreeMap<Incarnation, BTreeMap<SlotId, Option<Version>>>,
+    /// Who is asked, and about which slots, by their number.
+    asked: BTreeMap<Incarnation, Vec<Answer>>,
+}
+
+/// What is known of how far a copy of a slot stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Answer {
+    #[default]
+    NotAsked,
+    Awaited,
+    At(Version),
 }
 
 impl Promotion {
@@ -47,11 +56,14 @@ impl Promotion {
             return questions;
         }
         for (node, slot) in copies {
-            let slots = self.asked.entry(node).or_default();
-            slots.entry(slot).or_insert_with(|| {
+            let (answers, number) = (self.asked.entry(node).or_default(), usize::from(slot.0));
+            if answers.len() <= number {
+                answers.resize(number + 1, Answer::NotAsked);
+            }
+            if let Some(answer) = answers.get_mut(number).filter(|answer| **answer == Answer::NotAsked) {
+                *answer = Answer::Awaited;
                 questions.entry(node).or_default().push(slot);
-                None
-            });
+            }
         }
         if !questions.is_empty() {
             self.until = (now + POSITIONS_TIMEOUT).min(self.last_until);
@@ -63,8 +75,8 @@ impl Promotion {
     pub fn answered(&mut self, from: Incarnation, positions: &[(SlotId, Version)]) {
         let Some(asked) = self.asked.get_mut(&from) else { return };
         for (slot, version) in positions {
-            if let Some(answer) = asked.get_mut(slot) {
-                answer.get_or_insert(*version);
+            if let Some(answer) = asked.get_mut(usize::from(slot.0)).filter(|answer| **answer == Answer::Awaited) {
+                *answer = Answer::At(*version);
             }
         }
     }
@@ -77,7 +89,7 @@ impl Promotion {
     /// Whether it is time to decide.
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
-        now >= self.until || self.asked.values().flat_map(BTreeMap::values).all(Option::is_some)
+        now >= self.until || !self.asked.values().flatten().any(|answer| *answer == Answer::Awaited)
     }
 
     /// Whether it is known of each of these copies how far it stands.
@@ -95,7 +107,10 @@ impl Promotion {
     }
 
     fn position(&self, slot: SlotId, node: Incarnation) -> Option<Version> {
-        *self.asked.get(&node)?.get(&slot)?
+        match self.asked.get(&node)?.get(usize::from(slot.0))? {
+            Answer::At(version) => Some(*version),
+            Answer::NotAsked | Answer::Awaited => None,
+        }
     }
 }
 

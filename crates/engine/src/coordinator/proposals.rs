@@ -57,7 +57,10 @@ impl<B: Bugs> Coordinator<B> {
             NodeMessage::Positions { query, last } => {
                 if let Some(promotion) = self.promotion.as_mut().filter(|promotion| promotion.query == query) {
                     promotion.answered(from, &last);
-                    self.advance(now);
+                    // IMPORTANT: a look at all slots takes long, and the next answer may already be here.
+                    if promotion.is_over(now) {
+                        self.advance(now);
+                    }
                 }
             }
             NodeMessage::Admit { follower, slots } => self.admit(now, from, follower, &slots),
