@@ -163,7 +163,7 @@ mod tests {
             from_snapshot.log(payload).expect("what the snapshot has is passed over");
         }
         for replay in [from_log, from_snapshot] {
-            let again = replay.finish(Timestamp::default(), Vec::new(), None);
+            let again = replay.finish(Timestamp::default(), Ancestors::default(), None);
             assert_eq!(found(&again), (6, vec![5, 6, 7]));
         }
     }
