@@ -49,13 +49,13 @@ impl Options {
         Self { segment_bytes: 64 * 1024 * 1024, reserve_bytes: 16 * 1024 * 1024, fresh_id }
     }
 
-    /// The same for a disk with so much room, in bytes: of a small one, a sixteenth each.
+    /// The same for a disk with so much room, in bytes: of a small one, a sixteenth for a segment and an eighth in reserve.
     #[must_use]
     pub fn fitting(fresh_id: DirectoryId, free: u64) -> Self {
         const LEAST: u64 = 64 * 1024;
         let Self { segment_bytes, reserve_bytes, .. } = Self::new(fresh_id);
-        let part = (free / 16).next_multiple_of(4096).max(LEAST);
-        Self { segment_bytes: segment_bytes.min(part), reserve_bytes: reserve_bytes.min(part), fresh_id }
+        let part = |of: u64| (free / of).next_multiple_of(4096).max(LEAST);
+        Self { segment_bytes: segment_bytes.min(part(16)), reserve_bytes: reserve_bytes.min(part(8)), fresh_id }
     }
 }
 

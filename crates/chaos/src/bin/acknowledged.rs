@@ -64,7 +64,11 @@ enum Command {
         bytes: usize,
     },
     /// Read every key of the record. Ends with 1 where one is not what it must be.
-    Check,
+    Check {
+        /// What the reads may return: local ones go on where a full disk lets linear ones wait.
+        #[arg(long, default_value_t = ReadLevel::Linear)]
+        read: ReadLevel,
+    },
 }
 
 /// What is known of a key.
@@ -97,10 +101,10 @@ async fn run(config: &Config) -> anyhow::Result<bool> {
             say(&format!("{done} writes acknowledged, {failed} not"));
             Ok(true)
         }
-        Command::Check => {
+        Command::Check { read } => {
             let file = File::open(&config.record).and_then(|file| parse(BufReader::new(file)));
             let record = file.with_context(|| format!("cannot read {}", config.record.display()))?;
-            check(&config.coordinator, &record).await
+            check(&config.coordinator, *read, &record).await
         }
     }
 }
@@ -196,8 +200,8 @@ fn value(number: u64, bytes: usize) -> String {
     value
 }
 
-async fn check(coordinator: &str, record: &Record) -> anyhow::Result<bool> {
-    let client = Client::builder().timeout(READ_TIMEOUT).read(ReadLevel::Linear).connect(coordinator).await;
+async fn check(coordinator: &str, read: ReadLevel, record: &Record) -> anyhow::Result<bool> {
+    let client = Client::builder().timeout(READ_TIMEOUT).read(read).connect(coordinator).await;
     let client = client.context("a client cannot connect")?;
     let mut wrong = Vec::new();
     for (key, known) in record {
