@@ -156,15 +156,17 @@ mod tests {
 
     impl Directory {
         fn new() -> Self {
-            let parent = tempfile::tempdir().unwrap();
+            let parent = tempfile::tempdir().expect("a directory");
             Self { path: parent.path().join("data"), _parent: parent }
         }
 
         /// Starts a node and kills it. Gives whose data it has found: without proof, and with.
         fn start(&self, fsync: Fsync, incarnation: Option<u64>) -> (Vec<u64>, Vec<u64>) {
             let settings = Settings { path: self.path.clone(), fsync, interval: Duration::from_secs(1) };
-            let opened = open(&settings, Timestamp(0), 7, 7).unwrap();
-            incarnation.into_iter().for_each(|incarnation| opened.store.begin_incarnation(incarnation).unwrap());
+            let opened = open(&settings, Timestamp(0), 7, 7).expect("it is sound");
+            if let Some(incarnation) = incarnation {
+                opened.store.begin_incarnation(incarnation).expect("the disk is good");
+            }
             let Ancestors { unproven, proven } = opened.node.ancestors().clone();
             let numbers = |incarnations: Vec<Incarnation>| incarnations.into_iter().map(|number| number.0).collect();
             (numbers(unproven), numbers(proven))
@@ -172,8 +174,10 @@ mod tests {
 
         /// The machine is booted: the directory says that another boot wrote to it last.
         fn reboot(&self) {
-            let mut directory = DataDir::open(Arc::new(RealDisk), &self.path, Options::new(DirectoryId(7))).unwrap();
-            directory.update_identity(|identity| identity.boot = Some("another".to_owned())).unwrap();
+            let options = Options::new(DirectoryId(7));
+            let mut directory = DataDir::open(Arc::new(RealDisk), &self.path, options).expect("it is sound");
+            let boot = Some("another".to_owned());
+            directory.update_identity(|identity| identity.boot = boot).expect("the disk is good");
         }
     }
 
