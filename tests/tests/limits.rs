@@ -124,7 +124,8 @@ fn the_longest_key_and_value_are_stored_and_one_byte_more_is_refused() {
     // A machine that takes more than 300 ms to pass it on has the read served by a replica, which must have it then.
     cluster.is_level();
     for index in 0..2 {
-        assert!(cluster.connect(index).call(&["GET", "long-value"]) == Reply::bulk(&value), "through node {index}");
+        let reply = cluster.connect(index).call(&["GET", "long-value"]);
+        assert!(reply == Reply::bulk(&value), "through node {index}: {:.200}", format!("{reply:?}"));
     }
     let answer = node.ask(&format!("PUT long-value {value}v"));
     assert!(answer.starts_with("ERROR TOOLONG value of "), "{answer}");

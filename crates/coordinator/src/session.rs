@@ -74,7 +74,9 @@ impl Session for ClientSession<'_> {
                 return Flow::Next;
             }
         };
-        self.unanswered.add(self.driver.clock().now(), stats::kind(&request));
+        if let Some(kind) = stats::kind(&request) {
+            self.unanswered.add(self.driver.clock().now(), kind);
+        }
         match request {
             CoordinatorRequest::Quit => {
                 Response::Ok.encode(encoding, out);

@@ -15,10 +15,10 @@ pub type Answered = Kinds<{ KINDS.len() }>;
 /// The requests of one connection that are not answered.
 pub type NotAnswered = Unanswered<{ KINDS.len() }>;
 
-/// The kind of a request, as its place in the list of kinds.
+/// The kind of a request, as its place in the list of kinds; `None` for what only nodes ask for.
 #[must_use]
-pub fn kind(request: &CoordinatorRequest<'_>) -> usize {
-    match request {
+pub fn kind(request: &CoordinatorRequest<'_>) -> Option<usize> {
+    Some(match request {
         CoordinatorRequest::GetNodesForKey { .. }
         | CoordinatorRequest::ListNodes
         | CoordinatorRequest::Map
@@ -31,9 +31,9 @@ pub fn kind(request: &CoordinatorRequest<'_>) -> usize {
         | CoordinatorRequest::UnregisterNode(_)
         | CoordinatorRequest::Heartbeat(_)
         | CoordinatorRequest::Forget(_)
-        | CoordinatorRequest::AcceptLoss(_)
-        | CoordinatorRequest::Join(_) => 1,
-    }
+        | CoordinatorRequest::AcceptLoss(_) => 1,
+        CoordinatorRequest::Join(_) => return None,
+    })
 }
 
 /// The answer to `STATS`.
