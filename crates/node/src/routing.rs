@@ -4,8 +4,9 @@
 mod kept;
 
 use std::future::{Future as _, poll_fn};
-use std::pin::Pin;
-use std::task::Poll;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use engine::node::Turn;
@@ -54,9 +55,25 @@ enum Tried {
 pub struct Waits {
     /// The tickets of the requests of a batch that were carried out.
     pub waiting: Waiting,
-    /// Set up once: moving a timer to a later moment takes no lock, setting one up and taking it down does.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
     outcomes: Vec<Option<Outcome>>,
+}
+
+/// Set up once: moving a timer to a later moment takes no lock, setting one up and taking it down does.
+#[derive(Debug, Default)]
+struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    /// Waits until `ready`, but no longer than to the deadline; `None` where that has passed.
+    async fn wait<T>(&mut self, deadline: Instant, mut ready: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
+        let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        timer.as_mut().reset(deadline);
+        poll_fn(|context| match ready(context) {
+            Poll::Ready(ready) => Poll::Ready(Some(ready)),
+            Poll::Pending => timer.as_mut().poll(context).map(|()| None),
+        })
+        .await
+    }
 }
 
 impl Waits {
@@ -64,16 +81,25 @@ impl Waits {
     async fn settled(&mut self, deadline: Instant) -> &[Option<Outcome>] {
         let Self { waiting, timer, outcomes } = self;
         if !waiting.is_settled() {
-            let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-            timer.as_mut().reset(deadline);
-            poll_fn(|context| match waiting.poll_settled(context) {
-                Poll::Ready(()) => Poll::Ready(()),
-                Poll::Pending => timer.as_mut().poll(context),
-            })
-            .await;
+            timer.wait(deadline, |context| waiting.poll_settled(context)).await;
         }
         waiting.take(outcomes);
         outcomes
+    }
+
+    /// Waits until all that was carried out up to now is written as the operator wants it.
+    ///
+    /// # Errors
+    /// It is not, within the time of a request. Nobody must hear of it.
+    pub async fn persisted(&mut self, driver: &Driver) -> io::Result<()> {
+        let end = driver.node().journal().end();
+        if driver.is_written(end) {
+            return Ok(());
+        }
+        let mut persisted = pin!(driver.persist_up_to(end));
+        let deadline = Instant::now() + driver.request_timeout();
+        let in_time = self.timer.wait(deadline, |context| persisted.as_mut().poll(context)).await;
+        in_time.ok_or(io::ErrorKind::TimedOut)?.map_err(io::Error::other)
     }
 }
 

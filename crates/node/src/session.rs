@@ -91,6 +91,7 @@ struct ClientSession<'a> {
 struct Batch {
     now: Timestamp,
     promises: Promises,
+    takes_writes: bool,
 }
 
 /// Writes what stands before a value, where the value is long enough to be sent from where it is, and can be as it is.
@@ -185,7 +186,7 @@ impl<'a> ClientSession<'a> {
     }
 
     fn write_request(&mut self, slot: SlotId, write: Write<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
-        if !self.driver.takes_writes() && self.driver.node().leads(slot) {
+        if !self.batch().takes_writes && self.driver.node().leads(slot) {
             let error = answering::disk_refuses(self.driver.addr(), self.driver.is_full());
             Response::Error(error).encode(encoding, self.kept.place(out));
             return Flow::Next;
@@ -250,7 +251,11 @@ impl<'a> ClientSession<'a> {
 
     fn batch(&mut self) -> Batch {
         let driver = self.driver;
-        *self.batch.get_or_insert_with(|| Batch { now: driver.clock().now(), promises: driver.promises() })
+        *self.batch.get_or_insert_with(|| Batch {
+            now: driver.clock().now(),
+            promises: driver.promises(),
+            takes_writes: driver.takes_writes(),
+        })
     }
 
     /// The level of this connection's writes.
@@ -401,8 +406,7 @@ impl Session for ClientSession<'_> {
         }
         if std::mem::take(&mut self.must_persist) {
             // What cannot be kept is not answered: the connection ends, and the client knows that the outcome is unknown.
-            let persisted = tokio::time::timeout(self.driver.request_timeout(), self.driver.persist());
-            persisted.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+            self.waits.persisted(self.driver).await?;
         }
         Ok(())
     }
