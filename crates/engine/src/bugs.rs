@@ -67,11 +67,19 @@ pub enum Bug {
     CoordinatorGuesses,
     /// A coordinator publishes a change before it has kept it.
     PublishedBeforeKept,
+    /// A linear read tells that a key has expired, and there is no record of that: past its deadline the value comes back.
+    ExpiryUnrecorded,
+    /// What expires is the key, whatever it holds meanwhile.
+    ExpireUnchecked,
+    /// A follower drops what has expired by its own clock.
+    FollowerExpires,
+    /// A start finds values on its disk without their deadlines.
+    DeadlineLostOnDisk,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 33] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -101,6 +109,10 @@ impl Bug {
         Self::LearnerNotAskedAgain,
         Self::CoordinatorGuesses,
         Self::PublishedBeforeKept,
+        Self::ExpiryUnrecorded,
+        Self::ExpireUnchecked,
+        Self::FollowerExpires,
+        Self::DeadlineLostOnDisk,
     ];
 }
 

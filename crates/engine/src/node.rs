@@ -15,7 +15,7 @@ use std::time::Duration;
 use proto::cluster_map::{ClusterMap, Member};
 use proto::id::{Incarnation, NodeAddr};
 use proto::level::ReadLevel;
-use proto::peer::Write;
+use proto::peer::{WallTime, Write};
 use proto::session::SlotAt;
 use proto::slot::{Position, SlotBits, SlotId};
 
@@ -130,6 +130,8 @@ pub struct Node<B: Bugs = NoBugs> {
     coordinator_until: AtomicU64,
     /// The coordinator of the present session has sent its map.
     has_map_of_session: AtomicBool,
+    /// What the wall clock showed when the node's own was at zero, in milliseconds.
+    wall_at_zero: AtomicU64,
     last_tick: AtomicU64,
     closed: AtomicBool,
     bugs: B,
@@ -246,6 +248,7 @@ impl<B: Bugs> Node<B> {
             stamps: AtomicU64::new(1),
             coordinator_until: AtomicU64::new(0),
             has_map_of_session: AtomicBool::new(false),
+            wall_at_zero: AtomicU64::new(0),
             last_tick: AtomicU64::new(now.0),
             closed: AtomicBool::new(false),
             bugs,
@@ -266,8 +269,9 @@ impl<B: Bugs> Node<B> {
 
     // Requests for keys.
 
-    /// Reads a key at its primary. `read` sees the record, under the slot's lock; then `clock` is asked. Where the answer
-    /// has a ticket of `waiting`, it is given when that is settled, or not at all.
+    /// Reads a key at its primary. `read` sees the record, under the slot's lock; then `clock` is asked, where the read is
+    /// linear or the value has a deadline. Where the answer has a ticket of `waiting`, it is given when that is settled, or
+    /// not at all. A linear read that finds a value past its deadline writes that down.
     ///
     /// # Errors
     /// This node does not lead the slot, or, for a linear read, may not do so any more.
@@ -276,16 +280,23 @@ impl<B: Bugs> Node<B> {
         slot: SlotId,
         key: &[u8],
         level: ReadLevel,
-        clock: impl FnOnce() -> Timestamp,
+        clock: impl Fn() -> Timestamp,
         waiting: &Waiting,
+        turn: &mut Turn,
         read: impl FnOnce(Option<&Record>) -> R,
     ) -> Result<Answer<R>, Refusal> {
         let mut state = self.slot(slot);
         let place = self.place(Timestamp::default(), slot);
-        state.read(place, key, level, clock, waiting, read)
+        let answer = state.read(place, key, level, clock, waiting, turn, read);
+        drop(state);
+        if level == ReadLevel::Linear {
+            self.finish(turn);
+        }
+        answer
     }
 
-    /// Reads a key from whatever copy is here, since its primary does not answer.
+    /// Reads a key from whatever copy is here, since its primary does not answer. `clock` is asked where the value has a
+    /// deadline.
     ///
     /// # Errors
     /// This node has no copy of the slot.
@@ -293,10 +304,24 @@ impl<B: Bugs> Node<B> {
         &self,
         slot: SlotId,
         key: &[u8],
+        clock: impl Fn() -> Timestamp,
         read: impl FnOnce(Option<&Record>) -> R,
     ) -> Result<R, Refusal> {
+        let place = self.place(Timestamp::default(), slot);
         let slot = self.slot(slot);
-        if slot.holds_copy() { Ok(read(slot.get(&self.hasher, key))) } else { Err(Refusal::NotHere) }
+        if slot.holds_copy() { Ok(read(slot.get(place, key, clock))) } else { Err(Refusal::NotHere) }
+    }
+
+    /// Tells what the wall clock shows. To be called at the start and each [`TICK`], so that a clock that is set is noticed.
+    pub fn set_wall_clock(&self, now: Timestamp, wall: WallTime) {
+        let at_zero = wall.0.wrapping_sub(now.on_the_wall(0).0);
+        self.wall_at_zero.store(at_zero, Ordering::Relaxed);
+    }
+
+    /// What the wall clock shows then, as far as the node knows.
+    #[must_use]
+    pub fn wall(&self, now: Timestamp) -> WallTime {
+        now.on_the_wall(self.wall_at_zero.load(Ordering::Relaxed))
     }
 
     /// Writes a key at its primary. Where the answer has a ticket of `waiting`, it is given when that is settled.
@@ -458,6 +483,7 @@ impl<B: Bugs> Node<B> {
             journal: &self.journal,
             peers: &self.peers,
             stamps: &self.stamps,
+            wall_at_zero: self.wall_at_zero.load(Ordering::Relaxed),
             coordinator_until: Timestamp(self.coordinator_until.load(Ordering::Relaxed)),
             is_closed: self.closed.load(Ordering::Relaxed),
         }

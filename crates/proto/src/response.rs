@@ -23,6 +23,8 @@ pub enum Response<'a> {
     Written(Version),
     /// A conditional write has found this version and changed nothing; [`Version::NONE`]: the key is absent.
     Conflict(Version),
+    /// A number, as Redis gives it.
+    Number(i64),
     /// The key is absent.
     NotFound,
     /// An error.
@@ -62,6 +64,7 @@ impl Response<'_> {
             Self::Value(value) | Self::Versioned(_, value) => {
                 return Self::Error(ErrorReply::Binary { len: value.len() }).encode_line(out);
             }
+            Self::Number(number) => out.extend_from_slice(format!("OK {number}").as_bytes()),
             Self::NotFound => out.extend_from_slice(b"NOT_FOUND"),
             Self::Error(error) => {
                 out.extend_from_slice(b"ERROR ");
@@ -85,6 +88,7 @@ impl Response<'_> {
             }
             Self::Written(version) => out.extend_from_slice(format!("+OK {version}\r\n").as_bytes()),
             Self::Conflict(version) => out.extend_from_slice(format!("+CONFLICT {version}\r\n").as_bytes()),
+            Self::Number(number) => out.extend_from_slice(format!(":{number}\r\n").as_bytes()),
             Self::NotFound => out.extend_from_slice(b"$-1\r\n"),
             Self::Error(error) => {
                 // An error of RESP starts with a code; the first version's errors have none, so they get Redis's.
@@ -132,6 +136,7 @@ mod tests {
             (Response::Versioned(V, b"v w "), "VALUE 3-12 v w \n", "*2\r\n$4\r\n3-12\r\n$4\r\nv w \r\n"),
             (Response::Written(V), "OK 3-12\n", "+OK 3-12\r\n"),
             (Response::Conflict(Version::NONE), "CONFLICT 0\n", "+CONFLICT 0\r\n"),
+            (Response::Number(-2), "OK -2\n", ":-2\r\n"),
             (Response::NotFound, "NOT_FOUND\n", "$-1\r\n"),
             (Response::Error(ErrorReply::UnknownCommand), "ERROR Unknown command\n", "-ERR Unknown command\r\n"),
             (Response::Error(ErrorReply::Unavailable("no".into())), "ERROR UNAVAILABLE no\n", "-UNAVAILABLE no\r\n"),

@@ -79,6 +79,12 @@ knobs! {
     client_loss,
     /// How wrong clocks are at most, in parts of a thousand.
     drift,
+    /// How far wall clocks are apart at most, in milliseconds.
+    wall_skew,
+    /// Of a thousand writes, how many have to do with deadlines.
+    expiry_share,
+    /// The longest time that a value is given to live, in milliseconds.
+    longest_life,
     /// How often a connection is broken.
     breaks,
     /// How often a pair of processes is cut, one way or both.
@@ -189,6 +195,11 @@ impl Knobs {
             knobs.outage = 3_000;
         } else if random.chance(250) {
             knobs.paused_for_ever = 1;
+        }
+        if random.chance(600) {
+            knobs.wall_skew = random.pick(&[0, 20, 300, 2_000]);
+            knobs.expiry_share = random.between(50, 500);
+            knobs.longest_life = random.spread(20, 2_000);
         }
         knobs
     }

@@ -14,7 +14,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use proto::cluster_map::{MapVersion, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
-use proto::peer::{Effect, Op, Term};
+use proto::peer::{Effect, Op, Term, WallTime};
 use proto::slot::{SlotBits, SlotId};
 use std::hash::BuildHasher as _;
 
@@ -65,13 +65,22 @@ pub(crate) struct Oracle {
     data: BTreeMap<Incarnation, ProcId>,
     /// Lost writes that nodes have archived.
     pub(crate) archived: BTreeSet<(SlotId, Version)>,
+    /// Each deadline that a value was given, with its key.
+    pub(crate) deadlines: Vec<(Box<[u8]>, Box<[u8]>, WallTime)>,
     pub(crate) turn: usize,
 }
 
 impl Oracle {
     pub(crate) fn new(bits: SlotBits) -> Self {
         let slots = bits.slots().map(|_| Ghost::default()).collect();
-        Self { slots, records: HashMap::default(), data: BTreeMap::new(), archived: BTreeSet::new(), turn: 0 }
+        Self {
+            slots,
+            records: HashMap::default(),
+            data: BTreeMap::new(),
+            archived: BTreeSet::new(),
+            deadlines: Vec::new(),
+            turn: 0,
+        }
     }
 
     pub(crate) fn ghost(&mut self, slot: SlotId) -> &mut Ghost {
@@ -119,9 +128,12 @@ impl Oracle {
         if let Op::Write { key, effect, identity } = op {
             let ghost = self.ghost(slot);
             let versions = ghost.keys.entry((*key).into()).or_default();
-            versions.push((version, *effect == Effect::Delete));
+            versions.push((version, matches!(effect, Effect::Delete | Effect::Expire)));
             if let Some(identity) = identity {
                 ghost.identities.entry((identity.client.into(), identity.seq)).or_default().push(version);
+            }
+            if let Effect::PutUntil(value, deadline) = effect {
+                self.deadlines.push(((*key).into(), (*value).into(), *deadline));
             }
         }
         Ok(())
@@ -190,7 +202,9 @@ fn hash_of(op: &Op<'_>) -> u64 {
         Op::Barrier => 1,
         Op::Declined { identity, found } => state.hash_one((identity, found)),
         Op::Write { key, effect: Effect::Put(value), .. } => state.hash_one((key, value)),
+        Op::Write { key, effect: Effect::PutUntil(value, deadline), .. } => state.hash_one((key, value, deadline)),
         Op::Write { key, effect: Effect::Delete, .. } => state.hash_one(key),
+        Op::Write { key, effect: Effect::Expire, .. } => state.hash_one((key, "expired")),
     }
 }
 

@@ -3,7 +3,7 @@
 use proto::frame::Encoding;
 use proto::id::Version;
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Effect, Identity, KeyRequest, Read, Write};
+use proto::peer::{Change, Identity, KeyRequest, Read, Wanted, Write};
 use proto::response::Response;
 use proto::slot::SlotId;
 
@@ -23,17 +23,26 @@ pub struct Kept {
 
 #[derive(Debug)]
 enum Work {
-    Read { versioned: bool, level: ReadLevel },
+    Read { wanted: Wanted, level: ReadLevel },
     Write(KeptWrite),
 }
 
 #[derive(Debug)]
 struct KeptWrite {
-    /// None: a delete.
-    value: Option<Vec<u8>>,
+    change: KeptChange,
     expected: Option<Version>,
     identity: Option<(Vec<u8>, u64)>,
     ack: AckLevel,
+}
+
+/// See [`Change`].
+#[derive(Debug)]
+enum KeptChange {
+    Put(Vec<u8>),
+    PutFor(Vec<u8>, u64),
+    Delete,
+    Expire(u64),
+    Persist,
 }
 
 impl Kept {
@@ -73,20 +82,21 @@ impl Kept {
     #[must_use]
     pub fn size(&self) -> usize {
         let value = match &self.work {
-            Work::Write(KeptWrite { value: Some(value), .. }) => value.len(),
-            Work::Write(_) | Work::Read { .. } => 0,
+            Work::Write(write) => write.change.value_len(),
+            Work::Read { .. } => 0,
         };
         size_of::<Self>() + self.key.len() + value + self.after.len()
     }
 
-    /// The request itself. Of a write that was carried out and may not be sent again neither key nor value are left.
+    /// The request itself. Of a write that was carried out and may not be sent again nothing is left but
+    /// that it is one.
     pub(super) fn request(&self) -> KeyRequest<'_> {
         let key = &self.key;
         match &self.work {
-            Work::Read { versioned, level } => KeyRequest::Read(Read { key, versioned: *versioned, level: *level }),
-            Work::Write(KeptWrite { value, expected, identity, ack }) => KeyRequest::Write(Write {
+            Work::Read { wanted, level } => KeyRequest::Read(Read { key, wanted: *wanted, level: *level }),
+            Work::Write(KeptWrite { change, expected, identity, ack }) => KeyRequest::Write(Write {
                 key,
-                effect: value.as_ref().map_or(Effect::Delete, |value| Effect::Put(value)),
+                change: change.as_asked(),
                 expected: *expected,
                 identity: identity.as_ref().map(|(client, seq)| Identity { client, seq: *seq }),
                 ack: *ack,
@@ -113,15 +123,41 @@ impl Kept {
     }
 }
 
+impl KeptChange {
+    fn of(change: Change<'_>) -> Self {
+        match change {
+            Change::Put(value) => Self::Put(value.to_vec()),
+            Change::PutFor(value, seconds) => Self::PutFor(value.to_vec(), seconds),
+            Change::Delete => Self::Delete,
+            Change::Expire(seconds) => Self::Expire(seconds),
+            Change::Persist => Self::Persist,
+        }
+    }
+
+    fn as_asked(&self) -> Change<'_> {
+        match self {
+            Self::Put(value) => Change::Put(value),
+            Self::PutFor(value, seconds) => Change::PutFor(value, *seconds),
+            Self::Delete => Change::Delete,
+            Self::Expire(seconds) => Change::Expire(*seconds),
+            Self::Persist => Change::Persist,
+        }
+    }
+
+    fn value_len(&self) -> usize {
+        match self {
+            Self::Put(value) | Self::PutFor(value, _) => value.len(),
+            Self::Delete | Self::Expire(_) | Self::Persist => 0,
+        }
+    }
+}
+
 impl Work {
     fn of(request: KeyRequest<'_>, whole: bool) -> Self {
         match request {
-            KeyRequest::Read(Read { versioned, level, .. }) => Self::Read { versioned, level },
-            KeyRequest::Write(Write { effect, expected, identity, ack, .. }) => Self::Write(KeptWrite {
-                value: match effect {
-                    Effect::Put(value) if whole => Some(value.to_vec()),
-                    Effect::Put(_) | Effect::Delete => None,
-                },
+            KeyRequest::Read(Read { wanted, level, .. }) => Self::Read { wanted, level },
+            KeyRequest::Write(Write { change, expected, identity, ack, .. }) => Self::Write(KeptWrite {
+                change: if whole { KeptChange::of(change) } else { KeptChange::Delete },
                 expected,
                 identity: identity.map(|identity| (identity.client.to_vec(), identity.seq)),
                 ack,

@@ -14,7 +14,7 @@ mod serving;
 use engine::node::Node;
 use proto::cluster_map::MapVersion;
 use proto::id::{Incarnation, Version};
-use proto::peer::{LinkMessage, Op, Terms};
+use proto::peer::{Change, Effect, LinkMessage, Op, Terms};
 use proto::slot::SlotId;
 
 use crate::client::{Outcome, Request};
@@ -176,12 +176,13 @@ impl World {
     }
 }
 
-/// What a write of a client is as a record.
-fn op_of<'a>(operation: &'a crate::client::Operation, client: &'a str) -> Op<'a> {
-    let value = operation.what.value();
-    Op::Write {
-        key: operation.key.as_bytes(),
-        effect: value.map_or(proto::peer::Effect::Delete, |value| proto::peer::Effect::Put(value.as_bytes())),
-        identity: operation.identity.map(|seq| proto::peer::Identity { client: client.as_bytes(), seq }),
-    }
+/// What a write of a client is as a record, where that is known without its primary.
+fn op_of<'a>(operation: &'a crate::client::Operation, client: &'a str) -> Option<Op<'a>> {
+    let effect = match operation.what.change()? {
+        Change::Put(value) => Effect::Put(value),
+        Change::Delete => Effect::Delete,
+        Change::PutFor(..) | Change::Expire(_) | Change::Persist => return None,
+    };
+    let identity = operation.identity.map(|seq| proto::peer::Identity { client: client.as_bytes(), seq });
+    Some(Op::Write { key: operation.key.as_bytes(), effect, identity })
 }

@@ -34,6 +34,21 @@ pub(crate) enum Command<'a> {
         key: &'a [u8],
         value: &'a [u8],
     },
+    PutFor {
+        key: &'a [u8],
+        seconds: u64,
+        value: &'a [u8],
+    },
+    Expire {
+        key: &'a [u8],
+        seconds: u64,
+    },
+    Ttl {
+        key: &'a [u8],
+    },
+    Persist {
+        key: &'a [u8],
+    },
     /// None: shows it.
     AckLevel(Option<AckLevel>),
     /// None: shows it.
@@ -101,6 +116,10 @@ impl<'a> Command<'a> {
             Self::GetVersioned { .. } => Verb::GetVersioned,
             Self::Cas { .. } => Verb::Cas,
             Self::PutIfAbsent { .. } => Verb::PutIfAbsent,
+            Self::PutFor { .. } => Verb::PutFor,
+            Self::Expire { .. } => Verb::Expire,
+            Self::Ttl { .. } => Verb::Ttl,
+            Self::Persist { .. } => Verb::Persist,
             Self::AckLevel(_) => Verb::AckLevel,
             Self::ReadLevel(_) => Verb::ReadLevel,
             Self::ListNodes => Verb::ListNodes,
@@ -125,6 +144,10 @@ impl<'a> Command<'a> {
             | Self::GetVersioned { key }
             | Self::Cas { key, .. }
             | Self::PutIfAbsent { key, .. }
+            | Self::PutFor { key, .. }
+            | Self::Expire { key, .. }
+            | Self::Ttl { key }
+            | Self::Persist { key }
             | Self::GetNodesForKey { key } => Some(key),
             _ => None,
         }
@@ -133,14 +156,17 @@ impl<'a> Command<'a> {
     /// The value that it stores.
     pub(crate) fn value(&self) -> Option<&'a [u8]> {
         match self {
-            Self::Put { value, .. } | Self::Cas { value, .. } | Self::PutIfAbsent { value, .. } => Some(value),
+            Self::Put { value, .. }
+            | Self::Cas { value, .. }
+            | Self::PutIfAbsent { value, .. }
+            | Self::PutFor { value, .. } => Some(value),
             _ => None,
         }
     }
 
     /// Whether it changes a key.
     pub(crate) fn is_write(&self) -> bool {
-        self.value().is_some() || matches!(self, Self::Delete { .. })
+        self.value().is_some() || matches!(self, Self::Delete { .. } | Self::Expire { .. } | Self::Persist { .. })
     }
 
     /// The level that it sets for the commands after it.
@@ -176,6 +202,18 @@ impl Verb {
                 Some(Command::Cas { key, expected: parsed(version)?, value })
             }
             Self::PutIfAbsent => key_and_value(rest).map(|(key, value)| Command::PutIfAbsent { key, value }),
+            Self::PutFor => {
+                let (key, rest) = key_and_value(rest)?;
+                let (seconds, value) = key_and_value(rest)?;
+                let seconds = seconds_of(seconds).filter(|seconds| *seconds > 0)?;
+                Some(Command::PutFor { key, seconds, value })
+            }
+            Self::Expire => {
+                let (key, rest) = key_and_value(rest)?;
+                Some(Command::Expire { key, seconds: seconds_of(one_word(rest)?)? })
+            }
+            Self::Ttl => one_word(rest).map(|key| Command::Ttl { key }),
+            Self::Persist => one_word(rest).map(|key| Command::Persist { key }),
             Self::AckLevel => optional(rest).map(Command::AckLevel),
             Self::ReadLevel => optional(rest).map(Command::ReadLevel),
             Self::GetNodesForKey => one_word(rest).map(|key| Command::GetNodesForKey { key }),
@@ -212,6 +250,11 @@ fn one_word(rest: &[u8]) -> Option<&[u8]> {
 
 fn parsed<T: FromStr>(word: &[u8]) -> Option<T> {
     std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+/// How long a key is to live. What is negative is over at once, as for a node.
+fn seconds_of(word: &[u8]) -> Option<u64> {
+    parsed::<i64>(word).map(|seconds| u64::try_from(seconds).unwrap_or(0))
 }
 
 /// One word that stands for something, or none.
@@ -270,11 +313,15 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_stands_before_the_value() {
+    fn a_condition_or_a_time_stands_before_the_value() {
         let expected = "3-12".parse().unwrap();
         assert_eq!(Command::parse(b"cas k\t3-12  v w "), Ok(Command::Cas { key: b"k", expected, value: b"v w " }));
         let absent = Command::Cas { key: b"k", expected: Version::NONE, value: b"v" };
         assert_eq!(Command::parse(b"CAS k 0 v"), Ok(absent));
+        assert_eq!(Command::parse(b"putex k 60  v w"), Ok(Command::PutFor { key: b"k", seconds: 60, value: b"v w" }));
+        assert_eq!(Command::parse(b"expire k -1"), Ok(Command::Expire { key: b"k", seconds: 0 }));
+        assert_eq!(Command::parse(b"ttl k"), Ok(Command::Ttl { key: b"k" }));
+        assert_eq!(Command::parse(b"persist k"), Ok(Command::Persist { key: b"k" }));
         assert_eq!(Command::parse(b"putnx k v w"), Ok(Command::PutIfAbsent { key: b"k", value: b"v w" }));
     }
 
@@ -301,6 +348,11 @@ mod tests {
             ("PUTNX k", "Usage: PUTNX key value"),
             ("ACK most", "Usage: ACK [async|quorum|all]"),
             ("READ quorum", "Usage: READ [local|linear]"),
+            ("PUTEX k v", "Usage: PUTEX key seconds value"),
+            ("PUTEX k 0 v", "Usage: PUTEX key seconds value"),
+            ("EXPIRE k", "Usage: EXPIRE key seconds"),
+            ("TTL a b", "Usage: TTL key"),
+            ("PERSIST", "Usage: PERSIST key"),
             ("LOSSES", "Usage: LOSSES host:port"),
             ("FORGET h 1", "Usage: FORGET host:port"),
             ("ACCEPT_LOSS", "Usage: ACCEPT_LOSS slot|all"),

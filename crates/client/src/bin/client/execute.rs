@@ -1,6 +1,6 @@
 //! A command and the library's calls.
 
-use client::{Cas, Client, Error, NodeAddr, Placement, Read};
+use client::{Cas, Client, Error, NodeAddr, Placement, Read, Ttl};
 
 use crate::command::Command;
 
@@ -13,6 +13,9 @@ pub(crate) enum Outcome {
     /// With the version of the key.
     ReadVersioned(Read),
     Conditional(Cas),
+    /// Whether there was anything to do.
+    Counted(bool),
+    Ttl(Ttl),
     Level {
         level: String,
         /// Whether this client has asked for it, else it is the cluster's.
@@ -59,6 +62,10 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
             Outcome::Conditional(client.compare_and_set(key, *expected, value).await?)
         }
         Command::PutIfAbsent { key, value } => Outcome::Conditional(client.put_if_absent(key, value).await?),
+        Command::PutFor { key, seconds, value } => Outcome::Stored(client.put_for(key, value, *seconds).await?),
+        Command::Expire { key, seconds } => Outcome::Counted(client.expire(key, *seconds).await?),
+        Command::Ttl { key } => Outcome::Ttl(client.ttl(key).await?),
+        Command::Persist { key } => Outcome::Counted(client.persist(key).await?),
         Command::AckLevel(_) => level(client.levels_in_effect().ack, client.levels().ack),
         Command::ReadLevel(_) => level(client.levels_in_effect().read, client.levels().read),
         Command::ListNodes => Outcome::Nodes(client.list_nodes().await?),

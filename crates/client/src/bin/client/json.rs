@@ -1,8 +1,8 @@
 //! Outcomes as JSON, one object on one line.
 //!
 //! Every object has `command` and `ok`, and `key` where the command has one. With `ok`: `primary` and `replicas` of a
-//! PUT, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` of a GET or GETV, and `version` of the latter;
-//! `written` and `version`, the key's now, of a CAS or PUTNX; `level` of an ACK or READ, and `own`, false where it is the
+//! PUT, PUTEX, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` of a GET or GETV, and `version` of the latter;
+//! `written` and `version`, the key's now, of a CAS or PUTNX; `number` of an EXPIRE, TTL or PERSIST; `level` of an ACK or READ, and `own`, false where it is the
 //! cluster's; `nodes`, `info`, `losses`, `text`. Without: `error`, one of `usage`, `not_reached`, `refused` and `unknown`, and `text` for people. Bytes that are no UTF-8 are
 //! in `key_base64` and `value_base64` instead.
 
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::command::{Command, CommandError};
 use crate::execute::Outcome;
-use crate::output::Exit;
+use crate::output::{Exit, number};
 use crate::verb;
 
 pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
@@ -41,6 +41,7 @@ pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
             object.set("written", matches!(outcome, Outcome::Conditional(Cas::Written(_))));
             object.set("version", version.to_string());
         }
+        Outcome::Counted(_) | Outcome::Ttl(_) => object.set("number", number(outcome)),
         Outcome::Level { level, is_own } => {
             object.set("level", level.as_str());
             object.set("own", *is_own);
@@ -161,6 +162,10 @@ mod tests {
         assert_eq!(
             object(b"CAS k 3-12 v", &Outcome::Conditional(Cas::Written("3-13".parse().unwrap()))),
             json!({"command": "CAS", "ok": true, "key": "k", "written": true, "version": "3-13"})
+        );
+        assert_eq!(
+            object(b"EXPIRE k 9", &Outcome::Counted(false)),
+            json!({"command": "EXPIRE", "ok": true, "key": "k", "number": 0})
         );
         assert_eq!(
             object(b"PUTNX k v", &Outcome::Conditional(Cas::Conflict("3-13".parse().unwrap()))),
