@@ -310,6 +310,7 @@ impl World {
                 _ => return self.broken("L1", Some(slot), format!("{key} cannot be read at the end")),
             }
         }
+        self.remember_deadlines();
         let _ = append_final_reads(&mut self.history, &finals);
         for n in 0..self.nodes.len() {
             if let Some(node) = &self.nodes[n].node {

@@ -52,6 +52,8 @@ pub(crate) struct Ghost {
     pub(crate) received: BTreeMap<MapVersion, Arc<SlotConfig>>,
     /// The versions of each key, and whether it was deleted, in the order in which they were seen.
     pub(crate) keys: BTreeMap<Box<[u8]>, Vec<(Version, bool)>>,
+    /// The records that give their keys a deadline.
+    pub(crate) expiring: BTreeSet<Version>,
     /// The records of each write with an identity.
     pub(crate) identities: BTreeMap<(Box<[u8]>, u64), Vec<Version>>,
 }
@@ -133,6 +135,7 @@ impl Oracle {
                 ghost.identities.entry((identity.client.into(), identity.seq)).or_default().push(version);
             }
             if let Effect::PutUntil(value, deadline) = effect {
+                ghost.expiring.insert(version);
                 self.deadlines.push(((*key).into(), (*value).into(), *deadline));
             }
         }

@@ -5,20 +5,14 @@ use std::fmt;
 use engine::node::Event as NodeEvent;
 use proto::slot::{Position, SlotBits, SlotId};
 
-use crate::history::{Action, History, Operation};
-use crate::judges::oracle::ORACLE;
+use crate::history::History;
 use crate::judges::{Verdict, judge};
 use crate::knobs::Knobs;
 use crate::mutants::Planted;
-use crate::node::WALL_AT_START;
-use crate::workload::JUDGED;
 use crate::world::World;
 
 /// How many steps the search of one key's history may take.
 const STEPS: u64 = 300_000;
-
-/// By how much a wall clock may go wrong until it is read again, in microseconds.
-const DRIFT_IN_A_TICK: u64 = 10_000;
 
 /// What has happened in a run, or in several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -124,17 +118,6 @@ fn judge_history(world: &mut World) {
     let mut history = History::new();
     for operation in world.history.operations().iter().filter(|operation| !lost(&operation.key)) {
         history.push(operation.clone());
-    }
-    for (key, value, deadline) in &world.oracle.deadlines {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        // Whoever has the fastest clock finds the deadline passed first.
-        let real = (deadline.0 - WALL_AT_START).saturating_sub(world.knobs.wall_skew) * 1_000;
-        let call = real.saturating_sub(DRIFT_IN_A_TICK);
-        let action = Action::Expire { value: text(value) };
-        let operation = Operation { client: ORACLE, key: text(key), call, end: None, action };
-        if !lost(&operation.key) && operation.key.starts_with(JUDGED) {
-            history.push(operation);
-        }
     }
     match judge(&history, STEPS) {
         Ok(_) => {}

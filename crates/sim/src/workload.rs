@@ -9,11 +9,16 @@ use proto::slot::Position;
 
 use crate::client::{Current, Operation, Outcome, Request, Response, What};
 use crate::history::{self, Action};
+use crate::judges::oracle::ORACLE;
+use crate::node::WALL_AT_START;
 use crate::schedule::Event;
 use crate::world::World;
 
 /// What the keys whose histories are judged begin with.
 pub(crate) const JUDGED: &str = "judged";
+
+/// By how much a wall clock may go wrong until it is read again, in microseconds.
+const DRIFT_IN_A_TICK: u64 = 10_000;
 
 /// How long a client waits for an answer, in microseconds.
 const PATIENCE: u64 = 3_000_000;
@@ -190,6 +195,20 @@ impl World {
         }
         if operation.is_judged {
             self.remember(c, &current, &outcome);
+        }
+    }
+
+    /// Records when values could expire.
+    pub(crate) fn remember_deadlines(&mut self) {
+        for (key, value, deadline) in std::mem::take(&mut self.oracle.deadlines) {
+            let (key, value) = (String::from_utf8_lossy(&key).into_owned(), String::from_utf8_lossy(&value).into_owned());
+            // Whoever has the fastest clock finds the deadline passed first.
+            let real = (deadline.0 - WALL_AT_START).saturating_sub(self.knobs.wall_skew) * 1_000;
+            let call = real.saturating_sub(DRIFT_IN_A_TICK);
+            if key.starts_with(JUDGED) {
+                let action = Action::Expire { value };
+                self.history.push(history::Operation { client: ORACLE, key, call, end: None, action });
+            }
         }
     }
 

@@ -12,6 +12,7 @@ mod order;
 mod serving;
 
 use engine::node::Node;
+use engine::record::Record;
 use proto::cluster_map::MapVersion;
 use proto::id::{Incarnation, Version};
 use proto::peer::{Change, Effect, LinkMessage, Op, Terms};
@@ -101,10 +102,21 @@ impl World {
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
         let mut moved = Vec::new();
+        let mut expired = Vec::new();
         for slot in &process.marks.led {
+            let last = node.inspect(*slot, engine::slot::Slot::last);
+            if process.marks.looked_at.insert(*slot, last) != Some(last) {
+                // Nobody has asked for these, so they are seen nowhere else where there is no replica.
+                expired.extend(node.inspect(*slot, |state| expiries(state)).into_iter().map(|record| (*slot, record)));
+            }
             let durable = node.inspect(*slot, engine::slot::Slot::durable);
             if durable != process.marks.durable(*slot) {
                 moved.push(*slot);
+            }
+        }
+        for (slot, record) in expired {
+            if let Err(what) = self.oracle.sight(slot, record.version(), None, &record.op()) {
+                self.broken("I5", Some(slot), what);
             }
         }
         for slot in moved {
@@ -174,6 +186,11 @@ impl World {
     fn running(&self, n: usize) -> Option<&Node<Planted>> {
         self.nodes.get(n)?.node.as_ref()
     }
+}
+
+/// The records that a primary has ordered by itself since a deadline had passed, as far as they are the newest of their keys.
+fn expiries(slot: &engine::slot::Slot<Planted>) -> Vec<Record> {
+    slot.records().filter(|record| record.effect() == Effect::Expire).cloned().collect()
 }
 
 /// What a write of a client is as a record, where that is known without its primary.
