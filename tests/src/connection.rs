@@ -23,6 +23,8 @@ pub enum Reply {
     Error(String),
     /// `$3`, and the bytes.
     Bulk(Vec<u8>),
+    /// `:1`.
+    Number(i64),
     /// `$-1`.
     Null,
     /// `*2`, and the items.
@@ -235,6 +237,7 @@ impl Connection {
         match mark {
             "+" => Reply::Text(rest.to_owned()),
             "-" => Reply::Error(rest.to_owned()),
+            ":" => Reply::Number(rest.parse().unwrap_or_else(|error| panic!("no number in {line:?}: {error}"))),
             "$" if rest == "-1" => Reply::Null,
             "$" => {
                 let mut bytes = vec![0; count() + 2];

@@ -1,7 +1,7 @@
 //! One write.
 
 use proto::id::{Epoch, Version};
-use proto::peer::{WallTime, Effect, Identity, Op};
+use proto::peer::{Effect, Identity, Op, WallTime};
 use triomphe::ThinArc;
 
 use crate::table::fetch::fetch_bytes;
@@ -195,7 +195,9 @@ impl Record {
                 (Some(identity), Some(found)) => Op::Declined { identity, found },
                 _ => Op::Barrier,
             },
-            Kind::Put | Kind::PutUntil | Kind::Delete | Kind::Expire => Op::Write { key: self.key(), effect: self.effect(), identity: self.identity() },
+            Kind::Put | Kind::PutUntil | Kind::Delete | Kind::Expire => {
+                Op::Write { key: self.key(), effect: self.effect(), identity: self.identity() }
+            }
         }
     }
 

@@ -246,7 +246,7 @@ impl Group {
 mod tests {
     use super::*;
     use proto::id::{Epoch, Version};
-    use proto::peer::{WallTime, Effect};
+    use proto::peer::{Effect, WallTime};
 
     fn record(seq: u64, key: &str, effect: Effect<'_>) -> Record {
         Record::entry(Version { epoch: Epoch(1), seq }, key.as_bytes(), effect)

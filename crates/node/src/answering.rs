@@ -5,7 +5,7 @@ use engine::record::Record;
 use engine::slot::{Refusal, Written};
 use proto::error::ErrorReply;
 use proto::level::AckLevel;
-use proto::peer::{Effect, Wanted, WallTime, Write};
+use proto::peer::{Effect, WallTime, Wanted, Write};
 use proto::response::{Response, is_line};
 
 /// `TTL` of a key that is absent.

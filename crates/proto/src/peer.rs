@@ -22,7 +22,7 @@ use crate::slot::SlotId;
 
 pub use forward::{Change, Forward, KeyRequest, Read, Wanted, Write};
 pub use link::{LinkMessage, LinkReply, Term, Terms};
-pub use record::{WallTime, Effect, Op};
+pub use record::{Effect, Op, WallTime};
 
 /// What a connection between nodes is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

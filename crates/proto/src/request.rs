@@ -147,7 +147,9 @@ impl<'a> NodeRequest<'a> {
                 let (key, value) = rest.key_and_value(verbs::PUT)?;
                 Ok(Self::PutLine { key, value })
             }
-            b"PUT" | b"DELETE" | b"CAS" | b"PUTNX" | b"PUTEX" | b"EXPIRE" | b"PERSIST" => rest.write(verb).map(Self::Write),
+            b"PUT" | b"DELETE" | b"CAS" | b"PUTNX" | b"PUTEX" | b"EXPIRE" | b"PERSIST" => {
+                rest.write(verb).map(Self::Write)
+            }
             b"REPLICATE" => {
                 let (key, value) = rest.key_and_value(verbs::REPLICATE)?;
                 Ok(Self::Write(Write::new(key, Change::Put(value))))

@@ -14,8 +14,9 @@ use proto::frame::{Encoding, Frame, FrameDecoder, begin_array, encode_array, pus
 use proto::id::{Epoch, Incarnation, NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
 use proto::limits;
-use proto::peer::{Change, Wanted, WallTime, 
-    Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term, Terms, Write,
+use proto::peer::{
+    Change, Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term, Terms,
+    WallTime, Wanted, Write,
 };
 use proto::reply::{Reply, ReplyDecoder};
 use proto::request::{CoordinatorRequest, NodeRequest};

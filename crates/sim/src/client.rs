@@ -131,7 +131,9 @@ impl What {
     /// What is written.
     pub(crate) fn value(&self) -> Option<&Rc<str>> {
         match self {
-            Self::Put(value) | Self::PutIfAbsent(value) | Self::PutFor(value, _) | Self::Swap { value, .. } => Some(value),
+            Self::Put(value) | Self::PutIfAbsent(value) | Self::PutFor(value, _) | Self::Swap { value, .. } => {
+                Some(value)
+            }
             Self::Delete | Self::Get | Self::Expire(_) | Self::Persist => None,
         }
     }

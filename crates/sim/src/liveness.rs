@@ -210,7 +210,8 @@ impl World {
                 }
                 let expiring = node.inspect(slot, |state| state.records().find(|it| it.has_deadline()).cloned());
                 if let Some(record) = expiring.filter(|_| is_copy) {
-                    let what = format!("slot {}: {} keeps {} past its deadline", slot.0, process.name, record.version());
+                    let what =
+                        format!("slot {}: {} keeps {} past its deadline", slot.0, process.name, record.version());
                     return Some(("L4", slot, what));
                 }
                 let (last, durable, mut table, tombstone) = node.inspect(slot, |state| {

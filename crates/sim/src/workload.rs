@@ -75,7 +75,11 @@ impl World {
             (_, Some((Some(expected), version))) => What::Swap { expected, version, value },
         };
         let what = if is_judged || what.expected().is_none() { what } else { What::Get };
-        let what = if self.knobs.expiry_share > 0 && self.random.chance(self.knobs.expiry_share) { self.with_deadline(what, index) } else { what };
+        let what = if self.knobs.expiry_share > 0 && self.random.chance(self.knobs.expiry_share) {
+            self.with_deadline(what, index)
+        } else {
+            what
+        };
         let ack = match (is_judged, self.random.chance(150)) {
             (false, _) => AckLevel::Async,
             (true, false) => AckLevel::Quorum,
@@ -201,7 +205,8 @@ impl World {
     /// Records when values could expire.
     pub(crate) fn remember_deadlines(&mut self) {
         for (key, value, deadline) in std::mem::take(&mut self.oracle.deadlines) {
-            let (key, value) = (String::from_utf8_lossy(&key).into_owned(), String::from_utf8_lossy(&value).into_owned());
+            let (key, value) =
+                (String::from_utf8_lossy(&key).into_owned(), String::from_utf8_lossy(&value).into_owned());
             // Whoever has the fastest clock finds the deadline passed first.
             let real = (deadline.0 - WALL_AT_START).saturating_sub(self.knobs.wall_skew) * 1_000;
             let call = real.saturating_sub(DRIFT_IN_A_TICK);

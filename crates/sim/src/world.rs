@@ -49,7 +49,8 @@ impl World {
         // Drawn apart, so that everything else of a seed stays as it is.
         let mut wall = Random::new(seed ^ 0x7761_6c6c);
         let nodes = 0..knobs.all_nodes();
-        let nodes = nodes.map(|number| NodeProcess::new(number, wall.between(0, knobs.wall_skew), &mut random)).collect();
+        let nodes =
+            nodes.map(|number| NodeProcess::new(number, wall.between(0, knobs.wall_skew), &mut random)).collect();
         let coordinator = CoordinatorProcess::new(knobs.all_nodes(), &mut random);
         let clients = (0..knobs.clients as u8).map(|number| Client::new(number, knobs.keys as usize)).collect();
         let mut world = Self {

@@ -75,7 +75,12 @@ impl FakeNode {
         let last = Version { epoch: Epoch(1), seq: 0 };
         let state = Arc::new(State {
             addr: OnceLock::new(),
-            table: Mutex::new(Table { values: HashMap::new(), millis: HashMap::new(), last, completed: HashMap::new() }),
+            table: Mutex::new(Table {
+                values: HashMap::new(),
+                millis: HashMap::new(),
+                last,
+                completed: HashMap::new(),
+            }),
             losses: Mutex::default(),
             behaviour: watch::Sender::new(Behaviour::Serve),
             requests: watch::Sender::new(Vec::new()),

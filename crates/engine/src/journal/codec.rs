@@ -1,7 +1,7 @@
 //! The bytes of entries. All numbers are big-endian.
 
 use proto::id::{Epoch, Version};
-use proto::peer::{WallTime, Effect, Identity, Op, Term, Terms};
+use proto::peer::{Effect, Identity, Op, Term, Terms, WallTime};
 use proto::slot::SlotId;
 
 use crate::completions::Completion;

@@ -271,8 +271,7 @@ impl<B: Bugs> Slot<B> {
             Change::Put(_) | Change::PutFor(..) | Change::Delete => write.expected.is_some_and(|it| it != found),
         };
         if is_declined {
-            let settled =
-                write.identity.map(|identity| self.order(place, Op::Declined { identity, found }, turn).seq);
+            let settled = write.identity.map(|identity| self.order(place, Op::Declined { identity, found }, turn).seq);
             let told_early = self.bugs.plants(Bug::UncommittedConflict);
             let seq = if told_early { 0 } else { settled.unwrap_or(newest_seq) };
             return Ok(self.answer(Written::Conflict(found), seq, write.ack, waiting));
@@ -350,7 +349,9 @@ impl<B: Bugs> Slot<B> {
         if newest.is_some_and(Record::has_deadline) {
             let place = Place { now: clock(), ..place };
             if newest.is_some_and(|record| record.is_expired(place.wall())) {
-                return self.read_expired(place, key, waiting, turn).map(|ticket| Answer { answer: read(None), ticket });
+                return self
+                    .read_expired(place, key, waiting, turn)
+                    .map(|ticket| Answer { answer: read(None), ticket });
             }
         }
         let seq = newest.map_or(0, |record| record.version().seq);

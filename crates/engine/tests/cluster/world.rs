@@ -84,8 +84,7 @@ impl World {
         let addr = addr_of(name);
         let node = Node::new(self.now, BITS, u64::from(addr.port()), NoBugs);
         let ahead = Duration::ZERO;
-        let member =
-            Member { node, addr, incarnation: None, runs: true, session: None, links: BTreeMap::new(), ahead };
+        let member = Member { node, addr, incarnation: None, runs: true, session: None, links: BTreeMap::new(), ahead };
         member.node.set_wall_clock(self.now, member.wall(self.now));
         self.nodes.insert(name.to_owned(), member);
         self.settle();
@@ -445,7 +444,8 @@ impl World {
             node.read_copy(slot, key.as_bytes(), || self.now, value)
         } else {
             let waiting = Waiting::new();
-            let read = node.read(slot, key.as_bytes(), ReadLevel::Local, || self.now, &waiting, &mut Turn::default(), value);
+            let read =
+                node.read(slot, key.as_bytes(), ReadLevel::Local, || self.now, &waiting, &mut Turn::default(), value);
             read.map(|read| read.answer)
         };
         read.ok()

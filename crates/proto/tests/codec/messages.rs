@@ -6,8 +6,9 @@ use proto::cluster_map::MapVersion;
 use proto::frame::Frame;
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Change, Wanted, WallTime, 
-    Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term, Terms, Write,
+use proto::peer::{
+    Change, Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term, Terms,
+    WallTime, Wanted, Write,
 };
 use proto::request::{CoordinatorRequest, NodeRequest};
 use proto::session::{CoordinatorMessage, Join, NodeMessage, SlotAt};

@@ -132,10 +132,17 @@ fn write_request() -> impl Strategy<Value = Request> {
         (key(), version, value())
             .prop_map(|(key, version, value)| { request(&[b"CAS", &key, version.to_string().as_bytes(), &value]) }),
         (verb(&["DELETE", "PERSIST"]), key()).prop_map(|(verb, key)| request(&[&verb, &key])),
-        (key(), 1..=limits::LIFE_SECONDS, value())
-            .prop_map(|(key, seconds, value)| request(&[b"PUTEX", &key, seconds.to_string().as_bytes(), &value])),
-        (key(), 0..=limits::LIFE_SECONDS)
-            .prop_map(|(key, seconds)| request(&[b"EXPIRE", &key, seconds.to_string().as_bytes()])),
+        (key(), 1..=limits::LIFE_SECONDS, value()).prop_map(|(key, seconds, value)| request(&[
+            b"PUTEX",
+            &key,
+            seconds.to_string().as_bytes(),
+            &value
+        ])),
+        (key(), 0..=limits::LIFE_SECONDS).prop_map(|(key, seconds)| request(&[
+            b"EXPIRE",
+            &key,
+            seconds.to_string().as_bytes()
+        ])),
     ]
 }
 
@@ -189,10 +196,10 @@ fn line_can_carry(words: &[Vec<u8>]) -> bool {
     match &words.iter().map(Vec::as_slice).collect::<Vec<_>>()[..] {
         [b"PEER" | b"JOIN", ..] => false,
         [b"ONCE", client, ..] => line_can_carry_key(client) && line_can_carry(&words[3..]),
-        [b"PUT" | b"PUTNX" | b"REPLICATE", key, value] | [b"CAS" | b"PUTEX", key, _, value] => {
-            line_can_put(key, value)
+        [b"PUT" | b"PUTNX" | b"REPLICATE", key, value] | [b"CAS" | b"PUTEX", key, _, value] => line_can_put(key, value),
+        [b"GET" | b"GETV" | b"TTL" | b"DELETE" | b"PERSIST" | b"GET_NODES_FOR_KEY", key] | [b"EXPIRE", key, _] => {
+            line_can_carry_key(key)
         }
-        [b"GET" | b"GETV" | b"TTL" | b"DELETE" | b"PERSIST" | b"GET_NODES_FOR_KEY", key] | [b"EXPIRE", key, _] => line_can_carry_key(key),
         _ => true,
     }
 }

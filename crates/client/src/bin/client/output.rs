@@ -334,7 +334,11 @@ mod tests {
                 Outcome::Conditional(Cas::Conflict(version("3-12"))),
                 "[Client] PUTNX k: CONFLICT, the key is at version 3-12\n",
             ),
-            ("PUTEX k 9 v", Outcome::Stored(placement(&[])), "[Client] PUTEX k = v [primary: 127.0.0.1:5001, replicas: []]\n"),
+            (
+                "PUTEX k 9 v",
+                Outcome::Stored(placement(&[])),
+                "[Client] PUTEX k = v [primary: 127.0.0.1:5001, replicas: []]\n",
+            ),
             ("EXPIRE k 9", Outcome::Counted(true), "[Client] EXPIRE k: 1\n"),
             ("PERSIST k", Outcome::Counted(false), "[Client] PERSIST k: 0\n"),
             ("TTL k", Outcome::Ttl(Ttl::Seconds(9)), "[Client] TTL k: 9\n"),

@@ -36,7 +36,7 @@ pub(super) struct Deadlines {
 }
 
 /// How late the planted mistake notices that a deadline has passed, in milliseconds.
-const SLOTH: u64 = 3_000;
+const SLOTH: u64 = 1_000;
 
 impl Deadlines {
     fn of(table: &Table, hasher: &KeyHasher, next_look: Timestamp) -> Self {
