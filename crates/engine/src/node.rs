@@ -275,6 +275,10 @@ impl<B: Bugs> Node<B> {
     ///
     /// # Errors
     /// This node does not lead the slot, or, for a linear read, may not do so any more.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another thing, and the hottest path makes no struct of them"
+    )]
     pub fn read<R>(
         &self,
         slot: SlotId,

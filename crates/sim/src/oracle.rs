@@ -58,6 +58,14 @@ pub(crate) struct Ghost {
     pub(crate) identities: BTreeMap<(Box<[u8]>, u64), Vec<Version>>,
 }
 
+/// A value was given a deadline.
+#[derive(Debug)]
+pub(crate) struct GivenDeadline {
+    pub(crate) key: Box<[u8]>,
+    pub(crate) value: Box<[u8]>,
+    pub(crate) deadline: WallTime,
+}
+
 /// The observer.
 #[derive(Debug)]
 pub(crate) struct Oracle {
@@ -67,8 +75,8 @@ pub(crate) struct Oracle {
     data: BTreeMap<Incarnation, ProcId>,
     /// Lost writes that nodes have archived.
     pub(crate) archived: BTreeSet<(SlotId, Version)>,
-    /// Each deadline that a value was given, with its key.
-    pub(crate) deadlines: Vec<(Box<[u8]>, Box<[u8]>, WallTime)>,
+    /// Each deadline that a value was given.
+    pub(crate) deadlines: Vec<GivenDeadline>,
     pub(crate) turn: usize,
 }
 
@@ -136,7 +144,8 @@ impl Oracle {
             }
             if let Effect::PutUntil(value, deadline) = effect {
                 ghost.expiring.insert(version);
-                self.deadlines.push(((*key).into(), (*value).into(), *deadline));
+                let (key, value) = ((*key).into(), (*value).into());
+                self.deadlines.push(GivenDeadline { key, value, deadline: *deadline });
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ use crate::client::{Current, Operation, Outcome, Request, Response, What};
 use crate::history::{self, Action};
 use crate::judges::oracle::ORACLE;
 use crate::node::WALL_AT_START;
+use crate::oracle::GivenDeadline;
 use crate::schedule::Event;
 use crate::world::World;
 
@@ -29,7 +30,7 @@ const DEADLINE: u64 = 2_000_000;
 /// Whether clients swap the value of a judged key. A swap goes by the version, and one of a key that is also given deadlines
 /// may find another version of the very value that it expects.
 fn may_swap(key: usize) -> bool {
-    key % 2 == 0
+    key.is_multiple_of(2)
 }
 
 /// How often an operation of unknown outcome is tried, where it says whose it is.
@@ -204,7 +205,7 @@ impl World {
 
     /// Records when values could expire.
     pub(crate) fn remember_deadlines(&mut self) {
-        for (key, value, deadline) in std::mem::take(&mut self.oracle.deadlines) {
+        for GivenDeadline { key, value, deadline } in std::mem::take(&mut self.oracle.deadlines) {
             let (key, value) =
                 (String::from_utf8_lossy(&key).into_owned(), String::from_utf8_lossy(&value).into_owned());
             // Whoever has the fastest clock finds the deadline passed first.

@@ -329,6 +329,10 @@ impl<B: Bugs> Slot<B> {
     ///
     /// # Errors
     /// This node does not lead the slot, or may have been replaced.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another thing, and the hottest path makes no struct of them"
+    )]
     pub(crate) fn read<R>(
         &mut self,
         place: Place<'_>,

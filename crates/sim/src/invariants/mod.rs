@@ -107,7 +107,7 @@ impl World {
             let last = node.inspect(*slot, engine::slot::Slot::last);
             if process.marks.looked_at.insert(*slot, last) != Some(last) {
                 // Nobody has asked for these, so they are seen nowhere else where there is no replica.
-                expired.extend(node.inspect(*slot, |state| expiries(state)).into_iter().map(|record| (*slot, record)));
+                expired.extend(node.inspect(*slot, expiries).into_iter().map(|record| (*slot, record)));
             }
             let durable = node.inspect(*slot, engine::slot::Slot::durable);
             if durable != process.marks.durable(*slot) {
