@@ -45,7 +45,7 @@ const FOUND_BY: [(Bug, u64); 33] = [
     (Bug::LearnerNotAskedAgain, 0),
     (Bug::CoordinatorGuesses, 260),
     (Bug::PublishedBeforeKept, 45),
-    (Bug::ExpiryUnrecorded, 72),
+    (Bug::ExpiryUnrecorded, 303),
     (Bug::ExpireUnchecked, 2),
     (Bug::FollowerExpires, 7),
     (Bug::DeadlineLostOnDisk, 13),
