@@ -371,6 +371,8 @@ mod tests {
             assert!(list.contains(&format!("  {} {}", spec.name, spec.arguments)), "{}", spec.name);
             let given = match spec.arguments {
                 "key version value" => "key 3-12 value",
+                "key seconds value" => "key 60 value",
+                "key seconds" => "key 60",
                 "host:port" => "h:1",
                 "slot|all" => "all",
                 optional if optional.starts_with('[') => "",

@@ -44,6 +44,16 @@ impl Deadlines {
         Self { queue: deadlines.map(Reverse).collect(), next_look }
     }
 
+    /// Takes the deadline of a value in that is in the table now.
+    fn note(&mut self, table: &Table, hasher: &KeyHasher, record: &Record) {
+        match record.deadline() {
+            Some(deadline) if self.queue.len() < 2 * table.expiring() + SPARE => {
+                self.queue.push(Reverse((deadline, hasher.hash(record.key()))));
+            }
+            _ => *self = Self::of(table, hasher, self.next_look),
+        }
+    }
+
     /// The hash of a key whose deadline had passed by then.
     fn pop_passed(&mut self, now: WallTime) -> Option<u64> {
         self.next().filter(|deadline| *deadline <= now)?;
@@ -64,15 +74,9 @@ impl<B: Bugs> Slot<B> {
     /// A value with a deadline was written.
     pub(super) fn note_deadline(&mut self, place: Place<'_>, record: &Record, turn: &mut Turn) {
         let Role::Primary(primary) = &mut self.role else { return };
-        let known = &mut primary.active.get_or_insert_default().deadlines;
-        match (known, record.deadline()) {
-            (Some(known), Some(deadline)) if known.queue.len() < 2 * self.table.expiring() + SPARE => {
-                known.queue.push(Reverse((deadline, place.hasher.hash(record.key()))));
-            }
-            (known, _) => {
-                let next_look = known.as_ref().map_or(place.now, |known| known.next_look);
-                *known = Some(Box::new(Deadlines::of(&self.table, place.hasher, next_look)));
-            }
+        match &mut primary.active.get_or_insert_default().deadlines {
+            Some(known) => known.note(&self.table, place.hasher, record),
+            unknown => *unknown = Some(Box::new(Deadlines::of(&self.table, place.hasher, place.now))),
         }
         self.look_at_next_deadline(place, turn);
     }
@@ -125,5 +129,42 @@ impl<B: Bugs> Slot<B> {
             deadlines.next_look = when;
             turn.look_at(when, place.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::id::{Epoch, Version};
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_written_again_and_again_takes_no_more_room() {
+        let (hasher, mut table) = (KeyHasher::new(7), Table::default());
+        let mut deadlines = Deadlines::of(&table, &hasher, Timestamp::default());
+        for seq in 1..10_000 {
+            let version = Version { epoch: Epoch(1), seq };
+            let record = Record::entry(version, b"k", Effect::PutUntil(b"v", WallTime(1_000 + seq)));
+            table.insert(&hasher, record.clone());
+            deadlines.note(&table, &hasher, &record);
+            assert!(deadlines.queue.len() <= 2 + SPARE, "{}", deadlines.queue.len());
+        }
+        let due: Vec<_> = std::iter::from_fn(|| deadlines.pop_passed(WallTime(u64::MAX))).collect();
+        assert!(due.iter().all(|hash| *hash == hasher.hash(b"k")) && !due.is_empty());
+        assert_eq!((deadlines.next(), deadlines.pop_passed(WallTime(u64::MAX))), (None, None));
+    }
+
+    #[test]
+    fn deadlines_come_up_in_their_order_and_not_before() {
+        let (hasher, mut table) = (KeyHasher::new(7), Table::default());
+        for (seq, key, deadline) in [(1, "b", 20), (2, "a", 10), (3, "c", 30)] {
+            let version = Version { epoch: Epoch(1), seq };
+            table.insert(&hasher, Record::entry(version, key.as_bytes(), Effect::PutUntil(b"v", WallTime(deadline))));
+        }
+        let mut deadlines = Deadlines::of(&table, &hasher, Timestamp::default());
+        assert_eq!(deadlines.pop_passed(WallTime(9)), None);
+        assert_eq!(deadlines.pop_passed(WallTime(20)), Some(hasher.hash(b"a")));
+        assert_eq!(deadlines.pop_passed(WallTime(20)), Some(hasher.hash(b"b")));
+        assert_eq!((deadlines.pop_passed(WallTime(29)), deadlines.next()), (None, Some(WallTime(30))));
     }
 }
