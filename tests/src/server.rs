@@ -8,6 +8,9 @@ use crate::wait::{self, eventually};
 /// The host that everything in the tests listens on.
 pub const HOST: &str = "127.0.0.1";
 
+/// What a node without a data directory says of its data when it starts.
+pub const MEMORY_ONLY: &str = "Memory only: what it holds is gone when it stops";
+
 /// A port on which nothing listens: it takes root to listen there, and nobody has used its service since 1988.
 pub const CLOSED_PORT: u16 = 1;
 

@@ -110,9 +110,12 @@ fn a_node_started_before_its_coordinator_waits_for_it() {
         ensure(stderr.contains(&format!("127.0.0.1:{}", coordinator.port)), || stderr.clone())
     });
     assert!(node.0.is_running());
-    assert_eq!(node.0.stdout(), "", "it has not started yet");
+    let where_the_data_is = node.0.stdout();
+    assert!(where_the_data_is.ends_with(&format!("{}\n", server::MEMORY_ONLY)), "{where_the_data_is}");
+    assert_eq!(where_the_data_is.lines().count(), 1, "it has not started yet: {where_the_data_is}");
     let _coordinator = server::start_again(|| server::start_coordinator(coordinator.port, &[]));
     let node = node.ready();
     let registered = format!("[{}] Coordinator response: OK Node {} registered\n", node.process.name(), node.addr);
-    assert_eq!(node.process.stdout(), format!("{registered}[{}] Started on {}\n", node.process.name(), node.addr));
+    let started = format!("[{}] Started on {}\n", node.process.name(), node.addr);
+    assert_eq!(node.process.stdout(), format!("{where_the_data_is}{registered}{started}"));
 }

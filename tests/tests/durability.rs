@@ -153,13 +153,119 @@ fn the_directory_of_another_cluster_is_refused_and_left_as_it_is() {
     let data = directory.path().join("node-0");
     let other = Setup { nodes: 1, replicas: 0, ..Setup::default() }.start();
     let port = other.coordinator.port.to_string();
-    let words = ["0", "--coordinator-port", &port, "--data-dir", path(&data), "--join-timeout", "2s"];
+    let words = ["0", "--coordinator-port", &port, "--data-dir", path(&data)];
     let ended = node(&words);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("the node belongs to cluster"), "{}", ended.stderr);
+    assert!(!ended.text().contains("Started"), "{}", ended.text());
+    // Without the map that it held, the coordinator cannot tell; the node itself can.
+    let map = std::fs::read(data.join("map")).unwrap();
+    std::fs::remove_file(data.join("map")).unwrap();
+    let ended = node(&words);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for says in [path(&data), "is of cluster", "nothing was changed", "--coordinator-port"] {
+        assert!(ended.stderr.contains(says), "{says}: {}", ended.stderr);
+    }
+    eventually("the other cluster is as it was", SOON, || {
+        let listed = other.listed();
+        ensure(listed == [other.node(0).addr.clone()], || listed.join(" "))
+    });
+    std::fs::write(data.join("map"), map).unwrap();
     cluster.start_node_again(0);
     cluster.settles();
     cluster.has(0, "whose", 20, "");
+}
+
+#[test]
+fn a_log_that_was_cut_short_after_a_kill_is_damage_and_not_taken_for_a_torn_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup::default());
+    cluster.store(0, "short", 300, "");
+    cluster.kill(1);
+    let data = directory.path().join("node-1");
+    let log = data.join("log-00000000000000000000.seg");
+    std::fs::File::options().write(true).open(&log).unwrap().set_len(9_000).unwrap();
+
+    let (port, own_port) = (cluster.coordinator.port.to_string(), cluster.node(1).port.to_string());
+    let refused = node(&[&own_port, "--coordinator-port", &port, "--data-dir", path(&data)]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    for says in [path(&log), "at byte 9000", "the file ends there", "node repair"] {
+        assert!(refused.stderr.contains(says), "{says}: {}", refused.stderr);
+    }
+    let repaired = node(&["repair", path(&data), "--accept-loss"]);
+    assert_eq!(repaired.code, Some(0), "{}", repaired.stderr);
+    cluster.start_node_again(1);
+    cluster.settles();
+    cluster.is_level();
+    cluster.has(1, "short", 300, "");
+}
+
+#[test]
+fn a_node_that_cannot_prove_its_data_reports_no_losses_of_what_its_replicas_have() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup::default());
+    cluster.store(0, "proof", 300, "");
+    for index in 0..3 {
+        cluster.kill(index);
+        // A repair takes the proof, and there is nothing else to repair.
+        let data = directory.path().join(format!("node-{index}"));
+        let repaired = node(&["repair", path(&data), "--accept-loss"]);
+        assert!(repaired.text().contains("nothing to repair"), "{}{}", repaired.text(), repaired.stderr);
+        cluster.start_node_again(index);
+        cluster.settles();
+        cluster.store((index + 1) % 3, "proof", 300, &format!(":{index}"));
+    }
+    for index in 0..3 {
+        assert_eq!(cluster.connect(index).ask("LOSSES"), "OK No losses", "node {index}");
+        cluster.has(index, "proof", 300, ":2");
+    }
+}
+
+/// A limit of the size of files stands for a disk that takes no more writes: it is no want of room, which would pass.
+#[cfg(unix)]
+#[test]
+fn a_node_whose_disk_fails_hands_over_and_stops_with_an_error_and_nothing_that_was_acknowledged_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup::default());
+    cluster.store(0, "before", 100, "");
+    assert_eq!(cluster.node_mut(1).stop().code, Some(0));
+    let data = directory.path().join("node-1");
+    let (port, own_port) = (cluster.coordinator.port.to_string(), cluster.node(1).port.to_string());
+    let limited = "trap '' XFSZ; ulimit -f 2048; exec \"$0\" \"$@\"";
+    let failing = Process::spawn(
+        "the failing node",
+        std::process::Command::new("sh")
+            .args(["-c", limited])
+            .arg(e2e::process::program("node"))
+            .args([&own_port, "--coordinator-port", &port, "--data-dir", path(&data)])
+            .stdin(std::process::Stdio::null()),
+    );
+    cluster.node_mut(1).process = failing;
+    let started = |line: &str| line.contains("Started on").then_some(());
+    cluster.node_mut(1).process.line_of_stdout("that it has started", started);
+    cluster.settles();
+
+    let mut connection = cluster.connect_at(0, "quorum", "linear");
+    let value = "v".repeat(10_000);
+    let (mut tried, mut acknowledged) = (0, Vec::new());
+    while cluster.node_mut(1).process.is_running() {
+        let answer = connection.insist(&format!("PUT fails:{tried} {tried}{value}"));
+        match answer.as_str() {
+            "OK" => acknowledged.push(tried),
+            unknown => assert!(unknown.starts_with("ERROR UNKNOWN "), "{unknown}"),
+        }
+        tried += 1;
+        assert!(tried < 2_000, "{}", cluster.node(1).process.stderr());
+    }
+    let ended = cluster.node_mut(1).process.wait_for_end(SOON);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for says in [path(&data), "has failed", ".seg", "the node has stopped so that its replicas take over"] {
+        assert!(ended.stderr.contains(says), "{says}: {}", ended.stderr);
+    }
+    assert!(acknowledged.len() > 50, "{acknowledged:?} of {tried}");
+    for key in acknowledged {
+        assert_eq!(connection.insist(&format!("GET fails:{key}")), format!("VALUE {key}{value}"));
+    }
 }
 
 #[test]
@@ -203,4 +309,50 @@ fn a_coordinator_that_is_started_empty_takes_the_cluster_over_from_nodes_that_we
     for key in 0..100 {
         assert_eq!(connection.insist(&format!("GET adopted:{key}")), format!("VALUE adopted:{key}"));
     }
+}
+
+/// Takes the proof from the directory of a node that is down, as a power cut of its machine does.
+fn lose_proof(directory: &Path, index: usize) {
+    let ended = node(&["repair", path(&directory.join(format!("node-{index}"))), "--accept-loss"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+#[test]
+fn where_no_copy_has_proof_all_are_waited_for_and_what_they_have_is_kept_and_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup { heartbeat_timeout: "2s", ..Setup::default() });
+    cluster.store(0, "power", 100, "");
+    kill_all(&mut cluster);
+    (0..3).for_each(|index| lose_proof(directory.path(), index));
+    cluster.start_coordinator_again();
+    cluster.start_node_again(0);
+    cluster.start_node_again(1);
+    let missing = cluster.node(2).addr.clone();
+    let coordinator = &cluster.coordinator;
+    coordinator.process.says_on_stderr(&format!("slots wait for {missing}: the copies that are back may miss"));
+    let info = Connection::open(&coordinator.addr).ask("INFO");
+    assert!(info.ends_with(&format!(" unproven_promotions=0 waiting_for={missing}")), "{info}");
+
+    cluster.start_node_again(2);
+    cluster.settles();
+    cluster.has(0, "power", 100, "");
+    let coordinator = &cluster.coordinator;
+    coordinator
+        .process
+        .says_on_stderr("slots had no copy left that is known to be whole, and go on with those that have");
+    let info = Connection::open(&coordinator.addr).ask("INFO");
+    assert!(info.ends_with(" waiting_for=-") && !info.contains(" unproven_promotions=0 "), "{info}");
+}
+
+#[test]
+fn a_repaired_node_without_replicas_has_what_is_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup { nodes: 1, replicas: 0, ..Setup::default() });
+    cluster.store(0, "repaired", 100, "");
+    cluster.kill(0);
+    lose_proof(directory.path(), 0);
+    cluster.start_node_again(0);
+    cluster.settles();
+    cluster.has(0, "repaired", 100, "");
+    cluster.coordinator.process.says_on_stderr("slots had no copy left that is known to be whole");
 }

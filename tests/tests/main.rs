@@ -24,3 +24,5 @@ mod repl;
 mod replication;
 mod shutdown;
 mod startup;
+mod stats;
+mod walks;

@@ -8,6 +8,7 @@ use proto::id::Version;
 use proto::level::{AckLevel, ReadLevel};
 use proto::limits;
 use proto::peer::{Change, Read, Wanted, Write};
+use proto::range::{Keys, PageRequest};
 use proto::reply::{Reply, ReplyDecoder};
 use proto::request::{line_can_carry_key, line_can_put, verbs};
 
@@ -20,6 +21,8 @@ pub(crate) struct Request {
     pub(crate) encoding: Encoding,
     /// What it asks of the connection that carries it.
     pub(crate) need: Need,
+    /// An array in its answer is a list of keys.
+    pub(crate) lists_keys: bool,
 }
 
 impl Request {
@@ -69,6 +72,25 @@ impl Request {
         Self { need: Need::Read(level), ..Self::encode(false, &[read.wanted.verb().as_bytes(), read.key]) }
     }
 
+    /// A page of a walk, at `level`. As an array it carries any key.
+    pub(crate) fn page(page: &PageRequest<'_>, level: Option<ReadLevel>) -> Self {
+        let limit = page.limit.to_string();
+        let mut words: Vec<&[u8]> = match page.keys {
+            Keys::Prefix(prefix) => vec![verbs::PREFIX.as_bytes(), prefix],
+            Keys::Between(from, to) => vec![verbs::RANGE.as_bytes(), from, to],
+        };
+        words.extend([verbs::LIMIT.as_bytes(), limit.as_bytes()]);
+        if let Some(after) = page.after {
+            words.extend([verbs::AFTER.as_bytes(), after]);
+        }
+        Self { need: Need::Read(level), lists_keys: true, ..Self::encode(false, &words) }
+    }
+
+    /// The number of keys with a prefix, at `level`.
+    pub(crate) fn count(prefix: &[u8], level: Option<ReadLevel>) -> Self {
+        Self { need: Need::Read(level), ..Self::encode(false, &[verbs::COUNT.as_bytes(), prefix]) }
+    }
+
     /// A question to the coordinator, or to a node about itself: a verb and at most one word.
     pub(crate) fn question(verb: &str, word: Option<&[u8]>) -> Self {
         match word {
@@ -95,7 +117,7 @@ impl Request {
                 }
             }
         }
-        Self { bytes, encoding, need: Need::Nothing }
+        Self { bytes, encoding, need: Need::Nothing, lists_keys: false }
     }
 }
 
@@ -111,6 +133,8 @@ pub(crate) enum Answer {
     Written(Version),
     /// A conditional write has found this version, and changed nothing.
     Conflict(Version),
+    /// The keys of a page.
+    Keys(Vec<Vec<u8>>),
     /// Any other line.
     Text(String),
     /// What follows `ERROR `.
@@ -126,13 +150,20 @@ pub(crate) struct NotAnAnswer;
 #[derive(Debug)]
 pub(crate) struct AnswerDecoder {
     encoding: Encoding,
-    lines: FrameDecoder,
+    lists_keys: bool,
+    /// For lines, and for lists of keys.
+    frames: FrameDecoder,
     arrays: ReplyDecoder,
 }
 
 impl AnswerDecoder {
     pub(crate) fn new(encoding: Encoding) -> Self {
-        Self { encoding, lines: FrameDecoder::new(), arrays: ReplyDecoder::new() }
+        Self { encoding, lists_keys: false, frames: FrameDecoder::new(), arrays: ReplyDecoder::new() }
+    }
+
+    /// One for the answer to this request.
+    pub(crate) fn of(request: &Request) -> Self {
+        Self { lists_keys: request.lists_keys, ..Self::new(request.encoding) }
     }
 
     /// The answer at the start of `buf`, once all of it is there, and how many bytes it took.
@@ -140,8 +171,16 @@ impl AnswerDecoder {
         // A node that turns a connection away says so before it has seen a request, and thus by line. No answer to an
         // array starts with that letter.
         let is_line = self.encoding == Encoding::Line || buf.first() == Some(&b'E');
-        if is_line {
-            match self.lines.decode(buf).map_err(|_| NotAnAnswer)? {
+        if self.lists_keys && buf.first() == Some(&b'*') {
+            match self.frames.decode(buf).map_err(|_| NotAnAnswer)? {
+                None => Ok(None),
+                Some((Frame::Array(words), used)) => {
+                    Ok(Some((Answer::Keys(words.map(<[u8]>::to_vec).collect()), used)))
+                }
+                Some((Frame::Line(_), _)) => Err(NotAnAnswer),
+            }
+        } else if is_line {
+            match self.frames.decode(buf).map_err(|_| NotAnAnswer)? {
                 None => Ok(None),
                 Some((Frame::Line(line), used)) => Ok(Some((answer_of_line(line)?, used))),
                 Some((Frame::Array(_), _)) => Err(NotAnAnswer),
@@ -286,6 +325,7 @@ mod tests {
             (Encoding::Array, b"*2\r\n$4\r\n3-12\r\n$1\r\nv\r\n", Answer::Versioned(version, b"v".to_vec())),
             (Encoding::Array, b"$-1\r\n", Answer::NotFound),
             (Encoding::Array, b":-2\r\n", Answer::Number(-2)),
+            (Encoding::Array, b":12\r\n", Answer::Number(12)),
             (Encoding::Array, b"-BUSY full\r\n", Answer::Error("BUSY full".into())),
             (Encoding::Array, b"-ERR No nodes available\r\n", Answer::Error("No nodes available".into())),
             (Encoding::Array, b"ERROR BUSY full\n", Answer::Error("BUSY full".into())),
@@ -296,6 +336,23 @@ mod tests {
         assert_eq!(decode(Encoding::Line, b"*1\r\n$1\r\na\r\n"), Err(NotAnAnswer));
         for bytes in [&b"HTTP/1.1 403 Forbidden\r\n"[..], b":x\r\n", b"*2\r\n$1\r\nx\r\n$1\r\nv\r\n"] {
             assert_eq!(decode(Encoding::Array, bytes), Err(NotAnAnswer));
+        }
+    }
+
+    #[test]
+    fn keys_are_a_list_however_many_they_are() {
+        let page = |after| Request::page(&PageRequest { keys: Keys::Prefix(b"p"), limit: 7, after }, None);
+        assert_eq!(text(page(None)), "*4\r\n$6\r\nPREFIX\r\n$1\r\np\r\n$5\r\nLIMIT\r\n$1\r\n7\r\n");
+        let request = page(Some(b"a\n"));
+        let keys = |keys: &[&str]| Answer::Keys(keys.iter().map(|key| key.as_bytes().to_vec()).collect());
+        for (bytes, answer) in [
+            (&b"*0\r\n"[..], keys(&[])),
+            (b"*2\r\n$1\r\na\r\n$2\r\nb\n\r\n", keys(&["a", "b\n"])),
+            (b"-UNAVAILABLE x\r\n", Answer::Error("UNAVAILABLE x".into())),
+        ] {
+            let mut decoder = AnswerDecoder::of(&request);
+            assert_eq!(decoder.decode(&bytes[..bytes.len() - 1]), Ok(None));
+            assert_eq!(decoder.decode(bytes), Ok(Some((answer, bytes.len()))));
         }
     }
 

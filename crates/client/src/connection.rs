@@ -139,12 +139,12 @@ impl Connection {
             return if let Ok(Some((answer @ Answer::Error(_), _))) = answer { Ok(answer) } else { Err(failure) };
         }
         if let Some(line) = set {
-            match self.answer(Encoding::Line, patience).await? {
+            match self.answer(AnswerDecoder::new(Encoding::Line), patience).await? {
                 Answer::Ok => self.levels = request.need.added_to(self.levels),
                 other => return self.level_refused(line.trim_end(), other),
             }
         }
-        self.answer(request.encoding, patience).await
+        self.answer(AnswerDecoder::of(request), patience).await
     }
 
     /// What becomes of a request before which the node did not take a level.
@@ -160,8 +160,7 @@ impl Connection {
     }
 
     /// Waits for the next answer.
-    async fn answer(&mut self, encoding: Encoding, patience: Patience) -> Result<Answer, Failure> {
-        let mut decoder = AnswerDecoder::new(encoding);
+    async fn answer(&mut self, mut decoder: AnswerDecoder, patience: Patience) -> Result<Answer, Failure> {
         loop {
             let answer = decoder.decode(&self.received).map_err(no_protocol)?;
             if let Some((answer, used)) = answer {

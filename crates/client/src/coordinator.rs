@@ -95,6 +95,35 @@ impl Client {
         info(&self.cluster, Whom::Node(node)).await
     }
 
+    /// The coordinator's figures, each with its name, in its order.
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where it does not answer. It is asked once.
+    pub async fn stats(&self) -> Result<Vec<(String, u64)>, Error> {
+        stats(&self.cluster, Whom::Coordinator).await
+    }
+
+    /// A node's figures, each with its name, in its order. Those of requests count its own clients' since its start.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(1).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// for node in client.list_nodes().await? {
+    ///     let stats = client.node_stats(&node).await?;
+    ///     assert!(stats.contains(&("keys".to_owned(), 0)));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where the node does not answer. It is asked once.
+    pub async fn node_stats(&self, node: &NodeAddr) -> Result<Vec<(String, u64)>, Error> {
+        stats(&self.cluster, Whom::Node(node)).await
+    }
+
     /// The acknowledged writes that a node has lost, a line for people each: writes answered at [`AckLevel::Async`] that
     /// the node had not sent on when it lost its place as the primary.
     ///
@@ -187,6 +216,20 @@ async fn info(cluster: &Cluster, whom: Whom<'_>) -> Result<String, Error> {
         [info] if info.starts_with("OK ") => Ok(info.clone()),
         _ => Err(no_protocol(cluster, whom)),
     }
+}
+
+async fn stats(cluster: &Cluster, whom: Whom<'_>) -> Result<Vec<(String, u64)>, Error> {
+    let has_more = |first: &str| first.starts_with("OK ") && first.ends_with(" stats:");
+    let lines = ask(cluster, whom, Request::question(verbs::STATS, None), has_more).await?;
+    let figures = lines.split_first().filter(|(first, _)| has_more(first)).map(|(_, figures)| figures);
+    let parsed = figures.and_then(|figures| {
+        let figure = |line: &String| {
+            let (name, figure) = line.split_once(' ')?;
+            Some((name.to_owned(), figure.parse().ok()?))
+        };
+        figures.iter().map(figure).collect::<Option<_>>()
+    });
+    parsed.ok_or_else(|| no_protocol(cluster, whom))
 }
 
 async fn ping(cluster: &Cluster, whom: Whom<'_>) -> Result<(), Error> {

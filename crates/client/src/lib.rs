@@ -48,6 +48,7 @@
 //!
 //! - `client`: [`Client`] and its calls. Start here. `builder`: how it connects; `cluster`: what all calls share.
 //! - `read` and `write`: which node is asked, when the next one is, and when to give up.
+//! - `walk`: [`Walk`], pages of keys, which any node gives. `many`: many keys side by side.
 //! - `lane`: the identities of writes. `level`: what calls ask for, and connections are set to.
 //! - `map_watch`: the task that keeps the cluster map. It ends when the last clone of the client is dropped.
 //! - `coordinator`: the questions that only the coordinator answers, those to a node about itself, and what an operator
@@ -67,10 +68,12 @@ mod coordinator;
 mod error;
 mod lane;
 mod level;
+mod many;
 mod map_watch;
 mod placement;
 mod pool;
 mod read;
+mod walk;
 mod write;
 
 pub use builder::{Builder, DEFAULT_TIMEOUT};
@@ -82,4 +85,5 @@ pub use placement::Placement;
 pub use proto::id::{NodeAddr, Version};
 pub use proto::level::{AckLevel, ReadLevel};
 pub use read::{Read, Ttl};
+pub use walk::Walk;
 pub use write::Cas;

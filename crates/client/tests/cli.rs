@@ -58,6 +58,8 @@ async fn one_command_prints_what_the_first_version_printed() {
         ("GET_NODES_FOR_KEY user:1", format!("PRIMARY {}\nREPLICA {}\nREPLICA {}\n", addr[0], addr[1], addr[2])),
         ("INFO", "OK Coordinator nodes=3\n".to_owned()),
         (&format!("INFO {}", addr[0]), format!("OK Node {} keys=0\n", addr[0])),
+        ("STATS", "  nodes             3\n".to_owned()),
+        (&format!("STATS {}", addr[0]), "  keys             0\n".to_owned()),
         ("PING", format!("[Client] PONG from the coordinator at {}\n", cluster.coordinator_addr())),
         (&format!("PING {}", addr[1]), format!("[Client] PONG from node {}\n", addr[1])),
     ] {

@@ -3,22 +3,24 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use engine::bugs::NoBugs;
 use engine::coordinator::Coordinator;
-use engine::output::{Event, Output, Settings};
+use engine::output::{Accepted, Event, Output, Settings};
 use engine::time::Timestamp;
 use net::clock::Clock;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{MapUpdate, MapVersion};
-use proto::id::Incarnation;
+use proto::id::{Incarnation, NodeAddr};
 use proto::session::CoordinatorMessage;
 use proto::slot::SLOT_BITS;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::Config;
 use crate::state_file::StateFile;
+use crate::stats::Answered;
 
 /// How many messages may wait for one node. A node that takes none for so long is better off joining again.
 const SESSION_MESSAGES: usize = 1_024;
@@ -33,6 +35,8 @@ pub struct Driver {
 struct Shared {
     addr: SocketAddr,
     clock: Clock,
+    started: Timestamp,
+    answered: Answered,
     coordinator: Mutex<Coordinator>,
     /// Where the state is kept, if anywhere.
     state_file: Option<StateFile>,
@@ -77,6 +81,8 @@ impl Driver {
             shared: Arc::new(Shared {
                 addr,
                 clock,
+                started: clock.now(),
+                answered: Answered::default(),
                 coordinator: Mutex::new(coordinator),
                 state_file,
                 sessions: Mutex::default(),
@@ -93,6 +99,24 @@ impl Driver {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.shared.addr
+    }
+
+    /// How long it has run.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.shared.clock.now() - self.shared.started
+    }
+
+    /// The coordinator's clock.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.shared.clock
+    }
+
+    /// What people and clients had answered since its start.
+    #[must_use]
+    pub fn answered(&self) -> &Answered {
+        &self.shared.answered
     }
 
     /// Looks at the coordinator or changes it, and carries out what it then wants done.
@@ -222,6 +246,11 @@ fn random() -> u64 {
     std::collections::hash_map::RandomState::new().hash_one(std::process::id())
 }
 
+fn listed(nodes: &[NodeAddr]) -> String {
+    let nodes: Vec<_> = nodes.iter().map(NodeAddr::as_str).collect();
+    nodes.join(", ")
+}
+
 fn log(event: &Event) {
     match event {
         Event::Registered(addr, incarnation) => tracing::info!(%incarnation, "node {addr} registered"),
@@ -230,25 +259,41 @@ fn log(event: &Event) {
             tracing::warn!(%incarnation, "node {addr} was restarted: it is filled before it leads again");
         }
         Event::Unregistered(addr) => tracing::warn!("node {addr} unregistered; it stays out until it is started again"),
+        Event::Full(addr) => {
+            tracing::warn!("the disk of node {addr} is full: others lead its slots where they can, until it has room");
+        }
+        Event::Room(addr) => tracing::info!("the disk of node {addr} has room again"),
         Event::Left(addr) => tracing::info!("node {addr} left"),
         Event::Suspected(addr) => tracing::warn!("node {addr} is silent and replicas complain: it is replaced"),
-        Event::Awaiting(nodes) => {
-            let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
-            tracing::warn!(
-                "started without a state: nobody is promoted until {} have told what they know, or FORGET host:port says \
-                 not to wait",
-                nodes.join(", ")
-            );
-        }
+        Event::Awaiting(nodes) => tracing::warn!(
+            "started without a state: nobody is promoted until {} have told what they know, or FORGET host:port says not \
+             to wait",
+            listed(nodes)
+        ),
         Event::Forgotten(addr) => tracing::warn!("node {addr} is not waited for any more, as an operator says"),
-        Event::LossAccepted(slots) => {
-            tracing::error!("{slots} slots start anew, empty: an operator accepts that what they held is lost");
+        Event::LossAccepted(Accepted { anew, unproven }) => {
+            if *anew > 0 {
+                tracing::error!("{anew} slots start anew, empty: an operator accepts that what they held is lost");
+            }
+            if *unproven > 0 {
+                tracing::error!("{unproven} slots go on with what is left: an operator accepts that the rest is lost");
+            }
         }
         Event::Dead(addr) => tracing::warn!("node {addr} is dead: no heartbeat within the timeout"),
         Event::Stranger(addr) => tracing::error!("node {addr} belongs to another cluster and is refused"),
         Event::Adopted(version) => tracing::info!("took the map over from the nodes, at version {}", version.0),
         Event::Serving(version) => tracing::info!("the map stands, at version {}", version.0),
         Event::Promoted(slots) => tracing::warn!("promoted replicas: {slots} slots had lost their primary"),
+        Event::UnprovenWait(slots, nodes) => tracing::error!(
+            "{slots} slots wait for {}: the copies that are back may miss their last writes, and those may have them. \
+             ACCEPT_LOSS all or UNREGISTER_NODE host:port goes on without",
+            listed(nodes)
+        ),
+        Event::PromotedUnproven(slots, nodes) => tracing::error!(
+            "{slots} slots had no copy left that is known to be whole, and go on with those that have most, of {}: writes \
+             that were acknowledged in the last moments before a power cut, or were given up by a repair, may be missing",
+            listed(nodes)
+        ),
         Event::StartedAnew(slots) => {
             tracing::error!("{slots} slots had lost every copy and start anew, empty: what they held is gone");
         }

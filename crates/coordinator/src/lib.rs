@@ -3,9 +3,11 @@
 //! - [`config`]: the flags.
 //! - [`driver`]: the state machine behind a lock, its clock, and the way its duties take to whoever they concern.
 //! - [`session`]: one connection: requests of people and clients, the watch of a client, the session of a node.
+//! - [`stats`]: figures of what it does.
 //! - [`state_file`]: where the coordinator's state is kept across restarts: one text, written whole or not at all.
 
 pub mod config;
 pub mod driver;
 pub mod session;
 pub mod state_file;
+pub mod stats;

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::driver::Driver;
+use crate::stats::{self, NotAnswered};
 
 /// Serves a connection until it ends.
 pub async fn serve(stream: TcpStream, driver: Driver, original_framing: bool, shutdown: Shutdown) {
@@ -31,7 +32,7 @@ async fn run(
     original_framing: bool,
     shutdown: &Shutdown,
 ) -> io::Result<()> {
-    let mut client = ClientSession { driver, upgrade: None };
+    let mut client = ClientSession { driver, unanswered: NotAnswered::default(), upgrade: None };
     if connection.serve(&mut client, original_framing, shutdown).await? == Ended::Closed {
         return Ok(());
     }
@@ -59,6 +60,7 @@ enum Upgrade {
 /// The requests of people and clients.
 struct ClientSession<'a> {
     driver: &'a Driver,
+    unanswered: NotAnswered,
     upgrade: Option<Upgrade>,
 }
 
@@ -72,6 +74,7 @@ impl Session for ClientSession<'_> {
                 return Flow::Next;
             }
         };
+        self.unanswered.add(self.driver.clock().now(), stats::kind(&request));
         match request {
             CoordinatorRequest::Quit => {
                 Response::Ok.encode(encoding, out);
@@ -110,7 +113,9 @@ impl Session for ClientSession<'_> {
         None
     }
 
-    fn answered(&mut self) {}
+    fn answered(&mut self) {
+        self.unanswered.answered(|| self.driver.clock().now(), self.driver.answered());
+    }
 }
 
 impl ClientSession<'_> {
@@ -157,8 +162,12 @@ impl ClientSession<'_> {
                 }
             }
             CoordinatorRequest::AcceptLoss(slot) => {
-                let slots = self.driver.with(|coordinator, now| coordinator.accept_loss(now, *slot));
-                Response::Text(format!("OK {slots} slots start anew"))
+                let accepted = self.driver.with(|coordinator, now| coordinator.accept_loss(now, *slot));
+                let unproven = match accepted.unproven {
+                    0 => String::new(),
+                    slots => format!(", {slots} go on with what is left"),
+                };
+                Response::Text(format!("OK {} slots start anew{unproven}", accepted.anew))
             }
             CoordinatorRequest::Info => {
                 let addr = self.driver.addr();
@@ -170,14 +179,17 @@ impl ClientSession<'_> {
                     let awaited = if awaited.is_empty() { "-".to_owned() } else { awaited.join(",") };
                     Response::Text(format!(
                         "OK Coordinator {addr} nodes={nodes} map={version} cluster={cluster} ack={} read={} \
-                         waiting_for={awaited}",
-                        map.promises.ack, map.promises.read
+                         unproven_promotions={} waiting_for={awaited}",
+                        map.promises.ack,
+                        map.promises.read,
+                        coordinator.unproven_promotions()
                     ))
                 })
             }
             CoordinatorRequest::Map => Response::Lines(
                 self.driver.with(|coordinator, _| coordinator.known_map().update_since(MapVersion(0)).to_lines()),
             ),
+            CoordinatorRequest::Stats => stats::stats(self.driver),
             CoordinatorRequest::Ping => Response::Pong,
             // Answered by the caller, since they end the connection or make something else of it.
             CoordinatorRequest::Quit | CoordinatorRequest::WatchMap | CoordinatorRequest::Join(_) => Response::Ok,
@@ -193,9 +205,9 @@ impl ClientSession<'_> {
             let map = update.and_then(|update| ClusterMap::updated(None, &update));
             Some(map.map_err(|error| JoinError::Refused(ErrorReply::NotPeer(error.to_string())))?)
         };
-        let Join { addr, incarnation, proofs, .. } = join;
+        let Join { addr, incarnation, ancestors, .. } = join;
         let joined =
-            self.driver.with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, proofs, held))?;
+            self.driver.with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, ancestors, held))?;
         Ok(Upgrade::Node { addr, joined })
     }
 }

@@ -75,11 +75,27 @@ pub enum Bug {
     FollowerExpires,
     /// A start finds values on its disk without their deadlines.
     DeadlineLostOnDisk,
+    /// A member whose data has no proof is taken for one that holds all that was promised (KIP-966).
+    UnprovenTrusted,
+    /// A member whose data has no proof is taken for one that holds nothing.
+    UnprovenGone,
+    /// A member whose data has no proof is promoted while others may still come back.
+    UnprovenInHaste,
+    /// A member whose data has no proof is promoted although another may have more.
+    UnprovenUnasked,
+    /// What was found without proof counts as proven at the start after that.
+    ProofRegained,
+    /// A node lists the keys of a slot that it does not lead, or not any more.
+    ListsAnySlot,
+    /// A page is given although somebody did not answer for some slots.
+    PageWithHoles,
+    /// A page goes on behind where an answer was cut.
+    CutIgnored,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 41] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -113,6 +129,14 @@ impl Bug {
         Self::ExpireUnchecked,
         Self::FollowerExpires,
         Self::DeadlineLostOnDisk,
+        Self::UnprovenTrusted,
+        Self::UnprovenGone,
+        Self::UnprovenInHaste,
+        Self::UnprovenUnasked,
+        Self::ProofRegained,
+        Self::ListsAnySlot,
+        Self::PageWithHoles,
+        Self::CutIgnored,
     ];
 }
 

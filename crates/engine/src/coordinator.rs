@@ -28,6 +28,7 @@ use proto::cluster_map::{ClusterMap, MapVersion, Member, SlotConfig};
 use proto::error::ErrorReply;
 use proto::id::{Epoch, Incarnation, NodeAddr};
 use proto::ring::HashRing;
+use proto::session::Ancestors;
 use proto::slot::{Position, SlotId};
 
 use crate::bugs::{Bug, Bugs, NoBugs};
@@ -93,6 +94,13 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     gone: BTreeSet<Incarnation>,
     /// Incarnations of which the map still speaks and that were started again with their data, as which.
     reborn: BTreeMap<Incarnation, Incarnation>,
+    /// Incarnations of which the map still speaks and that were started again with data of which the end may be missing, as
+    /// which. None of them is in `reborn`.
+    unproven: BTreeMap<Incarnation, Incarnation>,
+    /// When the last of these came back.
+    unproven_at: Timestamp,
+    /// In how many slots one of these was promoted, since the cluster began.
+    unproven_promotions: u64,
     /// Until when slots whose members all come back wait for the rest of them.
     reborn_grace: Timestamp,
     /// While a map is taken over: who is named in any map that was brought and has not told what it knows.
@@ -100,7 +108,11 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     /// Every start that has joined, and those whose data it has found: what they know is told.
     reported: BTreeSet<Incarnation>,
     /// What those who were started again have found on their disks.
-    proofs: BTreeMap<Incarnation, Vec<Incarnation>>,
+    ancestors: BTreeMap<Incarnation, Ancestors>,
+    /// Whose disks are full, as they say.
+    full: BTreeSet<Incarnation>,
+    /// For whom slots wait whose other copies are here without proof of their data.
+    awaited_by_unproven: BTreeSet<NodeAddr>,
     suspicion: Suspicion,
     /// When all slots are to be looked at, since some have changed.
     replan_at: Option<Timestamp>,
@@ -131,10 +143,15 @@ impl<B: Bugs> Coordinator<B> {
             unregistered: BTreeSet::new(),
             gone: BTreeSet::new(),
             reborn: BTreeMap::new(),
+            unproven: BTreeMap::new(),
+            unproven_at: Timestamp::default(),
+            unproven_promotions: 0,
             reborn_grace: Timestamp::default(),
             awaited: BTreeMap::new(),
             reported: BTreeSet::new(),
-            proofs: BTreeMap::new(),
+            ancestors: BTreeMap::new(),
+            full: BTreeSet::new(),
+            awaited_by_unproven: BTreeSet::new(),
             suspicion: Suspicion::default(),
             replan_at: None,
             promotion: None,
@@ -182,6 +199,13 @@ impl<B: Bugs> Coordinator<B> {
             self.map.holders(slot).map(|(_, member)| member.addr.clone()).collect()
         };
         if holders.is_empty() { Err(ErrorReply::NoNodes) } else { Ok(holders) }
+    }
+
+    /// In how many slots a copy without proof of its data was promoted, since the cluster began: acknowledged writes of the
+    /// last moments before may be missing there.
+    #[must_use]
+    pub fn unproven_promotions(&self) -> u64 {
+        self.unproven_promotions
     }
 
     /// The next duty.
@@ -261,7 +285,8 @@ impl<B: Bugs> Coordinator<B> {
         let members = self.members();
         self.gone.retain(|incarnation| members.contains_key(incarnation));
         self.reborn.retain(|incarnation, _| members.contains_key(incarnation));
-        self.proofs.retain(|incarnation, _| members.contains_key(incarnation));
+        self.unproven.retain(|incarnation, _| members.contains_key(incarnation));
+        self.ancestors.retain(|incarnation, _| members.contains_key(incarnation));
         self.map.set_members(members);
         // IMPORTANT: what nobody has kept nobody may hear of.
         let outputs = [Output::Keep, Output::Publish];

@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use proto::id::{Epoch, Version};
 use proto::slot::SlotId;
 
+use crate::losses::Loss;
 use crate::record::Record;
 
 pub(crate) use codec::{Entry, Whole};
@@ -85,6 +86,14 @@ impl Journal {
 
     pub(crate) fn note_whole(&self, slot: SlotId, whole: impl FnOnce() -> Whole) {
         self.note(|| Entry::Whole { slot, whole: whole() });
+    }
+
+    pub(crate) fn note_loss(&self, loss: &Loss) {
+        self.note(|| Entry::Loss(loss.clone()));
+    }
+
+    pub(crate) fn note_unkept_losses(&self, writes: u64) {
+        self.note(|| Entry::Unkept { writes });
     }
 
     fn note(&self, entry: impl FnOnce() -> Entry) {

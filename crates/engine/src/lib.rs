@@ -18,6 +18,7 @@
 //! - [`outbox`] and [`inbox`]: what a replica has still to be sent, and what it takes in.
 //! - [`peers`]: leases between nodes. [`waiting`]: answers that wait. [`losses`]: acknowledged writes that were lost.
 //! - [`journal`]: what a node must not forget, as it goes to its disk, and a node made of it again.
+//! - [`walk`] and [`listing`]: a page of the keys of all slots, and the part of it that one node gives.
 //! - [`node`]: all slots of a node, the map it goes by, and what passes between it and the others.
 //!
 //! [`time`] is shared, and so is [`bugs`], where the simulator plants mistakes.
@@ -27,6 +28,7 @@ pub mod completions;
 pub mod coordinator;
 pub mod inbox;
 pub mod journal;
+pub mod listing;
 pub mod log;
 pub mod losses;
 pub mod node;
@@ -41,3 +43,4 @@ pub mod slot;
 pub mod table;
 pub mod time;
 pub mod waiting;
+pub mod walk;

@@ -54,7 +54,7 @@ impl Losses {
         self.count += writes;
     }
 
-    /// How many writes were lost since the node was started.
+    /// How many writes were lost in all; where the node keeps its data, since its directory was made.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count

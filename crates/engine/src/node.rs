@@ -15,12 +15,13 @@ use std::time::Duration;
 use proto::cluster_map::{ClusterMap, Member};
 use proto::id::{Incarnation, NodeAddr};
 use proto::level::ReadLevel;
-use proto::peer::{WallTime, Write};
-use proto::session::SlotAt;
+use proto::peer::{List, WallTime, Write};
+use proto::session::{Ancestors, SlotAt};
 use proto::slot::{Position, SlotBits, SlotId};
 
-use crate::bugs::{Bugs, NoBugs};
+use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::journal::{Entry, Journal};
+use crate::listing::Listing;
 use crate::log::{TAIL_BYTES, TailBudget};
 use crate::losses::{Loss, Losses};
 use crate::outbox::{Lag, OUTBOX_ITEMS, Outbox};
@@ -109,9 +110,9 @@ pub struct Node<B: Bugs = NoBugs> {
     hasher: KeyHasher,
     slots: Box<[Cell<B>]>,
     me: AtomicU64,
-    /// The incarnations whose data this node has found on its disk, oldest first: that of the start before, and those
-    /// whose data that one had found. The map may still speak of any of them.
-    ancestors: Vec<Incarnation>,
+    /// Whose data this node has found on its disk: that of the start before, and those whose data that one had found. The
+    /// map may still speak of any of them.
+    ancestors: Ancestors,
     map: RwLock<Option<Arc<ClusterMap>>>,
     /// Whom this node follows in some slot, by the map.
     followed: Mutex<BTreeSet<Incarnation>>,
@@ -160,18 +161,13 @@ impl<B: Bugs> Node<B> {
     #[must_use]
     pub fn new(now: Timestamp, bits: SlotBits, secret: u64, bugs: B) -> Self {
         let slots = bits.slots().map(|_| Cell(Mutex::new(Slot::new(bugs)))).collect();
-        Self::with(now, bits, KeyHasher::new(secret), slots, Vec::new(), None, bugs)
+        Self::with(now, bits, KeyHasher::new(secret), slots, Ancestors::default(), None, bugs)
     }
 
     /// A node that was started again and has found on its disk all that an earlier start of it held.
     #[must_use]
     pub fn recovered(now: Timestamp, disk: Self) -> Self {
-        let (own, map) = (disk.incarnation(), disk.map());
-        let mut ancestors = disk.ancestors;
-        // A start that was never registered has written nothing of its own: what it found is still its predecessor's.
-        ancestors.extend(Some(own).filter(|own| *own != Incarnation::default()));
-        let too_many = ancestors.len().saturating_sub(ANCESTORS);
-        ancestors.drain(..too_many);
+        let (ancestors, map) = (disk.next_ancestors(), disk.map());
         let slots = disk
             .slots
             .into_iter()
@@ -188,13 +184,12 @@ impl<B: Bugs> Node<B> {
     pub(crate) fn replayed(
         now: Timestamp,
         read: Self,
-        proofs: Vec<Incarnation>,
+        ancestors: Ancestors,
         map: Option<Arc<ClusterMap>>,
         next: u64,
     ) -> Self {
         let mut node = Self::recovered(now, read);
-        let too_many = proofs.len().saturating_sub(ANCESTORS);
-        node.ancestors = proofs.into_iter().skip(too_many).collect();
+        node.ancestors = newest(ancestors);
         node.map = RwLock::new(map);
         node.journal = Journal::kept(next);
         node.limited(TAIL_BYTES, OUTBOX_ITEMS)
@@ -224,7 +219,7 @@ impl<B: Bugs> Node<B> {
         bits: SlotBits,
         hasher: KeyHasher,
         slots: Box<[Cell<B>]>,
-        ancestors: Vec<Incarnation>,
+        ancestors: Ancestors,
         map: Option<Arc<ClusterMap>>,
         bugs: B,
     ) -> Self {
@@ -328,6 +323,36 @@ impl<B: Bugs> Node<B> {
         now.on_the_wall(self.wall_at_zero.load(Ordering::Relaxed))
     }
 
+    /// Lists the keys of one slot for a page of a walk, or refuses that. `clock` is asked once the slot is locked. Until the
+    /// tickets of `waiting` are settled, and as durable, nobody may hear of a linear list. A linear list that hides values
+    /// past their deadlines writes that down.
+    pub fn list(
+        &self,
+        slot: SlotId,
+        list: &List,
+        clock: impl FnOnce() -> Timestamp,
+        waiting: &Waiting,
+        turn: &mut Turn,
+        listing: &mut Listing,
+    ) {
+        let mut state = self.slot(slot);
+        let place = self.place(clock(), slot);
+        let is_listed = if list.at_replica {
+            let holds_copy = state.holds_copy();
+            if holds_copy {
+                state.list_copy(place.wall(), listing);
+            }
+            holds_copy
+        } else {
+            state.list(place, list.level, waiting, turn, listing).is_ok()
+        };
+        drop(state);
+        self.finish(turn);
+        if !is_listed {
+            listing.refuse(slot);
+        }
+    }
+
     /// Writes a key at its primary. Where the answer has a ticket of `waiting`, it is given when that is settled.
     ///
     /// # Errors
@@ -368,7 +393,10 @@ impl<B: Bugs> Node<B> {
         let (primary, replicas): (Vec<_>, Vec<_>) =
             up.into_iter().map(named).partition(|(incarnation, _)| Some(*incarnation) == primary);
         let none_is_up = primary.is_empty() && replicas.is_empty();
-        let missing = down.into_iter().filter(|_| none_is_up).map(|(_, member)| member.addr.clone()).collect();
+        // One that was started again without proof of its data is here, and not what is waited for.
+        let is_back = |addr: &NodeAddr| map.members().any(|(_, member)| member.up && member.addr == *addr);
+        let missing = down.into_iter().map(|(_, member)| member.addr.clone());
+        let missing = missing.filter(|addr| none_is_up && !is_back(addr)).collect();
         Route { primary: primary.into_iter().next(), replicas, missing }
     }
 
@@ -384,10 +412,26 @@ impl<B: Bugs> Node<B> {
         Incarnation(self.me.load(Ordering::Relaxed))
     }
 
-    /// The incarnations whose data this node has found on its disk, oldest first.
+    /// Whose data this node has found on its disk.
     #[must_use]
-    pub fn proofs(&self) -> &[Incarnation] {
+    pub fn ancestors(&self) -> &Ancestors {
         &self.ancestors
+    }
+
+    /// Whose data the next start of this node finds, where nothing is missing of what this one has written.
+    ///
+    /// IMPORTANT: what was not proven stays so. What was missing of it at this start is missing at every later one.
+    #[must_use]
+    pub fn next_ancestors(&self) -> Ancestors {
+        let mut next = self.ancestors.clone();
+        // A start that was never registered has written nothing of its own: what it found is still its predecessor's.
+        if self.incarnation() != Incarnation::default() {
+            if self.bugs.plants(Bug::ProofRegained) {
+                next = Ancestors::proven(next.iter().collect());
+            }
+            next.proven.push(self.incarnation());
+        }
+        newest(next)
     }
 
     /// How many keys are stored here, copies of other nodes' keys among them.
@@ -451,15 +495,37 @@ impl<B: Bugs> Node<B> {
         Some(bytes)
     }
 
+    /// The archive of losses, for a snapshot; `None` where nothing was ever lost.
+    #[must_use]
+    pub fn losses_snapshot(&self) -> Option<Vec<u8>> {
+        let losses = self.lock_losses();
+        if losses.count() == 0 {
+            return None;
+        }
+        let mut bytes = self.journal.end().to_be_bytes().to_vec();
+        Entry::Unkept { writes: losses.count() - losses.iter().count() as u64 }.encode(&mut bytes);
+        losses.iter().for_each(|loss| Entry::Loss(loss.clone()).encode(&mut bytes));
+        Some(bytes)
+    }
+
     /// Carries an entry of the journal out again; `false` where it does not follow on the slot as it is.
     pub(crate) fn replay(&self, entry: Entry) -> bool {
         let slot = entry.slot();
+        match entry {
+            Entry::Loss(loss) => self.lock_losses().add(loss),
+            Entry::Unkept { writes } => self.lock_losses().add_overwritten(writes),
+            entry => return self.replay_in_slot(slot, entry),
+        }
+        true
+    }
+
+    fn replay_in_slot(&self, slot: SlotId, entry: Entry) -> bool {
         self.slot(slot).replay(self.place(Timestamp::default(), slot), entry)
     }
 
     /// Looks at the acknowledged writes that this node has lost.
     pub fn losses<R>(&self, look: impl FnOnce(&Losses) -> R) -> R {
-        look(&self.losses.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&self.lock_losses())
     }
 
     /// What has happened since the last call.
@@ -508,10 +574,22 @@ impl<B: Bugs> Node<B> {
             self.events.lock().unwrap_or_else(PoisonError::into_inner).append(&mut turn.events);
         }
         if !turn.losses.is_empty() || turn.overwritten > 0 {
-            let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
-            turn.losses.drain(..).for_each(|loss| losses.add(loss));
-            losses.add_overwritten(std::mem::take(&mut turn.overwritten));
+            // IMPORTANT: noted under the lock of the archive, so that a snapshot of it knows which entries it has.
+            let mut losses = self.lock_losses();
+            for loss in turn.losses.drain(..) {
+                self.journal.note_loss(&loss);
+                losses.add(loss);
+            }
+            let unkept = std::mem::take(&mut turn.overwritten);
+            if unkept > 0 {
+                self.journal.note_unkept_losses(unkept);
+                losses.add_overwritten(unkept);
+            }
         }
+    }
+
+    fn lock_losses(&self) -> MutexGuard<'_, Losses> {
+        self.losses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self, slot: SlotId) -> MutexGuard<'_, Slot<B>> {
@@ -531,4 +609,13 @@ impl<B: Bugs> Node<B> {
     fn event(&self, event: Event) {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
+}
+
+/// The newest ancestors, as many as a node remembers.
+fn newest(mut ancestors: Ancestors) -> Ancestors {
+    let too_many = ancestors.iter().count().saturating_sub(ANCESTORS);
+    let unproven = too_many.min(ancestors.unproven.len());
+    ancestors.unproven.drain(..unproven);
+    ancestors.proven.drain(..too_many - unproven);
+    ancestors
 }

@@ -68,6 +68,10 @@ pub enum Event {
     Unregistered(NodeAddr),
     /// A node has said that it stops.
     Left(NodeAddr),
+    /// The disk of a node is full.
+    Full(NodeAddr),
+    /// It has room again.
+    Room(NodeAddr),
     /// A node was silent for too long.
     Dead(NodeAddr),
     /// A primary is replaced: it is silent, and a copy of its slots complains, too.
@@ -76,8 +80,8 @@ pub enum Event {
     Awaiting(Vec<NodeAddr>),
     /// An operator says not to wait for a node.
     Forgotten(NodeAddr),
-    /// An operator has accepted what was lost in so many slots.
-    LossAccepted(usize),
+    /// An operator has accepted what was lost in these slots.
+    LossAccepted(Accepted),
     /// A node of another cluster has come while a coordinator of this one was restarted. It is refused.
     Stranger(NodeAddr),
     /// The map was taken over from a node.
@@ -86,8 +90,22 @@ pub enum Event {
     Serving(MapVersion),
     /// So many slots have a new primary, since theirs was lost.
     Promoted(usize),
+    /// So many slots wait for these nodes, since the copies that are here were found without proof, and theirs may have more.
+    UnprovenWait(usize, Vec<NodeAddr>),
+    /// No copy that is known to be whole is left of so many slots, and copies that were found without proof lead them: those
+    /// of these nodes. What was acknowledged in the moments before their power failed may be missing.
+    PromotedUnproven(usize, Vec<NodeAddr>),
     /// So many slots have lost every copy and start anew, empty.
     StartedAnew(usize),
+}
+
+/// What has come of an operator's word that missing copies are lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// How many slots start anew, empty.
+    pub anew: usize,
+    /// How many go on with what the copies that are here have, though some of it may be missing.
+    pub unproven: usize,
 }
 
 /// The answer to a join.

@@ -21,8 +21,14 @@ pub struct Standing {
     pub accused: BTreeMap<Incarnation, BTreeSet<Incarnation>>,
     /// Alive, but not heard at the moment: nothing is handed over to them.
     pub suspected: BTreeSet<Incarnation>,
+    /// Alive, but their disks are full: nothing is handed over to them either.
+    pub full: BTreeSet<Incarnation>,
+    /// Registered, but not heard since a start without proof of its data came back: they may have lost their power with it.
+    pub unheard: BTreeSet<Incarnation>,
     /// Started again with the data on their disks, as a newer incarnation.
     pub reborn: BTreeMap<Incarnation, Incarnation>,
+    /// Started again with data on their disks of which the end may be missing, as a newer incarnation.
+    pub unproven: BTreeMap<Incarnation, Incarnation>,
     /// Others may be about to come back in the same way.
     pub patient: bool,
     /// How many copies must be in sync for a quorum write.
@@ -31,6 +37,8 @@ pub struct Standing {
     pub any_copy_leads: bool,
     /// A planted mistake: whoever was in sync once may lead where nobody is.
     pub any_former_leads: bool,
+    /// A planted mistake: copies without proof lead before all are back.
+    pub unproven_leads_in_haste: bool,
 }
 
 /// What is to be done about a slot.
@@ -42,6 +50,9 @@ pub enum Plan {
     Change(SlotConfig),
     /// The primary is lost; one of these must take over. Each holds all that was ever promised.
     Promote(Vec<Incarnation>),
+    /// The primary is lost, and so is the proof of every copy that is left; all of these are here. The one of them must take
+    /// over that holds most, though some of what was promised may be missing.
+    PromoteUnproven(Vec<Incarnation>),
     /// The primary leads where the ring wants another, who is in sync: ask the one to hand over to the other.
     HandOver {
         /// Who leads.
@@ -72,11 +83,19 @@ pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) ->
     }
     let primary = config.primary.filter(|primary| up.contains(primary));
     let is_reborn = config.isr.iter().any(|member| standing.reborn.contains_key(member));
-    let nobody_is_heard = up.iter().all(|member| standing.suspected.contains(member));
-    if is_reborn && nobody_is_heard && !up.is_empty() && (primary.is_some() || standing.patient) {
+    let is_unproven = standing.is_unproven(config);
+    let nobody_is_heard = up.iter().all(|member| standing.is_silent(config, *member));
+    let patient = if is_reborn { primary.is_some() || standing.patient } else { is_unproven };
+    if nobody_is_heard && !up.is_empty() && patient {
         // Whether the others were up while one was restarted is not known: they may be about to come back in the same way.
-        // One that is not heard is taken off the ring after a while, and then those who are back decide.
+        // One that is not heard is taken off the ring after a while, and then those who are back decide. One without proof
+        // could not decide then, and must not be left out now.
         return Plan::Keep;
+    }
+    if is_unproven
+        && primary.is_some_and(|primary| standing.unheard.contains(&primary) && !standing.suspected.contains(&primary))
+    {
+        return Plan::Keep; // It is heard in a moment, or suspected.
     }
     let Some(primary) = primary.filter(|primary| !standing.is_accused(config, *primary)) else {
         return replace_primary(config, &holders, &up, standing);
@@ -91,8 +110,57 @@ impl Standing {
     }
 
     /// Who holds now what this incarnation held: itself, or its next start, where that has found it on its disk.
-    fn heir(&self, incarnation: Incarnation) -> Incarnation {
+    pub(crate) fn heir(&self, incarnation: Incarnation) -> Incarnation {
         self.reborn.get(&incarnation).copied().unwrap_or(incarnation)
+    }
+
+    /// Those of whom each held all that was promised, and that were not lost for good.
+    fn members<'a>(&'a self, config: &'a SlotConfig) -> impl Iterator<Item = Incarnation> {
+        let members = config.isr.iter().chain(&config.elr).copied();
+        members.filter(|member| !self.gone.contains(member))
+    }
+
+    /// Whether a member of the in-sync set is back without proof.
+    pub(crate) fn is_unproven(&self, config: &SlotConfig) -> bool {
+        config.isr.iter().any(|member| self.unproven.contains_key(member))
+    }
+
+    /// Whether a member of the in-sync set that is registered may be dead.
+    fn is_silent(&self, config: &SlotConfig, member: Incarnation) -> bool {
+        self.suspected.contains(&member) || (self.unheard.contains(&member) && self.is_unproven(config))
+    }
+
+    /// The start that is here of a member whose data has no proof.
+    fn unproven_heir(&self, member: Incarnation) -> Option<Incarnation> {
+        self.unproven.get(&member).copied().filter(|heir| self.alive.contains(heir))
+    }
+
+    /// The members that are here without proof.
+    pub(crate) fn unproven_members(&self, config: &SlotConfig) -> Vec<Incarnation> {
+        self.members(config).filter(|member| self.unproven_heir(*member).is_some()).collect()
+    }
+
+    /// The members for whom those wait that are here without proof: they may come back with more.
+    pub(crate) fn awaited_by_unproven<'a>(&'a self, config: &'a SlotConfig) -> impl Iterator<Item = Incarnation> {
+        let is_away = |member: &Incarnation| !self.alive.contains(&self.heir(*member));
+        let nobody_leads = self.members(config).all(|member| is_away(&member));
+        let waits = nobody_leads && self.members(config).any(|member| self.unproven_heir(member).is_some());
+        let is_awaited = move |member: &Incarnation| waits && self.unproven_heir(*member).is_none();
+        self.members(config).filter(is_awaited)
+    }
+
+    /// The present starts of these members; `None` while another member may come back, or where there are none.
+    fn unproven_copies(&self, config: &SlotConfig) -> Option<Vec<Incarnation>> {
+        let members = self.unproven_members(config);
+        let all_are_back = members.len() == self.members(config).count() || self.unproven_leads_in_haste;
+        let mut copies = Vec::new();
+        for heir in members.into_iter().filter_map(|member| self.unproven_heir(member)) {
+            // One may have come back more than once.
+            if !copies.contains(&heir) {
+                copies.push(heir);
+            }
+        }
+        Some(copies).filter(|copies| all_are_back && !copies.is_empty())
     }
 }
 
@@ -111,14 +179,29 @@ fn keep_primary(
     let is_new = |node: &Incarnation| !isr.contains(node) && !elr.contains(node);
     let learners = target.iter().copied().filter(is_new).collect();
     match change(config, SlotConfig { primary: Some(primary), isr, learners, elr, ..config.clone() }) {
-        Plan::Keep => match target.first() {
-            Some(wanted) if *wanted != primary && up.contains(wanted) && !standing.suspected.contains(wanted) => {
-                Plan::HandOver { from: primary, to: *wanted }
-            }
-            _ => Plan::Keep,
+        Plan::Keep => match better_primary(primary, target, up, standing) {
+            Some(better) => Plan::HandOver { from: primary, to: better },
+            None => Plan::Keep,
         },
         changed => changed,
     }
+}
+
+/// Who is to lead in the place of the primary: the ring's choice. One whose disk is full takes no writes, so it leads only
+/// where no other member can.
+fn better_primary(
+    primary: Incarnation,
+    target: &[Incarnation],
+    up: &[Incarnation],
+    standing: &Standing,
+) -> Option<Incarnation> {
+    let can = |node: &&Incarnation| {
+        **node != primary && up.contains(node) && !standing.suspected.contains(node) && !standing.full.contains(node)
+    };
+    if standing.full.contains(&primary) {
+        return in_ring_order(up, target).iter().find(can).copied();
+    }
+    target.first().filter(can).copied()
 }
 
 /// The primary is lost. Whoever may lead holds everything that was promised: a member of the in-sync set, or where none is
@@ -131,7 +214,7 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
         return if others.is_empty() { Plan::Keep } else { Plan::Promote(others) };
     }
     let candidates: Vec<_> = up.iter().copied().filter(|member| Some(*member) != config.primary).collect();
-    let heard: Vec<_> = candidates.iter().copied().filter(|member| !standing.suspected.contains(member)).collect();
+    let heard: Vec<_> = candidates.iter().copied().filter(|member| !standing.is_silent(config, *member)).collect();
     let reborn: Vec<_> =
         holders.iter().filter_map(|member| standing.reborn.get(member)).copied().filter(live).collect();
     if !candidates.is_empty() {
@@ -141,7 +224,8 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
         return Plan::Keep; // Only the primary itself, which may be merely slow: the removal timeout decides.
     }
     if !reborn.is_empty() {
-        let all_are_back = reborn.len() == holders.len();
+        let is_unproven = |member: &&Incarnation| standing.unproven_heir(**member).is_some();
+        let all_are_back = reborn.len() + holders.iter().filter(is_unproven).count() == holders.len();
         return if standing.patient && !all_are_back { Plan::Keep } else { Plan::Promote(reborn) };
     }
     let once: &[Incarnation] = if standing.any_former_leads { &config.learners } else { &[] };
@@ -149,6 +233,9 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
     let former: Vec<_> = former.map(|member| standing.heir(*member)).filter(live).collect();
     if !former.is_empty() {
         return Plan::Promote(former);
+    }
+    if let Some(unproven) = standing.unproven_copies(config) {
+        return Plan::PromoteUnproven(unproven);
     }
     // Whoever holds the slot may come back with its data: wait, and lead from no empty copy meanwhile.
     let primary = config.primary.filter(|primary| holders.contains(primary));
@@ -182,7 +269,10 @@ pub fn former_members(config: &SlotConfig, isr: &[Incarnation], standing: &Stand
         // IMPORTANT: an heir that is not here is not named. The map may have forgotten where it was, and then nobody could tell
         // that its next start is the one that is waited for.
         let heir = Some(standing.heir(*member)).filter(|heir| standing.alive.contains(heir)).unwrap_or(*member);
-        if !standing.gone.contains(member) && !isr.contains(&heir) && !former.contains(&heir) {
+        // Nor is one without proof, which holds all that was promised no more. Its member is waited for like one that is away,
+        // unless what it has is in the in-sync set.
+        let is_here = isr.contains(&heir) || standing.unproven.get(member).is_some_and(|heir| isr.contains(heir));
+        if !standing.gone.contains(member) && !is_here && !former.contains(&heir) {
             former.push(heir);
         }
     }
@@ -272,6 +362,24 @@ mod tests {
     }
 
     #[test]
+    fn one_whose_disk_is_full_leads_only_where_no_other_member_can() {
+        let mut standing = standing(&[1, 2, 3], &[]);
+        standing.full.insert(Incarnation(1));
+        let target = incarnations(&[1, 2, 3]);
+        let to_2 = Plan::HandOver { from: Incarnation(1), to: Incarnation(2) };
+        assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), to_2);
+        assert_eq!(plan(&config(2, &[1, 2, 3], &[]), &target, &standing), Plan::Keep, "it is not given back");
+        standing.full.insert(Incarnation(2));
+        let to_3 = Plan::HandOver { from: Incarnation(1), to: Incarnation(3) };
+        assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), to_3);
+        standing.full.insert(Incarnation(3));
+        assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), Plan::Keep);
+        standing.full.clear();
+        let back = Plan::HandOver { from: Incarnation(2), to: Incarnation(1) };
+        assert_eq!(plan(&config(2, &[1, 2, 3], &[]), &target, &standing), back, "it has room again");
+    }
+
+    #[test]
     fn a_lost_primary_is_replaced_from_the_in_sync_set_only() {
         let standing = standing(&[2, 3, 4], &[]);
         let plan = plan(&config(1, &[1, 2, 3], &[4]), &incarnations(&[4, 2, 3]), &standing);
@@ -338,6 +446,47 @@ mod tests {
         standing.alive.insert(Incarnation(2));
         let learner = plan(&config(2, &[1, 2, 3], &[]), &incarnations(&[2, 11]), &standing);
         assert_eq!(learner, Plan::Change(config(2, &[2, 3], &[11])));
+    }
+
+    #[test]
+    fn copies_without_proof_lead_where_none_has_one_and_all_that_were_not_lost_are_back() {
+        let mut standing = standing(&[11, 4], &[]);
+        standing.unproven = [(Incarnation(1), Incarnation(11)), (Incarnation(2), Incarnation(12))].into();
+        let slot = config(1, &[1, 2], &[]);
+        let (target, both) = (incarnations(&[11, 12]), incarnations(&[11, 12]));
+        assert_eq!(plan(&slot, &target, &standing), Plan::Keep, "2 came back, and is away again");
+        standing.alive.insert(Incarnation(12));
+        assert_eq!(plan(&slot, &target, &standing), Plan::PromoteUnproven(both.clone()));
+        let after = promoted(&slot, Incarnation(12), &standing);
+        assert_eq!(after, with_elr(config(12, &[12], &[]), &[1]), "what 1 has is not forgotten, nor taken for whole");
+        let former = with_elr(slot.clone(), &[3]);
+        assert_eq!(plan(&former, &target, &standing), Plan::Keep, "3 may come back");
+        standing.reborn.insert(Incarnation(3), Incarnation(4));
+        assert_eq!(plan(&former, &target, &standing), Plan::Promote(incarnations(&[4])), "it is known to be whole");
+        standing.gone.insert(Incarnation(3));
+        assert_eq!(plan(&former, &target, &standing), Plan::PromoteUnproven(both), "it has nothing");
+        standing.gone.extend(incarnations(&[1, 2]));
+        assert_eq!(plan(&former, &target, &standing), Plan::StartAnew(config(11, &[11], &[12])));
+    }
+
+    #[test]
+    fn one_without_proof_is_left_out_only_by_one_that_was_heard_since() {
+        let mut standing = standing(&[11, 2, 3], &[]);
+        standing.unproven = [(Incarnation(1), Incarnation(11))].into();
+        let target = incarnations(&[11, 2, 3]);
+        for primary in [1, 2] {
+            let slot = config(primary, &[1, 2, 3], &[]);
+            standing.unheard = incarnations(&[2, 3, 11]).into_iter().collect();
+            assert_eq!(plan(&slot, &target, &standing), Plan::Keep, "they may have lost their power, too");
+            standing.suspected = incarnations(&[2, 3]).into_iter().collect();
+            assert_eq!(plan(&slot, &target, &standing), Plan::Keep, "it seems that they have");
+            (standing.suspected, standing.unheard) = Default::default();
+        }
+        assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), Plan::Promote(incarnations(&[2, 3])));
+        let led = plan(&config(2, &[1, 2, 3], &[]), &target, &standing);
+        assert_eq!(led, Plan::Change(config(2, &[2, 3], &[11])));
+        let alone = plan(&config(2, &[1, 2], &[]), &target, &standing);
+        assert_eq!(alone, Plan::Change(with_elr(config(2, &[2], &[11, 3]), &[1])), "its data is not forgotten");
     }
 
     #[test]

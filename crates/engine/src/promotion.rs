@@ -3,12 +3,19 @@
 //! Replication is asynchronous, so the surviving copies of a slot may differ by what the lost primary had sent to one
 //! and not yet to the other. The coordinator asks them briefly how far they stand and promotes the farthest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proto::id::{Incarnation, Version};
 use proto::slot::SlotId;
 
 use crate::time::Timestamp;
+
+/// How long a copy has to say how far it stands.
+const POSITIONS_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// How long a round lasts, however many copies come back while it does.
+const ROUND_TIMEOUT: Duration = POSITIONS_TIMEOUT.saturating_mul(3);
 
 /// One round of questions. All slots of one loss are in one round.
 #[derive(Debug)]
@@ -17,47 +24,93 @@ pub struct Promotion {
     pub query: u64,
     /// When the coordinator goes on with the answers that it has.
     pub until: Timestamp,
-    waiting_for: BTreeSet<Incarnation>,
-    farthest: BTreeMap<SlotId, (Version, Incarnation)>,
+    last_until: Timestamp,
+    /// Who is asked, and about which slots, by their number.
+    asked: BTreeMap<Incarnation, Vec<Answer>>,
+}
+
+/// What is known of how far a copy of a slot stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Answer {
+    #[default]
+    NotAsked,
+    Awaited,
+    At(Version),
 }
 
 impl Promotion {
-    /// A round that asks `asked`, each of whom is still to answer.
+    /// A round in which nobody is asked yet.
     #[must_use]
-    pub fn new(query: u64, until: Timestamp, asked: BTreeSet<Incarnation>) -> Self {
-        Self { query, until, waiting_for: asked, farthest: BTreeMap::new() }
+    pub fn new(query: u64, now: Timestamp) -> Self {
+        Self { query, until: now, last_until: now + ROUND_TIMEOUT, asked: BTreeMap::new() }
+    }
+
+    /// Whom to ask about which slots, of these: those that were not asked yet in this round. They have time to answer.
+    pub fn ask(
+        &mut self,
+        now: Timestamp,
+        copies: impl Iterator<Item = (Incarnation, SlotId)>,
+    ) -> BTreeMap<Incarnation, Vec<SlotId>> {
+        let mut questions: BTreeMap<Incarnation, Vec<SlotId>> = BTreeMap::new();
+        if now >= self.last_until {
+            return questions;
+        }
+        for (node, slot) in copies {
+            let (answers, number) = (self.asked.entry(node).or_default(), usize::from(slot.0));
+            if answers.len() <= number {
+                answers.resize(number + 1, Answer::NotAsked);
+            }
+            if let Some(answer) = answers.get_mut(number).filter(|answer| **answer == Answer::NotAsked) {
+                *answer = Answer::Awaited;
+                questions.entry(node).or_default().push(slot);
+            }
+        }
+        if !questions.is_empty() {
+            self.until = (now + POSITIONS_TIMEOUT).min(self.last_until);
+        }
+        questions
     }
 
     /// Takes an answer.
     pub fn answered(&mut self, from: Incarnation, positions: &[(SlotId, Version)]) {
-        if !self.waiting_for.remove(&from) {
-            return;
-        }
+        let Some(asked) = self.asked.get_mut(&from) else { return };
         for (slot, version) in positions {
-            let farthest = self.farthest.entry(*slot).or_insert((*version, from));
-            if *version > farthest.0 {
-                *farthest = (*version, from);
+            if let Some(answer) = asked.get_mut(usize::from(slot.0)).filter(|answer| **answer == Answer::Awaited) {
+                *answer = Answer::At(*version);
             }
         }
     }
 
     /// Nobody waits for this node any more: it is lost, too.
     pub fn forget(&mut self, node: Incarnation) {
-        self.waiting_for.remove(&node);
+        self.asked.remove(&node);
     }
 
     /// Whether it is time to decide.
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
-        self.waiting_for.is_empty() || now >= self.until
+        now >= self.until || !self.asked.values().flatten().any(|answer| *answer == Answer::Awaited)
     }
 
-    /// The copy to promote among `survivors`: who answered with the most records, or the first in the ring's order
-    /// where nobody did.
+    /// Whether it is known of each of these copies how far it stands.
+    #[must_use]
+    pub fn knows_all(&self, slot: SlotId, copies: &[Incarnation]) -> bool {
+        copies.iter().all(|copy| self.position(slot, *copy).is_some())
+    }
+
+    /// The copy to promote among `survivors`: who answered with the most records, the first in the ring's order where
+    /// several did; `None` where nobody has answered.
     #[must_use]
     pub fn choose(&self, slot: SlotId, survivors: &[Incarnation]) -> Option<Incarnation> {
-        let farthest = self.farthest.get(&slot).map(|(_, node)| *node);
-        farthest.filter(|node| survivors.contains(node)).or(survivors.first().copied())
+        let answers = survivors.iter().rev().filter_map(|node| Some((self.position(slot, *node)?, *node)));
+        answers.max_by_key(|(version, _)| *version).map(|(_, node)| node)
+    }
+
+    fn position(&self, slot: SlotId, node: Incarnation) -> Option<Version> {
+        match self.asked.get(&node)?.get(usize::from(slot.0))? {
+            Answer::At(version) => Some(*version),
+            Answer::NotAsked | Answer::Awaited => None,
+        }
     }
 }
 
@@ -66,16 +119,31 @@ mod tests {
     use super::*;
     use proto::id::Epoch;
 
+    const SLOTS: [SlotId; 3] = [SlotId(0), SlotId(1), SlotId(2)];
+
+    fn at(seq: u64) -> Version {
+        Version { epoch: Epoch(1), seq }
+    }
+
+    fn asking(nodes: &[Incarnation]) -> Promotion {
+        let mut promotion = Promotion::new(1, Timestamp(0));
+        let questions = promotion.ask(Timestamp(0), nodes.iter().flat_map(|node| SLOTS.map(|slot| (*node, slot))));
+        assert_eq!(questions.len(), nodes.len());
+        promotion
+    }
+
     #[test]
     fn the_farthest_copy_is_chosen() {
         let [a, b, c] = [1, 2, 3].map(Incarnation);
-        let at = |seq| Version { epoch: Epoch(1), seq };
-        let mut promotion = Promotion::new(1, Timestamp(100), [a, b].into());
+        let mut promotion = asking(&[a, b]);
         promotion.answered(c, &[(SlotId(0), at(99))]);
-        promotion.answered(a, &[(SlotId(0), at(4)), (SlotId(1), at(7))]);
+        promotion.answered(a, &[(SlotId(0), at(4)), (SlotId(1), at(7)), (SlotId(2), at(0))]);
         assert!(!promotion.is_over(Timestamp(99)));
         promotion.answered(b, &[(SlotId(0), at(5)), (SlotId(1), at(7))]);
-        assert!(promotion.is_over(Timestamp(0)));
+        assert!(!promotion.is_over(Timestamp(99)), "one slot is not answered");
+        assert!(!promotion.knows_all(SlotId(2), &[a, b]) && promotion.knows_all(SlotId(1), &[a, b]));
+        promotion.answered(b, &[(SlotId(2), at(0))]);
+        assert!(promotion.is_over(Timestamp(99)));
         assert_eq!(promotion.choose(SlotId(0), &[a, b]), Some(b), "an answer that was not asked for does not count");
         assert_eq!(promotion.choose(SlotId(1), &[a, b]), Some(a));
         assert_eq!(promotion.choose(SlotId(0), &[a]), Some(a), "who is lost meanwhile is not chosen");
@@ -84,9 +152,29 @@ mod tests {
     }
 
     #[test]
-    fn silence_ends_with_the_round() {
-        let promotion = Promotion::new(1, Timestamp(100), [Incarnation(1)].into());
-        assert!(!promotion.is_over(Timestamp(99)));
-        assert!(promotion.is_over(Timestamp(100)));
+    fn who_comes_back_during_the_round_is_asked_and_waited_for() {
+        let [a, b] = [1, 2].map(Incarnation);
+        let mut promotion = asking(&[a]);
+        promotion.answered(a, &SLOTS.map(|slot| (slot, at(4))));
+        let later = Timestamp(0) + POSITIONS_TIMEOUT / 2;
+        let questions = promotion.ask(later, [a, b].into_iter().flat_map(|node| SLOTS.map(|slot| (node, slot))));
+        assert_eq!(questions, [(b, SLOTS.to_vec())].into());
+        assert!(!promotion.is_over(Timestamp(0) + POSITIONS_TIMEOUT));
+        promotion.answered(b, &SLOTS.map(|slot| (slot, at(5))));
+        assert!(promotion.is_over(later));
+        assert_eq!(promotion.choose(SlotId(0), &[a, b]), Some(b));
+    }
+
+    #[test]
+    fn silence_ends_with_the_round_and_the_round_ends_whoever_comes_back() {
+        let mut promotion = asking(&[Incarnation(1)]);
+        assert!(!promotion.is_over(Timestamp(1)) && promotion.is_over(promotion.until));
+        assert!(!promotion.knows_all(SlotId(0), &[Incarnation(1), Incarnation(2)]));
+        for number in 2..20 {
+            let now = Timestamp(promotion.until.0 - 1_000);
+            promotion.ask(now, [(Incarnation(number), SlotId(0))].into_iter());
+        }
+        assert!(promotion.is_over(Timestamp(0) + ROUND_TIMEOUT));
+        assert_eq!(promotion.choose(SlotId(0), &[Incarnation(1)]), None);
     }
 }

@@ -225,6 +225,12 @@ impl Record {
         COUNTS + size_of::<Head>() + self.bytes().len()
     }
 
+    /// Whether no other clone of it is left.
+    #[cfg(test)]
+    pub(crate) fn is_unique(&self) -> bool {
+        ThinArc::strong_count(&self.0) == 1
+    }
+
     /// Asks for the record's memory up to about the end of its key, which will be used soon.
     pub(crate) fn fetch(&self) {
         fetch_bytes(self.0.ptr().cast(), COUNTS + size_of::<Head>() + USUAL_KEY_BYTES);

@@ -125,6 +125,13 @@ impl Registry {
         incarnations.filter(|incarnation| self.is_suspect(now, *incarnation)).collect()
     }
 
+    /// All who were not heard after this moment.
+    #[must_use]
+    pub fn unheard_since(&self, moment: Timestamp) -> BTreeSet<Incarnation> {
+        let unheard = self.nodes.values().filter(|node| node.last_heard <= moment);
+        unheard.map(|node| node.incarnation).collect()
+    }
+
     /// When an incarnation that is not suspected will be, if it is not heard.
     #[must_use]
     pub fn suspect_from(&self, incarnation: Incarnation) -> Option<Timestamp> {

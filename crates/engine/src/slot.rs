@@ -16,10 +16,12 @@ use proto::cluster_map::{MapVersion, Promises, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::AckLevel;
 use proto::peer::WallTime;
+use proto::session::Ancestors;
 use proto::slot::SlotId;
 
 use crate::bugs::{Bugs, NoBugs};
 use crate::journal::{Entry, Journal, Whole};
+use crate::listing::Listing;
 use crate::log::{Log, TailBudget};
 use crate::losses::Loss;
 use crate::node::{Event, Turn};
@@ -67,7 +69,7 @@ pub(crate) struct Place<'a> {
     pub(crate) id: SlotId,
     pub(crate) me: Incarnation,
     /// The incarnations whose data this node has found on its disk.
-    pub(crate) ancestors: &'a [Incarnation],
+    pub(crate) ancestors: &'a Ancestors,
     pub(crate) hasher: &'a KeyHasher,
     pub(crate) tails: &'a TailBudget,
     pub(crate) journal: &'a Journal,
@@ -192,6 +194,12 @@ impl<B: Bugs> Slot<B> {
         (!is_expired).then_some(record)
     }
 
+    /// Lists the keys of the copy that is here, whatever it is, but for those that are past their deadline, and gives these.
+    pub(crate) fn list_copy(&mut self, now: WallTime, listing: &mut Listing) -> Vec<Record> {
+        let records = self.table.records_from(listing.start());
+        listing.take_slot(now, records)
+    }
+
     /// Asks for memory that an acknowledgement, or a record for this key, will touch. First of three calls; between them
     /// that of other slots can be asked for.
     pub(crate) fn fetch(&self, hasher: &KeyHasher, key: Option<&[u8]>) {
@@ -237,7 +245,7 @@ impl<B: Bugs> Slot<B> {
             }
             return;
         }
-        let is_copy = config.copies().any(|copy| copy == place.me || place.ancestors.contains(&copy));
+        let is_copy = config.copies().any(|copy| copy == place.me || place.ancestors.contains(copy));
         if !is_copy {
             // The others hold it: the coordinator removes a copy only then. One that has never aligned with the present
             // primary may have what no other has.
@@ -317,6 +325,11 @@ impl<B: Bugs> Slot<B> {
         self.log.drop_tail(tails);
     }
 
+    /// Whether what it holds was found on the disk, and no map has said yet what is to become of it.
+    pub(crate) fn is_found(&self) -> bool {
+        matches!(self.role, Role::Idle) && self.last() != Version::NONE
+    }
+
     /// Whether it has never held anything nor heard of an epoch.
     pub(crate) fn is_untouched(&self) -> bool {
         self.last() == Version::NONE && self.epoch == Epoch::default()
@@ -381,6 +394,8 @@ impl<B: Bugs> Slot<B> {
                 self.log.set_purged(seq);
             }
             Entry::Epoch { epoch, .. } => self.epoch = self.epoch.max(epoch),
+            // These are no slot's.
+            Entry::Loss(_) | Entry::Unkept { .. } => return false,
         }
         true
     }
@@ -447,6 +462,7 @@ mod tests {
     #[test]
     fn an_empty_slot_is_small() {
         let slot = size_of::<std::sync::Mutex<Slot>>();
+        assert!(slot <= 128, "{slot} is more than two lines of the cache");
         let (primary, follower) = (size_of::<primary::Primary>(), size_of::<primary::Follower>());
         assert!(slot + primary + 2 * follower <= 256, "{slot} + {primary} + 2 * {follower}");
     }

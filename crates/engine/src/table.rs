@@ -1,6 +1,7 @@
 //! The newest record of each key of one slot.
 
 pub(crate) mod fetch;
+mod order;
 
 use std::hash::BuildHasher;
 
@@ -8,6 +9,8 @@ use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
 use crate::record::Record;
+
+use order::Order;
 
 /// The hash of keys in tables. Keyed with a secret, so that nobody outside can choose keys that collide.
 #[derive(Debug, Clone)]
@@ -44,11 +47,15 @@ const FREE: u8 = 0;
 /// look-up ends at a group that none has gone past (as in Facebook's F14, which this follows in small).
 #[derive(Debug, Default)]
 pub struct Table {
-    groups: Vec<Group>,
+    groups: Box<[Group]>,
     records: u32,
     tombstones: u32,
     /// How many records have a deadline.
     expiring: u32,
+    /// The order of the keys, once it was asked for.
+    order: Option<Box<Order>>,
+    /// A key was added or dropped since. The order is left where it is, out of the cache: to touch it would cost the write.
+    order_is_old: bool,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -117,6 +124,7 @@ impl Table {
         }
         self.add(hash, record);
         self.records += 1;
+        self.order_is_old = true;
         None
     }
 
@@ -154,6 +162,7 @@ impl Table {
         self.records -= 1;
         self.tombstones -= u32::from(record.is_delete());
         self.expiring -= u32::from(record.has_deadline());
+        self.order_is_old = true;
     }
 
     /// How many keys have a value.
@@ -181,6 +190,17 @@ impl Table {
     /// All records, tombstones among them, in no order.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.groups.iter().flat_map(|group| group.records.iter().flatten())
+    }
+
+    /// The records from a key on, in the order of their keys, tombstones among them. The first call, and the next one after
+    /// a key was added or dropped, sorts all keys.
+    pub fn records_from<'a>(&'a mut self, start: &[u8]) -> impl Iterator<Item = &'a Record> + use<'a> {
+        let Self { groups, order, order_is_old, .. } = self;
+        let order = order.get_or_insert_default();
+        if std::mem::take(order_is_old) {
+            order.sort(groups);
+        }
+        order.from(groups, start)
     }
 
     fn probe(&self, hash: u64) -> Probe {
@@ -227,7 +247,7 @@ impl Table {
     /// Makes room: half as many groups again.
     fn grow(&mut self, hasher: &KeyHasher) {
         let count = self.groups.len() + self.groups.len().div_ceil(2).max(1);
-        let groups = std::mem::replace(&mut self.groups, vec![Group::default(); count]);
+        let groups = std::mem::replace(&mut self.groups, vec![Group::default(); count].into_boxed_slice());
         for record in groups.into_iter().flat_map(|group| group.records).flatten() {
             self.add(hasher.hash(record.key()), record);
         }
@@ -284,6 +304,11 @@ mod tests {
                     }
                 }
                 assert_eq!(table.get(&hasher, key.as_bytes()), model.get(&key));
+                if (state >> 40) % 16 == 0 {
+                    let start = format!("key:{}", (state >> 50) % keys);
+                    let expected = model.range(start.clone()..).map(|(_, record)| record);
+                    assert!(table.records_from(start.as_bytes()).eq(expected), "from {start} on");
+                }
             }
             let mut records: Vec<_> = table.records().cloned().collect();
             records.sort_by(|one, other| one.key().cmp(other.key()));
@@ -298,6 +323,30 @@ mod tests {
             assert_eq!((table.records().count(), table.expiring()), (0, 0));
             assert!(table.groups.iter().all(|group| group.passed == 0), "nothing has gone past an empty group");
         }
+    }
+
+    #[test]
+    fn the_order_outlives_what_takes_the_place_of_a_record_and_keeps_nothing_alive() {
+        let hasher = KeyHasher::new(7);
+        let mut table = Table::default();
+        for (seq, key) in [(1, "b"), (2, "a"), (3, "c")] {
+            table.insert(&hasher, record(seq, key, Effect::Put(b"old")));
+        }
+        let keys = |table: &mut Table| table.records_from(b"").map(|record| record.key().to_vec()).collect::<Vec<_>>();
+        assert_eq!(
+            (table.order.is_some(), keys(&mut table)),
+            (false, vec![b"a".to_vec(), b"b".to_vec(), b"c".to_vec()])
+        );
+        let replaced = table.insert(&hasher, record(4, "b", Effect::Put(b"new"))).unwrap();
+        table.insert(&hasher, record(5, "c", Effect::Delete));
+        assert!(!table.order_is_old);
+        assert!(replaced.is_unique(), "whoever has replaced it holds it alone");
+        table.insert(&hasher, record(6, "aa", Effect::Put(b"")));
+        assert!(table.order_is_old);
+        assert_eq!(keys(&mut table).len(), 4);
+        table.purge(&hasher, &record(5, "c", Effect::Delete));
+        assert!(table.order_is_old);
+        assert_eq!(keys(&mut table), [b"a".to_vec(), b"aa".to_vec(), b"b".to_vec()]);
     }
 
     #[test]

@@ -68,18 +68,24 @@ impl Waiting {
         Poll::Pending
     }
 
-    /// Gives the outcomes by ticket, `None` for what is not settled, and begins anew. What is settled later of these is
-    /// passed over.
+    /// Whether every ticket is settled.
     #[must_use]
-    pub fn take(&mut self) -> Vec<Option<Outcome>> {
-        let (outcomes, unsettled) = {
+    pub fn is_settled(&self) -> bool {
+        self.lock().unsettled == 0
+    }
+
+    /// Leaves the outcomes by ticket, `None` for what is not settled, and begins anew. What is settled later of these is
+    /// passed over.
+    pub fn take(&mut self, outcomes: &mut Vec<Option<Outcome>>) {
+        outcomes.clear();
+        let unsettled = {
             let mut state = self.lock();
-            (std::mem::take(&mut state.outcomes), std::mem::take(&mut state.unsettled))
+            std::mem::swap(&mut state.outcomes, outcomes);
+            std::mem::take(&mut state.unsettled)
         };
         if unsettled > 0 {
             *self = Self::default();
         }
-        outcomes
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -139,14 +145,18 @@ mod tests {
         assert_eq!(waiting.poll_settled(&mut context), Poll::Pending);
         drop(first);
         assert_eq!(waiting.poll_settled(&mut context), Poll::Ready(()));
-        assert_eq!(waiting.take(), [Some(Outcome::Lost), Some(Outcome::Durable)]);
+        let mut outcomes = Vec::new();
+        waiting.take(&mut outcomes);
+        assert_eq!(outcomes, [Some(Outcome::Lost), Some(Outcome::Durable)]);
     }
 
     #[test]
     fn what_is_given_up_does_not_disturb_the_next_batch() {
         let mut waiting = Waiting::new();
         let late = waiting.ticket();
-        assert_eq!(waiting.take(), [None]);
+        let mut outcomes = vec![Some(Outcome::Lost)];
+        waiting.take(&mut outcomes);
+        assert_eq!(outcomes, [None]);
         let next = waiting.ticket();
         late.settle(Outcome::Durable);
         assert_eq!(waiting.outcome(next.number()), None);

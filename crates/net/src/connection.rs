@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
@@ -204,6 +205,7 @@ impl Connection {
         original_framing: bool,
         shutdown: &Shutdown,
     ) -> io::Result<Ended> {
+        let mut shutdown_begun = pin!(shutdown.begun());
         loop {
             let stopped = self.execute(session);
             session.settle(&mut self.output).await?;
@@ -230,9 +232,12 @@ impl Connection {
             let is_line = self.reader.unfinished() == Some(Encoding::Line);
             let arrived = tokio::select! {
                 arrived = self.reader.fill(&mut self.stream) => arrived?,
-                () = shutdown.begun() => return Ok(Ended::Closed),
+                () = &mut shutdown_begun => return Ok(Ended::Closed),
                 () = tokio::time::sleep(ORIGINAL_FRAMING_SILENCE), if original_framing && is_line => {
-                    session.request(self.reader.unterminated(), &mut self.output);
+                    while session.request(self.reader.unterminated(), &mut self.output) == Flow::Settle {
+                        session.settle(&mut self.output).await?;
+                        self.flush().await?;
+                    }
                     return self.finish(session).await;
                 }
             };

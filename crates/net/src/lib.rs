@@ -3,6 +3,7 @@
 //! - [`listener`]: accepts connections, within a limit, until told to stop.
 //! - [`connection`]: one connection: its buffers, and the loop that decodes everything that has arrived, executes it, and
 //!   writes all answers with one system call.
+//! - [`latency`]: how long requests take.
 //! - [`shutdown`]: signals, and how the tasks of a process end together.
 //! - [`clock`]: the clock that the engine is told.
 //! - [`logging`]: where log events go, and the flags that say so.
@@ -10,6 +11,7 @@
 
 pub mod clock;
 pub mod connection;
+pub mod latency;
 pub mod listener;
 pub mod logging;
 pub mod program;

@@ -4,6 +4,7 @@ use engine::losses::{Loss, Losses};
 use engine::record::Record;
 use engine::slot::{Refusal, Written};
 use proto::error::ErrorReply;
+use proto::id::NodeAddr;
 use proto::level::AckLevel;
 use proto::peer::{Effect, WallTime, Wanted, Write};
 use proto::response::{Response, is_line};
@@ -66,13 +67,15 @@ pub fn refused(refusal: Refusal) -> ErrorReply {
     }
 }
 
-/// The answer to a write where the disk has no room, or has failed.
+/// The answer to a write at its primary, this node, where the disk has no room or has failed.
 #[must_use]
-pub fn disk_full() -> ErrorReply {
-    ErrorReply::Unavailable(
-        "the disk of the key's primary is full or has failed; nothing was changed, reads go on: make room on it"
-            .to_owned(),
-    )
+pub fn disk_refuses(addr: &NodeAddr, is_full: bool) -> ErrorReply {
+    let why = if is_full {
+        "is full; nothing was changed, reads go on: make room on it, or try again once another node leads the key"
+    } else {
+        "has failed; nothing was changed: try again, another node is about to lead the key"
+    };
+    ErrorReply::Unavailable(format!("the disk of the key's primary, {addr}, {why}"))
 }
 
 /// The answer to a write that was carried out and has not become durable.

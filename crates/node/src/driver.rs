@@ -7,19 +7,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use engine::bugs::NoBugs;
 use engine::node::{Event, Node, TICK, Turn};
 use engine::outbox::Outbox;
+use engine::time::Timestamp;
 use net::clock::Clock;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{MapError, MapUpdate, Promises};
 use proto::id::{Incarnation, NodeAddr};
 use proto::peer::WallTime;
 use proto::slot::SLOT_BITS;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::forward::ForwardLinks;
 use crate::replication;
+use crate::stats::Answered;
 use crate::store::{DiskFailed, Health, Store};
+
+/// How many pages of walks a node makes at a time. Each takes about a page of memory for each node that is asked, 1 MiB.
+const WALKS: usize = 32;
 
 /// The node as its tasks share it. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -33,8 +38,11 @@ struct Shared {
     store: Option<Store>,
     addr: NodeAddr,
     clock: Clock,
+    started: Timestamp,
+    answered: Answered,
     request_timeout: Duration,
     forwards: ForwardLinks,
+    walks: Semaphore,
     links: Mutex<HashMap<Incarnation, Link>>,
     map_changes: watch::Sender<u64>,
     proposals: Notify,
@@ -70,8 +78,11 @@ impl Driver {
             store,
             addr,
             clock,
+            started: clock.now(),
+            answered: Answered::default(),
             request_timeout,
             forwards: ForwardLinks::default(),
+            walks: Semaphore::new(WALKS),
             links: Mutex::default(),
             map_changes: watch::Sender::new(0),
             proposals: Notify::new(),
@@ -127,10 +138,30 @@ impl Driver {
     /// # Errors
     /// It never will be.
     pub async fn persist(&self) -> Result<(), DiskFailed> {
+        self.persist_up_to(self.node().journal().end()).await
+    }
+
+    /// The same of everything with a lower number in the journal.
+    ///
+    /// # Errors
+    /// It never will be.
+    pub async fn persist_up_to(&self, end: u64) -> Result<(), DiskFailed> {
         match &self.shared.store {
-            Some(store) => store.persist(self.node().journal().end()).await,
+            Some(store) => store.persist(end).await,
             None => Ok(()),
         }
+    }
+
+    /// Whether everything with a lower number in the journal is written.
+    #[must_use]
+    pub fn is_written(&self, end: u64) -> bool {
+        self.shared.store.as_ref().is_none_or(|store| store.is_written(end))
+    }
+
+    /// Whether the disk is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.shared.store.as_ref().is_some_and(|store| store.health() == Health::Full)
     }
 
     /// Whether the disk takes what a write would have to keep.
@@ -143,6 +174,18 @@ impl Driver {
     #[must_use]
     pub fn addr(&self) -> &NodeAddr {
         &self.shared.addr
+    }
+
+    /// When the node was started.
+    #[must_use]
+    pub fn started(&self) -> Timestamp {
+        self.shared.started
+    }
+
+    /// What its clients had answered since.
+    #[must_use]
+    pub fn answered(&self) -> &Answered {
+        &self.shared.answered
     }
 
     /// The node's clock.
@@ -167,6 +210,12 @@ impl Driver {
     #[must_use]
     pub fn forwards(&self) -> &ForwardLinks {
         &self.shared.forwards
+    }
+
+    /// Who makes a page of a walk has one of these permits meanwhile.
+    #[must_use]
+    pub fn walks(&self) -> &Semaphore {
+        &self.shared.walks
     }
 
     /// What the operator has chosen for the cluster; before there is a map, what is chosen unless told otherwise.
@@ -211,14 +260,9 @@ impl Driver {
     /// # Errors
     /// The change does not follow on the map held here; nothing has changed.
     pub fn handle_map(&self, update: &MapUpdate) -> Result<(), MapError> {
-        if let Some(store) = &self.shared.store {
-            let is_own = store.belongs_to(&update.cluster).unwrap_or_else(|error| {
-                tracing::error!("cannot note the cluster in the data directory: {error}");
-                true
-            });
-            if !is_own {
-                return Err(MapError::OtherCluster);
-            }
+        let own = self.shared.store.as_ref().and_then(Store::cluster);
+        if own.is_some_and(|own| own != update.cluster) {
+            return Err(MapError::OtherCluster);
         }
         let mut turn = Turn::default();
         self.shared.node.handle_map(self.clock().now(), update, &mut turn)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use proto::id::{Incarnation, NodeAddr};
-use proto::peer::{Forward, KeyRequest, LinkKind};
+use proto::peer::{Forward, KeyRequest, LinkKind, List};
 use proto::reply::{Reply, ReplyDecoder};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -120,19 +120,38 @@ impl ForwardLinks {
         let mut batch = Vec::with_capacity(requests.len());
         let mut handed = Vec::with_capacity(requests.len());
         for (at_replica, request) in requests {
-            let (answer, receiver) = oneshot::channel();
-            let id = self.ids.fetch_add(1, Ordering::Relaxed);
-            let mut bytes = Vec::new();
-            Forward { id, at_replica: *at_replica, request: *request }.encode(&mut bytes);
-            let claim = Arc::new(Claim::default());
-            batch.push(Call { id, bytes, answer: Some(answer), claim: Arc::clone(&claim) });
-            handed.push(Handed { answer: receiver, claim });
+            let encode = |id, bytes: &mut Vec<u8>| {
+                Forward { id, at_replica: *at_replica, request: *request }.encode(bytes);
+            };
+            let (call, answer) = self.call(encode);
+            batch.push(call);
+            handed.push(answer);
         }
+        self.queue(driver, to, addr, batch);
+        handed
+    }
+
+    /// Asks a node for keys, as [`ForwardLinks::send`] does for one key. The question's own number is not looked at.
+    pub fn send_list(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, list: List) -> Handed {
+        let (call, handed) = self.call(|id, bytes| List { id, ..list }.encode(bytes));
+        self.queue(driver, to, addr, vec![call]);
+        handed
+    }
+
+    fn call(&self, encode: impl FnOnce(u64, &mut Vec<u8>)) -> (Call, Handed) {
+        let (answer, receiver) = oneshot::channel();
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let mut bytes = Vec::new();
+        encode(id, &mut bytes);
+        let claim = Arc::new(Claim::default());
+        (Call { id, bytes, answer: Some(answer), claim: Arc::clone(&claim) }, Handed { answer: receiver, claim })
+    }
+
+    fn queue(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, batch: Vec<Call>) {
         let mut links = self.lock();
         let link = links.entry(to).or_insert_with(|| ForwardLink::start(driver, to, addr.clone()));
         // A batch for which there is no room is dropped here.
         let _ = link.batches.try_send(batch);
-        handed
     }
 
     /// Whether a node has let a request wait for too long and has answered nothing since.

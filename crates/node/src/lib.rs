@@ -7,6 +7,7 @@
 //! - [`routing`]: requests that cannot be answered here and now: passed on, tried again, or refused.
 //! - [`forward`] and [`serve_forwards`]: the connections on which requests are passed on, from both ends.
 //! - [`replication`]: the connections to replicas, and from primaries.
+//! - [`stats`]: figures of what it does.
 //! - [`store`]: the data directory, and the thread that writes it.
 //! - [`membership`]: the session with the coordinator: joining, heartbeats, the map, leaving.
 
@@ -19,4 +20,6 @@ pub mod replication;
 pub mod routing;
 pub mod serve_forwards;
 pub mod session;
+pub mod stats;
 pub mod store;
+pub mod walks;

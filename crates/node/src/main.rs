@@ -59,7 +59,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         None => None,
         Some(path) => {
             let settings = store::Settings { path: path.clone(), fsync: config.fsync, interval: config.fsync_interval };
-            Some(store::open(&settings, clock.now(), random_secret(), random_id())?)
+            let open = move || store::open(&settings, clock.now(), random_secret(), random_id());
+            Some(tokio::task::spawn_blocking(open).await.context("cannot open the data")??)
         }
     };
     let (found, journal, what) = match opened {
@@ -104,41 +105,69 @@ async fn run(config: Config) -> anyhow::Result<()> {
         }
     });
 
-    let joined = tokio::select! {
-        joined = joined(&mut notices, config.join_timeout) => Some(joined?),
-        signal = shutdown::signal() => {
-            signal.context("cannot wait for signals")?;
-            None
-        }
-    };
-    let is_running = joined.is_some();
-    if let Some(response) = joined {
-        program::say(&format!("[Node {}] Coordinator response: {response}", bound.port()))?;
-        program::say(&format!("[Node {}] Started on {bound}", bound.port()))?;
-        drop(notices);
-    }
-    let failed = async {
-        match driver.store() {
-            Some(store) => store.failed().await,
-            None => std::future::pending().await,
-        }
-    };
-    let mut failure = None;
-    if is_running {
+    let why = {
+        let failed = async {
+            match driver.store() {
+                Some(store) => store.failed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            signal = shutdown::signal() => signal.context("cannot wait for signals")?,
-            why = failed => failure = Some(why),
+            ended = serve(&mut notices, config.join_timeout, bound) => ended?,
+            signal = shutdown::signal() => {
+                signal.context("cannot wait for signals")?;
+                End::Asked
+            }
+            why = failed => End::DiskFailed(why),
         }
-    }
+    };
     tracing::info!("stopping");
     accepting.begin();
     stop(&driver, &connections, &background, leave).await;
-    if let Some(why) = failure {
-        anyhow::bail!("the data directory has failed, and the node has stopped so that its replicas take over: {why}");
+    if let End::DiskFailed(why) = why {
+        anyhow::bail!(
+            "the data directory {} has failed, and the node has stopped so that its replicas take over: {why}. See to its \
+             disk and start again: what was acknowledged as durable is there, or on the replicas",
+            driver.store().map(|store| store.path().display().to_string()).unwrap_or_default()
+        );
     }
-    match writing {
-        Some(writing) => tokio::task::spawn_blocking(|| writing.close()).await.context("cannot close the data")?,
-        None => Ok(()),
+    if let Some(writing) = writing {
+        tokio::task::spawn_blocking(|| writing.close()).await.context("cannot close the data")??;
+    }
+    match why {
+        End::Refused(why) => anyhow::bail!(why),
+        End::Asked | End::DiskFailed(_) => Ok(()),
+    }
+}
+
+/// Why a node stops.
+enum End {
+    /// A signal says so.
+    Asked,
+    /// It has not come into its cluster; what to do.
+    Refused(String),
+    DiskFailed(String),
+}
+
+/// Says when the node has joined. Ends only where it may not go on.
+async fn serve(
+    notices: &mut mpsc::Receiver<Notice>,
+    patience: Duration,
+    bound: std::net::SocketAddr,
+) -> anyhow::Result<End> {
+    match joined(notices, patience).await {
+        Ok(response) => {
+            program::say(&format!("[Node {}] Coordinator response: {response}", bound.port()))?;
+            program::say(&format!("[Node {}] Started on {bound}", bound.port()))?;
+        }
+        Err(why) => return Ok(End::Refused(format!("{why:#}"))),
+    }
+    loop {
+        match notices.recv().await {
+            Some(Notice::Stranger(why)) => return Ok(End::Refused(why)),
+            Some(Notice::Joined(_) | Notice::Failed(_)) => {}
+            None => return std::future::pending().await,
+        }
     }
 }
 
@@ -153,6 +182,7 @@ async fn joined(notices: &mut mpsc::Receiver<Notice>, patience: Duration) -> any
                 tracing::warn!("{why}; trying again");
                 last = why;
             }
+            Ok(Some(Notice::Stranger(why))) => anyhow::bail!(why),
             Ok(None) => anyhow::bail!("the session with the coordinator has ended: {last}"),
             Err(_) => anyhow::bail!(
                 "gave up joining after {}: {last}. Start the coordinator, or name it with --coordinator-host and \

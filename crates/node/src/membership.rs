@@ -1,14 +1,18 @@
 //! The session with the coordinator: joining, heartbeats, the map, leaving.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::coordinator::{REJOIN_PAUSE, REJOIN_TIMEOUT};
 use engine::node::Turn;
 use engine::time::Timestamp;
 use net::connection::{Connection, Flow, Stopped};
-use proto::cluster_map::{MapError, MapUpdate, MapVersion};
+use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
 use proto::frame::{Frame, encode_array};
 use proto::id::Incarnation;
 use proto::request::verbs;
@@ -31,6 +35,9 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// A coordinator that answers no heartbeat for so long is connected to anew.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// While so many messages wait for the disk, the node has no more to propose.
+const HELD: usize = 16;
+
 /// Where the coordinator is, and how often it hears from this node.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -49,6 +56,8 @@ pub enum Notice {
     Joined(String),
     /// The coordinator cannot be reached or has refused; why. The session tries again by itself.
     Failed(String),
+    /// The coordinator leads another cluster than the one whose data this node has; says what to do. The session is over.
+    Stranger(String),
 }
 
 /// How one session has ended.
@@ -57,6 +66,8 @@ enum Ended {
     Broken(String),
     /// The coordinator will not have this node.
     Refused(String),
+    /// What this node found in its data directory is of another cluster than the coordinator's.
+    Stranger(String),
     /// An operator has taken this node off the ring. It stays out.
     Unregistered,
     /// This node has said that it stops, and the coordinator has heard it.
@@ -71,8 +82,18 @@ pub async fn run(
     notices: mpsc::Sender<Notice>,
     mut leave: oneshot::Receiver<oneshot::Sender<()>>,
 ) {
-    let mut membership =
-        Membership { driver, settings, notices, incarnation: None, reported: None, left: None, beats: VecDeque::new() };
+    let mut membership = Membership {
+        driver,
+        settings,
+        notices,
+        incarnation: None,
+        begun: None,
+        reported: None,
+        left: None,
+        beats: VecDeque::new(),
+        held: VecDeque::new(),
+        told_full: false,
+    };
     let mut pause = FIRST_PAUSE;
     loop {
         let ended = membership.session(&mut leave, &mut pause).await;
@@ -86,6 +107,12 @@ pub async fn run(
             Ended::Unregistered => {
                 tracing::warn!("this node was unregistered: it stays out until it is started again");
                 return membership.stay_out(leave).await;
+            }
+            Ended::Stranger(why) => {
+                membership.notify(Notice::Stranger(why)).await;
+                // The main task stops the process. There is nobody to be told.
+                let left = leave.await;
+                return drop(left.map(|left| left.send(())));
             }
             Ended::Refused(why) => {
                 let settings = &membership.settings;
@@ -114,12 +141,18 @@ struct Membership {
     settings: Settings,
     notices: mpsc::Sender<Notice>,
     incarnation: Option<Incarnation>,
+    /// The incarnation as which the node is in its cluster: it has a map, and what it must not forget of that is written.
+    begun: Option<Incarnation>,
     /// What the log says already of why the coordinator is away.
     reported: Option<String>,
     /// Whom to tell once the coordinator knows that this node stops.
     left: Option<oneshot::Sender<()>>,
     /// When the heartbeats were sent that this session's coordinator has not answered.
     beats: VecDeque<Timestamp>,
+    /// What the coordinator may be told once the journal is written up to a number, oldest first.
+    held: VecDeque<(u64, Vec<u8>)>,
+    /// The coordinator of this session knows that the disk is full.
+    told_full: bool,
 }
 
 impl Settings {
@@ -158,11 +191,14 @@ impl Membership {
         connection.stream.set_nodelay(true)?;
         self.join(&mut connection.output);
         self.beats.clear();
+        self.held.clear();
+        self.told_full = false;
         let mut beats = interval(self.settings.heartbeat_interval);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
         loop {
             connection.flush().await?;
+            let (driver, written) = (self.driver.clone(), self.held.front().map(|(end, _)| *end));
             tokio::select! {
                 read = connection.fill() => {
                     if read? == 0 {
@@ -170,8 +206,14 @@ impl Membership {
                     }
                     heard = Instant::now();
                     if let Some(ended) = self.handle(connection, pause).await {
+                        connection.flush().await?;
                         return Ok(ended);
                     }
+                }
+                persisted = driver.persist_up_to(written.unwrap_or_default()), if written.is_some() => {
+                    // What can never be written is never said: the node stops.
+                    let held = self.held.pop_front().filter(|_| persisted.is_ok());
+                    held.iter().for_each(|(_, bytes)| connection.output.extend_from_slice(bytes));
                 }
                 _ = beats.tick() => {
                     if heard.elapsed() > SILENCE.max(self.settings.heartbeat_interval * 2) {
@@ -189,64 +231,163 @@ impl Membership {
                 }
             }
             if self.incarnation.is_some() {
-                for proposal in self.driver.node().take_proposals() {
-                    proposal.encode(&mut connection.output);
-                }
+                self.propose(&mut connection.output);
             }
         }
+    }
+
+    /// Tells the coordinator what the node wants of it.
+    fn propose(&mut self, out: &mut Vec<u8>) {
+        let is_full = self.driver.is_full();
+        if is_full != self.told_full {
+            self.told_full = is_full;
+            let message = if is_full { NodeMessage::Full } else { NodeMessage::Room };
+            message.encode(out);
+        }
+        if self.held.len() < HELD {
+            self.driver.node().take_proposals().iter().for_each(|proposal| self.say_once_written(proposal, out));
+        }
+    }
+
+    /// IMPORTANT: whoever hears how far this node is, or what it proposes, counts on what it has. It is said once that is
+    /// written, while heartbeats go on.
+    fn say_once_written(&mut self, message: &NodeMessage, out: &mut Vec<u8>) {
+        let end = self.driver.node().journal().end();
+        if self.held.is_empty() && self.driver.is_written(end) {
+            return message.encode(out);
+        }
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.held.push_back((end, bytes));
     }
 
     fn join(&self, out: &mut Vec<u8>) {
         let map = self.driver.node().map();
         let lines = map.map(|map| map.update_since(MapVersion(0)).to_lines().join("\n")).unwrap_or_default();
-        let (addr, proofs) = (self.driver.addr().clone(), self.driver.node().proofs().to_vec());
-        Join { addr, incarnation: self.incarnation, proofs, map: &lines }.encode(out);
+        let (addr, ancestors) = (self.driver.addr().clone(), self.driver.node().ancestors().clone());
+        Join { addr, incarnation: self.incarnation, ancestors, map: &lines }.encode(out);
     }
 
     /// Takes in what has arrived; says so where the session is over.
     async fn handle(&mut self, connection: &mut Connection, pause: &mut Duration) -> Option<Ended> {
-        let Connection { reader, output, .. } = connection;
-        let (mut ended, mut joined) = (None, None);
-        let stopped = reader.frames(|frame| {
-            let message = match frame {
-                Frame::Array(words) => CoordinatorMessage::parse(words),
-                Frame::Line(line) => {
-                    ended = Some(Ended::Refused(String::from_utf8_lossy(line).trim_start_matches('-').to_owned()));
-                    return Flow::Close;
+        loop {
+            let Connection { reader, output, .. } = connection;
+            let (mut ended, mut joined, mut first_map) = (None, None, None);
+            let stopped = reader.frames(|frame| {
+                match frame {
+                    Frame::Array(words) => match CoordinatorMessage::parse(words) {
+                        Ok(CoordinatorMessage::Joined { incarnation, text }) => {
+                            self.joined(incarnation, output);
+                            joined = Some(text.to_owned());
+                        }
+                        Ok(CoordinatorMessage::Map { text }) => {
+                            first_map = self.first_map(text);
+                            if first_map.is_some() {
+                                return Flow::Settle; // It is offered again.
+                            }
+                            ended = self.follow_map_change(text, output);
+                        }
+                        Ok(message) => ended = self.obey(message, output),
+                        Err(error) => ended = Some(Ended::Broken(error.to_string())),
+                    },
+                    Frame::Line(line) => ended = Some(self.refused(line)),
                 }
+                if ended.is_some() { Flow::Close } else { Flow::Next }
+            });
+            if let Some(text) = joined {
+                if self.reported.take().is_some() {
+                    tracing::info!("the coordinator is back");
+                }
+                tracing::debug!("joined: {text}");
+                self.notify(Notice::Joined(text)).await;
+            }
+            if let Some(map) = first_map {
+                if let Some(ended) = self.begin(map, &mut connection.output).await {
+                    return Some(ended);
+                }
+                *pause = FIRST_PAUSE;
+                continue;
+            }
+            return match (&ended, stopped) {
+                (None, Stopped::Bad(error)) => Some(Ended::Broken(error.to_string())),
+                _ => ended,
             };
-            match message {
-                Ok(CoordinatorMessage::Joined { incarnation, text }) => {
-                    // IMPORTANT: what is written from now on is this start's, and the next one must be able to say so.
-                    let noted = self.driver.store().map_or(Ok(()), |store| store.begin_incarnation(incarnation.0));
-                    if let Err(error) = noted {
-                        ended = Some(Ended::Broken(format!("cannot note the incarnation: {error}")));
-                        return Flow::Close;
-                    }
-                    // Before the next message, which is the map: the node must know who it is to find its part in it.
-                    self.driver.node().joined(incarnation);
-                    // The coordinator counts this start of the node from the first word that it says as such.
-                    NodeMessage::Heartbeat { incarnation }.encode(output);
-                    self.beats.push_back(self.driver.clock().now());
-                    self.incarnation = Some(incarnation);
-                    joined = Some(text.to_owned());
-                }
-                Ok(message) => ended = self.obey(message, output),
-                Err(error) => ended = Some(Ended::Broken(error.to_string())),
-            }
-            if ended.is_some() { Flow::Close } else { Flow::Next }
-        });
-        if let Some(text) = joined {
-            *pause = FIRST_PAUSE;
-            if self.reported.take().is_some() {
-                tracing::info!("the coordinator is back");
-            }
-            tracing::debug!("joined: {text}");
-            self.notify(Notice::Joined(text)).await;
         }
-        match (&ended, stopped) {
-            (None, Stopped::Bad(error)) => Some(Ended::Broken(error.to_string())),
-            _ => ended,
+    }
+
+    /// The coordinator has given this start its incarnation, or knows it again.
+    fn joined(&mut self, incarnation: Incarnation, out: &mut Vec<u8>) {
+        self.incarnation = Some(incarnation);
+        if self.begun == Some(incarnation) {
+            // Before the next message, which is the map: the node must know who it is to find its part in it.
+            self.driver.node().joined(incarnation);
+        }
+        // The coordinator counts this start of the node from the first word that it says as such.
+        NodeMessage::Heartbeat { incarnation }.encode(out);
+        self.beats.push_back(self.driver.clock().now());
+    }
+
+    /// The map, where it is the first that this start is sent.
+    fn first_map(&self, text: &str) -> Option<Arc<ClusterMap>> {
+        if self.incarnation.is_none() || self.begun == self.incarnation {
+            return None;
+        }
+        let update = MapUpdate::parse(text.lines()).ok()?;
+        // IMPORTANT: nothing is noted of one without a version. Its coordinator may never keep the name that it has.
+        let map = ClusterMap::updated(None, &update).ok()?;
+        (map.version > MapVersion(0)).then(|| Arc::new(map))
+    }
+
+    /// The node is in its cluster from now on. Only here it may find out that the cluster is not its own.
+    async fn begin(&mut self, map: Arc<ClusterMap>, out: &mut Vec<u8>) -> Option<Ended> {
+        let incarnation = self.incarnation?;
+        if let Some(store) = self.driver.store() {
+            // IMPORTANT: before anything is noted.
+            if let Some(own) = store.cluster().filter(|own| *own != map.cluster) {
+                NodeMessage::Leave.encode(out);
+                return Some(Ended::Stranger(format!(
+                    "the data in {} is of cluster {own}, and the coordinator at {} leads cluster {}; nothing was changed: \
+                     name its own coordinator with --coordinator-host and --coordinator-port, or start with another \
+                     --data-dir",
+                    store.path().display(),
+                    self.settings,
+                    map.cluster
+                )));
+            }
+            // IMPORTANT: what is written from now on is this start's, and the next one must be able to say so.
+            if let Err(error) = store.begin(map, incarnation).await {
+                let why = format!("this start cannot be noted in the data directory: {error}: {}", error.source);
+                return Some(Ended::Broken(why));
+            }
+        }
+        self.begun = Some(incarnation);
+        self.driver.node().joined(incarnation);
+        None
+    }
+
+    /// The coordinator has answered with an error.
+    fn refused(&self, line: &[u8]) -> Ended {
+        let text = String::from_utf8_lossy(line).trim_start_matches('-').to_owned();
+        // Once it has been in its cluster it goes on with the map it has, whoever is at the coordinator's address now.
+        if self.begun.is_none() && text.contains("NOTPEER ") {
+            return Ended::Stranger(format!("the coordinator at {} has refused this node: {text}", self.settings));
+        }
+        Ended::Refused(text)
+    }
+
+    fn follow_map_change(&mut self, text: &str, out: &mut Vec<u8>) -> Option<Ended> {
+        if self.begun != self.incarnation {
+            NodeMessage::Resync.encode(out);
+            return None;
+        }
+        match MapUpdate::parse(text.lines()).and_then(|update| self.driver.handle_map(&update)) {
+            Ok(()) => None,
+            Err(error @ MapError::OtherCluster) => Some(Ended::Refused(error.to_string())),
+            Err(error) => {
+                tracing::debug!("asking for the whole map: {error}");
+                NodeMessage::Resync.encode(out);
+                None
+            }
         }
     }
 
@@ -254,24 +395,13 @@ impl Membership {
     fn obey(&mut self, message: CoordinatorMessage<'_>, out: &mut Vec<u8>) -> Option<Ended> {
         let node = self.driver.node();
         match message {
-            CoordinatorMessage::Joined { .. } => None,
+            // These two are seen to before.
+            CoordinatorMessage::Joined { .. } | CoordinatorMessage::Map { .. } => None,
             CoordinatorMessage::Beat => {
                 if let Some(sent) = self.beats.pop_front() {
                     node.coordinator_answered(sent);
                 }
                 None
-            }
-            CoordinatorMessage::Map { text } => {
-                let handled = MapUpdate::parse(text.lines()).and_then(|update| self.driver.handle_map(&update));
-                match handled {
-                    Ok(()) => None,
-                    Err(error @ MapError::OtherCluster) => Some(Ended::Refused(error.to_string())),
-                    Err(error) => {
-                        tracing::debug!("asking for the whole map: {error}");
-                        NodeMessage::Resync.encode(out);
-                        None
-                    }
-                }
             }
             CoordinatorMessage::HandOver { to, slots } => {
                 let mut turn = Turn::default();
@@ -280,7 +410,11 @@ impl Membership {
                 None
             }
             CoordinatorMessage::AskPositions { query, slots } => {
-                NodeMessage::Positions { query, last: node.positions(&slots) }.encode(out);
+                let positions = NodeMessage::Positions { query, last: node.positions(&slots) };
+                // One that asks again has a newer question, and this one's time is up.
+                if self.held.len() < 2 * HELD {
+                    self.say_once_written(&positions, out);
+                }
                 None
             }
             CoordinatorMessage::Left => Some(Ended::Left),

@@ -3,7 +3,9 @@
 
 mod kept;
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use engine::node::Turn;
@@ -16,19 +18,20 @@ use proto::peer::{KeyRequest, Read};
 use proto::reply::ReplyDecoder;
 use proto::response::Response;
 use proto::slot::SlotId;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::answering;
 use crate::driver::Driver;
 use crate::forward::{Failed, Handed, PATIENCE};
 
-pub use kept::Kept;
+pub use kept::KeptBatch;
+use kept::{Entry, Kept};
 
 /// How long to wait for a change of the map before the same way is tried again.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a read waits for a primary that has let another wait for too long, and has said nothing since.
-const STALLED_PATIENCE: Duration = Duration::from_millis(100);
+pub(crate) const STALLED_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What became of one try.
 enum Tried {
@@ -46,37 +49,61 @@ enum Tried {
     Refused(ErrorReply),
 }
 
-/// Answers kept requests, in their order. Those for one node travel together. `waiting` has the tickets of those that were
+/// Waits for one connection's answers, batch after batch.
+#[derive(Debug, Default)]
+pub struct Waits {
+    /// The tickets of the requests of a batch that were carried out.
+    pub waiting: Waiting,
+    /// Set up once: moving a timer to a later moment takes no lock, setting one up and taking it down does.
+    timer: Option<Pin<Box<Sleep>>>,
+    outcomes: Vec<Option<Outcome>>,
+}
+
+impl Waits {
+    /// Waits until all tickets are settled, but no longer than to the deadline. Which are is told by each outcome.
+    async fn settled(&mut self, deadline: Instant) -> &[Option<Outcome>] {
+        let Self { waiting, timer, outcomes } = self;
+        if !waiting.is_settled() {
+            let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            timer.as_mut().reset(deadline);
+            poll_fn(|context| match waiting.poll_settled(context) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => timer.as_mut().poll(context),
+            })
+            .await;
+        }
+        waiting.take(outcomes);
+        outcomes
+    }
+}
+
+/// Answers kept requests, in their order. Those for one node travel together. `waits` has the tickets of those that were
 /// carried out.
-pub async fn answer_all(driver: &Driver, kept: Vec<Kept>, waiting: &mut Waiting, out: &mut Vec<u8>) {
+pub async fn answer_all(driver: &Driver, kept: &KeptBatch, waits: &mut Waits, out: &mut Vec<u8>) {
     // One deadline for all: they came together, and the last must not wait for every other's failure.
     let start = Instant::now();
-    let all_carried_out = kept.iter().all(Kept::is_carried_out);
-    let mut first_tries = if all_carried_out { Vec::new() } else { send_first(driver, &kept) };
-    let deadline = start + driver.request_timeout();
-    // Whether in time or not is told by each ticket.
-    let _ = timeout_at(deadline, poll_fn(|context| waiting.poll_settled(context))).await;
-    let outcomes = waiting.take();
-    for (at, request) in kept.iter().enumerate() {
-        match &request.carried_out {
-            Some((ticket, answer)) if outcomes.get(*ticket) == Some(&Some(Outcome::Durable)) => {
-                out.extend_from_slice(answer);
+    let mut first_tries = if kept.all_carried_out() { Vec::new() } else { send_first(driver, kept.entries()) };
+    let outcomes = waits.settled(start + driver.request_timeout()).await;
+    if kept.all_carried_out() && outcomes.iter().all(|outcome| *outcome == Some(Outcome::Durable)) {
+        return out.extend_from_slice(kept.answers());
+    }
+    for (at, entry) in kept.entries().iter().enumerate() {
+        let (answer, after) = kept.answers_of(at);
+        let outcome = entry.ticket.map(|ticket| outcomes.get(ticket).copied().flatten());
+        match (outcome, &entry.request) {
+            (Some(Some(Outcome::Durable)), _) => out.extend_from_slice(answer),
+            (Some(Some(Outcome::Lost)), Some(request)) => {
+                // IMPORTANT: what was carried out here may have reached the next primary, or reach it yet.
+                answer_one(driver, request, None, true, start, out).await;
             }
-            Some((ticket, _)) => {
-                let lost = outcomes.get(*ticket) == Some(&Some(Outcome::Lost));
-                if lost && request.is_repeatable() {
-                    // IMPORTANT: what was carried out here may have reached the next primary, or reach it yet.
-                    answer_one(driver, request, None, true, start, out).await;
-                } else {
-                    give_up(driver, request, out);
-                }
-            }
-            None => {
+            (Some(None), Some(request)) => give_up(driver, request, out),
+            (None, Some(request)) => {
                 let first_try = first_tries.get_mut(at).and_then(Option::take);
                 answer_one(driver, request, first_try, false, start, out).await;
             }
+            (_, None) => Response::Error(answering::not_durable(false)).encode(entry.encoding, out),
         }
-        out.extend_from_slice(&request.after);
+        out.extend_from_slice(after);
     }
 }
 
@@ -104,12 +131,14 @@ impl UnderWay {
 }
 
 /// Sends every request to its primary as the map has it, all requests for one node at once.
-fn send_first(driver: &Driver, kept: &[Kept]) -> Vec<Option<UnderWay>> {
+fn send_first(driver: &Driver, entries: &[Entry]) -> Vec<Option<UnderWay>> {
     let me = driver.node().incarnation();
+    let kept: Vec<Option<&Kept>> =
+        entries.iter().map(|entry| entry.request.as_ref().filter(|_| entry.ticket.is_none())).collect();
     let primaries: Vec<_> = kept
         .iter()
         .map(|request| {
-            let primary = if request.is_carried_out() { None } else { driver.node().route(request.slot).primary };
+            let primary = request.and_then(|request| driver.node().route(request.slot).primary);
             primary.filter(|(primary, _)| *primary != me)
         })
         .collect();
@@ -120,7 +149,7 @@ fn send_first(driver: &Driver, kept: &[Kept]) -> Vec<Option<UnderWay>> {
     for (to, addr) in nodes {
         let theirs =
             || (0..kept.len()).filter(|at| primaries.get(*at).is_some_and(|p| p.as_ref().is_some_and(|p| p.0 == *to)));
-        let requests: Vec<_> = theirs().filter_map(|at| kept.get(at)).map(|kept| (false, kept.request())).collect();
+        let requests: Vec<_> = theirs().filter_map(|at| *kept.get(at)?).map(|kept| (false, kept.request())).collect();
         let handed = driver.forwards().send(driver, *to, addr, &requests);
         for (at, handed) in theirs().zip(handed) {
             if let Some(place) = under_way.get_mut(at) {
@@ -296,7 +325,7 @@ async fn await_answer(
 }
 
 /// Waits until the map names another primary for a slot than this one.
-async fn replaced(driver: &Driver, slot: SlotId, primary: Incarnation) {
+pub(crate) async fn replaced(driver: &Driver, slot: SlotId, primary: Incarnation) {
     let mut map_changes = driver.watch_map();
     loop {
         let next = driver.node().route(slot).primary;

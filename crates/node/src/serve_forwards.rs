@@ -14,15 +14,20 @@ use net::shutdown::Shutdown;
 use proto::error::ErrorReply;
 use proto::frame::{Encoding, Frame, push_number};
 use proto::level::ReadLevel;
-use proto::peer::{Forward, KeyRequest, Read, Write};
+use proto::peer::{Forward, KeyRequest, List, Read, Write};
 use proto::response::Response;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::answering;
 use crate::driver::Driver;
+use crate::walks;
 
 /// How many requests may wait on one connection. Beyond it the connection is not read until some are answered.
 const WAITING: usize = 16_384;
+
+/// How many questions for keys are answered side by side on one connection. Beyond it, it is not read either.
+const LISTS: usize = 512;
 
 /// A request that is carried out and not yet durable.
 struct Pending {
@@ -40,10 +45,17 @@ struct Pending {
 /// # Errors
 /// The connection is broken.
 pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shutdown) -> io::Result<()> {
-    let mut session = ForwardSession { driver, turn: Turn::default(), pending: Vec::new(), must_persist: false };
+    let mut session = ForwardSession::new(driver);
+    // Listing goes on beside the requests for single keys, which do not wait for it.
+    let mut listing = JoinSet::new();
     loop {
         let Connection { reader, output, .. } = connection;
         let stopped = reader.frames(|frame| session.request(frame, output));
+        for list in session.lists.drain(..) {
+            let driver = driver.clone();
+            listing.spawn(async move { (list.id, walks::list_here(&driver, &list).await) });
+        }
+        session.listing = listing.len();
         session.give_up_late(&mut connection.output);
         if std::mem::take(&mut session.must_persist) {
             driver.persist().await.map_err(io::Error::other)?;
@@ -63,6 +75,13 @@ pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shut
         tokio::select! {
             read = reader.fill(stream), if may_read => if read? == 0 { return Ok(()) },
             () = poll_fn(|context| session.poll_settled(context, output)) => {}
+            Some(listed) = listing.join_next() => {
+                let (id, listed) = listed.map_err(io::Error::other)?;
+                let mut answer = Vec::new();
+                listed.encode(&mut answer);
+                respond(id, &answer, &mut connection.output);
+                session.listing = listing.len();
+            }
             () = sleep_until(late) => {}
             () = shutdown.begun(), if session.pending.is_empty() => return Ok(()),
         }
@@ -73,16 +92,29 @@ struct ForwardSession<'a> {
     driver: &'a Driver,
     turn: Turn,
     pending: Vec<Pending>,
+    /// Questions for keys that have still to be begun, and how many are under way.
+    lists: Vec<List>,
+    listing: usize,
     /// Something was carried out of which nobody may hear before it is on disk.
     must_persist: bool,
 }
 
-impl ForwardSession<'_> {
+impl<'a> ForwardSession<'a> {
+    fn new(driver: &'a Driver) -> Self {
+        let (turn, pending, lists) = (Turn::default(), Vec::new(), Vec::new());
+        Self { driver, turn, pending, lists, listing: 0, must_persist: false }
+    }
+
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
         if self.is_full() {
             return Flow::Settle;
         }
         let Frame::Array(words) = frame else { return Flow::Close };
+        if List::is_one(words) {
+            let Ok(list) = List::parse(words) else { return Flow::Close };
+            self.lists.push(list);
+            return Flow::Next;
+        }
         match Forward::parse(words) {
             Ok(Forward { id, at_replica, request: KeyRequest::Read(read) }) => self.read(id, at_replica, read, out),
             Ok(Forward { id, request: KeyRequest::Write(write), .. }) => self.write(id, write, out),
@@ -115,7 +147,8 @@ impl ForwardSession<'_> {
 
     fn write(&mut self, id: u64, write: Write<'_>, out: &mut Vec<u8>) {
         if !self.driver.takes_writes() {
-            return respond_error(id, answering::disk_full(), out);
+            let refusal = answering::disk_refuses(self.driver.addr(), self.driver.is_full());
+            return respond_error(id, refusal, out);
         }
         self.must_persist = true;
         let (node, now) = (self.driver.node(), self.driver.clock().now());
@@ -142,7 +175,7 @@ impl ForwardSession<'_> {
     }
 
     fn is_full(&self) -> bool {
-        self.pending.len() >= WAITING
+        self.pending.len() >= WAITING || self.lists.len() + self.listing >= LISTS
     }
 
     /// Ready once some waits are over, whose answers are then written.

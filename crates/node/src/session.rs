@@ -6,7 +6,6 @@ use engine::node::Turn;
 use engine::record::Record;
 use engine::slot::{Answer, Refusal, Written};
 use engine::time::Timestamp;
-use engine::waiting::Waiting;
 use net::connection::{Body, Connection, Ended, Flow, Session};
 use net::shutdown::Shutdown;
 use proto::cluster_map::Promises;
@@ -23,12 +22,17 @@ use tokio::net::TcpStream;
 use crate::answering;
 use crate::driver::Driver;
 use crate::replication;
-use crate::routing::{self, Kept};
+use crate::routing::{self, KeptBatch, Waits};
 use crate::serve_forwards;
+use crate::stats::{self, NotAnswered};
 use crate::store::{Figures, Health};
+use crate::walks::KeptWalk;
 
 /// Values from this size on are sent from where they are stored; shorter ones are copied among the other answers.
 const BODY_BYTES: usize = 32 * 1024;
+
+/// Once the answers to a request for many keys come to this, they are written before the rest has its turn.
+const MANY_BYTES: usize = 256 * 1024;
 
 /// How much of requests is kept for other nodes before they are sent.
 const KEPT_BYTES: usize = 1024 * 1024;
@@ -68,12 +72,14 @@ struct ClientSession<'a> {
     /// What was looked up for the present batch of requests.
     batch: Option<Batch>,
     /// Requests that cannot be answered here and now, with the answers that wait behind them.
-    kept: Vec<Kept>,
-    kept_bytes: usize,
-    /// How many of them have not been carried out.
-    kept_whole: usize,
+    kept: KeptBatch,
     /// The waits of the requests that are carried out and not yet durable.
-    waiting: Waiting,
+    waits: Waits,
+    unanswered: NotAnswered,
+    /// A page of a walk, or a count, that is asked for behind all that is kept.
+    walk: Option<KeptWalk>,
+    /// How many keys of a request for many have had their turn; the rest waits until others are answered.
+    done_of_many: Option<usize>,
     body: Option<Body>,
     upgrade: Option<(LinkKind, Incarnation)>,
     /// Something was carried out of which nobody may hear before it is on disk.
@@ -129,10 +135,11 @@ impl<'a> ClientSession<'a> {
             ack: None,
             read: None,
             batch: None,
-            kept: Vec::new(),
-            kept_bytes: 0,
-            kept_whole: 0,
-            waiting: Waiting::new(),
+            kept: KeptBatch::default(),
+            waits: Waits::default(),
+            unanswered: NotAnswered::default(),
+            walk: None,
+            done_of_many: None,
             body: None,
             upgrade: None,
             must_persist: false,
@@ -142,13 +149,13 @@ impl<'a> ClientSession<'a> {
     /// Executes a request for a key, or keeps it where that is not possible here and now.
     fn key_request(&mut self, request: KeyRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let slot = self.driver.node().slot_of(request.key());
-        if self.kept_whole > 0 && self.kept.iter().any(|kept| kept.slot == slot && !kept.is_carried_out()) {
-            return Flow::Settle; // One client's requests for one key are carried out in their order.
-        }
-        if self.kept_bytes > KEPT_BYTES {
+        // One client's requests for one key are carried out in their order.
+        if self.kept.holds_up(slot) || self.kept.size() > KEPT_BYTES {
             return Flow::Settle;
         }
         self.must_persist |= matches!(&request, KeyRequest::Read(read) if read.level == ReadLevel::Linear);
+        let now = self.batch().now;
+        self.unanswered.add(now, stats::kind(&request));
         match request {
             KeyRequest::Read(read) => self.read_request(slot, read, encoding, out),
             KeyRequest::Write(write) => self.write_request(slot, write, encoding, out),
@@ -156,17 +163,17 @@ impl<'a> ClientSession<'a> {
     }
 
     fn read_request(&mut self, slot: SlotId, read: Read<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
-        let Self { driver, kept, waiting, body, turn, .. } = self;
-        let node = driver.node();
+        let Self { driver, kept, waits, body, turn, .. } = self;
+        let (node, waiting) = (driver.node(), &waits.waiting);
         let clock = || driver.clock().now();
         if read.level == ReadLevel::Local {
-            let out = kept.last_mut().map_or(out, |last| &mut last.after);
+            let out = kept.place(out);
             let answer = |record: Option<&Record>| *body = answer_read(driver, record, read.wanted, encoding, out);
             match node.read(slot, read.key, read.level, clock, waiting, turn, answer) {
-                Ok(_) if self.body.is_some() && !self.kept.is_empty() => self.body_behind_kept(),
-                Ok(_) if self.body.is_some() => Flow::Body,
-                Ok(_) => Flow::Next,
-                Err(_) => self.keep(Kept::new(slot, KeyRequest::Read(read), encoding)),
+                Ok(_) if self.body.is_some() && !self.kept.is_empty() => return self.body_behind_kept(),
+                Ok(_) if self.body.is_some() => return Flow::Body,
+                Ok(_) => {}
+                Err(_) => self.kept.keep(slot, KeyRequest::Read(read), encoding),
             }
         } else {
             let mut bytes = Vec::new();
@@ -174,57 +181,79 @@ impl<'a> ClientSession<'a> {
                 answering::found(record, read.wanted, || driver.wall()).encode(encoding, &mut bytes);
             };
             match node.read(slot, read.key, read.level, clock, waiting, turn, answer) {
-                Ok(Answer { ticket: None, .. }) => {
-                    kept.last_mut().map_or(out, |last| &mut last.after).append(&mut bytes);
-                    Flow::Next
-                }
+                Ok(Answer { ticket: None, .. }) => kept.place(out).append(&mut bytes),
                 Ok(Answer { ticket: Some(ticket), .. }) => {
-                    self.keep(Kept::carried_out(slot, KeyRequest::Read(read), encoding, ticket, bytes))
+                    kept.keep_carried_out(slot, KeyRequest::Read(read), encoding, ticket, |out| out.append(&mut bytes));
                 }
-                Err(_) => self.keep(Kept::new(slot, KeyRequest::Read(read), encoding)),
+                Err(_) => kept.keep(slot, KeyRequest::Read(read), encoding),
             }
         }
+        Flow::Next
     }
 
     fn write_request(&mut self, slot: SlotId, write: Write<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         if !self.driver.takes_writes() && self.driver.node().leads(slot) {
-            let out = self.kept.last_mut().map_or(out, |last| &mut last.after);
-            Response::Error(answering::disk_full()).encode(encoding, out);
+            let error = answering::disk_refuses(self.driver.addr(), self.driver.is_full());
+            Response::Error(error).encode(encoding, self.kept.place(out));
             return Flow::Next;
         }
         self.must_persist = true;
         let now = self.batch().now;
-        let written = self.driver.node().write(now, slot, &write, &self.waiting, &mut self.turn);
-        let out = self.kept.last_mut().map_or(out, |last| &mut last.after);
+        let written = self.driver.node().write(now, slot, &write, &self.waits.waiting, &mut self.turn);
         match written {
             // By far the most common.
             Ok(Answer { answer: Written::Done(_), ticket: None })
                 if write.expected.is_none() && !write.change.is_counted() =>
             {
-                Response::Ok.encode(encoding, out);
-                Flow::Next
+                Response::Ok.encode(encoding, self.kept.place(out));
             }
             Ok(Answer { answer, ticket: None }) => {
-                answering::written(answer, &write).encode(encoding, out);
-                Flow::Next
+                answering::written(answer, &write).encode(encoding, self.kept.place(out));
             }
             Ok(Answer { answer, ticket: Some(ticket) }) => {
-                let mut bytes = Vec::new();
-                answering::written(answer, &write).encode(encoding, &mut bytes);
-                self.keep(Kept::carried_out(slot, KeyRequest::Write(write), encoding, ticket, bytes))
+                let encode = |out: &mut Vec<u8>| answering::written(answer, &write).encode(encoding, out);
+                self.kept.keep_carried_out(slot, KeyRequest::Write(write), encoding, ticket, encode);
             }
-            Err(Refusal::NotHere) => self.keep(Kept::new(slot, KeyRequest::Write(write), encoding)),
-            Err(refusal) => {
-                Response::Error(answering::refused(refusal)).encode(encoding, out);
-                Flow::Next
-            }
+            Err(Refusal::NotHere) => self.kept.keep(slot, KeyRequest::Write(write), encoding),
+            Err(refusal) => Response::Error(answering::refused(refusal)).encode(encoding, self.kept.place(out)),
         }
+        Flow::Next
     }
 
-    fn keep(&mut self, kept: Kept) -> Flow {
-        self.kept_bytes += kept.size();
-        self.kept_whole += usize::from(!kept.is_carried_out());
-        self.kept.push(kept);
+    /// Executes a request for many keys: each as a request of its own, whose answers stand behind each other. Where some
+    /// have to be answered before others have their turn, the request is offered again and goes on where it was.
+    fn many<'k>(
+        &mut self,
+        requests: impl Iterator<Item = KeyRequest<'k>> + Clone,
+        encoding: Encoding,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        if self.done_of_many.is_none() && encoding == Encoding::Array {
+            frame::begin_array(requests.clone().count(), self.kept.place(out));
+        }
+        let done = self.done_of_many.unwrap_or(0);
+        for (at, request) in requests.enumerate().skip(done) {
+            self.done_of_many = Some(at);
+            if out.len() >= MANY_BYTES || self.key_request(request, encoding, out) == Flow::Settle {
+                return Flow::Settle;
+            }
+            if let Some(body) = self.body.take() {
+                out.extend_from_slice(body.bytes());
+                out.extend_from_slice(body.end);
+            }
+        }
+        self.done_of_many = None;
+        if encoding == Encoding::Line {
+            self.kept.place(out).push(b'\n');
+        }
+        Flow::Next
+    }
+
+    /// A walk is answered behind everything that is kept.
+    fn walk(&mut self, walk: KeptWalk) -> Flow {
+        let now = self.batch().now;
+        self.unanswered.add(now, stats::WALK);
+        self.walk = Some(walk);
         Flow::Next
     }
 
@@ -245,10 +274,9 @@ impl<'a> ClientSession<'a> {
 
     /// A long value behind requests that have no answer yet is copied: it cannot be sent from where it is.
     fn body_behind_kept(&mut self) -> Flow {
-        if let (Some(body), Some(last)) = (self.body.take(), self.kept.last_mut()) {
-            last.after.extend_from_slice(body.bytes());
-            self.kept_bytes += body.bytes().len();
-            last.after.extend_from_slice(body.end);
+        if let Some(body) = self.body.take() {
+            self.kept.add_answer(body.bytes());
+            self.kept.add_answer(body.end);
         }
         Flow::Next
     }
@@ -308,6 +336,9 @@ impl<'a> ClientSession<'a> {
 impl Session for ClientSession<'_> {
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
         let encoding = frame.encoding();
+        if self.walk.is_some() {
+            return Flow::Settle; // Its answer comes first.
+        }
         let (response, flow) = match NodeRequest::parse(frame) {
             Ok(NodeRequest::Read(read)) => {
                 let level = self.read();
@@ -323,6 +354,25 @@ impl Session for ClientSession<'_> {
                 let ack = self.ack();
                 return self.key_request(KeyRequest::Write(Write { ack, ..write }), encoding, out);
             }
+            Ok(NodeRequest::Page(page)) => {
+                let level = self.read();
+                return self.walk(KeptWalk::page(page, level, encoding));
+            }
+            Ok(NodeRequest::Count(prefix)) => {
+                let level = self.read();
+                return self.walk(KeptWalk::count(prefix, level, encoding));
+            }
+            Ok(NodeRequest::GetMany(keys)) => {
+                let level = self.read();
+                let read = |key| KeyRequest::Read(Read { key, wanted: Wanted::Value, level });
+                return self.many(keys.map(read), encoding, out);
+            }
+            Ok(NodeRequest::PutMany(words)) => {
+                let ack = self.ack();
+                let values = words.skip(1).step_by(2);
+                let write = |(key, value)| KeyRequest::Write(Write { ack, ..Write::new(key, Change::Put(value)) });
+                return self.many(words.step_by(2).zip(values).map(write), encoding, out);
+            }
             Ok(NodeRequest::Ack(level)) => {
                 self.ack = Some(level);
                 (Response::Ok, Flow::Next)
@@ -333,6 +383,7 @@ impl Session for ClientSession<'_> {
             }
             Ok(NodeRequest::Losses) => (self.driver.node().losses(answering::losses), Flow::Next),
             Ok(NodeRequest::Info) => (self.info(), Flow::Next),
+            Ok(NodeRequest::Stats) => (stats::stats(self.driver), Flow::Next),
             Ok(NodeRequest::Ping) => (Response::Pong, Flow::Next),
             Ok(NodeRequest::Quit) => (Response::Ok, Flow::Close),
             Ok(NodeRequest::Peer(words)) => match self.hello(words.0) {
@@ -341,17 +392,21 @@ impl Session for ClientSession<'_> {
             },
             Err(error) => (Response::Error(error), Flow::Next),
         };
-        response.encode(encoding, self.kept.last_mut().map_or(out, |last| &mut last.after));
+        response.encode(encoding, self.kept.place(out));
         flow
     }
 
     async fn settle(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         self.batch = None;
         if !self.kept.is_empty() {
-            (self.kept_bytes, self.kept_whole) = (0, 0);
             // What this batch has written here must not wait for what other nodes answer.
-            self.answered();
-            routing::answer_all(self.driver, std::mem::take(&mut self.kept), &mut self.waiting, out).await;
+            self.driver.wake_touched(&mut self.turn);
+            routing::answer_all(self.driver, &self.kept, &mut self.waits, out).await;
+            self.kept.clear();
+        }
+        if let Some(walk) = self.walk.take() {
+            self.driver.wake_touched(&mut self.turn);
+            walk.answer(self.driver, out).await;
         }
         if std::mem::take(&mut self.must_persist) {
             // What cannot be kept is not answered: the connection ends, and the client knows that the outcome is unknown.
@@ -367,5 +422,6 @@ impl Session for ClientSession<'_> {
 
     fn answered(&mut self) {
         self.driver.wake_touched(&mut self.turn);
+        self.unanswered.answered(|| self.driver.clock().now(), self.driver.answered());
     }
 }

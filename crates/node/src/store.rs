@@ -6,15 +6,22 @@
 
 mod map_file;
 mod open;
+mod pieces;
+mod snapshots;
+#[cfg(test)]
+pub(crate) mod tests;
 mod writer;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use storage::{DataDir, FileError};
+use proto::cluster_map::ClusterMap;
+use proto::id::Incarnation;
+use storage::{DataDir, Disk, FileError};
 use tokio::sync::watch;
 
 pub use open::{OpenedStore, Settings, check, open, repair};
+pub use writer::Running;
 
 /// When a change counts as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -65,8 +72,11 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Shared {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     fsync: Fsync,
+    /// Whose data it is, as the directory says; a directory is of none until a node of it has joined.
+    cluster: OnceLock<String>,
     /// Taken out when it is closed.
     directory: Mutex<Option<DataDir>>,
     orders: Mutex<Orders>,
@@ -90,10 +100,13 @@ struct Orders {
 pub struct DiskFailed;
 
 impl Store {
-    fn new(path: PathBuf, fsync: Fsync, directory: DataDir, written: u64) -> Self {
+    fn new(disk: Arc<dyn Disk>, path: PathBuf, fsync: Fsync, directory: DataDir, written: u64) -> Self {
+        let cluster = directory.identity().cluster.clone().map_or_else(OnceLock::new, OnceLock::from);
         let shared = Shared {
+            disk,
             path,
             fsync,
+            cluster,
             directory: Mutex::new(Some(directory)),
             orders: Mutex::default(),
             ordered: Condvar::new(),
@@ -121,7 +134,7 @@ impl Store {
     /// # Errors
     /// It never will be. Nobody must hear of it.
     pub async fn persist(&self, end: u64) -> Result<(), DiskFailed> {
-        if *self.shared.written.borrow() >= end {
+        if self.is_written(end) {
             return Ok(());
         }
         let (mut written, mut health) = (self.shared.written.subscribe(), self.shared.health.subscribe());
@@ -130,6 +143,12 @@ impl Store {
             reached = written.wait_for(|written| *written >= end) => reached.map(|_| ()).map_err(|_| DiskFailed),
             _ = health.wait_for(|health| matches!(health, Health::Failed(_))) => Err(DiskFailed),
         }
+    }
+
+    /// Whether everything with a lower number than `end` is written.
+    #[must_use]
+    pub fn is_written(&self, end: u64) -> bool {
+        *self.shared.written.borrow() >= end
     }
 
     /// How the disk is.
@@ -153,32 +172,42 @@ impl Store {
         *self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The coordinator has given this start its incarnation: from now on it writes here. Blocks on the disk.
-    ///
-    /// # Errors
-    /// The disk has failed.
-    pub fn begin_incarnation(&self, incarnation: u64) -> Result<(), FileError> {
-        let mut directory = self.directory();
-        let Some(directory) = directory.as_mut() else { return Ok(()) };
-        if directory.identity().last_incarnation() == Some(incarnation) {
-            return Ok(());
-        }
-        directory.update_identity(|identity| identity.begin_incarnation(incarnation))
+    /// The cluster whose data this is; `None` where it is of none yet.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&str> {
+        self.shared.cluster.get().map(String::as_str)
     }
 
-    /// Makes sure that the data is of this cluster; a directory that is of none becomes one of it. `false` where it is of
-    /// another. Blocks on the disk the first time.
+    /// Notes that this start of the node is in a cluster, as what and by which map, so that the next one can say so.
     ///
     /// # Errors
-    /// The disk has failed.
-    pub fn belongs_to(&self, cluster: &str) -> Result<bool, FileError> {
+    /// The disk has failed. What was noted is unknown.
+    pub async fn begin(&self, map: Arc<ClusterMap>, incarnation: Incarnation) -> Result<(), FileError> {
+        let store = self.clone();
+        let begun = tokio::task::spawn_blocking(move || store.begin_now(&map, incarnation)).await;
+        begun.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    fn begin_now(&self, map: &ClusterMap, incarnation: Incarnation) -> Result<(), FileError> {
         let mut directory = self.directory();
-        let Some(directory) = directory.as_mut() else { return Ok(true) };
-        if let Some(own) = &directory.identity().cluster {
-            return Ok(own == cluster);
+        let Some(directory) = directory.as_mut() else { return Ok(()) };
+        if directory.identity().cluster.is_none() {
+            // IMPORTANT: before the name. A directory that is of a cluster has its map, by which a coordinator that lost its
+            // state takes the cluster over; without one it would be a stranger to every other coordinator.
+            map_file::save(self.disk(), self.path(), map)?;
         }
-        directory.update_identity(|identity| identity.cluster = Some(cluster.to_owned()))?;
-        Ok(true)
+        directory.update_identity(|identity| {
+            identity.cluster.get_or_insert_with(|| map.cluster.clone());
+            if identity.last_incarnation() != Some(incarnation.0) {
+                identity.begin_incarnation(incarnation.0);
+            }
+        })?;
+        let _ = self.shared.cluster.set(map.cluster.clone());
+        Ok(())
+    }
+
+    fn disk(&self) -> &dyn Disk {
+        self.shared.disk.as_ref()
     }
 
     fn order(&self, order: impl FnOnce(&mut Orders)) {

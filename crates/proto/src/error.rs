@@ -44,6 +44,12 @@ pub enum ErrorReply {
         /// How many were announced.
         words: usize,
     },
+    /// A request is about too many keys. Nothing was done.
+    #[error("TOOLONG {keys} keys in one request, the limit is {}; nothing was changed", limits::PAGE_KEYS)]
+    TooManyKeys {
+        /// How many.
+        keys: usize,
+    },
     /// An array that cannot be read; where the next request starts is unknown, so the connection is closed.
     #[error("PROTOCOL {0}; nothing was changed and the connection is closed")]
     Protocol(&'static str),
@@ -54,6 +60,12 @@ pub enum ErrorReply {
     #[error("BINARY value is not a line of text ({len} bytes); read it with the array encoding")]
     Binary {
         /// The length of the value.
+        len: usize,
+    },
+    /// A page of a walk has a key that a line cannot carry.
+    #[error("BINARY key is not a word of a line ({len} bytes); list it with the array encoding")]
+    BinaryKey {
+        /// The length of the key.
         len: usize,
     },
     /// Refused: nothing was done, and the request may be sent again.
@@ -87,10 +99,10 @@ impl ErrorReply {
             | Self::IncompleteArray
             | Self::NodeNotFound(_)
             | Self::NoNodes => None,
-            Self::TooLong { .. } | Self::TooManyWords { .. } => Some("TOOLONG"),
+            Self::TooLong { .. } | Self::TooManyWords { .. } | Self::TooManyKeys { .. } => Some("TOOLONG"),
             Self::Protocol(_) => Some("PROTOCOL"),
             Self::NotText => Some("NOTTEXT"),
-            Self::Binary { .. } => Some("BINARY"),
+            Self::Binary { .. } | Self::BinaryKey { .. } => Some("BINARY"),
             Self::Unavailable(_) => Some("UNAVAILABLE"),
             Self::Busy(_) => Some("BUSY"),
             Self::Unknown(_) => Some("UNKNOWN"),

@@ -304,10 +304,15 @@ pub fn begin_array(count: usize, out: &mut Vec<u8>) {
 
 /// Appends one word of an array, or one bulk string of an answer.
 pub fn push_word(word: &[u8], out: &mut Vec<u8>) {
-    out.push(b'$');
-    push_number(word.len() as u64, out);
-    out.extend_from_slice(b"\r\n");
+    begin_bulk(word.len(), out);
     out.extend_from_slice(word);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Begins a bulk string of so many bytes; the caller appends them, and then CR LF.
+pub fn begin_bulk(len: usize, out: &mut Vec<u8>) {
+    out.push(b'$');
+    push_number(len as u64, out);
     out.extend_from_slice(b"\r\n");
 }
 

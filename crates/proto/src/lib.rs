@@ -11,6 +11,7 @@
 //! 4. [`cluster_map`]: who holds which slot now, as the coordinator publishes it.
 //! 5. [`frame`]: bytes to frames (a line, or an array of words), incrementally.
 //! 6. [`request`] and [`response`]: frames to commands, and answers to bytes, one set of commands in two encodings.
+//!    [`range`] has what a walk through keys asks for.
 //! 7. [`peer`] and [`session`]: what nodes say to each other, and to the coordinator.
 //! 8. [`reply`]: the reader of answers, for whoever asked.
 //! 9. [`error`]: every error text that the wire carries.
@@ -22,6 +23,7 @@ pub mod id;
 pub mod level;
 pub mod limits;
 pub mod peer;
+pub mod range;
 pub mod reply;
 pub mod request;
 pub mod response;

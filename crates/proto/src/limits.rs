@@ -18,6 +18,15 @@ pub const ARRAY_BYTES: usize = 2 * LINE_BYTES;
 /// The longest header line of an array or of a word in one (`*3`, `$12`), in bytes, line end included.
 pub const ARRAY_HEADER_BYTES: usize = 32;
 
+/// The most keys of one page of a walk (`PREFIX`, `RANGE`), and of one `MGET` or `MPUT`.
+pub const PAGE_KEYS: usize = 10_000;
+
+/// How many keys a page has at most where the request names no limit.
+pub const USUAL_PAGE_KEYS: usize = 1_000;
+
+/// The most bytes of keys on one page, unless its first key alone has more.
+pub const PAGE_BYTES: usize = 1024 * 1024;
+
 /// The longest host name or address literal, in bytes (a DNS name has at most 253).
 pub const HOST_BYTES: usize = 255;
 

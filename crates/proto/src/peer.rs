@@ -3,25 +3,27 @@
 //! Two kinds of connection, each opened by its first request, which is a [`Hello`]:
 //!
 //! - `PEER REPLICATION ...`, from a primary to one of its replicas: [`LinkMessage`] one way, [`LinkReply`] back.
-//! - `PEER FORWARD ...`, from any node to a key's primary: [`Forward`] one way; back, for each, its number as a RESP
-//!   integer and then the ordinary answer, in whatever order they are ready.
+//! - `PEER FORWARD ...`, from any node to a key's primary: [`Forward`] and [`List`] one way; back, for each, its number as
+//!   a RESP integer and then the answer, in whatever order they are ready.
 //!
 //! `docs/protocol.md` shows each message as it looks on the wire.
 
 mod forward;
 mod link;
+mod list;
 mod record;
 
 use std::str::FromStr;
 
 use crate::error::ErrorReply;
-use crate::frame::{Words, push_number};
+use crate::frame::{Words, begin_bulk, push_number};
 use crate::id::{Incarnation, NodeAddr};
 use crate::limits;
 use crate::slot::SlotId;
 
 pub use forward::{Change, Forward, KeyRequest, Read, Wanted, Write};
 pub use link::{LinkMessage, LinkReply, Term, Terms};
+pub use list::{List, Listed};
 pub use record::{Effect, Op, WallTime};
 
 /// What a connection between nodes is for.
@@ -130,9 +132,7 @@ fn decimal_digits(number: u64) -> usize {
 
 /// Begins a word of so many bytes, which the caller appends, and then CR LF.
 fn begin_word(len: usize, out: &mut Vec<u8>) {
-    out.push(b'$');
-    push_number(len as u64, out);
-    out.extend_from_slice(b"\r\n");
+    begin_bulk(len, out);
 }
 
 #[cfg(test)]

@@ -3,13 +3,18 @@
 //! A node and the coordinator answer different verbs, so each has its own enum. Both encodings come to the same
 //! commands; they differ only in where a value ends: a line's value runs to the end of the line.
 
+mod many;
+
 use crate::error::ErrorReply;
 use crate::frame::{Encoding, Frame, Words};
 use crate::id::{NodeAddr, Version};
 use crate::level::{AckLevel, ReadLevel};
 use crate::limits;
 use crate::peer::{Change, Identity, Read, Wanted, Write};
+use crate::range::PageRequest;
 use crate::slot::SlotId;
+
+pub use many::KeyWords;
 
 /// A request to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +32,14 @@ pub enum NodeRequest<'a> {
         /// The value.
         value: &'a [u8],
     },
+    /// `PREFIX`, `RANGE`: one page of a walk through keys.
+    Page(PageRequest<'a>),
+    /// How many keys begin with this.
+    Count(&'a [u8]),
+    /// `MGET`: each key read on its own.
+    GetMany(KeyWords<'a>),
+    /// `MPUT`: each key, with the value behind it, written on its own.
+    PutMany(KeyWords<'a>),
     /// From now on this connection's writes are answered at this level.
     Ack(AckLevel),
     /// From now on this connection's reads are of this level.
@@ -35,6 +48,8 @@ pub enum NodeRequest<'a> {
     Losses,
     /// Who the node is and what it holds.
     Info,
+    /// Its figures, one a line.
+    Stats,
     /// Whether the node answers.
     Ping,
     /// Answer, then close.
@@ -81,6 +96,8 @@ pub enum CoordinatorRequest<'a> {
     WatchMap,
     /// Who the coordinator is.
     Info,
+    /// Its figures, one a line.
+    Stats,
     /// Whether the coordinator answers.
     Ping,
     /// Answer, then close.
@@ -90,7 +107,7 @@ pub enum CoordinatorRequest<'a> {
 }
 
 /// What follows the verb.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 enum Rest<'a> {
     Line(&'a str),
     Words(Words<'a>),
@@ -114,12 +131,20 @@ pub mod verbs {
     pub const TTL: &str = "TTL";
     pub const PERSIST: &str = "PERSIST";
     pub const ONCE: &str = "ONCE";
+    pub const PREFIX: &str = "PREFIX";
+    pub const RANGE: &str = "RANGE";
+    pub const COUNT: &str = "COUNT";
+    pub const LIMIT: &str = "LIMIT";
+    pub const AFTER: &str = "AFTER";
+    pub const MGET: &str = "MGET";
+    pub const MPUT: &str = "MPUT";
     pub const ACK: &str = "ACK";
     pub const READ: &str = "READ";
     pub const LOSSES: &str = "LOSSES";
     pub const FORGET: &str = "FORGET";
     pub const ACCEPT_LOSS: &str = "ACCEPT_LOSS";
     pub const INFO: &str = "INFO";
+    pub const STATS: &str = "STATS";
     pub const PING: &str = "PING";
     pub const QUIT: &str = "QUIT";
     pub const PEER: &str = "PEER";
@@ -157,10 +182,16 @@ impl<'a> NodeRequest<'a> {
             b"GETV" => rest.read(verbs::GETV, Wanted::Versioned),
             b"TTL" => rest.read(verbs::TTL, Wanted::Ttl),
             b"ONCE" => rest.once().map(Self::Write),
+            b"PREFIX" => rest.prefix(),
+            b"RANGE" => rest.range(),
+            b"COUNT" => rest.key(verbs::COUNT).map(Self::Count),
+            b"MGET" => rest.keys(),
+            b"MPUT" => rest.keys_and_values(),
             b"ACK" => rest.word(verbs::ACK).map(Self::Ack),
             b"READ" => rest.word(verbs::READ).map(Self::ReadLevel),
             b"LOSSES" => rest.nothing(verbs::LOSSES).map(|()| Self::Losses),
             b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
+            b"STATS" => rest.nothing(verbs::STATS).map(|()| Self::Stats),
             b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),
             b"QUIT" => rest.nothing(verbs::QUIT).map(|()| Self::Quit),
             b"PEER" => rest.array(verbs::PEER).map(Self::Peer),
@@ -188,6 +219,7 @@ impl<'a> CoordinatorRequest<'a> {
             b"MAP" => rest.nothing(verbs::MAP).map(|()| Self::Map),
             b"WATCH_MAP" => rest.nothing(verbs::WATCH_MAP).map(|()| Self::WatchMap),
             b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
+            b"STATS" => rest.nothing(verbs::STATS).map(|()| Self::Stats),
             b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),
             b"QUIT" => rest.nothing(verbs::QUIT).map(|()| Self::Quit),
             b"JOIN" => rest.array(verbs::JOIN).map(Self::Join),

@@ -3,6 +3,7 @@
 use crate::error::ErrorReply;
 use crate::frame::{self, Encoding};
 use crate::id::Version;
+use crate::request::line_can_carry_key;
 
 /// An answer to one request. It borrows what it can.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Response<'a> {
     Text(String),
     /// Several lines; on a line connection an empty line follows them.
     Lines(Vec<String>),
+    /// The keys of one page of a walk, ascending.
+    Page(Vec<Box<[u8]>>),
     /// A stored value.
     Value(&'a [u8]),
     /// A stored value and the version of its key.
@@ -23,7 +26,7 @@ pub enum Response<'a> {
     Written(Version),
     /// A conditional write has found this version and changed nothing; [`Version::NONE`]: the key is absent.
     Conflict(Version),
-    /// A number, as Redis gives it.
+    /// A number: of keys, or what Redis gives.
     Number(i64),
     /// The key is absent.
     NotFound,
@@ -32,6 +35,12 @@ pub enum Response<'a> {
 }
 
 impl Response<'_> {
+    /// Figures, each a name, a blank and a number.
+    #[must_use]
+    pub fn stats(figures: Vec<String>) -> Self {
+        Self::Lines(std::iter::once(format!("OK {} stats:", figures.len())).chain(figures).collect())
+    }
+
     /// Appends the answer in the encoding of its request.
     pub fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) {
         match encoding {
@@ -48,6 +57,16 @@ impl Response<'_> {
             Self::Lines(lines) => {
                 for line in lines {
                     out.extend_from_slice(line.as_bytes());
+                    out.push(b'\n');
+                }
+            }
+            Self::Page(keys) => {
+                if let Some(key) = keys.iter().find(|key| !line_can_carry_key(key)) {
+                    return Self::Error(ErrorReply::BinaryKey { len: key.len() }).encode_line(out);
+                }
+                out.extend_from_slice(format!("OK {}:\n", keys.len()).as_bytes());
+                for key in keys {
+                    out.extend_from_slice(key);
                     out.push(b'\n');
                 }
             }
@@ -80,6 +99,7 @@ impl Response<'_> {
             Self::Pong => out.extend_from_slice(b"+PONG\r\n"),
             Self::Text(text) => frame::push_word(text.as_bytes(), out),
             Self::Lines(lines) => frame::encode_array(lines, out),
+            Self::Page(keys) => frame::encode_array(keys, out),
             Self::Value(value) => frame::push_word(value, out),
             Self::Versioned(version, value) => {
                 frame::begin_array(2, out);
@@ -116,10 +136,15 @@ mod tests {
     use super::*;
 
     fn both(response: &Response<'_>) -> (String, String) {
-        let (mut line, mut resp) = (Vec::new(), Vec::new());
-        response.encode(Encoding::Line, &mut line);
+        let mut resp = Vec::new();
         response.encode(Encoding::Array, &mut resp);
-        (String::from_utf8(line).unwrap(), String::from_utf8(resp).unwrap())
+        (on_a_line(response), String::from_utf8(resp).unwrap())
+    }
+
+    fn on_a_line(response: &Response<'_>) -> String {
+        let mut line = Vec::new();
+        response.encode(Encoding::Line, &mut line);
+        String::from_utf8(line).unwrap()
     }
 
     const V: Version = Version { epoch: crate::id::Epoch(3), seq: 12 };
@@ -131,6 +156,9 @@ mod tests {
             (Response::Pong, "PONG\n", "+PONG\r\n"),
             (Response::Text("OK x".into()), "OK x\n", "$4\r\nOK x\r\n"),
             (Response::Lines(vec!["a".into(), "b".into()]), "a\nb\n\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
+            (Response::Page(vec![(*b"a").into(), (*b"b").into()]), "OK 2:\na\nb\n\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
+            (Response::Page(Vec::new()), "OK 0:\n\n", "*0\r\n"),
+            (Response::Number(12), "OK 12\n", ":12\r\n"),
             (Response::Value(b"v w "), "VALUE v w \n", "$4\r\nv w \r\n"),
             (Response::Value(b""), "VALUE \n", "$0\r\n\r\n"),
             (Response::Versioned(V, b"v w "), "VALUE 3-12 v w \n", "*2\r\n$4\r\n3-12\r\n$4\r\nv w \r\n"),
@@ -143,6 +171,14 @@ mod tests {
         ];
         for (response, line, resp) in cases {
             assert_eq!(both(&response), (line.to_owned(), resp.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_no_word_is_not_listed_on_a_line() {
+        for key in [&b"a b"[..], b"", b"a\n", b"\xff"] {
+            let line = on_a_line(&Response::Page(vec![(*b"a").into(), key.into()]));
+            assert!(line.starts_with("ERROR BINARY key is not a word of a line ("), "{line}");
         }
     }
 

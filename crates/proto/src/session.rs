@@ -19,16 +19,50 @@ pub struct SlotAt {
     pub version: MapVersion,
 }
 
-/// The first words of a node's session with the coordinator: `JOIN addr incarnation proofs map`.
+/// The earlier starts of a node that wrote the data which it has found on its disk and holds now, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ancestors {
+    /// Those of whose data some may be missing: the machine has lost its power since, or the directory was repaired.
+    pub unproven: Vec<Incarnation>,
+    /// Those whose data is here as they left it: they prove that the node holds what they held.
+    pub proven: Vec<Incarnation>,
+}
+
+impl Ancestors {
+    /// All whose data is here, proven.
+    #[must_use]
+    pub fn proven(proven: Vec<Incarnation>) -> Self {
+        Self { unproven: Vec::new(), proven }
+    }
+
+    /// All, oldest first: whatever is proven was written after what is not.
+    pub fn iter(&self) -> impl Iterator<Item = Incarnation> {
+        self.unproven.iter().chain(&self.proven).copied()
+    }
+
+    /// The start before this one.
+    #[must_use]
+    pub fn last(&self) -> Option<Incarnation> {
+        self.proven.last().or(self.unproven.last()).copied()
+    }
+
+    /// Whether this start's data is here, proven or not.
+    #[must_use]
+    pub fn contains(&self, incarnation: Incarnation) -> bool {
+        self.iter().any(|ancestor| ancestor == incarnation)
+    }
+}
+
+/// The first words of a node's session with the coordinator: `JOIN addr incarnation proofs unproven map`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join<'a> {
     /// Where the node is reached.
     pub addr: NodeAddr,
     /// The incarnation that the node has been given; none on its first join.
     pub incarnation: Option<Incarnation>,
-    /// The incarnations that wrote the data which the node has found on its disk and holds now, the last one at the end: the
-    /// proof that it holds what they held. On the wire parted by commas; `0` where it found none.
-    pub proofs: Vec<Incarnation>,
+    /// Whose data the node has found on its disk. On the wire two words, the proven ones and the others, each parted by
+    /// commas; `0` where there are none.
+    pub ancestors: Ancestors,
     /// The map that the node holds, as text; empty where it holds none.
     pub map: &'a str,
 }
@@ -76,6 +110,10 @@ pub enum NodeMessage {
     },
     /// `RESYNC`: a change of the map did not follow on the one held; send the whole map.
     Resync,
+    /// `FULL`: the disk of the node is full; it is to lead nothing that another member can lead.
+    Full,
+    /// `ROOM`: it has room again.
+    Room,
     /// `LEAVE`: the node is stopping and expects to be started again.
     Leave,
 }
@@ -121,9 +159,12 @@ impl<'a> Join<'a> {
     /// Appends the request that opens the session.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let number = |incarnation: Option<Incarnation>| incarnation.unwrap_or_default().to_string();
-        let proofs: Vec<_> = self.proofs.iter().map(ToString::to_string).collect();
-        let proofs = if proofs.is_empty() { "0".to_owned() } else { proofs.join(",") };
-        words(&["JOIN", self.addr.as_str(), &number(self.incarnation), &proofs, self.map], out);
+        let list = |incarnations: &[Incarnation]| {
+            let numbers: Vec<_> = incarnations.iter().map(ToString::to_string).collect();
+            if numbers.is_empty() { "0".to_owned() } else { numbers.join(",") }
+        };
+        let (proven, unproven) = (list(&self.ancestors.proven), list(&self.ancestors.unproven));
+        words(&["JOIN", self.addr.as_str(), &number(self.incarnation), &proven, &unproven, self.map], out);
     }
 
     /// Reads the words after `JOIN`.
@@ -135,9 +176,12 @@ impl<'a> Join<'a> {
             let addr = words.parse()?;
             let known = |given: &Incarnation| *given != Incarnation::default();
             let incarnation = Some(words.parse()?).filter(known);
-            let proofs: Result<Vec<_>, _> = words.text()?.split(',').map(str::parse).collect();
-            let proofs = proofs.ok()?.into_iter().filter(known).collect();
-            Some(Self { addr, incarnation, proofs, map: words.text()? })
+            let mut list = || {
+                let numbers: Result<Vec<_>, _> = words.text()?.split(',').map(str::parse).collect();
+                Some(numbers.ok()?.into_iter().filter(known).collect())
+            };
+            let (proven, unproven) = (list()?, list()?);
+            Some(Self { addr, incarnation, ancestors: Ancestors { unproven, proven }, map: words.text()? })
         };
         join().filter(|_| words.is_empty()).ok_or(ErrorReply::InvalidFormat("JOIN"))
     }
@@ -162,6 +206,8 @@ impl NodeMessage {
                 }
             }
             Self::Resync => words(&["RESYNC"], out),
+            Self::Full => words(&["FULL"], out),
+            Self::Room => words(&["ROOM"], out),
             Self::Leave => words(&["LEAVE"], out),
         }
     }
@@ -187,6 +233,8 @@ impl NodeMessage {
                     Self::Positions { query, last }
                 }
                 b"RESYNC" => Self::Resync,
+                b"FULL" => Self::Full,
+                b"ROOM" => Self::Room,
                 b"LEAVE" => Self::Leave,
                 _ => return None,
             })
@@ -287,6 +335,8 @@ mod tests {
             NodeMessage::Complain { about: incarnation },
             NodeMessage::Positions { query: 3, last: vec![(SlotId(5), version(1, 2))] },
             NodeMessage::Resync,
+            NodeMessage::Full,
+            NodeMessage::Room,
             NodeMessage::Leave,
         ] {
             let mut bytes = Vec::new();
@@ -311,9 +361,11 @@ mod tests {
     #[test]
     fn a_join_reads_back_as_written() {
         let addr = NodeAddr::new("h", 1).unwrap();
-        for (incarnation, proofs) in [(None, vec![Incarnation(3), Incarnation(5)]), (Some(Incarnation(7)), Vec::new())]
+        let [three, five, seven] = [3, 5, 7].map(Incarnation);
+        for (incarnation, proven, unproven) in
+            [(None, vec![three, five], vec![]), (Some(seven), vec![], vec![]), (None, vec![seven], vec![three, five])]
         {
-            let join = Join { addr: addr.clone(), incarnation, proofs, map: "" };
+            let join = Join { addr: addr.clone(), incarnation, ancestors: Ancestors { unproven, proven }, map: "" };
             let mut bytes = Vec::new();
             join.encode(&mut bytes);
             with_words(&bytes, |mut words| {

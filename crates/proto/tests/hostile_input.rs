@@ -21,7 +21,7 @@ use proto::peer::{
 use proto::reply::{Reply, ReplyDecoder};
 use proto::request::{CoordinatorRequest, NodeRequest};
 use proto::response::Response;
-use proto::session::{CoordinatorMessage, Join, NodeMessage, SlotAt};
+use proto::session::{Ancestors, CoordinatorMessage, Join, NodeMessage, SlotAt};
 use proto::slot::SlotId;
 use support::Random;
 
@@ -163,7 +163,7 @@ fn requests() -> Vec<Vec<u8>> {
         "ONCE me 7 CAS k 0 v\n",
         "once me 8 delete k\r\n",
         "ACK quorum\nREAD linear\n",
-        "LOSSES\nINFO\nPING\nQUIT\n",
+        "LOSSES\nINFO\nSTATS\nPING\nQUIT\n",
         "REGISTER_NODE 127.0.0.1 5001\n",
         "UNREGISTER_NODE ::1 5001\n",
         "HEARTBEAT host 65535\n",
@@ -273,6 +273,8 @@ fn messages_of_a_session() -> Vec<Vec<u8>> {
         NodeMessage::Complain { about: incarnation },
         NodeMessage::Positions { query: 3, last },
         NodeMessage::Resync,
+        NodeMessage::Full,
+        NodeMessage::Room,
         NodeMessage::Leave,
     ];
     let from_coordinator = [
@@ -284,7 +286,8 @@ fn messages_of_a_session() -> Vec<Vec<u8>> {
         CoordinatorMessage::Left,
         CoordinatorMessage::Unregistered,
     ];
-    let join = Join { addr: addr.clone(), incarnation: None, proofs: vec![incarnation, incarnation], map: "" };
+    let ancestors = Ancestors { unproven: vec![incarnation; 2], proven: vec![incarnation; 2] };
+    let join = Join { addr: addr.clone(), incarnation: None, ancestors, map: "" };
     let hello =
         |kind| Hello { kind, cluster: "c".to_owned(), from_addr: addr.clone(), from: incarnation, to: incarnation };
     let openings = [

@@ -187,6 +187,7 @@ impl World {
     fn coordinator_tells(&mut self, event: &CoordinatorEvent) {
         match event {
             CoordinatorEvent::Promoted(slots) => self.stats.promotions += *slots as u64,
+            CoordinatorEvent::PromotedUnproven(slots, _) => self.stats.unproven_promotions += *slots as u64,
             CoordinatorEvent::StartedAnew(slots) => self.stats.started_anew += *slots as u64,
             CoordinatorEvent::Dead(_) => self.stats.removed += 1,
             CoordinatorEvent::Suspected(_) => self.stats.suspected += 1,
@@ -282,8 +283,8 @@ impl World {
             };
             Some(map)
         };
-        let Join { addr, incarnation, proofs, .. } = join;
-        let joined = self.coordinate(|state, now| state.join(now, addr.clone(), incarnation, proofs, held));
+        let Join { addr, incarnation, ancestors, .. } = join;
+        let joined = self.coordinate(|state, now| state.join(now, addr.clone(), incarnation, ancestors, held));
         let mut bytes = Vec::new();
         match joined {
             None => return false,

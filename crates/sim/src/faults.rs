@@ -8,9 +8,13 @@
 use crate::clock::EXACT;
 use crate::knobs::Knobs;
 use crate::network::ProcId;
+use crate::node::Finds;
 use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
+
+/// How long a machine takes at least until its programs run again, in microseconds. It is suspected by then.
+const BOOT: u64 = 1_000_000;
 
 /// How a fault ends.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +63,7 @@ enum Fault {
     Slow,
     SlowLink,
     ChangeClock,
+    LosePower,
 }
 
 impl Faults {
@@ -79,6 +84,7 @@ impl Faults {
             (knobs.slowness, Fault::Slow),
             (knobs.slow_links, Fault::SlowLink),
             (knobs.clock_changes, Fault::ChangeClock),
+            (knobs.power_losses, Fault::LosePower),
         ];
         Self {
             until: 1_000_000 + knobs.fault_time * 1_000,
@@ -178,7 +184,7 @@ impl World {
             Fault::Crash => {
                 if self.nodes[n].node.is_some() {
                     self.stats.crashes += 1;
-                    self.crash_node(n, true);
+                    self.crash_node(n, Finds::Everything);
                     let after = self.faults.random.spread(50_000, 12_000_000);
                     self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
                 }
@@ -189,12 +195,13 @@ impl World {
                 for n in 0..nodes {
                     if self.nodes[n].node.is_some() {
                         self.stats.crashes += 1;
-                        self.crash_node(n, true);
+                        self.crash_node(n, Finds::Everything);
                         let after = self.faults.random.spread(50_000, 4_000_000);
                         self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
                     }
                 }
             }
+            Fault::LosePower => self.lose_power(),
             Fault::CrashCoordinator => {
                 if self.coordinator.state.is_some() {
                     self.stats.coordinator_crashes += 1;
@@ -288,9 +295,33 @@ impl World {
         }
         self.stats.memory_losses += 1;
         self.faults.memory_is_missing = true;
-        self.crash_node(n, false);
+        self.crash_node(n, Finds::Nothing);
         let after = self.faults.random.spread(50_000, 12_000_000);
         self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
+    }
+
+    /// The power fails, often everywhere. Some processes may only crash, at a place of their own.
+    fn lose_power(&mut self) {
+        let (everywhere, elsewhere) = (self.faults.random.chance(600), self.faults.random.chance(500));
+        for n in 0..self.nodes.len() {
+            let finds = match (everywhere || self.faults.random.chance(600), elsewhere) {
+                (true, _) => Finds::WhatWasSynced,
+                (false, true) => Finds::Everything,
+                (false, false) => continue,
+            };
+            if self.nodes[n].node.is_some() {
+                self.stats.crashes += u64::from(finds == Finds::Everything);
+                self.stats.power_losses += u64::from(finds == Finds::WhatWasSynced);
+                self.crash_node(n, finds);
+                let after = BOOT + self.faults.random.spread(50_000, 8_000_000);
+                self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
+            }
+        }
+        if self.coordinator.state.is_some() && self.faults.random.chance(300) {
+            self.stats.coordinator_crashes += 1;
+            self.crash_coordinator();
+            self.plan_coordinator_restart();
+        }
     }
 
     fn leave(&mut self, n: usize, span: u64) {
@@ -349,7 +380,7 @@ impl World {
     /// says otherwise.
     fn nobody_is_missed(&self) -> bool {
         let state = self.coordinator.state.as_ref();
-        state.is_some_and(|state| state.map().members().all(|(member, _)| self.oracle.holder(member).is_some()))
+        state.is_some_and(|state| state.map().members().all(|(member, _)| self.oracle.is_somewhere(member)))
     }
 
     pub(crate) fn remedy(&mut self, remedy: Remedy) {

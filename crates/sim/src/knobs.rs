@@ -107,6 +107,10 @@ knobs! {
     leaves,
     /// How often all nodes crash at once, with their disks.
     power_cuts,
+    /// How often machines lose their power, some or all, and nodes come back with what was on their platters.
+    power_losses,
+    /// After what time what was written is on the platter, in milliseconds.
+    sync_every,
     /// How often the coordinator crashes and comes back with its state.
     coordinator_crashes,
     /// How often the coordinator crashes and comes back without.
@@ -125,6 +129,8 @@ knobs! {
     outage,
     /// At the end one node is paused for ever.
     paused_for_ever,
+    /// Clients that walk through all keys, page by page.
+    walkers,
 }
 
 impl Knobs {
@@ -196,10 +202,20 @@ impl Knobs {
         } else if random.chance(250) {
             knobs.paused_for_ever = 1;
         }
+        if random.chance(200) {
+            knobs.power_losses = random.between(1, 4);
+            knobs.sync_every = random.pick(&[30, 300, 1_000, 10_000]);
+        }
+        // The rest is drawn apart, so that whoever walks or has deadlines does not change what the other seeds are.
+        let mut random = Random::new(seed ^ 0x6578_7069_7279);
         if random.chance(600) {
             knobs.wall_skew = random.pick(&[0, 20, 300, 2_000]);
             knobs.expiry_share = random.between(50, 500);
             knobs.longest_life = random.spread(20, 2_000);
+        }
+        let mut random = Random::new(seed ^ 0x7761_6c6b_6572);
+        if random.chance(400) {
+            knobs.walkers = random.between(1, 3);
         }
         knobs
     }

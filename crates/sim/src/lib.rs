@@ -5,7 +5,8 @@
 //!
 //! - [`knobs`]: what a seed chooses. [`random`]: how.
 //! - `schedule`, `clock`, `network`: time, and what is between processes. `world`: all of it, and the loop.
-//! - `node`, `coordinator`, `client`, `workload`: the processes, as their shells would run them. `faults`: what goes wrong.
+//! - `node`, `coordinator`, `client`, `workload`, `walker`: the processes, as their shells would run them. `faults`: what
+//!   goes wrong.
 //! - `oracle`: what an all-seeing observer knows. `invariants`: what must hold at every moment. `liveness`: what must come
 //!   true once faults stop.
 //! - [`run`]: one run. [`mutants`]: the mistakes that it must find. `trace`: the story of a failure.
@@ -61,6 +62,11 @@ mod node;
 mod oracle;
 mod schedule;
 mod trace;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
+mod walker;
 #[expect(
     clippy::indexing_slicing,
     reason = "a process, slot or connection that is not there is a mistake of the simulator"

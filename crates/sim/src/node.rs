@@ -4,6 +4,7 @@ mod disk;
 mod links;
 mod requests;
 mod session;
+mod walks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use engine::outbox::{OUTBOX_ITEMS, Outbox};
 use engine::time::Timestamp;
 use proto::id::{Incarnation, NodeAddr};
 use proto::peer::WallTime;
+use proto::session::Ancestors;
 
 use crate::client::Request;
 use crate::clock::Clock;
@@ -25,10 +27,12 @@ use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
 
-use disk::{Disk, difference};
+use disk::{Disk, WriteTime, difference};
 
 pub(crate) use requests::Pending;
 pub(crate) use session::Session;
+pub(crate) use walks::{PageAsked, Step};
+use walks::{PageUnderWay, PendingList};
 
 /// How often the coordinator hears from a node, in microseconds.
 const HEARTBEAT: u64 = 200_000;
@@ -38,6 +42,15 @@ const BEAT: u64 = 100_000;
 
 /// What the slowest wall clock shows at the beginning, in milliseconds.
 pub(crate) const WALL_AT_START: u64 = 1_700_000_000_000;
+/// What a node finds when it is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Finds {
+    /// All that it has written.
+    Everything,
+    /// Some of it: the machine has lost its power.
+    WhatWasSynced,
+    Nothing,
+}
 
 /// The process.
 pub(crate) struct NodeProcess {
@@ -68,6 +81,10 @@ pub(crate) struct NodeProcess {
     pub(crate) pending: Vec<Pending>,
     /// Requests that wait until the slot's primary serves it.
     parked: Vec<Request>,
+    /// Pages of walks that it makes, how many it has begun, and lists that it owes for those of others.
+    pages: Vec<PageUnderWay>,
+    pages_begun: u64,
+    lists: Vec<PendingList>,
     turn: Turn,
     pub(crate) marks: Marks,
     pub(crate) is_leaving: bool,
@@ -109,6 +126,9 @@ impl NodeProcess {
             inboxes: Vec::new(),
             pending: Vec::new(),
             parked: Vec::new(),
+            pages: Vec::new(),
+            pages_begun: 0,
+            lists: Vec::new(),
             turn: Turn::default(),
             marks: Marks::default(),
             is_leaving: false,
@@ -159,7 +179,7 @@ impl World {
     }
 
     /// The process is gone. What it held is left on its disk, or lost.
-    pub(crate) fn crash_node(&mut self, n: usize, keeps_disk: bool) {
+    pub(crate) fn crash_node(&mut self, n: usize, finds: Finds) {
         let process = &mut self.nodes[n];
         let Some(node) = process.node.take() else { return };
         let boot = process.boot;
@@ -169,6 +189,8 @@ impl World {
         process.is_paused = false;
         process.session = Session::Idle;
         process.beats.clear();
+        process.pages.clear();
+        process.lists.clear();
         let requests: Vec<_> = process.parked.drain(..).collect();
         let waiting: Vec<_> = process.pending.drain(..).map(|pending| *pending.request).collect();
         self.oracle.archive(&node);
@@ -178,36 +200,58 @@ impl World {
         for request in requests.iter().chain(&waiting) {
             self.no_answer(request);
         }
-        let how = if keeps_disk { "crashes" } else { "crashes and loses its memory" };
+        let how = match finds {
+            Finds::Everything => "crashes",
+            Finds::WhatWasSynced => "loses its power",
+            Finds::Nothing => "crashes and loses its memory",
+        };
         let name = self.nodes[n].name.clone();
         self.tell(None, || format!("{name} {how}"));
-        if keeps_disk {
-            self.nodes[n].left = self.read_disk(n, &node);
-        } else {
-            self.nodes[n].disk = Disk::default();
-            self.memory_lost(n);
+        match finds {
+            Finds::Everything => self.nodes[n].left = self.read_disk(n, &node),
+            Finds::WhatWasSynced => {
+                self.nodes[n].left = self.read_what_was_synced(n, &node);
+                self.proof_lost(n);
+            }
+            Finds::Nothing => {
+                self.nodes[n].disk = Disk::default();
+                self.memory_lost(n);
+            }
         }
+    }
+
+    fn write_time(&self) -> WriteTime {
+        WriteTime { now: self.schedule.now, sync_every: self.knobs.sync_every * 1_000 }
     }
 
     /// Makes the node anew that has crashed, of what it has written.
     fn read_disk(&mut self, n: usize, crashed: &Node<Planted>) -> Option<Node<Planted>> {
-        let (now, secret) = (self.local(n), self.random.next());
-        let own = Some(crashed.incarnation()).filter(|own| *own != Incarnation::default());
-        let proofs = crashed.proofs().iter().copied().chain(own).collect();
         // What nobody has heard of may be lost.
         let is_written = self.random.chance(500);
         if is_written {
-            self.nodes[n].disk.write(crashed, self.bits);
+            let time = self.write_time();
+            self.nodes[n].disk.write(crashed, self.bits, time);
         }
-        let read = self.nodes[n].disk.read(now, self.bits, secret, self.planted, proofs, crashed.map());
-        match read {
-            Ok(read) => {
-                let difference = difference(&read, crashed, self.bits).filter(|_| is_written);
-                if let Some((slot, what)) = difference {
-                    self.broken("a node's disk holds what the node held", Some(slot), what);
-                }
-                Some(read)
-            }
+        let read = self.read_as(n, crashed, crashed.next_ancestors())?;
+        let difference = difference(&read, crashed, self.bits).filter(|_| is_written);
+        if let Some((slot, what)) = difference {
+            self.broken("a node's disk holds what the node held", Some(slot), what);
+        }
+        Some(read)
+    }
+
+    /// Makes the node anew whose machine has lost its power, of what was on the platter.
+    fn read_what_was_synced(&mut self, n: usize, crashed: &Node<Planted>) -> Option<Node<Planted>> {
+        let (time, share) = (self.write_time(), self.random.below(1_001));
+        self.nodes[n].disk.lose_power(time, share as usize);
+        let unproven = crashed.next_ancestors().iter().collect();
+        self.read_as(n, crashed, Ancestors { unproven, proven: Vec::new() })
+    }
+
+    fn read_as(&mut self, n: usize, crashed: &Node<Planted>, ancestors: Ancestors) -> Option<Node<Planted>> {
+        let (now, secret) = (self.local(n), self.random.next());
+        match self.nodes[n].disk.read(now, self.bits, secret, self.planted, ancestors, crashed.map()) {
+            Ok(read) => Some(read),
             Err(error) => {
                 self.broken("a node's disk can be read", None, error.to_string());
                 None
@@ -251,16 +295,19 @@ impl World {
         }
         self.after_local(n, TICK.as_micros() as u64, Event::Tick { node: n as u8, boot });
         self.retry_parked(n);
+        self.go_on_with_pages(n);
+        self.ask_for_pages(n);
         self.flush_all(n);
         self.settle(n);
     }
 
     /// To be called after whatever has called the state machine.
     fn settle(&mut self, n: usize) {
+        let time = self.write_time();
         let process = &mut self.nodes[n];
         if let Some(node) = &process.node {
             // IMPORTANT: before anything that it has to say leaves the node.
-            process.disk.write(node, self.bits);
+            process.disk.write(node, self.bits, time);
         }
         let mut turn = std::mem::take(&mut process.turn);
         let touched: Vec<_> = turn.touched().collect();
@@ -269,6 +316,7 @@ impl World {
             self.flush_touched(n, &outbox);
         }
         self.answer_settled(n);
+        self.answer_lists(n);
         self.propose(n);
         self.check_node(n);
     }

@@ -4,6 +4,9 @@
 //! A slot's durable records may be lost only where every copy that counts has lost its memory: each member of the
 //! in-sync set and each of those that are remembered as former members, as the coordinator has kept them. Nothing can have
 //! become durable that one of these lacks, and they are at least as many as a quorum write waits for.
+//!
+//! Where each of these has lost its memory or its power, what was durable is shortened to what the one has that has most:
+//! all of that must be there in whatever leads next.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -71,8 +74,10 @@ pub(crate) struct GivenDeadline {
 pub(crate) struct Oracle {
     pub(crate) slots: Vec<Ghost>,
     pub(crate) records: HashMap<(SlotId, Version), Seen, FixedState>,
-    /// Which process holds now what an incarnation held. None: it is lost.
+    /// Which process holds now all that an incarnation held.
     data: BTreeMap<Incarnation, ProcId>,
+    /// Which process holds some of it, since its machine has lost its power. What is in neither is lost.
+    unproven: BTreeMap<Incarnation, ProcId>,
     /// Lost writes that nodes have archived.
     pub(crate) archived: BTreeSet<(SlotId, Version)>,
     /// Each deadline that a value was given.
@@ -87,6 +92,7 @@ impl Oracle {
             slots,
             records: HashMap::default(),
             data: BTreeMap::new(),
+            unproven: BTreeMap::new(),
             archived: BTreeSet::new(),
             deadlines: Vec::new(),
             turn: 0,
@@ -105,6 +111,16 @@ impl Oracle {
     /// Who holds what an incarnation held.
     pub(crate) fn holder(&self, incarnation: Incarnation) -> Option<ProcId> {
         self.data.get(&incarnation).copied()
+    }
+
+    /// Whether anybody holds any of what an incarnation held.
+    pub(crate) fn is_somewhere(&self, incarnation: Incarnation) -> bool {
+        self.data.contains_key(&incarnation) || self.unproven.contains_key(&incarnation)
+    }
+
+    /// Who holds some of what these held, and may lack the end.
+    fn unproven_holders(&self, config: &SlotConfig) -> BTreeSet<ProcId> {
+        members(config).filter_map(|member| self.unproven.get(&member).copied()).collect()
     }
 
     /// Whether a process holds what one of these held.
@@ -194,10 +210,17 @@ impl Ghost {
         log.last().seq >= end.seq && log.epoch_at(end.seq).is_none_or(|epoch| epoch == end.epoch || end.epoch.0 == 0)
     }
 
-    /// Every copy is lost.
-    fn lose(&mut self) {
-        self.durable_terms.clear();
-        self.durable = 0;
+    /// Up to where this log has what was ever durable.
+    fn shared(&self, log: &Log) -> u64 {
+        let epoch_of = |seq| self.durable_terms.iter().rev().find(|term| term.first <= seq).map(|term| term.epoch);
+        let has = |seq: &u64| log.epoch_at(*seq).is_none_or(|epoch| Some(epoch) == epoch_of(*seq));
+        (1..=self.durable.min(log.last().seq)).rev().find(has).unwrap_or(0)
+    }
+
+    /// Every copy is lost, but for what the best of them has up to `durable`.
+    fn lose_after(&mut self, durable: u64) {
+        self.durable_terms.retain(|term| term.first <= durable);
+        self.durable = durable;
         self.is_lost = true;
         self.lost_epoch = self.kept.as_ref().map_or(self.lost_epoch, |config| config.epoch);
     }
@@ -224,19 +247,50 @@ impl World {
     /// What a process held is lost. Where it was the last copy that counts, the slot is.
     pub(crate) fn memory_lost(&mut self, n: ProcId) {
         self.oracle.data.retain(|_, holder| *holder != n);
+        self.oracle.unproven.retain(|_, holder| *holder != n);
+        self.shorten_all();
+    }
+
+    /// Some of what a process held may be lost.
+    pub(crate) fn proof_lost(&mut self, n: ProcId) {
+        let lost: Vec<_> = self.oracle.data.extract_if(.., |_, holder| *holder == n).collect();
+        self.oracle.unproven.extend(lost);
+        self.shorten_all();
+    }
+
+    fn shorten_all(&mut self) {
         for slot in self.bits.slots() {
             self.lost_if_nobody_holds(slot);
+            self.shorten(slot);
         }
+    }
+
+    /// Where nobody is left who holds all that was durable, what is durable is what the best copy has.
+    fn shorten(&mut self, slot: SlotId) {
+        let ghost = &self.oracle.slots[usize::from(slot.0)];
+        let Some(config) = ghost.kept.clone() else { return };
+        let holders = self.oracle.unproven_holders(&config);
+        if holders.is_empty() || members(&config).any(|member| self.oracle.holder(member).is_some()) {
+            return;
+        }
+        let nodes = holders.iter().filter_map(|n| self.nodes[*n].data());
+        let best = nodes.map(|node| node.inspect(slot, |state| ghost.shared(state.log()))).max().unwrap_or(0);
+        let durable = ghost.durable;
+        self.tell(Some(slot), || {
+            format!("slot {}: no copy is whole, {best} of {durable} durable records are left: {config:?}", slot.0)
+        });
+        self.stats.shortened_slots += u64::from(best < durable);
+        self.oracle.ghost(slot).lose_after(best);
     }
 
     pub(crate) fn lost_if_nobody_holds(&mut self, slot: SlotId) {
         let ghost = &self.oracle.slots[usize::from(slot.0)];
         let Some(config) = ghost.kept.clone().filter(|config| members(config).next().is_some()) else { return };
-        if members(&config).any(|member| self.oracle.holder(member).is_some()) {
+        if members(&config).any(|member| self.oracle.is_somewhere(member)) {
             return;
         }
         self.tell(Some(slot), || format!("slot {}: every copy is lost: {config:?}", slot.0));
         self.stats.lost_slots += 1;
-        self.oracle.ghost(slot).lose();
+        self.oracle.ghost(slot).lose_after(0);
     }
 }

@@ -43,12 +43,16 @@ pub struct Stats {
     pub pauses: u64,
     pub crashes: u64,
     pub memory_losses: u64,
+    pub power_losses: u64,
+    pub unproven_promotions: u64,
     pub leaves: u64,
     pub coordinator_crashes: u64,
     pub state_losses: u64,
     pub started_anew: u64,
     pub lost_slots: u64,
+    pub shortened_slots: u64,
     pub undecided: u64,
+    pub pages: u64,
 }
 
 /// A broken invariant.
@@ -155,8 +159,8 @@ impl Stats {
             ($($name:ident)*) => { $(self.$name += other.$name;)* };
         }
         add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
-             removed cut_away async_lost breaks cuts pauses crashes memory_losses leaves coordinator_crashes
-             state_losses started_anew lost_slots undecided);
+             removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes
+             state_losses started_anew lost_slots shortened_slots undecided pages);
     }
 }
 
@@ -167,8 +171,8 @@ impl fmt::Display for Stats {
             ($($name:ident)*) => { $(write!(f, ", {} {}", self.$name, stringify!($name).replace('_', " "))?;)* };
         }
         show!(events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected removed
-              cut_away async_lost breaks cuts pauses crashes memory_losses leaves coordinator_crashes state_losses
-              started_anew lost_slots undecided);
+              cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes state_losses
+              started_anew lost_slots shortened_slots undecided pages);
         Ok(())
     }
 }

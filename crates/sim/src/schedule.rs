@@ -8,6 +8,8 @@ use proto::id::Incarnation;
 use crate::client::{Request, Response};
 use crate::faults::Remedy;
 use crate::network::ConnId;
+use crate::node::Step;
+use crate::walker::Paged;
 
 /// Something that happens at a moment. `boot` names a start of a process: what was meant for an earlier one is void.
 #[derive(Debug)]
@@ -36,6 +38,12 @@ pub(crate) enum Event {
     Request { node: u8, request: Box<Request> },
     /// An answer arrives at a client.
     Response(Box<Response>),
+    /// A walker goes on.
+    Walker { walker: u8, serial: u64 },
+    /// Something that a node is to do for a walk comes to it.
+    Walk { node: u8, step: Box<Step> },
+    /// A page arrives at its walker.
+    Paged { walker: u8, serial: u64, paged: Box<Paged> },
     /// A client goes on.
     Client { client: u8, serial: u32 },
     /// The next fault.

@@ -20,6 +20,7 @@ use crate::random::Random;
 use crate::run::{Stats, Violation};
 use crate::schedule::{Event, Schedule};
 use crate::trace::Trace;
+use crate::walker::Walker;
 
 /// Everything.
 pub(crate) struct World {
@@ -32,6 +33,7 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<NodeProcess>,
     pub(crate) coordinator: CoordinatorProcess,
     pub(crate) clients: Vec<Client>,
+    pub(crate) walkers: Vec<Walker>,
     pub(crate) history: History,
     pub(crate) faults: Faults,
     pub(crate) liveness: Liveness,
@@ -61,6 +63,7 @@ impl World {
             nodes,
             coordinator,
             clients,
+            walkers: Vec::new(),
             history: History::new(),
             faults: Faults::new(&knobs, random.fork()),
             liveness: Liveness::default(),
@@ -91,6 +94,10 @@ impl World {
             self.schedule.after(pause, Event::Client { client: client as u8, serial: 0 });
         }
         self.schedule.at(self.faults.until, Event::Look);
+        for walker in 0..self.knobs.walkers {
+            self.walkers.push(Walker::new(self.random.fork()));
+            self.schedule.after(1_000_000, Event::Walker { walker: walker as u8, serial: 0 });
+        }
     }
 
     /// Lets everything happen, until the run is over or an invariant is broken.
@@ -121,6 +128,9 @@ impl World {
             Event::Coordinator { serial, .. } => self.coordinator_due(serial),
             Event::Request { node, request } => self.request_arrives(usize::from(node), request),
             Event::Response(response) => self.response_arrives(&response),
+            Event::Walker { walker, serial } => self.walker_due(usize::from(walker), serial),
+            Event::Walk { node, step } => self.walk_arrives(usize::from(node), *step),
+            Event::Paged { walker, serial, paged } => self.page_arrives(usize::from(walker), serial, &paged),
             Event::Client { client, serial } => self.client_due(usize::from(client), serial),
             Event::Fault => self.next_fault(),
             Event::Remedy(remedy) => self.remedy(remedy),
@@ -138,7 +148,7 @@ impl World {
             | Event::Session { node, boot, .. }
             | Event::Link { node, boot, .. }
             | Event::Left { node, boot } => (*node, Some(*boot)),
-            Event::Request { node, .. } => (*node, None),
+            Event::Request { node, .. } | Event::Walk { node, .. } => (*node, None),
             Event::Coordinator { boot, .. } => {
                 if *boot != self.coordinator.boot || self.coordinator.state.is_none() {
                     return None;

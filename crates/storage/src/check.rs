@@ -11,7 +11,7 @@ use crate::fields;
 use crate::frame::{self, Parsed};
 use crate::identity::Identity;
 use crate::position::{DirectoryId, Position};
-use crate::recovery::TornTail;
+use crate::recovery::{Deliver, TornTail};
 use crate::segment::{self, HEADER_BYTES};
 use crate::snapshot;
 use crate::survey::{self, Listing, Survey};
@@ -34,6 +34,8 @@ pub struct Report {
     pub torn_tail: Option<TornTail>,
     /// Why a node would not start; `None` where it would.
     pub refusal: Option<String>,
+    /// It is a copy of the directory that its identity was written in, in which a node does not start.
+    pub copied: bool,
     /// Files that were set aside earlier.
     pub set_aside: Vec<String>,
 }
@@ -51,19 +53,29 @@ pub struct SegmentReport {
     pub used: u64,
 }
 
-/// Looks at a data directory. Changes nothing in it, but takes its lock.
+/// Looks at a data directory. Changes nothing in it, but takes its lock. `deliver` is given what a start would be given,
+/// and judges it as a start does.
 ///
 /// # Errors
 /// The directory is not there, is in use, or the disk failed. Damage is no error; it is in the report.
-pub fn check(disk: &dyn Disk, directory: &Path) -> Result<Report, OpenError> {
-    inspect(disk, directory, &mut |_, _| {})
+pub fn check(disk: &dyn Disk, directory: &Path, deliver: Deliver<'_>) -> Result<Report, OpenError> {
+    look(disk, directory, deliver, &mut |_, _| {})
 }
 
-/// [`check`], that shows every payload of the log that can be read, on both sides of any damage.
+/// [`check`], that shows every payload of the log that can be read, on both sides of any damage, and judges none of them.
 ///
 /// # Errors
 /// As there.
 pub fn inspect(disk: &dyn Disk, directory: &Path, visit: &mut dyn FnMut(Position, &[u8])) -> Result<Report, OpenError> {
+    look(disk, directory, &mut |_| Ok(()), visit)
+}
+
+fn look(
+    disk: &dyn Disk,
+    directory: &Path,
+    deliver: Deliver<'_>,
+    visit: &mut dyn FnMut(Position, &[u8]),
+) -> Result<Report, OpenError> {
     let listing = Listing::read(disk, directory)?;
     let _lock = lock(disk, directory)?;
     let mut report = Report {
@@ -74,6 +86,7 @@ pub fn inspect(disk: &dyn Disk, directory: &Path, visit: &mut dyn FnMut(Position
         damages: Vec::new(),
         torn_tail: None,
         refusal: None,
+        copied: false,
         set_aside: listing.set_aside.clone(),
     };
     match Identity::load(disk, directory) {
@@ -81,6 +94,8 @@ pub fn inspect(disk: &dyn Disk, directory: &Path, visit: &mut dyn FnMut(Position
         Err(ReadError::Damaged(damage)) => report.damages.push((damage, 0)),
         Err(ReadError::File(error)) => return Err(error.into()),
     }
+    let place = disk.place(directory).named("look at", directory)?;
+    report.copied = report.identity.as_ref().is_some_and(|identity| identity.is_copied(place));
     let id = report.identity.as_ref().map(|identity| identity.directory);
     if let Some(id) = id {
         report.look_at_snapshots(disk, &listing, id)?;
@@ -88,7 +103,7 @@ pub fn inspect(disk: &dyn Disk, directory: &Path, visit: &mut dyn FnMut(Position
     for &first in &listing.firsts {
         report.look_at_segment(disk, first, id, visit)?;
     }
-    report.would_start(disk, &listing);
+    report.would_start(disk, &listing, deliver);
     Ok(report)
 }
 
@@ -96,7 +111,7 @@ impl Report {
     /// Whether a node would start, and everything is as it was written.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.refusal.is_none() && self.damages.is_empty()
+        self.refusal.is_none() && self.damages.is_empty() && !self.copied
     }
 
     fn look_at_snapshots(&mut self, disk: &dyn Disk, listing: &Listing, id: DirectoryId) -> Result<(), FileError> {
@@ -122,8 +137,13 @@ impl Report {
         let bytes = read_whole(opened.as_ref(), segment::FILE_BYTES_MOST).named("read", &file)?;
         // Whose it is can be wrong only where it is known whose it should be.
         let owner = id.or_else(|| segment::owner(disk, &self.directory, &[first]));
-        if let Err(flaw) = owner.ok_or(Flaw::Header).and_then(|owner| segment::check_header(&bytes, owner, first)) {
-            self.damages.push((Damage { file: file.clone(), offset: 0, flaw }, HEADER_BYTES as u64));
+        match owner.ok_or(Flaw::Header).and_then(|owner| segment::check_header(&bytes, owner, first)) {
+            Ok(header) => {
+                let missing = header.size.saturating_sub(bytes.len() as u64);
+                let short = header.check_length(&file, bytes.len() as u64);
+                self.damages.extend(short.err().map(|damage| (damage, missing)));
+            }
+            Err(flaw) => self.damages.push((Damage { file: file.clone(), offset: 0, flaw }, HEADER_BYTES as u64)),
         }
         let used = fields::used(&bytes);
         let mut records = 0;
@@ -147,7 +167,7 @@ impl Report {
         Ok(())
     }
 
-    fn would_start(&mut self, disk: &dyn Disk, listing: &Listing) {
+    fn would_start(&mut self, disk: &dyn Disk, listing: &Listing, deliver: Deliver<'_>) {
         let Some(identity) = &self.identity else {
             let holds_data = !listing.firsts.is_empty() || !listing.snapshots.is_empty();
             if holds_data || !self.damages.is_empty() {
@@ -157,7 +177,7 @@ impl Report {
             }
             return;
         };
-        match Survey::take(disk, &self.directory, identity, listing, NoBugs, &mut |_| Ok(())) {
+        match Survey::take(disk, &self.directory, identity, listing, NoBugs, deliver) {
             Ok(survey) => self.torn_tail = survey.log.and_then(|log| log.torn),
             Err(error) => self.refusal = Some(error.to_string()),
         }
@@ -200,6 +220,9 @@ impl fmt::Display for Report {
         }
         match &self.refusal {
             Some(refusal) => write!(out, "A node does not start here: {refusal}"),
+            None if self.copied => {
+                write!(out, "A node does not start here: the directory is a copy of another, or was moved.")
+            }
             None => write!(out, "A node starts here."),
         }
     }

@@ -48,6 +48,15 @@ impl Options {
     pub fn new(fresh_id: DirectoryId) -> Self {
         Self { segment_bytes: 64 * 1024 * 1024, reserve_bytes: 16 * 1024 * 1024, fresh_id }
     }
+
+    /// The same for a disk with so much room, in bytes: of a small one, a sixteenth for a segment and an eighth in reserve.
+    #[must_use]
+    pub fn fitting(fresh_id: DirectoryId, free: u64) -> Self {
+        const LEAST: u64 = 64 * 1024;
+        let Self { segment_bytes, reserve_bytes, .. } = Self::new(fresh_id);
+        let part = |of: u64| (free / of).next_multiple_of(4096).max(LEAST);
+        Self { segment_bytes: segment_bytes.min(part(16)), reserve_bytes: reserve_bytes.min(part(8)), fresh_id }
+    }
 }
 
 /// How a directory was found.
@@ -112,7 +121,7 @@ impl<B: Bugs> DataDir<B> {
             new,
             stopped_in_order: identity.stopped_at.is_some(),
             same_boot: identity.boot.is_some() && identity.boot == disk.boot_id(),
-            copied: identity.place != place && identity.place != 0 && place != 0,
+            copied: identity.is_copied(place),
         };
         Ok(Self { disk, path: path.to_owned(), options, bugs, identity, found, _lock: lock })
     }
@@ -138,6 +147,12 @@ impl<B: Bugs> DataDir<B> {
     #[must_use]
     pub fn found(&self) -> Found {
         self.found
+    }
+
+    /// The settings that it was opened with.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        self.options
     }
 
     /// The directory.

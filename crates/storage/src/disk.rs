@@ -15,6 +15,8 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::error::{FileError, Named as _};
+
 /// Files and directories. Every call blocks.
 pub trait Disk: Debug + Send + Sync {
     /// Makes a directory, and those above it, where they are missing. What it made lasts when this returns.
@@ -131,6 +133,31 @@ pub enum Mode {
 #[must_use]
 pub fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// Puts a small file of a directory in the place of the one before. When this returns it lasts.
+///
+/// # Errors
+/// A start finds the one before or the new one, whole.
+pub fn replace_file(disk: &dyn Disk, directory: &Path, name: &str, bytes: &[u8]) -> Result<(), FileError> {
+    let (path, written) = (directory.join(name), directory.join(format!("{name}.tmp")));
+    let file = disk.open(&written, Mode::Create).named("make", &written)?;
+    write_full(file.as_ref(), 0, bytes).named("write", &written)?;
+    // IMPORTANT: it is on disk before it gets its name, or a crash could leave the name with a part of it.
+    file.sync_data().named("sync", &written)?;
+    disk.rename(&written, &path).named("replace", &path)?;
+    disk.sync_directory(directory).named("sync", directory)
+}
+
+/// The bytes of a small file; `None` where it is not there.
+///
+/// # Errors
+/// It is larger than the limit in bytes, or the disk failed.
+pub fn read_file(disk: &dyn Disk, file: &Path, limit: u64) -> Result<Option<Vec<u8>>, FileError> {
+    match disk.open(file, Mode::Read) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        opened => opened.and_then(|opened| read_whole(opened.as_ref(), limit)).map(Some).named("read", file),
+    }
 }
 
 /// Fills a buffer from a place of a file on; returns how much of it was filled before the end of the file.

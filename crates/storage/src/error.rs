@@ -93,9 +93,20 @@ pub enum Flaw {
     /// Its name says another position than its header.
     #[error("its name does not fit its content, which begins at position {0}")]
     OtherName(Position),
+    /// The file is shorter than its header says. Its room was taken before it got its name, so no crash does that.
+    #[error(
+        "the file ends there, and its header says {size} bytes: it was cut by something else than a crash of the node"
+    )]
+    Short {
+        /// How long it was made, in bytes.
+        size: u64,
+    },
     /// A record is damaged that was on disk.
     #[error("the record there is damaged, and it is not the torn end of the log")]
     Record,
+    /// A record is as it was written, and whoever took it could not use it.
+    #[error("the record there cannot be used: {0}")]
+    Rejected(String),
     /// Records that were on disk are not there.
     #[error("records that were there are missing")]
     RecordsMissing,
@@ -160,14 +171,14 @@ pub enum OpenError {
     #[error(transparent)]
     Damaged(#[from] Damage),
     /// The bytes are as they were written, and whoever took them could not use them.
-    #[error("{} holds at byte {offset} what this program cannot use", file.display())]
+    #[error("{} holds at byte {offset} what this program cannot use: {reason}", file.display())]
     Rejected {
         /// The file.
         file: PathBuf,
         /// Where in it: of the record, or in a snapshot of its block.
         offset: u64,
-        /// What is wrong with it.
-        source: Rejection,
+        /// What is wrong with it. It is part of the text.
+        reason: Rejection,
     },
     /// Settings that make no sense.
     #[error("segments of {segment_bytes} bytes; from {least} to {most} are possible")]

@@ -41,8 +41,11 @@ pub struct Identity {
     /// The cluster whose data this is, by the name that its coordinator gave it; `None` until it has joined one. Up to
     /// [`NAME_BYTES`] of letters, digits and `. : _ -`; other characters are left out.
     pub cluster: Option<String>,
-    /// The incarnations that wrote here, oldest first. The last one is the proof that a start shows to its coordinator.
-    /// [`INCARNATIONS`] are kept.
+    /// The incarnations that wrote here and of whose data some may be missing, oldest first. Of these and
+    /// [`Identity::incarnations`] together [`INCARNATIONS`] are kept.
+    pub unproven: Vec<u64>,
+    /// The incarnations that wrote here after those, oldest first. The last one is the proof that a start shows to its
+    /// coordinator.
     pub incarnations: Vec<u64>,
     /// What [`Disk::boot_id`] said when the last process began to write here.
     pub boot: Option<String>,
@@ -61,6 +64,7 @@ impl Identity {
         Self {
             directory,
             cluster: None,
+            unproven: Vec::new(),
             incarnations: Vec::new(),
             boot: None,
             place: 0,
@@ -75,11 +79,24 @@ impl Identity {
         self.incarnations.last().copied()
     }
 
+    /// Whether a directory with this place is a copy of the one that this was written in; `false` where the system does not
+    /// tell.
+    pub(crate) fn is_copied(&self, place: u64) -> bool {
+        self.place != place && self.place != 0 && place != 0
+    }
+
     /// Remembers the incarnation of this start.
     pub fn begin_incarnation(&mut self, incarnation: u64) {
         self.incarnations.push(incarnation);
-        let surplus = self.incarnations.len().saturating_sub(INCARNATIONS);
-        self.incarnations.drain(..surplus);
+        let surplus = (self.unproven.len() + self.incarnations.len()).saturating_sub(INCARNATIONS);
+        let unproven = surplus.min(self.unproven.len());
+        self.unproven.drain(..unproven);
+        self.incarnations.drain(..surplus - unproven);
+    }
+
+    /// Some of what was written so far may be missing. No later start may show it as proof.
+    pub fn lose_proof(&mut self) {
+        self.unproven.append(&mut self.incarnations);
     }
 
     /// Makes of it what a file can hold, so that it is the same when it is read.
@@ -132,6 +149,9 @@ impl Identity {
             Some(position) => _ = writeln!(text, "stopped {position}"),
             None => _ = writeln!(text, "stopped {NONE}"),
         }
+        for incarnation in &self.unproven {
+            let _ = writeln!(text, "unproven {incarnation}");
+        }
         for incarnation in &self.incarnations {
             let _ = writeln!(text, "incarnation {incarnation}");
         }
@@ -173,8 +193,15 @@ fn decode_body(body: &str) -> Option<Identity> {
         NONE => None,
         position => Some(Position(position.parse().ok()?)),
     };
-    let incarnations = lines.map(|line| line.strip_prefix("incarnation ")?.parse().ok()).collect::<Option<_>>()?;
-    Some(Identity { directory, cluster, incarnations, boot, place, stopped_at, log_begun })
+    let (mut unproven, mut incarnations) = (Vec::new(), Vec::new());
+    for line in lines {
+        match line.split_once(' ')? {
+            ("unproven", incarnation) => unproven.push(incarnation.parse().ok()?),
+            ("incarnation", incarnation) => incarnations.push(incarnation.parse().ok()?),
+            _ => return None,
+        }
+    }
+    Some(Identity { directory, cluster, unproven, incarnations, boot, place, stopped_at, log_begun })
 }
 
 #[cfg(test)]
@@ -188,6 +215,7 @@ mod tests {
         identity.stopped_at = Some(Position(4_711));
         identity.log_begun = true;
         identity.begin_incarnation(3);
+        identity.lose_proof();
         identity.begin_incarnation(9);
         identity
     }
@@ -216,8 +244,11 @@ mod tests {
     fn the_newest_incarnations_are_kept() {
         let mut identity = example();
         (10..200).for_each(|incarnation| identity.begin_incarnation(incarnation));
-        assert_eq!(identity.incarnations.len(), INCARNATIONS);
+        assert_eq!((identity.unproven.len(), identity.incarnations.len()), (0, INCARNATIONS));
         assert_eq!(identity.last_incarnation(), Some(199));
+        identity.lose_proof();
+        identity.begin_incarnation(200);
+        assert_eq!((identity.unproven.len(), identity.incarnations.len()), (INCARNATIONS - 1, 1));
     }
 
     #[test]

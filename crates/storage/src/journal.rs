@@ -23,6 +23,9 @@ use crate::segment::{self, Draft, Header, PublishError, Segment};
 /// The most that one append takes, in bytes, with 24 bytes of framing for each payload.
 pub const BATCH_BYTES: u64 = 256 * 1024 * 1024;
 
+/// A segment for which the disk has no room is tried again as this part of one.
+const SEGMENT_PARTS: u64 = 16;
+
 /// How many full segments may wait for a sync. One more, and the append that fills it waits for the oldest.
 const SEGMENTS_UNSYNCED: usize = 4;
 
@@ -36,6 +39,7 @@ pub struct Journal<B: Bugs = NoBugs> {
     directory: PathBuf,
     id: DirectoryId,
     segment_bytes: u64,
+    frugal: bool,
     bugs: B,
     /// The full segments that are still there, oldest first.
     full: VecDeque<Header>,
@@ -116,6 +120,7 @@ impl<B: Bugs> Journal<B> {
             directory,
             id,
             segment_bytes,
+            frugal: false,
             bugs,
             full: resumed.full,
             next: resumed.next,
@@ -183,6 +188,12 @@ impl<B: Bugs> Journal<B> {
     pub fn sync(&mut self) -> Result<Position, JournalError> {
         let synced = self.begin_sync()?.run();
         self.end_sync(synced)
+    }
+
+    /// Whether to take no more room than there must be: small segments, and none in advance. For a disk that is nearly full,
+    /// whose last room a snapshot needs.
+    pub fn set_frugal(&mut self, frugal: bool) {
+        self.frugal = frugal;
     }
 
     /// Removes the segments that lie below a position as a whole: the one that recovery starts from, which is that of
@@ -278,12 +289,25 @@ impl<B: Bugs> Journal<B> {
 
     /// Makes the next segment, in place of one that is too small for a large payload.
     fn make_next(&mut self, least: u64, small: Option<Segment>) -> Result<Segment, JournalError> {
-        let header = Header { size: self.segment_bytes.max(least), ..self.next_header() };
-        let draft = Draft::write(self.disk.as_ref(), &self.directory, header, "new", self.bugs).map_err(|error| {
-            self.next = small;
-            self.failed(error)
-        })?;
-        self.publish(draft)
+        // Where a whole segment has no room, a part of one may have.
+        let part = (self.segment_bytes / SEGMENT_PARTS).max(segment::SEGMENT_BYTES_LEAST).max(least);
+        let size = if self.frugal { part } else { self.segment_bytes.max(least) };
+        let mut draft = self.draft(size);
+        if part < size && draft.as_ref().is_err_and(FileError::is_no_space) {
+            draft = self.draft(part);
+        }
+        match draft {
+            Ok(draft) => self.publish(draft),
+            Err(error) => {
+                self.next = small;
+                Err(self.failed(error))
+            }
+        }
+    }
+
+    fn draft(&self, size: u64) -> Result<Draft, FileError> {
+        let header = Header { size, ..self.next_header() };
+        Draft::write(self.disk.as_ref(), &self.directory, header, "new", self.bugs)
     }
 
     fn publish(&mut self, draft: Draft) -> Result<Segment, JournalError> {

@@ -4,6 +4,8 @@
 //! or one that was on disk and is damaged. Frames further on tell: each says up to where the log was synced when it was
 //! written. If one of them says that the bad one was on disk, it is damage, and nothing is cut.
 //!
+//! A file that is shorter than its header says is damage wherever it ends: its length lasted before it got its name.
+//!
 //! Where the last process stopped in order, with everything on disk, there is no torn end: whatever is bad is damage.
 //! That the machine was not booted since proves less: a file system that was torn off and mounted again has a torn end,
 //! too.
@@ -172,8 +174,8 @@ impl<B: Bugs> Reading<'_, B> {
             }
             let payload = image.rest(offset + frame::HEADER_BYTES).get(..frame.length).unwrap_or_default();
             let position = Position(frame.position);
-            if let Err(source) = deliver(Recovered::Log { position, payload }) {
-                return Err(OpenError::Rejected { file: image.path.clone(), offset: offset as u64, source });
+            if let Err(reason) = deliver(Recovered::Log { position, payload }) {
+                return Err(OpenError::Rejected { file: image.path.clone(), offset: offset as u64, reason });
             }
             chain.add(index, frame);
             offset = usize::try_from(frame.end() - first).unwrap_or(usize::MAX);

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::bugs::NoBugs;
 use crate::directory::{Options, begin_log, clear, free_name, lock, set_aside};
 use crate::disk::{Disk, Mode, read_whole, write_full};
-use crate::error::{Damage, FileError, Flaw, Named as _, OpenError, ReadError};
+use crate::error::{Damage, FileError, Flaw, Named as _, OpenError, ReadError, Rejection};
 use crate::identity::{self, Identity};
+use crate::recovery::Recovered;
 use crate::segment::{self, Header};
 use crate::snapshot;
 use crate::survey::{self, Listing, Survey};
@@ -34,15 +35,24 @@ pub struct Step {
     pub kept_as: Option<PathBuf>,
 }
 
+/// What judges the data of a directory, from its beginning.
+pub type Reader = Box<dyn FnMut(Recovered<'_>) -> Result<(), Rejection>>;
+
 /// Makes a directory one in which a node starts, by giving up what is damaged and everything that came after it. What is
 /// given up is kept under another name, never deleted. A node that starts then has lost records, and says nothing of it:
 /// call this only on an operator's word.
 ///
-/// The options are those of a start; their identity is taken where the directory's own is lost.
+/// The options are those of a start; their identity is taken where the directory's own is lost. `reader` is called for
+/// every look at the data, and what it gives judges it as a start does: what that rejects is given up like what is damaged.
 ///
 /// # Errors
 /// The directory is not there, is in use, or the disk failed or is full. Some steps may be done; safe to repeat.
-pub fn repair(disk: &dyn Disk, directory: &Path, options: Options) -> Result<RepairReport, OpenError> {
+pub fn repair(
+    disk: &dyn Disk,
+    directory: &Path,
+    options: Options,
+    reader: &mut dyn FnMut() -> Reader,
+) -> Result<RepairReport, OpenError> {
     let listing = Listing::read(disk, directory)?;
     let _lock = lock(disk, directory)?;
     let mut repair = Repair { disk, directory, options, steps: Vec::new() };
@@ -54,14 +64,16 @@ pub fn repair(disk: &dyn Disk, directory: &Path, options: Options) -> Result<Rep
     let mut last = None;
     for _ in 0..turns {
         let listing = Listing::read(disk, directory)?;
-        match Survey::take(disk, directory, &identity, &listing, NoBugs, &mut |_| Ok(())) {
+        let damage = match Survey::take(disk, directory, &identity, &listing, NoBugs, &mut reader()) {
             Ok(_) => return Ok(RepairReport { directory: directory.to_owned(), steps: repair.steps }),
-            Err(OpenError::Damaged(damage)) => {
-                repair.give_up(&damage, &mut identity, &listing)?;
-                last = Some(damage);
+            Err(OpenError::Damaged(damage)) => damage,
+            Err(OpenError::Rejected { file, offset, reason }) => {
+                Damage { file, offset, flaw: Flaw::Rejected(reason.to_string()) }
             }
             Err(error) => return Err(error),
-        }
+        };
+        repair.give_up(&damage, &mut identity, &listing)?;
+        last = Some(damage);
     }
     match last {
         Some(damage) => Err(damage.into()),
@@ -118,7 +130,8 @@ impl Repair<'_> {
         let name = damage.file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let Some(first) = segment::parse_name(name) else { return self.keep(&damage.file, damage) };
         match damage.flaw {
-            Flaw::Record | Flaw::RecordsMissing => {
+            Flaw::Short { size } => self.lengthen(first, size, damage),
+            Flaw::Record | Flaw::RecordsMissing | Flaw::Rejected(_) => {
                 self.set_segments_aside(listing, damage, |other| other > first)?;
                 self.cut(first, damage, identity)
             }
@@ -152,6 +165,21 @@ impl Repair<'_> {
         let kept = set_aside(self.disk, self.directory, file, "set-aside")?;
         let reason = damage.to_string();
         self.steps.push(Step { reason, file: file.to_owned(), cut_at: None, kept_as: Some(kept) });
+        Ok(())
+    }
+
+    /// Gives a segment that was cut short its length again. Behind what is left of it there are zeros then, as behind the end
+    /// of a log.
+    fn lengthen(&mut self, first: u64, size: u64, damage: &Damage) -> Result<(), OpenError> {
+        let path = self.directory.join(segment::name(first));
+        let file = self.disk.open(&path, Mode::Write).named("open", &path)?;
+        let bytes = read_whole(file.as_ref(), segment::FILE_BYTES_MOST).named("read", &path)?;
+        let kept = free_name(self.disk, self.directory, &path, "set-aside")?;
+        copy(self.disk, self.directory, &kept, &bytes)?;
+        file.preallocate(size).named("take room for", &path)?;
+        file.sync_data().named("sync", &path)?;
+        let cut_at = Some(damage.offset);
+        self.steps.push(Step { reason: damage.to_string(), file: path, cut_at, kept_as: Some(kept) });
         Ok(())
     }
 

@@ -44,6 +44,14 @@ impl Header {
         self.first + HEADER_BYTES as u64
     }
 
+    /// The file has the length that it was made with.
+    pub(crate) fn check_length(self, file: &Path, length: u64) -> Result<(), Damage> {
+        if length >= self.size {
+            return Ok(());
+        }
+        Err(Damage { file: file.to_owned(), offset: length, flaw: Flaw::Short { size: self.size } })
+    }
+
     fn encode(self) -> [u8; HEADER_BYTES] {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -184,7 +192,7 @@ impl From<PublishError> for FileError {
 pub(crate) struct Image {
     pub(crate) header: Header,
     pub(crate) path: PathBuf,
-    /// The file, up to the size in its header. A file that was cut is shorter.
+    /// The file, up to the size in its header.
     pub(crate) bytes: Vec<u8>,
     /// Behind this offset there are only zeros.
     pub(crate) used: usize,
@@ -200,6 +208,7 @@ impl Image {
             Ok(header) => header,
             Err(flaw) => return Err(Damage { file: path, offset: 0, flaw }.into()),
         };
+        header.check_length(&path, bytes.len() as u64)?;
         bytes.truncate(usize::try_from(header.size).unwrap_or(usize::MAX));
         let used = fields::used(&bytes);
         Ok(Self { header, path, bytes, used })
@@ -222,7 +231,7 @@ pub(crate) fn check_header(bytes: &[u8], id: DirectoryId, first: u64) -> Result<
     Ok(header)
 }
 
-/// Opens a segment, if its header is good.
+/// Opens a segment, if its header is good and its length as that says.
 pub(crate) fn open(
     disk: &dyn Disk,
     directory: &Path,
@@ -235,7 +244,10 @@ pub(crate) fn open(
     let mut bytes = [0; HEADER_BYTES];
     read_full(file.as_ref(), 0, &mut bytes).named("read", &path)?;
     match check_header(&bytes, id, first) {
-        Ok(header) => Ok(Segment { header, path, file }),
+        Ok(header) => {
+            header.check_length(&path, file.length().named("look at", &path)?)?;
+            Ok(Segment { header, path, file })
+        }
         Err(flaw) => Err(Damage { file: path, offset: 0, flaw }.into()),
     }
 }

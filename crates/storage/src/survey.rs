@@ -124,8 +124,8 @@ fn deliver_snapshot(disk: &dyn Disk, file: &Path, id: DirectoryId, deliver: Deli
     loop {
         let Some(payload) = reader.next_payload()? else { return Ok(records) };
         let delivered = deliver(Recovered::Snapshot(payload));
-        if let Err(source) = delivered {
-            return Err(OpenError::Rejected { file: file.to_owned(), offset: reader.offset(), source });
+        if let Err(reason) = delivered {
+            return Err(OpenError::Rejected { file: file.to_owned(), offset: reader.offset(), reason });
         }
         records += 1;
     }

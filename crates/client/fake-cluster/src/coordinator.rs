@@ -136,6 +136,7 @@ impl State {
                 Response::Text(format!("OK {count} slots start anew"))
             }
             CoordinatorRequest::Info => Response::Text(format!("OK Coordinator nodes={}", map.members().count())),
+            CoordinatorRequest::Stats => Response::stats(vec![format!("nodes {}", map.members().count())]),
             CoordinatorRequest::Ping => Response::Pong,
             CoordinatorRequest::Quit => Response::Ok,
             _ => Response::Error(ErrorReply::UnknownCommand),

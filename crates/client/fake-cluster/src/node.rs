@@ -8,6 +8,7 @@ use proto::frame::Encoding;
 use proto::id::{Epoch, NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
 use proto::peer::{Change, Read, Wanted, Write};
+use proto::range::{KeyRange, Keys};
 use proto::request::NodeRequest;
 use proto::response::Response;
 use tokio::io::AsyncWriteExt as _;
@@ -246,12 +247,17 @@ impl State {
             NodeRequest::Read(Read { key: name, wanted, .. }) => {
                 key(wanted.verb(), name, asked.read.map(|level| level.to_string()))
             }
+            NodeRequest::Page(page) => key("PAGE", &page.range().start, asked.read.map(|level| level.to_string())),
+            NodeRequest::Count(prefix) => key("COUNT", prefix, asked.read.map(|level| level.to_string())),
             NodeRequest::Ack(level) => format!("ACK {level}"),
             NodeRequest::ReadLevel(level) => format!("READ {level}"),
             NodeRequest::Losses => "LOSSES".to_owned(),
+            NodeRequest::Stats => "STATS".to_owned(),
             NodeRequest::Info => "INFO".to_owned(),
             NodeRequest::Ping => "PING".to_owned(),
-            NodeRequest::Quit | NodeRequest::Peer(_) => "OTHER".to_owned(),
+            NodeRequest::Quit | NodeRequest::Peer(_) | NodeRequest::GetMany(_) | NodeRequest::PutMany(_) => {
+                "OTHER".to_owned()
+            }
         };
         let encoding = if encoding == Encoding::Line { "line" } else { "array" };
         self.requests.send_modify(|requests| requests.push(format!("{encoding} {what}")));
@@ -269,6 +275,7 @@ impl State {
                 (Wanted::Versioned, Some((version, value))) => Response::Versioned(*version, value),
                 (Wanted::Value, Some((_, value))) => Response::Value(value),
             },
+            NodeRequest::Stats => Response::stats(vec![format!("keys {}", table.values.len())]),
             NodeRequest::Losses => {
                 let losses = self.losses.lock().expect(UNPOISONED);
                 if losses.is_empty() {
@@ -284,7 +291,14 @@ impl State {
             }
             NodeRequest::Ping => Response::Pong,
             NodeRequest::Quit | NodeRequest::Ack(_) | NodeRequest::ReadLevel(_) => Response::Ok,
-            NodeRequest::Peer(_) => Response::Error(ErrorReply::UnknownCommand),
+            NodeRequest::Page(page) => Response::Page(table.first_keys(&page.range(), page.limit)),
+            NodeRequest::Count(prefix) => {
+                Response::Number(table.first_keys(&Keys::Prefix(prefix).range(), usize::MAX).len() as i64)
+            }
+            // The library asks for each key on its own.
+            NodeRequest::Peer(_) | NodeRequest::GetMany(_) | NodeRequest::PutMany(_) => {
+                Response::Error(ErrorReply::UnknownCommand)
+            }
         };
         response.encode(encoding, answer);
     }
@@ -305,6 +319,14 @@ fn verb_of(write: &Write<'_>) -> &'static str {
 impl Table {
     fn ttl(&self, key: &[u8]) -> i64 {
         self.millis.get(key).map_or(-1, |left| i64::try_from(left / 1_000).expect("within the limit"))
+    }
+
+    fn first_keys(&self, range: &KeyRange, limit: usize) -> Vec<Box<[u8]>> {
+        let is_in = |key: &&Vec<u8>| **key >= range.start && range.ends_after(key);
+        let mut keys: Vec<Box<[u8]>> = self.values.keys().filter(is_in).map(|key| key.as_slice().into()).collect();
+        keys.sort();
+        keys.truncate(limit);
+        keys
     }
 
     /// Carries out a write, unless it has been carried out before.

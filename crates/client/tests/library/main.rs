@@ -9,6 +9,7 @@ mod reads;
 mod retries;
 mod routing;
 mod values;
+mod walks;
 mod writes;
 
 use std::time::Duration;

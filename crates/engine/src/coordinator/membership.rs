@@ -1,11 +1,13 @@
 //! Who is a member: which starts of nodes join, and which of them replace others; and what people register and unregister.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proto::cluster_map::ClusterMap;
 use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
 use proto::limits;
+use proto::session::Ancestors;
 
 use super::{Coordinator, GATHERING, INCARNATION_BITS, Phase};
 use crate::bugs::{Bug, Bugs};
@@ -16,7 +18,7 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub(super) struct Joining {
     addr: NodeAddr,
-    proofs: Vec<Incarnation>,
+    ancestors: Ancestors,
 }
 
 /// How many starts that were replaced are remembered.
@@ -32,7 +34,7 @@ impl<B: Bugs> Coordinator<B> {
     /// IMPORTANT: not before. The request may be that of a start that is over, or of a try that the node has given up, and
     /// arrive after the one that counts. Whoever is registered would be replaced by nobody.
     ///
-    /// `proofs` are the incarnations whose data it has found on its disk, where it was started again, the last at the end.
+    /// `ancestors` are the incarnations whose data it has found on its disk, where it was started again.
     /// `held` is the map that it has from an earlier session, of whichever coordinator.
     ///
     /// # Errors
@@ -42,7 +44,7 @@ impl<B: Bugs> Coordinator<B> {
         now: Timestamp,
         addr: NodeAddr,
         incarnation: Option<Incarnation>,
-        proofs: Vec<Incarnation>,
+        ancestors: Ancestors,
         held: Option<ClusterMap>,
     ) -> Result<Joined, JoinError> {
         self.wake(now);
@@ -59,37 +61,37 @@ impl<B: Bugs> Coordinator<B> {
             return Err(JoinError::Refused(ErrorReply::Busy(what)));
         }
         if let Some(held) = held {
-            self.consider(now, held, incarnation.or(proofs.last().copied())).map_err(JoinError::Refused)?;
+            self.consider(now, held, incarnation.or(ancestors.last())).map_err(JoinError::Refused)?;
         }
         let again = incarnation.is_some() && registered == incarnation;
         let incarnation = incarnation.unwrap_or_else(|| self.next_incarnation());
         if again {
             self.registry.heard(now, &addr);
-            self.has_joined(now, addr, incarnation, proofs);
+            self.has_joined(now, addr, incarnation, ancestors);
         } else {
-            self.joining.insert(incarnation, Joining { addr, proofs });
+            self.joining.insert(incarnation, Joining { addr, ancestors });
         }
         Ok(Joined { incarnation, again })
     }
 
     /// A node is heard as the incarnation that it was given when it joined. `false` where a newer one is registered there.
     pub(super) fn confirm(&mut self, now: Timestamp, incarnation: Incarnation) -> bool {
-        let Some(Joining { addr, proofs }) = self.joining.remove(&incarnation) else { return false };
+        let Some(Joining { addr, ancestors }) = self.joining.remove(&incarnation) else { return false };
         let registered = self.registry.get(&addr).map(|node| node.incarnation);
         let is_late = registered.is_some_and(|present| is_older(incarnation, present));
         if is_late || (registered.is_none() && self.registry.len() >= limits::NODES) {
             return false;
         }
-        self.has_joined(now, addr, incarnation, proofs);
+        self.has_joined(now, addr, incarnation, ancestors);
         true
     }
 
     /// A start of a node is here, for the first time or again.
-    fn has_joined(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, proofs: Vec<Incarnation>) {
+    fn has_joined(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, ancestors: Ancestors) {
         self.joined_once = true;
         if self.registry.get(&addr).map(|node| node.incarnation) != Some(incarnation) {
             let returned = self.map.member(incarnation).is_some();
-            let replaced = self.replace_at(now, &addr, incarnation, &proofs);
+            let replaced = self.replace_at(now, &addr, incarnation, &ancestors);
             self.event(match (returned, replaced) {
                 (true, _) => Event::Returned(addr.clone(), incarnation),
                 (false, true) => Event::Restarted(addr.clone(), incarnation),
@@ -102,11 +104,11 @@ impl<B: Bugs> Coordinator<B> {
             }
         }
         self.reported.insert(incarnation);
-        self.reported.extend(&proofs);
-        self.awaited.retain(|awaited, _| *awaited != incarnation && !proofs.contains(awaited));
+        self.reported.extend(ancestors.iter());
+        self.awaited.retain(|awaited, _| *awaited != incarnation && !ancestors.contains(*awaited));
         self.await_no_successor();
-        if !proofs.is_empty() {
-            self.proofs.insert(incarnation, proofs);
+        if ancestors.last().is_some() {
+            self.ancestors.insert(incarnation, ancestors);
         }
         self.advance(now);
     }
@@ -157,13 +159,13 @@ impl<B: Bugs> Coordinator<B> {
     }
 
     /// A new incarnation takes an address over: all others that are known there are gone. Says whether there was one.
-    /// Where it has found the data of one of them on its disk, that one is reborn instead.
+    /// Where it has found the data of one of them on its disk, that one is reborn instead, or unproven.
     pub(super) fn replace_at(
         &mut self,
         now: Timestamp,
         addr: &NodeAddr,
         incarnation: Incarnation,
-        proofs: &[Incarnation],
+        ancestors: &Ancestors,
     ) -> bool {
         let registered = self.registry.get(addr).map(|node| node.incarnation);
         let remembered = self.map.members().filter(|(_, member)| member.addr == *addr).map(|(known, _)| known);
@@ -172,24 +174,35 @@ impl<B: Bugs> Coordinator<B> {
         while self.superseded.len() > SUPERSEDED {
             self.superseded.pop_first();
         }
-        for old in &replaced {
+        // Whoever had been reborn as one that is replaced now holds what the next one holds.
+        let held_by = |heirs: &BTreeMap<Incarnation, Incarnation>| {
+            let held = heirs.iter().filter(|(_, heir)| replaced.contains(heir));
+            held.map(|(old, _)| *old).collect::<Vec<_>>()
+        };
+        let held = [held_by(&self.reborn), held_by(&self.unproven), replaced.clone()].concat();
+        for old in &BTreeSet::from_iter(held) {
             // It may be known by one start, and its heir by a later one.
-            let heir = self.reborn.get(old).copied();
-            let is_kin = proofs.contains(old) || heir.is_some_and(|heir| proofs.contains(&heir));
-            if is_kin || self.bugs.plants(Bug::TrustWithoutProof) {
+            let heir = self.reborn.remove(old);
+            let unproven_heir = self.unproven.remove(old);
+            let knows = |list: &[Incarnation], heir: Option<Incarnation>| {
+                list.contains(old) || heir.is_some_and(|heir| list.contains(&heir))
+            };
+            let is_proven = unproven_heir.is_none() && knows(&ancestors.proven, heir);
+            let is_here = is_proven
+                || knows(&ancestors.unproven, heir.or(unproven_heir))
+                || knows(&ancestors.proven, unproven_heir);
+            let is_trusted = is_here && self.bugs.plants(Bug::UnprovenTrusted);
+            if is_proven || is_trusted || self.bugs.plants(Bug::TrustWithoutProof) {
                 self.reborn.insert(*old, incarnation);
-                self.reborn_grace = now + REBORN_GRACE;
+            } else if is_here && !self.bugs.plants(Bug::UnprovenGone) {
+                self.unproven.insert(*old, incarnation);
+                self.unproven_at = now;
             } else {
                 self.gone.insert(*old);
+                continue;
             }
+            self.reborn_grace = now + REBORN_GRACE;
         }
-        // Whoever had been reborn as one that is replaced now holds what the next one holds.
-        for heir in self.reborn.values_mut().filter(|heir| replaced.contains(heir)) {
-            if proofs.contains(heir) {
-                *heir = incarnation;
-            }
-        }
-        self.reborn.retain(|_, heir| *heir == incarnation || !replaced.contains(heir));
         !replaced.is_empty()
     }
 

@@ -9,7 +9,7 @@ use proto::slot::SlotId;
 
 use super::{Coordinator, Phase};
 use crate::bugs::{Bug, Bugs};
-use crate::output::Event;
+use crate::output::{Accepted, Event};
 use crate::plan::{Plan, plan};
 use crate::time::Timestamp;
 
@@ -24,7 +24,8 @@ impl<B: Bugs> Coordinator<B> {
             return false;
         }
         let Some(addr) = self.registry.addr_of(from).cloned() else { return false };
-        let was_suspect = self.registry.is_suspect(now, from);
+        let was_unheard = self.registry.unheard_since(self.unproven_at).contains(&from);
+        let was_suspect = self.registry.is_suspect(now, from) || was_unheard;
         self.registry.heard(now, &addr);
         if was_suspect {
             self.advance(now);
@@ -35,6 +36,18 @@ impl<B: Bugs> Coordinator<B> {
                 self.suspicion.complaint(now, from, about);
                 self.advance(now);
             }
+            NodeMessage::Full => {
+                if self.full.insert(from) {
+                    self.event(Event::Full(addr));
+                    self.advance(now);
+                }
+            }
+            NodeMessage::Room => {
+                if self.full.remove(&from) {
+                    self.event(Event::Room(addr));
+                    self.advance(now);
+                }
+            }
             NodeMessage::Leave => {
                 self.registry.remove(&addr);
                 self.ring.remove(&addr);
@@ -44,7 +57,10 @@ impl<B: Bugs> Coordinator<B> {
             NodeMessage::Positions { query, last } => {
                 if let Some(promotion) = self.promotion.as_mut().filter(|promotion| promotion.query == query) {
                     promotion.answered(from, &last);
-                    self.advance(now);
+                    // IMPORTANT: a look at all slots takes long, and the next answer may already be here.
+                    if promotion.is_over(now) {
+                        self.advance(now);
+                    }
                 }
             }
             NodeMessage::Admit { follower, slots } => self.admit(now, from, follower, &slots),
@@ -156,25 +172,32 @@ impl<B: Bugs> Coordinator<B> {
         true
     }
 
-    /// An operator accepts that what the missing copies of some slots hold is lost: slots that nobody can lead start anew,
-    /// empty. Gives how many did.
-    pub fn accept_loss(&mut self, now: Timestamp, slot: Option<SlotId>) -> usize {
+    /// An operator accepts that what the missing copies of some slots hold is lost: slots that nobody can lead go on with
+    /// copies that are here without proof, and start anew, empty, where there is none.
+    pub fn accept_loss(&mut self, now: Timestamp, slot: Option<SlotId>) -> Accepted {
         self.wake(now);
+        let mut accepted = Accepted::default();
         if self.phase != Phase::Serving {
-            return 0;
+            return accepted;
         }
         let standing = self.standing(now);
         let asked = |candidate: &SlotId| slot.is_none_or(|slot| slot == *candidate);
         let mut changes = Vec::new();
         for (candidate, target) in self.settings.bits.slots().zip(self.targets()).filter(|(slot, _)| asked(slot)) {
             let config = self.map.config(candidate);
-            let waits = !config.copies().any(|copy| standing.alive.contains(&copy));
-            if waits && let Plan::StartAnew(next) = plan(&SlotConfig::default(), &target, &standing) {
+            if config.copies().any(|copy| standing.alive.contains(&standing.heir(copy))) {
+                continue; // It has a primary, or will have one in a moment.
+            }
+            let unproven = standing.unproven_members(config);
+            if !unproven.is_empty() {
+                accepted.unproven += 1;
+                changes.push((candidate, SlotConfig { isr: unproven, ..SlotConfig::default() }));
+            } else if let Plan::StartAnew(next) = plan(&SlotConfig::default(), &target, &standing) {
+                accepted.anew += 1;
                 changes.push((candidate, next));
             }
         }
-        let accepted = changes.len();
-        if accepted > 0 {
+        if !changes.is_empty() {
             self.event(Event::LossAccepted(accepted));
             self.commit(changes);
             self.advance(now);
@@ -182,10 +205,10 @@ impl<B: Bugs> Coordinator<B> {
         accepted
     }
 
-    /// Whom a coordinator without state waits for, sorted.
+    /// Who is waited for, sorted: by a coordinator without state, or by slots whose other copies are here without proof.
     #[must_use]
     pub fn awaited(&self) -> Vec<NodeAddr> {
-        let mut awaited: Vec<_> = self.awaited.values().cloned().collect();
+        let mut awaited: Vec<_> = self.awaited.values().chain(&self.awaited_by_unproven).cloned().collect();
         awaited.sort();
         awaited.dedup();
         awaited

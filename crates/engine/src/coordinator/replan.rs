@@ -1,6 +1,6 @@
 //! A look at all slots: the plan of each, carried out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proto::cluster_map::SlotConfig;
@@ -15,22 +15,30 @@ use crate::plan::{self, Plan, Standing, plan};
 use crate::promotion::Promotion;
 use crate::time::Timestamp;
 
-/// How long copies are asked for their positions before one of them is promoted.
-const POSITIONS_TIMEOUT: Duration = Duration::from_millis(300);
-
 /// After what time a hand-over that was asked for and has not happened is asked for again.
 pub(super) const HANDOVER_RETRY: Duration = Duration::from_secs(2);
 
 /// How many slots are handed over at once between two nodes: each pauses its writers for a moment.
 const HANDOVER_SLOTS: usize = 2_048;
 
+/// A slot that has lost its primary, and those of whom one takes over.
+struct Lost {
+    slot: SlotId,
+    survivors: Vec<Incarnation>,
+    /// Each of them holds all that was promised, so that one answer is enough. Otherwise it must be known of all how far they
+    /// stand.
+    is_proven: bool,
+}
+
 impl<B: Bugs> Coordinator<B> {
     /// Plans every slot and carries the plans out. Says whether the map has changed, so that another look is due.
     pub(super) fn replan(&mut self, now: Timestamp) -> bool {
         self.replan_at = None;
+        let registered = self.registry.incarnations();
+        self.full.retain(|full| registered.contains(full));
         let standing = self.standing(now);
         let mut changes = Vec::new();
-        let mut lost = Vec::new();
+        let mut lost: Vec<Lost> = Vec::new();
         let mut hand_overs: BTreeMap<(Incarnation, Incarnation), Vec<SlotAt>> = BTreeMap::new();
         let mut started_anew = 0;
         for (slot, target) in self.settings.bits.slots().zip(self.targets()) {
@@ -42,7 +50,8 @@ impl<B: Bugs> Coordinator<B> {
                     started_anew += usize::from(!config.isr.is_empty());
                     changes.push((slot, next));
                 }
-                Plan::Promote(survivors) => lost.push((slot, survivors)),
+                Plan::Promote(survivors) => lost.push(Lost { slot, survivors, is_proven: true }),
+                Plan::PromoteUnproven(survivors) => lost.push(Lost { slot, survivors, is_proven: false }),
                 Plan::HandOver { from, to } => {
                     hand_overs.entry((from, to)).or_default().push(SlotAt { slot, version: config.version });
                 }
@@ -51,6 +60,7 @@ impl<B: Bugs> Coordinator<B> {
         if started_anew > 0 {
             self.event(Event::StartedAnew(started_anew));
         }
+        self.note_awaited(&standing);
         self.promote(now, lost, &standing, &mut changes);
         self.ask_hand_overs(now, hand_overs);
         let members_changed = self.members() != self.map.members().map(|(i, m)| (i, m.clone())).collect();
@@ -61,11 +71,14 @@ impl<B: Bugs> Coordinator<B> {
         true
     }
 
-    /// Promotes where it is clear whom; asks the survivors where it is not.
+    /// Asks the survivors how far they stand, also those that come back while others are asked already, and promotes one.
+    ///
+    /// IMPORTANT: none that does not answer. It may be dead as well: where the power has failed everywhere, silence must not
+    /// take anybody out of the in-sync set, since each may be the one that has most when it comes back.
     fn promote(
         &mut self,
         now: Timestamp,
-        lost: Vec<(SlotId, Vec<Incarnation>)>,
+        lost: Vec<Lost>,
         standing: &Standing,
         changes: &mut Vec<(SlotId, SlotConfig)>,
     ) {
@@ -73,35 +86,74 @@ impl<B: Bugs> Coordinator<B> {
             self.promotion = None;
             return;
         }
-        let several = |(_, survivors): &&(SlotId, Vec<Incarnation>)| survivors.len() > 1;
-        let over = match &self.promotion {
-            Some(promotion) => promotion.is_over(now),
-            None => !lost.iter().any(|slot| several(&slot)),
+        let mut round = self.promotion.take().unwrap_or_else(|| Promotion::new(self.next_number(), now));
+        let survivors = lost.iter().flat_map(|lost| lost.survivors.iter().map(|node| (*node, lost.slot)));
+        let questions = round.ask(now, survivors);
+        let query = round.query;
+        self.outputs.extend(questions.into_iter().map(|(to, slots)| Output::AskPositions { to, query, slots }));
+        if !round.is_over(now) {
+            self.promotion = Some(round);
+            return;
+        }
+        let planted = [Bug::PromoteAnyCopy, Bug::UnprovenUnasked].map(|bug| self.bugs.plants(bug));
+        let is_known = |Lost { slot, survivors, is_proven }: &Lost| match is_proven {
+            true => planted[0] || round.choose(*slot, survivors).is_some(),
+            false => planted[1] || round.knows_all(*slot, survivors),
         };
-        if over {
-            let round = self.promotion.take().filter(|_| !self.bugs.plants(Bug::PromoteAnyCopy));
-            for accused in standing.accused.keys() {
-                if let Some(addr) = self.registry.addr_of(*accused).cloned() {
-                    self.event(Event::Suspected(addr));
-                }
+        let (known, unknown): (Vec<_>, Vec<_>) = lost.into_iter().partition(is_known);
+        self.decide_promotions(known, &round, standing, changes);
+        self.promote(now, unknown, standing, changes);
+    }
+
+    fn decide_promotions(
+        &mut self,
+        lost: Vec<Lost>,
+        round: &Promotion,
+        standing: &Standing,
+        changes: &mut Vec<(SlotId, SlotConfig)>,
+    ) {
+        if lost.is_empty() {
+            return;
+        }
+        for accused in standing.accused.keys() {
+            if let Some(addr) = self.registry.addr_of(*accused).cloned() {
+                self.event(Event::Suspected(addr));
             }
-            self.event(Event::Promoted(lost.len()));
-            for (slot, survivors) in lost {
-                let asked = round.as_ref().and_then(|round| round.choose(slot, &survivors));
-                if let Some(chosen) = asked.or(survivors.first().copied()) {
-                    changes.push((slot, plan::promoted(self.map.config(slot), chosen, standing)));
-                }
+        }
+        let unproven = lost.iter().filter(|lost| !lost.is_proven).count();
+        if lost.len() > unproven {
+            self.event(Event::Promoted(lost.len() - unproven));
+        }
+        let mut unproven_primaries = BTreeSet::new();
+        for Lost { slot, survivors, is_proven } in lost {
+            let any = if is_proven { Bug::PromoteAnyCopy } else { Bug::UnprovenUnasked };
+            let first = survivors.first().copied().filter(|_| self.bugs.plants(any));
+            let Some(chosen) = first.or_else(|| round.choose(slot, &survivors)) else { continue };
+            changes.push((slot, plan::promoted(self.map.config(slot), chosen, standing)));
+            if !is_proven {
+                unproven_primaries.extend(self.registry.addr_of(chosen).cloned());
             }
-        } else if self.promotion.is_none() {
-            let query = self.next_number();
-            let mut questions: BTreeMap<Incarnation, Vec<SlotId>> = BTreeMap::new();
-            for (slot, survivors) in lost.iter().filter(several) {
-                for survivor in survivors.iter().filter(|survivor| !standing.by_hand.contains(survivor)) {
-                    questions.entry(*survivor).or_default().push(*slot);
-                }
+        }
+        if unproven > 0 {
+            self.unproven_promotions += unproven as u64;
+            self.event(Event::PromotedUnproven(unproven, unproven_primaries.into_iter().collect()));
+        }
+    }
+
+    /// Tells whom slots wait for whose other copies are here without proof, where that has changed.
+    fn note_awaited(&mut self, standing: &Standing) {
+        let mut awaited = BTreeSet::new();
+        let mut slots = 0;
+        for (_, config) in self.map.slots().filter(|_| !standing.unproven.is_empty()) {
+            let mut members = standing.awaited_by_unproven(config).peekable();
+            slots += usize::from(members.peek().is_some());
+            awaited.extend(members.filter_map(|member| Some(self.map.member(member)?.addr.clone())));
+        }
+        if awaited != self.awaited_by_unproven {
+            if !awaited.is_empty() {
+                self.event(Event::UnprovenWait(slots, awaited.iter().cloned().collect()));
             }
-            self.promotion = Some(Promotion::new(query, now + POSITIONS_TIMEOUT, questions.keys().copied().collect()));
-            self.outputs.extend(questions.into_iter().map(|(to, slots)| Output::AskPositions { to, query, slots }));
+            self.awaited_by_unproven = awaited;
         }
     }
 
@@ -134,13 +186,17 @@ impl<B: Bugs> Coordinator<B> {
             alive: self.registry.incarnations(),
             by_hand: by_hand.collect(),
             gone: self.gone.clone(),
+            full: self.full.clone(),
             accused: self.suspicion.accused(now, &self.registry),
             suspected: self.registry.suspects(now),
+            unheard: self.registry.unheard_since(self.unproven_at),
             reborn: self.reborn.clone(),
+            unproven: self.unproven.clone(),
             patient: now < self.reborn_grace,
             min_isr: self.settings.promises.min_isr(),
             any_copy_leads: self.bugs.plants(Bug::PromoteAnyCopy),
             any_former_leads: self.bugs.plants(Bug::AnyFormerMember),
+            unproven_leads_in_haste: self.bugs.plants(Bug::UnprovenInHaste),
         }
     }
 }

@@ -153,8 +153,8 @@ impl<B: Bugs> Coordinator<B> {
         // Who has joined already may be known to this map by an earlier start.
         let here: Vec<_> = self.registry.iter().map(|(addr, node)| (addr.clone(), node.incarnation)).collect();
         for (addr, incarnation) in here {
-            let proofs = self.proofs.get(&incarnation).cloned().unwrap_or_default();
-            self.replace_at(now, &addr, incarnation, &proofs);
+            let ancestors = self.ancestors.get(&incarnation).cloned().unwrap_or_default();
+            self.replace_at(now, &addr, incarnation, &ancestors);
         }
     }
 }

@@ -8,6 +8,8 @@
 //! UNREGISTERED 4
 //! REBORN 1:5,2:6
 //! JOINED true
+//! UNPROVEN 7:9
+//! UNPROVEN_PROMOTIONS 12
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,16 +43,17 @@ impl<B: Bugs> Coordinator<B> {
     pub fn state(&self) -> String {
         let by_hand = self.registry.iter().filter(|(_, node)| node.by_hand).map(|(_, node)| node.incarnation);
         let mut text = self.map.update_since(MapVersion(0)).to_lines().join("\n");
-        let reborn: Vec<_> = self.reborn.iter().map(|(old, new)| format!("{old}:{new}")).collect();
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\n",
+            "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\nUNPROVEN {}\nUNPROVEN_PROMOTIONS {}\n",
             list(by_hand),
             list(self.gone.iter().copied()),
             list(self.unregistered.iter().copied()),
-            if reborn.is_empty() { "-".to_owned() } else { reborn.join(",") },
-            self.joined_once
+            heirs(&self.reborn),
+            self.joined_once,
+            heirs(&self.unproven),
+            self.unproven_promotions
         );
         text
     }
@@ -76,6 +79,9 @@ impl<B: Bugs> Coordinator<B> {
         coordinator.unregistered = incarnations(line("UNREGISTERED")?).ok_or(StateError::Line("UNREGISTERED"))?;
         coordinator.reborn = pairs(line("REBORN")?).ok_or(StateError::Line("REBORN"))?;
         coordinator.joined_once = line("JOINED")?.parse().map_err(|_| StateError::Line("JOINED"))?;
+        coordinator.unproven = pairs(line("UNPROVEN")?).ok_or(StateError::Line("UNPROVEN"))?;
+        let promotions = line("UNPROVEN_PROMOTIONS")?.parse();
+        coordinator.unproven_promotions = promotions.map_err(|_| StateError::Line("UNPROVEN_PROMOTIONS"))?;
 
         coordinator.wake(now);
         for (incarnation, member) in map.members().filter(|(_, member)| member.up) {
@@ -107,6 +113,11 @@ impl<B: Bugs> Coordinator<B> {
 
 fn list(incarnations: impl Iterator<Item = Incarnation>) -> String {
     let words: Vec<_> = incarnations.map(|incarnation| incarnation.to_string()).collect();
+    if words.is_empty() { "-".to_owned() } else { words.join(",") }
+}
+
+fn heirs(heirs: &BTreeMap<Incarnation, Incarnation>) -> String {
+    let words: Vec<_> = heirs.iter().map(|(old, new)| format!("{old}:{new}")).collect();
     if words.is_empty() { "-".to_owned() } else { words.join(",") }
 }
 

@@ -6,6 +6,7 @@ use proto::slot::SlotId;
 
 use crate::completions::Completion;
 use crate::log;
+use crate::losses::Loss;
 use crate::record::Record;
 
 /// One change of a slot.
@@ -23,6 +24,10 @@ pub(crate) enum Entry {
     Purge { slot: SlotId, seq: u64 },
     /// A higher epoch was heard of.
     Epoch { slot: SlotId, epoch: Epoch },
+    /// An acknowledged write was lost, and is in the archive.
+    Loss(Loss),
+    /// So many more were lost and are not in the archive.
+    Unkept { writes: u64 },
 }
 
 /// All that a slot holds.
@@ -44,6 +49,8 @@ const WHOLE: u8 = 3;
 const DROP: u8 = 4;
 const PURGE: u8 = 5;
 const EPOCH: u8 = 6;
+const LOSS: u8 = 7;
+const UNKEPT: u8 = 8;
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
@@ -53,7 +60,7 @@ const PUT_UNTIL: u8 = 5;
 const EXPIRE: u8 = 6;
 
 impl Entry {
-    /// The slot that it is about.
+    /// The slot that it is about; 0 for what is about none.
     pub(crate) fn slot(&self) -> SlotId {
         match self {
             Self::Record { slot, .. }
@@ -61,8 +68,15 @@ impl Entry {
             | Self::Whole { slot, .. }
             | Self::Drop { slot }
             | Self::Purge { slot, .. }
-            | Self::Epoch { slot, .. } => *slot,
+            | Self::Epoch { slot, .. }
+            | Self::Loss(Loss { slot, .. }) => *slot,
+            Self::Unkept { .. } => SlotId(0),
         }
+    }
+
+    /// Whether it is about the archive of losses, and about what no slot holds.
+    pub(crate) fn is_of_losses(&self) -> bool {
+        matches!(self, Self::Loss(_) | Self::Unkept { .. })
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
@@ -93,6 +107,16 @@ impl Entry {
                 begin(EPOCH);
                 push_number(epoch.0, out);
             }
+            Self::Loss(Loss { record, common, winner, .. }) => {
+                begin(LOSS);
+                push_version(*common, out);
+                push_number(winner.0, out);
+                push_record(record, out);
+            }
+            Self::Unkept { writes } => {
+                begin(UNKEPT);
+                push_number(*writes, out);
+            }
         }
     }
 
@@ -107,6 +131,11 @@ impl Entry {
             DROP => Self::Drop { slot },
             PURGE => Self::Purge { slot, seq: bytes.number()? },
             EPOCH => Self::Epoch { slot, epoch: Epoch(bytes.number()?) },
+            LOSS => {
+                let (common, winner) = (bytes.version()?, Epoch(bytes.number()?));
+                Self::Loss(Loss { slot, record: bytes.record()?, common, winner })
+            }
+            UNKEPT => Self::Unkept { writes: bytes.number()? },
             _ => return None,
         })
     }
@@ -336,6 +365,7 @@ mod tests {
             ],
         };
         vec![
+            Entry::Loss(Loss { slot, record: put.clone(), common: version(2, 8), winner: Epoch(5) }),
             Entry::Record { slot, durable: 1, record: put },
             Entry::Record { slot, durable: 2, record: delete },
             Entry::Record { slot, durable: 3, record: record(declined) },
@@ -344,6 +374,7 @@ mod tests {
             Entry::Record { slot, durable: 4, record: expire },
             Entry::Cut { slot, to: version(2, 1) },
             Entry::Whole { slot, whole },
+            Entry::Unkept { writes: 3 },
             Entry::Drop { slot },
             Entry::Purge { slot, seq: 5 },
             Entry::Epoch { slot, epoch: Epoch(9) },

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::cluster_map::ClusterMap;
-use proto::id::Incarnation;
+use proto::session::Ancestors;
 use proto::slot::{SlotBits, SlotId};
 
 use super::codec::{Entry, Reader};
@@ -17,6 +17,8 @@ pub struct Replay<B: Bugs> {
     node: Node<B>,
     /// By slot, the number of the first entry that its part of the snapshot does not hold.
     from: Vec<u64>,
+    /// The same of the archive of losses.
+    losses_from: u64,
     next: u64,
 }
 
@@ -50,22 +52,27 @@ impl<B: Bugs> Replay<B> {
     pub fn new(now: Timestamp, bits: SlotBits, secret: u64, bugs: B) -> Self {
         // What a tail held when it was cut must be in the tail that is made here, which knows of marks later.
         let node = Node::new(now, bits, secret, bugs).limited(usize::MAX, crate::outbox::OUTBOX_ITEMS);
-        Self { node, from: vec![0; bits.slots().count()], next: 0 }
+        Self { node, from: vec![0; bits.slots().count()], losses_from: 0, next: 0 }
     }
 
-    /// Takes in a payload of a snapshot, as [`Node::slot_snapshot`] has made it.
+    /// Takes in a payload of a snapshot, as [`Node::slot_snapshot`] or [`Node::losses_snapshot`] has made it.
     ///
     /// # Errors
     /// The bytes are none. What was made so far is of no use.
     pub fn snapshot(&mut self, payload: &[u8]) -> Result<(), ReplayError> {
         let mut bytes = Reader(payload);
         let number = bytes.number().ok_or(ReplayError::Unreadable)?;
-        let entry = Entry::read(&mut bytes).filter(|_| bytes.is_empty()).ok_or(ReplayError::Unreadable)?;
-        if let Some(from) = self.from.get_mut(usize::from(entry.slot().0)) {
-            *from = number;
-        }
         self.next = self.next.max(number);
-        self.apply(number, entry)
+        while !bytes.is_empty() {
+            let entry = Entry::read(&mut bytes).ok_or(ReplayError::Unreadable)?;
+            if entry.is_of_losses() {
+                self.losses_from = number;
+            } else if let Some(from) = self.from.get_mut(usize::from(entry.slot().0)) {
+                *from = number;
+            }
+            self.apply(number, entry)?;
+        }
+        Ok(())
     }
 
     /// Takes in a payload of the log, as [`super::Journal::take`] has given it.
@@ -81,6 +88,7 @@ impl<B: Bugs> Replay<B> {
         while !bytes.is_empty() {
             let entry = Entry::read(&mut bytes).ok_or(ReplayError::Unreadable)?;
             let from = self.from.get(usize::from(entry.slot().0)).copied().ok_or(ReplayError::Unreadable)?;
+            let from = if entry.is_of_losses() { self.losses_from } else { from };
             if number >= from {
                 self.apply(number, entry)?;
             }
@@ -98,10 +106,65 @@ impl<B: Bugs> Replay<B> {
         if self.node.replay(entry) { Ok(()) } else { Err(ReplayError::OutOfOrder { number, slot }) }
     }
 
-    /// The node, as a new start of it: it holds what was read and has no part in any slot yet. `proofs` are the
-    /// incarnations whose data this is, oldest first; `map` is the last one that they had.
+    /// The node, as a new start of it: it holds what was read and has no part in any slot yet. `ancestors`
+    /// are the incarnations whose data this is; `map` is the last one that they had.
     #[must_use]
-    pub fn finish(self, now: Timestamp, proofs: Vec<Incarnation>, map: Option<Arc<ClusterMap>>) -> Node<B> {
-        Node::replayed(now, self.node, proofs, map, self.next)
+    pub fn finish(self, now: Timestamp, ancestors: Ancestors, map: Option<Arc<ClusterMap>>) -> Node<B> {
+        Node::replayed(now, self.node, ancestors, map, self.next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bugs::NoBugs;
+    use crate::losses::Loss;
+    use crate::node::Turn;
+    use crate::record::Record;
+    use proto::id::{Epoch, Version};
+    use proto::peer::Effect;
+
+    fn loss(seq: u64) -> Loss {
+        let version = Version { epoch: Epoch(3), seq };
+        let record = Record::entry(version, b"k", Effect::Put(b"v"));
+        Loss { slot: SlotId(1), record, common: Version { epoch: Epoch(2), seq: 1 }, winner: Epoch(4) }
+    }
+
+    fn lose(node: &Node<NoBugs>, losses: Vec<Loss>, unkept: u64) {
+        let mut turn = Turn::default();
+        turn.losses = losses;
+        turn.overwritten = unkept;
+        node.handle_timeout(Timestamp::default(), &mut turn);
+    }
+
+    fn found(node: &Node<NoBugs>) -> (u64, Vec<u64>) {
+        node.losses(|losses| (losses.count(), losses.iter().map(|loss| loss.record.version().seq).collect()))
+    }
+
+    #[test]
+    fn losses_are_known_after_a_restart_from_the_log_and_from_a_snapshot() {
+        let bits = SlotBits::new(2);
+        let replay = || Replay::new(Timestamp::default(), bits, 1, NoBugs);
+        let node = Node::new(Timestamp::default(), bits, 1, NoBugs).with_journal();
+        assert_eq!(node.losses_snapshot(), None);
+        lose(&node, vec![loss(5), loss(6)], 3);
+        let (log, _) = node.journal().take().expect("it was noted");
+        let snapshot = node.losses_snapshot().expect("there are some");
+        lose(&node, vec![loss(7)], 0);
+        let (tail, _) = node.journal().take().expect("it was noted");
+
+        let mut from_log = replay();
+        for payload in [&log, &tail] {
+            from_log.log(payload).expect("it is a log");
+        }
+        let mut from_snapshot = replay();
+        from_snapshot.snapshot(&snapshot).expect("it is a snapshot");
+        for payload in [&log, &tail] {
+            from_snapshot.log(payload).expect("what the snapshot has is passed over");
+        }
+        for replay in [from_log, from_snapshot] {
+            let again = replay.finish(Timestamp::default(), Ancestors::default(), None);
+            assert_eq!(found(&again), (6, vec![5, 6, 7]));
+        }
     }
 }

@@ -75,14 +75,20 @@ impl<B: Bugs> Node<B> {
         }
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&map));
         self.peers.follow_map(&map);
+        let knows_me = |map: &ClusterMap| map.member(self.incarnation()).is_some();
         let changed_promises = before.as_ref().is_none_or(|before| before.promises != map.promises);
+        let look_at_all = changed_promises || (knows_me(&map) && !before.as_ref().is_some_and(|map| knows_me(map)));
         for (slot, config) in map.slots() {
-            if !changed_promises && before.as_ref().is_some_and(|before| Arc::ptr_eq(before.config(slot), config)) {
+            if !look_at_all && before.as_ref().is_some_and(|before| Arc::ptr_eq(before.config(slot), config)) {
                 continue;
             }
             let mut state = self.slot(slot);
             // A primary of a newer map than this one may have told the slot its configuration already.
-            if state.config() > map.version || (state.config() == config.version && !changed_promises) {
+            if state.config() > map.version || (state.config() == config.version && !look_at_all) {
+                continue;
+            }
+            // One from before this start says nothing of what it has found on its disk, which may be a copy in the next.
+            if state.is_found() && !knows_me(&map) {
                 continue;
             }
             let outbox = |to| map.member(to).map(|member| self.outbox(now, to, &member.addr));

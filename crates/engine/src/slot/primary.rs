@@ -16,6 +16,7 @@ use proto::peer::{Change, Effect, Op, Write};
 use super::{Answer, Place, Refusal, Role, Slot, Written};
 use crate::bugs::{Bug, Bugs};
 use crate::completions::{Completion, Known};
+use crate::listing::Listing;
 use crate::node::Turn;
 use crate::outbox::{Item, Outbox};
 use crate::record::Record;
@@ -380,6 +381,40 @@ impl<B: Bugs> Slot<B> {
         }
         let seq = self.expire(place, key, turn);
         Ok(self.wait(seq, false, waiting))
+    }
+
+    /// Lists the keys of the slot as its primary; gives the ticket to wait for before they are shown. `place.now` is of after
+    /// the slot was locked: what it holds until it is let go is what it held at that moment. A linear list commits that
+    /// those are gone which it hides as expired.
+    ///
+    /// # Errors
+    /// This node does not lead the slot, or may have been replaced.
+    pub(crate) fn list(
+        &mut self,
+        place: Place<'_>,
+        level: ReadLevel,
+        waiting: &Waiting,
+        turn: &mut Turn,
+        listing: &mut Listing,
+    ) -> Result<Option<usize>, Refusal> {
+        let may_list = match level {
+            ReadLevel::Local => self.is_primary(),
+            ReadLevel::Linear => self.serves(place).is_some(),
+        };
+        if !may_list && !self.bugs.plants(Bug::ListsAnySlot) {
+            return Err(Refusal::NotHere);
+        }
+        let expired = self.list_copy(place.wall(), listing);
+        if level == ReadLevel::Local {
+            return Ok(None);
+        }
+        if may_list && !self.bugs.plants(Bug::ExpiryUnrecorded) {
+            expired.iter().for_each(|record| {
+                self.expire(place, record.key(), turn);
+            });
+        }
+        // What is listed, and what is absent, is of records up to the last.
+        Ok(self.wait(self.log.last().seq, false, waiting))
     }
 
     /// Up to which number every follower that counts has all records.

@@ -54,6 +54,9 @@ fn run(world: &mut World, command: &str) -> String {
     let words: Vec<&str> = command.split(' ').collect();
     match words[..] {
         ["start", ref names @ ..] if *names != ["coordinator"] => names.iter().for_each(|name| world.start(name)),
+        ["boot", ref names @ ..] => names.iter().for_each(|name| world.boot(name)),
+        ["crash", ref names @ ..] => names.iter().for_each(|name| world.crash(name, None)),
+        ["power-cut", name, lost] => world.crash(name, Some(lost.parse().expect("a number"))),
         ["kill", ref names @ ..] => names.iter().for_each(|name| world.kill(name)),
         ["leave", name] => world.leave(name),
         ["run", span] => world.run(span_of(span)),
@@ -74,9 +77,9 @@ fn run(world: &mut World, command: &str) -> String {
             return format!("{}\n", if known { "OK" } else { "not found" });
         }
         ["accept-loss"] => {
-            let slots = world.coordinator.accept_loss(world.now, None);
+            let accepted = world.coordinator.accept_loss(world.now, None);
             world.settle();
-            return format!("{slots} slots\n");
+            return format!("{} slots anew, {} with what is left\n", accepted.anew, accepted.unproven);
         }
         ["unregister", name] => {
             let known = world.coordinator.unregister(world.now, &crate::world::addr_of(name));
@@ -122,6 +125,10 @@ fn run(world: &mut World, command: &str) -> String {
         ["copy", at, key] => return said(world.read(at, key, true)),
         ["slot", key] => return format!("{}\n", World::slot_of(key).0),
         ["map"] => return map(world),
+        ["route", at, key] => {
+            let route = world.member(at).node.route(World::slot_of(key));
+            return format!("{:?}\n", route.missing.iter().map(crate::world::name_of).collect::<Vec<_>>());
+        }
         ["losses", name] => {
             return world.member(name).node.losses(|losses| {
                 losses.iter().fold(String::new(), |text, loss| {

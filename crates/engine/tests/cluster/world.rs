@@ -8,6 +8,7 @@ use std::time::Duration;
 use engine::bugs::NoBugs;
 use engine::coordinator::Coordinator;
 use engine::inbox::Inbox;
+use engine::journal::Replay;
 use engine::node::{Node, TICK, Turn};
 use engine::outbox::Outbox;
 use engine::output::{Event, Output, Settings};
@@ -20,7 +21,7 @@ use proto::frame::{Frame, FrameDecoder, Words};
 use proto::id::{Incarnation, NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
 use proto::peer::{Change, LinkMessage, LinkReply, WallTime, Write};
-use proto::session::{CoordinatorMessage, NodeMessage};
+use proto::session::{Ancestors, CoordinatorMessage, NodeMessage};
 use proto::slot::{SlotBits, SlotId};
 
 /// Four slots: few enough to read, enough to differ.
@@ -52,6 +53,9 @@ pub(crate) struct Member {
     pub(crate) addr: NodeAddr,
     pub(crate) incarnation: Option<Incarnation>,
     pub(crate) runs: bool,
+    /// What it has written, where it has a disk, and whose data a start finds there.
+    disk: Vec<Vec<u8>>,
+    ancestors: Ancestors,
     session: Option<MapVersion>,
     /// The far ends of its links, by the incarnation they lead to, and the queue that each of them empties.
     links: BTreeMap<Incarnation, (Arc<Outbox>, Inbox)>,
@@ -81,13 +85,40 @@ impl World {
 
     /// Starts a node, or starts it again with an empty memory.
     pub(crate) fn start(&mut self, name: &str) {
-        let addr = addr_of(name);
-        let node = Node::new(self.now, BITS, u64::from(addr.port()), NoBugs);
-        let ahead = Duration::ZERO;
-        let member = Member { node, addr, incarnation: None, runs: true, session: None, links: BTreeMap::new(), ahead };
+        let node = Node::new(self.now, BITS, u64::from(addr_of(name).port()), NoBugs);
+        self.start_as(name, node, Vec::new());
+        self.settle();
+    }
+
+    fn start_as(&mut self, name: &str, node: Node, disk: Vec<Vec<u8>>) {
+        let (addr, ancestors) = (addr_of(name), node.ancestors().clone());
+        let (incarnation, session, links) = (None, None, BTreeMap::new());
+        let member =
+            Member { node, addr, incarnation, runs: true, disk, ancestors, session, links, ahead: Duration::ZERO };
         member.node.set_wall_clock(self.now, member.wall(self.now));
         self.nodes.insert(name.to_owned(), member);
+    }
+
+    /// Starts a node that has a disk, with what is on it.
+    pub(crate) fn boot(&mut self, name: &str) {
+        let left = self.nodes.remove(name);
+        let map = left.as_ref().and_then(|left| left.node.map());
+        let (disk, ancestors) = left.map(|left| (left.disk, left.ancestors)).unwrap_or_default();
+        let mut replay = Replay::new(self.now, BITS, u64::from(addr_of(name).port()), NoBugs);
+        disk.iter().for_each(|payload| replay.log(payload).expect("what was written reads back"));
+        self.start_as(name, replay.finish(self.now, ancestors, map), disk);
         self.settle();
+    }
+
+    /// Kills a node that has a disk. It is found whole, or where the power has failed, without the last of what was written.
+    pub(crate) fn crash(&mut self, name: &str, lost: Option<usize>) {
+        let member = self.nodes.get_mut(name).expect("a node of the story");
+        member.ancestors = member.node.next_ancestors();
+        if let Some(lost) = lost {
+            member.disk.truncate(member.disk.len().saturating_sub(lost));
+            member.ancestors = Ancestors { unproven: member.ancestors.iter().collect(), proven: Vec::new() };
+        }
+        self.kill(name);
     }
 
     /// From now on a node's wall clock is ahead.
@@ -218,6 +249,9 @@ impl World {
             }
             busy |= self.coordinator_outputs();
             if !busy {
+                for member in self.nodes.values_mut().filter(|member| member.runs) {
+                    member.disk.extend(member.node.journal().take().map(|(payload, _)| payload));
+                }
                 return;
             }
         }
@@ -237,8 +271,8 @@ impl World {
         let mut busy = false;
         let Some(sent) = member.session else {
             let held = member.node.map().map(|map| ClusterMap::clone(&map));
-            let Ok(joined) = self.coordinator.join(self.now, member.addr.clone(), member.incarnation, Vec::new(), held)
-            else {
+            let (addr, ancestors) = (member.addr.clone(), member.node.ancestors().clone());
+            let Ok(joined) = self.coordinator.join(self.now, addr, member.incarnation, ancestors, held) else {
                 return false;
             };
             let incarnation = joined.incarnation;
@@ -369,6 +403,8 @@ impl World {
             Event::Returned(addr, _) => format!("{} is back", name(addr)),
             Event::Restarted(addr, _) => format!("{} was restarted", name(addr)),
             Event::Unregistered(addr) => format!("{} unregistered", name(addr)),
+            Event::Full(addr) => format!("{} has a full disk", name(addr)),
+            Event::Room(addr) => format!("{} has room again", name(addr)),
             Event::Left(addr) => format!("{} left", name(addr)),
             Event::Dead(addr) => format!("{} is dead", name(addr)),
             Event::Suspected(addr) => format!("{} is silent and complained about", name(addr)),
@@ -376,11 +412,22 @@ impl World {
                 format!("waits for {}", nodes.iter().map(name_of).collect::<Vec<_>>().join(" and "))
             }
             Event::Forgotten(addr) => format!("{} is not waited for", name(addr)),
-            Event::LossAccepted(slots) => format!("an operator accepts the loss of {slots} slots"),
+            Event::LossAccepted(accepted) => {
+                let (anew, unproven) = (accepted.anew, accepted.unproven);
+                let unproven = if unproven > 0 { format!(", and of the rest of {unproven}") } else { String::new() };
+                format!("an operator accepts the loss of {anew} slots{unproven}")
+            }
             Event::Stranger(addr) => format!("{} is of another cluster", name(addr)),
             Event::Adopted(_) => "the map was taken over from a node".to_owned(),
             Event::Serving(_) => "the map stands".to_owned(),
             Event::Promoted(slots) => format!("promoted replicas in {slots} slots"),
+            Event::UnprovenWait(slots, nodes) => {
+                format!("{slots} slots wait for {}", nodes.iter().map(name_of).collect::<Vec<_>>().join(" and "))
+            }
+            Event::PromotedUnproven(slots, nodes) => {
+                let nodes = nodes.iter().map(name_of).collect::<Vec<_>>().join(" and ");
+                format!("promoted copies without proof in {slots} slots, of {nodes}")
+            }
             Event::StartedAnew(slots) => format!("{slots} slots start anew, empty"),
         }
     }
@@ -505,7 +552,8 @@ pub(crate) fn addr_of(name: &str) -> NodeAddr {
     NodeAddr::new("n", u16::from(name.as_bytes()[0] - b'A') + 1).expect("a valid address")
 }
 
-fn name_of(addr: &NodeAddr) -> String {
+/// Who stands there.
+pub(crate) fn name_of(addr: &NodeAddr) -> String {
     let letter = b'A' + u8::try_from(addr.port() - 1).expect("a port of the world");
     char::from(letter).to_string()
 }

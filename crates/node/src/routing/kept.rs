@@ -1,4 +1,4 @@
-//! A request that is kept until it is answered.
+//! Requests that are kept until they are answered.
 
 use proto::frame::Encoding;
 use proto::id::Version;
@@ -7,28 +7,49 @@ use proto::peer::{Change, Identity, KeyRequest, Read, Wanted, Write};
 use proto::response::Response;
 use proto::slot::SlotId;
 
-/// A request kept until it is answered, and the answers to later requests that wait behind it.
+/// The requests of a batch that cannot be answered at once, in their order, with the answers that are known and wait for
+/// them. Emptied and used again, so that waiting costs a batch no memory of its own.
+#[derive(Debug, Default)]
+pub struct KeptBatch {
+    entries: Vec<Entry>,
+    /// For each request its answer, where that is known, and those to later requests before the next that is kept.
+    answers: Vec<u8>,
+    /// The memory of the requests themselves.
+    bytes: usize,
+    /// How many of them have not been carried out.
+    not_carried_out: usize,
+}
+
+/// One of them.
 #[derive(Debug)]
-pub struct Kept {
+pub(super) struct Entry {
+    /// None: a write that was carried out here and may not be sent again.
+    pub(super) request: Option<Kept>,
+    pub(super) encoding: Encoding,
+    /// It was carried out here: the ticket of the wait after which its answer may be given.
+    pub(super) ticket: Option<usize>,
+    /// Where its answer begins and ends.
+    answer: (usize, usize),
+}
+
+/// A request that is kept until it is answered.
+#[derive(Debug)]
+pub(super) struct Kept {
     /// The slot of its key.
-    pub slot: SlotId,
-    key: Vec<u8>,
-    work: Work,
+    pub(super) slot: SlotId,
     encoding: Encoding,
-    /// It was carried out here: the ticket of the wait, and what to answer once that is over.
-    pub(super) carried_out: Option<(usize, Vec<u8>)>,
-    /// Answers to requests that came after this one and before the next that is kept.
-    pub after: Vec<u8>,
+    work: Work,
 }
 
 #[derive(Debug)]
 enum Work {
-    Read { wanted: Wanted, level: ReadLevel },
+    Read { key: Vec<u8>, wanted: Wanted, level: ReadLevel },
     Write(KeptWrite),
 }
 
 #[derive(Debug)]
 struct KeptWrite {
+    key: Vec<u8>,
     change: KeptChange,
     expected: Option<Version>,
     identity: Option<(Vec<u8>, u64)>,
@@ -45,56 +66,115 @@ enum KeptChange {
     Persist,
 }
 
-impl Kept {
-    /// Keeps a request that was not carried out.
-    #[must_use]
-    pub fn new(slot: SlotId, request: KeyRequest<'_>, encoding: Encoding) -> Self {
-        let key = request.key().to_vec();
-        Self { slot, key, work: Work::of(request, true), encoding, carried_out: None, after: Vec::new() }
-    }
+/// How much memory an emptied batch keeps for the next, in requests and in bytes of answers.
+const REUSED: (usize, usize) = (1_024, 64 * 1024);
 
-    /// Keeps a request that was carried out here, with its answer.
+impl KeptBatch {
+    /// Whether nothing is kept.
     #[must_use]
-    pub fn carried_out(
-        slot: SlotId,
-        request: KeyRequest<'_>,
-        encoding: Encoding,
-        ticket: usize,
-        answer: Vec<u8>,
-    ) -> Self {
-        // Only what may be sent again need be kept whole.
-        let repeatable = match request {
-            KeyRequest::Read(_) => true,
-            KeyRequest::Write(write) => write.identity.is_some(),
-        };
-        let work = Work::of(request, repeatable);
-        let key = if repeatable { request.key().to_vec() } else { Vec::new() };
-        Self { slot, key, work, encoding, carried_out: Some((ticket, answer)), after: Vec::new() }
-    }
-
-    /// Whether it was carried out, so that later requests for its slot need not wait for it.
-    #[must_use]
-    pub fn is_carried_out(&self) -> bool {
-        self.carried_out.is_some()
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// How much memory it takes, about.
     #[must_use]
     pub fn size(&self) -> usize {
-        let value = match &self.work {
-            Work::Write(write) => write.change.value_len(),
-            Work::Read { .. } => 0,
-        };
-        size_of::<Self>() + self.key.len() + value + self.after.len()
+        self.entries.len() * size_of::<Entry>() + self.bytes + self.answers.len()
     }
 
-    /// The request itself. Of a write that was carried out and may not be sent again nothing is left but
-    /// that it is one.
+    /// Whether a request for this slot waits to be carried out, so that those after it must wait, too.
+    #[must_use]
+    pub fn holds_up(&self, slot: SlotId) -> bool {
+        let waits =
+            |entry: &Entry| entry.ticket.is_none() && entry.request.as_ref().is_some_and(|kept| kept.slot == slot);
+        self.not_carried_out > 0 && self.entries.iter().any(waits)
+    }
+
+    /// Where an answer that is ready goes: to `out`, or behind the requests that are kept.
+    pub fn place<'a>(&'a mut self, out: &'a mut Vec<u8>) -> &'a mut Vec<u8> {
+        if self.is_empty() { out } else { &mut self.answers }
+    }
+
+    /// Appends to the answers behind the requests that are kept.
+    pub fn add_answer(&mut self, bytes: &[u8]) {
+        self.answers.extend_from_slice(bytes);
+    }
+
+    /// Keeps a request that was not carried out.
+    pub fn keep(&mut self, slot: SlotId, request: KeyRequest<'_>, encoding: Encoding) {
+        let kept = Kept { slot, encoding, work: Work::of(request) };
+        self.bytes += kept.work.size();
+        self.not_carried_out += 1;
+        let at = self.answers.len();
+        self.entries.push(Entry { request: Some(kept), encoding, ticket: None, answer: (at, at) });
+    }
+
+    /// Keeps a request that was carried out here, with its answer.
+    pub fn keep_carried_out(
+        &mut self,
+        slot: SlotId,
+        request: KeyRequest<'_>,
+        encoding: Encoding,
+        ticket: usize,
+        answer: impl FnOnce(&mut Vec<u8>),
+    ) {
+        // Only what may be sent again need be kept.
+        let request = is_repeatable(request).then(|| Kept { slot, encoding, work: Work::of(request) });
+        self.bytes += request.as_ref().map_or(0, |kept| kept.work.size());
+        let start = self.answers.len();
+        answer(&mut self.answers);
+        let answer = (start, self.answers.len());
+        self.entries.push(Entry { request, encoding, ticket: Some(ticket), answer });
+    }
+
+    /// The requests, in their order.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Whether every request was carried out.
+    pub(super) fn all_carried_out(&self) -> bool {
+        self.not_carried_out == 0
+    }
+
+    /// All answers in a row: what to write where every wait has ended well.
+    pub(super) fn answers(&self) -> &[u8] {
+        &self.answers
+    }
+
+    /// The answer of the request at a place, empty where it is not known, and what comes between it and the next.
+    pub(super) fn answers_of(&self, at: usize) -> (&[u8], &[u8]) {
+        let Some(Entry { answer: (start, end), .. }) = self.entries.get(at) else { return (&[], &[]) };
+        let next = self.entries.get(at + 1).map_or(self.answers.len(), |next| next.answer.0);
+        let bytes = |from: usize, to: usize| self.answers.get(from..to).unwrap_or_default();
+        (bytes(*start, *end), bytes(*end, next))
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        let Self { entries, answers, bytes, not_carried_out } = self;
+        entries.clear();
+        entries.shrink_to(REUSED.0);
+        answers.clear();
+        answers.shrink_to(REUSED.1);
+        (*bytes, *not_carried_out) = (0, 0);
+    }
+}
+
+/// Whether a request may be sent again although it may have been carried out.
+fn is_repeatable(request: KeyRequest<'_>) -> bool {
+    match request {
+        KeyRequest::Read(_) => true,
+        KeyRequest::Write(write) => write.identity.is_some(),
+    }
+}
+
+impl Kept {
+    /// The request itself.
     pub(super) fn request(&self) -> KeyRequest<'_> {
-        let key = &self.key;
         match &self.work {
-            Work::Read { wanted, level } => KeyRequest::Read(Read { key, wanted: *wanted, level: *level }),
-            Work::Write(KeptWrite { change, expected, identity, ack }) => KeyRequest::Write(Write {
+            Work::Read { key, wanted, level } => KeyRequest::Read(Read { key, wanted: *wanted, level: *level }),
+            Work::Write(KeptWrite { key, change, expected, identity, ack }) => KeyRequest::Write(Write {
                 key,
                 change: change.as_asked(),
                 expected: *expected,
@@ -106,10 +186,7 @@ impl Kept {
 
     /// Whether it may be sent again although it may have been carried out.
     pub(super) fn is_repeatable(&self) -> bool {
-        match &self.work {
-            Work::Read { .. } => true,
-            Work::Write(write) => write.identity.is_some(),
-        }
+        is_repeatable(self.request())
     }
 
     /// Whether a replica may answer where the primary does not.
@@ -153,15 +230,23 @@ impl KeptChange {
 }
 
 impl Work {
-    fn of(request: KeyRequest<'_>, whole: bool) -> Self {
+    fn of(request: KeyRequest<'_>) -> Self {
         match request {
-            KeyRequest::Read(Read { wanted, level, .. }) => Self::Read { wanted, level },
-            KeyRequest::Write(Write { change, expected, identity, ack, .. }) => Self::Write(KeptWrite {
-                change: if whole { KeptChange::of(change) } else { KeptChange::Delete },
+            KeyRequest::Read(Read { key, wanted, level }) => Self::Read { key: key.to_vec(), wanted, level },
+            KeyRequest::Write(Write { key, change, expected, identity, ack }) => Self::Write(KeptWrite {
+                key: key.to_vec(),
+                change: KeptChange::of(change),
                 expected,
                 identity: identity.map(|identity| (identity.client.to_vec(), identity.seq)),
                 ack,
             }),
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Read { key, .. } => key.len(),
+            Self::Write(KeptWrite { key, change, .. }) => key.len() + change.value_len(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Opening a data directory, and what operators do with one.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +12,13 @@ use engine::journal::Replay;
 use engine::node::Node;
 use engine::time::Timestamp;
 use proto::id::Incarnation;
+use proto::session::Ancestors;
 use proto::slot::SLOT_BITS;
 use storage::directory::Options;
-use storage::{DataDir, DirectoryId, Journal, Position, RealDisk, Recovered};
+use storage::error::Rejection;
+use storage::{DataDir, DirectoryId, Disk, Identity, Journal, JournalError, Position, RealDisk, Recovered};
 
+use super::pieces::Assembly;
 use super::{Fsync, Store};
 
 /// How the directory is used.
@@ -50,13 +55,59 @@ pub(super) fn policy(fsync: Fsync) -> Vec<u8> {
     [&POLICY[..], fsync.to_string().as_bytes()].concat()
 }
 
+/// What was read from a directory so far.
+struct Read {
+    replay: Replay<NoBugs>,
+    assembly: Assembly,
+    /// Whether the log was written under [`Fsync::Always`] where it was read last.
+    always: Rc<Cell<bool>>,
+}
+
+impl Read {
+    fn new(now: Timestamp, secret: u64) -> Self {
+        Self {
+            replay: Replay::new(now, SLOT_BITS, secret, NoBugs),
+            assembly: Assembly::default(),
+            always: Rc::default(),
+        }
+    }
+
+    /// Takes a payload in, as a start does; a check and a repair ask no less of it.
+    fn take(&mut self, recovered: Recovered<'_>) -> Result<(), Rejection> {
+        let (Recovered::Snapshot(written) | Recovered::Log { payload: written, .. }) = recovered;
+        let Some(payload) = self.assembly.add(written) else { return Ok(()) };
+        if let Some(policy) = payload.strip_prefix(&POLICY) {
+            self.always.set(policy == Fsync::Always.to_string().as_bytes());
+        } else if matches!(recovered, Recovered::Snapshot(_)) {
+            self.replay.snapshot(payload)?;
+        } else {
+            self.replay.log(payload)?;
+        }
+        self.assembly.taken();
+        Ok(())
+    }
+}
+
 /// Opens a directory and makes the node of what is in it. Blocks on the disk.
 ///
 /// # Errors
 /// Says what to do. What is there is left as it is.
 pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) -> anyhow::Result<OpenedStore> {
+    open_on(Arc::new(RealDisk), settings, now, secret, fresh_id)
+}
+
+pub(super) fn open_on(
+    disk: Arc<dyn Disk>,
+    settings: &Settings,
+    now: Timestamp,
+    secret: u64,
+    fresh_id: u128,
+) -> anyhow::Result<OpenedStore> {
     let path = &settings.path;
-    let mut directory = DataDir::open(Arc::new(RealDisk), path, Options::new(DirectoryId(fresh_id)))?;
+    let place = || format!("the data directory {} cannot be used; nothing was changed", path.display());
+    disk.create_directory(path).with_context(place)?;
+    let free = disk.free_space(path).with_context(place)?;
+    let mut directory = DataDir::open(Arc::clone(&disk), path, Options::fitting(DirectoryId(fresh_id), free))?;
     let found = directory.found();
     anyhow::ensure!(
         !found.copied,
@@ -64,17 +115,16 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
          If the original is gone for good, run `node repair {path} --accept-loss` and start again",
         path = path.display()
     );
-    let mut replay = Replay::new(now, SLOT_BITS, secret, NoBugs);
-    let mut always = false;
-    let recovered = directory.recover(&mut |recovered| match recovered {
-        Recovered::Snapshot(payload) => Ok(replay.snapshot(payload)?),
-        Recovered::Log { payload, .. } => match payload.strip_prefix(&POLICY) {
-            Some(policy) => {
-                always = policy == Fsync::Always.to_string().as_bytes();
-                Ok(())
-            }
-            None => Ok(replay.log(payload)?),
-        },
+    let mut read = Read::new(now, secret);
+    let always = Rc::clone(&read.always);
+    let mut is_proof = true;
+    let recovered = directory.recover_as(&mut |recovered| read.take(recovered), |recovery, identity| {
+        let is_torn = recovery.torn_tail.as_ref().is_some_and(|torn| torn.followed);
+        // IMPORTANT: the end of a log of which some may be lost proves nothing (rule 9 of the design), now and ever after.
+        is_proof = found.stopped_in_order || always.get() || (found.same_boot && !is_torn);
+        if !is_proof {
+            identity.lose_proof();
+        }
     });
     let (mut journal, recovery) = recovered.with_context(|| {
         let path = path.display();
@@ -83,14 +133,14 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
              `node repair {path} --accept-loss` keeps what is good, and the node gets the rest from its replicas"
         )
     })?;
-    let is_torn = recovery.torn_tail.as_ref().is_some_and(|torn| torn.followed);
-    // IMPORTANT: the end of a log of which some may be lost proves nothing (rule 9 of the design).
-    let is_proof = found.stopped_in_order || always || (found.same_boot && !is_torn);
-    let proofs = directory.identity().incarnations.iter().copied().map(Incarnation);
-    let proofs: Vec<_> = if is_proof { proofs.collect() } else { Vec::new() };
-    let node = replay.finish(now, proofs, super::map_file::load(path));
-    journal.append(&[policy(settings.fsync)]).context("cannot write to the data directory")?;
-    journal.sync().context("cannot write to the data directory")?;
+    let map = super::map_file::load(disk.as_ref(), path);
+    let node = read.replay.finish(now, ancestors(directory.identity()), map);
+    begin_log(&directory, &mut journal, settings.fsync).with_context(|| {
+        format!(
+            "cannot write to the data directory {}: what it held is as it was; see to its disk and start again",
+            path.display()
+        )
+    })?;
     let mut text = format!("{} keys", node.keys());
     if let Some(torn) = &recovery.torn_tail {
         text = format!(
@@ -101,11 +151,32 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
     }
     if !is_proof && !found.new {
         text = format!(
-            "{text}; the machine was restarted since: what was not synced may be missing, so the replicas decide"
+            "{text}; the machine was restarted since: what was not synced may be missing. A replica that misses nothing goes \
+             first; where there is none, the one that has most"
         );
     }
-    let store = Store::new(path.clone(), settings.fsync, directory, node.journal().end());
+    let store = Store::new(disk, path.clone(), settings.fsync, directory, node.journal().end());
     Ok(OpenedStore { node, store, journal, snapshot_at: recovery.snapshot.unwrap_or_default(), found: text })
+}
+
+/// Says in the log how what follows is written. On a full disk it takes the reserve for that.
+fn begin_log(directory: &DataDir, journal: &mut Journal, fsync: Fsync) -> anyhow::Result<()> {
+    let policy = [policy(fsync)];
+    if let Err(error) = journal.append(&policy) {
+        let has_reserve = matches!(error, JournalError::NoSpace(_)) && directory.release_reserve()?;
+        if !has_reserve {
+            return Err(error.into());
+        }
+        journal.append(&policy)?;
+    }
+    journal.sync()?;
+    Ok(())
+}
+
+/// Whose data a directory holds.
+fn ancestors(identity: &Identity) -> Ancestors {
+    let incarnations = |numbers: &[u64]| numbers.iter().copied().map(Incarnation).collect();
+    Ancestors { unproven: incarnations(&identity.unproven), proven: incarnations(&identity.incarnations) }
 }
 
 /// Looks at a directory, and says what is wrong with it. Changes nothing.
@@ -113,21 +184,85 @@ pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) ->
 /// # Errors
 /// It is not sound, or cannot be looked at.
 pub fn check(path: &Path) -> anyhow::Result<String> {
-    let report = storage::check(&RealDisk, path)?;
+    let mut read = Read::new(Timestamp::default(), 0);
+    let report = storage::check(&RealDisk, path, &mut |recovered| read.take(recovered))?;
     anyhow::ensure!(report.is_sound(), "{report}");
     Ok(report.to_string())
 }
 
-/// Keeps what is good of a directory and sets the rest aside. The node starts from it as one whose end of the log proves
-/// nothing: its replicas decide what is right.
+/// Keeps what is good of a directory and sets the rest aside. The node starts from it as one whose data proves nothing:
+/// it leads only where no other copy is known to be whole.
 ///
 /// # Errors
 /// It cannot be repaired.
 pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
-    let options = Options::new(DirectoryId(fresh_id));
-    let report = storage::repair(&RealDisk, path, options)?;
+    let options = Options::fitting(DirectoryId(fresh_id), RealDisk.free_space(path)?);
+    let report = storage::repair(&RealDisk, path, options, &mut || {
+        let mut read = Read::new(Timestamp::default(), 0);
+        Box::new(move |recovered| read.take(recovered))
+    })?;
     let mut directory = DataDir::open(Arc::new(RealDisk), path, options)?;
-    directory.update_identity(|identity| identity.incarnations.clear())?;
+    directory.update_identity(Identity::lose_proof)?;
+    let was_copied = directory.found().copied;
     directory.recover(&mut |_| Ok(()))?;
-    Ok(report.to_string())
+    let copied = if was_copied { "\nThe copy counts as a directory of its own from now on." } else { "" };
+    Ok(format!("{report}{copied}"))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    struct Directory {
+        _parent: tempfile::TempDir,
+        path: PathBuf,
+    }
+
+    impl Directory {
+        fn new() -> Self {
+            let parent = tempfile::tempdir().expect("the disk takes it");
+            Self { path: parent.path().join("data"), _parent: parent }
+        }
+
+        /// Starts a node and kills it. Gives whose data it has found: without proof, and with.
+        fn start(&self, fsync: Fsync, incarnation: Option<u64>) -> (Vec<u64>, Vec<u64>) {
+            let settings = Settings { path: self.path.clone(), fsync, interval: Duration::from_secs(1) };
+            let opened = open(&settings, Timestamp(0), 7, 7).expect("the disk takes it");
+            if let Some(incarnation) = incarnation {
+                let mut directory = opened.store.directory();
+                directory
+                    .as_mut()
+                    .expect("the disk takes it")
+                    .update_identity(|identity| identity.begin_incarnation(incarnation))
+                    .expect("the disk takes it");
+            }
+            let Ancestors { unproven, proven } = opened.node.ancestors().clone();
+            let numbers = |incarnations: Vec<Incarnation>| incarnations.into_iter().map(|number| number.0).collect();
+            (numbers(unproven), numbers(proven))
+        }
+
+        /// The machine is booted: the directory says that another boot wrote to it last.
+        fn reboot(&self) {
+            let mut directory =
+                DataDir::open(Arc::new(RealDisk), &self.path, Options::new(DirectoryId(7))).expect("the disk takes it");
+            directory
+                .update_identity(|identity| identity.boot = Some("another".to_owned()))
+                .expect("the disk takes it");
+        }
+    }
+
+    #[test]
+    fn what_may_lack_its_end_is_never_shown_as_proof_again() {
+        let directory = Directory::new();
+        assert_eq!(directory.start(Fsync::Interval, Some(1)), (vec![], vec![]));
+        assert_eq!(directory.start(Fsync::Interval, Some(2)), (vec![], vec![1]), "a kill loses nothing");
+        directory.reboot();
+        assert_eq!(directory.start(Fsync::Interval, None), (vec![1, 2], vec![]));
+        assert_eq!(directory.start(Fsync::Interval, Some(3)), (vec![1, 2], vec![]), "killed before it had joined");
+        assert_eq!(directory.start(Fsync::Always, Some(4)), (vec![1, 2], vec![3]), "what came after is whole");
+        directory.reboot();
+        assert_eq!(directory.start(Fsync::Never, Some(5)), (vec![1, 2], vec![3, 4]), "it was synced");
+        repair(&directory.path, 7).unwrap();
+        assert_eq!(directory.start(Fsync::Never, None), (vec![1, 2, 3, 4, 5], vec![]));
+    }
 }

@@ -1,17 +1,20 @@
 //! The thread that writes.
+//!
+//! It never waits for room. What a full disk did not take is kept, and tried again: meanwhile a snapshot may end that
+//! lets a part of the log go.
 
+use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use engine::node::Node;
 use proto::cluster_map::MapVersion;
-use proto::slot::SLOT_BITS;
 use storage::journal::Synced;
-use storage::{Journal, JournalError, Position, SnapshotWriter};
+use storage::{Journal, JournalError, Position};
 
-use super::{Fsync, Health, Orders, Store, map_file};
+use super::snapshots::{Keep, Snapshots};
+use super::{Fsync, Health, Orders, Store, map_file, pieces};
 use crate::driver::Driver;
 
 /// How often a full disk is tried again.
@@ -20,42 +23,48 @@ const FULL_PAUSE: Duration = Duration::from_millis(100);
 /// How often the thread looks at what goes on beside it.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A snapshot is made when the log has grown by as much as the last one took, and by this many bytes at least.
-const SNAPSHOT_AFTER: u64 = 64 * 1024 * 1024;
+/// How often it looks at how much room the disk has.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a snapshot is begun where room is short, at most.
+const SHORT_PAUSE: Duration = Duration::from_secs(5);
 
 /// How often the map is saved, at most.
 const MAP_PAUSE: Duration = Duration::from_millis(500);
-
-/// How many snapshots are kept: should the newest be damaged, the one before and the log give everything.
-const SNAPSHOTS_KEPT: usize = 2;
 
 struct Writer {
     driver: Driver,
     store: Store,
     journal: Journal,
-    /// What was taken from the state machine and could not be written yet. Nothing that came later is written before it.
-    unwritten: Option<(Vec<u8>, u64)>,
+    /// What was taken from the state machine and could not be written yet, in pieces, and the number behind it. Nothing that
+    /// came later is written before it.
+    unwritten: Option<(VecDeque<Vec<u8>>, u64)>,
     interval: Duration,
     last_sync: Instant,
     /// A sync that runs beside this thread.
     syncing: Option<JoinHandle<Synced>>,
-    snapshot: Option<JoinHandle<anyhow::Result<Snapshot>>>,
+    snapshots: Snapshots,
+    /// A snapshot is made when the log has grown by as much as the last one took, and by this many bytes at least.
+    snapshot_after: u64,
+    room: Room,
     map_saved: MapVersion,
     map_saved_at: Instant,
-    /// Where the log ended when the last snapshot was begun, and what that took.
-    snapshot_at: Position,
-    snapshot_bytes: u64,
 }
 
-/// A snapshot that is finished.
-struct Snapshot {
-    bytes: u64,
-    /// Below this the log is not needed.
-    needed_from: Option<Position>,
+/// How the disk's room is.
+struct Room {
+    /// When it was last looked at.
+    looked: Instant,
+    /// There may be too little for one more snapshot.
+    is_short: bool,
+    /// When a full disk was last tried.
+    tried: Instant,
+    /// When a snapshot was last begun because of it.
+    snapshot_begun: Option<Instant>,
 }
 
 impl Store {
-    /// Starts the thread. It ends when [`Store::close`] is called on what it gives.
+    /// Starts the thread. It ends when [`Running::close`] is called on what it gives.
     ///
     /// # Errors
     /// The system has no thread to give.
@@ -66,18 +75,20 @@ impl Store {
         snapshot_at: Position,
         interval: Duration,
     ) -> anyhow::Result<Running> {
+        let snapshot_after = self.directory().as_ref().map_or(u64::MAX, |directory| directory.options().segment_bytes);
+        let now = Instant::now();
         let writer = Writer {
             driver,
             store: self.clone(),
             unwritten: None,
             interval,
-            last_sync: Instant::now(),
+            last_sync: now,
             syncing: None,
-            snapshot: None,
+            snapshots: Snapshots::new(snapshot_at),
+            snapshot_after,
+            room: Room { looked: now, is_short: false, tried: now, snapshot_begun: None },
             map_saved: MapVersion(0),
-            map_saved_at: Instant::now(),
-            snapshot_at,
-            snapshot_bytes: 0,
+            map_saved_at: now,
             journal,
         };
         let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run());
@@ -114,7 +125,11 @@ impl Writer {
             Ok(()) => Some(self.journal),
             Err(error) => {
                 let why = format!("{error:#}");
-                tracing::error!("the data directory {} has failed: {why}", self.store.path().display());
+                tracing::error!(
+                    "the data directory {} has failed, nothing more is acknowledged, and the node hands over and stops: \
+                     {why}",
+                    self.store.path().display()
+                );
                 self.store.shared.health.send_replace(Health::Failed(why));
                 None
             }
@@ -124,13 +139,15 @@ impl Writer {
     fn write_until_stopped(&mut self) -> anyhow::Result<()> {
         loop {
             let stop = self.wait();
-            self.write_pending(stop)?;
+            self.write_pending()?;
             self.end_sync(stop)?;
-            self.end_snapshot(stop)?;
+            self.advance_snapshot(stop)?;
             self.save_map(stop);
             if stop {
+                // What a full disk has not taken nobody has heard of.
                 return Ok(());
             }
+            self.look_at_room()?;
             self.begin_sync()?;
             self.begin_snapshot()?;
             self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).log_bytes =
@@ -149,45 +166,92 @@ impl Writer {
         orders.stop
     }
 
-    fn write_pending(&mut self, stop: bool) -> anyhow::Result<()> {
+    fn write_pending(&mut self) -> anyhow::Result<()> {
+        if self.unwritten.is_some() && self.room.tried.elapsed() < FULL_PAUSE {
+            return Ok(());
+        }
+        let until = Instant::now() + LOOK;
         let driver = self.driver.clone();
-        while let Some((payload, end)) = self.unwritten.take().or_else(|| driver.node().journal().take()) {
-            if !self.append(&payload, stop)? {
-                self.unwritten = Some((payload, end));
-                return Ok(());
+        let next = || driver.node().journal().take().map(|(payload, end)| (pieces::cut(payload).into(), end));
+        while let Some((mut pieces, end)) = self.unwritten.take().or_else(next) {
+            while let Some(piece) = pieces.front() {
+                if !self.append(piece)? {
+                    self.unwritten = Some((pieces, end));
+                    return Ok(());
+                }
+                pieces.pop_front();
             }
             if self.store.fsync() == Fsync::Always {
                 self.journal.sync()?;
             }
             self.store.shared.written.send_replace(end);
+            if Instant::now() >= until {
+                // IMPORTANT: under a load that never ends, snapshots and all else have their turn as well.
+                self.store.order(|orders| orders.write = true);
+                break;
+            }
         }
         Ok(())
     }
 
-    /// Appends, and waits while the disk is full; `false` where the node stops meanwhile.
-    fn append(&mut self, payload: &[u8], stop: bool) -> anyhow::Result<bool> {
-        let health = &self.store.shared.health;
-        loop {
-            match self.journal.append(&[payload]) {
-                Ok(_) => {
-                    if health.send_if_modified(|health| std::mem::replace(health, Health::Good) == Health::Full) {
-                        tracing::warn!("the disk has room again: writes are taken");
-                    }
-                    return Ok(true);
-                }
-                Err(JournalError::NoSpace(error)) => {
-                    if health.send_if_modified(|health| std::mem::replace(health, Health::Full) != Health::Full) {
-                        tracing::error!("the disk is full: writes are refused until there is room again: {error}");
-                    }
-                    let stop = stop || self.store.shared.orders.lock().unwrap_or_else(PoisonError::into_inner).stop;
-                    if stop {
-                        return Ok(false);
-                    }
-                    std::thread::sleep(FULL_PAUSE);
-                }
-                Err(error) => return Err(error.into()),
+    /// `false` where the disk is full, with the reserve too.
+    fn append(&mut self, piece: &[u8]) -> anyhow::Result<bool> {
+        match self.journal.append(&[piece]) {
+            Ok(_) => return Ok(true),
+            Err(JournalError::NoSpace(error)) => {
+                self.room.tried = Instant::now();
+                self.journal.set_frugal(true);
+                self.set_full(&format!("{error}: {}", error.source));
             }
+            Err(error) => return Err(error.into()),
         }
+        // What was carried out already has the room of the reserve.
+        if !self.store.directory().as_ref().map_or(Ok(false), storage::DataDir::release_reserve)? {
+            return Ok(false);
+        }
+        match self.journal.append(&[piece]) {
+            Ok(_) => Ok(true),
+            Err(JournalError::NoSpace(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn set_full(&self, why: &str) {
+        let health = &self.store.shared.health;
+        if health.send_if_modified(|health| std::mem::replace(health, Health::Full) != Health::Full) {
+            tracing::error!(
+                "the disk of {} is full: writes are refused and slots are handed over, reads go on; make room, and writes \
+                 are taken again by themselves: {why}",
+                self.store.path().display()
+            );
+            self.driver.propose();
+        }
+    }
+
+    /// Looks whether a full disk has room again, and whether one that is not full soon is.
+    fn look_at_room(&mut self) -> anyhow::Result<()> {
+        let is_full = self.store.health() == Health::Full;
+        if self.room.looked.elapsed() < if is_full { FULL_PAUSE } else { ROOM_PAUSE } {
+            return Ok(());
+        }
+        self.room.looked = Instant::now();
+        let has_room = match self.store.directory().as_ref() {
+            Some(directory) => {
+                let (options, free) = (directory.options(), directory.free_space().unwrap_or(u64::MAX));
+                let snapshot = self.snapshots.bytes + (self.journal.end().0 - self.snapshots.at.0);
+                self.room.is_short = free < snapshot.max(options.segment_bytes);
+                // The reserve first: once writes are taken again, there must be something to fall back on.
+                is_full && free > options.segment_bytes + options.reserve_bytes && directory.restore_reserve()?
+            }
+            None => false,
+        };
+        if has_room && self.unwritten.is_none() {
+            self.store.shared.health.send_if_modified(|health| std::mem::replace(health, Health::Good) == Health::Full);
+            self.journal.set_frugal(false);
+            tracing::warn!("the disk of {} has room again: writes are taken", self.store.path().display());
+            self.driver.propose();
+        }
+        Ok(())
     }
 
     /// Saves the map where it has changed; with `now` at once.
@@ -196,15 +260,17 @@ impl Writer {
         if map.version == self.map_saved || !(now || self.map_saved_at.elapsed() >= MAP_PAUSE) {
             return;
         }
-        match map_file::save(self.store.path(), &map) {
+        match map_file::save(self.store.disk(), self.store.path(), &map) {
             Ok(()) => self.map_saved = map.version,
-            Err(error) => tracing::warn!("cannot save the map, and will try again: {error}"),
+            Err(error) if error.is_no_space() && self.store.health() == Health::Full => {}
+            Err(error) => tracing::warn!("{error}: {}; the map is saved later", error.source),
         }
         self.map_saved_at = Instant::now();
     }
 
     fn begin_sync(&mut self) -> anyhow::Result<()> {
         let is_due = self.store.fsync() == Fsync::Interval && self.last_sync.elapsed() >= self.interval;
+        let is_due = is_due || self.snapshots.wants_sync();
         if is_due && self.syncing.is_none() && self.journal.end() > self.journal.synced() {
             self.last_sync = Instant::now();
             let task = self.journal.begin_sync()?;
@@ -223,65 +289,29 @@ impl Writer {
     }
 
     fn begin_snapshot(&mut self) -> anyhow::Result<()> {
-        let grown = self.journal.end().0 - self.snapshot_at.0;
-        if self.snapshot.is_some() || self.syncing.is_some() || grown < SNAPSHOT_AFTER.max(self.snapshot_bytes) {
+        let grown = self.journal.end().0 - self.snapshots.at.0;
+        let is_due = grown >= self.snapshot_after.max(self.snapshots.bytes);
+        let is_short = self.room.is_short || self.store.health() == Health::Full;
+        let may_help = self.room.snapshot_begun.is_none_or(|begun| begun.elapsed() >= SHORT_PAUSE) && grown > 0;
+        if self.snapshots.is_making() || !(is_due || (is_short && may_help)) {
             return Ok(());
         }
-        // Whatever comes of it, it is tried again only once the log has grown as much again.
-        self.snapshot_at = self.journal.end();
-        // IMPORTANT: behind the position, so that what says of the policy is in the log that stays.
-        match self.journal.append(&[super::open::policy(self.store.fsync())]) {
-            Err(JournalError::NoSpace(_)) => return Ok(()),
-            appended => appended?,
-        };
-        let synced = self.journal.sync()?;
-        let begun = match self.store.directory().as_ref() {
-            Some(directory) => directory.begin_snapshot(self.snapshot_at),
-            None => return Ok(()),
-        };
-        let writer = match begun {
-            Ok(writer) => writer,
-            Err(error) => {
-                tracing::warn!("no snapshot was made, the log stays as it is: {error:#}");
-                return Ok(());
-            }
-        };
-        let (driver, store) = (self.driver.clone(), self.store.clone());
-        let make = move || snapshot(driver.node(), &store, writer, synced);
-        self.snapshot = Some(std::thread::Builder::new().name("snapshot".to_owned()).spawn(make)?);
-        Ok(())
+        if is_short {
+            self.room.snapshot_begun = Some(Instant::now());
+        }
+        self.snapshots.begin(&self.driver, &self.store, self.journal.end())
     }
 
-    fn end_snapshot(&mut self, wait: bool) -> anyhow::Result<()> {
-        let Some(snapshot) = self.snapshot.take_if(|snapshot| wait || snapshot.is_finished()) else { return Ok(()) };
-        match snapshot.join() {
-            Ok(Ok(Snapshot { bytes, needed_from })) => {
-                self.snapshot_bytes = bytes;
-                self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).snapshots += 1;
-                if let Some(position) = needed_from {
-                    self.journal.remove_before(position)?;
-                }
+    fn advance_snapshot(&mut self, stop: bool) -> anyhow::Result<()> {
+        let keep = if self.store.health() == Health::Full { Keep::One } else { Keep::Two };
+        let finished =
+            if stop { self.snapshots.stop()? } else { self.snapshots.advance(&self.store, &self.journal, keep)? };
+        if let Some(finished) = finished {
+            self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).snapshots += 1;
+            if let Some(position) = finished.needed_from {
+                self.journal.remove_before(position)?;
             }
-            // The log is still whole. It is tried again once the log has grown as much again.
-            Ok(Err(error)) => tracing::warn!("no snapshot was made, the log stays as it is: {error:#}"),
-            Err(_) => anyhow::bail!("the thread of a snapshot has panicked"),
         }
         Ok(())
     }
-}
-
-/// Writes all slots. Their writes go on meanwhile: each slot is held for as long as it takes to copy it.
-fn snapshot(node: &Node, store: &Store, mut writer: SnapshotWriter, synced: Position) -> anyhow::Result<Snapshot> {
-    for slot in SLOT_BITS.slots() {
-        if let Some(payload) = node.slot_snapshot(slot) {
-            writer.add(&payload)?;
-        }
-    }
-    let bytes = writer.bytes();
-    writer.finish(synced)?;
-    let needed_from = match store.directory().as_ref() {
-        Some(directory) => directory.retain_snapshots(SNAPSHOTS_KEPT)?,
-        None => None,
-    };
-    Ok(Snapshot { bytes, needed_from })
 }

@@ -11,7 +11,7 @@ use proto::peer::{
     WallTime, Wanted, Write,
 };
 use proto::request::{CoordinatorRequest, NodeRequest};
-use proto::session::{CoordinatorMessage, Join, NodeMessage, SlotAt};
+use proto::session::{Ancestors, CoordinatorMessage, Join, NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
 use crate::{addr, bytes, cases, client, counter, read_stream, version, with_array};
@@ -150,6 +150,8 @@ proptest! {
             NodeMessage::Complain { about: incarnation },
             NodeMessage::Positions { query, last },
             NodeMessage::Resync,
+            NodeMessage::Full,
+            NodeMessage::Room,
             NodeMessage::Leave,
         ]);
         messages_read_back!(&pieces, CoordinatorMessage, [
@@ -175,8 +177,9 @@ proptest! {
         // Incarnation 0 is never given out: on the wire it says that there is none.
         let given = Some(incarnation).filter(|given| given.0 != 0);
         for (incarnation, proof) in [(None, None), (given, None), (None, given), (given, given)] {
-            let proofs = proof.into_iter().chain(proof).collect();
-            let join = Join { addr: addr.clone(), incarnation, proofs, map: &text };
+            let proven: Vec<_> = proof.into_iter().chain(proof).collect();
+            let ancestors = Ancestors { unproven: proven.clone(), proven };
+            let join = Join { addr: addr.clone(), incarnation, ancestors, map: &text };
             let mut bytes = Vec::new();
             join.encode(&mut bytes);
             with_array(&bytes, |words| match CoordinatorRequest::parse(Frame::Array(words)) {

@@ -7,6 +7,7 @@ use proto::id::{NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
 use proto::limits;
 use proto::peer::{Change, Read, Wanted, Write};
+use proto::range::{Keys, PageRequest};
 use proto::request::{
     CoordinatorRequest, NodeRequest, PeerWords, line_can_carry_key, line_can_put, split_replicas_word,
 };
@@ -38,10 +39,24 @@ fn node_words(request_read: &NodeRequest<'_>) -> Request {
         }
         NodeRequest::Write(write) => write_words(write),
         NodeRequest::PutLine { key, value } => request(&[b"PUT", key, value]),
+        NodeRequest::Page(PageRequest { keys, limit, after }) => {
+            let limit = limit.to_string();
+            let mut words = match keys {
+                Keys::Prefix(prefix) => request(&[b"PREFIX", prefix]),
+                Keys::Between(from, to) => request(&[b"RANGE", from, to]),
+            };
+            words.extend(request(&[b"LIMIT", limit.as_bytes()]));
+            words.extend(after.map(|after| request(&[b"AFTER", after])).unwrap_or_default());
+            words
+        }
+        NodeRequest::Count(prefix) => request(&[b"COUNT", prefix]),
+        NodeRequest::GetMany(keys) => with_verb(b"MGET", keys),
+        NodeRequest::PutMany(words) => with_verb(b"MPUT", words),
         NodeRequest::Ack(level) => request(&[b"ACK", level.to_string().as_bytes()]),
         NodeRequest::ReadLevel(level) => request(&[b"READ", level.to_string().as_bytes()]),
         NodeRequest::Losses => request(&[b"LOSSES"]),
         NodeRequest::Info => request(&[b"INFO"]),
+        NodeRequest::Stats => request(&[b"STATS"]),
         NodeRequest::Ping => request(&[b"PING"]),
         NodeRequest::Quit => request(&[b"QUIT"]),
         NodeRequest::Peer(PeerWords(words)) => with_verb(b"PEER", words),
@@ -103,6 +118,7 @@ fn coordinator_words(request_read: &CoordinatorRequest<'_>) -> Request {
         CoordinatorRequest::Map => request(&[b"MAP"]),
         CoordinatorRequest::WatchMap => request(&[b"WATCH_MAP"]),
         CoordinatorRequest::Info => request(&[b"INFO"]),
+        CoordinatorRequest::Stats => request(&[b"STATS"]),
         CoordinatorRequest::Ping => request(&[b"PING"]),
         CoordinatorRequest::Quit => request(&[b"QUIT"]),
         CoordinatorRequest::Join(PeerWords(words)) => with_verb(b"JOIN", *words),
@@ -154,9 +170,19 @@ fn node_request() -> impl Strategy<Value = Request> {
         }),
         1 => (key(), value()).prop_map(|(key, value)| request(&[b"REPLICATE", &key, &value])),
         2 => (verb(&["GET", "GETV", "TTL"]), key()).prop_map(|(verb, key)| vec![verb, key]),
+        1 => (key(), 1..=limits::PAGE_KEYS, proptest::option::of(key())).prop_map(|(prefix, limit, after)| {
+            let after = after.map(|after| request(&[b"AFTER", &after])).unwrap_or_default();
+            request(&[b"PREFIX", &prefix, b"LIMIT", limit.to_string().as_bytes()]).into_iter().chain(after).collect()
+        }),
+        1 => (key(), key()).prop_map(|(from, to)| request(&[b"RANGE", &from, &to, b"LIMIT", b"7"])),
+        1 => key().prop_map(|prefix| request(&[b"COUNT", &prefix])),
+        1 => vec(key(), 1..8).prop_map(|keys| with_verb(b"MGET", keys.iter().map(Vec::as_slice))),
+        1 => vec((key(), value()), 1..4).prop_map(|pairs| {
+            with_verb(b"MPUT", pairs.iter().flat_map(|(key, value)| [key.as_slice(), value.as_slice()]))
+        }),
         1 => verb(&["async", "quorum", "all"]).prop_map(|level| vec![b"ACK".to_vec(), level]),
         1 => verb(&["local", "linear"]).prop_map(|level| vec![b"READ".to_vec(), level]),
-        1 => verb(&["LOSSES", "INFO", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
+        1 => verb(&["LOSSES", "INFO", "STATS", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
         1 => vec(bytes(20), 0..8).prop_map(|words| with_verb(b"PEER", words.iter().map(Vec::as_slice))),
     ]
 }
@@ -173,7 +199,7 @@ fn coordinator_request() -> impl Strategy<Value = Request> {
         proptest::option::of(any::<u16>()).prop_map(|slot| {
             request(&[b"ACCEPT_LOSS", slot.map_or("all".to_owned(), |slot| slot.to_string()).as_bytes()])
         }),
-        verb(&["LIST_NODES", "MAP", "WATCH_MAP", "INFO", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
+        verb(&["LIST_NODES", "MAP", "WATCH_MAP", "INFO", "STATS", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
         vec(bytes(20), 0..8).prop_map(|words| with_verb(b"JOIN", words.iter().map(Vec::as_slice))),
     ]
 }
@@ -194,7 +220,8 @@ fn style() -> impl Strategy<Value = Style> {
 
 fn line_can_carry(words: &[Vec<u8>]) -> bool {
     match &words.iter().map(Vec::as_slice).collect::<Vec<_>>()[..] {
-        [b"PEER" | b"JOIN", ..] => false,
+        [b"PEER" | b"JOIN" | b"MPUT", ..] => false,
+        [b"PREFIX" | b"RANGE" | b"COUNT" | b"MGET", words @ ..] => words.iter().all(|word| line_can_carry_key(word)),
         [b"ONCE", client, ..] => line_can_carry_key(client) && line_can_carry(&words[3..]),
         [b"PUT" | b"PUTNX" | b"REPLICATE", key, value] | [b"CAS" | b"PUTEX", key, _, value] => line_can_put(key, value),
         [b"GET" | b"GETV" | b"TTL" | b"DELETE" | b"PERSIST" | b"GET_NODES_FOR_KEY", key] | [b"EXPIRE", key, _] => {

@@ -9,6 +9,7 @@ mod limits;
 mod losses;
 mod marks;
 mod order;
+mod proofs;
 mod serving;
 
 use engine::node::Node;

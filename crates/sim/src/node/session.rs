@@ -5,7 +5,7 @@ use engine::time::Timestamp;
 use proto::cluster_map::{MapError, MapUpdate, MapVersion};
 use proto::session::{CoordinatorMessage, Join, NodeMessage};
 
-use super::HEARTBEAT;
+use super::{Finds, HEARTBEAT};
 use crate::network::{ConnId, Kind, OPENER};
 use crate::schedule::Event;
 use crate::world::{Frames, Next, World};
@@ -31,6 +31,7 @@ pub(crate) enum Session {
 
 impl World {
     pub(super) fn open_session(&mut self, n: usize) {
+        self.check_ancestors(n);
         let coordinator = self.coordinator_proc();
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
@@ -42,7 +43,8 @@ impl World {
         let map = node.map().map(|map| map.update_since(MapVersion(0)).to_lines().join("\n")).unwrap_or_default();
         let incarnation = Some(node.incarnation()).filter(|incarnation| incarnation.0 != 0);
         let mut bytes = Vec::new();
-        Join { addr: process.addr.clone(), incarnation, proofs: node.proofs().to_vec(), map: &map }.encode(&mut bytes);
+        Join { addr: process.addr.clone(), incarnation, ancestors: node.ancestors().clone(), map: &map }
+            .encode(&mut bytes);
         let boot = process.boot;
         self.network.send(&mut self.schedule, conn, OPENER, bytes);
         let timeout = REJOIN_TIMEOUT.as_micros() as u64;
@@ -224,8 +226,8 @@ impl World {
     /// It has stopped.
     pub(crate) fn has_left(&mut self, n: usize) {
         if self.nodes[n].is_leaving {
-            let keeps_disk = self.faults.leaver_keeps_disk;
-            self.crash_node(n, keeps_disk);
+            let finds = if self.faults.leaver_keeps_disk { Finds::Everything } else { Finds::Nothing };
+            self.crash_node(n, finds);
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{DataDir, begin_log, clear, set_aside};
 use crate::bugs::{Bug, Bugs};
 use crate::disk::{Mode, read_full, write_full};
 use crate::error::{Damage, FileError, Named as _, OpenError, ReadError};
+use crate::identity::Identity;
 use crate::journal::{Journal, Resumed};
 use crate::position::Position;
 use crate::recovery::{Deliver, LogEnd, TornTail};
@@ -39,6 +40,19 @@ impl<B: Bugs> DataDir<B> {
     /// Payloads may have been given back; they are as they were written, and in order. Nothing was cut or changed,
     /// unless the disk failed ([`OpenError::File`]); it is safe to start again.
     pub fn recover(&mut self, deliver: Deliver<'_>) -> Result<(Journal<B>, Recovery), OpenError> {
+        self.recover_as(deliver, |_, _| {})
+    }
+
+    /// [`DataDir::recover`]; `note` changes the identity by what was found, in the same step that opens the log: no crash
+    /// can come between.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recover_as(
+        &mut self,
+        deliver: Deliver<'_>,
+        note: impl FnOnce(&Recovery, &mut Identity),
+    ) -> Result<(Journal<B>, Recovery), OpenError> {
         let listing = Listing::read(self.disk.as_ref(), &self.path)?;
         let survey = self.survey(&listing, deliver)?;
         let recovery = Recovery {
@@ -69,6 +83,7 @@ impl<B: Bugs> DataDir<B> {
             identity.place = place;
             identity.stopped_at = None;
             identity.log_begun = true;
+            note(&recovery, identity);
         })?;
         self.restore_reserve()?;
         let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
@@ -100,11 +115,6 @@ impl<B: Bugs> DataDir<B> {
         }
         if let Some(torn) = log.torn.filter(|_| !self.bugs.plants(Bug::TailNotCleared)) {
             clear(&current, torn.offset, torn.bytes)?;
-        }
-        // A file that was cut short takes its room again, if there is any. Otherwise appends will say so.
-        match current.file.preallocate(last.size).named("take room for", &current.path) {
-            Err(error) if !error.is_no_space() => return Err(error.into()),
-            _ => {}
         }
         for header in full.iter().filter(|header| header.end() > log.synced) {
             let segment = segment::open(disk, path, id, header.first, Mode::Write)?;

@@ -97,7 +97,7 @@ impl<B: Bugs> Journal<B> {
     fn ask_for_next(&mut self) -> Option<Header> {
         let header = self.next_header();
         let half = self.current.header.first + self.current.header.size / 2;
-        if self.next.is_some() || self.tail < half || self.asked_for == Some(header.first) {
+        if self.frugal || self.next.is_some() || self.tail < half || self.asked_for == Some(header.first) {
             return None;
         }
         self.asked_for = Some(header.first);

@@ -144,14 +144,30 @@ fn a_bit_turned_over_behind_the_records_is_noticed() {
 }
 
 #[test]
-fn a_log_cut_at_any_byte_gives_exactly_its_good_first_part_or_says_what_is_missing() {
+fn a_file_of_the_log_that_ends_at_any_byte_is_named() {
+    let log = Log::new(NoBugs);
+    for (file, _, _) in &log.segments {
+        let content = log.disk.content(file).expect("it is there");
+        for length in 0..content.len() {
+            let disk = log.disk.fork(length as u64);
+            disk.set_content(file, &content[..length]).expect("it is there");
+            let offset = if length < 64 { 0 } else { length as u64 };
+            names(&disk, file, offset, NoBugs).unwrap_or_else(|wrong| panic!("cut at {length}: {wrong}"));
+        }
+    }
+}
+
+#[test]
+fn a_log_empty_from_any_byte_on_gives_exactly_its_good_first_part_or_says_what_is_missing() {
     let log = Log::new(NoBugs);
     log.disk.crash_losing(Loss::Nothing);
     for (segment, (file, records, used)) in log.segments.iter().enumerate() {
         let content = log.disk.content(file).expect("it is there");
         for length in 0..*used {
             let disk = log.disk.fork(length);
-            disk.set_content(file, &content[..length as usize]).expect("it is there");
+            let mut emptied = content.clone();
+            emptied[length as usize..].fill(0);
+            disk.set_content(file, &emptied).expect("it is there");
             let good = records.iter().filter(|(start, _)| {
                 let next = records.iter().map(|(other, _)| *other).find(|other| other > start).unwrap_or(*used);
                 next <= length
@@ -173,7 +189,7 @@ fn a_log_cut_at_any_byte_gives_exactly_its_good_first_part_or_says_what_is_missi
                 // Also between two records: the next segment says that some are missing.
                 names(&disk, file, end, NoBugs)
             };
-            outcome.unwrap_or_else(|wrong| panic!("{} cut at {length}: {wrong}", file.display()));
+            outcome.unwrap_or_else(|wrong| panic!("{} empty from {length} on: {wrong}", file.display()));
         }
     }
 }
@@ -189,11 +205,13 @@ fn cut_in_last(log: &Log, disk: &SimDisk, count: usize) -> Result<(), String> {
 }
 
 #[test]
-fn a_log_that_was_cut_takes_records_again() {
+fn a_log_whose_end_was_torn_takes_records_again() {
     let log = Log::new(NoBugs);
     let (file, records, used) = log.segments.iter().rfind(|(_, records, _)| !records.is_empty()).expect("it has some");
     let content = log.disk.content(file).expect("it is there");
-    log.disk.set_content(file, &content[..*used as usize - 1]).expect("it is there");
+    let mut torn = content.clone();
+    torn[*used as usize - 1] = 0;
+    log.disk.set_content(file, &torn).expect("it is there");
     log.disk.crash_losing(Loss::Nothing);
     let mut opened = reopen(&log.disk, NoBugs).expect("its end is torn");
     let last = records[records.len() - 1].1;

@@ -86,6 +86,8 @@ fn a_copied_directory_is_recognised() {
     let found = |at| DataDir::open(Arc::new(disk.clone()), at, options()).expect("it is whole").found();
     assert!(found(copy).copied);
     assert!(!found(path()).copied);
+    let check = |at| storage::check(&disk, at, &mut |_| Ok(())).expect("it is there");
+    assert!(check(path()).is_sound() && !check(copy).is_sound(), "{}", check(copy));
 }
 
 #[test]
@@ -138,7 +140,7 @@ fn the_end_of_a_log_that_was_whole_when_the_node_stopped_is_missed() {
     dir.close(journal).expect("the disk works");
     let segment = &segments(&disk)[0];
     let mut content = disk.content(segment).expect("it is there");
-    content.truncate(good.0 as usize);
+    content[good.0 as usize..].fill(0);
     disk.set_content(segment, &content).expect("it is there");
     let OpenError::Damaged(damage) = refusal(&disk) else { panic!("it is not damaged") };
     assert_eq!((damage.offset, damage.flaw), (good.0, Flaw::EndMissing { end: good, reached: end }));
@@ -157,9 +159,9 @@ fn what_the_receiver_cannot_use_is_named_and_left_as_it_is() {
         last = position;
         if payload == payloads(3..4)[0] { Err(Rejection::from("of a later release")) } else { Ok(()) }
     });
-    let Err(OpenError::Rejected { file, offset, source }) = error else { panic!("it was taken") };
+    let Err(OpenError::Rejected { file, offset, reason }) = error else { panic!("it was taken") };
     assert_eq!(
-        (file, offset, source.to_string()),
+        (file, offset, reason.to_string()),
         (segments(&disk)[0].clone(), last.0, "of a later release".to_owned())
     );
     drop(dir);

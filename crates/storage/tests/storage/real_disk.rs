@@ -43,9 +43,9 @@ fn a_second_one_is_refused_a_check_too() {
     let temporary = tempfile::tempdir().expect("a directory can be made");
     let opened = open(temporary.path()).expect("it is new");
     assert!(matches!(open(temporary.path()), Err(OpenError::InUse { .. })));
-    assert!(matches!(check(&RealDisk, temporary.path()), Err(OpenError::InUse { .. })));
+    assert!(matches!(check(&RealDisk, temporary.path(), &mut |_| Ok(())), Err(OpenError::InUse { .. })));
     drop(opened);
-    assert!(check(&RealDisk, temporary.path()).expect("nobody has it").is_sound());
+    assert!(check(&RealDisk, temporary.path(), &mut |_| Ok(())).expect("nobody has it").is_sound());
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_damaged_log_is_refused_and_repaired() {
     bytes[300] ^= 1;
     std::fs::write(&file, &bytes).expect("it can be written");
     assert!(matches!(open(temporary.path()), Err(OpenError::Damaged(damage)) if damage.file == file));
-    repair(&RealDisk, temporary.path(), options()).expect("the disk works");
+    repair(&RealDisk, temporary.path(), options(), &mut || Box::new(|_| Ok(()))).expect("the disk works");
     let found = open(temporary.path()).expect("it was repaired").payloads;
     assert!(payloads(0..20).starts_with(&found) && !found.is_empty());
 }

@@ -4,9 +4,26 @@ use std::sync::Arc;
 
 use storage::bugs::NoBugs;
 use storage::check::inspect;
-use storage::{Disk as _, Flaw, OpenError, SimDisk, check, repair};
+use storage::error::Rejection;
+use storage::{Disk as _, Flaw, OpenError, Recovered, RepairReport, Report, SimDisk};
 
 use crate::support::{Opened, files, open, options, path, payloads, segments};
+
+fn check(disk: &SimDisk) -> Result<Report, OpenError> {
+    storage::check(disk, path(), &mut |_| Ok(()))
+}
+
+fn repair(disk: &SimDisk) -> Result<RepairReport, OpenError> {
+    storage::repair(disk, path(), options(), &mut || Box::new(|_| Ok(())))
+}
+
+/// Takes everything but one payload.
+fn rejects(bad: Vec<u8>) -> impl FnMut(Recovered<'_>) -> Result<(), Rejection> {
+    move |recovered| {
+        let (Recovered::Snapshot(payload) | Recovered::Log { payload, .. }) = recovered;
+        if payload == bad { Err("it makes no sense".into()) } else { Ok(()) }
+    }
+}
 
 /// Two hundred records, each synced, in several segments.
 fn long_log() -> SimDisk {
@@ -33,11 +50,11 @@ fn place(disk: &SimDisk, number: usize) -> (std::path::PathBuf, u64) {
 #[test]
 fn a_sound_directory_needs_no_repair() {
     let disk = long_log();
-    let report = check(&disk, path()).expect("it is there");
+    let report = check(&disk).expect("it is there");
     assert!(report.is_sound(), "{report}");
     assert_eq!(report.segments.iter().map(|segment| segment.records).sum::<u64>(), 200);
     assert!(report.to_string().ends_with("A node starts here."), "{report}");
-    let repaired = repair(&disk, path(), options()).expect("there is nothing to do");
+    let repaired = repair(&disk).expect("there is nothing to do");
     assert_eq!(repaired.to_string(), "/data: nothing to repair");
 }
 
@@ -67,7 +84,7 @@ fn a_repair_cuts_at_the_damage_and_keeps_what_it_cut() {
     disk.flip_bit(&file, offset + 30, 2);
     let damaged = disk.content(&file).expect("it is there");
     assert!(matches!(open(&disk), Err(OpenError::Damaged(_))));
-    let report = repair(&disk, path(), options()).expect("the disk works");
+    let report = repair(&disk).expect("the disk works");
     let text = report.to_string();
     assert!(text.contains(&format!("cut {} at byte {offset}", file.display())), "{text}");
     let kept = files(&disk, ".set-aside");
@@ -80,7 +97,62 @@ fn a_repair_cuts_at_the_damage_and_keeps_what_it_cut() {
     drop(opened);
     disk.crash();
     assert_eq!(open(&disk).expect("it is whole").payloads.len(), 41);
-    assert_eq!(check(&disk.fork(1), path()).expect("it is there").set_aside.len(), kept.len());
+    assert_eq!(check(&disk.fork(1)).expect("it is there").set_aside.len(), kept.len());
+}
+
+#[test]
+fn what_a_start_would_reject_is_shown_by_a_check_and_given_up_by_a_repair() {
+    let disk = long_log();
+    let (file, offset) = place(&disk, 40);
+    let bad = payloads(40..41).remove(0);
+    let report = storage::check(&disk, path(), &mut rejects(bad.clone())).expect("it is there");
+    assert!(!report.is_sound() && report.damages.is_empty(), "{report}");
+    let refusal = report.refusal.expect("a node does not start here");
+    for says in [&file.display().to_string(), &format!("at byte {offset}"), "it makes no sense"] {
+        assert!(refusal.contains(says), "{says}: {refusal}");
+    }
+    let report = storage::repair(&disk, path(), options(), &mut || Box::new(rejects(bad.clone())));
+    let text = report.expect("the disk works").to_string();
+    assert!(text.contains(&format!("cut {} at byte {offset}", file.display())), "{text}");
+    assert!(text.contains("it makes no sense"), "{text}");
+    assert!(open(&disk).expect("it was repaired").payloads == payloads(0..40));
+}
+
+#[test]
+fn a_snapshot_that_a_start_would_reject_is_set_aside_by_a_repair_and_the_log_serves() {
+    let disk = SimDisk::new(1);
+    let Opened { dir, mut journal, .. } = open(&disk).expect("it is new");
+    journal.append(&payloads(0..9)).expect("there is room");
+    let synced = journal.sync().expect("the disk works");
+    let mut writer = dir.begin_snapshot(synced).expect("the disk works");
+    writer.add(b"rubbish").expect("the disk works");
+    let info = writer.finish(synced).expect("the disk works");
+    dir.close(journal).expect("the disk works");
+    let bad = b"rubbish".to_vec();
+    let refusal = storage::check(&disk, path(), &mut rejects(bad.clone())).expect("it is there").refusal;
+    assert!(refusal.is_some_and(|refusal| refusal.contains(&info.file.display().to_string())));
+    storage::repair(&disk, path(), options(), &mut || Box::new(rejects(bad.clone()))).expect("the disk works");
+    assert!(open(&disk).expect("it was repaired").payloads == payloads(0..9));
+}
+
+#[test]
+fn a_log_that_something_has_cut_short_is_no_torn_end_and_a_repair_gives_it_its_length_again() {
+    for last in [true, false] {
+        let disk = long_log();
+        let all = segments(&disk);
+        let (file, offset) = place(&disk, if last { 195 } else { 40 });
+        let content = disk.content(&file).expect("it is there");
+        disk.set_content(&file, &content[..offset as usize]).expect("it is there");
+        let report = check(&disk).expect("it is there");
+        let refusal = report.refusal.clone().expect("a node does not start here");
+        let says = format!("{} is damaged at byte {offset}: the file ends there", file.display());
+        assert!(refusal.contains(&says), "{refusal}");
+        assert!(report.damages.iter().any(|(damage, _)| matches!(damage.flaw, Flaw::Short { .. })), "{report}");
+        repair(&disk).expect("the disk works");
+        assert!(open(&disk).expect("it was repaired").payloads == payloads(0..if last { 195 } else { 40 }));
+        assert_eq!(disk.content(&file).expect("it is there").len(), content.len());
+        assert_eq!(segments(&disk).len(), if last { all.len() } else { 1 });
+    }
 }
 
 #[test]
@@ -88,9 +160,9 @@ fn a_directory_with_a_damaged_segment_header_starts_after_a_repair() {
     let disk = long_log();
     let file = &segments(&disk)[1];
     disk.flip_bit(file, 10, 0);
-    let report = check(&disk, path()).expect("it is there");
+    let report = check(&disk).expect("it is there");
     assert_eq!(report.damages[0].0.flaw, Flaw::Header);
-    repair(&disk, path(), options()).expect("the disk works");
+    repair(&disk).expect("the disk works");
     let opened = open(&disk).expect("it was repaired");
     assert!(payloads(0..200).starts_with(&opened.payloads) && !opened.payloads.is_empty());
 }
@@ -102,7 +174,7 @@ fn a_directory_without_one_of_its_segments_starts_after_a_repair() {
         let disk = long_log();
         disk.remove(&segments(&disk)[missing]).expect("it is there");
         assert!(matches!(open(&disk), Err(OpenError::Damaged(_))));
-        repair(&disk, path(), options()).expect("the disk works");
+        repair(&disk).expect("the disk works");
         let opened = open(&disk).expect("it was repaired");
         assert!(payloads(0..200).starts_with(&opened.payloads), "segment {missing}");
         assert_eq!(opened.payloads.is_empty(), missing == 0, "segment {missing}");
@@ -113,8 +185,8 @@ fn a_directory_without_one_of_its_segments_starts_after_a_repair() {
 fn a_directory_that_lost_its_identity_starts_after_a_repair() {
     let disk = long_log();
     disk.flip_bit(&path().join("identity"), 50, 1);
-    assert!(check(&disk, path()).expect("it is there").refusal.is_some());
-    repair(&disk, path(), options()).expect("the disk works");
+    assert!(check(&disk).expect("it is there").refusal.is_some());
+    repair(&disk).expect("the disk works");
     let opened = open(&disk).expect("it was repaired");
     assert!(opened.payloads == payloads(0..200));
     assert_eq!((opened.dir.identity().cluster.clone(), opened.dir.identity().last_incarnation()), (None, None));
@@ -134,7 +206,7 @@ fn a_directory_without_a_good_snapshot_starts_empty_after_a_repair_and_keeps_eve
     disk.flip_bit(&info.file, 20, 0);
     assert!(matches!(open(&disk), Err(OpenError::Damaged(damage)) if damage.file == info.file));
     let kept = segments(&disk).len() + 1;
-    let report = repair(&disk, path(), options()).expect("the disk works");
+    let report = repair(&disk).expect("the disk works");
     assert_eq!(files(&disk, ".set-aside").len(), kept, "{report}");
     assert!(open(&disk).expect("it was repaired").payloads.is_empty());
 }
@@ -155,7 +227,7 @@ fn a_log_that_ends_before_its_snapshot_is_begun_anew_behind_it() {
         disk.set_content(&segment, &content[..good.0 as usize]).expect("it is there");
     }
     // What is below the snapshot is not needed to start: the log goes on behind it.
-    repair(&disk, path(), options()).expect("the disk works");
+    repair(&disk).expect("the disk works");
     let Opened { dir, mut journal, payloads: found, .. } = open(&disk).expect("it was repaired");
     assert!(found == payloads(0..10));
     journal.append(&payloads(10..11)).expect("there is room");
@@ -166,10 +238,10 @@ fn a_log_that_ends_before_its_snapshot_is_begun_anew_behind_it() {
 #[test]
 fn neither_looks_at_a_directory_in_use_or_makes_one() {
     let disk = SimDisk::new(1);
-    assert!(matches!(check(&disk, path()), Err(OpenError::File(_))));
+    assert!(matches!(check(&disk), Err(OpenError::File(_))));
     let opened = open(&disk).expect("it is new");
-    assert!(matches!(check(&disk, path()), Err(OpenError::InUse { .. })));
-    assert!(matches!(repair(&disk, path(), options()), Err(OpenError::InUse { .. })));
+    assert!(matches!(check(&disk), Err(OpenError::InUse { .. })));
+    assert!(matches!(repair(&disk), Err(OpenError::InUse { .. })));
     drop(opened);
 }
 
@@ -178,7 +250,7 @@ fn a_torn_tail_is_shown_and_is_no_reason_not_to_start() {
     let disk = long_log();
     let (file, offset) = place(&disk, 199);
     disk.flip_bit(&file, offset + 5, 0);
-    let report = check(&disk, path()).expect("it is there");
+    let report = check(&disk).expect("it is there");
     assert_eq!(report.refusal, None);
     let torn = report.torn_tail.clone().expect("its end is torn");
     assert_eq!((torn.file, torn.offset), (file, offset));

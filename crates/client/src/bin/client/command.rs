@@ -6,6 +6,7 @@
 use std::str::FromStr;
 
 use client::{AckLevel, Levels, NodeAddr, ReadLevel, Slots, Version};
+use proto::limits;
 
 use crate::verb::{COMMANDS, Verb};
 
@@ -49,6 +50,20 @@ pub(crate) enum Command<'a> {
     Persist {
         key: &'a [u8],
     },
+    Prefix {
+        prefix: &'a [u8],
+        page: PageWords<'a>,
+    },
+    Range {
+        from: &'a [u8],
+        to: &'a [u8],
+        page: PageWords<'a>,
+    },
+    Count {
+        prefix: &'a [u8],
+    },
+    GetMany(Vec<&'a [u8]>),
+    PutMany(Vec<(&'a [u8], &'a [u8])>),
     /// None: shows it.
     AckLevel(Option<AckLevel>),
     /// None: shows it.
@@ -60,12 +75,21 @@ pub(crate) enum Command<'a> {
     /// None: the coordinator.
     Info(Option<NodeAddr>),
     /// None: the coordinator.
+    Stats(Option<NodeAddr>),
+    /// None: the coordinator.
     Ping(Option<NodeAddr>),
     Losses(NodeAddr),
     Forget(NodeAddr),
     AcceptLoss(Slots),
     Help,
     Exit,
+}
+
+/// What may be said of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct PageWords<'a> {
+    pub(crate) limit: Option<usize>,
+    pub(crate) after: Option<&'a [u8]>,
 }
 
 /// Why a text is no command. The texts are those of the first version.
@@ -120,11 +144,17 @@ impl<'a> Command<'a> {
             Self::Expire { .. } => Verb::Expire,
             Self::Ttl { .. } => Verb::Ttl,
             Self::Persist { .. } => Verb::Persist,
+            Self::Prefix { .. } => Verb::Prefix,
+            Self::Range { .. } => Verb::Range,
+            Self::Count { .. } => Verb::Count,
+            Self::GetMany(_) => Verb::GetMany,
+            Self::PutMany(_) => Verb::PutMany,
             Self::AckLevel(_) => Verb::AckLevel,
             Self::ReadLevel(_) => Verb::ReadLevel,
             Self::ListNodes => Verb::ListNodes,
             Self::GetNodesForKey { .. } => Verb::GetNodesForKey,
             Self::Info(_) => Verb::Info,
+            Self::Stats(_) => Verb::Stats,
             Self::Ping(_) => Verb::Ping,
             Self::Losses(_) => Verb::Losses,
             Self::Forget(_) => Verb::Forget,
@@ -153,6 +183,15 @@ impl<'a> Command<'a> {
         }
     }
 
+    /// The keys that it is about, where they are many.
+    pub(crate) fn keys(&self) -> Vec<&'a [u8]> {
+        match self {
+            Self::GetMany(keys) => keys.clone(),
+            Self::PutMany(pairs) => pairs.iter().map(|(key, _)| *key).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The value that it stores.
     pub(crate) fn value(&self) -> Option<&'a [u8]> {
         match self {
@@ -166,7 +205,8 @@ impl<'a> Command<'a> {
 
     /// Whether it changes a key.
     pub(crate) fn is_write(&self) -> bool {
-        self.value().is_some() || matches!(self, Self::Delete { .. } | Self::Expire { .. } | Self::Persist { .. })
+        self.value().is_some()
+            || matches!(self, Self::Delete { .. } | Self::Expire { .. } | Self::Persist { .. } | Self::PutMany(_))
     }
 
     /// The level that it sets for the commands after it.
@@ -214,10 +254,28 @@ impl Verb {
             }
             Self::Ttl => one_word(rest).map(|key| Command::Ttl { key }),
             Self::Persist => one_word(rest).map(|key| Command::Persist { key }),
+            Self::Prefix => {
+                let (prefix, rest) = first_word(rest)?;
+                Some(Command::Prefix { prefix, page: page_words(rest)? })
+            }
+            Self::Range => {
+                let (from, rest) = first_word(rest)?;
+                let (to, rest) = first_word(rest)?;
+                Some(Command::Range { from, to, page: page_words(rest)? })
+            }
+            Self::Count => one_word(rest).map(|prefix| Command::Count { prefix }),
+            Self::GetMany => Some(words(rest)).filter(|keys| !keys.is_empty()).map(Command::GetMany),
+            Self::PutMany => {
+                let words = words(rest);
+                let (pairs, left) = words.as_chunks::<2>();
+                let is_whole = left.is_empty() && !pairs.is_empty();
+                is_whole.then(|| Command::PutMany(pairs.iter().map(|[key, value]| (*key, *value)).collect()))
+            }
             Self::AckLevel => optional(rest).map(Command::AckLevel),
             Self::ReadLevel => optional(rest).map(Command::ReadLevel),
             Self::GetNodesForKey => one_word(rest).map(|key| Command::GetNodesForKey { key }),
             Self::Info => optional(rest).map(Command::Info),
+            Self::Stats => optional(rest).map(Command::Stats),
             Self::Ping => optional(rest).map(Command::Ping),
             Self::Losses => parsed(one_word(rest)?).map(Command::Losses),
             Self::Forget => parsed(one_word(rest)?).map(Command::Forget),
@@ -246,6 +304,38 @@ fn one_word(rest: &[u8]) -> Option<&[u8]> {
         (word, b"") => Some(word),
         _ => None,
     }
+}
+
+/// A word, and what follows it.
+fn first_word(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    Some(split_word(rest)).filter(|(word, _)| !word.is_empty())
+}
+
+/// All words.
+fn words(mut rest: &[u8]) -> Vec<&[u8]> {
+    std::iter::from_fn(|| {
+        let (word, behind) = first_word(rest)?;
+        rest = behind;
+        Some(word)
+    })
+    .collect()
+}
+
+/// `[LIMIT n] [AFTER key]`, in any order.
+fn page_words(rest: &[u8]) -> Option<PageWords<'_>> {
+    let mut page = PageWords::default();
+    let words = words(rest);
+    let (pairs, left) = words.as_chunks::<2>();
+    for [word, argument] in pairs {
+        if word.eq_ignore_ascii_case(b"LIMIT") && page.limit.is_none() {
+            page.limit = Some(parsed(argument).filter(|limit| (1..=limits::PAGE_KEYS).contains(limit))?);
+        } else if word.eq_ignore_ascii_case(b"AFTER") && page.after.is_none() {
+            page.after = Some(argument);
+        } else {
+            return None;
+        }
+    }
+    left.is_empty().then_some(page)
 }
 
 fn parsed<T: FromStr>(word: &[u8]) -> Option<T> {
@@ -303,6 +393,7 @@ mod tests {
         assert_eq!(Command::parse(b"list_nodes"), Ok(Command::ListNodes));
         assert_eq!(Command::parse(b"get_nodes_for_key k"), Ok(Command::GetNodesForKey { key: b"k" }));
         assert_eq!(Command::parse(b"info"), Ok(Command::Info(None)));
+        assert_eq!(Command::parse(b"stats h:1"), Ok(Command::Stats("h:1".parse().ok())));
         assert_eq!(Command::parse(b"ping h:1"), Ok(Command::Ping(Some("h:1".parse().unwrap()))));
         assert_eq!(Command::parse(b"quit"), Ok(Command::Exit));
         assert_eq!(Command::parse(b"ack QUORUM"), Ok(Command::AckLevel(Some(AckLevel::Quorum))));
@@ -323,6 +414,23 @@ mod tests {
         assert_eq!(Command::parse(b"ttl k"), Ok(Command::Ttl { key: b"k" }));
         assert_eq!(Command::parse(b"persist k"), Ok(Command::Persist { key: b"k" }));
         assert_eq!(Command::parse(b"putnx k v w"), Ok(Command::PutIfAbsent { key: b"k", value: b"v w" }));
+    }
+
+    #[test]
+    fn pages_and_many_keys_are_asked_for_by_words() {
+        let page = PageWords { limit: Some(5), after: Some(b"user:1") };
+        let prefix = Command::Prefix { prefix: b"user:", page };
+        assert_eq!(Command::parse(b"prefix user: AFTER user:1 limit 5 "), Ok(prefix));
+        let range = Command::Range { from: b"a", to: b"b", page: PageWords::default() };
+        assert_eq!(Command::parse(b"RANGE a b"), Ok(range));
+        assert_eq!(Command::parse(b"COUNT user:"), Ok(Command::Count { prefix: b"user:" }));
+        assert_eq!(Command::parse(b"MGET a  b"), Ok(Command::GetMany(vec![b"a", b"b"])));
+        assert_eq!(Command::parse(b"MPUT a 1 b 2"), Ok(Command::PutMany(vec![(b"a", b"1"), (b"b", b"2")])));
+        for text in
+            ["PREFIX", "PREFIX a LIMIT", "PREFIX a LIMIT 10001", "PREFIX a b", "RANGE a", "COUNT", "MGET", "MPUT a"]
+        {
+            assert!(matches!(Command::parse(text.as_bytes()), Err(CommandError::Usage { .. })), "{text}");
+        }
     }
 
     #[test]
@@ -375,6 +483,9 @@ mod tests {
                 "key seconds" => "key 60",
                 "host:port" => "h:1",
                 "slot|all" => "all",
+                "prefix [LIMIT n] [AFTER key]" => "prefix limit 3",
+                "from to [LIMIT n] [AFTER key]" => "from to after key",
+                "key value [key value ...]" => "key value",
                 optional if optional.starts_with('[') => "",
                 words => words,
             };

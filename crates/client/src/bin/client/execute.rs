@@ -1,8 +1,8 @@
 //! A command and the library's calls.
 
-use client::{Cas, Client, Error, NodeAddr, Placement, Read, Ttl};
+use client::{Cas, Client, Error, NodeAddr, Placement, Read, Ttl, Walk};
 
-use crate::command::Command;
+use crate::command::{Command, PageWords};
 
 /// What came of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,12 @@ pub(crate) enum Outcome {
     /// Whether there was anything to do.
     Counted(bool),
     Ttl(Ttl),
+    /// The keys of a page.
+    Keys(Vec<Vec<u8>>),
+    Count(u64),
+    /// Of each key its value, or what went wrong.
+    ReadMany(Vec<Result<Option<Vec<u8>>, Error>>),
+    StoredMany(Vec<Result<Placement, Error>>),
     Level {
         level: String,
         /// Whether this client has asked for it, else it is the cluster's.
@@ -24,6 +30,7 @@ pub(crate) enum Outcome {
     Nodes(Vec<NodeAddr>),
     Holders(Placement),
     Info(String),
+    Stats(Vec<(String, u64)>),
     Pong {
         addr: NodeAddr,
         is_coordinator: bool,
@@ -66,12 +73,19 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
         Command::Expire { key, seconds } => Outcome::Counted(client.expire(key, *seconds).await?),
         Command::Ttl { key } => Outcome::Ttl(client.ttl(key).await?),
         Command::Persist { key } => Outcome::Counted(client.persist(key).await?),
+        Command::Prefix { prefix, page } => Outcome::Keys(one_page(client.prefix(prefix), *page).await?),
+        Command::Range { from, to, page } => Outcome::Keys(one_page(client.range(from, to), *page).await?),
+        Command::Count { prefix } => Outcome::Count(client.count(prefix).await?),
+        Command::GetMany(keys) => Outcome::ReadMany(client.get_many(keys).await),
+        Command::PutMany(pairs) => Outcome::StoredMany(client.put_many(pairs.iter().copied()).await),
         Command::AckLevel(_) => level(client.levels_in_effect().ack, client.levels().ack),
         Command::ReadLevel(_) => level(client.levels_in_effect().read, client.levels().read),
         Command::ListNodes => Outcome::Nodes(client.list_nodes().await?),
         Command::GetNodesForKey { key } => Outcome::Holders(client.nodes_for_key(key).await?),
         Command::Info(None) => Outcome::Info(client.info().await?),
         Command::Info(Some(node)) => Outcome::Info(client.node_info(node).await?),
+        Command::Stats(None) => Outcome::Stats(client.stats().await?),
+        Command::Stats(Some(node)) => Outcome::Stats(client.node_stats(node).await?),
         Command::Ping(None) => {
             client.ping().await?;
             Outcome::Pong { addr: client.coordinator().clone(), is_coordinator: true }
@@ -86,6 +100,12 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
         Command::Help => Outcome::Help,
         Command::Exit => Outcome::Bye,
     })
+}
+
+async fn one_page(walk: Walk, page: PageWords<'_>) -> Result<Vec<Vec<u8>>, Error> {
+    let walk = page.limit.into_iter().fold(walk, Walk::page_size);
+    let mut walk = page.after.into_iter().fold(walk, Walk::after);
+    Ok(walk.next_page().await?.unwrap_or_default())
 }
 
 fn level<T: ToString>(in_effect: Option<T>, own: Option<T>) -> Outcome {

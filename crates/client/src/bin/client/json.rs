@@ -1,9 +1,11 @@
 //! Outcomes as JSON, one object on one line.
 //!
 //! Every object has `command` and `ok`, and `key` where the command has one. With `ok`: `primary` and `replicas` of a
-//! PUT, PUTEX, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` of a GET or GETV, and `version` of the latter;
-//! `written` and `version`, the key's now, of a CAS or PUTNX; `number` of an EXPIRE, TTL or PERSIST; `level` of an ACK or READ, and `own`, false where it is the
-//! cluster's; `nodes`, `info`, `losses`, `text`. Without: `error`, one of `usage`, `not_reached`, `refused` and `unknown`, and `text` for people. Bytes that are no UTF-8 are
+//! PUT, PUTEX, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` of a GET or GETV, and `version` of the
+//! latter; `written` and `version`, the key's now, of a CAS or PUTNX; `number` of an EXPIRE, TTL or PERSIST; `keys` of a
+//! PREFIX or RANGE, `count`; `results`, one object for each key, of an MGET or MPUT; `level` of an ACK or READ, and `own`,
+//! false where it is the cluster's; `nodes`, `info`, `stats`, `losses`, `text`. Without: `error`, one of `usage`,
+//! `not_reached`, `refused` and `unknown`, and `text` for people. Bytes that are no UTF-8 are
 //! in `key_base64` and `value_base64` instead.
 
 use base64::Engine as _;
@@ -42,6 +44,18 @@ pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
             object.set("version", version.to_string());
         }
         Outcome::Counted(_) | Outcome::Ttl(_) => object.set("number", number(outcome)),
+        Outcome::Keys(keys) => {
+            object.set("keys", keys.iter().map(|key| text_or_base64("key", key)).collect::<Vec<_>>())
+        }
+        Outcome::Count(count) => object.set("count", *count),
+        Outcome::ReadMany(read) => {
+            let each = |value: &Option<Vec<u8>>, one: &mut Object| {
+                one.set("found", value.is_some());
+                value.iter().for_each(|value| one.bytes("value", value));
+            };
+            object.many(command, read, each);
+        }
+        Outcome::StoredMany(stored) => object.many(command, stored, |placement, one| one.placement(placement)),
         Outcome::Level { level, is_own } => {
             object.set("level", level.as_str());
             object.set("own", *is_own);
@@ -49,6 +63,10 @@ pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
         Outcome::Losses(losses) => object.set("losses", losses.clone()),
         Outcome::Told(text) => object.set("text", text.as_str()),
         Outcome::Nodes(nodes) => object.set("nodes", texts(nodes)),
+        Outcome::Stats(stats) => {
+            let figures = stats.iter().map(|(name, figure)| (name.clone(), Value::from(*figure)));
+            object.set("stats", figures.collect::<Map<_, _>>());
+        }
         Outcome::Info(info) => object.set("info", info.as_str()),
         Outcome::Pong { addr, .. } => object.set("from", addr.as_str()),
         Outcome::Help => object.set("text", verb::list()),
@@ -97,6 +115,23 @@ impl Object {
         self.set("replicas", texts(&placement.replicas));
     }
 
+    /// One object for each of many keys.
+    fn many<T>(&mut self, command: &Command<'_>, results: &[Result<T, Error>], fill: impl Fn(&T, &mut Object)) {
+        self.set("ok", results.iter().all(Result::is_ok));
+        let each = command.keys().into_iter().zip(results).map(|(key, result)| {
+            let mut one = Self(Map::new());
+            one.set("ok", result.is_ok());
+            one.bytes("key", key);
+            match result {
+                Ok(done) => fill(done, &mut one),
+                Err(error) => one.error(kind(error), &error.to_string()),
+            }
+            Value::Object(one.0)
+        });
+        let each: Vec<_> = each.collect();
+        self.set("results", each);
+    }
+
     fn error(&mut self, kind: &str, text: &str) {
         self.set("error", kind);
         self.set("text", text);
@@ -104,6 +139,14 @@ impl Object {
 
     fn into_line(self) -> Vec<u8> {
         format!("{}\n", Value::Object(self.0)).into_bytes()
+    }
+}
+
+/// Bytes as a text, or, where they are none, an object with their base64.
+fn text_or_base64(name: &str, bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!(text),
+        Err(_) => json!({ format!("{name}_base64"): BASE64.encode(bytes) }),
     }
 }
 
@@ -170,6 +213,23 @@ mod tests {
         assert_eq!(
             object(b"PUTNX k v", &Outcome::Conditional(Cas::Conflict("3-13".parse().unwrap()))),
             json!({"command": "PUTNX", "ok": true, "key": "k", "written": false, "version": "3-13"})
+        );
+    }
+
+    #[test]
+    fn keys_are_a_list_and_many_results_have_their_own_outcome() {
+        assert_eq!(
+            object(b"PREFIX k", &Outcome::Keys(vec![b"k".to_vec(), b"k\xfe".to_vec()])),
+            json!({"command": "PREFIX", "ok": true, "keys": ["k", {"key_base64": "a/4="}]})
+        );
+        assert_eq!(object(b"COUNT k", &Outcome::Count(3)), json!({"command": "COUNT", "ok": true, "count": 3}));
+        let failed = Err(Error::Refused { by: None, reason: "UNAVAILABLE x".into() });
+        assert_eq!(
+            object(b"MGET a b", &Outcome::ReadMany(vec![Ok(Some(b"v".to_vec())), failed])),
+            json!({"command": "MGET", "ok": false, "results": [
+                {"key": "a", "ok": true, "found": true, "value": "v"},
+                {"key": "b", "ok": false, "error": "refused", "text": "UNAVAILABLE x"},
+            ]})
         );
     }
 

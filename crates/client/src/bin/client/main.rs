@@ -4,7 +4,7 @@
 //! - `verb`: the verbs, in one list from which parsing, help, completion and hints all come. `command`: a verb with its
 //!   arguments.
 //! - `execute`: a command and the library's calls.
-//! - `output` and `json`: what is printed, and the exit code that goes with it.
+//! - `output`, `stats_table` and `json`: what is printed, and the exit code that goes with it.
 //! - `one_shot`, `pipe`, `repl`: the three ways to run, `session` what the last two share, `prompt` and `history`
 //!   what a person has at a prompt.
 
@@ -19,6 +19,7 @@ mod pipe;
 mod prompt;
 mod repl;
 mod session;
+mod stats_table;
 mod verb;
 
 use std::io::{self, IsTerminal as _};

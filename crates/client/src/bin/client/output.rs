@@ -15,6 +15,7 @@ use client::{Cas, Error, NodeAddr, Placement, Read, Ttl, Version};
 use crate::command::{Command, CommandError};
 use crate::execute::Outcome;
 use crate::json;
+use crate::stats_table;
 use crate::verb;
 
 /// How a command left things.
@@ -72,6 +73,14 @@ pub(crate) fn report(format: Format, command: &Command<'_>, outcome: &Outcome) -
         Outcome::Failed(error) => Exit::of(error),
         Outcome::Read(Read { value: None, .. }) | Outcome::ReadVersioned(Read { value: None, .. }) => Exit::No,
         Outcome::Conditional(Cas::Conflict(_)) | Outcome::Counted(false) | Outcome::Ttl(Ttl::Absent) => Exit::No,
+        Outcome::ReadMany(read) => match read.iter().find_map(|read| read.as_ref().err()) {
+            Some(error) => Exit::of(error),
+            None if read.contains(&Ok(None)) => Exit::No,
+            None => Exit::Done,
+        },
+        Outcome::StoredMany(stored) => {
+            stored.iter().find_map(|stored| stored.as_ref().err()).map_or(Exit::Done, Exit::of)
+        }
         _ => Exit::Done,
     };
     let (result, error) = match (format, outcome) {
@@ -80,9 +89,19 @@ pub(crate) fn report(format: Format, command: &Command<'_>, outcome: &Outcome) -
         (_, Outcome::Interrupted) => (Vec::new(), Some("[Client] Interrupted".to_owned())),
         (Format::Text, _) => (text(command, outcome).into_bytes(), None),
         (Format::Raw, _) if command.levels().is_some() => (Vec::new(), None),
-        (Format::Raw, _) => (raw(outcome), None),
+        (Format::Raw, _) => (raw(outcome), first_error(outcome)),
     };
     Report { result, error, exit }
+}
+
+/// What `--raw` has to say of keys among many that failed: the values of the others stand in its result.
+fn first_error(outcome: &Outcome) -> Option<String> {
+    let error = match outcome {
+        Outcome::ReadMany(read) => read.iter().find_map(|read| read.as_ref().err()),
+        Outcome::StoredMany(stored) => stored.iter().find_map(|stored| stored.as_ref().err()),
+        _ => None,
+    };
+    error.map(error_line)
 }
 
 /// What a text prints that is no command.
@@ -128,6 +147,18 @@ fn text(command: &Command<'_>, outcome: &Outcome) -> String {
         Outcome::Counted(_) | Outcome::Ttl(_) => {
             format!("[Client] {} {key}: {}\n", command.name(), number(outcome).unwrap_or_default())
         }
+        Outcome::Keys(keys) => {
+            let lines: String = keys.iter().map(|key| format!("  {}\n", printable(key))).collect();
+            format!("OK {}:\n{lines}", keys.len())
+        }
+        Outcome::Count(count) => format!("OK {count}\n"),
+        Outcome::ReadMany(read) => text_of_many(command, read, |value| match value {
+            Some(value) => format!(" = {}", printable(value)),
+            None => ": NOT_FOUND".to_owned(),
+        }),
+        Outcome::StoredMany(stored) => {
+            text_of_many(command, stored, |placement| format!(" [primary: {}]", primary(placement)))
+        }
         Outcome::Level { level, is_own } => {
             let whose = if *is_own { "" } else { " (the cluster's)" };
             format!("[Client] {} {level}{whose}\n", command.name())
@@ -138,6 +169,7 @@ fn text(command: &Command<'_>, outcome: &Outcome) -> String {
                 losses.iter().map(|loss| format!("  {}\n", printable(loss.trim().as_bytes()))).collect();
             format!("OK {} losses:\n{lines}", losses.len())
         }
+        Outcome::Stats(stats) => stats_table::table(stats),
         Outcome::Nodes(nodes) if nodes.is_empty() => "OK No nodes registered\n".to_owned(),
         Outcome::Nodes(nodes) => {
             let lines: String = nodes.iter().map(|node| format!("  {node}\n")).collect();
@@ -149,6 +181,18 @@ fn text(command: &Command<'_>, outcome: &Outcome) -> String {
         // The same with and without words around it.
         other => String::from_utf8_lossy(&raw(other)).into_owned(),
     }
+}
+
+/// One line for each of many keys.
+fn text_of_many<T>(command: &Command<'_>, results: &[Result<T, Error>], text: impl Fn(&T) -> String) -> String {
+    let lines = command.keys().into_iter().zip(results).map(|(key, result)| {
+        let (verb, key) = (command.name(), printable(key));
+        match result {
+            Ok(done) => format!("[Client] {verb} {key}{}\n", text(done)),
+            Err(error) => format!("[Client] {verb} {key}: ERROR {error}\n"),
+        }
+    });
+    lines.collect()
 }
 
 fn text_of_read(verb: &str, key: &str, read: &Read) -> String {
@@ -174,10 +218,20 @@ fn raw(outcome: &Outcome) -> Vec<u8> {
             (Some(version), Some(value)) => [format!("{version} ").as_bytes(), value].concat(),
             _ => Vec::new(),
         },
+        Outcome::Keys(keys) => keys.iter().flat_map(|key| [key, &b"\n"[..]].concat()).collect(),
+        Outcome::Count(count) => format!("{count}\n").into_bytes(),
+        // One line for each key, empty where there is no value.
+        Outcome::ReadMany(read) => {
+            let value = |read: &Result<Option<Vec<u8>>, Error>| read.clone().ok().flatten().unwrap_or_default();
+            read.iter().flat_map(|read| [value(read), b"\n".to_vec()].concat()).collect()
+        }
         Outcome::Conditional(Cas::Written(version) | Cas::Conflict(version)) => format!("{version}\n").into_bytes(),
         Outcome::Counted(_) | Outcome::Ttl(_) => format!("{}\n", number(outcome).unwrap_or_default()).into_bytes(),
         Outcome::Level { level, .. } => format!("{level}\n").into_bytes(),
         Outcome::Losses(losses) => losses.iter().map(|loss| format!("{loss}\n")).collect::<String>().into_bytes(),
+        Outcome::Stats(stats) => {
+            stats.iter().map(|(name, figure)| format!("{name} {figure}\n")).collect::<String>().into_bytes()
+        }
         Outcome::Nodes(nodes) => nodes.iter().map(|node| format!("{node}\n")).collect::<String>().into_bytes(),
         Outcome::Holders(placement) => {
             let primary = placement.primary.iter().map(|node| format!("PRIMARY {node}\n"));
@@ -188,9 +242,12 @@ fn raw(outcome: &Outcome) -> Vec<u8> {
         Outcome::Pong { .. } => b"PONG\n".to_vec(),
         Outcome::Help => verb::list().into_bytes(),
         // A write that succeeded has nothing to say; an error is no result.
-        Outcome::Stored(_) | Outcome::Deleted(_) | Outcome::Bye | Outcome::Interrupted | Outcome::Failed(_) => {
-            Vec::new()
-        }
+        Outcome::Stored(_)
+        | Outcome::StoredMany(_)
+        | Outcome::Deleted(_)
+        | Outcome::Bye
+        | Outcome::Interrupted
+        | Outcome::Failed(_) => Vec::new(),
     }
 }
 
@@ -351,6 +408,31 @@ mod tests {
         ] {
             assert_eq!(printed(Format::Text, command, &outcome), text);
         }
+    }
+
+    #[test]
+    fn keys_and_many_values_are_one_a_line() {
+        let failed = || Error::Refused { by: None, reason: "UNAVAILABLE x".into() };
+        let keys = Outcome::Keys(vec![b"user:1".to_vec(), b"a\nb".to_vec()]);
+        assert_eq!(printed(Format::Text, "PREFIX user:", &keys), "OK 2:\n  user:1\n  b\"a\\nb\"\n");
+        assert_eq!(printed(Format::Raw, "RANGE a b", &keys), "user:1\na\nb\n");
+        assert_eq!(printed(Format::Text, "COUNT user:", &Outcome::Count(3)), "OK 3\n");
+        assert_eq!(printed(Format::Raw, "COUNT user:", &Outcome::Count(3)), "3\n");
+        let read = Outcome::ReadMany(vec![Ok(Some(b"Alice".to_vec())), Ok(None), Err(failed())]);
+        assert_eq!(
+            printed(Format::Text, "MGET a b c", &read),
+            "[Client] MGET a = Alice\n[Client] MGET b: NOT_FOUND\n[Client] MGET c: ERROR UNAVAILABLE x\n"
+        );
+        assert_eq!(printed(Format::Raw, "MGET a b c", &read), "Alice\n\n\n[Client] ERROR UNAVAILABLE x");
+        let stored = Outcome::StoredMany(vec![Ok(placement(&[])), Err(failed())]);
+        assert_eq!(
+            printed(Format::Text, "MPUT a 1 b 2", &stored),
+            "[Client] MPUT a [primary: 127.0.0.1:5001]\n[Client] MPUT b: ERROR UNAVAILABLE x\n"
+        );
+        let exit = |outcome| report(Format::Text, &Command::parse(b"MGET a b").unwrap(), &outcome).exit;
+        assert_eq!(exit(read), Exit::Refused);
+        assert_eq!(exit(Outcome::ReadMany(vec![Ok(None)])), Exit::No);
+        assert_eq!(exit(stored), Exit::Refused);
     }
 
     #[test]

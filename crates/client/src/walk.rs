@@ -1,0 +1,190 @@
+//! Walks through the keys of the cluster, page by page, and counts. Any node answers for all of them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use proto::id::NodeAddr;
+use proto::limits;
+use proto::range::{Keys, PageRequest};
+
+use crate::answer::{Answer, Meaning, NotAnAnswer, Request, meaning_of};
+use crate::client::{Client, checked_key};
+use crate::cluster::Cluster;
+use crate::connection::{Failure, Patience};
+use crate::error::Error;
+use crate::map_watch::{Pauses, wait_for_change};
+
+/// How long a node may be silent before another is asked. It may itself be waiting for one that is silent. It doubles with
+/// every round.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// The pauses between rounds; a new map ends each at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A walk through the keys of the whole cluster, in the order of their bytes, one page after the other.
+///
+/// A key that is there all the time comes exactly once, whatever else happens meanwhile. One that is written or deleted
+/// while the walk goes on may come or not. At [`ReadLevel::Local`](crate::ReadLevel::Local) that is said of what the
+/// nodes that answer have; where a primary does not answer, a replica's keys may be older.
+#[derive(Debug, Clone)]
+pub struct Walk {
+    client: Client,
+    wanted: Wanted,
+    limit: usize,
+    after: Option<Vec<u8>>,
+    page: VecDeque<Vec<u8>>,
+    is_over: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Wanted {
+    Prefix(Vec<u8>),
+    Between(Vec<u8>, Vec<u8>),
+}
+
+impl Client {
+    /// A walk through the keys that begin with these bytes; with none, through all keys.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(1).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// for (key, value) in [("user:1", "Alice"), ("user:2", "Bob"), ("x", "y")] {
+    ///     client.put(key, value).await?;
+    /// }
+    /// let mut walk = client.prefix("user:").page_size(1);
+    /// let mut keys = Vec::new();
+    /// while let Some(key) = walk.next_key().await? {
+    ///     keys.push(String::from_utf8_lossy(&key).into_owned());
+    /// }
+    /// assert_eq!(keys, ["user:1", "user:2"]);
+    /// assert_eq!(client.count("user:").await?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Walk {
+        Walk::new(self, Wanted::Prefix(prefix.as_ref().to_vec()))
+    }
+
+    /// A walk through the keys from one on and before another. An empty `to` is no bound.
+    #[must_use]
+    pub fn range(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Walk {
+        Walk::new(self, Wanted::Between(from.as_ref().to_vec(), to.as_ref().to_vec()))
+    }
+
+    /// How many keys begin with these bytes, in the whole cluster.
+    ///
+    /// # Errors
+    /// As [`Walk::next_page`].
+    pub async fn count(&self, prefix: impl AsRef<[u8]>) -> Result<u64, Error> {
+        let request = Request::count(checked_key(prefix.as_ref())?, self.levels().read);
+        let counted = |answer| if let Answer::Number(count) = answer { u64::try_from(count).ok() } else { None };
+        ask_any(&self.cluster, &request, counted).await
+    }
+}
+
+impl Walk {
+    fn new(client: &Client, wanted: Wanted) -> Self {
+        let limit = limits::USUAL_PAGE_KEYS;
+        Self { client: client.clone(), wanted, limit, after: None, page: VecDeque::new(), is_over: false }
+    }
+
+    /// How many keys a page has at most, from 1 to 10,000; 1,000 unless told otherwise.
+    #[must_use]
+    pub fn page_size(self, keys: usize) -> Self {
+        Self { limit: keys.clamp(1, limits::PAGE_KEYS), ..self }
+    }
+
+    /// Begins behind this key, where an earlier walk has come to.
+    #[must_use]
+    pub fn after(self, key: impl AsRef<[u8]>) -> Self {
+        Self { after: Some(key.as_ref().to_vec()), ..self }
+    }
+
+    /// The next keys, ascending and at least one; none where the walk is over. A page may have fewer keys than it could
+    /// have: at most 1 MiB of them.
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] or [`Error::Refused`] where the keys of some slot could not be listed within the timeout: a page
+    /// never lacks any. The same page may be asked for again.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<Vec<u8>>>, Error> {
+        if !self.page.is_empty() {
+            return Ok(Some(self.page.drain(..).collect()));
+        }
+        if self.is_over {
+            return Ok(None);
+        }
+        let page = self.ask().await?;
+        match page.last() {
+            Some(last) => self.after = Some(last.clone()),
+            None => self.is_over = true,
+        }
+        Ok(Some(page).filter(|page| !page.is_empty()))
+    }
+
+    /// The next key; none where the walk is over. Pages are asked for as they are needed.
+    ///
+    /// # Errors
+    /// As [`Walk::next_page`].
+    pub async fn next_key(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        if self.page.is_empty() {
+            self.page = self.next_page().await?.unwrap_or_default().into();
+        }
+        Ok(self.page.pop_front())
+    }
+
+    async fn ask(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let keys = match &self.wanted {
+            Wanted::Prefix(prefix) => Keys::Prefix(checked_key(prefix)?),
+            Wanted::Between(from, to) => Keys::Between(checked_key(from)?, checked_key(to)?),
+        };
+        let after = self.after.as_deref().map(checked_key).transpose()?;
+        let request = Request::page(&PageRequest { keys, limit: self.limit, after }, self.client.levels().read);
+        let listed = |answer| if let Answer::Keys(keys) = answer { Some(keys) } else { None };
+        ask_any(&self.client.cluster, &request, listed).await
+    }
+}
+
+/// Asks one node after the other until one has answered.
+async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer) -> Option<T>) -> Result<T, Error> {
+    let deadline = cluster.deadline();
+    let mut maps = cluster.maps();
+    let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut silence = SILENCE;
+    let mut failed = None;
+    loop {
+        let nodes: Vec<NodeAddr> = {
+            let map = maps.borrow_and_update();
+            map.members().filter(|(_, member)| member.up).map(|(_, member)| member.addr.clone()).collect()
+        };
+        for node in nodes {
+            let patience = Patience::until(deadline).with_silence(silence);
+            let not_reached =
+                |failure: Failure| Error::NotReached { whom: format!("node {node}"), reason: failure.to_string() };
+            let error = match cluster.pool().exchange(&node, request, patience).await {
+                Err(failure) => not_reached(failure),
+                Ok(Answer::Error(reason)) => {
+                    let is_final = meaning_of(&reason) == Meaning::Never;
+                    let refused = Error::Refused { by: Some(node.clone()), reason };
+                    if is_final {
+                        return Err(refused);
+                    }
+                    refused
+                }
+                Ok(answer) => match wanted(answer) {
+                    Some(answer) => return Ok(answer),
+                    None => not_reached(Failure::NoAnswer(NotAnAnswer.to_string())),
+                },
+            };
+            tracing::debug!(%node, %error, "asks on");
+            failed = Some(error);
+        }
+        if !wait_for_change(&mut maps, pauses.next(), deadline).await {
+            return Err(cluster.gave_up(failed));
+        }
+        silence *= 2;
+    }
+}

@@ -1,0 +1,67 @@
+//! Walks, counts, and many keys at once.
+
+use client::{Error, ReadLevel};
+use fake_cluster::{Behaviour, FakeCluster};
+use proto::error::ErrorReply;
+
+use crate::{all_requests, client, hasty_client};
+
+fn texts(keys: Vec<Vec<u8>>) -> Vec<String> {
+    keys.into_iter().map(|key| String::from_utf8(key).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_walk_goes_on_behind_its_last_page_until_one_is_empty() {
+    let cluster = FakeCluster::start(1).await;
+    for key in ["k:1", "k:2", "k:3", "k:4\n", "l"] {
+        cluster.nodes[0].insert(key.as_bytes(), b"v");
+    }
+    let client = client(&cluster).await.with(ReadLevel::Linear);
+    let mut walk = client.prefix("k:").page_size(2);
+    assert_eq!(walk.next_key().await.unwrap(), Some(b"k:1".to_vec()));
+    assert_eq!(texts(walk.next_page().await.unwrap().unwrap()), ["k:2"], "what is left of the page");
+    assert_eq!(texts(walk.next_page().await.unwrap().unwrap()), ["k:3", "k:4\n"]);
+    assert_eq!((walk.next_page().await.unwrap(), walk.next_key().await.unwrap()), (None, None));
+    let mut range = client.range("k:2", "").after("k:3");
+    assert_eq!(texts(range.next_page().await.unwrap().unwrap()), ["k:4\n", "l"]);
+    assert_eq!(client.count("k:").await.unwrap(), 4);
+    let requests = all_requests(&cluster);
+    assert_eq!(requests[..2], ["line READ linear", "array PAGE k: at linear"]);
+    assert_eq!(requests.len(), 6, "nothing is asked for once a walk is over: {requests:?}");
+}
+
+#[tokio::test]
+async fn another_node_is_asked_where_one_cannot_answer() {
+    let cluster = FakeCluster::start(3).await;
+    cluster.nodes.iter().for_each(|node| node.insert(b"k", b"v"));
+    let unavailable = ErrorReply::Unavailable("slot 7 has no primary now".to_owned());
+    cluster.nodes[0].set_behaviour(Behaviour::HangUp);
+    cluster.nodes[1].set_behaviour(Behaviour::Refuse(unavailable.clone()));
+    let client = hasty_client(&cluster, 500).await;
+    assert_eq!(texts(client.prefix("").next_page().await.unwrap().unwrap()), ["k"]);
+    assert_eq!(client.count("k").await.unwrap(), 1);
+    cluster.nodes.iter().for_each(|node| node.set_behaviour(Behaviour::Refuse(unavailable.clone())));
+    let mut walk = client.prefix("");
+    assert!(
+        matches!(walk.next_page().await, Err(Error::Refused { reason, .. }) if reason.starts_with("UNAVAILABLE slot 7"))
+    );
+    cluster.nodes.iter().for_each(|node| node.set_behaviour(Behaviour::Serve));
+    assert_eq!(texts(walk.next_page().await.unwrap().unwrap()), ["k"], "the same page may be asked for again");
+}
+
+#[tokio::test]
+async fn each_of_many_keys_has_its_own_answer_in_its_place() {
+    let cluster = FakeCluster::start(3).await;
+    let client = client(&cluster).await;
+    let keys: Vec<String> = (0..300).map(|number| format!("many:{number}")).collect();
+    let long = "k".repeat(proto::limits::KEY_BYTES + 1);
+    let mut pairs: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), key.as_str())).collect();
+    pairs.insert(7, (&long, "v"));
+    let stored = client.put_many(pairs).await;
+    assert_eq!((stored.len(), stored.iter().filter(|stored| stored.is_err()).count()), (301, 1));
+    assert!(matches!(&stored[7], Err(Error::Invalid(_))));
+    let asked = keys.iter().rev().map(String::as_str).chain(["none"]);
+    let read = client.get_many(asked).await;
+    assert_eq!(read.last(), Some(&Ok(None)));
+    assert!(keys.iter().rev().zip(&read).all(|(key, read)| read == &Ok(Some(key.clone().into_bytes()))));
+}

@@ -1,0 +1,62 @@
+//! The coordinator's figures, as `STATS` tells them.
+
+use net::latency::{Kinds, Unanswered};
+use proto::request::CoordinatorRequest;
+use proto::response::Response;
+
+use crate::driver::Driver;
+
+/// What the figures of each kind of request begin with: questions; changes that people ask for.
+const KINDS: [&str; 2] = ["lookup", "change"];
+
+/// The answered requests of people and clients since the start.
+pub type Answered = Kinds<{ KINDS.len() }>;
+
+/// The requests of one connection that are not answered.
+pub type NotAnswered = Unanswered<{ KINDS.len() }>;
+
+/// The kind of a request, as its place in the list of kinds.
+#[must_use]
+pub fn kind(request: &CoordinatorRequest<'_>) -> usize {
+    match request {
+        CoordinatorRequest::GetNodesForKey { .. }
+        | CoordinatorRequest::ListNodes
+        | CoordinatorRequest::Map
+        | CoordinatorRequest::WatchMap
+        | CoordinatorRequest::Info
+        | CoordinatorRequest::Stats
+        | CoordinatorRequest::Ping
+        | CoordinatorRequest::Quit => 0,
+        CoordinatorRequest::RegisterNode(_)
+        | CoordinatorRequest::UnregisterNode(_)
+        | CoordinatorRequest::Heartbeat(_)
+        | CoordinatorRequest::Forget(_)
+        | CoordinatorRequest::AcceptLoss(_)
+        | CoordinatorRequest::Join(_) => 1,
+    }
+}
+
+/// The answer to `STATS`.
+#[must_use]
+pub fn stats(driver: &Driver) -> Response<'static> {
+    let mut lines = vec![format!("uptime_seconds {}", driver.uptime().as_secs())];
+    driver.with(|coordinator, _| {
+        let (map, mut led, mut whole, mut filling) = (coordinator.known_map(), 0, 0, 0);
+        for slot in map.bits().slots() {
+            let config = map.config(slot);
+            led += usize::from(config.primary.is_some());
+            whole += usize::from(config.isr.len() >= map.promises.copies());
+            filling += config.learners.len();
+        }
+        lines.extend([
+            format!("nodes {}", coordinator.nodes().count()),
+            format!("map_version {}", map.version.0),
+            format!("slots {}", map.bits().slots().count()),
+            format!("slots_led {led}"),
+            format!("slots_fully_replicated {whole}"),
+            format!("copies_being_filled {filling}"),
+        ]);
+    });
+    driver.answered().describe(KINDS, &mut lines);
+    Response::stats(lines)
+}

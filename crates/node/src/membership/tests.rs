@@ -1,0 +1,128 @@
+//! A session with a coordinator that is played by the test.
+
+use net::connection::FrameReader;
+use proto::id::Version;
+use proto::peer::{Change, Write};
+use storage::SimDisk;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::store::Fsync;
+use crate::store::tests::{Durable, ME, eventually, map_of_one};
+
+/// The coordinator's end.
+struct Played {
+    stream: TcpStream,
+    reader: FrameReader,
+    heard: Vec<String>,
+}
+
+impl Played {
+    /// Accepts the node, and lets it in by a map.
+    async fn accept(listener: &TcpListener, map: &ClusterMap) -> Self {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut played = Self { stream, reader: FrameReader::new(), heard: Vec::new() };
+        played.hear("JOIN").await;
+        played.say(&CoordinatorMessage::Joined { incarnation: ME, text: "OK" }).await;
+        let text = map.update_since(MapVersion(0)).to_lines().join("\n");
+        played.say(&CoordinatorMessage::Map { text: &text }).await;
+        played
+    }
+
+    async fn say(&mut self, message: &CoordinatorMessage<'_>) {
+        use tokio::io::AsyncWriteExt as _;
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.stream.write_all(&bytes).await.unwrap();
+    }
+
+    /// Waits for a message that begins with this word.
+    async fn hear(&mut self, verb: &str) {
+        loop {
+            if let Some(at) = self.heard.iter().position(|heard| heard == verb) {
+                self.heard.drain(..=at);
+                return;
+            }
+            let filled = timeout(Duration::from_secs(20), self.reader.fill(&mut self.stream)).await;
+            assert!(matches!(filled, Ok(Ok(1..))), "{verb} does not come: {filled:?}");
+            let heard = &mut self.heard;
+            self.reader.frames(|frame| {
+                let Frame::Array(mut words) = frame else { return Flow::Close };
+                heard.push(String::from_utf8_lossy(words.next().unwrap_or_default()).into_owned());
+                Flow::Next
+            });
+        }
+    }
+}
+
+async fn listen() -> (TcpListener, Settings) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let heartbeat_interval = Duration::from_millis(20);
+    (listener, Settings { host: "127.0.0.1".to_owned(), port, heartbeat_interval })
+}
+
+#[tokio::test]
+async fn what_the_node_says_of_its_data_waits_for_the_disk_and_heartbeats_do_not() {
+    let mut node = Durable::open(&SimDisk::new(1), Fsync::Always);
+    let (listener, settings) = listen().await;
+    let (notices, mut noticed) = mpsc::channel(16);
+    let (_leave, left) = oneshot::channel();
+    let session = tokio::spawn(run(node.driver.clone(), settings, notices, left));
+    let mut coordinator = Played::accept(&listener, &map_of_one()).await;
+    assert!(matches!(noticed.recv().await, Some(Notice::Joined(_))));
+    let driver = node.driver.clone();
+    eventually("it takes a write", || {
+        let (write, mut turn) = (Write::new(b"k", Change::Put(b"v")), Turn::default());
+        let waiting = engine::waiting::Waiting::new();
+        let slot = driver.node().slot_of(b"k");
+        driver.node().write(driver.clock().now(), slot, &write, &waiting, &mut turn).is_ok()
+    })
+    .await;
+    // The log thread does not run yet.
+    let slots = vec![driver.node().slot_of(b"k")];
+    assert_ne!(driver.node().positions(&slots)[0].1, Version::NONE);
+    coordinator.say(&CoordinatorMessage::AskPositions { query: 7, slots }).await;
+    for _ in 0..10 {
+        coordinator.hear("HEARTBEAT").await;
+        assert!(
+            !coordinator.heard.iter().any(|heard| heard == "POSITIONS"),
+            "it may claim what the disk does not hold"
+        );
+    }
+    node.start();
+    coordinator.hear("POSITIONS").await;
+    session.abort();
+}
+
+#[tokio::test]
+async fn the_map_of_another_cluster_ends_the_session_before_anything_is_noted() {
+    let disk = SimDisk::new(1);
+    let node = Durable::open(&disk, Fsync::Always);
+    let mut earlier = map_of_one();
+    earlier.cluster = "c-0".to_owned();
+    node.store.begin(Arc::new(earlier), Incarnation(5)).await.expect("the disk works");
+    let (listener, settings) = listen().await;
+    let (notices, mut noticed) = mpsc::channel(16);
+    let (leave, left) = oneshot::channel();
+    let session = tokio::spawn(run(node.driver.clone(), settings, notices, left));
+    let mut coordinator = Played::accept(&listener, &map_of_one()).await;
+    coordinator.hear("LEAVE").await;
+    assert!(matches!(noticed.recv().await, Some(Notice::Joined(_))));
+    let Some(Notice::Stranger(why)) = noticed.recv().await else { panic!("it goes on") };
+    for says in ["/data", "cluster c-0", "leads cluster c-1", "nothing was changed", "--coordinator-host"] {
+        assert!(why.contains(says), "{says}: {why}");
+    }
+    assert_eq!(node.driver.node().incarnation(), Incarnation::default(), "it has no part in that cluster");
+    let (tell, told) = oneshot::channel();
+    leave.send(tell).unwrap();
+    told.await.expect("the session has ended");
+    session.await.unwrap();
+    drop(node);
+    disk.crash();
+    let again = Durable::open(&disk, Fsync::Always);
+    assert_eq!(
+        (again.store.cluster(), again.driver.node().ancestors().proven.as_slice()),
+        (Some("c-0"), &[Incarnation(5)][..])
+    );
+}

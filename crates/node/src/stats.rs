@@ -1,0 +1,53 @@
+//! The node's figures, as `STATS` tells them.
+
+use engine::losses::Losses;
+use net::latency::{Kinds, Unanswered};
+use proto::peer::{Change, KeyRequest};
+use proto::response::Response;
+
+use crate::driver::Driver;
+use crate::store::{Figures, Store};
+
+/// What the figures of each kind of request begin with: GET, GETV and TTL; PUT and PUTEX; DELETE; CAS, PUTNX, EXPIRE and
+/// PERSIST; PREFIX, RANGE and COUNT.
+const KINDS: [&str; 5] = ["get", "put", "delete", "conditional", "walk"];
+
+/// The kind of a page of a walk, and of a count.
+pub const WALK: usize = 4;
+
+/// The answered requests of the node's own clients since it was started, whichever node has carried them out.
+pub type Answered = Kinds<{ KINDS.len() }>;
+
+/// The requests of one client that are not answered.
+pub type NotAnswered = Unanswered<{ KINDS.len() }>;
+
+/// The kind of a request, as its place in the list of kinds.
+#[must_use]
+pub fn kind(request: &KeyRequest<'_>) -> usize {
+    match request {
+        KeyRequest::Read(_) => 0,
+        KeyRequest::Write(write) if write.expected.is_some() || write.change.is_counted() => 3,
+        KeyRequest::Write(write) if write.change == Change::Delete => 2,
+        KeyRequest::Write(_) => 1,
+    }
+}
+
+/// The answer to `STATS`.
+#[must_use]
+pub fn stats(driver: &Driver) -> Response<'static> {
+    let (node, lag) = (driver.node(), driver.node().lag());
+    let Figures { log_bytes, snapshots } = driver.store().map(Store::figures).unwrap_or_default();
+    let mut lines = vec![
+        format!("uptime_seconds {}", (driver.clock().now() - driver.started()).as_secs()),
+        format!("keys {}", node.keys()),
+        format!("slots_led {}", node.slots_led()),
+        format!("lag_messages {}", lag.items),
+        format!("lag_bytes {}", lag.bytes),
+        format!("tail_bytes {}", node.tail_bytes()),
+        format!("losses {}", node.losses(Losses::count)),
+        format!("log_bytes {log_bytes}"),
+        format!("snapshots {snapshots}"),
+    ];
+    driver.answered().describe(KINDS, &mut lines);
+    Response::stats(lines)
+}

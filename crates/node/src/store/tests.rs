@@ -1,0 +1,346 @@
+//! A data directory on a simulated disk: what a node does when that is full, fails, or is damaged.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use engine::node::Turn;
+use engine::time::Timestamp;
+use engine::waiting::Waiting;
+use net::clock::Clock;
+use net::shutdown::Shutdown;
+use proto::cluster_map::{ClusterMap, MapVersion, Member, Promises, SlotConfig};
+use proto::id::{Epoch, NodeAddr};
+use proto::peer::{Change, Write};
+use proto::slot::SLOT_BITS;
+use storage::SimDisk;
+use storage::disk::sim::{Fault, Operation};
+use tokio::time::sleep;
+
+use super::snapshots::{Keep, Snapshots};
+use super::*;
+use crate::driver::Driver;
+
+/// How long something may take that is to happen.
+const SOON: Duration = Duration::from_secs(20);
+
+pub(crate) const ME: Incarnation = Incarnation(1 << 20);
+
+/// A node with a data directory on a simulated disk. Its log thread runs once it is started.
+pub(crate) struct Durable {
+    pub(crate) driver: Driver,
+    pub(crate) store: Store,
+    journal: Option<storage::Journal>,
+    running: Option<Running>,
+    _background: Shutdown,
+}
+
+impl Durable {
+    pub(crate) fn open(disk: &SimDisk, fsync: Fsync) -> Self {
+        Self::try_open(disk, fsync).expect("the directory is sound")
+    }
+
+    fn try_open(disk: &SimDisk, fsync: Fsync) -> anyhow::Result<Self> {
+        let interval = Duration::from_millis(10);
+        let settings = Settings { path: "/data".into(), fsync, interval };
+        let opened = open::open_on(Arc::new(disk.clone()), &settings, Timestamp::default(), 1, 7)?;
+        let background = Shutdown::new();
+        let found = Some((opened.node, opened.store.clone()));
+        let driver = Driver::new(addr(), Clock::start(), found, Duration::from_secs(1), &background);
+        Ok(Self { driver, store: opened.store, journal: Some(opened.journal), running: None, _background: background })
+    }
+
+    pub(crate) fn start(&mut self) {
+        let journal = self.journal.take().expect("it is started once");
+        let at = storage::Position::START;
+        let running = self.store.start(self.driver.clone(), journal, at, Duration::from_millis(10));
+        self.running = Some(running.expect("the system has a thread"));
+    }
+
+    /// Makes it the primary of all slots, without replicas.
+    pub(crate) async fn leads(self) -> Self {
+        self.driver.node().joined(ME);
+        self.driver.handle_map(&map_of_one().update_since(MapVersion(0))).expect("the map is whole");
+        eventually("it takes writes", || self.write(b"first", b"") == Some(())).await;
+        self
+    }
+
+    /// Writes, where the node takes it.
+    fn write(&self, key: &[u8], value: &[u8]) -> Option<()> {
+        if !self.driver.takes_writes() {
+            return None;
+        }
+        let (node, mut turn) = (self.driver.node(), Turn::default());
+        let write = Write::new(key, Change::Put(value));
+        let written = node.write(self.driver.clock().now(), node.slot_of(key), &write, &Waiting::new(), &mut turn);
+        written.ok().map(|_| ())
+    }
+
+    fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let node = self.driver.node();
+        node.inspect(node.slot_of(key), |slot| {
+            let found = slot.records().find(|record| record.key() == key)?;
+            found.value().map(<[u8]>::to_vec)
+        })
+    }
+}
+
+impl Drop for Durable {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            // Where a test has ended the disk, so has it ended this.
+            let _ = running.close();
+        }
+    }
+}
+
+fn addr() -> NodeAddr {
+    NodeAddr::new("127.0.0.1", 7001).expect("an address")
+}
+
+pub(crate) fn map_of_one() -> ClusterMap {
+    let mut map = ClusterMap::empty("c-1".to_owned(), SLOT_BITS);
+    map.promises = Promises { replicas: 0, ..Promises::default() };
+    map.set_members([(ME, Member { addr: addr(), up: true })].into());
+    let config = SlotConfig {
+        epoch: Epoch(1),
+        version: MapVersion(1),
+        primary: Some(ME),
+        isr: vec![ME],
+        ..SlotConfig::default()
+    };
+    let config = Arc::new(config);
+    SLOT_BITS.slots().for_each(|slot| map.set_config(slot, Arc::clone(&config)));
+    map.set_version(MapVersion(1));
+    map
+}
+
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: not in time");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_keeps_what_was_taken_and_heals_by_itself() {
+    let disk = SimDisk::new(1);
+    disk.set_capacity(Some(3 << 20));
+    let mut node = Durable::open(&disk, Fsync::Always).leads().await;
+    node.start();
+    let value = [7; 4096];
+    let mut taken = 0;
+    while node.write(format!("k{taken}").as_bytes(), &value).is_some() {
+        node.driver.persist().await.expect("what was taken is written, on the reserve where need be");
+        taken += 1;
+        assert!(taken < 10_000, "the disk is never full");
+    }
+    assert!(taken > 100, "{taken} writes of 4 KiB were taken");
+    assert_eq!(node.store.health(), Health::Full);
+    assert_eq!(node.value(b"k0").as_deref(), Some(&value[..]), "reads go on");
+
+    disk.set_capacity(Some(16 << 20));
+    eventually("it heals", || node.store.health() == Health::Good).await;
+    assert_eq!(node.write(b"again", b"v"), Some(()));
+    node.driver.persist().await.expect("there is room");
+    drop(node);
+    let node = Durable::open(&disk, Fsync::Always);
+    assert!((0..taken).all(|k| node.value(format!("k{k}").as_bytes()).is_some()), "each that was taken is there");
+    assert_eq!(node.value(b"again").as_deref(), Some(&b"v"[..]));
+}
+
+#[tokio::test]
+async fn a_small_disk_heals_by_itself_when_it_is_full_of_the_past_of_a_few_keys() {
+    let disk = SimDisk::new(1);
+    disk.set_capacity(Some(4 << 20));
+    let mut node = Durable::open(&disk, Fsync::Interval).leads().await;
+    node.start();
+    let value = [7; 8192];
+    for round in 0..4_000 {
+        let key = format!("k{}", round % 20);
+        eventually("a write is taken", || node.write(key.as_bytes(), &value).is_some()).await;
+        node.driver.persist().await.expect("there is room");
+    }
+    assert!(node.store.figures().snapshots > 3, "{:?}", node.store.figures());
+    eventually("the disk is not full", || node.store.health() == Health::Good).await;
+}
+
+#[tokio::test]
+async fn snapshots_are_made_under_a_load_that_never_ends() {
+    let disk = SimDisk::new(1);
+    // Small segments, so that a snapshot is soon due; and then all the room that there is.
+    disk.set_capacity(Some(16 << 20));
+    let mut node = Durable::open(&disk, Fsync::Never).leads().await;
+    disk.set_capacity(None);
+    node.start();
+    let end = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            let (node, end) = (&node, &end);
+            scope.spawn(move || {
+                for number in 0..40_000 {
+                    if end.load(std::sync::atomic::Ordering::Relaxed) {
+                        return;
+                    }
+                    let _ = node.write(format!("w{writer}:{}", number % 20).as_bytes(), &[7; 4096]);
+                    node.store.order(|orders| orders.write = true);
+                }
+            });
+        }
+        let deadline = Instant::now() + SOON;
+        while node.store.figures().snapshots == 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        end.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(node.store.figures().snapshots > 0, "{:?}", node.store.figures());
+}
+
+#[tokio::test]
+async fn a_full_disk_heals_though_more_waits_to_be_written_than_there_is_reserve() {
+    let disk = SimDisk::new(1);
+    disk.set_capacity(Some(3 << 20));
+    let mut node = Durable::open(&disk, Fsync::Never).leads().await;
+    node.start();
+    let put = |number: usize| {
+        let (engine, mut turn) = (node.driver.node(), Turn::default());
+        let (key, value) = (format!("k{}", number % 20), [7; 6000]);
+        let write = Write::new(key.as_bytes(), Change::Put(&value));
+        engine.write(node.driver.clock().now(), engine.slot_of(key.as_bytes()), &write, &Waiting::new(), &mut turn)
+    };
+    for number in 0.. {
+        put(number).expect("it leads");
+        node.driver.persist().await.expect("what was taken is written");
+        if !node.driver.takes_writes() {
+            break;
+        }
+    }
+    // As the records of a primary, which ask nobody.
+    (0..100).for_each(|number| _ = put(number).expect("it leads"));
+    node.driver.persist().await.expect("a snapshot has made room");
+    eventually("it heals", || node.store.health() == Health::Good).await;
+}
+
+#[tokio::test]
+async fn after_an_fsync_that_failed_nothing_is_acknowledged_and_the_node_is_told_to_stop() {
+    let disk = SimDisk::new(1);
+    let mut node = Durable::open(&disk, Fsync::Always).leads().await;
+    node.start();
+    assert_eq!(node.write(b"good", b"v"), Some(()));
+    node.driver.persist().await.expect("the disk works");
+    disk.inject(Some(Operation::SyncData), 0, Fault::Io);
+    assert_eq!(node.write(b"bad", b"v"), Some(()));
+    assert_eq!(node.driver.persist().await, Err(DiskFailed));
+    let why = node.store.failed().await;
+    assert!(why.contains("sync") && why.contains(".seg"), "it names what failed: {why}");
+    assert!(!node.driver.takes_writes());
+    disk.clear_faults();
+    assert_eq!(node.driver.persist().await, Err(DiskFailed), "it is not tried again");
+    let closed = node.running.take().expect("it runs").close();
+    assert!(closed.is_err(), "the next start is not told that all is well");
+}
+
+#[tokio::test]
+async fn a_slot_larger_than_a_piece_goes_through_log_and_snapshot() {
+    let disk = SimDisk::new(1);
+    let mut node = Durable::open(&disk, Fsync::Never).leads().await;
+    let value = vec![7; 3 * pieces::PIECE_BYTES];
+    // Before the log is written for the first time, so that it is one payload with all that came before.
+    assert_eq!(node.write(b"large", &value), Some(()));
+    node.start();
+    node.driver.persist().await.expect("there is room");
+    eventually("it has read it", || node.store.health() == Health::Good).await;
+    drop(node);
+    let mut node = Durable::open(&disk, Fsync::Never);
+    assert!(node.value(b"large").as_ref() == Some(&value), "from the log");
+    let mut snapshots = Snapshots::new(storage::Position::START);
+    make_snapshot(&mut node, &mut snapshots).await;
+    drop(node);
+    disk.kill();
+    let node = Durable::open(&disk, Fsync::Never);
+    assert!(node.value(b"large") == Some(value), "from a snapshot");
+}
+
+/// Makes a snapshot of a node whose log thread does not run.
+async fn make_snapshot(node: &mut Durable, snapshots: &mut Snapshots) {
+    let journal = node.journal.as_mut().expect("it is not started");
+    snapshots.begin(&node.driver, &node.store, journal.end()).expect("the system has a thread");
+    write_and_sync(&node.driver, &node.store, journal);
+    let mut finished = None;
+    eventually("a snapshot is made", || {
+        finished = snapshots.advance(&node.store, journal, Keep::Two).expect("the disk works");
+        finished.is_some()
+    })
+    .await;
+}
+
+fn write_and_sync(driver: &Driver, store: &Store, journal: &mut storage::Journal) {
+    if let Some((payload, end)) = driver.node().journal().take() {
+        pieces::cut(payload).iter().for_each(|piece| _ = journal.append(&[piece]).expect("there is room"));
+        store.shared.written.send_replace(end);
+    }
+    journal.sync().expect("the disk works");
+}
+
+#[tokio::test]
+async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_the_one_before_serves_as_well() {
+    let disk = SimDisk::new(1);
+    let mut node = Durable::open(&disk, Fsync::Never).leads().await;
+    let mut snapshots = Snapshots::new(storage::Position::START);
+    assert_eq!(node.write(b"old", b"v"), Some(()));
+    make_snapshot(&mut node, &mut snapshots).await;
+
+    let before = disk.list(Path::new("/data")).expect("it is there");
+    let journal = node.journal.as_mut().expect("it is not started");
+    let position = journal.append(&[open::policy(Fsync::Never)]).expect("there is room");
+    let write = Write::new(b"new", Change::Put(b"v"));
+    let (engine, mut turn) = (node.driver.node(), Turn::default());
+    engine
+        .write(node.driver.clock().now(), engine.slot_of(b"new"), &write, &Waiting::new(), &mut turn)
+        .expect("it leads");
+    snapshots.begin(&node.driver, &node.store, position).expect("the system has a thread");
+    // What it has copied is not in the log, then not on disk.
+    for written in [false, true] {
+        if written {
+            let (payload, end) = engine.journal().take().expect("there is a write");
+            journal.append(&[payload]).expect("there is room");
+            node.store.shared.written.send_replace(end);
+        }
+        for _ in 0..20 {
+            assert!(snapshots.advance(&node.store, journal, Keep::Two).expect("the disk works").is_none());
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(snapshots.wants_sync(), written);
+        let after = disk.list(Path::new("/data")).expect("it is there");
+        let named = after.iter().filter(|name| name.ends_with(".snap") && !before.contains(name));
+        assert_eq!(named.count(), 0, "the log has not got it on disk");
+    }
+    journal.sync().expect("the disk works");
+    eventually("it is named", || snapshots.advance(&node.store, journal, Keep::Two).expect("the disk works").is_some())
+        .await;
+    let newest = disk.list(Path::new("/data")).expect("it is there").into_iter().rfind(|name| name.ends_with(".snap"));
+    drop(node);
+    disk.kill();
+    disk.flip_bit(&Path::new("/data").join(newest.expect("there are two")), 100, 0);
+    let node = Durable::open(&disk, Fsync::Never);
+    assert_eq!((node.value(b"old"), node.value(b"new")), (Some(b"v".to_vec()), Some(b"v".to_vec())));
+}
+
+#[tokio::test]
+async fn a_directory_has_its_map_before_it_is_of_a_cluster() {
+    for calls in 0..12 {
+        let disk = SimDisk::new(calls);
+        let node = Durable::open(&disk, Fsync::Always);
+        disk.inject(None, calls, Fault::Io);
+        let begun = node.store.begin(Arc::new(map_of_one()), ME).await;
+        drop(node);
+        disk.crash();
+        let again = Durable::open(&disk, Fsync::Always);
+        let has_map = again.driver.node().map().is_some();
+        assert!(has_map || again.store.cluster().is_none(), "call {calls}");
+        if begun.is_ok() {
+            assert_eq!(again.store.cluster(), Some("c-1"));
+            assert_eq!(again.driver.node().ancestors().proven, [ME]);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Pages of walks through the keys of the whole cluster (`PREFIX`, `RANGE`), and counts: whom this node asks, and what it
+//! answers where another asks. Who answers for what is decided by [`engine::walk`].
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use engine::bugs::NoBugs;
+use engine::listing::{Listing, PageSize};
+use engine::node::Turn;
+use engine::waiting::{Outcome, Waiting};
+use engine::walk::{Ask, Walk};
+use proto::error::ErrorReply;
+use proto::frame::Encoding;
+use proto::level::ReadLevel;
+use proto::limits;
+use proto::peer::{List, Listed};
+use proto::range::{KeyRange, Keys, PageRequest};
+use proto::reply::{Reply, ReplyDecoder};
+use proto::response::Response;
+use proto::slot::{SLOT_BITS, SlotId};
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{Instant, timeout_at};
+
+use crate::driver::Driver;
+use crate::forward::PATIENCE;
+use crate::routing::{RETRY_PAUSE, STALLED_PATIENCE, replaced};
+
+/// How long a node may say nothing at all while it is asked for its keys. It may have to sort them first.
+const LIST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many slots are listed before other tasks have their turn: some 0.1 ms of work, or 1 ms where they are to be sorted.
+const SLOTS_AT_ONCE: usize = 32;
+
+/// A request for a page or a count, kept until the batch that it came with is answered.
+#[derive(Debug)]
+pub struct KeptWalk {
+    range: KeyRange,
+    /// None: only the number is asked for.
+    limit: Option<usize>,
+    level: ReadLevel,
+    encoding: Encoding,
+}
+
+impl KeptWalk {
+    /// A page.
+    #[must_use]
+    pub fn page(request: PageRequest<'_>, level: ReadLevel, encoding: Encoding) -> Self {
+        Self { range: request.range(), limit: Some(request.limit), level, encoding }
+    }
+
+    /// The number of keys with a prefix.
+    #[must_use]
+    pub fn count(prefix: &[u8], level: ReadLevel, encoding: Encoding) -> Self {
+        Self { range: Keys::Prefix(prefix).range(), limit: None, level, encoding }
+    }
+
+    /// Answers the request.
+    pub async fn answer(self, driver: &Driver, out: &mut Vec<u8>) {
+        let is_count = self.limit.is_none();
+        let size = self.limit.map(|keys| PageSize { keys, bytes: limits::PAGE_BYTES });
+        let walk = Walk::new(SLOT_BITS, self.level, self.range, size, NoBugs);
+        let response = match gather(driver, walk).await {
+            Ok(walk) if is_count => Response::Number(walk.into_count().try_into().unwrap_or(i64::MAX)),
+            Ok(walk) => Response::Page(walk.into_keys()),
+            Err(error) => Response::Error(error),
+        };
+        response.encode(self.encoding, out);
+    }
+}
+
+/// Asks until every slot is answered for.
+async fn gather(driver: &Driver, mut walk: Walk) -> Result<Walk, ErrorReply> {
+    let start = Instant::now();
+    let deadline = start + driver.request_timeout();
+    let Ok(Ok(_permit)) = timeout_at(deadline, driver.walks().acquire()).await else {
+        let why = "this node makes so many pages and counts that this one has not had its turn; nothing was changed, try again later";
+        return Err(ErrorReply::Busy(why.to_owned()));
+    };
+    let mut map_changes = driver.watch_map();
+    loop {
+        map_changes.mark_unchanged();
+        let tried_at = Instant::now();
+        let mut asked = JoinSet::new();
+        if let Some(map) = driver.node().map() {
+            for ask in walk.asks(&map, driver.node().incarnation(), start.elapsed() >= PATIENCE) {
+                asked.spawn(put_question(driver.clone(), ask, deadline));
+            }
+        }
+        while let Some(answered) = asked.join_next().await {
+            match answered.expect("a task that nobody ends comes to its end") {
+                (id, Some(listed)) => walk.answered(id, listed),
+                (id, None) => walk.failed(id),
+            }
+        }
+        let Some(missing) = walk.missing() else { return Ok(walk) };
+        if Instant::now() >= deadline {
+            return Err(ErrorReply::Unavailable(why_missing(driver, missing)));
+        }
+        // Either the map changes, or what was in the way may have passed.
+        let _ = timeout_at((tried_at + RETRY_PAUSE).min(deadline), map_changes.changed()).await;
+    }
+}
+
+/// Asks one node, which may be this one. None: it does not answer.
+async fn put_question(driver: Driver, ask: Ask, deadline: Instant) -> (u64, Option<Listed>) {
+    let id = ask.list.id;
+    if ask.to == driver.node().incarnation() {
+        return (id, Some(list_here(&driver, &ask.list).await));
+    }
+    (id, ask_other(&driver, ask, deadline).await)
+}
+
+async fn ask_other(driver: &Driver, ask: Ask, deadline: Instant) -> Option<Listed> {
+    let Ask { to, addr, list } = ask;
+    let first = *list.slots.first()?;
+    let may_move = !list.at_replica;
+    let mut handed = driver.forwards().send_list(driver, to, &addr, list);
+    let patience = if driver.forwards().is_stalled(to) { STALLED_PATIENCE } else { LIST_PATIENCE };
+    let answer = loop {
+        let reads = driver.forwards().reads(to);
+        let until = deadline.min(Instant::now() + patience);
+        let answer = tokio::select! {
+            answer = timeout_at(until, &mut handed.answer) => answer,
+            // Whoever leads the slots now is asked instead.
+            () = replaced(driver, first, to), if may_move => return None,
+        };
+        if answer.is_ok() || until == deadline || reads == driver.forwards().reads(to) {
+            break answer;
+        }
+    };
+    let Ok(answer) = answer else {
+        driver.forwards().set_stalled(to);
+        // If it was not sent, it never will be; an answer that comes yet is passed over.
+        let _ = handed.take_back();
+        return None;
+    };
+    let bytes = answer.ok()?.ok()?;
+    match ReplyDecoder::new().decode(&bytes) {
+        Ok(Some((Reply::Bulk(listed), _))) => Listed::parse(listed),
+        _ => None,
+    }
+}
+
+/// Lists what is here, for this node or for another. Nobody hears of it before it is as durable as was asked for.
+pub async fn list_here(driver: &Driver, list: &List) -> Listed {
+    let node = driver.node();
+    let (mut waiting, mut turn) = (Waiting::new(), Turn::default());
+    let mut listing = Listing::new(list, limits::PAGE_BYTES);
+    for slots in list.slots.chunks(SLOTS_AT_ONCE) {
+        for slot in slots.iter().filter(|slot| node.has_slot(**slot)) {
+            node.list(*slot, list, || driver.clock().now(), &waiting, &mut turn, &mut listing);
+        }
+        // What has expired is on its way to the replicas while other slots are listed.
+        driver.wake_touched(&mut turn);
+        yield_now().await;
+    }
+    // Whether in time or not is told by the tickets.
+    let deadline = Instant::now() + driver.request_timeout();
+    let _ = timeout_at(deadline, poll_fn(|context| waiting.poll_settled(context))).await;
+    let mut outcomes = Vec::new();
+    waiting.take(&mut outcomes);
+    let is_durable = outcomes.iter().all(|outcome| *outcome == Some(Outcome::Durable));
+    let is_kept = list.level == ReadLevel::Local || driver.persist().await.is_ok();
+    if is_durable && is_kept { listing.finish() } else { Listed { refused: list.slots.clone(), ..Listed::default() } }
+}
+
+fn why_missing(driver: &Driver, slot: SlotId) -> String {
+    let route = driver.node().route(slot);
+    let number = slot.0;
+    if driver.node().map().is_none() {
+        return "this node has no map of the cluster yet; nothing was changed, see whether the coordinator runs"
+            .to_owned();
+    }
+    if let Some((_, addr)) = route.primary {
+        return format!(
+            "the primary of slot {number}, {addr}, does not list its keys now, so that some would be missing; nothing was \
+             changed, try again"
+        );
+    }
+    match route.missing.first() {
+        Some(addr) => format!(
+            "no copy of slot {number} can be reached, the last was on {addr}, so that keys would be missing; nothing was \
+             changed: bring that node back, or give its data up with UNREGISTER_NODE {} {} at the coordinator",
+            addr.host(),
+            addr.port()
+        ),
+        None => {
+            format!("slot {number} has no primary now, so that keys would be missing; nothing was changed, try again")
+        }
+    }
+}

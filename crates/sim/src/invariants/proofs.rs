@@ -1,0 +1,18 @@
+//! A node shows as proof no incarnation of whose data it may lack some.
+//!
+//! Source: the design, rule 9.
+
+use crate::world::World;
+
+impl World {
+    /// A node is about to join, and to say whose data it has found.
+    pub(crate) fn check_ancestors(&mut self, n: usize) {
+        let Some(node) = self.running(n) else { return };
+        let wrong = node.ancestors().proven.iter().find(|proven| self.oracle.holder(**proven) != Some(n)).copied();
+        if let Some(wrong) = wrong {
+            let name = &self.nodes[n].name;
+            let what = format!("{name} shows {} as proof, and may lack some of its data", wrong.0 & 0xffff);
+            self.broken("proof", None, what);
+        }
+    }
+}

@@ -1,0 +1,299 @@
+#!/usr/bin/env bash
+#
+# Crashes on real disks: three nodes with --fsync always under a load of quorum writes, and what was acknowledged is looked
+# for afterwards. Not one such write may be lost. Needs root and Linux: loop devices, strace, and a file system that can
+# be shut down without flushing what is not on disk, which is what a cut of the power does.
+#
+# usage: scripts/crash.sh [--kills N] [--cuts N] [--calls N] [--port P] [STAGE...]
+#   --kills N   how often kill -9 strikes every node and the coordinator at once (100)
+#   --cuts N    how often the power of all three nodes is cut at once (50)
+#   --calls N   at which of its first N writes and fsyncs a node dies, or has EIO or ENOSPC for an answer (200)
+#   --port P    port of the coordinator (5800); the nodes have the three after it
+#   STAGE...    what to run, of: kills cuts deaths errors full (all of them)
+#
+# Exit code 0: nothing was lost. 1: something was, or a stage was not possible here; it says which. Whatever this starts
+# or mounts is gone when it ends, however it ends.
+set -euo pipefail
+
+usage() {
+    sed -n '8,17s/^# \{0,1\}//p' "$0"
+}
+
+kills=100 cuts=50 calls=200 port=5800 stages=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --kills) kills=$2 && shift 2 ;;
+        --cuts) cuts=$2 && shift 2 ;;
+        --calls) calls=$2 && shift 2 ;;
+        --port) port=$2 && shift 2 ;;
+        -h | --help) usage && exit 0 ;;
+        kills | cuts | deaths | errors | full) stages+=("$1") && shift ;;
+        *) usage >&2 && exit 1 ;;
+    esac
+done
+[ ${#stages[@]} -gt 0 ] || stages=(kills cuts deaths errors full)
+
+# Where administrators' programs are.
+PATH=$PATH:/usr/sbin:/sbin
+[ "$(uname)" = Linux ] || { echo 'crash.sh: runs on Linux only: it mounts disks in files and traces system calls' >&2 && exit 1; }
+[ "$(id -u)" = 0 ] || { echo 'crash.sh: needs root, to mount disks in files and to cut their power' >&2 && exit 1; }
+for program in cargo mkfs.ext4 mount umount strace python3; do
+    command -v "$program" >/dev/null || { echo "crash.sh: $program is missing (Debian packages: e2fsprogs mount strace python3)" >&2 && exit 1; }
+done
+
+cd "$(dirname "$0")/.."
+cargo build --release --package chaos --package coordinator --package node --package client
+bin=$(cd "${CARGO_TARGET_DIR:-target}/release" && pwd)
+work=$(mktemp -d "${TMPDIR:-/tmp}/crash.XXXXXX")
+coordinator=127.0.0.1:$port
+declare -A pids=()
+mounted=()
+
+stop_all() {
+    local name
+    for name in "${!pids[@]}"; do
+        kill -9 -- "${pids[$name]}" 2>/dev/null || true
+        wait "${pids[$name]}" 2>/dev/null || true
+    done
+    pids=()
+}
+
+cleanup() {
+    stop_all
+    local disk
+    for disk in "${mounted[@]}"; do umount "$disk" 2>/dev/null || umount -l "$disk" 2>/dev/null || true; done
+    [ "${failed:-yes}" = no ] && rm -rf "$work" || echo "crash.sh: what is left is in $work" >&2
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+say() { printf '%s %s\n' "$(date +%T)" "$*"; }
+die() { say "FAILED: $*" && exit 1; }
+
+# A fresh disk of $2 MB at $1.
+mount_disk() {
+    mkdir -p "$1"
+    truncate -s "$2M" "$1.img"
+    mkfs.ext4 -q -F "$1.img"
+    mount -o loop "$1.img" "$1" || die "no disk can be mounted here: $1 (in a container, give it loop devices)"
+    mounted+=("$1")
+}
+
+unmount_disk() {
+    umount "$1"
+    local left=() disk
+    for disk in "${mounted[@]}"; do [ "$disk" = "$1" ] || left+=("$disk"); done
+    mounted=("${left[@]}")
+    rm -rf "$1" "$1.img"
+}
+
+# The cut: from now on every write fails, and what was not synced never reaches the disk (EXT4_IOC_SHUTDOWN, no flush).
+cut_power() {
+    python3 - "$@" <<'PY'
+import fcntl, os, struct, sys
+for path in sys.argv[1:]:
+    disk = os.open(path, os.O_RDONLY)
+    fcntl.ioctl(disk, 0x8004587D, struct.pack("I", 2))
+    os.close(disk)
+PY
+}
+
+start_coordinator() {
+    "$bin/coordinator" --port "$port" --data-dir "$work/$1/coordinator" --log-level warn \
+        >>"$work/coordinator.log" 2>&1 &
+    pids[coordinator]=$!
+}
+
+# $1: of which stage; $2: its number; then what runs it, such as strace.
+start_node() {
+    local stage=$1 number=$2
+    shift 2
+    "$@" "$bin/node" $((port + number)) --coordinator-port "$port" --data-dir "$work/$stage/$number/data" --fsync always \
+        --log-level warn >>"$work/node-$number.log" 2>&1 &
+    pids[$number]=$!
+}
+
+# $1: of which stage.
+start_all() {
+    start_coordinator "$1"
+    local number
+    for number in 1 2 3; do start_node "$1" "$number"; done
+}
+
+acknowledged() { "$bin/acknowledged" --coordinator "$coordinator" --record "$1" "${@:2}"; }
+
+# Waits until a client can write at all. $1: record.
+await_service() {
+    local tries
+    for tries in $(seq 60); do
+        if "$bin/client" --port "$port" --ack quorum --command "PUT ready $tries" >/dev/null 2>&1; then return; fi
+        sleep 0.5
+    done
+    die 'the cluster does not serve'
+}
+
+# Writes while something is done to the cluster. $1: record; $2: name; $3: how long the writers run; then what is done.
+under_load() {
+    local record=$1 name=$2 seconds=$3
+    shift 3
+    acknowledged "$record" write --name "$name" --seconds "$seconds" >"$work/load.log" 2>&1 &
+    local load=$!
+    "$@"
+    wait "$load" || die "the load failed: $(cat "$work/load.log")"
+}
+
+check() {
+    acknowledged "$1" check "${@:3}" >"$work/check.log" 2>&1 || die "$2: $(cat "$work/check.log")"
+}
+
+# Kills every process at once, in the middle of the load.
+kill_all_soon() {
+    sleep "0.$((RANDOM % 9 + 1))"
+    stop_all
+}
+
+stage_kills() {
+    mkdir -p "$work/kills"
+    start_all kills
+    local round
+    for round in $(seq "$kills"); do
+        await_service
+        under_load "$work/kills.record" "k$round" 1 kill_all_soon
+        start_all kills
+        [ $((round % 10)) -ne 0 ] || { check "$work/kills.record" "after $round times kill -9" && say "  $round: $(cat "$work/check.log")"; }
+    done
+    check "$work/kills.record" "after $kills times kill -9"
+}
+
+# All three at once; the coordinator stays.
+cut_all_soon() {
+    sleep "0.$((RANDOM % 9 + 1))"
+    cut_power "$work"/cuts/{1,2,3}
+    local number
+    for number in 1 2 3; do
+        kill -9 "${pids[$number]}" && wait "${pids[$number]}" 2>/dev/null || true
+        unset "pids[$number]"
+    done
+}
+
+stage_cuts() {
+    local number round
+    for number in 1 2 3; do mount_disk "$work/cuts/$number" 400; done
+    start_all cuts
+    for round in $(seq "$cuts"); do
+        await_service
+        under_load "$work/cuts.record" "c$round" 1 cut_all_soon
+        for number in 1 2 3; do
+            umount "$work/cuts/$number" && mount -o loop "$work/cuts/$number.img" "$work/cuts/$number"
+            start_node cuts "$number"
+        done
+        [ $((round % 10)) -ne 0 ] || { check "$work/cuts.record" "after $round power cuts" && say "  $round: $(cat "$work/check.log")"; }
+    done
+    check "$work/cuts.record" "after $cuts power cuts"
+    stop_all
+    for number in 1 2 3; do unmount_disk "$work/cuts/$number"; done
+}
+
+# Kills every node 1, with what traces it or without.
+kill_node_1() {
+    local exe dir
+    for exe in /proc/[0-9]*/exe; do
+        dir=${exe%/exe}
+        [ "$(readlink "$exe" 2>/dev/null)" = "$bin/node" ] || continue
+        if tr '\0' ' ' <"$dir/cmdline" | grep -q " $((port + 1)) "; then kill -9 "${dir#/proc/}" 2>/dev/null || true; fi
+    done
+    [ -z "${pids[1]:-}" ] || wait "${pids[1]}" 2>/dev/null || true
+    unset 'pids[1]'
+}
+
+# Node 1 comes back as it was left, and has something injected at a call while it serves; the others go on. $1: stage;
+# $2: call; $3: what is injected; $4: when, counted in each thread.
+inject() {
+    local stage=$1 call=$2 what=$3 when=$4 load
+    acknowledged "$work/$stage.record" write --name "$call.$what.$when" --seconds 1.5 >"$work/load.log" 2>&1 &
+    load=$!
+    start_node "$stage" 1 strace -f -qq --seccomp-bpf -o /dev/null -e "trace=$call" -e "inject=$call:$what:when=$when"
+    wait "$load" || die "the load failed: $(cat "$work/load.log")"
+    kill_node_1
+}
+
+inject_each() {
+    local stage=$1 what=$2 calls_of=$3 every=$4 when
+    for when in $(seq 1 "$every" "$calls"); do inject "$stage" "$calls_of" "$what" "$when"; done
+}
+
+stage_with_injections() {
+    local stage=$1
+    shift
+    mkdir -p "$work/$stage"
+    start_coordinator "$stage"
+    start_node "$stage" 2
+    start_node "$stage" 3
+    start_node "$stage" 1
+    await_service
+    kill_node_1
+    "$@"
+    stop_all
+    start_all "$stage"
+    await_service
+    check "$work/$stage.record" "after all injections of $stage"
+    stop_all
+}
+
+deaths() {
+    inject_each deaths signal=SIGKILL pwrite64 1
+    inject_each deaths signal=SIGKILL fdatasync 1
+}
+
+errors() {
+    local error
+    for error in EIO ENOSPC; do
+        inject_each errors "error=$error" pwrite64 10
+        inject_each errors "error=$error" fdatasync 10
+        inject_each errors "error=$error" fallocate 100
+    done
+}
+
+stage_deaths() { stage_with_injections deaths deaths; }
+stage_errors() { stage_with_injections errors errors; }
+
+# Disks of 16 MB, filled to the brim; a little later there is room again.
+stage_full() {
+    local number
+    for number in 1 2 3; do mount_disk "$work/full/$number" 16; done
+    start_all full
+    await_service
+    for number in $(seq 8); do
+        acknowledged "$work/full.record" write --name "f$number" --seconds 4 --bytes 6000 >"$work/load.log" || die "$(cat "$work/load.log")"
+        say "  $number: $(cat "$work/load.log")"
+        ! grep -q '^0 writes acknowledged' "$work/load.log" || break
+    done
+    check "$work/full.record" 'on full disks' --read local
+    grep -q 'is full' "$work"/node-?.log || die 'no disk was ever full'
+    # A restart on a full disk.
+    local pid
+    for pid in "${pids[@]}"; do kill -9 "$pid" && wait "$pid" 2>/dev/null || true; done
+    pids=()
+    for number in 1 2 3; do
+        umount "$work/full/$number"
+        truncate -s 64M "$work/full/$number.img"
+        e2fsck -fy "$work/full/$number.img" >/dev/null 2>&1 || true
+        resize2fs "$work/full/$number.img" >/dev/null 2>&1
+        mount -o loop "$work/full/$number.img" "$work/full/$number"
+    done
+    start_all full
+    await_service
+    check "$work/full.record" 'with room again'
+    stop_all
+    for number in 1 2 3; do unmount_disk "$work/full/$number"; done
+}
+
+for stage in "${stages[@]}"; do
+    start=$SECONDS
+    say "$stage"
+    "stage_$stage"
+    stop_all
+    ! grep -H panicked "$work"/*.log || die "$stage: a server has panicked"
+    say "$stage: nothing was lost, in $((SECONDS - start)) s"
+done
+failed=no
