@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use proto::cluster_map::{ClusterMap, MapVersion, Member, SlotConfig};
 use proto::id::Epoch;
+use proto::peer::WallTime;
 use proto::range::{Keys, PageRequest};
 use proto::slot::Position;
 
 use super::*;
 use crate::listing::Listing;
-use proto::peer::WallTime;
 
 const BITS: SlotBits = SlotBits::new(3);
 

@@ -123,6 +123,15 @@ fn run(world: &mut World, command: &str) -> String {
         ["get", at, key] => return said(world.read(at, key, false)),
         ["get", at, key, "linear"] => return format!("{}\n", world.read_linear(at, key)),
         ["copy", at, key] => return said(world.read(at, key, true)),
+        ["list", at, slot, limit, ref how @ ..] => {
+            let slot = slot.parse().expect("a number");
+            let limit = Some(limit.parse().expect("a number"));
+            return format!("{}\n", world.list(at, slot, limit, *how == ["copy"]));
+        }
+        ["count", at, slot, ref how @ ..] => {
+            let slot = slot.parse().expect("a number");
+            return format!("{}\n", world.list(at, slot, None, *how == ["copy"]));
+        }
         ["slot", key] => return format!("{}\n", World::slot_of(key).0),
         ["map"] => return map(world),
         ["route", at, key] => {

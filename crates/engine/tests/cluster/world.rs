@@ -9,6 +9,7 @@ use engine::bugs::NoBugs;
 use engine::coordinator::Coordinator;
 use engine::inbox::Inbox;
 use engine::journal::Replay;
+use engine::listing::Listing;
 use engine::node::{Node, TICK, Turn};
 use engine::outbox::Outbox;
 use engine::output::{Event, Output, Settings};
@@ -20,7 +21,8 @@ use proto::cluster_map::{ClusterMap, MapVersion, Promises};
 use proto::frame::{Frame, FrameDecoder, Words};
 use proto::id::{Incarnation, NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Change, LinkMessage, LinkReply, WallTime, Write};
+use proto::peer::{Change, LinkMessage, LinkReply, List, WallTime, Write};
+use proto::range::Keys;
 use proto::session::{Ancestors, CoordinatorMessage, NodeMessage};
 use proto::slot::{SlotBits, SlotId};
 
@@ -509,6 +511,25 @@ impl World {
             Err(_) => "not here".to_owned(),
             Ok(read) if read.ticket.is_some() => "waits".to_owned(),
             Ok(read) => read.answer.unwrap_or("absent".to_owned()),
+        }
+    }
+
+    /// Lists the first `limit` keys of one slot, or without a limit counts them: linearly, or from the copy that is there.
+    pub(crate) fn list(&self, at: &str, slot: u16, limit: Option<usize>, copy: bool) -> String {
+        let level = if copy { ReadLevel::Local } else { ReadLevel::Linear };
+        let (range, slots) = (Keys::Prefix(b"").range(), vec![SlotId(slot)]);
+        let list = List { id: 0, level, at_replica: copy, limit, range, slots };
+        let (mut waiting, mut listing) = (Waiting::new(), Listing::new(&list, 1_000));
+        let node = &self.member(at).node;
+        node.list(SlotId(slot), &list, || self.now, &waiting, &mut Turn::default(), &mut listing);
+        let mut outcomes = Vec::new();
+        waiting.take(&mut outcomes);
+        let listed = listing.finish();
+        match outcomes[..] {
+            _ if !listed.refused.is_empty() => "not here".to_owned(),
+            [None] => "waits".to_owned(),
+            _ if limit.is_none() => listed.count.to_string(),
+            _ => format!("{:?}", listed.keys.iter().map(|key| String::from_utf8_lossy(key)).collect::<Vec<_>>()),
         }
     }
 
