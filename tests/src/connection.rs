@@ -23,8 +23,8 @@ pub enum Reply {
     Error(String),
     /// `$3`, and the bytes.
     Bulk(Vec<u8>),
-    /// `:12`.
-    Number(u64),
+    /// `:1`.
+    Number(i64),
     /// `$-1`.
     Null,
     /// `*2`, and the items.

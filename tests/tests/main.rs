@@ -10,6 +10,7 @@ mod coordinator_restart;
 mod coordinator_state;
 mod docs_examples;
 mod durability;
+mod expiry;
 mod failover;
 mod limits;
 mod logging;

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use proto::frame::{Frame, FrameDecoder};
     use proto::level::ReadLevel;
-    use proto::peer::{Effect, Read, Write};
+    use proto::peer::{Change, Read, Wanted, Write};
     use proto::request::NodeRequest;
 
     fn copy_with(template: &Template, key: &Key) -> Vec<u8> {
@@ -185,11 +185,11 @@ mod tests {
                 let put = copy_with(&Template::request(Verb::Put, encoding), &key);
                 let expected = match encoding {
                     Encoding::Line => NodeRequest::PutLine { key: &key, value: &value },
-                    Encoding::Array => NodeRequest::Write(Write::new(&key, Effect::Put(&value))),
+                    Encoding::Array => NodeRequest::Write(Write::new(&key, Change::Put(&value))),
                 };
                 parsed(&put, expected);
                 let get = copy_with(&Template::request(Verb::Get, encoding), &key);
-                let read = Read { key: &key, versioned: false, level: ReadLevel::Local };
+                let read = Read { key: &key, wanted: Wanted::Value, level: ReadLevel::Local };
                 parsed(&get, NodeRequest::Read(read));
             }
         }

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use proto::cluster_map::{ClusterMap, Member};
 use proto::id::Incarnation;
 use proto::level::ReadLevel;
-use proto::peer::{Forward, Hello, KeyRequest, LinkKind, Read};
+use proto::peer::{Forward, Hello, KeyRequest, LinkKind, Read, Wanted};
 use proto::reply::{Reply, ReplyDecoder};
 use proto::slot::Position;
 
@@ -89,7 +89,7 @@ impl Asking {
     }
 
     fn held(&mut self, key: &str) -> anyhow::Result<Held> {
-        let read = Read { key: key.as_bytes(), versioned: true, level: ReadLevel::Local };
+        let read = Read { key: key.as_bytes(), wanted: Wanted::Versioned, level: ReadLevel::Local };
         let mut bytes = Vec::new();
         Forward { id: 0, at_replica: true, request: KeyRequest::Read(read) }.encode(&mut bytes);
         self.stream.write_all(&bytes)?;

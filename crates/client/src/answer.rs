@@ -7,7 +7,7 @@ use proto::frame::{Encoding, Frame, FrameDecoder, encode_array};
 use proto::id::Version;
 use proto::level::{AckLevel, ReadLevel};
 use proto::limits;
-use proto::peer::{Effect, Read, Write};
+use proto::peer::{Change, Read, Wanted, Write};
 use proto::range::{Keys, PageRequest};
 use proto::reply::{Reply, ReplyDecoder};
 use proto::request::{line_can_carry_key, line_can_put, verbs};
@@ -28,41 +28,48 @@ pub(crate) struct Request {
 impl Request {
     /// A write, answered at `level`; the write's own is not looked at.
     pub(crate) fn write(write: &Write<'_>, level: Option<AckLevel>) -> Self {
-        let Write { key, effect, expected, identity, .. } = *write;
+        let Write { key, change, expected, identity, .. } = *write;
+        let seconds = match change {
+            Change::PutFor(_, millis) | Change::Expire(millis) => (millis / 1_000).to_string(),
+            Change::Put(_) | Change::Delete | Change::Persist => String::new(),
+        };
         let (seq, version) = (identity.map(|identity| identity.seq.to_string()), expected.map(|v| v.to_string()));
         let mut words: Vec<&[u8]> = Vec::with_capacity(7);
         if let (Some(identity), Some(seq)) = (identity, &seq) {
             words.extend([verbs::ONCE.as_bytes(), identity.client, seq.as_bytes()]);
         }
-        match (effect, &version) {
-            (Effect::Put(value), None) => words.extend([verbs::PUT.as_bytes(), key, value]),
-            (Effect::Put(value), Some(_)) if expected == Some(Version::NONE) => {
+        match (change, &version) {
+            (Change::Put(value), None) => words.extend([verbs::PUT.as_bytes(), key, value]),
+            (Change::Put(value), Some(_)) if expected == Some(Version::NONE) => {
                 words.extend([verbs::PUTNX.as_bytes(), key, value]);
             }
-            (Effect::Put(value), Some(version)) => {
+            (Change::Put(value), Some(version)) => {
                 words.extend([verbs::CAS.as_bytes(), key, version.as_bytes(), value]);
             }
-            (Effect::Delete, _) => words.extend([verbs::DELETE.as_bytes(), key]),
+            (Change::PutFor(value, _), _) => words.extend([verbs::PUTEX.as_bytes(), key, seconds.as_bytes(), value]),
+            (Change::Delete, _) => words.extend([verbs::DELETE.as_bytes(), key]),
+            (Change::Expire(_), _) => words.extend([verbs::EXPIRE.as_bytes(), key, seconds.as_bytes()]),
+            (Change::Persist, _) => words.extend([verbs::PERSIST.as_bytes(), key]),
         }
-        let by_line = match effect {
-            Effect::Put(value) => line_can_put(key, value),
-            Effect::Delete => line_can_carry_key(key),
+        let by_line = match change {
+            Change::Put(value) | Change::PutFor(value, _) => line_can_put(key, value),
+            Change::Delete => line_can_carry_key(key),
+            // A number is told from everything else in an array only.
+            Change::Expire(_) | Change::Persist => false,
         };
         Self { need: Need::Ack(level), ..Self::encode(by_line, &words) }
     }
 
     /// A read, at `level`; the read's own is not looked at. It goes by line where the key allows it: a node then answers
-    /// a value that is no line with `ERROR BINARY`. With a version it goes as an array.
+    /// a value that is no line with `ERROR BINARY`. With a version, or for a number, it goes as an array.
     pub(crate) fn read(read: &Read<'_>, level: Option<ReadLevel>) -> Self {
-        let verb = if read.versioned { verbs::GETV } else { verbs::GET };
-        let by_line = !read.versioned && line_can_carry_key(read.key);
-        Self { need: Need::Read(level), ..Self::encode(by_line, &[verb.as_bytes(), read.key]) }
+        let by_line = read.wanted == Wanted::Value && line_can_carry_key(read.key);
+        Self { need: Need::Read(level), ..Self::encode(by_line, &[read.wanted.verb().as_bytes(), read.key]) }
     }
 
     /// A read whose answer carries any value.
     pub(crate) fn read_bytes(read: &Read<'_>, level: Option<ReadLevel>) -> Self {
-        let verb = if read.versioned { verbs::GETV } else { verbs::GET };
-        Self { need: Need::Read(level), ..Self::encode(false, &[verb.as_bytes(), read.key]) }
+        Self { need: Need::Read(level), ..Self::encode(false, &[read.wanted.verb().as_bytes(), read.key]) }
     }
 
     /// A page of a walk, at `level`. As an array it carries any key.
@@ -121,14 +128,13 @@ pub(crate) enum Answer {
     Value(Vec<u8>),
     Versioned(Version, Vec<u8>),
     NotFound,
+    Number(i64),
     /// A conditional write has made this version.
     Written(Version),
     /// A conditional write has found this version, and changed nothing.
     Conflict(Version),
     /// The keys of a page.
     Keys(Vec<Vec<u8>>),
-    /// A number.
-    Count(u64),
     /// Any other line.
     Text(String),
     /// What follows `ERROR `.
@@ -211,7 +217,7 @@ fn answer_of_reply(reply: Reply<'_>) -> Result<Answer, NotAnAnswer> {
         Reply::Null => Answer::NotFound,
         // `ERR` stands before the errors that have no code of their own.
         Reply::Error(error) => Answer::Error(error.strip_prefix("ERR ").unwrap_or(error).to_owned()),
-        Reply::Number(number) => Answer::Count(number),
+        Reply::Number(number) => Answer::Number(number),
     })
 }
 
@@ -259,27 +265,29 @@ mod tests {
 
     #[test]
     fn a_line_is_used_where_it_carries_the_request() {
-        let put = |value| text(Request::write(&Write::new(b"k", Effect::Put(value)), None));
+        let put = |value| text(Request::write(&Write::new(b"k", Change::Put(value)), None));
         assert_eq!(put(b"v w "), "PUT k v w \n");
         assert_eq!(put(b""), "*3\r\n$3\r\nPUT\r\n$1\r\nk\r\n$0\r\n\r\n");
         assert_eq!(put(b"v h:1,h:2"), "*3\r\n$3\r\nPUT\r\n$1\r\nk\r\n$9\r\nv h:1,h:2\r\n");
-        let read = |key, versioned| text(Request::read(&Read { key, versioned, level: ReadLevel::Local }, None));
-        assert_eq!(read(b"k", false), "GET k\n");
-        assert_eq!(read(b"a b", false), "*2\r\n$3\r\nGET\r\n$3\r\na b\r\n");
-        assert_eq!(read(b"k", true), "*2\r\n$4\r\nGETV\r\n$1\r\nk\r\n");
+        let read = |key, wanted| text(Request::read(&Read { key, wanted, level: ReadLevel::Local }, None));
+        assert_eq!(read(b"k", Wanted::Value), "GET k\n");
+        assert_eq!(read(b"k", Wanted::Ttl), "*2\r\n$3\r\nTTL\r\n$1\r\nk\r\n");
+        assert_eq!(read(b"a b", Wanted::Value), "*2\r\n$3\r\nGET\r\n$3\r\na b\r\n");
+        assert_eq!(read(b"k", Wanted::Versioned), "*2\r\n$4\r\nGETV\r\n$1\r\nk\r\n");
         assert_eq!(text(Request::question("INFO", None)), "INFO\n");
     }
 
     #[test]
     fn a_write_carries_its_condition_and_identity() {
-        let put = Write::new(b"k", Effect::Put(b"v"));
+        let put = Write::new(b"k", Change::Put(b"v"));
         let identity = Some(Identity { client: b"me", seq: 7 });
         let version: Version = "3-12".parse().unwrap();
         for (write, line) in [
             (Write { identity, ..put }, "ONCE me 7 PUT k v\n"),
             (Write { identity, expected: Some(version), ..put }, "ONCE me 7 CAS k 3-12 v\n"),
             (Write { identity, expected: Some(Version::NONE), ..put }, "ONCE me 7 PUTNX k v\n"),
-            (Write { identity, effect: Effect::Delete, ..put }, "ONCE me 7 DELETE k\n"),
+            (Write { identity, change: Change::Delete, ..put }, "ONCE me 7 DELETE k\n"),
+            (Write { identity, change: Change::PutFor(b"v", 60_000), ..put }, "ONCE me 7 PUTEX k 60 v\n"),
         ] {
             let line_read = text(Request::write(&write, None));
             assert_eq!(line_read, line);
@@ -292,7 +300,7 @@ mod tests {
     fn what_no_line_has_room_for_goes_as_an_array() {
         let (key, value) = (vec![b'k'; limits::KEY_BYTES], vec![b'v'; limits::VALUE_BYTES]);
         let identity = Some(Identity { client: &[b'c'; limits::CLIENT_BYTES], seq: 1 });
-        let put = Write::new(&key, Effect::Put(&value));
+        let put = Write::new(&key, Change::Put(&value));
         assert_eq!(Request::write(&put, None).encoding, Encoding::Line);
         assert_eq!(Request::write(&Write { identity, ..put }, None).encoding, Encoding::Array);
     }
@@ -316,7 +324,8 @@ mod tests {
             (Encoding::Array, b"$3\r\na\nb\r\n", Answer::Value(b"a\nb".to_vec())),
             (Encoding::Array, b"*2\r\n$4\r\n3-12\r\n$1\r\nv\r\n", Answer::Versioned(version, b"v".to_vec())),
             (Encoding::Array, b"$-1\r\n", Answer::NotFound),
-            (Encoding::Array, b":12\r\n", Answer::Count(12)),
+            (Encoding::Array, b":-2\r\n", Answer::Number(-2)),
+            (Encoding::Array, b":12\r\n", Answer::Number(12)),
             (Encoding::Array, b"-BUSY full\r\n", Answer::Error("BUSY full".into())),
             (Encoding::Array, b"-ERR No nodes available\r\n", Answer::Error("No nodes available".into())),
             (Encoding::Array, b"ERROR BUSY full\n", Answer::Error("BUSY full".into())),
@@ -325,7 +334,7 @@ mod tests {
             assert_eq!(decode(encoding, &bytes[..bytes.len() - 1]), Ok(None));
         }
         assert_eq!(decode(Encoding::Line, b"*1\r\n$1\r\na\r\n"), Err(NotAnAnswer));
-        for bytes in [&b"HTTP/1.1 403 Forbidden\r\n"[..], b"*2\r\n$1\r\nx\r\n$1\r\nv\r\n"] {
+        for bytes in [&b"HTTP/1.1 403 Forbidden\r\n"[..], b":x\r\n", b"*2\r\n$1\r\nx\r\n$1\r\nv\r\n"] {
             assert_eq!(decode(Encoding::Array, bytes), Err(NotAnAnswer));
         }
     }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use proto::error::ErrorReply;
 use proto::id::{NodeAddr, Version};
 use proto::limits;
-use proto::peer::{Effect, Write};
+use proto::peer::{Change, Wanted, Write};
 
 use crate::builder::Builder;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::level::Levels;
 use crate::placement::Placement;
-use crate::read::{self, Read};
+use crate::read::{self, Read, Ttl};
 use crate::write::{self, Cas};
 
 /// A connection to the cluster.
@@ -122,7 +122,7 @@ impl Client {
     /// repeating is no use.
     pub async fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Placement, Error> {
         let (key, value) = (checked_key(key.as_ref())?, checked_value(value.as_ref())?);
-        write::write(&self.cluster, self.levels.ack, Write::new(key, Effect::Put(value))).await
+        write::write(&self.cluster, self.levels.ack, Write::new(key, Change::Put(value))).await
     }
 
     /// Stores a value if the key has this version, as [`Client::get_versioned`] gives it; [`Version::NONE`]: if the key
@@ -158,7 +158,7 @@ impl Client {
         value: impl AsRef<[u8]>,
     ) -> Result<Cas, Error> {
         let (key, value) = (checked_key(key.as_ref())?, checked_value(value.as_ref())?);
-        let write = Write { expected: Some(expected), ..Write::new(key, Effect::Put(value)) };
+        let write = Write { expected: Some(expected), ..Write::new(key, Change::Put(value)) };
         write::write_if(&self.cluster, self.levels.ack, write).await
     }
 
@@ -222,7 +222,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn read(&self, key: impl AsRef<[u8]>) -> Result<Read, Error> {
-        read::read(&self.cluster, self.levels.read, checked_key(key.as_ref())?, false).await
+        read::read(&self.cluster, self.levels.read, checked_key(key.as_ref())?, Wanted::Value).await
     }
 
     /// Reads a key's value with the version of the key, for [`Client::compare_and_set`]; none where the key is absent.
@@ -252,7 +252,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn read_versioned(&self, key: impl AsRef<[u8]>) -> Result<Read, Error> {
-        read::read(&self.cluster, self.levels.read, checked_key(key.as_ref())?, true).await
+        read::read(&self.cluster, self.levels.read, checked_key(key.as_ref())?, Wanted::Versioned).await
     }
 
     /// Makes a key absent, whether or not it was there. Gives who holds the key.
@@ -273,7 +273,66 @@ impl Client {
     /// As [`Client::put`].
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<Placement, Error> {
         let key = checked_key(key.as_ref())?;
-        write::write(&self.cluster, self.levels.ack, Write::new(key, Effect::Delete)).await
+        write::write(&self.cluster, self.levels.ack, Write::new(key, Change::Delete)).await
+    }
+
+    /// Stores a value for so many seconds, from 1 to 10,000,000,000; then the key is absent. Another write of the key
+    /// takes the deadline away with the value. Gives who holds the key.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(3).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// use client::Ttl;
+    ///
+    /// client.put_for("session:1", "Alice", 3600).await?;
+    /// assert_eq!(client.ttl("session:1").await?, Ttl::Seconds(3600));
+    /// assert!(client.persist("session:1").await?);
+    /// assert_eq!(client.ttl("session:1").await?, Ttl::Forever);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::put`].
+    pub async fn put_for(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        seconds: u64,
+    ) -> Result<Placement, Error> {
+        let (key, value) = (checked_key(key.as_ref())?, checked_value(value.as_ref())?);
+        let change = Change::PutFor(value, millis(seconds, 1)?);
+        write::write(&self.cluster, self.levels.ack, Write::new(key, change)).await
+    }
+
+    /// Gives a key so many seconds to keep its value, up to 10,000,000,000; with 0 it is absent at once. False where the key is
+    /// absent already. As every write, it gives the key another version.
+    ///
+    /// # Errors
+    /// As [`Client::put`].
+    pub async fn expire(&self, key: impl AsRef<[u8]>, seconds: u64) -> Result<bool, Error> {
+        let key = checked_key(key.as_ref())?;
+        let change = Change::Expire(millis(seconds, 0)?);
+        write::write_counted(&self.cluster, self.levels.ack, Write::new(key, change)).await
+    }
+
+    /// Takes the deadline off a key, which then keeps its value. False where it has none, or is absent.
+    ///
+    /// # Errors
+    /// As [`Client::put`].
+    pub async fn persist(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
+        let key = checked_key(key.as_ref())?;
+        write::write_counted(&self.cluster, self.levels.ack, Write::new(key, Change::Persist)).await
+    }
+
+    /// For how long a key will have its value.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Ttl, Error> {
+        read::ttl(&self.cluster, self.levels.read, checked_key(key.as_ref())?).await
     }
 }
 
@@ -289,4 +348,13 @@ fn checked_value(value: &[u8]) -> Result<&[u8], Error> {
         return Err(Error::too_long(&ErrorReply::value_too_long(value.len())));
     }
     Ok(value)
+}
+
+/// So many seconds in milliseconds.
+fn millis(seconds: u64, least: u64) -> Result<u64, Error> {
+    if (least..=limits::LIFE_SECONDS).contains(&seconds) {
+        return Ok(seconds * 1_000);
+    }
+    let range = format!("{least} to {}", limits::LIFE_SECONDS);
+    Err(Error::Invalid(format!("a key can be given {range} seconds, not {seconds}; nothing was changed")))
 }

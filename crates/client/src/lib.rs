@@ -84,6 +84,6 @@ pub use level::Levels;
 pub use placement::Placement;
 pub use proto::id::{NodeAddr, Version};
 pub use proto::level::{AckLevel, ReadLevel};
-pub use read::Read;
+pub use read::{Read, Ttl};
 pub use walk::Walk;
 pub use write::Cas;

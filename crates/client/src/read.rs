@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proto::id::{NodeAddr, Version};
 use proto::level::ReadLevel;
-use proto::peer;
+use proto::peer::{self, Wanted};
 
 use crate::answer::{Answer, Meaning, NotAnAnswer, Request, meaning_of};
 use crate::cluster::Cluster;
@@ -40,6 +40,17 @@ pub struct Read {
     pub from_replica: bool,
 }
 
+/// For how long a key will have its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ttl {
+    /// The key is absent.
+    Absent,
+    /// It has no deadline.
+    Forever,
+    /// So many seconds, to the nearest.
+    Seconds(u64),
+}
+
 /// Why a node gave no value.
 enum Miss {
     /// Another node, or a later attempt, may.
@@ -56,14 +67,44 @@ struct Question<'a> {
     for_bytes: Request,
 }
 
-/// Reads a key, with its version where `versioned`.
+/// Reads a key, with its version where that is wanted.
 pub(crate) async fn read(
     cluster: &Cluster,
     level: Option<ReadLevel>,
     key: &[u8],
-    versioned: bool,
+    wanted: Wanted,
 ) -> Result<Read, Error> {
-    let read = peer::Read { key, versioned, level: ReadLevel::default() };
+    let found = |answer| match answer {
+        Answer::Value(value) => Some((Some(value), None)),
+        Answer::Versioned(version, value) => Some((Some(value), Some(version))),
+        Answer::NotFound => Some((None, None)),
+        _ => None,
+    };
+    let ((value, version), node, from_replica) = ask_around(cluster, level, key, wanted, found).await?;
+    Ok(Read { value, version, node, from_replica })
+}
+
+/// Asks for how long a key will have its value.
+pub(crate) async fn ttl(cluster: &Cluster, level: Option<ReadLevel>, key: &[u8]) -> Result<Ttl, Error> {
+    let found = |answer| match answer {
+        Answer::Number(-2) => Some(Ttl::Absent),
+        Answer::Number(-1) => Some(Ttl::Forever),
+        Answer::Number(seconds) => u64::try_from(seconds).ok().map(Ttl::Seconds),
+        _ => None,
+    };
+    ask_around(cluster, level, key, Wanted::Ttl, found).await.map(|(ttl, ..)| ttl)
+}
+
+/// Asks the holders of a key until one gives an answer in which `found` finds something: that, who it was, and whether it
+/// is a replica.
+async fn ask_around<T>(
+    cluster: &Cluster,
+    level: Option<ReadLevel>,
+    key: &[u8],
+    wanted: Wanted,
+    found: impl Fn(Answer) -> Option<T>,
+) -> Result<(T, NodeAddr, bool), Error> {
+    let read = peer::Read { key, wanted, level: ReadLevel::default() };
     let question = Question { key, request: Request::read(&read, level), for_bytes: Request::read_bytes(&read, level) };
     let deadline = cluster.deadline();
     let mut maps = cluster.maps();
@@ -86,9 +127,9 @@ pub(crate) async fn read(
                 (false, false, false) => patience.with_silence(PRIMARY_SILENCE * slowness),
                 (false, false, true) => patience, // There is nobody else to ask.
             };
-            let asked = ask(cluster, node, &question, patience, (!from_replica).then(|| maps.clone()));
+            let asked = ask(cluster, node, &question, patience, (!from_replica).then(|| maps.clone()), &found);
             match asked.await {
-                Ok((value, version)) => return Ok(Read { value, version, node: node.clone(), from_replica }),
+                Ok(found) => return Ok((found, node.clone(), from_replica)),
                 Err(Miss::Final(error)) => return Err(error),
                 Err(Miss::AskOn(error)) => {
                     tracing::debug!(%node, %error, "asks on");
@@ -107,13 +148,14 @@ pub(crate) async fn read(
 }
 
 /// Asks one node, and where `as_primary` names the maps, for no longer than they name no other primary.
-async fn ask(
+async fn ask<T>(
     cluster: &Cluster,
     node: &NodeAddr,
     question: &Question<'_>,
     patience: Patience,
     as_primary: Option<Maps>,
-) -> Result<(Option<Vec<u8>>, Option<Version>), Miss> {
+    found: impl Fn(Answer) -> Option<T>,
+) -> Result<T, Miss> {
     let not_reached =
         |failure: Failure| Miss::AskOn(Error::NotReached { whom: format!("node {node}"), reason: failure.to_string() });
     let no_longer = async {
@@ -130,20 +172,12 @@ async fn ask(
         }
     };
     match answer {
-        Answer::Value(value) => Ok((Some(value), None)),
-        Answer::Versioned(version, value) => Ok((Some(value), Some(version))),
-        Answer::NotFound => Ok((None, None)),
         Answer::Error(reason) => {
             let meaning = meaning_of(&reason);
             let refused = Error::Refused { by: Some(node.clone()), reason };
             Err(if meaning == Meaning::Never { Miss::Final(refused) } else { Miss::AskOn(refused) })
         }
-        Answer::Ok
-        | Answer::Written(_)
-        | Answer::Conflict(_)
-        | Answer::Keys(_)
-        | Answer::Count(_)
-        | Answer::Text(_) => Err(not_reached(Failure::NoAnswer(NotAnAnswer.to_string()))),
+        answer => found(answer).ok_or_else(|| not_reached(Failure::NoAnswer(NotAnAnswer.to_string()))),
     }
 }
 

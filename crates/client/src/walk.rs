@@ -81,7 +81,7 @@ impl Client {
     /// As [`Walk::next_page`].
     pub async fn count(&self, prefix: impl AsRef<[u8]>) -> Result<u64, Error> {
         let request = Request::count(checked_key(prefix.as_ref())?, self.levels().read);
-        let counted = |answer| if let Answer::Count(count) = answer { Some(count) } else { None };
+        let counted = |answer| if let Answer::Number(count) = answer { u64::try_from(count).ok() } else { None };
         ask_any(&self.cluster, &request, counted).await
     }
 }

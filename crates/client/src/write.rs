@@ -61,6 +61,16 @@ pub(crate) async fn write_if(cluster: &Cluster, level: Option<AckLevel>, write: 
     carry_out(cluster, level, write, done).await
 }
 
+/// Carries out a write that is answered by whether there was anything to do.
+pub(crate) async fn write_counted(cluster: &Cluster, level: Option<AckLevel>, write: Write<'_>) -> Result<bool, Error> {
+    let done = |answer: &Answer| match answer {
+        Answer::Number(0) => Some(false),
+        Answer::Number(1) => Some(true),
+        _ => None,
+    };
+    carry_out(cluster, level, write, done).await
+}
+
 async fn carry_out<T>(
     cluster: &Cluster,
     level: Option<AckLevel>,

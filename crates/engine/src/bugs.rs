@@ -67,6 +67,14 @@ pub enum Bug {
     CoordinatorGuesses,
     /// A coordinator publishes a change before it has kept it.
     PublishedBeforeKept,
+    /// A linear read tells that a key has expired, and there is no record of that: past its deadline the value comes back.
+    ExpiryUnrecorded,
+    /// What expires is the key, whatever it holds meanwhile.
+    ExpireUnchecked,
+    /// A follower drops what has expired by its own clock.
+    FollowerExpires,
+    /// A start finds values on its disk without their deadlines.
+    DeadlineLostOnDisk,
     /// A member whose data has no proof is taken for one that holds all that was promised (KIP-966).
     UnprovenTrusted,
     /// A member whose data has no proof is taken for one that holds nothing.
@@ -87,7 +95,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 41] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -117,6 +125,10 @@ impl Bug {
         Self::LearnerNotAskedAgain,
         Self::CoordinatorGuesses,
         Self::PublishedBeforeKept,
+        Self::ExpiryUnrecorded,
+        Self::ExpireUnchecked,
+        Self::FollowerExpires,
+        Self::DeadlineLostOnDisk,
         Self::UnprovenTrusted,
         Self::UnprovenGone,
         Self::UnprovenInHaste,

@@ -2,7 +2,7 @@
 
 use std::collections::BinaryHeap;
 
-use proto::peer::{List, Listed};
+use proto::peer::{List, Listed, WallTime};
 use proto::range::KeyRange;
 use proto::slot::SlotId;
 
@@ -98,14 +98,23 @@ impl Listing {
         &self.range.start
     }
 
-    /// Takes the records of a slot from the start of the range on, in their order, tombstones among them.
-    pub(crate) fn take_slot<'a>(&mut self, records: impl Iterator<Item = &'a Record>) {
+    /// Takes the records of a slot from the start of the range on, in their order, tombstones among them. Those that have
+    /// expired by `now` are hidden, and given.
+    pub(crate) fn take_slot<'a>(&mut self, now: WallTime, records: impl Iterator<Item = &'a Record>) -> Vec<Record> {
+        let mut expired = Vec::new();
         let in_range = records.take_while(|record| self.range.ends_after(record.key()));
-        let mut present = in_range.filter(|record| !record.is_delete());
+        let mut present = in_range.filter(|record| {
+            if record.is_expired(now) {
+                expired.push((*record).clone());
+                return false;
+            }
+            !record.is_delete()
+        });
         match &mut self.page {
             None => self.count += present.count() as u64,
             Some(page) => while present.next().is_some_and(|record| page.take(record.key())) {},
         }
+        expired
     }
 
     /// The node does not answer for a slot.

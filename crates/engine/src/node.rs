@@ -15,7 +15,7 @@ use std::time::Duration;
 use proto::cluster_map::{ClusterMap, Member};
 use proto::id::{Incarnation, NodeAddr};
 use proto::level::ReadLevel;
-use proto::peer::{List, Write};
+use proto::peer::{List, WallTime, Write};
 use proto::session::{Ancestors, SlotAt};
 use proto::slot::{Position, SlotBits, SlotId};
 
@@ -131,6 +131,8 @@ pub struct Node<B: Bugs = NoBugs> {
     coordinator_until: AtomicU64,
     /// The coordinator of the present session has sent its map.
     has_map_of_session: AtomicBool,
+    /// What the wall clock showed when the node's own was at zero, in milliseconds.
+    wall_at_zero: AtomicU64,
     last_tick: AtomicU64,
     closed: AtomicBool,
     bugs: B,
@@ -241,6 +243,7 @@ impl<B: Bugs> Node<B> {
             stamps: AtomicU64::new(1),
             coordinator_until: AtomicU64::new(0),
             has_map_of_session: AtomicBool::new(false),
+            wall_at_zero: AtomicU64::new(0),
             last_tick: AtomicU64::new(now.0),
             closed: AtomicBool::new(false),
             bugs,
@@ -261,26 +264,38 @@ impl<B: Bugs> Node<B> {
 
     // Requests for keys.
 
-    /// Reads a key at its primary. `read` sees the record, under the slot's lock; then `clock` is asked. Where the answer
-    /// has a ticket of `waiting`, it is given when that is settled, or not at all.
+    /// Reads a key at its primary. `read` sees the record, under the slot's lock; then `clock` is asked, where the read is
+    /// linear or the value has a deadline. Where the answer has a ticket of `waiting`, it is given when that is settled, or
+    /// not at all. A linear read that finds a value past its deadline writes that down.
     ///
     /// # Errors
     /// This node does not lead the slot, or, for a linear read, may not do so any more.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another thing, and the hottest path makes no struct of them"
+    )]
     pub fn read<R>(
         &self,
         slot: SlotId,
         key: &[u8],
         level: ReadLevel,
-        clock: impl FnOnce() -> Timestamp,
+        clock: impl Fn() -> Timestamp,
         waiting: &Waiting,
+        turn: &mut Turn,
         read: impl FnOnce(Option<&Record>) -> R,
     ) -> Result<Answer<R>, Refusal> {
         let mut state = self.slot(slot);
         let place = self.place(Timestamp::default(), slot);
-        state.read(place, key, level, clock, waiting, read)
+        let answer = state.read(place, key, level, clock, waiting, turn, read);
+        drop(state);
+        if level == ReadLevel::Linear {
+            self.finish(turn);
+        }
+        answer
     }
 
-    /// Reads a key from whatever copy is here, since its primary does not answer.
+    /// Reads a key from whatever copy is here, since its primary does not answer. `clock` is asked where the value has a
+    /// deadline.
     ///
     /// # Errors
     /// This node has no copy of the slot.
@@ -288,32 +303,51 @@ impl<B: Bugs> Node<B> {
         &self,
         slot: SlotId,
         key: &[u8],
+        clock: impl Fn() -> Timestamp,
         read: impl FnOnce(Option<&Record>) -> R,
     ) -> Result<R, Refusal> {
+        let place = self.place(Timestamp::default(), slot);
         let slot = self.slot(slot);
-        if slot.holds_copy() { Ok(read(slot.get(&self.hasher, key))) } else { Err(Refusal::NotHere) }
+        if slot.holds_copy() { Ok(read(slot.get(place, key, clock))) } else { Err(Refusal::NotHere) }
+    }
+
+    /// Tells what the wall clock shows. To be called at the start and each [`TICK`], so that a clock that is set is noticed.
+    pub fn set_wall_clock(&self, now: Timestamp, wall: WallTime) {
+        let at_zero = wall.0.wrapping_sub(now.on_the_wall(0).0);
+        self.wall_at_zero.store(at_zero, Ordering::Relaxed);
+    }
+
+    /// What the wall clock shows then, as far as the node knows.
+    #[must_use]
+    pub fn wall(&self, now: Timestamp) -> WallTime {
+        now.on_the_wall(self.wall_at_zero.load(Ordering::Relaxed))
     }
 
     /// Lists the keys of one slot for a page of a walk, or refuses that. `clock` is asked once the slot is locked. Until the
-    /// tickets of `waiting` are settled, and as durable, nobody may hear of a linear list.
+    /// tickets of `waiting` are settled, and as durable, nobody may hear of a linear list. A linear list that hides values
+    /// past their deadlines writes that down.
     pub fn list(
         &self,
         slot: SlotId,
         list: &List,
         clock: impl FnOnce() -> Timestamp,
         waiting: &Waiting,
+        turn: &mut Turn,
         listing: &mut Listing,
     ) {
         let mut state = self.slot(slot);
+        let place = self.place(clock(), slot);
         let is_listed = if list.at_replica {
             let holds_copy = state.holds_copy();
             if holds_copy {
-                state.list_copy(listing);
+                state.list_copy(place.wall(), listing);
             }
             holds_copy
         } else {
-            state.list(self.place(clock(), slot), list.level, waiting, listing).is_ok()
+            state.list(place, list.level, waiting, turn, listing).is_ok()
         };
+        drop(state);
+        self.finish(turn);
         if !is_listed {
             listing.refuse(slot);
         }
@@ -519,6 +553,7 @@ impl<B: Bugs> Node<B> {
             journal: &self.journal,
             peers: &self.peers,
             stamps: &self.stamps,
+            wall_at_zero: self.wall_at_zero.load(Ordering::Relaxed),
             coordinator_until: Timestamp(self.coordinator_until.load(Ordering::Relaxed)),
             is_closed: self.closed.load(Ordering::Relaxed),
         }

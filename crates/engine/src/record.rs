@@ -1,7 +1,7 @@
 //! One write.
 
 use proto::id::{Epoch, Version};
-use proto::peer::{Effect, Identity, Op};
+use proto::peer::{Effect, Identity, Op, WallTime};
 use triomphe::ThinArc;
 
 use crate::table::fetch::fetch_bytes;
@@ -11,8 +11,8 @@ use crate::table::fetch::fetch_bytes;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record(ThinArc<Head, u8>);
 
-/// What stands before the bytes of a record: the key, the value, the client's name, and the write's number in 8 bytes. Of
-/// a declined write the version that it has found stands in the place of key and value.
+/// What stands before the bytes of a record: the key, the value, its deadline in 8 bytes where it has one, the client's
+/// name, and the write's number in 8 bytes. Of a declined write the version that it has found stands in the place of key and value.
 #[derive(Debug, PartialEq, Eq)]
 struct Head {
     version: Version,
@@ -25,13 +25,18 @@ struct Head {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Put,
+    PutUntil,
     Delete,
+    Expire,
     Declined,
     Barrier,
 }
 
 /// The number of an identity, as it lies in a record.
 const SEQ_BYTES: usize = size_of::<u64>();
+
+/// A deadline, as it lies in a record.
+const DEADLINE_BYTES: usize = size_of::<u64>();
 
 /// What the allocation holds beside head and bytes: how many share it, and how many bytes there are.
 const COUNTS: usize = 2 * size_of::<usize>();
@@ -47,27 +52,32 @@ impl Record {
     #[must_use]
     pub fn new(version: Version, op: Op<'_>) -> Self {
         match op {
-            Op::Write { key, effect: Effect::Put(value), identity } => {
-                Self::of(version, Kind::Put, key, value, identity)
-            }
-            Op::Write { key, effect: Effect::Delete, identity } => Self::of(version, Kind::Delete, key, b"", identity),
+            Op::Write { key, effect, identity } => match effect {
+                Effect::Put(value) => Self::of(version, Kind::Put, key, &[value], identity),
+                Effect::PutUntil(value, WallTime(moment)) => {
+                    Self::of(version, Kind::PutUntil, key, &[value, &moment.to_be_bytes()], identity)
+                }
+                Effect::Delete => Self::of(version, Kind::Delete, key, &[], identity),
+                Effect::Expire => Self::of(version, Kind::Expire, key, &[], identity),
+            },
             Op::Declined { identity, found } => {
                 let found = [found.epoch.0.to_be_bytes(), found.seq.to_be_bytes()].concat();
-                Self::of(version, Kind::Declined, b"", &found, Some(identity))
+                Self::of(version, Kind::Declined, b"", &[&found], Some(identity))
             }
-            Op::Barrier => Self::of(version, Kind::Barrier, b"", b"", None),
+            Op::Barrier => Self::of(version, Kind::Barrier, b"", &[], None),
         }
     }
 
-    fn of(version: Version, kind: Kind, key: &[u8], value: &[u8], identity: Option<Identity<'_>>) -> Self {
+    fn of(version: Version, kind: Kind, key: &[u8], value: &[&[u8]], identity: Option<Identity<'_>>) -> Self {
+        let (first, second) = (value.first().copied().unwrap_or_default(), value.get(1).copied().unwrap_or_default());
         let key_len = u32::try_from(key.len()).expect("a key is within its limit, far below 4 GiB");
         let Some(Identity { client, seq }) = identity else {
             let head = Head { version, key_len, kind, identity_len: 0 };
-            return Self::joined(head, &[key, value]);
+            return Self::joined(head, &[key, first, second]);
         };
         let identity_len = u8::try_from(client.len() + SEQ_BYTES).expect("a client's name is within its limit");
         let head = Head { version, key_len, kind, identity_len };
-        Self::joined(head, &[key, value, client, &seq.to_be_bytes()])
+        Self::joined(head, &[key, first, second, client, &seq.to_be_bytes()])
     }
 
     fn joined(head: Head, parts: &[&[u8]]) -> Self {
@@ -108,13 +118,56 @@ impl Record {
     pub fn value(&self) -> Option<&[u8]> {
         let Head { key_len, kind, identity_len, .. } = *self.head();
         let end = self.bytes().len() - usize::from(identity_len);
-        if kind == Kind::Put { self.bytes().get(key_len as usize..end) } else { None }
+        match kind {
+            Kind::Put => self.bytes().get(key_len as usize..end),
+            Kind::PutUntil => self.bytes().get(key_len as usize..end - DEADLINE_BYTES),
+            Kind::Delete | Kind::Expire | Kind::Declined | Kind::Barrier => None,
+        }
+    }
+
+    /// When the value expires; `None` where it does not, or the record has none.
+    #[must_use]
+    pub fn deadline(&self) -> Option<WallTime> {
+        let Head { kind, identity_len, .. } = *self.head();
+        if kind != Kind::PutUntil {
+            return None;
+        }
+        let end = self.bytes().len() - usize::from(identity_len);
+        let moment = self.bytes().get(..end)?.last_chunk()?;
+        Some(WallTime(u64::from_be_bytes(*moment)))
+    }
+
+    /// Whether the value has a deadline.
+    #[must_use]
+    pub fn has_deadline(&self) -> bool {
+        self.head().kind == Kind::PutUntil
+    }
+
+    /// Whether the value has a deadline that has passed.
+    #[must_use]
+    pub fn is_expired(&self, now: WallTime) -> bool {
+        self.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// The same record as the planted mistake makes it again.
+    pub(crate) fn without_deadline(&self) -> Self {
+        match self.op() {
+            Op::Write { key, effect: Effect::PutUntil(value, _), identity } => {
+                Self::new(self.version(), Op::Write { key, effect: Effect::Put(value), identity })
+            }
+            _ => self.clone(),
+        }
     }
 
     /// What the record does to its key.
     #[must_use]
     pub fn effect(&self) -> Effect<'_> {
-        self.value().map_or(Effect::Delete, Effect::Put)
+        match (self.value(), self.deadline()) {
+            (Some(value), None) => Effect::Put(value),
+            (Some(value), Some(deadline)) => Effect::PutUntil(value, deadline),
+            (None, _) if self.head().kind == Kind::Expire => Effect::Expire,
+            (None, _) => Effect::Delete,
+        }
     }
 
     /// Whose write it is, where the client said so.
@@ -142,20 +195,28 @@ impl Record {
                 (Some(identity), Some(found)) => Op::Declined { identity, found },
                 _ => Op::Barrier,
             },
-            Kind::Put | Kind::Delete => Op::Write { key: self.key(), effect: self.effect(), identity: self.identity() },
+            Kind::Put | Kind::PutUntil | Kind::Delete | Kind::Expire => {
+                Op::Write { key: self.key(), effect: self.effect(), identity: self.identity() }
+            }
         }
     }
 
     /// Whether the record is a tombstone.
     #[must_use]
     pub fn is_delete(&self) -> bool {
-        self.head().kind == Kind::Delete
+        matches!(self.head().kind, Kind::Delete | Kind::Expire)
     }
 
-    /// Whether the record changes its key: it is a put or a delete.
+    /// Whether the record changes its key: it is a put, a delete or an expiry.
     #[must_use]
     pub fn is_write(&self) -> bool {
-        matches!(self.head().kind, Kind::Put | Kind::Delete)
+        !matches!(self.head().kind, Kind::Declined | Kind::Barrier)
+    }
+
+    /// Whether a client has asked for what the record changes. Nobody has asked for an expiry.
+    #[must_use]
+    pub fn is_asked_for(&self) -> bool {
+        self.is_write() && self.head().kind != Kind::Expire
     }
 
     /// The memory that the record takes, in bytes, its allocation's own overhead left out.
@@ -197,11 +258,20 @@ mod tests {
             Op::Write { key: b"k", effect: Effect::Put(b""), identity },
             Op::Write { key: b"", effect: Effect::Delete, identity },
             Op::Write { key: b"k", effect: Effect::Delete, identity: None },
+            Op::Write { key: b"k", effect: Effect::Expire, identity: None },
+            Op::Write { key: b"k", effect: Effect::PutUntil(b"v", WallTime(7)), identity: None },
+            Op::Write { key: b"k", effect: Effect::PutUntil(b"", WallTime(u64::MAX)), identity },
             Op::Declined { identity: Identity { client: b"me", seq: 7 }, found: version },
             Op::Barrier,
         ] {
             assert_eq!(Record::new(version, op).op(), op);
         }
+    }
+
+    #[test]
+    fn a_deadline_costs_those_who_have_none_nothing() {
+        let size = |effect| Record::entry(Version::NONE, b"k", effect).size();
+        assert_eq!(size(Effect::Put(b"v")) + DEADLINE_BYTES, size(Effect::PutUntil(b"v", WallTime(1))));
     }
 
     #[test]

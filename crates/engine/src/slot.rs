@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proto::cluster_map::{MapVersion, Promises, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::AckLevel;
+use proto::peer::WallTime;
 use proto::session::Ancestors;
 use proto::slot::SlotId;
 
@@ -74,6 +75,8 @@ pub(crate) struct Place<'a> {
     pub(crate) journal: &'a Journal,
     pub(crate) peers: &'a Peers,
     pub(crate) stamps: &'a AtomicU64,
+    /// What the wall clock showed when the node's own was at zero, in milliseconds.
+    pub(crate) wall_at_zero: u64,
     /// Until when the coordinator cannot have taken this node off the ring.
     pub(crate) coordinator_until: Timestamp,
     /// The node is leaving. What it has released it does not take back, whatever its map says.
@@ -184,16 +187,17 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// The record of a key.
-    #[must_use]
-    pub fn get(&self, hasher: &KeyHasher, key: &[u8]) -> Option<&Record> {
-        self.table.get(hasher, key).filter(|record| !record.is_delete())
+    /// The record of a key, unless it is deleted or has expired. `clock` is asked where that matters.
+    pub(crate) fn get(&self, place: Place<'_>, key: &[u8], clock: impl Fn() -> Timestamp) -> Option<&Record> {
+        let record = self.table.get(place.hasher, key).filter(|record| !record.is_delete())?;
+        let is_expired = record.has_deadline() && record.is_expired(Place { now: clock(), ..place }.wall());
+        (!is_expired).then_some(record)
     }
 
-    /// Lists the keys of the copy that is here, whatever it is.
-    pub(crate) fn list_copy(&mut self, listing: &mut Listing) {
+    /// Lists the keys of the copy that is here, whatever it is, but for those that are past their deadline, and gives these.
+    pub(crate) fn list_copy(&mut self, now: WallTime, listing: &mut Listing) -> Vec<Record> {
         let records = self.table.records_from(listing.start());
-        listing.take_slot(records);
+        listing.take_slot(now, records)
     }
 
     /// Asks for memory that an acknowledgement, or a record for this key, will touch. First of three calls; between them
@@ -374,6 +378,11 @@ impl<B: Bugs> Slot<B> {
                     return false;
                 }
                 self.epoch = self.epoch.max(record.version().epoch);
+                let record = if self.bugs.plants(crate::bugs::Bug::DeadlineLostOnDisk) {
+                    record.without_deadline()
+                } else {
+                    record
+                };
                 self.apply(place, record, true);
                 self.log.set_durable(durable, place.tails);
             }
@@ -410,7 +419,7 @@ impl<B: Bugs> Slot<B> {
             records.sort_by_key(|record| record.version());
         }
         records.retain(|record| record.version().seq > seq);
-        let barriers = records.iter().filter(|record| !record.is_write()).count() as u64;
+        let barriers = records.iter().filter(|record| !record.is_asked_for()).count() as u64;
         let common = Version { epoch: self.log.epoch_at(seq).unwrap_or_default(), seq };
         self.archive(place, records, common, last.saturating_sub(seq + barriers), turn);
     }
@@ -420,7 +429,7 @@ impl<B: Bugs> Slot<B> {
         if self.bugs.plants(crate::bugs::Bug::LossUntold) {
             return;
         }
-        let writes: Vec<_> = records.into_iter().filter(|record| record.is_write()).collect();
+        let writes: Vec<_> = records.into_iter().filter(Record::is_asked_for).collect();
         turn.overwritten += lost.saturating_sub(writes.len() as u64);
         if lost > 0 {
             turn.events.push(Event::CutAway(place.id, lost));
@@ -431,6 +440,16 @@ impl<B: Bugs> Slot<B> {
 }
 
 impl Place<'_> {
+    /// The wall clock.
+    pub(crate) fn wall(&self) -> WallTime {
+        self.now.on_the_wall(self.wall_at_zero)
+    }
+
+    /// So many milliseconds from now.
+    fn deadline(&self, millis: u64) -> WallTime {
+        WallTime(self.wall().0.saturating_add(millis))
+    }
+
     fn next_stamp(&self) -> Stamp {
         Stamp(self.stamps.fetch_add(1, Ordering::Relaxed))
     }

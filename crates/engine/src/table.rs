@@ -50,6 +50,8 @@ pub struct Table {
     groups: Box<[Group]>,
     records: u32,
     tombstones: u32,
+    /// How many records have a deadline.
+    expiring: u32,
     /// The order of the keys, once it was asked for.
     order: Option<Box<Order>>,
     /// A key was added or dropped since. The order is left where it is, out of the cache: to touch it would cost the write.
@@ -109,10 +111,12 @@ impl Table {
     pub fn insert(&mut self, hasher: &KeyHasher, record: Record) -> Option<Record> {
         let hash = hasher.hash(record.key());
         self.tombstones += u32::from(record.is_delete());
+        self.expiring += u32::from(record.has_deadline());
         if let Some(place) = self.find(self.probe(hash), record.key()) {
             let place = self.groups.get_mut(place.group).and_then(|group| group.records.get_mut(place.at));
             let replaced = place.and_then(|place| place.replace(record));
             self.tombstones -= u32::from(replaced.as_ref().is_some_and(Record::is_delete));
+            self.expiring -= u32::from(replaced.as_ref().is_some_and(Record::has_deadline));
             return replaced;
         }
         if self.records as usize >= self.groups.len() * GROUP * (SPARE_PART - 1) / SPARE_PART {
@@ -157,6 +161,7 @@ impl Table {
         }
         self.records -= 1;
         self.tombstones -= u32::from(record.is_delete());
+        self.expiring -= u32::from(record.has_deadline());
         self.order_is_old = true;
     }
 
@@ -164,6 +169,22 @@ impl Table {
     #[must_use]
     pub fn keys(&self) -> usize {
         (self.records - self.tombstones) as usize
+    }
+
+    /// How many records have a deadline.
+    #[must_use]
+    pub fn expiring(&self) -> usize {
+        self.expiring as usize
+    }
+
+    /// The records whose keys have this hash, and perhaps some others.
+    pub(crate) fn with_hash(&self, hash: u64) -> impl Iterator<Item = &Record> {
+        let Probe { home, tag } = self.probe(hash);
+        let mut went_on = true;
+        let groups = (0..self.groups.len()).map(move |distance| self.group_after(home, distance));
+        let groups = groups.filter_map(|number| self.groups.get(number));
+        let on_the_way = groups.take_while(move |group| std::mem::replace(&mut went_on, group.passed > 0));
+        on_the_way.flat_map(move |group| group.tagged(tag).map(|(_, record)| record))
     }
 
     /// All records, tombstones among them, in no order.
@@ -245,7 +266,7 @@ impl Group {
 mod tests {
     use super::*;
     use proto::id::{Epoch, Version};
-    use proto::peer::Effect;
+    use proto::peer::{Effect, WallTime};
 
     fn record(seq: u64, key: &str, effect: Effect<'_>) -> Record {
         Record::entry(Version { epoch: Epoch(1), seq }, key.as_bytes(), effect)
@@ -273,7 +294,11 @@ mod tests {
                         }
                     }
                     choice => {
-                        let effect = if choice == 1 { Effect::Delete } else { Effect::Put(b"v") };
+                        let effect = match choice {
+                            1 => Effect::Delete,
+                            2 => Effect::PutUntil(b"v", WallTime(seq)),
+                            _ => Effect::Put(b"v"),
+                        };
                         let new = record(seq, &key, effect);
                         assert_eq!(table.insert(&hasher, new.clone()), model.insert(key.clone(), new));
                     }
@@ -291,8 +316,11 @@ mod tests {
             expected.sort_by(|one, other| one.key().cmp(other.key()));
             assert_eq!(records, expected);
             assert_eq!(table.keys(), expected.iter().filter(|record| !record.is_delete()).count());
+            assert_eq!(table.expiring(), expected.iter().filter(|record| record.has_deadline()).count());
+            let found = |record: &Record| table.with_hash(hasher.hash(record.key())).any(|found| found == record);
+            assert!(expected.iter().all(found), "each is found by its hash");
             expected.iter().for_each(|record| table.remove(&hasher, record));
-            assert_eq!(table.records().count(), 0);
+            assert_eq!((table.records().count(), table.expiring()), (0, 0));
             assert!(table.groups.iter().all(|group| group.passed == 0), "nothing has gone past an empty group");
         }
     }

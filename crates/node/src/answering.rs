@@ -6,16 +6,29 @@ use engine::slot::{Refusal, Written};
 use proto::error::ErrorReply;
 use proto::id::NodeAddr;
 use proto::level::AckLevel;
-use proto::peer::{Effect, Write};
+use proto::peer::{Effect, WallTime, Wanted, Write};
 use proto::response::{Response, is_line};
 
-/// The answer to a read.
+/// `TTL` of a key that is absent.
+const NO_KEY: i64 = -2;
+
+/// `TTL` of a key that has no deadline.
+const NO_DEADLINE: i64 = -1;
+
+/// The answer to a read. `now` is asked where it matters.
 #[must_use]
-pub fn found(record: Option<&Record>, versioned: bool) -> Response<'_> {
-    match record.and_then(|record| Some((record.version(), record.value()?))) {
-        Some((version, value)) if versioned => Response::Versioned(version, value),
-        Some((_, value)) => Response::Value(value),
-        None => Response::NotFound,
+pub fn found(record: Option<&Record>, wanted: Wanted, now: impl Fn() -> WallTime) -> Response<'_> {
+    let present = record.and_then(|record| Some((record, record.value()?)));
+    match (wanted, present) {
+        (Wanted::Ttl, None) => Response::Number(NO_KEY),
+        (Wanted::Ttl, Some((record, _))) => Response::Number(record.deadline().map_or(NO_DEADLINE, |deadline| {
+            // To the nearest second, as Redis has it.
+            let left = deadline.0.saturating_sub(now().0).saturating_add(500) / 1_000;
+            i64::try_from(left).unwrap_or(i64::MAX)
+        })),
+        (Wanted::Versioned, Some((record, value))) => Response::Versioned(record.version(), value),
+        (Wanted::Value, Some((_, value))) => Response::Value(value),
+        (Wanted::Value | Wanted::Versioned, None) => Response::NotFound,
     }
 }
 
@@ -23,6 +36,7 @@ pub fn found(record: Option<&Record>, versioned: bool) -> Response<'_> {
 #[must_use]
 pub fn written(written: Written, write: &Write<'_>) -> Response<'static> {
     match written {
+        _ if write.change.is_counted() => Response::Number(i64::from(matches!(written, Written::Done(_)))),
         Written::Done(version) if write.expected.is_some() => Response::Written(version),
         Written::Done(_) => Response::Ok,
         Written::Conflict(version) => Response::Conflict(version),
@@ -90,7 +104,8 @@ fn loss(Loss { slot, record, common, winner }: &Loss) -> String {
     let key = shown(record.key());
     match record.effect() {
         Effect::Put(value) => format!("{place} PUT {key} {}", shown(value)),
-        Effect::Delete => format!("{place} DELETE {key}"),
+        Effect::PutUntil(value, deadline) => format!("{place} PUT {key} {} until={}", shown(value), deadline.0),
+        Effect::Delete | Effect::Expire => format!("{place} DELETE {key}"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use engine::bugs::NoBugs;
 use engine::node::{Event, Node, TICK, Turn};
@@ -12,6 +12,7 @@ use net::clock::Clock;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{MapError, MapUpdate, Promises};
 use proto::id::{Incarnation, NodeAddr};
+use proto::peer::WallTime;
 use proto::slot::SLOT_BITS;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval};
@@ -71,6 +72,7 @@ impl Driver {
             Some((node, store)) => (node, Some(store)),
             None => (Node::new(clock.now(), SLOT_BITS, random_secret(), NoBugs), None),
         };
+        node.set_wall_clock(clock.now(), wall_clock());
         let shared = Shared {
             node,
             store,
@@ -102,7 +104,9 @@ impl Driver {
                 _ = ticks.tick() => {}
                 () = background.begun() => return,
             }
-            self.node().handle_timeout(self.clock().now(), &mut turn);
+            let now = self.clock().now();
+            self.node().set_wall_clock(now, wall_clock());
+            self.node().handle_timeout(now, &mut turn);
             self.finish(&mut turn);
         }
     }
@@ -188,6 +192,12 @@ impl Driver {
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.shared.clock
+    }
+
+    /// What the wall clock shows, as deadlines have it.
+    #[must_use]
+    pub fn wall(&self) -> WallTime {
+        self.node().wall(self.clock().now())
     }
 
     /// How long a request may wait for a primary.
@@ -330,6 +340,12 @@ impl Driver {
     fn links(&self) -> MutexGuard<'_, HashMap<Incarnation, Link>> {
         self.shared.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the system's wall clock shows; the year 1970 where it shows an earlier one.
+fn wall_clock() -> WallTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// 64 random bits from the system, by way of the standard library's own hash seeds.

@@ -293,7 +293,9 @@ async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, health: &
             };
             // Each answer stands behind the number of its request.
             match (id.take(), reply) {
-                (None, Reply::Number(number)) => id = Some(number),
+                (None, Reply::Number(number)) => {
+                    id = Some(u64::try_from(number).map_err(|_| wrong("an answer to no request"))?);
+                }
                 (None, _) => return Err(wrong("an answer without a number")),
                 (Some(number), _) => arrived.push((number, input.get(..len).unwrap_or_default().to_vec())),
             }

@@ -246,22 +246,24 @@ async fn answer_one(
 async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> Tried {
     let (node, waiting) = (driver.node(), Waiting::new());
     let mut answer = Vec::new();
+    let mut turn = Turn::default();
     let executed = match request.request() {
-        KeyRequest::Read(Read { key, versioned, level }) => {
+        KeyRequest::Read(Read { key, wanted, level }) => {
             let clock = || driver.clock().now();
-            let encode = |record: Option<&Record>| request.answer(&answering::found(record, versioned), &mut answer);
-            node.read(request.slot, key, level, clock, &waiting, encode).map(|executed| executed.ticket)
+            let encode = |record: Option<&Record>| {
+                request.answer(&answering::found(record, wanted, || driver.wall()), &mut answer);
+            };
+            node.read(request.slot, key, level, clock, &waiting, &mut turn, encode).map(|executed| executed.ticket)
         }
         KeyRequest::Write(write) => {
-            let mut turn = Turn::default();
             let executed = node.write(driver.clock().now(), request.slot, &write, &waiting, &mut turn);
-            driver.finish(&mut turn);
             executed.map(|Executed::<Written> { answer: written, ticket }| {
                 request.answer(&answering::written(written, &write), &mut answer);
                 ticket
             })
         }
     };
+    driver.finish(&mut turn);
     match executed {
         Ok(None) => {}
         Ok(Some(ticket)) => {
@@ -361,12 +363,11 @@ pub(crate) async fn replaced(driver: &Driver, slot: SlotId, primary: Incarnation
 
 /// Reads from whatever copy answers, this node's own first. Says whether one did.
 async fn read_elsewhere(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> bool {
-    let versioned = matches!(request.request(), KeyRequest::Read(Read { versioned: true, .. }));
-    let read = |record: Option<&Record>, out: &mut Vec<u8>| {
-        request.answer(&answering::found(record, versioned), out);
-    };
+    let KeyRequest::Read(Read { key, wanted, .. }) = request.request() else { return false };
+    let read = |record: Option<&Record>| request.answer(&answering::found(record, wanted, || driver.wall()), out);
+    let clock = || driver.clock().now();
     let route = driver.node().route(request.slot);
-    if driver.node().read_copy(request.slot, request.request().key(), |record| read(record, out)).is_ok() {
+    if driver.node().read_copy(request.slot, key, clock, read).is_ok() {
         return true;
     }
     let me = driver.node().incarnation();

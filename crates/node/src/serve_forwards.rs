@@ -129,13 +129,13 @@ impl<'a> ForwardSession<'a> {
         let slot = node.slot_of(read.key);
         let (waiting, mut answer) = (Waiting::new(), Vec::new());
         let encode = |record: Option<&Record>| {
-            answering::found(record, read.versioned).encode(Encoding::Array, &mut answer);
+            answering::found(record, read.wanted, || self.driver.wall()).encode(Encoding::Array, &mut answer);
         };
+        let clock = || self.driver.clock().now();
         let done = if at_replica {
-            node.read_copy(slot, read.key, encode).map(|()| None)
+            node.read_copy(slot, read.key, clock, encode).map(|()| None)
         } else {
-            let clock = || self.driver.clock().now();
-            node.read(slot, read.key, read.level, clock, &waiting, encode).map(|answer| answer.ticket)
+            node.read(slot, read.key, read.level, clock, &waiting, &mut self.turn, encode).map(|answer| answer.ticket)
         };
         match done {
             Ok(None) => respond(id, &answer, out),

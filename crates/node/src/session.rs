@@ -13,7 +13,7 @@ use proto::error::ErrorReply;
 use proto::frame::{self, Encoding, Frame};
 use proto::id::{Incarnation, NodeAddr};
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Effect, Hello, KeyRequest, LinkKind, Read, Write};
+use proto::peer::{Change, Hello, KeyRequest, LinkKind, Read, Wanted, Write};
 use proto::request::{NodeRequest, split_replicas_word};
 use proto::response::{Response, is_line};
 use proto::slot::SlotId;
@@ -114,10 +114,16 @@ fn begin_body(record: &Record, encoding: Encoding, out: &mut Vec<u8>) -> Option<
 }
 
 /// Answers a read: the value at once, or the start of a long one.
-fn answer_read(record: Option<&Record>, versioned: bool, encoding: Encoding, out: &mut Vec<u8>) -> Option<Body> {
-    let body = record.filter(|_| !versioned).and_then(|record| begin_body(record, encoding, out));
+fn answer_read(
+    driver: &Driver,
+    record: Option<&Record>,
+    wanted: Wanted,
+    encoding: Encoding,
+    out: &mut Vec<u8>,
+) -> Option<Body> {
+    let body = record.filter(|_| wanted == Wanted::Value).and_then(|record| begin_body(record, encoding, out));
     if body.is_none() {
-        answering::found(record, versioned).encode(encoding, out);
+        answering::found(record, wanted, || driver.wall()).encode(encoding, out);
     }
     body
 }
@@ -158,12 +164,13 @@ impl<'a> ClientSession<'a> {
     }
 
     fn read_request(&mut self, slot: SlotId, read: Read<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
-        let Self { driver, kept, waits, body, .. } = self;
+        let Self { driver, kept, waits, body, turn, .. } = self;
         let (node, waiting) = (driver.node(), &waits.waiting);
+        let clock = || driver.clock().now();
         if read.level == ReadLevel::Local {
             let out = kept.place(out);
-            let answer = |record: Option<&Record>| *body = answer_read(record, read.versioned, encoding, out);
-            match node.read(slot, read.key, read.level, Timestamp::default, waiting, answer) {
+            let answer = |record: Option<&Record>| *body = answer_read(driver, record, read.wanted, encoding, out);
+            match node.read(slot, read.key, read.level, clock, waiting, turn, answer) {
                 Ok(_) if self.body.is_some() && !self.kept.is_empty() => return self.body_behind_kept(),
                 Ok(_) if self.body.is_some() => return Flow::Body,
                 Ok(_) => {}
@@ -172,9 +179,9 @@ impl<'a> ClientSession<'a> {
         } else {
             let mut bytes = Vec::new();
             let answer = |record: Option<&Record>| {
-                answering::found(record, read.versioned).encode(encoding, &mut bytes);
+                answering::found(record, read.wanted, || driver.wall()).encode(encoding, &mut bytes);
             };
-            match node.read(slot, read.key, read.level, || driver.clock().now(), waiting, answer) {
+            match node.read(slot, read.key, read.level, clock, waiting, turn, answer) {
                 Ok(Answer { ticket: None, .. }) => kept.place(out).append(&mut bytes),
                 Ok(Answer { ticket: Some(ticket), .. }) => {
                     kept.keep_carried_out(slot, KeyRequest::Read(read), encoding, ticket, |out| out.append(&mut bytes));
@@ -196,7 +203,9 @@ impl<'a> ClientSession<'a> {
         let written = self.driver.node().write(now, slot, &write, &self.waits.waiting, &mut self.turn);
         match written {
             // By far the most common.
-            Ok(Answer { answer: Written::Done(_), ticket: None }) if write.expected.is_none() => {
+            Ok(Answer { answer: Written::Done(_), ticket: None })
+                if write.expected.is_none() && !write.change.is_counted() =>
+            {
                 Response::Ok.encode(encoding, self.kept.place(out));
             }
             Ok(Answer { answer, ticket: None }) => {
@@ -342,7 +351,7 @@ impl Session for ClientSession<'_> {
             }
             Ok(NodeRequest::PutLine { key, value }) => {
                 let is_node = |addr: &NodeAddr| self.driver.node().map().is_some_and(|map| map.is_node(addr));
-                let put = Write::new(key, Effect::Put(split_replicas_word(value, is_node)));
+                let put = Write::new(key, Change::Put(split_replicas_word(value, is_node)));
                 let ack = self.ack();
                 return self.key_request(KeyRequest::Write(Write { ack, ..put }), encoding, out);
             }
@@ -360,13 +369,13 @@ impl Session for ClientSession<'_> {
             }
             Ok(NodeRequest::GetMany(keys)) => {
                 let level = self.read();
-                let read = |key| KeyRequest::Read(Read { key, versioned: false, level });
+                let read = |key| KeyRequest::Read(Read { key, wanted: Wanted::Value, level });
                 return self.many(keys.map(read), encoding, out);
             }
             Ok(NodeRequest::PutMany(words)) => {
                 let ack = self.ack();
                 let values = words.skip(1).step_by(2);
-                let write = |(key, value)| KeyRequest::Write(Write { ack, ..Write::new(key, Effect::Put(value)) });
+                let write = |(key, value)| KeyRequest::Write(Write { ack, ..Write::new(key, Change::Put(value)) });
                 return self.many(words.step_by(2).zip(values).map(write), encoding, out);
             }
             Ok(NodeRequest::Ack(level)) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use engine::bugs::NoBugs;
 use engine::listing::{Listing, PageSize};
+use engine::node::Turn;
 use engine::waiting::{Outcome, Waiting};
 use engine::walk::{Ask, Walk};
 use proto::error::ErrorReply;
@@ -59,7 +60,7 @@ impl KeptWalk {
         let size = self.limit.map(|keys| PageSize { keys, bytes: limits::PAGE_BYTES });
         let walk = Walk::new(SLOT_BITS, self.level, self.range, size, NoBugs);
         let response = match gather(driver, walk).await {
-            Ok(walk) if is_count => Response::Count(walk.into_count()),
+            Ok(walk) if is_count => Response::Number(walk.into_count().try_into().unwrap_or(i64::MAX)),
             Ok(walk) => Response::Page(walk.into_keys()),
             Err(error) => Response::Error(error),
         };
@@ -143,12 +144,14 @@ async fn ask_other(driver: &Driver, ask: Ask, deadline: Instant) -> Option<Liste
 /// Lists what is here, for this node or for another. Nobody hears of it before it is as durable as was asked for.
 pub async fn list_here(driver: &Driver, list: &List) -> Listed {
     let node = driver.node();
-    let mut waiting = Waiting::new();
+    let (mut waiting, mut turn) = (Waiting::new(), Turn::default());
     let mut listing = Listing::new(list, limits::PAGE_BYTES);
     for slots in list.slots.chunks(SLOTS_AT_ONCE) {
         for slot in slots.iter().filter(|slot| node.has_slot(**slot)) {
-            node.list(*slot, list, || driver.clock().now(), &waiting, &mut listing);
+            node.list(*slot, list, || driver.clock().now(), &waiting, &mut turn, &mut listing);
         }
+        // What has expired is on its way to the replicas while other slots are listed.
+        driver.wake_touched(&mut turn);
         yield_now().await;
     }
     // Whether in time or not is told by the tickets.

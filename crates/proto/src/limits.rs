@@ -37,6 +37,12 @@ pub const COUNTER: u64 = 1 << 62;
 /// The longest name that a client gives itself for safe retries, in bytes.
 pub const CLIENT_BYTES: usize = 64;
 
+/// The longest time that a key can be given to live, in seconds: some 317 years.
+pub const LIFE_SECONDS: u64 = 10_000_000_000;
+
+/// The same in milliseconds.
+pub const LIFE_MILLIS: u64 = LIFE_SECONDS * 1_000;
+
 /// How many clients one process serves at once, unless told otherwise.
 pub const CLIENTS: usize = 10_000;
 

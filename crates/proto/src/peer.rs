@@ -16,15 +16,15 @@ mod record;
 use std::str::FromStr;
 
 use crate::error::ErrorReply;
-use crate::frame::{Words, begin_bulk, push_number, push_word};
+use crate::frame::{Words, begin_bulk, push_number};
 use crate::id::{Incarnation, NodeAddr};
 use crate::limits;
 use crate::slot::SlotId;
 
-pub use forward::{Forward, KeyRequest, Read, Write};
+pub use forward::{Change, Forward, KeyRequest, Read, Wanted, Write};
 pub use link::{LinkMessage, LinkReply, Term, Terms};
 pub use list::{List, Listed};
-pub use record::Op;
+pub use record::{Effect, Op, WallTime};
 
 /// What a connection between nodes is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,15 +49,6 @@ pub struct Hello {
     pub from: Incarnation,
     /// Who the sender thinks it is talking to.
     pub to: Incarnation,
-}
-
-/// What a write does to its key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect<'a> {
-    /// The key has this value.
-    Put(&'a [u8]),
-    /// The key is absent.
-    Delete,
 }
 
 /// Who wrote, and which of its writes this is: the same again is the same write. Both are the client's choice.
@@ -142,35 +133,6 @@ fn decimal_digits(number: u64) -> usize {
 /// Begins a word of so many bytes, which the caller appends, and then CR LF.
 fn begin_word(len: usize, out: &mut Vec<u8>) {
     begin_bulk(len, out);
-}
-
-fn effect_words(effect: Effect<'_>) -> usize {
-    match effect {
-        Effect::Put(_) => 3,
-        Effect::Delete => 2,
-    }
-}
-
-fn push_effect(key: &[u8], effect: Effect<'_>, out: &mut Vec<u8>) {
-    match effect {
-        Effect::Put(value) => {
-            push_word(b"PUT", out);
-            push_word(key, out);
-            push_word(value, out);
-        }
-        Effect::Delete => {
-            push_word(b"DELETE", out);
-            push_word(key, out);
-        }
-    }
-}
-
-fn read_effect<'a>(words: &mut Words<'a>) -> Option<(&'a [u8], Effect<'a>)> {
-    match words.next()? {
-        b"PUT" => Some((words.next()?, Effect::Put(words.next()?))),
-        b"DELETE" => Some((words.next()?, Effect::Delete)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

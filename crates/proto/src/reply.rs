@@ -12,7 +12,7 @@ pub enum Reply<'a> {
     /// An error: its code, a blank, what happened.
     Error(&'a str),
     /// A number.
-    Number(u64),
+    Number(i64),
     /// Bytes.
     Bulk(&'a [u8]),
     /// Two strings of bytes: a version and a value.
@@ -129,7 +129,7 @@ impl<'a> From<Reply<'a>> for Response<'a> {
                 Some(("CONFLICT", Ok(version))) => Response::Conflict(version),
                 _ => Response::Text(text.to_owned()),
             },
-            Reply::Number(number) => Response::Text(number.to_string()),
+            Reply::Number(number) => Response::Number(number),
             Reply::Bulk(value) => Response::Value(value),
             Reply::Pair(version, value) => match std::str::from_utf8(version).map(str::parse) {
                 Ok(Ok(version)) => Response::Versioned(version, value),
@@ -167,6 +167,7 @@ mod tests {
             (b"$0\r\n\r\n", Reply::Bulk(b"")),
             (b"$-1\r\n", Reply::Null),
             (b":12\r\n", Reply::Number(12)),
+            (b":-2\r\n", Reply::Number(-2)),
             (b"*2\r\n$3\r\n1-2\r\n$4\r\na\r\nb\r\n", Reply::Pair(b"1-2", b"a\r\nb")),
         ] {
             let mut decoder = ReplyDecoder::new();

@@ -10,7 +10,7 @@ use crate::frame::{Encoding, Frame, Words};
 use crate::id::{NodeAddr, Version};
 use crate::level::{AckLevel, ReadLevel};
 use crate::limits;
-use crate::peer::{Effect, Identity, Read, Write};
+use crate::peer::{Change, Identity, Read, Wanted, Write};
 use crate::range::PageRequest;
 use crate::slot::SlotId;
 
@@ -19,9 +19,9 @@ pub use many::KeyWords;
 /// A request to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeRequest<'a> {
-    /// `GET`, `GETV`. The level is the default; the connection's own takes its place.
+    /// `GET`, `GETV`, `TTL`. The level is the default; the connection's own takes its place.
     Read(Read<'a>),
-    /// `PUT`, `DELETE`, `CAS`, `PUTNX`, each also behind `ONCE client seq`; and `REPLICATE`, the first version's
+    /// `PUT`, `DELETE`, `CAS`, `PUTNX`, `PUTEX`, `EXPIRE`, `PERSIST`, each also behind `ONCE client seq`; and `REPLICATE`, the first version's
     /// unversioned replication, which is a PUT in all but name. The level is the default; the connection's own takes its
     /// place.
     Write(Write<'a>),
@@ -126,6 +126,10 @@ pub mod verbs {
     pub const GETV: &str = "GETV";
     pub const CAS: &str = "CAS";
     pub const PUTNX: &str = "PUTNX";
+    pub const PUTEX: &str = "PUTEX";
+    pub const EXPIRE: &str = "EXPIRE";
+    pub const TTL: &str = "TTL";
+    pub const PERSIST: &str = "PERSIST";
     pub const ONCE: &str = "ONCE";
     pub const PREFIX: &str = "PREFIX";
     pub const RANGE: &str = "RANGE";
@@ -163,17 +167,20 @@ impl<'a> NodeRequest<'a> {
         let mut verb = [0; VERB_BYTES];
         let (verb, rest) = split_verb(frame, &mut verb)?;
         match verb {
-            b"GET" => rest.read(verbs::GET, false),
+            b"GET" => rest.read(verbs::GET, Wanted::Value),
             b"PUT" if frame.encoding() == Encoding::Line => {
                 let (key, value) = rest.key_and_value(verbs::PUT)?;
                 Ok(Self::PutLine { key, value })
             }
-            b"PUT" | b"DELETE" | b"CAS" | b"PUTNX" => rest.write(verb).map(Self::Write),
+            b"PUT" | b"DELETE" | b"CAS" | b"PUTNX" | b"PUTEX" | b"EXPIRE" | b"PERSIST" => {
+                rest.write(verb).map(Self::Write)
+            }
             b"REPLICATE" => {
                 let (key, value) = rest.key_and_value(verbs::REPLICATE)?;
-                Ok(Self::Write(Write::new(key, Effect::Put(value))))
+                Ok(Self::Write(Write::new(key, Change::Put(value))))
             }
-            b"GETV" => rest.read(verbs::GETV, true),
+            b"GETV" => rest.read(verbs::GETV, Wanted::Versioned),
+            b"TTL" => rest.read(verbs::TTL, Wanted::Ttl),
             b"ONCE" => rest.once().map(Self::Write),
             b"PREFIX" => rest.prefix(),
             b"RANGE" => rest.range(),
@@ -259,24 +266,36 @@ impl<'a> Rest<'a> {
         checked_key(key)
     }
 
-    fn read(self, verb: &'static str, versioned: bool) -> Result<NodeRequest<'a>, ErrorReply> {
-        Ok(NodeRequest::Read(Read { key: self.key(verb)?, versioned, level: ReadLevel::default() }))
+    fn read(self, verb: &'static str, wanted: Wanted) -> Result<NodeRequest<'a>, ErrorReply> {
+        Ok(NodeRequest::Read(Read { key: self.key(verb)?, wanted, level: ReadLevel::default() }))
     }
 
     /// A write whose verb stands in upper case already.
     fn write(self, verb: &[u8]) -> Result<Write<'a>, ErrorReply> {
         match verb {
-            b"PUT" => self.key_and_value(verbs::PUT).map(|(key, value)| Write::new(key, Effect::Put(value))),
-            b"DELETE" => Ok(Write::new(self.key(verbs::DELETE)?, Effect::Delete)),
+            b"PUT" => self.key_and_value(verbs::PUT).map(|(key, value)| Write::new(key, Change::Put(value))),
+            b"DELETE" => Ok(Write::new(self.key(verbs::DELETE)?, Change::Delete)),
+            b"PUTEX" => {
+                let [key, seconds, value] = self.key_word_and_value(verbs::PUTEX)?;
+                let millis = millis_of(seconds).filter(|millis| *millis > 0);
+                let millis = millis.ok_or(ErrorReply::InvalidFormat(verbs::PUTEX))?;
+                Ok(Write::new(key, Change::PutFor(value, millis)))
+            }
+            b"EXPIRE" => {
+                let [key, seconds] = self.words(verbs::EXPIRE)?;
+                let millis = millis_of(seconds).ok_or(ErrorReply::InvalidFormat(verbs::EXPIRE))?;
+                Ok(Write::new(checked_key(key)?, Change::Expire(millis)))
+            }
+            b"PERSIST" => Ok(Write::new(self.key(verbs::PERSIST)?, Change::Persist)),
             b"PUTNX" => {
                 let (key, value) = self.key_and_value(verbs::PUTNX)?;
-                Ok(Write { expected: Some(Version::NONE), ..Write::new(key, Effect::Put(value)) })
+                Ok(Write { expected: Some(Version::NONE), ..Write::new(key, Change::Put(value)) })
             }
             b"CAS" => {
                 let [key, version, value] = self.key_word_and_value(verbs::CAS)?;
                 let expected = std::str::from_utf8(version).ok().and_then(|version| version.parse().ok());
                 let expected = Some(expected.ok_or(ErrorReply::InvalidFormat(verbs::CAS))?);
-                Ok(Write { expected, ..Write::new(key, Effect::Put(value)) })
+                Ok(Write { expected, ..Write::new(key, Change::Put(value)) })
             }
             _ => Err(ErrorReply::InvalidFormat(verbs::ONCE)),
         }
@@ -389,6 +408,14 @@ impl<'a> Rest<'a> {
     }
 }
 
+/// How long a key is to live, in milliseconds. What is negative is over at once, as in Redis; `None` for what is no number, or is over its
+/// limit.
+fn millis_of(word: &[u8]) -> Option<u64> {
+    let seconds: i64 = std::str::from_utf8(word).ok()?.parse().ok()?;
+    let seconds = u64::try_from(seconds).unwrap_or(0);
+    (seconds <= limits::LIFE_SECONDS).then_some(seconds * 1_000)
+}
+
 fn checked_key(key: &[u8]) -> Result<&[u8], ErrorReply> {
     if key.len() > limits::KEY_BYTES { Err(ErrorReply::key_too_long(key.len())) } else { Ok(key) }
 }
@@ -474,6 +501,14 @@ mod tests {
             ("CAS k one v", "CAS"),
             ("PUTNX k", "PUTNX"),
             ("GETV", "GETV"),
+            ("PUTEX k 1", "PUTEX"),
+            ("PUTEX k 0 v", "PUTEX"),
+            ("PUTEX k 1.5 v", "PUTEX"),
+            ("PUTEX k 10000000001 v", "PUTEX"),
+            ("EXPIRE k", "EXPIRE"),
+            ("EXPIRE k soon", "EXPIRE"),
+            ("TTL", "TTL"),
+            ("PERSIST k 1", "PERSIST"),
             ("ONCE me 1", "ONCE"),
             ("ONCE me one PUT k v", "ONCE"),
             ("ONCE me 1 GET k", "ONCE"),
@@ -493,7 +528,7 @@ mod tests {
 
     #[test]
     fn writes_carry_their_condition_and_identity() {
-        let write = Write::new(b"k", Effect::Put(b"v w"));
+        let write = Write::new(b"k", Change::Put(b"v w"));
         let version: Version = "3-12".parse().unwrap();
         let identity = Some(Identity { client: b"me", seq: 7 });
         for (line, expected) in [
@@ -502,7 +537,11 @@ mod tests {
             ("PUTNX k v w", Write { expected: Some(Version::NONE), ..write }),
             ("once me 7 put k v w", Write { identity, ..write }),
             ("ONCE me 7 CAS k 3-12 v w", Write { identity, expected: Some(version), ..write }),
-            ("ONCE me 7 DELETE k", Write { identity, effect: Effect::Delete, ..write }),
+            ("ONCE me 7 DELETE k", Write { identity, change: Change::Delete, ..write }),
+            ("PUTEX k 60 v w", Write { change: Change::PutFor(b"v w", 60_000), ..write }),
+            ("ONCE me 7 EXPIRE k 60", Write { identity, change: Change::Expire(60_000), ..write }),
+            ("expire k -1", Write { change: Change::Expire(0), ..write }),
+            ("PERSIST k", Write { change: Change::Persist, ..write }),
         ] {
             assert_eq!(node(line), Ok(NodeRequest::Write(expected)), "{line}");
         }

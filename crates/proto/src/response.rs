@@ -18,8 +18,6 @@ pub enum Response<'a> {
     Lines(Vec<String>),
     /// The keys of one page of a walk, ascending.
     Page(Vec<Box<[u8]>>),
-    /// A number of keys.
-    Count(u64),
     /// A stored value.
     Value(&'a [u8]),
     /// A stored value and the version of its key.
@@ -28,6 +26,8 @@ pub enum Response<'a> {
     Written(Version),
     /// A conditional write has found this version and changed nothing; [`Version::NONE`]: the key is absent.
     Conflict(Version),
+    /// A number: of keys, or what Redis gives.
+    Number(i64),
     /// The key is absent.
     NotFound,
     /// An error.
@@ -70,7 +70,6 @@ impl Response<'_> {
                     out.push(b'\n');
                 }
             }
-            Self::Count(count) => out.extend_from_slice(format!("OK {count}").as_bytes()),
             Self::Value(value) if is_line(value) => {
                 out.extend_from_slice(b"VALUE ");
                 out.extend_from_slice(value);
@@ -84,6 +83,7 @@ impl Response<'_> {
             Self::Value(value) | Self::Versioned(_, value) => {
                 return Self::Error(ErrorReply::Binary { len: value.len() }).encode_line(out);
             }
+            Self::Number(number) => out.extend_from_slice(format!("OK {number}").as_bytes()),
             Self::NotFound => out.extend_from_slice(b"NOT_FOUND"),
             Self::Error(error) => {
                 out.extend_from_slice(b"ERROR ");
@@ -100,7 +100,6 @@ impl Response<'_> {
             Self::Text(text) => frame::push_word(text.as_bytes(), out),
             Self::Lines(lines) => frame::encode_array(lines, out),
             Self::Page(keys) => frame::encode_array(keys, out),
-            Self::Count(count) => out.extend_from_slice(format!(":{count}\r\n").as_bytes()),
             Self::Value(value) => frame::push_word(value, out),
             Self::Versioned(version, value) => {
                 frame::begin_array(2, out);
@@ -109,6 +108,7 @@ impl Response<'_> {
             }
             Self::Written(version) => out.extend_from_slice(format!("+OK {version}\r\n").as_bytes()),
             Self::Conflict(version) => out.extend_from_slice(format!("+CONFLICT {version}\r\n").as_bytes()),
+            Self::Number(number) => out.extend_from_slice(format!(":{number}\r\n").as_bytes()),
             Self::NotFound => out.extend_from_slice(b"$-1\r\n"),
             Self::Error(error) => {
                 // An error of RESP starts with a code; the first version's errors have none, so they get Redis's.
@@ -158,12 +158,13 @@ mod tests {
             (Response::Lines(vec!["a".into(), "b".into()]), "a\nb\n\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
             (Response::Page(vec![(*b"a").into(), (*b"b").into()]), "OK 2:\na\nb\n\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
             (Response::Page(Vec::new()), "OK 0:\n\n", "*0\r\n"),
-            (Response::Count(12), "OK 12\n", ":12\r\n"),
+            (Response::Number(12), "OK 12\n", ":12\r\n"),
             (Response::Value(b"v w "), "VALUE v w \n", "$4\r\nv w \r\n"),
             (Response::Value(b""), "VALUE \n", "$0\r\n\r\n"),
             (Response::Versioned(V, b"v w "), "VALUE 3-12 v w \n", "*2\r\n$4\r\n3-12\r\n$4\r\nv w \r\n"),
             (Response::Written(V), "OK 3-12\n", "+OK 3-12\r\n"),
             (Response::Conflict(Version::NONE), "CONFLICT 0\n", "+CONFLICT 0\r\n"),
+            (Response::Number(-2), "OK -2\n", ":-2\r\n"),
             (Response::NotFound, "NOT_FOUND\n", "$-1\r\n"),
             (Response::Error(ErrorReply::UnknownCommand), "ERROR Unknown command\n", "-ERR Unknown command\r\n"),
             (Response::Error(ErrorReply::Unavailable("no".into())), "ERROR UNAVAILABLE no\n", "-UNAVAILABLE no\r\n"),

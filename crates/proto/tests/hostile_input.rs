@@ -15,7 +15,8 @@ use proto::id::{Epoch, Incarnation, NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
 use proto::limits;
 use proto::peer::{
-    Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term, Terms, Write,
+    Change, Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term, Terms,
+    WallTime, Wanted, Write,
 };
 use proto::reply::{Reply, ReplyDecoder};
 use proto::request::{CoordinatorRequest, NodeRequest};
@@ -208,6 +209,8 @@ fn messages_between_nodes() -> Vec<Vec<u8>> {
         align(terms.clone()),
         replicate(Op::Write { key, effect: put, identity: None }),
         replicate(Op::Write { key, effect: Effect::Delete, identity: Some(identity) }),
+        replicate(Op::Write { key, effect: Effect::PutUntil(b"v", WallTime(77)), identity: None }),
+        replicate(Op::Write { key, effect: Effect::Expire, identity: None }),
         replicate(Op::Declined { identity, found: version }),
         replicate(Op::Barrier),
         LinkMessage::Durable { slot, seq: 9 },
@@ -224,6 +227,8 @@ fn messages_between_nodes() -> Vec<Vec<u8>> {
         },
         LinkMessage::Entry { version, key, effect: put },
         LinkMessage::Entry { version, key, effect: Effect::Delete },
+        LinkMessage::Entry { version, key, effect: Effect::PutUntil(b"v", WallTime(77)) },
+        LinkMessage::Entry { version, key, effect: Effect::Expire },
         LinkMessage::Completed { identity, version, found: Some(version) },
         LinkMessage::Purge { slot, seq: 9 },
         LinkMessage::Release { slot, epoch },
@@ -235,13 +240,17 @@ fn messages_between_nodes() -> Vec<Vec<u8>> {
         LinkReply::Behind { slot, epoch, stamp: 4, last: None },
         LinkReply::Deposed { slot, epoch },
     ];
-    let read = |versioned, level| KeyRequest::Read(Read { key, versioned, level });
-    let write = Write::new(key, put);
+    let read = |wanted, level| KeyRequest::Read(Read { key, wanted, level });
+    let write = Write::new(key, Change::Put(b"v"));
     let requests = [
-        (true, read(false, ReadLevel::Local)),
-        (false, read(true, ReadLevel::Linear)),
+        (true, read(Wanted::Value, ReadLevel::Local)),
+        (false, read(Wanted::Versioned, ReadLevel::Linear)),
+        (false, read(Wanted::Ttl, ReadLevel::Linear)),
         (false, KeyRequest::Write(write)),
-        (false, KeyRequest::Write(Write { effect: Effect::Delete, ack: AckLevel::Quorum, ..write })),
+        (false, KeyRequest::Write(Write { change: Change::PutFor(b"v", 60), ..write })),
+        (false, KeyRequest::Write(Write { change: Change::Expire(60), ..write })),
+        (false, KeyRequest::Write(Write { change: Change::Persist, ..write })),
+        (false, KeyRequest::Write(Write { change: Change::Delete, ack: AckLevel::Quorum, ..write })),
         (false, KeyRequest::Write(Write { expected: Some(version), identity: Some(identity), ..write })),
     ];
     let messages = messages.iter().map(|message| written(|out| message.encode(out)));

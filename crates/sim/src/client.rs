@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proto::cluster_map::ClusterMap;
 use proto::id::Version;
 use proto::level::{AckLevel, ReadLevel};
+use proto::peer::Change;
 use proto::slot::SlotId;
 
 /// What a request asks.
@@ -15,6 +16,11 @@ pub(crate) enum What {
     Delete,
     Get,
     PutIfAbsent(Rc<str>),
+    /// For so many milliseconds.
+    PutFor(Rc<str>, u64),
+    /// In so many milliseconds.
+    Expire(u64),
+    Persist,
     /// Writes `value` where the key is at `version`, at which it had the value `expected`.
     Swap {
         expected: Rc<str>,
@@ -125,9 +131,23 @@ impl What {
     /// What is written.
     pub(crate) fn value(&self) -> Option<&Rc<str>> {
         match self {
-            Self::Put(value) | Self::PutIfAbsent(value) | Self::Swap { value, .. } => Some(value),
-            Self::Delete | Self::Get => None,
+            Self::Put(value) | Self::PutIfAbsent(value) | Self::PutFor(value, _) | Self::Swap { value, .. } => {
+                Some(value)
+            }
+            Self::Delete | Self::Get | Self::Expire(_) | Self::Persist => None,
         }
+    }
+
+    /// What a node is asked for; none where that is no write.
+    pub(crate) fn change(&self) -> Option<Change<'_>> {
+        Some(match self {
+            Self::Put(value) | Self::PutIfAbsent(value) | Self::Swap { value, .. } => Change::Put(value.as_bytes()),
+            Self::PutFor(value, millis) => Change::PutFor(value.as_bytes(), *millis),
+            Self::Delete => Change::Delete,
+            Self::Expire(millis) => Change::Expire(*millis),
+            Self::Persist => Change::Persist,
+            Self::Get => return None,
+        })
     }
 
     /// The version that the key must have.
@@ -135,7 +155,7 @@ impl What {
         match self {
             Self::PutIfAbsent(_) => Some(Version::NONE),
             Self::Swap { version, .. } => Some(*version),
-            Self::Put(_) | Self::Delete | Self::Get => None,
+            Self::Put(_) | Self::PutFor(..) | Self::Delete | Self::Get | Self::Expire(_) | Self::Persist => None,
         }
     }
 }

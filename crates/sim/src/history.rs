@@ -48,6 +48,16 @@ pub enum Action {
     },
     /// An unconditional delete. Whether there was anything to delete is not recorded.
     Delete,
+    /// The key is absent from some moment on if it has this value then: its deadline passes. Never has an end.
+    Expire {
+        /// The value.
+        value: String,
+    },
+    /// Somebody was told whether the key had a value; its end is always known.
+    Look {
+        /// It had one.
+        is_there: bool,
+    },
     /// A write on the condition that the key is absent.
     PutIfAbsent {
         /// What it writes.
@@ -123,7 +133,10 @@ impl Operation {
             return Err("it ends before it is called");
         }
         match &self.action {
-            Action::Get { .. } if self.end.is_none() => Err("a read of unknown outcome is left out"),
+            Action::Get { .. } | Action::Look { .. } if self.end.is_none() => {
+                Err("a read of unknown outcome is left out")
+            }
+            Action::Expire { .. } if self.end.is_some() => Err("nobody knows when a value has expired"),
             Action::PutIfAbsent { outcome, .. } | Action::Swap { outcome, .. }
                 if (*outcome == Outcome::Unknown) != self.end.is_none() =>
             {
@@ -141,7 +154,7 @@ impl Operation {
             Action::PutIfAbsent { value, outcome } | Action::Swap { value, outcome, .. } => {
                 (*outcome != Outcome::Conflict).then_some(value)
             }
-            Action::Get { .. } | Action::Delete => None,
+            Action::Get { .. } | Action::Delete | Action::Expire { .. } | Action::Look { .. } => None,
         }
     }
 
@@ -174,6 +187,9 @@ impl fmt::Display for Action {
             Self::Get { result: Some(value) } => write!(f, "get {value}"),
             Self::Get { result: None } => write!(f, "get, absent"),
             Self::Delete => write!(f, "delete"),
+            Self::Expire { value } => write!(f, "expire {value}"),
+            Self::Look { is_there: true } => write!(f, "look, there"),
+            Self::Look { is_there: false } => write!(f, "look, absent"),
             Self::PutIfAbsent { value, outcome } => write!(f, "put {value} if absent, {outcome}"),
             Self::Swap { expected, value, outcome } => write!(f, "swap {expected} for {value}, {outcome}"),
         }
@@ -206,6 +222,8 @@ mod tests {
         assert!(operation(5, None, swap(Outcome::Unknown)).check().is_ok());
         assert!(operation(5, Some(4), Action::Delete).check().is_err());
         assert!(operation(5, None, Action::Get { result: None }).check().is_err());
+        assert!(operation(5, None, Action::Look { is_there: true }).check().is_err());
+        assert!(operation(5, Some(6), Action::Expire { value: value() }).check().is_err());
         assert!(operation(5, None, swap(Outcome::Done)).check().is_err());
         assert!(operation(5, Some(6), swap(Outcome::Unknown)).check().is_err());
         assert!(

@@ -79,6 +79,12 @@ knobs! {
     client_loss,
     /// How wrong clocks are at most, in parts of a thousand.
     drift,
+    /// How far wall clocks are apart at most, in milliseconds.
+    wall_skew,
+    /// Of a thousand writes, how many have to do with deadlines.
+    expiry_share,
+    /// The longest time that a value is given to live, in milliseconds.
+    longest_life,
     /// How often a connection is broken.
     breaks,
     /// How often a pair of processes is cut, one way or both.
@@ -200,7 +206,13 @@ impl Knobs {
             knobs.power_losses = random.between(1, 4);
             knobs.sync_every = random.pick(&[30, 300, 1_000, 10_000]);
         }
-        // Drawn apart, so that whoever walks does not change what the other seeds are.
+        // The rest is drawn apart, so that whoever walks or has deadlines does not change what the other seeds are.
+        let mut random = Random::new(seed ^ 0x6578_7069_7279);
+        if random.chance(600) {
+            knobs.wall_skew = random.pick(&[0, 20, 300, 2_000]);
+            knobs.expiry_share = random.between(50, 500);
+            knobs.longest_life = random.spread(20, 2_000);
+        }
         let mut random = Random::new(seed ^ 0x7761_6c6b_6572);
         if random.chance(400) {
             knobs.walkers = random.between(1, 3);

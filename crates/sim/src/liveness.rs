@@ -27,8 +27,8 @@ const PRIMARY_WITHIN: u64 = 2_000_000;
 /// L1, second half, beyond the heartbeat timeout.
 const WHOLE_WITHIN: u64 = 10_000_000;
 
-/// L3 and L4: after the last write. A hand-over may come late in it, and followers are told a second after its barrier what
-/// is durable.
+/// L3 and L4: after the last write and the last deadline. A hand-over may come late in it, and followers are told a second
+/// after its barrier what is durable.
 const EQUAL_WITHIN: u64 = 4_000_000;
 
 /// The keys of a copy with their versions.
@@ -172,7 +172,7 @@ impl World {
         // A last hand-over to where the ring wants a slot may still be under way.
         let not_whole = self.not_whole().map(|(slot, what)| ("L1", slot, what));
         if let Some((invariant, slot, what)) = not_whole.or_else(|| self.not_at_rest()) {
-            if self.elapsed() >= EQUAL_WITHIN {
+            if self.elapsed() >= EQUAL_WITHIN + (self.knobs.longest_life + self.knobs.wall_skew) * 1_000 {
                 self.broken(invariant, Some(slot), what);
             }
             return;
@@ -207,6 +207,12 @@ impl World {
                 let is_copy = config.isr.contains(&node.incarnation());
                 if let Some(lag) = node.outboxes().iter().map(|outbox| outbox.lag()).find(|lag| lag.items > 0) {
                     return Some(("L3", slot, format!("{} has still to send: {lag:?}", process.name)));
+                }
+                let expiring = node.inspect(slot, |state| state.records().find(|it| it.has_deadline()).cloned());
+                if let Some(record) = expiring.filter(|_| is_copy) {
+                    let what =
+                        format!("slot {}: {} keeps {} past its deadline", slot.0, process.name, record.version());
+                    return Some(("L4", slot, what));
                 }
                 let (last, durable, mut table, tombstone) = node.inspect(slot, |state| {
                     let table = state.records().map(|record| (record.key().to_vec(), record.version().to_string()));
@@ -294,7 +300,7 @@ impl World {
                     value.map(|value| String::from_utf8_lossy(value).into_owned())
                 };
                 let level = proto::level::ReadLevel::Linear;
-                node.read(slot, key.as_bytes(), level, || now, &waiting, value).ok()
+                node.read(slot, key.as_bytes(), level, || now, &waiting, &mut engine::node::Turn::default(), value).ok()
             });
             match read {
                 Some(answer) if answer.ticket.is_none() => {
@@ -305,6 +311,7 @@ impl World {
                 _ => return self.broken("L1", Some(slot), format!("{key} cannot be read at the end")),
             }
         }
+        self.remember_deadlines();
         let _ = append_final_reads(&mut self.history, &finals);
         for n in 0..self.nodes.len() {
             if let Some(node) = &self.nodes[n].node {

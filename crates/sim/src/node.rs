@@ -15,6 +15,7 @@ use engine::node::{Node, TICK, Turn};
 use engine::outbox::{OUTBOX_ITEMS, Outbox};
 use engine::time::Timestamp;
 use proto::id::{Incarnation, NodeAddr};
+use proto::peer::WallTime;
 use proto::session::Ancestors;
 
 use crate::client::Request;
@@ -39,6 +40,8 @@ const HEARTBEAT: u64 = 200_000;
 /// How often a primary asks for its leases, in microseconds.
 const BEAT: u64 = 100_000;
 
+/// What the slowest wall clock shows at the beginning, in milliseconds.
+pub(crate) const WALL_AT_START: u64 = 1_700_000_000_000;
 /// What a node finds when it is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finds {
@@ -65,6 +68,8 @@ pub(crate) struct NodeProcess {
     pub(crate) slowness: u64,
     pub(crate) deferred: Vec<Event>,
     pub(crate) clock: Clock,
+    /// By how much its wall clock is ahead of the slowest, in milliseconds.
+    wall_ahead: u64,
     session: Session,
     session_serial: u32,
     session_pause: u64,
@@ -98,8 +103,9 @@ struct Link {
 }
 
 impl NodeProcess {
-    pub(crate) fn new(number: usize, random: &mut Random) -> Self {
+    pub(crate) fn new(number: usize, wall_ahead: u64, random: &mut Random) -> Self {
         Self {
+            wall_ahead,
             name: char::from(b'A' + number as u8).to_string(),
             addr: NodeAddr::new("n", number as u16 + 1).expect("a valid address"),
             node: None,
@@ -154,6 +160,8 @@ impl World {
         let or = |knob: u64, default| if knob > 0 { knob as usize } else { default };
         let (tails, items) = (or(self.knobs.tail_bytes, TAIL_BYTES), or(self.knobs.queue_items, OUTBOX_ITEMS));
         process.node = Some(node.limited(tails, items));
+        self.tell_wall_clock(n);
+        let process = &mut self.nodes[n];
         process.marks = Marks::default();
         (process.is_leaving, process.busy_until) = (false, 0);
         let boot = process.boot;
@@ -255,6 +263,18 @@ impl World {
         self.nodes[n].clock.now(self.schedule.now)
     }
 
+    /// What a node's wall clock shows.
+    pub(crate) fn wall(&self, n: usize) -> WallTime {
+        WallTime(WALL_AT_START + self.schedule.now / 1_000 + self.nodes[n].wall_ahead)
+    }
+
+    /// Tells a node what its wall clock shows.
+    pub(crate) fn tell_wall_clock(&self, n: usize) {
+        if let Some(node) = &self.nodes[n].node {
+            node.set_wall_clock(self.local(n), self.wall(n));
+        }
+    }
+
     /// Plans an event after a span on a node's own clock.
     fn after_local(&mut self, n: usize, span: u64, event: Event) {
         let span = self.nodes[n].clock.real_span(span);
@@ -262,10 +282,11 @@ impl World {
     }
 
     pub(crate) fn node_tick(&mut self, n: usize) {
-        let now = self.local(n);
+        let (now, wall) = (self.local(n), self.wall(n));
         let process = &mut self.nodes[n];
         let boot = process.boot;
         let Some(node) = &process.node else { return };
+        node.set_wall_clock(now, wall);
         node.handle_timeout(now, &mut process.turn);
         for event in node.take_events() {
             let name = &process.name;

@@ -17,7 +17,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use proto::cluster_map::{MapVersion, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
-use proto::peer::{Effect, Op, Term};
+use proto::peer::{Effect, Op, Term, WallTime};
 use proto::slot::{SlotBits, SlotId};
 use std::hash::BuildHasher as _;
 
@@ -55,8 +55,18 @@ pub(crate) struct Ghost {
     pub(crate) received: BTreeMap<MapVersion, Arc<SlotConfig>>,
     /// The versions of each key, and whether it was deleted, in the order in which they were seen.
     pub(crate) keys: BTreeMap<Box<[u8]>, Vec<(Version, bool)>>,
+    /// The records that give their keys a deadline.
+    pub(crate) expiring: BTreeSet<Version>,
     /// The records of each write with an identity.
     pub(crate) identities: BTreeMap<(Box<[u8]>, u64), Vec<Version>>,
+}
+
+/// A value was given a deadline.
+#[derive(Debug)]
+pub(crate) struct GivenDeadline {
+    pub(crate) key: Box<[u8]>,
+    pub(crate) value: Box<[u8]>,
+    pub(crate) deadline: WallTime,
 }
 
 /// The observer.
@@ -70,6 +80,8 @@ pub(crate) struct Oracle {
     unproven: BTreeMap<Incarnation, ProcId>,
     /// Lost writes that nodes have archived.
     pub(crate) archived: BTreeSet<(SlotId, Version)>,
+    /// Each deadline that a value was given.
+    pub(crate) deadlines: Vec<GivenDeadline>,
     pub(crate) turn: usize,
 }
 
@@ -82,6 +94,7 @@ impl Oracle {
             data: BTreeMap::new(),
             unproven: BTreeMap::new(),
             archived: BTreeSet::new(),
+            deadlines: Vec::new(),
             turn: 0,
         }
     }
@@ -141,9 +154,14 @@ impl Oracle {
         if let Op::Write { key, effect, identity } = op {
             let ghost = self.ghost(slot);
             let versions = ghost.keys.entry((*key).into()).or_default();
-            versions.push((version, *effect == Effect::Delete));
+            versions.push((version, matches!(effect, Effect::Delete | Effect::Expire)));
             if let Some(identity) = identity {
                 ghost.identities.entry((identity.client.into(), identity.seq)).or_default().push(version);
+            }
+            if let Effect::PutUntil(value, deadline) = effect {
+                ghost.expiring.insert(version);
+                let (key, value) = ((*key).into(), (*value).into());
+                self.deadlines.push(GivenDeadline { key, value, deadline: *deadline });
             }
         }
         Ok(())
@@ -219,7 +237,9 @@ fn hash_of(op: &Op<'_>) -> u64 {
         Op::Barrier => 1,
         Op::Declined { identity, found } => state.hash_one((identity, found)),
         Op::Write { key, effect: Effect::Put(value), .. } => state.hash_one((key, value)),
+        Op::Write { key, effect: Effect::PutUntil(value, deadline), .. } => state.hash_one((key, value, deadline)),
         Op::Write { key, effect: Effect::Delete, .. } => state.hash_one(key),
+        Op::Write { key, effect: Effect::Expire, .. } => state.hash_one((key, "expired")),
     }
 }
 

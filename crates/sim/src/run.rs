@@ -109,8 +109,8 @@ fn run_once(seed: u64, knobs: &Knobs, planted: Planted, lines: usize) -> Report 
     Report { stats, hash: world.trace.hash(), violation }
 }
 
-/// I8: per-key histories of quorum writes, linear reads, conditional writes and deletes are linearizable, `unknown` taken
-/// as either. I11 is a part of it: after an answered delete no read returns an older value.
+/// I8: per-key histories of quorum writes, linear reads, conditional writes, deletes and expiries are linearizable,
+/// `unknown` taken as either. I11 is a part of it: after an answered delete or expiry no read returns an older value.
 fn judge_history(world: &mut World) {
     if world.knobs.wild_clocks > 0 {
         return;

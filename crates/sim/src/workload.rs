@@ -9,14 +9,29 @@ use proto::slot::Position;
 
 use crate::client::{Current, Operation, Outcome, Request, Response, What};
 use crate::history::{self, Action};
+use crate::judges::oracle::ORACLE;
+use crate::node::WALL_AT_START;
+use crate::oracle::GivenDeadline;
 use crate::schedule::Event;
 use crate::world::World;
+
+/// What the keys whose histories are judged begin with.
+pub(crate) const JUDGED: &str = "judged";
+
+/// By how much a wall clock may go wrong until it is read again, in microseconds.
+const DRIFT_IN_A_TICK: u64 = 10_000;
 
 /// How long a client waits for an answer, in microseconds.
 const PATIENCE: u64 = 3_000_000;
 
 /// How long a node keeps a request.
 const DEADLINE: u64 = 2_000_000;
+
+/// Whether clients swap the value of a judged key. A swap goes by the version, and one of a key that is also given deadlines
+/// may find another version of the very value that it expects.
+fn may_swap(key: usize) -> bool {
+    key.is_multiple_of(2)
+}
 
 /// How often an operation of unknown outcome is tried, where it says whose it is.
 const TRIES: u32 = 6;
@@ -46,7 +61,7 @@ impl World {
     fn begin_operation(&mut self, c: usize) {
         let is_judged = !self.random.chance(self.knobs.async_share);
         let index = self.random.index(self.knobs.keys as usize);
-        let key: Rc<str> = if is_judged { format!("judged{index}") } else { format!("async{index}") }.into();
+        let key: Rc<str> = if is_judged { format!("{JUDGED}{index}") } else { format!("async{index}") }.into();
         let slot = self.bits.slot(&Position::of(key.as_bytes()));
         let client = &mut self.clients[c];
         client.writes += 1;
@@ -57,9 +72,15 @@ impl World {
             (40..70, _) => What::Put(value),
             (70..80, _) => What::Delete,
             (80..85, _) | (_, None | Some((None, _))) => What::PutIfAbsent(value),
+            _ if self.knobs.expiry_share > 0 && !may_swap(index) => What::PutIfAbsent(value),
             (_, Some((Some(expected), version))) => What::Swap { expected, version, value },
         };
         let what = if is_judged || what.expected().is_none() { what } else { What::Get };
+        let what = if self.knobs.expiry_share > 0 && self.random.chance(self.knobs.expiry_share) {
+            self.with_deadline(what, index)
+        } else {
+            what
+        };
         let ack = match (is_judged, self.random.chance(150)) {
             (false, _) => AckLevel::Async,
             (true, false) => AckLevel::Quorum,
@@ -76,6 +97,18 @@ impl World {
         client.current = Some(Current { operation, key: index, call, tries: 0, is_uncertain: false, is_sent: false });
         self.stats.operations += 1;
         self.send_request(c);
+    }
+
+    /// Has a write to do with deadlines.
+    fn with_deadline(&mut self, what: What, key: usize) -> What {
+        let millis = self.random.between(1, self.knobs.longest_life);
+        match what {
+            What::Put(value) => What::PutFor(value, millis),
+            What::Delete if may_swap(key) => what,
+            What::Delete if self.random.chance(500) => What::Expire(millis),
+            What::Delete => What::Persist,
+            what => what,
+        }
     }
 
     fn send_request(&mut self, c: usize) {
@@ -170,6 +203,21 @@ impl World {
         }
     }
 
+    /// Records when values could expire.
+    pub(crate) fn remember_deadlines(&mut self) {
+        for GivenDeadline { key, value, deadline } in std::mem::take(&mut self.oracle.deadlines) {
+            let (key, value) =
+                (String::from_utf8_lossy(&key).into_owned(), String::from_utf8_lossy(&value).into_owned());
+            // Whoever has the fastest clock finds the deadline passed first.
+            let real = (deadline.0 - WALL_AT_START).saturating_sub(self.knobs.wall_skew) * 1_000;
+            let call = real.saturating_sub(DRIFT_IN_A_TICK);
+            if key.starts_with(JUDGED) {
+                let action = Action::Expire { value };
+                self.history.push(history::Operation { client: ORACLE, key, call, end: None, action });
+            }
+        }
+    }
+
     /// Records what an operation has come to.
     fn remember(&mut self, c: usize, current: &Current, outcome: &Outcome) {
         let now = self.schedule.now;
@@ -201,7 +249,10 @@ impl World {
         let action = match (&operation.what, outcome) {
             (What::Get, Outcome::Value(value, _)) => Action::Get { result: value.as_ref().map(text) },
             (What::Get, _) => return,
-            (What::Put(value), _) => Action::Put { value: text(value) },
+            (What::Put(value) | What::PutFor(value, _), _) => Action::Put { value: text(value) },
+            (What::Expire(_), Outcome::Done(_)) => Action::Look { is_there: true },
+            (What::Expire(_), Outcome::Conflict) if conflict_is_final => Action::Look { is_there: false },
+            (What::Expire(_) | What::Persist, _) => return,
             (What::Delete, _) => Action::Delete,
             (What::PutIfAbsent(value), _) => Action::PutIfAbsent { value: text(value), outcome: done },
             (What::Swap { expected, value, .. }, _) => {

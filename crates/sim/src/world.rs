@@ -48,7 +48,11 @@ impl World {
         let mut random = Random::new(seed);
         let bits = SlotBits::new(knobs.bits as u8);
         let network = Network::new(&knobs, random.fork());
-        let nodes = (0..knobs.all_nodes()).map(|number| NodeProcess::new(number, &mut random)).collect();
+        // Drawn apart, so that everything else of a seed stays as it is.
+        let mut wall = Random::new(seed ^ 0x7761_6c6c);
+        let nodes = 0..knobs.all_nodes();
+        let nodes =
+            nodes.map(|number| NodeProcess::new(number, wall.between(0, knobs.wall_skew), &mut random)).collect();
         let coordinator = CoordinatorProcess::new(knobs.all_nodes(), &mut random);
         let clients = (0..knobs.clients as u8).map(|number| Client::new(number, knobs.keys as usize)).collect();
         let mut world = Self {

@@ -15,7 +15,7 @@ const CLEAN: u64 = 50;
 const SEARCHED: u64 = 1_000;
 
 /// Each mistake, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
-const FOUND_BY: [(Bug, u64); 37] = [
+const FOUND_BY: [(Bug, u64); 41] = [
     (Bug::PromoteAnyCopy, 2),
     (Bug::TrustWithoutProof, 2),
     (Bug::StaleIncarnationAdmitted, 93),
@@ -45,7 +45,15 @@ const FOUND_BY: [(Bug, u64); 37] = [
     (Bug::LearnerNotAskedAgain, 0),
     (Bug::CoordinatorGuesses, 344),
     (Bug::PublishedBeforeKept, 2),
+<<<<<<< HEAD
     (Bug::UnprovenTrusted, 7),
+=======
+    (Bug::ExpiryUnrecorded, 303),
+    (Bug::ExpireUnchecked, 2),
+    (Bug::FollowerExpires, 7),
+    (Bug::DeadlineLostOnDisk, 13),
+    (Bug::UnprovenTrusted, 6),
+>>>>>>> expiry
     (Bug::UnprovenGone, 6),
     (Bug::UnprovenInHaste, 7),
     (Bug::UnprovenUnasked, 9),

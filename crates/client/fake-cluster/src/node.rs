@@ -7,7 +7,7 @@ use proto::error::ErrorReply;
 use proto::frame::Encoding;
 use proto::id::{Epoch, NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Effect, Read, Write};
+use proto::peer::{Change, Read, Wanted, Write};
 use proto::range::{KeyRange, Keys};
 use proto::request::NodeRequest;
 use proto::response::Response;
@@ -62,6 +62,8 @@ type Identity = (Vec<u8>, u64);
 #[derive(Debug, Clone)]
 struct Table {
     values: HashMap<Vec<u8>, (Version, Vec<u8>)>,
+    /// How long values are to live, in milliseconds, where that was said.
+    millis: HashMap<Vec<u8>, u64>,
     /// The version of the newest write.
     last: Version,
     /// The writes with an identity that have taken effect. None is ever forgotten.
@@ -74,7 +76,12 @@ impl FakeNode {
         let last = Version { epoch: Epoch(1), seq: 0 };
         let state = Arc::new(State {
             addr: OnceLock::new(),
-            table: Mutex::new(Table { values: HashMap::new(), last, completed: HashMap::new() }),
+            table: Mutex::new(Table {
+                values: HashMap::new(),
+                millis: HashMap::new(),
+                last,
+                completed: HashMap::new(),
+            }),
             losses: Mutex::default(),
             behaviour: watch::Sender::new(Behaviour::Serve),
             requests: watch::Sender::new(Vec::new()),
@@ -98,7 +105,7 @@ impl FakeNode {
 
     /// Puts a value into its table.
     pub fn insert(&self, key: &[u8], value: &[u8]) {
-        self.state.table().apply(Write::new(key, Effect::Put(value)));
+        self.state.table().apply(Write::new(key, Change::Put(value)));
     }
 
     /// The value in its table.
@@ -237,9 +244,8 @@ impl State {
                 }
                 key(verb_of(write), write.key, ack())
             }
-            NodeRequest::Read(Read { key: name, versioned, .. }) => {
-                let verb = if *versioned { "GETV" } else { "GET" };
-                key(verb, name, asked.read.map(|level| level.to_string()))
+            NodeRequest::Read(Read { key: name, wanted, .. }) => {
+                key(wanted.verb(), name, asked.read.map(|level| level.to_string()))
             }
             NodeRequest::Page(page) => key("PAGE", &page.range().start, asked.read.map(|level| level.to_string())),
             NodeRequest::Count(prefix) => key("COUNT", prefix, asked.read.map(|level| level.to_string())),
@@ -260,12 +266,14 @@ impl State {
     fn carry_out(&self, request: NodeRequest<'_>, encoding: Encoding, answer: &mut Vec<u8>) {
         let mut table = self.table();
         let response = match request {
-            NodeRequest::PutLine { key, value } => table.apply(Write::new(key, Effect::Put(value))),
+            NodeRequest::PutLine { key, value } => table.apply(Write::new(key, Change::Put(value))),
             NodeRequest::Write(write) => table.apply(write),
-            NodeRequest::Read(Read { key, versioned, .. }) => match table.values.get(key) {
-                None => Response::NotFound,
-                Some((version, value)) if versioned => Response::Versioned(*version, value),
-                Some((_, value)) => Response::Value(value),
+            NodeRequest::Read(Read { key, wanted, .. }) => match (wanted, table.values.get(key)) {
+                (Wanted::Ttl, None) => Response::Number(-2),
+                (Wanted::Ttl, Some(_)) => Response::Number(table.ttl(key)),
+                (_, None) => Response::NotFound,
+                (Wanted::Versioned, Some((version, value))) => Response::Versioned(*version, value),
+                (Wanted::Value, Some((_, value))) => Response::Value(value),
             },
             NodeRequest::Stats => Response::stats(vec![format!("keys {}", table.values.len())]),
             NodeRequest::Losses => {
@@ -285,7 +293,7 @@ impl State {
             NodeRequest::Quit | NodeRequest::Ack(_) | NodeRequest::ReadLevel(_) => Response::Ok,
             NodeRequest::Page(page) => Response::Page(table.first_keys(&page.range(), page.limit)),
             NodeRequest::Count(prefix) => {
-                Response::Count(table.first_keys(&Keys::Prefix(prefix).range(), usize::MAX).len() as u64)
+                Response::Number(table.first_keys(&Keys::Prefix(prefix).range(), usize::MAX).len() as i64)
             }
             // The library asks for each key on its own.
             NodeRequest::Peer(_) | NodeRequest::GetMany(_) | NodeRequest::PutMany(_) => {
@@ -297,15 +305,22 @@ impl State {
 }
 
 fn verb_of(write: &Write<'_>) -> &'static str {
-    match (write.effect, write.expected) {
-        (Effect::Put(_), None) => "PUT",
-        (Effect::Put(_), Some(Version::NONE)) => "PUTNX",
-        (Effect::Put(_), Some(_)) => "CAS",
-        (Effect::Delete, _) => "DELETE",
+    match (write.change, write.expected) {
+        (Change::Put(_), None) => "PUT",
+        (Change::Put(_), Some(Version::NONE)) => "PUTNX",
+        (Change::Put(_), Some(_)) => "CAS",
+        (Change::PutFor(..), _) => "PUTEX",
+        (Change::Delete, _) => "DELETE",
+        (Change::Expire(_), _) => "EXPIRE",
+        (Change::Persist, _) => "PERSIST",
     }
 }
 
 impl Table {
+    fn ttl(&self, key: &[u8]) -> i64 {
+        self.millis.get(key).map_or(-1, |left| i64::try_from(left / 1_000).expect("within the limit"))
+    }
+
     fn first_keys(&self, range: &KeyRange, limit: usize) -> Vec<Box<[u8]>> {
         let is_in = |key: &&Vec<u8>| **key >= range.start && range.ends_after(key);
         let mut keys: Vec<Box<[u8]>> = self.values.keys().filter(is_in).map(|key| key.as_slice().into()).collect();
@@ -325,15 +340,43 @@ impl Table {
                 if write.expected.is_some_and(|expected| expected != current) {
                     return Response::Conflict(current);
                 }
-                self.last.seq += 1;
-                match write.effect {
-                    Effect::Put(value) => self.values.insert(write.key.to_vec(), (self.last, value.to_vec())),
-                    Effect::Delete => self.values.remove(write.key),
+                let nothing_to_do = match write.change {
+                    Change::Expire(_) => current == Version::NONE,
+                    Change::Persist => !self.millis.contains_key(write.key),
+                    Change::Put(_) | Change::PutFor(..) | Change::Delete => false,
                 };
+                if nothing_to_do {
+                    return Response::Number(0);
+                }
+                self.last.seq += 1;
+                self.change(write.key, write.change);
                 self.completed.extend(identity.map(|identity| (identity, self.last)));
                 self.last
             }
         };
-        if write.expected.is_some() { Response::Written(version) } else { Response::Ok }
+        match write.expected {
+            _ if write.change.is_counted() => Response::Number(1),
+            Some(_) => Response::Written(version),
+            None => Response::Ok,
+        }
+    }
+
+    /// Time stands still here: nothing expires.
+    fn change(&mut self, key: &[u8], change: Change<'_>) {
+        self.millis.remove(key);
+        match change {
+            Change::Put(value) | Change::PutFor(value, _) => {
+                self.values.insert(key.to_vec(), (self.last, value.to_vec()));
+            }
+            Change::Delete | Change::Expire(0) => {
+                self.values.remove(key);
+            }
+            Change::Expire(_) | Change::Persist => {
+                self.values.entry(key.to_vec()).and_modify(|(version, _)| *version = self.last);
+            }
+        }
+        if let Change::PutFor(_, millis) | Change::Expire(millis @ 1..) = change {
+            self.millis.insert(key.to_vec(), millis);
+        }
     }
 }

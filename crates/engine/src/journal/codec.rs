@@ -1,7 +1,7 @@
 //! The bytes of entries. All numbers are big-endian.
 
 use proto::id::{Epoch, Version};
-use proto::peer::{Effect, Identity, Op, Term, Terms};
+use proto::peer::{Effect, Identity, Op, Term, Terms, WallTime};
 use proto::slot::SlotId;
 
 use crate::completions::Completion;
@@ -56,6 +56,8 @@ const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const DECLINED: u8 = 3;
 const BARRIER: u8 = 4;
+const PUT_UNTIL: u8 = 5;
+const EXPIRE: u8 = 6;
 
 impl Entry {
     /// The slot that it is about; 0 for what is about none.
@@ -213,10 +215,20 @@ fn push_record(record: &Record, out: &mut Vec<u8>) {
     push_version(record.version(), out);
     let identity = match record.op() {
         Op::Write { key, effect, identity } => {
-            out.push(if effect == Effect::Delete { DELETE } else { PUT });
+            out.push(match effect {
+                Effect::Put(_) => PUT,
+                Effect::PutUntil(..) => PUT_UNTIL,
+                Effect::Delete => DELETE,
+                Effect::Expire => EXPIRE,
+            });
             push_bytes(key, out);
-            if let Effect::Put(value) = effect {
-                push_bytes(value, out);
+            match effect {
+                Effect::Put(value) => push_bytes(value, out),
+                Effect::PutUntil(value, deadline) => {
+                    push_bytes(value, out);
+                    push_number(deadline.0, out);
+                }
+                Effect::Delete | Effect::Expire => {}
             }
             identity
         }
@@ -286,15 +298,16 @@ impl<'a> Reader<'a> {
     fn record(&mut self) -> Option<Record> {
         let version = self.version()?;
         match self.byte()? {
-            PUT => {
-                let (key, value) = (self.bytes()?, self.bytes()?);
-                let identity = self.identity()?;
-                Some(Record::new(version, Op::Write { key, effect: Effect::Put(value), identity }))
-            }
-            DELETE => {
+            kind @ (PUT | PUT_UNTIL | DELETE | EXPIRE) => {
                 let key = self.bytes()?;
+                let effect = match kind {
+                    PUT => Effect::Put(self.bytes()?),
+                    PUT_UNTIL => Effect::PutUntil(self.bytes()?, WallTime(self.number()?)),
+                    DELETE => Effect::Delete,
+                    _ => Effect::Expire,
+                };
                 let identity = self.identity()?;
-                Some(Record::new(version, Op::Write { key, effect: Effect::Delete, identity }))
+                Some(Record::new(version, Op::Write { key, effect, identity }))
             }
             DECLINED => {
                 let found = self.version()?;
@@ -333,13 +346,15 @@ mod tests {
         let put = record(Op::Write { key: b"k", effect: Effect::Put(b"\r\n"), identity });
         let delete = record(Op::Write { key: b"", effect: Effect::Delete, identity: None });
         let declined = Op::Declined { identity: Identity { client: b"c", seq: 1 }, found: version(1, 2) };
+        let put_until = record(Op::Write { key: b"k", effect: Effect::PutUntil(b"v", WallTime(77)), identity });
+        let expire = record(Op::Write { key: b"k", effect: Effect::Expire, identity: None });
         let whole = Whole {
             epoch: Epoch(4),
             last: version(3, 9),
             durable: 8,
             purged: 2,
             terms: Terms(vec![Term { epoch: Epoch(1), first: 1 }, Term { epoch: Epoch(3), first: 5 }]),
-            records: vec![put.clone(), delete.clone()],
+            records: vec![put.clone(), delete.clone(), put_until.clone()],
             completions: vec![
                 (b"c"[..].into(), 1, Completion { version: version(1, 3), found: None }),
                 (b"d"[..].into(), 2, Completion { version: version(1, 4), found: Some(version(1, 1)) }),
@@ -355,6 +370,8 @@ mod tests {
             Entry::Record { slot, durable: 2, record: delete },
             Entry::Record { slot, durable: 3, record: record(declined) },
             Entry::Record { slot, durable: 4, record: record(Op::Barrier) },
+            Entry::Record { slot, durable: 4, record: put_until },
+            Entry::Record { slot, durable: 4, record: expire },
             Entry::Cut { slot, to: version(2, 1) },
             Entry::Whole { slot, whole },
             Entry::Unkept { writes: 3 },

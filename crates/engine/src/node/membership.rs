@@ -23,6 +23,9 @@ const COMPLAINT_PAUSE: Duration = Duration::from_millis(200);
 /// Admissions are proposed this often, at most.
 const ADMISSION_PAUSE: Duration = Duration::from_millis(60);
 
+/// How many keys of all slots expire in one tick, at most: 50,000 in a second.
+const EXPIRIES_PER_TICK: usize = 1_000;
+
 /// A tick that is later than this has slept, and has heard nobody meanwhile.
 const SLEPT: Duration = TICK.saturating_mul(10);
 
@@ -209,9 +212,10 @@ impl<B: Bugs> Node<B> {
         };
         due.sort_unstable();
         due.dedup();
+        let mut expiries_left = EXPIRIES_PER_TICK;
         for slot in due {
             let mut state = self.slot(slot);
-            let found = state.look(self.place(now, slot), turn);
+            let found = state.look(self.place(now, slot), &mut expiries_left, turn);
             let at = SlotAt { slot, version: state.config() };
             drop(state);
             for learner in found.admit {

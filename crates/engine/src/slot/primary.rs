@@ -1,5 +1,6 @@
 //! A slot's primary side: it orders writes, knows what each follower has, and answers what has become durable.
 
+mod expiry;
 mod followers;
 mod hand_over;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 use proto::cluster_map::{Promises, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Effect, Op, Write};
+use proto::peer::{Change, Effect, Op, Write};
 
 use super::{Answer, Place, Refusal, Role, Slot, Written};
 use crate::bugs::{Bug, Bugs};
@@ -23,6 +24,7 @@ use crate::table::fetch::fetch;
 use crate::time::Timestamp;
 use crate::waiting::{Ticket, Waiting};
 
+use expiry::Deadlines;
 pub(super) use followers::Follower;
 use followers::Progress;
 use hand_over::Intake;
@@ -65,6 +67,8 @@ struct Active {
     barrier: u64,
     /// By the number that they wait for, ascending.
     waiters: VecDeque<Waiter>,
+    /// Those of its values; none until the first is written here, or the slot was looked at.
+    deadlines: Option<Box<Deadlines>>,
 }
 
 /// Somebody who waits until a record is durable.
@@ -189,6 +193,9 @@ impl<B: Bugs> Slot<B> {
         let record = Record::new(version, op);
         let is_alone = matches!(&self.role, Role::Primary(primary) if primary.followers.is_empty());
         self.apply(place, record.clone(), !is_alone);
+        if record.has_deadline() {
+            self.note_deadline(place, &record, turn);
+        }
         let durable = self.log.durable();
         let Role::Primary(primary) = &mut self.role else { return version };
         let active = primary.active.get_or_insert_default();
@@ -250,29 +257,48 @@ impl<B: Bugs> Slot<B> {
                 return Err(Refusal::Busy);
             }
         }
-        let newest = self.table.get(place.hasher, write.key);
-        let (newest_seq, is_absent) =
-            (newest.map_or(0, |record| record.version().seq), newest.is_none_or(|record| record.is_delete()));
-        if let Some(expected) = write.expected {
-            let version =
-                if is_absent { Version::NONE } else { newest.map_or(Version::NONE, |record| record.version()) };
-            if version != expected {
-                let settled = write
-                    .identity
-                    .map(|identity| self.order(place, Op::Declined { identity, found: version }, turn).seq);
-                let told_early = self.bugs.plants(Bug::UncommittedConflict);
-                let seq = if told_early { 0 } else { settled.unwrap_or(newest_seq) };
-                return Ok(self.answer(Written::Conflict(version), seq, write.ack, waiting));
-            }
+        let mut newest = self.table.get(place.hasher, write.key);
+        if newest.is_some_and(|record| record.is_expired(place.wall())) {
+            // IMPORTANT: what is answered by the deadline's having passed must not depend on anybody's clock any more.
+            self.expire(place, write.key, turn);
+            newest = self.table.get(place.hasher, write.key);
         }
-        if write.effect == Effect::Delete && is_absent && write.identity.is_none() {
+        let newest_seq = newest.map_or(0, |record| record.version().seq);
+        let present = newest.filter(|record| !record.is_delete());
+        let found = present.map_or(Version::NONE, Record::version);
+        let is_declined = match write.change {
+            Change::Expire(_) => present.is_none(),
+            Change::Persist => present.is_none_or(|record| !record.has_deadline()),
+            Change::Put(_) | Change::PutFor(..) | Change::Delete => write.expected.is_some_and(|it| it != found),
+        };
+        if is_declined {
+            let settled = write.identity.map(|identity| self.order(place, Op::Declined { identity, found }, turn).seq);
+            let told_early = self.bugs.plants(Bug::UncommittedConflict);
+            let seq = if told_early { 0 } else { settled.unwrap_or(newest_seq) };
+            return Ok(self.answer(Written::Conflict(found), seq, write.ack, waiting));
+        }
+        if write.change == Change::Delete && present.is_none() && write.identity.is_none() {
             // There is nothing to order and nothing to send; but what made the key absent must be durable.
             return Ok(self.answer(Written::Done(Version::NONE), newest_seq, write.ack, waiting));
         }
-        let Write { key, effect, identity, .. } = *write;
-        let version = self.order(place, Op::Write { key, effect, identity }, turn);
+        let version = self.order_write(place, write, turn);
         let seq = if self.bugs.plants(Bug::AnsweredBeforeReplicas) { 0 } else { version.seq };
         Ok(self.answer(Written::Done(version), seq, write.ack, waiting))
+    }
+
+    /// Turns a write into its effect, and orders that.
+    fn order_write(&mut self, place: Place<'_>, write: &Write<'_>, turn: &mut Turn) -> Version {
+        let Write { key, change, identity, .. } = *write;
+        let kept = if change.is_counted() { self.table.get(place.hasher, key).cloned() } else { None };
+        let value = kept.as_ref().and_then(Record::value).unwrap_or_default();
+        let effect = match change {
+            Change::Put(value) => Effect::Put(value),
+            Change::PutFor(value, millis) => Effect::PutUntil(value, place.deadline(millis)),
+            Change::Delete | Change::Expire(0) => Effect::Delete,
+            Change::Expire(millis) => Effect::PutUntil(value, place.deadline(millis)),
+            Change::Persist => Effect::Put(value),
+        };
+        self.order(place, Op::Write { key, effect, identity }, turn)
     }
 
     /// An answer that waits as its level asks for until a record is durable.
@@ -300,26 +326,39 @@ impl<B: Bugs> Slot<B> {
         Some(number)
     }
 
-    /// Reads a key as its primary. `clock` is asked after the value was taken.
+    /// Reads a key as its primary. `clock` is asked after the value was taken, where it matters.
     ///
     /// # Errors
     /// This node does not lead the slot, or may have been replaced.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another thing, and the hottest path makes no struct of them"
+    )]
     pub(crate) fn read<R>(
         &mut self,
         place: Place<'_>,
         key: &[u8],
         level: ReadLevel,
-        clock: impl FnOnce() -> Timestamp,
+        clock: impl Fn() -> Timestamp,
         waiting: &Waiting,
+        turn: &mut Turn,
         read: impl FnOnce(Option<&Record>) -> R,
     ) -> Result<Answer<R>, Refusal> {
         if !self.is_primary() {
             return Err(Refusal::NotHere);
         }
         if level == ReadLevel::Local {
-            return Ok(Answer { answer: read(self.get(place.hasher, key)), ticket: None });
+            return Ok(Answer { answer: read(self.get(place, key, clock)), ticket: None });
         }
         let newest = self.table.get(place.hasher, key);
+        if newest.is_some_and(Record::has_deadline) {
+            let place = Place { now: clock(), ..place };
+            if newest.is_some_and(|record| record.is_expired(place.wall())) {
+                return self
+                    .read_expired(place, key, waiting, turn)
+                    .map(|ticket| Answer { answer: read(None), ticket });
+            }
+        }
         let seq = newest.map_or(0, |record| record.version().seq);
         let answer = read(newest.filter(|record| !record.is_delete()));
         // IMPORTANT: the lease is looked at after the value was taken: it was the newest at that moment.
@@ -328,8 +367,25 @@ impl<B: Bugs> Slot<B> {
         Ok(Answer { answer, ticket })
     }
 
+    /// A linear read that finds a value past its deadline: commits that it is gone.
+    fn read_expired(
+        &mut self,
+        place: Place<'_>,
+        key: &[u8],
+        waiting: &Waiting,
+        turn: &mut Turn,
+    ) -> Result<Option<usize>, Refusal> {
+        self.serves(place).ok_or(Refusal::NotHere)?;
+        if self.bugs.plants(Bug::ExpiryUnrecorded) {
+            return Ok(None);
+        }
+        let seq = self.expire(place, key, turn);
+        Ok(self.wait(seq, false, waiting))
+    }
+
     /// Lists the keys of the slot as its primary; gives the ticket to wait for before they are shown. `place.now` is of after
-    /// the slot was locked: what it holds until it is let go is what it held at that moment.
+    /// the slot was locked: what it holds until it is let go is what it held at that moment. A linear list commits that
+    /// those are gone which it hides as expired.
     ///
     /// # Errors
     /// This node does not lead the slot, or may have been replaced.
@@ -338,6 +394,7 @@ impl<B: Bugs> Slot<B> {
         place: Place<'_>,
         level: ReadLevel,
         waiting: &Waiting,
+        turn: &mut Turn,
         listing: &mut Listing,
     ) -> Result<Option<usize>, Refusal> {
         let may_list = match level {
@@ -347,12 +404,17 @@ impl<B: Bugs> Slot<B> {
         if !may_list && !self.bugs.plants(Bug::ListsAnySlot) {
             return Err(Refusal::NotHere);
         }
-        self.list_copy(listing);
-        Ok(match level {
-            ReadLevel::Local => None,
-            // What is listed, and what is absent, is of records up to the last.
-            ReadLevel::Linear => self.wait(self.log.last().seq, false, waiting),
-        })
+        let expired = self.list_copy(place.wall(), listing);
+        if level == ReadLevel::Local {
+            return Ok(None);
+        }
+        if may_list && !self.bugs.plants(Bug::ExpiryUnrecorded) {
+            expired.iter().for_each(|record| {
+                self.expire(place, record.key(), turn);
+            });
+        }
+        // What is listed, and what is absent, is of records up to the last.
+        Ok(self.wait(self.log.last().seq, false, waiting))
     }
 
     /// Up to which number every follower that counts has all records.
@@ -409,9 +471,10 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// Looks at what may have come due.
-    pub(crate) fn look(&mut self, place: Place<'_>, turn: &mut Turn) -> Due {
+    /// Looks at what may have come due. At most so many keys expire, and their number is taken off.
+    pub(crate) fn look(&mut self, place: Place<'_>, expiries_left: &mut usize, turn: &mut Turn) -> Due {
         self.open_if_due(place, turn);
+        self.expire_passed(place, expiries_left, turn);
         let durable = self.log.durable();
         let Role::Primary(primary) = &mut self.role else { return Due::default() };
         if let Some(active) = &mut primary.active

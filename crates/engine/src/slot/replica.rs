@@ -161,7 +161,7 @@ impl<B: Bugs> Slot<B> {
                     self.log.completions().insert(place.now, identity, completion);
                 }
             }
-            let lost = cut.iter().filter(|entry| entry.record.is_write()).count() as u64;
+            let lost = cut.iter().filter(|entry| entry.record.is_asked_for()).count() as u64;
             self.archive(place, cut.into_iter().rev().map(|entry| entry.record).collect(), common, lost, turn);
         }
         self.last() == start
@@ -217,6 +217,10 @@ impl<B: Bugs> Slot<B> {
         }
         self.apply(place, record, true);
         self.log.set_durable(durable, place.tails);
+        if self.bugs.plants(Bug::FollowerExpires) {
+            let expired: Vec<_> = self.table.records().filter(|it| it.is_expired(place.wall())).cloned().collect();
+            expired.iter().for_each(|record| self.table.purge(place.hasher, record));
+        }
         None
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use proto::cluster_map::{ClusterMap, MapVersion, Member, SlotConfig};
 use proto::id::Epoch;
+use proto::peer::WallTime;
 use proto::range::{Keys, PageRequest};
 use proto::slot::Position;
 
@@ -65,7 +66,7 @@ fn answer(keys: &BTreeSet<Vec<u8>>, list: &List, bytes: usize, serves: impl Fn(S
                 crate::record::Record::entry(version, key, proto::peer::Effect::Put(b""))
             })
             .collect();
-        listing.take_slot(records.iter());
+        listing.take_slot(WallTime(0), records.iter());
     }
     listing.finish()
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::world::{BITS, World};
 use proto::level::AckLevel;
-use proto::peer::Effect;
+use proto::peer::Change;
 
 #[test]
 fn every_story_comes_out_as_written() {
@@ -93,23 +93,45 @@ fn run(world: &mut World, command: &str) -> String {
             return format!("{}\n", if new { "OK" } else { "already registered" });
         }
         ["put", at, key, value] => {
-            return format!("{}\n", world.write(at, key, Effect::Put(value.as_bytes()), AckLevel::Async));
+            return format!("{}\n", world.write(at, key, Change::Put(value.as_bytes()), AckLevel::Async));
         }
         ["put", at, key, value, level] => {
             let level = level.parse().expect("a level");
-            return format!("{}\n", world.write(at, key, Effect::Put(value.as_bytes()), level));
+            return format!("{}\n", world.write(at, key, Change::Put(value.as_bytes()), level));
         }
-        ["delete", at, key] => return format!("{}\n", world.write(at, key, Effect::Delete, AckLevel::Async)),
+        ["delete", at, key] => return format!("{}\n", world.write(at, key, Change::Delete, AckLevel::Async)),
+        ["put-for", at, key, seconds, value] => {
+            let change = Change::PutFor(value.as_bytes(), millis(seconds));
+            return format!("{}\n", world.write(at, key, change, AckLevel::Quorum));
+        }
+        ["expire", at, key, seconds] => {
+            let change = Change::Expire(millis(seconds));
+            return format!("{}\n", world.write(at, key, change, AckLevel::Quorum));
+        }
+        ["persist", at, key] => return format!("{}\n", world.write(at, key, Change::Persist, AckLevel::Quorum)),
+        ["put-if-absent", at, key, value] => {
+            return format!("{}\n", world.write_if_absent(at, key, value));
+        }
+        ["clock", name, ahead] => world.set_clock(name, span_of(ahead)),
         ["put-megabytes", at, key, count] => {
             let value = vec![b'x'; 1 << 20];
             for _ in 0..count.parse::<u32>().expect("a number") {
-                assert_eq!(world.write_unsettled(at, key, Effect::Put(&value)), Ok(()));
+                assert_eq!(world.write_unsettled(at, key, Change::Put(&value)), Ok(()));
             }
             world.settle();
         }
         ["get", at, key] => return said(world.read(at, key, false)),
         ["get", at, key, "linear"] => return format!("{}\n", world.read_linear(at, key)),
         ["copy", at, key] => return said(world.read(at, key, true)),
+        ["list", at, slot, limit, ref how @ ..] => {
+            let slot = slot.parse().expect("a number");
+            let limit = Some(limit.parse().expect("a number"));
+            return format!("{}\n", world.list(at, slot, limit, *how == ["copy"]));
+        }
+        ["count", at, slot, ref how @ ..] => {
+            let slot = slot.parse().expect("a number");
+            return format!("{}\n", world.list(at, slot, None, *how == ["copy"]));
+        }
         ["slot", key] => return format!("{}\n", World::slot_of(key).0),
         ["map"] => return map(world),
         ["route", at, key] => {
@@ -142,6 +164,10 @@ fn run(world: &mut World, command: &str) -> String {
         _ => panic!("no such command: {command}"),
     }
     String::new()
+}
+
+fn millis(seconds: &str) -> u64 {
+    1_000 * seconds.parse::<u64>().expect("a number")
 }
 
 fn said(read: Option<Option<String>>) -> String {

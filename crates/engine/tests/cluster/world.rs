@@ -9,17 +9,20 @@ use engine::bugs::NoBugs;
 use engine::coordinator::Coordinator;
 use engine::inbox::Inbox;
 use engine::journal::Replay;
+use engine::listing::Listing;
 use engine::node::{Node, TICK, Turn};
 use engine::outbox::Outbox;
 use engine::output::{Event, Output, Settings};
 use engine::peers::BEAT;
+use engine::slot::Written;
 use engine::time::Timestamp;
 use engine::waiting::{Outcome, Waiting};
 use proto::cluster_map::{ClusterMap, MapVersion, Promises};
 use proto::frame::{Frame, FrameDecoder, Words};
-use proto::id::{Incarnation, NodeAddr};
+use proto::id::{Incarnation, NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Effect, LinkMessage, LinkReply, Write};
+use proto::peer::{Change, LinkMessage, LinkReply, List, WallTime, Write};
+use proto::range::Keys;
 use proto::session::{Ancestors, CoordinatorMessage, NodeMessage};
 use proto::slot::{SlotBits, SlotId};
 
@@ -58,6 +61,14 @@ pub(crate) struct Member {
     session: Option<MapVersion>,
     /// The far ends of its links, by the incarnation they lead to, and the queue that each of them empties.
     links: BTreeMap<Incarnation, (Arc<Outbox>, Inbox)>,
+    /// By how much its wall clock is ahead of the others'.
+    ahead: Duration,
+}
+
+impl Member {
+    fn wall(&self, now: Timestamp) -> WallTime {
+        WallTime(1_700_000_000_000 + (now + self.ahead).0 / 1_000)
+    }
 }
 
 impl World {
@@ -84,7 +95,9 @@ impl World {
     fn start_as(&mut self, name: &str, node: Node, disk: Vec<Vec<u8>>) {
         let (addr, ancestors) = (addr_of(name), node.ancestors().clone());
         let (incarnation, session, links) = (None, None, BTreeMap::new());
-        let member = Member { node, addr, incarnation, runs: true, disk, ancestors, session, links };
+        let member =
+            Member { node, addr, incarnation, runs: true, disk, ancestors, session, links, ahead: Duration::ZERO };
+        member.node.set_wall_clock(self.now, member.wall(self.now));
         self.nodes.insert(name.to_owned(), member);
     }
 
@@ -108,6 +121,13 @@ impl World {
             member.ancestors = Ancestors { unproven: member.ancestors.iter().collect(), proven: Vec::new() };
         }
         self.kill(name);
+    }
+
+    /// From now on a node's wall clock is ahead.
+    pub(crate) fn set_clock(&mut self, name: &str, ahead: Duration) {
+        let member = self.nodes.get_mut(name).expect("a node of the story");
+        member.ahead = ahead;
+        member.node.set_wall_clock(self.now, member.wall(self.now));
     }
 
     /// Kills a node: what it had queued and what it held is gone.
@@ -165,6 +185,7 @@ impl World {
             let is_due = |period: Duration| self.now.0 % (period.as_micros() as u64) < TICK.as_micros() as u64;
             let (beat, heartbeat) = (is_due(BEAT), is_due(HEARTBEAT));
             for member in self.nodes.values().filter(|member| member.runs) {
+                member.node.set_wall_clock(self.now, member.wall(self.now));
                 member.node.handle_timeout(self.now, &mut Turn::default());
             }
             if beat {
@@ -427,16 +448,26 @@ impl World {
     }
 
     /// Writes at a node and gives what it says: at once, or once everything that can be delivered is.
-    pub(crate) fn write(&mut self, at: &str, key: &str, effect: Effect<'_>, ack: AckLevel) -> String {
+    pub(crate) fn write(&mut self, at: &str, key: &str, change: Change<'_>, ack: AckLevel) -> String {
+        self.carry_out(at, &Write { ack, ..Write::new(key.as_bytes(), change) })
+    }
+
+    /// Writes at a node where the key is absent.
+    pub(crate) fn write_if_absent(&mut self, at: &str, key: &str, value: &str) -> String {
+        let put = Write::new(key.as_bytes(), Change::Put(value.as_bytes()));
+        self.carry_out(at, &Write { ack: AckLevel::Quorum, expected: Some(Version::NONE), ..put })
+    }
+
+    fn carry_out(&mut self, at: &str, write: &Write<'_>) -> String {
         let node = &self.member(at).node;
-        let write = Write { ack, ..Write::new(key.as_bytes(), effect) };
         let waiting = Waiting::new();
-        let written = node.write(self.now, node.slot_of(key.as_bytes()), &write, &waiting, &mut Turn::default());
+        let written = node.write(self.now, node.slot_of(write.key), write, &waiting, &mut Turn::default());
         self.settle();
-        match written.map(|answer| answer.ticket) {
+        match written.map(|answer| (answer.answer, answer.ticket)) {
             Err(refusal) => format!("refused: {refusal:?}"),
-            Ok(None) => "OK".to_owned(),
-            Ok(Some(ticket)) => match waiting.outcome(ticket) {
+            Ok((Written::Conflict(_), _)) => "declined".to_owned(),
+            Ok((_, None)) => "OK".to_owned(),
+            Ok((_, Some(ticket))) => match waiting.outcome(ticket) {
                 Some(Outcome::Durable) => "OK, durable".to_owned(),
                 Some(Outcome::Lost) => "unknown".to_owned(),
                 None => "waits".to_owned(),
@@ -445,9 +476,9 @@ impl World {
     }
 
     /// Writes at a node, and delivers nothing yet.
-    pub(crate) fn write_unsettled(&self, at: &str, key: &str, effect: Effect<'_>) -> Result<(), engine::slot::Refusal> {
+    pub(crate) fn write_unsettled(&self, at: &str, key: &str, change: Change<'_>) -> Result<(), engine::slot::Refusal> {
         let node = &self.member(at).node;
-        let (slot, write) = (node.slot_of(key.as_bytes()), Write::new(key.as_bytes(), effect));
+        let (slot, write) = (node.slot_of(key.as_bytes()), Write::new(key.as_bytes(), change));
         node.write(self.now, slot, &write, &Waiting::new(), &mut Turn::default()).map(|_| ())
     }
 
@@ -459,10 +490,11 @@ impl World {
             record.and_then(|record| record.value()).map(|value| String::from_utf8_lossy(value).into_owned())
         };
         let read = if copy {
-            node.read_copy(slot, key.as_bytes(), value)
+            node.read_copy(slot, key.as_bytes(), || self.now, value)
         } else {
             let waiting = Waiting::new();
-            let read = node.read(slot, key.as_bytes(), ReadLevel::Local, || self.now, &waiting, value);
+            let read =
+                node.read(slot, key.as_bytes(), ReadLevel::Local, || self.now, &waiting, &mut Turn::default(), value);
             read.map(|read| read.answer)
         };
         read.ok()
@@ -475,10 +507,29 @@ impl World {
         let value = |record: Option<&engine::record::Record>| {
             record.and_then(|record| record.value()).map(|value| String::from_utf8_lossy(value).into_owned())
         };
-        match node.read(slot, key.as_bytes(), ReadLevel::Linear, || self.now, &waiting, value) {
+        match node.read(slot, key.as_bytes(), ReadLevel::Linear, || self.now, &waiting, &mut Turn::default(), value) {
             Err(_) => "not here".to_owned(),
             Ok(read) if read.ticket.is_some() => "waits".to_owned(),
             Ok(read) => read.answer.unwrap_or("absent".to_owned()),
+        }
+    }
+
+    /// Lists the first `limit` keys of one slot, or without a limit counts them: linearly, or from the copy that is there.
+    pub(crate) fn list(&self, at: &str, slot: u16, limit: Option<usize>, copy: bool) -> String {
+        let level = if copy { ReadLevel::Local } else { ReadLevel::Linear };
+        let (range, slots) = (Keys::Prefix(b"").range(), vec![SlotId(slot)]);
+        let list = List { id: 0, level, at_replica: copy, limit, range, slots };
+        let (mut waiting, mut listing) = (Waiting::new(), Listing::new(&list, 1_000));
+        let node = &self.member(at).node;
+        node.list(SlotId(slot), &list, || self.now, &waiting, &mut Turn::default(), &mut listing);
+        let mut outcomes = Vec::new();
+        waiting.take(&mut outcomes);
+        let listed = listing.finish();
+        match outcomes[..] {
+            _ if !listed.refused.is_empty() => "not here".to_owned(),
+            [None] => "waits".to_owned(),
+            _ if limit.is_none() => listed.count.to_string(),
+            _ => format!("{:?}", listed.keys.iter().map(|key| String::from_utf8_lossy(key)).collect::<Vec<_>>()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use net::connection::FrameReader;
 use proto::id::Version;
-use proto::peer::{Effect, Write};
+use proto::peer::{Change, Write};
 use storage::SimDisk;
 use tokio::net::TcpListener;
 
@@ -73,7 +73,7 @@ async fn what_the_node_says_of_its_data_waits_for_the_disk_and_heartbeats_do_not
     assert!(matches!(noticed.recv().await, Some(Notice::Joined(_))));
     let driver = node.driver.clone();
     eventually("it takes a write", || {
-        let (write, mut turn) = (Write::new(b"k", Effect::Put(b"v")), Turn::default());
+        let (write, mut turn) = (Write::new(b"k", Change::Put(b"v")), Turn::default());
         let waiting = engine::waiting::Waiting::new();
         let slot = driver.node().slot_of(b"k");
         driver.node().write(driver.clock().now(), slot, &write, &waiting, &mut turn).is_ok()

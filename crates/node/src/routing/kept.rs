@@ -3,7 +3,7 @@
 use proto::frame::Encoding;
 use proto::id::Version;
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Effect, Identity, KeyRequest, Read, Write};
+use proto::peer::{Change, Identity, KeyRequest, Read, Wanted, Write};
 use proto::response::Response;
 use proto::slot::SlotId;
 
@@ -43,18 +43,27 @@ pub(super) struct Kept {
 
 #[derive(Debug)]
 enum Work {
-    Read { key: Vec<u8>, versioned: bool, level: ReadLevel },
+    Read { key: Vec<u8>, wanted: Wanted, level: ReadLevel },
     Write(KeptWrite),
 }
 
 #[derive(Debug)]
 struct KeptWrite {
     key: Vec<u8>,
-    /// None: a delete.
-    value: Option<Vec<u8>>,
+    change: KeptChange,
     expected: Option<Version>,
     identity: Option<(Vec<u8>, u64)>,
     ack: AckLevel,
+}
+
+/// See [`Change`].
+#[derive(Debug)]
+enum KeptChange {
+    Put(Vec<u8>),
+    PutFor(Vec<u8>, u64),
+    Delete,
+    Expire(u64),
+    Persist,
 }
 
 /// How much memory an emptied batch keeps for the next, in requests and in bytes of answers.
@@ -164,12 +173,10 @@ impl Kept {
     /// The request itself.
     pub(super) fn request(&self) -> KeyRequest<'_> {
         match &self.work {
-            Work::Read { key, versioned, level } => {
-                KeyRequest::Read(Read { key, versioned: *versioned, level: *level })
-            }
-            Work::Write(KeptWrite { key, value, expected, identity, ack }) => KeyRequest::Write(Write {
+            Work::Read { key, wanted, level } => KeyRequest::Read(Read { key, wanted: *wanted, level: *level }),
+            Work::Write(KeptWrite { key, change, expected, identity, ack }) => KeyRequest::Write(Write {
                 key,
-                effect: value.as_ref().map_or(Effect::Delete, |value| Effect::Put(value)),
+                change: change.as_asked(),
                 expected: *expected,
                 identity: identity.as_ref().map(|(client, seq)| Identity { client, seq: *seq }),
                 ack: *ack,
@@ -193,16 +200,42 @@ impl Kept {
     }
 }
 
+impl KeptChange {
+    fn of(change: Change<'_>) -> Self {
+        match change {
+            Change::Put(value) => Self::Put(value.to_vec()),
+            Change::PutFor(value, seconds) => Self::PutFor(value.to_vec(), seconds),
+            Change::Delete => Self::Delete,
+            Change::Expire(seconds) => Self::Expire(seconds),
+            Change::Persist => Self::Persist,
+        }
+    }
+
+    fn as_asked(&self) -> Change<'_> {
+        match self {
+            Self::Put(value) => Change::Put(value),
+            Self::PutFor(value, seconds) => Change::PutFor(value, *seconds),
+            Self::Delete => Change::Delete,
+            Self::Expire(seconds) => Change::Expire(*seconds),
+            Self::Persist => Change::Persist,
+        }
+    }
+
+    fn value_len(&self) -> usize {
+        match self {
+            Self::Put(value) | Self::PutFor(value, _) => value.len(),
+            Self::Delete | Self::Expire(_) | Self::Persist => 0,
+        }
+    }
+}
+
 impl Work {
     fn of(request: KeyRequest<'_>) -> Self {
         match request {
-            KeyRequest::Read(Read { key, versioned, level }) => Self::Read { key: key.to_vec(), versioned, level },
-            KeyRequest::Write(Write { key, effect, expected, identity, ack }) => Self::Write(KeptWrite {
+            KeyRequest::Read(Read { key, wanted, level }) => Self::Read { key: key.to_vec(), wanted, level },
+            KeyRequest::Write(Write { key, change, expected, identity, ack }) => Self::Write(KeptWrite {
                 key: key.to_vec(),
-                value: match effect {
-                    Effect::Put(value) => Some(value.to_vec()),
-                    Effect::Delete => None,
-                },
+                change: KeptChange::of(change),
                 expected,
                 identity: identity.map(|identity| (identity.client.to_vec(), identity.seq)),
                 ack,
@@ -213,7 +246,7 @@ impl Work {
     fn size(&self) -> usize {
         match self {
             Self::Read { key, .. } => key.len(),
-            Self::Write(KeptWrite { key, value, .. }) => key.len() + value.as_ref().map_or(0, Vec::len),
+            Self::Write(KeptWrite { key, change, .. }) => key.len() + change.value_len(),
         }
     }
 }

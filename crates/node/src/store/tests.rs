@@ -10,7 +10,7 @@ use net::clock::Clock;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{ClusterMap, MapVersion, Member, Promises, SlotConfig};
 use proto::id::{Epoch, NodeAddr};
-use proto::peer::{Effect, Write};
+use proto::peer::{Change, Write};
 use proto::slot::SLOT_BITS;
 use storage::SimDisk;
 use storage::disk::sim::{Fault, Operation};
@@ -70,7 +70,7 @@ impl Durable {
             return None;
         }
         let (node, mut turn) = (self.driver.node(), Turn::default());
-        let write = Write::new(key, Effect::Put(value));
+        let write = Write::new(key, Change::Put(value));
         let written = node.write(self.driver.clock().now(), node.slot_of(key), &write, &Waiting::new(), &mut turn);
         written.ok().map(|_| ())
     }
@@ -205,7 +205,7 @@ async fn a_full_disk_heals_though_more_waits_to_be_written_than_there_is_reserve
     let put = |number: usize| {
         let (engine, mut turn) = (node.driver.node(), Turn::default());
         let (key, value) = (format!("k{}", number % 20), [7; 6000]);
-        let write = Write::new(key.as_bytes(), Effect::Put(&value));
+        let write = Write::new(key.as_bytes(), Change::Put(&value));
         engine.write(node.driver.clock().now(), engine.slot_of(key.as_bytes()), &write, &Waiting::new(), &mut turn)
     };
     for number in 0.. {
@@ -293,7 +293,7 @@ async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_
     let before = disk.list(Path::new("/data")).expect("it is there");
     let journal = node.journal.as_mut().expect("it is not started");
     let position = journal.append(&[open::policy(Fsync::Never)]).expect("there is room");
-    let write = Write::new(b"new", Effect::Put(b"v"));
+    let write = Write::new(b"new", Change::Put(b"v"));
     let (engine, mut turn) = (node.driver.node(), Turn::default());
     engine
         .write(node.driver.clock().now(), engine.slot_of(b"new"), &write, &Waiting::new(), &mut turn)

@@ -1,18 +1,20 @@
 //! A connection for forwarded requests: what a client has asked of a node that does not lead the key.
 
-use super::{Effect, Identity, counter, effect_words, or_dash, push_effect, read_effect, unless_dash, words};
+use super::{Identity, counter, or_dash, push_number_word, unless_dash, words};
 use crate::error::ErrorReply;
 use crate::frame::{Words, begin_array, push_word};
 use crate::id::Version;
 use crate::level::{AckLevel, ReadLevel};
+use crate::limits;
+use crate::request::verbs;
 
 /// A request of a client that another node received. It is answered with [`ErrorReply::Moved`] where this node cannot
 /// serve it. On the wire:
 ///
-/// - `FORWARD id READ place GET key` or `... GETV key`; `place` is `local`, `linear`, or `replica`, where a replica may
+/// - `FORWARD id READ place GET key`, `... GETV key` or `... TTL key`; `place` is `local`, `linear`, or `replica`, where a replica may
 ///   answer because the primary does not.
-/// - `FORWARD id WRITE ack expected client seq PUT key value` or `... DELETE key`; `expected` is `-` or a version, `client
-///   seq` are an empty word and `-` where the write has no identity.
+/// - `FORWARD id WRITE ack expected client seq PUT key value`, `... DELETE key`, `... PUTEX key millis value`, `... EXPIRE
+///   key millis` or `... PERSIST key`; `expected` is `-` or a version, `client seq` are an empty word and `-` where the write has no identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward<'a> {
     /// The sender's number for the request; its answer carries it.
@@ -37,10 +39,37 @@ pub enum KeyRequest<'a> {
 pub struct Read<'a> {
     /// The key.
     pub key: &'a [u8],
-    /// Whether the answer names the version, too.
-    pub versioned: bool,
+    /// What the answer tells.
+    pub wanted: Wanted,
     /// What may be returned.
     pub level: ReadLevel,
+}
+
+/// What a read asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wanted {
+    /// The value: `GET`.
+    #[default]
+    Value,
+    /// The value and the version of its key: `GETV`.
+    Versioned,
+    /// For how long the key will still have it: `TTL`.
+    Ttl,
+}
+
+/// What a write asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// The key has this value, and no deadline.
+    Put(&'a [u8]),
+    /// The key has this value for so many milliseconds, at least 1.
+    PutFor(&'a [u8], u64),
+    /// The key is absent.
+    Delete,
+    /// The key keeps its value for so many milliseconds; with 0, it is absent. Declined where it has none.
+    Expire(u64),
+    /// The key keeps its value for ever. Declined where it has none, or no deadline.
+    Persist,
 }
 
 /// A client's write of one key.
@@ -48,8 +77,8 @@ pub struct Read<'a> {
 pub struct Write<'a> {
     /// The key.
     pub key: &'a [u8],
-    /// The effect.
-    pub effect: Effect<'a>,
+    /// What becomes of it.
+    pub change: Change<'a>,
     /// The version that the key must have, [`Version::NONE`] for absent; none where it does not matter.
     pub expected: Option<Version>,
     /// Whose write it is, where the client said so.
@@ -78,8 +107,74 @@ impl<'a> KeyRequest<'a> {
 impl<'a> Write<'a> {
     /// A write without condition and identity, answered once its primary has applied it.
     #[must_use]
-    pub fn new(key: &'a [u8], effect: Effect<'a>) -> Self {
-        Self { key, effect, expected: None, identity: None, ack: AckLevel::Async }
+    pub fn new(key: &'a [u8], change: Change<'a>) -> Self {
+        Self { key, change, expected: None, identity: None, ack: AckLevel::Async }
+    }
+}
+
+impl Wanted {
+    /// The verb that asks for it.
+    #[must_use]
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::Value => verbs::GET,
+            Self::Versioned => verbs::GETV,
+            Self::Ttl => verbs::TTL,
+        }
+    }
+}
+
+impl<'a> Change<'a> {
+    /// Whether the answer is a number, 1 where it was done and 0 where there was nothing to do.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        matches!(self, Self::Expire(_) | Self::Persist)
+    }
+
+    fn words(self) -> usize {
+        match self {
+            Self::Put(_) | Self::Expire(_) => 3,
+            Self::PutFor(..) => 4,
+            Self::Delete | Self::Persist => 2,
+        }
+    }
+
+    fn push(self, key: &[u8], out: &mut Vec<u8>) {
+        let verb = match self {
+            Self::Put(_) => verbs::PUT,
+            Self::PutFor(..) => verbs::PUTEX,
+            Self::Delete => verbs::DELETE,
+            Self::Expire(_) => verbs::EXPIRE,
+            Self::Persist => verbs::PERSIST,
+        };
+        push_word(verb.as_bytes(), out);
+        push_word(key, out);
+        match self {
+            Self::Put(value) => push_word(value, out),
+            Self::PutFor(value, millis) => {
+                push_number_word(millis, out);
+                push_word(value, out);
+            }
+            Self::Expire(millis) => push_number_word(millis, out),
+            Self::Delete | Self::Persist => {}
+        }
+    }
+
+    fn read(words: &mut Words<'a>) -> Option<(&'a [u8], Self)> {
+        let millis = |words: &mut Words<'a>| counter(words).filter(|millis| *millis <= limits::LIFE_MILLIS);
+        let (verb, key) = (words.text()?, words.next()?);
+        let change = match verb {
+            verbs::PUT => Self::Put(words.next()?),
+            verbs::PUTEX => {
+                let millis = millis(words).filter(|millis| *millis > 0)?;
+                Self::PutFor(words.next()?, millis)
+            }
+            verbs::DELETE => Self::Delete,
+            verbs::EXPIRE => Self::Expire(millis(words)?),
+            verbs::PERSIST => Self::Persist,
+            _ => return None,
+        };
+        Some((key, change))
     }
 }
 
@@ -88,14 +183,14 @@ impl<'a> Forward<'a> {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let id = self.id.to_string();
         match self.request {
-            KeyRequest::Read(Read { key, versioned, level }) => {
+            KeyRequest::Read(Read { key, wanted, level }) => {
                 let level = level.to_string();
                 let place = if self.at_replica { "replica" } else { &level };
-                let verb: &[u8] = if versioned { b"GETV" } else { b"GET" };
+                let verb = wanted.verb().as_bytes();
                 words(&[b"FORWARD", id.as_bytes(), b"READ", place.as_bytes(), verb, key], out);
             }
-            KeyRequest::Write(Write { key, effect, expected, identity, ack }) => {
-                begin_array(7 + effect_words(effect), out);
+            KeyRequest::Write(Write { key, change, expected, identity, ack }) => {
+                begin_array(7 + change.words(), out);
                 push_word(b"FORWARD", out);
                 push_word(id.as_bytes(), out);
                 push_word(b"WRITE", out);
@@ -103,7 +198,7 @@ impl<'a> Forward<'a> {
                 push_word(or_dash(expected).as_bytes(), out);
                 push_word(identity.map_or(b"", |identity| identity.client), out);
                 push_word(or_dash(identity.map(|identity| identity.seq)).as_bytes(), out);
-                push_effect(key, effect, out);
+                change.push(key, out);
             }
         }
     }
@@ -123,12 +218,13 @@ impl<'a> Forward<'a> {
                     let place = words.text()?;
                     let at_replica = place == "replica";
                     let level = if at_replica { ReadLevel::Local } else { place.parse().ok()? };
-                    let versioned = match words.next()? {
-                        b"GET" => false,
-                        b"GETV" => true,
+                    let wanted = match words.text()? {
+                        verbs::GET => Wanted::Value,
+                        verbs::GETV => Wanted::Versioned,
+                        verbs::TTL => Wanted::Ttl,
                         _ => return None,
                     };
-                    let read = Read { key: words.next()?, versioned, level };
+                    let read = Read { key: words.next()?, wanted, level };
                     Some(Self { id, at_replica, request: KeyRequest::Read(read) })
                 }
                 b"WRITE" => {
@@ -136,8 +232,8 @@ impl<'a> Forward<'a> {
                     let expected = unless_dash(words.text()?)?;
                     let (client, seq) = (words.next()?, words.next()?);
                     let identity = if seq == b"-" { None } else { Some(Identity::from_words(client, seq)?) };
-                    let (key, effect) = read_effect(&mut words)?;
-                    let write = Write { key, effect, expected, identity, ack };
+                    let (key, change) = Change::read(&mut words)?;
+                    let write = Write { key, change, expected, identity, ack };
                     Some(Self { id, at_replica: false, request: KeyRequest::Write(write) })
                 }
                 _ => None,
@@ -156,14 +252,18 @@ mod tests {
     fn forwarded_requests_read_back_as_written() {
         let identity = Some(Identity { client: b"me", seq: 3 });
         let write =
-            Write { key: b"k", effect: Effect::Put(b"v"), expected: None, identity: None, ack: AckLevel::Async };
-        let read = |versioned, level| KeyRequest::Read(Read { key: b"k", versioned, level });
+            Write { key: b"k", change: Change::Put(b"v"), expected: None, identity: None, ack: AckLevel::Async };
+        let read = |wanted, level| KeyRequest::Read(Read { key: b"k", wanted, level });
         for (at_replica, request) in [
-            (false, read(false, ReadLevel::Linear)),
-            (true, read(true, ReadLevel::Local)),
+            (false, read(Wanted::Value, ReadLevel::Linear)),
+            (true, read(Wanted::Versioned, ReadLevel::Local)),
+            (true, read(Wanted::Ttl, ReadLevel::Local)),
             (false, KeyRequest::Write(write)),
             (false, KeyRequest::Write(Write { expected: Some(Version::NONE), identity, ack: AckLevel::All, ..write })),
-            (false, KeyRequest::Write(Write { effect: Effect::Delete, expected: Some(version(1, 2)), ..write })),
+            (false, KeyRequest::Write(Write { change: Change::PutFor(b"v", 1), identity, ..write })),
+            (false, KeyRequest::Write(Write { change: Change::Expire(0), ..write })),
+            (false, KeyRequest::Write(Write { change: Change::Persist, ..write })),
+            (false, KeyRequest::Write(Write { change: Change::Delete, expected: Some(version(1, 2)), ..write })),
         ] {
             let forward = Forward { id: 9, at_replica, request };
             let mut bytes = Vec::new();

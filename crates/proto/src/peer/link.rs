@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::record::{Head, Op, push_version};
-use super::{Effect, Identity, counter, effect_words, or_dash, push_effect, read_effect, slot, unless_dash, words};
+use super::{Effect, Identity, counter, or_dash, slot, unless_dash, words};
 use crate::cluster_map::MapVersion;
 use crate::error::ErrorReply;
 use crate::frame::{Words, begin_array, push_word};
@@ -38,8 +38,8 @@ pub enum LinkMessage<'a> {
         terms: Terms,
     },
     /// `REPLICATE head ...`: the next record of the slot. The head is one word of 43 bytes, its numbers big-endian: which
-    /// operation it is, and all fields but that. Behind it stand `key value` for a put, `key` for a delete, and then `client
-    /// seq` where the write has an identity; `found client seq` for a declined write; nothing for a barrier.
+    /// operation it is, and all fields but that. Behind it stand `key value` for a put, `key value deadline` for one that
+    /// expires, `key` for a delete or an expiry, and then `client seq` where the write has an identity; `found client seq` for a declined write; nothing for a barrier.
     Replicate {
         /// The slot.
         slot: SlotId,
@@ -81,13 +81,14 @@ pub enum LinkMessage<'a> {
         /// The terms of the sender's log.
         terms: Terms,
     },
-    /// `ENTRY version PUT key value` or `ENTRY version DELETE key`: one key of a slot that is being filled.
+    /// `ENTRY version PUT key value`, `... PUTUNTIL key value deadline`, `... DELETE key` or `... EXPIRED key`: one key of a
+    /// slot that is being filled.
     Entry {
         /// The version of the key.
         version: Version,
         /// The key.
         key: &'a [u8],
-        /// Its value, or that it was deleted.
+        /// Its value, or that it is absent.
         effect: Effect<'a>,
     },
     /// `COMPLETED client seq version found`: a client's write whose outcome is settled, of a slot that is being filled.
@@ -208,10 +209,10 @@ impl<'a> LinkMessage<'a> {
                 out,
             ),
             Self::Entry { version, key, effect } => {
-                begin_array(2 + effect_words(*effect), out);
+                begin_array(2 + effect.named_words(), out);
                 push_word(b"ENTRY", out);
                 push_version(*version, out);
-                push_effect(key, *effect, out);
+                effect.push_named(key, out);
             }
             Self::Completed { identity, version, found } => {
                 let (seq, version, found) = (text(identity.seq), version.to_string(), or_dash(*found));
@@ -238,7 +239,7 @@ impl<'a> LinkMessage<'a> {
                 b"DURABLE" => Self::Durable { slot: slot(&mut words)?, seq: counter(&mut words)? },
                 b"ENTRY" => {
                     let version = words.parse()?;
-                    let (key, effect) = read_effect(&mut words)?;
+                    let (key, effect) = Effect::read_named(&mut words)?;
                     Self::Entry { version, key, effect }
                 }
                 b"COMPLETED" => {

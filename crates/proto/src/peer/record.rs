@@ -1,10 +1,27 @@
 //! A record as it travels from a primary to its replicas.
 
-use super::{Effect, Identity, begin_word, decimal_digits, push_number_word};
+use super::{Identity, begin_word, counter, decimal_digits, push_number_word};
 use crate::frame::{Words, push_number, push_word};
 use crate::id::{Epoch, Version};
 use crate::limits;
 use crate::slot::SlotId;
+
+/// A moment of the wall clock, in milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WallTime(pub u64);
+
+/// What a record does to its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect<'a> {
+    /// The key has this value.
+    Put(&'a [u8]),
+    /// The key has this value until its deadline.
+    PutUntil(&'a [u8], WallTime),
+    /// The key is absent.
+    Delete,
+    /// The key is absent, since its deadline has passed.
+    Expire,
+}
 
 /// What a record holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +58,9 @@ pub(super) struct Head {
 }
 
 const PUT: u8 = b'P';
+const PUT_UNTIL: u8 = b'T';
 const DELETE: u8 = b'D';
+const EXPIRE: u8 = b'E';
 const DECLINED: u8 = b'C';
 const BARRIER: u8 = b'B';
 
@@ -83,7 +102,9 @@ impl<'a> Op<'a> {
     pub(super) fn kind(&self) -> u8 {
         match self {
             Self::Write { effect: Effect::Put(_), .. } => PUT,
+            Self::Write { effect: Effect::PutUntil(..), .. } => PUT_UNTIL,
             Self::Write { effect: Effect::Delete, .. } => DELETE,
+            Self::Write { effect: Effect::Expire, .. } => EXPIRE,
             Self::Declined { .. } => DECLINED,
             Self::Barrier => BARRIER,
         }
@@ -92,8 +113,7 @@ impl<'a> Op<'a> {
     /// How many words [`Op::push`] appends.
     pub(super) fn words(&self) -> usize {
         let (own, identified) = match self {
-            Self::Write { effect: Effect::Put(_), identity, .. } => (2, identity.is_some()),
-            Self::Write { effect: Effect::Delete, identity, .. } => (1, identity.is_some()),
+            Self::Write { effect, identity, .. } => (effect.words(), identity.is_some()),
             Self::Declined { .. } => (1, true),
             Self::Barrier => (0, false),
         };
@@ -104,10 +124,7 @@ impl<'a> Op<'a> {
     pub(super) fn push(&self, out: &mut Vec<u8>) {
         let identity = match *self {
             Self::Write { key, effect, identity } => {
-                push_word(key, out);
-                if let Effect::Put(value) = effect {
-                    push_word(value, out);
-                }
+                effect.push(key, out);
                 identity
             }
             Self::Declined { identity, found } => {
@@ -131,7 +148,9 @@ impl<'a> Op<'a> {
         };
         match kind {
             PUT => write(words.next()?, Effect::Put(words.next()?), words),
+            PUT_UNTIL => write(words.next()?, Effect::PutUntil(words.next()?, WallTime(counter(words)?)), words),
             DELETE => write(words.next()?, Effect::Delete, words),
+            EXPIRE => write(words.next()?, Effect::Expire, words),
             DECLINED => {
                 let found = words.parse()?;
                 Some(Self::Declined { identity: identity(words)?, found })
@@ -139,6 +158,59 @@ impl<'a> Op<'a> {
             BARRIER => Some(Self::Barrier),
             _ => None,
         }
+    }
+}
+
+impl<'a> Effect<'a> {
+    /// How many words [`Effect::push`] appends.
+    fn words(self) -> usize {
+        match self {
+            Self::Put(_) => 2,
+            Self::PutUntil(..) => 3,
+            Self::Delete | Self::Expire => 1,
+        }
+    }
+
+    fn push(self, key: &[u8], out: &mut Vec<u8>) {
+        push_word(key, out);
+        match self {
+            Self::Put(value) => push_word(value, out),
+            Self::PutUntil(value, deadline) => {
+                push_word(value, out);
+                push_number_word(deadline.0, out);
+            }
+            Self::Delete | Self::Expire => {}
+        }
+    }
+
+    /// How many words [`Effect::push_named`] appends.
+    pub(super) fn named_words(self) -> usize {
+        1 + self.words()
+    }
+
+    /// Appends the effect as an entry of a fill has it: with its name in front.
+    pub(super) fn push_named(self, key: &[u8], out: &mut Vec<u8>) {
+        let name: &[u8] = match self {
+            Self::Put(_) => b"PUT",
+            Self::PutUntil(..) => b"PUTUNTIL",
+            Self::Delete => b"DELETE",
+            Self::Expire => b"EXPIRED",
+        };
+        push_word(name, out);
+        self.push(key, out);
+    }
+
+    /// Reads what [`Effect::push_named`] appends.
+    pub(super) fn read_named(words: &mut Words<'a>) -> Option<(&'a [u8], Self)> {
+        let (name, key) = (words.next()?, words.next()?);
+        let effect = match name {
+            b"PUT" => Self::Put(words.next()?),
+            b"PUTUNTIL" => Self::PutUntil(words.next()?, WallTime(counter(words)?)),
+            b"DELETE" => Self::Delete,
+            b"EXPIRED" => Self::Expire,
+            _ => return None,
+        };
+        Some((key, effect))
     }
 }
 

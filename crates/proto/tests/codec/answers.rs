@@ -69,6 +69,7 @@ proptest! {
             (Response::Versioned(version, &value), Ok(Response::Versioned(version, &value))),
             (Response::Written(version), Ok(Response::Written(version))),
             (Response::Conflict(version), Ok(Response::Conflict(version))),
+            (Response::Number(-2), Ok(Response::Number(-2))),
             (Response::NotFound, Ok(Response::NotFound)),
         ];
         let errors = errors(&text, number).into_iter().map(|error| {
@@ -80,7 +81,8 @@ proptest! {
         for (response, read) in answers.into_iter().chain(errors) {
             // As the answer to a forwarded request: its number goes before it.
             let number = format!(":{id}\r\n").into_bytes();
-            expected.push(reads_back(&number, &Ok(Response::Text(id.to_string()))));
+            let id = i64::try_from(id).expect("within the limit of counters");
+            expected.push(reads_back(&number, &Ok(Response::Number(id))));
             let mut one = Vec::new();
             response.encode(Encoding::Array, &mut one);
             expected.push(reads_back(&one, &read));

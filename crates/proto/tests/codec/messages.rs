@@ -7,7 +7,8 @@ use proto::frame::Frame;
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::{AckLevel, ReadLevel};
 use proto::peer::{
-    Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term, Terms, Write,
+    Change, Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term, Terms,
+    WallTime, Wanted, Write,
 };
 use proto::request::{CoordinatorRequest, NodeRequest};
 use proto::session::{Ancestors, CoordinatorMessage, Join, NodeMessage, SlotAt};
@@ -70,12 +71,17 @@ proptest! {
             write(delete, None),
             write(put, Some(identity)),
             write(delete, Some(identity)),
+            write(Effect::PutUntil(value, WallTime(seq)), None),
+            write(Effect::PutUntil(value, WallTime(seq)), Some(identity)),
+            write(Effect::Expire, None),
             replicate(Op::Declined { identity, found: previous }),
             replicate(Op::Barrier),
             LinkMessage::Durable { slot, seq },
             LinkMessage::Fill { slot, epoch, stamp, last, durable, purged: seq, entries, completions, terms },
             LinkMessage::Entry { version: last, key, effect: put },
             LinkMessage::Entry { version: last, key, effect: delete },
+            LinkMessage::Entry { version: last, key, effect: Effect::PutUntil(value, WallTime(seq)) },
+            LinkMessage::Entry { version: last, key, effect: Effect::Expire },
             LinkMessage::Completed { identity, version: last, found: None },
             LinkMessage::Completed { identity, version: last, found: Some(previous) },
             LinkMessage::Purge { slot, seq },
@@ -98,17 +104,25 @@ proptest! {
     ) {
         let key = key.as_slice();
         let mut messages = Vec::new();
-        for versioned in [false, true] {
+        for wanted in [Wanted::Value, Wanted::Versioned, Wanted::Ttl] {
             for (at_replica, level) in [(false, ReadLevel::Local), (false, ReadLevel::Linear), (true, ReadLevel::Local)] {
-                let request = KeyRequest::Read(Read { key, versioned, level });
+                let request = KeyRequest::Read(Read { key, wanted, level });
                 messages.push(Forward { id, at_replica, request });
             }
         }
-        for effect in [Effect::Put(&value), Effect::Delete] {
+        let millis = seq % proto::limits::LIFE_MILLIS + 1;
+        for change in [
+            Change::Put(&value),
+            Change::PutFor(&value, millis),
+            Change::Delete,
+            Change::Expire(millis),
+            Change::Expire(0),
+            Change::Persist,
+        ] {
             for expected in [None, Some(Version::NONE), Some(version)] {
                 for identity in [None, Some(Identity { client: &client, seq })] {
                     for ack in [AckLevel::Async, AckLevel::Quorum, AckLevel::All] {
-                        let request = KeyRequest::Write(Write { key, effect, expected, identity, ack });
+                        let request = KeyRequest::Write(Write { key, change, expected, identity, ack });
                         messages.push(Forward { id, at_replica: false, request });
                     }
                 }

@@ -6,7 +6,7 @@ use proto::frame::{Encoding, Frame, FrameDecoder, encode_array};
 use proto::id::{NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
 use proto::limits;
-use proto::peer::{Effect, Read, Write};
+use proto::peer::{Change, Read, Wanted, Write};
 use proto::range::{Keys, PageRequest};
 use proto::request::{
     CoordinatorRequest, NodeRequest, PeerWords, line_can_carry_key, line_can_put, split_replicas_word,
@@ -28,9 +28,14 @@ fn with_verb<'a>(verb: &[u8], words: impl Iterator<Item = &'a [u8]>) -> Request 
 
 fn node_words(request_read: &NodeRequest<'_>) -> Request {
     match *request_read {
-        NodeRequest::Read(Read { key, versioned, level }) => {
+        NodeRequest::Read(Read { key, wanted, level }) => {
             assert_eq!(level, ReadLevel::default());
-            request(&[if versioned { b"GETV" } else { b"GET" }, key])
+            let verb: &[u8] = match wanted {
+                Wanted::Value => b"GET",
+                Wanted::Versioned => b"GETV",
+                Wanted::Ttl => b"TTL",
+            };
+            request(&[verb, key])
         }
         NodeRequest::Write(write) => write_words(write),
         NodeRequest::PutLine { key, value } => request(&[b"PUT", key, value]),
@@ -58,18 +63,23 @@ fn node_words(request_read: &NodeRequest<'_>) -> Request {
     }
 }
 
-fn write_words(Write { key, effect, expected, identity, ack }: Write<'_>) -> Request {
+fn write_words(Write { key, change, expected, identity, ack }: Write<'_>) -> Request {
     assert_eq!(ack, AckLevel::default());
     let mut words = Vec::new();
     if let Some(identity) = identity {
         words.extend(request(&[b"ONCE", identity.client, identity.seq.to_string().as_bytes()]));
     }
-    words.extend(match (effect, expected) {
-        (Effect::Put(value), None) => request(&[b"PUT", key, value]),
-        (Effect::Delete, None) => request(&[b"DELETE", key]),
-        (Effect::Put(value), Some(Version::NONE)) => request(&[b"PUTNX", key, value]),
-        (Effect::Put(value), Some(version)) => request(&[b"CAS", key, version.to_string().as_bytes(), value]),
-        (Effect::Delete, Some(_)) => panic!("no request deletes on a condition"),
+    words.extend(match (change, expected) {
+        (Change::Put(value), None) => request(&[b"PUT", key, value]),
+        (Change::Delete, None) => request(&[b"DELETE", key]),
+        (Change::Put(value), Some(Version::NONE)) => request(&[b"PUTNX", key, value]),
+        (Change::Put(value), Some(version)) => request(&[b"CAS", key, version.to_string().as_bytes(), value]),
+        (Change::PutFor(value, millis), None) => {
+            request(&[b"PUTEX", key, (millis / 1_000).to_string().as_bytes(), value])
+        }
+        (Change::Expire(millis), None) => request(&[b"EXPIRE", key, (millis / 1_000).to_string().as_bytes()]),
+        (Change::Persist, None) => request(&[b"PERSIST", key]),
+        (_, Some(_)) => panic!("no other request has a condition"),
     });
     words
 }
@@ -137,7 +147,18 @@ fn write_request() -> impl Strategy<Value = Request> {
         (verb(&["PUT", "PUTNX"]), key(), value()).prop_map(|(verb, key, value)| vec![verb, key, value]),
         (key(), version, value())
             .prop_map(|(key, version, value)| { request(&[b"CAS", &key, version.to_string().as_bytes(), &value]) }),
-        key().prop_map(|key| request(&[b"DELETE", &key])),
+        (verb(&["DELETE", "PERSIST"]), key()).prop_map(|(verb, key)| request(&[&verb, &key])),
+        (key(), 1..=limits::LIFE_SECONDS, value()).prop_map(|(key, seconds, value)| request(&[
+            b"PUTEX",
+            &key,
+            seconds.to_string().as_bytes(),
+            &value
+        ])),
+        (key(), 0..=limits::LIFE_SECONDS).prop_map(|(key, seconds)| request(&[
+            b"EXPIRE",
+            &key,
+            seconds.to_string().as_bytes()
+        ])),
     ]
 }
 
@@ -148,7 +169,7 @@ fn node_request() -> impl Strategy<Value = Request> {
             request(&[b"ONCE", &client, seq.to_string().as_bytes()]).into_iter().chain(write).collect()
         }),
         1 => (key(), value()).prop_map(|(key, value)| request(&[b"REPLICATE", &key, &value])),
-        2 => (verb(&["GET", "GETV"]), key()).prop_map(|(verb, key)| vec![verb, key]),
+        2 => (verb(&["GET", "GETV", "TTL"]), key()).prop_map(|(verb, key)| vec![verb, key]),
         1 => (key(), 1..=limits::PAGE_KEYS, proptest::option::of(key())).prop_map(|(prefix, limit, after)| {
             let after = after.map(|after| request(&[b"AFTER", &after])).unwrap_or_default();
             request(&[b"PREFIX", &prefix, b"LIMIT", limit.to_string().as_bytes()]).into_iter().chain(after).collect()
@@ -202,8 +223,10 @@ fn line_can_carry(words: &[Vec<u8>]) -> bool {
         [b"PEER" | b"JOIN" | b"MPUT", ..] => false,
         [b"PREFIX" | b"RANGE" | b"COUNT" | b"MGET", words @ ..] => words.iter().all(|word| line_can_carry_key(word)),
         [b"ONCE", client, ..] => line_can_carry_key(client) && line_can_carry(&words[3..]),
-        [b"PUT" | b"PUTNX" | b"REPLICATE", key, value] | [b"CAS", key, _, value] => line_can_put(key, value),
-        [b"GET" | b"GETV" | b"DELETE" | b"GET_NODES_FOR_KEY", key] => line_can_carry_key(key),
+        [b"PUT" | b"PUTNX" | b"REPLICATE", key, value] | [b"CAS" | b"PUTEX", key, _, value] => line_can_put(key, value),
+        [b"GET" | b"GETV" | b"TTL" | b"DELETE" | b"PERSIST" | b"GET_NODES_FOR_KEY", key] | [b"EXPIRE", key, _] => {
+            line_can_carry_key(key)
+        }
         _ => true,
     }
 }
@@ -325,6 +348,6 @@ fn the_longest_key_and_value_pass_in_both_encodings() {
         let (frame, consumed) = decoder.decode(&bytes).unwrap().unwrap();
         assert_eq!(consumed, bytes.len());
         // No assert_eq here: nobody wants to read its message.
-        assert!(NodeRequest::parse(frame) == Ok(NodeRequest::Write(Write::new(&key, Effect::Put(&value)))));
+        assert!(NodeRequest::parse(frame) == Ok(NodeRequest::Write(Write::new(&key, Change::Put(&value)))));
     }
 }

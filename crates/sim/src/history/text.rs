@@ -8,6 +8,8 @@
 //! 5 300 330 user:2 get -
 //! 4 400 420 user:1 swap v1 v3 done
 //! 3 500 510 user:1 delete
+//! 0 900 - user:1 expire v3
+//! 3 600 610 user:1 look absent
 //! ```
 //!
 //! Fields are separated by one space. `-` is an unknown end or an absent value. In keys and values a space, a control
@@ -68,6 +70,8 @@ fn write_line(f: &mut fmt::Formatter<'_>, operation: &Operation) -> fmt::Result 
         Action::Get { result: Some(value) } => writeln!(f, "get {}", Word(value)),
         Action::Get { result: None } => writeln!(f, "get -"),
         Action::Delete => writeln!(f, "delete"),
+        Action::Expire { value } => writeln!(f, "expire {}", Word(value)),
+        Action::Look { is_there } => writeln!(f, "look {}", if *is_there { "there" } else { "absent" }),
         Action::PutIfAbsent { value, outcome } => writeln!(f, "put-if-absent {} {outcome}", Word(value)),
         Action::Swap { expected, value, outcome } => {
             writeln!(f, "swap {} {} {outcome}", Word(expected), Word(value))
@@ -93,13 +97,21 @@ fn read_line(line: &str) -> Result<Operation, String> {
             },
         },
         "delete" => Action::Delete,
+        "expire" => Action::Expire { value: fields.word("value")? },
+        "look" => Action::Look {
+            is_there: match fields.next("result")? {
+                "there" => true,
+                "absent" => false,
+                other => return Err(format!("`{other}` is no result of a look: there or absent")),
+            },
+        },
         "put-if-absent" => Action::PutIfAbsent { value: fields.word("value")?, outcome: fields.outcome()? },
         "swap" => Action::Swap {
             expected: fields.word("expected value")?,
             value: fields.word("value")?,
             outcome: fields.outcome()?,
         },
-        other => return Err(format!("`{other}` is no action: put, get, delete, put-if-absent or swap")),
+        other => return Err(format!("`{other}` is no action: put, get, delete, put-if-absent, swap, expire or look")),
     };
     if let Some(extra) = fields.0.next() {
         return Err(format!("`{extra}` is one field too many"));

@@ -2,8 +2,9 @@
 //!
 //! Source: the design, "Words" and rule 3. A copy that is given up or filled begins anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use proto::id::Version;
 use proto::slot::SlotId;
 
 use crate::world::World;
@@ -14,6 +15,8 @@ pub(crate) struct Marks {
     durable: Vec<u64>,
     /// The slots that the node leads.
     pub(crate) led: Vec<SlotId>,
+    /// The last record of each of them that was looked at.
+    pub(super) looked_at: BTreeMap<SlotId, Version>,
     /// The slot of the last fill that was begun.
     pub(crate) filling: Option<SlotId>,
     /// The slots that were filled, and whose marks have not been looked at since.

@@ -13,9 +13,10 @@ mod proofs;
 mod serving;
 
 use engine::node::Node;
+use engine::record::Record;
 use proto::cluster_map::MapVersion;
 use proto::id::{Incarnation, Version};
-use proto::peer::{LinkMessage, Op, Terms};
+use proto::peer::{Change, Effect, LinkMessage, Op, Terms};
 use proto::slot::SlotId;
 
 use crate::client::{Outcome, Request};
@@ -102,10 +103,21 @@ impl World {
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
         let mut moved = Vec::new();
+        let mut expired = Vec::new();
         for slot in &process.marks.led {
+            let last = node.inspect(*slot, engine::slot::Slot::last);
+            if process.marks.looked_at.insert(*slot, last) != Some(last) {
+                // Nobody has asked for these, so they are seen nowhere else where there is no replica.
+                expired.extend(node.inspect(*slot, expiries).into_iter().map(|record| (*slot, record)));
+            }
             let durable = node.inspect(*slot, engine::slot::Slot::durable);
             if durable != process.marks.durable(*slot) {
                 moved.push(*slot);
+            }
+        }
+        for (slot, record) in expired {
+            if let Err(what) = self.oracle.sight(slot, record.version(), None, &record.op()) {
+                self.broken("I5", Some(slot), what);
             }
         }
         for slot in moved {
@@ -177,12 +189,18 @@ impl World {
     }
 }
 
-/// What a write of a client is as a record.
-fn op_of<'a>(operation: &'a crate::client::Operation, client: &'a str) -> Op<'a> {
-    let value = operation.what.value();
-    Op::Write {
-        key: operation.key.as_bytes(),
-        effect: value.map_or(proto::peer::Effect::Delete, |value| proto::peer::Effect::Put(value.as_bytes())),
-        identity: operation.identity.map(|seq| proto::peer::Identity { client: client.as_bytes(), seq }),
-    }
+/// The records that a primary has ordered by itself since a deadline had passed, as far as they are the newest of their keys.
+fn expiries(slot: &engine::slot::Slot<Planted>) -> Vec<Record> {
+    slot.records().filter(|record| record.effect() == Effect::Expire).cloned().collect()
+}
+
+/// What a write of a client is as a record, where that is known without its primary.
+fn op_of<'a>(operation: &'a crate::client::Operation, client: &'a str) -> Option<Op<'a>> {
+    let effect = match operation.what.change()? {
+        Change::Put(value) => Effect::Put(value),
+        Change::Delete => Effect::Delete,
+        Change::PutFor(..) | Change::Expire(_) | Change::Persist => return None,
+    };
+    let identity = operation.identity.map(|seq| proto::peer::Identity { client: client.as_bytes(), seq });
+    Some(Op::Write { key: operation.key.as_bytes(), effect, identity })
 }

@@ -40,6 +40,8 @@ impl World {
                     {
                         return Some(format!("{text} is {version} by the log and {} in the table", record.version()));
                     }
+                    // A primary without replicas drops the tombstone of an expiry at once, and nobody sees it.
+                    (Some((version, _)), None) if ghost.expiring.contains(version) && version.seq < log.purged() => {}
                     (Some((version, is_delete)), None) if !is_delete || version.seq > log.purged() => {
                         return Some(format!("{text} is {version} by the log and not in the table"));
                     }

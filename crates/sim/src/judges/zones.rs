@@ -134,7 +134,8 @@ fn clusters<'a>(operations: &[&'a Operation]) -> Result<Vec<Cluster<'a>>, Verdic
 
 /// Checks that nothing found the key absent after it had had a value, unless it may have been deleted.
 fn check_absence(operations: &[&Operation], clusters: &[Cluster<'_>]) -> Result<(), Verdict> {
-    if operations.iter().any(|operation| operation.action == Action::Delete) {
+    let may_vanish = |operation: &&Operation| matches!(operation.action, Action::Delete | Action::Expire { .. });
+    if operations.iter().any(may_vanish) {
         return Ok(());
     }
     let found_absent = |operation: &&&Operation| {

@@ -101,8 +101,10 @@ pub(super) fn difference(read: &Node<Planted>, crashed: &Node<Planted>, bits: Sl
     bits.slots().find_map(|slot| {
         let state = |node: &Node<Planted>| {
             node.inspect(slot, |slot| {
-                let records: BTreeMap<_, _> =
-                    slot.records().map(|record| (record.key().to_vec(), record.version())).collect();
+                let records: BTreeMap<_, _> = slot
+                    .records()
+                    .map(|record| (record.key().to_vec(), (record.version(), record.deadline())))
+                    .collect();
                 let log = slot.log();
                 ((slot.epoch(), log.last(), log.terms(), log.purged(), records), log.durable())
             })

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use engine::slot::{Answer, Refusal, Written};
 use engine::waiting::{Outcome as Wait, Waiting};
 use proto::id::Version;
-use proto::peer::{Effect, Identity, Write};
+use proto::peer::{Identity, Write};
 
-use crate::client::{Outcome, Request, Response, What};
+use crate::client::{Outcome, Request, Response};
 use crate::schedule::Event;
 use crate::world::World;
 
@@ -33,13 +33,16 @@ impl World {
         let slot = operation.slot;
         let key = operation.key.as_bytes();
         let waiting = Waiting::new();
+        let mut shows_expired = false;
+        self.tell_wall_clock(n);
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
-        let tried = if operation.is_write() {
+        let wall = node.wall(now);
+        let tried = if let Some(change) = operation.what.change() {
             let client = self.clients[usize::from(operation.client)].name.as_bytes();
             let write = Write {
                 key,
-                effect: operation.what.value().map_or(Effect::Delete, |value| Effect::Put(value.as_bytes())),
+                change,
                 expected: operation.what.expected(),
                 identity: operation.identity.map(|seq| Identity { client, seq }),
                 ack: operation.ack,
@@ -56,7 +59,9 @@ impl World {
                 operation.read,
                 || now,
                 &waiting,
+                &mut process.turn,
                 |record| {
+                    shows_expired = record.is_some_and(|record| record.is_expired(wall));
                     let value = record.and_then(|record| record.value());
                     let value = value.map(|value| Rc::from(String::from_utf8_lossy(value).as_ref()));
                     Outcome::Value(value, record.map_or(Version::NONE, |record| record.version()))
@@ -64,6 +69,9 @@ impl World {
             );
             read.map(|Answer { answer, ticket }| (answer, ticket))
         };
+        if shows_expired {
+            self.broken("I11", Some(slot), format!("{} is read past its deadline", operation.key));
+        }
         match tried {
             Ok((outcome, ticket)) => {
                 self.was_served(n, &request, &outcome);
@@ -134,8 +142,8 @@ impl World {
         if self.random.chance(self.knobs.client_loss) {
             return; // The client gives up after a while.
         }
-        if let (What::Put(_) | What::Delete | What::PutIfAbsent(_) | What::Swap { .. }, Outcome::Done(version)) =
-            (&operation.what, &outcome)
+        if let Outcome::Done(version) = &outcome
+            && operation.is_write()
         {
             let incarnation = self.nodes[n].node.as_ref().map(engine::node::Node::incarnation).unwrap_or_default();
             self.oracle.acknowledged(operation, *version, incarnation);

@@ -13,6 +13,7 @@ use proto::peer::{List, Listed};
 use proto::range::KeyRange;
 
 use crate::mutants::Planted;
+use crate::node::NodeProcess;
 use crate::schedule::Event;
 use crate::walker::Paged;
 use crate::world::World;
@@ -160,13 +161,24 @@ impl World {
     fn list(&mut self, n: usize, to: Asker, list: List) {
         let now = self.local(n);
         let bytes = self.random.between(5, 40) as usize;
-        let Some(node) = &self.nodes[n].node else { return };
+        self.tell_wall_clock(n);
+        let NodeProcess { node: Some(node), turn, .. } = &mut self.nodes[n] else { return };
         let (waiting, mut listing) = (Waiting::new(), Listing::new(&list, bytes));
         for slot in &list.slots {
-            node.list(*slot, &list, || now, &waiting, &mut listing);
+            node.list(*slot, &list, || now, &waiting, turn, &mut listing);
         }
         let listed = listing.finish();
         let values = values_of(node, &list, &listed);
+        let wall = node.wall(now);
+        let is_expired = |key: &[u8]| {
+            let slot = node.slot_of(key);
+            node.inspect(slot, |state| state.records().any(|record| record.key() == key && record.is_expired(wall)))
+        };
+        if let Some(key) = listed.keys.iter().find(|key| is_expired(key)) {
+            let (slot, what) =
+                (node.slot_of(key), format!("{} is listed past its deadline", String::from_utf8_lossy(key)));
+            return self.broken("I11", Some(slot), what);
+        }
         let deadline = self.schedule.now + DEADLINE;
         self.nodes[n].lists.push(PendingList { to, list, listed, values, waiting, deadline });
     }

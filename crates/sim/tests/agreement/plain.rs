@@ -44,6 +44,8 @@ fn apply<'a>(action: &'a Action, value: Option<&'a str>) -> Option<Option<&'a st
     let (holds, new, outcome) = match action {
         Action::Put { value } => return Some(Some(value)),
         Action::Delete => return Some(None),
+        Action::Expire { value: old } => return (value == Some(old)).then_some(None),
+        Action::Look { is_there } => return (value.is_some() == *is_there).then_some(value),
         Action::Get { result } => return (result.as_deref() == value).then_some(value),
         Action::PutIfAbsent { value: new, outcome } => (value.is_none(), new, outcome),
         Action::Swap { expected, value: new, outcome } => (value == Some(expected), new, outcome),

@@ -35,6 +35,21 @@ pub(crate) enum Command<'a> {
         key: &'a [u8],
         value: &'a [u8],
     },
+    PutFor {
+        key: &'a [u8],
+        seconds: u64,
+        value: &'a [u8],
+    },
+    Expire {
+        key: &'a [u8],
+        seconds: u64,
+    },
+    Ttl {
+        key: &'a [u8],
+    },
+    Persist {
+        key: &'a [u8],
+    },
     Prefix {
         prefix: &'a [u8],
         page: PageWords<'a>,
@@ -125,6 +140,10 @@ impl<'a> Command<'a> {
             Self::GetVersioned { .. } => Verb::GetVersioned,
             Self::Cas { .. } => Verb::Cas,
             Self::PutIfAbsent { .. } => Verb::PutIfAbsent,
+            Self::PutFor { .. } => Verb::PutFor,
+            Self::Expire { .. } => Verb::Expire,
+            Self::Ttl { .. } => Verb::Ttl,
+            Self::Persist { .. } => Verb::Persist,
             Self::Prefix { .. } => Verb::Prefix,
             Self::Range { .. } => Verb::Range,
             Self::Count { .. } => Verb::Count,
@@ -155,6 +174,10 @@ impl<'a> Command<'a> {
             | Self::GetVersioned { key }
             | Self::Cas { key, .. }
             | Self::PutIfAbsent { key, .. }
+            | Self::PutFor { key, .. }
+            | Self::Expire { key, .. }
+            | Self::Ttl { key }
+            | Self::Persist { key }
             | Self::GetNodesForKey { key } => Some(key),
             _ => None,
         }
@@ -172,14 +195,18 @@ impl<'a> Command<'a> {
     /// The value that it stores.
     pub(crate) fn value(&self) -> Option<&'a [u8]> {
         match self {
-            Self::Put { value, .. } | Self::Cas { value, .. } | Self::PutIfAbsent { value, .. } => Some(value),
+            Self::Put { value, .. }
+            | Self::Cas { value, .. }
+            | Self::PutIfAbsent { value, .. }
+            | Self::PutFor { value, .. } => Some(value),
             _ => None,
         }
     }
 
     /// Whether it changes a key.
     pub(crate) fn is_write(&self) -> bool {
-        self.value().is_some() || matches!(self, Self::Delete { .. } | Self::PutMany(_))
+        self.value().is_some()
+            || matches!(self, Self::Delete { .. } | Self::Expire { .. } | Self::Persist { .. } | Self::PutMany(_))
     }
 
     /// The level that it sets for the commands after it.
@@ -215,6 +242,18 @@ impl Verb {
                 Some(Command::Cas { key, expected: parsed(version)?, value })
             }
             Self::PutIfAbsent => key_and_value(rest).map(|(key, value)| Command::PutIfAbsent { key, value }),
+            Self::PutFor => {
+                let (key, rest) = key_and_value(rest)?;
+                let (seconds, value) = key_and_value(rest)?;
+                let seconds = seconds_of(seconds).filter(|seconds| *seconds > 0)?;
+                Some(Command::PutFor { key, seconds, value })
+            }
+            Self::Expire => {
+                let (key, rest) = key_and_value(rest)?;
+                Some(Command::Expire { key, seconds: seconds_of(one_word(rest)?)? })
+            }
+            Self::Ttl => one_word(rest).map(|key| Command::Ttl { key }),
+            Self::Persist => one_word(rest).map(|key| Command::Persist { key }),
             Self::Prefix => {
                 let (prefix, rest) = first_word(rest)?;
                 Some(Command::Prefix { prefix, page: page_words(rest)? })
@@ -303,6 +342,11 @@ fn parsed<T: FromStr>(word: &[u8]) -> Option<T> {
     std::str::from_utf8(word).ok()?.parse().ok()
 }
 
+/// How long a key is to live. What is negative is over at once, as for a node.
+fn seconds_of(word: &[u8]) -> Option<u64> {
+    parsed::<i64>(word).map(|seconds| u64::try_from(seconds).unwrap_or(0))
+}
+
 /// One word that stands for something, or none.
 fn optional<T: FromStr>(rest: &[u8]) -> Option<Option<T>> {
     if rest.is_empty() { Some(None) } else { parsed(one_word(rest)?).map(Some) }
@@ -360,11 +404,15 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_stands_before_the_value() {
+    fn a_condition_or_a_time_stands_before_the_value() {
         let expected = "3-12".parse().unwrap();
         assert_eq!(Command::parse(b"cas k\t3-12  v w "), Ok(Command::Cas { key: b"k", expected, value: b"v w " }));
         let absent = Command::Cas { key: b"k", expected: Version::NONE, value: b"v" };
         assert_eq!(Command::parse(b"CAS k 0 v"), Ok(absent));
+        assert_eq!(Command::parse(b"putex k 60  v w"), Ok(Command::PutFor { key: b"k", seconds: 60, value: b"v w" }));
+        assert_eq!(Command::parse(b"expire k -1"), Ok(Command::Expire { key: b"k", seconds: 0 }));
+        assert_eq!(Command::parse(b"ttl k"), Ok(Command::Ttl { key: b"k" }));
+        assert_eq!(Command::parse(b"persist k"), Ok(Command::Persist { key: b"k" }));
         assert_eq!(Command::parse(b"putnx k v w"), Ok(Command::PutIfAbsent { key: b"k", value: b"v w" }));
     }
 
@@ -408,6 +456,11 @@ mod tests {
             ("PUTNX k", "Usage: PUTNX key value"),
             ("ACK most", "Usage: ACK [async|quorum|all]"),
             ("READ quorum", "Usage: READ [local|linear]"),
+            ("PUTEX k v", "Usage: PUTEX key seconds value"),
+            ("PUTEX k 0 v", "Usage: PUTEX key seconds value"),
+            ("EXPIRE k", "Usage: EXPIRE key seconds"),
+            ("TTL a b", "Usage: TTL key"),
+            ("PERSIST", "Usage: PERSIST key"),
             ("LOSSES", "Usage: LOSSES host:port"),
             ("FORGET h 1", "Usage: FORGET host:port"),
             ("ACCEPT_LOSS", "Usage: ACCEPT_LOSS slot|all"),
@@ -426,6 +479,8 @@ mod tests {
             assert!(list.contains(&format!("  {} {}", spec.name, spec.arguments)), "{}", spec.name);
             let given = match spec.arguments {
                 "key version value" => "key 3-12 value",
+                "key seconds value" => "key 60 value",
+                "key seconds" => "key 60",
                 "host:port" => "h:1",
                 "slot|all" => "all",
                 "prefix [LIMIT n] [AFTER key]" => "prefix limit 3",

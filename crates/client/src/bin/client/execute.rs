@@ -1,6 +1,6 @@
 //! A command and the library's calls.
 
-use client::{Cas, Client, Error, NodeAddr, Placement, Read, Walk};
+use client::{Cas, Client, Error, NodeAddr, Placement, Read, Ttl, Walk};
 
 use crate::command::{Command, PageWords};
 
@@ -13,6 +13,9 @@ pub(crate) enum Outcome {
     /// With the version of the key.
     ReadVersioned(Read),
     Conditional(Cas),
+    /// Whether there was anything to do.
+    Counted(bool),
+    Ttl(Ttl),
     /// The keys of a page.
     Keys(Vec<Vec<u8>>),
     Count(u64),
@@ -66,6 +69,10 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
             Outcome::Conditional(client.compare_and_set(key, *expected, value).await?)
         }
         Command::PutIfAbsent { key, value } => Outcome::Conditional(client.put_if_absent(key, value).await?),
+        Command::PutFor { key, seconds, value } => Outcome::Stored(client.put_for(key, value, *seconds).await?),
+        Command::Expire { key, seconds } => Outcome::Counted(client.expire(key, *seconds).await?),
+        Command::Ttl { key } => Outcome::Ttl(client.ttl(key).await?),
+        Command::Persist { key } => Outcome::Counted(client.persist(key).await?),
         Command::Prefix { prefix, page } => Outcome::Keys(one_page(client.prefix(prefix), *page).await?),
         Command::Range { from, to, page } => Outcome::Keys(one_page(client.range(from, to), *page).await?),
         Command::Count { prefix } => Outcome::Count(client.count(prefix).await?),

@@ -1,11 +1,11 @@
 //! Outcomes as JSON, one object on one line.
 //!
 //! Every object has `command` and `ok`, and `key` where the command has one. With `ok`: `primary` and `replicas` of a
-//! PUT, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` of a GET or GETV, and `version` of the latter;
-//! `written` and `version`, the key's now, of a CAS or PUTNX; `keys` of a PREFIX or RANGE, `count`; `results`, one object
-//! for each key, of an MGET or MPUT; `level` of an ACK or READ, and `own`, false where it is the cluster's; `nodes`,
-//! `info`, `stats`, `losses`, `text`. Without: `error`, one of `usage`, `not_reached`, `refused` and `unknown`, and
-//! `text` for people. Bytes that are no UTF-8 are
+//! PUT, PUTEX, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` of a GET or GETV, and `version` of the
+//! latter; `written` and `version`, the key's now, of a CAS or PUTNX; `number` of an EXPIRE, TTL or PERSIST; `keys` of a
+//! PREFIX or RANGE, `count`; `results`, one object for each key, of an MGET or MPUT; `level` of an ACK or READ, and `own`,
+//! false where it is the cluster's; `nodes`, `info`, `stats`, `losses`, `text`. Without: `error`, one of `usage`,
+//! `not_reached`, `refused` and `unknown`, and `text` for people. Bytes that are no UTF-8 are
 //! in `key_base64` and `value_base64` instead.
 
 use base64::Engine as _;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::command::{Command, CommandError};
 use crate::execute::Outcome;
-use crate::output::Exit;
+use crate::output::{Exit, number};
 use crate::verb;
 
 pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
@@ -43,6 +43,7 @@ pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
             object.set("written", matches!(outcome, Outcome::Conditional(Cas::Written(_))));
             object.set("version", version.to_string());
         }
+        Outcome::Counted(_) | Outcome::Ttl(_) => object.set("number", number(outcome)),
         Outcome::Keys(keys) => {
             object.set("keys", keys.iter().map(|key| text_or_base64("key", key)).collect::<Vec<_>>())
         }
@@ -204,6 +205,10 @@ mod tests {
         assert_eq!(
             object(b"CAS k 3-12 v", &Outcome::Conditional(Cas::Written("3-13".parse().unwrap()))),
             json!({"command": "CAS", "ok": true, "key": "k", "written": true, "version": "3-13"})
+        );
+        assert_eq!(
+            object(b"EXPIRE k 9", &Outcome::Counted(false)),
+            json!({"command": "EXPIRE", "ok": true, "key": "k", "number": 0})
         );
         assert_eq!(
             object(b"PUTNX k v", &Outcome::Conditional(Cas::Conflict("3-13".parse().unwrap()))),

@@ -10,7 +10,7 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use client::{Cas, Error, NodeAddr, Placement, Read, Version};
+use client::{Cas, Error, NodeAddr, Placement, Read, Ttl, Version};
 
 use crate::command::{Command, CommandError};
 use crate::execute::Outcome;
@@ -22,7 +22,7 @@ use crate::verb;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done = 0,
-    /// The key is absent, or not at the version that was asked for.
+    /// The key is absent, not at the version that was asked for, or has no deadline to take off.
     No = 1,
     Usage = 2,
     NotReached = 3,
@@ -72,7 +72,7 @@ pub(crate) fn report(format: Format, command: &Command<'_>, outcome: &Outcome) -
     let exit = match outcome {
         Outcome::Failed(error) => Exit::of(error),
         Outcome::Read(Read { value: None, .. }) | Outcome::ReadVersioned(Read { value: None, .. }) => Exit::No,
-        Outcome::Conditional(Cas::Conflict(_)) => Exit::No,
+        Outcome::Conditional(Cas::Conflict(_)) | Outcome::Counted(false) | Outcome::Ttl(Ttl::Absent) => Exit::No,
         Outcome::ReadMany(read) => match read.iter().find_map(|read| read.as_ref().err()) {
             Some(error) => Exit::of(error),
             None if read.contains(&Ok(None)) => Exit::No,
@@ -128,7 +128,8 @@ fn text(command: &Command<'_>, outcome: &Outcome) -> String {
         Outcome::Stored(placement) => {
             let value = printable(command.value().unwrap_or_default());
             let (primary, replicas) = (primary(placement), python_list(&placement.replicas));
-            format!("[Client] PUT {key} = {value} [primary: {primary}, replicas: {replicas}]\n")
+            let verb = command.name();
+            format!("[Client] {verb} {key} = {value} [primary: {primary}, replicas: {replicas}]\n")
         }
         Outcome::Deleted(placement) => format!("[Client] DELETE {key} [primary: {}]\n", primary(placement)),
         Outcome::Read(read) => text_of_read("GET", &key, read),
@@ -142,6 +143,9 @@ fn text(command: &Command<'_>, outcome: &Outcome) -> String {
                     format!("[Client] {verb} {key}: CONFLICT, the key is at version {version}\n")
                 }
             }
+        }
+        Outcome::Counted(_) | Outcome::Ttl(_) => {
+            format!("[Client] {} {key}: {}\n", command.name(), number(outcome).unwrap_or_default())
         }
         Outcome::Keys(keys) => {
             let lines: String = keys.iter().map(|key| format!("  {}\n", printable(key))).collect();
@@ -222,6 +226,7 @@ fn raw(outcome: &Outcome) -> Vec<u8> {
             read.iter().flat_map(|read| [value(read), b"\n".to_vec()].concat()).collect()
         }
         Outcome::Conditional(Cas::Written(version) | Cas::Conflict(version)) => format!("{version}\n").into_bytes(),
+        Outcome::Counted(_) | Outcome::Ttl(_) => format!("{}\n", number(outcome).unwrap_or_default()).into_bytes(),
         Outcome::Level { level, .. } => format!("{level}\n").into_bytes(),
         Outcome::Losses(losses) => losses.iter().map(|loss| format!("{loss}\n")).collect::<String>().into_bytes(),
         Outcome::Stats(stats) => {
@@ -243,6 +248,17 @@ fn raw(outcome: &Outcome) -> Vec<u8> {
         | Outcome::Bye
         | Outcome::Interrupted
         | Outcome::Failed(_) => Vec::new(),
+    }
+}
+
+/// The number that a node has answered, where it answers with one.
+pub(crate) fn number(outcome: &Outcome) -> Option<i64> {
+    match outcome {
+        Outcome::Counted(is_done) => Some(i64::from(*is_done)),
+        Outcome::Ttl(Ttl::Absent) => Some(-2),
+        Outcome::Ttl(Ttl::Forever) => Some(-1),
+        Outcome::Ttl(Ttl::Seconds(seconds)) => i64::try_from(*seconds).ok(),
+        _ => None,
     }
 }
 
@@ -375,6 +391,15 @@ mod tests {
                 Outcome::Conditional(Cas::Conflict(version("3-12"))),
                 "[Client] PUTNX k: CONFLICT, the key is at version 3-12\n",
             ),
+            (
+                "PUTEX k 9 v",
+                Outcome::Stored(placement(&[])),
+                "[Client] PUTEX k = v [primary: 127.0.0.1:5001, replicas: []]\n",
+            ),
+            ("EXPIRE k 9", Outcome::Counted(true), "[Client] EXPIRE k: 1\n"),
+            ("PERSIST k", Outcome::Counted(false), "[Client] PERSIST k: 0\n"),
+            ("TTL k", Outcome::Ttl(Ttl::Seconds(9)), "[Client] TTL k: 9\n"),
+            ("TTL k", Outcome::Ttl(Ttl::Forever), "[Client] TTL k: -1\n"),
             ("ACK quorum", level("quorum", true), "[Client] ACK quorum\n"),
             ("READ", level("local", false), "[Client] READ local (the cluster's)\n"),
             ("LOSSES h:1", Outcome::Losses(Vec::new()), "OK No losses\n"),
@@ -423,6 +448,9 @@ mod tests {
             ("GETV k", read_versioned("a b\n", true), "3-12 a b\n"),
             ("CAS k 3-11 v", Outcome::Conditional(Cas::Written(version("3-12"))), "3-12\n"),
             ("PUTNX k v", Outcome::Conditional(Cas::Conflict(version("3-12"))), "3-12\n"),
+            ("PUTEX k 9 v", Outcome::Stored(placement(&[])), ""),
+            ("EXPIRE k 9", Outcome::Counted(true), "1\n"),
+            ("TTL k", Outcome::Ttl(Ttl::Absent), "-2\n"),
             ("ACK", level("quorum", true), "quorum\n"),
             ("ACK quorum", level("quorum", true), ""),
             ("LOSSES h:1", Outcome::Losses(vec!["PUT k".to_owned()]), "PUT k\n"),
@@ -449,6 +477,10 @@ mod tests {
             (read(None, true), 1),
             (Outcome::Conditional(Cas::Written(version("3-12"))), 0),
             (Outcome::Conditional(Cas::Conflict(version("3-12"))), 1),
+            (Outcome::Counted(true), 0),
+            (Outcome::Counted(false), 1),
+            (Outcome::Ttl(Ttl::Forever), 0),
+            (Outcome::Ttl(Ttl::Absent), 1),
             (failed(Error::Invalid(text())), 2),
             (failed(Error::NotReached { whom: text(), reason: text() }), 3),
             (failed(Error::Refused { by: None, reason: text() }), 4),

@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_verb_is_completed_in_any_case() {
         let names = |line| completions(line).into_iter().map(|pair| pair.replacement).collect::<Vec<_>>();
-        assert_eq!(names("p"), ["PUT ", "PUTNX ", "PREFIX ", "PING "]);
+        assert_eq!(names("p"), ["PUT ", "PUTNX ", "PUTEX ", "PERSIST ", "PREFIX ", "PING "]);
         assert_eq!(names("ack "), ["ack async", "ack quorum", "ack all"]);
         assert_eq!(names("READ LI"), ["READ linear"]);
         assert_eq!(names("ACCEPT_LOSS "), ["ACCEPT_LOSS all"]);

@@ -9,6 +9,10 @@ pub(crate) enum Verb {
     GetVersioned,
     Cas,
     PutIfAbsent,
+    PutFor,
+    Expire,
+    Ttl,
+    Persist,
     Prefix,
     Range,
     Count,
@@ -74,6 +78,10 @@ pub(crate) const COMMANDS: &[Spec] = &[
     Spec::new(Verb::Cas, "CAS", "key version value", "store a value if the key is at this version")
         .noting("; GETV tells the version, such as 3-12, and 0 stands for an absent key"),
     Spec::new(Verb::PutIfAbsent, "PUTNX", "key value", "store a value if the key is absent"),
+    Spec::new(Verb::PutFor, "PUTEX", "key seconds value", "store a value that expires after so many seconds"),
+    Spec::new(Verb::Expire, "EXPIRE", "key seconds", "have a key expire after so many seconds"),
+    Spec::new(Verb::Ttl, "TTL", "key", "how many seconds a key has left"),
+    Spec::new(Verb::Persist, "PERSIST", "key", "have a key expire no more"),
     Spec::new(Verb::Prefix, "PREFIX", "prefix [LIMIT n] [AFTER key]", "the first keys with a prefix, in their order")
         .noting("; n is 1000 unless given, and at most 10000"),
     Spec::new(Verb::Range, "RANGE", "from to [LIMIT n] [AFTER key]", "the first keys from one on and before another")

@@ -172,6 +172,7 @@ impl<'a> States<'a> {
             let looked_at = match &operation.action {
                 Action::Get { result } => result.as_deref(),
                 Action::Swap { expected, .. } => Some(expected.as_str()),
+                Action::Expire { value } => Some(value.as_str()),
                 _ => None,
             };
             if let Some(value) = looked_at {
@@ -196,6 +197,9 @@ impl<'a> States<'a> {
             Action::Put { value } => Effect::Set(self.of(value)),
             Action::Get { result } => Effect::Find(result.as_deref().map_or(ABSENT, |value| self.of(value))),
             Action::Delete => Effect::Set(ABSENT),
+            Action::Expire { value } => Effect::Change { from: self.of(value), to: ABSENT },
+            Action::Look { is_there: true } => Effect::Exclude(ABSENT),
+            Action::Look { is_there: false } => Effect::Find(ABSENT),
             Action::PutIfAbsent { outcome: Outcome::Conflict, .. } => Effect::Exclude(ABSENT),
             Action::PutIfAbsent { value, .. } => Effect::Change { from: ABSENT, to: self.of(value) },
             Action::Swap { expected, outcome: Outcome::Conflict, .. } => Effect::Exclude(self.of(expected)),

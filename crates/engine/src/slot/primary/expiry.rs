@@ -1,0 +1,170 @@
+//! Values whose deadline passes, at their primary.
+//!
+//! A value past its deadline is hidden wherever it lies, and stays there until the record comes that makes its key absent.
+//! Only the primary orders that record: when the deadline has come up here, or before it answers a linear read or a write
+//! by what the deadline has made of the key. So what was answered stays true, whatever the clock of the next primary shows.
+//!
+//! The record names no version: the primary looks at the key's newest record and orders the next one under one lock.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use proto::peer::{Effect, Op, WallTime};
+
+use super::EVICT_AFTER;
+use crate::bugs::{Bug, Bugs};
+use crate::node::{TICK, Turn};
+use crate::record::Record;
+use crate::slot::{Place, Role, Slot};
+use crate::table::{KeyHasher, Table};
+use crate::time::Timestamp;
+
+/// How long at most until deadlines are looked at again: somebody may have set the wall clock meanwhile.
+const LOOK_AFTER: Duration = Duration::from_secs(60);
+
+/// How many deadlines of values that are no more a queue may hold beside as many as it has of others.
+const SPARE: usize = 64;
+
+/// The deadlines of a slot's values, nearest first, with the hashes of their keys. That of a value which was replaced stays
+/// until it comes up, or there are too many.
+#[derive(Debug)]
+pub(super) struct Deadlines {
+    queue: BinaryHeap<Reverse<(WallTime, u64)>>,
+    /// When they will be looked at.
+    next_look: Timestamp,
+}
+
+/// How late the planted mistake notices that a deadline has passed, in milliseconds.
+const SLOTH: u64 = 1_000;
+
+impl Deadlines {
+    fn of(table: &Table, hasher: &KeyHasher, next_look: Timestamp) -> Self {
+        let deadlines = table.records().filter_map(|record| Some((record.deadline()?, hasher.hash(record.key()))));
+        Self { queue: deadlines.map(Reverse).collect(), next_look }
+    }
+
+    /// Takes the deadline of a value in that is in the table now.
+    fn note(&mut self, table: &Table, hasher: &KeyHasher, record: &Record) {
+        match record.deadline() {
+            Some(deadline) if self.queue.len() < 2 * table.expiring() + SPARE => {
+                self.queue.push(Reverse((deadline, hasher.hash(record.key()))));
+            }
+            _ => *self = Self::of(table, hasher, self.next_look),
+        }
+    }
+
+    /// The hash of a key whose deadline had passed by then.
+    fn pop_passed(&mut self, now: WallTime) -> Option<u64> {
+        self.next().filter(|deadline| *deadline <= now)?;
+        self.queue.pop().map(|Reverse((_, hash))| hash)
+    }
+
+    fn next(&self) -> Option<WallTime> {
+        self.queue.peek().map(|Reverse((deadline, _))| *deadline)
+    }
+}
+
+impl<B: Bugs> Slot<B> {
+    /// Orders the record that makes a key absent whose value has expired. Gives its number.
+    pub(super) fn expire(&mut self, place: Place<'_>, key: &[u8], turn: &mut Turn) -> u64 {
+        self.order(place, Op::Write { key, effect: Effect::Expire, identity: None }, turn).seq
+    }
+
+    /// A value with a deadline was written.
+    pub(super) fn note_deadline(&mut self, place: Place<'_>, record: &Record, turn: &mut Turn) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        match &mut primary.active.get_or_insert_default().deadlines {
+            Some(known) => known.note(&self.table, place.hasher, record),
+            unknown => *unknown = Some(Box::new(Deadlines::of(&self.table, place.hasher, place.now))),
+        }
+        self.look_at_next_deadline(place, turn);
+    }
+
+    /// Makes the keys absent whose deadlines have passed, at most `left` of them, which is lowered by their number.
+    pub(super) fn expire_passed(&mut self, place: Place<'_>, left: &mut usize, turn: &mut Turn) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        if self.table.expiring() == 0 {
+            primary.active.iter_mut().for_each(|active| active.deadlines = None);
+            return;
+        }
+        // A new primary finds out only now, when it has time.
+        let made = || Box::new(Deadlines::of(&self.table, place.hasher, place.now));
+        let deadlines = primary.active.get_or_insert_default().deadlines.get_or_insert_with(made);
+        let mut now = place.wall();
+        if self.bugs.plants(Bug::ExpiryUnrecorded) {
+            now.0 = now.0.saturating_sub(SLOTH);
+        }
+        if deadlines.next().is_some_and(|deadline| deadline <= now) && self.serves(place).is_none() {
+            return turn.look_at(place.now + EVICT_AFTER, place.id);
+        }
+        while *left > 0
+            && let Some(hash) = self.pop_passed(now)
+        {
+            *left -= 1;
+            let unchecked = self.bugs.plants(Bug::ExpireUnchecked);
+            let is_expired = |record: &&Record| record.is_expired(now) || (unchecked && !record.is_delete());
+            let expired: Vec<Record> = self.table.with_hash(hash).filter(is_expired).cloned().collect();
+            for record in expired {
+                self.expire(place, record.key(), turn);
+            }
+        }
+        self.look_at_next_deadline(place, turn);
+    }
+
+    fn pop_passed(&mut self, now: WallTime) -> Option<u64> {
+        let Role::Primary(primary) = &mut self.role else { return None };
+        primary.active.as_mut()?.deadlines.as_mut()?.pop_passed(now)
+    }
+
+    /// Has the slot looked at when its next deadline passes.
+    fn look_at_next_deadline(&mut self, place: Place<'_>, turn: &mut Turn) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(deadlines) = primary.active.as_mut().and_then(|active| active.deadlines.as_mut()) else { return };
+        let Some(deadline) = deadlines.next() else { return };
+        let left = Duration::from_millis(deadline.0.saturating_sub(place.wall().0));
+        let when = place.now + left.min(LOOK_AFTER);
+        // One that is a tick late is early enough.
+        if deadlines.next_look <= place.now || when + TICK < deadlines.next_look {
+            deadlines.next_look = when;
+            turn.look_at(when, place.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::id::{Epoch, Version};
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_written_again_and_again_takes_no_more_room() {
+        let (hasher, mut table) = (KeyHasher::new(7), Table::default());
+        let mut deadlines = Deadlines::of(&table, &hasher, Timestamp::default());
+        for seq in 1..10_000 {
+            let version = Version { epoch: Epoch(1), seq };
+            let record = Record::entry(version, b"k", Effect::PutUntil(b"v", WallTime(1_000 + seq)));
+            table.insert(&hasher, record.clone());
+            deadlines.note(&table, &hasher, &record);
+            assert!(deadlines.queue.len() <= 2 + SPARE, "{}", deadlines.queue.len());
+        }
+        let due: Vec<_> = std::iter::from_fn(|| deadlines.pop_passed(WallTime(u64::MAX))).collect();
+        assert!(due.iter().all(|hash| *hash == hasher.hash(b"k")) && !due.is_empty());
+        assert_eq!((deadlines.next(), deadlines.pop_passed(WallTime(u64::MAX))), (None, None));
+    }
+
+    #[test]
+    fn deadlines_come_up_in_their_order_and_not_before() {
+        let (hasher, mut table) = (KeyHasher::new(7), Table::default());
+        for (seq, key, deadline) in [(1, "b", 20), (2, "a", 10), (3, "c", 30)] {
+            let version = Version { epoch: Epoch(1), seq };
+            table.insert(&hasher, Record::entry(version, key.as_bytes(), Effect::PutUntil(b"v", WallTime(deadline))));
+        }
+        let mut deadlines = Deadlines::of(&table, &hasher, Timestamp::default());
+        assert_eq!(deadlines.pop_passed(WallTime(9)), None);
+        assert_eq!(deadlines.pop_passed(WallTime(20)), Some(hasher.hash(b"a")));
+        assert_eq!(deadlines.pop_passed(WallTime(20)), Some(hasher.hash(b"b")));
+        assert_eq!((deadlines.pop_passed(WallTime(29)), deadlines.next()), (None, Some(WallTime(30))));
+    }
+}
