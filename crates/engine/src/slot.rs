@@ -248,9 +248,9 @@ impl<B: Bugs> Slot<B> {
         let is_copy = config.copies().any(|copy| copy == place.me || place.ancestors.contains(copy));
         if !is_copy {
             // The others hold it: the coordinator removes a copy only then. One that has never aligned with the present
-            // primary may have what no other has.
+            // primary, or has gone astray and still waits for its fill, may have what no other has.
             let is_aligned = self.epoch == config.epoch
-                && matches!(&self.role, Role::Replica(replica) if replica.following().is_some() && replica.following() == config.primary);
+                && matches!(&self.role, Role::Replica(replica) if !replica.astray && replica.following().is_some() && replica.following() == config.primary);
             self.leave_role(place, config.epoch, turn);
             self.hear_of(place, config.epoch);
             if !is_aligned {

@@ -92,6 +92,16 @@ fn no_seed_breaks_an_invariant() {
     assert!(!happened.contains(&0), "{total}");
 }
 
+/// It had gone astray further than its tail reached back, and was no copy any more before its fill came.
+#[test]
+fn a_copy_that_is_given_up_before_its_fill_archives_what_it_alone_has() {
+    let seed = 1_027;
+    let mut knobs = Knobs::of(seed);
+    assert!(knobs.set("tail_bytes", 200) && knobs.set("async_share", 800));
+    let report = run(seed, &knobs, Planted(None));
+    assert!(report.violation.is_none(), "{:?}", report.violation);
+}
+
 #[test]
 fn every_planted_mistake_is_found() {
     let missing: Vec<_> = Bug::ALL.into_iter().filter(|bug| FOUND_BY.iter().all(|(found, _)| found != bug)).collect();

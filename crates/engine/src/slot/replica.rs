@@ -20,6 +20,8 @@ pub(super) struct Replica {
     following: Incarnation,
     /// The copy is not level with its primary, who has been told so. Until there is one, nobody is.
     pub(super) awaiting: bool,
+    /// The copy has records that its primary has not, and waits for a fill to take their place.
+    pub(super) astray: bool,
     /// The primary has stopped to serve the slot and has given the promise back.
     pub(super) released: bool,
 }
@@ -135,7 +137,8 @@ impl<B: Bugs> Slot<B> {
 
         let level = if was_level { self.last() >= start } else { self.go_back(place, start, &terms, turn) };
         let can_continue = level || self.can_continue(start, &terms);
-        self.role = Role::Replica(Replica { following: from, awaiting: !level, released: false });
+        self.role =
+            Role::Replica(Replica { following: from, awaiting: !level, astray: !can_continue, released: false });
         if level {
             self.log.set_durable(durable, place.tails);
             None
@@ -256,7 +259,7 @@ impl<B: Bugs> Slot<B> {
         self.install(place, Whole { epoch, last, durable, purged, terms, records, completions, tail: Vec::new() });
         place.journal.note_whole(place.id, || self.whole());
         if let Role::Replica(replica) = &mut self.role {
-            replica.awaiting = false;
+            (replica.awaiting, replica.astray) = (false, false);
         }
         None
     }
