@@ -28,13 +28,16 @@ fn a_node_counts_what_its_clients_have_asked_and_how_long_it_took() {
     for request in ["PUT a 1", "PUT b 2", "GET a", "GET absent", "GETV b", "PUTNX c 3", "CAS c 0 4", "DELETE a"] {
         node.ask(request);
     }
+    for request in ["PUTEX e 100 5", "TTL e", "EXPIRE e 50", "PERSIST e", "DELETE e"] {
+        node.ask(request);
+    }
     assert_eq!(node.ask("COUNT b"), "OK 1");
     node.ask("FOO");
     let stats = stats(&mut node);
     let figure = |name: &str| *stats.get(name).unwrap();
     assert_eq!(
         ["get_count", "put_count", "delete_count", "conditional_count", "walk_count"].map(figure),
-        [3, 2, 1, 2, 1]
+        [4, 3, 2, 4, 1]
     );
     assert_eq!((figure("keys"), figure("slots_led"), figure("lag_messages")), (2, 16_384, 0));
     for kind in ["get", "put", "delete", "conditional", "walk"] {
