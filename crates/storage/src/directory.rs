@@ -261,6 +261,8 @@ impl<B: Bugs> DataDir<B> {
     /// # Errors
     /// The next start takes the directory for one whose process crashed. What was synced is there.
     pub fn close(mut self, mut journal: Journal<B>) -> Result<(), CloseError> {
+        // IMPORTANT: what a refused append has left must be gone from the disk, too: behind a stop in order it is damage.
+        journal.clear_litter()?;
         let end = journal.sync()?;
         self.update_identity(|identity| identity.stopped_at = Some(end))?;
         Ok(())

@@ -58,6 +58,8 @@ pub struct Journal<B: Bugs = NoBugs> {
     unsynced: VecDeque<Segment>,
     /// A failed append may have left bytes from the tail up to here.
     litter: Option<u64>,
+    /// Some was cleared since the last sync began.
+    has_cleared: bool,
     /// The segment that a sync was asked to make in advance, by its first position.
     asked_for: Option<u64>,
     health: Arc<Health>,
@@ -131,6 +133,7 @@ impl<B: Bugs> Journal<B> {
             current: resumed.current,
             unsynced: VecDeque::new(),
             litter: None,
+            has_cleared: false,
             asked_for: None,
             health: Arc::default(),
             buffer: Vec::new(),
@@ -340,7 +343,7 @@ impl<B: Bugs> Journal<B> {
     ///
     /// IMPORTANT: before anything else is appended. Frames that were never acknowledged could follow on it otherwise, as
     /// if they were of the log.
-    fn clear_litter(&mut self) -> Result<(), JournalError> {
+    pub(crate) fn clear_litter(&mut self) -> Result<(), JournalError> {
         let Some(upto) = self.litter.filter(|_| !self.bugs.plants(Bug::TailNotCleared)) else { return Ok(()) };
         let (file, path, first) = (&self.current.file, &self.current.path, self.current.header.first);
         let cleared = file.length().named("look at", path).and_then(|length| {
@@ -351,6 +354,7 @@ impl<B: Bugs> Journal<B> {
         });
         cleared.map_err(|error| self.failed(error))?;
         self.litter = None;
+        self.has_cleared = true;
         Ok(())
     }
 

@@ -61,7 +61,7 @@ impl<B: Bugs> Journal<B> {
         assert!(!busy, "one sync at a time: two could share one error of the disk, which one of them would not see");
         let turn = Turn(Arc::clone(&self.health));
         // A disk that has everything is left alone.
-        let behind = self.synced < self.end;
+        let behind = self.synced < self.end || std::mem::take(&mut self.has_cleared);
         let segments = self.unsynced.iter().chain([&self.current]).filter(|_| behind).cloned().collect();
         Ok(SyncTask {
             disk: Arc::clone(&self.disk),

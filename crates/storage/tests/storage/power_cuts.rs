@@ -27,6 +27,25 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
+#[test]
+fn what_a_full_disk_refused_is_no_damage_after_a_stop_in_order() {
+    let append = |count, size| Step::Append { count, size };
+    let steps = [
+        Step::Crash(Loss::Random),
+        append(3, 600),
+        append(2, 600),
+        Step::Kill,
+        Step::Stop,
+        append(1, 40),
+        Step::Crash(Loss::Random),
+        Step::Fault { calls: 1, fault: Fault::NoSpace },
+        Step::ShortWrites,
+        append(2, 600),
+        Step::Stop,
+    ];
+    assert_eq!(Model::play(4_019_381_805_539_405_214, &steps, NoBugs), Ok(()));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
