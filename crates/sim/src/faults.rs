@@ -16,7 +16,7 @@ use crate::world::World;
 /// How long a machine takes at least until its programs run again, in microseconds. It is suspected by then.
 const BOOT: u64 = 1_000_000;
 
-/// How a fault ends.
+/// How a fault goes on or ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Remedy {
     Uncut(ProcId, ProcId),
@@ -25,6 +25,8 @@ pub(crate) enum Remedy {
     StartCoordinator,
     Quicken(ProcId),
     QuickenLink(ProcId, ProcId),
+    /// From now on a node is heard by nobody, for so long.
+    Silence(ProcId, u64),
 }
 
 /// The plan.
@@ -62,6 +64,7 @@ enum Fault {
     LoseState,
     Slow,
     SlowLink,
+    Strand,
     ChangeClock,
     LosePower,
 }
@@ -83,6 +86,7 @@ impl Faults {
             (knobs.state_losses, Fault::LoseState),
             (knobs.slowness, Fault::Slow),
             (knobs.slow_links, Fault::SlowLink),
+            (knobs.strandings, Fault::Strand),
             (knobs.clock_changes, Fault::ChangeClock),
             (knobs.power_losses, Fault::LosePower),
         ];
@@ -227,6 +231,15 @@ impl World {
                 let by = self.faults.random.spread(1_000, 300_000);
                 self.network.slow_down(n, other, by);
                 self.schedule.after(short, Event::Remedy(Remedy::QuickenLink(n, other)));
+            }
+            Fault::Strand => {
+                let by = self.faults.random.spread(50_000, 400_000);
+                let silent_after = self.faults.random.spread(300_000, 3_000_000);
+                for other in (0..=nodes).filter(|other| *other != n) {
+                    self.network.slow_down(n, other, by);
+                    self.schedule.after(silent_after + short, Event::Remedy(Remedy::QuickenLink(n, other)));
+                }
+                self.schedule.after(silent_after, Event::Remedy(Remedy::Silence(n, short)));
             }
             Fault::ChangeClock => {
                 let proc = self.faults.random.index(nodes + 1);
@@ -394,6 +407,11 @@ impl World {
             Remedy::StartCoordinator => self.restart_coordinator(),
             Remedy::Quicken(n) => self.nodes[n].slowness = 0,
             Remedy::QuickenLink(one, other) => self.network.slow_down(one, other, 0),
+            Remedy::Silence(n, span) => {
+                for other in (0..=self.nodes.len()).filter(|other| *other != n) {
+                    self.cut(n, other, 1, span);
+                }
+            }
         }
     }
 

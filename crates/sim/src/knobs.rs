@@ -119,6 +119,8 @@ knobs! {
     slowness,
     /// How often a pair's connections become slow.
     slow_links,
+    /// How often a node becomes far from all others, and then is heard by none, while it hears what is under way.
+    strandings,
     /// How often a clock changes its rate.
     clock_changes,
     /// Clocks are so wrong that leases do not hold: what rests on them is not checked.
@@ -205,6 +207,7 @@ impl Knobs {
         if random.chance(200) {
             knobs.power_losses = random.between(1, 4);
             knobs.sync_every = random.pick(&[30, 300, 1_000, 10_000]);
+            knobs.state_losses = 0; // A map that nodes have kept may be too old to tell whose copies count.
         }
         // The rest is drawn apart, so that whoever walks or has deadlines does not change what the other seeds are.
         let mut random = Random::new(seed ^ 0x6578_7069_7279);
@@ -212,6 +215,10 @@ impl Knobs {
             knobs.wall_skew = random.pick(&[0, 20, 300, 2_000]);
             knobs.expiry_share = random.between(50, 500);
             knobs.longest_life = random.spread(20, 2_000);
+        }
+        let mut random = Random::new(seed ^ 0x6c65_6173_6573);
+        if random.chance(150) {
+            knobs.strandings = random.between(1, 8);
         }
         let mut random = Random::new(seed ^ 0x7761_6c6b_6572);
         if random.chance(400) {

@@ -266,7 +266,7 @@ impl World {
     }
 
     /// Where nobody is left who holds all that was durable, what is durable is what the best copy has.
-    fn shorten(&mut self, slot: SlotId) {
+    pub(crate) fn shorten(&mut self, slot: SlotId) {
         let ghost = &self.oracle.slots[usize::from(slot.0)];
         let Some(config) = ghost.kept.clone() else { return };
         let holders = self.oracle.unproven_holders(&config);

@@ -151,7 +151,12 @@ impl World {
             if self.oracle.ghost(slot).kept.as_ref().is_some_and(|kept| same(kept, config)) {
                 continue;
             }
-            self.oracle.ghost(slot).kept = Some(std::sync::Arc::clone(config));
+            let before = self.oracle.ghost(slot).kept.replace(std::sync::Arc::clone(config));
+            if before.is_some_and(|before| before.epoch == config.epoch) {
+                // What a primary has proposed before it lost its power, as all the others did, may name the best of them no
+                // more. It is no promotion, which must find the best.
+                self.shorten(slot);
+            }
             self.check_members(slot, "when the configuration was kept");
             self.lost_if_nobody_holds(slot);
         }
