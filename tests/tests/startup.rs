@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use e2e::client;
-use e2e::connection::Connection;
+use e2e::connection::{Connection, exchange};
 use e2e::process::{Ended, Process};
 use e2e::server::{self, CLOSED_PORT};
-use e2e::wait::SOON;
+use e2e::wait::{SOON, eventually};
 
 #[track_caller]
 fn ends(program: &str, args: &[&str]) -> Ended {
@@ -35,7 +35,7 @@ fn a_coordinator_and_a_node_print_the_first_versions_lines_and_where_the_data_is
     let memory = format!("[Node {port}] {}\n", server::MEMORY_ONLY);
     let registered = format!("[Node {port}] Coordinator response: OK Node 127.0.0.1:{port} registered\n");
     assert_eq!(node.process.stdout(), format!("{memory}{registered}[Node {port}] Started on 127.0.0.1:{port}\n"));
-    assert_eq!(Connection::open(&coordinator.addr).ask_lines("LIST_NODES"), ["OK Nodes:", &format!("  {}", node.addr)]);
+    lists(&coordinator.addr, &format!("OK Nodes:\n  {}\n\nOK\n", node.addr));
 }
 
 #[test]
@@ -50,20 +50,28 @@ fn a_nodes_port_may_stand_alone_as_in_the_first_version() {
     assert_eq!(node.port, free);
 }
 
+/// A node counts from its first heartbeat on, which it sends once it knows that it is registered.
+#[track_caller]
+fn lists(coordinator: &str, expected: &str) {
+    eventually("the nodes are listed", SOON, || {
+        let listed = exchange(coordinator, "LIST_NODES\nQUIT\n");
+        if listed == expected { Ok(()) } else { Err(listed) }
+    });
+}
+
 #[test]
 fn an_advertised_host_is_the_nodes_name() {
     let coordinator = server::coordinator(&[]);
     let node = server::node(coordinator.port, &["--advertise", "localhost"]);
     let name = format!("localhost:{}", node.port);
-    assert_eq!(Connection::open(&coordinator.addr).ask_lines("LIST_NODES"), ["OK Nodes:", &format!("  {name}")]);
+    lists(&coordinator.addr, &format!("OK Nodes:\n  {name}\n\nOK\n"));
     let info = Connection::open(&node.addr).ask("INFO");
     assert!(info.starts_with(&format!("OK Node {name} keys=0")), "{info}");
     let registered = format!("[Node {}] Coordinator response: OK Node {name} registered\n", node.port);
     assert!(node.process.stdout().contains(&registered), "{}", node.process.stdout());
 
     let other = server::node(coordinator.port, &["--advertise", "kv-2.example:7002"]);
-    let listed = Connection::open(&coordinator.addr).ask_lines("LIST_NODES");
-    assert_eq!(listed, ["OK Nodes:", "  kv-2.example:7002", &format!("  {name}")]);
+    lists(&coordinator.addr, &format!("OK Nodes:\n  kv-2.example:7002\n  {name}\n\nOK\n"));
     assert!(Connection::open(&other.addr).ask("INFO").starts_with("OK Node kv-2.example:7002 keys=0"));
 }
 
