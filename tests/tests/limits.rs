@@ -108,7 +108,8 @@ fn a_hundred_megabytes_without_a_newline_are_refused_while_others_are_served() {
 
 #[test]
 fn the_longest_key_and_value_are_stored_and_one_byte_more_is_refused() {
-    let cluster = Setup { nodes: 2, replicas: 1, ..Setup::default() }.start();
+    // One copy each: on a busy machine a node with so much in hand is silent for so long that a replica would take its place.
+    let cluster = Setup { nodes: 2, replicas: 0, ..Setup::default() }.start();
     let mut node = cluster.connect(0);
     let key = "k".repeat(limits::KEY_BYTES);
     assert_eq!(node.ask(&format!("PUT {key} long key")), "OK");
@@ -120,15 +121,10 @@ fn the_longest_key_and_value_are_stored_and_one_byte_more_is_refused() {
     }
 
     let value = "v".repeat(limits::VALUE_BYTES);
-    // On a busy machine a node that passes so much on is silent for so long that it is replaced: no less than these levels
-    // will do.
-    assert_eq!(cluster.connect_at(0, "quorum", "linear").insist(&format!("PUT long-value {value}")), "OK");
+    assert_eq!(node.ask(&format!("PUT long-value {value}")), "OK");
     for index in 0..2 {
-        let mut other = cluster.connect_at(index, "quorum", "linear");
-        let reply = eventually("the long value can be read", SOON, || match other.call(&["GET", "long-value"]) {
-            Reply::Error(error) if error.starts_with("UNAVAILABLE ") => Err(error),
-            reply => Ok(reply),
-        });
+        // Not from a copy: a node that takes long to pass so much on is waited for.
+        let reply = cluster.connect_at(index, "async", "linear").call(&["GET", "long-value"]);
         assert!(reply == Reply::bulk(&value), "through node {index}: {:.200}", format!("{reply:?}"));
     }
     let answer = node.ask(&format!("PUT long-value {value}v"));
