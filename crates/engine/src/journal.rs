@@ -59,9 +59,29 @@ impl Journal {
     /// Takes what was noted since the last call, to be appended to the disk as one payload, and the number behind it.
     #[must_use]
     pub fn take(&self) -> Option<(Vec<u8>, u64)> {
+        let mut bytes = Vec::new();
+        self.take_into(&mut bytes).map(|end| (bytes, end))
+    }
+
+    /// The same into an empty buffer, whose memory serves for what is noted next.
+    #[must_use]
+    pub fn take_into(&self, bytes: &mut Vec<u8>) -> Option<u64> {
         let mut pending = self.lock();
-        let bytes = std::mem::take(&mut pending.bytes);
-        (!bytes.is_empty()).then_some((bytes, pending.next))
+        bytes.clear();
+        std::mem::swap(bytes, &mut pending.bytes);
+        (!bytes.is_empty()).then_some(pending.next)
+    }
+
+    /// How many bytes were noted since.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().bytes.len()
+    }
+
+    /// Whether nothing was noted since.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     pub(crate) fn note_record(&self, slot: SlotId, durable: u64, record: &Record) {

@@ -147,7 +147,7 @@ impl Driver {
     /// It never will be.
     pub async fn persist_up_to(&self, end: u64) -> Result<(), DiskFailed> {
         match &self.shared.store {
-            Some(store) => store.persist(end).await,
+            Some(store) => store.persist(self.node().journal(), end).await,
             None => Ok(()),
         }
     }

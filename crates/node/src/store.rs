@@ -1,9 +1,10 @@
-//! The node's data directory: what its state machine must not forget, written by a thread of its own.
+//! The node's data directory: what its state machine must not forget.
 //!
 //! Whoever is about to tell somebody of a change first waits in [`Store::persist`] until it is written as `--fsync` asks.
-//! While the thread writes, more changes gather, and go out together with its next turn: one write, and one fsync, for
-//! all connections.
+//! One write, and one fsync, serves all connections that have something to tell. A thread syncs, and does all else that
+//! may take long.
 
+mod log;
 mod map_file;
 mod open;
 mod pieces;
@@ -83,6 +84,8 @@ struct Shared {
     ordered: Condvar,
     /// Up to which number of the journal everything is written.
     written: watch::Sender<u64>,
+    /// There from the start of its thread to its end.
+    log: Mutex<Option<log::Log>>,
     health: watch::Sender<Health>,
     figures: Mutex<Figures>,
 }
@@ -111,6 +114,7 @@ impl Store {
             orders: Mutex::default(),
             ordered: Condvar::new(),
             written: watch::Sender::new(written),
+            log: Mutex::default(),
             health: watch::Sender::new(Health::Good),
             figures: Mutex::default(),
         };
@@ -129,11 +133,19 @@ impl Store {
         self.shared.fsync
     }
 
-    /// Waits until everything with a lower number than `end` is written.
+    /// Waits until everything that was noted with a lower number than `end` is written.
     ///
     /// # Errors
     /// It never will be. Nobody must hear of it.
-    pub async fn persist(&self, end: u64) -> Result<(), DiskFailed> {
+    pub async fn persist(&self, noted: &engine::journal::Journal, end: u64) -> Result<(), DiskFailed> {
+        if self.is_written(end) {
+            return Ok(());
+        }
+        // Requests that have arrived on other connections are carried out first, and share the write.
+        tokio::task::yield_now().await;
+        if !self.is_written(end) {
+            self.write_here(noted);
+        }
         if self.is_written(end) {
             return Ok(());
         }

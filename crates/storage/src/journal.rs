@@ -245,6 +245,12 @@ impl<B: Bugs> Journal<B> {
         self.current.header.end().saturating_sub(self.tail) + next
     }
 
+    /// Whether a payload of so many bytes needs no other file than the present one: to append it is one write.
+    #[must_use]
+    pub fn fits(&self, bytes: u64) -> bool {
+        self.litter.is_none() && self.tail + frame::HEADER_BYTES as u64 + bytes <= self.current.header.end()
+    }
+
     /// Whether the journal takes nothing any more, and why.
     #[must_use]
     pub fn poison(&self) -> Option<&str> {

@@ -1,9 +1,8 @@
-//! The thread that writes.
+//! The thread of the log: it syncs, makes snapshots, and writes what nobody else has written.
 //!
 //! It never waits for room. What a full disk did not take is kept, and tried again: meanwhile a snapshot may end that
 //! lets a part of the log go.
 
-use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,8 +12,9 @@ use proto::cluster_map::MapVersion;
 use storage::journal::Synced;
 use storage::{Journal, JournalError, Position};
 
+use super::log::Log;
 use super::snapshots::{Keep, Snapshots};
-use super::{Fsync, Health, Orders, Store, map_file, pieces};
+use super::{Fsync, Health, Orders, Store, map_file};
 use crate::driver::Driver;
 
 /// How often a full disk is tried again.
@@ -35,10 +35,6 @@ const MAP_PAUSE: Duration = Duration::from_millis(500);
 struct Writer {
     driver: Driver,
     store: Store,
-    journal: Journal,
-    /// What was taken from the state machine and could not be written yet, in pieces, and the number behind it. Nothing that
-    /// came later is written before it.
-    unwritten: Option<(VecDeque<Vec<u8>>, u64)>,
     interval: Duration,
     last_sync: Instant,
     /// A sync that runs beside this thread.
@@ -80,7 +76,6 @@ impl Store {
         let writer = Writer {
             driver,
             store: self.clone(),
-            unwritten: None,
             interval,
             last_sync: now,
             syncing: None,
@@ -89,8 +84,8 @@ impl Store {
             room: Room { looked: now, is_short: false, tried: now, snapshot_begun: None },
             map_saved: MapVersion(0),
             map_saved_at: now,
-            journal,
         };
+        *self.shared.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(Log::new(journal));
         let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run());
         Ok(Running { store: self.clone(), thread: thread.context("cannot start the thread of the log")? })
     }
@@ -121,8 +116,10 @@ impl Running {
 
 impl Writer {
     fn run(mut self) -> Option<Journal> {
-        match self.write_until_stopped() {
-            Ok(()) => Some(self.journal),
+        let stopped = self.write_until_stopped();
+        let log = self.store.shared.log.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match stopped {
+            Ok(()) => log.map(|log| log.journal),
             Err(error) => {
                 let why = format!("{error:#}");
                 tracing::error!(
@@ -150,8 +147,8 @@ impl Writer {
             self.look_at_room()?;
             self.begin_sync()?;
             self.begin_snapshot()?;
-            self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).log_bytes =
-                self.journal.stats().bytes;
+            let log_bytes = self.store.with_log(|log| log.journal.stats().bytes);
+            self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).log_bytes = log_bytes;
         }
     }
 
@@ -167,24 +164,9 @@ impl Writer {
     }
 
     fn write_pending(&mut self) -> anyhow::Result<()> {
-        if self.unwritten.is_some() && self.room.tried.elapsed() < FULL_PAUSE {
-            return Ok(());
-        }
         let until = Instant::now() + LOOK;
-        let driver = self.driver.clone();
-        let next = || driver.node().journal().take().map(|(payload, end)| (pieces::cut(payload).into(), end));
-        while let Some((mut pieces, end)) = self.unwritten.take().or_else(next) {
-            while let Some(piece) = pieces.front() {
-                if !self.append(piece)? {
-                    self.unwritten = Some((pieces, end));
-                    return Ok(());
-                }
-                pieces.pop_front();
-            }
-            if self.store.fsync() == Fsync::Always {
-                self.journal.sync()?;
-            }
-            self.store.shared.written.send_replace(end);
+        let store = self.store.clone();
+        while store.with_log(|log| self.write_once(log))? {
             if Instant::now() >= until {
                 // IMPORTANT: under a load that never ends, snapshots and all else have their turn as well.
                 self.store.order(|orders| orders.write = true);
@@ -194,25 +176,37 @@ impl Writer {
         Ok(())
     }
 
-    /// `false` where the disk is full, with the reserve too.
-    fn append(&mut self, piece: &[u8]) -> anyhow::Result<bool> {
-        match self.journal.append(&[piece]) {
-            Ok(_) => return Ok(true),
+    /// Writes what there is; says whether there was something, and it is written.
+    fn write_once(&mut self, log: &mut Log) -> anyhow::Result<bool> {
+        let is_too_early = log.has_unwritten() && self.room.tried.elapsed() < FULL_PAUSE;
+        if is_too_early || !log.take(self.driver.node().journal()) {
+            return Ok(false);
+        }
+        let Some(end) = self.append(log)? else { return Ok(false) };
+        if self.store.fsync() == Fsync::Always {
+            log.journal.sync()?;
+        }
+        self.store.shared.written.send_replace(end);
+        Ok(true)
+    }
+
+    /// Gives nothing where the disk is full, with the reserve too.
+    fn append(&mut self, log: &mut Log) -> anyhow::Result<Option<u64>> {
+        match log.append() {
             Err(JournalError::NoSpace(error)) => {
                 self.room.tried = Instant::now();
-                self.journal.set_frugal(true);
+                log.journal.set_frugal(true);
                 self.set_full(&format!("{error}: {}", error.source));
             }
-            Err(error) => return Err(error.into()),
+            written => return Ok(written?),
         }
         // What was carried out already has the room of the reserve.
         if !self.store.directory().as_ref().map_or(Ok(false), storage::DataDir::release_reserve)? {
-            return Ok(false);
+            return Ok(None);
         }
-        match self.journal.append(&[piece]) {
-            Ok(_) => Ok(true),
-            Err(JournalError::NoSpace(_)) => Ok(false),
-            Err(error) => Err(error.into()),
+        match log.append() {
+            Err(JournalError::NoSpace(_)) => Ok(None),
+            written => Ok(written?),
         }
     }
 
@@ -238,16 +232,16 @@ impl Writer {
         let has_room = match self.store.directory().as_ref() {
             Some(directory) => {
                 let (options, free) = (directory.options(), directory.free_space().unwrap_or(u64::MAX));
-                let snapshot = self.snapshots.bytes + (self.journal.end().0 - self.snapshots.at.0);
+                let snapshot = self.snapshots.bytes + (self.end().0 - self.snapshots.at.0);
                 self.room.is_short = free < snapshot.max(options.segment_bytes);
                 // The reserve first: once writes are taken again, there must be something to fall back on.
                 is_full && free > options.segment_bytes + options.reserve_bytes && directory.restore_reserve()?
             }
             None => false,
         };
-        if has_room && self.unwritten.is_none() {
+        if has_room && !self.store.with_log(|log| log.has_unwritten()) {
+            self.store.with_log(|log| log.journal.set_frugal(false));
             self.store.shared.health.send_if_modified(|health| std::mem::replace(health, Health::Good) == Health::Full);
-            self.journal.set_frugal(false);
             tracing::warn!("the disk of {} has room again: writes are taken", self.store.path().display());
             self.driver.propose();
         }
@@ -271,9 +265,9 @@ impl Writer {
     fn begin_sync(&mut self) -> anyhow::Result<()> {
         let is_due = self.store.fsync() == Fsync::Interval && self.last_sync.elapsed() >= self.interval;
         let is_due = is_due || self.snapshots.wants_sync();
-        if is_due && self.syncing.is_none() && self.journal.end() > self.journal.synced() {
+        if is_due && self.syncing.is_none() && self.store.with_log(|log| log.journal.end() > log.journal.synced()) {
             self.last_sync = Instant::now();
-            let task = self.journal.begin_sync()?;
+            let task = self.store.with_log(|log| log.journal.begin_sync())?;
             self.syncing = Some(std::thread::Builder::new().name("fsync".to_owned()).spawn(move || task.run())?);
         }
         Ok(())
@@ -283,13 +277,14 @@ impl Writer {
     fn end_sync(&mut self, wait: bool) -> anyhow::Result<()> {
         if let Some(syncing) = self.syncing.take_if(|syncing| wait || syncing.is_finished()) {
             let synced = syncing.join().map_err(|_| anyhow::anyhow!("the thread of an fsync has panicked"))?;
-            self.journal.end_sync(synced)?;
+            self.store.with_log(|log| log.journal.end_sync(synced))?;
         }
         Ok(())
     }
 
     fn begin_snapshot(&mut self) -> anyhow::Result<()> {
-        let grown = self.journal.end().0 - self.snapshots.at.0;
+        let end = self.end();
+        let grown = end.0 - self.snapshots.at.0;
         let is_due = grown >= self.snapshot_after.max(self.snapshots.bytes);
         let is_short = self.room.is_short || self.store.health() == Health::Full;
         let may_help = self.room.snapshot_begun.is_none_or(|begun| begun.elapsed() >= SHORT_PAUSE) && grown > 0;
@@ -299,17 +294,25 @@ impl Writer {
         if is_short {
             self.room.snapshot_begun = Some(Instant::now());
         }
-        self.snapshots.begin(&self.driver, &self.store, self.journal.end())
+        self.snapshots.begin(&self.driver, &self.store, end)
+    }
+
+    fn end(&self) -> Position {
+        self.store.with_log(|log| log.journal.end())
     }
 
     fn advance_snapshot(&mut self, stop: bool) -> anyhow::Result<()> {
         let keep = if self.store.health() == Health::Full { Keep::One } else { Keep::Two };
-        let finished =
-            if stop { self.snapshots.stop()? } else { self.snapshots.advance(&self.store, &self.journal, keep)? };
+        let store = self.store.clone();
+        let finished = if stop {
+            self.snapshots.stop()?
+        } else {
+            store.with_log(|log| self.snapshots.advance(&store, &log.journal, keep))?
+        };
         if let Some(finished) = finished {
             self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).snapshots += 1;
             if let Some(position) = finished.needed_from {
-                self.journal.remove_before(position)?;
+                self.store.with_log(|log| log.journal.remove_before(position))?;
             }
         }
         Ok(())

@@ -1,0 +1,112 @@
+//! The log, as its thread and those who are about to answer share it.
+//!
+//! With `--fsync always` the thread writes, since each write waits for the disk. Otherwise a write is a copy into the
+//! kernel's memory, and to wake a thread for that would cost more than the write: so whoever is about to answer first
+//! writes what all have noted, and the thread does what may take long.
+
+use std::collections::VecDeque;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use storage::{Journal, JournalError};
+
+use super::{Fsync, Health, Store, pieces};
+
+/// The most that is written by whoever is about to answer, in bytes.
+const SHORT_BYTES: usize = 256 * 1024;
+
+/// A write into the kernel's memory that takes longer waits for the disk: the kernel holds back who writes too much.
+const SLOW: Duration = Duration::from_millis(2);
+
+/// After a slow one, only the thread writes for so long.
+const CAUTION: Duration = Duration::from_secs(1);
+
+/// A buffer that has grown beyond this is given back. In bytes.
+const BUFFER_KEPT: usize = 1024 * 1024;
+
+/// The log, and what was taken from the state machine and is not in it yet.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) journal: Journal,
+    /// In pieces, and the number behind it. Nothing that came later is written before it.
+    unwritten: Option<(VecDeque<Vec<u8>>, u64)>,
+    /// What is taken from the state machine goes here.
+    taken: Vec<u8>,
+    /// Until then only the thread writes.
+    cautious_until: Option<Instant>,
+}
+
+impl Log {
+    pub(super) fn new(journal: Journal) -> Self {
+        Self { journal, unwritten: None, taken: Vec::new(), cautious_until: None }
+    }
+
+    /// Whether something is taken that could not be written.
+    pub(super) fn has_unwritten(&self) -> bool {
+        self.unwritten.is_some()
+    }
+
+    /// Takes what was noted since the last call. `false` where that is nothing, and nothing is left of earlier.
+    pub(super) fn take(&mut self, noted: &engine::journal::Journal) -> bool {
+        if self.unwritten.is_none()
+            && let Some(end) = noted.take_into(&mut self.taken)
+        {
+            self.unwritten = Some((pieces::cut(std::mem::take(&mut self.taken)).into(), end));
+        }
+        self.unwritten.is_some()
+    }
+
+    /// Appends what was taken, piece by piece; gives the number behind it. What is not appended stays taken.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    pub(super) fn append(&mut self) -> Result<Option<u64>, JournalError> {
+        let Some((pieces, end)) = &mut self.unwritten else { return Ok(None) };
+        while let Some(piece) = pieces.front() {
+            self.journal.append(&[piece])?;
+            // The last one's memory serves the next time.
+            self.taken = pieces.pop_front().unwrap_or_default();
+        }
+        let end = *end;
+        self.taken.clear();
+        self.taken.shrink_to(BUFFER_KEPT);
+        self.unwritten = None;
+        Ok(Some(end))
+    }
+
+    /// Whether the next write surely is short: it makes no file, and the kernel did not hold back the last one.
+    fn is_quick(&mut self, noted: &engine::journal::Journal) -> bool {
+        self.cautious_until = self.cautious_until.filter(|until| Instant::now() < *until);
+        let bytes = noted.len();
+        self.cautious_until.is_none() && bytes <= SHORT_BYTES && self.journal.fits(bytes as u64)
+    }
+}
+
+impl Store {
+    /// Writes what was noted, where nobody else does and it is quickly done. Otherwise, and where the disk refuses, that is
+    /// left to the thread.
+    pub(super) fn write_here(&self, noted: &engine::journal::Journal) {
+        if self.fsync() == Fsync::Always || *self.shared.health.borrow() != Health::Good {
+            return;
+        }
+        let Ok(mut log) = self.shared.log.try_lock() else { return };
+        let Some(log) = log.as_mut() else { return };
+        if log.has_unwritten() || !log.is_quick(noted) || !log.take(noted) {
+            return;
+        }
+        let begun = Instant::now();
+        // What the disk has refused is still taken: the thread tries again, and does what there is to do about it.
+        if let Ok(Some(end)) = log.append() {
+            self.shared.written.send_replace(end);
+        }
+        if begun.elapsed() > SLOW {
+            log.cautious_until = Some(begun + CAUTION);
+        }
+    }
+
+    /// The log, while it is open: from the start of its thread to its end.
+    pub(super) fn with_log<R>(&self, then: impl FnOnce(&mut Log) -> R) -> R {
+        let mut log = self.shared.log.lock().unwrap_or_else(PoisonError::into_inner);
+        then(log.as_mut().expect("the thread that asks has not ended"))
+    }
+}
