@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{Buf as _, BytesMut};
 use engine::record::Record;
 use proto::error::ErrorReply;
-use proto::frame::{Encoding, Frame, FrameDecoder};
+use proto::frame::{Encoding, Frame, FrameDecoder, Frames};
 use proto::response::Response;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -30,6 +30,9 @@ const WRITE_STALL: Duration = Duration::from_secs(60);
 
 /// With the original framing: the silence after which an unterminated request is taken for whole.
 const ORIGINAL_FRAMING_SILENCE: Duration = Duration::from_millis(20);
+
+/// How many frames are found before the first of them is handled, at most.
+pub const TOGETHER: usize = 32;
 
 /// What a session wants after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +68,11 @@ impl Body {
 
 /// What executes the requests of one connection.
 pub trait Session: Send {
+    /// These requests have arrived together and come next: a good moment to ask for what they will need.
+    fn look_ahead(&mut self, frames: Frames<'_>) {
+        let _ = frames;
+    }
+
     /// Executes a request and appends its answer, or keeps it for [`Session::settle`].
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow;
 
@@ -129,16 +137,33 @@ impl FrameReader {
     }
 
     /// Hands every frame that has arrived to `handle`, until it wants something else than the next.
-    pub fn frames(&mut self, mut handle: impl FnMut(Frame<'_>) -> Flow) -> Stopped {
+    pub fn frames(&mut self, handle: impl FnMut(Frame<'_>) -> Flow) -> Stopped {
+        self.frames_ahead(handle, |_, _| {}, |handle, frame| handle(frame))
+    }
+
+    /// The same with a look at frames that have arrived together before the first of them is handled. Both get `state`.
+    pub fn frames_ahead<S>(
+        &mut self,
+        mut state: S,
+        mut look_ahead: impl FnMut(&mut S, Frames<'_>),
+        mut handle: impl FnMut(&mut S, Frame<'_>) -> Flow,
+    ) -> Stopped {
         loop {
-            let (flow, consumed) = match self.decoder.decode(&self.input) {
-                Ok(Some((frame, consumed))) => (handle(frame), consumed),
-                Ok(None) => return Stopped::NeedsMore,
+            match self.decoder.find(&self.input, TOGETHER) {
+                Ok(0) => return Stopped::NeedsMore,
+                Ok(1) => {}
+                Ok(_) => look_ahead(&mut state, self.decoder.found(&self.input)),
                 Err(error) => return Stopped::Bad(error),
-            };
-            if flow != Flow::Settle {
-                self.input.advance(consumed);
             }
+            let (mut done, mut flow) = (0, Flow::Next);
+            for frame in self.decoder.found(&self.input) {
+                flow = handle(&mut state, frame);
+                done += usize::from(flow != Flow::Settle);
+                if flow != Flow::Next {
+                    break;
+                }
+            }
+            self.input.advance(self.decoder.consume(done));
             if flow != Flow::Next {
                 return Stopped::Handler(flow);
             }
@@ -260,7 +285,8 @@ impl Connection {
     fn execute<S: Session>(&mut self, session: &mut S) -> Stopped {
         let Self { reader, output, .. } = self;
         let mut full = false;
-        let stopped = reader.frames(|frame| {
+        let look_ahead = |session: &mut &mut S, frames: Frames<'_>| session.look_ahead(frames);
+        let stopped = reader.frames_ahead(session, look_ahead, |session, frame| {
             if output.len() >= OUTPUT_BYTES {
                 full = true;
                 return Flow::Settle;

@@ -2,7 +2,7 @@
 //!
 //! - [`config`]: the flags.
 //! - [`driver`]: the node as its tasks share it, and who is woken when.
-//! - [`session`]: one connection from outside, and the requests on it.
+//! - [`session`]: one connection from outside, and the requests on it; `slots_ahead` looks at those that come next.
 //! - [`answering`]: what the state machine says of a request, as the answer to it.
 //! - [`routing`]: requests that cannot be answered here and now: passed on, tried again, or refused.
 //! - [`forward`] and [`serve_forwards`]: the connections on which requests are passed on, from both ends.
@@ -20,6 +20,7 @@ pub mod replication;
 pub mod routing;
 pub mod serve_forwards;
 pub mod session;
+mod slots_ahead;
 pub mod stats;
 pub mod store;
 pub mod walks;

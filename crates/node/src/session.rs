@@ -10,7 +10,7 @@ use net::connection::{Body, Connection, Ended, Flow, Session};
 use net::shutdown::Shutdown;
 use proto::cluster_map::Promises;
 use proto::error::ErrorReply;
-use proto::frame::{self, Encoding, Frame};
+use proto::frame::{self, Encoding, Frame, Frames};
 use proto::id::{Incarnation, NodeAddr};
 use proto::level::{AckLevel, ReadLevel};
 use proto::peer::{Change, Hello, KeyRequest, LinkKind, Read, Wanted, Write};
@@ -24,6 +24,7 @@ use crate::driver::Driver;
 use crate::replication;
 use crate::routing::{self, KeptBatch, Waits};
 use crate::serve_forwards;
+use crate::slots_ahead::SlotsAhead;
 use crate::stats::{self, NotAnswered};
 use crate::store::{Figures, Health};
 use crate::walks::KeptWalk;
@@ -84,6 +85,8 @@ struct ClientSession<'a> {
     upgrade: Option<(LinkKind, Incarnation)>,
     /// Something was carried out of which nobody may hear before it is on disk.
     must_persist: bool,
+    /// The slots of keys that come next.
+    slots_ahead: SlotsAhead,
 }
 
 /// What all requests that have arrived together share: looking it up costs as much as a request.
@@ -144,12 +147,13 @@ impl<'a> ClientSession<'a> {
             body: None,
             upgrade: None,
             must_persist: false,
+            slots_ahead: SlotsAhead::default(),
         }
     }
 
     /// Executes a request for a key, or keeps it where that is not possible here and now.
     fn key_request(&mut self, request: KeyRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
-        let slot = self.driver.node().slot_of(request.key());
+        let slot = self.slots_ahead.take(request.key()).unwrap_or_else(|| self.driver.node().slot_of(request.key()));
         // One client's requests for one key are carried out in their order.
         if self.kept.holds_up(slot) || self.kept.size() > KEPT_BYTES {
             return Flow::Settle;
@@ -339,6 +343,10 @@ impl<'a> ClientSession<'a> {
 }
 
 impl Session for ClientSession<'_> {
+    fn look_ahead(&mut self, frames: Frames<'_>) {
+        self.slots_ahead.look_at(self.driver.node(), frames);
+    }
+
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
         let encoding = frame.encoding();
         if self.walk.is_some() {
@@ -403,6 +411,7 @@ impl Session for ClientSession<'_> {
 
     async fn settle(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         self.batch = None;
+        self.slots_ahead.forget();
         if !self.kept.is_empty() {
             // What this batch has written here must not wait for what other nodes answer.
             self.driver.wake_touched(&mut self.turn);

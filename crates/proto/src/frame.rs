@@ -5,8 +5,6 @@
 //! the few digits of a length, no byte is scanned twice however the input is cut, and it refuses what is over a limit as
 //! soon as its length is known, before memory is taken for it.
 
-use std::ops::Range;
-
 use crate::error::ErrorReply;
 use crate::limits;
 
@@ -28,13 +26,26 @@ pub enum Frame<'a> {
     Array(Words<'a>),
 }
 
-impl Frame<'_> {
+impl<'a> Frame<'a> {
     /// The encoding that the answer takes.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         match self {
             Self::Line(_) => Encoding::Line,
             Self::Array(_) => Encoding::Array,
+        }
+    }
+
+    /// The second word, which in most requests is the key, as understanding the request would give it.
+    #[must_use]
+    pub fn second_word(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Array(mut words) => words.nth(1),
+            Self::Line(line) => {
+                let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+                let mut words = line.split(is_blank).filter(|word| !word.is_empty());
+                words.nth(1)
+            }
         }
     }
 }
@@ -103,19 +114,62 @@ impl<'a> Iterator for Words<'a> {
 
 /// Finds frames in a growing buffer.
 ///
-/// The caller appends what arrives at the end of its buffer and calls [`FrameDecoder::decode`] with all of it that is
-/// not yet consumed. Between calls that return `None` the front of the buffer must not change.
+/// The caller appends what arrives at the end of its buffer and calls [`FrameDecoder::find`] with all of it that is not
+/// yet consumed, looks at the [`FrameDecoder::found`], and calls [`FrameDecoder::consume`]. Until then the front of the
+/// buffer must not change.
 #[derive(Debug, Default)]
 pub struct FrameDecoder {
-    /// Everything before this offset has been looked at.
+    /// The frames that were found and not consumed.
+    found: Vec<Found>,
+    /// The words of their arrays, and of one that has begun behind them.
+    spans: Vec<Span>,
+    /// Everything before this offset has been looked at. It counts from the start of the frame that has begun.
     scanned: usize,
     state: State,
-    spans: Vec<Span>,
 }
+
+/// Where a frame lies.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    /// Its first byte in the buffer, and the first behind it.
+    start: usize,
+    end: usize,
+    /// Its part of the spans; none where it is a line.
+    words: Option<(usize, usize)>,
+}
+
+/// Frames that were found together, from the first on.
+#[derive(Debug, Clone)]
+pub struct Frames<'a> {
+    buf: &'a [u8],
+    spans: &'a [Span],
+    found: std::slice::Iter<'a, Found>,
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Frame<'a>;
+
+    fn next(&mut self) -> Option<Frame<'a>> {
+        let Found { start, end, words } = *self.found.next()?;
+        let buf = self.buf.get(start..end).unwrap_or_default();
+        Some(match words {
+            None => Frame::Line(without_carriage_return(buf.strip_suffix(b"\n").unwrap_or(buf))),
+            Some((first, behind)) => {
+                Frame::Array(Words { buf, spans: self.spans.get(first..behind).unwrap_or_default() })
+            }
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.found.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Frames<'_> {}
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// At the start of a frame; the array decoder's words are those of the last frame.
+    /// At the start of a frame.
     #[default]
     Start,
     /// In a line.
@@ -134,9 +188,9 @@ const IDLE_SPANS: usize = 1_024;
 /// A decoded frame and how many bytes of the buffer it took, or `None` until more bytes have come.
 pub type Decoded<'a> = Option<(Frame<'a>, usize)>;
 
-/// What part of the buffer holds the frame that was completed.
+/// What kind of frame was completed.
 enum Complete {
-    Line(Range<usize>),
+    Line,
     Array,
 }
 
@@ -153,26 +207,84 @@ impl FrameDecoder {
         self.state != State::Start
     }
 
+    /// Looks for frames at the start of `buf`, for so many at most; says how many there are. Those found before and not
+    /// consumed are found again.
+    ///
+    /// # Errors
+    /// The first frame is over a limit, or no frame at all. Where the next one starts is unknown: answer and close.
+    pub fn find(&mut self, buf: &[u8], most: usize) -> Result<usize, ErrorReply> {
+        if !self.found.is_empty() {
+            self.consume(0);
+        }
+        let mut start = 0;
+        while self.found.len() < most {
+            let first = if self.is_inside_frame() { 0 } else { self.spans.len() };
+            let complete = match self.advance(buf.get(start..).unwrap_or_default()) {
+                Ok(Some(complete)) => complete,
+                Ok(None) => break,
+                // What stands before it is carried out first. Then it is found again.
+                Err(_) if !self.found.is_empty() => {
+                    self.forget_begun();
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+            let end = start + std::mem::take(&mut self.scanned);
+            self.state = State::Start;
+            let words = matches!(complete, Complete::Array).then_some((first, self.spans.len()));
+            self.found.push(Found { start, end, words });
+            start = end;
+        }
+        Ok(self.found.len())
+    }
+
+    /// The frames that were found in `buf`.
+    #[must_use]
+    pub fn found<'a>(&'a self, buf: &'a [u8]) -> Frames<'a> {
+        Frames { buf, spans: &self.spans, found: self.found.iter() }
+    }
+
+    /// Takes the first frames as done; says how many bytes the caller has to drop. The others are forgotten, and found again.
+    pub fn consume(&mut self, frames: usize) -> usize {
+        let bytes = frames.checked_sub(1).and_then(|last| self.found.get(last)).map_or(0, |last| last.end);
+        if frames < self.found.len() {
+            self.forget_begun();
+        }
+        // The words of an array that has begun behind them stay.
+        self.spans.drain(..self.words_found());
+        self.found.clear();
+        bytes
+    }
+
     /// Looks for one frame at the start of `buf`. The caller drops the bytes that the frame took before it calls again.
     ///
     /// # Errors
-    /// The frame is over a limit, or no frame at all. Where the next one starts is unknown: answer and close.
+    /// As [`FrameDecoder::find`].
     pub fn decode<'a>(&'a mut self, buf: &'a [u8]) -> Result<Decoded<'a>, ErrorReply> {
-        let Some(complete) = self.advance(buf)? else { return Ok(None) };
-        let consumed = std::mem::take(&mut self.scanned);
+        if !self.found.is_empty() {
+            self.consume(self.found.len());
+        }
+        self.find(buf, 1)?;
+        let consumed = self.found.first().map_or(0, |found| found.end);
+        Ok(self.found(buf).next().map(|frame| (frame, consumed)))
+    }
+
+    /// How many words the frames have that were found.
+    fn words_found(&self) -> usize {
+        self.found.iter().rev().find_map(|found| found.words).map_or(0, |(_, behind)| behind)
+    }
+
+    /// Forgets how far the frame behind those that were found was looked at.
+    fn forget_begun(&mut self) {
+        self.spans.truncate(self.words_found());
+        self.scanned = 0;
         self.state = State::Start;
-        let frame = match complete {
-            Complete::Line(span) => Frame::Line(buf.get(span).unwrap_or_default()),
-            Complete::Array => Frame::Array(Words { buf, spans: &self.spans }),
-        };
-        Ok(Some((frame, consumed)))
     }
 
     /// Takes the whole of `buf` for one line, although its newline is missing. For the original framing only.
     #[must_use]
     pub fn decode_unterminated<'a>(&mut self, buf: &'a [u8]) -> Frame<'a> {
-        self.scanned = 0;
-        self.state = State::Start;
+        self.forget_begun();
         Frame::Line(without_carriage_return(buf))
     }
 
@@ -182,14 +294,10 @@ impl FrameDecoder {
                 State::Start => match buf.first() {
                     None => {
                         // A connection that is idle after one huge request does not keep the memory of it.
-                        self.spans.clear();
                         self.spans.shrink_to(IDLE_SPANS);
                         return Ok(None);
                     }
-                    Some(b'*') => {
-                        self.spans.clear();
-                        self.state = State::ArrayHeader;
-                    }
+                    Some(b'*') => self.state = State::ArrayHeader,
                     Some(_) => self.state = State::Line,
                 },
                 State::Line => return self.line(buf),
@@ -246,8 +354,7 @@ impl FrameDecoder {
             return Ok(None);
         }
         self.scanned = len + 1;
-        let line = without_carriage_return(buf.get(..len).unwrap_or_default());
-        Ok(Some(Complete::Line(0..line.len())))
+        Ok(Some(Complete::Line))
     }
 
     /// Reads a header line that starts at `from` and says a length, such as `*3` or `$12`.
@@ -357,6 +464,50 @@ mod tests {
             assert_eq!(consumed, whole.len());
             assert!(!decoder.is_inside_frame());
         }
+    }
+
+    #[test]
+    fn frames_are_found_together_and_those_not_consumed_are_found_again() {
+        let mut input = b"PING\r\n".to_vec();
+        encode_array(&[&b"GET"[..], b"a"], &mut input);
+        encode_array::<&[u8]>(&[], &mut input);
+        encode_array(&[&b"PUT"[..], b"b", b"*3"], &mut input);
+        let shown = |frame: Frame<'_>| match frame {
+            Frame::Line(line) => vec![line.to_vec()],
+            Frame::Array(words) => words.map(<[u8]>::to_vec).collect(),
+        };
+        let all = [&b"PING"[..], b"GET a", b"", b"PUT b *3"];
+        for most in 1..6 {
+            for done_at_once in 1..=most {
+                for cut in 0..=input.len() {
+                    let (mut decoder, mut buf, mut seen) = (FrameDecoder::new(), input[..cut].to_vec(), Vec::new());
+                    let mut rest = Some(&input[cut..]);
+                    loop {
+                        let found = decoder.find(&buf, most).unwrap();
+                        assert_eq!(decoder.found(&buf).len(), found);
+                        let done = found.min(done_at_once);
+                        seen.extend(decoder.found(&buf).take(done).map(|frame| shown(frame).join(&b' ')));
+                        let consumed = decoder.consume(done);
+                        buf.drain(..consumed);
+                        if found == 0 {
+                            let Some(rest) = rest.take() else { break };
+                            buf.extend_from_slice(rest);
+                        }
+                    }
+                    assert_eq!(seen, all, "{most} at most, {done_at_once} at once, cut at {cut}");
+                    assert!(buf.is_empty() && !decoder.is_inside_frame() && decoder.spans.is_empty());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_stands_before_a_bad_frame_is_found_first() {
+        let input = b"PING\n*1\r\n$4\r\nPING\r\n*2\r\n$1\r\na\r\nx";
+        let mut decoder = FrameDecoder::new();
+        assert_eq!(decoder.find(input, 32), Ok(2));
+        let rest = &input[decoder.consume(2)..];
+        assert!(rest.starts_with(b"*2") && matches!(decoder.find(rest, 32), Err(ErrorReply::Protocol(_))));
     }
 
     #[test]

@@ -198,6 +198,20 @@ impl<B: Bugs> Node<B> {
         self.finish(turn);
     }
 
+    /// Asks for the memory that requests for these keys will touch: first all slots, then what those lead to. For some
+    /// dozens of keys, to be used at once.
+    pub fn fetch_keys(&self, keys: &[(SlotId, &[u8])]) {
+        for (slot, _) in keys {
+            self.slots.get(usize::from(slot.0)).into_iter().for_each(fetch);
+        }
+        for (slot, key) in keys {
+            self.slot(*slot).fetch(&self.hasher, Some(key));
+        }
+        for (slot, key) in keys {
+            self.slot(*slot).fetch_more(&self.hasher, Some(key));
+        }
+    }
+
     /// Asks for the memory of work that comes [`FETCHED_AHEAD`] and less after the work at `at` of a batch: of slots, and
     /// of the record of a key where one is given. Each step looks into what the step before it has asked for.
     fn fetch_ahead<'a>(&self, at: usize, asked: impl Fn(usize) -> Option<(SlotId, Option<&'a [u8]>)>) {
