@@ -29,6 +29,9 @@ const SEGMENT_PARTS: u64 = 16;
 /// How many full segments may wait for a sync. One more, and the append that fills it waits for the oldest.
 const SEGMENTS_UNSYNCED: usize = 4;
 
+/// How far ahead of the end of the log zeros are written where it is synced often, in bytes.
+const ZEROS_AHEAD: u64 = 1024 * 1024;
+
 /// A buffer that has grown beyond this is given back after the append that needed it. In bytes.
 const BUFFER_KEPT: usize = 1024 * 1024;
 
@@ -40,6 +43,9 @@ pub struct Journal<B: Bugs = NoBugs> {
     id: DirectoryId,
     segment_bytes: u64,
     frugal: bool,
+    syncs_often: bool,
+    /// Where it is synced often: up to here zeros were written.
+    zeroed: u64,
     bugs: B,
     /// The full segments that are still there, oldest first.
     full: VecDeque<Header>,
@@ -123,6 +129,8 @@ impl<B: Bugs> Journal<B> {
             id,
             segment_bytes,
             frugal: false,
+            syncs_often: false,
+            zeroed: 0,
             bugs,
             full: resumed.full,
             next: resumed.next,
@@ -162,6 +170,7 @@ impl<B: Bugs> Journal<B> {
         if self.tail + bytes > self.current.header.end() {
             self.rotate(bytes)?;
         }
+        self.write_zeros_ahead(bytes);
         let before = self.encode(payloads);
         let offset = self.tail - self.current.header.first;
         let written = write_full(self.current.file.as_ref(), offset, &self.buffer).named("write", &self.current.path);
@@ -197,6 +206,13 @@ impl<B: Bugs> Journal<B> {
     /// whose last room a snapshot needs.
     pub fn set_frugal(&mut self, frugal: bool) {
         self.frugal = frugal;
+    }
+
+    /// Whether a sync follows nearly every append. File systems note which part of a file's room was ever written to, and a
+    /// sync after a first write there has to make that note last, too, which takes about as long again. Then zeros are
+    /// written ahead, a mebibyte at a time, so that few syncs have to.
+    pub fn set_syncs_often(&mut self, often: bool) {
+        self.syncs_often = often;
     }
 
     /// Removes the segments that lie below a position as a whole: the one that recovery starts from, which is that of
@@ -280,6 +296,24 @@ impl<B: Bugs> Journal<B> {
             before = Some(position);
         }
         before
+    }
+
+    /// Where it is synced often: writes zeros behind what the next append takes, if they were used up.
+    fn write_zeros_ahead(&mut self, bytes: u64) {
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        let behind = self.tail + bytes;
+        if !self.syncs_often || behind <= self.zeroed {
+            return;
+        }
+        let Header { first, .. } = self.current.header;
+        let upto = (behind + ZEROS_AHEAD).min(self.current.header.end());
+        while behind.max(self.zeroed) < upto {
+            let from = behind.max(self.zeroed);
+            let zeros = usize::try_from(upto - from).ok().and_then(|bytes| ZEROS.get(..bytes)).unwrap_or(&ZEROS);
+            // What a disk minds it says to the append as well.
+            let _ = write_full(self.current.file.as_ref(), from - first, zeros);
+            self.zeroed = from + zeros.len() as u64;
+        }
     }
 
     /// Goes on with the next segment, which has room for so many bytes.

@@ -67,7 +67,7 @@ impl Store {
     pub fn start(
         &self,
         driver: Driver,
-        journal: Journal,
+        mut journal: Journal,
         snapshot_at: Position,
         interval: Duration,
     ) -> anyhow::Result<Running> {
@@ -85,6 +85,7 @@ impl Store {
             map_saved: MapVersion(0),
             map_saved_at: now,
         };
+        journal.set_syncs_often(self.fsync() == Fsync::Always);
         *self.shared.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(Log::new(journal));
         let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run());
         Ok(Running { store: self.clone(), thread: thread.context("cannot start the thread of the log")? })

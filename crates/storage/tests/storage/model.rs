@@ -59,6 +59,7 @@ pub(crate) struct Model<B: Bugs> {
     bugs: B,
     /// `None` between a stop and the next start.
     opened: Option<Opened<B>>,
+    syncs_often: bool,
     appended: Vec<Vec<u8>>,
     synced: usize,
     refused: Vec<Refused>,
@@ -74,6 +75,7 @@ impl<B: Bugs> Model<B> {
             disk,
             bugs,
             opened: None,
+            syncs_often: false,
             appended: Vec::new(),
             synced: 0,
             refused: Vec::new(),
@@ -94,6 +96,7 @@ impl<B: Bugs> Model<B> {
             disk: disk.clone(),
             bugs,
             opened: None,
+            syncs_often: false,
             appended: Vec::new(),
             synced: 0,
             refused: Vec::new(),
@@ -294,7 +297,7 @@ impl<B: Bugs> Model<B> {
         }
     }
 
-    fn found(&mut self, opened: Opened<B>) -> Result<(), String> {
+    fn found(&mut self, mut opened: Opened<B>) -> Result<(), String> {
         let found = &opened.payloads;
         let is_prefix = self.appended.starts_with(found) && found.len() >= self.synced;
         let brought_up = |(after, records): &Refused| {
@@ -309,6 +312,9 @@ impl<B: Bugs> Model<B> {
         }
         self.appended.clone_from(found);
         self.synced = found.len();
+        // Every other one, so that each seed has both.
+        self.syncs_often = !self.syncs_often;
+        opened.journal.set_syncs_often(self.syncs_often);
         self.refused.clear();
         self.sync = None;
         self.opened = Some(opened);
