@@ -190,6 +190,8 @@ pub struct Outbox {
     round_trip: AtomicU64,
     /// It was proposed out since.
     evicted: AtomicBool,
+    /// By how many bytes the replica's node is over its limit of memory, by what it has said last.
+    over_memory: AtomicU64,
 }
 
 /// An item in the queue, with what it adds to the queue's figures: to leave, it need not be looked at again.
@@ -238,6 +240,7 @@ impl Outbox {
             heard: AtomicU64::new(now.0),
             round_trip: AtomicU64::new(0),
             evicted: AtomicBool::new(false),
+            over_memory: AtomicU64::new(0),
         }
     }
 
@@ -266,6 +269,21 @@ impl Outbox {
     pub fn heard(&self, now: Timestamp) {
         self.heard.store(now.0, Ordering::Relaxed);
         self.evicted.store(false, Ordering::Relaxed);
+    }
+
+    /// By how many bytes the replica's node is over its limit of memory.
+    #[must_use]
+    pub fn over_memory(&self) -> u64 {
+        self.over_memory.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_over_memory(&self, bytes: u64) {
+        self.over_memory.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The same, which counts as done with.
+    pub(crate) fn take_over_memory(&self) -> u64 {
+        self.over_memory.swap(0, Ordering::Relaxed)
     }
 
     /// The replica is proposed out, and is given time again. Whether that is the first time since it was heard.
