@@ -38,6 +38,16 @@ const STEPS_BACK: u64 = 4;
 /// How often an operator is told that writes are refused.
 const TELL_FULL: Duration = Duration::from_secs(60);
 
+/// What keys are evicted for.
+#[derive(Debug)]
+struct Wanted<'a> {
+    bytes: u64,
+    /// Whose memory it is, where not this node's: only keys of slots that this follower has are evicted.
+    of: Option<Incarnation>,
+    /// A key that stays: the one that is written.
+    spared: Option<&'a [u8]>,
+}
+
 /// When the memory was looked at, and told of.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
@@ -90,7 +100,7 @@ impl<B: Bugs> Node<B> {
             if !self.memory.evicts() || lacks > self.memory.figures().used {
                 break;
             }
-            let has_room = self.make_room(now, lacks, None, turn);
+            let has_room = self.make_room(now, &Wanted { bytes: lacks, of: None, spared: Some(write.key) }, turn);
             let slack = if has_room || self.followed().is_empty() { 0 } else { self.memory.slack() };
             match self.write_once(now, slot, slack, write, waiting, turn) {
                 Err(refusal @ (Refusal::Full { .. } | Refusal::ReplicaFull(_))) => refused = refusal,
@@ -104,32 +114,32 @@ impl<B: Bugs> Node<B> {
         Err(refused)
     }
 
-    /// Evicts keys until so many bytes are free, now or once every copy has passed their tombstones; of slots that a
-    /// follower has, where one is named. `false` where there are too few keys. No slot is locked.
-    fn make_room(&self, now: Timestamp, bytes: u64, of: Option<Incarnation>, turn: &mut Turn) -> bool {
+    /// Evicts keys until there is room, now or once every copy has passed their tombstones. `false` where there are too few.
+    /// No slot is locked.
+    fn make_room(&self, now: Timestamp, wanted: &Wanted<'_>, turn: &mut Turn) -> bool {
         let mut freed = 0;
         for _ in 0..EVICTED_AT_ONCE {
-            if freed >= bytes {
+            if freed >= wanted.bytes {
                 break;
             }
-            let Some(more) = self.evict_one(now, of, turn) else { break };
+            let Some(more) = self.evict_one(now, wanted, turn) else { break };
             freed += more;
         }
-        freed >= bytes
+        freed >= wanted.bytes
     }
 
     /// Evicts about the least recently used key of those that this node leads: the one of a few that are chosen at random,
     /// as Redis does. `None` where there is none.
-    fn evict_one(&self, now: Timestamp, of: Option<Incarnation>, turn: &mut Turn) -> Option<u64> {
+    fn evict_one(&self, now: Timestamp, wanted: &Wanted<'_>, turn: &mut Turn) -> Option<u64> {
         let mut looked_at = 0;
         let mut oldest: Option<(SlotId, Victim)> = None;
         let start = self.memory.random() as usize % self.slots.len().max(1);
         for slot in (start..self.slots.len()).chain(0..start).filter_map(|slot| u16::try_from(slot).ok()).map(SlotId) {
             let state = self.slot(slot);
-            if !state.may_evict(self.place(now, slot), of) {
+            if !state.may_evict(self.place(now, slot), wanted.of) {
                 continue;
             }
-            let sample = state.sample(&self.hasher, &self.memory);
+            let sample = state.sample(&self.hasher, &self.memory, wanted.spared);
             if let Some(victim) = sample.oldest
                 && oldest.is_none_or(|(_, oldest)| victim.age > oldest.age)
             {
@@ -161,12 +171,12 @@ impl<B: Bugs> Node<B> {
             return;
         }
         if self.followed().is_empty() {
-            self.make_room(now, self.memory.excess(), None, turn);
+            self.make_room(now, &Wanted { bytes: self.memory.excess(), of: None, spared: None }, turn);
         }
         for outbox in self.outboxes() {
             // Each word of a replica counts once: what is evicted now is not in it yet.
-            let over = outbox.take_over_memory().div_ceil(STEPS_BACK);
-            self.make_room(now, over, Some(outbox.to), turn);
+            let bytes = outbox.take_over_memory().div_ceil(STEPS_BACK);
+            self.make_room(now, &Wanted { bytes, of: Some(outbox.to), spared: None }, turn);
         }
     }
 

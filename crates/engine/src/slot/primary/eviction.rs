@@ -75,11 +75,12 @@ impl<B: Bugs> Slot<B> {
         self.serves(place).is_some_and(|primary| of.is_none_or(|who| follows(primary, who)))
     }
 
-    /// Looks at some keys, and gives the least recently used of them.
-    pub(crate) fn sample(&self, hasher: &KeyHasher, memory: &Memory) -> Sample {
+    /// Looks at some keys, but for one that is spared, and gives the least recently used of them.
+    pub(crate) fn sample(&self, hasher: &KeyHasher, memory: &Memory, spared: Option<&[u8]>) -> Sample {
         let (clock, mut sample) = (memory.clock(), Sample::default());
         let mut oldest: Option<(u16, &Record)> = None;
-        for record in self.table.sample(memory.random()).take(SAMPLED_IN_A_SLOT) {
+        let records = self.table.sample(memory.random()).filter(|record| spared != Some(record.key()));
+        for record in records.take(SAMPLED_IN_A_SLOT) {
             sample.looked_at += 1;
             let age = record.age(clock);
             if oldest.is_none_or(|(oldest, _)| age > oldest) {
