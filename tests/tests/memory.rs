@@ -38,7 +38,8 @@ fn at_the_limit_writes_that_need_more_are_refused_and_everything_else_goes_on() 
     let (stored, refused) = fill(&mut connection, "full");
     assert!(stored.len() > 400, "{}", stored.len());
     assert!(refused.starts_with("ERROR FULL the "), "{refused}");
-    let advice = "; nothing was changed, reads go on: DELETE keys, or raise --max-memory or start another node, then repeat it";
+    let advice =
+        "; nothing was changed, reads go on: DELETE keys, or raise --max-memory or start another node, then repeat it";
     assert!(refused.contains("--max-memory") && refused.ends_with(advice), "{refused}");
     for index in 0..3 {
         let (used, limit) = (figure(&cluster, index, "memory_bytes"), figure(&cluster, index, "max_memory"));

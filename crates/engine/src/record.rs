@@ -239,7 +239,12 @@ impl Record {
 
     /// What a value would take as a record, in bytes.
     #[must_use]
-    pub(crate) fn usage_of_value(key: &[u8], value: &[u8], has_deadline: bool, identity: Option<Identity<'_>>) -> usize {
+    pub(crate) fn usage_of_value(
+        key: &[u8],
+        value: &[u8],
+        has_deadline: bool,
+        identity: Option<Identity<'_>>,
+    ) -> usize {
         let deadline = if has_deadline { DEADLINE_BYTES } else { 0 };
         let identity = identity.map_or(0, |identity| identity.client.len() + SEQ_BYTES);
         allocated(COUNTS + size_of::<Head>() + key.len() + value.len() + deadline + identity)

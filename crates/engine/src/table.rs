@@ -226,7 +226,8 @@ impl Table {
     /// Some of the records that are no tombstones, those that come behind a random place.
     pub(crate) fn sample(&self, random: u64) -> impl Iterator<Item = &Record> {
         let start = self.probe(random).home;
-        let groups = (0..self.groups.len()).filter_map(move |distance| self.groups.get(self.group_after(start, distance)));
+        let groups =
+            (0..self.groups.len()).filter_map(move |distance| self.groups.get(self.group_after(start, distance)));
         groups.flat_map(|group| group.records.iter().flatten()).filter(|record| !record.is_delete())
     }
 

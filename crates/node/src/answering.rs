@@ -84,7 +84,8 @@ pub fn refused(refusal: Refusal, driver: &Driver) -> ErrorReply {
 }
 
 /// What became of a write for which there is no memory, and what to do.
-const FULL: &str = "nothing was changed, reads go on: DELETE keys, or raise --max-memory or start another node, then repeat it";
+const FULL: &str =
+    "nothing was changed, reads go on: DELETE keys, or raise --max-memory or start another node, then repeat it";
 
 /// The answer to a write at its primary, this node, where the disk has no room or has failed.
 #[must_use]

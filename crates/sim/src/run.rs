@@ -103,8 +103,12 @@ fn run_once(seed: u64, knobs: &Knobs, planted: Planted, lines: usize) -> Report 
         judge_history(&mut world);
     }
     let mut stats = world.stats;
-    stats.keys_evicted +=
-        world.nodes.iter().filter_map(|process| process.node.as_ref()).map(|node| node.memory_figures().evicted).sum::<u64>();
+    stats.keys_evicted += world
+        .nodes
+        .iter()
+        .filter_map(|process| process.node.as_ref())
+        .map(|node| node.memory_figures().evicted)
+        .sum::<u64>();
     (stats.seeds, stats.simulated, stats.breaks) = (1, world.schedule.now, world.network.breaks);
     let mut violation = world.violation.take();
     if let Some(violation) = &mut violation {

@@ -240,7 +240,9 @@ impl World {
             Outcome::Done(_) => (Some(now), history::Outcome::Done),
             Outcome::Conflict if conflict_is_final => (Some(now), history::Outcome::Conflict),
             Outcome::Value(..) => (Some(now), history::Outcome::Done),
-            Outcome::Conflict | Outcome::Refused | Outcome::Full | Outcome::Unknown => (None, history::Outcome::Unknown),
+            Outcome::Conflict | Outcome::Refused | Outcome::Full | Outcome::Unknown => {
+                (None, history::Outcome::Unknown)
+            }
         };
         if end.is_none() && !current.is_uncertain {
             return; // Nothing was done.

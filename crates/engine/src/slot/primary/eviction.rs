@@ -36,14 +36,23 @@ pub(crate) struct Sample {
 impl Primary {
     /// A follower whose node is over its limit of memory.
     fn full_follower(&self) -> Option<Incarnation> {
-        self.followers.iter().map(|follower| &follower.outbox).find(|outbox| outbox.over_memory() > 0).map(|full| full.to)
+        self.followers
+            .iter()
+            .map(|follower| &follower.outbox)
+            .find(|outbox| outbox.over_memory() > 0)
+            .map(|full| full.to)
     }
 }
 
 impl<B: Bugs> Slot<B> {
     /// Whether there is memory for a write in the place of its key's newest record. Only what stores a value is refused, and
     /// only where it needs more than that record takes.
-    pub(super) fn has_memory(&self, place: Place<'_>, write: &Write<'_>, newest: Option<&Record>) -> Result<(), Refusal> {
+    pub(super) fn has_memory(
+        &self,
+        place: Place<'_>,
+        write: &Write<'_>,
+        newest: Option<&Record>,
+    ) -> Result<(), Refusal> {
         let Place { memory, memory_slack, .. } = place;
         let (value, has_deadline) = match write.change {
             Change::Put(value) => (value, false),
