@@ -214,6 +214,8 @@ struct Queue {
     /// The bytes of all fills in the queue.
     fill_bytes: usize,
     overflowed: bool,
+    /// How many at the front must be acknowledged before what the replica says of its memory counts again.
+    memory_awaits: usize,
     /// Slots that the replica wants filled.
     wanting: BTreeSet<SlotId>,
 }
@@ -277,8 +279,17 @@ impl Outbox {
         self.over_memory.load(Ordering::Relaxed)
     }
 
+    /// The replica has said so.
     pub(crate) fn set_over_memory(&self, bytes: u64) {
-        self.over_memory.store(bytes, Ordering::Relaxed);
+        if self.lock().memory_awaits == 0 {
+            self.over_memory.store(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Keys were evicted for the replica: what it says before it has all that is queued now is not to be done again.
+    pub(crate) fn await_memory(&self) {
+        let mut queue = self.lock();
+        queue.memory_awaits = queue.items.len();
     }
 
     /// The same, which counts as done with.
@@ -356,6 +367,7 @@ impl Outbox {
         queue.sent -= new;
         queue.acked = count;
         let items: Vec<Queued> = queue.items.drain(..new).collect();
+        queue.memory_awaits = queue.memory_awaits.saturating_sub(new);
         for queued in &items {
             queue.record_bytes -= queued.record_bytes;
             queue.fill_bytes -= queued.fill_bytes;

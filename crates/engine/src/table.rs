@@ -37,6 +37,9 @@ const GROUP: usize = 7;
 /// Groups are added once all but one part in this of the places are taken.
 const SPARE_PART: usize = 8;
 
+/// Groups are taken away once no more than one part in this of the places is taken.
+const EMPTY_PART: usize = 8;
+
 /// A tag that no record has.
 const FREE: u8 = 0;
 
@@ -160,6 +163,7 @@ impl Table {
         self.tombstones -= u32::from(record.is_delete());
         self.expiring -= u32::from(record.has_deadline());
         self.order_is_old = true;
+        self.shrink(hasher);
         Some(removed)
     }
 
@@ -284,7 +288,19 @@ impl Table {
 
     /// Makes room.
     fn grow(&mut self, hasher: &KeyHasher) {
-        let count = self.next_count();
+        self.rebuild(hasher, self.next_count());
+    }
+
+    /// Gives memory back where there is much more room than is needed: what is left fills half of it.
+    fn shrink(&mut self, hasher: &KeyHasher) {
+        let records = self.records as usize;
+        let count = (2 * records).div_ceil(GROUP);
+        if records <= self.groups.len() * GROUP / EMPTY_PART && count < self.groups.len() {
+            self.rebuild(hasher, count);
+        }
+    }
+
+    fn rebuild(&mut self, hasher: &KeyHasher, count: usize) {
         let groups = std::mem::replace(&mut self.groups, vec![Group::default(); count].into_boxed_slice());
         for record in groups.into_iter().flat_map(|group| group.records).flatten() {
             self.add(hasher.hash(record.key()), record);
@@ -364,7 +380,8 @@ mod tests {
             assert!(expected.iter().all(found), "each is found by its hash");
             expected.iter().for_each(|record| _ = table.remove(&hasher, record));
             assert_eq!((table.records().count(), table.expiring()), (0, 0));
-            assert!(table.groups.iter().all(|group| group.passed == 0), "nothing has gone past an empty group");
+            assert_eq!(table.usage().tombstones, 0);
+            assert_eq!(table.group_bytes(), 0, "an empty table takes no memory");
         }
     }
 
@@ -390,6 +407,24 @@ mod tests {
         table.purge(&hasher, &record(5, "c", Effect::Delete));
         assert!(table.order_is_old);
         assert_eq!(keys(&mut table), [b"a".to_vec(), b"aa".to_vec(), b"b".to_vec()]);
+    }
+
+    #[test]
+    fn memory_is_given_back_as_records_go() {
+        let hasher = KeyHasher::new(7);
+        let mut table = Table::default();
+        let records: Vec<_> = (0..1_000).map(|seq| record(seq, &format!("key{seq}"), Effect::Delete)).collect();
+        records.iter().for_each(|record| _ = table.insert(&hasher, record.clone()));
+        let full = table.group_bytes();
+        for (gone, record) in records.iter().enumerate() {
+            table.purge(&hasher, record);
+            assert!(records.iter().skip(gone + 1).step_by(50).all(|left| table.get(&hasher, left.key()).is_some()));
+            let left = records.len() - gone - 1;
+            assert!(table.group_bytes() <= full / 2 || left > records.len() / 10, "{left} are left");
+        }
+        assert_eq!(table.group_bytes(), 0);
+        table.insert(&hasher, record(1, "a", Effect::Put(b"v")));
+        assert_eq!(table.group_bytes(), size_of::<Group>());
     }
 
     #[test]

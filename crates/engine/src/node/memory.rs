@@ -31,8 +31,8 @@ const TRIES: usize = 4;
 /// How often it is looked whether the node, or a replica, is over its limit: as often as replicas say so.
 const LOOK_AT_MEMORY: Duration = crate::peers::BEAT;
 
-/// A primary makes up for what a replica has too much in about so many steps: whoever shares the rest with it hears of the
-/// same, and of what is evicted the replica tells only at the next one.
+/// A primary makes up for what a replica has too much in about so many steps: all copies of a slot may say the same of the
+/// same records.
 const STEPS_BACK: u64 = 4;
 
 /// How often an operator is told that writes are refused.
@@ -174,9 +174,11 @@ impl<B: Bugs> Node<B> {
             self.make_room(now, &Wanted { bytes: self.memory.excess(), of: None, spared: None }, turn);
         }
         for outbox in self.outboxes() {
-            // Each word of a replica counts once: what is evicted now is not in it yet.
             let bytes = outbox.take_over_memory().div_ceil(STEPS_BACK);
-            self.make_room(now, &Wanted { bytes, of: Some(outbox.to), spared: None }, turn);
+            if bytes > 0 {
+                self.make_room(now, &Wanted { bytes, of: Some(outbox.to), spared: None }, turn);
+                outbox.await_memory();
+            }
         }
     }
 
