@@ -245,6 +245,11 @@ impl Cluster {
         parse_map(&Connection::open(&self.coordinator.addr).ask_lines("MAP"))
     }
 
+    /// From now on nodes are started with these arguments.
+    pub fn set_node_args(&mut self, args: &'static [&'static str]) {
+        self.setup.node_args = args;
+    }
+
     /// What a node tells of itself: the `name=value` words of its INFO.
     #[must_use]
     #[track_caller]

@@ -246,6 +246,8 @@ pub(crate) enum Meaning {
 pub(crate) fn meaning_of(error: &str) -> Meaning {
     match error.split(' ').next() {
         Some("UNAVAILABLE" | "BUSY" | "MOVED") => Meaning::Later,
+        // There will be memory once somebody has made room, which no client does by repeating its write.
+        Some("FULL") => Meaning::Never,
         Some("UNKNOWN") => Meaning::Unknown,
         Some("BINARY") => Meaning::Binary,
         // A node that has just started knows of no node yet, itself included.
@@ -361,6 +363,7 @@ mod tests {
         for (error, meaning) in [
             ("UNAVAILABLE x", Meaning::Later),
             ("BUSY x", Meaning::Later),
+            ("FULL x", Meaning::Never),
             ("No nodes available", Meaning::Later),
             ("UNKNOWN x", Meaning::Unknown),
             ("STALE x", Meaning::Never),

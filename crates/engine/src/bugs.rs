@@ -91,11 +91,13 @@ pub enum Bug {
     PageWithHoles,
     /// A page goes on behind where an answer was cut.
     CutIgnored,
+    /// A primary drops the key that it evicts from its own memory alone.
+    EvictedUnrecorded,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -137,6 +139,7 @@ impl Bug {
         Self::ListsAnySlot,
         Self::PageWithHoles,
         Self::CutIgnored,
+        Self::EvictedUnrecorded,
     ];
 }
 

@@ -6,6 +6,7 @@
 
 mod links;
 mod membership;
+mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +25,7 @@ use crate::journal::{Entry, Journal};
 use crate::listing::Listing;
 use crate::log::{TAIL_BYTES, TailBudget};
 use crate::losses::{Loss, Losses};
+use crate::memory::Memory;
 use crate::outbox::{Lag, OUTBOX_ITEMS, Outbox};
 use crate::peers::Peers;
 use crate::record::Record;
@@ -31,6 +33,8 @@ use crate::slot::{Answer, Place, Refusal, Slot, Written};
 use crate::table::KeyHasher;
 use crate::time::Timestamp;
 use crate::waiting::{Outcome, Ticket, Waiting};
+
+use memory::Looks;
 
 /// How often [`Node::handle_timeout`] wants to be called.
 pub const TICK: Duration = Duration::from_millis(20);
@@ -65,6 +69,15 @@ pub enum Event {
     Evicted(NodeAddr, usize),
     /// So many slots were to be handed over and were not in time.
     HandOverTimedOut(usize),
+    /// Writes were refused that need more memory than there is here or at a replica.
+    MemoryFull {
+        /// What the keys take here, in bytes.
+        used: u64,
+        /// What they may take; 0: there is no limit.
+        limit: u64,
+        /// How many writes, since it was told last.
+        refused: u64,
+    },
 }
 
 /// What a batch of requests or messages has led to. One serves the whole batch; whoever sends is woken once at its end.
@@ -119,6 +132,8 @@ pub struct Node<B: Bugs = NoBugs> {
     peers: Peers,
     outboxes: Mutex<BTreeMap<Incarnation, Arc<Outbox>>>,
     tails: TailBudget,
+    memory: Memory,
+    memory_looks: Mutex<Looks>,
     journal: Journal,
     outbox_items: usize,
     proposals: Mutex<Proposals>,
@@ -174,6 +189,7 @@ impl<B: Bugs> Node<B> {
             .map(|slot| Cell(Mutex::new(slot.0.into_inner().unwrap_or_else(PoisonError::into_inner).recovered())));
         let mut node = Self::with(now, disk.bits, disk.hasher, slots.collect(), ancestors, map, disk.bugs);
         node.tails = disk.tails;
+        node.memory = disk.memory;
         node.outbox_items = disk.outbox_items;
         node.losses = disk.losses;
         node.journal = disk.journal;
@@ -234,6 +250,8 @@ impl<B: Bugs> Node<B> {
             peers: Peers::new(now),
             outboxes: Mutex::default(),
             tails: TailBudget::default(),
+            memory: Memory::default(),
+            memory_looks: Mutex::default(),
             journal: Journal::default(),
             outbox_items: OUTBOX_ITEMS,
             proposals: Mutex::default(),
@@ -340,7 +358,7 @@ impl<B: Bugs> Node<B> {
         let is_listed = if list.at_replica {
             let holds_copy = state.holds_copy();
             if holds_copy {
-                state.list_copy(place.wall(), listing);
+                state.list_copy(place, listing);
             }
             holds_copy
         } else {
@@ -365,14 +383,29 @@ impl<B: Bugs> Node<B> {
         waiting: &Waiting,
         turn: &mut Turn,
     ) -> Result<Answer<Written>, Refusal> {
+        let mut written = self.write_once(now, slot, 0, write, waiting, turn);
+        if let Err(refusal @ (Refusal::Full { .. } | Refusal::ReplicaFull(_))) = written {
+            written = self.write_in_full_memory(now, slot, write, waiting, turn, refusal);
+        }
+        self.finish(turn);
+        written
+    }
+
+    /// `memory_slack`: by how many bytes the limit of memory may be passed.
+    fn write_once(
+        &self,
+        now: Timestamp,
+        slot: SlotId,
+        memory_slack: u64,
+        write: &Write<'_>,
+        waiting: &Waiting,
+        turn: &mut Turn,
+    ) -> Result<Answer<Written>, Refusal> {
         let mut state = self.slot(slot);
         if self.closed.load(Ordering::Relaxed) {
             return Err(Refusal::NotHere);
         }
-        let written = state.write(self.place(now, slot), write, waiting, turn);
-        drop(state);
-        self.finish(turn);
-        written
+        state.write(Place { memory_slack, ..self.place(now, slot) }, write, waiting, turn)
     }
 
     /// Takes no write any more: the node is about to leave. When this returns, every write that was taken is queued.
@@ -550,6 +583,8 @@ impl<B: Bugs> Node<B> {
             ancestors: &self.ancestors,
             hasher: &self.hasher,
             tails: &self.tails,
+            memory: &self.memory,
+            memory_slack: 0,
             journal: &self.journal,
             peers: &self.peers,
             stamps: &self.stamps,

@@ -190,6 +190,8 @@ pub struct Outbox {
     round_trip: AtomicU64,
     /// It was proposed out since.
     evicted: AtomicBool,
+    /// By how many bytes the replica's node is over its limit of memory, by what it has said last.
+    over_memory: AtomicU64,
 }
 
 /// An item in the queue, with what it adds to the queue's figures: to leave, it need not be looked at again.
@@ -212,6 +214,8 @@ struct Queue {
     /// The bytes of all fills in the queue.
     fill_bytes: usize,
     overflowed: bool,
+    /// How many at the front must be acknowledged before what the replica says of its memory counts again.
+    memory_awaits: usize,
     /// Slots that the replica wants filled.
     wanting: BTreeSet<SlotId>,
 }
@@ -238,6 +242,7 @@ impl Outbox {
             heard: AtomicU64::new(now.0),
             round_trip: AtomicU64::new(0),
             evicted: AtomicBool::new(false),
+            over_memory: AtomicU64::new(0),
         }
     }
 
@@ -266,6 +271,30 @@ impl Outbox {
     pub fn heard(&self, now: Timestamp) {
         self.heard.store(now.0, Ordering::Relaxed);
         self.evicted.store(false, Ordering::Relaxed);
+    }
+
+    /// By how many bytes the replica's node is over its limit of memory.
+    #[must_use]
+    pub fn over_memory(&self) -> u64 {
+        self.over_memory.load(Ordering::Relaxed)
+    }
+
+    /// The replica has said so.
+    pub(crate) fn set_over_memory(&self, bytes: u64) {
+        if self.lock().memory_awaits == 0 {
+            self.over_memory.store(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Keys were evicted for the replica: what it says before it has all that is queued now is not to be done again.
+    pub(crate) fn await_memory(&self) {
+        let mut queue = self.lock();
+        queue.memory_awaits = queue.items.len();
+    }
+
+    /// The same, which counts as done with.
+    pub(crate) fn take_over_memory(&self) -> u64 {
+        self.over_memory.swap(0, Ordering::Relaxed)
     }
 
     /// The replica is proposed out, and is given time again. Whether that is the first time since it was heard.
@@ -338,6 +367,7 @@ impl Outbox {
         queue.sent -= new;
         queue.acked = count;
         let items: Vec<Queued> = queue.items.drain(..new).collect();
+        queue.memory_awaits = queue.memory_awaits.saturating_sub(new);
         for queued in &items {
             queue.record_bytes -= queued.record_bytes;
             queue.fill_bytes -= queued.fill_bytes;

@@ -1,9 +1,12 @@
 //! One write.
 
+use std::sync::atomic::{AtomicU16, Ordering};
+
 use proto::id::{Epoch, Version};
 use proto::peer::{Effect, Identity, Op, WallTime};
 use triomphe::ThinArc;
 
+use crate::memory::{Usage, allocated};
 use crate::table::fetch::fetch_bytes;
 
 /// A write as its primary ordered it. The same record is the entry of its key in the table, what replicas are sent, and
@@ -13,13 +16,15 @@ pub struct Record(ThinArc<Head, u8>);
 
 /// What stands before the bytes of a record: the key, the value, its deadline in 8 bytes where it has one, the client's
 /// name, and the write's number in 8 bytes. Of a declined write the version that it has found stands in the place of key and value.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Head {
     version: Version,
     key_len: u32,
     kind: Kind,
     /// The bytes of the client's name and number at the end; 0 where the write has no identity.
     identity_len: u8,
+    /// When the key was used last, by the clock of [`crate::memory`]. It is no part of the write.
+    used: AtomicU16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,11 +77,11 @@ impl Record {
         let (first, second) = (value.first().copied().unwrap_or_default(), value.get(1).copied().unwrap_or_default());
         let key_len = u32::try_from(key.len()).expect("a key is within its limit, far below 4 GiB");
         let Some(Identity { client, seq }) = identity else {
-            let head = Head { version, key_len, kind, identity_len: 0 };
+            let head = Head::new(version, key_len, kind, 0);
             return Self::joined(head, &[key, first, second]);
         };
         let identity_len = u8::try_from(client.len() + SEQ_BYTES).expect("a client's name is within its limit");
-        let head = Head { version, key_len, kind, identity_len };
+        let head = Head::new(version, key_len, kind, identity_len);
         Self::joined(head, &[key, first, second, client, &seq.to_be_bytes()])
     }
 
@@ -225,6 +230,40 @@ impl Record {
         COUNTS + size_of::<Head>() + self.bytes().len()
     }
 
+    /// What it takes in a node's memory.
+    #[must_use]
+    pub(crate) fn usage(&self) -> Usage {
+        let bytes = allocated(self.size());
+        if self.is_delete() { Usage::of_tombstones(bytes) } else { Usage::of_values(bytes) }
+    }
+
+    /// What a value would take as a record, in bytes.
+    #[must_use]
+    pub(crate) fn usage_of_value(
+        key: &[u8],
+        value: &[u8],
+        has_deadline: bool,
+        identity: Option<Identity<'_>>,
+    ) -> usize {
+        let deadline = if has_deadline { DEADLINE_BYTES } else { 0 };
+        let identity = identity.map_or(0, |identity| identity.client.len() + SEQ_BYTES);
+        allocated(COUNTS + size_of::<Head>() + key.len() + value.len() + deadline + identity)
+    }
+
+    /// The key was used at this moment of the clock of [`crate::memory`].
+    pub(crate) fn touch(&self, now: u16) {
+        let used = &self.head().used;
+        // What many read at a time is written once.
+        if used.load(Ordering::Relaxed) != now {
+            used.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// How long ago the key was used, by that clock.
+    pub(crate) fn age(&self, now: u16) -> u16 {
+        now.wrapping_sub(self.head().used.load(Ordering::Relaxed))
+    }
+
     /// Whether no other clone of it is left.
     #[cfg(test)]
     pub(crate) fn is_unique(&self) -> bool {
@@ -244,6 +283,21 @@ impl Record {
         &self.0.slice
     }
 }
+
+impl Head {
+    fn new(version: Version, key_len: u32, kind: Kind, identity_len: u8) -> Self {
+        Self { version, key_len, kind, identity_len, used: AtomicU16::new(0) }
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |head: &Self| (head.version, head.key_len, head.kind, head.identity_len);
+        parts(self) == parts(other)
+    }
+}
+
+impl Eq for Head {}
 
 #[cfg(test)]
 mod tests {
@@ -272,6 +326,26 @@ mod tests {
     fn a_deadline_costs_those_who_have_none_nothing() {
         let size = |effect| Record::entry(Version::NONE, b"k", effect).size();
         assert_eq!(size(Effect::Put(b"v")) + DEADLINE_BYTES, size(Effect::PutUntil(b"v", WallTime(1))));
+    }
+
+    #[test]
+    fn what_a_value_takes_is_known_before_its_record_is_made() {
+        for (value, identity) in [(&b"v"[..], None), (&[7; 100], Some(Identity { client: b"me", seq: 7 }))] {
+            for (effect, has_deadline) in [(Effect::Put(value), false), (Effect::PutUntil(value, WallTime(7)), true)] {
+                let record = Record::new(Version::NONE, Op::Write { key: b"key", effect, identity });
+                let expected = Record::usage_of_value(b"key", value, has_deadline, identity);
+                assert_eq!(record.usage(), Usage::of_values(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn when_a_key_was_used_takes_no_room_and_is_no_part_of_the_write() {
+        assert_eq!(size_of::<Head>(), size_of::<Version>() + 8);
+        let [used, unused] = [0, 1].map(|_| Record::entry(Version::NONE, b"k", Effect::Put(b"v")));
+        used.touch(u16::MAX);
+        assert_eq!((used.age(u16::MAX), used.age(2), unused.age(7)), (0, 3, 7));
+        assert_eq!(used, unused);
     }
 
     #[test]

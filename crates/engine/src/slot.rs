@@ -6,6 +6,7 @@
 //! only: each names the one before it, and where that is not the last one here the slot says so. So at every moment a copy
 //! is what its primary was at some record.
 
+mod memory;
 mod primary;
 mod replica;
 
@@ -24,6 +25,7 @@ use crate::journal::{Entry, Journal, Whole};
 use crate::listing::Listing;
 use crate::log::{Log, TailBudget};
 use crate::losses::Loss;
+use crate::memory::{Memory, Usage};
 use crate::node::{Event, Turn};
 use crate::outbox::{Outbox, Stamp};
 use crate::peers::Peers;
@@ -33,7 +35,7 @@ use crate::table::{KeyHasher, Table};
 use crate::time::Timestamp;
 
 pub use primary::EVICT_AFTER;
-pub(crate) use primary::Effects;
+pub(crate) use primary::{Effects, Victim};
 pub(crate) use replica::{Alignment, Incoming, Next};
 
 /// The state of one slot. At rest and empty it takes at most 256 bytes.
@@ -72,6 +74,9 @@ pub(crate) struct Place<'a> {
     pub(crate) ancestors: &'a Ancestors,
     pub(crate) hasher: &'a KeyHasher,
     pub(crate) tails: &'a TailBudget,
+    pub(crate) memory: &'a Memory,
+    /// By how many bytes a write may pass the limit of memory.
+    pub(crate) memory_slack: u64,
     pub(crate) journal: &'a Journal,
     pub(crate) peers: &'a Peers,
     pub(crate) stamps: &'a AtomicU64,
@@ -101,6 +106,13 @@ pub enum Refusal {
     Stale,
     /// No more completions of clients can be remembered now.
     Busy,
+    /// The write needs more memory than this node may take.
+    Full {
+        /// So many bytes.
+        lacks: u64,
+    },
+    /// The write needs more memory, and this replica's node is over its limit.
+    ReplicaFull(Incarnation),
 }
 
 /// What a write has come to, once it is answered.
@@ -190,14 +202,18 @@ impl<B: Bugs> Slot<B> {
     /// The record of a key, unless it is deleted or has expired. `clock` is asked where that matters.
     pub(crate) fn get(&self, place: Place<'_>, key: &[u8], clock: impl Fn() -> Timestamp) -> Option<&Record> {
         let record = self.table.get(place.hasher, key).filter(|record| !record.is_delete())?;
+        place.was_used(record);
         let is_expired = record.has_deadline() && record.is_expired(Place { now: clock(), ..place }.wall());
         (!is_expired).then_some(record)
     }
 
     /// Lists the keys of the copy that is here, whatever it is, but for those that are past their deadline, and gives these.
-    pub(crate) fn list_copy(&mut self, now: WallTime, listing: &mut Listing) -> Vec<Record> {
+    pub(crate) fn list_copy(&mut self, place: Place<'_>, listing: &mut Listing) -> Vec<Record> {
+        let before = Usage::of_values(self.table.order_bytes());
         let records = self.table.records_from(listing.start());
-        listing.take_slot(now, records)
+        let expired = listing.take_slot(place.wall(), records);
+        place.memory.changed(Usage::of_values(self.table.order_bytes()) - before);
+        expired
     }
 
     /// Asks for memory that an acknowledgement, or a record for this key, will touch. First of three calls; between them
@@ -310,6 +326,7 @@ impl<B: Bugs> Slot<B> {
             place.journal.note_drop(place.id);
         }
         self.log.drop_tail(place.tails);
+        self.drop_table(place);
         *self = Self {
             epoch: self.epoch,
             config: self.config,
@@ -363,10 +380,10 @@ impl<B: Bugs> Slot<B> {
             self.log.completions().insert(place.now, identity, *completion);
         }
         if !self.bugs.plants(crate::bugs::Bug::FillMerges) {
-            self.table = Table::default();
+            self.drop_table(place);
         }
         for record in records {
-            self.table.insert(place.hasher, record);
+            self.put(place, record);
         }
     }
 
@@ -443,6 +460,13 @@ impl Place<'_> {
     /// The wall clock.
     pub(crate) fn wall(&self) -> WallTime {
         self.now.on_the_wall(self.wall_at_zero)
+    }
+
+    /// A client has asked for the value of a key.
+    fn was_used(&self, record: &Record) {
+        if self.memory.evicts() {
+            record.touch(self.memory.clock());
+        }
     }
 
     /// So many milliseconds from now.

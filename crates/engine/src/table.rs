@@ -8,6 +8,7 @@ use std::hash::BuildHasher;
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
+use crate::memory::{Usage, allocated};
 use crate::record::Record;
 
 use order::Order;
@@ -35,6 +36,9 @@ const GROUP: usize = 7;
 
 /// Groups are added once all but one part in this of the places are taken.
 const SPARE_PART: usize = 8;
+
+/// Groups are taken away once no more than one part in this of the places is taken.
+const EMPTY_PART: usize = 8;
 
 /// A tag that no record has.
 const FREE: u8 = 0;
@@ -119,7 +123,7 @@ impl Table {
             self.expiring -= u32::from(replaced.as_ref().is_some_and(Record::has_deadline));
             return replaced;
         }
-        if self.records as usize >= self.groups.len() * GROUP * (SPARE_PART - 1) / SPARE_PART {
+        if self.is_taken() {
             self.grow(hasher);
         }
         self.add(hash, record);
@@ -128,31 +132,27 @@ impl Table {
         None
     }
 
-    /// Takes an insertion back: what it had replaced is there again, or the key is not.
-    pub fn undo(&mut self, hasher: &KeyHasher, record: &Record, replaced: Option<Record>) {
+    /// Takes an insertion back: what it had replaced is there again, or the key is not. Gives what was there.
+    pub fn undo(&mut self, hasher: &KeyHasher, record: &Record, replaced: Option<Record>) -> Option<Record> {
         match replaced {
-            Some(replaced) => {
-                self.insert(hasher, replaced);
-            }
+            Some(replaced) => self.insert(hasher, replaced),
             None => self.remove(hasher, record),
         }
     }
 
-    /// Drops a tombstone, unless its key has been written since.
-    pub fn purge(&mut self, hasher: &KeyHasher, tombstone: &Record) {
-        self.remove(hasher, tombstone);
+    /// Drops a tombstone, unless its key has been written since. Gives what was dropped.
+    pub fn purge(&mut self, hasher: &KeyHasher, tombstone: &Record) -> Option<Record> {
+        self.remove(hasher, tombstone)
     }
 
-    /// Drops a record, unless its key has been written since.
-    fn remove(&mut self, hasher: &KeyHasher, record: &Record) {
+    /// Drops a record, unless its key has been written since. Gives what was dropped.
+    fn remove(&mut self, hasher: &KeyHasher, record: &Record) -> Option<Record> {
         let probe = self.probe(hasher.hash(record.key()));
-        let Some(Place { distance, group, at }) = self.find(probe, record.key()) else { return };
-        let Some(group) = self.groups.get_mut(group) else { return };
-        let (Some(tag), Some(place)) = (group.tags.get_mut(at), group.records.get_mut(at)) else { return };
-        if place.as_ref().is_none_or(|known| known.version() != record.version()) {
-            return;
-        }
-        (*tag, *place) = (FREE, None);
+        let Place { distance, group, at } = self.find(probe, record.key())?;
+        let group = self.groups.get_mut(group)?;
+        let (tag, place) = (group.tags.get_mut(at)?, group.records.get_mut(at)?);
+        let removed = place.take_if(|known| known.version() == record.version())?;
+        *tag = FREE;
         for passed in 0..distance {
             let group = self.group_after(probe.home, passed);
             if let Some(group) = self.groups.get_mut(group).filter(|group| group.passed < u8::MAX) {
@@ -163,6 +163,8 @@ impl Table {
         self.tombstones -= u32::from(record.is_delete());
         self.expiring -= u32::from(record.has_deadline());
         self.order_is_old = true;
+        self.shrink(hasher);
+        Some(removed)
     }
 
     /// How many keys have a value.
@@ -201,6 +203,46 @@ impl Table {
             order.sort(groups);
         }
         order.from(groups, start)
+    }
+
+    /// What it takes in memory, counted anew.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let groups = Usage::of_values(self.group_bytes() + self.order_bytes());
+        self.records().map(Record::usage).fold(groups, std::ops::Add::add)
+    }
+
+    /// What its groups take, in bytes.
+    pub(crate) fn group_bytes(&self) -> usize {
+        bytes_of_groups(self.groups.len())
+    }
+
+    /// By how many bytes the groups grow where a key is added now.
+    pub(crate) fn growth(&self) -> usize {
+        if self.is_taken() { bytes_of_groups(self.next_count()) - self.group_bytes() } else { 0 }
+    }
+
+    /// What the order of the keys takes, in bytes.
+    pub(crate) fn order_bytes(&self) -> usize {
+        self.order.as_ref().map_or(0, |order| order.bytes())
+    }
+
+    /// Some of the records that are no tombstones, those that come behind a random place.
+    pub(crate) fn sample(&self, random: u64) -> impl Iterator<Item = &Record> {
+        let start = self.probe(random).home;
+        let groups =
+            (0..self.groups.len()).filter_map(move |distance| self.groups.get(self.group_after(start, distance)));
+        groups.flat_map(|group| group.records.iter().flatten()).filter(|record| !record.is_delete())
+    }
+
+    /// Whether so many places are taken that groups are added with the next key.
+    fn is_taken(&self) -> bool {
+        self.records as usize >= self.groups.len() * GROUP * (SPARE_PART - 1) / SPARE_PART
+    }
+
+    /// How many groups there are once some are added: half as many again.
+    fn next_count(&self) -> usize {
+        self.groups.len() + self.groups.len().div_ceil(2).max(1)
     }
 
     fn probe(&self, hash: u64) -> Probe {
@@ -244,14 +286,31 @@ impl Table {
         }
     }
 
-    /// Makes room: half as many groups again.
+    /// Makes room.
     fn grow(&mut self, hasher: &KeyHasher) {
-        let count = self.groups.len() + self.groups.len().div_ceil(2).max(1);
+        self.rebuild(hasher, self.next_count());
+    }
+
+    /// Gives memory back where there is much more room than is needed: what is left fills half of it.
+    fn shrink(&mut self, hasher: &KeyHasher) {
+        let records = self.records as usize;
+        let count = (2 * records).div_ceil(GROUP);
+        if records <= self.groups.len() * GROUP / EMPTY_PART && count < self.groups.len() {
+            self.rebuild(hasher, count);
+        }
+    }
+
+    fn rebuild(&mut self, hasher: &KeyHasher, count: usize) {
         let groups = std::mem::replace(&mut self.groups, vec![Group::default(); count].into_boxed_slice());
         for record in groups.into_iter().flat_map(|group| group.records).flatten() {
             self.add(hasher.hash(record.key()), record);
         }
     }
+}
+
+/// What so many groups take in memory.
+fn bytes_of_groups(count: usize) -> usize {
+    allocated(count * size_of::<Group>())
 }
 
 impl Group {
@@ -290,7 +349,7 @@ mod tests {
                 match (state >> 20) % 4 {
                     0 => {
                         if let Some(newest) = model.remove(&key) {
-                            table.remove(&hasher, &newest);
+                            assert_eq!(table.remove(&hasher, &newest), Some(newest));
                         }
                     }
                     choice => {
@@ -319,9 +378,10 @@ mod tests {
             assert_eq!(table.expiring(), expected.iter().filter(|record| record.has_deadline()).count());
             let found = |record: &Record| table.with_hash(hasher.hash(record.key())).any(|found| found == record);
             assert!(expected.iter().all(found), "each is found by its hash");
-            expected.iter().for_each(|record| table.remove(&hasher, record));
+            expected.iter().for_each(|record| _ = table.remove(&hasher, record));
             assert_eq!((table.records().count(), table.expiring()), (0, 0));
-            assert!(table.groups.iter().all(|group| group.passed == 0), "nothing has gone past an empty group");
+            assert_eq!(table.usage().tombstones, 0);
+            assert_eq!(table.group_bytes(), 0, "an empty table takes no memory");
         }
     }
 
@@ -347,6 +407,24 @@ mod tests {
         table.purge(&hasher, &record(5, "c", Effect::Delete));
         assert!(table.order_is_old);
         assert_eq!(keys(&mut table), [b"a".to_vec(), b"aa".to_vec(), b"b".to_vec()]);
+    }
+
+    #[test]
+    fn memory_is_given_back_as_records_go() {
+        let hasher = KeyHasher::new(7);
+        let mut table = Table::default();
+        let records: Vec<_> = (0..1_000).map(|seq| record(seq, &format!("key{seq}"), Effect::Delete)).collect();
+        records.iter().for_each(|record| _ = table.insert(&hasher, record.clone()));
+        let full = table.group_bytes();
+        for (gone, record) in records.iter().enumerate() {
+            table.purge(&hasher, record);
+            assert!(records.iter().skip(gone + 1).step_by(50).all(|left| table.get(&hasher, left.key()).is_some()));
+            let left = records.len() - gone - 1;
+            assert!(table.group_bytes() <= full / 2 || left > records.len() / 10, "{left} are left");
+        }
+        assert_eq!(table.group_bytes(), 0);
+        table.insert(&hasher, record(1, "a", Effect::Put(b"v")));
+        assert_eq!(table.group_bytes(), size_of::<Group>());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the state machine says of a request, as the answer to it.
 
 use engine::losses::{Loss, Losses};
+use engine::memory::MemoryFigures;
 use engine::record::Record;
 use engine::slot::{Refusal, Written};
 use proto::error::ErrorReply;
@@ -8,6 +9,8 @@ use proto::id::NodeAddr;
 use proto::level::AckLevel;
 use proto::peer::{Effect, WallTime, Wanted, Write};
 use proto::response::{Response, is_line};
+
+use crate::driver::Driver;
 
 /// `TTL` of a key that is absent.
 const NO_KEY: i64 = -2;
@@ -45,7 +48,7 @@ pub fn written(written: Written, write: &Write<'_>) -> Response<'static> {
 
 /// The answer to a request that was refused for good.
 #[must_use]
-pub fn refused(refusal: Refusal) -> ErrorReply {
+pub fn refused(refusal: Refusal, driver: &Driver) -> ErrorReply {
     match refusal {
         Refusal::NotHere => ErrorReply::Moved,
         Refusal::TooFew { level, needs, has } => {
@@ -64,8 +67,25 @@ pub fn refused(refusal: Refusal) -> ErrorReply {
              without ONCE"
                 .to_owned(),
         ),
+        Refusal::Full { .. } => {
+            let MemoryFigures { used, limit, .. } = driver.node().memory_figures();
+            ErrorReply::Full(format!(
+                "the key's primary, {}, has no memory left for it: {used} bytes are in use, --max-memory is {limit}; {FULL}",
+                driver.addr()
+            ))
+        }
+        Refusal::ReplicaFull(replica) => {
+            let map = driver.node().map();
+            let addr = map.as_ref().and_then(|map| map.member(replica)).map(|member| &member.addr);
+            let replica = addr.map_or_else(|| "a replica".to_owned(), |addr| format!("the replica {addr}"));
+            ErrorReply::Full(format!("{replica} of the key is over its --max-memory; {FULL}"))
+        }
     }
 }
+
+/// What became of a write for which there is no memory, and what to do.
+const FULL: &str =
+    "nothing was changed, reads go on: DELETE keys, or raise --max-memory or start another node, then repeat it";
 
 /// The answer to a write at its primary, this node, where the disk has no room or has failed.
 #[must_use]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use net::listener::ConnectionFlags;
 use net::logging::LogFlags;
 use proto::id::{AddrError, NodeAddr};
@@ -55,6 +56,14 @@ pub struct Config {
     #[arg(long, default_value = "1s", value_parser = between("10ms", "1h"), requires = "data_dir")]
     pub fsync_interval: Duration,
 
+    /// How much memory the keys may take. Without it they take what there is.
+    #[arg(long, value_name = "SIZE", value_parser = memory_size)]
+    pub max_memory: Option<u64>,
+
+    /// What to do with a write that needs more memory than --max-memory leaves.
+    #[arg(long, value_enum, default_value_t = Evict::None, value_name = "WHAT", requires = "max_memory")]
+    pub evict: Evict,
+
     /// How long to try to reach the coordinator when starting.
     #[arg(long, default_value = "30s", value_parser = between("100ms", "24h"))]
     pub join_timeout: Duration,
@@ -100,6 +109,24 @@ impl Config {
     }
 }
 
+/// The value of `--evict`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Evict {
+    /// Refuse it: ERROR FULL.
+    None,
+    /// Let the least recently used keys go.
+    Lru,
+}
+
+impl From<Evict> for engine::memory::Evict {
+    fn from(evict: Evict) -> Self {
+        match evict {
+            Evict::None => Self::None,
+            Evict::Lru => Self::Lru,
+        }
+    }
+}
+
 /// What an operator does with a data directory whose node does not run.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum Command {
@@ -133,6 +160,20 @@ fn advertised(text: &str) -> Result<Advertised, String> {
             Ok(addr) => Ok(Advertised { host: addr.host().to_owned(), port: None }),
             Err(no_host) => Err(if no_addr == AddrError::NoPort { no_host } else { no_addr }.to_string()),
         },
+    }
+}
+
+/// The least value of `--max-memory`, in bytes.
+const LEAST_MEMORY: u64 = 1_000_000;
+
+fn memory_size(text: &str) -> Result<u64, String> {
+    let examples = "examples: 512mb, 2GiB, 1000000000";
+    let size = text.parse::<ByteSize>().map_err(|_| format!("a size is expected ({examples})"))?.as_u64();
+    // What is no number of bytes that a machine could have is a mistake as well.
+    if (LEAST_MEMORY..=u64::MAX >> 8).contains(&size) {
+        Ok(size)
+    } else {
+        Err(format!("a size from 1mb on is expected ({examples})"))
     }
 }
 

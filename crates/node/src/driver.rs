@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use engine::bugs::NoBugs;
+use engine::memory::Evict;
 use engine::node::{Event, Node, TICK, Turn};
 use engine::outbox::Outbox;
 use engine::time::Timestamp;
@@ -58,13 +59,15 @@ struct Link {
 }
 
 impl Driver {
-    /// A node that has not joined: one with a data directory, or one that holds nothing. Tasks that it starts end with
+    /// A node that has not joined: one with a data directory, or one that holds nothing. Its keys may take `max_memory` bytes;
+    /// 0: whatever there is. Tasks that it starts end with
     /// `background`.
     #[must_use]
     pub fn new(
         addr: NodeAddr,
         clock: Clock,
         found: Option<(Node, Store)>,
+        (max_memory, evict): (u64, Evict),
         request_timeout: Duration,
         background: &Shutdown,
     ) -> Self {
@@ -72,6 +75,7 @@ impl Driver {
             Some((node, store)) => (node, Some(store)),
             None => (Node::new(clock.now(), SLOT_BITS, random_secret(), NoBugs), None),
         };
+        let node = node.with_memory_limit(max_memory, evict);
         node.set_wall_clock(clock.now(), wall_clock());
         let shared = Shared {
             node,
@@ -318,6 +322,12 @@ impl Driver {
                 Event::Evicted(replica, slots) => {
                     tracing::warn!(
                         "replica {replica} says nothing: it is proposed out of the in-sync sets of {slots} slots"
+                    );
+                }
+                Event::MemoryFull { used, limit, refused } => {
+                    tracing::warn!(
+                        "{refused} writes were refused, since they need more memory than there is: keys take {used} bytes \
+                         here, --max-memory is {limit}; DELETE keys, or raise --max-memory or start another node"
                     );
                 }
                 Event::HandOverTimedOut(slots) => {

@@ -72,9 +72,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     program::say(&format!("[Node {}] {what}", bound.port()))?;
 
+    let memory = (config.max_memory.unwrap_or(0), config.evict.into());
     // What ends first: accepting, then the connections, then what this node does by itself.
     let (accepting, connections, background) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
-    let driver = Driver::new(addr, clock, found, config.request_timeout, &background);
+    let driver = Driver::new(addr, clock, found, memory, config.request_timeout, &background);
     let writing = match (driver.store(), journal) {
         (Some(store), Some((journal, snapshot_at))) => {
             Some(store.start(driver.clone(), journal, snapshot_at, config.fsync_interval)?)

@@ -274,7 +274,7 @@ async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &
             }
         }
         Err(Refusal::NotHere) => return Tried::Moved,
-        Err(refusal) => return Tried::Refused(answering::refused(refusal)),
+        Err(refusal) => return Tried::Refused(answering::refused(refusal, driver)),
     }
     out.append(&mut answer);
     Tried::Answered

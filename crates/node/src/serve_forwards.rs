@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use engine::node::Turn;
 use engine::record::Record;
-use engine::slot::{Answer, Refusal};
+use engine::slot::Answer;
 use engine::waiting::{Outcome, Waiting};
 use net::connection::{Connection, Flow, Stopped};
 use net::shutdown::Shutdown;
@@ -141,7 +141,7 @@ impl<'a> ForwardSession<'a> {
             Ok(None) => respond(id, &answer, out),
             // A read that has come to nothing may be tried again.
             Ok(Some(_)) => self.wait(id, waiting, answer, ErrorReply::Moved),
-            Err(refusal) => respond_error(id, answering::refused(refusal), out),
+            Err(refusal) => respond_error(id, answering::refused(refusal, self.driver), out),
         }
     }
 
@@ -163,9 +163,7 @@ impl<'a> ForwardSession<'a> {
             Ok(Answer { answer, .. }) => {
                 self.wait(id, waiting, encode(answer), answering::not_durable(write.identity.is_some()));
             }
-            Err(refusal @ (Refusal::NotHere | Refusal::TooFew { .. } | Refusal::Stale | Refusal::Busy)) => {
-                respond_error(id, answering::refused(refusal), out);
-            }
+            Err(refusal) => respond_error(id, answering::refused(refusal, self.driver), out),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use engine::memory::MemoryFigures;
 use engine::node::Turn;
 use engine::record::Record;
 use engine::slot::{Answer, Refusal, Written};
@@ -220,7 +221,10 @@ impl<'a> ClientSession<'a> {
                 self.kept.keep_carried_out(slot, KeyRequest::Write(write), encoding, ticket, encode);
             }
             Err(Refusal::NotHere) => self.kept.keep(slot, KeyRequest::Write(write), encoding),
-            Err(refusal) => Response::Error(answering::refused(refusal)).encode(encoding, self.kept.place(out)),
+            Err(refusal) => {
+                let error = answering::refused(refusal, self.driver);
+                Response::Error(error).encode(encoding, self.kept.place(out));
+            }
         }
         Flow::Next
     }
@@ -293,8 +297,10 @@ impl<'a> ClientSession<'a> {
     fn info(&self) -> Response<'static> {
         let node = self.driver.node();
         let (lag, map) = (node.lag(), node.map().map_or(0, |map| map.version.0));
+        let MemoryFigures { used, limit, evicted, .. } = node.memory_figures();
         Response::Text(format!(
-            "OK Node {} keys={} slots_led={} lag={} lag_bytes={} incarnation={} map={map} losses={} tail_bytes={} {}",
+            "OK Node {} keys={} slots_led={} lag={} lag_bytes={} incarnation={} map={map} losses={} tail_bytes={} memory_bytes={used} \
+             max_memory={limit} evicted={evicted} {}",
             self.driver.addr(),
             node.keys(),
             node.slots_led(),

@@ -36,6 +36,7 @@ pub fn kind(request: &KeyRequest<'_>) -> usize {
 #[must_use]
 pub fn stats(driver: &Driver) -> Response<'static> {
     let (node, lag) = (driver.node(), driver.node().lag());
+    let memory = node.memory_figures();
     let Figures { log_bytes, snapshots } = driver.store().map(Store::figures).unwrap_or_default();
     let mut lines = vec![
         format!("uptime_seconds {}", (driver.clock().now() - driver.started()).as_secs()),
@@ -44,6 +45,10 @@ pub fn stats(driver: &Driver) -> Response<'static> {
         format!("lag_messages {}", lag.items),
         format!("lag_bytes {}", lag.bytes),
         format!("tail_bytes {}", node.tail_bytes()),
+        format!("memory_bytes {}", memory.used),
+        format!("memory_limit_bytes {}", memory.limit),
+        format!("memory_refusals {}", memory.refused),
+        format!("evicted {}", memory.evicted),
         format!("losses {}", node.losses(Losses::count)),
         format!("log_bytes {log_bytes}"),
         format!("snapshots {snapshots}"),

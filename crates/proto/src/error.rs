@@ -74,6 +74,9 @@ pub enum ErrorReply {
     /// A queue or limit is full: nothing was done, and the request may be sent again later.
     #[error("BUSY {0}")]
     Busy(String),
+    /// A write needs more memory than a node may take: nothing was done, and it may be sent again once there is room.
+    #[error("FULL {0}")]
+    Full(String),
     /// The write may or may not have taken effect.
     #[error("UNKNOWN {0}")]
     Unknown(String),
@@ -105,6 +108,7 @@ impl ErrorReply {
             Self::Binary { .. } | Self::BinaryKey { .. } => Some("BINARY"),
             Self::Unavailable(_) => Some("UNAVAILABLE"),
             Self::Busy(_) => Some("BUSY"),
+            Self::Full(_) => Some("FULL"),
             Self::Unknown(_) => Some("UNKNOWN"),
             Self::Stale(_) => Some("STALE"),
             Self::NotPeer(_) => Some("NOTPEER"),

@@ -146,6 +146,7 @@ fn error_of(text: &str) -> ErrorReply {
     match code {
         "MOVED" => ErrorReply::Moved,
         "BUSY" => ErrorReply::Busy(what.to_owned()),
+        "FULL" => ErrorReply::Full(what.to_owned()),
         "UNKNOWN" => ErrorReply::Unknown(what.to_owned()),
         "STALE" => ErrorReply::Stale(what.to_owned()),
         "UNAVAILABLE" => ErrorReply::Unavailable(what.to_owned()),
@@ -201,6 +202,7 @@ mod tests {
         for error in [
             ErrorReply::Moved,
             ErrorReply::Busy("full".into()),
+            ErrorReply::Full("all".into()),
             ErrorReply::Unknown("lost".into()),
             ErrorReply::Stale("old".into()),
             ErrorReply::Unavailable("none".into()),

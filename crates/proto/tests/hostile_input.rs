@@ -236,6 +236,7 @@ fn messages_between_nodes() -> Vec<Vec<u8>> {
     let replies = [
         LinkReply::Ack { count: 5 },
         LinkReply::Lease { sent: 12 },
+        LinkReply::Memory { over: 12 },
         LinkReply::Behind { slot, epoch, stamp: 4, last: Some(version) },
         LinkReply::Behind { slot, epoch, stamp: 4, last: None },
         LinkReply::Deposed { slot, epoch },
@@ -314,6 +315,7 @@ fn answers() -> Vec<Vec<u8>> {
         Response::Lines(vec!["a".into(); 3]),
         Response::Error(ErrorReply::UnknownCommand),
         Response::Error(ErrorReply::Busy("full".into())),
+        Response::Error(ErrorReply::Full("all".into())),
     ];
     let numbers = [&b":12\r\n+OK 3-12\r\n"[..], b":0\r\n*2\r\n$1\r\n0\r\n$0\r\n\r\n"].map(<[u8]>::to_vec);
     answers.iter().map(|answer| written(|out| answer.encode(Encoding::Array, out))).chain(numbers).collect()

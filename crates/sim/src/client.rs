@@ -64,6 +64,8 @@ pub(crate) enum Outcome {
     Value(Option<Rc<str>>, Version),
     /// Nothing was done.
     Refused,
+    /// Nothing was done, since there is no memory for it.
+    Full,
     /// It may have taken effect, or may yet.
     Unknown,
 }

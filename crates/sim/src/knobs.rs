@@ -133,6 +133,10 @@ knobs! {
     paused_for_ever,
     /// Clients that walk through all keys, page by page.
     walkers,
+    /// How much memory the keys of a node may take, in bytes.
+    max_memory,
+    /// Keys are evicted where there is no more.
+    evict,
 }
 
 impl Knobs {
@@ -223,6 +227,11 @@ impl Knobs {
         let mut random = Random::new(seed ^ 0x7761_6c6b_6572);
         if random.chance(400) {
             knobs.walkers = random.between(1, 3);
+        }
+        let mut random = Random::new(seed ^ 0x6d65_6d6f_7279);
+        if random.chance(150) {
+            knobs.max_memory = random.between(600, 3_000);
+            knobs.evict = u64::from(random.chance(700));
         }
         knobs
     }

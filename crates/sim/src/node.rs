@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use engine::inbox::Inbox;
 use engine::log::TAIL_BYTES;
+use engine::memory::Evict;
 use engine::node::{Node, TICK, Turn};
 use engine::outbox::{OUTBOX_ITEMS, Outbox};
 use engine::time::Timestamp;
@@ -159,7 +160,8 @@ impl World {
         );
         let or = |knob: u64, default| if knob > 0 { knob as usize } else { default };
         let (tails, items) = (or(self.knobs.tail_bytes, TAIL_BYTES), or(self.knobs.queue_items, OUTBOX_ITEMS));
-        process.node = Some(node.limited(tails, items));
+        let evict = if self.knobs.evict > 0 { Evict::Lru } else { Evict::None };
+        process.node = Some(node.limited(tails, items).with_memory_limit(self.knobs.max_memory, evict));
         self.tell_wall_clock(n);
         let process = &mut self.nodes[n];
         process.marks = Marks::default();
@@ -191,6 +193,7 @@ impl World {
         process.beats.clear();
         process.pages.clear();
         process.lists.clear();
+        self.stats.keys_evicted += node.memory_figures().evicted;
         let requests: Vec<_> = process.parked.drain(..).collect();
         let waiting: Vec<_> = process.pending.drain(..).map(|pending| *pending.request).collect();
         self.oracle.archive(&node);

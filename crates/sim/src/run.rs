@@ -53,6 +53,8 @@ pub struct Stats {
     pub shortened_slots: u64,
     pub undecided: u64,
     pub pages: u64,
+    pub full: u64,
+    pub keys_evicted: u64,
 }
 
 /// A broken invariant.
@@ -101,6 +103,12 @@ fn run_once(seed: u64, knobs: &Knobs, planted: Planted, lines: usize) -> Report 
         judge_history(&mut world);
     }
     let mut stats = world.stats;
+    stats.keys_evicted += world
+        .nodes
+        .iter()
+        .filter_map(|process| process.node.as_ref())
+        .map(|node| node.memory_figures().evicted)
+        .sum::<u64>();
     (stats.seeds, stats.simulated, stats.breaks) = (1, world.schedule.now, world.network.breaks);
     let mut violation = world.violation.take();
     if let Some(violation) = &mut violation {
@@ -149,6 +157,7 @@ impl Stats {
             NodeEvent::CutAway(_, records) => self.cut_away += records,
             NodeEvent::Evicted(_, slots) => self.evicted += *slots as u64,
             NodeEvent::Overflowed(..) => self.overflows += 1,
+            NodeEvent::MemoryFull { .. } => {}
             NodeEvent::HandOverTimedOut(slots) => self.hand_overs_late += *slots as u64,
         }
     }
@@ -160,7 +169,7 @@ impl Stats {
         }
         add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
              removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes
-             state_losses started_anew lost_slots shortened_slots undecided pages);
+             state_losses started_anew lost_slots shortened_slots undecided pages full keys_evicted);
     }
 }
 
@@ -172,7 +181,7 @@ impl fmt::Display for Stats {
         }
         show!(events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected removed
               cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes state_losses
-              started_anew lost_slots shortened_slots undecided pages);
+              started_anew lost_slots shortened_slots undecided pages full keys_evicted);
         Ok(())
     }
 }

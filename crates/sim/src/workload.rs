@@ -164,7 +164,7 @@ impl World {
                 current.is_uncertain |= operation.is_write();
                 operation.is_write() && is_retried
             }
-            Outcome::Refused => current.is_uncertain && is_retried,
+            Outcome::Refused | Outcome::Full => current.is_uncertain && is_retried,
             Outcome::Done(_) | Outcome::Conflict | Outcome::Value(..) => false,
         };
         if outcome == Outcome::Refused || outcome == Outcome::Unknown {
@@ -183,7 +183,7 @@ impl World {
                 operation.what, operation.key, operation.ack, operation.identity, current.call
             )
         });
-        let is_known = !matches!(outcome, Outcome::Refused | Outcome::Unknown);
+        let is_known = !matches!(outcome, Outcome::Refused | Outcome::Full | Outcome::Unknown);
         if is_known {
             self.stats.answered += 1;
             self.stats.acknowledged += u64::from(matches!(outcome, Outcome::Done(_)));
@@ -195,7 +195,7 @@ impl World {
         } else {
             self.stats.refused += 1;
         }
-        if !is_known {
+        if !is_known && outcome != Outcome::Full {
             self.refused_in_peace(c, &operation, &outcome);
         }
         if operation.is_judged {
@@ -240,7 +240,9 @@ impl World {
             Outcome::Done(_) => (Some(now), history::Outcome::Done),
             Outcome::Conflict if conflict_is_final => (Some(now), history::Outcome::Conflict),
             Outcome::Value(..) => (Some(now), history::Outcome::Done),
-            Outcome::Conflict | Outcome::Refused | Outcome::Unknown => (None, history::Outcome::Unknown),
+            Outcome::Conflict | Outcome::Refused | Outcome::Full | Outcome::Unknown => {
+                (None, history::Outcome::Unknown)
+            }
         };
         if end.is_none() && !current.is_uncertain {
             return; // Nothing was done.
@@ -260,6 +262,13 @@ impl World {
             }
         };
         let client = u32::from(operation.client);
+        if self.knobs.evict > 0
+            && let Some(value) = operation.what.value()
+        {
+            // Whatever is stored may be evicted at any time.
+            let (key, action) = (text(&operation.key), Action::Expire { value: text(value) });
+            self.history.push(history::Operation { client: ORACLE, key, call: current.call, end: None, action });
+        }
         self.history.push(history::Operation { client, key: text(&operation.key), call: current.call, end, action });
     }
 }

@@ -52,6 +52,7 @@ impl<B: Bugs> Node<B> {
                 }
                 from.grant(now, sent);
             }
+            LinkReply::Memory { over } => from.set_over_memory(over),
             LinkReply::Behind { slot, epoch, stamp, last } if self.has_slot(slot) => {
                 let place = self.place(now, slot);
                 self.slot(slot).follower_is_behind(place, from.to, epoch, stamp, last, turn);
@@ -141,6 +142,7 @@ impl<B: Bugs> Node<B> {
         // Whoever the map does not name is given nothing: it cannot be told apart from one that was replaced.
         if self.map().is_some_and(|map| map.member(from).is_some()) {
             self.peers.grant(now, from, sent, told, replies);
+            self.tell_memory(replies);
         }
     }
 

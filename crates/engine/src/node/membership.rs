@@ -200,6 +200,7 @@ impl<B: Bugs> Node<B> {
         self.look_at_due_slots(now, turn);
         self.evict_silent(now);
         self.complain(now);
+        self.look_at_memory(now, turn);
         self.reopen_late(now, turn);
         self.finish(turn);
     }

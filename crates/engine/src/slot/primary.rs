@@ -1,5 +1,6 @@
 //! A slot's primary side: it orders writes, knows what each follower has, and answers what has become durable.
 
+mod eviction;
 mod expiry;
 mod followers;
 mod hand_over;
@@ -24,6 +25,7 @@ use crate::table::fetch::fetch;
 use crate::time::Timestamp;
 use crate::waiting::{Ticket, Waiting};
 
+pub(crate) use eviction::Victim;
 use expiry::Deadlines;
 pub(super) use followers::Follower;
 use followers::Progress;
@@ -281,6 +283,7 @@ impl<B: Bugs> Slot<B> {
             // There is nothing to order and nothing to send; but what made the key absent must be durable.
             return Ok(self.answer(Written::Done(Version::NONE), newest_seq, write.ack, waiting));
         }
+        self.has_memory(place, write, newest)?;
         let version = self.order_write(place, write, turn);
         let seq = if self.bugs.plants(Bug::AnsweredBeforeReplicas) { 0 } else { version.seq };
         Ok(self.answer(Written::Done(version), seq, write.ack, waiting))
@@ -359,6 +362,7 @@ impl<B: Bugs> Slot<B> {
                     .map(|ticket| Answer { answer: read(None), ticket });
             }
         }
+        newest.into_iter().for_each(|record| place.was_used(record));
         let seq = newest.map_or(0, |record| record.version().seq);
         let answer = read(newest.filter(|record| !record.is_delete()));
         // IMPORTANT: the lease is looked at after the value was taken: it was the newest at that moment.
@@ -404,7 +408,7 @@ impl<B: Bugs> Slot<B> {
         if !may_list && !self.bugs.plants(Bug::ListsAnySlot) {
             return Err(Refusal::NotHere);
         }
-        let expired = self.list_copy(place.wall(), listing);
+        let expired = self.list_copy(place, listing);
         if level == ReadLevel::Local {
             return Ok(None);
         }

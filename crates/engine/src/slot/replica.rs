@@ -176,7 +176,7 @@ impl<B: Bugs> Slot<B> {
         let cut = self.log.cut(to, place.tails)?;
         place.journal.note_cut(place.id, to);
         for entry in &cut {
-            self.table.undo(place.hasher, &entry.record, entry.replaced.clone());
+            self.take_back(place, &entry.record, entry.replaced.clone());
         }
         Some(cut)
     }
@@ -222,7 +222,7 @@ impl<B: Bugs> Slot<B> {
         self.log.set_durable(durable, place.tails);
         if self.bugs.plants(Bug::FollowerExpires) {
             let expired: Vec<_> = self.table.records().filter(|it| it.is_expired(place.wall())).cloned().collect();
-            expired.iter().for_each(|record| self.table.purge(place.hasher, record));
+            expired.iter().for_each(|record| self.drop_record(place, record));
         }
         None
     }
@@ -271,7 +271,7 @@ impl<B: Bugs> Slot<B> {
             self.log.completions().insert(place.now, identity, completion);
         }
         place.journal.note_record(place.id, self.log.durable(), &record);
-        let replaced = if record.is_write() { self.table.insert(place.hasher, record.clone()) } else { None };
+        let replaced = if record.is_write() { self.put(place, record.clone()) } else { None };
         self.log.append(record, replaced, kept, place.tails);
     }
 
@@ -279,7 +279,7 @@ impl<B: Bugs> Slot<B> {
     pub(super) fn purge(&mut self, place: Place<'_>, seq: u64) -> bool {
         let mut any = false;
         while let Some(tombstone) = self.log.next_purged(seq) {
-            self.table.purge(place.hasher, &tombstone);
+            self.drop_record(place, &tombstone);
             any = true;
         }
         if any {

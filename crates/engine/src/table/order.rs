@@ -23,6 +23,11 @@ impl Order {
         self.0.sort_unstable_by(|one, other| key_at(groups, *one).cmp(&key_at(groups, *other)));
     }
 
+    /// What it takes in memory, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.0.capacity() * size_of::<u32>()
+    }
+
     /// The records from a key on, in their order.
     pub(super) fn from<'a>(&'a self, groups: &'a [Group], start: &[u8]) -> impl Iterator<Item = &'a Record> + use<'a> {
         let first = self.0.partition_point(|place| key_at(groups, *place).is_some_and(|key| key < start));

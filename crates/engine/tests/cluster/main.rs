@@ -2,5 +2,6 @@
 //! simulator's: `crates/sim`.
 #![expect(clippy::indexing_slicing, clippy::expect_used, reason = "whatever goes wrong here fails its test")]
 
+mod memory;
 mod stories;
 mod world;

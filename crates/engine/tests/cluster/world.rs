@@ -10,6 +10,7 @@ use engine::coordinator::Coordinator;
 use engine::inbox::Inbox;
 use engine::journal::Replay;
 use engine::listing::Listing;
+use engine::memory::Evict;
 use engine::node::{Node, TICK, Turn};
 use engine::outbox::Outbox;
 use engine::output::{Event, Output, Settings};
@@ -47,6 +48,8 @@ pub(crate) struct World {
     coordinator_is_up: bool,
     /// What the coordinator has kept last.
     kept: Option<String>,
+    /// The limit of memory of nodes that are started, 0 for none, and what they do there.
+    pub(crate) memory: (u64, Evict),
 }
 
 /// A node and its place in the world.
@@ -82,6 +85,7 @@ impl World {
             coordinators: 1,
             coordinator_is_up: true,
             kept: None,
+            memory: (0, Evict::None),
         }
     }
 
@@ -95,6 +99,7 @@ impl World {
     fn start_as(&mut self, name: &str, node: Node, disk: Vec<Vec<u8>>) {
         let (addr, ancestors) = (addr_of(name), node.ancestors().clone());
         let (incarnation, session, links) = (None, None, BTreeMap::new());
+        let node = node.with_memory_limit(self.memory.0, self.memory.1);
         let member =
             Member { node, addr, incarnation, runs: true, disk, ancestors, session, links, ahead: Duration::ZERO };
         member.node.set_wall_clock(self.now, member.wall(self.now));

@@ -45,7 +45,14 @@ impl Durable {
         let opened = open::open_on(Arc::new(disk.clone()), &settings, Timestamp::default(), 1, 7)?;
         let background = Shutdown::new();
         let found = Some((opened.node, opened.store.clone()));
-        let driver = Driver::new(addr(), Clock::start(), found, Duration::from_secs(1), &background);
+        let driver = Driver::new(
+            addr(),
+            Clock::start(),
+            found,
+            (0, engine::memory::Evict::None),
+            Duration::from_secs(1),
+            &background,
+        );
         Ok(Self { driver, store: opened.store, journal: Some(opened.journal), running: None, _background: background })
     }
 

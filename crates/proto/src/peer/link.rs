@@ -131,6 +131,12 @@ pub enum LinkReply {
         /// The beat's own word.
         sent: u64,
     },
+    /// `MEMORY over`: by how many bytes the replica's node is over its limit of memory, as far as this primary is to do
+    /// something about it; 0: it is not. It follows every `LEASE` of a node that has such a limit.
+    Memory {
+        /// So many bytes.
+        over: u64,
+    },
     /// `BEHIND slot epoch stamp last`: the replica stands at `last`, a record of the primary's, and lacks what follows.
     /// `-` in its place: it cannot cut back to where both agree, and must be filled.
     Behind {
@@ -282,6 +288,7 @@ impl LinkReply {
         match self {
             Self::Ack { count } => words(&["ACK", &count.to_string()], out),
             Self::Lease { sent } => words(&["LEASE", &sent.to_string()], out),
+            Self::Memory { over } => words(&["MEMORY", &over.to_string()], out),
             Self::Behind { slot, epoch, stamp, last } => {
                 let (slot, epoch) = (slot.0.to_string(), epoch.to_string());
                 words(&["BEHIND", &slot, &epoch, &stamp.to_string(), &or_dash(*last)], out);
@@ -299,6 +306,7 @@ impl LinkReply {
             Some(match words.next()? {
                 b"ACK" => Self::Ack { count: words.parse()? },
                 b"LEASE" => Self::Lease { sent: counter(&mut words)? },
+                b"MEMORY" => Self::Memory { over: counter(&mut words)? },
                 b"BEHIND" => Self::Behind {
                     slot: slot(&mut words)?,
                     epoch: words.parse()?,
@@ -383,6 +391,7 @@ mod tests {
         for reply in [
             LinkReply::Ack { count: 5 },
             LinkReply::Lease { sent: 12 },
+            LinkReply::Memory { over: 7 },
             LinkReply::Behind { slot, epoch, stamp: 4, last: Some(last) },
             LinkReply::Behind { slot, epoch, stamp: 4, last: None },
             LinkReply::Deposed { slot, epoch },

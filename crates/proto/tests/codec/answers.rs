@@ -26,6 +26,7 @@ fn errors(text: &str, number: usize) -> Vec<ErrorReply> {
         ErrorReply::Binary { len: number },
         ErrorReply::Unavailable(text.to_owned()),
         ErrorReply::Busy(text.to_owned()),
+        ErrorReply::Full(text.to_owned()),
         ErrorReply::Unknown(text.to_owned()),
         ErrorReply::Stale(text.to_owned()),
         ErrorReply::NotPeer(text.to_owned()),

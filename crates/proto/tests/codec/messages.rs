@@ -90,6 +90,7 @@ proptest! {
         messages_read_back!(&pieces, LinkReply, [
             LinkReply::Ack { count: seq },
             LinkReply::Lease { sent: stamp },
+            LinkReply::Memory { over: stamp },
             LinkReply::Behind { slot, epoch, stamp, last: Some(last) },
             LinkReply::Behind { slot, epoch, stamp, last: None },
             LinkReply::Deposed { slot, epoch },

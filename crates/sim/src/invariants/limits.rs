@@ -18,11 +18,15 @@ impl World {
             lag.items > items || lag.bytes > 2 * OUTBOX_BYTES
         });
         let tails = node.tail_bytes();
+        let (counted, there) = (node.memory().usage(), node.recount_memory());
         if let Some(lag) = over {
             self.broken("I16", None, format!("{lag:?} waits for one replica"));
         }
         if tails > tail_bytes {
             self.broken("I16", None, format!("the tails of a node hold {tails} bytes"));
+        }
+        if counted != there {
+            self.broken("what tables take is counted", None, format!("{counted:?} is counted, {there:?} is there"));
         }
     }
 }

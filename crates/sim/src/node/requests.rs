@@ -81,6 +81,10 @@ impl World {
                 }
             }
             Err(Refusal::NotHere) => self.pass_on(n, request),
+            Err(Refusal::Full { .. } | Refusal::ReplicaFull(_)) => {
+                self.stats.full += 1;
+                self.answer(n, &request, Outcome::Full);
+            }
             Err(Refusal::TooFew { .. } | Refusal::Busy) => self.answer(n, &request, Outcome::Refused),
             // What an earlier try has come to is not known any more.
             Err(Refusal::Stale) => self.answer(n, &request, Outcome::Unknown),

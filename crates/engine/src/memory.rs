@@ -1,0 +1,289 @@
+//! How much memory the keys of a node take, and what is done where that comes to its limit.
+//!
+//! Counted is what tables hold: their records, tombstones among them, each as the allocator's size class that it takes, and
+//! the groups and orders of the tables themselves. The count is kept for the whole node, by what each change of a table adds
+//! and takes away, under the lock of its slot.
+//!
+//! How long ago a key was used is told by a clock that time does not move: it goes on by one whenever the tables have grown
+//! by a certain part of the limit. So it is as fine as it need be, however fast or slowly a cache turns over, and nobody
+//! reads a real clock. A record has room for 16 bits of it, in which the whole limit is written 256 times over: what is so old
+//! was evicted long before.
+
+use std::ops::{Add, AddAssign, Sub};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+
+/// What is done where a write needs more memory than there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Evict {
+    /// It is refused.
+    #[default]
+    None,
+    /// Keys that were used least recently are made absent, so that it is taken.
+    Lru,
+}
+
+/// How many steps of the clock the tables take to grow by the whole limit.
+const STEPS: u64 = 256;
+
+/// Where keys are evicted and a node has none that it may evict, a write may pass the limit by this part of it: the primaries
+/// of the copies that the node holds make room.
+const SLACK_PART: u64 = 16;
+
+/// Where keys are evicted, tombstones up to this part of the limit do not count: they go by themselves, in a moment.
+const TOMBSTONE_PART: u64 = 8;
+
+/// Bytes of memory. Differences of two may be negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// All of them.
+    pub bytes: i64,
+    /// Those of tombstones among them.
+    pub tombstones: i64,
+}
+
+/// What a node's tables take in memory, and may take.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// In bytes; 0: none.
+    limit: u64,
+    evict: Evict,
+    clock: AtomicU16,
+    counters: Counters,
+}
+
+/// What every write may change, apart from what every read looks at.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Counters {
+    used: AtomicU64,
+    tombstones: AtomicU64,
+    /// By how much the tables have ever grown, in bytes.
+    grown: AtomicU64,
+    evicted: AtomicU64,
+    refused: AtomicU64,
+    /// The state of a generator of numbers that are random enough to choose keys by.
+    random: AtomicU64,
+}
+
+/// The figures of a node's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryFigures {
+    /// What the tables take, in bytes.
+    pub used: u64,
+    /// What they may take; 0: there is no limit.
+    pub limit: u64,
+    /// How many keys were evicted by this start of the node.
+    pub evicted: u64,
+    /// How many writes were refused, since they needed more memory than there was.
+    pub refused: u64,
+}
+
+impl Memory {
+    /// The same with a limit in bytes, 0 for none, and what is done there.
+    #[must_use]
+    pub fn limited(mut self, limit: u64, evict: Evict) -> Self {
+        (self.limit, self.evict) = (limit, evict);
+        self
+    }
+
+    /// The figures.
+    #[must_use]
+    pub fn figures(&self) -> MemoryFigures {
+        let Counters { used, evicted, refused, .. } = &self.counters;
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        MemoryFigures { used: load(used), limit: self.limit, evicted: load(evicted), refused: load(refused) }
+    }
+
+    /// What is counted now.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed).cast_signed();
+        Usage { bytes: load(&self.counters.used), tombstones: load(&self.counters.tombstones) }
+    }
+
+    /// Whether there is a limit.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limit > 0
+    }
+
+    /// Whether keys are evicted at the limit.
+    pub(crate) fn evicts(&self) -> bool {
+        self.evict == Evict::Lru
+    }
+
+    /// What the clock of uses shows.
+    pub(crate) fn clock(&self) -> u16 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    /// Tables have changed by so much. To be called under the lock of the slot.
+    pub(crate) fn changed(&self, change: Usage) {
+        let Counters { used, tombstones, grown, .. } = &self.counters;
+        // Most of what is overwritten is as long as before: then nothing is touched that all slots share.
+        if change.bytes != 0 {
+            used.fetch_add(change.bytes.cast_unsigned(), Ordering::Relaxed);
+        }
+        if change.tombstones != 0 {
+            tombstones.fetch_add(change.tombstones.cast_unsigned(), Ordering::Relaxed);
+        }
+        if self.evicts() && change.bytes > 0 {
+            let (more, step) = (change.bytes.cast_unsigned(), (self.limit / STEPS).max(1));
+            let before = grown.fetch_add(more, Ordering::Relaxed);
+            if (before + more) / step != before / step {
+                self.clock.store((before.wrapping_add(more) / step) as u16, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How many bytes are missing for so many more; 0: they are there.
+    pub(crate) fn lacks(&self, more: u64) -> u64 {
+        if self.limit == 0 { 0 } else { (self.charged() + more).saturating_sub(self.limit) }
+    }
+
+    /// By how many bytes the limit is passed, since no replica refuses what its primary sends.
+    pub(crate) fn excess(&self) -> u64 {
+        self.lacks(0)
+    }
+
+    /// By how many bytes the limit may be passed for the time that it takes other nodes to make room.
+    pub(crate) fn slack(&self) -> u64 {
+        self.limit / SLACK_PART
+    }
+
+    /// What counts against the limit.
+    fn charged(&self) -> u64 {
+        let Usage { bytes, tombstones } = self.usage();
+        let passing = if self.evicts() { tombstones.min((self.limit / TOMBSTONE_PART).cast_signed()) } else { 0 };
+        // Who reads both while others write may see them disagree for a moment.
+        u64::try_from(bytes - passing).unwrap_or(0)
+    }
+
+    pub(crate) fn note_evicted(&self) {
+        self.counters.evicted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_refused(&self) {
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number that is random enough to choose by: SplitMix64 (Steele, Lea and Flood 2014).
+    pub(crate) fn random(&self) -> u64 {
+        let state = self.counters.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+/// What an allocation of so many bytes takes: the size classes of mimalloc, the allocator of nodes. Up to 64 bytes they are
+/// 16 apart, and then there are four to each power of two.
+#[must_use]
+pub(crate) fn allocated(bytes: usize) -> usize {
+    const WORD: usize = size_of::<u64>();
+    let words = bytes.div_ceil(WORD);
+    let step = if words <= WORD { 2 } else { 1 << ((words - 1).ilog2() - 2) };
+    words.next_multiple_of(step) * WORD
+}
+
+impl Usage {
+    /// So many bytes, none of them of tombstones.
+    pub(crate) fn of_values(bytes: usize) -> Self {
+        Self { bytes: signed(bytes), tombstones: 0 }
+    }
+
+    /// So many bytes of tombstones.
+    pub(crate) fn of_tombstones(bytes: usize) -> Self {
+        Self { bytes: signed(bytes), tombstones: signed(bytes) }
+    }
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+impl Add for Usage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, tombstones: self.tombstones + other.tombstones }
+    }
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Sub for Usage {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self { bytes: self.bytes - other.bytes, tombstones: self.tombstones - other.tombstones }
+    }
+}
+
+impl std::iter::Sum for Usage {
+    fn sum<I: Iterator<Item = Self>>(usages: I) -> Self {
+        usages.fold(Self::default(), Self::add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allocation_takes_its_size_class() {
+        for (bytes, taken) in [
+            (1, 16),
+            (16, 16),
+            (17, 32),
+            (40, 48),
+            (64, 64),
+            (65, 80),
+            (80, 80),
+            (97, 112),
+            (128, 128),
+            (129, 160),
+            (156, 160),
+            (1_000, 1_024),
+            (1_025, 1_280),
+        ] {
+            assert_eq!(allocated(bytes), taken, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn without_a_limit_nothing_is_lacking_and_with_one_what_is_above() {
+        let memory = Memory::default();
+        memory.changed(Usage::of_values(1_000));
+        assert_eq!((memory.lacks(u64::MAX / 2), memory.excess()), (0, 0));
+        let memory = Memory::default().limited(1_000, Evict::None);
+        memory.changed(Usage::of_values(900));
+        assert_eq!((memory.lacks(100), memory.lacks(101), memory.excess()), (0, 1, 0));
+        memory.changed(Usage::of_tombstones(200));
+        assert_eq!(memory.excess(), 100, "a tombstone counts where nothing is evicted");
+    }
+
+    #[test]
+    fn where_keys_are_evicted_some_tombstones_do_not_count() {
+        let memory = Memory::default().limited(8_000, Evict::Lru);
+        memory.changed(Usage::of_values(7_000) + Usage::of_tombstones(1_000));
+        assert_eq!(memory.lacks(1_000), 0);
+        memory.changed(Usage::of_tombstones(500));
+        assert_eq!(memory.lacks(1_000), 500, "only up to an eighth of the limit");
+    }
+
+    #[test]
+    fn the_clock_goes_on_as_the_tables_grow_and_not_otherwise() {
+        let memory = Memory::default().limited(STEPS * 100, Evict::Lru);
+        for _ in 0..STEPS {
+            memory.changed(Usage::of_values(100));
+        }
+        assert_eq!(u64::from(memory.clock()), STEPS);
+        memory.changed(Usage::default() - Usage::of_values(5_000));
+        memory.changed(Usage::default());
+        assert_eq!(u64::from(memory.clock()), STEPS);
+    }
+}

@@ -1,0 +1,120 @@
+//! Where a write needs more memory than there is: it is refused, or other keys go.
+//!
+//! A key that is evicted goes by a record of its primary, the same that makes an expired key absent: it is written and
+//! replicated as any other, nobody has asked for it, and the key does not come back by itself on any copy.
+
+use proto::peer::{Change, Write};
+
+use super::Primary;
+use crate::bugs::{Bug, Bugs};
+use crate::memory::Memory;
+use crate::node::Turn;
+use crate::record::Record;
+use crate::slot::{Place, Refusal, Role, Slot};
+use crate::table::KeyHasher;
+use proto::id::{Incarnation, Version};
+
+/// Of how many keys of one slot the one is taken that was used least recently.
+const SAMPLED_IN_A_SLOT: usize = 5;
+
+/// A key that may be evicted: its slot's table finds it again if it was not written since.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Victim {
+    /// How long ago it was used, by the clock of [`crate::memory`].
+    pub(crate) age: u16,
+    hash: u64,
+    version: Version,
+}
+
+/// What is found where the least recently used of some keys is looked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sample {
+    pub(crate) looked_at: usize,
+    pub(crate) oldest: Option<Victim>,
+}
+
+impl Primary {
+    /// A follower whose node is over its limit of memory.
+    fn full_follower(&self) -> Option<Incarnation> {
+        self.followers
+            .iter()
+            .map(|follower| &follower.outbox)
+            .find(|outbox| outbox.over_memory() > 0)
+            .map(|full| full.to)
+    }
+}
+
+impl<B: Bugs> Slot<B> {
+    /// Whether there is memory for a write in the place of its key's newest record. Only what stores a value is refused, and
+    /// only where it needs more than that record takes.
+    pub(super) fn has_memory(
+        &self,
+        place: Place<'_>,
+        write: &Write<'_>,
+        newest: Option<&Record>,
+    ) -> Result<(), Refusal> {
+        let Place { memory, memory_slack, .. } = place;
+        let (value, has_deadline) = match write.change {
+            Change::Put(value) => (value, false),
+            Change::PutFor(value, _) => (value, true),
+            Change::Delete | Change::Expire(_) | Change::Persist => return Ok(()),
+        };
+        let Role::Primary(primary) = &self.role else { return Ok(()) };
+        // Where keys are evicted they are for a replica, too, once it has said so.
+        let full = if memory.evicts() { None } else { primary.full_follower() };
+        if !memory.is_limited() && full.is_none() {
+            return Ok(());
+        }
+        let added = Record::usage_of_value(write.key, value, has_deadline, write.identity);
+        let (grown, freed) = newest.map_or((self.table.growth(), 0), |newest| (0, newest.usage().bytes.unsigned_abs()));
+        let more = ((added + grown) as u64).saturating_sub(freed);
+        if more == 0 {
+            return Ok(());
+        }
+        match (memory.lacks(more).saturating_sub(memory_slack), full) {
+            (0, None) => Ok(()),
+            (0, Some(replica)) => Err(Refusal::ReplicaFull(replica)),
+            (lacks, _) => Err(Refusal::Full { lacks }),
+        }
+    }
+
+    /// Whether keys of this slot may be evicted here and now, for the good of a follower where one is named.
+    pub(crate) fn may_evict(&self, place: Place<'_>, of: Option<Incarnation>) -> bool {
+        let follows = |primary: &Primary, who| primary.followers.iter().any(|follower| follower.outbox.to == who);
+        self.serves(place).is_some_and(|primary| of.is_none_or(|who| follows(primary, who)))
+    }
+
+    /// Looks at some keys, but for one that is spared, and gives the least recently used of them.
+    pub(crate) fn sample(&self, hasher: &KeyHasher, memory: &Memory, spared: Option<&[u8]>) -> Sample {
+        let (clock, mut sample) = (memory.clock(), Sample::default());
+        let mut oldest: Option<(u16, &Record)> = None;
+        let records = self.table.sample(memory.random()).filter(|record| spared != Some(record.key()));
+        for record in records.take(SAMPLED_IN_A_SLOT) {
+            sample.looked_at += 1;
+            let age = record.age(clock);
+            if oldest.is_none_or(|(oldest, _)| age > oldest) {
+                oldest = Some((age, record));
+            }
+        }
+        sample.oldest =
+            oldest.map(|(age, record)| Victim { age, hash: hasher.hash(record.key()), version: record.version() });
+        sample
+    }
+
+    /// Evicts a key, unless it was written since it was chosen. Gives how many bytes that frees, now and once its tombstone
+    /// goes.
+    pub(crate) fn evict(&mut self, place: Place<'_>, victim: Victim, turn: &mut Turn) -> u64 {
+        if self.serves(place).is_none() {
+            return 0;
+        }
+        let chosen = self.table.with_hash(victim.hash).find(|record| record.version() == victim.version);
+        let Some(record) = chosen.filter(|record| !record.is_delete()).cloned() else { return 0 };
+        if self.bugs.plants(Bug::EvictedUnrecorded) {
+            self.drop_record(place, &record);
+        } else {
+            self.expire(place, record.key(), turn);
+        }
+        place.memory.note_evicted();
+        record.usage().bytes.unsigned_abs()
+    }
+}

@@ -1,0 +1,222 @@
+//! Memory: that the count is exact whatever happens to tables, and what a node does at its limit.
+
+use std::time::Duration;
+
+use engine::memory::{Evict, Usage};
+use proto::level::AckLevel;
+use proto::peer::Change;
+
+use crate::world::World;
+
+/// A linear congruential generator (Knuth, MMIX) is random enough here.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+fn cluster(limit: u64, evict: Evict) -> World {
+    let mut world = World::new();
+    world.memory = (limit, evict);
+    ["A", "B", "C"].iter().for_each(|name| world.start(name));
+    world.run(Duration::from_secs(3));
+    world
+}
+
+/// Who leads the slot of a key; A where nobody does.
+fn leader(world: &World, key: &str) -> String {
+    let primary = world.coordinator.map().config(World::slot_of(key)).primary;
+    primary.map_or("A".to_owned(), |primary| world.name(primary))
+}
+
+fn put(world: &mut World, key: &str, bytes: usize) -> String {
+    let at = leader(world, key);
+    world.write(&at, key, Change::Put(&vec![b'v'; bytes]), AckLevel::Quorum)
+}
+
+fn delete(world: &mut World, key: &str) -> String {
+    let at = leader(world, key);
+    world.write(&at, key, Change::Delete, AckLevel::Quorum)
+}
+
+fn get(world: &World, key: &str) -> Option<String> {
+    world.read(&leader(world, key), key, false).expect("the primary leads")
+}
+
+fn count_is_exact(world: &World) {
+    for name in world.names() {
+        let node = &world.member(&name).node;
+        assert_eq!(node.memory().usage(), node.recount_memory(), "{name}");
+    }
+}
+
+fn used(world: &World, name: &str) -> u64 {
+    world.member(name).node.memory_figures().used
+}
+
+#[test]
+fn what_is_counted_is_what_is_there_after_whatever_has_happened() {
+    for (seed, limit, evict) in [(1, 0, Evict::None), (2, 20_000, Evict::None), (3, 20_000, Evict::Lru)] {
+        let mut numbers = Numbers(seed);
+        let mut world = cluster(limit, evict);
+        let mut seen = Usage::default();
+        for _ in 0..1_500 {
+            let (key, size) = (format!("key{}", numbers.below(150)), numbers.below(400) as usize);
+            let name = ["A", "B", "C"][numbers.below(3) as usize];
+            let value = vec![b'v'; size];
+            match numbers.below(100) {
+                0 => world.kill(name),
+                1 => world.start(name),
+                2 => world.crash(name, None),
+                3 => world.boot(name),
+                4 => world.cut(name, if name == "A" { "B" } else { "A" }),
+                5 => {
+                    world.cuts.clear();
+                    world.settle();
+                }
+                6..12 => world.run(Duration::from_millis(100 * numbers.below(20))),
+                12..15 => _ = world.list(name, numbers.below(4) as u16, Some(3), true),
+                15..30 => _ = delete(&mut world, &key),
+                30..40 => _ = world.write(name, &key, Change::PutFor(&value, 500), AckLevel::Async),
+                _ => _ = world.write(name, &key, Change::Put(&value), AckLevel::Async),
+            }
+            count_is_exact(&world);
+            let usage = world.member(name).node.memory().usage();
+            seen = Usage { bytes: seen.bytes.max(usage.bytes), tombstones: seen.tombstones.max(usage.tombstones) };
+        }
+        assert!(seen.bytes > 5_000 && seen.tombstones > 0, "{seen:?}");
+        ["A", "B", "C"].iter().for_each(|name| world.member(name).node.give_everything_up());
+        assert!(world.names().iter().all(|name| used(&world, name) == 0));
+    }
+}
+
+#[test]
+fn at_the_limit_what_needs_more_is_refused_and_all_else_goes_on() {
+    let mut world = cluster(20_000, Evict::None);
+    let mut stored = Vec::new();
+    let refused = loop {
+        let key = format!("key{}", stored.len());
+        match put(&mut world, &key, 400).as_str() {
+            "OK, durable" => stored.push(key),
+            refused => break (key, refused.to_owned()),
+        }
+    };
+    assert!(refused.1.starts_with("refused: Full { lacks: "), "{refused:?}");
+    assert!(stored.len() > 30 && used(&world, "A") <= 20_000, "{} keys, {} bytes", stored.len(), used(&world, "A"));
+    assert_eq!(get(&world, &refused.0), None, "nothing was changed");
+    let at = leader(&world, &refused.0);
+    assert_eq!(world.member(&at).node.memory_figures().refused, 1);
+
+    assert_eq!(get(&world, &stored[0]).map(|value| value.len()), Some(400), "reads go on");
+    assert_eq!(put(&mut world, &stored[0], 400), "OK, durable", "what takes no more is taken");
+    assert_eq!(put(&mut world, &stored[0], 10), "OK, durable", "what takes less is taken");
+    let at = leader(&world, &stored[1]);
+    for change in [Change::Expire(60_000), Change::Persist] {
+        assert_eq!(world.write(&at, &stored[1], change, AckLevel::Quorum), "OK, durable");
+    }
+    assert_eq!(world.write_if_absent(&at, &stored[1], "taken"), "declined", "a condition is looked at first");
+    for key in &stored[2..6] {
+        assert_eq!(delete(&mut world, key), "OK, durable");
+    }
+    world.run(Duration::from_secs(1));
+    assert_eq!(put(&mut world, &refused.0, 400), "OK, durable", "there is room again");
+}
+
+#[test]
+fn where_a_replica_is_over_its_limit_its_primaries_refuse_until_it_has_room() {
+    let mut world = World::new();
+    ["A", "B"].iter().for_each(|name| world.start(name));
+    world.memory = (10_000, Evict::None);
+    world.start("C");
+    world.run(Duration::from_secs(3));
+    let keys: Vec<_> = (0..1_000).map(|n| format!("key{n}")).filter(|key| leader(&world, key) != "C").collect();
+    // A replica takes what comes before its primary has heard of it.
+    for key in &keys[..60] {
+        assert_eq!(put(&mut world, key, 400), "OK, durable");
+    }
+    assert!(used(&world, "C") > 10_000);
+    world.run(Duration::from_millis(200));
+    let refused = put(&mut world, &keys[100], 400);
+    assert!(refused.starts_with("refused: ReplicaFull"), "{refused}");
+    assert_eq!(put(&mut world, &keys[0], 400), "OK, durable", "what takes no more is taken");
+    for key in &keys[..60] {
+        assert_eq!(delete(&mut world, key), "OK, durable");
+    }
+    world.run(Duration::from_millis(200));
+    assert_eq!(put(&mut world, &keys[100], 400), "OK, durable");
+    count_is_exact(&world);
+}
+
+#[test]
+fn the_least_recently_used_keys_go_and_stay_gone_on_every_copy() {
+    let mut world = cluster(60_000, Evict::Lru);
+    for name in ["A", "B", "C"] {
+        world.kill(name);
+        world.boot(name);
+    }
+    world.run(Duration::from_secs(3));
+    let hot: Vec<_> = (0..20).map(|n| format!("hot{n}")).collect();
+    for key in &hot {
+        assert_eq!(put(&mut world, key, 200), "OK, durable");
+    }
+    for n in 0..1_000 {
+        assert_eq!(put(&mut world, &format!("cold{n}"), 200), "OK, durable");
+        if n % 10 == 0 {
+            hot.iter().for_each(|key| _ = get(&world, key));
+            world.run(Duration::from_millis(20));
+        }
+    }
+    world.run(Duration::from_secs(1));
+    let evicted: u64 = ["A", "B", "C"].iter().map(|name| world.member(name).node.memory_figures().evicted).sum();
+    assert!(evicted >= 700, "{evicted}");
+    let cold: Vec<_> = (0..1_000).map(|n| format!("cold{n}")).filter(|key| get(&world, key).is_none()).collect();
+    assert!(cold.len() >= 700, "{}", cold.len());
+    let kept = hot.iter().filter(|key| get(&world, key).is_some()).count();
+    assert!(kept >= 19, "of 20 keys that are read all the time {kept} are left");
+    for name in world.names() {
+        let (used, keys) = (used(&world, &name), world.member(&name).node.keys());
+        assert!(used <= 61_000 && keys >= 100, "{name}: {used} bytes, {keys} keys");
+        assert!(cold.iter().all(|key| world.read(&name, key, true) == Some(None)), "{name} has what was evicted");
+        assert_eq!(world.member(&name).node.losses(engine::losses::Losses::count), 0);
+    }
+
+    for name in ["A", "B", "C"] {
+        world.crash(name, None);
+        world.run(Duration::from_secs(2));
+        assert!(cold.iter().all(|key| get(&world, key).is_none()), "it is back at the failover of {name}");
+        world.boot(name);
+        world.run(Duration::from_secs(2));
+        assert!(cold.iter().all(|key| get(&world, key).is_none()), "it is back at the restart of {name}");
+    }
+    count_is_exact(&world);
+}
+
+#[test]
+fn a_replica_over_its_limit_has_its_primaries_evict() {
+    let mut world = World::new();
+    world.memory = (1_000_000, Evict::Lru);
+    ["A", "B"].iter().for_each(|name| world.start(name));
+    world.memory = (20_000, Evict::Lru);
+    world.start("C");
+    world.run(Duration::from_secs(3));
+    for n in 0..400 {
+        assert_eq!(put(&mut world, &format!("key{n}"), 200), "OK, durable");
+        world.run(Duration::from_millis(100));
+    }
+    world.run(Duration::from_secs(1));
+    assert!(used(&world, "C") <= 21_000, "{}", used(&world, "C"));
+    let keys = ["A", "B", "C"].map(|name| world.member(name).node.keys());
+    assert!(keys.iter().all(|count| *count == keys[0] && *count >= 30), "{keys:?}");
+}
+
+#[test]
+fn a_value_for_which_there_is_never_room_evicts_nothing() {
+    let mut world = cluster(20_000, Evict::Lru);
+    assert_eq!(put(&mut world, "small", 200), "OK, durable");
+    let refused = put(&mut world, "huge", 100_000);
+    assert!(refused.starts_with("refused: Full"), "{refused}");
+    assert_eq!(get(&world, "small").map(|value| value.len()), Some(200));
+}

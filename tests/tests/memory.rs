@@ -1,0 +1,159 @@
+//! `--max-memory`: what is refused at the limit, what goes on, and which keys go where keys are evicted.
+
+use std::path::Path;
+
+use e2e::client;
+use e2e::cluster::{Cluster, Setup};
+use e2e::connection::{Connection, Reply};
+use e2e::wait::{SOON, ensure, eventually};
+
+const LIMIT: u64 = 1_000_000;
+
+fn figure(cluster: &Cluster, index: usize, name: &str) -> u64 {
+    let info = cluster.info(index);
+    info.get(name).and_then(|figure| figure.parse().ok()).unwrap_or_else(|| panic!("INFO has no {name}: {info:?}"))
+}
+
+fn value(bytes: usize) -> String {
+    "v".repeat(bytes)
+}
+
+/// Stores keys of 1,000 bytes until that is refused, and gives their names and the answer to the next.
+fn fill(connection: &mut Connection, prefix: &str) -> (Vec<String>, String) {
+    let mut stored = Vec::new();
+    loop {
+        let key = format!("{prefix}:{}", stored.len());
+        match connection.insist(&format!("PUT {key} {}", value(1_000))).as_str() {
+            "OK" => stored.push(key),
+            refused => return (stored, refused.to_owned()),
+        }
+        assert!(stored.len() < 2_000, "the limit is never reached");
+    }
+}
+
+#[test]
+fn at_the_limit_writes_that_need_more_are_refused_and_everything_else_goes_on() {
+    let cluster = Setup { node_args: &["--max-memory", "1mb"], ..Setup::default() }.start();
+    let mut connection = cluster.connect_at(0, "quorum", "linear");
+    let (stored, refused) = fill(&mut connection, "full");
+    assert!(stored.len() > 400, "{}", stored.len());
+    assert!(refused.starts_with("ERROR FULL the "), "{refused}");
+    let advice =
+        "; nothing was changed, reads go on: DELETE keys, or raise --max-memory or start another node, then repeat it";
+    assert!(refused.contains("--max-memory") && refused.ends_with(advice), "{refused}");
+    for index in 0..3 {
+        let (used, limit) = (figure(&cluster, index, "memory_bytes"), figure(&cluster, index, "max_memory"));
+        assert!(limit == LIMIT && used > LIMIT * 9 / 10 && used < LIMIT * 11 / 10, "{used} of {limit}");
+        assert_eq!(figure(&cluster, index, "evicted"), 0);
+    }
+
+    // What a write asks for is decided key by key, at every node, whichever way it is asked.
+    let (old, new) = (&stored[0], format!("full:{}", stored.len()));
+    for index in 0..3 {
+        let mut node = cluster.connect_at(index, "quorum", "linear");
+        for request in [format!("PUT {new} {}", value(1_000)), format!("ONCE me 1 PUTNX {new} {}", value(1_000))] {
+            let answer = node.insist(&request);
+            assert!(answer.starts_with("ERROR FULL "), "{index}: {answer}");
+        }
+        assert_eq!(node.insist(&format!("GET {new}")), "NOT_FOUND", "nothing was changed");
+        assert_eq!(node.insist(&format!("GET {old}")), format!("VALUE {}", value(1_000)));
+        assert_eq!(node.insist(&format!("PUT {old} {}", value(1_000))), "OK", "it needs no more");
+        let conflict = node.insist(&format!("PUTNX {old} {}", value(2_000)));
+        assert!(conflict.starts_with("CONFLICT "), "{conflict}");
+        let words = ["MPUT", &new, &value(1_000), old, &value(1_000)];
+        let Reply::Array(answers) = node.call(&words) else { panic!("an answer for each") };
+        let [Reply::Error(first), second] = &answers[..] else { panic!("{answers:?}") };
+        assert!(first.starts_with("FULL ") && *second == Reply::ok(), "{answers:?}");
+        assert_eq!(node.insist(&format!("EXPIRE {} 1000", stored[1])), "OK 1");
+        assert_eq!(node.insist(&format!("PERSIST {}", stored[1])), "OK 1");
+    }
+    let ended = client::command(cluster.coordinator.port, &format!("PUT {new} {}", value(1_000)), &[]);
+    let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), ended.stderr);
+    assert!(ended.code == Some(4) && said.contains("ERROR FULL the "), "{:?}: {said}", ended.code);
+
+    // Deletes make room, and what was refused is then done once.
+    for key in &stored[2..20] {
+        assert_eq!(connection.insist(&format!("DELETE {key}")), "OK");
+    }
+    eventually("there is room again", SOON, || {
+        let answer = connection.insist(&format!("ONCE me 1 PUTNX {new} {}", value(1_000)));
+        ensure(answer.starts_with("OK "), || answer)
+    });
+    assert_eq!(connection.insist(&format!("GET {new}")), format!("VALUE {}", value(1_000)));
+    let stats = connection.ask_lines("STATS");
+    let limit = format!("memory_limit_bytes {LIMIT}");
+    assert!(stats.contains(&limit) && stats.contains(&"evicted 0".to_owned()), "{stats:?}");
+    let led = (0..3).map(|index| cluster.connect(index).ask_lines("STATS"));
+    let refusals: u64 = led.map(|lines| number(&lines, "memory_refusals")).sum();
+    assert!(refusals >= 10, "{refusals}");
+}
+
+fn number(lines: &[String], name: &str) -> u64 {
+    let figure = lines.iter().filter_map(|line| line.split_once(' ')).find(|(its, _)| *its == name);
+    figure.and_then(|(_, figure)| figure.parse().ok()).unwrap_or_else(|| panic!("no {name} in {lines:?}"))
+}
+
+#[test]
+fn a_smaller_node_has_its_primaries_refuse_for_it() {
+    let mut cluster = Setup { nodes: 2, ..Setup::default() }.start();
+    cluster.set_node_args(&["--max-memory", "1mb"]);
+    cluster.add_node();
+    cluster.settles();
+    let mut connection = cluster.connect_at(0, "quorum", "linear");
+    let (stored, refused) = fill(&mut connection, "small");
+    assert!(stored.len() > 400 && refused.starts_with("ERROR FULL the "), "{} keys, {refused}", stored.len());
+    assert!(refused.contains(&cluster.node(2).addr), "it is the third node that has no room: {refused}");
+    assert_eq!(figure(&cluster, 0, "max_memory"), 0);
+}
+
+fn absent(connection: &mut Connection, keys: &[String]) -> Vec<String> {
+    let gets: Vec<_> = keys.iter().map(|key| format!("GET {key}")).collect();
+    let answers = connection.insist_all(&gets);
+    keys.iter().zip(answers).filter(|(_, answer)| answer == "NOT_FOUND").map(|(key, _)| key.clone()).collect()
+}
+
+fn caching(directory: &Path) -> Cluster {
+    let (data_dir, node_data) = (Some(directory.join("coordinator")), Some(directory.to_owned()));
+    Setup { data_dir, node_data, node_args: &["--max-memory", "1mb", "--evict", "lru"], ..Setup::default() }.start()
+}
+
+#[test]
+fn the_least_recently_used_keys_go_and_do_not_come_back_at_failover_or_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = caching(directory.path());
+    let mut connection = cluster.connect_at(0, "quorum", "linear");
+    let hot: Vec<_> = (0..30).map(|key| format!("hot:{key}")).collect();
+    let cold: Vec<_> = (0..3_000).map(|key| format!("cold:{key}")).collect();
+    let puts = |keys: &[String]| keys.iter().map(|key| format!("PUT {key} {}", value(1_000))).collect::<Vec<_>>();
+    assert!(connection.insist_all(&puts(&hot)).iter().all(|answer| answer == "OK"));
+    for some in cold.chunks(50) {
+        let answers = connection.insist_all(&puts(some));
+        assert!(answers.iter().all(|answer| answer == "OK"), "{answers:?}");
+        absent(&mut connection, &hot);
+    }
+    let evicted: u64 = (0..3).map(|index| figure(&cluster, index, "evicted")).sum();
+    let gone = absent(&mut connection, &cold);
+    assert!(evicted > 2_000 && gone.len() > 2_000 && gone.len() < 2_900, "{evicted} evicted, {} gone", gone.len());
+    let lost = absent(&mut connection, &hot);
+    assert!(lost.len() <= 3, "of 30 keys that are read all the time {lost:?} are gone, of 3,000 others {}", gone.len());
+    assert!(gone.iter().filter(|key| cold[..1_000].contains(key)).count() > 900, "the oldest go first");
+    for index in 0..3 {
+        assert_eq!(figure(&cluster, index, "losses"), 0);
+        eventually("a node is within its limit", SOON, || {
+            let used = figure(&cluster, index, "memory_bytes");
+            ensure(used <= LIMIT, || format!("{used} bytes"))
+        });
+    }
+
+    cluster.kill(1);
+    cluster.is_replaced(1);
+    assert_eq!(absent(&mut connection, &gone).len(), gone.len(), "at the failover");
+    cluster.start_node_again(1);
+    cluster.settles();
+    (0..3).for_each(|index| cluster.kill(index));
+    cluster.coordinator.process.kill();
+    cluster.start_all_again();
+    let mut connection = cluster.connect_at(1, "quorum", "linear");
+    assert_eq!(absent(&mut connection, &gone).len(), gone.len(), "at the restart");
+    assert!(absent(&mut connection, &hot).len() <= 10, "and what was there is there");
+}
