@@ -1,26 +1,32 @@
 #!/usr/bin/env bash
-# Measures a cluster of one node, and clusters of three at the levels async and quorum, beside a server that does nothing,
-# and prints a table for each. docs/performance.md says what they show. Everything that this starts is stopped when it
-# ends, however it ends.
+# Measures clusters beside a server that does nothing, and beside Redis, and prints tables. docs/performance.md says what
+# they show. Everything that this starts is stopped when it ends, however it ends.
 #
-# usage: scripts/bench.sh [--seconds S] [--rounds N] [--only TEXT] [--one-cpu]
-#   --seconds S   how long each measurement takes (0.4)
-#   --rounds N    how often each is made (5); 64 measurements make a round
-#   --only TEXT   measure only what has this in its name, such as "GET array, 50 connections, 16 in flight"
-#   --one-cpu     run everything, the load as well, on one processor: what an operation costs in all (needs taskset)
+# usage: scripts/bench.sh [--redis | --durable] [--seconds S] [--rounds N] [--only TEXT] [--one-cpu]
+#   without a mode  a cluster of one node, and clusters of three at the levels async and quorum
+#   --redis         one node, and three at quorum, beside Redis; nothing is kept on disk, all share one processor
+#   --durable       nodes with data directories, beside Redis with its append-only file, and beside a node without
+#   --keys N        how many keys the modes with Redis store (1000000; with --durable 100000)
+#   --seconds S     how long each measurement takes (0.4)
+#   --rounds N      how often each is made (5)
+#   --only TEXT     measure only what has this in its name, such as "GET array, 50 connections, 16 in flight"
+#   --one-cpu       run everything, the load as well, on one processor: what an operation costs in all (needs taskset)
 set -euo pipefail
 
 usage() {
-    sed -n '6,10s/^# \{0,1\}//p' "$0"
+    sed -n '5,13s/^# \{0,1\}//p' "$0"
 }
 
+mode=clusters
 seconds=0.4
 rounds=5
 only=
+keys=
+one_cpu=
 on=()
 while [ $# -gt 0 ]; do
     case "$1" in
-        --seconds | --rounds | --only)
+        --seconds | --rounds | --only | --keys)
             if [ $# -lt 2 ]; then
                 echo "bench.sh: $1 needs a word after it" >&2
                 exit 2
@@ -29,15 +35,20 @@ while [ $# -gt 0 ]; do
                 --seconds) seconds=$2 ;;
                 --rounds) rounds=$2 ;;
                 --only) only=$2 ;;
+                --keys) keys=$2 ;;
             esac
             shift 2
             ;;
-        --one-cpu)
-            if ! command -v taskset >/dev/null; then
-                echo "bench.sh: --one-cpu needs taskset, on Debian in the package util-linux" >&2
-                exit 1
+        --redis | --durable)
+            if [ "$mode" != clusters ]; then
+                echo "bench.sh: --$mode and $1 are two modes; give one" >&2
+                exit 2
             fi
-            on=(taskset -c 0)
+            mode=${1#--}
+            shift
+            ;;
+        --one-cpu)
+            one_cpu=yes
             shift
             ;;
         -h | --help)
@@ -51,12 +62,34 @@ while [ $# -gt 0 ]; do
             ;;
     esac
 done
+if [ -n "$keys" ] && [ "$mode" = clusters ]; then
+    echo "bench.sh: --keys goes with --redis or --durable" >&2
+    exit 2
+fi
+if [ "$mode" != clusters ] && ! command -v redis-server >/dev/null; then
+    echo "bench.sh: --$mode needs redis-server, on Debian in the package redis-server" >&2
+    exit 1
+fi
+if [ -n "$one_cpu" ] || [ "$mode" = redis ]; then
+    if ! command -v taskset >/dev/null; then
+        echo "bench.sh: one processor for all needs taskset, on Debian in the package util-linux" >&2
+        exit 1
+    fi
+    on=(taskset -c 0)
+fi
 
 cd "$(dirname "$0")/.."
 cargo build --release --package bench --package coordinator --package node
 bin=${CARGO_TARGET_DIR:-target}/release
 
-logs=$(mktemp -d)
+# Logs, and the data directories: on a disk, where writing costs what it costs.
+mkdir -p run
+logs=$(mktemp -d run/bench.XXXXXX)
+if [ "$(stat -f -c %T "$logs" 2>/dev/null)" = tmpfs ]; then
+    rmdir "$logs"
+    echo "bench.sh: $PWD/run is in memory (tmpfs); measuring needs a disk there" >&2
+    exit 1
+fi
 pids=()
 finish() {
     status=$?
@@ -95,13 +128,41 @@ start() {
     done
 }
 
-start echo bench echo --port 0
-echo=127.0.0.1:$port/$pid
+# redis NAME [ARGUMENT...]: starts a Redis that keeps nothing unless told so, and waits until it is ready. Sets $port and
+# $pid. It cannot be asked for a free port, so one is tried after the other.
+redis() {
+    local name=$1 tries
+    shift
+    mkdir "$logs/$name"
+    for _ in 1 2 3 4 5 6 7 8; do
+        port=$((20000 + RANDOM % 12000))
+        "${on[@]}" redis-server --port "$port" --bind 127.0.0.1 --dir "$PWD/$logs/$name" --daemonize no --save '' \
+            --repl-diskless-sync-delay 0 "$@" >"$logs/$name.err" 2>&1 &
+        pid=$!
+        pids+=("$pid")
+        tries=0
+        while kill -0 "$pid" 2>/dev/null && [ "$tries" -le 100 ]; do
+            if grep -q 'Ready to accept connections' "$logs/$name.err"; then
+                return
+            fi
+            tries=$((tries + 1))
+            sleep 0.1
+        done
+    done
+    echo "bench.sh: $name did not start:" >&2
+    cat "$logs/$name.err" >&2
+    exit 1
+}
 
-start coordinator-of-one coordinator --port 0 --replicas 0
-one=$port
-start only-node node --port 0 --coordinator-port "$one"
-one=1@127.0.0.1:$one/$pid
+# node NAME [ARGUMENT...]: starts a cluster of one node. Sets $cluster.
+node() {
+    local name=$1
+    shift
+    start "coordinator-of-$name" coordinator --port 0 --replicas 0
+    local coordinator=$port
+    start "$name" node --port 0 --coordinator-port "$coordinator" "$@"
+    cluster=1@127.0.0.1:$coordinator/$pid
+}
 
 # three LEVEL: starts a cluster of three nodes whose writes are answered at this level. Sets $cluster.
 three() {
@@ -113,17 +174,58 @@ three() {
     done
     cluster=3@127.0.0.1:$coordinator/$nodes#$1
 }
-three async
-async=$cluster
-three quorum
-quorum=$cluster
 
-# In the background, so that a signal ends it at once.
-"${on[@]}" "$bin/bench" run --seconds "$seconds" --rounds "$rounds" --only "$only" \
-    --echo "$echo" --cluster "$one" --cluster "$async" --cluster "$quorum" &
-pids+=($!)
-if ! wait $!; then
-    echo "bench.sh: the run has failed; what the programs had to say:" >&2
-    tail -n 20 "$logs"/*.err >&2
-    exit 1
-fi
+# measure ARGUMENT...: runs the generator; in the background, so that a signal ends it at once.
+measure() {
+    "${on[@]}" "$bin/bench" "$@" --seconds "$seconds" --rounds "$rounds" --only "$only" &
+    pids+=($!)
+    if ! wait $!; then
+        echo "bench.sh: the run has failed; what the programs had to say:" >&2
+        tail -n 20 "$logs"/*.err >&2
+        exit 1
+    fi
+}
+
+measure_clusters() {
+    start echo bench echo --port 0
+    local echo=127.0.0.1:$port/$pid one async
+    node only-node
+    one=$cluster
+    three async
+    async=$cluster
+    three quorum
+    measure run --echo "$echo" --cluster "$one" --cluster "$async" --cluster "$cluster"
+}
+
+measure_redis() {
+    start echo bench echo --port 0
+    local echo=127.0.0.1:$port/$pid one redis replicated replicas number
+    node only-node
+    one=$cluster
+    three quorum
+    redis redis
+    redis=127.0.0.1:$port/$pid
+    redis redis-primary
+    replicated=$port
+    replicas=$pid
+    for number in 1 2; do
+        redis "redis-replica-$number" --replicaof "127.0.0.1 $replicated"
+        replicas=$replicas,$pid
+    done
+    measure redis --keys "${keys:-1000000}" --echo "$echo" --one "$one" --quorum "$cluster" \
+        --redis "$redis" --replicated "127.0.0.1:$replicated/$replicas"
+}
+
+measure_durable() {
+    local memory interval
+    node memory-only
+    memory=$cluster
+    node fsync-interval --data-dir "$logs/interval" --fsync interval
+    interval=$cluster
+    node fsync-always --data-dir "$logs/always" --fsync always
+    redis redis-always --appendonly yes --appendfsync always
+    measure durable --keys "${keys:-100000}" --memory "$memory" --interval "$interval" --always "$cluster" \
+        --redis "127.0.0.1:$port/$pid"
+}
+
+"measure_$mode"

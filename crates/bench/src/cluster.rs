@@ -1,8 +1,9 @@
-//! Where requests are sent: the echo server, or the nodes of a cluster, each with the keys that it leads.
+//! Where requests are sent: the echo server, Redis, or the nodes of a cluster, each with the keys that it leads.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use proto::cluster_map::{ClusterMap, MapUpdate};
 use proto::id::Incarnation;
 use proto::slot::Position;
 
-use crate::shape::{KEYS, key};
+use crate::shape::{Dialect, KEYS, key};
 
 /// How long a cluster may take until it stands.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -75,20 +76,26 @@ pub(crate) struct Target {
     pub(crate) servers: Vec<(SocketAddr, Vec<u32>)>,
     /// The processes that do the work.
     pub(crate) pids: Vec<u32>,
+    /// How it is told to store a value.
+    pub(crate) dialect: Dialect,
 }
 
 impl Target {
     /// The echo server, which answers for every key.
     pub(crate) fn echo(at: &Place) -> Self {
-        let servers = vec![(at.addr, (0..KEYS).collect())];
-        Self { name: "the echo server".to_owned(), servers, pids: at.pids.clone() }
+        Self::single("the echo server", at, Dialect::Put, 0..KEYS)
+    }
+
+    /// One server that has all keys.
+    pub(crate) fn single(name: &str, at: &Place, dialect: Dialect, keys: Range<u32>) -> Self {
+        Self { name: name.to_owned(), servers: vec![(at.addr, keys.collect())], pids: at.pids.clone(), dialect }
     }
 
     /// Waits until all nodes of a cluster are there and their slots have found their places.
-    pub(crate) fn cluster(at: &Cluster) -> anyhow::Result<Self> {
+    pub(crate) fn cluster(at: &Cluster, keys: Range<u32>) -> anyhow::Result<Self> {
         let map = settled_map(at)?;
         let mut led: BTreeMap<Incarnation, Vec<u32>> = BTreeMap::new();
-        for number in 0..KEYS {
+        for number in keys {
             let slot = map.bits().slot(&Position::of(&key(number)));
             let primary = map.config(slot).primary.context("a slot has lost its primary")?;
             led.entry(primary).or_default().push(number);
@@ -104,7 +111,7 @@ impl Target {
             name = format!("{name}, {}", at.remark);
         }
         let servers = servers.collect::<anyhow::Result<_>>()?;
-        Ok(Self { name, servers, pids: at.coordinator.pids.clone() })
+        Ok(Self { name, servers, pids: at.coordinator.pids.clone(), dialect: Dialect::Put })
     }
 }
 

@@ -12,7 +12,7 @@ use proto::frame::Encoding;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::shape::{Template, Verb};
+use crate::shape::{Dialect, Shape, Template, VALUE_BYTES, Verb};
 
 /// How much a read asks for at least, as in a node.
 const READ_BYTES: usize = 16 * 1024;
@@ -77,9 +77,10 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
 fn kind_of(input: &[u8]) -> Option<(Template, Template)> {
     [Verb::Put, Verb::Get].into_iter().find_map(|verb| {
         [Encoding::Line, Encoding::Array].into_iter().find_map(|encoding| {
-            let request = Template::request(verb, encoding);
+            let shape = Shape { verb, encoding, value_bytes: VALUE_BYTES, connections: 1, pipeline: 1 };
+            let request = Template::request(shape, Dialect::Put);
             let begins = input.first_chunk::<3>()? == request.bytes.first_chunk::<3>()?;
-            begins.then(|| (request, Template::answer(verb, encoding)))
+            begins.then(|| (request, Template::answer(shape, Dialect::Put)))
         })
     })
 }

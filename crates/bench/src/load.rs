@@ -15,13 +15,14 @@ use proto::frame::Encoding;
 
 use crate::cluster::Target;
 use crate::cpu;
-use crate::shape::{Shape, Template, Verb, key};
+use crate::shape::{Dialect, Shape, Template, Verb, key};
 
 /// An answer that takes longer than this fails the run.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// How many requests are in flight while keys are stored, before anything is measured.
-const FILL_PIPELINE: usize = 64;
+/// How many bytes of requests are in flight on a connection, about, while keys are stored before anything is measured.
+/// A socket's buffer takes so many whole.
+const FILL_BYTES: usize = 8 * 1024;
 
 /// When a run ends.
 #[derive(Debug, Clone, Copy)]
@@ -46,9 +47,10 @@ pub(crate) struct Measurement {
 }
 
 /// Stores every key at the server that leads it.
-pub(crate) fn fill(target: &Target) -> anyhow::Result<()> {
+pub(crate) fn fill(target: &Target, value_bytes: usize) -> anyhow::Result<()> {
     let (verb, encoding) = (Verb::Put, Encoding::Array);
-    let shape = Shape { verb, encoding, connections: target.servers.len(), pipeline: FILL_PIPELINE };
+    let pipeline = (FILL_BYTES / value_bytes).clamp(1, 64);
+    let shape = Shape { verb, encoding, value_bytes, connections: target.servers.len(), pipeline };
     run(target, shape, Until::AllKeys).map(|_| ())
 }
 
@@ -61,7 +63,7 @@ pub(crate) fn run(target: &Target, shape: Shape, until: Until) -> anyhow::Result
     let mut connections = Vec::new();
     for at in 0..shape.connections {
         let (addr, keys) = target.servers.get(at % target.servers.len()).context("there is no server")?;
-        let mut connection = Connection::open(*addr, shape, Keys::new(keys, at, until))?;
+        let mut connection = Connection::open(*addr, shape, target.dialect, Keys::new(keys, at, until))?;
         let registry = poll.registry();
         registry.register(&mut connection.stream, Token(at), Interest::READABLE).context("cannot wait for a socket")?;
         connections.push(connection);
@@ -195,11 +197,11 @@ struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    fn open(addr: SocketAddr, shape: Shape, keys: Keys<'a>) -> anyhow::Result<Self> {
+    fn open(addr: SocketAddr, shape: Shape, dialect: Dialect, keys: Keys<'a>) -> anyhow::Result<Self> {
         let stream = std::net::TcpStream::connect(addr).with_context(|| format!("cannot connect to {addr}"))?;
         stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).context("cannot set up a connection")?;
-        let request = Template::request(shape.verb, shape.encoding);
-        let answer = Template::answer(shape.verb, shape.encoding);
+        let request = Template::request(shape, dialect);
+        let answer = Template::answer(shape, dialect);
         Ok(Self {
             stream: TcpStream::from_std(stream),
             keys,
@@ -283,7 +285,7 @@ impl<'a> Connection<'a> {
 mod tests {
     use super::*;
     use crate::cluster::Place;
-    use crate::shape::shapes;
+    use crate::shape::{VALUE_BYTES, shapes};
 
     /// A server on a thread of its own, for the rest of the test.
     fn target<F>(serve: impl FnOnce(tokio::net::TcpListener) -> F + Send + 'static) -> Target
@@ -303,7 +305,7 @@ mod tests {
     #[test]
     fn every_shape_is_answered_by_the_echo_server() {
         let mut target = target(crate::echo::accept);
-        fill(&target).unwrap();
+        fill(&target, VALUE_BYTES).unwrap();
         for (_, keys) in &mut target.servers {
             keys.truncate(100);
         }
@@ -326,7 +328,8 @@ mod tests {
                 tokio::io::AsyncWriteExt::write_all(&mut stream, &b"NOT_FOUND\n".repeat(20)).await?;
             }
         });
-        let shape = Shape { verb: Verb::Get, encoding: Encoding::Line, connections: 1, pipeline: 1 };
+        let shape = shapes()[8];
+        assert_eq!((shape.verb, shape.encoding, shape.pipeline), (Verb::Get, Encoding::Line, 1));
         let error = run(&target, shape, Until::Elapsed(Duration::from_secs(5))).unwrap_err();
         assert!(error.to_string().starts_with("a wrong answer: NOT_FOUND"), "{error}");
     }

@@ -5,13 +5,17 @@
 //! - `load`: the generator, one thread for all connections.
 //! - `echo`: the server that does nothing.
 //! - `cluster`: which keys each node leads.
-//! - `cpu`: the processor time that the servers use.
+//! - `cpu` and `memory`: what the servers use.
 //! - `report`: rounds to medians, medians to a table.
+//! - `pairs`: two targets in turns, and goals; `redis`: those for our nodes beside Redis.
 
 mod cluster;
 mod cpu;
 mod echo;
 mod load;
+mod memory;
+mod pairs;
+mod redis;
 mod report;
 mod shape;
 
@@ -24,8 +28,9 @@ use clap::Parser as _;
 
 use crate::cluster::{Cluster, Place, Target};
 use crate::load::{Measurement, Until};
+use crate::redis::{Durable, InMemory};
 use crate::report::Rounds;
-use crate::shape::{Shape, shapes};
+use crate::shape::{KEYS, Shape, VALUE_BYTES, shapes};
 
 /// Measures sequential and pipelined PUT and GET over one and fifty connections.
 #[derive(Debug, clap::Parser)]
@@ -39,6 +44,10 @@ enum Command {
     },
     /// Measure clusters, each beside the echo server, and print a table for each.
     Run(Run),
+    /// Measure nodes beside Redis, nothing kept on disk, and say which goals are met.
+    Redis(InMemory),
+    /// Measure nodes with data directories beside Redis, and say which goals are met.
+    Durable(Durable),
 }
 
 #[derive(Debug, clap::Args)]
@@ -52,6 +61,13 @@ struct Run {
     #[arg(long = "cluster", value_name = "NODES@HOST:PORT[/PID,...][#REMARK]", required = true)]
     clusters: Vec<Cluster>,
 
+    #[command(flatten)]
+    pace: Pace,
+}
+
+/// How long, how often, and what.
+#[derive(Debug, clap::Args)]
+struct Pace {
     /// How long each measurement takes, in seconds.
     #[arg(long, default_value_t = 0.4, value_parser = seconds)]
     seconds: f64,
@@ -69,6 +85,8 @@ fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Echo { port } => echo::run(port),
         Command::Run(run) => measure(&run),
+        Command::Redis(run) => redis::in_memory(&run).and_then(|tables| print(&tables)),
+        Command::Durable(run) => redis::durable(&run).and_then(|tables| print(&tables)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -83,27 +101,30 @@ fn main() -> ExitCode {
 fn measure(run: &Run) -> anyhow::Result<()> {
     let mut targets = vec![Target::echo(&run.echo)];
     for cluster in &run.clusters {
-        let target =
-            Target::cluster(cluster).with_context(|| format!("the cluster at {}", cluster.coordinator.addr))?;
-        load::fill(&target).with_context(|| format!("cannot fill {}", target.name))?;
+        let target = Target::cluster(cluster, 0..KEYS)
+            .with_context(|| format!("the cluster at {}", cluster.coordinator.addr))?;
+        load::fill(&target, VALUE_BYTES).with_context(|| format!("cannot fill {}", target.name))?;
         targets.push(target);
     }
-    let duration = Duration::from_secs_f64(run.seconds);
+    let duration = Duration::from_secs_f64(run.pace.seconds);
     let mut rows = Vec::new();
-    for shape in shapes().into_iter().filter(|shape| shape.to_string().contains(&run.only)) {
+    for shape in shapes().into_iter().filter(|shape| shape.to_string().contains(&run.pace.only)) {
         let mut rounds = Rounds::new(targets.len());
-        for round in 1..=run.rounds {
-            eprint!("\r{shape}, round {round} of {}    ", run.rounds);
+        for round in 1..=run.pace.rounds {
+            eprint!("\r{shape}, round {round} of {}    ", run.pace.rounds);
             rounds.push(one_round(&targets, shape, duration)?);
         }
         rows.push((shape, rounds));
     }
     eprintln!();
-    let mut stdout = std::io::stdout().lock();
     for (at, target) in targets.iter().enumerate().skip(1) {
-        writeln!(stdout, "{}", report::table(&target.name, &rows, at)).context("cannot write to standard output")?;
+        print(&report::table(&target.name, &rows, at))?;
     }
     Ok(())
+}
+
+fn print(table: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout().lock(), "{table}").context("cannot write to standard output")
 }
 
 fn one_round(targets: &[Target], shape: Shape, duration: Duration) -> anyhow::Result<Vec<Measurement>> {

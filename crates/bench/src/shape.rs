@@ -10,13 +10,13 @@ use proto::frame::{self, Encoding};
 use proto::request::verbs;
 use proto::response::Response;
 
-/// How many keys there are.
+/// How many keys there are, where nothing else is said.
 pub(crate) const KEYS: u32 = 100_000;
 
 /// The length of a key, in bytes.
 pub(crate) const KEY_BYTES: usize = 16;
 
-/// The length of a value, in bytes.
+/// The length of a value in bytes, where nothing else is said.
 pub(crate) const VALUE_BYTES: usize = 100;
 
 /// A key, as it is sent.
@@ -29,11 +29,24 @@ pub(crate) enum Verb {
     Get,
 }
 
+/// How a server is told to store a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// PUT, as our nodes have it.
+    Put,
+    /// SET, as Redis has it.
+    Set,
+    /// SET, and behind each the command that waits until so many replicas have it.
+    SetAndWait(u8),
+}
+
 /// A kind of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) verb: Verb,
     pub(crate) encoding: Encoding,
+    /// The length of a value, in bytes; at least that of a key.
+    pub(crate) value_bytes: usize,
     pub(crate) connections: usize,
     /// How many requests of one connection are sent together; all are answered before the next are sent.
     pub(crate) pipeline: usize,
@@ -45,7 +58,7 @@ pub(crate) fn shapes() -> Vec<Shape> {
     for verb in [Verb::Put, Verb::Get] {
         for encoding in [Encoding::Line, Encoding::Array] {
             for (connections, pipeline) in [(1, 1), (1, 16), (50, 1), (50, 16)] {
-                shapes.push(Shape { verb, encoding, connections, pipeline });
+                shapes.push(Shape { verb, encoding, value_bytes: VALUE_BYTES, connections, pipeline });
             }
         }
     }
@@ -77,10 +90,10 @@ impl fmt::Display for Shape {
     }
 }
 
-/// The key of a number below [`KEYS`].
+/// The key of a number.
 pub(crate) fn key(mut number: u32) -> Key {
     let mut key = *b"key:000000000000";
-    for digit in key.iter_mut().rev().take(5) {
+    for digit in key.iter_mut().rev().take(10) {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;
     }
@@ -89,8 +102,8 @@ pub(crate) fn key(mut number: u32) -> Key {
 
 /// The value that belongs to a key. It ends in no digit, as most values do: one that does costs a node one look more
 /// where a line carries it.
-fn value(key: &Key) -> [u8; VALUE_BYTES] {
-    let mut value = [b'v'; VALUE_BYTES];
+fn value(key: &Key, bytes: usize) -> Vec<u8> {
+    let mut value = vec![b'v'; bytes];
     value.iter_mut().zip(key).for_each(|(place, byte)| *place = *byte);
     value
 }
@@ -111,33 +124,44 @@ impl Template {
     }
 
     /// The request of a shape.
-    pub(crate) fn request(verb: Verb, encoding: Encoding) -> Self {
+    pub(crate) fn request(shape: Shape, dialect: Dialect) -> Self {
         let key = key(0);
-        let value = value(&key);
-        let words: &[&[u8]] = match verb {
-            Verb::Put => &[verbs::PUT.as_bytes(), &key, &value],
+        let value = value(&key, shape.value_bytes);
+        let store = match dialect {
+            Dialect::Put => verbs::PUT,
+            Dialect::Set | Dialect::SetAndWait(_) => "SET",
+        };
+        let words: &[&[u8]] = match shape.verb {
+            Verb::Put => &[store.as_bytes(), &key, &value],
             Verb::Get => &[verbs::GET.as_bytes(), &key],
         };
         let mut bytes = Vec::new();
-        match encoding {
+        match shape.encoding {
             Encoding::Line => {
                 bytes = words.join(&b' ');
                 bytes.push(b'\n');
             }
             Encoding::Array => frame::encode_array(words, &mut bytes),
         }
+        if let (Verb::Put, Dialect::SetAndWait(replicas)) = (shape.verb, dialect) {
+            // Nought milliseconds: for as long as it takes.
+            frame::encode_array(&[b"WAIT", replicas.to_string().as_bytes(), b"0"], &mut bytes);
+        }
         Self::new(bytes)
     }
 
     /// The answer to a request of a shape.
-    pub(crate) fn answer(verb: Verb, encoding: Encoding) -> Self {
-        let value = value(&key(0));
+    pub(crate) fn answer(shape: Shape, dialect: Dialect) -> Self {
+        let value = value(&key(0), shape.value_bytes);
         let mut bytes = Vec::new();
-        let answer = match verb {
+        let answer = match shape.verb {
             Verb::Put => Response::Ok,
             Verb::Get => Response::Value(&value),
         };
-        answer.encode(encoding, &mut bytes);
+        answer.encode(shape.encoding, &mut bytes);
+        if let (Verb::Put, Dialect::SetAndWait(replicas)) = (shape.verb, dialect) {
+            bytes.extend_from_slice(format!(":{replicas}\r\n").as_bytes());
+        }
         Self::new(bytes)
     }
 
@@ -164,6 +188,10 @@ mod tests {
     use proto::peer::{Change, Read, Wanted, Write};
     use proto::request::NodeRequest;
 
+    fn shape(verb: Verb, encoding: Encoding) -> Shape {
+        Shape { verb, encoding, value_bytes: VALUE_BYTES, connections: 1, pipeline: 1 }
+    }
+
     fn copy_with(template: &Template, key: &Key) -> Vec<u8> {
         let mut copy = template.bytes.clone();
         template.write_key(key, &mut copy);
@@ -175,20 +203,20 @@ mod tests {
         for encoding in [Encoding::Line, Encoding::Array] {
             for number in [0, 7, KEYS - 1] {
                 let key = key(number);
-                let value = value(&key);
+                let value = value(&key, VALUE_BYTES);
                 let parsed = |bytes: &[u8], expected: NodeRequest<'_>| {
                     let mut decoder = FrameDecoder::new();
                     let (frame, consumed): (Frame<'_>, usize) = decoder.decode(bytes).unwrap().unwrap();
                     assert_eq!(consumed, bytes.len());
                     assert_eq!(NodeRequest::parse(frame), Ok(expected));
                 };
-                let put = copy_with(&Template::request(Verb::Put, encoding), &key);
+                let put = copy_with(&Template::request(shape(Verb::Put, encoding), Dialect::Put), &key);
                 let expected = match encoding {
                     Encoding::Line => NodeRequest::PutLine { key: &key, value: &value },
                     Encoding::Array => NodeRequest::Write(Write::new(&key, Change::Put(&value))),
                 };
                 parsed(&put, expected);
-                let get = copy_with(&Template::request(Verb::Get, encoding), &key);
+                let get = copy_with(&Template::request(shape(Verb::Get, encoding), Dialect::Put), &key);
                 let read = Read { key: &key, wanted: Wanted::Value, level: ReadLevel::Local };
                 parsed(&get, NodeRequest::Read(read));
             }
@@ -197,11 +225,26 @@ mod tests {
 
     #[test]
     fn an_answer_to_get_holds_the_value_of_its_key() {
-        let key = key(12_345);
-        assert_eq!(&key, b"key:000000012345");
-        let answer = copy_with(&Template::answer(Verb::Get, Encoding::Line), &key);
-        assert_eq!(answer, [b"VALUE ", &value(&key)[..], b"\n"].concat());
-        let put = Template::request(Verb::Put, Encoding::Array);
+        let key = key(3_000_012_345);
+        assert_eq!(&key, b"key:003000012345");
+        let answer = copy_with(&Template::answer(shape(Verb::Get, Encoding::Line), Dialect::Put), &key);
+        assert_eq!(answer, [b"VALUE ", &value(&key, VALUE_BYTES)[..], b"\n"].concat());
+        let put = Template::request(shape(Verb::Put, Encoding::Array), Dialect::Put);
         assert_eq!(put.key_in(&copy_with(&put, &key)), Some(&key));
+    }
+
+    #[test]
+    fn redis_is_told_to_set_and_to_wait() {
+        let key = key(7);
+        let put = Shape { value_bytes: 20, ..shape(Verb::Put, Encoding::Array) };
+        let set = "*3\r\n$3\r\nSET\r\n$16\r\nkey:000000000007\r\n$20\r\nkey:000000000007vvvv\r\n";
+        let request = copy_with(&Template::request(put, Dialect::Set), &key);
+        assert_eq!(request.escape_ascii().to_string(), set.as_bytes().escape_ascii().to_string());
+        let request = copy_with(&Template::request(put, Dialect::SetAndWait(2)), &key);
+        let wait = "*3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$1\r\n0\r\n";
+        assert_eq!(request, [set, wait].concat().as_bytes());
+        assert_eq!(Template::answer(put, Dialect::SetAndWait(2)).bytes, b"+OK\r\n:2\r\n");
+        let get = shape(Verb::Get, Encoding::Array);
+        assert_eq!(Template::answer(get, Dialect::SetAndWait(2)).bytes, Template::answer(get, Dialect::Put).bytes);
     }
 }
