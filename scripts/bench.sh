@@ -2,11 +2,13 @@
 # Measures clusters beside a server that does nothing, and beside Redis, and prints tables. docs/performance.md says what
 # they show. Everything that this starts is stopped when it ends, however it ends.
 #
-# usage: scripts/bench.sh [--redis | --durable] [--seconds S] [--rounds N] [--only TEXT] [--one-cpu]
+# usage: scripts/bench.sh [--redis | --durable | --restart | --log] [--seconds S] [--rounds N] [--only TEXT] [--one-cpu]
 #   without a mode  a cluster of one node, and clusters of three at the levels async and quorum
 #   --redis         one node, and three at quorum, beside Redis; nothing is kept on disk, all share one processor
 #   --durable       nodes with data directories, beside Redis with its append-only file, and beside a node without
-#   --keys N        how many keys the modes with Redis store (1000000; with --durable 100000)
+#   --restart       a node with a data directory, from its start to its first answer
+#   --log           the log alone in one process, beside append and fdatasync on a plain file
+#   --keys N        how many keys are stored: 1000000 with --redis and --restart, 100000 with --durable
 #   --seconds S     how long each measurement takes (0.4)
 #   --rounds N      how often each is made (5)
 #   --only TEXT     measure only what has this in its name, such as "GET array, 50 connections, 16 in flight"
@@ -14,7 +16,7 @@
 set -euo pipefail
 
 usage() {
-    sed -n '5,13s/^# \{0,1\}//p' "$0"
+    sed -n '5,15s/^# \{0,1\}//p' "$0"
 }
 
 mode=clusters
@@ -39,7 +41,7 @@ while [ $# -gt 0 ]; do
             esac
             shift 2
             ;;
-        --redis | --durable)
+        --redis | --durable | --restart | --log)
             if [ "$mode" != clusters ]; then
                 echo "bench.sh: --$mode and $1 are two modes; give one" >&2
                 exit 2
@@ -62,14 +64,20 @@ while [ $# -gt 0 ]; do
             ;;
     esac
 done
-if [ -n "$keys" ] && [ "$mode" = clusters ]; then
-    echo "bench.sh: --keys goes with --redis or --durable" >&2
-    exit 2
-fi
-if [ "$mode" != clusters ] && ! command -v redis-server >/dev/null; then
-    echo "bench.sh: --$mode needs redis-server, on Debian in the package redis-server" >&2
-    exit 1
-fi
+case "$mode" in
+    clusters | log)
+        if [ -n "$keys" ]; then
+            echo "bench.sh: --keys goes with --redis, --durable or --restart" >&2
+            exit 2
+        fi
+        ;;
+    redis | durable)
+        if ! command -v redis-server >/dev/null; then
+            echo "bench.sh: --$mode needs redis-server, on Debian in the package redis-server" >&2
+            exit 1
+        fi
+        ;;
+esac
 if [ -n "$one_cpu" ] || [ "$mode" = redis ]; then
     if ! command -v taskset >/dev/null; then
         echo "bench.sh: one processor for all needs taskset, on Debian in the package util-linux" >&2
@@ -80,6 +88,9 @@ fi
 
 cd "$(dirname "$0")/.."
 cargo build --release --package bench --package coordinator --package node
+if [ "$mode" = log ]; then
+    cargo build --release --package storage --example append
+fi
 bin=${CARGO_TARGET_DIR:-target}/release
 
 # Logs, and the data directories: on a disk, where writing costs what it costs.
@@ -175,13 +186,18 @@ three() {
     cluster=3@127.0.0.1:$coordinator/$nodes#$1
 }
 
-# measure ARGUMENT...: runs the generator; in the background, so that a signal ends it at once.
+# measure ARGUMENT...: runs the generator.
 measure() {
-    "${on[@]}" "$bin/bench" "$@" --seconds "$seconds" --rounds "$rounds" --only "$only" &
+    watched bench "$@" --seconds "$seconds" --rounds "$rounds" --only "$only"
+}
+
+# watched PROGRAM [ARGUMENT...]: runs one of our programs to its end; in the background, so that a signal ends it at once.
+watched() {
+    "${on[@]}" "$bin/$1" "${@:2}" &
     pids+=($!)
     if ! wait $!; then
         echo "bench.sh: the run has failed; what the programs had to say:" >&2
-        tail -n 20 "$logs"/*.err >&2
+        tail -n 20 "$logs"/*.err >&2 || true
         exit 1
     fi
 }
@@ -226,6 +242,16 @@ measure_durable() {
     redis redis-always --appendonly yes --appendfsync always
     measure durable --keys "${keys:-100000}" --memory "$memory" --interval "$interval" --always "$cluster" \
         --redis "127.0.0.1:$port/$pid"
+}
+
+measure_restart() {
+    start coordinator coordinator --port 0 --replicas 0
+    watched bench restart --program "$bin/node" --coordinator "127.0.0.1:$port" --data-dir "$logs/data" \
+        --keys "${keys:-1000000}" --rounds "$rounds"
+}
+
+measure_log() {
+    watched examples/append "$logs"
 }
 
 "measure_$mode"

@@ -8,6 +8,7 @@
 //! - `cpu` and `memory`: what the servers use.
 //! - `report`: rounds to medians, medians to a table.
 //! - `pairs`: two targets in turns, and goals; `redis`: those for our nodes beside Redis.
+//! - `restart`: from a node's start to its first answer.
 
 mod cluster;
 mod cpu;
@@ -17,6 +18,7 @@ mod memory;
 mod pairs;
 mod redis;
 mod report;
+mod restart;
 mod shape;
 
 use std::io::Write as _;
@@ -30,6 +32,7 @@ use crate::cluster::{Cluster, Place, Target};
 use crate::load::{Measurement, Until};
 use crate::redis::{Durable, InMemory};
 use crate::report::Rounds;
+use crate::restart::Restart;
 use crate::shape::{KEYS, Shape, VALUE_BYTES, shapes};
 
 /// Measures sequential and pipelined PUT and GET over one and fifty connections.
@@ -48,6 +51,8 @@ enum Command {
     Redis(InMemory),
     /// Measure nodes with data directories beside Redis, and say which goals are met.
     Durable(Durable),
+    /// Measure how long a node with a data directory takes to start.
+    Restart(Restart),
 }
 
 #[derive(Debug, clap::Args)]
@@ -87,6 +92,7 @@ fn main() -> ExitCode {
         Command::Run(run) => measure(&run),
         Command::Redis(run) => redis::in_memory(&run).and_then(|tables| print(&tables)),
         Command::Durable(run) => redis::durable(&run).and_then(|tables| print(&tables)),
+        Command::Restart(run) => restart::measure(&run).and_then(|table| print(&table)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
