@@ -7,12 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use bench::Target;
+use bench::target::{Cluster, Place};
 
-use crate::cluster::{Cluster, Place, Target};
-use crate::load;
 use crate::pairs::{Bound, verdict};
 use crate::report::spread;
-use crate::shape::{VALUE_BYTES, key};
+use crate::shape::{SIZES, fill};
 
 /// How long a node may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,7 +68,7 @@ pub(crate) fn measure(run: &Restart) -> anyhow::Result<String> {
     let (mut node, addr) = start(run, 0)?;
     let cluster = Cluster { nodes: 1, coordinator: run.coordinator.clone(), remark: String::new() };
     eprintln!("storing {} keys", run.keys);
-    load::fill(&Target::cluster(&cluster, 0..run.keys)?, VALUE_BYTES).context("cannot fill the node")?;
+    fill(&Target::cluster(&cluster, 0..run.keys, SIZES)?, SIZES.value).context("cannot fill the node")?;
 
     let mut text = format!(
         "| from the start of a node with {} keys to its first answer | seconds (least to most) | goal | met |\n\
@@ -133,7 +133,7 @@ fn stop(mut node: Node, end: End) -> anyhow::Result<()> {
 
 /// Asks for a key until its value comes.
 fn first_answer(addr: SocketAddr, number: u32) -> anyhow::Result<()> {
-    let request = [b"GET ", &key(number)[..], b"\n"].concat();
+    let request = [b"GET ", &SIZES.make_key(number)[..], b"\n"].concat();
     let deadline = Instant::now() + PATIENCE;
     let mut answer = String::new();
     while Instant::now() < deadline {

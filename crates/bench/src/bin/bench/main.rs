@@ -1,19 +1,14 @@
 //! Measures a running cluster beside a server that does nothing, in one run. `scripts/bench.sh` starts both and calls
 //! this program; `docs/performance.md` says what the numbers mean.
 //!
-//! - `shape`: the requests and the answers, all of a shape equally long.
-//! - `load`: the generator, one thread for all connections.
+//! - `shape`: the kinds of load, and one measurement; the generator is this package's library.
 //! - `echo`: the server that does nothing.
-//! - `cluster`: which keys each node leads.
-//! - `cpu` and `memory`: what the servers use.
+//! - `memory`: what the servers use of it.
 //! - `report`: rounds to medians, medians to a table.
 //! - `pairs`: two targets in turns, and goals; `redis`: those for our nodes beside Redis.
 //! - `restart`: from a node's start to its first answer.
 
-mod cluster;
-mod cpu;
 mod echo;
-mod load;
 mod memory;
 mod pairs;
 mod redis;
@@ -26,14 +21,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bench::Target;
+use bench::target::{Cluster, Place};
 use clap::Parser as _;
 
-use crate::cluster::{Cluster, Place, Target};
-use crate::load::{Measurement, Until};
 use crate::redis::{Durable, InMemory};
 use crate::report::Rounds;
 use crate::restart::Restart;
-use crate::shape::{KEYS, Shape, VALUE_BYTES, shapes};
+use crate::shape::{KEYS, Measurement, SIZES, Shape, fill, shapes};
 
 /// Measures sequential and pipelined PUT and GET over one and fifty connections.
 #[derive(Debug, clap::Parser)]
@@ -105,11 +100,11 @@ fn main() -> ExitCode {
 
 /// Every target in turn, again and again, so that whatever else the machine does meets all of them alike.
 fn measure(run: &Run) -> anyhow::Result<()> {
-    let mut targets = vec![Target::echo(&run.echo)];
+    let mut targets = vec![echo::target(&run.echo)];
     for cluster in &run.clusters {
-        let target = Target::cluster(cluster, 0..KEYS)
+        let target = Target::cluster(cluster, 0..KEYS, SIZES)
             .with_context(|| format!("the cluster at {}", cluster.coordinator.addr))?;
-        load::fill(&target, VALUE_BYTES).with_context(|| format!("cannot fill {}", target.name))?;
+        fill(&target, SIZES.value).with_context(|| format!("cannot fill {}", target.name))?;
         targets.push(target);
     }
     let duration = Duration::from_secs_f64(run.pace.seconds);
@@ -134,9 +129,9 @@ fn print(table: &str) -> anyhow::Result<()> {
 }
 
 fn one_round(targets: &[Target], shape: Shape, duration: Duration) -> anyhow::Result<Vec<Measurement>> {
-    let measured = targets.iter().map(|target| {
-        load::run(target, shape, Until::Elapsed(duration)).with_context(|| format!("{shape} against {}", target.name))
-    });
+    let measured = targets
+        .iter()
+        .map(|target| shape.measure(target, duration).with_context(|| format!("{shape} against {}", target.name)));
     measured.collect()
 }
 

@@ -6,11 +6,10 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bench::Target;
 
-use crate::cluster::Target;
-use crate::load;
 use crate::pairs::{Bound, verdict};
-use crate::shape::{KEY_BYTES, VALUE_BYTES};
+use crate::shape::{self, SIZES};
 
 /// How long the first page of keys may take.
 const FIRST_PAGE: Duration = Duration::from_secs(60);
@@ -29,10 +28,10 @@ pub(crate) struct PerKey {
 /// # Errors
 /// The target cannot be filled, or the system does not say what memory its processes have.
 pub(crate) fn fill(target: &Target, can_list: bool) -> anyhow::Result<PerKey> {
-    let keys: usize = target.servers.iter().map(|(_, keys)| keys.len()).sum();
+    let keys = target.keys.len();
     let before = resident(&target.pids)?;
-    load::fill(target, VALUE_BYTES).with_context(|| format!("cannot fill {}", target.name))?;
-    let over = |now: u64| now.saturating_sub(before) as f64 / keys as f64 - (KEY_BYTES + VALUE_BYTES) as f64;
+    shape::fill(target, SIZES.value).with_context(|| format!("cannot fill {}", target.name))?;
+    let over = |now: u64| now.saturating_sub(before) as f64 / keys as f64 - (SIZES.key + SIZES.value) as f64;
     let stored = over(resident(&target.pids)?);
     let ordered = can_list.then(|| first_page(target).and_then(|()| resident(&target.pids)).map(over)).transpose()?;
     Ok(PerKey { stored, ordered })
@@ -40,10 +39,10 @@ pub(crate) fn fill(target: &Target, can_list: bool) -> anyhow::Result<PerKey> {
 
 /// Asks the first server for one key in order: it sorts all of them.
 fn first_page(target: &Target) -> anyhow::Result<()> {
-    let (addr, _) = target.servers.first().context("there is no server")?;
-    let mut stream = TcpStream::connect(addr).context("cannot connect to a node")?;
+    let server = target.servers.first().context("there is no server")?;
+    let mut stream = TcpStream::connect(server.addr).context("cannot connect to a node")?;
     stream.set_read_timeout(Some(FIRST_PAGE)).context("cannot set up a connection")?;
-    stream.write_all(b"PREFIX key: LIMIT 1\n").context("cannot ask for a page of keys")?;
+    stream.write_all(b"PREFIX bench: LIMIT 1\n").context("cannot ask for a page of keys")?;
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer).context("no answer to PREFIX")?;
     anyhow::ensure!(answer.starts_with("OK 1"), "PREFIX was answered with {answer:?}");

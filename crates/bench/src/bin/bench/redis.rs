@@ -5,14 +5,16 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bench::Target;
+use bench::keys::Sizes;
+use bench::request::{Dialect, Verb};
+use bench::target::{Cluster, Place};
 use proto::frame::Encoding;
 
 use crate::Pace;
-use crate::cluster::{Cluster, Place, Target};
-use crate::load;
 use crate::memory;
 use crate::pairs::{self, Goal, Measured, Pair, Side};
-use crate::shape::{Dialect, Shape, VALUE_BYTES, Verb};
+use crate::shape::{SIZES, Shape, fill};
 
 /// How many connections each measurement has.
 const CONNECTIONS: usize = 50;
@@ -20,8 +22,8 @@ const CONNECTIONS: usize = 50;
 /// How many keys have values of 1 KiB.
 const LARGE_KEYS: u32 = 100_000;
 
-/// The length of a large value, in bytes.
-const LARGE_BYTES: usize = 1_024;
+/// How long those are.
+const LARGE: Sizes = Sizes { value: 1_024, ..SIZES };
 
 /// How many replicas each write waits for at `quorum`.
 const REPLICAS: u8 = 2;
@@ -76,27 +78,28 @@ pub(crate) struct Durable {
 /// Measures nodes and Redis without disks, and returns tables in Markdown.
 pub(crate) fn in_memory(run: &InMemory) -> anyhow::Result<String> {
     let keys = 0..run.keys;
-    let mut one = Target::cluster(&run.one, keys.clone()).context("the cluster of one node")?;
+    let mut one = Target::cluster(&run.one, keys.clone(), SIZES).context("the cluster of one node")?;
     one.name = "one node".to_owned();
     let redis = Target::single("Redis", &run.redis, Dialect::Set, keys.clone());
     eprintln!("storing {} keys in one node and in Redis", run.keys);
     let memory = memory::table(memory::fill(&one, true)?, memory::fill(&redis, false)?);
 
     let large = run.keys..run.keys + LARGE_KEYS;
-    let large_one = Target { name: one.name.clone(), ..Target::cluster(&run.one, large.clone())? };
+    let mut large_one = Target::cluster(&run.one, large.clone(), LARGE)?;
+    large_one.name.clone_from(&one.name);
     let large_redis = Target::single("Redis", &run.redis, Dialect::Set, large);
     for target in [&large_one, &large_redis] {
-        load::fill(target, LARGE_BYTES).with_context(|| format!("cannot fill {}", target.name))?;
+        fill(target, LARGE.value).with_context(|| format!("cannot fill {}", target.name))?;
     }
 
-    let mut quorum = Target::cluster(&run.quorum, keys.clone()).context("the cluster at quorum")?;
+    let mut quorum = Target::cluster(&run.quorum, keys.clone(), SIZES).context("the cluster at quorum")?;
     quorum.name = "three nodes, quorum".to_owned();
     let filling = Target::single("Redis with two replicas", &run.replicated, Dialect::Set, keys.clone());
     eprintln!("storing {} keys in three nodes and in Redis with two replicas", run.keys);
-    load::fill(&quorum, VALUE_BYTES).context("cannot fill the cluster at quorum")?;
-    load::fill(&filling, VALUE_BYTES).context("cannot fill Redis with two replicas")?;
+    fill(&quorum, SIZES.value).context("cannot fill the cluster at quorum")?;
+    fill(&filling, SIZES.value).context("cannot fill Redis with two replicas")?;
     let replicated = Target::single("Redis, WAIT 2", &run.replicated, Dialect::SetAndWait(REPLICAS), keys);
-    let echo = Target::echo(&run.echo);
+    let echo = crate::echo::target(&run.echo);
 
     let mut all = beside_redis(&one, &redis);
     all.extend(beside_redis_large(&large_one, &large_redis));
@@ -109,15 +112,16 @@ pub(crate) fn in_memory(run: &InMemory) -> anyhow::Result<String> {
 /// Measures nodes and Redis with their disks, and returns a table in Markdown.
 pub(crate) fn durable(run: &Durable) -> anyhow::Result<String> {
     let node = |at: &Cluster, name: &str| -> anyhow::Result<Target> {
-        let target = Target::cluster(at, 0..run.keys).with_context(|| format!("the node {name}"))?;
-        Ok(Target { name: name.to_owned(), ..target })
+        let mut target = Target::cluster(at, 0..run.keys, SIZES).with_context(|| format!("the node {name}"))?;
+        name.clone_into(&mut target.name);
+        Ok(target)
     };
     let always = node(&run.always, "fsync always")?;
     let interval = node(&run.interval, "fsync interval")?;
     let memory = node(&run.memory, "memory only")?;
     let redis = Target::single("Redis, appendfsync always", &run.redis, Dialect::Set, 0..run.keys);
     for target in [&always, &interval, &memory, &redis] {
-        load::fill(target, VALUE_BYTES).with_context(|| format!("cannot fill {}", target.name))?;
+        fill(target, SIZES.value).with_context(|| format!("cannot fill {}", target.name))?;
     }
     let put = |pipeline| shape(Verb::Put, Encoding::Array, pipeline);
     let all = [
@@ -130,7 +134,7 @@ pub(crate) fn durable(run: &Durable) -> anyhow::Result<String> {
 }
 
 fn shape(verb: Verb, encoding: Encoding, pipeline: usize) -> Shape {
-    Shape { verb, encoding, value_bytes: VALUE_BYTES, connections: CONNECTIONS, pipeline }
+    Shape { verb, encoding, value_bytes: SIZES.value, connections: CONNECTIONS, pipeline }
 }
 
 /// The same request to two targets.
@@ -155,7 +159,7 @@ fn beside_redis<'a>(one: &'a Target, redis: &'a Target) -> Vec<Pair<'a>> {
 fn beside_redis_large<'a>(one: &'a Target, redis: &'a Target) -> Vec<Pair<'a>> {
     let both = [("GET, 1 KiB", Verb::Get), ("SET, 1 KiB", Verb::Put)];
     let pairs = both.into_iter().map(|(name, verb)| {
-        let shape = Shape { value_bytes: LARGE_BYTES, ..shape(verb, Encoding::Array, 16) };
+        let shape = Shape { value_bytes: LARGE.value, ..shape(verb, Encoding::Array, 16) };
         pair(name, shape, one, redis, vec![Goal::speed(2.0)])
     });
     pairs.collect()

@@ -3,8 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use crate::load::Measurement;
-use crate::shape::Shape;
+use crate::shape::{Measurement, Shape};
 
 /// All rounds of one shape. In each, every target was measured once; the first is the echo server.
 #[derive(Debug)]

@@ -4,11 +4,10 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bench::Target;
 
-use crate::cluster::Target;
-use crate::load::{self, Measurement, Until};
 use crate::report::{Spread, cpu, median, micros, spread, thousands};
-use crate::shape::Shape;
+use crate::shape::{Measurement, Shape};
 
 /// One target and what it is asked.
 #[derive(Debug, Clone, Copy)]
@@ -99,8 +98,7 @@ pub(crate) struct Measured<'a> {
 /// A connection has broken, or an answer is wrong or missing.
 pub(crate) fn measure<'a>(pair: &'a Pair<'a>, rounds: u32, time: Duration) -> anyhow::Result<Measured<'a>> {
     let run = |side: Side<'_>| {
-        load::run(side.target, side.shape, Until::Elapsed(time))
-            .with_context(|| format!("{} against {}", side.shape, side.target.name))
+        side.shape.measure(side.target, time).with_context(|| format!("{} against {}", side.shape, side.target.name))
     };
     let mut measured = Measured { pair, ours: Vec::new(), base: Vec::new() };
     for round in 1..=rounds {
@@ -174,8 +172,9 @@ pub(crate) fn verdict(met: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Place;
-    use crate::shape::{Dialect, shapes};
+    use crate::shape::shapes;
+    use bench::request::Dialect;
+    use bench::target::Place;
 
     #[test]
     fn a_goal_is_met_by_the_median_of_the_ratios() {
