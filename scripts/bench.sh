@@ -2,13 +2,14 @@
 # Measures clusters beside a server that does nothing, and beside Redis, and prints tables. docs/performance.md says what
 # they show. Everything that this starts is stopped when it ends, however it ends.
 #
-# usage: scripts/bench.sh [--redis | --durable | --restart | --log] [--seconds S] [--rounds N] [--only TEXT] [--one-cpu]
+# usage: scripts/bench.sh [MODE] [--seconds S] [--rounds N] [--only TEXT] [--one-cpu]
 #   without a mode  a cluster of one node, and clusters of three at the levels async and quorum
 #   --redis         one node, and three at quorum, beside Redis; nothing is kept on disk, all share one processor
 #   --durable       nodes with data directories, beside Redis with its append-only file, and beside a node without
 #   --restart       a node with a data directory, from its start to its first answer
+#   --snapshot      a node with a data directory, written to while it makes a snapshot, and while it makes none
 #   --log           the log alone in one process, beside append and fdatasync on a plain file
-#   --keys N        how many keys are stored: 1000000 with --redis and --restart, 100000 with --durable
+#   --keys N        how many keys are stored: 1000000, and 100000 with --durable
 #   --seconds S     how long each measurement takes (0.4)
 #   --rounds N      how often each is made (5)
 #   --only TEXT     measure only what has this in its name, such as "GET array, 50 connections, 16 in flight"
@@ -16,7 +17,7 @@
 set -euo pipefail
 
 usage() {
-    sed -n '5,15s/^# \{0,1\}//p' "$0"
+    sed -n '5,16s/^# \{0,1\}//p' "$0"
 }
 
 mode=clusters
@@ -41,7 +42,7 @@ while [ $# -gt 0 ]; do
             esac
             shift 2
             ;;
-        --redis | --durable | --restart | --log)
+        --redis | --durable | --restart | --snapshot | --log)
             if [ "$mode" != clusters ]; then
                 echo "bench.sh: --$mode and $1 are two modes; give one" >&2
                 exit 2
@@ -67,7 +68,7 @@ done
 case "$mode" in
     clusters | log)
         if [ -n "$keys" ]; then
-            echo "bench.sh: --keys goes with --redis, --durable or --restart" >&2
+            echo "bench.sh: --keys goes with --redis, --durable, --restart or --snapshot" >&2
             exit 2
         fi
         ;;
@@ -247,6 +248,12 @@ measure_durable() {
 measure_restart() {
     start coordinator coordinator --port 0 --replicas 0
     watched bench restart --program "$bin/node" --coordinator "127.0.0.1:$port" --data-dir "$logs/data" \
+        --keys "${keys:-1000000}" --rounds "$rounds"
+}
+
+measure_snapshot() {
+    start coordinator coordinator --port 0 --replicas 0
+    watched bench snapshot --program "$bin/node" --coordinator "127.0.0.1:$port" --data-dir "$logs/data" \
         --keys "${keys:-1000000}" --rounds "$rounds"
 }
 

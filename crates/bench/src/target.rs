@@ -233,8 +233,8 @@ fn read_map(coordinator: SocketAddr) -> anyhow::Result<Option<ClusterMap>> {
     let mut lines: Vec<String> = Vec::new();
     for line in BufReader::new(stream).lines() {
         let line = line.context("cannot read the coordinator's map")?;
-        if let Some(error) = line.strip_prefix("ERROR ").filter(|error| error.starts_with("Unknown command")) {
-            anyhow::bail!("{coordinator} is not a coordinator: {error}");
+        if line == "ERROR Unknown command" || line.starts_with('-') {
+            anyhow::bail!("{coordinator} is no coordinator: it answered {line}");
         }
         if line.starts_with("ERROR ") {
             return Ok(None);

@@ -6,7 +6,7 @@
 //! - `memory`: what the servers use of it.
 //! - `report`: rounds to medians, medians to a table.
 //! - `pairs`: two targets in turns, and goals; `redis`: those for our nodes beside Redis.
-//! - `restart`: from a node's start to its first answer.
+//! - `restart`: from a node's start to its first answer; `snapshot`: what one costs.
 
 mod echo;
 mod memory;
@@ -15,6 +15,7 @@ mod redis;
 mod report;
 mod restart;
 mod shape;
+mod snapshot;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ use crate::redis::{Durable, InMemory};
 use crate::report::Rounds;
 use crate::restart::Restart;
 use crate::shape::{KEYS, Measurement, SIZES, Shape, fill, shapes};
+use crate::snapshot::Snapshot;
 
 /// Measures sequential and pipelined PUT and GET over one and fifty connections.
 #[derive(Debug, clap::Parser)]
@@ -48,6 +50,8 @@ enum Command {
     Durable(Durable),
     /// Measure how long a node with a data directory takes to start.
     Restart(Restart),
+    /// Measure what a snapshot costs those who write meanwhile. Linux only.
+    Snapshot(Snapshot),
 }
 
 #[derive(Debug, clap::Args)]
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
         Command::Redis(run) => redis::in_memory(&run).and_then(|tables| print(&tables)),
         Command::Durable(run) => redis::durable(&run).and_then(|tables| print(&tables)),
         Command::Restart(run) => restart::measure(&run).and_then(|table| print(&table)),
+        Command::Snapshot(run) => snapshot::measure(&run).and_then(|table| print(&table)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -43,8 +43,14 @@ pub(crate) struct Restart {
     rounds: u32,
 }
 
-/// A process that does not outlive this value.
-struct Node(Child);
+/// A node's process, which does not outlive this value.
+pub(crate) struct Node(Child);
+
+impl Node {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Node {
     fn drop(&mut self) {
@@ -52,6 +58,14 @@ impl Drop for Node {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// What it takes to start a node with a data directory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NodeToStart<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) coordinator: SocketAddr,
+    pub(crate) data_dir: &'a Path,
 }
 
 /// How a node is ended.
@@ -65,7 +79,8 @@ enum End {
 
 /// Measures, and returns a table in Markdown.
 pub(crate) fn measure(run: &Restart) -> anyhow::Result<String> {
-    let (mut node, addr) = start(run, 0)?;
+    let to_start = NodeToStart { program: &run.program, coordinator: run.coordinator.addr, data_dir: &run.data_dir };
+    let (mut node, addr) = to_start.start(0)?;
     let cluster = Cluster { nodes: 1, coordinator: run.coordinator.clone(), remark: String::new() };
     eprintln!("storing {} keys", run.keys);
     fill(&Target::cluster(&cluster, 0..run.keys, SIZES)?, SIZES.value).context("cannot fill the node")?;
@@ -81,7 +96,7 @@ pub(crate) fn measure(run: &Restart) -> anyhow::Result<String> {
             eprint!("\r\x1b[K{how}, round {round} of {}", run.rounds);
             stop(node, end)?;
             let begin = Instant::now();
-            let started = start(run, addr.port())?;
+            let started = to_start.start(addr.port())?;
             node = started.0;
             first_answer(addr, round % run.keys)?;
             times.push(begin.elapsed().as_secs_f64());
@@ -93,26 +108,27 @@ pub(crate) fn measure(run: &Restart) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Starts the node and waits until it says where it listens.
-fn start(run: &Restart, port: u16) -> anyhow::Result<(Node, SocketAddr)> {
-    let coordinator = run.coordinator.addr;
-    let child = Command::new(&run.program)
-        .args(["--port", &port.to_string(), "--data-dir"])
-        .arg(&run.data_dir)
-        .args(["--coordinator-host", &coordinator.ip().to_string()])
-        .args(["--coordinator-port", &coordinator.port().to_string()])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn();
-    let mut node = Node(child.with_context(|| format!("cannot start {}", run.program.display()))?);
-    let stdout = node.0.stdout.take().context("the node has no output")?;
-    for line in BufReader::new(stdout).lines() {
-        let line = line.context("cannot read what the node says")?;
-        if let Some(addr) = line.split_once(" Started on ").and_then(|(_, addr)| addr.parse().ok()) {
-            return Ok((node, addr));
+impl NodeToStart<'_> {
+    /// Starts it and waits until it says where it listens; port 0 takes a free one.
+    pub(crate) fn start(self, port: u16) -> anyhow::Result<(Node, SocketAddr)> {
+        let child = Command::new(self.program)
+            .args(["--port", &port.to_string(), "--data-dir"])
+            .arg(self.data_dir)
+            .args(["--coordinator-host", &self.coordinator.ip().to_string()])
+            .args(["--coordinator-port", &self.coordinator.port().to_string()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut node = Node(child.with_context(|| format!("cannot start {}", self.program.display()))?);
+        let stdout = node.0.stdout.take().context("the node has no output")?;
+        for line in BufReader::new(stdout).lines() {
+            let line = line.context("cannot read what the node says")?;
+            if let Some(addr) = line.split_once(" Started on ").and_then(|(_, addr)| addr.parse().ok()) {
+                return Ok((node, addr));
+            }
         }
+        anyhow::bail!("the node with its data in {} ended at its start", self.data_dir.display())
     }
-    anyhow::bail!("the node with its data in {} ended at its start", run.data_dir.display())
 }
 
 fn stop(mut node: Node, end: End) -> anyhow::Result<()> {

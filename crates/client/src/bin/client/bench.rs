@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use bench::request::Dialect;
 use bench::target::{self, Place};
 use bench::workload::Action;
-use bench::{Interval, Load, Target, Until};
+use bench::{Interval, Load, Outcome, Target, Until};
 use proto::frame::Encoding;
 
 use crate::args::Args;
@@ -37,18 +37,13 @@ pub(crate) fn run(args: &Args, bench: &BenchArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Refused);
         }
     };
-    if !bench.no_preload {
-        let mut progress = Progress::new(format!("storing {} keys", bench.keys));
-        bench::fill(&target, &load, &mut |interval| progress.tell(&interval)).context("cannot store the keys")?;
-        progress.end();
-    }
-    let mut progress = Progress::new(match load.until {
-        Until::Elapsed(time) => format!("of {} s", time.as_secs_f64()),
-        _ => "so far".to_owned(),
-    });
-    let outcome =
-        bench::run(&target, &load, TELL, &mut |interval| progress.tell(&interval)).context("the run failed")?;
-    progress.end();
+    let outcome = match measure(bench, &load, &target) {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            to_stderr(&format!("client: {error:#}"));
+            return Ok(Exit::NotReached);
+        }
+    };
     let text = if args.json {
         report::json(bench, &load, &target, &outcome)
     } else {
@@ -58,6 +53,22 @@ pub(crate) fn run(args: &Args, bench: &BenchArgs) -> anyhow::Result<Exit> {
     stdout.write_all(text.as_bytes())?;
     stdout.flush()?;
     Ok(if outcome.refused > 0 { Exit::Refused } else { Exit::Done })
+}
+
+/// Stores the keys where that is asked for, and loads the target.
+fn measure(bench: &BenchArgs, load: &Load, target: &Target) -> anyhow::Result<Outcome> {
+    if !bench.no_preload {
+        let mut progress = Progress::new(format!("storing {} keys", bench.keys));
+        bench::fill(target, load, &mut |interval| progress.tell(&interval)).context("cannot store the keys")?;
+        progress.end();
+    }
+    let mut progress = Progress::new(match load.until {
+        Until::Elapsed(time) => format!("of {} s", time.as_secs_f64()),
+        _ => "so far".to_owned(),
+    });
+    let outcome = bench::run(target, load, TELL, &mut |interval| progress.tell(&interval)).context("the run failed")?;
+    progress.end();
+    Ok(outcome)
 }
 
 /// Why there is nothing to put a load on.
@@ -89,6 +100,15 @@ fn find_target(args: &Args, bench: &BenchArgs, load: &Load) -> Result<Target, No
             Target::of_map(format!("the cluster of {coordinator}"), map, Vec::new(), 0..bench.keys, load.sizes)?
         }
     };
+    let ack = load.ack.map(|level| ["ACK".to_owned(), level.to_string()]);
+    let read = load.read.map(|level| ["READ".to_owned(), level.to_string()]);
+    for (server, words) in target.servers.iter().flat_map(|server| [(server, &ack), (server, &read)]) {
+        let Some(words) = words else { continue };
+        let answer = target::ask(server.addr, words)?;
+        if answer != "+OK" {
+            return Err(NoTarget::Refused(format!("{} refuses {}: {answer}", server.addr, words.join(" "))));
+        }
+    }
     if load.mix.has(Action::Scan) {
         for server in &target.servers {
             let answer =
