@@ -9,6 +9,7 @@
 #   --restart       a node with a data directory, from its start to its first answer
 #   --snapshot      a node with a data directory, written to while it makes a snapshot, and while it makes none
 #   --log           the log alone in one process, beside append and fdatasync on a plain file
+#   --write         put what is printed into docs/performance.md, in place of what this mode measured before
 #   --keys N        how many keys are stored: 1000000, and 100000 with --durable
 #   --seconds S     how long each measurement takes (0.4)
 #   --rounds N      how often each is made (5)
@@ -17,7 +18,7 @@
 set -euo pipefail
 
 usage() {
-    sed -n '5,16s/^# \{0,1\}//p' "$0"
+    sed -n '5,17s/^# \{0,1\}//p' "$0"
 }
 
 mode=clusters
@@ -26,6 +27,7 @@ rounds=5
 only=
 keys=
 one_cpu=
+write=
 on=()
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -54,6 +56,10 @@ while [ $# -gt 0 ]; do
             one_cpu=yes
             shift
             ;;
+        --write)
+            write=yes
+            shift
+            ;;
         -h | --help)
             usage
             exit 0
@@ -79,6 +85,10 @@ case "$mode" in
         fi
         ;;
 esac
+if [ -n "$write" ] && [ -n "$only" ]; then
+    echo "bench.sh: --write replaces whole tables, and --only measures a part" >&2
+    exit 2
+fi
 if [ -n "$one_cpu" ] || [ "$mode" = redis ]; then
     if ! command -v taskset >/dev/null; then
         echo "bench.sh: one processor for all needs taskset, on Debian in the package util-linux" >&2
@@ -261,4 +271,42 @@ measure_log() {
     watched examples/append "$logs"
 }
 
-"measure_$mode"
+# conditions: a line that says how the tables came about.
+conditions() {
+    local processors model with=
+    processors=$(getconf _NPROCESSORS_ONLN)
+    model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)
+    case "$mode" in
+        redis | durable) with=", $(redis-server --version | sed 's/^Redis server v=\([^ ]*\).*/Redis \1/')" ;;
+    esac
+    echo "Measured on $(date -u +%F) on $processors processors (${model:-unknown})${on:+, on one of them}$with: medians of" \
+        "$rounds rounds."
+}
+
+# put FILE: replaces the part of docs/performance.md that belongs to this mode.
+put() {
+    local page=docs/performance.md begin="<!-- bench.sh $mode: begin -->" end="<!-- bench.sh $mode: end -->"
+    if ! grep -qxF "$begin" "$page" || ! grep -qxF "$end" "$page"; then
+        echo "bench.sh: $page has no part between \"$begin\" and \"$end\"" >&2
+        exit 1
+    fi
+    awk -v begin="$begin" -v end="$end" -v file="$1" '
+        $0 == end { inside = 0 }
+        !inside { print }
+        $0 == begin {
+            inside = 1
+            while ((getline line < file) > 0) print line
+        }' "$page" >"$logs/page"
+    cat "$logs/page" >"$page"
+    echo "bench.sh: $page has the tables of this run" >&2
+}
+
+if [ -z "$write" ]; then
+    "measure_$mode"
+else
+    # Not through a pipe, whose other end would not see the processes that are to be stopped.
+    "measure_$mode" >"$logs/tables"
+    cat "$logs/tables"
+    { conditions; echo; cat -s "$logs/tables"; } | sed -e '${/^$/d;}' >"$logs/part"
+    put "$logs/part"
+fi
