@@ -23,7 +23,8 @@ fn measured(words: &str) -> Value {
 fn every_workload_is_answered_in_either_protocol() {
     for workload in ["get", "put", "mixed", "a", "b", "c", "d", "e", "f"] {
         for protocol in ["line", "resp"] {
-            let words = format!("{workload} --protocol {protocol} --keys 200 --connections 6 --pipeline 2 --requests 300");
+            let words =
+                format!("{workload} --protocol {protocol} --keys 200 --connections 6 --pipeline 2 --requests 300");
             let object = measured(&words);
             assert_eq!(object["operations"], 300, "{object}");
             assert_eq!((&object["errors"], &object["misses"]), (&0.into(), &0.into()), "{object}");
@@ -65,7 +66,8 @@ fn people_get_tables_a_histogram_and_progress() {
     let port = cluster::shared().coordinator.port;
     let ended = bench(&format!("get --keys 100 --connections 3 --seconds 2.2 --warm-up 0 --port {port}"));
     assert_eq!(ended.code, Some(0), "{}", printed(&ended));
-    for part in ["get: 3 connections, 1 in flight, resp, 100 keys of 16 bytes, uniform", "(3 nodes)", "p99.9 us", "% #"] {
+    for part in ["get: 3 connections, 1 in flight, resp, 100 keys of 16 bytes, uniform", "(3 nodes)", "p99.9 us", "% #"]
+    {
         assert!(ended.text().contains(part), "{part:?} in {}", ended.text());
     }
     assert!(ended.stderr.contains("of 2.2 s: ") && ended.stderr.contains("ops/s, p50"), "{}", ended.stderr);
@@ -74,7 +76,8 @@ fn people_get_tables_a_histogram_and_progress() {
 #[test]
 fn one_node_is_driven_by_its_address_and_passes_on_what_others_lead() {
     let cluster = cluster::shared();
-    let ended = bench(&format!("a --keys 100 --connections 2 --requests 200 --json --address {}", cluster.node(0).addr));
+    let ended =
+        bench(&format!("a --keys 100 --connections 2 --requests 200 --json --address {}", cluster.node(0).addr));
     assert_eq!(ended.code, Some(0), "{}", printed(&ended));
     let object: Value = serde_json::from_str(ended.text()).expect("one object");
     assert_eq!(object["servers"], serde_json::json!([cluster.node(0).addr.to_string()]));

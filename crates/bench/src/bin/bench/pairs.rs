@@ -30,6 +30,10 @@ pub(crate) struct Pair<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Figure {
     Speed,
+    /// Operations in a second of processor time, of server and generator together. Where both share one processor it is the
+    /// speed that they would have alone there, whatever else runs.
+    Work,
+    /// Processor time of the server for an operation.
     Cpu,
     P99,
 }
@@ -119,6 +123,7 @@ impl Measured<'_> {
     fn ratio(&self, figure: Figure) -> Option<Spread> {
         let of = |measured: &Measurement| match figure {
             Figure::Speed => measured.per_second,
+            Figure::Work => per_cpu_second(measured),
             Figure::Cpu => measured.cpu.map_or(f64::NAN, |cpu| cpu.as_secs_f64()),
             Figure::P99 => measured.p99.as_secs_f64(),
         };
@@ -129,6 +134,7 @@ impl Measured<'_> {
         let (ours, base) = (median(&self.ours), median(&self.base));
         let text = |measured: &Measurement| match figure {
             Figure::Speed => format!("{} ops/s", thousands(measured.per_second)),
+            Figure::Work => format!("{} ops/CPU s", thousands(per_cpu_second(measured))),
             Figure::Cpu => format!("{} us CPU", cpu(measured)),
             Figure::P99 => format!("{} us p99", micros(measured.p99)),
         };
@@ -141,7 +147,7 @@ pub(crate) fn table(all: &[Measured<'_>]) -> String {
     let mut text =
         "| load | ours | beside | ratio (least to most) | goal | met |\n|---|---:|---:|---:|---:|---|\n".to_owned();
     for measured in all {
-        for figure in [Figure::Speed, Figure::Cpu, Figure::P99] {
+        for figure in [Figure::Speed, Figure::Work, Figure::Cpu, Figure::P99] {
             let goal = measured.pair.goals.iter().find(|goal| goal.figure == figure);
             if goal.is_none() && figure == Figure::P99 {
                 continue;
@@ -162,6 +168,10 @@ pub(crate) fn table(all: &[Measured<'_>]) -> String {
         }
     }
     text
+}
+
+fn per_cpu_second(measured: &Measurement) -> f64 {
+    measured.all_cpu.map_or(f64::NAN, |cpu| 1.0 / cpu.as_secs_f64())
 }
 
 /// How the tables say whether a goal is met.
@@ -189,12 +199,14 @@ mod tests {
             p50: Duration::from_micros(10),
             p99: Duration::from_micros(20),
             cpu: Some(Duration::from_micros(cpu)),
+            all_cpu: Some(Duration::from_micros(cpu * 2)),
         };
         let ours = vec![measurement(100.0, 8), measurement(120.0, 8), measurement(500.0, 8)];
         let base = vec![measurement(100.0, 10); 3];
         let table = table(&[Measured { pair: &pair, ours, base }]);
         let expected = "\
             | GET, 1 in flight | one node 120 ops/s | Redis 100 ops/s | 1.20 (1.00 to 5.00) | >= 1.1 | yes |\n\
+            | GET, 1 in flight | one node 62 500 ops/CPU s | Redis 50 000 ops/CPU s | 1.25 (1.25 to 1.25) |  |  |\n\
             | GET, 1 in flight | one node 8.00 us CPU | Redis 10.00 us CPU | 0.80 (0.80 to 0.80) | <= 0.75 | **no** |\n\
             | GET, 1 in flight | one node 20.0 us p99 | Redis 20.0 us p99 | 1.00 (1.00 to 1.00) | <= 0.8 | **no** |\n";
         assert!(table.ends_with(expected), "{table}");

@@ -100,6 +100,7 @@ pub(crate) fn median(rounds: &[Measurement]) -> Measurement {
         p50: time(|round| Some(round.p50)).unwrap_or_default(),
         p99: time(|round| Some(round.p99)).unwrap_or_default(),
         cpu: time(|round| round.cpu),
+        all_cpu: time(|round| round.all_cpu),
     }
 }
 
@@ -147,7 +148,7 @@ mod tests {
 
     fn measured(per_second: f64, micros: u64) -> Measurement {
         let p50 = Duration::from_micros(micros);
-        Measurement { per_second, p50, p99: p50 * 2, cpu: Some(p50 / 4) }
+        Measurement { per_second, p50, p99: p50 * 2, cpu: Some(p50 / 4), all_cpu: None }
     }
 
     #[test]

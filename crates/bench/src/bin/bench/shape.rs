@@ -38,6 +38,8 @@ pub(crate) struct Measurement {
     pub(crate) p99: Duration,
     /// Processor time of the server for one request, where it is known.
     pub(crate) cpu: Option<Duration>,
+    /// The same with what the generator took.
+    pub(crate) all_cpu: Option<Duration>,
 }
 
 /// All kinds that are measured, in the order of the table.
@@ -80,6 +82,7 @@ impl Shape {
             p50: outcome.percentile(50.0),
             p99: outcome.percentile(99.0),
             cpu: outcome.server_cpu,
+            all_cpu: outcome.server_cpu.zip(outcome.own_cpu).map(|(server, own)| server + own),
         })
     }
 
