@@ -134,6 +134,7 @@ impl Measured<'_> {
         let (ours, base) = (median(&self.ours), median(&self.base));
         let text = |measured: &Measurement| match figure {
             Figure::Speed => format!("{} ops/s", thousands(measured.per_second)),
+            Figure::Work if measured.all_cpu.is_none() => "-".to_owned(),
             Figure::Work => format!("{} ops/CPU s", thousands(per_cpu_second(measured))),
             Figure::Cpu => format!("{} us CPU", cpu(measured)),
             Figure::P99 => format!("{} us p99", micros(measured.p99)),
