@@ -14,13 +14,15 @@ fn bench(words: &str) -> Ended {
 /// Runs a load on the shared cluster, and gives the object that it prints.
 #[track_caller]
 fn measured(words: &str) -> Value {
-    let ended = bench(&format!("{words} --json --port {}", cluster::shared().coordinator.port));
+    let cluster = cluster::shared();
+    let ended = bench(&format!("{words} --json --port {}", cluster.coordinator.port));
     assert_eq!(ended.code, Some(0), "{words}: {}", printed(&ended));
     serde_json::from_str(ended.text()).expect("one object")
 }
 
 #[test]
 fn every_workload_is_answered_in_either_protocol() {
+    let _cluster = cluster::shared();
     for workload in ["get", "put", "mixed", "a", "b", "c", "d", "e", "f"] {
         for protocol in ["line", "resp"] {
             let words =
@@ -63,7 +65,8 @@ fn its_json_has_all_that_was_asked_for_and_measured() {
 
 #[test]
 fn people_get_tables_a_histogram_and_progress() {
-    let port = cluster::shared().coordinator.port;
+    let cluster = cluster::shared();
+    let port = cluster.coordinator.port;
     let ended = bench(&format!("get --keys 100 --connections 3 --seconds 2.2 --warm-up 0 --port {port}"));
     assert_eq!(ended.code, Some(0), "{}", printed(&ended));
     for part in ["get: 3 connections, 1 in flight, resp, 100 keys of 16 bytes, uniform", "(3 nodes)", "p99.9 us", "% #"]
@@ -97,8 +100,8 @@ fn wrong_flags_and_absent_servers_are_told_apart() {
         assert_eq!(ended.code, Some(code), "{words}: {}", printed(&ended));
         assert!(ended.stderr.contains(what) && ended.text().is_empty(), "{words}: {}", printed(&ended));
     }
-    let node = cluster::shared().node(0).port;
-    let ended = bench(&format!("get --port {node} --seconds 1"));
+    let cluster = cluster::shared();
+    let ended = bench(&format!("get --port {} --seconds 1", cluster.node(0).port));
     assert_eq!(ended.code, Some(3), "{}", printed(&ended));
     assert!(ended.stderr.contains("is no coordinator"), "{}", ended.stderr);
 }
