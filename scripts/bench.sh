@@ -1,26 +1,37 @@
 #!/usr/bin/env bash
-# Measures a cluster of one node, and clusters of three at the levels async and quorum, beside a server that does nothing,
-# and prints a table for each. docs/performance.md says what they show. Everything that this starts is stopped when it
-# ends, however it ends.
+# Measures clusters beside a server that does nothing, and beside Redis, and prints tables. docs/performance.md says what
+# they show. Everything that this starts is stopped when it ends, however it ends.
 #
-# usage: scripts/bench.sh [--seconds S] [--rounds N] [--only TEXT] [--one-cpu]
-#   --seconds S   how long each measurement takes (0.4)
-#   --rounds N    how often each is made (5); 64 measurements make a round
-#   --only TEXT   measure only what has this in its name, such as "GET array, 50 connections, 16 in flight"
-#   --one-cpu     run everything, the load as well, on one processor: what an operation costs in all (needs taskset)
+# usage: scripts/bench.sh [MODE] [--seconds S] [--rounds N] [--only TEXT] [--one-cpu]
+#   without a mode  a cluster of one node, and clusters of three at the levels async and quorum
+#   --redis         one node, and three at quorum, beside Redis; nothing is kept on disk, all share one processor
+#   --durable       nodes with data directories, beside Redis with its append-only file, and beside a node without
+#   --restart       a node with a data directory, from its start to its first answer
+#   --snapshot      a node with a data directory, written to while it makes a snapshot, and while it makes none
+#   --log           the log alone in one process, beside append and fdatasync on a plain file
+#   --write         put what is printed into docs/performance.md, in place of what this mode measured before
+#   --keys N        how many keys are stored: 1000000, and 100000 with --durable
+#   --seconds S     how long each measurement takes (0.4)
+#   --rounds N      how often each is made (5)
+#   --only TEXT     measure only what has this in its name, such as "GET array, 50 connections, 16 in flight"
+#   --one-cpu       run everything, the load as well, on one processor: what an operation costs in all (needs taskset)
 set -euo pipefail
 
 usage() {
-    sed -n '6,10s/^# \{0,1\}//p' "$0"
+    sed -n '5,17s/^# \{0,1\}//p' "$0"
 }
 
+mode=clusters
 seconds=0.4
 rounds=5
 only=
+keys=
+one_cpu=
+write=
 on=()
 while [ $# -gt 0 ]; do
     case "$1" in
-        --seconds | --rounds | --only)
+        --seconds | --rounds | --only | --keys)
             if [ $# -lt 2 ]; then
                 echo "bench.sh: $1 needs a word after it" >&2
                 exit 2
@@ -29,15 +40,24 @@ while [ $# -gt 0 ]; do
                 --seconds) seconds=$2 ;;
                 --rounds) rounds=$2 ;;
                 --only) only=$2 ;;
+                --keys) keys=$2 ;;
             esac
             shift 2
             ;;
-        --one-cpu)
-            if ! command -v taskset >/dev/null; then
-                echo "bench.sh: --one-cpu needs taskset, on Debian in the package util-linux" >&2
-                exit 1
+        --redis | --durable | --restart | --snapshot | --log)
+            if [ "$mode" != clusters ]; then
+                echo "bench.sh: --$mode and $1 are two modes; give one" >&2
+                exit 2
             fi
-            on=(taskset -c 0)
+            mode=${1#--}
+            shift
+            ;;
+        --one-cpu)
+            one_cpu=yes
+            shift
+            ;;
+        --write)
+            write=yes
             shift
             ;;
         -h | --help)
@@ -51,12 +71,47 @@ while [ $# -gt 0 ]; do
             ;;
     esac
 done
+case "$mode" in
+    clusters | log)
+        if [ -n "$keys" ]; then
+            echo "bench.sh: --keys goes with --redis, --durable, --restart or --snapshot" >&2
+            exit 2
+        fi
+        ;;
+    redis | durable)
+        if ! command -v redis-server >/dev/null; then
+            echo "bench.sh: --$mode needs redis-server, on Debian in the package redis-server" >&2
+            exit 1
+        fi
+        ;;
+esac
+if [ -n "$write" ] && [ -n "$only" ]; then
+    echo "bench.sh: --write replaces whole tables, and --only measures a part" >&2
+    exit 2
+fi
+if [ -n "$one_cpu" ] || [ "$mode" = redis ]; then
+    if ! command -v taskset >/dev/null; then
+        echo "bench.sh: one processor for all needs taskset, on Debian in the package util-linux" >&2
+        exit 1
+    fi
+    on=(taskset -c 0)
+fi
 
 cd "$(dirname "$0")/.."
 cargo build --release --package bench --package coordinator --package node
+if [ "$mode" = log ]; then
+    cargo build --release --package storage --example append
+fi
 bin=${CARGO_TARGET_DIR:-target}/release
 
-logs=$(mktemp -d)
+# Logs, and the data directories: on a disk, where writing costs what it costs.
+mkdir -p run
+logs=$(mktemp -d run/bench.XXXXXX)
+if [ "$(stat -f -c %T "$logs" 2>/dev/null)" = tmpfs ]; then
+    rmdir "$logs"
+    echo "bench.sh: $PWD/run is in memory (tmpfs); measuring needs a disk there" >&2
+    exit 1
+fi
 pids=()
 finish() {
     status=$?
@@ -95,13 +150,41 @@ start() {
     done
 }
 
-start echo bench echo --port 0
-echo=127.0.0.1:$port/$pid
+# redis NAME [ARGUMENT...]: starts a Redis that keeps nothing unless told so, and waits until it is ready. Sets $port and
+# $pid. It cannot be asked for a free port, so one is tried after the other.
+redis() {
+    local name=$1 tries
+    shift
+    mkdir "$logs/$name"
+    for _ in 1 2 3 4 5 6 7 8; do
+        port=$((20000 + RANDOM % 12000))
+        "${on[@]}" redis-server --port "$port" --bind 127.0.0.1 --dir "$PWD/$logs/$name" --daemonize no --save '' \
+            --repl-diskless-sync-delay 0 "$@" >"$logs/$name.err" 2>&1 &
+        pid=$!
+        pids+=("$pid")
+        tries=0
+        while kill -0 "$pid" 2>/dev/null && [ "$tries" -le 100 ]; do
+            if grep -q 'Ready to accept connections' "$logs/$name.err"; then
+                return
+            fi
+            tries=$((tries + 1))
+            sleep 0.1
+        done
+    done
+    echo "bench.sh: $name did not start:" >&2
+    cat "$logs/$name.err" >&2
+    exit 1
+}
 
-start coordinator-of-one coordinator --port 0 --replicas 0
-one=$port
-start only-node node --port 0 --coordinator-port "$one"
-one=1@127.0.0.1:$one/$pid
+# node NAME [ARGUMENT...]: starts a cluster of one node. Sets $cluster.
+node() {
+    local name=$1
+    shift
+    start "coordinator-of-$name" coordinator --port 0 --replicas 0
+    local coordinator=$port
+    start "$name" node --port 0 --coordinator-port "$coordinator" "$@"
+    cluster=1@127.0.0.1:$coordinator/$pid
+}
 
 # three LEVEL: starts a cluster of three nodes whose writes are answered at this level. Sets $cluster.
 three() {
@@ -113,17 +196,117 @@ three() {
     done
     cluster=3@127.0.0.1:$coordinator/$nodes#$1
 }
-three async
-async=$cluster
-three quorum
-quorum=$cluster
 
-# In the background, so that a signal ends it at once.
-"${on[@]}" "$bin/bench" run --seconds "$seconds" --rounds "$rounds" --only "$only" \
-    --echo "$echo" --cluster "$one" --cluster "$async" --cluster "$quorum" &
-pids+=($!)
-if ! wait $!; then
-    echo "bench.sh: the run has failed; what the programs had to say:" >&2
-    tail -n 20 "$logs"/*.err >&2
-    exit 1
+# measure ARGUMENT...: runs the generator.
+measure() {
+    watched bench "$@" --seconds "$seconds" --rounds "$rounds" --only "$only"
+}
+
+# watched PROGRAM [ARGUMENT...]: runs one of our programs to its end; in the background, so that a signal ends it at once.
+watched() {
+    "${on[@]}" "$bin/$1" "${@:2}" &
+    pids+=($!)
+    if ! wait $!; then
+        echo "bench.sh: the run has failed; what the programs had to say:" >&2
+        tail -n 20 "$logs"/*.err >&2 || true
+        exit 1
+    fi
+}
+
+measure_clusters() {
+    start echo bench echo --port 0
+    local echo=127.0.0.1:$port/$pid one async
+    node only-node
+    one=$cluster
+    three async
+    async=$cluster
+    three quorum
+    measure run --echo "$echo" --cluster "$one" --cluster "$async" --cluster "$cluster"
+}
+
+measure_redis() {
+    start echo bench echo --port 0
+    local echo=127.0.0.1:$port/$pid one redis replicated replicas number
+    node only-node
+    one=$cluster
+    three quorum
+    redis redis
+    redis=127.0.0.1:$port/$pid
+    redis redis-primary
+    replicated=$port
+    replicas=$pid
+    for number in 1 2; do
+        redis "redis-replica-$number" --replicaof "127.0.0.1 $replicated"
+        replicas=$replicas,$pid
+    done
+    measure redis --keys "${keys:-1000000}" --echo "$echo" --one "$one" --quorum "$cluster" \
+        --redis "$redis" --replicated "127.0.0.1:$replicated/$replicas"
+}
+
+measure_durable() {
+    local memory interval
+    node memory-only
+    memory=$cluster
+    node fsync-interval --data-dir "$logs/interval" --fsync interval
+    interval=$cluster
+    node fsync-always --data-dir "$logs/always" --fsync always
+    redis redis-always --appendonly yes --appendfsync always
+    measure durable --keys "${keys:-100000}" --memory "$memory" --interval "$interval" --always "$cluster" \
+        --redis "127.0.0.1:$port/$pid"
+}
+
+measure_restart() {
+    start coordinator coordinator --port 0 --replicas 0
+    watched bench restart --program "$bin/node" --coordinator "127.0.0.1:$port" --data-dir "$logs/data" \
+        --keys "${keys:-1000000}" --rounds "$rounds"
+}
+
+measure_snapshot() {
+    start coordinator coordinator --port 0 --replicas 0
+    watched bench snapshot --program "$bin/node" --coordinator "127.0.0.1:$port" --data-dir "$logs/data" \
+        --keys "${keys:-1000000}" --rounds "$rounds"
+}
+
+measure_log() {
+    watched examples/append "$logs"
+}
+
+# conditions: a line that says how the tables came about.
+conditions() {
+    local processors model with=
+    processors=$(getconf _NPROCESSORS_ONLN)
+    model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)
+    case "$mode" in
+        redis | durable) with=", $(redis-server --version | sed 's/^Redis server v=\([^ ]*\).*/Redis \1/')" ;;
+    esac
+    echo "Measured on $(date -u +%F) on $processors processors (${model:-unknown})${on:+, on one of them}$with: medians of" \
+        "$rounds rounds."
+}
+
+# put FILE: replaces the part of docs/performance.md that belongs to this mode.
+put() {
+    local page=docs/performance.md begin="<!-- bench.sh $mode: begin -->" end="<!-- bench.sh $mode: end -->"
+    if ! grep -qxF "$begin" "$page" || ! grep -qxF "$end" "$page"; then
+        echo "bench.sh: $page has no part between \"$begin\" and \"$end\"" >&2
+        exit 1
+    fi
+    awk -v begin="$begin" -v end="$end" -v file="$1" '
+        $0 == end { inside = 0 }
+        !inside { print }
+        $0 == begin {
+            inside = 1
+            while ((getline line < file) > 0) print line
+        }' "$page" >"$logs/page"
+    cat "$logs/page" >"$page"
+    echo "bench.sh: $page has the tables of this run" >&2
+}
+
+if [ -z "$write" ]; then
+    "measure_$mode"
+else
+    # Not through a pipe, whose other end would not see the processes that are to be stopped.
+    "measure_$mode" >"$logs/tables"
+    cat "$logs/tables"
+    { conditions; echo; cat -s "$logs/tables"; } | sed -e '${/^$/d;}' >"$logs/part"
+    put "$logs/part"
 fi

@@ -4,6 +4,7 @@
 //! by side.
 
 mod basics;
+mod client_bench;
 mod client_program;
 mod consistency;
 mod coordinator_restart;

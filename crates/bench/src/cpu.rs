@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// The time that processes have run, all their threads together, to the nanosecond. `None` where the system does not
 /// say (it is Linux that does), or there are no processes to ask for.
-pub(crate) fn used(pids: &[u32]) -> Option<Duration> {
+pub fn used(pids: &[u32]) -> Option<Duration> {
     if pids.is_empty() {
         return None;
     }

@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser};
 use client::{AckLevel, Levels, NodeAddr, ReadLevel};
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::bench::args::BenchArgs;
 use crate::output::Format;
 use crate::verb;
 
@@ -34,13 +36,17 @@ Environment:
 /// Reads and writes the keys of a cluster.
 #[derive(Debug, Parser)]
 #[command(name = "client", version, after_help = after_help())]
+#[command(subcommand_help_heading = "More", disable_help_subcommand = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) more: Option<More>,
+
     /// The host of the coordinator
-    #[arg(long, default_value = "127.0.0.1", value_parser = host)]
+    #[arg(long, global = true, default_value = "127.0.0.1", value_parser = host)]
     pub(crate) host: String,
 
     /// The port of the coordinator
-    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, global = true, default_value_t = 5000, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: u16,
 
     /// Carry out one command, such as "PUT key value", and leave with its exit code
@@ -52,19 +58,19 @@ pub(crate) struct Args {
     pub(crate) raw: bool,
 
     /// Print one JSON object a command, on one line; bytes that are no UTF-8 text are in `..._base64` members
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
 
     /// How long a command may take, all its attempts together, such as 500ms or 1m
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = timeout)]
+    #[arg(long, global = true, value_name = "DURATION", default_value = "15s", value_parser = timeout)]
     pub(crate) timeout: Duration,
 
     /// When writes are answered: async, quorum or all. Where this is not given, as the cluster was started
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL")]
     pub(crate) ack: Option<AckLevel>,
 
     /// What reads may return: local or linear. Where this is not given, as the cluster was started
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL")]
     pub(crate) read: Option<ReadLevel>,
 
     /// What to log to standard error: off, error, warn, info, debug or trace
@@ -72,7 +78,30 @@ pub(crate) struct Args {
     pub(crate) log_level: Option<LevelFilter>,
 }
 
+/// What the program does other than to carry out commands.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum More {
+    Bench(BenchArgs),
+}
+
 impl Args {
+    /// The flags of the command line, looked at together. Ends the program where they are wrong.
+    pub(crate) fn of_command_line() -> Self {
+        let args = Self::parse();
+        if let Err((kind, what)) = args.check() {
+            Self::command().error(kind, what).exit();
+        }
+        args
+    }
+
+    fn check(&self) -> Result<(), (ErrorKind, String)> {
+        let Some(More::Bench(bench)) = &self.more else { return Ok(()) };
+        if self.command.is_some() || self.raw {
+            return Err((ErrorKind::ArgumentConflict, "bench goes with neither --command nor --raw".to_owned()));
+        }
+        bench.check().map_err(|what| (ErrorKind::ValueValidation, what))
+    }
+
     /// Where the coordinator is, `host:port`.
     pub(crate) fn coordinator(&self) -> String {
         // The host was looked at when the flags were read; should it be none after all, connecting says so.
@@ -112,7 +141,6 @@ fn timeout(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_flags_are_well_formed() {
@@ -154,6 +182,34 @@ mod tests {
             let args = Args::try_parse_from(["client", "--host", host]).unwrap();
             assert_eq!(args.coordinator(), expected);
             assert_eq!(args.timeout, client::DEFAULT_TIMEOUT);
+        }
+    }
+
+    #[test]
+    fn flags_of_a_load_are_looked_at_together() {
+        let checked = |flags: &[&str]| {
+            let args = Args::try_parse_from([&["client"], flags].concat()).map_err(|error| error.to_string())?;
+            args.check().map_err(|(_, what)| what)
+        };
+        for flags in ["bench", "bench e --rate 100", "bench mixed --reads 80", "--port 7 bench put --json --ack quorum"]
+        {
+            assert_eq!(checked(&flags.split(' ').collect::<Vec<_>>()), Ok(()), "{flags}");
+        }
+        for (flags, what) in [
+            ("bench g", "one of get, put, mixed"),
+            ("bench --connections 0", "0 is not in 1..=10000"),
+            ("bench --key-size 8 --keys 1000", "1000 keys need --key-size 9 at least"),
+            ("bench get --reads 80", "--reads goes with the workload mixed, and not with get"),
+            ("bench mixed --reads 101", "101 is not in 0..=100"),
+            ("bench --seconds 1 --requests 5", "cannot be used with"),
+            ("bench --seconds 0", "from 0.1 to 86400"),
+            ("bench --protocol line --value-size 0", "a line cannot carry an empty value"),
+            ("bench --value-size 1000000 --connections 2000", "more than 1 GiB"),
+            ("--command PING bench", "neither --command nor --raw"),
+            ("bench --rate 0", "0 is not in 1..="),
+        ] {
+            let error = checked(&flags.split(' ').collect::<Vec<_>>()).unwrap_err();
+            assert!(error.contains(what), "{flags}: {error}");
         }
     }
 }

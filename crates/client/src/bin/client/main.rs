@@ -5,10 +5,12 @@
 //!   arguments.
 //! - `execute`: a command and the library's calls.
 //! - `output`, `stats_table` and `json`: what is printed, and the exit code that goes with it.
+//! - `bench`: a load on a cluster, and what came of it.
 //! - `one_shot`, `pipe`, `repl`: the three ways to run, `session` what the last two share, `prompt` and `history`
 //!   what a person has at a prompt.
 
 mod args;
+mod bench;
 mod command;
 mod execute;
 mod history;
@@ -26,16 +28,15 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use client::{Client, Error};
 use tracing_subscriber::EnvFilter;
 
-use crate::args::Args;
+use crate::args::{Args, More};
 use crate::output::{Exit, error_line, to_stderr};
 use crate::session::Session;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::of_command_line();
     log_to_stderr(&args);
     match run(&args) {
         Ok(exit) => exit.into(),
@@ -49,6 +50,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
+    if let Some(More::Bench(load)) = &args.more {
+        return bench::run(args, load);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1) // A client waits; the thread that it runs on is the second.
         .enable_all()

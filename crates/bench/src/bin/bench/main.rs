@@ -1,31 +1,36 @@
 //! Measures a running cluster beside a server that does nothing, in one run. `scripts/bench.sh` starts both and calls
 //! this program; `docs/performance.md` says what the numbers mean.
 //!
-//! - `shape`: the requests and the answers, all of a shape equally long.
-//! - `load`: the generator, one thread for all connections.
+//! - `shape`: the kinds of load, and one measurement; the generator is this package's library.
 //! - `echo`: the server that does nothing.
-//! - `cluster`: which keys each node leads.
-//! - `cpu`: the processor time that the servers use.
+//! - `memory`: what the servers use of it.
 //! - `report`: rounds to medians, medians to a table.
+//! - `pairs`: two targets in turns, and goals; `redis`: those for our nodes beside Redis.
+//! - `restart`: from a node's start to its first answer; `snapshot`: what one costs.
 
-mod cluster;
-mod cpu;
 mod echo;
-mod load;
+mod memory;
+mod pairs;
+mod redis;
 mod report;
+mod restart;
 mod shape;
+mod snapshot;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bench::Target;
+use bench::target::{Cluster, Place};
 use clap::Parser as _;
 
-use crate::cluster::{Cluster, Place, Target};
-use crate::load::{Measurement, Until};
+use crate::redis::{Durable, InMemory};
 use crate::report::Rounds;
-use crate::shape::{Shape, shapes};
+use crate::restart::Restart;
+use crate::shape::{KEYS, Measurement, SIZES, Shape, fill, shapes};
+use crate::snapshot::Snapshot;
 
 /// Measures sequential and pipelined PUT and GET over one and fifty connections.
 #[derive(Debug, clap::Parser)]
@@ -39,6 +44,14 @@ enum Command {
     },
     /// Measure clusters, each beside the echo server, and print a table for each.
     Run(Run),
+    /// Measure nodes beside Redis, nothing kept on disk, and say which goals are met.
+    Redis(InMemory),
+    /// Measure nodes with data directories beside Redis, and say which goals are met.
+    Durable(Durable),
+    /// Measure how long a node with a data directory takes to start.
+    Restart(Restart),
+    /// Measure what a snapshot costs those who write meanwhile. Linux only.
+    Snapshot(Snapshot),
 }
 
 #[derive(Debug, clap::Args)]
@@ -52,6 +65,13 @@ struct Run {
     #[arg(long = "cluster", value_name = "NODES@HOST:PORT[/PID,...][#REMARK]", required = true)]
     clusters: Vec<Cluster>,
 
+    #[command(flatten)]
+    pace: Pace,
+}
+
+/// How long, how often, and what.
+#[derive(Debug, clap::Args)]
+struct Pace {
     /// How long each measurement takes, in seconds.
     #[arg(long, default_value_t = 0.4, value_parser = seconds)]
     seconds: f64,
@@ -69,6 +89,10 @@ fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Echo { port } => echo::run(port),
         Command::Run(run) => measure(&run),
+        Command::Redis(run) => redis::in_memory(&run).and_then(|tables| print(&tables)),
+        Command::Durable(run) => redis::durable(&run).and_then(|tables| print(&tables)),
+        Command::Restart(run) => restart::measure(&run).and_then(|table| print(&table)),
+        Command::Snapshot(run) => snapshot::measure(&run).and_then(|table| print(&table)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,35 +105,38 @@ fn main() -> ExitCode {
 
 /// Every target in turn, again and again, so that whatever else the machine does meets all of them alike.
 fn measure(run: &Run) -> anyhow::Result<()> {
-    let mut targets = vec![Target::echo(&run.echo)];
+    let mut targets = vec![echo::target(&run.echo)];
     for cluster in &run.clusters {
-        let target =
-            Target::cluster(cluster).with_context(|| format!("the cluster at {}", cluster.coordinator.addr))?;
-        load::fill(&target).with_context(|| format!("cannot fill {}", target.name))?;
+        let target = Target::cluster(cluster, 0..KEYS, SIZES)
+            .with_context(|| format!("the cluster at {}", cluster.coordinator.addr))?;
+        fill(&target, SIZES.value).with_context(|| format!("cannot fill {}", target.name))?;
         targets.push(target);
     }
-    let duration = Duration::from_secs_f64(run.seconds);
+    let duration = Duration::from_secs_f64(run.pace.seconds);
     let mut rows = Vec::new();
-    for shape in shapes().into_iter().filter(|shape| shape.to_string().contains(&run.only)) {
+    for shape in shapes().into_iter().filter(|shape| shape.to_string().contains(&run.pace.only)) {
         let mut rounds = Rounds::new(targets.len());
-        for round in 1..=run.rounds {
-            eprint!("\r{shape}, round {round} of {}    ", run.rounds);
+        for round in 1..=run.pace.rounds {
+            eprint!("\r{shape}, round {round} of {}    ", run.pace.rounds);
             rounds.push(one_round(&targets, shape, duration)?);
         }
         rows.push((shape, rounds));
     }
     eprintln!();
-    let mut stdout = std::io::stdout().lock();
     for (at, target) in targets.iter().enumerate().skip(1) {
-        writeln!(stdout, "{}", report::table(&target.name, &rows, at)).context("cannot write to standard output")?;
+        print(&report::table(&target.name, &rows, at))?;
     }
     Ok(())
 }
 
+fn print(table: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout().lock(), "{table}").context("cannot write to standard output")
+}
+
 fn one_round(targets: &[Target], shape: Shape, duration: Duration) -> anyhow::Result<Vec<Measurement>> {
-    let measured = targets.iter().map(|target| {
-        load::run(target, shape, Until::Elapsed(duration)).with_context(|| format!("{shape} against {}", target.name))
-    });
+    let measured = targets
+        .iter()
+        .map(|target| shape.measure(target, duration).with_context(|| format!("{shape} against {}", target.name)));
     measured.collect()
 }
 

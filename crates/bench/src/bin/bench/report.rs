@@ -1,10 +1,9 @@
 //! Rounds to medians, medians to a table.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use crate::load::Measurement;
-use crate::shape::Shape;
+use crate::shape::{Measurement, Shape};
 
 /// All rounds of one shape. In each, every target was measured once; the first is the echo server.
 #[derive(Debug)]
@@ -27,17 +26,33 @@ impl Rounds {
         self.of_target.get(target).map_or(&[], Vec::as_slice)
     }
 
-    /// Something of a target over the same of another: the median over the rounds, the least, and the most.
+    /// Something of a target over the same of another.
     fn ratio(&self, target: usize, base: usize, of: impl Fn(&Measurement) -> f64) -> String {
         let pairs = self.of(target).iter().zip(self.of(base));
-        let ratios = sorted(pairs.map(|(target, base)| of(target) / of(base)));
-        match (middle(&ratios), ratios.first(), ratios.last()) {
-            (Some(middle), Some(least), Some(most)) if middle.is_finite() => {
-                format!("{middle:.2} ({least:.2} to {most:.2})")
-            }
-            _ => "-".to_owned(),
-        }
+        spread(pairs.map(|(target, base)| of(target) / of(base))).map_or_else(|| "-".to_owned(), |it| it.to_string())
     }
+}
+
+/// Numbers of several rounds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Spread {
+    /// The median.
+    pub(crate) middle: f64,
+    least: f64,
+    most: f64,
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2} ({:.2} to {:.2})", self.middle, self.least, self.most)
+    }
+}
+
+/// The median, the least and the most. `None` where there is no number.
+pub(crate) fn spread(numbers: impl Iterator<Item = f64>) -> Option<Spread> {
+    let numbers = sorted(numbers);
+    let (middle, least, most) = (middle(&numbers)?, *numbers.first()?, *numbers.last()?);
+    middle.is_finite().then_some(Spread { middle, least, most })
 }
 
 /// A table in Markdown of one target beside the echo server, and beside the first cluster where it is another.
@@ -74,7 +89,7 @@ pub(crate) fn table(name: &str, rows: &[(Shape, Rounds)], target: usize) -> Stri
 }
 
 /// The medians of what was measured, each taken by itself.
-fn median(rounds: &[Measurement]) -> Measurement {
+pub(crate) fn median(rounds: &[Measurement]) -> Measurement {
     let time = |of: fn(&Measurement) -> Option<Duration>| {
         let mut times: Vec<Duration> = rounds.iter().filter_map(of).collect();
         times.sort_unstable();
@@ -85,6 +100,7 @@ fn median(rounds: &[Measurement]) -> Measurement {
         p50: time(|round| Some(round.p50)).unwrap_or_default(),
         p99: time(|round| Some(round.p99)).unwrap_or_default(),
         cpu: time(|round| round.cpu),
+        all_cpu: time(|round| round.all_cpu),
     }
 }
 
@@ -98,17 +114,17 @@ fn middle(sorted: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-fn cpu(measured: &Measurement) -> String {
+pub(crate) fn cpu(measured: &Measurement) -> String {
     measured.cpu.map_or_else(|| "-".to_owned(), |cpu| format!("{:.2}", cpu.as_secs_f64() * 1e6))
 }
 
-fn micros(time: Duration) -> String {
+pub(crate) fn micros(time: Duration) -> String {
     let micros = time.as_secs_f64() * 1e6;
     if micros < 100.0 { format!("{micros:.1}") } else { format!("{micros:.0}") }
 }
 
 /// A count with a blank before every three digits.
-fn thousands(count: f64) -> String {
+pub(crate) fn thousands(count: f64) -> String {
     let digits = format!("{count:.0}");
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -132,7 +148,7 @@ mod tests {
 
     fn measured(per_second: f64, micros: u64) -> Measurement {
         let p50 = Duration::from_micros(micros);
-        Measurement { per_second, p50, p99: p50 * 2, cpu: Some(p50 / 4) }
+        Measurement { per_second, p50, p99: p50 * 2, cpu: Some(p50 / 4), all_cpu: None }
     }
 
     #[test]

@@ -7,15 +7,23 @@
 use std::io::{self, Write as _};
 
 use anyhow::Context as _;
+use bench::Target;
+use bench::request::{Dialect, Template, Verb};
+use bench::target::Place;
 use bytes::{Buf as _, BytesMut};
 use proto::frame::Encoding;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::shape::{Template, Verb};
+use crate::shape::{KEYS, SIZES};
 
 /// How much a read asks for at least, as in a node.
 const READ_BYTES: usize = 16 * 1024;
+
+/// The echo server as a target; it answers for every key.
+pub(crate) fn target(at: &Place) -> Target {
+    Target::single("the echo server", at, Dialect::Put, 0..KEYS)
+}
 
 /// Serves until the process is killed.
 pub(crate) fn run(port: u16) -> anyhow::Result<()> {
@@ -77,9 +85,36 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
 fn kind_of(input: &[u8]) -> Option<(Template, Template)> {
     [Verb::Put, Verb::Get].into_iter().find_map(|verb| {
         [Encoding::Line, Encoding::Array].into_iter().find_map(|encoding| {
-            let request = Template::request(verb, encoding);
+            let request = Template::request(verb, encoding, SIZES, Dialect::Put);
             let begins = input.first_chunk::<3>()? == request.bytes.first_chunk::<3>()?;
-            begins.then(|| (request, Template::answer(verb, encoding)))
+            begins.then(|| (request, Template::answer(verb, encoding, SIZES)))
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::{fill, shapes};
+    use bench::{Load, Until};
+    use std::time::Duration;
+
+    #[test]
+    fn every_shape_is_answered_by_the_echo_server() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let place = Place { addr: listener.local_addr().unwrap(), pids: vec![std::process::id()] };
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { accept(TcpListener::from_std(listener).unwrap()).await })
+        });
+        let target = Target::single("the echo server", &place, Dialect::Put, 0..1_000);
+        fill(&target, SIZES.value).unwrap();
+        for shape in shapes() {
+            let load = Load { until: Until::Operations(500), ..shape.load(Duration::ZERO) };
+            let outcome = bench::run(&target, &load, Duration::MAX, &mut |_| ()).unwrap();
+            assert_eq!(outcome.operations, 500, "{shape}");
+            assert_eq!(outcome.server_cpu.is_some(), cfg!(target_os = "linux"), "{shape}");
+        }
+    }
 }

@@ -1,0 +1,203 @@
+//! A run: all connections on one thread.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::connection::{Connection, Pace};
+use crate::cpu;
+use crate::keys::Distribution;
+use crate::load::{Load, Until};
+use crate::outcome::{Interval, Outcome, Recorder};
+use crate::random::Zipfian;
+use crate::target::Target;
+use crate::timer::Timer;
+
+/// An answer that takes longer than this fails the run.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How many bytes of values are in flight on a connection, about, while keys are stored before anything is measured.
+const FILL_BYTES: usize = 16 * 1024;
+
+/// Stores every key at the server that leads it.
+///
+/// # Errors
+/// As of [`run`]; some keys may be stored.
+pub fn fill(target: &Target, load: &Load, observe: &mut dyn FnMut(Interval<'_>)) -> anyhow::Result<Outcome> {
+    let load = Load {
+        connections: target.servers.len(),
+        pipeline: (FILL_BYTES / load.sizes.value.max(1)).clamp(1, 128),
+        until: Until::AllKeys,
+        warm_up: Duration::ZERO,
+        rate: None,
+        strict: true,
+        distribution: Distribution::Uniform,
+        ..load.clone()
+    };
+    run(target, &load, Duration::from_secs(1), observe)
+}
+
+/// Loads a target until it is time to stop. Tells what was measured in each interval, when it is over; with
+/// [`Duration::MAX`] nothing.
+///
+/// # Errors
+/// A connection has broken, an answer is missing for ten seconds or is none to what was asked; with [`Load::strict`], an
+/// answer is wrong.
+pub fn run(
+    target: &Target,
+    load: &Load,
+    interval: Duration,
+    observe: &mut dyn FnMut(Interval<'_>),
+) -> anyhow::Result<Outcome> {
+    let mut poll = Poll::new().context("cannot wait for sockets")?;
+    let mut connections = open(target, load, &poll)?;
+    let timer = load.rate.map(|_| Timer::new(poll.registry())).transpose().context("cannot make a timer")?;
+
+    let (server_cpu, own_cpu) = (cpu::used(&target.pids), cpu::used(&[std::process::id()]));
+    let begin = Instant::now();
+    let start = begin + load.warm_up;
+    let stop = match load.until {
+        Until::Elapsed(time) => Some(start + time),
+        Until::AllKeys | Until::Operations(_) => None,
+    };
+    let mut recorder = Recorder::new(start, stop);
+    let mut schedule = load.rate.zip(timer).map(|(rate, timer)| Schedule { begin, rate, next: 0, timer });
+    for (at, connection) in connections.iter_mut().enumerate() {
+        if let Some(schedule) = &schedule {
+            let (due, step) = (schedule.due(at as u64), schedule.due(load.connections as u64) - begin);
+            connection.set_pace(Pace::Open { due, step });
+        }
+        connection.pump(&recorder, begin)?;
+    }
+    let mut beat = Beat { from: begin, every: interval };
+    let mut events = Events::with_capacity(connections.len() + 1);
+    let (mut heard, mut ended) = (begin, false);
+    let mut open = connections.iter().filter(|connection| !connection.is_done).count();
+    while open > 0 {
+        let now = Instant::now();
+        let mut wait = beat.left(now).min(ANSWER);
+        if let Some(schedule) = schedule.as_mut().filter(|_| !recorder.is_over(now)) {
+            wait = wait.min(schedule.send_due(&mut connections, &recorder, now)?);
+        }
+        if let Some(stop) = stop.filter(|stop| now < *stop) {
+            wait = wait.min(stop - now);
+        }
+        match poll.poll(&mut events, Some(wait)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error).context("cannot wait for sockets"),
+        }
+        let mut is_heard = false;
+        for event in &events {
+            let Some(connection) = connections.get_mut(event.token().0) else { continue };
+            let was_done = connection.is_done;
+            connection.ready(&mut recorder)?;
+            open -= usize::from(connection.is_done && !was_done);
+            is_heard = true;
+        }
+        let now = Instant::now();
+        if recorder.is_over(now) && !ended {
+            // Those that have nothing in flight, which no event will end.
+            ended = true;
+            connections.iter_mut().try_for_each(|connection| connection.pump(&recorder, now))?;
+            open = connections.iter().filter(|connection| !connection.is_done).count();
+        }
+        if is_heard {
+            heard = now;
+        } else if now >= heard + ANSWER {
+            anyhow::ensure!(!connections.iter().any(Connection::is_waiting), "no answer within {ANSWER:?}");
+        }
+        beat.tell(&mut recorder, now, observe);
+    }
+    let unsent = stop.map_or(0, |stop| connections.iter().map(|connection| connection.unsent(stop)).sum());
+    let since = |pids: &[u32], before: Option<Duration>| Some(cpu::used(pids)?.saturating_sub(before?));
+    let used = [since(&target.pids, server_cpu), since(&[std::process::id()], own_cpu)];
+    Ok(recorder.outcome(unsent, used))
+}
+
+/// Opens the connections of a load, spread evenly over the servers.
+fn open<'a>(target: &'a Target, load: &'a Load, poll: &Poll) -> anyhow::Result<Vec<Connection<'a>>> {
+    let mut ranks: HashMap<u32, Arc<Zipfian>> = HashMap::new();
+    let mut connections = Vec::new();
+    for at in 0..load.connections {
+        let server = target.servers.get(at % target.servers.len().max(1)).context("there is no server")?;
+        let zipfian = (load.distribution != Distribution::Uniform).then(|| {
+            let count = server.numbers.len();
+            Arc::clone(ranks.entry(count).or_insert_with(|| Zipfian::new(count.into())))
+        });
+        let mut connection = Connection::open(target, server, load, at, zipfian)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        poll.registry().register(&mut connection.stream, Token(at), interest).context("cannot wait for a socket")?;
+        connections.push(connection);
+    }
+    Ok(connections)
+}
+
+/// When requests are due, with a rate: one after the other over all connections, in turns.
+struct Schedule {
+    begin: Instant,
+    rate: NonZeroU64,
+    /// The first that was not due yet.
+    next: u64,
+    timer: Timer,
+}
+
+impl Schedule {
+    fn due(&self, number: u64) -> Instant {
+        const SECOND: u128 = 1_000_000_000;
+        self.begin + Duration::from_nanos((u128::from(number) * SECOND / u128::from(self.rate.get())) as u64)
+    }
+
+    /// Lets connections send what is due; gives how long to wait for the next.
+    fn send_due(
+        &mut self,
+        connections: &mut [Connection<'_>],
+        recorder: &Recorder,
+        now: Instant,
+    ) -> anyhow::Result<Duration> {
+        let count = connections.len() as u64;
+        // Where all have something due, each once is enough.
+        if self.due(self.next + count) <= now {
+            connections.iter_mut().try_for_each(|connection| connection.pump(recorder, now))?;
+            let passed = (now - self.begin).as_nanos() * u128::from(self.rate.get()) / 1_000_000_000;
+            self.next = self.next.max(passed as u64);
+        }
+        while self.due(self.next) <= now {
+            if let Some(connection) = connections.get_mut((self.next % count) as usize) {
+                connection.pump(recorder, now)?;
+            }
+            self.next += 1;
+        }
+        self.timer.wake_at(self.due(self.next), now).context("cannot set a timer")
+    }
+}
+
+/// When something is told of a run that goes on.
+struct Beat {
+    from: Instant,
+    every: Duration,
+}
+
+impl Beat {
+    fn left(&self, now: Instant) -> Duration {
+        self.from.checked_add(self.every).map_or(Duration::MAX, |next| next.saturating_duration_since(now))
+    }
+
+    fn tell(&mut self, recorder: &mut Recorder, now: Instant, observe: &mut dyn FnMut(Interval<'_>)) {
+        if !self.left(now).is_zero() {
+            return;
+        }
+        let latency = recorder.end_interval();
+        let at = now.checked_duration_since(recorder.start);
+        observe(Interval { at, elapsed: now - self.from, latency: &latency, refused: recorder.refused });
+        self.from = now;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use proto::frame::Encoding;
+
+use super::*;
+use crate::keys::Sizes;
+use crate::request::{Dialect, Template, Verb};
+use crate::target::Place;
+use crate::workload::{Action, Mix};
+
+const SIZES: Sizes = Sizes { key: 16, value: 100 };
+
+/// A server on threads of its own, for the rest of the test, that answers each whole read of requests for keys of these sizes
+/// after a pause.
+fn server(answer: impl Fn(&[u8]) -> Vec<u8> + Send + Copy + 'static) -> Target {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = Place { addr: listener.local_addr().unwrap(), pids: vec![std::process::id()] };
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let mut input = vec![0; 1 << 20];
+                while let Ok(read) = stream.read(&mut input) {
+                    if read == 0 || stream.write_all(&answer(&input[..read])).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    Target::single("the test's server", &place, Dialect::Put, 0..100)
+}
+
+/// Answers GETs that are lines as a node does which has all keys.
+fn values(input: &[u8]) -> Vec<u8> {
+    let lines = input.split_inclusive(|byte| *byte == b'\n');
+    let answers = lines.map(|line| {
+        let value = SIZES.make_value(&line[4..20]);
+        [b"VALUE ", &value[..], b"\n"].concat()
+    });
+    answers.collect::<Vec<_>>().concat()
+}
+
+fn gets(until: Until) -> Load {
+    let load = Load::steady(Action::Get, Encoding::Line, SIZES, Duration::ZERO);
+    Load { connections: 3, pipeline: 4, until, ..load }
+}
+
+fn quietly(target: &Target, load: &Load) -> anyhow::Result<Outcome> {
+    run(target, load, Duration::MAX, &mut |_| ())
+}
+
+#[test]
+fn so_many_operations_are_answered_as_were_asked_for() {
+    let outcome = quietly(&server(values), &gets(Until::Operations(1_000))).unwrap();
+    assert_eq!((outcome.operations, outcome.misses, outcome.refused, outcome.unsent), (1_000, 0, 0, 0));
+    assert!(outcome.per_second() > 0.0 && outcome.percentile(50.0) <= outcome.percentile(99.0));
+    assert_eq!(outcome.server_cpu.is_some(), cfg!(target_os = "linux"));
+    assert!(outcome.of_action.iter().map(|(action, _)| *action).eq([Action::Get]));
+}
+
+#[test]
+fn keys_are_stored_one_after_the_other() {
+    let target = server(|input| {
+        let put = Template::request(Verb::Put, Encoding::Array, SIZES, Dialect::Put);
+        b"+OK\r\n".repeat(input.len() / put.bytes.len())
+    });
+    let load = Load { encoding: Encoding::Array, ..gets(Until::AllKeys) };
+    // A read may end inside a request of a batch; one request at a time is always whole.
+    let load = Load { pipeline: 1, connections: 1, ..load };
+    assert_eq!(quietly(&target, &load).unwrap().operations, 100);
+}
+
+#[test]
+fn a_run_lasts_as_long_as_it_was_asked_to_and_tells_of_itself() {
+    let mut told = Vec::new();
+    let load = Load { warm_up: Duration::from_millis(50), ..gets(Until::Elapsed(Duration::from_millis(200))) };
+    let begin = Instant::now();
+    let outcome = run(&server(values), &load, Duration::from_millis(20), &mut |interval| {
+        told.push((interval.at.is_some(), interval.latency.len()));
+    });
+    let outcome = outcome.unwrap();
+    assert!(begin.elapsed() >= Duration::from_millis(250));
+    assert_eq!(outcome.elapsed, Duration::from_millis(200));
+    assert!(told.len() > 3 && !told[0].0, "{told:?}");
+    assert!(told.iter().map(|(_, answers)| answers).sum::<u64>() <= outcome.operations);
+}
+
+#[test]
+fn with_a_rate_a_pause_of_the_server_counts_for_all_that_was_due_in_it() {
+    // One request each millisecond; the server takes 100 ms over each 300th.
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let target = server(|input| {
+        if ASKED.fetch_add(1, Ordering::Relaxed) % 300 == 299 {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        values(input)
+    });
+    let time = Duration::from_millis(1_500);
+    let load = Load { connections: 1, pipeline: 1, rate: NonZeroU64::new(1_000), ..gets(Until::Elapsed(time)) };
+    let outcome = quietly(&target, &load).unwrap();
+    // Each pause makes some hundred requests late. Without the moment at which they were due, one in 300 would be.
+    let late = outcome.latency.count_between(10_000_000, u64::MAX) as f64 / outcome.operations.max(1) as f64;
+    assert!(late > 0.1, "{late} of {} were late", outcome.operations);
+}
+
+#[test]
+fn with_a_rate_no_more_is_sent_than_was_asked_for() {
+    let time = Duration::from_millis(300);
+    let load = Load { rate: NonZeroU64::new(2_000), ..gets(Until::Elapsed(time)) };
+    let outcome = quietly(&server(values), &load).unwrap();
+    let most = 600;
+    assert!(outcome.operations <= most && outcome.operations + outcome.unsent > most / 2, "{}", outcome.operations);
+}
+
+#[test]
+fn a_wrong_answer_fails_a_strict_run() {
+    let target = server(|input| b"NOT_FOUND\n".repeat(input.split(|byte| *byte == b'\n').count() - 1));
+    let error = quietly(&target, &gets(Until::Operations(10))).unwrap_err();
+    assert!(error.to_string().starts_with("a key is missing: a wrong answer"), "{error}");
+    let lenient = Load { strict: false, ..gets(Until::Operations(10)) };
+    let outcome = quietly(&target, &lenient).unwrap();
+    assert_eq!((outcome.operations, outcome.misses), (10, 10));
+}
+
+#[test]
+fn refusals_are_counted_and_the_first_is_kept() {
+    let target = server(|input| b"ERROR BUSY later\n".repeat(input.split(|byte| *byte == b'\n').count() - 1));
+    let lenient = Load { strict: false, ..gets(Until::Operations(10)) };
+    let outcome = quietly(&target, &lenient).unwrap();
+    assert_eq!((outcome.operations, outcome.refused), (0, 10));
+    assert_eq!(outcome.first_error.as_deref(), Some("ERROR BUSY later"));
+    let error = quietly(&target, &gets(Until::Operations(10))).unwrap_err();
+    assert!(error.to_string().contains("ERROR BUSY later"), "{error}");
+}
+
+#[test]
+fn a_key_is_read_before_it_is_modified() {
+    let target = server(|input| {
+        let lines = input.split_inclusive(|byte| *byte == b'\n');
+        let answers = lines.map(|line| if line.starts_with(b"GET") { values(line) } else { b"OK\n".to_vec() });
+        answers.collect::<Vec<_>>().concat()
+    });
+    let load = Load { mix: Mix::only(Action::Modify), connections: 1, ..gets(Until::Operations(50)) };
+    let outcome = quietly(&target, &load).unwrap();
+    assert_eq!((outcome.operations, outcome.misses), (50, 0));
+}

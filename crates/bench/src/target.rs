@@ -1,0 +1,249 @@
+//! Where requests are sent: one server, or the nodes of a cluster, each with the keys that it leads.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use proto::cluster_map::{ClusterMap, MapUpdate};
+use proto::frame;
+use proto::id::Incarnation;
+use proto::slot::Position;
+
+use crate::keys::{Numbers, Sizes};
+use crate::request::Dialect;
+
+/// How long a cluster may take until it stands.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A map that has not changed for so long is taken for settled: hand-overs come one after the other.
+const SETTLED: Duration = Duration::from_millis(1_500);
+
+/// How long a connection and an answer to what is not part of the load may take.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// A server as it is named on the command line: where it listens, and which processes do its work.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Its processes.
+    pub pids: Vec<u32>,
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "IP:PORT is expected, or IP:PORT/PID,PID,... such as 127.0.0.1:5000/4711,4712";
+        let (addr, pids) = text.split_once('/').map_or((text, None), |(addr, pids)| (addr, Some(pids)));
+        let pids = pids.into_iter().flat_map(|pids| pids.split(',')).map(str::parse);
+        Ok(Self {
+            addr: addr.parse().map_err(|_| EXPECTED)?,
+            pids: pids.collect::<Result<_, _>>().map_err(|_| EXPECTED)?,
+        })
+    }
+}
+
+/// A cluster as it is named on the command line.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// How many nodes it has.
+    pub nodes: usize,
+    /// Where its coordinator listens, and the processes of its nodes.
+    pub coordinator: Place,
+    /// What is special about it, for its name in the table; empty where nothing is.
+    pub remark: String,
+}
+
+impl FromStr for Cluster {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "NODES@IP:PORT is expected, such as 3@127.0.0.1:5000";
+        let (text, remark) = text.split_once('#').unwrap_or((text, ""));
+        let (nodes, coordinator) = text.split_once('@').ok_or(EXPECTED)?;
+        let nodes = nodes.parse().map_err(|_| EXPECTED)?;
+        Ok(Self { nodes, coordinator: coordinator.parse()?, remark: remark.to_owned() })
+    }
+}
+
+/// Something to be measured.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its name in tables.
+    pub name: String,
+    /// Its servers. Connections are spread evenly over them.
+    pub servers: Vec<Server>,
+    /// The processes that do the work.
+    pub pids: Vec<u32>,
+    /// How it is told to store a value.
+    pub dialect: Dialect,
+    /// The numbers of all its keys; what is inserted has numbers behind them.
+    pub keys: Range<u32>,
+    map: Option<Arc<ClusterMap>>,
+}
+
+/// One server of a target.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// The keys that are asked for there.
+    pub numbers: Numbers,
+    node: Option<Incarnation>,
+}
+
+impl Target {
+    /// One server that has all keys.
+    #[must_use]
+    pub fn single(name: &str, at: &Place, dialect: Dialect, keys: Range<u32>) -> Self {
+        let servers = vec![Server { addr: at.addr, numbers: Numbers::Range(keys.clone()), node: None }];
+        Self { name: name.to_owned(), servers, pids: at.pids.clone(), dialect, keys, map: None }
+    }
+
+    /// The nodes of a cluster, as its map names them.
+    ///
+    /// # Errors
+    /// The map names a node that cannot be found, or too few of the keys are led by anybody.
+    pub fn of_map(
+        name: String,
+        map: ClusterMap,
+        pids: Vec<u32>,
+        keys: Range<u32>,
+        sizes: Sizes,
+    ) -> anyhow::Result<Self> {
+        let mut led: BTreeMap<Incarnation, Vec<u32>> = BTreeMap::new();
+        for number in keys.clone() {
+            let slot = map.bits().slot(&Position::of(&sizes.make_key(number)));
+            let primary = map.config(slot).primary.context("a slot has lost its primary")?;
+            led.entry(primary).or_default().push(number);
+        }
+        let servers = led.into_iter().map(|(primary, numbers)| {
+            let member = map.member(primary).context("a slot is led by nobody known")?;
+            let addr = resolve(member.addr.as_str())?;
+            Ok(Server { addr, numbers: Numbers::List(numbers.into()), node: Some(primary) })
+        });
+        let servers = servers.collect::<anyhow::Result<_>>()?;
+        Ok(Self { name, servers, pids, dialect: Dialect::Put, keys, map: Some(Arc::new(map)) })
+    }
+
+    /// Waits until all nodes of a cluster are there and their slots have found their places.
+    ///
+    /// # Errors
+    /// They have not within a minute.
+    pub fn cluster(at: &Cluster, keys: Range<u32>, sizes: Sizes) -> anyhow::Result<Self> {
+        let map = settled_map(at)?;
+        let mut name = if at.nodes == 1 { "one node".to_owned() } else { format!("{} nodes", at.nodes) };
+        if !at.remark.is_empty() {
+            name = format!("{name}, {}", at.remark);
+        }
+        Self::of_map(name, map, at.coordinator.pids.clone(), keys, sizes)
+    }
+
+    /// Whether a server leads a key.
+    pub(crate) fn leads(&self, server: &Server, key: &[u8]) -> bool {
+        match &self.map {
+            Some(map) => map.config(map.bits().slot(&Position::of(key))).primary == server.node,
+            None => true,
+        }
+    }
+}
+
+/// The address of a host and port.
+///
+/// # Errors
+/// There is no such host.
+pub fn resolve(host_and_port: &str) -> anyhow::Result<SocketAddr> {
+    let mut found = host_and_port.to_socket_addrs().with_context(|| format!("cannot look up {host_and_port}"))?;
+    found.next().with_context(|| format!("{host_and_port} has no address"))
+}
+
+/// Sends one request as an array, and gives the first line of the answer.
+///
+/// # Errors
+/// The server cannot be reached, or does not answer in time.
+pub fn ask<W: AsRef<[u8]>>(addr: SocketAddr, words: &[W]) -> anyhow::Result<String> {
+    let mut stream = connect(addr)?;
+    let mut request = Vec::new();
+    frame::encode_array(words, &mut request);
+    stream.write_all(&request).with_context(|| format!("cannot send to {addr}"))?;
+    let mut line = Vec::new();
+    BufReader::new(stream).read_until(b'\n', &mut line).with_context(|| format!("no answer of {addr}"))?;
+    Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+}
+
+pub(crate) fn connect(addr: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&addr, ANSWER).with_context(|| format!("cannot connect to {addr}"))?;
+    stream.set_read_timeout(Some(ANSWER)).context("cannot set up a connection")?;
+    stream.set_nodelay(true).context("cannot set up a connection")?;
+    Ok(stream)
+}
+
+fn settled_map(at: &Cluster) -> anyhow::Result<ClusterMap> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut unchanged: Option<(ClusterMap, Instant)> = None;
+    while Instant::now() < deadline {
+        let map = read_map(at.coordinator.addr)?.filter(|map| stands(map, at.nodes));
+        match (map, &unchanged) {
+            (Some(map), Some((known, since))) if map.version == known.version => {
+                if since.elapsed() >= SETTLED {
+                    return Ok(map);
+                }
+            }
+            (map, _) => unchanged = map.map(|map| (map, Instant::now())),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    anyhow::bail!("its {} nodes have not found their places within {PATIENCE:?}", at.nodes)
+}
+
+/// Whether all nodes are there, every slot is led, and no copy is still being filled.
+fn stands(map: &ClusterMap, nodes: usize) -> bool {
+    let up = map.members().filter(|(_, member)| member.up).count();
+    up == nodes && map.slots().all(|(_, config)| config.primary.is_some() && config.learners.is_empty())
+}
+
+/// The map of a cluster in which every slot is led; waits for that.
+///
+/// # Errors
+/// The coordinator cannot be reached, or its cluster is not complete in time.
+pub fn serving_map(coordinator: SocketAddr, patience: Duration) -> anyhow::Result<ClusterMap> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let map = read_map(coordinator)?;
+        match map.filter(|map| map.slots().all(|(_, config)| config.primary.is_some())) {
+            Some(map) => return Ok(map),
+            None if Instant::now() >= deadline => {
+                anyhow::bail!("the cluster has keys that no node leads; are its nodes started?")
+            }
+            None => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// The map as the coordinator has it; `None` where it has none yet.
+fn read_map(coordinator: SocketAddr) -> anyhow::Result<Option<ClusterMap>> {
+    let mut stream = connect(coordinator).context("the coordinator is not reached")?;
+    stream.write_all(b"MAP\n").context("cannot ask the coordinator for its map")?;
+    let mut lines: Vec<String> = Vec::new();
+    for line in BufReader::new(stream).lines() {
+        let line = line.context("cannot read the coordinator's map")?;
+        if line == "ERROR Unknown command" || line.starts_with('-') {
+            anyhow::bail!("{coordinator} is no coordinator: it answered {line}");
+        }
+        if line.starts_with("ERROR ") {
+            return Ok(None);
+        }
+        if line.is_empty() {
+            break;
+        }
+        lines.push(line);
+    }
+    let update = MapUpdate::parse(lines.iter().map(String::as_str))?;
+    Ok(Some(ClusterMap::updated(None, &update)?))
+}

@@ -1,0 +1,187 @@
+//! `client bench`: a load on a cluster or on one server, and what came of it. The generator is the library `bench`.
+//!
+//! - `args`: the flags, and the load that they ask for.
+//! - `report`: the tables, the histogram, and the same as JSON.
+
+pub(crate) mod args;
+mod report;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bench::request::Dialect;
+use bench::target::{self, Place};
+use bench::workload::Action;
+use bench::{Interval, Load, Outcome, Target, Until};
+use proto::frame::Encoding;
+
+use crate::args::Args;
+use crate::output::{Exit, to_stderr};
+use args::BenchArgs;
+
+/// How often the run tells of itself.
+const TELL: Duration = Duration::from_secs(1);
+
+/// Measures, and prints what came of it; progress goes to standard error.
+pub(crate) fn run(args: &Args, bench: &BenchArgs) -> anyhow::Result<Exit> {
+    let load = bench.load(args.levels());
+    let target = match find_target(args, bench, &load) {
+        Ok(target) => target,
+        Err(NoTarget::NotReached(error)) => {
+            to_stderr(&format!("client: {error:#}"));
+            return Ok(Exit::NotReached);
+        }
+        Err(NoTarget::Refused(why)) => {
+            to_stderr(&format!("client: {why}"));
+            return Ok(Exit::Refused);
+        }
+    };
+    let outcome = match measure(bench, &load, &target) {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            to_stderr(&format!("client: {error:#}"));
+            return Ok(Exit::NotReached);
+        }
+    };
+    let text = if args.json {
+        report::json(bench, &load, &target, &outcome)
+    } else {
+        report::text(bench, &load, &target, &outcome)
+    };
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()?;
+    Ok(if outcome.refused > 0 { Exit::Refused } else { Exit::Done })
+}
+
+/// Stores the keys where that is asked for, and loads the target.
+fn measure(bench: &BenchArgs, load: &Load, target: &Target) -> anyhow::Result<Outcome> {
+    if !bench.no_preload {
+        let mut progress = Progress::new(format!("storing {} keys", bench.keys));
+        bench::fill(target, load, &mut |interval| progress.tell(&interval)).context("cannot store the keys")?;
+        progress.end();
+    }
+    let mut progress = Progress::new(match load.until {
+        Until::Elapsed(time) => format!("of {} s", time.as_secs_f64()),
+        _ => "so far".to_owned(),
+    });
+    let outcome = bench::run(target, load, TELL, &mut |interval| progress.tell(&interval)).context("the run failed")?;
+    progress.end();
+    Ok(outcome)
+}
+
+/// Why there is nothing to put a load on.
+enum NoTarget {
+    NotReached(anyhow::Error),
+    Refused(String),
+}
+
+impl From<anyhow::Error> for NoTarget {
+    fn from(error: anyhow::Error) -> Self {
+        Self::NotReached(error)
+    }
+}
+
+fn find_target(args: &Args, bench: &BenchArgs, load: &Load) -> Result<Target, NoTarget> {
+    let target = match &bench.address {
+        Some(address) => {
+            let place = Place { addr: target::resolve(address)?, pids: Vec::new() };
+            let dialect = if bench.writes(load) { dialect(&place, load)? } else { Dialect::Put };
+            Target::single(address, &place, dialect, 0..bench.keys)
+        }
+        None => {
+            let coordinator = args.coordinator();
+            let advice = "start it with `coordinator`, or say where it is with --host and --port; --address drives one \
+                          server without it";
+            let map = target::resolve(&coordinator)
+                .and_then(|addr| target::serving_map(addr, args.timeout))
+                .with_context(|| format!("cannot get the map of the cluster from {coordinator} ({advice})"))?;
+            Target::of_map(format!("the cluster of {coordinator}"), map, Vec::new(), 0..bench.keys, load.sizes)?
+        }
+    };
+    let ack = load.ack.map(|level| ["ACK".to_owned(), level.to_string()]);
+    let read = load.read.map(|level| ["READ".to_owned(), level.to_string()]);
+    for (server, words) in target.servers.iter().flat_map(|server| [(server, &ack), (server, &read)]) {
+        let Some(words) = words else { continue };
+        let answer = target::ask(server.addr, words)?;
+        if answer != "+OK" {
+            return Err(NoTarget::Refused(format!("{} refuses {}: {answer}", server.addr, words.join(" "))));
+        }
+    }
+    if load.mix.has(Action::Scan) {
+        for server in &target.servers {
+            let answer =
+                target::ask(server.addr, &[&b"RANGE"[..], &load.sizes.make_key(0), b"bench;", b"LIMIT", b"1"])?;
+            if answer.starts_with('-') {
+                let why = format!("{} cannot list keys in order, which this workload asks for: {answer}", server.addr);
+                return Err(NoTarget::Refused(why));
+            }
+        }
+    }
+    Ok(target)
+}
+
+/// How one server is told to store a value: our nodes take PUT in either encoding, Redis SET in arrays. Stores the first key
+/// of the load.
+fn dialect(place: &Place, load: &Load) -> Result<Dialect, NoTarget> {
+    if load.encoding == Encoding::Line {
+        return Ok(Dialect::Put);
+    }
+    let key = load.sizes.make_key(0);
+    let value = load.sizes.make_value(&key);
+    for (word, dialect) in [(&b"SET"[..], Dialect::Set), (b"PUT", Dialect::Put)] {
+        let answer = target::ask(place.addr, &[word, &key, &value])?;
+        if answer == "+OK" {
+            return Ok(dialect);
+        }
+        if !answer.to_ascii_lowercase().contains("unknown command") {
+            return Err(NoTarget::Refused(format!("{} refuses to store a key: {answer}", place.addr)));
+        }
+    }
+    Err(NoTarget::Refused(format!("{} knows neither SET nor PUT", place.addr)))
+}
+
+/// What is told on standard error while a run goes on: one line that changes on a terminal, else a line a second.
+struct Progress {
+    what: String,
+    is_terminal: bool,
+    told: bool,
+    answered: u64,
+}
+
+impl Progress {
+    fn new(what: String) -> Self {
+        Self { what, is_terminal: io::stderr().is_terminal(), told: false, answered: 0 }
+    }
+
+    fn tell(&mut self, interval: &Interval<'_>) {
+        self.answered += interval.latency.len();
+        let line = match interval.at {
+            None => "warming up".to_owned(),
+            Some(at) => {
+                let micros = |percent| interval.latency.value_at_percentile(percent) as f64 / 1e3;
+                format!(
+                    "{:5.1} s {}: {} answers, {:.0} ops/s, p50 {:.0} us, p99 {:.0} us, {} errors",
+                    at.as_secs_f64(),
+                    self.what,
+                    self.answered,
+                    interval.latency.len() as f64 / interval.elapsed.as_secs_f64(),
+                    micros(50.0),
+                    micros(99.0),
+                    interval.refused
+                )
+            }
+        };
+        // Standard error may be closed, and nobody is there to hear of it.
+        let _ =
+            if self.is_terminal { write!(io::stderr(), "\r\x1b[K{line}") } else { writeln!(io::stderr(), "{line}") };
+        self.told = true;
+    }
+
+    fn end(&self) {
+        if self.is_terminal && self.told {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The flags of `client bench`, and the load that they ask for.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use bench::keys::{Distribution, Sizes};
+use bench::workload::{Action, Workload};
+use bench::{Load, Until};
+use clap::builder::TypedValueParser as _;
+use client::Levels;
+use proto::frame::Encoding;
+use proto::limits;
+
+/// The most bytes of values that all connections together have in flight.
+const IN_FLIGHT_BYTES: usize = 1024 * 1024 * 1024;
+
+/// Put a load on a cluster, or on one server, and measure it
+///
+/// Connections go to the nodes that lead the keys, as the library's do, and are spread evenly over them. The keys that are
+/// read and written begin with `bench:`; they are stored first, and are left behind. Without --rate each connection asks
+/// as fast as it is answered. With it requests are due at fixed moments, and latency counts from those: what a slow
+/// server keeps waiting is counted as slow.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct BenchArgs {
+    /// get, put, mixed, or a to f: the workloads of YCSB; d reads the latest, e lists keys in order, f reads and writes
+    #[arg(default_value = "get", value_parser = workload)]
+    pub(crate) workload: Workload,
+
+    /// One server, ours or Redis, in place of a cluster with its coordinator
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) address: Option<String>,
+
+    /// How requests are written: resp are arrays, as Redis has them
+    #[arg(long, value_enum, default_value_t = Protocol::Resp)]
+    pub(crate) protocol: Protocol,
+
+    /// How many connections there are
+    #[arg(long, default_value_t = 50, value_parser = from_to(1, 10_000))]
+    pub(crate) connections: usize,
+
+    /// How many requests a connection has in flight. Without --rate they are sent together
+    #[arg(long, default_value_t = 1, value_parser = from_to(1, 4_096))]
+    pub(crate) pipeline: usize,
+
+    /// How many keys there are
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
+    pub(crate) keys: u32,
+
+    /// The length of a key, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = from_to(Sizes::KEY_LEAST as u64, limits::KEY_BYTES as u64))]
+    pub(crate) key_size: usize,
+
+    /// The length of a value, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = from_to(0, limits::VALUE_BYTES as u64))]
+    pub(crate) value_size: usize,
+
+    /// How often each key is asked for. Where this is not given, as the workload has it
+    #[arg(long, value_enum)]
+    pub(crate) distribution: Option<KeyDistribution>,
+
+    /// With `mixed`: how many of a hundred requests are GET; the others are PUT
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) reads: Option<u8>,
+
+    /// Operations in a second, over all connections
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) rate: Option<u64>,
+
+    /// How long is measured
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+
+    /// End after so many operations, not after a time
+    #[arg(long, value_name = "N", conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) requests: Option<u64>,
+
+    /// What goes before and is not measured, in seconds. Where this is not given, a fifth of --seconds, and with --requests
+    /// nothing
+    #[arg(long, value_name = "SECONDS", value_parser = seconds_or_none)]
+    pub(crate) warm_up: Option<f64>,
+
+    /// Do not store the keys first: they are there, or it does not matter
+    #[arg(long)]
+    pub(crate) no_preload: bool,
+}
+
+/// How requests are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Protocol {
+    Line,
+    Resp,
+}
+
+/// How often each key comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum KeyDistribution {
+    /// Each alike
+    Uniform,
+    /// Few often, most rarely: Zipf's law with the exponent 0.99
+    Zipfian,
+}
+
+impl BenchArgs {
+    /// What is wrong with the flags together, which each by itself does not show.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let sizes = self.sizes();
+        if u64::from(self.keys) > sizes.keys() {
+            let least = (Sizes::KEY_LEAST..).find(|key| Sizes { key: *key, ..sizes }.keys() >= self.keys.into());
+            return Err(format!(
+                "there are only {} keys of {} bytes; {} keys need --key-size {} at least",
+                sizes.keys(),
+                self.key_size,
+                self.keys,
+                least.unwrap_or(limits::KEY_BYTES)
+            ));
+        }
+        if self.reads.is_some() && self.workload != Workload::Mixed {
+            return Err(format!("--reads goes with the workload mixed, and not with {}", self.workload));
+        }
+        if self.protocol == Protocol::Line && self.value_size == 0 {
+            return Err("a line cannot carry an empty value; use --protocol resp, or --value-size 1".to_owned());
+        }
+        let in_flight = self.connections.saturating_mul(self.pipeline).saturating_mul(self.value_size);
+        if in_flight > IN_FLIGHT_BYTES {
+            return Err(format!(
+                "{} connections with {} values of {} bytes in flight on each take more than 1 GiB of memory; lower one of \
+                 the three",
+                self.connections, self.pipeline, self.value_size
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn load(&self, levels: Levels) -> Load {
+        let mix = self.workload.mix(self.reads.unwrap_or(50));
+        let time = Duration::from_secs_f64(self.seconds);
+        let usual_warm_up = if self.requests.is_some() { Duration::ZERO } else { time / 5 };
+        Load {
+            encoding: match self.protocol {
+                Protocol::Line => Encoding::Line,
+                Protocol::Resp => Encoding::Array,
+            },
+            sizes: self.sizes(),
+            mix,
+            distribution: match self.distribution {
+                Some(KeyDistribution::Uniform) => Distribution::Uniform,
+                Some(KeyDistribution::Zipfian) => Distribution::Zipfian,
+                None => mix.distribution,
+            },
+            connections: self.connections,
+            pipeline: self.pipeline,
+            rate: self.rate.and_then(NonZeroU64::new),
+            warm_up: self.warm_up.map_or(usual_warm_up, Duration::from_secs_f64),
+            until: self.requests.map_or(Until::Elapsed(time), Until::Operations),
+            strict: false,
+            ack: levels.ack,
+            read: levels.read,
+        }
+    }
+
+    /// Whether anything is written, before or during the run.
+    pub(crate) fn writes(&self, load: &Load) -> bool {
+        !self.no_preload || [Action::Put, Action::Insert, Action::Modify].into_iter().any(|action| load.mix.has(action))
+    }
+
+    fn sizes(&self) -> Sizes {
+        Sizes { key: self.key_size, value: self.value_size }
+    }
+}
+
+fn workload(text: &str) -> Result<Workload, String> {
+    text.parse()
+}
+
+fn from_to(least: u64, most: u64) -> impl clap::builder::TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(least..=most).map(|number| number as usize)
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds from 0.1 to 86400 is expected".to_owned()),
+    }
+}
+
+fn seconds_or_none(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=3_600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds from 0 to 3600 is expected".to_owned()),
+    }
+}

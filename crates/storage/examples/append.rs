@@ -1,0 +1,80 @@
+//! How fast the log takes records that are each made to last, beside a plain append and fdatasync on a file whose room was
+//! taken in advance: in turns, in one process, with one writer, and the median of the ratios.
+//! `cargo run --release -p storage --example append -- DIRECTORY`; the directory must be on a disk, and holds nothing
+//! afterwards that was not there before.
+#![expect(clippy::print_stdout, reason = "what it measures is what it is run for")]
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fs4::FileExt as _;
+use storage::{DataDir, DirectoryId, Options, RealDisk};
+
+/// About what a node notes of a PUT with a key of 16 bytes and a value of 100.
+const RECORD: [u8; 150] = [b'r'; 150];
+
+/// How long each measurement takes.
+const TIME: Duration = Duration::from_millis(600);
+
+const ROUNDS: usize = 5;
+
+/// What the log is to reach of the plain file's rate.
+const GOAL: f64 = 0.75;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let Some(parent) = std::env::args_os().nth(1).map(PathBuf::from) else {
+        return Err("name a directory on the disk that is to be measured".into());
+    };
+    let directory = parent.join(format!("append-{}", std::process::id()));
+    fs::create_dir(&directory)?;
+    let measured = measure(&directory);
+    fs::remove_dir_all(&directory)?;
+    let mut ratios = measured?;
+    ratios.sort_unstable_by(f64::total_cmp);
+    let (Some(least), Some(median), Some(most)) = (ratios.first(), ratios.get(ROUNDS / 2), ratios.last()) else {
+        return Err("nothing was measured".into());
+    };
+    let met = if *median >= GOAL { "yes" } else { "**no**" };
+    println!("| records a second, each on disk before the next | ratio (least to most) | goal | met |");
+    println!("|---|---:|---:|---|");
+    println!("| the log over a plain file | {median:.2} ({least:.2} to {most:.2}) | >= {GOAL} | {met} |");
+    Ok(())
+}
+
+/// The log's rate over the plain file's, of each round.
+fn measure(directory: &Path) -> Result<Vec<f64>, Box<dyn std::error::Error>> {
+    let options = Options::new(DirectoryId(1));
+    let mut data = DataDir::open(Arc::new(RealDisk), &directory.join("log"), options)?;
+    let (mut journal, _) = data.recover(&mut |_| Ok(()))?;
+    let mut file = OpenOptions::new().create_new(true).append(false).write(true).open(directory.join("plain"))?;
+    file.allocate(options.segment_bytes)?;
+    let mut ratios = Vec::new();
+    for round in 1..=ROUNDS {
+        let plain = rate(|| {
+            file.write_all(&RECORD)?;
+            Ok(file.sync_data()?)
+        })?;
+        let log = rate(|| {
+            journal.append(&[RECORD])?;
+            journal.sync()?;
+            Ok(())
+        })?;
+        eprintln!("round {round}: the log {log:.0}, a plain file {plain:.0} records a second");
+        ratios.push(log / plain);
+    }
+    Ok(ratios)
+}
+
+/// How often something can be done in a second.
+fn rate(mut work: impl FnMut() -> Result<(), Box<dyn std::error::Error>>) -> Result<f64, Box<dyn std::error::Error>> {
+    let start = Instant::now();
+    let mut done = 0.0;
+    while start.elapsed() < TIME {
+        work()?;
+        done += 1.0;
+    }
+    Ok(done / start.elapsed().as_secs_f64())
+}

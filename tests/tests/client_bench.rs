@@ -1,0 +1,107 @@
+//! `client bench`: a short load on a cluster, and what is said of it.
+
+use e2e::client::{self, printed};
+use e2e::cluster;
+use e2e::process::Ended;
+use serde_json::Value;
+
+/// Runs a load of these words.
+#[track_caller]
+fn bench(words: &str) -> Ended {
+    client::run(&["bench"].into_iter().chain(words.split(' ')).collect::<Vec<_>>())
+}
+
+/// Runs a load on the shared cluster, and gives the object that it prints.
+#[track_caller]
+fn measured(words: &str) -> Value {
+    let cluster = cluster::shared();
+    let ended = bench(&format!("{words} --json --port {}", cluster.coordinator.port));
+    assert_eq!(ended.code, Some(0), "{words}: {}", printed(&ended));
+    serde_json::from_str(ended.text()).expect("one object")
+}
+
+#[test]
+fn every_workload_is_answered_in_either_protocol() {
+    let _cluster = cluster::shared();
+    for workload in ["get", "put", "mixed", "a", "b", "c", "d", "e", "f"] {
+        for protocol in ["line", "resp"] {
+            let words =
+                format!("{workload} --protocol {protocol} --keys 200 --connections 6 --pipeline 2 --requests 300");
+            let object = measured(&words);
+            assert_eq!(object["operations"], 300, "{object}");
+            assert_eq!((&object["errors"], &object["misses"]), (&0.into(), &0.into()), "{object}");
+        }
+    }
+}
+
+#[test]
+fn its_json_has_all_that_was_asked_for_and_measured() {
+    let object = measured("mixed --reads 75 --keys 100 --connections 3 --seconds 0.3 --rate 300 --value-size 40");
+    for (name, value) in [
+        ("workload", Value::from("mixed")),
+        ("protocol", "resp".into()),
+        ("distribution", "uniform".into()),
+        ("connections", 3.into()),
+        ("pipeline", 1.into()),
+        ("keys", 100.into()),
+        ("key_size", 16.into()),
+        ("value_size", 40.into()),
+        ("rate", 300.into()),
+        ("first_error", Value::Null),
+    ] {
+        assert_eq!(object[name], value, "{name} in {object}");
+    }
+    assert_eq!(object["servers"].as_array().map(Vec::len), Some(3), "{object}");
+    for name in ["seconds", "operations_per_second", "unsent", "client_cpu_us_per_operation"] {
+        assert!(object[name].is_number() || (name.starts_with("client") && !cfg!(target_os = "linux")), "{object}");
+    }
+    let latency = &object["latency_us"];
+    let figures = ["min", "p50", "p90", "p99", "p99_9", "p99_99", "max"].map(|name| latency[name].as_f64().unwrap());
+    assert!(figures.is_sorted() && figures[0] > 0.0, "{latency}");
+    let of = |name: &str| object["by_operation_us"][name]["count"].as_u64().unwrap();
+    assert_eq!(Value::from(of("get") + of("put")), object["operations"], "{object}");
+    assert!(object["operations"].as_u64().unwrap() <= 100, "no more than was due: {object}");
+}
+
+#[test]
+fn people_get_tables_a_histogram_and_progress() {
+    let cluster = cluster::shared();
+    let port = cluster.coordinator.port;
+    let ended = bench(&format!("get --keys 100 --connections 3 --seconds 2.2 --warm-up 0 --port {port}"));
+    assert_eq!(ended.code, Some(0), "{}", printed(&ended));
+    for part in ["get: 3 connections, 1 in flight, resp, 100 keys of 16 bytes, uniform", "(3 nodes)", "p99.9 us", "% #"]
+    {
+        assert!(ended.text().contains(part), "{part:?} in {}", ended.text());
+    }
+    assert!(ended.stderr.contains("of 2.2 s: ") && ended.stderr.contains("ops/s, p50"), "{}", ended.stderr);
+}
+
+#[test]
+fn one_node_is_driven_by_its_address_and_passes_on_what_others_lead() {
+    let cluster = cluster::shared();
+    let ended =
+        bench(&format!("a --keys 100 --connections 2 --requests 200 --json --address {}", cluster.node(0).addr));
+    assert_eq!(ended.code, Some(0), "{}", printed(&ended));
+    let object: Value = serde_json::from_str(ended.text()).expect("one object");
+    assert_eq!(object["servers"], serde_json::json!([cluster.node(0).addr.to_string()]));
+    assert_eq!((&object["operations"], &object["errors"]), (&200.into(), &0.into()), "{object}");
+}
+
+#[test]
+fn wrong_flags_and_absent_servers_are_told_apart() {
+    for (words, what, code) in [
+        ("gets", "one of get, put, mixed", 2),
+        ("get --keys 1000 --key-size 8", "--key-size 9 at least", 2),
+        ("get --requests 5 --seconds 1", "cannot be used with", 2),
+        ("get --address 127.0.0.1:1 --seconds 1", "cannot connect to 127.0.0.1:1", 3),
+        ("get --port 1 --seconds 1", "start it with `coordinator`", 3),
+    ] {
+        let ended = bench(words);
+        assert_eq!(ended.code, Some(code), "{words}: {}", printed(&ended));
+        assert!(ended.stderr.contains(what) && ended.text().is_empty(), "{words}: {}", printed(&ended));
+    }
+    let cluster = cluster::shared();
+    let ended = bench(&format!("get --port {} --seconds 1", cluster.node(0).port));
+    assert_eq!(ended.code, Some(3), "{}", printed(&ended));
+    assert!(ended.stderr.contains("is no coordinator"), "{}", ended.stderr);
+}
