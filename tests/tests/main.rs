@@ -21,6 +21,7 @@ mod placement;
 mod protocol_letter;
 #[cfg(unix)]
 mod repl;
+mod redis_data;
 mod replication;
 mod shutdown;
 mod startup;

@@ -52,7 +52,7 @@ impl Decimal {
                     units = units.checked_add(digit.checked_mul(one)?)?;
                 }
                 // The first digit that has no place decides which way the last one goes.
-                -1 if digit >= 5 => units += 1,
+                -1 if digit >= 5 => units = units.checked_add(1)?,
                 _ => {}
             }
             power -= 1;
@@ -66,8 +66,8 @@ impl Decimal {
     /// The sum; `None` where it is too great.
     #[must_use]
     pub fn plus(self, other: Self) -> Option<Self> {
-        let sum = self.0 + other.0;
-        (sum.abs() < BOUND).then_some(Self(sum))
+        let sum = self.0.checked_add(other.0)?;
+        (-BOUND < sum && sum < BOUND).then_some(Self(sum))
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Args<'a> {
 }
 
 /// How a number of Redis's options counts.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
     Seconds,
     Millis,
@@ -202,13 +202,15 @@ impl<'a> Args<'a> {
 
     fn set(mut self) -> Parsed<'a> {
         let (key, value) = (self.next(), self.next());
-        let (mut condition, mut life, mut tells) = (Condition::Always, None, Tells::Done);
+        // The last of several times in one unit counts, two units do not go together, and neither goes with KEEPTTL.
+        let mut life: Option<(Option<Unit>, &[u8])> = None;
+        let (mut condition, mut tells) = (Condition::Always, Tells::Done);
         while let Some(option) = self.words.next() {
-            if let Some(unit) = Unit::of(option).filter(|_| life.is_none()) {
+            if let Some(unit) = Unit::of(option).filter(|unit| life.is_none_or(|(before, _)| before == Some(*unit))) {
                 let Some(time) = self.words.next() else { return syntax() };
-                life = Some(Some((unit, time)));
-            } else if is(option, "KEEPTTL") && life.is_none() {
-                life = Some(None);
+                life = Some((Some(unit), time));
+            } else if is(option, "KEEPTTL") && life.is_none_or(|(before, _)| before.is_none()) {
+                life = Some((None, b""));
             } else if is(option, "NX") && matches!(condition, Condition::Always | Condition::Absent) {
                 condition = Condition::Absent;
             } else if is(option, "XX") && matches!(condition, Condition::Always | Condition::Present) {
@@ -224,8 +226,8 @@ impl<'a> Args<'a> {
         }
         let life = match life {
             None => Life::Endless,
-            Some(None) => Life::Kept,
-            Some(Some((unit, time))) => unit.life(time, self.name)?,
+            Some((None, _)) => Life::Kept,
+            Some((Some(unit), time)) => unit.life(time, self.name)?,
         };
         let change = match (condition, life, tells) {
             (Condition::Always, Life::Endless, Tells::Done) => Change::Put(value),
