@@ -29,6 +29,7 @@ pub mod run;
 
 mod client;
 mod clock;
+mod counters;
 mod coordinator;
 #[expect(
     clippy::indexing_slicing,
