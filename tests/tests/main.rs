@@ -19,9 +19,9 @@ mod membership;
 mod old_primary;
 mod placement;
 mod protocol_letter;
+mod redis_data;
 #[cfg(unix)]
 mod repl;
-mod redis_data;
 mod replication;
 mod shutdown;
 mod startup;

@@ -52,11 +52,7 @@ impl Telling {
 }
 
 /// Works a modification out. `present` is the newest record of the key, unless it is absent or has expired by `now`.
-pub(crate) fn evaluate<'a>(
-    modify: &Modify<'a>,
-    present: Option<&'a Record>,
-    now: WallTime,
-) -> (Outcome<'a>, Telling) {
+pub(crate) fn evaluate<'a>(modify: &Modify<'a>, present: Option<&'a Record>, now: WallTime) -> (Outcome<'a>, Telling) {
     match *modify {
         Modify::Set { value, condition, life, tells } => {
             let holds = match condition {

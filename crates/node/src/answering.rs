@@ -51,11 +51,7 @@ pub fn written<'a>(written: &'a Written, write: &Write<'_>) -> Response<'a> {
 }
 
 /// The answer to a read of something else than the value.
-fn detail<'a>(
-    present: Option<(&'a Record, &'a [u8])>,
-    wanted: Detail,
-    now: impl Fn() -> WallTime,
-) -> Response<'a> {
+fn detail<'a>(present: Option<(&'a Record, &'a [u8])>, wanted: Detail, now: impl Fn() -> WallTime) -> Response<'a> {
     let number = |number: u64| Response::Number(i64::try_from(number).unwrap_or(i64::MAX));
     let Some((record, value)) = present else {
         return match wanted {

@@ -130,7 +130,9 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_none() {
-        for text in ["", "-", ".", "e5", "1e", "1 ", " 1", "1.2.3", "0x10", "abc", "1e21", "nan", "inf", "1e99999999999"] {
+        for text in
+            ["", "-", ".", "e5", "1e", "1 ", " 1", "1.2.3", "0x10", "abc", "1e21", "nan", "inf", "1e99999999999"]
+        {
             assert_eq!(Decimal::parse(text.as_bytes()), None, "{text}");
         }
         assert_eq!(Decimal::parse(&[b'0'; TEXT_BYTES + 1]), None);

@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn what_no_counter_answers_is_found() {
-        let found = |increments: &[_], what: &str| assert!(judged(increments).unwrap().contains(what), "{increments:?}");
+        let found =
+            |increments: &[_], what: &str| assert!(judged(increments).unwrap().contains(what), "{increments:?}");
         found(&[(0, Some((1, 1))), (0, Some((3, 1)))], "as another is");
         found(&[(0, Some((1, 2))), (2, Some((3, 3)))], "and 1 were called for");
         found(&[(0, None), (0, Some((1, 2))), (2, Some((3, 1)))], "was told 2 before");

@@ -29,8 +29,8 @@ pub mod run;
 
 mod client;
 mod clock;
-mod counters;
 mod coordinator;
+mod counters;
 #[expect(
     clippy::indexing_slicing,
     reason = "a process, slot or connection that is not there is a mistake of the simulator"

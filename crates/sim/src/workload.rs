@@ -85,11 +85,12 @@ impl World {
         } else {
             what
         };
-        let (what, key, slot) = if is_judged && self.knobs.modify_share > 0 && self.random.chance(self.knobs.modify_share) {
-            self.modification(what, key, index)
-        } else {
-            (what, key, slot)
-        };
+        let (what, key, slot) =
+            if is_judged && self.knobs.modify_share > 0 && self.random.chance(self.knobs.modify_share) {
+                self.modification(what, key, index)
+            } else {
+                (what, key, slot)
+            };
         let ack = match (is_judged, self.random.chance(150)) {
             (false, _) => AckLevel::Async,
             (true, false) => AckLevel::Quorum,

@@ -8,8 +8,8 @@ use proto::slot::{SlotBits, SlotId};
 
 use crate::client::Client;
 use crate::coordinator::CoordinatorProcess;
-use crate::faults::Faults;
 use crate::counters::Counters;
+use crate::faults::Faults;
 use crate::history::History;
 use crate::knobs::Knobs;
 use crate::liveness::Liveness;

@@ -367,7 +367,8 @@ mod tests {
         let delete = record(Op::Write { key: b"", effect: Effect::Delete, identity: None, told: b"" });
         let declined = Op::Declined { identity: Identity { client: b"c", seq: 1 }, found: version(1, 2), told: b"" };
         let told = record(Op::Write { key: b"k", effect: Effect::Put(b"7"), identity, told: b":7" });
-        let put_until = record(Op::Write { key: b"k", effect: Effect::PutUntil(b"v", WallTime(77)), identity, told: b"" });
+        let put_until =
+            record(Op::Write { key: b"k", effect: Effect::PutUntil(b"v", WallTime(77)), identity, told: b"" });
         let expire = record(Op::Write { key: b"k", effect: Effect::Expire, identity: None, told: b"" });
         let whole = Whole {
             epoch: Epoch(4),

@@ -247,7 +247,8 @@ impl<B: Bugs> Slot<B> {
         if let Some(identity) = write.identity {
             match self.log.known_completions().map_or(Known::New, |known| known.look_up(identity)) {
                 Known::Done(done) if self.bugs.plants(Bug::RetriedTwice) && done.version.epoch != self.epoch => {}
-                Known::Done(_) if self.bugs.plants(Bug::ModifiedAgain) && matches!(write.change, Change::Modify(_)) => {}
+                Known::Done(_) if self.bugs.plants(Bug::ModifiedAgain) && matches!(write.change, Change::Modify(_)) => {
+                }
                 Known::Done(done) => {
                     let (version, found) = (done.version, done.found);
                     let answer = match &write.change {
@@ -279,10 +280,13 @@ impl<B: Bugs> Slot<B> {
         let is_declined = match write.change {
             Change::Expire(_) => present.is_none(),
             Change::Persist => present.is_none_or(|record| !record.has_deadline()),
-            Change::Put(_) | Change::PutFor(..) | Change::Delete | Change::Modify(_) => write.expected.is_some_and(|it| it != found),
+            Change::Put(_) | Change::PutFor(..) | Change::Delete | Change::Modify(_) => {
+                write.expected.is_some_and(|it| it != found)
+            }
         };
         if is_declined {
-            let settled = write.identity.map(|identity| self.order(place, Op::Declined { identity, found, told: b"" }, turn).seq);
+            let settled =
+                write.identity.map(|identity| self.order(place, Op::Declined { identity, found, told: b"" }, turn).seq);
             let told_early = self.bugs.plants(Bug::UncommittedConflict);
             let seq = if told_early { 0 } else { settled.unwrap_or(newest_seq) };
             return Ok(self.answer(Written::Conflict(found), seq, write.ack, waiting));

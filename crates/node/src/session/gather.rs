@@ -64,10 +64,12 @@ impl ClientSession<'_> {
             KeyspaceRequest::SetAbsent(words) => self.set_absent(words, encoding, out),
             KeyspaceRequest::Rename { from, to, is_new } if from == to => {
                 let read = Read { key: from, wanted: Wanted::Value, level };
-                self.gather([exists_request(read.key, level)].into_iter(), encoding, out, move |sum| match (sum, is_new) {
-                    (0, _) => Response::Error(ErrorReply::redis("ERR no such key")),
-                    (_, true) => Response::Number(0),
-                    (_, false) => Response::Ok,
+                self.gather([exists_request(read.key, level)].into_iter(), encoding, out, move |sum| {
+                    match (sum, is_new) {
+                        (0, _) => Response::Error(ErrorReply::redis("ERR no such key")),
+                        (_, true) => Response::Number(0),
+                        (_, false) => Response::Ok,
+                    }
                 })
             }
             KeyspaceRequest::Rename { .. } => {

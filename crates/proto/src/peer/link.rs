@@ -219,7 +219,8 @@ impl<'a> LinkMessage<'a> {
             }
             Self::Completed { identity, version, found, told } => {
                 let (seq, version, found) = (text(identity.seq), version.to_string(), or_dash(*found));
-                let list = [&b"COMPLETED"[..], identity.client, seq.as_bytes(), version.as_bytes(), found.as_bytes(), told];
+                let list =
+                    [&b"COMPLETED"[..], identity.client, seq.as_bytes(), version.as_bytes(), found.as_bytes(), told];
                 words(list.get(..if told.is_empty() { 5 } else { 6 }).unwrap_or_default(), out);
             }
             Self::Purge { slot, seq } => words(&["PURGE", &slot.0.to_string(), &text(*seq)], out),

@@ -65,7 +65,13 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// The answer to a read-modify-write that is repeated: the one of the first time.
-    pub(super) fn told_again(&self, place: Place<'_>, write: &Write<'_>, modify: &Modify<'_>, done: Completion) -> Written {
+    pub(super) fn told_again(
+        &self,
+        place: Place<'_>,
+        write: &Write<'_>,
+        modify: &Modify<'_>,
+        done: Completion,
+    ) -> Written {
         let Completion { version, found, told } = done;
         let telling = match told {
             Some(told) => Telling::Bytes(told),

@@ -94,7 +94,9 @@ fn only_a_write_of_one_key_has_an_identity() {
         let write = Write { identity, ..Write::new(b"k", Change::Modify(Modify::Increment(1))) };
         assert_eq!(parsed, Ok(NodeRequest::Write(write)));
     });
-    for text in ["ONCE me 7 GET k", "ONCE me 7 DEL a b", "ONCE me 7 FOO", "ONCE me 7 TTL k", "ONCE me 7 ONCE me 7 SET k v"] {
+    for text in
+        ["ONCE me 7 GET k", "ONCE me 7 DEL a b", "ONCE me 7 FOO", "ONCE me 7 TTL k", "ONCE me 7 ONCE me 7 SET k v"]
+    {
         refused(text, "Invalid ONCE format");
     }
     refused("ONCE me 7 INCR", "ERR wrong number of arguments for 'incr' command");
@@ -115,13 +117,61 @@ fn an_unknown_command_is_quoted_within_bounds() {
 #[test]
 fn every_command_takes_whatever_words_come() {
     const NAMES: [&str; 40] = [
-        "SET", "SETNX", "GETSET", "SETEX", "PSETEX", "GETDEL", "GETEX", "APPEND", "STRLEN", "GETRANGE", "SUBSTR", "SETRANGE",
-        "INCR", "DECR", "INCRBY", "DECRBY", "INCRBYFLOAT", "EXPIRE", "PEXPIRE", "EXPIREAT", "PEXPIREAT", "PERSIST", "TTL",
-        "PTTL", "EXPIRETIME", "TYPE", "OBJECT", "MEMORY", "DEL", "EXISTS", "MSET", "MSETNX", "RENAME", "KEYS", "SCAN",
-        "RANDOMKEY", "FLUSHALL", "TOUCH", "MGET", "GET",
+        "SET",
+        "SETNX",
+        "GETSET",
+        "SETEX",
+        "PSETEX",
+        "GETDEL",
+        "GETEX",
+        "APPEND",
+        "STRLEN",
+        "GETRANGE",
+        "SUBSTR",
+        "SETRANGE",
+        "INCR",
+        "DECR",
+        "INCRBY",
+        "DECRBY",
+        "INCRBYFLOAT",
+        "EXPIRE",
+        "PEXPIRE",
+        "EXPIREAT",
+        "PEXPIREAT",
+        "PERSIST",
+        "TTL",
+        "PTTL",
+        "EXPIRETIME",
+        "TYPE",
+        "OBJECT",
+        "MEMORY",
+        "DEL",
+        "EXISTS",
+        "MSET",
+        "MSETNX",
+        "RENAME",
+        "KEYS",
+        "SCAN",
+        "RANDOMKEY",
+        "FLUSHALL",
+        "TOUCH",
+        "MGET",
+        "GET",
     ];
-    let words: [&[u8]; 12] =
-        [b"", b"\xff", b"-1", b"9223372036854775807", b"EX", b"PXAT", b"KEEPTTL", b"GET", b"USAGE", b"1e999", b"COUNT", b"0"];
+    let words: [&[u8]; 12] = [
+        b"",
+        b"\xff",
+        b"-1",
+        b"9223372036854775807",
+        b"EX",
+        b"PXAT",
+        b"KEEPTTL",
+        b"GET",
+        b"USAGE",
+        b"1e999",
+        b"COUNT",
+        b"0",
+    ];
     for name in NAMES {
         for a in words {
             for b in words {
