@@ -109,9 +109,21 @@ fn escaped(bytes: &[u8]) -> String {
     }
 }
 
+/// What a request is answered with. A node that is starved drops out of the in-sync sets for a while, and a quorum is refused:
+/// the request is then sent again.
 fn ask(node: &mut Connection, words: &[Vec<u8>]) -> Reply {
-    node.send(array(words));
-    node.reply()
+    let deadline = Instant::now() + wait::SOON;
+    loop {
+        node.send(array(words));
+        let reply = node.reply();
+        if !is_refused(&reply) || Instant::now() > deadline {
+            return reply;
+        }
+    }
+}
+
+fn is_refused(reply: &Reply) -> bool {
+    matches!(reply, Reply::Error(error) if error.starts_with("UNAVAILABLE"))
 }
 
 /// Runs the transcript, each request at the next of the connections, and gives what was answered otherwise.
@@ -172,8 +184,6 @@ fn pipelined_commands_of_several_keys_keep_their_order() {
     requests.extend(with("DEL", &twice));
     requests.extend(with("EXISTS", &keys));
     requests.extend(with("GET", &[key(7)]));
-    // A node that is starved drops out of the in-sync sets for a while, and a quorum is refused.
-    let is_refused = |reply: &Reply| matches!(reply, Reply::Error(error) if error.starts_with("UNAVAILABLE"));
     let deadline = Instant::now() + wait::SOON;
     let replies = loop {
         node.send(&requests);
