@@ -282,3 +282,28 @@ fn a_line_may_say_redis_commands_too() {
         assert_eq!(node.ask(line), answer, "{line}");
     }
 }
+
+#[test]
+fn each_increment_with_an_identity_counts_once_while_the_primary_is_killed() {
+    let mut cluster = Setup { heartbeat_timeout: "1s", ..Setup::default() }.start();
+    let key = cluster.key_led_by(0, "redis-count");
+    let mut node = cluster.connect_at(1, "quorum", "linear");
+    let deadline = Instant::now() + 3 * wait::SOON;
+    for seq in 1..=60 {
+        if seq == 20 {
+            cluster.kill(0);
+        }
+        let number = seq.to_string();
+        let request = ["ONCE", "redis-counter", &number, "INCR", &key].map(|word| word.as_bytes().to_vec());
+        loop {
+            node.send(array(&request));
+            match node.reply() {
+                // Told again or for the first time, it is the number that this increment has made.
+                Reply::Number(told) => break assert_eq!(told, seq),
+                Reply::Error(error) => assert!(Instant::now() < deadline, "{error}"),
+                other => panic!("no answer to an INCR: {other:?}"),
+            }
+        }
+    }
+    assert_eq!(ask(&mut node, &[b"GET".to_vec(), key.into_bytes()]), Reply::bulk("60"));
+}
