@@ -21,6 +21,7 @@ mod memory;
 mod old_primary;
 mod placement;
 mod protocol_letter;
+mod redis_data;
 #[cfg(unix)]
 mod repl;
 mod replication;

@@ -93,11 +93,15 @@ pub enum Bug {
     CutIgnored,
     /// A primary drops the key that it evicts from its own memory alone.
     EvictedUnrecorded,
+    /// A read-modify-write that is repeated is carried out again.
+    ModifiedAgain,
+    /// What the client of a read-modify-write was told is not remembered: a repeated one is told what the key holds by then.
+    AnswerForgotten,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 44] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -140,6 +144,8 @@ impl Bug {
         Self::PageWithHoles,
         Self::CutIgnored,
         Self::EvictedUnrecorded,
+        Self::ModifiedAgain,
+        Self::AnswerForgotten,
     ];
 }
 

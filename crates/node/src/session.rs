@@ -1,5 +1,7 @@
 //! One connection to a node: requests of clients, and what it becomes when another node opens it.
 
+mod gather;
+
 use std::io;
 
 use engine::memory::MemoryFigures;
@@ -22,6 +24,7 @@ use tokio::net::TcpStream;
 
 use crate::answering;
 use crate::driver::Driver;
+use crate::keyspace::KeptKeyspace;
 use crate::replication;
 use crate::routing::{self, KeptBatch, Waits};
 use crate::serve_forwards;
@@ -29,6 +32,8 @@ use crate::slots_ahead::SlotsAhead;
 use crate::stats::{self, NotAnswered};
 use crate::store::{Figures, Health};
 use crate::walks::KeptWalk;
+
+use gather::Gather;
 
 /// Values from this size on are sent from where they are stored; shorter ones are copied among the other answers.
 const BODY_BYTES: usize = 32 * 1024;
@@ -80,6 +85,10 @@ struct ClientSession<'a> {
     unanswered: NotAnswered,
     /// A page of a walk, or a count, that is asked for behind all that is kept.
     walk: Option<KeptWalk>,
+    /// A request about all keys, which is answered behind all that is kept.
+    keyspace: Option<KeptKeyspace>,
+    /// A request for several keys that has one answer, as far as it is.
+    gather: Option<Gather>,
     /// How many keys of a request for many have had their turn; the rest waits until others are answered.
     done_of_many: Option<usize>,
     body: Option<Body>,
@@ -144,6 +153,8 @@ impl<'a> ClientSession<'a> {
             waits: Waits::default(),
             unanswered: NotAnswered::default(),
             walk: None,
+            keyspace: None,
+            gather: None,
             done_of_many: None,
             body: None,
             upgrade: None,
@@ -214,10 +225,10 @@ impl<'a> ClientSession<'a> {
                 Response::Ok.encode(encoding, self.kept.place(out));
             }
             Ok(Answer { answer, ticket: None }) => {
-                answering::written(answer, &write).encode(encoding, self.kept.place(out));
+                answering::written(&answer, &write).encode(encoding, self.kept.place(out));
             }
             Ok(Answer { answer, ticket: Some(ticket) }) => {
-                let encode = |out: &mut Vec<u8>| answering::written(answer, &write).encode(encoding, out);
+                let encode = |out: &mut Vec<u8>| answering::written(&answer, &write).encode(encoding, out);
                 self.kept.keep_carried_out(slot, KeyRequest::Write(write), encoding, ticket, encode);
             }
             Err(Refusal::NotHere) => self.kept.keep(slot, KeyRequest::Write(write), encoding),
@@ -355,7 +366,7 @@ impl Session for ClientSession<'_> {
 
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
         let encoding = frame.encoding();
-        if self.walk.is_some() {
+        if self.walk.is_some() || self.keyspace.is_some() {
             return Flow::Settle; // Its answer comes first.
         }
         let (response, flow) = match NodeRequest::parse(frame) {
@@ -392,6 +403,7 @@ impl Session for ClientSession<'_> {
                 let write = |(key, value)| KeyRequest::Write(Write { ack, ..Write::new(key, Change::Put(value)) });
                 return self.many(words.step_by(2).zip(values).map(write), encoding, out);
             }
+            Ok(NodeRequest::Keyspace(request)) => return self.keyspace(request, encoding, out),
             Ok(NodeRequest::Ack(level)) => {
                 self.ack = Some(level);
                 (Response::Ok, Flow::Next)
@@ -421,12 +433,17 @@ impl Session for ClientSession<'_> {
         if !self.kept.is_empty() {
             // What this batch has written here must not wait for what other nodes answer.
             self.driver.wake_touched(&mut self.turn);
+            let out = self.gather.as_mut().map_or(&mut *out, |gather| &mut gather.answers);
             routing::answer_all(self.driver, &self.kept, &mut self.waits, out).await;
             self.kept.clear();
         }
         if let Some(walk) = self.walk.take() {
             self.driver.wake_touched(&mut self.turn);
             walk.answer(self.driver, out).await;
+        }
+        if let Some(request) = self.keyspace.take() {
+            self.driver.wake_touched(&mut self.turn);
+            request.answer(self.driver, out).await;
         }
         if std::mem::take(&mut self.must_persist) {
             // What cannot be kept is not answered: the connection ends, and the client knows that the outcome is unknown.

@@ -4,6 +4,8 @@
 //! [`ErrorReply::code`] gives the code, and `docs/protocol.md` lists each with whether the command took effect and
 //! whether to retry.
 
+use std::borrow::Cow;
+
 use crate::id::NodeAddr;
 use crate::limits;
 
@@ -86,6 +88,9 @@ pub enum ErrorReply {
     /// A message between nodes came from somebody who is no member of this cluster. Nothing was done.
     #[error("NOTPEER {0}")]
     NotPeer(String),
+    /// What Redis 7 answers, word for word. Nothing was done.
+    #[error("{0}")]
+    Redis(Cow<'static, str>),
     /// This node does not lead the key's slot; only ever sent between nodes. Nothing was done.
     #[error("MOVED this node does not serve the key")]
     Moved,
@@ -112,8 +117,15 @@ impl ErrorReply {
             Self::Unknown(_) => Some("UNKNOWN"),
             Self::Stale(_) => Some("STALE"),
             Self::NotPeer(_) => Some("NOTPEER"),
+            Self::Redis(_) => Some("ERR"),
             Self::Moved => Some("MOVED"),
         }
+    }
+
+    /// An error in Redis's words, its code in front.
+    #[must_use]
+    pub fn redis(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Redis(text.into())
     }
 
     /// The key is over its limit.

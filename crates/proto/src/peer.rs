@@ -8,9 +8,11 @@
 //!
 //! `docs/protocol.md` shows each message as it looks on the wire.
 
+mod detail;
 mod forward;
 mod link;
 mod list;
+mod modify;
 mod record;
 
 use std::str::FromStr;
@@ -21,9 +23,11 @@ use crate::id::{Incarnation, NodeAddr};
 use crate::limits;
 use crate::slot::SlotId;
 
+pub use detail::Detail;
 pub use forward::{Change, Forward, KeyRequest, Read, Wanted, Write};
 pub use link::{LinkMessage, LinkReply, Term, Terms};
 pub use list::{List, Listed};
+pub use modify::{Condition, ExpireIf, Life, Mistake, Modify, Tells, Told};
 pub use record::{Effect, Op, WallTime};
 
 /// What a connection between nodes is for.

@@ -137,6 +137,8 @@ knobs! {
     max_memory,
     /// Keys are evicted where there is no more.
     evict,
+    /// Of a thousand operations on keys that are judged, how many are read-modify-writes.
+    modify_share,
 }
 
 impl Knobs {
@@ -232,6 +234,10 @@ impl Knobs {
         if random.chance(150) {
             knobs.max_memory = random.between(600, 3_000);
             knobs.evict = u64::from(random.chance(700));
+        }
+        // Whoever modifies draws otherwise from there on: some seeds do, and the others stay as they are.
+        if seed % 8 == 7 {
+            knobs.modify_share = Random::new(seed ^ 0x6d6f_6469_6679).between(100, 600);
         }
         knobs
     }

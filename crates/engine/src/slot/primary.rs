@@ -4,6 +4,7 @@ mod eviction;
 mod expiry;
 mod followers;
 mod hand_over;
+mod modify;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,11 +13,11 @@ use std::time::Duration;
 use proto::cluster_map::{Promises, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Change, Effect, Op, Write};
+use proto::peer::{Change, Op, Write};
 
 use super::{Answer, Place, Refusal, Role, Slot, Written};
 use crate::bugs::{Bug, Bugs};
-use crate::completions::{Completion, Known};
+use crate::completions::Known;
 use crate::listing::Listing;
 use crate::node::Turn;
 use crate::outbox::{Item, Outbox};
@@ -248,8 +249,14 @@ impl<B: Bugs> Slot<B> {
         if let Some(identity) = write.identity {
             match self.log.known_completions().map_or(Known::New, |known| known.look_up(identity)) {
                 Known::Done(done) if self.bugs.plants(Bug::RetriedTwice) && done.version.epoch != self.epoch => {}
-                Known::Done(Completion { version, found }) => {
-                    let answer = found.map_or(Written::Done(version), Written::Conflict);
+                Known::Done(_) if self.bugs.plants(Bug::ModifiedAgain) && matches!(write.change, Change::Modify(_)) => {
+                }
+                Known::Done(done) => {
+                    let (version, found) = (done.version, done.found);
+                    let answer = match &write.change {
+                        Change::Modify(modify) => self.told_again(place, write, modify, done),
+                        _ => found.map_or(Written::Done(version), Written::Conflict),
+                    };
                     return Ok(self.answer(answer, version.seq, write.ack, waiting));
                 }
                 Known::Stale => return Err(Refusal::Stale),
@@ -265,16 +272,23 @@ impl<B: Bugs> Slot<B> {
             self.expire(place, write.key, turn);
             newest = self.table.get(place.hasher, write.key);
         }
+        if let Change::Modify(modify) = &write.change {
+            let newest = newest.cloned();
+            return self.modify(place, write, modify, newest, waiting, turn);
+        }
         let newest_seq = newest.map_or(0, |record| record.version().seq);
         let present = newest.filter(|record| !record.is_delete());
         let found = present.map_or(Version::NONE, Record::version);
         let is_declined = match write.change {
             Change::Expire(_) => present.is_none(),
             Change::Persist => present.is_none_or(|record| !record.has_deadline()),
-            Change::Put(_) | Change::PutFor(..) | Change::Delete => write.expected.is_some_and(|it| it != found),
+            Change::Put(_) | Change::PutFor(..) | Change::Delete | Change::Modify(_) => {
+                write.expected.is_some_and(|it| it != found)
+            }
         };
         if is_declined {
-            let settled = write.identity.map(|identity| self.order(place, Op::Declined { identity, found }, turn).seq);
+            let settled =
+                write.identity.map(|identity| self.order(place, Op::Declined { identity, found, told: b"" }, turn).seq);
             let told_early = self.bugs.plants(Bug::UncommittedConflict);
             let seq = if told_early { 0 } else { settled.unwrap_or(newest_seq) };
             return Ok(self.answer(Written::Conflict(found), seq, write.ack, waiting));
@@ -283,25 +297,14 @@ impl<B: Bugs> Slot<B> {
             // There is nothing to order and nothing to send; but what made the key absent must be durable.
             return Ok(self.answer(Written::Done(Version::NONE), newest_seq, write.ack, waiting));
         }
-        self.has_memory(place, write, newest)?;
+        match write.change {
+            Change::Put(value) => self.has_memory(place, write, (value, false), newest)?,
+            Change::PutFor(value, _) => self.has_memory(place, write, (value, true), newest)?,
+            Change::Delete | Change::Expire(_) | Change::Persist | Change::Modify(_) => {}
+        }
         let version = self.order_write(place, write, turn);
         let seq = if self.bugs.plants(Bug::AnsweredBeforeReplicas) { 0 } else { version.seq };
         Ok(self.answer(Written::Done(version), seq, write.ack, waiting))
-    }
-
-    /// Turns a write into its effect, and orders that.
-    fn order_write(&mut self, place: Place<'_>, write: &Write<'_>, turn: &mut Turn) -> Version {
-        let Write { key, change, identity, .. } = *write;
-        let kept = if change.is_counted() { self.table.get(place.hasher, key).cloned() } else { None };
-        let value = kept.as_ref().and_then(Record::value).unwrap_or_default();
-        let effect = match change {
-            Change::Put(value) => Effect::Put(value),
-            Change::PutFor(value, millis) => Effect::PutUntil(value, place.deadline(millis)),
-            Change::Delete | Change::Expire(0) => Effect::Delete,
-            Change::Expire(millis) => Effect::PutUntil(value, place.deadline(millis)),
-            Change::Persist => Effect::Put(value),
-        };
-        self.order(place, Op::Write { key, effect, identity }, turn)
     }
 
     /// An answer that waits as its level asks for until a record is durable.

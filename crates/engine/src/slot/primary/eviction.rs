@@ -3,7 +3,7 @@
 //! A key that is evicted goes by a record of its primary, the same that makes an expired key absent: it is written and
 //! replicated as any other, nobody has asked for it, and the key does not come back by itself on any copy.
 
-use proto::peer::{Change, Write};
+use proto::peer::Write;
 
 use super::Primary;
 use crate::bugs::{Bug, Bugs};
@@ -45,20 +45,16 @@ impl Primary {
 }
 
 impl<B: Bugs> Slot<B> {
-    /// Whether there is memory for a write in the place of its key's newest record. Only what stores a value is refused, and
-    /// only where it needs more than that record takes.
+    /// Whether there is memory for a value that a write stores in the place of its key's newest record. It is refused only
+    /// where it needs more than that record takes.
     pub(super) fn has_memory(
         &self,
         place: Place<'_>,
         write: &Write<'_>,
+        (value, has_deadline): (&[u8], bool),
         newest: Option<&Record>,
     ) -> Result<(), Refusal> {
         let Place { memory, memory_slack, .. } = place;
-        let (value, has_deadline) = match write.change {
-            Change::Put(value) => (value, false),
-            Change::PutFor(value, _) => (value, true),
-            Change::Delete | Change::Expire(_) | Change::Persist => return Ok(()),
-        };
         let Role::Primary(primary) = &self.role else { return Ok(()) };
         // Where keys are evicted they are for a replica, too, once it has said so.
         let full = if memory.evicts() { None } else { primary.full_follower() };
