@@ -65,7 +65,7 @@ impl Shape {
     pub(crate) fn encoding(self) -> &'static str {
         match self.encoding {
             Encoding::Line => "line",
-            Encoding::Array => "array",
+            Encoding::Array | Encoding::Resp3 => "array",
         }
     }
 }
@@ -124,7 +124,7 @@ impl Template {
                 bytes = words.join(&b' ');
                 bytes.push(b'\n');
             }
-            Encoding::Array => frame::encode_array(words, &mut bytes),
+            Encoding::Array | Encoding::Resp3 => frame::encode_array(words, &mut bytes),
         }
         Self::new(bytes)
     }
@@ -185,7 +185,7 @@ mod tests {
                 let put = copy_with(&Template::request(Verb::Put, encoding), &key);
                 let expected = match encoding {
                     Encoding::Line => NodeRequest::PutLine { key: &key, value: &value },
-                    Encoding::Array => NodeRequest::Write(Write::new(&key, Change::Put(&value))),
+                    Encoding::Array | Encoding::Resp3 => NodeRequest::Write(Write::new(&key, Change::Put(&value))),
                 };
                 parsed(&put, expected);
                 let get = copy_with(&Template::request(Verb::Get, encoding), &key);

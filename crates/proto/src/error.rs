@@ -83,6 +83,14 @@ pub enum ErrorReply {
     /// A message between nodes came from somebody who is no member of this cluster. Nothing was done.
     #[error("NOTPEER {0}")]
     NotPeer(String),
+    /// What Redis says in such a case, to an array: its code and its text. Nothing was done.
+    #[error("{code} {text}")]
+    Redis {
+        /// The first word, such as `ERR`.
+        code: &'static str,
+        /// The rest.
+        text: String,
+    },
     /// This node does not lead the key's slot; only ever sent between nodes. Nothing was done.
     #[error("MOVED this node does not serve the key")]
     Moved,
@@ -108,6 +116,7 @@ impl ErrorReply {
             Self::Unknown(_) => Some("UNKNOWN"),
             Self::Stale(_) => Some("STALE"),
             Self::NotPeer(_) => Some("NOTPEER"),
+            Self::Redis { code, .. } => Some(code),
             Self::Moved => Some("MOVED"),
         }
     }
@@ -122,6 +131,12 @@ impl ErrorReply {
     #[must_use]
     pub fn value_too_long(len: usize) -> Self {
         Self::TooLong { what: "value", len, limit: limits::VALUE_BYTES }
+    }
+
+    /// An error of Redis with its usual code.
+    #[must_use]
+    pub fn redis(text: impl Into<String>) -> Self {
+        Self::Redis { code: "ERR", text: text.into() }
     }
 
     /// Too many clients are connected already.

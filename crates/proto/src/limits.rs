@@ -37,6 +37,9 @@ pub const COUNTER: u64 = 1 << 62;
 /// The longest name that a client gives itself for safe retries, in bytes.
 pub const CLIENT_BYTES: usize = 64;
 
+/// The longest name of a connection and of its library (`CLIENT SETNAME`, `CLIENT SETINFO`), in bytes.
+pub const CONNECTION_NAME_BYTES: usize = 256;
+
 /// The longest time that a key can be given to live, in seconds: some 317 years.
 pub const LIFE_SECONDS: u64 = 10_000_000_000;
 

@@ -4,6 +4,7 @@
 //! commands; they differ only in where a value ends: a line's value runs to the end of the line.
 
 mod many;
+mod server;
 
 use crate::error::ErrorReply;
 use crate::frame::{Encoding, Frame, Words};
@@ -15,6 +16,7 @@ use crate::range::PageRequest;
 use crate::slot::SlotId;
 
 pub use many::KeyWords;
+pub use server::{ClientCommand, CommandQuery, Hello, NamesOrPattern, ServerCommand};
 
 /// A request to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +56,13 @@ pub enum NodeRequest<'a> {
     Ping,
     /// Answer, then close.
     Quit,
+    /// What arrays have for the connection and the server, as Redis does.
+    Server(ServerCommand<'a>),
     /// Another node opens a connection between nodes; the words are for [`crate::peer::Hello`].
     Peer(PeerWords<'a>),
 }
 
-/// The words after `PEER`, compared by what they say.
+/// Words that are not taken apart yet, such as those after `PEER`, compared by what they say.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerWords<'a>(pub Words<'a>);
 
@@ -164,6 +168,15 @@ impl<'a> NodeRequest<'a> {
     /// # Errors
     /// The answer to give instead; nothing was done.
     pub fn parse(frame: Frame<'a>) -> Result<Self, ErrorReply> {
+        let parsed = Self::parse_as_one(frame);
+        match (parsed, frame) {
+            (Err(error), Frame::Array(words)) => Err(server::error_of(words, error)),
+            (parsed, _) => parsed,
+        }
+    }
+
+    /// Understands a frame, whatever its encoding; only the errors are those of lines.
+    fn parse_as_one(frame: Frame<'a>) -> Result<Self, ErrorReply> {
         let mut verb = [0; VERB_BYTES];
         let (verb, rest) = split_verb(frame, &mut verb)?;
         match verb {
@@ -190,12 +203,13 @@ impl<'a> NodeRequest<'a> {
             b"ACK" => rest.word(verbs::ACK).map(Self::Ack),
             b"READ" => rest.word(verbs::READ).map(Self::ReadLevel),
             b"LOSSES" => rest.nothing(verbs::LOSSES).map(|()| Self::Losses),
+            b"PING" | b"INFO" | b"QUIT" if frame.encoding() == Encoding::Array => server::parse(verb, rest),
             b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
             b"STATS" => rest.nothing(verbs::STATS).map(|()| Self::Stats),
             b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),
             b"QUIT" => rest.nothing(verbs::QUIT).map(|()| Self::Quit),
             b"PEER" => rest.array(verbs::PEER).map(Self::Peer),
-            _ => Err(ErrorReply::UnknownCommand),
+            _ => server::parse(verb, rest),
         }
     }
 }

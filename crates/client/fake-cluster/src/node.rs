@@ -255,9 +255,11 @@ impl State {
             NodeRequest::Stats => "STATS".to_owned(),
             NodeRequest::Info => "INFO".to_owned(),
             NodeRequest::Ping => "PING".to_owned(),
-            NodeRequest::Quit | NodeRequest::Peer(_) | NodeRequest::GetMany(_) | NodeRequest::PutMany(_) => {
-                "OTHER".to_owned()
-            }
+            NodeRequest::Quit
+            | NodeRequest::Server(_)
+            | NodeRequest::Peer(_)
+            | NodeRequest::GetMany(_)
+            | NodeRequest::PutMany(_) => "OTHER".to_owned(),
         };
         let encoding = if encoding == Encoding::Line { "line" } else { "array" };
         self.requests.send_modify(|requests| requests.push(format!("{encoding} {what}")));
@@ -296,7 +298,7 @@ impl State {
                 Response::Number(table.first_keys(&Keys::Prefix(prefix).range(), usize::MAX).len() as i64)
             }
             // The library asks for each key on its own.
-            NodeRequest::Peer(_) | NodeRequest::GetMany(_) | NodeRequest::PutMany(_) => {
+            NodeRequest::Server(_) | NodeRequest::Peer(_) | NodeRequest::GetMany(_) | NodeRequest::PutMany(_) => {
                 Response::Error(ErrorReply::UnknownCommand)
             }
         };
