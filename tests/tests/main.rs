@@ -19,6 +19,7 @@ mod membership;
 mod old_primary;
 mod placement;
 mod protocol_letter;
+mod redis_data;
 #[cfg(unix)]
 mod repl;
 mod replication;

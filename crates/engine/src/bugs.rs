@@ -91,11 +91,15 @@ pub enum Bug {
     PageWithHoles,
     /// A page goes on behind where an answer was cut.
     CutIgnored,
+    /// A read-modify-write that is repeated is carried out again.
+    ModifiedAgain,
+    /// What the client of a read-modify-write was told is not remembered: a repeated one is told what the key holds by then.
+    AnswerForgotten,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 43] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -137,6 +141,8 @@ impl Bug {
         Self::ListsAnySlot,
         Self::PageWithHoles,
         Self::CutIgnored,
+        Self::ModifiedAgain,
+        Self::AnswerForgotten,
     ];
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use proto::id::Version;
 use proto::peer::Identity;
 
+use crate::record::Record;
 use crate::time::Timestamp;
 
 /// How many of a client's last writes are remembered for each slot.
@@ -22,7 +23,7 @@ pub const COMPLETIONS_OF_A_SLOT: usize = 4_096;
 pub const COMPLETION_TIME: Duration = Duration::from_secs(600);
 
 /// What is known of a write with an identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Known {
     /// Nothing: it has not taken effect.
     New,
@@ -33,12 +34,23 @@ pub enum Known {
 }
 
 /// The outcome of a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion {
     /// The record that settles it.
     pub version: Version,
     /// Where its condition did not hold, the version of the key; it has taken effect otherwise.
     pub found: Option<Version>,
+    /// What the client was told, as [`proto::peer::Told::to_bytes`] has it; none where that follows from the rest.
+    pub told: Option<Box<[u8]>>,
+}
+
+impl Completion {
+    /// The outcome of a write with an identity, which this record settles.
+    #[must_use]
+    pub fn of(record: &Record) -> Self {
+        let told = record.told();
+        Self { version: record.version(), found: record.found(), told: (!told.is_empty()).then(|| told.into()) }
+    }
 }
 
 /// The completions of one slot.
@@ -63,7 +75,7 @@ impl Completions {
     pub fn look_up(&self, identity: Identity<'_>) -> Known {
         let Some(client) = self.clients.get(identity.client) else { return Known::New };
         match client.done.binary_search_by_key(&identity.seq, |(seq, _)| *seq) {
-            Ok(at) => client.done.get(at).map_or(Known::New, |(_, done)| Known::Done(*done)),
+            Ok(at) => client.done.get(at).map_or(Known::New, |(_, done)| Known::Done(done.clone())),
             Err(_) if identity.seq <= client.forgotten => Known::Stale,
             Err(_) => Known::New,
         }
@@ -119,7 +131,7 @@ impl Completions {
     /// All completions.
     pub fn iter(&self) -> impl Iterator<Item = (Identity<'_>, Completion)> {
         self.clients.iter().flat_map(|(name, client)| {
-            client.done.iter().map(move |(seq, done)| (Identity { client: name, seq: *seq }, *done))
+            client.done.iter().map(move |(seq, done)| (Identity { client: name, seq: *seq }, done.clone()))
         })
     }
 }
@@ -130,7 +142,7 @@ mod tests {
     use proto::id::Epoch;
 
     fn done(seq: u64) -> Completion {
-        Completion { version: Version { epoch: Epoch(1), seq }, found: None }
+        Completion { version: Version { epoch: Epoch(1), seq }, found: None, told: None }
     }
 
     fn of(client: &str, seq: u64) -> Identity<'_> {

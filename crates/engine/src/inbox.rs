@@ -81,10 +81,11 @@ impl Inbox {
                 self.fill_has_grown(now, node, turn, replies);
                 return Ok(());
             }
-            LinkMessage::Completed { identity, version, found } => {
+            LinkMessage::Completed { identity, version, found, told } => {
                 let fill = self.fill.as_mut().filter(|fill| fill.entries_left == 0 && fill.completions_left > 0);
                 let fill = fill.ok_or(ErrorReply::Protocol("a COMPLETED without its FILL"))?;
-                let completion = Completion { version, found };
+                let told = (!told.is_empty()).then(|| told.into());
+                let completion = Completion { version, found, told };
                 fill.snapshot.completions.push((identity.client.into(), identity.seq, completion));
                 fill.completions_left -= 1;
                 self.fill_has_grown(now, node, turn, replies);

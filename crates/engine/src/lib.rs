@@ -14,6 +14,7 @@
 //! The node's half:
 //! - [`record`] and [`table`]: one write, and the newest write of each key of a slot.
 //! - [`log`] and [`completions`]: the order of a slot's records, its end, and which writes of clients it holds.
+//! - [`modify`]: what a read-modify-write makes of a key.
 //! - [`slot`]: one slot's role: as a primary its order of writes and what of it is durable, as a replica its obedience.
 //! - [`outbox`] and [`inbox`]: what a replica has still to be sent, and what it takes in.
 //! - [`peers`]: leases between nodes. [`waiting`]: answers that wait. [`losses`]: acknowledged writes that were lost.
@@ -31,6 +32,7 @@ pub mod journal;
 pub mod listing;
 pub mod log;
 pub mod losses;
+pub mod modify;
 pub mod node;
 pub mod outbox;
 pub mod output;

@@ -495,9 +495,10 @@ impl Snapshot {
             let (version, key, effect) = (record.version(), record.key(), record.effect());
             LinkMessage::Entry { version, key, effect }.encode(out);
         }
-        for (client, seq, Completion { version, found }) in &self.completions {
+        for (client, seq, Completion { version, found, told }) in &self.completions {
             let identity = Identity { client, seq: *seq };
-            LinkMessage::Completed { identity, version: *version, found: *found }.encode(out);
+            let told = told.as_deref().unwrap_or_default();
+            LinkMessage::Completed { identity, version: *version, found: *found, told }.encode(out);
         }
     }
 }

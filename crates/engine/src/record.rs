@@ -1,6 +1,7 @@
 //! One write.
 
 use proto::id::{Epoch, Version};
+use proto::limits;
 use proto::peer::{Effect, Identity, Op, WallTime};
 use triomphe::ThinArc;
 
@@ -18,7 +19,8 @@ struct Head {
     version: Version,
     key_len: u32,
     kind: Kind,
-    /// The bytes of the client's name and number at the end; 0 where the write has no identity.
+    /// The bytes of the client's name and number at the end; 0 where the write has no identity. With [`HAS_TOLD`] added, what
+    /// the client was told stands before them, and its length in 2 bytes.
     identity_len: u8,
 }
 
@@ -31,6 +33,14 @@ enum Kind {
     Declined,
     Barrier,
 }
+
+/// See [`Head::identity_len`], which is lower.
+const HAS_TOLD: u8 = 1 << 7;
+
+const _: () = assert!(limits::CLIENT_BYTES + SEQ_BYTES < HAS_TOLD as usize);
+
+/// The length of what a client was told, as it lies in a record.
+const TOLD_LEN_BYTES: usize = size_of::<u16>();
 
 /// The number of an identity, as it lies in a record.
 const SEQ_BYTES: usize = size_of::<u64>();
@@ -52,23 +62,30 @@ impl Record {
     #[must_use]
     pub fn new(version: Version, op: Op<'_>) -> Self {
         match op {
-            Op::Write { key, effect, identity } => match effect {
-                Effect::Put(value) => Self::of(version, Kind::Put, key, &[value], identity),
+            Op::Write { key, effect, identity, told } => match effect {
+                Effect::Put(value) => Self::of(version, Kind::Put, key, &[value], identity, told),
                 Effect::PutUntil(value, WallTime(moment)) => {
-                    Self::of(version, Kind::PutUntil, key, &[value, &moment.to_be_bytes()], identity)
+                    Self::of(version, Kind::PutUntil, key, &[value, &moment.to_be_bytes()], identity, told)
                 }
-                Effect::Delete => Self::of(version, Kind::Delete, key, &[], identity),
-                Effect::Expire => Self::of(version, Kind::Expire, key, &[], identity),
+                Effect::Delete => Self::of(version, Kind::Delete, key, &[], identity, told),
+                Effect::Expire => Self::of(version, Kind::Expire, key, &[], identity, told),
             },
-            Op::Declined { identity, found } => {
+            Op::Declined { identity, found, told } => {
                 let found = [found.epoch.0.to_be_bytes(), found.seq.to_be_bytes()].concat();
-                Self::of(version, Kind::Declined, b"", &[&found], Some(identity))
+                Self::of(version, Kind::Declined, b"", &[&found], Some(identity), told)
             }
-            Op::Barrier => Self::of(version, Kind::Barrier, b"", &[], None),
+            Op::Barrier => Self::of(version, Kind::Barrier, b"", &[], None, b""),
         }
     }
 
-    fn of(version: Version, kind: Kind, key: &[u8], value: &[&[u8]], identity: Option<Identity<'_>>) -> Self {
+    fn of(
+        version: Version,
+        kind: Kind,
+        key: &[u8],
+        value: &[&[u8]],
+        identity: Option<Identity<'_>>,
+        told: &[u8],
+    ) -> Self {
         let (first, second) = (value.first().copied().unwrap_or_default(), value.get(1).copied().unwrap_or_default());
         let key_len = u32::try_from(key.len()).expect("a key is within its limit, far below 4 GiB");
         let Some(Identity { client, seq }) = identity else {
@@ -76,8 +93,13 @@ impl Record {
             return Self::joined(head, &[key, first, second]);
         };
         let identity_len = u8::try_from(client.len() + SEQ_BYTES).expect("a client's name is within its limit");
-        let head = Head { version, key_len, kind, identity_len };
-        Self::joined(head, &[key, first, second, client, &seq.to_be_bytes()])
+        if told.is_empty() {
+            let head = Head { version, key_len, kind, identity_len };
+            return Self::joined(head, &[key, first, second, client, &seq.to_be_bytes()]);
+        }
+        let head = Head { version, key_len, kind, identity_len: identity_len | HAS_TOLD };
+        let told_len = u16::try_from(told.len()).expect("what is told is within its limit");
+        Self::joined(head, &[key, first, second, told, &told_len.to_be_bytes(), client, &seq.to_be_bytes()])
     }
 
     fn joined(head: Head, parts: &[&[u8]]) -> Self {
@@ -104,7 +126,7 @@ impl Record {
     /// The newest write of a key, as a fill brings it.
     #[must_use]
     pub fn entry(version: Version, key: &[u8], effect: Effect<'_>) -> Self {
-        Self::new(version, Op::Write { key, effect, identity: None })
+        Self::new(version, Op::Write { key, effect, identity: None, told: b"" })
     }
 
     /// The key; empty where the record is no write.
@@ -116,8 +138,8 @@ impl Record {
     /// The value; `None` where the record is a tombstone, or no write.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
-        let Head { key_len, kind, identity_len, .. } = *self.head();
-        let end = self.bytes().len() - usize::from(identity_len);
+        let Head { key_len, kind, .. } = *self.head();
+        let end = self.end();
         match kind {
             Kind::Put => self.bytes().get(key_len as usize..end),
             Kind::PutUntil => self.bytes().get(key_len as usize..end - DEADLINE_BYTES),
@@ -128,12 +150,10 @@ impl Record {
     /// When the value expires; `None` where it does not, or the record has none.
     #[must_use]
     pub fn deadline(&self) -> Option<WallTime> {
-        let Head { kind, identity_len, .. } = *self.head();
-        if kind != Kind::PutUntil {
+        if self.head().kind != Kind::PutUntil {
             return None;
         }
-        let end = self.bytes().len() - usize::from(identity_len);
-        let moment = self.bytes().get(..end)?.last_chunk()?;
+        let moment = self.bytes().get(..self.end())?.last_chunk()?;
         Some(WallTime(u64::from_be_bytes(*moment)))
     }
 
@@ -152,8 +172,8 @@ impl Record {
     /// The same record as the planted mistake makes it again.
     pub(crate) fn without_deadline(&self) -> Self {
         match self.op() {
-            Op::Write { key, effect: Effect::PutUntil(value, _), identity } => {
-                Self::new(self.version(), Op::Write { key, effect: Effect::Put(value), identity })
+            Op::Write { key, effect: Effect::PutUntil(value, _), identity, told } => {
+                Self::new(self.version(), Op::Write { key, effect: Effect::Put(value), identity, told })
             }
             _ => self.clone(),
         }
@@ -173,9 +193,32 @@ impl Record {
     /// Whose write it is, where the client said so.
     #[must_use]
     pub fn identity(&self) -> Option<Identity<'_>> {
-        let start = self.bytes().len() - usize::from(self.head().identity_len);
+        let start = self.bytes().len() - usize::from(self.head().identity_len & !HAS_TOLD);
         let (client, seq) = self.bytes().get(start..)?.split_last_chunk::<SEQ_BYTES>()?;
         Some(Identity { client, seq: u64::from_be_bytes(*seq) })
+    }
+
+    /// What the client of a write with an identity was told; empty where that follows from the rest.
+    #[must_use]
+    pub fn told(&self) -> &[u8] {
+        self.bytes().get(self.end()..).and_then(|rest| rest.get(..self.told_len())).unwrap_or_default()
+    }
+
+    /// Where the identity and what was told begin.
+    fn end(&self) -> usize {
+        let identity_len = self.head().identity_len;
+        let end = self.bytes().len() - usize::from(identity_len & !HAS_TOLD);
+        if identity_len & HAS_TOLD == 0 { end } else { end - TOLD_LEN_BYTES - self.told_len() }
+    }
+
+    fn told_len(&self) -> usize {
+        let identity_len = self.head().identity_len;
+        if identity_len & HAS_TOLD == 0 {
+            return 0;
+        }
+        let end = self.bytes().len() - usize::from(identity_len & !HAS_TOLD);
+        let len = self.bytes().get(..end).and_then(<[u8]>::last_chunk);
+        len.map_or(0, |len| usize::from(u16::from_be_bytes(*len)))
     }
 
     /// What a declined write has found; `None` where the record is none.
@@ -192,11 +235,11 @@ impl Record {
         match self.head().kind {
             Kind::Barrier => Op::Barrier,
             Kind::Declined => match (self.identity(), self.found()) {
-                (Some(identity), Some(found)) => Op::Declined { identity, found },
+                (Some(identity), Some(found)) => Op::Declined { identity, found, told: self.told() },
                 _ => Op::Barrier,
             },
             Kind::Put | Kind::PutUntil | Kind::Delete | Kind::Expire => {
-                Op::Write { key: self.key(), effect: self.effect(), identity: self.identity() }
+                Op::Write { key: self.key(), effect: self.effect(), identity: self.identity(), told: self.told() }
             }
         }
     }
@@ -254,14 +297,18 @@ mod tests {
         let version = Version { epoch: Epoch(1), seq: 2 };
         let identity = Some(Identity { client: b"me", seq: 7 });
         for op in [
-            Op::Write { key: b"k", effect: Effect::Put(b"v"), identity: None },
-            Op::Write { key: b"k", effect: Effect::Put(b""), identity },
-            Op::Write { key: b"", effect: Effect::Delete, identity },
-            Op::Write { key: b"k", effect: Effect::Delete, identity: None },
-            Op::Write { key: b"k", effect: Effect::Expire, identity: None },
-            Op::Write { key: b"k", effect: Effect::PutUntil(b"v", WallTime(7)), identity: None },
-            Op::Write { key: b"k", effect: Effect::PutUntil(b"", WallTime(u64::MAX)), identity },
-            Op::Declined { identity: Identity { client: b"me", seq: 7 }, found: version },
+            Op::Write { key: b"k", effect: Effect::Put(b"v"), identity: None, told: b"" },
+            Op::Write { key: b"k", effect: Effect::Put(b""), identity, told: b"" },
+            Op::Write { key: b"", effect: Effect::Delete, identity, told: b"" },
+            Op::Write { key: b"k", effect: Effect::Delete, identity: None, told: b"" },
+            Op::Write { key: b"k", effect: Effect::Expire, identity: None, told: b"" },
+            Op::Write { key: b"k", effect: Effect::PutUntil(b"v", WallTime(7)), identity: None, told: b"" },
+            Op::Write { key: b"k", effect: Effect::PutUntil(b"", WallTime(u64::MAX)), identity, told: b"" },
+            Op::Declined { identity: Identity { client: b"me", seq: 7 }, found: version, told: b"" },
+            Op::Declined { identity: Identity { client: b"me", seq: 7 }, found: version, told: b":0" },
+            Op::Write { key: b"k", effect: Effect::Put(b"v"), identity, told: b":12" },
+            Op::Write { key: b"", effect: Effect::PutUntil(b"", WallTime(9)), identity, told: &[b'$'; 1_025] },
+            Op::Write { key: b"k", effect: Effect::Delete, identity, told: b"+" },
             Op::Barrier,
         ] {
             assert_eq!(Record::new(version, op).op(), op);

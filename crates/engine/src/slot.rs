@@ -24,6 +24,7 @@ use crate::journal::{Entry, Journal, Whole};
 use crate::listing::Listing;
 use crate::log::{Log, TailBudget};
 use crate::losses::Loss;
+use crate::modify::Telling;
 use crate::node::{Event, Turn};
 use crate::outbox::{Outbox, Stamp};
 use crate::peers::Peers;
@@ -104,12 +105,14 @@ pub enum Refusal {
 }
 
 /// What a write has come to, once it is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Written {
     /// It has taken effect, as this record; the version of the key before is [`Version::NONE`] where it changed nothing.
     Done(Version),
     /// The condition did not hold: the key is at this version.
     Conflict(Version),
+    /// A read-modify-write has taken effect as this record, [`Version::NONE`] where it has changed nothing, and the client is told this.
+    Told(Version, Telling),
 }
 
 /// The answer to a request, now or later.
@@ -360,7 +363,7 @@ impl<B: Bugs> Slot<B> {
         self.log.restore_tail(tail, place.tails);
         for (client, seq, completion) in &completions {
             let identity = proto::peer::Identity { client, seq: *seq };
-            self.log.completions().insert(place.now, identity, *completion);
+            self.log.completions().insert(place.now, identity, completion.clone());
         }
         if !self.bugs.plants(crate::bugs::Bug::FillMerges) {
             self.table = Table::default();

@@ -80,6 +80,17 @@ impl<B: Bugs> Walk<B> {
         }
     }
 
+    /// The same of some slots alone.
+    #[must_use]
+    pub fn within(mut self, is_asked: impl Fn(SlotId) -> bool) -> Self {
+        for (slot, standing) in (0..).map(SlotId).zip(&mut self.slots) {
+            if !is_asked(slot) {
+                *standing = Standing::Answered;
+            }
+        }
+        self
+    }
+
     /// Whom to ask now, for all slots that nobody has answered for and nobody is asked about. `is_late`: a primary that
     /// does not take its slots, although it answers, is not waited for.
     pub fn asks(&mut self, map: &ClusterMap, me: Incarnation, is_late: bool) -> Vec<Ask> {
@@ -183,8 +194,17 @@ impl<B: Bugs> Walk<B> {
     /// Where a slot is not answered for: keys would be missing.
     #[must_use]
     pub fn into_keys(self) -> Vec<Box<[u8]>> {
+        self.into_page().0
+    }
+
+    /// The keys of the page, ascending, and whether there may be more behind them.
+    ///
+    /// # Panics
+    /// Where a slot is not answered for: keys would be missing.
+    #[must_use]
+    pub fn into_page(self) -> (Vec<Box<[u8]>>, bool) {
         assert!(self.is_whole(), "a page is given once every slot is answered for");
-        self.page.map(|page| page.into_keys().0).unwrap_or_default()
+        self.page.map(Page::into_keys).unwrap_or_default()
     }
 
     /// How many keys there are.

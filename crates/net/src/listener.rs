@@ -229,7 +229,7 @@ async fn refuse(mut stream: TcpStream, limit: usize) {
     let mut first = [0];
     let speaks_arrays = matches!(timeout(FIRST_BYTE, stream.peek(&mut first)).await, Ok(Ok(1))) && first == [b'*'];
     let (encoding, error) = if speaks_arrays {
-        (Encoding::Array, ErrorReply::redis("max number of clients reached"))
+        (Encoding::Array, ErrorReply::redis("ERR max number of clients reached"))
     } else {
         (Encoding::Line, ErrorReply::too_many_clients(limit))
     };

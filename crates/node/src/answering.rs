@@ -1,12 +1,14 @@
 //! What the state machine says of a request, as the answer to it.
 
 use engine::losses::{Loss, Losses};
+use engine::modify::Telling;
 use engine::record::Record;
 use engine::slot::{Refusal, Written};
+use proto::decimal;
 use proto::error::ErrorReply;
 use proto::id::NodeAddr;
 use proto::level::AckLevel;
-use proto::peer::{Effect, WallTime, Wanted, Write};
+use proto::peer::{Detail, Effect, Told, WallTime, Wanted, Write};
 use proto::response::{Response, is_line};
 
 /// `TTL` of a key that is absent.
@@ -14,6 +16,9 @@ const NO_KEY: i64 = -2;
 
 /// `TTL` of a key that has no deadline.
 const NO_DEADLINE: i64 = -1;
+
+/// The longest value, in bytes, that Redis keeps in one piece with what points to it, and says so of.
+const EMBEDDED_BYTES: usize = 44;
 
 /// The answer to a read. `now` is asked where it matters.
 #[must_use]
@@ -29,17 +34,88 @@ pub fn found(record: Option<&Record>, wanted: Wanted, now: impl Fn() -> WallTime
         (Wanted::Versioned, Some((record, value))) => Response::Versioned(record.version(), value),
         (Wanted::Value, Some((_, value))) => Response::Value(value),
         (Wanted::Value | Wanted::Versioned, None) => Response::NotFound,
+        (Wanted::Detail(wanted), present) => detail(present, wanted, now),
     }
 }
 
 /// The answer to a write.
 #[must_use]
-pub fn written(written: Written, write: &Write<'_>) -> Response<'static> {
-    match written {
+pub fn written<'a>(written: &'a Written, write: &Write<'_>) -> Response<'a> {
+    match *written {
+        Written::Told(_, ref telling) => told(telling),
         _ if write.change.is_counted() => Response::Number(i64::from(matches!(written, Written::Done(_)))),
         Written::Done(version) if write.expected.is_some() => Response::Written(version),
         Written::Done(_) => Response::Ok,
         Written::Conflict(version) => Response::Conflict(version),
+    }
+}
+
+/// The answer to a read of something else than the value.
+fn detail<'a>(present: Option<(&'a Record, &'a [u8])>, wanted: Detail, now: impl Fn() -> WallTime) -> Response<'a> {
+    let number = |number: u64| Response::Number(i64::try_from(number).unwrap_or(i64::MAX));
+    let Some((record, value)) = present else {
+        return match wanted {
+            Detail::MillisLeft | Detail::Deadline | Detail::DeadlineMillis => Response::Number(NO_KEY),
+            Detail::Length | Detail::Presence => Response::Number(0),
+            Detail::Kind => Response::Simple("none"),
+            Detail::Range(..) => Response::Value(b""),
+            Detail::Encoding | Detail::References | Detail::Idle | Detail::Frequency | Detail::Memory => {
+                Response::NotFound
+            }
+        };
+    };
+    let deadline = |shown: fn(u64) -> u64| match record.deadline() {
+        Some(deadline) => number(shown(deadline.0)),
+        None => Response::Number(NO_DEADLINE),
+    };
+    match wanted {
+        Detail::MillisLeft => match record.deadline() {
+            Some(deadline) => number(deadline.0.saturating_sub(now().0)),
+            None => Response::Number(NO_DEADLINE),
+        },
+        // To the nearest second, as Redis has it.
+        Detail::Deadline => deadline(|millis| millis.saturating_add(500) / 1_000),
+        Detail::DeadlineMillis => deadline(|millis| millis),
+        Detail::Length => number(value.len() as u64),
+        Detail::Presence | Detail::References => Response::Number(1),
+        Detail::Kind => Response::Simple("string"),
+        Detail::Range(start, end) => Response::Value(range(value, start, end)),
+        Detail::Encoding => Response::Value(match value {
+            value if decimal::integer(value).is_some() => b"int",
+            value if value.len() <= EMBEDDED_BYTES => b"embstr",
+            _ => b"raw",
+        }),
+        Detail::Idle => Response::Number(0),
+        Detail::Frequency => Response::Error(ErrorReply::redis(
+            "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching \
+             between policies at runtime LRU and LFU data will take some time to adjust.",
+        )),
+        Detail::Memory => number(record.size() as u64),
+    }
+}
+
+/// The bytes from one offset to another and with it; negative ones count from the end.
+fn range(value: &[u8], start: i64, end: i64) -> &[u8] {
+    let len = i64::try_from(value.len()).unwrap_or(i64::MAX);
+    if start < 0 && end < 0 && start > end {
+        return b"";
+    }
+    let from_start = |offset: i64| if offset < 0 { len.saturating_add(offset).max(0) } else { offset };
+    let (start, end) = (from_start(start), from_start(end).min(len - 1));
+    match (usize::try_from(start), usize::try_from(end)) {
+        (Ok(start), Ok(end)) => value.get(start..=end).unwrap_or_default(),
+        _ => b"",
+    }
+}
+
+/// What a read-modify-write has come to.
+fn told(telling: &Telling) -> Response<'_> {
+    match telling.told() {
+        Told::Done => Response::Ok,
+        Told::Nothing => Response::NotFound,
+        Told::Number(number) => Response::Number(number),
+        Told::Value(value) => Response::Value(value),
+        Told::Mistake(mistake) => Response::Error(ErrorReply::redis(mistake.to_string())),
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use engine::losses::Losses;
 use net::listener::Limits;
-use proto::glob;
 use proto::limits;
+use proto::request::glob_matches;
 
 use crate::clients::Clients;
 use crate::driver::Driver;
@@ -198,7 +198,7 @@ pub fn config<'a>(
         ("timeout", flags.idle_timeout.as_secs().to_string()),
     ];
     let is_wanted =
-        |name: &str| patterns.clone().any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()));
+        |name: &str| patterns.clone().any(|pattern| glob_matches(&pattern.to_ascii_lowercase(), name.as_bytes()));
     settings.into_iter().filter(|(name, _)| is_wanted(name)).collect()
 }
 

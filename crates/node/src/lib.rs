@@ -8,6 +8,7 @@
 //! - [`answering`]: what the state machine says of a request, as the answer to it.
 //! - [`routing`]: requests that cannot be answered here and now: passed on, tried again, or refused.
 //! - [`forward`] and [`serve_forwards`]: the connections on which requests are passed on, from both ends.
+//! - [`walks`] and [`keyspace`]: what goes through the keys of all nodes.
 //! - [`replication`]: the connections to replicas, and from primaries.
 //! - [`stats`]: figures of what it does.
 //! - [`store`]: the data directory, and the thread that writes it.
@@ -19,6 +20,7 @@ pub mod config;
 pub mod driver;
 pub mod forward;
 pub mod info;
+pub mod keyspace;
 pub mod membership;
 pub mod replication;
 pub mod routing;

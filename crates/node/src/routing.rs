@@ -258,7 +258,7 @@ async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &
         KeyRequest::Write(write) => {
             let executed = node.write(driver.clock().now(), request.slot, &write, &waiting, &mut turn);
             executed.map(|Executed::<Written> { answer: written, ticket }| {
-                request.answer(&answering::written(written, &write), &mut answer);
+                request.answer(&answering::written(&written, &write), &mut answer);
                 ticket
             })
         }

@@ -165,7 +165,7 @@ impl<'a> ForwardSession<'a> {
         let waiting = Waiting::new();
         let encode = |written| {
             let mut answer = Vec::new();
-            answering::written(written, &write).encode(Encoding::Array, &mut answer);
+            answering::written(&written, &write).encode(Encoding::Array, &mut answer);
             answer
         };
         match node.write(now, node.slot_of(write.key), &write, &waiting, &mut self.turn) {

@@ -8,8 +8,7 @@ use net::connection::Flow;
 use proto::commands::{COMMANDS, Command};
 use proto::error::ErrorReply;
 use proto::frame::Encoding;
-use proto::glob;
-use proto::request::{ClientCommand, CommandQuery, Hello, NamesOrPattern, PeerWords, ServerCommand};
+use proto::request::{ClientCommand, CommandQuery, Hello, NamesOrPattern, PeerWords, ServerCommand, glob_matches};
 use proto::resp::Resp;
 use proto::response::Response;
 
@@ -202,12 +201,9 @@ fn set(details: &mut Details, command: ClientCommand<'_>) {
 fn check_user(user: Option<&[u8]>) -> Result<(), ErrorReply> {
     match user {
         Some(b"default") => Ok(()),
-        Some(_) => Err(ErrorReply::Redis {
-            code: "WRONGPASS",
-            text: "invalid username-password pair or user is disabled.".to_owned(),
-        }),
+        Some(_) => Err(ErrorReply::redis("WRONGPASS invalid username-password pair or user is disabled.")),
         None => Err(ErrorReply::redis(
-            "AUTH <password> called without any password configured for the default user. Are you sure your configuration \
+            "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration \
              is correct?",
         )),
     }
@@ -269,7 +265,7 @@ fn command_query(query: CommandQuery<'_>, resp: &mut Resp<'_>) {
 fn is_listed(command: &Command, which: NamesOrPattern<'_>) -> bool {
     match which {
         NamesOrPattern::All => true,
-        NamesOrPattern::Pattern(pattern) => glob::matches(&pattern.to_ascii_lowercase(), command.name.as_bytes()),
+        NamesOrPattern::Pattern(pattern) => glob_matches(&pattern.to_ascii_lowercase(), command.name.as_bytes()),
         NamesOrPattern::Category(category) => command
             .categories()
             .any(|has| has.strip_prefix('@').is_some_and(|has| has.as_bytes().eq_ignore_ascii_case(category))),

@@ -1,5 +1,7 @@
 //! One connection to a node: requests of clients, and what it becomes when another node opens it.
 
+mod gather;
+
 use std::io;
 use std::sync::Arc;
 
@@ -23,6 +25,7 @@ use tokio::net::TcpStream;
 use crate::answering;
 use crate::clients::Clients;
 use crate::driver::Driver;
+use crate::keyspace::KeptKeyspace;
 use crate::replication;
 use crate::routing::{self, KeptBatch, Waits};
 use crate::serve_forwards;
@@ -31,6 +34,8 @@ use crate::stats::{self, NotAnswered};
 use crate::store::{Figures, Health};
 use crate::wait::{KeptWait, Written as WrittenSlots};
 use crate::walks::KeptWalk;
+
+use gather::Gather;
 
 /// Values from this size on are sent from where they are stored; shorter ones are copied among the other answers.
 const BODY_BYTES: usize = 32 * 1024;
@@ -91,6 +96,10 @@ struct ClientSession<'a> {
     unanswered: NotAnswered,
     /// A page of a walk, or a count, that is asked for behind all that is kept.
     walk: Option<KeptWalk>,
+    /// A request about all keys, which is answered behind all that is kept.
+    keyspace: Option<KeptKeyspace>,
+    /// A request for several keys that has one answer, as far as it is.
+    gather: Option<Gather>,
     /// How many keys of a request for many have had their turn; the rest waits until others are answered.
     done_of_many: Option<usize>,
     body: Option<Body>,
@@ -156,6 +165,8 @@ impl<'a> ClientSession<'a> {
             waits: Waits::default(),
             unanswered: NotAnswered::default(),
             walk: None,
+            keyspace: None,
+            gather: None,
             done_of_many: None,
             body: None,
             upgrade: None,
@@ -226,10 +237,10 @@ impl<'a> ClientSession<'a> {
                 Response::Ok.encode(encoding, self.kept.place(out));
             }
             Ok(Answer { answer, ticket: None }) => {
-                answering::written(answer, &write).encode(encoding, self.kept.place(out));
+                answering::written(&answer, &write).encode(encoding, self.kept.place(out));
             }
             Ok(Answer { answer, ticket: Some(ticket) }) => {
-                let encode = |out: &mut Vec<u8>| answering::written(answer, &write).encode(encoding, out);
+                let encode = |out: &mut Vec<u8>| answering::written(&answer, &write).encode(encoding, out);
                 self.kept.keep_carried_out(slot, KeyRequest::Write(write), encoding, ticket, encode);
             }
             Err(Refusal::NotHere) => self.kept.keep(slot, KeyRequest::Write(write), encoding),
@@ -379,7 +390,7 @@ impl<'a> ClientSession<'a> {
 impl Session for ClientSession<'_> {
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
         let encoding = self.front.encoding(frame.encoding());
-        if self.walk.is_some() || self.wait.is_some() {
+        if self.walk.is_some() || self.keyspace.is_some() || self.wait.is_some() {
             return Flow::Settle; // Its answer comes first.
         }
         let (response, flow) = match NodeRequest::parse(frame) {
@@ -416,6 +427,7 @@ impl Session for ClientSession<'_> {
                 let write = |(key, value)| KeyRequest::Write(Write { ack, ..Write::new(key, Change::Put(value)) });
                 return self.many(words.step_by(2).zip(values).map(write), encoding, out);
             }
+            Ok(NodeRequest::Keyspace(request)) => return self.keyspace(request, encoding, out),
             Ok(NodeRequest::Ack(level)) => {
                 self.ack = Some(level);
                 (Response::Ok, Flow::Next)
@@ -447,6 +459,7 @@ impl Session for ClientSession<'_> {
         if !self.kept.is_empty() {
             // What this batch has written here must not wait for what other nodes answer.
             self.driver.wake_touched(&mut self.turn);
+            let out = self.gather.as_mut().map_or(&mut *out, |gather| &mut gather.answers);
             routing::answer_all(self.driver, &self.kept, &mut self.waits, out).await;
             self.kept.clear();
         }
@@ -458,6 +471,10 @@ impl Session for ClientSession<'_> {
             self.driver.wake_touched(&mut self.turn);
             let replicas = self.written.wait(self.driver, wait).await;
             Response::Number(replicas.try_into().unwrap_or(i64::MAX)).encode(encoding, out);
+        }
+        if let Some(request) = self.keyspace.take() {
+            self.driver.wake_touched(&mut self.turn);
+            request.answer(self.driver, out).await;
         }
         if std::mem::take(&mut self.must_persist) {
             // What cannot be kept is not answered: the connection ends, and the client knows that the outcome is unknown.

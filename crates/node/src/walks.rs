@@ -69,7 +69,7 @@ impl KeptWalk {
 }
 
 /// Asks until every slot is answered for.
-async fn gather(driver: &Driver, mut walk: Walk) -> Result<Walk, ErrorReply> {
+pub(crate) async fn gather(driver: &Driver, mut walk: Walk) -> Result<Walk, ErrorReply> {
     let start = Instant::now();
     let deadline = start + driver.request_timeout();
     let Ok(Ok(_permit)) = timeout_at(deadline, driver.walks().acquire()).await else {

@@ -4,6 +4,8 @@
 //! [`ErrorReply::code`] gives the code, and `docs/protocol.md` lists each with whether the command took effect and
 //! whether to retry.
 
+use std::borrow::Cow;
+
 use crate::id::NodeAddr;
 use crate::limits;
 
@@ -83,14 +85,9 @@ pub enum ErrorReply {
     /// A message between nodes came from somebody who is no member of this cluster. Nothing was done.
     #[error("NOTPEER {0}")]
     NotPeer(String),
-    /// What Redis says in such a case, to an array: its code and its text. Nothing was done.
-    #[error("{code} {text}")]
-    Redis {
-        /// The first word, such as `ERR`.
-        code: &'static str,
-        /// The rest.
-        text: String,
-    },
+    /// What Redis 7 answers, word for word. Nothing was done.
+    #[error("{0}")]
+    Redis(Cow<'static, str>),
     /// This node does not lead the key's slot; only ever sent between nodes. Nothing was done.
     #[error("MOVED this node does not serve the key")]
     Moved,
@@ -116,9 +113,15 @@ impl ErrorReply {
             Self::Unknown(_) => Some("UNKNOWN"),
             Self::Stale(_) => Some("STALE"),
             Self::NotPeer(_) => Some("NOTPEER"),
-            Self::Redis { code, .. } => Some(code),
+            Self::Redis(_) => Some("ERR"),
             Self::Moved => Some("MOVED"),
         }
+    }
+
+    /// An error in Redis's words, its code in front.
+    #[must_use]
+    pub fn redis(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Redis(text.into())
     }
 
     /// The key is over its limit.
@@ -131,12 +134,6 @@ impl ErrorReply {
     #[must_use]
     pub fn value_too_long(len: usize) -> Self {
         Self::TooLong { what: "value", len, limit: limits::VALUE_BYTES }
-    }
-
-    /// An error of Redis with its usual code.
-    #[must_use]
-    pub fn redis(text: impl Into<String>) -> Self {
-        Self::Redis { code: "ERR", text: text.into() }
     }
 
     /// Too many clients are connected already.

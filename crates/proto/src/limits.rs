@@ -40,6 +40,12 @@ pub const CLIENT_BYTES: usize = 64;
 /// The longest name of a connection and of its library (`CLIENT SETNAME`, `CLIENT SETINFO`), in bytes.
 pub const CONNECTION_NAME_BYTES: usize = 256;
 
+/// The longest answer that is remembered with a write that has an identity, in bytes.
+pub const ANSWER_BYTES: usize = 1_024;
+
+/// The longest record of such an answer, in bytes: it has one byte more, or is the text of an error.
+pub const TOLD_BYTES: usize = ANSWER_BYTES + 1;
+
 /// The longest time that a key can be given to live, in seconds: some 317 years.
 pub const LIFE_SECONDS: u64 = 10_000_000_000;
 

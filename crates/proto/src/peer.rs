@@ -9,9 +9,11 @@
 //! `docs/protocol.md` shows each message as it looks on the wire.
 
 mod copies;
+mod detail;
 mod forward;
 mod link;
 mod list;
+mod modify;
 mod record;
 
 use std::str::FromStr;
@@ -23,9 +25,11 @@ use crate::limits;
 use crate::slot::SlotId;
 
 pub use copies::{Copies, CopiesOf};
+pub use detail::Detail;
 pub use forward::{Change, Forward, KeyRequest, Read, Wanted, Write};
 pub use link::{LinkMessage, LinkReply, Term, Terms};
 pub use list::{List, Listed};
+pub use modify::{Condition, ExpireIf, Life, Mistake, Modify, Tells, Told};
 pub use record::{Effect, Op, WallTime};
 
 /// What a connection between nodes is for.

@@ -124,6 +124,8 @@ impl<'a> From<Reply<'a>> for Response<'a> {
         match reply {
             Reply::Text("OK") => Response::Ok,
             Reply::Text("PONG") => Response::Pong,
+            Reply::Text("string") => Response::Simple("string"),
+            Reply::Text("none") => Response::Simple("none"),
             Reply::Text(text) => match text.split_once(' ').map(|(word, version)| (word, version.parse())) {
                 Some(("OK", Ok(version))) => Response::Written(version),
                 Some(("CONFLICT", Ok(version))) => Response::Conflict(version),
@@ -145,6 +147,7 @@ fn error_of(text: &str) -> ErrorReply {
     let (code, what) = text.split_once(' ').unwrap_or((text, ""));
     match code {
         "MOVED" => ErrorReply::Moved,
+        "ERR" => ErrorReply::redis(text.to_owned()),
         "BUSY" => ErrorReply::Busy(what.to_owned()),
         "UNKNOWN" => ErrorReply::Unknown(what.to_owned()),
         "STALE" => ErrorReply::Stale(what.to_owned()),
@@ -204,6 +207,7 @@ mod tests {
             ErrorReply::Unknown("lost".into()),
             ErrorReply::Stale("old".into()),
             ErrorReply::Unavailable("none".into()),
+            ErrorReply::redis("ERR value is not an integer or out of range"),
         ] {
             let mut bytes = Vec::new();
             Response::Error(error.clone()).encode(crate::frame::Encoding::Array, &mut bytes);

@@ -3,7 +3,10 @@
 //! A node and the coordinator answer different verbs, so each has its own enum. Both encodings come to the same
 //! commands; they differ only in where a value ends: a line's value runs to the end of the line.
 
+mod glob;
+mod keyspace;
 mod many;
+mod redis;
 mod server;
 
 use crate::error::ErrorReply;
@@ -15,15 +18,17 @@ use crate::peer::{Change, Identity, Read, Wanted, Write};
 use crate::range::PageRequest;
 use crate::slot::SlotId;
 
+pub use glob::{glob_matches, literal_prefix};
+pub use keyspace::{KeyspaceRequest, Scan, exists_request};
 pub use many::KeyWords;
 pub use server::{ClientCommand, CommandQuery, Hello, NamesOrPattern, ServerCommand};
 
 /// A request to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeRequest<'a> {
-    /// `GET`, `GETV`, `TTL`. The level is the default; the connection's own takes its place.
+    /// `GET`, `GETV`, `TTL`, and what Redis reads of one key. The level is the default; the connection's own takes its place.
     Read(Read<'a>),
-    /// `PUT`, `DELETE`, `CAS`, `PUTNX`, `PUTEX`, `EXPIRE`, `PERSIST`, each also behind `ONCE client seq`; and `REPLICATE`, the first version's
+    /// `PUT`, `DELETE`, `CAS`, `PUTNX`, `PUTEX`, `EXPIRE`, `PERSIST`, and what Redis writes one key with, each also behind `ONCE client seq`; and `REPLICATE`, the first version's
     /// unversioned replication, which is a PUT in all but name. The level is the default; the connection's own takes its
     /// place.
     Write(Write<'a>),
@@ -42,6 +47,8 @@ pub enum NodeRequest<'a> {
     GetMany(KeyWords<'a>),
     /// `MPUT`: each key, with the value behind it, written on its own.
     PutMany(KeyWords<'a>),
+    /// A command of Redis about several keys, or about all.
+    Keyspace(KeyspaceRequest<'a>),
     /// From now on this connection's writes are answered at this level.
     Ack(AckLevel),
     /// From now on this connection's reads are of this level.
@@ -168,23 +175,20 @@ impl<'a> NodeRequest<'a> {
     /// # Errors
     /// The answer to give instead; nothing was done.
     pub fn parse(frame: Frame<'a>) -> Result<Self, ErrorReply> {
-        let parsed = Self::parse_as_one(frame);
-        match (parsed, frame) {
-            (Err(error), Frame::Array(words)) => Err(server::error_of(words, error)),
-            (parsed, _) => parsed,
-        }
+        Self::parse_words(frame).map_err(|error| redis::in_array(error, frame))
     }
 
-    /// Understands a frame, whatever its encoding; only the errors are those of lines.
-    fn parse_as_one(frame: Frame<'a>) -> Result<Self, ErrorReply> {
+    fn parse_words(frame: Frame<'a>) -> Result<Self, ErrorReply> {
         let mut verb = [0; VERB_BYTES];
         let (verb, rest) = split_verb(frame, &mut verb)?;
         match verb {
+            b"SET" => rest.set(),
             b"GET" => rest.read(verbs::GET, Wanted::Value),
             b"PUT" if frame.encoding() == Encoding::Line => {
                 let (key, value) = rest.key_and_value(verbs::PUT)?;
                 Ok(Self::PutLine { key, value })
             }
+            b"EXPIRE" | b"PERSIST" | b"TTL" if rest.is_array() => rest.redis(verb),
             b"PUT" | b"DELETE" | b"CAS" | b"PUTNX" | b"PUTEX" | b"EXPIRE" | b"PERSIST" => {
                 rest.write(verb).map(Self::Write)
             }
@@ -209,7 +213,7 @@ impl<'a> NodeRequest<'a> {
             b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),
             b"QUIT" => rest.nothing(verbs::QUIT).map(|()| Self::Quit),
             b"PEER" => rest.array(verbs::PEER).map(Self::Peer),
-            _ => server::parse(verb, rest),
+            _ => rest.redis(verb),
         }
     }
 }
@@ -326,7 +330,24 @@ impl<'a> Rest<'a> {
         }
         let identity = Some(Identity::from_words(client, seq).ok_or(invalid)?);
         let mut upper = [0; VERB_BYTES];
-        Ok(Write { identity, ..rest.write(in_upper_case(verb, &mut upper)?)? })
+        Ok(Write { identity, ..rest.any_write(in_upper_case(verb, &mut upper)?)? })
+    }
+
+    /// A write of one key, this protocol's or Redis's.
+    fn any_write(self, verb: &[u8]) -> Result<Write<'a>, ErrorReply> {
+        match verb {
+            b"PUT" | b"DELETE" | b"CAS" | b"PUTNX" | b"PUTEX" => self.write(verb),
+            b"EXPIRE" | b"PERSIST" if !self.is_array() => self.write(verb),
+            _ => match self.redis(verb) {
+                Ok(NodeRequest::Write(write)) => Ok(write),
+                Ok(_) | Err(ErrorReply::UnknownCommand) => Err(ErrorReply::InvalidFormat(verbs::ONCE)),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    fn is_array(self) -> bool {
+        matches!(self, Self::Words(_))
     }
 
     /// One word that stands for something: a level, an address.

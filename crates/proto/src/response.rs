@@ -12,12 +12,16 @@ pub enum Response<'a> {
     Ok,
     /// `PONG`.
     Pong,
+    /// A word that Redis answers as it answers `OK`.
+    Simple(&'static str),
     /// One line of text, such as `OK Node 127.0.0.1:5001 registered`.
     Text(String),
     /// Several lines; on a line connection an empty line follows them.
     Lines(Vec<String>),
     /// The keys of one page of a walk, ascending.
     Page(Vec<Box<[u8]>>),
+    /// Some keys of a scan, and the cursor behind them.
+    Scanned(u64, Vec<Box<[u8]>>),
     /// A stored value.
     Value(&'a [u8]),
     /// A stored value and the version of its key.
@@ -54,6 +58,7 @@ impl Response<'_> {
         match self {
             Self::Ok => out.extend_from_slice(b"OK"),
             Self::Pong => out.extend_from_slice(b"PONG"),
+            Self::Simple(word) => out.extend_from_slice(word.as_bytes()),
             Self::Text(text) => out.extend_from_slice(text.as_bytes()),
             Self::Lines(lines) => {
                 for line in lines {
@@ -61,11 +66,12 @@ impl Response<'_> {
                     out.push(b'\n');
                 }
             }
-            Self::Page(keys) => {
+            Self::Page(keys) | Self::Scanned(_, keys) => {
                 if let Some(key) = keys.iter().find(|key| !line_can_carry_key(key)) {
                     return Self::Error(ErrorReply::BinaryKey { len: key.len() }).encode_line(out);
                 }
-                out.extend_from_slice(format!("OK {}:\n", keys.len()).as_bytes());
+                let behind = if let Self::Scanned(cursor, _) = self { format!(" {cursor}") } else { String::new() };
+                out.extend_from_slice(format!("OK {}:{behind}\n", keys.len()).as_bytes());
                 for key in keys {
                     out.extend_from_slice(key);
                     out.push(b'\n');
@@ -98,9 +104,15 @@ impl Response<'_> {
         match self {
             Self::Ok => out.extend_from_slice(b"+OK\r\n"),
             Self::Pong => out.extend_from_slice(b"+PONG\r\n"),
+            Self::Simple(word) => out.extend_from_slice(format!("+{word}\r\n").as_bytes()),
             Self::Text(text) => frame::push_word(text.as_bytes(), out),
             Self::Lines(lines) => frame::encode_array(lines, out),
             Self::Page(keys) => frame::encode_array(keys, out),
+            Self::Scanned(cursor, keys) => {
+                frame::begin_array(2, out);
+                frame::push_word(cursor.to_string().as_bytes(), out);
+                frame::encode_array(keys, out);
+            }
             Self::Value(value) => frame::push_word(value, out),
             Self::Versioned(version, value) => {
                 frame::begin_array(2, out);

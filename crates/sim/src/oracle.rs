@@ -151,7 +151,7 @@ impl Oracle {
             return Ok(());
         }
         self.records.insert((slot, version), Seen { hash, previous, acknowledged: None });
-        if let Op::Write { key, effect, identity } = op {
+        if let Op::Write { key, effect, identity, .. } = op {
             let ghost = self.ghost(slot);
             let versions = ghost.keys.entry((*key).into()).or_default();
             versions.push((version, matches!(effect, Effect::Delete | Effect::Expire)));
@@ -235,7 +235,8 @@ fn hash_of(op: &Op<'_>) -> u64 {
     let state = FixedState::with_seed(7);
     match op {
         Op::Barrier => 1,
-        Op::Declined { identity, found } => state.hash_one((identity, found)),
+        Op::Declined { identity, found, told } => state.hash_one((identity, found, told)),
+        Op::Write { key, effect, told, .. } if !told.is_empty() => state.hash_one((key, format!("{effect:?}"), told)),
         Op::Write { key, effect: Effect::Put(value), .. } => state.hash_one((key, value)),
         Op::Write { key, effect: Effect::PutUntil(value, deadline), .. } => state.hash_one((key, value, deadline)),
         Op::Write { key, effect: Effect::Delete, .. } => state.hash_one(key),

@@ -1,6 +1,7 @@
 //! The bytes of entries. All numbers are big-endian.
 
 use proto::id::{Epoch, Version};
+use proto::limits;
 use proto::peer::{Effect, Identity, Op, Term, Terms, WallTime};
 use proto::slot::SlotId;
 
@@ -58,6 +59,9 @@ const DECLINED: u8 = 3;
 const BARRIER: u8 = 4;
 const PUT_UNTIL: u8 = 5;
 const EXPIRE: u8 = 6;
+
+/// Added to what a record does, and to whether a completion has found a version: what the client was told follows.
+const IS_TOLD: u8 = 1 << 7;
 
 impl Entry {
     /// The slot that it is about; 0 for what is about none.
@@ -156,12 +160,13 @@ impl Whole {
         push_count(records.len(), out);
         records.iter().for_each(|record| push_record(record, out));
         push_count(completions.len(), out);
-        for (client, seq, Completion { version, found }) in completions {
+        for (client, seq, Completion { version, found, told }) in completions {
             push_bytes(client, out);
             push_number(*seq, out);
             push_version(*version, out);
-            out.push(u8::from(found.is_some()));
+            out.push(u8::from(found.is_some()) | told.as_ref().map_or(0, |_| IS_TOLD));
             push_version(found.unwrap_or_default(), out);
+            told.iter().for_each(|told| push_bytes(told, out));
         }
         push_count(tail.len(), out);
         for log::Entry { record, replaced } in tail {
@@ -179,8 +184,9 @@ impl Whole {
         let records = bytes.list(Reader::record)?;
         let completions = bytes.list(|bytes| {
             let (client, seq, version) = (bytes.bytes()?.into(), bytes.number()?, bytes.version()?);
-            let (is_found, found) = (bytes.byte()? != 0, bytes.version()?);
-            Some((client, seq, Completion { version, found: is_found.then_some(found) }))
+            let (flags, found) = (bytes.byte()?, bytes.version()?);
+            let told = if flags & IS_TOLD == 0 { None } else { Some(bytes.bytes()?.into()) };
+            Some((client, seq, Completion { version, found: (flags & 1 != 0).then_some(found), told }))
         })?;
         let tail = bytes.list(|bytes| {
             let record = bytes.record()?;
@@ -210,17 +216,20 @@ fn push_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// The version; what it does; whose it is, with an empty name for nobody's.
+/// The version; what it does; whose it is, with an empty name for nobody's; and what its client was told, where it is said that this follows.
 fn push_record(record: &Record, out: &mut Vec<u8>) {
     push_version(record.version(), out);
+    let told = record.told();
+    let is_told = if told.is_empty() { 0 } else { IS_TOLD };
     let identity = match record.op() {
-        Op::Write { key, effect, identity } => {
-            out.push(match effect {
+        Op::Write { key, effect, identity, .. } => {
+            let kind = match effect {
                 Effect::Put(_) => PUT,
                 Effect::PutUntil(..) => PUT_UNTIL,
                 Effect::Delete => DELETE,
                 Effect::Expire => EXPIRE,
-            });
+            };
+            out.push(kind | is_told);
             push_bytes(key, out);
             match effect {
                 Effect::Put(value) => push_bytes(value, out),
@@ -232,8 +241,8 @@ fn push_record(record: &Record, out: &mut Vec<u8>) {
             }
             identity
         }
-        Op::Declined { identity, found } => {
-            out.push(DECLINED);
+        Op::Declined { identity, found, .. } => {
+            out.push(DECLINED | is_told);
             push_version(found, out);
             Some(identity)
         }
@@ -245,6 +254,9 @@ fn push_record(record: &Record, out: &mut Vec<u8>) {
     push_bytes(identity.map_or(b"", |identity| identity.client), out);
     if let Some(identity) = identity {
         push_number(identity.seq, out);
+    }
+    if is_told != 0 {
+        push_bytes(told, out);
     }
 }
 
@@ -297,7 +309,9 @@ impl<'a> Reader<'a> {
 
     fn record(&mut self) -> Option<Record> {
         let version = self.version()?;
-        match self.byte()? {
+        let kind = self.byte()?;
+        let is_told = kind & IS_TOLD != 0;
+        match kind & !IS_TOLD {
             kind @ (PUT | PUT_UNTIL | DELETE | EXPIRE) => {
                 let key = self.bytes()?;
                 let effect = match kind {
@@ -307,11 +321,13 @@ impl<'a> Reader<'a> {
                     _ => Effect::Expire,
                 };
                 let identity = self.identity()?;
-                Some(Record::new(version, Op::Write { key, effect, identity }))
+                let told = self.told(is_told)?;
+                Some(Record::new(version, Op::Write { key, effect, identity, told }))
             }
             DECLINED => {
                 let found = self.version()?;
-                Some(Record::new(version, Op::Declined { identity: self.identity()??, found }))
+                let (identity, told) = (self.identity()??, self.told(is_told)?);
+                Some(Record::new(version, Op::Declined { identity, found, told }))
             }
             BARRIER => {
                 self.identity()?;
@@ -319,6 +335,10 @@ impl<'a> Reader<'a> {
             }
             _ => None,
         }
+    }
+
+    fn told(&mut self, is_told: bool) -> Option<&'a [u8]> {
+        if is_told { self.bytes().filter(|told| told.len() <= limits::TOLD_BYTES) } else { Some(b"") }
     }
 
     /// The outer `None`: the bytes are none; the inner: nobody's.
@@ -343,11 +363,13 @@ mod tests {
         let slot = SlotId(77);
         let identity = Some(Identity { client: b"c\0", seq: 7 });
         let record = |op| Record::new(version(3, 9), op);
-        let put = record(Op::Write { key: b"k", effect: Effect::Put(b"\r\n"), identity });
-        let delete = record(Op::Write { key: b"", effect: Effect::Delete, identity: None });
-        let declined = Op::Declined { identity: Identity { client: b"c", seq: 1 }, found: version(1, 2) };
-        let put_until = record(Op::Write { key: b"k", effect: Effect::PutUntil(b"v", WallTime(77)), identity });
-        let expire = record(Op::Write { key: b"k", effect: Effect::Expire, identity: None });
+        let put = record(Op::Write { key: b"k", effect: Effect::Put(b"\r\n"), identity, told: b"" });
+        let delete = record(Op::Write { key: b"", effect: Effect::Delete, identity: None, told: b"" });
+        let declined = Op::Declined { identity: Identity { client: b"c", seq: 1 }, found: version(1, 2), told: b"" };
+        let told = record(Op::Write { key: b"k", effect: Effect::Put(b"7"), identity, told: b":7" });
+        let put_until =
+            record(Op::Write { key: b"k", effect: Effect::PutUntil(b"v", WallTime(77)), identity, told: b"" });
+        let expire = record(Op::Write { key: b"k", effect: Effect::Expire, identity: None, told: b"" });
         let whole = Whole {
             epoch: Epoch(4),
             last: version(3, 9),
@@ -356,8 +378,8 @@ mod tests {
             terms: Terms(vec![Term { epoch: Epoch(1), first: 1 }, Term { epoch: Epoch(3), first: 5 }]),
             records: vec![put.clone(), delete.clone(), put_until.clone()],
             completions: vec![
-                (b"c"[..].into(), 1, Completion { version: version(1, 3), found: None }),
-                (b"d"[..].into(), 2, Completion { version: version(1, 4), found: Some(version(1, 1)) }),
+                (b"c"[..].into(), 1, Completion { version: version(1, 3), found: None, told: Some(b":7"[..].into()) }),
+                (b"d"[..].into(), 2, Completion { version: version(1, 4), found: Some(version(1, 1)), told: None }),
             ],
             tail: vec![
                 log::Entry { record: put.clone(), replaced: Some(delete.clone()) },
@@ -372,6 +394,7 @@ mod tests {
             Entry::Record { slot, durable: 4, record: record(Op::Barrier) },
             Entry::Record { slot, durable: 4, record: put_until },
             Entry::Record { slot, durable: 4, record: expire },
+            Entry::Record { slot, durable: 4, record: told },
             Entry::Cut { slot, to: version(2, 1) },
             Entry::Whole { slot, whole },
             Entry::Unkept { writes: 3 },

@@ -3,6 +3,7 @@
 mod expiry;
 mod followers;
 mod hand_over;
+mod modify;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use proto::peer::{Change, Effect, Op, Write};
 
 use super::{Answer, Place, Refusal, Role, Slot, Written};
 use crate::bugs::{Bug, Bugs};
-use crate::completions::{Completion, Known};
+use crate::completions::Known;
 use crate::listing::Listing;
 use crate::node::Turn;
 use crate::outbox::{Item, Outbox};
@@ -246,8 +247,14 @@ impl<B: Bugs> Slot<B> {
         if let Some(identity) = write.identity {
             match self.log.known_completions().map_or(Known::New, |known| known.look_up(identity)) {
                 Known::Done(done) if self.bugs.plants(Bug::RetriedTwice) && done.version.epoch != self.epoch => {}
-                Known::Done(Completion { version, found }) => {
-                    let answer = found.map_or(Written::Done(version), Written::Conflict);
+                Known::Done(_) if self.bugs.plants(Bug::ModifiedAgain) && matches!(write.change, Change::Modify(_)) => {
+                }
+                Known::Done(done) => {
+                    let (version, found) = (done.version, done.found);
+                    let answer = match &write.change {
+                        Change::Modify(modify) => self.told_again(place, write, modify, done),
+                        _ => found.map_or(Written::Done(version), Written::Conflict),
+                    };
                     return Ok(self.answer(answer, version.seq, write.ack, waiting));
                 }
                 Known::Stale => return Err(Refusal::Stale),
@@ -263,16 +270,23 @@ impl<B: Bugs> Slot<B> {
             self.expire(place, write.key, turn);
             newest = self.table.get(place.hasher, write.key);
         }
+        if let Change::Modify(modify) = &write.change {
+            let newest = newest.cloned();
+            return Ok(self.modify(place, write, modify, newest, waiting, turn));
+        }
         let newest_seq = newest.map_or(0, |record| record.version().seq);
         let present = newest.filter(|record| !record.is_delete());
         let found = present.map_or(Version::NONE, Record::version);
         let is_declined = match write.change {
             Change::Expire(_) => present.is_none(),
             Change::Persist => present.is_none_or(|record| !record.has_deadline()),
-            Change::Put(_) | Change::PutFor(..) | Change::Delete => write.expected.is_some_and(|it| it != found),
+            Change::Put(_) | Change::PutFor(..) | Change::Delete | Change::Modify(_) => {
+                write.expected.is_some_and(|it| it != found)
+            }
         };
         if is_declined {
-            let settled = write.identity.map(|identity| self.order(place, Op::Declined { identity, found }, turn).seq);
+            let settled =
+                write.identity.map(|identity| self.order(place, Op::Declined { identity, found, told: b"" }, turn).seq);
             let told_early = self.bugs.plants(Bug::UncommittedConflict);
             let seq = if told_early { 0 } else { settled.unwrap_or(newest_seq) };
             return Ok(self.answer(Written::Conflict(found), seq, write.ack, waiting));
@@ -296,9 +310,10 @@ impl<B: Bugs> Slot<B> {
             Change::PutFor(value, millis) => Effect::PutUntil(value, place.deadline(millis)),
             Change::Delete | Change::Expire(0) => Effect::Delete,
             Change::Expire(millis) => Effect::PutUntil(value, place.deadline(millis)),
-            Change::Persist => Effect::Put(value),
+            // It was turned into its effect before.
+            Change::Persist | Change::Modify(_) => Effect::Put(value),
         };
-        self.order(place, Op::Write { key, effect, identity }, turn)
+        self.order(place, Op::Write { key, effect, identity, told: b"" }, turn)
     }
 
     /// An answer that waits as its level asks for until a record is durable.

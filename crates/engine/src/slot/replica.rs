@@ -160,7 +160,7 @@ impl<B: Bugs> Slot<B> {
                 if self.bugs.plants(Bug::CompletionSurvivesCut)
                     && let Some(identity) = entry.record.identity()
                 {
-                    let completion = Completion { version: entry.record.version(), found: entry.record.found() };
+                    let completion = Completion::of(&entry.record);
                     self.log.completions().insert(place.now, identity, completion);
                 }
             }
@@ -267,7 +267,7 @@ impl<B: Bugs> Slot<B> {
     /// Appends a record and applies it.
     pub(super) fn apply(&mut self, place: Place<'_>, record: Record, kept: bool) {
         if let Some(identity) = record.identity() {
-            let completion = Completion { version: record.version(), found: record.found() };
+            let completion = Completion::of(&record);
             self.log.completions().insert(place.now, identity, completion);
         }
         place.journal.note_record(place.id, self.log.durable(), &record);

@@ -3,7 +3,7 @@
 use proto::frame::Encoding;
 use proto::id::Version;
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Change, Identity, KeyRequest, Read, Wanted, Write};
+use proto::peer::{Change, Identity, KeyRequest, Modify, Read, Wanted, Write};
 use proto::response::Response;
 use proto::slot::SlotId;
 
@@ -64,6 +64,8 @@ enum KeptChange {
     Delete,
     Expire(u64),
     Persist,
+    /// With what it borrows, see [`Modify::borrowed`].
+    Modify(Modify<'static>, Vec<u8>, Vec<u8>),
 }
 
 /// How much memory an emptied batch keeps for the next, in requests and in bytes of answers.
@@ -208,6 +210,10 @@ impl KeptChange {
             Change::Delete => Self::Delete,
             Change::Expire(seconds) => Self::Expire(seconds),
             Change::Persist => Self::Persist,
+            Change::Modify(modify) => {
+                let [value, expected] = modify.borrowed();
+                Self::Modify(modify.with_borrowed(b"", b""), value.to_vec(), expected.to_vec())
+            }
         }
     }
 
@@ -218,12 +224,14 @@ impl KeptChange {
             Self::Delete => Change::Delete,
             Self::Expire(seconds) => Change::Expire(*seconds),
             Self::Persist => Change::Persist,
+            Self::Modify(modify, value, expected) => Change::Modify(modify.with_borrowed(value, expected)),
         }
     }
 
     fn value_len(&self) -> usize {
         match self {
             Self::Put(value) | Self::PutFor(value, _) => value.len(),
+            Self::Modify(_, value, expected) => value.len() + expected.len(),
             Self::Delete | Self::Expire(_) | Self::Persist => 0,
         }
     }

@@ -1,6 +1,6 @@
 //! A connection for forwarded requests: what a client has asked of a node that does not lead the key.
 
-use super::{Identity, counter, or_dash, push_number_word, unless_dash, words};
+use super::{Detail, Identity, Modify, counter, or_dash, push_number_word, unless_dash};
 use crate::error::ErrorReply;
 use crate::frame::{Words, begin_array, push_word};
 use crate::id::Version;
@@ -14,7 +14,7 @@ use crate::request::verbs;
 /// - `FORWARD id READ place GET key`, `... GETV key` or `... TTL key`; `place` is `local`, `linear`, or `replica`, where a replica may
 ///   answer because the primary does not.
 /// - `FORWARD id WRITE ack expected client seq PUT key value`, `... DELETE key`, `... PUTEX key millis value`, `... EXPIRE
-///   key millis` or `... PERSIST key`; `expected` is `-` or a version, `client seq` are an empty word and `-` where the write has no identity.
+///   key millis` or `... PERSIST key`, or one of the names of [`Modify`] with its words; `expected` is `-` or a version, `client seq` are an empty word and `-` where the write has no identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward<'a> {
     /// The sender's number for the request; its answer carries it.
@@ -55,6 +55,8 @@ pub enum Wanted {
     Versioned,
     /// For how long the key will still have it: `TTL`.
     Ttl,
+    /// Something else about it.
+    Detail(Detail),
 }
 
 /// What a write asks for.
@@ -70,6 +72,8 @@ pub enum Change<'a> {
     Expire(u64),
     /// The key keeps its value for ever. Declined where it has none, or no deadline.
     Persist,
+    /// What becomes of the key depends on what it holds.
+    Modify(Modify<'a>),
 }
 
 /// A client's write of one key.
@@ -120,7 +124,30 @@ impl Wanted {
             Self::Value => verbs::GET,
             Self::Versioned => verbs::GETV,
             Self::Ttl => verbs::TTL,
+            Self::Detail(detail) => detail.verb(),
         }
+    }
+
+    /// How many words [`Wanted::push`] appends behind the key.
+    fn words(self) -> usize {
+        if let Self::Detail(detail) = self { detail.words() } else { 0 }
+    }
+
+    fn push(self, out: &mut Vec<u8>) {
+        if let Self::Detail(detail) = self {
+            detail.push(out);
+        }
+    }
+
+    /// Reads verb, key and what stands behind it.
+    fn read<'a>(words: &mut Words<'a>) -> Option<(&'a [u8], Self)> {
+        let wanted = match words.text()? {
+            verbs::GET => Self::Value,
+            verbs::GETV => Self::Versioned,
+            verbs::TTL => Self::Ttl,
+            verb => return Detail::read(verb, words).map(|(key, detail)| (key, Self::Detail(detail))),
+        };
+        Some((words.next()?, wanted))
     }
 }
 
@@ -136,11 +163,13 @@ impl<'a> Change<'a> {
             Self::Put(_) | Self::Expire(_) => 3,
             Self::PutFor(..) => 4,
             Self::Delete | Self::Persist => 2,
+            Self::Modify(modify) => modify.words(),
         }
     }
 
     fn push(self, key: &[u8], out: &mut Vec<u8>) {
         let verb = match self {
+            Self::Modify(modify) => return modify.push(key, out),
             Self::Put(_) => verbs::PUT,
             Self::PutFor(..) => verbs::PUTEX,
             Self::Delete => verbs::DELETE,
@@ -156,13 +185,17 @@ impl<'a> Change<'a> {
                 push_word(value, out);
             }
             Self::Expire(millis) => push_number_word(millis, out),
-            Self::Delete | Self::Persist => {}
+            Self::Delete | Self::Persist | Self::Modify(_) => {}
         }
     }
 
     fn read(words: &mut Words<'a>) -> Option<(&'a [u8], Self)> {
         let millis = |words: &mut Words<'a>| counter(words).filter(|millis| *millis <= limits::LIFE_MILLIS);
-        let (verb, key) = (words.text()?, words.next()?);
+        let verb = words.text()?;
+        if !matches!(verb, verbs::PUT | verbs::PUTEX | verbs::DELETE | verbs::EXPIRE | verbs::PERSIST) {
+            return Modify::read(verb, words).map(|(key, modify)| (key, Self::Modify(modify)));
+        }
+        let key = words.next()?;
         let change = match verb {
             verbs::PUT => Self::Put(words.next()?),
             verbs::PUTEX => {
@@ -186,8 +219,11 @@ impl<'a> Forward<'a> {
             KeyRequest::Read(Read { key, wanted, level }) => {
                 let level = level.to_string();
                 let place = if self.at_replica { "replica" } else { &level };
-                let verb = wanted.verb().as_bytes();
-                words(&[b"FORWARD", id.as_bytes(), b"READ", place.as_bytes(), verb, key], out);
+                begin_array(6 + wanted.words(), out);
+                for word in [&b"FORWARD"[..], id.as_bytes(), b"READ", place.as_bytes(), wanted.verb().as_bytes(), key] {
+                    push_word(word, out);
+                }
+                wanted.push(out);
             }
             KeyRequest::Write(Write { key, change, expected, identity, ack }) => {
                 begin_array(7 + change.words(), out);
@@ -218,13 +254,8 @@ impl<'a> Forward<'a> {
                     let place = words.text()?;
                     let at_replica = place == "replica";
                     let level = if at_replica { ReadLevel::Local } else { place.parse().ok()? };
-                    let wanted = match words.text()? {
-                        verbs::GET => Wanted::Value,
-                        verbs::GETV => Wanted::Versioned,
-                        verbs::TTL => Wanted::Ttl,
-                        _ => return None,
-                    };
-                    let read = Read { key: words.next()?, wanted, level };
+                    let (key, wanted) = Wanted::read(&mut words)?;
+                    let read = Read { key, wanted, level };
                     Some(Self { id, at_replica, request: KeyRequest::Read(read) })
                 }
                 b"WRITE" => {
@@ -258,6 +289,8 @@ mod tests {
             (false, read(Wanted::Value, ReadLevel::Linear)),
             (true, read(Wanted::Versioned, ReadLevel::Local)),
             (true, read(Wanted::Ttl, ReadLevel::Local)),
+            (false, read(Wanted::Detail(Detail::Range(-3, i64::MAX)), ReadLevel::Local)),
+            (true, read(Wanted::Detail(Detail::Memory), ReadLevel::Local)),
             (false, KeyRequest::Write(write)),
             (false, KeyRequest::Write(Write { expected: Some(Version::NONE), identity, ack: AckLevel::All, ..write })),
             (false, KeyRequest::Write(Write { change: Change::PutFor(b"v", 1), identity, ..write })),

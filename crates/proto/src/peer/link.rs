@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::record::{Head, Op, push_version};
+use super::record::{Head, Op, push_version, told};
 use super::{Effect, Identity, counter, or_dash, slot, unless_dash, words};
 use crate::cluster_map::MapVersion;
 use crate::error::ErrorReply;
@@ -39,7 +39,8 @@ pub enum LinkMessage<'a> {
     },
     /// `REPLICATE head ...`: the next record of the slot. The head is one word of 43 bytes, its numbers big-endian: which
     /// operation it is, and all fields but that. Behind it stand `key value` for a put, `key value deadline` for one that
-    /// expires, `key` for a delete or an expiry, and then `client seq` where the write has an identity; `found client seq` for a declined write; nothing for a barrier.
+    /// expires, `key` for a delete or an expiry, and then `client seq` where the write has an identity, and what its
+    /// client was told where that does not follow from the rest; `found client seq` and the same for a declined write; nothing for a barrier.
     Replicate {
         /// The slot.
         slot: SlotId,
@@ -91,7 +92,7 @@ pub enum LinkMessage<'a> {
         /// Its value, or that it is absent.
         effect: Effect<'a>,
     },
-    /// `COMPLETED client seq version found`: a client's write whose outcome is settled, of a slot that is being filled.
+    /// `COMPLETED client seq version found`, and `told` where there is such a word: a client's write whose outcome is settled, of a slot that is being filled.
     Completed {
         /// Whose write.
         identity: Identity<'a>,
@@ -99,6 +100,8 @@ pub enum LinkMessage<'a> {
         version: Version,
         /// Where its condition did not hold, the version of the key; `-` on the wire where it took effect.
         found: Option<Version>,
+        /// What the client was told, as in [`Op::Write`].
+        told: &'a [u8],
     },
     /// `PURGE slot seq`: every copy has passed this record, tombstones up to it may go.
     Purge {
@@ -214,10 +217,11 @@ impl<'a> LinkMessage<'a> {
                 push_version(*version, out);
                 effect.push_named(key, out);
             }
-            Self::Completed { identity, version, found } => {
+            Self::Completed { identity, version, found, told } => {
                 let (seq, version, found) = (text(identity.seq), version.to_string(), or_dash(*found));
-                let (seq, version, found) = (seq.as_bytes(), version.as_bytes(), found.as_bytes());
-                words(&[b"COMPLETED", identity.client, seq, version, found], out);
+                let list =
+                    [&b"COMPLETED"[..], identity.client, seq.as_bytes(), version.as_bytes(), found.as_bytes(), told];
+                words(list.get(..if told.is_empty() { 5 } else { 6 }).unwrap_or_default(), out);
             }
             Self::Purge { slot, seq } => words(&["PURGE", &slot.0.to_string(), &text(*seq)], out),
             Self::Release { slot, epoch } => words(&["RELEASE", &slot.0.to_string(), &epoch.to_string()], out),
@@ -245,7 +249,8 @@ impl<'a> LinkMessage<'a> {
                 b"COMPLETED" => {
                     let identity = Identity::from_words(words.next()?, words.next()?)?;
                     let version = words.parse()?;
-                    Self::Completed { identity, version, found: unless_dash(words.text()?)? }
+                    let found = unless_dash(words.text()?)?;
+                    Self::Completed { identity, version, found, told: told(&mut words)? }
                 }
                 b"ALIGN" => Self::Align {
                     slot: slot(&mut words)?,
@@ -352,7 +357,7 @@ mod tests {
         let terms = Terms(vec![Term { epoch: Epoch(1), first: 1 }, Term { epoch: Epoch(2), first: 8 }]);
         let identity = Identity { client: b"c\0", seq: 7 };
         let replicate = |op| LinkMessage::Replicate { slot, version: version(3, 10), previous: last, durable: 8, op };
-        let write = |effect, identity| replicate(Op::Write { key: b"k", effect, identity });
+        let write = |effect, identity| replicate(Op::Write { key: b"k", effect, identity, told: b"" });
         for message in [
             LinkMessage::Beat { sent: 12 },
             LinkMessage::Align {
@@ -366,13 +371,13 @@ mod tests {
             },
             write(Effect::Put(b""), None),
             write(Effect::Delete, Some(identity)),
-            replicate(Op::Declined { identity, found: Version::NONE }),
+            replicate(Op::Declined { identity, found: Version::NONE, told: b"" }),
             replicate(Op::Barrier),
             LinkMessage::Durable { slot, seq: 9 },
             LinkMessage::Fill { slot, epoch, stamp: 4, last, durable: 9, purged: 3, entries: 2, completions: 1, terms },
             LinkMessage::Entry { version: last, key: b"\0\n", effect: Effect::Put(b"\r\n") },
-            LinkMessage::Completed { identity, version: last, found: None },
-            LinkMessage::Completed { identity, version: last, found: Some(version(1, 2)) },
+            LinkMessage::Completed { identity, version: last, found: None, told: b"" },
+            LinkMessage::Completed { identity, version: last, found: Some(version(1, 2)), told: b"" },
             LinkMessage::Purge { slot, seq: 9 },
             LinkMessage::Release { slot, epoch },
         ] {

@@ -34,6 +34,8 @@ pub enum Op<'a> {
         effect: Effect<'a>,
         /// Whose write it is, where the client said so.
         identity: Option<Identity<'a>>,
+        /// What the client was told, as [`super::Told::to_bytes`] has it, where it has an identity; empty where that follows from the rest.
+        told: &'a [u8],
     },
     /// A client's conditional write whose condition did not hold. It changes nothing, but is settled by that: another try of
     /// the same write that comes late must not take effect.
@@ -42,6 +44,8 @@ pub enum Op<'a> {
         identity: Identity<'a>,
         /// The version of the key, [`Version::NONE`] where it was absent.
         found: Version,
+        /// What the client was told, as in a write.
+        told: &'a [u8],
     },
     /// The first record of a primary's term. It changes nothing; whoever has it has all that came before the term.
     Barrier,
@@ -112,30 +116,33 @@ impl<'a> Op<'a> {
 
     /// How many words [`Op::push`] appends.
     pub(super) fn words(&self) -> usize {
-        let (own, identified) = match self {
-            Self::Write { effect, identity, .. } => (effect.words(), identity.is_some()),
-            Self::Declined { .. } => (1, true),
-            Self::Barrier => (0, false),
+        let (own, identified, told) = match self {
+            Self::Write { effect, identity, told, .. } => (effect.words(), identity.is_some(), *told),
+            Self::Declined { told, .. } => (1, true, *told),
+            Self::Barrier => (0, false, &b""[..]),
         };
-        own + if identified { 2 } else { 0 }
+        own + if identified { 2 + usize::from(!told.is_empty()) } else { 0 }
     }
 
     /// Appends the words that follow the head.
     pub(super) fn push(&self, out: &mut Vec<u8>) {
-        let identity = match *self {
-            Self::Write { key, effect, identity } => {
+        let (identity, told) = match *self {
+            Self::Write { key, effect, identity, told } => {
                 effect.push(key, out);
-                identity
+                (identity, told)
             }
-            Self::Declined { identity, found } => {
+            Self::Declined { identity, found, told } => {
                 push_version(found, out);
-                Some(identity)
+                (Some(identity), told)
             }
-            Self::Barrier => None,
+            Self::Barrier => (None, &b""[..]),
         };
         if let Some(Identity { client, seq }) = identity {
             push_word(client, out);
             push_number_word(seq, out);
+            if !told.is_empty() {
+                push_word(told, out);
+            }
         }
     }
 
@@ -144,7 +151,7 @@ impl<'a> Op<'a> {
         let identity = |words: &mut Words<'a>| Identity::from_words(words.next()?, words.next()?);
         let write = |key, effect, words: &mut Words<'a>| {
             let identity = if words.is_empty() { None } else { Some(identity(words)?) };
-            Some(Self::Write { key, effect, identity })
+            Some(Self::Write { key, effect, identity, told: told(words)? })
         };
         match kind {
             PUT => write(words.next()?, Effect::Put(words.next()?), words),
@@ -153,12 +160,17 @@ impl<'a> Op<'a> {
             EXPIRE => write(words.next()?, Effect::Expire, words),
             DECLINED => {
                 let found = words.parse()?;
-                Some(Self::Declined { identity: identity(words)?, found })
+                Some(Self::Declined { identity: identity(words)?, found, told: told(words)? })
             }
             BARRIER => Some(Self::Barrier),
             _ => None,
         }
     }
+}
+
+/// What a client was told, if that stands there. The outer `None`: it is over its limit.
+pub(super) fn told<'a>(words: &mut Words<'a>) -> Option<&'a [u8]> {
+    Some(words.next().unwrap_or_default()).filter(|told| told.len() <= limits::TOLD_BYTES)
 }
 
 impl<'a> Effect<'a> {

@@ -7,7 +7,7 @@ use crate::range::{Keys, PageRequest};
 
 /// The words of a request for many keys, checked and not yet taken apart.
 #[derive(Debug, Clone, Copy)]
-pub struct KeyWords<'a>(Rest<'a>);
+pub struct KeyWords<'a>(pub(super) Rest<'a>);
 
 impl<'a> Iterator for KeyWords<'a> {
     type Item = &'a [u8];

@@ -1,8 +1,9 @@
 //! What only arrays ask for: commands of Redis that are about the connection and the server, and Redis's words for what is
 //! wrong with an array.
 
+use super::redis::{QUOTED_BYTES, not_an_integer, wrong_number};
 use super::{NodeRequest, PeerWords, Rest};
-use crate::commands::Command;
+use crate::decimal::integer;
 use crate::error::ErrorReply;
 use crate::frame::Words;
 use crate::limits;
@@ -114,8 +115,7 @@ pub enum NamesOrPattern<'a> {
     Module,
 }
 
-const SYNTAX: &str = "syntax error";
-const NO_INTEGER: &str = "value is not an integer or out of range";
+const SYNTAX: &str = "ERR syntax error";
 
 /// Understands a command without keys, its verb in upper case; [`ErrorReply::UnknownCommand`] where it is none of these.
 pub(super) fn parse<'a>(verb: &[u8], rest: Rest<'a>) -> Result<NodeRequest<'a>, ErrorReply> {
@@ -130,9 +130,9 @@ pub(super) fn parse<'a>(verb: &[u8], rest: Rest<'a>) -> Result<NodeRequest<'a>, 
         b"AUTH" => auth(words)?,
         b"SELECT" => {
             let [index] = exactly(verb, words)?;
-            match integer(index).ok_or_else(|| ErrorReply::redis(NO_INTEGER))? {
+            match integer(index).ok_or_else(not_an_integer)? {
                 0 => ServerCommand::Select,
-                _ => return Err(ErrorReply::redis("DB index is out of range")),
+                _ => return Err(ErrorReply::redis("ERR DB index is out of range")),
             }
         }
         b"QUIT" => ServerCommand::Quit,
@@ -150,42 +150,8 @@ pub(super) fn parse<'a>(verb: &[u8], rest: Rest<'a>) -> Result<NodeRequest<'a>, 
     Ok(NodeRequest::Server(command))
 }
 
-/// What Redis says of an array that is wrong; errors that Redis does not have are left as they are.
-pub(super) fn error_of(words: Words<'_>, error: ErrorReply) -> ErrorReply {
-    match error {
-        ErrorReply::UnknownCommand => unknown_command(words),
-        ErrorReply::InvalidFormat(verb) => match Command::named(verb.as_bytes()) {
-            Some(command) if !command.takes(words.len()) => wrong_number(command.name),
-            _ => error,
-        },
-        error => error,
-    }
-}
-
-/// The words of an unknown command are quoted up to this length, and its name.
-const QUOTED_BYTES: usize = 128;
-
-fn unknown_command(mut words: Words<'_>) -> ErrorReply {
-    let quoted = |word: &[u8], limit: usize| {
-        String::from_utf8_lossy(word.get(..limit.min(word.len())).unwrap_or_default()).into_owned()
-    };
-    let name = quoted(words.next().unwrap_or_default(), QUOTED_BYTES);
-    let mut arguments = String::new();
-    for word in words {
-        if arguments.len() >= QUOTED_BYTES {
-            break;
-        }
-        arguments += &format!("'{}' ", quoted(word, QUOTED_BYTES - arguments.len()));
-    }
-    ErrorReply::redis(format!("unknown command '{name}', with args beginning with: {arguments}"))
-}
-
-fn wrong_number(name: &str) -> ErrorReply {
-    ErrorReply::redis(format!("wrong number of arguments for '{name}' command"))
-}
-
 fn wrong_words(verb: &[u8]) -> ErrorReply {
-    wrong_number(&String::from_utf8_lossy(verb).to_ascii_lowercase())
+    wrong_number(&String::from_utf8_lossy(verb))
 }
 
 fn exactly<'a, const N: usize>(verb: &[u8], words: Words<'a>) -> Result<[&'a [u8]; N], ErrorReply> {
@@ -197,22 +163,15 @@ fn at_most_one<'a>(verb: &[u8], mut words: Words<'a>) -> Result<Option<&'a [u8]>
     if words.is_empty() { Ok(first) } else { Err(wrong_words(verb)) }
 }
 
-fn integer(word: &[u8]) -> Option<i64> {
-    let text = std::str::from_utf8(word).ok()?;
-    // As Redis reads numbers: neither a plus nor zeros before them.
-    let number: i64 = text.parse().ok()?;
-    (number.to_string() == text).then_some(number)
-}
-
 fn hello<'a>(mut words: Words<'a>) -> Result<Hello<'a>, ErrorReply> {
     let mut hello = Hello::default();
     let Some(version) = words.next() else { return Ok(hello) };
     hello.is_three = match integer(version) {
-        None => return Err(ErrorReply::redis("Protocol version is not an integer or out of range")),
+        None => return Err(ErrorReply::redis("ERR Protocol version is not an integer or out of range")),
         Some(2) => Some(false),
         Some(3) => Some(true),
         Some(_) => {
-            return Err(ErrorReply::Redis { code: "NOPROTO", text: "unsupported protocol version".to_owned() });
+            return Err(ErrorReply::redis("NOPROTO unsupported protocol version"));
         }
     };
     while let Some(option) = words.next() {
@@ -224,7 +183,7 @@ fn hello<'a>(mut words: Words<'a>) -> Result<Hello<'a>, ErrorReply> {
             hello.name = Some(connection_name(next(&mut words))?);
         } else {
             let option = String::from_utf8_lossy(option);
-            return Err(ErrorReply::redis(format!("Syntax error in HELLO option '{option}'")));
+            return Err(ErrorReply::redis(format!("ERR Syntax error in HELLO option '{option}'")));
         }
     }
     Ok(hello)
@@ -242,7 +201,7 @@ fn auth(words: Words<'_>) -> Result<ServerCommand<'_>, ErrorReply> {
 /// A name of a connection: printable, without blanks, and not long.
 fn connection_name(name: &[u8]) -> Result<&[u8], ErrorReply> {
     if !name.iter().all(u8::is_ascii_graphic) {
-        return Err(ErrorReply::redis("Client names cannot contain spaces, newlines or special characters."));
+        return Err(ErrorReply::redis("ERR Client names cannot contain spaces, newlines or special characters."));
     }
     short_name("client name", name)
 }
@@ -280,7 +239,7 @@ fn client_list(mut words: Words<'_>) -> Result<ClientCommand<'_>, ErrorReply> {
     let Some(filter) = words.next() else { return Ok(ClientCommand::List(None)) };
     if filter.eq_ignore_ascii_case(b"ID") && !words.is_empty() {
         if !words.into_iter().all(|id| integer(id).is_some_and(|id| id > 0)) {
-            return Err(ErrorReply::redis("Invalid client ID"));
+            return Err(ErrorReply::redis("ERR Invalid client ID"));
         }
         return Ok(ClientCommand::List(Some(PeerWords(words))));
     }
@@ -291,7 +250,7 @@ fn client_list(mut words: Words<'_>) -> Result<ClientCommand<'_>, ErrorReply> {
     match kind.to_ascii_lowercase().as_slice() {
         b"normal" => Ok(ClientCommand::List(None)),
         b"master" | b"replica" | b"slave" | b"pubsub" => Ok(ClientCommand::ListNone),
-        _ => Err(ErrorReply::redis(format!("Unknown client type '{}'", String::from_utf8_lossy(kind)))),
+        _ => Err(ErrorReply::redis(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(kind)))),
     }
 }
 
@@ -299,10 +258,10 @@ fn set_info<'a>(attribute: &[u8], value: &'a [u8]) -> Result<ClientCommand<'a>, 
     let attribute = String::from_utf8_lossy(attribute).into_owned();
     let lower = attribute.to_ascii_lowercase();
     if !matches!(lower.as_str(), "lib-name" | "lib-ver") {
-        return Err(ErrorReply::redis(format!("Unrecognized option '{attribute}'")));
+        return Err(ErrorReply::redis(format!("ERR Unrecognized option '{attribute}'")));
     }
     if !value.iter().all(u8::is_ascii_graphic) {
-        return Err(ErrorReply::redis(format!("{lower} cannot contain spaces, newlines or special characters.")));
+        return Err(ErrorReply::redis(format!("ERR {lower} cannot contain spaces, newlines or special characters.")));
     }
     let value = short_name("client library", value)?;
     Ok(if lower == "lib-name" { ClientCommand::SetLibraryName(value) } else { ClientCommand::SetLibraryVersion(value) })
@@ -350,13 +309,13 @@ fn config<'a>(mut words: Words<'a>) -> Result<ServerCommand<'a>, ErrorReply> {
 }
 
 fn wait<'a>([replicas, millis]: [&[u8]; 2]) -> Result<ServerCommand<'a>, ErrorReply> {
-    let millis = integer(millis).ok_or_else(|| ErrorReply::redis("timeout is not an integer or out of range"))?;
-    let millis = u64::try_from(millis).map_err(|_| ErrorReply::redis("timeout is negative"))?;
-    let replicas = integer(replicas).ok_or_else(|| ErrorReply::redis(NO_INTEGER))?;
+    let millis = integer(millis).ok_or_else(|| ErrorReply::redis("ERR timeout is not an integer or out of range"))?;
+    let millis = u64::try_from(millis).map_err(|_| ErrorReply::redis("ERR timeout is negative"))?;
+    let replicas = integer(replicas).ok_or_else(not_an_integer)?;
     Ok(ServerCommand::Wait { replicas: u64::try_from(replicas).unwrap_or(0), millis })
 }
 
 fn unknown_subcommand(sub: &[u8], command: &str) -> ErrorReply {
     let sub = String::from_utf8_lossy(sub.get(..QUOTED_BYTES.min(sub.len())).unwrap_or_default());
-    ErrorReply::redis(format!("unknown subcommand '{sub}'. Try {command} HELP."))
+    ErrorReply::redis(format!("ERR unknown subcommand '{sub}'. Try {command} HELP."))
 }

@@ -63,7 +63,7 @@ proptest! {
         let (put, delete) = (Effect::Put(value), Effect::Delete);
         let identity = Identity { client: &client, seq: client_seq };
         let replicate = |op| LinkMessage::Replicate { slot, version: last, previous, durable, op };
-        let write = |effect, identity| replicate(Op::Write { key, effect, identity });
+        let write = |effect, identity| replicate(Op::Write { key, effect, identity, told: b"" });
         messages_read_back!(&pieces, LinkMessage, [
             LinkMessage::Beat { sent: stamp },
             LinkMessage::Align { slot, epoch, config, stamp, from: previous, durable, terms: terms.clone() },
@@ -74,7 +74,7 @@ proptest! {
             write(Effect::PutUntil(value, WallTime(seq)), None),
             write(Effect::PutUntil(value, WallTime(seq)), Some(identity)),
             write(Effect::Expire, None),
-            replicate(Op::Declined { identity, found: previous }),
+            replicate(Op::Declined { identity, found: previous, told: b"" }),
             replicate(Op::Barrier),
             LinkMessage::Durable { slot, seq },
             LinkMessage::Fill { slot, epoch, stamp, last, durable, purged: seq, entries, completions, terms },
@@ -82,8 +82,8 @@ proptest! {
             LinkMessage::Entry { version: last, key, effect: delete },
             LinkMessage::Entry { version: last, key, effect: Effect::PutUntil(value, WallTime(seq)) },
             LinkMessage::Entry { version: last, key, effect: Effect::Expire },
-            LinkMessage::Completed { identity, version: last, found: None },
-            LinkMessage::Completed { identity, version: last, found: Some(previous) },
+            LinkMessage::Completed { identity, version: last, found: None, told: b"" },
+            LinkMessage::Completed { identity, version: last, found: Some(previous), told: b"" },
             LinkMessage::Purge { slot, seq },
             LinkMessage::Release { slot, epoch },
         ]);

@@ -34,6 +34,7 @@ fn node_words(request_read: &NodeRequest<'_>) -> Request {
                 Wanted::Value => b"GET",
                 Wanted::Versioned => b"GETV",
                 Wanted::Ttl => b"TTL",
+                Wanted::Detail(_) => panic!("no command of this protocol asks for it"),
             };
             request(&[verb, key])
         }
@@ -52,6 +53,7 @@ fn node_words(request_read: &NodeRequest<'_>) -> Request {
         NodeRequest::Count(prefix) => request(&[b"COUNT", prefix]),
         NodeRequest::GetMany(keys) => with_verb(b"MGET", keys),
         NodeRequest::PutMany(words) => with_verb(b"MPUT", words),
+        NodeRequest::Keyspace(_) => panic!("no command of this protocol asks for it"),
         NodeRequest::Ack(level) => request(&[b"ACK", level.to_string().as_bytes()]),
         NodeRequest::ReadLevel(level) => request(&[b"READ", level.to_string().as_bytes()]),
         NodeRequest::Losses => request(&[b"LOSSES"]),
@@ -83,6 +85,7 @@ fn write_words(Write { key, change, expected, identity, ack }: Write<'_>) -> Req
         }
         (Change::Expire(millis), None) => request(&[b"EXPIRE", key, (millis / 1_000).to_string().as_bytes()]),
         (Change::Persist, None) => request(&[b"PERSIST", key]),
+        (Change::Modify(_), None) => panic!("no command of this protocol asks for it"),
         (_, Some(_)) => panic!("no other request has a condition"),
     });
     words

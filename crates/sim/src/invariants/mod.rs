@@ -204,8 +204,8 @@ fn op_of<'a>(operation: &'a crate::client::Operation, client: &'a str) -> Option
     let effect = match operation.what.change()? {
         Change::Put(value) => Effect::Put(value),
         Change::Delete => Effect::Delete,
-        Change::PutFor(..) | Change::Expire(_) | Change::Persist => return None,
+        Change::PutFor(..) | Change::Expire(_) | Change::Persist | Change::Modify(_) => return None,
     };
     let identity = operation.identity.map(|seq| proto::peer::Identity { client: client.as_bytes(), seq });
-    Some(Op::Write { key: operation.key.as_bytes(), effect, identity })
+    Some(Op::Write { key: operation.key.as_bytes(), effect, identity, told: b"" })
 }

@@ -49,7 +49,7 @@ impl World {
             };
             let written = node.write(now, slot, &write, &waiting, &mut process.turn);
             written.map(|Answer { answer, ticket }| match answer {
-                Written::Done(version) => (Outcome::Done(version), ticket),
+                Written::Done(version) | Written::Told(version, _) => (Outcome::Done(version), ticket),
                 Written::Conflict(_) => (Outcome::Conflict, ticket),
             })
         } else {

@@ -68,7 +68,7 @@ impl Deadlines {
 impl<B: Bugs> Slot<B> {
     /// Orders the record that makes a key absent whose value has expired. Gives its number.
     pub(super) fn expire(&mut self, place: Place<'_>, key: &[u8], turn: &mut Turn) -> u64 {
-        self.order(place, Op::Write { key, effect: Effect::Expire, identity: None }, turn).seq
+        self.order(place, Op::Write { key, effect: Effect::Expire, identity: None, told: b"" }, turn).seq
     }
 
     /// A value with a deadline was written.

@@ -1,0 +1,165 @@
+//! What each modification makes of what a key holds.
+
+use proto::id::{Epoch, Version};
+use proto::peer::Effect;
+
+use super::*;
+
+const NOW: WallTime = WallTime(1_000);
+
+fn record(value: &str, deadline: Option<u64>) -> Record {
+    let version = Version { epoch: Epoch(1), seq: 1 };
+    let effect = match deadline {
+        Some(deadline) => Effect::PutUntil(value.as_bytes(), WallTime(deadline)),
+        None => Effect::Put(value.as_bytes()),
+    };
+    Record::entry(version, b"k", effect)
+}
+
+/// What a modification makes of a value, and what it tells, in words.
+fn come_to(modify: Modify<'_>, present: Option<(&str, Option<u64>)>) -> String {
+    let record = present.map(|(value, deadline)| record(value, deadline));
+    let (outcome, telling) = evaluate(&modify, record.as_ref(), NOW);
+    let outcome = match outcome {
+        Outcome::Unchanged => "unchanged".to_owned(),
+        Outcome::Delete => "deleted".to_owned(),
+        Outcome::Put(value, None) => String::from_utf8_lossy(&value).into_owned(),
+        Outcome::Put(value, Some(until)) => format!("{} until {}", String::from_utf8_lossy(&value), until.0),
+    };
+    let told = match telling.told() {
+        Told::Done => "done".to_owned(),
+        Told::Nothing => "nothing".to_owned(),
+        Told::Number(number) => number.to_string(),
+        Told::Value(value) => format!("value {}", String::from_utf8_lossy(value)),
+        Told::Mistake(mistake) => mistake.to_string(),
+    };
+    format!("{outcome}; {told}")
+}
+
+fn set(condition: Condition<'static>, life: Life, tells: Tells) -> Modify<'static> {
+    Modify::Set { value: b"new", condition, life, tells }
+}
+
+#[test]
+fn a_condition_decides_whether_a_value_is_set() {
+    use Condition::{Absent, Always, Equals, Present};
+    let there = Some(("old", Some(5_000)));
+    for (condition, life, tells, present, expected) in [
+        (Always, Life::Kept, Tells::Done, there, "new until 5000; done"),
+        (Always, Life::Kept, Tells::Done, None, "new; done"),
+        (Always, Life::Endless, Tells::Old, there, "new; value old"),
+        (Always, Life::Endless, Tells::Old, None, "new; nothing"),
+        (Absent, Life::Endless, Tells::Count, there, "unchanged; 0"),
+        (Absent, Life::For(10), Tells::Count, None, "new until 1010; 1"),
+        (Absent, Life::Endless, Tells::Old, there, "unchanged; value old"),
+        (Present, Life::Until(WallTime(7_000)), Tells::Done, there, "new until 7000; done"),
+        (Present, Life::Endless, Tells::Done, None, "unchanged; nothing"),
+        (Equals(b"old"), Life::Endless, Tells::Done, there, "new; done"),
+        (Equals(b"other"), Life::Endless, Tells::Done, there, "unchanged; nothing"),
+        (Equals(b""), Life::Endless, Tells::Done, None, "unchanged; nothing"),
+        (Always, Life::Until(WallTime(1_000)), Tells::Done, there, "deleted; done"),
+        (Always, Life::Until(WallTime(1)), Tells::Done, None, "unchanged; done"),
+    ] {
+        assert_eq!(come_to(set(condition, life, tells), present), expected, "{condition:?} {life:?} {tells:?}");
+    }
+}
+
+#[test]
+fn values_are_taken_and_given_other_deadlines() {
+    let there = Some(("v", Some(5_000)));
+    for (modify, present, expected) in [
+        (Modify::Delete, there, "deleted; 1"),
+        (Modify::Delete, None, "unchanged; 0"),
+        (Modify::Take, there, "deleted; value v"),
+        (Modify::Take, None, "unchanged; nothing"),
+        (Modify::Outlive(Life::Endless), there, "v; value v"),
+        (Modify::Outlive(Life::Endless), Some(("v", None)), "unchanged; value v"),
+        (Modify::Outlive(Life::For(1)), there, "v until 1001; value v"),
+        (Modify::Outlive(Life::Until(WallTime(5_000))), there, "unchanged; value v"),
+        (Modify::Outlive(Life::Until(WallTime(999))), there, "deleted; value v"),
+        (Modify::Outlive(Life::For(1)), None, "unchanged; nothing"),
+    ] {
+        assert_eq!(come_to(modify, present), expected, "{modify:?} {present:?}");
+    }
+}
+
+#[test]
+fn a_deadline_may_depend_on_the_one_before() {
+    let with = |flags: &str| ExpireIf {
+        has_none: flags.contains('N'),
+        has_one: flags.contains('X'),
+        is_earlier: flags.contains('G'),
+        is_later: flags.contains('L'),
+    };
+    let (endless, ends) = (Some(("v", None)), Some(("v", Some(5_000))));
+    for (flags, until, present, expected) in [
+        ("", 6_000, endless, "v until 6000; 1"),
+        ("", 6_000, None, "unchanged; 0"),
+        ("N", 6_000, endless, "v until 6000; 1"),
+        ("N", 6_000, ends, "unchanged; 0"),
+        ("X", 6_000, endless, "unchanged; 0"),
+        ("X", 6_000, ends, "v until 6000; 1"),
+        ("G", 6_000, endless, "unchanged; 0"),
+        ("G", 6_000, ends, "v until 6000; 1"),
+        ("G", 5_000, ends, "unchanged; 0"),
+        ("L", 6_000, endless, "v until 6000; 1"),
+        ("L", 4_000, ends, "v until 4000; 1"),
+        ("L", 6_000, ends, "unchanged; 0"),
+        ("XL", 4_000, endless, "unchanged; 0"),
+        ("", 5_000, ends, "unchanged; 1"),
+        ("", 1_000, ends, "deleted; 1"),
+        ("G", 1_000, ends, "unchanged; 0"),
+    ] {
+        let modify = Modify::Expire { life: Life::Until(WallTime(until)), condition: with(flags) };
+        assert_eq!(come_to(modify, present), expected, "{flags} {until} {present:?}");
+    }
+}
+
+#[test]
+fn bytes_are_joined_and_the_deadline_is_kept() {
+    let there = Some(("Hello", Some(5_000)));
+    for (modify, present, expected) in [
+        (Modify::Append(b" you"), there, "Hello you until 5000; 9"),
+        (Modify::Append(b""), there, "unchanged; 5"),
+        (Modify::Append(b""), None, "; 0"),
+        (Modify::Append(b"a"), None, "a; 1"),
+        (Modify::Overwrite(1, b"ipp"), there, "Hippo until 5000; 5"),
+        (Modify::Overwrite(4, b"abc"), there, "Hellabc until 5000; 7"),
+        (Modify::Overwrite(2, b"x"), None, "\0\0x; 3"),
+        (Modify::Overwrite(7, b"x"), there, "Hello\0\0x until 5000; 8"),
+        (Modify::Overwrite(9, b""), None, "unchanged; 0"),
+        (Modify::Overwrite(u64::MAX, b""), there, "unchanged; 5"),
+    ] {
+        assert_eq!(come_to(modify, present), expected, "{modify:?}");
+    }
+}
+
+#[test]
+fn no_value_grows_past_its_limit() {
+    let limit = limits::VALUE_BYTES as u64;
+    let too_long = "unchanged; ERR string exceeds maximum allowed size (proto-max-bulk-len)";
+    assert_eq!(come_to(Modify::Overwrite(limit, b"x"), None), too_long);
+    assert_eq!(come_to(Modify::Overwrite(u64::MAX, b"x"), Some(("v", None))), too_long);
+    let most = vec![b'v'; limits::VALUE_BYTES];
+    let (outcome, telling) = evaluate(&Modify::Append(&most), None, NOW);
+    assert!(matches!(outcome, Outcome::Put(..)));
+    assert_eq!(telling.told(), Told::Number(limits::VALUE_BYTES as i64));
+    assert_eq!(come_to(Modify::Append(&most), Some(("v", None))), too_long);
+}
+
+#[test]
+fn numbers_are_added_or_refused() {
+    let decimal = |text: &str| Modify::IncrementDecimal(Decimal::parse(text.as_bytes()).unwrap());
+    for (modify, present, expected) in [
+        (Modify::Increment(1), None, "1; 1"),
+        (Modify::Increment(-3), Some(("1", Some(5_000))), "-2 until 5000; -2"),
+        (Modify::Increment(1), Some(("01", None)), "unchanged; ERR value is not an integer or out of range"),
+        (Modify::Increment(i64::MAX), Some(("1", None)), "unchanged; ERR increment or decrement would overflow"),
+        (decimal("0.1"), Some(("0.2", Some(5_000))), "0.3 until 5000; value 0.3"),
+        (decimal("-0.5"), None, "-0.5; value -0.5"),
+        (decimal("1"), Some(("x", None)), "unchanged; ERR value is not a valid float"),
+        (decimal("9e20"), Some(("9e20", None)), "unchanged; ERR increment would produce NaN or Infinity"),
+    ] {
+        assert_eq!(come_to(modify, present), expected, "{modify:?} {present:?}");
+    }
+}

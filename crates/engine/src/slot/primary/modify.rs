@@ -1,0 +1,87 @@
+//! Read-modify-writes at their primary: what a key holds decides what is ordered.
+
+use std::borrow::Cow;
+
+use proto::id::Version;
+use proto::limits;
+use proto::peer::{Effect, Mistake, Modify, Op, Told, Write};
+
+use crate::bugs::{Bug, Bugs};
+use crate::completions::Completion;
+use crate::modify::{Outcome, Telling, evaluate};
+use crate::node::Turn;
+use crate::record::Record;
+use crate::slot::{Answer, Place, Slot, Written};
+use crate::waiting::Waiting;
+
+impl<B: Bugs> Slot<B> {
+    /// Carries a read-modify-write out. `newest` is the newest record of its key, which has not expired.
+    pub(super) fn modify(
+        &mut self,
+        place: Place<'_>,
+        write: &Write<'_>,
+        modify: &Modify<'_>,
+        newest: Option<Record>,
+        waiting: &Waiting,
+        turn: &mut Turn,
+    ) -> Answer<Written> {
+        let newest_seq = newest.as_ref().map_or(0, |record| record.version().seq);
+        let present = newest.as_ref().filter(|record| !record.is_delete());
+        let (mut outcome, mut telling) = evaluate(modify, present, place.wall());
+        let mut told = Vec::new();
+        if write.identity.is_some() {
+            told = telling.told().to_bytes();
+            if told.len() > limits::TOLD_BYTES {
+                (outcome, telling) = (Outcome::Unchanged, Telling::Plain(Told::Mistake(Mistake::AnswerTooLong)));
+                told = telling.told().to_bytes();
+            }
+            if self.bugs.plants(Bug::AnswerForgotten) {
+                told = Vec::new();
+            }
+        }
+        let found = present.map_or(Version::NONE, Record::version);
+        let (key, identity, told) = (write.key, write.identity, told.as_slice());
+        let version = match &outcome {
+            Outcome::Put(value, deadline) => {
+                let value = Cow::as_ref(value);
+                let effect = deadline.map_or(Effect::Put(value), |deadline| Effect::PutUntil(value, deadline));
+                self.order(place, Op::Write { key, effect, identity, told }, turn)
+            }
+            Outcome::Delete => self.order(place, Op::Write { key, effect: Effect::Delete, identity, told }, turn),
+            Outcome::Unchanged => match identity {
+                Some(identity) => self.order(place, Op::Declined { identity, found, told }, turn),
+                None => Version::NONE,
+            },
+        };
+        // What was told of the key must be durable, also where nothing was changed.
+        let seq = if version == Version::NONE { newest_seq } else { version.seq };
+        let told_early = self.bugs.plants(if outcome == Outcome::Unchanged {
+            Bug::UncommittedConflict
+        } else {
+            Bug::AnsweredBeforeReplicas
+        });
+        let changed = if outcome == Outcome::Unchanged { Version::NONE } else { version };
+        self.answer(Written::Told(changed, telling), if told_early { 0 } else { seq }, write.ack, waiting)
+    }
+
+    /// The answer to a read-modify-write that is repeated: the one of the first time.
+    pub(super) fn told_again(
+        &self,
+        place: Place<'_>,
+        write: &Write<'_>,
+        modify: &Modify<'_>,
+        done: Completion,
+    ) -> Written {
+        let Completion { version, found, told } = done;
+        let telling = match told {
+            Some(told) => Telling::Bytes(told),
+            None if self.bugs.plants(Bug::AnswerForgotten) => {
+                let present = self.table.get(place.hasher, write.key).filter(|record| !record.is_delete());
+                evaluate(modify, present, place.wall()).1
+            }
+            // Another command had the same identity.
+            None => Telling::Plain(if found.is_some() { Told::Nothing } else { Told::Done }),
+        };
+        Written::Told(if found.is_some() { Version::NONE } else { version }, telling)
+    }
+}

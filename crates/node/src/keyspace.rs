@@ -1,0 +1,262 @@
+//! Redis's commands about all keys: `KEYS`, `SCAN`, `RANDOMKEY`, `FLUSHALL`. Each goes through the keys as walks do.
+//!
+//! The cursor of a scan is the number of a slot: all slots before it were listed, each as a whole, at one moment or page by page
+//! in the order of its keys. So a key that is there all the time is listed, whichever node is asked, and whoever leads its
+//! slot meanwhile; and any node can go on with a scan that another has begun.
+
+use engine::bugs::NoBugs;
+use engine::listing::PageSize;
+use engine::node::Turn;
+use engine::slot::{Answer, Refusal};
+use engine::walk::Walk;
+use proto::error::ErrorReply;
+use proto::frame::Encoding;
+use proto::level::{AckLevel, ReadLevel};
+use proto::limits;
+use proto::peer::{Change, KeyRequest, Write};
+use proto::range::{KeyRange, Keys, next_key};
+use proto::reply::{Reply, ReplyDecoder};
+use proto::request::{Scan, glob_matches, literal_prefix};
+use proto::response::Response;
+use proto::slot::{SLOT_BITS, SlotId};
+
+use crate::answering;
+use crate::driver::{Driver, random_secret};
+use crate::routing::{self, KeptBatch, Waits};
+use crate::walks;
+
+/// How many slots are looked at to learn how many keys a slot has, about.
+const SAMPLED_SLOTS: usize = 64;
+
+/// How much wider a scan looks where it has found too little.
+const WIDER: usize = 4;
+
+/// A request about all keys, kept until the batch that it came with is answered.
+#[derive(Debug)]
+pub struct KeptKeyspace {
+    work: Work,
+    encoding: Encoding,
+}
+
+#[derive(Debug)]
+enum Work {
+    Keys { pattern: Vec<u8>, level: ReadLevel },
+    Scan { cursor: u64, pattern: Option<Vec<u8>>, count: u64, is_of_strings: bool, level: ReadLevel },
+    Random { level: ReadLevel },
+    Flush { ack: AckLevel },
+}
+
+type Found = Vec<Box<[u8]>>;
+
+impl KeptKeyspace {
+    /// `KEYS`.
+    #[must_use]
+    pub fn keys(pattern: &[u8], level: ReadLevel, encoding: Encoding) -> Self {
+        Self { work: Work::Keys { pattern: pattern.to_vec(), level }, encoding }
+    }
+
+    /// `SCAN`.
+    #[must_use]
+    pub fn scan(scan: Scan<'_>, level: ReadLevel, encoding: Encoding) -> Self {
+        let Scan { cursor, pattern, count, is_of_strings } = scan;
+        let pattern = pattern.map(<[u8]>::to_vec);
+        Self { work: Work::Scan { cursor, pattern, count, is_of_strings, level }, encoding }
+    }
+
+    /// `RANDOMKEY`.
+    #[must_use]
+    pub fn random(level: ReadLevel, encoding: Encoding) -> Self {
+        Self { work: Work::Random { level }, encoding }
+    }
+
+    /// `FLUSHALL`, `FLUSHDB`.
+    #[must_use]
+    pub fn flush(ack: AckLevel, encoding: Encoding) -> Self {
+        Self { work: Work::Flush { ack }, encoding }
+    }
+
+    /// Answers the request.
+    pub async fn answer(self, driver: &Driver, out: &mut Vec<u8>) {
+        let done = match self.work {
+            Work::Keys { pattern, level } => all_keys(driver, &pattern, level).await.map(Response::Page),
+            Work::Scan { is_of_strings: false, .. } => Ok(Response::Scanned(0, Vec::new())),
+            Work::Scan { cursor, pattern, count, level, .. } => {
+                let scanned = scan(driver, cursor, pattern.as_deref(), count, level).await;
+                scanned.map(|(cursor, keys)| Response::Scanned(cursor, keys))
+            }
+            Work::Random { level } => match random_key(driver, level).await {
+                Ok(Some(key)) => return Response::Value(&key).encode(self.encoding, out),
+                Ok(None) => Ok(Response::NotFound),
+                Err(error) => Err(error),
+            },
+            Work::Flush { ack } => flush(driver, ack).await.map(|()| Response::Ok),
+        };
+        done.unwrap_or_else(Response::Error).encode(self.encoding, out);
+    }
+}
+
+/// The first keys of a range in some slots, and whether there are more.
+async fn page(
+    driver: &Driver,
+    slots: std::ops::Range<usize>,
+    range: KeyRange,
+    level: ReadLevel,
+) -> Result<(Found, bool), ErrorReply> {
+    let size = PageSize { keys: limits::PAGE_KEYS, bytes: limits::PAGE_BYTES };
+    let walk = Walk::new(SLOT_BITS, level, range, Some(size), NoBugs);
+    let walk = walk.within(|slot| slots.contains(&usize::from(slot.0)));
+    walks::gather(driver, walk).await.map(Walk::into_page)
+}
+
+async fn all_keys(driver: &Driver, pattern: &[u8], level: ReadLevel) -> Result<Found, ErrorReply> {
+    let mut range = Keys::Prefix(literal_prefix(pattern)).range();
+    let (mut found, mut bytes) = (Found::new(), 0);
+    loop {
+        let (keys, has_more) = page(driver, 0..SLOT_BITS.count(), range.clone(), level).await?;
+        let last = keys.last().map(|last| next_key(last));
+        found.extend(keys.into_iter().filter(|key| glob_matches(pattern, key)).inspect(|key| bytes += key.len()));
+        if found.len() > limits::ARRAY_WORDS || bytes > limits::ARRAY_BYTES {
+            return Err(ErrorReply::redis(format!(
+                "ERR more keys match than one answer has room for ({} keys, {} bytes); nothing was changed, use SCAN",
+                limits::ARRAY_WORDS,
+                limits::ARRAY_BYTES
+            )));
+        }
+        match last.filter(|_| has_more) {
+            Some(next) => range.start = next,
+            None => return Ok(found),
+        }
+    }
+}
+
+async fn scan(
+    driver: &Driver,
+    cursor: u64,
+    pattern: Option<&[u8]>,
+    count: u64,
+    level: ReadLevel,
+) -> Result<(u64, Found), ErrorReply> {
+    let slots = SLOT_BITS.count();
+    let range = Keys::Prefix(pattern.map_or(b"", literal_prefix)).range();
+    let count = usize::try_from(count).unwrap_or(usize::MAX).min(limits::PAGE_KEYS);
+    let mut first = usize::try_from(cursor).unwrap_or(slots).min(slots);
+    let mut width = slots_with(driver, count);
+    let (mut found, mut looked_at, mut bytes) = (Found::new(), 0, 0);
+    while first < slots && looked_at < count && bytes < limits::PAGE_BYTES {
+        let end = (first + width).min(slots);
+        let (mut keys, has_more) = page(driver, first..end, range.clone(), level).await?;
+        if has_more && width > 1 {
+            width = (width / WIDER).max(1);
+            continue;
+        }
+        if has_more {
+            rest_of_slot(driver, first, &range, level, &mut keys).await?;
+        }
+        looked_at += keys.len();
+        bytes += keys.iter().map(|key| key.len()).sum::<usize>();
+        found.extend(keys.into_iter().filter(|key| pattern.is_none_or(|pattern| glob_matches(pattern, key))));
+        first = end;
+        width = width.saturating_mul(WIDER);
+    }
+    let cursor = if first < slots { first as u64 } else { 0 };
+    Ok((cursor, found))
+}
+
+/// Lists the other keys of a slot that has more than a page of them.
+async fn rest_of_slot(
+    driver: &Driver,
+    slot: usize,
+    range: &KeyRange,
+    level: ReadLevel,
+    keys: &mut Found,
+) -> Result<(), ErrorReply> {
+    let mut has_more = true;
+    while let Some(last) = keys.last().filter(|_| has_more) {
+        let rest = KeyRange { start: next_key(last), end: range.end.clone() };
+        let (mut next, more) = page(driver, slot..slot + 1, rest, level).await?;
+        has_more = more && !next.is_empty();
+        keys.append(&mut next);
+    }
+    Ok(())
+}
+
+/// How many slots have so many keys together, about: it goes by the copies that are here.
+fn slots_with(driver: &Driver, keys: usize) -> usize {
+    let slots = SLOT_BITS.count();
+    let sampled = (0..SAMPLED_SLOTS).filter_map(|at| u16::try_from(at * slots / SAMPLED_SLOTS).ok());
+    let seen: usize = sampled.map(|slot| driver.node().inspect(SlotId(slot), engine::slot::Slot::keys)).sum();
+    (keys * SAMPLED_SLOTS / seen.max(1)).clamp(1, slots)
+}
+
+/// A key of the first slots with one from any slot on. Each slot is as likely, not each key.
+async fn random_key(driver: &Driver, level: ReadLevel) -> Result<Option<Box<[u8]>>, ErrorReply> {
+    let slots = SLOT_BITS.count();
+    let random = |bound: usize| usize::try_from(random_secret()).unwrap_or_default() % bound.max(1);
+    let start = random(slots);
+    let mut width = slots_with(driver, 1);
+    // Up to the last slot, and then those before.
+    let (mut first, mut end) = (start, slots);
+    loop {
+        let range = Keys::Prefix(b"").range();
+        let (mut keys, _) = page(driver, first..(first + width).min(end), range, level).await?;
+        if !keys.is_empty() {
+            return Ok(Some(keys.swap_remove(random(keys.len()))));
+        }
+        first = (first + width).min(end);
+        width = width.saturating_mul(WIDER);
+        if first == end {
+            if end == start {
+                return Ok(None);
+            }
+            (first, end) = (0, start);
+        }
+    }
+}
+
+/// Deletes every key, page by page. What is written meanwhile may stay.
+async fn flush(driver: &Driver, ack: AckLevel) -> Result<(), ErrorReply> {
+    let mut range = Keys::Prefix(b"").range();
+    loop {
+        let (keys, has_more) = page(driver, 0..SLOT_BITS.count(), range.clone(), ReadLevel::Local).await?;
+        delete_all(driver, &keys, ack).await?;
+        match keys.last().filter(|_| has_more) {
+            Some(last) => range.start = next_key(last),
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn delete_all(driver: &Driver, keys: &[Box<[u8]>], ack: AckLevel) -> Result<(), ErrorReply> {
+    let (node, now) = (driver.node(), driver.clock().now());
+    let (mut kept, mut waits, mut turn) = (KeptBatch::default(), Waits::default(), Turn::default());
+    for key in keys {
+        let write = Write { ack, ..Write::new(key, Change::Delete) };
+        let slot = node.slot_of(key);
+        if !driver.takes_writes() && node.leads(slot) {
+            return Err(answering::disk_refuses(driver.addr(), driver.is_full()));
+        }
+        let request = KeyRequest::Write(write);
+        match node.write(now, slot, &write, &waits.waiting, &mut turn) {
+            Ok(Answer { ticket: None, .. }) => {}
+            Ok(Answer { ticket: Some(ticket), .. }) => {
+                let answer = |out: &mut Vec<u8>| Response::Ok.encode(Encoding::Array, out);
+                kept.keep_carried_out(slot, request, Encoding::Array, ticket, answer);
+            }
+            Err(Refusal::NotHere) => kept.keep(slot, request, Encoding::Array),
+            Err(refusal) => return Err(answering::refused(refusal)),
+        }
+    }
+    driver.wake_touched(&mut turn);
+    let mut answers = Vec::new();
+    routing::answer_all(driver, &kept, &mut waits, &mut answers).await;
+    let mut rest = answers.as_slice();
+    while let Ok(Some((reply, len))) = ReplyDecoder::new().decode(rest) {
+        if let Reply::Error(_) = reply
+            && let Response::Error(error) = Response::from(reply)
+        {
+            return Err(error);
+        }
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    Ok(())
+}

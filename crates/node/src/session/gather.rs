@@ -1,0 +1,143 @@
+//! Redis's commands about several keys that have one answer: each key is a request of its own, and their answers are put
+//! together. None of them is about all keys at one moment.
+
+use net::connection::Flow;
+use proto::error::ErrorReply;
+use proto::frame::Encoding;
+use proto::peer::{Change, Condition, KeyRequest, Life, Modify, Read, Tells, Wanted, Write};
+use proto::reply::ReplyDecoder;
+use proto::request::{KeyWords, KeyspaceRequest, exists_request};
+use proto::response::Response;
+
+use super::ClientSession;
+use crate::keyspace::KeptKeyspace;
+
+/// The answers of single keys are put together once they come to this.
+const FOLDED_BYTES: usize = 16 * 1024;
+
+/// A request for several keys, as far as it is.
+#[derive(Debug, Default)]
+pub(super) struct Gather {
+    /// How many of its keys have had their turn.
+    done: usize,
+    /// Their answers, in the array encoding, as far as they are not in what follows.
+    pub(super) answers: Vec<u8>,
+    /// The sum of those that are numbers.
+    sum: i64,
+    /// The first of those that are errors.
+    error: Option<ErrorReply>,
+}
+
+impl Gather {
+    /// Takes the answers in that are there.
+    fn fold(&mut self) {
+        let mut rest = self.answers.as_slice();
+        while let Ok(Some((reply, len))) = ReplyDecoder::new().decode(rest) {
+            match Response::from(reply) {
+                Response::Number(number) => self.sum += number,
+                Response::Error(error) => self.error = self.error.take().or(Some(error)),
+                _ => {}
+            }
+            rest = rest.get(len..).unwrap_or_default();
+        }
+        self.answers.clear();
+    }
+}
+
+impl ClientSession<'_> {
+    pub(super) fn keyspace(&mut self, request: KeyspaceRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
+        let (ack, level) = (self.ack(), self.read());
+        match request {
+            KeyspaceRequest::Delete(keys) => {
+                let delete = |key| KeyRequest::Write(Write { ack, ..Write::new(key, Change::Modify(Modify::Delete)) });
+                self.gather(keys.map(delete), encoding, out, |sum| Response::Number(sum))
+            }
+            KeyspaceRequest::Exists(keys) => {
+                let exists = |key| exists_request(key, level);
+                self.gather(keys.map(exists), encoding, out, |sum| Response::Number(sum))
+            }
+            KeyspaceRequest::Set(words) => {
+                let pairs = words.step_by(2).zip(words.skip(1).step_by(2));
+                let put = |(key, value)| KeyRequest::Write(Write { ack, ..Write::new(key, Change::Put(value)) });
+                self.gather(pairs.map(put), encoding, out, |_| Response::Ok)
+            }
+            KeyspaceRequest::SetAbsent(words) => self.set_absent(words, encoding, out),
+            KeyspaceRequest::Rename { from, to, is_new } if from == to => {
+                let read = Read { key: from, wanted: Wanted::Value, level };
+                self.gather([exists_request(read.key, level)].into_iter(), encoding, out, move |sum| {
+                    match (sum, is_new) {
+                        (0, _) => Response::Error(ErrorReply::redis("ERR no such key")),
+                        (_, true) => Response::Number(0),
+                        (_, false) => Response::Ok,
+                    }
+                })
+            }
+            KeyspaceRequest::Rename { .. } => {
+                Response::Error(cross_slot()).encode(encoding, self.kept.place(out));
+                Flow::Next
+            }
+            KeyspaceRequest::Keys(pattern) => self.keep(KeptKeyspace::keys(pattern, level, encoding)),
+            KeyspaceRequest::Scan(scan) => self.keep(KeptKeyspace::scan(scan, level, encoding)),
+            KeyspaceRequest::Random => self.keep(KeptKeyspace::random(level, encoding)),
+            KeyspaceRequest::Flush => self.keep(KeptKeyspace::flush(ack, encoding)),
+        }
+    }
+
+    /// What is about all keys is answered behind everything that is kept.
+    fn keep(&mut self, request: KeptKeyspace) -> Flow {
+        self.must_persist = true;
+        self.keyspace = Some(request);
+        Flow::Next
+    }
+
+    fn set_absent(&mut self, words: KeyWords<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
+        let (first, ack) = (words.clone().next().unwrap_or_default(), self.ack());
+        if words.step_by(2).any(|key| key != first) {
+            Response::Error(cross_slot()).encode(encoding, self.kept.place(out));
+            return Flow::Next;
+        }
+        let value = words.last().unwrap_or_default();
+        let set = Modify::Set { value, condition: Condition::Absent, life: Life::Endless, tells: Tells::Count };
+        let write = Write { ack, ..Write::new(first, Change::Modify(set)) };
+        self.key_request(KeyRequest::Write(write), encoding, out)
+    }
+
+    /// Executes the requests one after the other and puts their answers together. Where some have to be answered before
+    /// others have their turn, the request is offered again and goes on where it was.
+    fn gather<'k>(
+        &mut self,
+        requests: impl Iterator<Item = KeyRequest<'k>>,
+        encoding: Encoding,
+        out: &mut Vec<u8>,
+        answer: impl FnOnce(i64) -> Response<'static>,
+    ) -> Flow {
+        let mut gather = match self.gather.take() {
+            Some(gather) => gather,
+            // What is kept has its answers before this one's, and must not be taken for a part of it.
+            None if !self.kept.is_empty() => return Flow::Settle,
+            None => Gather::default(),
+        };
+        for request in requests.skip(gather.done) {
+            if self.key_request(request, Encoding::Array, &mut gather.answers) == Flow::Settle {
+                self.gather = Some(gather);
+                return Flow::Settle;
+            }
+            gather.done += 1;
+            if self.kept.is_empty() && gather.answers.len() >= FOLDED_BYTES {
+                gather.fold();
+            }
+        }
+        if !self.kept.is_empty() {
+            self.gather = Some(gather);
+            return Flow::Settle;
+        }
+        gather.fold();
+        let response = gather.error.take().map_or_else(|| answer(gather.sum), Response::Error);
+        response.encode(encoding, out);
+        Flow::Next
+    }
+}
+
+fn cross_slot() -> ErrorReply {
+    ErrorReply::redis("CROSSSLOT Keys in request don't hash to the same slot")
+}

@@ -1,0 +1,157 @@
+//! Decimal numbers as `INCRBYFLOAT` adds them: exactly, with 17 digits behind the point.
+//!
+//! Redis adds numbers of 80 bits and shows 17 digits behind the point. Where both the summands and the sum are exact there,
+//! and where they are rounded to those digits, the answers are the same; here no digit of a sum is lost.
+
+use std::fmt;
+
+/// A decimal number between -10^21 and 10^21, in units of 10^-17.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decimal(i128);
+
+/// How many digits stand behind the point.
+const DIGITS: i32 = 17;
+
+/// The first number, in units, that is too great.
+const BOUND: i128 = 10i128.pow(21 + DIGITS as u32);
+
+/// The longest text that is looked at. Redis takes no longer one either.
+const TEXT_BYTES: usize = 256;
+
+impl Decimal {
+    /// Reads a number: a sign, digits with or without a point, an exponent. Digits behind the seventeenth are rounded.
+    /// `None` for what is none, or is too great.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        if text.len() > TEXT_BYTES {
+            return None;
+        }
+        let (is_negative, text) = match text.split_first()? {
+            (b'-', rest) => (true, rest),
+            (b'+', rest) => (false, rest),
+            _ => (false, text),
+        };
+        let (mantissa, exponent) = match text.iter().position(|byte| matches!(byte, b'e' | b'E')) {
+            Some(at) => (text.get(..at)?, exponent(text.get(at + 1..)?)?),
+            None => (text, 0),
+        };
+        let point = mantissa.iter().position(|byte| *byte == b'.').unwrap_or(mantissa.len());
+        let (whole, fraction) = (mantissa.get(..point)?, mantissa.get(point + 1..).unwrap_or_default());
+        let digits = || whole.iter().chain(fraction);
+        if digits().count() == 0 || !digits().all(u8::is_ascii_digit) {
+            return None;
+        }
+        // The power of ten, in units, that the first digit stands for.
+        let mut power = i32::try_from(whole.len()).ok()? - 1 + DIGITS + exponent;
+        let mut units = 0i128;
+        for digit in digits() {
+            let digit = i128::from(digit - b'0');
+            match power {
+                0.. if digit > 0 => {
+                    let one = 10i128.checked_pow(u32::try_from(power).ok()?)?;
+                    units = units.checked_add(digit.checked_mul(one)?)?;
+                }
+                // The first digit that has no place decides which way the last one goes.
+                -1 if digit >= 5 => units = units.checked_add(1)?,
+                _ => {}
+            }
+            power -= 1;
+        }
+        if units >= BOUND {
+            return None;
+        }
+        Some(Self(if is_negative { -units } else { units }))
+    }
+
+    /// The sum; `None` where it is too great.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Option<Self> {
+        let sum = self.0.checked_add(other.0)?;
+        (-BOUND < sum && sum < BOUND).then_some(Self(sum))
+    }
+}
+
+/// Without a zero behind the point that says nothing.
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = 10u128.pow(DIGITS.unsigned_abs());
+        let (whole, fraction) = (self.0.unsigned_abs() / unit, self.0.unsigned_abs() % unit);
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let fraction = format!("{fraction:017}");
+        match fraction.trim_end_matches('0') {
+            "" => write!(f, "{sign}{whole}"),
+            fraction => write!(f, "{sign}{whole}.{fraction}"),
+        }
+    }
+}
+
+/// A whole number of 64 bits as Redis takes one: no plus, no blank, no zero in front.
+#[must_use]
+pub fn integer(text: &[u8]) -> Option<i64> {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let is_plain = match digits {
+        b"0" => digits.len() == text.len(),
+        digits => digits.first().is_some_and(|first| (b'1'..=b'9').contains(first)),
+    };
+    if is_plain { std::str::from_utf8(text).ok()?.parse().ok() } else { None }
+}
+
+/// What stands behind the `e`.
+fn exponent(text: &[u8]) -> Option<i32> {
+    let exponent: i32 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    // Beyond this every number is too great or nothing.
+    (-1_000..=1_000).contains(&exponent).then_some(exponent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_added_exactly() {
+        for (a, b, sum) in [
+            ("10.50", "0.1", "10.6"),
+            ("5.0e3", "2.0e2", "5200"),
+            ("3.0", "-3", "0"),
+            ("0.1", "0.2", "0.3"),
+            ("-1", "0.5", "-0.5"),
+            ("+1.", ".5", "1.5"),
+            ("1e20", "0.00000000000000001", "100000000000000000000.00000000000000001"),
+            ("0.000000000000000005", "0", "0.00000000000000001"),
+            ("0.000000000000000004", "0", "0"),
+            ("1e-1000", "1E+3", "1000"),
+        ] {
+            let sum_of = |a: &str, b: &str| Decimal::parse(a.as_bytes())?.plus(Decimal::parse(b.as_bytes())?);
+            assert_eq!(sum_of(a, b).map(|sum| sum.to_string()).as_deref(), Some(sum), "{a} + {b}");
+        }
+        let most = Decimal::parse(b"999999999999999999999.9").unwrap();
+        assert_eq!(most.plus(most), None);
+    }
+
+    #[test]
+    fn what_is_no_number_is_none() {
+        for text in
+            ["", "-", ".", "e5", "1e", "1 ", " 1", "1.2.3", "0x10", "abc", "1e21", "nan", "inf", "1e99999999999"]
+        {
+            assert_eq!(Decimal::parse(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(Decimal::parse(&[b'0'; TEXT_BYTES + 1]), None);
+    }
+
+    #[test]
+    fn whole_numbers_are_taken_as_redis_takes_them() {
+        for number in [0, 1, -1, 10, i64::MIN, i64::MAX] {
+            assert_eq!(integer(number.to_string().as_bytes()), Some(number));
+        }
+        for text in ["", "-", "-0", "+1", " 1", "1 ", "01", "00", "1.0", "9223372036854775808", "1\n"] {
+            assert_eq!(integer(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_reads_back_as_shown() {
+        for text in ["0", "-0.5", "12345.00000000000000001", "-999999999999999999999"] {
+            assert_eq!(Decimal::parse(text.as_bytes()).unwrap().to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Changes of one key that depend on what it holds, and that are answered with more than that they were done.
+//!
+//! The commands of Redis that read, change and write a key are all made of these few. Its primary carries one out under the
+//! lock of the key's slot and turns it into its effect, a put or a delete; replicas see nothing but the effect.
+
+use super::{WallTime, counter, push_number_word};
+use crate::decimal::Decimal;
+use crate::frame::{Words, push_word};
+use crate::limits;
+
+/// A change that its primary works out from what the key holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Modify<'a> {
+    /// The key has this value, where the condition holds.
+    Set {
+        /// The value.
+        value: &'a [u8],
+        /// What the key must hold before.
+        condition: Condition<'a>,
+        /// For how long.
+        life: Life,
+        /// What is answered.
+        tells: Tells,
+    },
+    /// The key is absent. Answered with whether it was there.
+    Delete,
+    /// The key is absent. Answered with the value that it had.
+    Take,
+    /// The key keeps its value for another time. Answered with the value.
+    Outlive(Life),
+    /// The key keeps its value for another time, where the condition holds. Answered with whether it did.
+    Expire {
+        /// For how long: [`Life::For`] or [`Life::Until`].
+        life: Life,
+        /// What deadline it must have before.
+        condition: ExpireIf,
+    },
+    /// The value has these bytes behind it, and the same deadline. Answered with its length.
+    Append(&'a [u8]),
+    /// The value has these bytes from an offset on, with zeros before them where it is shorter, and the same deadline.
+    /// Answered with its length.
+    Overwrite(u64, &'a [u8]),
+    /// The value, a whole number, is greater by this, and has the same deadline. Answered with the number.
+    Increment(i64),
+    /// The value, a decimal number, is greater by this, and has the same deadline. Answered with the number.
+    IncrementDecimal(Decimal),
+}
+
+/// What a key must hold for a [`Modify::Set`] to take effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition<'a> {
+    /// Whatever it holds, if anything.
+    Always,
+    /// Nothing.
+    Absent,
+    /// Anything.
+    Present,
+    /// This value.
+    Equals(&'a [u8]),
+}
+
+/// How long a key has its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// For ever.
+    Endless,
+    /// As long as the value before had still to live.
+    Kept,
+    /// So many milliseconds, up to [`limits::LIFE_MILLIS`]; with 0 it is absent.
+    For(u64),
+    /// Until then; it is absent where that has passed.
+    Until(WallTime),
+}
+
+/// What a [`Modify::Set`] is answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tells {
+    /// `OK`, or nothing where the condition did not hold.
+    Done,
+    /// The value before, whether the condition held or not.
+    Old,
+    /// 1, or 0 where the condition did not hold.
+    Count,
+}
+
+/// What deadline a key must have for a [`Modify::Expire`] to take effect. One without a deadline is as one that never comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExpireIf {
+    /// None.
+    pub has_none: bool,
+    /// Some.
+    pub has_one: bool,
+    /// One before the new.
+    pub is_earlier: bool,
+    /// One behind the new.
+    pub is_later: bool,
+}
+
+/// What a [`Modify`] has come to. It is kept with the write's identity, so that a repeated write is answered as the first was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told<'a> {
+    /// It was done.
+    Done,
+    /// There is nothing.
+    Nothing,
+    /// A number.
+    Number(i64),
+    /// A value.
+    Value(&'a [u8]),
+    /// It cannot be done with what the key holds. Nothing was changed.
+    Mistake(Mistake),
+}
+
+/// Why a [`Modify`] cannot be done with what the key holds. The texts are those of Redis 7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Mistake {
+    /// The value is no whole number of 64 bits.
+    #[error("ERR value is not an integer or out of range")]
+    NotInteger,
+    /// The sum is none.
+    #[error("ERR increment or decrement would overflow")]
+    Overflow,
+    /// The value is no decimal number.
+    #[error("ERR value is not a valid float")]
+    NotDecimal,
+    /// The sum is over the limit of [`Decimal`].
+    #[error("ERR increment would produce NaN or Infinity")]
+    TooGreat,
+    /// The value would be longer than [`limits::VALUE_BYTES`].
+    #[error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")]
+    TooLong,
+    /// The answer has more than [`limits::ANSWER_BYTES`], and the write is to be remembered with it.
+    #[error(
+        "ERR the answer is longer than {} bytes, which a write with ONCE is not remembered with; nothing was changed, \
+         repeat it without ONCE",
+        limits::ANSWER_BYTES
+    )]
+    AnswerTooLong,
+}
+
+impl Mistake {
+    const ALL: [Self; 6] =
+        [Self::NotInteger, Self::Overflow, Self::NotDecimal, Self::TooGreat, Self::TooLong, Self::AnswerTooLong];
+
+    /// The mistake of this text.
+    #[must_use]
+    pub fn of_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mistake| mistake.to_string() == text)
+    }
+}
+
+impl Told<'_> {
+    /// As bytes: what it is, and what it says.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Done => b"+".to_vec(),
+            Self::Nothing => b"_".to_vec(),
+            Self::Number(number) => format!(":{number}").into_bytes(),
+            Self::Value(value) => [b"$", *value].concat(),
+            Self::Mistake(mistake) => format!("-{mistake}").into_bytes(),
+        }
+    }
+
+    /// Reads what [`Told::to_bytes`] gives.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Told<'_>> {
+        let (kind, rest) = bytes.split_first()?;
+        match kind {
+            b'+' if rest.is_empty() => Some(Told::Done),
+            b'_' if rest.is_empty() => Some(Told::Nothing),
+            b':' => Some(Told::Number(std::str::from_utf8(rest).ok()?.parse().ok()?)),
+            b'$' => Some(Told::Value(rest)),
+            b'-' => Mistake::of_text(std::str::from_utf8(rest).ok()?).map(Told::Mistake),
+            _ => None,
+        }
+    }
+}
+
+const SET: &str = "M.SET";
+const DELETE: &str = "M.DELETE";
+const TAKE: &str = "M.TAKE";
+const OUTLIVE: &str = "M.OUTLIVE";
+const EXPIRE: &str = "M.EXPIRE";
+const APPEND: &str = "M.APPEND";
+const OVERWRITE: &str = "M.OVERWRITE";
+const INCREMENT: &str = "M.INCREMENT";
+const INCREMENT_DECIMAL: &str = "M.DECIMAL";
+
+impl<'a> Modify<'a> {
+    /// The bytes that it borrows: the value, and the one that is expected.
+    #[must_use]
+    pub fn borrowed(&self) -> [&'a [u8]; 2] {
+        match self {
+            Self::Set { value, condition: Condition::Equals(expected), .. } => [value, expected],
+            Self::Set { value, .. } | Self::Append(value) | Self::Overwrite(_, value) => [value, b""],
+            _ => [b"", b""],
+        }
+    }
+
+    /// The same with other bytes in the place of those of [`Modify::borrowed`].
+    #[must_use]
+    pub fn with_borrowed<'b>(&self, value: &'b [u8], expected: &'b [u8]) -> Modify<'b> {
+        match *self {
+            Self::Set { condition, life, tells, .. } => {
+                let condition = match condition {
+                    Condition::Always => Condition::Always,
+                    Condition::Absent => Condition::Absent,
+                    Condition::Present => Condition::Present,
+                    Condition::Equals(_) => Condition::Equals(expected),
+                };
+                Modify::Set { value, condition, life, tells }
+            }
+            Self::Append(_) => Modify::Append(value),
+            Self::Overwrite(offset, _) => Modify::Overwrite(offset, value),
+            Self::Delete => Modify::Delete,
+            Self::Take => Modify::Take,
+            Self::Outlive(life) => Modify::Outlive(life),
+            Self::Expire { life, condition } => Modify::Expire { life, condition },
+            Self::Increment(by) => Modify::Increment(by),
+            Self::IncrementDecimal(by) => Modify::IncrementDecimal(by),
+        }
+    }
+
+    /// How many words [`Modify::push`] appends.
+    pub(super) fn words(&self) -> usize {
+        match self {
+            Self::Set { .. } => 7,
+            Self::Delete | Self::Take => 2,
+            Self::Outlive(_) | Self::Append(_) | Self::Increment(_) | Self::IncrementDecimal(_) => 3,
+            Self::Expire { .. } | Self::Overwrite(..) => 4,
+        }
+    }
+
+    pub(super) fn push(&self, key: &[u8], out: &mut Vec<u8>) {
+        let verb = match self {
+            Self::Set { .. } => SET,
+            Self::Delete => DELETE,
+            Self::Take => TAKE,
+            Self::Outlive(_) => OUTLIVE,
+            Self::Expire { .. } => EXPIRE,
+            Self::Append(_) => APPEND,
+            Self::Overwrite(..) => OVERWRITE,
+            Self::Increment(_) => INCREMENT,
+            Self::IncrementDecimal(_) => INCREMENT_DECIMAL,
+        };
+        push_word(verb.as_bytes(), out);
+        push_word(key, out);
+        match self {
+            Self::Set { value, condition, life, tells } => {
+                push_word(value, out);
+                let (name, expected): (&[u8], &[u8]) = match condition {
+                    Condition::Always => (b"always", b""),
+                    Condition::Absent => (b"absent", b""),
+                    Condition::Present => (b"present", b""),
+                    Condition::Equals(expected) => (b"equals", expected),
+                };
+                push_word(name, out);
+                push_word(expected, out);
+                life.push(out);
+                let tells: &[u8] = match tells {
+                    Tells::Done => b"done",
+                    Tells::Old => b"old",
+                    Tells::Count => b"count",
+                };
+                push_word(tells, out);
+            }
+            Self::Delete | Self::Take => {}
+            Self::Outlive(life) => life.push(out),
+            Self::Expire { life, condition: ExpireIf { has_none, has_one, is_earlier, is_later } } => {
+                life.push(out);
+                let flags = [has_none, has_one, is_earlier, is_later].map(|flag| b'0' + u8::from(*flag));
+                push_word(&flags, out);
+            }
+            Self::Append(value) => push_word(value, out),
+            Self::Overwrite(offset, value) => {
+                push_number_word(*offset, out);
+                push_word(value, out);
+            }
+            Self::Increment(by) => push_word(by.to_string().as_bytes(), out),
+            Self::IncrementDecimal(by) => push_word(by.to_string().as_bytes(), out),
+        }
+    }
+
+    /// Reads what [`Modify::push`] appends behind its verb; `None` for another verb, or wrong words.
+    pub(super) fn read(verb: &str, words: &mut Words<'a>) -> Option<(&'a [u8], Self)> {
+        let key = words.next()?;
+        let modify = match verb {
+            SET => {
+                let (value, name, expected) = (words.next()?, words.next()?, words.next()?);
+                let condition = match name {
+                    b"always" => Condition::Always,
+                    b"absent" => Condition::Absent,
+                    b"present" => Condition::Present,
+                    b"equals" => Condition::Equals(expected),
+                    _ => return None,
+                };
+                let life = Life::read(words)?;
+                let tells = match words.next()? {
+                    b"done" => Tells::Done,
+                    b"old" => Tells::Old,
+                    b"count" => Tells::Count,
+                    _ => return None,
+                };
+                Self::Set { value, condition, life, tells }
+            }
+            DELETE => Self::Delete,
+            TAKE => Self::Take,
+            OUTLIVE => Self::Outlive(Life::read(words)?),
+            EXPIRE => {
+                let life = Life::read(words)?;
+                let &[has_none, has_one, is_earlier, is_later] = words.next()?.first_chunk()?;
+                let [has_none, has_one, is_earlier, is_later] =
+                    [has_none, has_one, is_earlier, is_later].map(|flag| flag == b'1');
+                Self::Expire { life, condition: ExpireIf { has_none, has_one, is_earlier, is_later } }
+            }
+            APPEND => Self::Append(words.next()?),
+            OVERWRITE => Self::Overwrite(counter(words)?, words.next()?),
+            INCREMENT => Self::Increment(words.parse()?),
+            INCREMENT_DECIMAL => Self::IncrementDecimal(Decimal::parse(words.next()?)?),
+            _ => return None,
+        };
+        Some((key, modify))
+    }
+}
+
+impl Life {
+    fn push(self, out: &mut Vec<u8>) {
+        let word = match self {
+            Self::Endless => "endless".to_owned(),
+            Self::Kept => "kept".to_owned(),
+            Self::For(millis) => format!("for:{millis}"),
+            Self::Until(WallTime(moment)) => format!("until:{moment}"),
+        };
+        push_word(word.as_bytes(), out);
+    }
+
+    fn read(words: &mut Words<'_>) -> Option<Self> {
+        let word = words.text()?;
+        match word.split_once(':') {
+            None if word == "endless" => Some(Self::Endless),
+            None if word == "kept" => Some(Self::Kept),
+            Some(("for", millis)) => {
+                let millis = crate::id::counter(millis).ok()?;
+                (millis <= limits::LIFE_MILLIS).then_some(Self::For(millis))
+            }
+            Some(("until", moment)) => Some(Self::Until(WallTime(crate::id::counter(moment).ok()?))),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_reads_back_as_written() {
+        for told in [
+            Told::Done,
+            Told::Nothing,
+            Told::Number(i64::MIN),
+            Told::Value(b"+\r\n"),
+            Told::Value(b""),
+            Told::Mistake(Mistake::NotInteger),
+            Told::Mistake(Mistake::AnswerTooLong),
+        ] {
+            assert_eq!(Told::from_bytes(&told.to_bytes()), Some(told));
+        }
+        for bytes in [&b""[..], b"+x", b"_x", b":", b":x", b"-ERR other", b"?"] {
+            assert_eq!(Told::from_bytes(bytes), None, "{bytes:?}");
+        }
+    }
+}

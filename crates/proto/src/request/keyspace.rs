@@ -1,0 +1,166 @@
+//! Redis's commands about several keys, or about all.
+
+use super::redis::{Args, Parsed, not_an_integer, syntax, wrong_number};
+use super::{KeyWords, NodeRequest, Rest, checked_key};
+use crate::decimal::integer;
+use crate::error::ErrorReply;
+use crate::level::ReadLevel;
+use crate::peer::{Change, Detail, KeyRequest, Modify, Read, Wanted, Write};
+
+/// A request about several keys, or about all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyspaceRequest<'a> {
+    /// `DEL`, `UNLINK`: each key deleted on its own; how many were there.
+    Delete(KeyWords<'a>),
+    /// `EXISTS`, `TOUCH`: how many are there, one named twice counted twice.
+    Exists(KeyWords<'a>),
+    /// `MSET`: each key, with the value behind it, written on its own.
+    Set(KeyWords<'a>),
+    /// `MSETNX`: the same, where none of the keys is there; all in one slot.
+    SetAbsent(KeyWords<'a>),
+    /// `RENAME`, `RENAMENX`.
+    Rename {
+        /// The key.
+        from: &'a [u8],
+        /// Its new name.
+        to: &'a [u8],
+        /// Only where the new name is free.
+        is_new: bool,
+    },
+    /// `KEYS`: all keys that a pattern matches.
+    Keys(&'a [u8]),
+    /// `SCAN`: some of them, and where to go on.
+    Scan(Scan<'a>),
+    /// `RANDOMKEY`.
+    Random,
+    /// `FLUSHALL`, `FLUSHDB`: each key deleted on its own.
+    Flush,
+}
+
+/// A request for the next keys of a scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scan<'a> {
+    /// Where to go on; 0 at the start.
+    pub cursor: u64,
+    /// What the keys must match.
+    pub pattern: Option<&'a [u8]>,
+    /// About how many keys to look at, at least 1.
+    pub count: u64,
+    /// Whether keys of this type are asked for at all: every value is a `string`.
+    pub is_of_strings: bool,
+}
+
+/// How many keys a scan looks at where the request does not say it.
+const USUAL_COUNT: u64 = 10;
+
+impl<'a> Rest<'a> {
+    pub(super) fn keyspace(self, verb: &[u8]) -> Parsed<'a> {
+        match verb {
+            b"DEL" => self.args("del", 1..)?.delete(),
+            b"UNLINK" => self.args("unlink", 1..)?.delete(),
+            b"EXISTS" => self.args("exists", 1..)?.exists(),
+            b"TOUCH" => self.args("touch", 1..)?.exists(),
+            b"MSET" => self.args("mset", 2..)?.pairs(KeyspaceRequest::Set),
+            b"MSETNX" => self.args("msetnx", 2..)?.pairs(KeyspaceRequest::SetAbsent),
+            b"RENAME" => self.args("rename", 2..=2)?.rename(false),
+            b"RENAMENX" => self.args("renamenx", 2..=2)?.rename(true),
+            b"KEYS" => {
+                let pattern = self.args("keys", 1..=1)?.next();
+                Ok(NodeRequest::Keyspace(KeyspaceRequest::Keys(pattern)))
+            }
+            b"SCAN" => self.args("scan", 1..)?.scan(),
+            b"RANDOMKEY" => {
+                self.args("randomkey", ..=0)?;
+                Ok(NodeRequest::Keyspace(KeyspaceRequest::Random))
+            }
+            b"FLUSHALL" => self.args("flushall", ..)?.flush(),
+            b"FLUSHDB" => self.args("flushdb", ..)?.flush(),
+            _ => super::server::parse(verb, self),
+        }
+    }
+}
+
+impl<'a> Args<'a> {
+    fn checked(self) -> Result<KeyWords<'a>, ErrorReply> {
+        for key in self.words {
+            checked_key(key)?;
+        }
+        Ok(self.words)
+    }
+
+    fn delete(self) -> Parsed<'a> {
+        let mut keys = self.checked()?;
+        let all = keys;
+        Ok(match (keys.next(), keys.next()) {
+            (Some(key), None) => NodeRequest::Write(Write::new(key, Change::Modify(Modify::Delete))),
+            _ => NodeRequest::Keyspace(KeyspaceRequest::Delete(all)),
+        })
+    }
+
+    fn exists(self) -> Parsed<'a> {
+        let mut keys = self.checked()?;
+        let all = keys;
+        Ok(match (keys.next(), keys.next()) {
+            (Some(key), None) => NodeRequest::Read(presence(key, ReadLevel::default())),
+            _ => NodeRequest::Keyspace(KeyspaceRequest::Exists(all)),
+        })
+    }
+
+    fn pairs(self, request: impl FnOnce(KeyWords<'a>) -> KeyspaceRequest<'a>) -> Parsed<'a> {
+        if !self.words.count().is_multiple_of(2) {
+            return Err(wrong_number(self.name));
+        }
+        // No word is longer than a value may be.
+        for key in self.words.step_by(2) {
+            checked_key(key)?;
+        }
+        Ok(NodeRequest::Keyspace(request(self.words)))
+    }
+
+    fn rename(mut self, is_new: bool) -> Parsed<'a> {
+        let (from, to) = (checked_key(self.next())?, checked_key(self.next())?);
+        Ok(NodeRequest::Keyspace(KeyspaceRequest::Rename { from, to, is_new }))
+    }
+
+    fn scan(mut self) -> Parsed<'a> {
+        let cursor = std::str::from_utf8(self.next()).ok().and_then(|cursor| cursor.parse().ok());
+        let cursor = cursor.ok_or_else(|| ErrorReply::redis("ERR invalid cursor"))?;
+        let mut scan = Scan { cursor, pattern: None, count: USUAL_COUNT, is_of_strings: true };
+        while let Some(option) = self.words.next() {
+            let Some(word) = self.words.next() else { return syntax() };
+            match option {
+                option if option.eq_ignore_ascii_case(b"COUNT") => {
+                    scan.count = u64::try_from(integer(word).ok_or_else(not_an_integer)?).unwrap_or(0);
+                    if scan.count == 0 {
+                        return syntax();
+                    }
+                }
+                option if option.eq_ignore_ascii_case(b"MATCH") => scan.pattern = Some(word),
+                option if option.eq_ignore_ascii_case(b"TYPE") => {
+                    scan.is_of_strings = word.eq_ignore_ascii_case(b"string");
+                }
+                _ => return syntax(),
+            }
+        }
+        Ok(NodeRequest::Keyspace(KeyspaceRequest::Scan(scan)))
+    }
+
+    fn flush(mut self) -> Parsed<'a> {
+        match (self.words.next(), self.words.next()) {
+            (None, _) => {}
+            (Some(how), None) if how.eq_ignore_ascii_case(b"SYNC") || how.eq_ignore_ascii_case(b"ASYNC") => {}
+            _ => return syntax(),
+        }
+        Ok(NodeRequest::Keyspace(KeyspaceRequest::Flush))
+    }
+}
+
+fn presence(key: &[u8], level: ReadLevel) -> Read<'_> {
+    Read { key, wanted: Wanted::Detail(Detail::Presence), level }
+}
+
+/// Whether a key is there, as a request of its own.
+#[must_use]
+pub fn exists_request(key: &[u8], level: ReadLevel) -> KeyRequest<'_> {
+    KeyRequest::Read(presence(key, level))
+}

@@ -1,0 +1,372 @@
+//! Redis's commands for one key, with Redis's words and errors.
+//!
+//! Each becomes a [`Read`] or a [`Write`] as the commands of the line protocol do; [`super::keyspace`] has those that are about
+//! more than one key. On a line their words are parted by blanks, a value among them.
+
+use super::{KeyWords, NodeRequest, Rest, checked_key};
+use crate::commands::Command;
+use crate::decimal::{Decimal, integer};
+use crate::error::ErrorReply;
+use crate::frame::{Frame, Words};
+use crate::level::ReadLevel;
+use crate::limits;
+use crate::peer::{Change, Condition, Detail, ExpireIf, Life, Modify, Read, Tells, WallTime, Wanted, Write};
+
+pub(super) type Parsed<'a> = Result<NodeRequest<'a>, ErrorReply>;
+
+/// How many bytes of unknown words an error quotes.
+pub(super) const QUOTED_BYTES: usize = 128;
+
+/// The words of a command, its own name not among them, with that name as Redis's errors have it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Args<'a> {
+    pub(super) name: &'static str,
+    pub(super) words: KeyWords<'a>,
+}
+
+/// How a number of Redis's options counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Seconds,
+    Millis,
+    UnixSeconds,
+    UnixMillis,
+}
+
+pub(super) fn syntax<T>() -> Result<T, ErrorReply> {
+    Err(ErrorReply::redis("ERR syntax error"))
+}
+
+pub(super) fn not_an_integer() -> ErrorReply {
+    ErrorReply::redis("ERR value is not an integer or out of range")
+}
+
+/// The error of a command that is none, as Redis words it.
+pub(super) fn unknown_command(mut words: Words<'_>) -> ErrorReply {
+    let name = words.next().unwrap_or_default();
+    let shown = |bytes: &[u8], len: usize| {
+        let bytes = bytes.get(..len).unwrap_or(bytes);
+        String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
+    };
+    let mut args = String::new();
+    for word in words {
+        let Some(left) = QUOTED_BYTES.checked_sub(args.len()).filter(|left| *left > 0) else { break };
+        args.push_str(&format!("'{}' ", shown(word, left)));
+    }
+    let name = shown(name, QUOTED_BYTES);
+    ErrorReply::redis(format!("ERR unknown command '{name}', with args beginning with: {args}"))
+}
+
+/// The error of a command whose name is shared by both encodings, as an array is answered.
+pub(super) fn wrong_number(verb: &str) -> ErrorReply {
+    ErrorReply::redis(format!("ERR wrong number of arguments for '{}' command", verb.to_ascii_lowercase()))
+}
+
+/// An error in the words that an array is answered with, which are Redis's where the command is.
+#[cold]
+pub(super) fn in_array(error: ErrorReply, frame: Frame<'_>) -> ErrorReply {
+    match (error, frame) {
+        (ErrorReply::UnknownCommand, Frame::Array(words)) => unknown_command(words),
+        (ErrorReply::InvalidFormat(verb), Frame::Array(words))
+            if Command::named(verb.as_bytes()).is_some_and(|command| !command.takes(words.len())) =>
+        {
+            wrong_number(verb)
+        }
+        (error, _) => error,
+    }
+}
+
+impl<'a> Rest<'a> {
+    /// `SET key value [options]`. Without options it is the PUT that it means.
+    pub(super) fn set(self) -> Parsed<'a> {
+        if let Self::Words(words) = self
+            && let Some([key, value]) = words.exactly()
+        {
+            return Ok(NodeRequest::Write(Write::new(checked_key(key)?, Change::Put(value))));
+        }
+        self.args("set", 2..)?.set()
+    }
+
+    /// A command of Redis for one key, or for many.
+    pub(super) fn redis(self, verb: &[u8]) -> Parsed<'a> {
+        match verb {
+            b"SET" => self.set(),
+            b"SETNX" => {
+                let [key, value] = self.exactly("setnx")?;
+                set_if(key, value, Condition::Absent, Tells::Count)
+            }
+            b"GETSET" => {
+                let [key, value] = self.exactly("getset")?;
+                set_if(key, value, Condition::Always, Tells::Old)
+            }
+            b"SETEX" => self.put_for("setex", Unit::Seconds),
+            b"PSETEX" => self.put_for("psetex", Unit::Millis),
+            b"GETDEL" => self.exactly("getdel").and_then(|[key]| modify(key, Modify::Take)),
+            b"GETEX" => self.args("getex", 1..)?.getex(),
+            b"APPEND" => self.exactly("append").and_then(|[key, value]| modify(key, Modify::Append(value))),
+            b"STRLEN" => self.detail("strlen", Detail::Length),
+            b"GETRANGE" => self.range_of("getrange"),
+            b"SUBSTR" => self.range_of("substr"),
+            b"SETRANGE" => {
+                let [key, offset, value] = self.exactly("setrange")?;
+                let offset = integer(offset).ok_or_else(not_an_integer)?;
+                let offset = u64::try_from(offset).map_err(|_| ErrorReply::redis("ERR offset is out of range"))?;
+                modify(key, Modify::Overwrite(offset.min(limits::COUNTER), value))
+            }
+            b"INCR" => self.exactly("incr").and_then(|[key]| modify(key, Modify::Increment(1))),
+            b"DECR" => self.exactly("decr").and_then(|[key]| modify(key, Modify::Increment(-1))),
+            b"INCRBY" => {
+                let [key, by] = self.exactly("incrby")?;
+                modify(key, Modify::Increment(integer(by).ok_or_else(not_an_integer)?))
+            }
+            b"DECRBY" => {
+                let [key, by] = self.exactly("decrby")?;
+                let by = integer(by).ok_or_else(not_an_integer)?;
+                let by = by.checked_neg().ok_or_else(|| ErrorReply::redis("ERR decrement would overflow"))?;
+                modify(key, Modify::Increment(by))
+            }
+            b"INCRBYFLOAT" => {
+                let [key, by] = self.exactly("incrbyfloat")?;
+                let by = Decimal::parse(by).ok_or_else(|| ErrorReply::redis("ERR value is not a valid float"))?;
+                modify(key, Modify::IncrementDecimal(by))
+            }
+            b"EXPIRE" => self.args("expire", 2..)?.expire(Unit::Seconds),
+            b"PEXPIRE" => self.args("pexpire", 2..)?.expire(Unit::Millis),
+            b"EXPIREAT" => self.args("expireat", 2..)?.expire(Unit::UnixSeconds),
+            b"PEXPIREAT" => self.args("pexpireat", 2..)?.expire(Unit::UnixMillis),
+            b"PERSIST" => {
+                let [key] = self.exactly("persist")?;
+                Ok(NodeRequest::Write(Write::new(checked_key(key)?, Change::Persist)))
+            }
+            b"TTL" => self.exactly("ttl").and_then(|[key]| read(key, Wanted::Ttl)),
+            b"PTTL" => self.detail("pttl", Detail::MillisLeft),
+            b"EXPIRETIME" => self.detail("expiretime", Detail::Deadline),
+            b"PEXPIRETIME" => self.detail("pexpiretime", Detail::DeadlineMillis),
+            b"TYPE" => self.detail("type", Detail::Kind),
+            b"OBJECT" => self.args("object", 1..)?.object(),
+            b"MEMORY" => self.args("memory", 1..)?.memory(),
+            _ => self.keyspace(verb),
+        }
+    }
+
+    /// So many words, as Redis demands it.
+    pub(super) fn args(
+        self,
+        name: &'static str,
+        count: impl std::ops::RangeBounds<usize>,
+    ) -> Result<Args<'a>, ErrorReply> {
+        let words = KeyWords(self);
+        if count.contains(&words.count()) { Ok(Args { name, words }) } else { Err(wrong_number(name)) }
+    }
+
+    fn exactly<const N: usize>(self, name: &'static str) -> Result<[&'a [u8]; N], ErrorReply> {
+        let mut words = self.args(name, N..=N)?.words;
+        Ok(std::array::from_fn(|_| words.next().unwrap_or_default()))
+    }
+
+    fn detail(self, name: &'static str, detail: Detail) -> Parsed<'a> {
+        self.exactly(name).and_then(|[key]| read(key, Wanted::Detail(detail)))
+    }
+
+    fn range_of(self, name: &'static str) -> Parsed<'a> {
+        let [key, start, end] = self.exactly(name)?;
+        let start = integer(start).ok_or_else(not_an_integer)?;
+        let end = integer(end).ok_or_else(not_an_integer)?;
+        read(key, Wanted::Detail(Detail::Range(start, end)))
+    }
+
+    fn put_for(self, name: &'static str, unit: Unit) -> Parsed<'a> {
+        let [key, time, value] = self.exactly(name)?;
+        match unit.life(time, name)? {
+            Life::For(millis) => Ok(NodeRequest::Write(Write::new(checked_key(key)?, Change::PutFor(value, millis)))),
+            life => modify(key, Modify::Set { value, condition: Condition::Always, life, tells: Tells::Done }),
+        }
+    }
+}
+
+fn read<'a>(key: &'a [u8], wanted: Wanted) -> Parsed<'a> {
+    Ok(NodeRequest::Read(Read { key: checked_key(key)?, wanted, level: ReadLevel::default() }))
+}
+
+fn modify<'a>(key: &'a [u8], modify: Modify<'a>) -> Parsed<'a> {
+    Ok(NodeRequest::Write(Write::new(checked_key(key)?, Change::Modify(modify))))
+}
+
+fn set_if<'a>(key: &'a [u8], value: &'a [u8], condition: Condition<'a>, tells: Tells) -> Parsed<'a> {
+    modify(key, Modify::Set { value, condition, life: Life::Endless, tells })
+}
+
+fn is(word: &[u8], name: &str) -> bool {
+    word.eq_ignore_ascii_case(name.as_bytes())
+}
+
+impl<'a> Args<'a> {
+    pub(super) fn next(&mut self) -> &'a [u8] {
+        self.words.next().unwrap_or_default()
+    }
+
+    fn set(mut self) -> Parsed<'a> {
+        let (key, value) = (self.next(), self.next());
+        // The last of several times in one unit counts, two units do not go together, and neither goes with KEEPTTL.
+        let mut life: Option<(Option<Unit>, &[u8])> = None;
+        let (mut condition, mut tells) = (Condition::Always, Tells::Done);
+        while let Some(option) = self.words.next() {
+            if let Some(unit) = Unit::of(option).filter(|unit| life.is_none_or(|(before, _)| before == Some(*unit))) {
+                let Some(time) = self.words.next() else { return syntax() };
+                life = Some((Some(unit), time));
+            } else if is(option, "KEEPTTL") && life.is_none_or(|(before, _)| before.is_none()) {
+                life = Some((None, b""));
+            } else if is(option, "NX") && matches!(condition, Condition::Always | Condition::Absent) {
+                condition = Condition::Absent;
+            } else if is(option, "XX") && matches!(condition, Condition::Always | Condition::Present) {
+                condition = Condition::Present;
+            } else if is(option, "IFEQ") && condition == Condition::Always {
+                let Some(expected) = self.words.next() else { return syntax() };
+                condition = Condition::Equals(expected);
+            } else if is(option, "GET") {
+                tells = Tells::Old;
+            } else {
+                return syntax();
+            }
+        }
+        let life = match life {
+            None => Life::Endless,
+            Some((None, _)) => Life::Kept,
+            Some((Some(unit), time)) => unit.life(time, self.name)?,
+        };
+        let change = match (condition, life, tells) {
+            (Condition::Always, Life::Endless, Tells::Done) => Change::Put(value),
+            (Condition::Always, Life::For(millis), Tells::Done) => Change::PutFor(value, millis),
+            _ => Change::Modify(Modify::Set { value, condition, life, tells }),
+        };
+        Ok(NodeRequest::Write(Write::new(checked_key(key)?, change)))
+    }
+
+    fn getex(mut self) -> Parsed<'a> {
+        let key = self.next();
+        let life = match (self.words.next(), self.words.next(), self.words.next()) {
+            (None, ..) => return read(key, Wanted::Value),
+            (Some(option), None, _) if is(option, "PERSIST") => Life::Endless,
+            (Some(option), Some(time), None) => match Unit::of(option) {
+                Some(unit) => unit.life(time, self.name)?,
+                None => return syntax(),
+            },
+            _ => return syntax(),
+        };
+        modify(key, Modify::Outlive(life))
+    }
+
+    fn expire(mut self, unit: Unit) -> Parsed<'a> {
+        let (key, time) = (self.next(), self.next());
+        let mut condition = ExpireIf::default();
+        for option in self.words {
+            match option {
+                option if is(option, "NX") => condition.has_none = true,
+                option if is(option, "XX") => condition.has_one = true,
+                option if is(option, "GT") => condition.is_earlier = true,
+                option if is(option, "LT") => condition.is_later = true,
+                option => {
+                    let option = String::from_utf8_lossy(option);
+                    return Err(ErrorReply::redis(format!("ERR Unsupported option {option}")));
+                }
+            }
+        }
+        let ExpireIf { has_none, has_one, is_earlier, is_later } = condition;
+        if has_none && (has_one || is_earlier || is_later) {
+            let what = "ERR NX and XX, GT or LT options at the same time are not compatible";
+            return Err(ErrorReply::redis(what));
+        }
+        if is_earlier && is_later {
+            return Err(ErrorReply::redis("ERR GT and LT options at the same time are not compatible"));
+        }
+        let life = unit.life_or_past(time, self.name)?;
+        let change = match life {
+            Life::For(millis) if condition == ExpireIf::default() => Change::Expire(millis),
+            life => Change::Modify(Modify::Expire { life, condition }),
+        };
+        Ok(NodeRequest::Write(Write::new(checked_key(key)?, change)))
+    }
+
+    fn object(mut self) -> Parsed<'a> {
+        let subcommand = self.next();
+        let (name, detail) = match subcommand {
+            word if is(word, "ENCODING") => ("object|encoding", Detail::Encoding),
+            word if is(word, "FREQ") => ("object|freq", Detail::Frequency),
+            word if is(word, "IDLETIME") => ("object|idletime", Detail::Idle),
+            word if is(word, "REFCOUNT") => ("object|refcount", Detail::References),
+            word => return Err(unknown_subcommand(word, "OBJECT")),
+        };
+        self.words.0.detail(name, detail)
+    }
+
+    fn memory(mut self) -> Parsed<'a> {
+        let subcommand = self.next();
+        if !is(subcommand, "USAGE") {
+            return Err(unknown_subcommand(subcommand, "MEMORY"));
+        }
+        let mut args = self.words.0.args("memory|usage", 1..)?;
+        let key = args.next();
+        while let Some(option) = args.words.next() {
+            let samples = args.words.next().filter(|_| is(option, "SAMPLES"));
+            let Some(samples) = samples else { return syntax() };
+            if integer(samples).ok_or_else(not_an_integer)? < 0 {
+                return syntax();
+            }
+        }
+        read(key, Wanted::Detail(Detail::Memory))
+    }
+}
+
+fn unknown_subcommand(word: &[u8], name: &str) -> ErrorReply {
+    let word = word.get(..QUOTED_BYTES).unwrap_or(word);
+    ErrorReply::redis(format!("ERR unknown subcommand '{}'. Try {name} HELP.", String::from_utf8_lossy(word)))
+}
+
+impl Unit {
+    fn of(option: &[u8]) -> Option<Self> {
+        match option {
+            option if is(option, "EX") => Some(Self::Seconds),
+            option if is(option, "PX") => Some(Self::Millis),
+            option if is(option, "EXAT") => Some(Self::UnixSeconds),
+            option if is(option, "PXAT") => Some(Self::UnixMillis),
+            _ => None,
+        }
+    }
+
+    /// A time to live that has not passed.
+    fn life(self, time: &[u8], name: &str) -> Result<Life, ErrorReply> {
+        let number = integer(time).ok_or_else(not_an_integer)?;
+        if number <= 0 {
+            return Err(invalid_expire_time(name));
+        }
+        self.life_of(number, name)
+    }
+
+    /// A time to live that may have passed.
+    fn life_or_past(self, time: &[u8], name: &str) -> Result<Life, ErrorReply> {
+        let number = integer(time).ok_or_else(not_an_integer)?;
+        self.life_of(number, name)
+    }
+
+    fn life_of(self, number: i64, name: &str) -> Result<Life, ErrorReply> {
+        let millis = match self {
+            Self::Seconds | Self::UnixSeconds => number.checked_mul(1_000),
+            Self::Millis | Self::UnixMillis => Some(number),
+        };
+        let millis = millis.ok_or_else(|| invalid_expire_time(name))?;
+        // What is negative is over, however long.
+        let millis = u64::try_from(millis).unwrap_or(0);
+        let (life, limit) = match self {
+            Self::Seconds | Self::Millis => (Life::For(millis), limits::LIFE_MILLIS),
+            Self::UnixSeconds | Self::UnixMillis => (Life::Until(WallTime(millis)), limits::COUNTER),
+        };
+        if millis > limit { Err(invalid_expire_time(name)) } else { Ok(life) }
+    }
+}
+
+fn invalid_expire_time(name: &str) -> ErrorReply {
+    ErrorReply::redis(format!("ERR invalid expire time in '{name}' command"))
+}
+
+#[cfg(test)]
+mod tests;

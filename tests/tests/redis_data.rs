@@ -1,0 +1,257 @@
+//! Redis's commands on data, against what Redis itself answers: `redis/data.txt` holds its replies.
+
+use e2e::cluster::{Setup, shared};
+use e2e::connection::{Connection, Reply, array};
+
+const TRANSCRIPT: &str = include_str!("redis/data.txt");
+
+/// A request of the transcript and what it is answered with.
+#[derive(Debug, Default)]
+struct Exchange {
+    line: usize,
+    words: Vec<Vec<u8>>,
+    /// Only what kind of reply comes is known beforehand.
+    is_kind_only: bool,
+    reply: Vec<String>,
+}
+
+fn exchanges() -> Vec<Exchange> {
+    let mut exchanges: Vec<Exchange> = Vec::new();
+    for (number, line) in TRANSCRIPT.lines().enumerate() {
+        if let Some(request) = line.strip_prefix('>') {
+            let (request, is_kind_only) = request.strip_prefix('?').map_or((request, false), |request| (request, true));
+            let (line, words) = (number + 1, words(request));
+            exchanges.push(Exchange { line, words, is_kind_only, ..Exchange::default() });
+        } else if let (Some(reply), Some(last)) = (line.strip_prefix('<'), exchanges.last_mut()) {
+            last.reply.push(reply.strip_prefix(' ').unwrap_or(reply).to_owned());
+        }
+    }
+    exchanges
+}
+
+/// Words parted by blanks; one in quotes may have blanks and escapes.
+fn words(request: &str) -> Vec<Vec<u8>> {
+    let mut words = Vec::new();
+    let mut rest = request.trim_start();
+    while !rest.is_empty() {
+        let word;
+        (word, rest) = match rest.strip_prefix('"') {
+            Some(quoted) => {
+                let is_end = |at: usize| !quoted[..at].ends_with('\\') || quoted[..at].ends_with("\\\\");
+                let end = quoted.match_indices('"').map(|(at, _)| at).find(|at| is_end(*at)).expect("a closing quote");
+                (unescaped(&quoted[..end]), &quoted[end + 1..])
+            }
+            None => {
+                let (word, rest) = rest.split_at(rest.find(' ').unwrap_or(rest.len()));
+                (word.as_bytes().to_vec(), rest)
+            }
+        };
+        words.push(word);
+        rest = rest.trim_start();
+    }
+    words
+}
+
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut chars = text.bytes();
+    while let Some(byte) = chars.next() {
+        bytes.push(match byte {
+            b'\\' => match chars.next().expect("something behind a backslash") {
+                b'n' => b'\n',
+                b'r' => b'\r',
+                b't' => b'\t',
+                b'x' => {
+                    let digits = [chars.next().unwrap(), chars.next().unwrap()];
+                    u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).expect("two digits")
+                }
+                other => other,
+            },
+            byte => byte,
+        });
+    }
+    bytes
+}
+
+/// A reply as the transcript has it.
+fn shown(reply: &Reply) -> Vec<String> {
+    match reply {
+        Reply::Text(text) => vec![format!("+{}", escaped(text.as_bytes()))],
+        Reply::Error(text) => vec![format!("-{}", escaped(text.as_bytes()))],
+        Reply::Bulk(bytes) => vec![format!("${}", bytes.len()), escaped(bytes)],
+        Reply::Number(number) => vec![format!(":{number}")],
+        Reply::Null => vec!["$-1".to_owned()],
+        Reply::Array(items) => {
+            std::iter::once(format!("*{}", items.len())).chain(items.iter().flat_map(shown)).collect()
+        }
+    }
+}
+
+fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in bytes {
+        match byte {
+            b'\\' => text.push_str("\\\\"),
+            b'\n' => text.push_str("\\n"),
+            b'\r' => text.push_str("\\r"),
+            b'\t' => text.push_str("\\t"),
+            32..127 => text.push(char::from(*byte)),
+            byte => text.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    match text.strip_suffix(' ') {
+        Some(before) => format!("{before}\\x20"),
+        None => text,
+    }
+}
+
+fn ask(node: &mut Connection, words: &[Vec<u8>]) -> Reply {
+    node.send(array(words));
+    node.reply()
+}
+
+/// Runs the transcript, each request at the next of the connections, and gives what was answered otherwise.
+fn differences(nodes: &mut [Connection]) -> Vec<String> {
+    let mut differences = Vec::new();
+    for (at, Exchange { line, words, is_kind_only, reply }) in exchanges().into_iter().enumerate() {
+        let node_at = at % nodes.len();
+        let mut answer = shown(&ask(&mut nodes[node_at], &words));
+        if is_kind_only {
+            answer = vec![answer[0][..1].to_owned()];
+        }
+        if answer != reply {
+            differences.push(format!("line {line}: Redis answers {reply:?}, a node {answer:?}"));
+        }
+    }
+    differences
+}
+
+#[test]
+fn redis_commands_on_data_are_answered_as_redis_answers_them() {
+    let cluster = Setup::default().start();
+    // Whoever leads a key, another node is asked for it two times out of three.
+    for (ack, read) in [("async", "local"), ("quorum", "linear")] {
+        let mut nodes: Vec<_> = (0..3).map(|at| cluster.connect_at(at, ack, read)).collect();
+        // So that what one node has answered is there for the next, reads go to the primary, as local ones do while it lives.
+        let found = differences(&mut nodes);
+        assert!(found.is_empty(), "at {ack} and {read}:\n{}", found.join("\n"));
+        assert_eq!(ask(&mut nodes[0], &[b"FLUSHALL".to_vec()]), Reply::ok());
+    }
+}
+
+#[test]
+fn commands_of_other_kinds_of_data_are_unknown() {
+    let mut node = shared().connect(0);
+    for words in [&["LPUSH", "l", "a"][..], &["HSET", "h", "f", "v"], &["ZADD", "z", "1", "m"], &["SADD", "s", "m"]] {
+        let words: Vec<_> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+        let Reply::Error(error) = ask(&mut node, &words) else { panic!("{words:?} is not refused") };
+        assert!(error.starts_with("ERR unknown command '"), "{error}");
+    }
+}
+
+#[test]
+fn pipelined_commands_of_several_keys_keep_their_order() {
+    let mut node = shared().connect_at(0, "quorum", "linear");
+    let key = |number: usize| format!("redis-order:{number}").into_bytes();
+    let keys: Vec<_> = (0..50).map(key).collect();
+    let with = |verb: &str, words: &[Vec<u8>]| array(&[&[verb.as_bytes().to_vec()], words].concat());
+    let pairs: Vec<_> = keys.iter().flat_map(|key| [key.clone(), b"1".to_vec()]).collect();
+    let twice = [keys.clone(), keys.clone()].concat();
+    let mut requests = Vec::new();
+    requests.extend(with("MSET", &pairs));
+    requests.extend(with("INCR", &[key(7)]));
+    requests.extend(with("EXISTS", &twice));
+    requests.extend(with("DEL", &twice));
+    requests.extend(with("EXISTS", &keys));
+    requests.extend(with("GET", &[key(7)]));
+    node.send(requests);
+    let replies: Vec<_> = (0..6).map(|_| node.reply()).collect();
+    let numbers = [2, 100, 50, 0].map(Reply::Number);
+    let [two, hundred, fifty, zero] = numbers;
+    assert_eq!(replies, [Reply::ok(), two, hundred, fifty, zero, Reply::Null]);
+}
+
+#[test]
+fn a_scan_of_small_steps_has_every_key_whichever_nodes_make_it() {
+    let cluster = Setup::default().start();
+    let mut nodes: Vec<_> = (0..3).map(|at| cluster.connect_at(at, "quorum", "linear")).collect();
+    let mut stored: Vec<Vec<u8>> = (0..2_000).map(|number| format!("scan:{number:05}").into_bytes()).collect();
+    for keys in stored.chunks(500) {
+        let pairs = keys.iter().flat_map(|key| [key.clone(), b"v".to_vec()]);
+        assert_eq!(ask(&mut nodes[0], &[b"MSET".to_vec()].into_iter().chain(pairs).collect::<Vec<_>>()), Reply::ok());
+    }
+    let (mut cursor, mut found, mut steps) = (b"0".to_vec(), Vec::new(), 0);
+    loop {
+        let request = [b"SCAN".to_vec(), cursor, b"COUNT".to_vec(), b"100".to_vec()];
+        let Reply::Array(items) = ask(&mut nodes[steps % 3], &request) else { panic!("no scan") };
+        let [Reply::Bulk(next), Reply::Array(keys)] = items.as_slice() else { panic!("not two items: {items:?}") };
+        found.extend(keys.iter().map(|key| match key {
+            Reply::Bulk(key) => key.clone(),
+            other => panic!("no key: {other:?}"),
+        }));
+        steps += 1;
+        cursor = next.clone();
+        if cursor == b"0" {
+            break;
+        }
+    }
+    found.sort();
+    stored.sort();
+    assert!(steps > 2, "{steps} steps");
+    assert_eq!(found, stored);
+    let Reply::Bulk(random) = ask(&mut nodes[1], &[b"RANDOMKEY".to_vec()]) else { panic!("no key") };
+    assert!(stored.contains(&random));
+    assert_eq!(ask(&mut nodes[2], &[b"FLUSHALL".to_vec()]), Reply::ok());
+    assert_eq!(ask(&mut nodes[1], &[b"KEYS".to_vec(), b"*".to_vec()]), Reply::Array(Vec::new()));
+}
+
+#[test]
+fn a_repeated_increment_with_an_identity_is_answered_as_the_first() {
+    let cluster = shared();
+    let mut nodes: Vec<_> = (0..3).map(|at| cluster.connect_at(at, "quorum", "linear")).collect();
+    let once = |seq: &str, words: &[&str]| {
+        let words = [&["ONCE", "redis-test", seq], words].concat();
+        words.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>()
+    };
+    let number = Reply::Number;
+    for (seq, words, answer) in [
+        ("1", &["INCR", "redis-once"][..], number(1)),
+        ("2", &["INCRBY", "redis-once", "10"], number(11)),
+        ("1", &["INCR", "redis-once"], number(1)),
+        ("3", &["GETSET", "redis-once", "x"], Reply::bulk("11")),
+        ("2", &["INCRBY", "redis-once", "10"], number(11)),
+        ("4", &["INCR", "redis-once"], Reply::Error("ERR value is not an integer or out of range".to_owned())),
+        ("5", &["SET", "redis-once", "7"], Reply::ok()),
+        ("4", &["INCR", "redis-once"], Reply::Error("ERR value is not an integer or out of range".to_owned())),
+        ("6", &["DEL", "redis-once"], number(1)),
+        ("6", &["DEL", "redis-once"], number(1)),
+        ("7", &["SET", "redis-once", "9", "XX"], Reply::Null),
+        ("8", &["SETNX", "redis-once", "9"], number(1)),
+        ("7", &["SET", "redis-once", "9", "XX"], Reply::Null),
+        ("9", &["DEL", "redis-once", "redis-other"], Reply::Error("ERR Invalid ONCE format".to_owned())),
+        ("9", &["GET", "redis-once"], Reply::Error("ERR Invalid ONCE format".to_owned())),
+    ] {
+        for node in &mut nodes {
+            assert_eq!(ask(node, &once(seq, words)), answer, "{seq} {words:?}");
+        }
+    }
+}
+
+#[test]
+fn a_line_may_say_redis_commands_too() {
+    let mut node = shared().connect(1);
+    for (line, answer) in [
+        ("SET redis-line 5 EX 100", "OK"),
+        ("INCR redis-line", "OK 6"),
+        ("incrby redis-line x", "ERROR ERR value is not an integer or out of range"),
+        ("STRLEN redis-line", "OK 1"),
+        ("TYPE redis-line", "string"),
+        ("GETDEL redis-line", "VALUE 6"),
+        ("GETDEL redis-line", "NOT_FOUND"),
+        ("SET redis-line", "ERROR ERR wrong number of arguments for 'set' command"),
+        ("DEL redis-line redis-line", "OK 0"),
+        ("LPUSH l a", "ERROR Unknown command"),
+    ] {
+        assert_eq!(node.ask(line), answer, "{line}");
+    }
+}
