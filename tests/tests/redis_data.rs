@@ -141,7 +141,8 @@ fn redis_commands_on_data_are_answered_as_redis_answers_them() {
 
 #[test]
 fn commands_of_other_kinds_of_data_are_unknown() {
-    let mut node = shared().connect(0);
+    let cluster = shared();
+    let mut node = cluster.connect(0);
     for words in [&["LPUSH", "l", "a"][..], &["HSET", "h", "f", "v"], &["ZADD", "z", "1", "m"], &["SADD", "s", "m"]] {
         let words: Vec<_> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
         let Reply::Error(error) = ask(&mut node, &words) else { panic!("{words:?} is not refused") };
@@ -151,7 +152,8 @@ fn commands_of_other_kinds_of_data_are_unknown() {
 
 #[test]
 fn pipelined_commands_of_several_keys_keep_their_order() {
-    let mut node = shared().connect_at(0, "quorum", "linear");
+    let cluster = shared();
+    let mut node = cluster.connect_at(0, "quorum", "linear");
     let key = |number: usize| format!("redis-order:{number}").into_bytes();
     let keys: Vec<_> = (0..50).map(key).collect();
     let with = |verb: &str, words: &[Vec<u8>]| array(&[&[verb.as_bytes().to_vec()], words].concat());
@@ -239,7 +241,8 @@ fn a_repeated_increment_with_an_identity_is_answered_as_the_first() {
 
 #[test]
 fn a_line_may_say_redis_commands_too() {
-    let mut node = shared().connect(1);
+    let cluster = shared();
+    let mut node = cluster.connect(1);
     for (line, answer) in [
         ("SET redis-line 5 EX 100", "OK"),
         ("INCR redis-line", "OK 6"),

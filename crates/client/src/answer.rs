@@ -31,7 +31,7 @@ impl Request {
         let Write { key, change, expected, identity, .. } = *write;
         let seconds = match change {
             Change::PutFor(_, millis) | Change::Expire(millis) => (millis / 1_000).to_string(),
-            Change::Put(_) | Change::Delete | Change::Persist => String::new(),
+            Change::Put(_) | Change::Delete | Change::Persist | Change::Modify(_) => String::new(),
         };
         let (seq, version) = (identity.map(|identity| identity.seq.to_string()), expected.map(|v| v.to_string()));
         let mut words: Vec<&[u8]> = Vec::with_capacity(7);
@@ -50,12 +50,13 @@ impl Request {
             (Change::Delete, _) => words.extend([verbs::DELETE.as_bytes(), key]),
             (Change::Expire(_), _) => words.extend([verbs::EXPIRE.as_bytes(), key, seconds.as_bytes()]),
             (Change::Persist, _) => words.extend([verbs::PERSIST.as_bytes(), key]),
+            (Change::Modify(_), _) => unreachable!("this client makes no read-modify-write"),
         }
         let by_line = match change {
             Change::Put(value) | Change::PutFor(value, _) => line_can_put(key, value),
             Change::Delete => line_can_carry_key(key),
             // A number is told from everything else in an array only.
-            Change::Expire(_) | Change::Persist => false,
+            Change::Expire(_) | Change::Persist | Change::Modify(_) => false,
         };
         Self { need: Need::Ack(level), ..Self::encode(by_line, &words) }
     }

@@ -9,8 +9,8 @@ use crate::clients::Clients;
 use crate::driver::Driver;
 use crate::store::{Figures, Store};
 
-/// What the figures of each kind of request begin with: GET, GETV and TTL; PUT and PUTEX; DELETE; CAS, PUTNX, EXPIRE and
-/// PERSIST; PREFIX, RANGE and COUNT.
+/// What the figures of each kind of request begin with: GET, GETV and TTL; PUT and PUTEX; DELETE; CAS, PUTNX, EXPIRE,
+/// PERSIST and read-modify-writes; PREFIX, RANGE and COUNT.
 const KINDS: [&str; 5] = ["get", "put", "delete", "conditional", "walk"];
 
 /// The kind of a page of a walk, and of a count.
@@ -27,7 +27,7 @@ pub type NotAnswered = Unanswered<{ KINDS.len() }>;
 pub fn kind(request: &KeyRequest<'_>) -> usize {
     match request {
         KeyRequest::Read(_) => 0,
-        KeyRequest::Write(write) if write.expected.is_some() || write.change.is_counted() => 3,
+        KeyRequest::Write(write) if write.expected.is_some() || write.change.looks_first() => 3,
         KeyRequest::Write(write) if write.change == Change::Delete => 2,
         KeyRequest::Write(_) => 1,
     }

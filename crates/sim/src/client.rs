@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proto::cluster_map::ClusterMap;
 use proto::id::Version;
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::Change;
+use proto::peer::{Change, Condition, Life, Modify, Tells};
 use proto::slot::SlotId;
 
 /// What a request asks.
@@ -27,6 +27,10 @@ pub(crate) enum What {
         version: Version,
         value: Rc<str>,
     },
+    /// Writes this value and is told the one before.
+    Exchange(Rc<str>),
+    /// Adds 1 and is told the sum.
+    Count,
 }
 
 /// An operation of a client. It may be tried several times.
@@ -62,6 +66,10 @@ pub(crate) enum Outcome {
     Done(Version),
     Conflict,
     Value(Option<Rc<str>>, Version),
+    /// A write was done as this record, in the place of this value.
+    Exchanged(Option<Rc<str>>, Version),
+    /// A write was done as this record, with this sum.
+    Counted(i64, Version),
     /// Nothing was done.
     Refused,
     /// It may have taken effect, or may yet.
@@ -121,6 +129,16 @@ impl Client {
     }
 }
 
+impl Outcome {
+    /// The record that a write was done as, [`Version::NONE`] where it has changed nothing.
+    pub(crate) fn done(&self) -> Option<Version> {
+        match self {
+            Self::Done(version) | Self::Exchanged(_, version) | Self::Counted(_, version) => Some(*version),
+            Self::Conflict | Self::Value(..) | Self::Refused | Self::Unknown => None,
+        }
+    }
+}
+
 impl Operation {
     pub(crate) fn is_write(&self) -> bool {
         self.what != What::Get
@@ -131,10 +149,12 @@ impl What {
     /// What is written.
     pub(crate) fn value(&self) -> Option<&Rc<str>> {
         match self {
-            Self::Put(value) | Self::PutIfAbsent(value) | Self::PutFor(value, _) | Self::Swap { value, .. } => {
-                Some(value)
-            }
-            Self::Delete | Self::Get | Self::Expire(_) | Self::Persist => None,
+            Self::Put(value)
+            | Self::PutIfAbsent(value)
+            | Self::PutFor(value, _)
+            | Self::Swap { value, .. }
+            | Self::Exchange(value) => Some(value),
+            Self::Delete | Self::Get | Self::Expire(_) | Self::Persist | Self::Count => None,
         }
     }
 
@@ -146,6 +166,13 @@ impl What {
             Self::Delete => Change::Delete,
             Self::Expire(millis) => Change::Expire(*millis),
             Self::Persist => Change::Persist,
+            Self::Exchange(value) => Change::Modify(Modify::Set {
+                value: value.as_bytes(),
+                condition: Condition::Always,
+                life: Life::Endless,
+                tells: Tells::Old,
+            }),
+            Self::Count => Change::Modify(Modify::Increment(1)),
             Self::Get => return None,
         })
     }
@@ -155,7 +182,14 @@ impl What {
         match self {
             Self::PutIfAbsent(_) => Some(Version::NONE),
             Self::Swap { version, .. } => Some(*version),
-            Self::Put(_) | Self::PutFor(..) | Self::Delete | Self::Get | Self::Expire(_) | Self::Persist => None,
+            Self::Put(_)
+            | Self::PutFor(..)
+            | Self::Delete
+            | Self::Get
+            | Self::Expire(_)
+            | Self::Persist
+            | Self::Exchange(_)
+            | Self::Count => None,
         }
     }
 }

@@ -133,6 +133,8 @@ knobs! {
     paused_for_ever,
     /// Clients that walk through all keys, page by page.
     walkers,
+    /// Of a thousand operations on keys that are judged, how many are read-modify-writes.
+    modify_share,
 }
 
 impl Knobs {
@@ -223,6 +225,10 @@ impl Knobs {
         let mut random = Random::new(seed ^ 0x7761_6c6b_6572);
         if random.chance(400) {
             knobs.walkers = random.between(1, 3);
+        }
+        // Whoever modifies draws otherwise from there on: some seeds do, and the others stay as they are.
+        if seed % 8 == 7 {
+            knobs.modify_share = Random::new(seed ^ 0x6d6f_6469_6679).between(100, 600);
         }
         knobs
     }

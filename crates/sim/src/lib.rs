@@ -30,6 +30,7 @@ pub mod run;
 mod client;
 mod clock;
 mod coordinator;
+mod counters;
 #[expect(
     clippy::indexing_slicing,
     reason = "a process, slot or connection that is not there is a mistake of the simulator"

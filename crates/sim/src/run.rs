@@ -100,6 +100,9 @@ fn run_once(seed: u64, knobs: &Knobs, planted: Planted, lines: usize) -> Report 
     if world.violation.is_none() {
         judge_history(&mut world);
     }
+    if world.violation.is_none() {
+        judge_counters(&mut world);
+    }
     let mut stats = world.stats;
     (stats.seeds, stats.simulated, stats.breaks) = (1, world.schedule.now, world.network.breaks);
     let mut violation = world.violation.take();
@@ -130,6 +133,20 @@ fn judge_history(world: &mut World) {
             let slot = slot_of(&verdict, world.bits);
             world.broken("I8", slot, verdict.to_string());
         }
+    }
+}
+
+/// I9: what increments were told shows that each has taken effect at most once, and none was lost that was answered.
+fn judge_counters(world: &mut World) {
+    if world.knobs.wild_clocks > 0 {
+        return;
+    }
+    let slot = |key: &str| world.bits.slot(&Position::of(key.as_bytes()));
+    let is_lost = |slot: SlotId| world.oracle.slots.get(usize::from(slot.0)).is_some_and(|ghost| ghost.is_lost);
+    let wrong = world.counters.judge().map(|(key, what)| (slot(key), format!("{key}: {what}")));
+    let wrong: Option<(SlotId, String)> = wrong.into_iter().find(|(slot, _)| !is_lost(*slot));
+    if let Some((slot, what)) = wrong {
+        world.broken("I9", Some(slot), what);
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use proto::id::Version;
 use proto::level::{AckLevel, ReadLevel};
-use proto::slot::Position;
+use proto::slot::{Position, SlotId};
 
 use crate::client::{Current, Operation, Outcome, Request, Response, What};
+use crate::counters::COUNTED;
 use crate::history::{self, Action};
 use crate::judges::oracle::ORACLE;
 use crate::node::WALL_AT_START;
@@ -17,6 +18,9 @@ use crate::world::World;
 
 /// What the keys whose histories are judged begin with.
 pub(crate) const JUDGED: &str = "judged";
+
+/// How many keys are counted with at most: so few that increments meet.
+const COUNTED_KEYS: usize = 3;
 
 /// By how much a wall clock may go wrong until it is read again, in microseconds.
 const DRIFT_IN_A_TICK: u64 = 10_000;
@@ -81,6 +85,12 @@ impl World {
         } else {
             what
         };
+        let (what, key, slot) =
+            if is_judged && self.knobs.modify_share > 0 && self.random.chance(self.knobs.modify_share) {
+                self.modification(what, key, index)
+            } else {
+                (what, key, slot)
+            };
         let ack = match (is_judged, self.random.chance(150)) {
             (false, _) => AckLevel::Async,
             (true, false) => AckLevel::Quorum,
@@ -94,9 +104,23 @@ impl World {
         });
         let operation = Rc::new(Operation { client: c as u8, key, slot, what, ack, read, identity, is_judged });
         let call = self.schedule.now;
+        if operation.what == What::Count {
+            self.counters.called(c as u8, &operation.key, call);
+        }
         client.current = Some(Current { operation, key: index, call, tries: 0, is_uncertain: false, is_sent: false });
         self.stats.operations += 1;
         self.send_request(c);
+    }
+
+    /// A read-modify-write in the place of another operation.
+    fn modification(&mut self, what: What, key: Rc<str>, index: usize) -> (What, Rc<str>, SlotId) {
+        let slot = |key: &str| self.bits.slot(&Position::of(key.as_bytes()));
+        if let Some(value) = what.value() {
+            return (What::Exchange(Rc::clone(value)), Rc::clone(&key), slot(&key));
+        }
+        let key: Rc<str> = format!("{COUNTED}{}", index % COUNTED_KEYS).into();
+        let slot = slot(&key);
+        (What::Count, key, slot)
     }
 
     /// Has a write to do with deadlines.
@@ -165,7 +189,11 @@ impl World {
                 operation.is_write() && is_retried
             }
             Outcome::Refused => current.is_uncertain && is_retried,
-            Outcome::Done(_) | Outcome::Conflict | Outcome::Value(..) => false,
+            Outcome::Done(_)
+            | Outcome::Conflict
+            | Outcome::Value(..)
+            | Outcome::Exchanged(..)
+            | Outcome::Counted(..) => false,
         };
         if outcome == Outcome::Refused || outcome == Outcome::Unknown {
             client.map = None;
@@ -186,7 +214,7 @@ impl World {
         let is_known = !matches!(outcome, Outcome::Refused | Outcome::Unknown);
         if is_known {
             self.stats.answered += 1;
-            self.stats.acknowledged += u64::from(matches!(outcome, Outcome::Done(_)));
+            self.stats.acknowledged += u64::from(outcome.done().is_some());
             if self.liveness.is_outage {
                 self.stats.outage_answered += 1;
             }
@@ -222,9 +250,15 @@ impl World {
     fn remember(&mut self, c: usize, current: &Current, outcome: &Outcome) {
         let now = self.schedule.now;
         let operation = &current.operation;
+        if let Outcome::Counted(number, _) = outcome {
+            self.counters.answered(c as u8, &operation.key, now, *number);
+        }
+        if operation.what == What::Count {
+            return;
+        }
         let seen = match outcome {
             Outcome::Value(value, version) => Some((value.clone(), *version)),
-            Outcome::Done(version) if *version != Version::NONE => {
+            Outcome::Done(version) | Outcome::Exchanged(_, version) if *version != Version::NONE => {
                 operation.what.value().map(|value| (Some(Rc::clone(value)), *version))
             }
             _ => None,
@@ -237,7 +271,7 @@ impl World {
         // A late arrival of an earlier try may still do what a later one was told had not been done.
         let conflict_is_final = *outcome == Outcome::Conflict && !current.is_uncertain;
         let (end, done) = match outcome {
-            Outcome::Done(_) => (Some(now), history::Outcome::Done),
+            Outcome::Done(_) | Outcome::Exchanged(..) | Outcome::Counted(..) => (Some(now), history::Outcome::Done),
             Outcome::Conflict if conflict_is_final => (Some(now), history::Outcome::Conflict),
             Outcome::Value(..) => (Some(now), history::Outcome::Done),
             Outcome::Conflict | Outcome::Refused | Outcome::Unknown => (None, history::Outcome::Unknown),
@@ -254,6 +288,15 @@ impl World {
             (What::Expire(_), Outcome::Conflict) if conflict_is_final => Action::Look { is_there: false },
             (What::Expire(_) | What::Persist, _) => return,
             (What::Delete, _) => Action::Delete,
+            // Told the value before, it was a swap of that; told nothing, it has found the key absent.
+            (What::Exchange(value), Outcome::Exchanged(Some(before), _)) => {
+                Action::Swap { expected: text(before), value: text(value), outcome: done }
+            }
+            (What::Exchange(value), Outcome::Exchanged(None, _)) => {
+                Action::PutIfAbsent { value: text(value), outcome: done }
+            }
+            (What::Exchange(value), _) => Action::Put { value: text(value) },
+            (What::Count, _) => return,
             (What::PutIfAbsent(value), _) => Action::PutIfAbsent { value: text(value), outcome: done },
             (What::Swap { expected, value, .. }, _) => {
                 Action::Swap { expected: text(expected), value: text(value), outcome: done }

@@ -8,6 +8,7 @@ use proto::slot::{SlotBits, SlotId};
 
 use crate::client::Client;
 use crate::coordinator::CoordinatorProcess;
+use crate::counters::Counters;
 use crate::faults::Faults;
 use crate::history::History;
 use crate::knobs::Knobs;
@@ -35,6 +36,7 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     pub(crate) walkers: Vec<Walker>,
     pub(crate) history: History,
+    pub(crate) counters: Counters,
     pub(crate) faults: Faults,
     pub(crate) liveness: Liveness,
     pub(crate) oracle: Oracle,
@@ -65,6 +67,7 @@ impl World {
             clients,
             walkers: Vec::new(),
             history: History::new(),
+            counters: Counters::default(),
             faults: Faults::new(&knobs, random.fork()),
             liveness: Liveness::default(),
             oracle: Oracle::new(bits),

@@ -158,6 +158,12 @@ impl<'a> Change<'a> {
         matches!(self, Self::Expire(_) | Self::Persist)
     }
 
+    /// Whether what becomes of the key depends on what it holds.
+    #[must_use]
+    pub fn looks_first(&self) -> bool {
+        self.is_counted() || matches!(self, Self::Modify(_))
+    }
+
     fn words(self) -> usize {
         match self {
             Self::Put(_) | Self::Expire(_) => 3,

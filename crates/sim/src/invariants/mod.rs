@@ -132,11 +132,8 @@ impl World {
         if operation.is_write() || operation.is_judged {
             self.check_only_server(n, operation.slot);
         }
-        if let Outcome::Done(version) = outcome
-            && operation.is_write()
-            && *version != Version::NONE
-        {
-            self.check_written(n, operation, *version);
+        if let Some(version) = outcome.done().filter(|version| *version != Version::NONE) {
+            self.check_written(n, operation, version);
         }
     }
 

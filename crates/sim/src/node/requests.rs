@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
+use engine::modify::Telling;
 use engine::slot::{Answer, Refusal, Written};
 use engine::waiting::{Outcome as Wait, Waiting};
 use proto::id::Version;
-use proto::peer::{Identity, Write};
+use proto::peer::{Identity, Told, Write};
 
 use crate::client::{Outcome, Request, Response};
 use crate::schedule::Event;
@@ -18,6 +19,16 @@ pub(crate) struct Pending {
     outcome: Outcome,
     waiting: Waiting,
     ticket: usize,
+}
+
+/// What a read-modify-write was told.
+fn told(telling: &Telling, version: Version) -> Outcome {
+    match telling.told() {
+        Told::Number(number) => Outcome::Counted(number, version),
+        Told::Value(value) => Outcome::Exchanged(Some(Rc::from(String::from_utf8_lossy(value).as_ref())), version),
+        Told::Nothing => Outcome::Exchanged(None, version),
+        Told::Done | Told::Mistake(_) => Outcome::Conflict,
+    }
 }
 
 impl World {
@@ -49,7 +60,8 @@ impl World {
             };
             let written = node.write(now, slot, &write, &waiting, &mut process.turn);
             written.map(|Answer { answer, ticket }| match answer {
-                Written::Done(version) | Written::Told(version, _) => (Outcome::Done(version), ticket),
+                Written::Done(version) => (Outcome::Done(version), ticket),
+                Written::Told(version, telling) => (told(&telling, version), ticket),
                 Written::Conflict(_) => (Outcome::Conflict, ticket),
             })
         } else {
@@ -142,11 +154,9 @@ impl World {
         if self.random.chance(self.knobs.client_loss) {
             return; // The client gives up after a while.
         }
-        if let Outcome::Done(version) = &outcome
-            && operation.is_write()
-        {
+        if let Some(version) = outcome.done() {
             let incarnation = self.nodes[n].node.as_ref().map(engine::node::Node::incarnation).unwrap_or_default();
-            self.oracle.acknowledged(operation, *version, incarnation);
+            self.oracle.acknowledged(operation, version, incarnation);
         }
         let delay = self.network.delay(n, n);
         let response = Response { client: operation.client, serial: request.serial, outcome };
