@@ -164,13 +164,13 @@ fn keyspace(driver: &Driver, text: &mut String) {
     }
 }
 
-/// The settings whose names match one of the patterns, each once.
+/// The settings whose names match one of the patterns, each once; under the name that was asked for where that is no pattern.
 #[must_use]
 pub fn config<'a>(
     driver: &Driver,
     clients: &Clients,
     patterns: impl Iterator<Item = &'a [u8]> + Clone,
-) -> Vec<(&'static str, String)> {
+) -> Vec<(Vec<u8>, String)> {
     let flags = &clients.limits.flags;
     let store = driver.store();
     let fsync = match store.map(Store::fsync) {
@@ -197,9 +197,12 @@ pub fn config<'a>(
         ("tcp-keepalive", text("60")),
         ("timeout", flags.idle_timeout.as_secs().to_string()),
     ];
-    let is_wanted =
-        |name: &str| patterns.clone().any(|pattern| glob_matches(&pattern.to_ascii_lowercase(), name.as_bytes()));
-    settings.into_iter().filter(|(name, _)| is_wanted(name)).collect()
+    let asked_as = |name: &str| {
+        let wants = |pattern: &&[u8]| glob_matches(&pattern.to_ascii_lowercase(), name.as_bytes());
+        let pattern = patterns.clone().find(wants)?;
+        Some(if pattern.eq_ignore_ascii_case(name.as_bytes()) { pattern } else { name.as_bytes() }.to_vec())
+    };
+    settings.into_iter().filter_map(|(name, value)| Some((asked_as(name)?, value))).collect()
 }
 
 #[cfg(test)]

@@ -237,7 +237,7 @@ fn command_query(query: CommandQuery<'_>, resp: &mut Resp<'_>) {
                 match Command::named(name) {
                     Some(command) => for_programs(command, resp),
                     None => {
-                        resp.null_array();
+                        resp.null();
                     }
                 }
             }

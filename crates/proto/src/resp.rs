@@ -1,6 +1,6 @@
 //! Answers in RESP that have more shape than [`crate::response::Response`] gives: maps, sets, texts.
 
-use crate::frame::{Encoding, begin_bulk, push_number, push_word};
+use crate::frame::{Encoding, push_number, push_word};
 
 /// Appends one answer, piece by piece: what begins with a count is followed by so many pieces. In RESP2 maps and sets are
 /// arrays.
@@ -51,18 +51,6 @@ impl<'o> Resp<'o> {
         self
     }
 
-    /// No array, where one was asked for.
-    pub fn null_array(&mut self) -> &mut Self {
-        self.out.extend_from_slice(if self.is_three { b"_\r\n" } else { b"*-1\r\n" });
-        self
-    }
-
-    /// The bytes of a bulk string follow, and then CR LF, from the caller.
-    pub fn begin_bulk(&mut self, len: usize) -> &mut Self {
-        begin_bulk(len, self.out);
-        self
-    }
-
     /// So many pieces follow.
     pub fn array(&mut self, count: usize) -> &mut Self {
         self.count(b'*', count)
@@ -102,10 +90,10 @@ mod tests {
         let write = |encoding| {
             let mut out = Vec::new();
             let mut resp = Resp::new(encoding, &mut out);
-            resp.map(1).bulk("a").set(1).simple("b").array(4).null().null_array().text("c\n").number(-3);
+            resp.map(1).bulk("a").set(1).simple("b").array(3).null().text("c\n").number(-3);
             String::from_utf8(out).unwrap()
         };
-        assert_eq!(write(Encoding::Array), "*2\r\n$1\r\na\r\n*1\r\n+b\r\n*4\r\n$-1\r\n*-1\r\n$2\r\nc\n\r\n:-3\r\n");
-        assert_eq!(write(Encoding::Resp3), "%1\r\n$1\r\na\r\n~1\r\n+b\r\n*4\r\n_\r\n_\r\n=6\r\ntxt:c\n\r\n:-3\r\n");
+        assert_eq!(write(Encoding::Array), "*2\r\n$1\r\na\r\n*1\r\n+b\r\n*3\r\n$-1\r\n$2\r\nc\n\r\n:-3\r\n");
+        assert_eq!(write(Encoding::Resp3), "%1\r\n$1\r\na\r\n~1\r\n+b\r\n*3\r\n_\r\n=6\r\ntxt:c\n\r\n:-3\r\n");
     }
 }

@@ -238,7 +238,7 @@ fn client_list(mut words: Words<'_>) -> Result<ClientCommand<'_>, ErrorReply> {
     let syntax = || ErrorReply::redis(SYNTAX);
     let Some(filter) = words.next() else { return Ok(ClientCommand::List(None)) };
     if filter.eq_ignore_ascii_case(b"ID") && !words.is_empty() {
-        if !words.into_iter().all(|id| integer(id).is_some_and(|id| id > 0)) {
+        if !words.into_iter().all(|id| integer(id).is_some()) {
             return Err(ErrorReply::redis("ERR Invalid client ID"));
         }
         return Ok(ClientCommand::List(Some(PeerWords(words))));
@@ -309,9 +309,9 @@ fn config<'a>(mut words: Words<'a>) -> Result<ServerCommand<'a>, ErrorReply> {
 }
 
 fn wait<'a>([replicas, millis]: [&[u8]; 2]) -> Result<ServerCommand<'a>, ErrorReply> {
+    let replicas = integer(replicas).ok_or_else(not_an_integer)?;
     let millis = integer(millis).ok_or_else(|| ErrorReply::redis("ERR timeout is not an integer or out of range"))?;
     let millis = u64::try_from(millis).map_err(|_| ErrorReply::redis("ERR timeout is negative"))?;
-    let replicas = integer(replicas).ok_or_else(not_an_integer)?;
     Ok(ServerCommand::Wait { replicas: u64::try_from(replicas).unwrap_or(0), millis })
 }
 
