@@ -104,9 +104,11 @@ impl Connection {
             if may_read && *stopped == Stopped::Handler(Flow::Body) {
                 self.keep_body(session);
                 *stopped = Stopped::Handler(Flow::Next);
+                continue;
             }
             if may_read && matches!(stopped, Stopped::Handler(Flow::Next | Flow::Settle)) {
                 *stopped = self.go_on(session).await?;
+                continue;
             }
             let until = taken_at + if is_over { CUT_OFF_AFTER } else { WRITE_STALL };
             let wants_more = may_read && *stopped == Stopped::NeedsMore;
