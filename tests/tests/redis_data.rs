@@ -62,8 +62,9 @@ fn unescaped(text: &str) -> Vec<u8> {
                 b'r' => b'\r',
                 b't' => b'\t',
                 b'x' => {
-                    let digits = [chars.next().unwrap(), chars.next().unwrap()];
-                    u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).expect("two digits")
+                    let mut digit =
+                        || chars.next().and_then(|digit| char::from(digit).to_digit(16)).expect("two digits");
+                    u8::try_from(digit() * 16 + digit()).expect("two digits are a byte")
                 }
                 other => other,
             },
@@ -113,11 +114,13 @@ fn ask(node: &mut Connection, words: &[Vec<u8>]) -> Reply {
 /// Runs a transcript, each request at the next of the connections, and gives what was answered otherwise.
 pub(crate) fn differences(transcript: &str, nodes: &mut [Connection]) -> Vec<String> {
     let mut differences = Vec::new();
-    for (at, Exchange { line, words, is_kind_only, reply }) in exchanges(transcript).into_iter().enumerate() {
-        let node_at = at % nodes.len();
-        let mut answer = shown(&ask(&mut nodes[node_at], &words));
+    let mut node = 0;
+    for Exchange { line, words, is_kind_only, reply } in exchanges(transcript) {
+        node = (node + 1) % nodes.len();
+        let mut answer = shown(&ask(nodes.get_mut(node).expect("one of them"), &words));
         if is_kind_only {
-            answer = vec![answer[0][..1].to_owned()];
+            answer.truncate(1);
+            answer.iter_mut().for_each(|line| line.truncate(1));
         }
         if answer != reply {
             differences.push(format!("line {line}: Redis answers {reply:?}, a node {answer:?}"));

@@ -256,10 +256,11 @@ impl State {
             NodeRequest::Info => "INFO".to_owned(),
             NodeRequest::Ping => "PING".to_owned(),
             NodeRequest::Quit
-            | NodeRequest::Server(_)
             | NodeRequest::Peer(_)
+            | NodeRequest::Server(_)
             | NodeRequest::GetMany(_)
-            | NodeRequest::PutMany(_) => "OTHER".to_owned(),
+            | NodeRequest::PutMany(_)
+            | NodeRequest::Keyspace(_) => "OTHER".to_owned(),
         };
         let encoding = if encoding == Encoding::Line { "line" } else { "array" };
         self.requests.send_modify(|requests| requests.push(format!("{encoding} {what}")));
@@ -269,13 +270,16 @@ impl State {
         let mut table = self.table();
         let response = match request {
             NodeRequest::PutLine { key, value } => table.apply(Write::new(key, Change::Put(value))),
+            // The library makes no read-modify-write, and asks for nothing else than values and their times.
+            NodeRequest::Write(Write { change: Change::Modify(_), .. })
+            | NodeRequest::Read(Read { wanted: Wanted::Detail(_), .. }) => Response::Error(ErrorReply::UnknownCommand),
             NodeRequest::Write(write) => table.apply(write),
             NodeRequest::Read(Read { key, wanted, .. }) => match (wanted, table.values.get(key)) {
                 (Wanted::Ttl, None) => Response::Number(-2),
                 (Wanted::Ttl, Some(_)) => Response::Number(table.ttl(key)),
                 (_, None) => Response::NotFound,
                 (Wanted::Versioned, Some((version, value))) => Response::Versioned(*version, value),
-                (Wanted::Value, Some((_, value))) => Response::Value(value),
+                (Wanted::Value | Wanted::Detail(_), Some((_, value))) => Response::Value(value),
             },
             NodeRequest::Stats => Response::stats(vec![format!("keys {}", table.values.len())]),
             NodeRequest::Losses => {
@@ -298,9 +302,11 @@ impl State {
                 Response::Number(table.first_keys(&Keys::Prefix(prefix).range(), usize::MAX).len() as i64)
             }
             // The library asks for each key on its own.
-            NodeRequest::Server(_) | NodeRequest::Peer(_) | NodeRequest::GetMany(_) | NodeRequest::PutMany(_) => {
-                Response::Error(ErrorReply::UnknownCommand)
-            }
+            NodeRequest::Peer(_)
+            | NodeRequest::Server(_)
+            | NodeRequest::GetMany(_)
+            | NodeRequest::PutMany(_)
+            | NodeRequest::Keyspace(_) => Response::Error(ErrorReply::UnknownCommand),
         };
         response.encode(encoding, answer);
     }
@@ -315,6 +321,7 @@ fn verb_of(write: &Write<'_>) -> &'static str {
         (Change::Delete, _) => "DELETE",
         (Change::Expire(_), _) => "EXPIRE",
         (Change::Persist, _) => "PERSIST",
+        (Change::Modify(_), _) => "MODIFY",
     }
 }
 
@@ -345,7 +352,7 @@ impl Table {
                 let nothing_to_do = match write.change {
                     Change::Expire(_) => current == Version::NONE,
                     Change::Persist => !self.millis.contains_key(write.key),
-                    Change::Put(_) | Change::PutFor(..) | Change::Delete => false,
+                    Change::Put(_) | Change::PutFor(..) | Change::Delete | Change::Modify(_) => false,
                 };
                 if nothing_to_do {
                     return Response::Number(0);
@@ -373,7 +380,7 @@ impl Table {
             Change::Delete | Change::Expire(0) => {
                 self.values.remove(key);
             }
-            Change::Expire(_) | Change::Persist => {
+            Change::Expire(_) | Change::Persist | Change::Modify(_) => {
                 self.values.entry(key.to_vec()).and_modify(|(version, _)| *version = self.last);
             }
         }

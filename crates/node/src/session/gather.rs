@@ -4,7 +4,7 @@
 use net::connection::Flow;
 use proto::error::ErrorReply;
 use proto::frame::Encoding;
-use proto::peer::{Change, Condition, KeyRequest, Life, Modify, Read, Tells, Wanted, Write};
+use proto::peer::{Change, Condition, KeyRequest, Life, Modify, Tells, Write};
 use proto::reply::ReplyDecoder;
 use proto::request::{KeyWords, KeyspaceRequest, exists_request};
 use proto::response::Response;
@@ -50,11 +50,11 @@ impl ClientSession<'_> {
         match request {
             KeyspaceRequest::Delete(keys) => {
                 let delete = |key| KeyRequest::Write(Write { ack, ..Write::new(key, Change::Modify(Modify::Delete)) });
-                self.gather(keys.map(delete), encoding, out, |sum| Response::Number(sum))
+                self.gather(keys.map(delete), encoding, out, Response::Number)
             }
             KeyspaceRequest::Exists(keys) => {
                 let exists = |key| exists_request(key, level);
-                self.gather(keys.map(exists), encoding, out, |sum| Response::Number(sum))
+                self.gather(keys.map(exists), encoding, out, Response::Number)
             }
             KeyspaceRequest::Set(words) => {
                 let pairs = words.step_by(2).zip(words.skip(1).step_by(2));
@@ -63,13 +63,11 @@ impl ClientSession<'_> {
             }
             KeyspaceRequest::SetAbsent(words) => self.set_absent(words, encoding, out),
             KeyspaceRequest::Rename { from, to, is_new } if from == to => {
-                let read = Read { key: from, wanted: Wanted::Value, level };
-                self.gather([exists_request(read.key, level)].into_iter(), encoding, out, move |sum| {
-                    match (sum, is_new) {
-                        (0, _) => Response::Error(ErrorReply::redis("ERR no such key")),
-                        (_, true) => Response::Number(0),
-                        (_, false) => Response::Ok,
-                    }
+                let exists = [exists_request(from, level)].into_iter();
+                self.gather(exists, encoding, out, move |sum| match (sum, is_new) {
+                    (0, _) => Response::Error(ErrorReply::redis("ERR no such key")),
+                    (_, true) => Response::Number(0),
+                    (_, false) => Response::Ok,
                 })
             }
             KeyspaceRequest::Rename { .. } => {
@@ -79,13 +77,15 @@ impl ClientSession<'_> {
             KeyspaceRequest::Keys(pattern) => self.keep(KeptKeyspace::keys(pattern, level, encoding)),
             KeyspaceRequest::Scan(scan) => self.keep(KeptKeyspace::scan(scan, level, encoding)),
             KeyspaceRequest::Random => self.keep(KeptKeyspace::random(level, encoding)),
-            KeyspaceRequest::Flush => self.keep(KeptKeyspace::flush(ack, encoding)),
+            KeyspaceRequest::Flush => {
+                self.must_persist = true;
+                self.keep(KeptKeyspace::flush(ack, encoding))
+            }
         }
     }
 
     /// What is about all keys is answered behind everything that is kept.
     fn keep(&mut self, request: KeptKeyspace) -> Flow {
-        self.must_persist = true;
         self.keyspace = Some(request);
         Flow::Next
     }
