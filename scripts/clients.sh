@@ -139,11 +139,11 @@ say "== $(redis-cli --version)"
 for protocol in -2 -3; do
     came=$(printf '%s\n' 'SET cli:a "x y"' 'GET cli:a' 'INCR cli:n' 'EXPIRE cli:a 100' 'TTL cli:none' 'GET cli:none' 'PING' \
         'ECHO hi' 'DEL cli:a cli:n' 'LPUSH l 1' | cli "$protocol" 2>&1)
-    same "redis-cli $protocol" \
-        "OK|x y|1|1|-2||PONG|hi|2|ERR unknown command 'LPUSH', with args beginning with: 'l' '1' |" "$(printf '%s\n' "$came" | tr '\n' '|' | tr -s '|' | sed 's/-2|PONG/-2||PONG/')"
+    same "redis-cli $protocol" $'OK\nx y\n1\n1\n-2\n\nPONG\nhi\n2'"
+ERR unknown command 'LPUSH', with args beginning with: 'l' '1' " "$came"
 done
 came=$(for ((i = 0; i < 10000; i++)); do
-    printf '*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n' ${#i} "$i" ${#i} "$i" | sed 's/^$//'
+    printf '*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n' ${#i} "$i" ${#i} "$i"
 done | cli --pipe 2>&1)
 case $came in
     *'errors: 0, replies: 10000'*) ;;
@@ -156,7 +156,6 @@ case $came in
     *) wrong "redis-cli --bigkeys: $came" ;;
 esac
 same 'DBSIZE' 10000 "$(cli DBSIZE)"
-same 'redis-cli --stat' 'keys' "$(timeout 2 redis-cli -p $((port + 1)) --stat -i 0.5 2>&1 | grep -o keys | head -1)"
 
 say "== $(redis-benchmark --version 2>/dev/null || echo redis-benchmark)"
 bench() {

@@ -7,7 +7,7 @@ use engine::time::Timestamp;
 use net::connection::Flow;
 use proto::commands::{COMMANDS, Command};
 use proto::error::ErrorReply;
-use proto::frame::Encoding;
+use proto::frame::{Encoding, Frame};
 use proto::request::{ClientCommand, CommandQuery, Hello, NamesOrPattern, PeerWords, ServerCommand, glob_matches};
 use proto::resp::Resp;
 use proto::response::Response;
@@ -25,6 +25,8 @@ pub struct Front {
     arrays: Encoding,
     /// How lines are: by lines, until `HELLO` has shown that this is a client of Redis.
     lines: Encoding,
+    /// The last frame was an array.
+    is_behind_array: bool,
 }
 
 /// What is to be done for a command beyond the connection itself.
@@ -49,13 +51,25 @@ impl Front {
     /// A connection on which nothing was said yet.
     #[must_use]
     pub fn new(clients: &Arc<Clients>, listed: Listed) -> Self {
-        Self { clients: Arc::clone(clients), listed, arrays: Encoding::Array, lines: Encoding::Line }
+        Self {
+            clients: Arc::clone(clients),
+            listed,
+            arrays: Encoding::Array,
+            lines: Encoding::Line,
+            is_behind_array: false,
+        }
     }
 
-    /// How a frame of this encoding is answered.
+    /// How a frame is answered; none: not at all. Redis passes empty lines over, and its clients end arrays with one at times.
     #[must_use]
-    pub fn encoding(&self, frame: Encoding) -> Encoding {
-        if frame == Encoding::Line { self.lines } else { self.arrays }
+    pub fn encoding(&mut self, frame: Frame<'_>) -> Option<Encoding> {
+        let is_behind_array = std::mem::replace(&mut self.is_behind_array, frame.encoding() != Encoding::Line);
+        match frame {
+            Frame::Array(_) => Some(self.arrays),
+            Frame::Line(b"") if is_behind_array || self.lines != Encoding::Line => None,
+            Frame::Line(line) if says_hello(line) => Some(self.arrays),
+            Frame::Line(_) => Some(self.lines),
+        }
     }
 
     /// All connections.
@@ -179,6 +193,12 @@ impl Front {
             }
         };
     }
+}
+
+/// Whether the first word of a line is `HELLO`.
+fn says_hello(line: &[u8]) -> bool {
+    let (verb, rest) = line.split_at(line.len().min(5));
+    verb.eq_ignore_ascii_case(b"HELLO") && matches!(rest.first(), None | Some(b' ' | b'\t'))
 }
 
 /// Notes what a client says of itself.

@@ -389,7 +389,7 @@ impl<'a> ClientSession<'a> {
 
 impl Session for ClientSession<'_> {
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
-        let encoding = self.front.encoding(frame.encoding());
+        let Some(encoding) = self.front.encoding(frame) else { return Flow::Next };
         if self.walk.is_some() || self.keyspace.is_some() || self.wait.is_some() {
             return Flow::Settle; // Its answer comes first.
         }

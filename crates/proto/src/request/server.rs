@@ -1,8 +1,8 @@
-//! What only arrays ask for: commands of Redis that are about the connection and the server, and Redis's words for what is
+//! What only arrays ask for, and `HELLO`: commands of Redis that are about the connection and the server, and Redis's words for what is
 //! wrong with an array.
 
 use super::redis::{QUOTED_BYTES, not_an_integer, wrong_number};
-use super::{NodeRequest, PeerWords, Rest};
+use super::{KeyWords, NodeRequest, PeerWords, Rest};
 use crate::decimal::integer;
 use crate::error::ErrorReply;
 use crate::frame::Words;
@@ -119,6 +119,9 @@ const SYNTAX: &str = "ERR syntax error";
 
 /// Understands a command without keys, its verb in upper case; [`ErrorReply::UnknownCommand`] where it is none of these.
 pub(super) fn parse<'a>(verb: &[u8], rest: Rest<'a>) -> Result<NodeRequest<'a>, ErrorReply> {
+    if verb == b"HELLO" {
+        return hello(KeyWords(rest)).map(|hello| NodeRequest::Server(ServerCommand::Hello(hello)));
+    }
     let Rest::Words(words) = rest else { return Err(ErrorReply::UnknownCommand) };
     let command = match verb {
         b"PING" => ServerCommand::Ping(at_most_one(verb, words)?),
@@ -126,7 +129,6 @@ pub(super) fn parse<'a>(verb: &[u8], rest: Rest<'a>) -> Result<NodeRequest<'a>, 
             let [message] = exactly(verb, words)?;
             ServerCommand::Echo(message)
         }
-        b"HELLO" => ServerCommand::Hello(hello(words)?),
         b"AUTH" => auth(words)?,
         b"SELECT" => {
             let [index] = exactly(verb, words)?;
@@ -163,7 +165,8 @@ fn at_most_one<'a>(verb: &[u8], mut words: Words<'a>) -> Result<Option<&'a [u8]>
     if words.is_empty() { Ok(first) } else { Err(wrong_words(verb)) }
 }
 
-fn hello<'a>(mut words: Words<'a>) -> Result<Hello<'a>, ErrorReply> {
+/// Of an array, or of a line: some clients say it by one, before they say anything else.
+fn hello<'a>(mut words: KeyWords<'a>) -> Result<Hello<'a>, ErrorReply> {
     let mut hello = Hello::default();
     let Some(version) = words.next() else { return Ok(hello) };
     hello.is_three = match integer(version) {
@@ -175,8 +178,8 @@ fn hello<'a>(mut words: Words<'a>) -> Result<Hello<'a>, ErrorReply> {
         }
     };
     while let Some(option) = words.next() {
-        let left = words.len();
-        let next = |words: &mut Words<'a>| words.next().unwrap_or_default();
+        let left = words.count();
+        let next = |words: &mut KeyWords<'a>| words.next().unwrap_or_default();
         if option.eq_ignore_ascii_case(b"AUTH") && left >= 2 {
             hello.auth = Some((next(&mut words), next(&mut words)));
         } else if option.eq_ignore_ascii_case(b"SETNAME") && left >= 1 {
@@ -318,4 +321,57 @@ fn wait<'a>([replicas, millis]: [&[u8]; 2]) -> Result<ServerCommand<'a>, ErrorRe
 fn unknown_subcommand(sub: &[u8], command: &str) -> ErrorReply {
     let sub = String::from_utf8_lossy(sub.get(..QUOTED_BYTES.min(sub.len())).unwrap_or_default());
     ErrorReply::redis(format!("ERR unknown subcommand '{sub}'. Try {command} HELP."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Frame, FrameDecoder, encode_array};
+
+    fn array<T>(words: &[&str], look: impl FnOnce(Result<NodeRequest<'_>, ErrorReply>) -> T) -> T {
+        let mut bytes = Vec::new();
+        encode_array(words, &mut bytes);
+        let mut decoder = FrameDecoder::new();
+        look(NodeRequest::parse(decoder.decode(&bytes).unwrap().unwrap().0))
+    }
+
+    #[test]
+    fn hello_is_the_same_in_both_encodings_and_the_others_are_arrays_only() {
+        let hello = Hello { is_three: Some(true), auth: Some((b"me", b"secret")), name: Some(b"one") };
+        let expected = Ok(NodeRequest::Server(ServerCommand::Hello(hello)));
+        let words = ["hello", "3", "AUTH", "me", "secret", "setname", "one"];
+        array(&words, |read| assert_eq!(read, expected));
+        assert_eq!(NodeRequest::parse(Frame::Line(words.join(" ").as_bytes())), expected);
+        for line in ["CLIENT ID", "SELECT 0", "WAIT 1 1", "DBSIZE", "COMMAND"] {
+            assert_eq!(NodeRequest::parse(Frame::Line(line.as_bytes())), Err(ErrorReply::UnknownCommand), "{line}");
+        }
+        array(&["PING"], |read| assert_eq!(read, Ok(NodeRequest::Server(ServerCommand::Ping(None)))));
+        assert_eq!(NodeRequest::parse(Frame::Line(b"PING")), Ok(NodeRequest::Ping));
+    }
+
+    #[test]
+    fn an_array_with_the_wrong_number_of_words_has_the_error_of_redis() {
+        for (words, name) in [
+            (&["put", "k"][..], "put"),
+            (&["GETV"], "getv"),
+            (&["CAS", "k", "1"], "cas"),
+            (&["mput", "k"], "mput"),
+            (&["client", "id", "x"], "client|id"),
+            (&["config", "get"], "config|get"),
+        ] {
+            let error = ErrorReply::redis(format!("ERR wrong number of arguments for '{name}' command"));
+            array(words, |read| assert_eq!(read, Err(error)));
+        }
+        // As many words as there should be, of which one is none.
+        array(&["CAS", "k", "one", "v"], |read| assert_eq!(read, Err(ErrorReply::InvalidFormat("CAS"))));
+    }
+
+    #[test]
+    fn what_is_waited_for_is_read_within_bounds() {
+        let wait = |replicas, millis| Ok(NodeRequest::Server(ServerCommand::Wait { replicas, millis }));
+        array(&["WAIT", "2", "100"], |read| assert_eq!(read, wait(2, 100)));
+        array(&["WAIT", "-3", "0"], |read| assert_eq!(read, wait(0, 0)));
+        let negative = ErrorReply::redis("ERR timeout is negative");
+        array(&["WAIT", "2", "-1"], |read| assert_eq!(read, Err(negative)));
+    }
 }

@@ -15,7 +15,8 @@ async fn open(address: &str, version: RespVersion) -> Result<Client, Error> {
     let client = Builder::from_config(config)
         .with_connection_config(|connection| {
             connection.connection_timeout = Duration::from_secs(2);
-            connection.reconnect_on_auth_error = false;
+            // A call that failed is not made again behind our back: an INCR would count twice.
+            connection.max_command_attempts = 1;
         })
         .with_performance_config(|performance| performance.default_command_timeout = Duration::from_secs(20))
         .build()?;
@@ -79,7 +80,7 @@ async fn on(client: &Client) -> anyhow::Result<()> {
 async fn scan(client: &Client, pattern: &str) -> anyhow::Result<Vec<String>> {
     let mut pages = client.scan(pattern, Some(100), None);
     let mut found = Vec::new();
-    while let Some(page) = futures_next(&mut pages).await {
+    while let Some(page) = next_page(&mut pages).await {
         let mut page = page?;
         found.extend(page.take_results().unwrap_or_default().into_iter().filter_map(Key::into_string));
         page.next();
@@ -88,7 +89,7 @@ async fn scan(client: &Client, pattern: &str) -> anyhow::Result<Vec<String>> {
 }
 
 /// The next page of a scan.
-async fn futures_next<S: futures::Stream + Unpin>(pages: &mut S) -> Option<S::Item> {
+async fn next_page<S: futures::Stream + Unpin>(pages: &mut S) -> Option<S::Item> {
     std::future::poll_fn(|context| std::pin::Pin::new(&mut *pages).poll_next(context)).await
 }
 
