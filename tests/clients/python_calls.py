@@ -106,7 +106,8 @@ def kill(addresses, seconds):
     stored, added, errors, turn, number = {}, 0, 0, 0, 0
     client = None
     start = time.monotonic()
-    while time.monotonic() - start < seconds:
+    # A busy machine has more time, so that there is something to judge.
+    while time.monotonic() - start < (seconds if len(stored) > 100 else max(seconds, 60)):
         try:
             if client is None:
                 client = open_one(addresses[-1 - turn % len(addresses)], retry=None)

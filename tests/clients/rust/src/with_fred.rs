@@ -100,7 +100,7 @@ pub async fn kill(addresses: &[&str], time: Duration) -> anyhow::Result<String> 
     let start = Instant::now();
     let mut client = None;
     let mut next = 0;
-    while start.elapsed() < time {
+    while start.elapsed() < told.time(time) {
         let Some(open_one) = client.as_ref() else {
             if let Some(address) = nodes.next() {
                 client = open(address, RespVersion::RESP3).await.ok();

@@ -8,7 +8,8 @@ use redis::{Commands as _, Connection, RedisResult};
 use crate::Told;
 
 fn open(address: &str) -> RedisResult<Connection> {
-    let connection = redis::Client::open(format!("redis://{address}/"))?.get_connection_with_timeout(Duration::from_secs(2))?;
+    let connection =
+        redis::Client::open(format!("redis://{address}/"))?.get_connection_with_timeout(Duration::from_secs(2))?;
     connection.set_read_timeout(Some(Duration::from_secs(20)))?;
     Ok(connection)
 }
@@ -77,7 +78,7 @@ pub fn kill(addresses: &[&str], time: Duration) -> anyhow::Result<String> {
     let start = Instant::now();
     let mut connection = None;
     let mut next = 0;
-    while start.elapsed() < time {
+    while start.elapsed() < told.time(time) {
         let Some(open_one) = connection.as_mut() else {
             connection = nodes.next().and_then(|address| open(address).ok());
             continue;
