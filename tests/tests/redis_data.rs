@@ -1,7 +1,10 @@
 //! Redis's commands on data, against what Redis itself answers: `redis/data.txt` holds its replies.
 
+use std::time::Instant;
+
 use e2e::cluster::{Setup, shared};
 use e2e::connection::{Connection, Reply, array};
+use e2e::wait;
 
 const TRANSCRIPT: &str = include_str!("redis/data.txt");
 
@@ -106,9 +109,21 @@ fn escaped(bytes: &[u8]) -> String {
     }
 }
 
+/// What a request is answered with. A node that is starved drops out of the in-sync sets for a while, and a quorum is refused:
+/// the request is then sent again.
 fn ask(node: &mut Connection, words: &[Vec<u8>]) -> Reply {
-    node.send(array(words));
-    node.reply()
+    let deadline = Instant::now() + wait::SOON;
+    loop {
+        node.send(array(words));
+        let reply = node.reply();
+        if !is_refused(&reply) || Instant::now() > deadline {
+            return reply;
+        }
+    }
+}
+
+fn is_refused(reply: &Reply) -> bool {
+    matches!(reply, Reply::Error(error) if error.starts_with("UNAVAILABLE"))
 }
 
 /// Runs a transcript, each request at the next of the connections, and gives what was answered otherwise.
@@ -169,8 +184,14 @@ fn pipelined_commands_of_several_keys_keep_their_order() {
     requests.extend(with("DEL", &twice));
     requests.extend(with("EXISTS", &keys));
     requests.extend(with("GET", &[key(7)]));
-    node.send(requests);
-    let replies: Vec<_> = (0..6).map(|_| node.reply()).collect();
+    let deadline = Instant::now() + wait::SOON;
+    let replies = loop {
+        node.send(&requests);
+        let replies: Vec<_> = (0..6).map(|_| node.reply()).collect();
+        if !replies.iter().any(is_refused) || Instant::now() > deadline {
+            break replies;
+        }
+    };
     let numbers = [2, 100, 50, 0].map(Reply::Number);
     let [two, hundred, fifty, zero] = numbers;
     assert_eq!(replies, [Reply::ok(), two, hundred, fifty, zero, Reply::Null]);
@@ -260,4 +281,29 @@ fn a_line_may_say_redis_commands_too() {
     ] {
         assert_eq!(node.ask(line), answer, "{line}");
     }
+}
+
+#[test]
+fn each_increment_with_an_identity_counts_once_while_the_primary_is_killed() {
+    let mut cluster = Setup { heartbeat_timeout: "1s", ..Setup::default() }.start();
+    let key = cluster.key_led_by(0, "redis-count");
+    let mut node = cluster.connect_at(1, "quorum", "linear");
+    let deadline = Instant::now() + 3 * wait::SOON;
+    for seq in 1..=60 {
+        if seq == 20 {
+            cluster.kill(0);
+        }
+        let number = seq.to_string();
+        let request = ["ONCE", "redis-counter", &number, "INCR", &key].map(|word| word.as_bytes().to_vec());
+        loop {
+            node.send(array(&request));
+            match node.reply() {
+                // Told again or for the first time, it is the number that this increment has made.
+                Reply::Number(told) => break assert_eq!(told, seq),
+                Reply::Error(error) => assert!(Instant::now() < deadline, "{error}"),
+                other => panic!("no answer to an INCR: {other:?}"),
+            }
+        }
+    }
+    assert_eq!(ask(&mut node, &[b"GET".to_vec(), key.into_bytes()]), Reply::bulk("60"));
 }

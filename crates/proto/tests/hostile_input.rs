@@ -212,6 +212,7 @@ fn messages_between_nodes() -> Vec<Vec<u8>> {
         replicate(Op::Write { key, effect: Effect::PutUntil(b"v", WallTime(77)), identity: None, told: b"" }),
         replicate(Op::Write { key, effect: Effect::Expire, identity: None, told: b"" }),
         replicate(Op::Declined { identity, found: version, told: b"" }),
+        replicate(Op::Write { key, effect: put, identity: Some(identity), told: b":7" }),
         replicate(Op::Barrier),
         LinkMessage::Durable { slot, seq: 9 },
         LinkMessage::Fill {

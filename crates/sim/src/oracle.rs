@@ -236,7 +236,6 @@ fn hash_of(op: &Op<'_>) -> u64 {
     match op {
         Op::Barrier => 1,
         Op::Declined { identity, found, told } => state.hash_one((identity, found, told)),
-        Op::Write { key, effect, told, .. } if !told.is_empty() => state.hash_one((key, format!("{effect:?}"), told)),
         Op::Write { key, effect: Effect::Put(value), .. } => state.hash_one((key, value)),
         Op::Write { key, effect: Effect::PutUntil(value, deadline), .. } => state.hash_one((key, value, deadline)),
         Op::Write { key, effect: Effect::Delete, .. } => state.hash_one(key),

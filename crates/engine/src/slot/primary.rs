@@ -12,7 +12,7 @@ use std::time::Duration;
 use proto::cluster_map::{Promises, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Change, Effect, Op, Write};
+use proto::peer::{Change, Op, Write};
 
 use super::{Answer, Place, Refusal, Role, Slot, Written};
 use crate::bugs::{Bug, Bugs};
@@ -298,22 +298,6 @@ impl<B: Bugs> Slot<B> {
         let version = self.order_write(place, write, turn);
         let seq = if self.bugs.plants(Bug::AnsweredBeforeReplicas) { 0 } else { version.seq };
         Ok(self.answer(Written::Done(version), seq, write.ack, waiting))
-    }
-
-    /// Turns a write into its effect, and orders that.
-    fn order_write(&mut self, place: Place<'_>, write: &Write<'_>, turn: &mut Turn) -> Version {
-        let Write { key, change, identity, .. } = *write;
-        let kept = if change.is_counted() { self.table.get(place.hasher, key).cloned() } else { None };
-        let value = kept.as_ref().and_then(Record::value).unwrap_or_default();
-        let effect = match change {
-            Change::Put(value) => Effect::Put(value),
-            Change::PutFor(value, millis) => Effect::PutUntil(value, place.deadline(millis)),
-            Change::Delete | Change::Expire(0) => Effect::Delete,
-            Change::Expire(millis) => Effect::PutUntil(value, place.deadline(millis)),
-            // It was turned into its effect before.
-            Change::Persist | Change::Modify(_) => Effect::Put(value),
-        };
-        self.order(place, Op::Write { key, effect, identity, told: b"" }, turn)
     }
 
     /// An answer that waits as its level asks for until a record is durable.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::world::{BITS, World};
 use proto::level::AckLevel;
-use proto::peer::Change;
+use proto::peer::{Change, Condition, Identity, Life, Modify, Tells, Write};
 
 #[test]
 fn every_story_comes_out_as_written() {
@@ -112,6 +112,7 @@ fn run(world: &mut World, command: &str) -> String {
         ["put-if-absent", at, key, value] => {
             return format!("{}\n", world.write_if_absent(at, key, value));
         }
+        ["once", seq, at, key, ref what @ ..] => return format!("{}\n", once(world, at, key, seq, what)),
         ["clock", name, ahead] => world.set_clock(name, span_of(ahead)),
         ["put-megabytes", at, key, count] => {
             let value = vec![b'x'; 1 << 20];
@@ -164,6 +165,27 @@ fn run(world: &mut World, command: &str) -> String {
         _ => panic!("no such command: {command}"),
     }
     String::new()
+}
+
+/// A read-modify-write at `quorum`, as this write of one client.
+fn once(world: &mut World, at: &str, key: &str, seq: &str, what: &[&str]) -> String {
+    let number = |word: &str| word.parse().expect("a number");
+    let set = |value, condition| {
+        let (value, life) = (str::as_bytes(value), Life::Endless);
+        Modify::Set { value, condition, life, tells: Tells::Old }
+    };
+    let modify = match *what {
+        ["add", by] => Modify::Increment(number(by)),
+        ["append", value] => Modify::Append(value.as_bytes()),
+        ["exchange", value] => set(value, Condition::Always),
+        ["set-if-absent", value] => set(value, Condition::Absent),
+        ["take"] => Modify::Take,
+        ["delete"] => Modify::Delete,
+        _ => panic!("no such modification: {what:?}"),
+    };
+    let identity = Some(Identity { client: b"me", seq: seq.parse().expect("a number") });
+    let write = Write::new(key.as_bytes(), Change::Modify(modify));
+    world.carry_out(at, &Write { identity, ack: AckLevel::Quorum, ..write })
 }
 
 fn millis(seconds: &str) -> u64 {

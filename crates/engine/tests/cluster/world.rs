@@ -21,7 +21,7 @@ use proto::cluster_map::{ClusterMap, MapVersion, Promises};
 use proto::frame::{Frame, FrameDecoder, Words};
 use proto::id::{Incarnation, NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Change, LinkMessage, LinkReply, List, WallTime, Write};
+use proto::peer::{Change, LinkMessage, LinkReply, List, Told, WallTime, Write};
 use proto::range::Keys;
 use proto::session::{Ancestors, CoordinatorMessage, NodeMessage};
 use proto::slot::{SlotBits, SlotId};
@@ -458,7 +458,8 @@ impl World {
         self.carry_out(at, &Write { ack: AckLevel::Quorum, expected: Some(Version::NONE), ..put })
     }
 
-    fn carry_out(&mut self, at: &str, write: &Write<'_>) -> String {
+    /// Carries out a write at a node and gives what it says.
+    pub(crate) fn carry_out(&mut self, at: &str, write: &Write<'_>) -> String {
         let node = &self.member(at).node;
         let waiting = Waiting::new();
         let written = node.write(self.now, node.slot_of(write.key), write, &waiting, &mut Turn::default());
@@ -466,9 +467,9 @@ impl World {
         match written.map(|answer| (answer.answer, answer.ticket)) {
             Err(refusal) => format!("refused: {refusal:?}"),
             Ok((Written::Conflict(_), _)) => "declined".to_owned(),
-            Ok((_, None)) => "OK".to_owned(),
-            Ok((_, Some(ticket))) => match waiting.outcome(ticket) {
-                Some(Outcome::Durable) => "OK, durable".to_owned(),
+            Ok((written, None)) => said(&written),
+            Ok((written, Some(ticket))) => match waiting.outcome(ticket) {
+                Some(Outcome::Durable) => format!("{}, durable", said(&written)),
                 Some(Outcome::Lost) => "unknown".to_owned(),
                 None => "waits".to_owned(),
             },
@@ -593,4 +594,16 @@ fn each_array(mut bytes: &[u8], mut handle: impl FnMut(Words<'_>) -> bool) -> bo
         }
     }
     pleased
+}
+
+/// What a client is told of a write that was done.
+fn said(written: &Written) -> String {
+    let Written::Told(_, telling) = written else { return "OK".to_owned() };
+    match telling.told() {
+        Told::Done => "OK".to_owned(),
+        Told::Nothing => "nothing".to_owned(),
+        Told::Number(number) => number.to_string(),
+        Told::Value(value) => String::from_utf8_lossy(value).into_owned(),
+        Told::Mistake(mistake) => mistake.to_string(),
+    }
 }

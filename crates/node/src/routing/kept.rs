@@ -65,7 +65,7 @@ enum KeptChange {
     Expire(u64),
     Persist,
     /// With what it borrows, see [`Modify::borrowed`].
-    Modify(Modify<'static>, Vec<u8>, Vec<u8>),
+    Modify(Box<(Modify<'static>, Vec<u8>, Vec<u8>)>),
 }
 
 /// How much memory an emptied batch keeps for the next, in requests and in bytes of answers.
@@ -212,7 +212,7 @@ impl KeptChange {
             Change::Persist => Self::Persist,
             Change::Modify(modify) => {
                 let [value, expected] = modify.borrowed();
-                Self::Modify(modify.with_borrowed(b"", b""), value.to_vec(), expected.to_vec())
+                Self::Modify(Box::new((modify.with_borrowed(b"", b""), value.to_vec(), expected.to_vec())))
             }
         }
     }
@@ -224,14 +224,17 @@ impl KeptChange {
             Self::Delete => Change::Delete,
             Self::Expire(seconds) => Change::Expire(*seconds),
             Self::Persist => Change::Persist,
-            Self::Modify(modify, value, expected) => Change::Modify(modify.with_borrowed(value, expected)),
+            Self::Modify(kept) => {
+                let (modify, value, expected) = &**kept;
+                Change::Modify(modify.with_borrowed(value, expected))
+            }
         }
     }
 
     fn value_len(&self) -> usize {
         match self {
             Self::Put(value) | Self::PutFor(value, _) => value.len(),
-            Self::Modify(_, value, expected) => value.len() + expected.len(),
+            Self::Modify(kept) => size_of_val(&**kept) + kept.1.len() + kept.2.len(),
             Self::Delete | Self::Expire(_) | Self::Persist => 0,
         }
     }

@@ -283,7 +283,9 @@ impl<'a> Forward<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decimal::Decimal;
     use crate::peer::tests::{version, with_words};
+    use crate::peer::{Condition, ExpireIf, Life, Tells, WallTime};
 
     #[test]
     fn forwarded_requests_read_back_as_written() {
@@ -304,10 +306,42 @@ mod tests {
             (false, KeyRequest::Write(Write { change: Change::Persist, ..write })),
             (false, KeyRequest::Write(Write { change: Change::Delete, expected: Some(version(1, 2)), ..write })),
         ] {
-            let forward = Forward { id: 9, at_replica, request };
-            let mut bytes = Vec::new();
-            forward.encode(&mut bytes);
-            with_words(&bytes, |words| assert_eq!(Forward::parse(words), Ok(forward)));
+            reads_back(&Forward { id: 9, at_replica, request });
         }
+    }
+
+    fn reads_back(forward: &Forward<'_>) {
+        let mut bytes = Vec::new();
+        forward.encode(&mut bytes);
+        with_words(&bytes, |words| assert_eq!(Forward::parse(words).as_ref(), Ok(forward)));
+    }
+
+    #[test]
+    fn forwarded_read_modify_writes_read_back_as_written() {
+        let set = |condition, life, tells| Modify::Set { value: b"v", condition, life, tells };
+        let condition = ExpireIf { has_one: true, is_later: true, ..ExpireIf::default() };
+        for modify in [
+            set(Condition::Always, Life::Endless, Tells::Done),
+            set(Condition::Absent, Life::Kept, Tells::Old),
+            set(Condition::Present, Life::For(limits::LIFE_MILLIS), Tells::Count),
+            set(Condition::Equals(b""), Life::Until(WallTime(limits::COUNTER)), Tells::Done),
+            Modify::Delete,
+            Modify::Take,
+            Modify::Outlive(Life::For(0)),
+            Modify::Expire { life: Life::Until(WallTime(0)), condition },
+            Modify::Append(b"\r\n"),
+            Modify::Overwrite(limits::COUNTER, b"v"),
+            Modify::Increment(i64::MIN),
+            Modify::IncrementDecimal(Decimal::parse(b"-0.5").unwrap()),
+        ] {
+            let write = Write::new(b"k", Change::Modify(modify));
+            reads_back(&Forward { id: 9, at_replica: false, request: KeyRequest::Write(write) });
+            // What is kept to be sent again is taken apart and put together.
+            let [value, expected] = modify.borrowed();
+            assert_eq!(modify.with_borrowed(b"", b"").with_borrowed(value, expected), modify);
+        }
+        with_words(b"*9\r\n$7\r\nFORWARD\r\n$1\r\n1\r\n$5\r\nWRITE\r\n$5\r\nasync\r\n$1\r\n-\r\n$0\r\n\r\n$1\r\n-\r\n$5\r\nM.FOO\r\n$1\r\nk\r\n", |words| {
+            assert_eq!(Forward::parse(words), Err(ErrorReply::InvalidFormat("FORWARD")));
+        });
     }
 }

@@ -1,10 +1,10 @@
-//! Read-modify-writes at their primary: what a key holds decides what is ordered.
+//! Writes turned into their effects at their primary, where what a key holds decides what is ordered.
 
 use std::borrow::Cow;
 
 use proto::id::Version;
 use proto::limits;
-use proto::peer::{Effect, Mistake, Modify, Op, Told, Write};
+use proto::peer::{Change, Effect, Mistake, Modify, Op, Told, Write};
 
 use crate::bugs::{Bug, Bugs};
 use crate::completions::Completion;
@@ -15,6 +15,22 @@ use crate::slot::{Answer, Place, Slot, Written};
 use crate::waiting::Waiting;
 
 impl<B: Bugs> Slot<B> {
+    /// Turns a write into its effect, and orders that.
+    pub(super) fn order_write(&mut self, place: Place<'_>, write: &Write<'_>, turn: &mut Turn) -> Version {
+        let Write { key, change, identity, .. } = *write;
+        let kept = if change.is_counted() { self.table.get(place.hasher, key).cloned() } else { None };
+        let value = kept.as_ref().and_then(Record::value).unwrap_or_default();
+        let effect = match change {
+            Change::Put(value) => Effect::Put(value),
+            Change::PutFor(value, millis) => Effect::PutUntil(value, place.deadline(millis)),
+            Change::Delete | Change::Expire(0) => Effect::Delete,
+            Change::Expire(millis) => Effect::PutUntil(value, place.deadline(millis)),
+            // It was turned into its effect before.
+            Change::Persist | Change::Modify(_) => Effect::Put(value),
+        };
+        self.order(place, Op::Write { key, effect, identity, told: b"" }, turn)
+    }
+
     /// Carries a read-modify-write out. `newest` is the newest record of its key, which has not expired.
     pub(super) fn modify(
         &mut self,
