@@ -67,7 +67,7 @@ pub struct ConnectionFlags {
     pub max_clients: usize,
 
     /// How much of answers may wait for a client that reads none, as 65536, 512KiB or 64MiB. One that has more to its name
-    /// and takes nothing for 5 s is cut off.
+    /// and takes nothing for 10 s is cut off.
     #[arg(long, default_value = "64MiB", value_name = "BYTES", value_parser = output_limit)]
     pub client_output_limit: usize,
 

@@ -20,7 +20,7 @@ use crate::listener::Limits;
 const READ_ON_AFTER: Duration = Duration::from_millis(100);
 
 /// A client that has more to its name than its limit and takes nothing for so long is cut off.
-const CUT_OFF_AFTER: Duration = Duration::from_secs(5);
+const CUT_OFF_AFTER: Duration = Duration::from_secs(10);
 
 /// How much of answers may wait in all, for clients that read none. Beyond it their requests are not read.
 const WAITING_BYTES: usize = 1024 * 1024 * 1024;

@@ -183,7 +183,7 @@ pub fn config<'a>(
         ("appendfsync", text(fsync)),
         ("appendonly", text(if store.is_some() { "yes" } else { "no" })),
         ("bind", driver.addr().host().to_owned()),
-        ("client-output-buffer-limit", format!("normal {limit} {limit} 5 slave 0 0 0 pubsub 0 0 0")),
+        ("client-output-buffer-limit", format!("normal {limit} {limit} 10 slave 0 0 0 pubsub 0 0 0")),
         ("cluster-enabled", text("no")),
         ("databases", text("1")),
         ("dir", store.map(|store| store.path().display().to_string()).unwrap_or_default()),
