@@ -22,6 +22,7 @@ mod old_primary;
 mod placement;
 mod protocol_letter;
 mod redis_data;
+mod redis_server;
 #[cfg(unix)]
 mod repl;
 mod replication;

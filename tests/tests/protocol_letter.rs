@@ -92,12 +92,12 @@ fn each_wrong_array_to_a_node_has_its_error() {
     for (words, error) in [
         (&["FOO"][..], "ERR unknown command 'FOO', with args beginning with: "),
         (&["LIST_NODES"], "ERR unknown command 'LIST_NODES', with args beginning with: "),
-        (&["PUT", "k"], "ERR Invalid PUT format"),
-        (&["PUT", "k", "v", "w"], "ERR Invalid PUT format"),
+        (&["PUT", "k"], "ERR wrong number of arguments for 'put' command"),
+        (&["PUT", "k", "v", "w"], "ERR wrong number of arguments for 'put' command"),
         (&["GET"], "ERR wrong number of arguments for 'get' command"),
         (&["GET", "k", "k"], "ERR wrong number of arguments for 'get' command"),
-        (&["DELETE"], "ERR Invalid DELETE format"),
-        (&["REPLICATE", "k"], "ERR Invalid REPLICATE format"),
+        (&["DELETE"], "ERR wrong number of arguments for 'delete' command"),
+        (&["REPLICATE", "k"], "ERR wrong number of arguments for 'replicate' command"),
     ] {
         assert_eq!(node.call(words), Reply::Error(error.to_owned()), "{words:?}");
     }
@@ -209,7 +209,7 @@ fn messages_between_nodes_are_refused_from_a_client() {
     assert_eq!(node.ask("PUT letter-peer kept"), "OK");
     // A record with a version, as a primary sends it.
     let record = ["REPLICATE", "5", "9-1", "0-0", "PUT", "letter-peer", "planted"];
-    assert_eq!(node.call(&record), Reply::Error("ERR Invalid REPLICATE format".to_owned()));
+    assert_eq!(node.call(&record), Reply::Error("ERR wrong number of arguments for 'replicate' command".to_owned()));
     for words in [&["ALIGN", "5", "9", "9-1"][..], &["FILL", "5", "9", "9-1", "1"], &["PURGE", "5", "1"]] {
         let Reply::Error(error) = node.call(words) else { panic!("{words:?} is taken") };
         assert!(error.starts_with("ERR unknown command '"), "{error}");

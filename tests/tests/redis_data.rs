@@ -18,9 +18,9 @@ struct Exchange {
     reply: Vec<String>,
 }
 
-fn exchanges() -> Vec<Exchange> {
+fn exchanges(transcript: &str) -> Vec<Exchange> {
     let mut exchanges: Vec<Exchange> = Vec::new();
-    for (number, line) in TRANSCRIPT.lines().enumerate() {
+    for (number, line) in transcript.lines().enumerate() {
         if let Some(request) = line.strip_prefix('>') {
             let (request, is_kind_only) = request.strip_prefix('?').map_or((request, false), |request| (request, true));
             let (line, words) = (number + 1, words(request));
@@ -126,11 +126,11 @@ fn is_refused(reply: &Reply) -> bool {
     matches!(reply, Reply::Error(error) if error.starts_with("UNAVAILABLE"))
 }
 
-/// Runs the transcript, each request at the next of the connections, and gives what was answered otherwise.
-fn differences(nodes: &mut [Connection]) -> Vec<String> {
+/// Runs a transcript, each request at the next of the connections, and gives what was answered otherwise.
+pub(crate) fn differences(transcript: &str, nodes: &mut [Connection]) -> Vec<String> {
     let mut differences = Vec::new();
     let mut node = 0;
-    for Exchange { line, words, is_kind_only, reply } in exchanges() {
+    for Exchange { line, words, is_kind_only, reply } in exchanges(transcript) {
         node = (node + 1) % nodes.len();
         let mut answer = shown(&ask(nodes.get_mut(node).expect("one of them"), &words));
         if is_kind_only {
@@ -151,7 +151,7 @@ fn redis_commands_on_data_are_answered_as_redis_answers_them() {
     for (ack, read) in [("async", "local"), ("quorum", "linear")] {
         let mut nodes: Vec<_> = (0..3).map(|at| cluster.connect_at(at, ack, read)).collect();
         // So that what one node has answered is there for the next, reads go to the primary, as local ones do while it lives.
-        let found = differences(&mut nodes);
+        let found = differences(TRANSCRIPT, &mut nodes);
         assert!(found.is_empty(), "at {ack} and {read}:\n{}", found.join("\n"));
         assert_eq!(ask(&mut nodes[0], &[b"FLUSHALL".to_vec()]), Reply::ok());
     }

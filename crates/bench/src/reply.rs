@@ -45,7 +45,7 @@ type Found<'a> = Result<Option<(Reply<'a>, usize)>, Malformed>;
 pub fn read(bytes: &[u8], encoding: Encoding, wanted: Wanted) -> Found<'_> {
     match encoding {
         Encoding::Line => read_line(bytes, wanted),
-        Encoding::Array => read_array(bytes, wanted),
+        Encoding::Array | Encoding::Resp3 => read_array(bytes, wanted),
     }
 }
 

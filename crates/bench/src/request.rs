@@ -66,7 +66,7 @@ impl Template {
                 bytes = words.join(&b' ');
                 bytes.push(b'\n');
             }
-            Encoding::Array => frame::encode_array(words, &mut bytes),
+            Encoding::Array | Encoding::Resp3 => frame::encode_array(words, &mut bytes),
         }
         if let (Verb::Put, Dialect::SetAndWait(replicas)) = (verb, dialect) {
             // Nought milliseconds: for as long as it takes.
@@ -172,7 +172,7 @@ impl Requests {
                 out.extend_from_slice(&words.join(&b' '));
                 out.push(b'\n');
             }
-            Encoding::Array => frame::encode_array(&words, out),
+            Encoding::Array | Encoding::Resp3 => frame::encode_array(&words, out),
         }
         Wanted::Page
     }
@@ -217,7 +217,7 @@ mod tests {
                 parsed(&made(&requests, |it, out| it.put(number, out)), |request| {
                     let expected = match encoding {
                         Encoding::Line => NodeRequest::PutLine { key: &key, value: &value },
-                        Encoding::Array => NodeRequest::Write(Write::new(&key, Change::Put(&value))),
+                        Encoding::Array | Encoding::Resp3 => NodeRequest::Write(Write::new(&key, Change::Put(&value))),
                     };
                     assert_eq!(request, Ok(expected));
                 });

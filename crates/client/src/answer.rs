@@ -106,7 +106,7 @@ impl Request {
         let encoding = if by_line && fits { Encoding::Line } else { Encoding::Array };
         let mut bytes = Vec::with_capacity(words.iter().map(|word| word.len() + 16).sum());
         match encoding {
-            Encoding::Array => encode_array(words, &mut bytes),
+            Encoding::Array | Encoding::Resp3 => encode_array(words, &mut bytes),
             Encoding::Line => {
                 for word in words {
                     bytes.extend_from_slice(word);

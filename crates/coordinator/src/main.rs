@@ -1,12 +1,14 @@
 //! The coordinator of the key-value store. `coordinator --help` lists its flags.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use coordinator::config::Config;
 use coordinator::driver::Driver;
 use coordinator::session;
+use net::listener::Limits;
 use net::program;
 use net::shutdown::{self, Shutdown};
 
@@ -27,8 +29,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     program::say(&format!("[Coordinator] Started on {addr}"))?;
 
-    let accepting = net::listener::accept(listener, config.connections.max_clients, &shutdown, &shutdown, |stream| {
-        session::serve(stream, driver.clone(), config.connections.original_framing, shutdown.clone())
+    let limits = Limits::new(config.connections);
+    let accepting = net::listener::accept(listener, &limits, &shutdown, &shutdown, |stream| {
+        session::serve(stream, driver.clone(), Arc::clone(&limits), shutdown.clone())
     });
     tokio::select! {
         () = accepting => {}

@@ -1,9 +1,11 @@
 //! One connection to the coordinator.
 
 use std::io;
+use std::sync::Arc;
 
 use engine::output::{JoinError, Joined};
 use net::connection::{Body, Connection, Ended, Flow, Session, Stopped};
+use net::listener::Limits;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{ClusterMap, MapUpdate, MapVersion};
 use proto::error::ErrorReply;
@@ -19,21 +21,16 @@ use crate::driver::Driver;
 use crate::stats::{self, NotAnswered};
 
 /// Serves a connection until it ends.
-pub async fn serve(stream: TcpStream, driver: Driver, original_framing: bool, shutdown: Shutdown) {
+pub async fn serve(stream: TcpStream, driver: Driver, limits: Arc<Limits>, shutdown: Shutdown) {
     let mut connection = Connection::new(stream);
-    if let Err(error) = run(&mut connection, &driver, original_framing, &shutdown).await {
+    if let Err(error) = run(&mut connection, &driver, &limits, &shutdown).await {
         tracing::debug!("a connection ended: {error}");
     }
 }
 
-async fn run(
-    connection: &mut Connection,
-    driver: &Driver,
-    original_framing: bool,
-    shutdown: &Shutdown,
-) -> io::Result<()> {
-    let mut client = ClientSession { driver, unanswered: NotAnswered::default(), upgrade: None };
-    if connection.serve(&mut client, original_framing, shutdown).await? == Ended::Closed {
+async fn run(connection: &mut Connection, driver: &Driver, limits: &Limits, shutdown: &Shutdown) -> io::Result<()> {
+    let mut client = ClientSession { driver, limits, unanswered: NotAnswered::default(), upgrade: None };
+    if connection.serve(&mut client, limits, shutdown).await? == Ended::Closed {
         return Ok(());
     }
     match client.upgrade {
@@ -60,6 +57,7 @@ enum Upgrade {
 /// The requests of people and clients.
 struct ClientSession<'a> {
     driver: &'a Driver,
+    limits: &'a Limits,
     unanswered: NotAnswered,
     upgrade: Option<Upgrade>,
 }
@@ -191,7 +189,7 @@ impl ClientSession<'_> {
             CoordinatorRequest::Map => Response::Lines(
                 self.driver.with(|coordinator, _| coordinator.known_map().update_since(MapVersion(0)).to_lines()),
             ),
-            CoordinatorRequest::Stats => stats::stats(self.driver),
+            CoordinatorRequest::Stats => stats::stats(self.driver, self.limits),
             CoordinatorRequest::Ping => Response::Pong,
             // Answered by the caller, since they end the connection or make something else of it.
             CoordinatorRequest::Quit | CoordinatorRequest::WatchMap | CoordinatorRequest::Join(_) => Response::Ok,

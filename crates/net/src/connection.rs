@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
@@ -13,20 +14,21 @@ use proto::response::Response;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::listener::Limits;
 use crate::shutdown::Shutdown;
 
 /// How much a read asks for at least.
 const READ_BYTES: usize = 16 * 1024;
 
 /// A buffer that has grown beyond this is given back once it is empty.
-const KEPT_BYTES: usize = 256 * 1024;
+pub(crate) const KEPT_BYTES: usize = 256 * 1024;
 
 /// Answers are written once they come to this, although more requests have arrived: a client that asks for much and
 /// reads nothing costs no more than this and one answer.
 const OUTPUT_BYTES: usize = 256 * 1024;
 
 /// A client that takes nothing for so long, while an answer waits for it, is let go.
-const WRITE_STALL: Duration = Duration::from_secs(60);
+pub(crate) const WRITE_STALL: Duration = Duration::from_secs(60);
 
 /// With the original framing: the silence after which an unterminated request is taken for whole.
 const ORIGINAL_FRAMING_SILENCE: Duration = Duration::from_millis(20);
@@ -121,6 +123,15 @@ impl FrameReader {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Reads what has arrived and waits for nothing; 0 at the end of the input.
+    ///
+    /// # Errors
+    /// The connection is broken; [`io::ErrorKind::WouldBlock`] where nothing has arrived.
+    pub(crate) fn fill_now(&mut self, from: &TcpStream) -> io::Result<usize> {
+        self.input.reserve(self.input.len().clamp(READ_BYTES, 16 * READ_BYTES));
+        from.try_read_buf(&mut self.input)
     }
 
     /// Reads what has arrived, or waits for it; 0 at the end of the input. Nothing is lost when this is cancelled.
@@ -227,23 +238,25 @@ impl Connection {
     pub async fn serve<S: Session>(
         &mut self,
         session: &mut S,
-        original_framing: bool,
+        limits: &Limits,
         shutdown: &Shutdown,
     ) -> io::Result<Ended> {
+        let original_framing = limits.flags.original_framing;
         let mut shutdown_begun = pin!(shutdown.begun());
         loop {
-            let stopped = self.execute(session);
+            let Self { reader, output, .. } = self;
+            let mut stopped = execute(reader, session, output);
             session.settle(&mut self.output).await?;
             if let Stopped::Bad(error) = &stopped {
                 let encoding = self.reader.unfinished().unwrap_or(Encoding::Line);
                 Response::Error(error.clone()).encode(encoding, &mut self.output);
             }
-            self.flush().await?;
+            self.deliver(session, &mut stopped, limits).await?;
             session.answered();
             match stopped {
                 Stopped::Handler(Flow::Next | Flow::Settle) => continue,
                 Stopped::Handler(Flow::Body) => {
-                    self.write_body(session).await?;
+                    self.write_body(session, limits).await?;
                     continue;
                 }
                 Stopped::Handler(Flow::Upgrade) => return Ok(Ended::Upgraded),
@@ -258,12 +271,16 @@ impl Connection {
             let arrived = tokio::select! {
                 arrived = self.reader.fill(&mut self.stream) => arrived?,
                 () = &mut shutdown_begun => return Ok(Ended::Closed),
+                () = silence(limits.flags.idle_timeout) => {
+                    limits.idle.fetch_add(1, Ordering::Relaxed);
+                    return Ok(Ended::Closed);
+                }
                 () = tokio::time::sleep(ORIGINAL_FRAMING_SILENCE), if original_framing && is_line => {
                     while session.request(self.reader.unterminated(), &mut self.output) == Flow::Settle {
                         session.settle(&mut self.output).await?;
                         self.flush().await?;
                     }
-                    return self.finish(session).await;
+                    return self.finish(session, limits).await;
                 }
             };
             if arrived == 0 {
@@ -271,47 +288,52 @@ impl Connection {
                     Some(Encoding::Line) => {
                         Response::Error(ErrorReply::Incomplete).encode(Encoding::Line, &mut self.output);
                     }
-                    Some(Encoding::Array) => {
+                    Some(Encoding::Array | Encoding::Resp3) => {
                         Response::Error(ErrorReply::IncompleteArray).encode(Encoding::Array, &mut self.output);
                     }
                     None => {}
                 }
-                return self.finish(session).await;
+                return self.finish(session, limits).await;
             }
         }
     }
 
-    /// Executes what has arrived, until there is enough to write.
-    fn execute<S: Session>(&mut self, session: &mut S) -> Stopped {
-        let Self { reader, output, .. } = self;
-        let mut full = false;
-        let look_ahead = |session: &mut &mut S, frames: Frames<'_>| session.look_ahead(frames);
-        let stopped = reader.frames_ahead(session, look_ahead, |session, frame| {
-            if output.len() >= OUTPUT_BYTES {
-                full = true;
-                return Flow::Settle;
-            }
-            session.request(frame, output)
-        });
-        if full { Stopped::Handler(Flow::Next) } else { stopped }
-    }
-
-    async fn finish<S: Session>(&mut self, session: &mut S) -> io::Result<Ended> {
+    async fn finish<S: Session>(&mut self, session: &mut S, limits: &Limits) -> io::Result<Ended> {
         session.settle(&mut self.output).await?;
         self.flush().await?;
-        self.write_body(session).await?;
+        self.write_body(session, limits).await?;
         self.flush().await?;
         session.answered();
         Ok(Ended::Closed)
     }
 
-    async fn write_body<S: Session>(&mut self, session: &mut S) -> io::Result<()> {
+    async fn write_body<S: Session>(&mut self, session: &mut S, limits: &Limits) -> io::Result<()> {
         if let Some(body) = session.take_body() {
-            write_all(&self.stream, body.bytes()).await?;
+            let written = self.write_long(body.bytes(), limits).await?;
+            self.output.extend_from_slice(body.bytes().get(written..).unwrap_or_default());
             self.output.extend_from_slice(body.end);
         }
         Ok(())
     }
+}
+
+/// Executes what has arrived, until there is enough to write.
+pub(crate) fn execute<S: Session>(reader: &mut FrameReader, session: &mut S, output: &mut Vec<u8>) -> Stopped {
+    let mut full = false;
+    let look_ahead = |session: &mut &mut S, frames: Frames<'_>| session.look_ahead(frames);
+    let stopped = reader.frames_ahead(session, look_ahead, |session, frame| {
+        if output.len() >= OUTPUT_BYTES {
+            full = true;
+            return Flow::Settle;
+        }
+        session.request(frame, output)
+    });
+    if full { Stopped::Handler(Flow::Next) } else { stopped }
+}
+
+/// Waits for so long; for ever where it is zero, and then without a look at the clock.
+async fn silence(timeout: Duration) {
+    if timeout.is_zero() { std::future::pending().await } else { tokio::time::sleep(timeout).await }
 }
 
 /// Ends the output, then reads and forgets for a moment. Closing at once, with bytes unread, would reset the connection
@@ -327,19 +349,33 @@ pub(crate) async fn let_the_answer_arrive(stream: &mut TcpStream) {
     let _ = tokio::time::timeout(Duration::from_secs(2), drain).await;
 }
 
-/// Writes all bytes: at once where the socket takes them, which it nearly always does.
-async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match stream.try_write(bytes) {
+/// Writes all bytes.
+async fn write_all(stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+    let written = write_while_taken(stream, bytes, WRITE_STALL).await?;
+    if written == bytes.len() { Ok(()) } else { Err(reads_nothing()) }
+}
+
+pub(crate) fn reads_nothing() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")
+}
+
+/// Writes bytes: at once where the socket takes them, which it nearly always does. Gives up where it takes none for as long
+/// as `patience`, and says how many it has taken.
+pub(crate) async fn write_while_taken(stream: &TcpStream, bytes: &[u8], patience: Duration) -> io::Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match stream.try_write(bytes.get(done..).unwrap_or_default()) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Ok(written) => done += written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let stalled = || io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing");
-                tokio::time::timeout(WRITE_STALL, stream.writable()).await.map_err(|_| stalled())??;
+                match tokio::time::timeout(patience, stream.writable()).await {
+                    Ok(writable) => writable?,
+                    Err(_) => return Ok(done),
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(done)
 }

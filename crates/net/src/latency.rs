@@ -56,6 +56,12 @@ impl<const KINDS: usize> Default for Kinds<KINDS> {
 }
 
 impl<const KINDS: usize> Kinds<KINDS> {
+    /// How many there were of all kinds.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().flat_map(|kind| kind.counts.iter()).map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
     /// Appends the figures of every kind, see [`Latencies::describe`].
     pub fn describe(&self, names: [&str; KINDS], lines: &mut Vec<String>) {
         for (latencies, name) in self.0.iter().zip(names) {

@@ -3,6 +3,7 @@
 //! - [`listener`]: accepts connections, within a limit, until told to stop.
 //! - [`connection`]: one connection: its buffers, and the loop that decodes everything that has arrived, executes it, and
 //!   writes all answers with one system call.
+//!   `stalled` is what it does with a client that reads nothing.
 //! - [`latency`]: how long requests take.
 //! - [`shutdown`]: signals, and how the tasks of a process end together.
 //! - [`clock`]: the clock that the engine is told.
@@ -16,3 +17,4 @@ pub mod listener;
 pub mod logging;
 pub mod program;
 pub mod shutdown;
+mod stalled;

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proto::error::ErrorReply;
@@ -11,6 +12,7 @@ use proto::limits;
 use proto::response::Response;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::connection::let_the_answer_arrive;
 use crate::shutdown::Shutdown;
@@ -20,6 +22,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How many clients beyond the limit are told so at once. More are let go without a word.
 const REFUSALS: usize = 64;
+
+/// How long a client beyond the limit has to show which encoding it speaks.
+const FIRST_BYTE: Duration = Duration::from_millis(200);
+
+/// After so long without a byte the other end is asked whether it is still there, and then this often. The system gives up
+/// after some tries more, on Linux nine.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Binds a port on every address that `host` resolves to until one takes it.
 ///
@@ -56,10 +66,90 @@ pub struct ConnectionFlags {
     #[arg(long, default_value_t = limits::CLIENTS, value_parser = max_clients)]
     pub max_clients: usize,
 
+    /// How much of answers may wait for a client that reads none, as 65536, 512KiB or 64MiB. One that has more to its name
+    /// and takes nothing for 10 s is cut off.
+    #[arg(long, default_value = "64MiB", value_name = "BYTES", value_parser = output_limit)]
+    pub client_output_limit: usize,
+
+    /// A client that says nothing for so long is let go; 0 for never.
+    #[arg(long, default_value = "0", value_name = "TIME", value_parser = idle_timeout)]
+    pub idle_timeout: Duration,
+
     /// Also take a request without a newline for whole after 20 ms of silence, answer it and close, as the first
     /// version's programs expect. Not for slow networks: a request cut in two would be taken for a shorter one.
     #[arg(long)]
     pub original_framing: bool,
+}
+
+impl Default for ConnectionFlags {
+    /// What is so unless told otherwise.
+    fn default() -> Self {
+        Self {
+            max_clients: limits::CLIENTS,
+            client_output_limit: 64 * 1024 * 1024,
+            idle_timeout: Duration::ZERO,
+            original_framing: false,
+        }
+    }
+}
+
+/// What all connections of a process share: what the operator has chosen, and what is counted.
+#[derive(Debug, Default)]
+pub struct Limits {
+    /// What the operator has chosen.
+    pub flags: ConnectionFlags,
+    /// Connections served since the start.
+    pub accepted: AtomicU64,
+    /// Connections refused since the start, because there were too many.
+    pub refused: AtomicU64,
+    /// Connections cut off since the start, because their clients read nothing.
+    pub cut_off: AtomicU64,
+    /// Connections ended since the start, because their clients said nothing.
+    pub idle: AtomicU64,
+    /// Bytes of answers that wait for clients that read none.
+    pub(crate) waiting: AtomicUsize,
+}
+
+impl Limits {
+    /// Nothing has happened yet.
+    #[must_use]
+    pub fn new(flags: ConnectionFlags) -> Arc<Self> {
+        Arc::new(Self { flags, ..Self::default() })
+    }
+
+    /// The figures, each a name, a blank and a number.
+    pub fn describe(&self, lines: &mut Vec<String>) {
+        for (name, count) in [
+            ("connections_accepted", &self.accepted),
+            ("connections_refused", &self.refused),
+            ("connections_cut_off", &self.cut_off),
+            ("connections_idle", &self.idle),
+        ] {
+            lines.push(format!("{name} {}", count.load(Ordering::Relaxed)));
+        }
+    }
+}
+
+fn output_limit(text: &str) -> Result<usize, String> {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("", 0)];
+    let parsed = units.iter().find_map(|(unit, shift)| {
+        let number: usize = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(1 << shift)
+    });
+    match parsed {
+        Some(bytes) if (1024..=1 << 40).contains(&bytes) => Ok(bytes),
+        _ => Err("a number of bytes from 1KiB to 1024GiB is expected (examples: 65536, 512KiB, 64MiB)".to_owned()),
+    }
+}
+
+fn idle_timeout(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    match humantime::parse_duration(text) {
+        Ok(time) if (Duration::from_millis(100)..=Duration::from_secs(365 * 24 * 3600)).contains(&time) => Ok(time),
+        _ => Err("0 or a time from 100ms to 365d is expected (examples: 10m, 500ms)".to_owned()),
+    }
 }
 
 fn max_clients(text: &str) -> Result<usize, String> {
@@ -69,17 +159,18 @@ fn max_clients(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Accepts connections until `accepting` ends and serves each in a task of `connections`, at most `limit` at a time.
-/// Whoever comes beyond that is told so and let go.
+/// Accepts connections until `accepting` ends and serves each in a task of `connections`, so many at a time as the limits
+/// say. Whoever comes beyond that is told so and let go.
 pub async fn accept<F>(
     listener: TcpListener,
-    limit: usize,
+    limits: &Arc<Limits>,
     accepting: &Shutdown,
     connections: &Shutdown,
     serve: impl Fn(TcpStream) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
+    let limit = limits.flags.max_clients;
     let permits = Arc::new(Semaphore::new(limit));
     let refusals = Arc::new(Semaphore::new(REFUSALS));
     let mut pause = Duration::from_millis(5);
@@ -91,13 +182,13 @@ pub async fn accept<F>(
         match accepted {
             Ok((stream, _)) => {
                 pause = Duration::from_millis(5);
-                // Answers are small and awaited: none of them should wait for the one before to be acknowledged.
-                if let Err(error) = stream.set_nodelay(true) {
+                if let Err(error) = prepare(&stream) {
                     tracing::debug!("a connection was gone before it was served: {error}");
                     continue;
                 }
                 match Arc::clone(&permits).try_acquire_owned() {
                     Ok(permit) => {
+                        limits.accepted.fetch_add(1, Ordering::Relaxed);
                         let task = serve(stream);
                         connections.spawn(async move {
                             task.await;
@@ -105,6 +196,7 @@ pub async fn accept<F>(
                         });
                     }
                     Err(_) => {
+                        limits.refused.fetch_add(1, Ordering::Relaxed);
                         if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
                             connections.spawn(async move {
                                 refuse(stream, limit).await;
@@ -123,10 +215,26 @@ pub async fn accept<F>(
     }
 }
 
-/// Tells a client that there is no room.
+/// Sets a connection up.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // Answers are small and awaited: none of them should wait for the one before to be acknowledged.
+    stream.set_nodelay(true)?;
+    // An end that has gone without a word is found out although nobody writes to it.
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// Tells a client that there is no room, in the encoding that it begins to speak; one that says nothing is told by a line.
 async fn refuse(mut stream: TcpStream, limit: usize) {
+    let mut first = [0];
+    let speaks_arrays = matches!(timeout(FIRST_BYTE, stream.peek(&mut first)).await, Ok(Ok(1))) && first == [b'*'];
+    let (encoding, error) = if speaks_arrays {
+        (Encoding::Array, ErrorReply::redis("ERR max number of clients reached"))
+    } else {
+        (Encoding::Line, ErrorReply::too_many_clients(limit))
+    };
     let mut answer = Vec::new();
-    Response::Error(ErrorReply::too_many_clients(limit)).encode(Encoding::Line, &mut answer);
+    Response::Error(error).encode(encoding, &mut answer);
     // The text fits the socket's empty buffer, so nothing waits for the client.
     match stream.try_write(&answer) {
         Ok(_) => let_the_answer_arrive(&mut stream).await,

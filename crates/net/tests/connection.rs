@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use engine::record::Record;
 use net::connection::{Body, Connection, Ended, Flow, Session};
+use net::listener::{ConnectionFlags, Limits};
 use net::shutdown::Shutdown;
 use proto::frame::Frame;
 use proto::id::Version;
@@ -65,7 +66,8 @@ async fn pair(original_framing: bool, shutdown: &Shutdown) -> (TcpStream, tokio:
     let shutdown = shutdown.clone();
     let served = tokio::spawn(async move {
         let mut connection = Connection::new(server);
-        connection.serve(&mut Echo::default(), original_framing, &shutdown).await.expect("the client stays")
+        let flags = ConnectionFlags { original_framing, ..ConnectionFlags::default() };
+        connection.serve(&mut Echo::default(), &Limits::new(flags), &shutdown).await.expect("the client stays")
     });
     (client, served)
 }
@@ -169,10 +171,11 @@ async fn whoever_comes_beyond_the_limit_is_told_so() {
     let shutdown = Shutdown::new();
     let server = shutdown.clone();
     let accepting = tokio::spawn(async move {
-        net::listener::accept(listener, 1, &server, &server, |stream| {
-            let server = server.clone();
+        let limits = Limits::new(ConnectionFlags { max_clients: 1, ..ConnectionFlags::default() });
+        net::listener::accept(listener, &limits, &server, &server, |stream| {
+            let (server, limits) = (server.clone(), std::sync::Arc::clone(&limits));
             async move {
-                let _ = Connection::new(stream).serve(&mut Echo::default(), false, &server).await;
+                let _ = Connection::new(stream).serve(&mut Echo::default(), &limits, &server).await;
             }
         })
         .await;

@@ -1,6 +1,7 @@
 //! The node as its tasks share it, and who is woken when.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -47,6 +48,7 @@ struct Shared {
     links: Mutex<HashMap<Incarnation, Link>>,
     map_changes: watch::Sender<u64>,
     proposals: Notify,
+    terms: AtomicU64,
     background: Shutdown,
 }
 
@@ -90,6 +92,7 @@ impl Driver {
             links: Mutex::default(),
             map_changes: watch::Sender::new(0),
             proposals: Notify::new(),
+            terms: AtomicU64::new(0),
             background: background.clone(),
         };
         let driver = Self { shared: Arc::new(shared) };
@@ -228,6 +231,12 @@ impl Driver {
         self.shared.node.map().map(|map| map.promises).unwrap_or_default()
     }
 
+    /// A number that grows whenever the map gives a slot another primary.
+    #[must_use]
+    pub fn terms(&self) -> u64 {
+        self.shared.terms.load(Ordering::SeqCst)
+    }
+
     /// What ends the node's own tasks.
     #[must_use]
     pub fn background(&self) -> &Shutdown {
@@ -267,6 +276,10 @@ impl Driver {
         let own = self.shared.store.as_ref().and_then(Store::cluster);
         if own.is_some_and(|own| own != update.cluster) {
             return Err(MapError::OtherCluster);
+        }
+        // IMPORTANT: counted before anybody is asked by the new map, so that who has seen no change was with the old primaries.
+        if self.node().map().is_some_and(|before| update.changes_a_primary(&before)) {
+            self.shared.terms.fetch_add(1, Ordering::SeqCst);
         }
         let mut turn = Turn::default();
         self.shared.node.handle_map(self.clock().now(), update, &mut turn)?;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use proto::id::{Incarnation, NodeAddr};
-use proto::peer::{Forward, KeyRequest, LinkKind, List};
+use proto::peer::{Copies, Forward, KeyRequest, LinkKind, List};
 use proto::reply::{Reply, ReplyDecoder};
+use proto::slot::SlotId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -134,6 +135,19 @@ impl ForwardLinks {
     /// Asks a node for keys, as [`ForwardLinks::send`] does for one key. The question's own number is not looked at.
     pub fn send_list(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, list: List) -> Handed {
         let (call, handed) = self.call(|id, bytes| List { id, ..list }.encode(bytes));
+        self.queue(driver, to, addr, vec![call]);
+        handed
+    }
+
+    /// Asks a node how many replicas have its slots, as [`ForwardLinks::send`] does for one key.
+    pub fn send_copies(
+        &self,
+        driver: &Driver,
+        to: Incarnation,
+        addr: &NodeAddr,
+        slots: Vec<(SlotId, Option<u64>)>,
+    ) -> Handed {
+        let (call, handed) = self.call(|id, bytes| Copies { id, slots }.encode(bytes));
         self.queue(driver, to, addr, vec![call]);
         handed
     }

@@ -1,6 +1,7 @@
 //! A storage node of the key-value store. `node --help` lists its flags.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -8,8 +9,10 @@ use clap::Parser as _;
 use engine::node::Turn;
 use mimalloc::MiMalloc;
 use net::clock::Clock;
+use net::listener::Limits;
 use net::program;
 use net::shutdown::{self, Shutdown};
+use node::clients::Clients;
 use node::config::{Command, Config};
 use node::driver::{Driver, random_secret};
 use node::membership::{self, Notice};
@@ -85,8 +88,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     {
         let (driver, accepting, connections) = (driver.clone(), accepting.clone(), connections.clone());
         background.spawn(async move {
-            net::listener::accept(listener, config.connections.max_clients, &accepting, &connections, |stream| {
-                session::serve(stream, driver.clone(), config.connections.original_framing, connections.clone())
+            let clients = Clients::new(Limits::new(config.connections));
+            net::listener::accept(listener, &clients.limits, &accepting, &connections, |stream| {
+                session::serve(stream, driver.clone(), Arc::clone(&clients), connections.clone())
             })
             .await;
         });

@@ -12,15 +12,16 @@ use engine::waiting::{Outcome, Waiting};
 use net::connection::{Connection, Flow, Stopped};
 use net::shutdown::Shutdown;
 use proto::error::ErrorReply;
-use proto::frame::{Encoding, Frame, push_number};
+use proto::frame::{Encoding, Frame, push_number, push_word};
 use proto::level::ReadLevel;
-use proto::peer::{Forward, KeyRequest, List, Read, Write};
+use proto::peer::{Copies, Forward, KeyRequest, List, Read, Write};
 use proto::response::Response;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::answering;
 use crate::driver::Driver;
+use crate::wait;
 use crate::walks;
 
 /// How many requests may wait on one connection. Beyond it the connection is not read until some are answered.
@@ -113,6 +114,15 @@ impl<'a> ForwardSession<'a> {
         if List::is_one(words) {
             let Ok(list) = List::parse(words) else { return Flow::Close };
             self.lists.push(list);
+            return Flow::Next;
+        }
+        if Copies::is_one(words) {
+            let Ok(copies) = Copies::parse(words) else { return Flow::Close };
+            let mut answer = Vec::new();
+            let mut bytes = Vec::with_capacity(copies.slots.len() * 9);
+            wait::answers_here(self.driver, &copies.slots).iter().for_each(|slot| slot.encode(&mut bytes));
+            push_word(&bytes, &mut answer);
+            respond(copies.id, &answer, out);
             return Flow::Next;
         }
         match Forward::parse(words) {

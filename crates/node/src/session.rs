@@ -3,6 +3,7 @@
 mod gather;
 
 use std::io;
+use std::sync::Arc;
 
 use engine::memory::MemoryFigures;
 use engine::node::Turn;
@@ -17,20 +18,23 @@ use proto::frame::{self, Encoding, Frame, Frames};
 use proto::id::{Incarnation, NodeAddr};
 use proto::level::{AckLevel, ReadLevel};
 use proto::peer::{Change, Hello, KeyRequest, LinkKind, Read, Wanted, Write};
-use proto::request::{NodeRequest, split_replicas_word};
+use proto::request::{NodeRequest, ServerCommand, split_replicas_word};
 use proto::response::{Response, is_line};
 use proto::slot::SlotId;
 use tokio::net::TcpStream;
 
 use crate::answering;
+use crate::clients::Clients;
 use crate::driver::Driver;
 use crate::keyspace::KeptKeyspace;
 use crate::replication;
 use crate::routing::{self, KeptBatch, Waits};
 use crate::serve_forwards;
+use crate::server_commands::{Front, Then};
 use crate::slots_ahead::SlotsAhead;
 use crate::stats::{self, NotAnswered};
 use crate::store::{Figures, Health};
+use crate::wait::{KeptWait, Written as WrittenSlots};
 use crate::walks::KeptWalk;
 
 use gather::Gather;
@@ -45,9 +49,9 @@ const MANY_BYTES: usize = 256 * 1024;
 const KEPT_BYTES: usize = 1024 * 1024;
 
 /// Serves a connection until it ends.
-pub async fn serve(stream: TcpStream, driver: Driver, original_framing: bool, shutdown: Shutdown) {
+pub async fn serve(stream: TcpStream, driver: Driver, clients: Arc<Clients>, shutdown: Shutdown) {
     let mut connection = Connection::new(stream);
-    if let Err(error) = run(&mut connection, &driver, original_framing, &shutdown).await {
+    if let Err(error) = run(&mut connection, &driver, &clients, &shutdown).await {
         tracing::debug!("a connection ended: {error}");
     }
 }
@@ -55,14 +59,18 @@ pub async fn serve(stream: TcpStream, driver: Driver, original_framing: bool, sh
 async fn run(
     connection: &mut Connection,
     driver: &Driver,
-    original_framing: bool,
+    clients: &Arc<Clients>,
     shutdown: &Shutdown,
 ) -> io::Result<()> {
-    let mut client = ClientSession::new(driver);
-    if connection.serve(&mut client, original_framing, shutdown).await? == Ended::Closed {
+    let listed = clients.list(&connection.stream, driver.clock().now());
+    let mut client = ClientSession::new(driver, Front::new(clients, listed));
+    if connection.serve(&mut client, &clients.limits, shutdown).await? == Ended::Closed {
         return Ok(());
     }
-    match client.upgrade {
+    let upgrade = client.upgrade;
+    // It is no client any more.
+    drop(client);
+    match upgrade {
         Some((LinkKind::Replication, from)) => replication::receive(connection, driver, from, shutdown).await,
         Some((LinkKind::Forward, _)) => serve_forwards::serve(connection, driver, shutdown).await,
         None => Ok(()),
@@ -72,6 +80,11 @@ async fn run(
 /// The requests of a client.
 struct ClientSession<'a> {
     driver: &'a Driver,
+    front: Front,
+    /// Where it has written to, for `WAIT`.
+    written: WrittenSlots,
+    /// A `WAIT` that is answered behind all that is kept, and how.
+    wait: Option<(KeptWait, Encoding)>,
     turn: Turn,
     /// What this connection has asked for; until then the cluster's levels count.
     ack: Option<AckLevel>,
@@ -111,7 +124,7 @@ struct Batch {
 fn begin_body(record: &Record, encoding: Encoding, out: &mut Vec<u8>) -> Option<Body> {
     let value = record.value().filter(|value| value.len() >= BODY_BYTES)?;
     let end: &[u8] = match encoding {
-        Encoding::Array => {
+        Encoding::Array | Encoding::Resp3 => {
             out.push(b'$');
             frame::push_number(value.len() as u64, out);
             out.extend_from_slice(b"\r\n");
@@ -142,9 +155,12 @@ fn answer_read(
 }
 
 impl<'a> ClientSession<'a> {
-    fn new(driver: &'a Driver) -> Self {
+    fn new(driver: &'a Driver, front: Front) -> Self {
         Self {
             driver,
+            front,
+            written: WrittenSlots::new(driver),
+            wait: None,
             turn: Turn::default(),
             ack: None,
             read: None,
@@ -215,6 +231,7 @@ impl<'a> ClientSession<'a> {
             return Flow::Next;
         }
         self.must_persist = true;
+        self.written.add(slot);
         let now = self.batch().now;
         let written = self.driver.node().write(now, slot, &write, &self.waits.waiting, &mut self.turn);
         match written {
@@ -248,7 +265,7 @@ impl<'a> ClientSession<'a> {
         encoding: Encoding,
         out: &mut Vec<u8>,
     ) -> Flow {
-        if self.done_of_many.is_none() && encoding == Encoding::Array {
+        if self.done_of_many.is_none() && encoding != Encoding::Line {
             frame::begin_array(requests.clone().count(), self.kept.place(out));
         }
         let done = self.done_of_many.unwrap_or(0);
@@ -267,6 +284,27 @@ impl<'a> ClientSession<'a> {
             self.kept.place(out).push(b'\n');
         }
         Flow::Next
+    }
+
+    /// What arrays ask about the connection and the server.
+    fn server(&mut self, command: ServerCommand<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
+        let now = self.batch().now;
+        match self.front.execute(self.driver, now, command, encoding, self.kept.place(out)) {
+            Then::Answered(flow) => flow,
+            Then::Reset => {
+                (self.ack, self.read) = (None, None);
+                Flow::Next
+            }
+            Then::Count => {
+                let level = self.read();
+                self.walk(KeptWalk::count(b"", level, encoding))
+            }
+            Then::Wait { replicas, millis } => {
+                let is_quorum = self.ack() != AckLevel::Async;
+                self.wait = Some((KeptWait { replicas, millis, is_quorum }, encoding));
+                Flow::Next
+            }
+        }
     }
 
     /// A walk is answered behind everything that is kept.
@@ -365,8 +403,8 @@ impl Session for ClientSession<'_> {
     }
 
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
-        let encoding = frame.encoding();
-        if self.walk.is_some() || self.keyspace.is_some() {
+        let Some(encoding) = self.front.encoding(frame) else { return Flow::Next };
+        if self.walk.is_some() || self.keyspace.is_some() || self.wait.is_some() {
             return Flow::Settle; // Its answer comes first.
         }
         let (response, flow) = match NodeRequest::parse(frame) {
@@ -414,9 +452,10 @@ impl Session for ClientSession<'_> {
             }
             Ok(NodeRequest::Losses) => (self.driver.node().losses(answering::losses), Flow::Next),
             Ok(NodeRequest::Info) => (self.info(), Flow::Next),
-            Ok(NodeRequest::Stats) => (stats::stats(self.driver), Flow::Next),
+            Ok(NodeRequest::Stats) => (stats::stats(self.driver, self.front.clients()), Flow::Next),
             Ok(NodeRequest::Ping) => (Response::Pong, Flow::Next),
             Ok(NodeRequest::Quit) => (Response::Ok, Flow::Close),
+            Ok(NodeRequest::Server(command)) => return self.server(command, encoding, out),
             Ok(NodeRequest::Peer(words)) => match self.hello(words.0) {
                 Ok(()) => (Response::Ok, Flow::Upgrade),
                 Err(error) => (Response::Error(error), Flow::Next),
@@ -428,7 +467,9 @@ impl Session for ClientSession<'_> {
     }
 
     async fn settle(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        self.batch = None;
+        if let Some(batch) = self.batch.take() {
+            self.front.client().heard(batch.now, None);
+        }
         self.slots_ahead.forget();
         if !self.kept.is_empty() {
             // What this batch has written here must not wait for what other nodes answer.
@@ -440,6 +481,11 @@ impl Session for ClientSession<'_> {
         if let Some(walk) = self.walk.take() {
             self.driver.wake_touched(&mut self.turn);
             walk.answer(self.driver, out).await;
+        }
+        if let Some((wait, encoding)) = self.wait.take() {
+            self.driver.wake_touched(&mut self.turn);
+            let replicas = self.written.wait(self.driver, wait).await;
+            Response::Number(replicas.try_into().unwrap_or(i64::MAX)).encode(encoding, out);
         }
         if let Some(request) = self.keyspace.take() {
             self.driver.wake_touched(&mut self.turn);

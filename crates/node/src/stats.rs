@@ -5,6 +5,7 @@ use net::latency::{Kinds, Unanswered};
 use proto::peer::{Change, KeyRequest};
 use proto::response::Response;
 
+use crate::clients::Clients;
 use crate::driver::Driver;
 use crate::store::{Figures, Store};
 
@@ -34,7 +35,7 @@ pub fn kind(request: &KeyRequest<'_>) -> usize {
 
 /// The answer to `STATS`.
 #[must_use]
-pub fn stats(driver: &Driver) -> Response<'static> {
+pub fn stats(driver: &Driver, clients: &Clients) -> Response<'static> {
     let (node, lag) = (driver.node(), driver.node().lag());
     let memory = node.memory_figures();
     let Figures { log_bytes, snapshots } = driver.store().map(Store::figures).unwrap_or_default();
@@ -53,6 +54,7 @@ pub fn stats(driver: &Driver) -> Response<'static> {
         format!("log_bytes {log_bytes}"),
         format!("snapshots {snapshots}"),
     ];
+    clients.limits.describe(&mut lines);
     driver.answered().describe(KINDS, &mut lines);
     Response::stats(lines)
 }

@@ -278,6 +278,15 @@ impl ClusterMap {
 }
 
 impl MapUpdate {
+    /// Whether a slot gets another primary, or a new term of the same, than in the map before.
+    #[must_use]
+    pub fn changes_a_primary(&self, before: &ClusterMap) -> bool {
+        self.bits == before.bits
+            && self.runs.iter().any(|(first, last, config)| {
+                (first.0..=last.0).any(|slot| before.config(SlotId(slot)).epoch != config.epoch)
+            })
+    }
+
     /// The same for those who propose no changes: neighbouring slots that differ in nothing but the version of their last
     /// change stand in one line, with the newest of those versions.
     #[must_use]

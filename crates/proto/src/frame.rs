@@ -15,6 +15,8 @@ pub enum Encoding {
     Line,
     /// A RESP2 array.
     Array,
+    /// The same array, on a connection that has asked for answers in RESP3.
+    Resp3,
 }
 
 /// One request as it came, its words not yet understood. It borrows the read buffer.

@@ -11,12 +11,14 @@
 //! 4. [`cluster_map`]: who holds which slot now, as the coordinator publishes it.
 //! 5. [`frame`]: bytes to frames (a line, or an array of words), incrementally.
 //! 6. [`request`] and [`response`]: frames to commands, and answers to bytes, one set of commands in two encodings.
-//!    [`range`] has what a walk through keys asks for; [`decimal`] the numbers of `INCRBYFLOAT`.
+//!    [`range`] has what a walk through keys asks for; [`decimal`] the numbers of `INCRBYFLOAT`. [`commands`] is the table of
+//!    all that an array may ask of a node; [`resp`] writes the answers that only arrays get.
 //! 7. [`peer`] and [`session`]: what nodes say to each other, and to the coordinator.
 //! 8. [`reply`]: the reader of answers, for whoever asked.
 //! 9. [`error`]: every error text that the wire carries.
 
 pub mod cluster_map;
+pub mod commands;
 pub mod decimal;
 pub mod error;
 pub mod frame;
@@ -27,6 +29,7 @@ pub mod peer;
 pub mod range;
 pub mod reply;
 pub mod request;
+pub mod resp;
 pub mod response;
 pub mod ring;
 pub mod session;

@@ -37,6 +37,9 @@ pub const COUNTER: u64 = 1 << 62;
 /// The longest name that a client gives itself for safe retries, in bytes.
 pub const CLIENT_BYTES: usize = 64;
 
+/// The longest name of a connection and of its library (`CLIENT SETNAME`, `CLIENT SETINFO`), in bytes.
+pub const CONNECTION_NAME_BYTES: usize = 256;
+
 /// The longest answer that is remembered with a write that has an identity, in bytes.
 pub const ANSWER_BYTES: usize = 1_024;
 

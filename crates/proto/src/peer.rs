@@ -3,11 +3,12 @@
 //! Two kinds of connection, each opened by its first request, which is a [`Hello`]:
 //!
 //! - `PEER REPLICATION ...`, from a primary to one of its replicas: [`LinkMessage`] one way, [`LinkReply`] back.
-//! - `PEER FORWARD ...`, from any node to a key's primary: [`Forward`] and [`List`] one way; back, for each, its number as
+//! - `PEER FORWARD ...`, from any node to a key's primary: [`Forward`], [`List`] and [`Copies`] one way; back, for each, its number as
 //!   a RESP integer and then the answer, in whatever order they are ready.
 //!
 //! `docs/protocol.md` shows each message as it looks on the wire.
 
+mod copies;
 mod detail;
 mod forward;
 mod link;
@@ -23,6 +24,7 @@ use crate::id::{Incarnation, NodeAddr};
 use crate::limits;
 use crate::slot::SlotId;
 
+pub use copies::{Copies, CopiesOf};
 pub use detail::Detail;
 pub use forward::{Change, Forward, KeyRequest, Read, Wanted, Write};
 pub use link::{LinkMessage, LinkReply, Term, Terms};

@@ -7,6 +7,7 @@ mod glob;
 mod keyspace;
 mod many;
 mod redis;
+mod server;
 
 use crate::error::ErrorReply;
 use crate::frame::{Encoding, Frame, Words};
@@ -20,6 +21,7 @@ use crate::slot::SlotId;
 pub use glob::{glob_matches, literal_prefix};
 pub use keyspace::{KeyspaceRequest, Scan, exists_request};
 pub use many::KeyWords;
+pub use server::{ClientCommand, CommandQuery, Hello, NamesOrPattern, ServerCommand};
 
 /// A request to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,11 +63,13 @@ pub enum NodeRequest<'a> {
     Ping,
     /// Answer, then close.
     Quit,
+    /// What arrays have for the connection and the server, as Redis does.
+    Server(ServerCommand<'a>),
     /// Another node opens a connection between nodes; the words are for [`crate::peer::Hello`].
     Peer(PeerWords<'a>),
 }
 
-/// The words after `PEER`, compared by what they say.
+/// Words that are not taken apart yet, such as those after `PEER`, compared by what they say.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerWords<'a>(pub Words<'a>);
 
@@ -203,6 +207,7 @@ impl<'a> NodeRequest<'a> {
             b"ACK" => rest.word(verbs::ACK).map(Self::Ack),
             b"READ" => rest.word(verbs::READ).map(Self::ReadLevel),
             b"LOSSES" => rest.nothing(verbs::LOSSES).map(|()| Self::Losses),
+            b"PING" | b"INFO" | b"QUIT" if frame.encoding() == Encoding::Array => server::parse(verb, rest),
             b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
             b"STATS" => rest.nothing(verbs::STATS).map(|()| Self::Stats),
             b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),

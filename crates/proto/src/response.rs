@@ -49,7 +49,8 @@ impl Response<'_> {
     pub fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) {
         match encoding {
             Encoding::Line => self.encode_line(out),
-            Encoding::Array => self.encode_resp(out),
+            Encoding::Resp3 if *self == Self::NotFound => out.extend_from_slice(b"_\r\n"),
+            Encoding::Array | Encoding::Resp3 => self.encode_resp(out),
         }
     }
 

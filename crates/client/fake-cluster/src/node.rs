@@ -257,6 +257,7 @@ impl State {
             NodeRequest::Ping => "PING".to_owned(),
             NodeRequest::Quit
             | NodeRequest::Peer(_)
+            | NodeRequest::Server(_)
             | NodeRequest::GetMany(_)
             | NodeRequest::PutMany(_)
             | NodeRequest::Keyspace(_) => "OTHER".to_owned(),
@@ -301,9 +302,11 @@ impl State {
                 Response::Number(table.first_keys(&Keys::Prefix(prefix).range(), usize::MAX).len() as i64)
             }
             // The library asks for each key on its own.
-            NodeRequest::Peer(_) | NodeRequest::GetMany(_) | NodeRequest::PutMany(_) | NodeRequest::Keyspace(_) => {
-                Response::Error(ErrorReply::UnknownCommand)
-            }
+            NodeRequest::Peer(_)
+            | NodeRequest::Server(_)
+            | NodeRequest::GetMany(_)
+            | NodeRequest::PutMany(_)
+            | NodeRequest::Keyspace(_) => Response::Error(ErrorReply::UnknownCommand),
         };
         response.encode(encoding, answer);
     }

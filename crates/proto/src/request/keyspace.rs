@@ -75,7 +75,7 @@ impl<'a> Rest<'a> {
             }
             b"FLUSHALL" => self.args("flushall", ..)?.flush(),
             b"FLUSHDB" => self.args("flushdb", ..)?.flush(),
-            _ => Err(ErrorReply::UnknownCommand),
+            _ => super::server::parse(verb, self),
         }
     }
 }

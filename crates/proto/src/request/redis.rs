@@ -4,6 +4,7 @@
 //! more than one key. On a line their words are parted by blanks, a value among them.
 
 use super::{KeyWords, NodeRequest, Rest, checked_key};
+use crate::commands::Command;
 use crate::decimal::{Decimal, integer};
 use crate::error::ErrorReply;
 use crate::frame::{Frame, Words};
@@ -14,7 +15,7 @@ use crate::peer::{Change, Condition, Detail, ExpireIf, Life, Modify, Read, Tells
 pub(super) type Parsed<'a> = Result<NodeRequest<'a>, ErrorReply>;
 
 /// How many bytes of unknown words an error quotes.
-const QUOTED_BYTES: usize = 128;
+pub(super) const QUOTED_BYTES: usize = 128;
 
 /// The words of a command, its own name not among them, with that name as Redis's errors have it.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +67,11 @@ pub(super) fn wrong_number(verb: &str) -> ErrorReply {
 pub(super) fn in_array(error: ErrorReply, frame: Frame<'_>) -> ErrorReply {
     match (error, frame) {
         (ErrorReply::UnknownCommand, Frame::Array(words)) => unknown_command(words),
-        (ErrorReply::InvalidFormat(verb @ ("GET" | "MGET" | "SET")), Frame::Array(_)) => wrong_number(verb),
+        (ErrorReply::InvalidFormat(verb), Frame::Array(words))
+            if Command::named(verb.as_bytes()).is_some_and(|command| !command.takes(words.len())) =>
+        {
+            wrong_number(verb)
+        }
         (error, _) => error,
     }
 }

@@ -9,7 +9,7 @@ use proto::limits;
 use proto::peer::{Change, Read, Wanted, Write};
 use proto::range::{Keys, PageRequest};
 use proto::request::{
-    CoordinatorRequest, NodeRequest, PeerWords, line_can_carry_key, line_can_put, split_replicas_word,
+    CoordinatorRequest, NodeRequest, PeerWords, ServerCommand, line_can_carry_key, line_can_put, split_replicas_word,
 };
 use proto::response::Response;
 
@@ -61,6 +61,10 @@ fn node_words(request_read: &NodeRequest<'_>) -> Request {
         NodeRequest::Stats => request(&[b"STATS"]),
         NodeRequest::Ping => request(&[b"PING"]),
         NodeRequest::Quit => request(&[b"QUIT"]),
+        NodeRequest::Server(ServerCommand::Info(PeerWords(sections))) => with_verb(b"INFO", sections),
+        NodeRequest::Server(ServerCommand::Ping(message)) => with_verb(b"PING", message.into_iter()),
+        NodeRequest::Server(ServerCommand::Quit) => request(&[b"QUIT"]),
+        NodeRequest::Server(command) => panic!("{command:?} is not among these requests"),
         NodeRequest::Peer(PeerWords(words)) => with_verb(b"PEER", words),
     }
 }

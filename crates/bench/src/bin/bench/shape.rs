@@ -98,7 +98,7 @@ impl Shape {
     pub(crate) fn encoding(self) -> &'static str {
         match self.encoding {
             Encoding::Line => "line",
-            Encoding::Array => "array",
+            Encoding::Array | Encoding::Resp3 => "array",
         }
     }
 }

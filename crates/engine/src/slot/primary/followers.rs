@@ -207,6 +207,16 @@ impl<B: Bugs> Slot<B> {
         primary.followers.iter().any(|follower| follower.outbox.to == who && follower.counts())
     }
 
+    /// How many replicas have acknowledged every record up to this number; none where this node does not lead the slot.
+    #[must_use]
+    pub fn replicas_with(&self, seq: u64) -> Option<usize> {
+        let Role::Primary(primary) = &self.role else { return None };
+        let has = |follower: &&Follower| {
+            follower.progress == Progress::Level && !follower.is_learner && follower.acked >= seq
+        };
+        Some(primary.followers.iter().filter(has).count())
+    }
+
     /// The learners whose admission was proposed and is not known yet.
     pub(crate) fn proposed_learners(&self) -> impl Iterator<Item = Incarnation> {
         let followers = match &self.role {

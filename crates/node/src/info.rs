@@ -1,0 +1,220 @@
+//! What a node tells of itself in the words of Redis: `INFO` of the array encoding, and `CONFIG GET`.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use engine::losses::Losses;
+use net::listener::Limits;
+use proto::limits;
+use proto::request::glob_matches;
+
+use crate::clients::Clients;
+use crate::driver::Driver;
+use crate::store::{Figures, Fsync, Health, Store};
+
+/// The version of Redis whose commands, answers and errors a node has.
+pub const REDIS_VERSION: &str = "7.0.15";
+
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The sections, in the order in which they are told.
+const SECTIONS: [&str; 8] =
+    ["Server", "Clients", "Memory", "Persistence", "Stats", "Replication", "Cluster", "Keyspace"];
+
+/// The text of the sections that are named, or of all.
+#[must_use]
+pub fn info<'a>(driver: &Driver, clients: &Clients, named: impl Iterator<Item = &'a [u8]> + Clone) -> String {
+    let means_all =
+        |name: &[u8]| [&b"all"[..], b"default", b"everything"].iter().any(|all| name.eq_ignore_ascii_case(all));
+    let is_all = named.clone().next().is_none() || named.clone().any(means_all);
+    let mut text = String::new();
+    for section in SECTIONS {
+        if !is_all && !named.clone().any(|name| name.eq_ignore_ascii_case(section.as_bytes())) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str("\r\n");
+        }
+        line(&mut text, format_args!("# {section}"));
+        match section {
+            "Server" => server(driver, &mut text),
+            "Clients" => connected(clients, &mut text),
+            "Memory" => memory(&mut text),
+            "Persistence" => persistence(driver.store(), &mut text),
+            "Stats" => stats(driver, clients, &mut text),
+            "Replication" => replication(driver, &mut text),
+            "Cluster" => line(&mut text, format_args!("cluster_enabled:0")),
+            _ => keyspace(driver, &mut text),
+        }
+    }
+    text
+}
+
+fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = write!(text, "{what}\r\n");
+}
+
+fn server(driver: &Driver, text: &mut String) {
+    let uptime = (driver.clock().now() - driver.started()).as_secs();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    line(text, format_args!("redis_version:{REDIS_VERSION}"));
+    line(text, format_args!("redis_mode:standalone"));
+    line(text, format_args!("server_version:{VERSION}"));
+    line(text, format_args!("os:{}", std::env::consts::OS));
+    line(text, format_args!("arch:{}", std::env::consts::ARCH));
+    line(text, format_args!("arch_bits:{}", usize::BITS));
+    line(text, format_args!("process_id:{}", std::process::id()));
+    line(text, format_args!("run_id:{:040x}", driver.node().incarnation().0));
+    line(text, format_args!("tcp_port:{}", driver.addr().port()));
+    line(text, format_args!("server_time_usec:{}", now.as_micros()));
+    line(text, format_args!("uptime_in_seconds:{uptime}"));
+    line(text, format_args!("uptime_in_days:{}", uptime / 86_400));
+}
+
+fn connected(clients: &Clients, text: &mut String) {
+    line(text, format_args!("connected_clients:{}", clients.count()));
+    line(text, format_args!("maxclients:{}", clients.limits.flags.max_clients));
+    line(text, format_args!("blocked_clients:0"));
+}
+
+/// Figures of the system, where it has them: on Linux.
+fn memory(text: &mut String) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bytes = |name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+    };
+    if let (Some(now), Some(peak)) = (bytes("VmRSS"), bytes("VmHWM")) {
+        line(text, format_args!("used_memory:{now}"));
+        line(text, format_args!("used_memory_human:{}", human(now)));
+        line(text, format_args!("used_memory_rss:{now}"));
+        line(text, format_args!("used_memory_rss_human:{}", human(now)));
+        line(text, format_args!("used_memory_peak:{peak}"));
+        line(text, format_args!("used_memory_peak_human:{}", human(peak)));
+    }
+    line(text, format_args!("maxmemory:0"));
+    line(text, format_args!("maxmemory_human:0B"));
+    line(text, format_args!("maxmemory_policy:noeviction"));
+    line(text, format_args!("mem_allocator:mimalloc"));
+}
+
+/// A number of bytes as Redis shows it to people.
+fn human(bytes: u64) -> String {
+    let units = [(30, "G"), (20, "M"), (10, "K")];
+    match units.iter().find(|(shift, _)| bytes >= 1 << shift) {
+        Some((shift, unit)) => format!("{:.2}{unit}", bytes as f64 / (1u64 << shift) as f64),
+        None => format!("{bytes}B"),
+    }
+}
+
+fn persistence(store: Option<&Store>, text: &mut String) {
+    let Figures { log_bytes, snapshots } = store.map(Store::figures).unwrap_or_default();
+    let is_good = store.is_none_or(|store| store.health() == Health::Good);
+    line(text, format_args!("loading:0"));
+    line(text, format_args!("rdb_bgsave_in_progress:0"));
+    line(text, format_args!("aof_enabled:{}", u8::from(store.is_some())));
+    line(text, format_args!("aof_last_write_status:{}", if is_good { "ok" } else { "err" }));
+    line(text, format_args!("aof_current_size:{log_bytes}"));
+    line(text, format_args!("snapshots:{snapshots}"));
+}
+
+fn stats(driver: &Driver, clients: &Clients, text: &mut String) {
+    let Limits { accepted, refused, cut_off, idle, .. } = &*clients.limits;
+    let total = driver.answered().total() + clients.commands();
+    line(text, format_args!("total_connections_received:{}", accepted.load(Ordering::Relaxed)));
+    line(text, format_args!("total_commands_processed:{total}"));
+    line(text, format_args!("instantaneous_ops_per_sec:{}", clients.rate(driver.clock().now(), total)));
+    line(text, format_args!("rejected_connections:{}", refused.load(Ordering::Relaxed)));
+    line(text, format_args!("client_output_buffer_limit_disconnections:{}", cut_off.load(Ordering::Relaxed)));
+    line(text, format_args!("idle_disconnections:{}", idle.load(Ordering::Relaxed)));
+    line(text, format_args!("evicted_keys:0"));
+}
+
+fn replication(driver: &Driver, text: &mut String) {
+    let (node, lag) = (driver.node(), driver.node().lag());
+    let outboxes = node.outboxes();
+    line(text, format_args!("role:master"));
+    line(text, format_args!("connected_slaves:{}", outboxes.len()));
+    for (at, outbox) in outboxes.iter().enumerate() {
+        let (addr, lag) = (&outbox.addr, outbox.lag());
+        line(
+            text,
+            format_args!(
+                "slave{at}:ip={},port={},state=online,lag_messages={},lag_bytes={}",
+                addr.host(),
+                addr.port(),
+                lag.items,
+                lag.bytes
+            ),
+        );
+    }
+    line(text, format_args!("slots_led:{}", node.slots_led()));
+    line(text, format_args!("lag_messages:{}", lag.items));
+    line(text, format_args!("lag_bytes:{}", lag.bytes));
+    line(text, format_args!("losses:{}", node.losses(Losses::count)));
+}
+
+fn keyspace(driver: &Driver, text: &mut String) {
+    match driver.node().keys() {
+        0 => {}
+        keys => line(text, format_args!("db0:keys={keys}")),
+    }
+}
+
+/// The settings whose names match one of the patterns, each once; under the name that was asked for where that is no pattern.
+#[must_use]
+pub fn config<'a>(
+    driver: &Driver,
+    clients: &Clients,
+    patterns: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Vec<(Vec<u8>, String)> {
+    let flags = &clients.limits.flags;
+    let store = driver.store();
+    let fsync = match store.map(Store::fsync) {
+        Some(Fsync::Always) => "always",
+        Some(Fsync::Interval) | None => "everysec",
+        Some(Fsync::Never) => "no",
+    };
+    let (text, limit) = (str::to_owned, flags.client_output_limit);
+    let settings = [
+        ("appendfsync", text(fsync)),
+        ("appendonly", text(if store.is_some() { "yes" } else { "no" })),
+        ("bind", driver.addr().host().to_owned()),
+        ("client-output-buffer-limit", format!("normal {limit} {limit} 10 slave 0 0 0 pubsub 0 0 0")),
+        ("cluster-enabled", text("no")),
+        ("databases", text("1")),
+        ("dir", store.map(|store| store.path().display().to_string()).unwrap_or_default()),
+        ("maxclients", flags.max_clients.to_string()),
+        ("maxmemory", text("0")),
+        ("maxmemory-policy", text("noeviction")),
+        ("port", driver.addr().port().to_string()),
+        ("proto-max-bulk-len", limits::VALUE_BYTES.to_string()),
+        ("requirepass", String::new()),
+        ("save", String::new()),
+        ("tcp-keepalive", text("60")),
+        ("timeout", flags.idle_timeout.as_secs().to_string()),
+    ];
+    let asked_as = |name: &str| {
+        let wants = |pattern: &&[u8]| glob_matches(&pattern.to_ascii_lowercase(), name.as_bytes());
+        let pattern = patterns.clone().find(wants)?;
+        Some(if pattern.eq_ignore_ascii_case(name.as_bytes()) { pattern } else { name.as_bytes() }.to_vec())
+    };
+    settings.into_iter().filter_map(|(name, value)| Some((asked_as(name)?, value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human;
+
+    #[test]
+    fn bytes_are_shown_as_redis_shows_them() {
+        for (bytes, shown) in
+            [(0, "0B"), (1023, "1023B"), (1024, "1.00K"), (1_583_216, "1.51M"), (25_276_510_208, "23.54G")]
+        {
+            assert_eq!(human(bytes), shown);
+        }
+    }
+}

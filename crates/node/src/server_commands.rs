@@ -1,0 +1,340 @@
+//! The commands of arrays that are about the connection and the server: what they do, and Redis's answers to them.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use engine::time::Timestamp;
+use net::connection::Flow;
+use proto::commands::{COMMANDS, Command};
+use proto::error::ErrorReply;
+use proto::frame::{Encoding, Frame};
+use proto::request::{ClientCommand, CommandQuery, Hello, NamesOrPattern, PeerWords, ServerCommand, glob_matches};
+use proto::resp::Resp;
+use proto::response::Response;
+
+use crate::clients::{Client, Clients, Details, Listed};
+use crate::driver::Driver;
+use crate::info::{self, REDIS_VERSION};
+
+/// One connection, as far as these commands go.
+#[derive(Debug)]
+pub struct Front {
+    clients: Arc<Clients>,
+    listed: Listed,
+    /// How arrays are answered: RESP2, or RESP3 once that was asked for.
+    arrays: Encoding,
+    /// How lines are: by lines, until `HELLO` has shown that this is a client of Redis.
+    lines: Encoding,
+    /// The last frame was an array.
+    is_behind_array: bool,
+}
+
+/// What is to be done for a command beyond the connection itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// It is answered.
+    Answered(Flow),
+    /// The connection is to be as it was when it was opened; it is answered.
+    Reset,
+    /// All keys are to be counted.
+    Count,
+    /// See [`crate::wait`].
+    Wait {
+        /// How many replicas.
+        replicas: u64,
+        /// For how long.
+        millis: u64,
+    },
+}
+
+impl Front {
+    /// A connection on which nothing was said yet.
+    #[must_use]
+    pub fn new(clients: &Arc<Clients>, listed: Listed) -> Self {
+        Self {
+            clients: Arc::clone(clients),
+            listed,
+            arrays: Encoding::Array,
+            lines: Encoding::Line,
+            is_behind_array: false,
+        }
+    }
+
+    /// How a frame is answered; none: not at all. Redis passes empty lines over, and its clients end arrays with one at times.
+    #[must_use]
+    pub fn encoding(&mut self, frame: Frame<'_>) -> Option<Encoding> {
+        let is_behind_array = std::mem::replace(&mut self.is_behind_array, frame.encoding() != Encoding::Line);
+        match frame {
+            Frame::Array(_) => Some(self.arrays),
+            Frame::Line(b"") if is_behind_array || self.lines != Encoding::Line => None,
+            Frame::Line(line) if says_hello(line) => Some(self.arrays),
+            Frame::Line(_) => Some(self.lines),
+        }
+    }
+
+    /// All connections.
+    #[must_use]
+    pub fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// What is listed of this one.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.listed.client
+    }
+
+    /// Carries a command out, and answers it unless that is left to be done.
+    pub fn execute(
+        &mut self,
+        driver: &Driver,
+        now: Timestamp,
+        command: ServerCommand<'_>,
+        encoding: Encoding,
+        out: &mut Vec<u8>,
+    ) -> Then {
+        self.clients.add_command();
+        self.client().heard(now, place_of(command));
+        let mut resp = Resp::new(encoding, out);
+        match command {
+            ServerCommand::Ping(None) => {
+                resp.simple("PONG");
+            }
+            ServerCommand::Ping(Some(message)) | ServerCommand::Echo(message) => {
+                resp.bulk(message);
+            }
+            ServerCommand::Hello(hello) => self.hello(hello, encoding, out),
+            ServerCommand::Auth { user, .. } => match check_user(user) {
+                Ok(()) => {
+                    resp.simple("OK");
+                }
+                Err(error) => Response::Error(error).encode(encoding, out),
+            },
+            ServerCommand::Select => {
+                resp.simple("OK");
+            }
+            ServerCommand::Quit => {
+                resp.simple("OK");
+                return Then::Answered(Flow::Close);
+            }
+            ServerCommand::Reset => {
+                (self.arrays, self.lines) = (Encoding::Array, Encoding::Line);
+                *self.client().details() = Details::default();
+                resp.simple("RESET");
+                return Then::Reset;
+            }
+            ServerCommand::Client(command) => self.client_command(command, now, &mut resp),
+            ServerCommand::Command(query) => command_query(query, &mut resp),
+            ServerCommand::ConfigGet(patterns) => {
+                let settings = info::config(driver, &self.clients, patterns.0);
+                resp.map(settings.len());
+                for (name, value) in settings {
+                    resp.bulk(name).bulk(value);
+                }
+            }
+            ServerCommand::Info(sections) => {
+                resp.text(&info::info(driver, &self.clients, sections.0));
+            }
+            ServerCommand::Time => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                resp.array(2).bulk(now.as_secs().to_string()).bulk(now.subsec_micros().to_string());
+            }
+            ServerCommand::Role => role(driver, &mut resp),
+            ServerCommand::DbSize => return Then::Count,
+            ServerCommand::Wait { replicas, millis } => return Then::Wait { replicas, millis },
+        }
+        Then::Answered(Flow::Next)
+    }
+
+    fn hello(&mut self, hello: Hello<'_>, encoding: Encoding, out: &mut Vec<u8>) {
+        if let Some((user, _)) = hello.auth
+            && let Err(error) = check_user(Some(user))
+        {
+            return Response::Error(error).encode(encoding, out);
+        }
+        if let Some(is_three) = hello.is_three {
+            self.arrays = if is_three { Encoding::Resp3 } else { Encoding::Array };
+        }
+        self.lines = self.arrays;
+        let is_three = self.arrays == Encoding::Resp3;
+        {
+            let mut details = self.client().details();
+            details.is_three = is_three;
+            if let Some(name) = hello.name {
+                details.name = text(name);
+            }
+        }
+        let mut resp = Resp::new(self.arrays, out);
+        resp.map(7).bulk("server").bulk("redis").bulk("version").bulk(REDIS_VERSION);
+        resp.bulk("proto").number(if is_three { 3 } else { 2 });
+        resp.bulk("id").number(number(self.client().id));
+        resp.bulk("mode").bulk("standalone").bulk("role").bulk("master").bulk("modules").array(0);
+    }
+
+    fn client_command(&mut self, command: ClientCommand<'_>, now: Timestamp, resp: &mut Resp<'_>) {
+        let client = self.client();
+        let _ = match command {
+            ClientCommand::Id => resp.number(number(client.id)),
+            ClientCommand::Info => resp.text(&(client.line(now) + "\n")),
+            ClientCommand::List(ids) => {
+                let ids = ids.map(|ids| ids.0.map(|id| text(id).parse().unwrap_or(0)).collect::<Vec<u64>>());
+                let lines = self.clients.select(ids.as_deref());
+                let lines = lines.iter().map(|client| client.line(now) + "\n");
+                resp.text(&lines.collect::<String>())
+            }
+            ClientCommand::ListNone => resp.text(""),
+            ClientCommand::GetName => {
+                let name = client.details().name.clone();
+                if name.is_empty() { resp.null() } else { resp.bulk(name) }
+            }
+            _ => {
+                set(&mut client.details(), command);
+                resp.simple("OK")
+            }
+        };
+    }
+}
+
+/// Whether the first word of a line is `HELLO`.
+fn says_hello(line: &[u8]) -> bool {
+    let (verb, rest) = line.split_at(line.len().min(5));
+    verb.eq_ignore_ascii_case(b"HELLO") && matches!(rest.first(), None | Some(b' ' | b'\t'))
+}
+
+/// Notes what a client says of itself.
+fn set(details: &mut Details, command: ClientCommand<'_>) {
+    match command {
+        ClientCommand::SetName(name) => details.name = text(name),
+        ClientCommand::SetLibraryName(name) => details.library = text(name),
+        ClientCommand::SetLibraryVersion(version) => details.library_version = text(version),
+        ClientCommand::NoEvict(on) => details.no_evict = on,
+        ClientCommand::NoTouch(on) => details.no_touch = on,
+        ClientCommand::Id
+        | ClientCommand::Info
+        | ClientCommand::List(_)
+        | ClientCommand::ListNone
+        | ClientCommand::GetName => {}
+    }
+}
+
+/// Without a password there is one user, whose password does not matter.
+fn check_user(user: Option<&[u8]>) -> Result<(), ErrorReply> {
+    match user {
+        Some(b"default") => Ok(()),
+        Some(_) => Err(ErrorReply::redis("WRONGPASS invalid username-password pair or user is disabled.")),
+        None => Err(ErrorReply::redis(
+            "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration \
+             is correct?",
+        )),
+    }
+}
+
+/// A node is a master to clients, with its replicas. A replica's offset is so far below the master's as it has messages to
+/// acknowledge; the one that has most is at 0.
+fn role(driver: &Driver, resp: &mut Resp<'_>) {
+    let outboxes = driver.node().outboxes();
+    let lags: Vec<usize> = outboxes.iter().map(|outbox| outbox.lag().items).collect();
+    let most = lags.iter().copied().max().unwrap_or(0);
+    resp.array(3).bulk("master").number(number(most as u64)).array(outboxes.len());
+    for (outbox, lag) in outboxes.iter().zip(lags) {
+        let addr = &outbox.addr;
+        resp.array(3).bulk(addr.host()).bulk(addr.port().to_string()).bulk((most - lag).to_string());
+    }
+}
+
+fn command_query(query: CommandQuery<'_>, resp: &mut Resp<'_>) {
+    match query {
+        CommandQuery::Count => {
+            resp.number(COMMANDS.len() as i64);
+        }
+        CommandQuery::Info(PeerWords(names)) if names.is_empty() => {
+            resp.array(COMMANDS.len());
+            COMMANDS.iter().for_each(|command| for_programs(command, resp));
+        }
+        CommandQuery::Info(PeerWords(names)) => {
+            resp.array(names.len());
+            for name in names {
+                match Command::named(name) {
+                    Some(command) => for_programs(command, resp),
+                    None => {
+                        resp.null();
+                    }
+                }
+            }
+        }
+        CommandQuery::Docs(PeerWords(names)) => {
+            let wanted: Vec<&Command> =
+                if names.is_empty() { COMMANDS.iter().collect() } else { names.filter_map(Command::named).collect() };
+            resp.map(wanted.len());
+            for command in wanted {
+                resp.bulk(command.name).map(3).bulk("summary").bulk(command.summary);
+                resp.bulk("since").bulk(command.since).bulk("group").bulk(command.group);
+            }
+        }
+        CommandQuery::List(which) => {
+            let names: Vec<&str> =
+                COMMANDS.iter().filter(|command| is_listed(command, which)).map(|command| command.name).collect();
+            resp.array(names.len());
+            for name in names {
+                resp.bulk(name);
+            }
+        }
+    }
+}
+
+fn is_listed(command: &Command, which: NamesOrPattern<'_>) -> bool {
+    match which {
+        NamesOrPattern::All => true,
+        NamesOrPattern::Pattern(pattern) => glob_matches(&pattern.to_ascii_lowercase(), command.name.as_bytes()),
+        NamesOrPattern::Category(category) => command
+            .categories()
+            .any(|has| has.strip_prefix('@').is_some_and(|has| has.as_bytes().eq_ignore_ascii_case(category))),
+        NamesOrPattern::Module => false,
+    }
+}
+
+/// A command as `COMMAND INFO` tells of it: ten pieces, of which the last three, tips, places of keys and subcommands, are
+/// not told.
+fn for_programs(command: &Command, resp: &mut Resp<'_>) {
+    let (first, last, step) = command.keys;
+    resp.array(10).bulk(command.name).number(command.arity.into()).set(command.flags.len());
+    for flag in command.flags {
+        resp.simple(flag);
+    }
+    resp.number(first.into()).number(last.into()).number(step.into());
+    resp.set(command.categories().count());
+    for category in command.categories() {
+        resp.simple(category);
+    }
+    resp.array(0).array(0).array(0);
+}
+
+/// The place of a command in the table.
+fn place_of(command: ServerCommand<'_>) -> Option<usize> {
+    let name = match command {
+        ServerCommand::Ping(_) => "ping",
+        ServerCommand::Echo(_) => "echo",
+        ServerCommand::Hello(_) => "hello",
+        ServerCommand::Auth { .. } => "auth",
+        ServerCommand::Select => "select",
+        ServerCommand::Quit => "quit",
+        ServerCommand::Reset => "reset",
+        ServerCommand::Client(_) => "client",
+        ServerCommand::Command(_) => "command",
+        ServerCommand::ConfigGet(_) => "config",
+        ServerCommand::Info(_) => "info",
+        ServerCommand::DbSize => "dbsize",
+        ServerCommand::Time => "time",
+        ServerCommand::Role => "role",
+        ServerCommand::Wait { .. } => "wait",
+    };
+    COMMANDS.iter().position(|command| command.name == name)
+}
+
+fn text(word: &[u8]) -> String {
+    String::from_utf8_lossy(word).into_owned()
+}
+
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

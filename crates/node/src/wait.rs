@@ -1,0 +1,195 @@
+//! `WAIT`: how many replicas have what a connection has written.
+
+use std::time::Duration;
+
+use proto::id::{Incarnation, NodeAddr};
+use proto::peer::CopiesOf;
+use proto::reply::{Reply, ReplyDecoder};
+use proto::slot::{SLOT_BITS, SlotId};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::driver::Driver;
+
+/// The longest pause before slots are asked for again. It doubles up to here, from one of a millisecond.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long another node may take to answer one question.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The longest time that is waited, whatever was asked for.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// The slots to which a connection has written, and which of those not every replica has.
+#[derive(Debug)]
+pub struct Written {
+    /// A bit for each slot; none until the connection has asked for the first time, so that others need not be counted.
+    slots: Option<Box<[u64]>>,
+    /// See [`Driver::terms`], when the connection was opened or last asked.
+    terms: u64,
+}
+
+/// A `WAIT` that is answered behind everything that is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct KeptWait {
+    /// How many replicas are waited for.
+    pub replicas: u64,
+    /// For how long, in milliseconds; 0 for as long as a request may take.
+    pub millis: u64,
+    /// The writes were answered when a majority had them, so that a new primary has them, too.
+    pub is_quorum: bool,
+}
+
+/// A slot that is asked for: up to which record, once that is known, and how many have it as far as is known.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    slot: SlotId,
+    seq: Option<u64>,
+    replicas: u64,
+}
+
+impl Written {
+    /// Nothing is written yet.
+    #[must_use]
+    pub fn new(driver: &Driver) -> Self {
+        Self { slots: None, terms: driver.terms() }
+    }
+
+    /// A write goes to this slot.
+    pub fn add(&mut self, slot: SlotId) {
+        if let Some(slots) = &mut self.slots
+            && let Some(word) = slots.get_mut(usize::from(slot.0) / 64)
+        {
+            *word |= 1 << (slot.0 % 64);
+        }
+    }
+
+    fn remove(&mut self, slot: SlotId) {
+        if let Some(slots) = &mut self.slots
+            && let Some(word) = slots.get_mut(usize::from(slot.0) / 64)
+        {
+            *word &= !(1 << (slot.0 % 64));
+        }
+    }
+
+    /// All slots that may have writes of this connection: all that there are, when it asks for the first time.
+    fn take_slots(&mut self) -> Vec<SlotId> {
+        let all = || SLOT_BITS.slots();
+        match &self.slots {
+            None => {
+                let count = all().count();
+                // Each stays until its writes are found on all replicas.
+                self.slots = Some(vec![u64::MAX; count.div_ceil(64)].into());
+                all().collect()
+            }
+            Some(slots) => {
+                let has = |slot: &SlotId| {
+                    slots.get(usize::from(slot.0) / 64).is_some_and(|word| word & (1 << (slot.0 % 64)) != 0)
+                };
+                all().filter(has).collect()
+            }
+        }
+    }
+
+    /// Waits until so many replicas have everything that the connection has written, and says how many have. That is 0 where
+    /// a slot has another primary since it last asked: the new one may lack what was answered at level `async`.
+    pub async fn wait(&mut self, driver: &Driver, wait: KeptWait) -> u64 {
+        let time = if wait.millis == 0 { driver.request_timeout() } else { Duration::from_millis(wait.millis) };
+        let deadline = Instant::now() + time.min(LONGEST_WAIT);
+        let copies = driver.promises().replicas as u64;
+        let mut asked: Vec<Asked> =
+            self.take_slots().into_iter().map(|slot| Asked { slot, seq: None, replicas: 0 }).collect();
+        let mut pause = Duration::from_millis(1);
+        let fewest = loop {
+            ask(driver, &mut asked, deadline, wait.replicas).await;
+            let fewest = asked.iter().map(|asked| asked.replicas).min().unwrap_or(copies);
+            if fewest >= wait.replicas || Instant::now() >= deadline {
+                break fewest;
+            }
+            sleep_until((Instant::now() + pause).min(deadline)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        };
+        // IMPORTANT: looked at last, so that no primary has changed while others were asked.
+        let terms = driver.terms();
+        let is_sure = terms == self.terms || wait.is_quorum;
+        self.terms = terms;
+        for asked in asked.iter().filter(|asked| asked.replicas >= copies) {
+            self.remove(asked.slot);
+        }
+        if is_sure { fewest } else { 0 }
+    }
+}
+
+/// Asks for all slots that too few replicas are known to have, each at its primary.
+async fn ask(driver: &Driver, asked: &mut [Asked], deadline: Instant, replicas: u64) {
+    let Some(map) = driver.node().map() else { return };
+    let me = driver.node().incarnation();
+    let mut by_node: Vec<(Incarnation, Vec<usize>)> = Vec::new();
+    for (at, slot) in asked.iter().enumerate().filter(|(_, asked)| asked.seq.is_none() || asked.replicas < replicas) {
+        let Some(primary) = map.config(slot.slot).primary else { continue };
+        match by_node.iter_mut().find(|(node, _)| *node == primary) {
+            Some((_, slots)) => slots.push(at),
+            None => by_node.push((primary, vec![at])),
+        }
+    }
+    let mut questions = JoinSet::new();
+    for (node, places) in by_node {
+        let slots: Vec<_> = places.iter().filter_map(|at| asked.get(*at)).map(|a| (a.slot, a.seq)).collect();
+        if node == me {
+            take(asked, &places, &answers_here(driver, &slots));
+        } else if let Some(addr) = map.member(node).map(|member| member.addr.clone()) {
+            let driver = driver.clone();
+            questions.spawn(async move {
+                let answers = ask_other(&driver, node, &addr, slots, deadline).await;
+                (places, answers)
+            });
+        }
+    }
+    while let Some(answered) = questions.join_next().await {
+        if let Ok((places, Some(answers))) = answered {
+            take(asked, &places, &answers);
+        }
+    }
+}
+
+fn take(asked: &mut [Asked], places: &[usize], answers: &[CopiesOf]) {
+    for (at, answer) in places.iter().zip(answers) {
+        if let (Some(asked), Some(replicas)) = (asked.get_mut(*at), answer.replicas) {
+            (asked.seq, asked.replicas) = (Some(answer.seq), replicas.into());
+        }
+    }
+}
+
+async fn ask_other(
+    driver: &Driver,
+    to: Incarnation,
+    addr: &NodeAddr,
+    slots: Vec<(SlotId, Option<u64>)>,
+    deadline: Instant,
+) -> Option<Vec<CopiesOf>> {
+    // Also where there is no time left: whoever only looks asks with the shortest wait.
+    let until = (Instant::now() + PATIENCE).min(deadline.max(Instant::now() + LONGEST_PAUSE));
+    let mut handed = driver.forwards().send_copies(driver, to, addr, slots);
+    let bytes = timeout_at(until, &mut handed.answer).await.ok()?.ok()?.ok()?;
+    match ReplyDecoder::new().decode(&bytes) {
+        Ok(Some((Reply::Bulk(answers), _))) => CopiesOf::parse_all(answers),
+        _ => None,
+    }
+}
+
+/// How many replicas of each of these slots have it up to a record, or up to its last one. A slot that is not led here says so.
+#[must_use]
+pub fn answers_here(driver: &Driver, slots: &[(SlotId, Option<u64>)]) -> Vec<CopiesOf> {
+    let node = driver.node();
+    let answer = |(slot, seq): &(SlotId, Option<u64>)| {
+        if !node.has_slot(*slot) {
+            return CopiesOf { seq: 0, replicas: None };
+        }
+        node.inspect(*slot, |slot| {
+            let seq = seq.unwrap_or(slot.last().seq);
+            let replicas = slot.replicas_with(seq).map(|replicas| u8::try_from(replicas).unwrap_or(u8::MAX - 1));
+            CopiesOf { seq, replicas }
+        })
+    };
+    slots.iter().map(answer).collect()
+}

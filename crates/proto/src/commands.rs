@@ -1,0 +1,197 @@
+//! The commands of a node in the array encoding, as `COMMAND` tells of them. One table: the errors about the number of
+//! words are made from it, too.
+
+/// One command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Command {
+    /// Its name, in lower case.
+    pub name: &'static str,
+    /// How many words it has, its name among them; where negative, at least so many.
+    pub arity: i32,
+    /// What Redis calls its flags.
+    pub flags: &'static [&'static str],
+    /// Which words are keys: the first, the last (-1: the last word), and the step from one to the next; 0 where none is.
+    pub keys: (i32, i32, i32),
+    /// `connection`, `server`, `generic` or `string`.
+    pub group: &'static str,
+    /// The version of Redis that has had it first; of ours, where Redis has none such.
+    pub since: &'static str,
+    /// The words behind its name.
+    pub syntax: &'static str,
+    /// What it does.
+    pub summary: &'static str,
+}
+
+impl Command {
+    /// The command with a name, in any case.
+    #[must_use]
+    pub fn named(name: &[u8]) -> Option<&'static Self> {
+        COMMANDS.iter().find(|command| command.name.as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    /// Whether it may have so many words, its name among them.
+    #[must_use]
+    pub fn takes(&self, words: usize) -> bool {
+        let least = self.arity.unsigned_abs() as usize;
+        if self.arity < 0 { words >= least } else { words == least }
+    }
+
+    /// What Redis calls its categories.
+    pub fn categories(&self) -> impl Iterator<Item = &'static str> + Clone {
+        let has = |flag| self.flags.contains(&flag);
+        let group = match self.group {
+            "string" => Some("@string"),
+            "connection" => Some("@connection"),
+            "generic" => Some("@keyspace"),
+            _ => None,
+        };
+        let speed = if has("fast") { "@fast" } else { "@slow" };
+        let access = [("readonly", "@read"), ("write", "@write")];
+        let access = access.map(|(flag, category)| has(flag).then_some(category));
+        group.into_iter().chain(access.into_iter().flatten()).chain([speed])
+    }
+}
+
+const CONTAINER: &[&str] = &[];
+const BEFORE_AUTH: &[&str] = &["noscript", "loading", "stale", "fast", "no_auth", "allow_busy"];
+const FAST: &[&str] = &["fast"];
+const FAST_GROWS: &[&str] = &["write", "denyoom", "fast"];
+const FAST_READ: &[&str] = &["readonly", "fast"];
+const FAST_SERVER: &[&str] = &["loading", "stale", "fast"];
+const FAST_SERVER_ROLE: &[&str] = &["noscript", "loading", "stale", "fast"];
+const FAST_WRITE: &[&str] = &["write", "fast"];
+const GROWS: &[&str] = &["write", "denyoom"];
+const NO_SCRIPT: &[&str] = &["noscript"];
+const READ: &[&str] = &["readonly"];
+const SERVER: &[&str] = &["loading", "stale"];
+const WRITE: &[&str] = &["write"];
+
+const NONE: (i32, i32, i32) = (0, 0, 0);
+const ONE: (i32, i32, i32) = (1, 1, 1);
+const TWO: (i32, i32, i32) = (1, 2, 1);
+const ALL: (i32, i32, i32) = (1, -1, 1);
+const PAIRS: (i32, i32, i32) = (1, -1, 2);
+
+/// The columns of [`Command`], in their order.
+type Row = (
+    &'static str,
+    i32,
+    &'static [&'static str],
+    (i32, i32, i32),
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+);
+
+const fn command((name, arity, flags, keys, group, since, syntax, summary): Row) -> Command {
+    Command { name, arity, flags, keys, group, since, syntax, summary }
+}
+
+/// All of them.
+#[rustfmt::skip]
+pub static COMMANDS: [Command; 75] = [
+    // Connection and server, as in Redis.
+    command(("ping", -1, FAST, NONE, "connection", "1.0.0", "[message]", "Answers PONG, or the message")),
+    command(("echo", 2, FAST_SERVER, NONE, "connection", "1.0.0", "message", "Answers the message")),
+    command(("hello", -1, BEFORE_AUTH, NONE, "connection", "6.0.0", "[2|3 [AUTH user password] [SETNAME name]]", "Chooses RESP2 or RESP3, and tells what the server is")),
+    command(("auth", -2, BEFORE_AUTH, NONE, "connection", "1.0.0", "[user] password", "Says who the client is")),
+    command(("select", 2, FAST_SERVER, NONE, "connection", "1.0.0", "index", "There is one database, 0")),
+    command(("quit", -1, BEFORE_AUTH, NONE, "connection", "1.0.0", "", "Answers, then closes the connection")),
+    command(("reset", 1, BEFORE_AUTH, NONE, "connection", "6.2.0", "", "Makes the connection as it was when it was opened")),
+    command(("client", -2, CONTAINER, NONE, "connection", "2.4.0", "ID|INFO|LIST|GETNAME|SETNAME|SETINFO|NO-EVICT|NO-TOUCH ...", "What is known of connections")),
+    command(("command", -1, SERVER, NONE, "server", "2.8.13", "[COUNT|DOCS|INFO|LIST ...]", "Which commands there are")),
+    command(("config", -2, CONTAINER, NONE, "server", "2.0.0", "GET pattern ...", "Settings by their name in Redis")),
+    command(("info", -1, SERVER, NONE, "server", "1.0.0", "[section ...]", "What the node tells of itself")),
+    command(("dbsize", 1, FAST_READ, NONE, "server", "1.0.0", "", "The number of keys in the cluster")),
+    command(("time", 1, FAST_SERVER, NONE, "server", "2.6.0", "", "The seconds and microseconds of the wall clock")),
+    command(("role", 1, FAST_SERVER_ROLE, NONE, "server", "2.8.12", "", "The role of the node, for clients")),
+    command(("wait", 3, NO_SCRIPT, NONE, "generic", "3.0.0", "replicas milliseconds", "Waits until replicas have what this connection has written")),
+    // Keys, as in Redis.
+    command(("set", -3, GROWS, ONE, "string", "1.0.0", "key value [NX|XX] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL]", "Stores a value")),
+    command(("get", 2, FAST_READ, ONE, "string", "1.0.0", "key", "The value of a key")),
+    command(("getset", 3, FAST_GROWS, ONE, "string", "1.0.0", "key value", "Stores a value and answers the one before")),
+    command(("getdel", 2, FAST_WRITE, ONE, "string", "6.2.0", "key", "Deletes a key and answers its value")),
+    command(("getex", -2, FAST_WRITE, ONE, "string", "6.2.0", "key [EX s|PX ms|EXAT s|PXAT ms|PERSIST]", "The value of a key, whose deadline may be changed")),
+    command(("setnx", 3, FAST_GROWS, ONE, "string", "1.0.0", "key value", "Stores a value where the key is absent")),
+    command(("setex", 4, GROWS, ONE, "string", "2.0.0", "key seconds value", "Stores a value for so many seconds")),
+    command(("psetex", 4, GROWS, ONE, "string", "2.6.0", "key milliseconds value", "Stores a value for so many milliseconds")),
+    command(("mget", -2, FAST_READ, ALL, "string", "1.0.0", "key [key ...]", "The values of several keys")),
+    command(("mset", -3, GROWS, PAIRS, "string", "1.0.1", "key value [key value ...]", "Stores several values")),
+    command(("msetnx", -3, GROWS, PAIRS, "string", "1.0.1", "key value [key value ...]", "Stores several values where all keys are absent")),
+    command(("strlen", 2, FAST_READ, ONE, "string", "2.2.0", "key", "The length of a value")),
+    command(("append", 3, FAST_GROWS, ONE, "string", "2.0.0", "key value", "Appends to a value")),
+    command(("getrange", 4, READ, ONE, "string", "2.4.0", "key start end", "A part of a value")),
+    command(("setrange", 4, GROWS, ONE, "string", "2.2.0", "key offset value", "Overwrites a part of a value")),
+    command(("substr", 4, READ, ONE, "string", "1.0.0", "key start end", "A part of a value, by the old name of GETRANGE")),
+    command(("incr", 2, FAST_GROWS, ONE, "string", "1.0.0", "key", "Adds one to a number")),
+    command(("decr", 2, FAST_GROWS, ONE, "string", "1.0.0", "key", "Takes one from a number")),
+    command(("incrby", 3, FAST_GROWS, ONE, "string", "1.0.0", "key number", "Adds to a number")),
+    command(("decrby", 3, FAST_GROWS, ONE, "string", "1.0.0", "key number", "Takes from a number")),
+    command(("incrbyfloat", 3, FAST_GROWS, ONE, "string", "2.6.0", "key number", "Adds to a number that may have a fraction")),
+    command(("del", -2, WRITE, ALL, "generic", "1.0.0", "key [key ...]", "Deletes keys")),
+    command(("unlink", -2, FAST_WRITE, ALL, "generic", "4.0.0", "key [key ...]", "Deletes keys")),
+    command(("exists", -2, FAST_READ, ALL, "generic", "1.0.0", "key [key ...]", "How many of the keys are there")),
+    command(("touch", -2, FAST_READ, ALL, "generic", "3.2.1", "key [key ...]", "How many of the keys are there")),
+    command(("type", 2, FAST_READ, ONE, "generic", "1.0.0", "key", "string, or none")),
+    command(("rename", 3, WRITE, TWO, "generic", "1.0.0", "key newkey", "Gives a value another key")),
+    command(("renamenx", 3, FAST_WRITE, TWO, "generic", "1.0.0", "key newkey", "Gives a value another key where that is absent")),
+    command(("keys", 2, READ, NONE, "generic", "1.0.0", "pattern", "The keys that match a pattern")),
+    command(("scan", -2, READ, NONE, "generic", "2.8.0", "cursor [MATCH pattern] [COUNT n] [TYPE type]", "Walks through the keys")),
+    command(("randomkey", 1, READ, NONE, "generic", "1.0.0", "", "One of the keys")),
+    command(("flushall", -1, WRITE, NONE, "server", "1.0.0", "[ASYNC|SYNC]", "Deletes every key")),
+    command(("flushdb", -1, WRITE, NONE, "server", "1.0.0", "[ASYNC|SYNC]", "Deletes every key")),
+    command(("expire", -3, FAST_WRITE, ONE, "generic", "1.0.0", "key seconds [NX|XX|GT|LT]", "Gives a key a time to live")),
+    command(("pexpire", -3, FAST_WRITE, ONE, "generic", "2.6.0", "key milliseconds [NX|XX|GT|LT]", "Gives a key a time to live")),
+    command(("expireat", -3, FAST_WRITE, ONE, "generic", "1.2.0", "key seconds [NX|XX|GT|LT]", "Gives a key a deadline")),
+    command(("pexpireat", -3, FAST_WRITE, ONE, "generic", "2.6.0", "key milliseconds [NX|XX|GT|LT]", "Gives a key a deadline")),
+    command(("ttl", 2, FAST_READ, ONE, "generic", "1.0.0", "key", "The seconds that a key has left")),
+    command(("pttl", 2, FAST_READ, ONE, "generic", "2.6.0", "key", "The milliseconds that a key has left")),
+    command(("expiretime", 2, FAST_READ, ONE, "generic", "7.0.0", "key", "The deadline of a key in seconds since 1970")),
+    command(("pexpiretime", 2, FAST_READ, ONE, "generic", "7.0.0", "key", "The deadline of a key in milliseconds since 1970")),
+    command(("persist", 2, FAST_WRITE, ONE, "generic", "2.2.0", "key", "Takes the deadline off")),
+    command(("object", -2, CONTAINER, NONE, "generic", "2.2.3", "ENCODING|FREQ|IDLETIME|REFCOUNT key", "How a value is kept")),
+    command(("memory", -2, CONTAINER, NONE, "server", "4.0.0", "USAGE key", "The bytes that a key takes")),
+    // This store's own.
+    command(("put", 3, GROWS, ONE, "string", "0.1.0", "key value", "Stores a value")),
+    command(("delete", 2, WRITE, ONE, "generic", "0.1.0", "key", "Deletes a key, and answers OK")),
+    command(("getv", 2, FAST_READ, ONE, "string", "0.1.0", "key", "The value of a key and its version")),
+    command(("cas", 4, GROWS, ONE, "string", "0.1.0", "key version value", "Stores a value if the key is at that version")),
+    command(("putnx", 3, GROWS, ONE, "string", "0.1.0", "key value", "Stores a value if the key is absent")),
+    command(("putex", 4, GROWS, ONE, "string", "0.1.0", "key seconds value", "Stores a value for so many seconds")),
+    command(("mput", -3, GROWS, PAIRS, "string", "0.1.0", "key value [key value ...]", "Stores several values, each on its own")),
+    command(("prefix", -2, READ, NONE, "generic", "0.1.0", "prefix [LIMIT n] [AFTER key]", "A page of the keys with a prefix")),
+    command(("range", -3, READ, NONE, "generic", "0.1.0", "from to [LIMIT n] [AFTER key]", "A page of the keys between two")),
+    command(("count", 2, READ, NONE, "generic", "0.1.0", "prefix", "How many keys have a prefix")),
+    command(("once", -5, GROWS, NONE, "generic", "0.1.0", "client seq COMMAND ...", "A write with an identity, which takes effect once")),
+    command(("ack", 2, FAST, NONE, "connection", "0.1.0", "async|quorum|all", "When the writes of this connection are answered")),
+    command(("read", 2, FAST, NONE, "connection", "0.1.0", "local|linear", "What the reads of this connection may return")),
+    command(("losses", 1, READ, NONE, "server", "0.1.0", "", "The acknowledged writes that the node has lost")),
+    command(("stats", 1, FAST_READ, NONE, "server", "0.1.0", "", "The figures of the node")),
+    command(("replicate", 3, GROWS, ONE, "string", "0.1.0", "key value", "A PUT by the name that the first version had")),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_in_lower_case_and_stand_once() {
+        for (at, command) in COMMANDS.iter().enumerate() {
+            assert_eq!(command.name, command.name.to_ascii_lowercase());
+            assert_eq!(COMMANDS.iter().position(|other| other.name == command.name), Some(at));
+            assert!(command.takes(command.arity.unsigned_abs() as usize));
+            assert!(!command.takes(command.arity.unsigned_abs() as usize - 1), "{}", command.name);
+        }
+        assert_eq!(Command::named(b"GeT").map(|command| command.name), Some("get"));
+        assert_eq!(Command::named(b"lpush"), None);
+    }
+
+    #[test]
+    fn categories_are_made_of_flags_and_group() {
+        let of = |name: &[u8]| Command::named(name).unwrap().categories().collect::<Vec<_>>();
+        assert_eq!(of(b"get"), ["@string", "@read", "@fast"]);
+        assert_eq!(of(b"del"), ["@keyspace", "@write", "@slow"]);
+        assert_eq!(of(b"ping"), ["@connection", "@fast"]);
+    }
+}

@@ -1,0 +1,377 @@
+//! What only arrays ask for, and `HELLO`: commands of Redis that are about the connection and the server, and Redis's words for what is
+//! wrong with an array.
+
+use super::redis::{QUOTED_BYTES, not_an_integer, wrong_number};
+use super::{KeyWords, NodeRequest, PeerWords, Rest};
+use crate::decimal::integer;
+use crate::error::ErrorReply;
+use crate::frame::Words;
+use crate::limits;
+
+/// A command without keys. Its words are borrowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerCommand<'a> {
+    /// `PING [message]`.
+    Ping(Option<&'a [u8]>),
+    /// `ECHO message`.
+    Echo(&'a [u8]),
+    /// `HELLO [2|3 [AUTH user password] [SETNAME name]]`.
+    Hello(Hello<'a>),
+    /// `AUTH [user] password`.
+    Auth {
+        /// Redis's user `default` where none is named.
+        user: Option<&'a [u8]>,
+        /// The password.
+        password: &'a [u8],
+    },
+    /// `SELECT 0`.
+    Select,
+    /// `QUIT`.
+    Quit,
+    /// `RESET`.
+    Reset,
+    /// `CLIENT ...`.
+    Client(ClientCommand<'a>),
+    /// `COMMAND ...`.
+    Command(CommandQuery<'a>),
+    /// `CONFIG GET pattern ...`.
+    ConfigGet(PeerWords<'a>),
+    /// `INFO [section ...]`.
+    Info(PeerWords<'a>),
+    /// `DBSIZE`.
+    DbSize,
+    /// `TIME`.
+    Time,
+    /// `ROLE`.
+    Role,
+    /// `WAIT replicas milliseconds`.
+    Wait {
+        /// How many replicas are to have all writes of the connection.
+        replicas: u64,
+        /// For how long to wait; 0 for as long as it takes.
+        millis: u64,
+    },
+}
+
+/// The words of `HELLO`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hello<'a> {
+    /// RESP3 (true) or RESP2; none: as before.
+    pub is_three: Option<bool>,
+    /// User and password.
+    pub auth: Option<(&'a [u8], &'a [u8])>,
+    /// The name of the connection.
+    pub name: Option<&'a [u8]>,
+}
+
+/// What `CLIENT` asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCommand<'a> {
+    /// The number of this connection.
+    Id,
+    /// What is known of this connection.
+    Info,
+    /// What is known of connections: of these numbers, or of all.
+    List(Option<PeerWords<'a>>),
+    /// `LIST TYPE` of another kind than `normal`, of which there are none.
+    ListNone,
+    /// The name of this connection.
+    GetName,
+    /// This connection has this name; an empty one is none.
+    SetName(&'a [u8]),
+    /// The library that the client uses.
+    SetLibraryName(&'a [u8]),
+    /// Its version.
+    SetLibraryVersion(&'a [u8]),
+    /// Whether this connection is not to be dropped for want of memory; none ever is.
+    NoEvict(bool),
+    /// Whether this connection's reads are not to count as uses of keys; none ever do.
+    NoTouch(bool),
+}
+
+/// What `COMMAND` asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandQuery<'a> {
+    /// How many there are.
+    Count,
+    /// Of these, or of all, for programs.
+    Info(PeerWords<'a>),
+    /// Of these, or of all, for people.
+    Docs(PeerWords<'a>),
+    /// Their names.
+    List(NamesOrPattern<'a>),
+}
+
+/// Which names `COMMAND LIST` gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamesOrPattern<'a> {
+    /// All.
+    All,
+    /// Those that match.
+    Pattern(&'a [u8]),
+    /// Those of a category, such as `read`.
+    Category(&'a [u8]),
+    /// Those of a module; there is none.
+    Module,
+}
+
+const SYNTAX: &str = "ERR syntax error";
+
+/// Understands a command without keys, its verb in upper case; [`ErrorReply::UnknownCommand`] where it is none of these.
+pub(super) fn parse<'a>(verb: &[u8], rest: Rest<'a>) -> Result<NodeRequest<'a>, ErrorReply> {
+    if verb == b"HELLO" {
+        return hello(KeyWords(rest)).map(|hello| NodeRequest::Server(ServerCommand::Hello(hello)));
+    }
+    let Rest::Words(words) = rest else { return Err(ErrorReply::UnknownCommand) };
+    let command = match verb {
+        b"PING" => ServerCommand::Ping(at_most_one(verb, words)?),
+        b"ECHO" => {
+            let [message] = exactly(verb, words)?;
+            ServerCommand::Echo(message)
+        }
+        b"AUTH" => auth(words)?,
+        b"SELECT" => {
+            let [index] = exactly(verb, words)?;
+            match integer(index).ok_or_else(not_an_integer)? {
+                0 => ServerCommand::Select,
+                _ => return Err(ErrorReply::redis("ERR DB index is out of range")),
+            }
+        }
+        b"QUIT" => ServerCommand::Quit,
+        b"RESET" => exactly(verb, words).map(|[]| ServerCommand::Reset)?,
+        b"CLIENT" => ServerCommand::Client(client(words)?),
+        b"COMMAND" => ServerCommand::Command(command_query(words)?),
+        b"CONFIG" => config(words)?,
+        b"INFO" => ServerCommand::Info(PeerWords(words)),
+        b"DBSIZE" => exactly(verb, words).map(|[]| ServerCommand::DbSize)?,
+        b"TIME" => exactly(verb, words).map(|[]| ServerCommand::Time)?,
+        b"ROLE" => exactly(verb, words).map(|[]| ServerCommand::Role)?,
+        b"WAIT" => wait(exactly(verb, words)?)?,
+        _ => return Err(ErrorReply::UnknownCommand),
+    };
+    Ok(NodeRequest::Server(command))
+}
+
+fn wrong_words(verb: &[u8]) -> ErrorReply {
+    wrong_number(&String::from_utf8_lossy(verb))
+}
+
+fn exactly<'a, const N: usize>(verb: &[u8], words: Words<'a>) -> Result<[&'a [u8]; N], ErrorReply> {
+    words.exactly().ok_or_else(|| wrong_words(verb))
+}
+
+fn at_most_one<'a>(verb: &[u8], mut words: Words<'a>) -> Result<Option<&'a [u8]>, ErrorReply> {
+    let first = words.next();
+    if words.is_empty() { Ok(first) } else { Err(wrong_words(verb)) }
+}
+
+/// Of an array, or of a line: some clients say it by one, before they say anything else.
+fn hello<'a>(mut words: KeyWords<'a>) -> Result<Hello<'a>, ErrorReply> {
+    let mut hello = Hello::default();
+    let Some(version) = words.next() else { return Ok(hello) };
+    hello.is_three = match integer(version) {
+        None => return Err(ErrorReply::redis("ERR Protocol version is not an integer or out of range")),
+        Some(2) => Some(false),
+        Some(3) => Some(true),
+        Some(_) => {
+            return Err(ErrorReply::redis("NOPROTO unsupported protocol version"));
+        }
+    };
+    while let Some(option) = words.next() {
+        let left = words.count();
+        let next = |words: &mut KeyWords<'a>| words.next().unwrap_or_default();
+        if option.eq_ignore_ascii_case(b"AUTH") && left >= 2 {
+            hello.auth = Some((next(&mut words), next(&mut words)));
+        } else if option.eq_ignore_ascii_case(b"SETNAME") && left >= 1 {
+            hello.name = Some(connection_name(next(&mut words))?);
+        } else {
+            let option = String::from_utf8_lossy(option);
+            return Err(ErrorReply::redis(format!("ERR Syntax error in HELLO option '{option}'")));
+        }
+    }
+    Ok(hello)
+}
+
+fn auth(words: Words<'_>) -> Result<ServerCommand<'_>, ErrorReply> {
+    match words.len() {
+        0 => Err(wrong_words(b"auth")),
+        1 => exactly(b"auth", words).map(|[password]| ServerCommand::Auth { user: None, password }),
+        2 => exactly(b"auth", words).map(|[user, password]| ServerCommand::Auth { user: Some(user), password }),
+        _ => Err(ErrorReply::redis(SYNTAX)),
+    }
+}
+
+/// A name of a connection: printable, without blanks, and not long.
+fn connection_name(name: &[u8]) -> Result<&[u8], ErrorReply> {
+    if !name.iter().all(u8::is_ascii_graphic) {
+        return Err(ErrorReply::redis("ERR Client names cannot contain spaces, newlines or special characters."));
+    }
+    short_name("client name", name)
+}
+
+fn short_name<'a>(what: &'static str, name: &'a [u8]) -> Result<&'a [u8], ErrorReply> {
+    let (len, limit) = (name.len(), limits::CONNECTION_NAME_BYTES);
+    if len > limit { Err(ErrorReply::TooLong { what, len, limit }) } else { Ok(name) }
+}
+
+fn client<'a>(mut words: Words<'a>) -> Result<ClientCommand<'a>, ErrorReply> {
+    let Some(sub) = words.next() else { return Err(wrong_words(b"client")) };
+    let lower = sub.to_ascii_lowercase();
+    let full = || [b"client|", lower.as_slice()].concat();
+    match lower.as_slice() {
+        b"id" => exactly(&full(), words).map(|[]| ClientCommand::Id),
+        b"info" => exactly(&full(), words).map(|[]| ClientCommand::Info),
+        b"getname" => exactly(&full(), words).map(|[]| ClientCommand::GetName),
+        b"setname" => {
+            let [name] = exactly(&full(), words)?;
+            connection_name(name).map(ClientCommand::SetName)
+        }
+        b"setinfo" => {
+            let [attribute, value] = exactly(&full(), words)?;
+            set_info(attribute, value)
+        }
+        b"no-evict" => exactly(&full(), words).and_then(|[word]| on_or_off(word)).map(ClientCommand::NoEvict),
+        b"no-touch" => exactly(&full(), words).and_then(|[word]| on_or_off(word)).map(ClientCommand::NoTouch),
+        b"list" => client_list(words),
+        _ => Err(unknown_subcommand(sub, "CLIENT")),
+    }
+}
+
+fn client_list(mut words: Words<'_>) -> Result<ClientCommand<'_>, ErrorReply> {
+    let syntax = || ErrorReply::redis(SYNTAX);
+    let Some(filter) = words.next() else { return Ok(ClientCommand::List(None)) };
+    if filter.eq_ignore_ascii_case(b"ID") && !words.is_empty() {
+        if !words.into_iter().all(|id| integer(id).is_some()) {
+            return Err(ErrorReply::redis("ERR Invalid client ID"));
+        }
+        return Ok(ClientCommand::List(Some(PeerWords(words))));
+    }
+    let [kind] = words.exactly().ok_or_else(syntax)?;
+    if !filter.eq_ignore_ascii_case(b"TYPE") {
+        return Err(syntax());
+    }
+    match kind.to_ascii_lowercase().as_slice() {
+        b"normal" => Ok(ClientCommand::List(None)),
+        b"master" | b"replica" | b"slave" | b"pubsub" => Ok(ClientCommand::ListNone),
+        _ => Err(ErrorReply::redis(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(kind)))),
+    }
+}
+
+fn set_info<'a>(attribute: &[u8], value: &'a [u8]) -> Result<ClientCommand<'a>, ErrorReply> {
+    let attribute = String::from_utf8_lossy(attribute).into_owned();
+    let lower = attribute.to_ascii_lowercase();
+    if !matches!(lower.as_str(), "lib-name" | "lib-ver") {
+        return Err(ErrorReply::redis(format!("ERR Unrecognized option '{attribute}'")));
+    }
+    if !value.iter().all(u8::is_ascii_graphic) {
+        return Err(ErrorReply::redis(format!("ERR {lower} cannot contain spaces, newlines or special characters.")));
+    }
+    let value = short_name("client library", value)?;
+    Ok(if lower == "lib-name" { ClientCommand::SetLibraryName(value) } else { ClientCommand::SetLibraryVersion(value) })
+}
+
+fn on_or_off(word: &[u8]) -> Result<bool, ErrorReply> {
+    match word.to_ascii_lowercase().as_slice() {
+        b"on" => Ok(true),
+        b"off" => Ok(false),
+        _ => Err(ErrorReply::redis(SYNTAX)),
+    }
+}
+
+fn command_query<'a>(mut words: Words<'a>) -> Result<CommandQuery<'a>, ErrorReply> {
+    let whole = words;
+    let Some(sub) = words.next() else { return Ok(CommandQuery::Info(PeerWords(whole))) };
+    match sub.to_ascii_lowercase().as_slice() {
+        b"count" => exactly(b"command|count", words).map(|[]| CommandQuery::Count),
+        b"info" => Ok(CommandQuery::Info(PeerWords(words))),
+        b"docs" => Ok(CommandQuery::Docs(PeerWords(words))),
+        b"list" if words.is_empty() => Ok(CommandQuery::List(NamesOrPattern::All)),
+        b"list" => {
+            let syntax = || ErrorReply::redis(SYNTAX);
+            let [filter, kind, what] = words.exactly().ok_or_else(syntax)?;
+            if !filter.eq_ignore_ascii_case(b"FILTERBY") {
+                return Err(syntax());
+            }
+            match kind.to_ascii_lowercase().as_slice() {
+                b"pattern" => Ok(CommandQuery::List(NamesOrPattern::Pattern(what))),
+                b"aclcat" => Ok(CommandQuery::List(NamesOrPattern::Category(what))),
+                b"module" => Ok(CommandQuery::List(NamesOrPattern::Module)),
+                _ => Err(syntax()),
+            }
+        }
+        _ => Err(unknown_subcommand(sub, "COMMAND")),
+    }
+}
+
+fn config<'a>(mut words: Words<'a>) -> Result<ServerCommand<'a>, ErrorReply> {
+    let Some(sub) = words.next() else { return Err(wrong_words(b"config")) };
+    if !sub.eq_ignore_ascii_case(b"GET") {
+        return Err(unknown_subcommand(sub, "CONFIG"));
+    }
+    if words.is_empty() { Err(wrong_words(b"config|get")) } else { Ok(ServerCommand::ConfigGet(PeerWords(words))) }
+}
+
+fn wait<'a>([replicas, millis]: [&[u8]; 2]) -> Result<ServerCommand<'a>, ErrorReply> {
+    let replicas = integer(replicas).ok_or_else(not_an_integer)?;
+    let millis = integer(millis).ok_or_else(|| ErrorReply::redis("ERR timeout is not an integer or out of range"))?;
+    let millis = u64::try_from(millis).map_err(|_| ErrorReply::redis("ERR timeout is negative"))?;
+    Ok(ServerCommand::Wait { replicas: u64::try_from(replicas).unwrap_or(0), millis })
+}
+
+fn unknown_subcommand(sub: &[u8], command: &str) -> ErrorReply {
+    let sub = String::from_utf8_lossy(sub.get(..QUOTED_BYTES.min(sub.len())).unwrap_or_default());
+    ErrorReply::redis(format!("ERR unknown subcommand '{sub}'. Try {command} HELP."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Frame, FrameDecoder, encode_array};
+
+    fn array<T>(words: &[&str], look: impl FnOnce(Result<NodeRequest<'_>, ErrorReply>) -> T) -> T {
+        let mut bytes = Vec::new();
+        encode_array(words, &mut bytes);
+        let mut decoder = FrameDecoder::new();
+        look(NodeRequest::parse(decoder.decode(&bytes).unwrap().unwrap().0))
+    }
+
+    #[test]
+    fn hello_is_the_same_in_both_encodings_and_the_others_are_arrays_only() {
+        let hello = Hello { is_three: Some(true), auth: Some((b"me", b"secret")), name: Some(b"one") };
+        let expected = Ok(NodeRequest::Server(ServerCommand::Hello(hello)));
+        let words = ["hello", "3", "AUTH", "me", "secret", "setname", "one"];
+        array(&words, |read| assert_eq!(read, expected));
+        assert_eq!(NodeRequest::parse(Frame::Line(words.join(" ").as_bytes())), expected);
+        for line in ["CLIENT ID", "SELECT 0", "WAIT 1 1", "DBSIZE", "COMMAND"] {
+            assert_eq!(NodeRequest::parse(Frame::Line(line.as_bytes())), Err(ErrorReply::UnknownCommand), "{line}");
+        }
+        array(&["PING"], |read| assert_eq!(read, Ok(NodeRequest::Server(ServerCommand::Ping(None)))));
+        assert_eq!(NodeRequest::parse(Frame::Line(b"PING")), Ok(NodeRequest::Ping));
+    }
+
+    #[test]
+    fn an_array_with_the_wrong_number_of_words_has_the_error_of_redis() {
+        for (words, name) in [
+            (&["put", "k"][..], "put"),
+            (&["GETV"], "getv"),
+            (&["CAS", "k", "1"], "cas"),
+            (&["mput", "k"], "mput"),
+            (&["client", "id", "x"], "client|id"),
+            (&["config", "get"], "config|get"),
+        ] {
+            let error = ErrorReply::redis(format!("ERR wrong number of arguments for '{name}' command"));
+            array(words, |read| assert_eq!(read, Err(error)));
+        }
+        // As many words as there should be, of which one is none.
+        array(&["CAS", "k", "one", "v"], |read| assert_eq!(read, Err(ErrorReply::InvalidFormat("CAS"))));
+    }
+
+    #[test]
+    fn what_is_waited_for_is_read_within_bounds() {
+        let wait = |replicas, millis| Ok(NodeRequest::Server(ServerCommand::Wait { replicas, millis }));
+        array(&["WAIT", "2", "100"], |read| assert_eq!(read, wait(2, 100)));
+        array(&["WAIT", "-3", "0"], |read| assert_eq!(read, wait(0, 0)));
+        let negative = ErrorReply::redis("ERR timeout is negative");
+        array(&["WAIT", "2", "-1"], |read| assert_eq!(read, Err(negative)));
+    }
+}

@@ -1,0 +1,201 @@
+#!/usr/bin/env bash
+#
+# Clients that nobody here wrote use a cluster of three nodes: redis-cli, redis-benchmark, the crates redis and fred,
+# redis-py and node-redis, each by its ordinary calls, and the libraries also while a node is killed. What a client is
+# answered is compared with what Redis answers; the transcripts of tests/tests/redis are played to Redis itself as well.
+# Needs Linux or macOS, Rust, and the programs that it names where one is missing. Installs nothing but libraries into a
+# directory of its own, which it removes.
+#
+# usage: scripts/clients.sh [--port P] [--seconds S] [--debug]
+#   --port P      port of the coordinator (5800); the nodes have those after it, Redis the fifth
+#   --seconds S   for how long is written while a node is killed (8)
+#   --debug       use a debug build, which takes less time to make
+#
+# Exit code 0: all is well. 1: it is not, or a program is missing. Whatever this starts is stopped when it ends.
+set -uo pipefail
+
+usage() { sed -n '9,12s/^# \{0,1\}//p' "$0"; }
+
+redis_py=redis==8.1.0
+node_redis=redis@6.3.1
+
+port=5800 seconds=8 profile=release
+while [ $# -gt 0 ]; do
+    case $1 in
+        --port) port=${2:?--port needs a number} && shift ;;
+        --seconds) seconds=${2:?--seconds needs a number} && shift ;;
+        --debug) profile=debug ;;
+        -h | --help) usage && exit 0 ;;
+        *) usage >&2 && exit 2 ;;
+    esac
+    shift
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+missing=
+need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $1($2)"; }
+need cargo rustup.rs
+need redis-cli redis-tools
+need redis-benchmark redis-tools
+need redis-server redis-server
+need python3 python3
+need node nodejs
+need npm npm
+python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing venv(python3-venv)"
+if [ -n "$missing" ]; then
+    printf 'clients.sh: these programs are missing, with the Debian packages that have them:%s\n' "$missing" >&2
+    exit 1
+fi
+
+scratch=$(mktemp -d) || exit 1
+pids=
+cleanup() {
+    # shellcheck disable=SC2086
+    [ -z "$pids" ] || kill -9 $pids 2>/dev/null
+    wait 2>/dev/null
+    rm -rf "$scratch"
+}
+trap cleanup EXIT
+trap 'exit 1' INT TERM
+
+failed=
+say() { printf '%s\n' "$*"; }
+wrong() {
+    say "WRONG: $*"
+    failed=yes
+}
+give_up() {
+    say "clients.sh: $*" >&2
+    exit 1
+}
+
+# The libraries are fetched while the programs are built.
+(
+    python3 -m venv "$scratch/venv" && "$scratch/venv/bin/pip" install -q --disable-pip-version-check "$redis_py"
+) >"$scratch/venv.log" 2>&1 &
+venv_job=$!
+npm install --silent --no-audit --no-fund --no-package-lock --prefix "$scratch/node" "$node_redis" >"$scratch/npm.log" 2>&1 &
+npm_job=$!
+
+target=$(cargo metadata --format-version 1 --no-deps --locked | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+flag=--release
+[ "$profile" = release ] || flag=
+# shellcheck disable=SC2086
+cargo build --locked --quiet $flag --package coordinator --package node || give_up 'the programs do not build'
+# Unoptimized: it is quick to build, and waits for the cluster most of the time.
+CARGO_TARGET_DIR=$target/foreign-clients cargo build --locked --quiet --manifest-path tests/clients/rust/Cargo.toml ||
+    give_up 'tests/clients/rust does not build'
+rust=$target/foreign-clients/debug/foreign-clients
+wait "$venv_job" || { cat "$scratch/venv.log" && give_up "$redis_py cannot be installed"; }
+wait "$npm_job" || { cat "$scratch/npm.log" && give_up "$node_redis cannot be installed"; }
+
+# Starts a program and waits until it has said that it is there. $1: its log; then the command.
+start() {
+    local log=$scratch/$1.log i
+    shift
+    "$@" >"$log" 2>&1 </dev/null &
+    pid=$!
+    pids="$pids $pid"
+    for ((i = 0; i < 300; i++)); do
+        grep -q 'Started on\|Ready to accept connections' "$log" && return 0
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    cat "$log"
+    give_up "$1 does not start"
+}
+
+# At level quorum an answered write survives the loss of a node, and linear reads see it.
+start coordinator "$target/$profile/coordinator" --port "$port" --ack quorum --read linear
+for n in 1 2 3; do
+    start "node$n" "$target/$profile/node" --coordinator-port "$port" --port $((port + n))
+done
+last_node=$pid
+start redis redis-server --port $((port + 5)) --save '' --appendonly no --daemonize no
+addresses=127.0.0.1:$((port + 1)),127.0.0.1:$((port + 2)),127.0.0.1:$((port + 3))
+
+# Until every slot has its copies, a write at quorum may be refused.
+for ((i = 0; i < 300; i++)); do
+    whole=$(printf 'STATS\nQUIT\n' | timeout 5 bash -c "exec 3<>/dev/tcp/127.0.0.1/$port && cat >&3 && cat <&3" |
+        sed -n 's/^slots_fully_replicated //p')
+    [ "$whole" = 16384 ] && break
+    sleep 0.1
+done
+[ "$whole" = 16384 ] || give_up 'the cluster does not become whole'
+
+cli() { timeout 60 redis-cli -p $((port + 1)) "$@"; }
+
+# Compares what came with what was expected. $1: of what; $2: expected; $3: what came.
+same() { [ "$2" = "$3" ] || wrong "$1: expected $(printf %q "$2"), came $(printf %q "$3")"; }
+
+say "== transcripts, by Redis and by the cluster"
+for transcript in tests/tests/redis/*.txt; do
+    scripts/redis-transcript.py check "127.0.0.1:$((port + 5))" "$transcript" || wrong "$transcript is not what Redis says"
+    scripts/redis-transcript.py check "127.0.0.1:$((port + 1))" "$transcript" || wrong "$transcript is not what a node says"
+done
+
+say "== $(redis-cli --version)"
+for protocol in -2 -3; do
+    came=$(printf '%s\n' 'SET cli:a "x y"' 'GET cli:a' 'INCR cli:n' 'EXPIRE cli:a 100' 'TTL cli:none' 'GET cli:none' 'PING' \
+        'ECHO hi' 'DEL cli:a cli:n' 'LPUSH l 1' | cli "$protocol" 2>&1)
+    same "redis-cli $protocol" $'OK\nx y\n1\n1\n-2\n\nPONG\nhi\n2'"
+ERR unknown command 'LPUSH', with args beginning with: 'l' '1' " "$came"
+done
+came=$(for ((i = 0; i < 10000; i++)); do
+    printf '*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n' ${#i} "$i" ${#i} "$i"
+done | cli --pipe 2>&1)
+case $came in
+    *'errors: 0, replies: 10000'*) ;;
+    *) wrong "redis-cli --pipe: $came" ;;
+esac
+same 'redis-cli --scan' 1111 "$(cli --scan --pattern '1*' | sort -u | grep -c .)"
+came=$(cli --bigkeys 2>&1)
+case $came in
+    *'Sampled 10000 keys'*"Biggest string found"*) ;;
+    *) wrong "redis-cli --bigkeys: $came" ;;
+esac
+same 'DBSIZE' 10000 "$(cli DBSIZE)"
+
+say "== $(redis-benchmark --version 2>/dev/null || echo redis-benchmark)"
+bench() {
+    local tests=$1
+    shift
+    if ! came=$(timeout 60 redis-benchmark -p $((port + 1)) -t "$tests" -q -n 5000 -r 1000 "$@" 2>&1); then
+        wrong "redis-benchmark -t $tests $*: $came"
+    fi
+    case $came in
+        *rror*) wrong "redis-benchmark -t $tests $*: $came" ;;
+    esac
+    printf '%s\n' "$came" | tr '\r' '\n' | grep 'requests per second'
+}
+bench ping_mbulk,set,get,incr,mset
+bench ping_mbulk,set,get,incr,mset -P 16
+# Without HELLO a line has the meaning of the line protocol, and is answered by a line.
+bench ping_inline,set,get -3
+
+python=$scratch/venv/bin/python
+export NODE_MODULES=$scratch/node
+
+say '== libraries, by their ordinary calls'
+"$rust" redis "$addresses" calls || wrong 'the crate redis'
+"$rust" fred "$addresses" calls || wrong 'the crate fred'
+"$python" tests/clients/python_calls.py "$addresses" calls || wrong 'redis-py'
+node tests/clients/node_calls.mjs "$addresses" calls || wrong 'node-redis'
+
+say "== libraries, while a node is killed"
+jobs=()
+"$rust" redis "$addresses" kill "$seconds" & jobs+=("$!")
+"$rust" fred "$addresses" kill "$seconds" & jobs+=("$!")
+"$python" tests/clients/python_calls.py "$addresses" kill "$seconds" & jobs+=("$!")
+node tests/clients/node_calls.mjs "$addresses" kill "$seconds" & jobs+=("$!")
+sleep "$(awk "BEGIN { print $seconds / 3 }")"
+# Without what the shell has to say of it.
+{ kill -9 "$last_node" && wait "$last_node"; } 2>/dev/null
+for job in "${jobs[@]}"; do
+    wait "$job" || wrong 'a library, while a node was killed: see above'
+done
+grep -H panicked "$scratch"/*.log && wrong 'a server has panicked'
+
+[ -z "$failed" ] || exit 1
+say 'clients.sh: every client has been answered as by Redis, and no answered write is lost'

@@ -1,0 +1,303 @@
+//! Redis's commands on the connection and the server, RESP3, and what hostile clients find.
+
+use std::time::{Duration, Instant};
+
+use e2e::cluster::{Cluster, Setup, shared};
+use e2e::connection::{Connection, Reply, array};
+use e2e::wait::{SOON, ensure, eventually};
+
+use crate::redis_data::differences;
+
+const TRANSCRIPT: &str = include_str!("redis/server.txt");
+
+/// Sends arrays and gives all that came back until the server closed, which `QUIT` at the end makes it do.
+fn exchange(cluster: &Cluster, requests: &[&[&str]]) -> String {
+    let mut node = cluster.connect(0);
+    for words in requests.iter().chain([&["QUIT"][..]].iter()) {
+        node.send(array(words));
+    }
+    String::from_utf8(node.rest()).expect("text")
+}
+
+/// A bulk string that a node answers.
+fn text(node: &mut Connection, words: &[&str]) -> String {
+    match node.call(words) {
+        Reply::Bulk(bytes) => String::from_utf8(bytes).expect("text"),
+        other => panic!("{words:?} is answered with {other:?}"),
+    }
+}
+
+#[test]
+fn redis_commands_on_the_server_are_answered_as_redis_answers_them() {
+    let cluster = shared();
+    for index in 0..3 {
+        let found = differences(TRANSCRIPT, &mut [cluster.connect(index)]);
+        assert!(found.is_empty(), "{}", found.join("\n"));
+    }
+}
+
+#[test]
+fn after_hello_3_answers_are_resp3_and_after_reset_resp2() {
+    let cluster = shared();
+    // Through a node that does not lead the key, the answer comes by way of another.
+    for key in [cluster.key_led_by(0, "resp3"), cluster.key_led_by(1, "resp3")] {
+        let answers = exchange(
+            &cluster,
+            &[
+                &["HELLO", "3", "SETNAME", "three"],
+                &["GET", &key],
+                &["CLIENT", "GETNAME"],
+                &["CONFIG", "GET", "save"],
+                &["CONFIG", "GET", "nothing"],
+                &["MGET", &key],
+                &["SET", &key, "v", "XX"],
+                &["DEL", &key],
+                &["COMMAND", "INFO", "ttl", "nothing"],
+                &["INFO", "keyspace-of-nothing"],
+                &["CLIENT", "SETNAME", ""],
+                &["CLIENT", "GETNAME"],
+                &["FOO"],
+                &["RESET"],
+                &["GET", &key],
+                &["CLIENT", "GETNAME"],
+            ],
+        );
+        let (hello, rest) = answers.split_at(answers.find("*0\r\n").expect("the modules, which are none") + 4);
+        let id = hello.split("$2\r\nid\r\n:").nth(1).and_then(|rest| rest.split('\r').next()).expect("an id");
+        assert_eq!(
+            hello,
+            format!(
+                "%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:{id}\r\n\
+                 $4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n"
+            )
+        );
+        assert_eq!(
+            rest,
+            "_\r\n$5\r\nthree\r\n%1\r\n$4\r\nsave\r\n$0\r\n\r\n%0\r\n*1\r\n_\r\n_\r\n:0\r\n\
+             *2\r\n*10\r\n$3\r\nttl\r\n:2\r\n~2\r\n+readonly\r\n+fast\r\n:1\r\n:1\r\n:1\r\n~3\r\n+@keyspace\r\n+@read\r\n+@fast\r\n\
+             *0\r\n*0\r\n*0\r\n_\r\n=4\r\ntxt:\r\n+OK\r\n_\r\n\
+             -ERR unknown command 'FOO', with args beginning with: \r\n+RESET\r\n$-1\r\n$-1\r\n+OK\r\n"
+        );
+    }
+}
+
+#[test]
+fn a_line_keeps_its_meaning_and_is_answered_by_a_line_until_hello() {
+    let cluster = shared();
+    let mut node = cluster.connect(0);
+    assert_eq!(node.ask("PING\r"), "PONG");
+    assert!(node.ask("INFO").starts_with("OK Node "));
+    assert_eq!(node.ask(""), "ERROR Unknown command");
+    assert_eq!(node.ask("CLIENT ID"), "ERROR Unknown command");
+    assert_eq!(node.call(&["PING"]), Reply::Text("PONG".to_owned()));
+    assert_eq!(node.ask("PING"), "PONG", "an array before changes nothing");
+    // Some clients end an array with an empty line. It is no request.
+    node.send([array(&["PING"]), b"\r\n".to_vec()].concat());
+    assert_eq!(node.reply(), Reply::Text("PONG".to_owned()));
+    assert_eq!(node.ask("PING"), "PONG");
+    // Some say HELLO by a line.
+    assert_eq!(node.ask("HELLO 9"), "-NOPROTO unsupported protocol version\r");
+    node.send("hello 2\r\n");
+    assert!(matches!(node.reply(), Reply::Array(items) if items.len() == 14));
+    assert_eq!(node.ask("PING"), "+PONG\r");
+    assert_eq!(node.ask("GET redis-line-absent"), "$-1\r");
+    assert_eq!(node.ask("GET"), "-ERR Invalid GET format\r");
+    assert_eq!(node.call(&["RESET"]), Reply::Text("RESET".to_owned()));
+    assert_eq!(node.ask("PING"), "PONG");
+}
+
+#[test]
+fn a_connection_is_listed_with_what_it_has_said_of_itself() {
+    let cluster = shared();
+    let (mut one, mut other) = (cluster.connect(0), cluster.connect(0));
+    let Reply::Number(id) = one.call(&["CLIENT", "ID"]) else { panic!("no number") };
+    for words in [
+        &["CLIENT", "SETNAME", "listed"][..],
+        &["CLIENT", "SETINFO", "LIB-NAME", "mine"],
+        &["CLIENT", "SETINFO", "lib-ver", "1.2"],
+        &["CLIENT", "NO-EVICT", "on"],
+        &["CLIENT", "NO-TOUCH", "on"],
+    ] {
+        assert_eq!(one.call(words), Reply::ok(), "{words:?}");
+    }
+    let list = text(&mut other, &["CLIENT", "LIST", "ID", &id.to_string()]);
+    assert!(list.starts_with(&format!("id={id} addr=127.0.0.1:")), "{list}");
+    for word in
+        ["name=listed", "flags=eT", "db=0", "cmd=client", "user=default", "resp=2", "lib-name=mine", "lib-ver=1.2\n"]
+    {
+        assert!(list.contains(word), "{word} in {list}");
+    }
+    assert_eq!(list.lines().count(), 1);
+    assert_eq!(
+        other.call(&["CLIENT", "SETINFO", "LIB-NAME", "a b"]),
+        Reply::Error("ERR lib-name cannot contain spaces, newlines or special characters.".to_owned())
+    );
+    assert_eq!(
+        other.call(&["CLIENT", "SETINFO", "FOO", "a"]),
+        Reply::Error("ERR Unrecognized option 'FOO'".to_owned())
+    );
+    let Reply::Error(error) = other.call(&["CLIENT", "SETNAME", &"n".repeat(257)]) else { panic!("a long name") };
+    assert!(error.starts_with("TOOLONG client name of 257 bytes, the limit is 256"), "{error}");
+    drop(one);
+    eventually("a connection that has ended is not listed", SOON, || {
+        let list = text(&mut other, &["CLIENT", "LIST"]);
+        ensure(!list.contains("name=listed"), || list.clone())
+    });
+}
+
+#[test]
+fn info_and_dbsize_tell_true_figures() {
+    let cluster = Setup { nodes: 2, ..Setup::default() }.start();
+    cluster.store(0, "size", 100, "");
+    let mut node = cluster.connect(1);
+    assert_eq!(node.call(&["DBSIZE"]), Reply::Number(100));
+    let figures = |node: &mut Connection| text(node, &["INFO"]);
+    let all = figures(&mut node);
+    for section in ["Server", "Clients", "Memory", "Persistence", "Stats", "Replication", "Keyspace"] {
+        assert!(all.contains(&format!("# {section}\r\n")), "{section} in {all}");
+    }
+    for line in ["redis_version:7.0.15", "connected_clients:1", "role:master", "rejected_connections:0", "db0:keys=100"]
+    {
+        assert!(all.contains(&format!("{line}\r\n")), "{line} in {all}");
+    }
+    let port = cluster.node(1).port;
+    assert!(all.contains(&format!("tcp_port:{port}\r\n")));
+    let only = text(&mut node, &["INFO", "keyspace", "SERVER"]);
+    assert!(only.starts_with("# Server\r\n") && only.contains("\r\n\r\n# Keyspace\r\n"), "{only}");
+    assert_eq!(only.matches("# ").count(), 2);
+}
+
+#[test]
+fn wait_tells_how_many_replicas_have_what_was_written() {
+    let mut cluster = Setup::default().start();
+    cluster.is_level();
+    let mut node = cluster.connect(0);
+    // Keys that each of the nodes leads.
+    let keys: Vec<_> = (0..3).map(|index| cluster.key_led_by(index, "wait")).collect();
+    for round in 0..3 {
+        for key in &keys {
+            assert_eq!(node.call(&["PUT", key, &round.to_string()]), Reply::ok());
+        }
+        assert_eq!(node.call(&["WAIT", "2", "10000"]), Reply::Number(2), "round {round}");
+    }
+    let start = Instant::now();
+    assert_eq!(node.call(&["WAIT", "3", "300"]), Reply::Number(2), "there are only two");
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    assert_eq!(node.call(&["WAIT", "0", "0"]), Reply::Number(2));
+    // A replica that does not answer is not counted: what is written now has reached one at most.
+    let key = cluster.key_led_by(0, "wait-paused");
+    #[cfg(unix)]
+    {
+        cluster.node_mut(2).process.signal(nix::sys::signal::Signal::SIGSTOP);
+        assert_eq!(node.call(&["PUT", &key, "late"]), Reply::ok());
+        let Reply::Number(replicas) = node.call(&["WAIT", "2", "200"]) else { panic!("no number") };
+        cluster.node_mut(2).process.signal(nix::sys::signal::Signal::SIGCONT);
+        assert!(replicas <= 1, "{replicas} replicas, of which one is paused");
+    }
+}
+
+#[test]
+fn hostile_input_is_bounded_before_and_after_hello() {
+    let cluster = shared();
+    let long = "x".repeat(100_000);
+    for hello in [None, Some(["HELLO", "2"]), Some(["HELLO", "3"])] {
+        let mut node = cluster.connect(0);
+        if let Some(words) = hello {
+            node.send(array(&words));
+        }
+        for words in [
+            &["HELLO", &long][..],
+            &["HELLO", "3", &long],
+            &["HELLO", "3", "SETNAME", &long],
+            &["CLIENT", &long],
+            &["CLIENT", "SETINFO", "lib-name", &long],
+            &["COMMAND", "LIST", "FILTERBY", "PATTERN", &"*a".repeat(50_000)],
+            &["CONFIG", "GET", &"*[".repeat(50_000)],
+            &["INFO", &long],
+            &["WAIT", "99999999999999999999", "1"],
+            &["WAIT", "1", "99999999999999999999"],
+            &[&long, &long],
+        ] {
+            node.send(array(words));
+        }
+        let many: Vec<&str> =
+            std::iter::once("COMMAND").chain(["INFO"]).chain(std::iter::repeat_n("x", 10_000)).collect();
+        node.send(array(&many));
+        node.send(array(&["ECHO", "still there"]));
+        node.send(array(&["QUIT"]));
+        let answers = String::from_utf8_lossy(&node.rest()).into_owned();
+        assert!(
+            answers.ends_with("$11\r\nstill there\r\n+OK\r\n"),
+            "{hello:?}: it ends with {:?}",
+            answers.get(answers.len() - 80..)
+        );
+        assert!(answers.len() < 200_000, "{hello:?}: {} bytes", answers.len());
+        // A length that nobody sends takes no memory, and what is no array ends the connection.
+        let mut node = cluster.connect(0);
+        if let Some(words) = hello {
+            node.send(array(&words));
+        }
+        node.send("*2\r\n$4\r\nECHO\r\n$67108865\r\n");
+        assert!(String::from_utf8_lossy(&node.rest()).contains("-TOOLONG value of 67108865 bytes"), "{hello:?}");
+    }
+}
+
+#[test]
+fn a_pipeline_that_is_sent_whole_before_an_answer_is_read_is_answered_whole() {
+    let cluster = Setup { nodes: 1, ..Setup::default() }.start();
+    let mut node = cluster.connect(0);
+    assert_eq!(node.call(&["PUT", "long", &"v".repeat(100_000)]), Reply::ok());
+    // Both directions come to more than the buffers of sockets hold, so that neither end may wait for the other to read.
+    let request = [array(&["GET", "long"]), array(&["ECHO", &"e".repeat(100_000)])].concat();
+    node.send(request.repeat(200));
+    for _ in 0..200 {
+        assert_eq!(node.reply(), Reply::bulk("v".repeat(100_000)));
+        assert_eq!(node.reply(), Reply::bulk("e".repeat(100_000)));
+    }
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_cut_off_at_its_output_limit_and_counted() {
+    let cluster = Setup { nodes: 1, node_args: &["--client-output-limit", "1MiB"], ..Setup::default() }.start();
+    let mut other = cluster.connect(0);
+    assert_eq!(other.ask(&format!("PUT large {}", "x".repeat(100_000))), "OK");
+    let mut greedy = cluster.connect(0);
+    greedy.send("GET large\n".repeat(2_000));
+    eventually("it is cut off", Duration::from_secs(40), || {
+        let info = text(&mut other, &["INFO", "stats"]);
+        ensure(info.contains("client_output_buffer_limit_disconnections:1\r\n"), || info.clone())
+    });
+    // What is on its way still comes; then the connection ends, before all is answered.
+    assert!(greedy.rest().len() < 150_000_000);
+    assert!(other.ask_lines("STATS").contains(&"connections_cut_off 1".to_owned()));
+}
+
+#[test]
+fn a_client_that_says_nothing_is_let_go_and_counted() {
+    let cluster = Setup { nodes: 1, node_args: &["--idle-timeout", "300ms"], ..Setup::default() }.start();
+    let mut idle = cluster.connect(0);
+    assert_eq!(idle.ask("PING"), "PONG");
+    idle.is_closed();
+    let info = text(&mut cluster.connect(0), &["INFO", "stats"]);
+    assert!(info.contains("idle_disconnections:1\r\n"), "{info}");
+}
+
+#[test]
+fn a_redis_client_above_the_limit_is_told_so_in_its_own_encoding() {
+    let cluster = Setup { nodes: 1, node_args: &["--max-clients", "5"], ..Setup::default() }.start();
+    let mut served = Vec::new();
+    let refusal = loop {
+        let mut connection = cluster.connect(0);
+        match connection.call(&["PING"]) {
+            Reply::Text(_) => served.push(connection),
+            other => break other,
+        }
+        assert!(served.len() <= 5, "more than the limit are served");
+    };
+    assert_eq!(refusal, Reply::Error("ERR max number of clients reached".to_owned()));
+    let info = text(&mut served[0], &["INFO", "stats"]);
+    assert!(info.contains("rejected_connections:1\r\n"), "{info}");
+    // One that says nothing is told by a line.
+    let mut silent = cluster.connect(0);
+    assert!(silent.line().starts_with("ERROR BUSY 5 clients are connected"));
+}
