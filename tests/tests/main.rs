@@ -25,4 +25,5 @@ mod replication;
 mod shutdown;
 mod startup;
 mod stats;
+mod status;
 mod walks;

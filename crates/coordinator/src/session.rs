@@ -1,6 +1,7 @@
 //! One connection to the coordinator.
 
 use std::io;
+use std::time::Duration;
 
 use engine::output::{JoinError, Joined};
 use net::connection::{Body, Connection, Ended, Flow, Session, Stopped};
@@ -17,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::driver::Driver;
 use crate::stats::{self, NotAnswered};
+use crate::wait::wait_healthy;
 
 /// Serves a connection until it ends.
 pub async fn serve(stream: TcpStream, driver: Driver, original_framing: bool, shutdown: Shutdown) {
@@ -33,10 +35,19 @@ async fn run(
     shutdown: &Shutdown,
 ) -> io::Result<()> {
     let mut client = ClientSession { driver, unanswered: NotAnswered::default(), upgrade: None };
-    if connection.serve(&mut client, original_framing, shutdown).await? == Ended::Closed {
-        return Ok(());
-    }
-    match client.upgrade {
+    let upgrade = loop {
+        if connection.serve(&mut client, original_framing, shutdown).await? == Ended::Closed {
+            return Ok(());
+        }
+        match client.upgrade.take() {
+            Some(Upgrade::Wait(encoding, span)) => {
+                let Some(response) = wait_healthy(connection, driver, span, shutdown).await? else { return Ok(()) };
+                response.encode(encoding, &mut connection.output);
+            }
+            upgrade => break upgrade,
+        }
+    };
+    match upgrade {
         Some(Upgrade::Watch(encoding)) => watch(connection, driver, encoding, shutdown).await,
         Some(Upgrade::Node { addr, joined }) => {
             let messages = driver.open_session(joined.incarnation);
@@ -45,7 +56,7 @@ async fn run(
             driver.close_session(node.node, node.messages);
             ended
         }
-        None => Ok(()),
+        Some(Upgrade::Wait(..)) | None => Ok(()),
     }
 }
 
@@ -53,6 +64,8 @@ async fn run(
 enum Upgrade {
     /// A client that follows the map.
     Watch(Encoding),
+    /// A client that waits for so long until the cluster is healthy, and then goes on as before.
+    Wait(Encoding, Duration),
     /// The session of a node.
     Node { addr: NodeAddr, joined: Joined },
 }
@@ -84,6 +97,10 @@ impl Session for ClientSession<'_> {
             }
             CoordinatorRequest::WatchMap => {
                 self.upgrade = Some(Upgrade::Watch(encoding));
+                Flow::Upgrade
+            }
+            CoordinatorRequest::WaitHealthy(span) => {
+                self.upgrade = Some(Upgrade::Wait(encoding, span));
                 Flow::Upgrade
             }
             CoordinatorRequest::Join(words) => match self.join(words.0) {
@@ -192,9 +209,15 @@ impl ClientSession<'_> {
                 self.driver.with(|coordinator, _| coordinator.known_map().update_since(MapVersion(0)).to_lines()),
             ),
             CoordinatorRequest::Stats => stats::stats(self.driver),
+            CoordinatorRequest::Status => {
+                Response::Lines(self.driver.with(|coordinator, now| coordinator.status(now)).lines())
+            }
             CoordinatorRequest::Ping => Response::Pong,
             // Answered by the caller, since they end the connection or make something else of it.
-            CoordinatorRequest::Quit | CoordinatorRequest::WatchMap | CoordinatorRequest::Join(_) => Response::Ok,
+            CoordinatorRequest::Quit
+            | CoordinatorRequest::WatchMap
+            | CoordinatorRequest::WaitHealthy(_)
+            | CoordinatorRequest::Join(_) => Response::Ok,
         }
     }
 

@@ -10,6 +10,7 @@
 //! - [`registry`]: who is registered, who is suspected, and who has been silent for too long.
 //! - [`plan`]: what a slot's configuration should become, as a function of who is alive.
 //! - [`promotion`]: who takes over the slots of a dead primary.
+//! - [`status`]: how the slots are, in words.
 //!
 //! The node's half:
 //! - [`record`] and [`table`]: one write, and the newest write of each key of a slot.
@@ -40,6 +41,7 @@ pub mod promotion;
 pub mod record;
 pub mod registry;
 pub mod slot;
+pub mod status;
 pub mod table;
 pub mod time;
 pub mod waiting;

@@ -16,7 +16,7 @@ use proto::cluster_map::{ClusterMap, Member};
 use proto::id::{Incarnation, NodeAddr};
 use proto::level::ReadLevel;
 use proto::peer::{List, WallTime, Write};
-use proto::session::{Ancestors, SlotAt};
+use proto::session::{Ancestors, Filling, SlotAt};
 use proto::slot::{Position, SlotBits, SlotId};
 
 use crate::bugs::{Bug, Bugs, NoBugs};
@@ -468,6 +468,12 @@ impl<B: Bugs> Node<B> {
     pub fn lag(&self) -> Lag {
         let lags = self.outboxes().into_iter().map(|outbox| outbox.lag());
         lags.fold(Lag::default(), |sum, lag| Lag { items: sum.items + lag.items, bytes: sum.bytes + lag.bytes })
+    }
+
+    /// What this node has still to fill on others, one for each.
+    #[must_use]
+    pub fn fills(&self) -> Vec<Filling> {
+        self.outboxes().iter().filter_map(|outbox| outbox.filling()).collect()
     }
 
     /// What is kept to bring replicas level, in bytes of records.

@@ -7,7 +7,7 @@
 //! A queue that is full is dropped whole and takes nothing more until [`crate::node::Node`] has marked the replica
 //! behind in every slot: a slow replica costs a bounded amount of memory, and its clients nothing.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use proto::cluster_map::MapVersion;
 use proto::id::{Epoch, Incarnation, NodeAddr, Version};
 use proto::peer::{Identity, LinkMessage, Terms};
+use proto::session::Filling;
 use proto::slot::SlotId;
 
 use crate::completions::Completion;
@@ -212,8 +213,10 @@ struct Queue {
     /// The bytes of all fills in the queue.
     fill_bytes: usize,
     overflowed: bool,
-    /// Slots that the replica wants filled.
-    wanting: BTreeSet<SlotId>,
+    /// Slots that the replica wants filled, each with the keys that it had then.
+    wanting: BTreeMap<SlotId, u64>,
+    /// The keys of all these.
+    wanting_keys: u64,
 }
 
 /// What waits for a replica.
@@ -364,16 +367,31 @@ impl Outbox {
         *self.lock() = Queue::default();
     }
 
-    /// The replica wants a slot filled.
-    pub fn want_fill(&self, slot: SlotId) {
-        self.lock().wanting.insert(slot);
+    /// The replica wants a slot filled, which has so many keys now.
+    pub fn want_fill(&self, slot: SlotId, keys: u64) {
+        let mut queue = self.lock();
+        let before = queue.wanting.insert(slot, keys).unwrap_or(0);
+        queue.wanting_keys = queue.wanting_keys - before + keys;
     }
 
     /// The next slot to fill, where not too much of filling waits already.
     #[must_use]
     pub fn next_fill(&self) -> Option<SlotId> {
         let mut queue = self.lock();
-        if queue.fill_bytes >= FILL_AHEAD_BYTES { None } else { queue.wanting.pop_first() }
+        if queue.fill_bytes >= FILL_AHEAD_BYTES {
+            return None;
+        }
+        let (slot, keys) = queue.wanting.pop_first()?;
+        queue.wanting_keys -= keys;
+        Some(slot)
+    }
+
+    /// What waits to be filled; `None` where nothing does.
+    #[must_use]
+    pub fn filling(&self) -> Option<Filling> {
+        let queue = self.lock();
+        let slots = queue.wanting.len() as u64;
+        (slots > 0).then_some(Filling { to: self.to, slots, keys: queue.wanting_keys })
     }
 
     /// Whether [`Outbox::next_fill`] has one.

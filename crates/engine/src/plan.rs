@@ -109,6 +109,11 @@ impl Standing {
         accusers.is_some_and(|accusers| config.copies().any(|copy| copy != primary && accusers.contains(&copy)))
     }
 
+    /// Whether it is registered and not suspected.
+    pub(crate) fn is_heard(&self, node: Incarnation) -> bool {
+        self.alive.contains(&node) && !self.suspected.contains(&node)
+    }
+
     /// Who holds now what this incarnation held: itself, or its next start, where that has found it on its disk.
     pub(crate) fn heir(&self, incarnation: Incarnation) -> Incarnation {
         self.reborn.get(&incarnation).copied().unwrap_or(incarnation)

@@ -74,6 +74,9 @@ pub enum ErrorReply {
     /// A queue or limit is full: nothing was done, and the request may be sent again later.
     #[error("BUSY {0}")]
     Busy(String),
+    /// What was waited for has not come about in time. Nothing was done.
+    #[error("TIMEOUT {0}")]
+    Timeout(String),
     /// The write may or may not have taken effect.
     #[error("UNKNOWN {0}")]
     Unknown(String),
@@ -105,6 +108,7 @@ impl ErrorReply {
             Self::Binary { .. } | Self::BinaryKey { .. } => Some("BINARY"),
             Self::Unavailable(_) => Some("UNAVAILABLE"),
             Self::Busy(_) => Some("BUSY"),
+            Self::Timeout(_) => Some("TIMEOUT"),
             Self::Unknown(_) => Some("UNKNOWN"),
             Self::Stale(_) => Some("STALE"),
             Self::NotPeer(_) => Some("NOTPEER"),

@@ -4,6 +4,9 @@
 //! commands; they differ only in where a value ends: a line's value runs to the end of the line.
 
 mod many;
+mod span;
+
+use std::time::Duration;
 
 use crate::error::ErrorReply;
 use crate::frame::{Encoding, Frame, Words};
@@ -15,6 +18,7 @@ use crate::range::PageRequest;
 use crate::slot::SlotId;
 
 pub use many::KeyWords;
+pub use span::{LONGEST_WAIT, WAIT, span_of};
 
 /// A request to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +102,10 @@ pub enum CoordinatorRequest<'a> {
     Info,
     /// Its figures, one a line.
     Stats,
+    /// How the slots are: what lacks a copy, what moves.
+    Status,
+    /// Answer once every slot has all its copies where they belong, or after this time.
+    WaitHealthy(Duration),
     /// Whether the coordinator answers.
     Ping,
     /// Answer, then close.
@@ -145,6 +153,8 @@ pub mod verbs {
     pub const ACCEPT_LOSS: &str = "ACCEPT_LOSS";
     pub const INFO: &str = "INFO";
     pub const STATS: &str = "STATS";
+    pub const STATUS: &str = "STATUS";
+    pub const WAIT_HEALTHY: &str = "WAIT_HEALTHY";
     pub const PING: &str = "PING";
     pub const QUIT: &str = "QUIT";
     pub const PEER: &str = "PEER";
@@ -220,6 +230,8 @@ impl<'a> CoordinatorRequest<'a> {
             b"WATCH_MAP" => rest.nothing(verbs::WATCH_MAP).map(|()| Self::WatchMap),
             b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
             b"STATS" => rest.nothing(verbs::STATS).map(|()| Self::Stats),
+            b"STATUS" => rest.nothing(verbs::STATUS).map(|()| Self::Status),
+            b"WAIT_HEALTHY" => rest.wait(verbs::WAIT_HEALTHY).map(Self::WaitHealthy),
             b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),
             b"QUIT" => rest.nothing(verbs::QUIT).map(|()| Self::Quit),
             b"JOIN" => rest.array(verbs::JOIN).map(Self::Join),

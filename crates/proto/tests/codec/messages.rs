@@ -11,7 +11,7 @@ use proto::peer::{
     WallTime, Wanted, Write,
 };
 use proto::request::{CoordinatorRequest, NodeRequest};
-use proto::session::{Ancestors, CoordinatorMessage, Join, NodeMessage, SlotAt};
+use proto::session::{Ancestors, CoordinatorMessage, Filling, Join, NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
 use crate::{addr, bytes, cases, client, counter, read_stream, version, with_array};
@@ -152,6 +152,7 @@ proptest! {
             NodeMessage::Resync,
             NodeMessage::Full,
             NodeMessage::Room,
+            NodeMessage::Filling { fills: vec![Filling { to: incarnation, slots: query, keys: query / 2 }; asked.len() % 5] },
             NodeMessage::Leave,
         ]);
         messages_read_back!(&pieces, CoordinatorMessage, [

@@ -238,6 +238,7 @@ fn raw(outcome: &Outcome) -> Vec<u8> {
             let replicas = placement.replicas.iter().map(|node| format!("REPLICA {node}\n"));
             primary.chain(replicas).collect::<String>().into_bytes()
         }
+        Outcome::Status(lines) => lines.iter().map(|line| format!("{line}\n")).collect::<String>().into_bytes(),
         Outcome::Info(line) | Outcome::Told(line) => format!("{line}\n").into_bytes(),
         Outcome::Pong { .. } => b"PONG\n".to_vec(),
         Outcome::Help => verb::list().into_bytes(),

@@ -24,6 +24,8 @@ pub(crate) enum Verb {
     GetNodesForKey,
     Info,
     Stats,
+    Status,
+    WaitHealthy,
     Ping,
     Losses,
     Forget,
@@ -96,6 +98,9 @@ pub(crate) const COMMANDS: &[Spec] = &[
     Spec::new(Verb::GetNodesForKey, "GET_NODES_FOR_KEY", "key", "the nodes that hold a key"),
     Spec::new(Verb::Info, "INFO", "[host:port]", "about a node, or the coordinator"),
     Spec::new(Verb::Stats, "STATS", "[host:port]", "figures of a node, or of the coordinator"),
+    Spec::new(Verb::Status, "STATUS", "", "whether every slot has all its copies, what moves, what is wrong"),
+    Spec::new(Verb::WaitHealthy, "WAIT_HEALTHY", "[time]", "wait until nothing lacks a copy and nothing moves")
+        .noting("; such as 90s or 1500ms, 60s unless given"),
     Spec::new(Verb::Ping, "PING", "[host:port]", "whether a node, or the coordinator, answers"),
     Spec::new(Verb::Losses, "LOSSES", "host:port", "the answered writes that a node has lost"),
     Spec::new(Verb::Forget, "FORGET", "host:port", "wait no longer for what a lost node could tell"),

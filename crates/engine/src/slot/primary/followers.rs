@@ -153,7 +153,7 @@ impl<B: Bugs> Slot<B> {
             }
             (Progress::Aligning | Progress::Level, None) => {
                 follower.progress = Progress::WantsFill;
-                follower.outbox.want_fill(place.id);
+                follower.outbox.want_fill(place.id, self.table.keys() as u64);
             }
         }
         turn.look_at(place.now + EVICT_AFTER, place.id);

@@ -1,0 +1,190 @@
+//! How the slots are: what `STATUS` tells and `WAIT_HEALTHY` waits for.
+
+use std::collections::BTreeMap;
+
+use proto::cluster_map::{MapVersion, SlotConfig};
+use proto::id::{Incarnation, NodeAddr};
+use proto::session::Filling;
+
+use super::{Coordinator, Phase};
+use crate::bugs::Bugs;
+use crate::plan::{Plan, Standing, plan};
+use crate::status::{Fill, HandOver, Problem, Ranges, Stage, Status};
+use crate::time::Timestamp;
+
+/// How far the fills are.
+#[derive(Debug, Default)]
+pub(super) struct Fills {
+    /// By the node that is being filled.
+    under_way: BTreeMap<Incarnation, UnderWay>,
+    /// What primaries have told of the keys that they have still to send, by whom and to whom.
+    keys_left: BTreeMap<Incarnation, Vec<Filling>>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    since: Timestamp,
+    /// How many slots there were to fill when there were most.
+    most: usize,
+}
+
+impl Fills {
+    /// So many slots are still to be filled on each of these nodes.
+    pub(super) fn note(&mut self, now: Timestamp, left: &BTreeMap<Incarnation, usize>) {
+        self.under_way.retain(|node, _| left.contains_key(node));
+        for (node, left) in left {
+            let under_way = self.under_way.entry(*node).or_insert(UnderWay { since: now, most: 0 });
+            under_way.most = under_way.most.max(*left);
+        }
+    }
+
+    /// A node tells what it has still to send.
+    pub(super) fn told(&mut self, from: Incarnation, fills: Vec<Filling>) {
+        if fills.is_empty() {
+            self.keys_left.remove(&from);
+        } else {
+            self.keys_left.insert(from, fills);
+        }
+    }
+
+    /// Only these nodes are there.
+    pub(super) fn retain(&mut self, is_registered: impl Fn(&Incarnation) -> bool) {
+        self.keys_left.retain(|from, _| is_registered(from));
+    }
+
+    fn keys_left(&self, to: Incarnation) -> u64 {
+        let fills = self.keys_left.values().flatten().filter(|fill| fill.to == to);
+        fills.map(|fill| fill.keys).fold(0, u64::saturating_add)
+    }
+}
+
+/// Whom a slot is still to be copied to: those who are to hold it and are heard, and do not have it.
+pub(super) fn to_fill<'a>(
+    config: &'a SlotConfig,
+    target: &'a [Incarnation],
+    standing: &'a Standing,
+) -> impl Iterator<Item = Incarnation> + 'a {
+    target.iter().copied().filter(|node| !config.isr.contains(node) && standing.is_heard(*node))
+}
+
+impl<B: Bugs> Coordinator<B> {
+    /// Whether every slot has a primary and all its copies, where they belong, and nothing moves.
+    pub fn is_healthy(&mut self, now: Timestamp) -> bool {
+        let copies = self.copies();
+        let is_whole =
+            |config: &SlotConfig| config.isr.len() == copies && config.learners.is_empty() && config.elr.is_empty();
+        // A look that costs little, for whoever waits while slots move.
+        self.phase == Phase::Serving
+            && self.map.slots().all(|(_, config)| is_whole(config))
+            && self.status(now).is_healthy()
+    }
+
+    /// How the slots are.
+    pub fn status(&mut self, now: Timestamp) -> Status {
+        self.wake(now);
+        let mut status = Status {
+            stage: self.stage(),
+            slots: self.settings.bits.count(),
+            copies: self.copies(),
+            nodes: self.registry.len(),
+            timeout: self.settings.promises.heartbeat_timeout,
+            silent: self.registry.silent(now),
+            full: self.full.iter().filter_map(|full| self.registry.addr_of(*full).cloned()).collect(),
+            fills: Vec::new(),
+            hand_overs: Vec::new(),
+            surplus: Ranges::default(),
+            changing: Ranges::default(),
+            problems: BTreeMap::new(),
+        };
+        if status.stage != Stage::Serving {
+            return status;
+        }
+        let standing = self.standing(now);
+        let mut left: BTreeMap<Incarnation, usize> = BTreeMap::new();
+        let mut hand_overs: BTreeMap<(Incarnation, Incarnation), Ranges> = BTreeMap::new();
+        for (slot, target) in self.settings.bits.slots().zip(self.targets()) {
+            let config = self.map.config(slot);
+            to_fill(config, &target, &standing).for_each(|node| *left.entry(node).or_default() += 1);
+            if let Some(problem) = self.problem(config, &target, &standing) {
+                status.problems.entry(problem).or_default().add(slot);
+            } else if config.isr.iter().any(|member| !target.contains(member)) {
+                status.surplus.add(slot);
+            }
+            match plan(config, &target, &standing) {
+                Plan::HandOver { from, to } => hand_overs.entry((from, to)).or_default().add(slot),
+                Plan::Change(_) => status.changing.add(slot),
+                // What is lost is told among the problems.
+                Plan::Keep | Plan::Promote(_) | Plan::PromoteUnproven(_) | Plan::StartAnew(_) => {}
+            }
+        }
+        self.fills.note(now, &left);
+        status.fills = left.iter().filter_map(|(node, left)| self.fill(now, *node, *left)).collect();
+        let hand_over = |((from, to), slots): ((Incarnation, Incarnation), Ranges)| {
+            Some(HandOver { from: self.registry.addr_of(from)?.clone(), to: self.registry.addr_of(to)?.clone(), slots })
+        };
+        status.hand_overs = hand_overs.into_iter().filter_map(hand_over).collect();
+        status
+    }
+
+    fn stage(&self) -> Stage {
+        match self.phase {
+            Phase::Fresh => Stage::Fresh,
+            Phase::Gathering(_) => Stage::Gathering,
+            Phase::Recovering => Stage::Awaiting(self.awaited()),
+            Phase::Serving if self.map.version == MapVersion(0) => Stage::Fresh,
+            Phase::Serving => Stage::Serving,
+        }
+    }
+
+    fn fill(&self, now: Timestamp, node: Incarnation, left: usize) -> Option<Fill> {
+        let under_way = self.fills.under_way.get(&node)?;
+        Some(Fill {
+            node: self.registry.addr_of(node)?.clone(),
+            left,
+            total: under_way.most.max(left),
+            since: now - under_way.since,
+            keys_left: self.fills.keys_left(node),
+        })
+    }
+
+    /// What is wrong with a slot, if anything is. That it moves is not.
+    fn problem(&self, config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Option<Problem> {
+        let members: Vec<_> = config.isr.iter().chain(&config.elr).copied().collect();
+        if members.is_empty() {
+            return Some(Problem::Unheld);
+        }
+        let awaited = self.named(standing.awaited_by_unproven(config));
+        if !awaited.is_empty() {
+            return Some(Problem::Unproven { holders: awaited });
+        }
+        let is_here = |member: &Incarnation| standing.is_heard(standing.heir(*member));
+        if !members.iter().any(is_here) && standing.unproven_members(config).is_empty() {
+            return Some(Problem::Waits { holders: self.named(members.into_iter()) });
+        }
+        if !config.primary.is_some_and(|primary| config.isr.contains(&primary) && standing.is_heard(primary)) {
+            return Some(Problem::NoPrimary);
+        }
+        let in_sync = config.isr.iter().filter(|member| standing.is_heard(**member)).count();
+        if in_sync >= self.copies() {
+            return None;
+        }
+        let mut silent: Vec<_> = config.copies().chain(target.iter().copied()).collect();
+        silent.retain(|node| !standing.is_heard(*node));
+        let filling = to_fill(config, target, standing);
+        Some(Problem::Short {
+            in_sync,
+            silent: self.named(silent.into_iter()),
+            filling: self.named(filling),
+            nodes_missing: self.copies().saturating_sub(target.len()),
+        })
+    }
+
+    /// Where these are, sorted.
+    fn named(&self, nodes: impl Iterator<Item = Incarnation>) -> Vec<NodeAddr> {
+        let addr = |node| self.registry.addr_of(node).or(self.map.member(node).map(|member| &member.addr));
+        let mut named: Vec<_> = nodes.filter_map(addr).cloned().collect();
+        named.sort();
+        named.dedup();
+        named
+    }
+}
