@@ -91,11 +91,17 @@ pub enum Bug {
     PageWithHoles,
     /// A page goes on behind where an answer was cut.
     CutIgnored,
+    /// A copy gives its digest wherever it stands.
+    ComparedElsewhere,
+    /// Copies are compared with tombstones that one of them may have dropped.
+    PurgedCompared,
+    /// A copy that differs is only aligned, not filled again.
+    RepairAligns,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 44] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -137,6 +143,9 @@ impl Bug {
         Self::ListsAnySlot,
         Self::PageWithHoles,
         Self::CutIgnored,
+        Self::ComparedElsewhere,
+        Self::PurgedCompared,
+        Self::RepairAligns,
     ];
 }
 
@@ -145,6 +154,10 @@ pub trait Bugs: Debug + Clone + Copy + Default + Send + Sync + 'static {
     /// Whether this one is.
     fn plants(self, bug: Bug) -> bool;
 }
+
+/// State machines whose copies can be damaged, as a broken memory would: those of tests. [`NoBugs`] is none of them, so that
+/// nobody can damage a node that ships.
+pub trait Damaged: Bugs {}
 
 /// The shipping state machines: none.
 #[derive(Debug, Clone, Copy, Default)]

@@ -17,6 +17,7 @@
 //! - [`log`] and [`completions`]: the order of a slot's records, its end, and which writes of clients it holds.
 //! - [`slot`]: one slot's role: as a primary its order of writes and what of it is durable, as a replica its obedience.
 //! - [`outbox`] and [`inbox`]: what a replica has still to be sent, and what it takes in.
+//! - [`compare`]: whether the copies of a slot are equal.
 //! - [`peers`]: leases between nodes. [`waiting`]: answers that wait. [`losses`]: acknowledged writes that were lost.
 //! - [`journal`]: what a node must not forget, as it goes to its disk, and a node made of it again.
 //! - [`walk`] and [`listing`]: a page of the keys of all slots, and the part of it that one node gives.
@@ -25,6 +26,7 @@
 //! [`time`] is shared, and so is [`bugs`], where the simulator plants mistakes.
 
 pub mod bugs;
+pub mod compare;
 pub mod completions;
 pub mod coordinator;
 pub mod inbox;

@@ -4,6 +4,7 @@
 //! Locks are taken in one order: a slot, then the queue of a replica or the promises to primaries; the map is read and let
 //! go before either.
 
+mod compare;
 mod links;
 mod membership;
 
@@ -13,13 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use proto::cluster_map::{ClusterMap, Member};
-use proto::id::{Incarnation, NodeAddr};
+use proto::id::{Incarnation, NodeAddr, Version};
 use proto::level::ReadLevel;
 use proto::peer::{List, WallTime, Write};
 use proto::session::{Ancestors, Filling, SlotAt};
 use proto::slot::{Position, SlotBits, SlotId};
 
 use crate::bugs::{Bug, Bugs, NoBugs};
+use crate::compare::{Comparisons, ToDigest};
 use crate::journal::{Entry, Journal};
 use crate::listing::Listing;
 use crate::log::{TAIL_BYTES, TailBudget};
@@ -65,6 +67,8 @@ pub enum Event {
     Evicted(NodeAddr, usize),
     /// So many slots were to be handed over and were not in time.
     HandOverTimedOut(usize),
+    /// A replica's copy of a slot was not equal to this one at a record. It is filled again.
+    Differs(SlotId, NodeAddr, Version),
 }
 
 /// What a batch of requests or messages has led to. One serves the whole batch; whoever sends is woken once at its end.
@@ -76,12 +80,19 @@ pub struct Turn {
     pub(crate) events: Vec<Event>,
     pub(crate) losses: Vec<Loss>,
     pub(crate) overwritten: u64,
+    pub(crate) to_digest: Vec<ToDigest>,
 }
 
 impl Turn {
     /// The queues that were touched since the last call.
     pub fn touched(&mut self) -> impl Iterator<Item = Arc<Outbox>> {
         self.touched.drain(..)
+    }
+
+    /// The digests that somebody waits for since the last call: after what a primary has sent, that primary; after
+    /// [`Node::handle_timeout`], [`Node::digested`].
+    pub fn to_digest(&mut self) -> Vec<ToDigest> {
+        std::mem::take(&mut self.to_digest)
     }
 
     pub(crate) fn touch(&mut self, outbox: &Arc<Outbox>) {
@@ -126,6 +137,9 @@ pub struct Node<B: Bugs = NoBugs> {
     agenda: Mutex<BTreeMap<u64, Vec<SlotId>>>,
     events: Mutex<Vec<Event>>,
     losses: Mutex<Losses>,
+    comparisons: Mutex<Comparisons>,
+    /// In what time the background compares every slot, in microseconds; 0: never.
+    compare_every: AtomicU64,
     stamps: AtomicU64,
     /// Until when the coordinator cannot have taken this node off the ring, by what it has answered.
     coordinator_until: AtomicU64,
@@ -240,6 +254,8 @@ impl<B: Bugs> Node<B> {
             agenda: Mutex::default(),
             events: Mutex::default(),
             losses: Mutex::default(),
+            comparisons: Mutex::default(),
+            compare_every: AtomicU64::new(0),
             stamps: AtomicU64::new(1),
             coordinator_until: AtomicU64::new(0),
             has_map_of_session: AtomicBool::new(false),

@@ -58,6 +58,19 @@ pub enum Item {
         terms: Terms,
         /// Whose acknowledgement this awaits.
         stamp: Stamp,
+        /// The replica's copy differs and is to be filled again.
+        refill: bool,
+    },
+    /// See [`LinkMessage::Compare`].
+    Compare {
+        /// The slot.
+        slot: SlotId,
+        /// Names the question.
+        query: u64,
+        /// The last record.
+        at: Version,
+        /// The number up to which tombstones may be missing.
+        floor: u64,
     },
     /// See [`LinkMessage::Replicate`].
     Record {
@@ -451,7 +464,11 @@ impl Item {
         match self {
             Self::Record { record, .. } => (record.size(), 0),
             Self::Fill { snapshot, .. } => (0, snapshot.records.iter().map(|record| record.size()).sum()),
-            Self::Align { .. } | Self::Durable { .. } | Self::Purge { .. } | Self::Release { .. } => (0, 0),
+            Self::Align { .. }
+            | Self::Compare { .. }
+            | Self::Durable { .. }
+            | Self::Purge { .. }
+            | Self::Release { .. } => (0, 0),
         }
     }
 
@@ -463,13 +480,16 @@ impl Item {
             }
             Self::Record { slot, record, .. } => Some(Acked::Record { slot: *slot, seq: record.version().seq }),
             Self::Release { slot, stamp, .. } => Some(Acked::Released { slot: *slot, stamp: *stamp }),
-            Self::Durable { .. } | Self::Purge { .. } => None,
+            Self::Compare { .. } | Self::Durable { .. } | Self::Purge { .. } => None,
         }
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Align { slot, epoch, config, from, durable, terms, stamp } => LinkMessage::Align {
+            Self::Compare { slot, query, at, floor } => {
+                LinkMessage::Compare { slot: *slot, query: *query, at: *at, floor: *floor }.encode(out);
+            }
+            Self::Align { slot, epoch, config, from, durable, terms, stamp, refill } => LinkMessage::Align {
                 slot: *slot,
                 epoch: *epoch,
                 config: *config,
@@ -477,6 +497,7 @@ impl Item {
                 from: *from,
                 durable: *durable,
                 terms: terms.clone(),
+                refill: *refill,
             }
             .encode(out),
             Self::Record { slot, previous, durable, record } => LinkMessage::Replicate {

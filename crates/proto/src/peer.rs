@@ -22,7 +22,7 @@ use crate::limits;
 use crate::slot::SlotId;
 
 pub use forward::{Change, Forward, KeyRequest, Read, Wanted, Write};
-pub use link::{LinkMessage, LinkReply, Term, Terms};
+pub use link::{Compared, LinkMessage, LinkReply, Term, Terms};
 pub use list::{List, Listed};
 pub use record::{Effect, Op, WallTime};
 

@@ -133,6 +133,8 @@ knobs! {
     paused_for_ever,
     /// Clients that walk through all keys, page by page.
     walkers,
+    /// In what time nodes compare the copies of all their slots, in milliseconds. At the end a copy is damaged.
+    compare_every,
 }
 
 impl Knobs {
@@ -223,6 +225,10 @@ impl Knobs {
         let mut random = Random::new(seed ^ 0x7761_6c6b_6572);
         if random.chance(400) {
             knobs.walkers = random.between(1, 3);
+        }
+        let mut random = Random::new(seed ^ 0x636f_6d70_6172);
+        if random.chance(300) {
+            knobs.compare_every = random.pick(&[100, 300, 1_000, 5_000]);
         }
         knobs
     }

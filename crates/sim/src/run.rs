@@ -53,6 +53,8 @@ pub struct Stats {
     pub shortened_slots: u64,
     pub undecided: u64,
     pub pages: u64,
+    pub comparisons: u64,
+    pub differences: u64,
 }
 
 /// A broken invariant.
@@ -149,6 +151,7 @@ impl Stats {
             NodeEvent::CutAway(_, records) => self.cut_away += records,
             NodeEvent::Evicted(_, slots) => self.evicted += *slots as u64,
             NodeEvent::Overflowed(..) => self.overflows += 1,
+            NodeEvent::Differs(..) => self.differences += 1,
             NodeEvent::HandOverTimedOut(slots) => self.hand_overs_late += *slots as u64,
         }
     }
@@ -160,7 +163,7 @@ impl Stats {
         }
         add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
              removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes
-             state_losses started_anew lost_slots shortened_slots undecided pages);
+             state_losses started_anew lost_slots shortened_slots undecided pages comparisons differences);
     }
 }
 
@@ -172,7 +175,7 @@ impl fmt::Display for Stats {
         }
         show!(events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected removed
               cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes state_losses
-              started_anew lost_slots shortened_slots undecided pages);
+              started_anew lost_slots shortened_slots undecided pages comparisons differences);
         Ok(())
     }
 }

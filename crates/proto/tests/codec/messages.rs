@@ -7,8 +7,8 @@ use proto::frame::Frame;
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::{AckLevel, ReadLevel};
 use proto::peer::{
-    Change, Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term, Terms,
-    WallTime, Wanted, Write,
+    Change, Compared, Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term,
+    Terms, WallTime, Wanted, Write,
 };
 use proto::request::{CoordinatorRequest, NodeRequest};
 use proto::session::{Ancestors, CoordinatorMessage, Filling, Join, NodeMessage, SlotAt};
@@ -66,7 +66,7 @@ proptest! {
         let write = |effect, identity| replicate(Op::Write { key, effect, identity });
         messages_read_back!(&pieces, LinkMessage, [
             LinkMessage::Beat { sent: stamp },
-            LinkMessage::Align { slot, epoch, config, stamp, from: previous, durable, terms: terms.clone() },
+            LinkMessage::Align { slot, epoch, config, stamp, from: previous, durable, terms: terms.clone(), refill: seq % 2 == 1 },
             write(put, None),
             write(delete, None),
             write(put, Some(identity)),
@@ -86,6 +86,7 @@ proptest! {
             LinkMessage::Completed { identity, version: last, found: Some(previous) },
             LinkMessage::Purge { slot, seq },
             LinkMessage::Release { slot, epoch },
+            LinkMessage::Compare { slot, query: stamp, at: last, floor: seq },
         ]);
         messages_read_back!(&pieces, LinkReply, [
             LinkReply::Ack { count: seq },
@@ -93,6 +94,9 @@ proptest! {
             LinkReply::Behind { slot, epoch, stamp, last: Some(last) },
             LinkReply::Behind { slot, epoch, stamp, last: None },
             LinkReply::Deposed { slot, epoch },
+            LinkReply::Compared { slot, query: stamp, compared: Compared::Digest(u128::from(seq) << 70) },
+            LinkReply::Compared { slot, query: stamp, compared: Compared::Elsewhere },
+            LinkReply::Compared { slot, query: stamp, compared: Compared::Purged(seq) },
         ]);
     }
 
