@@ -26,4 +26,5 @@ mod shutdown;
 mod startup;
 mod stats;
 mod status;
+mod verify;
 mod walks;

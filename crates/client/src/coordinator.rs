@@ -14,6 +14,9 @@ use crate::error::Error;
 use crate::level::Need;
 use crate::placement::Placement;
 
+/// How long a node may compare copies, beyond the time that other calls have.
+const VERIFIED_WITHIN: Duration = Duration::from_secs(10 * 60);
+
 /// Whom to ask.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Whom<'a> {
@@ -164,6 +167,35 @@ impl Client {
         wait_healthy(&self.cluster, span).await
     }
 
+    /// Has a node compare the copies of every slot that it leads, now. Gives its report, a line each: the first begins with
+    /// `OK Verified equal:`, or with `OK Verified different:` where a copy differed, which is filled again then.
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where the node does not answer within ten minutes. It is asked once.
+    pub async fn verify(&self, node: &NodeAddr) -> Result<Vec<String>, Error> {
+        verify(&self.cluster, node).await
+    }
+
+    /// The same of every node that is registered, all at a time.
+    ///
+    /// # Errors
+    /// Where the coordinator does not name the nodes, as [`Client::list_nodes`].
+    pub async fn verify_all(&self) -> Result<Vec<(NodeAddr, Result<Vec<String>, Error>)>, Error> {
+        let nodes = self.list_nodes().await?;
+        let asked = nodes.into_iter().map(|node| {
+            let client = self.clone();
+            tokio::spawn(async move {
+                let told = client.verify(&node).await;
+                (node, told)
+            })
+        });
+        let mut told = Vec::new();
+        for asked in asked.collect::<Vec<_>>() {
+            told.push(asked.await.map_err(|error| Error::Unknown { reason: error.to_string() })?);
+        }
+        Ok(told)
+    }
+
     /// The acknowledged writes that a node has lost, a line for people each: writes answered at [`AckLevel::Async`] that
     /// the node had not sent on when it lost its place as the primary.
     ///
@@ -289,6 +321,17 @@ async fn wait_healthy(cluster: &Cluster, span: Duration) -> Result<(), Error> {
         [ok] if ok == "OK" => Ok(()),
         _ => Err(no_protocol(cluster, Whom::Coordinator)),
     }
+}
+
+async fn verify(cluster: &Cluster, node: &NodeAddr) -> Result<Vec<String>, Error> {
+    let whom = Whom::Node(node);
+    let is_report = |first: &str| first.starts_with("OK Verified ");
+    let (request, patience) =
+        (Request::question(verbs::VERIFY, None), Patience::until(cluster.deadline() + VERIFIED_WITHIN));
+    let lines = exchange_within(cluster, whom, &request, is_report, patience).await;
+    let lines = unless_error(cluster, whom, lines.map_err(|failure| not_reached(cluster, whom, &failure))?)?;
+    let is_answer = lines.first().is_some_and(|first| is_report(first));
+    if is_answer { Ok(lines) } else { Err(no_protocol(cluster, whom)) }
 }
 
 async fn ping(cluster: &Cluster, whom: Whom<'_>) -> Result<(), Error> {

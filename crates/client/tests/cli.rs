@@ -59,6 +59,10 @@ async fn one_command_prints_what_the_first_version_printed() {
         ("INFO", "OK Coordinator nodes=3\n".to_owned()),
         (&format!("INFO {}", addr[0]), format!("OK Node {} keys=0\n", addr[0])),
         ("STATUS", "OK Status healthy: all 16384 slots are led, on 3 nodes\n".to_owned()),
+        (
+            &format!("VERIFY {}", addr[0]),
+            format!("node {}:\n  OK Verified equal: of 1 slots led here 1 are equal\n", addr[0]),
+        ),
         ("WAIT_HEALTHY 90s", "OK\n".to_owned()),
         ("STATS", "  nodes             3\n".to_owned()),
         (&format!("STATS {}", addr[0]), "  keys             0\n".to_owned()),

@@ -22,6 +22,7 @@ use crate::forward::ForwardLinks;
 use crate::replication;
 use crate::stats::Answered;
 use crate::store::{DiskFailed, Health, Store};
+use crate::verify;
 
 /// How many pages of walks a node makes at a time. Each takes about a page of memory for each node that is asked, 1 MiB.
 const WALKS: usize = 32;
@@ -107,6 +108,10 @@ impl Driver {
             let now = self.clock().now();
             self.node().set_wall_clock(now, wall_clock());
             self.node().handle_timeout(now, &mut turn);
+            let wanted = turn.to_digest();
+            if !wanted.is_empty() {
+                verify::digest_own(&self, wanted);
+            }
             self.finish(&mut turn);
         }
     }
@@ -318,6 +323,13 @@ impl Driver {
                 Event::Evicted(replica, slots) => {
                     tracing::warn!(
                         "replica {replica} says nothing: it is proposed out of the in-sync sets of {slots} slots"
+                    );
+                }
+                Event::Differs(slot, replica, at) => {
+                    tracing::error!(
+                        "the copy of slot {} on {replica} is not equal to this one at record {at}, although it should be: \
+                         it is filled again from here. See to that machine's memory and disk",
+                        slot.0
                     );
                 }
                 Event::HandOverTimedOut(slots) => {

@@ -22,4 +22,5 @@ pub mod serve_forwards;
 pub mod session;
 pub mod stats;
 pub mod store;
+pub mod verify;
 pub mod walks;

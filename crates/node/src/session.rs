@@ -26,6 +26,7 @@ use crate::routing::{self, KeptBatch, Waits};
 use crate::serve_forwards;
 use crate::stats::{self, NotAnswered};
 use crate::store::{Figures, Health};
+use crate::verify;
 use crate::walks::KeptWalk;
 
 /// Values from this size on are sent from where they are stored; shorter ones are copied among the other answers.
@@ -78,6 +79,8 @@ struct ClientSession<'a> {
     unanswered: NotAnswered,
     /// A page of a walk, or a count, that is asked for behind all that is kept.
     walk: Option<KeptWalk>,
+    /// A `VERIFY` that is answered behind all that is kept, and its encoding.
+    verify: Option<Encoding>,
     /// How many keys of a request for many have had their turn; the rest waits until others are answered.
     done_of_many: Option<usize>,
     body: Option<Body>,
@@ -140,6 +143,7 @@ impl<'a> ClientSession<'a> {
             waits: Waits::default(),
             unanswered: NotAnswered::default(),
             walk: None,
+            verify: None,
             done_of_many: None,
             body: None,
             upgrade: None,
@@ -290,7 +294,8 @@ impl<'a> ClientSession<'a> {
         let node = self.driver.node();
         let (lag, map) = (node.lag(), node.map().map_or(0, |map| map.version.0));
         Response::Text(format!(
-            "OK Node {} keys={} slots_led={} lag={} lag_bytes={} incarnation={} map={map} losses={} tail_bytes={} {}",
+            "OK Node {} keys={} slots_led={} lag={} lag_bytes={} incarnation={} map={map} losses={} differences={} \
+             tail_bytes={} {}",
             self.driver.addr(),
             node.keys(),
             node.slots_led(),
@@ -298,6 +303,7 @@ impl<'a> ClientSession<'a> {
             lag.bytes,
             node.incarnation(),
             node.losses(engine::losses::Losses::count),
+            node.compared().different,
             node.tail_bytes(),
             self.storage(),
         ))
@@ -341,7 +347,7 @@ impl<'a> ClientSession<'a> {
 impl Session for ClientSession<'_> {
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
         let encoding = frame.encoding();
-        if self.walk.is_some() {
+        if self.walk.is_some() || self.verify.is_some() {
             return Flow::Settle; // Its answer comes first.
         }
         let (response, flow) = match NodeRequest::parse(frame) {
@@ -389,6 +395,10 @@ impl Session for ClientSession<'_> {
             Ok(NodeRequest::Losses) => (self.driver.node().losses(answering::losses), Flow::Next),
             Ok(NodeRequest::Info) => (self.info(), Flow::Next),
             Ok(NodeRequest::Stats) => (stats::stats(self.driver), Flow::Next),
+            Ok(NodeRequest::Verify) => {
+                self.verify = Some(encoding);
+                return Flow::Next;
+            }
             Ok(NodeRequest::Ping) => (Response::Pong, Flow::Next),
             Ok(NodeRequest::Quit) => (Response::Ok, Flow::Close),
             Ok(NodeRequest::Peer(words)) => match self.hello(words.0) {
@@ -412,6 +422,10 @@ impl Session for ClientSession<'_> {
         if let Some(walk) = self.walk.take() {
             self.driver.wake_touched(&mut self.turn);
             walk.answer(self.driver, out).await;
+        }
+        if let Some(encoding) = self.verify.take() {
+            self.driver.wake_touched(&mut self.turn);
+            verify::verify(self.driver).await.encode(encoding, out);
         }
         if std::mem::take(&mut self.must_persist) {
             // What cannot be kept is not answered: the connection ends, and the client knows that the outcome is unknown.

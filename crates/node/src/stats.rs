@@ -36,6 +36,7 @@ pub fn kind(request: &KeyRequest<'_>) -> usize {
 #[must_use]
 pub fn stats(driver: &Driver) -> Response<'static> {
     let (node, lag) = (driver.node(), driver.node().lag());
+    let engine::compare::Figures { compared, different, repaired } = node.compared();
     let Figures { log_bytes, snapshots } = driver.store().map(Store::figures).unwrap_or_default();
     let mut lines = vec![
         format!("uptime_seconds {}", (driver.clock().now() - driver.started()).as_secs()),
@@ -45,6 +46,9 @@ pub fn stats(driver: &Driver) -> Response<'static> {
         format!("lag_bytes {}", lag.bytes),
         format!("tail_bytes {}", node.tail_bytes()),
         format!("losses {}", node.losses(Losses::count)),
+        format!("slots_compared {compared}"),
+        format!("copies_different {different}"),
+        format!("copies_repaired {repaired}"),
         format!("log_bytes {log_bytes}"),
         format!("snapshots {snapshots}"),
     ];

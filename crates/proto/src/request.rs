@@ -54,6 +54,8 @@ pub enum NodeRequest<'a> {
     Info,
     /// Its figures, one a line.
     Stats,
+    /// Compare the copies of every slot that the node leads, now.
+    Verify,
     /// Whether the node answers.
     Ping,
     /// Answer, then close.
@@ -154,6 +156,7 @@ pub mod verbs {
     pub const INFO: &str = "INFO";
     pub const STATS: &str = "STATS";
     pub const STATUS: &str = "STATUS";
+    pub const VERIFY: &str = "VERIFY";
     pub const WAIT_HEALTHY: &str = "WAIT_HEALTHY";
     pub const PING: &str = "PING";
     pub const QUIT: &str = "QUIT";
@@ -202,6 +205,7 @@ impl<'a> NodeRequest<'a> {
             b"LOSSES" => rest.nothing(verbs::LOSSES).map(|()| Self::Losses),
             b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
             b"STATS" => rest.nothing(verbs::STATS).map(|()| Self::Stats),
+            b"VERIFY" => rest.nothing(verbs::VERIFY).map(|()| Self::Verify),
             b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),
             b"QUIT" => rest.nothing(verbs::QUIT).map(|()| Self::Quit),
             b"PEER" => rest.array(verbs::PEER).map(Self::Peer),

@@ -117,6 +117,7 @@ impl World {
             return;
         } else {
             self.stop_clients(true);
+            self.stop_comparing();
             return self.enter(Phase::Resting);
         }
         if self.elapsed() >= WHOLE_WITHIN + self.knobs.heartbeat_timeout * 1_000 {

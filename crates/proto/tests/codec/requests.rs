@@ -57,6 +57,7 @@ fn node_words(request_read: &NodeRequest<'_>) -> Request {
         NodeRequest::Losses => request(&[b"LOSSES"]),
         NodeRequest::Info => request(&[b"INFO"]),
         NodeRequest::Stats => request(&[b"STATS"]),
+        NodeRequest::Verify => request(&[b"VERIFY"]),
         NodeRequest::Ping => request(&[b"PING"]),
         NodeRequest::Quit => request(&[b"QUIT"]),
         NodeRequest::Peer(PeerWords(words)) => with_verb(b"PEER", words),
@@ -186,7 +187,7 @@ fn node_request() -> impl Strategy<Value = Request> {
         }),
         1 => verb(&["async", "quorum", "all"]).prop_map(|level| vec![b"ACK".to_vec(), level]),
         1 => verb(&["local", "linear"]).prop_map(|level| vec![b"READ".to_vec(), level]),
-        1 => verb(&["LOSSES", "INFO", "STATS", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
+        1 => verb(&["LOSSES", "INFO", "STATS", "VERIFY", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
         1 => vec(bytes(20), 0..8).prop_map(|words| with_verb(b"PEER", words.iter().map(Vec::as_slice))),
     ]
 }

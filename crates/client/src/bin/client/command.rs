@@ -81,6 +81,8 @@ pub(crate) enum Command<'a> {
     Status,
     /// For how long; none: the coordinator's own choice.
     WaitHealthy(Option<Duration>),
+    /// None: every node.
+    Verify(Option<NodeAddr>),
     /// None: the coordinator.
     Ping(Option<NodeAddr>),
     Losses(NodeAddr),
@@ -162,6 +164,7 @@ impl<'a> Command<'a> {
             Self::Stats(_) => Verb::Stats,
             Self::Status => Verb::Status,
             Self::WaitHealthy(_) => Verb::WaitHealthy,
+            Self::Verify(_) => Verb::Verify,
             Self::Ping(_) => Verb::Ping,
             Self::Losses(_) => Verb::Losses,
             Self::Forget(_) => Verb::Forget,
@@ -285,6 +288,7 @@ impl Verb {
             Self::Stats => optional(rest).map(Command::Stats),
             Self::Status => rest.is_empty().then_some(Command::Status),
             Self::WaitHealthy => wait(rest).map(Command::WaitHealthy),
+            Self::Verify => optional(rest).map(Command::Verify),
             Self::Ping => optional(rest).map(Command::Ping),
             Self::Losses => parsed(one_word(rest)?).map(Command::Losses),
             Self::Forget => parsed(one_word(rest)?).map(Command::Forget),

@@ -35,6 +35,8 @@ pub(crate) enum Outcome {
     Stats(Vec<(String, u64)>),
     /// The lines of the coordinator's answer.
     Status(Vec<String>),
+    /// What each node has found, a line each.
+    Verified(Vec<(NodeAddr, Result<Vec<String>, Error>)>),
     Pong {
         addr: NodeAddr,
         is_coordinator: bool,
@@ -95,6 +97,8 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
             client.wait_healthy(span.unwrap_or(WAIT)).await?;
             Outcome::Told("OK".to_owned())
         }
+        Command::Verify(Some(node)) => Outcome::Verified(vec![(node.clone(), client.verify(node).await)]),
+        Command::Verify(None) => Outcome::Verified(client.verify_all().await?),
         Command::Ping(None) => {
             client.ping().await?;
             Outcome::Pong { addr: client.coordinator().clone(), is_coordinator: true }

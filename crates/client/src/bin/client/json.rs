@@ -4,7 +4,8 @@
 //! PUT, PUTEX, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` of a GET or GETV, and `version` of the
 //! latter; `written` and `version`, the key's now, of a CAS or PUTNX; `number` of an EXPIRE, TTL or PERSIST; `keys` of a
 //! PREFIX or RANGE, `count`; `results`, one object for each key, of an MGET or MPUT; `level` of an ACK or READ, and `own`,
-//! false where it is the cluster's; `nodes`, `info`, `stats`, `losses`, `text`; `status`, one word, and `lines` of a STATUS. Without: `error`, one of `usage`,
+//! false where it is the cluster's; `nodes`, `info`, `stats`, `losses`, `text`; `status`, one word, and `lines` of a STATUS; `results`,
+//! one object for each node with `equal` and `lines`, of a VERIFY. Without: `error`, one of `usage`,
 //! `not_reached`, `refused` and `unknown`, and `text` for people. Bytes that are no UTF-8 are
 //! in `key_base64` and `value_base64` instead.
 
@@ -15,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::command::{Command, CommandError};
 use crate::execute::Outcome;
-use crate::output::{Exit, number};
+use crate::output::{Exit, is_equal, number};
 use crate::verb;
 
 pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
@@ -71,6 +72,16 @@ pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
             let word = lines.first().and_then(|first| first.strip_prefix("OK Status ")?.split_once(':'));
             object.set("status", word.map(|(word, _)| word));
             object.set("lines", lines.clone());
+        }
+        Outcome::Verified(nodes) => {
+            object.set("ok", nodes.iter().all(|(_, told)| told.is_ok()));
+            let each = nodes.iter().map(|(node, told)| match told {
+                Ok(lines) => json!({"node": node.as_str(), "ok": true, "equal": is_equal(told), "lines": lines}),
+                Err(error) => {
+                    json!({"node": node.as_str(), "ok": false, "error": kind(error), "text": error.to_string()})
+                }
+            });
+            object.set("results", each.collect::<Vec<_>>());
         }
         Outcome::Info(info) => object.set("info", info.as_str()),
         Outcome::Pong { addr, .. } => object.set("from", addr.as_str()),

@@ -26,6 +26,7 @@ pub(crate) enum Verb {
     Stats,
     Status,
     WaitHealthy,
+    Verify,
     Ping,
     Losses,
     Forget,
@@ -101,6 +102,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
     Spec::new(Verb::Status, "STATUS", "", "whether every slot has all its copies, what moves, what is wrong"),
     Spec::new(Verb::WaitHealthy, "WAIT_HEALTHY", "[time]", "wait until nothing lacks a copy and nothing moves")
         .noting("; such as 90s or 1500ms, 60s unless given"),
+    Spec::new(Verb::Verify, "VERIFY", "[host:port]", "compare all copies, of what a node leads or of all, now"),
     Spec::new(Verb::Ping, "PING", "[host:port]", "whether a node, or the coordinator, answers"),
     Spec::new(Verb::Losses, "LOSSES", "host:port", "the answered writes that a node has lost"),
     Spec::new(Verb::Forget, "FORGET", "host:port", "wait no longer for what a lost node could tell"),
