@@ -104,7 +104,8 @@ pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) ->
 }
 
 impl Standing {
-    fn is_accused(&self, config: &SlotConfig, primary: Incarnation) -> bool {
+    /// Whether a copy of the slot complains of the primary, who is suspected.
+    pub(crate) fn is_accused(&self, config: &SlotConfig, primary: Incarnation) -> bool {
         let accusers = self.accused.get(&primary);
         accusers.is_some_and(|accusers| config.copies().any(|copy| copy != primary && accusers.contains(&copy)))
     }

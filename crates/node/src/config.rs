@@ -69,7 +69,7 @@ pub struct Config {
 
     /// In what time the copies of every slot that this node leads are compared once, in the background. One that differs is
     /// filled again. VERIFY compares them at once.
-    #[arg(long, default_value = "10m", value_parser = between("1s", "365d"))]
+    #[arg(long, default_value = "10m", value_parser = between("10s", "365d"))]
     pub compare_every: Duration,
 
     /// Who is served, and how.

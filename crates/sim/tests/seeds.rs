@@ -57,9 +57,9 @@ const FOUND_BY: [(Bug, u64); 44] = [
     (Bug::ListsAnySlot, 54),
     (Bug::PageWithHoles, 0),
     (Bug::CutIgnored, 0),
-    (Bug::ComparedElsewhere, 0),
-    (Bug::PurgedCompared, 0),
-    (Bug::RepairAligns, 0),
+    (Bug::ComparedElsewhere, 2),
+    (Bug::PurgedCompared, 487),
+    (Bug::RepairAligns, 2),
 ];
 
 #[test]

@@ -161,7 +161,12 @@ impl<B: Bugs> Coordinator<B> {
         if !members.iter().any(is_here) && standing.unproven_members(config).is_empty() {
             return Some(Problem::Waits { holders: self.named(members.into_iter()) });
         }
-        if !config.primary.is_some_and(|primary| config.isr.contains(&primary) && standing.is_heard(primary)) {
+        // One that is merely silent may be heard by everybody else, and leads on until a copy complains.
+        let leads = |primary: Incarnation| {
+            let is_here = config.isr.contains(&primary) && standing.alive.contains(&primary);
+            is_here && !standing.is_accused(config, primary)
+        };
+        if !config.primary.is_some_and(leads) {
             return Some(Problem::NoPrimary);
         }
         let in_sync = config.isr.iter().filter(|member| standing.is_heard(**member)).count();
