@@ -82,8 +82,8 @@ fn a_dead_node_is_named_first_as_silent_and_then_as_missing_until_another_comes(
 #[test]
 fn a_node_that_is_being_filled_is_told_with_how_far_it_is() {
     let mut cluster = Setup::default().start();
-    let value = "x".repeat(2_000);
-    cluster.store(0, "fill", 20_000, &value);
+    let value = "x".repeat(500);
+    cluster.store(0, "fill", 4_000, &value);
     let new = cluster.add_node();
     let addr = cluster.node(new).addr.clone();
     let filling = format!("node {addr} is being filled: ");

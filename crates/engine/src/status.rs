@@ -39,6 +39,11 @@ pub enum Problem {
         /// Where they were.
         holders: Vec<NodeAddr>,
     },
+    /// None of their copies is heard. That may be a matter of a moment.
+    Silent {
+        /// Where they are.
+        holders: Vec<NodeAddr>,
+    },
     /// The copies that are here may miss their last writes, and these may have them.
     Unproven {
         /// Where they were.
@@ -219,6 +224,9 @@ impl Status {
                 slots.wait(),
                 names(holders)
             ),
+            Problem::Silent { holders } => {
+                format!("{} no copy that is heard, see whether they run: {}: {slots}", slots.have(), names(holders))
+            }
             Problem::Unproven { holders } => format!(
                 "{} for {}: the copies that are here may miss their last writes, and it may have them: start it, or go on \
                  without with ACCEPT_LOSS slot|all: {slots}",
@@ -431,6 +439,11 @@ mod tests {
                 Problem::Waits { holders: vec![node(1)] },
                 "unavailable",
                 "1 slot waits for h:1, the last to have a copy: start it, or give up what it has with ACCEPT_LOSS slot|all: slot 7",
+            ),
+            (
+                Problem::Silent { holders: vec![node(1), node(2)] },
+                "unavailable",
+                "1 slot has no copy that is heard, see whether they run: h:1, h:2: slot 7",
             ),
             (
                 Problem::NoPrimary,

@@ -157,9 +157,14 @@ impl<B: Bugs> Coordinator<B> {
         if !awaited.is_empty() {
             return Some(Problem::Unproven { holders: awaited });
         }
-        let is_here = |member: &Incarnation| standing.is_heard(standing.heir(*member));
-        if !members.iter().any(is_here) && standing.unproven_members(config).is_empty() {
-            return Some(Problem::Waits { holders: self.named(members.into_iter()) });
+        if standing.unproven_members(config).is_empty() {
+            let heirs: Vec<_> = members.iter().map(|member| standing.heir(*member)).collect();
+            if !heirs.iter().any(|heir| standing.alive.contains(heir)) {
+                return Some(Problem::Waits { holders: self.named(members.into_iter()) });
+            }
+            if !heirs.iter().any(|heir| standing.is_heard(*heir)) {
+                return Some(Problem::Silent { holders: self.named(members.into_iter()) });
+            }
         }
         // One that is merely silent may be heard by everybody else, and leads on until a copy complains.
         let leads = |primary: Incarnation| {
