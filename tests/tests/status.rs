@@ -84,14 +84,20 @@ fn a_node_that_is_being_filled_is_told_with_how_far_it_is() {
     let mut cluster = Setup::default().start();
     let value = "x".repeat(500);
     cluster.store(0, "fill", 4_000, &value);
-    let new = cluster.add_node();
-    let addr = cluster.node(new).addr.clone();
-    let filling = format!("node {addr} is being filled: ");
-    let lines = status_becomes(&cluster, "the new node is being filled", |lines| {
-        begins(lines, "moving") && lines.iter().any(|line| line.starts_with(&filling) && line.ends_with(" to go"))
+    // Looked for from before it comes, for it may not take long.
+    let at = cluster.coordinator.addr.clone();
+    let watching = std::thread::spawn(move || {
+        let mut coordinator = Connection::open(&at);
+        eventually("a node is being filled", 2 * wait::SOON, || {
+            let lines = coordinator.ask_lines("STATUS");
+            let line = lines.iter().find(|line| line.contains(" is being filled: ") && line.ends_with(" to go"));
+            line.cloned().ok_or_else(|| format!("{lines:#?}"))
+        })
     });
-    let line = lines.iter().find(|line| line.starts_with(&filling)).unwrap();
-    assert!(line.contains(" slots are done"), "{line}");
+    let new = cluster.add_node();
+    let line = watching.join().expect("it was seen");
+    let filling = format!("node {} is being filled: ", cluster.node(new).addr);
+    assert!(line.starts_with(&filling) && line.contains(" slots are done"), "{line}");
     assert_eq!(coordinator(&cluster).ask("WAIT_HEALTHY"), "OK");
     cluster.settles();
 }

@@ -76,18 +76,18 @@ fn what_cannot_be_compared_is_said_with_the_reason_and_the_background_compares_b
 }
 
 /// Says to a replica what its primary would say, so that it takes a record that the primary never made.
-fn forge(cluster: &Cluster, key: &str, last: Version, holders: &[String]) {
+fn forge(cluster: &Cluster, key: &str, last: Version, [primary, replica]: [&str; 2]) {
     let map = cluster.map();
     let incarnation = |addr: &str| -> Incarnation {
         let found = map.members().find(|(_, member)| member.addr.as_str() == addr);
         found.expect("the map names every holder").0
     };
-    let from_addr: NodeAddr = holders[0].parse().expect("an address");
-    let (from, to) = (incarnation(&holders[0]), incarnation(&holders[1]));
+    let from_addr: NodeAddr = primary.parse().expect("an address");
+    let (from, to) = (incarnation(primary), incarnation(replica));
     let hello = Hello { kind: LinkKind::Replication, cluster: map.cluster.clone(), from_addr, from, to };
     let mut bytes = Vec::new();
     hello.encode(&mut bytes);
-    let mut link = Connection::open(&holders[1]);
+    let mut link = Connection::open(replica);
     link.send(&bytes);
     assert_eq!(link.line(), "+OK\r");
     let op = Op::Write { key: key.as_bytes(), effect: Effect::Put(b"forged"), identity: None };
@@ -104,19 +104,22 @@ fn a_copy_that_differs_is_found_and_filled_again() {
     let cluster = Setup::default().start();
     let key = "forged:key";
     let holders = cluster.holders(key);
-    let primary = cluster.index_of(&holders[0]);
+    let [leader, replica, ..] = holders.iter().map(String::as_str).collect::<Vec<_>>()[..] else {
+        panic!("three nodes hold every key: {holders:?}")
+    };
+    let primary = cluster.index_of(leader);
     let mut connection = cluster.connect_at(primary, "quorum", "local");
     assert_eq!(connection.insist(&format!("PUT {key} first")), "OK");
     let answer = connection.ask(&format!("GETV {key}"));
     let last: Version = answer.split(' ').nth(1).and_then(|version| version.parse().ok()).expect("VALUE version value");
-    forge(&cluster, key, last, &holders);
+    forge(&cluster, key, last, [leader, replica]);
     // The primary's record has the number that the replica has already, so that the replica passes it over.
     assert_eq!(connection.insist(&format!("PUT {key} second")), "OK");
 
     let lines = connection.ask_lines("VERIFY");
     assert!(lines[0].starts_with("OK Verified different: ") && lines[0].contains(" 1 differed,"), "{lines:?}");
     let slot = cluster.map().bits().slot(&Position::of(key.as_bytes())).0;
-    assert_eq!(lines[1], format!("the copies on {} differed in slots {slot}: filled again from this node", holders[1]));
+    assert_eq!(lines[1], format!("the copies on {replica} differed in slots {slot}: filled again from this node"));
     assert_eq!([figure(&cluster, primary, "copies_different"), figure(&cluster, primary, "copies_repaired")], [1, 1]);
     assert!(connection.ask_lines("VERIFY")[0].starts_with("OK Verified equal: "));
     assert_eq!(Connection::open(&cluster.coordinator.addr).ask("WAIT_HEALTHY 20s"), "OK");

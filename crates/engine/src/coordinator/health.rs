@@ -58,6 +58,19 @@ impl Fills {
     }
 }
 
+/// How a slot is.
+struct Look {
+    to_fill: Vec<Incarnation>,
+    problem: Option<Problem>,
+    /// It has a copy that is to be given up.
+    is_surplus: bool,
+    plan: Plan,
+}
+
+fn has_same_holders(one: &SlotConfig, other: &SlotConfig) -> bool {
+    one.primary == other.primary && one.isr == other.isr && one.learners == other.learners && one.elr == other.elr
+}
+
 /// Whom a slot is still to be copied to: those who are to hold it and are heard, and do not have it.
 pub(super) fn to_fill<'a>(
     config: &'a SlotConfig,
@@ -102,15 +115,25 @@ impl<B: Bugs> Coordinator<B> {
         let standing = self.standing(now);
         let mut left: BTreeMap<Incarnation, usize> = BTreeMap::new();
         let mut hand_overs: BTreeMap<(Incarnation, Incarnation), Ranges> = BTreeMap::new();
+        // Slots come in runs with the same holders and owners; each run is looked at once.
+        let mut run: Option<(&SlotConfig, Vec<Incarnation>, Look)> = None;
         for (slot, target) in self.settings.bits.slots().zip(self.targets()) {
             let config = self.map.config(slot);
-            to_fill(config, &target, &standing).for_each(|node| *left.entry(node).or_default() += 1);
-            if let Some(problem) = self.problem(config, &target, &standing) {
-                status.problems.entry(problem).or_default().add(slot);
-            } else if config.isr.iter().any(|member| !target.contains(member)) {
+            if !run.as_ref().is_some_and(|(before, wanted, _)| *wanted == target && has_same_holders(before, config)) {
+                let look = self.look(config, &target, &standing);
+                run = Some((config, target, look));
+            }
+            let Some((_, _, look)) = &run else { continue };
+            look.to_fill.iter().for_each(|node| *left.entry(*node).or_default() += 1);
+            if let Some(problem) = &look.problem {
+                match status.problems.get_mut(problem) {
+                    Some(slots) => slots.add(slot),
+                    None => status.problems.entry(problem.clone()).or_default().add(slot),
+                }
+            } else if look.is_surplus {
                 status.surplus.add(slot);
             }
-            match plan(config, &target, &standing) {
+            match look.plan {
                 Plan::HandOver { from, to } => hand_overs.entry((from, to)).or_default().add(slot),
                 Plan::Change(_) => status.changing.add(slot),
                 // What is lost is told among the problems.
@@ -124,6 +147,15 @@ impl<B: Bugs> Coordinator<B> {
         };
         status.hand_overs = hand_overs.into_iter().filter_map(hand_over).collect();
         status
+    }
+
+    fn look(&self, config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Look {
+        Look {
+            to_fill: to_fill(config, target, standing).collect(),
+            problem: self.problem(config, target, standing),
+            is_surplus: config.isr.iter().any(|member| !target.contains(member)),
+            plan: plan(config, target, standing),
+        }
     }
 
     fn stage(&self) -> Stage {
