@@ -29,4 +29,6 @@ mod replication;
 mod shutdown;
 mod startup;
 mod stats;
+mod status;
+mod verify;
 mod walks;

@@ -152,7 +152,8 @@ impl Cluster {
         let mut told = Vec::new();
         for server in &self.servers {
             let lines = if server.host == self.nodes() {
-                ask(self.coordinator, "MAP\n", str::is_empty)
+                let both = ["STATUS\n", "MAP\n"].map(|request| ask(self.coordinator, request, str::is_empty));
+                both.into_iter().collect::<Result<Vec<_>, _>>().map(|both| both.concat())
             } else {
                 self.node_addr(server.host).and_then(|addr| ask(addr, "INFO\n", |_| true))
             };

@@ -1,6 +1,8 @@
 //! Questions that the coordinator answers, and those to a node about itself; and what an operator tells the coordinator.
 //! All are asked once: whoever does not answer is reported at once.
 
+use std::time::Duration;
+
 use proto::id::NodeAddr;
 use proto::request::verbs;
 
@@ -11,6 +13,9 @@ use crate::connection::{Failure, Patience};
 use crate::error::Error;
 use crate::level::Need;
 use crate::placement::Placement;
+
+/// How long a node may compare copies, beyond the time that other calls have.
+const VERIFIED_WITHIN: Duration = Duration::from_secs(10 * 60);
 
 /// Whom to ask.
 #[derive(Debug, Clone, Copy)]
@@ -124,6 +129,73 @@ impl Client {
         stats(&self.cluster, Whom::Node(node)).await
     }
 
+    /// How the slots are, as the coordinator says it, a line each: the first begins with `OK Status` and a word, which is
+    /// `healthy` where every slot has all its copies and nothing moves.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(1).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// assert!(client.status().await?[0].starts_with("OK Status healthy: "));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where the coordinator does not answer. It is asked once.
+    pub async fn status(&self) -> Result<Vec<String>, Error> {
+        status(&self.cluster).await
+    }
+
+    /// Waits until every slot has a primary and all its copies in sync, and nothing moves, for at most `span`.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), client::Error> {
+    /// # let cluster = fake_cluster::FakeCluster::start(1).await;
+    /// # let client = client::Client::connect(cluster.coordinator_addr()).await?;
+    /// client.wait_healthy(std::time::Duration::from_secs(90)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where it has not become so; the reason begins with `TIMEOUT` and names what is missing.
+    /// [`Error::NotReached`] where the coordinator does not answer.
+    pub async fn wait_healthy(&self, span: Duration) -> Result<(), Error> {
+        wait_healthy(&self.cluster, span).await
+    }
+
+    /// Has a node compare the copies of every slot that it leads, now. Gives its report, a line each: the first begins with
+    /// `OK Verified equal:`, or with `OK Verified different:` where a copy differed, which is filled again then.
+    ///
+    /// # Errors
+    /// [`Error::NotReached`] where the node does not answer within ten minutes. It is asked once.
+    pub async fn verify(&self, node: &NodeAddr) -> Result<Vec<String>, Error> {
+        verify(&self.cluster, node).await
+    }
+
+    /// The same of every node that is registered, all at a time.
+    ///
+    /// # Errors
+    /// Where the coordinator does not name the nodes, as [`Client::list_nodes`].
+    pub async fn verify_all(&self) -> Result<Vec<(NodeAddr, Result<Vec<String>, Error>)>, Error> {
+        let nodes = self.list_nodes().await?;
+        let asked = nodes.into_iter().map(|node| {
+            let client = self.clone();
+            tokio::spawn(async move {
+                let told = client.verify(&node).await;
+                (node, told)
+            })
+        });
+        let mut told = Vec::new();
+        for asked in asked.collect::<Vec<_>>() {
+            told.push(asked.await.map_err(|error| Error::Unknown { reason: error.to_string() })?);
+        }
+        Ok(told)
+    }
+
     /// The acknowledged writes that a node has lost, a line for people each: writes answered at [`AckLevel::Async`] that
     /// the node had not sent on when it lost its place as the primary.
     ///
@@ -232,6 +304,36 @@ async fn stats(cluster: &Cluster, whom: Whom<'_>) -> Result<Vec<(String, u64)>, 
     parsed.ok_or_else(|| no_protocol(cluster, whom))
 }
 
+async fn status(cluster: &Cluster) -> Result<Vec<String>, Error> {
+    let is_status = |first: &str| first.starts_with("OK Status ");
+    let lines = ask(cluster, Whom::Coordinator, Request::question(verbs::STATUS, None), is_status).await?;
+    let is_answer = lines.first().is_some_and(|first| is_status(first));
+    if is_answer { Ok(lines) } else { Err(no_protocol(cluster, Whom::Coordinator)) }
+}
+
+async fn wait_healthy(cluster: &Cluster, span: Duration) -> Result<(), Error> {
+    let word = format!("{}ms", span.as_millis());
+    let request = Request::question(verbs::WAIT_HEALTHY, Some(word.as_bytes()));
+    let patience = Patience::until(cluster.deadline() + span);
+    let lines = exchange_within(cluster, Whom::Coordinator, &request, one_line, patience).await;
+    let lines = lines.map_err(|failure| not_reached(cluster, Whom::Coordinator, &failure))?;
+    match unless_error(cluster, Whom::Coordinator, lines)?.as_slice() {
+        [ok] if ok == "OK" => Ok(()),
+        _ => Err(no_protocol(cluster, Whom::Coordinator)),
+    }
+}
+
+async fn verify(cluster: &Cluster, node: &NodeAddr) -> Result<Vec<String>, Error> {
+    let whom = Whom::Node(node);
+    let is_report = |first: &str| first.starts_with("OK Verified ");
+    let (request, patience) =
+        (Request::question(verbs::VERIFY, None), Patience::until(cluster.deadline() + VERIFIED_WITHIN));
+    let lines = exchange_within(cluster, whom, &request, is_report, patience).await;
+    let lines = unless_error(cluster, whom, lines.map_err(|failure| not_reached(cluster, whom, &failure))?)?;
+    let is_answer = lines.first().is_some_and(|first| is_report(first));
+    if is_answer { Ok(lines) } else { Err(no_protocol(cluster, whom)) }
+}
+
 async fn ping(cluster: &Cluster, whom: Whom<'_>) -> Result<(), Error> {
     match ask(cluster, whom, Request::question(verbs::PING, None), one_line).await?.as_slice() {
         [pong] if pong == "PONG" => Ok(()),
@@ -296,8 +398,17 @@ async fn exchange(
     request: &Request,
     has_more: impl Fn(&str) -> bool,
 ) -> Result<Vec<String>, Failure> {
+    exchange_within(cluster, whom, request, has_more, Patience::until(cluster.deadline())).await
+}
+
+async fn exchange_within(
+    cluster: &Cluster,
+    whom: Whom<'_>,
+    request: &Request,
+    has_more: impl Fn(&str) -> bool,
+    patience: Patience,
+) -> Result<Vec<String>, Failure> {
     let addr = cluster.addr_of(whom);
-    let patience = Patience::until(cluster.deadline());
     let mut connection = cluster.pool().connection(addr, Need::Nothing, patience).await?;
     connection.send(&request.bytes, patience).await?;
     let lines = connection.lines(has_more, patience).await?;

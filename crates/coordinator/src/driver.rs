@@ -25,6 +25,9 @@ use crate::stats::Answered;
 /// How many messages may wait for one node. A node that takes none for so long is better off joining again.
 const SESSION_MESSAGES: usize = 1_024;
 
+/// For how long it is taken for true whether the cluster is healthy.
+const HEALTH_LOOK: Duration = Duration::from_millis(20);
+
 /// The coordinator as its tasks share it.
 #[derive(Debug, Clone)]
 pub struct Driver {
@@ -46,6 +49,8 @@ struct Shared {
     published: watch::Sender<MapVersion>,
     /// A call may have moved the next deadline.
     called: Notify,
+    /// When it was looked at last whether the cluster is healthy, and whether it was.
+    looked_at_health: Mutex<Option<(Timestamp, bool)>>,
 }
 
 impl Driver {
@@ -88,6 +93,7 @@ impl Driver {
                 sessions: Mutex::default(),
                 published: watch::Sender::new(version),
                 called: Notify::new(),
+                looked_at_health: Mutex::default(),
             }),
         };
         driver.with(|_, _| ());
@@ -135,6 +141,22 @@ impl Driver {
         drop(coordinator);
         self.shared.called.notify_one();
         result
+    }
+
+    /// Whether every slot has all its copies where they belong, and nothing moves. What was found a moment ago is still
+    /// taken for true, so that many who wait cost no more than one.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        let mut looked = self.shared.looked_at_health.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.shared.clock.now();
+        match *looked {
+            Some((when, is_healthy)) if now - when < HEALTH_LOOK => is_healthy,
+            _ => {
+                let is_healthy = self.with(|coordinator, now| coordinator.is_healthy(now));
+                *looked = Some((now, is_healthy));
+                is_healthy
+            }
+        }
     }
 
     /// What has changed in the map since a version; `None` where nothing has.

@@ -5,9 +5,11 @@
 //! - [`session`]: one connection: requests of people and clients, the watch of a client, the session of a node.
 //! - [`stats`]: figures of what it does.
 //! - [`state_file`]: where the coordinator's state is kept across restarts: one text, written whole or not at all.
+//! - [`wait`]: waiting until the cluster is healthy.
 
 pub mod config;
 pub mod driver;
 pub mod session;
 pub mod state_file;
 pub mod stats;
+pub mod wait;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::output::{JoinError, Joined};
 use net::connection::{Body, Connection, Ended, Flow, Session, Stopped};
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::driver::Driver;
 use crate::stats::{self, NotAnswered};
+use crate::wait::wait_healthy;
 
 /// Serves a connection until it ends.
 pub async fn serve(stream: TcpStream, driver: Driver, limits: Arc<Limits>, shutdown: Shutdown) {
@@ -30,10 +32,19 @@ pub async fn serve(stream: TcpStream, driver: Driver, limits: Arc<Limits>, shutd
 
 async fn run(connection: &mut Connection, driver: &Driver, limits: &Limits, shutdown: &Shutdown) -> io::Result<()> {
     let mut client = ClientSession { driver, limits, unanswered: NotAnswered::default(), upgrade: None };
-    if connection.serve(&mut client, limits, shutdown).await? == Ended::Closed {
-        return Ok(());
-    }
-    match client.upgrade {
+    let upgrade = loop {
+        if connection.serve(&mut client, limits, shutdown).await? == Ended::Closed {
+            return Ok(());
+        }
+        match client.upgrade.take() {
+            Some(Upgrade::Wait(encoding, span)) => {
+                let Some(response) = wait_healthy(connection, driver, span, shutdown).await? else { return Ok(()) };
+                response.encode(encoding, &mut connection.output);
+            }
+            upgrade => break upgrade,
+        }
+    };
+    match upgrade {
         Some(Upgrade::Watch(encoding)) => watch(connection, driver, encoding, shutdown).await,
         Some(Upgrade::Node { addr, joined }) => {
             let messages = driver.open_session(joined.incarnation);
@@ -42,7 +53,7 @@ async fn run(connection: &mut Connection, driver: &Driver, limits: &Limits, shut
             driver.close_session(node.node, node.messages);
             ended
         }
-        None => Ok(()),
+        Some(Upgrade::Wait(..)) | None => Ok(()),
     }
 }
 
@@ -50,6 +61,8 @@ async fn run(connection: &mut Connection, driver: &Driver, limits: &Limits, shut
 enum Upgrade {
     /// A client that follows the map.
     Watch(Encoding),
+    /// A client that waits for so long until the cluster is healthy, and then goes on as before.
+    Wait(Encoding, Duration),
     /// The session of a node.
     Node { addr: NodeAddr, joined: Joined },
 }
@@ -82,6 +95,10 @@ impl Session for ClientSession<'_> {
             }
             CoordinatorRequest::WatchMap => {
                 self.upgrade = Some(Upgrade::Watch(encoding));
+                Flow::Upgrade
+            }
+            CoordinatorRequest::WaitHealthy(span) => {
+                self.upgrade = Some(Upgrade::Wait(encoding, span));
                 Flow::Upgrade
             }
             CoordinatorRequest::Join(words) => match self.join(words.0) {
@@ -190,9 +207,15 @@ impl ClientSession<'_> {
                 self.driver.with(|coordinator, _| coordinator.known_map().update_since(MapVersion(0)).to_lines()),
             ),
             CoordinatorRequest::Stats => stats::stats(self.driver, self.limits),
+            CoordinatorRequest::Status => {
+                Response::Lines(self.driver.with(|coordinator, now| coordinator.status(now)).lines())
+            }
             CoordinatorRequest::Ping => Response::Pong,
             // Answered by the caller, since they end the connection or make something else of it.
-            CoordinatorRequest::Quit | CoordinatorRequest::WatchMap | CoordinatorRequest::Join(_) => Response::Ok,
+            CoordinatorRequest::Quit
+            | CoordinatorRequest::WatchMap
+            | CoordinatorRequest::WaitHealthy(_)
+            | CoordinatorRequest::Join(_) => Response::Ok,
         }
     }
 

@@ -16,7 +16,7 @@ pub type Answered = Kinds<{ KINDS.len() }>;
 /// The requests of one connection that are not answered.
 pub type NotAnswered = Unanswered<{ KINDS.len() }>;
 
-/// The kind of a request, as its place in the list of kinds; `None` for what only nodes ask for.
+/// The kind of a request, as its place in the list of kinds; `None` for what only nodes ask for, and for waits.
 #[must_use]
 pub fn kind(request: &CoordinatorRequest<'_>) -> Option<usize> {
     Some(match request {
@@ -26,6 +26,7 @@ pub fn kind(request: &CoordinatorRequest<'_>) -> Option<usize> {
         | CoordinatorRequest::WatchMap
         | CoordinatorRequest::Info
         | CoordinatorRequest::Stats
+        | CoordinatorRequest::Status
         | CoordinatorRequest::Ping
         | CoordinatorRequest::Quit => 0,
         CoordinatorRequest::RegisterNode(_)
@@ -33,7 +34,8 @@ pub fn kind(request: &CoordinatorRequest<'_>) -> Option<usize> {
         | CoordinatorRequest::Heartbeat(_)
         | CoordinatorRequest::Forget(_)
         | CoordinatorRequest::AcceptLoss(_) => 1,
-        CoordinatorRequest::Join(_) => return None,
+        // A wait is no answer that took long.
+        CoordinatorRequest::Join(_) | CoordinatorRequest::WaitHealthy(_) => return None,
     })
 }
 

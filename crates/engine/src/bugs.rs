@@ -97,11 +97,17 @@ pub enum Bug {
     ModifiedAgain,
     /// What the client of a read-modify-write was told is not remembered: a repeated one is told what the key holds by then.
     AnswerForgotten,
+    /// A copy gives its digest wherever it stands.
+    ComparedElsewhere,
+    /// Copies are compared with tombstones that one of them may have dropped.
+    PurgedCompared,
+    /// A copy that differs is only aligned, not filled again.
+    RepairAligns,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 47] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -146,6 +152,9 @@ impl Bug {
         Self::EvictedUnrecorded,
         Self::ModifiedAgain,
         Self::AnswerForgotten,
+        Self::ComparedElsewhere,
+        Self::PurgedCompared,
+        Self::RepairAligns,
     ];
 }
 
@@ -154,6 +163,10 @@ pub trait Bugs: Debug + Clone + Copy + Default + Send + Sync + 'static {
     /// Whether this one is.
     fn plants(self, bug: Bug) -> bool;
 }
+
+/// State machines whose copies can be damaged, as a broken memory would: those of tests. [`NoBugs`] is none of them, so that
+/// nobody can damage a node that ships.
+pub trait Damaged: Bugs {}
 
 /// The shipping state machines: none.
 #[derive(Debug, Clone, Copy, Default)]

@@ -13,6 +13,7 @@
 //! (`coordinator/start_up.rs`). Incarnations only name, and do not count: they start from a random number, so that no
 //! coordinator gives out one that another has given.
 
+mod health;
 mod membership;
 mod proposals;
 mod replan;
@@ -37,6 +38,7 @@ use crate::promotion::Promotion;
 use crate::registry::Registry;
 use crate::time::Timestamp;
 
+use health::Fills;
 use membership::Joining;
 use replan::HANDOVER_RETRY;
 use start_up::Offer;
@@ -114,6 +116,7 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     /// For whom slots wait whose other copies are here without proof of their data.
     awaited_by_unproven: BTreeSet<NodeAddr>,
     suspicion: Suspicion,
+    fills: Fills,
     /// When all slots are to be looked at, since some have changed.
     replan_at: Option<Timestamp>,
     promotion: Option<Promotion>,
@@ -153,6 +156,7 @@ impl<B: Bugs> Coordinator<B> {
             full: BTreeSet::new(),
             awaited_by_unproven: BTreeSet::new(),
             suspicion: Suspicion::default(),
+            fills: Fills::default(),
             replan_at: None,
             promotion: None,
             handing_over: BTreeMap::new(),

@@ -99,9 +99,10 @@ impl Inbox {
                 self.fill_has_grown(now, node, turn, replies);
                 return Ok(());
             }
-            LinkMessage::Align { slot, epoch, config, stamp, from, durable, terms } => {
-                (slot, Incoming::Align(Alignment { epoch, config, stamp, from, durable, terms }))
+            LinkMessage::Align { slot, epoch, config, stamp, from, durable, terms, refill } => {
+                (slot, Incoming::Align(Alignment { epoch, config, stamp, from, durable, terms, refill }))
             }
+            LinkMessage::Compare { slot, query, at, floor } => (slot, Incoming::Compare { query, at, floor }),
             LinkMessage::Replicate { slot, version, previous, durable, op } => {
                 self.read.push_back((known(node, slot)?, Next { previous, durable, record: Record::new(version, op) }));
                 if self.read.len() >= BATCH {

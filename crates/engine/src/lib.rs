@@ -10,6 +10,7 @@
 //! - [`registry`]: who is registered, who is suspected, and who has been silent for too long.
 //! - [`plan`]: what a slot's configuration should become, as a function of who is alive.
 //! - [`promotion`]: who takes over the slots of a dead primary.
+//! - [`status`]: how the slots are, in words.
 //!
 //! The node's half:
 //! - [`record`] and [`table`]: one write, and the newest write of each key of a slot.
@@ -18,6 +19,7 @@
 //! - [`modify`]: what a read-modify-write makes of a key.
 //! - [`slot`]: one slot's role: as a primary its order of writes and what of it is durable, as a replica its obedience.
 //! - [`outbox`] and [`inbox`]: what a replica has still to be sent, and what it takes in.
+//! - [`compare`]: whether the copies of a slot are equal.
 //! - [`peers`]: leases between nodes. [`waiting`]: answers that wait. [`losses`]: acknowledged writes that were lost.
 //! - [`journal`]: what a node must not forget, as it goes to its disk, and a node made of it again.
 //! - [`walk`] and [`listing`]: a page of the keys of all slots, and the part of it that one node gives.
@@ -26,6 +28,7 @@
 //! [`time`] is shared, and so is [`bugs`], where the simulator plants mistakes.
 
 pub mod bugs;
+pub mod compare;
 pub mod completions;
 pub mod coordinator;
 pub mod inbox;
@@ -44,6 +47,7 @@ pub mod promotion;
 pub mod record;
 pub mod registry;
 pub mod slot;
+pub mod status;
 pub mod table;
 pub mod time;
 pub mod waiting;

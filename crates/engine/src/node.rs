@@ -4,6 +4,7 @@
 //! Locks are taken in one order: a slot, then the queue of a replica or the promises to primaries; the map is read and let
 //! go before either.
 
+mod compare;
 mod links;
 mod membership;
 mod memory;
@@ -14,13 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use proto::cluster_map::{ClusterMap, Member};
-use proto::id::{Incarnation, NodeAddr};
+use proto::id::{Incarnation, NodeAddr, Version};
 use proto::level::ReadLevel;
 use proto::peer::{List, WallTime, Write};
-use proto::session::{Ancestors, SlotAt};
+use proto::session::{Ancestors, Filling, SlotAt};
 use proto::slot::{Position, SlotBits, SlotId};
 
 use crate::bugs::{Bug, Bugs, NoBugs};
+use crate::compare::{Comparisons, ToDigest};
 use crate::journal::{Entry, Journal};
 use crate::listing::Listing;
 use crate::log::{TAIL_BYTES, TailBudget};
@@ -78,6 +80,8 @@ pub enum Event {
         /// How many writes, since it was told last.
         refused: u64,
     },
+    /// A replica's copy of a slot was not equal to this one at a record. It is filled again.
+    Differs(SlotId, NodeAddr, Version),
 }
 
 /// What a batch of requests or messages has led to. One serves the whole batch; whoever sends is woken once at its end.
@@ -89,12 +93,19 @@ pub struct Turn {
     pub(crate) events: Vec<Event>,
     pub(crate) losses: Vec<Loss>,
     pub(crate) overwritten: u64,
+    pub(crate) to_digest: Vec<ToDigest>,
 }
 
 impl Turn {
     /// The queues that were touched since the last call.
     pub fn touched(&mut self) -> impl Iterator<Item = Arc<Outbox>> {
         self.touched.drain(..)
+    }
+
+    /// The digests that somebody waits for since the last call: after what a primary has sent, that primary; after
+    /// [`Node::handle_timeout`], [`Node::digested`].
+    pub fn to_digest(&mut self) -> Vec<ToDigest> {
+        std::mem::take(&mut self.to_digest)
     }
 
     pub(crate) fn touch(&mut self, outbox: &Arc<Outbox>) {
@@ -141,6 +152,9 @@ pub struct Node<B: Bugs = NoBugs> {
     agenda: Mutex<BTreeMap<u64, Vec<SlotId>>>,
     events: Mutex<Vec<Event>>,
     losses: Mutex<Losses>,
+    comparisons: Mutex<Comparisons>,
+    /// In what time the background compares every slot, in microseconds; 0: never.
+    compare_every: AtomicU64,
     stamps: AtomicU64,
     /// Until when the coordinator cannot have taken this node off the ring, by what it has answered.
     coordinator_until: AtomicU64,
@@ -258,6 +272,8 @@ impl<B: Bugs> Node<B> {
             agenda: Mutex::default(),
             events: Mutex::default(),
             losses: Mutex::default(),
+            comparisons: Mutex::default(),
+            compare_every: AtomicU64::new(0),
             stamps: AtomicU64::new(1),
             coordinator_until: AtomicU64::new(0),
             has_map_of_session: AtomicBool::new(false),
@@ -501,6 +517,12 @@ impl<B: Bugs> Node<B> {
     pub fn lag(&self) -> Lag {
         let lags = self.outboxes().into_iter().map(|outbox| outbox.lag());
         lags.fold(Lag::default(), |sum, lag| Lag { items: sum.items + lag.items, bytes: sum.bytes + lag.bytes })
+    }
+
+    /// What this node has still to fill on others, one for each.
+    #[must_use]
+    pub fn fills(&self) -> Vec<Filling> {
+        self.outboxes().iter().filter_map(|outbox| outbox.filling()).collect()
     }
 
     /// What is kept to bring replicas level, in bytes of records.

@@ -7,7 +7,7 @@
 //! A queue that is full is dropped whole and takes nothing more until [`crate::node::Node`] has marked the replica
 //! behind in every slot: a slow replica costs a bounded amount of memory, and its clients nothing.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use proto::cluster_map::MapVersion;
 use proto::id::{Epoch, Incarnation, NodeAddr, Version};
 use proto::peer::{Identity, LinkMessage, Terms};
+use proto::session::Filling;
 use proto::slot::SlotId;
 
 use crate::completions::Completion;
@@ -57,6 +58,19 @@ pub enum Item {
         terms: Terms,
         /// Whose acknowledgement this awaits.
         stamp: Stamp,
+        /// The replica's copy differs and is to be filled again.
+        refill: bool,
+    },
+    /// See [`LinkMessage::Compare`].
+    Compare {
+        /// The slot.
+        slot: SlotId,
+        /// Names the question.
+        query: u64,
+        /// The last record.
+        at: Version,
+        /// The number up to which tombstones may be missing.
+        floor: u64,
     },
     /// See [`LinkMessage::Replicate`].
     Record {
@@ -216,8 +230,10 @@ struct Queue {
     overflowed: bool,
     /// How many at the front must be acknowledged before what the replica says of its memory counts again.
     memory_awaits: usize,
-    /// Slots that the replica wants filled.
-    wanting: BTreeSet<SlotId>,
+    /// Slots that the replica wants filled, each with the keys that it had then.
+    wanting: BTreeMap<SlotId, u64>,
+    /// The keys of all these.
+    wanting_keys: u64,
 }
 
 /// What waits for a replica.
@@ -394,16 +410,31 @@ impl Outbox {
         *self.lock() = Queue::default();
     }
 
-    /// The replica wants a slot filled.
-    pub fn want_fill(&self, slot: SlotId) {
-        self.lock().wanting.insert(slot);
+    /// The replica wants a slot filled, which has so many keys now.
+    pub fn want_fill(&self, slot: SlotId, keys: u64) {
+        let mut queue = self.lock();
+        let before = queue.wanting.insert(slot, keys).unwrap_or(0);
+        queue.wanting_keys = queue.wanting_keys - before + keys;
     }
 
     /// The next slot to fill, where not too much of filling waits already.
     #[must_use]
     pub fn next_fill(&self) -> Option<SlotId> {
         let mut queue = self.lock();
-        if queue.fill_bytes >= FILL_AHEAD_BYTES { None } else { queue.wanting.pop_first() }
+        if queue.fill_bytes >= FILL_AHEAD_BYTES {
+            return None;
+        }
+        let (slot, keys) = queue.wanting.pop_first()?;
+        queue.wanting_keys -= keys;
+        Some(slot)
+    }
+
+    /// What waits to be filled; `None` where nothing does.
+    #[must_use]
+    pub fn filling(&self) -> Option<Filling> {
+        let queue = self.lock();
+        let slots = queue.wanting.len() as u64;
+        (slots > 0).then_some(Filling { to: self.to, slots, keys: queue.wanting_keys })
     }
 
     /// Whether [`Outbox::next_fill`] has one.
@@ -463,7 +494,11 @@ impl Item {
         match self {
             Self::Record { record, .. } => (record.size(), 0),
             Self::Fill { snapshot, .. } => (0, snapshot.records.iter().map(|record| record.size()).sum()),
-            Self::Align { .. } | Self::Durable { .. } | Self::Purge { .. } | Self::Release { .. } => (0, 0),
+            Self::Align { .. }
+            | Self::Compare { .. }
+            | Self::Durable { .. }
+            | Self::Purge { .. }
+            | Self::Release { .. } => (0, 0),
         }
     }
 
@@ -475,13 +510,16 @@ impl Item {
             }
             Self::Record { slot, record, .. } => Some(Acked::Record { slot: *slot, seq: record.version().seq }),
             Self::Release { slot, stamp, .. } => Some(Acked::Released { slot: *slot, stamp: *stamp }),
-            Self::Durable { .. } | Self::Purge { .. } => None,
+            Self::Compare { .. } | Self::Durable { .. } | Self::Purge { .. } => None,
         }
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Align { slot, epoch, config, from, durable, terms, stamp } => LinkMessage::Align {
+            Self::Compare { slot, query, at, floor } => {
+                LinkMessage::Compare { slot: *slot, query: *query, at: *at, floor: *floor }.encode(out);
+            }
+            Self::Align { slot, epoch, config, from, durable, terms, stamp, refill } => LinkMessage::Align {
                 slot: *slot,
                 epoch: *epoch,
                 config: *config,
@@ -489,6 +527,7 @@ impl Item {
                 from: *from,
                 durable: *durable,
                 terms: terms.clone(),
+                refill: *refill,
             }
             .encode(out),
             Self::Record { slot, previous, durable, record } => LinkMessage::Replicate {

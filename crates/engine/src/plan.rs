@@ -104,9 +104,15 @@ pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) ->
 }
 
 impl Standing {
-    fn is_accused(&self, config: &SlotConfig, primary: Incarnation) -> bool {
+    /// Whether a copy of the slot complains of the primary, who is suspected.
+    pub(crate) fn is_accused(&self, config: &SlotConfig, primary: Incarnation) -> bool {
         let accusers = self.accused.get(&primary);
         accusers.is_some_and(|accusers| config.copies().any(|copy| copy != primary && accusers.contains(&copy)))
+    }
+
+    /// Whether it is registered and not suspected.
+    pub(crate) fn is_heard(&self, node: Incarnation) -> bool {
+        self.alive.contains(&node) && !self.suspected.contains(&node)
     }
 
     /// Who holds now what this incarnation held: itself, or its next start, where that has found it on its disk.

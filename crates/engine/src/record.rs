@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use proto::id::{Epoch, Version};
 use proto::limits;
 use proto::peer::{Effect, Identity, Op, WallTime};
+use sha2::{Digest as _, Sha256};
 use triomphe::ThinArc;
 
 use crate::memory::{Usage, allocated};
@@ -311,6 +312,32 @@ impl Record {
     #[cfg(test)]
     pub(crate) fn is_unique(&self) -> bool {
         ThinArc::strong_count(&self.0) == 1
+    }
+
+    /// The first 128 bits of the SHA-256 of all that a copy must have of it: version, kind, key, value and deadline. Whose
+    /// write it was is left out, for a fill leaves it out.
+    #[must_use]
+    pub fn digest(&self) -> u128 {
+        let Head { version, key_len, kind, .. } = *self.head();
+        let deadline = self.deadline().map(|deadline| deadline.0.to_be_bytes());
+        let kind = match kind {
+            Kind::Put => b'P',
+            Kind::PutUntil => b'T',
+            Kind::Delete => b'D',
+            Kind::Expire => b'E',
+            Kind::Declined => b'C',
+            Kind::Barrier => b'B',
+        };
+        let hash = Sha256::new()
+            .chain_update(version.epoch.0.to_be_bytes())
+            .chain_update(version.seq.to_be_bytes())
+            .chain_update(key_len.to_be_bytes())
+            .chain_update([kind])
+            .chain_update(self.key())
+            .chain_update(deadline.as_ref().map_or(&[][..], |deadline| deadline))
+            .chain_update(self.value().unwrap_or_default())
+            .finalize();
+        hash.first_chunk().map_or(0, |first| u128::from_be_bytes(*first))
     }
 
     /// Asks for the record's memory up to about the end of its key, which will be used soon.

@@ -125,6 +125,13 @@ impl Registry {
         incarnations.filter(|incarnation| self.is_suspect(now, *incarnation)).collect()
     }
 
+    /// Those who are suspected, and for how long they were not heard.
+    #[must_use]
+    pub fn silent(&self, now: Timestamp) -> Vec<(NodeAddr, Duration)> {
+        let suspects = self.nodes.iter().filter(|(_, node)| self.is_suspect(now, node.incarnation));
+        suspects.map(|(addr, node)| (addr.clone(), now - node.last_heard)).collect()
+    }
+
     /// All who were not heard after this moment.
     #[must_use]
     pub fn unheard_since(&self, moment: Timestamp) -> BTreeSet<Incarnation> {

@@ -6,6 +6,7 @@
 //! only: each names the one before it, and where that is not the last one here the slot says so. So at every moment a copy
 //! is what its primary was at some record.
 
+mod damage;
 mod memory;
 mod primary;
 mod replica;
@@ -35,6 +36,7 @@ use crate::table::fetch::fetch;
 use crate::table::{KeyHasher, Table};
 use crate::time::Timestamp;
 
+pub use damage::Damage;
 pub use primary::EVICT_AFTER;
 pub(crate) use primary::{Effects, Victim};
 pub(crate) use replica::{Alignment, Incoming, Next};

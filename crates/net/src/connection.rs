@@ -181,6 +181,12 @@ impl FrameReader {
         }
     }
 
+    /// How many bytes have arrived and were not taken.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.input.len()
+    }
+
     /// The encoding of the frame that has begun and not ended, if there is one.
     fn unfinished(&self) -> Option<Encoding> {
         let first = self.input.first().filter(|_| self.decoder.is_inside_frame())?;

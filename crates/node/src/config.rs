@@ -76,6 +76,11 @@ pub struct Config {
     #[arg(long, default_value = "15s", value_parser = between("100ms", "10m"))]
     pub request_timeout: Duration,
 
+    /// In what time the copies of every slot that this node leads are compared once, in the background. One that differs is
+    /// filled again. VERIFY compares them at once.
+    #[arg(long, default_value = "10m", value_parser = between("10s", "365d"))]
+    pub compare_every: Duration,
+
     /// Who is served, and how.
     #[command(flatten)]
     pub connections: ConnectionFlags,

@@ -24,6 +24,7 @@ use crate::forward::ForwardLinks;
 use crate::replication;
 use crate::stats::Answered;
 use crate::store::{DiskFailed, Health, Store};
+use crate::verify;
 
 /// How many pages of walks a node makes at a time. Each takes about a page of memory for each node that is asked, 1 MiB.
 const WALKS: usize = 32;
@@ -114,6 +115,10 @@ impl Driver {
             let now = self.clock().now();
             self.node().set_wall_clock(now, wall_clock());
             self.node().handle_timeout(now, &mut turn);
+            let wanted = turn.to_digest();
+            if !wanted.is_empty() {
+                verify::digest_own(&self, wanted);
+            }
             self.finish(&mut turn);
         }
     }
@@ -341,6 +346,13 @@ impl Driver {
                     tracing::warn!(
                         "{refused} writes were refused, since they need more memory than there is: keys take {used} bytes \
                          here, --max-memory is {limit}; DELETE keys, or raise --max-memory or start another node"
+                    );
+                }
+                Event::Differs(slot, replica, at) => {
+                    tracing::error!(
+                        "the copy of slot {} on {replica} is not equal to this one at record {at}, although it should be: \
+                         it is filled again from here. See to that machine's memory and disk",
+                        slot.0
                     );
                 }
                 Event::HandOverTimedOut(slots) => {

@@ -30,5 +30,6 @@ pub mod session;
 mod slots_ahead;
 pub mod stats;
 pub mod store;
+pub mod verify;
 pub mod wait;
 pub mod walks;

@@ -79,6 +79,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     // What ends first: accepting, then the connections, then what this node does by itself.
     let (accepting, connections, background) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
     let driver = Driver::new(addr, clock, found, memory, config.request_timeout, &background);
+    driver.node().compare_every(config.compare_every);
     let writing = match (driver.store(), journal) {
         (Some(store), Some((journal, snapshot_at))) => {
             Some(store.start(driver.clone(), journal, snapshot_at, config.fsync_interval)?)

@@ -93,6 +93,7 @@ pub async fn run(
         beats: VecDeque::new(),
         held: VecDeque::new(),
         told_full: false,
+        told_of_fills: false,
     };
     let mut pause = FIRST_PAUSE;
     loop {
@@ -153,6 +154,8 @@ struct Membership {
     held: VecDeque<(u64, Vec<u8>)>,
     /// The coordinator of this session knows that the disk is full.
     told_full: bool,
+    /// It has been told of fills that this node makes.
+    told_of_fills: bool,
 }
 
 impl Settings {
@@ -192,7 +195,7 @@ impl Membership {
         self.join(&mut connection.output);
         self.beats.clear();
         self.held.clear();
-        self.told_full = false;
+        (self.told_full, self.told_of_fills) = (false, false);
         let mut beats = interval(self.settings.heartbeat_interval);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
@@ -222,6 +225,7 @@ impl Membership {
                     if let Some(incarnation) = self.incarnation {
                         NodeMessage::Heartbeat { incarnation }.encode(&mut connection.output);
                         self.beats.push_back(self.driver.clock().now());
+                        self.tell_fills(&mut connection.output);
                     }
                 }
                 () = self.driver.proposals() => {}
@@ -247,6 +251,16 @@ impl Membership {
         if self.held.len() < HELD {
             self.driver.node().take_proposals().iter().for_each(|proposal| self.say_once_written(proposal, out));
         }
+    }
+
+    /// Tells how far the fills are that this node makes, with each heartbeat while it makes any.
+    fn tell_fills(&mut self, out: &mut Vec<u8>) {
+        let fills = self.driver.node().fills();
+        let makes_any = !fills.is_empty();
+        if makes_any || self.told_of_fills {
+            NodeMessage::Filling { fills }.encode(out);
+        }
+        self.told_of_fills = makes_any;
     }
 
     /// IMPORTANT: whoever hears how far this node is, or what it proposes, counts on what it has. It is said once that is

@@ -17,11 +17,12 @@ use proto::peer::{Hello, LinkKind, LinkMessage, LinkReply};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::Driver;
+use crate::verify;
 
 /// How much is encoded and written at once.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -34,6 +35,9 @@ const SILENCE: Duration = Duration::from_secs(3);
 
 /// Pauses between tries to connect grow from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// How many digests may wait to be sent to a primary: more than it asks for at a time.
+const DIGESTS: usize = 256;
 
 /// Sends one replica what its queue holds, until the map wants no more of it. Broken connections are made anew.
 pub async fn send(driver: Driver, outbox: Arc<Outbox>, wake: Arc<Notify>, end: CancellationToken) {
@@ -204,6 +208,7 @@ async fn follow(
 ) -> io::Result<()> {
     let mut inbox = Inbox::new(from);
     let mut turn = Turn::default();
+    let (digests, mut digested) = mpsc::channel(DIGESTS);
     loop {
         let now = driver.clock().now();
         let Connection { reader, output, .. } = connection;
@@ -222,12 +227,17 @@ async fn follow(
         inbox.acknowledge(now, driver.node(), &mut turn, output);
         driver.persist().await.map_err(io::Error::other)?;
         connection.flush().await?;
+        let wanted = turn.to_digest();
+        if !wanted.is_empty() {
+            verify::digest_for(driver, wanted, &digests);
+        }
         driver.finish(&mut turn);
         if stopped != Stopped::NeedsMore {
             return Ok(());
         }
         tokio::select! {
             read = connection.fill() => if read? == 0 { return Ok(()) },
+            Some(answer) = digested.recv() => answer.encode(&mut connection.output),
             () = shutdown.begun() => return Ok(()),
         }
     }

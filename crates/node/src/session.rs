@@ -34,6 +34,7 @@ use crate::server_commands::{Front, Then};
 use crate::slots_ahead::SlotsAhead;
 use crate::stats::{self, NotAnswered};
 use crate::store::{Figures, Health};
+use crate::verify;
 use crate::wait::{KeptWait, Written as WrittenSlots};
 use crate::walks::KeptWalk;
 
@@ -102,6 +103,8 @@ struct ClientSession<'a> {
     keyspace: Option<KeptKeyspace>,
     /// A request for several keys that has one answer, as far as it is.
     gather: Option<Gather>,
+    /// A `VERIFY` that is answered behind all that is kept, and its encoding.
+    verify: Option<Encoding>,
     /// How many keys of a request for many have had their turn; the rest waits until others are answered.
     done_of_many: Option<usize>,
     body: Option<Body>,
@@ -171,6 +174,7 @@ impl<'a> ClientSession<'a> {
             walk: None,
             keyspace: None,
             gather: None,
+            verify: None,
             done_of_many: None,
             body: None,
             upgrade: None,
@@ -348,8 +352,8 @@ impl<'a> ClientSession<'a> {
         let (lag, map) = (node.lag(), node.map().map_or(0, |map| map.version.0));
         let MemoryFigures { used, limit, evicted, .. } = node.memory_figures();
         Response::Text(format!(
-            "OK Node {} keys={} slots_led={} lag={} lag_bytes={} incarnation={} map={map} losses={} tail_bytes={} memory_bytes={used} \
-             max_memory={limit} evicted={evicted} {}",
+            "OK Node {} keys={} slots_led={} lag={} lag_bytes={} incarnation={} map={map} losses={} differences={} \
+             tail_bytes={} memory_bytes={used} max_memory={limit} evicted={evicted} {}",
             self.driver.addr(),
             node.keys(),
             node.slots_led(),
@@ -357,6 +361,7 @@ impl<'a> ClientSession<'a> {
             lag.bytes,
             node.incarnation(),
             node.losses(engine::losses::Losses::count),
+            node.compared().different,
             node.tail_bytes(),
             self.storage(),
         ))
@@ -404,7 +409,7 @@ impl Session for ClientSession<'_> {
 
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
         let Some(encoding) = self.front.encoding(frame) else { return Flow::Next };
-        if self.walk.is_some() || self.keyspace.is_some() || self.wait.is_some() {
+        if self.walk.is_some() || self.keyspace.is_some() || self.wait.is_some() || self.verify.is_some() {
             return Flow::Settle; // Its answer comes first.
         }
         let (response, flow) = match NodeRequest::parse(frame) {
@@ -453,6 +458,10 @@ impl Session for ClientSession<'_> {
             Ok(NodeRequest::Losses) => (self.driver.node().losses(answering::losses), Flow::Next),
             Ok(NodeRequest::Info) => (self.info(), Flow::Next),
             Ok(NodeRequest::Stats) => (stats::stats(self.driver, self.front.clients()), Flow::Next),
+            Ok(NodeRequest::Verify) => {
+                self.verify = Some(encoding);
+                return Flow::Next;
+            }
             Ok(NodeRequest::Ping) => (Response::Pong, Flow::Next),
             Ok(NodeRequest::Quit) => (Response::Ok, Flow::Close),
             Ok(NodeRequest::Server(command)) => return self.server(command, encoding, out),
@@ -490,6 +499,10 @@ impl Session for ClientSession<'_> {
         if let Some(request) = self.keyspace.take() {
             self.driver.wake_touched(&mut self.turn);
             request.answer(self.driver, out).await;
+        }
+        if let Some(encoding) = self.verify.take() {
+            self.driver.wake_touched(&mut self.turn);
+            verify::verify(self.driver).await.encode(encoding, out);
         }
         if std::mem::take(&mut self.must_persist) {
             // What cannot be kept is not answered: the connection ends, and the client knows that the outcome is unknown.

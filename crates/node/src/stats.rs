@@ -38,6 +38,7 @@ pub fn kind(request: &KeyRequest<'_>) -> usize {
 pub fn stats(driver: &Driver, clients: &Clients) -> Response<'static> {
     let (node, lag) = (driver.node(), driver.node().lag());
     let memory = node.memory_figures();
+    let engine::compare::Figures { compared, different, repaired } = node.compared();
     let Figures { log_bytes, snapshots } = driver.store().map(Store::figures).unwrap_or_default();
     let mut lines = vec![
         format!("uptime_seconds {}", (driver.clock().now() - driver.started()).as_secs()),
@@ -51,6 +52,9 @@ pub fn stats(driver: &Driver, clients: &Clients) -> Response<'static> {
         format!("memory_refusals {}", memory.refused),
         format!("evicted {}", memory.evicted),
         format!("losses {}", node.losses(Losses::count)),
+        format!("slots_compared {compared}"),
+        format!("copies_different {different}"),
+        format!("copies_repaired {repaired}"),
         format!("log_bytes {log_bytes}"),
         format!("snapshots {snapshots}"),
     ];

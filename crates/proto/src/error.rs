@@ -79,6 +79,9 @@ pub enum ErrorReply {
     /// A write needs more memory than a node may take: nothing was done, and it may be sent again once there is room.
     #[error("FULL {0}")]
     Full(String),
+    /// What was waited for has not come about in time. Nothing was done.
+    #[error("TIMEOUT {0}")]
+    Timeout(String),
     /// The write may or may not have taken effect.
     #[error("UNKNOWN {0}")]
     Unknown(String),
@@ -114,6 +117,7 @@ impl ErrorReply {
             Self::Unavailable(_) => Some("UNAVAILABLE"),
             Self::Busy(_) => Some("BUSY"),
             Self::Full(_) => Some("FULL"),
+            Self::Timeout(_) => Some("TIMEOUT"),
             Self::Unknown(_) => Some("UNKNOWN"),
             Self::Stale(_) => Some("STALE"),
             Self::NotPeer(_) => Some("NOTPEER"),

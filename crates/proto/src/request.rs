@@ -8,6 +8,9 @@ mod keyspace;
 mod many;
 mod redis;
 mod server;
+mod span;
+
+use std::time::Duration;
 
 use crate::error::ErrorReply;
 use crate::frame::{Encoding, Frame, Words};
@@ -22,6 +25,7 @@ pub use glob::{glob_matches, literal_prefix};
 pub use keyspace::{KeyspaceRequest, Scan, exists_request};
 pub use many::KeyWords;
 pub use server::{ClientCommand, CommandQuery, Hello, NamesOrPattern, ServerCommand};
+pub use span::{LONGEST_WAIT, WAIT, span_of};
 
 /// A request to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub enum NodeRequest<'a> {
     Info,
     /// Its figures, one a line.
     Stats,
+    /// Compare the copies of every slot that the node leads, now.
+    Verify,
     /// Whether the node answers.
     Ping,
     /// Answer, then close.
@@ -109,6 +115,10 @@ pub enum CoordinatorRequest<'a> {
     Info,
     /// Its figures, one a line.
     Stats,
+    /// How the slots are: what lacks a copy, what moves.
+    Status,
+    /// Answer once every slot has all its copies where they belong, or after this time.
+    WaitHealthy(Duration),
     /// Whether the coordinator answers.
     Ping,
     /// Answer, then close.
@@ -156,6 +166,9 @@ pub mod verbs {
     pub const ACCEPT_LOSS: &str = "ACCEPT_LOSS";
     pub const INFO: &str = "INFO";
     pub const STATS: &str = "STATS";
+    pub const STATUS: &str = "STATUS";
+    pub const VERIFY: &str = "VERIFY";
+    pub const WAIT_HEALTHY: &str = "WAIT_HEALTHY";
     pub const PING: &str = "PING";
     pub const QUIT: &str = "QUIT";
     pub const PEER: &str = "PEER";
@@ -210,6 +223,7 @@ impl<'a> NodeRequest<'a> {
             b"PING" | b"INFO" | b"QUIT" if frame.encoding() == Encoding::Array => server::parse(verb, rest),
             b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
             b"STATS" => rest.nothing(verbs::STATS).map(|()| Self::Stats),
+            b"VERIFY" => rest.nothing(verbs::VERIFY).map(|()| Self::Verify),
             b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),
             b"QUIT" => rest.nothing(verbs::QUIT).map(|()| Self::Quit),
             b"PEER" => rest.array(verbs::PEER).map(Self::Peer),
@@ -238,6 +252,8 @@ impl<'a> CoordinatorRequest<'a> {
             b"WATCH_MAP" => rest.nothing(verbs::WATCH_MAP).map(|()| Self::WatchMap),
             b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
             b"STATS" => rest.nothing(verbs::STATS).map(|()| Self::Stats),
+            b"STATUS" => rest.nothing(verbs::STATUS).map(|()| Self::Status),
+            b"WAIT_HEALTHY" => rest.wait(verbs::WAIT_HEALTHY).map(Self::WaitHealthy),
             b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),
             b"QUIT" => rest.nothing(verbs::QUIT).map(|()| Self::Quit),
             b"JOIN" => rest.array(verbs::JOIN).map(Self::Join),

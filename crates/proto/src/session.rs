@@ -67,6 +67,17 @@ pub struct Join<'a> {
     pub map: &'a str,
 }
 
+/// The slots of a copy that wait until their primary fills them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filling {
+    /// The copy's node.
+    pub to: Incarnation,
+    /// How many slots wait for their turn.
+    pub slots: u64,
+    /// How many keys they have.
+    pub keys: u64,
+}
+
 /// From a node to the coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeMessage {
@@ -114,6 +125,12 @@ pub enum NodeMessage {
     Full,
     /// `ROOM`: it has room again.
     Room,
+    /// `FILLING (to slots keys)...`: what waits to be filled by this node, copy by copy; without any, that nothing does. For
+    /// people only.
+    Filling {
+        /// One for each copy's node.
+        fills: Vec<Filling>,
+    },
     /// `LEAVE`: the node is stopping and expects to be started again.
     Leave,
 }
@@ -208,6 +225,13 @@ impl NodeMessage {
             Self::Resync => words(&["RESYNC"], out),
             Self::Full => words(&["FULL"], out),
             Self::Room => words(&["ROOM"], out),
+            Self::Filling { fills } => {
+                begin_array(1 + 3 * fills.len(), out);
+                push_word(b"FILLING", out);
+                for Filling { to, slots, keys } in fills {
+                    [to.0, *slots, *keys].iter().for_each(|number| push_word(number.to_string().as_bytes(), out));
+                }
+            }
             Self::Leave => words(&["LEAVE"], out),
         }
     }
@@ -235,6 +259,13 @@ impl NodeMessage {
                 b"RESYNC" => Self::Resync,
                 b"FULL" => Self::Full,
                 b"ROOM" => Self::Room,
+                b"FILLING" => {
+                    let mut fills = Vec::with_capacity(words.len() / 3);
+                    while !words.is_empty() {
+                        fills.push(Filling { to: words.parse()?, slots: words.parse()?, keys: words.parse()? });
+                    }
+                    Self::Filling { fills }
+                }
                 b"LEAVE" => Self::Leave,
                 _ => return None,
             })
@@ -337,6 +368,8 @@ mod tests {
             NodeMessage::Resync,
             NodeMessage::Full,
             NodeMessage::Room,
+            NodeMessage::Filling { fills: Vec::new() },
+            NodeMessage::Filling { fills: vec![Filling { to: incarnation, slots: 7, keys: 900 }] },
             NodeMessage::Leave,
         ] {
             let mut bytes = Vec::new();

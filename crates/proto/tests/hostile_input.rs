@@ -15,8 +15,8 @@ use proto::id::{Epoch, Incarnation, NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
 use proto::limits;
 use proto::peer::{
-    Change, Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term, Terms,
-    WallTime, Wanted, Write,
+    Change, Compared, Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term,
+    Terms, WallTime, Wanted, Write,
 };
 use proto::reply::{Reply, ReplyDecoder};
 use proto::request::{CoordinatorRequest, NodeRequest};
@@ -201,7 +201,7 @@ fn messages_between_nodes() -> Vec<Vec<u8>> {
     let replicate = |op| LinkMessage::Replicate { slot, version, previous: version, durable: 8, op };
     let align = |terms| {
         let config = proto::cluster_map::MapVersion(8);
-        LinkMessage::Align { slot, epoch, config, stamp: 4, from: version, durable: 8, terms }
+        LinkMessage::Align { slot, epoch, config, stamp: 4, from: version, durable: 8, terms, refill: false }
     };
     let messages = [
         LinkMessage::Beat { sent: 12 },
@@ -233,6 +233,7 @@ fn messages_between_nodes() -> Vec<Vec<u8>> {
         LinkMessage::Completed { identity, version, found: Some(version), told: b"" },
         LinkMessage::Purge { slot, seq: 9 },
         LinkMessage::Release { slot, epoch },
+        LinkMessage::Compare { slot, query: 4, at: version, floor: 8 },
     ];
     let replies = [
         LinkReply::Ack { count: 5 },
@@ -241,6 +242,8 @@ fn messages_between_nodes() -> Vec<Vec<u8>> {
         LinkReply::Behind { slot, epoch, stamp: 4, last: Some(version) },
         LinkReply::Behind { slot, epoch, stamp: 4, last: None },
         LinkReply::Deposed { slot, epoch },
+        LinkReply::Compared { slot, query: 4, compared: Compared::Digest(77) },
+        LinkReply::Compared { slot, query: 4, compared: Compared::Purged(8) },
     ];
     let read = |wanted, level| KeyRequest::Read(Read { key, wanted, level });
     let write = Write::new(key, Change::Put(b"v"));

@@ -139,6 +139,8 @@ knobs! {
     evict,
     /// Of a thousand operations on keys that are judged, how many are read-modify-writes.
     modify_share,
+    /// In what time nodes compare the copies of all their slots, in milliseconds. At the end a copy is damaged.
+    compare_every,
 }
 
 impl Knobs {
@@ -238,6 +240,11 @@ impl Knobs {
         // Whoever modifies draws otherwise from there on: some seeds do, and the others stay as they are.
         if seed % 8 == 7 {
             knobs.modify_share = Random::new(seed ^ 0x6d6f_6469_6679).between(100, 600);
+        }
+        // A number by which the seeds that find rare mistakes are as they were.
+        let mut random = Random::new(seed ^ 0x636d_7061_4f4f_7534);
+        if random.chance(300) {
+            knobs.compare_every = random.pick(&[100, 300, 1_000, 5_000]);
         }
         knobs
     }

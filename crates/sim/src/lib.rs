@@ -8,7 +8,7 @@
 //! - `node`, `coordinator`, `client`, `workload`, `walker`: the processes, as their shells would run them. `faults`: what
 //!   goes wrong.
 //! - `oracle`: what an all-seeing observer knows. `invariants`: what must hold at every moment. `liveness`: what must come
-//!   true once faults stop.
+//!   true once faults stop. `damage`: a copy that is damaged then, and must be found and repaired.
 //! - [`run`]: one run. [`mutants`]: the mistakes that it must find. `trace`: the story of a failure.
 //!
 //! Whoever drives clients, be it here or against real processes, records each operation with the times of its call and of
@@ -31,6 +31,11 @@ mod client;
 mod clock;
 mod coordinator;
 mod counters;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
+mod damage;
 #[expect(
     clippy::indexing_slicing,
     reason = "a process, slot or connection that is not there is a mistake of the simulator"

@@ -14,6 +14,7 @@ use engine::slot::EVICT_AFTER;
 use proto::slot::SlotId;
 
 use crate::client::Outcome;
+use crate::damage::Damaging;
 use crate::judges::append_final_reads;
 use crate::schedule::Event;
 use crate::world::World;
@@ -31,7 +32,7 @@ const WHOLE_WITHIN: u64 = 10_000_000;
 /// after its barrier what is durable.
 const EQUAL_WITHIN: u64 = 4_000_000;
 
-/// The keys of a copy with their versions.
+/// The keys of a copy with their versions and values.
 type Table = Vec<(Vec<u8>, String)>;
 
 /// How far the calm has come.
@@ -45,16 +46,19 @@ pub(crate) struct Liveness {
     pub(crate) is_over: bool,
     pub(crate) is_outage: bool,
     paused: Option<usize>,
+    pub(crate) damage: Damaging,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     #[default]
     Faults,
     /// The cluster is to become whole.
     Healing,
     /// Clients have stopped; copies are to become equal.
     Resting,
+    /// A copy is damaged, and is to be found and repaired.
+    Damaged,
     Outage,
     Paused,
 }
@@ -69,6 +73,7 @@ impl World {
             }
             Phase::Healing => self.look_at_healing(),
             Phase::Resting => self.look_at_rest(),
+            Phase::Damaged => self.look_at_damage(),
             Phase::Outage => self.look_at_outage(),
             Phase::Paused => self.look_at_pause(),
         }
@@ -77,13 +82,13 @@ impl World {
         }
     }
 
-    fn enter(&mut self, phase: Phase) {
+    pub(crate) fn enter(&mut self, phase: Phase) {
         self.liveness.phase = phase;
         self.liveness.since = self.schedule.now;
         self.tell(None, || format!("now: {phase:?}"));
     }
 
-    fn elapsed(&self) -> u64 {
+    pub(crate) fn elapsed(&self) -> u64 {
         self.schedule.now - self.liveness.since
     }
 
@@ -112,6 +117,7 @@ impl World {
             return;
         } else {
             self.stop_clients(true);
+            self.stop_comparing();
             return self.enter(Phase::Resting);
         }
         if self.elapsed() >= WHOLE_WITHIN + self.knobs.heartbeat_timeout * 1_000 {
@@ -137,7 +143,7 @@ impl World {
     }
 
     /// Where the cluster is not as the ring wants it.
-    fn not_whole(&self) -> Option<(SlotId, String)> {
+    pub(crate) fn not_whole(&self) -> Option<(SlotId, String)> {
         let state = self.coordinator.state.as_ref()?;
         let wanted = (self.knobs.replicas as usize + 1).min(self.nodes.len());
         state.map().slots().find_map(|(slot, config)| {
@@ -182,7 +188,9 @@ impl World {
                 self.check_fold(n, slot);
             }
         }
-        if self.knobs.outage > 0 && !self.liveness.is_outage && self.knobs.wild_clocks == 0 {
+        if self.damage_a_copy() {
+            self.enter(Phase::Damaged);
+        } else if self.knobs.outage > 0 && !self.liveness.is_outage && self.knobs.wild_clocks == 0 {
             self.crash_coordinator();
             self.liveness.is_outage = true;
             self.stop_clients(false);
@@ -198,7 +206,7 @@ impl World {
     }
 
     /// Where copies are not equal, or keep what nobody needs.
-    fn not_at_rest(&self) -> Option<(&'static str, SlotId, String)> {
+    pub(crate) fn not_at_rest(&self) -> Option<(&'static str, SlotId, String)> {
         let state = self.coordinator.state.as_ref()?;
         for (slot, config) in state.map().slots() {
             let mut first: Option<(String, Table)> = None;
@@ -215,7 +223,9 @@ impl World {
                     return Some(("L4", slot, what));
                 }
                 let (last, durable, mut table, tombstone) = node.inspect(slot, |state| {
-                    let table = state.records().map(|record| (record.key().to_vec(), record.version().to_string()));
+                    let table = state
+                        .records()
+                        .map(|record| (record.key().to_vec(), format!("{} {:?}", record.version(), record.effect())));
                     let tombstone = state.records().find(|record| record.is_delete()).map(|record| record.version());
                     (state.last(), state.durable(), table.collect::<Table>(), tombstone)
                 });
@@ -316,6 +326,7 @@ impl World {
         for n in 0..self.nodes.len() {
             if let Some(node) = &self.nodes[n].node {
                 self.oracle.archive(node);
+                self.stats.comparisons += node.compared().compared;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use engine::bugs::{Bug, Bugs};
+use engine::bugs::{Bug, Bugs, Damaged};
 
 use crate::knobs::Knobs;
 use crate::run::{Report, run};
@@ -16,6 +16,8 @@ impl Bugs for Planted {
         self.0 == Some(bug)
     }
 }
+
+impl Damaged for Planted {}
 
 /// The first of some seeds that finds a mistake, and how.
 #[must_use]

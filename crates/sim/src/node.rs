@@ -8,7 +8,9 @@ mod walks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
+use engine::compare::ToDigest;
 use engine::inbox::Inbox;
 use engine::log::TAIL_BYTES;
 use engine::memory::Evict;
@@ -161,7 +163,9 @@ impl World {
         let or = |knob: u64, default| if knob > 0 { knob as usize } else { default };
         let (tails, items) = (or(self.knobs.tail_bytes, TAIL_BYTES), or(self.knobs.queue_items, OUTBOX_ITEMS));
         let evict = if self.knobs.evict > 0 { Evict::Lru } else { Evict::None };
-        process.node = Some(node.limited(tails, items).with_memory_limit(self.knobs.max_memory, evict));
+        let node = node.limited(tails, items).with_memory_limit(self.knobs.max_memory, evict);
+        node.compare_every(Duration::from_millis(self.knobs.compare_every));
+        process.node = Some(node);
         self.tell_wall_clock(n);
         let process = &mut self.nodes[n];
         process.marks = Marks::default();
@@ -291,11 +295,16 @@ impl World {
         let Some(node) = &process.node else { return };
         node.set_wall_clock(now, wall);
         node.handle_timeout(now, &mut process.turn);
-        for event in node.take_events() {
+        for ToDigest { query, contents, .. } in process.turn.to_digest() {
+            node.digested(now, query, contents.digest(), &mut process.turn);
+        }
+        let events = node.take_events();
+        for event in &events {
             let name = &process.name;
             self.trace.tell(self.schedule.now, None, || format!("{name}: {event:?}"));
-            self.stats.node_event(&event);
+            self.stats.node_event(event);
         }
+        events.iter().for_each(|event| self.check_difference(event));
         self.after_local(n, TICK.as_micros() as u64, Event::Tick { node: n as u8, boot });
         self.retry_parked(n);
         self.go_on_with_pages(n);

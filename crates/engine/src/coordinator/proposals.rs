@@ -32,6 +32,7 @@ impl<B: Bugs> Coordinator<B> {
         }
         match message {
             NodeMessage::Heartbeat { .. } | NodeMessage::Resync => {}
+            NodeMessage::Filling { fills } => self.fills.told(from, fills),
             NodeMessage::Complain { about } => {
                 self.suspicion.complaint(now, from, about);
                 self.advance(now);

@@ -9,6 +9,7 @@ use proto::session::SlotAt;
 use proto::slot::SlotId;
 
 use super::Coordinator;
+use super::health::to_fill;
 use crate::bugs::{Bug, Bugs};
 use crate::output::{Event, Output};
 use crate::plan::{self, Plan, Standing, plan};
@@ -41,8 +42,10 @@ impl<B: Bugs> Coordinator<B> {
         let mut lost: Vec<Lost> = Vec::new();
         let mut hand_overs: BTreeMap<(Incarnation, Incarnation), Vec<SlotAt>> = BTreeMap::new();
         let mut started_anew = 0;
+        let mut left_to_fill: BTreeMap<Incarnation, usize> = BTreeMap::new();
         for (slot, target) in self.settings.bits.slots().zip(self.targets()) {
             let config = self.map.config(slot);
+            to_fill(config, &target, &standing).for_each(|node| *left_to_fill.entry(node).or_default() += 1);
             match plan(config, &target, &standing) {
                 Plan::Keep => {}
                 Plan::Change(next) => changes.push((slot, next)),
@@ -57,6 +60,8 @@ impl<B: Bugs> Coordinator<B> {
                 }
             }
         }
+        self.fills.note(now, &left_to_fill);
+        self.fills.retain(|node| standing.alive.contains(node));
         if started_anew > 0 {
             self.event(Event::StartedAnew(started_anew));
         }

@@ -60,7 +60,10 @@ impl<B: Bugs> Node<B> {
             LinkReply::Deposed { slot, epoch } if self.has_slot(slot) => {
                 self.slot(slot).depose(self.place(now, slot), epoch, turn);
             }
-            LinkReply::Behind { .. } | LinkReply::Deposed { .. } => return false,
+            LinkReply::Compared { slot, query, compared } if self.has_slot(slot) => {
+                self.handle_compared(now, from.to, (slot, query), compared, turn);
+            }
+            LinkReply::Behind { .. } | LinkReply::Deposed { .. } | LinkReply::Compared { .. } => return false,
         }
         self.finish(turn);
         true
@@ -109,6 +112,9 @@ impl<B: Bugs> Node<B> {
     fn carry_out(&self, at: SlotAt, follower: Incarnation, effects: Effects) {
         if effects == Effects::default() {
             return;
+        }
+        if effects.repaired {
+            self.comparisons().repaired(at.slot, follower);
         }
         let mut proposals = self.proposals();
         if effects.admit {

@@ -198,6 +198,7 @@ impl<B: Bugs> Node<B> {
             self.outboxes().iter().for_each(|outbox| outbox.heard(now));
         }
         self.look_at_due_slots(now, turn);
+        self.compare_due(now, now - last, turn);
         self.evict_silent(now);
         self.complain(now);
         self.look_at_memory(now, turn);

@@ -1,5 +1,6 @@
 //! A slot's primary side: it orders writes, knows what each follower has, and answers what has become durable.
 
+mod compare;
 mod eviction;
 mod expiry;
 mod followers;
@@ -90,6 +91,8 @@ pub(crate) struct Effects {
     pub(crate) admit: bool,
     /// The slot has been drained; the next primary may have it.
     pub(crate) released: bool,
+    /// A copy that differed was filled again.
+    pub(crate) repaired: bool,
 }
 
 /// What has come due in a slot.
@@ -502,7 +505,8 @@ impl<B: Bugs> Slot<B> {
                 }
             }
         }
-        let astray = |follower: &&Follower| follower.counts() && follower.progress != Progress::Level;
+        let is_good = |follower: &Follower| follower.progress == Progress::Level && !follower.differs;
+        let astray = |follower: &&Follower| follower.counts() && !is_good(follower);
         let evict: Vec<_> = primary.followers.iter().filter(astray).map(|follower| follower.outbox.to).collect();
         if !evict.is_empty() {
             turn.look_at(place.now + EVICT_AFTER, place.id);

@@ -47,6 +47,7 @@ pub(crate) struct Alignment {
     pub(crate) from: Version,
     pub(crate) durable: u64,
     pub(crate) terms: Terms,
+    pub(crate) refill: bool,
 }
 
 /// The next record of a slot.
@@ -61,6 +62,7 @@ pub(crate) struct Next {
 #[derive(Debug)]
 pub(crate) enum Incoming {
     Align(Alignment),
+    Compare { query: u64, at: Version, floor: u64 },
     Record(Next),
     Durable(u64),
     Fill { epoch: Epoch, stamp: u64, snapshot: Snapshot },
@@ -80,6 +82,7 @@ impl<B: Bugs> Slot<B> {
         match incoming {
             Incoming::Align(alignment) => self.align(place, from, alignment, turn),
             Incoming::Record(next) => self.take_record(place, from, next),
+            Incoming::Compare { query, at, floor } => self.compare_with(place, from, query, at, floor, turn),
             Incoming::Fill { epoch, stamp, snapshot } => self.take_fill(place, from, epoch, stamp, snapshot, turn),
             Incoming::Durable(seq) => {
                 if self.is_level_with(from) {
@@ -113,7 +116,7 @@ impl<B: Bugs> Slot<B> {
         alignment: Alignment,
         turn: &mut Turn,
     ) -> Option<LinkReply> {
-        let Alignment { epoch, config, stamp, from: start, durable, terms } = alignment;
+        let Alignment { epoch, config, stamp, from: start, durable, terms, refill } = alignment;
         if let Some(refusal) = self.refuses(place, epoch) {
             return Some(refusal);
         }
@@ -135,8 +138,8 @@ impl<B: Bugs> Slot<B> {
         self.config = self.config.max(config);
         place.peers.follow(place.now, from, place.id);
 
-        let level = if was_level { self.last() >= start } else { self.go_back(place, start, &terms, turn) };
-        let can_continue = level || self.can_continue(start, &terms);
+        let level = !refill && if was_level { self.last() >= start } else { self.go_back(place, start, &terms, turn) };
+        let can_continue = level || (!refill && self.can_continue(start, &terms));
         self.role =
             Role::Replica(Replica { following: from, awaiting: !level, astray: !can_continue, released: false });
         if level {
@@ -312,7 +315,7 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Whether this copy is level with that primary, in the present epoch.
-    fn is_level_with(&self, primary: Incarnation) -> bool {
+    pub(super) fn is_level_with(&self, primary: Incarnation) -> bool {
         matches!(&self.role, Role::Replica(replica) if replica.follows(primary) && !replica.awaiting)
     }
 }

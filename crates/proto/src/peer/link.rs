@@ -36,6 +36,21 @@ pub enum LinkMessage<'a> {
         durable: u64,
         /// The terms of the sender's log.
         terms: Terms,
+        /// `REFILL` in the place of `ALIGN`: the receiver's copy differs from the sender's, wherever it stands. It keeps it and
+        /// waits for the fill that takes its place.
+        refill: bool,
+    },
+    /// `COMPARE slot query at floor`: what is the digest of the copy at the record `at`? It is that of all records of the
+    /// table, but for tombstones up to `floor`.
+    Compare {
+        /// The slot.
+        slot: SlotId,
+        /// Names the question.
+        query: u64,
+        /// The last record.
+        at: Version,
+        /// The number up to which tombstones may be missing.
+        floor: u64,
     },
     /// `REPLICATE head ...`: the next record of the slot. The head is one word of 43 bytes, its numbers big-endian: which
     /// operation it is, and all fields but that. Behind it stand `key value` for a put, `key value deadline` for one that
@@ -152,6 +167,16 @@ pub enum LinkReply {
         /// Where the replica stands.
         last: Option<Version>,
     },
+    /// `COMPARED slot query digest`: the answer to a [`LinkMessage::Compare`]. It may come at any time after the
+    /// acknowledgement.
+    Compared {
+        /// The slot.
+        slot: SlotId,
+        /// The question.
+        query: u64,
+        /// The answer to it.
+        compared: Compared,
+    },
     /// `DEPOSED slot epoch`: the replica follows a primary of this higher epoch.
     Deposed {
         /// The slot.
@@ -159,6 +184,17 @@ pub enum LinkReply {
         /// The higher epoch.
         epoch: Epoch,
     },
+}
+
+/// What a replica says of its copy at a record. On the wire one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// 32 hexadecimal digits: the copy's digest.
+    Digest(u128),
+    /// `ELSEWHERE`: the copy does not stand at that record of the sender's.
+    Elsewhere,
+    /// `PURGED:n`: tombstones up to this number are gone. Ask again, without them.
+    Purged(u64),
 }
 
 /// A run of records of one primary: its epoch, and the number of its first record. A slot's terms, oldest first, say of
@@ -181,9 +217,9 @@ impl<'a> LinkMessage<'a> {
         let text = |number: u64| number.to_string();
         match self {
             Self::Beat { sent } => words(&["BEAT", &text(*sent)], out),
-            Self::Align { slot, epoch, config, stamp, from, durable, terms } => words(
+            Self::Align { slot, epoch, config, stamp, from, durable, terms, refill } => words(
                 &[
-                    "ALIGN",
+                    if *refill { "REFILL" } else { "ALIGN" },
                     &slot.0.to_string(),
                     &epoch.to_string(),
                     &text(config.0),
@@ -194,6 +230,9 @@ impl<'a> LinkMessage<'a> {
                 ],
                 out,
             ),
+            Self::Compare { slot, query, at, floor } => {
+                words(&["COMPARE", &slot.0.to_string(), &text(*query), &at.to_string(), &text(*floor)], out);
+            }
             Self::Replicate { slot, version, previous, durable, op } => {
                 begin_array(2 + op.words(), out);
                 push_word(b"REPLICATE", out);
@@ -258,7 +297,13 @@ impl<'a> LinkMessage<'a> {
                     let found = unless_dash(words.text()?)?;
                     Self::Completed { identity, version, found, told: told(&mut words)? }
                 }
-                b"ALIGN" => Self::Align {
+                b"COMPARE" => Self::Compare {
+                    slot: slot(&mut words)?,
+                    query: counter(&mut words)?,
+                    at: words.parse()?,
+                    floor: counter(&mut words)?,
+                },
+                verb @ (b"ALIGN" | b"REFILL") => Self::Align {
                     slot: slot(&mut words)?,
                     epoch: words.parse()?,
                     config: words.parse()?,
@@ -266,6 +311,7 @@ impl<'a> LinkMessage<'a> {
                     from: words.parse()?,
                     durable: counter(&mut words)?,
                     terms: words.parse()?,
+                    refill: verb == b"REFILL",
                 },
                 b"FILL" => Self::Fill {
                     slot: slot(&mut words)?,
@@ -298,6 +344,14 @@ impl LinkReply {
                 let (slot, epoch) = (slot.0.to_string(), epoch.to_string());
                 words(&["BEHIND", &slot, &epoch, &stamp.to_string(), &or_dash(*last)], out);
             }
+            Self::Compared { slot, query, compared } => {
+                let compared = match compared {
+                    Compared::Digest(digest) => format!("{digest:032x}"),
+                    Compared::Elsewhere => "ELSEWHERE".to_owned(),
+                    Compared::Purged(seq) => format!("PURGED:{seq}"),
+                };
+                words(&["COMPARED", &slot.0.to_string(), &query.to_string(), &compared], out);
+            }
             Self::Deposed { slot, epoch } => words(&["DEPOSED", &slot.0.to_string(), &epoch.to_string()], out),
         }
     }
@@ -318,6 +372,20 @@ impl LinkReply {
                     stamp: counter(&mut words)?,
                     last: unless_dash(words.text()?)?,
                 },
+                b"COMPARED" => {
+                    let (slot, query) = (slot(&mut words)?, counter(&mut words)?);
+                    let compared = match words.text()? {
+                        "ELSEWHERE" => Compared::Elsewhere,
+                        word => match word.strip_prefix("PURGED:") {
+                            Some(seq) => Compared::Purged(crate::id::counter(seq).ok()?),
+                            None if word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                                Compared::Digest(u128::from_str_radix(word, 16).ok()?)
+                            }
+                            None => return None,
+                        },
+                    };
+                    Self::Compared { slot, query, compared }
+                }
                 b"DEPOSED" => Self::Deposed { slot: slot(&mut words)?, epoch: words.parse()? },
                 _ => return None,
             })
@@ -376,7 +444,19 @@ mod tests {
                 from: Version::NONE,
                 durable: 7,
                 terms: Terms::default(),
+                refill: false,
             },
+            LinkMessage::Align {
+                slot,
+                epoch,
+                config: MapVersion(8),
+                stamp: 4,
+                from: last,
+                durable: 7,
+                terms: terms.clone(),
+                refill: true,
+            },
+            LinkMessage::Compare { slot, query: 3, at: last, floor: 2 },
             write(Effect::Put(b""), None),
             write(Effect::Delete, Some(identity)),
             replicate(Op::Declined { identity, found: Version::NONE, told: b"" }),
@@ -403,6 +483,10 @@ mod tests {
             LinkReply::Behind { slot, epoch, stamp: 4, last: Some(last) },
             LinkReply::Behind { slot, epoch, stamp: 4, last: None },
             LinkReply::Deposed { slot, epoch },
+            LinkReply::Compared { slot, query: 3, compared: Compared::Digest(1) },
+            LinkReply::Compared { slot, query: 3, compared: Compared::Digest(u128::MAX) },
+            LinkReply::Compared { slot, query: 3, compared: Compared::Elsewhere },
+            LinkReply::Compared { slot, query: 3, compared: Compared::Purged(9) },
         ] {
             let mut bytes = Vec::new();
             reply.encode(&mut bytes);

@@ -7,11 +7,11 @@ use proto::frame::Frame;
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::{AckLevel, ReadLevel};
 use proto::peer::{
-    Change, Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term, Terms,
-    WallTime, Wanted, Write,
+    Change, Compared, Effect, Forward, Hello, Identity, KeyRequest, LinkKind, LinkMessage, LinkReply, Op, Read, Term,
+    Terms, WallTime, Wanted, Write,
 };
 use proto::request::{CoordinatorRequest, NodeRequest};
-use proto::session::{Ancestors, CoordinatorMessage, Join, NodeMessage, SlotAt};
+use proto::session::{Ancestors, CoordinatorMessage, Filling, Join, NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
 use crate::{addr, bytes, cases, client, counter, read_stream, version, with_array};
@@ -66,7 +66,7 @@ proptest! {
         let write = |effect, identity| replicate(Op::Write { key, effect, identity, told: b"" });
         messages_read_back!(&pieces, LinkMessage, [
             LinkMessage::Beat { sent: stamp },
-            LinkMessage::Align { slot, epoch, config, stamp, from: previous, durable, terms: terms.clone() },
+            LinkMessage::Align { slot, epoch, config, stamp, from: previous, durable, terms: terms.clone(), refill: seq % 2 == 1 },
             write(put, None),
             write(delete, None),
             write(put, Some(identity)),
@@ -89,6 +89,7 @@ proptest! {
             LinkMessage::Completed { identity, version: last, found: Some(previous), told: b"" },
             LinkMessage::Purge { slot, seq },
             LinkMessage::Release { slot, epoch },
+            LinkMessage::Compare { slot, query: stamp, at: last, floor: seq },
         ]);
         messages_read_back!(&pieces, LinkReply, [
             LinkReply::Ack { count: seq },
@@ -97,6 +98,9 @@ proptest! {
             LinkReply::Behind { slot, epoch, stamp, last: Some(last) },
             LinkReply::Behind { slot, epoch, stamp, last: None },
             LinkReply::Deposed { slot, epoch },
+            LinkReply::Compared { slot, query: stamp, compared: Compared::Digest(u128::from(seq) << 70) },
+            LinkReply::Compared { slot, query: stamp, compared: Compared::Elsewhere },
+            LinkReply::Compared { slot, query: stamp, compared: Compared::Purged(seq) },
         ]);
     }
 
@@ -156,6 +160,7 @@ proptest! {
             NodeMessage::Resync,
             NodeMessage::Full,
             NodeMessage::Room,
+            NodeMessage::Filling { fills: vec![Filling { to: incarnation, slots: query, keys: query / 2 }; asked.len() % 5] },
             NodeMessage::Leave,
         ]);
         messages_read_back!(&pieces, CoordinatorMessage, [

@@ -59,6 +59,7 @@ fn node_words(request_read: &NodeRequest<'_>) -> Request {
         NodeRequest::Losses => request(&[b"LOSSES"]),
         NodeRequest::Info => request(&[b"INFO"]),
         NodeRequest::Stats => request(&[b"STATS"]),
+        NodeRequest::Verify => request(&[b"VERIFY"]),
         NodeRequest::Ping => request(&[b"PING"]),
         NodeRequest::Quit => request(&[b"QUIT"]),
         NodeRequest::Server(ServerCommand::Info(PeerWords(sections))) => with_verb(b"INFO", sections),
@@ -126,6 +127,10 @@ fn coordinator_words(request_read: &CoordinatorRequest<'_>) -> Request {
         CoordinatorRequest::WatchMap => request(&[b"WATCH_MAP"]),
         CoordinatorRequest::Info => request(&[b"INFO"]),
         CoordinatorRequest::Stats => request(&[b"STATS"]),
+        CoordinatorRequest::Status => request(&[b"STATUS"]),
+        CoordinatorRequest::WaitHealthy(span) => {
+            request(&[b"WAIT_HEALTHY", format!("{}ms", span.as_millis()).as_bytes()])
+        }
         CoordinatorRequest::Ping => request(&[b"PING"]),
         CoordinatorRequest::Quit => request(&[b"QUIT"]),
         CoordinatorRequest::Join(PeerWords(words)) => with_verb(b"JOIN", *words),
@@ -189,7 +194,7 @@ fn node_request() -> impl Strategy<Value = Request> {
         }),
         1 => verb(&["async", "quorum", "all"]).prop_map(|level| vec![b"ACK".to_vec(), level]),
         1 => verb(&["local", "linear"]).prop_map(|level| vec![b"READ".to_vec(), level]),
-        1 => verb(&["LOSSES", "INFO", "STATS", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
+        1 => verb(&["LOSSES", "INFO", "STATS", "VERIFY", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
         1 => vec(bytes(20), 0..8).prop_map(|words| with_verb(b"PEER", words.iter().map(Vec::as_slice))),
     ]
 }
@@ -206,7 +211,9 @@ fn coordinator_request() -> impl Strategy<Value = Request> {
         proptest::option::of(any::<u16>()).prop_map(|slot| {
             request(&[b"ACCEPT_LOSS", slot.map_or("all".to_owned(), |slot| slot.to_string()).as_bytes()])
         }),
-        verb(&["LIST_NODES", "MAP", "WATCH_MAP", "INFO", "STATS", "PING", "QUIT"]).prop_map(|verb| vec![verb]),
+        (0..86_400_000u32).prop_map(|millis| request(&[b"WAIT_HEALTHY", format!("{millis}ms").as_bytes()])),
+        verb(&["LIST_NODES", "MAP", "WATCH_MAP", "INFO", "STATS", "STATUS", "PING", "QUIT"])
+            .prop_map(|verb| vec![verb]),
         vec(bytes(20), 0..8).prop_map(|words| with_verb(b"JOIN", words.iter().map(Vec::as_slice))),
     ]
 }

@@ -18,6 +18,9 @@ impl World {
 
     /// The newest version of each key among the records of this log is what the table has.
     pub(crate) fn check_fold(&mut self, n: usize, slot: SlotId) {
+        if self.is_damaged(n, slot) {
+            return;
+        }
         let ghost = &self.oracle.slots[usize::from(slot.0)];
         let Some(node) = self.running(n).filter(|_| !ghost.is_lost) else { return };
         let wrong = node.inspect(slot, |state| {

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use engine::compare::ToDigest;
 use engine::inbox::Inbox;
 use engine::outbox::Outbox;
 use proto::id::Incarnation;
-use proto::peer::{Hello, LinkKind, LinkMessage, LinkReply};
+use proto::peer::{Compared, Hello, LinkKind, LinkMessage, LinkReply};
 
 use super::{BEAT, Link};
 use crate::network::{ACCEPTER, ConnId, Kind, OPENER};
@@ -255,6 +256,10 @@ impl World {
             let process = &mut self.nodes[n];
             let Some(node) = &process.node else { return false };
             inbox.acknowledge(now, node, &mut process.turn, &mut replies);
+            for ToDigest { slot, query, contents } in process.turn.to_digest() {
+                let compared = Compared::Digest(contents.digest());
+                LinkReply::Compared { slot, query, compared }.encode(&mut replies);
+            }
             if let Some((_, place)) = self.nodes[n].inboxes.iter_mut().find(|(known, _)| *known == conn) {
                 *place = Some(inbox);
             }

@@ -4,9 +4,11 @@
 //! starts at the first non-blank after the key, or the version, and runs to the end of the text. Quotes belong to it.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use client::{AckLevel, Levels, NodeAddr, ReadLevel, Slots, Version};
 use proto::limits;
+use proto::request::{LONGEST_WAIT, span_of};
 
 use crate::verb::{COMMANDS, Verb};
 
@@ -76,6 +78,11 @@ pub(crate) enum Command<'a> {
     Info(Option<NodeAddr>),
     /// None: the coordinator.
     Stats(Option<NodeAddr>),
+    Status,
+    /// For how long; none: the coordinator's own choice.
+    WaitHealthy(Option<Duration>),
+    /// None: every node.
+    Verify(Option<NodeAddr>),
     /// None: the coordinator.
     Ping(Option<NodeAddr>),
     Losses(NodeAddr),
@@ -155,6 +162,9 @@ impl<'a> Command<'a> {
             Self::GetNodesForKey { .. } => Verb::GetNodesForKey,
             Self::Info(_) => Verb::Info,
             Self::Stats(_) => Verb::Stats,
+            Self::Status => Verb::Status,
+            Self::WaitHealthy(_) => Verb::WaitHealthy,
+            Self::Verify(_) => Verb::Verify,
             Self::Ping(_) => Verb::Ping,
             Self::Losses(_) => Verb::Losses,
             Self::Forget(_) => Verb::Forget,
@@ -276,6 +286,9 @@ impl Verb {
             Self::GetNodesForKey => one_word(rest).map(|key| Command::GetNodesForKey { key }),
             Self::Info => optional(rest).map(Command::Info),
             Self::Stats => optional(rest).map(Command::Stats),
+            Self::Status => rest.is_empty().then_some(Command::Status),
+            Self::WaitHealthy => wait(rest).map(Command::WaitHealthy),
+            Self::Verify => optional(rest).map(Command::Verify),
             Self::Ping => optional(rest).map(Command::Ping),
             Self::Losses => parsed(one_word(rest)?).map(Command::Losses),
             Self::Forget => parsed(one_word(rest)?).map(Command::Forget),
@@ -352,6 +365,15 @@ fn optional<T: FromStr>(rest: &[u8]) -> Option<Option<T>> {
     if rest.is_empty() { Some(None) } else { parsed(one_word(rest)?).map(Some) }
 }
 
+/// A time, or none.
+fn wait(rest: &[u8]) -> Option<Option<Duration>> {
+    if rest.is_empty() {
+        return Some(None);
+    }
+    let span = std::str::from_utf8(one_word(rest)?).ok().and_then(span_of)?;
+    (span <= LONGEST_WAIT).then_some(Some(span))
+}
+
 /// The first word of a text, and what follows it from its next non-blank on.
 fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
     let text = without_blanks(text);
@@ -394,6 +416,10 @@ mod tests {
         assert_eq!(Command::parse(b"get_nodes_for_key k"), Ok(Command::GetNodesForKey { key: b"k" }));
         assert_eq!(Command::parse(b"info"), Ok(Command::Info(None)));
         assert_eq!(Command::parse(b"stats h:1"), Ok(Command::Stats("h:1".parse().ok())));
+        assert_eq!(Command::parse(b"status"), Ok(Command::Status));
+        assert_eq!(Command::parse(b"wait_healthy"), Ok(Command::WaitHealthy(None)));
+        let wait = Command::WaitHealthy(Some(Duration::from_millis(1_500)));
+        assert_eq!(Command::parse(b"WAIT_HEALTHY 1500ms"), Ok(wait));
         assert_eq!(Command::parse(b"ping h:1"), Ok(Command::Ping(Some("h:1".parse().unwrap()))));
         assert_eq!(Command::parse(b"quit"), Ok(Command::Exit));
         assert_eq!(Command::parse(b"ack QUORUM"), Ok(Command::AckLevel(Some(AckLevel::Quorum))));
@@ -444,6 +470,8 @@ mod tests {
             ("DELETE", "Usage: DELETE key"),
             ("LIST_NODES x", "Usage: LIST_NODES"),
             ("INFO nowhere", "Usage: INFO [host:port]"),
+            ("STATUS h:1", "Usage: STATUS"),
+            ("WAIT_HEALTHY soon", "Usage: WAIT_HEALTHY [time]; such as 90s or 1500ms, 60s unless given"),
             ("GETV", "Usage: GETV key"),
             (
                 "CAS k v",

@@ -2,6 +2,8 @@
 
 use client::{Cas, Client, Error, NodeAddr, Placement, Read, Ttl, Walk};
 
+use proto::request::WAIT;
+
 use crate::command::{Command, PageWords};
 
 /// What came of a command.
@@ -31,6 +33,10 @@ pub(crate) enum Outcome {
     Holders(Placement),
     Info(String),
     Stats(Vec<(String, u64)>),
+    /// The lines of the coordinator's answer.
+    Status(Vec<String>),
+    /// What each node has found, a line each.
+    Verified(Vec<(NodeAddr, Result<Vec<String>, Error>)>),
     Pong {
         addr: NodeAddr,
         is_coordinator: bool,
@@ -86,6 +92,13 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
         Command::Info(Some(node)) => Outcome::Info(client.node_info(node).await?),
         Command::Stats(None) => Outcome::Stats(client.stats().await?),
         Command::Stats(Some(node)) => Outcome::Stats(client.node_stats(node).await?),
+        Command::Status => Outcome::Status(client.status().await?),
+        Command::WaitHealthy(span) => {
+            client.wait_healthy(span.unwrap_or(WAIT)).await?;
+            Outcome::Told("OK".to_owned())
+        }
+        Command::Verify(Some(node)) => Outcome::Verified(vec![(node.clone(), client.verify(node).await)]),
+        Command::Verify(None) => Outcome::Verified(client.verify_all().await?),
         Command::Ping(None) => {
             client.ping().await?;
             Outcome::Pong { addr: client.coordinator().clone(), is_coordinator: true }

@@ -4,7 +4,8 @@
 //! PUT, PUTEX, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` of a GET or GETV, and `version` of the
 //! latter; `written` and `version`, the key's now, of a CAS or PUTNX; `number` of an EXPIRE, TTL or PERSIST; `keys` of a
 //! PREFIX or RANGE, `count`; `results`, one object for each key, of an MGET or MPUT; `level` of an ACK or READ, and `own`,
-//! false where it is the cluster's; `nodes`, `info`, `stats`, `losses`, `text`. Without: `error`, one of `usage`,
+//! false where it is the cluster's; `nodes`, `info`, `stats`, `losses`, `text`; `status`, one word, and `lines` of a STATUS; `results`,
+//! one object for each node with `equal` and `lines`, of a VERIFY. Without: `error`, one of `usage`,
 //! `not_reached`, `refused` and `unknown`, and `text` for people. Bytes that are no UTF-8 are
 //! in `key_base64` and `value_base64` instead.
 
@@ -15,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::command::{Command, CommandError};
 use crate::execute::Outcome;
-use crate::output::{Exit, number};
+use crate::output::{Exit, is_equal, number};
 use crate::verb;
 
 pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
@@ -66,6 +67,21 @@ pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
         Outcome::Stats(stats) => {
             let figures = stats.iter().map(|(name, figure)| (name.clone(), Value::from(*figure)));
             object.set("stats", figures.collect::<Map<_, _>>());
+        }
+        Outcome::Status(lines) => {
+            let word = lines.first().and_then(|first| first.strip_prefix("OK Status ")?.split_once(':'));
+            object.set("status", word.map(|(word, _)| word));
+            object.set("lines", lines.clone());
+        }
+        Outcome::Verified(nodes) => {
+            object.set("ok", nodes.iter().all(|(_, told)| told.is_ok()));
+            let each = nodes.iter().map(|(node, told)| match told {
+                Ok(lines) => json!({"node": node.as_str(), "ok": true, "equal": is_equal(told), "lines": lines}),
+                Err(error) => {
+                    json!({"node": node.as_str(), "ok": false, "error": kind(error), "text": error.to_string()})
+                }
+            });
+            object.set("results", each.collect::<Vec<_>>());
         }
         Outcome::Info(info) => object.set("info", info.as_str()),
         Outcome::Pong { addr, .. } => object.set("from", addr.as_str()),
@@ -221,6 +237,11 @@ mod tests {
         assert_eq!(
             object(b"PREFIX k", &Outcome::Keys(vec![b"k".to_vec(), b"k\xfe".to_vec()])),
             json!({"command": "PREFIX", "ok": true, "keys": ["k", {"key_base64": "a/4="}]})
+        );
+        let lines = ["OK Status degraded: x".to_owned(), "1 slot".to_owned()];
+        assert_eq!(
+            object(b"STATUS", &Outcome::Status(lines.to_vec())),
+            json!({"command": "STATUS", "ok": true, "status": "degraded", "lines": lines})
         );
         assert_eq!(object(b"COUNT k", &Outcome::Count(3)), json!({"command": "COUNT", "ok": true, "count": 3}));
         let failed = Err(Error::Refused { by: None, reason: "UNAVAILABLE x".into() });

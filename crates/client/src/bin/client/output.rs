@@ -22,7 +22,7 @@ use crate::verb;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done = 0,
-    /// The key is absent, not at the version that was asked for, or has no deadline to take off.
+    /// The key is absent, not at the version that was asked for, or has no deadline to take off; or copies differed.
     No = 1,
     Usage = 2,
     NotReached = 3,
@@ -81,6 +81,11 @@ pub(crate) fn report(format: Format, command: &Command<'_>, outcome: &Outcome) -
         Outcome::StoredMany(stored) => {
             stored.iter().find_map(|stored| stored.as_ref().err()).map_or(Exit::Done, Exit::of)
         }
+        Outcome::Verified(nodes) => match nodes.iter().find_map(|(_, told)| told.as_ref().err()) {
+            Some(error) => Exit::of(error),
+            None if nodes.iter().all(|(_, told)| is_equal(told)) => Exit::Done,
+            None => Exit::No,
+        },
         _ => Exit::Done,
     };
     let (result, error) = match (format, outcome) {
@@ -238,6 +243,8 @@ fn raw(outcome: &Outcome) -> Vec<u8> {
             let replicas = placement.replicas.iter().map(|node| format!("REPLICA {node}\n"));
             primary.chain(replicas).collect::<String>().into_bytes()
         }
+        Outcome::Status(lines) => lines.iter().map(|line| format!("{line}\n")).collect::<String>().into_bytes(),
+        Outcome::Verified(nodes) => verified(nodes).into_bytes(),
         Outcome::Info(line) | Outcome::Told(line) => format!("{line}\n").into_bytes(),
         Outcome::Pong { .. } => b"PONG\n".to_vec(),
         Outcome::Help => verb::list().into_bytes(),
@@ -249,6 +256,24 @@ fn raw(outcome: &Outcome) -> Vec<u8> {
         | Outcome::Interrupted
         | Outcome::Failed(_) => Vec::new(),
     }
+}
+
+/// Whether a node has found all copies equal.
+pub(crate) fn is_equal(told: &Result<Vec<String>, Error>) -> bool {
+    told.as_ref().is_ok_and(|lines| lines.first().is_some_and(|first| first.starts_with("OK Verified equal:")))
+}
+
+/// What each node has found, or why it was not to be heard.
+fn verified(nodes: &[(NodeAddr, Result<Vec<String>, Error>)]) -> String {
+    let mut text = String::new();
+    for (node, told) in nodes {
+        text.push_str(&format!("node {node}:\n"));
+        match told {
+            Ok(lines) => lines.iter().for_each(|line| text.push_str(&format!("  {line}\n"))),
+            Err(error) => text.push_str(&format!("  ERROR {error}\n")),
+        }
+    }
+    text
 }
 
 /// The number that a node has answered, where it answers with one.

@@ -24,6 +24,8 @@ pub(crate) struct Follower {
     pub(super) is_learner: bool,
     /// A learner whose admission was proposed: it counts from then on.
     pub(super) is_proposed: bool,
+    /// Its copy is not equal, although it stands where it should: it is filled again once it is a learner.
+    pub(super) differs: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +56,8 @@ impl<B: Bugs> Slot<B> {
         let is_open = primary.is_open || below_barrier;
         let mut admissible = Vec::new();
         for follower in primary.followers.iter_mut().filter(|follower| asked(follower.outbox.to)) {
-            let level = follower.progress == Progress::Level && is_open && follower.acked >= durable.max(barrier);
+            let is_equal = follower.progress == Progress::Level && !follower.differs;
+            let level = is_equal && is_open && follower.acked >= durable.max(barrier);
             if follower.is_learner && !follower.is_proposed && (level || early) {
                 follower.is_proposed = true;
                 admissible.push(follower.outbox.to);
@@ -76,7 +79,9 @@ impl<B: Bugs> Slot<B> {
             let early = self.bugs.plants(Bug::AdmittedBelowBarrier);
             return if early { self.after_progress(place, who, turn) } else { Effects::default() };
         };
+        let mut repaired = false;
         if matches!(follower.progress, Progress::Aligning | Progress::Filling) {
+            repaired = follower.progress == Progress::Filling && std::mem::take(&mut follower.differs);
             follower.progress = Progress::Level;
             follower.acked = follower.acked.max(seq);
             let outbox = Arc::clone(&follower.outbox);
@@ -86,7 +91,7 @@ impl<B: Bugs> Slot<B> {
                 turn.touch(&outbox);
             }
         }
-        self.after_progress(place, who, turn)
+        Effects { repaired, ..self.after_progress(place, who, turn) }
     }
 
     /// A follower has acknowledged a record.
@@ -153,7 +158,7 @@ impl<B: Bugs> Slot<B> {
             }
             (Progress::Aligning | Progress::Level, None) => {
                 follower.progress = Progress::WantsFill;
-                follower.outbox.want_fill(place.id);
+                follower.outbox.want_fill(place.id, self.table.keys() as u64);
             }
         }
         turn.look_at(place.now + EVICT_AFTER, place.id);
@@ -226,7 +231,7 @@ impl<B: Bugs> Slot<B> {
         followers.iter().filter(|follower| follower.is_proposed).map(|follower| follower.outbox.to)
     }
 
-    fn follower(&mut self, who: Incarnation) -> Option<&mut Follower> {
+    pub(super) fn follower(&mut self, who: Incarnation) -> Option<&mut Follower> {
         let Role::Primary(primary) = &mut self.role else { return None };
         primary.followers.iter_mut().find(|follower| follower.outbox.to == who)
     }
@@ -235,7 +240,8 @@ impl<B: Bugs> Slot<B> {
 impl Follower {
     pub(super) fn new(outbox: Arc<Outbox>) -> Self {
         let progress = Progress::Aligning;
-        Self { outbox, stamp: Stamp::default(), acked: 0, progress, is_learner: false, is_proposed: false }
+        let stamp = Stamp::default();
+        Self { outbox, stamp, acked: 0, progress, is_learner: false, is_proposed: false, differs: false }
     }
 
     /// Whether nothing is durable without it.
@@ -248,12 +254,14 @@ impl Follower {
         self.progress == Progress::Level && self.outbox.has_lease(now)
     }
 
-    /// Tells it where this slot stands. Records after `from` follow.
+    /// Tells it where this slot stands, or that it is to be filled again. Records after `from` follow.
     pub(super) fn align(&mut self, place: Place<'_>, epoch: Epoch, config: MapVersion, log: &Log, from: Version) {
         self.stamp = place.next_stamp();
         self.progress = Progress::Aligning;
         let (durable, terms, stamp) = (log.durable(), log.terms(), self.stamp);
-        self.outbox.push(Item::Align { slot: place.id, epoch, config, from, durable, terms, stamp });
+        // IMPORTANT: only once it counts no more. What it has may still be the best copy that is left.
+        let refill = self.differs && self.is_learner;
+        self.outbox.push(Item::Align { slot: place.id, epoch, config, from, durable, terms, stamp, refill });
     }
 }
 

@@ -1,0 +1,232 @@
+//! How the slots are: what `STATUS` tells and `WAIT_HEALTHY` waits for.
+
+use std::collections::BTreeMap;
+
+use proto::cluster_map::{MapVersion, SlotConfig};
+use proto::id::{Incarnation, NodeAddr};
+use proto::session::Filling;
+
+use super::{Coordinator, Phase};
+use crate::bugs::Bugs;
+use crate::plan::{Plan, Standing, plan};
+use crate::status::{Fill, HandOver, Problem, Ranges, Stage, Status};
+use crate::time::Timestamp;
+
+/// How far the fills are.
+#[derive(Debug, Default)]
+pub(super) struct Fills {
+    /// By the node that is being filled.
+    under_way: BTreeMap<Incarnation, UnderWay>,
+    /// What primaries have told of the keys that they have still to send, by whom and to whom.
+    keys_left: BTreeMap<Incarnation, Vec<Filling>>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    since: Timestamp,
+    /// How many slots there were to fill when there were most.
+    most: usize,
+}
+
+impl Fills {
+    /// So many slots are still to be filled on each of these nodes.
+    pub(super) fn note(&mut self, now: Timestamp, left: &BTreeMap<Incarnation, usize>) {
+        self.under_way.retain(|node, _| left.contains_key(node));
+        for (node, left) in left {
+            let under_way = self.under_way.entry(*node).or_insert(UnderWay { since: now, most: 0 });
+            under_way.most = under_way.most.max(*left);
+        }
+    }
+
+    /// A node tells what it has still to send.
+    pub(super) fn told(&mut self, from: Incarnation, fills: Vec<Filling>) {
+        if fills.is_empty() {
+            self.keys_left.remove(&from);
+        } else {
+            self.keys_left.insert(from, fills);
+        }
+    }
+
+    /// Only these nodes are there.
+    pub(super) fn retain(&mut self, is_registered: impl Fn(&Incarnation) -> bool) {
+        self.keys_left.retain(|from, _| is_registered(from));
+    }
+
+    fn keys_left(&self, to: Incarnation) -> u64 {
+        let fills = self.keys_left.values().flatten().filter(|fill| fill.to == to);
+        fills.map(|fill| fill.keys).fold(0, u64::saturating_add)
+    }
+}
+
+/// How a slot is.
+struct Look {
+    to_fill: Vec<Incarnation>,
+    problem: Option<Problem>,
+    /// It has a copy that is to be given up.
+    is_surplus: bool,
+    plan: Plan,
+}
+
+fn has_same_holders(one: &SlotConfig, other: &SlotConfig) -> bool {
+    one.primary == other.primary && one.isr == other.isr && one.learners == other.learners && one.elr == other.elr
+}
+
+/// Whom a slot is still to be copied to: those who are to hold it and are heard, and do not have it.
+pub(super) fn to_fill<'a>(
+    config: &'a SlotConfig,
+    target: &'a [Incarnation],
+    standing: &'a Standing,
+) -> impl Iterator<Item = Incarnation> + 'a {
+    target.iter().copied().filter(|node| !config.isr.contains(node) && standing.is_heard(*node))
+}
+
+impl<B: Bugs> Coordinator<B> {
+    /// Whether every slot has a primary and all its copies, where they belong, and nothing moves.
+    pub fn is_healthy(&mut self, now: Timestamp) -> bool {
+        let copies = self.copies();
+        let is_whole =
+            |config: &SlotConfig| config.isr.len() == copies && config.learners.is_empty() && config.elr.is_empty();
+        // A look that costs little, for whoever waits while slots move.
+        self.phase == Phase::Serving
+            && self.map.slots().all(|(_, config)| is_whole(config))
+            && self.status(now).is_healthy()
+    }
+
+    /// How the slots are.
+    pub fn status(&mut self, now: Timestamp) -> Status {
+        self.wake(now);
+        let mut status = Status {
+            stage: self.stage(),
+            slots: self.settings.bits.count(),
+            copies: self.copies(),
+            nodes: self.registry.len(),
+            timeout: self.settings.promises.heartbeat_timeout,
+            silent: self.registry.silent(now),
+            full: self.full.iter().filter_map(|full| self.registry.addr_of(*full).cloned()).collect(),
+            fills: Vec::new(),
+            hand_overs: Vec::new(),
+            surplus: Ranges::default(),
+            changing: Ranges::default(),
+            problems: BTreeMap::new(),
+        };
+        if status.stage != Stage::Serving {
+            return status;
+        }
+        let standing = self.standing(now);
+        let mut left: BTreeMap<Incarnation, usize> = BTreeMap::new();
+        let mut hand_overs: BTreeMap<(Incarnation, Incarnation), Ranges> = BTreeMap::new();
+        // Slots come in runs with the same holders and owners; each run is looked at once.
+        let mut run: Option<(&SlotConfig, Vec<Incarnation>, Look)> = None;
+        for (slot, target) in self.settings.bits.slots().zip(self.targets()) {
+            let config = self.map.config(slot);
+            if !run.as_ref().is_some_and(|(before, wanted, _)| *wanted == target && has_same_holders(before, config)) {
+                let look = self.look(config, &target, &standing);
+                run = Some((config, target, look));
+            }
+            let Some((_, _, look)) = &run else { continue };
+            look.to_fill.iter().for_each(|node| *left.entry(*node).or_default() += 1);
+            if let Some(problem) = &look.problem {
+                match status.problems.get_mut(problem) {
+                    Some(slots) => slots.add(slot),
+                    None => status.problems.entry(problem.clone()).or_default().add(slot),
+                }
+            } else if look.is_surplus {
+                status.surplus.add(slot);
+            }
+            match look.plan {
+                Plan::HandOver { from, to } => hand_overs.entry((from, to)).or_default().add(slot),
+                Plan::Change(_) => status.changing.add(slot),
+                // What is lost is told among the problems.
+                Plan::Keep | Plan::Promote(_) | Plan::PromoteUnproven(_) | Plan::StartAnew(_) => {}
+            }
+        }
+        self.fills.note(now, &left);
+        status.fills = left.iter().filter_map(|(node, left)| self.fill(now, *node, *left)).collect();
+        let hand_over = |((from, to), slots): ((Incarnation, Incarnation), Ranges)| {
+            Some(HandOver { from: self.registry.addr_of(from)?.clone(), to: self.registry.addr_of(to)?.clone(), slots })
+        };
+        status.hand_overs = hand_overs.into_iter().filter_map(hand_over).collect();
+        status
+    }
+
+    fn look(&self, config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Look {
+        Look {
+            to_fill: to_fill(config, target, standing).collect(),
+            problem: self.problem(config, target, standing),
+            is_surplus: config.isr.iter().any(|member| !target.contains(member)),
+            plan: plan(config, target, standing),
+        }
+    }
+
+    fn stage(&self) -> Stage {
+        match self.phase {
+            Phase::Fresh => Stage::Fresh,
+            Phase::Gathering(_) => Stage::Gathering,
+            Phase::Recovering => Stage::Awaiting(self.awaited()),
+            Phase::Serving if self.map.version == MapVersion(0) => Stage::Fresh,
+            Phase::Serving => Stage::Serving,
+        }
+    }
+
+    fn fill(&self, now: Timestamp, node: Incarnation, left: usize) -> Option<Fill> {
+        let under_way = self.fills.under_way.get(&node)?;
+        Some(Fill {
+            node: self.registry.addr_of(node)?.clone(),
+            left,
+            total: under_way.most.max(left),
+            since: now - under_way.since,
+            keys_left: self.fills.keys_left(node),
+        })
+    }
+
+    /// What is wrong with a slot, if anything is. That it moves is not.
+    fn problem(&self, config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Option<Problem> {
+        let members: Vec<_> = config.isr.iter().chain(&config.elr).copied().collect();
+        if members.is_empty() {
+            return Some(Problem::Unheld);
+        }
+        let awaited = self.named(standing.awaited_by_unproven(config));
+        if !awaited.is_empty() {
+            return Some(Problem::Unproven { holders: awaited });
+        }
+        if standing.unproven_members(config).is_empty() {
+            let heirs: Vec<_> = members.iter().map(|member| standing.heir(*member)).collect();
+            if !heirs.iter().any(|heir| standing.alive.contains(heir)) {
+                return Some(Problem::Waits { holders: self.named(members.into_iter()) });
+            }
+            if !heirs.iter().any(|heir| standing.is_heard(*heir)) {
+                return Some(Problem::Silent { holders: self.named(members.into_iter()) });
+            }
+        }
+        // One that is merely silent may be heard by everybody else, and leads on until a copy complains.
+        let leads = |primary: Incarnation| {
+            let is_here = config.isr.contains(&primary) && standing.alive.contains(&primary);
+            is_here && !standing.is_accused(config, primary)
+        };
+        if !config.primary.is_some_and(leads) {
+            return Some(Problem::NoPrimary);
+        }
+        let in_sync = config.isr.iter().filter(|member| standing.is_heard(**member)).count();
+        if in_sync >= self.copies() {
+            return None;
+        }
+        let mut silent: Vec<_> = config.copies().chain(target.iter().copied()).collect();
+        silent.retain(|node| !standing.is_heard(*node));
+        let filling = to_fill(config, target, standing);
+        Some(Problem::Short {
+            in_sync,
+            silent: self.named(silent.into_iter()),
+            filling: self.named(filling),
+            nodes_missing: self.copies().saturating_sub(target.len()),
+        })
+    }
+
+    /// Where these are, sorted.
+    fn named(&self, nodes: impl Iterator<Item = Incarnation>) -> Vec<NodeAddr> {
+        let addr = |node| self.registry.addr_of(node).or(self.map.member(node).map(|member| &member.addr));
+        let mut named: Vec<_> = nodes.filter_map(addr).cloned().collect();
+        named.sort();
+        named.dedup();
+        named
+    }
+}

@@ -1,0 +1,119 @@
+//! Anti-entropy: which slots are compared when, and what becomes of a copy that differs.
+
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use proto::id::Incarnation;
+use proto::peer::Compared;
+use proto::session::SlotAt;
+use proto::slot::SlotId;
+
+use super::{Event, Node, Turn};
+use crate::bugs::{Bugs, Damaged};
+use crate::compare::{AT_ONCE, Comparisons, Difference, Figures, Verified};
+use crate::slot::Damage;
+use crate::time::Timestamp;
+
+impl<B: Damaged> Node<B> {
+    /// Damages the copy of a slot, as a broken memory would. `false` where it holds nothing.
+    pub fn damage(&self, slot: SlotId, damage: Damage) -> bool {
+        let place = self.place(Timestamp::default(), slot);
+        self.slot(slot).damage(place, damage)
+    }
+}
+
+impl<B: Bugs> Node<B> {
+    /// From now on the background compares every slot that this node leads once in this time.
+    pub fn compare_every(&self, span: Duration) {
+        self.compare_every.store(u64::try_from(span.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Compares all slots that this node leads as soon as can be. Gives the number of the round; one that is under way is
+    /// joined.
+    pub fn verify(&self, now: Timestamp) -> u64 {
+        let led: Vec<_> = self.bits.slots().filter(|slot| self.leads(*slot)).collect();
+        self.comparisons().begin_round(now, &led)
+    }
+
+    /// What a round has come to, once it is over. A copy that was found to differ is waited for until it is filled again, a
+    /// minute at most.
+    #[must_use]
+    pub fn verified(&self, round: u64) -> Option<Verified> {
+        self.comparisons().finished(round)
+    }
+
+    /// What was compared since the start.
+    #[must_use]
+    pub fn compared(&self) -> Figures {
+        self.comparisons().figures()
+    }
+
+    /// The digest of one of [`Turn::to_digest`] that this node waits for itself.
+    pub fn digested(&self, now: Timestamp, query: u64, digest: u128, turn: &mut Turn) {
+        let differences = self.comparisons().own_digest(now, query, digest);
+        self.repair(now, differences, turn);
+        self.finish(turn);
+    }
+
+    pub(super) fn handle_compared(
+        &self,
+        now: Timestamp,
+        from: Incarnation,
+        (slot, query): (SlotId, u64),
+        compared: Compared,
+        turn: &mut Turn,
+    ) {
+        let differences = self.comparisons().answer(now, from, slot, query, compared);
+        self.repair(now, differences, turn);
+    }
+
+    /// Goes on with what is to be compared. To be called each tick.
+    pub(super) fn compare_due(&self, now: Timestamp, passed: Duration, turn: &mut Turn) {
+        let every = self.compare_every.load(Ordering::Relaxed);
+        {
+            let mut comparisons = self.comparisons();
+            if every > 0 {
+                comparisons.go_on(now, passed, Duration::from_micros(every), self.slots.len());
+            }
+            comparisons.expire(now);
+        }
+        // Not under the lock of the comparisons, which is taken after that of a slot nowhere.
+        for _ in 0..AT_ONCE {
+            let (task, query) = {
+                let mut comparisons = self.comparisons();
+                let Some(task) = comparisons.next(now) else { break };
+                (task, comparisons.next_query())
+            };
+            let begun = self.slot(task.slot).compare(self.place(now, task.slot), query, task.floor, turn);
+            turn.to_digest.extend(self.comparisons().begun(now, query, task, begun));
+        }
+        let repairing = self.comparisons().repairing();
+        for (slot, who) in repairing {
+            if !self.slot(slot).is_repairing(who) {
+                // It was started anew, or another node leads the slot: what is there now is compared again.
+                self.comparisons().forget_repair(slot, who);
+            }
+        }
+        self.comparisons().end_round(now);
+    }
+
+    /// A copy that differs is proposed out of the in-sync set, and filled again as a learner.
+    fn repair(&self, now: Timestamp, differences: Vec<Difference>, turn: &mut Turn) {
+        for Difference { slot, epoch, at, who, addr } in differences {
+            self.event(Event::Differs(slot, addr, at));
+            let mut state = self.slot(slot);
+            let is_expelled = state.follower_differs(self.place(now, slot), who, epoch, turn);
+            let at = SlotAt { slot, version: state.config() };
+            drop(state);
+            if is_expelled {
+                self.proposals().expel.entry(who).or_default().push(at);
+            }
+        }
+    }
+
+    pub(super) fn comparisons(&self) -> MutexGuard<'_, Comparisons> {
+        // No code that holds the lock panics half way.
+        self.comparisons.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,485 @@
+//! How the slots are, in words: whether each has all its copies, what moves, and what is wrong with those that lack one.
+//!
+//! [`crate::coordinator::Coordinator::status`] gathers it. Slots in the same state stand together, and every list is
+//! cut, so that a cluster of any size takes a page.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use proto::id::NodeAddr;
+use proto::slot::SlotId;
+
+/// How many ranges of slots a line names.
+const RANGES: usize = 8;
+
+/// How many lines of one sort there are, and how many nodes one line names.
+const LINES: usize = 16;
+
+/// How far the coordinator itself is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// No node has joined.
+    Fresh,
+    /// Nodes have joined, and others may in a moment.
+    Gathering,
+    /// Started without its state, it waits until these have told what they know.
+    Awaiting(Vec<NodeAddr>),
+    /// The map stands.
+    Serving,
+}
+
+/// Why slots are not as they should be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Problem {
+    /// Nobody holds them.
+    Unheld,
+    /// No copy is here; these are the last that had one.
+    Waits {
+        /// Where they were.
+        holders: Vec<NodeAddr>,
+    },
+    /// None of their copies is heard. That may be a matter of a moment.
+    Silent {
+        /// Where they are.
+        holders: Vec<NodeAddr>,
+    },
+    /// The copies that are here may miss their last writes, and these may have them.
+    Unproven {
+        /// Where they were.
+        holders: Vec<NodeAddr>,
+    },
+    /// Their primary is lost, and another copy is about to take over.
+    NoPrimary,
+    /// Some of their copies are not in sync.
+    Short {
+        /// How many are.
+        in_sync: usize,
+        /// Whose copies are not heard.
+        silent: Vec<NodeAddr>,
+        /// Who is being filled.
+        filling: Vec<NodeAddr>,
+        /// How many nodes there are too few.
+        nodes_missing: usize,
+    },
+}
+
+/// Slots, as ranges.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ranges {
+    count: usize,
+    ranges: Vec<(u16, u16)>,
+}
+
+/// A node that is being filled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fill {
+    /// The node.
+    pub node: NodeAddr,
+    /// How many slots it is still to get, and how many when this began.
+    pub left: usize,
+    /// See `left`.
+    pub total: usize,
+    /// For how long it goes on.
+    pub since: Duration,
+    /// How many keys wait until they are sent, as the primaries tell.
+    pub keys_left: u64,
+}
+
+/// Slots that change their primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandOver {
+    /// Who leads.
+    pub from: NodeAddr,
+    /// Who is to lead.
+    pub to: NodeAddr,
+    /// The slots.
+    pub slots: Ranges,
+}
+
+/// The state of all slots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// How far the coordinator is.
+    pub stage: Stage,
+    /// How many slots there are.
+    pub slots: usize,
+    /// How many copies each is to have.
+    pub copies: usize,
+    /// How many nodes are registered.
+    pub nodes: usize,
+    /// After what silence a node is taken off the ring.
+    pub timeout: Duration,
+    /// Registered nodes that are not heard, and for how long.
+    pub silent: Vec<(NodeAddr, Duration)>,
+    /// Nodes whose disks are full.
+    pub full: Vec<NodeAddr>,
+    /// Who is being filled.
+    pub fills: Vec<Fill>,
+    /// Which slots change their primary.
+    pub hand_overs: Vec<HandOver>,
+    /// Slots with a copy that is given up once all others are in sync.
+    pub surplus: Ranges,
+    /// Slots of which something else is about to change.
+    pub changing: Ranges,
+    /// Slots that are not as they should be, each once.
+    pub problems: BTreeMap<Problem, Ranges>,
+}
+
+impl Status {
+    /// Whether every slot has all its copies where they belong, and nothing moves.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.stage == Stage::Serving && self.problems.is_empty() && !self.is_moving()
+    }
+
+    /// The state in a word: `starting`, `unavailable`, `degraded`, `moving`, `healthy`.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        let is_short = |problem: &Problem| matches!(problem, Problem::Short { .. });
+        if self.stage != Stage::Serving {
+            "starting"
+        } else if !self.problems.keys().all(is_short) {
+            "unavailable"
+        } else if !self.problems.is_empty() {
+            "degraded"
+        } else if self.is_moving() {
+            "moving"
+        } else {
+            "healthy"
+        }
+    }
+
+    /// All of it. The first line says the most, and begins with `OK Status` and [`Status::word`].
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("OK Status {}: {}", self.word(), self.summary())];
+        let problems = self.problems.iter().map(|(problem, slots)| self.problem(problem, slots));
+        push_some(&mut lines, problems.collect());
+        push_some(&mut lines, self.fills.iter().map(Fill::to_string).collect());
+        push_some(&mut lines, self.hand_overs.iter().map(HandOver::to_string).collect());
+        if self.surplus.count > 0 {
+            lines.push(format!(
+                "{} a copy that is given up once the others are in sync: {}",
+                self.surplus.have(),
+                self.surplus
+            ));
+        }
+        if self.changing.count > 0 {
+            lines.push(format!("{} about to change: {}", self.changing.are(), self.changing));
+        }
+        let silent = self.silent.iter().map(|(node, span)| {
+            let (span, timeout) = (about(*span), about(self.timeout));
+            format!("node {node} has not been heard for {span}: after {timeout} of silence it is taken off the ring")
+        });
+        push_some(&mut lines, silent.collect());
+        let full = self
+            .full
+            .iter()
+            .map(|node| format!("the disk of node {node} is full: make room, or others lead its slots"));
+        push_some(&mut lines, full.collect());
+        lines
+    }
+
+    /// What is missing, in one line: for whoever waits until nothing is.
+    #[must_use]
+    pub fn missing(&self) -> String {
+        self.lines().get(1).map_or_else(|| self.summary(), |first| format!("{}; {first}", self.summary()))
+    }
+
+    fn is_moving(&self) -> bool {
+        let slots = self.surplus.count + self.changing.count;
+        !(self.fills.is_empty() && self.hand_overs.is_empty()) || slots > 0
+    }
+
+    fn summary(&self) -> String {
+        let (slots, copies, nodes) = (self.slots, self.copies, self.nodes);
+        match &self.stage {
+            Stage::Fresh => return "no node has joined: start one".to_owned(),
+            Stage::Gathering => return format!("{nodes} nodes have joined, others may in a moment"),
+            Stage::Awaiting(awaited) => {
+                return format!(
+                    "started without a state, the coordinator waits until {} have told what they know: start them, or \
+                     FORGET host:port",
+                    names(awaited)
+                );
+            }
+            Stage::Serving => {}
+        }
+        let wrong: usize = self.problems.values().map(|ranges| ranges.count).sum();
+        let whole = if wrong == 0 {
+            format!("all {slots} slots have {copies} of {copies} copies in sync")
+        } else {
+            format!("{} of {slots} slots have {copies} of {copies} copies in sync, {wrong} do not", slots - wrong)
+        };
+        let moves = if self.is_moving() { "" } else { ", and nothing moves" };
+        format!("{whole}, on {nodes} {}{moves}", if nodes == 1 { "node" } else { "nodes" })
+    }
+
+    fn problem(&self, problem: &Problem, slots: &Ranges) -> String {
+        match problem {
+            Problem::Unheld => format!("{} held by nobody: start a node: {slots}", slots.are()),
+            Problem::Waits { holders } => format!(
+                "{} for {}, the last to have a copy: start it, or give up what it has with ACCEPT_LOSS slot|all: {slots}",
+                slots.wait(),
+                names(holders)
+            ),
+            Problem::Silent { holders } => {
+                format!("{} no copy that is heard, see whether they run: {}: {slots}", slots.have(), names(holders))
+            }
+            Problem::Unproven { holders } => format!(
+                "{} for {}: the copies that are here may miss their last writes, and it may have them: start it, or go on \
+                 without with ACCEPT_LOSS slot|all: {slots}",
+                slots.wait(),
+                names(holders)
+            ),
+            Problem::NoPrimary => {
+                format!("{} no primary at the moment, and another copy is about to take over: {slots}", slots.have())
+            }
+            Problem::Short { in_sync, silent, filling, nodes_missing } => {
+                let mut why = Vec::new();
+                if *nodes_missing > 0 {
+                    let (nodes, copies) = (self.nodes, self.copies);
+                    why.push(format!("there are only {nodes} nodes for {copies} copies: start another node"));
+                }
+                if !silent.is_empty() {
+                    why.push(format!(
+                        "{} not heard: start it again, or wait until others are filled in its place",
+                        names(silent)
+                    ));
+                }
+                if !filling.is_empty() {
+                    why.push(format!("{} being filled", names(filling)));
+                }
+                if why.is_empty() {
+                    why.push("it is about to be filled".to_owned());
+                }
+                format!("{} {in_sync} of {} copies in sync, {}: {slots}", slots.have(), self.copies, why.join("; "))
+            }
+        }
+    }
+}
+
+impl Ranges {
+    /// Adds a slot. Slots come in their order.
+    pub fn add(&mut self, SlotId(slot): SlotId) {
+        self.count += 1;
+        match self.ranges.last_mut() {
+            Some((_, last)) if *last + 1 == slot => *last = slot,
+            _ => self.ranges.push((slot, slot)),
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    fn have(&self) -> String {
+        self.with("has", "have")
+    }
+
+    fn are(&self) -> String {
+        self.with("is", "are")
+    }
+
+    fn wait(&self) -> String {
+        self.with("waits", "wait")
+    }
+
+    fn with(&self, one: &str, many: &str) -> String {
+        if self.count == 1 { format!("1 slot {one}") } else { format!("{} slots {many}", self.count) }
+    }
+}
+
+impl fmt::Display for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.count == 1 { "slot " } else { "slots " })?;
+        for (at, (first, last)) in self.ranges.iter().take(RANGES).enumerate() {
+            f.write_str(if at == 0 { "" } else { ", " })?;
+            if first == last { write!(f, "{first}")? } else { write!(f, "{first}-{last}")? }
+        }
+        match self.ranges.len().saturating_sub(RANGES) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more ranges"),
+        }
+    }
+}
+
+impl fmt::Display for Fill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, left, total, since, keys_left } = self;
+        let done = total.saturating_sub(*left);
+        write!(f, "node {node} is being filled: {done} of {total} slots are done")?;
+        if *keys_left > 0 {
+            write!(f, ", {keys_left} keys wait to be sent")?;
+        }
+        match u32::try_from(done) {
+            Ok(done) if done > 0 => {
+                let rest = since.saturating_mul(u32::try_from(*left).unwrap_or(u32::MAX)) / done;
+                write!(f, ", about {} to go", about(rest))
+            }
+            _ => write!(f, ", begun {} ago", about(*since)),
+        }
+    }
+}
+
+impl fmt::Display for HandOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "node {} hands {} over to node {}: {}",
+            self.from,
+            self.slots.with("", "").trim_end(),
+            self.to,
+            self.slots
+        )
+    }
+}
+
+/// Appends lines of one sort, as many as there may be.
+fn push_some(lines: &mut Vec<String>, mut some: Vec<String>) {
+    let more = some.len().saturating_sub(LINES);
+    some.truncate(LINES);
+    lines.append(&mut some);
+    if more > 0 {
+        lines.push(format!("and {more} more of this sort"));
+    }
+}
+
+/// The names of nodes, as many as a line may have.
+fn names(nodes: &[NodeAddr]) -> String {
+    let mut text = String::new();
+    for (at, node) in nodes.iter().take(LINES).enumerate() {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{}{node}", if at == 0 { "" } else { ", " });
+    }
+    match nodes.len().saturating_sub(LINES) {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
+/// A span of time, as people say it.
+fn about(span: Duration) -> String {
+    match span.as_secs() {
+        0 => "1 s".to_owned(),
+        seconds @ 1..=119 => format!("{seconds} s"),
+        seconds @ 120..=7_199 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h", seconds.div_ceil(3_600)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(port: u16) -> NodeAddr {
+        NodeAddr::new("h", port).unwrap()
+    }
+
+    fn ranges(slots: impl IntoIterator<Item = u16>) -> Ranges {
+        let mut ranges = Ranges::default();
+        slots.into_iter().for_each(|slot| ranges.add(SlotId(slot)));
+        ranges
+    }
+
+    fn status() -> Status {
+        Status {
+            stage: Stage::Serving,
+            slots: 16_384,
+            copies: 3,
+            nodes: 3,
+            timeout: Duration::from_secs(10),
+            silent: Vec::new(),
+            full: Vec::new(),
+            fills: Vec::new(),
+            hand_overs: Vec::new(),
+            surplus: Ranges::default(),
+            changing: Ranges::default(),
+            problems: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_healthy_cluster_is_one_line() {
+        let line = "OK Status healthy: all 16384 slots have 3 of 3 copies in sync, on 3 nodes, and nothing moves";
+        assert_eq!(status().lines(), [line]);
+        assert!(status().is_healthy());
+    }
+
+    #[test]
+    fn slots_are_told_in_ranges_and_not_without_end() {
+        assert_eq!(ranges([5]).to_string(), "slot 5");
+        assert_eq!(ranges([0, 1, 2, 7]).to_string(), "slots 0-2, 7");
+        let scattered = ranges((0..16_384).step_by(2)).to_string();
+        assert_eq!(scattered, "slots 0, 2, 4, 6, 8, 10, 12, 14 and 8184 more ranges");
+        let mut status = status();
+        for port in 1..=200 {
+            let problem = Problem::Waits { holders: (port..=port + 50).map(node).collect() };
+            status.problems.insert(problem, ranges([port]));
+            status.silent.push((node(port), Duration::from_secs(1)));
+        }
+        let lines = status.lines();
+        assert!(lines.len() < 40 && lines.iter().all(|line| line.len() < 1_000), "{lines:#?}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_what_helps() {
+        let mut status = status();
+        let short = |silent: &[u16], filling: &[u16], nodes_missing| Problem::Short {
+            in_sync: 2,
+            silent: silent.iter().copied().map(node).collect(),
+            filling: filling.iter().copied().map(node).collect(),
+            nodes_missing,
+        };
+        for (problem, word, text) in [
+            (
+                Problem::Waits { holders: vec![node(1)] },
+                "unavailable",
+                "1 slot waits for h:1, the last to have a copy: start it, or give up what it has with ACCEPT_LOSS slot|all: slot 7",
+            ),
+            (
+                Problem::Silent { holders: vec![node(1), node(2)] },
+                "unavailable",
+                "1 slot has no copy that is heard, see whether they run: h:1, h:2: slot 7",
+            ),
+            (
+                Problem::NoPrimary,
+                "unavailable",
+                "1 slot has no primary at the moment, and another copy is about to take over: slot 7",
+            ),
+            (
+                short(&[2], &[], 0),
+                "degraded",
+                "1 slot has 2 of 3 copies in sync, h:2 not heard: start it again, or wait until others are filled in its place: slot 7",
+            ),
+            (short(&[], &[4], 0), "degraded", "1 slot has 2 of 3 copies in sync, h:4 being filled: slot 7"),
+            (
+                short(&[], &[], 1),
+                "degraded",
+                "1 slot has 2 of 3 copies in sync, there are only 3 nodes for 3 copies: start another node: slot 7",
+            ),
+        ] {
+            status.problems = [(problem, ranges([7]))].into();
+            assert_eq!((status.word(), status.lines()[1].as_str()), (word, text));
+            assert!(status.missing().contains("16383 of 16384 slots have 3 of 3 copies in sync, 1 do not, on 3 nodes"));
+            assert!(status.missing().contains(text), "{}", status.missing());
+        }
+    }
+
+    #[test]
+    fn a_move_tells_how_far_it_is_and_how_long_it_takes() {
+        let mut status = status();
+        let mut fill = Fill { node: node(4), left: 300, total: 400, since: Duration::from_secs(2), keys_left: 0 };
+        assert_eq!(fill.to_string(), "node h:4 is being filled: 100 of 400 slots are done, about 6 s to go");
+        (fill.left, fill.keys_left) = (400, 12);
+        let begun = "node h:4 is being filled: 0 of 400 slots are done, 12 keys wait to be sent, begun 2 s ago";
+        assert_eq!(fill.to_string(), begun);
+        status.fills.push(fill);
+        status.hand_overs.push(HandOver { from: node(1), to: node(4), slots: ranges(3..9) });
+        assert_eq!(status.word(), "moving");
+        assert_eq!(status.lines()[2], "node h:1 hands 6 slots over to node h:4: slots 3-8");
+    }
+}
