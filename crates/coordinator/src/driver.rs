@@ -57,6 +57,7 @@ impl Driver {
         let settings = Settings {
             promises: config.promises(),
             virtual_nodes: config.virtual_nodes,
+            replace_after: config.replace_after,
             bits: SLOT_BITS,
             cluster: format!("{:016x}", random()),
             incarnations: (random() >> 32) as u32,
@@ -205,6 +206,7 @@ impl Driver {
                 self.send(node, &CoordinatorMessage::Unregistered);
                 self.sessions().remove(&node);
             }
+            Output::Dismiss(node) => self.send(node, &CoordinatorMessage::Dismiss),
             Output::Event(event) => log(&event),
         }
     }
@@ -259,6 +261,13 @@ fn log(event: &Event) {
             tracing::warn!(%incarnation, "node {addr} was restarted: it is filled before it leads again");
         }
         Event::Unregistered(addr) => tracing::warn!("node {addr} unregistered; it stays out until it is started again"),
+        Event::Leaving(addr) => tracing::warn!("node {addr} is decommissioned: its slots are handed over"),
+        Event::LeavesFor(old, new) => tracing::warn!("node {old} is decommissioned as soon as node {new} has joined"),
+        Event::Stays(addr) => tracing::info!("node {addr} is not decommissioned any more"),
+        Event::Decommissioned(addr) => {
+            tracing::info!("node {addr} has handed its slots over, deleted its data and left")
+        }
+        Event::Replaced(addr) => tracing::warn!("node {addr} was away for too long: others are filled in its place"),
         Event::Full(addr) => {
             tracing::warn!("the disk of node {addr} is full: others lead its slots where they can, until it has room");
         }

@@ -91,11 +91,15 @@ pub enum Bug {
     PageWithHoles,
     /// A page goes on behind where an answer was cut.
     CutIgnored,
+    /// A node that leaves is told to delete what it holds before others have it (redis#4937).
+    LeaverDeletesEarly,
+    /// A node that leaves is taken out of the in-sync set before others are in.
+    LeaverDroppedEarly,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 43] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -137,6 +141,8 @@ impl Bug {
         Self::ListsAnySlot,
         Self::PageWithHoles,
         Self::CutIgnored,
+        Self::LeaverDeletesEarly,
+        Self::LeaverDroppedEarly,
     ];
 }
 

@@ -116,6 +116,8 @@ pub enum NodeMessage {
     Room,
     /// `LEAVE`: the node is stopping and expects to be started again.
     Leave,
+    /// `CLEARED`: the node has deleted what it held, as it was told to, and leaves for good.
+    Cleared,
 }
 
 /// From the coordinator to a node.
@@ -149,6 +151,8 @@ pub enum CoordinatorMessage<'a> {
         /// The slots.
         slots: Vec<SlotId>,
     },
+    /// `DISMISS`: the node holds no part of any slot any more; it is to delete what it has, say so, and end.
+    Dismiss,
     /// `LEFT`: the node's leave is done.
     Left,
     /// `UNREGISTERED`: somebody has taken the node off the ring; it stays out until it is started again.
@@ -209,6 +213,7 @@ impl NodeMessage {
             Self::Full => words(&["FULL"], out),
             Self::Room => words(&["ROOM"], out),
             Self::Leave => words(&["LEAVE"], out),
+            Self::Cleared => words(&["CLEARED"], out),
         }
     }
 
@@ -236,6 +241,7 @@ impl NodeMessage {
                 b"FULL" => Self::Full,
                 b"ROOM" => Self::Room,
                 b"LEAVE" => Self::Leave,
+                b"CLEARED" => Self::Cleared,
                 _ => return None,
             })
         };
@@ -259,6 +265,7 @@ impl<'a> CoordinatorMessage<'a> {
                     push_word(slot.0.to_string().as_bytes(), out);
                 }
             }
+            Self::Dismiss => words(&["DISMISS"], out),
             Self::Left => words(&["LEFT"], out),
             Self::Unregistered => words(&["UNREGISTERED"], out),
         }
@@ -283,6 +290,7 @@ impl<'a> CoordinatorMessage<'a> {
                     }
                     Self::AskPositions { query, slots }
                 }
+                b"DISMISS" => Self::Dismiss,
                 b"LEFT" => Self::Left,
                 b"UNREGISTERED" => Self::Unregistered,
                 _ => return None,
@@ -338,6 +346,7 @@ mod tests {
             NodeMessage::Full,
             NodeMessage::Room,
             NodeMessage::Leave,
+            NodeMessage::Cleared,
         ] {
             let mut bytes = Vec::new();
             message.encode(&mut bytes);
@@ -349,6 +358,7 @@ mod tests {
             CoordinatorMessage::Map { text: "OK Map\nNODE" },
             CoordinatorMessage::HandOver { to: incarnation, slots },
             CoordinatorMessage::AskPositions { query: 3, slots: vec![SlotId(5)] },
+            CoordinatorMessage::Dismiss,
             CoordinatorMessage::Left,
             CoordinatorMessage::Unregistered,
         ] {

@@ -171,6 +171,7 @@ fn requests() -> Vec<Vec<u8>> {
         "LIST_NODES\nMAP\nWATCH_MAP\n",
         "FORGET 127.0.0.1:5001\n",
         "ACCEPT_LOSS all\nACCEPT_LOSS 16383\n",
+        "DECOMMISSION 127.0.0.1:5001\nRECOMMISSION h:1\nREPLACE h:1 h:2\n",
     ];
     let arrays = [
         &["GET", "a"][..],
@@ -186,6 +187,8 @@ fn requests() -> Vec<Vec<u8>> {
         &["REGISTER_NODE", "h", "1"],
         &["FORGET", "[::1]:1"],
         &["ACCEPT_LOSS", "7"],
+        &["DECOMMISSION", "h:1"],
+        &["REPLACE", "h:1", "[::1]:2"],
         &[],
     ];
     let lines = lines.into_iter().map(|line| line.as_bytes().to_vec());

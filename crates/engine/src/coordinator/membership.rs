@@ -98,7 +98,7 @@ impl<B: Bugs> Coordinator<B> {
                 (false, false) => Event::Registered(addr.clone(), incarnation),
             });
             self.registry.insert(now, addr.clone(), incarnation, false);
-            self.ring.add(addr);
+            self.is_back(&addr);
             if self.phase == Phase::Fresh {
                 self.phase = Phase::Gathering(now + GATHERING);
             }
@@ -126,6 +126,7 @@ impl<B: Bugs> Coordinator<B> {
         }
         let incarnation = self.next_incarnation();
         self.registry.insert(now, addr.clone(), incarnation, true);
+        self.away.remove(&addr);
         self.ring.add(addr.clone());
         self.event(Event::Registered(addr, incarnation));
         // Nobody is waited for on behalf of an address that has no program of ours behind it.
@@ -145,6 +146,9 @@ impl<B: Bugs> Coordinator<B> {
             return false;
         }
         self.ring.remove(addr);
+        self.away.remove(addr);
+        self.leaving.remove(addr);
+        self.replacing.retain(|_, old| old != addr);
         self.unregistered.extend(registered);
         self.gone.extend(registered.into_iter().chain(remembered));
         self.outputs.extend(registered.map(Output::Unregistered));

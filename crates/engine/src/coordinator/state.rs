@@ -10,13 +10,16 @@
 //! JOINED true
 //! UNPROVEN 7:9
 //! UNPROVEN_PROMOTIONS 12
+//! LEAVING 127.0.0.1:5001
+//! AWAY 127.0.0.1:5002,127.0.0.1:5003
+//! REPLACING 127.0.0.1:5009,127.0.0.1:5004
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
-use proto::id::Incarnation;
+use proto::id::{Incarnation, NodeAddr};
 
 use super::{Coordinator, Phase};
 use crate::bugs::Bugs;
@@ -46,14 +49,18 @@ impl<B: Bugs> Coordinator<B> {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\nUNPROVEN {}\nUNPROVEN_PROMOTIONS {}\n",
+            "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\nUNPROVEN {}\nUNPROVEN_PROMOTIONS {}\n\
+             LEAVING {}\nAWAY {}\nREPLACING {}\n",
             list(by_hand),
             list(self.gone.iter().copied()),
             list(self.unregistered.iter().copied()),
             heirs(&self.reborn),
             self.joined_once,
             heirs(&self.unproven),
-            self.unproven_promotions
+            self.unproven_promotions,
+            addresses(self.leaving.iter()),
+            addresses(self.away.keys()),
+            addresses(self.replacing.iter().flat_map(|(new, old)| [new, old])),
         );
         text
     }
@@ -69,6 +76,7 @@ impl<B: Bugs> Coordinator<B> {
         if map.bits() != coordinator.settings.bits {
             return Err(StateError::Bits);
         }
+        // The last three are not in a state that an earlier release has kept.
         let mut lines = rest.lines();
         let mut line = |name: &'static str| {
             let value = lines.next().and_then(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -82,6 +90,11 @@ impl<B: Bugs> Coordinator<B> {
         coordinator.unproven = pairs(line("UNPROVEN")?).ok_or(StateError::Line("UNPROVEN"))?;
         let promotions = line("UNPROVEN_PROMOTIONS")?.parse();
         coordinator.unproven_promotions = promotions.map_err(|_| StateError::Line("UNPROVEN_PROMOTIONS"))?;
+        let leaving = nodes(line("LEAVING").unwrap_or("-")).ok_or(StateError::Line("LEAVING"))?;
+        coordinator.leaving = leaving.into_iter().collect();
+        let away = nodes(line("AWAY").unwrap_or("-")).ok_or(StateError::Line("AWAY"))?;
+        let replacing = nodes(line("REPLACING").unwrap_or("-")).ok_or(StateError::Line("REPLACING"))?;
+        coordinator.replacing = replacing.chunks_exact(2).filter_map(pair_of_nodes).collect();
 
         coordinator.wake(now);
         for (incarnation, member) in map.members().filter(|(_, member)| member.up) {
@@ -92,7 +105,15 @@ impl<B: Bugs> Coordinator<B> {
             } else {
                 coordinator.registry.insert_unheard(now, addr, incarnation);
             }
-            coordinator.ring.add(member.addr.clone());
+            coordinator.is_back(&member.addr);
+        }
+        for addr in away
+            .into_iter()
+            .filter(|addr| !coordinator.settings.replace_after.is_zero() && coordinator.registry.get(addr).is_none())
+        {
+            // How long it has been away is not known.
+            coordinator.ring.add(addr.clone());
+            coordinator.away.insert(addr, now);
         }
         coordinator.counter = map.version.0;
         let promises = coordinator.settings.promises;
@@ -116,9 +137,22 @@ fn list(incarnations: impl Iterator<Item = Incarnation>) -> String {
     if words.is_empty() { "-".to_owned() } else { words.join(",") }
 }
 
+fn addresses<'a>(addresses: impl Iterator<Item = &'a NodeAddr>) -> String {
+    let words: Vec<_> = addresses.map(NodeAddr::as_str).collect();
+    if words.is_empty() { "-".to_owned() } else { words.join(",") }
+}
+
 fn heirs(heirs: &BTreeMap<Incarnation, Incarnation>) -> String {
     let words: Vec<_> = heirs.iter().map(|(old, new)| format!("{old}:{new}")).collect();
     if words.is_empty() { "-".to_owned() } else { words.join(",") }
+}
+
+fn pair_of_nodes(pair: &[NodeAddr]) -> Option<(NodeAddr, NodeAddr)> {
+    pair.split_first_chunk().map(|([one, other], _)| (one.clone(), other.clone()))
+}
+
+fn nodes(text: &str) -> Option<Vec<NodeAddr>> {
+    if text == "-" { Some(Vec::new()) } else { text.split(',').map(|word| word.parse().ok()).collect() }
 }
 
 fn incarnations(text: &str) -> Option<BTreeSet<Incarnation>> {

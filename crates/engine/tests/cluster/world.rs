@@ -382,6 +382,17 @@ impl World {
                         self.member(&name).node.give_everything_up();
                     }
                 }
+                Output::Dismiss(node) => {
+                    if let Some(name) = self.name_in_session(node) {
+                        self.session(&name); // The map goes first.
+                        self.member(&name).node.give_everything_up();
+                        self.coordinator.handle_message(self.now, node, NodeMessage::Cleared);
+                        self.log.push(format!("{name} deletes its data"));
+                        let member = self.nodes.get_mut(&name).expect("a node of the story");
+                        (member.runs, member.session, member.incarnation) = (false, None, None);
+                        (member.disk, member.ancestors) = (Vec::new(), Ancestors::default());
+                    }
+                }
                 Output::Event(event) => {
                     let line = self.told(&event);
                     self.log.push(line);
@@ -405,6 +416,11 @@ impl World {
             Event::Returned(addr, _) => format!("{} is back", name(addr)),
             Event::Restarted(addr, _) => format!("{} was restarted", name(addr)),
             Event::Unregistered(addr) => format!("{} unregistered", name(addr)),
+            Event::Leaving(addr) => format!("{} is to leave for good", name(addr)),
+            Event::LeavesFor(old, new) => format!("{} is to leave for {}", name(old), name(new)),
+            Event::Stays(addr) => format!("{} stays", name(addr)),
+            Event::Decommissioned(addr) => format!("{} has left for good", name(addr)),
+            Event::Replaced(addr) => format!("{} is replaced", name(addr)),
             Event::Full(addr) => format!("{} has a full disk", name(addr)),
             Event::Room(addr) => format!("{} has room again", name(addr)),
             Event::Left(addr) => format!("{} left", name(addr)),
@@ -545,7 +561,14 @@ fn new_coordinator(number: u32) -> Coordinator {
 
 fn settings(number: u32) -> Settings {
     let promises = Promises::default();
-    Settings { promises, virtual_nodes: 3, bits: BITS, cluster: format!("cluster{number}"), incarnations: number }
+    Settings {
+        promises,
+        virtual_nodes: 3,
+        bits: BITS,
+        cluster: format!("cluster{number}"),
+        replace_after: Duration::from_secs(30),
+        incarnations: number,
+    }
 }
 
 /// Hands a primary's bytes to a replica, and gives its answers.
