@@ -115,7 +115,7 @@ async fn the_map_of_another_cluster_ends_the_session_before_anything_is_noted() 
     }
     assert_eq!(node.driver.node().incarnation(), Incarnation::default(), "it has no part in that cluster");
     let (tell, told) = oneshot::channel();
-    leave.send(tell).unwrap();
+    leave.send(Farewell { cleared: false, told: tell }).unwrap();
     told.await.expect("the session has ended");
     session.await.unwrap();
     drop(node);
