@@ -120,6 +120,12 @@ impl Standing {
         self.reborn.get(&incarnation).copied().unwrap_or(incarnation)
     }
 
+    /// Whether the node leaves for good on whose disk is what this incarnation held.
+    fn is_leaving(&self, incarnation: Incarnation) -> bool {
+        let unproven = self.unproven.get(&incarnation);
+        self.leaving.contains(&self.heir(incarnation)) || unproven.is_some_and(|heir| self.leaving.contains(heir))
+    }
+
     /// Those of whom each held all that was promised, and that were not lost for good.
     fn members<'a>(&'a self, config: &'a SlotConfig) -> impl Iterator<Item = Incarnation> {
         let members = config.isr.iter().chain(&config.elr).copied();
@@ -192,7 +198,7 @@ fn keep_primary(
         isr.truncate(standing.wanted.max(target.len()));
         elr = former_members(config, &isr, standing);
         // Who leaves on purpose is not waited for: all that was promised is in the set that stays.
-        elr.retain(|node| !standing.leaving.contains(node));
+        elr.retain(|node| !standing.is_leaving(*node));
     } else {
         elr = former_members(config, &isr, standing);
     }

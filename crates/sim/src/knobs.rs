@@ -133,6 +133,10 @@ knobs! {
     paused_for_ever,
     /// Clients that walk through all keys, page by page.
     walkers,
+    /// How often an operator decommissions a node, or takes that back, or replaces one.
+    decommissions,
+    /// After what time of absence others are filled in a node's place, in milliseconds.
+    replace_after,
 }
 
 impl Knobs {
@@ -223,6 +227,11 @@ impl Knobs {
         let mut random = Random::new(seed ^ 0x7761_6c6b_6572);
         if random.chance(400) {
             knobs.walkers = random.between(1, 3);
+        }
+        let mut random = Random::new(seed ^ 0x6d6f_7665_7300);
+        knobs.replace_after = random.pick(&[0, 0, 500, 2_000, 5_000, 30_000]);
+        if random.chance(300) {
+            knobs.decommissions = random.between(1, 8);
         }
         knobs
     }

@@ -53,6 +53,8 @@ pub struct Stats {
     pub shortened_slots: u64,
     pub undecided: u64,
     pub pages: u64,
+    pub decommissions: u64,
+    pub dismissals: u64,
 }
 
 /// A broken invariant.
@@ -160,7 +162,7 @@ impl Stats {
         }
         add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
              removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes
-             state_losses started_anew lost_slots shortened_slots undecided pages);
+             state_losses started_anew lost_slots shortened_slots undecided pages decommissions dismissals);
     }
 }
 
@@ -172,7 +174,7 @@ impl fmt::Display for Stats {
         }
         show!(events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected removed
               cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes state_losses
-              started_anew lost_slots shortened_slots undecided pages);
+              started_anew lost_slots shortened_slots undecided pages decommissions dismissals);
         Ok(())
     }
 }

@@ -186,12 +186,14 @@ impl<B: Bugs> Coordinator<B> {
             return;
         }
         let wanted = self.wanted();
-        let mut holders = BTreeSet::new();
+        let mut holders: BTreeSet<Incarnation> = BTreeSet::new();
         let mut is_whole = wanted > 0;
         for (_, config) in self.map.slots() {
             let staying = config.isr.iter().filter(|member| !leavers.contains(member)).count();
             is_whole &= staying >= wanted;
-            holders.extend(config.copies().filter(|copy| leavers.contains(copy)));
+            // A member may be known by an earlier start whose data the present one has.
+            let of = |copy: Incarnation| Some(self.registry.get(&self.map.member(copy)?.addr)?.incarnation);
+            holders.extend(config.copies().filter(|copy| !self.gone.contains(copy)).filter_map(of));
         }
         if self.bugs.plants(Bug::LeaverDeletesEarly) {
             let leads = |node: &Incarnation| self.map.slots().any(|(_, config)| config.primary == Some(*node));

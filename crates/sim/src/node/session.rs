@@ -189,6 +189,10 @@ impl World {
             CoordinatorMessage::AskPositions { query, slots } => {
                 NodeMessage::Positions { query, last: node.positions(&slots) }.encode(&mut bytes);
             }
+            CoordinatorMessage::Dismiss => {
+                self.dismissed(n, conn);
+                return true;
+            }
             CoordinatorMessage::Left => self.has_left(n),
             CoordinatorMessage::Unregistered => {
                 node.give_everything_up();
