@@ -95,11 +95,15 @@ pub enum Bug {
     LeaverDeletesEarly,
     /// A node that leaves is taken out of the in-sync set before others are in.
     LeaverDroppedEarly,
+    /// A primary that has released a slot goes on serving it while the next one begins.
+    ReleasedServesOn,
+    /// A tombstone is dropped while a copy is away that has not passed it.
+    PurgedWhileAway,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 45] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -143,6 +147,8 @@ impl Bug {
         Self::CutIgnored,
         Self::LeaverDeletesEarly,
         Self::LeaverDroppedEarly,
+        Self::ReleasedServesOn,
+        Self::PurgedWhileAway,
     ];
 }
 

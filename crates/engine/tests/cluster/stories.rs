@@ -163,6 +163,7 @@ fn run(world: &mut World, command: &str) -> String {
                 })
             });
         }
+        ["fills"] => return format!("{} slots were filled\n", world.fills.take()),
         ["lag", name] => return format!("{} messages\n", world.member(name).node.lag().items),
         ["keys"] => {
             return world.names().iter().fold(String::new(), |text, name| {

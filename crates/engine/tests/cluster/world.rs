@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub(crate) cuts: BTreeSet<(String, String)>,
     /// What the coordinator and the nodes have told their operators.
     pub(crate) log: Vec<String>,
+    /// How many slots were filled since somebody last asked.
+    pub(crate) fills: std::cell::Cell<u32>,
     coordinators: u32,
     coordinator_is_up: bool,
     /// What the coordinator has kept last.
@@ -79,6 +81,7 @@ impl World {
             nodes: BTreeMap::new(),
             cuts: BTreeSet::new(),
             log: Vec::new(),
+            fills: std::cell::Cell::default(),
             coordinators: 1,
             coordinator_is_up: true,
             kept: None,
@@ -346,7 +349,8 @@ impl World {
                 continue;
             }
             busy = true;
-            carry(self.now, &to.node, inbox, &bytes, &mut replies);
+            let fills = carry(self.now, &to.node, inbox, &bytes, &mut replies);
+            self.fills.set(self.fills.get() + fills);
             answer(self.now, &from.node, &outbox, &replies);
         }
         self.nodes.insert(name.to_owned(), from);
@@ -571,14 +575,17 @@ fn settings(number: u32) -> Settings {
     }
 }
 
-/// Hands a primary's bytes to a replica, and gives its answers.
-fn carry(now: Timestamp, to: &Node, inbox: &mut Inbox, bytes: &[u8], replies: &mut Vec<u8>) {
+/// Hands a primary's bytes to a replica, and gives its answers, and how many fills there were.
+fn carry(now: Timestamp, to: &Node, inbox: &mut Inbox, bytes: &[u8], replies: &mut Vec<u8>) -> u32 {
+    let mut fills = 0;
     each_array(bytes, |words| {
         let message = LinkMessage::parse(words).expect("a link message reads back");
+        fills += u32::from(matches!(message, LinkMessage::Fill { .. }));
         inbox.handle(now, to, message, &mut Turn::default(), replies).expect("a primary speaks the protocol");
         true
     });
     inbox.acknowledge(now, to, &mut Turn::default(), replies);
+    fills
 }
 
 /// Hands a replica's answers to its primary.
