@@ -16,6 +16,7 @@ mod limits;
 mod logging;
 mod many_clients;
 mod membership;
+mod moves;
 mod old_primary;
 mod placement;
 mod protocol_letter;

@@ -291,6 +291,14 @@ fn log(event: &Event) {
         Event::Dead(addr) => tracing::warn!("node {addr} is dead: no heartbeat within the timeout"),
         Event::Stranger(addr) => tracing::error!("node {addr} belongs to another cluster and is refused"),
         Event::Adopted(version) => tracing::info!("took the map over from the nodes, at version {}", version.0),
+        Event::Resized { copies, virtual_nodes } => tracing::warn!(
+            "started with other numbers: the cluster now keeps {} copies of each key (before: {}), and a node has {} positions \
+             on the ring (before: {}). Slots move to where they belong now",
+            copies.1,
+            copies.0,
+            virtual_nodes.1,
+            virtual_nodes.0
+        ),
         Event::Serving(version) => tracing::info!("the map stands, at version {}", version.0),
         Event::Promoted(slots) => tracing::warn!("promoted replicas: {slots} slots had lost their primary"),
         Event::UnprovenWait(slots, nodes) => tracing::error!(

@@ -218,9 +218,10 @@ impl ClientSession<'_> {
             let map = update.and_then(|update| ClusterMap::updated(None, &update));
             Some(map.map_err(|error| JoinError::Refused(ErrorReply::NotPeer(error.to_string())))?)
         };
-        let Join { addr, incarnation, ancestors, .. } = join;
-        let joined =
-            self.driver.with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, ancestors, held))?;
+        let Join { addr, incarnation, ancestors, weight, .. } = join;
+        let joined = self
+            .driver
+            .with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, weight, ancestors, held))?;
         Ok(Upgrade::Node { addr, joined })
     }
 }

@@ -110,6 +110,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     reported: BTreeSet<Incarnation>,
     /// What those who were started again have found on their disks.
     ancestors: BTreeMap<Incarnation, Ancestors>,
+    /// Who has more than one share of the slots.
+    weights: BTreeMap<NodeAddr, u32>,
     /// Who is to leave for good, as an operator says.
     leaving: BTreeSet<NodeAddr>,
     /// Who leaves when whom joins: by the one that is to join.
@@ -159,6 +161,7 @@ impl<B: Bugs> Coordinator<B> {
             awaited: BTreeMap::new(),
             reported: BTreeSet::new(),
             ancestors: BTreeMap::new(),
+            weights: BTreeMap::new(),
             leaving: BTreeSet::new(),
             replacing: BTreeMap::new(),
             moved_off: BTreeSet::new(),

@@ -34,6 +34,7 @@ pub mod losses;
 pub mod node;
 pub mod outbox;
 pub mod output;
+pub mod pace;
 pub mod peers;
 pub mod plan;
 pub mod promotion;

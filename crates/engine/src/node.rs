@@ -25,6 +25,7 @@ use crate::listing::Listing;
 use crate::log::{TAIL_BYTES, TailBudget};
 use crate::losses::{Loss, Losses};
 use crate::outbox::{Lag, OUTBOX_ITEMS, Outbox};
+use crate::pace::Pace;
 use crate::peers::Peers;
 use crate::record::Record;
 use crate::slot::{Answer, Place, Refusal, Slot, Written};
@@ -119,6 +120,7 @@ pub struct Node<B: Bugs = NoBugs> {
     peers: Peers,
     outboxes: Mutex<BTreeMap<Incarnation, Arc<Outbox>>>,
     tails: TailBudget,
+    pace: Pace,
     journal: Journal,
     outbox_items: usize,
     proposals: Mutex<Proposals>,
@@ -234,6 +236,7 @@ impl<B: Bugs> Node<B> {
             peers: Peers::new(now),
             outboxes: Mutex::default(),
             tails: TailBudget::default(),
+            pace: Pace::default(),
             journal: Journal::default(),
             outbox_items: OUTBOX_ITEMS,
             proposals: Mutex::default(),

@@ -102,6 +102,13 @@ pub enum Event {
     Stranger(NodeAddr),
     /// The map was taken over from a node.
     Adopted(MapVersion),
+    /// It was started with other numbers than before: slots move to where they belong now.
+    Resized {
+        /// How many copies of each key there were, and are to be.
+        copies: (usize, usize),
+        /// How many positions a node had on the ring, and has.
+        virtual_nodes: (u32, u32),
+    },
     /// The first map of this coordinator stands.
     Serving(MapVersion),
     /// So many slots have a new primary, since theirs was lost.

@@ -76,6 +76,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     // What ends first: accepting, then the connections, then what this node does by itself.
     let (accepting, connections, background) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
     let driver = Driver::new(addr, clock, found, config.request_timeout, &background);
+    driver.node().set_move_rate(u64::from(config.move_rate) << 20);
     let writing = match (driver.store(), journal) {
         (Some(store), Some((journal, snapshot_at))) => {
             Some(store.start(driver.clone(), journal, snapshot_at, config.fsync_interval)?)
@@ -95,6 +96,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         host: config.coordinator_host.trim_matches(['[', ']']).to_owned(),
         port: config.coordinator_port,
         heartbeat_interval: config.heartbeat_interval,
+        weight: config.weight,
     };
     let (notify, mut notices) = mpsc::channel(16);
     let (leave, left) = oneshot::channel();

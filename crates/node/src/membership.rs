@@ -47,6 +47,8 @@ pub struct Settings {
     pub port: u16,
     /// Pause between heartbeats.
     pub heartbeat_interval: Duration,
+    /// How many shares of the slots this node wants.
+    pub weight: u32,
 }
 
 /// What the main task is told.
@@ -292,7 +294,8 @@ impl Membership {
         let map = self.driver.node().map();
         let lines = map.map(|map| map.update_since(MapVersion(0)).to_lines().join("\n")).unwrap_or_default();
         let (addr, ancestors) = (self.driver.addr().clone(), self.driver.node().ancestors().clone());
-        Join { addr, incarnation: self.incarnation, ancestors, map: &lines }.encode(out);
+        let weight = self.settings.weight;
+        Join { addr, incarnation: self.incarnation, ancestors, map: &lines, weight }.encode(out);
     }
 
     /// Takes in what has arrived; says so where the session is over.

@@ -290,7 +290,7 @@ fn messages_of_a_session() -> Vec<Vec<u8>> {
         CoordinatorMessage::Unregistered,
     ];
     let ancestors = Ancestors { unproven: vec![incarnation; 2], proven: vec![incarnation; 2] };
-    let join = Join { addr: addr.clone(), incarnation: None, ancestors, map: "" };
+    let join = Join { addr: addr.clone(), incarnation: None, ancestors, map: "", weight: 1 };
     let hello =
         |kind| Hello { kind, cluster: "c".to_owned(), from_addr: addr.clone(), from: incarnation, to: incarnation };
     let openings = [

@@ -288,8 +288,8 @@ impl World {
             };
             Some(map)
         };
-        let Join { addr, incarnation, ancestors, .. } = join;
-        let joined = self.coordinate(|state, now| state.join(now, addr.clone(), incarnation, ancestors, held));
+        let Join { addr, incarnation, ancestors, weight, .. } = join;
+        let joined = self.coordinate(|state, now| state.join(now, addr.clone(), incarnation, weight, ancestors, held));
         let mut bytes = Vec::new();
         match joined {
             None => return false,

@@ -137,6 +137,8 @@ knobs! {
     decommissions,
     /// After what time of absence others are filled in a node's place, in milliseconds.
     replace_after,
+    /// Whether nodes have more than one share, some twice or three times that of others.
+    weights,
 }
 
 impl Knobs {
@@ -233,6 +235,7 @@ impl Knobs {
         if random.chance(300) {
             knobs.decommissions = random.between(1, 8);
         }
+        knobs.weights = random.pick(&[0, 0, 1, 2]);
         knobs
     }
 

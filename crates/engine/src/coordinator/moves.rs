@@ -96,7 +96,7 @@ impl<B: Bugs> Coordinator<B> {
             return Err(DecommissionError::TooLate);
         }
         if self.leaving.remove(addr) && registered.is_some() {
-            self.ring.add(addr.clone());
+            self.take_place(addr);
         }
         self.event(Event::Stays(addr.clone()));
         self.keep();
@@ -139,11 +139,24 @@ impl<B: Bugs> Coordinator<B> {
         self.ring.nodes().len().saturating_sub(by_hand).min(self.copies())
     }
 
+    /// A node says how many shares it wants. It may have been started again with another number.
+    pub(super) fn set_weight(&mut self, addr: &NodeAddr, weight: u32) {
+        let before = if weight == 1 { self.weights.remove(addr) } else { self.weights.insert(addr.clone(), weight) };
+        if before.unwrap_or(1) != weight && self.ring.remove(addr) {
+            self.take_place(addr);
+        }
+    }
+
+    /// A node gets its place on the ring, where it has none.
+    pub(super) fn take_place(&mut self, addr: &NodeAddr) {
+        self.ring.add_weighted(addr.clone(), self.weights.get(addr).copied().unwrap_or(1));
+    }
+
     /// A node is here, as a start that counts.
     pub(super) fn is_back(&mut self, addr: &NodeAddr) {
         self.away.remove(addr);
         if !self.leaving.contains(addr) {
-            self.ring.add(addr.clone());
+            self.take_place(addr);
         }
         if let Some(old) = self.replacing.remove(addr) {
             self.leaves(&old);
@@ -157,6 +170,16 @@ impl<B: Bugs> Coordinator<B> {
             self.ring.remove(addr);
         } else {
             self.away.insert(addr.clone(), now);
+        }
+    }
+
+    /// These were away when the state was kept. Since when is not known.
+    pub(super) fn restore_away(&mut self, now: Timestamp, away: Vec<NodeAddr>) {
+        for addr in away {
+            if !self.settings.replace_after.is_zero() && self.registry.get(&addr).is_none() {
+                self.take_place(&addr);
+                self.away.insert(addr, now);
+            }
         }
     }
 
@@ -215,6 +238,7 @@ impl<B: Bugs> Coordinator<B> {
         self.registry.remove(addr);
         self.ring.remove(addr);
         self.leaving.remove(addr);
+        self.weights.remove(addr);
         self.moved_off.remove(&incarnation);
         self.unregistered.insert(incarnation);
         let remembered = self.map.members().filter(|(_, member)| member.addr == *addr).map(|(start, _)| start);

@@ -277,7 +277,7 @@ impl World {
         let Some(sent) = member.session else {
             let held = member.node.map().map(|map| ClusterMap::clone(&map));
             let (addr, ancestors) = (member.addr.clone(), member.node.ancestors().clone());
-            let Ok(joined) = self.coordinator.join(self.now, addr, member.incarnation, ancestors, held) else {
+            let Ok(joined) = self.coordinator.join(self.now, addr, member.incarnation, 1, ancestors, held) else {
                 return false;
             };
             let incarnation = joined.incarnation;
@@ -441,6 +441,9 @@ impl World {
             }
             Event::Stranger(addr) => format!("{} is of another cluster", name(addr)),
             Event::Adopted(_) => "the map was taken over from a node".to_owned(),
+            Event::Resized { copies, virtual_nodes } => {
+                format!("started with other numbers: {copies:?} {virtual_nodes:?}")
+            }
             Event::Serving(_) => "the map stands".to_owned(),
             Event::Promoted(slots) => format!("promoted replicas in {slots} slots"),
             Event::UnprovenWait(slots, nodes) => {

@@ -59,7 +59,7 @@ async fn listen() -> (TcpListener, Settings) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let heartbeat_interval = Duration::from_millis(20);
-    (listener, Settings { host: "127.0.0.1".to_owned(), port, heartbeat_interval })
+    (listener, Settings { host: "127.0.0.1".to_owned(), port, heartbeat_interval, weight: 1 })
 }
 
 #[tokio::test]
