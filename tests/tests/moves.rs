@@ -1,7 +1,9 @@
 //! Nodes that leave for good, are replaced, and come back before they are; and the settings of a cluster that change.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use e2e::cluster::{Cluster, Setup};
 use e2e::connection::Connection;
@@ -194,4 +196,59 @@ fn other_numbers_of_replicas_and_virtual_nodes_are_moves_like_any_other() {
         cluster.has(index, "changed", KEYS, "");
         cluster.has(index, "changed-new", written, "");
     }
+}
+
+/// Clients of the library that write at `quorum` and read at `linear` until they are told to stop. Each gives its failures,
+/// and how long each write took.
+async fn work(client: client::Client, task: usize, stop: Arc<AtomicBool>) -> (Vec<String>, Vec<Duration>) {
+    let (mut failures, mut times) = (Vec::new(), Vec::new());
+    for round in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let (key, value) = (format!("rolling:{task}:{}", round % 50), format!("{round}"));
+        let start = Instant::now();
+        match client.put(&key, &value).await {
+            Ok(_) => times.push(start.elapsed()),
+            Err(error) => failures.push(format!("PUT {key}: {error}")),
+        }
+        match client.get(&key).await {
+            Ok(Some(read)) if read == value.as_bytes() => {}
+            other => failures.push(format!("GET {key}, which is {value}: {other:?}")),
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    (failures, times)
+}
+
+#[cfg(unix)]
+#[test]
+fn a_rolling_restart_of_every_process_fails_no_request_of_the_library_at_quorum() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup { replace_after: "30s", ..Setup::default() });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let builder = || client::Client::builder().ack(client::AckLevel::Quorum).read(client::ReadLevel::Linear);
+    let library = runtime.block_on(builder().connect(&cluster.coordinator.addr)).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let tasks: Vec<_> = (0..4).map(|task| runtime.spawn(work(library.clone(), task, Arc::clone(&stop)))).collect();
+    for index in 0..3 {
+        let ended = cluster.node_mut(index).stop();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        cluster.start_node_again(index);
+        cluster.settles();
+    }
+    assert_eq!(cluster.coordinator.stop().code, Some(0));
+    cluster.start_coordinator_again();
+    cluster.lists_who_runs();
+    std::thread::sleep(Duration::from_secs(1));
+    stop.store(true, Ordering::Relaxed);
+    let mut times = Vec::new();
+    for task in tasks {
+        let (failures, took) = runtime.block_on(task).unwrap();
+        assert!(failures.is_empty(), "{failures:?}");
+        times.extend(took);
+    }
+    assert!(times.len() > 100, "{} writes", times.len());
+    let longest = times.iter().max().copied().unwrap_or_default();
+    assert!(longest < Duration::from_secs(5), "a write took {longest:?}");
 }

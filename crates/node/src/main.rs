@@ -192,7 +192,7 @@ async fn joined(notices: &mut mpsc::Receiver<Notice>, patience: Duration) -> any
                 last = why;
             }
             Ok(Some(Notice::Stranger(why))) => anyhow::bail!(why),
-            // It is one that was decommissioned before, and hears so again once it has joined.
+            // Nobody is told that before he has joined.
             Ok(Some(Notice::Dismissed)) => {}
             Ok(None) => anyhow::bail!("the session with the coordinator has ended: {last}"),
             Err(_) => anyhow::bail!(
