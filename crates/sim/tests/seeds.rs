@@ -57,9 +57,9 @@ const FOUND_BY: [(Bug, u64); 45] = [
     (Bug::ListsAnySlot, 54),
     (Bug::PageWithHoles, 0),
     (Bug::CutIgnored, 0),
-    (Bug::LeaverDeletesEarly, 0),
-    (Bug::LeaverDroppedEarly, 0),
-    (Bug::ReleasedServesOn, 0),
+    (Bug::LeaverDeletesEarly, 17),
+    (Bug::LeaverDroppedEarly, 4),
+    (Bug::ReleasedServesOn, 232),
     (Bug::PurgedWhileAway, 0),
 ];
 
