@@ -1,8 +1,10 @@
 //! Who is on the way out or away: nodes that an operator decommissions, whose slots are handed over before they delete what
 //! they hold; and nodes that are dead or stopped and may be back soon, in whose place no other node is filled yet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use proto::cluster_map::{Member, SlotConfig};
 use proto::id::{Incarnation, NodeAddr};
 
 use super::{Coordinator, Phase};
@@ -209,14 +211,24 @@ impl<B: Bugs> Coordinator<B> {
             return;
         }
         let wanted = self.wanted();
+        // A member may be known by an earlier start whose data the present one has.
+        let present = |(start, member): (Incarnation, &Member)| {
+            let node = self.registry.get(&member.addr).filter(|_| self.leaving.contains(&member.addr))?;
+            (!self.gone.contains(&start)).then_some((start, node.incarnation))
+        };
+        let starts: BTreeMap<Incarnation, Incarnation> = self.map.members().filter_map(present).collect();
         let mut holders: BTreeSet<Incarnation> = BTreeSet::new();
         let mut is_whole = wanted > 0;
+        let mut last_seen: Option<&Arc<SlotConfig>> = None;
         for (_, config) in self.map.slots() {
+            // Slots come in runs of one configuration; each run is looked at once.
+            if last_seen.is_some_and(|seen| seen == config) {
+                continue;
+            }
+            last_seen = Some(config);
             let staying = config.isr.iter().filter(|member| !leavers.contains(member)).count();
             is_whole &= staying >= wanted;
-            // A member may be known by an earlier start whose data the present one has.
-            let of = |copy: Incarnation| Some(self.registry.get(&self.map.member(copy)?.addr)?.incarnation);
-            holders.extend(config.copies().filter(|copy| !self.gone.contains(copy)).filter_map(of));
+            holders.extend(config.copies().filter_map(|copy| starts.get(&copy)));
         }
         if self.bugs.plants(Bug::LeaverDeletesEarly) {
             let leads = |node: &Incarnation| self.map.slots().any(|(_, config)| config.primary == Some(*node));
