@@ -464,8 +464,7 @@ impl<B: Bugs> Slot<B> {
     fn purge_passed(&mut self, place: Place<'_>, turn: &mut Turn) {
         let durable = self.log.durable();
         let Role::Primary(primary) = &self.role else { return };
-        let away = |follower: &&Follower| !(follower.is_learner && self.bugs.plants(Bug::PurgedWhileAway));
-        let passed = primary.followers.iter().filter(away).map(|follower| follower.acked).min();
+        let passed = primary.followers.iter().map(|follower| follower.acked).min();
         let passed = passed.map_or(self.log.last().seq, |passed| passed.min(durable));
         if !self.log.has_tombstone(passed) || !self.purge(place, passed) {
             return;
