@@ -5,13 +5,14 @@
 # links cut one way and both ways, servers isolated. In the end all that the clients did and saw is judged: it must be
 # linearizable, and all copies of a key must be the same. Needs Linux and Rust, and root or user namespaces.
 #
-# usage: scripts/chaos.sh [--minutes M] [--nodes N] [--seed S] [--port P] [--no-cuts] [--plant] [FLAG...]
+# usage: scripts/chaos.sh [--minutes M] [--nodes N] [--seed S] [--port P] [--no-cuts] [--moves] [--plant] [FLAG...]
 #   --minutes M   how long faults are made (3)
 #   --nodes N     how many nodes there are (5); each key has 3 copies
 #   --seed S      what the faults and the load are drawn from; one at random where it is not given. The same seed makes
 #                 the same choices; what becomes of them is a matter of timing
 #   --port P      port of the coordinator (5700); the nodes have those after it
 #   --no-cuts     no namespaces, all on 127.0.0.1, faults of processes only; the report says so
+#   --moves       nodes are decommissioned, too, and come back as new ones: the cluster shrinks and grows meanwhile
 #   --plant       have the clients ask for --ack async --read local, where a kill -9 loses answered writes and replicas
 #                 answer reads: passes only where the judges find that out, which a minute or two are enough for
 #   FLAG...       the rest goes to the program: see `chaos --help`
@@ -21,7 +22,7 @@
 set -euo pipefail
 
 usage() {
-    sed -n '8,18s/^# \{0,1\}//p' "$0"
+    sed -n '8,19s/^# \{0,1\}//p' "$0"
 }
 
 cuts=yes

@@ -24,6 +24,8 @@ pub struct Setup {
     pub virtual_nodes: u32,
     /// `--heartbeat-timeout`.
     pub heartbeat_timeout: &'static str,
+    /// `--replace-after`: short, so that what is dead is replaced while a test waits for it.
+    pub replace_after: &'static str,
     /// The coordinator's `--data-dir`.
     pub data_dir: Option<PathBuf>,
     /// Where each node has a data directory of its own, named by its place.
@@ -50,6 +52,7 @@ impl Default for Setup {
             replicas: 2,
             virtual_nodes: 16,
             heartbeat_timeout: "10s",
+            replace_after: "500ms",
             data_dir: None,
             node_data: None,
             coordinator_args: &[],
@@ -77,12 +80,17 @@ impl Setup {
 
     fn start_coordinator(&self, port: u16) -> server::Starting {
         let (replicas, virtual_nodes) = (self.replicas.to_string(), self.virtual_nodes.to_string());
-        let args =
-            ["--replicas", &replicas, "--virtual-nodes", &virtual_nodes, "--heartbeat-timeout", self.heartbeat_timeout];
+        let args = ["--replicas", &replicas, "--virtual-nodes", &virtual_nodes].into_iter().chain([
+            "--heartbeat-timeout",
+            self.heartbeat_timeout,
+            "--replace-after",
+            self.replace_after,
+        ]);
+        let args: Vec<&str> = args.collect();
         let data_dir =
             self.data_dir.as_deref().map(|dir| dir.to_str().expect("a temporary directory has a plain name"));
         let kept: Vec<&str> = data_dir.into_iter().flat_map(|dir| ["--data-dir", dir]).collect();
-        server::start_coordinator(port, &[&args, kept.as_slice(), self.coordinator_args].concat())
+        server::start_coordinator(port, &[args.as_slice(), kept.as_slice(), self.coordinator_args].concat())
     }
 
     /// The data directory of a node, where nodes have them.
@@ -326,6 +334,11 @@ impl Cluster {
                 });
             }
         });
+    }
+
+    /// From now on the coordinator is started with these numbers.
+    pub fn change(&mut self, replicas: usize, virtual_nodes: u32) {
+        (self.setup.replicas, self.setup.virtual_nodes) = (replicas, virtual_nodes);
     }
 
     /// Starts the coordinator again, on the port that it had.

@@ -18,6 +18,7 @@ mod logging;
 mod many_clients;
 mod membership;
 mod memory;
+mod moves;
 mod old_primary;
 mod placement;
 mod protocol_letter;

@@ -12,7 +12,7 @@ use proto::id::Incarnation;
 use proto::slot::Position;
 
 use crate::network::Network;
-use crate::server::Server;
+use crate::server::{Answered, Server};
 
 /// Copies of a key beside its primary.
 const REPLICAS: &str = "2";
@@ -106,6 +106,19 @@ impl Cluster {
         server.start(&self.network)
     }
 
+    /// Asks the coordinator to decommission a node.
+    pub(crate) fn decommission(&mut self, node: usize) -> anyhow::Result<()> {
+        let request = format!("DECOMMISSION {}\n", self.node_addr(node)?);
+        match ask(self.coordinator, &request, |_| true) {
+            Ok(lines) if lines.iter().any(|line| line.starts_with("OK ")) => {
+                self.server_mut(node).will_leave(Answered(true));
+            }
+            Ok(_) => {} // It is refused, as where no other would stay.
+            Err(_) => self.server_mut(node).will_leave(Answered(false)),
+        }
+        Ok(())
+    }
+
     /// A node is about to lose its memory.
     pub(crate) fn will_forget(&mut self, node: usize) {
         let incarnations = self.incarnations(node);
@@ -171,6 +184,9 @@ impl Cluster {
         let start = Instant::now();
         loop {
             self.look_after()?;
+            // One that was decommissioned, without an answer.
+            let left: Vec<_> = (0..self.nodes()).filter(|&node| !self.server(node).is_running()).collect();
+            left.into_iter().try_for_each(|node| self.start_server(node))?;
             let missing = match self.servers.iter().find(|server| !server.has_started()) {
                 Some(server) => format!("{} has not said that it serves", server.name),
                 None => match read_map(self.coordinator) {

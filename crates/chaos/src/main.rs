@@ -70,6 +70,10 @@ struct Config {
     #[arg(long)]
     no_cuts: bool,
 
+    /// Decommission nodes as well, which come back as new ones: the cluster shrinks and grows all the time.
+    #[arg(long)]
+    moves: bool,
+
     /// When writes are to be answered.
     #[arg(long, default_value_t = AckLevel::Quorum)]
     ack: AckLevel,
@@ -136,7 +140,7 @@ fn run(config: &Config) -> anyhow::Result<bool> {
 
     let (random, clock, keys) = (Random::new(seed), Clock::start(), load::keys().collect::<Vec<_>>());
     let load = Load::start(&runtime, &coordinator, asked, config.rate, &random, clock)?;
-    let nemesis = Nemesis::new(&mut cluster, random.branch(u64::MAX), clock, &keys);
+    let nemesis = Nemesis::new(&mut cluster, random.branch(u64::MAX), clock, &keys, config.moves);
     let (deeds, outcome) = nemesis.run(Duration::from_secs_f64(config.minutes * 60.0));
     let record = load.finish(&runtime)?;
 

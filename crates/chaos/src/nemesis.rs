@@ -47,6 +47,8 @@ pub(crate) struct Nemesis<'a> {
     random: Random,
     clock: Clock,
     keys: &'a [String],
+    /// Whether nodes are decommissioned, too.
+    moves: bool,
     /// The faults that are, and when each ends.
     open: Vec<(Fault, Instant)>,
     /// A node has lost its memory, and the cluster has not been seen whole since.
@@ -55,8 +57,8 @@ pub(crate) struct Nemesis<'a> {
 }
 
 impl<'a> Nemesis<'a> {
-    pub(crate) fn new(cluster: &'a mut Cluster, random: Random, clock: Clock, keys: &'a [String]) -> Self {
-        Self { cluster, random, clock, keys, open: Vec::new(), memory_is_spent: false, deeds: Deeds::default() }
+    pub(crate) fn new(cluster: &'a mut Cluster, random: Random, clock: Clock, keys: &'a [String], moves: bool) -> Self {
+        Self { cluster, random, clock, keys, moves, open: Vec::new(), memory_is_spent: false, deeds: Deeds::default() }
     }
 
     /// Makes faults until a time has passed, then repairs all, and waits until the cluster is whole.
@@ -85,7 +87,7 @@ impl<'a> Nemesis<'a> {
 
     /// One more fault.
     fn strike(&mut self) -> anyhow::Result<()> {
-        let kind = Kind::choose(&mut self.random, self.cluster.network.has_cuts());
+        let kind = Kind::choose(&mut self.random, self.cluster.network.has_cuts(), self.moves);
         if kind.loses_memory() && self.memory_is_spent {
             self.settle()?;
         }

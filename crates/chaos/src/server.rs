@@ -16,6 +16,10 @@ const STOP: Duration = Duration::from_secs(12);
 /// How long the threads of a process may take to stop after SIGSTOP.
 const STAND_STILL: Duration = Duration::from_secs(2);
 
+/// Whether the coordinator has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Answered(pub(crate) bool);
+
 /// A server. Its processes are killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -30,6 +34,8 @@ pub(crate) struct Server {
     log: PathBuf,
     child: Option<Child>,
     is_paused: bool,
+    /// Whether it was decommissioned, as far as is known: it may end with exit code 0 at any time, until it is started anew.
+    leaves: Option<Answered>,
     /// Since when it is asked to stop.
     asked: Option<Instant>,
     /// How long it took to stop, each time that it was asked to.
@@ -41,7 +47,19 @@ impl Server {
     pub(crate) fn new(name: String, host: usize, program: &Path, args: Vec<String>, dir: &Path) -> Self {
         let (said, log) = (dir.join(format!("{name}.out")), dir.join(format!("{name}.log")));
         let program = program.display().to_string();
-        Self { name, host, program, args, said, log, child: None, is_paused: false, asked: None, stops: Vec::new() }
+        Self {
+            name,
+            host,
+            program,
+            args,
+            said,
+            log,
+            child: None,
+            is_paused: false,
+            leaves: None,
+            asked: None,
+            stops: Vec::new(),
+        }
     }
 
     /// Starts it. IMPORTANT: on the main thread, with whose end the process is killed.
@@ -63,6 +81,16 @@ impl Server {
     /// Whether its process runs, or stands still.
     pub(crate) fn is_running(&self) -> bool {
         self.child.is_some()
+    }
+
+    /// Whether it was decommissioned.
+    pub(crate) fn leaves(&self) -> bool {
+        self.leaves == Some(Answered(true))
+    }
+
+    /// It was decommissioned, as the coordinator has said, or has perhaps heard.
+    pub(crate) fn will_leave(&mut self, answered: Answered) {
+        self.leaves = Some(answered);
     }
 
     /// Whether it stands still.
@@ -92,6 +120,10 @@ impl Server {
             (Some(status), asked) => {
                 self.child = None;
                 let (name, words) = (&self.name, self.last_words());
+                if self.leaves.is_some() && status.success() {
+                    self.leaves = None;
+                    return Ok(());
+                }
                 let asked = asked.with_context(|| format!("{name} has ended by itself with {status}:\n{words}"))?;
                 anyhow::ensure!(status.success(), "{name} was asked to stop and ended with {status}:\n{words}");
                 self.stops.push(asked.elapsed());

@@ -100,6 +100,11 @@ impl Request {
         }
     }
 
+    /// A request to the coordinator with words that a line can carry.
+    pub(crate) fn questions(verb: &str, words: &[&[u8]]) -> Self {
+        Self::encode(true, &[&[verb.as_bytes()], words].concat())
+    }
+
     fn encode(by_line: bool, words: &[&[u8]]) -> Self {
         // A line has room for the longest key and value and a short verb, not for everything that may stand before them.
         let fits = words.iter().map(|word| word.len() + 1).sum::<usize>() <= limits::LINE_BYTES;

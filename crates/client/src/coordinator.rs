@@ -229,6 +229,38 @@ impl Client {
         forget(&self.cluster, node).await
     }
 
+    /// Has a node leave for good: it hands its slots over, deletes its data and ends. Gives the coordinator's word on it, one
+    /// line that says of how many slots it still has copies; asked again, it says how far that is.
+    ///
+    /// # Errors
+    /// As [`Client::forget`]; it is also refused where no other node would stay.
+    pub async fn decommission(&self, node: &NodeAddr) -> Result<String, Error> {
+        self.tell_of(verbs::DECOMMISSION, &[node]).await
+    }
+
+    /// Has a node stay that was to leave for good, while it has not handed everything over. Gives the coordinator's word on
+    /// it, one line.
+    ///
+    /// # Errors
+    /// As [`Client::forget`].
+    pub async fn recommission(&self, node: &NodeAddr) -> Result<String, Error> {
+        self.tell_of(verbs::RECOMMISSION, &[node]).await
+    }
+
+    /// Has a node leave for good, as by [`Client::decommission`], once another has joined to take its place. Gives the
+    /// coordinator's word on it, one line.
+    ///
+    /// # Errors
+    /// As [`Client::decommission`].
+    pub async fn replace(&self, old: &NodeAddr, new: &NodeAddr) -> Result<String, Error> {
+        self.tell_of(verbs::REPLACE, &[old, new]).await
+    }
+
+    async fn tell_of(&self, verb: &str, nodes: &[&NodeAddr]) -> Result<String, Error> {
+        let nodes: Vec<&[u8]> = nodes.iter().map(|node| node.as_str().as_bytes()).collect();
+        tell(&self.cluster, Request::questions(verb, &nodes)).await
+    }
+
     /// Has slots without a copy that may lead start anew, with whatever is left of them. Gives the coordinator's word on
     /// it, one line that says how many slots there were.
     ///

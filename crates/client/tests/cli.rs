@@ -225,6 +225,9 @@ async fn an_operator_sees_losses_and_decides_about_them() {
         (&losses, &["--raw"], 0, "PUT k at 1-9\n"),
         (&losses, &["--json"], 0, "{\"command\":\"LOSSES\",\"losses\":[\"PUT k at 1-9\"],\"ok\":true}\n"),
         (&format!("FORGET {node}"), &[], 0, &format!("OK Node {node} is waited for no longer\n")),
+        (&format!("DECOMMISSION {node}"), &[], 0, &format!("OK Node {node} leaves\n")),
+        (&format!("recommission {node}"), &[], 0, &format!("OK Node {node} stays\n")),
+        (&format!("REPLACE {node} h:2"), &[], 0, &format!("OK Node {node} leaves for h:2\n")),
         ("ACCEPT_LOSS 12", &[], 0, "OK 1 slots start anew\n"),
         (
             "accept_loss all",

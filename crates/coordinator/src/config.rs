@@ -48,6 +48,11 @@ pub struct Config {
     #[arg(long, default_value = "10s", value_parser = heartbeat_timeout)]
     pub heartbeat_timeout: Duration,
 
+    /// How long a node that is dead or has stopped may be away before its copies are made again on other nodes. Another copy
+    /// leads at once.
+    #[arg(long, default_value = "30s", value_parser = replace_after)]
+    pub replace_after: Duration,
+
     /// Who is served, and how.
     #[command(flatten)]
     pub connections: ConnectionFlags,
@@ -70,6 +75,14 @@ fn replicas(text: &str) -> Result<usize, String> {
         Ok(number) if number <= limits::REPLICAS => Ok(number),
         _ => Err(format!("a number from 0 to {} is expected", limits::REPLICAS)),
     }
+}
+
+fn replace_after(text: &str) -> Result<Duration, String> {
+    let grace = humantime::parse_duration(text).map_err(|error| format!("{error} (examples: 30s, 5m, 0s)"))?;
+    if grace > Duration::from_secs(24 * 3600) {
+        return Err("a time of at most 24h is expected".to_owned());
+    }
+    Ok(grace)
 }
 
 fn heartbeat_timeout(text: &str) -> Result<Duration, String> {

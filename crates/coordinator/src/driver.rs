@@ -62,6 +62,7 @@ impl Driver {
         let settings = Settings {
             promises: config.promises(),
             virtual_nodes: config.virtual_nodes,
+            replace_after: config.replace_after,
             bits: SLOT_BITS,
             cluster: format!("{:016x}", random()),
             incarnations: (random() >> 32) as u32,
@@ -227,6 +228,7 @@ impl Driver {
                 self.send(node, &CoordinatorMessage::Unregistered);
                 self.sessions().remove(&node);
             }
+            Output::Dismiss(node) => self.send(node, &CoordinatorMessage::Dismiss),
             Output::Event(event) => log(&event),
         }
     }
@@ -281,6 +283,13 @@ fn log(event: &Event) {
             tracing::warn!(%incarnation, "node {addr} was restarted: it is filled before it leads again");
         }
         Event::Unregistered(addr) => tracing::warn!("node {addr} unregistered; it stays out until it is started again"),
+        Event::Leaving(addr) => tracing::warn!("node {addr} is decommissioned: its slots are handed over"),
+        Event::LeavesFor(old, new) => tracing::warn!("node {old} is decommissioned as soon as node {new} has joined"),
+        Event::Stays(addr) => tracing::info!("node {addr} is not decommissioned any more"),
+        Event::Decommissioned(addr) => {
+            tracing::info!("node {addr} has handed its slots over, deleted its data and left")
+        }
+        Event::Replaced(addr) => tracing::warn!("node {addr} was away for too long: others are filled in its place"),
         Event::Full(addr) => {
             tracing::warn!("the disk of node {addr} is full: others lead its slots where they can, until it has room");
         }
@@ -304,6 +313,14 @@ fn log(event: &Event) {
         Event::Dead(addr) => tracing::warn!("node {addr} is dead: no heartbeat within the timeout"),
         Event::Stranger(addr) => tracing::error!("node {addr} belongs to another cluster and is refused"),
         Event::Adopted(version) => tracing::info!("took the map over from the nodes, at version {}", version.0),
+        Event::Resized { copies, virtual_nodes } => tracing::warn!(
+            "started with other numbers: the cluster now keeps {} copies of each key (before: {}), and a node has {} positions \
+             on the ring (before: {}). Slots move to where they belong now",
+            copies.1,
+            copies.0,
+            virtual_nodes.1,
+            virtual_nodes.0
+        ),
         Event::Serving(version) => tracing::info!("the map stands, at version {}", version.0),
         Event::Promoted(slots) => tracing::warn!("promoted replicas: {slots} slots had lost their primary"),
         Event::UnprovenWait(slots, nodes) => tracing::error!(

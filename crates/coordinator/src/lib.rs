@@ -9,6 +9,7 @@
 
 pub mod config;
 pub mod driver;
+pub mod moves;
 pub mod session;
 pub mod state_file;
 pub mod stats;

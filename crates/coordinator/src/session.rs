@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::driver::Driver;
+use crate::moves;
 use crate::stats::{self, NotAnswered};
 use crate::wait::wait_healthy;
 
@@ -186,17 +187,27 @@ impl ClientSession<'_> {
                 };
                 Response::Text(format!("OK {} slots start anew{unproven}", accepted.anew))
             }
+            CoordinatorRequest::Decommission(addr) => {
+                moves::decommissioned(addr, self.driver.with(|coordinator, now| coordinator.decommission(now, addr)))
+            }
+            CoordinatorRequest::Recommission(addr) => {
+                moves::recommissioned(addr, self.driver.with(|coordinator, now| coordinator.recommission(now, addr)))
+            }
+            CoordinatorRequest::Replace { old, new } => {
+                moves::replaced(old, new, self.driver.with(|coordinator, now| coordinator.replace(now, old, new)))
+            }
             CoordinatorRequest::Info => {
                 let addr = self.driver.addr();
                 self.driver.with(|coordinator, _| {
                     let (nodes, map) = (coordinator.nodes().count(), coordinator.map());
                     let (cluster, version) = (&map.cluster, map.version.0);
                     let awaited = coordinator.awaited();
-                    let awaited: Vec<_> = awaited.iter().map(NodeAddr::as_str).collect();
-                    let awaited = if awaited.is_empty() { "-".to_owned() } else { awaited.join(",") };
+                    let awaited = list(awaited.iter());
+                    let leaving = list(coordinator.leaving().map(|(addr, _)| addr));
+                    let away = list(coordinator.away().map(|(addr, _)| addr));
                     Response::Text(format!(
                         "OK Coordinator {addr} nodes={nodes} map={version} cluster={cluster} ack={} read={} \
-                         unproven_promotions={} waiting_for={awaited}",
+                         leaving={leaving} away={away} unproven_promotions={} waiting_for={awaited}",
                         map.promises.ack,
                         map.promises.read,
                         coordinator.unproven_promotions()
@@ -228,11 +239,17 @@ impl ClientSession<'_> {
             let map = update.and_then(|update| ClusterMap::updated(None, &update));
             Some(map.map_err(|error| JoinError::Refused(ErrorReply::NotPeer(error.to_string())))?)
         };
-        let Join { addr, incarnation, ancestors, .. } = join;
-        let joined =
-            self.driver.with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, ancestors, held))?;
+        let Join { addr, incarnation, ancestors, weight, .. } = join;
+        let joined = self
+            .driver
+            .with(|coordinator, now| coordinator.join(now, addr.clone(), incarnation, weight, ancestors, held))?;
         Ok(Upgrade::Node { addr, joined })
     }
+}
+
+fn list<'a>(nodes: impl Iterator<Item = &'a NodeAddr>) -> String {
+    let nodes: Vec<_> = nodes.map(NodeAddr::as_str).collect();
+    if nodes.is_empty() { "-".to_owned() } else { nodes.join(",") }
 }
 
 fn registered(addr: &NodeAddr, again: bool) -> String {
@@ -339,7 +356,7 @@ impl NodeSession<'_> {
             messages.into_iter().all(|message| {
                 let is_beat = matches!(message, NodeMessage::Heartbeat { .. });
                 resync |= message == NodeMessage::Resync;
-                left |= message == NodeMessage::Leave;
+                left |= matches!(message, NodeMessage::Leave | NodeMessage::Cleared);
                 let known = coordinator.handle_message(now, self.node, message);
                 beats += usize::from(is_beat && known);
                 known

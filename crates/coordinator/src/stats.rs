@@ -33,7 +33,10 @@ pub fn kind(request: &CoordinatorRequest<'_>) -> Option<usize> {
         | CoordinatorRequest::UnregisterNode(_)
         | CoordinatorRequest::Heartbeat(_)
         | CoordinatorRequest::Forget(_)
-        | CoordinatorRequest::AcceptLoss(_) => 1,
+        | CoordinatorRequest::AcceptLoss(_)
+        | CoordinatorRequest::Decommission(_)
+        | CoordinatorRequest::Recommission(_)
+        | CoordinatorRequest::Replace { .. } => 1,
         // A wait is no answer that took long.
         CoordinatorRequest::Join(_) | CoordinatorRequest::WaitHealthy(_) => return None,
     })

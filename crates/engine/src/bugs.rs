@@ -103,11 +103,17 @@ pub enum Bug {
     PurgedCompared,
     /// A copy that differs is only aligned, not filled again.
     RepairAligns,
+    /// A node that leaves is told to delete what it holds before others have it (redis#4937).
+    LeaverDeletesEarly,
+    /// A node that leaves is taken out of the in-sync set before others are in.
+    LeaverDroppedEarly,
+    /// A primary that has released a slot goes on serving it while the next one begins.
+    ReleasedServesOn,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 50] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -155,6 +161,9 @@ impl Bug {
         Self::ComparedElsewhere,
         Self::PurgedCompared,
         Self::RepairAligns,
+        Self::LeaverDeletesEarly,
+        Self::LeaverDroppedEarly,
+        Self::ReleasedServesOn,
     ];
 }
 

@@ -3,7 +3,7 @@
 //! Facts go in through the methods; duties come out of [`Coordinator::poll_output`], to be polled after every call.
 //! The caller also calls [`Coordinator::handle_timeout`] when [`Coordinator::next_deadline`] has come.
 //!
-//! Nodes come and are replaced in `coordinator/membership.rs`; what they tell and ask is taken in
+//! Nodes come and are replaced in `coordinator/membership.rs`, and leave for good in `coordinator/moves.rs`; what they tell and ask is taken in
 //! `coordinator/proposals.rs`. Whatever may change who should hold what has all slots looked at (`coordinator/replan.rs`).
 //!
 //! Every change of the map takes the next number of one counter, which is its version, and the epoch of every slot that
@@ -15,6 +15,7 @@
 
 mod health;
 mod membership;
+mod moves;
 mod proposals;
 mod replan;
 mod start_up;
@@ -111,6 +112,16 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     reported: BTreeSet<Incarnation>,
     /// What those who were started again have found on their disks.
     ancestors: BTreeMap<Incarnation, Ancestors>,
+    /// Who has more than one share of the slots.
+    weights: BTreeMap<NodeAddr, u32>,
+    /// Who is to leave for good, as an operator says.
+    leaving: BTreeSet<NodeAddr>,
+    /// Who leaves when whom joins: by the one that is to join.
+    replacing: BTreeMap<NodeAddr, NodeAddr>,
+    /// Those of them that hold no part of any slot any more, and are told to delete what they have.
+    moved_off: BTreeSet<Incarnation>,
+    /// Who is dead or has stopped, since when, and still has its place on the ring.
+    away: BTreeMap<NodeAddr, Timestamp>,
     /// Whose disks are full, as they say.
     full: BTreeSet<Incarnation>,
     /// For whom slots wait whose other copies are here without proof of their data.
@@ -153,6 +164,11 @@ impl<B: Bugs> Coordinator<B> {
             awaited: BTreeMap::new(),
             reported: BTreeSet::new(),
             ancestors: BTreeMap::new(),
+            weights: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            replacing: BTreeMap::new(),
+            moved_off: BTreeSet::new(),
+            away: BTreeMap::new(),
             full: BTreeSet::new(),
             awaited_by_unproven: BTreeSet::new(),
             suspicion: Suspicion::default(),
@@ -228,7 +244,7 @@ impl<B: Bugs> Coordinator<B> {
         let retry = self.handing_over.values().map(|(_, asked)| *asked + HANDOVER_RETRY).min();
         let grace = Some(self.reborn_grace).filter(|grace| *grace > self.suspicion.last_call());
         let suspicion = self.suspicion.next_check(&self.registry);
-        [phase, promotion, retry, grace, suspicion, self.replan_at]
+        [phase, promotion, retry, grace, suspicion, self.replan_at, self.next_replacement()]
             .into_iter()
             .flatten()
             .fold(self.registry.next_check(), Timestamp::min)
@@ -238,7 +254,7 @@ impl<B: Bugs> Coordinator<B> {
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.wake(now);
         for (addr, node) in self.registry.remove_silent(now) {
-            self.ring.remove(&addr);
+            self.goes_away(now, &addr, node.by_hand);
             if node.by_hand {
                 self.gone.insert(node.incarnation);
             }
@@ -247,6 +263,7 @@ impl<B: Bugs> Coordinator<B> {
             }
             self.event(Event::Dead(addr));
         }
+        self.replace_the_away(now);
         self.advance(now);
     }
 
@@ -264,6 +281,7 @@ impl<B: Bugs> Coordinator<B> {
         if self.phase == Phase::Serving {
             // Each round settles what the one before has made possible; three are the longest chain there is.
             while self.replan(now) {}
+            self.dismiss_leavers();
         }
     }
 

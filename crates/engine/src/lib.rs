@@ -41,6 +41,7 @@ pub mod modify;
 pub mod node;
 pub mod outbox;
 pub mod output;
+pub mod pace;
 pub mod peers;
 pub mod plan;
 pub mod promotion;

@@ -1,6 +1,7 @@
 //! The order of one slot's records, as one copy has it: where it ends, how far it is durable, and its tail.
 //!
-//! The tail holds the records that are not known to be durable, each with the record of its key that it replaced. From
+//! The tail holds the records that are not known to be durable, each with the record of its key that it replaced; and at a
+//! primary that lacks a copy also those since, as far as there is room, so that one that is away for a moment is sent what it lacks. From
 //! it a new primary brings the others level, and a copy that went astray cuts back to where it agrees with its primary.
 //! Where the tail does not reach back far enough the copy is filled instead. What is durable is never cut.
 
@@ -165,10 +166,26 @@ impl Log {
     /// The durable mark has moved: the tail up to it is not needed any more. It never moves back, nor past the end.
     pub fn set_durable(&mut self, seq: u64, budget: &TailBudget) {
         self.durable = self.durable.max(seq.min(self.last.seq));
+        self.forget_durable(0, budget);
+    }
+
+    /// As [`Log::set_durable`], where a copy is away: what it will lack is kept while the tails of the node hold less than half
+    /// of what they may. The other half is for what is not durable.
+    pub fn set_durable_for_the_away(&mut self, seq: u64, budget: &TailBudget) {
+        self.durable = self.durable.max(seq.min(self.last.seq));
+        if budget.used() > budget.limit / 2 {
+            self.forget_durable(budget.limit / 2, budget);
+        }
+    }
+
+    /// Forgets the oldest of what is durable, until the tails of the node hold no more than this.
+    fn forget_durable(&mut self, until: usize, budget: &TailBudget) {
         let durable = self.durable;
         let Some(more) = &mut self.more else { return };
-        let mut freed = 0;
-        while let Some(entry) = more.tail.pop_front_if(|entry| entry.record.version().seq <= durable) {
+        let (mut freed, used) = (0, if until == 0 { usize::MAX } else { budget.used() });
+        while used - freed > until
+            && let Some(entry) = more.tail.pop_front_if(|entry| entry.record.version().seq <= durable)
+        {
             freed += entry.record.size();
             more.before_tail = entry.record.version().seq;
         }
@@ -197,6 +214,7 @@ impl Log {
     #[must_use]
     pub fn tail(&self) -> Vec<Record> {
         let entries = self.more.iter().flat_map(|more| &more.tail);
+        let entries = entries.filter(|entry| entry.record.version().seq > self.durable);
         entries.map(|entry| entry.record.clone()).collect()
     }
 
@@ -395,6 +413,23 @@ mod tests {
         assert_eq!((log.last(), log.terms().0.len()), (version(1, 3), 1));
         log.set_durable(9, &budget);
         assert_eq!((log.durable(), budget.used()), (3, 0));
+    }
+
+    #[test]
+    fn for_one_that_is_away_the_tail_is_kept_up_to_half_of_the_room() {
+        let budget = TailBudget::default();
+        let mut log = log_of(&[1, 1, 1, 1], &budget);
+        let size = budget.used() / 4;
+        log.set_durable_for_the_away(3, &budget);
+        assert_eq!((log.durable(), log.after(version(1, 1)).unwrap().len(), log.tail().len()), (3, 3, 1));
+        assert!(log.cut(version(1, 2), &budget).is_none(), "what is durable is never cut");
+        let small = TailBudget::new(4 * size);
+        let mut log = log_of(&[1, 1, 1, 1], &small);
+        log.set_durable_for_the_away(4, &small);
+        assert_eq!((small.used(), log.after(version(1, 2)).unwrap().len()), (2 * size, 2));
+        assert!(log.after(version(1, 1)).is_none());
+        log.set_durable(4, &small);
+        assert_eq!((small.used(), log.after(version(1, 3))), (0, None), "nobody is away any more");
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::log::{TAIL_BYTES, TailBudget};
 use crate::losses::{Loss, Losses};
 use crate::memory::Memory;
 use crate::outbox::{Lag, OUTBOX_ITEMS, Outbox};
+use crate::pace::Pace;
 use crate::peers::Peers;
 use crate::record::Record;
 use crate::slot::{Answer, Place, Refusal, Slot, Written};
@@ -145,6 +146,7 @@ pub struct Node<B: Bugs = NoBugs> {
     tails: TailBudget,
     memory: Memory,
     memory_looks: Mutex<Looks>,
+    pace: Pace,
     journal: Journal,
     outbox_items: usize,
     proposals: Mutex<Proposals>,
@@ -266,6 +268,7 @@ impl<B: Bugs> Node<B> {
             tails: TailBudget::default(),
             memory: Memory::default(),
             memory_looks: Mutex::default(),
+            pace: Pace::default(),
             journal: Journal::default(),
             outbox_items: OUTBOX_ITEMS,
             proposals: Mutex::default(),

@@ -490,7 +490,7 @@ impl Queue {
 
 impl Item {
     /// The bytes of records, and of fills.
-    fn weight(&self) -> (usize, usize) {
+    pub(crate) fn weight(&self) -> (usize, usize) {
         match self {
             Self::Record { record, .. } => (record.size(), 0),
             Self::Fill { snapshot, .. } => (0, snapshot.records.iter().map(|record| record.size()).sum()),

@@ -1,5 +1,7 @@
 //! What goes into and comes out of the coordinator: settings, duties for the caller, lines for its log.
 
+use std::time::Duration;
+
 use proto::cluster_map::{MapVersion, Promises};
 use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
@@ -17,6 +19,8 @@ pub struct Settings {
     pub bits: SlotBits,
     /// The name of the cluster if this turns out to be a new one. Random, from the caller.
     pub cluster: String,
+    /// How long a node that is dead or has stopped may be away before another is filled in its place.
+    pub replace_after: Duration,
     /// What tells incarnations that this coordinator gives out from those of others. Random, from the caller.
     pub incarnations: u32,
 }
@@ -51,6 +55,8 @@ pub enum Output {
     CloseSession(Incarnation),
     /// Tell a node that an operator has taken it off the ring.
     Unregistered(Incarnation),
+    /// Tell a node to delete what it holds, and to leave.
+    Dismiss(Incarnation),
     /// Something that an operator wants to know.
     Event(Event),
 }
@@ -68,6 +74,16 @@ pub enum Event {
     Unregistered(NodeAddr),
     /// A node has said that it stops.
     Left(NodeAddr),
+    /// An operator decommissions a node: its slots are handed over.
+    Leaving(NodeAddr),
+    /// An operator decommissions a node as soon as another has joined.
+    LeavesFor(NodeAddr, NodeAddr),
+    /// An operator has taken that back.
+    Stays(NodeAddr),
+    /// A node that was decommissioned has deleted what it held and is a member no more.
+    Decommissioned(NodeAddr),
+    /// A node has been away for so long that others are filled in its place.
+    Replaced(NodeAddr),
     /// The disk of a node is full.
     Full(NodeAddr),
     /// It has room again.
@@ -86,6 +102,13 @@ pub enum Event {
     Stranger(NodeAddr),
     /// The map was taken over from a node.
     Adopted(MapVersion),
+    /// It was started with other numbers than before: slots move to where they belong now.
+    Resized {
+        /// How many copies of each key there were, and are to be.
+        copies: (usize, usize),
+        /// How many positions a node had on the ring, and has.
+        virtual_nodes: (u32, u32),
+    },
     /// The first map of this coordinator stands.
     Serving(MapVersion),
     /// So many slots have a new primary, since theirs was lost.
@@ -106,6 +129,32 @@ pub struct Accepted {
     pub anew: usize,
     /// How many go on with what the copies that are here have, though some of it may be missing.
     pub unproven: usize,
+}
+
+/// Why a node cannot be decommissioned, or why that cannot be taken back. Nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecommissionError {
+    /// Nobody is known there; or it does not leave, where that was to be taken back.
+    NotFound,
+    /// It was registered by hand: no program of ours is behind the address.
+    ByHand,
+    /// There is no map yet, or one is taken over.
+    NotServing,
+    /// No other node would stay.
+    LastNode,
+    /// It has handed everything over, and deletes what it holds.
+    TooLate,
+    /// The one that is to take its place is itself, or leaves as well.
+    Itself,
+}
+
+/// What has come of an operator's wish to replace a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaced {
+    /// It leaves, and still has copies of so many slots.
+    Leaves(usize),
+    /// It leaves once the other has joined.
+    Waits,
 }
 
 /// The answer to a join.

@@ -23,6 +23,10 @@ pub struct Standing {
     pub suspected: BTreeSet<Incarnation>,
     /// Alive, but their disks are full: nothing is handed over to them either.
     pub full: BTreeSet<Incarnation>,
+    /// Alive, but to leave for good: nothing is handed over to them.
+    pub leaving: BTreeSet<Incarnation>,
+    /// How many copies there are to be of each slot, those of nodes that are away for a moment included.
+    pub wanted: usize,
     /// Registered, but not heard since a start without proof of its data came back: they may have lost their power with it.
     pub unheard: BTreeSet<Incarnation>,
     /// Started again with the data on their disks, as a newer incarnation.
@@ -37,6 +41,8 @@ pub struct Standing {
     pub any_copy_leads: bool,
     /// A planted mistake: whoever was in sync once may lead where nobody is.
     pub any_former_leads: bool,
+    /// A planted mistake: who leaves is left out before others are filled.
+    pub leaver_dropped_early: bool,
     /// A planted mistake: copies without proof lead before all are back.
     pub unproven_leads_in_haste: bool,
 }
@@ -120,6 +126,12 @@ impl Standing {
         self.reborn.get(&incarnation).copied().unwrap_or(incarnation)
     }
 
+    /// Whether the node leaves for good on whose disk is what this incarnation held.
+    fn is_leaving(&self, incarnation: Incarnation) -> bool {
+        let unproven = self.unproven.get(&incarnation);
+        self.leaving.contains(&self.heir(incarnation)) || unproven.is_some_and(|heir| self.leaving.contains(heir))
+    }
+
     /// Those of whom each held all that was promised, and that were not lost for good.
     fn members<'a>(&'a self, config: &'a SlotConfig) -> impl Iterator<Item = Incarnation> {
         let members = config.isr.iter().chain(&config.elr).copied();
@@ -179,9 +191,23 @@ fn keep_primary(
     standing: &Standing,
 ) -> Plan {
     let filled = target.iter().all(|node| up.contains(node));
-    let leads_at_target = target.first() == Some(&primary);
-    let isr = if filled && leads_at_target { target.to_vec() } else { in_ring_order(up, target) };
-    let elr = former_members(config, &isr, standing);
+    let first_is_full = target.first().is_some_and(|first| standing.full.contains(first));
+    let leads_at_target = target.first() == Some(&primary) || (first_is_full && target.contains(&primary));
+    let mut isr = in_ring_order(up, target);
+    isr.sort_by_key(|node| standing.leaving.contains(node));
+    let mut elr = Vec::new();
+    let planted = standing.leaver_dropped_early && isr.len() > 1;
+    if planted {
+        isr.retain(|node| *node == primary || !standing.leaving.contains(node));
+    } else if filled && leads_at_target {
+        // Where one that should be a copy is away for a moment, others that are in sync stay.
+        isr.truncate(standing.wanted.max(target.len()));
+        elr = former_members(config, &isr, standing);
+        // Who leaves on purpose is not waited for: all that was promised is in the set that stays.
+        elr.retain(|node| !standing.is_leaving(*node));
+    } else {
+        elr = former_members(config, &isr, standing);
+    }
     let is_new = |node: &Incarnation| !isr.contains(node) && !elr.contains(node);
     let learners = target.iter().copied().filter(is_new).collect();
     match change(config, SlotConfig { primary: Some(primary), isr, learners, elr, ..config.clone() }) {
@@ -202,9 +228,13 @@ fn better_primary(
     standing: &Standing,
 ) -> Option<Incarnation> {
     let can = |node: &&Incarnation| {
-        **node != primary && up.contains(node) && !standing.suspected.contains(node) && !standing.full.contains(node)
+        **node != primary
+            && up.contains(node)
+            && !standing.suspected.contains(node)
+            && !standing.full.contains(node)
+            && !standing.leaving.contains(node)
     };
-    if standing.full.contains(&primary) {
+    if standing.full.contains(&primary) || standing.leaving.contains(&primary) {
         return in_ring_order(up, target).iter().find(can).copied();
     }
     target.first().filter(can).copied()

@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use net::listener::ConnectionFlags;
 use net::logging::LogFlags;
 use proto::id::{AddrError, NodeAddr};
+use proto::limits;
 
 use crate::store::Fsync;
 
@@ -71,6 +72,15 @@ pub struct Config {
     /// Pause between heartbeats. Keep it well below the coordinator's --heartbeat-timeout.
     #[arg(long, default_value = "200ms", value_parser = between("10ms", "1m"))]
     pub heartbeat_interval: Duration,
+
+    /// How many shares of the keys this node is to have: one of twice the size of others takes 2.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::WEIGHT)))]
+    pub weight: u32,
+
+    /// How fast this node fills the copies of others when slots move, in MiB a second for all of them together; 0 sets no limit.
+    /// What clients ask for comes first.
+    #[arg(long, default_value_t = 64, value_name = "MIB")]
+    pub move_rate: u32,
 
     /// How long a request for a key may wait for a primary that can take it.
     #[arg(long, default_value = "15s", value_parser = between("100ms", "10m"))]

@@ -13,10 +13,12 @@
 //! - [`stats`]: figures of what it does.
 //! - [`store`]: the data directory, and the thread that writes it.
 //! - [`membership`]: the session with the coordinator: joining, heartbeats, the map, leaving.
+//! - [`dismissal`]: how a node ends that was decommissioned.
 
 pub mod answering;
 pub mod clients;
 pub mod config;
+pub mod dismissal;
 pub mod driver;
 pub mod forward;
 pub mod info;

@@ -14,8 +14,9 @@ use net::program;
 use net::shutdown::{self, Shutdown};
 use node::clients::Clients;
 use node::config::{Command, Config};
+use node::dismissal;
 use node::driver::{Driver, random_secret};
-use node::membership::{self, Notice};
+use node::membership::{self, Farewell, Notice};
 use node::session;
 use node::store::{self, OpenedStore};
 use tokio::sync::{mpsc, oneshot};
@@ -80,6 +81,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (accepting, connections, background) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
     let driver = Driver::new(addr, clock, found, memory, config.request_timeout, &background);
     driver.node().compare_every(config.compare_every);
+    driver.node().set_move_rate(u64::from(config.move_rate) << 20);
     let writing = match (driver.store(), journal) {
         (Some(store), Some((journal, snapshot_at))) => {
             Some(store.start(driver.clone(), journal, snapshot_at, config.fsync_interval)?)
@@ -100,6 +102,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         host: config.coordinator_host.trim_matches(['[', ']']).to_owned(),
         port: config.coordinator_port,
         heartbeat_interval: config.heartbeat_interval,
+        weight: config.weight,
     };
     let (notify, mut notices) = mpsc::channel(16);
     let (leave, left) = oneshot::channel();
@@ -127,8 +130,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
             why = failed => End::DiskFailed(why),
         }
     };
-    tracing::info!("stopping");
     accepting.begin();
+    if let End::Dismissed = why {
+        return dismissal::end(&driver, &connections, &background, writing, leave).await;
+    }
+    tracing::info!("stopping");
     stop(&driver, &connections, &background, leave).await;
     if let End::DiskFailed(why) = why {
         anyhow::bail!(
@@ -142,7 +148,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     match why {
         End::Refused(why) => anyhow::bail!(why),
-        End::Asked | End::DiskFailed(_) => Ok(()),
+        End::Asked | End::DiskFailed(_) | End::Dismissed => Ok(()),
     }
 }
 
@@ -153,6 +159,8 @@ enum End {
     /// It has not come into its cluster; what to do.
     Refused(String),
     DiskFailed(String),
+    /// It was decommissioned, and has handed everything over.
+    Dismissed,
 }
 
 /// Says when the node has joined. Ends only where it may not go on.
@@ -171,6 +179,7 @@ async fn serve(
     loop {
         match notices.recv().await {
             Some(Notice::Stranger(why)) => return Ok(End::Refused(why)),
+            Some(Notice::Dismissed) => return Ok(End::Dismissed),
             Some(Notice::Joined(_) | Notice::Failed(_)) => {}
             None => return std::future::pending().await,
         }
@@ -189,6 +198,8 @@ async fn joined(notices: &mut mpsc::Receiver<Notice>, patience: Duration) -> any
                 last = why;
             }
             Ok(Some(Notice::Stranger(why))) => anyhow::bail!(why),
+            // Nobody is told that before he has joined.
+            Ok(Some(Notice::Dismissed)) => {}
             Ok(None) => anyhow::bail!("the session with the coordinator has ended: {last}"),
             Err(_) => anyhow::bail!(
                 "gave up joining after {}: {last}. Start the coordinator, or name it with --coordinator-host and \
@@ -201,12 +212,7 @@ async fn joined(notices: &mut mpsc::Receiver<Notice>, patience: Duration) -> any
 
 /// Stops on purpose, within ten seconds: takes no more writes, pushes what is queued, tells the coordinator, and passes on
 /// or finishes what is in hand. A write that comes meanwhile waits for the next primary; none is cut off.
-async fn stop(
-    driver: &Driver,
-    connections: &Shutdown,
-    background: &Shutdown,
-    leave: oneshot::Sender<oneshot::Sender<()>>,
-) {
+async fn stop(driver: &Driver, connections: &Shutdown, background: &Shutdown, leave: oneshot::Sender<Farewell>) {
     let mut turn = Turn::default();
     driver.node().close(driver.clock().now(), &mut turn);
     driver.finish(&mut turn);
@@ -219,7 +225,7 @@ async fn stop(
         tracing::warn!("{} messages were not acknowledged by every replica", driver.node().lag().items);
     }
     let (tell, told) = oneshot::channel();
-    if leave.send(tell).is_err() || timeout(LEAVE_TIMEOUT, told).await.is_err() {
+    if leave.send(Farewell { cleared: false, told: tell }).is_err() || timeout(LEAVE_TIMEOUT, told).await.is_err() {
         tracing::warn!("the coordinator was not told that this node stops; it will find out by its silence");
     }
     sleep(FAREWELL).await;

@@ -47,6 +47,8 @@ pub struct Settings {
     pub port: u16,
     /// Pause between heartbeats.
     pub heartbeat_interval: Duration,
+    /// How many shares of the slots this node wants.
+    pub weight: u32,
 }
 
 /// What the main task is told.
@@ -58,6 +60,23 @@ pub enum Notice {
     Failed(String),
     /// The coordinator leads another cluster than the one whose data this node has; says what to do. The session is over.
     Stranger(String),
+    /// This node was decommissioned and holds no part of any slot: it is to delete what it has, ask to leave, and end.
+    Dismissed,
+}
+
+/// What the main task says when the node ends.
+#[derive(Debug)]
+pub struct Farewell {
+    /// What the node held is deleted: it does not come back.
+    pub cleared: bool,
+    /// Whom to tell once the coordinator has heard.
+    pub told: oneshot::Sender<()>,
+}
+
+impl Farewell {
+    fn message(&self) -> NodeMessage {
+        if self.cleared { NodeMessage::Cleared } else { NodeMessage::Leave }
+    }
 }
 
 /// How one session has ended.
@@ -80,7 +99,7 @@ pub async fn run(
     driver: Driver,
     settings: Settings,
     notices: mpsc::Sender<Notice>,
-    mut leave: oneshot::Receiver<oneshot::Sender<()>>,
+    mut leave: oneshot::Receiver<Farewell>,
 ) {
     let mut membership = Membership {
         driver,
@@ -94,13 +113,16 @@ pub async fn run(
         held: VecDeque::new(),
         told_full: false,
         told_of_fills: false,
+        dismissed: false,
     };
     let mut pause = FIRST_PAUSE;
     loop {
         let ended = membership.session(&mut leave, &mut pause).await;
-        if let Some(left) = membership.left.take() {
+        // Whoever has gone is no member. That the data is gone the coordinator must hear, or it goes on waiting for this node.
+        let is_heard = matches!(ended, Ended::Left | Ended::Unregistered);
+        if let Some(left) = membership.left.take_if(|left| is_heard || !left.cleared) {
             // The coordinator knows that this node stops, or is gone itself. The main task may have given up waiting.
-            let _ = left.send(());
+            let _ = left.told.send(());
             return membership.follow().await;
         }
         let longest = match ended {
@@ -113,7 +135,7 @@ pub async fn run(
                 membership.notify(Notice::Stranger(why)).await;
                 // The main task stops the process. There is nobody to be told.
                 let left = leave.await;
-                return drop(left.map(|left| left.send(())));
+                return drop(left.map(|left| left.told.send(())));
             }
             Ended::Refused(why) => {
                 let settings = &membership.settings;
@@ -128,9 +150,14 @@ pub async fn run(
         };
         tokio::select! {
             () = sleep(pause.min(longest)) => pause = (pause * 2).min(longest),
-            Ok(left) = &mut leave => {
+            Ok(left) = &mut leave, if membership.left.is_none() => {
+                if left.cleared {
+                    // It is told when it is back.
+                    membership.left = Some(left);
+                    continue;
+                }
                 // Nobody is there to be told.
-                let _ = left.send(());
+                let _ = left.told.send(());
                 return membership.follow().await;
             }
         }
@@ -147,7 +174,7 @@ struct Membership {
     /// What the log says already of why the coordinator is away.
     reported: Option<String>,
     /// Whom to tell once the coordinator knows that this node stops.
-    left: Option<oneshot::Sender<()>>,
+    left: Option<Farewell>,
     /// When the heartbeats were sent that this session's coordinator has not answered.
     beats: VecDeque<Timestamp>,
     /// What the coordinator may be told once the journal is written up to a number, oldest first.
@@ -156,6 +183,8 @@ struct Membership {
     told_full: bool,
     /// It has been told of fills that this node makes.
     told_of_fills: bool,
+    /// This node was told to delete what it holds. It goes by no map any more.
+    dismissed: bool,
 }
 
 impl Settings {
@@ -172,7 +201,7 @@ impl std::fmt::Display for Settings {
 
 impl Membership {
     /// Runs one session until it ends.
-    async fn session(&mut self, leave: &mut oneshot::Receiver<oneshot::Sender<()>>, pause: &mut Duration) -> Ended {
+    async fn session(&mut self, leave: &mut oneshot::Receiver<Farewell>, pause: &mut Duration) -> Ended {
         let stream = match timeout(REJOIN_TIMEOUT, self.settings.connect()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Ended::Broken(error.to_string()),
@@ -188,7 +217,7 @@ impl Membership {
     async fn talk(
         &mut self,
         connection: &mut Connection,
-        leave: &mut oneshot::Receiver<oneshot::Sender<()>>,
+        leave: &mut oneshot::Receiver<Farewell>,
         pause: &mut Duration,
     ) -> io::Result<Ended> {
         connection.stream.set_nodelay(true)?;
@@ -230,8 +259,8 @@ impl Membership {
                 }
                 () = self.driver.proposals() => {}
                 Ok(left) = &mut *leave, if self.left.is_none() => {
+                    left.message().encode(&mut connection.output);
                     self.left = Some(left);
-                    NodeMessage::Leave.encode(&mut connection.output);
                 }
             }
             if self.incarnation.is_some() {
@@ -279,13 +308,15 @@ impl Membership {
         let map = self.driver.node().map();
         let lines = map.map(|map| map.update_since(MapVersion(0)).to_lines().join("\n")).unwrap_or_default();
         let (addr, ancestors) = (self.driver.addr().clone(), self.driver.node().ancestors().clone());
-        Join { addr, incarnation: self.incarnation, ancestors, map: &lines }.encode(out);
+        let weight = self.settings.weight;
+        Join { addr, incarnation: self.incarnation, ancestors, map: &lines, weight }.encode(out);
     }
 
     /// Takes in what has arrived; says so where the session is over.
     async fn handle(&mut self, connection: &mut Connection, pause: &mut Duration) -> Option<Ended> {
         loop {
             let Connection { reader, output, .. } = connection;
+            let was_dismissed = self.dismissed;
             let (mut ended, mut joined, mut first_map) = (None, None, None);
             let stopped = reader.frames(|frame| {
                 match frame {
@@ -315,6 +346,9 @@ impl Membership {
                 tracing::debug!("joined: {text}");
                 self.notify(Notice::Joined(text)).await;
             }
+            if self.dismissed && !was_dismissed {
+                self.notify(Notice::Dismissed).await;
+            }
             if let Some(map) = first_map {
                 if let Some(ended) = self.begin(map, &mut connection.output).await {
                     return Some(ended);
@@ -339,6 +373,9 @@ impl Membership {
         // The coordinator counts this start of the node from the first word that it says as such.
         NodeMessage::Heartbeat { incarnation }.encode(out);
         self.beats.push_back(self.driver.clock().now());
+        if let Some(left) = &self.left {
+            left.message().encode(out); // The session before has broken before it was heard.
+        }
     }
 
     /// The map, where it is the first that this start is sent.
@@ -390,6 +427,9 @@ impl Membership {
     }
 
     fn follow_map_change(&mut self, text: &str, out: &mut Vec<u8>) -> Option<Ended> {
+        if self.dismissed {
+            return None;
+        }
         if self.begun != self.incarnation {
             NodeMessage::Resync.encode(out);
             return None;
@@ -431,6 +471,13 @@ impl Membership {
                 }
                 None
             }
+            CoordinatorMessage::Dismiss => {
+                if !self.dismissed {
+                    self.dismissed = true;
+                    node.give_everything_up();
+                }
+                None
+            }
             CoordinatorMessage::Left => Some(Ended::Left),
             CoordinatorMessage::Unregistered => Some(Ended::Unregistered),
         }
@@ -454,13 +501,13 @@ impl Membership {
     }
 
     /// Leads and holds nothing any more, and follows the map only to pass requests on.
-    async fn stay_out(self, leave: oneshot::Receiver<oneshot::Sender<()>>) {
+    async fn stay_out(self, leave: oneshot::Receiver<Farewell>) {
         self.driver.node().give_everything_up();
         tokio::select! {
             () = self.follow() => {}
             Ok(left) = leave => {
                 // The coordinator does not count on this node, so there is nothing to tell it.
-                let _ = left.send(());
+                let _ = left.told.send(());
             }
         }
     }

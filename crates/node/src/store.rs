@@ -21,7 +21,7 @@ use proto::id::Incarnation;
 use storage::{DataDir, Disk, FileError};
 use tokio::sync::watch;
 
-pub use open::{OpenedStore, Settings, check, open, repair};
+pub use open::{OpenedStore, Settings, check, discard, open, repair};
 pub use writer::Running;
 
 /// When a change counts as written.

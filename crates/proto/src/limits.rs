@@ -58,6 +58,9 @@ pub const CLIENTS: usize = 10_000;
 /// The most virtual nodes for each node on the ring.
 pub const VIRTUAL_NODES: u32 = 1_024;
 
+/// The greatest weight of a node: how many times the positions of others it has on the ring.
+pub const WEIGHT: u32 = 100;
+
 /// The most replicas of a key beside its primary.
 pub const REPLICAS: usize = 15;
 

@@ -107,6 +107,17 @@ pub enum CoordinatorRequest<'a> {
     Forget(NodeAddr),
     /// Slots without a copy that may lead start anew: one, or all of them.
     AcceptLoss(Option<SlotId>),
+    /// A node is to leave for good: its slots are handed over, then it deletes what it holds.
+    Decommission(NodeAddr),
+    /// It is to stay after all.
+    Recommission(NodeAddr),
+    /// A node is to leave for good as soon as another has joined in its place.
+    Replace {
+        /// Who leaves.
+        old: NodeAddr,
+        /// Who joins, or has joined.
+        new: NodeAddr,
+    },
     /// The whole cluster map, once.
     Map,
     /// The whole cluster map, and then every change of it as it happens.
@@ -164,6 +175,9 @@ pub mod verbs {
     pub const LOSSES: &str = "LOSSES";
     pub const FORGET: &str = "FORGET";
     pub const ACCEPT_LOSS: &str = "ACCEPT_LOSS";
+    pub const DECOMMISSION: &str = "DECOMMISSION";
+    pub const RECOMMISSION: &str = "RECOMMISSION";
+    pub const REPLACE: &str = "REPLACE";
     pub const INFO: &str = "INFO";
     pub const STATS: &str = "STATS";
     pub const STATUS: &str = "STATUS";
@@ -248,6 +262,9 @@ impl<'a> CoordinatorRequest<'a> {
             b"LIST_NODES" => rest.nothing(verbs::LIST_NODES).map(|()| Self::ListNodes),
             b"FORGET" => rest.word(verbs::FORGET).map(Self::Forget),
             b"ACCEPT_LOSS" => rest.slot_or_all(verbs::ACCEPT_LOSS).map(Self::AcceptLoss),
+            b"DECOMMISSION" => rest.word(verbs::DECOMMISSION).map(Self::Decommission),
+            b"RECOMMISSION" => rest.word(verbs::RECOMMISSION).map(Self::Recommission),
+            b"REPLACE" => rest.two_nodes(verbs::REPLACE).map(|[old, new]| Self::Replace { old, new }),
             b"MAP" => rest.nothing(verbs::MAP).map(|()| Self::Map),
             b"WATCH_MAP" => rest.nothing(verbs::WATCH_MAP).map(|()| Self::WatchMap),
             b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),
@@ -371,6 +388,12 @@ impl<'a> Rest<'a> {
         let [word] = self.words(verb)?;
         let read = std::str::from_utf8(word).ok().and_then(|word| word.parse().ok());
         read.ok_or(ErrorReply::InvalidFormat(verb))
+    }
+
+    fn two_nodes(self, verb: &'static str) -> Result<[NodeAddr; 2], ErrorReply> {
+        let [one, other] = self.words(verb)?;
+        let read = |word| std::str::from_utf8(word).ok()?.parse().ok();
+        read(one).zip(read(other)).map(|(one, other)| [one, other]).ok_or(ErrorReply::InvalidFormat(verb))
     }
 
     fn slot_or_all(self, verb: &'static str) -> Result<Option<SlotId>, ErrorReply> {
@@ -608,6 +631,12 @@ mod tests {
         assert_eq!(coordinator("ACCEPT_LOSS 12"), Ok(CoordinatorRequest::AcceptLoss(Some(SlotId(12)))));
         assert_eq!(coordinator("FORGET h:1"), Ok(CoordinatorRequest::Forget(NodeAddr::new("h", 1).unwrap())));
         assert_eq!(coordinator("FORGET h 1"), Err(ErrorReply::InvalidFormat("FORGET")));
+        let [old, new] = [1, 2].map(|port| NodeAddr::new("h", port).unwrap());
+        assert_eq!(coordinator("decommission h:1"), Ok(CoordinatorRequest::Decommission(old.clone())));
+        assert_eq!(coordinator("RECOMMISSION h:1"), Ok(CoordinatorRequest::Recommission(old.clone())));
+        assert_eq!(coordinator("REPLACE h:1 h:2"), Ok(CoordinatorRequest::Replace { old, new }));
+        assert_eq!(coordinator("REPLACE h:1"), Err(ErrorReply::InvalidFormat("REPLACE")));
+        assert_eq!(coordinator("REPLACE h:1 h"), Err(ErrorReply::InvalidFormat("REPLACE")));
     }
 
     #[test]

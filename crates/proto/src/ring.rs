@@ -40,8 +40,14 @@ impl HashRing {
 
     /// Adds a node; `false` when it stood on the ring already.
     pub fn add(&mut self, node: NodeAddr) -> bool {
+        self.add_weighted(node, 1)
+    }
+
+    /// Adds a node that stands at so many times the positions of others, and so gets so many times their share; `false` when
+    /// it stood on the ring already.
+    pub fn add_weighted(&mut self, node: NodeAddr, weight: u32) -> bool {
         let Err(at) = self.nodes.binary_search(&node) else { return false };
-        self.points.extend(points_of(&node, self.virtual_nodes));
+        self.points.extend(points_of(&node, self.virtual_nodes.saturating_mul(weight)));
         self.points.sort(); // Two sorted runs: the standard sort merges them in linear time.
         self.nodes.insert(at, node);
         true
@@ -141,6 +147,50 @@ mod tests {
         let at_once = HashRing::with_nodes(16, [5001, 5002, 5003].map(node));
         assert_eq!(ring.nodes, at_once.nodes);
         assert_eq!(ring.points, at_once.points);
+    }
+
+    /// Twenty rings of so many nodes, each with other names.
+    fn rings(virtual_nodes: u32, nodes: u16) -> impl Iterator<Item = HashRing> {
+        let name = |set: u16, i: u16| NodeAddr::new(&format!("10.{set}.0.{i}"), 5001).unwrap();
+        (0..20).map(move |set| HashRing::with_nodes(virtual_nodes, (0..nodes).map(|i| name(set, i))))
+    }
+
+    #[test]
+    fn one_more_node_moves_its_share_and_little_else() {
+        let bits = SlotBits::new(14);
+        for nodes in [3, 5, 9] {
+            let (mut primaries, mut copies) = (0, 0);
+            for mut ring in rings(128, nodes) {
+                let owners = |ring: &HashRing| -> Vec<Vec<NodeAddr>> {
+                    let owners = ring.slot_owners(bits, 3).into_iter();
+                    owners.map(|nodes| nodes.into_iter().cloned().collect()).collect()
+                };
+                let before = owners(&ring);
+                assert!(ring.add(node(5001)));
+                for (before, after) in before.iter().zip(owners(&ring)) {
+                    primaries += usize::from(before[0] != after[0]);
+                    copies += after.iter().filter(|node| !before.contains(node)).count();
+                }
+            }
+            let share = |moved: usize| moved as f64 / (20 * bits.count()) as f64 * f64::from(nodes + 1);
+            assert!((0.85..=1.15).contains(&share(primaries)), "{nodes}: {} of the fair share", share(primaries));
+            assert!((0.85 * 3.0..=1.15 * 3.0).contains(&share(copies)), "{nodes}: {} copies", share(copies));
+        }
+    }
+
+    #[test]
+    fn a_node_of_twice_the_weight_leads_twice_as_much() {
+        let bits = SlotBits::new(14);
+        let mut led = 0;
+        for mut ring in rings(128, 4) {
+            assert!(ring.add_weighted(node(5001), 2) && !ring.add_weighted(node(5001), 2));
+            led += ring.slot_owners(bits, 3).iter().filter(|owners| *owners[0] == node(5001)).count();
+        }
+        let share = led as f64 / (20 * bits.count()) as f64 * 6.0;
+        assert!((1.85..=2.15).contains(&share), "{share} of the share of others");
+        let mut ring = HashRing::with_nodes(3, [node(5001)]);
+        assert!(ring.remove(&node(5001)) && ring.add_weighted(node(5001), 1));
+        assert_eq!(ring.points, HashRing::with_nodes(3, [node(5001)]).points, "of weight 1 all is as it was");
     }
 
     #[test]

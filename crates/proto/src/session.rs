@@ -7,6 +7,7 @@ use crate::cluster_map::MapVersion;
 use crate::error::ErrorReply;
 use crate::frame::{Words, begin_array, push_word};
 use crate::id::{Incarnation, NodeAddr, Version};
+use crate::limits;
 use crate::peer::{slot, words};
 use crate::slot::SlotId;
 
@@ -53,7 +54,7 @@ impl Ancestors {
     }
 }
 
-/// The first words of a node's session with the coordinator: `JOIN addr incarnation proofs unproven map`.
+/// The first words of a node's session with the coordinator: `JOIN addr incarnation proofs unproven map weight`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join<'a> {
     /// Where the node is reached.
@@ -65,6 +66,8 @@ pub struct Join<'a> {
     pub ancestors: Ancestors,
     /// The map that the node holds, as text; empty where it holds none.
     pub map: &'a str,
+    /// How many times the positions of others the node has on the ring. A node that does not say has as many as they.
+    pub weight: u32,
 }
 
 /// The slots of a copy that wait until their primary fills them.
@@ -133,6 +136,8 @@ pub enum NodeMessage {
     },
     /// `LEAVE`: the node is stopping and expects to be started again.
     Leave,
+    /// `CLEARED`: the node has deleted what it held, as it was told to, and leaves for good.
+    Cleared,
 }
 
 /// From the coordinator to a node.
@@ -166,6 +171,8 @@ pub enum CoordinatorMessage<'a> {
         /// The slots.
         slots: Vec<SlotId>,
     },
+    /// `DISMISS`: the node holds no part of any slot any more; it is to delete what it has, say so, and end.
+    Dismiss,
     /// `LEFT`: the node's leave is done.
     Left,
     /// `UNREGISTERED`: somebody has taken the node off the ring; it stays out until it is started again.
@@ -181,7 +188,8 @@ impl<'a> Join<'a> {
             if numbers.is_empty() { "0".to_owned() } else { numbers.join(",") }
         };
         let (proven, unproven) = (list(&self.ancestors.proven), list(&self.ancestors.unproven));
-        words(&["JOIN", self.addr.as_str(), &number(self.incarnation), &proven, &unproven, self.map], out);
+        let (incarnation, weight) = (number(self.incarnation), self.weight.to_string());
+        words(&["JOIN", self.addr.as_str(), &incarnation, &proven, &unproven, self.map, &weight], out);
     }
 
     /// Reads the words after `JOIN`.
@@ -198,7 +206,10 @@ impl<'a> Join<'a> {
                 Some(numbers.ok()?.into_iter().filter(known).collect())
             };
             let (proven, unproven) = (list()?, list()?);
-            Some(Self { addr, incarnation, ancestors: Ancestors { unproven, proven }, map: words.text()? })
+            let map = words.text()?;
+            let weight = if words.is_empty() { 1 } else { words.parse()? };
+            let is_allowed = (1..=limits::WEIGHT).contains(&weight);
+            is_allowed.then_some(Self { addr, incarnation, ancestors: Ancestors { unproven, proven }, map, weight })
         };
         join().filter(|_| words.is_empty()).ok_or(ErrorReply::InvalidFormat("JOIN"))
     }
@@ -233,6 +244,7 @@ impl NodeMessage {
                 }
             }
             Self::Leave => words(&["LEAVE"], out),
+            Self::Cleared => words(&["CLEARED"], out),
         }
     }
 
@@ -267,6 +279,7 @@ impl NodeMessage {
                     Self::Filling { fills }
                 }
                 b"LEAVE" => Self::Leave,
+                b"CLEARED" => Self::Cleared,
                 _ => return None,
             })
         };
@@ -290,6 +303,7 @@ impl<'a> CoordinatorMessage<'a> {
                     push_word(slot.0.to_string().as_bytes(), out);
                 }
             }
+            Self::Dismiss => words(&["DISMISS"], out),
             Self::Left => words(&["LEFT"], out),
             Self::Unregistered => words(&["UNREGISTERED"], out),
         }
@@ -314,6 +328,7 @@ impl<'a> CoordinatorMessage<'a> {
                     }
                     Self::AskPositions { query, slots }
                 }
+                b"DISMISS" => Self::Dismiss,
                 b"LEFT" => Self::Left,
                 b"UNREGISTERED" => Self::Unregistered,
                 _ => return None,
@@ -371,6 +386,7 @@ mod tests {
             NodeMessage::Filling { fills: Vec::new() },
             NodeMessage::Filling { fills: vec![Filling { to: incarnation, slots: 7, keys: 900 }] },
             NodeMessage::Leave,
+            NodeMessage::Cleared,
         ] {
             let mut bytes = Vec::new();
             message.encode(&mut bytes);
@@ -382,6 +398,7 @@ mod tests {
             CoordinatorMessage::Map { text: "OK Map\nNODE" },
             CoordinatorMessage::HandOver { to: incarnation, slots },
             CoordinatorMessage::AskPositions { query: 3, slots: vec![SlotId(5)] },
+            CoordinatorMessage::Dismiss,
             CoordinatorMessage::Left,
             CoordinatorMessage::Unregistered,
         ] {
@@ -395,10 +412,13 @@ mod tests {
     fn a_join_reads_back_as_written() {
         let addr = NodeAddr::new("h", 1).unwrap();
         let [three, five, seven] = [3, 5, 7].map(Incarnation);
-        for (incarnation, proven, unproven) in
-            [(None, vec![three, five], vec![]), (Some(seven), vec![], vec![]), (None, vec![seven], vec![three, five])]
-        {
-            let join = Join { addr: addr.clone(), incarnation, ancestors: Ancestors { unproven, proven }, map: "" };
+        for (incarnation, proven, unproven, weight) in [
+            (None, vec![three, five], vec![], 1),
+            (Some(seven), vec![], vec![], 4),
+            (None, vec![seven], vec![three, five], 100),
+        ] {
+            let ancestors = Ancestors { unproven, proven };
+            let join = Join { addr: addr.clone(), incarnation, ancestors, map: "", weight };
             let mut bytes = Vec::new();
             join.encode(&mut bytes);
             with_words(&bytes, |mut words| {

@@ -171,6 +171,7 @@ fn requests() -> Vec<Vec<u8>> {
         "LIST_NODES\nMAP\nWATCH_MAP\n",
         "FORGET 127.0.0.1:5001\n",
         "ACCEPT_LOSS all\nACCEPT_LOSS 16383\n",
+        "DECOMMISSION 127.0.0.1:5001\nRECOMMISSION h:1\nREPLACE h:1 h:2\n",
     ];
     let arrays = [
         &["GET", "a"][..],
@@ -186,6 +187,8 @@ fn requests() -> Vec<Vec<u8>> {
         &["REGISTER_NODE", "h", "1"],
         &["FORGET", "[::1]:1"],
         &["ACCEPT_LOSS", "7"],
+        &["DECOMMISSION", "h:1"],
+        &["REPLACE", "h:1", "[::1]:2"],
         &[],
     ];
     let lines = lines.into_iter().map(|line| line.as_bytes().to_vec());
@@ -292,7 +295,7 @@ fn messages_of_a_session() -> Vec<Vec<u8>> {
         CoordinatorMessage::Unregistered,
     ];
     let ancestors = Ancestors { unproven: vec![incarnation; 2], proven: vec![incarnation; 2] };
-    let join = Join { addr: addr.clone(), incarnation: None, ancestors, map: "" };
+    let join = Join { addr: addr.clone(), incarnation: None, ancestors, map: "", weight: 1 };
     let hello =
         |kind| Hello { kind, cluster: "c".to_owned(), from_addr: addr.clone(), from: incarnation, to: incarnation };
     let openings = [

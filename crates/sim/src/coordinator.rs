@@ -83,6 +83,7 @@ impl World {
                 ..Promises::default()
             },
             virtual_nodes: 3,
+            replace_after: Duration::from_millis(self.knobs.replace_after),
             bits: self.bits,
             cluster: format!("{:08x}", process.random.next() >> 32),
             incarnations: (process.random.next() >> 36) as u32,
@@ -124,7 +125,7 @@ impl World {
     }
 
     /// Calls the state machine and carries out what it then wants done.
-    fn coordinate<R>(&mut self, call: impl FnOnce(&mut Coordinator<Planted>, Timestamp) -> R) -> Option<R> {
+    pub(crate) fn coordinate<R>(&mut self, call: impl FnOnce(&mut Coordinator<Planted>, Timestamp) -> R) -> Option<R> {
         let now = self.coordinator_now();
         let result = call(self.coordinator.state.as_mut()?, now);
         self.carry_out();
@@ -173,6 +174,10 @@ impl World {
                 Output::Unregistered(node) => {
                     self.send_to_node(node, encoded(CoordinatorMessage::Unregistered));
                     self.close_session(node);
+                }
+                Output::Dismiss(node) => {
+                    self.faults.somebody_is_dismissed();
+                    messages.push((node, encoded(CoordinatorMessage::Dismiss)));
                 }
                 Output::Event(event) => self.coordinator_tells(&event),
             }
@@ -283,8 +288,8 @@ impl World {
             };
             Some(map)
         };
-        let Join { addr, incarnation, ancestors, .. } = join;
-        let joined = self.coordinate(|state, now| state.join(now, addr.clone(), incarnation, ancestors, held));
+        let Join { addr, incarnation, ancestors, weight, .. } = join;
+        let joined = self.coordinate(|state, now| state.join(now, addr.clone(), incarnation, weight, ancestors, held));
         let mut bytes = Vec::new();
         match joined {
             None => return false,
@@ -314,8 +319,10 @@ impl World {
             self.broken("codec", None, "a message of a node cannot be read".to_owned());
             return false;
         };
-        let (is_beat, is_leave) =
-            (matches!(message, NodeMessage::Heartbeat { .. }), matches!(message, NodeMessage::Leave));
+        let (is_beat, is_leave) = (
+            matches!(message, NodeMessage::Heartbeat { .. }),
+            matches!(message, NodeMessage::Leave | NodeMessage::Cleared),
+        );
         if !is_beat {
             self.tell(None, || format!("coordinator < {}: {message:?}", node.0 & 0xffff));
         }

@@ -22,6 +22,8 @@ pub(crate) enum Remedy {
     Uncut(ProcId, ProcId),
     Resume(ProcId),
     StartNode(ProcId),
+    /// One that has left for good, also when all faults are over.
+    StartAnew(ProcId),
     StartCoordinator,
     Quicken(ProcId),
     QuickenLink(ProcId, ProcId),
@@ -67,6 +69,7 @@ enum Fault {
     Strand,
     ChangeClock,
     LosePower,
+    Decommission,
 }
 
 impl Faults {
@@ -89,6 +92,7 @@ impl Faults {
             (knobs.strandings, Fault::Strand),
             (knobs.clock_changes, Fault::ChangeClock),
             (knobs.power_losses, Fault::LosePower),
+            (knobs.decommissions, Fault::Decommission),
         ];
         Self {
             until: 1_000_000 + knobs.fault_time * 1_000,
@@ -101,6 +105,13 @@ impl Faults {
             memory_is_missing: false,
             state_is_lost: false,
         }
+    }
+}
+
+impl Faults {
+    /// What it holds is gone in a moment. A coordinator without state would wait for it.
+    pub(crate) fn somebody_is_dismissed(&mut self) {
+        self.memory_is_missing = true;
     }
 }
 
@@ -206,6 +217,10 @@ impl World {
                 }
             }
             Fault::LosePower => self.lose_power(),
+            Fault::Decommission => {
+                let (by, choice) = (self.faults.random.index(nodes), self.faults.random.below(1_000));
+                self.decommission(n, by, choice);
+            }
             Fault::CrashCoordinator => {
                 if self.coordinator.state.is_some() {
                     self.stats.coordinator_crashes += 1;
@@ -397,13 +412,16 @@ impl World {
     }
 
     pub(crate) fn remedy(&mut self, remedy: Remedy) {
+        if let Remedy::StartAnew(n) = remedy {
+            return self.start_node(n);
+        }
         if self.faults.is_over {
             return;
         }
         match remedy {
             Remedy::Uncut(from, to) => self.network.unblock(&mut self.schedule, from, to),
             Remedy::Resume(proc) => self.go_on(proc),
-            Remedy::StartNode(n) => self.start_node(n),
+            Remedy::StartNode(n) | Remedy::StartAnew(n) => self.start_node(n),
             Remedy::StartCoordinator => self.restart_coordinator(),
             Remedy::Quicken(n) => self.nodes[n].slowness = 0,
             Remedy::QuickenLink(one, other) => self.network.slow_down(one, other, 0),

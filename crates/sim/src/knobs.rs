@@ -141,6 +141,12 @@ knobs! {
     modify_share,
     /// In what time nodes compare the copies of all their slots, in milliseconds. At the end a copy is damaged.
     compare_every,
+    /// How often an operator decommissions a node, or takes that back, or replaces one.
+    decommissions,
+    /// After what time of absence others are filled in a node's place, in milliseconds.
+    replace_after,
+    /// Whether nodes have more than one share, some twice or three times that of others.
+    weights,
 }
 
 impl Knobs {
@@ -246,6 +252,12 @@ impl Knobs {
         if random.chance(300) {
             knobs.compare_every = random.pick(&[100, 300, 1_000, 5_000]);
         }
+        let mut random = Random::new(seed ^ 0x6d6f_7665_7300);
+        knobs.replace_after = random.pick(&[0, 0, 500, 2_000, 5_000, 30_000]);
+        if random.chance(300) {
+            knobs.decommissions = random.between(1, 8);
+        }
+        knobs.weights = random.pick(&[0, 0, 1, 2]);
         knobs
     }
 

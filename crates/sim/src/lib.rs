@@ -55,6 +55,11 @@ mod liveness;
     clippy::indexing_slicing,
     reason = "a process, slot or connection that is not there is a mistake of the simulator"
 )]
+mod moves;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
 mod network;
 #[expect(
     clippy::indexing_slicing,

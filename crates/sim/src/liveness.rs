@@ -16,6 +16,7 @@ use proto::slot::SlotId;
 use crate::client::Outcome;
 use crate::damage::Damaging;
 use crate::judges::append_final_reads;
+use crate::moves::who_leaves;
 use crate::schedule::Event;
 use crate::world::World;
 
@@ -61,6 +62,19 @@ pub(crate) enum Phase {
     Damaged,
     Outage,
     Paused,
+}
+
+impl Liveness {
+    /// All faults are over.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.phase != Phase::Faults
+    }
+
+    /// A node has left and comes anew: from now on the cluster has all the time it may take to become whole.
+    pub(crate) fn node_comes_anew(&mut self, now: u64) {
+        (self.since, self.registered) = (now, None);
+        self.served.clear();
+    }
 }
 
 impl World {
@@ -145,6 +159,9 @@ impl World {
     /// Where the cluster is not as the ring wants it.
     pub(crate) fn not_whole(&self) -> Option<(SlotId, String)> {
         let state = self.coordinator.state.as_ref()?;
+        if let Some(who) = who_leaves(state) {
+            return Some((SlotId(0), who));
+        }
         let wanted = (self.knobs.replicas as usize + 1).min(self.nodes.len());
         state.map().slots().find_map(|(slot, config)| {
             let is_whole = config.isr.len() == wanted

@@ -57,6 +57,8 @@ pub struct Stats {
     pub keys_evicted: u64,
     pub comparisons: u64,
     pub differences: u64,
+    pub decommissions: u64,
+    pub dismissals: u64,
 }
 
 /// A broken invariant.
@@ -189,7 +191,7 @@ impl Stats {
         }
         add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
              removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes
-             state_losses started_anew lost_slots shortened_slots undecided pages full keys_evicted comparisons differences);
+             state_losses started_anew lost_slots shortened_slots undecided pages full keys_evicted comparisons differences decommissions dismissals);
     }
 }
 
@@ -201,7 +203,7 @@ impl fmt::Display for Stats {
         }
         show!(events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected removed
               cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes state_losses
-              started_anew lost_slots shortened_slots undecided pages full keys_evicted comparisons differences);
+              started_anew lost_slots shortened_slots undecided pages full keys_evicted comparisons differences decommissions dismissals);
         Ok(())
     }
 }

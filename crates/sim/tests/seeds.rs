@@ -15,7 +15,7 @@ const CLEAN: u64 = 50;
 const SEARCHED: u64 = 1_000;
 
 /// Each mistake, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
-const FOUND_BY: [(Bug, u64); 47] = [
+const FOUND_BY: [(Bug, u64); 50] = [
     (Bug::PromoteAnyCopy, 2),
     (Bug::TrustWithoutProof, 9),
     (Bug::StaleIncarnationAdmitted, 9),
@@ -63,6 +63,9 @@ const FOUND_BY: [(Bug, u64); 47] = [
     (Bug::ComparedElsewhere, 2),
     (Bug::PurgedCompared, 487),
     (Bug::RepairAligns, 2),
+    (Bug::LeaverDeletesEarly, 17),
+    (Bug::LeaverDroppedEarly, 4),
+    (Bug::ReleasedServesOn, 232),
 ];
 
 #[test]
@@ -98,6 +101,8 @@ fn no_seed_breaks_an_invariant() {
         total.keys_evicted,
         total.comparisons,
         total.differences,
+        total.decommissions,
+        total.dismissals,
     ];
     assert!(!happened.contains(&0), "{total}");
 }

@@ -6,6 +6,7 @@
 //! - `identity`: whose data it is ([`crate::identity`]).
 //! - `log-POSITION.seg`: the log ([`crate::journal`]).
 //! - `snapshot-POSITION.snap`: what the log below its position said ([`crate::snapshot`]).
+//! - `discarded`: what is left here is being deleted ([`crate::discard()`]).
 //! - `reserve`: room that is kept for a full disk.
 //! - names that end in `.tmp`, `.new` or `.next`: files on their way, removed at the next start; `.damaged` and
 //!   `.set-aside`: what could not be read, kept for people.
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub use start::Recovery;
 
 use crate::bugs::{Bugs, NoBugs};
+use crate::discard;
 use crate::disk::{Disk, DiskLock, Mode, write_full};
 use crate::error::{FileError, JournalError, Named as _, OpenError, ReadError};
 use crate::identity::Identity;
@@ -27,7 +29,7 @@ use crate::segment::{self, Draft, Header, Segment};
 use crate::snapshot::{self, SnapshotError, SnapshotReader, SnapshotWriter};
 use crate::survey::Listing;
 
-const LOCK_NAME: &str = "lock";
+pub(crate) const LOCK_NAME: &str = "lock";
 pub(crate) const RESERVE_NAME: &str = "reserve";
 
 /// Settings of a data directory.
@@ -110,6 +112,7 @@ impl<B: Bugs> DataDir<B> {
         }
         disk.create_directory(path).named("make the directory", path)?;
         let lock = lock(disk.as_ref(), path)?;
+        discard::finish(disk.as_ref(), path)?;
         let place = disk.place(path).named("look at", path)?;
         let kept = Identity::load(disk.as_ref(), path)?;
         let new = kept.is_none();

@@ -13,6 +13,7 @@
 //! - [`snapshot`]: writing and reading one.
 //! - [`identity`]: whose data it is.
 //! - [`check()`](check::check) and [`repair()`](repair::repair): what operators do with a directory that does not start.
+//! - [`discard()`]: what is left of a directory whose node leaves for good: nothing.
 //! - [`disk`]: what all of this asks of a disk, with [`RealDisk`] and [`SimDisk`], whose power can be cut.
 //! - [`error`], [`position`], and [`bugs`], where tests plant mistakes.
 
@@ -29,6 +30,7 @@ pub mod repair;
 pub mod segment;
 pub mod snapshot;
 
+mod discard;
 mod fields;
 mod frame;
 mod random;
@@ -36,6 +38,7 @@ mod survey;
 
 pub use check::{Report, check};
 pub use directory::{DataDir, Found, Options, Recovery};
+pub use discard::discard;
 pub use disk::Disk;
 pub use disk::real::RealDisk;
 pub use disk::sim::SimDisk;

@@ -131,6 +131,9 @@ impl State {
                 Some(_) => Response::Text(format!("OK Node {addr} is waited for no longer")),
                 None => Response::Error(ErrorReply::NodeNotFound(addr.clone())),
             },
+            CoordinatorRequest::Decommission(addr) => Response::Text(format!("OK Node {addr} leaves")),
+            CoordinatorRequest::Recommission(addr) => Response::Text(format!("OK Node {addr} stays")),
+            CoordinatorRequest::Replace { old, new } => Response::Text(format!("OK Node {old} leaves for {new}")),
             CoordinatorRequest::AcceptLoss(slot) => {
                 let count = if slot.is_some() { 1 } else { map.bits().count() };
                 Response::Text(format!("OK {count} slots start anew"))

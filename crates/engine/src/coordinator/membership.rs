@@ -18,6 +18,7 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub(super) struct Joining {
     addr: NodeAddr,
+    weight: u32,
     ancestors: Ancestors,
 }
 
@@ -35,6 +36,7 @@ impl<B: Bugs> Coordinator<B> {
     /// arrive after the one that counts. Whoever is registered would be replaced by nobody.
     ///
     /// `ancestors` are the incarnations whose data it has found on its disk, where it was started again.
+    /// `weight` is how many shares of the slots it is to have.
     /// `held` is the map that it has from an earlier session, of whichever coordinator.
     ///
     /// # Errors
@@ -44,6 +46,7 @@ impl<B: Bugs> Coordinator<B> {
         now: Timestamp,
         addr: NodeAddr,
         incarnation: Option<Incarnation>,
+        weight: u32,
         ancestors: Ancestors,
         held: Option<ClusterMap>,
     ) -> Result<Joined, JoinError> {
@@ -67,21 +70,23 @@ impl<B: Bugs> Coordinator<B> {
         let incarnation = incarnation.unwrap_or_else(|| self.next_incarnation());
         if again {
             self.registry.heard(now, &addr);
+            self.set_weight(&addr, weight);
             self.has_joined(now, addr, incarnation, ancestors);
         } else {
-            self.joining.insert(incarnation, Joining { addr, ancestors });
+            self.joining.insert(incarnation, Joining { addr, weight, ancestors });
         }
         Ok(Joined { incarnation, again })
     }
 
     /// A node is heard as the incarnation that it was given when it joined. `false` where a newer one is registered there.
     pub(super) fn confirm(&mut self, now: Timestamp, incarnation: Incarnation) -> bool {
-        let Some(Joining { addr, ancestors }) = self.joining.remove(&incarnation) else { return false };
+        let Some(Joining { addr, weight, ancestors }) = self.joining.remove(&incarnation) else { return false };
         let registered = self.registry.get(&addr).map(|node| node.incarnation);
         let is_late = registered.is_some_and(|present| is_older(incarnation, present));
         if is_late || (registered.is_none() && self.registry.len() >= limits::NODES) {
             return false;
         }
+        self.set_weight(&addr, weight);
         self.has_joined(now, addr, incarnation, ancestors);
         true
     }
@@ -98,7 +103,7 @@ impl<B: Bugs> Coordinator<B> {
                 (false, false) => Event::Registered(addr.clone(), incarnation),
             });
             self.registry.insert(now, addr.clone(), incarnation, false);
-            self.ring.add(addr);
+            self.is_back(&addr);
             if self.phase == Phase::Fresh {
                 self.phase = Phase::Gathering(now + GATHERING);
             }
@@ -126,6 +131,8 @@ impl<B: Bugs> Coordinator<B> {
         }
         let incarnation = self.next_incarnation();
         self.registry.insert(now, addr.clone(), incarnation, true);
+        self.away.remove(&addr);
+        self.weights.remove(&addr);
         self.ring.add(addr.clone());
         self.event(Event::Registered(addr, incarnation));
         // Nobody is waited for on behalf of an address that has no program of ours behind it.
@@ -145,6 +152,9 @@ impl<B: Bugs> Coordinator<B> {
             return false;
         }
         self.ring.remove(addr);
+        self.away.remove(addr);
+        self.leaving.remove(addr);
+        self.replacing.retain(|_, old| old != addr);
         self.unregistered.extend(registered);
         self.gone.extend(registered.into_iter().chain(remembered));
         self.outputs.extend(registered.map(Output::Unregistered));

@@ -9,7 +9,7 @@ use proto::slot::SlotId;
 
 use super::{Coordinator, Phase};
 use crate::bugs::{Bug, Bugs};
-use crate::output::{Accepted, Event};
+use crate::output::{Accepted, Event, Output};
 use crate::plan::{Plan, plan};
 use crate::time::Timestamp;
 
@@ -31,8 +31,15 @@ impl<B: Bugs> Coordinator<B> {
             self.advance(now);
         }
         match message {
-            NodeMessage::Heartbeat { .. } | NodeMessage::Resync => {}
+            NodeMessage::Resync => {}
+            NodeMessage::Heartbeat { .. } => {
+                // It may have missed it.
+                if self.moved_off.contains(&from) {
+                    self.outputs.push_back(Output::Dismiss(from));
+                }
+            }
             NodeMessage::Filling { fills } => self.fills.told(from, fills),
+            NodeMessage::Cleared => self.has_cleared(now, &addr, from),
             NodeMessage::Complain { about } => {
                 self.suspicion.complaint(now, from, about);
                 self.advance(now);
@@ -51,7 +58,7 @@ impl<B: Bugs> Coordinator<B> {
             }
             NodeMessage::Leave => {
                 self.registry.remove(&addr);
-                self.ring.remove(&addr);
+                self.goes_away(now, &addr, false);
                 self.event(Event::Left(addr));
                 self.advance(now);
             }

@@ -178,11 +178,20 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// Whom the ring wants to hold each slot.
+    /// Whom the ring wants to hold each slot, as far as they are here.
     pub(super) fn targets(&self) -> Vec<Vec<Incarnation>> {
-        let incarnation = |addr: &NodeAddr| self.registry.get(addr).map(|node| node.incarnation);
-        let owners = self.ring.slot_owners(self.settings.bits, self.copies());
-        owners.into_iter().map(|addrs| addrs.into_iter().filter_map(incarnation).collect()).collect()
+        let incarnation = |addr: &&NodeAddr| self.registry.get(addr).map(|node| node.incarnation);
+        let owners = self.ring.slot_owners(self.settings.bits, self.copies() + self.away.len());
+        let target = |owners: Vec<&NodeAddr>| {
+            // Where one is away nobody takes its place, unless all are.
+            let (first, next) = owners.split_at(owners.len().min(self.copies()));
+            let mut here: Vec<_> = first.iter().filter_map(incarnation).collect();
+            if here.is_empty() {
+                here.extend(next.iter().find_map(incarnation));
+            }
+            here
+        };
+        owners.into_iter().map(target).collect()
     }
 
     pub(super) fn standing(&self, now: Timestamp) -> Standing {
@@ -192,6 +201,8 @@ impl<B: Bugs> Coordinator<B> {
             by_hand: by_hand.collect(),
             gone: self.gone.clone(),
             full: self.full.clone(),
+            leaving: self.leavers(),
+            wanted: self.wanted(),
             accused: self.suspicion.accused(now, &self.registry),
             suspected: self.registry.suspects(now),
             unheard: self.registry.unheard_since(self.unproven_at),
@@ -201,6 +212,7 @@ impl<B: Bugs> Coordinator<B> {
             min_isr: self.settings.promises.min_isr(),
             any_copy_leads: self.bugs.plants(Bug::PromoteAnyCopy),
             any_former_leads: self.bugs.plants(Bug::AnyFormerMember),
+            leaver_dropped_early: self.bugs.plants(Bug::LeaverDroppedEarly),
             unproven_leads_in_haste: self.bugs.plants(Bug::UnprovenInHaste),
         }
     }

@@ -10,13 +10,18 @@
 //! JOINED true
 //! UNPROVEN 7:9
 //! UNPROVEN_PROMOTIONS 12
+//! LEAVING 127.0.0.1:5001
+//! AWAY 127.0.0.1:5002,127.0.0.1:5003
+//! REPLACING 127.0.0.1:5009,127.0.0.1:5004
+//! WEIGHTS 127.0.0.1:5001=2
+//! VIRTUAL_NODES 3
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
-use proto::id::Incarnation;
+use proto::id::{Incarnation, NodeAddr};
 
 use super::{Coordinator, Phase};
 use crate::bugs::Bugs;
@@ -46,14 +51,20 @@ impl<B: Bugs> Coordinator<B> {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\nUNPROVEN {}\nUNPROVEN_PROMOTIONS {}\n",
+            "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\nUNPROVEN {}\nUNPROVEN_PROMOTIONS {}\n\
+             LEAVING {}\nAWAY {}\nREPLACING {}\nWEIGHTS {}\nVIRTUAL_NODES {}\n",
             list(by_hand),
             list(self.gone.iter().copied()),
             list(self.unregistered.iter().copied()),
             heirs(&self.reborn),
             self.joined_once,
             heirs(&self.unproven),
-            self.unproven_promotions
+            self.unproven_promotions,
+            addresses(self.leaving.iter()),
+            addresses(self.away.keys()),
+            addresses(self.replacing.iter().flat_map(|(new, old)| [new, old])),
+            weights(&self.weights),
+            self.settings.virtual_nodes
         );
         text
     }
@@ -82,6 +93,7 @@ impl<B: Bugs> Coordinator<B> {
         coordinator.unproven = pairs(line("UNPROVEN")?).ok_or(StateError::Line("UNPROVEN"))?;
         let promotions = line("UNPROVEN_PROMOTIONS")?.parse();
         coordinator.unproven_promotions = promotions.map_err(|_| StateError::Line("UNPROVEN_PROMOTIONS"))?;
+        let (away, virtual_nodes) = coordinator.read_moves(line)?;
 
         coordinator.wake(now);
         for (incarnation, member) in map.members().filter(|(_, member)| member.up) {
@@ -92,22 +104,43 @@ impl<B: Bugs> Coordinator<B> {
             } else {
                 coordinator.registry.insert_unheard(now, addr, incarnation);
             }
-            coordinator.ring.add(member.addr.clone());
+            coordinator.is_back(&member.addr);
         }
+        coordinator.restore_away(now, away);
         coordinator.counter = map.version.0;
         let promises = coordinator.settings.promises;
         let changed = map.promises != promises;
+        let copies = (map.promises.copies(), promises.copies());
+        let positions = (virtual_nodes, coordinator.settings.virtual_nodes);
         coordinator.map = map;
         coordinator.map.promises = promises;
         if coordinator.map.version > MapVersion(0) {
             coordinator.phase = Phase::Serving;
             coordinator.event(Event::Serving(coordinator.map.version));
+            if copies.0 != copies.1 || positions.0 != positions.1 {
+                coordinator.event(Event::Resized { copies, virtual_nodes: positions });
+            }
             if changed {
                 coordinator.commit(Vec::new());
             }
             coordinator.advance(now);
         }
         Ok(coordinator)
+    }
+
+    /// Reads who leaves, is replaced, and has which weight. These lines are not in a state that an earlier release has kept.
+    /// Gives who was away, and how many positions a node had.
+    fn read_moves<'a>(
+        &mut self,
+        mut line: impl FnMut(&'static str) -> Result<&'a str, StateError>,
+    ) -> Result<(Vec<NodeAddr>, u32), StateError> {
+        let mut list = |name| nodes(line(name).unwrap_or("-")).ok_or(StateError::Line(name));
+        self.leaving = list("LEAVING")?.into_iter().collect();
+        let away = list("AWAY")?;
+        self.replacing = list("REPLACING")?.chunks_exact(2).filter_map(pair_of_nodes).collect();
+        self.weights = read_weights(line("WEIGHTS").unwrap_or("-")).ok_or(StateError::Line("WEIGHTS"))?;
+        let virtual_nodes = line("VIRTUAL_NODES").ok().and_then(|number| number.parse().ok());
+        Ok((away, virtual_nodes.unwrap_or(self.settings.virtual_nodes)))
     }
 }
 
@@ -116,9 +149,35 @@ fn list(incarnations: impl Iterator<Item = Incarnation>) -> String {
     if words.is_empty() { "-".to_owned() } else { words.join(",") }
 }
 
+fn addresses<'a>(addresses: impl Iterator<Item = &'a NodeAddr>) -> String {
+    let words: Vec<_> = addresses.map(NodeAddr::as_str).collect();
+    if words.is_empty() { "-".to_owned() } else { words.join(",") }
+}
+
 fn heirs(heirs: &BTreeMap<Incarnation, Incarnation>) -> String {
     let words: Vec<_> = heirs.iter().map(|(old, new)| format!("{old}:{new}")).collect();
     if words.is_empty() { "-".to_owned() } else { words.join(",") }
+}
+
+fn weights(weights: &BTreeMap<NodeAddr, u32>) -> String {
+    let words: Vec<_> = weights.iter().map(|(addr, weight)| format!("{addr}={weight}")).collect();
+    if words.is_empty() { "-".to_owned() } else { words.join(",") }
+}
+
+fn read_weights(text: &str) -> Option<BTreeMap<NodeAddr, u32>> {
+    let pair = |word: &str| {
+        let (addr, weight) = word.split_once('=')?;
+        Some((addr.parse().ok()?, weight.parse().ok()?))
+    };
+    if text == "-" { Some(BTreeMap::new()) } else { text.split(',').map(pair).collect() }
+}
+
+fn pair_of_nodes(pair: &[NodeAddr]) -> Option<(NodeAddr, NodeAddr)> {
+    pair.split_first_chunk().map(|([one, other], _)| (one.clone(), other.clone()))
+}
+
+fn nodes(text: &str) -> Option<Vec<NodeAddr>> {
+    if text == "-" { Some(Vec::new()) } else { text.split(',').map(|word| word.parse().ok()).collect() }
 }
 
 fn incarnations(text: &str) -> Option<BTreeSet<Incarnation>> {

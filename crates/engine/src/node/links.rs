@@ -69,10 +69,18 @@ impl<B: Bugs> Node<B> {
         true
     }
 
-    /// Makes the fills that a replica waits for, as many as may wait in its queue.
+    /// Fills take no more than so many bytes in a second from now on, to all replicas together; 0 stands for no limit.
+    pub fn set_move_rate(&self, bytes: u64) {
+        self.pace.set_rate(bytes);
+    }
+
+    /// Makes the fills that a replica waits for, as many as may wait in its queue and the pace allows.
     pub fn make_fills(&self, now: Timestamp, outbox: &Outbox) {
-        while let Some(slot) = outbox.next_fill() {
-            self.slot(slot).fill(self.place(now, slot), outbox.to);
+        while self.pace.allows(now)
+            && let Some(slot) = outbox.next_fill()
+        {
+            let bytes = self.slot(slot).fill(self.place(now, slot), outbox.to);
+            self.pace.spend(now, bytes);
         }
     }
 

@@ -222,7 +222,8 @@ impl<B: Bugs> Slot<B> {
     /// of the in-sync set has promised not to lead it.
     fn serves(&self, place: Place<'_>) -> Option<&Primary> {
         let Role::Primary(primary) = &self.role else { return None };
-        if !primary.is_open || !primary.is_whole || primary.intake != Intake::Open || place.is_closed {
+        let takes = primary.intake == Intake::Open || self.bugs.plants(Bug::ReleasedServesOn);
+        if !primary.is_open || !primary.is_whole || !takes || place.is_closed {
             return None;
         }
         let unbound = primary.followers.iter().any(|follower| follower.counts() && !follower.is_bound(place.now));
@@ -443,7 +444,11 @@ impl<B: Bugs> Slot<B> {
         let (last, held) = (self.log.last().seq, self.held(place));
         let Role::Primary(primary) = &mut self.role else { return };
         if primary.in_sync >= primary.min_isr || self.bugs.plants(Bug::MarkMovesBelowMinimum) {
-            self.log.set_durable(held, place.tails);
+            if primary.is_complete() {
+                self.log.set_durable(held, place.tails);
+            } else {
+                self.log.set_durable_for_the_away(held, place.tails);
+            }
         }
         let durable = self.log.durable();
         let is_complete = primary.is_complete();

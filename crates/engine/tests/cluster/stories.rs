@@ -86,6 +86,22 @@ fn run(world: &mut World, command: &str) -> String {
             world.settle();
             return format!("{}\n", if known { "OK" } else { "not found" });
         }
+        ["decommission", name] => {
+            let left = world.coordinator.decommission(world.now, &crate::world::addr_of(name));
+            world.settle();
+            return left.map_or_else(|error| format!("{error:?}\n"), |slots| format!("{slots} slots\n"));
+        }
+        ["recommission", name] => {
+            let stays = world.coordinator.recommission(world.now, &crate::world::addr_of(name));
+            world.settle();
+            return stays.map_or_else(|error| format!("{error:?}\n"), |()| "OK\n".to_owned());
+        }
+        ["replace", old, new] => {
+            let [old, new] = [old, new].map(crate::world::addr_of);
+            let replaced = world.coordinator.replace(world.now, &old, &new);
+            world.settle();
+            return format!("{replaced:?}\n");
+        }
         ["register-by-hand", name] => {
             let new =
                 world.coordinator.register_by_hand(world.now, crate::world::addr_of(name)).expect("there is room");
@@ -148,6 +164,7 @@ fn run(world: &mut World, command: &str) -> String {
                 })
             });
         }
+        ["fills"] => return format!("{} slots were filled\n", world.fills.take()),
         ["lag", name] => return format!("{} messages\n", world.member(name).node.lag().items),
         ["keys"] => {
             return world.names().iter().fold(String::new(), |text, name| {

@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) cuts: BTreeSet<(String, String)>,
     /// What the coordinator and the nodes have told their operators.
     pub(crate) log: Vec<String>,
+    /// How many slots were filled since somebody last asked.
+    pub(crate) fills: std::cell::Cell<u32>,
     coordinators: u32,
     coordinator_is_up: bool,
     /// What the coordinator has kept last.
@@ -82,6 +84,7 @@ impl World {
             nodes: BTreeMap::new(),
             cuts: BTreeSet::new(),
             log: Vec::new(),
+            fills: std::cell::Cell::default(),
             coordinators: 1,
             coordinator_is_up: true,
             kept: None,
@@ -279,7 +282,7 @@ impl World {
         let Some(sent) = member.session else {
             let held = member.node.map().map(|map| ClusterMap::clone(&map));
             let (addr, ancestors) = (member.addr.clone(), member.node.ancestors().clone());
-            let Ok(joined) = self.coordinator.join(self.now, addr, member.incarnation, ancestors, held) else {
+            let Ok(joined) = self.coordinator.join(self.now, addr, member.incarnation, 1, ancestors, held) else {
                 return false;
             };
             let incarnation = joined.incarnation;
@@ -351,7 +354,8 @@ impl World {
                 continue;
             }
             busy = true;
-            carry(self.now, &to.node, inbox, &bytes, &mut replies);
+            let fills = carry(self.now, &to.node, inbox, &bytes, &mut replies);
+            self.fills.set(self.fills.get() + fills);
             answer(self.now, &from.node, &outbox, &replies);
         }
         self.nodes.insert(name.to_owned(), from);
@@ -387,6 +391,17 @@ impl World {
                         self.member(&name).node.give_everything_up();
                     }
                 }
+                Output::Dismiss(node) => {
+                    if let Some(name) = self.name_in_session(node) {
+                        self.session(&name); // The map goes first.
+                        self.member(&name).node.give_everything_up();
+                        self.coordinator.handle_message(self.now, node, NodeMessage::Cleared);
+                        self.log.push(format!("{name} deletes its data"));
+                        let member = self.nodes.get_mut(&name).expect("a node of the story");
+                        (member.runs, member.session, member.incarnation) = (false, None, None);
+                        (member.disk, member.ancestors) = (Vec::new(), Ancestors::default());
+                    }
+                }
                 Output::Event(event) => {
                     let line = self.told(&event);
                     self.log.push(line);
@@ -410,6 +425,11 @@ impl World {
             Event::Returned(addr, _) => format!("{} is back", name(addr)),
             Event::Restarted(addr, _) => format!("{} was restarted", name(addr)),
             Event::Unregistered(addr) => format!("{} unregistered", name(addr)),
+            Event::Leaving(addr) => format!("{} is to leave for good", name(addr)),
+            Event::LeavesFor(old, new) => format!("{} is to leave for {}", name(old), name(new)),
+            Event::Stays(addr) => format!("{} stays", name(addr)),
+            Event::Decommissioned(addr) => format!("{} has left for good", name(addr)),
+            Event::Replaced(addr) => format!("{} is replaced", name(addr)),
             Event::Full(addr) => format!("{} has a full disk", name(addr)),
             Event::Room(addr) => format!("{} has room again", name(addr)),
             Event::Left(addr) => format!("{} left", name(addr)),
@@ -426,6 +446,9 @@ impl World {
             }
             Event::Stranger(addr) => format!("{} is of another cluster", name(addr)),
             Event::Adopted(_) => "the map was taken over from a node".to_owned(),
+            Event::Resized { copies, virtual_nodes } => {
+                format!("started with other numbers: {copies:?} {virtual_nodes:?}")
+            }
             Event::Serving(_) => "the map stands".to_owned(),
             Event::Promoted(slots) => format!("promoted replicas in {slots} slots"),
             Event::UnprovenWait(slots, nodes) => {
@@ -551,17 +574,27 @@ fn new_coordinator(number: u32) -> Coordinator {
 
 fn settings(number: u32) -> Settings {
     let promises = Promises::default();
-    Settings { promises, virtual_nodes: 3, bits: BITS, cluster: format!("cluster{number}"), incarnations: number }
+    Settings {
+        promises,
+        virtual_nodes: 3,
+        bits: BITS,
+        cluster: format!("cluster{number}"),
+        replace_after: Duration::from_secs(30),
+        incarnations: number,
+    }
 }
 
-/// Hands a primary's bytes to a replica, and gives its answers.
-fn carry(now: Timestamp, to: &Node, inbox: &mut Inbox, bytes: &[u8], replies: &mut Vec<u8>) {
+/// Hands a primary's bytes to a replica, and gives its answers, and how many fills there were.
+fn carry(now: Timestamp, to: &Node, inbox: &mut Inbox, bytes: &[u8], replies: &mut Vec<u8>) -> u32 {
+    let mut fills = 0;
     each_array(bytes, |words| {
         let message = LinkMessage::parse(words).expect("a link message reads back");
+        fills += u32::from(matches!(message, LinkMessage::Fill { .. }));
         inbox.handle(now, to, message, &mut Turn::default(), replies).expect("a primary speaks the protocol");
         true
     });
     inbox.acknowledge(now, to, &mut Turn::default(), replies);
+    fills
 }
 
 /// Hands a replica's answers to its primary.

@@ -59,7 +59,7 @@ async fn listen() -> (TcpListener, Settings) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let heartbeat_interval = Duration::from_millis(20);
-    (listener, Settings { host: "127.0.0.1".to_owned(), port, heartbeat_interval })
+    (listener, Settings { host: "127.0.0.1".to_owned(), port, heartbeat_interval, weight: 1 })
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn the_map_of_another_cluster_ends_the_session_before_anything_is_noted() 
     }
     assert_eq!(node.driver.node().incarnation(), Incarnation::default(), "it has no part in that cluster");
     let (tell, told) = oneshot::channel();
-    leave.send(tell).unwrap();
+    leave.send(Farewell { cleared: false, told: tell }).unwrap();
     told.await.expect("the session has ended");
     session.await.unwrap();
     drop(node);

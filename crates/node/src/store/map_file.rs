@@ -8,7 +8,7 @@ use proto::cluster_map::{ClusterMap, MapUpdate, MapVersion};
 use storage::disk::{read_file, replace_file};
 use storage::{Disk, FileError};
 
-const NAME: &str = "map";
+pub(super) const NAME: &str = "map";
 
 /// A file that is larger is no map. In bytes.
 const BYTES_MOST: u64 = 64 * 1024 * 1024;

@@ -209,6 +209,14 @@ pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
     Ok(format!("{report}{copied}"))
 }
 
+/// Deletes everything in a directory that no process uses. Blocks on the disk.
+///
+/// # Errors
+/// Some of it is left. A start deletes the rest.
+pub fn discard(path: &Path) -> anyhow::Result<()> {
+    Ok(storage::discard(&RealDisk, path, &[super::map_file::NAME])?)
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;

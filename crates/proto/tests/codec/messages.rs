@@ -188,7 +188,7 @@ proptest! {
         for (incarnation, proof) in [(None, None), (given, None), (None, given), (given, given)] {
             let proven: Vec<_> = proof.into_iter().chain(proof).collect();
             let ancestors = Ancestors { unproven: proven.clone(), proven };
-            let join = Join { addr: addr.clone(), incarnation, ancestors, map: &text };
+            let join = Join { addr: addr.clone(), incarnation, ancestors, map: &text, weight: 1 };
             let mut bytes = Vec::new();
             join.encode(&mut bytes);
             with_array(&bytes, |words| match CoordinatorRequest::parse(Frame::Array(words)) {

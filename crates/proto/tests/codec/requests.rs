@@ -121,6 +121,11 @@ fn coordinator_words(request_read: &CoordinatorRequest<'_>) -> Request {
         CoordinatorRequest::GetNodesForKey { key } => request(&[b"GET_NODES_FOR_KEY", key]),
         CoordinatorRequest::ListNodes => request(&[b"LIST_NODES"]),
         CoordinatorRequest::Forget(addr) => request(&[b"FORGET", addr.as_str().as_bytes()]),
+        CoordinatorRequest::Decommission(addr) => request(&[b"DECOMMISSION", addr.as_str().as_bytes()]),
+        CoordinatorRequest::Recommission(addr) => request(&[b"RECOMMISSION", addr.as_str().as_bytes()]),
+        CoordinatorRequest::Replace { old, new } => {
+            request(&[b"REPLACE", old.as_str().as_bytes(), new.as_str().as_bytes()])
+        }
         CoordinatorRequest::AcceptLoss(None) => request(&[b"ACCEPT_LOSS", b"all"]),
         CoordinatorRequest::AcceptLoss(Some(slot)) => request(&[b"ACCEPT_LOSS", slot.0.to_string().as_bytes()]),
         CoordinatorRequest::Map => request(&[b"MAP"]),
@@ -208,6 +213,13 @@ fn coordinator_request() -> impl Strategy<Value = Request> {
         ])),
         key().prop_map(|key| request(&[b"GET_NODES_FOR_KEY", &key])),
         addr().prop_map(|addr| request(&[b"FORGET", addr.as_str().as_bytes()])),
+        (verb(&["DECOMMISSION", "RECOMMISSION"]), addr())
+            .prop_map(|(verb, addr)| request(&[&verb, addr.as_str().as_bytes()])),
+        (addr(), addr()).prop_map(|(old, new)| request(&[
+            b"REPLACE",
+            old.as_str().as_bytes(),
+            new.as_str().as_bytes()
+        ])),
         proptest::option::of(any::<u16>()).prop_map(|slot| {
             request(&[b"ACCEPT_LOSS", slot.map_or("all".to_owned(), |slot| slot.to_string()).as_bytes()])
         }),

@@ -170,6 +170,9 @@ impl World {
             }
             self.tell(Some(slot), || format!("slot {}: {config:?}", slot.0));
             self.check_configuration(slot, config);
+            if let Some(before) = self.oracle.ghost(slot).published.clone() {
+                self.check_move(slot, &before, config);
+            }
             self.oracle.ghost(slot).published = Some(std::sync::Arc::clone(config));
         }
     }

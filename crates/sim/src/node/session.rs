@@ -43,7 +43,8 @@ impl World {
         let map = node.map().map(|map| map.update_since(MapVersion(0)).to_lines().join("\n")).unwrap_or_default();
         let incarnation = Some(node.incarnation()).filter(|incarnation| incarnation.0 != 0);
         let mut bytes = Vec::new();
-        Join { addr: process.addr.clone(), incarnation, ancestors: node.ancestors().clone(), map: &map }
+        let weight = 1 + (n as u64 * self.knobs.weights % 3) as u32;
+        Join { addr: process.addr.clone(), incarnation, ancestors: node.ancestors().clone(), map: &map, weight }
             .encode(&mut bytes);
         let boot = process.boot;
         self.network.send(&mut self.schedule, conn, OPENER, bytes);
@@ -188,6 +189,10 @@ impl World {
             }
             CoordinatorMessage::AskPositions { query, slots } => {
                 NodeMessage::Positions { query, last: node.positions(&slots) }.encode(&mut bytes);
+            }
+            CoordinatorMessage::Dismiss => {
+                self.dismissed(n, conn);
+                return true;
             }
             CoordinatorMessage::Left => self.has_left(n),
             CoordinatorMessage::Unregistered => {

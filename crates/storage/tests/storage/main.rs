@@ -3,6 +3,7 @@
 
 mod bits;
 mod directory;
+mod discard;
 mod faults;
 mod format;
 mod journal;

@@ -88,6 +88,12 @@ pub(crate) enum Command<'a> {
     Losses(NodeAddr),
     Forget(NodeAddr),
     AcceptLoss(Slots),
+    Decommission(NodeAddr),
+    Recommission(NodeAddr),
+    Replace {
+        old: NodeAddr,
+        new: NodeAddr,
+    },
     Help,
     Exit,
 }
@@ -169,6 +175,9 @@ impl<'a> Command<'a> {
             Self::Losses(_) => Verb::Losses,
             Self::Forget(_) => Verb::Forget,
             Self::AcceptLoss(_) => Verb::AcceptLoss,
+            Self::Decommission(_) => Verb::Decommission,
+            Self::Recommission(_) => Verb::Recommission,
+            Self::Replace { .. } => Verb::Replace,
             Self::Help => Verb::Help,
             Self::Exit => Verb::Exit,
         };
@@ -296,6 +305,12 @@ impl Verb {
                 word if word.eq_ignore_ascii_case(b"all") => Some(Command::AcceptLoss(Slots::All)),
                 word => parsed(word).map(|slot| Command::AcceptLoss(Slots::One(slot))),
             },
+            Self::Decommission => parsed(one_word(rest)?).map(Command::Decommission),
+            Self::Recommission => parsed(one_word(rest)?).map(Command::Recommission),
+            Self::Replace => {
+                let (old, rest) = key_and_value(rest)?;
+                Some(Command::Replace { old: parsed(old)?, new: parsed(one_word(rest)?)? })
+            }
             Self::ListNodes => rest.is_empty().then_some(Command::ListNodes),
             Self::Help => rest.is_empty().then_some(Command::Help),
             Self::Exit => rest.is_empty().then_some(Command::Exit),
@@ -427,6 +442,10 @@ mod tests {
         assert_eq!(Command::parse(b"losses h:1"), Ok(Command::Losses("h:1".parse().unwrap())));
         assert_eq!(Command::parse(b"accept_loss ALL"), Ok(Command::AcceptLoss(Slots::All)));
         assert_eq!(Command::parse(b"accept_loss 7"), Ok(Command::AcceptLoss(Slots::One(7))));
+        let [old, new] = ["h:1", "h:2"].map(|node| node.parse::<NodeAddr>().unwrap());
+        assert_eq!(Command::parse(b"decommission h:1"), Ok(Command::Decommission(old.clone())));
+        assert_eq!(Command::parse(b"RECOMMISSION h:1"), Ok(Command::Recommission(old.clone())));
+        assert_eq!(Command::parse(b"REPLACE h:1  h:2"), Ok(Command::Replace { old, new }));
     }
 
     #[test]
@@ -491,6 +510,11 @@ mod tests {
             ("PERSIST", "Usage: PERSIST key"),
             ("LOSSES", "Usage: LOSSES host:port"),
             ("FORGET h 1", "Usage: FORGET host:port"),
+            ("DECOMMISSION h", "Usage: DECOMMISSION host:port"),
+            (
+                "REPLACE h:1",
+                "Usage: REPLACE old new; each is host:port, and the new one may be started before or after",
+            ),
             ("ACCEPT_LOSS", "Usage: ACCEPT_LOSS slot|all"),
             ("ACCEPT_LOSS some", "Usage: ACCEPT_LOSS slot|all"),
             ("FOO bar", "Unknown command: FOO"),

@@ -110,6 +110,9 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
         Command::Losses(node) => Outcome::Losses(client.losses(node).await?),
         Command::Forget(node) => Outcome::Told(client.forget(node).await?),
         Command::AcceptLoss(slots) => Outcome::Told(client.accept_loss(*slots).await?),
+        Command::Decommission(node) => Outcome::Told(client.decommission(node).await?),
+        Command::Recommission(node) => Outcome::Told(client.recommission(node).await?),
+        Command::Replace { old, new } => Outcome::Told(client.replace(old, new).await?),
         Command::Help => Outcome::Help,
         Command::Exit => Outcome::Bye,
     })
@@ -128,7 +131,11 @@ fn level<T: ToString>(in_effect: Option<T>, own: Option<T>) -> Outcome {
 /// What a command comes to whose answer a person did not want to wait for.
 pub(crate) fn interrupted(command: &Command<'_>) -> Outcome {
     let reason = match command {
-        Command::Forget(_) | Command::AcceptLoss(_) => "interrupted; it may be done, and may be asked for again",
+        Command::Forget(_)
+        | Command::AcceptLoss(_)
+        | Command::Decommission(_)
+        | Command::Recommission(_)
+        | Command::Replace { .. } => "interrupted; it may be done, and may be asked for again",
         command if command.is_write() => {
             "interrupted; the write may have taken effect: read the key before you repeat it"
         }

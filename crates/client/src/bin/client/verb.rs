@@ -31,6 +31,9 @@ pub(crate) enum Verb {
     Losses,
     Forget,
     AcceptLoss,
+    Decommission,
+    Recommission,
+    Replace,
     Help,
     Exit,
 }
@@ -107,6 +110,15 @@ pub(crate) const COMMANDS: &[Spec] = &[
     Spec::new(Verb::Losses, "LOSSES", "host:port", "the answered writes that a node has lost"),
     Spec::new(Verb::Forget, "FORGET", "host:port", "wait no longer for what a lost node could tell"),
     Spec::new(Verb::AcceptLoss, "ACCEPT_LOSS", "slot|all", "have slots whose copies are lost start anew"),
+    Spec::new(
+        Verb::Decommission,
+        "DECOMMISSION",
+        "host:port",
+        "have a node hand its slots over, delete its data and end",
+    ),
+    Spec::new(Verb::Recommission, "RECOMMISSION", "host:port", "have a node stay that was to leave"),
+    Spec::new(Verb::Replace, "REPLACE", "old new", "have a node leave for good, and another take its place")
+        .noting("; each is host:port, and the new one may be started before or after"),
     Spec::new(Verb::Help, "HELP", "", "this list"),
     Spec::new(Verb::Exit, "EXIT", "", "leave"),
     Spec::new(Verb::Exit, "QUIT", "", "leave"),

@@ -164,16 +164,16 @@ impl<B: Bugs> Slot<B> {
         turn.look_at(place.now + EVICT_AFTER, place.id);
     }
 
-    /// Queues all that the slot holds for a follower that wants it.
-    pub(crate) fn fill(&mut self, place: Place<'_>, who: Incarnation) {
+    /// Queues all that the slot holds for a follower that wants it. Gives how many bytes that are.
+    pub(crate) fn fill(&mut self, place: Place<'_>, who: Incarnation) -> usize {
         let epoch = self.epoch;
         let completions = self.log.known_completions().into_iter().flat_map(|known| known.iter());
         let completions = completions.map(|(identity, done)| (identity.client.into(), identity.seq, done));
         let completions: Vec<_> =
             if self.bugs.plants(Bug::FillForgetsCompletions) { Vec::new() } else { completions.collect() };
-        let Role::Primary(primary) = &mut self.role else { return };
+        let Role::Primary(primary) = &mut self.role else { return 0 };
         let wants = |follower: &&mut Follower| follower.outbox.to == who && follower.progress == Progress::WantsFill;
-        let Some(follower) = primary.followers.iter_mut().find(wants) else { return };
+        let Some(follower) = primary.followers.iter_mut().find(wants) else { return 0 };
         follower.progress = Progress::Filling;
         // Records that were under way are refused until the fill comes; its own stamp tells that from a refusal of it.
         follower.stamp = place.next_stamp();
@@ -185,7 +185,10 @@ impl<B: Bugs> Slot<B> {
             records: self.table.records().cloned().collect(),
             completions,
         });
-        follower.outbox.push(Item::Fill { slot: place.id, epoch, snapshot, stamp: follower.stamp });
+        let fill = Item::Fill { slot: place.id, epoch, snapshot, stamp: follower.stamp };
+        let (_, bytes) = fill.weight();
+        follower.outbox.push(fill);
+        bytes
     }
 
     /// A follower's queue has overflowed. Says whether it counts, so that it must be proposed out.

@@ -1,0 +1,58 @@
+//! What people are told who decommission and replace nodes.
+
+use engine::output::{DecommissionError, Replaced};
+use proto::error::ErrorReply;
+use proto::id::NodeAddr;
+use proto::response::Response;
+
+/// The answer to `DECOMMISSION`.
+pub fn decommissioned(addr: &NodeAddr, asked: Result<usize, DecommissionError>) -> Response<'static> {
+    match asked {
+        Ok(slots) => Response::Text(leaves(addr, slots)),
+        Err(error) => refused(addr, error),
+    }
+}
+
+/// The answer to `RECOMMISSION`.
+pub fn recommissioned(addr: &NodeAddr, asked: Result<(), DecommissionError>) -> Response<'static> {
+    match asked {
+        Ok(()) => Response::Text(format!("OK Node {addr} stays")),
+        Err(error) => refused(addr, error),
+    }
+}
+
+/// The answer to `REPLACE`.
+pub fn replaced(old: &NodeAddr, new: &NodeAddr, asked: Result<Replaced, DecommissionError>) -> Response<'static> {
+    match asked {
+        Ok(Replaced::Leaves(slots)) => Response::Text(leaves(old, slots)),
+        Ok(Replaced::Waits) => Response::Text(format!("OK Node {old} leaves once {new} has joined: start it")),
+        Err(error) => refused(old, error),
+    }
+}
+
+fn leaves(addr: &NodeAddr, slots: usize) -> String {
+    format!("OK Node {addr} leaves: it holds copies of {slots} slots")
+}
+
+fn refused(addr: &NodeAddr, error: DecommissionError) -> Response<'static> {
+    let why = match error {
+        DecommissionError::NotFound => return Response::Error(ErrorReply::NodeNotFound(addr.clone())),
+        DecommissionError::ByHand => {
+            format!("node {addr} was registered by hand; nothing was changed, UNREGISTER_NODE takes it off the ring")
+        }
+        DecommissionError::NotServing => {
+            "the coordinator does not lead the cluster yet; nothing was changed, try again when its INFO waits for nobody"
+                .to_owned()
+        }
+        DecommissionError::LastNode => {
+            format!("no other node would stay when {addr} leaves; nothing was changed, start another one first")
+        }
+        DecommissionError::TooLate => {
+            format!("node {addr} has handed everything over and deletes its data; nothing was changed, start it anew")
+        }
+        DecommissionError::Itself => {
+            format!("node {addr} cannot take its own place, or that of one that leaves; nothing was changed")
+        }
+    };
+    Response::Error(ErrorReply::Unavailable(why))
+}

@@ -1,0 +1,61 @@
+//! The end of a node that was decommissioned and has handed everything over: it deletes what it holds, says so, and ends.
+//!
+//! IMPORTANT: in this order. The coordinator goes on telling it to, also at a later start, until it has said that it has.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use net::shutdown::Shutdown;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::driver::Driver;
+use crate::membership::Farewell;
+use crate::store::{self, Running};
+
+/// How long requests in hand may take, which are all for others.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the coordinator may take to hear that the data is gone. It may be away itself, and come back.
+const TELL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Ends the node.
+///
+/// # Errors
+/// The data could not be deleted. A start of the node goes on with that.
+pub async fn end(
+    driver: &Driver,
+    connections: &Shutdown,
+    background: &Shutdown,
+    writing: Option<Running>,
+    leave: oneshot::Sender<Farewell>,
+) -> anyhow::Result<()> {
+    tracing::warn!("decommissioned: everything is handed over, and what this node holds is deleted");
+    connections.begin();
+    if timeout(FINISH_TIMEOUT, connections.all_ended()).await.is_err() {
+        tracing::warn!("some requests were not finished in time and are given up");
+    }
+    if let (Some(store), Some(writing)) = (driver.store(), writing) {
+        let path = store.path().to_owned();
+        let deleted = tokio::task::spawn_blocking(move || {
+            // Whether what is deleted now is whole does not matter.
+            if let Err(error) = writing.close() {
+                tracing::warn!("{error:#}");
+            }
+            store::discard(&path)
+        });
+        deleted.await.context("cannot delete the data")?.with_context(|| {
+            let path = store.path().display();
+            format!("the data in {path} could not be deleted; start the node again, it goes on with that")
+        })?;
+    }
+    let (tell, told) = oneshot::channel();
+    if leave.send(Farewell { cleared: true, told: tell }).is_err() || timeout(TELL_TIMEOUT, told).await.is_err() {
+        tracing::warn!(
+            "the coordinator was not told that the data is gone. It waits for this node: RECOMMISSION there says that it is \
+             not to"
+        );
+    }
+    background.begin();
+    Ok(())
+}

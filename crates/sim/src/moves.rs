@@ -1,0 +1,105 @@
+//! Nodes that leave for good, are replaced, and come anew; and I12 of that: our own moves never take the in-sync copies
+//! below min(RF, live nodes that stay), and nobody deletes a copy that counts.
+//!
+//! A node that is told to delete what it holds does so in one step: `storage` has tests of its own of what a crash leaves of
+//! it. It is started again as a new node after a while.
+
+use std::sync::Arc;
+
+use engine::coordinator::Coordinator;
+use engine::output::DecommissionError;
+use proto::cluster_map::SlotConfig;
+use proto::id::Incarnation;
+use proto::session::NodeMessage;
+use proto::slot::SlotId;
+
+use crate::faults::Remedy;
+use crate::mutants::Planted;
+use crate::network::{ConnId, OPENER};
+use crate::node::Finds;
+use crate::oracle::members;
+use crate::schedule::Event;
+use crate::world::World;
+
+impl World {
+    /// An operator decommissions a node, or takes that back, or replaces it by another.
+    pub(crate) fn decommission(&mut self, n: usize, by: usize, choice: u64) {
+        if self.coordinator.is_paused {
+            return;
+        }
+        let [addr, new] = [n, by].map(|n| self.nodes[n].addr.clone());
+        let asked = match choice {
+            0..550 => self.coordinate(|state, now| state.decommission(now, &addr).map(drop)),
+            550..700 => self.coordinate(|state, now| state.recommission(now, &addr)),
+            _ => self.coordinate(|state, now| state.replace(now, &addr, &new).map(drop)),
+        };
+        let Some(asked) = asked else { return };
+        self.stats.decommissions += u64::from(asked.is_ok() && !(550..700).contains(&choice));
+        if asked == Err(DecommissionError::ByHand) {
+            self.broken("moves", None, format!("{addr} is said to be registered by hand"));
+        }
+        let names = [n, by].map(|n| self.nodes[n].name.clone());
+        self.tell(None, || format!("operator: decommission {} {choice} {}: {asked:?}", names[0], names[1]));
+    }
+
+    /// A node is told to delete what it holds, and does. Its word of that may get lost with it.
+    pub(crate) fn dismissed(&mut self, n: usize, conn: ConnId) {
+        let name = self.nodes[n].name.clone();
+        self.tell(None, || format!("{name} deletes what it holds, and leaves"));
+        for slot in self.bits.slots() {
+            let Some(config) = self.oracle.ghost(slot).kept.clone() else { continue };
+            let counts = members(&config).any(|member| self.oracle.holder(member) == Some(n));
+            if counts && !self.oracle.ghost(slot).is_lost {
+                let what = format!("{name} is told to delete a copy that counts: {config:?}");
+                return self.broken("I12", Some(slot), what);
+            }
+        }
+        self.stats.dismissals += 1;
+        if self.random.chance(700) {
+            let mut bytes = Vec::new();
+            NodeMessage::Cleared.encode(&mut bytes);
+            self.network.send(&mut self.schedule, conn, OPENER, bytes);
+        }
+        self.crash_node(n, Finds::Nothing);
+        self.faults_after_dismissal(n);
+    }
+
+    /// A node that has left comes anew.
+    fn faults_after_dismissal(&mut self, n: usize) {
+        let after = if self.liveness.is_calm() { 20_000 } else { self.random.spread(50_000, 10_000_000) };
+        self.liveness.node_comes_anew(self.schedule.now);
+        self.schedule.after(after, Event::Remedy(Remedy::StartAnew(n)));
+    }
+
+    /// I12, of a configuration that follows on another.
+    pub(crate) fn check_move(&mut self, slot: SlotId, before: &SlotConfig, config: &Arc<SlotConfig>) {
+        let Some(state) = &self.coordinator.state else { return };
+        let is_up = |member: &Incarnation| state.map().member(*member).is_some_and(|member| member.up);
+        // One that makes no progress is proposed out, and one that leads no more was lost: neither is a move.
+        let is_moved = |member: &Incarnation| {
+            let is_deposed = before.primary == Some(*member) && config.primary != before.primary;
+            !config.copies().any(|copy| copy == *member) && is_up(member) && !is_deposed
+        };
+        let Some(moved) = before.isr.iter().copied().find(is_moved) else { return };
+        let stays = |member: Incarnation| {
+            let addr = state.map().member(member).map(|member| &member.addr);
+            !state.leaving().any(|(leaving, _)| Some(leaving) == addr)
+        };
+        let eligible = state.map().members().filter(|(member, at)| at.up && stays(*member)).count();
+        let least = eligible.min(self.knobs.replicas as usize + 1);
+        if config.isr.len() < least {
+            let what = format!(
+                "slot {}: {} is taken out, which leaves fewer than {least} in sync: {before:?} {config:?}",
+                slot.0,
+                moved.0 & 0xffff
+            );
+            self.broken("I12", Some(slot), what);
+        }
+    }
+}
+
+/// Whether somebody leaves who is here, in words.
+pub(crate) fn who_leaves(state: &Coordinator<Planted>) -> Option<String> {
+    let (addr, slots) = state.leaving().next()?;
+    Some(format!("{addr} does not come to leave, and still has {slots} slots"))
+}

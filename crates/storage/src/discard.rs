@@ -1,0 +1,56 @@
+//! Deleting what a directory holds, for a node that leaves its cluster for good. A crash at any moment leaves either
+//! everything, or a directory that the next start finds new.
+
+use std::path::Path;
+
+use crate::directory::{LOCK_NAME, RESERVE_NAME, lock};
+use crate::disk::{Disk, read_file, replace_file};
+use crate::error::{FileError, Named as _, OpenError};
+use crate::identity;
+use crate::survey::Listing;
+use crate::{segment, snapshot};
+
+/// While this file is there, what the directory holds is being deleted. It names files that are not this crate's, one a line.
+pub(crate) const MARK_NAME: &str = "discarded";
+
+const MARK_BYTES_MOST: u64 = 64 * 1024;
+
+/// Deletes everything that a directory holds: log, snapshots, identity, what was set aside, and files of these other names.
+/// What else lies there is left. No process may use the directory. Blocks on the disk.
+///
+/// # Errors
+/// The directory is in use, or the disk failed. What is left is whole, or the next start deletes the rest; safe to repeat.
+pub fn discard(disk: &dyn Disk, directory: &Path, also: &[&str]) -> Result<(), OpenError> {
+    let _lock = lock(disk, directory)?;
+    // IMPORTANT: on disk before anything is gone. A log without its end, or an identity without its log, would be taken for
+    // damage, or worse for a node's data.
+    replace_file(disk, directory, MARK_NAME, also.join("\n").as_bytes())?;
+    finish(disk, directory)?;
+    Ok(())
+}
+
+/// Goes on with a deletion that was begun. Says whether one was.
+pub(crate) fn finish(disk: &dyn Disk, directory: &Path) -> Result<bool, FileError> {
+    let mark = directory.join(MARK_NAME);
+    let Some(also) = read_file(disk, &mark, MARK_BYTES_MOST)? else { return Ok(false) };
+    let also = String::from_utf8_lossy(&also).into_owned();
+    let listing = Listing::read(disk, directory)?;
+    let rest = [listing.unfinished, listing.set_aside].concat();
+    let is_ours = |name: &String| {
+        segment::parse_name(name).is_some()
+            || snapshot::parse_name(name).is_some()
+            || [identity::NAME, RESERVE_NAME].contains(&name.as_str())
+            || also.lines().any(|other| other == name)
+            || rest.contains(name)
+    };
+    let names = disk.list(directory).named("list", directory)?;
+    for name in names.iter().filter(|name| is_ours(name) && ![LOCK_NAME, MARK_NAME].contains(&name.as_str())) {
+        let file = directory.join(name);
+        disk.remove(&file).named("remove", file)?;
+    }
+    // IMPORTANT: all of them are gone from the disk before the mark is.
+    disk.sync_directory(directory).named("sync", directory)?;
+    disk.remove(&mark).named("remove", &mark)?;
+    disk.sync_directory(directory).named("sync", directory)?;
+    Ok(true)
+}
