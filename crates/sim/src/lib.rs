@@ -34,6 +34,11 @@ mod coordinator;
     clippy::indexing_slicing,
     reason = "a process, slot or connection that is not there is a mistake of the simulator"
 )]
+mod disk_faults;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
 mod faults;
 #[expect(
     clippy::indexing_slicing,

@@ -2,6 +2,7 @@
 //!
 //! Each step checks what it has touched, so that a run stays fast; each thousandth looks at everything.
 
+mod disks;
 mod durable;
 mod epochs;
 mod exactly_once;
@@ -102,6 +103,9 @@ impl World {
     pub(crate) fn check_node(&mut self, n: usize) {
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
+        if !process.store.is_written(node.journal().end()) {
+            return; // What it has done nobody knows yet, and it may never have been.
+        }
         let mut moved = Vec::new();
         let mut expired = Vec::new();
         for slot in &process.marks.led {
