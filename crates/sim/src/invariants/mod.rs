@@ -103,9 +103,8 @@ impl World {
     pub(crate) fn check_node(&mut self, n: usize) {
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
-        if !process.store.is_written(node.journal().end()) {
-            return; // What it has done nobody knows yet, and it may never have been.
-        }
+        // Where a primary is alone, what is not written is durable to it: nobody knows of that yet, and it may be lost.
+        let is_written = process.store.is_written(node.journal().end());
         let mut moved = Vec::new();
         let mut expired = Vec::new();
         for slot in &process.marks.led {
@@ -115,7 +114,7 @@ impl World {
                 expired.extend(node.inspect(*slot, expiries).into_iter().map(|record| (*slot, record)));
             }
             let durable = node.inspect(*slot, engine::slot::Slot::durable);
-            if durable != process.marks.durable(*slot) {
+            if is_written && durable != process.marks.durable(*slot) {
                 moved.push(*slot);
             }
         }

@@ -25,10 +25,11 @@ impl World {
         let start = self.start_of(n);
         let process = &mut self.nodes[n];
         if process.needs_repair {
-            process.needs_repair = false;
             if let Err(error) = process.store.repair(start) {
-                return self.broken("a damaged directory can be repaired", None, error.to_string());
+                process.store.limit(None);
+                return self.cannot_start(n, &error);
             }
+            process.needs_repair = false;
         }
         let found = match process.store.start(start) {
             Ok(found) => found,
@@ -172,17 +173,17 @@ impl World {
     }
 
     /// What is there is damaged: an operator keeps what is good of it.
-    fn find_damaged(&mut self, n: usize, error: &StartError, start: Start) -> Option<bool> {
+    fn find_damaged(&mut self, n: usize, damage: &StartError, start: Start) -> Option<bool> {
         let name = self.nodes[n].name.clone();
-        let is_flipped = match error {
+        let is_flipped = match damage {
             StartError::Damaged(damage) => self.nodes[n].store.flipped.contains(&damage.file),
             _ => false,
         };
         if !is_flipped {
-            self.broken("I14", None, format!("{name} would find damage that no fault has done: {error}"));
+            self.broken("I14", None, format!("{name} would find damage that no fault has done: {damage}"));
             return None;
         }
-        self.tell(None, || format!("{name} is damaged: {error}"));
+        self.tell(None, || format!("{name} is damaged: {damage}"));
         self.stats.damages += 1;
         match self.nodes[n].store.look_repaired(start) {
             Ok(found) => {
@@ -190,6 +191,10 @@ impl World {
                 self.nodes[n].left = Some(found.node);
                 self.nodes[n].needs_repair = true;
                 self.proof_lost(n);
+            }
+            Err(StartError::File(error)) if error.is_no_space() => {
+                self.nodes[n].store.limit(None);
+                return self.find_damaged(n, damage, start);
             }
             Err(error) => self.broken("a damaged directory can be repaired", None, error.to_string()),
         }
