@@ -2,7 +2,7 @@
 
 use storage::disk::sim::Operation;
 
-use crate::faults::Remedy;
+use crate::faults::{BOOT, Remedy};
 use crate::node::Finds;
 use crate::schedule::Event;
 use crate::world::World;
@@ -42,6 +42,24 @@ impl World {
         self.leave_node(n, if is_booted { Finds::WhatWasSynced } else { Finds::Everything });
         let span = self.faults.random.spread(500_000, 8_000_000);
         self.schedule.after(1_400_000 + span, Event::Remedy(Remedy::StartNode(n)));
+    }
+
+    /// The power is to fail at calls to disks to come: each machine's at one of its own, at some of them or all.
+    pub(crate) fn cut_power_at_calls(&mut self) {
+        for n in 0..self.nodes.len() {
+            if self.nodes[n].node.is_some() && self.faults.random.chance(700) {
+                let calls = self.faults.random.spread(1, 64);
+                self.nodes[n].store.cut_power_at(calls);
+            }
+        }
+    }
+
+    /// It has failed, at a call of this node.
+    pub(crate) fn lose_power_at_call(&mut self, n: usize) {
+        self.stats.power_losses += 1;
+        self.crash_node(n, Finds::WhatWasSynced);
+        let after = BOOT + self.faults.random.spread(50_000, 8_000_000);
+        self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
     }
 
     /// A node's disk becomes slow, or hangs.

@@ -14,7 +14,7 @@ use crate::schedule::Event;
 use crate::world::World;
 
 /// How long a machine takes at least until its programs run again, in microseconds. It is suspected by then.
-const BOOT: u64 = 1_000_000;
+pub(crate) const BOOT: u64 = 1_000_000;
 
 /// How a fault goes on or ends.
 #[derive(Debug, Clone, Copy)]
@@ -328,6 +328,9 @@ impl World {
 
     /// The power fails, often everywhere. Some processes may only crash, at a place of their own.
     fn lose_power(&mut self) {
+        if self.faults.random.chance(300) {
+            return self.cut_power_at_calls();
+        }
         let (everywhere, elsewhere) = (self.faults.random.chance(600), self.faults.random.chance(500));
         for n in 0..self.nodes.len() {
             let finds = match (everywhere || self.faults.random.chance(600), elsewhere) {

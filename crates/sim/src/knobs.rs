@@ -145,6 +145,8 @@ knobs! {
     outage,
     /// At the end one node is paused for ever.
     paused_for_ever,
+    /// At the end one node's disk hangs for ever.
+    hung_for_ever,
     /// Clients that walk through all keys, page by page.
     walkers,
 }
@@ -260,7 +262,8 @@ impl Knobs {
         self.bit_flips = weight(120, 3);
         self.short_writes = weight(250, 20);
         self.crashed_starts = weight(200, 300);
-        if self.power_losses > 0 || self.bit_flips > 0 {
+        self.hung_for_ever = weight(300, 1);
+        if self.power_losses > 0 || self.crashed_starts > 0 || self.bit_flips > 0 {
             self.state_losses = 0; // A map that nodes have kept may be too old to tell whose copies count.
         }
     }

@@ -4,7 +4,8 @@
 //! set, on its targets, within the time that the slowest way takes (a node that was registered and is silent is taken off
 //! the ring after the heartbeat timeout). L3: the tables of all copies are equal. L4: no tombstone is left that all copies
 //! have passed. L5: with every coordinator down, every request succeeds. L6: with one node paused for ever, quorum writes
-//! go on within 1 s of the eviction time.
+//! go on within 1 s of the eviction time; with one node whose disk hangs for ever, within 3 s of when that is taken for
+//! hanging.
 //!
 //! Source: the design, "Liveness".
 
@@ -15,6 +16,7 @@ use proto::slot::SlotId;
 
 use crate::client::Outcome;
 use crate::judges::append_final_reads;
+use crate::node::DISK_PATIENCE;
 use crate::schedule::Event;
 use crate::world::World;
 
@@ -45,6 +47,7 @@ pub(crate) struct Liveness {
     pub(crate) is_over: bool,
     pub(crate) is_outage: bool,
     paused: Option<usize>,
+    hung: Option<usize>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +60,7 @@ enum Phase {
     Resting,
     Outage,
     Paused,
+    Hung,
 }
 
 impl World {
@@ -71,6 +75,7 @@ impl World {
             Phase::Resting => self.look_at_rest(),
             Phase::Outage => self.look_at_outage(),
             Phase::Paused => self.look_at_pause(),
+            Phase::Hung => self.look_at_hung_disk(),
         }
         if !self.liveness.is_over {
             self.schedule.after(LOOK, Event::Look);
@@ -192,6 +197,14 @@ impl World {
             self.pause(n, u64::from(u32::MAX));
             self.liveness.paused = Some(n);
             self.enter(Phase::Paused);
+        } else if self.hangs_at_end() {
+            let n = self.random.index(self.nodes.len());
+            self.nodes[n].store.slowness = u64::from(u32::MAX);
+            let name = self.nodes[n].name.clone();
+            self.tell(None, || format!("the disk of {name} hangs for ever"));
+            self.liveness.hung = Some(n);
+            self.stop_clients(false);
+            self.enter(Phase::Hung);
         } else {
             self.read_finally();
         }
@@ -260,6 +273,34 @@ impl World {
             let what = format!("{outcome:?} to client {c}, who asked {:?} of {}", operation.what, operation.key);
             self.broken("L5", Some(operation.slot), what);
         }
+    }
+
+    /// Where nobody waits for fsyncs, none hangs.
+    fn hangs_at_end(&self) -> bool {
+        self.knobs.hung_for_ever > 0
+            && self.knobs.replicas == 2
+            && self.knobs.wild_clocks == 0
+            && self.liveness.hung.is_none()
+            && self.nodes.first().is_some_and(|process| process.store.syncs_always())
+    }
+
+    fn look_at_hung_disk(&mut self) {
+        let Some(hung) = self.liveness.hung else { return };
+        // The first write to one of its slots has to come before anybody notices.
+        let limit = DISK_PATIENCE.as_micros() as u64 + 3_000_000 + 3 * self.knobs.think.max(500_000);
+        if self.elapsed() < limit {
+            return;
+        }
+        let serves = |slot: &SlotId| (0..self.nodes.len()).any(|n| n != hung && self.serves(n, *slot));
+        if let Some(slot) = self.bits.slots().find(|slot| !serves(slot)) {
+            let what = format!("slot {} is led by a disk that hangs: {:?}", slot.0, self.configuration(slot));
+            return self.broken("L6", Some(slot), what);
+        }
+        self.nodes[hung].store.revive();
+        self.liveness.phase = Phase::Healing;
+        self.liveness.registered = None;
+        self.liveness.served.clear();
+        self.liveness.since = self.schedule.now;
     }
 
     fn look_at_pause(&mut self) {

@@ -29,7 +29,7 @@ use crate::world::World;
 
 use held::Held;
 pub(crate) use requests::Pending;
-pub(crate) use session::Session;
+pub(crate) use session::{DISK_PATIENCE, Session};
 pub(crate) use store::{Found, StartError, Store, first_of};
 pub(crate) use walks::{PageAsked, Step};
 use walks::{PageUnderWay, PendingList};
@@ -82,6 +82,8 @@ pub(crate) struct NodeProcess {
     begun: Incarnation,
     /// The coordinator of this session knows that the disk is full.
     told_full: bool,
+    /// Up to which number the journal was not written when it last looked, and since when.
+    unwritten: Option<(u64, Timestamp)>,
     session_serial: u32,
     session_pause: u64,
     /// When the heartbeats were sent that are not answered, on its own clock.
@@ -138,6 +140,7 @@ impl NodeProcess {
             incarnation: Incarnation::default(),
             begun: Incarnation::default(),
             told_full: false,
+            unwritten: None,
             session_serial: 0,
             session_pause: 0,
             beats: VecDeque::new(),

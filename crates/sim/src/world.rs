@@ -53,7 +53,7 @@ impl World {
         let network = Network::new(&knobs, random.fork());
         // Drawn apart, so that everything else of a seed stays as it is.
         let mut wall = Random::new(seed ^ 0x7761_6c6c);
-        let mut disks = Random::new(seed ^ 0x6469_736b_73);
+        let mut disks = Random::new(seed ^ 0x0064_6973_6b73);
         let nodes = (0..knobs.all_nodes()).map(|number| {
             let store = Store::new(&knobs, planted, disks.fork());
             NodeProcess::new(number, wall.between(0, knobs.wall_skew), store, &mut random)

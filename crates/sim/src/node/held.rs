@@ -157,6 +157,9 @@ impl World {
     /// The fsync that the disk was busy with is done, or the disk has failed.
     pub(crate) fn disk_due(&mut self, n: usize) {
         self.persist(n);
+        if self.nodes[n].store.is_off() {
+            return self.lose_power_at_call(n);
+        }
         if self.nodes[n].store.has_failed() && !self.nodes[n].is_leaving {
             self.stop_for_disk(n);
         }

@@ -75,18 +75,18 @@ impl World {
         }
     }
 
-    /// Sometimes a start is not the last: its process or its machine crashes at some call to the disk.
+    /// Sometimes a start is not the last: its machine loses its power at some call to the disk.
     fn crash_in_start(&mut self, n: usize) {
         while self.faults_go_on() && self.random.chance(self.knobs.crashed_starts) {
             let start = self.start_of(n);
-            let (calls, power) = (self.random.spread(1, 64), self.random.chance(500));
+            let calls = self.random.spread(1, 64);
             let process = &mut self.nodes[n];
             if process.needs_repair {
                 return;
             }
-            process.store.fail(None, calls);
+            process.store.cut_power_at(calls);
             let started = process.store.start(start).map(drop);
-            process.store.crash(power);
+            process.store.crash(true);
             self.stats.crashed_starts += u64::from(started.is_err());
             match started {
                 Ok(()) | Err(StartError::File(_)) => {}
@@ -106,7 +106,7 @@ impl World {
         process.deferred.clear();
         process.is_paused = false;
         process.session = Session::Idle;
-        process.told_full = false;
+        (process.told_full, process.unwritten) = (false, None);
         process.beats.clear();
         process.pages.clear();
         process.lists.clear();

@@ -17,6 +17,9 @@ const FIRST_PAUSE: u64 = 50_000;
 /// A coordinator that answers no heartbeat for so long is connected to anew.
 const SILENCE: u64 = 2_000_000;
 
+/// A disk that has taken nothing for so long hangs.
+pub(crate) const DISK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// The state of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Session {
@@ -90,6 +93,9 @@ impl World {
         let (boot, session) = (process.boot, process.session);
         self.after_local(n, HEARTBEAT, Event::Heartbeat { node: n as u8, boot });
         let Session::Stands(conn) = session else { return };
+        if self.disk_hangs(n, now) {
+            return;
+        }
         let process = &mut self.nodes[n];
         if now - process.heard_coordinator > std::time::Duration::from_micros(SILENCE) {
             return self.end_session(n, conn);
@@ -98,6 +104,18 @@ impl World {
         NodeMessage::Heartbeat { incarnation: process.incarnation }.encode(&mut bytes);
         process.beats.push_back(now);
         self.network.send(&mut self.schedule, conn, OPENER, bytes);
+    }
+
+    /// Whether a node's disk has taken nothing for too long, though it is not full: then it says no more that it lives.
+    fn disk_hangs(&mut self, n: usize, now: Timestamp) -> bool {
+        let process = &mut self.nodes[n];
+        let Some(node) = &process.node else { return false };
+        let (waits_for, since) = *process.unwritten.get_or_insert((node.journal().end(), now));
+        if process.store.is_written(waits_for) || process.store.is_full() {
+            process.unwritten = None;
+            return false;
+        }
+        now - since > DISK_PATIENCE
     }
 
     /// Sends what the node has to propose.

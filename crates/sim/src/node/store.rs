@@ -4,6 +4,8 @@
 //! A disk that is well takes no time. One that is slow takes some for each fsync: what the state machine notes meanwhile
 //! gathers, and nobody may hear of it before [`Store::is_written`] says so.
 
+#[cfg(test)]
+mod differential;
 mod snapshots;
 mod start;
 
@@ -67,6 +69,8 @@ pub(crate) struct Store {
     random: Random,
     /// How long an fsync takes, in microseconds.
     pub(crate) slowness: u64,
+    /// The power is to be cut at a call to come.
+    is_cut_due: bool,
     /// The files in which bits were turned over.
     pub(crate) flipped: Vec<PathBuf>,
     open: Option<Open>,
@@ -123,13 +127,14 @@ impl Store {
             planted,
         };
         let disk = SimDisk::new(random.next());
-        Self { disk, settings, random, slowness: 0, flipped: Vec::new(), open: None, closed: None, protected: 0 }
+        Self { disk, settings, random, slowness: 0, is_cut_due: false, flipped: Vec::new(), open: None, closed: None, protected: 0 }
     }
 
     /// The same disk with nothing on it.
     pub(crate) fn wipe(&mut self) {
         self.open = None;
         self.disk = SimDisk::new(self.random.next());
+        self.is_cut_due = false;
         self.flipped.clear();
         (self.closed, self.protected) = (None, 0);
     }
@@ -175,10 +180,12 @@ impl Store {
         let open = self.open.as_mut().filter(|open| !matches!(open.health, Health::Failed(_)))?;
         let written = open.write(node, settings, slowness, now);
         self.protected = self.protected.max(open.protected);
-        written.unwrap_or_else(|error| {
+        let written = written.unwrap_or_else(|error| {
             open.health = Health::Failed(error.to_string());
             None
-        })
+        });
+        self.look_at_power();
+        written
     }
 
     /// What goes on beside writing: to be called with each of the node's ticks. Says how many snapshots were finished.
@@ -188,7 +195,18 @@ impl Store {
         if let Err(error) = open.tick(node, settings, slowness, &mut self.random, now) {
             open.health = Health::Failed(error.to_string());
         }
-        std::mem::take(&mut open.snapshots.made)
+        let made = std::mem::take(&mut open.snapshots.made);
+        self.look_at_power();
+        made
+    }
+
+    /// Nothing more is said once the power is cut.
+    fn look_at_power(&mut self) {
+        if self.is_off()
+            && let Some(open) = &mut self.open
+        {
+            open.health = Health::Failed("the power is cut".to_owned());
+        }
     }
 
     /// This start of the node is in a cluster, as what and by which map.
@@ -234,6 +252,7 @@ impl Store {
         }
         self.open = None;
         self.disk = disk;
+        self.is_cut_due = false;
     }
 
     // Faults.
@@ -243,14 +262,34 @@ impl Store {
         self.disk.inject(operation, calls, Fault::Io);
     }
 
+    /// The power is cut at a call to come.
+    pub(crate) fn cut_power_at(&mut self, calls: u64) {
+        self.disk.inject(None, calls, Fault::PowerCut);
+        self.is_cut_due = true;
+    }
+
+    /// Whether the power is cut.
+    pub(crate) fn is_off(&self) -> bool {
+        self.is_cut_due && self.disk.is_off()
+    }
+
     /// Leaves so much room, in bytes; `None` for as much as anybody wants.
     pub(crate) fn limit(&mut self, room: Option<u64>) {
         self.disk.set_capacity(room.map(|room| self.disk.used() + room));
     }
 
+    /// A disk that has hung goes on.
+    pub(crate) fn revive(&mut self) {
+        self.slowness = 0;
+        if let Some(open) = &mut self.open {
+            open.busy_until = 0;
+        }
+    }
+
     /// Nothing is wrong with the disk any more.
     pub(crate) fn heal(&mut self) {
         self.disk.clear_faults();
+        self.is_cut_due = false;
         self.disk.set_short_writes(self.settings.short_writes);
         self.disk.set_capacity(None);
         self.slowness = 0;
