@@ -377,9 +377,9 @@ fn mistakes_make_it_give_others() {
         beside.play(SEARCHED)
     };
     use engine::bugs::Bug::{DeadlineLostOnDisk, ExpireUnchecked, PositionApartFromData};
-    use storage::bugs::Bug::{AcknowledgeBeforeSync, NoDirectorySync, SnapshotMissesTail, TailNotCleared};
+    use storage::bugs::Bug::{AcknowledgeBeforeSync, NoDirectorySync, SnapshotMissesTail};
     let of_engine = [DeadlineLostOnDisk, ExpireUnchecked, PositionApartFromData].map(Mistake::from);
-    let of_storage = [AcknowledgeBeforeSync, NoDirectorySync, SnapshotMissesTail, TailNotCleared].map(Mistake::from);
+    let of_storage = [AcknowledgeBeforeSync, NoDirectorySync, SnapshotMissesTail].map(Mistake::from);
     for mistake in of_engine.into_iter().chain(of_storage) {
         assert!(found(mistake).is_err(), "{mistake} is not found");
     }
