@@ -254,7 +254,8 @@ impl Knobs {
         } else if always {
             self.sync_every = 0;
         }
-        self.segment_bytes = if random.chance(250) { random.spread(1_024, 8_192) } else { random.spread(16_384, 131_072) };
+        self.segment_bytes =
+            if random.chance(250) { random.spread(1_024, 8_192) } else { random.spread(16_384, 131_072) };
         let mut weight = |share: u64, most: u64| if random.chance(share) { random.between(1, most) } else { 0 };
         self.disk_errors = weight(150, 4);
         self.disk_stalls = weight(150, 6);

@@ -29,7 +29,7 @@ use crate::world::World;
 
 use held::Held;
 pub(crate) use requests::Pending;
-pub(crate) use session::{DISK_PATIENCE, Session};
+pub(crate) use session::Session;
 pub(crate) use store::{Found, StartError, Store, first_of};
 pub(crate) use walks::{PageAsked, Step};
 use walks::{PageUnderWay, PendingList};

@@ -131,7 +131,7 @@ fn is_found(mistake: Mistake, seed: u64) {
     if !is_found {
         let found = hunt(mistake, 0..SEARCHED).map(|(seed, _)| seed);
         let found = found.unwrap_or_else(|| panic!("{mistake} is found by no seed below {SEARCHED}"));
-        println!("{mistake} is not found by seed {seed} any more, but by {found}: record that");
+        eprintln!("{mistake} is not found by seed {seed} any more, but by {found}: record that");
     }
 }
 

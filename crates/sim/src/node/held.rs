@@ -15,9 +15,19 @@ const HELD: usize = 16;
 #[derive(Debug)]
 pub(super) enum Saying {
     /// On a connection, from this side of it.
-    Bytes { conn: ConnId, side: usize, bytes: Vec<u8> },
-    Answer { request: Box<Request>, outcome: Outcome },
-    Listed { to: Asker, step: Box<Step> },
+    Bytes {
+        conn: ConnId,
+        side: usize,
+        bytes: Vec<u8>,
+    },
+    Answer {
+        request: Box<Request>,
+        outcome: Outcome,
+    },
+    Listed {
+        to: Asker,
+        step: Box<Step>,
+    },
 }
 
 /// It waits until everything with a lower number than `end` is written.

@@ -51,7 +51,16 @@ impl World {
             }
             let proc = self.proc_of(&outbox.addr);
             let heard = self.local(n);
-            let link = Link { outbox, to: proc, conn: None, is_ready: false, pause: PAUSES.0, serial: 0, heard, is_held: false };
+            let link = Link {
+                outbox,
+                to: proc,
+                conn: None,
+                is_ready: false,
+                pause: PAUSES.0,
+                serial: 0,
+                heard,
+                is_held: false,
+            };
             self.nodes[n].links.insert(to, link);
             self.open_link(n, to);
         }

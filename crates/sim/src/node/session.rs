@@ -18,7 +18,7 @@ const FIRST_PAUSE: u64 = 50_000;
 const SILENCE: u64 = 2_000_000;
 
 /// A disk that has taken nothing for so long hangs.
-pub(crate) const DISK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+const DISK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The state of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -127,7 +127,17 @@ impl Store {
             planted,
         };
         let disk = SimDisk::new(random.next());
-        Self { disk, settings, random, slowness: 0, is_cut_due: false, flipped: Vec::new(), open: None, closed: None, protected: 0 }
+        Self {
+            disk,
+            settings,
+            random,
+            slowness: 0,
+            is_cut_due: false,
+            flipped: Vec::new(),
+            open: None,
+            closed: None,
+            protected: 0,
+        }
     }
 
     /// The same disk with nothing on it.

@@ -255,7 +255,8 @@ impl Beside {
 
     fn read(&mut self, key: &[u8], expected: Option<Vec<u8>>) -> Result<(), String> {
         let (now, slot) = (Timestamp(self.now), self.node.slot_of(key));
-        let value = |record: Option<&engine::record::Record>| record.and_then(|record| record.value()).map(<[u8]>::to_vec);
+        let value =
+            |record: Option<&engine::record::Record>| record.and_then(|record| record.value()).map(<[u8]>::to_vec);
         let level = ReadLevel::Linear;
         let read = self.node.read(slot, key, level, || now, &Waiting::new(), &mut self.turn, value);
         let read = read.map_err(|refusal| format!("a read is refused: {refusal:?}"))?.answer;

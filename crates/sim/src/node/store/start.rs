@@ -165,18 +165,19 @@ fn read(
     let mut read = Read::new(start, planted);
     let always = Rc::clone(&read.always);
     let mut is_proof = true;
-    let (mut journal, recovery) = directory.recover_as(&mut |recovered| read.take(recovered), |recovery, identity| {
-        let is_torn = recovery.torn_tail.as_ref().is_some_and(|torn| torn.followed);
-        // As in a node: the end of a log of which some may be lost proves nothing.
-        is_proof = found.stopped_in_order || always.get() || (found.same_boot && !is_torn);
-        if !is_proof {
-            identity.lose_proof();
-        } else if planted.plants(Bug::ProofRegained) {
-            let proven = std::mem::take(&mut identity.incarnations);
-            identity.incarnations = std::mem::take(&mut identity.unproven);
-            identity.incarnations.extend(proven);
-        }
-    })?;
+    let (mut journal, recovery) =
+        directory.recover_as(&mut |recovered| read.take(recovered), |recovery, identity| {
+            let is_torn = recovery.torn_tail.as_ref().is_some_and(|torn| torn.followed);
+            // As in a node: the end of a log of which some may be lost proves nothing.
+            is_proof = found.stopped_in_order || always.get() || (found.same_boot && !is_torn);
+            if !is_proof {
+                identity.lose_proof();
+            } else if planted.plants(Bug::ProofRegained) {
+                let proven = std::mem::take(&mut identity.incarnations);
+                identity.incarnations = std::mem::take(&mut identity.unproven);
+                identity.incarnations.extend(proven);
+            }
+        })?;
     let map = load_map(disk);
     let node = read.replay.finish(start.now, ancestors(directory.identity()), map);
     begin_log(&directory, &mut journal, settings)?;
