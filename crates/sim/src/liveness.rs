@@ -293,12 +293,10 @@ impl World {
             let waits = self.nodes[hung].node.as_ref().is_some_and(|node| {
                 node.inspect(slot, |state| state.is_primary() && state.last().seq > state.durable())
             });
-            let since = self.liveness.hung_writes.entry(slot).or_insert(now);
-            if !waits {
-                *since = now;
-            }
+            let since = if waits { self.liveness.hung_writes.get(&slot).copied().unwrap_or(now) } else { now };
+            self.liveness.hung_writes.insert(slot, since);
             let is_replaced = (0..self.nodes.len()).any(|n| n != hung && self.serves(n, slot));
-            if now - *since > HUNG_WITHIN && !is_replaced {
+            if now - since > HUNG_WITHIN && !is_replaced {
                 let what = format!("slot {} is led by a disk that hangs: {:?}", slot.0, self.configuration(slot));
                 return self.broken("L6", Some(slot), what);
             }
