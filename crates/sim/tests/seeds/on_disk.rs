@@ -7,7 +7,7 @@ use super::is_found;
 /// As `FOUND_BY`.
 const FOUND_BY: [(Bug, u64); 8] = [
     (Bug::AcknowledgeBeforeSync, 2),
-    (Bug::NoDirectorySync, 4),
+    (Bug::NoDirectorySync, 29),
     (Bug::RenameBeforeSync, 46),
     (Bug::ChecksumWithoutHeader, 112),
     (Bug::SnapshotMissesTail, 4),
