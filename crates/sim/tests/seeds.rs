@@ -48,7 +48,7 @@ const FOUND_BY: [(Bug, u64); 43] = [
     (Bug::LearnerNotAskedAgain, 0),
     (Bug::CoordinatorGuesses, 346),
     (Bug::PublishedBeforeKept, 28),
-    (Bug::ExpiryUnrecorded, 316),
+    (Bug::ExpiryUnrecorded, 562),
     (Bug::ExpireUnchecked, 0),
     (Bug::FollowerExpires, 2),
     (Bug::DeadlineLostOnDisk, 2),
