@@ -46,7 +46,7 @@ const FOUND_BY: [(Bug, u64); 43] = [
     (Bug::FillMerges, 29),
     (Bug::LossUntold, 2),
     (Bug::LearnerNotAskedAgain, 0),
-    (Bug::CoordinatorGuesses, 346),
+    (Bug::CoordinatorGuesses, 495),
     (Bug::PublishedBeforeKept, 28),
     (Bug::ExpiryUnrecorded, 562),
     (Bug::ExpireUnchecked, 0),
