@@ -75,6 +75,10 @@ pub enum Bug {
     FollowerExpires,
     /// A start finds values on its disk without their deadlines.
     DeadlineLostOnDisk,
+    /// A start finds no tombstones in a snapshot, so that the log goes on from values that were deleted.
+    TombstoneLostOnDisk,
+    /// A start takes the position of a whole snapshot for that of each slot in it, and misses what came between.
+    PositionApartFromData,
     /// A member whose data has no proof is taken for one that holds all that was promised (KIP-966).
     UnprovenTrusted,
     /// A member whose data has no proof is taken for one that holds nothing.
@@ -113,7 +117,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 52] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -147,6 +151,8 @@ impl Bug {
         Self::ExpireUnchecked,
         Self::FollowerExpires,
         Self::DeadlineLostOnDisk,
+        Self::TombstoneLostOnDisk,
+        Self::PositionApartFromData,
         Self::UnprovenTrusted,
         Self::UnprovenGone,
         Self::UnprovenInHaste,

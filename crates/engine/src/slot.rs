@@ -409,7 +409,12 @@ impl<B: Bugs> Slot<B> {
                 self.log.set_durable(durable, place.tails);
             }
             Entry::Cut { to, .. } => return self.cut(place, to).is_some(),
-            Entry::Whole { whole, .. } => self.install(place, whole),
+            Entry::Whole { mut whole, .. } => {
+                if self.bugs.plants(crate::bugs::Bug::TombstoneLostOnDisk) {
+                    whole.records.retain(|record| !record.is_delete());
+                }
+                self.install(place, whole);
+            }
             Entry::Drop { .. } => self.give_up(place),
             Entry::Purge { seq, .. } => {
                 self.purge(place, seq);

@@ -35,6 +35,9 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// A coordinator that answers no heartbeat for so long is connected to anew.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// A disk that has taken nothing for so long hangs.
+const DISK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// While so many messages wait for the disk, the node has no more to propose.
 const HELD: usize = 16;
 
@@ -114,6 +117,7 @@ pub async fn run(
         told_full: false,
         told_of_fills: false,
         dismissed: false,
+        unwritten: None,
     };
     let mut pause = FIRST_PAUSE;
     loop {
@@ -185,6 +189,8 @@ struct Membership {
     told_of_fills: bool,
     /// This node was told to delete what it holds. It goes by no map any more.
     dismissed: bool,
+    /// Up to which number the journal was not written when somebody looked, and since when.
+    unwritten: Option<(u64, Instant)>,
 }
 
 impl Settings {
@@ -248,6 +254,9 @@ impl Membership {
                     held.iter().for_each(|(_, bytes)| connection.output.extend_from_slice(bytes));
                 }
                 _ = beats.tick() => {
+                    if self.disk_hangs() {
+                        continue;
+                    }
                     if heard.elapsed() > SILENCE.max(self.settings.heartbeat_interval * 2) {
                         return Ok(Ended::Broken("it does not answer heartbeats".to_owned()));
                     }
@@ -267,6 +276,20 @@ impl Membership {
                 self.propose(&mut connection.output);
             }
         }
+    }
+
+    /// Whether the disk has taken nothing for too long, though it is not full.
+    ///
+    /// IMPORTANT: such a node says no more that it lives. It answers nobody who wants to hear of a write, and so another copy
+    /// is to lead in its place.
+    fn disk_hangs(&mut self) -> bool {
+        let end = self.driver.node().journal().end();
+        let (waits_for, since) = *self.unwritten.get_or_insert((end, Instant::now()));
+        if self.driver.is_written(waits_for) || self.driver.is_full() {
+            self.unwritten = None;
+            return false;
+        }
+        since.elapsed() > DISK_PATIENCE
     }
 
     /// Tells the coordinator what the node wants of it.

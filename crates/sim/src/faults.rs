@@ -14,7 +14,7 @@ use crate::schedule::Event;
 use crate::world::World;
 
 /// How long a machine takes at least until its programs run again, in microseconds. It is suspected by then.
-const BOOT: u64 = 1_000_000;
+pub(crate) const BOOT: u64 = 1_000_000;
 
 /// How a fault goes on or ends.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +29,10 @@ pub(crate) enum Remedy {
     QuickenLink(ProcId, ProcId),
     /// From now on a node is heard by nobody, for so long.
     Silence(ProcId, u64),
+    /// A node's disk is as fast as ever.
+    Steady(ProcId),
+    /// There is room on a node's disk.
+    MakeRoom(ProcId),
 }
 
 /// The plan.
@@ -37,13 +41,11 @@ pub(crate) struct Faults {
     /// When they end, in real time.
     pub(crate) until: u64,
     every: u64,
-    random: Random,
+    pub(crate) random: Random,
     menu: Vec<(u64, Fault)>,
     /// No fault begins before.
     quiet_until: u64,
-    /// Whether the node that leaves finds its data again.
-    pub(crate) leaver_keeps_disk: bool,
-    is_over: bool,
+    pub(crate) is_over: bool,
     /// Memory was lost, and not every slot has had all its copies since.
     memory_is_missing: bool,
     /// Which is under way: the coordinator has lost its state, and has no map of its own yet.
@@ -70,6 +72,10 @@ enum Fault {
     ChangeClock,
     LosePower,
     Decommission,
+    FailDisk,
+    StallDisk,
+    FillDisk,
+    FlipBit,
 }
 
 impl Faults {
@@ -93,6 +99,10 @@ impl Faults {
             (knobs.clock_changes, Fault::ChangeClock),
             (knobs.power_losses, Fault::LosePower),
             (knobs.decommissions, Fault::Decommission),
+            (knobs.disk_errors, Fault::FailDisk),
+            (knobs.disk_stalls, Fault::StallDisk),
+            (knobs.full_disks, Fault::FillDisk),
+            (knobs.bit_flips, Fault::FlipBit),
         ];
         Self {
             until: 1_000_000 + knobs.fault_time * 1_000,
@@ -100,7 +110,6 @@ impl Faults {
             random,
             menu: menu.into_iter().filter(|(weight, _)| *weight > 0).collect(),
             quiet_until: 0,
-            leaver_keeps_disk: true,
             is_over: false,
             memory_is_missing: false,
             state_is_lost: false,
@@ -221,6 +230,10 @@ impl World {
                 let (by, choice) = (self.faults.random.index(nodes), self.faults.random.below(1_000));
                 self.decommission(n, by, choice);
             }
+            Fault::FailDisk => self.fail_disk(n),
+            Fault::StallDisk => self.stall_disk(n, short),
+            Fault::FillDisk => self.fill_disk(n, short),
+            Fault::FlipBit => self.flip_bit(n),
             Fault::CrashCoordinator => {
                 if self.coordinator.state.is_some() {
                     self.stats.coordinator_crashes += 1;
@@ -330,6 +343,9 @@ impl World {
 
     /// The power fails, often everywhere. Some processes may only crash, at a place of their own.
     fn lose_power(&mut self) {
+        if self.faults.random.chance(300) {
+            return self.cut_power_at_calls();
+        }
         let (everywhere, elsewhere) = (self.faults.random.chance(600), self.faults.random.chance(500));
         for n in 0..self.nodes.len() {
             let finds = match (everywhere || self.faults.random.chance(600), elsewhere) {
@@ -358,10 +374,10 @@ impl World {
             return;
         }
         let may_lose = self.is_whole() || self.knobs.wild_losses > 0;
-        self.faults.leaver_keeps_disk = !may_lose || self.faults.random.chance(500);
-        self.faults.memory_is_missing |= !self.faults.leaver_keeps_disk;
+        let finds = if may_lose && self.faults.random.chance(500) { Finds::Nothing } else { Finds::Everything };
+        self.faults.memory_is_missing |= finds == Finds::Nothing;
         self.stats.leaves += 1;
-        self.leave_node(n);
+        self.leave_node(n, finds);
         // Until it is gone nothing else that counts on it may be lost.
         self.faults.quiet_until = self.schedule.now + 1_300_000;
         self.schedule.after(1_400_000 + span, Event::Remedy(Remedy::StartNode(n)));
@@ -422,6 +438,8 @@ impl World {
             Remedy::Uncut(from, to) => self.network.unblock(&mut self.schedule, from, to),
             Remedy::Resume(proc) => self.go_on(proc),
             Remedy::StartNode(n) | Remedy::StartAnew(n) => self.start_node(n),
+            Remedy::Steady(n) => self.nodes[n].store.slowness = 0,
+            Remedy::MakeRoom(n) => self.nodes[n].store.limit(None),
             Remedy::StartCoordinator => self.restart_coordinator(),
             Remedy::Quicken(n) => self.nodes[n].slowness = 0,
             Remedy::QuickenLink(one, other) => self.network.slow_down(one, other, 0),
@@ -489,6 +507,7 @@ impl World {
         self.coordinator.outputs_left = None;
         for n in 0..self.nodes.len() {
             self.nodes[n].slowness = 0;
+            self.nodes[n].store.heal();
             if self.nodes[n].is_leaving {
                 self.has_left(n);
             }

@@ -109,8 +109,22 @@ knobs! {
     power_cuts,
     /// How often machines lose their power, some or all, and nodes come back with what was on their platters.
     power_losses,
-    /// After what time what was written is on the platter, in milliseconds.
+    /// How often nodes sync what they have written, in milliseconds; 0: before anybody hears of it.
     sync_every,
+    /// How large the segments of a node's log are, in bytes; after as much a snapshot is made.
+    segment_bytes,
+    /// How often a call to a disk to come fails.
+    disk_errors,
+    /// How often a disk becomes slow, up to hanging.
+    disk_stalls,
+    /// How often a disk becomes full.
+    full_disks,
+    /// How often a bit turns over on a disk.
+    bit_flips,
+    /// One in so many writes to disks takes only a part; 0 for none.
+    short_writes,
+    /// How many in a thousand starts crash at some call to their disk.
+    crashed_starts,
     /// How often the coordinator crashes and comes back with its state.
     coordinator_crashes,
     /// How often the coordinator crashes and comes back without.
@@ -131,6 +145,8 @@ knobs! {
     outage,
     /// At the end one node is paused for ever.
     paused_for_ever,
+    /// At the end one node's disk hangs for ever.
+    hung_for_ever,
     /// Clients that walk through all keys, page by page.
     walkers,
     /// How much memory the keys of a node may take, in bytes.
@@ -221,8 +237,8 @@ impl Knobs {
         if random.chance(200) {
             knobs.power_losses = random.between(1, 4);
             knobs.sync_every = random.pick(&[30, 300, 1_000, 10_000]);
-            knobs.state_losses = 0; // A map that nodes have kept may be too old to tell whose copies count.
         }
+        knobs.draw_disks(seed);
         // The rest is drawn apart, so that whoever walks or has deadlines does not change what the other seeds are.
         let mut random = Random::new(seed ^ 0x6578_7069_7279);
         if random.chance(600) {
@@ -259,6 +275,32 @@ impl Knobs {
         }
         knobs.weights = random.pick(&[0, 0, 1, 2]);
         knobs
+    }
+
+    fn draw_disks(&mut self, seed: u64) {
+        let mut random = Random::new(seed ^ 0x6469_736b);
+        let always = random.chance(500);
+        if self.power_losses == 0 {
+            self.sync_every = if always { 0 } else { random.pick(&[100, 1_000]) };
+            if always && random.chance(250) {
+                self.power_losses = random.between(1, 4);
+            }
+        } else if always {
+            self.sync_every = 0;
+        }
+        self.segment_bytes =
+            if random.chance(250) { random.spread(1_024, 8_192) } else { random.spread(16_384, 131_072) };
+        let mut weight = |share: u64, most: u64| if random.chance(share) { random.between(1, most) } else { 0 };
+        self.disk_errors = weight(150, 4);
+        self.disk_stalls = weight(150, 6);
+        self.full_disks = weight(120, 4);
+        self.bit_flips = weight(120, 3);
+        self.short_writes = weight(250, 20);
+        self.crashed_starts = weight(200, 300);
+        self.hung_for_ever = weight(300, 1);
+        if self.power_losses > 0 || self.crashed_starts > 0 || self.bit_flips > 0 {
+            self.state_losses = 0; // A map that nodes have kept may be too old to tell whose copies count.
+        }
     }
 
     /// All nodes, those that join later among them.

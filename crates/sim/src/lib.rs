@@ -1,12 +1,12 @@
 //! The store in one thread, from one seed: what can go wrong, and what judges a run.
 //!
-//! The simulator runs the very state machines that ship ([`engine`]) and the very codec, and imitates the shell around
-//! them: sockets, clocks, processes, disks. A seed chooses everything, so that a failure is repeated by its number.
+//! The simulator runs the very state machines that ship ([`engine`]), the very codec and the very [`storage`], the latter
+//! on a disk in memory, and imitates the shell around them: sockets, clocks, processes, the thread that writes. A seed chooses everything, so that a failure is repeated by its number.
 //!
 //! - [`knobs`]: what a seed chooses. [`random`]: how.
 //! - `schedule`, `clock`, `network`: time, and what is between processes. `world`: all of it, and the loop.
 //! - `node`, `coordinator`, `client`, `workload`, `walker`: the processes, as their shells would run them. `faults`: what
-//!   goes wrong.
+//!   goes wrong. `disk_faults`: the same with disks.
 //! - `oracle`: what an all-seeing observer knows. `invariants`: what must hold at every moment. `liveness`: what must come
 //!   true once faults stop. `damage`: a copy that is damaged then, and must be found and repaired.
 //! - [`run`]: one run. [`mutants`]: the mistakes that it must find. `trace`: the story of a failure.
@@ -18,7 +18,8 @@
 //! - [`history`]: operations, and their text form for the files that a run leaves behind.
 //! - [`judges`]: the checks, and the verdicts that people read. [`judges::judge`] is the way in.
 //!
-//! This crate is pure. It reads no clock and no file, starts no thread, and draws random numbers from a seed only.
+//! This crate reads no clock and no file, starts no thread, and draws random numbers from a seed only. It stands on
+//! [`storage`], which is not pure, but takes of its disks only the one in memory.
 
 pub mod history;
 pub mod judges;
@@ -36,6 +37,11 @@ mod counters;
     reason = "a process, slot or connection that is not there is a mistake of the simulator"
 )]
 mod damage;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
+mod disk_faults;
 #[expect(
     clippy::indexing_slicing,
     reason = "a process, slot or connection that is not there is a mistake of the simulator"

@@ -4,7 +4,7 @@
 //! set, on its targets, within the time that the slowest way takes (a node that was registered and is silent is taken off
 //! the ring after the heartbeat timeout). L3: the tables of all copies are equal. L4: no tombstone is left that all copies
 //! have passed. L5: with every coordinator down, every request succeeds. L6: with one node paused for ever, quorum writes
-//! go on within 1 s of the eviction time.
+//! go on within 1 s of the eviction time; with one node whose disk hangs for ever, within 4 s.
 //!
 //! Source: the design, "Liveness".
 
@@ -33,6 +33,9 @@ const WHOLE_WITHIN: u64 = 10_000_000;
 /// after its barrier what is durable.
 const EQUAL_WITHIN: u64 = 4_000_000;
 
+/// L6, with a disk that hangs: 1 s until it is taken for hanging, and then as long as for any silent node.
+const HUNG_WITHIN: u64 = 4_000_000;
+
 /// The keys of a copy with their versions and values.
 type Table = Vec<(Vec<u8>, String)>;
 
@@ -48,6 +51,9 @@ pub(crate) struct Liveness {
     pub(crate) is_outage: bool,
     paused: Option<usize>,
     pub(crate) damage: Damaging,
+    hung: Option<usize>,
+    /// Since when writes wait for its disk.
+    hung_writes: BTreeMap<SlotId, u64>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +68,7 @@ pub(crate) enum Phase {
     Damaged,
     Outage,
     Paused,
+    Hung,
 }
 
 impl Liveness {
@@ -90,6 +97,7 @@ impl World {
             Phase::Damaged => self.look_at_damage(),
             Phase::Outage => self.look_at_outage(),
             Phase::Paused => self.look_at_pause(),
+            Phase::Hung => self.look_at_hung_disk(),
         }
         if !self.liveness.is_over {
             self.schedule.after(LOOK, Event::Look);
@@ -217,6 +225,14 @@ impl World {
             self.pause(n, u64::from(u32::MAX));
             self.liveness.paused = Some(n);
             self.enter(Phase::Paused);
+        } else if self.hangs_at_end() {
+            let n = self.random.index(self.nodes.len());
+            self.nodes[n].store.slowness = u64::from(u32::MAX);
+            let name = self.nodes[n].name.clone();
+            self.tell(None, || format!("the disk of {name} hangs for ever"));
+            self.liveness.hung = Some(n);
+            self.stop_clients(false);
+            self.enter(Phase::Hung);
         } else {
             self.read_finally();
         }
@@ -287,6 +303,39 @@ impl World {
             let what = format!("{outcome:?} to client {c}, who asked {:?} of {}", operation.what, operation.key);
             self.broken("L5", Some(operation.slot), what);
         }
+    }
+
+    /// Where nobody waits for fsyncs, none hangs.
+    fn hangs_at_end(&self) -> bool {
+        self.knobs.hung_for_ever > 0
+            && self.knobs.replicas == 2
+            && self.knobs.wild_clocks == 0
+            && self.liveness.hung.is_none()
+            && self.nodes.first().is_some_and(|process| process.store.syncs_always())
+    }
+
+    fn look_at_hung_disk(&mut self) {
+        let (now, Some(hung)) = (self.schedule.now, self.liveness.hung) else { return };
+        for slot in self.bits.slots() {
+            let waits = self.nodes[hung].node.as_ref().is_some_and(|node| {
+                node.inspect(slot, |state| state.is_primary() && state.last().seq > state.durable())
+            });
+            let since = if waits { self.liveness.hung_writes.get(&slot).copied().unwrap_or(now) } else { now };
+            self.liveness.hung_writes.insert(slot, since);
+            let is_replaced = (0..self.nodes.len()).any(|n| n != hung && self.serves(n, slot));
+            if now - since > HUNG_WITHIN && !is_replaced {
+                let what = format!("slot {} is led by a disk that hangs: {:?}", slot.0, self.configuration(slot));
+                return self.broken("L6", Some(slot), what);
+            }
+        }
+        if self.elapsed() < 2 * HUNG_WITHIN {
+            return;
+        }
+        self.nodes[hung].store.revive();
+        self.liveness.phase = Phase::Healing;
+        self.liveness.registered = None;
+        self.liveness.served.clear();
+        self.liveness.since = now;
     }
 
     fn look_at_pause(&mut self) {

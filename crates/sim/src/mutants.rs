@@ -1,27 +1,71 @@
-//! Planted mistakes: which of them the state machines of a run have.
+//! Planted mistakes: which of them the state machines and the storage of a run have.
 
+use std::fmt;
 use std::ops::Range;
-
-use engine::bugs::{Bug, Bugs, Damaged};
 
 use crate::knobs::Knobs;
 use crate::run::{Report, run};
 
-/// The mistake of a run, or none.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Planted(pub Option<Bug>);
+/// A mistake that can be planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mistake {
+    /// One of the state machines.
+    Engine(engine::bugs::Bug),
+    /// One of what nodes keep on disk.
+    Storage(storage::bugs::Bug),
+}
 
-impl Bugs for Planted {
-    fn plants(self, bug: Bug) -> bool {
-        self.0 == Some(bug)
+impl Mistake {
+    /// Every mistake there is.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let engine = engine::bugs::Bug::ALL.into_iter().map(Self::Engine);
+        engine.chain(storage::bugs::Bug::ALL.into_iter().map(Self::Storage))
     }
 }
 
-impl Damaged for Planted {}
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Their names in the code are the names by which people ask for them.
+        match self {
+            Self::Engine(bug) => f.pad(&format!("{bug:?}")),
+            Self::Storage(bug) => f.pad(&format!("{bug:?}")),
+        }
+    }
+}
+
+impl From<engine::bugs::Bug> for Mistake {
+    fn from(bug: engine::bugs::Bug) -> Self {
+        Self::Engine(bug)
+    }
+}
+
+impl From<storage::bugs::Bug> for Mistake {
+    fn from(bug: storage::bugs::Bug) -> Self {
+        Self::Storage(bug)
+    }
+}
+
+/// The mistake of a run, or none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Planted(pub Option<Mistake>);
+
+impl engine::bugs::Bugs for Planted {
+    fn plants(self, bug: engine::bugs::Bug) -> bool {
+        self.0 == Some(Mistake::Engine(bug))
+    }
+}
+
+impl storage::bugs::Bugs for Planted {
+    fn plants(self, bug: storage::bugs::Bug) -> bool {
+        self.0 == Some(Mistake::Storage(bug))
+    }
+}
+
+impl engine::bugs::Damaged for Planted {}
 
 /// The first of some seeds that finds a mistake, and how.
 #[must_use]
-pub fn hunt(bug: Bug, seeds: Range<u64>) -> Option<(u64, Report)> {
-    let reports = seeds.map(|seed| (seed, run(seed, &Knobs::of(seed), Planted(Some(bug)))));
+pub fn hunt(mistake: Mistake, seeds: Range<u64>) -> Option<(u64, Report)> {
+    let reports = seeds.map(|seed| (seed, run(seed, &Knobs::of(seed), Planted(Some(mistake)))));
     reports.into_iter().find(|(_, report)| report.violation.is_some())
 }

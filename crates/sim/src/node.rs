@@ -1,25 +1,23 @@
 //! A node's process: what its shell does between the state machine, its connections, its clients and the clock.
 
-mod disk;
+mod held;
 mod links;
 mod requests;
+mod restart;
 mod session;
+mod store;
 mod walks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use engine::compare::ToDigest;
 use engine::inbox::Inbox;
-use engine::log::TAIL_BYTES;
-use engine::memory::Evict;
 use engine::node::{Node, TICK, Turn};
-use engine::outbox::{OUTBOX_ITEMS, Outbox};
+use engine::outbox::Outbox;
 use engine::time::Timestamp;
 use proto::id::{Incarnation, NodeAddr};
 use proto::peer::WallTime;
-use proto::session::Ancestors;
 
 use crate::client::Request;
 use crate::clock::Clock;
@@ -30,10 +28,10 @@ use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
 
-use disk::{Disk, WriteTime, difference};
-
+use held::Held;
 pub(crate) use requests::Pending;
 pub(crate) use session::Session;
+pub(crate) use store::{Found, StartError, Store, first_of};
 pub(crate) use walks::{PageAsked, Step};
 use walks::{PageUnderWay, PendingList};
 
@@ -45,6 +43,7 @@ const BEAT: u64 = 100_000;
 
 /// What the slowest wall clock shows at the beginning, in milliseconds.
 pub(crate) const WALL_AT_START: u64 = 1_700_000_000_000;
+
 /// What a node finds when it is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finds {
@@ -63,7 +62,11 @@ pub(crate) struct NodeProcess {
     pub(crate) node: Option<Node<Planted>>,
     /// What the process that ran last has left on its disk.
     pub(crate) left: Option<Node<Planted>>,
-    disk: Disk,
+    pub(crate) store: Store,
+    /// What waits until the disk has all of which it tells, oldest first.
+    held: VecDeque<Held>,
+    /// The directory is damaged: an operator has to repair it before the node starts.
+    pub(crate) needs_repair: bool,
     pub(crate) boot: u32,
     pub(crate) is_paused: bool,
     pub(crate) busy_until: u64,
@@ -74,6 +77,14 @@ pub(crate) struct NodeProcess {
     /// By how much its wall clock is ahead of the slowest, in milliseconds.
     wall_ahead: u64,
     session: Session,
+    /// As whom the coordinator knows this start.
+    pub(crate) incarnation: Incarnation,
+    /// The same, once it is noted on disk.
+    begun: Incarnation,
+    /// The coordinator of this session knows that the disk is full.
+    told_full: bool,
+    /// Up to which number the journal was not written when it last looked, and since when.
+    unwritten: Option<(u64, Timestamp)>,
     session_serial: u32,
     session_pause: u64,
     /// When the heartbeats were sent that are not answered, on its own clock.
@@ -91,6 +102,8 @@ pub(crate) struct NodeProcess {
     turn: Turn,
     pub(crate) marks: Marks,
     pub(crate) is_leaving: bool,
+    /// What it finds once it has left and is started again.
+    pub(crate) finds: Finds,
 }
 
 /// The link to one replica.
@@ -103,17 +116,21 @@ struct Link {
     pause: u64,
     serial: u32,
     heard: Timestamp,
+    /// What goes out next waits for the disk.
+    is_held: bool,
 }
 
 impl NodeProcess {
-    pub(crate) fn new(number: usize, wall_ahead: u64, random: &mut Random) -> Self {
+    pub(crate) fn new(number: usize, wall_ahead: u64, store: Store, random: &mut Random) -> Self {
         Self {
             wall_ahead,
             name: char::from(b'A' + number as u8).to_string(),
             addr: NodeAddr::new("n", number as u16 + 1).expect("a valid address"),
             node: None,
             left: None,
-            disk: Disk::default(),
+            store,
+            held: VecDeque::new(),
+            needs_repair: false,
             boot: 0,
             is_paused: false,
             busy_until: 0,
@@ -121,6 +138,10 @@ impl NodeProcess {
             deferred: Vec::new(),
             clock: Clock::new(random.spread(1_000_000, 1_000_000_000_000)),
             session: Session::Idle,
+            incarnation: Incarnation::default(),
+            begun: Incarnation::default(),
+            told_full: false,
+            unwritten: None,
             session_serial: 0,
             session_pause: 0,
             beats: VecDeque::new(),
@@ -135,6 +156,7 @@ impl NodeProcess {
             turn: Turn::default(),
             marks: Marks::default(),
             is_leaving: false,
+            finds: Finds::Everything,
         }
     }
 
@@ -145,127 +167,6 @@ impl NodeProcess {
 }
 
 impl World {
-    /// Starts a node, with what is on its disk if there is anything.
-    pub(crate) fn start_node(&mut self, n: usize) {
-        let now = self.local(n);
-        let secret = self.random.next();
-        let process = &mut self.nodes[n];
-        if process.node.is_some() {
-            return;
-        }
-        process.boot += 1;
-        let left = process.left.take();
-        let with = if left.is_some() { "its disk" } else { "nothing" };
-        let node = left.map_or_else(
-            || Node::new(now, self.bits, secret, self.planted).with_journal(),
-            |left| Node::recovered(now, left),
-        );
-        let or = |knob: u64, default| if knob > 0 { knob as usize } else { default };
-        let (tails, items) = (or(self.knobs.tail_bytes, TAIL_BYTES), or(self.knobs.queue_items, OUTBOX_ITEMS));
-        let evict = if self.knobs.evict > 0 { Evict::Lru } else { Evict::None };
-        let node = node.limited(tails, items).with_memory_limit(self.knobs.max_memory, evict);
-        node.compare_every(Duration::from_millis(self.knobs.compare_every));
-        process.node = Some(node);
-        self.tell_wall_clock(n);
-        let process = &mut self.nodes[n];
-        process.marks = Marks::default();
-        (process.is_leaving, process.busy_until) = (false, 0);
-        let boot = process.boot;
-        for (span, event) in [
-            (self.random.below(20_000), Event::Tick { node: n as u8, boot }),
-            (HEARTBEAT, Event::Heartbeat { node: n as u8, boot }),
-            (BEAT, Event::Beats { node: n as u8, boot }),
-        ] {
-            self.schedule.after(span, event);
-        }
-        let name = self.nodes[n].name.clone();
-        self.tell(None, || format!("{name} starts with {with}"));
-        self.open_session(n);
-        self.node_changed(n);
-    }
-
-    /// The process is gone. What it held is left on its disk, or lost.
-    pub(crate) fn crash_node(&mut self, n: usize, finds: Finds) {
-        let process = &mut self.nodes[n];
-        let Some(node) = process.node.take() else { return };
-        let boot = process.boot;
-        process.links.clear();
-        process.inboxes.clear();
-        process.deferred.clear();
-        process.is_paused = false;
-        process.session = Session::Idle;
-        process.beats.clear();
-        process.pages.clear();
-        process.lists.clear();
-        self.stats.keys_evicted += node.memory_figures().evicted;
-        let requests: Vec<_> = process.parked.drain(..).collect();
-        let waiting: Vec<_> = process.pending.drain(..).map(|pending| *pending.request).collect();
-        self.oracle.archive(&node);
-        for (conn, side) in self.network.held_by(n, boot) {
-            self.network.crash(&mut self.schedule, conn, side);
-        }
-        for request in requests.iter().chain(&waiting) {
-            self.no_answer(request);
-        }
-        let how = match finds {
-            Finds::Everything => "crashes",
-            Finds::WhatWasSynced => "loses its power",
-            Finds::Nothing => "crashes and loses its memory",
-        };
-        let name = self.nodes[n].name.clone();
-        self.tell(None, || format!("{name} {how}"));
-        match finds {
-            Finds::Everything => self.nodes[n].left = self.read_disk(n, &node),
-            Finds::WhatWasSynced => {
-                self.nodes[n].left = self.read_what_was_synced(n, &node);
-                self.proof_lost(n);
-            }
-            Finds::Nothing => {
-                self.nodes[n].disk = Disk::default();
-                self.memory_lost(n);
-            }
-        }
-    }
-
-    fn write_time(&self) -> WriteTime {
-        WriteTime { now: self.schedule.now, sync_every: self.knobs.sync_every * 1_000 }
-    }
-
-    /// Makes the node anew that has crashed, of what it has written.
-    fn read_disk(&mut self, n: usize, crashed: &Node<Planted>) -> Option<Node<Planted>> {
-        // What nobody has heard of may be lost.
-        let is_written = self.random.chance(500);
-        if is_written {
-            let time = self.write_time();
-            self.nodes[n].disk.write(crashed, self.bits, time);
-        }
-        let read = self.read_as(n, crashed, crashed.next_ancestors())?;
-        let difference = difference(&read, crashed, self.bits).filter(|_| is_written);
-        if let Some((slot, what)) = difference {
-            self.broken("a node's disk holds what the node held", Some(slot), what);
-        }
-        Some(read)
-    }
-
-    /// Makes the node anew whose machine has lost its power, of what was on the platter.
-    fn read_what_was_synced(&mut self, n: usize, crashed: &Node<Planted>) -> Option<Node<Planted>> {
-        let (time, share) = (self.write_time(), self.random.below(1_001));
-        self.nodes[n].disk.lose_power(time, share as usize);
-        let unproven = crashed.next_ancestors().iter().collect();
-        self.read_as(n, crashed, Ancestors { unproven, proven: Vec::new() })
-    }
-
-    fn read_as(&mut self, n: usize, crashed: &Node<Planted>, ancestors: Ancestors) -> Option<Node<Planted>> {
-        let (now, secret) = (self.local(n), self.random.next());
-        match self.nodes[n].disk.read(now, self.bits, secret, self.planted, ancestors, crashed.map()) {
-            Ok(read) => Some(read),
-            Err(error) => {
-                self.broken("a node's disk can be read", None, error.to_string());
-                None
-            }
-        }
-    }
-
     pub(crate) fn local(&self, n: usize) -> Timestamp {
         self.nodes[n].clock.now(self.schedule.now)
     }
@@ -306,6 +207,7 @@ impl World {
         }
         events.iter().for_each(|event| self.check_difference(event));
         self.after_local(n, TICK.as_micros() as u64, Event::Tick { node: n as u8, boot });
+        self.tick_disk(n);
         self.retry_parked(n);
         self.go_on_with_pages(n);
         self.ask_for_pages(n);
@@ -315,15 +217,8 @@ impl World {
 
     /// To be called after whatever has called the state machine.
     fn settle(&mut self, n: usize) {
-        let time = self.write_time();
-        let process = &mut self.nodes[n];
-        if let Some(node) = &process.node {
-            // IMPORTANT: before anything that it has to say leaves the node.
-            process.disk.write(node, self.bits, time);
-        }
-        let mut turn = std::mem::take(&mut process.turn);
-        let touched: Vec<_> = turn.touched().collect();
-        process.turn = turn;
+        self.persist(n);
+        let touched: Vec<_> = self.nodes[n].turn.touched().collect();
         for outbox in touched {
             self.flush_touched(n, &outbox);
         }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use engine::log::Log;
 use engine::node::Node;
+use engine::record::Record;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use proto::cluster_map::{MapVersion, SlotConfig};
@@ -165,6 +166,12 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// Whether this may be a record that was written: what was never seen may be one that nobody has heard of.
+    pub(crate) fn may_be(&self, slot: SlotId, record: &Record) -> bool {
+        let seen = self.records.get(&(slot, record.version()));
+        seen.is_none_or(|seen| seen.hash == hash_of(&record.op()))
     }
 
     /// A client is told that its write is done.

@@ -44,6 +44,15 @@ pub struct Stats {
     pub crashes: u64,
     pub memory_losses: u64,
     pub power_losses: u64,
+    pub orderly_stops: u64,
+    pub crashed_starts: u64,
+    pub disk_failures: u64,
+    pub disk_stalls: u64,
+    pub full_disks: u64,
+    pub bit_flips: u64,
+    pub damages: u64,
+    pub snapshots: u64,
+    pub torn_tails: u64,
     pub unproven_promotions: u64,
     pub leaves: u64,
     pub coordinator_crashes: u64,
@@ -190,8 +199,9 @@ impl Stats {
             ($($name:ident)*) => { $(self.$name += other.$name;)* };
         }
         add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
-             removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes
-             state_losses started_anew lost_slots shortened_slots undecided pages full keys_evicted comparisons differences decommissions dismissals);
+             removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks bit_flips damages snapshots torn_tails
+             unproven_promotions leaves coordinator_crashes state_losses started_anew lost_slots shortened_slots undecided pages full keys_evicted
+              comparisons differences decommissions dismissals);
     }
 }
 
@@ -202,8 +212,10 @@ impl fmt::Display for Stats {
             ($($name:ident)*) => { $(write!(f, ", {} {}", self.$name, stringify!($name).replace('_', " "))?;)* };
         }
         show!(events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected removed
-              cut_away async_lost breaks cuts pauses crashes memory_losses power_losses unproven_promotions leaves coordinator_crashes state_losses
-              started_anew lost_slots shortened_slots undecided pages full keys_evicted comparisons differences decommissions dismissals);
+              cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks
+              bit_flips damages snapshots torn_tails unproven_promotions leaves coordinator_crashes state_losses
+              started_anew lost_slots shortened_slots undecided pages full keys_evicted
+              comparisons differences decommissions dismissals);
         Ok(())
     }
 }

@@ -30,6 +30,8 @@ pub(crate) enum Event {
     Session { node: u8, boot: u32, serial: u32 },
     /// A node's link to a replica is to be tried (again), or has taken too long to stand.
     Link { node: u8, boot: u32, to: Incarnation, serial: u32 },
+    /// A node's disk is done with what it was busy with, or has failed.
+    Disk { node: u8, boot: u32 },
     /// A node that is leaving has waited long enough.
     Left { node: u8, boot: u32 },
     /// The coordinator's next deadline.

@@ -15,13 +15,16 @@ use crate::knobs::Knobs;
 use crate::liveness::Liveness;
 use crate::mutants::Planted;
 use crate::network::{ACCEPTER, ConnId, Kind, Network, ProcId};
-use crate::node::NodeProcess;
+use crate::node::{NodeProcess, Store};
 use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::run::{Stats, Violation};
 use crate::schedule::{Event, Schedule};
 use crate::trace::Trace;
 use crate::walker::Walker;
+
+/// How often a connection that waits for a disk is looked at, in microseconds.
+const DISK_PAUSE: u64 = 5_000;
 
 /// Everything.
 pub(crate) struct World {
@@ -52,9 +55,12 @@ impl World {
         let network = Network::new(&knobs, random.fork());
         // Drawn apart, so that everything else of a seed stays as it is.
         let mut wall = Random::new(seed ^ 0x7761_6c6c);
-        let nodes = 0..knobs.all_nodes();
-        let nodes =
-            nodes.map(|number| NodeProcess::new(number, wall.between(0, knobs.wall_skew), &mut random)).collect();
+        let mut disks = Random::new(seed ^ 0x0064_6973_6b73);
+        let nodes = (0..knobs.all_nodes()).map(|number| {
+            let store = Store::new(&knobs, planted, disks.fork());
+            NodeProcess::new(number, wall.between(0, knobs.wall_skew), store, &mut random)
+        });
+        let nodes = nodes.collect();
         let coordinator = CoordinatorProcess::new(knobs.all_nodes(), &mut random);
         let clients = (0..knobs.clients as u8).map(|number| Client::new(number, knobs.keys as usize)).collect();
         let mut world = Self {
@@ -127,6 +133,7 @@ impl World {
             Event::Beats { node, .. } => self.node_beats(usize::from(node)),
             Event::Session { node, serial, .. } => self.session_due(usize::from(node), serial),
             Event::Link { node, to, serial, .. } => self.link_due(usize::from(node), to, serial),
+            Event::Disk { node, .. } => self.disk_due(usize::from(node)),
             Event::Left { node, .. } => self.has_left(usize::from(node)),
             Event::Coordinator { serial, .. } => self.coordinator_due(serial),
             Event::Request { node, request } => self.request_arrives(usize::from(node), request),
@@ -150,6 +157,7 @@ impl World {
             | Event::Beats { node, boot }
             | Event::Session { node, boot, .. }
             | Event::Link { node, boot, .. }
+            | Event::Disk { node, boot }
             | Event::Left { node, boot } => (*node, Some(*boot)),
             Event::Request { node, .. } | Event::Walk { node, .. } => (*node, None),
             Event::Coordinator { boot, .. } => {
@@ -197,7 +205,8 @@ impl World {
         if let Some(process) = self.nodes.get_mut(to) {
             process.busy_until = now + process.slowness;
         }
-        while let Some(packet) = self.network.take(now, conn, side) {
+        while !self.waits_for_disk(to, conn, side) {
+            let Some(packet) = self.network.take(now, conn, side) else { break };
             let Some(boot) = self.boot_of(to) else {
                 // Nobody listens: refused.
                 return self.network.close(&mut self.schedule, conn, side);
@@ -217,7 +226,8 @@ impl World {
             self.trace.mix(u64::from(conn) << 32 | packet.data.len() as u64);
             self.take_bytes(to, conn, side, packet.data);
         }
-        self.network.go_on(&mut self.schedule, conn, side, now);
+        let earliest = if self.waits_for_disk(to, conn, side) { now + DISK_PAUSE } else { now };
+        self.network.go_on(&mut self.schedule, conn, side, earliest);
     }
 
     /// A side of a connection hears that it is gone.

@@ -142,9 +142,24 @@ impl Repair<'_> {
                 }
                 self.set_segments_aside(listing, damage, |other| other >= gone)
             }
-            // The log does not reach the snapshot: nothing of it is of use.
-            Flaw::EndMissing { .. } => self.set_segments_aside(listing, damage, |_| true),
+            Flaw::EndMissing { .. } => match self.newest_if_damaged(listing, identity)? {
+                // Cut at its own damage, the log does not reach so far. It is of use to the snapshot before.
+                Some(snapshot) => self.keep(&snapshot, damage),
+                // The log does not reach the snapshot: nothing of it is of use.
+                None => self.set_segments_aside(listing, damage, |_| true),
+            },
             _ => self.set_segments_aside(listing, damage, |other| other >= first),
+        }
+    }
+
+    /// The newest snapshot, where that is damaged.
+    fn newest_if_damaged(&self, listing: &Listing, identity: &Identity) -> Result<Option<PathBuf>, FileError> {
+        let Some(&newest) = listing.snapshots.last() else { return Ok(None) };
+        let file = self.directory.join(snapshot::name(newest));
+        match survey::verify(self.disk, &file, identity.directory) {
+            Ok(_) => Ok(None),
+            Err(ReadError::Damaged(_)) => Ok(Some(file)),
+            Err(ReadError::File(error)) => Err(error),
         }
     }
 

@@ -7,7 +7,7 @@ use proto::session::Ancestors;
 use proto::slot::{SlotBits, SlotId};
 
 use super::codec::{Entry, Reader};
-use crate::bugs::Bugs;
+use crate::bugs::{Bug, Bugs};
 use crate::node::Node;
 use crate::time::Timestamp;
 
@@ -20,6 +20,7 @@ pub struct Replay<B: Bugs> {
     /// The same of the archive of losses.
     losses_from: u64,
     next: u64,
+    bugs: B,
 }
 
 /// What is on the disk is not what a node writes, although every byte of it is as it was written.
@@ -52,7 +53,7 @@ impl<B: Bugs> Replay<B> {
     pub fn new(now: Timestamp, bits: SlotBits, secret: u64, bugs: B) -> Self {
         // What a tail held when it was cut must be in the tail that is made here, which knows of marks later.
         let node = Node::new(now, bits, secret, bugs).limited(usize::MAX, crate::outbox::OUTBOX_ITEMS);
-        Self { node, from: vec![0; bits.slots().count()], losses_from: 0, next: 0 }
+        Self { node, from: vec![0; bits.slots().count()], losses_from: 0, next: 0, bugs }
     }
 
     /// Takes in a payload of a snapshot, as [`Node::slot_snapshot`] or [`Node::losses_snapshot`] has made it.
@@ -71,6 +72,9 @@ impl<B: Bugs> Replay<B> {
                 *from = number;
             }
             self.apply(number, entry)?;
+        }
+        if self.bugs.plants(Bug::PositionApartFromData) {
+            self.from.fill(self.next);
         }
         Ok(())
     }

@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use engine::bugs::Bug;
 use sim::knobs::Knobs;
-use sim::mutants::{Planted, hunt};
+use sim::mutants::{Mistake, Planted, hunt};
 use sim::run::{Report, Stats, run_with_story};
 
 /// Simulates a cluster under faults, by seed, and judges it.
@@ -32,8 +31,8 @@ struct Flags {
     #[arg(long)]
     mutants: bool,
     /// Only this mistake: with --mutants the one to look for, otherwise the one that the state machines have.
-    #[arg(long, value_name = "NAME", value_parser = bug)]
-    only: Option<Bug>,
+    #[arg(long, value_name = "NAME", value_parser = mistake)]
+    only: Option<Mistake>,
     /// How many lines the story of a failure has.
     #[arg(long, default_value_t = 60)]
     story: usize,
@@ -48,9 +47,8 @@ fn range(text: &str) -> Result<(u64, u64), String> {
     Ok((number(first)?, number(last)?))
 }
 
-fn bug(name: &str) -> Result<Bug, String> {
-    let named = |bug: &Bug| format!("{bug:?}") == name;
-    Bug::ALL.into_iter().find(named).ok_or_else(|| format!("there is no mistake {name}"))
+fn mistake(name: &str) -> Result<Mistake, String> {
+    Mistake::all().find(|mistake| mistake.to_string() == name).ok_or_else(|| format!("there is no mistake {name}"))
 }
 
 fn main() -> ExitCode {
@@ -103,17 +101,17 @@ fn main() -> ExitCode {
 fn hunt_all(flags: &Flags) -> ExitCode {
     let (first, last) = flags.seeds.unwrap_or((0, 1_000));
     let mut missed = 0;
-    for bug in Bug::ALL.into_iter().filter(|bug| flags.only.is_none_or(|only| only == *bug)) {
+    for mistake in Mistake::all().filter(|mistake| flags.only.is_none_or(|only| only == *mistake)) {
         let start = Instant::now();
-        let found = hunt(bug, first..last);
+        let found = hunt(mistake, first..last);
         let seconds = start.elapsed().as_secs_f64();
         match found.and_then(|(seed, report)| Some((seed, report.violation?))) {
             Some((seed, violation)) => {
-                println!("{:<26} seed {seed:>4}  {:<5} {seconds:>6.1} s", format!("{bug:?}"), violation.invariant);
+                println!("{mistake:<26} seed {seed:>4}  {:<5} {seconds:>6.1} s", violation.invariant);
             }
             None => {
                 missed += 1;
-                println!("{:<26} NOT FOUND in {first}..{last}", format!("{bug:?}"));
+                println!("{mistake:<26} NOT FOUND in {first}..{last}");
             }
         }
     }

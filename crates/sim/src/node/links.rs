@@ -8,6 +8,7 @@ use engine::outbox::Outbox;
 use proto::id::Incarnation;
 use proto::peer::{Compared, Hello, LinkKind, LinkMessage, LinkReply};
 
+use super::held::Saying;
 use super::{BEAT, Link};
 use crate::network::{ACCEPTER, ConnId, Kind, OPENER};
 use crate::schedule::Event;
@@ -51,7 +52,16 @@ impl World {
             }
             let proc = self.proc_of(&outbox.addr);
             let heard = self.local(n);
-            let link = Link { outbox, to: proc, conn: None, is_ready: false, pause: PAUSES.0, serial: 0, heard };
+            let link = Link {
+                outbox,
+                to: proc,
+                conn: None,
+                is_ready: false,
+                pause: PAUSES.0,
+                serial: 0,
+                heard,
+                is_held: false,
+            };
             self.nodes[n].links.insert(to, link);
             self.open_link(n, to);
         }
@@ -68,7 +78,7 @@ impl World {
         let Some(map) = node.map() else { return };
         let conn = self.network.open(Kind::Link, (n, process.boot), link.to);
         link.conn = Some(conn);
-        link.is_ready = false;
+        (link.is_ready, link.is_held) = (false, false);
         link.serial += 1;
         let hello = Hello {
             kind: LinkKind::Replication,
@@ -116,7 +126,7 @@ impl World {
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
         let mut silent = Vec::new();
-        for link in process.links.values().filter(|link| link.is_ready) {
+        for link in process.links.values().filter(|link| link.is_ready && !link.is_held) {
             let Some(conn) = link.conn else { continue };
             if now - link.heard > ACK_TIMEOUT && link.outbox.lag().items > 0 {
                 silent.push(conn);
@@ -136,15 +146,22 @@ impl World {
         let now = self.local(n);
         let process = &mut self.nodes[n];
         let (Some(node), Some(link)) = (&process.node, process.links.get_mut(&to)) else { return };
-        let Some(conn) = link.conn.filter(|_| link.is_ready) else { return };
+        let Some(conn) = link.conn.filter(|_| link.is_ready && !link.is_held) else { return };
         if link.outbox.has_overflowed() {
             return self.end_link(n, conn);
         }
         node.make_fills(now, &link.outbox);
+        let outbox = Arc::clone(&link.outbox);
         let mut bytes = Vec::new();
-        while link.outbox.take(&mut bytes, BATCH_BYTES) {
-            self.network.send(&mut self.schedule, conn, OPENER, std::mem::take(&mut bytes));
+        while self.may_send(n, to, conn) && outbox.take(&mut bytes, BATCH_BYTES) {
+            self.say(n, Saying::Bytes { conn, side: OPENER, bytes: std::mem::take(&mut bytes) });
         }
+    }
+
+    /// Whether a link is still that connection, and nothing on it waits for the disk.
+    fn may_send(&self, n: usize, to: Incarnation, conn: ConnId) -> bool {
+        let link = self.nodes[n].links.get(&to);
+        link.is_some_and(|link| link.conn == Some(conn) && link.is_ready && !link.is_held)
     }
 
     pub(super) fn flush_touched(&mut self, n: usize, outbox: &Arc<Outbox>) {
@@ -265,7 +282,7 @@ impl World {
             }
         }
         if !replies.is_empty() {
-            self.network.send(&mut self.schedule, conn, ACCEPTER, replies);
+            self.say(n, Saying::Bytes { conn, side: ACCEPTER, bytes: replies });
         }
         if changed {
             self.node_changed(n);

@@ -49,6 +49,9 @@ impl World {
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
         let wall = node.wall(now);
+        if operation.is_write() && !process.store.takes_writes() && node.leads(slot) {
+            return self.answer(n, &request, Outcome::Refused);
+        }
         let tried = if let Some(change) = operation.what.change() {
             let client = self.clients[usize::from(operation.client)].name.as_bytes();
             let write = Write {
@@ -88,7 +91,7 @@ impl World {
             Ok((outcome, ticket)) => {
                 self.was_served(n, &request, &outcome);
                 match ticket {
-                    None => self.answer(n, &request, outcome),
+                    None => self.answer_once_written(n, request, outcome),
                     Some(ticket) => self.nodes[n].pending.push(Pending { request, outcome, waiting, ticket }),
                 }
             }
@@ -141,6 +144,7 @@ impl World {
         }
         let now = self.schedule.now;
         let mut pending = std::mem::take(&mut self.nodes[n].pending);
+        let mut done = Vec::new();
         for waits in pending
             .extract_if(.., |waits| waits.waiting.outcome(waits.ticket).is_some() || waits.request.deadline <= now)
         {
@@ -148,12 +152,15 @@ impl World {
                 Some(Wait::Durable) => waits.outcome,
                 Some(Wait::Lost) | None => Outcome::Unknown,
             };
-            self.answer(n, &waits.request, outcome);
+            done.push((waits.request, outcome));
         }
         self.nodes[n].pending = pending;
+        for (request, outcome) in done {
+            self.answer_once_written(n, request, outcome);
+        }
     }
 
-    fn answer(&mut self, n: usize, request: &Request, outcome: Outcome) {
+    pub(super) fn answer(&mut self, n: usize, request: &Request, outcome: Outcome) {
         let operation = &request.operation;
         if self.random.chance(self.knobs.client_loss) {
             return; // The client gives up after a while.

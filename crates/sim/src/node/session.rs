@@ -2,9 +2,10 @@
 
 use engine::coordinator::{REJOIN_PAUSE, REJOIN_TIMEOUT};
 use engine::time::Timestamp;
-use proto::cluster_map::{MapError, MapUpdate, MapVersion};
+use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
 use proto::session::{CoordinatorMessage, Join, NodeMessage};
 
+use super::held::Saying;
 use super::{Finds, HEARTBEAT};
 use crate::network::{ConnId, Kind, OPENER};
 use crate::schedule::Event;
@@ -15,6 +16,9 @@ const FIRST_PAUSE: u64 = 50_000;
 
 /// A coordinator that answers no heartbeat for so long is connected to anew.
 const SILENCE: u64 = 2_000_000;
+
+/// A disk that has taken nothing for so long hangs.
+const DISK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The state of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +45,8 @@ impl World {
         process.beats.clear();
         let serial = process.session_serial;
         let map = node.map().map(|map| map.update_since(MapVersion(0)).to_lines().join("\n")).unwrap_or_default();
-        let incarnation = Some(node.incarnation()).filter(|incarnation| incarnation.0 != 0);
+        process.told_full = false;
+        let incarnation = Some(process.incarnation).filter(|incarnation| incarnation.0 != 0);
         let mut bytes = Vec::new();
         let weight = 1 + (n as u64 * self.knobs.weights % 3) as u32;
         Join { addr: process.addr.clone(), incarnation, ancestors: node.ancestors().clone(), map: &map, weight }
@@ -89,31 +94,53 @@ impl World {
         let (boot, session) = (process.boot, process.session);
         self.after_local(n, HEARTBEAT, Event::Heartbeat { node: n as u8, boot });
         let Session::Stands(conn) = session else { return };
+        if self.disk_hangs(n, now) {
+            return;
+        }
         let process = &mut self.nodes[n];
         if now - process.heard_coordinator > std::time::Duration::from_micros(SILENCE) {
             return self.end_session(n, conn);
         }
-        let Some(node) = &process.node else { return };
         let mut bytes = Vec::new();
-        NodeMessage::Heartbeat { incarnation: node.incarnation() }.encode(&mut bytes);
+        NodeMessage::Heartbeat { incarnation: process.incarnation }.encode(&mut bytes);
         process.beats.push_back(now);
         self.network.send(&mut self.schedule, conn, OPENER, bytes);
     }
 
+    /// Whether a node's disk has taken nothing for too long, though it is not full: then it says no more that it lives.
+    fn disk_hangs(&mut self, n: usize, now: Timestamp) -> bool {
+        let process = &mut self.nodes[n];
+        let Some(node) = &process.node else { return false };
+        let (waits_for, since) = *process.unwritten.get_or_insert((node.journal().end(), now));
+        if process.store.is_written(waits_for) || process.store.is_full() {
+            process.unwritten = None;
+            return false;
+        }
+        now - since > DISK_PATIENCE
+    }
+
     /// Sends what the node has to propose.
     pub(super) fn propose(&mut self, n: usize) {
-        let process = &self.nodes[n];
+        let process = &mut self.nodes[n];
         let (Session::Stands(conn), Some(node)) = (process.session, &process.node) else { return };
-        if !node.has_proposals() {
+        let is_full = process.store.is_full();
+        if std::mem::replace(&mut process.told_full, is_full) != is_full {
+            let mut bytes = Vec::new();
+            if is_full { NodeMessage::Full } else { NodeMessage::Room }.encode(&mut bytes);
+            self.network.send(&mut self.schedule, conn, OPENER, bytes);
+        }
+        if !node.has_proposals() || self.holds_much_for_coordinator(n) {
             return;
         }
+        let process = &self.nodes[n];
+        let Some(node) = &process.node else { return };
         let mut bytes = Vec::new();
         for proposal in node.take_proposals() {
             let name = &process.name;
             self.trace.tell(self.schedule.now, None, || format!("{name} > coordinator: {proposal:?}"));
             proposal.encode(&mut bytes);
         }
-        self.network.send(&mut self.schedule, conn, OPENER, bytes);
+        self.say(n, Saying::Bytes { conn, side: OPENER, bytes });
     }
 
     pub(crate) fn node_hears_coordinator(&mut self, n: usize, conn: ConnId, frames: &mut Frames<'_>) -> bool {
@@ -142,7 +169,10 @@ impl World {
         let mut bytes = Vec::new();
         match message {
             CoordinatorMessage::Joined { incarnation, .. } => {
-                node.joined(incarnation);
+                process.incarnation = incarnation;
+                if process.begun == incarnation {
+                    node.joined(incarnation);
+                }
                 process.session = Session::Stands(conn);
                 process.session_pause = 0;
                 // With this it is registered.
@@ -158,6 +188,9 @@ impl World {
                 }
             }
             CoordinatorMessage::Map { text } => {
+                if !self.begin_in_cluster(n, text) {
+                    return false;
+                }
                 let held = self.before_map(n);
                 let process = &mut self.nodes[n];
                 let Some(node) = &process.node else { return false };
@@ -188,7 +221,9 @@ impl World {
                 self.flush_all(n);
             }
             CoordinatorMessage::AskPositions { query, slots } => {
+                let mut bytes = Vec::new();
                 NodeMessage::Positions { query, last: node.positions(&slots) }.encode(&mut bytes);
+                self.say(n, Saying::Bytes { conn, side: OPENER, bytes });
             }
             CoordinatorMessage::Dismiss => {
                 self.dismissed(n, conn);
@@ -208,13 +243,30 @@ impl World {
         true
     }
 
-    /// The node stops on purpose.
-    pub(crate) fn leave_node(&mut self, n: usize) {
+    /// With its first map a start is in its cluster, and notes on disk as what. `false` where the disk does not take that.
+    fn begin_in_cluster(&mut self, n: usize, text: &str) -> bool {
+        let process = &mut self.nodes[n];
+        let (Some(node), incarnation) = (&process.node, process.incarnation) else { return false };
+        if process.begun == incarnation {
+            return true;
+        }
+        let map = MapUpdate::parse(text.lines()).and_then(|update| ClusterMap::updated(None, &update));
+        let Some(map) = map.ok().filter(|map| map.version > MapVersion(0)) else { return true };
+        if process.store.begin(&map, incarnation).is_err() {
+            return false;
+        }
+        process.begun = incarnation;
+        node.joined(incarnation);
+        true
+    }
+
+    /// The node stops on purpose, and finds this when it is started again.
+    pub(crate) fn leave_node(&mut self, n: usize, finds: Finds) {
         let now = self.local(n);
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
         node.close(now, &mut process.turn);
-        process.is_leaving = true;
+        (process.is_leaving, process.finds) = (true, finds);
         let (session, boot) = (process.session, process.boot);
         if let Session::Stands(conn) = session {
             let mut bytes = Vec::new();
@@ -226,13 +278,5 @@ impl World {
         self.flush_all(n);
         self.settle(n);
         self.after_local(n, 1_000_000, Event::Left { node: n as u8, boot });
-    }
-
-    /// It has stopped.
-    pub(crate) fn has_left(&mut self, n: usize) {
-        if self.nodes[n].is_leaving {
-            let finds = if self.faults.leaver_keeps_disk { Finds::Everything } else { Finds::Nothing };
-            self.crash_node(n, finds);
-        }
     }
 }

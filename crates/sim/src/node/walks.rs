@@ -12,6 +12,7 @@ use proto::level::ReadLevel;
 use proto::peer::{List, Listed};
 use proto::range::KeyRange;
 
+use super::held::Saying;
 use crate::mutants::Planted;
 use crate::node::NodeProcess;
 use crate::schedule::Event;
@@ -50,7 +51,7 @@ pub(crate) struct PageAsked {
 /// Which page of which node, and of which start of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Asker {
-    node: u8,
+    pub(super) node: u8,
     boot: u32,
     page: u64,
 }
@@ -149,7 +150,7 @@ impl World {
         }
     }
 
-    fn send_step(&mut self, from: usize, to: usize, step: Step) {
+    pub(super) fn send_step(&mut self, from: usize, to: usize, step: Step) {
         if self.network.is_blocked(from, to) {
             return;
         }
@@ -188,7 +189,7 @@ impl World {
         let now = self.schedule.now;
         let mut lists = std::mem::take(&mut self.nodes[n].lists);
         lists.retain(|pending| now < pending.deadline);
-        let mut context = Context::from_waker(Waker::noop());
+        let (mut context, mut told) = (Context::from_waker(Waker::noop()), Vec::new());
         for mut pending in lists.extract_if(.., |pending| pending.waiting.poll_settled(&mut context).is_ready()) {
             let mut outcomes = Vec::new();
             pending.waiting.take(&mut outcomes);
@@ -197,9 +198,12 @@ impl World {
                 if is_durable { pending.listed } else { Listed { refused: pending.list.slots, ..Listed::default() } };
             let (to, values) = (pending.to, if is_durable { pending.values } else { Values::new() });
             let step = Step::Listed { to, ask: pending.list.id, listed, values };
-            self.send_step(n, usize::from(to.node), step);
+            told.push(Saying::Listed { to, step: Box::new(step) });
         }
         self.nodes[n].lists = lists;
+        for saying in told {
+            self.say(n, saying);
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub enum Fault {
         /// The delay.
         micros: u64,
     },
+    /// The power is cut: this call does nothing, nor does any that comes before [`SimDisk::crash`], and all fail.
+    PowerCut,
 }
 
 /// Which calls a fault waits for.
@@ -144,6 +146,12 @@ impl SimDisk {
     /// Sets how many bytes the disk holds; `None` for no limit. Below what is there, nothing more fits.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;
+    }
+
+    /// Whether a [`Fault::PowerCut`] has struck.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.state().is_off
     }
 
     /// How many bytes its files take.
@@ -308,8 +316,10 @@ impl DiskFile for SimFile {
             return Err(ErrorKind::PermissionDenied.into());
         }
         let fault = state.enter(Operation::Write);
-        if fault == Some(Fault::NoSpace) {
-            return Err(ErrorKind::StorageFull.into());
+        match fault {
+            Some(Fault::NoSpace) => return Err(ErrorKind::StorageFull.into()),
+            Some(Fault::PowerCut) => return Err(injected()),
+            None | Some(Fault::Io | Fault::Short | Fault::Slow { .. }) => {}
         }
         let mut taken = bytes.len() as u64;
         if matches!(fault, Some(Fault::Short | Fault::Io)) {
@@ -345,9 +355,11 @@ impl DiskFile for SimFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.enter()?;
         let outcome = state.enter_whole(Operation::SyncData);
+        let is_off = state.is_off;
         let image = state.file(self.number)?;
         match outcome {
             Ok(()) => image.sync(),
+            Err(_) if is_off => {}
             Err(_) => image.fail_sync(),
         }
         outcome

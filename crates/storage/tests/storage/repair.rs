@@ -236,6 +236,30 @@ fn a_log_that_ends_before_its_snapshot_is_begun_anew_behind_it() {
 }
 
 #[test]
+fn where_the_newest_snapshot_and_the_log_below_it_are_damaged_the_one_before_serves_after_a_repair() {
+    let disk = SimDisk::new(1);
+    let Opened { dir, mut journal, .. } = open(&disk).expect("it is new");
+    for end in [50, 100, 150] {
+        for payload in payloads(end - 50..end) {
+            journal.append(&[payload]).expect("there is room");
+            journal.sync().expect("the disk works");
+        }
+        if end < 150 {
+            let mut writer = dir.begin_snapshot(journal.end()).expect("there is room");
+            payloads(0..end).iter().for_each(|payload| writer.add(payload).expect("there is room"));
+            writer.finish(journal.synced()).expect("there is room");
+        }
+    }
+    drop((dir, journal));
+    disk.crash();
+    let (file, offset) = place(&disk, 70);
+    disk.flip_bit(&file, offset + 30, 2);
+    disk.flip_bit(&files(&disk, ".snap")[1], 200, 2);
+    repair(&disk).expect("it can be repaired");
+    assert!(open(&disk).expect("it starts").payloads == payloads(0..70), "all before the damage is there");
+}
+
+#[test]
 fn neither_looks_at_a_directory_in_use_or_makes_one() {
     let disk = SimDisk::new(1);
     assert!(matches!(check(&disk), Err(OpenError::File(_))));

@@ -29,6 +29,8 @@ pub(super) struct State {
     /// Every so many writes is cut short, at random; 0 for none.
     pub(super) short_writes: u64,
     waiting: Vec<Waiting>,
+    /// The power is cut, and the crash that this is has not been seen to.
+    pub(super) is_off: bool,
     pub(super) calls: u64,
     pub(super) delay_micros: u64,
     /// Which run of the process the handles in use are of.
@@ -47,6 +49,7 @@ impl State {
             capacity: None,
             short_writes: 0,
             waiting: Vec::new(),
+            is_off: false,
             calls: 0,
             delay_micros: 0,
             run: 0,
@@ -66,6 +69,9 @@ impl State {
     /// Counts a call; says what goes wrong with it.
     pub(super) fn enter(&mut self, operation: Operation) -> Option<Fault> {
         self.calls += 1;
+        if self.is_off {
+            return Some(Fault::PowerCut);
+        }
         let mut happens = None;
         self.waiting.retain_mut(|waiting| {
             if waiting.operation.is_some_and(|only| only != operation) {
@@ -78,6 +84,7 @@ impl State {
             waiting.calls -= 1;
             true
         });
+        self.is_off = happens == Some(Fault::PowerCut);
         if let Some(Fault::Slow { micros }) = happens {
             self.delay_micros += micros;
             return None;
@@ -97,7 +104,7 @@ impl State {
         match self.enter(operation) {
             None | Some(Fault::Short | Fault::Slow { .. }) => Ok(()),
             Some(Fault::NoSpace) => Err(ErrorKind::StorageFull.into()),
-            Some(Fault::Io) => Err(injected()),
+            Some(Fault::Io | Fault::PowerCut) => Err(injected()),
         }
     }
 
@@ -142,6 +149,7 @@ impl State {
     pub(super) fn end_run(&mut self) {
         self.run += 1;
         self.locks.clear();
+        self.is_off = false;
         self.clear_faults();
     }
 

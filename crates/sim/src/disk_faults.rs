@@ -1,0 +1,100 @@
+//! What goes wrong with nodes' disks: calls that fail, fsyncs that hang, disks that are full, and bits that turn over.
+
+use storage::disk::sim::Operation;
+
+use crate::faults::{BOOT, Remedy};
+use crate::node::Finds;
+use crate::schedule::Event;
+use crate::world::World;
+
+/// The calls that are made to fail; the first of any kind among them.
+const OPERATIONS: [Option<Operation>; 9] = [
+    None,
+    Some(Operation::Write),
+    Some(Operation::Write),
+    Some(Operation::SyncData),
+    Some(Operation::SyncData),
+    Some(Operation::SyncDirectory),
+    Some(Operation::Preallocate),
+    Some(Operation::Rename),
+    Some(Operation::Remove),
+];
+
+impl World {
+    /// Faults have not ended.
+    pub(crate) fn faults_go_on(&self) -> bool {
+        !self.faults.is_over && self.schedule.now < self.faults.until
+    }
+
+    /// A call to a node's disk to come fails.
+    pub(crate) fn fail_disk(&mut self, n: usize) {
+        let operation = OPERATIONS[self.faults.random.index(OPERATIONS.len())];
+        let calls = self.faults.random.below(20);
+        let name = self.nodes[n].name.clone();
+        self.tell(None, || format!("after {calls} calls the disk of {name} fails {operation:?}"));
+        self.nodes[n].store.fail(operation, calls);
+    }
+
+    /// A node's disk has failed: it hands over and stops. Somebody sees to its disk, and perhaps the machine is booted.
+    pub(crate) fn stop_for_disk(&mut self, n: usize) {
+        self.stats.disk_failures += 1;
+        let is_booted = self.faults.random.chance(500);
+        self.leave_node(n, if is_booted { Finds::WhatWasSynced } else { Finds::Everything });
+        let span = self.faults.random.spread(500_000, 8_000_000);
+        self.schedule.after(1_400_000 + span, Event::Remedy(Remedy::StartNode(n)));
+    }
+
+    /// The power is to fail at calls to disks to come: each machine's at one of its own, at some of them or all.
+    pub(crate) fn cut_power_at_calls(&mut self) {
+        for n in 0..self.nodes.len() {
+            if self.nodes[n].node.is_some() && self.faults.random.chance(700) {
+                let calls = self.faults.random.spread(1, 64);
+                self.nodes[n].store.cut_power_at(calls);
+            }
+        }
+    }
+
+    /// It has failed, at a call of this node.
+    pub(crate) fn lose_power_at_call(&mut self, n: usize) {
+        self.stats.power_losses += 1;
+        self.crash_node(n, Finds::WhatWasSynced);
+        let after = BOOT + self.faults.random.spread(50_000, 8_000_000);
+        self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
+    }
+
+    /// A node's disk becomes slow, or hangs.
+    pub(crate) fn stall_disk(&mut self, n: usize, span: u64) {
+        self.stats.disk_stalls += 1;
+        let slowness = self.faults.random.spread(2_000, 5_000_000);
+        let name = self.nodes[n].name.clone();
+        self.tell(None, || format!("fsync takes {} ms at {name}, for {} ms", slowness / 1_000, span / 1_000));
+        self.nodes[n].store.slowness = slowness;
+        self.schedule.after(span, Event::Remedy(Remedy::Steady(n)));
+    }
+
+    /// A node's disk has little room left, or none.
+    pub(crate) fn fill_disk(&mut self, n: usize, span: u64) {
+        self.stats.full_disks += 1;
+        let room = if self.faults.random.chance(500) { 0 } else { self.faults.random.spread(100, 20_000) };
+        let name = self.nodes[n].name.clone();
+        self.tell(None, || format!("{room} bytes are left at {name}, for {} ms", span / 1_000));
+        self.nodes[n].store.limit(Some(room));
+        self.schedule.after(span, Event::Remedy(Remedy::MakeRoom(n)));
+    }
+
+    /// A bit turns over on a node's disk, while the node is down. It may have to be killed for that.
+    pub(crate) fn flip_bit(&mut self, n: usize) {
+        if self.nodes[n].is_leaving || self.nodes[n].needs_repair {
+            return;
+        }
+        if self.nodes[n].node.is_some() {
+            self.stats.crashes += 1;
+            self.crash_node(n, Finds::Everything);
+            let after = self.faults.random.spread(50_000, 8_000_000);
+            self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
+        }
+        if !self.nodes[n].needs_repair && self.nodes[n].left.is_some() {
+            self.flip_and_judge(n);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Starts, stops and crashes of a node's process, and what they make of its disk.
+
+use std::time::Duration;
+
+use engine::log::TAIL_BYTES;
+use engine::memory::Evict;
+use engine::node::TICK;
+use engine::outbox::OUTBOX_ITEMS;
+use proto::id::Incarnation;
+
+use super::store::{Found, Start, StartError};
+use super::{BEAT, Finds, HEARTBEAT, Session};
+use crate::faults::Remedy;
+use crate::invariants::Marks;
+use crate::schedule::Event;
+use crate::world::World;
+
+/// A node that its disk does not let start is started again after so long, in microseconds.
+const START_PAUSE: u64 = 1_000_000;
+
+impl World {
+    /// Starts a node, with what is on its disk if there is anything.
+    pub(crate) fn start_node(&mut self, n: usize) {
+        if self.nodes[n].node.is_some() {
+            return;
+        }
+        self.crash_in_start(n);
+        let start = self.start_of(n);
+        let process = &mut self.nodes[n];
+        if process.needs_repair {
+            if let Err(error) = process.store.repair(start) {
+                process.store.limit(None);
+                return self.cannot_start(n, &error);
+            }
+            process.needs_repair = false;
+        }
+        let found = match process.store.start(start) {
+            Ok(found) => found,
+            Err(error) => return self.cannot_start(n, &error),
+        };
+        self.check_start(n, &found);
+        let or = |knob: u64, default| if knob > 0 { knob as usize } else { default };
+        let (tails, items) = (or(self.knobs.tail_bytes, TAIL_BYTES), or(self.knobs.queue_items, OUTBOX_ITEMS));
+        let process = &mut self.nodes[n];
+        process.boot += 1;
+        process.left = None;
+        let with = format!("{} keys on its disk", found.node.keys());
+        let evict = if self.knobs.evict > 0 { Evict::Lru } else { Evict::None };
+        let node = found.node.limited(tails, items).with_memory_limit(self.knobs.max_memory, evict);
+        node.compare_every(Duration::from_millis(self.knobs.compare_every));
+        process.node = Some(node);
+        process.marks = Marks::default();
+        (process.is_leaving, process.busy_until, process.finds) = (false, 0, Finds::Everything);
+        (process.incarnation, process.begun) = (Incarnation::default(), Incarnation::default());
+        let boot = process.boot;
+        self.tell_wall_clock(n);
+        for (span, event) in [
+            (self.random.below(TICK.as_micros() as u64), Event::Tick { node: n as u8, boot }),
+            (HEARTBEAT, Event::Heartbeat { node: n as u8, boot }),
+            (BEAT, Event::Beats { node: n as u8, boot }),
+        ] {
+            self.schedule.after(span, event);
+        }
+        let name = self.nodes[n].name.clone();
+        self.tell(None, || format!("{name} starts with {with}"));
+        self.open_session(n);
+        self.node_changed(n);
+    }
+
+    pub(crate) fn start_of(&mut self, n: usize) -> Start {
+        Start { now: self.local(n), bits: self.bits, secret: self.random.next(), real: self.schedule.now }
+    }
+
+    fn cannot_start(&mut self, n: usize, error: &StartError) {
+        let name = self.nodes[n].name.clone();
+        self.tell(None, || format!("{name} does not start: {error}"));
+        self.nodes[n].store.crash(false);
+        match error {
+            StartError::File(_) => self.schedule.after(START_PAUSE, Event::Remedy(Remedy::StartNode(n))),
+            error => self.broken("I14", None, format!("{name} does not start: {error}")),
+        }
+    }
+
+    /// Sometimes a start is not the last: its machine loses its power at some call to the disk.
+    fn crash_in_start(&mut self, n: usize) {
+        while self.faults_go_on() && self.random.chance(self.knobs.crashed_starts) {
+            let start = self.start_of(n);
+            let calls = self.random.spread(1, 64);
+            let process = &mut self.nodes[n];
+            if process.needs_repair {
+                return;
+            }
+            process.store.cut_power_at(calls);
+            let started = process.store.start(start).map(drop);
+            process.store.crash(true);
+            self.stats.crashed_starts += u64::from(started.is_err());
+            match started {
+                Ok(()) | Err(StartError::File(_)) => {}
+                Err(error) => return self.broken("I14", None, format!("a start finds damage: {error}")),
+            }
+            self.find(n);
+        }
+    }
+
+    /// The process is gone. What it held is left on its disk, or lost.
+    pub(crate) fn crash_node(&mut self, n: usize, finds: Finds) {
+        let process = &mut self.nodes[n];
+        let Some(node) = process.node.take() else { return };
+        let boot = process.boot;
+        process.links.clear();
+        process.inboxes.clear();
+        process.deferred.clear();
+        process.is_paused = false;
+        process.session = Session::Idle;
+        (process.told_full, process.unwritten) = (false, None);
+        process.beats.clear();
+        process.pages.clear();
+        process.lists.clear();
+        let mut unanswered: Vec<_> = process.parked.drain(..).collect();
+        unanswered.extend(process.pending.drain(..).map(|pending| *pending.request));
+        unanswered.extend(process.held.drain(..).filter_map(|held| held.into_request()));
+        let (is_written, is_closed) = (process.store.is_written(node.journal().end()), process.store.is_closed());
+        self.stats.keys_evicted += node.memory_figures().evicted;
+        self.oracle.archive(&node);
+        for (conn, side) in self.network.held_by(n, boot) {
+            self.network.crash(&mut self.schedule, conn, side);
+        }
+        for request in &unanswered {
+            self.no_answer(request);
+        }
+        let how = match finds {
+            Finds::Everything => "crashes",
+            Finds::WhatWasSynced => "loses its power",
+            Finds::Nothing => "crashes and loses its memory",
+        };
+        let name = self.nodes[n].name.clone();
+        self.tell(None, || format!("{name} {how}"));
+        let store = &mut self.nodes[n].store;
+        match finds {
+            Finds::Everything => store.crash(false),
+            Finds::WhatWasSynced => store.crash(true),
+            Finds::Nothing => {
+                store.wipe();
+                return self.memory_lost(n);
+            }
+        }
+        if let Some(is_proof) = self.find(n)
+            && is_written
+            && (finds == Finds::Everything || is_closed || self.nodes[n].store.syncs_always())
+        {
+            self.check_restart(n, &node, is_proof);
+        }
+    }
+
+    /// Looks at what the next start of a node will find. Gives whether that is known to be whole.
+    pub(crate) fn find(&mut self, n: usize) -> Option<bool> {
+        let start = self.start_of(n);
+        let found = match self.nodes[n].store.look(start) {
+            Ok(found) => found,
+            Err(error @ (StartError::Damaged(_) | StartError::Rejected { .. })) => {
+                return self.find_damaged(n, &error, start);
+            }
+            // There is no room to say how it goes on. What was there is not known before there is.
+            Err(StartError::File(error)) if error.is_no_space() => {
+                self.nodes[n].store.limit(None);
+                return self.find(n);
+            }
+            Err(error) => {
+                self.broken("I14", None, format!("a start finds {error}"));
+                return None;
+            }
+        };
+        self.check_found(n, &found);
+        let Found { node, is_proof, .. } = found;
+        self.nodes[n].left = Some(node);
+        if !is_proof {
+            self.proof_lost(n);
+        }
+        Some(is_proof)
+    }
+
+    /// What is there is damaged: an operator keeps what is good of it.
+    fn find_damaged(&mut self, n: usize, damage: &StartError, start: Start) -> Option<bool> {
+        let name = self.nodes[n].name.clone();
+        let is_flipped = match damage {
+            StartError::Damaged(damage) => self.nodes[n].store.flipped.contains(&damage.file),
+            _ => false,
+        };
+        if !is_flipped {
+            self.broken("I14", None, format!("{name} would find damage that no fault has done: {damage}"));
+            return None;
+        }
+        self.tell(None, || format!("{name} is damaged: {damage}"));
+        self.stats.damages += 1;
+        match self.nodes[n].store.look_repaired(start) {
+            Ok(found) => {
+                self.check_found(n, &found);
+                self.nodes[n].left = Some(found.node);
+                self.nodes[n].needs_repair = true;
+                self.proof_lost(n);
+            }
+            Err(StartError::File(error)) if error.is_no_space() => {
+                self.nodes[n].store.limit(None);
+                return self.find_damaged(n, damage, start);
+            }
+            Err(error) => self.broken("a damaged directory can be repaired", None, error.to_string()),
+        }
+        None
+    }
+
+    /// It has stopped.
+    pub(crate) fn has_left(&mut self, n: usize) {
+        if !self.nodes[n].is_leaving {
+            return;
+        }
+        self.persist(n);
+        let process = &mut self.nodes[n];
+        let Some(node) = &process.node else { return };
+        let mut finds = process.finds;
+        if finds == Finds::Everything && !process.store.has_failed() && process.store.close(node) {
+            self.stats.orderly_stops += 1;
+            // Whatever the machine does then.
+            if self.random.chance(300) {
+                finds = Finds::WhatWasSynced;
+            }
+        }
+        self.crash_node(n, finds);
+    }
+}

@@ -1,0 +1,452 @@
+//! A node's data directory: the storage that ships, on a simulated disk, driven as the thread of a node that writes drives
+//! it (`crates/node/src/store`).
+//!
+//! A disk that is well takes no time. One that is slow takes some for each fsync: what the state machine notes meanwhile
+//! gathers, and nobody may hear of it before [`Store::is_written`] says so.
+
+#[cfg(test)]
+mod differential;
+mod snapshots;
+mod start;
+
+use std::path::{Path, PathBuf};
+
+use engine::node::Node;
+use proto::cluster_map::{ClusterMap, MapVersion};
+use proto::id::Incarnation;
+use storage::bugs::{Bug, Bugs as _};
+use storage::disk::replace_file;
+use storage::disk::sim::{Fault, Operation};
+use storage::journal::SyncTask;
+use storage::{DataDir, FileError, Journal, JournalError, SimDisk};
+
+use crate::knobs::Knobs;
+use crate::mutants::Planted;
+use crate::random::Random;
+
+use snapshots::Snapshots;
+pub(crate) use start::{Found, Start, StartError, first_of};
+
+/// The directory, on every node's own disk.
+const PATH: &str = "/data";
+/// The file of the map in it.
+const MAP: &str = "map";
+
+/// How often a full disk is tried again, in microseconds, as in a node.
+const FULL_PAUSE: u64 = 100_000;
+/// How often a node looks at how much room its disk has.
+const ROOM_PAUSE: u64 = 1_000_000;
+/// How often a snapshot is begun where room is short, at most.
+const SHORT_PAUSE: u64 = 5_000_000;
+/// How often the map is saved, at most.
+const MAP_PAUSE: u64 = 500_000;
+
+/// How a disk is used, the same on all nodes.
+#[derive(Debug, Clone, Copy)]
+struct Settings {
+    segment_bytes: u64,
+    reserve_bytes: u64,
+    /// How often what is written is synced, in microseconds; 0: before anybody hears of it.
+    sync_every: u64,
+    /// One in so many writes is short; 0 for none.
+    short_writes: u64,
+    planted: Planted,
+}
+
+/// How the disk is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Health {
+    Good,
+    Full,
+    Failed(String),
+}
+
+/// A node's disk, and what its process has open of it.
+#[derive(Debug)]
+pub(crate) struct Store {
+    disk: SimDisk,
+    settings: Settings,
+    random: Random,
+    /// How long an fsync takes, in microseconds.
+    pub(crate) slowness: u64,
+    /// The power is to be cut at a call to come.
+    is_cut_due: bool,
+    /// The files in which bits were turned over.
+    pub(crate) flipped: Vec<PathBuf>,
+    open: Option<Open>,
+    /// Up to where everything was written when the last process stopped in order.
+    closed: Option<u64>,
+    /// The last process knew that everything below this position of the log was on disk, and the log says so.
+    protected: u64,
+}
+
+/// What a process has open.
+#[derive(Debug)]
+struct Open {
+    disk: SimDisk,
+    directory: DataDir<Planted>,
+    journal: Journal<Planted>,
+    /// Everything below is on disk, as the last frame says.
+    protected: u64,
+    /// Everything with a lower number is written as `sync_every` asks.
+    written: u64,
+    /// What was taken from the state machine and had no room, and the number behind it.
+    unwritten: Option<(Vec<u8>, u64)>,
+    /// What is appended and waits for the fsync that began with it: the number behind it.
+    in_hand: Option<u64>,
+    busy_until: u64,
+    health: Health,
+    is_told: bool,
+    last_sync: u64,
+    /// A sync that runs beside the thread that writes, and when it ends.
+    syncing: Option<(SyncTask<Planted>, u64)>,
+    snapshots: Snapshots,
+    room: Room,
+    map_saved: MapVersion,
+    map_saved_at: u64,
+}
+
+/// How the disk's room is.
+#[derive(Debug, Default)]
+struct Room {
+    looked: u64,
+    is_short: bool,
+    tried: u64,
+    snapshot_begun: Option<u64>,
+}
+
+impl Store {
+    /// An empty disk.
+    pub(crate) fn new(knobs: &Knobs, planted: Planted, random: Random) -> Self {
+        let mut random = random;
+        let settings = Settings {
+            segment_bytes: knobs.segment_bytes.max(1_024),
+            reserve_bytes: knobs.segment_bytes.max(1_024),
+            sync_every: knobs.sync_every * 1_000,
+            short_writes: knobs.short_writes,
+            planted,
+        };
+        let disk = SimDisk::new(random.next());
+        Self {
+            disk,
+            settings,
+            random,
+            slowness: 0,
+            is_cut_due: false,
+            flipped: Vec::new(),
+            open: None,
+            closed: None,
+            protected: 0,
+        }
+    }
+
+    /// The same disk with nothing on it.
+    pub(crate) fn wipe(&mut self) {
+        self.open = None;
+        self.disk = SimDisk::new(self.random.next());
+        self.is_cut_due = false;
+        self.flipped.clear();
+        (self.closed, self.protected) = (None, 0);
+    }
+
+    /// Whether nobody hears of anything before it is on disk.
+    pub(crate) fn syncs_always(&self) -> bool {
+        self.settings.sync_every == 0
+    }
+
+    /// Whether the last process has stopped in order.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
+    pub(crate) fn is_written(&self, end: u64) -> bool {
+        self.open.as_ref().map(|open| open.written).or(self.closed).is_some_and(|written| written >= end)
+    }
+
+    /// Whether the disk takes what a write would have to keep.
+    pub(crate) fn takes_writes(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.health == Health::Good)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.health == Health::Full)
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| matches!(open.health, Health::Failed(_)))
+    }
+
+    /// How the disk has failed, told once.
+    pub(crate) fn take_failure(&mut self) -> Option<String> {
+        let open = self.open.as_mut().filter(|open| !open.is_told)?;
+        let Health::Failed(why) = &open.health else { return None };
+        open.is_told = true;
+        Some(why.clone())
+    }
+
+    /// Writes what the state machine has noted, if the disk is not busy. Where it is from now on, says until when.
+    pub(crate) fn write(&mut self, node: &Node<Planted>, now: u64) -> Option<u64> {
+        let (settings, slowness) = (self.settings, self.slowness);
+        let open = self.open.as_mut().filter(|open| !matches!(open.health, Health::Failed(_)))?;
+        let written = open.write(node, settings, slowness, now);
+        self.protected = self.protected.max(open.protected);
+        let written = written.unwrap_or_else(|error| {
+            open.health = Health::Failed(error.to_string());
+            None
+        });
+        self.look_at_power();
+        written
+    }
+
+    /// What goes on beside writing: to be called with each of the node's ticks. Says how many snapshots were finished.
+    pub(crate) fn tick(&mut self, node: &Node<Planted>, now: u64) -> u64 {
+        let (settings, slowness) = (self.settings, self.slowness);
+        let Some(open) = self.open.as_mut().filter(|open| !matches!(open.health, Health::Failed(_))) else { return 0 };
+        if let Err(error) = open.tick(node, settings, slowness, &mut self.random, now) {
+            open.health = Health::Failed(error.to_string());
+        }
+        let made = std::mem::take(&mut open.snapshots.made);
+        self.look_at_power();
+        made
+    }
+
+    /// Nothing more is said once the power is cut.
+    fn look_at_power(&mut self) {
+        if self.is_off()
+            && let Some(open) = &mut self.open
+        {
+            open.health = Health::Failed("the power is cut".to_owned());
+        }
+    }
+
+    /// This start of the node is in a cluster, as what and by which map.
+    pub(crate) fn begin(&mut self, map: &ClusterMap, incarnation: Incarnation) -> Result<(), FileError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        if open.directory.identity().cluster.is_none() {
+            save_map(&self.disk, map)?;
+        }
+        open.directory.update_identity(|identity| {
+            identity.cluster.get_or_insert_with(|| map.cluster.clone());
+            if identity.last_incarnation() != Some(incarnation.0) {
+                identity.begin_incarnation(incarnation.0);
+            }
+        })
+    }
+
+    /// The process stops in order. Says whether it could.
+    pub(crate) fn close(&mut self, node: &Node<Planted>) -> bool {
+        let Some(mut open) = self.open.take() else { return false };
+        // What a full disk has not taken nobody has heard of.
+        let mut synced = open.write(node, self.settings, 0, u64::MAX).map(drop);
+        if let (Ok(()), Some((task, _))) = (&synced, open.syncing.take()) {
+            synced = open.journal.end_sync(task.run()).map(drop).map_err(Failure::from);
+        }
+        let Open { directory, journal, snapshots, written, .. } = open;
+        snapshots.give_up();
+        let end = journal.end().0;
+        let closed = synced.is_ok() && directory.close(journal).is_ok();
+        if closed {
+            (self.closed, self.protected) = (Some(written), end);
+        }
+        closed
+    }
+
+    /// The process is gone, and with `power` the machine too: of what was not synced any part may be.
+    pub(crate) fn crash(&mut self, power: bool) {
+        // What the process had open must not touch the disk any more, not even by being dropped.
+        let disk = self.disk.fork(self.random.next());
+        if power {
+            disk.crash();
+            // What said so may be gone.
+            self.protected = 0;
+        }
+        self.open = None;
+        self.disk = disk;
+        self.is_cut_due = false;
+    }
+
+    // Faults.
+
+    /// A call to come fails, or one of the next ones does.
+    pub(crate) fn fail(&mut self, operation: Option<Operation>, calls: u64) {
+        self.disk.inject(operation, calls, Fault::Io);
+    }
+
+    /// The power is cut at a call to come.
+    pub(crate) fn cut_power_at(&mut self, calls: u64) {
+        self.disk.inject(None, calls, Fault::PowerCut);
+        self.is_cut_due = true;
+    }
+
+    /// Whether the power is cut.
+    pub(crate) fn is_off(&self) -> bool {
+        self.is_cut_due && self.disk.is_off()
+    }
+
+    /// Leaves so much room, in bytes; `None` for as much as anybody wants.
+    pub(crate) fn limit(&mut self, room: Option<u64>) {
+        self.disk.set_capacity(room.map(|room| self.disk.used() + room));
+    }
+
+    /// A disk that has hung goes on.
+    pub(crate) fn revive(&mut self) {
+        self.slowness = 0;
+        if let Some(open) = &mut self.open {
+            open.busy_until = 0;
+        }
+    }
+
+    /// Nothing is wrong with the disk any more.
+    pub(crate) fn heal(&mut self) {
+        self.disk.clear_faults();
+        self.is_cut_due = false;
+        self.disk.set_short_writes(self.settings.short_writes);
+        self.disk.set_capacity(None);
+        self.slowness = 0;
+    }
+}
+
+/// Why nothing more is written.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}: {source}", source = .0.source)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+impl Open {
+    fn write(
+        &mut self,
+        node: &Node<Planted>,
+        settings: Settings,
+        slowness: u64,
+        now: u64,
+    ) -> Result<Option<u64>, Failure> {
+        if now < self.busy_until {
+            return Ok(None);
+        }
+        if let Some(end) = self.in_hand.take() {
+            self.sync(settings)?;
+            self.written = end;
+        }
+        if self.unwritten.is_some() && now - self.room.tried < FULL_PAUSE {
+            return Ok(None);
+        }
+        while let Some((payload, end)) = self.unwritten.take().or_else(|| node.journal().take()) {
+            if !self.append(&payload, now)? {
+                self.unwritten = Some((payload, end));
+                return Ok(None);
+            }
+            if settings.sync_every == 0 && slowness > 0 {
+                self.in_hand = Some(end);
+                self.busy_until = now + slowness;
+                return Ok(Some(self.busy_until));
+            }
+            if settings.sync_every == 0 {
+                self.sync(settings)?;
+            }
+            self.written = end;
+        }
+        Ok(None)
+    }
+
+    fn sync(&mut self, settings: Settings) -> Result<(), Failure> {
+        let synced = self.journal.sync();
+        if settings.planted.plants(Bug::RetryAfterFailedSync) && synced.is_err() {
+            self.journal.sync()?;
+            return Ok(());
+        }
+        synced?;
+        Ok(())
+    }
+
+    /// `false` where the disk is full, with the reserve too.
+    fn append(&mut self, payload: &[u8], now: u64) -> Result<bool, Failure> {
+        let synced = self.journal.synced();
+        let appended = match self.journal.append(&[payload]) {
+            Err(JournalError::NoSpace(_)) => {
+                self.room.tried = now;
+                self.journal.set_frugal(true);
+                self.health = Health::Full;
+                if !self.directory.release_reserve()? {
+                    return Ok(false);
+                }
+                self.journal.append(&[payload])
+            }
+            appended => appended,
+        };
+        match appended {
+            Ok(_) => {
+                self.protected = synced.0;
+                Ok(true)
+            }
+            Err(JournalError::NoSpace(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn tick(
+        &mut self,
+        node: &Node<Planted>,
+        settings: Settings,
+        slowness: u64,
+        random: &mut Random,
+        now: u64,
+    ) -> Result<(), Failure> {
+        if self.in_hand.is_some() {
+            return Ok(()); // The thread waits for its fsync.
+        }
+        if let Some((task, _)) = self.syncing.take_if(|(_, until)| now >= *until) {
+            self.journal.end_sync(task.run())?;
+        }
+        self.go_on_with_snapshot(node, slowness, random, now)?;
+        self.save_map(node, now);
+        self.look_at_room(now)?;
+        let is_due = settings.sync_every > 0 && now - self.last_sync >= settings.sync_every;
+        if (is_due || self.snapshots.wants_sync())
+            && self.syncing.is_none()
+            && self.journal.end() > self.journal.synced()
+        {
+            self.last_sync = now;
+            self.syncing = Some((self.journal.begin_sync()?, now + slowness));
+        }
+        self.begin_snapshot(settings, now);
+        Ok(())
+    }
+
+    fn look_at_room(&mut self, now: u64) -> Result<(), Failure> {
+        let is_full = self.health == Health::Full;
+        if now - self.room.looked < if is_full { FULL_PAUSE } else { ROOM_PAUSE } {
+            return Ok(());
+        }
+        self.room.looked = now;
+        let (options, free) = (self.directory.options(), self.directory.free_space()?);
+        let snapshot = self.snapshots.bytes + (self.journal.end().0 - self.snapshots.at.0);
+        self.room.is_short = free < snapshot.max(options.segment_bytes);
+        let has_room =
+            is_full && free > options.segment_bytes + options.reserve_bytes && self.directory.restore_reserve()?;
+        if has_room && self.unwritten.is_none() {
+            self.health = Health::Good;
+            self.journal.set_frugal(false);
+        }
+        Ok(())
+    }
+
+    fn save_map(&mut self, node: &Node<Planted>, now: u64) {
+        let Some(map) = node.map() else { return };
+        if map.version == self.map_saved || now - self.map_saved_at < MAP_PAUSE {
+            return;
+        }
+        self.map_saved_at = now;
+        // One that cannot be saved is saved later.
+        if save_map(&self.disk, &map).is_ok() {
+            self.map_saved = map.version;
+        }
+    }
+}
+
+fn save_map(disk: &dyn storage::Disk, map: &ClusterMap) -> Result<(), FileError> {
+    let text = map.update_since(MapVersion(0)).to_lines().join("\n");
+    replace_file(disk, Path::new(PATH), MAP, text.as_bytes())
+}
