@@ -163,7 +163,7 @@ pub static COMMANDS: [Command; 75] = [
     command(("prefix", -2, READ, NONE, "generic", "0.1.0", "prefix [LIMIT n] [AFTER key]", "A page of the keys with a prefix")),
     command(("range", -3, READ, NONE, "generic", "0.1.0", "from to [LIMIT n] [AFTER key]", "A page of the keys between two")),
     command(("count", 2, READ, NONE, "generic", "0.1.0", "prefix", "How many keys have a prefix")),
-    command(("once", -5, GROWS, NONE, "generic", "0.1.0", "client seq COMMAND ...", "A write with an identity, which takes effect once")),
+    command(("once", -4, GROWS, NONE, "generic", "0.1.0", "client seq COMMAND ...", "A write with an identity, which takes effect once")),
     command(("ack", 2, FAST, NONE, "connection", "0.1.0", "async|quorum|all", "When the writes of this connection are answered")),
     command(("read", 2, FAST, NONE, "connection", "0.1.0", "local|linear", "What the reads of this connection may return")),
     command(("losses", 1, READ, NONE, "server", "0.1.0", "", "The acknowledged writes that the node has lost")),

@@ -171,9 +171,11 @@ mod tests {
             let Ok(NodeRequest::PutMany(words)) = read else { panic!("keys and values") };
             assert!(words.eq([&b"a"[..], b"", b"b", b"\n"]));
         });
-        for words in [&[&b"MPUT"[..]][..], &[b"MPUT", b"a"], &[b"MPUT", b"a", b"b", b"c"]] {
-            array(words, |read| assert_eq!(read, Err(ErrorReply::InvalidFormat("MPUT"))));
+        let wrong_number = ErrorReply::redis("ERR wrong number of arguments for 'mput' command");
+        for words in [&[&b"MPUT"[..]][..], &[b"MPUT", b"a"]] {
+            array(words, |read| assert_eq!(read, Err(wrong_number.clone())));
         }
+        array(&[b"MPUT", b"a", b"b", b"c"], |read| assert_eq!(read, Err(ErrorReply::InvalidFormat("MPUT"))));
         let many = vec![&b"k"[..]; limits::PAGE_KEYS + 2];
         let words: Vec<&[u8]> = std::iter::once(&b"MGET"[..]).chain(many.into_iter().skip(1)).collect();
         array(&words, |read| assert_eq!(read, Err(ErrorReply::TooManyKeys { keys: limits::PAGE_KEYS + 1 })));
