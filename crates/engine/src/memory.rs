@@ -72,6 +72,8 @@ pub struct MemoryFigures {
     pub used: u64,
     /// What they may take; 0: there is no limit.
     pub limit: u64,
+    /// Whether keys are evicted there, rather than writes refused.
+    pub evicts: bool,
     /// How many keys were evicted by this start of the node.
     pub evicted: u64,
     /// How many writes were refused, since they needed more memory than there was.
@@ -91,7 +93,8 @@ impl Memory {
     pub fn figures(&self) -> MemoryFigures {
         let Counters { used, evicted, refused, .. } = &self.counters;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        MemoryFigures { used: load(used), limit: self.limit, evicted: load(evicted), refused: load(refused) }
+        let (used, evicted, refused) = (load(used), load(evicted), load(refused));
+        MemoryFigures { used, limit: self.limit, evicts: self.evicts(), evicted, refused }
     }
 
     /// What is counted now.

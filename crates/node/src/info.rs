@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use engine::losses::Losses;
+use engine::memory::MemoryFigures;
 use net::listener::Limits;
 use proto::limits;
 use proto::request::glob_matches;
@@ -41,7 +42,7 @@ pub fn info<'a>(driver: &Driver, clients: &Clients, named: impl Iterator<Item = 
         match section {
             "Server" => server(driver, &mut text),
             "Clients" => connected(clients, &mut text),
-            "Memory" => memory(&mut text),
+            "Memory" => memory(driver, &mut text),
             "Persistence" => persistence(driver.store(), &mut text),
             "Stats" => stats(driver, clients, &mut text),
             "Replication" => replication(driver, &mut text),
@@ -81,7 +82,7 @@ fn connected(clients: &Clients, text: &mut String) {
 }
 
 /// Figures of the system, where it has them: on Linux.
-fn memory(text: &mut String) {
+fn memory(driver: &Driver, text: &mut String) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let bytes = |name: &str| -> Option<u64> {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -95,10 +96,16 @@ fn memory(text: &mut String) {
         line(text, format_args!("used_memory_peak:{peak}"));
         line(text, format_args!("used_memory_peak_human:{}", human(peak)));
     }
-    line(text, format_args!("maxmemory:0"));
-    line(text, format_args!("maxmemory_human:0B"));
-    line(text, format_args!("maxmemory_policy:noeviction"));
+    let figures = driver.node().memory_figures();
+    line(text, format_args!("maxmemory:{}", figures.limit));
+    line(text, format_args!("maxmemory_human:{}", human(figures.limit)));
+    line(text, format_args!("maxmemory_policy:{}", memory_policy(&figures)));
     line(text, format_args!("mem_allocator:mimalloc"));
+}
+
+/// What is done at the limit of memory, in Redis's words.
+fn memory_policy(figures: &MemoryFigures) -> &'static str {
+    if figures.evicts { "allkeys-lru" } else { "noeviction" }
 }
 
 /// A number of bytes as Redis shows it to people.
@@ -130,7 +137,7 @@ fn stats(driver: &Driver, clients: &Clients, text: &mut String) {
     line(text, format_args!("rejected_connections:{}", refused.load(Ordering::Relaxed)));
     line(text, format_args!("client_output_buffer_limit_disconnections:{}", cut_off.load(Ordering::Relaxed)));
     line(text, format_args!("idle_disconnections:{}", idle.load(Ordering::Relaxed)));
-    line(text, format_args!("evicted_keys:0"));
+    line(text, format_args!("evicted_keys:{}", driver.node().memory_figures().evicted));
 }
 
 fn replication(driver: &Driver, text: &mut String) {
@@ -172,7 +179,7 @@ pub fn config<'a>(
     patterns: impl Iterator<Item = &'a [u8]> + Clone,
 ) -> Vec<(Vec<u8>, String)> {
     let flags = &clients.limits.flags;
-    let store = driver.store();
+    let (store, memory) = (driver.store(), driver.node().memory_figures());
     let fsync = match store.map(Store::fsync) {
         Some(Fsync::Always) => "always",
         Some(Fsync::Interval) | None => "everysec",
@@ -188,8 +195,8 @@ pub fn config<'a>(
         ("databases", text("1")),
         ("dir", store.map(|store| store.path().display().to_string()).unwrap_or_default()),
         ("maxclients", flags.max_clients.to_string()),
-        ("maxmemory", text("0")),
-        ("maxmemory-policy", text("noeviction")),
+        ("maxmemory", memory.limit.to_string()),
+        ("maxmemory-policy", text(memory_policy(&memory))),
         ("port", driver.addr().port().to_string()),
         ("proto-max-bulk-len", limits::VALUE_BYTES.to_string()),
         ("requirepass", String::new()),
