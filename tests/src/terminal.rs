@@ -11,7 +11,7 @@ use nix::pty::{Winsize, openpty};
 
 use crate::wait::{self, eventually};
 
-const ROWS: NonZeroU16 = NonZeroU16::new(50).expect("not zero");
+const ROWS: NonZeroU16 = NonZeroU16::new(120).expect("not zero");
 const COLUMNS: NonZeroU16 = NonZeroU16::new(160).expect("not zero");
 
 /// Ctrl-C as the keyboard sends it.

@@ -118,7 +118,7 @@ fn a_level_that_is_none_is_a_format_error_and_changes_nothing() {
         assert_eq!(node.ask(request), "ERROR Invalid READ format", "{request}");
     }
     assert_eq!(node.call(&["ACK", "most"]), Reply::Error("ERR Invalid ACK format".to_owned()));
-    assert_eq!(node.call(&["READ"]), Reply::Error("ERR Invalid READ format".to_owned()));
+    assert_eq!(node.call(&["READ"]), Reply::Error("ERR wrong number of arguments for 'read' command".to_owned()));
     asks(&mut node, &[("PUT no-level:1 v", "OK"), ("GET no-level:1", "VALUE v")]);
 }
 

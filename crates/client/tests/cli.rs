@@ -58,7 +58,7 @@ async fn one_command_prints_what_the_first_version_printed() {
         ("GET_NODES_FOR_KEY user:1", format!("PRIMARY {}\nREPLICA {}\nREPLICA {}\n", addr[0], addr[1], addr[2])),
         ("INFO", "OK Coordinator nodes=3\n".to_owned()),
         (&format!("INFO {}", addr[0]), format!("OK Node {} keys=0\n", addr[0])),
-        ("STATUS", "OK Status healthy: all 16384 slots are led, on 3 nodes\n".to_owned()),
+        ("STATUS", "OK Status healthy: all 64 slots are led, on 3 nodes\n".to_owned()),
         (
             &format!("VERIFY {}", addr[0]),
             format!("node {}:\n  OK Verified equal: of 1 slots led here 1 are equal\n", addr[0]),

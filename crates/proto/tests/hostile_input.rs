@@ -460,7 +460,7 @@ fn an_idle_decoder_does_not_keep_the_memory_of_a_huge_array() {
         assert!(decoder.decode(b"").unwrap().is_none());
     });
     assert!(taken.bytes_max > 800_000, "{taken:?}");
-    assert!(taken.bytes_current <= 8_192, "{taken:?}");
+    assert!(taken.bytes_current <= 8_192 + 512, "{taken:?}");
 }
 
 #[test]
@@ -473,7 +473,7 @@ fn a_decoder_takes_memory_once_for_a_thousand_requests() {
     let mut outcome = Outcome::default();
     let taken = measure(|| outcome = read_frames(&stream, stream.len()));
     assert_eq!(outcome.frames, 2_000);
-    assert_eq!(taken.count_total, 1, "the list of words is made once for a connection: {taken:?}");
+    assert_eq!(taken.count_total, 2, "the lists of frames and words are made once for a connection: {taken:?}");
 }
 
 /// Feeds `input` in pieces, and after each call writes newlines over what the decoder has seen but for its `last` bytes

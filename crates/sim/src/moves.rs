@@ -87,7 +87,10 @@ impl World {
         };
         let eligible = state.map().members().filter(|(member, at)| at.up && stays(*member)).count();
         let least = eligible.min(self.knobs.replicas as usize + 1);
-        if config.isr.len() < least {
+        // One that was proposed out with the same change was in sync when the other was moved, and still has a copy.
+        let is_evicted =
+            |member: &&Incarnation| !config.isr.contains(member) && config.copies().any(|copy| copy == **member);
+        if config.isr.len() + before.isr.iter().filter(is_evicted).count() < least {
             let what = format!(
                 "slot {}: {} is taken out, which leaves fewer than {least} in sync: {before:?} {config:?}",
                 slot.0,

@@ -152,6 +152,9 @@ impl World {
                 continue;
             }
             let before = self.oracle.ghost(slot).kept.replace(std::sync::Arc::clone(config));
+            if let Some(before) = &before {
+                self.check_move(slot, before, config);
+            }
             if before.is_some_and(|before| before.epoch == config.epoch) {
                 // What a primary has proposed before it lost its power, as all the others did, may name the best of them no
                 // more. It is no promotion, which must find the best.
@@ -173,9 +176,6 @@ impl World {
             }
             self.tell(Some(slot), || format!("slot {}: {config:?}", slot.0));
             self.check_configuration(slot, config);
-            if let Some(before) = self.oracle.ghost(slot).published.clone() {
-                self.check_move(slot, &before, config);
-            }
             self.oracle.ghost(slot).published = Some(std::sync::Arc::clone(config));
         }
     }

@@ -534,6 +534,7 @@ mod tests {
                 "key seconds value" => "key 60 value",
                 "key seconds" => "key 60",
                 "host:port" => "h:1",
+                "old new" => "h:1 h:2",
                 "slot|all" => "all",
                 "prefix [LIMIT n] [AFTER key]" => "prefix limit 3",
                 "from to [LIMIT n] [AFTER key]" => "from to after key",
