@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use engine::node::Node;
 use proto::cluster_map::{ClusterMap, MapVersion};
 use proto::id::Incarnation;
-use storage::bugs::{Bug, Bugs as _};
 use storage::disk::replace_file;
 use storage::disk::sim::{Fault, Operation};
 use storage::journal::SyncTask;
@@ -327,7 +326,7 @@ impl Open {
             return Ok(None);
         }
         if let Some(end) = self.in_hand.take() {
-            self.sync(settings)?;
+            self.journal.sync()?;
             self.written = end;
         }
         if self.unwritten.is_some() && now - self.room.tried < FULL_PAUSE {
@@ -344,21 +343,11 @@ impl Open {
                 return Ok(Some(self.busy_until));
             }
             if settings.sync_every == 0 {
-                self.sync(settings)?;
+                self.journal.sync()?;
             }
             self.written = end;
         }
         Ok(None)
-    }
-
-    fn sync(&mut self, settings: Settings) -> Result<(), Failure> {
-        let synced = self.journal.sync();
-        if settings.planted.plants(Bug::RetryAfterFailedSync) && synced.is_err() {
-            self.journal.sync()?;
-            return Ok(());
-        }
-        synced?;
-        Ok(())
     }
 
     /// `false` where the disk is full, with the reserve too.
