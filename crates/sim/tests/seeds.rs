@@ -131,6 +131,14 @@ fn a_copy_that_is_given_up_before_its_fill_archives_what_it_alone_has() {
     assert!(report.violation.is_none(), "{:?}", report.violation);
 }
 
+/// It had said so in a session that broke, and the coordinator handed it nothing over any more.
+#[test]
+fn a_node_whose_disk_has_room_again_is_handed_slots_over_whichever_session_it_said_that_in() {
+    let seed = 2_172;
+    let report = run(seed, &Knobs::of(seed), Planted(None));
+    assert!(report.violation.is_none(), "{:?}", report.violation);
+}
+
 #[test]
 fn every_planted_mistake_is_found() {
     let missing: Vec<_> = Bug::ALL.into_iter().filter(|bug| FOUND_BY.iter().all(|(found, _)| found != bug)).collect();

@@ -94,6 +94,8 @@ impl<B: Bugs> Coordinator<B> {
     /// A start of a node is here, for the first time or again.
     fn has_joined(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, ancestors: Ancestors) {
         self.joined_once = true;
+        // Where its disk is full it says so in each session anew; that it has room again may have been lost with the last one.
+        self.full.remove(&incarnation);
         if self.registry.get(&addr).map(|node| node.incarnation) != Some(incarnation) {
             let returned = self.map.member(incarnation).is_some();
             let replaced = self.replace_at(now, &addr, incarnation, &ancestors);

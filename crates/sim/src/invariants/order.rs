@@ -23,6 +23,7 @@ impl World {
         }
         let ghost = &self.oracle.slots[usize::from(slot.0)];
         let Some(node) = self.running(n).filter(|_| !ghost.is_lost) else { return };
+        let evicts = self.knobs.evict > 0;
         let wrong = node.inspect(slot, |state| {
             let log = state.log();
             if !state.holds_copy() {
@@ -43,8 +44,9 @@ impl World {
                     {
                         return Some(format!("{text} is {version} by the log and {} in the table", record.version()));
                     }
-                    // A primary without replicas drops the tombstone of an expiry at once, and nobody sees it.
-                    (Some((version, _)), None) if ghost.expiring.contains(version) && version.seq < log.purged() => {}
+                    // A primary without replicas drops the tombstone of an expiry or eviction at once, and nobody sees it.
+                    (Some((version, _)), None)
+                        if (evicts || ghost.expiring.contains(version)) && version.seq < log.purged() => {}
                     (Some((version, is_delete)), None) if !is_delete || version.seq > log.purged() => {
                         return Some(format!("{text} is {version} by the log and not in the table"));
                     }
