@@ -169,6 +169,9 @@ impl World {
         let mut bytes = Vec::new();
         match message {
             CoordinatorMessage::Joined { incarnation, .. } => {
+                if process.store.note_incarnation(incarnation).is_err() {
+                    return false;
+                }
                 process.incarnation = incarnation;
                 if process.begun == incarnation {
                     node.joined(incarnation);
