@@ -81,12 +81,7 @@ impl Survey {
         }
         let trust = if identity.stopped_at.is_some() { Trust::Whole } else { Trust::Torn };
         let (id, firsts) = (identity.directory, listing.firsts.as_slice());
-        let log = Reading { disk, directory: path, id, firsts, from, trust, bugs }.read(deliver);
-        let log = log.map_err(|error| match (error, damaged.first()) {
-            // The snapshot stood for what a power cut had taken from the log before that was synced.
-            (OpenError::Damaged(Damage { flaw: Flaw::RecordsMissing, .. }), Some(snapshot)) => snapshot.clone().into(),
-            (error, _) => error,
-        })?;
+        let log = Reading { disk, directory: path, id, firsts, from, trust, bugs }.read(deliver)?;
         let stopped = identity.stopped_at.map_or(0, |position| position.0);
         let reached = listing.snapshots.last().copied().unwrap_or(0).max(stopped);
         if let Some(log) = &log {
