@@ -8,22 +8,23 @@
 #   --durable       nodes with data directories, beside Redis with its append-only file, and beside a node without
 #   --restart       a node with a data directory, from its start to its first answer
 #   --snapshot      a node with a data directory, written to while it makes a snapshot, and while it makes none
+#   --moves         nodes that join, leave and come back, with the library client at work meanwhile
 #   --log           the log alone in one process, beside append and fdatasync on a plain file
 #   --write         put what is printed into docs/performance.md, in place of what this mode measured before
 #   --keys N        how many keys are stored: 1000000, and 100000 with --durable
 #   --seconds S     how long each measurement takes (0.4)
-#   --rounds N      how often each is made (5)
+#   --rounds N      how often each is made (5; 3 with --moves)
 #   --only TEXT     measure only what has this in its name, such as "GET array, 50 connections, 16 in flight"
 #   --one-cpu       run everything, the load as well, on one processor: what an operation costs in all (needs taskset)
 set -euo pipefail
 
 usage() {
-    sed -n '5,17s/^# \{0,1\}//p' "$0"
+    sed -n '5,18s/^# \{0,1\}//p' "$0"
 }
 
 mode=clusters
 seconds=0.4
-rounds=5
+rounds=
 only=
 keys=
 one_cpu=
@@ -44,7 +45,7 @@ while [ $# -gt 0 ]; do
             esac
             shift 2
             ;;
-        --redis | --durable | --restart | --snapshot | --log)
+        --redis | --durable | --restart | --snapshot | --moves | --log)
             if [ "$mode" != clusters ]; then
                 echo "bench.sh: --$mode and $1 are two modes; give one" >&2
                 exit 2
@@ -71,10 +72,14 @@ while [ $# -gt 0 ]; do
             ;;
     esac
 done
+[ -n "$rounds" ] || case "$mode" in
+    moves) rounds=3 ;;
+    *) rounds=5 ;;
+esac
 case "$mode" in
     clusters | log)
         if [ -n "$keys" ]; then
-            echo "bench.sh: --keys goes with --redis, --durable, --restart or --snapshot" >&2
+            echo "bench.sh: --keys goes with --redis, --durable, --restart, --snapshot or --moves" >&2
             exit 2
         fi
         ;;
@@ -101,6 +106,8 @@ cd "$(dirname "$0")/.."
 cargo build --release --package bench --package coordinator --package node
 if [ "$mode" = log ]; then
     cargo build --release --package storage --example append
+elif [ "$mode" = moves ]; then
+    cargo build --release --package client --example moves
 fi
 bin=${CARGO_TARGET_DIR:-target}/release
 
@@ -265,6 +272,10 @@ measure_snapshot() {
     start coordinator coordinator --port 0 --replicas 0
     watched bench snapshot --program "$bin/node" --coordinator "127.0.0.1:$port" --data-dir "$logs/data" \
         --keys "${keys:-1000000}" --rounds "$rounds"
+}
+
+measure_moves() {
+    watched examples/moves --programs "$bin" --data-dir "$logs/data" --keys "${keys:-1000000}" --rounds "$rounds"
 }
 
 measure_log() {

@@ -2,7 +2,7 @@
 //! programs, makes a network for them, and calls this one.
 //!
 //! - `nemesis`: which fault comes when. `faults`: what each does, and how it ends. `random`: the choices.
-//! - `load`: the clients. `record`: what they did and saw.
+//! - `load`: the clients. `record`: what they did and saw. `walker`: those that walk through all keys meanwhile.
 //! - `cluster`, `server`, `signals`, `network`: the processes under test, and the hosts that they run on.
 //! - `copies`: whether all copies are the same in the end. `gaps`: how long writes stood still.
 //! - `report`: what is told of a run.
@@ -19,6 +19,7 @@ mod record;
 mod report;
 mod server;
 mod signals;
+mod walker;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,6 +40,7 @@ use crate::network::Network;
 use crate::random::Random;
 use crate::record::Clock;
 use crate::report::{Report, say};
+use crate::walker::Walker;
 
 /// How many steps the search of one key may take.
 const SEARCH_STEPS: u64 = 10_000_000;
@@ -139,17 +141,21 @@ fn run(config: &Config) -> anyhow::Result<bool> {
     let coordinator = cluster.coordinator_addr().to_string();
 
     let (random, clock, keys) = (Random::new(seed), Clock::start(), load::keys().collect::<Vec<_>>());
+    let walker = Walker::start(&runtime, &coordinator)?;
     let load = Load::start(&runtime, &coordinator, asked, config.rate, &random, clock)?;
     let nemesis = Nemesis::new(&mut cluster, random.branch(u64::MAX), clock, &keys, config.moves);
     let (deeds, outcome) = nemesis.run(Duration::from_secs_f64(config.minutes * 60.0));
     let record = load.finish(&runtime)?;
+    let walked = walker.finish(&runtime)?;
 
-    let mut report = Report { head, deeds, record, stops: Vec::new(), findings: Vec::new(), failures: Vec::new() };
+    let failures = walked.failures();
+    let findings = if failures.is_empty() { vec![walked.describe()] } else { Vec::new() };
+    let mut report = Report { head, deeds, record, stops: Vec::new(), findings, failures };
     if let Err(error) = outcome {
         report.failures.push(format!("{error:#}"));
         write_state(&mut cluster, config)?;
     }
-    look_at_the_end(&mut report, &mut cluster, &keys);
+    look_at_the_end(&mut report, &mut cluster, &[keys, walker::keys()].concat());
     judge(&mut report, config, &runtime, &coordinator)?;
     drop(cluster);
     finish(&report, config)

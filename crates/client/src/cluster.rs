@@ -1,6 +1,7 @@
 //! What all calls of a client share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proto::error::ErrorReply;
@@ -21,11 +22,13 @@ pub(crate) struct Cluster {
     pool: Arc<Pool>,
     lanes: Lanes,
     maps: Maps,
+    /// How many requests there were that any node answers.
+    asked_any: AtomicUsize,
 }
 
 impl Cluster {
     pub(crate) fn new(coordinator: NodeAddr, timeout: Duration, pool: Arc<Pool>, maps: Maps) -> Self {
-        Self { coordinator, timeout, pool, lanes: Lanes::default(), maps }
+        Self { coordinator, timeout, pool, lanes: Lanes::default(), maps, asked_any: AtomicUsize::default() }
     }
 
     pub(crate) fn coordinator(&self) -> &NodeAddr {
@@ -48,6 +51,11 @@ impl Cluster {
     /// The newest map, and word of every later one.
     pub(crate) fn maps(&self) -> Maps {
         self.maps.clone()
+    }
+
+    /// Which node to begin with where any can answer: another one each time, so that all share the work.
+    pub(crate) fn next_turn(&self) -> usize {
+        self.asked_any.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn addr_of<'a>(&'a self, whom: Whom<'a>) -> &'a NodeAddr {

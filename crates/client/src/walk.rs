@@ -155,11 +155,14 @@ async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut silence = SILENCE;
     let mut failed = None;
+    let turn = cluster.next_turn();
     loop {
-        let nodes: Vec<NodeAddr> = {
+        let mut nodes: Vec<NodeAddr> = {
             let map = maps.borrow_and_update();
             map.members().filter(|(_, member)| member.up).map(|(_, member)| member.addr.clone()).collect()
         };
+        let begin = turn % nodes.len().max(1);
+        nodes.rotate_left(begin);
         for node in nodes {
             let patience = Patience::until(deadline).with_silence(silence);
             let not_reached =

@@ -50,6 +50,7 @@ struct Shared {
     map_changes: watch::Sender<u64>,
     proposals: Notify,
     terms: AtomicU64,
+    sent_to_replicas: AtomicU64,
     background: Shutdown,
 }
 
@@ -94,6 +95,7 @@ impl Driver {
             map_changes: watch::Sender::new(0),
             proposals: Notify::new(),
             terms: AtomicU64::new(0),
+            sent_to_replicas: AtomicU64::new(0),
             background: background.clone(),
         };
         let driver = Self { shared: Arc::new(shared) };
@@ -198,6 +200,17 @@ impl Driver {
     #[must_use]
     pub fn answered(&self) -> &Answered {
         &self.shared.answered
+    }
+
+    /// How many bytes it has sent to its replicas since: records, fills, and what goes with them.
+    #[must_use]
+    pub fn sent_to_replicas(&self) -> u64 {
+        self.shared.sent_to_replicas.load(Ordering::Relaxed)
+    }
+
+    /// So many more were sent.
+    pub(crate) fn count_sent_to_replicas(&self, bytes: usize) {
+        self.shared.sent_to_replicas.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// The node's clock.

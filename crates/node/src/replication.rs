@@ -107,6 +107,7 @@ impl Link<'_> {
             }
             if !batch.is_empty() {
                 stream.write_all(&batch).await?;
+                self.driver.count_sent_to_replicas(batch.len());
                 continue;
             }
             tokio::select! {

@@ -46,6 +46,7 @@ pub fn stats(driver: &Driver, clients: &Clients) -> Response<'static> {
         format!("slots_led {}", node.slots_led()),
         format!("lag_messages {}", lag.items),
         format!("lag_bytes {}", lag.bytes),
+        format!("sent_to_replicas_bytes {}", driver.sent_to_replicas()),
         format!("tail_bytes {}", node.tail_bytes()),
         format!("memory_bytes {}", memory.used),
         format!("memory_limit_bytes {}", memory.limit),

@@ -1,0 +1,121 @@
+//! What the library client does while slots move. A request that fails fails the run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use client::Client;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use crate::servers::SIZES;
+
+/// How many tasks have a request under way.
+const TASKS: u32 = 50;
+
+/// Tasks that get and put keys, each one request after the other.
+#[derive(Debug)]
+pub(crate) struct Foreground {
+    tasks: Vec<JoinHandle<anyhow::Result<()>>>,
+    end: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+}
+
+impl Foreground {
+    /// Starts them, on so many keys: as many GETs as PUTs at quorum.
+    pub(crate) fn start(runtime: &Runtime, client: &Client, keys: u32) -> Self {
+        let (end, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let spawn =
+            |number: u32| runtime.spawn(get_and_put(client.clone(), number, keys, Arc::clone(&end), Arc::clone(&done)));
+        Self { tasks: (0..TASKS).map(spawn).collect(), end, done }
+    }
+
+    /// Operations in a second from now on until something is done.
+    pub(crate) fn rate_during<T>(&self, what: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(f64, T)> {
+        let (begin, before) = (Instant::now(), self.done.load(Ordering::Relaxed));
+        let told = what()?;
+        let done = self.done.load(Ordering::Relaxed) - before;
+        Ok((done as f64 / begin.elapsed().as_secs_f64(), told))
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// The first request that has failed.
+    pub(crate) fn finish(self, runtime: &Runtime) -> anyhow::Result<()> {
+        self.end.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            runtime.block_on(task).context("a task has failed")??;
+        }
+        Ok(())
+    }
+}
+
+async fn get_and_put(
+    client: Client,
+    number: u32,
+    keys: u32,
+    end: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+) -> anyhow::Result<()> {
+    // Weyl's sequence: every key comes, and neighbours are far apart.
+    let mut at = number.wrapping_mul(0x9e37_79b9);
+    while !end.load(Ordering::Relaxed) {
+        for is_put in [false, true] {
+            at = at.wrapping_add(0x9e37_79b9);
+            let key = SIZES.make_key(((u64::from(at) * u64::from(keys)) >> 32) as u32);
+            if is_put {
+                client.put(&key, SIZES.make_value(&key)).await.context("a PUT has failed")?;
+            } else {
+                let value = client.get(&key).await.context("a GET has failed")?;
+                anyhow::ensure!(value.is_some_and(|value| value == SIZES.make_value(&key)), "a GET has given no value");
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// Writes one key of each of some slots all the time, and remembers the longest time between two answers.
+#[derive(Debug)]
+pub(crate) struct Writers {
+    tasks: Vec<JoinHandle<anyhow::Result<Duration>>>,
+    end: Arc<AtomicBool>,
+}
+
+/// The pause between an answer and the next write of the same slot. It counts as time between two answers.
+const PAUSE: Duration = Duration::from_millis(1);
+
+impl Writers {
+    /// Starts one for each key.
+    pub(crate) fn start(runtime: &Runtime, client: &Client, keys: Vec<Vec<u8>>) -> Self {
+        let end = Arc::<AtomicBool>::default();
+        let spawn = |key: Vec<u8>| runtime.spawn(write_on(client.clone(), key, Arc::clone(&end)));
+        Self { tasks: keys.into_iter().map(spawn).collect(), end }
+    }
+
+    /// Ends them, and gives the longest time of each.
+    ///
+    /// # Errors
+    /// The first request that has failed.
+    pub(crate) fn finish(self, runtime: &Runtime) -> anyhow::Result<Vec<Duration>> {
+        self.end.store(true, Ordering::Relaxed);
+        let joined = self.tasks.into_iter().map(|task| runtime.block_on(task).context("a task has failed")?);
+        joined.collect()
+    }
+}
+
+async fn write_on(client: Client, key: Vec<u8>, end: Arc<AtomicBool>) -> anyhow::Result<Duration> {
+    let value = SIZES.make_value(&key);
+    client.put(&key, &value).await.context("a PUT has failed")?;
+    let (mut longest, mut answered) = (Duration::ZERO, Instant::now());
+    while !end.load(Ordering::Relaxed) {
+        tokio::time::sleep(PAUSE).await;
+        client.put(&key, &value).await.context("a PUT has failed")?;
+        let now = Instant::now();
+        longest = longest.max(now - answered);
+        answered = now;
+    }
+    Ok(longest)
+}

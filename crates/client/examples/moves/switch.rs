@@ -1,0 +1,87 @@
+//! For how long writes of a slot are held up when its primary hands it over: because it is stopped by SIGTERM, or
+//! decommissioned.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use client::{Client, NodeAddr};
+use proto::slot::{Position, SLOT_BITS};
+use tokio::runtime::Runtime;
+
+use crate::load::Writers;
+use crate::servers::{SIZES, Servers, healthy};
+use crate::{Config, Goal, Row};
+
+/// How many slots are written to in each round.
+const SLOTS: usize = 32;
+
+/// How many keys are stored.
+const KEYS: u32 = 50_000;
+
+/// How long is written before a node goes, and how long at least while it does.
+const REST: Duration = Duration::from_secs(2);
+
+/// Rounds of this measurement for one of the others: they are short.
+const ROUNDS: u32 = 3;
+
+/// Time from one answered write of a slot to the next, at most. In milliseconds.
+const HELD_UP: Goal = Goal::AtMost(20.0);
+
+pub(crate) fn measure(runtime: &Runtime, config: &Config) -> anyhow::Result<Vec<Row>> {
+    let (servers, mut nodes) = Servers::start(&config.programs, 4, None)?;
+    servers.fill(nodes.len(), KEYS)?;
+    let client = servers.client(runtime)?;
+    healthy(runtime, &client)?;
+    let (mut calm, mut stopped, mut left) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=config.rounds * ROUNDS {
+        for (is_stop, held_up) in [(true, &mut stopped), (false, &mut left)] {
+            eprintln!("a node hands over, round {round} of {}", config.rounds * ROUNDS);
+            let mut node = nodes.remove(0);
+            let keys = runtime.block_on(keys_led_by(&client, &node.addr))?;
+            let writers = Writers::start(runtime, &client, keys.clone());
+            std::thread::sleep(REST);
+            calm.extend(writers.finish(runtime)?);
+            let writers = Writers::start(runtime, &client, keys);
+            if is_stop {
+                node.terminate()?;
+            } else {
+                runtime.block_on(client.decommission(&node.addr)).context("a node cannot be decommissioned")?;
+            }
+            node.wait()?;
+            held_up.extend(writers.finish(runtime)?);
+            nodes.push(servers.node(node.addr.port(), None)?);
+            healthy(runtime, &client)?;
+        }
+    }
+    let slots = stopped.len();
+    let row = |what: &str, times: Vec<Duration>, goal| Row::new(what, vec![p99(times)], goal);
+    Ok(vec![
+        row("longest time between two answered writes of a slot, ms, p99 of slots: nothing moves", calm, None),
+        row(&format!("the same while its primary stops after SIGTERM ({slots} slots)"), stopped, Some(HELD_UP)),
+        row("the same while its primary is decommissioned", left, Some(HELD_UP)),
+    ])
+}
+
+/// In milliseconds.
+fn p99(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    let at = (times.len() * 99).div_ceil(100).saturating_sub(1);
+    times.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1_000.0)
+}
+
+/// Keys of different slots that a node leads.
+async fn keys_led_by(client: &Client, node: &NodeAddr) -> anyhow::Result<Vec<Vec<u8>>> {
+    let (mut keys, mut slots) = (Vec::new(), BTreeSet::new());
+    for number in 0..KEYS {
+        if keys.len() == SLOTS {
+            break;
+        }
+        let key = SIZES.make_key(number);
+        let primary = client.nodes_for_key(&key).await.context("nobody tells who leads a key")?.primary;
+        if primary.as_ref() == Some(node) && slots.insert(SLOT_BITS.slot(&Position::of(&key))) {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
+}
