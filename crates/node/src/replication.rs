@@ -9,11 +9,13 @@ use engine::inbox::Inbox;
 use engine::node::Turn;
 use engine::outbox::Outbox;
 use engine::peers::BEAT;
+use net::access::disagreement;
 use net::connection::{Connection, Flow, FrameReader, Stopped};
 use net::shutdown::Shutdown;
-use proto::frame::Frame;
+use proto::frame::{Frame, encode_array};
 use proto::id::Incarnation;
 use proto::peer::{Hello, LinkKind, LinkMessage, LinkReply};
+use proto::request::verbs;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -160,28 +162,42 @@ pub async fn open(driver: &Driver, kind: LinkKind, to: Incarnation, addr: &str) 
         to,
     };
     let mut bytes = Vec::new();
+    let mut left = 1;
+    if let Some(password) = driver.access().password() {
+        encode_array(&[verbs::AUTH, password.as_str()], &mut bytes);
+        left += 1;
+    }
     hello.encode(&mut bytes);
     let mut stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     stream.write_all(&bytes).await?;
-    // The answer is one line, and the other end says nothing more until it is spoken to.
+    // Each answer is one line, and the other end says nothing more until it is spoken to.
     let mut reader = FrameReader::new();
-    let mut answer = None;
-    while answer.is_none() {
+    let mut refusal = None;
+    while left > 0 && refusal.is_none() {
         if reader.fill(&mut stream).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        reader.frames(|frame| {
-            if let Frame::Line(line) = frame {
-                answer = Some(String::from_utf8_lossy(line).into_owned());
+        reader.frames(|frame| match frame {
+            Frame::Line(b"+OK") if left > 0 => {
+                left -= 1;
+                Flow::Next
             }
-            Flow::Close
+            Frame::Line(line) => {
+                refusal = Some(String::from_utf8_lossy(line).into_owned());
+                Flow::Close
+            }
+            Frame::Array(_) => {
+                refusal = Some("an answer that is none".to_owned());
+                Flow::Close
+            }
         });
     }
-    match answer.as_deref() {
-        Some("+OK") => Ok(stream),
-        other => Err(io::Error::other(format!("refused: {}", other.unwrap_or_default()))),
+    let Some(refusal) = refusal else { return Ok(stream) };
+    if let Some(what) = disagreement(&format!("node {addr}"), &refusal) {
+        driver.access().warn(|| what);
     }
+    Err(io::Error::other(format!("refused: {refusal}")))
 }
 
 /// Takes in what a primary sends on a connection that it has opened.
