@@ -155,6 +155,11 @@ case $came in
     *'Sampled 10000 keys'*"Biggest string found"*) ;;
     *) wrong "redis-cli --bigkeys: $came" ;;
 esac
+came=$(cli help mset 2>&1)$(cli help 'client list' 2>&1)
+case $came in
+    *'key value [key value ...]'*'[TYPE type] [ID client-id [client-id ...]]'*) ;;
+    *) wrong "redis-cli help: $came" ;;
+esac
 same 'DBSIZE' 10000 "$(cli DBSIZE)"
 
 say "== $(redis-benchmark --version 2>/dev/null || echo redis-benchmark)"

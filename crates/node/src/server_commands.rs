@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use engine::time::Timestamp;
 use net::connection::Flow;
-use proto::commands::{COMMANDS, Command};
+use proto::commands::{Argument, COMMANDS, Command, Kind, arguments};
 use proto::error::ErrorReply;
 use proto::frame::{Encoding, Frame};
 use proto::request::{
@@ -285,13 +285,13 @@ fn command_query(query: CommandQuery<'_>, resp: &mut Resp<'_>) {
             }
         }
         CommandQuery::Docs(PeerWords(names)) => {
-            let wanted: Vec<&Command> =
-                if names.is_empty() { COMMANDS.iter().collect() } else { names.filter_map(Command::named).collect() };
+            let wanted: Vec<&Command> = if names.is_empty() {
+                COMMANDS.iter().collect()
+            } else {
+                names.filter_map(Command::documented).collect()
+            };
             resp.map(wanted.len());
-            for command in wanted {
-                resp.bulk(command.name).map(3).bulk("summary").bulk(command.summary);
-                resp.bulk("since").bulk(command.since).bulk("group").bulk(command.group);
-            }
+            wanted.into_iter().for_each(|command| for_people(command, resp));
         }
         CommandQuery::List(which) => {
             let names: Vec<&str> =
@@ -329,6 +329,52 @@ fn for_programs(command: &Command, resp: &mut Resp<'_>) {
         resp.simple(category);
     }
     resp.array(0).array(0).array(0);
+}
+
+/// A command as `COMMAND DOCS` tells of it, from which clients make their hints.
+fn for_people(command: &Command, resp: &mut Resp<'_>) {
+    let (arguments, parts) = (arguments(command.syntax), command.subcommands());
+    let more = usize::from(!arguments.is_empty()) + usize::from(parts.clone().next().is_some());
+    resp.bulk(command.name).map(3 + more).bulk("summary").bulk(command.summary);
+    resp.bulk("since").bulk(command.since).bulk("group").bulk(command.group);
+    if !arguments.is_empty() {
+        resp.bulk("arguments");
+        list_arguments(&arguments, resp);
+    }
+    if parts.clone().next().is_some() {
+        resp.bulk("subcommands").map(parts.clone().count());
+        parts.for_each(|part| for_people(part, resp));
+    }
+}
+
+fn list_arguments(arguments: &[Argument], resp: &mut Resp<'_>) {
+    resp.array(arguments.len());
+    for Argument { name, token, kind, is_optional, is_multiple } in arguments {
+        let (kind, inside) = match kind {
+            Kind::Plain(kind) => (*kind, None),
+            Kind::Token => ("pure-token", None),
+            Kind::OneOf(inside) => ("oneof", Some(inside)),
+            Kind::Block(inside) => ("block", Some(inside)),
+        };
+        let flags = [(*is_optional, "optional"), (*is_multiple, "multiple")];
+        let flags = flags.into_iter().filter_map(|(has, flag)| has.then_some(flag));
+        let has_flags = flags.clone().next().is_some();
+        let more = usize::from(token.is_some()) + usize::from(has_flags) + usize::from(inside.is_some());
+        resp.map(2 + more).bulk("name").bulk(name).bulk("type").bulk(kind);
+        if let Some(token) = token {
+            resp.bulk("token").bulk(token);
+        }
+        if has_flags {
+            resp.bulk("flags").set(flags.clone().count());
+            for flag in flags {
+                resp.simple(flag);
+            }
+        }
+        if let Some(inside) = inside {
+            resp.bulk("arguments");
+            list_arguments(inside, resp);
+        }
+    }
 }
 
 /// The place of a command in the table.
