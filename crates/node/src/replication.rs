@@ -16,7 +16,7 @@ use proto::frame::{Frame, encode_array};
 use proto::id::Incarnation;
 use proto::peer::{Hello, LinkKind, LinkMessage, LinkReply};
 use proto::request::verbs;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
@@ -34,6 +34,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A replica that does not answer beats for so long is connected to anew.
 const SILENCE: Duration = Duration::from_secs(3);
+
+/// More of the answer to the first words of a connection is not read, in bytes.
+const ANSWER_BYTES: usize = 1_024;
 
 /// Pauses between tries to connect grow from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -162,42 +165,38 @@ pub async fn open(driver: &Driver, kind: LinkKind, to: Incarnation, addr: &str) 
         to,
     };
     let mut bytes = Vec::new();
-    let mut left = 1;
+    let mut answers = 1;
     if let Some(password) = driver.access().password() {
         encode_array(&[verbs::AUTH, password.as_str()], &mut bytes);
-        left += 1;
+        answers += 1;
     }
     hello.encode(&mut bytes);
     let mut stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     stream.write_all(&bytes).await?;
-    // Each answer is one line, and the other end says nothing more until it is spoken to.
-    let mut reader = FrameReader::new();
-    let mut refusal = None;
-    while left > 0 && refusal.is_none() {
-        if reader.fill(&mut stream).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+    for _ in 0..answers {
+        let answer = read_line(&mut stream).await?;
+        if answer == "+OK" {
+            continue;
         }
-        reader.frames(|frame| match frame {
-            Frame::Line(b"+OK") if left > 0 => {
-                left -= 1;
-                Flow::Next
-            }
-            Frame::Line(line) => {
-                refusal = Some(String::from_utf8_lossy(line).into_owned());
-                Flow::Close
-            }
-            Frame::Array(_) => {
-                refusal = Some("an answer that is none".to_owned());
-                Flow::Close
-            }
-        });
+        if let Some(what) = disagreement(&format!("node {addr}"), &answer) {
+            driver.access().warn(|| what);
+        }
+        return Err(io::Error::other(format!("refused: {answer}")));
     }
-    let Some(refusal) = refusal else { return Ok(stream) };
-    if let Some(what) = disagreement(&format!("node {addr}"), &refusal) {
-        driver.access().warn(|| what);
+    Ok(stream)
+}
+
+/// Reads a line and not a byte more: a replica may say at once how far it is.
+async fn read_line(stream: &mut TcpStream) -> io::Result<String> {
+    let mut line = Vec::new();
+    while line.len() < ANSWER_BYTES {
+        match stream.read_u8().await? {
+            b'\n' => break,
+            byte => line.push(byte),
+        }
     }
-    Err(io::Error::other(format!("refused: {refusal}")))
+    Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
 }
 
 /// Takes in what a primary sends on a connection that it has opened.
