@@ -18,7 +18,7 @@ use proto::error::ErrorReply;
 use proto::frame::{self, Encoding, Frame, Frames};
 use proto::id::{Incarnation, NodeAddr};
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Change, Hello, KeyRequest, LinkKind, Read, Wanted, Write};
+use proto::peer::{Change, Detail, Hello, KeyRequest, LinkKind, Read, Wanted, Write};
 use proto::request::{NodeRequest, ServerCommand, split_replicas_word};
 use proto::response::{Response, is_line};
 use proto::slot::SlotId;
@@ -211,6 +211,16 @@ impl<'a> ClientSession<'a> {
             KeyRequest::Read(read) => self.read_request(slot, read, encoding, out),
             KeyRequest::Write(write) => self.write_request(slot, write, encoding, out),
         }
+    }
+
+    /// Leaves a request to be answered behind all that is kept, at its primary.
+    fn leave_to_primary(&mut self, request: KeyRequest<'_>, encoding: Encoding) -> Flow {
+        let slot = self.driver.node().slot_of(request.key());
+        if self.kept.holds_up(slot) || self.kept.size() > KEPT_BYTES {
+            return Flow::Settle;
+        }
+        self.kept.keep(slot, request, encoding);
+        Flow::Next
     }
 
     fn read_request(&mut self, slot: SlotId, read: Read<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
@@ -428,6 +438,9 @@ impl Session for ClientSession<'_> {
             return Flow::Settle; // Its answer comes first.
         }
         let (response, flow) = match NodeRequest::parse(frame) {
+            Ok(NodeRequest::Read(read @ Read { wanted: Wanted::Detail(Detail::Idle), .. })) => {
+                return self.leave_to_primary(KeyRequest::Read(read), encoding);
+            }
             Ok(NodeRequest::Read(read)) => {
                 let level = self.read();
                 return self.key_request(KeyRequest::Read(Read { level, ..read }), encoding, out);
