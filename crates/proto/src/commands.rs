@@ -20,7 +20,7 @@ pub struct Command {
     pub group: &'static str,
     /// The version of Redis that has had it first; of ours, where Redis has none such.
     pub since: &'static str,
-    /// The words behind its name, as [`arguments`] reads them.
+    /// The words behind its name, as [`arguments()`] reads them.
     pub syntax: &'static str,
     /// What it does.
     pub summary: &'static str,
