@@ -7,14 +7,15 @@
 # directory of its own, which it removes.
 #
 # usage: scripts/clients.sh [--port P] [--seconds S] [--debug]
-#   --port P      port of the coordinator (5800); the nodes have those after it, Redis the fifth
+#   --port P      port of the coordinator (5800); the nodes have those after it, Redis the fifth;
+#                 the cluster with a password has the tenth and those after it
 #   --seconds S   for how long is written while a node is killed (8)
 #   --debug       use a debug build, which takes less time to make
 #
 # Exit code 0: all is well. 1: it is not, or a program is missing. Whatever this starts is stopped when it ends.
 set -uo pipefail
 
-usage() { sed -n '9,12s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '9,13s/^# \{0,1\}//p' "$0"; }
 
 redis_py=redis==8.1.0
 node_redis=redis@6.3.1
@@ -115,14 +116,18 @@ last_node=$pid
 start redis redis-server --port $((port + 5)) --save '' --appendonly no --daemonize no
 addresses=127.0.0.1:$((port + 1)),127.0.0.1:$((port + 2)),127.0.0.1:$((port + 3))
 
-# Until every slot has its copies, a write at quorum may be refused.
-for ((i = 0; i < 300; i++)); do
-    whole=$(printf 'STATS\nQUIT\n' | timeout 5 bash -c "exec 3<>/dev/tcp/127.0.0.1/$port && cat >&3 && cat <&3" |
-        sed -n 's/^slots_fully_replicated //p')
-    [ "$whole" = 16384 ] && break
-    sleep 0.1
-done
-[ "$whole" = 16384 ] || give_up 'the cluster does not become whole'
+# Until every slot has its copies, a write at quorum may be refused. $1: the coordinator's port; $2: what it is told first.
+becomes_whole() {
+    local whole i
+    for ((i = 0; i < 300; i++)); do
+        whole=$(printf '%sSTATS\nQUIT\n' "$2" | timeout 5 bash -c "exec 3<>/dev/tcp/127.0.0.1/$1 && cat >&3 && cat <&3" |
+            sed -n 's/^slots_fully_replicated //p')
+        [ "$whole" = 16384 ] && return 0
+        sleep 0.1
+    done
+    give_up 'the cluster does not become whole'
+}
+becomes_whole "$port" ''
 
 cli() { timeout 60 redis-cli -p $((port + 1)) "$@"; }
 
@@ -154,6 +159,11 @@ came=$(cli --bigkeys 2>&1)
 case $came in
     *'Sampled 10000 keys'*"Biggest string found"*) ;;
     *) wrong "redis-cli --bigkeys: $came" ;;
+esac
+came=$(cli help mset 2>&1)$(cli help client list 2>&1)
+case $came in
+    *'key value [key value ...]'*'[TYPE type] [ID client-id [client-id ...]]'*) ;;
+    *) wrong "redis-cli help: $came" ;;
 esac
 same 'DBSIZE' 10000 "$(cli DBSIZE)"
 
@@ -195,6 +205,35 @@ sleep "$(awk "BEGIN { print $seconds / 3 }")"
 for job in "${jobs[@]}"; do
     wait "$job" || wrong 'a library, while a node was killed: see above'
 done
+say '== a cluster with a password'
+secret=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+(umask 077 && printf '%s\n' "$secret" >"$scratch/password")
+closed=$((port + 10))
+start closed-coordinator "$target/$profile/coordinator" --port "$closed" --ack quorum --read linear --password-file "$scratch/password"
+for n in 1 2 3; do
+    start "closed-node$n" "$target/$profile/node" --coordinator-port "$closed" --port $((closed + n)) \
+        --password-file "$scratch/password"
+done
+becomes_whole "$closed" "AUTH $secret
+"
+came=$(timeout 60 redis-cli -p $((closed + 1)) GET a 2>&1)
+same 'redis-cli without the password' 'NOAUTH Authentication required.' "${came%$'\n'}"
+came=$(timeout 60 redis-cli -p $((closed + 1)) -a wrong GET a 2>/dev/null)
+same 'redis-cli with a wrong one' $'NOAUTH Authentication required.' "${came%$'\n'}"
+for protocol in -2 -3; do
+    came=$(REDISCLI_AUTH=$secret timeout 60 redis-cli -p $((closed + 1)) "$protocol" SET cli:a b 2>&1)
+    same "redis-cli $protocol with the password" OK "$came"
+done
+came=$(timeout 60 redis-cli -p $((closed + 2)) --no-auth-warning -a "$secret" GET cli:a 2>&1)
+same 'redis-cli -a' b "$came"
+came=$(timeout 60 redis-benchmark -p $((closed + 1)) -a "$secret" -t set,get -q -n 2000 2>&1) ||
+    wrong "redis-benchmark -a: $came"
+closed_addresses=:$secret@127.0.0.1:$((closed + 1)),:$secret@127.0.0.1:$((closed + 2))
+"$rust" redis "$closed_addresses" calls || wrong 'the crate redis, with a password'
+"$rust" fred "$closed_addresses" calls || wrong 'the crate fred, with a password'
+"$python" tests/clients/python_calls.py "$closed_addresses" calls || wrong 'redis-py, with a password'
+node tests/clients/node_calls.mjs "$closed_addresses" calls || wrong 'node-redis, with a password'
+
 grep -H panicked "$scratch"/*.log && wrong 'a server has panicked'
 
 [ -z "$failed" ] || exit 1

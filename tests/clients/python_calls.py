@@ -20,7 +20,11 @@ def equal(came, expected, what):
 
 
 def open_one(address, **options):
-    host, port = address.rsplit(":", 1)
+    # Where there is a password the address is as in a URL: `:password@host:port`.
+    before, _, place = address.rpartition("@")
+    host, port = place.rsplit(":", 1)
+    if before:
+        options["password"] = before.lstrip(":")
     options = {"decode_responses": True, "socket_timeout": 20, "socket_connect_timeout": 2, "health_check_interval": 0} | options
     return redis.Redis(host=host, port=int(port), **options)
 
@@ -76,8 +80,8 @@ def one(client, where):
     check(any(one["name"] == "redis-py" for one in client.client_list()), f"{where}, CLIENT LIST")
     check(abs(client.time()[0] - time.time()) < 60, f"{where}, TIME")
     check(client.wait(1, 5000) >= 1, f"{where}, WAIT")
-    binary = open_one(client.connection_pool.connection_kwargs["host"] + ":" + str(client.connection_pool.connection_kwargs["port"]),
-                      decode_responses=False)
+    known = client.connection_pool.connection_kwargs
+    binary = open_one(f"{known['host']}:{known['port']}", decode_responses=False, password=known.get("password"))
     binary.set(b"py:\x00\r\n", bytes(range(256)))
     same(binary.get(b"py:\x00\r\n"), bytes(range(256)), "a key and a value of any bytes")
     try:

@@ -30,11 +30,19 @@ pub struct Setup {
     pub data_dir: Option<PathBuf>,
     /// Where each node has a data directory of its own, named by its place.
     pub node_data: Option<PathBuf>,
+    /// The password in [`PASSWORD_FILE`], where the cluster is to have one.
+    pub password: Option<&'static str>,
     /// More arguments of the coordinator.
     pub coordinator_args: &'static [&'static str],
     /// More arguments of every node.
     pub node_args: &'static [&'static str],
 }
+
+/// A file that holds the password [`PASSWORD`] and nothing else.
+pub const PASSWORD_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/auth/password.txt");
+
+/// What is in it.
+pub const PASSWORD: &str = "a-Secret:of/the~tests";
 
 /// A running cluster. Dropping it kills every process of it.
 #[derive(Debug)]
@@ -55,6 +63,7 @@ impl Default for Setup {
             replace_after: "500ms",
             data_dir: None,
             node_data: None,
+            password: None,
             coordinator_args: &[],
             node_args: &[],
         }
@@ -90,7 +99,14 @@ impl Setup {
         let data_dir =
             self.data_dir.as_deref().map(|dir| dir.to_str().expect("a temporary directory has a plain name"));
         let kept: Vec<&str> = data_dir.into_iter().flat_map(|dir| ["--data-dir", dir]).collect();
-        server::start_coordinator(port, &[args.as_slice(), kept.as_slice(), self.coordinator_args].concat())
+        server::start_coordinator(
+            port,
+            &[args.as_slice(), kept.as_slice(), &self.password_args(), self.coordinator_args].concat(),
+        )
+    }
+
+    fn password_args(&self) -> Vec<&'static str> {
+        self.password.iter().flat_map(|_| ["--password-file", PASSWORD_FILE]).collect()
     }
 
     /// The data directory of a node, where nodes have them.
@@ -103,7 +119,7 @@ impl Setup {
         let data =
             self.data_of(index).map(|data| data.to_str().expect("a temporary directory has a plain name").to_owned());
         let kept: Vec<&str> = data.iter().flat_map(|dir| ["--data-dir", dir.as_str()]).collect();
-        server::start_node(coordinator_port, port, &[kept.as_slice(), self.node_args].concat())
+        server::start_node(coordinator_port, port, &[kept.as_slice(), &self.password_args(), self.node_args].concat())
     }
 }
 
@@ -156,11 +172,22 @@ impl Cluster {
         self.nodes.iter().enumerate().filter(|(_, node)| !node.process.has_ended())
     }
 
+    /// A connection to a process of the cluster, which has authenticated where that is needed.
+    #[must_use]
+    #[track_caller]
+    pub fn open(&self, addr: &str) -> Connection {
+        let mut connection = Connection::open(addr);
+        if let Some(password) = self.setup.password {
+            assert_eq!(connection.ask(&format!("AUTH {password}")), "OK");
+        }
+        connection
+    }
+
     /// A connection to a node.
     #[must_use]
     #[track_caller]
     pub fn connect(&self, index: usize) -> Connection {
-        Connection::open(&self.node(index).addr)
+        self.open(&self.node(index).addr)
     }
 
     /// A connection to a node, with these levels of writes and reads.
@@ -189,7 +216,7 @@ impl Cluster {
     #[must_use]
     #[track_caller]
     pub fn listed(&self) -> Vec<String> {
-        let mut connection = Connection::open(&self.coordinator.addr);
+        let mut connection = self.open(&self.coordinator.addr);
         let head = connection.ask("LIST_NODES");
         if head == "OK No nodes registered" {
             return Vec::new();
@@ -206,7 +233,7 @@ impl Cluster {
     #[must_use]
     #[track_caller]
     pub fn holders(&self, key: &str) -> Vec<String> {
-        let lines = Connection::open(&self.coordinator.addr).ask_lines(&format!("GET_NODES_FOR_KEY {key}"));
+        let lines = self.open(&self.coordinator.addr).ask_lines(&format!("GET_NODES_FOR_KEY {key}"));
         let roles = std::iter::once("PRIMARY ").chain(std::iter::repeat("REPLICA "));
         let holder = |(line, role): (&String, &str)| {
             line.strip_prefix(role).unwrap_or_else(|| panic!("{line:?} should start with {role:?}")).to_owned()
@@ -250,7 +277,7 @@ impl Cluster {
     #[must_use]
     #[track_caller]
     pub fn map(&self) -> ClusterMap {
-        parse_map(&Connection::open(&self.coordinator.addr).ask_lines("MAP"))
+        parse_map(&self.open(&self.coordinator.addr).ask_lines("MAP"))
     }
 
     /// From now on nodes are started with these arguments.

@@ -3,6 +3,7 @@
 //! Each test is a claim, and its name says which. Clusters are small and ports are chosen by the system, so the tests run side
 //! by side.
 
+mod auth;
 mod basics;
 mod client_bench;
 mod client_program;

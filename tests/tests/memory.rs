@@ -1,6 +1,7 @@
 //! `--max-memory`: what is refused at the limit, what goes on, and which keys go where keys are evicted.
 
 use std::path::Path;
+use std::time::Instant;
 
 use e2e::client;
 use e2e::cluster::{Cluster, Setup};
@@ -161,4 +162,37 @@ fn the_least_recently_used_keys_go_and_do_not_come_back_at_failover_or_restart()
     let mut connection = cluster.connect_at(1, "quorum", "linear");
     assert_eq!(absent(&mut connection, &gone).len(), gone.len(), "at the restart");
     assert!(absent(&mut connection, &hot).len() <= 10, "and what was there is there");
+}
+
+#[test]
+fn a_node_that_evicts_by_use_knows_for_how_long_a_key_was_not_used() {
+    let cluster =
+        Setup { nodes: 2, replicas: 0, node_args: &["--max-memory", "4mb", "--evict", "lru"], ..Setup::default() }
+            .start();
+    let idle = |through: usize, key: &str| match cluster.connect(through).call(&["OBJECT", "IDLETIME", key]) {
+        Reply::Number(seconds) => seconds,
+        other => panic!("{other:?}"),
+    };
+    // At its primary, and through the other node.
+    let key = cluster.key_led_by(0, "idle");
+    let used = Instant::now();
+    let mut node = cluster.connect(0);
+    assert_eq!(node.ask(&format!("PUT {key} v")), "OK");
+    assert_eq!(idle(1, &key), 0);
+    // The clock of uses goes on as the tables grow.
+    for other in cluster.keys_led_by(0, "other", 100) {
+        assert_eq!(node.ask(&format!("PUT {other} {}", value(1_000))), "OK");
+    }
+    eventually("the key is idle", SOON, || {
+        let (through, at_its_primary) = (idle(1, &key), idle(0, &key));
+        ensure(through >= 2 && at_its_primary >= 2, || format!("{through} and {at_its_primary}"))
+    });
+    assert!(idle(0, &key) <= used.elapsed().as_secs() as i64, "asking is no use, and no more is told than is known");
+    assert_eq!(node.ask(&format!("GET {key}")), "VALUE v");
+    assert_eq!((idle(0, &key), idle(1, &key)), (0, 0));
+    assert_eq!(node.call(&["OBJECT", "IDLETIME", "idle:absent"]), Reply::Null);
+    // What a key takes is what counts against the limit: its allocation's size class.
+    let Reply::Number(bytes) = node.call(&["MEMORY", "USAGE", &key]) else { panic!("no number") };
+    let Reply::Number(long) = node.call(&["MEMORY", "USAGE", &cluster.keys_led_by(0, "other", 1)[0]]) else { panic!() };
+    assert!(bytes > 0 && bytes % 16 == 0 && (1_000..1_300).contains(&long), "{bytes}, {long}");
 }

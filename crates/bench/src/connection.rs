@@ -84,7 +84,7 @@ impl<'a> Connection<'a> {
             Until::Elapsed(_) => u64::MAX,
             Until::Operations(count) => count / connections + u64::from((at as u64) < count % connections),
         };
-        let stream = connect(server.addr)?;
+        let stream = connect(server.addr, target.password.as_ref())?;
         set_levels(&stream, load)?;
         stream.set_nonblocking(true).context("cannot set up a connection")?;
         Ok(Self {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use password::Password;
 use proto::cluster_map::{ClusterMap, MapUpdate};
 use proto::frame;
 use proto::id::Incarnation;
@@ -85,6 +86,8 @@ pub struct Target {
     pub dialect: Dialect,
     /// The numbers of all its keys; what is inserted has numbers behind them.
     pub keys: Range<u32>,
+    /// What its servers are told first.
+    pub password: Option<Password>,
     map: Option<Arc<ClusterMap>>,
 }
 
@@ -103,7 +106,7 @@ impl Target {
     #[must_use]
     pub fn single(name: &str, at: &Place, dialect: Dialect, keys: Range<u32>) -> Self {
         let servers = vec![Server { addr: at.addr, numbers: Numbers::Range(keys.clone()), node: None }];
-        Self { name: name.to_owned(), servers, pids: at.pids.clone(), dialect, keys, map: None }
+        Self { name: name.to_owned(), servers, pids: at.pids.clone(), dialect, keys, password: None, map: None }
     }
 
     /// The nodes of a cluster, as its map names them.
@@ -129,7 +132,7 @@ impl Target {
             Ok(Server { addr, numbers: Numbers::List(numbers.into()), node: Some(primary) })
         });
         let servers = servers.collect::<anyhow::Result<_>>()?;
-        Ok(Self { name, servers, pids, dialect: Dialect::Put, keys, map: Some(Arc::new(map)) })
+        Ok(Self { name, servers, pids, dialect: Dialect::Put, keys, password: None, map: Some(Arc::new(map)) })
     }
 
     /// Waits until all nodes of a cluster are there and their slots have found their places.
@@ -167,20 +170,32 @@ pub fn resolve(host_and_port: &str) -> anyhow::Result<SocketAddr> {
 ///
 /// # Errors
 /// The server cannot be reached, or does not answer in time.
-pub fn ask<W: AsRef<[u8]>>(addr: SocketAddr, words: &[W]) -> anyhow::Result<String> {
-    let mut stream = connect(addr)?;
+pub fn ask<W: AsRef<[u8]>>(addr: SocketAddr, password: Option<&Password>, words: &[W]) -> anyhow::Result<String> {
+    let mut stream = connect(addr, password)?;
     let mut request = Vec::new();
     frame::encode_array(words, &mut request);
     stream.write_all(&request).with_context(|| format!("cannot send to {addr}"))?;
+    answer_line(&stream, addr)
+}
+
+fn answer_line(stream: &TcpStream, addr: SocketAddr) -> anyhow::Result<String> {
     let mut line = Vec::new();
     BufReader::new(stream).read_until(b'\n', &mut line).with_context(|| format!("no answer of {addr}"))?;
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
 }
 
-pub(crate) fn connect(addr: SocketAddr) -> anyhow::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&addr, ANSWER).with_context(|| format!("cannot connect to {addr}"))?;
+/// Connects, and gives the password where there is one.
+pub(crate) fn connect(addr: SocketAddr, password: Option<&Password>) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&addr, ANSWER).with_context(|| format!("cannot connect to {addr}"))?;
     stream.set_read_timeout(Some(ANSWER)).context("cannot set up a connection")?;
     stream.set_nodelay(true).context("cannot set up a connection")?;
+    if let Some(password) = password {
+        let mut request = Vec::new();
+        frame::encode_array(&["AUTH", password.as_str()], &mut request);
+        stream.write_all(&request).with_context(|| format!("cannot send to {addr}"))?;
+        let answer = answer_line(&stream, addr)?;
+        anyhow::ensure!(answer == "+OK", "{addr} does not take the password: {}", answer.trim_start_matches('-'));
+    }
     Ok(stream)
 }
 
@@ -188,7 +203,7 @@ fn settled_map(at: &Cluster) -> anyhow::Result<ClusterMap> {
     let deadline = Instant::now() + PATIENCE;
     let mut unchanged: Option<(ClusterMap, Instant)> = None;
     while Instant::now() < deadline {
-        let map = read_map(at.coordinator.addr)?.filter(|map| stands(map, at.nodes));
+        let map = read_map(at.coordinator.addr, None)?.filter(|map| stands(map, at.nodes));
         match (map, &unchanged) {
             (Some(map), Some((known, since))) if map.version == known.version => {
                 if since.elapsed() >= SETTLED {
@@ -212,10 +227,14 @@ fn stands(map: &ClusterMap, nodes: usize) -> bool {
 ///
 /// # Errors
 /// The coordinator cannot be reached, or its cluster is not complete in time.
-pub fn serving_map(coordinator: SocketAddr, patience: Duration) -> anyhow::Result<ClusterMap> {
+pub fn serving_map(
+    coordinator: SocketAddr,
+    password: Option<&Password>,
+    patience: Duration,
+) -> anyhow::Result<ClusterMap> {
     let deadline = Instant::now() + patience;
     loop {
-        let map = read_map(coordinator)?;
+        let map = read_map(coordinator, password)?;
         match map.filter(|map| map.slots().all(|(_, config)| config.primary.is_some())) {
             Some(map) => return Ok(map),
             None if Instant::now() >= deadline => {
@@ -227,8 +246,8 @@ pub fn serving_map(coordinator: SocketAddr, patience: Duration) -> anyhow::Resul
 }
 
 /// The map as the coordinator has it; `None` where it has none yet.
-fn read_map(coordinator: SocketAddr) -> anyhow::Result<Option<ClusterMap>> {
-    let mut stream = connect(coordinator).context("the coordinator is not reached")?;
+fn read_map(coordinator: SocketAddr, password: Option<&Password>) -> anyhow::Result<Option<ClusterMap>> {
+    let mut stream = connect(coordinator, password).context("the coordinator is not reached")?;
     stream.write_all(b"MAP\n").context("cannot ask the coordinator for its map")?;
     let mut lines: Vec<String> = Vec::new();
     for line in BufReader::new(stream).lines() {
@@ -236,6 +255,7 @@ fn read_map(coordinator: SocketAddr) -> anyhow::Result<Option<ClusterMap>> {
         if line == "ERROR Unknown command" || line.starts_with('-') {
             anyhow::bail!("{coordinator} is no coordinator: it answered {line}");
         }
+        anyhow::ensure!(!line.starts_with("ERROR NOAUTH"), "the coordinator asks for a password: {line}");
         if line.starts_with("ERROR ") {
             return Ok(None);
         }

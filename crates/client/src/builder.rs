@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use password::Password;
 use proto::cluster_map::MapError;
 use proto::id::NodeAddr;
 use proto::level::{AckLevel, ReadLevel};
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use crate::answer::NotAnAnswer;
 use crate::client::Client;
 use crate::cluster::Cluster;
+use crate::connection::Failure;
 use crate::error::Error;
 use crate::level::Levels;
 use crate::map_watch::{self, WatchEnd};
@@ -27,11 +29,12 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Builder {
     timeout: Duration,
     levels: Levels,
+    password: Option<Password>,
 }
 
 impl Builder {
     pub(crate) fn new() -> Self {
-        Self { timeout: DEFAULT_TIMEOUT, levels: Levels::default() }
+        Self { timeout: DEFAULT_TIMEOUT, levels: Levels::default(), password: None }
     }
 
     /// How long a call may take, all its attempts together; connecting is a call, too. A day at most.
@@ -55,20 +58,32 @@ impl Builder {
         self
     }
 
+    /// The password that the coordinator and the nodes were started with.
+    #[must_use]
+    pub fn password(mut self, password: Password) -> Self {
+        self.password = Some(password);
+        self
+    }
+
     /// Connects to the cluster whose coordinator is at this address, and waits for the cluster map.
     ///
     /// Must be called within a tokio runtime with I/O and time; the task that follows the map runs there.
     ///
     /// # Errors
     /// [`Error::Invalid`] where the text is no `host:port`, [`Error::NotReached`] where nobody answers there, or what
-    /// answers is no coordinator.
+    /// answers is no coordinator, [`Error::Refused`] where it asks for a password that was not given, or has another.
     pub async fn connect(self, coordinator: impl AsRef<str>) -> Result<Client, Error> {
         let addr = coordinator.as_ref();
         let coordinator: NodeAddr = addr.parse().map_err(|error| Error::Invalid(format!("{addr:?}: {error}")))?;
-        let pool = Arc::<Pool>::default();
+        let pool = Arc::new(Pool::new(self.password));
         let deadline = Instant::now() + self.timeout;
         let maps = map_watch::start(coordinator.clone(), Arc::clone(&pool), deadline).await.map_err(|end| {
+            let refused = |reason| Error::Refused { by: Some(coordinator.clone()), reason };
             let reason = match end {
+                WatchEnd::Refused(reason) if reason.starts_with("NOAUTH") => return refused(reason),
+                WatchEnd::Connection(failure @ Failure::NotAdmitted(_)) => {
+                    return refused(format!("the coordinator at {coordinator}: {failure}"));
+                }
                 WatchEnd::Map(MapError::Malformed(_) | MapError::Gap) => NotAnAnswer.to_string(),
                 end => end.to_string(),
             };

@@ -7,9 +7,11 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
-use proto::frame::{Encoding, Frame, FrameDecoder};
+use password::Password;
+use proto::frame::{Encoding, Frame, FrameDecoder, encode_array};
 use proto::id::NodeAddr;
 use proto::limits;
+use proto::request::verbs;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -70,6 +72,9 @@ pub(crate) enum Failure {
     /// No byte of the request has left.
     #[error("{0}")]
     NotSent(String),
+    /// The other end does not take the password. No byte of the request has left.
+    #[error("it does not take the password: {0}")]
+    NotAdmitted(String),
     /// The request has left, at least in part.
     #[error("{0}")]
     NoAnswer(String),
@@ -88,13 +93,39 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) async fn open(addr: &NodeAddr, patience: Patience) -> Result<Self, Failure> {
+    /// Connects, and gives the password where there is one.
+    pub(crate) async fn open(
+        addr: &NodeAddr,
+        password: Option<&Password>,
+        patience: Patience,
+    ) -> Result<Self, Failure> {
         let not_sent = |error: io::Error| Failure::NotSent(text_of(&error));
         let stream = patience.wait(TcpStream::connect(addr.as_str())).await.map_err(not_sent)?;
         // Requests are answered one by one; waiting to fill a packet would only delay them.
         stream.set_nodelay(true).map_err(not_sent)?;
         let received = Vec::with_capacity(BUFFER_BYTES);
-        Ok(Self { stream, received, levels: Levels::default(), is_spent: false })
+        let mut connection = Self { stream, received, levels: Levels::default(), is_spent: false };
+        if let Some(password) = password {
+            connection.authenticate(password, patience).await?;
+        }
+        Ok(connection)
+    }
+
+    async fn authenticate(&mut self, password: &Password, patience: Patience) -> Result<(), Failure> {
+        let mut bytes = Vec::new();
+        encode_array(&[verbs::AUTH, password.as_str()], &mut bytes);
+        let answer = match self.send(&bytes, patience).await {
+            Ok(()) => self.answer(AnswerDecoder::new(Encoding::Array), patience).await,
+            Err(failure) => Err(failure),
+        };
+        match answer {
+            Ok(Answer::Ok) => Ok(()),
+            Ok(Answer::Error(error)) if meaning_of(&error) == Meaning::Later => Err(Failure::NotSent(error)),
+            Ok(Answer::Error(error)) => Err(Failure::NotAdmitted(error)),
+            Ok(_) => Err(Failure::NotSent(NotAnAnswer.to_string())),
+            // The request itself has not left.
+            Err(failure) => Err(Failure::NotSent(failure.to_string())),
+        }
     }
 
     /// The levels that the node was asked for; none where it goes by the cluster's own.
@@ -152,7 +183,10 @@ impl Connection {
         self.is_spent = true;
         match answer {
             // The node has turned the connection away, and reads nothing from it.
-            Answer::Error(error) if meaning_of(&error) == Meaning::Later => Ok(Answer::Error(error)),
+            // One that asks for a password has done neither.
+            Answer::Error(error) if meaning_of(&error) == Meaning::Later || error.starts_with("NOAUTH") => {
+                Ok(Answer::Error(error))
+            }
             // What was asked behind it may be done, but not as it was asked for.
             Answer::Error(error) => Err(Failure::NoAnswer(format!("it refused {level}: {error}"))),
             _ => Err(no_protocol(NotAnAnswer)),

@@ -400,7 +400,7 @@ async fn accept_loss(cluster: &Cluster, slots: Slots) -> Result<String, Error> {
 async fn tell(cluster: &Cluster, request: Request) -> Result<String, Error> {
     let answered = exchange(cluster, Whom::Coordinator, &request, one_line).await;
     let lines = answered.map_err(|failure| match failure {
-        Failure::NotSent(_) => not_reached(cluster, Whom::Coordinator, &failure),
+        Failure::NotSent(_) | Failure::NotAdmitted(_) => not_reached(cluster, Whom::Coordinator, &failure),
         Failure::NoAnswer(reason) => {
             let reason =
                 format!("{}: {reason}; it may be done, and may be asked for again", name(cluster, Whom::Coordinator));

@@ -81,6 +81,7 @@ pub use client::Client;
 pub use coordinator::Slots;
 pub use error::Error;
 pub use level::Levels;
+pub use password::{Password, PasswordError};
 pub use placement::Placement;
 pub use proto::id::{NodeAddr, Version};
 pub use proto::level::{AckLevel, ReadLevel};

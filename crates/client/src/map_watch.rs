@@ -70,7 +70,7 @@ pub(crate) async fn another_primary(maps: &mut Maps, key: &[u8], node: &NodeAddr
 /// Connects to the coordinator, waits for the map, and has a task follow it from then on. The task ends when the last
 /// receiver is dropped.
 pub(crate) async fn start(coordinator: NodeAddr, pool: Arc<Pool>, deadline: Instant) -> Result<Maps, WatchEnd> {
-    let mut watch = Watch::open(&coordinator, Patience::until(deadline)).await?;
+    let mut watch = Watch::open(&coordinator, &pool, Patience::until(deadline)).await?;
     let first = watch.next(Patience::until(deadline)).await?;
     let (sender, maps) = watch::channel(Arc::new(first));
     tokio::spawn(async move {
@@ -103,7 +103,7 @@ async fn follow_for_ever(
         tracing::info!(%coordinator, %end, "no longer hears of changes of the map; goes on with the one it has");
         watch = loop {
             sleep(pauses.next()).await;
-            match Watch::open(coordinator, Patience::ENDLESS.with_silence(CONNECT_PATIENCE)).await {
+            match Watch::open(coordinator, pool, Patience::ENDLESS.with_silence(CONNECT_PATIENCE)).await {
                 Ok(watch) => break watch,
                 Err(end) => tracing::debug!(%coordinator, %end, "the coordinator is still away"),
             }
@@ -155,8 +155,8 @@ struct Watch {
 }
 
 impl Watch {
-    async fn open(coordinator: &NodeAddr, patience: Patience) -> Result<Self, Failure> {
-        let mut connection = Connection::open(coordinator, patience).await?;
+    async fn open(coordinator: &NodeAddr, pool: &Pool, patience: Patience) -> Result<Self, Failure> {
+        let mut connection = pool.open(coordinator, patience).await?;
         if let Err(error) = connection.keep_alive() {
             tracing::debug!(%error, "a coordinator that goes without a word will be noticed late");
         }

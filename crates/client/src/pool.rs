@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use password::Password;
 use proto::id::NodeAddr;
 
 use crate::answer::{Answer, Request};
@@ -16,10 +17,21 @@ const IDLE_PER_NODE: usize = 32;
 /// Idle connections. One that is in use belongs to its call alone and comes back only after a whole answer.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
+    /// What every new connection begins with.
+    password: Option<Password>,
     idle: Mutex<HashMap<NodeAddr, Vec<Connection>>>,
 }
 
 impl Pool {
+    pub(crate) fn new(password: Option<Password>) -> Self {
+        Self { password, idle: Mutex::default() }
+    }
+
+    /// A new connection.
+    pub(crate) async fn open(&self, addr: &NodeAddr, patience: Patience) -> Result<Connection, Failure> {
+        Connection::open(addr, self.password.as_ref(), patience).await
+    }
+
     /// Sends a request to a node and waits for its answer, on an idle connection or a new one.
     pub(crate) async fn exchange(
         &self,
@@ -45,7 +57,7 @@ impl Pool {
                 return Ok(connection);
             }
         }
-        Connection::open(addr, patience).await
+        self.open(addr, patience).await
     }
 
     /// Keeps a connection on which an answer was read to its end.

@@ -172,7 +172,7 @@ async fn exchange(
             cluster.pool().put_back(node, connection);
             Ok(answer)
         }
-        Err(Failure::NotSent(reason)) => Err(not_sent(&reason)),
+        Err(failure @ (Failure::NotSent(_) | Failure::NotAdmitted(_))) => Err(not_sent(&failure.to_string())),
         Err(Failure::NoAnswer(reason)) => Err(Miss::Open(format!("node {node}: {reason}"))),
     }
 }

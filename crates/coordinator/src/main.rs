@@ -8,6 +8,7 @@ use clap::Parser as _;
 use coordinator::config::Config;
 use coordinator::driver::Driver;
 use coordinator::session;
+use net::access::Access;
 use net::listener::Limits;
 use net::program;
 use net::shutdown::{self, Shutdown};
@@ -19,6 +20,8 @@ fn main() -> ExitCode {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
+    // Before anything else is begun: a password that cannot be had ends the start.
+    let access = Access::new(config.connections.password()?);
     let listener = net::listener::bind(&config.host, config.port).await?;
     let addr = listener.local_addr().context("the socket has no address")?;
     let shutdown = Shutdown::new();
@@ -29,7 +32,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     program::say(&format!("[Coordinator] Started on {addr}"))?;
 
-    let limits = Limits::new(config.connections);
+    let limits = Limits::new(config.connections, access);
     let accepting = net::listener::accept(listener, &limits, &shutdown, &shutdown, |stream| {
         session::serve(stream, driver.clone(), Arc::clone(&limits), shutdown.clone())
     });

@@ -1,11 +1,13 @@
 //! One connection to the coordinator.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::output::{JoinError, Joined};
 use net::connection::{Body, Connection, Ended, Flow, Session, Stopped};
+use net::gate;
 use net::listener::Limits;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{ClusterMap, MapUpdate, MapVersion};
@@ -19,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::driver::Driver;
+use crate::gate::Stranger;
 use crate::moves;
 use crate::stats::{self, NotAnswered};
 use crate::wait::wait_healthy;
@@ -32,7 +35,14 @@ pub async fn serve(stream: TcpStream, driver: Driver, limits: Arc<Limits>, shutd
 }
 
 async fn run(connection: &mut Connection, driver: &Driver, limits: &Limits, shutdown: &Shutdown) -> io::Result<()> {
-    let mut client = ClientSession { driver, limits, unanswered: NotAnswered::default(), upgrade: None };
+    if limits.access.password().is_some() {
+        let mut stranger = Stranger { access: &limits.access, from: connection.stream.peer_addr().ok() };
+        if !gate::pass(connection, &mut stranger, limits, shutdown).await? {
+            return Ok(());
+        }
+    }
+    let from = connection.stream.peer_addr().ok();
+    let mut client = ClientSession { driver, limits, from, unanswered: NotAnswered::default(), upgrade: None };
     let upgrade = loop {
         if connection.serve(&mut client, limits, shutdown).await? == Ended::Closed {
             return Ok(());
@@ -72,6 +82,7 @@ enum Upgrade {
 struct ClientSession<'a> {
     driver: &'a Driver,
     limits: &'a Limits,
+    from: Option<SocketAddr>,
     unanswered: NotAnswered,
     upgrade: Option<Upgrade>,
 }
@@ -221,6 +232,10 @@ impl ClientSession<'_> {
             CoordinatorRequest::Status => {
                 Response::Lines(self.driver.with(|coordinator, now| coordinator.status(now)).lines())
             }
+            CoordinatorRequest::Auth(auth) => match self.limits.access.admit(*auth, self.from) {
+                Ok(()) => Response::Ok,
+                Err(error) => Response::Error(error),
+            },
             CoordinatorRequest::Ping => Response::Pong,
             // Answered by the caller, since they end the connection or make something else of it.
             CoordinatorRequest::Quit

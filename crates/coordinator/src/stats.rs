@@ -27,6 +27,7 @@ pub fn kind(request: &CoordinatorRequest<'_>) -> Option<usize> {
         | CoordinatorRequest::Info
         | CoordinatorRequest::Stats
         | CoordinatorRequest::Status
+        | CoordinatorRequest::Auth(_)
         | CoordinatorRequest::Ping
         | CoordinatorRequest::Quit => 0,
         CoordinatorRequest::RegisterNode(_)

@@ -9,8 +9,13 @@
 //! reads a real clock. A record has room for 16 bits of it, in which the whole limit is written 256 times over: what is so old
 //! was evicted long before.
 
+use std::collections::VecDeque;
 use std::ops::{Add, AddAssign, Sub};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::time::Timestamp;
 
 /// What is done where a write needs more memory than there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,8 +53,15 @@ pub struct Memory {
     limit: u64,
     evict: Evict,
     clock: AtomicU16,
+    steps: Mutex<Steps>,
     counters: Counters,
 }
+
+/// When the clock of uses came to its last steps, oldest first.
+type Steps = VecDeque<(u16, Timestamp)>;
+
+/// How many of them are kept: those in which the whole limit is written twice.
+const KEPT_STEPS: usize = 2 * STEPS as usize;
 
 /// What every write may change, apart from what every read looks at.
 #[derive(Debug, Default)]
@@ -112,6 +124,33 @@ impl Memory {
     /// Whether keys are evicted at the limit.
     pub(crate) fn evicts(&self) -> bool {
         self.evict == Evict::Lru
+    }
+
+    /// Time goes on. To be called so often that a step of the clock is noticed in time.
+    pub(crate) fn tick(&self, now: Timestamp) {
+        if !self.evicts() {
+            return;
+        }
+        let clock = self.clock();
+        let mut steps = self.steps();
+        if steps.back().is_none_or(|(last, _)| *last != clock) {
+            if steps.len() == KEPT_STEPS {
+                steps.pop_front();
+            }
+            steps.push_back((clock, now));
+        }
+    }
+
+    /// For how long a key was not used, at least, whose last use is so many steps of the clock ago: since the step after that.
+    pub(crate) fn idle(&self, age: u16, now: Timestamp) -> Duration {
+        let clock = self.clock();
+        let steps = self.steps();
+        let mut later = steps.iter().filter(|(step, _)| clock.wrapping_sub(*step) < age);
+        later.next().map_or(Duration::ZERO, |(_, since)| now - *since)
+    }
+
+    fn steps(&self) -> MutexGuard<'_, Steps> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the clock of uses shows.
@@ -276,6 +315,31 @@ mod tests {
         assert_eq!(memory.lacks(1_000), 0);
         memory.changed(Usage::of_tombstones(500));
         assert_eq!(memory.lacks(1_000), 500, "only up to an eighth of the limit");
+    }
+
+    #[test]
+    fn a_key_is_idle_since_the_step_after_its_last_use() {
+        let memory = Memory::default().limited(STEPS * 100, Evict::Lru);
+        let at = |seconds: u64| Timestamp(seconds * 1_000_000);
+        memory.tick(at(0));
+        for second in 1..=3 {
+            memory.changed(Usage::of_values(100));
+            memory.tick(at(second));
+            memory.tick(at(second));
+        }
+        let idle = |age| memory.idle(age, at(10)).as_secs();
+        assert_eq!(
+            [idle(0), idle(1), idle(2), idle(3)],
+            [0, 7, 8, 9],
+            "used in the present step, and 1, 2, 3 before it"
+        );
+        assert_eq!(idle(1_000), 10, "not since anybody remembers");
+        for second in 0..10_000 {
+            memory.changed(Usage::of_values(100));
+            memory.tick(at(second));
+        }
+        assert_eq!(memory.steps().len(), KEPT_STEPS);
+        assert_eq!(Memory::default().idle(7, at(10)), Duration::ZERO, "nobody counts");
     }
 
     #[test]

@@ -348,6 +348,16 @@ impl<B: Bugs> Node<B> {
         if slot.holds_copy() { Ok(read(slot.get(place, key, clock))) } else { Err(Refusal::NotHere) }
     }
 
+    /// For how long a key was not used, at least, as far as its primary knows; none where it is absent. That is no use.
+    ///
+    /// # Errors
+    /// This node does not lead the slot.
+    pub fn idle(&self, slot: SlotId, key: &[u8], now: Timestamp) -> Result<Option<Duration>, Refusal> {
+        let place = self.place(now, slot);
+        let age = self.slot(slot).age(place, key)?;
+        Ok(age.map(|age| self.memory.idle(age, now)))
+    }
+
     /// Tells what the wall clock shows. To be called at the start and each [`TICK`], so that a clock that is set is noticed.
     pub fn set_wall_clock(&self, now: Timestamp, wall: WallTime) {
         let at_zero = wall.0.wrapping_sub(now.on_the_wall(0).0);

@@ -274,10 +274,16 @@ impl Record {
         COUNTS + size_of::<Head>() + self.bytes().len()
     }
 
-    /// What it takes in a node's memory.
+    /// The memory that it takes on a node, in bytes: the size class of its allocation.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        allocated(self.size())
+    }
+
+    /// The same, by what it is of.
     #[must_use]
     pub(crate) fn usage(&self) -> Usage {
-        let bytes = allocated(self.size());
+        let bytes = self.memory_bytes();
         if self.is_delete() { Usage::of_tombstones(bytes) } else { Usage::of_values(bytes) }
     }
 

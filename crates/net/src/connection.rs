@@ -70,6 +70,9 @@ impl Body {
 
 /// What executes the requests of one connection.
 pub trait Session: Send {
+    /// Whether requests go on being carried out, and their answers kept, while the client reads none.
+    const KEEPS_ANSWERS: bool = true;
+
     /// These requests have arrived together and come next: a good moment to ask for what they will need.
     fn look_ahead(&mut self, frames: Frames<'_>) {
         let _ = frames;
@@ -179,6 +182,11 @@ impl FrameReader {
                 return Stopped::Handler(flow);
             }
         }
+    }
+
+    /// From now on frames may be no larger than those of a client that has not authenticated; or as large as any.
+    pub(crate) fn limit_to_stranger(&mut self, is_stranger: bool) {
+        self.decoder.limit_to_stranger(is_stranger);
     }
 
     /// How many bytes have arrived and were not taken.

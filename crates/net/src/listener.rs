@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use password::{Password, PasswordError};
 use proto::error::ErrorReply;
 use proto::frame::Encoding;
 use proto::limits;
@@ -14,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::access::Access;
 use crate::connection::let_the_answer_arrive;
 use crate::shutdown::Shutdown;
 
@@ -75,10 +78,25 @@ pub struct ConnectionFlags {
     #[arg(long, default_value = "0", value_name = "TIME", value_parser = idle_timeout)]
     pub idle_timeout: Duration,
 
+    /// File with the password that clients and the other processes of the cluster must give, and that this one gives them.
+    /// Without it everybody is let in.
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+
     /// Also take a request without a newline for whole after 20 ms of silence, answer it and close, as the first
     /// version's programs expect. Not for slow networks: a request cut in two would be taken for a shorter one.
     #[arg(long)]
     pub original_framing: bool,
+}
+
+impl ConnectionFlags {
+    /// Reads the password, where there is to be one.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no password.
+    pub fn password(&self) -> Result<Option<Password>, PasswordError> {
+        self.password_file.as_deref().map(Password::read).transpose()
+    }
 }
 
 impl Default for ConnectionFlags {
@@ -88,6 +106,7 @@ impl Default for ConnectionFlags {
             max_clients: limits::CLIENTS,
             client_output_limit: 64 * 1024 * 1024,
             idle_timeout: Duration::ZERO,
+            password_file: None,
             original_framing: false,
         }
     }
@@ -98,6 +117,8 @@ impl Default for ConnectionFlags {
 pub struct Limits {
     /// What the operator has chosen.
     pub flags: ConnectionFlags,
+    /// Who is let in.
+    pub access: Arc<Access>,
     /// Connections served since the start.
     pub accepted: AtomicU64,
     /// Connections refused since the start, because there were too many.
@@ -113,8 +134,8 @@ pub struct Limits {
 impl Limits {
     /// Nothing has happened yet.
     #[must_use]
-    pub fn new(flags: ConnectionFlags) -> Arc<Self> {
-        Arc::new(Self { flags, ..Self::default() })
+    pub fn new(flags: ConnectionFlags, access: Arc<Access>) -> Arc<Self> {
+        Arc::new(Self { flags, access, ..Self::default() })
     }
 
     /// The figures, each a name, a blank and a number.
@@ -127,6 +148,7 @@ impl Limits {
         ] {
             lines.push(format!("{name} {}", count.load(Ordering::Relaxed)));
         }
+        lines.push(format!("wrong_passwords {}", self.access.wrong()));
     }
 }
 

@@ -57,7 +57,12 @@ impl Connection {
         stopped: &mut Stopped,
         limits: &Limits,
     ) -> io::Result<()> {
-        let mut sent = write_while_taken(&self.stream, &self.output, READ_ON_AFTER).await?;
+        let patience = if S::KEEPS_ANSWERS { READ_ON_AFTER } else { CUT_OFF_AFTER };
+        let mut sent = write_while_taken(&self.stream, &self.output, patience).await?;
+        if sent < self.output.len() && !S::KEEPS_ANSWERS {
+            limits.cut_off.fetch_add(1, Ordering::Relaxed);
+            return Err(reads_nothing());
+        }
         if sent < self.output.len() {
             sent = self.keep_answers(sent, session, stopped, limits).await?;
         }

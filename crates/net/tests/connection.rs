@@ -1,5 +1,6 @@
 //! The connection loop over real sockets, with a session that echoes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::record::Record;
@@ -67,7 +68,10 @@ async fn pair(original_framing: bool, shutdown: &Shutdown) -> (TcpStream, tokio:
     let served = tokio::spawn(async move {
         let mut connection = Connection::new(server);
         let flags = ConnectionFlags { original_framing, ..ConnectionFlags::default() };
-        connection.serve(&mut Echo::default(), &Limits::new(flags), &shutdown).await.expect("the client stays")
+        connection
+            .serve(&mut Echo::default(), &Limits::new(flags, Arc::default()), &shutdown)
+            .await
+            .expect("the client stays")
     });
     (client, served)
 }
@@ -171,7 +175,7 @@ async fn whoever_comes_beyond_the_limit_is_told_so() {
     let shutdown = Shutdown::new();
     let server = shutdown.clone();
     let accepting = tokio::spawn(async move {
-        let limits = Limits::new(ConnectionFlags { max_clients: 1, ..ConnectionFlags::default() });
+        let limits = Limits::new(ConnectionFlags { max_clients: 1, ..ConnectionFlags::default() }, Arc::default());
         net::listener::accept(listener, &limits, &server, &server, |stream| {
             let (server, limits) = (server.clone(), std::sync::Arc::clone(&limits));
             async move {

@@ -1,5 +1,7 @@
 //! What the state machine says of a request, as the answer to it.
 
+use std::time::Duration;
+
 use engine::losses::{Loss, Losses};
 use engine::memory::MemoryFigures;
 use engine::modify::Telling;
@@ -53,6 +55,12 @@ pub fn written<'a>(written: &'a Written, write: &Write<'_>) -> Response<'a> {
     }
 }
 
+/// The answer to a question for how long a key was not used.
+#[must_use]
+pub fn idle(idle: Option<Duration>) -> Response<'static> {
+    idle.map_or(Response::NotFound, |idle| Response::Number(i64::try_from(idle.as_secs()).unwrap_or(i64::MAX)))
+}
+
 /// The answer to a read of something else than the value.
 fn detail<'a>(present: Option<(&'a Record, &'a [u8])>, wanted: Detail, now: impl Fn() -> WallTime) -> Response<'a> {
     let number = |number: u64| Response::Number(i64::try_from(number).unwrap_or(i64::MAX));
@@ -88,12 +96,13 @@ fn detail<'a>(present: Option<(&'a Record, &'a [u8])>, wanted: Detail, now: impl
             value if value.len() <= EMBEDDED_BYTES => b"embstr",
             _ => b"raw",
         }),
+        // Who knows more answers it with [`idle`].
         Detail::Idle => Response::Number(0),
         Detail::Frequency => Response::Error(ErrorReply::redis(
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching \
              between policies at runtime LRU and LFU data will take some time to adjust.",
         )),
-        Detail::Memory => number(record.size() as u64),
+        Detail::Memory => number(record.memory_bytes() as u64),
     }
 }
 

@@ -152,6 +152,12 @@ impl Client {
         }
     }
 
+    /// Where it connects from.
+    #[must_use]
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.addr
+    }
+
     /// What it has said of itself.
     pub fn details(&self) -> MutexGuard<'_, Details> {
         self.details.lock().unwrap_or_else(PoisonError::into_inner)

@@ -10,6 +10,7 @@ use engine::memory::Evict;
 use engine::node::{Event, Node, TICK, Turn};
 use engine::outbox::Outbox;
 use engine::time::Timestamp;
+use net::access::Access;
 use net::clock::Clock;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{MapError, MapUpdate, Promises};
@@ -44,6 +45,7 @@ struct Shared {
     started: Timestamp,
     answered: Answered,
     request_timeout: Duration,
+    access: Arc<Access>,
     forwards: ForwardLinks,
     walks: Semaphore,
     links: Mutex<HashMap<Incarnation, Link>>,
@@ -73,6 +75,7 @@ impl Driver {
         found: Option<(Node, Store)>,
         (max_memory, evict): (u64, Evict),
         request_timeout: Duration,
+        access: Arc<Access>,
         background: &Shutdown,
     ) -> Self {
         let (node, store) = match found {
@@ -89,6 +92,7 @@ impl Driver {
             started: clock.now(),
             answered: Answered::default(),
             request_timeout,
+            access,
             forwards: ForwardLinks::default(),
             walks: Semaphore::new(WALKS),
             links: Mutex::default(),
@@ -132,6 +136,12 @@ impl Driver {
             self.propose();
         }
         self.report_events();
+    }
+
+    /// Who is let in, and what this node says to be let in by others.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.shared.access
     }
 
     /// The state machine.

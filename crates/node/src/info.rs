@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use engine::losses::Losses;
 use engine::memory::MemoryFigures;
 use net::listener::Limits;
+use password::Password;
 use proto::limits;
 use proto::request::glob_matches;
 
@@ -199,7 +200,7 @@ pub fn config<'a>(
         ("maxmemory-policy", text(memory_policy(&memory))),
         ("port", driver.addr().port().to_string()),
         ("proto-max-bulk-len", limits::VALUE_BYTES.to_string()),
-        ("requirepass", String::new()),
+        ("requirepass", clients.limits.access.password().map_or("", Password::as_str).to_owned()),
         ("save", String::new()),
         ("tcp-keepalive", text("60")),
         ("timeout", flags.idle_timeout.as_secs().to_string()),

@@ -3,6 +3,7 @@
 //! - [`config`]: the flags.
 //! - [`driver`]: the node as its tasks share it, and who is woken when.
 //! - [`session`]: one connection from outside, and the requests on it; `slots_ahead` looks at those that come next.
+//! - [`gate`]: what those are told who have not authenticated.
 //! - [`clients`]: the connections from outside, as they are listed; [`server_commands`] and [`info`]: what arrays ask about
 //!   connection and server; [`wait`]: how many replicas have what a connection has written.
 //! - [`answering`]: what the state machine says of a request, as the answer to it.
@@ -21,6 +22,7 @@ pub mod config;
 pub mod dismissal;
 pub mod driver;
 pub mod forward;
+pub mod gate;
 pub mod info;
 pub mod keyspace;
 pub mod membership;

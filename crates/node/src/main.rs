@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use engine::node::Turn;
 use mimalloc::MiMalloc;
+use net::access::Access;
 use net::clock::Clock;
 use net::listener::Limits;
 use net::program;
@@ -55,6 +56,8 @@ fn random_id() -> u128 {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
+    // Before anything else is begun: a password that cannot be had ends the start.
+    let access = Access::new(config.connections.password()?);
     let listener = net::listener::bind(&config.host, config.port()).await?;
     let bound = listener.local_addr().context("the socket has no address")?;
     let addr = config.advertised(bound.port())?;
@@ -79,7 +82,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let memory = (config.max_memory.unwrap_or(0), config.evict.into());
     // What ends first: accepting, then the connections, then what this node does by itself.
     let (accepting, connections, background) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
-    let driver = Driver::new(addr, clock, found, memory, config.request_timeout, &background);
+    let driver = Driver::new(addr, clock, found, memory, config.request_timeout, Arc::clone(&access), &background);
     driver.node().compare_every(config.compare_every);
     driver.node().set_move_rate(u64::from(config.move_rate) << 20);
     let writing = match (driver.store(), journal) {
@@ -91,7 +94,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     {
         let (driver, accepting, connections) = (driver.clone(), accepting.clone(), connections.clone());
         background.spawn(async move {
-            let clients = Clients::new(Limits::new(config.connections));
+            let clients = Clients::new(Limits::new(config.connections, access));
             net::listener::accept(listener, &clients.limits, &accepting, &connections, |stream| {
                 session::serve(stream, driver.clone(), Arc::clone(&clients), connections.clone())
             })

@@ -11,6 +11,7 @@ use std::time::Duration;
 use engine::coordinator::{REJOIN_PAUSE, REJOIN_TIMEOUT};
 use engine::node::Turn;
 use engine::time::Timestamp;
+use net::access::disagreement;
 use net::connection::{Connection, Flow, Stopped};
 use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
 use proto::frame::{Frame, encode_array};
@@ -63,7 +64,8 @@ pub enum Notice {
     Joined(String),
     /// The coordinator cannot be reached or has refused; why. The session tries again by itself.
     Failed(String),
-    /// The coordinator leads another cluster than the one whose data this node has; says what to do. The session is over.
+    /// The coordinator leads another cluster than the one whose data this node has, or their passwords do not agree; says
+    /// what to do. The session is over.
     Stranger(String),
     /// This node was decommissioned and holds no part of any slot: it is to delete what it has, ask to leave, and end.
     Dismissed,
@@ -90,7 +92,8 @@ enum Ended {
     Broken(String),
     /// The coordinator will not have this node.
     Refused(String),
-    /// What this node found in its data directory is of another cluster than the coordinator's.
+    /// What this node found in its data directory is of another cluster than the coordinator's, or their passwords do not
+    /// agree.
     Stranger(String),
     /// An operator has taken this node off the ring. It stays out.
     Unregistered,
@@ -117,6 +120,7 @@ pub async fn run(
         left: None,
         beats: VecDeque::new(),
         held: VecDeque::new(),
+        awaits_admission: false,
         told_full: false,
         told_of_fills: false,
         dismissed: false,
@@ -188,6 +192,8 @@ struct Membership {
     beats: VecDeque<Timestamp>,
     /// What the coordinator may be told once the journal is written up to a number, oldest first.
     held: VecDeque<(u64, Vec<u8>)>,
+    /// The coordinator of this session has not said yet that the password is right.
+    awaits_admission: bool,
     /// The coordinator of this session knows that the disk is full.
     told_full: bool,
     /// It has been told of fills that this node makes.
@@ -232,6 +238,7 @@ impl Membership {
         pause: &mut Duration,
     ) -> io::Result<Ended> {
         connection.stream.set_nodelay(true)?;
+        self.awaits_admission = self.say_password(&mut connection.output);
         self.join(&mut connection.output);
         self.beats.clear();
         self.held.clear();
@@ -332,6 +339,13 @@ impl Membership {
         self.held.push_back((end, bytes));
     }
 
+    /// Says the password, where there is one; says whether it has.
+    fn say_password(&self, out: &mut Vec<u8>) -> bool {
+        let Some(password) = self.driver.access().password() else { return false };
+        encode_array(&[verbs::AUTH, password.as_str()], out);
+        true
+    }
+
     fn join(&self, out: &mut Vec<u8>) {
         let map = self.driver.node().map();
         let lines = map.map(|map| map.update_since(MapVersion(0)).to_lines().join("\n")).unwrap_or_default();
@@ -367,6 +381,7 @@ impl Membership {
                         Ok(message) => ended = self.obey(message, output),
                         Err(error) => ended = Some(Ended::Broken(error.to_string())),
                     },
+                    Frame::Line(b"+OK") if self.awaits_admission => self.awaits_admission = false,
                     Frame::Line(line) => ended = Some(self.refused(line)),
                 }
                 if ended.is_some() { Flow::Close } else { Flow::Next }
@@ -476,6 +491,10 @@ impl Membership {
     /// The coordinator has answered with an error.
     fn refused(&self, line: &[u8]) -> Ended {
         let text = String::from_utf8_lossy(line).trim_start_matches('-').to_owned();
+        if let Some(what) = disagreement(&format!("the coordinator at {}", self.settings), &text) {
+            let why = format!("{what}; start both with one --password-file ({text})");
+            return if self.begun.is_none() { Ended::Stranger(why) } else { Ended::Refused(why) };
+        }
         // Once it has been in its cluster it goes on with the map it has, whoever is at the coordinator's address now.
         if self.begun.is_none() && text.contains("NOTPEER ") {
             return Ended::Stranger(format!("the coordinator at {} has refused this node: {text}", self.settings));
@@ -580,10 +599,15 @@ impl Membership {
 
     async fn follow_map(&self) -> io::Result<()> {
         let mut connection = Connection::new(self.settings.connect().await?);
+        let mut awaits_admission = self.say_password(&mut connection.output);
         encode_array(&[verbs::WATCH_MAP], &mut connection.output);
         connection.flush().await?;
         while connection.fill().await? > 0 {
             let stopped = connection.reader.frames(|frame| {
+                if awaits_admission {
+                    awaits_admission = false;
+                    return if matches!(frame, Frame::Line(b"+OK")) { Flow::Next } else { Flow::Close };
+                }
                 let Frame::Array(words) = frame else { return Flow::Close };
                 let lines: Option<Vec<&str>> = words.map(|line| std::str::from_utf8(line).ok()).collect();
                 let update = MapUpdate::parse(lines.unwrap_or_default());

@@ -9,12 +9,14 @@ use engine::inbox::Inbox;
 use engine::node::Turn;
 use engine::outbox::Outbox;
 use engine::peers::BEAT;
+use net::access::disagreement;
 use net::connection::{Connection, Flow, FrameReader, Stopped};
 use net::shutdown::Shutdown;
-use proto::frame::Frame;
+use proto::frame::{Frame, encode_array};
 use proto::id::Incarnation;
 use proto::peer::{Hello, LinkKind, LinkMessage, LinkReply};
-use tokio::io::AsyncWriteExt as _;
+use proto::request::verbs;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
@@ -32,6 +34,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A replica that does not answer beats for so long is connected to anew.
 const SILENCE: Duration = Duration::from_secs(3);
+
+/// More of the answer to the first words of a connection is not read, in bytes.
+const ANSWER_BYTES: usize = 1_024;
 
 /// Pauses between tries to connect grow from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -161,28 +166,38 @@ pub async fn open(driver: &Driver, kind: LinkKind, to: Incarnation, addr: &str) 
         to,
     };
     let mut bytes = Vec::new();
+    let mut answers = 1;
+    if let Some(password) = driver.access().password() {
+        encode_array(&[verbs::AUTH, password.as_str()], &mut bytes);
+        answers += 1;
+    }
     hello.encode(&mut bytes);
     let mut stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     stream.write_all(&bytes).await?;
-    // The answer is one line, and the other end says nothing more until it is spoken to.
-    let mut reader = FrameReader::new();
-    let mut answer = None;
-    while answer.is_none() {
-        if reader.fill(&mut stream).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+    for _ in 0..answers {
+        let answer = read_line(&mut stream).await?;
+        if answer == "+OK" {
+            continue;
         }
-        reader.frames(|frame| {
-            if let Frame::Line(line) = frame {
-                answer = Some(String::from_utf8_lossy(line).into_owned());
-            }
-            Flow::Close
-        });
+        if let Some(what) = disagreement(&format!("node {addr}"), &answer) {
+            driver.access().warn(|| what);
+        }
+        return Err(io::Error::other(format!("refused: {answer}")));
     }
-    match answer.as_deref() {
-        Some("+OK") => Ok(stream),
-        other => Err(io::Error::other(format!("refused: {}", other.unwrap_or_default()))),
+    Ok(stream)
+}
+
+/// Reads a line and not a byte more: a replica may say at once how far it is.
+async fn read_line(stream: &mut TcpStream) -> io::Result<String> {
+    let mut line = Vec::new();
+    while line.len() < ANSWER_BYTES {
+        match stream.read_u8().await? {
+            b'\n' => break,
+            byte => line.push(byte),
+        }
     }
+    Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
 }
 
 /// Takes in what a primary sends on a connection that it has opened.

@@ -15,7 +15,7 @@ use engine::slot::{Answer as Executed, Refusal, Written};
 use engine::waiting::{Outcome, Waiting};
 use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
-use proto::peer::{KeyRequest, Read};
+use proto::peer::{Detail, KeyRequest, Read, Wanted};
 use proto::reply::ReplyDecoder;
 use proto::response::Response;
 use proto::slot::SlotId;
@@ -248,6 +248,13 @@ async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &
     let mut answer = Vec::new();
     let mut turn = Turn::default();
     let executed = match request.request() {
+        KeyRequest::Read(Read { key, wanted: Wanted::Detail(Detail::Idle), .. }) => {
+            let idle = node.idle(request.slot, key, driver.clock().now());
+            idle.map(|idle| {
+                request.answer(&answering::idle(idle), &mut answer);
+                None
+            })
+        }
         KeyRequest::Read(Read { key, wanted, level }) => {
             let clock = || driver.clock().now();
             let encode = |record: Option<&Record>| {

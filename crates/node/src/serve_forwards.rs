@@ -14,7 +14,7 @@ use net::shutdown::Shutdown;
 use proto::error::ErrorReply;
 use proto::frame::{Encoding, Frame, push_number, push_word};
 use proto::level::ReadLevel;
-use proto::peer::{Copies, Forward, KeyRequest, List, Read, Write};
+use proto::peer::{Copies, Detail, Forward, KeyRequest, List, Read, Wanted, Write};
 use proto::response::Response;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -142,7 +142,12 @@ impl<'a> ForwardSession<'a> {
             answering::found(record, read.wanted, || self.driver.wall()).encode(Encoding::Array, &mut answer);
         };
         let clock = || self.driver.clock().now();
-        let done = if at_replica {
+        let done = if read.wanted == Wanted::Detail(Detail::Idle) && !at_replica {
+            node.idle(slot, read.key, clock()).map(|idle| {
+                answering::idle(idle).encode(Encoding::Array, &mut answer);
+                None
+            })
+        } else if at_replica {
             node.read_copy(slot, read.key, clock, encode).map(|()| None)
         } else {
             node.read(slot, read.key, read.level, clock, &waiting, &mut self.turn, encode).map(|answer| answer.ticket)

@@ -5,16 +5,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use engine::time::Timestamp;
 use net::connection::Flow;
-use proto::commands::{COMMANDS, Command};
+use proto::commands::{Argument, COMMANDS, Command, Kind, arguments};
 use proto::error::ErrorReply;
 use proto::frame::{Encoding, Frame};
-use proto::request::{ClientCommand, CommandQuery, Hello, NamesOrPattern, PeerWords, ServerCommand, glob_matches};
+use proto::request::{
+    Auth, ClientCommand, CommandQuery, Hello, NamesOrPattern, PeerWords, ServerCommand, glob_matches,
+};
 use proto::resp::Resp;
 use proto::response::Response;
 
 use crate::clients::{Client, Clients, Details, Listed};
 use crate::driver::Driver;
 use crate::info::{self, REDIS_VERSION};
+
+const HELLO_NEEDS_AUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+     HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
+     the same time";
 
 /// One connection, as far as these commands go.
 #[derive(Debug)]
@@ -27,6 +33,8 @@ pub struct Front {
     lines: Encoding,
     /// The last frame was an array.
     is_behind_array: bool,
+    /// The client has authenticated, or need not.
+    is_admitted: bool,
 }
 
 /// What is to be done for a command beyond the connection itself.
@@ -34,6 +42,10 @@ pub struct Front {
 pub enum Then {
     /// It is answered.
     Answered(Flow),
+    /// It is answered, and the client has given the password if there is one.
+    Admitted,
+    /// It is answered, and the client has given a wrong password or user.
+    WrongPassword,
     /// The connection is to be as it was when it was opened; it is answered.
     Reset,
     /// All keys are to be counted.
@@ -57,6 +69,7 @@ impl Front {
             arrays: Encoding::Array,
             lines: Encoding::Line,
             is_behind_array: false,
+            is_admitted: clients.limits.access.password().is_none(),
         }
     }
 
@@ -103,13 +116,15 @@ impl Front {
             ServerCommand::Ping(Some(message)) | ServerCommand::Echo(message) => {
                 resp.bulk(message);
             }
-            ServerCommand::Hello(hello) => self.hello(hello, encoding, out),
-            ServerCommand::Auth { user, .. } => match check_user(user) {
-                Ok(()) => {
-                    resp.simple("OK");
+            ServerCommand::Hello(hello) => return self.hello(hello, encoding, out),
+            ServerCommand::Auth(auth) => {
+                if let Err(error) = self.admit(auth) {
+                    Response::Error(error).encode(encoding, out);
+                    return Then::WrongPassword;
                 }
-                Err(error) => Response::Error(error).encode(encoding, out),
-            },
+                Response::Ok.encode(encoding, out);
+                return Then::Admitted;
+            }
             ServerCommand::Select => {
                 resp.simple("OK");
             }
@@ -120,6 +135,7 @@ impl Front {
             ServerCommand::Reset => {
                 (self.arrays, self.lines) = (Encoding::Array, Encoding::Line);
                 *self.client().details() = Details::default();
+                self.is_admitted = self.clients.limits.access.password().is_none();
                 resp.simple("RESET");
                 return Then::Reset;
             }
@@ -146,11 +162,28 @@ impl Front {
         Then::Answered(Flow::Next)
     }
 
-    fn hello(&mut self, hello: Hello<'_>, encoding: Encoding, out: &mut Vec<u8>) {
-        if let Some((user, _)) = hello.auth
-            && let Err(error) = check_user(Some(user))
+    fn admit(&mut self, auth: Auth<'_>) -> Result<(), ErrorReply> {
+        self.clients.limits.access.admit(auth, self.client().addr())?;
+        self.is_admitted = true;
+        Ok(())
+    }
+
+    /// Whether the client has authenticated, or need not.
+    #[must_use]
+    pub fn is_admitted(&self) -> bool {
+        self.is_admitted
+    }
+
+    fn hello(&mut self, hello: Hello<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Then {
+        if let Some((user, password)) = hello.auth
+            && let Err(error) = self.admit(Auth { user: Some(user), password })
         {
-            return Response::Error(error).encode(encoding, out);
+            Response::Error(error).encode(encoding, out);
+            return Then::WrongPassword;
+        }
+        if !self.is_admitted {
+            Response::Error(ErrorReply::redis(HELLO_NEEDS_AUTH)).encode(encoding, out);
+            return Then::Answered(Flow::Next);
         }
         if let Some(is_three) = hello.is_three {
             self.arrays = if is_three { Encoding::Resp3 } else { Encoding::Array };
@@ -169,6 +202,7 @@ impl Front {
         resp.bulk("proto").number(if is_three { 3 } else { 2 });
         resp.bulk("id").number(number(self.client().id));
         resp.bulk("mode").bulk("standalone").bulk("role").bulk("master").bulk("modules").array(0);
+        Then::Admitted
     }
 
     fn client_command(&mut self, command: ClientCommand<'_>, now: Timestamp, resp: &mut Resp<'_>) {
@@ -217,18 +251,6 @@ fn set(details: &mut Details, command: ClientCommand<'_>) {
     }
 }
 
-/// Without a password there is one user, whose password does not matter.
-fn check_user(user: Option<&[u8]>) -> Result<(), ErrorReply> {
-    match user {
-        Some(b"default") => Ok(()),
-        Some(_) => Err(ErrorReply::redis("WRONGPASS invalid username-password pair or user is disabled.")),
-        None => Err(ErrorReply::redis(
-            "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration \
-             is correct?",
-        )),
-    }
-}
-
 /// A node is a master to clients, with its replicas. A replica's offset is so far below the master's as it has messages to
 /// acknowledge; the one that has most is at 0.
 fn role(driver: &Driver, resp: &mut Resp<'_>) {
@@ -263,13 +285,13 @@ fn command_query(query: CommandQuery<'_>, resp: &mut Resp<'_>) {
             }
         }
         CommandQuery::Docs(PeerWords(names)) => {
-            let wanted: Vec<&Command> =
-                if names.is_empty() { COMMANDS.iter().collect() } else { names.filter_map(Command::named).collect() };
+            let wanted: Vec<&Command> = if names.is_empty() {
+                COMMANDS.iter().collect()
+            } else {
+                names.filter_map(Command::documented).collect()
+            };
             resp.map(wanted.len());
-            for command in wanted {
-                resp.bulk(command.name).map(3).bulk("summary").bulk(command.summary);
-                resp.bulk("since").bulk(command.since).bulk("group").bulk(command.group);
-            }
+            wanted.into_iter().for_each(|command| for_people(command, resp));
         }
         CommandQuery::List(which) => {
             let names: Vec<&str> =
@@ -309,13 +331,59 @@ fn for_programs(command: &Command, resp: &mut Resp<'_>) {
     resp.array(0).array(0).array(0);
 }
 
+/// A command as `COMMAND DOCS` tells of it, from which clients make their hints.
+fn for_people(command: &Command, resp: &mut Resp<'_>) {
+    let (arguments, parts) = (arguments(command.syntax), command.subcommands());
+    let more = usize::from(!arguments.is_empty()) + usize::from(parts.clone().next().is_some());
+    resp.bulk(command.name).map(3 + more).bulk("summary").bulk(command.summary);
+    resp.bulk("since").bulk(command.since).bulk("group").bulk(command.group);
+    if !arguments.is_empty() {
+        resp.bulk("arguments");
+        list_arguments(&arguments, resp);
+    }
+    if parts.clone().next().is_some() {
+        resp.bulk("subcommands").map(parts.clone().count());
+        parts.for_each(|part| for_people(part, resp));
+    }
+}
+
+fn list_arguments(arguments: &[Argument], resp: &mut Resp<'_>) {
+    resp.array(arguments.len());
+    for Argument { name, token, kind, is_optional, is_multiple } in arguments {
+        let (kind, inside) = match kind {
+            Kind::Plain(kind) => (*kind, None),
+            Kind::Token => ("pure-token", None),
+            Kind::OneOf(inside) => ("oneof", Some(inside)),
+            Kind::Block(inside) => ("block", Some(inside)),
+        };
+        let flags = [(*is_optional, "optional"), (*is_multiple, "multiple")];
+        let flags = flags.into_iter().filter_map(|(has, flag)| has.then_some(flag));
+        let has_flags = flags.clone().next().is_some();
+        let more = usize::from(token.is_some()) + usize::from(has_flags) + usize::from(inside.is_some());
+        resp.map(2 + more).bulk("name").bulk(name).bulk("type").bulk(kind);
+        if let Some(token) = token {
+            resp.bulk("token").bulk(token);
+        }
+        if has_flags {
+            resp.bulk("flags").set(flags.clone().count());
+            for flag in flags {
+                resp.simple(flag);
+            }
+        }
+        if let Some(inside) = inside {
+            resp.bulk("arguments");
+            list_arguments(inside, resp);
+        }
+    }
+}
+
 /// The place of a command in the table.
 fn place_of(command: ServerCommand<'_>) -> Option<usize> {
     let name = match command {
         ServerCommand::Ping(_) => "ping",
         ServerCommand::Echo(_) => "echo",
         ServerCommand::Hello(_) => "hello",
-        ServerCommand::Auth { .. } => "auth",
+        ServerCommand::Auth(_) => "auth",
         ServerCommand::Select => "select",
         ServerCommand::Quit => "quit",
         ServerCommand::Reset => "reset",

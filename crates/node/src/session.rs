@@ -11,13 +11,14 @@ use engine::record::Record;
 use engine::slot::{Answer, Refusal, Written};
 use engine::time::Timestamp;
 use net::connection::{Body, Connection, Ended, Flow, Session};
+use net::gate;
 use net::shutdown::Shutdown;
 use proto::cluster_map::Promises;
 use proto::error::ErrorReply;
 use proto::frame::{self, Encoding, Frame, Frames};
 use proto::id::{Incarnation, NodeAddr};
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Change, Hello, KeyRequest, LinkKind, Read, Wanted, Write};
+use proto::peer::{Change, Detail, Hello, KeyRequest, LinkKind, Read, Wanted, Write};
 use proto::request::{NodeRequest, ServerCommand, split_replicas_word};
 use proto::response::{Response, is_line};
 use proto::slot::SlotId;
@@ -26,6 +27,7 @@ use tokio::net::TcpStream;
 use crate::answering;
 use crate::clients::Clients;
 use crate::driver::Driver;
+use crate::gate::Stranger;
 use crate::keyspace::KeptKeyspace;
 use crate::replication;
 use crate::routing::{self, KeptBatch, Waits};
@@ -64,17 +66,29 @@ async fn run(
     shutdown: &Shutdown,
 ) -> io::Result<()> {
     let listed = clients.list(&connection.stream, driver.clock().now());
-    let mut client = ClientSession::new(driver, Front::new(clients, listed));
-    if connection.serve(&mut client, &clients.limits, shutdown).await? == Ended::Closed {
-        return Ok(());
-    }
-    let upgrade = client.upgrade;
-    // It is no client any more.
-    drop(client);
-    match upgrade {
-        Some((LinkKind::Replication, from)) => replication::receive(connection, driver, from, shutdown).await,
-        Some((LinkKind::Forward, _)) => serve_forwards::serve(connection, driver, shutdown).await,
-        None => Ok(()),
+    let mut front = Front::new(clients, listed);
+    let (kind, from) = loop {
+        if !front.is_admitted() {
+            let mut stranger = Stranger { driver, front };
+            if !gate::pass(connection, &mut stranger, &clients.limits, shutdown).await? {
+                return Ok(());
+            }
+            front = stranger.front;
+        }
+        let mut client = ClientSession::new(driver, front);
+        if connection.serve(&mut client, &clients.limits, shutdown).await? == Ended::Closed {
+            return Ok(());
+        }
+        match client.upgrade {
+            // It is no client any more.
+            Some(upgrade) => break upgrade,
+            // It has said RESET, and is to authenticate anew.
+            None => front = client.front,
+        }
+    };
+    match kind {
+        LinkKind::Replication => replication::receive(connection, driver, from, shutdown).await,
+        LinkKind::Forward => serve_forwards::serve(connection, driver, shutdown).await,
     }
 }
 
@@ -199,6 +213,16 @@ impl<'a> ClientSession<'a> {
         }
     }
 
+    /// Leaves a request to be answered behind all that is kept, at its primary.
+    fn leave_to_primary(&mut self, request: KeyRequest<'_>, encoding: Encoding) -> Flow {
+        let slot = self.driver.node().slot_of(request.key());
+        if self.kept.holds_up(slot) || self.kept.size() > KEPT_BYTES {
+            return Flow::Settle;
+        }
+        self.kept.keep(slot, request, encoding);
+        Flow::Next
+    }
+
     fn read_request(&mut self, slot: SlotId, read: Read<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let Self { driver, kept, waits, body, turn, .. } = self;
         let (node, waiting) = (driver.node(), &waits.waiting);
@@ -295,9 +319,10 @@ impl<'a> ClientSession<'a> {
         let now = self.batch().now;
         match self.front.execute(self.driver, now, command, encoding, self.kept.place(out)) {
             Then::Answered(flow) => flow,
+            Then::Admitted | Then::WrongPassword => Flow::Next,
             Then::Reset => {
                 (self.ack, self.read) = (None, None);
-                Flow::Next
+                if self.front.is_admitted() { Flow::Next } else { Flow::Upgrade }
             }
             Then::Count => {
                 let level = self.read();
@@ -413,6 +438,9 @@ impl Session for ClientSession<'_> {
             return Flow::Settle; // Its answer comes first.
         }
         let (response, flow) = match NodeRequest::parse(frame) {
+            Ok(NodeRequest::Read(read @ Read { wanted: Wanted::Detail(Detail::Idle), .. })) => {
+                return self.leave_to_primary(KeyRequest::Read(read), encoding);
+            }
             Ok(NodeRequest::Read(read)) => {
                 let level = self.read();
                 return self.key_request(KeyRequest::Read(Read { level, ..read }), encoding, out);

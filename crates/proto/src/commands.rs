@@ -1,6 +1,10 @@
 //! The commands of a node in the array encoding, as `COMMAND` tells of them. One table: the errors about the number of
 //! words are made from it, too.
 
+mod arguments;
+
+pub use arguments::{Argument, Kind, arguments};
+
 /// One command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Command {
@@ -16,7 +20,7 @@ pub struct Command {
     pub group: &'static str,
     /// The version of Redis that has had it first; of ours, where Redis has none such.
     pub since: &'static str,
-    /// The words behind its name.
+    /// The words behind its name, as [`arguments()`] reads them.
     pub syntax: &'static str,
     /// What it does.
     pub summary: &'static str,
@@ -27,6 +31,19 @@ impl Command {
     #[must_use]
     pub fn named(name: &[u8]) -> Option<&'static Self> {
         COMMANDS.iter().find(|command| command.name.as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    /// The command with a name, or a part of one, such as `client|id`; in any case.
+    #[must_use]
+    pub fn documented(name: &[u8]) -> Option<&'static Self> {
+        let is_it = |command: &&Self| command.name.as_bytes().eq_ignore_ascii_case(name);
+        COMMANDS.iter().chain(&SUBCOMMANDS).find(is_it)
+    }
+
+    /// Its parts, such as `client|id` of `client`.
+    pub fn subcommands(&self) -> impl Iterator<Item = &'static Self> + Clone {
+        let container = self.name;
+        SUBCOMMANDS.iter().filter(move |part| part.name.split_once('|').is_some_and(|(of, _)| of == container))
     }
 
     /// Whether it may have so many words, its name among them.
@@ -94,25 +111,25 @@ pub static COMMANDS: [Command; 75] = [
     // Connection and server, as in Redis.
     command(("ping", -1, FAST, NONE, "connection", "1.0.0", "[message]", "Answers PONG, or the message")),
     command(("echo", 2, FAST_SERVER, NONE, "connection", "1.0.0", "message", "Answers the message")),
-    command(("hello", -1, BEFORE_AUTH, NONE, "connection", "6.0.0", "[2|3 [AUTH user password] [SETNAME name]]", "Chooses RESP2 or RESP3, and tells what the server is")),
-    command(("auth", -2, BEFORE_AUTH, NONE, "connection", "1.0.0", "[user] password", "Says who the client is")),
+    command(("hello", -1, BEFORE_AUTH, NONE, "connection", "6.0.0", "[protover [AUTH username password] [SETNAME clientname]]", "Chooses RESP2 or RESP3, and tells what the server is")),
+    command(("auth", -2, BEFORE_AUTH, NONE, "connection", "1.0.0", "[username] password", "Says who the client is")),
     command(("select", 2, FAST_SERVER, NONE, "connection", "1.0.0", "index", "There is one database, 0")),
     command(("quit", -1, BEFORE_AUTH, NONE, "connection", "1.0.0", "", "Answers, then closes the connection")),
     command(("reset", 1, BEFORE_AUTH, NONE, "connection", "6.2.0", "", "Makes the connection as it was when it was opened")),
-    command(("client", -2, CONTAINER, NONE, "connection", "2.4.0", "ID|INFO|LIST|GETNAME|SETNAME|SETINFO|NO-EVICT|NO-TOUCH ...", "What is known of connections")),
-    command(("command", -1, SERVER, NONE, "server", "2.8.13", "[COUNT|DOCS|INFO|LIST ...]", "Which commands there are")),
-    command(("config", -2, CONTAINER, NONE, "server", "2.0.0", "GET pattern ...", "Settings by their name in Redis")),
+    command(("client", -2, CONTAINER, NONE, "connection", "2.4.0", "", "What is known of connections")),
+    command(("command", -1, SERVER, NONE, "server", "2.8.13", "", "Which commands there are")),
+    command(("config", -2, CONTAINER, NONE, "server", "2.0.0", "", "Settings by their name in Redis")),
     command(("info", -1, SERVER, NONE, "server", "1.0.0", "[section ...]", "What the node tells of itself")),
     command(("dbsize", 1, FAST_READ, NONE, "server", "1.0.0", "", "The number of keys in the cluster")),
     command(("time", 1, FAST_SERVER, NONE, "server", "2.6.0", "", "The seconds and microseconds of the wall clock")),
     command(("role", 1, FAST_SERVER_ROLE, NONE, "server", "2.8.12", "", "The role of the node, for clients")),
-    command(("wait", 3, NO_SCRIPT, NONE, "generic", "3.0.0", "replicas milliseconds", "Waits until replicas have what this connection has written")),
+    command(("wait", 3, NO_SCRIPT, NONE, "generic", "3.0.0", "numreplicas timeout", "Waits until replicas have what this connection has written")),
     // Keys, as in Redis.
-    command(("set", -3, GROWS, ONE, "string", "1.0.0", "key value [NX|XX] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL]", "Stores a value")),
+    command(("set", -3, GROWS, ONE, "string", "1.0.0", "key value [NX|XX|IFEQ comparison-value] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]", "Stores a value")),
     command(("get", 2, FAST_READ, ONE, "string", "1.0.0", "key", "The value of a key")),
     command(("getset", 3, FAST_GROWS, ONE, "string", "1.0.0", "key value", "Stores a value and answers the one before")),
     command(("getdel", 2, FAST_WRITE, ONE, "string", "6.2.0", "key", "Deletes a key and answers its value")),
-    command(("getex", -2, FAST_WRITE, ONE, "string", "6.2.0", "key [EX s|PX ms|EXAT s|PXAT ms|PERSIST]", "The value of a key, whose deadline may be changed")),
+    command(("getex", -2, FAST_WRITE, ONE, "string", "6.2.0", "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|PERSIST]", "The value of a key, whose deadline may be changed")),
     command(("setnx", 3, FAST_GROWS, ONE, "string", "1.0.0", "key value", "Stores a value where the key is absent")),
     command(("setex", 4, GROWS, ONE, "string", "2.0.0", "key seconds value", "Stores a value for so many seconds")),
     command(("psetex", 4, GROWS, ONE, "string", "2.6.0", "key milliseconds value", "Stores a value for so many milliseconds")),
@@ -126,9 +143,9 @@ pub static COMMANDS: [Command; 75] = [
     command(("substr", 4, READ, ONE, "string", "1.0.0", "key start end", "A part of a value, by the old name of GETRANGE")),
     command(("incr", 2, FAST_GROWS, ONE, "string", "1.0.0", "key", "Adds one to a number")),
     command(("decr", 2, FAST_GROWS, ONE, "string", "1.0.0", "key", "Takes one from a number")),
-    command(("incrby", 3, FAST_GROWS, ONE, "string", "1.0.0", "key number", "Adds to a number")),
-    command(("decrby", 3, FAST_GROWS, ONE, "string", "1.0.0", "key number", "Takes from a number")),
-    command(("incrbyfloat", 3, FAST_GROWS, ONE, "string", "2.6.0", "key number", "Adds to a number that may have a fraction")),
+    command(("incrby", 3, FAST_GROWS, ONE, "string", "1.0.0", "key increment", "Adds to a number")),
+    command(("decrby", 3, FAST_GROWS, ONE, "string", "1.0.0", "key decrement", "Takes from a number")),
+    command(("incrbyfloat", 3, FAST_GROWS, ONE, "string", "2.6.0", "key increment", "Adds to a number that may have a fraction")),
     command(("del", -2, WRITE, ALL, "generic", "1.0.0", "key [key ...]", "Deletes keys")),
     command(("unlink", -2, FAST_WRITE, ALL, "generic", "4.0.0", "key [key ...]", "Deletes keys")),
     command(("exists", -2, FAST_READ, ALL, "generic", "1.0.0", "key [key ...]", "How many of the keys are there")),
@@ -137,21 +154,21 @@ pub static COMMANDS: [Command; 75] = [
     command(("rename", 3, WRITE, TWO, "generic", "1.0.0", "key newkey", "Gives a value another key")),
     command(("renamenx", 3, FAST_WRITE, TWO, "generic", "1.0.0", "key newkey", "Gives a value another key where that is absent")),
     command(("keys", 2, READ, NONE, "generic", "1.0.0", "pattern", "The keys that match a pattern")),
-    command(("scan", -2, READ, NONE, "generic", "2.8.0", "cursor [MATCH pattern] [COUNT n] [TYPE type]", "Walks through the keys")),
+    command(("scan", -2, READ, NONE, "generic", "2.8.0", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "Walks through the keys")),
     command(("randomkey", 1, READ, NONE, "generic", "1.0.0", "", "One of the keys")),
     command(("flushall", -1, WRITE, NONE, "server", "1.0.0", "[ASYNC|SYNC]", "Deletes every key")),
     command(("flushdb", -1, WRITE, NONE, "server", "1.0.0", "[ASYNC|SYNC]", "Deletes every key")),
     command(("expire", -3, FAST_WRITE, ONE, "generic", "1.0.0", "key seconds [NX|XX|GT|LT]", "Gives a key a time to live")),
     command(("pexpire", -3, FAST_WRITE, ONE, "generic", "2.6.0", "key milliseconds [NX|XX|GT|LT]", "Gives a key a time to live")),
-    command(("expireat", -3, FAST_WRITE, ONE, "generic", "1.2.0", "key seconds [NX|XX|GT|LT]", "Gives a key a deadline")),
-    command(("pexpireat", -3, FAST_WRITE, ONE, "generic", "2.6.0", "key milliseconds [NX|XX|GT|LT]", "Gives a key a deadline")),
+    command(("expireat", -3, FAST_WRITE, ONE, "generic", "1.2.0", "key unix-time-seconds [NX|XX|GT|LT]", "Gives a key a deadline")),
+    command(("pexpireat", -3, FAST_WRITE, ONE, "generic", "2.6.0", "key unix-time-milliseconds [NX|XX|GT|LT]", "Gives a key a deadline")),
     command(("ttl", 2, FAST_READ, ONE, "generic", "1.0.0", "key", "The seconds that a key has left")),
     command(("pttl", 2, FAST_READ, ONE, "generic", "2.6.0", "key", "The milliseconds that a key has left")),
     command(("expiretime", 2, FAST_READ, ONE, "generic", "7.0.0", "key", "The deadline of a key in seconds since 1970")),
     command(("pexpiretime", 2, FAST_READ, ONE, "generic", "7.0.0", "key", "The deadline of a key in milliseconds since 1970")),
     command(("persist", 2, FAST_WRITE, ONE, "generic", "2.2.0", "key", "Takes the deadline off")),
-    command(("object", -2, CONTAINER, NONE, "generic", "2.2.3", "ENCODING|FREQ|IDLETIME|REFCOUNT key", "How a value is kept")),
-    command(("memory", -2, CONTAINER, NONE, "server", "4.0.0", "USAGE key", "The bytes that a key takes")),
+    command(("object", -2, CONTAINER, NONE, "generic", "2.2.3", "", "How a value is kept")),
+    command(("memory", -2, CONTAINER, NONE, "server", "4.0.0", "", "The bytes that a key takes")),
     // This store's own.
     command(("put", 3, GROWS, ONE, "string", "0.1.0", "key value", "Stores a value")),
     command(("delete", 2, WRITE, ONE, "generic", "0.1.0", "key", "Deletes a key, and answers OK")),
@@ -160,15 +177,38 @@ pub static COMMANDS: [Command; 75] = [
     command(("putnx", 3, GROWS, ONE, "string", "0.1.0", "key value", "Stores a value if the key is absent")),
     command(("putex", 4, GROWS, ONE, "string", "0.1.0", "key seconds value", "Stores a value for so many seconds")),
     command(("mput", -3, GROWS, PAIRS, "string", "0.1.0", "key value [key value ...]", "Stores several values, each on its own")),
-    command(("prefix", -2, READ, NONE, "generic", "0.1.0", "prefix [LIMIT n] [AFTER key]", "A page of the keys with a prefix")),
-    command(("range", -3, READ, NONE, "generic", "0.1.0", "from to [LIMIT n] [AFTER key]", "A page of the keys between two")),
+    command(("prefix", -2, READ, NONE, "generic", "0.1.0", "prefix [LIMIT count] [AFTER key]", "A page of the keys with a prefix")),
+    command(("range", -3, READ, NONE, "generic", "0.1.0", "from to [LIMIT count] [AFTER key]", "A page of the keys between two")),
     command(("count", 2, READ, NONE, "generic", "0.1.0", "prefix", "How many keys have a prefix")),
-    command(("once", -4, GROWS, NONE, "generic", "0.1.0", "client seq COMMAND ...", "A write with an identity, which takes effect once")),
+    command(("once", -4, GROWS, NONE, "generic", "0.1.0", "client seq command [arg ...]", "A write with an identity, which takes effect once")),
     command(("ack", 2, FAST, NONE, "connection", "0.1.0", "async|quorum|all", "When the writes of this connection are answered")),
     command(("read", 2, FAST, NONE, "connection", "0.1.0", "local|linear", "What the reads of this connection may return")),
     command(("losses", 1, READ, NONE, "server", "0.1.0", "", "The acknowledged writes that the node has lost")),
     command(("stats", 1, FAST_READ, NONE, "server", "0.1.0", "", "The figures of the node")),
     command(("replicate", 3, GROWS, ONE, "string", "0.1.0", "key value", "A PUT by the name that the first version had")),
+];
+
+/// The parts of those that have some.
+#[rustfmt::skip]
+pub static SUBCOMMANDS: [Command; 18] = [
+    command(("client|id", 2, FAST_SERVER, NONE, "connection", "5.0.0", "", "The number of the connection")),
+    command(("client|info", 2, FAST_SERVER, NONE, "connection", "6.2.0", "", "What is known of the connection")),
+    command(("client|list", -2, SERVER, NONE, "connection", "2.4.0", "[TYPE type] [ID client-id [client-id ...]]", "What is known of connections")),
+    command(("client|getname", 2, FAST_SERVER, NONE, "connection", "2.6.9", "", "The name of the connection")),
+    command(("client|setname", 3, FAST_SERVER, NONE, "connection", "2.6.9", "connection-name", "Gives the connection a name")),
+    command(("client|setinfo", 4, FAST_SERVER, NONE, "connection", "7.2.0", "LIB-NAME libname|LIB-VER libver", "Says what library the client uses")),
+    command(("client|no-evict", 3, FAST_SERVER, NONE, "connection", "7.0.0", "ON|OFF", "Makes no difference: no connection is dropped for want of memory")),
+    command(("client|no-touch", 3, FAST_SERVER, NONE, "connection", "7.2.0", "ON|OFF", "Is remembered and makes no difference")),
+    command(("command|count", 2, SERVER, NONE, "server", "2.8.13", "", "How many commands there are")),
+    command(("command|docs", -2, SERVER, NONE, "server", "7.0.0", "[command-name ...]", "Commands for people")),
+    command(("command|info", -2, SERVER, NONE, "server", "2.8.13", "[command-name ...]", "Commands for programs")),
+    command(("command|list", -2, SERVER, NONE, "server", "7.0.0", "[FILTERBY MODULE module-name|ACLCAT category|PATTERN pattern]", "The names of commands")),
+    command(("config|get", -3, SERVER, NONE, "server", "2.0.0", "parameter [parameter ...]", "Settings by their name in Redis")),
+    command(("memory|usage", -3, READ, (2, 2, 1), "server", "4.0.0", "key [SAMPLES count]", "The bytes that a key takes")),
+    command(("object|encoding", 3, READ, (2, 2, 1), "generic", "2.2.3", "key", "int, embstr or raw")),
+    command(("object|freq", 3, READ, (2, 2, 1), "generic", "4.0.0", "key", "No use is counted: an error")),
+    command(("object|idletime", 3, READ, (2, 2, 1), "generic", "2.2.3", "key", "The seconds since a key was used")),
+    command(("object|refcount", 3, READ, (2, 2, 1), "generic", "2.2.3", "key", "1")),
 ];
 
 #[cfg(test)]
@@ -185,6 +225,24 @@ mod tests {
         }
         assert_eq!(Command::named(b"GeT").map(|command| command.name), Some("get"));
         assert_eq!(Command::named(b"lpush"), None);
+    }
+
+    #[test]
+    fn every_part_belongs_to_a_command_and_every_syntax_is_understood() {
+        for part in &SUBCOMMANDS {
+            let container = part.name.split_once('|').map(|(container, _)| container).unwrap();
+            let container = Command::named(container.as_bytes()).unwrap();
+            assert!(container.syntax.is_empty() && container.subcommands().any(|other| other == part));
+        }
+        for command in COMMANDS.iter().chain(&SUBCOMMANDS) {
+            let (found, least) = (arguments(command.syntax), command.arity.unsigned_abs() as usize - 1);
+            let parts = command.name.matches('|').count();
+            let needed = arguments::least(&found) + parts;
+            let is_container = command.subcommands().next().is_some();
+            assert!(is_container || needed == least, "{}: {needed} words, not {least}", command.name);
+            assert_eq!(arguments::shown(&found), command.syntax, "{}", command.name);
+        }
+        assert_eq!(Command::documented(b"CLIENT|id").map(|command| command.since), Some("5.0.0"));
     }
 
     #[test]

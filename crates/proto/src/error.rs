@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use crate::frame::Encoding;
 use crate::id::NodeAddr;
 use crate::limits;
 
@@ -91,6 +92,9 @@ pub enum ErrorReply {
     /// A message between nodes came from somebody who is no member of this cluster. Nothing was done.
     #[error("NOTPEER {0}")]
     NotPeer(String),
+    /// Who asks has not authenticated, and must.
+    #[error("NOAUTH Authentication required: nothing was done; send AUTH and the password first")]
+    NoAuth,
     /// What Redis 7 answers, word for word. Nothing was done.
     #[error("{0}")]
     Redis(Cow<'static, str>),
@@ -121,6 +125,7 @@ impl ErrorReply {
             Self::Unknown(_) => Some("UNKNOWN"),
             Self::Stale(_) => Some("STALE"),
             Self::NotPeer(_) => Some("NOTPEER"),
+            Self::NoAuth => Some("NOAUTH"),
             Self::Redis(_) => Some("ERR"),
             Self::Moved => Some("MOVED"),
         }
@@ -130,6 +135,12 @@ impl ErrorReply {
     #[must_use]
     pub fn redis(text: impl Into<Cow<'static, str>>) -> Self {
         Self::Redis(text.into())
+    }
+
+    /// Who asks has not authenticated, in the words of the encoding.
+    #[must_use]
+    pub fn no_auth(encoding: Encoding) -> Self {
+        if encoding == Encoding::Line { Self::NoAuth } else { Self::redis("NOAUTH Authentication required.") }
     }
 
     /// The key is over its limit.

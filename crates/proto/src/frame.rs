@@ -119,7 +119,7 @@ impl<'a> Iterator for Words<'a> {
 /// The caller appends what arrives at the end of its buffer and calls [`FrameDecoder::find`] with all of it that is not
 /// yet consumed, looks at the [`FrameDecoder::found`], and calls [`FrameDecoder::consume`]. Until then the front of the
 /// buffer must not change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FrameDecoder {
     /// The frames that were found and not consumed.
     found: Vec<Found>,
@@ -128,6 +128,16 @@ pub struct FrameDecoder {
     /// Everything before this offset has been looked at. It counts from the start of the frame that has begun.
     scanned: usize,
     state: State,
+    limits: FrameLimits,
+}
+
+/// How large a frame may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FrameLimits {
+    /// As large as any request of the protocol.
+    Usual,
+    /// As little as it takes to authenticate.
+    Stranger,
 }
 
 /// Where a frame lies.
@@ -196,11 +206,23 @@ enum Complete {
     Array,
 }
 
+impl Default for FrameDecoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl FrameDecoder {
     /// A decoder at the start of a connection.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        let (found, spans) = (Vec::new(), Vec::new());
+        Self { found, spans, scanned: 0, state: State::Start, limits: FrameLimits::Usual }
+    }
+
+    /// From now on frames may be no larger than those of a client that has not authenticated; or as large as any.
+    pub fn limit_to_stranger(&mut self, is_stranger: bool) {
+        self.limits = if is_stranger { FrameLimits::Stranger } else { FrameLimits::Usual };
     }
 
     /// Whether a frame has begun and not ended, so that the end of the input would cut it.
@@ -305,9 +327,7 @@ impl FrameDecoder {
                 State::Line => return self.line(buf),
                 State::ArrayHeader => {
                     let Some(count) = self.header(buf, 0, b'*')? else { return Ok(None) };
-                    if count > limits::ARRAY_WORDS {
-                        return Err(ErrorReply::TooManyWords { words: count });
-                    }
+                    self.limits.check_words(count)?;
                     if count == 0 {
                         return Ok(Some(Complete::Array));
                     }
@@ -315,16 +335,7 @@ impl FrameDecoder {
                 }
                 State::WordHeader { from, left } => {
                     let Some(len) = self.header(buf, from, b'$')? else { return Ok(None) };
-                    if len > limits::VALUE_BYTES {
-                        return Err(ErrorReply::value_too_long(len));
-                    }
-                    if self.scanned + len > limits::ARRAY_BYTES {
-                        return Err(ErrorReply::TooLong {
-                            what: "array",
-                            len: self.scanned + len,
-                            limit: limits::ARRAY_BYTES,
-                        });
-                    }
+                    self.limits.check_word(self.scanned, len)?;
                     self.state = State::Word { start: self.scanned, len, left };
                 }
                 State::Word { start, len, left } => {
@@ -348,9 +359,7 @@ impl FrameDecoder {
     fn line(&mut self, buf: &[u8]) -> Result<Option<Complete>, ErrorReply> {
         let found = memchr::memchr(b'\n', buf.get(self.scanned..).unwrap_or_default());
         let len = found.map_or(buf.len(), |at| self.scanned + at);
-        if len > limits::LINE_BYTES {
-            return Err(ErrorReply::TooLong { what: "line", len, limit: limits::LINE_BYTES });
-        }
+        self.limits.check_line(len)?;
         if found.is_none() {
             self.scanned = len;
             return Ok(None);
@@ -383,6 +392,44 @@ impl FrameDecoder {
             }
         }
         Ok(None)
+    }
+}
+
+impl FrameLimits {
+    /// So many words of an array are announced.
+    fn check_words(self, words: usize) -> Result<(), ErrorReply> {
+        match self {
+            Self::Usual if words > limits::ARRAY_WORDS => Err(ErrorReply::TooManyWords { words }),
+            Self::Stranger if words > limits::STRANGER_WORDS => {
+                Err(ErrorReply::redis("ERR Protocol error: unauthenticated multibulk length"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A word of this length is announced, `before` bytes behind the start of its array.
+    fn check_word(self, before: usize, len: usize) -> Result<(), ErrorReply> {
+        // Lengths saturate.
+        let end = before.saturating_add(len);
+        match self {
+            Self::Usual if len > limits::VALUE_BYTES => Err(ErrorReply::value_too_long(len)),
+            Self::Usual if end > limits::ARRAY_BYTES => {
+                Err(ErrorReply::TooLong { what: "array", len: end, limit: limits::ARRAY_BYTES })
+            }
+            Self::Stranger if end > limits::STRANGER_BYTES => {
+                Err(ErrorReply::redis("ERR Protocol error: unauthenticated bulk length"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A line is so long, as far as it has come.
+    fn check_line(self, len: usize) -> Result<(), ErrorReply> {
+        let (what, limit) = match self {
+            Self::Usual => ("line", limits::LINE_BYTES),
+            Self::Stranger => ("line before AUTH", limits::STRANGER_BYTES),
+        };
+        if len > limit { Err(ErrorReply::TooLong { what, len, limit }) } else { Ok(()) }
     }
 }
 
@@ -557,5 +604,37 @@ mod tests {
             push_number(number, &mut out);
             assert_eq!(out, number.to_string().into_bytes());
         }
+    }
+
+    #[test]
+    fn a_stranger_may_send_little() {
+        let array = |words: &[&[u8]]| {
+            let mut bytes = Vec::new();
+            encode_array(words, &mut bytes);
+            bytes
+        };
+        let decode = |bytes: &[u8]| {
+            let mut decoder = FrameDecoder::new();
+            decoder.limit_to_stranger(true);
+            decoder.decode(bytes).map(|found| found.is_some()).map_err(|error| error.to_string())
+        };
+        let most = [&b"w"[..]; limits::STRANGER_WORDS];
+        assert_eq!(decode(&array(&most)), Ok(true));
+        assert_eq!(decode(b"*17\r\n"), Err("ERR Protocol error: unauthenticated multibulk length".to_owned()));
+        let room = limits::STRANGER_BYTES - b"*1\r\n$65536\r\n".len();
+        assert_eq!(decode(&array(&[&vec![b'w'; room]])), Ok(true));
+        for bytes in [format!("*1\r\n${}\r\n", room + 1), format!("*2\r\n$1\r\na\r\n${}\r\n", usize::MAX)] {
+            assert_eq!(decode(bytes.as_bytes()), Err("ERR Protocol error: unauthenticated bulk length".to_owned()));
+        }
+        let line = vec![b'a'; limits::STRANGER_BYTES + 1];
+        assert_eq!(decode(&line[..limits::STRANGER_BYTES]), Ok(false));
+        assert_eq!(
+            decode(&line),
+            Err("TOOLONG line before AUTH of 65537 bytes, the limit is 65536; nothing was changed".to_owned())
+        );
+        let mut decoder = FrameDecoder::new();
+        decoder.limit_to_stranger(true);
+        decoder.limit_to_stranger(false);
+        assert!(decoder.decode(&line).is_ok(), "one who has authenticated may send more");
     }
 }

@@ -18,6 +18,12 @@ pub const ARRAY_BYTES: usize = 2 * LINE_BYTES;
 /// The longest header line of an array or of a word in one (`*3`, `$12`), in bytes, line end included.
 pub const ARRAY_HEADER_BYTES: usize = 32;
 
+/// The longest request of a client that has not authenticated, with its framing, in bytes.
+pub const STRANGER_BYTES: usize = 64 * 1024;
+
+/// The most words of an array of a client that has not authenticated.
+pub const STRANGER_WORDS: usize = 16;
+
 /// The most keys of one page of a walk (`PREFIX`, `RANGE`), and of one `MGET` or `MPUT`.
 pub const PAGE_KEYS: usize = 10_000;
 

@@ -3,6 +3,7 @@
 //! A node and the coordinator answer different verbs, so each has its own enum. Both encodings come to the same
 //! commands; they differ only in where a value ends: a line's value runs to the end of the line.
 
+mod auth;
 mod glob;
 mod keyspace;
 mod many;
@@ -21,6 +22,7 @@ use crate::peer::{Change, Identity, Read, Wanted, Write};
 use crate::range::PageRequest;
 use crate::slot::SlotId;
 
+pub use auth::{Auth, asks_for_entry};
 pub use glob::{glob_matches, literal_prefix};
 pub use keyspace::{KeyspaceRequest, Scan, exists_request};
 pub use many::KeyWords;
@@ -130,6 +132,8 @@ pub enum CoordinatorRequest<'a> {
     Status,
     /// Answer once every slot has all its copies where they belong, or after this time.
     WaitHealthy(Duration),
+    /// `AUTH`: the client says who it is.
+    Auth(Auth<'a>),
     /// Whether the coordinator answers.
     Ping,
     /// Answer, then close.
@@ -151,6 +155,7 @@ const BLANKS: [char; 2] = [' ', '\t'];
 /// The words of requests as the documentation writes them.
 pub mod verbs {
     #![allow(missing_docs, reason = "each constant is its own documentation")]
+    pub const AUTH: &str = "AUTH";
     pub const PUT: &str = "PUT";
     pub const GET: &str = "GET";
     pub const DELETE: &str = "DELETE";
@@ -265,6 +270,7 @@ impl<'a> CoordinatorRequest<'a> {
             b"DECOMMISSION" => rest.word(verbs::DECOMMISSION).map(Self::Decommission),
             b"RECOMMISSION" => rest.word(verbs::RECOMMISSION).map(Self::Recommission),
             b"REPLACE" => rest.two_nodes(verbs::REPLACE).map(|[old, new]| Self::Replace { old, new }),
+            b"AUTH" => rest.auth().map(Self::Auth),
             b"MAP" => rest.nothing(verbs::MAP).map(|()| Self::Map),
             b"WATCH_MAP" => rest.nothing(verbs::WATCH_MAP).map(|()| Self::WatchMap),
             b"INFO" => rest.nothing(verbs::INFO).map(|()| Self::Info),

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use proto::ring::HashRing;
 
 use super::{Cluster, is_held_by, parse_map};
-use crate::connection::Connection;
 use crate::wait::{self, ensure, eventually};
 
 impl Cluster {
@@ -20,7 +19,7 @@ impl Cluster {
         let ring = HashRing::with_nodes(self.setup.virtual_nodes, running);
         // Where too few run for a majority, those who belonged to it last are remembered for as long as that lasts.
         let few_run = self.running().count() <= self.setup.replicas.div_ceil(2);
-        let mut coordinator = Connection::open(&self.coordinator.addr);
+        let mut coordinator = self.open(&self.coordinator.addr);
         let mut owners = Vec::new();
         eventually("every slot is where the ring says", 2 * wait::SOON, || {
             let lines = coordinator.ask_lines("MAP");

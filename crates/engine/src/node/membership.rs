@@ -201,6 +201,7 @@ impl<B: Bugs> Node<B> {
         self.compare_due(now, now - last, turn);
         self.evict_silent(now);
         self.complain(now);
+        self.memory().tick(now);
         self.look_at_memory(now, turn);
         self.reopen_late(now, turn);
         self.finish(turn);

@@ -1,6 +1,6 @@
 //! What a slot takes in its node's memory. Whatever changes its table goes through here.
 
-use super::{Place, Slot};
+use super::{Place, Refusal, Slot};
 use crate::bugs::Bugs;
 use crate::memory::Usage;
 use crate::record::Record;
@@ -11,6 +11,19 @@ impl<B: Bugs> Slot<B> {
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.table.usage()
+    }
+
+    /// How long ago a key was used, by the clock of [`crate::memory`]; none where it is absent.
+    ///
+    /// # Errors
+    /// This node does not lead the slot.
+    pub(crate) fn age(&self, place: Place<'_>, key: &[u8]) -> Result<Option<u16>, Refusal> {
+        if !self.is_primary() {
+            return Err(Refusal::NotHere);
+        }
+        let record = self.table.get(place.hasher, key).filter(|record| !record.is_delete());
+        let present = record.filter(|record| !record.has_deadline() || !record.is_expired(place.wall()));
+        Ok(present.map(|record| record.age(place.memory.clock())))
     }
 
     /// Puts a record in the place of its key's last one, and gives that one.

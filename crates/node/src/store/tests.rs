@@ -51,6 +51,7 @@ impl Durable {
             found,
             (0, engine::memory::Evict::None),
             Duration::from_secs(1),
+            Arc::default(),
             &background,
         );
         Ok(Self { driver, store: opened.store, journal: Some(opened.journal), running: None, _background: background })

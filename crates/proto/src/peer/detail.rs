@@ -23,11 +23,11 @@ pub enum Detail {
     Encoding,
     /// How many refer to the value.
     References,
-    /// How long nobody has used it, in seconds. It is not counted here, so that it is always 0.
+    /// For how long nobody has used it, at least, in seconds. Known where keys are evicted by that, at the primary; else 0.
     Idle,
     /// How often it is used. Redis counts that only where it evicts by it, which this store never does.
     Frequency,
-    /// The bytes of memory that key and value take.
+    /// The bytes of memory that its record takes.
     Memory,
 }
 

@@ -1,6 +1,7 @@
-//! What only arrays ask for, and `HELLO`: commands of Redis that are about the connection and the server, and Redis's words for what is
+//! What only arrays ask for, and `HELLO` and `AUTH`: commands of Redis that are about the connection and the server, and Redis's words for what is
 //! wrong with an array.
 
+use super::auth::Auth;
 use super::redis::{QUOTED_BYTES, not_an_integer, wrong_number};
 use super::{KeyWords, NodeRequest, PeerWords, Rest};
 use crate::decimal::integer;
@@ -18,12 +19,7 @@ pub enum ServerCommand<'a> {
     /// `HELLO [2|3 [AUTH user password] [SETNAME name]]`.
     Hello(Hello<'a>),
     /// `AUTH [user] password`.
-    Auth {
-        /// Redis's user `default` where none is named.
-        user: Option<&'a [u8]>,
-        /// The password.
-        password: &'a [u8],
-    },
+    Auth(Auth<'a>),
     /// `SELECT 0`.
     Select,
     /// `QUIT`.
@@ -122,6 +118,9 @@ pub(super) fn parse<'a>(verb: &[u8], rest: Rest<'a>) -> Result<NodeRequest<'a>, 
     if verb == b"HELLO" {
         return hello(KeyWords(rest)).map(|hello| NodeRequest::Server(ServerCommand::Hello(hello)));
     }
+    if verb == b"AUTH" {
+        return rest.auth().map(|auth| NodeRequest::Server(ServerCommand::Auth(auth)));
+    }
     let Rest::Words(words) = rest else { return Err(ErrorReply::UnknownCommand) };
     let command = match verb {
         b"PING" => ServerCommand::Ping(at_most_one(verb, words)?),
@@ -129,7 +128,6 @@ pub(super) fn parse<'a>(verb: &[u8], rest: Rest<'a>) -> Result<NodeRequest<'a>, 
             let [message] = exactly(verb, words)?;
             ServerCommand::Echo(message)
         }
-        b"AUTH" => auth(words)?,
         b"SELECT" => {
             let [index] = exactly(verb, words)?;
             match integer(index).ok_or_else(not_an_integer)? {
@@ -190,15 +188,6 @@ fn hello<'a>(mut words: KeyWords<'a>) -> Result<Hello<'a>, ErrorReply> {
         }
     }
     Ok(hello)
-}
-
-fn auth(words: Words<'_>) -> Result<ServerCommand<'_>, ErrorReply> {
-    match words.len() {
-        0 => Err(wrong_words(b"auth")),
-        1 => exactly(b"auth", words).map(|[password]| ServerCommand::Auth { user: None, password }),
-        2 => exactly(b"auth", words).map(|[user, password]| ServerCommand::Auth { user: Some(user), password }),
-        _ => Err(ErrorReply::redis(SYNTAX)),
-    }
 }
 
 /// A name of a connection: printable, without blanks, and not long.

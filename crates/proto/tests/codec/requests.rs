@@ -9,7 +9,8 @@ use proto::limits;
 use proto::peer::{Change, Read, Wanted, Write};
 use proto::range::{Keys, PageRequest};
 use proto::request::{
-    CoordinatorRequest, NodeRequest, PeerWords, ServerCommand, line_can_carry_key, line_can_put, split_replicas_word,
+    Auth, CoordinatorRequest, NodeRequest, PeerWords, ServerCommand, line_can_carry_key, line_can_put,
+    split_replicas_word,
 };
 use proto::response::Response;
 
@@ -139,6 +140,7 @@ fn coordinator_words(request_read: &CoordinatorRequest<'_>) -> Request {
         CoordinatorRequest::Ping => request(&[b"PING"]),
         CoordinatorRequest::Quit => request(&[b"QUIT"]),
         CoordinatorRequest::Join(PeerWords(words)) => with_verb(b"JOIN", *words),
+        CoordinatorRequest::Auth(Auth { user, password }) => with_verb(b"AUTH", user.iter().chain([password]).copied()),
     }
 }
 
@@ -206,6 +208,10 @@ fn node_request() -> impl Strategy<Value = Request> {
 
 fn coordinator_request() -> impl Strategy<Value = Request> {
     prop_oneof![
+        (verb(&["AUTH"]), proptest::collection::vec("[!-~]{1,20}", 1..3)).prop_map(|(verb, words)| {
+            let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
+            request(&[&[verb.as_slice()][..], &words].concat())
+        }),
         (verb(&["REGISTER_NODE", "UNREGISTER_NODE", "HEARTBEAT"]), addr()).prop_map(|(verb, addr)| request(&[
             &verb,
             addr.host().as_bytes(),

@@ -1,11 +1,12 @@
 //! The flags.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
-use client::{AckLevel, Levels, NodeAddr, ReadLevel};
+use client::{AckLevel, Levels, NodeAddr, Password, PasswordError, ReadLevel};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::bench::args::BenchArgs;
@@ -61,6 +62,10 @@ pub(crate) struct Args {
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
+    /// The file with the password of the cluster, where it has one
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+
     /// How long a command may take, all its attempts together, such as 500ms or 1m
     #[arg(long, global = true, value_name = "DURATION", default_value = "15s", value_parser = timeout)]
     pub(crate) timeout: Duration,
@@ -107,6 +112,11 @@ impl Args {
         // The host was looked at when the flags were read; should it be none after all, connecting says so.
         NodeAddr::new(&self.host, self.port)
             .map_or_else(|_| format!("{}:{}", self.host, self.port), |addr| addr.to_string())
+    }
+
+    /// Reads the password, where one is given.
+    pub(crate) fn password(&self) -> Result<Option<Password>, PasswordError> {
+        self.password_file.as_deref().map(Password::read).transpose()
     }
 
     pub(crate) fn levels(&self) -> Levels {

@@ -14,6 +14,7 @@ use bench::request::Dialect;
 use bench::target::{self, Place};
 use bench::workload::Action;
 use bench::{Interval, Load, Outcome, Target, Until};
+use client::Password;
 use proto::frame::Encoding;
 
 use crate::args::Args;
@@ -26,7 +27,14 @@ const TELL: Duration = Duration::from_secs(1);
 /// Measures, and prints what came of it; progress goes to standard error.
 pub(crate) fn run(args: &Args, bench: &BenchArgs) -> anyhow::Result<Exit> {
     let load = bench.load(args.levels());
-    let target = match find_target(args, bench, &load) {
+    let password = match args.password() {
+        Ok(password) => password,
+        Err(error) => {
+            to_stderr(&format!("client: {error}"));
+            return Ok(Exit::Usage);
+        }
+    };
+    let target = match find_target(args, bench, &load, password.as_ref()) {
         Ok(target) => target,
         Err(NoTarget::NotReached(error)) => {
             to_stderr(&format!("client: {error:#}"));
@@ -83,11 +91,11 @@ impl From<anyhow::Error> for NoTarget {
     }
 }
 
-fn find_target(args: &Args, bench: &BenchArgs, load: &Load) -> Result<Target, NoTarget> {
-    let target = match &bench.address {
+fn find_target(args: &Args, bench: &BenchArgs, load: &Load, password: Option<&Password>) -> Result<Target, NoTarget> {
+    let mut target = match &bench.address {
         Some(address) => {
             let place = Place { addr: target::resolve(address)?, pids: Vec::new() };
-            let dialect = if bench.writes(load) { dialect(&place, load)? } else { Dialect::Put };
+            let dialect = if bench.writes(load) { dialect(&place, password, load)? } else { Dialect::Put };
             Target::single(address, &place, dialect, 0..bench.keys)
         }
         None => {
@@ -95,24 +103,28 @@ fn find_target(args: &Args, bench: &BenchArgs, load: &Load) -> Result<Target, No
             let advice = "start it with `coordinator`, or say where it is with --host and --port; --address drives one \
                           server without it";
             let map = target::resolve(&coordinator)
-                .and_then(|addr| target::serving_map(addr, args.timeout))
+                .and_then(|addr| target::serving_map(addr, password, args.timeout))
                 .with_context(|| format!("cannot get the map of the cluster from {coordinator} ({advice})"))?;
             Target::of_map(format!("the cluster of {coordinator}"), map, Vec::new(), 0..bench.keys, load.sizes)?
         }
     };
+    target.password = password.cloned();
     let ack = load.ack.map(|level| ["ACK".to_owned(), level.to_string()]);
     let read = load.read.map(|level| ["READ".to_owned(), level.to_string()]);
     for (server, words) in target.servers.iter().flat_map(|server| [(server, &ack), (server, &read)]) {
         let Some(words) = words else { continue };
-        let answer = target::ask(server.addr, words)?;
+        let answer = target::ask(server.addr, password, words)?;
         if answer != "+OK" {
             return Err(NoTarget::Refused(format!("{} refuses {}: {answer}", server.addr, words.join(" "))));
         }
     }
     if load.mix.has(Action::Scan) {
         for server in &target.servers {
-            let answer =
-                target::ask(server.addr, &[&b"RANGE"[..], &load.sizes.make_key(0), b"bench;", b"LIMIT", b"1"])?;
+            let answer = target::ask(
+                server.addr,
+                password,
+                &[&b"RANGE"[..], &load.sizes.make_key(0), b"bench;", b"LIMIT", b"1"],
+            )?;
             if answer.starts_with('-') {
                 let why = format!("{} cannot list keys in order, which this workload asks for: {answer}", server.addr);
                 return Err(NoTarget::Refused(why));
@@ -124,14 +136,14 @@ fn find_target(args: &Args, bench: &BenchArgs, load: &Load) -> Result<Target, No
 
 /// How one server is told to store a value: our nodes take PUT in either encoding, Redis SET in arrays. Stores the first key
 /// of the load.
-fn dialect(place: &Place, load: &Load) -> Result<Dialect, NoTarget> {
+fn dialect(place: &Place, password: Option<&Password>, load: &Load) -> Result<Dialect, NoTarget> {
     if load.encoding == Encoding::Line {
         return Ok(Dialect::Put);
     }
     let key = load.sizes.make_key(0);
     let value = load.sizes.make_value(&key);
     for (word, dialect) in [(&b"SET"[..], Dialect::Set), (b"PUT", Dialect::Put)] {
-        let answer = target::ask(place.addr, &[word, &key, &value])?;
+        let answer = target::ask(place.addr, password, &[word, &key, &value])?;
         if answer == "+OK" {
             return Ok(dialect);
         }

@@ -87,11 +87,18 @@ fn run_session(args: &Args, runtime: &tokio::runtime::Runtime) -> anyhow::Result
 
 /// Connects, and where that fails says what a person can do about it.
 async fn connect(args: &Args) -> Result<Client, Error> {
-    let connected = Client::builder().timeout(args.timeout).connect(args.coordinator()).await;
+    let mut builder = Client::builder().timeout(args.timeout);
+    if let Some(password) = args.password().map_err(|error| Error::Invalid(error.to_string()))? {
+        builder = builder.password(password);
+    }
+    let connected = builder.connect(args.coordinator()).await;
     connected.map(|client| client.with(args.levels())).map_err(|error| match error {
         Error::NotReached { whom, reason } => {
             let advice = "start it with `coordinator`, or say where it is with --host and --port";
             Error::NotReached { whom, reason: format!("{reason}; {advice}") }
+        }
+        Error::Refused { by, reason } if reason.starts_with("NOAUTH") => {
+            Error::Refused { by, reason: format!("{reason}: name the file that has it with --password-file") }
         }
         other => other,
     })

@@ -1,0 +1,108 @@
+//! Who is let in: the password of a process, and what it says of those who have another.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use password::Password;
+use proto::error::ErrorReply;
+use proto::request::Auth;
+use tokio::time::Instant;
+
+/// The log has a line about passwords that do not agree at most once in this time.
+const WARN_EVERY: Duration = Duration::from_secs(5);
+
+/// The password of this process, if it has one.
+#[derive(Debug, Default)]
+pub struct Access {
+    password: Option<Password>,
+    /// How often a wrong one was given.
+    wrong: AtomicU64,
+    warned: Mutex<Option<Instant>>,
+}
+
+impl Access {
+    /// Without a password everybody is let in.
+    #[must_use]
+    pub fn new(password: Option<Password>) -> Arc<Self> {
+        Arc::new(Self { password, ..Self::default() })
+    }
+
+    /// What this process is asked for, and gives to the others of its cluster.
+    #[must_use]
+    pub fn password(&self) -> Option<&Password> {
+        self.password.as_ref()
+    }
+
+    /// How often a wrong password was given.
+    #[must_use]
+    pub fn wrong(&self) -> u64 {
+        self.wrong.load(Ordering::Relaxed)
+    }
+
+    /// Somebody says who he is. `from` is where he connects from, for the log.
+    ///
+    /// # Errors
+    /// He is not let in; in Redis's words.
+    pub fn admit(&self, auth: Auth<'_>, from: Option<SocketAddr>) -> Result<(), ErrorReply> {
+        let is_default = auth.user.is_none_or(|user| user == b"default");
+        let is_right = match &self.password {
+            Some(password) => password.matches(auth.password) && is_default,
+            None if auth.user.is_none() => {
+                self.warn(|| format!("{} gives a password, and this process was started without", Shown(from)));
+                return Err(ErrorReply::redis(
+                    "ERR AUTH <password> called without any password configured for the default user. Are you sure your \
+                     configuration is correct?",
+                ));
+            }
+            // Redis's user without a password is let in with any.
+            None => is_default,
+        };
+        if is_right {
+            return Ok(());
+        }
+        self.wrong.fetch_add(1, Ordering::Relaxed);
+        self.warn(|| format!("{} gives a wrong password or user", Shown(from)));
+        Err(ErrorReply::redis("WRONGPASS invalid username-password pair or user is disabled."))
+    }
+
+    /// Says in the log what is wrong about passwords, unless that was done a moment ago.
+    pub fn warn(&self, what: impl FnOnce() -> String) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            *warned = Some(Instant::now());
+            tracing::warn!("{}; all processes and clients of a cluster are started with one --password-file", what());
+        }
+    }
+}
+
+/// An address in a sentence.
+#[derive(Debug)]
+pub struct Shown(pub Option<SocketAddr>);
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(addr) => write!(f, "{addr}"),
+            None => f.write_str("somebody"),
+        }
+    }
+}
+
+/// What another process has against this one, in words for an operator; `None` where it is not about passwords. `whom` is
+/// the other process, `refusal` its answer.
+#[must_use]
+pub fn disagreement(whom: &str, refusal: &str) -> Option<String> {
+    let refusal = refusal.trim_start_matches('-');
+    let what = if refusal.starts_with("WRONGPASS") {
+        "has another password than this process"
+    } else if refusal.starts_with("NOAUTH") {
+        "asks for a password, and this process was started without"
+    } else if refusal.starts_with("ERR AUTH") {
+        "was started without a password, and this process with one"
+    } else {
+        return None;
+    };
+    Some(format!("{whom} {what}"))
+}

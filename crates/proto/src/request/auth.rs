@@ -1,0 +1,59 @@
+//! `AUTH`, which nodes and the coordinator take in both encodings.
+
+use super::{KeyWords, Rest, verbs};
+use crate::error::ErrorReply;
+use crate::frame::Frame;
+
+/// The words of `AUTH [user] password`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Auth<'a> {
+    /// Redis's user `default` where none is named.
+    pub user: Option<&'a [u8]>,
+    /// The password.
+    pub password: &'a [u8],
+}
+
+impl<'a> Rest<'a> {
+    pub(super) fn auth(self) -> Result<Auth<'a>, ErrorReply> {
+        let mut words = KeyWords(self);
+        let first = words.next().ok_or(ErrorReply::InvalidFormat(verbs::AUTH))?;
+        match (words.next(), words.next()) {
+            (None, _) => Ok(Auth { user: None, password: first }),
+            (Some(password), None) => Ok(Auth { user: Some(first), password }),
+            _ if self.is_array() => Err(ErrorReply::redis("ERR syntax error")),
+            _ => Err(ErrorReply::InvalidFormat(verbs::AUTH)),
+        }
+    }
+}
+
+/// Whether a request is one with which a client says who it is, right or wrong.
+#[must_use]
+pub fn asks_for_entry(frame: Frame<'_>) -> bool {
+    let verb = match frame {
+        Frame::Array(mut words) => words.next(),
+        Frame::Line(line) => line.split(|byte| matches!(byte, b' ' | b'\t')).find(|word| !word.is_empty()),
+    };
+    verb.is_some_and(|verb| [&b"AUTH"[..], b"HELLO"].iter().any(|name| verb.eq_ignore_ascii_case(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{CoordinatorRequest, NodeRequest, ServerCommand};
+
+    #[test]
+    fn both_servers_take_auth_by_line() {
+        let (alone, named) = (Auth { user: None, password: b"p" }, Auth { user: Some(b"default"), password: b"p" });
+        for (line, auth) in [("AUTH p", alone), ("auth default p", named)] {
+            let frame = Frame::Line(line.as_bytes());
+            assert_eq!(NodeRequest::parse(frame), Ok(NodeRequest::Server(ServerCommand::Auth(auth))), "{line}");
+            assert_eq!(CoordinatorRequest::parse(frame), Ok(CoordinatorRequest::Auth(auth)), "{line}");
+        }
+        for line in ["AUTH", "AUTH a b c"] {
+            let frame = Frame::Line(line.as_bytes());
+            assert_eq!(NodeRequest::parse(frame), Err(ErrorReply::InvalidFormat("AUTH")), "{line}");
+            assert!(asks_for_entry(frame), "{line}");
+        }
+        assert!(asks_for_entry(Frame::Line(b"  hello 3")) && !asks_for_entry(Frame::Line(b"AUTHOR p")));
+    }
+}
