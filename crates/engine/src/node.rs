@@ -559,7 +559,10 @@ impl<B: Bugs> Node<B> {
             return None;
         }
         let mut bytes = self.journal.end().to_be_bytes().to_vec();
-        Entry::Whole { slot, whole: state.whole() }.encode(&mut bytes);
+        let whole = state.whole();
+        // The rest takes longer, and no write of the slot waits for it.
+        drop(state);
+        Entry::Whole { slot, whole }.encode(&mut bytes);
         Some(bytes)
     }
 

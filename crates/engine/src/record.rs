@@ -1,49 +1,69 @@
 //! One write.
 
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::fmt;
+use std::sync::atomic::Ordering;
 
 use proto::id::{Epoch, Version};
 use proto::limits;
 use proto::peer::{Effect, Identity, Op, WallTime};
 use sha2::{Digest as _, Sha256};
-use triomphe::ThinArc;
 
 use crate::memory::{Usage, allocated};
 use crate::table::fetch::fetch_bytes;
+use crate::table::shared::{HEAD_BYTES, LONG, SHORT_MOST, Shared};
 
 /// A write as its primary ordered it. The same record is the entry of its key in the table, what replicas are sent, and
 /// what a reader gets its value from: clones share it. It takes one allocation, and a pointer of one word leads to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record(ThinArc<Head, u8>);
-
-/// What stands before the bytes of a record: the key, the value, its deadline in 8 bytes where it has one, the client's
-/// name, and the write's number in 8 bytes. Of a declined write the version that it has found stands in the place of key and value.
-#[derive(Debug)]
-struct Head {
-    version: Version,
-    key_len: u32,
-    kind: Kind,
-    /// The bytes of the client's name and number at the end; 0 where the write has no identity. With [`HAS_TOLD`] added, what
-    /// the client was told stands before them, and its length in 2 bytes.
-    identity_len: u8,
-    /// When the key was used last, by the clock of [`crate::memory`]. It is no part of the write.
-    used: AtomicU16,
-}
+///
+/// The bytes are: the version in 16 bytes where it does not fit the word, the key, the value, its deadline in 8 bytes where it
+/// has one, and of a write with an identity what the client was told and the length of that in 2 bytes, where there is
+/// something, the client's name, the write's number in 8 bytes, and the length of these two in one. Of a declined write the version that it has
+/// found stands in the place of key and value.
+///
+/// The word is, from its lowest bit: the length of the bytes in 12 bits, that of the key in 8, the number of the version in 28
+/// and its epoch in 10; or, where one of these has no room there, with [`LONG`], the length of the bytes in 32 bits and that
+/// of the key in 26. Then, in either, the kind in 3 bits, [`HAS_TOLD`] and [`HAS_IDENTITY`].
+///
+/// The mark is when the key was used last, by the clock of [`crate::memory`]. It is no part of the write.
+#[derive(Clone)]
+pub struct Record(Shared);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Put,
-    PutUntil,
-    Delete,
-    Expire,
-    Declined,
-    Barrier,
+    Put = 0,
+    PutUntil = 1,
+    Delete = 2,
+    Expire = 3,
+    Declined = 4,
+    Barrier = 5,
 }
 
-/// See [`Head::identity_len`], which is lower.
-const HAS_TOLD: u8 = 1 << 7;
+const KEY_SHIFT: u32 = 12;
+const SEQ_SHIFT: u32 = 20;
+const EPOCH_SHIFT: u32 = 48;
+const LONG_KEY_SHIFT: u32 = 32;
+const KIND_SHIFT: u32 = 58;
 
-const _: () = assert!(limits::CLIENT_BYTES + SEQ_BYTES < HAS_TOLD as usize);
+/// The longest key whose length has room beside a version.
+const SHORT_KEY_MOST: u64 = (1 << (SEQ_SHIFT - KEY_SHIFT)) - 1;
+
+/// The highest number and the highest epoch of a version that has room in the word.
+const SHORT_SEQ_MOST: u64 = (1 << (EPOCH_SHIFT - SEQ_SHIFT)) - 1;
+const SHORT_EPOCH_MOST: u64 = (1 << (KIND_SHIFT - EPOCH_SHIFT)) - 1;
+
+const LONG_KEY_MOST: u64 = (1 << (KIND_SHIFT - LONG_KEY_SHIFT)) - 1;
+
+/// The bit for what a client was told.
+const HAS_TOLD: u64 = 1 << 61;
+
+/// The bit for an identity.
+const HAS_IDENTITY: u64 = 1 << 62;
+
+const _: () = assert!(limits::CLIENT_BYTES + SEQ_BYTES <= u8::MAX as usize);
+const _: () = assert!(limits::KEY_BYTES as u64 <= LONG_KEY_MOST);
+
+/// A version, as it lies in a record whose word has no room for it.
+const VERSION_BYTES: usize = 2 * size_of::<u64>();
 
 /// The length of what a client was told, as it lies in a record.
 const TOLD_LEN_BYTES: usize = size_of::<u16>();
@@ -51,14 +71,11 @@ const TOLD_LEN_BYTES: usize = size_of::<u16>();
 /// The number of an identity, as it lies in a record.
 const SEQ_BYTES: usize = size_of::<u64>();
 
+/// The length of an identity, as it lies in a record.
+const IDENTITY_LEN_BYTES: usize = 1;
+
 /// A deadline, as it lies in a record.
 const DEADLINE_BYTES: usize = size_of::<u64>();
-
-/// What the allocation holds beside head and bytes: how many share it, and how many bytes there are.
-const COUNTS: usize = 2 * size_of::<usize>();
-
-/// The bytes of a record up to this many are joined without an allocation.
-const SHORT: usize = 256;
 
 /// How long keys usually are at most.
 const USUAL_KEY_BYTES: usize = 24;
@@ -77,8 +94,7 @@ impl Record {
                 Effect::Expire => Self::of(version, Kind::Expire, key, &[], identity, told),
             },
             Op::Declined { identity, found, told } => {
-                let found = [found.epoch.0.to_be_bytes(), found.seq.to_be_bytes()].concat();
-                Self::of(version, Kind::Declined, b"", &[&found], Some(identity), told)
+                Self::of(version, Kind::Declined, b"", &[&to_bytes(found)], Some(identity), told)
             }
             Op::Barrier => Self::of(version, Kind::Barrier, b"", &[], None, b""),
         }
@@ -93,40 +109,45 @@ impl Record {
         told: &[u8],
     ) -> Self {
         let (first, second) = (value.first().copied().unwrap_or_default(), value.get(1).copied().unwrap_or_default());
-        let key_len = u32::try_from(key.len()).expect("a key is within its limit, far below 4 GiB");
+        let (kind, key_len) = ((kind as u64) << KIND_SHIFT, key.len());
         let Some(Identity { client, seq }) = identity else {
-            let head = Head::new(version, key_len, kind, 0);
-            return Self::joined(head, &[key, first, second]);
+            return Self::joined(version, kind, key_len, &[key, first, second]);
         };
         let identity_len = u8::try_from(client.len() + SEQ_BYTES).expect("a client's name is within its limit");
+        let (flags, seq, identity_len) = (kind | HAS_IDENTITY, seq.to_be_bytes(), [identity_len]);
         if told.is_empty() {
-            let head = Head::new(version, key_len, kind, identity_len);
-            return Self::joined(head, &[key, first, second, client, &seq.to_be_bytes()]);
+            return Self::joined(version, flags, key_len, &[key, first, second, client, &seq, &identity_len]);
         }
-        let head = Head::new(version, key_len, kind, identity_len | HAS_TOLD);
-        let told_len = u16::try_from(told.len()).expect("what is told is within its limit");
-        Self::joined(head, &[key, first, second, told, &told_len.to_be_bytes(), client, &seq.to_be_bytes()])
+        let told_len = u16::try_from(told.len()).expect("what is told is within its limit").to_be_bytes();
+        let parts = [key, first, second, told, &told_len, client, &seq, &identity_len];
+        Self::joined(version, flags | HAS_TOLD, key_len, &parts)
     }
 
-    fn joined(head: Head, parts: &[&[u8]]) -> Self {
-        let len = parts.iter().map(|part| part.len()).sum();
-        let mut short = [0; SHORT];
-        let Some(joined) = short.get_mut(..len) else {
-            return Self(ThinArc::from_header_and_slice(head, &parts.concat()));
-        };
-        let mut rest = &mut *joined;
-        for part in parts {
-            let (place, after) = rest.split_at_mut(part.len());
-            place.copy_from_slice(part);
-            rest = after;
+    /// A record of these parts, before which the version comes where the word has no room for it.
+    fn joined(version: Version, flags: u64, key_len: usize, parts: &[&[u8]]) -> Self {
+        let len = parts.iter().map(|part| part.len()).sum::<usize>();
+        if fits_word(version, key_len, len) {
+            let Version { epoch: Epoch(epoch), seq } = version;
+            let word =
+                len as u64 | ((key_len as u64) << KEY_SHIFT) | (seq << SEQ_SHIFT) | (epoch << EPOCH_SHIFT) | flags;
+            return Self(Shared::new(word, b"", parts));
         }
-        Self(ThinArc::from_header_and_slice(head, joined))
+        let len = u32::try_from(VERSION_BYTES + len).expect("key and value are within their limits, far below 4 GiB");
+        let key_len = key_len as u64;
+        assert!(key_len <= LONG_KEY_MOST, "a key is within its limit, far below 64 MiB");
+        let word = u64::from(len) | (key_len << LONG_KEY_SHIFT) | flags | LONG;
+        Self(Shared::new(word, &to_bytes(version), parts))
     }
 
     /// Its place in its slot's order, and so the version of its key.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.head().version
+        let word = self.0.word();
+        if word & LONG == 0 {
+            let epoch = Epoch((word >> EPOCH_SHIFT) & SHORT_EPOCH_MOST);
+            return Version { epoch, seq: (word >> SEQ_SHIFT) & SHORT_SEQ_MOST };
+        }
+        self.0.bytes().first_chunk().map_or(Version::NONE, from_bytes)
     }
 
     /// The newest write of a key, as a fill brings it.
@@ -138,17 +159,15 @@ impl Record {
     /// The key; empty where the record is no write.
     #[must_use]
     pub fn key(&self) -> &[u8] {
-        self.bytes().get(..self.head().key_len as usize).unwrap_or_default()
+        self.bytes().get(..self.key_len()).unwrap_or_default()
     }
 
     /// The value; `None` where the record is a tombstone, or no write.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
-        let Head { key_len, kind, .. } = *self.head();
-        let end = self.end();
-        match kind {
-            Kind::Put => self.bytes().get(key_len as usize..end),
-            Kind::PutUntil => self.bytes().get(key_len as usize..end - DEADLINE_BYTES),
+        match self.kind() {
+            Kind::Put => self.bytes().get(self.key_len()..self.end()),
+            Kind::PutUntil => self.bytes().get(self.key_len()..self.end() - DEADLINE_BYTES),
             Kind::Delete | Kind::Expire | Kind::Declined | Kind::Barrier => None,
         }
     }
@@ -156,7 +175,7 @@ impl Record {
     /// When the value expires; `None` where it does not, or the record has none.
     #[must_use]
     pub fn deadline(&self) -> Option<WallTime> {
-        if self.head().kind != Kind::PutUntil {
+        if self.kind() != Kind::PutUntil {
             return None;
         }
         let moment = self.bytes().get(..self.end())?.last_chunk()?;
@@ -166,7 +185,7 @@ impl Record {
     /// Whether the value has a deadline.
     #[must_use]
     pub fn has_deadline(&self) -> bool {
-        self.head().kind == Kind::PutUntil
+        self.kind() == Kind::PutUntil
     }
 
     /// Whether the value has a deadline that has passed.
@@ -191,7 +210,7 @@ impl Record {
         match (self.value(), self.deadline()) {
             (Some(value), None) => Effect::Put(value),
             (Some(value), Some(deadline)) => Effect::PutUntil(value, deadline),
-            (None, _) if self.head().kind == Kind::Expire => Effect::Expire,
+            (None, _) if self.kind() == Kind::Expire => Effect::Expire,
             (None, _) => Effect::Delete,
         }
     }
@@ -199,8 +218,7 @@ impl Record {
     /// Whose write it is, where the client said so.
     #[must_use]
     pub fn identity(&self) -> Option<Identity<'_>> {
-        let start = self.bytes().len() - usize::from(self.head().identity_len & !HAS_TOLD);
-        let (client, seq) = self.bytes().get(start..)?.split_last_chunk::<SEQ_BYTES>()?;
+        let (client, seq) = self.identity_bytes()?.split_last_chunk::<SEQ_BYTES>()?;
         Some(Identity { client, seq: u64::from_be_bytes(*seq) })
     }
 
@@ -210,35 +228,45 @@ impl Record {
         self.bytes().get(self.end()..).and_then(|rest| rest.get(..self.told_len())).unwrap_or_default()
     }
 
+    /// Name and number of an identity.
+    fn identity_bytes(&self) -> Option<&[u8]> {
+        if self.0.word() & HAS_IDENTITY == 0 {
+            return None;
+        }
+        let (len, rest) = self.bytes().split_last()?;
+        rest.get(rest.len().checked_sub(usize::from(*len))?..)
+    }
+
+    /// Where the identity begins.
+    fn identity_start(&self) -> usize {
+        let identity = self.identity_bytes().map_or(0, |identity| identity.len() + IDENTITY_LEN_BYTES);
+        self.bytes().len() - identity
+    }
+
     /// Where the identity and what was told begin.
     fn end(&self) -> usize {
-        let identity_len = self.head().identity_len;
-        let end = self.bytes().len() - usize::from(identity_len & !HAS_TOLD);
-        if identity_len & HAS_TOLD == 0 { end } else { end - TOLD_LEN_BYTES - self.told_len() }
+        let start = self.identity_start();
+        if self.0.word() & HAS_TOLD == 0 { start } else { start - TOLD_LEN_BYTES - self.told_len() }
     }
 
     fn told_len(&self) -> usize {
-        let identity_len = self.head().identity_len;
-        if identity_len & HAS_TOLD == 0 {
+        if self.0.word() & HAS_TOLD == 0 {
             return 0;
         }
-        let end = self.bytes().len() - usize::from(identity_len & !HAS_TOLD);
-        let len = self.bytes().get(..end).and_then(<[u8]>::last_chunk);
+        let len = self.bytes().get(..self.identity_start()).and_then(<[u8]>::last_chunk);
         len.map_or(0, |len| usize::from(u16::from_be_bytes(*len)))
     }
 
     /// What a declined write has found; `None` where the record is none.
     #[must_use]
     pub fn found(&self) -> Option<Version> {
-        let (epoch, rest) = self.bytes().split_first_chunk().filter(|_| self.head().kind == Kind::Declined)?;
-        let seq = rest.first_chunk()?;
-        Some(Version { epoch: Epoch(u64::from_be_bytes(*epoch)), seq: u64::from_be_bytes(*seq) })
+        self.bytes().first_chunk().filter(|_| self.kind() == Kind::Declined).map(from_bytes)
     }
 
     /// What the record holds, as it travels.
     #[must_use]
     pub fn op(&self) -> Op<'_> {
-        match self.head().kind {
+        match self.kind() {
             Kind::Barrier => Op::Barrier,
             Kind::Declined => match (self.identity(), self.found()) {
                 (Some(identity), Some(found)) => Op::Declined { identity, found, told: self.told() },
@@ -253,25 +281,25 @@ impl Record {
     /// Whether the record is a tombstone.
     #[must_use]
     pub fn is_delete(&self) -> bool {
-        matches!(self.head().kind, Kind::Delete | Kind::Expire)
+        matches!(self.kind(), Kind::Delete | Kind::Expire)
     }
 
     /// Whether the record changes its key: it is a put, a delete or an expiry.
     #[must_use]
     pub fn is_write(&self) -> bool {
-        !matches!(self.head().kind, Kind::Declined | Kind::Barrier)
+        !matches!(self.kind(), Kind::Declined | Kind::Barrier)
     }
 
     /// Whether a client has asked for what the record changes. Nobody has asked for an expiry.
     #[must_use]
     pub fn is_asked_for(&self) -> bool {
-        self.is_write() && self.head().kind != Kind::Expire
+        self.is_write() && self.kind() != Kind::Expire
     }
 
     /// The memory that the record takes, in bytes, its allocation's own overhead left out.
     #[must_use]
     pub fn size(&self) -> usize {
-        COUNTS + size_of::<Head>() + self.bytes().len()
+        HEAD_BYTES + self.0.bytes().len()
     }
 
     /// The memory that it takes on a node, in bytes: the size class of its allocation.
@@ -287,22 +315,24 @@ impl Record {
         if self.is_delete() { Usage::of_tombstones(bytes) } else { Usage::of_values(bytes) }
     }
 
-    /// What a value would take as a record, in bytes.
+    /// What a value would take as a record of this version, in bytes.
     #[must_use]
     pub(crate) fn usage_of_value(
+        version: Version,
         key: &[u8],
         value: &[u8],
         has_deadline: bool,
         identity: Option<Identity<'_>>,
     ) -> usize {
         let deadline = if has_deadline { DEADLINE_BYTES } else { 0 };
-        let identity = identity.map_or(0, |identity| identity.client.len() + SEQ_BYTES);
-        allocated(COUNTS + size_of::<Head>() + key.len() + value.len() + deadline + identity)
+        let identity = identity.map_or(0, |identity| identity.client.len() + SEQ_BYTES + IDENTITY_LEN_BYTES);
+        let len = key.len() + value.len() + deadline + identity;
+        allocated(HEAD_BYTES + len + if fits_word(version, key.len(), len) { 0 } else { VERSION_BYTES })
     }
 
     /// The key was used at this moment of the clock of [`crate::memory`].
     pub(crate) fn touch(&self, now: u16) {
-        let used = &self.head().used;
+        let used = self.0.mark();
         // What many read at a time is written once.
         if used.load(Ordering::Relaxed) != now {
             used.store(now, Ordering::Relaxed);
@@ -311,22 +341,21 @@ impl Record {
 
     /// How long ago the key was used, by that clock.
     pub(crate) fn age(&self, now: u16) -> u16 {
-        now.wrapping_sub(self.head().used.load(Ordering::Relaxed))
+        now.wrapping_sub(self.0.mark().load(Ordering::Relaxed))
     }
 
     /// Whether no other clone of it is left.
     #[cfg(test)]
     pub(crate) fn is_unique(&self) -> bool {
-        ThinArc::strong_count(&self.0) == 1
+        self.0.is_unique()
     }
 
     /// The first 128 bits of the SHA-256 of all that a copy must have of it: version, kind, key, value and deadline. Whose
     /// write it was is left out, for a fill leaves it out.
     #[must_use]
     pub fn digest(&self) -> u128 {
-        let Head { version, key_len, kind, .. } = *self.head();
         let deadline = self.deadline().map(|deadline| deadline.0.to_be_bytes());
-        let kind = match kind {
+        let kind = match self.kind() {
             Kind::Put => b'P',
             Kind::PutUntil => b'T',
             Kind::Delete => b'D',
@@ -335,9 +364,8 @@ impl Record {
             Kind::Barrier => b'B',
         };
         let hash = Sha256::new()
-            .chain_update(version.epoch.0.to_be_bytes())
-            .chain_update(version.seq.to_be_bytes())
-            .chain_update(key_len.to_be_bytes())
+            .chain_update(to_bytes(self.version()))
+            .chain_update((self.key_len() as u32).to_be_bytes())
             .chain_update([kind])
             .chain_update(self.key())
             .chain_update(deadline.as_ref().map_or(&[][..], |deadline| deadline))
@@ -348,32 +376,63 @@ impl Record {
 
     /// Asks for the record's memory up to about the end of its key, which will be used soon.
     pub(crate) fn fetch(&self) {
-        fetch_bytes(self.0.ptr().cast(), COUNTS + size_of::<Head>() + USUAL_KEY_BYTES);
+        fetch_bytes(self.0.address(), HEAD_BYTES + USUAL_KEY_BYTES);
     }
 
-    fn head(&self) -> &Head {
-        &self.0.header.header
+    fn kind(&self) -> Kind {
+        match (self.0.word() >> KIND_SHIFT) & 7 {
+            0 => Kind::Put,
+            1 => Kind::PutUntil,
+            2 => Kind::Delete,
+            3 => Kind::Expire,
+            4 => Kind::Declined,
+            _ => Kind::Barrier,
+        }
     }
 
+    fn key_len(&self) -> usize {
+        let word = self.0.word();
+        let short = (word >> KEY_SHIFT) & SHORT_KEY_MOST;
+        let len = if word & LONG == 0 { short } else { (word >> LONG_KEY_SHIFT) & LONG_KEY_MOST };
+        len as usize
+    }
+
+    /// What it holds beside the version.
     fn bytes(&self) -> &[u8] {
-        &self.0.slice
+        let bytes = self.0.bytes();
+        if self.0.word() & LONG == 0 { bytes } else { bytes.get(VERSION_BYTES..).unwrap_or_default() }
     }
 }
 
-impl Head {
-    fn new(version: Version, key_len: u32, kind: Kind, identity_len: u8) -> Self {
-        Self { version, key_len, kind, identity_len, used: AtomicU16::new(0) }
-    }
-}
-
-impl PartialEq for Head {
+impl PartialEq for Record {
     fn eq(&self, other: &Self) -> bool {
-        let parts = |head: &Self| (head.version, head.key_len, head.kind, head.identity_len);
-        parts(self) == parts(other)
+        // What is equal is written in one way only.
+        self.0.word() == other.0.word() && self.0.bytes() == other.0.bytes()
     }
 }
 
-impl Eq for Head {}
+impl Eq for Record {}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Record").field("version", &self.version()).field("op", &self.op()).finish()
+    }
+}
+
+/// Whether the word has room for the version, beside these lengths of key and bytes.
+fn fits_word(version: Version, key_len: usize, len: usize) -> bool {
+    let fits = version.epoch.0 <= SHORT_EPOCH_MOST && version.seq <= SHORT_SEQ_MOST;
+    fits && key_len as u64 <= SHORT_KEY_MOST && len as u64 <= SHORT_MOST
+}
+
+fn to_bytes(version: Version) -> [u8; VERSION_BYTES] {
+    ((u128::from(version.epoch.0) << 64) | u128::from(version.seq)).to_be_bytes()
+}
+
+fn from_bytes(bytes: &[u8; VERSION_BYTES]) -> Version {
+    let both = u128::from_be_bytes(*bytes);
+    Version { epoch: Epoch((both >> 64) as u64), seq: both as u64 }
+}
 
 #[cfg(test)]
 mod tests {
@@ -383,7 +442,8 @@ mod tests {
     fn a_record_gives_back_what_it_was_made_of() {
         let version = Version { epoch: Epoch(1), seq: 2 };
         let identity = Some(Identity { client: b"me", seq: 7 });
-        for op in [
+        let (long_key, long_value) = ([b'k'; limits::KEY_BYTES], [b'v'; 70_000]);
+        let ops = [
             Op::Write { key: b"k", effect: Effect::Put(b"v"), identity: None, told: b"" },
             Op::Write { key: b"k", effect: Effect::Put(b""), identity, told: b"" },
             Op::Write { key: b"", effect: Effect::Delete, identity, told: b"" },
@@ -396,9 +456,55 @@ mod tests {
             Op::Write { key: b"k", effect: Effect::Put(b"v"), identity, told: b":12" },
             Op::Write { key: b"", effect: Effect::PutUntil(b"", WallTime(9)), identity, told: &[b'$'; 1_025] },
             Op::Write { key: b"k", effect: Effect::Delete, identity, told: b"+" },
+            Op::Write { key: &long_key, effect: Effect::Put(b"v"), identity, told: b":12" },
+            Op::Write { key: b"k", effect: Effect::PutUntil(&long_value, WallTime(7)), identity: None, told: b"" },
             Op::Barrier,
-        ] {
-            assert_eq!(Record::new(version, op).op(), op);
+        ];
+        // Each where all has room in the word, and where one or the other thing has not.
+        for epoch in [0, 1, SHORT_EPOCH_MOST, SHORT_EPOCH_MOST + 1, u64::MAX] {
+            for seq in [0, 1, SHORT_SEQ_MOST, SHORT_SEQ_MOST + 1, u64::MAX] {
+                let version = Version { epoch: Epoch(epoch), seq };
+                for op in ops {
+                    let record = Record::new(version, op);
+                    assert_eq!((record.version(), record.op()), (version, op));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn keys_and_values_of_every_length_have_room() {
+        let bytes = [7; 4_200];
+        for key_len in [0, 1, 255, 256, 257] {
+            for value_len in (0..300).chain(3_800..bytes.len()) {
+                let (key, value) = (&bytes[..key_len], &bytes[..value_len]);
+                let record = Record::entry(Version::NONE, key, Effect::Put(value));
+                assert_eq!((record.key(), record.value()), (key, Some(value)));
+            }
+        }
+    }
+
+    #[test]
+    fn what_records_are_compared_by_is_all_that_they_hold() {
+        let version = |epoch, seq| Version { epoch: Epoch(epoch), seq };
+        let put = |version, key: &[u8], value: &[u8]| Record::entry(version, key, Effect::Put(value));
+        let records = [
+            put(version(1, 2), b"ke", b"y"),
+            put(version(1, 2), b"k", b"ey"),
+            put(version(1, 3), b"ke", b"y"),
+            put(version(2, 2), b"ke", b"y"),
+            put(version(1 << 40, 2), b"ke", b"y"),
+            Record::entry(version(1, 2), b"ke", Effect::Delete),
+            Record::entry(version(1, 2), b"ke", Effect::Expire),
+        ];
+        for (at, one) in records.iter().enumerate() {
+            for (with, other) in records.iter().enumerate() {
+                assert_eq!(
+                    (one == other, one.digest() == other.digest()),
+                    (at == with, at == with),
+                    "{one:?} {other:?}"
+                );
+            }
         }
     }
 
@@ -410,18 +516,19 @@ mod tests {
 
     #[test]
     fn what_a_value_takes_is_known_before_its_record_is_made() {
-        for (value, identity) in [(&b"v"[..], None), (&[7; 100], Some(Identity { client: b"me", seq: 7 }))] {
+        for (value, identity) in [(&b"v"[..], None), (&[7; 5_000], Some(Identity { client: b"me", seq: 7 }))] {
             for (effect, has_deadline) in [(Effect::Put(value), false), (Effect::PutUntil(value, WallTime(7)), true)] {
-                let record = Record::new(Version::NONE, Op::Write { key: b"key", effect, identity, told: b"" });
-                let expected = Record::usage_of_value(b"key", value, has_deadline, identity);
-                assert_eq!(record.usage(), Usage::of_values(expected));
+                for version in [Version::NONE, Version { epoch: Epoch(1 << 10), seq: 1 }] {
+                    let record = Record::new(version, Op::Write { key: b"key", effect, identity, told: b"" });
+                    let expected = Record::usage_of_value(version, b"key", value, has_deadline, identity);
+                    assert_eq!(record.usage(), Usage::of_values(expected));
+                }
             }
         }
     }
 
     #[test]
-    fn when_a_key_was_used_takes_no_room_and_is_no_part_of_the_write() {
-        assert_eq!(size_of::<Head>(), size_of::<Version>() + 8);
+    fn when_a_key_was_used_is_no_part_of_the_write() {
         let [used, unused] = [0, 1].map(|_| Record::entry(Version::NONE, b"k", Effect::Put(b"v")));
         used.touch(u16::MAX);
         assert_eq!((used.age(u16::MAX), used.age(2), unused.age(7)), (0, 3, 7));
@@ -429,8 +536,8 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_costs_those_who_have_none_nothing() {
-        let record = Record::new(Version::NONE, Op::Barrier);
-        assert!(record.size() <= 40, "{}", record.size());
+    fn a_usual_record_takes_twelve_bytes_more_than_key_and_value() {
+        let record = Record::entry(Version { epoch: Epoch(9), seq: 1_000_000 }, &[7; 16], Effect::Put(&[7; 100]));
+        assert_eq!((record.size(), record.usage()), (128, Usage::of_values(128)));
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod fetch;
 mod order;
+pub(crate) mod shared;
 
 use std::hash::BuildHasher;
 

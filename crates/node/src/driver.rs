@@ -176,6 +176,25 @@ impl Driver {
         }
     }
 
+    /// Writes the same if that is quickly done, with nothing to wait for; says whether it is written.
+    pub async fn persist_soon(&self, end: u64) -> bool {
+        match &self.shared.store {
+            Some(store) => store.persist_soon(self.node().journal(), end).await,
+            None => true,
+        }
+    }
+
+    /// Waits for the same where that has not done it.
+    ///
+    /// # Errors
+    /// It never will be.
+    pub async fn wait_written(&self, end: u64) -> Result<(), DiskFailed> {
+        match &self.shared.store {
+            Some(store) => store.wait_written(end).await,
+            None => Ok(()),
+        }
+    }
+
     /// Whether everything with a lower number in the journal is written.
     #[must_use]
     pub fn is_written(&self, end: u64) -> bool {
@@ -191,7 +210,7 @@ impl Driver {
     /// Whether the disk takes what a write would have to keep.
     #[must_use]
     pub fn takes_writes(&self) -> bool {
-        self.shared.store.as_ref().is_none_or(|store| store.health() == Health::Good)
+        self.shared.store.as_ref().is_none_or(Store::is_good)
     }
 
     /// The node's own name.

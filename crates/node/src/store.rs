@@ -14,6 +14,7 @@ pub(crate) mod tests;
 mod writer;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use proto::cluster_map::ClusterMap;
@@ -21,6 +22,7 @@ use proto::id::Incarnation;
 use storage::{DataDir, Disk, FileError};
 use tokio::sync::watch;
 
+use log::Tried;
 pub use open::{OpenedStore, Settings, check, discard, open, repair};
 pub use writer::Running;
 
@@ -82,8 +84,10 @@ struct Shared {
     directory: Mutex<Option<DataDir>>,
     orders: Mutex<Orders>,
     ordered: Condvar,
-    /// Up to which number of the journal everything is written.
-    written: watch::Sender<u64>,
+    /// Up to which number of the journal everything is written. What nearly everybody looks at takes no lock.
+    written: AtomicU64,
+    /// The same, for those who wait for it.
+    written_told: watch::Sender<u64>,
     /// There from the start of its thread to its end.
     log: Mutex<Option<log::Log>>,
     health: watch::Sender<Health>,
@@ -96,6 +100,10 @@ struct Orders {
     write: bool,
     stop: bool,
 }
+
+/// How often somebody who has found the log in other hands looks again, before the thread is to write. Who has it is nearly
+/// always another who writes what has gathered, this included, and is done before a thread would be awake.
+const LOOKS: u32 = 16;
 
 /// The disk has failed: whether what was carried out is kept is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -113,7 +121,8 @@ impl Store {
             directory: Mutex::new(Some(directory)),
             orders: Mutex::default(),
             ordered: Condvar::new(),
-            written: watch::Sender::new(written),
+            written: AtomicU64::new(written),
+            written_told: watch::Sender::new(written),
             log: Mutex::default(),
             health: watch::Sender::new(Health::Good),
             figures: Mutex::default(),
@@ -133,23 +142,35 @@ impl Store {
         self.shared.fsync
     }
 
+    /// Writes everything that was noted with a lower number than `end`, if that is quickly done; says whether it is written.
+    pub async fn persist_soon(&self, noted: &engine::journal::Journal, end: u64) -> bool {
+        for _ in 0..LOOKS {
+            if self.is_written(end) {
+                return true;
+            }
+            // Requests that have arrived on other connections are carried out first, and share the write.
+            tokio::task::yield_now().await;
+            if !self.is_written(end) && self.write_here(noted) == Tried::LeftToThread {
+                break;
+            }
+        }
+        self.is_written(end)
+    }
+
     /// Waits until everything that was noted with a lower number than `end` is written.
     ///
     /// # Errors
     /// It never will be. Nobody must hear of it.
     pub async fn persist(&self, noted: &engine::journal::Journal, end: u64) -> Result<(), DiskFailed> {
-        if self.is_written(end) {
-            return Ok(());
-        }
-        // Requests that have arrived on other connections are carried out first, and share the write.
-        tokio::task::yield_now().await;
-        if !self.is_written(end) {
-            self.write_here(noted);
-        }
-        if self.is_written(end) {
-            return Ok(());
-        }
-        let (mut written, mut health) = (self.shared.written.subscribe(), self.shared.health.subscribe());
+        if self.persist_soon(noted, end).await { Ok(()) } else { self.wait_written(end).await }
+    }
+
+    /// The same by the thread, where [`Store::persist_soon`] has not done it.
+    ///
+    /// # Errors
+    /// It never will be. Nobody must hear of it.
+    pub async fn wait_written(&self, end: u64) -> Result<(), DiskFailed> {
+        let (mut written, mut health) = (self.shared.written_told.subscribe(), self.shared.health.subscribe());
         self.order(|orders| orders.write = true);
         tokio::select! {
             reached = written.wait_for(|written| *written >= end) => reached.map(|_| ()).map_err(|_| DiskFailed),
@@ -160,7 +181,19 @@ impl Store {
     /// Whether everything with a lower number than `end` is written.
     #[must_use]
     pub fn is_written(&self, end: u64) -> bool {
-        *self.shared.written.borrow() >= end
+        self.shared.written.load(Ordering::Acquire) >= end
+    }
+
+    /// Everything with a lower number than `end` is written. To be called with the log in hand.
+    fn note_written(&self, end: u64) {
+        self.shared.written.store(end, Ordering::Release);
+        self.shared.written_told.send_replace(end);
+    }
+
+    /// Whether the disk takes what is written.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        *self.shared.health.borrow() == Health::Good
     }
 
     /// How the disk is.

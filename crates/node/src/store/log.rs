@@ -5,12 +5,12 @@
 //! writes what all have noted, and the thread does what may take long.
 
 use std::collections::VecDeque;
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use storage::{Journal, JournalError};
 
-use super::{Fsync, Health, Store, pieces};
+use super::{Fsync, Store, pieces};
 
 /// The most that is written by whoever is about to answer, in bytes.
 const SHORT_BYTES: usize = 256 * 1024;
@@ -34,6 +34,17 @@ pub(super) struct Log {
     taken: Vec<u8>,
     /// Until then only the thread writes.
     cautious_until: Option<Instant>,
+}
+
+/// What has come of a try to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tried {
+    /// What was noted is written.
+    Written,
+    /// Somebody has the log in hand, who may be writing it.
+    InOtherHands,
+    /// It may take long, or the disk refuses.
+    LeftToThread,
 }
 
 impl Log {
@@ -83,25 +94,34 @@ impl Log {
 }
 
 impl Store {
-    /// Writes what was noted, where nobody else does and it is quickly done. Otherwise, and where the disk refuses, that is
-    /// left to the thread.
-    pub(super) fn write_here(&self, noted: &engine::journal::Journal) {
-        if self.fsync() == Fsync::Always || *self.shared.health.borrow() != Health::Good {
-            return;
+    /// Writes what was noted, where nobody else does and it is quickly done.
+    pub(super) fn write_here(&self, noted: &engine::journal::Journal) -> Tried {
+        if self.fsync() == Fsync::Always || !self.is_good() {
+            return Tried::LeftToThread;
         }
-        let Ok(mut log) = self.shared.log.try_lock() else { return };
-        let Some(log) = log.as_mut() else { return };
-        if log.has_unwritten() || !log.is_quick(noted) || !log.take(noted) {
-            return;
+        let mut log = match self.shared.log.try_lock() {
+            Ok(log) => log,
+            Err(TryLockError::WouldBlock) => return Tried::InOtherHands,
+            Err(TryLockError::Poisoned(_)) => return Tried::LeftToThread,
+        };
+        let Some(log) = log.as_mut() else { return Tried::LeftToThread };
+        if log.has_unwritten() || !log.is_quick(noted) {
+            return Tried::LeftToThread;
+        }
+        if !log.take(noted) {
+            return Tried::Written;
         }
         let begun = Instant::now();
         // What the disk has refused is still taken: the thread tries again, and does what there is to do about it.
-        if let Ok(Some(end)) = log.append() {
-            self.shared.written.send_replace(end);
-        }
+        let appended = log.append();
         if begun.elapsed() > SLOW {
             log.cautious_until = Some(begun + CAUTION);
         }
+        match appended {
+            Ok(Some(end)) => self.note_written(end),
+            Ok(None) | Err(_) => return Tried::LeftToThread,
+        }
+        Tried::Written
     }
 
     /// The log, while it is open: from the start of its thread to its end.

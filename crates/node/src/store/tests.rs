@@ -157,6 +157,40 @@ async fn a_full_disk_refuses_writes_keeps_what_was_taken_and_heals_by_itself() {
     assert_eq!(node.value(b"again").as_deref(), Some(&b"v"[..]));
 }
 
+/// Nobody wakes the thread meanwhile: who has the log writes what has gathered, or lets it go in a moment.
+#[tokio::test]
+async fn while_the_log_is_in_other_hands_it_is_looked_at_again() {
+    let mut node = Durable::open(&SimDisk::new(1), Fsync::Interval).leads().await;
+    node.start();
+    node.driver.persist().await.expect("the disk is good");
+    node.write(b"k", b"v").expect("it takes writes");
+    let (journal, end) = (node.driver.node().journal(), node.driver.node().journal().end());
+    let (taken, release) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            node.store.with_log(|_| {
+                taken.wait();
+                release.wait();
+            });
+        });
+        taken.wait();
+        assert_eq!(node.store.write_here(journal), Tried::InOtherHands);
+        release.wait();
+    });
+    assert!(node.store.persist_soon(journal, end).await, "it is free again");
+    assert!(node.store.is_written(end));
+}
+
+#[tokio::test]
+async fn with_fsync_always_the_thread_writes() {
+    let mut node = Durable::open(&SimDisk::new(1), Fsync::Always).leads().await;
+    node.write(b"k", b"v").expect("it takes writes");
+    let (journal, end) = (node.driver.node().journal(), node.driver.node().journal().end());
+    assert!(!node.store.persist_soon(journal, end).await);
+    node.start();
+    node.driver.persist().await.expect("the thread writes it");
+}
+
 #[tokio::test]
 async fn a_small_disk_heals_by_itself_when_it_is_full_of_the_past_of_a_few_keys() {
     let disk = SimDisk::new(1);
@@ -285,7 +319,7 @@ async fn make_snapshot(node: &mut Durable, snapshots: &mut Snapshots) {
 fn write_and_sync(driver: &Driver, store: &Store, journal: &mut storage::Journal) {
     if let Some((payload, end)) = driver.node().journal().take() {
         pieces::cut(payload).iter().for_each(|piece| _ = journal.append(&[piece]).expect("there is room"));
-        store.shared.written.send_replace(end);
+        store.note_written(end);
     }
     journal.sync().expect("the disk works");
 }
@@ -312,7 +346,7 @@ async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_
         if written {
             let (payload, end) = engine.journal().take().expect("there is a write");
             journal.append(&[payload]).expect("there is room");
-            node.store.shared.written.send_replace(end);
+            node.store.note_written(end);
         }
         for _ in 0..20 {
             assert!(snapshots.advance(&node.store, journal, Keep::Two).expect("the disk works").is_none());

@@ -187,7 +187,7 @@ impl Writer {
         if self.store.fsync() == Fsync::Always {
             log.journal.sync()?;
         }
-        self.store.shared.written.send_replace(end);
+        self.store.note_written(end);
         Ok(true)
     }
 

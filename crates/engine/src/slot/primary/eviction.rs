@@ -61,7 +61,8 @@ impl<B: Bugs> Slot<B> {
         if !memory.is_limited() && full.is_none() {
             return Ok(());
         }
-        let added = Record::usage_of_value(write.key, value, has_deadline, write.identity);
+        let next = Version { epoch: self.epoch, seq: self.log.last().seq + 1 };
+        let added = Record::usage_of_value(next, write.key, value, has_deadline, write.identity);
         let (grown, freed) = newest.map_or((self.table.growth(), 0), |newest| (0, newest.usage().bytes.unsigned_abs()));
         let more = ((added + grown) as u64).saturating_sub(freed);
         if more == 0 {

@@ -1,0 +1,234 @@
+//! Bytes that several hold together, in one allocation behind a pointer of one word.
+//!
+//! In front of the bytes are twelve more: a count of those who hold them, a mark that any of them may set, and a word of
+//! 64 bits that its owner gives a meaning, apart from the length of the bytes, which is in it. The standard library's `Arc`
+//! has sixteen for its counts alone, and sixteen for its pointer.
+
+#![expect(unsafe_code, reason = "an allocation whose length lies in itself cannot be made or read without")]
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::atomic::{AtomicU16, Ordering, fence};
+
+/// With this bit of the word the length is in its lowest 32 bits, and without in its lowest 12.
+pub(crate) const LONG: u64 = 1 << 63;
+
+/// The longest bytes whose word may do without [`LONG`].
+pub(crate) const SHORT_MOST: u64 = (1 << 12) - 1;
+
+/// What the allocation holds beside the bytes.
+pub(crate) const HEAD_BYTES: usize = size_of::<Head>();
+
+/// How many may hold one allocation together; whoever comes then gets a copy.
+const SHARED_MOST: u16 = 1 << 15;
+
+/// The bytes, the word and the mark. Clones share them, nearly always: see [`Shared::clone`].
+pub(crate) struct Shared(NonNull<Head>);
+
+/// What the bytes follow upon.
+#[repr(C)]
+struct Head {
+    /// How many `Shared` lead here.
+    count: AtomicU16,
+    mark: AtomicU16,
+    /// The word, upper half first. In halves, so that the bytes need no gap before them.
+    word: [u32; 2],
+}
+
+// SAFETY: like an `Arc<[u8]>` it gives shared references only, to what does not change (word and bytes) or is atomic
+// (count and mark), and the count sees to it that the last one, on whatever thread, frees it after all others are done.
+unsafe impl Send for Shared {}
+// SAFETY: as above; every method takes `&self` and is sound on several threads at once.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// All parts, one after the other, under a word that says how long they are together.
+    ///
+    /// # Panics
+    /// The word says another length.
+    pub(crate) fn new(word: u64, first: &[u8], others: &[&[u8]]) -> Self {
+        let parts = || [first].into_iter().chain(others.iter().copied()).filter(|part| !part.is_empty());
+        let len = parts().map(<[u8]>::len).sum::<usize>();
+        assert_eq!(len_in(word), len, "the word says how many bytes there are");
+        let layout = layout(len);
+        // SAFETY: the layout is that of a head at least, so not of nothing.
+        let memory = unsafe { alloc(layout) };
+        let Some(head) = NonNull::new(memory.cast::<Head>()) else { handle_alloc_error(layout) };
+        let word = [(word >> 32) as u32, word as u32];
+        // SAFETY: the memory is new, so nobody else's; its layout has room and alignment for a head.
+        unsafe { head.write(Head { count: AtomicU16::new(1), mark: AtomicU16::new(0), word }) };
+        let mut at = HEAD_BYTES;
+        for part in parts() {
+            // SAFETY: the parts are `len` bytes together, for which the layout has room behind the head, so that `at` and
+            // `at + part.len()` are within it. A part is borrowed, and so no part of memory that is new.
+            unsafe { memory.add(at).copy_from_nonoverlapping(part.as_ptr(), part.len()) };
+            at += part.len();
+        }
+        Self(head)
+    }
+
+    /// The word.
+    pub(crate) fn word(&self) -> u64 {
+        let [upper, lower] = self.head().word;
+        (u64::from(upper) << 32) | u64::from(lower)
+    }
+
+    /// The bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let len = len_in(self.word());
+        // SAFETY: `new` has made the allocation with room for as many bytes as the word says behind the head, and written
+        // each; neither word nor bytes are ever changed, and they are there as long as `self` is counted.
+        unsafe { slice::from_raw_parts(self.0.as_ptr().cast::<u8>().add(HEAD_BYTES), len) }
+    }
+
+    /// The mark, 0 at first.
+    pub(crate) fn mark(&self) -> &AtomicU16 {
+        &self.head().mark
+    }
+
+    /// Where the allocation begins, to be asked for.
+    pub(crate) fn address(&self) -> *const u8 {
+        self.0.as_ptr().cast_const().cast()
+    }
+
+    /// Whether nobody else holds it.
+    #[cfg(test)]
+    pub(crate) fn is_unique(&self) -> bool {
+        self.head().count.load(Ordering::Acquire) == 1
+    }
+
+    fn head(&self) -> &Head {
+        // SAFETY: `new` has written a head there, and it is there as long as `self` is counted. Nobody has it exclusively.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Clone for Shared {
+    /// Holds the same. Where very many do already it is a copy, with a mark of its own.
+    fn clone(&self) -> Self {
+        let Head { count, mark, .. } = self.head();
+        // As in `Arc`: who has one may hand out another without looking at what others do.
+        if count.fetch_add(1, Ordering::Relaxed) < SHARED_MOST {
+            return Self(self.0);
+        }
+        // For the count to come from here to its end as many threads would have to be between these two lines.
+        count.fetch_sub(1, Ordering::Relaxed);
+        let copy = Self::new(self.word(), self.bytes(), &[]);
+        copy.mark().store(mark.load(Ordering::Relaxed), Ordering::Relaxed);
+        copy
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // As in `Arc`: what this one has read must lie before the memory is freed, by whichever comes last.
+        if self.head().count.fetch_sub(1, Ordering::Release) != 1 {
+            return;
+        }
+        fence(Ordering::Acquire);
+        let layout = layout(len_in(self.word()));
+        // SAFETY: this was the last one, so nobody reads it any more, and by the fence nobody still does; `new` has allocated
+        // it with this layout, since the word is as it was. A head needs no drop.
+        unsafe { dealloc(self.0.as_ptr().cast(), layout) };
+    }
+}
+
+/// How many bytes there are under a word.
+fn len_in(word: u64) -> usize {
+    let len = if word & LONG == 0 { word & SHORT_MOST } else { word & u64::from(u32::MAX) };
+    len as usize
+}
+
+fn layout(len: usize) -> Layout {
+    let layout = Layout::from_size_align(HEAD_BYTES + len, align_of::<Head>());
+    layout.expect("fewer than 2^32 bytes and a head are no more than a program can address")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn shared(len: usize, flags: u64) -> Shared {
+        let bytes: Vec<u8> = (0..len).map(|at| at as u8).collect();
+        let (first, second) = bytes.split_at(len / 3);
+        Shared::new(flags | len as u64, first, &[b"", second])
+    }
+
+    #[test]
+    fn the_head_has_no_gaps() {
+        assert_eq!((HEAD_BYTES, align_of::<Head>(), size_of::<Option<Shared>>()), (12, 4, 8));
+    }
+
+    #[test]
+    fn it_gives_back_what_it_was_made_of() {
+        for (len, flags) in
+            [(0, 0), (1, 7 << 40), (116, 0), (4_095, 1 << 62), (4_096, LONG), (100_000, LONG | (9 << 50))]
+        {
+            let shared = shared(len, flags);
+            let copy = shared.clone();
+            drop(shared);
+            assert_eq!(copy.word(), flags | len as u64);
+            assert!(copy.bytes().iter().enumerate().all(|(at, byte)| *byte == at as u8));
+            assert_eq!(copy.bytes().len(), len);
+        }
+    }
+
+    #[test]
+    #[should_panic = "the word says how many bytes there are"]
+    fn a_word_that_says_another_length_is_refused() {
+        Shared::new(3, b"fo", &[b"ur"]);
+    }
+
+    #[test]
+    fn it_is_held_as_an_arc_is() {
+        // A linear congruential generator (Knuth, MMIX) is random enough here.
+        let mut state = 7_u64;
+        let mut pairs: Vec<(Shared, Arc<Vec<u8>>)> = Vec::new();
+        for _ in 0..3_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let at = (state >> 33) as usize % pairs.len().max(1);
+            match (state >> 20) % 8 {
+                0 | 1 => {
+                    let bytes = vec![(state >> 50) as u8; (state >> 40) as usize % 70];
+                    pairs.push((Shared::new(bytes.len() as u64, &bytes, &[]), Arc::new(bytes)));
+                }
+                2..=4 => pairs.extend(pairs.get(at).cloned()),
+                _ if pairs.is_empty() => {}
+                _ => drop(pairs.swap_remove(at)),
+            }
+            if let Some((shared, model)) = pairs.get(at) {
+                assert_eq!((shared.bytes(), shared.is_unique()), (&model[..], Arc::strong_count(model) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn where_too_many_hold_it_the_next_one_gets_a_copy() {
+        let shared = shared(20, 5 << 30);
+        shared.mark().store(9, Ordering::Relaxed);
+        let holders: Vec<Shared> = (0..2 * u32::from(SHARED_MOST)).map(|_| shared.clone()).collect();
+        assert!(holders.iter().all(|holder| holder.bytes() == shared.bytes() && holder.word() == shared.word()));
+        let sharing = holders.iter().filter(|holder| holder.address() == shared.address()).count();
+        assert_eq!(sharing, usize::from(SHARED_MOST) - 1);
+        assert!(holders.iter().all(|holder| holder.mark().load(Ordering::Relaxed) == 9));
+        drop(holders);
+        assert!(shared.is_unique());
+    }
+
+    #[test]
+    fn threads_hold_and_drop_it_together() {
+        let shared = shared(64, 0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let mine = shared.clone();
+                scope.spawn(move || {
+                    let clones: Vec<Shared> = (0..200).map(|_| mine.clone()).collect();
+                    assert!(clones.iter().all(|clone| clone.bytes().len() == 64));
+                });
+            }
+        });
+        assert!(shared.is_unique());
+    }
+}
