@@ -15,6 +15,7 @@ pub mod connection;
 pub mod latency;
 pub mod listener;
 pub mod logging;
+pub mod processors;
 pub mod program;
 pub mod shutdown;
 mod stalled;
