@@ -12,11 +12,12 @@ use net::access::Access;
 use net::listener::Limits;
 use net::program;
 use net::shutdown::{self, Shutdown};
+use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     let config = Config::parse();
     let log = config.log.clone();
-    program::run("coordinator", &log, || run(config))
+    program::run("coordinator", &log, Builder::new_multi_thread(), || run(config))
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {

@@ -80,6 +80,9 @@ const DEADLINE_BYTES: usize = size_of::<u64>();
 /// How long keys usually are at most.
 const USUAL_KEY_BYTES: usize = 24;
 
+/// How much of a value [`Record::fetch_with_value`] asks for.
+const USUAL_VALUE_BYTES: usize = 112;
+
 impl Record {
     /// A record. Key and value are copied here, and nowhere else.
     #[must_use]
@@ -377,6 +380,11 @@ impl Record {
     /// Asks for the record's memory up to about the end of its key, which will be used soon.
     pub(crate) fn fetch(&self) {
         fetch_bytes(self.0.address(), HEAD_BYTES + USUAL_KEY_BYTES);
+    }
+
+    /// The same up to about the end of a short value. How long it is stands where it cannot be looked up yet.
+    pub(crate) fn fetch_with_value(&self) {
+        fetch_bytes(self.0.address(), HEAD_BYTES + USUAL_KEY_BYTES + USUAL_VALUE_BYTES);
     }
 
     fn kind(&self) -> Kind {

@@ -108,7 +108,7 @@ impl Table {
     pub(crate) fn fetch_record(&self, hasher: &KeyHasher, key: &[u8]) {
         let Probe { home, tag } = self.probe(hasher.hash(key));
         if let Some(group) = self.groups.get(home) {
-            group.tagged(tag).for_each(|(_, record)| record.fetch());
+            group.tagged(tag).for_each(|(_, record)| record.fetch_with_value());
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::listener::Limits;
+use crate::processors;
 use crate::shutdown::Shutdown;
 
 /// How much a read asks for at least.
@@ -86,6 +87,11 @@ pub trait Session: Send {
     /// # Errors
     /// What this batch has come to must not be told; the connection is to end.
     fn settle(&mut self, out: &mut Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Whether the last call of [`Session::settle`] had something to wait for: all that had arrived has had its turn meanwhile.
+    fn has_waited(&self) -> bool {
+        false
+    }
 
     /// What follows the bytes written so far, after [`Flow::Body`].
     fn take_body(&mut self) -> Option<Body>;
@@ -265,6 +271,9 @@ impl Connection {
                 let encoding = self.reader.unfinished().unwrap_or(Encoding::Line);
                 Response::Error(error.clone()).encode(encoding, &mut self.output);
             }
+            if !self.output.is_empty() && !session.has_waited() {
+                processors::end_of_turn().await;
+            }
             self.deliver(session, &mut stopped, limits).await?;
             session.answered();
             match stopped {
@@ -283,6 +292,7 @@ impl Connection {
             }
             let is_line = self.reader.unfinished() == Some(Encoding::Line);
             let arrived = tokio::select! {
+                biased;
                 arrived = self.reader.fill(&mut self.stream) => arrived?,
                 () = &mut shutdown_begun => return Ok(Ended::Closed),
                 () = silence(limits.flags.idle_timeout) => {

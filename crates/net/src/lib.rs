@@ -18,6 +18,7 @@ pub mod gate;
 pub mod latency;
 pub mod listener;
 pub mod logging;
+pub mod processors;
 pub mod program;
 pub mod shutdown;
 mod stalled;

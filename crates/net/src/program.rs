@@ -4,18 +4,19 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use tokio::runtime::Builder;
 
 use crate::logging::{self, LogFlags};
 
-/// Runs a server to its end: 0 where it was stopped on purpose; 1 where it cannot run, which it says on standard error
-/// under its `name`.
-pub fn run<F>(name: &str, log: &LogFlags, server: impl FnOnce() -> F) -> ExitCode
+/// Runs a server on a runtime to its end: 0 where it was stopped on purpose; 1 where it cannot run, which it says on
+/// standard error under its `name`.
+pub fn run<F>(name: &str, log: &LogFlags, mut runtime: Builder, server: impl FnOnce() -> F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<()>>,
 {
     let outcome = logging::start(log).and_then(|()| {
         abort_on_panic();
-        let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+        let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
         runtime.block_on(server())
     });
     match outcome {

@@ -11,6 +11,7 @@ use mimalloc::MiMalloc;
 use net::access::Access;
 use net::clock::Clock;
 use net::listener::Limits;
+use net::processors;
 use net::program;
 use net::shutdown::{self, Shutdown};
 use node::clients::Clients;
@@ -41,7 +42,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let config = Config::parse();
     let log = config.log.clone();
-    program::run("node", &log, || async move {
+    program::run("node", &log, processors::runtime(), || async move {
         match &config.command {
             None => run(config).await,
             Some(Command::Check { dir }) => program::say(&store::check(dir)?),
