@@ -8,6 +8,7 @@ use net::logging::LogFlags;
 use proto::cluster_map::Promises;
 use proto::level::{AckLevel, ReadLevel};
 use proto::limits;
+use proto::slot::SLOT_BITS;
 
 /// Keeps the registry and the hash ring of a cluster: which node holds which key, and which nodes are alive.
 #[derive(Debug, Clone, clap::Parser)]
@@ -53,6 +54,11 @@ pub struct Config {
     #[arg(long, default_value = "30s", value_parser = replace_after)]
     pub replace_after: Duration,
 
+    /// Of how many slots copies are made at one time on nodes that do not have them, when slots move; 0 sets no limit. Those
+    /// that lack most copies go first.
+    #[arg(long, default_value_t = 2_048, value_name = "SLOTS", value_parser = moves_at_once)]
+    pub moves_at_once: usize,
+
     /// Who is served, and how.
     #[command(flatten)]
     pub connections: ConnectionFlags,
@@ -74,6 +80,13 @@ fn replicas(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number <= limits::REPLICAS => Ok(number),
         _ => Err(format!("a number from 0 to {} is expected", limits::REPLICAS)),
+    }
+}
+
+fn moves_at_once(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number <= SLOT_BITS.count() => Ok(number),
+        _ => Err(format!("a number from 0 to {} is expected", SLOT_BITS.count())),
     }
 }
 

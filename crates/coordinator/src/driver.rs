@@ -63,6 +63,7 @@ impl Driver {
             promises: config.promises(),
             virtual_nodes: config.virtual_nodes,
             replace_after: config.replace_after,
+            moves_at_once: config.moves_at_once,
             bits: SLOT_BITS,
             cluster: format!("{:016x}", random()),
             incarnations: (random() >> 32) as u32,

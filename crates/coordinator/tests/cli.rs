@@ -16,6 +16,8 @@ fn wrong_flags_exit_with_2_and_name_themselves() {
         (&["--virtual-nodes", "5000"], "--virtual-nodes"),
         (&["--heartbeat-timeout", "soon"], "--heartbeat-timeout"),
         (&["--heartbeat-timeout", "1ms"], "--heartbeat-timeout"),
+        (&["--moves-at-once", "16385"], "--moves-at-once"),
+        (&["--moves-at-once", "some"], "--moves-at-once"),
         (&["--log-level", "loud"], "--log-level"),
         (&["--max-clients", "many"], "--max-clients"),
         (&["--color"], "--color"),

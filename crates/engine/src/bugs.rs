@@ -113,11 +113,16 @@ pub enum Bug {
     LeaverDroppedEarly,
     /// A primary that has released a slot goes on serving it while the next one begins.
     ReleasedServesOn,
+    /// Copies of any number of slots are filled at one time, whatever an operator has said.
+    MovesUnlimited,
+    /// A copy that was away keeps what the fill does not name, although tombstones that it has not got past were purged
+    /// meanwhile: what was deleted comes back.
+    PurgeMarkIgnored,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 54] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -170,6 +175,8 @@ impl Bug {
         Self::LeaverDeletesEarly,
         Self::LeaverDroppedEarly,
         Self::ReleasedServesOn,
+        Self::MovesUnlimited,
+        Self::PurgeMarkIgnored,
     ];
 }
 

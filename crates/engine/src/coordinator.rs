@@ -21,6 +21,7 @@ mod replan;
 mod start_up;
 mod state;
 mod suspicion;
+mod throttle;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -120,6 +121,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     replacing: BTreeMap<NodeAddr, NodeAddr>,
     /// Those of them that hold no part of any slot any more, and are told to delete what they have.
     moved_off: BTreeSet<Incarnation>,
+    /// Who is back with its data, and has not been given its slots yet.
+    returning: BTreeSet<Incarnation>,
     /// Who is dead or has stopped, since when, and still has its place on the ring.
     away: BTreeMap<NodeAddr, Timestamp>,
     /// Whose disks are full, as they say.
@@ -168,6 +171,7 @@ impl<B: Bugs> Coordinator<B> {
             leaving: BTreeSet::new(),
             replacing: BTreeMap::new(),
             moved_off: BTreeSet::new(),
+            returning: BTreeSet::new(),
             away: BTreeMap::new(),
             full: BTreeSet::new(),
             awaited_by_unproven: BTreeSet::new(),
@@ -281,6 +285,7 @@ impl<B: Bugs> Coordinator<B> {
         if self.phase == Phase::Serving {
             // Each round settles what the one before has made possible; three are the longest chain there is.
             while self.replan(now) {}
+            self.returning.clear();
             self.dismiss_leavers();
         }
     }

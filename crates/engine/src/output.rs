@@ -21,6 +21,8 @@ pub struct Settings {
     pub cluster: String,
     /// How long a node that is dead or has stopped may be away before another is filled in its place.
     pub replace_after: Duration,
+    /// To how many slots at one time copies are added that are to be filled from nothing; 0 for any number.
+    pub moves_at_once: usize,
     /// What tells incarnations that this coordinator gives out from those of others. Random, from the caller.
     pub incarnations: u32,
 }

@@ -126,6 +126,11 @@ impl Standing {
         self.reborn.get(&incarnation).copied().unwrap_or(incarnation)
     }
 
+    /// Whether one holds now what the other held, or is the other.
+    pub(crate) fn is_same_data(&self, one: Incarnation, other: Incarnation) -> bool {
+        one == other || self.heir(one) == other || self.unproven.get(&one) == Some(&other)
+    }
+
     /// Whether the node leaves for good on whose disk is what this incarnation held.
     fn is_leaving(&self, incarnation: Incarnation) -> bool {
         let unproven = self.unproven.get(&incarnation);

@@ -84,6 +84,7 @@ impl World {
             },
             virtual_nodes: 3,
             replace_after: Duration::from_millis(self.knobs.replace_after),
+            moves_at_once: self.knobs.moves_at_once as usize,
             bits: self.bits,
             cluster: format!("{:08x}", process.random.next() >> 32),
             incarnations: (process.random.next() >> 36) as u32,

@@ -487,6 +487,11 @@ impl World {
         self.start_coordinator();
     }
 
+    /// Whether a coordinator without its state takes over what nodes know.
+    pub(crate) fn state_is_lost(&self) -> bool {
+        self.faults.state_is_lost
+    }
+
     /// A coordinator that had lost its state leads the cluster again.
     pub(crate) fn coordinator_serves(&mut self) {
         self.faults.state_is_lost = false;

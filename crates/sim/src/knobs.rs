@@ -161,6 +161,8 @@ knobs! {
     decommissions,
     /// After what time of absence others are filled in a node's place, in milliseconds.
     replace_after,
+    /// Of how many slots copies are filled at one time; 0 for any number.
+    moves_at_once,
     /// Whether nodes have more than one share, some twice or three times that of others.
     weights,
 }
@@ -274,6 +276,7 @@ impl Knobs {
             knobs.decommissions = random.between(1, 8);
         }
         knobs.weights = random.pick(&[0, 0, 1, 2]);
+        knobs.moves_at_once = Random::new(seed ^ 0x6174_6f6e_6365).pick(&[0, 0, 0, 1, 2, 4]);
         knobs
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use engine::coordinator::Coordinator;
 use engine::output::DecommissionError;
-use proto::cluster_map::SlotConfig;
+use proto::cluster_map::{ClusterMap, SlotConfig};
 use proto::id::Incarnation;
 use proto::session::NodeMessage;
 use proto::slot::SlotId;
@@ -69,6 +69,32 @@ impl World {
         let after = if self.liveness.is_calm() { 20_000 } else { self.random.spread(50_000, 10_000_000) };
         self.liveness.node_comes_anew(self.schedule.now);
         self.schedule.after(after, Event::Remedy(Remedy::StartAnew(n)));
+    }
+
+    /// Whether a slot of which no copy was being filled has one that is filled from nothing: on a node that had no copy, and
+    /// has not just come back with what it had.
+    pub(crate) fn begins_fill(&self, before: &SlotConfig, config: &SlotConfig) -> bool {
+        let keeper = |member: Incarnation| self.oracle.keeper(member);
+        let is_new = |learner: &Incarnation| {
+            let was_named = self.oracle.named.get(learner).copied();
+            let is_back = was_named.map_or_else(|| self.oracle.brings_data(*learner), |was_up| !was_up);
+            let had_copy = before.copies().any(|copy| copy == *learner || keeper(copy) == keeper(*learner));
+            !is_back && !had_copy
+        };
+        before.learners.is_empty() && !config.learners.is_empty() && config.learners.iter().all(is_new)
+    }
+
+    /// No more slots are filled than an operator has said. `begun` is one that has begun with this change of the map; those
+    /// whose copies fell behind, or are back with what they had, do not ask.
+    pub(crate) fn check_fills(&mut self, map: &ClusterMap, begun: Option<SlotId>) {
+        let limit = self.knobs.moves_at_once as usize;
+        let Some(slot) = begun.filter(|_| limit > 0 && !self.state_is_lost()) else { return };
+        let under_way = map.slots().filter(|(_, config)| !config.learners.is_empty()).count();
+        self.stats.fills_limited += u64::from(under_way == limit);
+        if under_way > limit {
+            let what = format!("copies of {under_way} slots are being filled, and {limit} may be");
+            self.broken("moves at once", Some(slot), what);
+        }
     }
 
     /// I12, of a configuration that follows on another.

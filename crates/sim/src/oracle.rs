@@ -84,6 +84,8 @@ pub(crate) struct Oracle {
     /// Each deadline that a value was given.
     pub(crate) deadlines: Vec<GivenDeadline>,
     pub(crate) turn: usize,
+    /// Whom a map has named that the coordinator has kept, and whether they are up in the last of these.
+    pub(crate) named: BTreeMap<Incarnation, bool>,
 }
 
 impl Oracle {
@@ -97,6 +99,7 @@ impl Oracle {
             archived: BTreeSet::new(),
             deadlines: Vec::new(),
             turn: 0,
+            named: BTreeMap::new(),
         }
     }
 
@@ -112,6 +115,19 @@ impl Oracle {
     /// Who holds what an incarnation held.
     pub(crate) fn holder(&self, incarnation: Incarnation) -> Option<ProcId> {
         self.data.get(&incarnation).copied()
+    }
+
+    /// Who holds all or some of what an incarnation held.
+    pub(crate) fn keeper(&self, incarnation: Incarnation) -> Option<ProcId> {
+        self.data.get(&incarnation).or(self.unproven.get(&incarnation)).copied()
+    }
+
+    /// Whether a process holds what any other incarnation held.
+    pub(crate) fn brings_data(&self, incarnation: Incarnation) -> bool {
+        let is_other = |(other, holder): (&Incarnation, &ProcId)| {
+            *other != incarnation && Some(*holder) == self.holder(incarnation)
+        };
+        self.data.iter().any(is_other) || self.unproven.iter().any(is_other)
     }
 
     /// Whether anybody holds any of what an incarnation held.

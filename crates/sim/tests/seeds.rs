@@ -18,7 +18,7 @@ const CLEAN: u64 = 50;
 const SEARCHED: u64 = 1_000;
 
 /// Each mistake, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
-const FOUND_BY: [(Bug, u64); 52] = [
+const FOUND_BY: [(Bug, u64); 54] = [
     (Bug::PromoteAnyCopy, 2),
     (Bug::TrustWithoutProof, 2),
     (Bug::StaleIncarnationAdmitted, 806),
@@ -71,6 +71,8 @@ const FOUND_BY: [(Bug, u64); 52] = [
     (Bug::LeaverDeletesEarly, 17),
     (Bug::LeaverDroppedEarly, 4),
     (Bug::ReleasedServesOn, 289),
+    (Bug::MovesUnlimited, 11),
+    (Bug::PurgeMarkIgnored, 5),
 ];
 
 #[test]
@@ -117,6 +119,7 @@ fn no_seed_breaks_an_invariant() {
         total.differences,
         total.decommissions,
         total.dismissals,
+        total.fills_limited,
     ];
     assert!(!happened.contains(&0), "{total}");
 }

@@ -67,7 +67,7 @@ struct Look {
     plan: Plan,
 }
 
-fn has_same_holders(one: &SlotConfig, other: &SlotConfig) -> bool {
+pub(super) fn has_same_holders(one: &SlotConfig, other: &SlotConfig) -> bool {
     one.primary == other.primary && one.isr == other.isr && one.learners == other.learners && one.elr == other.elr
 }
 

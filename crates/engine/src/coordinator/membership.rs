@@ -99,6 +99,9 @@ impl<B: Bugs> Coordinator<B> {
         if self.registry.get(&addr).map(|node| node.incarnation) != Some(incarnation) {
             let returned = self.map.member(incarnation).is_some();
             let replaced = self.replace_at(now, &addr, incarnation, &ancestors);
+            if (returned || ancestors.last().is_some()) && self.ring.nodes().contains(&addr) {
+                self.returning.insert(incarnation);
+            }
             self.event(match (returned, replaced) {
                 (true, _) => Event::Returned(addr.clone(), incarnation),
                 (false, true) => Event::Restarted(addr.clone(), incarnation),

@@ -206,6 +206,7 @@ impl<B: Bugs> Coordinator<B> {
             }
         }
         if !changes.is_empty() {
+            self.limit_fills(&mut changes, &standing);
             self.event(Event::LossAccepted(accepted));
             self.commit(changes);
             self.advance(now);

@@ -66,6 +66,7 @@ impl<B: Bugs> Coordinator<B> {
             self.event(Event::StartedAnew(started_anew));
         }
         self.note_awaited(&standing);
+        self.limit_fills(&mut changes, &standing);
         self.promote(now, lost, &standing, &mut changes);
         self.ask_hand_overs(now, hand_overs);
         let members_changed = self.members() != self.map.members().map(|(i, m)| (i, m.clone())).collect();

@@ -1,5 +1,7 @@
 //! A slot's replica side: it takes what its primary sends, in its order, and goes back where it went astray.
 
+use std::collections::BTreeSet;
+
 use proto::cluster_map::MapVersion;
 use proto::id::{Epoch, Incarnation, Version};
 use proto::peer::{LinkReply, Terms};
@@ -259,6 +261,10 @@ impl<B: Bugs> Slot<B> {
         self.archive_all_after(place, common.seq, turn);
         let Snapshot { last, durable, purged, terms, records, completions } = snapshot;
         let epoch = self.epoch;
+        let mut records = records;
+        if self.bugs.plants(Bug::PurgeMarkIgnored) && common == self.last() {
+            self.keep_unnamed(&mut records);
+        }
         self.install(place, Whole { epoch, last, durable, purged, terms, records, completions, tail: Vec::new() });
         place.journal.note_whole(place.id, || self.whole());
         if let Role::Replica(replica) = &mut self.role {
@@ -276,6 +282,13 @@ impl<B: Bugs> Slot<B> {
         place.journal.note_record(place.id, self.log.durable(), &record);
         let replaced = if record.is_write() { self.put(place, record.clone()) } else { None };
         self.log.append(record, replaced, kept, place.tails);
+    }
+
+    /// A planted mistake: what a fill does not name is taken for unchanged since this copy was away.
+    fn keep_unnamed(&self, records: &mut Vec<Record>) {
+        let named: BTreeSet<Box<[u8]>> = records.iter().map(|record| record.key().into()).collect();
+        let is_unnamed = |record: &&Record| !record.is_delete() && !named.contains(record.key());
+        records.extend(self.table.records().filter(is_unnamed).cloned());
     }
 
     /// Drops the tombstones up to `seq`; says whether there were any.

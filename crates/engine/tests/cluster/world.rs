@@ -580,6 +580,7 @@ fn settings(number: u32) -> Settings {
         bits: BITS,
         cluster: format!("cluster{number}"),
         replace_after: Duration::from_secs(30),
+        moves_at_once: 0,
         incarnations: number,
     }
 }

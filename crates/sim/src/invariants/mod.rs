@@ -147,6 +147,7 @@ impl World {
         if map.version == MapVersion(0) {
             return;
         }
+        let mut begins = None;
         for (slot, config) in map.slots() {
             if self.oracle.ghost(slot).kept.as_ref().is_some_and(|kept| same(kept, config)) {
                 continue;
@@ -154,6 +155,9 @@ impl World {
             let before = self.oracle.ghost(slot).kept.replace(std::sync::Arc::clone(config));
             if let Some(before) = &before {
                 self.check_move(slot, before, config);
+                if self.begins_fill(before, config) {
+                    begins = Some(slot);
+                }
             }
             if before.is_some_and(|before| before.epoch == config.epoch) {
                 // What a primary has proposed before it lost its power, as all the others did, may name the best of them no
@@ -163,6 +167,9 @@ impl World {
             self.check_members(slot, "when the configuration was kept");
             self.lost_if_nobody_holds(slot);
         }
+        self.check_fills(&map, begins);
+        self.oracle.named.values_mut().for_each(|is_up| *is_up = false);
+        self.oracle.named.extend(map.members().map(|(member, at)| (member, at.up)));
     }
 
     /// The coordinator publishes a change of the map.

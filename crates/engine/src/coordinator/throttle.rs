@@ -1,0 +1,57 @@
+//! How many slots are copied to nodes that do not have them at one time: each has one more copy to write to, and keeps its
+//! tombstones until that has passed them.
+//!
+//! A node that is back with what is on its disk is not among them. It is sent what it lacks, in all its slots at once: what
+//! it holds of a slot that waited for its turn would be no copy any more, and be given up.
+
+use proto::cluster_map::SlotConfig;
+use proto::id::Incarnation;
+use proto::slot::SlotId;
+
+use super::Coordinator;
+use super::health::has_same_holders;
+use crate::bugs::{Bug, Bugs};
+use crate::plan::Standing;
+
+impl<B: Bugs> Coordinator<B> {
+    /// Takes out of these changes the copies for which there is no room: slots that lack most copies go first. Where slots
+    /// wait for a place that one has whose copies cannot be filled now, that one makes room.
+    pub(super) fn limit_fills(&self, changes: &mut Vec<(SlotId, SlotConfig)>, standing: &Standing) {
+        let limit = self.settings.moves_at_once;
+        if limit == 0 || self.bugs.plants(Bug::MovesUnlimited) {
+            return;
+        }
+        let is_new = |slot: SlotId, learner: Incarnation| {
+            let before = self.map.config(slot);
+            !self.returning.contains(&learner) && !before.copies().any(|copy| standing.is_same_data(copy, learner))
+        };
+        let begins = |slot: SlotId, next: &SlotConfig| {
+            self.map.config(slot).learners.is_empty()
+                && !next.learners.is_empty()
+                && next.learners.iter().all(|learner| is_new(slot, *learner))
+        };
+        let under_way = self.map.slots().filter(|(_, config)| !config.learners.is_empty()).count();
+        let mut beginning: Vec<_> = changes.iter_mut().filter(|(slot, next)| begins(*slot, next)).collect();
+        beginning.sort_by_key(|(_, next)| (stands_still(next, standing), next.isr.len()));
+        let mut waiting = 0;
+        for (_, next) in beginning.into_iter().skip(limit.saturating_sub(under_way)) {
+            waiting += usize::from(!stands_still(next, standing));
+            next.learners.clear();
+        }
+        changes.retain(|(slot, next)| !has_same_holders(self.map.config(*slot), next));
+        let still = self.map.slots().filter(|(_, config)| stands_still(config, standing)).take(waiting);
+        for (slot, config) in still {
+            if changes.iter().all(|(changed, _)| *changed != slot) {
+                changes.push((slot, SlotConfig { learners: Vec::new(), ..SlotConfig::clone(config) }));
+            }
+        }
+    }
+}
+
+/// Whether a slot has copies to fill, and none of them can be: their nodes are silent, have full disks, or are none.
+fn stands_still(config: &SlotConfig, standing: &Standing) -> bool {
+    let cannot = |learner: &Incarnation| {
+        !standing.is_heard(*learner) || standing.full.contains(learner) || standing.by_hand.contains(learner)
+    };
+    !config.learners.is_empty() && config.learners.iter().all(cannot)
+}
