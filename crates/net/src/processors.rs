@@ -35,15 +35,17 @@ mod tests {
     /// What two tasks that are ready at once do, in its order: `r` where one reads, `w` where it writes.
     fn done(is_one: bool) -> String {
         static DONE: Mutex<String> = Mutex::new(String::new());
-        let note = |what| DONE.lock().expect("nobody panics").push(what);
-        let task = async move || {
+        fn note(what: char) {
+            DONE.lock().expect("nobody panics").push(what);
+        }
+        async fn task(is_one: bool) {
             note('r');
             end_of_turn_where(is_one).await;
             note('w');
-        };
+        }
         let runtime = Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
-            let tasks = [tokio::spawn(task()), tokio::spawn(task())];
+            let tasks = [tokio::spawn(task(is_one)), tokio::spawn(task(is_one))];
             for task in tasks {
                 task.await.expect("it ends");
             }
