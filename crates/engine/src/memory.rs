@@ -217,7 +217,7 @@ impl Memory {
     }
 }
 
-/// What an allocation of so many bytes takes: the size classes of mimalloc, the allocator of nodes. Up to 64 bytes they are
+/// What an allocation of so many bytes takes: the size classes of jemalloc, the allocator of nodes. Up to 64 bytes they are
 /// 16 apart, and then there are four to each power of two.
 #[must_use]
 pub(crate) fn allocated(bytes: usize) -> usize {

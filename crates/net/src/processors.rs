@@ -32,21 +32,21 @@ mod tests {
 
     use super::*;
 
-    /// What two tasks that are ready at once do, in its order: `r` where one reads, `w` where it writes.
+    /// What tasks do, in its order: `r` where one reads, `w` where it writes.
+    static DONE: Mutex<String> = Mutex::new(String::new());
+
+    async fn task(is_one: bool) {
+        let note = |what| DONE.lock().expect("nobody panics").push(what);
+        note('r');
+        end_of_turn_where(is_one).await;
+        note('w');
+    }
+
+    /// What two tasks do that are ready at once.
     fn done(is_one: bool) -> String {
-        static DONE: Mutex<String> = Mutex::new(String::new());
-        fn note(what: char) {
-            DONE.lock().expect("nobody panics").push(what);
-        }
-        async fn task(is_one: bool) {
-            note('r');
-            end_of_turn_where(is_one).await;
-            note('w');
-        }
         let runtime = Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
-            let tasks = [tokio::spawn(task(is_one)), tokio::spawn(task(is_one))];
-            for task in tasks {
+            for task in [tokio::spawn(task(is_one)), tokio::spawn(task(is_one))] {
                 task.await.expect("it ends");
             }
         });

@@ -101,7 +101,7 @@ fn memory(driver: &Driver, text: &mut String) {
     line(text, format_args!("maxmemory:{}", figures.limit));
     line(text, format_args!("maxmemory_human:{}", human(figures.limit)));
     line(text, format_args!("maxmemory_policy:{}", memory_policy(&figures)));
-    line(text, format_args!("mem_allocator:mimalloc"));
+    line(text, format_args!("mem_allocator:{}", if cfg!(unix) { "jemalloc" } else { "libc" }));
 }
 
 /// What is done at the limit of memory, in Redis's words.

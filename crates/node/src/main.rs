@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use engine::node::Turn;
-use mimalloc::MiMalloc;
 use net::access::Access;
 use net::clock::Clock;
 use net::listener::Limits;
@@ -24,8 +23,9 @@ use node::store::{self, OpenedStore};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+#[cfg(unix)]
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How long requests in hand may take once the node has left.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
