@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use proto::cluster_map::{ClusterMap, MapError, MapUpdate};
+use proto::cluster_map::{ClusterMap, MapError, MapUpdate, SlotConfig};
 use proto::id::{Incarnation, Version};
 use proto::session::{NodeMessage, SlotAt};
 use proto::slot::SlotId;
@@ -78,6 +78,9 @@ impl<B: Bugs> Node<B> {
         let knows_me = |map: &ClusterMap| map.member(self.incarnation()).is_some();
         let changed_promises = before.as_ref().is_none_or(|before| before.promises != map.promises);
         let look_at_all = changed_promises || (knows_me(&map) && !before.as_ref().is_some_and(|map| knows_me(map)));
+        let holds = |config: &SlotConfig| {
+            config.copies().any(|copy| copy == self.incarnation() || self.ancestors.contains(copy))
+        };
         for (slot, config) in map.slots() {
             if !look_at_all && before.as_ref().is_some_and(|before| Arc::ptr_eq(before.config(slot), config)) {
                 continue;
@@ -87,8 +90,10 @@ impl<B: Bugs> Node<B> {
             if state.config() > map.version || (state.config() == config.version && !look_at_all) {
                 continue;
             }
-            // One from before this start says nothing of what it has found on its disk, which may be a copy in the next.
-            if state.is_found() && !knows_me(&map) {
+            // What it has found on its disk may be a copy in the next map, where this one is from before its start, or has a
+            // place left for it: whoever joins is in the map before any slot has it as a learner.
+            let may_come = config.isr.len() < map.promises.copies() && !holds(config);
+            if state.is_found() && (!knows_me(&map) || may_come) {
                 continue;
             }
             let outbox = |to| map.member(to).map(|member| self.outbox(now, to, &member.addr));
