@@ -274,6 +274,9 @@ impl<B: Bugs> Slot<B> {
                 && matches!(&self.role, Role::Replica(replica) if !replica.astray && replica.following().is_some() && replica.following() == config.primary);
             self.leave_role(place, config.epoch, turn);
             self.hear_of(place, config.epoch);
+            if place.is_closed {
+                return; // It stops, and is to find at its next start what it has: then it lacks only what is written meanwhile.
+            }
             if !is_aligned {
                 self.archive_all_after(place, self.log.durable(), turn);
             }
