@@ -376,7 +376,10 @@ impl<B: Bugs> Slot<B> {
     fn install(&mut self, place: Place<'_>, whole: Whole) {
         let Whole { epoch, last, durable, purged, terms, records, completions, tail } = whole;
         self.epoch = self.epoch.max(epoch);
-        let tombstones = records.iter().filter(|record| record.is_delete()).cloned().collect();
+        // Those that the tail would bring back, where it is cut, are to be dropped like the others.
+        let overwritten =
+            tail.iter().filter_map(|entry| entry.replaced.as_ref()).filter(|old| old.version().seq > purged);
+        let tombstones = records.iter().chain(overwritten).filter(|record| record.is_delete()).cloned().collect();
         self.log.drop_tail(place.tails);
         self.log = Log::filled(last, durable, purged, &terms, tombstones);
         self.log.restore_tail(tail, place.tails);

@@ -17,11 +17,13 @@ use proto::frame::{Frame, encode_array};
 use proto::id::Incarnation;
 use proto::request::verbs;
 use proto::session::{CoordinatorMessage, Join, NodeMessage};
+use storage::FileError;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::driver::Driver;
+use crate::store::Store;
 
 /// The first pause after the coordinator could not be reached; each next is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -109,6 +111,7 @@ pub async fn run(
         settings,
         notices,
         incarnation: None,
+        noted: None,
         begun: None,
         reported: None,
         left: None,
@@ -173,6 +176,8 @@ struct Membership {
     settings: Settings,
     notices: mpsc::Sender<Notice>,
     incarnation: Option<Incarnation>,
+    /// The incarnation that the data directory knows of.
+    noted: Option<Incarnation>,
     /// The incarnation as which the node is in its cluster: it has a map, and what it must not forget of that is written.
     begun: Option<Incarnation>,
     /// What the log says already of why the coordinator is away.
@@ -340,10 +345,14 @@ impl Membership {
         loop {
             let Connection { reader, output, .. } = connection;
             let was_dismissed = self.dismissed;
-            let (mut ended, mut joined, mut first_map) = (None, None, None);
+            let (mut ended, mut joined, mut unnoted, mut first_map) = (None, None, None, None);
             let stopped = reader.frames(|frame| {
                 match frame {
                     Frame::Array(words) => match CoordinatorMessage::parse(words) {
+                        Ok(CoordinatorMessage::Joined { incarnation, .. }) if self.is_to_note(incarnation) => {
+                            unnoted = Some(incarnation);
+                            return Flow::Settle; // It is offered again.
+                        }
                         Ok(CoordinatorMessage::Joined { incarnation, text }) => {
                             self.joined(incarnation, output);
                             joined = Some(text.to_owned());
@@ -372,6 +381,12 @@ impl Membership {
             if self.dismissed && !was_dismissed {
                 self.notify(Notice::Dismissed).await;
             }
+            if let Some(incarnation) = unnoted {
+                if let Some(ended) = self.note(incarnation).await {
+                    return Some(ended);
+                }
+                continue;
+            }
             if let Some(map) = first_map {
                 if let Some(ended) = self.begin(map, &mut connection.output).await {
                     return Some(ended);
@@ -384,6 +399,26 @@ impl Membership {
                 _ => ended,
             };
         }
+    }
+
+    /// Whether the data directory is to hear of an incarnation that the coordinator has given to this start.
+    ///
+    /// What is of a cluster and brought no map with it may be of another one than this coordinator's. It shows with the first map.
+    fn is_to_note(&self, incarnation: Incarnation) -> bool {
+        let is_known = |store: &Store| store.cluster().is_none() || self.driver.node().map().is_some();
+        self.noted != Some(incarnation) && self.driver.store().is_some_and(is_known)
+    }
+
+    /// IMPORTANT: before the first heartbeat, with which the coordinator counts on this start. One that ends before its
+    /// directory knows of it leaves data behind that no later start can show to be that of a member.
+    async fn note(&mut self, incarnation: Incarnation) -> Option<Ended> {
+        if let Some(store) = self.driver.store()
+            && let Err(error) = store.note_incarnation(incarnation).await
+        {
+            return Some(unnoted(&error));
+        }
+        self.noted = Some(incarnation);
+        None
     }
 
     /// The coordinator has given this start its incarnation, or knows it again.
@@ -430,8 +465,7 @@ impl Membership {
             }
             // IMPORTANT: what is written from now on is this start's, and the next one must be able to say so.
             if let Err(error) = store.begin(map, incarnation).await {
-                let why = format!("this start cannot be noted in the data directory: {error}: {}", error.source);
-                return Some(Ended::Broken(why));
+                return Some(unnoted(&error));
             }
         }
         self.begun = Some(incarnation);
@@ -562,4 +596,9 @@ impl Membership {
         }
         Ok(())
     }
+}
+
+/// The disk has not taken what the next start must know of this one.
+fn unnoted(error: &FileError) -> Ended {
+    Ended::Broken(format!("this start cannot be noted in the data directory: {error}: {}", error.source))
 }

@@ -190,14 +190,27 @@ impl Store {
         self.shared.cluster.get().map(String::as_str)
     }
 
+    /// Notes what the coordinator calls this start of the node, so that the next one can show whose data it has.
+    ///
+    /// # Errors
+    /// The disk has failed. What was noted is unknown.
+    pub async fn note_incarnation(&self, incarnation: Incarnation) -> Result<(), FileError> {
+        let store = self.clone();
+        on_a_thread(move || {
+            let mut directory = store.directory();
+            let Some(directory) = directory.as_mut() else { return Ok(()) };
+            directory.update_identity(|identity| identity.begin_incarnation(incarnation.0))
+        })
+        .await
+    }
+
     /// Notes that this start of the node is in a cluster, as what and by which map, so that the next one can say so.
     ///
     /// # Errors
     /// The disk has failed. What was noted is unknown.
     pub async fn begin(&self, map: Arc<ClusterMap>, incarnation: Incarnation) -> Result<(), FileError> {
         let store = self.clone();
-        let begun = tokio::task::spawn_blocking(move || store.begin_now(&map, incarnation)).await;
-        begun.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+        on_a_thread(move || store.begin_now(&map, incarnation)).await
     }
 
     fn begin_now(&self, map: &ClusterMap, incarnation: Incarnation) -> Result<(), FileError> {
@@ -210,9 +223,7 @@ impl Store {
         }
         directory.update_identity(|identity| {
             identity.cluster.get_or_insert_with(|| map.cluster.clone());
-            if identity.last_incarnation() != Some(incarnation.0) {
-                identity.begin_incarnation(incarnation.0);
-            }
+            identity.begin_incarnation(incarnation.0);
         })?;
         let _ = self.shared.cluster.set(map.cluster.clone());
         Ok(())
@@ -232,4 +243,10 @@ impl Store {
     fn directory(&self) -> MutexGuard<'_, Option<DataDir>> {
         self.shared.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Does what may wait for the disk where no request waits for it.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }

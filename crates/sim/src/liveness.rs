@@ -36,10 +36,6 @@ const WHOLE_WITHIN: u64 = 10_000_000;
 /// after its barrier what is durable.
 const EQUAL_WITHIN: u64 = 4_000_000;
 
-/// All nodes are back by then, and an operator says of whom the coordinator still waits for that it will not come: a start
-/// that had joined and was gone before its disk knew as what, which a coordinator without its state cannot tell.
-const FORGOTTEN_AFTER: u64 = 5_000_000;
-
 /// L6, with a disk that hangs: 1 s until it is taken for hanging, and then as long as for any silent node.
 const HUNG_WITHIN: u64 = 4_000_000;
 
@@ -131,9 +127,6 @@ impl World {
 
     fn look_at_healing(&mut self) {
         let now = self.schedule.now;
-        if self.elapsed() >= FORGOTTEN_AFTER && self.liveness.registered.is_none() {
-            self.forget_the_missing();
-        }
         if self.all_are_registered() {
             let since = *self.liveness.registered.get_or_insert(now);
             let served = |slot: &SlotId| (0..self.nodes.len()).any(|n| self.serves(n, *slot));
@@ -168,16 +161,6 @@ impl World {
     fn configuration(&self, slot: SlotId) -> String {
         let map = self.coordinator.state.as_ref().map(|state| format!("{:?}", state.map().config(slot)));
         map.unwrap_or_default()
-    }
-
-    fn forget_the_missing(&mut self) {
-        let awaited = self.coordinator.state.as_ref().map(|state| state.awaited()).unwrap_or_default();
-        for addr in awaited {
-            if self.coordinate(|state, now| state.forget(now, &addr)) == Some(true) {
-                self.stats.forgotten += 1;
-                self.tell(None, || format!("operator: forget {addr}"));
-            }
-        }
     }
 
     pub(crate) fn all_are_registered(&self) -> bool {

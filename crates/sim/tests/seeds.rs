@@ -138,6 +138,14 @@ fn a_copy_that_is_given_up_before_its_fill_archives_what_it_alone_has() {
     assert!(report.violation.is_none(), "{:?}", report.violation);
 }
 
+/// A cut brought back what the record had replaced, and after a restart nobody knew of it any more.
+#[test]
+fn a_tombstone_under_a_record_that_is_cut_after_a_restart_is_dropped() {
+    let seed = 6_643;
+    let report = run(seed, &Knobs::of(seed), Planted(None));
+    assert!(report.violation.is_none(), "{:?}", report.violation);
+}
+
 /// It had said so in a session that broke, and the coordinator handed it nothing over any more.
 #[test]
 fn a_node_whose_disk_has_room_again_is_handed_slots_over_whichever_session_it_said_that_in() {

@@ -85,8 +85,11 @@ impl Identity {
         self.place != place && self.place != 0 && place != 0
     }
 
-    /// Remembers the incarnation of this start.
+    /// Remembers the incarnation of this start, where it does not already.
     pub fn begin_incarnation(&mut self, incarnation: u64) {
+        if self.last_incarnation() == Some(incarnation) {
+            return;
+        }
         self.incarnations.push(incarnation);
         let surplus = (self.unproven.len() + self.incarnations.len()).saturating_sub(INCARNATIONS);
         let unproven = surplus.min(self.unproven.len());

@@ -185,7 +185,9 @@ impl<B: Bugs> Reading<'_, B> {
     /// Whether a frame is the one that comes after the last one that was read.
     fn follows(self, chain: &Chain, frame: Frame) -> bool {
         match (chain.before, frame.before) {
-            (None, None) => true,
+            // The first of the log, or the first behind a snapshot at which a start had found the log's end: it knew of no
+            // frame before. Where it stands is where the last one ends.
+            (_, None) => true,
             // The first behind a snapshot: the frame before it is one that the snapshot stands for.
             (None, Some(before)) => before < self.from,
             (Some(last), before) => before == Some(last),

@@ -131,3 +131,28 @@ async fn the_map_of_another_cluster_ends_the_session_before_anything_is_noted() 
         (Some("c-0"), &[Incarnation(5)][..])
     );
 }
+
+#[tokio::test]
+async fn a_start_is_noted_on_disk_before_the_coordinator_counts_on_it() {
+    let disk = SimDisk::new(1);
+    for earlier in [&[][..], &[ME]] {
+        let node = Durable::open(&disk, Fsync::Always);
+        assert_eq!(node.driver.node().ancestors().proven, earlier);
+        let (listener, settings) = listen().await;
+        let (notices, _noticed) = mpsc::channel(16);
+        let (_leave, left) = oneshot::channel();
+        let session = tokio::spawn(run(node.driver.clone(), settings, notices, left));
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut coordinator = Played { stream, reader: FrameReader::new(), heard: Vec::new() };
+        coordinator.hear("JOIN").await;
+        let incarnation = Incarnation(ME.0 + earlier.len() as u64);
+        coordinator.say(&CoordinatorMessage::Joined { incarnation, text: "OK" }).await;
+        coordinator.hear("HEARTBEAT").await;
+        session.abort();
+        // No map has come, and the machine loses its power.
+        disk.crash();
+    }
+    let again = Durable::open(&disk, Fsync::Always);
+    assert_eq!(again.store.cluster(), None);
+    assert_eq!(again.driver.node().ancestors().proven, [ME, Incarnation(ME.0 + 1)]);
+}

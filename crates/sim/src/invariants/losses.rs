@@ -70,9 +70,17 @@ impl World {
             let others: Vec<_> = others.filter_map(|(_, process)| process.data()).collect();
             let has_one =
                 |epoch, seq| others.iter().any(|other| other.inspect(slot, |state| has(state.log(), epoch, seq)));
+            // Whom the copy is level with, and who has lost its disk, has lost with it what it had acknowledged alone.
+            let map = node.map();
+            let lost_by_its_primary = |epoch| {
+                map.as_ref()
+                    .map(|map| map.config(slot))
+                    .filter(|config| config.epoch == epoch)
+                    .is_some_and(|config| config.primary.is_some_and(|primary| self.oracle.holder(primary).is_none()))
+            };
             for seq in (1..=last.seq).rev() {
                 let Some(epoch) = epoch_at(&terms, last, seq) else { break };
-                if has_one(epoch, seq) {
+                if has_one(epoch, seq) || lost_by_its_primary(epoch) {
                     break;
                 }
                 let seen = self.oracle.records.get(&(slot, Version { epoch, seq }));

@@ -169,6 +169,11 @@ impl World {
         let mut bytes = Vec::new();
         match message {
             CoordinatorMessage::Joined { incarnation, .. } => {
+                // What the disk fails to take it may keep all the same.
+                self.oracle.data_of(n, incarnation);
+                if process.store.note_incarnation(incarnation).is_err() {
+                    return false;
+                }
                 process.incarnation = incarnation;
                 if process.begun == incarnation {
                     node.joined(incarnation);
@@ -178,7 +183,6 @@ impl World {
                 // With this it is registered.
                 process.beats.push_back(now);
                 NodeMessage::Heartbeat { incarnation }.encode(&mut bytes);
-                self.oracle.data_of(n, incarnation);
                 let name = self.nodes[n].name.clone();
                 self.tell(None, || format!("{name} is {}", incarnation.0 & 0xffff));
             }

@@ -215,6 +215,12 @@ impl Store {
         }
     }
 
+    /// The coordinator is about to count on this start by this name.
+    pub(crate) fn note_incarnation(&mut self, incarnation: Incarnation) -> Result<(), FileError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        open.directory.update_identity(|identity| identity.begin_incarnation(incarnation.0))
+    }
+
     /// This start of the node is in a cluster, as what and by which map.
     pub(crate) fn begin(&mut self, map: &ClusterMap, incarnation: Incarnation) -> Result<(), FileError> {
         let Some(open) = &mut self.open else { return Ok(()) };
@@ -223,9 +229,7 @@ impl Store {
         }
         open.directory.update_identity(|identity| {
             identity.cluster.get_or_insert_with(|| map.cluster.clone());
-            if identity.last_incarnation() != Some(incarnation.0) {
-                identity.begin_incarnation(incarnation.0);
-            }
+            identity.begin_incarnation(incarnation.0);
         })
     }
 

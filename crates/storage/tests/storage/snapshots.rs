@@ -69,6 +69,27 @@ fn a_damaged_snapshot_gives_way_to_an_older_one_and_is_kept() {
 }
 
 #[test]
+fn the_log_goes_on_behind_a_snapshot_at_which_a_start_has_found_its_end() {
+    let disk = SimDisk::new(1);
+    let mut all = two_snapshots(&disk, false);
+    let Opened { dir, mut journal, .. } = open(&disk).expect("it is whole");
+    snapshot(&dir, &mut journal, &all);
+    drop((dir, journal));
+    let Opened { dir, mut journal, recovery, .. } = open(&disk).expect("it is whole");
+    assert_eq!((recovery.snapshot_records, recovery.log_records), (200, 0));
+    let more = payloads(200..210);
+    journal.append(&more).expect("there is room");
+    journal.sync().expect("the disk works");
+    all.extend(more);
+    drop((dir, journal));
+    disk.crash();
+    disk.flip_bit(&files(&disk, ".snap").pop().expect("there are three"), 100, 3);
+    let opened = open(&disk).unwrap_or_else(|error| panic!("the snapshot before it and the log will do: {error}"));
+    assert!(opened.payloads == all);
+    assert_eq!((opened.recovery.snapshot_records, opened.recovery.log_records), (190, 20));
+}
+
+#[test]
 fn a_snapshot_that_was_cut_is_no_snapshot() {
     let disk = SimDisk::new(1);
     let all = two_snapshots(&disk, true);
