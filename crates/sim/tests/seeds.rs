@@ -72,7 +72,7 @@ const FOUND_BY: [(Bug, u64); 55] = [
     (Bug::LeaverDroppedEarly, 4),
     (Bug::ReleasedServesOn, 289),
     (Bug::MovesUnlimited, 11),
-    (Bug::PurgeMarkIgnored, 5),
+    (Bug::PurgeMarkIgnored, 10),
     (Bug::StopsWithoutRelease, 2),
 ];
 
