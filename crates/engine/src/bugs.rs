@@ -118,11 +118,13 @@ pub enum Bug {
     /// A copy that was away keeps what the fill does not name, although tombstones that it has not got past were purged
     /// meanwhile: what was deleted comes back.
     PurgeMarkIgnored,
+    /// A node that stops on purpose does not give its slots back: whoever leads next waits for its leases.
+    StopsWithoutRelease,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 54] = [
+    pub const ALL: [Self; 55] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -177,6 +179,7 @@ impl Bug {
         Self::ReleasedServesOn,
         Self::MovesUnlimited,
         Self::PurgeMarkIgnored,
+        Self::StopsWithoutRelease,
     ];
 }
 

@@ -25,6 +25,8 @@ pub(crate) enum Remedy {
     /// One that has left for good, also when all faults are over.
     StartAnew(ProcId),
     StartCoordinator,
+    /// It is the turn of this process in a rolling restart.
+    Restart(ProcId),
     Quicken(ProcId),
     QuickenLink(ProcId, ProcId),
     /// From now on a node is heard by nobody, for so long.
@@ -72,6 +74,7 @@ enum Fault {
     ChangeClock,
     LosePower,
     Decommission,
+    Roll,
     FailDisk,
     StallDisk,
     FillDisk,
@@ -99,6 +102,7 @@ impl Faults {
             (knobs.clock_changes, Fault::ChangeClock),
             (knobs.power_losses, Fault::LosePower),
             (knobs.decommissions, Fault::Decommission),
+            (knobs.rolling_restarts, Fault::Roll),
             (knobs.disk_errors, Fault::FailDisk),
             (knobs.disk_stalls, Fault::StallDisk),
             (knobs.full_disks, Fault::FillDisk),
@@ -230,6 +234,7 @@ impl World {
                 let (by, choice) = (self.faults.random.index(nodes), self.faults.random.below(1_000));
                 self.decommission(n, by, choice);
             }
+            Fault::Roll => self.roll(),
             Fault::FailDisk => self.fail_disk(n),
             Fault::StallDisk => self.stall_disk(n, short),
             Fault::FillDisk => self.fill_disk(n, short),
@@ -441,6 +446,7 @@ impl World {
             Remedy::Steady(n) => self.nodes[n].store.slowness = 0,
             Remedy::MakeRoom(n) => self.nodes[n].store.limit(None),
             Remedy::StartCoordinator => self.restart_coordinator(),
+            Remedy::Restart(proc) => self.restart_in_turn(proc),
             Remedy::Quicken(n) => self.nodes[n].slowness = 0,
             Remedy::QuickenLink(one, other) => self.network.slow_down(one, other, 0),
             Remedy::Silence(n, span) => {

@@ -161,6 +161,10 @@ knobs! {
     decommissions,
     /// After what time of absence others are filled in a node's place, in milliseconds.
     replace_after,
+    /// How often all processes are restarted one after the other.
+    rolling_restarts,
+    /// At the end all of them are, and no request may fail.
+    rolling_at_end,
     /// Of how many slots copies are filled at one time; 0 for any number.
     moves_at_once,
     /// Whether nodes have more than one share, some twice or three times that of others.
@@ -276,6 +280,9 @@ impl Knobs {
             knobs.decommissions = random.between(1, 8);
         }
         knobs.weights = random.pick(&[0, 0, 1, 2]);
+        let mut random = Random::new(seed ^ 0x726f_6c6c_696e_6700);
+        knobs.rolling_restarts = u64::from(random.chance(150));
+        knobs.rolling_at_end = u64::from(random.chance(300));
         knobs.moves_at_once = Random::new(seed ^ 0x6174_6f6e_6365).pick(&[0, 0, 0, 1, 2, 4]);
         knobs
     }

@@ -6,7 +6,7 @@
 //! - [`knobs`]: what a seed chooses. [`random`]: how.
 //! - `schedule`, `clock`, `network`: time, and what is between processes. `world`: all of it, and the loop.
 //! - `node`, `coordinator`, `client`, `workload`, `walker`: the processes, as their shells would run them. `faults`: what
-//!   goes wrong. `disk_faults`: the same with disks.
+//!   goes wrong. `disk_faults`: the same with disks. `rolling`: restarts of all, one by one.
 //! - `oracle`: what an all-seeing observer knows. `invariants`: what must hold at every moment. `liveness`: what must come
 //!   true once faults stop. `damage`: a copy that is damaged then, and must be found and repaired.
 //! - [`run`]: one run. [`mutants`]: the mistakes that it must find. `trace`: the story of a failure.
@@ -77,6 +77,7 @@ mod node;
     reason = "a process, slot or connection that is not there is a mistake of the simulator"
 )]
 mod oracle;
+mod rolling;
 mod schedule;
 mod trace;
 #[expect(

@@ -6,6 +6,8 @@
 //! have passed. L5: with every coordinator down, every request succeeds. L6: with one node paused for ever, quorum writes
 //! go on within 1 s of the eviction time; with one node whose disk hangs for ever, within 4 s.
 //!
+//! And a rolling restart fails no request (`rolling`).
+//!
 //! Source: the design, "Liveness".
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +19,7 @@ use crate::client::Outcome;
 use crate::damage::Damaging;
 use crate::judges::append_final_reads;
 use crate::moves::who_leaves;
+use crate::rolling::Rolling;
 use crate::schedule::Event;
 use crate::world::World;
 
@@ -50,6 +53,7 @@ pub(crate) struct Liveness {
     pub(crate) is_over: bool,
     pub(crate) is_outage: bool,
     paused: Option<usize>,
+    pub(crate) rolling: Rolling,
     pub(crate) damage: Damaging,
     hung: Option<usize>,
     /// Since when writes wait for its disk.
@@ -67,11 +71,17 @@ pub(crate) enum Phase {
     /// A copy is damaged, and is to be found and repaired.
     Damaged,
     Outage,
+    /// Every process is restarted, one after the other.
+    Rolling,
     Paused,
     Hung,
 }
 
 impl Liveness {
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
     /// All faults are over.
     pub(crate) fn is_calm(&self) -> bool {
         self.phase != Phase::Faults
@@ -96,6 +106,7 @@ impl World {
             Phase::Resting => self.look_at_rest(),
             Phase::Damaged => self.look_at_damage(),
             Phase::Outage => self.look_at_outage(),
+            Phase::Rolling => self.look_at_rolling(),
             Phase::Paused => self.look_at_pause(),
             Phase::Hung => self.look_at_hung_disk(),
         }
@@ -152,7 +163,7 @@ impl World {
         map.unwrap_or_default()
     }
 
-    fn all_are_registered(&self) -> bool {
+    pub(crate) fn all_are_registered(&self) -> bool {
         let Some(state) = &self.coordinator.state else { return false };
         let map = state.map();
         map.version.0 > 0
@@ -184,7 +195,7 @@ impl World {
         })
     }
 
-    fn stop_clients(&mut self, stop: bool) {
+    pub(crate) fn stop_clients(&mut self, stop: bool) {
         for c in 0..self.clients.len() {
             self.clients[c].is_stopped = stop;
             if !stop {
@@ -215,6 +226,7 @@ impl World {
         }
         if self.damage_a_copy() {
             self.enter(Phase::Damaged);
+        } else if self.rolls_at_end() {
         } else if self.knobs.outage > 0 && !self.liveness.is_outage && self.knobs.wild_clocks == 0 {
             self.crash_coordinator();
             self.liveness.is_outage = true;

@@ -31,7 +31,7 @@ use crate::world::World;
 use held::Held;
 pub(crate) use requests::Pending;
 pub(crate) use session::Session;
-pub(crate) use store::{Found, StartError, Store, first_of};
+pub(crate) use store::{Found, IDENTITY, StartError, Store, first_of, is_map};
 pub(crate) use walks::{PageAsked, Step};
 use walks::{PageUnderWay, PendingList};
 
@@ -102,6 +102,8 @@ pub(crate) struct NodeProcess {
     turn: Turn,
     pub(crate) marks: Marks,
     pub(crate) is_leaving: bool,
+    /// It tells the coordinator so once its replicas have everything.
+    says_farewell: bool,
     /// What it finds once it has left and is started again.
     pub(crate) finds: Finds,
 }
@@ -156,6 +158,7 @@ impl NodeProcess {
             turn: Turn::default(),
             marks: Marks::default(),
             is_leaving: false,
+            says_farewell: false,
             finds: Finds::Everything,
         }
     }
@@ -213,6 +216,7 @@ impl World {
         self.ask_for_pages(n);
         self.flush_all(n);
         self.settle(n);
+        self.say_farewell_once_drained(n);
     }
 
     /// To be called after whatever has called the state machine.

@@ -69,6 +69,9 @@ pub struct Stats {
     pub decommissions: u64,
     pub dismissals: u64,
     pub fills_limited: u64,
+    pub misnamed: u64,
+    pub restarts: u64,
+    pub rolled: u64,
 }
 
 /// A broken invariant.
@@ -203,7 +206,7 @@ impl Stats {
         add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
              removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks bit_flips damages snapshots torn_tails
              unproven_promotions leaves coordinator_crashes state_losses started_anew lost_slots shortened_slots undecided pages full keys_evicted
-              comparisons differences decommissions dismissals fills_limited);
+              comparisons differences decommissions dismissals fills_limited misnamed restarts rolled);
     }
 }
 
@@ -217,7 +220,7 @@ impl fmt::Display for Stats {
               cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks
               bit_flips damages snapshots torn_tails unproven_promotions leaves coordinator_crashes state_losses
               started_anew lost_slots shortened_slots undecided pages full keys_evicted
-              comparisons differences decommissions dismissals fills_limited);
+              comparisons differences decommissions dismissals fills_limited misnamed restarts rolled);
         Ok(())
     }
 }

@@ -93,12 +93,15 @@ impl World {
             };
         let ack = match (is_judged, self.random.chance(150)) {
             (false, _) => AckLevel::Async,
+            (true, _) if self.is_rolling() => AckLevel::Quorum,
             (true, false) => AckLevel::Quorum,
             (true, true) => AckLevel::All,
         };
         let read = if is_judged { ReadLevel::Linear } else { ReadLevel::Local };
+        let is_rolling = self.is_rolling();
+        let has_identity = what != What::Get && (self.random.chance(self.knobs.identity_share) || is_rolling);
         let client = &mut self.clients[c];
-        let identity = (what != What::Get && self.random.chance(self.knobs.identity_share)).then(|| {
+        let identity = has_identity.then(|| {
             client.identities += 1;
             client.identities
         });
@@ -177,6 +180,7 @@ impl World {
     fn came_to(&mut self, c: usize, outcome: Outcome) {
         let now = self.schedule.now;
         let pause = self.random.below(self.knobs.think) + 1;
+        let is_rolling = self.is_rolling();
         let client = &mut self.clients[c];
         client.serial += 1;
         let serial = client.serial;
@@ -184,6 +188,11 @@ impl World {
         let operation = Rc::clone(&current.operation);
         let is_retried = operation.identity.is_some() && current.tries < TRIES;
         let again = match outcome {
+            // As the library does.
+            Outcome::Refused | Outcome::Unknown if is_rolling && operation.is_judged => {
+                current.is_uncertain |= outcome == Outcome::Unknown && operation.is_write();
+                now - current.call < PATIENCE
+            }
             Outcome::Unknown => {
                 current.is_uncertain |= operation.is_write();
                 operation.is_write() && is_retried
@@ -226,6 +235,7 @@ impl World {
         if !is_known && outcome != Outcome::Full {
             self.refused_in_peace(c, &operation, &outcome);
         }
+        self.check_rolling(&operation, current.call, &outcome);
         if operation.is_judged {
             self.remember(c, &current, &outcome);
         }

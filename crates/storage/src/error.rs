@@ -130,6 +130,9 @@ pub enum Flaw {
     /// An identity that cannot be read.
     #[error("it is not what was written there, its checksum does not fit")]
     Identity,
+    /// A cluster's map that cannot be read.
+    #[error("it is not the map that was written there, its checksum does not fit")]
+    Map,
 }
 
 /// Why a file is not read on.

@@ -11,7 +11,7 @@
 //! - [`journal`]: the log, open for appending. `segment` and `frame` are its files and what is in them.
 //! - [`recovery`]: what of a log is good, what a crash tore off, and what is damaged. `survey`: with the snapshots.
 //! - [`snapshot`]: writing and reading one.
-//! - [`identity`]: whose data it is.
+//! - [`identity`]: whose data it is. [`map_file`]: the cluster's last map.
 //! - [`check()`](check::check) and [`repair()`](repair::repair): what operators do with a directory that does not start.
 //! - [`discard()`]: what is left of a directory whose node leaves for good: nothing.
 //! - [`disk`]: what all of this asks of a disk, with [`RealDisk`] and [`SimDisk`], whose power can be cut.
@@ -24,6 +24,7 @@ pub mod disk;
 pub mod error;
 pub mod identity;
 pub mod journal;
+pub mod map_file;
 pub mod position;
 pub mod recovery;
 pub mod repair;

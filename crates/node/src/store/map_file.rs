@@ -5,30 +5,23 @@ use std::path::Path;
 use std::sync::Arc;
 
 use proto::cluster_map::{ClusterMap, MapUpdate, MapVersion};
-use storage::disk::{read_file, replace_file};
-use storage::{Disk, FileError};
-
-pub(super) const NAME: &str = "map";
-
-/// A file that is larger is no map. In bytes.
-const BYTES_MOST: u64 = 64 * 1024 * 1024;
+pub(super) use storage::map_file::NAME;
+use storage::{Disk, FileError, map_file};
 
 /// Puts a map in the place of the one before. Blocks on the disk.
 pub(super) fn save(disk: &dyn Disk, directory: &Path, map: &ClusterMap) -> Result<(), FileError> {
-    let text = map.update_since(MapVersion(0)).to_lines().join("\n");
-    replace_file(disk, directory, NAME, text.as_bytes())
+    map_file::store(disk, directory, &map.update_since(MapVersion(0)).to_lines().join("\n"))
 }
 
-/// The map that was saved last. One that is missing or cannot be read is none: the coordinator's counts.
+/// The map that was saved last. One that is missing, damaged or cannot be read is none: the coordinator's counts.
 pub(super) fn load(disk: &dyn Disk, directory: &Path) -> Option<Arc<ClusterMap>> {
-    let bytes = match read_file(disk, &directory.join(NAME), BYTES_MOST) {
-        Ok(bytes) => bytes?,
+    let text = match map_file::load(disk, directory) {
+        Ok(text) => text?,
         Err(error) => {
-            tracing::warn!("{error}: {}; the coordinator's map will do", error.source);
+            tracing::warn!("{error}; the coordinator's map will do");
             return None;
         }
     };
-    let text = String::from_utf8_lossy(&bytes);
     let map = MapUpdate::parse(text.lines()).and_then(|update| ClusterMap::updated(None, &update));
     match map {
         Ok(map) => Some(Arc::new(map)),
@@ -43,6 +36,7 @@ pub(super) fn load(disk: &dyn Disk, directory: &Path) -> Option<Arc<ClusterMap>>
 mod tests {
     use super::*;
     use storage::SimDisk;
+    use storage::disk::replace_file;
 
     #[test]
     fn what_is_no_map_is_none() {
@@ -50,6 +44,17 @@ mod tests {
         disk.create_directory(directory).unwrap();
         assert!(load(&disk, directory).is_none());
         replace_file(&disk, directory, NAME, b"not a map\n").unwrap();
+        assert!(load(&disk, directory).is_none());
+    }
+
+    #[test]
+    fn a_damaged_map_is_none() {
+        let (disk, directory) = (SimDisk::new(1), Path::new("/data"));
+        disk.create_directory(directory).unwrap();
+        let map = crate::store::tests::map_of_one();
+        save(&disk, directory, &map).unwrap();
+        assert_eq!(load(&disk, directory).as_deref(), Some(&map));
+        disk.flip_bit(&directory.join(NAME), 60, 3);
         assert!(load(&disk, directory).is_none());
     }
 }

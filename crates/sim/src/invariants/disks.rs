@@ -14,7 +14,7 @@ use engine::node::Node;
 use proto::slot::{SlotBits, SlotId};
 
 use crate::mutants::Planted;
-use crate::node::{Found, StartError, first_of};
+use crate::node::{Found, IDENTITY, StartError, first_of, is_map};
 use crate::world::World;
 
 impl World {
@@ -68,6 +68,7 @@ impl World {
     pub(crate) fn flip_and_judge(&mut self, n: usize) {
         let start = self.start_of(n);
         let Ok(before) = self.nodes[n].store.look(start) else { return };
+        self.judge_misnamed(n);
         let random = &mut self.faults.random;
         let Some((file, offset)) = self.nodes[n].store.flip(|bound| random.below(bound)) else { return };
         self.stats.bit_flips += 1;
@@ -76,11 +77,13 @@ impl World {
         let from = before.recovery.snapshot.map_or(0, |position| position.0);
         let is_read = match first_of(&file) {
             Some(first) => first + offset >= from,
+            None if is_map(&file) => true,
             None => file.to_string_lossy().ends_with(&format!("{from:020}.snap")),
         };
         match self.nodes[n].store.look(start) {
             Ok(after) => {
-                let is_noticed = after.recovery.damaged_snapshots.iter().any(|damage| damage.file == file);
+                let is_noticed = (is_map(&file) && after.node.map().is_none())
+                    || after.recovery.damaged_snapshots.iter().any(|damage| damage.file == file);
                 if is_read && !is_noticed {
                     let what = format!("{name} does not notice a bit that was turned over at {offset} of {file:?}");
                     self.broken("I15", None, what);
@@ -97,6 +100,28 @@ impl World {
             }
         }
         self.find(n);
+    }
+}
+
+impl World {
+    /// A directory whose identity is not as it was written does not start, and says so; repaired, it claims to hold for nobody.
+    fn judge_misnamed(&mut self, n: usize) {
+        let start = self.start_of(n);
+        let random = &mut self.faults.random;
+        let found = self.nodes[n].store.look_misnamed(start, |bound| random.below(bound));
+        let Some((found, repaired)) = found else { return };
+        let name = self.nodes[n].name.clone();
+        match found {
+            Err(StartError::Damaged(damage)) if damage.file.ends_with(IDENTITY) => {}
+            Err(error) => self.broken("I15", None, format!("{name}, with another bit in its identity: {error}")),
+            Ok(_) => self.broken("I15", None, format!("{name} does not notice another bit in its identity")),
+        }
+        match repaired {
+            Ok(found) if found.node.ancestors().last().is_none() => self.stats.misnamed += 1,
+            Ok(_) => self.broken("I15", None, format!("{name} claims what it held before its identity was lost")),
+            Err(StartError::File(_)) => {}
+            Err(error) => self.broken("I15", None, format!("{name} cannot be repaired without its identity: {error}")),
+        }
     }
 }
 

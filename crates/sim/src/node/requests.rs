@@ -176,7 +176,7 @@ impl World {
 
     /// The node that had a request is gone: its client hears so at once, or after its own patience.
     pub(crate) fn no_answer(&mut self, request: &Request) {
-        if self.random.chance(500) {
+        if self.is_rolling() || self.random.chance(500) {
             let client = request.operation.client;
             let response = Response { client, serial: request.serial, outcome: Outcome::Unknown };
             self.schedule.after(1_000, Event::Response(Box::new(response)));

@@ -51,6 +51,7 @@ impl World {
         process.node = Some(node);
         process.marks = Marks::default();
         (process.is_leaving, process.busy_until, process.finds) = (false, 0, Finds::Everything);
+        process.says_farewell = false;
         (process.incarnation, process.begun) = (Incarnation::default(), Incarnation::default());
         let boot = process.boot;
         self.tell_wall_clock(n);

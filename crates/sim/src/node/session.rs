@@ -264,6 +264,25 @@ impl World {
         true
     }
 
+    /// A node that stops tells the coordinator, as its shell does: once every replica knows that its slots are given back.
+    pub(super) fn say_farewell_once_drained(&mut self, n: usize) {
+        let process = &self.nodes[n];
+        let Some(node) = &process.node else { return };
+        if process.says_farewell && node.lag().items == 0 {
+            self.nodes[n].says_farewell = false;
+            self.say_farewell(n);
+        }
+    }
+
+    /// Among faults it may also be told before that, as where a replica does not answer.
+    fn say_farewell(&mut self, n: usize) {
+        if let Session::Stands(conn) = self.nodes[n].session {
+            let mut bytes = Vec::new();
+            NodeMessage::Leave.encode(&mut bytes);
+            self.network.send(&mut self.schedule, conn, OPENER, bytes);
+        }
+    }
+
     /// The node stops on purpose, and finds this when it is started again.
     pub(crate) fn leave_node(&mut self, n: usize, finds: Finds) {
         let now = self.local(n);
@@ -271,14 +290,14 @@ impl World {
         let Some(node) = &process.node else { return };
         node.close(now, &mut process.turn);
         (process.is_leaving, process.finds) = (true, finds);
-        let (session, boot) = (process.session, process.boot);
-        if let Session::Stands(conn) = session {
-            let mut bytes = Vec::new();
-            NodeMessage::Leave.encode(&mut bytes);
-            self.network.send(&mut self.schedule, conn, OPENER, bytes);
-        }
+        let boot = process.boot;
         let name = self.nodes[n].name.clone();
         self.tell(None, || format!("{name} leaves"));
+        if self.is_rolling() {
+            self.nodes[n].says_farewell = true;
+        } else {
+            self.say_farewell(n);
+        }
         self.flush_all(n);
         self.settle(n);
         self.after_local(n, 1_000_000, Event::Left { node: n as u8, boot });

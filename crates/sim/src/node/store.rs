@@ -14,22 +14,19 @@ use std::path::{Path, PathBuf};
 use engine::node::Node;
 use proto::cluster_map::{ClusterMap, MapVersion};
 use proto::id::Incarnation;
-use storage::disk::replace_file;
 use storage::disk::sim::{Fault, Operation};
 use storage::journal::SyncTask;
-use storage::{DataDir, FileError, Journal, JournalError, SimDisk};
+use storage::{DataDir, FileError, Journal, JournalError, SimDisk, map_file};
 
 use crate::knobs::Knobs;
 use crate::mutants::Planted;
 use crate::random::Random;
 
 use snapshots::Snapshots;
-pub(crate) use start::{Found, Start, StartError, first_of};
+pub(crate) use start::{Found, IDENTITY, Start, StartError, first_of, is_map};
 
 /// The directory, on every node's own disk.
 const PATH: &str = "/data";
-/// The file of the map in it.
-const MAP: &str = "map";
 
 /// How often a full disk is tried again, in microseconds, as in a node.
 const FULL_PAUSE: u64 = 100_000;
@@ -440,6 +437,5 @@ impl Open {
 }
 
 fn save_map(disk: &dyn storage::Disk, map: &ClusterMap) -> Result<(), FileError> {
-    let text = map.update_since(MapVersion(0)).to_lines().join("\n");
-    replace_file(disk, Path::new(PATH), MAP, text.as_bytes())
+    map_file::store(disk, Path::new(PATH), &map.update_since(MapVersion(0)).to_lines().join("\n"))
 }

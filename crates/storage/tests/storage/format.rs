@@ -70,6 +70,8 @@ fn a_directory_of_version_1_is_opened() {
     assert_eq!((identity.directory, identity.cluster.as_deref()), (DirectoryId(0xd1), Some("c-1")));
     assert_eq!(identity.incarnations, [3, 7]);
     assert!(opened.dir.found().stopped_in_order);
+    let map = storage::map_file::load(&load(), path()).expect("it has no checksum").expect("it is there");
+    assert!(map.starts_with("OK Map version=9 since=0 cluster=c-1 "), "{map}");
 }
 
 #[test]
@@ -147,6 +149,15 @@ fn the_identity_is_what_the_document_says() {
     let named = ["directory", "cluster", "boot", "place", "log", "stopped", "incarnation", "incarnation"];
     assert_eq!(keys, named);
     assert!(body.starts_with("directory 000000000000000000000000000000d1\ncluster c-1\n"), "{body}");
+}
+
+#[test]
+fn a_map_is_what_the_document_says() {
+    let disk = load();
+    storage::map_file::store(&disk, path(), "OK Map\nNODE").expect("the disk works");
+    let bytes = disk.content(&path().join("map")).expect("it is there");
+    let text = String::from_utf8(bytes).expect("it is text");
+    assert_eq!(text, format!("node-map 1 11 {:08x}\nOK Map\nNODE", checksum(b"OK Map\nNODE")));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use proto::id::Incarnation;
 
 use super::followers::{Follower, Progress};
 use super::{EVICT_AFTER, Effects};
-use crate::bugs::Bugs;
+use crate::bugs::{Bug, Bugs};
 use crate::node::Turn;
 use crate::outbox::{Item, Stamp};
 use crate::slot::{Place, Role, Slot};
@@ -58,6 +58,9 @@ impl<B: Bugs> Slot<B> {
     pub(crate) fn release(&mut self, place: Place<'_>, turn: &mut Turn) {
         let epoch = self.epoch;
         let Role::Primary(primary) = &mut self.role else { return };
+        if self.bugs.plants(Bug::StopsWithoutRelease) {
+            return;
+        }
         let stamp = place.next_stamp();
         primary.intake = Intake::Releasing(stamp);
         for follower in primary.followers.iter().filter(|follower| follower.counts()) {

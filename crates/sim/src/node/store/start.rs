@@ -14,16 +14,18 @@ use proto::id::Incarnation;
 use proto::session::Ancestors;
 use proto::slot::SlotBits;
 use storage::directory::Options;
-use storage::disk::read_file;
 use storage::error::Rejection;
-use storage::{DataDir, DirectoryId, Disk as _, Identity, Journal, OpenError, Recovered, Recovery, SimDisk};
+use storage::{DataDir, DirectoryId, Disk as _, Identity, Journal, OpenError, Recovered, Recovery, SimDisk, map_file};
 
 use super::snapshots::Snapshots;
-use super::{Health, MAP, Open, PATH, Room, Settings, Store};
+use super::{Health, Open, PATH, Room, Settings, Store};
 use crate::mutants::Planted;
 
 /// What stands before the policy in a payload that is none of the engine's, as in a node.
 const POLICY: [u8; 8] = [0xff; 8];
+
+/// The file of the identity.
+pub(crate) const IDENTITY: &str = "identity";
 
 /// What a node is made with.
 #[derive(Debug, Clone, Copy)]
@@ -131,10 +133,27 @@ impl Store {
         Ok(found)
     }
 
+    /// What a start would find, and what after a repair, with one bit of the identity turned over. Leaves the disk as it is:
+    /// the identity of a directory is the proof of all that it holds, so that its loss would be that of the node's memory.
+    pub(crate) fn look_misnamed(
+        &mut self,
+        start: Start,
+        mut choose: impl FnMut(u64) -> u64,
+    ) -> Option<(Result<Found, StartError>, Result<Found, StartError>)> {
+        let file = Path::new(PATH).join(IDENTITY);
+        let length = self.disk.content(&file)?.len() as u64;
+        let (offset, bit) = (choose(length), choose(8) as u8);
+        self.disk.flip_bit(&file, offset, bit);
+        let found = (self.look(start), self.look_repaired(start));
+        self.disk.flip_bit(&file, offset, bit);
+        Some(found)
+    }
+
     /// Turns a bit over that was on disk, at a place that a number chooses; says where.
     pub(crate) fn flip(&mut self, mut choose: impl FnMut(u64) -> u64) -> Option<(PathBuf, u64)> {
         let names = self.disk.list(Path::new(PATH)).ok()?;
-        let files: Vec<_> = names.iter().filter(|name| name.ends_with(".seg") || name.ends_with(".snap")).collect();
+        let is_data = |name: &&String| name.ends_with(".seg") || name.ends_with(".snap") || *name == map_file::NAME;
+        let files: Vec<_> = names.iter().filter(is_data).collect();
         let file = Path::new(PATH).join(files.get(choose(files.len() as u64) as usize)?);
         let length = self.disk.content(&file)?.len() as u64;
         // What was written last may be taken for a torn end, as docs/storage-format.md says.
@@ -147,6 +166,11 @@ impl Store {
         self.flipped.push(file.clone());
         Some((file, offset))
     }
+}
+
+/// Whether a file is that of the map.
+pub(crate) fn is_map(file: &Path) -> bool {
+    file.ends_with(map_file::NAME)
 }
 
 /// Where a segment begins; none for other files.
@@ -221,8 +245,6 @@ fn ancestors(identity: &Identity) -> Ancestors {
 }
 
 fn load_map(disk: &SimDisk) -> Option<Arc<ClusterMap>> {
-    const BYTES_MOST: u64 = 1024 * 1024;
-    let bytes = read_file(disk, &Path::new(PATH).join(MAP), BYTES_MOST).ok()??;
-    let text = String::from_utf8_lossy(&bytes);
+    let text = map_file::load(disk, Path::new(PATH)).ok()??;
     MapUpdate::parse(text.lines()).and_then(|update| ClusterMap::updated(None, &update)).ok().map(Arc::new)
 }

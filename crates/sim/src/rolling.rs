@@ -1,0 +1,148 @@
+//! A rolling restart: every process is stopped in the planned way and started again, one after the other, the coordinator
+//! among them, while clients go on. Where nothing else goes wrong no request at `quorum` fails, or waits as long as it would
+//! for a death.
+//!
+//! As the library's, each write says whose it is and is tried again, and so is each read. Among the faults the same goes on
+//! whatever state the cluster is in, and proves that nothing is lost by it.
+
+use crate::client::{Operation, Outcome};
+use crate::faults::Remedy;
+use crate::liveness::Phase;
+use crate::node::Finds;
+use crate::schedule::Event;
+use crate::world::World;
+
+/// How long a request may take while a process is away, in microseconds. A new primary waits longer for the lease of one that
+/// has not handed over.
+const ANSWERED_WITHIN: u64 = 500_000;
+
+/// The same once it is back. What is handed back to it then waits for as long as its earlier start may have promised to lead
+/// nothing, 0.6 s from its start on.
+const ANSWERED_AFTER_WITHIN: u64 = 1_000_000;
+
+/// How long a process takes from its stop to its next start, in microseconds. A node stops within a second.
+const RESTART: u64 = 1_300_000;
+
+/// In what time the cluster is whole after each.
+const WHOLE_WITHIN: u64 = 20_000_000;
+
+/// How far the restart has come, at the end of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Rolling {
+    /// The process whose turn it is, once it has been stopped.
+    stopped: Option<usize>,
+    /// How many have been restarted.
+    done: usize,
+    since: u64,
+    is_over: bool,
+}
+
+impl World {
+    /// Begins it, once in a run, where a restart leaves enough copies for a quorum.
+    pub(crate) fn rolls_at_end(&mut self) -> bool {
+        let can = self.knobs.rolling_at_end > 0
+            && self.knobs.replicas == 2
+            && self.nodes.len() > 2
+            && self.knobs.max_memory == 0
+            && self.knobs.wild_clocks == 0
+            && !self.liveness.rolling.is_over;
+        if can {
+            self.stop_clients(false);
+            self.liveness.rolling.since = self.schedule.now;
+            self.enter(Phase::Rolling);
+        }
+        can
+    }
+
+    /// Whoever's turn it is stops once the cluster is whole.
+    pub(crate) fn look_at_rolling(&mut self) {
+        let (now, proc) = (self.schedule.now, self.liveness.rolling.done);
+        let waited = now - self.liveness.rolling.since;
+        if let Some(stopped) = self.liveness.rolling.stopped {
+            if waited < RESTART {
+                return;
+            }
+            self.start_again(stopped);
+            let rolling = &mut self.liveness.rolling;
+            (rolling.stopped, rolling.done, rolling.since) = (None, rolling.done + 1, now);
+        } else if !self.all_are_registered() || self.not_whole().is_some() {
+            if waited >= WHOLE_WITHIN {
+                let what = format!("not whole after {proc} restarts: {:?}", self.not_whole());
+                self.broken("rolling restart", None, what);
+            }
+        } else if proc > self.nodes.len() {
+            self.liveness.rolling.is_over = true;
+            self.stats.rolled += 1;
+            self.stop_clients(true);
+            self.enter(Phase::Resting);
+        } else if waited >= 500_000 {
+            self.stop_orderly(proc);
+            (self.liveness.rolling.stopped, self.liveness.rolling.since) = (Some(proc), now);
+        }
+    }
+
+    /// A process is asked to stop, as by SIGTERM. The coordinator has kept all that it knows already.
+    fn stop_orderly(&mut self, proc: usize) {
+        if proc < self.nodes.len() {
+            self.leave_node(proc, Finds::Everything);
+        } else if self.coordinator.state.is_some() {
+            self.crash_coordinator();
+        }
+    }
+
+    fn start_again(&mut self, proc: usize) {
+        if proc < self.nodes.len() {
+            self.start_node(proc);
+        } else if self.coordinator.state.is_none() {
+            self.start_coordinator();
+        }
+    }
+
+    /// All processes are restarted one after the other, in the middle of whatever else goes on.
+    pub(crate) fn roll(&mut self) {
+        let between = self.faults.random.spread(RESTART, 5_000_000);
+        for proc in 0..=self.nodes.len() {
+            self.schedule.after(proc as u64 * between, Event::Remedy(Remedy::Restart(proc)));
+        }
+    }
+
+    /// It is the turn of one of them. One that is away or on its way out is left alone.
+    pub(crate) fn restart_in_turn(&mut self, proc: usize) {
+        let again = match self.nodes.get(proc) {
+            Some(process) => {
+                let can = process.node.is_some() && !process.is_leaving && !process.is_paused;
+                can.then_some(Remedy::StartNode(proc))
+            }
+            None => (self.coordinator.state.is_some() && !self.state_is_lost()).then_some(Remedy::StartCoordinator),
+        };
+        if let Some(again) = again {
+            self.stats.restarts += 1;
+            self.stop_orderly(proc);
+            self.schedule.after(RESTART, Event::Remedy(again));
+        }
+    }
+
+    /// Whether no request may fail now.
+    pub(crate) fn is_rolling(&self) -> bool {
+        self.liveness.phase() == Phase::Rolling
+    }
+
+    /// What an operation has come to, which was called at some time.
+    pub(crate) fn check_rolling(&mut self, operation: &Operation, call: u64, outcome: &Outcome) {
+        let took = self.schedule.now - call;
+        let rolling = &self.liveness.rolling;
+        let is_away = rolling.stopped.is_some() && call >= rolling.since;
+        let limit = if is_away { ANSWERED_WITHIN } else { ANSWERED_AFTER_WITHIN };
+        let is_answered = !matches!(outcome, Outcome::Refused | Outcome::Full | Outcome::Unknown);
+        if self.is_rolling() && operation.is_judged && (took > limit || !is_answered) {
+            let what = format!(
+                "{outcome:?} after {} ms to client {}, who asked {:?} of {}",
+                took / 1_000,
+                operation.client,
+                operation.what,
+                operation.key
+            );
+            self.broken("rolling restart", Some(operation.slot), what);
+        }
+    }
+}

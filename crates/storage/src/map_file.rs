@@ -1,0 +1,99 @@
+//! The file `map`: the last map of the cluster that a node had, a text that means nothing here.
+//!
+//! A line with the format's version, the length and the checksum of what follows, and the text. A file that an earlier
+//! program wrote is the text alone, and is read as it is. docs/storage-format.md has the letter of it.
+
+use std::path::Path;
+
+use crate::FORMAT_VERSION;
+use crate::disk::{Disk, read_file, replace_file};
+use crate::error::{Damage, FileError, Flaw, ReadError};
+
+/// The file's name.
+pub const NAME: &str = "map";
+
+/// A file that is larger is no map. In bytes.
+const BYTES_MOST: u64 = 64 * 1024 * 1024;
+
+/// What the file begins with.
+const HEAD: &str = "node-map ";
+
+/// What one begins with that has no head.
+const UNSEALED: &str = "OK Map ";
+
+/// Puts a map in the place of the one before. When this returns it lasts.
+///
+/// # Errors
+/// The disk failed: the map before is still there, or the new one is.
+pub fn store(disk: &dyn Disk, directory: &Path, text: &str) -> Result<(), FileError> {
+    replace_file(disk, directory, NAME, sealed(text).as_bytes())
+}
+
+/// The map that was stored last; `None` where there is none.
+///
+/// # Errors
+/// The disk failed, or the file is not as it was written.
+pub fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<String>, ReadError> {
+    let file = directory.join(NAME);
+    let Some(bytes) = read_file(disk, &file, BYTES_MOST)? else { return Ok(None) };
+    match unsealed(&bytes) {
+        Ok(text) => Ok(Some(text.to_owned())),
+        Err(flaw) => Err(Damage { file, offset: 0, flaw }.into()),
+    }
+}
+
+fn sealed(text: &str) -> String {
+    format!("{HEAD}{FORMAT_VERSION} {} {:08x}\n{text}", text.len(), crc32c::crc32c(text.as_bytes()))
+}
+
+fn unsealed(bytes: &[u8]) -> Result<&str, Flaw> {
+    let whole = str::from_utf8(bytes).map_err(|_| Flaw::Map)?;
+    let Some(rest) = whole.strip_prefix(HEAD) else {
+        return if whole.starts_with(UNSEALED) { Ok(whole) } else { Err(Flaw::Map) };
+    };
+    let (head, text) = rest.split_once('\n').ok_or(Flaw::Map)?;
+    let version: u32 = head.split(' ').next().and_then(|version| version.parse().ok()).ok_or(Flaw::Map)?;
+    if version != FORMAT_VERSION {
+        return Err(Flaw::Version(version));
+    }
+    // What is written anew from what was read is the same to the letter, or something was another.
+    if sealed(text) == whole { Ok(text) } else { Err(Flaw::Map) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SimDisk;
+
+    const TEXT: &str = "OK Map version=9 since=0 cluster=3f0c\nNODE 1 127.0.0.1:5001 up";
+
+    #[test]
+    fn a_map_is_read_as_it_was_written() {
+        let (disk, directory) = (SimDisk::new(1), Path::new("/data"));
+        disk.create_directory(directory).unwrap();
+        assert!(load(&disk, directory).unwrap().is_none());
+        store(&disk, directory, TEXT).unwrap();
+        assert_eq!(load(&disk, directory).unwrap().as_deref(), Some(TEXT));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_of_a_map_is_noticed() {
+        let bytes = sealed(TEXT).into_bytes();
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(unsealed(&damaged).is_err(), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(unsealed(&bytes[..length]).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_map_of_an_earlier_program_has_no_head_and_one_of_a_later_is_refused() {
+        assert_eq!(unsealed(TEXT.as_bytes()), Ok(TEXT));
+        let later = sealed(TEXT).replacen("node-map 1 ", "node-map 2 ", 1);
+        assert_eq!(unsealed(later.as_bytes()), Err(Flaw::Version(2)));
+        assert_eq!(unsealed(b"not a map\n"), Err(Flaw::Map));
+    }
+}
