@@ -81,15 +81,17 @@ impl World {
             let had_copy = before.copies().any(|copy| copy == *learner || keeper(copy) == keeper(*learner));
             !is_back && !had_copy
         };
-        before.learners.is_empty() && !config.learners.is_empty() && config.learners.iter().all(is_new)
+        // One that has just been given a primary, as after a power cut everywhere, moves nothing.
+        let moves = before.primary == config.primary;
+        moves && before.learners.is_empty() && !config.learners.is_empty() && config.learners.iter().all(is_new)
     }
 
     /// No more slots are filled than an operator has said. `begun` is one that has begun with this change of the map; those
-    /// whose copies fell behind, or are back with what they had, do not ask.
-    pub(crate) fn check_fills(&mut self, map: &ClusterMap, begun: Option<SlotId>) {
+    /// whose copies fell behind, or are back with what they had, do not ask. Of these `not_asked` are new in this map.
+    pub(crate) fn check_fills(&mut self, map: &ClusterMap, begun: Option<SlotId>, not_asked: usize) {
         let limit = self.knobs.moves_at_once as usize;
         let Some(slot) = begun.filter(|_| limit > 0 && !self.state_is_lost()) else { return };
-        let under_way = map.slots().filter(|(_, config)| !config.learners.is_empty()).count();
+        let under_way = map.slots().filter(|(_, config)| !config.learners.is_empty()).count() - not_asked;
         self.stats.fills_limited += u64::from(under_way == limit);
         if under_way > limit {
             let what = format!("copies of {under_way} slots are being filled, and {limit} may be");

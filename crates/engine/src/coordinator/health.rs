@@ -88,6 +88,8 @@ impl<B: Bugs> Coordinator<B> {
             |config: &SlotConfig| config.isr.len() == copies && config.learners.is_empty() && config.elr.is_empty();
         // A look that costs little, for whoever waits while slots move.
         self.phase == Phase::Serving
+            // One that has said that it comes is to be waited for, from then on.
+            && self.joining.is_empty()
             && self.map.slots().all(|(_, config)| is_whole(config))
             && self.status(now).is_healthy()
     }

@@ -147,7 +147,7 @@ impl World {
         if map.version == MapVersion(0) {
             return;
         }
-        let mut begins = None;
+        let (mut begun, mut not_asked) = (None, 0);
         for (slot, config) in map.slots() {
             if self.oracle.ghost(slot).kept.as_ref().is_some_and(|kept| same(kept, config)) {
                 continue;
@@ -156,7 +156,9 @@ impl World {
             if let Some(before) = &before {
                 self.check_move(slot, before, config);
                 if self.begins_fill(before, config) {
-                    begins = Some(slot);
+                    begun = Some(slot);
+                } else {
+                    not_asked += usize::from(before.learners.is_empty() && !config.learners.is_empty());
                 }
             }
             if before.is_some_and(|before| before.epoch == config.epoch) {
@@ -167,7 +169,7 @@ impl World {
             self.check_members(slot, "when the configuration was kept");
             self.lost_if_nobody_holds(slot);
         }
-        self.check_fills(&map, begins);
+        self.check_fills(&map, begun, not_asked);
         self.oracle.named.values_mut().for_each(|is_up| *is_up = false);
         self.oracle.named.extend(map.members().map(|(member, at)| (member, at.up)));
     }
