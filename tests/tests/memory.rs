@@ -142,7 +142,9 @@ fn the_least_recently_used_keys_go_and_do_not_come_back_at_failover_or_restart()
         "of 30 keys that are read all the time {lost:?} are gone, of 3,000 others {}",
         gone.len()
     );
-    assert!(gone.iter().filter(|key| cold[..1_000].contains(key)).count() > 900, "the oldest go first");
+    let oldest = gone.iter().filter(|key| cold[..1_000].contains(key)).count();
+    // By chance it would be about 700.
+    assert!(oldest > 850, "the oldest go first, and of 1,000 of them {oldest} are gone, of all {}", gone.len());
     for index in 0..3 {
         assert_eq!(figure(&cluster, index, "losses"), 0);
         eventually("a node is within its limit", SOON, || {

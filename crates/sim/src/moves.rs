@@ -76,8 +76,7 @@ impl World {
     pub(crate) fn begins_fill(&self, before: &SlotConfig, config: &SlotConfig) -> bool {
         let keeper = |member: Incarnation| self.oracle.keeper(member);
         let is_new = |learner: &Incarnation| {
-            let was_named = self.oracle.named.get(learner).copied();
-            let is_back = was_named.map_or_else(|| self.oracle.brings_data(*learner), |was_up| !was_up);
+            let is_back = self.oracle.named.get(learner) == Some(&false) || self.oracle.brings_data(*learner);
             let had_copy = before.copies().any(|copy| copy == *learner || keeper(copy) == keeper(*learner));
             !is_back && !had_copy
         };
