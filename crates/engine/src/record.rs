@@ -21,8 +21,8 @@ use crate::table::shared::{HEAD_BYTES, LONG, SHORT_MOST, Shared};
 /// found stands in the place of key and value.
 ///
 /// The word is, from its lowest bit: the length of the bytes in 12 bits, that of the key in 8, the number of the version in 28
-/// and its epoch in 10; or, where one of these has no room there, with [`LONG`], the length of the bytes in 32 bits and that
-/// of the key in 26. Then, in either, the kind in 3 bits, [`HAS_TOLD`] and [`HAS_IDENTITY`].
+/// and its epoch in 10; or, where one of these has no room there, with `LONG`, the length of the bytes in 32 bits and that
+/// of the key in 26. Then, in either, the kind in 3 bits, `HAS_TOLD` and `HAS_IDENTITY`.
 ///
 /// The mark is when the key was used last, by the clock of [`crate::memory`]. It is no part of the write.
 #[derive(Clone)]
