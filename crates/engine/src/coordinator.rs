@@ -42,6 +42,7 @@ use crate::time::Timestamp;
 
 use health::Fills;
 use membership::Joining;
+use proposals::REPLAN_PAUSE;
 use replan::HANDOVER_RETRY;
 use start_up::Offer;
 pub use state::StateError;
@@ -71,6 +72,9 @@ enum Phase {
 
 /// How many incarnations one start of a coordinator can give out, as a power of two. They stay below the limit of counters.
 const INCARNATION_BITS: u32 = 16;
+
+/// So many times in a row all slots are looked at, at the most.
+const ROUNDS: usize = 8;
 
 /// The state machine. See the module's text.
 #[derive(Debug)]
@@ -283,8 +287,11 @@ impl<B: Bugs> Coordinator<B> {
             self.start_generation();
         }
         if self.phase == Phase::Serving {
-            // Each round settles what the one before has made possible; three are the longest chain there is.
-            while self.replan(now) {}
+            // Each round settles what the one before has made possible; three are the longest chain there is. Should one turn up
+            // that does not end, it goes on later, and others have their turn.
+            if (0..ROUNDS).all(|_| self.replan(now)) {
+                self.replan_at = Some(now + REPLAN_PAUSE);
+            }
             self.returning.clear();
             self.dismiss_leavers();
         }

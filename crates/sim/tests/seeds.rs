@@ -146,6 +146,14 @@ fn a_tombstone_under_a_record_that_is_cut_after_a_restart_is_dropped() {
     assert!(report.violation.is_none(), "{:?}", report.violation);
 }
 
+/// A copy that made room for others began again at once, for ever.
+#[test]
+fn a_copy_that_is_not_counted_makes_no_room() {
+    let seed = 1_180;
+    let report = run(seed, &Knobs::of(seed), Planted(None));
+    assert!(report.violation.is_none(), "{:?}", report.violation);
+}
+
 /// It had said so in a session that broke, and the coordinator handed it nothing over any more.
 #[test]
 fn a_node_whose_disk_has_room_again_is_handed_slots_over_whichever_session_it_said_that_in() {

@@ -14,7 +14,7 @@ use crate::plan::{Plan, plan};
 use crate::time::Timestamp;
 
 /// How long after a proposal was carried out all slots are looked at again.
-const REPLAN_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const REPLAN_PAUSE: Duration = Duration::from_millis(50);
 
 impl<B: Bugs> Coordinator<B> {
     /// A message from the session of a node. `false` where that incarnation is not registered: it must join again.

@@ -39,7 +39,16 @@ impl<B: Bugs> Coordinator<B> {
             next.learners.clear();
         }
         changes.retain(|(slot, next)| !has_same_holders(self.map.config(*slot), next));
-        let still = self.map.slots().filter(|(_, config)| stands_still(config, standing)).take(waiting);
+        // One that would begin again at once, whatever waits, makes no room.
+        let asks_again = |config: &SlotConfig| {
+            let held = SlotConfig { learners: Vec::new(), ..config.clone() };
+            config.learners.iter().all(|learner| {
+                let had_copy = held.copies().any(|copy| standing.is_same_data(copy, *learner));
+                !self.returning.contains(learner) && !had_copy
+            })
+        };
+        let makes_room = |config: &SlotConfig| stands_still(config, standing) && asks_again(config);
+        let still = self.map.slots().filter(|(_, config)| makes_room(config)).take(waiting);
         for (slot, config) in still {
             if changes.iter().all(|(changed, _)| *changed != slot) {
                 changes.push((slot, SlotConfig { learners: Vec::new(), ..SlotConfig::clone(config) }));
