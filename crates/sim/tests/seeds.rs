@@ -12,7 +12,7 @@ use sim::mutants::{Mistake, Planted, hunt};
 use sim::run::{Stats, run, run_with_story};
 
 /// How many seeds are run without a mistake.
-const CLEAN: u64 = 50;
+const CLEAN: u64 = 80;
 
 /// Below which seeds a mistake is looked for that its recorded seed does not find any more.
 const SEARCHED: u64 = 1_000;
