@@ -11,9 +11,9 @@ const FOUND_BY: [(Bug, u64); 7] = [
     (Bug::NoDirectorySync, 4),
     (Bug::RenameBeforeSync, 46),
     (Bug::ChecksumWithoutHeader, 112),
-    (Bug::SnapshotMissesTail, 9),
-    (Bug::DamageTakenForTornTail, 10),
-    (Bug::TailNotCleared, 55),
+    (Bug::SnapshotMissesTail, 3),
+    (Bug::DamageTakenForTornTail, 39),
+    (Bug::TailNotCleared, 35),
 ];
 
 #[test]
