@@ -4,6 +4,8 @@
 //! A node that is back with what is on its disk is not among them. It is sent what it lacks, in all its slots at once: what
 //! it holds of a slot that waited for its turn would be no copy any more, and be given up.
 
+use std::collections::BTreeSet;
+
 use proto::cluster_map::SlotConfig;
 use proto::id::Incarnation;
 use proto::slot::SlotId;
@@ -21,14 +23,14 @@ impl<B: Bugs> Coordinator<B> {
         if limit == 0 || self.bugs.plants(Bug::MovesUnlimited) {
             return;
         }
-        let is_new = |slot: SlotId, learner: Incarnation| {
-            let before = self.map.config(slot);
-            !self.returning.contains(&learner) && !before.copies().any(|copy| standing.is_same_data(copy, learner))
+        let is_new = |config: &SlotConfig, learner: &Incarnation| {
+            let has_copy = config.isr.iter().chain(&config.elr).any(|copy| standing.is_same_data(*copy, *learner));
+            !self.returning.contains(learner) && !has_copy
         };
         let begins = |slot: SlotId, next: &SlotConfig| {
-            self.map.config(slot).learners.is_empty()
-                && !next.learners.is_empty()
-                && next.learners.iter().all(|learner| is_new(slot, *learner))
+            let before = self.map.config(slot);
+            let is_new = |learner: &Incarnation| is_new(before, learner);
+            before.learners.is_empty() && !next.learners.is_empty() && next.learners.iter().all(is_new)
         };
         let under_way = self.map.slots().filter(|(_, config)| !config.learners.is_empty()).count();
         let mut beginning: Vec<_> = changes.iter_mut().filter(|(slot, next)| begins(*slot, next)).collect();
@@ -39,20 +41,14 @@ impl<B: Bugs> Coordinator<B> {
             next.learners.clear();
         }
         changes.retain(|(slot, next)| !has_same_holders(self.map.config(*slot), next));
+        let changed: BTreeSet<SlotId> = changes.iter().map(|(slot, _)| *slot).collect();
         // One that would begin again at once, whatever waits, makes no room.
-        let asks_again = |config: &SlotConfig| {
-            let held = SlotConfig { learners: Vec::new(), ..config.clone() };
-            config.learners.iter().all(|learner| {
-                let had_copy = held.copies().any(|copy| standing.is_same_data(copy, *learner));
-                !self.returning.contains(learner) && !had_copy
-            })
+        let makes_room = |config: &SlotConfig| {
+            stands_still(config, standing) && config.learners.iter().all(|learner| is_new(config, learner))
         };
-        let makes_room = |config: &SlotConfig| stands_still(config, standing) && asks_again(config);
         let still = self.map.slots().filter(|(_, config)| makes_room(config)).take(waiting);
-        for (slot, config) in still {
-            if changes.iter().all(|(changed, _)| *changed != slot) {
-                changes.push((slot, SlotConfig { learners: Vec::new(), ..SlotConfig::clone(config) }));
-            }
+        for (slot, config) in still.filter(|(slot, _)| !changed.contains(slot)) {
+            changes.push((slot, SlotConfig { learners: Vec::new(), ..SlotConfig::clone(config) }));
         }
     }
 }

@@ -10,7 +10,7 @@ const FOUND_BY: [(Bug, u64); 7] = [
     (Bug::AcknowledgeBeforeSync, 2),
     (Bug::NoDirectorySync, 4),
     (Bug::RenameBeforeSync, 46),
-    (Bug::ChecksumWithoutHeader, 112),
+    (Bug::ChecksumWithoutHeader, 948),
     (Bug::SnapshotMissesTail, 3),
     (Bug::DamageTakenForTornTail, 39),
     (Bug::TailNotCleared, 35),
