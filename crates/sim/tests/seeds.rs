@@ -141,25 +141,19 @@ fn a_copy_that_is_given_up_before_its_fill_archives_what_it_alone_has() {
 /// A cut brought back what the record had replaced, and after a restart nobody knew of it any more.
 #[test]
 fn a_tombstone_under_a_record_that_is_cut_after_a_restart_is_dropped() {
-    let seed = 6_643;
-    let report = run(seed, &Knobs::of(seed), Planted(None));
-    assert!(report.violation.is_none(), "{:?}", report.violation);
+    is_clean(6_643);
 }
 
 /// A copy that made room for others began again at once, for ever.
 #[test]
 fn a_copy_that_is_not_counted_makes_no_room() {
-    let seed = 1_180;
-    let report = run(seed, &Knobs::of(seed), Planted(None));
-    assert!(report.violation.is_none(), "{:?}", report.violation);
+    is_clean(1_180);
 }
 
 /// It had said so in a session that broke, and the coordinator handed it nothing over any more.
 #[test]
 fn a_node_whose_disk_has_room_again_is_handed_slots_over_whichever_session_it_said_that_in() {
-    let seed = 2_172;
-    let report = run(seed, &Knobs::of(seed), Planted(None));
-    assert!(report.violation.is_none(), "{:?}", report.violation);
+    is_clean(2_172);
 }
 
 #[test]
@@ -169,6 +163,11 @@ fn every_planted_mistake_is_found() {
     for (bug, seed) in FOUND_BY {
         is_found(bug.into(), seed);
     }
+}
+
+fn is_clean(seed: u64) {
+    let report = run(seed, &Knobs::of(seed), Planted(None));
+    assert!(report.violation.is_none(), "{:?}", report.violation);
 }
 
 fn is_found(mistake: Mistake, seed: u64) {

@@ -7,15 +7,18 @@ use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::FORMAT_VERSION;
 use crate::bugs::{Bug, Bugs};
 use crate::disk::{Disk, Mode, read_whole, write_full};
 use crate::error::{Damage, FileError, Flaw, Named as _, ReadError};
 use crate::position::{DirectoryId, Position};
+use crate::sealed::{seal, unseal};
 
 /// The file's name.
 pub(crate) const NAME: &str = "identity";
 const WRITTEN_NAME: &str = "identity.tmp";
+
+/// What it begins with.
+const HEAD: &str = "node-identity";
 
 /// How many incarnations are remembered, the newest.
 pub const INCARNATIONS: usize = 64;
@@ -158,8 +161,7 @@ impl Identity {
         for incarnation in &self.incarnations {
             let _ = writeln!(text, "incarnation {incarnation}");
         }
-        let checksum = crc32c::crc32c(text.as_bytes());
-        format!("node-identity {FORMAT_VERSION} {} {checksum:08x}\n{text}", text.len())
+        seal(HEAD, &text)
     }
 }
 
@@ -171,16 +173,10 @@ fn safe(name: &str) -> String {
 }
 
 fn decode(bytes: &[u8]) -> Result<Identity, Flaw> {
-    let text = str::from_utf8(bytes).map_err(|_| Flaw::Identity)?;
-    let (first, body) = text.split_once('\n').ok_or(Flaw::Identity)?;
-    let version = first.strip_prefix("node-identity ").and_then(|rest| rest.split(' ').next()?.parse().ok());
-    let version: u32 = version.ok_or(Flaw::Identity)?;
-    if version != FORMAT_VERSION {
-        return Err(Flaw::Version(version));
-    }
+    let body = unseal(HEAD, bytes, Flaw::Identity)?;
     let identity = decode_body(body).ok_or(Flaw::Identity)?;
-    // What is written anew from what was read is the same to the letter, or something was another.
-    if identity.encode() == text { Ok(identity) } else { Err(Flaw::Identity) }
+    // What is not as it would be written here somebody else has written.
+    if identity.encode().as_bytes() == bytes { Ok(identity) } else { Err(Flaw::Identity) }
 }
 
 fn decode_body(body: &str) -> Option<Identity> {

@@ -35,6 +35,7 @@ mod discard;
 mod fields;
 mod frame;
 mod random;
+mod sealed;
 mod survey;
 
 pub use check::{Report, check};

@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use crate::FORMAT_VERSION;
 use crate::disk::{Disk, read_file, replace_file};
 use crate::error::{Damage, FileError, Flaw, ReadError};
+use crate::sealed::{seal, unseal};
 
 /// The file's name.
 pub const NAME: &str = "map";
@@ -16,7 +16,7 @@ pub const NAME: &str = "map";
 const BYTES_MOST: u64 = 64 * 1024 * 1024;
 
 /// What the file begins with.
-const HEAD: &str = "node-map ";
+const HEAD: &str = "node-map";
 
 /// What one begins with that has no head.
 const UNSEALED: &str = "OK Map ";
@@ -26,7 +26,7 @@ const UNSEALED: &str = "OK Map ";
 /// # Errors
 /// The disk failed: the map before is still there, or the new one is.
 pub fn store(disk: &dyn Disk, directory: &Path, text: &str) -> Result<(), FileError> {
-    replace_file(disk, directory, NAME, sealed(text).as_bytes())
+    replace_file(disk, directory, NAME, seal(HEAD, text).as_bytes())
 }
 
 /// The map that was stored last; `None` where there is none.
@@ -42,22 +42,11 @@ pub fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<String>, ReadErr
     }
 }
 
-fn sealed(text: &str) -> String {
-    format!("{HEAD}{FORMAT_VERSION} {} {:08x}\n{text}", text.len(), crc32c::crc32c(text.as_bytes()))
-}
-
 fn unsealed(bytes: &[u8]) -> Result<&str, Flaw> {
-    let whole = str::from_utf8(bytes).map_err(|_| Flaw::Map)?;
-    let Some(rest) = whole.strip_prefix(HEAD) else {
-        return if whole.starts_with(UNSEALED) { Ok(whole) } else { Err(Flaw::Map) };
-    };
-    let (head, text) = rest.split_once('\n').ok_or(Flaw::Map)?;
-    let version: u32 = head.split(' ').next().and_then(|version| version.parse().ok()).ok_or(Flaw::Map)?;
-    if version != FORMAT_VERSION {
-        return Err(Flaw::Version(version));
+    if bytes.starts_with(UNSEALED.as_bytes()) {
+        return str::from_utf8(bytes).map_err(|_| Flaw::Map);
     }
-    // What is written anew from what was read is the same to the letter, or something was another.
-    if sealed(text) == whole { Ok(text) } else { Err(Flaw::Map) }
+    unseal(HEAD, bytes, Flaw::Map)
 }
 
 #[cfg(test)]
@@ -78,7 +67,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_and_every_cut_of_a_map_is_noticed() {
-        let bytes = sealed(TEXT).into_bytes();
+        let bytes = seal(HEAD, TEXT).into_bytes();
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
@@ -92,7 +81,7 @@ mod tests {
     #[test]
     fn a_map_of_an_earlier_program_has_no_head_and_one_of_a_later_is_refused() {
         assert_eq!(unsealed(TEXT.as_bytes()), Ok(TEXT));
-        let later = sealed(TEXT).replacen("node-map 1 ", "node-map 2 ", 1);
+        let later = seal(HEAD, TEXT).replacen("node-map 1 ", "node-map 2 ", 1);
         assert_eq!(unsealed(later.as_bytes()), Err(Flaw::Version(2)));
         assert_eq!(unsealed(b"not a map\n"), Err(Flaw::Map));
     }
