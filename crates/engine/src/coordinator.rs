@@ -131,6 +131,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     away: BTreeMap<NodeAddr, Timestamp>,
     /// Whose disks are full, as they say.
     full: BTreeSet<Incarnation>,
+    /// Who is about to stop, as they say.
+    stopping: BTreeSet<Incarnation>,
     /// For whom slots wait whose other copies are here without proof of their data.
     awaited_by_unproven: BTreeSet<NodeAddr>,
     suspicion: Suspicion,
@@ -178,6 +180,7 @@ impl<B: Bugs> Coordinator<B> {
             returning: BTreeSet::new(),
             away: BTreeMap::new(),
             full: BTreeSet::new(),
+            stopping: BTreeSet::new(),
             awaited_by_unproven: BTreeSet::new(),
             suspicion: Suspicion::default(),
             fills: Fills::default(),

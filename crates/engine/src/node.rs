@@ -8,6 +8,7 @@ mod compare;
 mod links;
 mod membership;
 mod memory;
+mod stop;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,6 +39,7 @@ use crate::time::Timestamp;
 use crate::waiting::{Outcome, Ticket, Waiting};
 
 use memory::Looks;
+use stop::Stopping;
 
 /// How often [`Node::handle_timeout`] wants to be called.
 pub const TICK: Duration = Duration::from_millis(20);
@@ -165,6 +167,8 @@ pub struct Node<B: Bugs = NoBugs> {
     /// What the wall clock showed when the node's own was at zero, in milliseconds.
     wall_at_zero: AtomicU64,
     last_tick: AtomicU64,
+    /// The node is about to stop. What it leads is to be handed over before it closes.
+    stopping: Mutex<Option<Stopping>>,
     closed: AtomicBool,
     bugs: B,
 }
@@ -180,6 +184,8 @@ struct Proposals {
     admit: BTreeMap<Incarnation, Vec<SlotAt>>,
     expel: BTreeMap<Incarnation, Vec<SlotAt>>,
     release: BTreeMap<Incarnation, Vec<SlotAt>>,
+    /// That this node is about to stop.
+    stops: bool,
     complain: BTreeSet<Incarnation>,
     last_complaint: Timestamp,
     last_admission: Timestamp,
@@ -282,6 +288,7 @@ impl<B: Bugs> Node<B> {
             has_map_of_session: AtomicBool::new(false),
             wall_at_zero: AtomicU64::new(0),
             last_tick: AtomicU64::new(now.0),
+            stopping: Mutex::default(),
             closed: AtomicBool::new(false),
             bugs,
         }
@@ -435,14 +442,6 @@ impl<B: Bugs> Node<B> {
             return Err(Refusal::NotHere);
         }
         state.write(Place { memory_slack, ..self.place(now, slot) }, write, waiting, turn)
-    }
-
-    /// Takes no write any more: the node is about to leave. When this returns, every write that was taken is queued.
-    pub fn close(&self, now: Timestamp, turn: &mut Turn) {
-        self.closed.store(true, Ordering::Relaxed);
-        // Whoever holds a slot's lock may not have seen it; whoever takes the lock after this has.
-        self.bits.slots().for_each(|slot| self.slot(slot).release(self.place(now, slot), turn));
-        self.finish(turn);
     }
 
     /// Where requests for a slot go.

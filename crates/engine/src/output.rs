@@ -88,6 +88,8 @@ pub enum Event {
     Replaced(NodeAddr),
     /// The disk of a node is full.
     Full(NodeAddr),
+    /// A node is about to stop: its slots are handed over.
+    Stopping(NodeAddr),
     /// It has room again.
     Room(NodeAddr),
     /// A node was silent for too long.

@@ -21,8 +21,8 @@ pub struct Standing {
     pub accused: BTreeMap<Incarnation, BTreeSet<Incarnation>>,
     /// Alive, but not heard at the moment: nothing is handed over to them.
     pub suspected: BTreeSet<Incarnation>,
-    /// Alive, but their disks are full: nothing is handed over to them either.
-    pub full: BTreeSet<Incarnation>,
+    /// Alive, but their disks are full or they are about to stop: they lead nothing that another member can lead.
+    pub yielding: BTreeSet<Incarnation>,
     /// Alive, but to leave for good: nothing is handed over to them.
     pub leaving: BTreeSet<Incarnation>,
     /// How many copies there are to be of each slot, those of nodes that are away for a moment included.
@@ -196,8 +196,8 @@ fn keep_primary(
     standing: &Standing,
 ) -> Plan {
     let filled = target.iter().all(|node| up.contains(node));
-    let first_is_full = target.first().is_some_and(|first| standing.full.contains(first));
-    let leads_at_target = target.first() == Some(&primary) || (first_is_full && target.contains(&primary));
+    let first_yields = target.first().is_some_and(|first| standing.yielding.contains(first));
+    let leads_at_target = target.first() == Some(&primary) || (first_yields && target.contains(&primary));
     let mut isr = in_ring_order(up, target);
     isr.sort_by_key(|node| standing.leaving.contains(node));
     let mut elr = Vec::new();
@@ -224,8 +224,8 @@ fn keep_primary(
     }
 }
 
-/// Who is to lead in the place of the primary: the ring's choice. One whose disk is full takes no writes, so it leads only
-/// where no other member can.
+/// Who is to lead in the place of the primary: the ring's choice. One whose disk is full takes no writes, and one that
+/// is about to stop soon none: such a one leads only where no other member can.
 fn better_primary(
     primary: Incarnation,
     target: &[Incarnation],
@@ -236,10 +236,10 @@ fn better_primary(
         **node != primary
             && up.contains(node)
             && !standing.suspected.contains(node)
-            && !standing.full.contains(node)
+            && !standing.yielding.contains(node)
             && !standing.leaving.contains(node)
     };
-    if standing.full.contains(&primary) || standing.leaving.contains(&primary) {
+    if standing.yielding.contains(&primary) || standing.leaving.contains(&primary) {
         return in_ring_order(up, target).iter().find(can).copied();
     }
     target.first().filter(can).copied()
@@ -405,17 +405,17 @@ mod tests {
     #[test]
     fn one_whose_disk_is_full_leads_only_where_no_other_member_can() {
         let mut standing = standing(&[1, 2, 3], &[]);
-        standing.full.insert(Incarnation(1));
+        standing.yielding.insert(Incarnation(1));
         let target = incarnations(&[1, 2, 3]);
         let to_2 = Plan::HandOver { from: Incarnation(1), to: Incarnation(2) };
         assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), to_2);
         assert_eq!(plan(&config(2, &[1, 2, 3], &[]), &target, &standing), Plan::Keep, "it is not given back");
-        standing.full.insert(Incarnation(2));
+        standing.yielding.insert(Incarnation(2));
         let to_3 = Plan::HandOver { from: Incarnation(1), to: Incarnation(3) };
         assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), to_3);
-        standing.full.insert(Incarnation(3));
+        standing.yielding.insert(Incarnation(3));
         assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), Plan::Keep);
-        standing.full.clear();
+        standing.yielding.clear();
         let back = Plan::HandOver { from: Incarnation(2), to: Incarnation(1) };
         assert_eq!(plan(&config(2, &[1, 2, 3], &[]), &target, &standing), back, "it has room again");
     }

@@ -134,6 +134,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
             why = failed => End::DiskFailed(why),
         }
     };
+    if let End::Asked = why {
+        tracing::info!("stopping: other nodes are to lead what this one leads");
+        hand_over(&driver).await;
+    }
     accepting.begin();
     if let End::Dismissed = why {
         return dismissal::end(&driver, &connections, &background, writing, leave).await;
@@ -211,6 +215,15 @@ async fn joined(notices: &mut mpsc::Receiver<Notice>, patience: Duration) -> any
                 humantime::format_duration(patience)
             ),
         }
+    }
+}
+
+/// Has other nodes lead what this one leads, as far as there are others, so that no request waits for it. Serves on meanwhile.
+async fn hand_over(driver: &Driver) {
+    driver.node().prepare_to_stop(driver.clock().now());
+    driver.propose();
+    while !driver.node().is_handed_over(driver.clock().now()) {
+        sleep(Duration::from_millis(5)).await;
     }
 }
 

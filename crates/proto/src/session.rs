@@ -134,6 +134,8 @@ pub enum NodeMessage {
         /// One for each copy's node.
         fills: Vec<Filling>,
     },
+    /// `STOPS`: the node is about to stop: it is to lead nothing that another member can lead.
+    Stops,
     /// `LEAVE`: the node is stopping and expects to be started again.
     Leave,
     /// `CLEARED`: the node has deleted what it held, as it was told to, and leaves for good.
@@ -243,6 +245,7 @@ impl NodeMessage {
                     [to.0, *slots, *keys].iter().for_each(|number| push_word(number.to_string().as_bytes(), out));
                 }
             }
+            Self::Stops => words(&["STOPS"], out),
             Self::Leave => words(&["LEAVE"], out),
             Self::Cleared => words(&["CLEARED"], out),
         }
@@ -278,6 +281,7 @@ impl NodeMessage {
                     }
                     Self::Filling { fills }
                 }
+                b"STOPS" => Self::Stops,
                 b"LEAVE" => Self::Leave,
                 b"CLEARED" => Self::Cleared,
                 _ => return None,
@@ -385,6 +389,7 @@ mod tests {
             NodeMessage::Room,
             NodeMessage::Filling { fills: Vec::new() },
             NodeMessage::Filling { fills: vec![Filling { to: incarnation, slots: 7, keys: 900 }] },
+            NodeMessage::Stops,
             NodeMessage::Leave,
             NodeMessage::Cleared,
         ] {

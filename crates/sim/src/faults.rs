@@ -382,10 +382,16 @@ impl World {
         let finds = if may_lose && self.faults.random.chance(500) { Finds::Nothing } else { Finds::Everything };
         self.faults.memory_is_missing |= finds == Finds::Nothing;
         self.stats.leaves += 1;
-        self.leave_node(n, finds);
+        let ends_within = if self.faults.random.chance(500) {
+            self.stop_node(n, finds);
+            3_500_000
+        } else {
+            self.leave_node(n, finds);
+            1_300_000
+        };
         // Until it is gone nothing else that counts on it may be lost.
-        self.faults.quiet_until = self.schedule.now + 1_300_000;
-        self.schedule.after(1_400_000 + span, Event::Remedy(Remedy::StartNode(n)));
+        self.faults.quiet_until = self.schedule.now + ends_within;
+        self.schedule.after(100_000 + ends_within + span, Event::Remedy(Remedy::StartNode(n)));
     }
 
     fn change_clock(&mut self, proc: ProcId) {

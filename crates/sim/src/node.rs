@@ -102,6 +102,8 @@ pub(crate) struct NodeProcess {
     turn: Turn,
     pub(crate) marks: Marks,
     pub(crate) is_leaving: bool,
+    /// Others are to lead what it leads before it stops.
+    hands_over: bool,
     /// It tells the coordinator so once its replicas have everything.
     says_farewell: bool,
     /// What it finds once it has left and is started again.
@@ -158,6 +160,7 @@ impl NodeProcess {
             turn: Turn::default(),
             marks: Marks::default(),
             is_leaving: false,
+            hands_over: false,
             says_farewell: false,
             finds: Finds::Everything,
         }
@@ -216,6 +219,7 @@ impl World {
         self.ask_for_pages(n);
         self.flush_all(n);
         self.settle(n);
+        self.close_once_handed_over(n);
         self.say_farewell_once_drained(n);
     }
 

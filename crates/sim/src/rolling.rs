@@ -12,15 +12,11 @@ use crate::node::Finds;
 use crate::schedule::Event;
 use crate::world::World;
 
-/// How long a request may take while a process is away, in microseconds. A new primary waits longer for the lease of one that
-/// has not handed over.
+/// How long a request may take, in microseconds. A new primary waits longer for the lease of one that has not handed over, and
+/// one that has just started for as long as its earlier start may have promised to lead nothing.
 const ANSWERED_WITHIN: u64 = 500_000;
 
-/// The same once it is back. What is handed back to it then waits for as long as its earlier start may have promised to lead
-/// nothing, 0.6 s from its start on.
-const ANSWERED_AFTER_WITHIN: u64 = 1_000_000;
-
-/// How long a process takes from its stop to its next start, in microseconds. A node stops within a second.
+/// How long a process is away at least, in microseconds, from when it is asked to stop.
 const RESTART: u64 = 1_300_000;
 
 /// In what time the cluster is whole after each.
@@ -59,7 +55,7 @@ impl World {
         let (now, proc) = (self.schedule.now, self.liveness.rolling.done);
         let waited = now - self.liveness.rolling.since;
         if let Some(stopped) = self.liveness.rolling.stopped {
-            if waited < RESTART {
+            if waited < RESTART || self.nodes.get(stopped).is_some_and(|process| process.node.is_some()) {
                 return;
             }
             self.start_again(stopped);
@@ -84,7 +80,7 @@ impl World {
     /// A process is asked to stop, as by SIGTERM. The coordinator has kept all that it knows already.
     fn stop_orderly(&mut self, proc: usize) {
         if proc < self.nodes.len() {
-            self.leave_node(proc, Finds::Everything);
+            self.stop_node(proc, Finds::Everything);
         } else if self.coordinator.state.is_some() {
             self.crash_coordinator();
         }
@@ -130,11 +126,8 @@ impl World {
     /// What an operation has come to, which was called at some time.
     pub(crate) fn check_rolling(&mut self, operation: &Operation, call: u64, outcome: &Outcome) {
         let took = self.schedule.now - call;
-        let rolling = &self.liveness.rolling;
-        let is_away = rolling.stopped.is_some() && call >= rolling.since;
-        let limit = if is_away { ANSWERED_WITHIN } else { ANSWERED_AFTER_WITHIN };
         let is_answered = !matches!(outcome, Outcome::Refused | Outcome::Full | Outcome::Unknown);
-        if self.is_rolling() && operation.is_judged && (took > limit || !is_answered) {
+        if self.is_rolling() && operation.is_judged && (took > ANSWERED_WITHIN || !is_answered) {
             let what = format!(
                 "{outcome:?} after {} ms to client {}, who asked {:?} of {}",
                 took / 1_000,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use client::Client;
+use client::{Cas, Client};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
@@ -77,45 +77,62 @@ async fn get_and_put(
     Ok(())
 }
 
-/// Writes one key of each of some slots all the time, and remembers the longest time between two answers.
+/// Writes one key of each of some slots all the time, and remembers for how long no write was answered.
 #[derive(Debug)]
 pub(crate) struct Writers {
-    tasks: Vec<JoinHandle<anyhow::Result<Duration>>>,
+    tasks: Vec<JoinHandle<anyhow::Result<HeldUp>>>,
     end: Arc<AtomicBool>,
 }
 
+/// Times between two answered writes of a slot.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct HeldUp {
+    /// The longest.
+    pub(crate) longest: Duration,
+    /// From the last write that one primary has answered to the first of the next one; zero where none took over.
+    pub(crate) at_the_switch: Duration,
+}
+
 /// The pause between an answer and the next write of the same slot. It counts as time between two answers.
-const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(4);
 
 impl Writers {
-    /// Starts one for each key.
+    /// Starts one for each key, which must be stored.
     pub(crate) fn start(runtime: &Runtime, client: &Client, keys: Vec<Vec<u8>>) -> Self {
         let end = Arc::<AtomicBool>::default();
         let spawn = |key: Vec<u8>| runtime.spawn(write_on(client.clone(), key, Arc::clone(&end)));
         Self { tasks: keys.into_iter().map(spawn).collect(), end }
     }
 
-    /// Ends them, and gives the longest time of each.
+    /// Ends them, and gives the times of each.
     ///
     /// # Errors
     /// The first request that has failed.
-    pub(crate) fn finish(self, runtime: &Runtime) -> anyhow::Result<Vec<Duration>> {
+    pub(crate) fn finish(self, runtime: &Runtime) -> anyhow::Result<Vec<HeldUp>> {
         self.end.store(true, Ordering::Relaxed);
         let joined = self.tasks.into_iter().map(|task| runtime.block_on(task).context("a task has failed")?);
         joined.collect()
     }
 }
 
-async fn write_on(client: Client, key: Vec<u8>, end: Arc<AtomicBool>) -> anyhow::Result<Duration> {
+async fn write_on(client: Client, key: Vec<u8>, end: Arc<AtomicBool>) -> anyhow::Result<HeldUp> {
     let value = SIZES.make_value(&key);
-    client.put(&key, &value).await.context("a PUT has failed")?;
-    let (mut longest, mut answered) = (Duration::ZERO, Instant::now());
+    let stored = client.get_versioned(&key).await.context("a GET has failed")?;
+    let mut version = stored.context("the key is missing")?.0;
+    let (mut held_up, mut answered) = (HeldUp::default(), None);
     while !end.load(Ordering::Relaxed) {
-        tokio::time::sleep(PAUSE).await;
-        client.put(&key, &value).await.context("a PUT has failed")?;
+        // The version tells by its epoch which primary has written it.
+        let written = client.compare_and_set(&key, version, &value).await.context("a write has failed")?;
+        let Cas::Written(next) = written else { anyhow::bail!("a key has changed that nobody else writes") };
         let now = Instant::now();
-        longest = longest.max(now - answered);
-        answered = now;
+        if let Some(before) = answered.replace(now) {
+            held_up.longest = held_up.longest.max(now - before);
+            if next.epoch != version.epoch {
+                held_up.at_the_switch = held_up.at_the_switch.max(now - before);
+            }
+        }
+        version = next;
+        tokio::time::sleep(PAUSE).await;
     }
-    Ok(longest)
+    Ok(held_up)
 }

@@ -37,6 +37,18 @@ struct Config {
     /// How often each is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+
+    /// Measures only this.
+    #[arg(long)]
+    only: Option<Part>,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Join,
+    Absence,
+    Switch,
 }
 
 /// What was measured, and what it is to be.
@@ -83,9 +95,17 @@ fn met(is_met: bool) -> &'static str {
 fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     let runtime = Runtime::new().context("cannot start the runtime")?;
-    let mut rows = join::measure(&runtime, &config)?;
-    rows.extend(absence::measure(&runtime, &config)?);
-    rows.extend(switch::measure(&runtime, &config)?);
+    let is_asked = |part| config.only.is_none_or(|only| only == part);
+    let mut rows = Vec::new();
+    if is_asked(Part::Join) {
+        rows.extend(join::measure(&runtime, &config)?);
+    }
+    if is_asked(Part::Absence) {
+        rows.extend(absence::measure(&runtime, &config)?);
+    }
+    if is_asked(Part::Switch) {
+        rows.extend(switch::measure(&runtime, &config)?);
+    }
     let mut text = "| | median (least to most) | goal | met |\n|---|---:|---:|---|\n".to_owned();
     for row in rows {
         let _ = writeln!(text, "{row}");

@@ -56,6 +56,12 @@ impl<B: Bugs> Coordinator<B> {
                     self.advance(now);
                 }
             }
+            NodeMessage::Stops => {
+                if self.stopping.insert(from) {
+                    self.event(Event::Stopping(addr));
+                    self.advance(now);
+                }
+            }
             NodeMessage::Leave => {
                 self.registry.remove(&addr);
                 self.goes_away(now, &addr, false);
@@ -85,6 +91,10 @@ impl<B: Bugs> Coordinator<B> {
                     let in_sync = known && config.isr.contains(&to);
                     in_sync.then(|| config.primary = Some(to))
                 });
+                if self.handing_over.is_empty() {
+                    // The next ones need not wait.
+                    self.replan_at = Some(now);
+                }
             }
         }
         true

@@ -20,7 +20,7 @@ use crate::time::Timestamp;
 pub(super) const HANDOVER_RETRY: Duration = Duration::from_secs(2);
 
 /// How many slots are handed over at once between two nodes: each pauses its writers for a moment.
-const HANDOVER_SLOTS: usize = 2_048;
+const HANDOVER_SLOTS: usize = 256;
 
 /// A slot that has lost its primary, and those of whom one takes over.
 struct Lost {
@@ -37,6 +37,7 @@ impl<B: Bugs> Coordinator<B> {
         self.replan_at = None;
         let registered = self.registry.incarnations();
         self.full.retain(|full| registered.contains(full));
+        self.stopping.retain(|stopping| registered.contains(stopping));
         let standing = self.standing(now);
         let mut changes = Vec::new();
         let mut lost: Vec<Lost> = Vec::new();
@@ -201,7 +202,7 @@ impl<B: Bugs> Coordinator<B> {
             alive: self.registry.incarnations(),
             by_hand: by_hand.collect(),
             gone: self.gone.clone(),
-            full: self.full.clone(),
+            yielding: self.full.union(&self.stopping).copied().collect(),
             leaving: self.leavers(),
             wanted: self.wanted(),
             accused: self.suspicion.accused(now, &self.registry),

@@ -53,10 +53,11 @@ impl<B: Bugs> Coordinator<B> {
     }
 }
 
-/// Whether a slot has copies to fill, and none of them can be: their nodes are silent, have full disks, or are none.
+/// Whether a slot has copies to fill, and none of them can be: their nodes are silent, have full disks, are about
+/// to stop, or are none.
 fn stands_still(config: &SlotConfig, standing: &Standing) -> bool {
     let cannot = |learner: &Incarnation| {
-        !standing.is_heard(*learner) || standing.full.contains(learner) || standing.by_hand.contains(learner)
+        !standing.is_heard(*learner) || standing.yielding.contains(learner) || standing.by_hand.contains(learner)
     };
     !config.learners.is_empty() && config.learners.iter().all(cannot)
 }

@@ -44,7 +44,8 @@ impl<B: Bugs> Node<B> {
         let mut proposals = self.proposals();
         // A hand-over that was begun under the session before still runs out of time, so that its slot is served again.
         let handing_over = std::mem::take(&mut proposals.handing_over);
-        *proposals = Proposals { admit, handing_over, ..Proposals::default() };
+        let stops = self.is_stopping();
+        *proposals = Proposals { admit, handing_over, stops, ..Proposals::default() };
     }
 
     /// The coordinator has answered a heartbeat that was sent at this moment: it counts on this node from then on.
@@ -167,11 +168,12 @@ impl<B: Bugs> Node<B> {
         let expel = std::mem::take(&mut proposals.expel);
         let release = std::mem::take(&mut proposals.release);
         let complain = std::mem::take(&mut proposals.complain);
+        let stops = std::mem::take(&mut proposals.stops).then_some(NodeMessage::Stops);
         let expel = expel.into_iter().map(|(follower, slots)| NodeMessage::Expel { follower, slots });
         let admit = admit.into_iter().map(|(follower, slots)| NodeMessage::Admit { follower, slots });
         let release = release.into_iter().map(|(to, slots)| NodeMessage::Release { to, slots });
         let complain = complain.into_iter().map(|about| NodeMessage::Complain { about });
-        complain.chain(expel).chain(admit).chain(release).collect()
+        complain.chain(expel).chain(admit).chain(release).chain(stops).collect()
     }
 
     /// Whether [`Node::take_proposals`] has any.
@@ -181,7 +183,8 @@ impl<B: Bugs> Node<B> {
         !(!self.may_admit(&proposals)
             && proposals.expel.is_empty()
             && proposals.release.is_empty()
-            && proposals.complain.is_empty())
+            && proposals.complain.is_empty()
+            && !proposals.stops)
     }
 
     /// Whether learners wait to be admitted and others were not a moment ago: while slots are filled they come in swarms, and

@@ -118,8 +118,15 @@ impl<B: Bugs> Slot<B> {
         let mut primary = match std::mem::take(&mut self.role) {
             Role::Primary(primary) if goes_on => primary,
             role => {
+                let succeeds = matches!(&role, Role::Replica(replica) if replica.released);
                 self.role = role;
                 self.leave_role(place, config.epoch, turn);
+                // IMPORTANT: an earlier start of this node may have promised not to lead to a primary that still counts on
+                // it. A slot that holds nothing has promised nothing; and whoever releases a slot has served it, which it
+                // did only once no primary before it could any more.
+                if !(succeeds || self.last() == Version::NONE) {
+                    self.promised_until = self.promised_until.max(place.peers.earliest());
+                }
                 Box::new(Primary::new())
             }
         };
@@ -173,9 +180,7 @@ impl<B: Bugs> Slot<B> {
 
     /// Begins to serve once no promise to an earlier primary binds any more: writes the barrier record.
     fn open_if_due(&mut self, place: Place<'_>, turn: &mut Turn) {
-        let last = self.log.last();
-        let due =
-            self.promised_until.max(if last == Version::NONE { self.promised_until } else { place.peers.earliest() });
+        let (last, due) = (self.log.last(), self.promised_until);
         let Role::Primary(primary) = &mut self.role else { return };
         if primary.is_open {
             return;

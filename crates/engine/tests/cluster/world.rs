@@ -431,6 +431,7 @@ impl World {
             Event::Decommissioned(addr) => format!("{} has left for good", name(addr)),
             Event::Replaced(addr) => format!("{} is replaced", name(addr)),
             Event::Full(addr) => format!("{} has a full disk", name(addr)),
+            Event::Stopping(addr) => format!("{} is about to stop", name(addr)),
             Event::Room(addr) => format!("{} has room again", name(addr)),
             Event::Left(addr) => format!("{} left", name(addr)),
             Event::Dead(addr) => format!("{} is dead", name(addr)),

@@ -18,10 +18,16 @@ use crate::world::World;
 /// A node that its disk does not let start is started again after so long, in microseconds.
 const START_PAUSE: u64 = 1_000_000;
 
+/// One that has not ended yet is started again after so long.
+const STOP_PAUSE: u64 = 100_000;
+
 impl World {
     /// Starts a node, with what is on its disk if there is anything.
     pub(crate) fn start_node(&mut self, n: usize) {
         if self.nodes[n].node.is_some() {
+            if self.nodes[n].is_leaving {
+                self.schedule.after(STOP_PAUSE, Event::Remedy(Remedy::StartNode(n)));
+            }
             return;
         }
         self.crash_in_start(n);
@@ -51,7 +57,7 @@ impl World {
         process.node = Some(node);
         process.marks = Marks::default();
         (process.is_leaving, process.busy_until, process.finds) = (false, 0, Finds::Everything);
-        process.says_farewell = false;
+        (process.hands_over, process.says_farewell) = (false, false);
         (process.incarnation, process.begun) = (Incarnation::default(), Incarnation::default());
         let boot = process.boot;
         self.tell_wall_clock(n);

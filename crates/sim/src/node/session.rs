@@ -283,6 +283,29 @@ impl World {
         }
     }
 
+    /// The node is asked to stop. It has others lead what it leads before it does.
+    pub(crate) fn stop_node(&mut self, n: usize, finds: Finds) {
+        let now = self.local(n);
+        let process = &mut self.nodes[n];
+        let Some(node) = &process.node else { return };
+        node.prepare_to_stop(now);
+        (process.is_leaving, process.finds, process.hands_over) = (true, finds, true);
+        let name = process.name.clone();
+        self.tell(None, || format!("{name} hands over what it leads"));
+        self.settle(n);
+    }
+
+    /// A node that is to stop does so once it has handed over what it leads.
+    pub(super) fn close_once_handed_over(&mut self, n: usize) {
+        let now = self.local(n);
+        let process = &mut self.nodes[n];
+        if process.hands_over && process.node.as_ref().is_some_and(|node| node.is_handed_over(now)) {
+            process.hands_over = false;
+            let finds = process.finds;
+            self.leave_node(n, finds);
+        }
+    }
+
     /// The node stops on purpose, and finds this when it is started again.
     pub(crate) fn leave_node(&mut self, n: usize, finds: Finds) {
         let now = self.local(n);

@@ -299,7 +299,8 @@ impl Store {
     /// Nothing is wrong with the disk any more.
     pub(crate) fn heal(&mut self) {
         self.disk.clear_faults();
-        self.is_cut_due = false;
+        // One whose power is cut already has still to be found out about.
+        self.is_cut_due &= self.disk.is_off();
         self.disk.set_short_writes(self.settings.short_writes);
         self.disk.set_capacity(None);
         self.slowness = 0;

@@ -58,7 +58,8 @@ impl<B: Bugs> Slot<B> {
     pub(crate) fn release(&mut self, place: Place<'_>, turn: &mut Turn) {
         let epoch = self.epoch;
         let Role::Primary(primary) = &mut self.role else { return };
-        if self.bugs.plants(Bug::StopsWithoutRelease) {
+        // IMPORTANT: one that has not begun to serve cannot say that no primary before it does.
+        if !primary.is_open || self.bugs.plants(Bug::StopsWithoutRelease) {
             return;
         }
         let stamp = place.next_stamp();

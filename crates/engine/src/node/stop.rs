@@ -1,0 +1,69 @@
+//! A planned stop. Other members lead what this node leads before it takes no more requests, so that none waits for it.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use proto::id::Incarnation;
+
+use super::{Node, Turn};
+use crate::bugs::Bugs;
+use crate::time::Timestamp;
+
+/// A node that stops waits no longer for its slots to be handed over once none was for so long.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Nor longer than this in all.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How far the hand-over before a stop has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stopping {
+    since: Timestamp,
+    /// How many slots there were left, and since when.
+    left: usize,
+    left_since: Timestamp,
+}
+
+impl<B: Bugs> Node<B> {
+    /// The node is about to stop: the coordinator is asked to have other members lead what it leads. It serves on until
+    /// [`Node::close`], which is due once [`Node::is_handed_over`].
+    pub fn prepare_to_stop(&self, now: Timestamp) {
+        let stopping = Stopping { since: now, left: usize::MAX, left_since: now };
+        self.stopping.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(stopping);
+        self.proposals().stops = true;
+    }
+
+    /// Whether a node that is about to stop leads nothing any more that another member could lead, or has waited long enough
+    /// for that.
+    #[must_use]
+    pub fn is_handed_over(&self, now: Timestamp) -> bool {
+        let left = self.slots_to_hand_over();
+        let mut stopping = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(stopping) = &mut *stopping else { return false };
+        if left < stopping.left {
+            (stopping.left, stopping.left_since) = (left, now);
+        }
+        left == 0 || now - stopping.left_since >= PATIENCE || now - stopping.since >= HAND_OVER_TIMEOUT
+    }
+
+    /// How many slots this node leads that another member could lead, as the map has it.
+    fn slots_to_hand_over(&self) -> usize {
+        let Some(map) = self.map() else { return 0 };
+        let me = self.incarnation();
+        let is_up = |member: &Incarnation| *member != me && map.member(*member).is_some_and(|member| member.up);
+        map.slots().filter(|(_, config)| config.primary == Some(me) && config.isr.iter().any(is_up)).count()
+    }
+
+    /// Takes no write any more: the node is about to leave. When this returns, every write that was taken is queued.
+    pub fn close(&self, now: Timestamp, turn: &mut Turn) {
+        self.closed.store(true, Ordering::Relaxed);
+        // Whoever holds a slot's lock may not have seen it; whoever takes the lock after this has.
+        self.bits.slots().for_each(|slot| self.slot(slot).release(self.place(now, slot), turn));
+        self.finish(turn);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
