@@ -40,9 +40,9 @@ use crate::promotion::Promotion;
 use crate::registry::Registry;
 use crate::time::Timestamp;
 
-use health::Fills;
+use health::{Fills, has_same_holders};
 use membership::Joining;
-use proposals::REPLAN_PAUSE;
+use proposals::{Admission, REPLAN_PAUSE};
 use replan::HANDOVER_RETRY;
 use start_up::Offer;
 pub use state::StateError;
@@ -137,6 +137,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     awaited_by_unproven: BTreeSet<NodeAddr>,
     suspicion: Suspicion,
     fills: Fills,
+    /// Learners that have everything, and are admitted when all slots are looked at.
+    admissions: BTreeMap<SlotId, Admission>,
     /// When all slots are to be looked at, since some have changed.
     replan_at: Option<Timestamp>,
     promotion: Option<Promotion>,
@@ -184,6 +186,7 @@ impl<B: Bugs> Coordinator<B> {
             awaited_by_unproven: BTreeSet::new(),
             suspicion: Suspicion::default(),
             fills: Fills::default(),
+            admissions: BTreeMap::new(),
             replan_at: None,
             promotion: None,
             handing_over: BTreeMap::new(),
@@ -290,6 +293,7 @@ impl<B: Bugs> Coordinator<B> {
             self.start_generation();
         }
         if self.phase == Phase::Serving {
+            self.admit_waiting();
             // Each round settles what the one before has made possible; three are the longest chain there is. Should one turn up
             // that does not end, it goes on later, and others have their turn.
             if (0..ROUNDS).all(|_| self.replan(now)) {
@@ -340,7 +344,7 @@ impl<B: Bugs> Coordinator<B> {
         let mut last_seen: Option<&Arc<SlotConfig>> = None;
         for (_, config) in self.map.slots() {
             // Slots come in runs of one configuration; each run is looked at once.
-            if last_seen.is_some_and(|seen| seen == config) {
+            if last_seen.is_some_and(|seen| has_same_holders(seen, config)) {
                 continue;
             }
             last_seen = Some(config);

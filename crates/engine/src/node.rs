@@ -8,6 +8,7 @@ mod compare;
 mod links;
 mod membership;
 mod memory;
+mod neighbours;
 mod stop;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,7 @@ use crate::time::Timestamp;
 use crate::waiting::{Outcome, Ticket, Waiting};
 
 use memory::Looks;
+use neighbours::Neighbours;
 use stop::Stopping;
 
 /// How often [`Node::handle_timeout`] wants to be called.
@@ -141,8 +143,7 @@ pub struct Node<B: Bugs = NoBugs> {
     /// map may still speak of any of them.
     ancestors: Ancestors,
     map: RwLock<Option<Arc<ClusterMap>>>,
-    /// Whom this node follows in some slot, by the map.
-    followed: Mutex<BTreeSet<Incarnation>>,
+    neighbours: Mutex<Neighbours>,
     peers: Peers,
     outboxes: Mutex<BTreeMap<Incarnation, Arc<Outbox>>>,
     tails: TailBudget,
@@ -268,7 +269,7 @@ impl<B: Bugs> Node<B> {
             me: AtomicU64::new(0),
             ancestors,
             map: RwLock::new(map),
-            followed: Mutex::default(),
+            neighbours: Mutex::default(),
             peers: Peers::new(now),
             outboxes: Mutex::default(),
             tails: TailBudget::default(),
@@ -672,6 +673,10 @@ impl<B: Bugs> Node<B> {
 
     fn lock_outboxes(&self) -> MutexGuard<'_, BTreeMap<Incarnation, Arc<Outbox>>> {
         self.outboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn neighbours(&self) -> MutexGuard<'_, Neighbours> {
+        self.neighbours.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn proposals(&self) -> MutexGuard<'_, Proposals> {

@@ -1,5 +1,5 @@
-//! How fast slots are filled: so many bytes in a second for all replicas of a node together, so that what clients ask for
-//! comes first.
+//! How fast slots are filled: so many bytes in a second for all replicas of a node together, and fewer the more clients ask
+//! for, so that what they ask for comes first.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,19 +9,50 @@ use crate::time::Timestamp;
 /// What was not used in this time may be made up for.
 const CREDIT: Duration = Duration::from_millis(100);
 
+/// How often it is looked at how much clients ask for.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// At so many requests a second half of the limit is left.
+const HALVED_AT: u64 = 100;
+
+/// However much clients ask for, this part of the limit is left: a move is to come to an end under load, too.
+const LEAST: u64 = 20;
+
 /// A limit of bytes in a second; none as it is made. Looking at it takes no lock.
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// In bytes a second; 0 stands for no limit.
-    rate: AtomicU64,
+    /// While nobody asks for anything, in bytes a second; 0 stands for no limit.
+    limit: AtomicU64,
+    /// How many requests of clients are carried out in a second, smoothed.
+    load: AtomicU64,
+    /// How many there were when that was looked at last, and when that was, in microseconds of the node's clock.
+    requests: AtomicU64,
+    looked: AtomicU64,
     /// When the next fill may be made, in microseconds of the node's clock.
     next: AtomicU64,
 }
 
 impl Pace {
-    /// Sets the limit in bytes a second; 0 stands for none.
-    pub fn set_rate(&self, rate: u64) {
-        self.rate.store(rate, Ordering::Relaxed);
+    /// Sets the limit in bytes a second; 0 stands for none, whatever clients ask for.
+    pub fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Whether [`Pace::note_requests`] wants to be called: only from time to time.
+    #[must_use]
+    pub fn wants_requests(&self, now: Timestamp) -> bool {
+        now - Timestamp(self.looked.load(Ordering::Relaxed)) >= LOOK
+    }
+
+    /// So many requests of clients were carried out since the start. Only one task tells.
+    pub fn note_requests(&self, now: Timestamp, requests: u64) {
+        let span = now - Timestamp(self.looked.swap(now.0, Ordering::Relaxed));
+        let new = requests.saturating_sub(self.requests.swap(requests, Ordering::Relaxed));
+        let a_second = u128::from(new) * 1_000_000 / span.as_micros().max(1);
+        let a_second = u64::try_from(a_second).unwrap_or(u64::MAX);
+        // Half of each new figure: what stops for a moment has not stopped.
+        let smoothed = self.load.load(Ordering::Relaxed) / 2 + a_second / 2;
+        self.load.store(smoothed, Ordering::Relaxed);
     }
 
     /// Whether a fill may be made now.
@@ -32,15 +63,21 @@ impl Pace {
 
     /// A fill of so many bytes was made.
     pub fn spend(&self, now: Timestamp, bytes: usize) {
-        let rate = self.rate.load(Ordering::Relaxed);
-        if rate == 0 {
-            return;
-        }
+        let Some(rate) = self.rate() else { return };
         let span = (bytes as u64).saturating_mul(1_000_000) / rate;
         let least = now.0.saturating_sub(CREDIT.as_micros() as u64);
         let later = |next: u64| Some(next.max(least).saturating_add(span));
         // It always succeeds: the closure never refuses.
         let _ = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+    }
+
+    /// Bytes in a second now; `None` where there is no limit.
+    fn rate(&self) -> Option<u64> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let load = self.load.load(Ordering::Relaxed);
+        let left = u128::from(limit) * u128::from(HALVED_AT) / (u128::from(HALVED_AT) + u128::from(load));
+        let left = u64::try_from(left).unwrap_or(limit).max(limit / LEAST).max(1);
+        (limit > 0).then_some(left)
     }
 }
 
@@ -48,20 +85,43 @@ impl Pace {
 mod tests {
     use super::*;
 
+    /// The bytes of fills in two seconds, of 5,000 bytes each, while clients make so many requests in a second.
+    fn filled(pace: &Pace, requests: u64) -> u64 {
+        let mut sent = 0;
+        for millisecond in 10_000..14_000 {
+            let now = Timestamp(millisecond * 1_000);
+            if pace.wants_requests(now) {
+                pace.note_requests(now, millisecond * requests / 1_000);
+            }
+            while pace.allows(now) {
+                pace.spend(now, 5_000);
+                // What was asked for before shows in the first two seconds.
+                sent += if millisecond < 12_000 { 0 } else { 5_000 };
+            }
+        }
+        sent
+    }
+
     #[test]
     fn no_more_is_allowed_than_the_rate_and_what_was_not_used_for_a_moment() {
         let pace = Pace::default();
         pace.spend(Timestamp(5), 1 << 40);
         assert!(pace.allows(Timestamp(0)), "there is no limit");
-        pace.set_rate(1_000_000);
-        let mut sent = 0;
-        for millisecond in 10_000..12_000 {
-            let now = Timestamp(millisecond * 1_000);
-            while pace.allows(now) {
-                pace.spend(now, 5_000);
-                sent += 5_000;
-            }
+        pace.set_limit(1_000_000);
+        let sent = filled(&pace, 0);
+        assert!((1_990_000..=2_105_000).contains(&sent), "{sent} bytes in two seconds");
+    }
+
+    #[test]
+    fn the_more_clients_ask_for_the_less_is_filled_and_never_nothing() {
+        for (requests, part) in [(0, 1), (HALVED_AT, 2), (HALVED_AT * 3, 4), (1_000_000, LEAST)] {
+            let pace = Pace::default();
+            pace.set_limit(16_000_000);
+            let (sent, due) = (filled(&pace, requests), 32_000_000 / part);
+            assert!(
+                (due * 9 / 10..=due * 11 / 10).contains(&sent),
+                "{requests} requests a second: {sent} bytes, not {due}"
+            );
         }
-        assert!((2_000_000..=2_105_000).contains(&sent), "{sent} bytes in two seconds");
     }
 }

@@ -120,6 +120,7 @@ impl Driver {
             }
             let now = self.clock().now();
             self.node().set_wall_clock(now, wall_clock());
+            self.node().note_requests(now, || self.answered().total());
             self.node().handle_timeout(now, &mut turn);
             let wanted = turn.to_digest();
             if !wanted.is_empty() {

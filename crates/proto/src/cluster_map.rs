@@ -116,7 +116,11 @@ pub struct Member {
     pub up: bool,
 }
 
-/// The whole map. Cloning costs a pointer a slot.
+/// How many slots stand together in a map.
+const BLOCK: usize = 64;
+
+/// The whole map. A clone shares its blocks of slots, and a change copies only those that it touches: both are cheap, however
+/// often slots move.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterMap {
     /// The identity of the cluster: a word made when it was first set up.
@@ -127,7 +131,21 @@ pub struct ClusterMap {
     pub promises: Promises,
     bits: SlotBits,
     members: BTreeMap<Incarnation, Member>,
+    blocks: Vec<Arc<Block>>,
+}
+
+/// [`BLOCK`] neighbouring slots, or all where there are fewer.
+#[derive(Debug, Clone, Eq)]
+struct Block {
+    /// No configuration in it has a later version.
+    newest: MapVersion,
     slots: Vec<Arc<SlotConfig>>,
+}
+
+impl PartialEq for Block {
+    fn eq(&self, other: &Self) -> bool {
+        self.slots == other.slots
+    }
 }
 
 /// The map, or what changed in it, as it travels.
@@ -164,9 +182,10 @@ impl ClusterMap {
     /// A map in which nobody holds anything.
     #[must_use]
     pub fn empty(cluster: String, bits: SlotBits) -> Self {
-        let nobody = Arc::new(SlotConfig::default());
-        let slots = vec![nobody; bits.count()];
-        Self { cluster, version: MapVersion(0), promises: Promises::default(), bits, members: BTreeMap::new(), slots }
+        let size = bits.count().min(BLOCK);
+        let nobody = Block { newest: MapVersion(0), slots: vec![Arc::default(); size] };
+        let blocks = vec![Arc::new(nobody); bits.count() / size];
+        Self { cluster, version: MapVersion(0), promises: Promises::default(), bits, members: BTreeMap::new(), blocks }
     }
 
     /// How slots are cut.
@@ -181,12 +200,28 @@ impl ClusterMap {
     /// For a slot that this map does not have: the caller cut it with other bits.
     #[must_use]
     pub fn config(&self, slot: SlotId) -> &Arc<SlotConfig> {
-        self.slots.get(usize::from(slot.0)).expect("a slot number is below the map's slot count")
+        let block = self.blocks.get(usize::from(slot.0) / BLOCK);
+        let config = block.and_then(|block| block.slots.get(usize::from(slot.0) % BLOCK));
+        config.expect("a slot number is below the map's slot count")
     }
 
     /// All slots with their configurations, in order.
     pub fn slots(&self) -> impl Iterator<Item = (SlotId, &Arc<SlotConfig>)> {
-        self.bits.slots().zip(&self.slots)
+        self.bits.slots().zip(self.blocks.iter().flat_map(|block| &block.slots))
+    }
+
+    /// The slots that may have another configuration than in a map from which this one was made by updates, in order. Those
+    /// that the updates have not named are not among them.
+    pub fn changes_from<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = (SlotId, &'a Arc<SlotConfig>)> {
+        let is_shared = |at: &usize| {
+            let blocks = (self.blocks.get(*at), before.blocks.get(*at));
+            matches!(blocks, (Some(now), Some(then)) if Arc::ptr_eq(now, then))
+        };
+        let first_slots = (0..self.blocks.len()).filter(move |at| !is_shared(at)).map(|at| at * BLOCK);
+        let slots = first_slots.flat_map(|first| (first..first + BLOCK).take_while(|slot| *slot < self.bits.count()));
+        // Slots are numbered by 16 bits.
+        let configs = slots.map(|slot| SlotId(slot as u16)).map(|slot| (slot, self.config(slot)));
+        configs.filter(|(slot, config)| !Arc::ptr_eq(config, before.config(*slot)))
     }
 
     /// The nodes that the map speaks of.
@@ -220,7 +255,9 @@ impl ClusterMap {
 
     /// Replaces a slot's configuration.
     pub fn set_config(&mut self, slot: SlotId, config: Arc<SlotConfig>) {
-        if let Some(place) = self.slots.get_mut(usize::from(slot.0)) {
+        let Some(block) = self.blocks.get_mut(usize::from(slot.0) / BLOCK).map(Arc::make_mut) else { return };
+        if let Some(place) = block.slots.get_mut(usize::from(slot.0) % BLOCK) {
+            block.newest = block.newest.max(config.version);
             *place = config;
         }
     }
@@ -234,8 +271,11 @@ impl ClusterMap {
     #[must_use]
     pub fn update_since(&self, since: MapVersion) -> MapUpdate {
         let mut runs: Vec<(SlotId, SlotId, Arc<SlotConfig>)> = Vec::new();
-        for (slot, config) in self.slots() {
-            if since != MapVersion(0) && config.version <= since {
+        let is_old = |version: MapVersion| since != MapVersion(0) && version <= since;
+        // What none of a block is newer than need not be looked at one by one.
+        let blocks = self.blocks.iter().flat_map(|block| block.slots.iter().map(|config| (block.newest, config)));
+        for (slot, (newest, config)) in self.bits.slots().zip(blocks) {
+            if is_old(newest) || is_old(config.version) {
                 continue;
             }
             match runs.last_mut() {
@@ -270,8 +310,10 @@ impl ClusterMap {
         map.promises = update.promises;
         map.members.clone_from(&update.members);
         for (first, last, config) in &update.runs {
-            let run = map.slots.get_mut(usize::from(first.0)..=usize::from(last.0));
-            run.ok_or(MapError::Malformed("a slot number is too large"))?.fill(Arc::clone(config));
+            if usize::from(last.0) >= map.bits.count() {
+                return Err(MapError::Malformed("a slot number is too large"));
+            }
+            (first.0..=last.0).for_each(|slot| map.set_config(SlotId(slot), Arc::clone(config)));
         }
         Ok(map)
     }

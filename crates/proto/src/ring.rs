@@ -83,24 +83,30 @@ impl HashRing {
     /// The owners of every slot, in the order of the slots: those of each slot's first position.
     #[must_use]
     pub fn slot_owners(&self, bits: SlotBits, count: usize) -> Vec<Vec<&NodeAddr>> {
+        let runs = self.owner_runs(bits, count).into_iter();
+        runs.flat_map(|(slots, owners)| std::iter::repeat_n(owners, slots)).collect()
+    }
+
+    /// The same for so many neighbouring slots at a time that have the same owners.
+    #[must_use]
+    pub fn owner_runs(&self, bits: SlotBits, count: usize) -> Vec<(usize, Vec<&NodeAddr>)> {
         let mut next = 0;
-        let mut owners_at_next: Option<(usize, Vec<&NodeAddr>)> = None;
-        bits.slots()
-            .map(|slot| {
-                let position = bits.first_position(slot);
-                while self.points.get(next).is_some_and(|(point, _)| *point <= position) {
-                    next += 1;
+        let mut runs: Vec<(usize, Vec<&NodeAddr>)> = Vec::new();
+        let mut begun_at = None;
+        for slot in bits.slots() {
+            let position = bits.first_position(slot);
+            while self.points.get(next).is_some_and(|(point, _)| *point <= position) {
+                next += 1;
+            }
+            match runs.last_mut() {
+                Some((slots, _)) if begun_at == Some(next) => *slots += 1,
+                _ => {
+                    begun_at = Some(next);
+                    runs.push((1, self.walk(next, count)));
                 }
-                match &owners_at_next {
-                    Some((at, owners)) if *at == next => owners.clone(),
-                    _ => {
-                        let owners = self.walk(next, count);
-                        owners_at_next = Some((next, owners.clone()));
-                        owners
-                    }
-                }
-            })
-            .collect()
+            }
+        }
+        runs
     }
 
     /// The first `count` distinct nodes from the point with index `first`, clockwise.

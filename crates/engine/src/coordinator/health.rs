@@ -118,11 +118,12 @@ impl<B: Bugs> Coordinator<B> {
         let mut left: BTreeMap<Incarnation, usize> = BTreeMap::new();
         let mut hand_overs: BTreeMap<(Incarnation, Incarnation), Ranges> = BTreeMap::new();
         // Slots come in runs with the same holders and owners; each run is looked at once.
-        let mut run: Option<(&SlotConfig, Vec<Incarnation>, Look)> = None;
-        for (slot, target) in self.settings.bits.slots().zip(self.targets()) {
+        let mut run: Option<(&SlotConfig, &[Incarnation], Look)> = None;
+        let targets = self.targets();
+        for (slot, target) in self.settings.bits.slots().zip(targets.iter()) {
             let config = self.map.config(slot);
             if !run.as_ref().is_some_and(|(before, wanted, _)| *wanted == target && has_same_holders(before, config)) {
-                let look = self.look(config, &target, &standing);
+                let look = self.look(config, target, &standing);
                 run = Some((config, target, look));
             }
             let Some((_, _, look)) = &run else { continue };

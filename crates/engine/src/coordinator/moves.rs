@@ -7,6 +7,7 @@ use std::sync::Arc;
 use proto::cluster_map::{Member, SlotConfig};
 use proto::id::{Incarnation, NodeAddr};
 
+use super::health::has_same_holders;
 use super::{Coordinator, Phase};
 use crate::bugs::{Bug, Bugs};
 use crate::output::{DecommissionError, Event, Output, Replaced};
@@ -222,7 +223,7 @@ impl<B: Bugs> Coordinator<B> {
         let mut last_seen: Option<&Arc<SlotConfig>> = None;
         for (_, config) in self.map.slots() {
             // Slots come in runs of one configuration; each run is looked at once.
-            if last_seen.is_some_and(|seen| seen == config) {
+            if last_seen.is_some_and(|seen| has_same_holders(seen, config)) {
                 continue;
             }
             last_seen = Some(config);

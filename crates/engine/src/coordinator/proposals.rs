@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::cluster_map::SlotConfig;
+use proto::cluster_map::{MapVersion, SlotConfig};
 use proto::id::{Incarnation, NodeAddr};
 use proto::session::{NodeMessage, SlotAt};
 use proto::slot::SlotId;
@@ -13,8 +13,17 @@ use crate::output::{Accepted, Event, Output};
 use crate::plan::{Plan, plan};
 use crate::time::Timestamp;
 
-/// How long after a proposal was carried out all slots are looked at again.
-pub(super) const REPLAN_PAUSE: Duration = Duration::from_millis(50);
+/// How long after a proposal all slots are looked at again. What nodes propose meanwhile is looked at together.
+pub(super) const REPLAN_PAUSE: Duration = Duration::from_millis(150);
+
+/// The primary of a slot says that a learner has everything.
+#[derive(Debug)]
+pub(super) struct Admission {
+    from: Incarnation,
+    follower: Incarnation,
+    /// The version of the slot's configuration that it goes by.
+    version: MapVersion,
+}
 
 impl<B: Bugs> Coordinator<B> {
     /// A message from the session of a node. `false` where that incarnation is not registered: it must join again.
@@ -77,7 +86,7 @@ impl<B: Bugs> Coordinator<B> {
                     }
                 }
             }
-            NodeMessage::Admit { follower, slots } => self.admit(now, from, follower, &slots),
+            NodeMessage::Admit { follower, slots } => self.admit(now, from, follower, slots),
             NodeMessage::Expel { follower, slots } => self.expel(now, from, follower, &slots),
             NodeMessage::Release { to, slots } => {
                 for SlotAt { slot, version } in &slots {
@@ -100,28 +109,55 @@ impl<B: Bugs> Coordinator<B> {
         true
     }
 
-    /// A learner has everything. It must still be the start of the node that was filled.
-    fn admit(&mut self, now: Timestamp, from: Incarnation, follower: Incarnation, slots: &[SlotAt]) {
-        let known = self.registry.addr_of(follower).is_some();
-        let successor = self.map.member(follower).and_then(|member| self.registry.get(&member.addr));
-        let successor =
-            successor.map(|node| node.incarnation).filter(|_| self.bugs.plants(Bug::StaleIncarnationAdmitted));
+    /// A learner has everything. While slots move, proposals come in swarms, and each change of the map is work for everybody:
+    /// they are carried out together, with the next look at all slots. Where quorum writes wait for that it is now.
+    fn admit(&mut self, now: Timestamp, from: Incarnation, follower: Incarnation, slots: Vec<SlotAt>) {
+        if self.phase != Phase::Serving {
+            return; // It is proposed again.
+        }
         let min_isr = self.settings.promises.min_isr();
-        self.propose(now, from, slots, |config| {
-            let follower = successor.unwrap_or(follower);
-            let was_copy = config.learners.contains(&follower) || config.elr.contains(&follower);
-            if !(was_copy && (known || successor.is_some())) {
-                return None;
-            }
-            config.learners.retain(|learner| *learner != follower);
-            config.elr.retain(|member| *member != follower);
-            config.isr.push(follower);
-            if config.isr.len() >= min_isr {
-                // They are copies as before, but what becomes durable from now on they need not have.
-                config.learners.append(&mut config.elr);
-            }
-            Some(())
-        });
+        let mut is_awaited = false;
+        for SlotAt { slot, version } in
+            slots.into_iter().filter(|at| usize::from(at.slot.0) < self.settings.bits.count())
+        {
+            is_awaited |= self.map.config(slot).isr.len() < min_isr;
+            self.admissions.insert(slot, Admission { from, follower, version });
+        }
+        if is_awaited {
+            self.admit_waiting();
+        }
+        self.replan_soon(now);
+    }
+
+    /// Admits the learners that have everything. Each must still be the start of the node that was filled.
+    pub(super) fn admit_waiting(&mut self) {
+        let min_isr = self.settings.promises.min_isr();
+        let mut changes = Vec::new();
+        for (slot, Admission { from, follower, version }) in std::mem::take(&mut self.admissions) {
+            let known = self.registry.addr_of(follower).is_some();
+            let successor = self.map.member(follower).and_then(|member| self.registry.get(&member.addr));
+            let successor =
+                successor.map(|node| node.incarnation).filter(|_| self.bugs.plants(Bug::StaleIncarnationAdmitted));
+            let admitted = self.proposed(from, SlotAt { slot, version }, |config| {
+                let follower = successor.unwrap_or(follower);
+                let was_copy = config.learners.contains(&follower) || config.elr.contains(&follower);
+                if !(was_copy && (known || successor.is_some())) {
+                    return None;
+                }
+                config.learners.retain(|learner| *learner != follower);
+                config.elr.retain(|member| *member != follower);
+                config.isr.push(follower);
+                if config.isr.len() >= min_isr {
+                    // They are copies as before, but what becomes durable from now on they need not have.
+                    config.learners.append(&mut config.elr);
+                }
+                Some(())
+            });
+            changes.extend(admitted.map(|next| (slot, next)));
+        }
+        if !changes.is_empty() {
+            self.commit(changes);
+        }
     }
 
     /// A member makes no progress. Where it is no member, the primary takes a proposed admission back: the version of the
@@ -141,7 +177,7 @@ impl<B: Bugs> Coordinator<B> {
         });
     }
 
-    /// A change of single slots that their primary asks for: compare-and-set on each slot's version.
+    /// A change of single slots that their primary asks for.
     fn propose(
         &mut self,
         now: Timestamp,
@@ -149,23 +185,36 @@ impl<B: Bugs> Coordinator<B> {
         slots: &[SlotAt],
         change: impl Fn(&mut SlotConfig) -> Option<()>,
     ) {
-        let mut changes = Vec::new();
-        for SlotAt { slot, version } in slots {
-            if usize::from(slot.0) >= self.settings.bits.count() {
-                continue;
-            }
-            let config = self.map.config(*slot);
-            let mut next = SlotConfig::clone(config);
-            let is_current = config.version == *version || self.bugs.plants(Bug::StaleIncarnationAdmitted);
-            if is_current && config.primary == Some(from) && change(&mut next).is_some() {
-                changes.push((*slot, next));
-            }
-        }
+        let changed = |at: &SlotAt| Some((at.slot, self.proposed(from, *at, &change)?));
+        let changes: Vec<_> = slots.iter().filter_map(changed).collect();
         if self.phase == Phase::Serving && !changes.is_empty() {
             self.commit(changes);
-            // What follows from it can wait a moment: proposals come in swarms, and each look is at all slots.
-            self.replan_at = Some(self.replan_at.unwrap_or(now + REPLAN_PAUSE));
+            self.replan_soon(now);
         }
+    }
+
+    /// What a slot becomes by such a change: compare-and-set on the version of its configuration.
+    fn proposed(
+        &self,
+        from: Incarnation,
+        SlotAt { slot, version }: SlotAt,
+        change: impl Fn(&mut SlotConfig) -> Option<()>,
+    ) -> Option<SlotConfig> {
+        if usize::from(slot.0) >= self.settings.bits.count() {
+            return None;
+        }
+        let config = self.map.config(slot);
+        let is_current = config.version == version || self.bugs.plants(Bug::StaleIncarnationAdmitted);
+        if !is_current || config.primary != Some(from) {
+            return None;
+        }
+        let mut next = SlotConfig::clone(config);
+        change(&mut next).map(|()| next)
+    }
+
+    /// What follows from a proposal can wait a moment: they come in swarms, and each look is at all slots.
+    fn replan_soon(&mut self, now: Timestamp) {
+        self.replan_at = Some(self.replan_at.unwrap_or(now + REPLAN_PAUSE));
     }
 
     /// The session of a node has ended: it is suspected until it is heard again.
@@ -201,7 +250,8 @@ impl<B: Bugs> Coordinator<B> {
         let standing = self.standing(now);
         let asked = |candidate: &SlotId| slot.is_none_or(|slot| slot == *candidate);
         let mut changes = Vec::new();
-        for (candidate, target) in self.settings.bits.slots().zip(self.targets()).filter(|(slot, _)| asked(slot)) {
+        let targets = self.targets();
+        for (candidate, target) in self.settings.bits.slots().zip(targets.iter()).filter(|(slot, _)| asked(slot)) {
             let config = self.map.config(candidate);
             if config.copies().any(|copy| standing.alive.contains(&standing.heir(copy))) {
                 continue; // It has a primary, or will have one in a moment.
@@ -210,7 +260,7 @@ impl<B: Bugs> Coordinator<B> {
             if !unproven.is_empty() {
                 accepted.unproven += 1;
                 changes.push((candidate, SlotConfig { isr: unproven, ..SlotConfig::default() }));
-            } else if let Plan::StartAnew(next) = plan(&SlotConfig::default(), &target, &standing) {
+            } else if let Plan::StartAnew(next) = plan(&SlotConfig::default(), target, &standing) {
                 accepted.anew += 1;
                 changes.push((candidate, next));
             }

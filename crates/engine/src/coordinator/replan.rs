@@ -9,7 +9,7 @@ use proto::session::SlotAt;
 use proto::slot::SlotId;
 
 use super::Coordinator;
-use super::health::to_fill;
+use super::health::{has_same_holders, to_fill};
 use crate::bugs::{Bug, Bugs};
 use crate::output::{Event, Output};
 use crate::plan::{self, Plan, Standing, plan};
@@ -19,8 +19,19 @@ use crate::time::Timestamp;
 /// After what time a hand-over that was asked for and has not happened is asked for again.
 pub(super) const HANDOVER_RETRY: Duration = Duration::from_secs(2);
 
-/// How many slots are handed over at once between two nodes: each pauses its writers for a moment.
+/// How many slots are handed over at once between two nodes. Each pauses its writers for a moment, and whoever writes keys
+/// of all slots soon meets one of those: of many at once all such clients would wait most of the time.
 const HANDOVER_SLOTS: usize = 256;
+
+/// Whom the ring wants to hold each slot: the same for so many neighbouring slots at a time.
+pub(super) struct Targets(Vec<(usize, Vec<Incarnation>)>);
+
+impl Targets {
+    /// One for each slot, in their order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[Incarnation]> {
+        self.0.iter().flat_map(|(slots, target)| std::iter::repeat_n(target.as_slice(), *slots))
+    }
+}
 
 /// A slot that has lost its primary, and those of whom one takes over.
 struct Lost {
@@ -44,11 +55,21 @@ impl<B: Bugs> Coordinator<B> {
         let mut hand_overs: BTreeMap<(Incarnation, Incarnation), Vec<SlotAt>> = BTreeMap::new();
         let mut started_anew = 0;
         let mut left_to_fill: BTreeMap<Incarnation, usize> = BTreeMap::new();
-        for (slot, target) in self.settings.bits.slots().zip(self.targets()) {
-            let config = self.map.config(slot);
-            to_fill(config, &target, &standing).for_each(|node| *left_to_fill.entry(node).or_default() += 1);
-            match plan(config, &target, &standing) {
-                Plan::Keep => {}
+        let targets = self.targets();
+        // Most slots are as their neighbours, and as they should be.
+        let mut kept: Option<(&SlotConfig, &[Incarnation], Vec<Incarnation>)> = None;
+        for ((slot, config), target) in self.map.slots().zip(targets.iter()) {
+            if let Some((before, wanted, to_fill)) = &kept
+                && *wanted == target
+                && has_same_holders(before, config)
+            {
+                to_fill.iter().for_each(|node| *left_to_fill.entry(*node).or_default() += 1);
+                continue;
+            }
+            let to_fill: Vec<_> = to_fill(config, target, &standing).collect();
+            to_fill.iter().for_each(|node| *left_to_fill.entry(*node).or_default() += 1);
+            match plan(config, target, &standing) {
+                Plan::Keep => kept = Some((config, target, to_fill)),
                 Plan::Change(next) => changes.push((slot, next)),
                 Plan::StartAnew(next) => {
                     started_anew += usize::from(!config.isr.is_empty());
@@ -181,19 +202,19 @@ impl<B: Bugs> Coordinator<B> {
     }
 
     /// Whom the ring wants to hold each slot, as far as they are here.
-    pub(super) fn targets(&self) -> Vec<Vec<Incarnation>> {
+    pub(super) fn targets(&self) -> Targets {
         let incarnation = |addr: &&NodeAddr| self.registry.get(addr).map(|node| node.incarnation);
-        let owners = self.ring.slot_owners(self.settings.bits, self.copies() + self.away.len());
-        let target = |owners: Vec<&NodeAddr>| {
+        let runs = self.ring.owner_runs(self.settings.bits, self.copies() + self.away.len()).into_iter();
+        let target = |(slots, owners): (usize, Vec<&NodeAddr>)| {
             // Where one is away nobody takes its place, unless all are.
             let (first, next) = owners.split_at(owners.len().min(self.copies()));
             let mut here: Vec<_> = first.iter().filter_map(incarnation).collect();
             if here.is_empty() {
                 here.extend(next.iter().find_map(incarnation));
             }
-            here
+            (slots, here)
         };
-        owners.into_iter().map(target).collect()
+        Targets(runs.map(target).collect())
     }
 
     pub(super) fn standing(&self, now: Timestamp) -> Standing {

@@ -39,7 +39,7 @@ impl<B: Bugs> Coordinator<B> {
     fn set_up(&mut self) {
         let targets = self.targets();
         let slots = self.settings.bits.slots();
-        let changes = slots.zip(targets).map(|(slot, target)| (slot, plan::held_by(&target))).collect();
+        let changes = slots.zip(targets.iter()).map(|(slot, target)| (slot, plan::held_by(target))).collect();
         self.phase = Phase::Serving;
         self.commit(changes);
         self.event(Event::Serving(self.map.version));

@@ -69,9 +69,18 @@ impl<B: Bugs> Node<B> {
         true
     }
 
-    /// Fills take no more than so many bytes in a second from now on, to all replicas together; 0 stands for no limit.
+    /// Fills take no more than so many bytes in a second from now on, to all replicas together, and less while clients ask for
+    /// something; 0 stands for no limit.
     pub fn set_move_rate(&self, bytes: u64) {
-        self.pace.set_rate(bytes);
+        self.pace.set_limit(bytes);
+    }
+
+    /// Has it told from time to time how many requests of clients this node has carried out since its start: fills are slower
+    /// the more there are. To be called each [`super::TICK`].
+    pub fn note_requests(&self, now: Timestamp, requests: impl FnOnce() -> u64) {
+        if self.pace.wants_requests(now) {
+            self.pace.note_requests(now, requests());
+        }
     }
 
     /// Makes the fills that a replica waits for, as many as may wait in its queue and the pace allows.

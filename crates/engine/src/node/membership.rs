@@ -1,7 +1,7 @@
 //! What the coordinator says to a node, what the node asks it for, and what falls due with time.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -82,10 +82,12 @@ impl<B: Bugs> Node<B> {
         let holds = |config: &SlotConfig| {
             config.copies().any(|copy| copy == self.incarnation() || self.ancestors.contains(copy))
         };
-        for (slot, config) in map.slots() {
-            if !look_at_all && before.as_ref().is_some_and(|before| Arc::ptr_eq(before.config(slot), config)) {
-                continue;
-            }
+        let changed: Vec<SlotId> = match &before {
+            Some(before) if !look_at_all => map.changes_from(before).map(|(slot, _)| slot).collect(),
+            _ => self.bits.slots().collect(),
+        };
+        for slot in changed.iter().copied() {
+            let config = map.config(slot);
             let mut state = self.slot(slot);
             // A primary of a newer map than this one may have told the slot its configuration already.
             if state.config() > map.version || (state.config() == config.version && !look_at_all) {
@@ -102,26 +104,13 @@ impl<B: Bugs> Node<B> {
             drop(state);
             self.proposals().handing_over.remove(&slot);
         }
-        self.note_neighbours(&map);
+        let mut neighbours = self.neighbours();
+        neighbours.update(self.incarnation(), before.as_deref(), &map, changed.into_iter());
+        self.lock_outboxes().retain(|to, _| neighbours.is_follower(*to));
+        drop(neighbours);
         self.has_map_of_session.store(true, Ordering::Relaxed);
         self.finish(turn);
         Ok(())
-    }
-
-    /// Whom this node leads and follows now.
-    fn note_neighbours(&self, map: &ClusterMap) {
-        let me = self.incarnation();
-        let (mut followers, mut followed) = (BTreeSet::new(), BTreeSet::new());
-        for (_, config) in map.slots() {
-            let Some(primary) = config.primary else { continue };
-            if primary == me {
-                followers.extend(config.copies());
-            } else if config.copies().any(|copy| copy == me) {
-                followed.insert(primary);
-            }
-        }
-        self.lock_outboxes().retain(|to, _| followers.contains(to));
-        *self.followed.lock().unwrap_or_else(PoisonError::into_inner) = followed;
     }
 
     /// The node was taken off the ring: it leads and holds nothing any more, whatever its map says.
@@ -262,8 +251,8 @@ impl<B: Bugs> Node<B> {
     }
 
     fn complain(&self, now: Timestamp) {
-        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let silent: Vec<_> = followed.into_iter().filter(|primary| self.peers.is_silent(now, *primary)).collect();
+        let is_silent = |primary: &Incarnation| self.peers.is_silent(now, *primary);
+        let silent: Vec<_> = self.neighbours().followed().filter(is_silent).collect();
         if silent.is_empty() {
             return;
         }

@@ -4,8 +4,7 @@
 //! whatever its own limit is, and says by how much it is over that with each lease; its primaries then refuse what needs
 //! more memory in the slots that they share, or evict there.
 
-use std::collections::BTreeSet;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use proto::id::Incarnation;
@@ -101,7 +100,7 @@ impl<B: Bugs> Node<B> {
                 break;
             }
             let has_room = self.make_room(now, &Wanted { bytes: lacks, of: None, spared: Some(write.key) }, turn);
-            let slack = if has_room || self.followed().is_empty() { 0 } else { self.memory.slack() };
+            let slack = if has_room || self.followed() == 0 { 0 } else { self.memory.slack() };
             match self.write_once(now, slot, slack, write, waiting, turn) {
                 Err(refusal @ (Refusal::Full { .. } | Refusal::ReplicaFull(_))) => refused = refusal,
                 written => return written,
@@ -170,7 +169,7 @@ impl<B: Bugs> Node<B> {
         if !self.memory.evicts() {
             return;
         }
-        if self.followed().is_empty() {
+        if self.followed() == 0 {
             self.make_room(now, &Wanted { bytes: self.memory.excess(), of: None, spared: None }, turn);
         }
         for outbox in self.outboxes() {
@@ -191,11 +190,12 @@ impl<B: Bugs> Node<B> {
 
     /// By how many bytes the limit is passed, for each of the primaries that this node follows: it is they who send more.
     fn excess_share(&self) -> u64 {
-        let followed = self.followed().len().max(1) as u64;
+        let followed = self.followed().max(1) as u64;
         self.memory.excess().div_ceil(followed)
     }
 
-    fn followed(&self) -> MutexGuard<'_, BTreeSet<Incarnation>> {
-        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How many nodes lead what this one has copies of.
+    fn followed(&self) -> usize {
+        self.neighbours().followed().count()
     }
 }

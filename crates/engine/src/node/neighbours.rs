@@ -1,0 +1,109 @@
+//! Whom a node leads and whom it follows, counted by slots: a change of the map costs what has changed in it.
+
+use std::collections::BTreeMap;
+
+use proto::cluster_map::{ClusterMap, SlotConfig};
+use proto::id::Incarnation;
+use proto::slot::SlotId;
+
+/// In how many slots this node has to do with each other one, as the map has it.
+#[derive(Debug, Default)]
+pub(super) struct Neighbours {
+    /// As whom this node was counted; `None` before the first map.
+    me: Option<Incarnation>,
+    /// Those that have copies of what this node leads.
+    followers: BTreeMap<Incarnation, usize>,
+    /// Those that lead what this node has copies of.
+    followed: BTreeMap<Incarnation, usize>,
+}
+
+impl Neighbours {
+    /// The map has changed from `before`, which was counted last, in these slots.
+    pub(super) fn update(
+        &mut self,
+        me: Incarnation,
+        before: Option<&ClusterMap>,
+        map: &ClusterMap,
+        changed: impl Iterator<Item = SlotId>,
+    ) {
+        match before.filter(|_| self.me == Some(me)) {
+            Some(before) => {
+                for slot in changed {
+                    self.count(me, before.config(slot), |slots| slots - 1);
+                    self.count(me, map.config(slot), |slots| slots + 1);
+                }
+            }
+            None => {
+                *self = Self { me: Some(me), ..Self::default() };
+                map.slots().for_each(|(_, config)| self.count(me, config, |slots| slots + 1));
+            }
+        }
+        self.followers.retain(|_, slots| *slots > 0);
+        self.followed.retain(|_, slots| *slots > 0);
+    }
+
+    pub(super) fn is_follower(&self, node: Incarnation) -> bool {
+        self.followers.contains_key(&node)
+    }
+
+    pub(super) fn followed(&self) -> impl Iterator<Item = Incarnation> {
+        self.followed.keys().copied()
+    }
+
+    fn count(&mut self, me: Incarnation, config: &SlotConfig, counted: impl Fn(usize) -> usize) {
+        let Some(primary) = config.primary else { return };
+        let count = |of: &mut BTreeMap<Incarnation, usize>, node| {
+            let slots = of.entry(node).or_default();
+            *slots = counted(*slots);
+        };
+        if primary == me {
+            config.copies().for_each(|copy| count(&mut self.followers, copy));
+        } else if config.copies().any(|copy| copy == me) {
+            count(&mut self.followed, primary);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proto::cluster_map::MapVersion;
+    use proto::slot::SlotBits;
+
+    use super::*;
+
+    #[test]
+    fn what_has_changed_is_counted_as_the_whole_map_would_be() {
+        let bits = SlotBits::new(8);
+        let mut map = ClusterMap::empty("a".to_owned(), bits);
+        let mut neighbours = Neighbours::default();
+        neighbours.update(Incarnation(1), None, &map, std::iter::empty());
+        let mut number = 1_u64;
+        for version in 1..200 {
+            let mut next = map.clone();
+            for _ in 0..version % 5 {
+                // Knuth's generator: any that comes by everything.
+                number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let node = |shift: u32| Incarnation(number >> shift & 3);
+                let config = SlotConfig {
+                    version: MapVersion(version),
+                    primary: (number >> 60 != 0).then_some(node(20)),
+                    isr: vec![node(20), Incarnation((number >> 20 & 3) + 4)],
+                    learners: vec![Incarnation((number >> 24 & 3) + 8)],
+                    ..SlotConfig::default()
+                };
+                next.set_config(SlotId((number >> 40 & 255) as u16), Arc::new(config));
+            }
+            // From some point on it has another name, as after a start.
+            let me = if version < 150 { Incarnation(1) } else { Incarnation(2) };
+            let changed: Vec<_> = next.changes_from(&map).map(|(slot, _)| slot).collect();
+            neighbours.update(me, Some(&map), &next, changed.into_iter());
+            let mut anew = Neighbours::default();
+            anew.update(me, None, &next, std::iter::empty());
+            assert_eq!((&neighbours.followers, &neighbours.followed), (&anew.followers, &anew.followed), "{version}");
+            map = next;
+        }
+        assert!(neighbours.is_follower(Incarnation(8)) && neighbours.followed().next().is_some());
+    }
+}
