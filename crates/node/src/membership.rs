@@ -120,6 +120,7 @@ pub async fn run(
         left: None,
         beats: VecDeque::new(),
         held: VecDeque::new(),
+        map_kept: MapVersion(0),
         awaits_admission: false,
         told_full: false,
         told_of_fills: false,
@@ -192,6 +193,8 @@ struct Membership {
     beats: VecDeque<Timestamp>,
     /// What the coordinator may be told once the journal is written up to a number, oldest first.
     held: VecDeque<(u64, Vec<u8>)>,
+    /// The newest map that had to be on the disk before the node went by it, and is.
+    map_kept: MapVersion,
     /// The coordinator of this session has not said yet that the password is right.
     awaits_admission: bool,
     /// The coordinator of this session knows that the disk is full.
@@ -359,7 +362,7 @@ impl Membership {
         loop {
             let Connection { reader, output, .. } = connection;
             let was_dismissed = self.dismissed;
-            let (mut ended, mut joined, mut unnoted, mut first_map) = (None, None, None, None);
+            let (mut ended, mut joined, mut unnoted, mut first_map, mut to_keep) = (None, None, None, None, None);
             let stopped = reader.frames(|frame| {
                 match frame {
                     Frame::Array(words) => match CoordinatorMessage::parse(words) {
@@ -374,6 +377,10 @@ impl Membership {
                         Ok(CoordinatorMessage::Map { text }) => {
                             first_map = self.first_map(text);
                             if first_map.is_some() {
+                                return Flow::Settle; // It is offered again.
+                            }
+                            to_keep = self.map_to_keep(text);
+                            if to_keep.is_some() {
                                 return Flow::Settle; // It is offered again.
                             }
                             ended = self.follow_map_change(text, output);
@@ -407,6 +414,12 @@ impl Membership {
                     return Some(ended);
                 }
                 *pause = FIRST_PAUSE;
+                continue;
+            }
+            if let Some(map) = to_keep {
+                if let Some(ended) = self.keep(map).await {
+                    return Some(ended);
+                }
                 continue;
             }
             return match (&ended, stopped) {
@@ -460,6 +473,24 @@ impl Membership {
         // IMPORTANT: nothing is noted of one without a version. Its coordinator may never keep the name that it has.
         let map = ClusterMap::updated(None, &update).ok()?;
         (map.version > MapVersion(0)).then(|| Arc::new(map))
+    }
+
+    /// The map, where it must be on the disk before the node goes by it.
+    fn map_to_keep(&self, text: &str) -> Option<Arc<ClusterMap>> {
+        self.driver.store()?;
+        let update = MapUpdate::parse(text.lines()).ok().filter(|_| !self.dismissed)?;
+        self.driver.node().to_be_kept(&update).filter(|map| map.version > self.map_kept)
+    }
+
+    async fn keep(&mut self, map: Arc<ClusterMap>) -> Option<Ended> {
+        let version = map.version;
+        if let Some(store) = self.driver.store()
+            && let Err(error) = store.keep_map(map).await
+        {
+            return Some(unnoted(&error));
+        }
+        self.map_kept = version;
+        None
     }
 
     /// The node is in its cluster from now on. Only here it may find out that the cluster is not its own.

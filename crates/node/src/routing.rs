@@ -28,8 +28,12 @@ use crate::forward::{Failed, Handed, PATIENCE};
 pub use kept::KeptBatch;
 use kept::{Entry, Kept};
 
-/// How long to wait for a change of the map before the same way is tried again.
+/// How long to wait for a change of the map before the same way is tried again, at most.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// The first of these pauses, also after a change of the map: who is to lead by it does in a moment. Each next is twice as
+/// long.
+const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(2);
 
 /// How long a read waits for a primary that has let another wait for too long, and has said nothing since.
 pub(crate) const STALLED_PATIENCE: Duration = Duration::from_millis(100);
@@ -200,6 +204,7 @@ async fn answer_one(
     let deadline = start + driver.request_timeout();
     let mut map_changes = driver.watch_map();
     let mut is_unknown = was_tried && is_write;
+    let mut pause = FIRST_RETRY_PAUSE;
     loop {
         map_changes.mark_unchanged();
         // IMPORTANT: the first may have failed long ago, while this request waited behind others. Each would wait anew.
@@ -239,7 +244,8 @@ async fn answer_one(
             return request.answer(&Response::Error(ErrorReply::Unavailable(why)), out);
         }
         // Either the map changes, or what was in the way may have passed.
-        let _ = timeout_at((tried_at + RETRY_PAUSE).min(deadline), map_changes.changed()).await;
+        let changed = timeout_at((tried_at + pause).min(deadline), map_changes.changed()).await;
+        pause = if changed.is_ok() { FIRST_RETRY_PAUSE } else { (pause * 2).min(RETRY_PAUSE) };
     }
 }
 

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use proto::cluster_map::ClusterMap;
+use proto::cluster_map::{ClusterMap, MapVersion};
 use proto::id::Incarnation;
 use storage::{DataDir, Disk, FileError};
 use tokio::sync::watch;
@@ -88,6 +88,8 @@ struct Shared {
     written: AtomicU64,
     /// The same, for those who wait for it.
     written_told: watch::Sender<u64>,
+    /// The version of the map that is on the disk; held while one is written.
+    map_saved: Mutex<MapVersion>,
     /// There from the start of its thread to its end.
     log: Mutex<Option<log::Log>>,
     health: watch::Sender<Health>,
@@ -123,6 +125,7 @@ impl Store {
             ordered: Condvar::new(),
             written: AtomicU64::new(written),
             written_told: watch::Sender::new(written),
+            map_saved: Mutex::default(),
             log: Mutex::default(),
             health: watch::Sender::new(Health::Good),
             figures: Mutex::default(),
@@ -252,7 +255,7 @@ impl Store {
         if directory.identity().cluster.is_none() {
             // IMPORTANT: before the name. A directory that is of a cluster has its map, by which a coordinator that lost its
             // state takes the cluster over; without one it would be a stranger to every other coordinator.
-            map_file::save(self.disk(), self.path(), map)?;
+            self.save_map(map)?;
         }
         directory.update_identity(|identity| {
             identity.cluster.get_or_insert_with(|| map.cluster.clone());
@@ -260,6 +263,30 @@ impl Store {
         })?;
         let _ = self.shared.cluster.set(map.cluster.clone());
         Ok(())
+    }
+
+    /// Puts a map on the disk, unless one as new is there. A full disk is no reason to wait: then it is saved later.
+    ///
+    /// # Errors
+    /// The disk has failed. Which map a start finds is unknown.
+    pub async fn keep_map(&self, map: Arc<ClusterMap>) -> Result<(), FileError> {
+        let store = self.clone();
+        let kept = on_a_thread(move || store.save_map(&map)).await;
+        if kept.as_ref().is_err_and(FileError::is_no_space) { Ok(()) } else { kept }
+    }
+
+    /// The same, at once. Blocks on the disk.
+    fn save_map(&self, map: &ClusterMap) -> Result<(), FileError> {
+        let mut saved = self.map_saved();
+        if map.version > *saved {
+            map_file::save(self.disk(), self.path(), map)?;
+            *saved = map.version;
+        }
+        Ok(())
+    }
+
+    fn map_saved(&self) -> MutexGuard<'_, MapVersion> {
+        self.shared.map_saved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn disk(&self) -> &dyn Disk {

@@ -5,9 +5,12 @@
 //! As the library's, each write says whose it is and is tried again, and so is each read. Among the faults the same goes on
 //! whatever state the cluster is in, and proves that nothing is lost by it.
 
+use engine::coordinator::Coordinator;
+
 use crate::client::{Operation, Outcome};
 use crate::faults::Remedy;
 use crate::liveness::Phase;
+use crate::mutants::Planted;
 use crate::node::Finds;
 use crate::schedule::Event;
 use crate::world::World;
@@ -61,7 +64,7 @@ impl World {
             self.start_again(stopped);
             let rolling = &mut self.liveness.rolling;
             (rolling.stopped, rolling.done, rolling.since) = (None, rolling.done + 1, now);
-        } else if !self.all_are_registered() || self.not_whole().is_some() {
+        } else if !self.is_healthy() {
             if waited >= WHOLE_WITHIN {
                 let what = format!("not whole after {proc} restarts: {:?}", self.not_whole());
                 self.broken("rolling restart", None, what);
@@ -75,6 +78,13 @@ impl World {
             self.stop_orderly(proc);
             (self.liveness.rolling.stopped, self.liveness.rolling.since) = (Some(proc), now);
         }
+    }
+
+    /// What whoever restarts nodes waits for: that `WAIT_HEALTHY` says so.
+    fn is_healthy(&mut self) -> bool {
+        let now = self.coordinator_now();
+        let says_so = |state: &mut Coordinator<Planted>| state.is_healthy(now);
+        self.all_are_registered() && self.not_whole().is_none() && self.coordinator.state.as_mut().is_some_and(says_so)
     }
 
     /// A process is asked to stop, as by SIGTERM. The coordinator has kept all that it knows already.

@@ -60,7 +60,26 @@ impl<B: Bugs> Node<B> {
         self.coordinator_until.fetch_max(until.0, Ordering::Relaxed);
     }
 
-    /// The map has changed.
+    /// The map that a change makes, where it must be on the node's disk before [`Node::handle_map`] is called with the change: in
+    /// a slot that this node leads a copy counts no more.
+    ///
+    /// IMPORTANT: what becomes durable from then on that copy need not have. Should the coordinator lose its state while all
+    /// nodes are down, it goes by the newest map that one of them has kept, and must not take the copy for one that counts.
+    #[must_use]
+    pub fn to_be_kept(&self, update: &MapUpdate) -> Option<Arc<ClusterMap>> {
+        let (me, before) = (self.incarnation(), self.map()?);
+        let after = ClusterMap::updated(Some(&*before), update).ok()?;
+        let shrinks = |(slot, after): (SlotId, &Arc<SlotConfig>)| {
+            let before = before.config(slot);
+            let counts = |config: &SlotConfig, copy| config.isr.contains(copy) || config.elr.contains(copy);
+            let mut counted = before.isr.iter().chain(&before.elr);
+            after.primary == Some(me) && !Arc::ptr_eq(before, after) && !counted.all(|copy| counts(after, copy))
+        };
+        let must_be = after.slots().any(shrinks);
+        must_be.then(|| Arc::new(after))
+    }
+
+    /// The map has changed. A node with a disk sees to [`Node::to_be_kept`] before.
     ///
     /// # Errors
     /// The change does not follow on the map held here, which is as it was: ask for the whole map. Or the map is that of

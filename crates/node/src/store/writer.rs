@@ -8,13 +8,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use proto::cluster_map::MapVersion;
 use storage::journal::Synced;
 use storage::{Journal, JournalError, Position};
 
 use super::log::Log;
 use super::snapshots::{Keep, Snapshots};
-use super::{Fsync, Health, Orders, Store, map_file};
+use super::{Fsync, Health, Orders, Store};
 use crate::driver::Driver;
 
 /// How often a full disk is tried again.
@@ -43,7 +42,6 @@ struct Writer {
     /// A snapshot is made when the log has grown by as much as the last one took, and by this many bytes at least.
     snapshot_after: u64,
     room: Room,
-    map_saved: MapVersion,
     map_saved_at: Instant,
 }
 
@@ -82,7 +80,6 @@ impl Store {
             snapshots: Snapshots::new(snapshot_at),
             snapshot_after,
             room: Room { looked: now, is_short: false, tried: now, snapshot_begun: None },
-            map_saved: MapVersion(0),
             map_saved_at: now,
         };
         journal.set_syncs_often(self.fsync() == Fsync::Always);
@@ -252,11 +249,11 @@ impl Writer {
     /// Saves the map where it has changed; with `now` at once.
     fn save_map(&mut self, now: bool) {
         let Some(map) = self.driver.node().map() else { return };
-        if map.version == self.map_saved || !(now || self.map_saved_at.elapsed() >= MAP_PAUSE) {
+        if !(now || self.map_saved_at.elapsed() >= MAP_PAUSE) {
             return;
         }
-        match map_file::save(self.store.disk(), self.store.path(), &map) {
-            Ok(()) => self.map_saved = map.version,
+        match self.store.save_map(&map) {
+            Ok(()) => {}
             Err(error) if error.is_no_space() && self.store.health() == Health::Full => {}
             Err(error) => tracing::warn!("{error}: {}; the map is saved later", error.source),
         }

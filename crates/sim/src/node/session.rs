@@ -199,8 +199,12 @@ impl World {
                 let process = &mut self.nodes[n];
                 let Some(node) = &process.node else { return false };
                 let before = node.map();
-                let handled =
-                    MapUpdate::parse(text.lines()).and_then(|update| node.handle_map(now, &update, &mut process.turn));
+                let update = MapUpdate::parse(text.lines());
+                let to_be_kept = update.as_ref().ok().and_then(|update| node.to_be_kept(update));
+                if to_be_kept.is_some_and(|map| process.store.keep_map(&map).is_err()) {
+                    return false;
+                }
+                let handled = update.and_then(|update| node.handle_map(now, &update, &mut process.turn));
                 let name = &process.name;
                 let version = node.map().map_or(0, |map| map.version.0);
                 self.trace.tell(self.schedule.now, None, || format!("{name} has map {version}: {handled:?}"));

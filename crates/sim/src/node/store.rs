@@ -233,6 +233,16 @@ impl Store {
         })
     }
 
+    /// A map that the node is about to go by. One that a full disk does not take is saved later.
+    pub(crate) fn keep_map(&mut self, map: &ClusterMap) -> Result<(), FileError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let kept = save_map(&self.disk, map);
+        if kept.is_ok() {
+            open.map_saved = map.version;
+        }
+        if kept.as_ref().is_err_and(FileError::is_no_space) { Ok(()) } else { kept }
+    }
+
     /// The process stops in order. Says whether it could.
     pub(crate) fn close(&mut self, node: &Node<Planted>) -> bool {
         let Some(mut open) = self.open.take() else { return false };
