@@ -183,8 +183,9 @@ impl ClusterMap {
     #[must_use]
     pub fn empty(cluster: String, bits: SlotBits) -> Self {
         let size = bits.count().min(BLOCK);
-        let nobody = Block { newest: MapVersion(0), slots: vec![Arc::default(); size] };
-        let blocks = vec![Arc::new(nobody); bits.count() / size];
+        let nobody = Arc::<SlotConfig>::default();
+        let empty = Arc::new(Block { newest: MapVersion(0), slots: vec![nobody; size] });
+        let blocks = vec![empty; bits.count() / size];
         Self { cluster, version: MapVersion(0), promises: Promises::default(), bits, members: BTreeMap::new(), blocks }
     }
 

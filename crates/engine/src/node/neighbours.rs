@@ -89,7 +89,7 @@ mod tests {
                 let config = SlotConfig {
                     version: MapVersion(version),
                     primary: (number >> 60 != 0).then_some(node(20)),
-                    isr: vec![node(20), Incarnation((number >> 20 & 3) + 4)],
+                    isr: vec![node(20), node(22)],
                     learners: vec![Incarnation((number >> 24 & 3) + 8)],
                     ..SlotConfig::default()
                 };
