@@ -8,9 +8,11 @@ mod log;
 mod map_file;
 mod open;
 mod pieces;
+mod rests;
 mod snapshots;
 #[cfg(test)]
 pub(crate) mod tests;
+mod waiters;
 mod writer;
 
 use std::path::PathBuf;
@@ -24,6 +26,7 @@ use tokio::sync::watch;
 
 use log::Tried;
 pub use open::{OpenedStore, Settings, check, discard, open, repair};
+use waiters::Orders;
 pub use writer::Running;
 
 /// When a change counts as written.
@@ -86,21 +89,12 @@ struct Shared {
     ordered: Condvar,
     /// Up to which number of the journal everything is written. What nearly everybody looks at takes no lock.
     written: AtomicU64,
-    /// The same, for those who wait for it.
-    written_told: watch::Sender<u64>,
     /// The version of the map that is on the disk; held while one is written.
     map_saved: Mutex<MapVersion>,
     /// There from the start of its thread to its end.
     log: Mutex<Option<log::Log>>,
     health: watch::Sender<Health>,
     figures: Mutex<Figures>,
-}
-
-/// What the thread is to do.
-#[derive(Debug, Default)]
-struct Orders {
-    write: bool,
-    stop: bool,
 }
 
 /// How often somebody who has found the log in other hands looks again, before the thread is to write. Who has it is nearly
@@ -124,7 +118,6 @@ impl Store {
             orders: Mutex::default(),
             ordered: Condvar::new(),
             written: AtomicU64::new(written),
-            written_told: watch::Sender::new(written),
             map_saved: Mutex::default(),
             log: Mutex::default(),
             health: watch::Sender::new(Health::Good),
@@ -147,6 +140,9 @@ impl Store {
 
     /// Writes everything that was noted with a lower number than `end`, if that is quickly done; says whether it is written.
     pub async fn persist_soon(&self, noted: &engine::journal::Journal, end: u64) -> bool {
+        if self.fsync() == Fsync::Always {
+            return self.is_written(end);
+        }
         for _ in 0..LOOKS {
             if self.is_written(end) {
                 return true;
@@ -173,12 +169,7 @@ impl Store {
     /// # Errors
     /// It never will be. Nobody must hear of it.
     pub async fn wait_written(&self, end: u64) -> Result<(), DiskFailed> {
-        let (mut written, mut health) = (self.shared.written_told.subscribe(), self.shared.health.subscribe());
-        self.order(|orders| orders.write = true);
-        tokio::select! {
-            reached = written.wait_for(|written| *written >= end) => reached.map(|_| ()).map_err(|_| DiskFailed),
-            _ = health.wait_for(|health| matches!(health, Health::Failed(_))) => Err(DiskFailed),
-        }
+        self.written(end).await
     }
 
     /// Whether everything with a lower number than `end` is written.
@@ -187,16 +178,20 @@ impl Store {
         self.shared.written.load(Ordering::Acquire) >= end
     }
 
-    /// Everything with a lower number than `end` is written. To be called with the log in hand.
+    /// Everything with a lower number than `end` is written. To be called with the log in hand; then those who wait for it are to
+    /// be woken.
     fn note_written(&self, end: u64) {
         self.shared.written.store(end, Ordering::Release);
-        self.shared.written_told.send_replace(end);
     }
 
     /// Whether the disk takes what is written.
     #[must_use]
     pub fn is_good(&self) -> bool {
         *self.shared.health.borrow() == Health::Good
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(*self.shared.health.borrow(), Health::Failed(_))
     }
 
     /// How the disk is.
@@ -291,13 +286,6 @@ impl Store {
 
     fn disk(&self) -> &dyn Disk {
         self.shared.disk.as_ref()
-    }
-
-    fn order(&self, order: impl FnOnce(&mut Orders)) {
-        let mut orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        order(&mut orders);
-        drop(orders);
-        self.shared.ordered.notify_one();
     }
 
     fn directory(&self) -> MutexGuard<'_, Option<DataDir>> {

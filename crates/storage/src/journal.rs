@@ -4,6 +4,7 @@
 //! fixed size whose room is taken in advance, so that an append changes no length and needs no room. The segment that
 //! comes next is made before it is needed, and the old one is synced with the others: an append waits for no disk.
 
+mod next;
 mod sync;
 
 use std::collections::VecDeque;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+pub use next::{Next, NextTask};
 pub use sync::{SyncTask, Synced};
 
 use crate::bugs::{Bug, Bugs, NoBugs};
@@ -209,8 +211,9 @@ impl<B: Bugs> Journal<B> {
     }
 
     /// Whether a sync follows nearly every append. File systems note which part of a file's room was ever written to, and a
-    /// sync after a first write there has to make that note last, too, which takes about as long again. Then zeros are
-    /// written ahead, a mebibyte at a time, so that few syncs have to.
+    /// sync after a first write there has to make that note last, too, which takes about as long again. Then few syncs have
+    /// to: the next segment is made by [`Journal::begin_next`] and no longer by a sync, with zeros everywhere. In a segment
+    /// that was made otherwise they are written ahead, a mebibyte at a time.
     pub fn set_syncs_often(&mut self, often: bool) {
         self.syncs_often = often;
     }
@@ -300,20 +303,15 @@ impl<B: Bugs> Journal<B> {
 
     /// Where it is synced often: writes zeros behind what the next append takes, if they were used up.
     fn write_zeros_ahead(&mut self, bytes: u64) {
-        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         let behind = self.tail + bytes;
-        if !self.syncs_often || behind <= self.zeroed {
+        if !self.syncs_often || self.current.is_zeroed || behind <= self.zeroed {
             return;
         }
         let Header { first, .. } = self.current.header;
-        let upto = (behind + ZEROS_AHEAD).min(self.current.header.end());
-        while behind.max(self.zeroed) < upto {
-            let from = behind.max(self.zeroed);
-            let zeros = usize::try_from(upto - from).ok().and_then(|bytes| ZEROS.get(..bytes)).unwrap_or(&ZEROS);
-            // What a disk minds it says to the append as well.
-            let _ = write_full(self.current.file.as_ref(), from - first, zeros);
-            self.zeroed = from + zeros.len() as u64;
-        }
+        let (from, upto) = (behind.max(self.zeroed), (behind + ZEROS_AHEAD).min(self.current.header.end()));
+        // What a disk minds it says to the append as well.
+        let _ = segment::write_zeros(self.current.file.as_ref(), from - first, upto - first);
+        self.zeroed = upto;
     }
 
     /// Goes on with the next segment, which has room for so many bytes.

@@ -1,5 +1,6 @@
 //! The files of the log: their names, their headers, and how one is made.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +22,9 @@ pub const SEGMENT_BYTES_MOST: u64 = 512 * 1024 * 1024;
 
 /// A file that is larger is none of ours. In bytes.
 pub(crate) const FILE_BYTES_MOST: u64 = 1024 * 1024 * 1024;
+
+/// How many zeros are written and synced at a time, in bytes: a few milliseconds of a disk's time.
+const ZEROS_STEP: u64 = 1024 * 1024;
 
 const MAGIC: &[u8; 8] = b"kv-log\r\n";
 
@@ -102,6 +106,8 @@ pub(crate) struct Segment {
     pub(crate) header: Header,
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn DiskFile>,
+    /// Zeros were written to all of it, and are on disk.
+    pub(crate) is_zeroed: bool,
 }
 
 /// A segment that is on disk under a name of its own, and is not part of the log yet.
@@ -129,11 +135,29 @@ impl Draft {
             let _ = disk.remove(&written);
         }
         filled?;
-        Ok(Self { segment: Segment { header, path, file }, written })
+        Ok(Self { segment: Segment { header, path, file, is_zeroed: false }, written })
     }
 
     pub(crate) fn header(&self) -> Header {
         self.segment.header
+    }
+
+    /// Writes zeros to all of it, step by step, each on disk before the next. Gives it back with them, or removes it.
+    pub(crate) fn with_zeros(mut self, disk: &dyn Disk, mut between: impl FnMut()) -> Result<Self, FileError> {
+        let Segment { header, file, .. } = &self.segment;
+        let mut from = HEADER_BYTES as u64;
+        while from < header.size {
+            let upto = (from + ZEROS_STEP).min(header.size);
+            let written = write_zeros(file.as_ref(), from, upto).named("write", &self.written);
+            if let Err(error) = written.and_then(|()| file.sync_data().named("sync", &self.written)) {
+                self.discard(disk);
+                return Err(error);
+            }
+            from = upto;
+            between();
+        }
+        self.segment.is_zeroed = true;
+        Ok(self)
     }
 
     /// Makes it part of the log.
@@ -168,6 +192,18 @@ fn fill<B: Bugs>(file: &dyn DiskFile, path: &Path, header: Header, bugs: B) -> R
         return Ok(());
     }
     file.sync_data().named("sync", path)
+}
+
+/// Writes zeros from one offset of a file up to another.
+pub(crate) fn write_zeros(file: &dyn DiskFile, from: u64, upto: u64) -> io::Result<()> {
+    static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    let mut at = from;
+    while at < upto {
+        let zeros = usize::try_from(upto - at).ok().and_then(|bytes| ZEROS.get(..bytes)).unwrap_or(&ZEROS);
+        write_full(file, at, zeros)?;
+        at += zeros.len() as u64;
+    }
+    Ok(())
 }
 
 /// Why a draft is not part of the log.
@@ -246,7 +282,7 @@ pub(crate) fn open(
     match check_header(&bytes, id, first) {
         Ok(header) => {
             header.check_length(&path, file.length().named("look at", &path)?)?;
-            Ok(Segment { header, path, file })
+            Ok(Segment { header, path, file, is_zeroed: false })
         }
         Err(flaw) => Err(Damage { file: path, offset: 0, flaw }.into()),
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use storage::{Journal, JournalError};
 
-use super::{Fsync, Store, pieces};
+use super::{Fsync, Store, pieces, waiters};
 
 /// The most that is written by whoever is about to answer, in bytes.
 const SHORT_BYTES: usize = 256 * 1024;
@@ -121,6 +121,7 @@ impl Store {
             Ok(Some(end)) => self.note_written(end),
             Ok(None) | Err(_) => return Tried::LeftToThread,
         }
+        waiters::wake(self.take_ready());
         Tried::Written
     }
 

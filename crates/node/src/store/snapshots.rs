@@ -3,21 +3,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::node::Node;
 use proto::slot::SLOT_BITS;
 use storage::{Journal, Position, SnapshotWriter};
 
+use super::rests::Rests;
 use super::{Store, open, pieces};
 use crate::driver::Driver;
 
-/// For how long slots are copied at a stretch. Then the thread rests for as long, so that it takes no more than half of a
-/// processor from those who write meanwhile, and less where they leave it none: what it waits for one counts as well.
-const STRETCH: Duration = Duration::from_millis(1);
+/// For how long slots are copied at a stretch. It is short because who needs the processor meanwhile may have to wait for
+/// its end: a sync that is done, for the thread of the log.
+const STRETCH: Duration = Duration::from_micros(250);
 
-/// The longest rest.
-const REST_MOST: Duration = Duration::from_millis(20);
+/// The rest after a stretch is so many times as long: a snapshot takes no more than a quarter of a processor from those who
+/// write meanwhile.
+const RESTS: u32 = 3;
 
 /// How many snapshots are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,18 +164,14 @@ fn joined<T>(thread: JoinHandle<T>) -> anyhow::Result<T> {
 /// Copies all slots, with rests. Their writes go on meanwhile: each slot is held for as long as it takes to copy it.
 fn copy(node: &Node, mut writer: SnapshotWriter, policy: &[u8], given_up: &AtomicBool) -> anyhow::Result<Copied> {
     writer.add(policy)?;
-    let mut begun = Instant::now();
+    let mut rests = Rests::new(STRETCH, RESTS);
     let slots = SLOT_BITS.slots().filter_map(|slot| node.slot_snapshot(slot));
     for payload in slots.chain(std::iter::once_with(|| node.losses_snapshot()).flatten()) {
         anyhow::ensure!(!given_up.load(Ordering::Relaxed), "the node stops");
         for piece in pieces::cut(payload) {
             writer.add(&piece)?;
         }
-        let worked = begun.elapsed();
-        if worked >= STRETCH {
-            std::thread::sleep(worked.min(REST_MOST));
-            begun = Instant::now();
-        }
+        rests.rest();
     }
     Ok(Copied { writer, end: node.journal().end() })
 }

@@ -8,12 +8,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use storage::journal::Synced;
+use storage::journal::{Next, Synced};
 use storage::{Journal, JournalError, Position};
+use tokio::runtime::Handle;
 
 use super::log::Log;
+use super::rests::Rests;
 use super::snapshots::{Keep, Snapshots};
-use super::{Fsync, Health, Orders, Store};
+use super::waiters::{self, Orders};
+use super::{Fsync, Health, Store};
 use crate::driver::Driver;
 
 /// How often a full disk is tried again.
@@ -38,11 +41,15 @@ struct Writer {
     last_sync: Instant,
     /// A sync that runs beside this thread.
     syncing: Option<JoinHandle<Synced>>,
+    /// The next segment is made beside this thread.
+    making: Option<JoinHandle<Next>>,
     snapshots: Snapshots,
     /// A snapshot is made when the log has grown by as much as the last one took, and by this many bytes at least.
     snapshot_after: u64,
     room: Room,
     map_saved_at: Instant,
+    /// Where those who wait are woken.
+    runtime: Handle,
 }
 
 /// How the disk's room is.
@@ -77,10 +84,12 @@ impl Store {
             interval,
             last_sync: now,
             syncing: None,
+            making: None,
             snapshots: Snapshots::new(snapshot_at),
             snapshot_after,
             room: Room { looked: now, is_short: false, tried: now, snapshot_begun: None },
             map_saved_at: now,
+            runtime: Handle::current(),
         };
         journal.set_syncs_often(self.fsync() == Fsync::Always);
         *self.shared.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(Log::new(journal));
@@ -126,6 +135,7 @@ impl Writer {
                     self.store.path().display()
                 );
                 self.store.shared.health.send_replace(Health::Failed(why));
+                self.wake_ready();
                 None
             }
         }
@@ -136,6 +146,7 @@ impl Writer {
             let stop = self.wait();
             self.write_pending()?;
             self.end_sync(stop)?;
+            self.end_next_segment(stop)?;
             self.advance_snapshot(stop)?;
             self.save_map(stop);
             if stop {
@@ -144,6 +155,7 @@ impl Writer {
             }
             self.look_at_room()?;
             self.begin_sync()?;
+            self.begin_next_segment()?;
             self.begin_snapshot()?;
             let log_bytes = self.store.with_log(|log| log.journal.stats().bytes);
             self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).log_bytes = log_bytes;
@@ -153,7 +165,7 @@ impl Writer {
     /// Waits for something to do; says whether it is to stop.
     fn wait(&self) -> bool {
         let shared = &self.store.shared;
-        let orders = shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let orders = self.store.orders();
         let idle = |orders: &mut Orders| !orders.write && !orders.stop;
         let (mut orders, _) =
             shared.ordered.wait_timeout_while(orders, LOOK, idle).unwrap_or_else(PoisonError::into_inner);
@@ -165,6 +177,7 @@ impl Writer {
         let until = Instant::now() + LOOK;
         let store = self.store.clone();
         while store.with_log(|log| self.write_once(log))? {
+            self.wake_ready();
             if Instant::now() >= until {
                 // IMPORTANT: under a load that never ends, snapshots and all else have their turn as well.
                 self.store.order(|orders| orders.write = true);
@@ -172,6 +185,15 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Wakes all whose wait has ended. They are woken in the runtime, by one task: from here each would be a message to it,
+    /// and would wake a thread of it that takes the processor from this one.
+    fn wake_ready(&self) {
+        let ready = self.store.take_ready();
+        if !ready.is_empty() {
+            self.runtime.spawn(async move { waiters::wake(ready) });
+        }
     }
 
     /// Writes what there is; says whether there was something, and it is written.
@@ -276,6 +298,27 @@ impl Writer {
         if let Some(syncing) = self.syncing.take_if(|syncing| wait || syncing.is_finished()) {
             let synced = syncing.join().map_err(|_| anyhow::anyhow!("the thread of an fsync has panicked"))?;
             self.store.with_log(|log| log.journal.end_sync(synced))?;
+        }
+        Ok(())
+    }
+
+    fn begin_next_segment(&mut self) -> anyhow::Result<()> {
+        if self.making.is_none()
+            && let Some(task) = self.store.with_log(|log| log.journal.begin_next())
+        {
+            // As long as a step has kept the disk busy, the syncs that answers wait for have it.
+            let mut rests = Rests::new(Duration::ZERO, 1);
+            let make = move || task.run(|| rests.rest());
+            self.making = Some(std::thread::Builder::new().name("segment".to_owned()).spawn(make)?);
+        }
+        Ok(())
+    }
+
+    /// Takes in a segment that is made; with `wait` one that is not made yet.
+    fn end_next_segment(&mut self, wait: bool) -> anyhow::Result<()> {
+        if let Some(making) = self.making.take_if(|making| wait || making.is_finished()) {
+            let next = making.join().map_err(|_| anyhow::anyhow!("the thread of a segment has panicked"))?;
+            self.store.with_log(|log| log.journal.end_next(next))?;
         }
         Ok(())
     }

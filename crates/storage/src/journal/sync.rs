@@ -69,7 +69,7 @@ impl<B: Bugs> Journal<B> {
             bugs: self.bugs,
             segments,
             upto: self.end,
-            next: self.ask_for_next(),
+            next: if self.syncs_often { None } else { self.ask_for_next() },
             turn,
         })
     }
@@ -91,37 +91,6 @@ impl<B: Bugs> Journal<B> {
             self.take_next(next)?;
         }
         Ok(self.synced())
-    }
-
-    /// The next segment, if it is time to make it and nobody does.
-    fn ask_for_next(&mut self) -> Option<Header> {
-        let header = self.next_header();
-        let half = self.current.header.first + self.current.header.size / 2;
-        if self.frugal || self.next.is_some() || self.tail < half || self.asked_for == Some(header.first) {
-            return None;
-        }
-        self.asked_for = Some(header.first);
-        Some(header)
-    }
-
-    fn take_next(&mut self, next: Result<Draft, FileError>) -> Result<(), JournalError> {
-        let draft = match next {
-            Ok(draft) => draft,
-            // What was synced is synced. The append that needs the segment will say that there is no room.
-            Err(error) if error.is_no_space() => return Ok(()),
-            Err(error) => return Err(self.failed(error)),
-        };
-        // An append may have needed it, or a larger one, before it was there.
-        if self.next.is_some() || draft.header().first != self.current.header.end() {
-            draft.discard(self.disk.as_ref());
-            return Ok(());
-        }
-        match self.publish(draft) {
-            Ok(next) => self.next = Some(next),
-            Err(JournalError::NoSpace(_)) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
     }
 }
 

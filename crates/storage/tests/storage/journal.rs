@@ -44,6 +44,57 @@ fn a_sync_makes_the_next_segment_before_it_is_needed() {
 }
 
 #[test]
+fn where_syncs_are_often_the_next_segment_is_made_beside_them_with_zeros_everywhere() {
+    let disk = SimDisk::new(1);
+    let Opened { dir, mut journal, .. } = open(&disk).expect("it is new");
+    journal.set_syncs_often(true);
+    assert!(journal.begin_next().is_none(), "it is too early");
+    journal.append(&[vec![1; 2_500]]).expect("there is room");
+    journal.sync().expect("the disk works");
+    assert_eq!(segments(&disk).len(), 1, "no sync makes it");
+    let task = journal.begin_next().expect("half of the segment is used");
+    assert!(journal.begin_next().is_none(), "it is made once");
+    journal.append(&[b"meanwhile"]).expect("there is room");
+    let mut steps = 0;
+    let next = task.run(|| steps += 1);
+    assert!(steps > 0, "others have their turn");
+    journal.end_next(next).expect("the disk works");
+    assert_eq!(segments(&disk).len(), 2);
+    let calls = disk.calls();
+    journal.append(&[vec![2; 2_500]]).expect("there is room");
+    assert_eq!(disk.calls(), calls + 1, "it goes into a segment that is there, and no zeros are written ahead");
+    journal.sync().expect("the disk works");
+    drop((dir, journal));
+    disk.crash();
+    assert_eq!(open(&disk).expect("it is whole").payloads, [vec![1; 2_500], b"meanwhile".to_vec(), vec![2; 2_500]]);
+}
+
+#[test]
+fn a_next_segment_that_comes_too_late_or_has_no_room_does_no_harm_and_one_that_fails_ends_the_journal() {
+    let disk = SimDisk::new(1);
+    let Opened { dir, mut journal, .. } = open(&disk).expect("it is new");
+    journal.set_syncs_often(true);
+    journal.append(&[vec![1; 3_000]]).expect("there is room");
+    let late = journal.begin_next().expect("half of the segment is used");
+    journal.append(&[vec![2; 3_000]]).expect("there is room");
+    journal.end_next(late.run(|| ())).expect("it is not needed");
+    disk.inject(Some(Operation::SyncData), 1, Fault::NoSpace);
+    let full = journal.begin_next().expect("half of the segment is used");
+    journal.end_next(full.run(|| ())).expect("the append that needs it will say so");
+    disk.clear_faults();
+    journal.append(&[vec![3; 3_000]]).expect("there is room again");
+    journal.sync().expect("the disk works");
+    disk.inject(Some(Operation::SyncData), 1, Fault::Io);
+    let failing = journal.begin_next().expect("half of the segment is used");
+    journal.end_next(failing.run(|| ())).expect_err("the disk has failed");
+    disk.clear_faults();
+    journal.append(&[b"more"]).expect_err("nothing is taken any more");
+    drop((dir, journal));
+    disk.crash();
+    assert_eq!(open(&disk).expect("it is whole").payloads, [vec![1; 3_000], vec![2; 3_000], vec![3; 3_000]]);
+}
+
+#[test]
 fn a_payload_larger_than_a_segment_has_one_of_its_size() {
     let disk = SimDisk::new(1);
     let Opened { dir, mut journal, .. } = open(&disk).expect("it is new");

@@ -1,0 +1,53 @@
+//! Rests of a thread that works beside those who serve clients.
+
+use std::time::{Duration, Instant};
+
+/// The longest rest.
+const LONGEST: Duration = Duration::from_millis(20);
+
+/// Work in stretches, with a rest after each that is so many times as long. So the thread takes a part of a processor, or
+/// of the disk, from the others that it never exceeds, and less where they leave it none: what it waits for one counts as
+/// well.
+#[derive(Debug)]
+pub(super) struct Rests {
+    stretch: Duration,
+    times: u32,
+    begun: Instant,
+}
+
+impl Rests {
+    /// A stretch begins now. It lasts at least so long.
+    pub(super) fn new(stretch: Duration, times: u32) -> Self {
+        Self { stretch, times, begun: Instant::now() }
+    }
+
+    /// To be called often: rests once a stretch is over.
+    pub(super) fn rest(&mut self) {
+        let worked = self.begun.elapsed();
+        if worked >= self.stretch {
+            std::thread::sleep((worked * self.times).min(LONGEST));
+            self.begun = Instant::now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rest_is_so_many_times_as_long_as_the_stretch_and_no_longer_than_the_longest() {
+        let stretch = Duration::from_millis(2);
+        let mut rests = Rests::new(stretch, 3);
+        let begun = Instant::now();
+        rests.rest();
+        std::thread::sleep(stretch);
+        let (before, _) = (Instant::now(), rests.rest());
+        assert!(before.elapsed() >= 3 * stretch, "it rests for {:?}", before.elapsed());
+        assert!(begun.elapsed() >= 4 * stretch);
+        rests.begun = Instant::now().checked_sub(Duration::from_secs(60)).unwrap_or(rests.begun);
+        let before = Instant::now();
+        rests.rest();
+        assert!(before.elapsed() < Duration::from_secs(30), "it rests for {:?}", before.elapsed());
+    }
+}
