@@ -113,7 +113,7 @@ mod tests {
         let (mut queue, mut model) = (NearQueue::default(), VecDeque::new());
         for number in 1_u64..20_000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let is_wanted = (state >> 40) % 4 != 0;
+            let is_wanted = !(state >> 40).is_multiple_of(4);
             match (state >> 33) % 6 {
                 0 => assert_eq!(queue.pop_back_if(|_| is_wanted), model.pop_back_if(|_| is_wanted)),
                 1 | 2 if number % 512 < 448 => {
