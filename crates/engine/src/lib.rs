@@ -38,6 +38,7 @@ pub mod log;
 pub mod losses;
 pub mod memory;
 pub mod modify;
+mod near;
 pub mod node;
 pub mod outbox;
 pub mod output;

@@ -12,6 +12,7 @@ use proto::id::{Epoch, Version};
 use proto::peer::{Term, Terms};
 
 use crate::completions::Completions;
+use crate::near::NearQueue;
 use crate::record::Record;
 use crate::table::fetch::fetch;
 
@@ -52,7 +53,7 @@ struct More {
     terms: VecDeque<Term>,
     /// Older terms were forgotten.
     terms_forgotten: bool,
-    tail: VecDeque<Entry>,
+    tail: NearQueue<Entry>,
     tail_bytes: usize,
     /// Where the tail begins: the record before its first.
     before_tail: u64,
@@ -108,7 +109,7 @@ impl Log {
 
     /// The tail, oldest first.
     pub(crate) fn tail_entries(&self) -> impl Iterator<Item = &Entry> {
-        self.more.iter().flat_map(|more| &more.tail)
+        self.more.iter().flat_map(|more| more.tail.iter())
     }
 
     /// Gives a log that was made whole its tail: its last records, oldest first.
@@ -117,7 +118,7 @@ impl Log {
         more.before_tail = first.record.version().seq - 1;
         more.tail_bytes = tail.iter().map(|entry| entry.record.size()).sum();
         budget.used.fetch_add(more.tail_bytes, Ordering::Relaxed);
-        more.tail = tail.into();
+        more.tail = tail.into_iter().collect();
     }
 
     /// Which writes of clients have taken effect.
@@ -213,7 +214,7 @@ impl Log {
     /// The records that are not known to be durable, oldest first, as far as they are kept.
     #[must_use]
     pub fn tail(&self) -> Vec<Record> {
-        let entries = self.more.iter().flat_map(|more| &more.tail);
+        let entries = self.more.iter().flat_map(|more| more.tail.iter());
         let entries = entries.filter(|entry| entry.record.version().seq > self.durable);
         entries.map(|entry| entry.record.clone()).collect()
     }
@@ -287,32 +288,29 @@ impl Log {
     pub fn drop_tail(&mut self, budget: &TailBudget) {
         let last = self.last.seq;
         if let Some(more) = &mut self.more {
-            more.tail = VecDeque::new();
+            // Where nobody follows, each record comes here.
+            if more.tail.front().is_some() {
+                more.tail = NearQueue::default();
+            }
             more.before_tail = last;
             budget.give_back(std::mem::take(&mut more.tail_bytes));
         }
     }
 
-    /// Asks for memory that the next record will touch. First of three calls; between them that of other slots can be
-    /// asked for.
+    /// Asks for memory that the next record will touch. First of two calls; between them that of other slots can be asked
+    /// for.
     pub(crate) fn fetch(&self) {
         if let Some(more) = &self.more {
             fetch(&**more);
         }
     }
 
-    /// The second.
-    pub(crate) fn fetch_tail(&self) {
-        if let Some(more) = &self.more {
-            more.tail.front().into_iter().for_each(fetch);
-        }
-    }
-
-    /// The third.
+    /// The second: what goes when the durable mark moves.
     pub(crate) fn fetch_oldest(&self) {
         if let Some(entry) = self.more.as_ref().and_then(|more| more.tail.front()) {
             entry.record.fetch();
-            entry.replaced.iter().for_each(Record::fetch);
+            // The next record is mostly written where this one was.
+            entry.replaced.iter().for_each(Record::fetch_with_value);
         }
     }
 

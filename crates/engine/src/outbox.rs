@@ -42,25 +42,8 @@ pub struct Stamp(pub u64);
 /// Something to be sent to a replica.
 #[derive(Debug, Clone)]
 pub enum Item {
-    /// See [`LinkMessage::Align`].
-    Align {
-        /// The slot.
-        slot: SlotId,
-        /// The epoch that this node leads.
-        epoch: Epoch,
-        /// The version of the slot's configuration.
-        config: MapVersion,
-        /// The last record that is not sent.
-        from: Version,
-        /// The durable mark.
-        durable: u64,
-        /// The terms of this node's log.
-        terms: Terms,
-        /// Whose acknowledgement this awaits.
-        stamp: Stamp,
-        /// The replica's copy differs and is to be filled again.
-        refill: bool,
-    },
+    /// See [`LinkMessage::Align`]. Boxed: it is long and rare, and a queue of records is to be short.
+    Align(Box<Align>),
     /// See [`LinkMessage::Compare`].
     Compare {
         /// The slot.
@@ -117,6 +100,27 @@ pub enum Item {
         /// Whose acknowledgement this awaits.
         stamp: Stamp,
     },
+}
+
+/// Where the primary of a slot stands, see [`LinkMessage::Align`].
+#[derive(Debug, Clone)]
+pub struct Align {
+    /// The slot.
+    pub slot: SlotId,
+    /// The epoch that this node leads.
+    pub epoch: Epoch,
+    /// The version of the slot's configuration.
+    pub config: MapVersion,
+    /// The last record that is not sent.
+    pub from: Version,
+    /// The durable mark.
+    pub durable: u64,
+    /// The terms of this node's log.
+    pub terms: Terms,
+    /// Whose acknowledgement this awaits.
+    pub stamp: Stamp,
+    /// The replica's copy differs and is to be filled again.
+    pub refill: bool,
 }
 
 /// All that a slot holds up to a record.
@@ -208,12 +212,11 @@ pub struct Outbox {
     over_memory: AtomicU64,
 }
 
-/// An item in the queue, with what it adds to the queue's figures: to leave, it need not be looked at again.
+/// An item in the queue, with the bytes of its record or its fill: to leave, these need not be looked at again.
 #[derive(Debug)]
 struct Queued {
     item: Item,
-    record_bytes: usize,
-    fill_bytes: usize,
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -342,7 +345,7 @@ impl Outbox {
         }
         queue.record_bytes += record_bytes;
         queue.fill_bytes += fill_bytes;
-        queue.items.push_back(Queued { item, record_bytes, fill_bytes });
+        queue.items.push_back(Queued { item, bytes: record_bytes + fill_bytes });
     }
 
     /// Whether so many records of so many bytes fit and leave as much room again for those to come.
@@ -382,14 +385,29 @@ impl Outbox {
         }
         queue.sent -= new;
         queue.acked = count;
-        let items: Vec<Queued> = queue.items.drain(..new).collect();
         queue.memory_awaits = queue.memory_awaits.saturating_sub(new);
-        for queued in &items {
-            queue.record_bytes -= queued.record_bytes;
-            queue.fill_bytes -= queued.fill_bytes;
+        let Queue { items, record_bytes, fill_bytes, .. } = &mut *queue;
+        let mut acked = Vec::with_capacity(new);
+        let mut fills = Vec::new();
+        for Queued { item, bytes } in items.drain(..new) {
+            acked.extend(item.acked());
+            match item {
+                Item::Record { .. } => *record_bytes -= bytes,
+                Item::Fill { snapshot, .. } => {
+                    *fill_bytes -= bytes;
+                    fills.push(snapshot);
+                }
+                Item::Align(_)
+                | Item::Compare { .. }
+                | Item::Durable { .. }
+                | Item::Purge { .. }
+                | Item::Release { .. } => {}
+            }
         }
         drop(queue);
-        Some(items.iter().filter_map(|queued| queued.item.acked()).collect())
+        // Long to drop, and so not under the lock.
+        drop(fills);
+        Some(acked)
     }
 
     /// A new connection is there: everything that is not acknowledged is sent again.
@@ -474,7 +492,7 @@ impl Queue {
             if out.len() - before >= ENCODED_AT_ONCE {
                 break;
             }
-            if queued.record_bytes + queued.fill_bytes > ENCODED_AT_ONCE {
+            if queued.bytes > ENCODED_AT_ONCE {
                 if out.len() > before {
                     break;
                 }
@@ -494,7 +512,7 @@ impl Item {
         match self {
             Self::Record { record, .. } => (record.size(), 0),
             Self::Fill { snapshot, .. } => (0, snapshot.records.iter().map(|record| record.size()).sum()),
-            Self::Align { .. }
+            Self::Align(_)
             | Self::Compare { .. }
             | Self::Durable { .. }
             | Self::Purge { .. }
@@ -504,7 +522,7 @@ impl Item {
 
     fn acked(&self) -> Option<Acked> {
         match self {
-            Self::Align { slot, from, stamp, .. } => Some(Acked::Aligned { slot: *slot, stamp: *stamp, seq: from.seq }),
+            Self::Align(align) => Some(Acked::Aligned { slot: align.slot, stamp: align.stamp, seq: align.from.seq }),
             Self::Fill { slot, snapshot, stamp, .. } => {
                 Some(Acked::Filled { slot: *slot, stamp: *stamp, seq: snapshot.last.seq })
             }
@@ -519,17 +537,11 @@ impl Item {
             Self::Compare { slot, query, at, floor } => {
                 LinkMessage::Compare { slot: *slot, query: *query, at: *at, floor: *floor }.encode(out);
             }
-            Self::Align { slot, epoch, config, from, durable, terms, stamp, refill } => LinkMessage::Align {
-                slot: *slot,
-                epoch: *epoch,
-                config: *config,
-                stamp: stamp.0,
-                from: *from,
-                durable: *durable,
-                terms: terms.clone(),
-                refill: *refill,
+            Self::Align(align) => {
+                let Align { slot, epoch, config, from, durable, ref terms, stamp: Stamp(stamp), refill } = **align;
+                let terms = terms.clone();
+                LinkMessage::Align { slot, epoch, config, stamp, from, durable, terms, refill }.encode(out);
             }
-            .encode(out),
             Self::Record { slot, previous, durable, record } => LinkMessage::Replicate {
                 slot: *slot,
                 version: record.version(),

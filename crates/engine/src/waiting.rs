@@ -32,7 +32,7 @@ struct State {
 #[derive(Debug)]
 pub struct Ticket {
     waiting: Waiting,
-    number: usize,
+    number: u32,
     settled: bool,
 }
 
@@ -49,7 +49,8 @@ impl Waiting {
         let mut state = self.lock();
         state.outcomes.push(None);
         state.unsettled += 1;
-        Ticket { waiting: self.clone(), number: state.outcomes.len() - 1, settled: false }
+        let number = u32::try_from(state.outcomes.len() - 1).expect("a batch has far fewer requests");
+        Ticket { waiting: self.clone(), number, settled: false }
     }
 
     /// What has become of a ticket; `None` while it is not settled.
@@ -98,7 +99,7 @@ impl Ticket {
     /// The ticket's number in its batch.
     #[must_use]
     pub fn number(&self) -> usize {
-        self.number
+        self.number as usize
     }
 
     /// Ends the wait.
@@ -112,7 +113,7 @@ impl Ticket {
         }
         let waker = {
             let mut state = self.waiting.lock();
-            if let Some(place) = state.outcomes.get_mut(self.number) {
+            if let Some(place) = state.outcomes.get_mut(self.number as usize) {
                 *place = Some(outcome);
             }
             state.unsettled = state.unsettled.saturating_sub(1);

@@ -453,9 +453,7 @@ pub fn encode_array<W: AsRef<[u8]>>(words: &[W], out: &mut Vec<u8>) {
 
 /// Appends the header of an array of `count` words; as many [`push_word`] follow.
 pub fn begin_array(count: usize, out: &mut Vec<u8>) {
-    out.push(b'*');
-    push_number(count as u64, out);
-    out.extend_from_slice(b"\r\n");
+    push_header(b'*', count, out);
 }
 
 /// Appends one word of an array, or one bulk string of an answer.
@@ -467,9 +465,32 @@ pub fn push_word(word: &[u8], out: &mut Vec<u8>) {
 
 /// Begins a bulk string of so many bytes; the caller appends them, and then CR LF.
 pub fn begin_bulk(len: usize, out: &mut Vec<u8>) {
-    out.push(b'$');
-    push_number(len as u64, out);
-    out.extend_from_slice(b"\r\n");
+    push_header(b'$', len, out);
+}
+
+/// Appends a header line in one piece: a mark and a number.
+fn push_header(mark: u8, number: usize, out: &mut Vec<u8>) {
+    // From its end: the line end, digits, of which 64 bits have 20 at most, the mark.
+    let mut line = [b'\n'; 23];
+    let mut used = 1;
+    let mut places = line.iter_mut().rev().skip(1);
+    let mut put = |byte| {
+        if let Some(place) = places.next() {
+            *place = byte;
+            used += 1;
+        }
+    };
+    put(b'\r');
+    let mut left = number;
+    loop {
+        put(b'0' + (left % 10) as u8);
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    put(mark);
+    out.extend_from_slice(line.get(line.len() - used..).unwrap_or_default());
 }
 
 /// Appends a number in decimal, without the cost of a formatter.

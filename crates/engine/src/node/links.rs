@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 const FETCH_STEP: usize = 4;
 
 /// How long before its use memory is asked for, in slots.
-const FETCHED_AHEAD: usize = 4 * FETCH_STEP;
+const FETCHED_AHEAD: usize = 3 * FETCH_STEP;
 
 impl<B: Bugs> Node<B> {
     // The primary's side.
@@ -249,9 +249,6 @@ impl<B: Bugs> Node<B> {
         }
         if let Some((slot, key)) = earlier(2) {
             self.slot(slot).fetch_more(&self.hasher, key);
-        }
-        if let Some((slot, _)) = earlier(3) {
-            self.slot(slot).fetch_oldest();
         }
     }
 

@@ -7,7 +7,6 @@ mod followers;
 mod hand_over;
 mod modify;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +14,13 @@ use proto::cluster_map::{Promises, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::{AckLevel, ReadLevel};
 use proto::peer::{Change, Op, Write};
+use smallvec::SmallVec;
 
 use super::{Answer, Place, Refusal, Role, Slot, Written};
 use crate::bugs::{Bug, Bugs};
 use crate::completions::Known;
 use crate::listing::Listing;
+use crate::near::NearQueue;
 use crate::node::Turn;
 use crate::outbox::{Item, Outbox};
 use crate::record::Record;
@@ -40,10 +41,13 @@ pub const EVICT_AFTER: Duration = Duration::from_millis(500);
 /// of those before, and this costs nothing.
 pub(crate) const TELL_DURABLE_AFTER: Duration = Duration::from_secs(1);
 
+/// How many followers lie in the slot's own memory: as many as there are replicas unless told otherwise.
+const USUAL_FOLLOWERS: usize = 2;
+
 /// The role of a primary.
 #[derive(Debug)]
 pub(crate) struct Primary {
-    pub(super) followers: Vec<Follower>,
+    pub(super) followers: SmallVec<[Follower; USUAL_FOLLOWERS]>,
     intake: Intake,
     /// What only a slot that is written to has.
     active: Option<Box<Active>>,
@@ -70,7 +74,7 @@ struct Active {
     /// The number of the first record of this term; 0 where none was needed.
     barrier: u64,
     /// By the number that they wait for, ascending.
-    waiters: VecDeque<Waiter>,
+    waiters: NearQueue<Waiter>,
     /// Those of its values; none until the first is written here, or the slot was looked at.
     deadlines: Option<Box<Deadlines>>,
 }
@@ -336,8 +340,7 @@ impl<B: Bugs> Slot<B> {
         let ticket = waiting.ticket();
         let number = ticket.number();
         let waiters = &mut primary.active.get_or_insert_default().waiters;
-        let at = waiters.partition_point(|waiter| waiter.seq <= seq);
-        waiters.insert(at, Waiter { seq, needs_all, ticket });
+        waiters.insert_behind(|waiter| waiter.seq <= seq, Waiter { seq, needs_all, ticket });
         Some(number)
     }
 
@@ -552,7 +555,7 @@ impl<B: Bugs> Slot<B> {
 impl Primary {
     fn new() -> Self {
         Self {
-            followers: Vec::new(),
+            followers: SmallVec::new(),
             intake: Intake::Open,
             active: None,
             in_sync: 0,
@@ -566,7 +569,6 @@ impl Primary {
 
     /// Asks for memory that an acknowledgement will touch.
     pub(super) fn fetch(&self) {
-        self.followers.iter().for_each(fetch);
         if let Some(active) = &self.active {
             fetch(&**active);
         }
@@ -605,9 +607,8 @@ impl Active {
         }
         // Behind one that waits for all copies others may be ready.
         if self.waiters.front().is_some_and(reached) {
-            let (ready, waiting): (VecDeque<_>, VecDeque<_>) =
-                std::mem::take(&mut self.waiters).into_iter().partition(ready);
-            self.waiters = waiting;
+            let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters).into_iter().partition(ready);
+            self.waiters = waiting.into_iter().collect();
             ready.into_iter().for_each(|waiter| turn.settle(waiter.ticket));
         }
     }

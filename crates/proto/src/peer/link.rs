@@ -234,10 +234,8 @@ impl<'a> LinkMessage<'a> {
                 words(&["COMPARE", &slot.0.to_string(), &text(*query), &at.to_string(), &text(*floor)], out);
             }
             Self::Replicate { slot, version, previous, durable, op } => {
-                begin_array(2 + op.words(), out);
-                push_word(b"REPLICATE", out);
                 let (slot, version, previous, durable) = (*slot, *version, *previous, *durable);
-                push_word(&Head { kind: op.kind(), slot, version, previous, durable }.to_bytes(), out);
+                Head { kind: op.kind(), slot, version, previous, durable }.begin_replicate(op.words(), out);
                 op.push(out);
             }
             Self::Durable { slot, seq } => words(&["DURABLE", &slot.0.to_string(), &text(*seq)], out),

@@ -84,7 +84,25 @@ impl Head {
         bytes
     }
 
+    /// Appends a `REPLICATE` up to its head, behind which `words` more words come. In one piece: most of what nodes say to
+    /// each other is this.
+    pub(super) fn begin_replicate(&self, words: usize, out: &mut Vec<u8>) {
+        const BEGIN: &[u8; 22] = b"\r\n$9\r\nREPLICATE\r\n$43\r\n";
+        let mut bytes = [0; 2 + BEGIN.len() + Self::BYTES + 2];
+        let (count, rest) = bytes.split_at_mut(2);
+        // An operation has six words at most, so that the number has one digit.
+        count.copy_from_slice(&[b'*', b'0' + (2 + words) as u8]);
+        let (begin, rest) = rest.split_at_mut(BEGIN.len());
+        begin.copy_from_slice(BEGIN);
+        let (head, end) = rest.split_at_mut(Self::BYTES);
+        head.copy_from_slice(&self.to_bytes());
+        end.copy_from_slice(b"\r\n");
+        out.extend_from_slice(&bytes);
+    }
+
     /// `None` where it has another length, or a number is none of a counter.
+    // Inlined, so that the numbers stay in registers: out of memory that was just written they come late.
+    #[inline]
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let ([kind, slot @ ..], rest) = bytes.split_first_chunk::<3>()?;
         let (counters, []) = rest.as_chunks::<8>() else { return None };

@@ -9,7 +9,7 @@ use super::{EVICT_AFTER, Effects};
 use crate::bugs::{Bug, Bugs};
 use crate::log::Log;
 use crate::node::Turn;
-use crate::outbox::{Item, Outbox, Snapshot, Stamp};
+use crate::outbox::{Align, Item, Outbox, Snapshot, Stamp};
 use crate::slot::{Place, Role, Slot};
 use crate::time::Timestamp;
 
@@ -264,7 +264,8 @@ impl Follower {
         let (durable, terms, stamp) = (log.durable(), log.terms(), self.stamp);
         // IMPORTANT: only once it counts no more. What it has may still be the best copy that is left.
         let refill = self.differs && self.is_learner;
-        self.outbox.push(Item::Align { slot: place.id, epoch, config, from, durable, terms, stamp, refill });
+        let align = Align { slot: place.id, epoch, config, from, durable, terms, stamp, refill };
+        self.outbox.push(Item::Align(Box::new(align)));
     }
 }
 

@@ -1,0 +1,139 @@
+//! A queue whose first entries lie in itself.
+//!
+//! Mostly a slot has one or two records that are not known to be durable, and as many who wait for them. To get at these no
+//! further memory has to be waited for, and none is allocated.
+
+use std::collections::VecDeque;
+
+/// A queue, of which the two oldest entries lie in itself.
+#[derive(Debug)]
+pub(crate) struct NearQueue<T> {
+    /// The oldest, from the first place on.
+    near: [Option<T>; 2],
+    /// The others. None, unless both places are taken.
+    far: VecDeque<T>,
+}
+
+impl<T> Default for NearQueue<T> {
+    fn default() -> Self {
+        Self { near: [None, None], far: VecDeque::new() }
+    }
+}
+
+impl<T> NearQueue<T> {
+    /// The oldest.
+    pub(crate) fn front(&self) -> Option<&T> {
+        let [first, _] = &self.near;
+        first.as_ref()
+    }
+
+    /// The newest.
+    fn back(&self) -> Option<&T> {
+        self.far.back().or_else(|| self.near.iter().rev().flatten().next())
+    }
+
+    /// All of them, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.near.iter().flatten().chain(&self.far)
+    }
+
+    pub(crate) fn push_back(&mut self, item: T) {
+        match self.near.iter_mut().find(|place| place.is_none()) {
+            Some(place) => *place = Some(item),
+            None => self.far.push_back(item),
+        }
+    }
+
+    /// Puts an item behind those that come before it, which are the oldest.
+    pub(crate) fn insert_behind(&mut self, comes_before: impl Fn(&T) -> bool, item: T) {
+        if self.back().is_none_or(&comes_before) {
+            return self.push_back(item);
+        }
+        let [first, second] = &mut self.near;
+        let moved = if !first.as_ref().is_some_and(&comes_before) {
+            std::mem::replace(second, first.replace(item))
+        } else if !second.as_ref().is_some_and(&comes_before) {
+            second.replace(item)
+        } else {
+            let at = self.far.partition_point(comes_before);
+            return self.far.insert(at, item);
+        };
+        if let Some(moved) = moved {
+            self.far.push_front(moved);
+        }
+    }
+
+    /// Takes the oldest, if it is such a one.
+    pub(crate) fn pop_front_if(&mut self, is_wanted: impl FnOnce(&mut T) -> bool) -> Option<T> {
+        let [first, second] = &mut self.near;
+        let popped = first.take_if(is_wanted)?;
+        *first = second.take();
+        *second = self.far.pop_front();
+        Some(popped)
+    }
+
+    /// Takes the newest, if it is such a one.
+    pub(crate) fn pop_back_if(&mut self, is_wanted: impl FnOnce(&mut T) -> bool) -> Option<T> {
+        if !self.far.is_empty() {
+            return self.far.pop_back_if(is_wanted);
+        }
+        let newest = self.near.iter_mut().rev().find(|place| place.is_some())?;
+        newest.take_if(is_wanted)
+    }
+}
+
+impl<T> FromIterator<T> for NearQueue<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
+        let mut queue = Self::default();
+        items.into_iter().for_each(|item| queue.push_back(item));
+        queue
+    }
+}
+
+impl<T> IntoIterator for NearQueue<T> {
+    type Item = T;
+    type IntoIter = std::iter::Chain<
+        std::iter::Flatten<std::array::IntoIter<Option<T>, 2>>,
+        std::collections::vec_deque::IntoIter<T>,
+    >;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.near.into_iter().flatten().chain(self.far)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_holds_what_a_plain_queue_holds() {
+        // A linear congruential generator (Knuth, MMIX) is random enough here.
+        let mut state = 3_u64;
+        let (mut queue, mut model) = (NearQueue::default(), VecDeque::new());
+        for number in 1_u64..20_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let is_wanted = !(state >> 40).is_multiple_of(4);
+            match (state >> 33) % 6 {
+                0 => assert_eq!(queue.pop_back_if(|_| is_wanted), model.pop_back_if(|_| is_wanted)),
+                1 | 2 if number % 512 < 448 => {
+                    assert_eq!(queue.pop_front_if(|_| is_wanted), model.pop_front_if(|_| is_wanted));
+                }
+                3 => {
+                    // Some place among those that are there: they ascend.
+                    let item = model.front().copied().unwrap_or(number) + (state >> 50) % 8;
+                    queue.insert_behind(|before| *before <= item, item);
+                    model.insert(model.partition_point(|before| *before <= item), item);
+                }
+                _ => {
+                    let item = model.back().copied().unwrap_or(0).max(number);
+                    queue.push_back(item);
+                    model.push_back(item);
+                }
+            }
+            assert_eq!(queue.front(), model.front());
+            assert!(queue.iter().eq(&model));
+        }
+        assert!(queue.into_iter().eq(model));
+    }
+}
