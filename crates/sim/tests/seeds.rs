@@ -156,6 +156,12 @@ fn a_node_whose_disk_has_room_again_is_handed_slots_over_whichever_session_it_sa
     is_clean(2_172);
 }
 
+/// A repair had cut the log behind the snapshot's position, and before what the snapshot held; then the snapshot was damaged.
+#[test]
+fn a_log_that_a_repair_has_cut_does_not_stand_in_for_a_snapshot() {
+    is_clean(21_963);
+}
+
 #[test]
 fn every_planted_mistake_is_found() {
     let missing: Vec<_> = Bug::ALL.into_iter().filter(|bug| FOUND_BY.iter().all(|(found, _)| found != bug)).collect();

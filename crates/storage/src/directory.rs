@@ -6,6 +6,7 @@
 //! - `identity`: whose data it is ([`crate::identity`]).
 //! - `log-POSITION.seg`: the log ([`crate::journal`]).
 //! - `snapshot-POSITION.snap`: what the log below its position said ([`crate::snapshot`]).
+//! - `cut-POSITION.mark`: where a repair has cut the log.
 //! - `discarded`: what is left here is being deleted ([`crate::discard()`]).
 //! - `reserve`: room that is kept for a full disk.
 //! - names that end in `.tmp`, `.new` or `.next`: files on their way, removed at the next start; `.damaged` and

@@ -8,7 +8,7 @@ use crate::disk::{Disk, read_file, replace_file};
 use crate::error::{FileError, Named as _, OpenError};
 use crate::identity;
 use crate::survey::Listing;
-use crate::{segment, snapshot};
+use crate::{cut_mark, segment, snapshot};
 
 /// While this file is there, what the directory holds is being deleted. It names files that are not this crate's, one a line.
 pub(crate) const MARK_NAME: &str = "discarded";
@@ -39,6 +39,7 @@ pub(crate) fn finish(disk: &dyn Disk, directory: &Path) -> Result<bool, FileErro
     let is_ours = |name: &String| {
         segment::parse_name(name).is_some()
             || snapshot::parse_name(name).is_some()
+            || cut_mark::parse_name(name).is_some()
             || [identity::NAME, RESERVE_NAME].contains(&name.as_str())
             || also.lines().any(|other| other == name)
             || rest.contains(name)

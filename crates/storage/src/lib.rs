@@ -31,6 +31,7 @@ pub mod repair;
 pub mod segment;
 pub mod snapshot;
 
+mod cut_mark;
 mod discard;
 mod fields;
 mod frame;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::bugs::NoBugs;
+use crate::cut_mark;
 use crate::directory::{Options, begin_log, clear, free_name, lock, set_aside};
 use crate::disk::{Disk, Mode, read_whole, write_full};
 use crate::error::{Damage, FileError, Flaw, Named as _, OpenError, ReadError, Rejection};
@@ -118,6 +119,12 @@ impl Repair<'_> {
     }
 
     fn give_up(&mut self, damage: &Damage, identity: &mut Identity, listing: &Listing) -> Result<(), OpenError> {
+        let name = damage.file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let first = segment::parse_name(name);
+        if let Some(first) = first {
+            // IMPORTANT: before anything is cut. A repair that is interrupted may find nothing to do when it is repeated.
+            cut_mark::make(self.disk, self.directory, first + damage.offset)?;
+        }
         if identity.stopped_at.is_some() {
             // What is left is no longer what it was when the node stopped.
             identity.stopped_at = None;
@@ -127,8 +134,7 @@ impl Repair<'_> {
                 return Ok(());
             }
         }
-        let name = damage.file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let Some(first) = segment::parse_name(name) else { return self.keep(&damage.file, damage) };
+        let Some(first) = first else { return self.keep(&damage.file, damage) };
         match damage.flaw {
             Flaw::Short { size } => self.lengthen(first, size, damage),
             Flaw::Record | Flaw::RecordsMissing | Flaw::Rejected(_) => {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::bugs::Bugs;
+use crate::cut_mark;
 use crate::disk::Disk;
 use crate::error::{Damage, FileError, Flaw, Named as _, OpenError, ReadError};
 use crate::identity::Identity;
@@ -18,6 +19,8 @@ pub(crate) struct Listing {
     pub(crate) firsts: Vec<u64>,
     /// The positions of the snapshots, in order.
     pub(crate) snapshots: Vec<u64>,
+    /// Where repairs have cut the log, in order.
+    pub(crate) cuts: Vec<u64>,
     /// Files that a crash has kept from being finished.
     pub(crate) unfinished: Vec<String>,
     /// What could not be read, or was cut on an operator's word.
@@ -34,6 +37,7 @@ impl Listing {
         Ok(Self {
             firsts: names.iter().filter_map(|name| segment::parse_name(name)).collect(),
             snapshots: names.iter().filter_map(|name| snapshot::parse_name(name)).collect(),
+            cuts: names.iter().filter_map(|name| cut_mark::parse_name(name)).collect(),
             unfinished: with(&[".tmp", ".new", ".next"]),
             set_aside: with(&[".damaged", ".set-aside"]),
         })
@@ -74,6 +78,7 @@ impl Survey {
         {
             return Err(damage.clone().into());
         }
+        check_cuts(path, listing, &damaged)?;
         let mut snapshot_records = 0;
         if let Some(position) = snapshot {
             let file = path.join(snapshot::name(position));
@@ -129,6 +134,15 @@ fn deliver_snapshot(disk: &dyn Disk, file: &Path, id: DirectoryId, deliver: Deli
         }
         records += 1;
     }
+}
+
+/// What a snapshot holds may go beyond its position. Where the log was cut behind that, the log is no substitute for it.
+fn check_cuts(path: &Path, listing: &Listing, damaged: &[Damage]) -> Result<(), Damage> {
+    let Some(&cut) = listing.cuts.last() else { return Ok(()) };
+    let below = |position: &u64| *position <= cut;
+    let files: Vec<_> =
+        listing.snapshots.iter().copied().filter(below).map(|at| path.join(snapshot::name(at))).collect();
+    damaged.iter().find(|damage| files.contains(&damage.file)).map_or(Ok(()), |damage| Err(damage.clone()))
 }
 
 /// The log must reach so far, as the identity and the names of snapshots say.

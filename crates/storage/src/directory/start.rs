@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{DataDir, begin_log, clear, set_aside};
 use crate::bugs::{Bug, Bugs};
+use crate::cut_mark;
 use crate::disk::{Mode, read_full, write_full};
 use crate::error::{Damage, FileError, Named as _, OpenError, ReadError};
 use crate::identity::Identity;
@@ -68,6 +69,11 @@ impl<B: Bugs> DataDir<B> {
         }
         for name in &listing.unfinished {
             let file = self.path.join(name);
+            self.disk.remove(&file).named("remove", &file)?;
+        }
+        // A mark says nothing of snapshots that were begun behind it.
+        for &cut in listing.cuts.iter().filter(|&&cut| listing.snapshots.iter().all(|&position| position > cut)) {
+            let file = self.path.join(cut_mark::name(cut));
             self.disk.remove(&file).named("remove", &file)?;
         }
         let resumed = match survey.log {

@@ -282,3 +282,99 @@ fn a_torn_tail_is_shown_and_is_no_reason_not_to_start() {
     let opened = crate::support::open_on(Arc::new(disk), path(), options(), NoBugs).expect("it starts");
     assert_eq!(opened.payloads.len(), 199);
 }
+
+/// Writes records, each synced, and a snapshot that is begun halfway and holds all of them, as one does that is copied while
+/// writes go on.
+fn write_and_snapshot(opened: &mut Opened, numbers: std::ops::Range<usize>) -> std::path::PathBuf {
+    let half = numbers.start.midpoint(numbers.end);
+    let mut begun = None;
+    for number in numbers.clone() {
+        if number == half {
+            begun = Some(opened.dir.begin_snapshot(opened.journal.end()).expect("the disk works"));
+        }
+        opened.journal.append(&payloads(number..number + 1)).expect("there is room");
+        opened.journal.sync().expect("the disk works");
+    }
+    let mut writer = begun.expect("there are some");
+    for payload in payloads(0..numbers.end) {
+        writer.add(&payload).expect("the disk works");
+    }
+    writer.finish(opened.journal.synced()).expect("the disk works").file
+}
+
+fn is_damage_of(file: &std::path::Path, opened: Result<Opened, OpenError>) {
+    assert!(matches!(&opened, Err(OpenError::Damaged(damage)) if damage.file == *file), "{:?}", opened.map(|_| ()));
+}
+
+#[test]
+fn a_log_that_was_cut_is_no_substitute_for_a_snapshot_that_may_hold_more() {
+    for snapshots in [1, 2] {
+        let disk = SimDisk::new(1);
+        let mut opened = open(&disk).expect("it is new");
+        let mut newest = write_and_snapshot(&mut opened, 0..100);
+        if snapshots == 2 {
+            newest = write_and_snapshot(&mut opened, 100..200);
+        }
+        drop(opened);
+        disk.crash();
+        // Behind the position of the newest snapshot, which holds it, too.
+        let (file, offset) = place(&disk, snapshots * 100 - 10);
+        disk.flip_bit(&file, offset + 30, 2);
+        repair(&disk).expect("the disk works");
+        let opened = open(&disk).expect("it was repaired");
+        assert_eq!(opened.recovery.snapshot_records, snapshots as u64 * 100);
+        drop(opened);
+        disk.crash();
+        disk.flip_bit(&newest, 70, 1);
+        is_damage_of(&newest, open(&disk));
+        repair(&disk).expect("the disk works");
+        let opened = open(&disk).expect("on an operator's word it serves");
+        let kept = opened.payloads.last().expect("there are some");
+        assert_eq!(kept, &payloads(0..snapshots * 100 - 10).pop().expect("there are some"));
+    }
+}
+
+#[test]
+fn a_stop_in_order_whose_log_has_lost_its_end_is_a_cut_too() {
+    let disk = SimDisk::new(1);
+    let mut opened = open(&disk).expect("it is new");
+    let newest = write_and_snapshot(&mut opened, 0..100);
+    opened.dir.close(opened.journal).expect("the disk works");
+    let (file, offset) = place(&disk, 90);
+    let mut content = disk.content(&file).expect("it is there");
+    content[offset as usize..].fill(0);
+    disk.set_content(&file, &content).expect("it is there");
+    is_damage_of(&file, open(&disk));
+    repair(&disk).expect("the disk works");
+    drop(open(&disk).expect("it was repaired"));
+    disk.crash();
+    disk.flip_bit(&newest, 70, 1);
+    is_damage_of(&newest, open(&disk));
+}
+
+#[test]
+fn the_mark_of_a_cut_says_nothing_of_later_snapshots_and_goes_with_the_earlier_ones() {
+    let disk = SimDisk::new(1);
+    drop(write_and_snapshot(&mut open(&disk).expect("it is new"), 0..100));
+    disk.crash();
+    let (file, offset) = place(&disk, 90);
+    disk.flip_bit(&file, offset + 30, 2);
+    repair(&disk).expect("the disk works");
+    assert_eq!(files(&disk, ".mark").len(), 1);
+    let newest = write_and_snapshot(&mut open(&disk).expect("it was repaired"), 100..200);
+    disk.crash();
+    let damaged = disk.fork(1);
+    damaged.flip_bit(&newest, 70, 1);
+    let opened = open(&damaged).expect("the snapshot before and the log hold all");
+    assert_eq!(opened.recovery.damaged_snapshots.len(), 1);
+    assert!(opened.payloads == [payloads(0..100), payloads(50..90), payloads(100..200)].concat());
+    drop(opened);
+    let mut opened = open(&disk).expect("it is whole");
+    write_and_snapshot(&mut opened, 200..300);
+    assert_eq!(files(&disk, ".mark").len(), 1, "the snapshot before the cut is still there");
+    opened.dir.retain_snapshots(2).expect("the disk works");
+    drop(opened);
+    disk.crash();
+    drop(open(&disk).expect("it is whole"));
+    assert_eq!(files(&disk, ".mark").len(), 0);
+}
