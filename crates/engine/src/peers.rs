@@ -123,6 +123,13 @@ impl Peers {
         now - peer.heard >= COMPLAIN_AFTER
     }
 
+    /// A primary is given time from now on.
+    pub fn excuse_one(&self, now: Timestamp, primary: Incarnation) {
+        let mut known = self.lock();
+        let peer = known.entry(primary).or_default();
+        peer.heard = peer.heard.max(now);
+    }
+
     /// This node has slept: nobody could be heard meanwhile.
     pub fn excuse(&self, now: Timestamp) {
         self.lock().values_mut().for_each(|peer| peer.heard = now);

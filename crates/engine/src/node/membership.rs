@@ -1,6 +1,6 @@
 //! What the coordinator says to a node, what the node asks it for, and what falls due with time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::collections::btree_map::Entry;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -124,8 +124,11 @@ impl<B: Bugs> Node<B> {
             self.proposals().handing_over.remove(&slot);
         }
         let mut neighbours = self.neighbours();
+        let followed: BTreeSet<_> = neighbours.followed().collect();
         neighbours.update(self.incarnation(), before.as_deref(), &map, changed.into_iter());
         self.lock_outboxes().retain(|to, _| neighbours.is_follower(*to));
+        // One that was followed long ago and is again has had no reason to say anything meanwhile.
+        neighbours.followed().filter(|primary| !followed.contains(primary)).for_each(|it| self.peers.excuse_one(now, it));
         drop(neighbours);
         self.has_map_of_session.store(true, Ordering::Relaxed);
         self.finish(turn);
