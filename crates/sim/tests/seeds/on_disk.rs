@@ -8,7 +8,7 @@ use super::is_found;
 /// As `FOUND_BY`.
 const FOUND_BY: [(Bug, u64); 7] = [
     (Bug::AcknowledgeBeforeSync, 2),
-    (Bug::NoDirectorySync, 4),
+    (Bug::NoDirectorySync, 12),
     (Bug::RenameBeforeSync, 46),
     (Bug::ChecksumWithoutHeader, 948),
     (Bug::SnapshotMissesTail, 3),
