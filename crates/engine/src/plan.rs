@@ -208,8 +208,10 @@ fn keep_primary(
         // Where one that should be a copy is away for a moment, others that are in sync stay.
         isr.truncate(standing.wanted.max(target.len()));
         elr = former_members(config, &isr, standing);
-        // Who leaves on purpose is not waited for: all that was promised is in the set that stays.
-        elr.retain(|node| !standing.is_leaving(*node));
+        if isr.len() >= standing.wanted {
+            // Who leaves on purpose is not waited for: all that was promised is in the set that stays.
+            elr.retain(|node| !standing.is_leaving(*node));
+        }
     } else {
         elr = former_members(config, &isr, standing);
     }

@@ -133,3 +133,9 @@ pub(crate) fn who_leaves(state: &Coordinator<Planted>) -> Option<String> {
     let (addr, slots) = state.leaving().next()?;
     Some(format!("{addr} does not come to leave, and still has {slots} slots"))
 }
+
+/// Whether copies are filled of which none was being filled before. The ones may have been admitted and the others be back by
+/// changes of the map of which only the last is seen.
+pub(crate) fn has_other_learners(before: &SlotConfig, config: &SlotConfig) -> bool {
+    !config.learners.is_empty() && !config.learners.iter().any(|learner| before.learners.contains(learner))
+}

@@ -78,7 +78,6 @@ pub(crate) fn measure(runtime: &Runtime, config: &Config) -> anyhow::Result<Vec<
 /// In milliseconds.
 fn p99(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
-    eprintln!("{:?}", [1, 10, 25, 50, 75, 90, 99].map(|p| times.get(times.len() * p / 100).copied()));
     let at = (times.len() * 99).div_ceil(100).saturating_sub(1);
     times.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1_000.0)
 }

@@ -1,7 +1,7 @@
 //! What the coordinator says to a node, what the node asks it for, and what falls due with time.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -128,7 +128,10 @@ impl<B: Bugs> Node<B> {
         neighbours.update(self.incarnation(), before.as_deref(), &map, changed.into_iter());
         self.lock_outboxes().retain(|to, _| neighbours.is_follower(*to));
         // One that was followed long ago and is again has had no reason to say anything meanwhile.
-        neighbours.followed().filter(|primary| !followed.contains(primary)).for_each(|it| self.peers.excuse_one(now, it));
+        neighbours
+            .followed()
+            .filter(|primary| !followed.contains(primary))
+            .for_each(|it| self.peers.excuse_one(now, it));
         drop(neighbours);
         self.has_map_of_session.store(true, Ordering::Relaxed);
         self.finish(turn);

@@ -21,6 +21,7 @@ use proto::peer::{Change, Effect, LinkMessage, Op, Terms};
 use proto::slot::SlotId;
 
 use crate::client::{Outcome, Request};
+use crate::moves::has_other_learners;
 use crate::mutants::Planted;
 use crate::world::{World, same};
 
@@ -158,7 +159,7 @@ impl World {
                 if self.begins_fill(before, config) {
                     begun = Some(slot);
                 } else {
-                    not_asked += usize::from(before.learners.is_empty() && !config.learners.is_empty());
+                    not_asked += usize::from(has_other_learners(before, config));
                 }
             }
             if before.is_some_and(|before| before.epoch == config.epoch) {
