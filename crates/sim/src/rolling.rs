@@ -58,7 +58,7 @@ impl World {
         let (now, proc) = (self.schedule.now, self.liveness.rolling.done);
         let waited = now - self.liveness.rolling.since;
         if let Some(stopped) = self.liveness.rolling.stopped {
-            if waited < RESTART || self.nodes.get(stopped).is_some_and(|process| process.node.is_some()) {
+            if waited < RESTART || self.is_stopping(stopped) {
                 return;
             }
             self.start_again(stopped);
@@ -78,6 +78,10 @@ impl World {
             self.stop_orderly(proc);
             (self.liveness.rolling.stopped, self.liveness.rolling.since) = (Some(proc), now);
         }
+    }
+
+    fn is_stopping(&self, proc: usize) -> bool {
+        self.nodes.get(proc).is_some_and(|process| process.is_leaving && process.node.is_some())
     }
 
     /// What whoever restarts nodes waits for: that `WAIT_HEALTHY` says so.
