@@ -118,7 +118,7 @@ pub enum Bug {
     /// A copy that was away keeps what the fill does not name, although tombstones that it has not got past were purged
     /// meanwhile: what was deleted comes back.
     PurgeMarkIgnored,
-    /// A node that stops on purpose does not give its slots back: whoever leads next waits for its leases.
+    /// A node that stops on purpose neither hands its slots over nor gives them back: whoever leads next waits for its leases.
     StopsWithoutRelease,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proto::id::Incarnation;
 
 use super::{Node, Turn};
-use crate::bugs::Bugs;
+use crate::bugs::{Bug, Bugs};
 use crate::time::Timestamp;
 
 /// A node that stops waits no longer for its slots to be handed over once none was for so long.
@@ -44,7 +44,8 @@ impl<B: Bugs> Node<B> {
         if left < stopping.left {
             (stopping.left, stopping.left_since) = (left, now);
         }
-        left == 0 || now - stopping.left_since >= PATIENCE || now - stopping.since >= HAND_OVER_TIMEOUT
+        let is_planted = self.bugs.plants(Bug::StopsWithoutRelease);
+        is_planted || left == 0 || now - stopping.left_since >= PATIENCE || now - stopping.since >= HAND_OVER_TIMEOUT
     }
 
     /// How many slots this node leads that another member could lead, as the map has it.
