@@ -294,8 +294,8 @@ fn log(event: &Event) {
         Event::Full(addr) => {
             tracing::warn!("the disk of node {addr} is full: others lead its slots where they can, until it has room");
         }
-        Event::Stopping(addr) => tracing::debug!("node {addr} is about to stop: its slots are handed over"),
         Event::Room(addr) => tracing::info!("the disk of node {addr} has room again"),
+        Event::Stopping(addr) => tracing::debug!("node {addr} is about to stop: its slots are handed over"),
         Event::Left(addr) => tracing::info!("node {addr} left"),
         Event::Suspected(addr) => tracing::warn!("node {addr} is silent and replicas complain: it is replaced"),
         Event::Awaiting(nodes) => tracing::warn!(

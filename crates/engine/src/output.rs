@@ -88,10 +88,10 @@ pub enum Event {
     Replaced(NodeAddr),
     /// The disk of a node is full.
     Full(NodeAddr),
-    /// A node is about to stop: its slots are handed over.
-    Stopping(NodeAddr),
     /// It has room again.
     Room(NodeAddr),
+    /// A node is about to stop: its slots are handed over.
+    Stopping(NodeAddr),
     /// A node was silent for too long.
     Dead(NodeAddr),
     /// A primary is replaced: it is silent, and a copy of its slots complains, too.

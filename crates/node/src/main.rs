@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How long requests in hand may take once the node has left.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the other nodes get to hear that this one has left, before it answers no more.
 const FAREWELL: Duration = Duration::from_millis(200);

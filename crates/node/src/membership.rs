@@ -1,11 +1,11 @@
 //! The session with the coordinator: joining, heartbeats, the map, leaving.
 
+mod errands;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use engine::coordinator::{REJOIN_PAUSE, REJOIN_TIMEOUT};
@@ -13,18 +13,18 @@ use engine::node::Turn;
 use engine::time::Timestamp;
 use net::access::disagreement;
 use net::connection::{Connection, Flow, Stopped};
-use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
+use proto::cluster_map::{MapError, MapUpdate, MapVersion};
 use proto::frame::{Frame, encode_array};
 use proto::id::Incarnation;
 use proto::request::verbs;
 use proto::session::{CoordinatorMessage, Join, NodeMessage};
-use storage::FileError;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::driver::Driver;
-use crate::store::Store;
+
+use errands::Errand;
 
 /// The first pause after the coordinator could not be reached; each next is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -362,30 +362,24 @@ impl Membership {
         loop {
             let Connection { reader, output, .. } = connection;
             let was_dismissed = self.dismissed;
-            let (mut ended, mut joined, mut unnoted, mut first_map, mut to_keep) = (None, None, None, None, None);
+            let (mut ended, mut joined, mut errand) = (None, None, None);
             let stopped = reader.frames(|frame| {
                 match frame {
                     Frame::Array(words) => match CoordinatorMessage::parse(words) {
-                        Ok(CoordinatorMessage::Joined { incarnation, .. }) if self.is_to_note(incarnation) => {
-                            unnoted = Some(incarnation);
-                            return Flow::Settle; // It is offered again.
-                        }
-                        Ok(CoordinatorMessage::Joined { incarnation, text }) => {
-                            self.joined(incarnation, output);
-                            joined = Some(text.to_owned());
-                        }
-                        Ok(CoordinatorMessage::Map { text }) => {
-                            first_map = self.first_map(text);
-                            if first_map.is_some() {
+                        Ok(message) => {
+                            errand = self.errand_before(&message);
+                            if errand.is_some() {
                                 return Flow::Settle; // It is offered again.
                             }
-                            to_keep = self.map_to_keep(text);
-                            if to_keep.is_some() {
-                                return Flow::Settle; // It is offered again.
+                            match message {
+                                CoordinatorMessage::Joined { incarnation, text } => {
+                                    self.joined(incarnation, output);
+                                    joined = Some(text.to_owned());
+                                }
+                                CoordinatorMessage::Map { text } => ended = self.follow_map_change(text, output),
+                                message => ended = self.obey(message, output),
                             }
-                            ended = self.follow_map_change(text, output);
                         }
-                        Ok(message) => ended = self.obey(message, output),
                         Err(error) => ended = Some(Ended::Broken(error.to_string())),
                     },
                     Frame::Line(b"+OK") if self.awaits_admission => self.awaits_admission = false,
@@ -403,22 +397,13 @@ impl Membership {
             if self.dismissed && !was_dismissed {
                 self.notify(Notice::Dismissed).await;
             }
-            if let Some(incarnation) = unnoted {
-                if let Some(ended) = self.note(incarnation).await {
+            if let Some(errand) = errand {
+                let begins = matches!(errand, Errand::Begin(_));
+                if let Some(ended) = self.run_errand(errand, &mut connection.output).await {
                     return Some(ended);
                 }
-                continue;
-            }
-            if let Some(map) = first_map {
-                if let Some(ended) = self.begin(map, &mut connection.output).await {
-                    return Some(ended);
-                }
-                *pause = FIRST_PAUSE;
-                continue;
-            }
-            if let Some(map) = to_keep {
-                if let Some(ended) = self.keep(map).await {
-                    return Some(ended);
+                if begins {
+                    *pause = FIRST_PAUSE;
                 }
                 continue;
             }
@@ -427,26 +412,6 @@ impl Membership {
                 _ => ended,
             };
         }
-    }
-
-    /// Whether the data directory is to hear of an incarnation that the coordinator has given to this start.
-    ///
-    /// What is of a cluster and brought no map with it may be of another one than this coordinator's. It shows with the first map.
-    fn is_to_note(&self, incarnation: Incarnation) -> bool {
-        let is_known = |store: &Store| store.cluster().is_none() || self.driver.node().map().is_some();
-        self.noted != Some(incarnation) && self.driver.store().is_some_and(is_known)
-    }
-
-    /// IMPORTANT: before the first heartbeat, with which the coordinator counts on this start. One that ends before its
-    /// directory knows of it leaves data behind that no later start can show to be that of a member.
-    async fn note(&mut self, incarnation: Incarnation) -> Option<Ended> {
-        if let Some(store) = self.driver.store()
-            && let Err(error) = store.note_incarnation(incarnation).await
-        {
-            return Some(unnoted(&error));
-        }
-        self.noted = Some(incarnation);
-        None
     }
 
     /// The coordinator has given this start its incarnation, or knows it again.
@@ -462,61 +427,6 @@ impl Membership {
         if let Some(left) = &self.left {
             left.message().encode(out); // The session before has broken before it was heard.
         }
-    }
-
-    /// The map, where it is the first that this start is sent.
-    fn first_map(&self, text: &str) -> Option<Arc<ClusterMap>> {
-        if self.incarnation.is_none() || self.begun == self.incarnation {
-            return None;
-        }
-        let update = MapUpdate::parse(text.lines()).ok()?;
-        // IMPORTANT: nothing is noted of one without a version. Its coordinator may never keep the name that it has.
-        let map = ClusterMap::updated(None, &update).ok()?;
-        (map.version > MapVersion(0)).then(|| Arc::new(map))
-    }
-
-    /// The map, where it must be on the disk before the node goes by it.
-    fn map_to_keep(&self, text: &str) -> Option<Arc<ClusterMap>> {
-        self.driver.store()?;
-        let update = MapUpdate::parse(text.lines()).ok().filter(|_| !self.dismissed)?;
-        self.driver.node().to_be_kept(&update).filter(|map| map.version > self.map_kept)
-    }
-
-    async fn keep(&mut self, map: Arc<ClusterMap>) -> Option<Ended> {
-        let version = map.version;
-        if let Some(store) = self.driver.store()
-            && let Err(error) = store.keep_map(map).await
-        {
-            return Some(unnoted(&error));
-        }
-        self.map_kept = version;
-        None
-    }
-
-    /// The node is in its cluster from now on. Only here it may find out that the cluster is not its own.
-    async fn begin(&mut self, map: Arc<ClusterMap>, out: &mut Vec<u8>) -> Option<Ended> {
-        let incarnation = self.incarnation?;
-        if let Some(store) = self.driver.store() {
-            // IMPORTANT: before anything is noted.
-            if let Some(own) = store.cluster().filter(|own| *own != map.cluster) {
-                NodeMessage::Leave.encode(out);
-                return Some(Ended::Stranger(format!(
-                    "the data in {} is of cluster {own}, and the coordinator at {} leads cluster {}; nothing was changed: \
-                     name its own coordinator with --coordinator-host and --coordinator-port, or start with another \
-                     --data-dir",
-                    store.path().display(),
-                    self.settings,
-                    map.cluster
-                )));
-            }
-            // IMPORTANT: what is written from now on is this start's, and the next one must be able to say so.
-            if let Err(error) = store.begin(map, incarnation).await {
-                return Some(unnoted(&error));
-            }
-        }
-        self.begun = Some(incarnation);
-        self.driver.node().joined(incarnation);
-        None
     }
 
     /// The coordinator has answered with an error.
@@ -651,9 +561,4 @@ impl Membership {
         }
         Ok(())
     }
-}
-
-/// The disk has not taken what the next start must know of this one.
-fn unnoted(error: &FileError) -> Ended {
-    Ended::Broken(format!("this start cannot be noted in the data directory: {error}: {}", error.source))
 }

@@ -73,9 +73,9 @@ impl<B: Bugs> Node<B> {
             let before = before.config(slot);
             let counts = |config: &SlotConfig, copy| config.isr.contains(copy) || config.elr.contains(copy);
             let mut counted = before.isr.iter().chain(&before.elr);
-            after.primary == Some(me) && !Arc::ptr_eq(before, after) && !counted.all(|copy| counts(after, copy))
+            after.primary == Some(me) && !counted.all(|copy| counts(after, copy))
         };
-        let must_be = after.slots().any(shrinks);
+        let must_be = after.changes_from(&before).any(shrinks);
         must_be.then(|| Arc::new(after))
     }
 
@@ -299,5 +299,59 @@ impl<B: Bugs> Node<B> {
         if reopened > 0 {
             self.event(Event::HandOverTimedOut(reopened));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::cluster_map::MapVersion;
+    use proto::slot::SlotBits;
+
+    use super::*;
+    use crate::bugs::NoBugs;
+
+    const ME: Incarnation = Incarnation(1);
+
+    /// A change of the first slot from one configuration to another, and whether its map must be kept.
+    fn is_to_be_kept(before: &SlotConfig, after: &SlotConfig) -> bool {
+        let now = Timestamp(0);
+        let node = Node::new(now, SlotBits::new(2), 0, NoBugs);
+        node.joined(ME);
+        let mut map = ClusterMap::empty("a".to_owned(), SlotBits::new(2));
+        for (number, config) in [(1, before), (2, after)] {
+            let version = MapVersion(number);
+            map.set_config(SlotId(0), Arc::new(SlotConfig { version, ..config.clone() }));
+            map.set_version(version);
+            let update = map.update_since(MapVersion(number - 1));
+            if number == 2 {
+                return node.to_be_kept(&update).is_some_and(|kept| *kept == map);
+            }
+            node.handle_map(now, &update, &mut Turn::default()).expect("it is the first map");
+        }
+        false
+    }
+
+    #[test]
+    fn a_primary_keeps_a_map_in_which_a_copy_counts_no_more() {
+        let of = |primary: u64, isr: &[u64], elr: &[u64], learners: &[u64]| {
+            let all = |numbers: &[u64]| numbers.iter().copied().map(Incarnation).collect();
+            SlotConfig {
+                primary: Some(Incarnation(primary)),
+                isr: all(isr),
+                elr: all(elr),
+                learners: all(learners),
+                ..SlotConfig::default()
+            }
+        };
+        let whole = of(1, &[1, 2, 3], &[], &[]);
+        assert!(is_to_be_kept(&whole, &of(1, &[1, 2], &[], &[3])), "3 is expelled");
+        assert!(
+            is_to_be_kept(&of(2, &[2, 1, 3], &[], &[]), &of(1, &[1, 3], &[], &[])),
+            "2 is lost, and this node leads"
+        );
+        assert!(is_to_be_kept(&of(1, &[1], &[2], &[]), &of(1, &[1, 3], &[], &[2])), "2 is no former member any more");
+        assert!(!is_to_be_kept(&whole, &of(2, &[1, 2], &[], &[3])), "another leads");
+        assert!(!is_to_be_kept(&whole, &of(1, &[1], &[2, 3], &[])), "former members count");
+        assert!(!is_to_be_kept(&of(1, &[1, 2], &[], &[3]), &whole), "one more counts");
     }
 }

@@ -1,6 +1,9 @@
 //! A session with a coordinator that is played by the test.
 
+use std::sync::Arc;
+
 use net::connection::FrameReader;
+use proto::cluster_map::ClusterMap;
 use proto::id::Version;
 use proto::peer::{Change, Write};
 use storage::SimDisk;
