@@ -204,6 +204,15 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
+    /// The primary that this replica follows, and which has all that it has.
+    #[must_use]
+    pub fn level_with(&self) -> Option<Incarnation> {
+        match &self.role {
+            Role::Replica(replica) if !replica.astray => replica.following(),
+            _ => None,
+        }
+    }
+
     /// The record of a key, unless it is deleted or has expired. `clock` is asked where that matters.
     pub(crate) fn get(&self, place: Place<'_>, key: &[u8], clock: impl Fn() -> Timestamp) -> Option<&Record> {
         let record = self.table.get(place.hasher, key).filter(|record| !record.is_delete())?;
@@ -265,8 +274,8 @@ impl<B: Bugs> Slot<B> {
         if !is_copy {
             // The others hold it: the coordinator removes a copy only then. One that has never aligned with the present
             // primary, or has gone astray and still waits for its fill, may have what no other has.
-            let is_aligned = self.epoch == config.epoch
-                && matches!(&self.role, Role::Replica(replica) if !replica.astray && replica.following().is_some() && replica.following() == config.primary);
+            let is_aligned =
+                self.epoch == config.epoch && config.primary.is_some() && self.level_with() == config.primary;
             self.leave_role(place, config.epoch, turn);
             self.hear_of(place, config.epoch);
             if place.is_closed {

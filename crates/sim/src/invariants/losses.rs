@@ -13,7 +13,7 @@ impl World {
     /// A copy's log may have been cut, or replaced: what was acknowledged and is gone must have been archived, or counted
     /// where a later write had overwritten it.
     pub(super) fn check_cut(&mut self, n: usize, before: Before) {
-        let Before { slot, last, terms, losses } = before;
+        let Before { slot, last, terms, losses, .. } = before;
         let Some(node) = self.running(n) else { return };
         let (lost, now) = node.inspect(slot, |state| {
             let log = state.log();
@@ -46,10 +46,7 @@ impl World {
     /// What a node holds before it takes a map in.
     pub(crate) fn before_map(&self, n: usize) -> Vec<Before> {
         let Some(node) = self.running(n) else { return Vec::new() };
-        let losses = node.losses(engine::losses::Losses::count);
-        let before =
-            |slot| node.inspect(slot, |state| Before { slot, last: state.last(), terms: state.log().terms(), losses });
-        self.bits.slots().map(before).filter(|before| before.last != Version::NONE).collect()
+        self.bits.slots().map(|slot| Before::of(node, slot)).filter(|before| before.last != Version::NONE).collect()
     }
 
     /// A node has given copies up: what was acknowledged, and no other copy has, must have been archived.
@@ -57,7 +54,7 @@ impl World {
         let Some(node) = self.running(n) else { return };
         let mut lost = Vec::new();
         let Some(losses) = before.first().map(|before| before.losses) else { return };
-        for Before { slot, last, terms, .. } in before {
+        for Before { slot, last, terms, level_with, .. } in before {
             let is_given_up = node.inspect(slot, |state| state.last() == Version::NONE);
             // Where a whole slot was lost, that is told, and not each of its writes.
             let ghost = &self.oracle.slots[usize::from(slot.0)];
@@ -70,17 +67,13 @@ impl World {
             let others: Vec<_> = others.filter_map(|(_, process)| process.data()).collect();
             let has_one =
                 |epoch, seq| others.iter().any(|other| other.inspect(slot, |state| has(state.log(), epoch, seq)));
-            // Whom the copy is level with, and who has lost its disk, has lost with it what it had acknowledged alone.
-            let map = node.map();
-            let lost_by_its_primary = |epoch| {
-                map.as_ref()
-                    .map(|map| map.config(slot))
-                    .filter(|config| config.epoch == epoch)
-                    .is_some_and(|config| config.primary.is_some_and(|primary| self.oracle.holder(primary).is_none()))
-            };
+            // A primary that had all of it, and has lost its disk, has lost it.
+            if level_with.is_some_and(|primary| self.oracle.holder(primary).is_none()) {
+                continue;
+            }
             for seq in (1..=last.seq).rev() {
                 let Some(epoch) = epoch_at(&terms, last, seq) else { break };
-                if has_one(epoch, seq) || lost_by_its_primary(epoch) {
+                if has_one(epoch, seq) {
                     break;
                 }
                 let seen = self.oracle.records.get(&(slot, Version { epoch, seq }));

@@ -33,7 +33,23 @@ pub(crate) struct Before {
     last: Version,
     /// What its log was made of.
     terms: Terms,
+    /// The primary that had all of it.
+    level_with: Option<Incarnation>,
+    /// How many writes the node had counted as lost.
     losses: u64,
+}
+
+impl Before {
+    fn of(node: &Node<Planted>, slot: SlotId) -> Self {
+        let losses = node.losses(engine::losses::Losses::count);
+        node.inspect(slot, |state| Self {
+            slot,
+            last: state.last(),
+            terms: state.log().terms(),
+            level_with: state.level_with(),
+            losses,
+        })
+    }
 }
 
 impl World {
@@ -56,8 +72,7 @@ impl World {
             _ => return None,
         };
         let node = self.nodes[n].node.as_ref()?;
-        let (last, terms) = node.inspect(slot, |state| (state.last(), state.log().terms()));
-        Some(Before { slot, last, terms, losses: node.losses(engine::losses::Losses::count) })
+        Some(Before::of(node, slot))
     }
 
     /// After a replica has taken a message in.
