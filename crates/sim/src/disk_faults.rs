@@ -58,8 +58,13 @@ impl World {
     pub(crate) fn lose_power_at_call(&mut self, n: usize) {
         self.stats.power_losses += 1;
         self.crash_node(n, Finds::WhatWasSynced);
-        let after = BOOT + self.faults.random.spread(50_000, 8_000_000);
-        self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
+        // It may be found out about only when all faults are over.
+        if self.faults_go_on() {
+            let after = BOOT + self.faults.random.spread(50_000, 8_000_000);
+            self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
+        } else {
+            self.schedule.after(BOOT, Event::Remedy(Remedy::StartAnew(n)));
+        }
     }
 
     /// A node's disk becomes slow, or hangs.

@@ -22,7 +22,7 @@ pub(crate) enum Remedy {
     Uncut(ProcId, ProcId),
     Resume(ProcId),
     StartNode(ProcId),
-    /// One that has left for good, also when all faults are over.
+    /// The same, also when all faults are over.
     StartAnew(ProcId),
     StartCoordinator,
     /// It is the turn of this process in a rolling restart.

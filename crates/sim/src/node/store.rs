@@ -313,7 +313,7 @@ impl Store {
         self.is_cut_due &= self.disk.is_off();
         self.disk.set_short_writes(self.settings.short_writes);
         self.disk.set_capacity(None);
-        self.slowness = 0;
+        self.revive();
     }
 }
 
