@@ -36,7 +36,8 @@ impl<B: Bugs> Coordinator<B> {
         let was_unheard = self.registry.unheard_since(self.unproven_at).contains(&from);
         let was_suspect = self.registry.is_suspect(now, from) || was_unheard;
         self.registry.heard(now, &addr);
-        if was_suspect {
+        // One that goes is not to be taken in just before.
+        if was_suspect && !matches!(message, NodeMessage::Stops | NodeMessage::Leave) {
             self.advance(now);
         }
         match message {
@@ -129,12 +130,13 @@ impl<B: Bugs> Coordinator<B> {
         self.replan_soon(now);
     }
 
-    /// Admits the learners that have everything. Each must still be the start of the node that was filled.
+    /// Admits the learners that have everything. Each must still be the start of the node that was filled, and stay: for one that
+    /// goes at once another copy would be given up.
     pub(super) fn admit_waiting(&mut self) {
         let min_isr = self.settings.promises.min_isr();
         let mut changes = Vec::new();
         for (slot, Admission { from, follower, version }) in std::mem::take(&mut self.admissions) {
-            let known = self.registry.addr_of(follower).is_some();
+            let known = self.registry.addr_of(follower).is_some() && !self.stopping.contains(&follower);
             let successor = self.map.member(follower).and_then(|member| self.registry.get(&member.addr));
             let successor =
                 successor.map(|node| node.incarnation).filter(|_| self.bugs.plants(Bug::StaleIncarnationAdmitted));

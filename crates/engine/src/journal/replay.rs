@@ -9,6 +9,7 @@ use proto::slot::{SlotBits, SlotId};
 use super::codec::{Entry, Reader};
 use crate::bugs::{Bug, Bugs};
 use crate::node::Node;
+use crate::slot::Slot;
 use crate::time::Timestamp;
 
 /// Takes in first the snapshot, then the log, each in the order in which it was written.
@@ -19,7 +20,10 @@ pub struct Replay<B: Bugs> {
     from: Vec<u64>,
     /// The same of the archive of losses.
     losses_from: u64,
+    /// The number behind the last entry that was read.
     next: u64,
+    /// The same of the log alone.
+    logged: u64,
     bugs: B,
 }
 
@@ -53,7 +57,7 @@ impl<B: Bugs> Replay<B> {
     pub fn new(now: Timestamp, bits: SlotBits, secret: u64, bugs: B) -> Self {
         // What a tail held when it was cut must be in the tail that is made here, which knows of marks later.
         let node = Node::new(now, bits, secret, bugs).limited(usize::MAX, crate::outbox::OUTBOX_ITEMS);
-        Self { node, from: vec![0; bits.slots().count()], losses_from: 0, next: 0, bugs }
+        Self { node, from: vec![0; bits.slots().count()], losses_from: 0, next: 0, logged: 0, bugs }
     }
 
     /// Takes in a payload of a snapshot, as [`Node::slot_snapshot`] or [`Node::losses_snapshot`] has made it.
@@ -99,6 +103,7 @@ impl<B: Bugs> Replay<B> {
             number += 1;
         }
         self.next = self.next.max(number);
+        self.logged = number;
         Ok(())
     }
 
@@ -114,7 +119,14 @@ impl<B: Bugs> Replay<B> {
     /// are the incarnations whose data this is; `map` is the last one that they had.
     #[must_use]
     pub fn finish(self, now: Timestamp, ancestors: Ancestors, map: Option<Arc<ClusterMap>>) -> Node<B> {
-        Node::replayed(now, self.node, ancestors, map, self.next)
+        let node = Node::replayed(now, self.node, ancestors, map, self.next);
+        if self.next > self.logged {
+            // What a snapshot has and the log has not, since the disk was full, nobody was told of. Now somebody may be, but
+            // not before this is in the log: a start that has lost the snapshot finds by it that entries are missing.
+            let slot = SlotId(0);
+            node.journal().note_epoch(slot, node.inspect(slot, Slot::epoch));
+        }
+        node
     }
 }
 
@@ -170,5 +182,35 @@ mod tests {
             let again = replay.finish(Timestamp::default(), Ancestors::default(), None);
             assert_eq!(found(&again), (6, vec![5, 6, 7]));
         }
+    }
+
+    #[test]
+    fn what_only_a_snapshot_had_is_missed_once_anybody_may_have_been_told_of_it() {
+        let bits = SlotBits::new(2);
+        let replay = || Replay::new(Timestamp::default(), bits, 1, NoBugs);
+        let again = |replay: Replay<NoBugs>| replay.finish(Timestamp::default(), Ancestors::default(), None);
+        let node = Node::new(Timestamp::default(), bits, 1, NoBugs).with_journal();
+        lose(&node, vec![loss(5)], 0);
+        let (log, _) = node.journal().take().expect("it was noted");
+        lose(&node, vec![loss(6)], 0);
+        // The disk is full: the second is not in the log.
+        let snapshot = node.losses_snapshot().expect("there are some");
+        let mut ahead = replay();
+        ahead.snapshot(&snapshot).expect("it is a snapshot");
+        ahead.log(&log).expect("it is a log");
+        let started = again(ahead);
+        let (tail, _) = started.journal().take().expect("it comes before all that this start says");
+
+        let mut both = replay();
+        both.snapshot(&snapshot).expect("it is a snapshot");
+        for payload in [&log, &tail] {
+            both.log(payload).expect("it is a log");
+        }
+        let both = again(both);
+        assert_eq!((found(&both), both.journal().is_empty()), ((2, vec![5, 6]), true));
+
+        let mut without = replay();
+        without.log(&log).expect("it is a log");
+        assert_eq!(without.log(&tail), Err(ReplayError::Gap { expected: 1, found: 2 }));
     }
 }

@@ -88,7 +88,9 @@ impl World {
                     let what = format!("{name} does not notice a bit that was turned over at {offset} of {file:?}");
                     self.broken("I15", None, what);
                 }
-                if let Some((slot, what)) = difference(&after.node, &before.node, self.bits) {
+                // A node whose disk was full may have had in a snapshot what its log had no room for. Nobody was told of that.
+                let is_ahead = file.extension().is_some_and(|kind| kind == "snap") && !before.node.journal().is_empty();
+                if !is_ahead && let Some((slot, what)) = difference(&after.node, &before.node, self.bits) {
                     self.broken("I15", Some(slot), format!("{name}, at {offset} of {file:?}: {what}"));
                 }
             }
