@@ -42,7 +42,7 @@ use crate::time::Timestamp;
 
 use health::{Fills, has_same_holders};
 use membership::Joining;
-use proposals::{Admission, REPLAN_PAUSE};
+use proposals::{REPLAN_PAUSE, Said};
 use replan::HANDOVER_RETRY;
 use start_up::Offer;
 pub use state::StateError;
@@ -138,7 +138,9 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     suspicion: Suspicion,
     fills: Fills,
     /// Learners that have everything, and are admitted when all slots are looked at.
-    admissions: BTreeMap<SlotId, Admission>,
+    admissions: BTreeMap<SlotId, Said>,
+    /// Slots that were released to a member that is suspected.
+    releases: BTreeMap<SlotId, Said>,
     /// When all slots are to be looked at, since some have changed.
     replan_at: Option<Timestamp>,
     promotion: Option<Promotion>,
@@ -187,6 +189,7 @@ impl<B: Bugs> Coordinator<B> {
             suspicion: Suspicion::default(),
             fills: Fills::default(),
             admissions: BTreeMap::new(),
+            releases: BTreeMap::new(),
             replan_at: None,
             promotion: None,
             handing_over: BTreeMap::new(),
@@ -294,6 +297,7 @@ impl<B: Bugs> Coordinator<B> {
         }
         if self.phase == Phase::Serving {
             self.admit_waiting();
+            self.pass_on_released(now);
             // Each round settles what the one before has made possible; three are the longest chain there is. Should one turn up
             // that does not end, it goes on later, and others have their turn.
             if (0..ROUNDS).all(|_| self.replan(now)) {

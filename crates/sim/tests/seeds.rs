@@ -162,6 +162,30 @@ fn a_log_that_a_repair_has_cut_does_not_stand_in_for_a_snapshot() {
     is_clean(21_963);
 }
 
+/// It was admitted with the very message by which it said goodbye, and another copy was given up for it.
+#[test]
+fn a_node_that_goes_is_not_admitted_just_before() {
+    is_clean(8_200);
+}
+
+/// The one that was to take a node's place came back, and was leaving itself: all nodes of the cluster left.
+#[test]
+fn a_node_that_leaves_takes_no_place() {
+    is_clean(11_358);
+}
+
+/// The session of the node that the slot was released to had just broken, and nobody led the slot for half a second.
+#[test]
+fn a_slot_is_passed_on_as_soon_as_who_gets_it_is_heard_again() {
+    is_clean(13_757);
+}
+
+/// The disk was full, the log had no room for what the snapshot had, and the snapshot was damaged.
+#[test]
+fn what_only_a_snapshot_had_nobody_was_told_of() {
+    is_clean(10_229);
+}
+
 #[test]
 fn every_planted_mistake_is_found() {
     let missing: Vec<_> = Bug::ALL.into_iter().filter(|bug| FOUND_BY.iter().all(|(found, _)| found != bug)).collect();

@@ -74,9 +74,12 @@ impl<B: Bugs> Coordinator<B> {
         Ok(())
     }
 
-    /// From now on it has no place on the ring. One that is away is not waited for any more.
+    /// From now on it has no place on the ring. One that is away is not waited for any more, and takes no other's place.
     fn leaves(&mut self, addr: &NodeAddr) {
         self.replacing.retain(|_, old| old != addr);
+        if let Some(old) = self.replacing.remove(addr) {
+            self.event(Event::Stays(old));
+        }
         self.leaving.insert(addr.clone());
         self.away.remove(addr);
         self.ring.remove(addr);
@@ -158,9 +161,10 @@ impl<B: Bugs> Coordinator<B> {
     /// A node is here, as a start that counts.
     pub(super) fn is_back(&mut self, addr: &NodeAddr) {
         self.away.remove(addr);
-        if !self.leaving.contains(addr) {
-            self.take_place(addr);
+        if self.leaving.contains(addr) {
+            return;
         }
+        self.take_place(addr);
         if let Some(old) = self.replacing.remove(addr) {
             self.leaves(&old);
         }

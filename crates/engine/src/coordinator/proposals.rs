@@ -16,11 +16,11 @@ use crate::time::Timestamp;
 /// How long after a proposal all slots are looked at again. What nodes propose meanwhile is looked at together.
 pub(super) const REPLAN_PAUSE: Duration = Duration::from_millis(150);
 
-/// The primary of a slot says that a learner has everything.
+/// What the primary of a slot says of another node: that it has everything, or that the slot is released to it.
 #[derive(Debug)]
-pub(super) struct Admission {
+pub(super) struct Said {
     from: Incarnation,
-    follower: Incarnation,
+    of: Incarnation,
     /// The version of the slot's configuration that it goes by.
     version: MapVersion,
 }
@@ -95,12 +95,9 @@ impl<B: Bugs> Coordinator<B> {
                         self.handing_over.remove(slot);
                     }
                 }
-                // One that is suspected by now would be replaced at once.
-                let known = self.registry.addr_of(to).is_some() && !self.registry.is_suspect(now, to);
-                self.propose(now, from, &slots, |config| {
-                    let in_sync = known && config.isr.contains(&to);
-                    in_sync.then(|| config.primary = Some(to))
-                });
+                let known = slots.into_iter().filter(|at| usize::from(at.slot.0) < self.settings.bits.count());
+                self.releases.extend(known.map(|SlotAt { slot, version }| (slot, Said { from, of: to, version })));
+                self.pass_on_released(now);
                 if self.handing_over.is_empty() {
                     // The next ones need not wait.
                     self.replan_at = Some(now);
@@ -122,7 +119,7 @@ impl<B: Bugs> Coordinator<B> {
             slots.into_iter().filter(|at| usize::from(at.slot.0) < self.settings.bits.count())
         {
             is_awaited |= self.map.config(slot).isr.len() < min_isr;
-            self.admissions.insert(slot, Admission { from, follower, version });
+            self.admissions.insert(slot, Said { from, of: follower, version });
         }
         if is_awaited {
             self.admit_waiting();
@@ -135,7 +132,7 @@ impl<B: Bugs> Coordinator<B> {
     pub(super) fn admit_waiting(&mut self) {
         let min_isr = self.settings.promises.min_isr();
         let mut changes = Vec::new();
-        for (slot, Admission { from, follower, version }) in std::mem::take(&mut self.admissions) {
+        for (slot, Said { from, of: follower, version }) in std::mem::take(&mut self.admissions) {
             let known = self.registry.addr_of(follower).is_some() && !self.stopping.contains(&follower);
             let successor = self.map.member(follower).and_then(|member| self.registry.get(&member.addr));
             let successor =
@@ -159,6 +156,32 @@ impl<B: Bugs> Coordinator<B> {
         }
         if !changes.is_empty() {
             self.commit(changes);
+        }
+    }
+
+    /// Gives slots that were released to a member to it. One that is suspected would be replaced at once, and waits until it is
+    /// heard again.
+    pub(super) fn pass_on_released(&mut self, now: Timestamp) {
+        if self.phase != Phase::Serving {
+            return self.releases.clear();
+        }
+        let mut changes = Vec::new();
+        for (slot, Said { from, of: to, version }) in std::mem::take(&mut self.releases) {
+            let given = self.proposed(from, SlotAt { slot, version }, |config| {
+                let in_sync = self.registry.addr_of(to).is_some() && config.isr.contains(&to);
+                in_sync.then(|| config.primary = Some(to))
+            });
+            match given {
+                Some(_) if self.registry.is_suspect(now, to) => {
+                    self.releases.insert(slot, Said { from, of: to, version });
+                }
+                Some(next) => changes.push((slot, next)),
+                None => {}
+            }
+        }
+        if !changes.is_empty() {
+            self.commit(changes);
+            self.replan_soon(now);
         }
     }
 
