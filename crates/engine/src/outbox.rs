@@ -387,6 +387,12 @@ impl Outbox {
         queue.acked = count;
         queue.memory_awaits = queue.memory_awaits.saturating_sub(new);
         let Queue { items, record_bytes, fill_bytes, .. } = &mut *queue;
+        // Each is looked at, and dropped, for the first time since it was sent.
+        for Queued { item, .. } in items.iter().take(new) {
+            if let Item::Record { record, .. } = item {
+                record.fetch();
+            }
+        }
         let mut acked = Vec::with_capacity(new);
         let mut fills = Vec::new();
         for Queued { item, bytes } in items.drain(..new) {
