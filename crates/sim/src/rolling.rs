@@ -73,6 +73,7 @@ impl World {
             self.liveness.rolling.is_over = true;
             self.stats.rolled += 1;
             self.stop_clients(true);
+            self.stop_comparing();
             self.enter(Phase::Resting);
         } else if waited >= 500_000 {
             self.stop_orderly(proc);

@@ -102,6 +102,7 @@ impl Store {
 
     /// Does what an operator does with a directory that is damaged: what is good is kept, and proves nothing any more.
     pub(crate) fn repair(&mut self, start: Start) -> Result<(), StartError> {
+        self.protected = 0;
         repair(&self.disk, self.settings, start)
     }
 
