@@ -37,6 +37,14 @@ const ZEROS_AHEAD: u64 = 1024 * 1024;
 /// A buffer that has grown beyond this is given back after the append that needed it. In bytes.
 const BUFFER_KEPT: usize = 1024 * 1024;
 
+/// A segment that has no room for the record that came next.
+#[derive(Debug)]
+struct Full {
+    segment: Segment,
+    /// Where its last record ends.
+    end: u64,
+}
+
 /// The log, open for appending. One thread at a time uses it; [`Journal::begin_sync`] lets others append meanwhile.
 #[derive(Debug)]
 pub struct Journal<B: Bugs = NoBugs> {
@@ -63,7 +71,7 @@ pub struct Journal<B: Bugs = NoBugs> {
     /// Everything below is on disk.
     synced: u64,
     /// Full segments that may not be on disk, oldest first.
-    unsynced: VecDeque<Segment>,
+    unsynced: VecDeque<Full>,
     /// A failed append may have left bytes from the tail up to here.
     litter: Option<u64>,
     /// Some was cleared since the last sync began.
@@ -321,10 +329,10 @@ impl<B: Bugs> Journal<B> {
             Some(next) if next.header.size >= least => next,
             small => self.make_next(least, small)?,
         };
-        self.tail = next.header.body();
-        let full = std::mem::replace(&mut self.current, next);
-        self.full.push_back(full.header);
-        self.unsynced.push_back(full);
+        let end = std::mem::replace(&mut self.tail, next.header.body());
+        let segment = std::mem::replace(&mut self.current, next);
+        self.full.push_back(segment.header);
+        self.unsynced.push_back(Full { segment, end });
         self.sync_oldest()
     }
 
@@ -371,9 +379,11 @@ impl<B: Bugs> Journal<B> {
             return Ok(());
         }
         let Some(oldest) = self.unsynced.pop_front() else { return Ok(()) };
-        let synced = oldest.file.sync_data().named("sync", &oldest.path);
+        let Full { segment, end } = oldest;
+        let synced = segment.file.sync_data().named("sync", &segment.path);
         synced.map_err(|error| self.failed(error))?;
-        self.synced = self.synced.max(oldest.header.end());
+        // Not up to the end of the segment: a record that would have had room there may be in the next one.
+        self.synced = self.synced.max(end);
         Ok(())
     }
 

@@ -62,7 +62,8 @@ impl<B: Bugs> Journal<B> {
         let turn = Turn(Arc::clone(&self.health));
         // A disk that has everything is left alone.
         let behind = self.synced < self.end || std::mem::take(&mut self.has_cleared);
-        let segments = self.unsynced.iter().chain([&self.current]).filter(|_| behind).cloned().collect();
+        let segments =
+            self.unsynced.iter().map(|full| &full.segment).chain([&self.current]).filter(|_| behind).cloned().collect();
         Ok(SyncTask {
             disk: Arc::clone(&self.disk),
             directory: self.directory.clone(),
@@ -83,7 +84,7 @@ impl<B: Bugs> Journal<B> {
         synced.outcome.map_err(JournalError::Failed)?;
         self.check_poison()?;
         self.synced = self.synced.max(synced.upto);
-        while self.unsynced.front().is_some_and(|oldest| oldest.header.end() <= self.synced) {
+        while self.unsynced.front().is_some_and(|oldest| oldest.end <= self.synced) {
             self.unsynced.pop_front();
         }
         if let Some(next) = synced.next {
