@@ -5,6 +5,8 @@
 //! node that has a map can reach it (a coordinator that hears of no map in its first second begins a new cluster, as
 //! documented). The knob `wild_losses` lifts the first limit: then whole slots are lost, and the oracle knows.
 
+use proto::cluster_map::ClusterMap;
+
 use crate::clock::EXACT;
 use crate::knobs::Knobs;
 use crate::network::ProcId;
@@ -431,11 +433,13 @@ impl World {
             })
     }
 
-    /// The map names nobody whose memory is lost. A coordinator without state would wait for such a node until an operator
-    /// says otherwise.
+    /// No map, of the coordinator or of a node, names anybody whose memory is lost. A coordinator without state would wait for
+    /// such a node until an operator says otherwise.
     fn nobody_is_missed(&self) -> bool {
-        let state = self.coordinator.state.as_ref();
-        state.is_some_and(|state| state.map().members().all(|(member, _)| self.oracle.is_somewhere(member)))
+        let is_somewhere = |map: &ClusterMap| map.members().all(|(member, _)| self.oracle.is_somewhere(member));
+        let mut kept = self.nodes.iter().filter_map(|process| process.data()?.map());
+        self.coordinator.state.as_ref().is_some_and(|state| is_somewhere(state.map()))
+            && kept.all(|map| is_somewhere(&map))
     }
 
     pub(crate) fn remedy(&mut self, remedy: Remedy) {
