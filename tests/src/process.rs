@@ -251,21 +251,10 @@ impl Process {
     #[cfg(target_os = "linux")]
     #[must_use]
     pub fn resident_bytes(&self) -> usize {
-        let text = self.system_figure("VmRSS");
-        let kilobytes: usize = text.trim_end_matches(" kB").parse().expect("VmRSS is a number of kB");
-        kilobytes * 1024
-    }
-
-    /// What the system keeps about it under a name.
-    ///
-    /// # Panics
-    /// When the system does not say.
-    #[cfg(target_os = "linux")]
-    #[must_use]
-    pub fn system_figure(&self, name: &str) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the process runs");
-        let figure = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        figure.unwrap_or_else(|| panic!("Linux does not tell {name}")).trim().to_owned()
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells VmRSS");
+        let kilobytes: usize = line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number of kB");
+        kilobytes * 1024
     }
 
     /// All that it wrote, for a person who looks for the reason of a failure.

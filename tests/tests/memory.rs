@@ -198,18 +198,3 @@ fn a_node_that_evicts_by_use_knows_for_how_long_a_key_was_not_used() {
     let Reply::Number(long) = node.call(&["MEMORY", "USAGE", &cluster.keys_led_by(0, "other", 1)[0]]) else { panic!() };
     assert!(bytes > 0 && bytes % 16 == 0 && (1_000..1_300).contains(&long), "{bytes}, {long}");
 }
-
-#[test]
-#[cfg(target_os = "linux")]
-fn a_node_has_huge_pages_once_it_is_large() {
-    let cluster = Setup { nodes: 1, replicas: 0, ..Setup::default() }.start();
-    let allowed = || cluster.node(0).process.system_figure("THP_enabled");
-    assert_eq!(allowed(), "0", "a small one is given none");
-    let mut node = cluster.connect(0);
-    for key in 0..70 {
-        assert_eq!(node.ask(&format!("PUT large:{key} {}", value(1_000_000))), "OK");
-    }
-    // A system that knows none says no to everybody.
-    let known = Path::new("/sys/kernel/mm/transparent_hugepage").exists();
-    eventually("it is allowed them", SOON, || ensure(allowed() == u8::from(known).to_string(), allowed));
-}

@@ -82,15 +82,14 @@ fn connected(clients: &Clients, text: &mut String) {
     line(text, format_args!("blocked_clients:0"));
 }
 
-/// A number of bytes that the system keeps about this process under a name, such as `VmRSS`, where it does: on Linux.
-pub(crate) fn status_bytes(name: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
-}
-
+/// Figures of the system, where it has them: on Linux.
 fn memory(driver: &Driver, text: &mut String) {
-    if let (Some(now), Some(peak)) = (status_bytes("VmRSS"), status_bytes("VmHWM")) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bytes = |name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+    };
+    if let (Some(now), Some(peak)) = (bytes("VmRSS"), bytes("VmHWM")) {
         line(text, format_args!("used_memory:{now}"));
         line(text, format_args!("used_memory_human:{}", human(now)));
         line(text, format_args!("used_memory_rss:{now}"));

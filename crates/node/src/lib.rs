@@ -15,7 +15,6 @@
 //! - [`store`]: the data directory, and the thread that writes it.
 //! - [`membership`]: the session with the coordinator: joining, heartbeats, the map, leaving.
 //! - [`dismissal`]: how a node ends that was decommissioned.
-//! - `huge_pages`: the pages of its memory, on Linux.
 
 pub mod answering;
 pub mod clients;
@@ -24,8 +23,6 @@ pub mod dismissal;
 pub mod driver;
 pub mod forward;
 pub mod gate;
-#[cfg(target_os = "linux")]
-pub mod huge_pages;
 pub mod info;
 pub mod keyspace;
 pub mod membership;

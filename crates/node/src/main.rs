@@ -57,8 +57,6 @@ fn random_id() -> u128 {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    #[cfg(target_os = "linux")]
-    node::huge_pages::only_when_large().context("cannot start a thread")?;
     // Before anything else is begun: a password that cannot be had ends the start.
     let access = Access::new(config.connections.password()?);
     let listener = net::listener::bind(&config.host, config.port()).await?;
