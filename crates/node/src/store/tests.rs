@@ -1,6 +1,7 @@
 //! A data directory on a simulated disk: what a node does when that is full, fails, or is damaged.
 
 use std::path::Path;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use engine::node::Turn;
@@ -161,23 +162,32 @@ async fn a_full_disk_refuses_writes_keeps_what_was_taken_and_heals_by_itself() {
 #[tokio::test]
 async fn while_the_log_is_in_other_hands_it_is_looked_at_again() {
     let mut node = Durable::open(&SimDisk::new(1), Fsync::Interval).leads().await;
-    node.start();
+    // Open without its thread, which would have it in hand, too, now and then.
+    let log = log::Log::new(node.journal.take().expect("it is opened once"));
+    *node.store.shared.log.lock().expect("nobody has panicked") = Some(log);
     node.driver.persist().await.expect("the disk is good");
     node.write(b"k", b"v").expect("it takes writes");
     let (journal, end) = (node.driver.node().journal(), node.driver.node().journal().end());
-    let (taken, release) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            node.store.with_log(|_| {
-                taken.wait();
-                release.wait();
-            });
+    let (taken, release) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (theirs, store) = ((Arc::clone(&taken), Arc::clone(&release)), node.store.clone());
+    let other = std::thread::spawn(move || {
+        store.with_log(|_| {
+            theirs.0.wait();
+            theirs.1.wait();
         });
-        taken.wait();
-        assert_eq!(node.store.write_here(journal), Tried::InOtherHands);
-        release.wait();
     });
-    assert!(node.store.persist_soon(journal, end).await, "it is free again");
+    taken.wait();
+    assert_eq!(node.store.write_here(journal), Tried::InOtherHands);
+    let lets_it_go = async {
+        for _ in 0..LOOKS / 2 {
+            assert!(!node.store.is_written(end));
+            tokio::task::yield_now().await;
+        }
+        release.wait();
+        other.join().expect("it has not panicked");
+    };
+    let (persisted, ()) = tokio::join!(node.store.persist_soon(journal, end), lets_it_go);
+    assert!(persisted, "it is free again");
     assert!(node.store.is_written(end));
 }
 
