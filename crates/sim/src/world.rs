@@ -127,7 +127,9 @@ impl World {
         match event {
             Event::Deliver { conn, side } => self.deliver(conn, usize::from(side)),
             Event::Reset { conn, side } => self.reset(conn, usize::from(side)),
-            Event::Break { conn } => self.network.break_off(&mut self.schedule, conn),
+            // A cut that has ended breaks no connection any more.
+            Event::Break { conn } if !self.liveness.is_calm() => self.network.break_off(&mut self.schedule, conn),
+            Event::Break { .. } => {}
             Event::Tick { node, .. } => self.node_tick(usize::from(node)),
             Event::Heartbeat { node, .. } => self.node_heartbeat(usize::from(node)),
             Event::Beats { node, .. } => self.node_beats(usize::from(node)),
