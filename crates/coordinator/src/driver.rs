@@ -134,8 +134,10 @@ impl Driver {
         let outputs: Vec<_> = std::iter::from_fn(|| coordinator.poll_output()).collect();
         // IMPORTANT: on the disk before anybody hears of it. Under the lock, so that states are kept in their order; once
         // for all changes of a call.
-        if outputs.contains(&Output::Keep) {
-            self.keep(&coordinator.state());
+        if let Some(file) = &self.shared.state_file
+            && outputs.contains(&Output::Keep)
+        {
+            keep(file, &coordinator.state());
         }
         for output in outputs {
             self.carry_out(&coordinator, output);
@@ -234,16 +236,6 @@ impl Driver {
         }
     }
 
-    /// Keeps the state. A coordinator that cannot must not go on: what it decided next could be forgotten. Nodes and clients
-    /// work without it until it is started again.
-    fn keep(&self, state: &str) {
-        let Some(file) = &self.shared.state_file else { return };
-        if let Err(error) = tokio::task::block_in_place(|| file.save(state)) {
-            tracing::error!("cannot keep the state: {error}; stopping, see to the disk and start again");
-            std::process::exit(1);
-        }
-    }
-
     fn send(&self, to: Incarnation, message: &CoordinatorMessage<'_>) {
         let mut sessions = self.sessions();
         let Some(session) = sessions.get(&to) else { return };
@@ -262,6 +254,15 @@ impl Driver {
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Incarnation, mpsc::Sender<Vec<u8>>>> {
         self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the state. A coordinator that cannot must not go on: what it decided next could be forgotten. Nodes and clients work
+/// without it until it is started again.
+fn keep(file: &StateFile, state: &str) {
+    if let Err(error) = tokio::task::block_in_place(|| file.save(state)) {
+        tracing::error!("cannot keep the state: {error}; stopping, see to the disk and start again");
+        std::process::exit(1);
     }
 }
 

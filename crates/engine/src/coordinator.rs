@@ -145,6 +145,10 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     replan_at: Option<Timestamp>,
     promotion: Option<Promotion>,
     handing_over: BTreeMap<SlotId, (MapVersion, Timestamp)>,
+    /// When nodes have taken in, as a rule, what the last look at all slots has changed. No hand-over begins before.
+    settled_at: Timestamp,
+    /// Slots wait for that to be handed over.
+    awaits_settling: bool,
     outputs: VecDeque<Output>,
     bugs: B,
 }
@@ -193,6 +197,8 @@ impl<B: Bugs> Coordinator<B> {
             replan_at: None,
             promotion: None,
             handing_over: BTreeMap::new(),
+            settled_at: Timestamp::default(),
+            awaits_settling: false,
             outputs: VecDeque::new(),
             settings,
             bugs,
@@ -259,9 +265,10 @@ impl<B: Bugs> Coordinator<B> {
         };
         let promotion = self.promotion.as_ref().map(|promotion| promotion.until);
         let retry = self.handing_over.values().map(|(_, asked)| *asked + HANDOVER_RETRY).min();
+        let settled = self.awaits_settling.then_some(self.settled_at);
         let grace = Some(self.reborn_grace).filter(|grace| *grace > self.suspicion.last_call());
         let suspicion = self.suspicion.next_check(&self.registry);
-        [phase, promotion, retry, grace, suspicion, self.replan_at, self.next_replacement()]
+        [phase, promotion, retry, settled, grace, suspicion, self.replan_at, self.next_replacement()]
             .into_iter()
             .flatten()
             .fold(self.registry.next_check(), Timestamp::min)
@@ -281,6 +288,14 @@ impl<B: Bugs> Coordinator<B> {
             self.event(Event::Dead(addr));
         }
         self.replace_the_away(now);
+        if self.awaits_settling && now >= self.settled_at && self.phase == Phase::Serving {
+            // Learners that have everything are admitted with the next look: that would be a change beside these hand-overs.
+            let next_look = self.replan_at.unwrap_or(now + REPLAN_PAUSE);
+            if now < next_look && !self.replan(now) {
+                self.replan_at = Some(next_look);
+                return;
+            }
+        }
         self.advance(now);
     }
 
@@ -296,7 +311,7 @@ impl<B: Bugs> Coordinator<B> {
             self.start_generation();
         }
         if self.phase == Phase::Serving {
-            self.admit_waiting();
+            self.admit_waiting(now);
             self.pass_on_released(now);
             // Each round settles what the one before has made possible; three are the longest chain there is. Should one turn up
             // that does not end, it goes on later, and others have their turn.
@@ -315,12 +330,16 @@ impl<B: Bugs> Coordinator<B> {
     /// Makes one change of the map.
     fn commit(&mut self, changes: Vec<(SlotId, SlotConfig)>) {
         let version = MapVersion(self.next_number());
+        let mut last: Option<Arc<SlotConfig>> = None;
         for (slot, mut next) in changes {
             let before = self.map.config(slot);
             let same_primary = before.primary == next.primary && before.primary.is_some();
             next.epoch = if same_primary { before.epoch } else { Epoch(version.0) };
             next.version = version;
-            self.map.set_config(slot, Arc::new(next));
+            // Neighbours that are alike share one: a look at all slots is then soon done.
+            let next = last.take().filter(|last| **last == next).unwrap_or_else(|| Arc::new(next));
+            self.map.set_config(slot, Arc::clone(&next));
+            last = Some(next);
         }
         self.map.set_version(version);
         self.publish();

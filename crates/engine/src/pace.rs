@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const HALVED_AT: u64 = 100;
 
 /// However much clients ask for, this part of the limit is left: a move is to come to an end under load, too.
-const LEAST: u64 = 20;
+const LEAST: u64 = 25;
 
 /// A limit of bytes in a second; none as it is made. Looking at it takes no lock.
 #[derive(Debug, Default)]

@@ -48,7 +48,7 @@ pub struct Standing {
 }
 
 /// What is to be done about a slot.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
     /// The configuration is as it should be, or nothing can be done about it now.
     Keep,

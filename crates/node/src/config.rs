@@ -78,7 +78,7 @@ pub struct Config {
     pub weight: u32,
 
     /// How fast this node fills the copies of others when slots move, in MiB a second for all of them together; 0 sets no limit.
-    /// The more clients ask for the slower it is, down to a twentieth.
+    /// The more clients ask for the slower it is, down to a twenty-fifth.
     #[arg(long, default_value_t = 64, value_name = "MIB")]
     pub move_rate: u32,
 

@@ -68,7 +68,11 @@ struct Look {
 }
 
 pub(super) fn has_same_holders(one: &SlotConfig, other: &SlotConfig) -> bool {
-    one.primary == other.primary && one.isr == other.isr && one.learners == other.learners && one.elr == other.elr
+    std::ptr::eq(one, other)
+        || (one.primary == other.primary
+            && one.isr == other.isr
+            && one.learners == other.learners
+            && one.elr == other.elr)
 }
 
 /// Whom a slot is still to be copied to: those who are to hold it and are heard, and do not have it.

@@ -7,6 +7,7 @@ use proto::id::{Incarnation, NodeAddr};
 use proto::session::{NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
+use super::replan::SETTLING;
 use super::{Coordinator, Phase};
 use crate::bugs::{Bug, Bugs};
 use crate::output::{Accepted, Event, Output};
@@ -100,7 +101,7 @@ impl<B: Bugs> Coordinator<B> {
                 self.pass_on_released(now);
                 if self.handing_over.is_empty() {
                     // The next ones need not wait.
-                    self.replan_at = Some(now);
+                    self.awaits_settling = true;
                 }
             }
         }
@@ -122,14 +123,14 @@ impl<B: Bugs> Coordinator<B> {
             self.admissions.insert(slot, Said { from, of: follower, version });
         }
         if is_awaited {
-            self.admit_waiting();
+            self.admit_waiting(now);
         }
         self.replan_soon(now);
     }
 
     /// Admits the learners that have everything. Each must still be the start of the node that was filled, and stay: for one that
     /// goes at once another copy would be given up.
-    pub(super) fn admit_waiting(&mut self) {
+    pub(super) fn admit_waiting(&mut self, now: Timestamp) {
         let min_isr = self.settings.promises.min_isr();
         let mut changes = Vec::new();
         for (slot, Said { from, of: follower, version }) in std::mem::take(&mut self.admissions) {
@@ -155,6 +156,7 @@ impl<B: Bugs> Coordinator<B> {
             changes.extend(admitted.map(|next| (slot, next)));
         }
         if !changes.is_empty() {
+            self.settled_at = now + SETTLING;
             self.commit(changes);
         }
     }

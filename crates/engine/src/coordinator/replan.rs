@@ -21,7 +21,11 @@ pub(super) const HANDOVER_RETRY: Duration = Duration::from_secs(2);
 
 /// How many slots are handed over at once between two nodes. Each pauses its writers for a moment, and whoever writes keys
 /// of all slots soon meets one of those: of many at once all such clients would wait most of the time.
-const HANDOVER_SLOTS: usize = 256;
+const HANDOVER_SLOTS: usize = 128;
+
+/// How long nodes are given to take a change of the map in. Where a primary were asked to hand over beside that, its writers
+/// would wait for both.
+pub(super) const SETTLING: Duration = Duration::from_millis(25);
 
 /// Whom the ring wants to hold each slot: the same for so many neighbouring slots at a time.
 pub(super) struct Targets(Vec<(usize, Vec<Incarnation>)>);
@@ -31,6 +35,15 @@ impl Targets {
     pub(super) fn iter(&self) -> impl Iterator<Item = &[Incarnation]> {
         self.0.iter().flat_map(|(slots, target)| std::iter::repeat_n(target.as_slice(), *slots))
     }
+}
+
+/// The plan of a slot. Most are held and wanted as their neighbours are, and then the plans are the same, too.
+struct Planned<'a> {
+    config: &'a SlotConfig,
+    target: &'a [Incarnation],
+    /// Whom it is still to be copied to.
+    to_fill: Vec<Incarnation>,
+    plan: Plan,
 }
 
 /// A slot that has lost its primary, and those of whom one takes over.
@@ -56,31 +69,32 @@ impl<B: Bugs> Coordinator<B> {
         let mut started_anew = 0;
         let mut left_to_fill: BTreeMap<Incarnation, usize> = BTreeMap::new();
         let targets = self.targets();
-        // Most slots are as their neighbours, and as they should be.
-        let mut kept: Option<(&SlotConfig, &[Incarnation], Vec<Incarnation>)> = None;
+        let mut before: Option<Planned<'_>> = None;
         for ((slot, config), target) in self.map.slots().zip(targets.iter()) {
-            if let Some((before, wanted, to_fill)) = &kept
-                && *wanted == target
-                && has_same_holders(before, config)
-            {
-                to_fill.iter().for_each(|node| *left_to_fill.entry(*node).or_default() += 1);
-                continue;
-            }
-            let to_fill: Vec<_> = to_fill(config, target, &standing).collect();
-            to_fill.iter().for_each(|node| *left_to_fill.entry(*node).or_default() += 1);
-            match plan(config, target, &standing) {
-                Plan::Keep => kept = Some((config, target, to_fill)),
-                Plan::Change(next) => changes.push((slot, next)),
+            let is_alike = |it: &Planned<'_>| it.target == target && has_same_holders(it.config, config);
+            let planned = before.take().filter(is_alike).unwrap_or_else(|| Planned {
+                config,
+                target,
+                to_fill: to_fill(config, target, &standing).collect(),
+                plan: plan(config, target, &standing),
+            });
+            planned.to_fill.iter().for_each(|node| *left_to_fill.entry(*node).or_default() += 1);
+            match &planned.plan {
+                Plan::Keep => {}
+                Plan::Change(next) => changes.push((slot, next.clone())),
                 Plan::StartAnew(next) => {
                     started_anew += usize::from(!config.isr.is_empty());
-                    changes.push((slot, next));
+                    changes.push((slot, next.clone()));
                 }
-                Plan::Promote(survivors) => lost.push(Lost { slot, survivors, is_proven: true }),
-                Plan::PromoteUnproven(survivors) => lost.push(Lost { slot, survivors, is_proven: false }),
+                Plan::Promote(survivors) => lost.push(Lost { slot, survivors: survivors.clone(), is_proven: true }),
+                Plan::PromoteUnproven(survivors) => {
+                    lost.push(Lost { slot, survivors: survivors.clone(), is_proven: false });
+                }
                 Plan::HandOver { from, to } => {
-                    hand_overs.entry((from, to)).or_default().push(SlotAt { slot, version: config.version });
+                    hand_overs.entry((*from, *to)).or_default().push(SlotAt { slot, version: config.version });
                 }
             }
+            before = Some(planned);
         }
         self.fills.note(now, &left_to_fill);
         self.fills.retain(|node| standing.alive.contains(node));
@@ -90,13 +104,16 @@ impl<B: Bugs> Coordinator<B> {
         self.note_awaited(&standing);
         self.limit_fills(&mut changes, &standing);
         self.promote(now, lost, &standing, &mut changes);
-        self.ask_hand_overs(now, hand_overs);
         let members_changed = self.members() != self.map.members().map(|(i, m)| (i, m.clone())).collect();
-        if changes.is_empty() && !members_changed {
-            return false;
+        let map_changes = !changes.is_empty() || members_changed;
+        if map_changes {
+            self.settled_at = now + SETTLING;
         }
-        self.commit(changes);
-        true
+        self.ask_hand_overs(now, hand_overs);
+        if map_changes {
+            self.commit(changes);
+        }
+        map_changes
     }
 
     /// Asks the survivors how far they stand, also those that come back while others are asked already, and promotes one.
@@ -189,7 +206,8 @@ impl<B: Bugs> Coordinator<B> {
         let map = &self.map;
         self.handing_over
             .retain(|slot, (version, asked)| map.config(*slot).version == *version && now < *asked + HANDOVER_RETRY);
-        for ((from, to), mut slots) in wanted {
+        self.awaits_settling = now < self.settled_at && !wanted.is_empty();
+        for ((from, to), mut slots) in wanted.into_iter().filter(|_| !self.awaits_settling) {
             let under_way = slots.iter().filter(|at| self.handing_over.contains_key(&at.slot)).count();
             slots.retain(|at| !self.handing_over.contains_key(&at.slot));
             slots.truncate(HANDOVER_SLOTS.saturating_sub(under_way));
