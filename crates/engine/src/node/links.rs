@@ -15,11 +15,8 @@ use crate::slot::{Effects, Incoming, Next};
 use crate::table::fetch::fetch;
 use crate::time::Timestamp;
 
-/// How far apart the steps are in which memory is asked for, in slots.
-const FETCH_STEP: usize = 4;
-
-/// How long before its use memory is asked for, in slots.
-const FETCHED_AHEAD: usize = 3 * FETCH_STEP;
+/// For how much work memory is asked for at a time, before it is carried out.
+const GROUP: usize = 24;
 
 impl<B: Bugs> Node<B> {
     // The primary's side.
@@ -36,12 +33,9 @@ impl<B: Bugs> Node<B> {
         match reply {
             LinkReply::Ack { count } => {
                 let Some(acked) = from.acknowledge(count) else { return false };
-                let asked = |at: usize| acked.get(at).map(|acked| (acked.slot(), None));
-                for at in 0..acked.len() + FETCHED_AHEAD {
-                    self.fetch_ahead(at, asked);
-                    if let Some(acked) = at.checked_sub(FETCHED_AHEAD).and_then(|at| acked.get(at)) {
-                        self.handle_acked(now, from.to, *acked, turn);
-                    }
+                for group in acked.chunks(GROUP) {
+                    self.fetch(group.iter().map(|acked| (acked.slot(), None)));
+                    group.iter().for_each(|acked| self.handle_acked(now, from.to, *acked, turn));
                 }
             }
             LinkReply::Lease { sent } => {
@@ -207,47 +201,31 @@ impl<B: Bugs> Node<B> {
         turn: &mut Turn,
         replies: &mut Vec<u8>,
     ) {
-        let count = records.len();
-        for at in 0..count + FETCHED_AHEAD {
-            let done = count - records.len();
-            self.fetch_ahead(at, |at| {
-                let (slot, next) = records.get(at - done)?;
-                Some((*slot, Some(next.record.key())))
-            });
-            if at >= FETCHED_AHEAD
-                && let Some((slot, next)) = records.pop_front()
-            {
+        while !records.is_empty() {
+            let group = records.len().min(GROUP);
+            self.fetch(records.iter().take(group).map(|(slot, next)| (*slot, Some(next.record.key()))));
+            for (slot, next) in records.drain(..group) {
                 self.follow_one(now, from, slot, Incoming::Record(next), turn, replies);
             }
         }
         self.finish(turn);
     }
 
-    /// Asks for the memory that requests for these keys will touch: first all slots, then what those lead to. For some
-    /// dozens of keys, to be used at once.
+    /// Asks for the memory that requests for these keys will touch. For some dozens of keys, to be used at once.
     pub fn fetch_keys(&self, keys: &[(SlotId, &[u8])]) {
-        for (slot, _) in keys {
-            self.slots.get(usize::from(slot.0)).into_iter().for_each(fetch);
-        }
-        for (slot, key) in keys {
-            self.slot(*slot).fetch(&self.hasher, Some(key));
-        }
-        for (slot, key) in keys {
-            self.slot(*slot).fetch_more(&self.hasher, Some(key));
-        }
+        self.fetch(keys.iter().map(|(slot, key)| (*slot, Some(*key))));
     }
 
-    /// Asks for the memory of work that comes [`FETCHED_AHEAD`] and less after the work at `at` of a batch: of slots, and
-    /// of the record of a key where one is given. Each step looks into what the step before it has asked for.
-    fn fetch_ahead<'a>(&self, at: usize, asked: impl Fn(usize) -> Option<(SlotId, Option<&'a [u8]>)>) {
-        if let Some((slot, _)) = asked(at) {
+    /// Asks for the memory of slots, and of the records of keys where some are given: first of all slots, then of what those lead
+    /// to. Each look waits for nothing, and no work is done between: a lock would wait until what that has written is in place.
+    fn fetch<'a>(&self, asked: impl Iterator<Item = (SlotId, Option<&'a [u8]>)> + Clone) {
+        for (slot, _) in asked.clone() {
             self.slots.get(usize::from(slot.0)).into_iter().for_each(fetch);
         }
-        let earlier = |steps: usize| at.checked_sub(steps * FETCH_STEP).and_then(&asked);
-        if let Some((slot, key)) = earlier(1) {
+        for (slot, key) in asked.clone() {
             self.slot(slot).fetch(&self.hasher, key);
         }
-        if let Some((slot, key)) = earlier(2) {
+        for (slot, key) in asked {
             self.slot(slot).fetch_more(&self.hasher, key);
         }
     }
