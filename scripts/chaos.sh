@@ -3,8 +3,8 @@
 # Chaos: a coordinator and nodes as real processes, each in a network namespace of its own; clients that read and write
 # hundreds of keys; and meanwhile faults at random: nodes killed, stopped and paused, the coordinator killed and paused,
 # links cut one way and both ways, servers isolated. In the end all that the clients did and saw is judged: it must be
-# linearizable, every walk through all keys must have found each that was there all the time exactly once, and all copies
-# of a key must be the same. Needs Linux and Rust, and root or user namespaces.
+# linearizable, every walk through all keys must have found each that was there all the time exactly once, a read at the
+# level local only what somebody had written, and all copies of a key must be the same. Needs Linux and Rust, and root or user namespaces.
 #
 # usage: scripts/chaos.sh [--minutes M] [--nodes N] [--seed S] [--port P] [--no-cuts] [--moves] [--plant] [FLAG...]
 #   --minutes M   how long faults are made (3)

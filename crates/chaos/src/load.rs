@@ -29,6 +29,9 @@ const KEYS: usize = 34;
 const HOT: usize = 2;
 const HOT_PERCENT: usize = 40;
 
+/// How many of a hundred reads are at the level local.
+const LOCAL_PERCENT: usize = 20;
+
 /// How long a call may take. Shorter than the longest faults, so that some are left unknown.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -78,11 +81,15 @@ impl Load {
         let pause = Duration::from_secs(1) * tasks_in_all / rate;
         let mut tasks = Vec::new();
         for group in 0..GROUPS {
-            let builder = Client::builder().timeout(TIMEOUT).ack(asked.ack).read(asked.read);
-            let client = runtime.block_on(builder.connect(coordinator)).context("a client cannot connect")?;
+            let connect = |read| {
+                let builder = Client::builder().timeout(TIMEOUT).ack(asked.ack).read(read);
+                runtime.block_on(builder.connect(coordinator)).context("a client cannot connect")
+            };
+            let (client, local) = (connect(asked.read)?, connect(ReadLevel::Local)?);
             for number in group * TASKS..(group + 1) * TASKS {
                 let task = Task {
                     client: client.clone(),
+                    local: local.clone(),
                     number: u32::try_from(number)?,
                     group,
                     random: random.branch(u64::try_from(number)?),
@@ -124,6 +131,8 @@ pub(crate) fn final_reads(runtime: &Runtime, coordinator: &str) -> anyhow::Resul
 
 struct Task {
     client: Client,
+    /// One that reads at the level local.
+    local: Client,
     number: u32,
     group: usize,
     random: Random,
@@ -151,6 +160,7 @@ impl Task {
         let number = if hot { self.random.below(HOT) } else { HOT + self.random.below(KEYS - HOT) };
         let key = key(self.group, number);
         match (is_rich(number), self.random.below(100)) {
+            (false, 0..55) | (true, 0..35) if self.random.percent(LOCAL_PERCENT) => self.get_locally(&key).await,
             (false, 0..55) | (true, 0..35) => self.get(&key).await,
             (false, _) | (true, 35..55) => self.put(&key).await,
             (true, 55..70) => self.delete(&key).await,
@@ -164,6 +174,12 @@ impl Task {
         let told = self.client.read(key).await;
         let end = self.clock.micros();
         self.record.read(&call, end, told);
+    }
+
+    async fn get_locally(&mut self, key: &str) {
+        let told = self.local.read(key).await;
+        let end = self.clock.micros();
+        self.record.read_locally(key, end, told);
     }
 
     async fn put(&mut self, key: &str) {

@@ -169,7 +169,8 @@ fn look_at_the_end(report: &mut Report, cluster: &mut Cluster, keys: &[String]) 
             report.failures.push(format!("{} has panicked: {line}", server.name));
         }
     }
-    let oddities = report.record.oddities.iter().take(DIFFERENCES).cloned();
+    let never_written = report.record.never_written();
+    let oddities = report.record.oddities.iter().chain(&never_written).take(DIFFERENCES).cloned().collect::<Vec<_>>();
     report.failures.extend(oddities);
     if report.record.tallies.values().all(|tally| tally.done == 0) {
         report.failures.push("no operation was ever done".to_owned());

@@ -45,8 +45,19 @@ pub(crate) struct Record {
     pub(crate) reasons: BTreeMap<String, u64>,
     /// Answers that no order of operations is needed to find wrong.
     pub(crate) oddities: Vec<String>,
+    /// What reads at the level local have found.
+    seen_locally: Vec<Seen>,
     /// The value that a key had at a version.
     versions: BTreeMap<(String, Version), String>,
+}
+
+/// A value that was read at the level local, where any may be found that the key ever had.
+#[derive(Debug)]
+struct Seen {
+    key: String,
+    value: String,
+    /// When the answer came.
+    end: u64,
 }
 
 /// An operation under way.
@@ -135,9 +146,47 @@ impl Record {
         }
     }
 
+    /// A read at the level local has ended.
+    pub(crate) fn read_locally(&mut self, key: &str, end: u64, told: Result<client::Read, Error>) {
+        match told {
+            Ok(read) => {
+                self.tally("get at local").done += 1;
+                let Some(value) = read.value.map(|value| String::from_utf8_lossy(&value).into_owned()) else { return };
+                if let Some(version) = read.version {
+                    self.saw(key, version, &value);
+                }
+                self.seen_locally.push(Seen { key: key.to_owned(), value, end });
+            }
+            Err(error) => {
+                self.failed("get at local", &error);
+            }
+        }
+    }
+
+    /// What reads at the level local have found that nobody had written to the key before.
+    pub(crate) fn never_written(&self) -> Vec<String> {
+        let written = |operation: &Operation| match &operation.action {
+            Action::Put { value }
+            | Action::PutIfAbsent { value, outcome: Outcome::Done | Outcome::Unknown }
+            | Action::Swap { value, outcome: Outcome::Done | Outcome::Unknown, .. } => {
+                Some(((operation.key.clone(), value.clone()), operation.call))
+            }
+            _ => None,
+        };
+        let written: BTreeMap<_, _> = self.history.iter().filter_map(written).collect();
+        let is_known = |Seen { key, value, end }: &&Seen| {
+            written.get(&(key.clone(), value.clone())).is_some_and(|called| called <= end)
+        };
+        let describe = |Seen { key, value, end }: &Seen| {
+            format!("{key} was read at the level local at {end} us as {value}, which nobody had written")
+        };
+        self.seen_locally.iter().filter(|seen| !is_known(seen)).map(describe).collect()
+    }
+
     /// Takes in what another task did and saw.
     pub(crate) fn add(&mut self, other: Self) {
         self.history.extend(other.history);
+        self.seen_locally.extend(other.seen_locally);
         for (verb, tally) in other.tallies {
             let sum = self.tally(verb);
             sum.done += tally.done;
@@ -242,6 +291,36 @@ mod tests {
         assert!(one.oddities.is_empty() && other.oddities.is_empty());
         one.add(other);
         assert_eq!(one.oddities, ["the version 1-2 of k had the value b and the value c"]);
+    }
+
+    #[test]
+    fn a_local_read_of_what_nobody_had_written_is_told() {
+        let found = |value: &str| {
+            let mut record = Record::default();
+            let (early, late) = (Call { call: 5, ..CALL }, Call { call: 20, ..CALL });
+            record.wrote(&early, 9, "put", Action::Put { value: "a".into() }, Ok(()));
+            record.wrote(&late, 29, "put", Action::Put { value: "b".into() }, Ok(()));
+            let conflict = Ok(Cas::Conflict(version("1-3")));
+            record.wrote_if(
+                &early,
+                9,
+                "cas",
+                (version("1-1"), "c"),
+                |outcome| Action::Swap { expected: "a".into(), value: "c".into(), outcome },
+                conflict,
+            );
+            let node = "127.0.0.1:5001".parse().unwrap();
+            let read = client::Read { value: Some(value.into()), version: None, node, from_replica: true };
+            record.read_locally("k", 12, Ok(read));
+            record.never_written()
+        };
+        assert_eq!(found("a"), [""; 0]);
+        for value in ["b", "c", "d"] {
+            assert_eq!(
+                found(value),
+                [format!("k was read at the level local at 12 us as {value}, which nobody had written")]
+            );
+        }
     }
 
     #[test]
