@@ -1,8 +1,9 @@
 //! Many keys at once: each read or written on its own, side by side, at its own primary.
 
-use std::future::Future;
+use std::future::{Future, pending};
+use std::panic::resume_unwind;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::client::Client;
 use crate::error::Error;
@@ -70,9 +71,12 @@ async fn side_by_side<T: Send + 'static, F: Future<Output = T> + Send + 'static>
         {
             under_way.spawn(async move { (at, call.await) });
         }
-        match under_way.join_next().await {
-            Some(done) => results.push(done.expect("a call neither panics nor is ended")),
-            None => break,
+        match under_way.join_next().await.transpose().map_err(JoinError::try_into_panic) {
+            Ok(Some(done)) => results.push(done),
+            Ok(None) => break,
+            Err(Ok(panic)) => resume_unwind(panic),
+            // The runtime ends all tasks, this one next.
+            Err(Err(_)) => pending().await,
         }
     }
     results.sort_unstable_by_key(|(at, _)| *at);

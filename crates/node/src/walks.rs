@@ -1,7 +1,8 @@
 //! Pages of walks through the keys of the whole cluster (`PREFIX`, `RANGE`), and counts: whom this node asks, and what it
 //! answers where another asks. Who answers for what is decided by [`engine::walk`].
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
+use std::panic::resume_unwind;
 use std::time::Duration;
 
 use engine::bugs::NoBugs;
@@ -18,7 +19,7 @@ use proto::range::{KeyRange, Keys, PageRequest};
 use proto::reply::{Reply, ReplyDecoder};
 use proto::response::Response;
 use proto::slot::{SLOT_BITS, SlotId};
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::{Instant, timeout_at};
 
 use crate::driver::Driver;
@@ -87,9 +88,12 @@ pub(crate) async fn gather(driver: &Driver, mut walk: Walk) -> Result<Walk, Erro
             }
         }
         while let Some(answered) = asked.join_next().await {
-            match answered.expect("a task that nobody ends comes to its end") {
-                (id, Some(listed)) => walk.answered(id, listed),
-                (id, None) => walk.failed(id),
+            match answered.map_err(JoinError::try_into_panic) {
+                Ok((id, Some(listed))) => walk.answered(id, listed),
+                Ok((id, None)) => walk.failed(id),
+                Err(Ok(panic)) => resume_unwind(panic),
+                // The runtime ends all tasks, this one next.
+                Err(Err(_)) => pending().await,
             }
         }
         let Some(missing) = walk.missing() else { return Ok(walk) };
