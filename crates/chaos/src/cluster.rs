@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use proto::cluster_map::{ClusterMap, MapUpdate};
+use proto::cluster_map::{ClusterMap, MapUpdate, MapVersion};
 use proto::id::Incarnation;
 use proto::slot::Position;
 
@@ -22,6 +22,9 @@ const VIRTUAL_NODES: &str = "16";
 
 /// How long the cluster may take until every slot has all its copies, once nothing disturbs it.
 pub(crate) const WHOLE: Duration = Duration::from_secs(60);
+
+/// How long it must have been so. What was asked of a coordinator that stood still is carried out when it goes on.
+const STANDS: Duration = Duration::from_millis(500);
 
 /// How long the coordinator may take to answer.
 const ANSWER: Duration = Duration::from_millis(500);
@@ -182,29 +185,47 @@ impl Cluster {
     /// It did not come to that in time; what is missing.
     pub(crate) fn await_whole(&mut self) -> anyhow::Result<Duration> {
         let start = Instant::now();
+        // The version of a map that lacks nothing, and when it was first seen.
+        let mut whole: Option<(MapVersion, Instant)> = None;
         loop {
             self.look_after()?;
             // One that was decommissioned, without an answer.
             let left: Vec<_> = (0..self.nodes()).filter(|&node| !self.server(node).is_running()).collect();
             left.into_iter().try_for_each(|node| self.start_server(node))?;
-            let missing = match self.servers.iter().find(|server| !server.has_started()) {
-                Some(server) => format!("{} has not said that it serves", server.name),
-                None => match read_map(self.coordinator) {
-                    Err(error) => format!("the coordinator gives no map: {error:#}"),
-                    Ok(None) => "the coordinator has no map".to_owned(),
-                    Ok(Some(map)) => {
-                        let missing = missing(&map, self.nodes(), &self.gone);
-                        self.last_map = Some(map);
-                        match missing {
-                            None => return Ok(start.elapsed()),
-                            Some(missing) => missing,
-                        }
+            let missing = match (self.look_whether_whole(), whole) {
+                (Ok(version), Some((seen, since))) if seen == version => {
+                    if since.elapsed() >= STANDS {
+                        return Ok(since - start);
                     }
-                },
+                    None
+                }
+                (Ok(version), _) => {
+                    whole = Some((version, Instant::now()));
+                    Some("its map changes".to_owned())
+                }
+                (Err(missing), _) => {
+                    whole = None;
+                    Some(missing)
+                }
             };
-            anyhow::ensure!(start.elapsed() < WHOLE, "the cluster is not whole {WHOLE:?} after all faults: {missing}");
+            if let Some(missing) = missing.filter(|_| start.elapsed() >= WHOLE) {
+                anyhow::bail!("the cluster is not whole {WHOLE:?} after all faults: {missing}");
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// The version of the map where that lacks nothing, and otherwise what is missing.
+    fn look_whether_whole(&mut self) -> Result<MapVersion, String> {
+        if let Some(server) = self.servers.iter().find(|server| !server.has_started()) {
+            return Err(format!("{} has not said that it serves", server.name));
+        }
+        let map = read_map(self.coordinator).map_err(|error| format!("the coordinator gives no map: {error:#}"))?;
+        let map = map.ok_or("the coordinator has no map")?;
+        let missing = missing(&map, self.nodes(), &self.gone);
+        let version = map.version;
+        self.last_map = Some(map);
+        missing.map_or(Ok(version), Err)
     }
 }
 

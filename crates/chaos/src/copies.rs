@@ -16,22 +16,28 @@ use proto::peer::{Forward, Hello, KeyRequest, LinkKind, Read, Wanted};
 use proto::reply::{Reply, ReplyDecoder};
 use proto::slot::Position;
 
+use crate::cluster::Cluster;
+
 /// How long a node may take for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// What a copy holds of a key: the version and the value; none where the key is absent.
 type Held = Option<(String, String)>;
 
-/// How long the last writes may take to reach all copies.
+/// How long the last writes may take to reach all copies, and copies to be where the map says.
 const LEVEL: Duration = Duration::from_secs(5);
 
 /// Waits until the copies of all keys are the same. Gives the differences that stay.
-pub(crate) fn await_equal(map: &ClusterMap, keys: &[String]) -> anyhow::Result<Vec<String>> {
+///
+/// # Errors
+/// A copy cannot be asked for, time and again.
+pub(crate) fn await_equal(cluster: &mut Cluster, keys: &[String]) -> anyhow::Result<Vec<String>> {
     let start = Instant::now();
     loop {
-        let differences = differences(map, keys)?;
-        if differences.is_empty() || start.elapsed() > LEVEL {
-            return Ok(differences);
+        let compared =
+            cluster.map().context("there is no map to compare copies by").and_then(|map| differences(map, keys));
+        if matches!(&compared, Ok(differences) if differences.is_empty()) || start.elapsed() > LEVEL {
+            return compared;
         }
         std::thread::sleep(Duration::from_millis(100));
     }

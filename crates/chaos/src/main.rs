@@ -178,13 +178,12 @@ fn look_at_the_end(report: &mut Report, cluster: &mut Cluster, keys: &[String]) 
     if !report.failures.is_empty() {
         return; // The copies cannot be the same where the cluster has not become whole.
     }
-    match cluster.map().map(|map| copies::await_equal(map, keys)) {
-        None => report.failures.push("there is no map to compare copies by".to_owned()),
-        Some(Err(error)) => report.failures.push(format!("the copies cannot be compared: {error:#}")),
-        Some(Ok(differences)) if differences.is_empty() => {
+    match copies::await_equal(cluster, keys) {
+        Err(error) => report.failures.push(format!("the copies cannot be compared: {error:#}")),
+        Ok(differences) if differences.is_empty() => {
             report.findings.push(format!("copies: all the same, of each of {} keys", keys.len()));
         }
-        Some(Ok(differences)) => {
+        Ok(differences) => {
             let count = differences.len();
             report.failures.push(format!("the copies of {count} keys differ; the first are:"));
             report.failures.extend(differences.into_iter().take(DIFFERENCES));
