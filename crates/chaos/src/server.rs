@@ -121,7 +121,8 @@ impl Server {
                 self.child = None;
                 let (name, words) = (&self.name, self.last_words());
                 if self.leaves.is_some() && status.success() {
-                    self.leaves = None;
+                    // One that was asked to stop as well may have done so before it had left: it leaves at its next start.
+                    self.leaves = asked.map(|_| Answered(false));
                     return Ok(());
                 }
                 let asked = asked.with_context(|| format!("{name} has ended by itself with {status}:\n{words}"))?;
