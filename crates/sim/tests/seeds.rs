@@ -192,6 +192,12 @@ fn a_lost_record_behind_a_synced_segment_is_no_damage() {
     is_clean(19_033);
 }
 
+/// It had answered, and lost its power as all the others had before the answer was acted on; one that had more was left out.
+#[test]
+fn a_copy_that_is_promoted_for_what_it_has_lost_meanwhile_shortens_the_slot() {
+    is_clean(19_909);
+}
+
 #[test]
 fn every_planted_mistake_is_found() {
     let missing: Vec<_> = Bug::ALL.into_iter().filter(|bug| FOUND_BY.iter().all(|(found, _)| found != bug)).collect();

@@ -177,11 +177,9 @@ impl World {
                     not_asked += usize::from(has_other_learners(before, config));
                 }
             }
-            if before.is_some_and(|before| before.epoch == config.epoch) {
-                // What a primary has proposed before it lost its power, as all the others did, may name the best of them no
-                // more. It is no promotion, which must find the best.
-                self.shorten(slot);
-            }
+            // What a primary has proposed, or a copy has answered that is promoted for it, before it lost its power, as all the
+            // others did, may name the best of them no more. Whoever is promoted and is here must be the best.
+            self.shorten(slot);
             self.check_members(slot, "when the configuration was kept");
             self.lost_if_nobody_holds(slot);
         }
