@@ -99,7 +99,7 @@ impl<B: Bugs> Coordinator<B> {
                 let known = slots.into_iter().filter(|at| usize::from(at.slot.0) < self.settings.bits.count());
                 self.releases.extend(known.map(|SlotAt { slot, version }| (slot, Said { from, of: to, version })));
                 self.pass_on_released(now);
-                if self.handing_over.is_empty() {
+                if self.phase == Phase::Serving && self.handing_over.is_empty() {
                     // The next ones need not wait.
                     self.awaits_settling = true;
                 }
