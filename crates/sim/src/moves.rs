@@ -98,9 +98,10 @@ impl World {
         }
     }
 
-    /// I12, of a configuration that follows on another.
+    /// I12, of a configuration that follows on another. A coordinator that has lost its state goes on from what nodes had heard of,
+    /// which need not be what it had last.
     pub(crate) fn check_move(&mut self, slot: SlotId, before: &SlotConfig, config: &Arc<SlotConfig>) {
-        let Some(state) = &self.coordinator.state else { return };
+        let Some(state) = self.coordinator.state.as_ref().filter(|_| !self.state_is_lost()) else { return };
         let is_up = |member: &Incarnation| state.map().member(*member).is_some_and(|member| member.up);
         // One that makes no progress is proposed out, and one that leads no more was lost: neither is a move.
         let is_moved = |member: &Incarnation| {

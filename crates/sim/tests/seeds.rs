@@ -198,6 +198,12 @@ fn a_copy_that_is_promoted_for_what_it_has_lost_meanwhile_shortens_the_slot() {
     is_clean(19_909);
 }
 
+/// The last configuration before nobody had heard of: the coordinator was cut off, and then lost its state.
+#[test]
+fn a_coordinator_without_its_state_goes_on_from_what_nodes_have_heard_of() {
+    is_clean(25_420);
+}
+
 #[test]
 fn every_planted_mistake_is_found() {
     let missing: Vec<_> = Bug::ALL.into_iter().filter(|bug| FOUND_BY.iter().all(|(found, _)| found != bug)).collect();
