@@ -4,7 +4,8 @@
 # hundreds of keys; and meanwhile faults at random: nodes killed, stopped and paused, the coordinator killed and paused,
 # links cut one way and both ways, servers isolated. In the end all that the clients did and saw is judged: it must be
 # linearizable, every walk through all keys must have found each that was there all the time exactly once, a read at the
-# level local only what somebody had written, and all copies of a key must be the same. Needs Linux and Rust, and root or user namespaces.
+# level local only what somebody had written, and all copies of a key must be the same. Needs Linux and Rust, and root or
+# user namespaces.
 #
 # usage: scripts/chaos.sh [--minutes M] [--nodes N] [--seed S] [--port P] [--no-cuts] [--moves] [--plant] [FLAG...]
 #   --minutes M   how long faults are made (3)
@@ -23,7 +24,7 @@
 set -euo pipefail
 
 usage() {
-    sed -n '9,20s/^# \{0,1\}//p' "$0"
+    sed -n '10,21s/^# \{0,1\}//p' "$0"
 }
 
 cuts=yes
