@@ -36,11 +36,12 @@ use proto::slot::{Position, SlotId};
 
 use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::output::{Event, Output, Settings};
+use crate::plan::has_same_holders;
 use crate::promotion::Promotion;
 use crate::registry::Registry;
 use crate::time::Timestamp;
 
-use health::{Fills, has_same_holders};
+use health::Fills;
 use membership::Joining;
 use proposals::{REPLAN_PAUSE, Said};
 use replan::HANDOVER_RETRY;

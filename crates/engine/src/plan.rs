@@ -347,9 +347,16 @@ pub fn held_by(target: &[Incarnation]) -> SlotConfig {
 }
 
 fn change(now: &SlotConfig, next: SlotConfig) -> Plan {
-    let same =
-        now.primary == next.primary && now.isr == next.isr && now.learners == next.learners && now.elr == next.elr;
-    if same { Plan::Keep } else { Plan::Change(next) }
+    if has_same_holders(now, &next) { Plan::Keep } else { Plan::Change(next) }
+}
+
+/// Whether two configurations differ in epoch and version at the most.
+pub(crate) fn has_same_holders(one: &SlotConfig, other: &SlotConfig) -> bool {
+    std::ptr::eq(one, other)
+        || (one.primary == other.primary
+            && one.isr == other.isr
+            && one.learners == other.learners
+            && one.elr == other.elr)
 }
 
 /// The survivors in the order in which the ring names them, then those that it does not want any more.

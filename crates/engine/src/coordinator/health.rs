@@ -8,7 +8,7 @@ use proto::session::Filling;
 
 use super::{Coordinator, Phase};
 use crate::bugs::Bugs;
-use crate::plan::{Plan, Standing, plan};
+use crate::plan::{Plan, Standing, has_same_holders, plan};
 use crate::status::{Fill, HandOver, Problem, Ranges, Stage, Status};
 use crate::time::Timestamp;
 
@@ -65,14 +65,6 @@ struct Look {
     /// It has a copy that is to be given up.
     is_surplus: bool,
     plan: Plan,
-}
-
-pub(super) fn has_same_holders(one: &SlotConfig, other: &SlotConfig) -> bool {
-    std::ptr::eq(one, other)
-        || (one.primary == other.primary
-            && one.isr == other.isr
-            && one.learners == other.learners
-            && one.elr == other.elr)
 }
 
 /// Whom a slot is still to be copied to: those who are to hold it and are heard, and do not have it.

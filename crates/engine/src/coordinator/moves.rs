@@ -7,10 +7,10 @@ use std::sync::Arc;
 use proto::cluster_map::{Member, SlotConfig};
 use proto::id::{Incarnation, NodeAddr};
 
-use super::health::has_same_holders;
 use super::{Coordinator, Phase};
 use crate::bugs::{Bug, Bugs};
 use crate::output::{DecommissionError, Event, Output, Replaced};
+use crate::plan::has_same_holders;
 use crate::registry::Registered;
 use crate::time::Timestamp;
 

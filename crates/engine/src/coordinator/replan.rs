@@ -9,10 +9,10 @@ use proto::session::SlotAt;
 use proto::slot::SlotId;
 
 use super::Coordinator;
-use super::health::{has_same_holders, to_fill};
+use super::health::to_fill;
 use crate::bugs::{Bug, Bugs};
 use crate::output::{Event, Output};
-use crate::plan::{self, Plan, Standing, plan};
+use crate::plan::{self, Plan, Standing, has_same_holders, plan};
 use crate::promotion::Promotion;
 use crate::time::Timestamp;
 

@@ -11,9 +11,8 @@ use proto::id::Incarnation;
 use proto::slot::SlotId;
 
 use super::Coordinator;
-use super::health::has_same_holders;
 use crate::bugs::{Bug, Bugs};
-use crate::plan::Standing;
+use crate::plan::{Standing, has_same_holders};
 
 impl<B: Bugs> Coordinator<B> {
     /// Takes out of these changes the copies for which there is no room: slots that lack most copies go first. Where slots
