@@ -120,11 +120,13 @@ pub enum Bug {
     PurgeMarkIgnored,
     /// A node that stops on purpose neither hands its slots over nor gives them back: whoever leads next waits for its leases.
     StopsWithoutRelease,
+    /// A coordinator that takes a map over does not have leave whom the one before had leave.
+    LeaveForgotten,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 55] = [
+    pub const ALL: [Self; 56] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -180,6 +182,7 @@ impl Bug {
         Self::MovesUnlimited,
         Self::PurgeMarkIgnored,
         Self::StopsWithoutRelease,
+        Self::LeaveForgotten,
     ];
 }
 

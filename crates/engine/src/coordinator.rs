@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::cluster_map::{ClusterMap, MapVersion, Member, SlotConfig};
+use proto::cluster_map::{ClusterMap, Departures, MapVersion, Member, SlotConfig};
 use proto::error::ErrorReply;
 use proto::id::{Epoch, Incarnation, NodeAddr};
 use proto::ring::HashRing;
@@ -120,10 +120,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     ancestors: BTreeMap<Incarnation, Ancestors>,
     /// Who has more than one share of the slots.
     weights: BTreeMap<NodeAddr, u32>,
-    /// Who is to leave for good, as an operator says.
-    leaving: BTreeSet<NodeAddr>,
-    /// Who leaves when whom joins: by the one that is to join.
-    replacing: BTreeMap<NodeAddr, NodeAddr>,
+    /// Who is to leave for good. The map says so from its next change on.
+    departures: Departures,
     /// Those of them that hold no part of any slot any more, and are told to delete what they have.
     moved_off: BTreeSet<Incarnation>,
     /// Who is back with its data, and has not been given its slots yet.
@@ -183,8 +181,7 @@ impl<B: Bugs> Coordinator<B> {
             reported: BTreeSet::new(),
             ancestors: BTreeMap::new(),
             weights: BTreeMap::new(),
-            leaving: BTreeSet::new(),
-            replacing: BTreeMap::new(),
+            departures: Departures::default(),
             moved_off: BTreeSet::new(),
             returning: BTreeSet::new(),
             away: BTreeMap::new(),
@@ -353,6 +350,7 @@ impl<B: Bugs> Coordinator<B> {
         self.unproven.retain(|incarnation, _| members.contains_key(incarnation));
         self.ancestors.retain(|incarnation, _| members.contains_key(incarnation));
         self.map.set_members(members);
+        self.map.departures.clone_from(&self.departures);
         // IMPORTANT: what nobody has kept nobody may hear of.
         let outputs = [Output::Keep, Output::Publish];
         let kept_late = self.bugs.plants(Bug::PublishedBeforeKept);

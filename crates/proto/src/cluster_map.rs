@@ -13,9 +13,11 @@
 //! ```
 //!
 //! Nodes are named by their incarnation. Slots with one configuration stand in one line, from first to last. With
-//! `since=0` the text holds all slots, otherwise those that changed after that version.
+//! `since=0` the text holds all slots, otherwise those that changed after that version. Where somebody leaves, the first line
+//! goes on with `leaving=host:port,...`, and where somebody is to be replaced by a node that has not joined, with
+//! `replacing=new,old,...`. Further words there are passed over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -116,6 +118,15 @@ pub struct Member {
     pub up: bool,
 }
 
+/// Who is to leave for good, as operators have said. It is in the map so that a coordinator that loses its state hears of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Departures {
+    /// Who leaves.
+    pub leaving: BTreeSet<NodeAddr>,
+    /// Who leaves once another has joined, by that other.
+    pub replacing: BTreeMap<NodeAddr, NodeAddr>,
+}
+
 /// How many slots stand together in a map.
 const BLOCK: usize = 64;
 
@@ -129,6 +140,8 @@ pub struct ClusterMap {
     pub version: MapVersion,
     /// What the operator has chosen.
     pub promises: Promises,
+    /// Who is to leave for good.
+    pub departures: Departures,
     bits: SlotBits,
     members: BTreeMap<Incarnation, Member>,
     blocks: Vec<Arc<Block>>,
@@ -159,6 +172,8 @@ pub struct MapUpdate {
     pub version: MapVersion,
     /// What the operator has chosen.
     pub promises: Promises,
+    /// Who is to leave for good. All of them are named each time.
+    pub departures: Departures,
     bits: SlotBits,
     members: BTreeMap<Incarnation, Member>,
     runs: Vec<(SlotId, SlotId, Arc<SlotConfig>)>,
@@ -186,7 +201,15 @@ impl ClusterMap {
         let nobody = Arc::<SlotConfig>::default();
         let empty = Arc::new(Block { newest: MapVersion(0), slots: vec![nobody; size] });
         let blocks = vec![empty; bits.count() / size];
-        Self { cluster, version: MapVersion(0), promises: Promises::default(), bits, members: BTreeMap::new(), blocks }
+        Self {
+            cluster,
+            version: MapVersion(0),
+            promises: Promises::default(),
+            departures: Departures::default(),
+            bits,
+            members: BTreeMap::new(),
+            blocks,
+        }
     }
 
     /// How slots are cut.
@@ -289,6 +312,7 @@ impl ClusterMap {
             since,
             version: self.version,
             promises: self.promises,
+            departures: self.departures.clone(),
             bits: self.bits,
             members: self.members.clone(),
             runs,
@@ -309,6 +333,7 @@ impl ClusterMap {
         };
         map.version = update.version;
         map.promises = update.promises;
+        map.departures.clone_from(&update.departures);
         map.members.clone_from(&update.members);
         for (first, last, config) in &update.runs {
             if usize::from(last.0) >= map.bits.count() {
@@ -354,14 +379,24 @@ impl MapUpdate {
     #[must_use]
     pub fn to_lines(&self) -> Vec<String> {
         let Promises { replicas, ack, read, heartbeat_timeout } = self.promises;
-        let mut lines = vec![format!(
+        let mut head = format!(
             "OK Map version={} since={} cluster={} slots={} replicas={replicas} ack={ack} read={read} timeout={}",
             self.version.0,
             self.since.0,
             self.cluster,
             self.bits.count(),
             heartbeat_timeout.as_millis()
-        )];
+        );
+        let Departures { leaving, replacing } = &self.departures;
+        let replacing: Vec<_> = replacing.iter().flat_map(|(new, old)| [new, old]).collect();
+        for (name, nodes) in [(LEAVING, leaving.iter().collect()), (REPLACING, replacing)] {
+            if !nodes.is_empty() {
+                let nodes: Vec<_> = nodes.into_iter().map(NodeAddr::as_str).collect();
+                // Writing to a String cannot fail.
+                let _ = write!(head, " {name}{}", nodes.join(","));
+            }
+        }
+        let mut lines = vec![head];
         for (incarnation, member) in &self.members {
             lines.push(format!("NODE {incarnation} {} {}", member.addr, if member.up { "up" } else { "down" }));
         }
@@ -405,11 +440,21 @@ impl MapUpdate {
         if promises.replicas > limits::REPLICAS {
             return Err(MapError::Malformed("replicas= is over its limit"));
         }
+        let mut departures = Departures::default();
+        for word in words {
+            if let Some(leaving) = word.strip_prefix(LEAVING) {
+                departures.leaving = nodes(leaving)?.into_iter().collect();
+            } else if let Some(replacing) = word.strip_prefix(REPLACING) {
+                let pairs = nodes(replacing)?;
+                departures.replacing = pairs.as_chunks().0.iter().cloned().map(|[new, old]| (new, old)).collect();
+            }
+        }
         let mut update = Self {
             version,
             since,
             cluster,
             promises,
+            departures,
             bits: SlotBits::new(u8::try_from(count.trailing_zeros()).unwrap_or(16)),
             members: BTreeMap::new(),
             runs: Vec::new(),
@@ -426,6 +471,15 @@ impl MapUpdate {
         }
         Ok(update)
     }
+}
+
+/// What stands before those who leave, and before those who wait to, in the first line of a map.
+const LEAVING: &str = "leaving=";
+const REPLACING: &str = "replacing=";
+
+fn nodes(list: &str) -> Result<Vec<NodeAddr>, MapError> {
+    let node = |word: &str| word.parse().map_err(|_| MapError::Malformed("no address"));
+    list.split(',').map(node).collect()
 }
 
 fn parse_node(line: &str) -> Option<(Incarnation, Member)> {
@@ -507,6 +561,26 @@ mod tests {
     }
 
     #[test]
+    fn who_leaves_travels_with_every_change() {
+        let addr = |port| NodeAddr::new("h", port).unwrap();
+        let (old, mut new) = (map(), map());
+        new.departures.leaving = [addr(1), addr(2)].into();
+        new.departures.replacing = [(addr(9), addr(3)), (addr(8), addr(1))].into();
+        new.set_version(MapVersion(2));
+        let lines = new.update_since(MapVersion(1)).to_lines();
+        let head = lines.first().unwrap();
+        assert!(head.ends_with(" timeout=10000 leaving=h:1,h:2 replacing=h:8,h:1,h:9,h:3"), "{head}");
+        let update = MapUpdate::parse(lines.iter().map(String::as_str)).unwrap();
+        assert_eq!(ClusterMap::updated(Some(&old), &update).unwrap(), new);
+        let later = format!("{head} more=1");
+        assert_eq!(
+            MapUpdate::parse([later.as_str()]).unwrap().departures,
+            new.departures,
+            "further words are passed over"
+        );
+    }
+
+    #[test]
     fn the_whole_map_travels_as_text() {
         let map = map();
         let lines = map.update_since(MapVersion(0)).to_lines();
@@ -553,6 +627,7 @@ mod tests {
             "OK Map version=1 since=0 cluster=c slots=8 replicas=99 ack=async read=local timeout=10000",
             "OK Map version=1 since=0 cluster=c slots=8 replicas=2 ack=async read=local timeout=10000\nFOO",
             "OK Map version=1 since=0 cluster=c slots=8 replicas=2 ack=async read=local timeout=10000\nNODE 1 nowhere up",
+            "OK Map version=1 since=0 cluster=c slots=8 replicas=2 ack=async read=local timeout=10000 leaving=nowhere",
             "OK Map version=1 since=0 cluster=c slots=8 replicas=2 ack=async read=local timeout=10000\nSLOTS 5 2 epoch=1 version=1 primary=1 isr=1 learners=- elr=-",
         ] {
             assert!(MapUpdate::parse(text.lines()).is_err(), "{text}");

@@ -36,6 +36,8 @@ pub(crate) struct CoordinatorProcess {
     timer: u32,
     /// It crashes when it has carried out so many more outputs.
     pub(crate) outputs_left: Option<u64>,
+    /// The version of the map that it has taken over.
+    pub(crate) adopted: Option<MapVersion>,
     random: Random,
     /// How often in a row its deadline had passed when it had just been called.
     spins: u32,
@@ -64,6 +66,7 @@ impl CoordinatorProcess {
             published: None,
             timer: 0,
             outputs_left: None,
+            adopted: None,
             random: random.fork(),
             spins: 0,
         }
@@ -76,6 +79,7 @@ impl World {
         let now = self.coordinator_now();
         let process = &mut self.coordinator;
         process.boot += 1;
+        process.adopted = None;
         let settings = Settings {
             promises: Promises {
                 replicas: self.knobs.replicas as usize,
@@ -196,6 +200,7 @@ impl World {
             CoordinatorEvent::PromotedUnproven(slots, _) => self.stats.unproven_promotions += *slots as u64,
             CoordinatorEvent::StartedAnew(slots) => self.stats.started_anew += *slots as u64,
             CoordinatorEvent::Dead(_) => self.stats.removed += 1,
+            CoordinatorEvent::Adopted(version) => self.coordinator.adopted = Some(*version),
             CoordinatorEvent::Suspected(_) => self.stats.suspected += 1,
             CoordinatorEvent::Stranger(addr) => {
                 let what = format!("{addr} is taken for a node of another cluster");

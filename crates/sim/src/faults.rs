@@ -124,7 +124,7 @@ impl Faults {
 }
 
 impl Faults {
-    /// What it holds is gone in a moment. A coordinator without state would wait for it.
+    /// What somebody holds is gone, or will be in a moment. A coordinator without state would wait for it.
     pub(crate) fn somebody_is_dismissed(&mut self) {
         self.memory_is_missing = true;
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use engine::coordinator::Coordinator;
 use engine::output::DecommissionError;
 use proto::cluster_map::{ClusterMap, SlotConfig};
-use proto::id::Incarnation;
+use proto::id::{Incarnation, NodeAddr};
 use proto::session::NodeMessage;
 use proto::slot::SlotId;
 
@@ -55,6 +55,7 @@ impl World {
             }
         }
         self.stats.dismissals += 1;
+        self.faults.somebody_is_dismissed();
         if self.random.chance(700) {
             let mut bytes = Vec::new();
             NodeMessage::Cleared.encode(&mut bytes);
@@ -62,6 +63,22 @@ impl World {
         }
         self.crash_node(n, Finds::Nothing);
         self.faults_after_dismissal(n);
+    }
+
+    /// A coordinator that had lost its state leads the cluster again: whoever was leaving by the map that it took over still is,
+    /// unless it has deleted what it held.
+    pub(crate) fn check_leaves(&mut self) {
+        let (Some(state), Some(adopted)) = (&self.coordinator.state, self.coordinator.adopted) else { return };
+        let mut kept = self.nodes.iter().filter_map(|process| process.data()?.map());
+        let Some(taken_over) = kept.find(|map| map.version == adopted) else { return };
+        let is_forgotten = |addr: &&NodeAddr| {
+            let mut starts = taken_over.members().filter(|(_, member)| member.addr == **addr);
+            !state.map().departures.leaving.contains(*addr) && starts.any(|(start, _)| self.oracle.is_somewhere(start))
+        };
+        if let Some(addr) = taken_over.departures.leaving.iter().find(is_forgotten) {
+            let what = format!("{addr} was leaving when the coordinator lost its state, and stays");
+            self.broken("moves", None, what);
+        }
     }
 
     /// A node that has left comes anew.

@@ -74,6 +74,7 @@ const FOUND_BY: [(Bug, u64); 55] = [
     (Bug::MovesUnlimited, 11),
     (Bug::PurgeMarkIgnored, 10),
     (Bug::StopsWithoutRelease, 13),
+    (Bug::LeaveForgotten, 701),
 ];
 
 #[test]

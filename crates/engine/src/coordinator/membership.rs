@@ -158,8 +158,8 @@ impl<B: Bugs> Coordinator<B> {
         }
         self.ring.remove(addr);
         self.away.remove(addr);
-        self.leaving.remove(addr);
-        self.replacing.retain(|_, old| old != addr);
+        self.departures.leaving.remove(addr);
+        self.departures.replacing.retain(|_, old| old != addr);
         self.unregistered.extend(registered);
         self.gone.extend(registered.into_iter().chain(remembered));
         self.outputs.extend(registered.map(Output::Unregistered));

@@ -22,16 +22,15 @@ impl<B: Bugs> Coordinator<B> {
     /// It cannot be; nothing has changed.
     pub fn decommission(&mut self, now: Timestamp, addr: &NodeAddr) -> Result<usize, DecommissionError> {
         self.wake(now);
-        if !self.leaving.contains(addr) {
+        if !self.departures.leaving.contains(addr) {
             self.may_leave(addr)?;
             let stays = |(other, node): (&NodeAddr, &Registered)| {
-                other != addr && !node.by_hand && !self.leaving.contains(other)
+                other != addr && !node.by_hand && !self.departures.leaving.contains(other)
             };
             if !self.registry.iter().any(stays) {
                 return Err(DecommissionError::LastNode);
             }
             self.leaves(addr);
-            self.keep();
             self.advance(now);
         }
         Ok(self.slots_held_at(addr))
@@ -44,16 +43,16 @@ impl<B: Bugs> Coordinator<B> {
     /// It cannot be; nothing has changed.
     pub fn replace(&mut self, now: Timestamp, old: &NodeAddr, new: &NodeAddr) -> Result<Replaced, DecommissionError> {
         self.wake(now);
-        if old == new || self.leaving.contains(new) {
+        if old == new || self.departures.leaving.contains(new) {
             return Err(DecommissionError::Itself);
         }
-        if self.leaving.contains(old) || self.registry.get(new).is_some_and(|node| !node.by_hand) {
+        if self.departures.leaving.contains(old) || self.registry.get(new).is_some_and(|node| !node.by_hand) {
             return self.decommission(now, old).map(Replaced::Leaves);
         }
         self.may_leave(old)?;
-        self.replacing.insert(new.clone(), old.clone());
+        self.departures.replacing.insert(new.clone(), old.clone());
         self.event(Event::LeavesFor(old.clone(), new.clone()));
-        self.keep();
+        self.advance(now);
         Ok(Replaced::Waits)
     }
 
@@ -76,11 +75,11 @@ impl<B: Bugs> Coordinator<B> {
 
     /// From now on it has no place on the ring. One that is away is not waited for any more, and takes no other's place.
     fn leaves(&mut self, addr: &NodeAddr) {
-        self.replacing.retain(|_, old| old != addr);
-        if let Some(old) = self.replacing.remove(addr) {
+        self.departures.replacing.retain(|_, old| old != addr);
+        if let Some(old) = self.departures.replacing.remove(addr) {
             self.event(Event::Stays(old));
         }
-        self.leaving.insert(addr.clone());
+        self.departures.leaving.insert(addr.clone());
         self.away.remove(addr);
         self.ring.remove(addr);
         self.event(Event::Leaving(addr.clone()));
@@ -92,39 +91,34 @@ impl<B: Bugs> Coordinator<B> {
     /// The node does not leave, or has handed everything over and deletes what it holds by now. Nothing has changed.
     pub fn recommission(&mut self, now: Timestamp, addr: &NodeAddr) -> Result<(), DecommissionError> {
         self.wake(now);
-        let waited = self.replacing.len();
-        self.replacing.retain(|_, old| old != addr);
-        if !self.leaving.contains(addr) && self.replacing.len() == waited {
+        if self.phase != Phase::Serving {
+            return Err(DecommissionError::NotServing);
+        }
+        let waited = self.departures.replacing.len();
+        self.departures.replacing.retain(|_, old| old != addr);
+        if !self.departures.leaving.contains(addr) && self.departures.replacing.len() == waited {
             return Err(DecommissionError::NotFound);
         }
         let registered = self.registry.get(addr).map(|node| node.incarnation);
         if registered.is_some_and(|node| self.moved_off.contains(&node)) {
             return Err(DecommissionError::TooLate);
         }
-        if self.leaving.remove(addr) && registered.is_some() {
+        if self.departures.leaving.remove(addr) && registered.is_some() {
             self.take_place(addr);
         }
         self.event(Event::Stays(addr.clone()));
-        self.keep();
         self.advance(now);
         Ok(())
     }
 
     /// Who leaves, and how many slots each of them still holds.
     pub fn leaving(&self) -> impl Iterator<Item = (&NodeAddr, usize)> {
-        self.leaving.iter().map(|addr| (addr, self.slots_held_at(addr)))
+        self.departures.leaving.iter().map(|addr| (addr, self.slots_held_at(addr)))
     }
 
     /// Who is away and in whose place nobody is filled yet, and from when on somebody is.
     pub fn away(&self) -> impl Iterator<Item = (&NodeAddr, Timestamp)> {
         self.away.iter().map(|(addr, since)| (addr, *since + self.settings.replace_after))
-    }
-
-    /// IMPORTANT: not while a map is taken over. Whoever started from that would take it for one that counts.
-    fn keep(&mut self) {
-        if self.phase == Phase::Serving {
-            self.outputs.push_back(Output::Keep);
-        }
     }
 
     fn slots_held_at(&self, addr: &NodeAddr) -> usize {
@@ -135,7 +129,7 @@ impl<B: Bugs> Coordinator<B> {
 
     /// Who leaves and is registered.
     pub(super) fn leavers(&self) -> BTreeSet<Incarnation> {
-        self.leaving.iter().filter_map(|addr| Some(self.registry.get(addr)?.incarnation)).collect()
+        self.departures.leaving.iter().filter_map(|addr| Some(self.registry.get(addr)?.incarnation)).collect()
     }
 
     /// How many copies of each slot there are to be: those of all nodes on the ring where they are fewer than wanted. Nodes
@@ -161,11 +155,12 @@ impl<B: Bugs> Coordinator<B> {
     /// A node is here, as a start that counts.
     pub(super) fn is_back(&mut self, addr: &NodeAddr) {
         self.away.remove(addr);
-        if self.leaving.contains(addr) {
+        if self.departures.leaving.contains(addr) {
+            self.ring.remove(addr);
             return;
         }
         self.take_place(addr);
-        if let Some(old) = self.replacing.remove(addr) {
+        if let Some(old) = self.departures.replacing.remove(addr) {
             self.leaves(&old);
         }
     }
@@ -173,7 +168,7 @@ impl<B: Bugs> Coordinator<B> {
     /// A node is dead or has stopped. Whoever leads is another from now on, but in its place nobody is filled before
     /// `replace_after` is over.
     pub(super) fn goes_away(&mut self, now: Timestamp, addr: &NodeAddr, by_hand: bool) {
-        if by_hand || self.settings.replace_after.is_zero() || self.leaving.contains(addr) {
+        if by_hand || self.settings.replace_after.is_zero() || self.departures.leaving.contains(addr) {
             self.ring.remove(addr);
         } else {
             self.away.insert(addr.clone(), now);
@@ -218,7 +213,7 @@ impl<B: Bugs> Coordinator<B> {
         let wanted = self.wanted();
         // A member may be known by an earlier start whose data the present one has.
         let present = |(start, member): (Incarnation, &Member)| {
-            let node = self.registry.get(&member.addr).filter(|_| self.leaving.contains(&member.addr))?;
+            let node = self.registry.get(&member.addr).filter(|_| self.departures.leaving.contains(&member.addr))?;
             (!self.gone.contains(&start)).then_some((start, node.incarnation))
         };
         let starts: BTreeMap<Incarnation, Incarnation> = self.map.members().filter_map(present).collect();
@@ -254,14 +249,13 @@ impl<B: Bugs> Coordinator<B> {
     pub(super) fn has_cleared(&mut self, now: Timestamp, addr: &NodeAddr, incarnation: Incarnation) {
         self.registry.remove(addr);
         self.ring.remove(addr);
-        self.leaving.remove(addr);
+        self.departures.leaving.remove(addr);
         self.weights.remove(addr);
         self.moved_off.remove(&incarnation);
         self.unregistered.insert(incarnation);
         let remembered = self.map.members().filter(|(_, member)| member.addr == *addr).map(|(start, _)| start);
         self.gone.extend(remembered);
         self.event(Event::Decommissioned(addr.clone()));
-        self.keep();
         self.advance(now);
     }
 }

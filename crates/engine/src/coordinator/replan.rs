@@ -105,7 +105,8 @@ impl<B: Bugs> Coordinator<B> {
         self.limit_fills(&mut changes, &standing);
         self.promote(now, lost, &standing, &mut changes);
         let members_changed = self.members() != self.map.members().map(|(i, m)| (i, m.clone())).collect();
-        let map_changes = !changes.is_empty() || members_changed;
+        let departures_changed = self.departures != self.map.departures;
+        let map_changes = !changes.is_empty() || members_changed || departures_changed;
         if map_changes {
             self.settled_at = now + SETTLING;
         }

@@ -10,7 +10,7 @@ use proto::id::{Epoch, Incarnation, NodeAddr};
 use proto::limits;
 
 use super::{Coordinator, GATHERING, Phase};
-use crate::bugs::Bugs;
+use crate::bugs::{Bug, Bugs};
 use crate::output::{Event, Output};
 use crate::plan;
 use crate::time::Timestamp;
@@ -145,16 +145,26 @@ impl<B: Bugs> Coordinator<B> {
         self.awaited.retain(|awaited, addr| map.member(*awaited).is_some() || registry.get(addr).is_none());
     }
 
-    /// Goes by the map of an earlier coordinator of this cluster.
+    /// Goes by the map of an earlier coordinator of this cluster, and has leave whom that had leave, unless it has told that
+    /// it has deleted what it held.
     fn take_over(&mut self, now: Timestamp, held: ClusterMap) {
         self.event(Event::Adopted(held.version));
         self.map = held;
         self.counter = self.counter.max(self.map.version.0);
+        if !self.bugs.plants(Bug::LeaveForgotten) {
+            self.departures.clone_from(&self.map.departures);
+        }
+        for (incarnation, member) in self.map.members() {
+            if self.unregistered.contains(&incarnation) {
+                self.departures.leaving.remove(&member.addr);
+            }
+        }
         // Who has joined already may be known to this map by an earlier start.
         let here: Vec<_> = self.registry.iter().map(|(addr, node)| (addr.clone(), node.incarnation)).collect();
         for (addr, incarnation) in here {
             let ancestors = self.ancestors.get(&incarnation).cloned().unwrap_or_default();
             self.replace_at(now, &addr, incarnation, &ancestors);
+            self.is_back(&addr);
         }
     }
 }

@@ -10,9 +10,7 @@
 //! JOINED true
 //! UNPROVEN 7:9
 //! UNPROVEN_PROMOTIONS 12
-//! LEAVING 127.0.0.1:5001
 //! AWAY 127.0.0.1:5002,127.0.0.1:5003
-//! REPLACING 127.0.0.1:5009,127.0.0.1:5004
 //! WEIGHTS 127.0.0.1:5001=2
 //! VIRTUAL_NODES 3
 //! ```
@@ -52,7 +50,7 @@ impl<B: Bugs> Coordinator<B> {
         let _ = write!(
             text,
             "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\nUNPROVEN {}\nUNPROVEN_PROMOTIONS {}\n\
-             LEAVING {}\nAWAY {}\nREPLACING {}\nWEIGHTS {}\nVIRTUAL_NODES {}\n",
+             AWAY {}\nWEIGHTS {}\nVIRTUAL_NODES {}\n",
             list(by_hand),
             list(self.gone.iter().copied()),
             list(self.unregistered.iter().copied()),
@@ -60,9 +58,7 @@ impl<B: Bugs> Coordinator<B> {
             self.joined_once,
             heirs(&self.unproven),
             self.unproven_promotions,
-            addresses(self.leaving.iter()),
             addresses(self.away.keys()),
-            addresses(self.replacing.iter().flat_map(|(new, old)| [new, old])),
             weights(&self.weights),
             self.settings.virtual_nodes
         );
@@ -80,11 +76,8 @@ impl<B: Bugs> Coordinator<B> {
         if map.bits() != coordinator.settings.bits {
             return Err(StateError::Bits);
         }
-        let mut lines = rest.lines();
-        let mut line = |name: &'static str| {
-            let value = lines.next().and_then(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            value.ok_or(StateError::Line(name))
-        };
+        let lines: BTreeMap<&str, &str> = rest.lines().filter_map(|line| line.split_once(' ')).collect();
+        let line = |name: &'static str| lines.get(name).copied().ok_or(StateError::Line(name));
         let by_hand: BTreeSet<_> = incarnations(line("BY_HAND")?).ok_or(StateError::Line("BY_HAND"))?;
         coordinator.gone = incarnations(line("GONE")?).ok_or(StateError::Line("GONE"))?;
         coordinator.unregistered = incarnations(line("UNREGISTERED")?).ok_or(StateError::Line("UNREGISTERED"))?;
@@ -93,6 +86,7 @@ impl<B: Bugs> Coordinator<B> {
         coordinator.unproven = pairs(line("UNPROVEN")?).ok_or(StateError::Line("UNPROVEN"))?;
         let promotions = line("UNPROVEN_PROMOTIONS")?.parse();
         coordinator.unproven_promotions = promotions.map_err(|_| StateError::Line("UNPROVEN_PROMOTIONS"))?;
+        coordinator.departures = map.departures.clone();
         let (away, virtual_nodes) = coordinator.read_moves(line)?;
 
         coordinator.wake(now);
@@ -128,16 +122,16 @@ impl<B: Bugs> Coordinator<B> {
         Ok(coordinator)
     }
 
-    /// Reads who leaves, is replaced, and has which weight. These lines are not in a state that an earlier release has kept.
-    /// Gives who was away, and how many positions a node had.
+    /// Reads who has which weight, and who leaves, where an earlier release has kept that beside the map. It may have kept none
+    /// of these lines. Gives who was away, and how many positions a node had.
     fn read_moves<'a>(
         &mut self,
-        mut line: impl FnMut(&'static str) -> Result<&'a str, StateError>,
+        line: impl Fn(&'static str) -> Result<&'a str, StateError>,
     ) -> Result<(Vec<NodeAddr>, u32), StateError> {
-        let mut list = |name| nodes(line(name).unwrap_or("-")).ok_or(StateError::Line(name));
-        self.leaving = list("LEAVING")?.into_iter().collect();
+        let list = |name| nodes(line(name).unwrap_or("-")).ok_or(StateError::Line(name));
+        self.departures.leaving.extend(list("LEAVING")?);
+        self.departures.replacing.extend(list("REPLACING")?.as_chunks().0.iter().cloned().map(|[new, old]| (new, old)));
         let away = list("AWAY")?;
-        self.replacing = list("REPLACING")?.chunks_exact(2).filter_map(pair_of_nodes).collect();
         self.weights = read_weights(line("WEIGHTS").unwrap_or("-")).ok_or(StateError::Line("WEIGHTS"))?;
         let virtual_nodes = line("VIRTUAL_NODES").ok().and_then(|number| number.parse().ok());
         Ok((away, virtual_nodes.unwrap_or(self.settings.virtual_nodes)))
@@ -170,10 +164,6 @@ fn read_weights(text: &str) -> Option<BTreeMap<NodeAddr, u32>> {
         Some((addr.parse().ok()?, weight.parse().ok()?))
     };
     if text == "-" { Some(BTreeMap::new()) } else { text.split(',').map(pair).collect() }
-}
-
-fn pair_of_nodes(pair: &[NodeAddr]) -> Option<(NodeAddr, NodeAddr)> {
-    pair.split_first_chunk().map(|([one, other], _)| (one.clone(), other.clone()))
 }
 
 fn nodes(text: &str) -> Option<Vec<NodeAddr>> {

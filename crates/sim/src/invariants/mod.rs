@@ -190,6 +190,9 @@ impl World {
 
     /// The coordinator publishes a change of the map.
     pub(crate) fn map_published(&mut self) {
+        if self.state_is_lost() {
+            self.check_leaves();
+        }
         self.coordinator_serves();
         let Some(state) = &self.coordinator.state else { return };
         let map = state.map().clone();
