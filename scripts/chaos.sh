@@ -9,12 +9,13 @@
 #
 # usage: scripts/chaos.sh [--minutes M] [--nodes N] [--seed S] [--port P] [--no-cuts] [--moves] [--plant] [FLAG...]
 #   --minutes M   how long faults are made (3)
-#   --nodes N     how many nodes there are (5); each key has 3 copies
+#   --nodes N     how many nodes there are (5), at most with --moves; each key has 3 copies, or as many as there are nodes
 #   --seed S      what the faults and the load are drawn from; one at random where it is not given. The same seed makes
 #                 the same choices; what becomes of them is a matter of timing
 #   --port P      port of the coordinator (5700); the nodes have those after it
 #   --no-cuts     no namespaces, all on 127.0.0.1, faults of processes only; the report says so
-#   --moves       nodes are decommissioned, too, and come back as new ones: the cluster shrinks and grows meanwhile
+#   --moves       nodes join and are decommissioned meanwhile: there are 3, N, 2, N-1 and again 3 of them, and so on, each
+#                 number at least once, and each time the cluster must become whole with exactly those
 #   --plant       have the clients ask for --ack async --read local, where a kill -9 loses answered writes and replicas
 #                 answer reads: passes only where the judges find that out, which a minute or two are enough for
 #   FLAG...       the rest goes to the program: see `chaos --help`
@@ -24,7 +25,7 @@
 set -euo pipefail
 
 usage() {
-    sed -n '10,21s/^# \{0,1\}//p' "$0"
+    sed -n '10,22s/^# \{0,1\}//p' "$0"
 }
 
 cuts=yes

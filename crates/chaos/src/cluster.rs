@@ -12,7 +12,7 @@ use proto::id::Incarnation;
 use proto::slot::Position;
 
 use crate::network::Network;
-use crate::server::{Answered, Server};
+use crate::server::Server;
 
 /// Copies of a key beside its primary.
 const REPLICAS: &str = "2";
@@ -25,6 +25,9 @@ pub(crate) const WHOLE: Duration = Duration::from_secs(60);
 
 /// How long it must have been so. What was asked of a coordinator that stood still is carried out when it goes on.
 const STANDS: Duration = Duration::from_millis(500);
+
+/// How often a node that is to leave is decommissioned again. One that was killed when it had just left comes back as a new one.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How long the coordinator may take to answer.
 const ANSWER: Duration = Duration::from_millis(500);
@@ -43,11 +46,12 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a coordinator and nodes from the programs in `programs`, with their files in `dir`, and waits until every
-    /// slot has all its copies. The coordinator listens on `port`, the nodes on those after it.
+    /// Starts a coordinator and the first `size` of `nodes` nodes from the programs in `programs`, with their files in `dir`,
+    /// and waits until every slot has all its copies. The coordinator listens on `port`, the nodes on those after it.
     pub(crate) fn start(
         network: Network,
         nodes: usize,
+        size: usize,
         port: u16,
         programs: &Path,
         dir: &Path,
@@ -62,7 +66,9 @@ impl Cluster {
             let host = network.address(node);
             let args = ["--host", &host, "--port", &node_port, "--coordinator-host", &coordinator_host];
             let args = [words(&args), words(&["--coordinator-port", &own_port])].concat();
-            servers.push(Server::new(format!("node-{}", node + 1), node, &programs.join("node"), args, dir));
+            let mut server = Server::new(format!("node-{}", node + 1), node, &programs.join("node"), args, dir);
+            server.is_wanted = node < size;
+            servers.push(server);
         }
         let args = ["--host", &coordinator_host, "--port", &own_port, "--data-dir", &data];
         let more = ["--replicas", REPLICAS, "--virtual-nodes", VIRTUAL_NODES];
@@ -71,7 +77,7 @@ impl Cluster {
         let coordinator = format!("{coordinator_host}:{port}").parse().context("the coordinator has no address")?;
         let mut cluster = Self { network, servers, coordinator, last_map: None, gone: BTreeSet::new() };
         // The coordinator first, though nodes would wait for it.
-        for server in cluster.servers.iter_mut().rev() {
+        for server in cluster.servers.iter_mut().rev().filter(|server| server.is_wanted) {
             server.start(&cluster.network)?;
         }
         cluster.await_whole()?;
@@ -83,7 +89,7 @@ impl Cluster {
         self.coordinator
     }
 
-    /// How many nodes there are. The coordinator is the server of this number.
+    /// How many nodes there can be. The coordinator is the server of this number.
     pub(crate) fn nodes(&self) -> usize {
         self.servers.len() - 1
     }
@@ -109,17 +115,28 @@ impl Cluster {
         server.start(&self.network)
     }
 
-    /// Asks the coordinator to decommission a node.
-    pub(crate) fn decommission(&mut self, node: usize) -> anyhow::Result<()> {
-        let request = format!("DECOMMISSION {}\n", self.node_addr(node)?);
-        match ask(self.coordinator, &request, |_| true) {
-            Ok(lines) if lines.iter().any(|line| line.starts_with("OK ")) => {
-                self.server_mut(node).will_leave(Answered(true));
-            }
-            Ok(_) => {} // It is refused, as where no other would stay.
-            Err(_) => self.server_mut(node).will_leave(Answered(false)),
-        }
+    /// The nodes that are to be there, or those that are not.
+    pub(crate) fn wanted(&self, is_wanted: bool) -> Vec<usize> {
+        (0..self.nodes()).filter(|node| self.server(*node).is_wanted == is_wanted).collect()
+    }
+
+    /// Starts one more node.
+    pub(crate) fn add(&mut self, node: usize) -> anyhow::Result<()> {
+        self.server_mut(node).is_wanted = true;
+        self.start_server(node)
+    }
+
+    /// Has a node leave.
+    pub(crate) fn remove(&mut self, node: usize) -> anyhow::Result<()> {
+        self.server_mut(node).is_wanted = false;
+        let answer = self.decommission(node)?;
+        anyhow::ensure!(answer.starts_with("OK "), "the coordinator does not let {} leave: {answer}", node + 1);
         Ok(())
+    }
+
+    fn decommission(&self, node: usize) -> anyhow::Result<String> {
+        let request = format!("DECOMMISSION {}\n", self.node_addr(node)?);
+        Ok(ask(self.coordinator, &request, |_| true)?.concat())
     }
 
     /// A node is about to lose its memory.
@@ -179,7 +196,8 @@ impl Cluster {
         told.join("\n")
     }
 
-    /// Waits until all servers run and every slot has all its copies. Says how long that took.
+    /// Waits until exactly those nodes are there that are to be, and every slot has all the copies that it can have on them.
+    /// Says how long that took.
     ///
     /// # Errors
     /// It did not come to that in time; what is missing.
@@ -187,11 +205,15 @@ impl Cluster {
         let start = Instant::now();
         // The version of a map that lacks nothing, and when it was first seen.
         let mut whole: Option<(MapVersion, Instant)> = None;
+        let mut told = start;
         loop {
             self.look_after()?;
-            // One that was decommissioned, without an answer.
-            let left: Vec<_> = (0..self.nodes()).filter(|&node| !self.server(node).is_running()).collect();
-            left.into_iter().try_for_each(|node| self.start_server(node))?;
+            if told.elapsed() >= AGAIN {
+                told = Instant::now();
+                for node in self.wanted(false).into_iter().filter(|node| self.server(*node).is_running()) {
+                    self.decommission(node)?;
+                }
+            }
             let missing = match (self.look_whether_whole(), whole) {
                 (Ok(version), Some((seen, since))) if seen == version => {
                     if since.elapsed() >= STANDS {
@@ -217,12 +239,17 @@ impl Cluster {
 
     /// The version of the map where that lacks nothing, and otherwise what is missing.
     fn look_whether_whole(&mut self) -> Result<MapVersion, String> {
-        if let Some(server) = self.servers.iter().find(|server| !server.has_started()) {
-            return Err(format!("{} has not said that it serves", server.name));
+        for server in &self.servers {
+            if server.is_wanted && !server.has_started() {
+                return Err(format!("{} has not said that it serves", server.name));
+            }
+            if !server.is_wanted && server.is_running() {
+                return Err(format!("{} was decommissioned and still runs", server.name));
+            }
         }
         let map = read_map(self.coordinator).map_err(|error| format!("the coordinator gives no map: {error:#}"))?;
         let map = map.ok_or("the coordinator has no map")?;
-        let missing = missing(&map, self.nodes(), &self.gone);
+        let missing = missing(&map, self.wanted(true).len(), &self.gone);
         let version = map.version;
         self.last_map = Some(map);
         missing.map_or(Ok(version), Err)
@@ -235,7 +262,10 @@ fn missing(map: &ClusterMap, nodes: usize, gone: &BTreeSet<Incarnation>) -> Opti
     if up != nodes || map.members().count() != nodes {
         return Some(format!("{up} of {nodes} nodes are up, of {} in the map", map.members().count()));
     }
-    let copies = map.promises.copies();
+    if !map.departures.leaving.is_empty() {
+        return Some(format!("these still leave: {:?}", map.departures.leaving));
+    }
+    let copies = map.promises.copies().min(nodes);
     let mut poor = map.slots().filter(|(_, config)| {
         config.primary.is_none() || config.isr.len() != copies || !config.learners.is_empty() || !config.elr.is_empty()
     });

@@ -13,8 +13,6 @@ pub(crate) enum Kind {
     KillNode,
     /// A node is asked to stop, and started again in the end. Its memory is lost.
     StopNode,
-    /// A node is decommissioned, and comes back as a new one in the end. It hands over what it held before it goes.
-    Decommission,
     /// A node stands still.
     PauseNode,
     /// The coordinator is killed, and started again with its state in the end.
@@ -53,9 +51,6 @@ const KINDS: [(Kind, usize); 9] = [
     (Kind::IsolateFromAll, 2),
 ];
 
-/// How often a node is decommissioned, where nodes are.
-const MOVES: usize = 10;
-
 /// In how many of a hundred cases a cut or an absence outlasts the time after which a node is taken off the ring.
 const LONG_PERCENT: usize = 8;
 
@@ -63,12 +58,10 @@ const LONG_PERCENT: usize = 8;
 const LONG: (u64, u64) = (10_500, 13_000);
 
 impl Kind {
-    /// One of all kinds, or of those that need no network; also moves, where they are asked for.
-    pub(crate) fn choose(random: &mut Random, with_cuts: bool, with_moves: bool) -> Self {
-        let moves = with_moves.then_some(&(Self::Decommission, MOVES));
+    /// One of all kinds, or of those that need no network.
+    pub(crate) fn choose(random: &mut Random, with_cuts: bool) -> Self {
         let kinds: Vec<Self> = KINDS
             .iter()
-            .chain(moves)
             .filter(|(kind, _)| with_cuts || !kind.is_cut())
             .flat_map(|&(kind, weight)| std::iter::repeat_n(kind, weight))
             .collect();
@@ -86,7 +79,6 @@ impl Kind {
             Self::KillNode => Some("node killed"),
             Self::StopNode => Some("node asked to stop"),
             Self::PauseNode => Some("node paused"),
-            Self::Decommission => Some("node decommissioned"),
             _ => None,
         }
     }
@@ -104,7 +96,7 @@ impl Fault {
         let is_well = |server: usize| cluster.server(server).has_started() && !cluster.server(server).is_paused();
         let server = match kind {
             Kind::KillCoordinator | Kind::PauseCoordinator => coordinator,
-            Kind::KillNode | Kind::StopNode | Kind::PauseNode | Kind::Decommission => {
+            Kind::KillNode | Kind::StopNode | Kind::PauseNode => {
                 *random.pick(&(0..nodes).filter(|&node| is_well(node)).collect::<Vec<_>>())?
             }
             _ => random.below(nodes + 1),
@@ -135,7 +127,6 @@ impl Fault {
         }
         match self.kind {
             Kind::KillNode | Kind::StopNode | Kind::KillCoordinator => random.millis(0, 3_000),
-            Kind::Decommission => random.millis(1_000, 8_000),
             _ => random.millis(200, 5_000),
         }
     }
@@ -154,26 +145,20 @@ impl Fault {
             Kind::KillNode | Kind::KillCoordinator => cluster.server_mut(self.server).kill(),
             Kind::PauseNode | Kind::PauseCoordinator => cluster.server_mut(self.server).pause(),
             Kind::StopNode => cluster.server_mut(self.server).terminate(),
-            Kind::Decommission => cluster.decommission(self.server),
             _ => self.cuts.iter().try_for_each(|&(from, to)| cluster.network.cut(from, to)),
         }
     }
 
-    /// Whether it can be ended: a server that was asked to stop, or to leave, has done so.
+    /// Whether it can be ended: a server that was asked to stop has done so.
     pub(crate) fn can_end(&self, cluster: &Cluster) -> bool {
-        let server = cluster.server(self.server);
-        match self.kind {
-            Kind::StopNode => !server.is_running(),
-            Kind::Decommission => !server.is_running() || !server.leaves(),
-            _ => true,
-        }
+        self.kind != Kind::StopNode || !cluster.server(self.server).is_running()
     }
 
     /// Whether the server of a fault that ends with a start, or with going on, does not stand as that has left it.
     fn is_overtaken(&self, cluster: &Cluster) -> bool {
         let server = cluster.server(self.server);
         match self.kind {
-            Kind::KillNode | Kind::StopNode | Kind::KillCoordinator | Kind::Decommission => server.is_running(),
+            Kind::KillNode | Kind::StopNode | Kind::KillCoordinator => server.is_running(),
             Kind::PauseNode | Kind::PauseCoordinator => !server.is_paused(),
             _ => false,
         }
@@ -182,11 +167,9 @@ impl Fault {
     /// Ends it.
     pub(crate) fn end(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
         match self.kind {
-            // It may have been started again by another fault's end; or it leaves still, and will be by the other one's.
+            // It may have been started again by another fault's end.
             _ if self.is_overtaken(cluster) => Ok(()),
-            Kind::KillNode | Kind::StopNode | Kind::KillCoordinator | Kind::Decommission => {
-                cluster.start_server(self.server)
-            }
+            Kind::KillNode | Kind::StopNode | Kind::KillCoordinator => cluster.start_server(self.server),
             Kind::PauseNode | Kind::PauseCoordinator => cluster.server_mut(self.server).resume(),
             _ => self.cuts.iter().try_for_each(|&(from, to)| cluster.network.heal(from, to)),
         }
@@ -199,7 +182,6 @@ impl Fault {
         match self.kind {
             Kind::KillNode | Kind::KillCoordinator => format!("kill {server}"),
             Kind::StopNode => format!("stop {server} by SIGTERM"),
-            Kind::Decommission => format!("decommission {server}"),
             Kind::PauseNode | Kind::PauseCoordinator => format!("pause {server}"),
             Kind::IsolateFromServers => format!("isolate {server} from the other servers"),
             Kind::IsolateFromAll => format!("isolate {server} from everybody"),
@@ -220,12 +202,10 @@ mod tests {
     fn every_kind_is_chosen_and_none_that_needs_a_network_without_one() {
         let mut random = Random::new(1);
         let chosen = |with_cuts, random: &mut Random| {
-            (0..2_000).map(|_| Kind::choose(random, with_cuts, !with_cuts)).collect::<Vec<_>>()
+            (0..2_000).map(|_| Kind::choose(random, with_cuts)).collect::<Vec<_>>()
         };
         let all = chosen(true, &mut random);
         assert!(KINDS.iter().all(|(kind, _)| all.contains(kind)));
-        assert!(!all.contains(&Kind::Decommission));
-        let moves = chosen(false, &mut random);
-        assert!(moves.contains(&Kind::Decommission) && moves.iter().all(|kind| !kind.is_cut()));
+        assert!(chosen(false, &mut random).iter().all(|kind| !kind.is_cut()));
     }
 }

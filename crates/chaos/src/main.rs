@@ -72,7 +72,7 @@ struct Config {
     #[arg(long)]
     no_cuts: bool,
 
-    /// Decommission nodes as well, which come back as new ones: the cluster shrinks and grows all the time.
+    /// Start with 3 nodes, and have nodes come and go all the time: --nodes of them, 2, one less than --nodes, 3, and so on.
     #[arg(long)]
     moves: bool,
 
@@ -136,20 +136,26 @@ fn run(config: &Config) -> anyhow::Result<bool> {
         format!("clients: writes {}, reads {}, at most {} operations in a second", asked.ack, asked.read, config.rate),
     ];
     head.iter().for_each(|line| say(line));
-    let mut cluster = Cluster::start(network, config.nodes, config.port, &config.programs, &config.report)
+    let route = [3, config.nodes, 2, config.nodes - 1];
+    let size = if config.moves { route[0] } else { config.nodes };
+    let mut cluster = Cluster::start(network, config.nodes, size, config.port, &config.programs, &config.report)
         .context("the cluster does not start")?;
     let coordinator = cluster.coordinator_addr().to_string();
 
     let (random, clock, keys) = (Random::new(seed), Clock::start(), load::keys().collect::<Vec<_>>());
     let walker = Walker::start(&runtime, &coordinator)?;
     let load = Load::start(&runtime, &coordinator, asked, config.rate, &random, clock)?;
-    let nemesis = Nemesis::new(&mut cluster, random.branch(u64::MAX), clock, &keys, config.moves);
-    let (deeds, outcome) = nemesis.run(Duration::from_secs_f64(config.minutes * 60.0));
+    let nemesis = Nemesis::new(&mut cluster, random.branch(u64::MAX), clock, &keys);
+    let time = Duration::from_secs_f64(config.minutes * 60.0);
+    let (deeds, outcome) = if config.moves { nemesis.run_along(&route, time) } else { nemesis.run(time) };
     let record = load.finish(&runtime)?;
     let walked = walker.finish(&runtime)?;
 
     let failures = walked.failures();
-    let findings = if failures.is_empty() { vec![walked.describe()] } else { Vec::new() };
+    let mut findings = if failures.is_empty() { vec![walked.describe()] } else { Vec::new() };
+    if config.moves {
+        findings.push(format!("nodes of the whole cluster, one after the other: {:?}", deeds.sizes));
+    }
     let mut report = Report { head, deeds, record, stops: Vec::new(), findings, failures };
     if let Err(error) = outcome {
         report.failures.push(format!("{error:#}"));

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+
 use crate::cluster::Cluster;
 use crate::faults::{Fault, Kind};
 use crate::random::Random;
@@ -15,6 +17,12 @@ const AT_ONCE: usize = 3;
 
 /// The shortest and the longest pause between two faults, in milliseconds.
 const GAP: (u64, u64) = (100, 3_500);
+
+/// For how long faults go on from when nodes come or go, until all are repaired and the cluster is seen as it is to be.
+const LEG: (u64, u64) = (3_000, 10_000);
+
+/// The same as [`GAP`] before the first fault then, so that it meets nodes that still come or go.
+const FIRST_GAP: (u64, u64) = (0, 800);
 
 /// How often the servers are looked after.
 const STEP: Duration = Duration::from_millis(10);
@@ -39,6 +47,8 @@ pub(crate) struct Deeds {
     pub(crate) blows: Vec<Blow>,
     /// How long it took each time until the cluster was whole again, with no fault left.
     pub(crate) recoveries: Vec<Duration>,
+    /// With how many nodes it was whole, one after the other, where they come and go.
+    pub(crate) sizes: Vec<usize>,
 }
 
 /// Does what a seed says until it is told to stop.
@@ -47,8 +57,6 @@ pub(crate) struct Nemesis<'a> {
     random: Random,
     clock: Clock,
     keys: &'a [String],
-    /// Whether nodes are decommissioned, too.
-    moves: bool,
     /// The faults that are, and when each ends.
     open: Vec<(Fault, Instant)>,
     /// A node has lost its memory, and the cluster has not been seen whole since.
@@ -57,28 +65,71 @@ pub(crate) struct Nemesis<'a> {
 }
 
 impl<'a> Nemesis<'a> {
-    pub(crate) fn new(cluster: &'a mut Cluster, random: Random, clock: Clock, keys: &'a [String], moves: bool) -> Self {
-        Self { cluster, random, clock, keys, moves, open: Vec::new(), memory_is_spent: false, deeds: Deeds::default() }
+    pub(crate) fn new(cluster: &'a mut Cluster, random: Random, clock: Clock, keys: &'a [String]) -> Self {
+        Self { cluster, random, clock, keys, open: Vec::new(), memory_is_spent: false, deeds: Deeds::default() }
     }
 
     /// Makes faults until a time has passed, then repairs all, and waits until the cluster is whole.
     /// Gives what was done, whatever became of it.
     pub(crate) fn run(mut self, time: Duration) -> (Deeds, anyhow::Result<()>) {
-        let outcome = self.rage(Instant::now() + time).and_then(|()| self.settle());
+        let outcome = self.rage(GAP, time).and_then(|()| self.settle());
         if let Err(error) = &outcome {
             self.log(format!("gives up: {error:#}"));
         }
         (self.deeds, outcome)
     }
 
-    fn rage(&mut self, end: Instant) -> anyhow::Result<()> {
-        let mut next = Instant::now() + self.gap();
-        while Instant::now() < end {
+    /// The same while nodes come and go, so that the cluster has one of these sizes after the other, from the second on, and all
+    /// over again: until a time has passed, but each of them once.
+    pub(crate) fn run_along(mut self, route: &[usize], time: Duration) -> (Deeds, anyhow::Result<()>) {
+        let end = Instant::now() + time;
+        self.deeds.sizes.extend(route.first());
+        let mut sizes = route.iter().copied().cycle().skip(1);
+        let outcome = loop {
+            if Instant::now() >= end && self.deeds.sizes.len() > route.len() {
+                break Ok(());
+            }
+            if let Err(error) = sizes.next().map_or(Ok(()), |size| self.travel(size)) {
+                break Err(error);
+            }
+        };
+        if let Err(error) = &outcome {
+            self.log(format!("gives up: {error:#}"));
+        }
+        (self.deeds, outcome)
+    }
+
+    /// Has nodes come or go, makes faults meanwhile, and waits until the cluster is whole with so many nodes.
+    fn travel(&mut self, size: usize) -> anyhow::Result<()> {
+        self.cluster.map();
+        while self.cluster.wanted(true).len() < size {
+            let node = *self.random.pick(&self.cluster.wanted(false)).context("there are too few nodes")?;
+            self.log(format!("{} joins", self.cluster.server(node).name));
+            self.cluster.add(node)?;
+        }
+        while self.cluster.wanted(true).len() > size {
+            let node = *self.random.pick(&self.cluster.wanted(true)).context("there are no nodes")?;
+            self.log(format!("{} leaves", self.cluster.server(node).name));
+            let at = self.clock.micros();
+            self.deeds.blows.push(Blow { at, what: "node decommissioned", alone: true, keys: self.keys_led_by(node) });
+            self.cluster.remove(node)?;
+        }
+        let leg = self.random.millis(LEG.0, LEG.1);
+        self.rage(FIRST_GAP, leg)?;
+        self.settle()?;
+        self.deeds.sizes.push(size);
+        Ok(())
+    }
+
+    fn rage(&mut self, first_gap: (u64, u64), time: Duration) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let mut next = start + self.random.millis(first_gap.0, first_gap.1);
+        while start.elapsed() < time {
             self.cluster.look_after()?;
             self.repair_due()?;
             if Instant::now() >= next && self.open.len() < AT_ONCE {
                 self.strike()?;
-                next = Instant::now() + self.gap();
+                next = Instant::now() + self.random.millis(GAP.0, GAP.1);
             }
             std::thread::sleep(STEP);
         }
@@ -87,7 +138,7 @@ impl<'a> Nemesis<'a> {
 
     /// One more fault.
     fn strike(&mut self) -> anyhow::Result<()> {
-        let kind = Kind::choose(&mut self.random, self.cluster.network.has_cuts(), self.moves);
+        let kind = Kind::choose(&mut self.random, self.cluster.network.has_cuts());
         if kind.loses_memory() && self.memory_is_spent {
             self.settle()?;
         }
@@ -141,16 +192,13 @@ impl<'a> Nemesis<'a> {
         let took = self.cluster.await_whole()?;
         self.memory_is_spent = false;
         self.deeds.recoveries.push(took);
-        self.log(format!("the cluster is whole again after {} ms without faults", took.as_millis()));
+        let size = self.cluster.wanted(true).len();
+        self.log(format!("the cluster is whole again, of {size} nodes, after {} ms without faults", took.as_millis()));
         Ok(())
     }
 
     fn keys_led_by(&self, node: usize) -> Vec<String> {
         self.keys.iter().filter(|key| self.cluster.leads(node, key)).cloned().collect()
-    }
-
-    fn gap(&mut self) -> Duration {
-        self.random.millis(GAP.0, GAP.1)
     }
 
     fn log(&mut self, what: String) {

@@ -16,10 +16,6 @@ const STOP: Duration = Duration::from_secs(12);
 /// How long the threads of a process may take to stop after SIGSTOP.
 const STAND_STILL: Duration = Duration::from_secs(2);
 
-/// Whether the coordinator has answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Answered(pub(crate) bool);
-
 /// A server. Its processes are killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -34,8 +30,8 @@ pub(crate) struct Server {
     log: PathBuf,
     child: Option<Child>,
     is_paused: bool,
-    /// Whether it was decommissioned, as far as is known: it may end with exit code 0 at any time, until it is started anew.
-    leaves: Option<Answered>,
+    /// Whether it is to be there. A node that is not is decommissioned, and may end with exit code 0 at any time.
+    pub(crate) is_wanted: bool,
     /// Since when it is asked to stop.
     asked: Option<Instant>,
     /// How long it took to stop, each time that it was asked to.
@@ -56,7 +52,7 @@ impl Server {
             log,
             child: None,
             is_paused: false,
-            leaves: None,
+            is_wanted: true,
             asked: None,
             stops: Vec::new(),
         }
@@ -81,16 +77,6 @@ impl Server {
     /// Whether its process runs, or stands still.
     pub(crate) fn is_running(&self) -> bool {
         self.child.is_some()
-    }
-
-    /// Whether it was decommissioned.
-    pub(crate) fn leaves(&self) -> bool {
-        self.leaves == Some(Answered(true))
-    }
-
-    /// It was decommissioned, as the coordinator has said, or has perhaps heard.
-    pub(crate) fn will_leave(&mut self, answered: Answered) {
-        self.leaves = Some(answered);
     }
 
     /// Whether it stands still.
@@ -120,9 +106,7 @@ impl Server {
             (Some(status), asked) => {
                 self.child = None;
                 let (name, words) = (&self.name, self.last_words());
-                if self.leaves.is_some() && status.success() {
-                    // One that was asked to stop as well may have done so before it had left: it leaves at its next start.
-                    self.leaves = asked.map(|_| Answered(false));
+                if !self.is_wanted && status.success() {
                     return Ok(());
                 }
                 let asked = asked.with_context(|| format!("{name} has ended by itself with {status}:\n{words}"))?;
