@@ -129,14 +129,16 @@ impl Cluster {
     /// Has a node leave.
     pub(crate) fn remove(&mut self, node: usize) -> anyhow::Result<()> {
         self.server_mut(node).is_wanted = false;
-        let answer = self.decommission(node)?;
-        anyhow::ensure!(answer.starts_with("OK "), "the coordinator does not let {} leave: {answer}", node + 1);
-        Ok(())
+        self.decommission(node)
     }
 
-    fn decommission(&self, node: usize) -> anyhow::Result<String> {
+    /// Where the coordinator does not answer, it is asked again, see [`AGAIN`].
+    fn decommission(&self, node: usize) -> anyhow::Result<()> {
         let request = format!("DECOMMISSION {}\n", self.node_addr(node)?);
-        Ok(ask(self.coordinator, &request, |_| true)?.concat())
+        let Ok(answer) = ask(self.coordinator, &request, |_| true).map(|lines| lines.concat()) else { return Ok(()) };
+        let is_good = answer.starts_with("OK ") || answer.ends_with(" not found");
+        anyhow::ensure!(is_good, "the coordinator does not let {} leave: {answer}", self.server(node).name);
+        Ok(())
     }
 
     /// A node is about to lose its memory.

@@ -201,9 +201,8 @@ mod tests {
     #[test]
     fn every_kind_is_chosen_and_none_that_needs_a_network_without_one() {
         let mut random = Random::new(1);
-        let chosen = |with_cuts, random: &mut Random| {
-            (0..2_000).map(|_| Kind::choose(random, with_cuts)).collect::<Vec<_>>()
-        };
+        let chosen =
+            |with_cuts, random: &mut Random| (0..2_000).map(|_| Kind::choose(random, with_cuts)).collect::<Vec<_>>();
         let all = chosen(true, &mut random);
         assert!(KINDS.iter().all(|(kind, _)| all.contains(kind)));
         assert!(chosen(false, &mut random).iter().all(|kind| !kind.is_cut()));

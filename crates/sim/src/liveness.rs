@@ -403,7 +403,6 @@ impl World {
         let _ = append_final_reads(&mut self.history, &finals);
         for n in 0..self.nodes.len() {
             if let Some(node) = &self.nodes[n].node {
-                self.oracle.archive(node);
                 self.stats.comparisons += node.compared().compared;
             }
         }

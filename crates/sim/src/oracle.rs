@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine::log::Log;
-use engine::node::Node;
 use engine::record::Record;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -23,7 +22,6 @@ use proto::slot::{SlotBits, SlotId};
 use std::hash::BuildHasher as _;
 
 use crate::client::Operation;
-use crate::mutants::Planted;
 use crate::network::ProcId;
 use crate::world::World;
 
@@ -79,8 +77,8 @@ pub(crate) struct Oracle {
     data: BTreeMap<Incarnation, ProcId>,
     /// Which process holds some of it, since its machine has lost its power. What is in neither is lost.
     unproven: BTreeMap<Incarnation, ProcId>,
-    /// Lost writes that nodes have archived.
-    pub(crate) archived: BTreeSet<(SlotId, Version)>,
+    /// Acknowledged writes that are lost, and counted so by a node.
+    pub(crate) counted_losses: BTreeSet<(SlotId, Version)>,
     /// Each deadline that a value was given.
     pub(crate) deadlines: Vec<GivenDeadline>,
     pub(crate) turn: usize,
@@ -96,7 +94,7 @@ impl Oracle {
             records: HashMap::default(),
             data: BTreeMap::new(),
             unproven: BTreeMap::new(),
-            archived: BTreeSet::new(),
+            counted_losses: BTreeSet::new(),
             deadlines: Vec::new(),
             turn: 0,
             named: BTreeMap::new(),
@@ -197,13 +195,6 @@ impl Oracle {
         {
             seen.acknowledged.get_or_insert(by);
         }
-    }
-
-    /// Keeps what a node has archived, before it is gone.
-    pub(crate) fn archive(&mut self, node: &Node<Planted>) {
-        node.losses(|losses| {
-            self.archived.extend(losses.iter().map(|loss| (loss.slot, loss.record.version())));
-        });
     }
 }
 

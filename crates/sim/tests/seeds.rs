@@ -18,7 +18,7 @@ const CLEAN: u64 = 80;
 const SEARCHED: u64 = 1_000;
 
 /// Each mistake, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
-const FOUND_BY: [(Bug, u64); 55] = [
+const FOUND_BY: [(Bug, u64); 56] = [
     (Bug::PromoteAnyCopy, 2),
     (Bug::TrustWithoutProof, 25),
     (Bug::StaleIncarnationAdmitted, 625),
@@ -203,6 +203,15 @@ fn a_copy_that_is_promoted_for_what_it_has_lost_meanwhile_shortens_the_slot() {
 #[test]
 fn a_coordinator_without_its_state_goes_on_from_what_nodes_have_heard_of() {
     is_clean(25_420);
+}
+
+/// A primary has counted what was cut away there. A copy that had left the slot before gives the same up later.
+#[test]
+fn a_lost_write_is_counted_once() {
+    let mut knobs = Knobs::of(20_083);
+    assert!(knobs.set("decommissions", 8));
+    let report = run(20_083, &knobs, Planted(None));
+    assert!(report.violation.is_none(), "{:?}", report.violation);
 }
 
 #[test]

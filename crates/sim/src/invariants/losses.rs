@@ -5,8 +5,10 @@
 use engine::log::Log;
 use proto::id::{Epoch, Version};
 use proto::peer::Terms;
+use proto::slot::SlotId;
 
 use super::Before;
+use crate::oracle::Oracle;
 use crate::world::World;
 
 impl World {
@@ -18,31 +20,35 @@ impl World {
         let (lost, now) = node.inspect(slot, |state| {
             let log = state.log();
             let kept = |seq| epoch_at(&terms, last, seq).is_some_and(|epoch| has(log, epoch, seq));
-            let mut lost = 0_u64;
+            let mut lost = Vec::new();
             let mut seq = last.seq;
             // From the end back to the first record that is still there: all before it are, too.
             while seq > 0 && !kept(seq) {
                 let Some(epoch) = epoch_at(&terms, last, seq) else { break };
-                let seen = self.oracle.records.get(&(slot, Version { epoch, seq }));
-                lost += u64::from(seen.is_some_and(|seen| seen.acknowledged.is_some()));
+                lost.push((slot, Version { epoch, seq }));
                 seq -= 1;
             }
             (lost, state.last())
         });
         let counted = node.losses(engine::losses::Losses::count) - losses;
-        self.stats.async_lost += lost;
-        if counted < lost {
-            let name = self.nodes[n].name.clone();
-            let what = format!(
-                "slot {}: {name} stood at {last} and is cut to {now}: {lost} acknowledged writes are gone, {counted} counted",
-                slot.0
-            );
-            self.broken("I10", Some(slot), what);
+        let what = format!("stood at {last} in slot {} and is cut to {now}", slot.0);
+        self.are_counted(n, lost, counted, &what);
+    }
+
+    /// Those of these writes that were acknowledged are lost, and a node has counted so many. The same writes may be cut away at
+    /// a primary, which counts them, and given up by a copy that had left its slot before: they are counted once.
+    fn are_counted(&mut self, n: usize, mut lost: Vec<(SlotId, Version)>, counted: u64, what: &str) {
+        let Oracle { records, counted_losses, .. } = &mut self.oracle;
+        lost.retain(|write| records.get(write).is_some_and(|seen| seen.acknowledged.is_some()));
+        self.stats.async_lost += lost.len() as u64;
+        lost.retain(|write| counted_losses.insert(*write));
+        if counted < lost.len() as u64 {
+            let name = &self.nodes[n].name;
+            let what = format!("{name} {what}: of these acknowledged writes {counted} are counted: {lost:?}");
+            self.broken("I10", lost.first().map(|(slot, _)| *slot), what);
         }
     }
-}
 
-impl World {
     /// What a node holds before it takes a map in.
     pub(crate) fn before_map(&self, n: usize) -> Vec<Before> {
         let Some(node) = self.running(n) else { return Vec::new() };
@@ -76,20 +82,11 @@ impl World {
                 if has_one(epoch, seq) {
                     break;
                 }
-                let seen = self.oracle.records.get(&(slot, Version { epoch, seq }));
-                if seen.is_some_and(|seen| seen.acknowledged.is_some()) {
-                    lost.push((slot, Version { epoch, seq }));
-                }
+                lost.push((slot, Version { epoch, seq }));
             }
         }
         let counted = node.losses(engine::losses::Losses::count) - losses;
-        if counted < lost.len() as u64 {
-            let name = self.nodes[n].name.clone();
-            let slot = lost.first().map(|(slot, _)| *slot);
-            let what = format!("{name} gives up acknowledged writes that no other has, {counted} counted: {lost:?}");
-            self.broken("I10", slot, what);
-        }
-        self.stats.async_lost += lost.len() as u64;
+        self.are_counted(n, lost, counted, "gives up what no other has");
     }
 }
 

@@ -128,7 +128,6 @@ impl World {
         unanswered.extend(process.held.drain(..).filter_map(|held| held.into_request()));
         let (is_written, is_closed) = (process.store.is_written(node.journal().end()), process.store.is_closed());
         self.stats.keys_evicted += node.memory_figures().evicted;
-        self.oracle.archive(&node);
         for (conn, side) in self.network.held_by(n, boot) {
             self.network.crash(&mut self.schedule, conn, side);
         }
