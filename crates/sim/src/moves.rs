@@ -89,13 +89,13 @@ impl World {
     }
 
     /// Whether a slot of which no copy was being filled has one that is filled from nothing: on a node that had no copy, and
-    /// has not just come back with what it had.
+    /// has not just come back with what it had. A start that is over by now, and lost what it had, may have come back with it.
     pub(crate) fn begins_fill(&self, before: &SlotConfig, config: &SlotConfig) -> bool {
         let keeper = |member: Incarnation| self.oracle.keeper(member);
         let is_new = |learner: &Incarnation| {
             let is_back = self.oracle.named.get(learner) == Some(&false) || self.oracle.brings_data(*learner);
             let had_copy = before.copies().any(|copy| copy == *learner || keeper(copy) == keeper(*learner));
-            !is_back && !had_copy
+            !is_back && !had_copy && keeper(*learner).is_some()
         };
         // One that has just been given a primary, as after a power cut everywhere, moves nothing.
         let moves = before.primary == config.primary;
