@@ -124,7 +124,7 @@ impl Faults {
 }
 
 impl Faults {
-    /// What somebody holds is gone, or will be in a moment. A coordinator without state would wait for it.
+    /// What somebody holds is gone, or will be in a moment.
     pub(crate) fn somebody_is_dismissed(&mut self) {
         self.memory_is_missing = true;
     }
@@ -433,12 +433,15 @@ impl World {
             })
     }
 
-    /// No map, of the coordinator or of a node, names anybody whose memory is lost. A coordinator without state would wait for
-    /// such a node until an operator says otherwise.
+    /// No map, of the coordinator or of a node, names anybody whose memory is lost, or will be in a moment since it leaves. A
+    /// coordinator without state would wait for such a node until an operator says otherwise.
     fn nobody_is_missed(&self) -> bool {
         let is_somewhere = |map: &ClusterMap| map.members().all(|(member, _)| self.oracle.is_somewhere(member));
         let mut kept = self.nodes.iter().filter_map(|process| process.data()?.map());
-        self.coordinator.state.as_ref().is_some_and(|state| is_somewhere(state.map()))
+        self.coordinator
+            .state
+            .as_ref()
+            .is_some_and(|state| is_somewhere(state.map()) && state.leaving().next().is_none())
             && kept.all(|map| is_somewhere(&map))
     }
 

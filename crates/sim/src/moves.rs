@@ -55,7 +55,6 @@ impl World {
             }
         }
         self.stats.dismissals += 1;
-        self.faults.somebody_is_dismissed();
         if self.random.chance(700) {
             let mut bytes = Vec::new();
             NodeMessage::Cleared.encode(&mut bytes);
