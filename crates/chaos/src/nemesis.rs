@@ -73,10 +73,7 @@ impl<'a> Nemesis<'a> {
     /// Gives what was done, whatever became of it.
     pub(crate) fn run(mut self, time: Duration) -> (Deeds, anyhow::Result<()>) {
         let outcome = self.rage(GAP, time).and_then(|()| self.settle());
-        if let Err(error) = &outcome {
-            self.log(format!("gives up: {error:#}"));
-        }
-        (self.deeds, outcome)
+        self.end(outcome)
     }
 
     /// The same while nodes come and go, so that the cluster has one of these sizes after the other, from the second on, and all
@@ -93,6 +90,10 @@ impl<'a> Nemesis<'a> {
                 break Err(error);
             }
         };
+        self.end(outcome)
+    }
+
+    fn end(mut self, outcome: anyhow::Result<()>) -> (Deeds, anyhow::Result<()>) {
         if let Err(error) = &outcome {
             self.log(format!("gives up: {error:#}"));
         }
