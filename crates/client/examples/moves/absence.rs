@@ -12,11 +12,14 @@ use crate::{Config, Goal, Row};
 /// How long it is away.
 const AWAY: Duration = Duration::from_secs(10);
 
-/// How many keys are written in a second meanwhile, and how many at once.
-const RATE: u32 = 2_000;
+/// How many keys are written in a second meanwhile: few, and more.
+const RATES: [u32; 2] = [2_000, 8_000];
+
+/// How many at once.
 const AT_ONCE: usize = 32;
 
-/// More than is written must be sent: places in the log, and beats.
+/// More than is written must be sent: what each record is, and where each slot stands. The more is written, the less the
+/// slots count.
 const MOST: f64 = 3.0;
 
 pub(crate) fn measure(runtime: &Runtime, config: &Config) -> anyhow::Result<Vec<Row>> {
@@ -25,28 +28,34 @@ pub(crate) fn measure(runtime: &Runtime, config: &Config) -> anyhow::Result<Vec<
     servers.fill(nodes.len(), config.keys)?;
     let client = servers.client(runtime)?;
     healthy(runtime, &client)?;
-    let (mut times, mut to_written, mut to_stored) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 1..=config.rounds {
-        eprintln!("a node is away, round {round} of {}", config.rounds);
-        let mut node = nodes.pop().context("there are three nodes")?;
-        let port = node.addr.port();
-        node.terminate()?;
-        node.wait()?;
-        let written = write(runtime, &client, config.keys)?;
-        let before = sent(runtime, &client, &nodes)?;
-        let begin = Instant::now();
-        nodes.push(servers.node(port, Some(&config.data_dir.join("node-2")))?);
-        healthy(runtime, &client)?;
-        times.push(begin.elapsed().as_secs_f64());
-        let sent = (sent(runtime, &client, nodes.get(..2).unwrap_or_default())? - before) as f64;
-        to_written.push(sent / (written as f64));
-        to_stored.push(sent / bytes(config.keys) as f64);
+    let mut rows = Vec::new();
+    for (rate, most) in RATES.into_iter().zip([None, Some(Goal::AtMost(MOST))]) {
+        let (mut times, mut to_written, mut to_stored) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 1..=config.rounds {
+            eprintln!("a node is away while {rate} keys are written in a second, round {round} of {}", config.rounds);
+            let mut node = nodes.pop().context("there are three nodes")?;
+            let port = node.addr.port();
+            node.terminate()?;
+            node.wait()?;
+            let written = write(runtime, &client, rate, config.keys)?;
+            let before = sent(runtime, &client, &nodes)?;
+            let begin = Instant::now();
+            nodes.push(servers.node(port, Some(&config.data_dir.join("node-2")))?);
+            healthy(runtime, &client)?;
+            times.push(begin.elapsed().as_secs_f64());
+            let sent = (sent(runtime, &client, nodes.get(..2).unwrap_or_default())? - before) as f64;
+            to_written.push(sent / (written as f64));
+            to_stored.push(sent / bytes(config.keys) as f64);
+        }
+        let back =
+            format!("a node back with its data after 10 s of {rate} writes a second: seconds until WAIT_HEALTHY");
+        rows.extend([
+            Row::new(back, times, None),
+            Row::new("bytes sent to it over bytes written meanwhile", to_written, most),
+            Row::new("bytes sent to it over bytes stored", to_stored, None),
+        ]);
     }
-    Ok(vec![
-        Row::new("a node back after 10 s, with its data: seconds until WAIT_HEALTHY", times, None),
-        Row::new("bytes sent to it over bytes written meanwhile", to_written, Some(Goal::AtMost(MOST))),
-        Row::new("bytes sent to it over bytes stored", to_stored, None),
-    ])
+    Ok(rows)
 }
 
 /// Bytes of so many keys and their values.
@@ -65,7 +74,7 @@ fn sent(runtime: &Runtime, client: &Client, nodes: &[Server]) -> anyhow::Result<
 }
 
 /// Writes at an even rate while the node is away. Gives how many bytes that were.
-fn write(runtime: &Runtime, client: &Client, keys: u32) -> anyhow::Result<u64> {
+fn write(runtime: &Runtime, client: &Client, rate: u32, keys: u32) -> anyhow::Result<u64> {
     let (begin, mut written) = (Instant::now(), 0);
     let mut numbers = (0..keys).cycle().step_by(7);
     while begin.elapsed() < AWAY {
@@ -75,7 +84,7 @@ fn write(runtime: &Runtime, client: &Client, keys: u32) -> anyhow::Result<u64> {
         for outcome in runtime.block_on(client.put_many(batch)) {
             outcome.context("a PUT has failed")?;
         }
-        std::thread::sleep((begin + Duration::from_secs(1) * written / RATE).saturating_duration_since(Instant::now()));
+        std::thread::sleep((begin + Duration::from_secs(1) * written / rate).saturating_duration_since(Instant::now()));
     }
     Ok(bytes(written))
 }
