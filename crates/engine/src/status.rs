@@ -86,6 +86,17 @@ pub struct Fill {
     pub keys_left: u64,
 }
 
+/// A node that is to leave for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaver {
+    /// The node.
+    pub node: NodeAddr,
+    /// Of how many slots it still has copies.
+    pub slots: usize,
+    /// Whether it is registered: it leaves when it is.
+    pub is_here: bool,
+}
+
 /// Slots that change their primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandOver {
@@ -116,6 +127,10 @@ pub struct Status {
     pub full: Vec<NodeAddr>,
     /// Who is being filled.
     pub fills: Vec<Fill>,
+    /// Who leaves.
+    pub leaving: Vec<Leaver>,
+    /// Who leaves once another has joined, and that other.
+    pub replaced: Vec<(NodeAddr, NodeAddr)>,
     /// Which slots change their primary.
     pub hand_overs: Vec<HandOver>,
     /// Slots with a copy that is given up once all others are in sync.
@@ -157,6 +172,10 @@ impl Status {
         let problems = self.problems.iter().map(|(problem, slots)| self.problem(problem, slots));
         push_some(&mut lines, problems.collect());
         push_some(&mut lines, self.fills.iter().map(Fill::to_string).collect());
+        push_some(&mut lines, self.leaving.iter().map(Leaver::to_string).collect());
+        let replaced =
+            self.replaced.iter().map(|(old, new)| format!("node {old} leaves once {new} has joined: start it"));
+        push_some(&mut lines, replaced.collect());
         push_some(&mut lines, self.hand_overs.iter().map(HandOver::to_string).collect());
         if self.surplus.count > 0 {
             lines.push(format!(
@@ -325,6 +344,20 @@ impl fmt::Display for Fill {
     }
 }
 
+impl fmt::Display for Leaver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, slots, is_here } = self;
+        if *is_here {
+            write!(f, "node {node} leaves: it holds copies of {slots} slots")
+        } else {
+            write!(
+                f,
+                "node {node} is to leave, and is not here: start it, so that it can, or take it back with RECOMMISSION"
+            )
+        }
+    }
+}
+
 impl fmt::Display for HandOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -395,11 +428,31 @@ mod tests {
             silent: Vec::new(),
             full: Vec::new(),
             fills: Vec::new(),
+            leaving: Vec::new(),
+            replaced: Vec::new(),
             hand_overs: Vec::new(),
             surplus: Ranges::default(),
             changing: Ranges::default(),
             problems: BTreeMap::new(),
         }
+    }
+
+    #[test]
+    fn who_leaves_is_named_with_what_that_waits_for() {
+        let mut status = status();
+        status.leaving = vec![
+            Leaver { node: node(1), slots: 12, is_here: true },
+            Leaver { node: node(2), slots: 0, is_here: false },
+        ];
+        status.replaced.push((node(3), node(4)));
+        let lines = status.lines();
+        let who = [
+            "node h:1 leaves: it holds copies of 12 slots",
+            "node h:2 is to leave, and is not here: start it, so that it can, or take it back with RECOMMISSION",
+            "node h:3 leaves once h:4 has joined: start it",
+        ];
+        assert_eq!(lines.get(1..), Some(&who.map(str::to_owned)[..]));
+        assert!(status.is_healthy(), "what holds nothing up is told and no more");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use proto::session::Filling;
 use super::{Coordinator, Phase};
 use crate::bugs::Bugs;
 use crate::plan::{Plan, Standing, has_same_holders, plan};
-use crate::status::{Fill, HandOver, Problem, Ranges, Stage, Status};
+use crate::status::{Fill, HandOver, Leaver, Problem, Ranges, Stage, Status};
 use crate::time::Timestamp;
 
 /// How far the fills are.
@@ -77,6 +77,10 @@ pub(super) fn to_fill<'a>(
 }
 
 impl<B: Bugs> Coordinator<B> {
+    fn leaver(&self, node: &NodeAddr, slots: usize) -> Leaver {
+        Leaver { node: node.clone(), slots, is_here: self.registry.get(node).is_some() }
+    }
+
     /// Whether every slot has a primary and all its copies, where they belong, and nothing moves.
     pub fn is_healthy(&mut self, now: Timestamp) -> bool {
         let copies = self.copies();
@@ -102,6 +106,8 @@ impl<B: Bugs> Coordinator<B> {
             silent: self.registry.silent(now),
             full: self.full.iter().filter_map(|full| self.registry.addr_of(*full).cloned()).collect(),
             fills: Vec::new(),
+            leaving: self.leaving().map(|(node, slots)| self.leaver(node, slots)).collect(),
+            replaced: self.departures.replacing.iter().map(|(new, old)| (old.clone(), new.clone())).collect(),
             hand_overs: Vec::new(),
             surplus: Ranges::default(),
             changing: Ranges::default(),
