@@ -21,7 +21,7 @@ const SEARCHED: u64 = 1_000;
 const FOUND_BY: [(Bug, u64); 56] = [
     (Bug::PromoteAnyCopy, 2),
     (Bug::TrustWithoutProof, 25),
-    (Bug::StaleIncarnationAdmitted, 625),
+    (Bug::StaleIncarnationAdmitted, 377),
     (Bug::MarkCarriedOver, 121),
     (Bug::LearnerAdmittedEarly, 0),
     (Bug::AdmittedBelowBarrier, 6),
@@ -65,7 +65,7 @@ const FOUND_BY: [(Bug, u64); 56] = [
     (Bug::EvictedUnrecorded, 7),
     (Bug::ModifiedAgain, 7),
     (Bug::AnswerForgotten, 47),
-    (Bug::ComparedElsewhere, 17),
+    (Bug::ComparedElsewhere, 67),
     (Bug::PurgedCompared, 228),
     (Bug::RepairAligns, 2),
     (Bug::LeaverDeletesEarly, 17),
