@@ -74,8 +74,9 @@ pub struct Journal<B: Bugs = NoBugs> {
     unsynced: VecDeque<Full>,
     /// A failed append may have left bytes from the tail up to here.
     litter: Option<u64>,
-    /// Some was cleared since the last sync began.
-    has_cleared: bool,
+    /// How often something was cleared, and how many of those are on disk.
+    clearings: u64,
+    clearings_synced: u64,
     /// The segment that a sync was asked to make in advance, by its first position.
     asked_for: Option<u64>,
     health: Arc<Health>,
@@ -151,7 +152,8 @@ impl<B: Bugs> Journal<B> {
             current: resumed.current,
             unsynced: VecDeque::new(),
             litter: None,
-            has_cleared: false,
+            clearings: 0,
+            clearings_synced: 0,
             asked_for: None,
             health: Arc::default(),
             buffer: Vec::new(),
@@ -402,7 +404,7 @@ impl<B: Bugs> Journal<B> {
         });
         cleared.map_err(|error| self.failed(error))?;
         self.litter = None;
-        self.has_cleared = true;
+        self.clearings += 1;
         Ok(())
     }
 

@@ -21,6 +21,7 @@ pub struct SyncTask<B: Bugs = NoBugs> {
     /// Oldest first.
     segments: Vec<Segment>,
     upto: u64,
+    clearings: u64,
     /// The segment to make in advance.
     next: Option<Header>,
     turn: Turn,
@@ -31,6 +32,7 @@ pub struct SyncTask<B: Bugs = NoBugs> {
 #[must_use = "nothing counts as synced before the journal knows"]
 pub struct Synced {
     upto: u64,
+    clearings: u64,
     outcome: Result<(), FileError>,
     next: Option<Result<Draft, FileError>>,
     _turn: Turn,
@@ -61,7 +63,7 @@ impl<B: Bugs> Journal<B> {
         assert!(!busy, "one sync at a time: two could share one error of the disk, which one of them would not see");
         let turn = Turn(Arc::clone(&self.health));
         // A disk that has everything is left alone.
-        let behind = self.synced < self.end || std::mem::take(&mut self.has_cleared);
+        let behind = self.synced < self.end || self.clearings_synced < self.clearings;
         let segments =
             self.unsynced.iter().map(|full| &full.segment).chain([&self.current]).filter(|_| behind).cloned().collect();
         Ok(SyncTask {
@@ -70,6 +72,7 @@ impl<B: Bugs> Journal<B> {
             bugs: self.bugs,
             segments,
             upto: self.end,
+            clearings: self.clearings,
             next: if self.syncs_often { None } else { self.ask_for_next() },
             turn,
         })
@@ -84,6 +87,7 @@ impl<B: Bugs> Journal<B> {
         synced.outcome.map_err(JournalError::Failed)?;
         self.check_poison()?;
         self.synced = self.synced.max(synced.upto);
+        self.clearings_synced = synced.clearings;
         while self.unsynced.front().is_some_and(|oldest| oldest.end <= self.synced) {
             self.unsynced.pop_front();
         }
@@ -108,7 +112,7 @@ impl<B: Bugs> SyncTask<B> {
         }
         let next = self.next.filter(|_| outcome.is_ok());
         let next = next.map(|header| Draft::write(self.disk.as_ref(), &self.directory, header, "next", self.bugs));
-        Synced { upto: self.upto, outcome, next, _turn: self.turn }
+        Synced { upto: self.upto, clearings: self.clearings, outcome, next, _turn: self.turn }
     }
 
     fn sync(&self) -> Result<(), FileError> {

@@ -46,6 +46,23 @@ fn what_a_full_disk_refused_is_no_damage_after_a_stop_in_order() {
     assert_eq!(Model::play(4_019_381_805_539_405_214, &steps, NoBugs), Ok(()));
 }
 
+#[test]
+fn a_sync_that_was_begun_and_never_ran_has_cleared_nothing_up() {
+    let append = |count, size| Step::Append { count, size };
+    let steps = [
+        append(1, 600),
+        Step::Crash(Loss::Random),
+        append(3, 600),
+        Step::Crash(Loss::Random),
+        Step::Fault { calls: 4, fault: Fault::NoSpace },
+        Step::ShortWrites,
+        append(3, 8),
+        Step::SyncFurther,
+        Step::Stop,
+    ];
+    assert_eq!(Model::play(13_045_077_600_587_958_198, &steps, NoBugs), Ok(()));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
