@@ -135,9 +135,9 @@ impl Peers {
         self.lock().values_mut().for_each(|peer| peer.heard = now);
     }
 
-    /// Forgets whoever has a successor at its address. One that the map names no more may still run, cut off, and must not
-    /// be given a lease without being told first.
-    pub fn follow_map(&self, map: &ClusterMap) {
+    /// Forgets whoever has a successor at its address, once no promise to it binds any more. One that the map names no more
+    /// may still run, cut off, and must not be given a lease without being told first.
+    pub fn follow_map(&self, now: Timestamp, map: &ClusterMap) {
         let mut known = self.lock();
         for (incarnation, peer) in known.iter_mut() {
             if let Some(member) = map.member(*incarnation) {
@@ -145,8 +145,11 @@ impl Peers {
             }
         }
         known.retain(|incarnation, peer| {
-            let succeeded = || map.members().any(|(_, member)| Some(&member.addr) == peer.addr.as_ref());
-            map.member(*incarnation).is_some() || !succeeded()
+            // IMPORTANT: one that is up. An earlier start at the same address may be in the map for what it had, longer than
+            // its successor is.
+            let mut others = map.members().filter(|(other, member)| *other != *incarnation && member.up);
+            let is_succeeded = others.any(|(_, member)| Some(&member.addr) == peer.addr.as_ref());
+            map.member(*incarnation).is_some() || !is_succeeded || now < peer.promised_until
         });
     }
 
@@ -158,6 +161,9 @@ impl Peers {
 
 #[cfg(test)]
 mod tests {
+    use proto::cluster_map::Member;
+    use proto::slot::SlotBits;
+
     use super::*;
 
     #[test]
@@ -178,6 +184,28 @@ mod tests {
         assert!(replies(&mut 0).contains("DEPOSED"), "a new connection");
         peers.follow(Timestamp(6), primary, slot);
         assert!(!replies(&mut 0).contains("DEPOSED"));
+    }
+
+    #[test]
+    fn a_promise_binds_until_it_ends_although_the_map_names_its_primary_no_more_and_others_at_its_address() {
+        let peers = Peers::new(Timestamp(0));
+        let [earlier, primary, later] = [6, 7, 8].map(Incarnation);
+        let addr: NodeAddr = "n:1".parse().expect("an address");
+        let follow_map = |now, members: &[(Incarnation, bool)]| {
+            let member = |(start, up): &(_, bool)| (*start, Member { addr: addr.clone(), up: *up });
+            let mut map = ClusterMap::empty("a".to_owned(), SlotBits::new(1));
+            map.set_members(members.iter().map(member).collect());
+            peers.follow_map(now, &map);
+        };
+        peers.grant(Timestamp(2), primary, 1, &mut 0, &mut Vec::new());
+        follow_map(Timestamp(2), &[(earlier, false), (primary, true)]);
+        let end = Timestamp(2) + PROMISE;
+        follow_map(end, &[(earlier, false)]);
+        assert_eq!(peers.promise_to(primary), end, "whoever was there before it is no successor");
+        follow_map(Timestamp(3), &[(earlier, false), (later, true)]);
+        assert_eq!(peers.promise_to(primary), end, "its address may be somebody else's by now");
+        follow_map(end, &[(later, true)]);
+        assert_eq!(peers.promise_to(primary), Timestamp::default(), "nobody needs to know of it any more");
     }
 
     #[test]

@@ -62,6 +62,7 @@ pub struct Stats {
     pub shortened_slots: u64,
     pub undecided: u64,
     pub pages: u64,
+    pub lists_of_replicas: u64,
     pub full: u64,
     pub keys_evicted: u64,
     pub comparisons: u64,
@@ -205,7 +206,7 @@ impl Stats {
         }
         add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
              removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks bit_flips damages snapshots torn_tails
-             unproven_promotions leaves coordinator_crashes state_losses started_anew lost_slots shortened_slots undecided pages full keys_evicted
+             unproven_promotions leaves coordinator_crashes state_losses started_anew lost_slots shortened_slots undecided pages lists_of_replicas full keys_evicted
               comparisons differences decommissions dismissals fills_limited misnamed restarts rolled);
     }
 }
@@ -219,7 +220,7 @@ impl fmt::Display for Stats {
         show!(events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected removed
               cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks
               bit_flips damages snapshots torn_tails unproven_promotions leaves coordinator_crashes state_losses
-              started_anew lost_slots shortened_slots undecided pages full keys_evicted
+              started_anew lost_slots shortened_slots undecided pages lists_of_replicas full keys_evicted
               comparisons differences decommissions dismissals fills_limited misnamed restarts rolled);
         Ok(())
     }

@@ -2,11 +2,13 @@
 //!
 //! A page is a linear read of every key between its bounds: those that it names were there, at some moment between call
 //! and answer, and the others were not. So each becomes a read in the history, and the judges say whether all of them
-//! can be true. Beyond that a walk has its keys in their order, each once, and none that nobody has ever written.
+//! can be true. Beyond that a walk has its keys in their order, each once, and none that nobody has ever written; of one at
+//! `local` that is all that is judged, since replicas may lack what has not reached them.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use proto::level::ReadLevel;
 use proto::range::{Keys, PageRequest};
 use proto::slot::Position;
 
@@ -21,6 +23,9 @@ const PATIENCE: u64 = 3_000_000;
 
 /// The numbers that walkers have among the clients of the history.
 const CLIENT: u32 = 100;
+
+/// The walker that walks at `local`, in runs that have so many of them.
+const AT_LOCAL: usize = 2;
 
 /// The keys of a page, and the values of those that were seen with one.
 pub(crate) type Paged = (Vec<Box<[u8]>>, BTreeMap<Box<[u8]>, Rc<str>>);
@@ -48,6 +53,10 @@ impl Walker {
     }
 }
 
+fn level(w: usize) -> ReadLevel {
+    if w == AT_LOCAL { ReadLevel::Local } else { ReadLevel::Linear }
+}
+
 impl World {
     /// A walker's pause or patience is over.
     pub(crate) fn walker_due(&mut self, w: usize, serial: u64) {
@@ -67,7 +76,7 @@ impl World {
         walker.limit = walker.random.between(1, 4) as usize;
         let n = walker.random.index(self.nodes.len());
         let (serial, request) = (walker.serial, walker.request());
-        let page = PageAsked { walker: w as u8, serial, range: request.range(), limit: request.limit };
+        let page = PageAsked { walker: w as u8, serial, level: level(w), range: request.range(), limit: request.limit };
         let delay = self.network.delay(n, n);
         self.schedule.after(delay, Event::Walk { node: n as u8, step: Box::new(Step::Page(page)) });
         self.schedule.after(PATIENCE, Event::Walker { walker: w as u8, serial });
@@ -101,7 +110,7 @@ impl World {
         let is_told = |key: &[u8]| {
             key >= range.start.as_slice() && range.ends_after(key) && last.as_ref().is_none_or(|last| key <= &**last)
         };
-        for number in 0..self.knobs.keys {
+        for number in (0..self.knobs.keys).filter(|_| level(w) == ReadLevel::Linear) {
             let key = format!("judged{number}");
             if is_told(key.as_bytes()) {
                 let result = keys.iter().any(|listed| **listed == *key.as_bytes());

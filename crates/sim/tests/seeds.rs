@@ -115,6 +115,7 @@ fn no_seed_breaks_an_invariant() {
         total.state_losses,
         total.leaves,
         total.pages,
+        total.lists_of_replicas,
         total.full,
         total.keys_evicted,
         total.comparisons,
@@ -265,4 +266,10 @@ fn a_seed_gives_the_same_run_in_every_process() {
             assert!(told.contains(&format!("trace {hash:016x}")), "seed {seed} in another process: {told}");
         }
     }
+}
+
+/// An earlier start of the primary was in the map still, and was taken for its successor: the promise to it was forgotten.
+#[test]
+fn a_promise_binds_although_an_earlier_start_at_the_same_address_is_known() {
+    is_clean(41_647);
 }

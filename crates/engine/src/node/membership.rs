@@ -94,7 +94,7 @@ impl<B: Bugs> Node<B> {
             return Err(MapError::Malformed("its slots are cut in another way"));
         }
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&map));
-        self.peers.follow_map(&map);
+        self.peers.follow_map(now, &map);
         let knows_me = |map: &ClusterMap| map.member(self.incarnation()).is_some();
         let changed_promises = before.as_ref().is_none_or(|before| before.promises != map.promises);
         let look_at_all = changed_promises || (knows_me(&map) && !before.as_ref().is_some_and(|map| knows_me(map)));

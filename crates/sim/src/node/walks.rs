@@ -25,6 +25,9 @@ const DEADLINE: u64 = 2_000_000;
 /// How long it waits for another node's list.
 const PATIENCE: u64 = 300_000;
 
+/// When a walk at `local` stops waiting for a primary that answers and does not take its slots.
+const LATE: u64 = 300_000;
+
 /// The values of keys at the moment when they were listed.
 type Values = BTreeMap<Box<[u8]>, Rc<str>>;
 
@@ -44,6 +47,7 @@ pub(crate) enum Step {
 pub(crate) struct PageAsked {
     pub(crate) walker: u8,
     pub(crate) serial: u64,
+    pub(crate) level: ReadLevel,
     pub(crate) range: KeyRange,
     pub(crate) limit: usize,
 }
@@ -105,7 +109,7 @@ impl World {
         process.pages_begun += 1;
         let asker = Asker { node: n as u8, boot: process.boot, page: process.pages_begun };
         let size = PageSize { keys: page.limit, bytes: 40 };
-        let walk = Walk::new(self.bits, ReadLevel::Linear, page.range.clone(), Some(size), self.planted);
+        let walk = Walk::new(self.bits, page.level, page.range.clone(), Some(size), self.planted);
         let begun = self.schedule.now;
         let (values, asked) = (Values::new(), BTreeMap::new());
         process.pages.push(PageUnderWay { asker, page, walk, values, begun, asked });
@@ -139,7 +143,7 @@ impl World {
         let (Some(map), me) = (node.map(), node.incarnation()) else { return };
         let mut asks = Vec::new();
         for under_way in &mut process.pages {
-            for ask in under_way.walk.asks(&map, me, false) {
+            for ask in under_way.walk.asks(&map, me, now >= under_way.begun + LATE) {
                 under_way.asked.insert(ask.list.id, now);
                 asks.push((under_way.asker, ask));
             }
@@ -164,6 +168,7 @@ impl World {
         let bytes = self.random.between(5, 40) as usize;
         self.tell_wall_clock(n);
         let NodeProcess { node: Some(node), turn, .. } = &mut self.nodes[n] else { return };
+        self.stats.lists_of_replicas += u64::from(list.at_replica);
         let (waiting, mut listing) = (Waiting::new(), Listing::new(&list, bytes));
         for slot in &list.slots {
             node.list(*slot, &list, || now, &waiting, turn, &mut listing);
@@ -198,11 +203,14 @@ impl World {
                 if is_durable { pending.listed } else { Listed { refused: pending.list.slots, ..Listed::default() } };
             let (to, values) = (pending.to, if is_durable { pending.values } else { Values::new() });
             let step = Step::Listed { to, ask: pending.list.id, listed, values };
-            told.push(Saying::Listed { to, step: Box::new(step) });
+            told.push((pending.list.level, to, step));
         }
         self.nodes[n].lists = lists;
-        for saying in told {
-            self.say(n, saying);
+        for (level, to, step) in told {
+            match level {
+                ReadLevel::Linear => self.say(n, Saying::Listed { to, step: Box::new(step) }),
+                ReadLevel::Local => self.send_step(n, usize::from(to.node), step),
+            }
         }
     }
 }
