@@ -120,11 +120,10 @@ impl Oracle {
         self.data.get(&incarnation).or(self.unproven.get(&incarnation)).copied()
     }
 
-    /// Whether a process holds what any other incarnation held.
+    /// Whether who holds all or some of what an incarnation held holds any of what another did.
     pub(crate) fn brings_data(&self, incarnation: Incarnation) -> bool {
-        let is_other = |(other, holder): (&Incarnation, &ProcId)| {
-            *other != incarnation && Some(*holder) == self.holder(incarnation)
-        };
+        let keeper = self.keeper(incarnation);
+        let is_other = |(other, holder): (&Incarnation, &ProcId)| *other != incarnation && Some(*holder) == keeper;
         self.data.iter().any(is_other) || self.unproven.iter().any(is_other)
     }
 
