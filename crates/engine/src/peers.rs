@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use proto::cluster_map::ClusterMap;
+use proto::cluster_map::{ClusterMap, Member};
 use proto::id::{Epoch, Incarnation, NodeAddr};
 use proto::peer::LinkReply;
 use proto::slot::SlotId;
@@ -147,9 +147,9 @@ impl Peers {
         known.retain(|incarnation, peer| {
             // IMPORTANT: one that is up. An earlier start at the same address may be in the map for what it had, longer than
             // its successor is.
-            let mut others = map.members().filter(|(other, member)| *other != *incarnation && member.up);
-            let is_succeeded = others.any(|(_, member)| Some(&member.addr) == peer.addr.as_ref());
-            map.member(*incarnation).is_some() || !is_succeeded || now < peer.promised_until
+            let is_successor = |member: &Member| member.up && Some(&member.addr) == peer.addr.as_ref();
+            let is_succeeded = || map.members().any(|(_, member)| is_successor(member));
+            map.member(*incarnation).is_some() || now < peer.promised_until || !is_succeeded()
         });
     }
 
@@ -161,7 +161,6 @@ impl Peers {
 
 #[cfg(test)]
 mod tests {
-    use proto::cluster_map::Member;
     use proto::slot::SlotBits;
 
     use super::*;
