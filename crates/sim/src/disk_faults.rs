@@ -41,7 +41,18 @@ impl World {
         let is_booted = self.faults.random.chance(500);
         self.leave_node(n, if is_booted { Finds::WhatWasSynced } else { Finds::Everything });
         let span = self.faults.random.spread(500_000, 8_000_000);
-        self.schedule.after(1_400_000 + span, Event::Remedy(Remedy::StartNode(n)));
+        self.start_after_failure(n, 1_400_000, span);
+    }
+
+    /// A node whose disk made it stop is started again after so long, and as much longer as `span` says where faults go on.
+    /// They may be over by now: the disk failed while they went on, and the node finds out about it only after that.
+    fn start_after_failure(&mut self, n: usize, after: u64, span: u64) {
+        if self.faults_go_on() {
+            self.schedule.after(after + span, Event::Remedy(Remedy::StartNode(n)));
+        } else {
+            self.liveness.node_comes_anew(self.schedule.now);
+            self.schedule.after(after, Event::Remedy(Remedy::StartAnew(n)));
+        }
     }
 
     /// The power is to fail at calls to disks to come: each machine's at one of its own, at some of them or all.
@@ -58,13 +69,8 @@ impl World {
     pub(crate) fn lose_power_at_call(&mut self, n: usize) {
         self.stats.power_losses += 1;
         self.crash_node(n, Finds::WhatWasSynced);
-        // It may be found out about only when all faults are over.
-        if self.faults_go_on() {
-            let after = BOOT + self.faults.random.spread(50_000, 8_000_000);
-            self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
-        } else {
-            self.schedule.after(BOOT, Event::Remedy(Remedy::StartAnew(n)));
-        }
+        let span = self.faults.random.spread(50_000, 8_000_000);
+        self.start_after_failure(n, BOOT, span);
     }
 
     /// A node's disk becomes slow, or hangs.

@@ -224,6 +224,12 @@ fn a_start_that_is_over_may_have_come_back_with_data_that_is_unproven_by_now() {
     is_clean(44_590);
 }
 
+/// A disk failed in the last moment of the faults, and its node found out about it after them.
+#[test]
+fn a_disk_that_failed_before_the_faults_ended_is_seen_to_after_them() {
+    is_clean(103_918);
+}
+
 #[test]
 fn every_planted_mistake_is_found() {
     let missing: Vec<_> = Bug::ALL.into_iter().filter(|bug| FOUND_BY.iter().all(|(found, _)| found != bug)).collect();
