@@ -4,6 +4,7 @@
 //! One write, and one fsync, serves all connections that have something to tell. A thread syncs, and does all else that
 //! may take long.
 
+mod gather;
 mod log;
 mod map_file;
 mod open;

@@ -12,6 +12,7 @@ use storage::journal::{Next, Synced};
 use storage::{Journal, JournalError, Position};
 use tokio::runtime::Handle;
 
+use super::gather::Gatherer;
 use super::log::Log;
 use super::rests::Rests;
 use super::snapshots::{Keep, Snapshots};
@@ -39,6 +40,7 @@ struct Writer {
     store: Store,
     interval: Duration,
     last_sync: Instant,
+    gatherer: Gatherer,
     /// A sync that runs beside this thread.
     syncing: Option<JoinHandle<Synced>>,
     /// The next segment is made beside this thread.
@@ -83,6 +85,7 @@ impl Store {
             store: self.clone(),
             interval,
             last_sync: now,
+            gatherer: Gatherer::new(now),
             syncing: None,
             making: None,
             snapshots: Snapshots::new(snapshot_at),
@@ -176,15 +179,26 @@ impl Writer {
     fn write_pending(&mut self) -> anyhow::Result<()> {
         let until = Instant::now() + LOOK;
         let store = self.store.clone();
-        while store.with_log(|log| self.write_once(log))? {
+        loop {
+            self.gather();
+            if !store.with_log(|log| self.write_once(log))? {
+                return Ok(());
+            }
             self.wake_ready();
             if Instant::now() >= until {
                 // IMPORTANT: under a load that never ends, snapshots and all else have their turn as well.
                 self.store.order(|orders| orders.write = true);
-                break;
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Where each write waits for a sync: lets those go first who are about to note something.
+    fn gather(&mut self) {
+        let noted = self.driver.node().journal();
+        if self.store.fsync() == Fsync::Always && !noted.is_empty() {
+            self.gatherer.gather(|| noted.len());
+        }
     }
 
     /// Wakes all whose wait has ended. They are woken in the runtime, by one task: from here each would be a message to it,
