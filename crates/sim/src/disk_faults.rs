@@ -44,8 +44,8 @@ impl World {
         self.start_after_failure(n, 1_400_000, span);
     }
 
-    /// A node whose disk made it stop is started again after so long, and as much longer as `span` says where faults go on.
-    /// They may be over by now: the disk failed while they went on, and the node finds out about it only after that.
+    /// A node that a call to its disk has ended is started again after so long, and later by `span` while faults go on. They
+    /// may be over: a node finds out at its next call what happened to its disk before.
     fn start_after_failure(&mut self, n: usize, after: u64, span: u64) {
         if self.faults_go_on() {
             self.schedule.after(after + span, Event::Remedy(Remedy::StartNode(n)));

@@ -6,12 +6,12 @@
 
 use std::time::{Duration, Instant};
 
-/// The longest that a sync waits for others: less than a time slice of those who compute without end, and more than who
-/// serves fifty connections takes.
+/// After so long nothing is yielded for this sync any more. A time slice of those who compute without end is mostly longer, and
+/// what serves fifty connections takes less: 80 us on average, beside them on two processors.
 const PATIENCE: Duration = Duration::from_micros(2_500);
 
-/// Once it took longer, programs that compute without end share the processor. Then nothing is yielded for so long, and each
-/// next time for twice as long, up to the longest.
+/// Once it took longer, it is taken for those who compute without end. Then nothing is yielded for so long, and each next time
+/// for twice as long, up to the longest; after one that was short all begins anew.
 const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
