@@ -12,10 +12,10 @@ use crate::completions::Completion;
 use crate::node::{Node, Turn};
 use crate::outbox::Snapshot;
 use crate::record::Record;
-use crate::slot::{Alignment, Incoming, Next};
+use crate::slot::{Alignment, Incoming, Next, Step};
 use crate::time::Timestamp;
 
-/// How many records are applied together, at most. What is read and not applied takes memory twice.
+/// How many steps are applied together, at most. What is read and not applied takes memory twice.
 const BATCH: usize = 256;
 
 /// The state of one connection from a primary: how much of it is applied, and the fill that is coming in.
@@ -23,8 +23,8 @@ const BATCH: usize = 256;
 pub struct Inbox {
     from: Incarnation,
     applied: u64,
-    /// Records that are read and not applied, in their order.
-    read: VecDeque<(SlotId, Next)>,
+    /// Records and marks that are read and not applied, in their order.
+    read: VecDeque<(SlotId, Step)>,
     fill: Option<Fill>,
     /// Which of the node's notes on slots that the primary leads no more have gone out on this connection.
     told: u64,
@@ -65,7 +65,7 @@ impl Inbox {
         if self.fill.is_some() != part {
             return Err(ErrorReply::Protocol("a FILL is followed by all its parts and by nothing else"));
         }
-        if !matches!(message, LinkMessage::Replicate { .. }) {
+        if !matches!(message, LinkMessage::Replicate { .. } | LinkMessage::Durable { .. }) {
             self.apply(now, node, turn, replies);
         }
         let (slot, incoming) = match message {
@@ -104,13 +104,16 @@ impl Inbox {
             }
             LinkMessage::Compare { slot, query, at, floor } => (slot, Incoming::Compare { query, at, floor }),
             LinkMessage::Replicate { slot, version, previous, durable, op } => {
-                self.read.push_back((known(node, slot)?, Next { previous, durable, record: Record::new(version, op) }));
-                if self.read.len() >= BATCH {
-                    self.apply(now, node, turn, replies);
-                }
+                let next = Next { previous, durable, record: Record::new(version, op) };
+                self.read.push_back((known(node, slot)?, Step::Record(next)));
+                self.apply_if_many(now, node, turn, replies);
                 return Ok(());
             }
-            LinkMessage::Durable { slot, seq } => (slot, Incoming::Durable(seq)),
+            LinkMessage::Durable { slot, seq } => {
+                self.read.push_back((known(node, slot)?, Step::Durable(seq)));
+                self.apply_if_many(now, node, turn, replies);
+                return Ok(());
+            }
             LinkMessage::Purge { slot, seq } => (slot, Incoming::Purge(seq)),
             LinkMessage::Release { slot, epoch } => (slot, Incoming::Release(epoch)),
         };
@@ -121,7 +124,13 @@ impl Inbox {
     /// Applies what was taken in.
     pub fn apply<B: Bugs>(&mut self, now: Timestamp, node: &Node<B>, turn: &mut Turn, replies: &mut Vec<u8>) {
         self.applied += self.read.len() as u64;
-        node.follow_records(now, self.from, &mut self.read, turn, replies);
+        node.follow_steps(now, self.from, &mut self.read, turn, replies);
+    }
+
+    fn apply_if_many<B: Bugs>(&mut self, now: Timestamp, node: &Node<B>, turn: &mut Turn, replies: &mut Vec<u8>) {
+        if self.read.len() >= BATCH {
+            self.apply(now, node, turn, replies);
+        }
     }
 
     /// Applies what was taken in, and says how many messages of the connection are applied, as the sender counts them.

@@ -47,16 +47,23 @@ pub struct Log {
     more: Option<Box<More>>,
 }
 
+/// What every record touches, in two lines of the processor's cache.
 #[derive(Debug, Default)]
 struct More {
-    /// Oldest first.
-    terms: VecDeque<Term>,
-    /// Older terms were forgotten.
-    terms_forgotten: bool,
     tail: NearQueue<Entry>,
     tail_bytes: usize,
     /// Where the tail begins: the record before its first.
     before_tail: u64,
+    /// Oldest first.
+    terms: VecDeque<Term>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What a slot has in which keys are deleted, or whose clients give their writes an identity, or that has seen many terms.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Older terms were forgotten.
+    terms_forgotten: bool,
     /// The tombstones in the table and some that were overwritten since, oldest first.
     tombstones: VecDeque<Record>,
     /// Tombstones up to this number may be gone.
@@ -70,13 +77,14 @@ impl Log {
     pub fn filled(last: Version, durable: u64, purged: u64, terms: &Terms, tombstones: Vec<Record>) -> Self {
         let mut tombstones = VecDeque::from(tombstones);
         tombstones.make_contiguous().sort_by_key(|tombstone| tombstone.version());
+        // The sender may know no more terms than these; what it forgot is forgotten here, too.
+        let terms_forgotten = terms.0.len() >= TERMS;
+        let is_rare = terms_forgotten || purged > 0 || !tombstones.is_empty();
+        let rare = Rare { terms_forgotten, tombstones, purged, completions: Completions::default() };
         let more = More {
-            terms: terms.0.iter().copied().collect(),
             before_tail: last.seq,
-            tombstones,
-            purged,
-            // The sender may know no more than these; what it forgot is forgotten here, too.
-            terms_forgotten: terms.0.len() >= TERMS,
+            terms: terms.0.iter().copied().collect(),
+            rare: is_rare.then(|| Box::new(rare)),
             ..More::default()
         };
         Self { last, durable: durable.min(last.seq), more: (last != Version::NONE).then(|| Box::new(more)) }
@@ -123,19 +131,19 @@ impl Log {
 
     /// Which writes of clients have taken effect.
     pub fn completions(&mut self) -> &mut Completions {
-        &mut self.more_mut().completions
+        &mut self.more_mut().rare_mut().completions
     }
 
     /// The same to look at, where there are any.
     #[must_use]
     pub fn known_completions(&self) -> Option<&Completions> {
-        self.more.as_ref().map(|more| &more.completions)
+        self.rare().map(|rare| &rare.completions)
     }
 
     /// The number up to which tombstones may be missing.
     #[must_use]
     pub fn purged(&self) -> u64 {
-        self.more.as_ref().map_or(0, |more| more.purged)
+        self.rare().map_or(0, |rare| rare.purged)
     }
 
     /// Appends the next record. Where it is not `kept` nobody will ever ask for it, and it is not in the tail.
@@ -148,11 +156,11 @@ impl Log {
             more.terms.push_back(Term { epoch, first: seq });
             if more.terms.len() > TERMS {
                 more.terms.pop_front();
-                more.terms_forgotten = true;
+                more.rare_mut().terms_forgotten = true;
             }
         }
         if record.is_delete() {
-            more.tombstones.push_back(record.clone());
+            more.rare_mut().tombstones.push_back(record.clone());
         }
         let bytes = record.size();
         if kept && budget.used() + bytes <= budget.limit {
@@ -234,7 +242,7 @@ impl Log {
             let seq = end(&mine.0, at, self.last).min(end(&terms.0, other, last));
             return Some(Version { epoch: term.epoch, seq });
         }
-        let forgotten = self.more.as_ref().is_some_and(|more| more.terms_forgotten) || terms.0.len() >= TERMS;
+        let forgotten = self.rare().is_some_and(|rare| rare.terms_forgotten) || terms.0.len() >= TERMS;
         (!forgotten).then_some(Version::NONE)
     }
 
@@ -246,14 +254,16 @@ impl Log {
         let mut freed = 0;
         while let Some(mut entry) = more.tail.pop_back_if(|entry| entry.record.version().seq > to.seq) {
             freed += entry.record.size();
-            if entry.record.is_delete() {
-                more.tombstones.pop_back_if(|last| last.version() == entry.record.version());
+            if let Some(rare) = &mut more.rare {
+                if entry.record.is_delete() {
+                    rare.tombstones.pop_back_if(|last| last.version() == entry.record.version());
+                }
+                if let Some(identity) = entry.record.identity() {
+                    rare.completions.undo(identity, entry.record.version());
+                }
+                // A tombstone that all copies had passed is not brought back.
+                entry.replaced = entry.replaced.filter(|old| !(old.is_delete() && old.version().seq <= rare.purged));
             }
-            if let Some(identity) = entry.record.identity() {
-                more.completions.undo(identity, entry.record.version());
-            }
-            // A tombstone that all copies had passed is not brought back.
-            entry.replaced = entry.replaced.filter(|old| !(old.is_delete() && old.version().seq <= more.purged));
             cut.push(entry);
         }
         more.tail_bytes -= freed;
@@ -265,22 +275,22 @@ impl Log {
 
     /// The next tombstone up to `seq`, which every copy has passed.
     pub fn next_purged(&mut self, seq: u64) -> Option<Record> {
-        let more = self.more.as_mut()?;
-        let tombstone = more.tombstones.pop_front_if(|tombstone| tombstone.version().seq <= seq)?;
-        more.purged = more.purged.max(tombstone.version().seq);
+        let rare = self.more.as_mut()?.rare.as_mut()?;
+        let tombstone = rare.tombstones.pop_front_if(|tombstone| tombstone.version().seq <= seq)?;
+        rare.purged = rare.purged.max(tombstone.version().seq);
         Some(tombstone)
     }
 
     /// Tombstones up to `seq` are gone, although this log may not have known of the last of them.
     pub(crate) fn set_purged(&mut self, seq: u64) {
-        let more = self.more_mut();
-        more.purged = more.purged.max(seq);
+        let rare = self.more_mut().rare_mut();
+        rare.purged = rare.purged.max(seq);
     }
 
     /// Whether there is a tombstone up to `seq`.
     #[must_use]
     pub fn has_tombstone(&self, seq: u64) -> bool {
-        let oldest = self.more.as_ref().and_then(|more| more.tombstones.front());
+        let oldest = self.rare().and_then(|rare| rare.tombstones.front());
         oldest.is_some_and(|tombstone| tombstone.version().seq <= seq)
     }
 
@@ -317,13 +327,22 @@ impl Log {
     fn more_mut(&mut self) -> &mut More {
         self.more.get_or_insert_default()
     }
+
+    fn rare(&self) -> Option<&Rare> {
+        self.more.as_ref()?.rare.as_deref()
+    }
 }
 
 impl More {
+    fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
     /// Whether a place is one of this log's own.
     fn contains(&self, place: Version) -> bool {
         let term = self.terms.iter().rev().find(|term| term.first <= place.seq);
-        term.map_or(place == Version::NONE && !self.terms_forgotten, |term| term.epoch == place.epoch)
+        let forgotten = self.rare.as_ref().is_some_and(|rare| rare.terms_forgotten);
+        term.map_or(place == Version::NONE && !forgotten, |term| term.epoch == place.epoch)
     }
 }
 
@@ -440,7 +459,8 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_log_is_small() {
+    fn a_log_is_small() {
         assert!(size_of::<Log>() <= 32, "{}", size_of::<Log>());
+        assert!(size_of::<More>() <= 128, "{}", size_of::<More>());
     }
 }

@@ -39,7 +39,7 @@ use crate::time::Timestamp;
 pub use damage::Damage;
 pub use primary::EVICT_AFTER;
 pub(crate) use primary::{Effects, Victim};
-pub(crate) use replica::{Alignment, Incoming, Next};
+pub(crate) use replica::{Alignment, Incoming, Next, Step};
 
 /// The state of one slot. At rest and empty it takes at most 256 bytes.
 #[derive(Debug, Default)]

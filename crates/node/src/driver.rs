@@ -1,6 +1,6 @@
 //! The node as its tasks share it, and who is woken when.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -48,7 +48,7 @@ struct Shared {
     access: Arc<Access>,
     forwards: ForwardLinks,
     walks: Semaphore,
-    links: Mutex<HashMap<Incarnation, Link>>,
+    links: Mutex<BTreeMap<Incarnation, Link>>,
     map_changes: watch::Sender<u64>,
     proposals: Notify,
     terms: AtomicU64,
@@ -415,7 +415,7 @@ impl Driver {
         }
     }
 
-    fn links(&self) -> MutexGuard<'_, HashMap<Incarnation, Link>> {
+    fn links(&self) -> MutexGuard<'_, BTreeMap<Incarnation, Link>> {
         self.shared.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

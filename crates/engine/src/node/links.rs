@@ -11,12 +11,12 @@ use proto::slot::SlotId;
 use super::{Event, Node, Turn};
 use crate::bugs::{Bug, Bugs};
 use crate::outbox::{Acked, Outbox};
-use crate::slot::{Effects, Incoming, Next};
+use crate::slot::{Effects, Incoming, Step};
 use crate::table::fetch::fetch;
 use crate::time::Timestamp;
 
 /// For how much work memory is asked for at a time, before it is carried out.
-const GROUP: usize = 24;
+pub(super) const GROUP: usize = 24;
 
 impl<B: Bugs> Node<B> {
     // The primary's side.
@@ -173,39 +173,27 @@ impl<B: Bugs> Node<B> {
         turn: &mut Turn,
         replies: &mut Vec<u8>,
     ) {
-        self.follow_one(now, from, slot, incoming, turn, replies);
+        // IMPORTANT: what was not applied is said before the acknowledgement that counts the message.
+        let reply = self.slot(slot).follow(self.place(now, slot), from, incoming, turn);
+        reply.into_iter().for_each(|reply| reply.encode(replies));
         self.finish(turn);
     }
 
-    fn follow_one(
+    /// The same for what it has sent for writes, in its order.
+    pub(crate) fn follow_steps(
         &self,
         now: Timestamp,
         from: Incarnation,
-        slot: SlotId,
-        incoming: Incoming,
+        steps: &mut VecDeque<(SlotId, Step)>,
         turn: &mut Turn,
         replies: &mut Vec<u8>,
     ) {
-        // IMPORTANT: what was not applied is said before the acknowledgement that counts the message.
-        if let Some(reply) = self.slot(slot).follow(self.place(now, slot), from, incoming, turn) {
-            reply.encode(replies);
-        }
-    }
-
-    /// The same for records, in their order.
-    pub(crate) fn follow_records(
-        &self,
-        now: Timestamp,
-        from: Incarnation,
-        records: &mut VecDeque<(SlotId, Next)>,
-        turn: &mut Turn,
-        replies: &mut Vec<u8>,
-    ) {
-        while !records.is_empty() {
-            let group = records.len().min(GROUP);
-            self.fetch(records.iter().take(group).map(|(slot, next)| (*slot, Some(next.record.key()))));
-            for (slot, next) in records.drain(..group) {
-                self.follow_one(now, from, slot, Incoming::Record(next), turn, replies);
+        while !steps.is_empty() {
+            let group = steps.len().min(GROUP);
+            self.fetch(steps.iter().take(group).map(|(slot, step)| (*slot, step.key())));
+            for (slot, step) in steps.drain(..group) {
+                let reply = self.slot(slot).take(self.place(now, slot), from, step);
+                reply.into_iter().for_each(|reply| reply.encode(replies));
             }
         }
         self.finish(turn);
@@ -218,7 +206,7 @@ impl<B: Bugs> Node<B> {
 
     /// Asks for the memory of slots, and of the records of keys where some are given: first of all slots, then of what those lead
     /// to. Each look waits for nothing, and no work is done between: a lock would wait until what that has written is in place.
-    fn fetch<'a>(&self, asked: impl Iterator<Item = (SlotId, Option<&'a [u8]>)> + Clone) {
+    pub(super) fn fetch<'a>(&self, asked: impl Iterator<Item = (SlotId, Option<&'a [u8]>)> + Clone) {
         for (slot, _) in asked.clone() {
             self.slots.get(usize::from(slot.0)).into_iter().for_each(fetch);
         }

@@ -11,6 +11,7 @@ use proto::id::{Incarnation, Version};
 use proto::session::{NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
+use super::links::GROUP;
 use super::{Event, HANDOVER_TIMEOUT, Node, Proposals, TICK, Turn};
 use crate::bugs::Bugs;
 use crate::outbox::Outbox;
@@ -238,16 +239,19 @@ impl<B: Bugs> Node<B> {
         due.sort_unstable();
         due.dedup();
         let mut expiries_left = EXPIRIES_PER_TICK;
-        for slot in due {
-            let mut state = self.slot(slot);
-            let found = state.look(self.place(now, slot), &mut expiries_left, turn);
-            let at = SlotAt { slot, version: state.config() };
-            drop(state);
-            for learner in found.admit {
-                self.proposals().admit.entry(learner).or_default().push(at);
-            }
-            for member in found.evict {
-                self.proposals().expel.entry(member).or_default().push(at);
+        for group in due.chunks(GROUP) {
+            self.fetch(group.iter().map(|slot| (*slot, None)));
+            for slot in group.iter().copied() {
+                let mut state = self.slot(slot);
+                let found = state.look(self.place(now, slot), &mut expiries_left, turn);
+                let at = SlotAt { slot, version: state.config() };
+                drop(state);
+                for learner in found.admit {
+                    self.proposals().admit.entry(learner).or_default().push(at);
+                }
+                for member in found.evict {
+                    self.proposals().expel.entry(member).or_default().push(at);
+                }
             }
         }
     }

@@ -253,12 +253,15 @@ impl<B: Bugs> Slot<B> {
         waiting: &Waiting,
         turn: &mut Turn,
     ) -> Result<Answer<Written>, Refusal> {
+        // What is touched later is on its way while the key is looked up.
+        self.log.fetch();
         let needs_open = matches!(&self.role, Role::Primary(primary) if !primary.is_open);
         if needs_open {
             self.open_if_due(place, turn);
         }
         let primary = self.serves(place).ok_or(Refusal::NotHere)?;
         primary.has_enough(write.ack)?;
+        primary.fetch();
         if let Some(identity) = write.identity {
             match self.log.known_completions().map_or(Known::New, |known| known.look_up(identity)) {
                 Known::Done(done) if self.bugs.plants(Bug::RetriedTwice) && done.version.epoch != self.epoch => {}

@@ -52,6 +52,24 @@ pub(crate) struct Alignment {
     pub(crate) refill: bool,
 }
 
+/// What a primary sends for its writes, one after the other.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Record(Next),
+    /// The durable mark has moved, and no record has come by that tells of it.
+    Durable(u64),
+}
+
+impl Step {
+    /// The key whose record it touches.
+    pub(crate) fn key(&self) -> Option<&[u8]> {
+        match self {
+            Self::Record(next) => Some(next.record.key()),
+            Self::Durable(_) => None,
+        }
+    }
+}
+
 /// The next record of a slot.
 #[derive(Debug)]
 pub(crate) struct Next {
@@ -60,20 +78,32 @@ pub(crate) struct Next {
     pub(crate) record: Record,
 }
 
-/// What a primary sends for one slot.
+/// What else a primary sends for one slot.
 #[derive(Debug)]
 pub(crate) enum Incoming {
     Align(Alignment),
     Compare { query: u64, at: Version, floor: u64 },
-    Record(Next),
-    Durable(u64),
     Fill { epoch: Epoch, stamp: u64, snapshot: Snapshot },
     Purge(u64),
     Release(Epoch),
 }
 
 impl<B: Bugs> Slot<B> {
-    /// Takes in what a primary sends. IMPORTANT: whatever is not applied is answered; the primary counts everything else.
+    /// Takes in what a primary sends for a write. IMPORTANT: whatever is not applied is answered; the primary counts everything
+    /// else.
+    pub(crate) fn take(&mut self, place: Place<'_>, from: Incarnation, step: Step) -> Option<LinkReply> {
+        match step {
+            Step::Record(next) => self.take_record(place, from, next),
+            Step::Durable(seq) => {
+                if self.is_level_with(from) {
+                    self.log.set_durable(seq, place.tails);
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes in what else a primary sends, as [`Slot::take`].
     pub(crate) fn follow(
         &mut self,
         place: Place<'_>,
@@ -83,15 +113,8 @@ impl<B: Bugs> Slot<B> {
     ) -> Option<LinkReply> {
         match incoming {
             Incoming::Align(alignment) => self.align(place, from, alignment, turn),
-            Incoming::Record(next) => self.take_record(place, from, next),
             Incoming::Compare { query, at, floor } => self.compare_with(place, from, query, at, floor, turn),
             Incoming::Fill { epoch, stamp, snapshot } => self.take_fill(place, from, epoch, stamp, snapshot, turn),
-            Incoming::Durable(seq) => {
-                if self.is_level_with(from) {
-                    self.log.set_durable(seq, place.tails);
-                }
-                None
-            }
             Incoming::Purge(seq) => {
                 if self.is_level_with(from) {
                     self.purge(place, seq);
