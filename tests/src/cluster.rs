@@ -71,7 +71,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// Starts the cluster, and waits until every slot is where it belongs.
+    /// Starts the cluster, and waits until every slot is where it belongs, as every node knows.
     ///
     /// # Panics
     /// When it does not come that far.
@@ -84,6 +84,7 @@ impl Setup {
         let nodes = starting.into_iter().map(server::Starting::ready).collect();
         let cluster = Cluster { coordinator, nodes, setup: self };
         cluster.settles();
+        cluster.has_its_map_everywhere();
         cluster
     }
 

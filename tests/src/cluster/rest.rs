@@ -38,6 +38,19 @@ impl Cluster {
         });
     }
 
+    /// Waits until every node goes by the coordinator's map: one that has none yet carries nothing out, should the coordinator
+    /// be killed the moment that the map stands.
+    #[track_caller]
+    pub(super) fn has_its_map_everywhere(&self) {
+        let version = self.map().version.0;
+        for (index, node) in self.running() {
+            eventually(&format!("{} has the map", node.addr), wait::SOON, || {
+                let has: Option<u64> = self.info(index).get("map").and_then(|map| map.parse().ok());
+                ensure(has >= Some(version), || format!("{has:?}, and the coordinator {version}"))
+            });
+        }
+    }
+
     /// Waits until every slot is led by a node that runs. Which of them it is may still change; see
     /// [`Cluster::settles`].
     ///
