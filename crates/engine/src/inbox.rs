@@ -15,7 +15,7 @@ use crate::record::Record;
 use crate::slot::{Alignment, Incoming, Next, Step};
 use crate::time::Timestamp;
 
-/// How many steps are applied together, at most. What is read and not applied takes memory twice.
+/// How many records and marks are applied together, at most. What is read and not applied takes memory twice.
 const BATCH: usize = 256;
 
 /// The state of one connection from a primary: how much of it is applied, and the fill that is coming in.
@@ -105,14 +105,10 @@ impl Inbox {
             LinkMessage::Compare { slot, query, at, floor } => (slot, Incoming::Compare { query, at, floor }),
             LinkMessage::Replicate { slot, version, previous, durable, op } => {
                 let next = Next { previous, durable, record: Record::new(version, op) };
-                self.read.push_back((known(node, slot)?, Step::Record(next)));
-                self.apply_if_many(now, node, turn, replies);
-                return Ok(());
+                return self.take_step(now, node, slot, Step::Record(next), turn, replies);
             }
             LinkMessage::Durable { slot, seq } => {
-                self.read.push_back((known(node, slot)?, Step::Durable(seq)));
-                self.apply_if_many(now, node, turn, replies);
-                return Ok(());
+                return self.take_step(now, node, slot, Step::Durable(seq), turn, replies);
             }
             LinkMessage::Purge { slot, seq } => (slot, Incoming::Purge(seq)),
             LinkMessage::Release { slot, epoch } => (slot, Incoming::Release(epoch)),
@@ -127,10 +123,20 @@ impl Inbox {
         node.follow_steps(now, self.from, &mut self.read, turn, replies);
     }
 
-    fn apply_if_many<B: Bugs>(&mut self, now: Timestamp, node: &Node<B>, turn: &mut Turn, replies: &mut Vec<u8>) {
+    fn take_step<B: Bugs>(
+        &mut self,
+        now: Timestamp,
+        node: &Node<B>,
+        slot: SlotId,
+        step: Step,
+        turn: &mut Turn,
+        replies: &mut Vec<u8>,
+    ) -> Result<(), ErrorReply> {
+        self.read.push_back((known(node, slot)?, step));
         if self.read.len() >= BATCH {
             self.apply(now, node, turn, replies);
         }
+        Ok(())
     }
 
     /// Applies what was taken in, and says how many messages of the connection are applied, as the sender counts them.

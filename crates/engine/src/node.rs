@@ -5,6 +5,7 @@
 //! go before either.
 
 mod compare;
+mod fetch;
 mod links;
 mod membership;
 mod memory;

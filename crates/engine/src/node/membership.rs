@@ -11,7 +11,7 @@ use proto::id::{Incarnation, Version};
 use proto::session::{NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
-use super::links::GROUP;
+use super::fetch::GROUP;
 use super::{Event, HANDOVER_TIMEOUT, Node, Proposals, TICK, Turn};
 use crate::bugs::Bugs;
 use crate::outbox::Outbox;
@@ -241,18 +241,20 @@ impl<B: Bugs> Node<B> {
         let mut expiries_left = EXPIRIES_PER_TICK;
         for group in due.chunks(GROUP) {
             self.fetch(group.iter().map(|slot| (*slot, None)));
-            for slot in group.iter().copied() {
-                let mut state = self.slot(slot);
-                let found = state.look(self.place(now, slot), &mut expiries_left, turn);
-                let at = SlotAt { slot, version: state.config() };
-                drop(state);
-                for learner in found.admit {
-                    self.proposals().admit.entry(learner).or_default().push(at);
-                }
-                for member in found.evict {
-                    self.proposals().expel.entry(member).or_default().push(at);
-                }
-            }
+            group.iter().for_each(|slot| self.look_at(now, *slot, &mut expiries_left, turn));
+        }
+    }
+
+    fn look_at(&self, now: Timestamp, slot: SlotId, expiries_left: &mut usize, turn: &mut Turn) {
+        let mut state = self.slot(slot);
+        let found = state.look(self.place(now, slot), expiries_left, turn);
+        let at = SlotAt { slot, version: state.config() };
+        drop(state);
+        for learner in found.admit {
+            self.proposals().admit.entry(learner).or_default().push(at);
+        }
+        for member in found.evict {
+            self.proposals().expel.entry(member).or_default().push(at);
         }
     }
 
