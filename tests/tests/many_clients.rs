@@ -2,6 +2,8 @@
 
 use e2e::cluster;
 use e2e::connection::Connection;
+#[cfg(target_os = "linux")]
+use e2e::{cluster::Setup, connection::array};
 
 #[test]
 fn two_hundred_connections_are_served_at_once() {
@@ -43,4 +45,63 @@ fn clients_that_write_the_same_key_at_once_leave_one_value_everywhere() {
     let [a, b, c] = [0, 1, 2].map(|index| cluster.connect(index).ask("GET contended"));
     assert!(a == b && b == c, "{a}, {b}, {c}");
     assert!(a.ends_with(":199"), "the last of somebody's writes: {a}");
+}
+
+/// Where there is one processor, what has arrived on all connections is read before the first request is carried out.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_cluster_on_one_processor_answers_each_client_in_its_order() {
+    use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+    use nix::unistd::Pid;
+
+    // What a thread starts may run where the thread may.
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this).expect("the processors of this thread");
+    let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu) == Ok(true)).expect("it runs on one");
+    let mut one = CpuSet::new();
+    one.set(first).expect("it is one of the set");
+    sched_setaffinity(this, &one).expect("a thread may be kept to one of its processors");
+    let cluster = Setup { coordinator_args: &["--ack", "quorum", "--read", "linear"], ..Setup::default() }.start();
+    for node in cluster.nodes() {
+        let node = Pid::from_raw(node.process.id().cast_signed());
+        assert_eq!(sched_getaffinity(node), Ok(one), "the node runs on one processor");
+    }
+
+    let mut connections: Vec<_> = (0..60).map(|at| cluster.connect(at % 3)).collect();
+    for round in 0..20 {
+        for (at, connection) in connections.iter_mut().enumerate() {
+            let (key, value) = (format!("one:{at}"), format!("{round}"));
+            match at % 6 {
+                0 => connection.send(format!("PUT {key} {value}\n")),
+                1 => connection.send(array(&["SET", &key, &value])),
+                2 => connection.send(format!("PUT {key} {value}\nGET {key}\nNO SUCH\nGET {key}\n")),
+                // The first part of a frame, and the rest together with one more.
+                3 => connection.send(format!("PUT {key} ")),
+                4 => connection.send(format!("GET one:absent\nPUT {key} {value}\nGET ")),
+                _ => connection.send(array(&["SET", &key, &value]).split_at(9).0),
+            }
+        }
+        for (at, connection) in connections.iter_mut().enumerate() {
+            let (key, value) = (format!("one:{at}"), format!("{round}"));
+            match at % 6 {
+                3 => connection.send(format!("{value}\nGET {key}\n")),
+                4 => connection.send(format!("{key}\n")),
+                5 => connection.send(array(&["SET", &key, &value]).split_at(9).1),
+                _ => {}
+            }
+        }
+        for (at, connection) in connections.iter_mut().enumerate() {
+            let value = format!("VALUE {round}");
+            let answers = match at % 6 {
+                0 => vec!["OK"],
+                1 | 5 => vec!["+OK\r"],
+                2 => vec!["OK", &value, "ERROR Unknown command", &value],
+                3 => vec!["OK", &value],
+                _ => vec!["NOT_FOUND", "OK", &value],
+            };
+            for answer in answers {
+                assert_eq!(connection.line(), answer, "connection {at}, round {round}");
+            }
+        }
+    }
 }

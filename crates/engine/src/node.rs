@@ -40,6 +40,7 @@ use crate::table::KeyHasher;
 use crate::time::Timestamp;
 use crate::waiting::{Outcome, Ticket, Waiting};
 
+use fetch::Steps;
 use memory::Looks;
 use neighbours::Neighbours;
 use stop::Stopping;
@@ -139,6 +140,7 @@ pub struct Node<B: Bugs = NoBugs> {
     bits: SlotBits,
     hasher: KeyHasher,
     slots: Box<[Cell<B>]>,
+    steps: Mutex<Steps>,
     me: AtomicU64,
     /// Whose data this node has found on its disk: that of the start before, and those whose data that one had found. The
     /// map may still speak of any of them.
@@ -267,6 +269,7 @@ impl<B: Bugs> Node<B> {
             bits,
             hasher,
             slots,
+            steps: Mutex::default(),
             me: AtomicU64::new(0),
             ancestors,
             map: RwLock::new(map),

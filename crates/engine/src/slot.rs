@@ -230,12 +230,12 @@ impl<B: Bugs> Slot<B> {
         expired
     }
 
-    /// Asks for memory that an acknowledgement, or a record for this key, will touch. First of two calls; between them that
+    /// Asks for memory that an acknowledgement, or a record for a key with this hash, will touch. First of two calls; between them that
     /// of other slots can be asked for.
-    pub(crate) fn fetch(&self, hasher: &KeyHasher, key: Option<&[u8]>) {
+    pub(crate) fn fetch(&self, hash: Option<u64>) {
         self.log.fetch();
-        if let Some(key) = key {
-            self.table.fetch(hasher, key);
+        if let Some(hash) = hash {
+            self.table.fetch(hash);
         }
         if let Role::Primary(primary) = &self.role {
             fetch(&**primary);
@@ -243,10 +243,10 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// The second.
-    pub(crate) fn fetch_more(&self, hasher: &KeyHasher, key: Option<&[u8]>) {
+    pub(crate) fn fetch_more(&self, hash: Option<u64>) {
         self.log.fetch_oldest();
-        if let Some(key) = key {
-            self.table.fetch_record(hasher, key);
+        if let Some(hash) = hash {
+            self.table.fetch_record(hash);
         }
         if let Role::Primary(primary) = &self.role {
             primary.fetch();

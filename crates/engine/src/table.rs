@@ -98,15 +98,15 @@ impl Table {
     }
 
     /// Asks for the memory of a key's group, which will be used soon. First of two calls.
-    pub(crate) fn fetch(&self, hasher: &KeyHasher, key: &[u8]) {
-        if let Some(group) = self.groups.get(self.probe(hasher.hash(key)).home) {
+    pub(crate) fn fetch(&self, hash: u64) {
+        if let Some(group) = self.groups.get(self.probe(hash).home) {
             fetch::fetch(group);
         }
     }
 
     /// Asks for the memory of a key's record. The second.
-    pub(crate) fn fetch_record(&self, hasher: &KeyHasher, key: &[u8]) {
-        let Probe { home, tag } = self.probe(hasher.hash(key));
+    pub(crate) fn fetch_record(&self, hash: u64) {
+        let Probe { home, tag } = self.probe(hash);
         if let Some(group) = self.groups.get(home) {
             group.tagged(tag).for_each(|(_, record)| record.fetch_with_value());
         }

@@ -74,7 +74,8 @@ pub trait Session: Send {
     /// Whether requests go on being carried out, and their answers kept, while the client reads none.
     const KEEPS_ANSWERS: bool = true;
 
-    /// These requests have arrived together and come next: a good moment to ask for what they will need.
+    /// These requests come next: a good moment to ask for what they will need. Many have arrived together; one has arrived
+    /// alone, and others are read before it is carried out.
     fn look_ahead(&mut self, frames: Frames<'_>) {
         let _ = frames;
     }
@@ -87,11 +88,6 @@ pub trait Session: Send {
     /// # Errors
     /// What this batch has come to must not be told; the connection is to end.
     fn settle(&mut self, out: &mut Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
-
-    /// Whether the last call of [`Session::settle`] had something to wait for: all that had arrived has had its turn meanwhile.
-    fn has_waited(&self) -> bool {
-        false
-    }
 
     /// What follows the bytes written so far, after [`Flow::Body`].
     fn take_body(&mut self) -> Option<Body>;
@@ -114,6 +110,8 @@ pub enum Ended {
 pub struct FrameReader {
     input: BytesMut,
     decoder: FrameDecoder,
+    /// All that has arrived is one frame, which the decoder has found.
+    is_one_frame: bool,
 }
 
 /// Why [`FrameReader::frames`] has stopped.
@@ -156,6 +154,14 @@ impl FrameReader {
         from.read_buf(&mut self.input).await
     }
 
+    /// Looks at what has arrived where that is one frame, which is to be handled later.
+    pub(crate) fn look_at_one(&mut self, look: impl FnOnce(Frames<'_>)) {
+        self.is_one_frame = self.decoder.finds_one(&self.input);
+        if self.is_one_frame {
+            look(self.decoder.found(&self.input));
+        }
+    }
+
     /// Hands every frame that has arrived to `handle`, until it wants something else than the next.
     pub fn frames(&mut self, handle: impl FnMut(Frame<'_>) -> Flow) -> Stopped {
         self.frames_ahead(handle, |_, _| {}, |handle, frame| handle(frame))
@@ -169,7 +175,8 @@ impl FrameReader {
         mut handle: impl FnMut(&mut S, Frame<'_>) -> Flow,
     ) -> Stopped {
         loop {
-            match self.decoder.find(&self.input, TOGETHER) {
+            let is_found = std::mem::take(&mut self.is_one_frame);
+            match if is_found { Ok(1) } else { self.decoder.find(&self.input, TOGETHER) } {
                 Ok(0) => return Stopped::NeedsMore,
                 Ok(1) => {}
                 Ok(_) => look_ahead(&mut state, self.decoder.found(&self.input)),
@@ -271,9 +278,6 @@ impl Connection {
                 let encoding = self.reader.unfinished().unwrap_or(Encoding::Line);
                 Response::Error(error.clone()).encode(encoding, &mut self.output);
             }
-            if !self.output.is_empty() && !session.has_waited() {
-                processors::end_of_turn().await;
-            }
             self.deliver(session, &mut stopped, limits).await?;
             session.answered();
             match stopped {
@@ -318,6 +322,10 @@ impl Connection {
                     None => {}
                 }
                 return self.finish(session, limits).await;
+            }
+            if processors::is_one() {
+                self.reader.look_at_one(|frames| session.look_ahead(frames));
+                processors::all_read().await;
             }
         }
     }
@@ -402,4 +410,47 @@ pub(crate) async fn write_while_taken(stream: &TcpStream, bytes: &[u8], patience
         }
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the handler is given for input that arrives in these parts, and how it ends; each part is looked at first or not.
+    fn handled(parts: &[&[u8]], is_looked_at: bool) -> (Vec<String>, Stopped) {
+        let (mut reader, mut frames, mut looked_at) = (FrameReader::new(), Vec::new(), 0);
+        let mut stopped = Stopped::NeedsMore;
+        for part in parts {
+            reader.input.extend_from_slice(part);
+            if is_looked_at {
+                reader.look_at_one(|frames| looked_at += frames.count());
+            }
+            let before = frames.len();
+            stopped = reader.frames(|frame| {
+                frames.push(format!("{frame:?}"));
+                Flow::Next
+            });
+            let arrived_alone = frames.len() - before == 1 && reader.pending() == 0;
+            assert_eq!(looked_at, usize::from(is_looked_at && arrived_alone), "of {parts:?}");
+            looked_at = 0;
+        }
+        (frames, stopped)
+    }
+
+    #[test]
+    fn what_is_looked_at_first_is_handled_all_the_same() {
+        let whole: &[&[u8]] =
+            &[b"GET a\n", b"*2\r\n$3\r\nGET\r\n$1\r\nb\r\n", b"GET c\nGET d\n", b"*1\r\n$4\r\nPING\r\nPING\n"];
+        for bytes in whole {
+            for (first, second) in (0..=bytes.len()).map(|at| bytes.split_at(at)) {
+                let parts = [first, second];
+                assert_eq!(handled(&parts, true), handled(&parts, false), "of {parts:?}");
+            }
+        }
+        for bad in [&b"*2\r\n$x\r\n"[..], b"*1\r\n$4\r\nPING\r\n*x\r\n", b"PING\n*x\r\n"] {
+            let (frames, stopped) = handled(&[bad], true);
+            assert!(matches!(stopped, Stopped::Bad(_)), "{bad:?}");
+            assert_eq!((frames, stopped), handled(&[bad], false), "of {bad:?}");
+        }
+    }
 }

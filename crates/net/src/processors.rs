@@ -13,17 +13,17 @@ pub fn runtime() -> Builder {
     if *IS_ONE { Builder::new_current_thread() } else { Builder::new_multi_thread() }
 }
 
-/// Lets all that has arrived have its turn before this task goes on, where there is one processor. To be awaited before
-/// answers are written: a client on the same processor that reads one takes the processor at once, sends one request more,
-/// and gives it back, for each answer anew. Where there are more processors nothing is waited for.
-pub(crate) async fn end_of_turn() {
-    end_of_turn_where(*IS_ONE).await;
+/// Whether this process has one processor only.
+#[must_use]
+pub fn is_one() -> bool {
+    *IS_ONE
 }
 
-async fn end_of_turn_where(is_one: bool) {
-    if is_one {
-        tokio::task::yield_now().await;
-    }
+/// Lets all that has arrived be read before this task goes on. To be awaited where there is one processor, before what has been
+/// read is carried out and answered: a client on the same processor that reads an answer takes the processor at once, sends one
+/// request more, and gives it back, for each answer anew.
+pub(crate) async fn all_read() {
+    tokio::task::yield_now().await;
 }
 
 #[cfg(test)]
@@ -35,27 +35,21 @@ mod tests {
     /// What tasks do, in its order: `r` where one reads, `w` where it writes.
     static DONE: Mutex<String> = Mutex::new(String::new());
 
-    async fn task(is_one: bool) {
+    async fn task() {
         let note = |what| DONE.lock().expect("nobody panics").push(what);
         note('r');
-        end_of_turn_where(is_one).await;
+        all_read().await;
         note('w');
     }
 
-    /// What two tasks do that are ready at once.
-    fn done(is_one: bool) -> String {
+    #[test]
+    fn tasks_that_are_ready_at_once_all_read_before_the_first_writes() {
         let runtime = Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
-            for task in [tokio::spawn(task(is_one)), tokio::spawn(task(is_one))] {
+            for task in [tokio::spawn(task()), tokio::spawn(task())] {
                 task.await.expect("it ends");
             }
         });
-        std::mem::take(&mut *DONE.lock().expect("nobody panics"))
-    }
-
-    #[test]
-    fn on_one_processor_all_read_before_the_first_writes() {
-        assert_eq!(done(true), "rrww");
-        assert_eq!(done(false), "rwrw");
+        assert_eq!(*DONE.lock().expect("nobody panics"), "rrww");
     }
 }

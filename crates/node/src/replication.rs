@@ -11,6 +11,7 @@ use engine::outbox::Outbox;
 use engine::peers::BEAT;
 use net::access::disagreement;
 use net::connection::{Connection, Flow, FrameReader, Stopped};
+use net::processors;
 use net::shutdown::Shutdown;
 use proto::frame::{Frame, encode_array};
 use proto::id::Incarnation;
@@ -116,8 +117,11 @@ impl Link<'_> {
                 continue;
             }
             tokio::select! {
-                // Requests that have arrived are carried out first: what they write goes out with the same call.
-                () = self.wake.notified() => tokio::task::yield_now().await,
+                // Requests that have arrived are carried out first: what they write goes out with the same call. On one processor
+                // they are, since all are read before the first is carried out.
+                () = self.wake.notified() => if !processors::is_one() {
+                    tokio::task::yield_now().await;
+                },
                 () = sleep_until(next_beat) => {}
             }
         }

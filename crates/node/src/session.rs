@@ -125,8 +125,6 @@ struct ClientSession<'a> {
     upgrade: Option<(LinkKind, Incarnation)>,
     /// Something was carried out of which nobody may hear before it is on disk.
     must_persist: bool,
-    /// The answers of the last batch had to be waited for.
-    has_waited: bool,
     /// The slots of keys that come next.
     slots_ahead: SlotsAhead,
 }
@@ -195,7 +193,6 @@ impl<'a> ClientSession<'a> {
             body: None,
             upgrade: None,
             must_persist: false,
-            has_waited: false,
             slots_ahead: SlotsAhead::default(),
         }
     }
@@ -511,8 +508,7 @@ impl Session for ClientSession<'_> {
             self.front.client().heard(batch.now, None);
         }
         self.slots_ahead.forget();
-        self.has_waited = !self.kept.is_empty();
-        if self.has_waited {
+        if !self.kept.is_empty() {
             // What this batch has written here must not wait for what other nodes answer.
             self.driver.wake_touched(&mut self.turn);
             let out = self.gather.as_mut().map_or(&mut *out, |gather| &mut gather.answers);
@@ -541,10 +537,6 @@ impl Session for ClientSession<'_> {
             self.waits.persisted(self.driver).await?;
         }
         Ok(())
-    }
-
-    fn has_waited(&self) -> bool {
-        self.has_waited
     }
 
     fn take_body(&mut self) -> Option<Body> {

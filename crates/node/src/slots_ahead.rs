@@ -1,7 +1,8 @@
 //! Requests that have arrived together, before the first of them is carried out.
 //!
 //! What a request touches lies all over the tables, and each first touch waits for memory. Where many requests have
-//! arrived at once, the memory of all is asked for first, and they wait for it together.
+//! arrived at once, the memory of all is asked for first, and they wait for it together. One that has arrived alone, where others
+//! are read before it is carried out, has its memory by then.
 
 use engine::node::Node;
 use net::connection::TOGETHER;
@@ -35,7 +36,10 @@ impl SlotsAhead {
             count += 1;
         }
         let keys = keys.get(..count).unwrap_or_default();
-        node.fetch_keys(keys);
+        match keys {
+            [(slot, key)] => node.fetch_key(*slot, key),
+            keys => node.fetch_keys(keys),
+        }
         self.forget();
         self.slots.extend(keys.iter().map(|(slot, key)| (place(key), *slot)));
     }

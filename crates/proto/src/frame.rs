@@ -262,6 +262,18 @@ impl FrameDecoder {
         Ok(self.found.len())
     }
 
+    /// Whether the whole of `buf` is one frame, which then is found.
+    pub fn finds_one(&mut self, buf: &[u8]) -> bool {
+        match self.find(buf, 1) {
+            Ok(_) => self.found.last().is_some_and(|found| found.end == buf.len()),
+            // It is found, and answered, when it is to be handled.
+            Err(_) => {
+                self.forget_begun();
+                false
+            }
+        }
+    }
+
     /// The frames that were found in `buf`.
     #[must_use]
     pub fn found<'a>(&'a self, buf: &'a [u8]) -> Frames<'a> {
