@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use proto::id::Incarnation;
 use proto::ring::HashRing;
 
 use super::{Cluster, is_held_by, parse_map};
@@ -31,10 +32,19 @@ impl Cluster {
             if owners.is_empty() {
                 owners = ring.slot_owners(map.bits(), self.setup.replicas + 1);
             }
-            match map.slots().zip(&owners).find(|((slot, _), wanted)| !is_held_by(&map, *slot, wanted)) {
-                None => Ok(()),
-                Some(((slot, config), wanted)) => Err(format!("slot {} should be with {wanted:?}: {config:?}", slot.0)),
+            if let Some(((slot, config), wanted)) =
+                map.slots().zip(&owners).find(|((slot, _), wanted)| !is_held_by(&map, *slot, wanted))
+            {
+                return Err(format!("slot {} should be with {wanted:?}: {config:?}", slot.0));
             }
+            // IMPORTANT: the map may still be that of before, with an earlier start of a node at the same address.
+            self.running().try_for_each(|(index, node)| {
+                let incarnation = self.info(index).get("incarnation").and_then(|it| it.parse().ok()).map(Incarnation);
+                let is_up = incarnation.and_then(|it| map.member(it)).is_some_and(|member| member.up);
+                ensure(is_up, || {
+                    format!("{} is {incarnation:?}, which the map does not have: {:?}", node.addr, lines.first())
+                })
+            })
         });
     }
 
