@@ -230,8 +230,8 @@ impl<B: Bugs> Slot<B> {
         expired
     }
 
-    /// Asks for memory that an acknowledgement, or a record for a key with this hash, will touch. First of two calls; between them that
-    /// of other slots can be asked for.
+    /// Asks for memory that an acknowledgement, or a record for a key with this hash, will touch. First of two calls; between
+    /// them that of other slots can be asked for.
     pub(crate) fn fetch(&self, hash: Option<u64>) {
         self.log.fetch();
         if let Some(hash) = hash {

@@ -11,16 +11,13 @@ use crate::table::fetch::fetch;
 /// For how much work memory is asked for at a time, before it is carried out.
 pub(super) const GROUP: usize = 24;
 
-/// What is asked for in steps: a slot, and the hash of a key where one is given.
-type Asked = (SlotId, Option<u64>);
-
-/// The keys that [`Node::fetch_key`] was called for last, and what is still to be asked for.
+/// The keys that [`Node::fetch_key`] was called for last: their slots and hashes.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
     /// Its slot has been asked for.
-    second: Option<Asked>,
+    second: Option<(SlotId, u64)>,
     /// So has what that leads to.
-    third: Option<Asked>,
+    third: Option<(SlotId, u64)>,
 }
 
 impl<B: Bugs> Node<B> {
@@ -32,18 +29,17 @@ impl<B: Bugs> Node<B> {
     /// The same for one key of many that come one by one, to be used when some more have come. A step for this key, and the
     /// next ones for the two before it: where each leads is there by then, and nothing is waited for.
     pub fn fetch_key(&self, slot: SlotId, key: &[u8]) {
-        let asked = (slot, Some(self.hasher.hash(key)));
         self.fetch_slot(slot);
         let Steps { second, third } = {
             let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-            let next = Steps { second: Some(asked), third: steps.second };
+            let next = Steps { second: Some((slot, self.hasher.hash(key))), third: steps.second };
             std::mem::replace(&mut *steps, next)
         };
         if let Some((slot, hash)) = second {
-            self.slot(slot).fetch(hash);
+            self.slot(slot).fetch(Some(hash));
         }
         if let Some((slot, hash)) = third {
-            self.slot(slot).fetch_more(hash);
+            self.slot(slot).fetch_more(Some(hash));
         }
     }
 
