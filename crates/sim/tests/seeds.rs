@@ -280,6 +280,12 @@ fn a_seed_gives_the_same_run_in_every_process() {
     }
 }
 
+/// The second time made the file what it had been.
+#[test]
+fn no_bit_of_a_disk_is_turned_over_twice() {
+    is_clean(306_812);
+}
+
 /// An earlier start of the primary was in the map still, and was taken for its successor: the promise to it was forgotten.
 #[test]
 fn a_promise_binds_although_an_earlier_start_at_the_same_address_is_known() {

@@ -96,7 +96,7 @@ impl World {
             }
             Err(StartError::Damaged(damage)) if damage.file == file && damage.offset <= offset => {}
             // It had turned over before, and is read only now.
-            Err(StartError::Damaged(damage)) if self.nodes[n].store.flipped.contains(&damage.file) => {}
+            Err(StartError::Damaged(damage)) if self.nodes[n].store.is_flipped(&damage.file) => {}
             Err(error) => {
                 self.broken("I15", None, format!("{name}: a bit was turned over at {offset} of {file:?}: {error}"));
             }

@@ -189,7 +189,7 @@ impl World {
     fn find_damaged(&mut self, n: usize, damage: &StartError, start: Start) -> Option<bool> {
         let name = self.nodes[n].name.clone();
         let is_flipped = match damage {
-            StartError::Damaged(damage) => self.nodes[n].store.flipped.contains(&damage.file),
+            StartError::Damaged(damage) => self.nodes[n].store.is_flipped(&damage.file),
             _ => false,
         };
         if !is_flipped {

@@ -67,8 +67,8 @@ pub(crate) struct Store {
     pub(crate) slowness: u64,
     /// The power is to be cut at a call to come.
     is_cut_due: bool,
-    /// The files in which bits were turned over.
-    pub(crate) flipped: Vec<PathBuf>,
+    /// The bits that were turned over: their files, bytes and places in these.
+    flipped: Vec<(PathBuf, u64, u8)>,
     open: Option<Open>,
     /// Up to where everything was written when the last process stopped in order.
     closed: Option<u64>,

@@ -162,10 +162,19 @@ impl Store {
         if length == 0 {
             return None;
         }
-        let (offset, bit) = (choose(length), choose(8));
-        self.disk.flip_bit(&file, offset, bit as u8);
-        self.flipped.push(file.clone());
+        let (offset, bit) = (choose(length), choose(8) as u8);
+        let flipped = (file.clone(), offset, bit);
+        if self.flipped.contains(&flipped) {
+            return None; // It would be as it was written, and nobody could notice.
+        }
+        self.disk.flip_bit(&file, offset, bit);
+        self.flipped.push(flipped);
         Some((file, offset))
+    }
+
+    /// Whether a bit of a file was turned over.
+    pub(crate) fn is_flipped(&self, file: &Path) -> bool {
+        self.flipped.iter().any(|(flipped, ..)| flipped == file)
     }
 }
 
