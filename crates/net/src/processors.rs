@@ -10,7 +10,7 @@ static IS_ONE: LazyLock<bool> =
 /// A runtime of one thread where there is one processor, and else of one for each.
 #[must_use]
 pub fn runtime() -> Builder {
-    if *IS_ONE { Builder::new_current_thread() } else { Builder::new_multi_thread() }
+    if is_one() { Builder::new_current_thread() } else { Builder::new_multi_thread() }
 }
 
 /// Whether this process has one processor only.

@@ -1,4 +1,4 @@
-//! Memory that will be used in a moment, of many slots at once.
+//! Memory that will be used in a moment, of many slots, asked for together or one after the other.
 
 use std::sync::PoisonError;
 
