@@ -86,11 +86,7 @@ fn decommission_and_kill(directory: &Path, mut cluster: Cluster) {
     // With three copies and two nodes that stay, this one waits for the one that is away.
     let held = tell(&cluster, &format!("DECOMMISSION {leaver}"));
     assert!(held.starts_with("OK "), "{held}");
-    let version = cluster.map().version.0.to_string();
-    eventually("a node has the map that says so", SOON, || {
-        let info = cluster.info(0);
-        ensure(info.get("map") == Some(&version), || format!("{info:?}, not {version}"))
-    });
+    cluster.has_its_map_everywhere();
     cluster.coordinator.process.kill();
     cluster.kill(2);
     cluster.start_coordinator_again();

@@ -48,10 +48,13 @@ impl Cluster {
         });
     }
 
-    /// Waits until every node goes by the coordinator's map: one that has none yet carries nothing out, should the coordinator
-    /// be killed the moment that the map stands.
+    /// Waits until every node that runs goes by the map that the coordinator has now, or a later one. Should the coordinator
+    /// be killed before, they go by an earlier one, and one that has none yet carries nothing out.
+    ///
+    /// # Panics
+    /// When that does not happen.
     #[track_caller]
-    pub(super) fn has_its_map_everywhere(&self) {
+    pub fn has_its_map_everywhere(&self) {
         let version = self.map().version.0;
         for (index, node) in self.running() {
             eventually(&format!("{} has the map", node.addr), wait::SOON, || {
