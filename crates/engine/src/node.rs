@@ -5,12 +5,14 @@
 //! go before either.
 
 mod compare;
+mod disk;
 mod fetch;
 mod links;
 mod membership;
 mod memory;
 mod neighbours;
 mod stop;
+mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,12 +26,12 @@ use proto::peer::{List, WallTime, Write};
 use proto::session::{Ancestors, Filling, SlotAt};
 use proto::slot::{Position, SlotBits, SlotId};
 
-use crate::bugs::{Bug, Bugs, NoBugs};
-use crate::compare::{Comparisons, ToDigest};
-use crate::journal::{Entry, Journal};
+use crate::bugs::{Bugs, NoBugs};
+use crate::compare::Comparisons;
+use crate::journal::Journal;
 use crate::listing::Listing;
-use crate::log::{TAIL_BYTES, TailBudget};
-use crate::losses::{Loss, Losses};
+use crate::log::TailBudget;
+use crate::losses::Losses;
 use crate::memory::Memory;
 use crate::outbox::{Lag, OUTBOX_ITEMS, Outbox};
 use crate::pace::Pace;
@@ -38,18 +40,17 @@ use crate::record::Record;
 use crate::slot::{Answer, Place, Refusal, Slot, Written};
 use crate::table::KeyHasher;
 use crate::time::Timestamp;
-use crate::waiting::{Outcome, Ticket, Waiting};
+use crate::waiting::Waiting;
 
 use fetch::Steps;
 use memory::Looks;
 use neighbours::Neighbours;
 use stop::Stopping;
 
+pub use turn::Turn;
+
 /// How often [`Node::handle_timeout`] wants to be called.
 pub const TICK: Duration = Duration::from_millis(20);
-
-/// How many starts before this one a node remembers.
-const ANCESTORS: usize = 64;
 
 /// How long a slot takes no writes for a hand-over. After that its primary goes on, and the coordinator asks again.
 pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -89,49 +90,6 @@ pub enum Event {
     },
     /// A replica's copy of a slot was not equal to this one at a record. It is filled again.
     Differs(SlotId, NodeAddr, Version),
-}
-
-/// What a batch of requests or messages has led to. One serves the whole batch; whoever sends is woken once at its end.
-#[derive(Debug, Default)]
-pub struct Turn {
-    touched: Vec<Arc<Outbox>>,
-    settled: Vec<(Ticket, Outcome)>,
-    agenda: Vec<(Timestamp, SlotId)>,
-    pub(crate) events: Vec<Event>,
-    pub(crate) losses: Vec<Loss>,
-    pub(crate) overwritten: u64,
-    pub(crate) to_digest: Vec<ToDigest>,
-}
-
-impl Turn {
-    /// The queues that were touched since the last call.
-    pub fn touched(&mut self) -> impl Iterator<Item = Arc<Outbox>> {
-        self.touched.drain(..)
-    }
-
-    /// The digests that somebody waits for since the last call: after what a primary has sent, that primary; after
-    /// [`Node::handle_timeout`], [`Node::digested`].
-    pub fn to_digest(&mut self) -> Vec<ToDigest> {
-        std::mem::take(&mut self.to_digest)
-    }
-
-    pub(crate) fn touch(&mut self, outbox: &Arc<Outbox>) {
-        if !self.touched.iter().any(|known| Arc::ptr_eq(known, outbox)) {
-            self.touched.push(Arc::clone(outbox));
-        }
-    }
-
-    pub(crate) fn settle(&mut self, ticket: Ticket) {
-        self.settled.push((ticket, Outcome::Durable));
-    }
-
-    pub(crate) fn lose_all(&mut self, tickets: impl Iterator<Item = Ticket>) {
-        self.settled.extend(tickets.map(|ticket| (ticket, Outcome::Lost)));
-    }
-
-    pub(crate) fn look_at(&mut self, when: Timestamp, slot: SlotId) {
-        self.agenda.push((when, slot));
-    }
 }
 
 /// The node. See the module's text.
@@ -203,45 +161,6 @@ impl<B: Bugs> Node<B> {
     pub fn new(now: Timestamp, bits: SlotBits, secret: u64, bugs: B) -> Self {
         let slots = bits.slots().map(|_| Cell(Mutex::new(Slot::new(bugs)))).collect();
         Self::with(now, bits, KeyHasher::new(secret), slots, Ancestors::default(), None, bugs)
-    }
-
-    /// A node that was started again and has found on its disk all that an earlier start of it held.
-    #[must_use]
-    pub fn recovered(now: Timestamp, disk: Self) -> Self {
-        let (ancestors, map) = (disk.next_ancestors(), disk.map());
-        let slots = disk
-            .slots
-            .into_iter()
-            .map(|slot| Cell(Mutex::new(slot.0.into_inner().unwrap_or_else(PoisonError::into_inner).recovered())));
-        let mut node = Self::with(now, disk.bits, disk.hasher, slots.collect(), ancestors, map, disk.bugs);
-        node.tails = disk.tails;
-        node.memory = disk.memory;
-        node.outbox_items = disk.outbox_items;
-        node.losses = disk.losses;
-        node.journal = disk.journal;
-        node
-    }
-
-    /// The same, of what a [`crate::journal::Replay`] has read; its next entry has this number.
-    pub(crate) fn replayed(
-        now: Timestamp,
-        read: Self,
-        ancestors: Ancestors,
-        map: Option<Arc<ClusterMap>>,
-        next: u64,
-    ) -> Self {
-        let mut node = Self::recovered(now, read);
-        node.ancestors = newest(ancestors);
-        node.map = RwLock::new(map);
-        node.journal = Journal::kept(next);
-        node.limited(TAIL_BYTES, OUTBOX_ITEMS)
-    }
-
-    /// The same node, which notes what it must not forget: see [`Node::journal`].
-    #[must_use]
-    pub fn with_journal(mut self) -> Self {
-        self.journal = Journal::kept(0);
-        self
     }
 
     /// The same with other limits: what its tails may hold, in bytes, and how many
@@ -478,28 +397,6 @@ impl<B: Bugs> Node<B> {
         Incarnation(self.me.load(Ordering::Relaxed))
     }
 
-    /// Whose data this node has found on its disk.
-    #[must_use]
-    pub fn ancestors(&self) -> &Ancestors {
-        &self.ancestors
-    }
-
-    /// Whose data the next start of this node finds, where nothing is missing of what this one has written.
-    ///
-    /// IMPORTANT: what was not proven stays so. What was missing of it at this start is missing at every later one.
-    #[must_use]
-    pub fn next_ancestors(&self) -> Ancestors {
-        let mut next = self.ancestors.clone();
-        // A start that was never registered has written nothing of its own: what it found is still its predecessor's.
-        if self.incarnation() != Incarnation::default() {
-            if self.bugs.plants(Bug::ProofRegained) {
-                next = Ancestors::proven(next.iter().collect());
-            }
-            next.proven.push(self.incarnation());
-        }
-        newest(next)
-    }
-
     /// How many keys are stored here, copies of other nodes' keys among them.
     #[must_use]
     pub fn keys(&self) -> usize {
@@ -548,56 +445,6 @@ impl<B: Bugs> Node<B> {
         self.tails.used()
     }
 
-    /// What this node must not forget.
-    #[must_use]
-    pub fn journal(&self) -> &Journal {
-        &self.journal
-    }
-
-    /// All that a slot holds, for a snapshot; `None` where it has never held anything. Entries of the slot that come later
-    /// stand in the log behind where it ends now.
-    #[must_use]
-    pub fn slot_snapshot(&self, slot: SlotId) -> Option<Vec<u8>> {
-        let state = self.slot(slot);
-        if state.is_untouched() {
-            return None;
-        }
-        let mut bytes = self.journal.end().to_be_bytes().to_vec();
-        let whole = state.whole();
-        // The rest takes longer, and no write of the slot waits for it.
-        drop(state);
-        Entry::Whole { slot, whole }.encode(&mut bytes);
-        Some(bytes)
-    }
-
-    /// The archive of losses, for a snapshot; `None` where nothing was ever lost.
-    #[must_use]
-    pub fn losses_snapshot(&self) -> Option<Vec<u8>> {
-        let losses = self.lock_losses();
-        if losses.count() == 0 {
-            return None;
-        }
-        let mut bytes = self.journal.end().to_be_bytes().to_vec();
-        Entry::Unkept { writes: losses.count() - losses.iter().count() as u64 }.encode(&mut bytes);
-        losses.iter().for_each(|loss| Entry::Loss(loss.clone()).encode(&mut bytes));
-        Some(bytes)
-    }
-
-    /// Carries an entry of the journal out again; `false` where it does not follow on the slot as it is.
-    pub(crate) fn replay(&self, entry: Entry) -> bool {
-        let slot = entry.slot();
-        match entry {
-            Entry::Loss(loss) => self.lock_losses().add(loss),
-            Entry::Unkept { writes } => self.lock_losses().add_overwritten(writes),
-            entry => return self.replay_in_slot(slot, entry),
-        }
-        true
-    }
-
-    fn replay_in_slot(&self, slot: SlotId, entry: Entry) -> bool {
-        self.slot(slot).replay(self.place(Timestamp::default(), slot), entry)
-    }
-
     /// Looks at the acknowledged writes that this node has lost.
     pub fn losses<R>(&self, look: impl FnOnce(&Losses) -> R) -> R {
         look(&self.lock_losses())
@@ -636,35 +483,6 @@ impl<B: Bugs> Node<B> {
         }
     }
 
-    /// Passes on what a call has led to. No slot is locked.
-    fn finish(&self, turn: &mut Turn) {
-        for (ticket, outcome) in turn.settled.drain(..) {
-            ticket.settle(outcome);
-        }
-        if !turn.agenda.is_empty() {
-            let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
-            for (when, slot) in turn.agenda.drain(..) {
-                agenda.entry(when.0.div_ceil(TICK.as_micros() as u64)).or_default().push(slot);
-            }
-        }
-        if !turn.events.is_empty() {
-            self.events.lock().unwrap_or_else(PoisonError::into_inner).append(&mut turn.events);
-        }
-        if !turn.losses.is_empty() || turn.overwritten > 0 {
-            // IMPORTANT: noted under the lock of the archive, so that a snapshot of it knows which entries it has.
-            let mut losses = self.lock_losses();
-            for loss in turn.losses.drain(..) {
-                self.journal.note_loss(&loss);
-                losses.add(loss);
-            }
-            let unkept = std::mem::take(&mut turn.overwritten);
-            if unkept > 0 {
-                self.journal.note_unkept_losses(unkept);
-                losses.add_overwritten(unkept);
-            }
-        }
-    }
-
     fn lock_losses(&self) -> MutexGuard<'_, Losses> {
         self.losses.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -690,13 +508,4 @@ impl<B: Bugs> Node<B> {
     fn event(&self, event: Event) {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
-}
-
-/// The newest ancestors, as many as a node remembers.
-fn newest(mut ancestors: Ancestors) -> Ancestors {
-    let too_many = ancestors.iter().count().saturating_sub(ANCESTORS);
-    let unproven = too_many.min(ancestors.unproven.len());
-    ancestors.unproven.drain(..unproven);
-    ancestors.proven.drain(..too_many - unproven);
-    ancestors
 }

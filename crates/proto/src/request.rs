@@ -8,6 +8,7 @@ mod glob;
 mod keyspace;
 mod many;
 mod redis;
+mod rest;
 mod server;
 mod span;
 
@@ -15,12 +16,13 @@ use std::time::Duration;
 
 use crate::error::ErrorReply;
 use crate::frame::{Encoding, Frame, Words};
-use crate::id::{NodeAddr, Version};
+use crate::id::NodeAddr;
 use crate::level::{AckLevel, ReadLevel};
-use crate::limits;
-use crate::peer::{Change, Identity, Read, Wanted, Write};
+use crate::peer::{Change, Read, Wanted, Write};
 use crate::range::PageRequest;
 use crate::slot::SlotId;
+
+use rest::{BLANKS, Rest, VERB_BYTES, checked_key, split_verb};
 
 pub use auth::{Auth, asks_for_entry};
 pub use glob::{glob_matches, literal_prefix};
@@ -32,11 +34,12 @@ pub use span::{LONGEST_WAIT, WAIT, span_of};
 /// A request to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeRequest<'a> {
-    /// `GET`, `GETV`, `TTL`, and what Redis reads of one key. The level is the default; the connection's own takes its place.
-    Read(Read<'a>),
-    /// `PUT`, `DELETE`, `CAS`, `PUTNX`, `PUTEX`, `EXPIRE`, `PERSIST`, and what Redis writes one key with, each also behind `ONCE client seq`; and `REPLICATE`, the first version's
-    /// unversioned replication, which is a PUT in all but name. The level is the default; the connection's own takes its
+    /// `GET`, `GETV`, `TTL`, and what Redis reads of one key. The level is the default; the connection's own takes its
     /// place.
+    Read(Read<'a>),
+    /// `PUT`, `DELETE`, `CAS`, `PUTNX`, `PUTEX`, `EXPIRE`, `PERSIST`, and what Redis writes one key with, each also
+    /// behind `ONCE client seq`; and `REPLICATE`, the first version's unversioned replication, which is a PUT in all but
+    /// name. The level is the default; the connection's own takes its place.
     Write(Write<'a>),
     /// A `PUT` by line, whose value may end with the word of [`split_replicas_word`].
     PutLine {
@@ -141,16 +144,6 @@ pub enum CoordinatorRequest<'a> {
     /// A node opens its session; the words are for [`crate::session::Join`].
     Join(PeerWords<'a>),
 }
-
-/// What follows the verb.
-#[derive(Debug, Clone, Copy)]
-enum Rest<'a> {
-    Line(&'a str),
-    Words(Words<'a>),
-}
-
-const VERB_BYTES: usize = 24;
-const BLANKS: [char; 2] = [' ', '\t'];
 
 /// The words of requests as the documentation writes them.
 pub mod verbs {
@@ -285,221 +278,6 @@ impl<'a> CoordinatorRequest<'a> {
     }
 }
 
-/// Parts the verb, in upper case, from the rest of its frame.
-fn split_verb<'a, 'v>(frame: Frame<'a>, upper: &'v mut [u8; VERB_BYTES]) -> Result<(&'v [u8], Rest<'a>), ErrorReply> {
-    let (verb, rest) = match frame {
-        Frame::Line(line) => {
-            let line = std::str::from_utf8(line).map_err(|_| ErrorReply::NotText)?;
-            let (verb, rest) = split_word(line);
-            (verb.as_bytes(), Rest::Line(rest))
-        }
-        Frame::Array(mut words) => (words.next().unwrap_or_default(), Rest::Words(words)),
-    };
-    Ok((in_upper_case(verb, upper)?, rest))
-}
-
-fn in_upper_case<'v>(verb: &[u8], upper: &'v mut [u8; VERB_BYTES]) -> Result<&'v [u8], ErrorReply> {
-    let upper = upper.get_mut(..verb.len()).ok_or(ErrorReply::UnknownCommand)?;
-    upper.copy_from_slice(verb);
-    upper.make_ascii_uppercase();
-    Ok(upper)
-}
-
-/// The first word of a text, and what follows it from its next non-blank on.
-fn split_word(text: &str) -> (&str, &str) {
-    let text = text.trim_start_matches(BLANKS);
-    let end = text.bytes().position(|b| b == b' ' || b == b'\t').unwrap_or(text.len());
-    let (word, rest) = text.split_at(end);
-    (word, rest.trim_start_matches(BLANKS))
-}
-
-impl<'a> Rest<'a> {
-    fn nothing(self, verb: &'static str) -> Result<(), ErrorReply> {
-        self.words(verb).map(|[]| ())
-    }
-
-    fn key(self, verb: &'static str) -> Result<&'a [u8], ErrorReply> {
-        let [key] = self.words(verb)?;
-        checked_key(key)
-    }
-
-    fn read(self, verb: &'static str, wanted: Wanted) -> Result<NodeRequest<'a>, ErrorReply> {
-        Ok(NodeRequest::Read(Read { key: self.key(verb)?, wanted, level: ReadLevel::default() }))
-    }
-
-    /// A write whose verb stands in upper case already.
-    fn write(self, verb: &[u8]) -> Result<Write<'a>, ErrorReply> {
-        match verb {
-            b"PUT" => self.key_and_value(verbs::PUT).map(|(key, value)| Write::new(key, Change::Put(value))),
-            b"DELETE" => Ok(Write::new(self.key(verbs::DELETE)?, Change::Delete)),
-            b"PUTEX" => {
-                let [key, seconds, value] = self.key_word_and_value(verbs::PUTEX)?;
-                let millis = millis_of(seconds).filter(|millis| *millis > 0);
-                let millis = millis.ok_or(ErrorReply::InvalidFormat(verbs::PUTEX))?;
-                Ok(Write::new(key, Change::PutFor(value, millis)))
-            }
-            b"EXPIRE" => {
-                let [key, seconds] = self.words(verbs::EXPIRE)?;
-                let millis = millis_of(seconds).ok_or(ErrorReply::InvalidFormat(verbs::EXPIRE))?;
-                Ok(Write::new(checked_key(key)?, Change::Expire(millis)))
-            }
-            b"PERSIST" => Ok(Write::new(self.key(verbs::PERSIST)?, Change::Persist)),
-            b"PUTNX" => {
-                let (key, value) = self.key_and_value(verbs::PUTNX)?;
-                Ok(Write { expected: Some(Version::NONE), ..Write::new(key, Change::Put(value)) })
-            }
-            b"CAS" => {
-                let [key, version, value] = self.key_word_and_value(verbs::CAS)?;
-                let expected = std::str::from_utf8(version).ok().and_then(|version| version.parse().ok());
-                let expected = Some(expected.ok_or(ErrorReply::InvalidFormat(verbs::CAS))?);
-                Ok(Write { expected, ..Write::new(key, Change::Put(value)) })
-            }
-            _ => Err(ErrorReply::InvalidFormat(verbs::ONCE)),
-        }
-    }
-
-    /// `client seq` and then a write.
-    fn once(self) -> Result<Write<'a>, ErrorReply> {
-        let invalid = ErrorReply::InvalidFormat(verbs::ONCE);
-        let (client, rest) = self.split_first().ok_or(invalid.clone())?;
-        let (seq, rest) = rest.split_first().ok_or(invalid.clone())?;
-        let (verb, rest) = rest.split_first().ok_or(invalid.clone())?;
-        if client.len() > limits::CLIENT_BYTES {
-            return Err(ErrorReply::TooLong { what: "client name", len: client.len(), limit: limits::CLIENT_BYTES });
-        }
-        let identity = Some(Identity::from_words(client, seq).ok_or(invalid)?);
-        let mut upper = [0; VERB_BYTES];
-        Ok(Write { identity, ..rest.any_write(in_upper_case(verb, &mut upper)?)? })
-    }
-
-    /// A write of one key, this protocol's or Redis's.
-    fn any_write(self, verb: &[u8]) -> Result<Write<'a>, ErrorReply> {
-        match verb {
-            b"PUT" | b"DELETE" | b"CAS" | b"PUTNX" | b"PUTEX" => self.write(verb),
-            b"EXPIRE" | b"PERSIST" if !self.is_array() => self.write(verb),
-            _ => match self.redis(verb) {
-                Ok(NodeRequest::Write(write)) => Ok(write),
-                Ok(_) | Err(ErrorReply::UnknownCommand) => Err(ErrorReply::InvalidFormat(verbs::ONCE)),
-                Err(error) => Err(error),
-            },
-        }
-    }
-
-    fn is_array(self) -> bool {
-        matches!(self, Self::Words(_))
-    }
-
-    /// One word that stands for something: a level, an address.
-    fn word<T: std::str::FromStr>(self, verb: &'static str) -> Result<T, ErrorReply> {
-        let [word] = self.words(verb)?;
-        let read = std::str::from_utf8(word).ok().and_then(|word| word.parse().ok());
-        read.ok_or(ErrorReply::InvalidFormat(verb))
-    }
-
-    fn two_nodes(self, verb: &'static str) -> Result<[NodeAddr; 2], ErrorReply> {
-        let [one, other] = self.words(verb)?;
-        let read = |word| std::str::from_utf8(word).ok()?.parse().ok();
-        read(one).zip(read(other)).map(|(one, other)| [one, other]).ok_or(ErrorReply::InvalidFormat(verb))
-    }
-
-    fn slot_or_all(self, verb: &'static str) -> Result<Option<SlotId>, ErrorReply> {
-        let [word] = self.words(verb)?;
-        if word.eq_ignore_ascii_case(b"all") {
-            return Ok(None);
-        }
-        let slot = std::str::from_utf8(word).ok().and_then(|word| word.parse().ok());
-        slot.map(|slot| Some(SlotId(slot))).ok_or(ErrorReply::InvalidFormat(verb))
-    }
-
-    /// The next word, and what follows it.
-    fn split_first(self) -> Option<(&'a [u8], Self)> {
-        match self {
-            Self::Line(rest) => match split_word(rest) {
-                ("", _) => None,
-                (word, rest) => Some((word.as_bytes(), Self::Line(rest))),
-            },
-            Self::Words(mut words) => Some((words.next()?, Self::Words(words))),
-        }
-    }
-
-    fn key_word_and_value(self, verb: &'static str) -> Result<[&'a [u8]; 3], ErrorReply> {
-        let invalid = || ErrorReply::InvalidFormat(verb);
-        let (key, rest) = self.split_first().ok_or_else(invalid)?;
-        let (word, rest) = rest.split_first().ok_or_else(invalid)?;
-        Ok([checked_key(key)?, word, rest.value(verb)?])
-    }
-
-    /// A value that is all there is.
-    fn value(self, verb: &'static str) -> Result<&'a [u8], ErrorReply> {
-        let value = match self {
-            Self::Line("") => return Err(ErrorReply::InvalidFormat(verb)),
-            Self::Line(value) => value.as_bytes(),
-            Self::Words(words) => {
-                let [value] = words.exactly().ok_or(ErrorReply::InvalidFormat(verb))?;
-                value
-            }
-        };
-        if value.len() > limits::VALUE_BYTES {
-            return Err(ErrorReply::value_too_long(value.len()));
-        }
-        Ok(value)
-    }
-
-    fn key_and_value(self, verb: &'static str) -> Result<(&'a [u8], &'a [u8]), ErrorReply> {
-        let (key, rest) = self.split_first().ok_or(ErrorReply::InvalidFormat(verb))?;
-        let value = rest.value(verb)?;
-        Ok((checked_key(key)?, value))
-    }
-
-    fn address(self, verb: &'static str) -> Result<NodeAddr, ErrorReply> {
-        let [host, port] = self.words(verb)?;
-        let (Ok(host), Ok(port)) = (std::str::from_utf8(host), std::str::from_utf8(port)) else {
-            return Err(ErrorReply::InvalidFormat(verb));
-        };
-        NodeAddr::from_words(host, port).map_err(|_| ErrorReply::InvalidFormat(verb))
-    }
-
-    /// The words of a request that programs send to each other, never people on a line.
-    fn array(self, verb: &'static str) -> Result<PeerWords<'a>, ErrorReply> {
-        match self {
-            Self::Line(_) => Err(ErrorReply::InvalidFormat(verb)),
-            Self::Words(words) => Ok(PeerWords(words)),
-        }
-    }
-
-    /// Exactly `N` words and nothing after them.
-    fn words<const N: usize>(self, verb: &'static str) -> Result<[&'a [u8]; N], ErrorReply> {
-        let invalid = || ErrorReply::InvalidFormat(verb);
-        match self {
-            Self::Words(words) => words.exactly().ok_or_else(invalid),
-            Self::Line(mut rest) => {
-                let mut words = [&b""[..]; N];
-                for slot in &mut words {
-                    let (word, after) = split_word(rest);
-                    if word.is_empty() {
-                        return Err(invalid());
-                    }
-                    *slot = word.as_bytes();
-                    rest = after;
-                }
-                if rest.is_empty() { Ok(words) } else { Err(invalid()) }
-            }
-        }
-    }
-}
-
-/// How long a key is to live, in milliseconds. What is negative is over at once, as in Redis; `None` for what is no number, or is over its
-/// limit.
-fn millis_of(word: &[u8]) -> Option<u64> {
-    let seconds: i64 = std::str::from_utf8(word).ok()?.parse().ok()?;
-    let seconds = u64::try_from(seconds).unwrap_or(0);
-    (seconds <= limits::LIFE_SECONDS).then_some(seconds * 1_000)
-}
-
-fn checked_key(key: &[u8]) -> Result<&[u8], ErrorReply> {
-    if key.len() > limits::KEY_BYTES { Err(ErrorReply::key_too_long(key.len())) } else { Ok(key) }
-}
-
 /// Parts the value of a line PUT from the replicas that the first version's client appended to it: its last word,
 /// when it has at least two and the last is a comma-separated list of addresses that `is_node` knows, every one.
 #[must_use]
@@ -543,6 +321,9 @@ pub fn line_can_carry_key(key: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Version;
+    use crate::limits;
+    use crate::peer::Identity;
 
     fn node(line: &str) -> Result<NodeRequest<'_>, ErrorReply> {
         NodeRequest::parse(Frame::Line(line.as_bytes()))

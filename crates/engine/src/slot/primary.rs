@@ -6,20 +6,20 @@ mod expiry;
 mod followers;
 mod hand_over;
 mod modify;
+mod read;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use proto::cluster_map::{Promises, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
-use proto::level::{AckLevel, ReadLevel};
+use proto::level::AckLevel;
 use proto::peer::{Change, Op, Write};
 use smallvec::SmallVec;
 
 use super::{Answer, Place, Refusal, Role, Slot, Written};
 use crate::bugs::{Bug, Bugs};
 use crate::completions::Known;
-use crate::listing::Listing;
 use crate::near::NearQueue;
 use crate::node::Turn;
 use crate::outbox::{Item, Outbox};
@@ -345,98 +345,6 @@ impl<B: Bugs> Slot<B> {
         let waiters = &mut primary.active.get_or_insert_default().waiters;
         waiters.insert_behind(|waiter| waiter.seq <= seq, Waiter { seq, needs_all, ticket });
         Some(number)
-    }
-
-    /// Reads a key as its primary. `clock` is asked after the value was taken, where it matters.
-    ///
-    /// # Errors
-    /// This node does not lead the slot, or may have been replaced.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is another thing, and the hottest path makes no struct of them"
-    )]
-    pub(crate) fn read<R>(
-        &mut self,
-        place: Place<'_>,
-        key: &[u8],
-        level: ReadLevel,
-        clock: impl Fn() -> Timestamp,
-        waiting: &Waiting,
-        turn: &mut Turn,
-        read: impl FnOnce(Option<&Record>) -> R,
-    ) -> Result<Answer<R>, Refusal> {
-        if !self.is_primary() {
-            return Err(Refusal::NotHere);
-        }
-        if level == ReadLevel::Local {
-            return Ok(Answer { answer: read(self.get(place, key, clock)), ticket: None });
-        }
-        let newest = self.table.get(place.hasher, key);
-        if newest.is_some_and(Record::has_deadline) {
-            let place = Place { now: clock(), ..place };
-            if newest.is_some_and(|record| record.is_expired(place.wall())) {
-                return self
-                    .read_expired(place, key, waiting, turn)
-                    .map(|ticket| Answer { answer: read(None), ticket });
-            }
-        }
-        newest.into_iter().for_each(|record| place.was_used(record));
-        let seq = newest.map_or(0, |record| record.version().seq);
-        let answer = read(newest.filter(|record| !record.is_delete()));
-        // IMPORTANT: the lease is looked at after the value was taken: it was the newest at that moment.
-        self.serves(Place { now: clock(), ..place }).ok_or(Refusal::NotHere)?;
-        let ticket = if self.bugs.plants(Bug::UncommittedRead) { None } else { self.wait(seq, false, waiting) };
-        Ok(Answer { answer, ticket })
-    }
-
-    /// A linear read that finds a value past its deadline: commits that it is gone.
-    fn read_expired(
-        &mut self,
-        place: Place<'_>,
-        key: &[u8],
-        waiting: &Waiting,
-        turn: &mut Turn,
-    ) -> Result<Option<usize>, Refusal> {
-        self.serves(place).ok_or(Refusal::NotHere)?;
-        if self.bugs.plants(Bug::ExpiryUnrecorded) {
-            return Ok(None);
-        }
-        let seq = self.expire(place, key, turn);
-        Ok(self.wait(seq, false, waiting))
-    }
-
-    /// Lists the keys of the slot as its primary; gives the ticket to wait for before they are shown. `place.now` is of after
-    /// the slot was locked: what it holds until it is let go is what it held at that moment. A linear list commits that
-    /// those are gone which it hides as expired.
-    ///
-    /// # Errors
-    /// This node does not lead the slot, or may have been replaced.
-    pub(crate) fn list(
-        &mut self,
-        place: Place<'_>,
-        level: ReadLevel,
-        waiting: &Waiting,
-        turn: &mut Turn,
-        listing: &mut Listing,
-    ) -> Result<Option<usize>, Refusal> {
-        let may_list = match level {
-            ReadLevel::Local => self.is_primary(),
-            ReadLevel::Linear => self.serves(place).is_some(),
-        };
-        if !may_list && !self.bugs.plants(Bug::ListsAnySlot) {
-            return Err(Refusal::NotHere);
-        }
-        let expired = self.list_copy(place, listing);
-        if level == ReadLevel::Local {
-            return Ok(None);
-        }
-        if may_list && !self.bugs.plants(Bug::ExpiryUnrecorded) {
-            expired.iter().for_each(|record| {
-                self.expire(place, record.key(), turn);
-            });
-        }
-        // What is listed, and what is absent, is of records up to the last.
-        Ok(self.wait(self.log.last().seq, false, waiting))
     }
 
     /// Up to which number every follower that counts has all records.

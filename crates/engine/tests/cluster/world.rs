@@ -1,6 +1,8 @@
 //! A cluster in one thread: the coordinator's and the nodes' state machines, a clock that jumps, and links that carry
 //! real bytes of the protocol, delivered at once unless they are cut.
 
+mod links;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +21,14 @@ use engine::slot::Written;
 use engine::time::Timestamp;
 use engine::waiting::{Outcome, Waiting};
 use proto::cluster_map::{ClusterMap, MapVersion, Promises};
-use proto::frame::{Frame, FrameDecoder, Words};
 use proto::id::{Incarnation, NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Change, LinkMessage, LinkReply, List, Told, WallTime, Write};
+use proto::peer::{Change, List, Told, WallTime, Write};
 use proto::range::Keys;
 use proto::session::{Ancestors, CoordinatorMessage, NodeMessage};
 use proto::slot::{SlotBits, SlotId};
+
+use links::each_array;
 
 /// Four slots: few enough to read, enough to differ.
 pub(crate) const BITS: SlotBits = SlotBits::new(2);
@@ -229,20 +232,6 @@ impl World {
         }
     }
 
-    /// Asks the replicas of a node for its leases, on the links that stand.
-    fn beat_links(&mut self, name: &str) {
-        let mut from = self.nodes.remove(name).expect("a name of a node");
-        for (outbox, inbox) in from.links.values_mut().filter(|_| from.runs) {
-            let to = self.nodes.iter().find(|(_, member)| member.incarnation == Some(outbox.to) && member.runs);
-            let Some((_, to)) = to.filter(|(to_name, _)| !self.is_cut(name, to_name)) else { continue };
-            let (mut bytes, mut replies) = (Vec::new(), Vec::new());
-            from.node.beat(self.now, &mut bytes);
-            carry(self.now, &to.node, inbox, &bytes, &mut replies);
-            answer(self.now, &from.node, outbox, &replies);
-        }
-        self.nodes.insert(name.to_owned(), from);
-    }
-
     /// Whether two hear each other not.
     fn is_cut(&self, one: &str, other: &str) -> bool {
         let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
@@ -323,42 +312,6 @@ impl World {
                 break;
             }
         }
-        busy
-    }
-
-    /// Carries what a node has for its replicas, and their answers back.
-    fn links(&mut self, name: &str) -> bool {
-        let mut from = self.nodes.remove(name).expect("a name of a node");
-        let mut busy = false;
-        for outbox in from.node.outboxes().into_iter().filter(|_| from.runs) {
-            if outbox.has_overflowed() {
-                from.node.restart_overflowed(self.now, &outbox);
-                from.links.remove(&outbox.to);
-                busy = true;
-            }
-            let to = self.nodes.iter().find(|(_, member)| member.incarnation == Some(outbox.to) && member.runs);
-            let Some((_, to)) = to.filter(|(to_name, _)| !self.is_cut(name, to_name)) else {
-                from.links.remove(&outbox.to);
-                continue;
-            };
-            let me = from.incarnation.expect("who has replicas has joined");
-            from.links.retain(|_, (emptied, _)| emptied.to != outbox.to || Arc::ptr_eq(emptied, &outbox));
-            let (_, inbox) = from.links.entry(outbox.to).or_insert_with(|| {
-                outbox.reconnected();
-                to.node.link_opened(self.now, me);
-                (Arc::clone(&outbox), Inbox::new(me))
-            });
-            from.node.make_fills(self.now, &outbox);
-            let (mut bytes, mut replies) = (Vec::new(), Vec::new());
-            if !outbox.take(&mut bytes, 1 << 20) {
-                continue;
-            }
-            busy = true;
-            let fills = carry(self.now, &to.node, inbox, &bytes, &mut replies);
-            self.fills.set(self.fills.get() + fills);
-            answer(self.now, &from.node, &outbox, &replies);
-        }
-        self.nodes.insert(name.to_owned(), from);
         busy
     }
 
@@ -586,29 +539,6 @@ fn settings(number: u32) -> Settings {
     }
 }
 
-/// Hands a primary's bytes to a replica, and gives its answers, and how many fills there were.
-fn carry(now: Timestamp, to: &Node, inbox: &mut Inbox, bytes: &[u8], replies: &mut Vec<u8>) -> u32 {
-    let mut fills = 0;
-    each_array(bytes, |words| {
-        let message = LinkMessage::parse(words).expect("a link message reads back");
-        fills += u32::from(matches!(message, LinkMessage::Fill { .. }));
-        inbox.handle(now, to, message, &mut Turn::default(), replies).expect("a primary speaks the protocol");
-        true
-    });
-    inbox.acknowledge(now, to, &mut Turn::default(), replies);
-    fills
-}
-
-/// Hands a replica's answers to its primary.
-fn answer(now: Timestamp, from: &Node, outbox: &Outbox, replies: &[u8]) {
-    each_array(replies, |words| {
-        let reply = LinkReply::parse(words).expect("a link reply reads back");
-        let understood = from.handle_link_reply(now, outbox, reply, &mut Turn::default());
-        assert!(understood, "{reply:?} makes no sense");
-        true
-    });
-}
-
 /// Where a node of this name stands.
 pub(crate) fn addr_of(name: &str) -> NodeAddr {
     NodeAddr::new("n", u16::from(name.as_bytes()[0] - b'A') + 1).expect("a valid address")
@@ -618,22 +548,6 @@ pub(crate) fn addr_of(name: &str) -> NodeAddr {
 pub(crate) fn name_of(addr: &NodeAddr) -> String {
     let letter = b'A' + u8::try_from(addr.port() - 1).expect("a port of the world");
     char::from(letter).to_string()
-}
-
-/// Calls `handle` with each array in `bytes`; whether it was pleased with all of them.
-fn each_array(mut bytes: &[u8], mut handle: impl FnMut(Words<'_>) -> bool) -> bool {
-    let mut decoder = FrameDecoder::new();
-    let mut pleased = true;
-    while !bytes.is_empty() {
-        match decoder.decode(bytes).expect("what we encode is a frame") {
-            Some((Frame::Array(words), consumed)) => {
-                pleased &= handle(words);
-                bytes = &bytes[consumed..];
-            }
-            other => panic!("not an array: {other:?}"),
-        }
-    }
-    pleased
 }
 
 /// What a client is told of a write that was done.

@@ -1,0 +1,140 @@
+//! What a node leaves on its disk, and what a later start of it finds there.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use proto::cluster_map::ClusterMap;
+use proto::id::Incarnation;
+use proto::session::Ancestors;
+use proto::slot::SlotId;
+
+use super::{Cell, Node};
+use crate::bugs::{Bug, Bugs};
+use crate::journal::{Entry, Journal};
+use crate::log::TAIL_BYTES;
+use crate::outbox::OUTBOX_ITEMS;
+use crate::time::Timestamp;
+
+/// How many starts before this one a node remembers.
+const ANCESTORS: usize = 64;
+
+impl<B: Bugs> Node<B> {
+    /// A node that was started again and has found on its disk all that an earlier start of it held.
+    #[must_use]
+    pub fn recovered(now: Timestamp, disk: Self) -> Self {
+        let (ancestors, map) = (disk.next_ancestors(), disk.map());
+        let slots = disk
+            .slots
+            .into_iter()
+            .map(|slot| Cell(Mutex::new(slot.0.into_inner().unwrap_or_else(PoisonError::into_inner).recovered())));
+        let mut node = Self::with(now, disk.bits, disk.hasher, slots.collect(), ancestors, map, disk.bugs);
+        node.tails = disk.tails;
+        node.memory = disk.memory;
+        node.outbox_items = disk.outbox_items;
+        node.losses = disk.losses;
+        node.journal = disk.journal;
+        node
+    }
+
+    /// The same, of what a [`crate::journal::Replay`] has read; its next entry has this number.
+    pub(crate) fn replayed(
+        now: Timestamp,
+        read: Self,
+        ancestors: Ancestors,
+        map: Option<Arc<ClusterMap>>,
+        next: u64,
+    ) -> Self {
+        let mut node = Self::recovered(now, read);
+        node.ancestors = newest(ancestors);
+        node.map = RwLock::new(map);
+        node.journal = Journal::kept(next);
+        node.limited(TAIL_BYTES, OUTBOX_ITEMS)
+    }
+
+    /// The same node, which notes what it must not forget: see [`Node::journal`].
+    #[must_use]
+    pub fn with_journal(mut self) -> Self {
+        self.journal = Journal::kept(0);
+        self
+    }
+
+    /// Whose data this node has found on its disk.
+    #[must_use]
+    pub fn ancestors(&self) -> &Ancestors {
+        &self.ancestors
+    }
+
+    /// Whose data the next start of this node finds, where nothing is missing of what this one has written.
+    ///
+    /// IMPORTANT: what was not proven stays so. What was missing of it at this start is missing at every later one.
+    #[must_use]
+    pub fn next_ancestors(&self) -> Ancestors {
+        let mut next = self.ancestors.clone();
+        // A start that was never registered has written nothing of its own: what it found is still its predecessor's.
+        if self.incarnation() != Incarnation::default() {
+            if self.bugs.plants(Bug::ProofRegained) {
+                next = Ancestors::proven(next.iter().collect());
+            }
+            next.proven.push(self.incarnation());
+        }
+        newest(next)
+    }
+
+    /// What this node must not forget.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// All that a slot holds, for a snapshot; `None` where it has never held anything. Entries of the slot that come later
+    /// stand in the log behind where it ends now.
+    #[must_use]
+    pub fn slot_snapshot(&self, slot: SlotId) -> Option<Vec<u8>> {
+        let state = self.slot(slot);
+        if state.is_untouched() {
+            return None;
+        }
+        let mut bytes = self.journal.end().to_be_bytes().to_vec();
+        let whole = state.whole();
+        // The rest takes longer, and no write of the slot waits for it.
+        drop(state);
+        Entry::Whole { slot, whole }.encode(&mut bytes);
+        Some(bytes)
+    }
+
+    /// The archive of losses, for a snapshot; `None` where nothing was ever lost.
+    #[must_use]
+    pub fn losses_snapshot(&self) -> Option<Vec<u8>> {
+        let losses = self.lock_losses();
+        if losses.count() == 0 {
+            return None;
+        }
+        let mut bytes = self.journal.end().to_be_bytes().to_vec();
+        Entry::Unkept { writes: losses.count() - losses.iter().count() as u64 }.encode(&mut bytes);
+        losses.iter().for_each(|loss| Entry::Loss(loss.clone()).encode(&mut bytes));
+        Some(bytes)
+    }
+
+    /// Carries an entry of the journal out again; `false` where it does not follow on the slot as it is.
+    pub(crate) fn replay(&self, entry: Entry) -> bool {
+        let slot = entry.slot();
+        match entry {
+            Entry::Loss(loss) => self.lock_losses().add(loss),
+            Entry::Unkept { writes } => self.lock_losses().add_overwritten(writes),
+            entry => return self.replay_in_slot(slot, entry),
+        }
+        true
+    }
+
+    fn replay_in_slot(&self, slot: SlotId, entry: Entry) -> bool {
+        self.slot(slot).replay(self.place(Timestamp::default(), slot), entry)
+    }
+}
+
+/// The newest ancestors, as many as a node remembers.
+fn newest(mut ancestors: Ancestors) -> Ancestors {
+    let too_many = ancestors.iter().count().saturating_sub(ANCESTORS);
+    let unproven = too_many.min(ancestors.unproven.len());
+    ancestors.unproven.drain(..unproven);
+    ancestors.proven.drain(..too_many - unproven);
+    ancestors
+}

@@ -1,0 +1,87 @@
+//! What a batch of requests or messages has led to.
+
+use std::sync::{Arc, PoisonError};
+
+use proto::slot::SlotId;
+
+use super::{Event, Node, TICK};
+use crate::bugs::Bugs;
+use crate::compare::ToDigest;
+use crate::losses::Loss;
+use crate::outbox::Outbox;
+use crate::time::Timestamp;
+use crate::waiting::{Outcome, Ticket};
+
+/// What a batch of requests or messages has led to. One serves the whole batch; whoever sends is woken once at its end.
+#[derive(Debug, Default)]
+pub struct Turn {
+    touched: Vec<Arc<Outbox>>,
+    settled: Vec<(Ticket, Outcome)>,
+    agenda: Vec<(Timestamp, SlotId)>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) losses: Vec<Loss>,
+    pub(crate) overwritten: u64,
+    pub(crate) to_digest: Vec<ToDigest>,
+}
+
+impl Turn {
+    /// The queues that were touched since the last call.
+    pub fn touched(&mut self) -> impl Iterator<Item = Arc<Outbox>> {
+        self.touched.drain(..)
+    }
+
+    /// The digests that somebody waits for since the last call: after what a primary has sent, that primary; after
+    /// [`Node::handle_timeout`], [`Node::digested`].
+    pub fn to_digest(&mut self) -> Vec<ToDigest> {
+        std::mem::take(&mut self.to_digest)
+    }
+
+    pub(crate) fn touch(&mut self, outbox: &Arc<Outbox>) {
+        if !self.touched.iter().any(|known| Arc::ptr_eq(known, outbox)) {
+            self.touched.push(Arc::clone(outbox));
+        }
+    }
+
+    pub(crate) fn settle(&mut self, ticket: Ticket) {
+        self.settled.push((ticket, Outcome::Durable));
+    }
+
+    pub(crate) fn lose_all(&mut self, tickets: impl Iterator<Item = Ticket>) {
+        self.settled.extend(tickets.map(|ticket| (ticket, Outcome::Lost)));
+    }
+
+    pub(crate) fn look_at(&mut self, when: Timestamp, slot: SlotId) {
+        self.agenda.push((when, slot));
+    }
+}
+
+impl<B: Bugs> Node<B> {
+    /// Passes on what a call has led to. No slot is locked.
+    pub(super) fn finish(&self, turn: &mut Turn) {
+        for (ticket, outcome) in turn.settled.drain(..) {
+            ticket.settle(outcome);
+        }
+        if !turn.agenda.is_empty() {
+            let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
+            for (when, slot) in turn.agenda.drain(..) {
+                agenda.entry(when.0.div_ceil(TICK.as_micros() as u64)).or_default().push(slot);
+            }
+        }
+        if !turn.events.is_empty() {
+            self.events.lock().unwrap_or_else(PoisonError::into_inner).append(&mut turn.events);
+        }
+        if !turn.losses.is_empty() || turn.overwritten > 0 {
+            // IMPORTANT: noted under the lock of the archive, so that a snapshot of it knows which entries it has.
+            let mut losses = self.lock_losses();
+            for loss in turn.losses.drain(..) {
+                self.journal.note_loss(&loss);
+                losses.add(loss);
+            }
+            let unkept = std::mem::take(&mut turn.overwritten);
+            if unkept > 0 {
+                self.journal.note_unkept_losses(unkept);
+                losses.add_overwritten(unkept);
+            }
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! Finds frames in what arrives.
+//!
+//! The decoder is incremental: it remembers how far it has looked, so that, but for the few digits of a length, no byte
+//! is scanned twice however the input is cut, and it refuses what is over a limit as soon as its length is known, before
+//! memory is taken for it.
+
+use super::{Frame, Span, Words};
+use crate::error::ErrorReply;
+use crate::limits;
+
+/// Finds frames in a growing buffer.
+///
+/// The caller appends what arrives at the end of its buffer and calls [`FrameDecoder::find`] with all of it that is not
+/// yet consumed, looks at the [`FrameDecoder::found`], and calls [`FrameDecoder::consume`]. Until then the front of the
+/// buffer must not change.
+#[derive(Debug)]
+pub struct FrameDecoder {
+    /// The frames that were found and not consumed.
+    found: Vec<Found>,
+    /// The words of their arrays, and of one that has begun behind them.
+    spans: Vec<Span>,
+    /// Everything before this offset has been looked at. It counts from the start of the frame that has begun.
+    scanned: usize,
+    state: State,
+    limits: FrameLimits,
+}
+
+/// How large a frame may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FrameLimits {
+    /// As large as any request of the protocol.
+    Usual,
+    /// As little as it takes to authenticate.
+    Stranger,
+}
+
+/// Where a frame lies.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    /// Its first byte in the buffer, and the first behind it.
+    start: usize,
+    end: usize,
+    /// Its part of the spans; none where it is a line.
+    words: Option<(usize, usize)>,
+}
+
+/// Frames that were found together, from the first on.
+#[derive(Debug, Clone)]
+pub struct Frames<'a> {
+    buf: &'a [u8],
+    spans: &'a [Span],
+    found: std::slice::Iter<'a, Found>,
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Frame<'a>;
+
+    fn next(&mut self) -> Option<Frame<'a>> {
+        let Found { start, end, words } = *self.found.next()?;
+        let buf = self.buf.get(start..end).unwrap_or_default();
+        Some(match words {
+            None => Frame::Line(without_carriage_return(buf.strip_suffix(b"\n").unwrap_or(buf))),
+            Some((first, behind)) => {
+                Frame::Array(Words { buf, spans: self.spans.get(first..behind).unwrap_or_default() })
+            }
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.found.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Frames<'_> {}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// At the start of a frame.
+    #[default]
+    Start,
+    /// In a line.
+    Line,
+    /// In the `*N` line of an array.
+    ArrayHeader,
+    /// In the `$N` line of a word that starts at `from`; `left` words are to come, this one included.
+    WordHeader { from: usize, left: usize },
+    /// In the bytes of a word.
+    Word { start: usize, len: usize, left: usize },
+}
+
+/// How many words of an array a decoder keeps room for while nothing has come: 8 KiB.
+const IDLE_SPANS: usize = 1_024;
+
+/// A decoded frame and how many bytes of the buffer it took, or `None` until more bytes have come.
+pub type Decoded<'a> = Option<(Frame<'a>, usize)>;
+
+/// What kind of frame was completed.
+enum Complete {
+    Line,
+    Array,
+}
+
+impl Default for FrameDecoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FrameDecoder {
+    /// A decoder at the start of a connection.
+    #[must_use]
+    pub fn new() -> Self {
+        let (found, spans) = (Vec::new(), Vec::new());
+        Self { found, spans, scanned: 0, state: State::Start, limits: FrameLimits::Usual }
+    }
+
+    /// From now on frames may be no larger than those of a client that has not authenticated; or as large as any.
+    pub fn limit_to_stranger(&mut self, is_stranger: bool) {
+        self.limits = if is_stranger { FrameLimits::Stranger } else { FrameLimits::Usual };
+    }
+
+    /// Whether a frame has begun and not ended, so that the end of the input would cut it.
+    #[must_use]
+    pub fn is_inside_frame(&self) -> bool {
+        self.state != State::Start
+    }
+
+    /// Looks for frames at the start of `buf`, for so many at most; says how many there are. Those found before and not
+    /// consumed are found again.
+    ///
+    /// # Errors
+    /// The first frame is over a limit, or no frame at all. Where the next one starts is unknown: answer and close.
+    pub fn find(&mut self, buf: &[u8], most: usize) -> Result<usize, ErrorReply> {
+        if !self.found.is_empty() {
+            self.consume(0);
+        }
+        let mut start = 0;
+        while self.found.len() < most {
+            let first = if self.is_inside_frame() { 0 } else { self.spans.len() };
+            let complete = match self.advance(buf.get(start..).unwrap_or_default()) {
+                Ok(Some(complete)) => complete,
+                Ok(None) => break,
+                // What stands before it is carried out first. Then it is found again.
+                Err(_) if !self.found.is_empty() => {
+                    self.forget_begun();
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+            let end = start + std::mem::take(&mut self.scanned);
+            self.state = State::Start;
+            let words = matches!(complete, Complete::Array).then_some((first, self.spans.len()));
+            self.found.push(Found { start, end, words });
+            start = end;
+        }
+        Ok(self.found.len())
+    }
+
+    /// Whether the whole of `buf` is one frame, which then is found.
+    pub fn finds_one(&mut self, buf: &[u8]) -> bool {
+        match self.find(buf, 1) {
+            Ok(_) => self.found.last().is_some_and(|found| found.end == buf.len()),
+            // It is found, and answered, when it is to be handled.
+            Err(_) => {
+                self.forget_begun();
+                false
+            }
+        }
+    }
+
+    /// The frames that were found in `buf`.
+    #[must_use]
+    pub fn found<'a>(&'a self, buf: &'a [u8]) -> Frames<'a> {
+        Frames { buf, spans: &self.spans, found: self.found.iter() }
+    }
+
+    /// Takes the first frames as done; says how many bytes the caller has to drop. The others are forgotten, and found again.
+    pub fn consume(&mut self, frames: usize) -> usize {
+        let bytes = frames.checked_sub(1).and_then(|last| self.found.get(last)).map_or(0, |last| last.end);
+        if frames < self.found.len() {
+            self.forget_begun();
+        }
+        // The words of an array that has begun behind them stay.
+        self.spans.drain(..self.words_found());
+        self.found.clear();
+        bytes
+    }
+
+    /// Looks for one frame at the start of `buf`. The caller drops the bytes that the frame took before it calls again.
+    ///
+    /// # Errors
+    /// As [`FrameDecoder::find`].
+    pub fn decode<'a>(&'a mut self, buf: &'a [u8]) -> Result<Decoded<'a>, ErrorReply> {
+        if !self.found.is_empty() {
+            self.consume(self.found.len());
+        }
+        self.find(buf, 1)?;
+        let consumed = self.found.first().map_or(0, |found| found.end);
+        Ok(self.found(buf).next().map(|frame| (frame, consumed)))
+    }
+
+    /// How many words the frames have that were found.
+    fn words_found(&self) -> usize {
+        self.found.iter().rev().find_map(|found| found.words).map_or(0, |(_, behind)| behind)
+    }
+
+    /// Forgets how far the frame behind those that were found was looked at.
+    fn forget_begun(&mut self) {
+        self.spans.truncate(self.words_found());
+        self.scanned = 0;
+        self.state = State::Start;
+    }
+
+    /// Takes the whole of `buf` for one line, although its newline is missing. For the original framing only.
+    #[must_use]
+    pub fn decode_unterminated<'a>(&mut self, buf: &'a [u8]) -> Frame<'a> {
+        self.forget_begun();
+        Frame::Line(without_carriage_return(buf))
+    }
+
+    fn advance(&mut self, buf: &[u8]) -> Result<Option<Complete>, ErrorReply> {
+        loop {
+            match self.state {
+                State::Start => match buf.first() {
+                    None => {
+                        // A connection that is idle after one huge request does not keep the memory of it.
+                        self.spans.shrink_to(IDLE_SPANS);
+                        return Ok(None);
+                    }
+                    Some(b'*') => self.state = State::ArrayHeader,
+                    Some(_) => self.state = State::Line,
+                },
+                State::Line => return self.line(buf),
+                State::ArrayHeader => {
+                    let Some(count) = self.header(buf, 0, b'*')? else { return Ok(None) };
+                    self.limits.check_words(count)?;
+                    if count == 0 {
+                        return Ok(Some(Complete::Array));
+                    }
+                    self.state = State::WordHeader { from: self.scanned, left: count };
+                }
+                State::WordHeader { from, left } => {
+                    let Some(len) = self.header(buf, from, b'$')? else { return Ok(None) };
+                    self.limits.check_word(self.scanned, len)?;
+                    self.state = State::Word { start: self.scanned, len, left };
+                }
+                State::Word { start, len, left } => {
+                    let end = start + len;
+                    match buf.get(end..end + 2) {
+                        None => return Ok(None),
+                        Some(b"\r\n") => {}
+                        Some(_) => return Err(ErrorReply::Protocol("a word of an array does not end with CR LF")),
+                    }
+                    self.spans.push(Span { start: fits(start), len: fits(len) });
+                    self.scanned = end + 2;
+                    if left == 1 {
+                        return Ok(Some(Complete::Array));
+                    }
+                    self.state = State::WordHeader { from: self.scanned, left: left - 1 };
+                }
+            }
+        }
+    }
+
+    fn line(&mut self, buf: &[u8]) -> Result<Option<Complete>, ErrorReply> {
+        let found = memchr::memchr(b'\n', buf.get(self.scanned..).unwrap_or_default());
+        let len = found.map_or(buf.len(), |at| self.scanned + at);
+        self.limits.check_line(len)?;
+        if found.is_none() {
+            self.scanned = len;
+            return Ok(None);
+        }
+        self.scanned = len + 1;
+        Ok(Some(Complete::Line))
+    }
+
+    /// Reads a header line that starts at `from` and says a length, such as `*3` or `$12`.
+    fn header(&mut self, buf: &[u8], from: usize, mark: u8) -> Result<Option<usize>, ErrorReply> {
+        let bad = || ErrorReply::Protocol("an array is *N, then $LENGTH and the bytes of each word");
+        let header = buf.get(from..).unwrap_or_default();
+        // Saturates: every length has a limit far below.
+        let mut number = 0usize;
+        for (at, byte) in header.iter().enumerate() {
+            match byte {
+                byte if at == 0 && *byte == mark => {}
+                b'0'..=b'9' if (1..limits::ARRAY_HEADER_BYTES - 2).contains(&at) => {
+                    number = number.saturating_mul(10).saturating_add(usize::from(byte - b'0'));
+                }
+                b'\r' if at > 1 => match header.get(at + 1) {
+                    None => return Ok(None),
+                    Some(b'\n') => {
+                        self.scanned = from + at + 2;
+                        return Ok(Some(number));
+                    }
+                    Some(_) => return Err(bad()),
+                },
+                _ => return Err(bad()),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl FrameLimits {
+    /// So many words of an array are announced.
+    fn check_words(self, words: usize) -> Result<(), ErrorReply> {
+        match self {
+            Self::Usual if words > limits::ARRAY_WORDS => Err(ErrorReply::TooManyWords { words }),
+            Self::Stranger if words > limits::STRANGER_WORDS => {
+                Err(ErrorReply::redis("ERR Protocol error: unauthenticated multibulk length"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A word of this length is announced, `before` bytes behind the start of its array.
+    fn check_word(self, before: usize, len: usize) -> Result<(), ErrorReply> {
+        // Lengths saturate.
+        let end = before.saturating_add(len);
+        match self {
+            Self::Usual if len > limits::VALUE_BYTES => Err(ErrorReply::value_too_long(len)),
+            Self::Usual if end > limits::ARRAY_BYTES => {
+                Err(ErrorReply::TooLong { what: "array", len: end, limit: limits::ARRAY_BYTES })
+            }
+            Self::Stranger if end > limits::STRANGER_BYTES => {
+                Err(ErrorReply::redis("ERR Protocol error: unauthenticated bulk length"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A line is so long, as far as it has come.
+    fn check_line(self, len: usize) -> Result<(), ErrorReply> {
+        let (what, limit) = match self {
+            Self::Usual => ("line", limits::LINE_BYTES),
+            Self::Stranger => ("line before AUTH", limits::STRANGER_BYTES),
+        };
+        if len > limit { Err(ErrorReply::TooLong { what, len, limit }) } else { Ok(()) }
+    }
+}
+
+/// A position in a frame as 32 bits.
+fn fits(offset: usize) -> u32 {
+    const { assert!(limits::ARRAY_BYTES < u32::MAX as usize) };
+    u32::try_from(offset).expect("a frame is shorter than 4 GiB")
+}
+
+fn without_carriage_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::encode_array;
+
+    fn words_of(input: &[u8]) -> Result<Option<Vec<Vec<u8>>>, ErrorReply> {
+        let mut decoder = FrameDecoder::new();
+        Ok(decoder.decode(input)?.map(|(frame, _)| match frame {
+            Frame::Line(line) => vec![line.to_vec()],
+            Frame::Array(words) => words.map(<[u8]>::to_vec).collect(),
+        }))
+    }
+
+    #[test]
+    fn a_frame_is_found_however_it_is_cut() {
+        let mut array = Vec::new();
+        encode_array(&[&b"PUT"[..], b"key", b"line\r\nbreak", b""], &mut array);
+        for whole in [array, b"PUT a b c \r\n".to_vec()] {
+            let mut decoder = FrameDecoder::new();
+            for cut in 0..whole.len() {
+                assert!(decoder.decode(&whole[..cut]).unwrap().is_none(), "cut at {cut}");
+                assert_eq!(decoder.is_inside_frame(), cut > 0);
+            }
+            let (_, consumed) = decoder.decode(&whole).unwrap().unwrap();
+            assert_eq!(consumed, whole.len());
+            assert!(!decoder.is_inside_frame());
+        }
+    }
+
+    #[test]
+    fn frames_are_found_together_and_those_not_consumed_are_found_again() {
+        let mut input = b"PING\r\n".to_vec();
+        encode_array(&[&b"GET"[..], b"a"], &mut input);
+        encode_array::<&[u8]>(&[], &mut input);
+        encode_array(&[&b"PUT"[..], b"b", b"*3"], &mut input);
+        let shown = |frame: Frame<'_>| match frame {
+            Frame::Line(line) => vec![line.to_vec()],
+            Frame::Array(words) => words.map(<[u8]>::to_vec).collect(),
+        };
+        let all = [&b"PING"[..], b"GET a", b"", b"PUT b *3"];
+        for most in 1..6 {
+            for done_at_once in 1..=most {
+                for cut in 0..=input.len() {
+                    let (mut decoder, mut buf, mut seen) = (FrameDecoder::new(), input[..cut].to_vec(), Vec::new());
+                    let mut rest = Some(&input[cut..]);
+                    loop {
+                        let found = decoder.find(&buf, most).unwrap();
+                        assert_eq!(decoder.found(&buf).len(), found);
+                        let done = found.min(done_at_once);
+                        seen.extend(decoder.found(&buf).take(done).map(|frame| shown(frame).join(&b' ')));
+                        let consumed = decoder.consume(done);
+                        buf.drain(..consumed);
+                        if found == 0 {
+                            let Some(rest) = rest.take() else { break };
+                            buf.extend_from_slice(rest);
+                        }
+                    }
+                    assert_eq!(seen, all, "{most} at most, {done_at_once} at once, cut at {cut}");
+                    assert!(buf.is_empty() && !decoder.is_inside_frame() && decoder.spans.is_empty());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_stands_before_a_bad_frame_is_found_first() {
+        let input = b"PING\n*1\r\n$4\r\nPING\r\n*2\r\n$1\r\na\r\nx";
+        let mut decoder = FrameDecoder::new();
+        assert_eq!(decoder.find(input, 32), Ok(2));
+        let rest = &input[decoder.consume(2)..];
+        assert!(rest.starts_with(b"*2") && matches!(decoder.find(rest, 32), Err(ErrorReply::Protocol(_))));
+    }
+
+    #[test]
+    fn lines_lose_their_line_end_only() {
+        assert_eq!(words_of(b" a b \r\nrest").unwrap().unwrap(), [b" a b ".to_vec()]);
+        assert_eq!(words_of(b"\n").unwrap().unwrap(), [b"".to_vec()]);
+        assert_eq!(words_of(b"a\r\r\n").unwrap().unwrap(), [b"a\r".to_vec()]);
+    }
+
+    #[test]
+    fn lengths_are_refused_before_the_bytes_come() {
+        assert_eq!(words_of(b"*1048577\r\n"), Err(ErrorReply::TooManyWords { words: 1_048_577 }));
+        assert!(matches!(words_of(b"*1\r\n$67108865\r\n"), Err(ErrorReply::TooLong { .. })));
+        assert!(matches!(words_of(b"*99999999999999999999999\r\n"), Err(ErrorReply::TooManyWords { .. })));
+    }
+
+    #[test]
+    fn what_is_no_array_is_refused() {
+        for input in [
+            &b"*x\r\n"[..],
+            b"*-1\r\n",
+            b"*1\n$1\r\na\r\n",
+            b"*1\r\n+OK\r\n",
+            b"*1\r\n$1\r\nabc",
+            b"*1\r\n$-1\r\n",
+            &[b'*'; 40],
+        ] {
+            assert!(matches!(words_of(input), Err(ErrorReply::Protocol(_))), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_taken_up_to_its_limit() {
+        for (len, is_taken) in [(limits::ARRAY_HEADER_BYTES, true), (limits::ARRAY_HEADER_BYTES + 1, false)] {
+            let header = format!("*{}1\r\n", "0".repeat(len - 4));
+            assert_eq!(header.len(), len);
+            assert_eq!(FrameDecoder::new().decode(header.as_bytes()).is_ok(), is_taken, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_stranger_may_send_little() {
+        let array = |words: &[&[u8]]| {
+            let mut bytes = Vec::new();
+            encode_array(words, &mut bytes);
+            bytes
+        };
+        let decode = |bytes: &[u8]| {
+            let mut decoder = FrameDecoder::new();
+            decoder.limit_to_stranger(true);
+            decoder.decode(bytes).map(|found| found.is_some()).map_err(|error| error.to_string())
+        };
+        let most = [&b"w"[..]; limits::STRANGER_WORDS];
+        assert_eq!(decode(&array(&most)), Ok(true));
+        assert_eq!(decode(b"*17\r\n"), Err("ERR Protocol error: unauthenticated multibulk length".to_owned()));
+        let room = limits::STRANGER_BYTES - b"*1\r\n$65536\r\n".len();
+        assert_eq!(decode(&array(&[&vec![b'w'; room]])), Ok(true));
+        for bytes in [format!("*1\r\n${}\r\n", room + 1), format!("*2\r\n$1\r\na\r\n${}\r\n", usize::MAX)] {
+            assert_eq!(decode(bytes.as_bytes()), Err("ERR Protocol error: unauthenticated bulk length".to_owned()));
+        }
+        let line = vec![b'a'; limits::STRANGER_BYTES + 1];
+        assert_eq!(decode(&line[..limits::STRANGER_BYTES]), Ok(false));
+        assert_eq!(
+            decode(&line),
+            Err("TOOLONG line before AUTH of 65537 bytes, the limit is 65536; nothing was changed".to_owned())
+        );
+        let mut decoder = FrameDecoder::new();
+        decoder.limit_to_stranger(true);
+        decoder.limit_to_stranger(false);
+        assert!(decoder.decode(&line).is_ok(), "one who has authenticated may send more");
+    }
+}
