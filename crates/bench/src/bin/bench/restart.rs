@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,15 +26,8 @@ const GOAL: Bound = Bound::AtMost(3.0);
 /// A node that this program starts, fills, and starts again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Restart {
-    /// The program `node`.
-    #[arg(long, value_name = "FILE")]
-    program: PathBuf,
-    /// Where the coordinator of the node listens.
-    #[arg(long, value_name = "HOST:PORT")]
-    coordinator: Place,
-    /// An empty directory for the node's data.
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    node: NodeToStart,
     /// How many keys are stored.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     keys: u32,
@@ -60,12 +53,18 @@ impl Drop for Node {
     }
 }
 
-/// What it takes to start a node with a data directory.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NodeToStart<'a> {
-    pub(crate) program: &'a Path,
-    pub(crate) coordinator: SocketAddr,
-    pub(crate) data_dir: &'a Path,
+/// A node with a data directory that is to be started.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeToStart {
+    /// The program `node`.
+    #[arg(long, value_name = "FILE")]
+    program: PathBuf,
+    /// Where the coordinator of the node listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    coordinator: Place,
+    /// An empty directory for the node's data.
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
 }
 
 /// How a node is ended.
@@ -79,9 +78,8 @@ enum End {
 
 /// Measures, and returns a table in Markdown.
 pub(crate) fn measure(run: &Restart) -> anyhow::Result<String> {
-    let to_start = NodeToStart { program: &run.program, coordinator: run.coordinator.addr, data_dir: &run.data_dir };
-    let (mut node, addr) = to_start.start(0)?;
-    let cluster = Cluster { nodes: 1, coordinator: run.coordinator.clone(), remark: String::new() };
+    let (mut node, addr) = run.node.start(0)?;
+    let cluster = run.node.cluster();
     eprintln!("storing {} keys", run.keys);
     fill(&Target::cluster(&cluster, 0..run.keys, SIZES)?, SIZES.value).context("cannot fill the node")?;
 
@@ -96,7 +94,7 @@ pub(crate) fn measure(run: &Restart) -> anyhow::Result<String> {
             eprint!("\r\x1b[K{how}, round {round} of {}", run.rounds);
             stop(node, end)?;
             let begin = Instant::now();
-            let started = to_start.start(addr.port())?;
+            let started = run.node.start(addr.port())?;
             node = started.0;
             first_answer(addr, round % run.keys)?;
             times.push(begin.elapsed().as_secs_f64());
@@ -108,14 +106,20 @@ pub(crate) fn measure(run: &Restart) -> anyhow::Result<String> {
     Ok(text)
 }
 
-impl NodeToStart<'_> {
+impl NodeToStart {
+    /// The cluster that it is all alone.
+    pub(crate) fn cluster(&self) -> Cluster {
+        Cluster { nodes: 1, coordinator: self.coordinator.clone(), remark: String::new() }
+    }
+
     /// Starts it and waits until it says where it listens; port 0 takes a free one.
-    pub(crate) fn start(self, port: u16) -> anyhow::Result<(Node, SocketAddr)> {
-        let child = Command::new(self.program)
+    pub(crate) fn start(&self, port: u16) -> anyhow::Result<(Node, SocketAddr)> {
+        let coordinator = self.coordinator.addr;
+        let child = Command::new(&self.program)
             .args(["--port", &port.to_string(), "--data-dir"])
-            .arg(self.data_dir)
-            .args(["--coordinator-host", &self.coordinator.ip().to_string()])
-            .args(["--coordinator-port", &self.coordinator.port().to_string()])
+            .arg(&self.data_dir)
+            .args(["--coordinator-host", &coordinator.ip().to_string()])
+            .args(["--coordinator-port", &coordinator.port().to_string()])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn();

@@ -1,12 +1,10 @@
 //! What a snapshot costs those who write meanwhile.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bench::request::Verb;
-use bench::target::{Cluster, Place};
 use bench::{Interval, Load, Target, Until};
 use hdrhistogram::Histogram;
 use proto::frame::Encoding;
@@ -31,15 +29,8 @@ const P99: Bound = Bound::AtMost(3.0);
 /// A node that this program starts, fills, and writes to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Snapshot {
-    /// The program `node`.
-    #[arg(long, value_name = "FILE")]
-    program: PathBuf,
-    /// Where the coordinator of the node listens.
-    #[arg(long, value_name = "HOST:PORT")]
-    coordinator: Place,
-    /// An empty directory for the node's data.
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    node: NodeToStart,
     /// How many keys are stored.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
     keys: u32,
@@ -80,10 +71,8 @@ impl Part {
 
 /// Measures, and returns a table in Markdown.
 pub(crate) fn measure(run: &Snapshot) -> anyhow::Result<String> {
-    let node = NodeToStart { program: &run.program, coordinator: run.coordinator.addr, data_dir: &run.data_dir };
-    let (node, _) = node.start(0)?;
-    let cluster = Cluster { nodes: 1, coordinator: run.coordinator.clone(), remark: String::new() };
-    let target = Target::cluster(&cluster, 0..run.keys, SIZES)?;
+    let (node, _) = run.node.start(0)?;
+    let target = Target::cluster(&run.node.cluster(), 0..run.keys, SIZES)?;
     eprintln!("storing {} keys", run.keys);
     fill(&target, SIZES.value).context("cannot fill the node")?;
     let mut text =
