@@ -77,6 +77,20 @@ fn a_session_stores_reads_and_deletes() {
 }
 
 #[test]
+fn lines_that_come_together_are_carried_out_one_by_one() {
+    let cluster = cluster::shared();
+    let mut session = Session::start(&cluster);
+    session.terminal.types("PUT together:1 a\rPUT together:2 b\rGET together:1\r");
+    session.terminal.shows_line("[Client] GET together:1 = a");
+    session.says("GET together:2", "[Client] GET together:2 = b");
+    // A terminal says so where lines are pasted, and they are carried out once the last is ended.
+    session.terminal.types("\x1b[200~PUT pasted:1 a\nPUT pasted:2 b\n\x1b[201~\r");
+    session.terminal.shows("the second", |screen| screen.contains("[Client] PUT pasted:2 = b"));
+    session.says("GET pasted:1", "[Client] GET pasted:1 = a");
+    session.says("GET pasted:2", "[Client] GET pasted:2 = b");
+}
+
+#[test]
 fn help_lists_the_commands_again() {
     let cluster = cluster::shared();
     let mut session = Session::start(&cluster);

@@ -36,10 +36,13 @@ pub(crate) fn run(session: &mut Session<'_>) -> anyhow::Result<()> {
     }
     loop {
         match editor.readline(PROMPT) {
-            Ok(line) => {
-                remember(&mut editor, &line, history.as_deref());
-                if session.run_line(line.as_bytes(), true)? == Next::Leave {
-                    return Ok(());
+            // What is pasted may have several lines. Each is a command.
+            Ok(lines) => {
+                for line in lines.lines() {
+                    remember(&mut editor, line, history.as_deref());
+                    if session.run_line(line.as_bytes(), true)? == Next::Leave {
+                        return Ok(());
+                    }
                 }
             }
             // Ctrl-C: what was typed is dropped.
