@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use proto::error::ErrorReply;
 use proto::id::NodeAddr;
 use proto::request::verbs;
 
@@ -179,9 +180,12 @@ impl Client {
     /// The same of every node that is registered, all at a time.
     ///
     /// # Errors
-    /// Where the coordinator does not name the nodes, as [`Client::list_nodes`].
+    /// Where the coordinator does not name the nodes, as [`Client::list_nodes`]; [`Error::Refused`] where it has none.
     pub async fn verify_all(&self) -> Result<Vec<(NodeAddr, Result<Vec<String>, Error>)>, Error> {
         let nodes = self.list_nodes().await?;
+        if nodes.is_empty() {
+            return Err(Error::Refused { by: None, reason: ErrorReply::NoNodes.to_string() });
+        }
         let asked = nodes.into_iter().map(|node| {
             let client = self.clone();
             tokio::spawn(async move {

@@ -16,7 +16,7 @@ async fn nodes_are_listed_sorted() {
 }
 
 #[tokio::test]
-async fn without_nodes_none_are_listed_and_nobody_holds_a_key() {
+async fn without_nodes_none_are_listed_nobody_holds_a_key_and_no_copies_are_compared() {
     let cluster = FakeCluster::start(0).await;
     let client = client(&cluster).await;
     assert_eq!(client.list_nodes().await.unwrap(), []);
@@ -24,6 +24,8 @@ async fn without_nodes_none_are_listed_and_nobody_holds_a_key() {
         let error = client.nodes_for_key(key).await.unwrap_err();
         assert!(matches!(&error, Error::Refused { reason, .. } if reason == "No nodes available"), "{error}");
     }
+    let error = client.verify_all().await.unwrap_err();
+    assert!(matches!(&error, Error::Refused { reason, .. } if reason == "No nodes available"), "{error}");
 }
 
 #[tokio::test]
