@@ -59,7 +59,9 @@ pub enum Problem {
         silent: Vec<NodeAddr>,
         /// Who is being filled.
         filling: Vec<NodeAddr>,
-        /// How many nodes there are too few.
+        /// How many belong on nodes that are away.
+        away: usize,
+        /// How many nodes there are too few, counting those that are away.
         nodes_missing: usize,
     },
 }
@@ -123,6 +125,8 @@ pub struct Status {
     pub timeout: Duration,
     /// Registered nodes that are not heard, and for how long.
     pub silent: Vec<(NodeAddr, Duration)>,
+    /// Nodes that are away and keep their place, and for how long they still do.
+    pub away: Vec<(NodeAddr, Duration)>,
     /// Nodes whose disks are full.
     pub full: Vec<NodeAddr>,
     /// Who is being filled.
@@ -192,6 +196,14 @@ impl Status {
             format!("node {node} has not been heard for {span}: after {timeout} of silence it is taken off the ring")
         });
         push_some(&mut lines, silent.collect());
+        let away = self.away.iter().map(|(node, left)| {
+            let until = match about(*left) {
+                _ if self.nodes < self.copies => ", or start another node".to_owned(),
+                left => format!(", or wait: others are filled in its place in {left}"),
+            };
+            format!("node {node} is away: start it again{until}")
+        });
+        push_some(&mut lines, away.collect());
         let full = self
             .full
             .iter()
@@ -255,11 +267,18 @@ impl Status {
             Problem::NoPrimary => {
                 format!("{} no primary at the moment, and another copy is about to take over: {slots}", slots.have())
             }
-            Problem::Short { in_sync, silent, filling, nodes_missing } => {
+            Problem::Short { in_sync, silent, filling, away, nodes_missing } => {
                 let mut why = Vec::new();
                 if *nodes_missing > 0 {
-                    let (nodes, copies) = (self.nodes, self.copies);
-                    why.push(format!("there are only {nodes} nodes for {copies} copies: start another node"));
+                    let (nodes, copies) = (self.copies.saturating_sub(*nodes_missing), self.copies);
+                    let (is, nodes) =
+                        if nodes == 1 { ("is", "1 node".to_owned()) } else { ("are", format!("{nodes} nodes")) };
+                    why.push(format!("there {is} only {nodes} for {copies} copies: start another node"));
+                }
+                match away {
+                    0 => {}
+                    1 => why.push("1 is on a node that is away".to_owned()),
+                    away => why.push(format!("{away} are on nodes that are away")),
                 }
                 if !silent.is_empty() {
                     why.push(format!(
@@ -426,6 +445,7 @@ mod tests {
             nodes: 3,
             timeout: Duration::from_secs(10),
             silent: Vec::new(),
+            away: Vec::new(),
             full: Vec::new(),
             fills: Vec::new(),
             leaving: Vec::new(),
@@ -456,6 +476,17 @@ mod tests {
     }
 
     #[test]
+    fn who_is_away_is_named_with_what_helps() {
+        let mut status = status();
+        status.away = vec![(node(4), Duration::from_secs(20))];
+        let wait = "node h:4 is away: start it again, or wait: others are filled in its place in 20 s";
+        assert_eq!(status.lines().get(1).map(String::as_str), Some(wait));
+        status.nodes = 2;
+        let start = "node h:4 is away: start it again, or start another node";
+        assert_eq!(status.lines().get(1).map(String::as_str), Some(start));
+    }
+
+    #[test]
     fn a_healthy_cluster_is_one_line() {
         let line = "OK Status healthy: all 16384 slots have 3 of 3 copies in sync, on 3 nodes, and nothing moves";
         assert_eq!(status().lines(), [line]);
@@ -481,10 +512,11 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_what_helps() {
         let mut status = status();
-        let short = |silent: &[u16], filling: &[u16], nodes_missing| Problem::Short {
+        let short = |silent: &[u16], filling: &[u16], away, nodes_missing| Problem::Short {
             in_sync: 2,
             silent: silent.iter().copied().map(node).collect(),
             filling: filling.iter().copied().map(node).collect(),
+            away,
             nodes_missing,
         };
         for (problem, word, text) in [
@@ -504,15 +536,25 @@ mod tests {
                 "1 slot has no primary at the moment, and another copy is about to take over: slot 7",
             ),
             (
-                short(&[2], &[], 0),
+                short(&[2], &[], 0, 0),
                 "degraded",
                 "1 slot has 2 of 3 copies in sync, h:2 not heard: start it again, or wait until others are filled in its place: slot 7",
             ),
-            (short(&[], &[4], 0), "degraded", "1 slot has 2 of 3 copies in sync, h:4 being filled: slot 7"),
+            (short(&[], &[4], 0, 0), "degraded", "1 slot has 2 of 3 copies in sync, h:4 being filled: slot 7"),
             (
-                short(&[], &[], 1),
+                short(&[], &[], 0, 1),
                 "degraded",
-                "1 slot has 2 of 3 copies in sync, there are only 3 nodes for 3 copies: start another node: slot 7",
+                "1 slot has 2 of 3 copies in sync, there are only 2 nodes for 3 copies: start another node: slot 7",
+            ),
+            (
+                short(&[], &[], 0, 2),
+                "degraded",
+                "1 slot has 2 of 3 copies in sync, there is only 1 node for 3 copies: start another node: slot 7",
+            ),
+            (
+                short(&[], &[], 1, 0),
+                "degraded",
+                "1 slot has 2 of 3 copies in sync, 1 is on a node that is away: slot 7",
             ),
         ] {
             status.problems = [(problem, ranges([7]))].into();

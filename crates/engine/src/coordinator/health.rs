@@ -104,6 +104,7 @@ impl<B: Bugs> Coordinator<B> {
             nodes: self.registry.len(),
             timeout: self.settings.promises.heartbeat_timeout,
             silent: self.registry.silent(now),
+            away: self.away().map(|(addr, until)| (addr.clone(), until - now)).collect(),
             full: self.full.iter().filter_map(|full| self.registry.addr_of(*full).cloned()).collect(),
             fills: Vec::new(),
             leaving: self.leaving().map(|(node, slots)| self.leaver(node, slots)).collect(),
@@ -218,11 +219,14 @@ impl<B: Bugs> Coordinator<B> {
         let mut silent: Vec<_> = config.copies().chain(target.iter().copied()).collect();
         silent.retain(|node| !standing.is_heard(*node));
         let filling = to_fill(config, target, standing);
+        // Who is away has a place on the ring, and is no target.
+        let places = self.ring.nodes().len().min(self.copies());
         Some(Problem::Short {
             in_sync,
             silent: self.named(silent.into_iter()),
             filling: self.named(filling),
-            nodes_missing: self.copies().saturating_sub(target.len()),
+            away: places.saturating_sub(target.len()),
+            nodes_missing: self.copies() - places,
         })
     }
 
