@@ -3,6 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use crate::process::{Ended, Process, program};
 
 /// Longer than the client's own `--timeout` of 15 s.
@@ -36,11 +38,20 @@ pub fn command(coordinator_port: u16, command: &str, more: &[&str]) -> Ended {
 #[must_use]
 #[track_caller]
 pub fn run_with_input(args: &[&str], input: &[u8]) -> Ended {
-    let home = tempfile::tempdir().expect("a temporary directory can be made");
-    let mut command = at_home(home.path());
-    let mut client = Process::spawn("client", command.args(args).stdin(Stdio::piped()));
+    let (mut client, _home) = start_at_pipe(args);
     client.feed(input);
     client.wait_for_end(DEADLINE)
+}
+
+/// Starts the client with its standard input from a pipe, and gives its home directory, too.
+///
+/// # Panics
+/// When it cannot be started.
+#[must_use]
+pub fn start_at_pipe(args: &[&str]) -> (Process, TempDir) {
+    let home = tempfile::tempdir().expect("a temporary directory can be made");
+    let client = Process::spawn("client", at_home(home.path()).args(args).stdin(Stdio::piped()));
+    (client, home)
 }
 
 /// The client program with a home directory of its own, so that no test reads or writes the history of whoever runs it.

@@ -127,7 +127,16 @@ impl Process {
     /// # Panics
     /// When it was started without one, or has closed it.
     pub fn feed(&mut self, input: &[u8]) {
-        let mut stdin = self.child.stdin.take().expect("the process was started with a standard input");
+        self.tell(input);
+        self.child.stdin = None;
+    }
+
+    /// Writes to its standard input, which stays open.
+    ///
+    /// # Panics
+    /// As [`Process::feed`].
+    pub fn tell(&mut self, input: &[u8]) {
+        let stdin = self.child.stdin.as_mut().expect("the process was started with a standard input");
         stdin.write_all(input).unwrap_or_else(|error| panic!("{} does not take its input: {error}", self.name));
     }
 
