@@ -108,7 +108,8 @@ fn the_last_node_stays_and_one_that_leaves_can_be_taken_back_until_it_has_handed
     let mut cluster = Setup { nodes: 2, heartbeat_timeout: "1s", replace_after: "1h", ..Setup::default() }.start();
     let [stays, leaves] = [0, 1].map(|index| cluster.node(index).addr.clone());
     assert_eq!(tell(&cluster, "DECOMMISSION 127.0.0.1:1"), "ERROR Node 127.0.0.1:1 not found");
-    assert_eq!(tell(&cluster, &format!("RECOMMISSION {leaves}")), format!("ERROR Node {leaves} not found"));
+    assert_eq!(tell(&cluster, "RECOMMISSION 127.0.0.1:1"), "ERROR Node 127.0.0.1:1 not found");
+    assert_eq!(tell(&cluster, &format!("RECOMMISSION {leaves}")), format!("OK Node {leaves} stays"));
     for request in ["DECOMMISSION", "RECOMMISSION h", "REPLACE h:1"] {
         let verb = request.split(' ').next().unwrap();
         assert_eq!(tell(&cluster, request), format!("ERROR Invalid {verb} format"));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use password::Password;
 use proto::cluster_map::MapError;
+use proto::error::ErrorReply;
 use proto::id::NodeAddr;
 use proto::level::{AckLevel, ReadLevel};
 use tokio::time::Instant;
@@ -83,6 +84,9 @@ impl Builder {
                 WatchEnd::Refused(reason) if reason.starts_with("NOAUTH") => return refused(reason),
                 WatchEnd::Connection(failure @ Failure::NotAdmitted(_)) => {
                     return refused(format!("the coordinator at {coordinator}: {failure}"));
+                }
+                WatchEnd::Refused(reason) if reason == ErrorReply::UnknownCommand.to_string() => {
+                    "what answers there is no coordinator, a node perhaps".to_owned()
                 }
                 WatchEnd::Map(MapError::Malformed(_) | MapError::Gap) => NotAnAnswer.to_string(),
                 end => end.to_string(),

@@ -24,12 +24,12 @@ pub struct Password {
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
     /// The file is not there, or may not be read.
-    #[error("the password file {} cannot be read: {source}; nothing was done", path.display())]
+    #[error("the password file {} cannot be read: {why}; nothing was done", path.display())]
     Unreadable {
         /// Which file.
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        why: io::Error,
     },
     /// What is in the file is none.
     #[error("the password file {} holds no password: {what}; nothing was done", path.display())]
@@ -80,7 +80,7 @@ impl Password {
     /// # Errors
     /// The file cannot be read, or what is in it is no password. The text names the file and never what is in it.
     pub fn read(path: &Path) -> Result<Self, PasswordError> {
-        let unreadable = |source| PasswordError::Unreadable { path: path.to_owned(), source };
+        let unreadable = |why| PasswordError::Unreadable { path: path.to_owned(), why };
         let file = File::open(path).map_err(unreadable)?;
         warn_of_readers(path, &file);
         let mut bytes = Vec::new();

@@ -88,7 +88,7 @@ impl<B: Bugs> Coordinator<B> {
     /// An operator takes a decommission back: the node gets its share of the slots again.
     ///
     /// # Errors
-    /// The node does not leave, or has handed everything over and deletes what it holds by now. Nothing has changed.
+    /// There is no such node, or it has handed everything over and deletes what it holds by now. Nothing has changed.
     pub fn recommission(&mut self, now: Timestamp, addr: &NodeAddr) -> Result<(), DecommissionError> {
         self.wake(now);
         if self.phase != Phase::Serving {
@@ -96,10 +96,11 @@ impl<B: Bugs> Coordinator<B> {
         }
         let waited = self.departures.replacing.len();
         self.departures.replacing.retain(|_, old| old != addr);
-        if !self.departures.leaving.contains(addr) && self.departures.replacing.len() == waited {
-            return Err(DecommissionError::NotFound);
-        }
         let registered = self.registry.get(addr).map(|node| node.incarnation);
+        if !self.departures.leaving.contains(addr) && self.departures.replacing.len() == waited {
+            // One that is here and was not to leave stays anyway.
+            return if registered.is_some() { Ok(()) } else { Err(DecommissionError::NotFound) };
+        }
         if registered.is_some_and(|node| self.moved_off.contains(&node)) {
             return Err(DecommissionError::TooLate);
         }

@@ -252,14 +252,14 @@ impl<B: Bugs> Coordinator<B> {
         self.advance(now);
     }
 
-    /// An operator says that a node will never tell what it knows, while a map is taken over. `false` where nobody waits
-    /// for a node at that address.
+    /// An operator says that a node will never tell what it knows, while a map is taken over. `false` where no node at
+    /// that address is waited for, or here.
     pub fn forget(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
         self.wake(now);
         let before = self.awaited.len();
         self.awaited.retain(|_, awaited| awaited != addr);
         if self.awaited.len() == before {
-            return false;
+            return self.registry.get(addr).is_some();
         }
         self.event(Event::Forgotten(addr.clone()));
         self.advance(now);

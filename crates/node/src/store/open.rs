@@ -196,7 +196,8 @@ pub fn check(path: &Path) -> anyhow::Result<String> {
 /// # Errors
 /// It cannot be repaired.
 pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
-    let options = Options::fitting(DirectoryId(fresh_id), RealDisk.free_space(path)?);
+    let free = RealDisk.free_space(path).with_context(|| format!("cannot look at {}", path.display()))?;
+    let options = Options::fitting(DirectoryId(fresh_id), free);
     let report = storage::repair(&RealDisk, path, options, &mut || {
         let mut read = Read::new(Timestamp::default(), 0);
         Box::new(move |recovered| read.take(recovered))

@@ -19,7 +19,8 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 const EXIT_CODES: &str = "\
 Exit codes of --command:
   0  done
-  1  not found, or a conflict: the key is not at the version that CAS or PUTNX asks for; nothing was changed
+  1  no: the key is not found, of MGET one of them; it is not at the version that CAS or PUTNX asks for, or EXPIRE or
+     PERSIST had nothing to do, and nothing was changed; or VERIFY has found copies that differ
   2  usage: a wrong flag, command or argument; nothing was sent
   3  could not reach the cluster
   4  refused: nothing happened, it is safe to repeat
