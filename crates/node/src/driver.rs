@@ -21,6 +21,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::followed::Followed;
 use crate::forward::ForwardLinks;
 use crate::replication;
 use crate::stats::Answered;
@@ -49,6 +50,7 @@ struct Shared {
     forwards: ForwardLinks,
     walks: Semaphore,
     links: Mutex<BTreeMap<Incarnation, Link>>,
+    followed: Followed,
     map_changes: watch::Sender<u64>,
     proposals: Notify,
     terms: AtomicU64,
@@ -96,6 +98,7 @@ impl Driver {
             forwards: ForwardLinks::default(),
             walks: Semaphore::new(WALKS),
             links: Mutex::default(),
+            followed: Followed::default(),
             map_changes: watch::Sender::new(0),
             proposals: Notify::new(),
             terms: AtomicU64::new(0),
@@ -212,6 +215,12 @@ impl Driver {
     #[must_use]
     pub fn takes_writes(&self) -> bool {
         self.shared.store.as_ref().is_none_or(Store::is_good)
+    }
+
+    /// The connections from primaries.
+    #[must_use]
+    pub fn followed(&self) -> &Followed {
+        &self.shared.followed
     }
 
     /// The node's own name.

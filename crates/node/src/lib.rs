@@ -10,7 +10,7 @@
 //! - [`routing`]: requests that cannot be answered here and now: passed on, tried again, or refused.
 //! - [`forward`] and [`serve_forwards`]: the connections on which requests are passed on, from both ends.
 //! - [`walks`] and [`keyspace`]: what goes through the keys of all nodes.
-//! - [`replication`]: the connections to replicas, and from primaries.
+//! - [`replication`]: the connections to replicas, and from primaries; [`followed`]: which of those is the newest.
 //! - [`stats`]: figures of what it does.
 //! - [`store`]: the data directory, and the thread that writes it.
 //! - [`membership`]: the session with the coordinator: joining, heartbeats, the map, leaving.
@@ -21,6 +21,7 @@ pub mod clients;
 pub mod config;
 pub mod dismissal;
 pub mod driver;
+pub mod followed;
 pub mod forward;
 pub mod gate;
 pub mod info;

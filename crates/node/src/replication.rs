@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::Driver;
+use crate::followed::Connected;
 use crate::verify;
 
 /// How much is encoded and written at once.
@@ -214,9 +215,12 @@ pub async fn receive(
     from: Incarnation,
     shutdown: &Shutdown,
 ) -> io::Result<()> {
+    let connected = driver.followed().open(from);
     driver.node().link_opened(driver.clock().now(), from);
-    let ended = follow(connection, driver, from, shutdown).await;
-    driver.node().link_ended(from);
+    let ended = follow(connection, driver, from, &connected, shutdown).await;
+    if driver.followed().close(from, &connected) {
+        driver.node().link_ended(from);
+    }
     ended
 }
 
@@ -224,6 +228,7 @@ async fn follow(
     connection: &mut Connection,
     driver: &Driver,
     from: Incarnation,
+    connected: &Connected,
     shutdown: &Shutdown,
 ) -> io::Result<()> {
     let mut inbox = Inbox::new(from);
@@ -232,7 +237,7 @@ async fn follow(
     loop {
         let now = driver.clock().now();
         let Connection { reader, output, .. } = connection;
-        let stopped = reader.frames(|frame| {
+        let mut handle = |frame: Frame<'_>| {
             let Frame::Array(words) = frame else { return Flow::Close };
             let handled = LinkMessage::parse(words)
                 .and_then(|message| inbox.handle(now, driver.node(), message, &mut turn, output));
@@ -243,7 +248,8 @@ async fn follow(
                     Flow::Close
                 }
             }
-        });
+        };
+        let Some(stopped) = connected.take(|| reader.frames(&mut handle)) else { return Ok(()) };
         inbox.acknowledge(now, driver.node(), &mut turn, output);
         driver.persist().await.map_err(io::Error::other)?;
         connection.flush().await?;

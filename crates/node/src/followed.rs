@@ -1,0 +1,97 @@
+//! The primaries that this node takes records from, each on its newest connection alone.
+//!
+//! A primary that hears nothing opens another connection. The one before may still have something unread, said before what
+//! the new one brings: it is not to be heard after that.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use proto::id::Incarnation;
+
+/// Which connection of each primary is the newest.
+#[derive(Debug, Default)]
+pub struct Followed {
+    newest: Mutex<BTreeMap<Incarnation, Arc<Connected>>>,
+}
+
+/// A connection from a primary.
+#[derive(Debug, Default)]
+pub struct Connected {
+    is_superseded: Mutex<bool>,
+}
+
+impl Followed {
+    /// A primary has opened a connection. When this returns, nothing is taken in any more on the one before.
+    pub fn open(&self, from: Incarnation) -> Arc<Connected> {
+        let connected = Arc::<Connected>::default();
+        let before = lock(&self.newest).insert(from, Arc::clone(&connected));
+        if let Some(before) = before {
+            *lock(&before.is_superseded) = true;
+        }
+        connected
+    }
+
+    /// A connection has ended; says whether it was the newest of its primary.
+    pub fn close(&self, from: Incarnation, connected: &Arc<Connected>) -> bool {
+        let mut newest = lock(&self.newest);
+        let is_newest = newest.get(&from).is_some_and(|newest| Arc::ptr_eq(newest, connected));
+        if is_newest {
+            newest.remove(&from);
+        }
+        is_newest
+    }
+}
+
+impl Connected {
+    /// Takes something in, unless there is a newer connection; `None` where there is.
+    pub fn take<R>(&self, take: impl FnOnce() -> R) -> Option<R> {
+        let is_superseded = lock(&self.is_superseded);
+        if *is_superseded { None } else { Some(take()) }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under the lock ends the process.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_newest_connection_of_a_primary_is_heard() {
+        let (followed, one, other) = (Followed::default(), Incarnation(1), Incarnation(2));
+        let first = followed.open(one);
+        let others = followed.open(other);
+        assert_eq!(first.take(|| "said"), Some("said"));
+        let second = followed.open(one);
+        assert_eq!(first.take(|| "late"), None);
+        assert_eq!((second.take(|| 2), others.take(|| 3)), (Some(2), Some(3)));
+        assert!(!followed.close(one, &first), "the primary is still connected");
+        assert_eq!(second.take(|| 2), Some(2));
+        assert!(followed.close(one, &second) && followed.close(other, &others));
+    }
+
+    #[test]
+    fn what_is_being_taken_in_is_taken_before_a_newer_connection_is_open() {
+        let (followed, from) = (Followed::default(), Incarnation(1));
+        let first = followed.open(from);
+        let order = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            let (began, begun) = std::sync::mpsc::channel();
+            let (first, order, followed) = (&first, &order, &followed);
+            scope.spawn(move || {
+                first.take(|| {
+                    began.send(()).expect("somebody waits");
+                    std::thread::sleep(std::time::Duration::from_millis(50));
+                    lock(order).push("old");
+                })
+            });
+            begun.recv().expect("it begins");
+            followed.open(from);
+            lock(order).push("new");
+        });
+        assert_eq!(order.into_inner().expect("nobody panicked"), ["old", "new"]);
+    }
+}
