@@ -188,6 +188,11 @@ impl Driver {
     /// The session has ended, unless a newer one has taken its place.
     pub fn close_session(&self, node: Incarnation, receiver: mpsc::Receiver<Vec<u8>>) {
         drop(receiver);
+        self.has_gone(node);
+    }
+
+    /// A connection of a node has ended: its session has, too, unless another one is open.
+    pub fn has_gone(&self, node: Incarnation) {
         let was_last = {
             let mut sessions = self.sessions();
             let was_last = sessions.get(&node).is_none_or(mpsc::Sender::is_closed);

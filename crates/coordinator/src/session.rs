@@ -44,8 +44,13 @@ async fn run(connection: &mut Connection, driver: &Driver, limits: &Limits, shut
     let from = connection.stream.peer_addr().ok();
     let mut client = ClientSession { driver, limits, from, unanswered: NotAnswered::default(), upgrade: None };
     let upgrade = loop {
-        if connection.serve(&mut client, limits, shutdown).await? == Ended::Closed {
-            return Ok(());
+        let served = connection.serve(&mut client, limits, shutdown).await;
+        if !matches!(served, Ok(Ended::Upgraded)) {
+            // A node that has joined and is gone before it was answered.
+            if let Some(Upgrade::Node { joined, .. }) = client.upgrade.take() {
+                driver.has_gone(joined.incarnation);
+            }
+            return served.map(|_| ());
         }
         match client.upgrade.take() {
             Some(Upgrade::Wait(encoding, span)) => {

@@ -274,10 +274,7 @@ impl Connection {
             let Self { reader, output, .. } = self;
             let mut stopped = execute(reader, session, output);
             session.settle(&mut self.output).await?;
-            if let Stopped::Bad(error) = &stopped {
-                let encoding = self.reader.unfinished().unwrap_or(Encoding::Line);
-                Response::Error(error.clone()).encode(encoding, &mut self.output);
-            }
+            refuse_bad(&self.reader, &stopped, &mut self.output);
             self.deliver(session, &mut stopped, limits).await?;
             session.answered();
             match stopped {
@@ -410,6 +407,14 @@ pub(crate) async fn write_while_taken(stream: &TcpStream, bytes: &[u8], patience
         }
     }
     Ok(done)
+}
+
+/// Answers what is no request, behind the answers to those before it.
+pub(crate) fn refuse_bad(reader: &FrameReader, stopped: &Stopped, out: &mut Vec<u8>) {
+    if let Stopped::Bad(error) = stopped {
+        let encoding = reader.unfinished().unwrap_or(Encoding::Line);
+        Response::Error(error.clone()).encode(encoding, out);
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{
-    Connection, Flow, KEPT_BYTES, Session, Stopped, WRITE_STALL, execute, reads_nothing, write_while_taken,
+    Connection, Flow, KEPT_BYTES, Session, Stopped, WRITE_STALL, execute, reads_nothing, refuse_bad, write_while_taken,
 };
 use crate::listener::Limits;
 
@@ -118,6 +118,8 @@ impl Connection {
             let until = taken_at + if is_over { CUT_OFF_AFTER } else { WRITE_STALL };
             let wants_more = may_read && *stopped == Stopped::NeedsMore;
             tokio::select! {
+                // A client that takes its answers is not cut off, although it was not looked at for long.
+                biased;
                 writable = self.stream.writable() => {
                     writable?;
                     match self.stream.try_write(self.output.get(sent..).unwrap_or_default()) {
@@ -151,6 +153,7 @@ impl Connection {
         let mut answers = Vec::new();
         let stopped = execute(&mut self.reader, session, &mut answers);
         session.settle(&mut answers).await?;
+        refuse_bad(&self.reader, &stopped, &mut answers);
         self.output.append(&mut answers);
         session.answered();
         Ok(stopped)

@@ -1,6 +1,6 @@
 //! The connections from outside, as `CLIENT LIST` tells of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,7 +106,7 @@ impl Clients {
 
     /// Those with these numbers, or all, by their number.
     #[must_use]
-    pub fn select(&self, ids: Option<&[u64]>) -> Vec<Arc<Client>> {
+    pub fn select(&self, ids: Option<&BTreeSet<u64>>) -> Vec<Arc<Client>> {
         let connected = self.lock();
         match ids {
             None => connected.values().cloned().collect(),

@@ -216,9 +216,13 @@ async fn random_key(driver: &Driver, level: ReadLevel) -> Result<Option<Box<[u8]
 /// Deletes every key, page by page. What is written meanwhile may stay.
 async fn flush(driver: &Driver, ack: AckLevel) -> Result<(), ErrorReply> {
     let mut range = Keys::Prefix(b"").range();
+    let half_done = |error| ErrorReply::Unknown(format!("some keys may be deleted and others not, repeat it: {error}"));
+    let mut is_first = true;
     loop {
-        let (keys, has_more) = page(driver, 0..SLOT_BITS.count(), range.clone(), ReadLevel::Local).await?;
-        delete_all(driver, &keys, ack).await?;
+        let page = page(driver, 0..SLOT_BITS.count(), range.clone(), ReadLevel::Local).await;
+        let (keys, has_more) = page.map_err(|error| if is_first { error } else { half_done(error) })?;
+        is_first = false;
+        delete_all(driver, &keys, ack).await.map_err(half_done)?;
         match keys.last().filter(|_| has_more) {
             Some(last) => range.start = next_key(last),
             None => return Ok(()),

@@ -269,6 +269,9 @@ async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &
             };
             node.read(request.slot, key, level, clock, &waiting, &mut turn, encode).map(|executed| executed.ticket)
         }
+        KeyRequest::Write(_) if !driver.takes_writes() && node.leads(request.slot) => {
+            return Tried::Refused(answering::disk_refuses(driver.addr(), driver.is_full()));
+        }
         KeyRequest::Write(write) => {
             let executed = node.write(driver.clock().now(), request.slot, &write, &waiting, &mut turn);
             executed.map(|Executed::<Written> { answer: written, ticket }| {

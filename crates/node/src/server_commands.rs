@@ -1,5 +1,6 @@
 //! The commands of arrays that are about the connection and the server: what they do, and Redis's answers to them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -211,8 +212,8 @@ impl Front {
             ClientCommand::Id => resp.number(number(client.id)),
             ClientCommand::Info => resp.text(&(client.line(now) + "\n")),
             ClientCommand::List(ids) => {
-                let ids = ids.map(|ids| ids.0.map(|id| text(id).parse().unwrap_or(0)).collect::<Vec<u64>>());
-                let lines = self.clients.select(ids.as_deref());
+                let ids = ids.map(|ids| ids.0.map(|id| text(id).parse().unwrap_or(0)).collect::<BTreeSet<u64>>());
+                let lines = self.clients.select(ids.as_ref());
                 let lines = lines.iter().map(|client| client.line(now) + "\n");
                 resp.text(&lines.collect::<String>())
             }
@@ -285,11 +286,13 @@ fn command_query(query: CommandQuery<'_>, resp: &mut Resp<'_>) {
             }
         }
         CommandQuery::Docs(PeerWords(names)) => {
-            let wanted: Vec<&Command> = if names.is_empty() {
+            let mut wanted: Vec<&Command> = if names.is_empty() {
                 COMMANDS.iter().collect()
             } else {
                 names.filter_map(Command::documented).collect()
             };
+            let mut told = BTreeSet::new();
+            wanted.retain(|command| told.insert(command.name));
             resp.map(wanted.len());
             wanted.into_iter().for_each(|command| for_people(command, resp));
         }

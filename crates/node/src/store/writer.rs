@@ -298,7 +298,9 @@ impl Writer {
 
     fn begin_sync(&mut self) -> anyhow::Result<()> {
         let is_due = self.store.fsync() == Fsync::Interval && self.last_sync.elapsed() >= self.interval;
-        let is_due = is_due || self.snapshots.wants_sync();
+        // What a full disk has taken in part is synced with its rest.
+        let is_in_part = self.store.fsync() == Fsync::Always && self.store.with_log(|log| log.has_unwritten());
+        let is_due = (is_due || self.snapshots.wants_sync()) && !is_in_part;
         if is_due && self.syncing.is_none() && self.store.with_log(|log| log.journal.end() > log.journal.synced()) {
             self.last_sync = Instant::now();
             let task = self.store.with_log(|log| log.journal.begin_sync())?;
