@@ -1,8 +1,10 @@
 //! What the servers log, and where to.
 
+use std::io::BufRead as _;
 use std::process::{Command, Stdio};
 
 use e2e::cluster::Setup;
+use e2e::connection::Connection;
 use e2e::process::{Process, program};
 use e2e::server::{self, Starting};
 use e2e::wait::{SOON, ensure, eventually};
@@ -71,6 +73,27 @@ fn logs_go_to_a_file_where_asked_for() {
     let ended = nowhere.wait_for_end(SOON);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("/no/such/directory/log"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_log_that_nobody_takes_stops_nobody() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(program("coordinator"));
+    command.args(["--port", "0"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(writer);
+    let mut coordinator = command.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(coordinator.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let addr = line.trim_end().strip_prefix("[Coordinator] Started on ").map(str::to_owned);
+    let answers = addr.map(|addr| {
+        let mut client = Connection::open(&addr);
+        // It says on its log that a node is registered.
+        [client.ask("REGISTER_NODE 127.0.0.1 6000"), client.ask("PING")]
+    });
+    coordinator.kill().unwrap();
+    coordinator.wait().unwrap();
+    let expected = ["OK Node 127.0.0.1:6000 registered", "PONG"].map(str::to_owned);
+    assert_eq!(answers, Some(expected), "{line:?}");
 }
 
 #[test]

@@ -45,6 +45,9 @@ pub fn start(flags: &LogFlags) -> anyhow::Result<()> {
         }
     };
     let events = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
+    // IMPORTANT: a line that cannot be written is lost, and nothing else. To say so on standard error panics where that is
+    // what cannot be written, as on a full disk.
+    let events = events.log_internal_errors(false);
     let started = if flags.log_format == "json" {
         events.json().try_init()
     } else {

@@ -1,6 +1,7 @@
 //! How a server runs from its flags to its exit code.
 
 use std::future::Future;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -22,7 +23,8 @@ where
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{name}: {error:#}");
+            // There is nowhere else to say it.
+            let _ = writeln!(io::stderr(), "{name}: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -33,8 +35,7 @@ where
 /// # Errors
 /// Nobody reads it any more.
 pub fn say(line: &str) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = io::stdout().lock();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to standard output")
 }
 

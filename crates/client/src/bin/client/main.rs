@@ -110,7 +110,12 @@ fn log_to_stderr(args: &Args) {
         None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")),
     };
     let colour = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        .log_internal_errors(false)
+        .init();
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
