@@ -84,6 +84,7 @@ mod tests {
             scope.spawn(move || {
                 first.take(|| {
                     began.send(()).expect("somebody waits");
+                    // Time enough for the other to come first, if it did not wait.
                     std::thread::sleep(std::time::Duration::from_millis(50));
                     lock(order).push("old");
                 })
