@@ -5,6 +5,7 @@ use std::time::Duration;
 use e2e::cluster::{Cluster, Setup};
 use e2e::connection::Connection;
 use e2e::load::Load;
+use e2e::server::{coordinator, start_node};
 use e2e::wait::{SOON, ensure, eventually, throughout};
 use proto::cluster_map::{ClusterMap, MapUpdate};
 
@@ -114,13 +115,57 @@ fn a_node_that_is_unregistered_warns_and_stays_out_until_it_is_started_again() {
 }
 
 #[test]
+fn another_node_under_the_name_of_one_that_lives_is_refused_and_nothing_is_lost() {
+    let cluster = Setup { nodes: 1, replicas: 0, ..Setup::default() }.start();
+    cluster.store(0, "name", 100, "");
+    let before = cluster.map();
+    let name = &cluster.node(0).addr;
+    let mut other = start_node(cluster.coordinator.port, 0, &["--advertise", name, "--join-timeout", "1500ms"]).0;
+    let ended = other.wait_for_end(SOON);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&format!("BUSY another node lives as {name}")), "{}", ended.stderr);
+    assert_eq!(cluster.map(), before, "nothing has changed");
+    cluster.has(0, "name", 100, "");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_node_whose_name_was_taken_while_it_hung_stops_and_its_data_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let node_data = Some(dir.path().to_owned());
+    let mut cluster = Setup { nodes: 1, replicas: 0, heartbeat_timeout: "1s", node_data, ..Setup::default() }.start();
+    cluster.store(0, "taken", 100, "");
+    let (name, data) = (cluster.node(0).addr.clone(), dir.path().join("node-0"));
+    cluster.node(0).process.pause();
+    // Refused at first, and registered once the one that hangs is taken for dead.
+    let other = start_node(cluster.coordinator.port, 0, &["--advertise", &name]).ready();
+    cluster.node(0).process.resume();
+    let ended = cluster.node_mut(0).process.wait_for_end(SOON);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for says in [format!("another node was started as {name}"), format!("is left in {}", data.display())] {
+        assert!(ended.stderr.contains(&says), "{says}: {}", ended.stderr);
+    }
+    drop(other);
+
+    // Whoever gives it a coordinator that knows of nobody else finds everything.
+    let coordinator = coordinator(&[]);
+    let args = ["--advertise", &name, "--data-dir", data.to_str().unwrap()];
+    let found = start_node(coordinator.port, 0, &args).ready();
+    let mut client = Connection::open(&found.addr);
+    eventually("it serves what it held", SOON, || {
+        let value = client.ask("GET taken:99");
+        ensure(value.starts_with("VALUE "), || value.clone())
+    });
+}
+
+#[test]
 fn a_crashed_node_that_is_back_at_once_is_filled_before_it_leads() {
     let mut cluster = Setup::default().start();
     cluster.store(0, "back", 500, "");
     let reads = Load::of_reads(&cluster.node(1).addr, "back", 500, "");
     reads.goes_on_for(50);
     cluster.kill(0);
-    // Long before the heartbeat timeout: the coordinator learns of the death from the return.
+    // Long before the heartbeat timeout: its session has ended.
     cluster.start_node_again(0);
     comes_back_whole(&cluster, reads);
 }

@@ -127,6 +127,10 @@ impl Session for ClientSession<'_> {
                     CoordinatorMessage::Unregistered.encode(out);
                     Flow::Close
                 }
+                Err(JoinError::Replaced) => {
+                    CoordinatorMessage::Replaced.encode(out);
+                    Flow::Close
+                }
                 Err(JoinError::Refused(error)) => {
                     Response::Error(error).encode(encoding, out);
                     Flow::Close

@@ -122,11 +122,13 @@ pub enum Bug {
     StopsWithoutRelease,
     /// A coordinator that takes a map over does not have leave whom the one before had leave.
     LeaveForgotten,
+    /// Whoever comes under the name of a node that lives takes its place.
+    NameTaken,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 56] = [
+    pub const ALL: [Self; 57] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -183,6 +185,7 @@ impl Bug {
         Self::PurgeMarkIgnored,
         Self::StopsWithoutRelease,
         Self::LeaveForgotten,
+        Self::NameTaken,
     ];
 }
 

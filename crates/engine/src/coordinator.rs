@@ -71,9 +71,6 @@ enum Phase {
     Serving,
 }
 
-/// How many incarnations one start of a coordinator can give out, as a power of two. They stay below the limit of counters.
-const INCARNATION_BITS: u32 = 16;
-
 /// So many times in a row all slots are looked at, at the most.
 const ROUNDS: usize = 8;
 
@@ -166,7 +163,7 @@ impl<B: Bugs> Coordinator<B> {
             nothing: map.clone(),
             map,
             counter: 0,
-            incarnations: u64::from(settings.incarnations) << INCARNATION_BITS,
+            incarnations: u64::from(settings.incarnations) << Incarnation::BITS,
             joined_once: false,
             joining: BTreeMap::new(),
             superseded: BTreeSet::new(),

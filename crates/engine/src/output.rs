@@ -173,8 +173,10 @@ pub struct Joined {
 /// Why a node may not join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JoinError {
-    /// It was taken off the ring, or a newer start has its address. It stays out until it is started again.
+    /// It was taken off the ring. It stays out until it is started again.
     Unregistered,
-    /// It belongs to another cluster, or there is no room.
+    /// Another start has its address. It never comes back.
+    Replaced,
+    /// It belongs to another cluster, there is no room, or its name is that of another node, which lives.
     Refused(ErrorReply),
 }

@@ -15,8 +15,15 @@ pub struct Registered {
     /// Registered by hand, by a plain line; nothing of ours need be behind the address.
     pub by_hand: bool,
     last_heard: Timestamp,
-    /// Its session stands, as far as is known.
-    connected: bool,
+    session: Session,
+}
+
+/// The session of a node, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Session {
+    Stands,
+    /// Since when there is none.
+    Ended(Timestamp),
 }
 
 /// A node that was not heard for so long, or whose session has ended, is suspected. That alone has no consequence.
@@ -47,12 +54,12 @@ impl Registry {
 
     /// Registers a node, in place of whoever was registered at that address.
     pub fn insert(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, by_hand: bool) {
-        self.nodes.insert(addr, Registered { incarnation, by_hand, last_heard: now, connected: true });
+        self.nodes.insert(addr, Registered { incarnation, by_hand, last_heard: now, session: Session::Stands });
     }
 
     /// Registers a node that an earlier run of the coordinator knew, and that has not been heard since.
     pub fn insert_unheard(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation) {
-        let node = Registered { incarnation, by_hand: false, last_heard: now, connected: false };
+        let node = Registered { incarnation, by_hand: false, last_heard: now, session: Session::Ended(now) };
         self.nodes.insert(addr, node);
     }
 
@@ -100,14 +107,28 @@ impl Registry {
     pub fn heard(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
         let Some(node) = self.nodes.get_mut(addr) else { return false };
         node.last_heard = now;
-        node.connected = true;
+        node.session = Session::Stands;
         true
     }
 
     /// The session of an incarnation has ended.
-    pub fn session_ended(&mut self, incarnation: Incarnation) {
-        if let Some(node) = self.nodes.values_mut().find(|node| node.incarnation == incarnation) {
-            node.connected = false;
+    pub fn session_ended(&mut self, now: Timestamp, incarnation: Incarnation) {
+        let node = self.nodes.values_mut().find(|node| node.incarnation == incarnation);
+        if let Some(node) = node.filter(|node| node.session == Session::Stands) {
+            node.session = Session::Ended(now);
+        }
+    }
+
+    /// Whether the node that is registered at an address may live, so that no other start is to have its name: until its
+    /// session has been over for so long that it would have come back, or it was silent for too long. A successor shows with
+    /// what it has found on its disk that the one before has ended; it waits for no more than the end of its session, or
+    /// that it is suspected.
+    #[must_use]
+    pub fn may_live(&self, now: Timestamp, addr: &NodeAddr, comes_back_within: Duration, is_successor: bool) -> bool {
+        let Some(node) = self.nodes.get(addr).filter(|node| !node.by_hand) else { return false };
+        match node.session {
+            Session::Stands => !(is_successor && self.is_suspect(now, node.incarnation)),
+            Session::Ended(at) => !is_successor && now - at < comes_back_within,
         }
     }
 
@@ -115,7 +136,9 @@ impl Registry {
     #[must_use]
     pub fn is_suspect(&self, now: Timestamp, incarnation: Incarnation) -> bool {
         let node = self.nodes.values().find(|node| node.incarnation == incarnation);
-        node.is_none_or(|node| !node.connected || now - node.last_heard.max(self.excused) >= SUSPECT_AFTER)
+        node.is_none_or(|node| {
+            node.session != Session::Stands || now - node.last_heard.max(self.excused) >= SUSPECT_AFTER
+        })
     }
 
     /// All who are suspected.
@@ -210,13 +233,32 @@ mod tests {
         assert!(!registry.is_suspect(at(0), Incarnation(1)) && registry.is_suspect(at(1), Incarnation(1)));
         registry.excuse(at(1));
         assert!(!registry.is_suspect(at(1), Incarnation(1)));
-        registry.session_ended(Incarnation(1));
+        registry.session_ended(at(1), Incarnation(1));
         assert!(registry.is_suspect(at(1), Incarnation(1)));
         for second in (1..10).step_by(2) {
             assert_eq!(registry.remove_silent(at(second)), []);
             registry.excuse(at(second));
         }
         assert_eq!(registry.remove_silent(at(10)).len(), 1);
+    }
+
+    #[test]
+    fn a_name_is_held_while_its_node_may_live() {
+        let mut registry = Registry::new(TIMEOUT);
+        let second = Duration::from_secs(1);
+        let may_live = |registry: &Registry, now, is_successor| registry.may_live(now, &addr(1), second, is_successor);
+        assert!(!may_live(&registry, at(0), false));
+        registry.insert(at(0), addr(1), Incarnation(1), false);
+        assert!(may_live(&registry, at(0), false) && may_live(&registry, at(0), true));
+        // Silent: its disk's next start may come, others not before the timeout.
+        assert!(may_live(&registry, at(5), false) && !may_live(&registry, at(5), true));
+        registry.session_ended(at(5), Incarnation(1));
+        assert!(may_live(&registry, at(5), false) && !may_live(&registry, at(5), true));
+        assert!(!may_live(&registry, at(6), false), "it would have come back");
+        registry.insert_unheard(at(7), addr(1), Incarnation(1));
+        assert!(may_live(&registry, at(7), false) && !may_live(&registry, at(8), false));
+        registry.insert(at(9), addr(1), Incarnation(2), true);
+        assert!(!may_live(&registry, at(9), false), "nothing of ours need be there");
     }
 
     #[test]

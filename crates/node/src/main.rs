@@ -164,7 +164,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
 enum End {
     /// A signal says so.
     Asked,
-    /// It has not come into its cluster; what to do.
+    /// It is no member of its cluster, and cannot become one; what to do.
     Refused(String),
     DiskFailed(String),
     /// It was decommissioned, and has handed everything over.
@@ -188,7 +188,7 @@ async fn serve(
         match notices.recv().await {
             Some(Notice::Stranger(why)) => return Ok(End::Refused(why)),
             Some(Notice::Dismissed) => return Ok(End::Dismissed),
-            Some(Notice::Joined(_) | Notice::Failed(_)) => {}
+            Some(Notice::Joined(_) | Notice::Unreachable(_) | Notice::Refused(_)) => {}
             None => return std::future::pending().await,
         }
     }
@@ -201,7 +201,12 @@ async fn joined(notices: &mut mpsc::Receiver<Notice>, patience: Duration) -> any
     loop {
         match timeout_at(deadline, notices.recv()).await {
             Ok(Some(Notice::Joined(response))) => return Ok(response),
-            Ok(Some(Notice::Failed(why))) => {
+            Ok(Some(Notice::Unreachable(why))) => {
+                tracing::warn!("{why}; trying again");
+                last =
+                    format!("{why}. Start the coordinator, or name it with --coordinator-host and --coordinator-port");
+            }
+            Ok(Some(Notice::Refused(why))) => {
                 tracing::warn!("{why}; trying again");
                 last = why;
             }
@@ -209,11 +214,7 @@ async fn joined(notices: &mut mpsc::Receiver<Notice>, patience: Duration) -> any
             // Nobody is told that before he has joined.
             Ok(Some(Notice::Dismissed)) => {}
             Ok(None) => anyhow::bail!("the session with the coordinator has ended: {last}"),
-            Err(_) => anyhow::bail!(
-                "gave up joining after {}: {last}. Start the coordinator, or name it with --coordinator-host and \
-                 --coordinator-port",
-                humantime::format_duration(patience)
-            ),
+            Err(_) => anyhow::bail!("gave up joining after {}: {last}", humantime::format_duration(patience)),
         }
     }
 }

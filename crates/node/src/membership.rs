@@ -62,10 +62,12 @@ pub struct Settings {
 pub enum Notice {
     /// The coordinator has registered this node for the first time; its words.
     Joined(String),
-    /// The coordinator cannot be reached or has refused; why. The session tries again by itself.
-    Failed(String),
-    /// The coordinator leads another cluster than the one whose data this node has, or their passwords do not agree; says
-    /// what to do. The session is over.
+    /// The coordinator cannot be reached; why. The session tries again by itself.
+    Unreachable(String),
+    /// It has refused this node; why. The session tries again by itself.
+    Refused(String),
+    /// The coordinator leads another cluster than the one whose data this node has, their passwords do not agree, or another
+    /// start has this one's name; says what to do. The session is over.
     Stranger(String),
     /// This node was decommissioned and holds no part of any slot: it is to delete what it has, ask to leave, and end.
     Dismissed,
@@ -92,8 +94,8 @@ enum Ended {
     Broken(String),
     /// The coordinator will not have this node.
     Refused(String),
-    /// What this node found in its data directory is of another cluster than the coordinator's, or their passwords do not
-    /// agree.
+    /// What this node found in its data directory is of another cluster than the coordinator's, their passwords do not
+    /// agree, or another start has this one's name.
     Stranger(String),
     /// An operator has taken this node off the ring. It stays out.
     Unregistered,
@@ -152,11 +154,12 @@ pub async fn run(
             Ended::Refused(why) => {
                 let settings = &membership.settings;
                 let why = format!("the coordinator at {settings} has refused this node: {why}");
-                membership.report(why).await;
+                membership.report(why, Notice::Refused).await;
                 REFUSED_PAUSE
             }
             Ended::Broken(why) => {
-                membership.report(format!("cannot reach the coordinator at {}: {why}", membership.settings)).await;
+                let why = format!("cannot reach the coordinator at {}: {why}", membership.settings);
+                membership.report(why, Notice::Unreachable).await;
                 if membership.incarnation.is_some() { REJOIN_PAUSE } else { LONGEST_PAUSE }
             }
         };
@@ -451,7 +454,12 @@ impl Membership {
             NodeMessage::Resync.encode(out);
             return None;
         }
-        match MapUpdate::parse(text.lines()).and_then(|update| self.driver.handle_map(&update)) {
+        let update = MapUpdate::parse(text.lines());
+        // IMPORTANT: before the node goes by it, and deletes what it holds.
+        if update.as_ref().is_ok_and(|update| self.is_replaced_in(update)) {
+            return Some(self.replaced());
+        }
+        match update.and_then(|update| self.driver.handle_map(&update)) {
             Ok(()) => None,
             Err(error @ MapError::OtherCluster) => Some(Ended::Refused(error.to_string())),
             Err(error) => {
@@ -460,6 +468,25 @@ impl Membership {
                 None
             }
         }
+    }
+
+    /// Whether a newer start is up under this one's name.
+    fn is_replaced_in(&self, update: &MapUpdate) -> bool {
+        let newer = |it: Incarnation| self.incarnation.is_some_and(|me| me.is_before(it));
+        update.members().any(|(it, member)| member.up && member.addr == *self.driver.addr() && newer(it))
+    }
+
+    fn replaced(&self) -> Ended {
+        let addr = self.driver.addr();
+        let left = self.driver.store().map_or_else(
+            || "it kept nothing on disk".to_owned(),
+            |store| format!("what it kept is left in {}", store.path().display()),
+        );
+        Ended::Stranger(format!(
+            "another node was started as {addr} while the coordinator at {} did not hear this one, which has stopped; \
+             {left}: give one of the two another port or --advertise",
+            self.settings
+        ))
     }
 
     /// Does what the coordinator says; says so where that ends the session.
@@ -497,18 +524,19 @@ impl Membership {
             }
             CoordinatorMessage::Left => Some(Ended::Left),
             CoordinatorMessage::Unregistered => Some(Ended::Unregistered),
+            CoordinatorMessage::Replaced => Some(self.replaced()),
         }
     }
 
     /// Logs why the coordinator is away, once for each reason, or tells the main task while that waits for the first join.
-    async fn report(&mut self, why: String) {
+    async fn report(&mut self, why: String, notice: impl FnOnce(String) -> Notice) {
         if self.incarnation.is_some() {
             if self.reported.as_ref() != Some(&why) {
                 tracing::warn!("{why}; the node goes on with the map it has and tries again");
                 self.reported = Some(why);
             }
         } else {
-            self.notify(Notice::Failed(why)).await;
+            self.notify(notice(why)).await;
         }
     }
 

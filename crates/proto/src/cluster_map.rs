@@ -346,6 +346,11 @@ impl ClusterMap {
 }
 
 impl MapUpdate {
+    /// Everyone whom the map names.
+    pub fn members(&self) -> impl Iterator<Item = (Incarnation, &Member)> {
+        self.members.iter().map(|(incarnation, member)| (*incarnation, member))
+    }
+
     /// Whether a slot gets another primary, or a new term of the same, than in the map before.
     #[must_use]
     pub fn changes_a_primary(&self, before: &ClusterMap) -> bool {

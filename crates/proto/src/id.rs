@@ -112,6 +112,23 @@ impl fmt::Debug for NodeAddr {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Incarnation(pub u64);
 
+impl Incarnation {
+    /// How many one start of a coordinator can give out, as a power of two. They stay below the limit of counters.
+    pub const BITS: u32 = 16;
+
+    /// Whether the same start of a coordinator has given both out.
+    #[must_use]
+    pub fn is_of_one_coordinator(self, other: Self) -> bool {
+        self.0 >> Self::BITS == other.0 >> Self::BITS
+    }
+
+    /// Whether it was given out before another by the same start of a coordinator. Those of others cannot be compared.
+    #[must_use]
+    pub fn is_before(self, other: Self) -> bool {
+        self.is_of_one_coordinator(other) && self < other
+    }
+}
+
 /// A term of one primary over one slot. Epochs of a slot only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(pub u64);

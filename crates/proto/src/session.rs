@@ -179,6 +179,8 @@ pub enum CoordinatorMessage<'a> {
     Left,
     /// `UNREGISTERED`: somebody has taken the node off the ring; it stays out until it is started again.
     Unregistered,
+    /// `REPLACED`: another start of a node has this one's address; it never comes back.
+    Replaced,
 }
 
 impl<'a> Join<'a> {
@@ -310,6 +312,7 @@ impl<'a> CoordinatorMessage<'a> {
             Self::Dismiss => words(&["DISMISS"], out),
             Self::Left => words(&["LEFT"], out),
             Self::Unregistered => words(&["UNREGISTERED"], out),
+            Self::Replaced => words(&["REPLACED"], out),
         }
     }
 
@@ -335,6 +338,7 @@ impl<'a> CoordinatorMessage<'a> {
                 b"DISMISS" => Self::Dismiss,
                 b"LEFT" => Self::Left,
                 b"UNREGISTERED" => Self::Unregistered,
+                b"REPLACED" => Self::Replaced,
                 _ => return None,
             })
         };
@@ -406,6 +410,7 @@ mod tests {
             CoordinatorMessage::Dismiss,
             CoordinatorMessage::Left,
             CoordinatorMessage::Unregistered,
+            CoordinatorMessage::Replaced,
         ] {
             let mut bytes = Vec::new();
             message.encode(&mut bytes);

@@ -311,6 +311,7 @@ impl World {
                 return true;
             }
             Some(Err(JoinError::Unregistered)) => CoordinatorMessage::Unregistered.encode(&mut bytes),
+            Some(Err(JoinError::Replaced)) => CoordinatorMessage::Replaced.encode(&mut bytes),
             Some(Err(JoinError::Refused(error))) => {
                 self.tell(None, || format!("coordinator refuses {addr}: {error}"));
                 bytes.extend_from_slice(b"-ERROR refused\r\n");

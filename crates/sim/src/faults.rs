@@ -53,7 +53,7 @@ pub(crate) struct Faults {
     /// Memory was lost, and not every slot has had all its copies since.
     memory_is_missing: bool,
     /// Which is under way: the coordinator has lost its state, and has no map of its own yet.
-    state_is_lost: bool,
+    pub(crate) state_is_lost: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

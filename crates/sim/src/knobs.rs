@@ -169,6 +169,8 @@ knobs! {
     moves_at_once,
     /// Whether nodes have more than one share, some twice or three times that of others.
     weights,
+    /// How many come under the names of others.
+    impostors,
 }
 
 impl Knobs {
@@ -283,6 +285,10 @@ impl Knobs {
         let mut random = Random::new(seed ^ 0x726f_6c6c_696e_6700);
         knobs.rolling_restarts = u64::from(random.chance(150));
         knobs.rolling_at_end = u64::from(random.chance(300));
+        let mut random = Random::new(seed ^ 0x696d_706f_7374);
+        if random.chance(400) {
+            knobs.impostors = random.between(1, 30);
+        }
         knobs.moves_at_once = Random::new(seed ^ 0x6174_6f6e_6365).pick(&[0, 0, 0, 1, 2, 4]);
         knobs
     }

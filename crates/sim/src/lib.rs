@@ -51,6 +51,11 @@ mod faults;
     clippy::indexing_slicing,
     reason = "a process, slot or connection that is not there is a mistake of the simulator"
 )]
+mod impostors;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
 mod invariants;
 #[expect(
     clippy::indexing_slicing,

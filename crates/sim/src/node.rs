@@ -90,6 +90,8 @@ pub(crate) struct NodeProcess {
     /// When the heartbeats were sent that are not answered, on its own clock.
     beats: VecDeque<Timestamp>,
     heard_coordinator: Timestamp,
+    /// When the newest heartbeat was sent that is answered.
+    pub(crate) answered: Timestamp,
     links: BTreeMap<Incarnation, Link>,
     inboxes: Vec<(ConnId, Option<Inbox>)>,
     pub(crate) pending: Vec<Pending>,
@@ -150,6 +152,7 @@ impl NodeProcess {
             session_pause: 0,
             beats: VecDeque::new(),
             heard_coordinator: Timestamp::default(),
+            answered: Timestamp::default(),
             links: BTreeMap::new(),
             inboxes: Vec::new(),
             pending: Vec::new(),
@@ -164,6 +167,11 @@ impl NodeProcess {
             says_farewell: false,
             finds: Finds::Everything,
         }
+    }
+
+    /// Whether it runs and has a session with the coordinator, as far as it knows.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.node.is_some() && matches!(self.session, Session::Stands(_))
     }
 
     /// What it holds, running or on its disk.

@@ -73,6 +73,7 @@ pub struct Stats {
     pub misnamed: u64,
     pub restarts: u64,
     pub rolled: u64,
+    pub impostors_refused: u64,
 }
 
 /// A broken invariant.
@@ -207,7 +208,8 @@ impl Stats {
         add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
              removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks bit_flips damages snapshots torn_tails
              unproven_promotions leaves coordinator_crashes state_losses started_anew lost_slots shortened_slots undecided pages lists_of_replicas full keys_evicted
-              comparisons differences decommissions dismissals fills_limited misnamed restarts rolled);
+              comparisons differences decommissions dismissals fills_limited misnamed restarts rolled
+              impostors_refused);
     }
 }
 
@@ -221,7 +223,8 @@ impl fmt::Display for Stats {
               cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks
               bit_flips damages snapshots torn_tails unproven_promotions leaves coordinator_crashes state_losses
               started_anew lost_slots shortened_slots undecided pages lists_of_replicas full keys_evicted
-              comparisons differences decommissions dismissals fills_limited misnamed restarts rolled);
+              comparisons differences decommissions dismissals fills_limited misnamed restarts rolled
+              impostors_refused);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use proto::id::Incarnation;
 
 use crate::client::{Request, Response};
 use crate::faults::Remedy;
+use crate::impostors;
 use crate::network::ConnId;
 use crate::node::Step;
 use crate::walker::Paged;
@@ -48,6 +49,8 @@ pub(crate) enum Event {
     Paged { walker: u8, serial: u64, paged: Box<Paged> },
     /// A client goes on.
     Client { client: u8, serial: u32 },
+    /// Somebody who comes under a node's name goes on.
+    Impostor { node: u8, step: impostors::Step },
     /// The next fault.
     Fault,
     /// A fault ends.

@@ -11,6 +11,7 @@ use crate::coordinator::CoordinatorProcess;
 use crate::counters::Counters;
 use crate::faults::Faults;
 use crate::history::History;
+use crate::impostors::Impostors;
 use crate::knobs::Knobs;
 use crate::liveness::Liveness;
 use crate::mutants::Planted;
@@ -41,6 +42,7 @@ pub(crate) struct World {
     pub(crate) history: History,
     pub(crate) counters: Counters,
     pub(crate) faults: Faults,
+    pub(crate) impostors: Impostors,
     pub(crate) liveness: Liveness,
     pub(crate) oracle: Oracle,
     pub(crate) trace: Trace,
@@ -75,6 +77,7 @@ impl World {
             history: History::new(),
             counters: Counters::default(),
             faults: Faults::new(&knobs, random.fork()),
+            impostors: Impostors::new(&knobs, seed),
             liveness: Liveness::default(),
             oracle: Oracle::new(bits),
             trace: Trace::new(keeps_story),
@@ -98,6 +101,7 @@ impl World {
             }
         }
         self.begin_faults();
+        self.plan_impostors();
         for client in 0..self.clients.len() {
             let pause = 500_000 + self.random.below(1_000_000);
             self.schedule.after(pause, Event::Client { client: client as u8, serial: 0 });
@@ -144,6 +148,7 @@ impl World {
             Event::Walk { node, step } => self.walk_arrives(usize::from(node), *step),
             Event::Paged { walker, serial, paged } => self.page_arrives(usize::from(walker), serial, &paged),
             Event::Client { client, serial } => self.client_due(usize::from(client), serial),
+            Event::Impostor { node, step } => self.impostor_due(usize::from(node), step),
             Event::Fault => self.next_fault(),
             Event::Remedy(remedy) => self.remedy(remedy),
             Event::Look => self.look(),

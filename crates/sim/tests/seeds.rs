@@ -18,7 +18,7 @@ const CLEAN: u64 = 80;
 const SEARCHED: u64 = 1_000;
 
 /// Each mistake, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
-const FOUND_BY: [(Bug, u64); 56] = [
+const FOUND_BY: [(Bug, u64); 57] = [
     (Bug::PromoteAnyCopy, 2),
     (Bug::TrustWithoutProof, 25),
     (Bug::StaleIncarnationAdmitted, 377),
@@ -75,6 +75,7 @@ const FOUND_BY: [(Bug, u64); 56] = [
     (Bug::PurgeMarkIgnored, 10),
     (Bug::StopsWithoutRelease, 13),
     (Bug::LeaveForgotten, 701),
+    (Bug::NameTaken, 1),
 ];
 
 #[test]
@@ -126,6 +127,7 @@ fn no_seed_breaks_an_invariant() {
         total.misnamed,
         total.restarts,
         total.rolled,
+        total.impostors_refused,
     ];
     assert!(!happened.contains(&0), "{total}");
 }

@@ -9,7 +9,7 @@ use proto::id::{Incarnation, NodeAddr};
 use proto::limits;
 use proto::session::Ancestors;
 
-use super::{Coordinator, GATHERING, INCARNATION_BITS, Phase};
+use super::{Coordinator, GATHERING, Phase};
 use crate::bugs::{Bug, Bugs};
 use crate::output::{Event, JoinError, Joined, Output};
 use crate::time::Timestamp;
@@ -52,12 +52,19 @@ impl<B: Bugs> Coordinator<B> {
     ) -> Result<Joined, JoinError> {
         self.wake(now);
         let registered = self.registry.get(&addr).map(|node| node.incarnation);
-        if let Some(given) = incarnation
-            && (self.unregistered.contains(&given)
-                || self.superseded.contains(&given)
-                || registered.is_some_and(|present| is_older(given, present)))
-        {
-            return Err(JoinError::Unregistered);
+        if let Some(given) = incarnation {
+            if self.unregistered.contains(&given) {
+                return Err(JoinError::Unregistered);
+            }
+            if self.superseded.contains(&given) || registered.is_some_and(|present| given.is_before(present)) {
+                return Err(JoinError::Replaced);
+            }
+        }
+        if registered != incarnation && self.is_held(now, &addr, incarnation, &ancestors) {
+            return Err(JoinError::Refused(ErrorReply::Busy(format!(
+                "another node lives as {addr}, or did a moment ago; a name is one node's: start this one with another port \
+                 or --advertise, or stop that one"
+            ))));
         }
         if registered.is_none() && self.registry.len() >= limits::NODES {
             let what = format!("{} nodes are registered, which is the limit", limits::NODES);
@@ -82,13 +89,36 @@ impl<B: Bugs> Coordinator<B> {
     pub(super) fn confirm(&mut self, now: Timestamp, incarnation: Incarnation) -> bool {
         let Some(Joining { addr, weight, ancestors }) = self.joining.remove(&incarnation) else { return false };
         let registered = self.registry.get(&addr).map(|node| node.incarnation);
-        let is_late = registered.is_some_and(|present| is_older(incarnation, present));
-        if is_late || (registered.is_none() && self.registry.len() >= limits::NODES) {
+        let is_late = registered.is_some_and(|present| incarnation.is_before(present));
+        if is_late
+            || self.is_held(now, &addr, Some(incarnation), &ancestors)
+            || (registered.is_none() && self.registry.len() >= limits::NODES)
+        {
             return false;
         }
         self.set_weight(&addr, weight);
         self.has_joined(now, addr, incarnation, ancestors);
         true
+    }
+
+    /// Whether the name is that of another start, which may live. IMPORTANT: that one would delete what it holds.
+    ///
+    /// While it is open how a coordinator goes on, one that an earlier coordinator has known goes before others: the data
+    /// of its cluster is its own.
+    fn is_held(
+        &self,
+        now: Timestamp,
+        addr: &NodeAddr,
+        incarnation: Option<Incarnation>,
+        ancestors: &Ancestors,
+    ) -> bool {
+        let Some(holder) = self.registry.get(addr).map(|node| node.incarnation) else { return false };
+        let was_known_before = incarnation.is_some_and(|it| !it.is_of_one_coordinator(holder));
+        if was_known_before && self.phase != Phase::Serving {
+            return false;
+        }
+        let is_successor = ancestors.contains(holder);
+        self.registry.may_live(now, addr, GATHERING, is_successor) && !self.bugs.plants(Bug::NameTaken)
     }
 
     /// A start of a node is here, for the first time or again.
@@ -225,9 +255,4 @@ impl<B: Bugs> Coordinator<B> {
         self.incarnations += 1;
         Incarnation(self.incarnations)
     }
-}
-
-/// Whether one incarnation was given out before another by the same coordinator. Those of others cannot be compared.
-fn is_older(one: Incarnation, other: Incarnation) -> bool {
-    one.0 >> INCARNATION_BITS == other.0 >> INCARNATION_BITS && one < other
 }

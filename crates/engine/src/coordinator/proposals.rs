@@ -248,7 +248,7 @@ impl<B: Bugs> Coordinator<B> {
     pub fn session_ended(&mut self, now: Timestamp, node: Incarnation) {
         self.wake(now);
         self.joining.remove(&node);
-        self.registry.session_ended(node);
+        self.registry.session_ended(now, node);
         self.advance(now);
     }
 

@@ -9,8 +9,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::world::{BITS, World};
+use engine::output::JoinError;
 use proto::level::AckLevel;
 use proto::peer::{Change, Condition, Identity, Life, Modify, Tells, Write};
+use proto::session::{Ancestors, NodeMessage};
 
 #[test]
 fn every_story_comes_out_as_written() {
@@ -85,6 +87,19 @@ fn run(world: &mut World, command: &str) -> String {
             let known = world.coordinator.unregister(world.now, &crate::world::addr_of(name));
             world.settle();
             return format!("{}\n", if known { "OK" } else { "not found" });
+        }
+        ["another-comes-as", name] => {
+            let addr = crate::world::addr_of(name);
+            let joined = world.coordinator.join(world.now, addr, None, 1, Ancestors::default(), None);
+            let incarnation = match joined {
+                Ok(joined) => joined.incarnation,
+                Err(JoinError::Refused(error)) => return format!("{error}\n"),
+                Err(error) => return format!("{error:?}\n"),
+            };
+            let heartbeat = NodeMessage::Heartbeat { incarnation };
+            let registered = world.coordinator.handle_message(world.now, incarnation, heartbeat);
+            world.settle();
+            return format!("{}\n", if registered { "registered" } else { "too late" });
         }
         ["decommission", name] => {
             let left = world.coordinator.decommission(world.now, &crate::world::addr_of(name));

@@ -188,6 +188,7 @@ impl World {
             }
             CoordinatorMessage::Beat => {
                 if let Some(sent) = process.beats.pop_front() {
+                    process.answered = sent;
                     node.coordinator_answered(sent);
                 }
             }
@@ -238,7 +239,7 @@ impl World {
                 return true;
             }
             CoordinatorMessage::Left => self.has_left(n),
-            CoordinatorMessage::Unregistered => {
+            CoordinatorMessage::Unregistered | CoordinatorMessage::Replaced => {
                 node.give_everything_up();
                 process.session = Session::Out;
                 let name = process.name.clone();
