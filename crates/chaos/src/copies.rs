@@ -97,7 +97,7 @@ impl Asking {
     fn held(&mut self, key: &str) -> anyhow::Result<Held> {
         let read = Read { key: key.as_bytes(), wanted: Wanted::Versioned, level: ReadLevel::Local };
         let mut bytes = Vec::new();
-        Forward { id: 0, at_replica: true, request: KeyRequest::Read(read) }.encode(&mut bytes);
+        Forward { id: 0, at_replica: true, is_short: false, request: KeyRequest::Read(read) }.encode(&mut bytes);
         self.stream.write_all(&bytes)?;
         self.reply(|number| match number {
             Reply::Number(0) => Ok(()),

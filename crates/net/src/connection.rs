@@ -89,6 +89,12 @@ pub trait Session: Send {
     /// What this batch has come to must not be told; the connection is to end.
     fn settle(&mut self, out: &mut Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
 
+    /// Whether [`Session::settle`] has answered only as many of them as make sense to hold: what it has written is to be sent,
+    /// and then it is to be called again, before anything else.
+    fn is_half_settled(&self) -> bool {
+        false
+    }
+
     /// What follows the bytes written so far, after [`Flow::Body`].
     fn take_body(&mut self) -> Option<Body>;
 
@@ -270,14 +276,14 @@ impl Connection {
     ) -> io::Result<Ended> {
         let original_framing = limits.flags.original_framing;
         let mut shutdown_begun = pin!(shutdown.begun());
+        let mut stopped = Stopped::NeedsMore;
         loop {
             let Self { reader, output, .. } = self;
-            let mut stopped = execute(reader, session, output);
-            session.settle(&mut self.output).await?;
-            refuse_bad(&self.reader, &stopped, &mut self.output);
+            go_on(reader, session, &mut stopped, output).await?;
             self.deliver(session, &mut stopped, limits).await?;
             session.answered();
             match stopped {
+                _ if session.is_half_settled() => continue,
                 Stopped::Handler(Flow::Next | Flow::Settle) => continue,
                 Stopped::Handler(Flow::Body) => {
                     self.write_body(session, limits).await?;
@@ -330,6 +336,10 @@ impl Connection {
     async fn finish<S: Session>(&mut self, session: &mut S, limits: &Limits) -> io::Result<Ended> {
         session.settle(&mut self.output).await?;
         self.flush().await?;
+        while session.is_half_settled() {
+            session.settle(&mut self.output).await?;
+            self.flush().await?;
+        }
         self.write_body(session, limits).await?;
         self.flush().await?;
         session.answered();
@@ -346,8 +356,26 @@ impl Connection {
     }
 }
 
+/// Executes what has arrived and answers what was kept, until there is enough to write; then `stopped` is why no more was
+/// executed. Where the last time has left something to be answered, that comes first.
+pub(crate) async fn go_on<S: Session>(
+    reader: &mut FrameReader,
+    session: &mut S,
+    stopped: &mut Stopped,
+    output: &mut Vec<u8>,
+) -> io::Result<()> {
+    if !session.is_half_settled() {
+        *stopped = execute(reader, session, output);
+    }
+    session.settle(output).await?;
+    if !session.is_half_settled() {
+        refuse_bad(reader, stopped, output);
+    }
+    Ok(())
+}
+
 /// Executes what has arrived, until there is enough to write.
-pub(crate) fn execute<S: Session>(reader: &mut FrameReader, session: &mut S, output: &mut Vec<u8>) -> Stopped {
+fn execute<S: Session>(reader: &mut FrameReader, session: &mut S, output: &mut Vec<u8>) -> Stopped {
     let mut full = false;
     let look_ahead = |session: &mut &mut S, frames: Frames<'_>| session.look_ahead(frames);
     let stopped = reader.frames_ahead(session, look_ahead, |session, frame| {
@@ -410,7 +438,7 @@ pub(crate) async fn write_while_taken(stream: &TcpStream, bytes: &[u8], patience
 }
 
 /// Answers what is no request, behind the answers to those before it.
-pub(crate) fn refuse_bad(reader: &FrameReader, stopped: &Stopped, out: &mut Vec<u8>) {
+fn refuse_bad(reader: &FrameReader, stopped: &Stopped, out: &mut Vec<u8>) {
     if let Stopped::Bad(error) = stopped {
         let encoding = reader.unfinished().unwrap_or(Encoding::Line);
         Response::Error(error.clone()).encode(encoding, out);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{
-    Connection, Flow, KEPT_BYTES, Session, Stopped, WRITE_STALL, execute, reads_nothing, refuse_bad, write_while_taken,
+    Connection, Flow, KEPT_BYTES, Session, Stopped, WRITE_STALL, go_on, reads_nothing, write_while_taken,
 };
 use crate::listener::Limits;
 
@@ -106,13 +106,17 @@ impl Connection {
             let waiting = self.output.len() - sent;
             let is_over = waiting > limits.flags.client_output_limit;
             let may_read = share.resize(waiting) && !is_over && !input_ended;
+            if may_read && session.is_half_settled() {
+                self.keep_more(session, stopped).await?;
+                continue;
+            }
             if may_read && *stopped == Stopped::Handler(Flow::Body) {
                 self.keep_body(session);
                 *stopped = Stopped::Handler(Flow::Next);
                 continue;
             }
             if may_read && matches!(stopped, Stopped::Handler(Flow::Next | Flow::Settle)) {
-                *stopped = self.go_on(session).await?;
+                self.keep_more(session, stopped).await?;
                 continue;
             }
             let until = taken_at + if is_over { CUT_OFF_AFTER } else { WRITE_STALL };
@@ -133,7 +137,7 @@ impl Connection {
                     match self.reader.fill_now(&self.stream) {
                         // The loop that called this will find the end again.
                         Ok(0) => input_ended = true,
-                        Ok(_) => *stopped = self.go_on(session).await?,
+                        Ok(_) => self.keep_more(session, stopped).await?,
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                         Err(error) => return Err(error),
                     }
@@ -147,16 +151,14 @@ impl Connection {
         Ok(sent)
     }
 
-    /// Executes what has arrived and keeps the answers.
-    async fn go_on<S: Session>(&mut self, session: &mut S) -> io::Result<Stopped> {
+    /// Goes on with what has arrived and keeps the answers.
+    async fn keep_more<S: Session>(&mut self, session: &mut S, stopped: &mut Stopped) -> io::Result<()> {
         // In a buffer of its own: a session looks at how full it is.
         let mut answers = Vec::new();
-        let stopped = execute(&mut self.reader, session, &mut answers);
-        session.settle(&mut answers).await?;
-        refuse_bad(&self.reader, &stopped, &mut answers);
+        go_on(&mut self.reader, session, stopped, &mut answers).await?;
         self.output.append(&mut answers);
         session.answered();
-        Ok(stopped)
+        Ok(())
     }
 
     /// Keeps a long value: it cannot be sent from where it is.

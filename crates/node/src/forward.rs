@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use proto::id::{Incarnation, NodeAddr};
-use proto::peer::{Copies, Forward, KeyRequest, LinkKind, List};
+use proto::peer::{Copies, Forward, LinkKind, List};
 use proto::reply::{Reply, ReplyDecoder};
 use proto::slot::SlotId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -109,22 +109,13 @@ struct ForwardLink {
 }
 
 impl ForwardLinks {
-    /// Sends requests to one node, in this order and before whatever is sent there later. The answers come in whatever order
-    /// they are ready.
-    pub fn send(
-        &self,
-        driver: &Driver,
-        to: Incarnation,
-        addr: &NodeAddr,
-        requests: &[(bool, KeyRequest<'_>)],
-    ) -> Vec<Handed> {
+    /// Sends requests to one node, in this order and before whatever is sent there later. Their own numbers are not looked at.
+    /// The answers come in whatever order they are ready.
+    pub fn send(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, requests: &[Forward<'_>]) -> Vec<Handed> {
         let mut batch = Vec::with_capacity(requests.len());
         let mut handed = Vec::with_capacity(requests.len());
-        for (at_replica, request) in requests {
-            let encode = |id, bytes: &mut Vec<u8>| {
-                Forward { id, at_replica: *at_replica, request: *request }.encode(bytes);
-            };
-            let (call, answer) = self.call(encode);
+        for request in requests {
+            let (call, answer) = self.call(|id, bytes| Forward { id, ..*request }.encode(bytes));
             batch.push(call);
             handed.push(answer);
         }

@@ -254,7 +254,7 @@ async fn delete_all(driver: &Driver, keys: &[Box<[u8]>], ack: AckLevel) -> Resul
     }
     driver.wake_touched(&mut turn);
     let mut answers = Vec::new();
-    routing::answer_all(driver, &kept, &mut waits, &mut answers).await;
+    routing::answer_all(driver, &kept, &mut waits, usize::MAX, &mut answers).await;
     let mut rest = answers.as_slice();
     while let Ok(Some((reply, len))) = ReplyDecoder::new().decode(rest) {
         if let Reply::Error(_) = reply

@@ -50,6 +50,8 @@ enum Tried {
     Silent,
     /// It was carried out and is not durable, which may change no more: it may or may not have taken effect.
     Undecided,
+    /// The value is long, and was not asked for by itself.
+    Long,
     /// This try was refused, and nothing was done by it.
     Refused(ErrorReply),
 }
@@ -61,6 +63,10 @@ pub struct Waits {
     pub waiting: Waiting,
     timer: Timer,
     outcomes: Vec<Option<Outcome>>,
+    /// What was sent to other nodes for the requests of a batch, and is not answered.
+    under_way: Vec<Option<UnderWay>>,
+    /// How many requests of a batch are answered, where others are not.
+    answered: usize,
 }
 
 /// Set up once: moving a timer to a later moment takes no lock, setting one up and taking it down does.
@@ -82,13 +88,18 @@ impl Timer {
 
 impl Waits {
     /// Waits until all tickets are settled, but no longer than to the deadline. Which are is told by each outcome.
-    async fn settled(&mut self, deadline: Instant) -> &[Option<Outcome>] {
-        let Self { waiting, timer, outcomes } = self;
+    async fn settle(&mut self, deadline: Instant) {
+        let Self { waiting, timer, outcomes, .. } = self;
         if !waiting.is_settled() {
             timer.wait(deadline, |context| waiting.poll_settled(context)).await;
         }
         waiting.take(outcomes);
-        outcomes
+    }
+
+    /// Whether [`answer_all`] has still to go on with a batch.
+    #[must_use]
+    pub fn is_half_answered(&self) -> bool {
+        self.answered > 0
     }
 
     /// Waits until all that was carried out up to now is written as the operator wants it.
@@ -108,17 +119,27 @@ impl Waits {
     }
 }
 
-/// Answers kept requests, in their order. Those for one node travel together. `waits` has the tickets of those that were
-/// carried out.
-pub async fn answer_all(driver: &Driver, kept: &KeptBatch, waits: &mut Waits, out: &mut Vec<u8>) {
+/// Answers kept requests, in their order, until all are or `out` has so many bytes: then it is to be called again, and goes on.
+/// Those for one node travel together. `waits` has the tickets of those that were carried out.
+pub async fn answer_all(driver: &Driver, kept: &KeptBatch, waits: &mut Waits, most: usize, out: &mut Vec<u8>) {
     // One deadline for all: they came together, and the last must not wait for every other's failure.
     let start = Instant::now();
-    let mut first_tries = if kept.all_carried_out() { Vec::new() } else { send_first(driver, kept.entries()) };
-    let outcomes = waits.settled(start + driver.request_timeout()).await;
-    if kept.all_carried_out() && outcomes.iter().all(|outcome| *outcome == Some(Outcome::Durable)) {
-        return out.extend_from_slice(kept.answers());
+    if !waits.is_half_answered() {
+        if !kept.all_carried_out() {
+            waits.under_way = send_first(driver, kept.entries());
+        }
+        waits.settle(start + driver.request_timeout()).await;
+        if kept.all_carried_out() && waits.outcomes.iter().all(|outcome| *outcome == Some(Outcome::Durable)) {
+            return out.extend_from_slice(kept.answers());
+        }
     }
-    for (at, entry) in kept.entries().iter().enumerate() {
+    let Waits { outcomes, under_way: first_tries, answered, .. } = waits;
+    let done = std::mem::take(answered);
+    for (at, entry) in kept.entries().iter().enumerate().skip(done) {
+        if out.len() >= most && at > done {
+            *answered = at;
+            return;
+        }
         let (answer, after) = kept.answers_of(at);
         let outcome = entry.ticket.map(|ticket| outcomes.get(ticket).copied().flatten());
         match (outcome, &entry.request) {
@@ -136,6 +157,7 @@ pub async fn answer_all(driver: &Driver, kept: &KeptBatch, waits: &mut Waits, ou
         }
         out.extend_from_slice(after);
     }
+    first_tries.clear();
 }
 
 /// What was carried out has not become durable in time.
@@ -148,6 +170,7 @@ fn give_up(driver: &Driver, request: &Kept, out: &mut Vec<u8>) {
 }
 
 /// A request under way: to whom, and where its answer comes.
+#[derive(Debug)]
 struct UnderWay {
     to: Incarnation,
     sent: Instant,
@@ -161,7 +184,8 @@ impl UnderWay {
     }
 }
 
-/// Sends every request to its primary as the map has it, all requests for one node at once.
+/// Sends every request to its primary as the map has it, all requests for one node at once. Where there are several, nobody
+/// knows how long their answers are: long values are asked for one by one.
 fn send_first(driver: &Driver, entries: &[Entry]) -> Vec<Option<UnderWay>> {
     let me = driver.node().incarnation();
     let kept: Vec<Option<&Kept>> =
@@ -173,6 +197,7 @@ fn send_first(driver: &Driver, entries: &[Entry]) -> Vec<Option<UnderWay>> {
             primary.filter(|(primary, _)| *primary != me)
         })
         .collect();
+    let is_short = kept.iter().flatten().count() > 1;
     let mut under_way: Vec<Option<UnderWay>> = kept.iter().map(|_| None).collect();
     let mut nodes: Vec<&(Incarnation, NodeAddr)> = primaries.iter().flatten().collect();
     nodes.sort();
@@ -180,7 +205,8 @@ fn send_first(driver: &Driver, entries: &[Entry]) -> Vec<Option<UnderWay>> {
     for (to, addr) in nodes {
         let theirs =
             || (0..kept.len()).filter(|at| primaries.get(*at).is_some_and(|p| p.as_ref().is_some_and(|p| p.0 == *to)));
-        let requests: Vec<_> = theirs().filter_map(|at| *kept.get(at)?).map(|kept| (false, kept.request())).collect();
+        let requests: Vec<_> =
+            theirs().filter_map(|at| *kept.get(at)?).map(|kept| kept.forward(false, is_short)).collect();
         let handed = driver.forwards().send(driver, *to, addr, &requests);
         for (at, handed) in theirs().zip(handed) {
             if let Some(place) = under_way.get_mut(at) {
@@ -218,6 +244,7 @@ async fn answer_one(
         };
         match tried {
             Tried::Answered => return,
+            Tried::Long => continue,
             Tried::Silent if is_write && !request.is_repeatable() => {
                 let what = "the primary was sent the write and did not answer: it may or may not have taken effect; \
                             read the key to find out";
@@ -311,7 +338,7 @@ async fn try_primary(driver: &Driver, request: &Kept, deadline: Instant, out: &m
 }
 
 fn send_one(driver: &Driver, to: Incarnation, addr: &NodeAddr, request: &Kept, at_replica: bool) -> Option<UnderWay> {
-    let handed = driver.forwards().send(driver, to, addr, &[(at_replica, request.request())]).pop()?;
+    let handed = driver.forwards().send(driver, to, addr, &[request.forward(at_replica, false)]).pop()?;
     Some(UnderWay { to, sent: Instant::now(), handed })
 }
 
@@ -345,6 +372,7 @@ async fn await_answer(
         Ok(Ok(Ok(bytes))) => match ReplyDecoder::new().decode(&bytes) {
             Ok(Some((reply, _))) => match Response::from(reply) {
                 Response::Error(ErrorReply::Moved) => Tried::Moved,
+                Response::Error(ErrorReply::Long) => Tried::Long,
                 Response::Error(ErrorReply::Unknown(_)) if request.is_repeatable() => Tried::Undecided,
                 Response::Error(error @ ErrorReply::Unknown(_)) => {
                     request.answer(&Response::Error(error), out);

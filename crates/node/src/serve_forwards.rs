@@ -14,7 +14,7 @@ use net::shutdown::Shutdown;
 use proto::error::ErrorReply;
 use proto::frame::{Encoding, Frame, push_number, push_word};
 use proto::level::ReadLevel;
-use proto::peer::{Copies, Detail, Forward, KeyRequest, List, Read, Wanted, Write};
+use proto::peer::{Copies, Detail, Forward, KeyRequest, List, Read, SHORT_BYTES, Wanted, Write};
 use proto::response::Response;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -26,6 +26,9 @@ use crate::walks;
 
 /// How many requests may wait on one connection. Beyond it the connection is not read until some are answered.
 const WAITING: usize = 16_384;
+
+/// How many bytes of answers there may be, whether they wait or are not written. Beyond it, it is not read either.
+const ANSWER_BYTES: usize = 1024 * 1024;
 
 /// How many questions for keys are answered side by side on one connection. Beyond it, it is not read either.
 const LISTS: usize = 512;
@@ -51,7 +54,8 @@ pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shut
     let mut listing = JoinSet::new();
     loop {
         let Connection { reader, output, .. } = connection;
-        let stopped = reader.frames(|frame| session.request(frame, output));
+        let stopped =
+            reader.frames(|frame| if session.is_full(output) { Flow::Settle } else { session.request(frame, output) });
         for list in session.lists.drain(..) {
             let driver = driver.clone();
             listing.spawn(async move { (list.id, walks::list_here(&driver, &list).await) });
@@ -65,13 +69,13 @@ pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shut
         driver.finish(&mut session.turn);
         match stopped {
             Stopped::NeedsMore => {}
-            Stopped::Handler(Flow::Settle) if session.is_full() => {}
+            Stopped::Handler(Flow::Settle) if session.is_full(&connection.output) => {}
             Stopped::Handler(Flow::Settle) => continue,
             Stopped::Handler(_) | Stopped::Bad(_) => return Ok(()),
         }
         let late = session.pending.iter().map(|pending| pending.deadline).min();
         let late = late.unwrap_or_else(|| Instant::now() + driver.request_timeout());
-        let may_read = !session.is_full();
+        let may_read = !session.is_full(&connection.output);
         let Connection { reader, stream, output } = connection;
         tokio::select! {
             read = reader.fill(stream), if may_read => if read? == 0 { return Ok(()) },
@@ -93,6 +97,8 @@ struct ForwardSession<'a> {
     driver: &'a Driver,
     turn: Turn,
     pending: Vec<Pending>,
+    /// How long the answers are that wait in it.
+    pending_bytes: usize,
     /// Questions for keys that have still to be begun, and how many are under way.
     lists: Vec<List>,
     listing: usize,
@@ -103,13 +109,10 @@ struct ForwardSession<'a> {
 impl<'a> ForwardSession<'a> {
     fn new(driver: &'a Driver) -> Self {
         let (turn, pending, lists) = (Turn::default(), Vec::new(), Vec::new());
-        Self { driver, turn, pending, lists, listing: 0, must_persist: false }
+        Self { driver, turn, pending, pending_bytes: 0, lists, listing: 0, must_persist: false }
     }
 
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
-        if self.is_full() {
-            return Flow::Settle;
-        }
         let Frame::Array(words) = frame else { return Flow::Close };
         if List::is_one(words) {
             let Ok(list) = List::parse(words) else { return Flow::Close };
@@ -126,20 +129,24 @@ impl<'a> ForwardSession<'a> {
             return Flow::Next;
         }
         match Forward::parse(words) {
-            Ok(Forward { id, at_replica, request: KeyRequest::Read(read) }) => self.read(id, at_replica, read, out),
+            Ok(Forward { id, at_replica, is_short, request: KeyRequest::Read(read) }) => {
+                self.read(id, at_replica, is_short, read, out);
+            }
             Ok(Forward { id, request: KeyRequest::Write(write), .. }) => self.write(id, write, out),
             Err(_) => return Flow::Close,
         }
         Flow::Next
     }
 
-    fn read(&mut self, id: u64, at_replica: bool, read: Read<'_>, out: &mut Vec<u8>) {
+    fn read(&mut self, id: u64, at_replica: bool, is_short: bool, read: Read<'_>, out: &mut Vec<u8>) {
         self.must_persist |= read.level == ReadLevel::Linear;
         let node = self.driver.node();
         let slot = node.slot_of(read.key);
         let (waiting, mut answer) = (Waiting::new(), Vec::new());
         let encode = |record: Option<&Record>| {
-            answering::found(record, read.wanted, || self.driver.wall()).encode(Encoding::Array, &mut answer);
+            let found = answering::found(record, read.wanted, || self.driver.wall());
+            let is_long = is_short && found.value().is_some_and(|value| value.len() > SHORT_BYTES);
+            if is_long { Response::Error(ErrorReply::Long) } else { found }.encode(Encoding::Array, &mut answer);
         };
         let clock = || self.driver.clock().now();
         let done = if read.wanted == Wanted::Detail(Detail::Idle) && !at_replica {
@@ -184,11 +191,14 @@ impl<'a> ForwardSession<'a> {
 
     fn wait(&mut self, id: u64, waiting: Waiting, answer: Vec<u8>, failure: ErrorReply) {
         let deadline = Instant::now() + self.driver.request_timeout();
+        self.pending_bytes += answer.len();
         self.pending.push(Pending { id, waiting, answer, failure, deadline });
     }
 
-    fn is_full(&self) -> bool {
-        self.pending.len() >= WAITING || self.lists.len() + self.listing >= LISTS
+    fn is_full(&self, out: &[u8]) -> bool {
+        self.pending.len() >= WAITING
+            || self.lists.len() + self.listing >= LISTS
+            || out.len() + self.pending_bytes >= ANSWER_BYTES
     }
 
     /// Ready once some waits are over, whose answers are then written.
@@ -198,6 +208,7 @@ impl<'a> ForwardSession<'a> {
             if pending.waiting.poll_settled(context).is_pending() {
                 return true;
             }
+            self.pending_bytes -= pending.answer.len();
             match pending.waiting.outcome(0) {
                 Some(Outcome::Durable) => respond(pending.id, &pending.answer, out),
                 Some(Outcome::Lost) | None => respond_error(pending.id, pending.failure.clone(), out),
@@ -212,6 +223,7 @@ impl<'a> ForwardSession<'a> {
         self.pending.retain(|pending| {
             let is_late = now >= pending.deadline;
             if is_late {
+                self.pending_bytes -= pending.answer.len();
                 respond_error(pending.id, pending.failure.clone(), out);
             }
             !is_late

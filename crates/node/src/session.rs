@@ -48,8 +48,8 @@ const BODY_BYTES: usize = 32 * 1024;
 /// Once the answers to a request for many keys come to this, they are written before the rest has its turn.
 const MANY_BYTES: usize = 256 * 1024;
 
-/// How much of requests is kept for other nodes before they are sent.
-const KEPT_BYTES: usize = 1024 * 1024;
+/// So much of the answers to what was kept is written before there is more of them.
+const SETTLED_BYTES: usize = 256 * 1024;
 
 /// Serves a connection until it ends.
 pub async fn serve(stream: TcpStream, driver: Driver, clients: Arc<Clients>, shutdown: Shutdown) {
@@ -201,7 +201,7 @@ impl<'a> ClientSession<'a> {
     fn key_request(&mut self, request: KeyRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let slot = self.slots_ahead.take(request.key()).unwrap_or_else(|| self.driver.node().slot_of(request.key()));
         // One client's requests for one key are carried out in their order.
-        if self.kept.holds_up(slot) || self.kept.size() > KEPT_BYTES {
+        if self.kept.holds_up(slot) || self.kept.is_full() {
             return Flow::Settle;
         }
         self.must_persist |= matches!(&request, KeyRequest::Read(read) if read.level == ReadLevel::Linear);
@@ -216,7 +216,7 @@ impl<'a> ClientSession<'a> {
     /// Leaves a request to be answered behind all that is kept, at its primary.
     fn leave_to_primary(&mut self, request: KeyRequest<'_>, encoding: Encoding) -> Flow {
         let slot = self.driver.node().slot_of(request.key());
-        if self.kept.holds_up(slot) || self.kept.size() > KEPT_BYTES {
+        if self.kept.holds_up(slot) || self.kept.is_full() {
             return Flow::Settle;
         }
         self.kept.keep(slot, request, encoding);
@@ -372,6 +372,11 @@ impl<'a> ClientSession<'a> {
         Flow::Next
     }
 
+    /// What cannot be kept is not answered: the connection ends, and the client knows that the outcome is unknown.
+    async fn persisted(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.must_persist) { self.waits.persisted(self.driver).await } else { Ok(()) }
+    }
+
     fn info(&self) -> Response<'static> {
         let node = self.driver.node();
         let (lag, map) = (node.lag(), node.map().map_or(0, |map| map.version.0));
@@ -434,8 +439,10 @@ impl Session for ClientSession<'_> {
 
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
         let Some(encoding) = self.front.encoding(frame) else { return Flow::Next };
-        if self.walk.is_some() || self.keyspace.is_some() || self.wait.is_some() || self.verify.is_some() {
-            return Flow::Settle; // Its answer comes first.
+        let comes_first =
+            self.walk.is_some() || self.keyspace.is_some() || self.wait.is_some() || self.verify.is_some();
+        if comes_first || self.is_half_settled() {
+            return Flow::Settle;
         }
         let (response, flow) = match NodeRequest::parse(frame) {
             Ok(NodeRequest::Read(read @ Read { wanted: Wanted::Detail(Detail::Idle), .. })) => {
@@ -511,8 +518,15 @@ impl Session for ClientSession<'_> {
         if !self.kept.is_empty() {
             // What this batch has written here must not wait for what other nodes answer.
             self.driver.wake_touched(&mut self.turn);
-            let out = self.gather.as_mut().map_or(&mut *out, |gather| &mut gather.answers);
-            routing::answer_all(self.driver, &self.kept, &mut self.waits, out).await;
+            // What is gathered is not written, and short.
+            let (out, most) = match &mut self.gather {
+                Some(gather) => (&mut gather.answers, usize::MAX),
+                None => (&mut *out, SETTLED_BYTES),
+            };
+            routing::answer_all(self.driver, &self.kept, &mut self.waits, most, out).await;
+            if self.waits.is_half_answered() {
+                return self.persisted().await;
+            }
             self.kept.clear();
         }
         if let Some(walk) = self.walk.take() {
@@ -532,11 +546,11 @@ impl Session for ClientSession<'_> {
             self.driver.wake_touched(&mut self.turn);
             verify::verify(self.driver).await.encode(encoding, out);
         }
-        if std::mem::take(&mut self.must_persist) {
-            // What cannot be kept is not answered: the connection ends, and the client knows that the outcome is unknown.
-            self.waits.persisted(self.driver).await?;
-        }
-        Ok(())
+        self.persisted().await
+    }
+
+    fn is_half_settled(&self) -> bool {
+        self.waits.is_half_answered()
     }
 
     fn take_body(&mut self) -> Option<Body> {

@@ -101,6 +101,9 @@ pub enum ErrorReply {
     /// This node does not lead the key's slot; only ever sent between nodes. Nothing was done.
     #[error("MOVED this node does not serve the key")]
     Moved,
+    /// The value is longer than was wanted; only ever sent between nodes. Nothing was done.
+    #[error("LONG the value is to be asked for by itself")]
+    Long,
 }
 
 impl ErrorReply {
@@ -128,6 +131,7 @@ impl ErrorReply {
             Self::NoAuth => Some("NOAUTH"),
             Self::Redis(_) => Some("ERR"),
             Self::Moved => Some("MOVED"),
+            Self::Long => Some("LONG"),
         }
     }
 

@@ -26,7 +26,7 @@ use crate::slot::SlotId;
 
 pub use copies::{Copies, CopiesOf};
 pub use detail::Detail;
-pub use forward::{Change, Forward, KeyRequest, Read, Wanted, Write};
+pub use forward::{Change, Forward, KeyRequest, Read, SHORT_BYTES, Wanted, Write};
 pub use link::{Compared, LinkMessage, LinkReply, Term, Terms};
 pub use list::{List, Listed};
 pub use modify::{Condition, ExpireIf, Life, Mistake, Modify, Tells, Told};

@@ -147,6 +147,7 @@ fn error_of(text: &str) -> ErrorReply {
     let (code, what) = text.split_once(' ').unwrap_or((text, ""));
     match code {
         "MOVED" => ErrorReply::Moved,
+        "LONG" => ErrorReply::Long,
         "ERR" => ErrorReply::redis(text.to_owned()),
         "BUSY" => ErrorReply::Busy(what.to_owned()),
         "FULL" => ErrorReply::Full(what.to_owned()),
@@ -204,6 +205,7 @@ mod tests {
     fn errors_keep_their_meaning_when_passed_on() {
         for error in [
             ErrorReply::Moved,
+            ErrorReply::Long,
             ErrorReply::Busy("full".into()),
             ErrorReply::Full("all".into()),
             ErrorReply::Unknown("lost".into()),

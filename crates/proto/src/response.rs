@@ -45,6 +45,15 @@ impl Response<'_> {
         Self::Lines(std::iter::once(format!("OK {} stats:", figures.len())).chain(figures).collect())
     }
 
+    /// The stored value that it has.
+    #[must_use]
+    pub fn value(&self) -> Option<&[u8]> {
+        match self {
+            Self::Value(value) | Self::Versioned(_, value) => Some(value),
+            _ => None,
+        }
+    }
+
     /// Appends the answer in the encoding of its request.
     pub fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) {
         match encoding {

@@ -263,7 +263,7 @@ fn messages_between_nodes() -> Vec<Vec<u8>> {
     ];
     let messages = messages.iter().map(|message| written(|out| message.encode(out)));
     let replies = replies.iter().map(|reply| written(|out| reply.encode(out)));
-    let forwards = requests.map(|(at_replica, request)| Forward { id: 9, at_replica, request });
+    let forwards = requests.map(|(at_replica, request)| Forward { id: 9, at_replica, is_short: at_replica, request });
     let forwards = forwards.iter().map(|forward| written(|out| forward.encode(out)));
     messages.chain(replies).chain(forwards).collect()
 }

@@ -3,7 +3,7 @@
 use proto::frame::Encoding;
 use proto::id::Version;
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Change, Identity, KeyRequest, Modify, Read, Wanted, Write};
+use proto::peer::{Change, Forward, Identity, KeyRequest, Modify, Read, Wanted, Write};
 use proto::response::Response;
 use proto::slot::SlotId;
 
@@ -18,6 +18,8 @@ pub struct KeptBatch {
     bytes: usize,
     /// How many of them have not been carried out.
     not_carried_out: usize,
+    /// How many of those are writes that are answered with a value, however long it is.
+    tell_values: usize,
 }
 
 /// One of them.
@@ -68,6 +70,16 @@ enum KeptChange {
     Modify(Box<(Modify<'static>, Vec<u8>, Vec<u8>)>),
 }
 
+/// How much of requests, and of answers, is kept before they are answered.
+const KEPT_BYTES: usize = 1024 * 1024;
+
+/// How many requests are kept for other nodes: each may be answered with [`SHORT_BYTES`](proto::peer::SHORT_BYTES) before the
+/// first of the answers is written.
+const NOT_CARRIED_OUT: usize = 512;
+
+/// How many of them may be answered with a value of any length.
+const TELL_VALUES: usize = 8;
+
 /// How much memory an emptied batch keeps for the next, in requests and in bytes of answers.
 const REUSED: (usize, usize) = (1_024, 64 * 1024);
 
@@ -78,10 +90,11 @@ impl KeptBatch {
         self.entries.is_empty()
     }
 
-    /// How much memory it takes, about.
+    /// Whether what is kept is to be answered before there is more of it.
     #[must_use]
-    pub fn size(&self) -> usize {
-        self.entries.len() * size_of::<Entry>() + self.bytes + self.answers.len()
+    pub fn is_full(&self) -> bool {
+        let size = self.entries.len() * size_of::<Entry>() + self.bytes + self.answers.len();
+        size > KEPT_BYTES || self.not_carried_out >= NOT_CARRIED_OUT || self.tell_values >= TELL_VALUES
     }
 
     /// Whether a request for this slot waits to be carried out, so that those after it must wait, too.
@@ -107,6 +120,7 @@ impl KeptBatch {
         let kept = Kept { slot, encoding, work: Work::of(request) };
         self.bytes += kept.work.size();
         self.not_carried_out += 1;
+        self.tell_values += usize::from(matches!(request, KeyRequest::Write(write) if write.change.tells_value()));
         let at = self.answers.len();
         self.entries.push(Entry { request: Some(kept), encoding, ticket: None, answer: (at, at) });
     }
@@ -154,12 +168,12 @@ impl KeptBatch {
 
     /// Forgets all.
     pub fn clear(&mut self) {
-        let Self { entries, answers, bytes, not_carried_out } = self;
+        let Self { entries, answers, bytes, not_carried_out, tell_values } = self;
         entries.clear();
         entries.shrink_to(REUSED.0);
         answers.clear();
         answers.shrink_to(REUSED.1);
-        (*bytes, *not_carried_out) = (0, 0);
+        (*bytes, *not_carried_out, *tell_values) = (0, 0, 0);
     }
 }
 
@@ -184,6 +198,11 @@ impl Kept {
                 ack: *ack,
             }),
         }
+    }
+
+    /// The request as it is passed on.
+    pub(super) fn forward(&self, at_replica: bool, is_short: bool) -> Forward<'_> {
+        Forward { id: 0, at_replica, is_short, request: self.request() }
     }
 
     /// Whether it may be sent again although it may have been carried out.

@@ -1,6 +1,6 @@
 //! A connection for forwarded requests: what a client has asked of a node that does not lead the key.
 
-use super::{Detail, Identity, Modify, counter, or_dash, push_number_word, unless_dash};
+use super::{Detail, Identity, Modify, Tells, counter, or_dash, push_number_word, unless_dash};
 use crate::error::ErrorReply;
 use crate::frame::{Words, begin_array, push_word};
 use crate::id::Version;
@@ -8,11 +8,15 @@ use crate::level::{AckLevel, ReadLevel};
 use crate::limits;
 use crate::request::verbs;
 
+/// What is a short value, in bytes.
+pub const SHORT_BYTES: usize = 16 * 1024;
+
 /// A request of a client that another node received. It is answered with [`ErrorReply::Moved`] where this node cannot
 /// serve it. On the wire:
 ///
 /// - `FORWARD id READ place GET key`, `... GETV key` or `... TTL key`; `place` is `local`, `linear`, or `replica`, where a replica may
 ///   answer because the primary does not.
+/// - `FORWARD id SHORT place ...`: the same, see [`Forward::is_short`].
 /// - `FORWARD id WRITE ack expected client seq PUT key value`, `... DELETE key`, `... PUTEX key millis value`, `... EXPIRE
 ///   key millis` or `... PERSIST key`, or one of the names of [`Modify`] with its words; `expected` is `-` or a version, `client seq` are an empty word and `-` where the write has no identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +25,9 @@ pub struct Forward<'a> {
     pub id: u64,
     /// Whether a replica may answer (reads only), because the primary does not.
     pub at_replica: bool,
+    /// Whether a value over [`SHORT_BYTES`] is not wanted (reads only): the answer is then [`ErrorReply::Long`]. Whoever sends many
+    /// requests at once does not know how long the answers are that it will have to hold.
+    pub is_short: bool,
     /// What to do.
     pub request: KeyRequest<'a>,
 }
@@ -158,6 +165,13 @@ impl<'a> Change<'a> {
         matches!(self, Self::Expire(_) | Self::Persist)
     }
 
+    /// Whether the answer may be a value.
+    #[must_use]
+    pub fn tells_value(&self) -> bool {
+        let Self::Modify(modify) = self else { return false };
+        matches!(modify, Modify::Set { tells: Tells::Old, .. } | Modify::Take | Modify::Outlive(_))
+    }
+
     /// Whether what becomes of the key depends on what it holds.
     #[must_use]
     pub fn looks_first(&self) -> bool {
@@ -225,8 +239,9 @@ impl<'a> Forward<'a> {
             KeyRequest::Read(Read { key, wanted, level }) => {
                 let level = level.to_string();
                 let place = if self.at_replica { "replica" } else { &level };
+                let verb = if self.is_short { &b"SHORT"[..] } else { b"READ" };
                 begin_array(6 + wanted.words(), out);
-                for word in [&b"FORWARD"[..], id.as_bytes(), b"READ", place.as_bytes(), wanted.verb().as_bytes(), key] {
+                for word in [&b"FORWARD"[..], id.as_bytes(), verb, place.as_bytes(), wanted.verb().as_bytes(), key] {
                     push_word(word, out);
                 }
                 wanted.push(out);
@@ -256,13 +271,13 @@ impl<'a> Forward<'a> {
             }
             let id = counter(&mut words)?;
             match words.next()? {
-                b"READ" => {
+                verb @ (b"READ" | b"SHORT") => {
                     let place = words.text()?;
                     let at_replica = place == "replica";
                     let level = if at_replica { ReadLevel::Local } else { place.parse().ok()? };
                     let (key, wanted) = Wanted::read(&mut words)?;
                     let read = Read { key, wanted, level };
-                    Some(Self { id, at_replica, request: KeyRequest::Read(read) })
+                    Some(Self { id, at_replica, is_short: verb == b"SHORT", request: KeyRequest::Read(read) })
                 }
                 b"WRITE" => {
                     let ack = words.parse()?;
@@ -271,7 +286,7 @@ impl<'a> Forward<'a> {
                     let identity = if seq == b"-" { None } else { Some(Identity::from_words(client, seq)?) };
                     let (key, change) = Change::read(&mut words)?;
                     let write = Write { key, change, expected, identity, ack };
-                    Some(Self { id, at_replica: false, request: KeyRequest::Write(write) })
+                    Some(Self { id, at_replica: false, is_short: false, request: KeyRequest::Write(write) })
                 }
                 _ => None,
             }
@@ -285,7 +300,7 @@ mod tests {
     use super::*;
     use crate::decimal::Decimal;
     use crate::peer::tests::{version, with_words};
-    use crate::peer::{Condition, ExpireIf, Life, Tells, WallTime};
+    use crate::peer::{Condition, ExpireIf, Life, WallTime};
 
     #[test]
     fn forwarded_requests_read_back_as_written() {
@@ -306,7 +321,10 @@ mod tests {
             (false, KeyRequest::Write(Write { change: Change::Persist, ..write })),
             (false, KeyRequest::Write(Write { change: Change::Delete, expected: Some(version(1, 2)), ..write })),
         ] {
-            reads_back(&Forward { id: 9, at_replica, request });
+            reads_back(&Forward { id: 9, at_replica, is_short: false, request });
+            if let KeyRequest::Read(_) = request {
+                reads_back(&Forward { id: 9, at_replica, is_short: true, request });
+            }
         }
     }
 
@@ -335,7 +353,7 @@ mod tests {
             Modify::IncrementDecimal(Decimal::parse(b"-0.5").unwrap()),
         ] {
             let write = Write::new(b"k", Change::Modify(modify));
-            reads_back(&Forward { id: 9, at_replica: false, request: KeyRequest::Write(write) });
+            reads_back(&Forward { id: 9, at_replica: false, is_short: false, request: KeyRequest::Write(write) });
             // What is kept to be sent again is taken apart and put together.
             let [value, expected] = modify.borrowed();
             assert_eq!(modify.with_borrowed(b"", b"").with_borrowed(value, expected), modify);

@@ -115,7 +115,7 @@ proptest! {
         for wanted in [Wanted::Value, Wanted::Versioned, Wanted::Ttl] {
             for (at_replica, level) in [(false, ReadLevel::Local), (false, ReadLevel::Linear), (true, ReadLevel::Local)] {
                 let request = KeyRequest::Read(Read { key, wanted, level });
-                messages.push(Forward { id, at_replica, request });
+                messages.push(Forward { id, at_replica, is_short: at_replica, request });
             }
         }
         let millis = seq % proto::limits::LIFE_MILLIS + 1;
@@ -131,7 +131,7 @@ proptest! {
                 for identity in [None, Some(Identity { client: &client, seq })] {
                     for ack in [AckLevel::Async, AckLevel::Quorum, AckLevel::All] {
                         let request = KeyRequest::Write(Write { key, change, expected, identity, ack });
-                        messages.push(Forward { id, at_replica: false, request });
+                        messages.push(Forward { id, at_replica: false, is_short: false, request });
                     }
                 }
             }
