@@ -123,6 +123,24 @@ fn local_reads_never_stop_while_a_primary_is_paused_and_then_killed() {
 
 #[cfg(unix)]
 #[test]
+fn what_was_passed_on_to_a_node_that_hangs_is_told_to_be_unknown_long_before_its_time_is_up() {
+    let cluster = Setup { nodes: 2, replicas: 0, heartbeat_timeout: "60s", ..Setup::default() }.start();
+    let keys = cluster.keys_led_by(1, "hangs", 2);
+    let mut client = cluster.connect(0);
+    assert_eq!(client.ask(&format!("PUT {} before", keys[0])), "OK");
+    cluster.node(1).process.pause();
+    let asked = Instant::now();
+    let answer = client.ask(&format!("PUT {} meanwhile", keys[0]));
+    assert!(answer.starts_with("ERROR UNKNOWN "), "{answer}");
+    // A request has 15 s, and the connection two to three.
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    cluster.node(1).process.resume();
+    assert_eq!(client.ask(&format!("PUT {} after", keys[1])), "OK");
+    assert_eq!(client.ask(&format!("GET {}", keys[1])), "VALUE after");
+}
+
+#[cfg(unix)]
+#[test]
 fn a_planned_stop_of_a_primary_fails_no_quorum_write_and_pauses_them_only_briefly() {
     let mut cluster = Setup { coordinator_args: &["--ack", "quorum"], ..Setup::default() }.start();
     let longest = Arc::new(AtomicU64::new(0));

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::driver::Driver;
 use crate::replication;
@@ -29,6 +29,16 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How many batches may wait for one connection. More are refused as not sent.
 const QUEUED_BATCHES: usize = 1_024;
+
+/// How often a connection is looked at on which requests wait: a question goes out that is answered at once.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// After so many looks in a row between which nothing has come, the connection is given up. What waits on it is not known, and
+/// what comes next goes out on another: after a partition this one may send nothing for minutes.
+const SILENT_LOOKS: u32 = 3;
+
+/// The number of such a question. Requests are counted from 1.
+const QUESTION: u64 = 0;
 
 /// The answer to one request, as bytes of RESP, or that there is none.
 pub type Answer = Result<Vec<u8>, Failed>;
@@ -145,7 +155,7 @@ impl ForwardLinks {
 
     fn call(&self, encode: impl FnOnce(u64, &mut Vec<u8>)) -> (Call, Handed) {
         let (answer, receiver) = oneshot::channel();
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let id = self.ids.fetch_add(1, Ordering::Relaxed) + 1;
         let mut bytes = Vec::new();
         encode(id, &mut bytes);
         let claim = Arc::new(Claim::default());
@@ -240,6 +250,7 @@ impl LinkTask {
         let ended = tokio::select! {
             ended = send_batches(write, first, &mut self.batches, &waiting) => ended,
             ended = receive_answers(read, &waiting, &self.health) => ended,
+            ended = falls_silent(&waiting, &self.health) => Err(ended),
         };
         for answer in waiting.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
             // Whoever does not wait any more need not be told.
@@ -252,6 +263,10 @@ impl LinkTask {
 /// Who waits for the answers to come, by the number of the request.
 type Waiting = Mutex<HashMap<u64, oneshot::Sender<Answer>>>;
 
+fn lock(waiting: &Waiting) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 async fn send_batches(
     mut stream: OwnedWriteHalf,
     first: Vec<Call>,
@@ -260,21 +275,52 @@ async fn send_batches(
 ) -> io::Result<()> {
     let mut next = Some(first);
     let mut bytes = Vec::new();
+    let mut looks = looks();
     while let Some(batch) = next {
         bytes.clear();
         {
-            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = lock(waiting);
             for mut call in batch.into_iter().filter(|call| call.claim.take()) {
                 bytes.extend_from_slice(&call.bytes);
                 waiting.extend(call.answer.take().map(|answer| (call.id, answer)));
             }
         }
         stream.write_all(&bytes).await?;
-        next = batches.recv().await;
+        next = loop {
+            tokio::select! {
+                batch = batches.recv() => break batch,
+                _ = looks.tick() => {
+                    if !lock(waiting).is_empty() {
+                        bytes.clear();
+                        Copies { id: QUESTION, slots: Vec::new() }.encode(&mut bytes);
+                        stream.write_all(&bytes).await?;
+                    }
+                }
+            }
+        };
     }
     // No more will be sent: the node has left, and may still say what became of what was sent.
     sleep(LAST_ANSWERS).await;
     Ok(())
+}
+
+/// Ends once nothing comes although requests wait, not even the answer to a question.
+async fn falls_silent(waiting: &Waiting, health: &Health) -> io::Error {
+    let mut looks = looks();
+    let (mut reads, mut silent) = (0, 0);
+    while silent < SILENT_LOOKS {
+        looks.tick().await;
+        let reads_now = health.reads.load(Ordering::Relaxed);
+        let is_silent = reads_now == reads && !lock(waiting).is_empty();
+        (reads, silent) = (reads_now, if is_silent { silent + 1 } else { 0 });
+    }
+    io::Error::new(io::ErrorKind::TimedOut, "it answers nothing")
+}
+
+fn looks() -> Interval {
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
 }
 
 async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, health: &Health) -> io::Result<()> {
@@ -306,8 +352,8 @@ async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, health: &
             }
             input.advance(len);
         }
-        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        for (id, bytes) in arrived {
+        let mut waiting = lock(waiting);
+        for (id, bytes) in arrived.into_iter().filter(|(id, _)| *id != QUESTION) {
             let answer = waiting.remove(&id).ok_or_else(|| wrong("an answer to no request"))?;
             // A read that has gone to a replica meanwhile does not wait any more.
             let _ = answer.send(Ok(bytes));
