@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what panics here is a test that has failed")]
 
 use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use fake_cluster::{Behaviour, FakeCluster};
 use proto::error::ErrorReply;
@@ -12,12 +12,23 @@ const KEY: &[u8] = b"user:1";
 
 /// Runs the program with these flags and this input.
 async fn run(coordinator_port: u16, flags: &[&str], input: &[u8]) -> Output {
+    run_and(coordinator_port, flags, input, |_| {}).await
+}
+
+/// The same, with something done to the program before it has its input.
+async fn run_and(
+    coordinator_port: u16,
+    flags: &[&str],
+    input: &[u8],
+    prepare: impl FnOnce(&mut Child) + Send + 'static,
+) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
     command.args(["--port", &coordinator_port.to_string()]).args(flags).env_remove("RUST_LOG");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let input = input.to_vec();
     let run = move || {
         let mut child = command.spawn().unwrap();
+        prepare(&mut child);
         // A program that has left already does not read its input.
         let _ = child.stdin.take().unwrap().write_all(&input);
         child.wait_with_output().unwrap()
@@ -340,6 +351,18 @@ async fn a_pipe_ends_at_exit() {
     assert_eq!(parts(&run(port, &[], b"Exit\nPUT a b\n").await), (0, "Goodbye!\n", ""));
     assert_eq!(parts(&run(port, &["--raw"], b"QUIT\nPUT a b\n").await), (0, "", ""));
     assert_eq!(cluster.nodes[0].value(b"a"), None);
+}
+
+#[tokio::test]
+async fn a_pipe_whose_output_nobody_reads_tells_what_was_not_carried_out() {
+    let cluster = FakeCluster::start(1).await;
+    let port = cluster.coordinator.addr().port();
+    let nobody_reads = |child: &mut Child| drop(child.stdout.take());
+    let output = run_and(port, &[], b"PUT a 1\nPUT b 2\n", nobody_reads).await;
+    let text = "client: nobody reads the output any more: line 1 was carried out, and those behind it were not\n";
+    assert_eq!(parts(&output), (6, "", text));
+    assert!(cluster.nodes[0].value(b"a").is_some() && cluster.nodes[0].value(b"b").is_none());
+    assert_eq!(parts(&run_and(port, &[], b"PUT c 3\n", nobody_reads).await), (0, "", ""));
 }
 
 #[tokio::test]

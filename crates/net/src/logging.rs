@@ -32,7 +32,8 @@ pub fn start(flags: &LogFlags) -> anyhow::Result<()> {
     let filter = match (&flags.log_level, std::env::var("RUST_LOG")) {
         (Some(level), _) => EnvFilter::new(level),
         (None, Ok(rules)) if !rules.is_empty() => {
-            EnvFilter::try_new(&rules).with_context(|| format!("RUST_LOG={rules}"))?
+            // Its text says already what its source does.
+            EnvFilter::try_new(&rules).map_err(|error| anyhow::anyhow!("RUST_LOG={rules}: {error}"))?
         }
         (None, _) => EnvFilter::new("info"),
     };

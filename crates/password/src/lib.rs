@@ -115,14 +115,15 @@ impl fmt::Debug for Password {
 #[cfg(unix)]
 fn warn_of_readers(path: &Path, file: &File) {
     use std::os::unix::fs::PermissionsExt as _;
-    let is_open =
-        file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o006 != 0);
-    if is_open {
-        tracing::warn!(
-            "every user of this machine can read or change the password file {0}; run: chmod 600 {0}",
-            path.display()
-        );
-    }
+    let Ok(metadata) = file.metadata() else { return };
+    let may = match metadata.permissions().mode() & 0o006 {
+        _ if !metadata.is_file() => return,
+        0 => return,
+        0o004 => "read",
+        0o002 => "change",
+        _ => "read and change",
+    };
+    tracing::warn!("every user of this machine can {may} the password file {0}; run: chmod 600 {0}", path.display());
 }
 
 #[cfg(not(unix))]

@@ -416,6 +416,7 @@ mod tests {
         assert_eq!(node("READ linear"), Ok(NodeRequest::ReadLevel(ReadLevel::Linear)));
         assert_eq!(coordinator("ACCEPT_LOSS all"), Ok(CoordinatorRequest::AcceptLoss(None)));
         assert_eq!(coordinator("ACCEPT_LOSS 12"), Ok(CoordinatorRequest::AcceptLoss(Some(SlotId(12)))));
+        assert_eq!(coordinator("ACCEPT_LOSS 16384"), Err(ErrorReply::InvalidFormat("ACCEPT_LOSS")));
         assert_eq!(coordinator("FORGET h:1"), Ok(CoordinatorRequest::Forget(NodeAddr::new("h", 1).unwrap())));
         assert_eq!(coordinator("FORGET h 1"), Err(ErrorReply::InvalidFormat("FORGET")));
         let [old, new] = [1, 2].map(|port| NodeAddr::new("h", port).unwrap());

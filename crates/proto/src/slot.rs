@@ -35,6 +35,12 @@ impl SlotBits {
         1 << self.0
     }
 
+    /// Whether there is a slot of this number.
+    #[must_use]
+    pub const fn has(self, slot: SlotId) -> bool {
+        (slot.0 as usize) < self.count()
+    }
+
     /// All slots, in order.
     pub fn slots(self) -> impl Iterator<Item = SlotId> {
         (0..=u16::MAX).take(self.count()).map(SlotId)

@@ -96,7 +96,7 @@ impl<B: Bugs> Coordinator<B> {
                         self.handing_over.remove(slot);
                     }
                 }
-                let known = slots.into_iter().filter(|at| usize::from(at.slot.0) < self.settings.bits.count());
+                let known = slots.into_iter().filter(|at| self.settings.bits.has(at.slot));
                 self.releases.extend(known.map(|SlotAt { slot, version }| (slot, Said { from, of: to, version })));
                 self.pass_on_released(now);
                 if self.phase == Phase::Serving && self.handing_over.is_empty() {
@@ -116,9 +116,7 @@ impl<B: Bugs> Coordinator<B> {
         }
         let min_isr = self.settings.promises.min_isr();
         let mut is_awaited = false;
-        for SlotAt { slot, version } in
-            slots.into_iter().filter(|at| usize::from(at.slot.0) < self.settings.bits.count())
-        {
+        for SlotAt { slot, version } in slots.into_iter().filter(|at| self.settings.bits.has(at.slot)) {
             is_awaited |= self.map.config(slot).isr.len() < min_isr;
             self.admissions.insert(slot, Said { from, of: follower, version });
         }

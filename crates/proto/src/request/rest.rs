@@ -7,7 +7,7 @@ use crate::id::{NodeAddr, Version};
 use crate::level::ReadLevel;
 use crate::limits;
 use crate::peer::{Change, Identity, Read, Wanted, Write};
-use crate::slot::SlotId;
+use crate::slot::{SLOT_BITS, SlotId};
 
 /// What follows the verb.
 #[derive(Debug, Clone, Copy)]
@@ -145,8 +145,8 @@ impl<'a> Rest<'a> {
         if word.eq_ignore_ascii_case(b"all") {
             return Ok(None);
         }
-        let slot = std::str::from_utf8(word).ok().and_then(|word| word.parse().ok());
-        slot.map(|slot| Some(SlotId(slot))).ok_or(ErrorReply::InvalidFormat(verb))
+        let slot = std::str::from_utf8(word).ok().and_then(|word| word.parse().ok()).map(SlotId);
+        slot.filter(|slot| SLOT_BITS.has(*slot)).map(Some).ok_or(ErrorReply::InvalidFormat(verb))
     }
 
     /// The next word, and what follows it.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use client::{AckLevel, Levels, NodeAddr, ReadLevel, Slots, Version};
 use proto::limits;
 use proto::request::{LONGEST_WAIT, span_of};
+use proto::slot::{SLOT_BITS, SlotId};
 
 use crate::verb::{COMMANDS, Verb};
 
@@ -303,7 +304,10 @@ impl Verb {
             Self::Forget => parsed(one_word(rest)?).map(Command::Forget),
             Self::AcceptLoss => match one_word(rest)? {
                 word if word.eq_ignore_ascii_case(b"all") => Some(Command::AcceptLoss(Slots::All)),
-                word => parsed(word).map(|slot| Command::AcceptLoss(Slots::One(slot))),
+                word => {
+                    let slot = parsed(word).filter(|slot| SLOT_BITS.has(SlotId(*slot)));
+                    slot.map(|slot| Command::AcceptLoss(Slots::One(slot)))
+                }
             },
             Self::Decommission => parsed(one_word(rest)?).map(Command::Decommission),
             Self::Recommission => parsed(one_word(rest)?).map(Command::Recommission),
@@ -517,6 +521,7 @@ mod tests {
             ),
             ("ACCEPT_LOSS", "Usage: ACCEPT_LOSS slot|all"),
             ("ACCEPT_LOSS some", "Usage: ACCEPT_LOSS slot|all"),
+            ("ACCEPT_LOSS 16384", "Usage: ACCEPT_LOSS slot|all"),
             ("FOO bar", "Unknown command: FOO"),
             ("  ", "No command given; HELP lists them"),
         ] {

@@ -11,21 +11,28 @@ use crate::session::{Next, Session};
 /// Carries out line after line until the input ends, or EXIT or QUIT. A last line may lack its newline.
 pub(crate) fn run(session: &mut Session<'_>, mut input: impl BufRead) -> anyhow::Result<()> {
     let mut line = Vec::new();
-    loop {
-        match read_line(&mut input, &mut line)? {
-            Line::End => return Ok(()),
-            Line::Whole => {
-                if session.run_line(&line, false)? == Next::Leave {
-                    return Ok(());
-                }
-            }
+    for number in 1.. {
+        let printed = match read_line(&mut input, &mut line)? {
+            Line::End => break,
+            Line::Whole => session.run_line(&line, false),
             Line::TooLong => {
                 let text = format!("TOOLONG a line has at most {} bytes; nothing was sent", limits::LINE_BYTES);
                 let error = Some(error_line(&Error::Invalid(text)));
-                session.print(&Report { result: Vec::new(), error, exit: Exit::Usage })?;
+                session.print(&Report { result: Vec::new(), error, exit: Exit::Usage }).map(|()| Next::GoOn)
             }
+        };
+        match printed {
+            Ok(Next::GoOn) => {}
+            Ok(Next::Leave) => break,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe && !input.fill_buf()?.is_empty() => {
+                anyhow::bail!(
+                    "nobody reads the output any more: line {number} was carried out, and those behind it were not"
+                )
+            }
+            Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
 }
 
 #[derive(Debug, PartialEq, Eq)]
