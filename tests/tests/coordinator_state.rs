@@ -50,6 +50,38 @@ fn a_coordinator_with_its_state_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_coordinator_with_an_older_state_goes_on_from_what_the_nodes_know() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster =
+        Setup { data_dir: Some(directory.path().to_owned()), heartbeat_timeout: "1s", ..Setup::default() }.start();
+    cluster.store(0, "older", 200, "");
+    let state = directory.path().join("coordinator.state");
+    let older = std::fs::read(&state).unwrap();
+    // Meanwhile others lead, and take writes.
+    cluster.kill(2);
+    cluster.is_replaced(2);
+    cluster.start_node_again(2);
+    cluster.settles();
+    cluster.store(0, "newer", 200, "");
+    let before = cluster.map();
+
+    cluster.coordinator.process.kill();
+    std::fs::write(&state, older).unwrap();
+    cluster.start_coordinator_again();
+    cluster.coordinator.process.says_on_stderr("is an older one");
+    cluster.settles();
+    let after = cluster.map();
+    assert_eq!(after.cluster, before.cluster, "it is the same cluster");
+    for ((slot, old), (_, new)) in before.slots().zip(after.slots()) {
+        assert!(new.epoch.0 > old.epoch.0 + 500_000, "slot {}: {old:?}, {new:?}", slot.0);
+    }
+    for index in 0..3 {
+        cluster.has(index, "older", 200, "");
+        cluster.has(index, "newer", 200, "");
+    }
+}
+
+#[test]
 fn every_request_succeeds_while_the_coordinator_is_away_and_no_node_fails() {
     let directory = tempfile::tempdir().unwrap();
     let mut cluster = Setup {

@@ -320,6 +320,12 @@ fn log(event: &Event) {
         }
         Event::Dead(addr) => tracing::warn!("node {addr} is dead: no heartbeat within the timeout"),
         Event::Stranger(addr) => tracing::error!("node {addr} belongs to another cluster and is refused"),
+        Event::Outdated { known, held } => tracing::error!(
+            "the state that this coordinator was started with is an older one: it ends at version {}, and a node has {}; going \
+             on from what the nodes have",
+            known.0,
+            held.0
+        ),
         Event::Adopted(version) => tracing::info!("took the map over from the nodes, at version {}", version.0),
         Event::Resized { copies, virtual_nodes } => tracing::warn!(
             "started with other numbers: the cluster now keeps {} copies of each key (before: {}), and a node has {} positions \

@@ -124,11 +124,13 @@ pub enum Bug {
     LeaveForgotten,
     /// Whoever comes under the name of a node that lives takes its place.
     NameTaken,
+    /// A coordinator that was started with an older state goes on with it, although nodes know of changes since.
+    OldStateTrusted,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 57] = [
+    pub const ALL: [Self; 58] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -186,6 +188,7 @@ impl Bug {
         Self::StopsWithoutRelease,
         Self::LeaveForgotten,
         Self::NameTaken,
+        Self::OldStateTrusted,
     ];
 }
 

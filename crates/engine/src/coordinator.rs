@@ -68,6 +68,9 @@ enum Phase {
     Gathering(Timestamp),
     /// A map was taken over. Changes wait until every node of it has told what it knows.
     Recovering,
+    /// A state was read. Nothing is changed before all of its nodes have told what they know, or until this time: should it be an
+    /// older one, they know more.
+    Restored(Timestamp),
     Serving,
 }
 
@@ -255,7 +258,7 @@ impl<B: Bugs> Coordinator<B> {
     #[must_use]
     pub fn next_deadline(&self) -> Timestamp {
         let phase = match self.phase {
-            Phase::Gathering(until) => Some(until),
+            Phase::Gathering(until) | Phase::Restored(until) => Some(until),
             Phase::Fresh | Phase::Recovering | Phase::Serving => None,
         };
         let promotion = self.promotion.as_ref().map(|promotion| promotion.until);
@@ -300,6 +303,8 @@ impl<B: Bugs> Coordinator<B> {
             Phase::Fresh => {}
             Phase::Gathering(until) if now < until => {}
             Phase::Gathering(_) => self.decide(now),
+            Phase::Restored(until) if now < until && !self.all_have_told() => {}
+            Phase::Restored(_) => self.go_on(),
             Phase::Recovering | Phase::Serving => {}
         }
         if self.phase == Phase::Recovering && (self.awaited.is_empty() || self.bugs.plants(Bug::CoordinatorGuesses)) {

@@ -106,6 +106,13 @@ pub enum Event {
     Stranger(NodeAddr),
     /// The map was taken over from a node.
     Adopted(MapVersion),
+    /// A node has a newer map of this cluster than the coordinator, whose state is an older one.
+    Outdated {
+        /// The newest version that the coordinator knew of.
+        known: MapVersion,
+        /// That of the node.
+        held: MapVersion,
+    },
     /// It was started with other numbers than before: slots move to where they belong now.
     Resized {
         /// How many copies of each key there were, and are to be.

@@ -97,6 +97,12 @@ impl Registry {
         self.nodes.iter().find(|(_, node)| node.incarnation == incarnation).map(|(addr, _)| addr)
     }
 
+    /// Whether an incarnation is that of an address that was registered by hand.
+    #[must_use]
+    pub fn is_by_hand(&self, incarnation: Incarnation) -> bool {
+        self.nodes.values().any(|node| node.by_hand && node.incarnation == incarnation)
+    }
+
     /// The incarnations of all registered nodes.
     #[must_use]
     pub fn incarnations(&self) -> BTreeSet<Incarnation> {

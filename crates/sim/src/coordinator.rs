@@ -1,6 +1,6 @@
 //! The coordinator's process: what its shell does between the state machine and the sessions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use engine::coordinator::Coordinator;
 use engine::output::{Event as CoordinatorEvent, JoinError, Output, Settings};
@@ -18,6 +18,9 @@ use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::{Frames, Next, World};
 
+/// How many states before the last there are copies of.
+const OLDER_STATES: usize = 6;
+
 /// The process.
 pub(crate) struct CoordinatorProcess {
     pub(crate) proc: ProcId,
@@ -25,6 +28,8 @@ pub(crate) struct CoordinatorProcess {
     pub(crate) state: Option<Coordinator<Planted>>,
     /// What it has kept.
     pub(crate) disk: Option<String>,
+    /// What it had kept before, the oldest first.
+    pub(crate) older: VecDeque<String>,
     pub(crate) boot: u32,
     pub(crate) is_paused: bool,
     pub(crate) deferred: Vec<Event>,
@@ -57,6 +62,7 @@ impl CoordinatorProcess {
             proc,
             state: None,
             disk: None,
+            older: VecDeque::new(),
             boot: 0,
             is_paused: false,
             deferred: Vec::new(),
@@ -158,7 +164,7 @@ impl World {
             }
             match output {
                 Output::Keep => {
-                    self.coordinator.disk = self.coordinator.state.as_ref().map(Coordinator::state);
+                    self.keep_state();
                     self.map_kept();
                 }
                 Output::Publish => {
@@ -194,13 +200,28 @@ impl World {
         }
     }
 
+    fn keep_state(&mut self) {
+        let process = &mut self.coordinator;
+        let kept = process.state.as_ref().map(Coordinator::state);
+        let before = std::mem::replace(&mut process.disk, kept);
+        if self.knobs.states_put_back > 0 {
+            process.older.extend(before);
+            if process.older.len() > OLDER_STATES {
+                process.older.pop_front();
+            }
+        }
+    }
+
     fn coordinator_tells(&mut self, event: &CoordinatorEvent) {
         match event {
             CoordinatorEvent::Promoted(slots) => self.stats.promotions += *slots as u64,
             CoordinatorEvent::PromotedUnproven(slots, _) => self.stats.unproven_promotions += *slots as u64,
             CoordinatorEvent::StartedAnew(slots) => self.stats.started_anew += *slots as u64,
             CoordinatorEvent::Dead(_) => self.stats.removed += 1,
-            CoordinatorEvent::Adopted(version) => self.coordinator.adopted = Some(*version),
+            CoordinatorEvent::Adopted(version) => {
+                self.coordinator.adopted = Some(*version);
+                self.coordinator.published = None;
+            }
             CoordinatorEvent::Suspected(_) => self.stats.suspected += 1,
             CoordinatorEvent::Stranger(addr) => {
                 let what = format!("{addr} is taken for a node of another cluster");

@@ -10,7 +10,7 @@ use proto::cluster_map::ClusterMap;
 use crate::clock::EXACT;
 use crate::knobs::Knobs;
 use crate::network::ProcId;
-use crate::node::Finds;
+use crate::node::{Finds, NodeProcess};
 use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
@@ -81,6 +81,7 @@ enum Fault {
     StallDisk,
     FillDisk,
     FlipBit,
+    PutBackState,
 }
 
 impl Faults {
@@ -109,6 +110,7 @@ impl Faults {
             (knobs.disk_stalls, Fault::StallDisk),
             (knobs.full_disks, Fault::FillDisk),
             (knobs.bit_flips, Fault::FlipBit),
+            (knobs.states_put_back, Fault::PutBackState),
         ];
         Self {
             until: 1_000_000 + knobs.fault_time * 1_000,
@@ -257,6 +259,7 @@ impl World {
                     self.lose_state();
                 }
             }
+            Fault::PutBackState => self.put_back_state(),
             Fault::Slow => {
                 self.nodes[n].slowness = self.faults.random.spread(100, 20_000);
                 self.schedule.after(short, Event::Remedy(Remedy::Quicken(n)));
@@ -299,6 +302,27 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Somebody starts the coordinator with a copy of an older state. That it is one shows where the first node that comes has
+    /// heard of something newer: here all have.
+    fn put_back_state(&mut self) {
+        let Some(version) = self.coordinator.state.as_ref().map(|state| state.map().version) else { return };
+        let has_heard = |node: &NodeProcess| {
+            node.is_registered()
+                && !node.is_paused
+                && !node.is_leaving
+                && node.data().and_then(|node| node.map()).is_some_and(|map| map.version == version)
+        };
+        let can = !self.faults.memory_is_missing && !self.faults.state_is_lost && self.nodes.iter().all(has_heard);
+        let Some(older) = self.coordinator.older.front().cloned().filter(|_| can) else { return };
+        self.stats.states_put_back += 1;
+        self.crash_coordinator();
+        self.coordinator.disk = Some(older);
+        self.faults.state_is_lost = true;
+        let after = self.faults.random.spread(50_000, 1_000_000);
+        self.schedule.after(after, Event::Remedy(Remedy::StartCoordinator));
+        self.faults.quiet_until = self.schedule.now + after + 2_500_000;
     }
 
     fn cut(&mut self, one: ProcId, other: ProcId, ways: u64, span: u64) {

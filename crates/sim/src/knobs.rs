@@ -171,6 +171,8 @@ knobs! {
     weights,
     /// How many come under the names of others.
     impostors,
+    /// How often the coordinator is started with a copy of an older state.
+    states_put_back,
 }
 
 impl Knobs {
@@ -285,6 +287,11 @@ impl Knobs {
         let mut random = Random::new(seed ^ 0x726f_6c6c_696e_6700);
         knobs.rolling_restarts = u64::from(random.chance(150));
         knobs.rolling_at_end = u64::from(random.chance(300));
+        let mut random = Random::new(seed ^ 0x6f6c_6473_7461_7465);
+        let map_may_be_old = knobs.power_losses > 0 || knobs.crashed_starts > 0 || knobs.bit_flips > 0;
+        if random.chance(120) && knobs.wild_losses == 0 && !map_may_be_old {
+            knobs.states_put_back = random.between(1, 6);
+        }
         let mut random = Random::new(seed ^ 0x696d_706f_7374);
         if random.chance(400) {
             knobs.impostors = random.between(1, 30);

@@ -170,7 +170,8 @@ impl<B: Bugs> Coordinator<B> {
             Phase::Gathering(_) => Stage::Gathering,
             Phase::Recovering => Stage::Awaiting(self.awaited()),
             Phase::Serving if self.map.version == MapVersion(0) => Stage::Fresh,
-            Phase::Serving => Stage::Serving,
+            // It is the newest map that anybody knows of, and none is awaited for long.
+            Phase::Restored(_) | Phase::Serving => Stage::Serving,
         }
     }
 

@@ -8,6 +8,7 @@ use proto::cluster_map::{ClusterMap, MapVersion, SlotConfig};
 use proto::error::ErrorReply;
 use proto::id::{Epoch, Incarnation, NodeAddr};
 use proto::limits;
+use proto::slot::SlotId;
 
 use super::{Coordinator, GATHERING, Phase};
 use crate::bugs::{Bug, Bugs};
@@ -26,6 +27,15 @@ pub(super) struct Offer {
     pub(super) holders: BTreeSet<Incarnation>,
     /// Everyone who is named in any of them.
     named: BTreeMap<Incarnation, NodeAddr>,
+}
+
+/// Whether a map tells of changes that another of its cluster lacks. Both may have gone on from one that came before.
+fn knows_more(held: &ClusterMap, known: &ClusterMap) -> bool {
+    let is_unknown = |(slot, held): (SlotId, &Arc<SlotConfig>)| {
+        let known = known.config(slot);
+        held.version > known.version || (held.version == known.version && held != known)
+    };
+    held.version > known.version || held.slots().any(is_unknown)
 }
 
 impl Offer {
@@ -103,8 +113,52 @@ impl<B: Bugs> Coordinator<B> {
             if held.version > self.map.version {
                 self.take_over(now, held);
             }
+        } else if knows_more(&held, &self.map) && !self.bugs.plants(Bug::OldStateTrusted) {
+            self.begin_anew_from(now, held);
         }
         Ok(())
+    }
+
+    /// Whether all nodes that were up when the state was kept have told what they know. Where there was none, others may come.
+    pub(super) fn all_have_told(&self) -> bool {
+        !self.registry.is_empty() && self.registry.incarnations().into_iter().all(|node| self.has_told(node))
+    }
+
+    /// Goes on from the state that was read. No node knows more.
+    pub(super) fn go_on(&mut self) {
+        self.phase = Phase::Serving;
+        self.event(Event::Serving(self.map.version));
+        if self.map.promises != self.settings.promises {
+            self.map.promises = self.settings.promises;
+            self.commit(Vec::new());
+        }
+    }
+
+    /// A node knows of changes that this coordinator has forgotten: the state that it was started with is an older one. It goes
+    /// on as one that has lost its state, since it would give out versions and epochs again that were given out.
+    fn begin_anew_from(&mut self, now: Timestamp, held: ClusterMap) {
+        self.event(Event::Outdated { known: self.map.version, held: held.version });
+        (self.promotion, self.replan_at, self.awaits_settling) = (None, None, false);
+        self.handing_over.clear();
+        self.admissions.clear();
+        self.releases.clear();
+        // Who has not come yet may be known to the newer map by another start.
+        let unheard: Vec<_> = self.registry.iter().filter(|(_, node)| !self.has_told(node.incarnation)).collect();
+        let unheard: Vec<_> = unheard.into_iter().map(|(addr, _)| addr.clone()).collect();
+        for addr in unheard {
+            self.registry.remove(&addr);
+            self.goes_away(now, &addr, false);
+        }
+        let named = [&self.map, &held].into_iter().flat_map(ClusterMap::members);
+        let named: Vec<_> = named.map(|(incarnation, member)| (incarnation, member.addr.clone())).collect();
+        self.phase = Phase::Recovering;
+        self.take_over(now, held);
+        self.await_all(named.into_iter());
+    }
+
+    /// Whether a start has told what it knows. Nothing of ours need be behind an address that was registered by hand.
+    fn has_told(&self, node: Incarnation) -> bool {
+        self.reported.contains(&node) || self.registry.is_by_hand(node)
     }
 
     /// The time to gather is over. Where nodes have brought maps, the cluster of most of them goes on; nodes of another
@@ -131,9 +185,7 @@ impl<B: Bugs> Coordinator<B> {
 
     /// Waits for these to tell what they know, unless they have.
     fn await_all(&mut self, named: impl Iterator<Item = (Incarnation, NodeAddr)>) {
-        let here = self.registry.incarnations();
-        let told = |node: &Incarnation| here.contains(node) || self.reported.contains(node);
-        let silent: Vec<_> = named.filter(|(node, _)| !told(node)).collect();
+        let silent: Vec<_> = named.filter(|(node, _)| !self.has_told(*node)).collect();
         self.awaited.extend(silent);
         self.await_no_successor();
     }

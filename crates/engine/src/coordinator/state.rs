@@ -21,7 +21,7 @@ use std::fmt::Write as _;
 use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
 use proto::id::{Incarnation, NodeAddr};
 
-use super::{Coordinator, Phase};
+use super::{Coordinator, GATHERING, Phase};
 use crate::bugs::Bugs;
 use crate::output::{Event, Settings};
 use crate::time::Timestamp;
@@ -102,20 +102,13 @@ impl<B: Bugs> Coordinator<B> {
         }
         coordinator.restore_away(now, away);
         coordinator.counter = map.version.0;
-        let promises = coordinator.settings.promises;
-        let changed = map.promises != promises;
-        let copies = (map.promises.copies(), promises.copies());
+        let copies = (map.promises.copies(), coordinator.settings.promises.copies());
         let positions = (virtual_nodes, coordinator.settings.virtual_nodes);
         coordinator.map = map;
-        coordinator.map.promises = promises;
         if coordinator.map.version > MapVersion(0) {
-            coordinator.phase = Phase::Serving;
-            coordinator.event(Event::Serving(coordinator.map.version));
+            coordinator.phase = Phase::Restored(now + GATHERING);
             if copies.0 != copies.1 || positions.0 != positions.1 {
                 coordinator.event(Event::Resized { copies, virtual_nodes: positions });
-            }
-            if changed {
-                coordinator.commit(Vec::new());
             }
             coordinator.advance(now);
         }

@@ -73,6 +73,8 @@ fn run(world: &mut World, command: &str) -> String {
         ["stop", "coordinator"] => world.stop_coordinator(),
         ["start", "coordinator"] => world.start_coordinator(true),
         ["start-anew", "coordinator"] => world.start_coordinator(false),
+        ["copy", "state"] => world.copy_state(),
+        ["put-back", "state"] => world.put_state_back(),
         ["forget", name] => {
             let known = world.coordinator.forget(world.now, &crate::world::addr_of(name));
             world.settle();

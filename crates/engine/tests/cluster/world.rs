@@ -53,6 +53,7 @@ pub(crate) struct World {
     coordinator_is_up: bool,
     /// What the coordinator has kept last.
     kept: Option<String>,
+    copy_of_state: Option<String>,
     /// The limit of memory of nodes that are started, 0 for none, and what they do there.
     pub(crate) memory: (u64, Evict),
 }
@@ -91,6 +92,7 @@ impl World {
             coordinators: 1,
             coordinator_is_up: true,
             kept: None,
+            copy_of_state: None,
             memory: (0, Evict::None),
         }
     }
@@ -169,6 +171,16 @@ impl World {
     pub(crate) fn stop_coordinator(&mut self) {
         self.coordinator_is_up = false;
         self.nodes.values_mut().for_each(|member| member.session = None);
+    }
+
+    /// Somebody copies what the coordinator has kept.
+    pub(crate) fn copy_state(&mut self) {
+        self.copy_of_state.clone_from(&self.kept);
+    }
+
+    /// Somebody puts the copy back.
+    pub(crate) fn put_state_back(&mut self) {
+        self.kept.clone_from(&self.copy_of_state);
     }
 
     /// Starts a coordinator: with what the last one has kept, or knowing nothing.
@@ -399,6 +411,7 @@ impl World {
                 format!("an operator accepts the loss of {anew} slots{unproven}")
             }
             Event::Stranger(addr) => format!("{} is of another cluster", name(addr)),
+            Event::Outdated { .. } => "its state is an older one".to_owned(),
             Event::Adopted(_) => "the map was taken over from a node".to_owned(),
             Event::Resized { copies, virtual_nodes } => {
                 format!("started with other numbers: {copies:?} {virtual_nodes:?}")
