@@ -8,6 +8,7 @@ use e2e::load::Load;
 use e2e::server::{coordinator, start_node};
 use e2e::wait::{SOON, ensure, eventually, throughout};
 use proto::cluster_map::{ClusterMap, MapUpdate};
+use proto::session::{Ancestors, Join};
 
 #[test]
 fn a_node_that_joins_under_load_takes_its_share_and_no_stored_key_is_ever_absent() {
@@ -59,6 +60,24 @@ fn a_change_of_the_map_is_told_at_once_to_those_who_watch() {
         versions.push(map.version);
     }
     assert!(versions.is_sorted_by(|a, b| a < b), "every change has a higher number: {versions:?}");
+}
+
+#[test]
+fn a_node_that_is_gone_before_it_was_answered_is_not_waited_for() {
+    let cluster = Setup { nodes: 1, replicas: 0, ..Setup::default() }.start();
+    let mut join = Vec::new();
+    let addr = "127.0.0.1:9".parse().unwrap();
+    Join { addr, incarnation: None, ancestors: Ancestors::default(), map: "", weight: 1 }.encode(&mut join);
+    for half in [false, true] {
+        let mut gone = Connection::open(&cluster.coordinator.addr);
+        gone.send(&join);
+        if half {
+            gone.line();
+        }
+        drop(gone);
+    }
+    let answer = cluster.open(&cluster.coordinator.addr).ask("WAIT_HEALTHY 5s");
+    assert_eq!(answer, "OK");
 }
 
 #[test]

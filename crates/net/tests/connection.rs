@@ -14,10 +14,11 @@ use proto::peer::Effect;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Answers a line with itself; `later X` only when settled; `body N` with N bytes from elsewhere; `quit` closes.
+/// Answers a line with itself; `later X` only when settled, three at a time; `body N` with N bytes from elsewhere; `quit` closes.
 #[derive(Default)]
 struct Echo {
     later: Vec<String>,
+    is_half_settled: bool,
     body: Option<Body>,
 }
 
@@ -44,11 +45,16 @@ impl Session for Echo {
     }
 
     async fn settle(&mut self, out: &mut Vec<u8>) -> std::io::Result<()> {
-        for later in self.later.drain(..) {
+        for later in self.later.drain(..self.later.len().min(3)) {
             tokio::task::yield_now().await;
             out.extend_from_slice(format!("settled {later}\n").as_bytes());
         }
+        self.is_half_settled = !self.later.is_empty();
         Ok(())
+    }
+
+    fn is_half_settled(&self) -> bool {
+        self.is_half_settled
     }
 
     fn take_body(&mut self) -> Option<Body> {
@@ -97,6 +103,30 @@ async fn requests_sent_at_once_are_answered_in_order() {
 async fn answers_that_must_wait_keep_their_place() {
     let answer = ask(b"a\nlater b\nlater c\nd\nbody 3\nlater e\n").await;
     assert_eq!(answer, "a\nsettled b\nsettled c\nd\nbbb\nsettled e\n");
+    let laters = |count, word: &str| (0..count).map(|i| format!("{word} {i}\n")).collect::<String>();
+    for count in [3, 4, 100] {
+        let answer = ask(format!("{}end\n{}*x\r\n", laters(count, "later"), laters(count, "later")).as_bytes()).await;
+        let settled = laters(count, "settled");
+        let rest = answer.strip_prefix(&format!("{settled}end\n{settled}")).expect(&answer);
+        assert!(rest.starts_with("-PROTOCOL ") && rest.lines().count() == 1, "the error comes once and last: {rest}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_for_a_while_is_read_on_from_and_hears_everything_in_order() {
+    let (mut client, served) = pair(false, &Shutdown::new()).await;
+    let filler = "x".repeat(1_000);
+    // More than the buffers of two sockets take, and less than is kept.
+    let answers: String = (0..20_000).map(|i| format!("{}{i} {filler}\n", ["", "settled "][i % 2])).collect();
+    client.write_all(answers.replace("settled", "later").as_bytes()).await.expect("the server reads on");
+    client.write_all(b"*x\r\n").await.expect("the server reads on");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).await.expect("the answers are not lost to a reset");
+    let error = heard.strip_prefix(&answers).expect("every answer in its place");
+    assert!(error.starts_with("-PROTOCOL ") && error.lines().count() == 1, "{error}");
+    drop(client);
+    assert_eq!(served.await.expect("no panic"), Ended::Closed);
 }
 
 #[tokio::test]
