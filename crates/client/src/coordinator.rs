@@ -233,6 +233,16 @@ impl Client {
         forget(&self.cluster, node).await
     }
 
+    /// Takes a node off the ring, whether it runs or not, and gives up what it alone has. Gives the coordinator's word on it, one
+    /// line. One that is to hand over what it has first leaves by [`Client::decommission`].
+    ///
+    /// # Errors
+    /// As [`Client::forget`].
+    pub async fn unregister(&self, node: &NodeAddr) -> Result<String, Error> {
+        let (host, port) = (node.host().as_bytes(), node.port().to_string());
+        tell(&self.cluster, Request::questions(verbs::UNREGISTER_NODE, &[host, port.as_bytes()])).await
+    }
+
     /// Has a node leave for good: it hands its slots over, deletes its data and ends. Gives the coordinator's word on it, one
     /// line that says of how many slots it still has copies; asked again, it says how far that is.
     ///

@@ -235,6 +235,7 @@ async fn an_operator_sees_losses_and_decides_about_them() {
         (losses.as_str(), &[][..], 0, "OK 1 losses:\n  PUT k at 1-9\n"),
         (&losses, &["--raw"], 0, "PUT k at 1-9\n"),
         (&losses, &["--json"], 0, "{\"command\":\"LOSSES\",\"losses\":[\"PUT k at 1-9\"],\"ok\":true}\n"),
+        (&format!("UNREGISTER_NODE {node}"), &[], 0, &format!("OK Node {node} unregistered\n")),
         (&format!("FORGET {node}"), &[], 0, &format!("OK Node {node} is waited for no longer\n")),
         (&format!("DECOMMISSION {node}"), &[], 0, &format!("OK Node {node} leaves\n")),
         (&format!("recommission {node}"), &[], 0, &format!("OK Node {node} stays\n")),

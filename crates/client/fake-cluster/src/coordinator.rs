@@ -131,6 +131,7 @@ impl State {
                 Some(_) => Response::Text(format!("OK Node {addr} is waited for no longer")),
                 None => Response::Error(ErrorReply::NodeNotFound(addr.clone())),
             },
+            CoordinatorRequest::UnregisterNode(addr) => Response::Text(format!("OK Node {addr} unregistered")),
             CoordinatorRequest::Decommission(addr) => Response::Text(format!("OK Node {addr} leaves")),
             CoordinatorRequest::Recommission(addr) => Response::Text(format!("OK Node {addr} stays")),
             CoordinatorRequest::Replace { old, new } => Response::Text(format!("OK Node {old} leaves for {new}")),

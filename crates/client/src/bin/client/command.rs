@@ -88,6 +88,7 @@ pub(crate) enum Command<'a> {
     Ping(Option<NodeAddr>),
     Losses(NodeAddr),
     Forget(NodeAddr),
+    Unregister(NodeAddr),
     AcceptLoss(Slots),
     Decommission(NodeAddr),
     Recommission(NodeAddr),
@@ -175,6 +176,7 @@ impl<'a> Command<'a> {
             Self::Ping(_) => Verb::Ping,
             Self::Losses(_) => Verb::Losses,
             Self::Forget(_) => Verb::Forget,
+            Self::Unregister(_) => Verb::Unregister,
             Self::AcceptLoss(_) => Verb::AcceptLoss,
             Self::Decommission(_) => Verb::Decommission,
             Self::Recommission(_) => Verb::Recommission,
@@ -302,6 +304,14 @@ impl Verb {
             Self::Ping => optional(rest).map(Command::Ping),
             Self::Losses => parsed(one_word(rest)?).map(Command::Losses),
             Self::Forget => parsed(one_word(rest)?).map(Command::Forget),
+            // By two words, as the coordinator has it and errors name it, or by one.
+            Self::Unregister => match words(rest)[..] {
+                [node] => parsed(node).map(Command::Unregister),
+                [host, port] => {
+                    NodeAddr::new(std::str::from_utf8(host).ok()?, parsed(port)?).ok().map(Command::Unregister)
+                }
+                _ => None,
+            },
             Self::AcceptLoss => match one_word(rest)? {
                 word if word.eq_ignore_ascii_case(b"all") => Some(Command::AcceptLoss(Slots::All)),
                 word => {
@@ -445,6 +455,10 @@ mod tests {
         assert_eq!(Command::parse(b"READ"), Ok(Command::ReadLevel(None)));
         assert_eq!(Command::parse(b"losses h:1"), Ok(Command::Losses("h:1".parse().unwrap())));
         assert_eq!(Command::parse(b"accept_loss ALL"), Ok(Command::AcceptLoss(Slots::All)));
+        let node = NodeAddr::new("h", 1).unwrap();
+        for words in [&b"unregister_node h 1"[..], b"UNREGISTER_NODE h:1"] {
+            assert_eq!(Command::parse(words), Ok(Command::Unregister(node.clone())));
+        }
         assert_eq!(Command::parse(b"accept_loss 7"), Ok(Command::AcceptLoss(Slots::One(7))));
         let [old, new] = ["h:1", "h:2"].map(|node| node.parse::<NodeAddr>().unwrap());
         assert_eq!(Command::parse(b"decommission h:1"), Ok(Command::Decommission(old.clone())));
@@ -514,6 +528,7 @@ mod tests {
             ("PERSIST", "Usage: PERSIST key"),
             ("LOSSES", "Usage: LOSSES host:port"),
             ("FORGET h 1", "Usage: FORGET host:port"),
+            ("UNREGISTER_NODE h", "Usage: UNREGISTER_NODE host port"),
             ("DECOMMISSION h", "Usage: DECOMMISSION host:port"),
             (
                 "REPLACE h:1",
@@ -539,6 +554,7 @@ mod tests {
                 "key seconds value" => "key 60 value",
                 "key seconds" => "key 60",
                 "host:port" => "h:1",
+                "host port" => "h 1",
                 "old new" => "h:1 h:2",
                 "slot|all" => "all",
                 "prefix [LIMIT n] [AFTER key]" => "prefix limit 3",

@@ -109,6 +109,7 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
         }
         Command::Losses(node) => Outcome::Losses(client.losses(node).await?),
         Command::Forget(node) => Outcome::Told(client.forget(node).await?),
+        Command::Unregister(node) => Outcome::Told(client.unregister(node).await?),
         Command::AcceptLoss(slots) => Outcome::Told(client.accept_loss(*slots).await?),
         Command::Decommission(node) => Outcome::Told(client.decommission(node).await?),
         Command::Recommission(node) => Outcome::Told(client.recommission(node).await?),
@@ -132,6 +133,7 @@ fn level<T: ToString>(in_effect: Option<T>, own: Option<T>) -> Outcome {
 pub(crate) fn interrupted(command: &Command<'_>) -> Outcome {
     let reason = match command {
         Command::Forget(_)
+        | Command::Unregister(_)
         | Command::AcceptLoss(_)
         | Command::Decommission(_)
         | Command::Recommission(_)

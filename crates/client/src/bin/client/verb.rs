@@ -30,6 +30,7 @@ pub(crate) enum Verb {
     Ping,
     Losses,
     Forget,
+    Unregister,
     AcceptLoss,
     Decommission,
     Recommission,
@@ -109,6 +110,12 @@ pub(crate) const COMMANDS: &[Spec] = &[
     Spec::new(Verb::Ping, "PING", "[host:port]", "whether a node, or the coordinator, answers"),
     Spec::new(Verb::Losses, "LOSSES", "host:port", "the answered writes that a node has lost"),
     Spec::new(Verb::Forget, "FORGET", "host:port", "wait no longer for what a lost node could tell"),
+    Spec::new(
+        Verb::Unregister,
+        "UNREGISTER_NODE",
+        "host port",
+        "take a node off the ring, and give up what it alone has",
+    ),
     Spec::new(Verb::AcceptLoss, "ACCEPT_LOSS", "slot|all", "have slots whose copies are lost start anew"),
     Spec::new(
         Verb::Decommission,
