@@ -315,12 +315,12 @@ impl Log {
         }
     }
 
-    /// The second: what goes when the durable mark moves.
-    pub(crate) fn fetch_oldest(&self) {
+    /// The second: what goes when the durable mark moves. Records take so many bytes, as a rule.
+    pub(crate) fn fetch_oldest(&self, size: usize) {
         if let Some(entry) = self.more.as_ref().and_then(|more| more.tail.front()) {
             entry.record.fetch();
             // The next record is mostly written where this one was.
-            entry.replaced.iter().for_each(Record::fetch_with_value);
+            entry.replaced.iter().for_each(|replaced| replaced.fetch_with_value(size));
         }
     }
 

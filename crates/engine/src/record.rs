@@ -80,8 +80,12 @@ const DEADLINE_BYTES: usize = size_of::<u64>();
 /// How long keys usually are at most.
 const USUAL_KEY_BYTES: usize = 24;
 
-/// How much of a value [`Record::fetch_with_value`] asks for.
-const USUAL_VALUE_BYTES: usize = 112;
+/// Records up to this size [`Record::fetch_with_value`] asks for whole: some dozens of them have room in a cache. Of longer ones
+/// it asks for the start; the processor itself sees that the rest is read.
+const FETCHED_WHOLE: usize = 2048;
+
+/// This much.
+const FETCHED_START: usize = 192;
 
 impl Record {
     /// A record. Key and value are copied here, and nowhere else.
@@ -382,9 +386,9 @@ impl Record {
         fetch_bytes(self.0.address(), HEAD_BYTES + USUAL_KEY_BYTES);
     }
 
-    /// The same up to about the end of a short value. How long it is stands where it cannot be looked up yet.
-    pub(crate) fn fetch_with_value(&self) {
-        fetch_bytes(self.0.address(), HEAD_BYTES + USUAL_KEY_BYTES + USUAL_VALUE_BYTES);
+    /// The same for the whole of a record of about this size. That of this one stands where it cannot be looked up yet.
+    pub(crate) fn fetch_with_value(&self, size: usize) {
+        fetch_bytes(self.0.address(), if size <= FETCHED_WHOLE { size } else { FETCHED_START });
     }
 
     fn kind(&self) -> Kind {

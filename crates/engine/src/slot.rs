@@ -244,7 +244,7 @@ impl<B: Bugs> Slot<B> {
 
     /// The second.
     pub(crate) fn fetch_more(&self, hash: Option<u64>) {
-        self.log.fetch_oldest();
+        self.log.fetch_oldest(self.table.usual_size());
         if let Some(hash) = hash {
             self.table.fetch_record(hash);
         }
