@@ -92,13 +92,17 @@ impl Completions {
         self.count < COMPLETIONS_OF_A_SLOT
     }
 
-    /// A write is settled.
+    /// A write is settled; or, by one of [`Completions::iter`] of no version, all up to it are no longer remembered.
     pub fn insert(&mut self, now: Timestamp, identity: Identity<'_>, completion: Completion) {
         if !self.clients.contains_key(identity.client) {
             self.clients.insert(identity.client.into(), Client::default());
         }
         let Some(client) = self.clients.get_mut(identity.client) else { return };
         client.last_write = now;
+        if completion.version == Version::NONE {
+            client.forgotten = client.forgotten.max(identity.seq);
+            return;
+        }
         match client.done.binary_search_by_key(&identity.seq, |(seq, _)| *seq) {
             Ok(at) => {
                 if let Some(known) = client.done.get_mut(at) {
@@ -129,9 +133,15 @@ impl Completions {
     }
 
     /// All completions.
+    ///
+    /// IMPORTANT: and up to which number a client's are no longer remembered, as a completion of no version. Whoever goes on
+    /// from these would else take those for writes that it has never seen.
     pub fn iter(&self) -> impl Iterator<Item = (Identity<'_>, Completion)> {
         self.clients.iter().flat_map(|(name, client)| {
-            client.done.iter().map(move |(seq, done)| (Identity { client: name, seq: *seq }, done.clone()))
+            let forgotten = Completion { version: Version::NONE, found: None, told: None };
+            let forgotten = (client.forgotten > 0).then_some((client.forgotten, forgotten));
+            let all = forgotten.into_iter().chain(client.done.iter().cloned());
+            all.map(move |(seq, done)| (Identity { client: name, seq }, done))
         })
     }
 }
@@ -160,7 +170,13 @@ mod tests {
         assert_eq!(completions.look_up(of("a", last + 1)), Known::New);
         assert_eq!(completions.look_up(of("a", 1)), Known::Stale);
         assert_eq!(completions.look_up(of("b", 1)), Known::New);
-        assert_eq!(completions.iter().count(), COMPLETIONS_OF_A_CLIENT);
+        // Whoever goes on from them knows the same.
+        let mut taken_over = Completions::default();
+        completions.iter().for_each(|(identity, done)| taken_over.insert(Timestamp(1), identity, done));
+        for seq in 1..=last + 1 {
+            assert_eq!(taken_over.look_up(of("a", seq)), completions.look_up(of("a", seq)), "{seq}");
+        }
+        assert_eq!((taken_over.count, taken_over.clients.len()), (COMPLETIONS_OF_A_CLIENT, 1));
         completions.undo(of("a", last), done(last).version);
         assert_eq!(completions.look_up(of("a", last)), Known::New);
     }

@@ -60,7 +60,7 @@ pub struct Table {
     /// The order of the keys, once it was asked for.
     order: Option<Box<Order>>,
     /// How much memory the record takes that came last, in bytes: so much do others, too, as a rule.
-    usual_size: u32,
+    usual_size: u16,
     /// A key was added or dropped since. The order is left where it is, out of the cache: to touch it would cost the write.
     order_is_old: bool,
 }
@@ -116,13 +116,13 @@ impl Table {
 
     /// How much memory a record takes, as a rule, in bytes.
     pub(crate) fn usual_size(&self) -> usize {
-        self.usual_size as usize
+        self.usual_size.into()
     }
 
     /// Puts a record in the place of its key's last one, and gives that one.
     pub fn insert(&mut self, hasher: &KeyHasher, record: Record) -> Option<Record> {
         let hash = hasher.hash(record.key());
-        self.usual_size = u32::try_from(record.size()).unwrap_or(u32::MAX);
+        self.usual_size = u16::try_from(record.size()).unwrap_or(u16::MAX);
         self.tombstones += u32::from(record.is_delete());
         self.expiring += u32::from(record.has_deadline());
         if let Some(place) = self.find(self.probe(hash), record.key()) {
