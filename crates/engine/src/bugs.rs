@@ -124,13 +124,15 @@ pub enum Bug {
     LeaveForgotten,
     /// Whoever comes under the name of a node that lives takes its place.
     NameTaken,
+    /// Whoever takes over what is known of a client's writes is not told which are no longer remembered.
+    ForgottenUntold,
     /// A coordinator that was started with an older state goes on with it, although nodes know of changes since.
     OldStateTrusted,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 58] = [
+    pub const ALL: [Self; 59] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -188,6 +190,7 @@ impl Bug {
         Self::StopsWithoutRelease,
         Self::LeaveForgotten,
         Self::NameTaken,
+        Self::ForgottenUntold,
         Self::OldStateTrusted,
     ];
 }

@@ -22,6 +22,7 @@ use proto::session::Ancestors;
 use proto::slot::SlotId;
 
 use crate::bugs::{Bugs, NoBugs};
+use crate::completions::Completion;
 use crate::journal::{Entry, Journal, Whole};
 use crate::listing::Listing;
 use crate::log::{Log, TailBudget};
@@ -364,9 +365,16 @@ impl<B: Bugs> Slot<B> {
         self.last() == Version::NONE && self.epoch == Epoch::default()
     }
 
+    /// What is known of clients' writes.
+    fn completions(&self) -> impl Iterator<Item = (Box<[u8]>, u64, Completion)> {
+        let is_untold = self.bugs.plants(crate::bugs::Bug::ForgottenUntold);
+        let known = self.log.known_completions().into_iter().flat_map(|known| known.iter());
+        let told = known.filter(move |(_, done)| !(is_untold && done.version == Version::NONE));
+        told.map(|(identity, done)| (identity.client.into(), identity.seq, done))
+    }
+
     /// All that it holds.
     pub(crate) fn whole(&self) -> Whole {
-        let completions = self.log.known_completions().into_iter().flat_map(|known| known.iter());
         Whole {
             epoch: self.epoch,
             last: self.log.last(),
@@ -374,7 +382,7 @@ impl<B: Bugs> Slot<B> {
             purged: self.log.purged(),
             terms: self.log.terms(),
             records: self.table.records().cloned().collect(),
-            completions: completions.map(|(identity, done)| (identity.client.into(), identity.seq, done)).collect(),
+            completions: self.completions().collect(),
             tail: self.log.tail_entries().cloned().collect(),
         }
     }

@@ -173,6 +173,8 @@ knobs! {
     impostors,
     /// How often the coordinator is started with a copy of an older state.
     states_put_back,
+    /// Of a thousand operations, after how many a write of long ago is tried again.
+    old_retries,
 }
 
 impl Knobs {
@@ -287,6 +289,12 @@ impl Knobs {
         let mut random = Random::new(seed ^ 0x726f_6c6c_696e_6700);
         knobs.rolling_restarts = u64::from(random.chance(150));
         knobs.rolling_at_end = u64::from(random.chance(300));
+        let mut random = Random::new(seed ^ 0x6f6c_6472_6574_7279);
+        // Elsewhere what was answered may be lost, and is then done for the first time.
+        let keeps_all = knobs.wild_losses == 0 && knobs.wild_clocks == 0 && knobs.power_losses == 0;
+        if keeps_all && random.chance(500) {
+            knobs.old_retries = random.between(50, 300);
+        }
         let mut random = Random::new(seed ^ 0x6f6c_6473_7461_7465);
         let map_may_be_old = knobs.power_losses > 0 || knobs.crashed_starts > 0 || knobs.bit_flips > 0;
         if random.chance(120) && knobs.wild_losses == 0 && !map_may_be_old {

@@ -81,6 +81,11 @@ mod node;
     clippy::indexing_slicing,
     reason = "a process, slot or connection that is not there is a mistake of the simulator"
 )]
+mod old_retries;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+)]
 mod oracle;
 mod rolling;
 mod schedule;

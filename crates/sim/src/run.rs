@@ -75,6 +75,7 @@ pub struct Stats {
     pub rolled: u64,
     pub impostors_refused: u64,
     pub states_put_back: u64,
+    pub old_retries: u64,
 }
 
 /// A broken invariant.
@@ -210,7 +211,7 @@ impl Stats {
              removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks bit_flips damages snapshots torn_tails
              unproven_promotions leaves coordinator_crashes state_losses started_anew lost_slots shortened_slots undecided pages lists_of_replicas full keys_evicted
               comparisons differences decommissions dismissals fills_limited misnamed restarts rolled
-              impostors_refused states_put_back);
+              impostors_refused states_put_back old_retries);
     }
 }
 
@@ -225,7 +226,7 @@ impl fmt::Display for Stats {
               bit_flips damages snapshots torn_tails unproven_promotions leaves coordinator_crashes state_losses
               started_anew lost_slots shortened_slots undecided pages lists_of_replicas full keys_evicted
               comparisons differences decommissions dismissals fills_limited misnamed restarts rolled
-              impostors_refused states_put_back);
+              impostors_refused states_put_back old_retries);
         Ok(())
     }
 }

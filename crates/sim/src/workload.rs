@@ -29,7 +29,7 @@ const DRIFT_IN_A_TICK: u64 = 10_000;
 const PATIENCE: u64 = 3_000_000;
 
 /// How long a node keeps a request.
-const DEADLINE: u64 = 2_000_000;
+pub(crate) const DEADLINE: u64 = 2_000_000;
 
 /// Whether clients swap the value of a judged key. A swap goes by the version, and one of a key that is also given deadlines
 /// may find another version of the very value that it expects.
@@ -239,6 +239,7 @@ impl World {
         if operation.is_judged {
             self.remember(c, &current, &outcome);
         }
+        self.retry_an_old_one(c, &operation, &outcome);
     }
 
     /// Records when values could expire.

@@ -17,6 +17,7 @@ use crate::liveness::Liveness;
 use crate::mutants::Planted;
 use crate::network::{ACCEPTER, ConnId, Kind, Network, ProcId};
 use crate::node::{NodeProcess, Store};
+use crate::old_retries::OldRetries;
 use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::run::{Stats, Violation};
@@ -43,6 +44,7 @@ pub(crate) struct World {
     pub(crate) counters: Counters,
     pub(crate) faults: Faults,
     pub(crate) impostors: Impostors,
+    pub(crate) old_retries: OldRetries,
     pub(crate) liveness: Liveness,
     pub(crate) oracle: Oracle,
     pub(crate) trace: Trace,
@@ -78,6 +80,7 @@ impl World {
             counters: Counters::default(),
             faults: Faults::new(&knobs, random.fork()),
             impostors: Impostors::new(&knobs, seed),
+            old_retries: OldRetries::new(&knobs, seed),
             liveness: Liveness::default(),
             oracle: Oracle::new(bits),
             trace: Trace::new(keeps_story),

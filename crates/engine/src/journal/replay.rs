@@ -115,6 +115,12 @@ impl<B: Bugs> Replay<B> {
         if self.node.replay(entry) { Ok(()) } else { Err(ReplayError::OutOfOrder { number, slot }) }
     }
 
+    /// The number behind everything that was read. What [`Replay::finish`] notes comes behind it.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.next
+    }
+
     /// The node, as a new start of it: it holds what was read and has no part in any slot yet. `ancestors`
     /// are the incarnations whose data this is; `map` is the last one that they had.
     #[must_use]

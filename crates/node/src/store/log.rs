@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use storage::{Journal, JournalError};
+use storage::{Journal, JournalError, Position};
 
 use super::{Fsync, Store, pieces, waiters};
 
@@ -28,12 +28,22 @@ const BUFFER_KEPT: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) journal: Journal,
-    /// In pieces, and the number behind it. Nothing that came later is written before it.
-    unwritten: Option<(VecDeque<Vec<u8>>, u64)>,
+    /// Nothing that came later is written before it.
+    unwritten: Option<Unwritten>,
     /// What is taken from the state machine goes here.
     taken: Vec<u8>,
     /// Until then only the thread writes.
     cautious_until: Option<Instant>,
+}
+
+/// A payload that is not written, or only in part.
+#[derive(Debug)]
+struct Unwritten {
+    pieces: VecDeque<Vec<u8>>,
+    /// The number behind it.
+    end: u64,
+    /// Where its first piece is, or comes.
+    begin: Position,
 }
 
 /// What has come of a try to write.
@@ -57,12 +67,19 @@ impl Log {
         self.unwritten.is_some()
     }
 
+    /// Up to where the log has whole payloads. IMPORTANT: a start that went on from behind the first piece of one could not
+    /// read the rest.
+    pub(super) fn end_of_whole(&self) -> Position {
+        self.unwritten.as_ref().map_or(self.journal.end(), |unwritten| unwritten.begin)
+    }
+
     /// Takes what was noted since the last call. `false` where that is nothing, and nothing is left of earlier.
     pub(super) fn take(&mut self, noted: &engine::journal::Journal) -> bool {
         if self.unwritten.is_none()
             && let Some(end) = noted.take_into(&mut self.taken)
         {
-            self.unwritten = Some((pieces::cut(std::mem::take(&mut self.taken)).into(), end));
+            let pieces = pieces::cut(std::mem::take(&mut self.taken)).into();
+            self.unwritten = Some(Unwritten { pieces, end, begin: self.journal.end() });
         }
         self.unwritten.is_some()
     }
@@ -72,7 +89,7 @@ impl Log {
     /// # Errors
     /// As [`Journal::append`].
     pub(super) fn append(&mut self) -> Result<Option<u64>, JournalError> {
-        let Some((pieces, end)) = &mut self.unwritten else { return Ok(None) };
+        let Some(Unwritten { pieces, end, .. }) = &mut self.unwritten else { return Ok(None) };
         while let Some(piece) = pieces.front() {
             self.journal.append(&[piece])?;
             // The last one's memory serves the next time.

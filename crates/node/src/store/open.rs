@@ -134,6 +134,7 @@ pub(super) fn open_on(
         )
     })?;
     let map = super::map_file::load(disk.as_ref(), path);
+    let written = read.replay.end();
     let node = read.replay.finish(now, ancestors(directory.identity()), map);
     begin_log(&directory, &mut journal, settings.fsync).with_context(|| {
         format!(
@@ -155,7 +156,7 @@ pub(super) fn open_on(
              first; where there is none, the one that has most"
         );
     }
-    let store = Store::new(disk, path.clone(), settings.fsync, directory, node.journal().end());
+    let store = Store::new(disk, path.clone(), settings.fsync, directory, written);
     Ok(OpenedStore { node, store, journal, snapshot_at: recovery.snapshot.unwrap_or_default(), found: text })
 }
 

@@ -33,13 +33,14 @@ fn cut_at(payload: Vec<u8>, most: usize) -> Vec<Vec<u8>> {
 pub(super) struct Assembly(Vec<u8>);
 
 impl Assembly {
-    /// Takes in what was written next; gives a payload where one is whole now.
+    /// Takes in what was written next; gives a payload where one is whole now. A last piece without those before it is given as
+    /// it is, and is none.
     pub(super) fn add<'a>(&'a mut self, written: &'a [u8]) -> Option<&'a [u8]> {
         if let Some(piece) = written.strip_prefix(&MORE) {
             self.0.extend_from_slice(piece);
             return None;
         }
-        if let Some(piece) = written.strip_prefix(&LAST) {
+        if let Some(piece) = written.strip_prefix(&LAST).filter(|_| !self.0.is_empty()) {
             self.0.extend_from_slice(piece);
             return Some(&self.0);
         }
@@ -84,6 +85,7 @@ mod tests {
     fn pieces_whose_rest_a_crash_took_are_passed_over() {
         let pieces = cut_at((0..35).collect(), 10);
         let next = vec![7; 5];
+        assert_eq!(assembled(&pieces[3..]), &pieces[3..], "the last without the others is no payload");
         for left in 0..pieces.len() - 1 {
             let next_only = std::slice::from_ref(&next);
             assert_eq!(assembled(&[&pieces[..left], next_only].concat()), next_only);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use engine::node::Node;
 use proto::slot::SLOT_BITS;
-use storage::{Journal, Position, SnapshotWriter};
+use storage::{Position, SnapshotWriter};
 
 use super::rests::Rests;
 use super::{Store, open, pieces};
@@ -77,7 +77,7 @@ impl Snapshots {
         matches!(self.stage, Some(Stage::Copied(_, Some(_))))
     }
 
-    /// Begins one of everything that the log has up to a position, its end.
+    /// Begins one of everything that the log has up to a position, where its last whole payload ends.
     pub(super) fn begin(&mut self, driver: &Driver, store: &Store, position: Position) -> anyhow::Result<()> {
         // Whatever comes of it, it is tried again only once the log has grown.
         self.at = position;
@@ -104,7 +104,14 @@ impl Snapshots {
     ///
     /// With [`Keep::One`] there is none before. There what the log has not got may be what it has no room for, which this one
     /// makes; so it waits only for its position.
-    pub(super) fn advance(&mut self, store: &Store, journal: &Journal, keep: Keep) -> anyhow::Result<Option<Finished>> {
+    ///
+    /// `end` is where the last whole payload of the log ends; up to `synced` it is on disk.
+    pub(super) fn advance(
+        &mut self,
+        store: &Store,
+        (end, synced): (Position, Position),
+        keep: Keep,
+    ) -> anyhow::Result<Option<Finished>> {
         match self.stage.take() {
             Some(Stage::Copying(copying)) if copying.is_finished() => match joined(copying)? {
                 Ok(copied) => self.stage = Some(Stage::Copied(copied, None)),
@@ -112,9 +119,9 @@ impl Snapshots {
             },
             Some(Stage::Copied(copied, upto)) => {
                 let is_written = store.is_written(copied.end) || keep == Keep::One;
-                match upto.or_else(|| is_written.then(|| journal.end())) {
-                    Some(upto) if journal.synced() >= upto => {
-                        let (store, synced) = (store.clone(), journal.synced());
+                match upto.or_else(|| is_written.then_some(end)) {
+                    Some(upto) if synced >= upto => {
+                        let store = store.clone();
                         let finish = move || finish(&store, copied.writer, synced, keep);
                         let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(finish)?;
                         self.stage = Some(Stage::Finishing(thread));

@@ -273,6 +273,45 @@ async fn a_full_disk_heals_though_more_waits_to_be_written_than_there_is_reserve
     eventually("it heals", || node.store.health() == Health::Good).await;
 }
 
+/// Each value is longer than a piece of the log, and disks of several sizes are full after the first pieces of one: a snapshot
+/// makes the room for the others.
+async fn is_full_in_the_middle_of_a_payload(fsync: Fsync) {
+    let value = |round: u8| vec![round; 2 * pieces::PIECE_BYTES];
+    let mut was_in_the_middle = 0;
+    for capacity in (60..100).step_by(10) {
+        let disk = SimDisk::new(1);
+        disk.set_capacity(Some(capacity << 20));
+        let mut node = Durable::open(&disk, fsync).leads().await;
+        node.start();
+        let mut is_in_the_middle = false;
+        for round in 0..8 {
+            eventually("a write is taken", || node.write(b"large", &value(round)).is_some()).await;
+            let written = node.driver.node().journal().end();
+            eventually("it is written", || {
+                is_in_the_middle |= node.store.with_log(|log| log.end_of_whole() < log.journal.end());
+                node.driver.is_written(written)
+            })
+            .await;
+        }
+        was_in_the_middle += u64::from(is_in_the_middle);
+        drop(node);
+        disk.kill();
+        let node = Durable::open(&disk, fsync);
+        assert!(node.value(b"large") == Some(value(7)), "what was written is there, on a disk of {capacity} MiB");
+    }
+    assert!(was_in_the_middle > 0, "no disk was full in the middle of a payload");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_in_the_middle_of_a_payload_heals_and_is_read_again() {
+    is_full_in_the_middle_of_a_payload(Fsync::Never).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_it_does_where_each_write_is_synced() {
+    is_full_in_the_middle_of_a_payload(Fsync::Always).await;
+}
+
 #[tokio::test]
 async fn after_an_fsync_that_failed_nothing_is_acknowledged_and_the_node_is_told_to_stop() {
     let disk = SimDisk::new(1);
@@ -320,10 +359,14 @@ async fn make_snapshot(node: &mut Durable, snapshots: &mut Snapshots) {
     write_and_sync(&node.driver, &node.store, journal);
     let mut finished = None;
     eventually("a snapshot is made", || {
-        finished = snapshots.advance(&node.store, journal, Keep::Two).expect("the disk works");
+        finished = snapshots.advance(&node.store, ends(journal), Keep::Two).expect("the disk works");
         finished.is_some()
     })
     .await;
+}
+
+fn ends(journal: &storage::Journal) -> (storage::Position, storage::Position) {
+    (journal.end(), journal.synced())
 }
 
 fn write_and_sync(driver: &Driver, store: &Store, journal: &mut storage::Journal) {
@@ -359,7 +402,7 @@ async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_
             node.store.note_written(end);
         }
         for _ in 0..20 {
-            assert!(snapshots.advance(&node.store, journal, Keep::Two).expect("the disk works").is_none());
+            assert!(snapshots.advance(&node.store, ends(journal), Keep::Two).expect("the disk works").is_none());
             sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(snapshots.wants_sync(), written);
@@ -368,7 +411,7 @@ async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_
         assert_eq!(named.count(), 0, "the log has not got it on disk");
     }
     journal.sync().expect("the disk works");
-    eventually("it is named", || snapshots.advance(&node.store, journal, Keep::Two).expect("the disk works").is_some())
+    eventually("it is named", || snapshots.advance(&node.store, ends(journal), Keep::Two).expect("the disk works").is_some())
         .await;
     let newest = disk.list(Path::new("/data")).expect("it is there").into_iter().rfind(|name| name.ends_with(".snap"));
     drop(node);

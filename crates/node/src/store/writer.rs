@@ -355,7 +355,7 @@ impl Writer {
     }
 
     fn end(&self) -> Position {
-        self.store.with_log(|log| log.journal.end())
+        self.store.with_log(|log| log.end_of_whole())
     }
 
     fn advance_snapshot(&mut self, stop: bool) -> anyhow::Result<()> {
@@ -364,7 +364,8 @@ impl Writer {
         let finished = if stop {
             self.snapshots.stop()?
         } else {
-            store.with_log(|log| self.snapshots.advance(&store, &log.journal, keep))?
+            let (end, synced) = store.with_log(|log| (log.end_of_whole(), log.journal.synced()));
+            self.snapshots.advance(&store, (end, synced), keep)?
         };
         if let Some(finished) = finished {
             self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).snapshots += 1;

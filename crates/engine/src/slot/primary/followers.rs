@@ -167,10 +167,8 @@ impl<B: Bugs> Slot<B> {
     /// Queues all that the slot holds for a follower that wants it. Gives how many bytes that are.
     pub(crate) fn fill(&mut self, place: Place<'_>, who: Incarnation) -> usize {
         let epoch = self.epoch;
-        let completions = self.log.known_completions().into_iter().flat_map(|known| known.iter());
-        let completions = completions.map(|(identity, done)| (identity.client.into(), identity.seq, done));
         let completions: Vec<_> =
-            if self.bugs.plants(Bug::FillForgetsCompletions) { Vec::new() } else { completions.collect() };
+            if self.bugs.plants(Bug::FillForgetsCompletions) { Vec::new() } else { self.completions().collect() };
         let Role::Primary(primary) = &mut self.role else { return 0 };
         let wants = |follower: &&mut Follower| follower.outbox.to == who && follower.progress == Progress::WantsFill;
         let Some(follower) = primary.followers.iter_mut().find(wants) else { return 0 };
