@@ -11,6 +11,36 @@ use proto::limits;
 
 const INCOMPLETE: &str = "ERROR Incomplete command: a line must end with a newline\n";
 
+#[cfg(unix)]
+#[test]
+fn connections_never_take_the_files_away_that_the_log_needs() {
+    let coordinator = server::coordinator(&[]);
+    let dir = tempfile::tempdir().unwrap();
+    // The system gives this process fewer files than clients want.
+    let program = e2e::process::program("node");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 300 && exec \"$0\" \"$@\""]).arg(program).args(["--port", "0"]);
+    command.args(["--coordinator-port", &coordinator.port.to_string(), "--data-dir", dir.path().to_str().unwrap()]);
+    let mut node = server::Starting(e2e::process::Process::spawn("node", &mut command)).ready();
+    node.process.says_on_stderr("150 connections at most are served, not 10000");
+    let mut idle: Vec<_> = (0..400).filter_map(|_| Connection::try_open(&node.addr).ok()).collect();
+    idle.truncate(148);
+    let mut client = None;
+    eventually("a client is let in", SOON, || {
+        let mut one = Connection::open(&node.addr);
+        let is_in = one.try_ask("PING").is_ok_and(|answer| answer == "PONG");
+        client = is_in.then_some(one);
+        ensure(is_in, || "not yet".to_owned())
+    });
+    let mut client = client.unwrap();
+    // Segments are made meanwhile.
+    let value = "x".repeat(4_000_000);
+    for round in 0..40 {
+        assert_eq!(client.ask(&format!("PUT key{} {value}", round % 3)), "OK");
+    }
+    assert!(node.process.is_running());
+}
+
 /// A node serves, and quickly.
 #[track_caller]
 fn serves(addr: &str) {

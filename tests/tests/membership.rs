@@ -36,6 +36,10 @@ fn a_node_that_joins_under_load_takes_its_share_and_no_stored_key_is_ever_absent
         cluster.has(index, "join-new", written, "");
     }
     cluster.is_level();
+    // Whoever gives a copy up knows that the others have everything.
+    for index in 0..3 {
+        assert_eq!(cluster.info(index)["losses"], "0", "of node {index}");
+    }
     eventually("each key is held twice, and nowhere else", SOON, || {
         let held: usize = (0..3).map(|index| cluster.keys_on(index)).sum();
         ensure(held == 2 * (500 + written), || format!("{held} copies of {} keys", 500 + written))

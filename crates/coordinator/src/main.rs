@@ -38,7 +38,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     program::say(&format!("[Coordinator] Started on {addr}"))?;
 
-    let limits = Limits::new(config.connections, access);
+    let limits = Limits::new(config.connections.fitting(), access);
     let accepting = net::listener::accept(listener, &limits, &shutdown, &shutdown, |stream| {
         session::serve(stream, driver.clone(), Arc::clone(&limits), shutdown.clone())
     });

@@ -5,6 +5,7 @@
 //!   writes all answers with one system call.
 //!   `stalled` is what it does with a client that reads nothing.
 //! - [`access`]: the password of a process. [`gate`]: a connection until its client has given it.
+//! - [`descriptors`]: how many files the process may open.
 //! - [`latency`]: how long requests take.
 //! - [`shutdown`]: signals, and how the tasks of a process end together.
 //! - [`clock`]: the clock that the engine is told.
@@ -14,6 +15,7 @@
 pub mod access;
 pub mod clock;
 pub mod connection;
+pub mod descriptors;
 pub mod gate;
 pub mod latency;
 pub mod listener;

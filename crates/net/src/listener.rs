@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::access::Access;
 use crate::connection::let_the_answer_arrive;
+use crate::descriptors;
 use crate::shutdown::Shutdown;
 
 /// The longest pause after a failed accept. The usual reason is that the process is out of descriptors, and it passes.
@@ -96,6 +97,14 @@ impl ConnectionFlags {
     /// The file cannot be read, or holds no password.
     pub fn password(&self) -> Result<Option<Password>, PasswordError> {
         self.password_file.as_deref().map(Password::read).transpose()
+    }
+}
+
+impl ConnectionFlags {
+    /// The same with no more connections than this process can have open.
+    #[must_use]
+    pub fn fitting(self) -> Self {
+        Self { max_clients: descriptors::for_connections(self.max_clients), ..self }
     }
 }
 

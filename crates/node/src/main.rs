@@ -95,7 +95,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     {
         let (driver, accepting, connections) = (driver.clone(), accepting.clone(), connections.clone());
         background.spawn(async move {
-            let clients = Clients::new(Limits::new(config.connections, access));
+            let clients = Clients::new(Limits::new(config.connections.fitting(), access));
             net::listener::accept(listener, &clients.limits, &accepting, &connections, |stream| {
                 session::serve(stream, driver.clone(), Arc::clone(&clients), connections.clone())
             })

@@ -92,6 +92,8 @@ impl Farewell {
 enum Ended {
     /// It broke, or was refused for now: try again.
     Broken(String),
+    /// What must not be forgotten cannot be written: try again.
+    Unnoted(String),
     /// The coordinator will not have this node.
     Refused(String),
     /// What this node found in its data directory is of another cluster than the coordinator's, their passwords do not
@@ -156,6 +158,10 @@ pub async fn run(
                 let why = format!("the coordinator at {settings} has refused this node: {why}");
                 membership.report(why, Notice::Refused).await;
                 REFUSED_PAUSE
+            }
+            Ended::Unnoted(why) => {
+                membership.report(why, Notice::Refused).await;
+                LONGEST_PAUSE
             }
             Ended::Broken(why) => {
                 let why = format!("cannot reach the coordinator at {}: {why}", membership.settings);

@@ -210,6 +210,23 @@ impl Store {
         }
     }
 
+    /// A file beside the log could not be written. Want of room passes; otherwise the node is to stop, as where the log cannot.
+    fn fails_by<T>(&self, done: Result<T, FileError>) -> Result<T, FileError> {
+        if let Err(error) = &done
+            && !error.is_no_space()
+        {
+            let why = format!("{error}: {}", error.source);
+            self.shared.health.send_if_modified(|health| {
+                let is_first = !matches!(health, Health::Failed(_));
+                if is_first {
+                    *health = Health::Failed(why);
+                }
+                is_first
+            });
+        }
+        done
+    }
+
     /// Figures for operators.
     #[must_use]
     pub fn figures(&self) -> Figures {
@@ -228,12 +245,12 @@ impl Store {
     /// The disk has failed. What was noted is unknown.
     pub async fn note_incarnation(&self, incarnation: Incarnation) -> Result<(), FileError> {
         let store = self.clone();
-        on_a_thread(move || {
+        let noted = on_a_thread(move || {
             let mut directory = store.directory();
             let Some(directory) = directory.as_mut() else { return Ok(()) };
             directory.update_identity(|identity| identity.begin_incarnation(incarnation.0))
-        })
-        .await
+        });
+        self.fails_by(noted.await)
     }
 
     /// Notes that this start of the node is in a cluster, as what and by which map, so that the next one can say so.
@@ -242,7 +259,7 @@ impl Store {
     /// The disk has failed. What was noted is unknown.
     pub async fn begin(&self, map: Arc<ClusterMap>, incarnation: Incarnation) -> Result<(), FileError> {
         let store = self.clone();
-        on_a_thread(move || store.begin_now(&map, incarnation)).await
+        self.fails_by(on_a_thread(move || store.begin_now(&map, incarnation)).await)
     }
 
     fn begin_now(&self, map: &ClusterMap, incarnation: Incarnation) -> Result<(), FileError> {
@@ -267,7 +284,7 @@ impl Store {
     /// The disk has failed. Which map a start finds is unknown.
     pub async fn keep_map(&self, map: Arc<ClusterMap>) -> Result<(), FileError> {
         let store = self.clone();
-        let kept = on_a_thread(move || store.save_map(&map)).await;
+        let kept = self.fails_by(on_a_thread(move || store.save_map(&map)).await);
         if kept.as_ref().is_err_and(FileError::is_no_space) { Ok(()) } else { kept }
     }
 

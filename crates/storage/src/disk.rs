@@ -129,10 +129,19 @@ pub enum Mode {
     Create,
 }
 
-/// Whether an error says that the disk, or what this user may have of it, is full.
+/// Whether an error says that the disk, or what this user may have of it, is full; or that no more files can be open now, which
+/// passes as well and says nothing of the disk.
 #[must_use]
 pub fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) || is_no_descriptor(error)
+}
+
+/// Whether an error says that no more files can be open now.
+#[must_use]
+pub fn is_no_descriptor(error: &io::Error) -> bool {
+    /// `ENFILE` and `EMFILE`, the same on all Unix systems.
+    const TOO_MANY: [i32; 2] = [23, 24];
+    cfg!(unix) && error.raw_os_error().is_some_and(|code| TOO_MANY.contains(&code))
 }
 
 /// Puts a small file of a directory in the place of the one before. When this returns it lasts.

@@ -25,6 +25,12 @@ impl FileError {
     pub fn is_no_space(&self) -> bool {
         disk::is_no_space(&self.source)
     }
+
+    /// Whether no more files can be open now; that is want of room, too.
+    #[must_use]
+    pub fn is_no_descriptor(&self) -> bool {
+        disk::is_no_descriptor(&self.source)
+    }
 }
 
 /// Says which call to the disk failed.

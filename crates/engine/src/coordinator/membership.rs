@@ -113,7 +113,8 @@ impl<B: Bugs> Coordinator<B> {
         ancestors: &Ancestors,
     ) -> bool {
         let Some(holder) = self.registry.get(addr).map(|node| node.incarnation) else { return false };
-        let was_known_before = incarnation.is_some_and(|it| !it.is_of_one_coordinator(holder));
+        let is_ours = |it: Incarnation| it.is_of_one_coordinator(Incarnation(self.incarnations));
+        let was_known_before = incarnation.is_some_and(|it| !is_ours(it));
         if was_known_before && self.phase != Phase::Serving {
             return false;
         }

@@ -379,6 +379,10 @@ impl<B: Bugs> Slot<B> {
             primary.intake = Intake::Releasing(stamp);
             next.outbox.push(Item::Release { slot: place.id, epoch: self.epoch, stamp });
             turn.touch(&next.outbox);
+            // A copy that is given up as soon as another leads knows by it that nothing is lost with it.
+            if let Some(active) = primary.active.as_mut().filter(|active| durable > active.told) {
+                active.tell_durable(place, durable, &primary.followers, turn);
+            }
         }
         let Some(active) = &mut primary.active else { return };
         active.settle(durable, is_complete, turn);
@@ -421,12 +425,7 @@ impl<B: Bugs> Slot<B> {
                 turn.look_at(due, place.id);
             } else {
                 active.will_tell = false;
-                active.told = durable;
-                // Whoever is not level yet hears it after what makes it level.
-                for follower in primary.followers.iter().filter(|follower| follower.progress.takes_records()) {
-                    follower.outbox.push(Item::Durable { slot: place.id, seq: durable });
-                    turn.touch(&follower.outbox);
-                }
+                active.tell_durable(place, durable, &primary.followers, turn);
             }
         }
         let is_good = |follower: &Follower| follower.progress == Progress::Level && !follower.differs;
@@ -509,6 +508,15 @@ impl Primary {
 }
 
 impl Active {
+    /// Tells the followers what is durable. Whoever is not level yet hears it after what makes it level.
+    fn tell_durable(&mut self, place: Place<'_>, durable: u64, followers: &[Follower], turn: &mut Turn) {
+        self.told = durable;
+        for follower in followers.iter().filter(|follower| follower.progress.takes_records()) {
+            follower.outbox.push(Item::Durable { slot: place.id, seq: durable });
+            turn.touch(&follower.outbox);
+        }
+    }
+
     /// Answers whoever waits for what is durable now.
     fn settle(&mut self, durable: u64, is_complete: bool, turn: &mut Turn) {
         let reached = |waiter: &Waiter| waiter.seq <= durable;

@@ -122,5 +122,5 @@ impl Membership {
 
 /// The disk has not taken what the next start must know of this one.
 fn unnoted(error: &FileError) -> Ended {
-    Ended::Broken(format!("this start cannot be noted in the data directory: {error}: {}", error.source))
+    Ended::Unnoted(format!("the data directory does not take what the coordinator says: {error}: {}", error.source))
 }

@@ -332,6 +332,24 @@ async fn after_an_fsync_that_failed_nothing_is_acknowledged_and_the_node_is_told
 }
 
 #[tokio::test]
+async fn a_map_that_cannot_be_written_stops_the_node_and_one_for_which_there_is_no_room_does_not() {
+    let disk = SimDisk::new(1);
+    let node = Durable::open(&disk, Fsync::Interval).leads().await;
+    let newer = |version| {
+        let mut map = map_of_one();
+        map.set_version(MapVersion(version));
+        Arc::new(map)
+    };
+    disk.inject(Some(Operation::SyncData), 0, Fault::NoSpace);
+    node.store.keep_map(newer(2)).await.expect("it is saved later");
+    assert_eq!(node.store.health(), Health::Good);
+    disk.inject(Some(Operation::SyncData), 0, Fault::Io);
+    assert!(node.store.keep_map(newer(3)).await.is_err());
+    assert!(node.store.failed().await.contains("map.tmp"));
+    assert!(!node.driver.takes_writes());
+}
+
+#[tokio::test]
 async fn a_slot_larger_than_a_piece_goes_through_log_and_snapshot() {
     let disk = SimDisk::new(1);
     let mut node = Durable::open(&disk, Fsync::Never).leads().await;
@@ -411,8 +429,10 @@ async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_
         assert_eq!(named.count(), 0, "the log has not got it on disk");
     }
     journal.sync().expect("the disk works");
-    eventually("it is named", || snapshots.advance(&node.store, ends(journal), Keep::Two).expect("the disk works").is_some())
-        .await;
+    eventually("it is named", || {
+        snapshots.advance(&node.store, ends(journal), Keep::Two).expect("the disk works").is_some()
+    })
+    .await;
     let newest = disk.list(Path::new("/data")).expect("it is there").into_iter().rfind(|name| name.ends_with(".snap"));
     drop(node);
     disk.kill();

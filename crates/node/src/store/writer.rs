@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use storage::journal::{Next, Synced};
-use storage::{Journal, JournalError, Position};
+use storage::{FileError, Journal, JournalError, Position};
 use tokio::runtime::Handle;
 
 use super::gather::Gatherer;
@@ -230,7 +230,7 @@ impl Writer {
             Err(JournalError::NoSpace(error)) => {
                 self.room.tried = Instant::now();
                 log.journal.set_frugal(true);
-                self.set_full(&format!("{error}: {}", error.source));
+                self.set_full(&error);
             }
             written => return Ok(written?),
         }
@@ -244,13 +244,22 @@ impl Writer {
         }
     }
 
-    fn set_full(&self, why: &str) {
+    fn set_full(&self, error: &FileError) {
         let health = &self.store.shared.health;
         if health.send_if_modified(|health| std::mem::replace(health, Health::Full) != Health::Full) {
+            let path = self.store.path().display();
+            let (what, help) = if error.is_no_descriptor() {
+                (
+                    format!("too many files are open to write to {path}"),
+                    "close connections, or raise the limit (ulimit -n)",
+                )
+            } else {
+                (format!("the disk of {path} is full"), "make room")
+            };
             tracing::error!(
-                "the disk of {} is full: writes are refused and slots are handed over, reads go on; make room, and writes \
-                 are taken again by themselves: {why}",
-                self.store.path().display()
+                "{what}: writes are refused and slots are handed over, reads go on; {help}, and writes are taken again by \
+                 themselves: {error}: {}",
+                error.source
             );
             self.driver.propose();
         }

@@ -1,0 +1,36 @@
+//! How many files this process may have open: each connection is one.
+
+/// What a process needs beside its connections, at least: its files, and those that it opens to others.
+#[cfg(unix)]
+const SPARE: usize = 256;
+
+/// The limit is raised to what so many connections need, as far as the system lets it. Gives how many there may be then, and
+/// warns where those are fewer.
+#[cfg(unix)]
+#[must_use]
+pub fn for_connections(wanted: usize) -> usize {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
+    let needed = (wanted + SPARE) as u64;
+    // Where the system has a lower limit than it says, as macOS has, it stays.
+    if soft < needed && hard > soft {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, needed.min(hard), hard);
+    }
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((soft, hard));
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let may_be = limit.saturating_sub(SPARE).max(limit / 2).min(wanted);
+    if may_be < wanted {
+        tracing::warn!(
+            "{may_be} connections at most are served, not {wanted}: the system lets this process open {limit} files; raise \
+             the limit (ulimit -n) or lower --max-clients"
+        );
+    }
+    may_be
+}
+
+/// Other systems have no such limit.
+#[cfg(not(unix))]
+#[must_use]
+pub fn for_connections(wanted: usize) -> usize {
+    wanted
+}
