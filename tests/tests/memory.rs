@@ -65,6 +65,20 @@ fn at_the_limit_writes_that_need_more_are_refused_and_everything_else_goes_on() 
         let Reply::Array(answers) = node.call(&words) else { panic!("an answer for each") };
         let [Reply::Error(first), second] = &answers[..] else { panic!("{answers:?}") };
         assert!(first.starts_with("FULL ") && *second == Reply::ok(), "{answers:?}");
+        let mset = node.call(&["MSET", old, &value(1_000), &new, &value(1_000)]);
+        let Reply::Error(half) = mset else { panic!("{mset:?}") };
+        assert!(half.starts_with("UNKNOWN some keys may be changed and others not"), "{half}");
+        // Deadlines are to make room, with conditions or without.
+        for command in [
+            &["PEXPIREAT", &stored[2], "99999999999999"][..],
+            &["EXPIRE", &stored[3], "1000", "NX"],
+            &["GETEX", &stored[4], "EX", "1000"],
+        ] {
+            let answer = node.call(command);
+            assert!(!matches!(answer, Reply::Error(_)), "{command:?}: {answer:?}");
+            let kept = node.call(&["PERSIST", command[1]]);
+            assert_eq!(kept, Reply::Number(1));
+        }
         assert_eq!(node.insist(&format!("EXPIRE {} 1000", stored[1])), "OK 1");
         assert_eq!(node.insist(&format!("PERSIST {}", stored[1])), "OK 1");
     }

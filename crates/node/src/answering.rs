@@ -55,6 +55,12 @@ pub fn written<'a>(written: &'a Written, write: &Write<'_>) -> Response<'a> {
     }
 }
 
+/// The error of a request for many keys, of which some were changed.
+#[must_use]
+pub fn half_done(error: &ErrorReply) -> ErrorReply {
+    ErrorReply::Unknown(format!("some keys may be changed and others not, repeat it; what stopped it: {error}"))
+}
+
 /// The answer to a question for how long a key was not used.
 #[must_use]
 pub fn idle(idle: Option<Duration>) -> Response<'static> {

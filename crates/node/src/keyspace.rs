@@ -216,9 +216,7 @@ async fn random_key(driver: &Driver, level: ReadLevel) -> Result<Option<Box<[u8]
 /// Deletes every key, page by page. What is written meanwhile may stay.
 async fn flush(driver: &Driver, ack: AckLevel) -> Result<(), ErrorReply> {
     let mut range = Keys::Prefix(b"").range();
-    let half_done = |error| {
-        ErrorReply::Unknown(format!("some keys may be deleted and others not, repeat it; what stopped it: {error}"))
-    };
+    let half_done = |error| answering::half_done(&error);
     let mut is_first = true;
     loop {
         let page = page(driver, 0..SLOT_BITS.count(), range.clone(), ReadLevel::Local).await;

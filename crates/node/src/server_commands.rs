@@ -74,11 +74,13 @@ impl Front {
         }
     }
 
-    /// How a frame is answered; none: not at all. Redis passes empty lines over, and its clients end arrays with one at times.
+    /// How a frame is answered; none: not at all. Redis passes empty arrays over, and empty lines: its clients end arrays with one
+    /// at times.
     #[must_use]
     pub fn encoding(&mut self, frame: Frame<'_>) -> Option<Encoding> {
         let is_behind_array = std::mem::replace(&mut self.is_behind_array, frame.encoding() != Encoding::Line);
         match frame {
+            Frame::Array(words) if words.is_empty() => None,
             Frame::Array(_) => Some(self.arrays),
             Frame::Line(b"") if is_behind_array || self.lines != Encoding::Line => None,
             Frame::Line(line) if says_hello(line) => Some(self.arrays),

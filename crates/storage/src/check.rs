@@ -10,6 +10,7 @@ use crate::error::{Damage, FileError, Flaw, Named as _, OpenError, ReadError};
 use crate::fields;
 use crate::frame::{self, Parsed};
 use crate::identity::Identity;
+use crate::map_file;
 use crate::position::{DirectoryId, Position};
 use crate::recovery::{Deliver, TornTail};
 use crate::segment::{self, HEADER_BYTES};
@@ -77,6 +78,9 @@ fn look(
     visit: &mut dyn FnMut(Position, &[u8]),
 ) -> Result<Report, OpenError> {
     let listing = Listing::read(disk, directory)?;
+    if !listing.is_of_node(disk, directory)? {
+        return Err(OpenError::NoData { directory: directory.to_owned() });
+    }
     let _lock = lock(disk, directory)?;
     let mut report = Report {
         directory: directory.to_owned(),
@@ -91,6 +95,11 @@ fn look(
     };
     match Identity::load(disk, directory) {
         Ok(identity) => report.identity = identity,
+        Err(ReadError::Damaged(damage)) => report.damages.push((damage, 0)),
+        Err(ReadError::File(error)) => return Err(error.into()),
+    }
+    match map_file::load(disk, directory) {
+        Ok(_) => {}
         Err(ReadError::Damaged(damage)) => report.damages.push((damage, 0)),
         Err(ReadError::File(error)) => return Err(error.into()),
     }

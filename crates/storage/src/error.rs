@@ -176,6 +176,12 @@ pub enum OpenError {
         /// The directory.
         directory: PathBuf,
     },
+    /// There is nothing to look at or to repair. A node would begin an empty one there.
+    #[error("{} holds no data of a node: none of the files of one is there; nothing was changed", directory.display())]
+    NoData {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// Data is lost or unreadable. Starting again does not help.
     #[error(transparent)]
     Damaged(#[from] Damage),

@@ -9,6 +9,7 @@ use crate::directory::{Options, begin_log, clear, free_name, lock, set_aside};
 use crate::disk::{Disk, Mode, read_whole, write_full};
 use crate::error::{Damage, FileError, Flaw, Named as _, OpenError, ReadError, Rejection};
 use crate::identity::{self, Identity};
+use crate::map_file;
 use crate::recovery::Recovered;
 use crate::segment::{self, Header};
 use crate::snapshot;
@@ -55,8 +56,12 @@ pub fn repair(
     reader: &mut dyn FnMut() -> Reader,
 ) -> Result<RepairReport, OpenError> {
     let listing = Listing::read(disk, directory)?;
+    if !listing.is_of_node(disk, directory)? {
+        return Err(OpenError::NoData { directory: directory.to_owned() });
+    }
     let _lock = lock(disk, directory)?;
     let mut repair = Repair { disk, directory, options, steps: Vec::new() };
+    repair.map()?;
     let Some(mut identity) = repair.identity(&listing)? else {
         return Ok(RepairReport { directory: directory.to_owned(), steps: repair.steps });
     };
@@ -90,6 +95,15 @@ struct Repair<'a> {
 }
 
 impl Repair<'_> {
+    /// A map that cannot be read is set aside: the coordinator's will do.
+    fn map(&mut self) -> Result<(), OpenError> {
+        match map_file::load(self.disk, self.directory) {
+            Ok(_) => Ok(()),
+            Err(ReadError::Damaged(damage)) => self.keep(&damage.file.clone(), &damage),
+            Err(ReadError::File(error)) => Err(error.into()),
+        }
+    }
+
     /// The identity of the directory, made anew where it is lost; `None` in a directory that holds nothing.
     fn identity(&mut self, listing: &Listing) -> Result<Option<Identity>, OpenError> {
         let file = self.directory.join(identity::NAME);

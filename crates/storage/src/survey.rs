@@ -1,12 +1,13 @@
 //! What a data directory holds, without changing anything: what a start does before it acts, and what a check reports.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::bugs::Bugs;
 use crate::cut_mark;
-use crate::disk::Disk;
+use crate::disk::{Disk, Mode};
 use crate::error::{Damage, FileError, Flaw, Named as _, OpenError, ReadError};
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::position::{DirectoryId, Position};
 use crate::recovery::{Deliver, LogEnd, Reading, Recovered, Trust};
 use crate::segment;
@@ -27,11 +28,16 @@ pub(crate) struct Listing {
     pub(crate) set_aside: Vec<String>,
 }
 
+/// What the names of a node's files begin with.
+const OURS: [&str; 6] = ["log-", "snapshot-", "cut-", "identity", "map", "reserve"];
+
 impl Listing {
     pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Self, FileError> {
         let names = disk.list(path).named("list", path)?;
+        // What is another's stays.
+        let is_ours = |name: &str| OURS.iter().any(|start| name.starts_with(start));
         let with = |endings: &[&str]| {
-            let ends = |name: &&String| endings.iter().any(|ending| name.ends_with(ending));
+            let ends = |name: &&String| is_ours(name) && endings.iter().any(|ending| name.ends_with(ending));
             names.iter().filter(ends).cloned().collect()
         };
         Ok(Self {
@@ -41,6 +47,20 @@ impl Listing {
             unfinished: with(&[".tmp", ".new", ".next"]),
             set_aside: with(&[".damaged", ".set-aside"]),
         })
+    }
+
+    /// Whether any file is a node's.
+    pub(crate) fn is_of_node(&self, disk: &dyn Disk, path: &Path) -> Result<bool, FileError> {
+        let has = |name: &str| {
+            let file = path.join(name);
+            match disk.open(&file, Mode::Read) {
+                Ok(_) => Ok(true),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error).named("open", &file),
+            }
+        };
+        let has_data = !(self.firsts.is_empty() && self.snapshots.is_empty() && self.set_aside.is_empty());
+        Ok(has_data || has(identity::NAME)?)
     }
 }
 

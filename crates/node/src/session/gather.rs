@@ -10,6 +10,7 @@ use proto::request::{KeyWords, KeyspaceRequest, exists_request};
 use proto::response::Response;
 
 use super::ClientSession;
+use crate::answering;
 use crate::keyspace::KeptKeyspace;
 
 /// The answers of single keys are put together once they come to this.
@@ -24,6 +25,9 @@ pub(super) struct Gather {
     pub(super) answers: Vec<u8>,
     /// The sum of those that are numbers.
     sum: i64,
+    /// Whether one of its keys is to be changed, and one of the answers tells of a change.
+    writes: bool,
+    has_changed: bool,
     /// The first of those that are errors.
     error: Option<ErrorReply>,
 }
@@ -34,9 +38,12 @@ impl Gather {
         let mut rest = self.answers.as_slice();
         while let Ok(Some((reply, len))) = ReplyDecoder::new().decode(rest) {
             match Response::from(reply) {
-                Response::Number(number) => self.sum += number,
+                Response::Number(number) => {
+                    self.sum += number;
+                    self.has_changed |= number > 0;
+                }
                 Response::Error(error) => self.error = self.error.take().or(Some(error)),
-                _ => {}
+                _ => self.has_changed = true,
             }
             rest = rest.get(len..).unwrap_or_default();
         }
@@ -118,6 +125,7 @@ impl ClientSession<'_> {
             None => Gather::default(),
         };
         for request in requests.skip(gather.done) {
+            gather.writes |= request.is_write();
             if self.key_request(request, Encoding::Array, &mut gather.answers) == Flow::Settle {
                 self.gather = Some(gather);
                 return Flow::Settle;
@@ -132,7 +140,12 @@ impl ClientSession<'_> {
             return Flow::Settle;
         }
         gather.fold();
-        let response = gather.error.take().map_or_else(|| answer(gather.sum), Response::Error);
+        let response = match gather.error.take() {
+            // What one key is answered says nothing of the others.
+            Some(error) if gather.writes && gather.has_changed => Response::Error(answering::half_done(&error)),
+            Some(error) => Response::Error(error),
+            None => answer(gather.sum),
+        };
         response.encode(encoding, out);
         Flow::Next
     }

@@ -208,7 +208,8 @@ pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
     let was_copied = directory.found().copied;
     directory.recover(&mut |_| Ok(()))?;
     let copied = if was_copied { "\nThe copy counts as a directory of its own from now on." } else { "" };
-    Ok(format!("{report}{copied}"))
+    let proof = "\nWhat it holds proves nothing from now on: a replica that misses nothing goes first.";
+    Ok(format!("{report}{copied}{proof}"))
 }
 
 /// Deletes everything in a directory that no process uses. Blocks on the disk.

@@ -279,10 +279,12 @@ impl FrameDecoder {
         let bad = || ErrorReply::Protocol("an array is *N, then $LENGTH and the bytes of each word");
         let header = buf.get(from..).unwrap_or_default();
         // Saturates: every length has a limit far below.
-        let mut number = 0usize;
+        let (mut number, mut is_negative) = (0usize, false);
         for (at, byte) in header.iter().enumerate() {
             match byte {
                 byte if at == 0 && *byte == mark => {}
+                // Redis takes an array of less than no words for one of none.
+                b'-' if at == 1 && mark == b'*' => is_negative = true,
                 b'0'..=b'9' if (1..limits::ARRAY_HEADER_BYTES - 2).contains(&at) => {
                     number = number.saturating_mul(10).saturating_add(usize::from(byte - b'0'));
                 }
@@ -290,7 +292,7 @@ impl FrameDecoder {
                     None => return Ok(None),
                     Some(b'\n') => {
                         self.scanned = from + at + 2;
-                        return Ok(Some(number));
+                        return Ok(Some(if is_negative { 0 } else { number }));
                     }
                     Some(_) => return Err(bad()),
                 },
@@ -430,6 +432,13 @@ mod tests {
     }
 
     #[test]
+    fn an_array_of_less_than_no_words_has_none() {
+        for input in [&b"*0\r\n"[..], b"*-1\r\n", b"*-12\r\n"] {
+            assert_eq!(words_of(input).unwrap().unwrap(), Vec::<Vec<u8>>::new());
+        }
+    }
+
+    #[test]
     fn lengths_are_refused_before_the_bytes_come() {
         assert_eq!(words_of(b"*1048577\r\n"), Err(ErrorReply::TooManyWords { words: 1_048_577 }));
         assert!(matches!(words_of(b"*1\r\n$67108865\r\n"), Err(ErrorReply::TooLong { .. })));
@@ -440,7 +449,7 @@ mod tests {
     fn what_is_no_array_is_refused() {
         for input in [
             &b"*x\r\n"[..],
-            b"*-1\r\n",
+            b"*-x\r\n",
             b"*1\n$1\r\na\r\n",
             b"*1\r\n+OK\r\n",
             b"*1\r\n$1\r\nabc",

@@ -244,16 +244,23 @@ impl<'a> Args<'a> {
 
     fn getex(mut self) -> Parsed<'a> {
         let key = self.next();
-        let life = match (self.words.next(), self.words.next(), self.words.next()) {
-            (None, ..) => return read(key, Wanted::Value),
-            (Some(option), None, _) if is(option, "PERSIST") => Life::Endless,
-            (Some(option), Some(time), None) => match Unit::of(option) {
-                Some(unit) => unit.life(time, self.name)?,
-                None => return syntax(),
-            },
-            _ => return syntax(),
-        };
-        modify(key, Modify::Outlive(life))
+        // The last of several times in one unit counts, and two options do not go together.
+        let mut life: Option<(Option<Unit>, &[u8])> = None;
+        while let Some(option) = self.words.next() {
+            if let Some(unit) = Unit::of(option).filter(|unit| life.is_none_or(|(before, _)| before == Some(*unit))) {
+                let Some(time) = self.words.next() else { return syntax() };
+                life = Some((Some(unit), time));
+            } else if is(option, "PERSIST") && life.is_none_or(|(before, _)| before.is_none()) {
+                life = Some((None, b""));
+            } else {
+                return syntax();
+            }
+        }
+        match life {
+            None => read(key, Wanted::Value),
+            Some((None, _)) => modify(key, Modify::Outlive(Life::Endless)),
+            Some((Some(unit), time)) => modify(key, Modify::Outlive(unit.life(time, self.name)?)),
+        }
     }
 
     fn expire(mut self, unit: Unit) -> Parsed<'a> {

@@ -226,7 +226,7 @@ fn coordinator_request() -> impl Strategy<Value = Request> {
             old.as_str().as_bytes(),
             new.as_str().as_bytes()
         ])),
-        proptest::option::of(any::<u16>()).prop_map(|slot| {
+        proptest::option::of(0..16_384u16).prop_map(|slot| {
             request(&[b"ACCEPT_LOSS", slot.map_or("all".to_owned(), |slot| slot.to_string()).as_bytes()])
         }),
         (0..86_400_000u32).prop_map(|millis| request(&[b"WAIT_HEALTHY", format!("{millis}ms").as_bytes()])),

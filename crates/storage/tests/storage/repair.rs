@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use storage::bugs::NoBugs;
 use storage::check::inspect;
+use storage::disk::{self, Mode};
 use storage::error::Rejection;
+use storage::map_file;
 use storage::{Disk as _, Flaw, OpenError, Recovered, RepairReport, Report, SimDisk};
 
 use crate::support::{Opened, files, open, options, path, payloads, segments};
@@ -45,6 +47,34 @@ fn place(disk: &SimDisk, number: usize) -> (std::path::PathBuf, u64) {
     let position = positions[number];
     let segment = report.segments.iter().rfind(|segment| segment.first <= position).expect("it is in one");
     (segment.file.clone(), position.0 - segment.first.0)
+}
+
+#[test]
+fn what_is_no_data_directory_is_neither_looked_at_nor_repaired_and_stays_as_it_is() {
+    let disk = SimDisk::new(1);
+    disk.create_directory(path()).expect("the disk works");
+    disk::replace_file(&disk, path(), "notes.txt", b"mine").expect("the disk works");
+    disk.open(&path().join("mine.tmp"), Mode::Create).expect("the disk works");
+    let before = disk.list(path()).expect("it is there");
+    assert!(matches!(check(&disk), Err(OpenError::NoData { .. })));
+    assert!(matches!(repair(&disk), Err(OpenError::NoData { .. })));
+    assert_eq!(disk.list(path()).expect("it is there"), before);
+    // Nor does a node that starts there take what is not its own.
+    drop(open(&disk).expect("a node may start there"));
+    let after = disk.list(path()).expect("it is there");
+    assert!(before.iter().all(|name| after.contains(name)), "{after:?}");
+}
+
+#[test]
+fn a_damaged_map_is_shown_by_a_check_and_set_aside_by_a_repair() {
+    let disk = long_log();
+    map_file::store(&disk, path(), "OK Map version=9 since=0 cluster=3f0c").expect("the disk works");
+    assert!(check(&disk).expect("it is there").is_sound());
+    disk.flip_bit(&path().join(map_file::NAME), 40, 0);
+    let report = check(&disk).expect("it is there");
+    assert!(!report.is_sound() && report.to_string().contains("/data/map"), "{report}");
+    assert!(repair(&disk).expect("the disk works").to_string().contains("/data/map"));
+    assert!(check(&disk).expect("it is there").is_sound());
 }
 
 #[test]

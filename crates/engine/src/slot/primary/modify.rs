@@ -63,7 +63,10 @@ impl<B: Bugs> Slot<B> {
         let version = match &outcome {
             Outcome::Put(value, deadline) => {
                 let value = Cow::as_ref(value);
-                self.has_memory(place, write, (value, deadline.is_some()), newest.as_ref())?;
+                // As of `EXPIRE` without conditions: a deadline is to make room.
+                if !matches!(modify, Modify::Expire { .. } | Modify::Outlive(_)) {
+                    self.has_memory(place, write, (value, deadline.is_some()), newest.as_ref())?;
+                }
                 let effect = deadline.map_or(Effect::Put(value), |deadline| Effect::PutUntil(value, deadline));
                 self.order(place, Op::Write { key, effect, identity, told }, turn)
             }
