@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::process::{Ended, Process, program};
 
-/// Longer than the client's own `--timeout` of 15 s.
+/// Longer than the client's own `--timeout` of 20 s.
 const DEADLINE: Duration = Duration::from_secs(40);
 
 /// Runs the client once with these arguments and nothing to read.

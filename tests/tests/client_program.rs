@@ -131,6 +131,23 @@ fn json_is_one_object_a_command() {
 }
 
 #[test]
+fn why_nobody_can_answer_a_linear_read_or_a_count_is_said_before_the_clients_time_is_up() {
+    let node_args = &["--request-timeout", "2s"];
+    let mut cluster = Setup { nodes: 2, replicas: 1, heartbeat_timeout: "1s", node_args, ..Setup::default() }.start();
+    let key = cluster.key_led_by(0, "why");
+    cluster.kill(1);
+    cluster.is_replaced(1);
+    // A majority does not have it, and never will.
+    assert_eq!(cluster.connect(0).ask(&format!("PUT {key} v")), "OK");
+    let port = cluster.coordinator.port;
+    for command in [format!("GET {key}"), "COUNT why".to_owned()] {
+        let ended = client::command(port, &command, &["--timeout", "8s", "--read", "linear"]);
+        let said = &ended.stderr;
+        assert!(ended.code == Some(4) && said.contains("ERROR UNAVAILABLE"), "{command}: {:?} {said}", ended.code);
+    }
+}
+
+#[test]
 fn commands_from_a_pipe_are_answered_without_prompt_and_colour() {
     let cluster = cluster::shared();
     let port = cluster.coordinator.port.to_string();
@@ -249,7 +266,7 @@ fn a_write_waits_for_the_new_primary() {
     let mut cluster = Setup::default().start();
     let key = cluster.key_led_by(0, "waits");
     cluster.kill(0);
-    // Tried again along the changes of the map, within the 15 s that it has by default.
+    // Tried again along the changes of the map, within the 20 s that it has by default.
     let ended = run(&cluster, &format!("PUT {key} v"), &[]);
     assert_eq!(ended.code, Some(0), "{}", printed(&ended));
     assert_eq!(run(&cluster, &format!("GET {key}"), &["--raw"]).stdout, b"v");

@@ -20,7 +20,7 @@ use crate::map_watch::{self, WatchEnd};
 use crate::pool::Pool;
 
 /// How long a call may take where nothing else was said.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Longer timeouts are cut to this one.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);

@@ -45,3 +45,11 @@ impl Error {
         Self::Invalid(limit.to_string())
     }
 }
+
+/// Of two failures the one that tells more: what a node says, rather than that another one is silent.
+pub(crate) fn more_telling(before: Option<Error>, error: Error) -> Error {
+    match (before, &error) {
+        (Some(refused @ Error::Refused { .. }), Error::NotReached { .. }) => refused,
+        _ => error,
+    }
+}

@@ -9,7 +9,7 @@ use proto::peer::{self, Wanted};
 use crate::answer::{Answer, Meaning, NotAnAnswer, Request, meaning_of};
 use crate::cluster::Cluster;
 use crate::connection::{Failure, Patience};
-use crate::error::Error;
+use crate::error::{Error, more_telling};
 use crate::map_watch::{Maps, Pauses, another_primary, wait_for_change};
 use crate::placement::Placement;
 
@@ -17,7 +17,8 @@ use crate::placement::Placement;
 /// that is slower than this answers in the end.
 const PRIMARY_SILENCE: Duration = Duration::from_millis(300);
 
-/// How long the primary may be silent before a linear read is sent again, on another connection. It doubles, too.
+/// How long the primary may be silent before a linear read is sent again, on another connection. That one has all the time there
+/// is: a primary that cannot answer yet says why when its own time is up.
 const LINEAR_SILENCE: Duration = Duration::from_secs(2);
 
 /// How long a replica may be silent in the first round. It asks the primary first, for up to 300 ms of its own.
@@ -123,9 +124,10 @@ async fn ask_around<T>(
             let patience = Patience::until(deadline);
             let patience = match (from_replica, is_linear, replicas.is_empty()) {
                 (true, ..) => patience.with_silence(REPLICA_SILENCE * slowness),
-                (false, true, _) => patience.with_silence(LINEAR_SILENCE * slowness),
+                (false, true, _) if slowness == 1 => patience.with_silence(LINEAR_SILENCE),
                 (false, false, false) => patience.with_silence(PRIMARY_SILENCE * slowness),
-                (false, false, true) => patience, // There is nobody else to ask.
+                // There is nobody else to ask.
+                (false, true, _) | (false, false, true) => patience,
             };
             let asked = ask(cluster, node, &question, patience, (!from_replica).then(|| maps.clone()), &found);
             match asked.await {
@@ -133,10 +135,7 @@ async fn ask_around<T>(
                 Err(Miss::Final(error)) => return Err(error),
                 Err(Miss::AskOn(error)) => {
                     tracing::debug!(%node, %error, "asks on");
-                    // What a node says tells more than that another one is silent.
-                    if !matches!((&failed, &error), (Some(Error::Refused { .. }), Error::NotReached { .. })) {
-                        failed = Some(error);
-                    }
+                    failed = Some(more_telling(failed, error));
                 }
             }
         }

@@ -11,12 +11,14 @@ use crate::answer::{Answer, Meaning, NotAnAnswer, Request, meaning_of};
 use crate::client::{Client, checked_key};
 use crate::cluster::Cluster;
 use crate::connection::{Failure, Patience};
-use crate::error::Error;
+use crate::error::{Error, more_telling};
 use crate::map_watch::{Pauses, wait_for_change};
 
-/// How long a node may be silent before another is asked. It may itself be waiting for one that is silent. It doubles with
-/// every round.
-const SILENCE: Duration = Duration::from_secs(5);
+/// How long the first node may be silent before another is asked. It may itself be waiting for one that is silent.
+const FIRST_SILENCE: Duration = Duration::from_secs(3);
+
+/// How long others may be: a node that cannot answer says why when its own time is up, by default after 15 s.
+const SILENCE: Duration = Duration::from_secs(16);
 
 /// The pauses between rounds; a new map ends each at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -153,7 +155,7 @@ async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer
     let deadline = cluster.deadline();
     let mut maps = cluster.maps();
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let mut silence = SILENCE;
+    let mut silence = FIRST_SILENCE;
     let mut failed = None;
     let turn = cluster.next_turn();
     loop {
@@ -183,11 +185,11 @@ async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer
                 },
             };
             tracing::debug!(%node, %error, "asks on");
-            failed = Some(error);
+            silence = SILENCE;
+            failed = Some(more_telling(failed, error));
         }
         if !wait_for_change(&mut maps, pauses.next(), deadline).await {
             return Err(cluster.gave_up(failed));
         }
-        silence *= 2;
     }
 }

@@ -68,7 +68,7 @@ pub(crate) struct Args {
     pub(crate) password_file: Option<PathBuf>,
 
     /// How long a command may take, all its attempts together, such as 500ms or 1m
-    #[arg(long, global = true, value_name = "DURATION", default_value = "15s", value_parser = timeout)]
+    #[arg(long, global = true, value_name = "DURATION", default_value = "20s", value_parser = timeout)]
     pub(crate) timeout: Duration,
 
     /// When writes are answered: async, quorum or all. Where this is not given, as the cluster was started
