@@ -249,6 +249,20 @@ fn a_password_that_cannot_be_had_ends_the_start() {
     }
 }
 
+#[test]
+fn whoever_gives_no_password_is_told_so_whatever_he_asks() {
+    let coordinator = server::coordinator(&["--password-file", PASSWORD_FILE]);
+    let mut stranger = Connection::open(&coordinator.addr);
+    for words in [&["HELLO", "3"][..], &["NOTHING"], &["MAP"]] {
+        let Reply::Error(answer) = stranger.call(words) else { panic!("a stranger is answered") };
+        assert!(answer.starts_with("NOAUTH "), "{words:?}: {answer}");
+    }
+    let port = coordinator.port.to_string();
+    let ended = client::run(&["bench", "get", "--port", &port, "--seconds", "1", "--keys", "10"]);
+    assert_eq!(ended.code, Some(4), "{}", ended.stderr);
+    assert!(ended.stderr.contains("NOAUTH ") && ended.stderr.contains("--password-file"), "{}", ended.stderr);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_password_file_that_others_can_read_is_warned_of() {

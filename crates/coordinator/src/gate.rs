@@ -28,7 +28,10 @@ impl Knock for Stranger<'_> {
                 Err(error) => (Response::Error(error), Knocked::Wrong),
             },
             Ok(CoordinatorRequest::Quit) => (Response::Ok, Knocked::Answered(Flow::Close)),
-            Err(error) if asks_for_entry(frame) => (Response::Error(error), Knocked::Answered(Flow::Next)),
+            // It has no `HELLO`, and says so to nobody outside.
+            Err(error) if asks_for_entry(frame) && error != ErrorReply::UnknownCommand => {
+                (Response::Error(error), Knocked::Answered(Flow::Next))
+            }
             request => {
                 if let Ok(CoordinatorRequest::Join(_)) = request {
                     self.access.warn(|| format!("a node at {} wants to join without a password", Shown(self.from)));

@@ -324,7 +324,7 @@ impl<'a> Args<'a> {
     }
 }
 
-fn unknown_subcommand(word: &[u8], name: &str) -> ErrorReply {
+pub(super) fn unknown_subcommand(word: &[u8], name: &str) -> ErrorReply {
     let word = word.get(..QUOTED_BYTES).unwrap_or(word);
     ErrorReply::redis(format!("ERR unknown subcommand '{}'. Try {name} HELP.", String::from_utf8_lossy(word)))
 }

@@ -2,7 +2,7 @@
 //! wrong with an array.
 
 use super::auth::Auth;
-use super::redis::{QUOTED_BYTES, not_an_integer, wrong_number};
+use super::redis::{not_an_integer, unknown_subcommand, wrong_number};
 use super::{KeyWords, NodeRequest, PeerWords, Rest};
 use crate::decimal::integer;
 use crate::error::ErrorReply;
@@ -305,11 +305,6 @@ fn wait<'a>([replicas, millis]: [&[u8]; 2]) -> Result<ServerCommand<'a>, ErrorRe
     let millis = integer(millis).ok_or_else(|| ErrorReply::redis("ERR timeout is not an integer or out of range"))?;
     let millis = u64::try_from(millis).map_err(|_| ErrorReply::redis("ERR timeout is negative"))?;
     Ok(ServerCommand::Wait { replicas: u64::try_from(replicas).unwrap_or(0), millis })
-}
-
-fn unknown_subcommand(sub: &[u8], command: &str) -> ErrorReply {
-    let sub = String::from_utf8_lossy(sub.get(..QUOTED_BYTES.min(sub.len())).unwrap_or_default());
-    ErrorReply::redis(format!("ERR unknown subcommand '{sub}'. Try {command} HELP."))
 }
 
 #[cfg(test)]

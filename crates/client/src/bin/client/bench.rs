@@ -104,7 +104,14 @@ fn find_target(args: &Args, bench: &BenchArgs, load: &Load, password: Option<&Pa
                           server without it";
             let map = target::resolve(&coordinator)
                 .and_then(|addr| target::serving_map(addr, password, args.timeout))
-                .with_context(|| format!("cannot get the map of the cluster from {coordinator} ({advice})"))?;
+                .map_err(|error| match error.to_string() {
+                    why if why.contains("NOAUTH") => {
+                        NoTarget::Refused(format!("{why}: name the file that has it with --password-file"))
+                    }
+                    _ => {
+                        error.context(format!("cannot get the map of the cluster from {coordinator} ({advice})")).into()
+                    }
+                })?;
             Target::of_map(format!("the cluster of {coordinator}"), map, Vec::new(), 0..bench.keys, load.sizes)?
         }
     };
