@@ -174,7 +174,6 @@ fn what_is_no_array_is_refused_and_the_connection_closed() {
     for garbage in [
         &b"*\r\n"[..],
         b"*x\r\n",
-        b"*-1\r\n",
         b"*1048577\r\n",
         b"*99999999999999999999999999\r\n",
         b"*1\n$4\nPING\n",
@@ -198,6 +197,14 @@ fn what_is_no_array_is_refused_and_the_connection_closed() {
         }
     }
     serves(&cluster.node(0).addr);
+}
+
+#[test]
+fn an_array_without_words_is_passed_over() {
+    let cluster = cluster::shared();
+    for addr in [&cluster.node(0).addr, &cluster.coordinator.addr] {
+        assert_eq!(exchange(addr, "*0\r\n*-1\r\n*1\r\n$4\r\nPING\r\n"), "+PONG\r\n", "{addr}");
+    }
 }
 
 #[test]

@@ -95,6 +95,9 @@ struct ClientSession<'a> {
 impl Session for ClientSession<'_> {
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
         let encoding = frame.encoding();
+        if matches!(frame, Frame::Array(words) if words.is_empty()) {
+            return Flow::Next; // As at a node.
+        }
         let request = match CoordinatorRequest::parse(frame) {
             Ok(request) => request,
             Err(error) => {

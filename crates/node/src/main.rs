@@ -73,9 +73,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     let (found, journal, what) = match opened {
         None => (None, None, "Memory only: what it holds is gone when it stops".to_owned()),
-        Some(OpenedStore { node, store, journal, snapshot_at, found }) => {
+        Some(OpenedStore { node, store, journal, snapshot, found }) => {
             let what = format!("Data in {}, fsync {}: {found}", store.path().display(), store.fsync());
-            (Some((node, store)), Some((journal, snapshot_at)), what)
+            (Some((node, store)), Some((journal, snapshot)), what)
         }
     };
     program::say(&format!("[Node {}] {what}", bound.port()))?;
@@ -87,8 +87,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     driver.node().compare_every(config.compare_every);
     driver.node().set_move_rate(u64::from(config.move_rate) << 20);
     let writing = match (driver.store(), journal) {
-        (Some(store), Some((journal, snapshot_at))) => {
-            Some(store.start(driver.clone(), journal, snapshot_at, config.fsync_interval)?)
+        (Some(store), Some((journal, snapshot))) => {
+            Some(store.start(driver.clone(), journal, snapshot, config.fsync_interval)?)
         }
         _ => None,
     };

@@ -41,8 +41,8 @@ pub struct OpenedStore {
     pub store: Store,
     /// Its log.
     pub journal: Journal,
-    /// Where the snapshot that it began with was made.
-    pub snapshot_at: Position,
+    /// Where the snapshot that it began with was made, and how long that is, in bytes.
+    pub snapshot: (Position, u64),
     /// What was found, for a person to read.
     pub found: String,
 }
@@ -156,8 +156,9 @@ pub(super) fn open_on(
              first; where there is none, the one that has most"
         );
     }
+    let snapshot = (recovery.snapshot.unwrap_or_default(), recovery.snapshot_bytes);
     let store = Store::new(disk, path.clone(), settings.fsync, directory, written);
-    Ok(OpenedStore { node, store, journal, snapshot_at: recovery.snapshot.unwrap_or_default(), found: text })
+    Ok(OpenedStore { node, store, journal, snapshot, found: text })
 }
 
 /// Says in the log how what follows is written. On a full disk it takes the reserve for that.

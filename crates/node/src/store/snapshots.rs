@@ -63,8 +63,9 @@ pub(super) struct Finished {
 }
 
 impl Snapshots {
-    pub(super) fn new(at: Position) -> Self {
-        Self { stage: None, at, bytes: 0, given_up: Arc::default() }
+    /// The last one was made at this position, and is so long.
+    pub(super) fn new((at, bytes): (Position, u64)) -> Self {
+        Self { stage: None, at, bytes, given_up: Arc::default() }
     }
 
     /// Whether one is being made.

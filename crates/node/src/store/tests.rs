@@ -60,7 +60,7 @@ impl Durable {
 
     pub(crate) fn start(&mut self) {
         let journal = self.journal.take().expect("it is started once");
-        let at = storage::Position::START;
+        let at = (storage::Position::START, 0);
         let running = self.store.start(self.driver.clone(), journal, at, Duration::from_millis(10));
         self.running = Some(running.expect("the system has a thread"));
     }
@@ -362,7 +362,7 @@ async fn a_slot_larger_than_a_piece_goes_through_log_and_snapshot() {
     drop(node);
     let mut node = Durable::open(&disk, Fsync::Never);
     assert!(node.value(b"large").as_ref() == Some(&value), "from the log");
-    let mut snapshots = Snapshots::new(storage::Position::START);
+    let mut snapshots = Snapshots::new((storage::Position::START, 0));
     make_snapshot(&mut node, &mut snapshots).await;
     drop(node);
     disk.kill();
@@ -399,7 +399,7 @@ fn write_and_sync(driver: &Driver, store: &Store, journal: &mut storage::Journal
 async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_the_one_before_serves_as_well() {
     let disk = SimDisk::new(1);
     let mut node = Durable::open(&disk, Fsync::Never).leads().await;
-    let mut snapshots = Snapshots::new(storage::Position::START);
+    let mut snapshots = Snapshots::new((storage::Position::START, 0));
     assert_eq!(node.write(b"old", b"v"), Some(()));
     make_snapshot(&mut node, &mut snapshots).await;
 

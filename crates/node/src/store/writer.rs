@@ -75,7 +75,7 @@ impl Store {
         &self,
         driver: Driver,
         mut journal: Journal,
-        snapshot_at: Position,
+        snapshot: (Position, u64),
         interval: Duration,
     ) -> anyhow::Result<Running> {
         let snapshot_after = self.directory().as_ref().map_or(u64::MAX, |directory| directory.options().segment_bytes);
@@ -88,7 +88,7 @@ impl Store {
             gatherer: Gatherer::new(now),
             syncing: None,
             making: None,
-            snapshots: Snapshots::new(snapshot_at),
+            snapshots: Snapshots::new(snapshot),
             snapshot_after,
             room: Room { looked: now, is_short: false, tried: now, snapshot_begun: None },
             map_saved_at: now,

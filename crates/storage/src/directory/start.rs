@@ -13,6 +13,7 @@ use crate::journal::{Journal, Resumed};
 use crate::position::Position;
 use crate::recovery::{Deliver, LogEnd, TornTail};
 use crate::segment::{self, Header, Segment};
+use crate::snapshot;
 use crate::survey::{Listing, Survey};
 
 /// What recovery did.
@@ -20,6 +21,8 @@ use crate::survey::{Listing, Survey};
 pub struct Recovery {
     /// The snapshot that it began with.
     pub snapshot: Option<Position>,
+    /// How long it is, in bytes.
+    pub snapshot_bytes: u64,
     /// How many payloads that had.
     pub snapshot_records: u64,
     /// How many payloads of the log followed.
@@ -58,6 +61,7 @@ impl<B: Bugs> DataDir<B> {
         let survey = self.survey(&listing, deliver)?;
         let recovery = Recovery {
             snapshot: survey.snapshot.map(Position),
+            snapshot_bytes: self.length_of_snapshot(survey.snapshot)?,
             snapshot_records: survey.snapshot_records,
             log_records: survey.log.as_ref().map_or(0, |log| log.records),
             end: Position(survey.log.as_ref().map_or(survey.from(), |log| log.end)),
@@ -96,6 +100,12 @@ impl<B: Bugs> DataDir<B> {
         let segment_bytes = self.options.segment_bytes;
         let journal = Journal::resume(disk, path, self.identity.directory, segment_bytes, self.bugs, resumed);
         Ok((journal, Recovery { end, ..recovery }))
+    }
+
+    fn length_of_snapshot(&self, position: Option<u64>) -> Result<u64, FileError> {
+        let Some(position) = position else { return Ok(0) };
+        let file = self.path.join(snapshot::name(position));
+        self.disk.open(&file, Mode::Read).and_then(|open| open.length()).named("look at", &file)
     }
 
     fn survey(&self, listing: &Listing, deliver: Deliver<'_>) -> Result<Survey, OpenError> {
