@@ -4,6 +4,10 @@
 #[cfg(unix)]
 const SPARE: usize = 256;
 
+/// What it needs in the largest cluster: two to each other node.
+#[cfg(unix)]
+const ROOM: usize = 2 * proto::limits::NODES + SPARE;
+
 /// The limit is raised to what so many connections need, as far as the system lets it. Gives how many there may be then, and
 /// warns where those are fewer.
 #[cfg(unix)]
@@ -11,7 +15,7 @@ const SPARE: usize = 256;
 pub fn for_connections(wanted: usize) -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
-    let needed = (wanted + SPARE) as u64;
+    let needed = (wanted + ROOM) as u64;
     // Where the system has a lower limit than it says, as macOS has, it stays.
     if soft < needed && hard > soft {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, needed.min(hard), hard);
