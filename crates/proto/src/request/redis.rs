@@ -207,16 +207,12 @@ impl<'a> Args<'a> {
 
     fn set(mut self) -> Parsed<'a> {
         let (key, value) = (self.next(), self.next());
-        // The last of several times in one unit counts, two units do not go together, and neither goes with KEEPTTL.
-        let mut life: Option<(Option<Unit>, &[u8])> = None;
-        let (mut condition, mut tells) = (Condition::Always, Tells::Done);
+        let (mut life, mut condition, mut tells) = (None, Condition::Always, Tells::Done);
         while let Some(option) = self.words.next() {
-            if let Some(unit) = Unit::of(option).filter(|unit| life.is_none_or(|(before, _)| before == Some(*unit))) {
-                let Some(time) = self.words.next() else { return syntax() };
-                life = Some((Some(unit), time));
-            } else if is(option, "KEEPTTL") && life.is_none_or(|(before, _)| before.is_none()) {
-                life = Some((None, b""));
-            } else if is(option, "NX") && matches!(condition, Condition::Always | Condition::Absent) {
+            if self.is_of_life(option, "KEEPTTL", &mut life)? {
+                continue;
+            }
+            if is(option, "NX") && matches!(condition, Condition::Always | Condition::Absent) {
                 condition = Condition::Absent;
             } else if is(option, "XX") && matches!(condition, Condition::Always | Condition::Present) {
                 condition = Condition::Present;
@@ -242,17 +238,30 @@ impl<'a> Args<'a> {
         Ok(NodeRequest::Write(Write::new(checked_key(key)?, change)))
     }
 
+    /// Whether an option says for how long a key has its value: with a time in some unit, or the one that has none. The last of
+    /// several times in one unit counts, and two options do not go together.
+    fn is_of_life(
+        &mut self,
+        option: &'a [u8],
+        without_time: &str,
+        life: &mut Option<(Option<Unit>, &'a [u8])>,
+    ) -> Result<bool, ErrorReply> {
+        let unit = Unit::of(option);
+        let is_one = unit.is_some() || is(option, without_time);
+        if !is_one || life.is_some_and(|(before, _)| before != unit) {
+            return Ok(false);
+        }
+        let time = if unit.is_some() { self.words.next() } else { Some(&b""[..]) };
+        let Some(time) = time else { return syntax() };
+        *life = Some((unit, time));
+        Ok(true)
+    }
+
     fn getex(mut self) -> Parsed<'a> {
         let key = self.next();
-        // The last of several times in one unit counts, and two options do not go together.
-        let mut life: Option<(Option<Unit>, &[u8])> = None;
+        let mut life = None;
         while let Some(option) = self.words.next() {
-            if let Some(unit) = Unit::of(option).filter(|unit| life.is_none_or(|(before, _)| before == Some(*unit))) {
-                let Some(time) = self.words.next() else { return syntax() };
-                life = Some((Some(unit), time));
-            } else if is(option, "PERSIST") && life.is_none_or(|(before, _)| before.is_none()) {
-                life = Some((None, b""));
-            } else {
+            if !self.is_of_life(option, "PERSIST", &mut life)? {
                 return syntax();
             }
         }
