@@ -40,9 +40,14 @@ impl Pool {
         patience: Patience,
     ) -> Result<Answer, Failure> {
         let mut connection = self.connection(addr, request.need, patience).await?;
-        let answer = connection.exchange(request, patience).await?;
-        self.put_back(addr, connection);
-        Ok(answer)
+        let answer = connection.exchange(request, patience).await;
+        if answer.is_ok() {
+            self.put_back(addr, connection);
+        } else {
+            // The others may be dead in the same way. The next try has a new one.
+            self.idle().remove(addr);
+        }
+        answer
     }
 
     /// An idle connection to the node that is still good and can carry what needs this, or a new one.

@@ -14,11 +14,9 @@ use crate::connection::{Failure, Patience};
 use crate::error::{Error, more_telling};
 use crate::map_watch::{Pauses, wait_for_change};
 
-/// How long the first node may be silent before another is asked. It may itself be waiting for one that is silent.
-const FIRST_SILENCE: Duration = Duration::from_secs(3);
-
-/// How long others may be: a node that cannot answer says why when its own time is up, by default after 15 s.
-const SILENCE: Duration = Duration::from_secs(16);
+/// How long a node may be silent before another is asked. It may itself be waiting for one that is silent. The last one has all
+/// the time there is: a node that cannot answer says why when its own time is up.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// The pauses between rounds; a new map ends each at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -155,7 +153,6 @@ async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer
     let deadline = cluster.deadline();
     let mut maps = cluster.maps();
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let mut silence = FIRST_SILENCE;
     let mut failed = None;
     let turn = cluster.next_turn();
     loop {
@@ -165,8 +162,10 @@ async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer
         };
         let begin = turn % nodes.len().max(1);
         nodes.rotate_left(begin);
+        let last = nodes.last().cloned();
         for node in nodes {
-            let patience = Patience::until(deadline).with_silence(silence);
+            let patience = Patience::until(deadline);
+            let patience = if last.as_ref() == Some(&node) { patience } else { patience.with_silence(SILENCE) };
             let not_reached =
                 |failure: Failure| Error::NotReached { whom: format!("node {node}"), reason: failure.to_string() };
             let error = match cluster.pool().exchange(&node, request, patience).await {
@@ -185,7 +184,6 @@ async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer
                 },
             };
             tracing::debug!(%node, %error, "asks on");
-            silence = SILENCE;
             failed = Some(more_telling(failed, error));
         }
         if !wait_for_change(&mut maps, pauses.next(), deadline).await {

@@ -305,7 +305,7 @@ fn log(event: &Event) {
         Event::Left(addr) => tracing::info!("node {addr} left"),
         Event::Suspected(addr) => tracing::warn!("node {addr} is silent and replicas complain: it is replaced"),
         Event::Awaiting(nodes) => tracing::warn!(
-            "started without a state: nobody is promoted until {} have told what they know, or FORGET host:port says not \
+            "the state is taken over from the nodes: nobody is promoted until {} have told what they know, or FORGET host:port says not \
              to wait",
             listed(nodes)
         ),
@@ -321,8 +321,8 @@ fn log(event: &Event) {
         Event::Dead(addr) => tracing::warn!("node {addr} is dead: no heartbeat within the timeout"),
         Event::Stranger(addr) => tracing::error!("node {addr} belongs to another cluster and is refused"),
         Event::Outdated { known, held } => tracing::error!(
-            "the state that this coordinator was started with is an older one: it ends at version {}, and a node has {}; going \
-             on from what the nodes have",
+            "the state that this coordinator was started with is an older one: a node knows of changes that it lacks (its map is \
+             at version {}, the node's at {}); going on from what the nodes have",
             known.0,
             held.0
         ),

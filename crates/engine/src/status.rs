@@ -230,7 +230,7 @@ impl Status {
             Stage::Gathering => return format!("{nodes} nodes have joined, others may in a moment"),
             Stage::Awaiting(awaited) => {
                 return format!(
-                    "started without a state, the coordinator waits until {} have told what they know: start them, or \
+                    "taking the state over from the nodes, the coordinator waits until {} have told what they know: start them, or \
                      FORGET host:port",
                     names(awaited)
                 );

@@ -264,6 +264,14 @@ impl Connection {
         Ok(())
     }
 
+    /// Writes bytes ahead of the output.
+    ///
+    /// # Errors
+    /// As [`Connection::flush`].
+    pub async fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        write_all(&self.stream, bytes).await
+    }
+
     /// Serves requests until the client is done, breaks the protocol, or shutdown begins.
     ///
     /// # Errors

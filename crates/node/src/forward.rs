@@ -30,15 +30,19 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How many batches may wait for one connection. More are refused as not sent.
 const QUEUED_BATCHES: usize = 1_024;
 
-/// How often a connection is looked at on which requests wait: a question goes out that is answered at once.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often a connection is looked at on which requests wait: a question goes out that is answered at once. A node that reads
+/// none says as often that it lives.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
 /// After so many looks in a row between which nothing has come, the connection is given up. What waits on it is not known, and
 /// what comes next goes out on another: after a partition this one may send nothing for minutes.
-const SILENT_LOOKS: u32 = 3;
+const SILENT_LOOKS: u64 = 3;
+
+/// And one look more for so many bytes that were sent since: nothing comes before the last of a long value has arrived.
+const BYTES_A_LOOK: u64 = 512 * 1024;
 
 /// The number of such a question. Requests are counted from 1.
-const QUESTION: u64 = 0;
+pub(crate) const QUESTION: u64 = 0;
 
 /// The answer to one request, as bytes of RESP, or that there is none.
 pub type Answer = Result<Vec<u8>, Failed>;
@@ -110,6 +114,8 @@ struct Health {
     stalled: AtomicBool,
     /// How often something has come: a long answer is on its way as long as this grows.
     reads: AtomicU64,
+    /// How many bytes were sent since.
+    sent: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -247,8 +253,9 @@ impl LinkTask {
     async fn exchange(&mut self, stream: TcpStream, first: Vec<Call>) -> io::Error {
         let (read, write) = stream.into_split();
         let waiting = Waiting::default();
+        self.health.sent.store(0, Ordering::Relaxed);
         let ended = tokio::select! {
-            ended = send_batches(write, first, &mut self.batches, &waiting) => ended,
+            ended = send_batches(write, first, &mut self.batches, &waiting, &self.health) => ended,
             ended = receive_answers(read, &waiting, &self.health) => ended,
             ended = falls_silent(&waiting, &self.health) => Err(ended),
         };
@@ -272,6 +279,7 @@ async fn send_batches(
     first: Vec<Call>,
     batches: &mut mpsc::Receiver<Vec<Call>>,
     waiting: &Waiting,
+    health: &Health,
 ) -> io::Result<()> {
     let mut next = Some(first);
     let mut bytes = Vec::new();
@@ -285,6 +293,7 @@ async fn send_batches(
                 waiting.extend(call.answer.take().map(|answer| (call.id, answer)));
             }
         }
+        health.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         stream.write_all(&bytes).await?;
         next = loop {
             tokio::select! {
@@ -308,7 +317,7 @@ async fn send_batches(
 async fn falls_silent(waiting: &Waiting, health: &Health) -> io::Error {
     let mut looks = looks();
     let (mut reads, mut silent) = (0, 0);
-    while silent < SILENT_LOOKS {
+    while silent < SILENT_LOOKS + health.sent.load(Ordering::Relaxed) / BYTES_A_LOOK {
         looks.tick().await;
         let reads_now = health.reads.load(Ordering::Relaxed);
         let is_silent = reads_now == reads && !lock(waiting).is_empty();
@@ -333,6 +342,7 @@ async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, health: &
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         health.reads.fetch_add(1, Ordering::Relaxed);
+        health.sent.store(0, Ordering::Relaxed);
         health.stalled.store(false, Ordering::Relaxed);
         let wrong = |what: &'static str| io::Error::new(io::ErrorKind::InvalidData, what);
         let mut arrived = Vec::new();

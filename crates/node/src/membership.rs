@@ -120,6 +120,7 @@ pub async fn run(
         incarnation: None,
         noted: None,
         begun: None,
+        was_up: false,
         reported: None,
         left: None,
         beats: VecDeque::new(),
@@ -194,6 +195,8 @@ struct Membership {
     noted: Option<Incarnation>,
     /// The incarnation as which the node is in its cluster: it has a map, and what it must not forget of that is written.
     begun: Option<Incarnation>,
+    /// A map of its cluster has had it up.
+    was_up: bool,
     /// What the log says already of why the coordinator is away.
     reported: Option<String>,
     /// Whom to tell once the coordinator knows that this node stops.
@@ -462,7 +465,9 @@ impl Membership {
         }
         let update = MapUpdate::parse(text.lines());
         // IMPORTANT: before the node goes by it, and deletes what it holds.
-        if update.as_ref().is_ok_and(|update| self.is_replaced_in(update)) {
+        if let Ok(update) = &update
+            && self.is_replaced_in(update)
+        {
             return Some(self.replaced());
         }
         match update.and_then(|update| self.driver.handle_map(&update)) {
@@ -476,10 +481,13 @@ impl Membership {
         }
     }
 
-    /// Whether a newer start is up under this one's name.
-    fn is_replaced_in(&self, update: &MapUpdate) -> bool {
-        let newer = |it: Incarnation| self.incarnation.is_some_and(|me| me.is_before(it));
-        update.members().any(|(it, member)| member.up && member.addr == *self.driver.addr() && newer(it))
+    /// Whether another start is up under this one's name, which has been up itself.
+    fn is_replaced_in(&mut self, update: &MapUpdate) -> bool {
+        let under_my_name = update.members().filter(|(_, member)| member.up && member.addr == *self.driver.addr());
+        let up: Vec<_> = under_my_name.map(|(it, _)| Some(it)).collect();
+        let is_up = up.contains(&self.incarnation);
+        self.was_up |= is_up;
+        self.was_up && !is_up && !up.is_empty()
     }
 
     fn replaced(&self) -> Ended {

@@ -122,7 +122,8 @@ impl Waits {
 /// Answers kept requests, in their order, until all are or `out` has so many bytes: then it is to be called again, and goes on.
 /// Those for one node travel together. `waits` has the tickets of those that were carried out.
 pub async fn answer_all(driver: &Driver, kept: &KeptBatch, waits: &mut Waits, most: usize, out: &mut Vec<u8>) {
-    // One deadline for all: they came together, and the last must not wait for every other's failure.
+    // One deadline for all that are answered now: they came together, and the last must not wait for every other's failure.
+    // How long the client took for those before is not theirs.
     let start = Instant::now();
     if !waits.is_half_answered() {
         if !kept.all_carried_out() {

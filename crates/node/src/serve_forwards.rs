@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::task::{Context, Poll};
 
 use engine::node::Turn;
@@ -17,10 +18,11 @@ use proto::level::ReadLevel;
 use proto::peer::{Copies, Detail, Forward, KeyRequest, List, Read, SHORT_BYTES, Wanted, Write};
 use proto::response::Response;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::answering;
 use crate::driver::Driver;
+use crate::forward::{LOOK, QUESTION};
 use crate::wait;
 use crate::walks;
 
@@ -30,6 +32,9 @@ const WAITING: usize = 16_384;
 /// How many bytes of answers there may be, whether they wait or are not written. Beyond it, it is not read either.
 const ANSWER_BYTES: usize = 1024 * 1024;
 
+/// What is said to show that this node lives, in answer to no question.
+const NOTHING: &[u8] = b"$0\r\n\r\n";
+
 /// How many questions for keys are answered side by side on one connection. Beyond it, it is not read either.
 const LISTS: usize = 512;
 
@@ -38,10 +43,41 @@ struct Pending {
     id: u64,
     waiting: Waiting,
     /// What to answer once it is durable.
-    answer: Vec<u8>,
+    answer: Answered,
     /// What to answer otherwise.
     failure: ErrorReply,
     deadline: Instant,
+}
+
+/// The answer to a request.
+enum Answered {
+    /// As it is sent.
+    Bytes(Vec<u8>),
+    /// What a read has found. The record is that of the table, so that it takes no memory to keep it.
+    Found { record: Option<Record>, wanted: Wanted, is_short: bool },
+}
+
+impl Answered {
+    fn found(record: Option<&Record>, wanted: Wanted, is_short: bool) -> Self {
+        Self::Found { record: record.cloned(), wanted, is_short }
+    }
+
+    /// How much memory it takes of its own, in bytes.
+    fn len(&self) -> usize {
+        if let Self::Bytes(bytes) = self { bytes.len() } else { 0 }
+    }
+
+    fn respond(&self, id: u64, driver: &Driver, out: &mut Vec<u8>) {
+        let (record, wanted, is_short) = match self {
+            Self::Bytes(bytes) => return respond(id, bytes, out),
+            Self::Found { record, wanted, is_short } => (record.as_ref(), *wanted, *is_short),
+        };
+        let found = answering::found(record, wanted, || driver.wall());
+        let is_long = is_short && found.value().is_some_and(|value| value.len() > SHORT_BYTES);
+        let answer = if is_long { Response::Error(ErrorReply::Long) } else { found };
+        begin_response(id, out);
+        answer.encode(Encoding::Array, out);
+    }
 }
 
 /// Serves a connection until the other node ends it, breaks the protocol, or shutdown begins.
@@ -63,7 +99,7 @@ pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shut
         session.listing = listing.len();
         session.give_up_late(&mut connection.output);
         if std::mem::take(&mut session.must_persist) {
-            driver.persist().await.map_err(io::Error::other)?;
+            persist(connection, driver).await?;
         }
         connection.flush().await?;
         driver.finish(&mut session.turn);
@@ -88,7 +124,24 @@ pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shut
                 session.listing = listing.len();
             }
             () = sleep_until(late) => {}
+            // What is asked is not read.
+            () = sleep(LOOK), if !may_read => respond(QUESTION, NOTHING, output),
             () = shutdown.begun(), if session.pending.is_empty() => return Ok(()),
+        }
+    }
+}
+
+/// Waits until what was carried out is on disk. The other node hears meanwhile that this one lives.
+async fn persist(connection: &Connection, driver: &Driver) -> io::Result<()> {
+    let mut persisted = pin!(driver.persist());
+    loop {
+        tokio::select! {
+            done = &mut persisted => return done.map_err(io::Error::other),
+            () = sleep(LOOK) => {
+                let mut bytes = Vec::new();
+                respond(QUESTION, NOTHING, &mut bytes);
+                connection.write(&bytes).await?;
+            }
         }
     }
 }
@@ -142,25 +195,24 @@ impl<'a> ForwardSession<'a> {
         self.must_persist |= read.level == ReadLevel::Linear;
         let node = self.driver.node();
         let slot = node.slot_of(read.key);
-        let (waiting, mut answer) = (Waiting::new(), Vec::new());
-        let encode = |record: Option<&Record>| {
-            let found = answering::found(record, read.wanted, || self.driver.wall());
-            let is_long = is_short && found.value().is_some_and(|value| value.len() > SHORT_BYTES);
-            if is_long { Response::Error(ErrorReply::Long) } else { found }.encode(Encoding::Array, &mut answer);
-        };
+        let waiting = Waiting::new();
+        let mut answer = Answered::Bytes(Vec::new());
+        let take = |record: Option<&Record>| answer = Answered::found(record, read.wanted, is_short);
         let clock = || self.driver.clock().now();
         let done = if read.wanted == Wanted::Detail(Detail::Idle) && !at_replica {
             node.idle(slot, read.key, clock()).map(|idle| {
-                answering::idle(idle).encode(Encoding::Array, &mut answer);
+                let mut bytes = Vec::new();
+                answering::idle(idle).encode(Encoding::Array, &mut bytes);
+                answer = Answered::Bytes(bytes);
                 None
             })
         } else if at_replica {
-            node.read_copy(slot, read.key, clock, encode).map(|()| None)
+            node.read_copy(slot, read.key, clock, take).map(|()| None)
         } else {
-            node.read(slot, read.key, read.level, clock, &waiting, &mut self.turn, encode).map(|answer| answer.ticket)
+            node.read(slot, read.key, read.level, clock, &waiting, &mut self.turn, take).map(|answer| answer.ticket)
         };
         match done {
-            Ok(None) => respond(id, &answer, out),
+            Ok(None) => answer.respond(id, self.driver, out),
             // A read that has come to nothing may be tried again.
             Ok(Some(_)) => self.wait(id, waiting, answer, ErrorReply::Moved),
             Err(refusal) => respond_error(id, answering::refused(refusal, self.driver), out),
@@ -183,13 +235,14 @@ impl<'a> ForwardSession<'a> {
         match node.write(now, node.slot_of(write.key), &write, &waiting, &mut self.turn) {
             Ok(Answer { answer, ticket: None }) => respond(id, &encode(answer), out),
             Ok(Answer { answer, .. }) => {
-                self.wait(id, waiting, encode(answer), answering::not_durable(write.identity.is_some()));
+                let answer = Answered::Bytes(encode(answer));
+                self.wait(id, waiting, answer, answering::not_durable(write.identity.is_some()));
             }
             Err(refusal) => respond_error(id, answering::refused(refusal, self.driver), out),
         }
     }
 
-    fn wait(&mut self, id: u64, waiting: Waiting, answer: Vec<u8>, failure: ErrorReply) {
+    fn wait(&mut self, id: u64, waiting: Waiting, answer: Answered, failure: ErrorReply) {
         let deadline = Instant::now() + self.driver.request_timeout();
         self.pending_bytes += answer.len();
         self.pending.push(Pending { id, waiting, answer, failure, deadline });
@@ -210,7 +263,7 @@ impl<'a> ForwardSession<'a> {
             }
             self.pending_bytes -= pending.answer.len();
             match pending.waiting.outcome(0) {
-                Some(Outcome::Durable) => respond(pending.id, &pending.answer, out),
+                Some(Outcome::Durable) => pending.answer.respond(pending.id, self.driver, out),
                 Some(Outcome::Lost) | None => respond_error(pending.id, pending.failure.clone(), out),
             }
             false
@@ -231,10 +284,14 @@ impl<'a> ForwardSession<'a> {
     }
 }
 
-fn respond(id: u64, answer: &[u8], out: &mut Vec<u8>) {
+fn begin_response(id: u64, out: &mut Vec<u8>) {
     out.push(b':');
     push_number(id, out);
     out.extend_from_slice(b"\r\n");
+}
+
+fn respond(id: u64, answer: &[u8], out: &mut Vec<u8>) {
+    begin_response(id, out);
     out.extend_from_slice(answer);
 }
 

@@ -525,7 +525,11 @@ impl Session for ClientSession<'_> {
             };
             routing::answer_all(self.driver, &self.kept, &mut self.waits, most, out).await;
             if self.waits.is_half_answered() {
-                return self.persisted().await;
+                // IMPORTANT: what is answered later may be carried out here only then.
+                let must_persist = self.must_persist;
+                self.persisted().await?;
+                self.must_persist = must_persist;
+                return Ok(());
             }
             self.kept.clear();
         }

@@ -174,7 +174,8 @@ impl<B: Bugs> DataDir<B> {
         change(&mut identity);
         identity.keep_to_limits();
         let mut stored = identity.store(self.disk.as_ref(), &self.path, self.bugs);
-        if stored.as_ref().is_err_and(FileError::is_no_space) && self.release_reserve()? {
+        let wants_room = |error: &FileError| error.is_no_space() && !error.is_no_descriptor();
+        if stored.as_ref().is_err_and(wants_room) && self.release_reserve()? {
             stored = identity.store(self.disk.as_ref(), &self.path, self.bugs);
         }
         stored?;
@@ -249,8 +250,12 @@ impl<B: Bugs> DataDir<B> {
         if self.disk.open(&file, Mode::Read).is_ok() {
             return Ok(true);
         }
-        let taken = self.disk.open(&file, Mode::Create).and_then(|open| open.preallocate(self.options.reserve_bytes));
-        match taken.named("take room for", &file) {
+        let reserve = match self.disk.open(&file, Mode::Create).named("make", &file) {
+            Ok(reserve) => reserve,
+            Err(error) if error.is_no_space() => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match reserve.preallocate(self.options.reserve_bytes).named("take room for", &file) {
             Ok(()) => Ok(true),
             Err(error) if error.is_no_space() => {
                 // An empty file would be taken for the reserve.

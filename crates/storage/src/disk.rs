@@ -136,12 +136,18 @@ pub fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) || is_no_descriptor(error)
 }
 
+/// `ENFILE` and `EMFILE`, the same on all Unix systems: the machine, or the process, has too many files open.
+const TOO_MANY_FILES: [i32; 2] = [23, 24];
+
 /// Whether an error says that no more files can be open now.
 #[must_use]
 pub fn is_no_descriptor(error: &io::Error) -> bool {
-    /// `ENFILE` and `EMFILE`, the same on all Unix systems.
-    const TOO_MANY: [i32; 2] = [23, 24];
-    cfg!(unix) && error.raw_os_error().is_some_and(|code| TOO_MANY.contains(&code))
+    cfg!(unix) && error.raw_os_error().is_some_and(|code| TOO_MANY_FILES.contains(&code))
+}
+
+/// Such an error.
+fn no_descriptor() -> io::Error {
+    io::Error::from_raw_os_error(TOO_MANY_FILES[1])
 }
 
 /// Puts a small file of a directory in the place of the one before. When this returns it lasts.

@@ -29,7 +29,7 @@ pub(crate) struct Listing {
 }
 
 /// What the names of a node's files begin with.
-const OURS: [&str; 6] = ["log-", "snapshot-", "cut-", "identity", "map", "reserve"];
+const OURS: [&str; 7] = ["log-", "snapshot-", "cut-", "identity", "map", "reserve", "discarded"];
 
 impl Listing {
     pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Self, FileError> {

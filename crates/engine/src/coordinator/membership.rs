@@ -60,18 +60,20 @@ impl<B: Bugs> Coordinator<B> {
                 return Err(JoinError::Replaced);
             }
         }
+        if registered.is_none() && self.registry.len() >= limits::NODES {
+            let what = format!("{} nodes are registered, which is the limit", limits::NODES);
+            return Err(JoinError::Refused(ErrorReply::Busy(what)));
+        }
+        // First, since it may show that nothing is known for sure of who is here.
+        if let Some(held) = held {
+            self.consider(now, held, incarnation.or(ancestors.last())).map_err(JoinError::Refused)?;
+        }
+        let registered = self.registry.get(&addr).map(|node| node.incarnation);
         if registered != incarnation && self.is_held(now, &addr, incarnation, &ancestors) {
             return Err(JoinError::Refused(ErrorReply::Busy(format!(
                 "another node lives as {addr}, or did a moment ago; a name is one node's: start this one with another port \
                  or --advertise, or stop that one"
             ))));
-        }
-        if registered.is_none() && self.registry.len() >= limits::NODES {
-            let what = format!("{} nodes are registered, which is the limit", limits::NODES);
-            return Err(JoinError::Refused(ErrorReply::Busy(what)));
-        }
-        if let Some(held) = held {
-            self.consider(now, held, incarnation.or(ancestors.last())).map_err(JoinError::Refused)?;
         }
         let again = incarnation.is_some() && registered == incarnation;
         let incarnation = incarnation.unwrap_or_else(|| self.next_incarnation());
@@ -115,7 +117,7 @@ impl<B: Bugs> Coordinator<B> {
         let Some(holder) = self.registry.get(addr).map(|node| node.incarnation) else { return false };
         let is_ours = |it: Incarnation| it.is_of_one_coordinator(Incarnation(self.incarnations));
         let was_known_before = incarnation.is_some_and(|it| !is_ours(it));
-        if was_known_before && self.phase != Phase::Serving {
+        if was_known_before && !matches!(self.phase, Phase::Serving | Phase::Restored(_)) {
             return false;
         }
         let is_successor = ancestors.contains(holder);

@@ -162,8 +162,10 @@ impl<B: Bugs> Coordinator<B> {
     /// Gives slots that were released to a member to it. One that is suspected would be replaced at once, and waits until it is
     /// heard again.
     pub(super) fn pass_on_released(&mut self, now: Timestamp) {
-        if self.phase != Phase::Serving {
-            return self.releases.clear();
+        match self.phase {
+            Phase::Serving => {}
+            Phase::Restored(_) => return, // In a moment.
+            Phase::Fresh | Phase::Gathering(_) | Phase::Recovering => return self.releases.clear(),
         }
         let mut changes = Vec::new();
         for (slot, Said { from, of: to, version }) in std::mem::take(&mut self.releases) {

@@ -124,7 +124,7 @@ impl<B: Bugs> Coordinator<B> {
         !self.registry.is_empty() && self.registry.incarnations().into_iter().all(|node| self.has_told(node))
     }
 
-    /// Goes on from the state that was read. No node knows more.
+    /// Goes on from the state that was read. No node that is back knows more.
     pub(super) fn go_on(&mut self) {
         self.phase = Phase::Serving;
         self.event(Event::Serving(self.map.version));
@@ -154,6 +154,9 @@ impl<B: Bugs> Coordinator<B> {
         self.phase = Phase::Recovering;
         self.take_over(now, held);
         self.await_all(named.into_iter());
+        if !self.awaited.is_empty() {
+            self.event(Event::Awaiting(self.awaited()));
+        }
     }
 
     /// Whether a start has told what it knows. Nothing of ours need be behind an address that was registered by hand.

@@ -349,6 +349,41 @@ async fn a_map_that_cannot_be_written_stops_the_node_and_one_for_which_there_is_
     assert!(!node.driver.takes_writes());
 }
 
+/// A machine on which no more files can be open is no disk that fails: the node waits, and goes on.
+#[cfg(unix)]
+#[tokio::test]
+async fn want_of_descriptors_passes() {
+    let disk = SimDisk::new(1);
+    disk.set_capacity(Some(16 << 20));
+    let mut node = Durable::open(&disk, Fsync::Interval).leads().await;
+    disk.set_capacity(None);
+    node.start();
+    let (value, mut was_full) = ([7; 8192], false);
+    for round in 0..600 {
+        // No file for a segment, until the log does not get on without.
+        disk.refuse_opens(!was_full);
+        let key = format!("k{}", round % 20);
+        eventually("a write is taken", || {
+            was_full |= node.store.health() == Health::Full;
+            disk.refuse_opens(!was_full);
+            node.write(key.as_bytes(), &value).is_some()
+        })
+        .await;
+        let written = node.driver.node().journal().end();
+        eventually("it is written in the end", || {
+            was_full |= node.store.health() == Health::Full;
+            disk.refuse_opens(!was_full);
+            let is_written = node.driver.is_written(written);
+            node.store.order(|orders| orders.write |= !is_written);
+            is_written
+        })
+        .await;
+    }
+    assert!(was_full, "no file was missed");
+    eventually("the disk is good", || node.store.health() == Health::Good).await;
+    assert_eq!(node.value(b"k0").as_deref(), Some(&value[..]));
+}
+
 #[tokio::test]
 async fn a_slot_larger_than_a_piece_goes_through_log_and_snapshot() {
     let disk = SimDisk::new(1);

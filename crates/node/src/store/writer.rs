@@ -124,6 +124,15 @@ impl Running {
     }
 }
 
+/// One that has failed stays so.
+fn turn(health: &mut Health, from: &Health, to: Health) -> bool {
+    let turns = health == from;
+    if turns {
+        *health = to;
+    }
+    turns
+}
+
 impl Writer {
     fn run(mut self) -> Option<Journal> {
         let stopped = self.write_until_stopped();
@@ -231,6 +240,9 @@ impl Writer {
                 self.room.tried = Instant::now();
                 log.journal.set_frugal(true);
                 self.set_full(&error);
+                if error.is_no_descriptor() {
+                    return Ok(None); // No room helps.
+                }
             }
             written => return Ok(written?),
         }
@@ -246,7 +258,7 @@ impl Writer {
 
     fn set_full(&self, error: &FileError) {
         let health = &self.store.shared.health;
-        if health.send_if_modified(|health| std::mem::replace(health, Health::Full) != Health::Full) {
+        if health.send_if_modified(|health| turn(health, &Health::Good, Health::Full)) {
             let path = self.store.path().display();
             let (what, help) = if error.is_no_descriptor() {
                 (
@@ -284,7 +296,7 @@ impl Writer {
         };
         if has_room && !self.store.with_log(|log| log.has_unwritten()) {
             self.store.with_log(|log| log.journal.set_frugal(false));
-            self.store.shared.health.send_if_modified(|health| std::mem::replace(health, Health::Good) == Health::Full);
+            self.store.shared.health.send_if_modified(|health| turn(health, &Health::Full, Health::Good));
             tracing::warn!("the disk of {} has room again: writes are taken", self.store.path().display());
             self.driver.propose();
         }
@@ -379,7 +391,11 @@ impl Writer {
         if let Some(finished) = finished {
             self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).snapshots += 1;
             if let Some(position) = finished.needed_from {
-                self.store.with_log(|log| log.journal.remove_before(position))?;
+                match self.store.with_log(|log| log.journal.remove_before(position)) {
+                    // It goes with the next snapshot.
+                    Err(JournalError::NoSpace(_)) => {}
+                    removed => removed?,
+                }
             }
         }
         Ok(())

@@ -288,7 +288,7 @@ impl FrameDecoder {
                 b'0'..=b'9' if (1..limits::ARRAY_HEADER_BYTES - 2).contains(&at) => {
                     number = number.saturating_mul(10).saturating_add(usize::from(byte - b'0'));
                 }
-                b'\r' if at > 1 => match header.get(at + 1) {
+                b'\r' if at > 1 + usize::from(is_negative) => match header.get(at + 1) {
                     None => return Ok(None),
                     Some(b'\n') => {
                         self.scanned = from + at + 2;
@@ -450,6 +450,7 @@ mod tests {
         for input in [
             &b"*x\r\n"[..],
             b"*-x\r\n",
+            b"*-\r\n",
             b"*1\n$1\r\na\r\n",
             b"*1\r\n+OK\r\n",
             b"*1\r\n$1\r\nabc",

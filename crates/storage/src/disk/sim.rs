@@ -143,6 +143,11 @@ impl SimDisk {
         self.state().short_writes = one_in;
     }
 
+    /// From now on no more files can be open, or they can again.
+    pub fn refuse_opens(&self, refuses: bool) {
+        self.state().refuses_opens = refuses;
+    }
+
     /// Sets how many bytes the disk holds; `None` for no limit. Below what is there, nothing more fits.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;

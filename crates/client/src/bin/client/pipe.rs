@@ -25,9 +25,7 @@ pub(crate) fn run(session: &mut Session<'_>, mut input: impl BufRead) -> anyhow:
             Ok(Next::GoOn) => {}
             Ok(Next::Leave) => break,
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe && !input.fill_buf()?.is_empty() => {
-                anyhow::bail!(
-                    "nobody reads the output any more: line {number} was carried out, and those behind it were not"
-                )
+                anyhow::bail!("nobody reads the output any more: the lines behind line {number} were not carried out")
             }
             Err(error) => return Err(error.into()),
         }

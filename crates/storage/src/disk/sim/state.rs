@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::entries::{Entries, FileNumber};
 use super::image::Image;
 use super::{Fault, Loss, Operation};
+use crate::disk::no_descriptor;
 use crate::random::Random;
 
 /// A fault that waits for its call.
@@ -28,6 +29,7 @@ pub(super) struct State {
     pub(super) capacity: Option<u64>,
     /// Every so many writes is cut short, at random; 0 for none.
     pub(super) short_writes: u64,
+    pub(super) refuses_opens: bool,
     waiting: Vec<Waiting>,
     /// The power is cut, and the crash that this is has not been seen to.
     pub(super) is_off: bool,
@@ -48,6 +50,7 @@ impl State {
             locks: BTreeSet::new(),
             capacity: None,
             short_writes: 0,
+            refuses_opens: false,
             waiting: Vec::new(),
             is_off: false,
             calls: 0,
@@ -101,6 +104,9 @@ impl State {
 
     /// Counts a call that a fault fails as a whole.
     pub(super) fn enter_whole(&mut self, operation: Operation) -> io::Result<()> {
+        if self.refuses_opens && matches!(operation, Operation::Open | Operation::SyncDirectory) {
+            return Err(no_descriptor());
+        }
         match self.enter(operation) {
             None | Some(Fault::Short | Fault::Slow { .. }) => Ok(()),
             Some(Fault::NoSpace) => Err(ErrorKind::StorageFull.into()),
