@@ -155,13 +155,23 @@ fn another_node_under_the_name_of_one_that_lives_is_refused_and_nothing_is_lost(
 #[test]
 fn a_node_whose_name_was_taken_while_it_hung_stops_and_its_data_is_left() {
     let dir = tempfile::tempdir().unwrap();
-    let node_data = Some(dir.path().to_owned());
-    let mut cluster = Setup { nodes: 1, replicas: 0, heartbeat_timeout: "1s", node_data, ..Setup::default() }.start();
+    let (node_data, data_dir) = (Some(dir.path().to_owned()), Some(dir.path().join("coordinator")));
+    let setup = Setup { nodes: 1, replicas: 0, heartbeat_timeout: "1s", node_data, data_dir, ..Setup::default() };
+    let mut cluster = setup.start();
     cluster.store(0, "taken", 100, "");
+    // The node has its number of another start of the coordinator than whoever comes from now on.
+    cluster.coordinator.process.kill();
+    cluster.start_coordinator_again();
+    cluster.node(0).process.says_on_stderr("the coordinator is back");
+    cluster.settles();
     let (name, data) = (cluster.node(0).addr.clone(), dir.path().join("node-0"));
     cluster.node(0).process.pause();
     // Refused at first, and registered once the one that hangs is taken for dead.
     let other = start_node(cluster.coordinator.port, 0, &["--advertise", &name]).ready();
+    eventually("the other is registered", SOON, || {
+        let listed = cluster.listed();
+        ensure(listed.contains(&name), || format!("{listed:?}"))
+    });
     cluster.node(0).process.resume();
     let ended = cluster.node_mut(0).process.wait_for_end(SOON);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
