@@ -120,6 +120,7 @@ async fn a_client_that_reads_nothing_for_a_while_is_read_on_from_and_hears_every
     let answers: String = (0..20_000).map(|i| format!("{}{i} {filler}\n", ["", "settled "][i % 2])).collect();
     client.write_all(answers.replace("settled", "later").as_bytes()).await.expect("the server reads on");
     client.write_all(b"*x\r\n").await.expect("the server reads on");
+    // Longer than the server waits before it reads on: a client that is busy elsewhere.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let mut heard = String::new();
     client.read_to_string(&mut heard).await.expect("the answers are not lost to a reset");

@@ -1,0 +1,59 @@
+//! A node that is no member any more follows the map as clients do, to pass requests on.
+
+use std::io;
+
+use net::connection::{Connection, Flow, Stopped};
+use proto::cluster_map::MapUpdate;
+use proto::frame::{Frame, encode_array};
+use proto::request::verbs;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use super::{Farewell, LONGEST_PAUSE, Membership};
+
+impl Membership {
+    /// Leads and holds nothing any more, and follows the map only to pass requests on.
+    pub(super) async fn stay_out(self, leave: oneshot::Receiver<Farewell>) {
+        self.driver.node().give_everything_up();
+        tokio::select! {
+            () = self.follow() => {}
+            Ok(left) = leave => {
+                // The coordinator does not count on this node, so there is nothing to tell it.
+                let _ = left.told.send(());
+            }
+        }
+    }
+
+    /// Follows the map as clients do, for as long as the process lives, to pass requests on.
+    pub(super) async fn follow(&self) {
+        loop {
+            let ended = self.follow_map().await;
+            tracing::debug!("following the map: {ended:?}");
+            sleep(LONGEST_PAUSE).await;
+        }
+    }
+
+    async fn follow_map(&self) -> io::Result<()> {
+        let mut connection = Connection::new(self.settings.connect().await?);
+        let mut awaits_admission = self.say_password(&mut connection.output);
+        encode_array(&[verbs::WATCH_MAP], &mut connection.output);
+        connection.flush().await?;
+        while connection.fill().await? > 0 {
+            let stopped = connection.reader.frames(|frame| {
+                if awaits_admission {
+                    awaits_admission = false;
+                    return if matches!(frame, Frame::Line(b"+OK")) { Flow::Next } else { Flow::Close };
+                }
+                let Frame::Array(words) = frame else { return Flow::Close };
+                let lines: Option<Vec<&str>> = words.map(|line| std::str::from_utf8(line).ok()).collect();
+                let update = MapUpdate::parse(lines.unwrap_or_default());
+                let followed = update.and_then(|update| self.driver.handle_map(&update));
+                if followed.is_ok() { Flow::Next } else { Flow::Close }
+            });
+            if stopped != Stopped::NeedsMore {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "not a map that follows on the last"));
+            }
+        }
+        Ok(())
+    }
+}
