@@ -53,7 +53,7 @@ struct Pending {
 enum Answered {
     /// As it is sent.
     Bytes(Vec<u8>),
-    /// What a read has found. The record is that of the table, so that it takes no memory to keep it.
+    /// What a read has found. While the record is the key's newest, it takes no memory to keep it.
     Found { record: Option<Record>, wanted: Wanted, is_short: bool },
 }
 
@@ -258,7 +258,8 @@ impl<'a> ForwardSession<'a> {
     fn poll_settled(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<()> {
         let before = self.pending.len();
         self.pending.retain(|pending| {
-            if pending.waiting.poll_settled(context).is_pending() {
+            // Many may be settled at once: what is there is written before there is more of it.
+            if out.len() >= ANSWER_BYTES || pending.waiting.poll_settled(context).is_pending() {
                 return true;
             }
             self.pending_bytes -= pending.answer.len();
