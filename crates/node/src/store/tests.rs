@@ -418,6 +418,41 @@ async fn make_snapshot(node: &mut Durable, snapshots: &mut Snapshots) {
     .await;
 }
 
+#[tokio::test]
+async fn a_disk_without_room_for_a_third_snapshot_lets_the_first_go() {
+    let disk = SimDisk::new(1);
+    disk.set_capacity(Some(64 << 20));
+    let mut node = Durable::open(&disk, Fsync::Never).leads().await;
+    disk.set_capacity(None);
+    let mut state = 1_u64;
+    let mut put = |node: &Durable, number: u32| {
+        // Nothing that a snapshot could make shorter.
+        let value: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(64 << 10)
+        .collect();
+        node.write(&number.to_be_bytes(), &value)
+    };
+    let mut snapshots = Snapshots::new((storage::Position::START, 0));
+    for keys in [0..200, 200..400] {
+        keys.for_each(|number| put(&node, number).expect("it leads"));
+        make_snapshot(&mut node, &mut snapshots).await;
+    }
+    // Less than a snapshot takes, the reserve included.
+    disk.set_capacity(Some(disk.used() + (4 << 20)));
+    node.start();
+    for number in (0..400).cycle() {
+        if put(&node, number).is_none() {
+            break;
+        }
+        node.driver.persist().await.expect("what was taken is written");
+    }
+    eventually("it heals", || node.store.health() == Health::Good).await;
+    assert_eq!(put(&node, 1), Some(()), "it takes writes again");
+}
+
 fn ends(journal: &storage::Journal) -> (storage::Position, storage::Position) {
     (journal.end(), journal.synced())
 }

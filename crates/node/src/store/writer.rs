@@ -64,6 +64,8 @@ struct Room {
     tried: Instant,
     /// When a snapshot was last begun because of it.
     snapshot_begun: Option<Instant>,
+    /// Since the disk is full only the newest snapshot is kept.
+    keeps_one: bool,
 }
 
 impl Store {
@@ -90,7 +92,7 @@ impl Store {
             making: None,
             snapshots: Snapshots::new(snapshot),
             snapshot_after,
-            room: Room { looked: now, is_short: false, tried: now, snapshot_begun: None },
+            room: Room { looked: now, is_short: false, tried: now, snapshot_begun: None, keeps_one: false },
             map_saved_at: now,
             runtime: Handle::current(),
         };
@@ -284,6 +286,9 @@ impl Writer {
             return Ok(());
         }
         self.room.looked = Instant::now();
+        if is_full {
+            self.keep_one_snapshot()?;
+        }
         let has_room = match self.store.directory().as_ref() {
             Some(directory) => {
                 let (options, free) = (directory.options(), directory.free_space().unwrap_or(u64::MAX));
@@ -296,11 +301,35 @@ impl Writer {
         };
         if has_room && !self.store.with_log(|log| log.has_unwritten()) {
             self.store.with_log(|log| log.journal.set_frugal(false));
+            self.room.keeps_one = false;
             self.store.shared.health.send_if_modified(|health| turn(health, &Health::Full, Health::Good));
             tracing::warn!("the disk of {} has room again: writes are taken", self.store.path().display());
             self.driver.propose();
         }
         Ok(())
+    }
+
+    /// Lets the snapshot before the newest go, and the log that only that one needs; once for each time that the disk is full.
+    /// Without it the log could have taken the last room, and left none for a next snapshot.
+    fn keep_one_snapshot(&mut self) -> anyhow::Result<()> {
+        if self.room.keeps_one || self.snapshots.is_making() {
+            return Ok(());
+        }
+        let kept = self.store.directory().as_ref().map(|directory| directory.retain_snapshots(Keep::One as usize));
+        let position = match kept.transpose() {
+            Err(error) if error.is_no_space() => return Ok(()),
+            kept => kept?.flatten(),
+        };
+        self.room.keeps_one = true;
+        position.map_or(Ok(()), |position| self.remove_log_before(position))
+    }
+
+    fn remove_log_before(&self, position: Position) -> anyhow::Result<()> {
+        match self.store.with_log(|log| log.journal.remove_before(position)) {
+            // It goes with the next snapshot.
+            Err(JournalError::NoSpace(_)) => Ok(()),
+            removed => Ok(removed?),
+        }
     }
 
     /// Saves the map where it has changed; with `now` at once.
@@ -391,11 +420,7 @@ impl Writer {
         if let Some(finished) = finished {
             self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).snapshots += 1;
             if let Some(position) = finished.needed_from {
-                match self.store.with_log(|log| log.journal.remove_before(position)) {
-                    // It goes with the next snapshot.
-                    Err(JournalError::NoSpace(_)) => {}
-                    removed => removed?,
-                }
+                self.remove_log_before(position)?;
             }
         }
         Ok(())
