@@ -164,7 +164,7 @@ pub async fn answer_all(driver: &Driver, kept: &KeptBatch, waits: &mut Waits, mo
 /// What was carried out has not become durable in time.
 fn give_up(driver: &Driver, request: &Kept, out: &mut Vec<u8>) {
     let error = match request.request() {
-        KeyRequest::Read(_) => ErrorReply::Unavailable(why_unavailable(driver, request.slot)),
+        KeyRequest::Read(_) => ErrorReply::Unavailable(why_unavailable(driver, request)),
         KeyRequest::Write(write) => answering::not_durable(write.identity.is_some()),
     };
     request.answer(&Response::Error(error), out);
@@ -268,7 +268,7 @@ async fn answer_one(
             if is_unknown {
                 return give_up(driver, request, out);
             }
-            let why = why_unavailable(driver, request.slot);
+            let why = why_unavailable(driver, request);
             return request.answer(&Response::Error(ErrorReply::Unavailable(why)), out);
         }
         // Either the map changes, or what was in the way may have passed.
@@ -426,14 +426,22 @@ async fn read_elsewhere(driver: &Driver, request: &Kept, deadline: Instant, out:
     false
 }
 
-fn why_unavailable(driver: &Driver, slot: SlotId) -> String {
-    let route = driver.node().route(slot);
+fn why_unavailable(driver: &Driver, request: &Kept) -> String {
+    let route = driver.node().route(request.slot);
     if driver.node().map().is_none() {
         return "this node has no map of the cluster yet; nothing was changed, see whether the coordinator runs"
             .to_owned();
     }
     if let Some((_, addr)) = route.primary {
-        return format!("the primary of this key, {addr}, does not take it now; nothing was changed, try again");
+        let is_linear_read = !request.request().is_write() && !request.replica_may_answer();
+        return if is_linear_read {
+            format!(
+                "the primary of this key, {addr}, has not answered a linear read in time: it is not reached, or too few of \
+                 the slot's copies confirm what it has; nothing was changed: try again, or read at level local"
+            )
+        } else {
+            format!("the primary of this key, {addr}, does not take it now; nothing was changed, try again")
+        };
     }
     match route.missing.first() {
         Some(addr) => format!(
