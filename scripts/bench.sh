@@ -233,7 +233,9 @@ measure_clusters() {
 
 measure_redis() {
     start echo bench echo --port 0
-    local echo=127.0.0.1:$port/$pid one redis replicated replicas number
+    local echo=127.0.0.1:$port/$pid large_echo one redis replicated replicas number
+    start large-echo bench echo --port 0 --value-bytes 1024
+    large_echo=127.0.0.1:$port/$pid
     node only-node
     one=$cluster
     three quorum
@@ -246,7 +248,8 @@ measure_redis() {
         redis "redis-replica-$number" --replicaof "127.0.0.1 $replicated"
         replicas=$replicas,$pid
     done
-    measure redis --keys "${keys:-1000000}" --echo "$echo" --one "$one" --quorum "$cluster" \
+    measure redis --keys "${keys:-1000000}" --echo "$echo" --large-echo "$large_echo" \
+        --one "$one" --quorum "$cluster" \
         --redis "$redis" --replicated "127.0.0.1:$replicated/$replicas"
 }
 

@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 
 use anyhow::Context as _;
 use bench::Target;
+use bench::keys::Sizes;
 use bench::request::{Dialect, Template, Verb};
 use bench::target::Place;
 use bytes::{Buf as _, BytesMut};
@@ -15,7 +16,7 @@ use proto::frame::Encoding;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::shape::{KEYS, SIZES};
+use crate::shape::KEYS;
 
 /// How much a read asks for at least, as in a node.
 const READ_BYTES: usize = 16 * 1024;
@@ -25,31 +26,31 @@ pub(crate) fn target(at: &Place) -> Target {
     Target::single("the echo server", at, Dialect::Put, 0..KEYS)
 }
 
-/// Serves until the process is killed.
-pub(crate) fn run(port: u16) -> anyhow::Result<()> {
+/// Serves keys and values of these lengths until the process is killed.
+pub(crate) fn run(port: u16, sizes: Sizes) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.context("cannot listen")?;
         let addr = listener.local_addr().context("the socket has no address")?;
         writeln!(io::stdout(), "[Echo] Started on {addr}").context("cannot write to standard output")?;
-        accept(listener).await
+        accept(listener, sizes).await
     })
 }
 
 /// Accepts connections for ever.
-pub(crate) async fn accept(listener: TcpListener) -> anyhow::Result<()> {
+pub(crate) async fn accept(listener: TcpListener, sizes: Sizes) -> anyhow::Result<()> {
     loop {
         let (stream, _) = listener.accept().await.context("cannot accept")?;
         stream.set_nodelay(true).context("cannot set up a connection")?;
         tokio::spawn(async move {
-            if let Err(error) = serve(stream).await {
+            if let Err(error) = serve(stream, sizes).await {
                 eprintln!("bench echo: a connection ended: {error}");
             }
         });
     }
 }
 
-async fn serve(mut stream: TcpStream) -> io::Result<()> {
+async fn serve(mut stream: TcpStream, sizes: Sizes) -> io::Result<()> {
     let mut input = BytesMut::new();
     let mut output = Vec::new();
     let mut kind = None;
@@ -59,7 +60,7 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
             return Ok(());
         }
         if kind.is_none() {
-            kind = kind_of(&input);
+            kind = kind_of(&input, sizes);
         }
         // Every connection carries requests of one shape only.
         let Some((request, answer)) = &kind else { continue };
@@ -82,12 +83,12 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
 }
 
 /// The shape of the requests of a connection, by how the first of them begins.
-fn kind_of(input: &[u8]) -> Option<(Template, Template)> {
+fn kind_of(input: &[u8], sizes: Sizes) -> Option<(Template, Template)> {
     [Verb::Put, Verb::Get].into_iter().find_map(|verb| {
         [Encoding::Line, Encoding::Array].into_iter().find_map(|encoding| {
-            let request = Template::request(verb, encoding, SIZES, Dialect::Put);
+            let request = Template::request(verb, encoding, sizes, Dialect::Put);
             let begins = input.first_chunk::<3>()? == request.bytes.first_chunk::<3>()?;
-            begins.then(|| (request, Template::answer(verb, encoding, SIZES)))
+            begins.then(|| (request, Template::answer(verb, encoding, sizes)))
         })
     })
 }
@@ -95,7 +96,7 @@ fn kind_of(input: &[u8]) -> Option<(Template, Template)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::{fill, shapes};
+    use crate::shape::{SIZES, fill, shapes};
     use bench::{Load, Until};
     use std::time::Duration;
 
@@ -106,7 +107,7 @@ mod tests {
         let place = Place { addr: listener.local_addr().unwrap(), pids: vec![std::process::id()] };
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async { accept(TcpListener::from_std(listener).unwrap()).await })
+            runtime.block_on(async { accept(TcpListener::from_std(listener).unwrap(), SIZES).await })
         });
         let target = Target::single("the echo server", &place, Dialect::Put, 0..1_000);
         fill(&target, SIZES.value).unwrap();

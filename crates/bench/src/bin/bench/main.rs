@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bench::Target;
+use bench::keys::Sizes;
 use bench::target::{Cluster, Place};
 use clap::Parser as _;
 
@@ -41,6 +42,9 @@ enum Command {
         /// Port to listen on; 0 picks a free one and prints it.
         #[arg(long, default_value_t = 0)]
         port: u16,
+        /// How long the values are, in bytes.
+        #[arg(long, default_value_t = SIZES.value)]
+        value_bytes: usize,
     },
     /// Measure clusters, each beside the echo server, and print a table for each.
     Run(Run),
@@ -87,7 +91,7 @@ struct Pace {
 
 fn main() -> ExitCode {
     let outcome = match Command::parse() {
-        Command::Echo { port } => echo::run(port),
+        Command::Echo { port, value_bytes } => echo::run(port, Sizes { value: value_bytes, ..SIZES }),
         Command::Run(run) => measure(&run),
         Command::Redis(run) => redis::in_memory(&run).and_then(|tables| print(&tables)),
         Command::Durable(run) => redis::durable(&run).and_then(|tables| print(&tables)),

@@ -34,6 +34,9 @@ pub(crate) struct InMemory {
     /// The echo server, with its process.
     #[arg(long, value_name = "HOST:PORT/PID")]
     echo: Place,
+    /// One whose values have 1 KiB.
+    #[arg(long, value_name = "HOST:PORT/PID")]
+    large_echo: Place,
     /// A cluster of one empty node.
     #[arg(long, value_name = "1@HOST:PORT/PID")]
     one: Cluster,
@@ -99,13 +102,15 @@ pub(crate) fn in_memory(run: &InMemory) -> anyhow::Result<String> {
     fill(&quorum, SIZES.value).context("cannot fill the cluster at quorum")?;
     fill(&filling, SIZES.value).context("cannot fill Redis with two replicas")?;
     let replicated = Target::single("Redis, WAIT 2", &run.replicated, Dialect::SetAndWait(REPLICAS), keys);
-    let echo = crate::echo::target(&run.echo);
+    let [echo, large_echo] = [&run.echo, &run.large_echo].map(crate::echo::target);
 
     let mut all = beside_redis(&one, &redis);
     all.extend(beside_redis_large(&large_one, &large_redis));
     all.extend(lines_beside_arrays(&one));
     all.extend(at_quorum(&quorum, &replicated, &one));
-    all.extend(beside_echo(&one, &redis, &echo));
+    // What is left to a store: what one reaches that does nothing.
+    all.extend(beside_redis(&echo, &redis));
+    all.extend(beside_redis_large(&large_echo, &large_redis));
     Ok(format!("{}\n{memory}", measured(&all, &run.pace)?))
 }
 
@@ -143,24 +148,24 @@ fn pair<'a>(name: &str, shape: Shape, ours: &'a Target, base: &'a Target, goals:
     Pair { name, ours: Side { target: ours, shape }, base: Side { target: base, shape }, goals }
 }
 
-fn beside_redis<'a>(one: &'a Target, redis: &'a Target) -> Vec<Pair<'a>> {
+fn beside_redis<'a>(ours: &'a Target, redis: &'a Target) -> Vec<Pair<'a>> {
     let mut all = Vec::new();
     for (name, verb) in [("GET", Verb::Get), ("SET", Verb::Put)] {
         for (pipeline, goals) in [
             (1, vec![Goal::speed(1.1), Goal::cpu(0.75), Goal::p99(0.8)]),
             (16, vec![Goal::speed(2.8), Goal::cpu(0.22)]),
         ] {
-            all.push(pair(name, shape(verb, Encoding::Array, pipeline), one, redis, goals));
+            all.push(pair(name, shape(verb, Encoding::Array, pipeline), ours, redis, goals));
         }
     }
     all
 }
 
-fn beside_redis_large<'a>(one: &'a Target, redis: &'a Target) -> Vec<Pair<'a>> {
+fn beside_redis_large<'a>(ours: &'a Target, redis: &'a Target) -> Vec<Pair<'a>> {
     let both = [("GET, 1 KiB", Verb::Get), ("SET, 1 KiB", Verb::Put)];
     let pairs = both.into_iter().map(|(name, verb)| {
         let shape = Shape { value_bytes: LARGE.value, ..shape(verb, Encoding::Array, 16) };
-        pair(name, shape, one, redis, vec![Goal::speed(2.0)])
+        pair(name, shape, ours, redis, vec![Goal::speed(2.0)])
     });
     pairs.collect()
 }
@@ -184,17 +189,6 @@ fn at_quorum<'a>(quorum: &'a Target, redis: &'a Target, one: &'a Target) -> Vec<
         let shape = shape(Verb::Put, Encoding::Array, pipeline);
         all.push(pair("SET", shape, quorum, redis, vec![Goal::speed(over_redis), Goal::cpu(0.4)]));
         all.push(pair("PUT", shape, quorum, one, vec![Goal::speed(over_one)]));
-    }
-    all
-}
-
-/// How far each is from a server that does nothing.
-fn beside_echo<'a>(one: &'a Target, redis: &'a Target, echo: &'a Target) -> Vec<Pair<'a>> {
-    let mut all = Vec::new();
-    for pipeline in [1, 16] {
-        for target in [one, redis] {
-            all.push(pair("GET", shape(Verb::Get, Encoding::Array, pipeline), target, echo, Vec::new()));
-        }
     }
     all
 }
