@@ -347,6 +347,11 @@ fn log(event: &Event) {
              that were acknowledged in the last moments before a power cut, or were given up by a repair, may be missing",
             listed(nodes)
         ),
+        Event::PromotedOlder(slots, nodes) => tracing::error!(
+            "{slots} slots had lost every copy that was in sync, and go on with older ones, of {}: what was written since those \
+             were in sync is lost, and what was deleted since is back",
+            listed(nodes)
+        ),
         Event::StartedAnew(slots) => {
             tracing::error!("{slots} slots had lost every copy and start anew, empty: what they held is gone");
         }

@@ -126,13 +126,15 @@ pub enum Bug {
     NameTaken,
     /// Whoever takes over what is known of a client's writes is not told which are no longer remembered.
     ForgottenUntold,
+    /// A client is forgotten as soon as its write has taken effect.
+    ForgottenTooEarly,
     /// A coordinator that was started with an older state goes on with it, although nodes know of changes since.
     OldStateTrusted,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 59] = [
+    pub const ALL: [Self; 60] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -191,6 +193,7 @@ impl Bug {
         Self::LeaveForgotten,
         Self::NameTaken,
         Self::ForgottenUntold,
+        Self::ForgottenTooEarly,
         Self::OldStateTrusted,
     ];
 }

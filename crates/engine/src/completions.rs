@@ -4,7 +4,7 @@
 //! a fill. A conditional write whose condition did not hold makes a record, too, so that a late try of it finds that it is
 //! settled. So whoever leads the slot next knows of it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use proto::id::Version;
@@ -13,13 +13,13 @@ use proto::peer::Identity;
 use crate::record::Record;
 use crate::time::Timestamp;
 
-/// How many of a client's last writes are remembered for each slot.
+/// How many of a client's last writes are remembered.
 pub const COMPLETIONS_OF_A_CLIENT: usize = 64;
 
-/// How many writes of all clients are remembered for each slot.
-pub const COMPLETIONS_OF_A_SLOT: usize = 4_096;
+/// How many writes, and clients, are remembered for each slot.
+pub const COMPLETIONS_OF_A_SLOT: usize = 1 << 18;
 
-/// How long a write is remembered, at least.
+/// How long a client is remembered after its last write to a slot.
 pub const COMPLETION_TIME: Duration = Duration::from_secs(600);
 
 /// What is known of a write with an identity.
@@ -69,6 +69,34 @@ struct Client {
     last_write: Timestamp,
 }
 
+/// By client, the number of the oldest write that is to be remembered, where it has made so many.
+#[derive(Debug, Default)]
+pub struct OldestKept(BTreeMap<Box<[u8]>, u64>);
+
+/// By client, the numbers of its last writes, as far as they were met.
+#[derive(Debug, Default)]
+pub struct Seen(BTreeMap<Box<[u8]>, BTreeSet<u64>>);
+
+impl Seen {
+    fn add(&mut self, client: &[u8], seqs: impl Iterator<Item = u64>) {
+        if !self.0.contains_key(client) {
+            self.0.insert(client.into(), BTreeSet::new());
+        }
+        let Some(last) = self.0.get_mut(client) else { return };
+        last.extend(seqs);
+        while last.len() > COMPLETIONS_OF_A_CLIENT {
+            last.pop_first();
+        }
+    }
+
+    /// What is to be remembered, once all slots were met.
+    #[must_use]
+    pub fn oldest_kept(self) -> OldestKept {
+        let many = self.0.into_iter().filter(|(_, last)| last.len() == COMPLETIONS_OF_A_CLIENT);
+        OldestKept(many.filter_map(|(client, last)| Some((client, *last.first()?))).collect())
+    }
+}
+
 impl Completions {
     /// What is known of a write.
     #[must_use]
@@ -81,15 +109,34 @@ impl Completions {
         }
     }
 
-    /// Whether there is room for one more, once what has been remembered long enough is let go.
-    pub fn has_room(&mut self, now: Timestamp) -> bool {
-        if self.count >= COMPLETIONS_OF_A_SLOT {
-            let over = |client: &Client| now - client.last_write >= COMPLETION_TIME;
-            let gone = self.clients.extract_if(.., |_, client| over(client));
-            let freed: usize = gone.map(|(_, client)| client.done.len()).sum();
-            self.count -= freed;
-        }
-        self.count < COMPLETIONS_OF_A_SLOT
+    /// Whether a write of a client can be remembered, too.
+    #[must_use]
+    pub fn has_room(&self, client: &[u8]) -> bool {
+        // Where it has as many as are remembered of it, the oldest goes.
+        let replaces = self.clients.get(client).is_some_and(|known| known.done.len() >= COMPLETIONS_OF_A_CLIENT);
+        replaces || self.count + self.clients.len() < COMPLETIONS_OF_A_SLOT
+    }
+
+    /// Forgets the clients that have written nothing for long, and of each other the writes that are not among its last ones of
+    /// all slots. Notes what stays.
+    pub fn sweep(&mut self, now: Timestamp, oldest: &OldestKept, seen: &mut Seen) {
+        self.clients.retain(|name, client| {
+            let stays = now - client.last_write < COMPLETION_TIME;
+            if stays {
+                let kept_from = oldest.0.get(name).copied().unwrap_or(0);
+                while let Some((seq, _)) = client.done.pop_front_if(|(seq, _)| *seq < kept_from) {
+                    client.forgotten = client.forgotten.max(seq);
+                    self.count -= 1;
+                }
+                client.done.shrink_to(2 * client.done.len());
+                if !client.done.is_empty() {
+                    seen.add(name, client.done.iter().map(|(seq, _)| *seq));
+                }
+            } else {
+                self.count -= client.done.len();
+            }
+            stays
+        });
     }
 
     /// A write is settled; or, by one of [`Completions::iter`] of no version, all up to it are no longer remembered.
@@ -182,15 +229,51 @@ mod tests {
     }
 
     #[test]
-    fn a_full_slot_lets_go_of_what_was_remembered_long_enough() {
+    fn a_client_that_has_written_nothing_for_long_is_forgotten() {
         let mut completions = Completions::default();
-        for client in 0..COMPLETIONS_OF_A_SLOT {
-            completions.insert(Timestamp(1), of(&client.to_string(), 1), done(1));
+        completions.insert(Timestamp(1), of("a", 1), done(1));
+        completions.insert(Timestamp(3), of("b", 1), done(2));
+        completions.sweep(Timestamp(2) + COMPLETION_TIME, &OldestKept::default(), &mut Seen::default());
+        assert_eq!(completions.look_up(of("a", 1)), Known::New);
+        assert_eq!(completions.look_up(of("b", 1)), Known::Done(done(2)));
+        assert_eq!((completions.count, completions.clients.len()), (1, 1));
+    }
+
+    #[test]
+    fn of_all_slots_together_the_last_writes_of_a_client_are_kept() {
+        let [now, last] = [1, 10 * COMPLETIONS_OF_A_CLIENT as u64];
+        let mut slots = [const { Completions { clients: BTreeMap::new(), count: 0 } }; 4];
+        for seq in 1..=last {
+            slots[seq as usize % 4].insert(Timestamp(now), of("a", seq), done(seq));
         }
-        assert!(!completions.has_room(Timestamp(2)));
-        completions.insert(Timestamp(3), of("0", 2), done(2));
-        assert!(completions.has_room(Timestamp(1) + COMPLETION_TIME));
-        assert_eq!(completions.look_up(of("0", 1)), Known::Done(done(1)));
-        assert_eq!(completions.look_up(of("1", 1)), Known::New);
+        slots[0].insert(Timestamp(now), of("b", 1), done(last + 1));
+        let mut oldest = OldestKept::default();
+        for _ in 0..2 {
+            let mut seen = Seen::default();
+            slots.iter_mut().for_each(|slot| slot.sweep(Timestamp(now), &oldest, &mut seen));
+            oldest = seen.oldest_kept();
+        }
+        for seq in 1..=last {
+            let known = slots[seq as usize % 4].look_up(of("a", seq));
+            let is_kept = seq > last - COMPLETIONS_OF_A_CLIENT as u64;
+            assert_eq!(known, if is_kept { Known::Done(done(seq)) } else { Known::Stale }, "{seq}");
+        }
+        assert_eq!(slots[0].look_up(of("b", 1)), Known::Done(done(last + 1)), "it has made few");
+        assert_eq!(slots.iter().map(|slot| slot.count).sum::<usize>(), COMPLETIONS_OF_A_CLIENT + 1);
+    }
+
+    #[test]
+    fn a_full_slot_takes_writes_of_those_of_whom_one_is_forgotten_for_each() {
+        let mut completions = Completions::default();
+        let mut clients = 0;
+        while completions.has_room(b"new") {
+            let name = format!("client-{clients}");
+            clients += 1;
+            for seq in 1..=COMPLETIONS_OF_A_CLIENT as u64 {
+                completions.insert(Timestamp(1), of(&name, seq), done(seq));
+            }
+        }
+        assert!(clients > 4_000, "{clients} clients fill a slot");
+        assert!(completions.has_room(b"client-0"));
     }
 }

@@ -126,6 +126,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     moved_off: BTreeSet<Incarnation>,
     /// Who is back with its data, and has not been given its slots yet.
     returning: BTreeSet<Incarnation>,
+    /// The same, whether or not there was still a place for it on the ring.
+    with_data: BTreeSet<Incarnation>,
     /// Who is dead or has stopped, since when, and still has its place on the ring.
     away: BTreeMap<NodeAddr, Timestamp>,
     /// Whose disks are full, as they say.
@@ -184,6 +186,7 @@ impl<B: Bugs> Coordinator<B> {
             departures: Departures::default(),
             moved_off: BTreeSet::new(),
             returning: BTreeSet::new(),
+            with_data: BTreeSet::new(),
             away: BTreeMap::new(),
             full: BTreeSet::new(),
             stopping: BTreeSet::new(),
@@ -319,6 +322,7 @@ impl<B: Bugs> Coordinator<B> {
                 self.replan_at = Some(now + REPLAN_PAUSE);
             }
             self.returning.clear();
+            self.with_data.clear();
             self.dismiss_leavers();
         }
     }

@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use proto::id::{Epoch, Version};
 use proto::peer::{Term, Terms};
 
-use crate::completions::Completions;
+use crate::completions::{Completions, OldestKept, Seen};
 use crate::near::NearQueue;
 use crate::record::Record;
 use crate::table::fetch::fetch;
+use crate::time::Timestamp;
 
 /// How much the tails of all slots of a node may hold, in bytes of records. A slot whose tail does not fit drops it:
 /// whoever needs it is filled.
@@ -134,10 +135,17 @@ impl Log {
         &mut self.more_mut().rare_mut().completions
     }
 
-    /// The same to look at, where there are any.
+    /// Which writes of clients have taken effect, where there are any with an identity.
     #[must_use]
     pub fn known_completions(&self) -> Option<&Completions> {
         self.rare().map(|rare| &rare.completions)
+    }
+
+    /// Forgets writes of clients that need not be remembered any more.
+    pub fn sweep_completions(&mut self, now: Timestamp, oldest: &OldestKept, seen: &mut Seen) {
+        if let Some(rare) = self.more.as_mut().and_then(|more| more.rare.as_mut()) {
+            rare.completions.sweep(now, oldest, seen);
+        }
     }
 
     /// The number up to which tombstones may be missing.

@@ -12,6 +12,7 @@ mod membership;
 mod memory;
 mod neighbours;
 mod stop;
+mod sweep;
 mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use proto::cluster_map::{ClusterMap, Member};
+use proto::cluster_map::{ClusterMap, MapVersion, Member};
 use proto::id::{Incarnation, NodeAddr, Version};
 use proto::level::ReadLevel;
 use proto::peer::{List, WallTime, Write};
@@ -46,6 +47,7 @@ use fetch::Steps;
 use memory::Looks;
 use neighbours::Neighbours;
 use stop::Stopping;
+use sweep::Sweep;
 
 pub use turn::Turn;
 
@@ -111,6 +113,7 @@ pub struct Node<B: Bugs = NoBugs> {
     memory: Memory,
     memory_looks: Mutex<Looks>,
     pace: Pace,
+    sweep: Mutex<Sweep>,
     journal: Journal,
     outbox_items: usize,
     proposals: Mutex<Proposals>,
@@ -140,11 +143,15 @@ pub struct Node<B: Bugs = NoBugs> {
 #[repr(align(64))]
 struct Cell<B: Bugs>(Mutex<Slot<B>>);
 
+/// Slots by their numbers, each at the version of its configuration that was seen last: those who ask again and again while the
+/// coordinator is away ask once.
+type Slots = BTreeMap<SlotId, MapVersion>;
+
 /// What the coordinator is to be asked for, gathered until its session takes it.
 #[derive(Debug, Default)]
 struct Proposals {
-    admit: BTreeMap<Incarnation, Vec<SlotAt>>,
-    expel: BTreeMap<Incarnation, Vec<SlotAt>>,
+    admit: BTreeMap<Incarnation, Slots>,
+    expel: BTreeMap<Incarnation, Slots>,
     release: BTreeMap<Incarnation, Vec<SlotAt>>,
     /// That this node is about to stop.
     stops: bool,
@@ -199,6 +206,7 @@ impl<B: Bugs> Node<B> {
             memory: Memory::default(),
             memory_looks: Mutex::default(),
             pace: Pace::default(),
+            sweep: Mutex::default(),
             journal: Journal::default(),
             outbox_items: OUTBOX_ITEMS,
             proposals: Mutex::default(),

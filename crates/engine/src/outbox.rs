@@ -517,7 +517,11 @@ impl Item {
     pub(crate) fn weight(&self) -> (usize, usize) {
         match self {
             Self::Record { record, .. } => (record.size(), 0),
-            Self::Fill { snapshot, .. } => (0, snapshot.records.iter().map(|record| record.size()).sum()),
+            Self::Fill { snapshot, .. } => {
+                let completions = snapshot.completions.iter();
+                let completions: usize = completions.map(|(client, ..)| client.len() + size_of::<Completion>()).sum();
+                (0, completions + snapshot.records.iter().map(|record| record.size()).sum::<usize>())
+            }
             Self::Align(_)
             | Self::Compare { .. }
             | Self::Durable { .. }

@@ -129,6 +129,9 @@ pub enum Event {
     /// No copy that is known to be whole is left of so many slots, and copies that were found without proof lead them: those
     /// of these nodes. What was acknowledged in the moments before their power failed may be missing.
     PromotedUnproven(usize, Vec<NodeAddr>),
+    /// So many slots have lost every copy that held what was promised, and older copies lead them: those of these nodes. What
+    /// was written since they were in sync is lost.
+    PromotedOlder(usize, Vec<NodeAddr>),
     /// So many slots have lost every copy and start anew, empty.
     StartedAnew(usize),
 }

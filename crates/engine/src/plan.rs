@@ -33,6 +33,8 @@ pub struct Standing {
     pub reborn: BTreeMap<Incarnation, Incarnation>,
     /// Started again with data on their disks of which the end may be missing, as a newer incarnation.
     pub unproven: BTreeMap<Incarnation, Incarnation>,
+    /// They have just come back with what they held.
+    pub with_data: BTreeSet<Incarnation>,
     /// Others may be about to come back in the same way.
     pub patient: bool,
     /// How many copies must be in sync for a quorum write.
@@ -59,6 +61,9 @@ pub enum Plan {
     /// The primary is lost, and so is the proof of every copy that is left; all of these are here. The one of them must take
     /// over that holds most, though some of what was promised may be missing.
     PromoteUnproven(Vec<Incarnation>),
+    /// Every copy that held what was promised is gone for good. Of these, which may hold something older, the one must take
+    /// over that holds most; where none holds anything the slot starts anew, with this configuration.
+    PromoteOlder(Vec<Incarnation>, SlotConfig),
     /// The primary leads where the ring wants another, who is in sync: ask the one to hand over to the other.
     HandOver {
         /// Who leads.
@@ -81,7 +86,7 @@ pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) ->
     if (holders.is_empty() && former.is_empty())
         || (only_by_hand && target.iter().any(|node| !standing.by_hand.contains(node)))
     {
-        return fresh(config, target, standing);
+        return without_members(config, target, standing);
     }
     if only_by_hand && !up.is_empty() {
         // Nobody can be asked or filled: the ring alone decides.
@@ -104,7 +109,7 @@ pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) ->
         return Plan::Keep; // It is heard in a moment, or suspected.
     }
     let Some(primary) = primary.filter(|primary| !standing.is_accused(config, *primary)) else {
-        return replace_primary(config, &holders, &up, standing);
+        return replace_primary(config, target, &holders, &up, standing);
     };
     keep_primary(config, primary, target, &up, standing)
 }
@@ -170,6 +175,21 @@ impl Standing {
         let waits = nobody_leads && self.members(config).any(|member| self.unproven_heir(member).is_some());
         let is_awaited = move |member: &Incarnation| waits && self.unproven_heir(*member).is_none();
         self.members(config).filter(is_awaited)
+    }
+
+    /// The copies that are here, are no members and may hold something older: the learners, and those that have just come back
+    /// with data to where the ring wants them.
+    pub(crate) fn older_copies(&self, config: &SlotConfig, target: &[Incarnation]) -> Vec<Incarnation> {
+        let mut older = Vec::new();
+        let back = target.iter().filter(|node| self.with_data.contains(node));
+        for copy in back.chain(&config.learners).map(|copy| self.heir(*copy)) {
+            let is_member = self.members(config).any(|member| self.is_same_data(member, copy));
+            let is_here = self.alive.contains(&copy) && !self.by_hand.contains(&copy);
+            if is_here && !is_member && !older.contains(&copy) {
+                older.push(copy);
+            }
+        }
+        older
     }
 
     /// The present starts of these members; `None` while another member may come back, or where there are none.
@@ -249,7 +269,13 @@ fn better_primary(
 
 /// The primary is lost. Whoever may lead holds everything that was promised: a member of the in-sync set, or where none is
 /// left one that belonged to it when the last promise was made.
-fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnation], standing: &Standing) -> Plan {
+fn replace_primary(
+    config: &SlotConfig,
+    target: &[Incarnation],
+    holders: &[Incarnation],
+    up: &[Incarnation],
+    standing: &Standing,
+) -> Plan {
     let live = |member: &Incarnation| standing.alive.contains(member);
     if standing.any_copy_leads {
         let others = config.learners.iter().chain(&config.elr).chain(&config.isr).copied();
@@ -283,7 +309,9 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
     // Whoever holds the slot may come back with its data: wait, and lead from no empty copy meanwhile.
     let primary = config.primary.filter(|primary| holders.contains(primary));
     let elr = config.elr.iter().copied().filter(|member| !standing.gone.contains(member)).collect();
-    change(config, SlotConfig { primary, isr: holders.to_vec(), learners: Vec::new(), elr, ..config.clone() })
+    // IMPORTANT: older copies stay where they are. Should nobody come back they are all that is left.
+    let learners = standing.older_copies(config, target);
+    change(config, SlotConfig { primary, isr: holders.to_vec(), learners, elr, ..config.clone() })
 }
 
 /// The configuration after `chosen` was promoted.
@@ -320,6 +348,15 @@ pub fn former_members(config: &SlotConfig, isr: &[Incarnation], standing: &Stand
         }
     }
     former
+}
+
+/// Whoever held what was promised is gone for good.
+fn without_members(config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Plan {
+    let older = standing.older_copies(config, target);
+    match fresh(config, target, standing) {
+        Plan::StartAnew(next) if !older.is_empty() => Plan::PromoteOlder(older, next),
+        planned => planned,
+    }
 }
 
 /// The configuration of a slot that nobody holds: empty at its target, whose other members are filled as they come.
@@ -517,6 +554,9 @@ mod tests {
         assert_eq!(plan(&former, &target, &standing), Plan::PromoteUnproven(both), "it has nothing");
         standing.gone.extend(incarnations(&[1, 2]));
         assert_eq!(plan(&former, &target, &standing), Plan::StartAnew(config(11, &[11], &[12])));
+        standing.with_data.insert(Incarnation(12));
+        let older = Plan::PromoteOlder(incarnations(&[12]), config(11, &[11], &[12]));
+        assert_eq!(plan(&former, &target, &standing), older, "it has come back with something");
     }
 
     #[test]
@@ -545,6 +585,22 @@ mod tests {
         assert_eq!(plan(&lost, &incarnations(&[2, 3]), &standing(&[2, 3], &[])), Plan::Keep);
         let anew = plan(&lost, &incarnations(&[2, 3]), &standing(&[2, 3], &[1]));
         assert_eq!(anew, Plan::StartAnew(config(2, &[2], &[3])));
+    }
+
+    #[test]
+    fn an_older_copy_stays_while_a_member_is_waited_for_and_leads_when_none_will_come() {
+        let learns = config(1, &[1], &[3]);
+        let target = incarnations(&[3, 4]);
+        assert_eq!(plan(&learns, &target, &standing(&[3, 4], &[])), Plan::Keep, "1 may come back, and 3 keeps what it has");
+        let mut back = standing(&[4, 13], &[]);
+        back.with_data = incarnations(&[13]).into_iter().collect();
+        let kept = Plan::Change(config(1, &[1], &[13]));
+        assert_eq!(plan(&learns, &incarnations(&[13, 4]), &back), kept, "3 was started again, with its data");
+        let anew = config(3, &[3], &[4]);
+        let lost = plan(&learns, &target, &standing(&[3, 4], &[1]));
+        assert_eq!(lost, Plan::PromoteOlder(incarnations(&[3]), anew), "1 is gone");
+        let after = promoted(&learns, Incarnation(3), &standing(&[3, 4], &[1]));
+        assert_eq!(after, config(3, &[3], &[]));
     }
 
     #[test]

@@ -106,6 +106,12 @@ impl Promotion {
         answers.max_by_key(|(version, _)| *version).map(|(_, node)| node)
     }
 
+    /// Whether one of these copies is known to hold a record.
+    #[must_use]
+    pub fn holds_any(&self, slot: SlotId, copies: &[Incarnation]) -> bool {
+        copies.iter().any(|copy| self.position(slot, *copy).is_some_and(|version| version != Version::NONE))
+    }
+
     fn position(&self, slot: SlotId, node: Incarnation) -> Option<Version> {
         match self.asked.get(&node)?.get(usize::from(slot.0))? {
             Answer::At(version) => Some(*version),

@@ -13,6 +13,7 @@ mod replica;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use proto::cluster_map::{MapVersion, Promises, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
@@ -21,8 +22,8 @@ use proto::peer::WallTime;
 use proto::session::Ancestors;
 use proto::slot::SlotId;
 
-use crate::bugs::{Bugs, NoBugs};
-use crate::completions::Completion;
+use crate::bugs::{Bug, Bugs, NoBugs};
+use crate::completions::{COMPLETION_TIME, Completion, OldestKept, Seen};
 use crate::journal::{Entry, Journal, Whole};
 use crate::listing::Listing;
 use crate::log::{Log, TailBudget};
@@ -231,6 +232,12 @@ impl<B: Bugs> Slot<B> {
         expired
     }
 
+    /// Forgets writes of clients that need not be remembered any more.
+    pub(crate) fn sweep_completions(&mut self, now: Timestamp, oldest: &OldestKept, seen: &mut Seen) {
+        let early = if self.bugs.plants(Bug::ForgottenTooEarly) { COMPLETION_TIME } else { Duration::ZERO };
+        self.log.sweep_completions(now + early, oldest, seen);
+    }
+
     /// Asks for memory that an acknowledgement, or a record for a key with this hash, will touch. First of two calls; between
     /// them that of other slots can be asked for.
     pub(crate) fn fetch(&self, hash: Option<u64>) {
@@ -321,7 +328,7 @@ impl<B: Bugs> Slot<B> {
             Role::Primary(mut primary) => turn.lose_all(primary.take_tickets()),
             Role::Replica(replica) => {
                 let Some(primary) = replica.following() else { return };
-                let promise = if self.bugs.plants(crate::bugs::Bug::DeposedUntold) {
+                let promise = if self.bugs.plants(Bug::DeposedUntold) {
                     place.peers.promise_to(primary)
                 } else {
                     place.peers.supersede(primary, place.id, epoch)
@@ -367,7 +374,7 @@ impl<B: Bugs> Slot<B> {
 
     /// What is known of clients' writes.
     fn completions(&self) -> impl Iterator<Item = (Box<[u8]>, u64, Completion)> {
-        let is_untold = self.bugs.plants(crate::bugs::Bug::ForgottenUntold);
+        let is_untold = self.bugs.plants(Bug::ForgottenUntold);
         let known = self.log.known_completions().into_iter().flat_map(|known| known.iter());
         let told = known.filter(move |(_, done)| !(is_untold && done.version == Version::NONE));
         told.map(|(identity, done)| (identity.client.into(), identity.seq, done))
@@ -402,7 +409,7 @@ impl<B: Bugs> Slot<B> {
             let identity = proto::peer::Identity { client, seq: *seq };
             self.log.completions().insert(place.now, identity, completion.clone());
         }
-        if !self.bugs.plants(crate::bugs::Bug::FillMerges) {
+        if !self.bugs.plants(Bug::FillMerges) {
             self.drop_table(place);
         }
         for record in records {
@@ -418,7 +425,7 @@ impl<B: Bugs> Slot<B> {
                     return false;
                 }
                 self.epoch = self.epoch.max(record.version().epoch);
-                let record = if self.bugs.plants(crate::bugs::Bug::DeadlineLostOnDisk) {
+                let record = if self.bugs.plants(Bug::DeadlineLostOnDisk) {
                     record.without_deadline()
                 } else {
                     record
@@ -428,7 +435,7 @@ impl<B: Bugs> Slot<B> {
             }
             Entry::Cut { to, .. } => return self.cut(place, to).is_some(),
             Entry::Whole { mut whole, .. } => {
-                if self.bugs.plants(crate::bugs::Bug::TombstoneLostOnDisk) {
+                if self.bugs.plants(Bug::TombstoneLostOnDisk) {
                     whole.records.retain(|record| !record.is_delete());
                 }
                 self.install(place, whole);
@@ -471,7 +478,7 @@ impl<B: Bugs> Slot<B> {
 
     /// Takes records that were cut away into the archive.
     fn archive(&self, place: Place<'_>, records: Vec<Record>, common: Version, lost: u64, turn: &mut Turn) {
-        if self.bugs.plants(crate::bugs::Bug::LossUntold) {
+        if self.bugs.plants(Bug::LossUntold) {
             return;
         }
         let writes: Vec<_> = records.into_iter().filter(Record::is_asked_for).collect();

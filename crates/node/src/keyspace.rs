@@ -233,11 +233,13 @@ async fn flush(driver: &Driver, ack: AckLevel) -> Result<(), ErrorReply> {
 async fn delete_all(driver: &Driver, keys: &[Box<[u8]>], ack: AckLevel) -> Result<(), ErrorReply> {
     let (node, now) = (driver.node(), driver.clock().now());
     let (mut kept, mut waits, mut turn) = (KeptBatch::default(), Waits::default(), Turn::default());
+    let mut refused = None;
     for key in keys {
         let write = Write { ack, ..Write::new(key, Change::Delete) };
         let slot = node.slot_of(key);
         if !driver.takes_writes() && node.leads(slot) {
-            return Err(answering::disk_refuses(driver.addr(), driver.is_full()));
+            refused = Some(answering::disk_refuses(driver.addr(), driver.is_full()));
+            break;
         }
         let request = KeyRequest::Write(write);
         match node.write(now, slot, &write, &waits.waiting, &mut turn) {
@@ -247,10 +249,17 @@ async fn delete_all(driver: &Driver, keys: &[Box<[u8]>], ack: AckLevel) -> Resul
                 kept.keep_carried_out(slot, request, Encoding::Array, ticket, answer);
             }
             Err(Refusal::NotHere) => kept.keep(slot, request, Encoding::Array),
-            Err(refusal) => return Err(answering::refused(refusal, driver)),
+            Err(refusal) => {
+                refused = Some(answering::refused(refusal, driver));
+                break;
+            }
         }
     }
+    // Those before are under way, whatever stops it.
     driver.wake_touched(&mut turn);
+    if let Some(error) = refused {
+        return Err(error);
+    }
     let mut answers = Vec::new();
     routing::answer_all(driver, &kept, &mut waits, usize::MAX, &mut answers).await;
     let mut rest = answers.as_slice();

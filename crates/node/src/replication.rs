@@ -237,20 +237,24 @@ async fn follow(
     loop {
         let now = driver.clock().now();
         let Connection { reader, output, .. } = connection;
-        let mut handle = |frame: Frame<'_>| {
-            let Frame::Array(words) = frame else { return Flow::Close };
-            let handled = LinkMessage::parse(words)
-                .and_then(|message| inbox.handle(now, driver.node(), message, &mut turn, output));
-            match handled {
-                Ok(()) => Flow::Next,
-                Err(error) => {
-                    tracing::warn!("a primary does not speak the protocol: {error}");
-                    Flow::Close
+        let taken = connected.take(|| {
+            let stopped = reader.frames(&mut |frame: Frame<'_>| {
+                let Frame::Array(words) = frame else { return Flow::Close };
+                let handled = LinkMessage::parse(words)
+                    .and_then(|message| inbox.handle(now, driver.node(), message, &mut turn, output));
+                match handled {
+                    Ok(()) => Flow::Next,
+                    Err(error) => {
+                        tracing::warn!("a primary does not speak the protocol: {error}");
+                        Flow::Close
+                    }
                 }
-            }
-        };
-        let Some(stopped) = connected.take(|| reader.frames(&mut handle)) else { return Ok(()) };
-        inbox.acknowledge(now, driver.node(), &mut turn, output);
+            });
+            // Records that were gathered are applied by this.
+            inbox.acknowledge(now, driver.node(), &mut turn, output);
+            stopped
+        });
+        let Some(stopped) = taken else { return Ok(()) };
         driver.persist().await.map_err(io::Error::other)?;
         connection.flush().await?;
         let wanted = turn.to_digest();

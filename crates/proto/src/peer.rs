@@ -112,6 +112,11 @@ pub(crate) fn slot(words: &mut Words<'_>) -> Option<SlotId> {
     words.parse().map(SlotId)
 }
 
+/// The next word as a key; `None` where it is longer than any.
+fn key<'a>(words: &mut Words<'a>) -> Option<&'a [u8]> {
+    words.next().filter(|key| key.len() <= limits::KEY_BYTES)
+}
+
 fn counter(words: &mut Words<'_>) -> Option<u64> {
     crate::id::counter(words.text()?).ok()
 }

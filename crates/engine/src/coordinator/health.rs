@@ -143,7 +143,11 @@ impl<B: Bugs> Coordinator<B> {
                 Plan::HandOver { from, to } => hand_overs.entry((from, to)).or_default().add(slot),
                 Plan::Change(_) => status.changing.add(slot),
                 // What is lost is told among the problems.
-                Plan::Keep | Plan::Promote(_) | Plan::PromoteUnproven(_) | Plan::StartAnew(_) => {}
+                Plan::Keep
+                | Plan::Promote(_)
+                | Plan::PromoteUnproven(_)
+                | Plan::PromoteOlder(..)
+                | Plan::StartAnew(_) => {}
             }
         }
         self.fills.note(now, &left);

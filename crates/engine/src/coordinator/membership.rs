@@ -132,8 +132,11 @@ impl<B: Bugs> Coordinator<B> {
         if self.registry.get(&addr).map(|node| node.incarnation) != Some(incarnation) {
             let returned = self.map.member(incarnation).is_some();
             let replaced = self.replace_at(now, &addr, incarnation, &ancestors);
-            if (returned || ancestors.last().is_some()) && self.ring.nodes().contains(&addr) {
-                self.returning.insert(incarnation);
+            if returned || ancestors.last().is_some() {
+                self.with_data.insert(incarnation);
+                if self.ring.nodes().contains(&addr) {
+                    self.returning.insert(incarnation);
+                }
             }
             self.event(match (returned, replaced) {
                 (true, _) => Event::Returned(addr.clone(), incarnation),
@@ -201,9 +204,13 @@ impl<B: Bugs> Coordinator<B> {
         true
     }
 
-    /// A person's or an old program's heartbeat. `false` where the address is not registered.
+    /// A person's or an old program's heartbeat. `false` where the address is not registered. A node that has a session speaks
+    /// for itself: nobody else keeps it on the ring.
     pub fn heartbeat(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
-        self.registry.heard(now, addr)
+        match self.registry.get(addr) {
+            Some(node) if node.by_hand => self.registry.heard(now, addr),
+            node => node.is_some(),
+        }
     }
 
     /// A new incarnation takes an address over: all others that are known there are gone. Says whether there was one.

@@ -267,7 +267,7 @@ impl<B: Bugs> Coordinator<B> {
     }
 
     /// An operator accepts that what the missing copies of some slots hold is lost: slots that nobody can lead go on with
-    /// copies that are here without proof, and start anew, empty, where there is none.
+    /// copies that are here without proof, or older ones, and start anew, empty, where there is none.
     pub fn accept_loss(&mut self, now: Timestamp, slot: Option<SlotId>) -> Accepted {
         self.wake(now);
         let mut accepted = Accepted::default();
@@ -280,13 +280,17 @@ impl<B: Bugs> Coordinator<B> {
         let targets = self.targets();
         for (candidate, target) in self.settings.bits.slots().zip(targets.iter()).filter(|(slot, _)| asked(slot)) {
             let config = self.map.config(candidate);
-            if config.copies().any(|copy| standing.alive.contains(&standing.heir(copy))) {
+            if config.isr.iter().chain(&config.elr).any(|member| standing.alive.contains(&standing.heir(*member))) {
                 continue; // It has a primary, or will have one in a moment.
             }
+            let learners = standing.older_copies(config, target);
             let unproven = standing.unproven_members(config);
             if !unproven.is_empty() {
                 accepted.unproven += 1;
-                changes.push((candidate, SlotConfig { isr: unproven, ..SlotConfig::default() }));
+                changes.push((candidate, SlotConfig { isr: unproven, learners, ..SlotConfig::default() }));
+            } else if !learners.is_empty() {
+                accepted.unproven += 1;
+                changes.push((candidate, SlotConfig { learners, ..SlotConfig::default() }));
             } else if let Plan::StartAnew(next) = plan(&SlotConfig::default(), target, &standing) {
                 accepted.anew += 1;
                 changes.push((candidate, next));

@@ -50,9 +50,32 @@ struct Planned<'a> {
 struct Lost {
     slot: SlotId,
     survivors: Vec<Incarnation>,
-    /// Each of them holds all that was promised, so that one answer is enough. Otherwise it must be known of all how far they
-    /// stand.
-    is_proven: bool,
+    what: Surviving,
+}
+
+/// What those hold who may take over.
+#[derive(Debug, PartialEq, Eq)]
+enum Surviving {
+    /// Each of them all that was promised, so that one answer is enough. Otherwise it must be known of all how far they stand.
+    Promised,
+    /// Perhaps all of it; nobody can prove that.
+    Unproven,
+    /// What was promised earlier, at best. Where it is nothing, the slot starts anew like this.
+    Older(SlotConfig),
+}
+
+/// Slots that go on with less than what was promised, and who leads them.
+#[derive(Debug, Default)]
+struct GoneOn {
+    slots: usize,
+    primaries: BTreeSet<NodeAddr>,
+}
+
+impl GoneOn {
+    fn add(&mut self, primary: Option<&NodeAddr>) {
+        self.slots += 1;
+        self.primaries.extend(primary.cloned());
+    }
 }
 
 impl<B: Bugs> Coordinator<B> {
@@ -86,9 +109,14 @@ impl<B: Bugs> Coordinator<B> {
                     started_anew += usize::from(!config.isr.is_empty());
                     changes.push((slot, next.clone()));
                 }
-                Plan::Promote(survivors) => lost.push(Lost { slot, survivors: survivors.clone(), is_proven: true }),
+                Plan::Promote(survivors) => {
+                    lost.push(Lost { slot, survivors: survivors.clone(), what: Surviving::Promised });
+                }
                 Plan::PromoteUnproven(survivors) => {
-                    lost.push(Lost { slot, survivors: survivors.clone(), is_proven: false });
+                    lost.push(Lost { slot, survivors: survivors.clone(), what: Surviving::Unproven });
+                }
+                Plan::PromoteOlder(survivors, anew) => {
+                    lost.push(Lost { slot, survivors: survivors.clone(), what: Surviving::Older(anew.clone()) });
                 }
                 Plan::HandOver { from, to } => {
                     hand_overs.entry((*from, *to)).or_default().push(SlotAt { slot, version: config.version });
@@ -142,9 +170,10 @@ impl<B: Bugs> Coordinator<B> {
             return;
         }
         let planted = [Bug::PromoteAnyCopy, Bug::UnprovenUnasked].map(|bug| self.bugs.plants(bug));
-        let is_known = |Lost { slot, survivors, is_proven }: &Lost| match is_proven {
-            true => planted[0] || round.choose(*slot, survivors).is_some(),
-            false => planted[1] || round.knows_all(*slot, survivors),
+        let is_known = |Lost { slot, survivors, what }: &Lost| match what {
+            Surviving::Promised => planted[0] || round.choose(*slot, survivors).is_some(),
+            Surviving::Unproven => planted[1] || round.knows_all(*slot, survivors),
+            Surviving::Older(_) => round.knows_all(*slot, survivors),
         };
         let (known, unknown): (Vec<_>, Vec<_>) = lost.into_iter().partition(is_known);
         self.decide_promotions(known, &round, standing, changes);
@@ -166,24 +195,37 @@ impl<B: Bugs> Coordinator<B> {
                 self.event(Event::Suspected(addr));
             }
         }
-        let unproven = lost.iter().filter(|lost| !lost.is_proven).count();
-        if lost.len() > unproven {
-            self.event(Event::Promoted(lost.len() - unproven));
-        }
-        let mut unproven_primaries = BTreeSet::new();
-        for Lost { slot, survivors, is_proven } in lost {
-            let any = if is_proven { Bug::PromoteAnyCopy } else { Bug::UnprovenUnasked };
-            let first = survivors.first().copied().filter(|_| self.bugs.plants(any));
+        let (mut promoted, mut anew) = (0, 0);
+        let (mut unproven, mut older) = (GoneOn::default(), GoneOn::default());
+        for Lost { slot, survivors, what } in lost {
+            let plants = match what {
+                Surviving::Promised => self.bugs.plants(Bug::PromoteAnyCopy),
+                Surviving::Unproven => self.bugs.plants(Bug::UnprovenUnasked),
+                Surviving::Older(_) => false,
+            };
+            let first = survivors.first().copied().filter(|_| plants);
             let Some(chosen) = first.or_else(|| round.choose(slot, &survivors)) else { continue };
-            changes.push((slot, plan::promoted(self.map.config(slot), chosen, standing)));
-            if !is_proven {
-                unproven_primaries.extend(self.registry.addr_of(chosen).cloned());
+            let addr = self.registry.addr_of(chosen);
+            match what {
+                Surviving::Promised => promoted += 1,
+                Surviving::Unproven => unproven.add(addr),
+                Surviving::Older(next) if !round.holds_any(slot, &survivors) => {
+                    anew += 1;
+                    changes.push((slot, next));
+                    continue;
+                }
+                Surviving::Older(_) => older.add(addr),
             }
+            changes.push((slot, plan::promoted(self.map.config(slot), chosen, standing)));
         }
-        if unproven > 0 {
-            self.unproven_promotions += unproven as u64;
-            self.event(Event::PromotedUnproven(unproven, unproven_primaries.into_iter().collect()));
-        }
+        self.unproven_promotions += (unproven.slots + older.slots) as u64;
+        let events = [
+            (promoted, Event::Promoted(promoted)),
+            (unproven.slots, Event::PromotedUnproven(unproven.slots, unproven.primaries.into_iter().collect())),
+            (older.slots, Event::PromotedOlder(older.slots, older.primaries.into_iter().collect())),
+            (anew, Event::StartedAnew(anew)),
+        ];
+        events.into_iter().filter(|(slots, _)| *slots > 0).for_each(|(_, event)| self.event(event));
     }
 
     /// Tells whom slots wait for whose other copies are here without proof, where that has changed.
@@ -250,6 +292,7 @@ impl<B: Bugs> Coordinator<B> {
             unheard: self.registry.unheard_since(self.unproven_at),
             reborn: self.reborn.clone(),
             unproven: self.unproven.clone(),
+            with_data: self.with_data.clone(),
             patient: now < self.reborn_grace,
             min_isr: self.settings.promises.min_isr(),
             any_copy_leads: self.bugs.plants(Bug::PromoteAnyCopy),

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use proto::id::Incarnation;
 use proto::peer::Compared;
-use proto::session::SlotAt;
 use proto::slot::SlotId;
 
 use super::{Event, Node, Turn};
@@ -104,10 +103,10 @@ impl<B: Bugs> Node<B> {
             self.event(Event::Differs(slot, addr, at));
             let mut state = self.slot(slot);
             let is_expelled = state.follower_differs(self.place(now, slot), who, epoch, turn);
-            let at = SlotAt { slot, version: state.config() };
+            let version = state.config();
             drop(state);
             if is_expelled {
-                self.proposals().expel.entry(who).or_default().push(at);
+                self.proposals().expel.entry(who).or_default().insert(slot, version);
             }
         }
     }

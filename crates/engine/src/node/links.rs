@@ -9,7 +9,7 @@ use proto::session::SlotAt;
 use proto::slot::SlotId;
 
 use super::fetch::GROUP;
-use super::{Event, Node, Turn};
+use super::{Event, Node, Slots, Turn};
 use crate::bugs::{Bug, Bugs};
 use crate::outbox::{Acked, Outbox};
 use crate::slot::{Effects, Incoming, Step};
@@ -86,11 +86,11 @@ impl<B: Bugs> Node<B> {
 
     /// A replica's queue has overflowed: marks it behind in every slot and begins anew with it.
     pub fn restart_overflowed(&self, now: Timestamp, outbox: &Outbox) {
-        let mut expel = Vec::new();
+        let mut expel = Slots::new();
         for slot in self.bits.slots() {
             let mut state = self.slot(slot);
             if state.follower_has_overflowed(outbox.to) {
-                expel.push(SlotAt { slot, version: state.config() });
+                expel.insert(slot, state.config());
             }
         }
         self.event(Event::Overflowed(outbox.addr.clone(), expel.len()));
@@ -126,7 +126,7 @@ impl<B: Bugs> Node<B> {
         }
         let mut proposals = self.proposals();
         if effects.admit {
-            proposals.admit.entry(follower).or_default().push(at);
+            proposals.admit.entry(follower).or_default().insert(at.slot, at.version);
         }
         if effects.released && proposals.handing_over.contains_key(&at.slot) {
             proposals.release.entry(follower).or_default().push(at);

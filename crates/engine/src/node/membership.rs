@@ -12,7 +12,7 @@ use proto::session::{NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
 use super::fetch::GROUP;
-use super::{Event, HANDOVER_TIMEOUT, Node, Proposals, TICK, Turn};
+use super::{Event, HANDOVER_TIMEOUT, Node, Proposals, Slots, TICK, Turn};
 use crate::bugs::Bugs;
 use crate::outbox::Outbox;
 use crate::slot::EVICT_AFTER;
@@ -35,11 +35,11 @@ impl<B: Bugs> Node<B> {
     pub fn joined(&self, me: Incarnation) {
         self.me.store(me.0, Ordering::Relaxed);
         self.has_map_of_session.store(false, Ordering::Relaxed);
-        let mut admit: BTreeMap<Incarnation, Vec<SlotAt>> = BTreeMap::new();
+        let mut admit: BTreeMap<Incarnation, Slots> = BTreeMap::new();
         for slot in self.bits.slots() {
             let state = self.slot(slot);
             for learner in state.proposed_learners() {
-                admit.entry(learner).or_default().push(SlotAt { slot, version: state.config() });
+                admit.entry(learner).or_default().insert(slot, state.config());
             }
         }
         let mut proposals = self.proposals();
@@ -184,8 +184,9 @@ impl<B: Bugs> Node<B> {
         let release = std::mem::take(&mut proposals.release);
         let complain = std::mem::take(&mut proposals.complain);
         let stops = std::mem::take(&mut proposals.stops).then_some(NodeMessage::Stops);
-        let expel = expel.into_iter().map(|(follower, slots)| NodeMessage::Expel { follower, slots });
-        let admit = admit.into_iter().map(|(follower, slots)| NodeMessage::Admit { follower, slots });
+        let listed = |slots: Slots| slots.into_iter().map(|(slot, version)| SlotAt { slot, version }).collect();
+        let expel = expel.into_iter().map(|(follower, slots)| NodeMessage::Expel { follower, slots: listed(slots) });
+        let admit = admit.into_iter().map(|(follower, slots)| NodeMessage::Admit { follower, slots: listed(slots) });
         let release = release.into_iter().map(|(to, slots)| NodeMessage::Release { to, slots });
         let complain = complain.into_iter().map(|about| NodeMessage::Complain { about });
         complain.chain(expel).chain(admit).chain(release).chain(stops).collect()
@@ -208,7 +209,7 @@ impl<B: Bugs> Node<B> {
         !proposals.admit.is_empty() && self.last_tick() - proposals.last_admission >= ADMISSION_PAUSE
     }
 
-    fn last_tick(&self) -> Timestamp {
+    pub(super) fn last_tick(&self) -> Timestamp {
         Timestamp(self.last_tick.load(Ordering::Relaxed))
     }
 
@@ -226,6 +227,7 @@ impl<B: Bugs> Node<B> {
         self.complain(now);
         self.memory().tick(now);
         self.look_at_memory(now, turn);
+        self.sweep_completions(now);
         self.reopen_late(now, turn);
         self.finish(turn);
     }
@@ -248,13 +250,13 @@ impl<B: Bugs> Node<B> {
     fn look_at(&self, now: Timestamp, slot: SlotId, expiries_left: &mut usize, turn: &mut Turn) {
         let mut state = self.slot(slot);
         let found = state.look(self.place(now, slot), expiries_left, turn);
-        let at = SlotAt { slot, version: state.config() };
+        let at = state.config();
         drop(state);
         for learner in found.admit {
-            self.proposals().admit.entry(learner).or_default().push(at);
+            self.proposals().admit.entry(learner).or_default().insert(slot, at);
         }
         for member in found.evict {
-            self.proposals().expel.entry(member).or_default().push(at);
+            self.proposals().expel.entry(member).or_default().insert(slot, at);
         }
     }
 
@@ -265,11 +267,11 @@ impl<B: Bugs> Node<B> {
         for outbox in self.outboxes().iter().filter(|outbox| now - outbox.last_heard() >= patience(outbox)) {
             // It is proposed out again where that has led to nothing.
             let is_news = outbox.evict(now);
-            let mut slots = Vec::new();
+            let mut slots = Slots::new();
             for slot in self.bits.slots() {
                 let state = self.slot(slot);
                 if state.counts(outbox.to) {
-                    slots.push(SlotAt { slot, version: state.config() });
+                    slots.insert(slot, state.config());
                 }
             }
             if !slots.is_empty() {

@@ -278,7 +278,7 @@ impl<B: Bugs> Slot<B> {
                 Known::Stale => return Err(Refusal::Stale),
                 Known::New => {}
             }
-            if !self.log.completions().has_room(place.now) {
+            if self.log.known_completions().is_some_and(|known| !known.has_room(identity.client)) {
                 return Err(Refusal::Busy);
             }
         }

@@ -425,6 +425,10 @@ impl World {
                 let nodes = nodes.iter().map(name_of).collect::<Vec<_>>().join(" and ");
                 format!("promoted copies without proof in {slots} slots, of {nodes}")
             }
+            Event::PromotedOlder(slots, nodes) => {
+                let nodes = nodes.iter().map(name_of).collect::<Vec<_>>().join(" and ");
+                format!("promoted older copies in {slots} slots, of {nodes}")
+            }
             Event::StartedAnew(slots) => format!("{slots} slots start anew, empty"),
         }
     }

@@ -1,5 +1,6 @@
 //! What a read can ask about a key beside its value.
 
+use super::key;
 use crate::frame::{Words, push_word};
 
 /// What a read tells of a key.
@@ -69,7 +70,7 @@ impl Detail {
 
     /// Reads what stands behind a name; gives the key, too.
     pub(super) fn read<'a>(verb: &str, words: &mut Words<'a>) -> Option<(&'a [u8], Self)> {
-        let key = words.next()?;
+        let key = key(words)?;
         if verb == RANGE {
             return Some((key, Self::Range(words.parse()?, words.parse()?)));
         }

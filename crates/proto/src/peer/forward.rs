@@ -1,6 +1,6 @@
 //! A connection for forwarded requests: what a client has asked of a node that does not lead the key.
 
-use super::{Detail, Identity, Modify, Tells, counter, or_dash, push_number_word, unless_dash};
+use super::{Detail, Identity, Modify, Tells, counter, key, or_dash, push_number_word, unless_dash};
 use crate::error::ErrorReply;
 use crate::frame::{Words, begin_array, push_word};
 use crate::id::Version;
@@ -154,7 +154,7 @@ impl Wanted {
             verbs::TTL => Self::Ttl,
             verb => return Detail::read(verb, words).map(|(key, detail)| (key, Self::Detail(detail))),
         };
-        Some((words.next()?, wanted))
+        Some((key(words)?, wanted))
     }
 }
 
@@ -215,7 +215,7 @@ impl<'a> Change<'a> {
         if !matches!(verb, verbs::PUT | verbs::PUTEX | verbs::DELETE | verbs::EXPIRE | verbs::PERSIST) {
             return Modify::read(verb, words).map(|(key, modify)| (key, Self::Modify(modify)));
         }
-        let key = words.next()?;
+        let key = key(words)?;
         let change = match verb {
             verbs::PUT => Self::Put(words.next()?),
             verbs::PUTEX => {
@@ -324,6 +324,25 @@ mod tests {
             reads_back(&Forward { id: 9, at_replica, is_short: false, request });
             if let KeyRequest::Read(_) = request {
                 reads_back(&Forward { id: 9, at_replica, is_short: true, request });
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_too_long_is_refused() {
+        let longest = vec![b'k'; limits::KEY_BYTES];
+        for (key, is_taken) in [(longest.clone(), true), ([longest, vec![b'k']].concat(), false)] {
+            let read = |wanted| KeyRequest::Read(Read { key: &key, wanted, level: ReadLevel::Local });
+            let put = Write::new(&key, Change::Put(b"v"));
+            for request in [
+                read(Wanted::Value),
+                read(Wanted::Detail(Detail::Length)),
+                KeyRequest::Write(put),
+                KeyRequest::Write(Write { change: Change::Modify(Modify::Append(b"v")), ..put }),
+            ] {
+                let mut bytes = Vec::new();
+                Forward { id: 9, at_replica: false, is_short: false, request }.encode(&mut bytes);
+                with_words(&bytes, |words| assert_eq!(Forward::parse(words).is_ok(), is_taken, "{}", key.len()));
             }
         }
     }

@@ -3,7 +3,7 @@
 //! The commands of Redis that read, change and write a key are all made of these few. Its primary carries one out under the
 //! lock of the key's slot and turns it into its effect, a put or a delete; replicas see nothing but the effect.
 
-use super::{WallTime, counter, push_number_word};
+use super::{WallTime, counter, key, push_number_word};
 use crate::decimal::Decimal;
 use crate::frame::{Words, push_word};
 use crate::limits;
@@ -284,7 +284,7 @@ impl<'a> Modify<'a> {
 
     /// Reads what [`Modify::push`] appends behind its verb; `None` for another verb, or wrong words.
     pub(super) fn read(verb: &str, words: &mut Words<'a>) -> Option<(&'a [u8], Self)> {
-        let key = words.next()?;
+        let key = key(words)?;
         let modify = match verb {
             SET => {
                 let (value, name, expected) = (words.next()?, words.next()?, words.next()?);

@@ -1,6 +1,6 @@
 //! A record as it travels from a primary to its replicas.
 
-use super::{Identity, begin_word, counter, decimal_digits, push_number_word};
+use super::{Identity, begin_word, counter, decimal_digits, key, push_number_word};
 use crate::frame::{Words, push_number, push_word};
 use crate::id::{Epoch, Version};
 use crate::limits;
@@ -172,10 +172,10 @@ impl<'a> Op<'a> {
             Some(Self::Write { key, effect, identity, told: told(words)? })
         };
         match kind {
-            PUT => write(words.next()?, Effect::Put(words.next()?), words),
-            PUT_UNTIL => write(words.next()?, Effect::PutUntil(words.next()?, WallTime(counter(words)?)), words),
-            DELETE => write(words.next()?, Effect::Delete, words),
-            EXPIRE => write(words.next()?, Effect::Expire, words),
+            PUT => write(key(words)?, Effect::Put(words.next()?), words),
+            PUT_UNTIL => write(key(words)?, Effect::PutUntil(words.next()?, WallTime(counter(words)?)), words),
+            DELETE => write(key(words)?, Effect::Delete, words),
+            EXPIRE => write(key(words)?, Effect::Expire, words),
             DECLINED => {
                 let found = words.parse()?;
                 Some(Self::Declined { identity: identity(words)?, found, told: told(words)? })
@@ -232,7 +232,7 @@ impl<'a> Effect<'a> {
 
     /// Reads what [`Effect::push_named`] appends.
     pub(super) fn read_named(words: &mut Words<'a>) -> Option<(&'a [u8], Self)> {
-        let (name, key) = (words.next()?, words.next()?);
+        let (name, key) = (words.next()?, key(words)?);
         let effect = match name {
             b"PUT" => Self::Put(words.next()?),
             b"PUTUNTIL" => Self::PutUntil(words.next()?, WallTime(counter(words)?)),
