@@ -8,7 +8,7 @@
 //! - `snapshot-POSITION.snap`: what the log below its position said ([`crate::snapshot`]).
 //! - `cut-POSITION.mark`: where a repair has cut the log.
 //! - `discarded`: what is left here is being deleted ([`crate::discard()`]).
-//! - `reserve`: room that is kept for a full disk.
+//! - `reserve`: room that is kept for a full disk, and `reserve-identity`, what of it is for the identity alone.
 //! - names that end in `.tmp`, `.new` or `.next`: files on their way, removed at the next start; `.damaged` and
 //!   `.set-aside`: what could not be read, kept for people.
 
@@ -32,6 +32,10 @@ use crate::survey::Listing;
 
 pub(crate) const LOCK_NAME: &str = "lock";
 pub(crate) const RESERVE_NAME: &str = "reserve";
+pub(crate) const IDENTITY_RESERVE_NAME: &str = "reserve-identity";
+
+/// Room for an identity, which is far shorter: as much as there is of these.
+const IDENTITY_RESERVE_BYTES: [u64; 3] = [16 * 1024, 8 * 1024, 4 * 1024];
 
 /// Settings of a data directory.
 #[derive(Debug, Clone, Copy)]
@@ -165,7 +169,7 @@ impl<B: Bugs> DataDir<B> {
         &self.path
     }
 
-    /// Changes the identity. When this returns, the change lasts. On a full disk it takes the reserve.
+    /// Changes the identity. When this returns, the change lasts. On a full disk it takes the reserves.
     ///
     /// # Errors
     /// It is unknown whether a restart finds the identity before or after the change; here it is the one before.
@@ -175,11 +179,15 @@ impl<B: Bugs> DataDir<B> {
         identity.keep_to_limits();
         let mut stored = identity.store(self.disk.as_ref(), &self.path, self.bugs);
         let wants_room = |error: &FileError| error.is_no_space() && !error.is_no_descriptor();
-        if stored.as_ref().is_err_and(wants_room) && self.release_reserve()? {
-            stored = identity.store(self.disk.as_ref(), &self.path, self.bugs);
+        for reserve in [RESERVE_NAME, IDENTITY_RESERVE_NAME] {
+            if stored.as_ref().is_err_and(wants_room) && self.release(reserve)? {
+                stored = identity.store(self.disk.as_ref(), &self.path, self.bugs);
+            }
         }
         stored?;
         self.identity = identity;
+        // The identity before has given its room back, so that this one's reserve has room again.
+        self.restore_identitys()?;
         Ok(())
     }
 
@@ -229,24 +237,43 @@ impl<B: Bugs> DataDir<B> {
     }
 
     /// Gives the room of the reserve back to the disk, for what must be written though it is full. Says whether there
-    /// was any.
+    /// was any. The identity keeps its own.
     ///
     /// # Errors
     /// Nothing was changed.
     pub fn release_reserve(&self) -> Result<bool, FileError> {
-        let file = self.path.join(RESERVE_NAME);
+        self.release(RESERVE_NAME)
+    }
+
+    fn release(&self, reserve: &str) -> Result<bool, FileError> {
+        let file = self.path.join(reserve);
         match self.disk.remove(&file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             removed => removed.map(|()| true).named("remove", file),
         }
     }
 
-    /// Takes room for the reserve, where it is not there and the disk has as much. Says whether it is there now.
+    /// Takes room for the reserves, where they are not there and the disk has as much. Says whether they are there now.
     ///
     /// # Errors
     /// The disk failed otherwise than for want of room.
     pub fn restore_reserve(&self) -> Result<bool, FileError> {
-        let file = self.path.join(RESERVE_NAME);
+        let has_identitys = self.restore_identitys()?;
+        let has_logs = self.restore(RESERVE_NAME, self.options.reserve_bytes)?;
+        Ok(has_identitys && has_logs)
+    }
+
+    fn restore_identitys(&self) -> Result<bool, FileError> {
+        for bytes in IDENTITY_RESERVE_BYTES {
+            if self.restore(IDENTITY_RESERVE_NAME, bytes)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn restore(&self, reserve: &str, bytes: u64) -> Result<bool, FileError> {
+        let file = self.path.join(reserve);
         if self.disk.open(&file, Mode::Read).is_ok() {
             return Ok(true);
         }
@@ -255,7 +282,7 @@ impl<B: Bugs> DataDir<B> {
             Err(error) if error.is_no_space() => return Ok(false),
             Err(error) => return Err(error),
         };
-        match reserve.preallocate(self.options.reserve_bytes).named("take room for", &file) {
+        match reserve.preallocate(bytes).named("take room for", &file) {
             Ok(()) => Ok(true),
             Err(error) if error.is_no_space() => {
                 // An empty file would be taken for the reserve.

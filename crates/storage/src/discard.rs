@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::directory::{LOCK_NAME, RESERVE_NAME, lock};
+use crate::directory::{IDENTITY_RESERVE_NAME, LOCK_NAME, RESERVE_NAME, lock};
 use crate::disk::{Disk, read_file, replace_file};
 use crate::error::{FileError, Named as _, OpenError};
 use crate::identity;
@@ -40,7 +40,7 @@ pub(crate) fn finish(disk: &dyn Disk, directory: &Path) -> Result<bool, FileErro
         segment::parse_name(name).is_some()
             || snapshot::parse_name(name).is_some()
             || cut_mark::parse_name(name).is_some()
-            || [identity::NAME, RESERVE_NAME].contains(&name.as_str())
+            || [identity::NAME, RESERVE_NAME, IDENTITY_RESERVE_NAME].contains(&name.as_str())
             || also.lines().any(|other| other == name)
             || rest.contains(name)
     };

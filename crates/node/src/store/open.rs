@@ -16,7 +16,7 @@ use proto::session::Ancestors;
 use proto::slot::SLOT_BITS;
 use storage::directory::Options;
 use storage::error::Rejection;
-use storage::{DataDir, DirectoryId, Disk, Identity, Journal, JournalError, Position, RealDisk, Recovered};
+use storage::{DataDir, DirectoryId, Disk, Identity, Journal, JournalError, OpenError, Position, RealDisk, Recovered};
 
 use super::pieces::Assembly;
 use super::{Fsync, Store};
@@ -107,7 +107,8 @@ pub(super) fn open_on(
     let place = || format!("the data directory {} cannot be used; nothing was changed", path.display());
     disk.create_directory(path).with_context(place)?;
     let free = disk.free_space(path).with_context(place)?;
-    let mut directory = DataDir::open(Arc::clone(&disk), path, Options::fitting(DirectoryId(fresh_id), free))?;
+    let opened = DataDir::open(Arc::clone(&disk), path, Options::fitting(DirectoryId(fresh_id), free));
+    let mut directory = opened.map_err(|error| with_advice(error, path))?;
     let found = directory.found();
     anyhow::ensure!(
         !found.copied,
@@ -126,13 +127,7 @@ pub(super) fn open_on(
             identity.lose_proof();
         }
     });
-    let (mut journal, recovery) = recovered.with_context(|| {
-        let path = path.display();
-        format!(
-            "the data directory {path} cannot be used. `node check {path}` shows what is wrong with it; \
-             `node repair {path} --accept-loss` keeps what is good, and the node gets the rest from its replicas"
-        )
-    })?;
+    let (mut journal, recovery) = recovered.map_err(|error| with_advice(error, path))?;
     let map = super::map_file::load(disk.as_ref(), path);
     let written = read.replay.end();
     let node = read.replay.finish(now, ancestors(directory.identity()), map);
@@ -159,6 +154,28 @@ pub(super) fn open_on(
     let snapshot = (recovery.snapshot.unwrap_or_default(), recovery.snapshot_bytes);
     let store = Store::new(disk, path.clone(), settings.fsync, directory, written);
     Ok(OpenedStore { node, store, journal, snapshot, found: text })
+}
+
+/// Says what to do about a directory that cannot be opened, where the error does not.
+fn with_advice(error: OpenError, path: &Path) -> anyhow::Error {
+    let path = path.display();
+    let advice = match &error {
+        OpenError::File(file) if file.is_no_space() => {
+            format!("the disk of the data directory {path} is full; what it holds is sound: make room, and start again")
+        }
+        OpenError::File(_) => {
+            format!("the data directory {path} cannot be used: see to its disk and its permissions, and start again")
+        }
+        OpenError::Damaged(_) | OpenError::Rejected { .. } => format!(
+            "the data directory {path} cannot be used. `node check {path}` shows what is wrong with it; \
+             `node repair {path} --accept-loss` keeps what is good, and the node gets the rest from its replicas"
+        ),
+        OpenError::InUse { .. }
+        | OpenError::IdentityMissing { .. }
+        | OpenError::NoData { .. }
+        | OpenError::SegmentBytes { .. } => return error.into(),
+    };
+    anyhow::Error::from(error).context(advice)
 }
 
 /// Says in the log how what follows is written. On a full disk it takes the reserve for that.

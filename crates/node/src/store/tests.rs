@@ -158,6 +158,34 @@ async fn a_full_disk_refuses_writes_keeps_what_was_taken_and_heals_by_itself() {
     assert_eq!(node.value(b"again").as_deref(), Some(&b"v"[..]));
 }
 
+#[tokio::test]
+async fn on_a_full_disk_a_node_stops_in_order_and_starts_again() {
+    let disk = SimDisk::new(1);
+    disk.set_capacity(Some(3 << 20));
+    let mut node = Durable::open(&disk, Fsync::Always).leads().await;
+    node.start();
+    assert_eq!(node.write(b"k", b"v"), Some(()));
+    node.driver.persist().await.expect("there is room");
+    let is_full = || {
+        let _ = disk.remove(Path::new("/data/reserve"));
+        disk.set_capacity(Some(disk.used()));
+    };
+    is_full();
+    node.running.take().expect("it runs").close().expect("it stops in order");
+    drop(node);
+    for _ in 0..3 {
+        is_full();
+        let node = Durable::open(&disk, Fsync::Always);
+        assert_eq!(node.value(b"k").as_deref(), Some(&b"v"[..]));
+        drop(node);
+        disk.kill();
+    }
+    let _ = disk.remove(Path::new("/data/reserve-identity"));
+    is_full();
+    let error = format!("{:#}", Durable::try_open(&disk, Fsync::Always).err().expect("not even an identity has room"));
+    assert!(error.contains("make room, and start again") && !error.contains("repair"), "{error}");
+}
+
 /// Nobody wakes the thread meanwhile: who has the log writes what has gathered, or lets it go in a moment.
 #[tokio::test]
 async fn while_the_log_is_in_other_hands_it_is_looked_at_again() {
