@@ -107,6 +107,67 @@ fn a_line_keeps_its_meaning_and_is_answered_by_a_line_until_hello() {
 }
 
 #[test]
+fn no_part_of_a_transaction_is_carried_out() {
+    let cluster = shared();
+    let part = "-ERR not carried out: it is part of a transaction (MULTI), and there are none here\r\n";
+    let answers = exchange(
+        &cluster,
+        &[
+            &["SET", "refused:1", "100"],
+            &["MULTI"],
+            &["DECRBY", "refused:1", "30"],
+            &["GET", "refused:1"],
+            &["exec"],
+            &["GET", "refused:1"],
+            &["MULTI"],
+            &["DEL", "refused:1"],
+            &["DISCARD"],
+            &["MULTI"],
+            &["RESET"],
+            &["GET", "refused:1"],
+        ],
+    );
+    let multi = "-ERR unknown command 'MULTI', with args beginning with: \r\n";
+    let kept = "$3\r\n100\r\n";
+    let expected = format!(
+        "+OK\r\n{multi}{part}{part}-EXECABORT Transaction discarded because of previous errors.\r\n{kept}{multi}{part}+OK\r\n\
+         {multi}+RESET\r\n{kept}+OK\r\n"
+    );
+    assert_eq!(answers, expected);
+    // To a person it is no command, and the next line is one.
+    let mut node = cluster.connect(0);
+    assert_eq!(node.ask("MULTI"), "ERROR Unknown command");
+    assert_eq!(node.ask("PING"), "PONG");
+}
+
+#[test]
+fn empty_lines_between_arrays_are_passed_over() {
+    let cluster = shared();
+    let mut node = cluster.connect(0);
+    node.send("*1\r\n$4\r\nPING\r\n\r\n\n\r\n*1\r\n$4\r\nPING\r\n\r\nPING\r\n\r\nQUIT\r\n");
+    assert_eq!(String::from_utf8(node.rest()).unwrap(), "+PONG\r\n+PONG\r\nPONG\nERROR Unknown command\nOK\n");
+}
+
+#[test]
+fn a_pattern_that_is_slow_to_match_keeps_nobody_waiting() {
+    let cluster = Setup { nodes: 1, replicas: 0, ..Setup::default() }.start();
+    let mut node = cluster.connect(0);
+    for number in 0..16 {
+        let key = format!("{}{number}", "a".repeat(65_000));
+        assert_eq!(node.call(&["SET", &key, "v"]), Reply::ok());
+    }
+    let longest = format!("*{}b", "a".repeat(1_022));
+    let refused = node.call(&["KEYS", &format!("{longest}b")]);
+    assert!(matches!(&refused, Reply::Error(error) if error.starts_with("TOOLONG pattern ")), "{refused:?}");
+    node.send(array(&["KEYS", &longest]));
+    let mut other = cluster.connect(0);
+    for _ in 0..20 {
+        assert_eq!(other.ask("PING"), "PONG");
+    }
+    assert_eq!(node.reply(), Reply::Array(Vec::new()));
+}
+
+#[test]
 fn a_connection_is_listed_with_what_it_has_said_of_itself() {
     let cluster = shared();
     let (mut one, mut other) = (cluster.connect(0), cluster.connect(0));

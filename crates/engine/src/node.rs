@@ -423,6 +423,12 @@ impl<B: Bugs> Node<B> {
         self.slot(slot).is_serving(self.place(now, slot))
     }
 
+    /// Whether this node leads a slot that another member of its in-sync set could lead.
+    #[must_use]
+    pub fn leads_for_others(&self) -> bool {
+        self.bits.slots().any(|slot| self.slot(slot).leads_for_others())
+    }
+
     /// Whether this node leads a slot, as far as it knows.
     #[must_use]
     pub fn leads(&self, slot: SlotId) -> bool {

@@ -591,7 +591,11 @@ mod tests {
     fn an_older_copy_stays_while_a_member_is_waited_for_and_leads_when_none_will_come() {
         let learns = config(1, &[1], &[3]);
         let target = incarnations(&[3, 4]);
-        assert_eq!(plan(&learns, &target, &standing(&[3, 4], &[])), Plan::Keep, "1 may come back, and 3 keeps what it has");
+        assert_eq!(
+            plan(&learns, &target, &standing(&[3, 4], &[])),
+            Plan::Keep,
+            "1 may come back, and 3 keeps what it has"
+        );
         let mut back = standing(&[4, 13], &[]);
         back.with_data = incarnations(&[13]).into_iter().collect();
         let kept = Plan::Change(config(1, &[1], &[13]));

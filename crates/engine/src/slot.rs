@@ -425,11 +425,7 @@ impl<B: Bugs> Slot<B> {
                     return false;
                 }
                 self.epoch = self.epoch.max(record.version().epoch);
-                let record = if self.bugs.plants(Bug::DeadlineLostOnDisk) {
-                    record.without_deadline()
-                } else {
-                    record
-                };
+                let record = if self.bugs.plants(Bug::DeadlineLostOnDisk) { record.without_deadline() } else { record };
                 self.apply(place, record, true);
                 self.log.set_durable(durable, place.tails);
             }

@@ -23,10 +23,14 @@ use proto::slot::{SLOT_BITS, SlotId};
 use crate::answering;
 use crate::driver::{Driver, random_secret};
 use crate::routing::{self, KeptBatch, Waits};
+use crate::store::on_a_thread;
 use crate::walks;
 
 /// How many slots are looked at to learn how many keys a slot has, about.
 const SAMPLED_SLOTS: usize = 64;
+
+/// So many steps of matching take some milliseconds at worst.
+const QUICK_STEPS: usize = 4_000_000;
 
 /// How much wider a scan looks where it has found too little.
 const WIDER: usize = 4;
@@ -95,6 +99,22 @@ impl KeptKeyspace {
     }
 }
 
+/// The keys that a pattern matches. What may take long is done where nobody waits for it.
+async fn matching(mut keys: Found, pattern: Option<&[u8]>) -> Found {
+    let Some(pattern) = pattern else { return keys };
+    let steps = pattern.len() * keys.iter().map(|key| key.len()).sum::<usize>();
+    if steps <= QUICK_STEPS {
+        keys.retain(|key| glob_matches(pattern, key));
+        return keys;
+    }
+    let pattern = pattern.to_vec();
+    on_a_thread(move || {
+        keys.retain(|key| glob_matches(&pattern, key));
+        keys
+    })
+    .await
+}
+
 /// The first keys of a range in some slots, and whether there are more.
 async fn page(
     driver: &Driver,
@@ -114,7 +134,7 @@ async fn all_keys(driver: &Driver, pattern: &[u8], level: ReadLevel) -> Result<F
     loop {
         let (keys, has_more) = page(driver, 0..SLOT_BITS.count(), range.clone(), level).await?;
         let last = keys.last().map(|last| next_key(last));
-        found.extend(keys.into_iter().filter(|key| glob_matches(pattern, key)).inspect(|key| bytes += key.len()));
+        found.extend(matching(keys, Some(pattern)).await.into_iter().inspect(|key| bytes += key.len()));
         if found.len() > limits::ARRAY_WORDS || bytes > limits::ARRAY_BYTES {
             return Err(ErrorReply::redis(format!(
                 "ERR more keys match than one answer has room for ({} keys, {} bytes); nothing was changed, use SCAN",
@@ -154,7 +174,7 @@ async fn scan(
         }
         looked_at += keys.len();
         bytes += keys.iter().map(|key| key.len()).sum::<usize>();
-        found.extend(keys.into_iter().filter(|key| pattern.is_none_or(|pattern| glob_matches(pattern, key))));
+        found.extend(matching(keys, pattern).await);
         first = end;
         width = width.saturating_mul(WIDER);
     }

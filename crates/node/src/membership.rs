@@ -306,18 +306,18 @@ impl Membership {
         }
     }
 
-    /// Whether the disk has taken nothing for too long, though it is not full.
+    /// Whether the disk has taken nothing for too long.
     ///
     /// IMPORTANT: such a node says no more that it lives. It answers nobody who wants to hear of a write, and so another copy
-    /// is to lead in its place.
+    /// is to lead in its place. Where the disk is full it speaks again once nobody else could lead what it leads.
     fn disk_hangs(&mut self) -> bool {
         let end = self.driver.node().journal().end();
         let (waits_for, since) = *self.unwritten.get_or_insert((end, Instant::now()));
-        if self.driver.is_written(waits_for) || self.driver.is_full() {
+        if self.driver.is_written(waits_for) {
             self.unwritten = None;
             return false;
         }
-        since.elapsed() > DISK_PATIENCE
+        since.elapsed() > DISK_PATIENCE && (!self.driver.is_full() || self.driver.node().leads_for_others())
     }
 
     /// Tells the coordinator what the node wants of it.

@@ -309,17 +309,21 @@ async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &
         }
     };
     driver.finish(&mut turn);
-    match executed {
-        Ok(None) => {}
-        Ok(Some(ticket)) => {
-            // Whether in time or not is told by the ticket.
-            let _ = timeout_at(deadline, poll_fn(|context| waiting.poll_settled(context))).await;
-            if waiting.outcome(ticket) != Some(Outcome::Durable) {
-                return Tried::Undecided;
-            }
-        }
+    let ticket = match executed {
+        Ok(ticket) => ticket,
         Err(Refusal::NotHere) => return Tried::Moved,
         Err(refusal) => return Tried::Refused(answering::refused(refusal, driver)),
+    };
+    if let Some(ticket) = ticket {
+        // Whether in time or not is told by the ticket.
+        let _ = timeout_at(deadline, poll_fn(|context| waiting.poll_settled(context))).await;
+        if waiting.outcome(ticket) != Some(Outcome::Durable) {
+            return Tried::Undecided;
+        }
+    }
+    // IMPORTANT: the session waits for what it has carried out itself, and not for this.
+    if !request.replica_may_answer() && !matches!(timeout_at(deadline, driver.persist()).await, Ok(Ok(()))) {
+        return Tried::Undecided;
     }
     out.append(&mut answer);
     Tried::Answered

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use engine::node::Turn;
 use engine::record::Record;
-use engine::slot::Answer;
+use engine::slot::{Answer, Refusal};
 use engine::waiting::{Outcome, Waiting};
 use net::connection::{Connection, Flow, Stopped};
 use net::shutdown::Shutdown;
@@ -131,12 +131,15 @@ pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shut
     }
 }
 
-/// Waits until what was carried out is on disk. The other node hears meanwhile that this one lives.
+/// Waits until what was carried out is on disk, for as long as a request may take. The other node hears meanwhile that this
+/// one lives.
 async fn persist(connection: &Connection, driver: &Driver) -> io::Result<()> {
     let mut persisted = pin!(driver.persist());
+    let deadline = Instant::now() + driver.request_timeout();
     loop {
         tokio::select! {
             done = &mut persisted => return done.map_err(io::Error::other),
+            () = sleep_until(deadline) => return Err(io::ErrorKind::TimedOut.into()),
             () = sleep(LOOK) => {
                 let mut bytes = Vec::new();
                 respond(QUESTION, NOTHING, &mut bytes);
@@ -192,7 +195,6 @@ impl<'a> ForwardSession<'a> {
     }
 
     fn read(&mut self, id: u64, at_replica: bool, is_short: bool, read: Read<'_>, out: &mut Vec<u8>) {
-        self.must_persist |= read.level == ReadLevel::Linear;
         let node = self.driver.node();
         let slot = node.slot_of(read.key);
         let waiting = Waiting::new();
@@ -211,6 +213,7 @@ impl<'a> ForwardSession<'a> {
         } else {
             node.read(slot, read.key, read.level, clock, &waiting, &mut self.turn, take).map(|answer| answer.ticket)
         };
+        self.must_persist |= read.level == ReadLevel::Linear && done.is_ok();
         match done {
             Ok(None) => answer.respond(id, self.driver, out),
             // A read that has come to nothing may be tried again.
@@ -224,7 +227,6 @@ impl<'a> ForwardSession<'a> {
             let refusal = answering::disk_refuses(self.driver.addr(), self.driver.is_full());
             return respond_error(id, refusal, out);
         }
-        self.must_persist = true;
         let (node, now) = (self.driver.node(), self.driver.clock().now());
         let waiting = Waiting::new();
         let encode = |written| {
@@ -232,7 +234,9 @@ impl<'a> ForwardSession<'a> {
             answering::written(&written, &write).encode(Encoding::Array, &mut answer);
             answer
         };
-        match node.write(now, node.slot_of(write.key), &write, &waiting, &mut self.turn) {
+        let written = node.write(now, node.slot_of(write.key), &write, &waiting, &mut self.turn);
+        self.must_persist |= !matches!(written, Err(Refusal::NotHere));
+        match written {
             Ok(Answer { answer, ticket: None }) => respond(id, &encode(answer), out),
             Ok(Answer { answer, .. }) => {
                 let answer = Answered::Bytes(encode(answer));

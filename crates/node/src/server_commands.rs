@@ -32,8 +32,10 @@ pub struct Front {
     arrays: Encoding,
     /// How lines are: by lines, until `HELLO` has shown that this is a client of Redis.
     lines: Encoding,
-    /// The last frame was an array.
-    is_behind_array: bool,
+    /// Nothing but empty lines has come since the last array.
+    passes_empty_lines: bool,
+    /// The client has sent `MULTI`, and neither `EXEC` nor `DISCARD` since.
+    is_in_transaction: bool,
     /// The client has authenticated, or need not.
     is_admitted: bool,
 }
@@ -69,23 +71,54 @@ impl Front {
             listed,
             arrays: Encoding::Array,
             lines: Encoding::Line,
-            is_behind_array: false,
+            passes_empty_lines: false,
+            is_in_transaction: false,
             is_admitted: clients.limits.access.password().is_none(),
         }
     }
 
-    /// How a frame is answered; none: not at all. Redis passes empty arrays over, and empty lines: its clients end arrays with one
-    /// at times.
+    /// How a frame is answered; none: not at all. Redis passes empty arrays over, and empty lines: its clients send some between
+    /// arrays at times.
     #[must_use]
     pub fn encoding(&mut self, frame: Frame<'_>) -> Option<Encoding> {
-        let is_behind_array = std::mem::replace(&mut self.is_behind_array, frame.encoding() != Encoding::Line);
+        let passes_empty_lines = self.passes_empty_lines || self.lines != Encoding::Line;
+        self.passes_empty_lines = match frame {
+            Frame::Array(_) => true,
+            Frame::Line(line) => line.is_empty() && passes_empty_lines,
+        };
         match frame {
             Frame::Array(words) if words.is_empty() => None,
             Frame::Array(_) => Some(self.arrays),
-            Frame::Line(b"") if is_behind_array || self.lines != Encoding::Line => None,
+            Frame::Line(b"") if passes_empty_lines => None,
             Frame::Line(line) if says_hello(line) => Some(self.arrays),
             Frame::Line(_) => Some(self.lines),
         }
+    }
+
+    /// A client's request could not be understood: perhaps it begins a transaction, of which there are none.
+    pub fn could_not_understand(&mut self, frame: Frame<'_>, encoding: Encoding) {
+        self.is_in_transaction |= encoding != Encoding::Line && is_verb(frame, b"MULTI");
+    }
+
+    /// Refuses a command of a transaction; none where it is none. IMPORTANT: the client hears that the transaction has failed,
+    /// and will try again what it takes for not done.
+    #[must_use]
+    pub fn refuse_in_transaction(&mut self, frame: Frame<'_>) -> Option<Response<'static>> {
+        if !self.is_in_transaction {
+            return None; // As good as always.
+        }
+        let [ends, discards] = [b"EXEC".as_slice(), b"DISCARD"].map(|verb| is_verb(frame, verb));
+        let resets = [b"RESET".as_slice(), b"QUIT"].iter().any(|verb| is_verb(frame, verb));
+        self.is_in_transaction = !(ends || discards || resets);
+        (!resets).then_some(match (ends, discards) {
+            (true, _) => {
+                Response::Error(ErrorReply::redis("EXECABORT Transaction discarded because of previous errors."))
+            }
+            (_, true) => Response::Ok,
+            _ => Response::Error(ErrorReply::redis(
+                "ERR not carried out: it is part of a transaction (MULTI), and there are none here",
+            )),
+        })
     }
 
     /// All connections.
@@ -233,6 +266,15 @@ impl Front {
 }
 
 /// Whether the first word of a line is `HELLO`.
+/// Whether a request has this verb, which is in upper case.
+fn is_verb(frame: Frame<'_>, verb: &[u8]) -> bool {
+    let first = match frame {
+        Frame::Array(mut words) => words.next().unwrap_or_default(),
+        Frame::Line(line) => line.split(u8::is_ascii_whitespace).next().unwrap_or_default(),
+    };
+    first.eq_ignore_ascii_case(verb)
+}
+
 fn says_hello(line: &[u8]) -> bool {
     let (verb, rest) = line.split_at(line.len().min(5));
     verb.eq_ignore_ascii_case(b"HELLO") && matches!(rest.first(), None | Some(b' ' | b'\t'))

@@ -204,7 +204,6 @@ impl<'a> ClientSession<'a> {
         if self.kept.holds_up(slot) || self.kept.is_full() {
             return Flow::Settle;
         }
-        self.must_persist |= matches!(&request, KeyRequest::Read(read) if read.level == ReadLevel::Linear);
         let now = self.batch().now;
         self.unanswered.add(now, stats::kind(&request));
         match request {
@@ -224,7 +223,7 @@ impl<'a> ClientSession<'a> {
     }
 
     fn read_request(&mut self, slot: SlotId, read: Read<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
-        let Self { driver, kept, waits, body, turn, .. } = self;
+        let Self { driver, kept, waits, body, turn, must_persist, .. } = self;
         let (node, waiting) = (driver.node(), &waits.waiting);
         let clock = || driver.clock().now();
         if read.level == ReadLevel::Local {
@@ -241,7 +240,10 @@ impl<'a> ClientSession<'a> {
             let answer = |record: Option<&Record>| {
                 answering::found(record, read.wanted, || driver.wall()).encode(encoding, &mut bytes);
             };
-            match node.read(slot, read.key, read.level, clock, waiting, turn, answer) {
+            let done = node.read(slot, read.key, read.level, clock, waiting, turn, answer);
+            // A linear read shows what must last.
+            *must_persist |= done.is_ok();
+            match done {
                 Ok(Answer { ticket: None, .. }) => kept.place(out).append(&mut bytes),
                 Ok(Answer { ticket: Some(ticket), .. }) => {
                     kept.keep_carried_out(slot, KeyRequest::Read(read), encoding, ticket, |out| out.append(&mut bytes));
@@ -258,10 +260,10 @@ impl<'a> ClientSession<'a> {
             Response::Error(error).encode(encoding, self.kept.place(out));
             return Flow::Next;
         }
-        self.must_persist = true;
         self.written.add(slot);
         let now = self.batch().now;
         let written = self.driver.node().write(now, slot, &write, &self.waits.waiting, &mut self.turn);
+        self.must_persist |= !matches!(written, Err(Refusal::NotHere));
         match written {
             // By far the most common.
             Ok(Answer { answer: Written::Done(_), ticket: None })
@@ -444,6 +446,10 @@ impl Session for ClientSession<'_> {
         if comes_first || self.is_half_settled() {
             return Flow::Settle;
         }
+        if let Some(refusal) = self.front.refuse_in_transaction(frame) {
+            refusal.encode(encoding, self.kept.place(out));
+            return Flow::Next;
+        }
         let (response, flow) = match NodeRequest::parse(frame) {
             Ok(NodeRequest::Read(read @ Read { wanted: Wanted::Detail(Detail::Idle), .. })) => {
                 return self.leave_to_primary(KeyRequest::Read(read), encoding);
@@ -504,7 +510,10 @@ impl Session for ClientSession<'_> {
                 Ok(()) => (Response::Ok, Flow::Upgrade),
                 Err(error) => (Response::Error(error), Flow::Next),
             },
-            Err(error) => (Response::Error(error), Flow::Next),
+            Err(error) => {
+                self.front.could_not_understand(frame, encoding);
+                (Response::Error(error), Flow::Next)
+            }
         };
         response.encode(encoding, self.kept.place(out));
         flow
@@ -525,11 +534,7 @@ impl Session for ClientSession<'_> {
             };
             routing::answer_all(self.driver, &self.kept, &mut self.waits, most, out).await;
             if self.waits.is_half_answered() {
-                // IMPORTANT: what is answered later may be carried out here only then.
-                let must_persist = self.must_persist;
-                self.persisted().await?;
-                self.must_persist = must_persist;
-                return Ok(());
+                return self.persisted().await;
             }
             self.kept.clear();
         }

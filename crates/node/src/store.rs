@@ -311,8 +311,8 @@ impl Store {
     }
 }
 
-/// Does what may wait for the disk where no request waits for it.
-async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Does what may take long, as to wait for the disk, where no request waits for it.
+pub(crate) async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }

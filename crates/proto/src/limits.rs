@@ -30,6 +30,9 @@ pub const PAGE_KEYS: usize = 10_000;
 /// How many keys a page has at most where the request names no limit.
 pub const USUAL_PAGE_KEYS: usize = 1_000;
 
+/// The longest pattern of `KEYS` and `SCAN`, in bytes: to match one takes as many steps for each byte of a key, at worst.
+pub const PATTERN_BYTES: usize = 1_024;
+
 /// The most bytes of keys on one page, unless its first key alone has more.
 pub const PAGE_BYTES: usize = 1024 * 1024;
 

@@ -447,6 +447,12 @@ impl<B: Bugs> Slot<B> {
         Due { admit, evict }
     }
 
+    /// Whether this node leads the slot, and another member of the in-sync set could.
+    #[must_use]
+    pub(crate) fn leads_for_others(&self) -> bool {
+        matches!(&self.role, Role::Primary(primary) if primary.followers.iter().any(Follower::counts))
+    }
+
     /// Whether this node serves the slot as far as it knows: it takes writes and linear reads.
     #[must_use]
     pub(crate) fn is_serving(&self, place: Place<'_>) -> bool {

@@ -5,6 +5,7 @@ use super::{KeyWords, NodeRequest, Rest, checked_key};
 use crate::decimal::integer;
 use crate::error::ErrorReply;
 use crate::level::ReadLevel;
+use crate::limits;
 use crate::peer::{Change, Detail, KeyRequest, Modify, Read, Wanted, Write};
 
 /// A request about several keys, or about all.
@@ -65,7 +66,7 @@ impl<'a> Rest<'a> {
             b"RENAME" => self.args("rename", 2..=2)?.rename(false),
             b"RENAMENX" => self.args("renamenx", 2..=2)?.rename(true),
             b"KEYS" => {
-                let pattern = self.args("keys", 1..=1)?.next();
+                let pattern = pattern(self.args("keys", 1..=1)?.next())?;
                 Ok(NodeRequest::Keyspace(KeyspaceRequest::Keys(pattern)))
             }
             b"SCAN" => self.args("scan", 1..)?.scan(),
@@ -135,7 +136,7 @@ impl<'a> Args<'a> {
                         return syntax();
                     }
                 }
-                option if option.eq_ignore_ascii_case(b"MATCH") => scan.pattern = Some(word),
+                option if option.eq_ignore_ascii_case(b"MATCH") => scan.pattern = Some(pattern(word)?),
                 option if option.eq_ignore_ascii_case(b"TYPE") => {
                     scan.is_of_strings = word.eq_ignore_ascii_case(b"string");
                 }
@@ -153,6 +154,13 @@ impl<'a> Args<'a> {
         }
         Ok(NodeRequest::Keyspace(KeyspaceRequest::Flush))
     }
+}
+
+fn pattern(word: &[u8]) -> Result<&[u8], ErrorReply> {
+    if word.len() > limits::PATTERN_BYTES {
+        return Err(ErrorReply::TooLong { what: "pattern", len: word.len(), limit: limits::PATTERN_BYTES });
+    }
+    Ok(word)
 }
 
 fn presence(key: &[u8], level: ReadLevel) -> Read<'_> {

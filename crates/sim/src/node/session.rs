@@ -107,16 +107,17 @@ impl World {
         self.network.send(&mut self.schedule, conn, OPENER, bytes);
     }
 
-    /// Whether a node's disk has taken nothing for too long, though it is not full: then it says no more that it lives.
+    /// Whether a node's disk has taken nothing for too long: then it says no more that it lives, unless the disk is full and
+    /// nobody else could lead what the node leads.
     fn disk_hangs(&mut self, n: usize, now: Timestamp) -> bool {
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return false };
         let (waits_for, since) = *process.unwritten.get_or_insert((node.journal().end(), now));
-        if process.store.is_written(waits_for) || process.store.is_full() {
+        if process.store.is_written(waits_for) {
             process.unwritten = None;
             return false;
         }
-        now - since > DISK_PATIENCE
+        now - since > DISK_PATIENCE && (!process.store.is_full() || node.leads_for_others())
     }
 
     /// Sends what the node has to propose.
