@@ -26,7 +26,8 @@ fn a_write_whose_level_has_too_few_copies_is_refused_and_changes_nothing() {
     let mut node = cluster.connect(0);
     let too_few = |level: &str, needs: usize, has: usize, or: &str| {
         format!(
-            "ERROR UNAVAILABLE {level} needs {needs} in-sync copies, this slot has {has}: start another node, or {or}"
+            "ERROR UNAVAILABLE {level} needs {needs} in-sync copies, this slot has {has}: wait for those that are \
+             away, start another node, or {or}"
         )
     };
     let (quorum, all) = (too_few("quorum", 2, 1, "use --replicas 0"), too_few("all", 3, 1, "ask for ACK quorum"));

@@ -145,7 +145,8 @@ pub fn refused(refusal: Refusal, driver: &Driver) -> ErrorReply {
         Refusal::TooFew { level, needs, has } => {
             let advice = if level == AckLevel::All { "ask for ACK quorum" } else { "use --replicas 0" };
             ErrorReply::Unavailable(format!(
-                "{level} needs {needs} in-sync copies, this slot has {has}: start another node, or {advice}"
+                "{level} needs {needs} in-sync copies, this slot has {has}: wait for those that are away, start another \
+                 node, or {advice}"
             ))
         }
         Refusal::Stale => ErrorReply::Stale(
@@ -159,9 +160,12 @@ pub fn refused(refusal: Refusal, driver: &Driver) -> ErrorReply {
                 .to_owned(),
         ),
         Refusal::Full { .. } => {
-            let MemoryFigures { used, limit, .. } = driver.node().memory_figures();
+            let MemoryFigures { used, limit, evicts, .. } = driver.node().memory_figures();
+            let changed =
+                if evicts { "the key is as it was, others may have been evicted" } else { "nothing was changed" };
             ErrorReply::Full(format!(
-                "the key's primary, {}, has no memory left for it: {used} bytes are in use, --max-memory is {limit}; {FULL}",
+                "the key's primary, {}, has no memory left for it: {used} bytes are in use, --max-memory is {limit}; {changed}, \
+                 {FULL}",
                 driver.addr()
             ))
         }
@@ -169,14 +173,13 @@ pub fn refused(refusal: Refusal, driver: &Driver) -> ErrorReply {
             let map = driver.node().map();
             let addr = map.as_ref().and_then(|map| map.member(replica)).map(|member| &member.addr);
             let replica = addr.map_or_else(|| "a replica".to_owned(), |addr| format!("the replica {addr}"));
-            ErrorReply::Full(format!("{replica} of the key is over its --max-memory; {FULL}"))
+            ErrorReply::Full(format!("{replica} of the key is over its --max-memory; nothing was changed, {FULL}"))
         }
     }
 }
 
-/// What became of a write for which there is no memory, and what to do.
-const FULL: &str =
-    "nothing was changed, reads go on: DELETE keys, or raise --max-memory or start another node, then repeat it";
+/// What to do where there is no memory for a write.
+const FULL: &str = "reads go on: DELETE keys, or raise --max-memory or start another node, then repeat it";
 
 /// The answer to a write at its primary, this node, where the disk has no room or has failed.
 #[must_use]

@@ -1,6 +1,7 @@
 //! Looking at a data directory: what is good in it, what is not, and whether a node would start.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::bugs::NoBugs;
@@ -81,7 +82,11 @@ fn look(
     if !listing.is_of_node(disk, directory)? {
         return Err(OpenError::NoData { directory: directory.to_owned() });
     }
-    let _lock = lock(disk, directory)?;
+    let _lock = match lock(disk, directory) {
+        // Nobody writes there, and a file system is made so when it is damaged: then above all there is something to look at.
+        Err(OpenError::File(error)) if error.source.kind() == ErrorKind::ReadOnlyFilesystem => None,
+        lock => Some(lock?),
+    };
     let mut report = Report {
         directory: directory.to_owned(),
         identity: None,

@@ -72,7 +72,7 @@ impl<B: Bugs> Coordinator<B> {
         if registered != incarnation && self.is_held(now, &addr, incarnation, &ancestors) {
             return Err(JoinError::Refused(ErrorReply::Busy(format!(
                 "another node lives as {addr}, or did a moment ago; a name is one node's: start this one with another port \
-                 or --advertise, or stop that one"
+                 or --advertise, or stop that one; after a crash it gets the name back by itself"
             ))));
         }
         let again = incarnation.is_some() && registered == incarnation;

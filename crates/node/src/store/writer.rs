@@ -3,7 +3,7 @@
 //! It never waits for room. What a full disk did not take is kept, and tried again: meanwhile a snapshot may end that
 //! lets a part of the log go.
 
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -289,7 +289,13 @@ impl Writer {
         if is_full {
             self.keep_one_snapshot()?;
         }
-        let has_room = match self.store.directory().as_ref() {
+        let directory = match self.store.shared.directory.try_lock() {
+            Ok(directory) => directory,
+            // A snapshot that is done removes an older one, which may take long. The log does not wait for that.
+            Err(TryLockError::WouldBlock) => return Ok(()),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        };
+        let has_room = match directory.as_ref() {
             Some(directory) => {
                 let (options, free) = (directory.options(), directory.free_space().unwrap_or(u64::MAX));
                 let snapshot = self.snapshots.bytes + (self.end().0 - self.snapshots.at.0);
@@ -299,6 +305,7 @@ impl Writer {
             }
             None => false,
         };
+        drop(directory);
         if has_room && !self.store.with_log(|log| log.has_unwritten()) {
             self.store.with_log(|log| log.journal.set_frugal(false));
             self.room.keeps_one = false;
