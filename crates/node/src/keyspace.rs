@@ -130,22 +130,38 @@ async fn page(
 
 async fn all_keys(driver: &Driver, pattern: &[u8], level: ReadLevel) -> Result<Found, ErrorReply> {
     let mut range = Keys::Prefix(literal_prefix(pattern)).range();
-    let (mut found, mut bytes) = (Found::new(), 0);
+    let mut found = Matched::default();
     loop {
         let (keys, has_more) = page(driver, 0..SLOT_BITS.count(), range.clone(), level).await?;
         let last = keys.last().map(|last| next_key(last));
-        found.extend(matching(keys, Some(pattern)).await.into_iter().inspect(|key| bytes += key.len()));
-        if found.len() > limits::ARRAY_WORDS || bytes > limits::ARRAY_BYTES {
-            return Err(ErrorReply::redis(format!(
-                "ERR more keys match than one answer has room for ({} keys, {} bytes); nothing was changed, use SCAN",
-                limits::ARRAY_WORDS,
-                limits::ARRAY_BYTES
-            )));
-        }
+        found.add(matching(keys, Some(pattern)).await)?;
         match last.filter(|_| has_more) {
             Some(next) => range.start = next,
-            None => return Ok(found),
+            None => return Ok(found.keys),
         }
+    }
+}
+
+/// Keys that match, as many as one answer has room for.
+#[derive(Debug, Default)]
+struct Matched {
+    keys: Found,
+    bytes: usize,
+}
+
+impl Matched {
+    fn add(&mut self, keys: Found) -> Result<(), ErrorReply> {
+        self.bytes += keys.iter().map(|key| key.len()).sum::<usize>();
+        self.keys.extend(keys);
+        if self.keys.len() <= limits::ARRAY_WORDS && self.bytes <= limits::ARRAY_BYTES {
+            return Ok(());
+        }
+        Err(ErrorReply::redis(format!(
+            "ERR more keys match than one answer has room for ({} keys, {} bytes); nothing was changed, use a narrower pattern, \
+             or PREFIX",
+            limits::ARRAY_WORDS,
+            limits::ARRAY_BYTES
+        )))
     }
 }
 
@@ -161,7 +177,7 @@ async fn scan(
     let count = usize::try_from(count).unwrap_or(usize::MAX).min(limits::PAGE_KEYS);
     let mut first = usize::try_from(cursor).unwrap_or(slots).min(slots);
     let mut width = slots_with(driver, count);
-    let (mut found, mut looked_at, mut bytes) = (Found::new(), 0, 0);
+    let (mut found, mut looked_at, mut bytes) = (Matched::default(), 0, 0);
     while first < slots && looked_at < count && bytes < limits::PAGE_BYTES {
         let end = (first + width).min(slots);
         let (mut keys, has_more) = page(driver, first..end, range.clone(), level).await?;
@@ -169,35 +185,23 @@ async fn scan(
             width = (width / WIDER).max(1);
             continue;
         }
-        if has_more {
-            rest_of_slot(driver, first, &range, level, &mut keys).await?;
+        // Of a slot that has more than a page of keys all are listed, page by page.
+        let mut rest = keys.last().filter(|_| has_more).map(|last| next_key(last));
+        loop {
+            looked_at += keys.len();
+            bytes += keys.iter().map(|key| key.len()).sum::<usize>();
+            found.add(matching(keys, pattern).await)?;
+            let Some(start) = rest else { break };
+            let range = KeyRange { start, end: range.end.clone() };
+            let (next, more) = page(driver, first..end, range, level).await?;
+            rest = next.last().filter(|_| more).map(|last| next_key(last));
+            keys = next;
         }
-        looked_at += keys.len();
-        bytes += keys.iter().map(|key| key.len()).sum::<usize>();
-        found.extend(matching(keys, pattern).await);
         first = end;
         width = width.saturating_mul(WIDER);
     }
     let cursor = if first < slots { first as u64 } else { 0 };
-    Ok((cursor, found))
-}
-
-/// Lists the other keys of a slot that has more than a page of them.
-async fn rest_of_slot(
-    driver: &Driver,
-    slot: usize,
-    range: &KeyRange,
-    level: ReadLevel,
-    keys: &mut Found,
-) -> Result<(), ErrorReply> {
-    let mut has_more = true;
-    while let Some(last) = keys.last().filter(|_| has_more) {
-        let rest = KeyRange { start: next_key(last), end: range.end.clone() };
-        let (mut next, more) = page(driver, slot..slot + 1, rest, level).await?;
-        has_more = more && !next.is_empty();
-        keys.append(&mut next);
-    }
-    Ok(())
+    Ok((cursor, found.keys))
 }
 
 /// How many slots have so many keys together, about: it goes by the copies that are here.

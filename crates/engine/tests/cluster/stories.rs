@@ -85,6 +85,11 @@ fn run(world: &mut World, command: &str) -> String {
             world.settle();
             return format!("{} slots anew, {} with what is left\n", accepted.anew, accepted.unproven);
         }
+        ["heartbeat", name] => {
+            let known = world.coordinator.heartbeat(world.now, &crate::world::addr_of(name));
+            world.settle();
+            return format!("{}\n", if known { "OK" } else { "not found" });
+        }
         ["unregister", name] => {
             let known = world.coordinator.unregister(world.now, &crate::world::addr_of(name));
             world.settle();
