@@ -32,7 +32,7 @@ pub struct Walk<B: Bugs = NoBugs> {
     page: Option<Page>,
     limit: Option<usize>,
     count: u64,
-    slots: Vec<Standing>,
+    slots: Vec<SlotProgress>,
     under_way: BTreeMap<u64, Vec<SlotId>>,
     next_ask: u64,
     bugs: B,
@@ -40,7 +40,7 @@ pub struct Walk<B: Bugs = NoBugs> {
 
 /// How far a slot is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum SlotProgress {
     /// Nobody has answered for it, after so many tries, the last of which found nobody where this is said.
     Open {
         tries: u8,
@@ -73,7 +73,7 @@ impl<B: Bugs> Walk<B> {
             page: size.map(Page::new),
             limit: size.map(|size| size.keys),
             count: 0,
-            slots: vec![Standing::Open { tries: 0, was_silent: false }; bits.count()],
+            slots: vec![SlotProgress::Open { tries: 0, was_silent: false }; bits.count()],
             under_way: BTreeMap::new(),
             next_ask: 0,
             bugs,
@@ -83,9 +83,9 @@ impl<B: Bugs> Walk<B> {
     /// The same of some slots alone.
     #[must_use]
     pub fn within(mut self, is_asked: impl Fn(SlotId) -> bool) -> Self {
-        for (slot, standing) in (0..).map(SlotId).zip(&mut self.slots) {
+        for (slot, progress) in (0..).map(SlotId).zip(&mut self.slots) {
             if !is_asked(slot) {
-                *standing = Standing::Answered;
+                *progress = SlotProgress::Answered;
             }
         }
         self
@@ -96,8 +96,8 @@ impl<B: Bugs> Walk<B> {
     pub fn asks(&mut self, map: &ClusterMap, me: Incarnation, is_late: bool) -> Vec<Ask> {
         let mut groups: BTreeMap<(Incarnation, bool), Vec<SlotId>> = BTreeMap::new();
         for slot in map.bits().slots() {
-            let Some(standing) = self.slots.get_mut(usize::from(slot.0)) else { continue };
-            let Standing::Open { tries, was_silent } = *standing else { continue };
+            let Some(progress) = self.slots.get_mut(usize::from(slot.0)) else { continue };
+            let SlotProgress::Open { tries, was_silent } = *progress else { continue };
             let may_ask_replica = self.level == ReadLevel::Local && (was_silent || is_late);
             let replica = if may_ask_replica { replica_for(map, slot, tries, me) } else { None };
             let primary =
@@ -107,11 +107,11 @@ impl<B: Bugs> Walk<B> {
                 (None, Some(primary)) => (primary, false),
                 (None, None) => {
                     // Whether there is a replica is looked at the next time.
-                    *standing = Standing::Open { tries: tries.saturating_add(1), was_silent: true };
+                    *progress = SlotProgress::Open { tries: tries.saturating_add(1), was_silent: true };
                     continue;
                 }
             };
-            *standing = Standing::Asked { tries };
+            *progress = SlotProgress::Asked { tries };
             groups.entry((to, at_replica)).or_default().push(slot);
         }
         // A count says nothing before it is done: in parts a node is seen to be at work.
@@ -164,14 +164,14 @@ impl<B: Bugs> Walk<B> {
 
     /// A slot that was asked about is answered for, or open again; then whether that is so because nobody answered.
     fn stands(&mut self, slot: SlotId, open: Option<bool>) {
-        let Some(standing) = self.slots.get_mut(usize::from(slot.0)) else { return };
-        let tries = match *standing {
-            Standing::Open { tries, .. } | Standing::Asked { tries } => tries,
-            Standing::Answered => 0,
+        let Some(progress) = self.slots.get_mut(usize::from(slot.0)) else { return };
+        let tries = match *progress {
+            SlotProgress::Open { tries, .. } | SlotProgress::Asked { tries } => tries,
+            SlotProgress::Answered => 0,
         };
-        *standing = match open {
-            Some(was_silent) => Standing::Open { tries: tries.saturating_add(1), was_silent },
-            None => Standing::Answered,
+        *progress = match open {
+            Some(was_silent) => SlotProgress::Open { tries: tries.saturating_add(1), was_silent },
+            None => SlotProgress::Answered,
         };
     }
 
@@ -184,7 +184,7 @@ impl<B: Bugs> Walk<B> {
     /// A slot that is not answered for, if there is one.
     #[must_use]
     pub fn missing(&self) -> Option<SlotId> {
-        let at = self.slots.iter().position(|standing| *standing != Standing::Answered)?;
+        let at = self.slots.iter().position(|progress| *progress != SlotProgress::Answered)?;
         u16::try_from(at).ok().map(SlotId)
     }
 

@@ -252,7 +252,7 @@ impl LinkTask {
     /// Sends and receives on one connection until it breaks; says why it did.
     async fn exchange(&mut self, stream: TcpStream, first: Vec<Call>) -> io::Error {
         let (read, write) = stream.into_split();
-        let waiting = Waiting::default();
+        let waiting = PendingAnswers::default();
         self.health.sent.store(0, Ordering::Relaxed);
         let ended = tokio::select! {
             ended = send_batches(write, first, &mut self.batches, &waiting, &self.health) => ended,
@@ -268,9 +268,9 @@ impl LinkTask {
 }
 
 /// Who waits for the answers to come, by the number of the request.
-type Waiting = Mutex<HashMap<u64, oneshot::Sender<Answer>>>;
+type PendingAnswers = Mutex<HashMap<u64, oneshot::Sender<Answer>>>;
 
-fn lock(waiting: &Waiting) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
+fn lock(waiting: &PendingAnswers) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -278,7 +278,7 @@ async fn send_batches(
     mut stream: OwnedWriteHalf,
     first: Vec<Call>,
     batches: &mut mpsc::Receiver<Vec<Call>>,
-    waiting: &Waiting,
+    waiting: &PendingAnswers,
     health: &Health,
 ) -> io::Result<()> {
     let mut next = Some(first);
@@ -314,7 +314,7 @@ async fn send_batches(
 }
 
 /// Ends once nothing comes although requests wait, not even the answer to a question.
-async fn falls_silent(waiting: &Waiting, health: &Health) -> io::Error {
+async fn falls_silent(waiting: &PendingAnswers, health: &Health) -> io::Error {
     let mut looks = looks();
     let (mut reads, mut silent) = (0, 0);
     while silent < SILENT_LOOKS + health.sent.load(Ordering::Relaxed) / BYTES_A_LOOK {
@@ -332,7 +332,7 @@ fn looks() -> Interval {
     looks
 }
 
-async fn receive_answers(mut stream: OwnedReadHalf, waiting: &Waiting, health: &Health) -> io::Result<()> {
+async fn receive_answers(mut stream: OwnedReadHalf, waiting: &PendingAnswers, health: &Health) -> io::Result<()> {
     let mut input = BytesMut::new();
     let mut decoder = ReplyDecoder::new();
     let mut id = None;

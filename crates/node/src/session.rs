@@ -37,7 +37,7 @@ use crate::slots_ahead::SlotsAhead;
 use crate::stats::{self, NotAnswered};
 use crate::store::{Figures, Health};
 use crate::verify;
-use crate::wait::{KeptWait, Written as WrittenSlots};
+use crate::wait::{KeptWait, WrittenSlots};
 use crate::walks::KeptWalk;
 
 use gather::Gather;

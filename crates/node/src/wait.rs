@@ -22,7 +22,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// The slots to which a connection has written, and which of those not every replica has.
 #[derive(Debug)]
-pub struct Written {
+pub struct WrittenSlots {
     /// A bit for each slot; none until the connection has asked for the first time, so that others need not be counted.
     slots: Option<Box<[u64]>>,
     /// See [`Driver::terms`], when the connection was opened or last asked.
@@ -48,7 +48,7 @@ struct Asked {
     replicas: u64,
 }
 
-impl Written {
+impl WrittenSlots {
     /// Nothing is written yet.
     #[must_use]
     pub fn new(driver: &Driver) -> Self {

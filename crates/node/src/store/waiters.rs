@@ -29,7 +29,7 @@ pub(super) struct Waiter {
 
 /// Waits until everything with a lower number than `end` is written.
 #[derive(Debug)]
-pub(super) struct Written<'a> {
+pub(super) struct WaitWritten<'a> {
     store: &'a Store,
     end: u64,
     /// The number among those who wait, once it is one of them.
@@ -37,8 +37,8 @@ pub(super) struct Written<'a> {
 }
 
 impl Store {
-    pub(super) fn written(&self, end: u64) -> Written<'_> {
-        Written { store: self, end, number: None }
+    pub(super) fn written(&self, end: u64) -> WaitWritten<'_> {
+        WaitWritten { store: self, end, number: None }
     }
 
     pub(super) fn orders(&self) -> MutexGuard<'_, Orders> {
@@ -76,7 +76,7 @@ pub(super) fn wake(ready: Vec<Waiter>) {
     ready.into_iter().for_each(|waiter| waiter.waker.wake());
 }
 
-impl Future for Written<'_> {
+impl Future for WaitWritten<'_> {
     type Output = Result<(), DiskFailed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -105,7 +105,7 @@ impl Future for Written<'_> {
     }
 }
 
-impl Drop for Written<'_> {
+impl Drop for WaitWritten<'_> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             self.store.orders().waiting.retain(|waiter| waiter.number != number);
@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    fn poll(written: &mut Pin<Box<Written<'_>>>, count: &Arc<Count>) -> Poll<Result<(), DiskFailed>> {
+    fn poll(written: &mut Pin<Box<WaitWritten<'_>>>, count: &Arc<Count>) -> Poll<Result<(), DiskFailed>> {
         written.as_mut().poll(&mut Context::from_waker(&Arc::clone(count).into()))
     }
 

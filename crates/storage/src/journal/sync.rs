@@ -24,7 +24,7 @@ pub struct SyncTask<B: Bugs = NoBugs> {
     clearings: u64,
     /// The segment to make in advance.
     next: Option<Header>,
-    turn: Turn,
+    permit: SyncPermit,
 }
 
 /// A sync that has run. Its journal takes it back.
@@ -35,14 +35,14 @@ pub struct Synced {
     clearings: u64,
     outcome: Result<(), FileError>,
     next: Option<Result<Draft, FileError>>,
-    _turn: Turn,
+    _permit: SyncPermit,
 }
 
 /// The right to sync, which one at a time has.
 #[derive(Debug)]
-struct Turn(Arc<Health>);
+struct SyncPermit(Arc<Health>);
 
-impl Drop for Turn {
+impl Drop for SyncPermit {
     fn drop(&mut self) {
         self.0.syncing.store(false, Ordering::Release);
     }
@@ -61,7 +61,7 @@ impl<B: Bugs> Journal<B> {
         self.check_poison()?;
         let busy = self.health.syncing.swap(true, Ordering::AcqRel);
         assert!(!busy, "one sync at a time: two could share one error of the disk, which one of them would not see");
-        let turn = Turn(Arc::clone(&self.health));
+        let permit = SyncPermit(Arc::clone(&self.health));
         // A disk that has everything is left alone.
         let behind = self.synced < self.end || self.clearings_synced < self.clearings;
         let segments =
@@ -74,7 +74,7 @@ impl<B: Bugs> Journal<B> {
             upto: self.end,
             clearings: self.clearings,
             next: if self.syncs_often { None } else { self.ask_for_next() },
-            turn,
+            permit,
         })
     }
 
@@ -108,11 +108,11 @@ impl<B: Bugs> SyncTask<B> {
         {
             // IMPORTANT: a sync that failed is not tried again, not even if nobody hears of its outcome. The kernel
             // takes what it could not write for written, and would say that all is well.
-            self.turn.0.poison(error);
+            self.permit.0.poison(error);
         }
         let next = self.next.filter(|_| outcome.is_ok());
         let next = next.map(|header| Draft::write(self.disk.as_ref(), &self.directory, header, "next", self.bugs));
-        Synced { upto: self.upto, clearings: self.clearings, outcome, next, _turn: self.turn }
+        Synced { upto: self.upto, clearings: self.clearings, outcome, next, _permit: self.permit }
     }
 
     fn sync(&self) -> Result<(), FileError> {
