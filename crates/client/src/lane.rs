@@ -1,7 +1,7 @@
 //! Lanes: the names under which a client writes, so that a write that is sent again takes effect once.
 //!
 //! A lane is a random name and a counter. It carries one write at a time, so its numbers come to the nodes in order. A
-//! node remembers for each slot the last 64 writes of a name.
+//! node remembers the last 64 writes of a name.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;

@@ -426,7 +426,8 @@ impl<B: Bugs> Node<B> {
     /// Whether this node leads a slot that another member of its in-sync set could lead.
     #[must_use]
     pub fn leads_for_others(&self) -> bool {
-        self.bits.slots().any(|slot| self.slot(slot).leads_for_others())
+        let now = self.last_tick();
+        self.bits.slots().any(|slot| self.slot(slot).leads_for_others(now))
     }
 
     /// Whether this node leads a slot, as far as it knows.

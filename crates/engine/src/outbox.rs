@@ -519,7 +519,9 @@ impl Item {
             Self::Record { record, .. } => (record.size(), 0),
             Self::Fill { snapshot, .. } => {
                 let completions = snapshot.completions.iter();
-                let completions: usize = completions.map(|(client, ..)| client.len() + size_of::<Completion>()).sum();
+                let told = |done: &Completion| done.told.as_ref().map_or(0, |told| told.len());
+                let size = |client: &[u8], done| client.len() + size_of::<Completion>() + told(done);
+                let completions: usize = completions.map(|(client, _, done)| size(client, done)).sum();
                 (0, completions + snapshot.records.iter().map(|record| record.size()).sum::<usize>())
             }
             Self::Align(_)

@@ -109,7 +109,7 @@ pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) ->
         return Plan::Keep; // It is heard in a moment, or suspected.
     }
     let Some(primary) = primary.filter(|primary| !standing.is_accused(config, *primary)) else {
-        return replace_primary(config, target, &holders, &up, standing);
+        return replace_primary(config, &holders, &up, standing);
     };
     keep_primary(config, primary, target, &up, standing)
 }
@@ -177,19 +177,24 @@ impl Standing {
         self.members(config).filter(is_awaited)
     }
 
-    /// The copies that are here, are no members and may hold something older: the learners, and those that have just come back
-    /// with data to where the ring wants them.
-    pub(crate) fn older_copies(&self, config: &SlotConfig, target: &[Incarnation]) -> Vec<Incarnation> {
+    /// The copies that are no members and may hold something older: the learners, and those that have just come back with data.
+    /// One that is away stays among them, since it may be back in a moment.
+    pub(crate) fn older_copies(&self, config: &SlotConfig) -> Vec<Incarnation> {
         let mut older = Vec::new();
-        let back = target.iter().filter(|node| self.with_data.contains(node));
-        for copy in back.chain(&config.learners).map(|copy| self.heir(*copy)) {
-            let is_member = self.members(config).any(|member| self.is_same_data(member, copy));
-            let is_here = self.alive.contains(&copy) && !self.by_hand.contains(&copy);
-            if is_here && !is_member && !older.contains(&copy) {
-                older.push(copy);
+        for copy in config.learners.iter().chain(&self.with_data) {
+            let heir = Some(self.heir(*copy)).filter(|heir| self.alive.contains(heir)).unwrap_or(*copy);
+            let is_member = self.members(config).any(|member| self.is_same_data(member, heir));
+            let may_hold = !self.gone.contains(copy) && !self.by_hand.contains(&heir);
+            if may_hold && !is_member && !older.contains(&heir) {
+                older.push(heir);
             }
         }
         older
+    }
+
+    /// Whether a member of the slot is heard.
+    pub(crate) fn hears_member(&self, config: &SlotConfig) -> bool {
+        self.members(config).any(|member| self.is_heard(self.heir(member)))
     }
 
     /// The present starts of these members; `None` while another member may come back, or where there are none.
@@ -269,13 +274,7 @@ fn better_primary(
 
 /// The primary is lost. Whoever may lead holds everything that was promised: a member of the in-sync set, or where none is
 /// left one that belonged to it when the last promise was made.
-fn replace_primary(
-    config: &SlotConfig,
-    target: &[Incarnation],
-    holders: &[Incarnation],
-    up: &[Incarnation],
-    standing: &Standing,
-) -> Plan {
+fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnation], standing: &Standing) -> Plan {
     let live = |member: &Incarnation| standing.alive.contains(member);
     if standing.any_copy_leads {
         let others = config.learners.iter().chain(&config.elr).chain(&config.isr).copied();
@@ -310,7 +309,7 @@ fn replace_primary(
     let primary = config.primary.filter(|primary| holders.contains(primary));
     let elr = config.elr.iter().copied().filter(|member| !standing.gone.contains(member)).collect();
     // IMPORTANT: older copies stay where they are. Should nobody come back they are all that is left.
-    let learners = standing.older_copies(config, target);
+    let learners = standing.older_copies(config);
     change(config, SlotConfig { primary, isr: holders.to_vec(), learners, elr, ..config.clone() })
 }
 
@@ -352,9 +351,16 @@ pub fn former_members(config: &SlotConfig, isr: &[Incarnation], standing: &Stand
 
 /// Whoever held what was promised is gone for good.
 fn without_members(config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Plan {
-    let older = standing.older_copies(config, target);
+    let older = standing.older_copies(config);
+    let here: Vec<_> = older.iter().copied().filter(|copy| standing.alive.contains(copy)).collect();
     match fresh(config, target, standing) {
-        Plan::StartAnew(next) if !older.is_empty() => Plan::PromoteOlder(older, next),
+        Plan::StartAnew(next) if !here.is_empty() => {
+            // IMPORTANT: they are named as copies before they are asked, so that they keep what they have until it is decided.
+            match change(config, SlotConfig { learners: older, ..SlotConfig::default() }) {
+                Plan::Keep => Plan::PromoteOlder(here, next),
+                named => named,
+            }
+        }
         planned => planned,
     }
 }
@@ -555,8 +561,11 @@ mod tests {
         standing.gone.extend(incarnations(&[1, 2]));
         assert_eq!(plan(&former, &target, &standing), Plan::StartAnew(config(11, &[11], &[12])));
         standing.with_data.insert(Incarnation(12));
+        let named = SlotConfig { learners: incarnations(&[12]), ..SlotConfig::default() };
+        assert_eq!(plan(&former, &target, &standing), Plan::Change(named.clone()), "it has come back with something");
+        standing.with_data.clear();
         let older = Plan::PromoteOlder(incarnations(&[12]), config(11, &[11], &[12]));
-        assert_eq!(plan(&former, &target, &standing), older, "it has come back with something");
+        assert_eq!(plan(&named, &target, &standing), older, "and is asked what that is");
     }
 
     #[test]
@@ -596,13 +605,18 @@ mod tests {
             Plan::Keep,
             "1 may come back, and 3 keeps what it has"
         );
+        assert_eq!(plan(&learns, &target, &standing(&[4], &[])), Plan::Keep, "3 is away, and may be back in a moment");
         let mut back = standing(&[4, 13], &[]);
-        back.with_data = incarnations(&[13]).into_iter().collect();
+        back.reborn = [(Incarnation(3), Incarnation(13))].into();
         let kept = Plan::Change(config(1, &[1], &[13]));
         assert_eq!(plan(&learns, &incarnations(&[13, 4]), &back), kept, "3 was started again, with its data");
+        let lost = standing(&[3, 4], &[1]);
+        let named = SlotConfig { learners: incarnations(&[3]), ..SlotConfig::default() };
+        assert_eq!(plan(&learns, &target, &lost), Plan::Change(named.clone()), "1 is gone");
         let anew = config(3, &[3], &[4]);
-        let lost = plan(&learns, &target, &standing(&[3, 4], &[1]));
-        assert_eq!(lost, Plan::PromoteOlder(incarnations(&[3]), anew), "1 is gone");
+        assert_eq!(plan(&named, &target, &lost), Plan::PromoteOlder(incarnations(&[3]), anew));
+        let alone = plan(&named, &incarnations(&[4]), &standing(&[4], &[1]));
+        assert_eq!(alone, Plan::StartAnew(config(4, &[4], &[])), "nobody is here who has anything");
         let after = promoted(&learns, Incarnation(3), &standing(&[3, 4], &[1]));
         assert_eq!(after, config(3, &[3], &[]));
     }

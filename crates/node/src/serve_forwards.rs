@@ -99,6 +99,8 @@ pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shut
         session.listing = listing.len();
         session.give_up_late(&mut connection.output);
         if std::mem::take(&mut session.must_persist) {
+            // The replicas get it meanwhile, and whatever becomes of this connection.
+            driver.wake_touched(&mut session.turn);
             persist(connection, driver).await?;
         }
         connection.flush().await?;

@@ -265,7 +265,6 @@ impl Front {
     }
 }
 
-/// Whether the first word of a line is `HELLO`.
 /// Whether a request has this verb, which is in upper case.
 fn is_verb(frame: Frame<'_>, verb: &[u8]) -> bool {
     let first = match frame {
@@ -275,6 +274,7 @@ fn is_verb(frame: Frame<'_>, verb: &[u8]) -> bool {
     first.eq_ignore_ascii_case(verb)
 }
 
+/// Whether the first word of a line is `HELLO`.
 fn says_hello(line: &[u8]) -> bool {
     let (verb, rest) = line.split_at(line.len().min(5));
     verb.eq_ignore_ascii_case(b"HELLO") && matches!(rest.first(), None | Some(b' ' | b'\t'))

@@ -215,7 +215,9 @@ impl World {
     fn coordinator_tells(&mut self, event: &CoordinatorEvent) {
         match event {
             CoordinatorEvent::Promoted(slots) => self.stats.promotions += *slots as u64,
-            CoordinatorEvent::PromotedUnproven(slots, _) => self.stats.unproven_promotions += *slots as u64,
+            CoordinatorEvent::PromotedUnproven(slots, _) | CoordinatorEvent::PromotedOlder(slots, _) => {
+                self.stats.unproven_promotions += *slots as u64
+            }
             CoordinatorEvent::StartedAnew(slots) => self.stats.started_anew += *slots as u64,
             CoordinatorEvent::Dead(_) => self.stats.removed += 1,
             CoordinatorEvent::Adopted(version) => {

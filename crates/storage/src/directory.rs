@@ -187,7 +187,8 @@ impl<B: Bugs> DataDir<B> {
         stored?;
         self.identity = identity;
         // The identity before has given its room back, so that this one's reserve has room again.
-        self.restore_identitys()?;
+        // Where there is none it is made with the other.
+        let _ = self.restore_identitys();
         Ok(())
     }
 

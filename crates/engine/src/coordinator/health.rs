@@ -194,7 +194,8 @@ impl<B: Bugs> Coordinator<B> {
     fn problem(&self, config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Option<Problem> {
         let members: Vec<_> = config.isr.iter().chain(&config.elr).copied().collect();
         if members.is_empty() {
-            return Some(Problem::Unheld);
+            // Older copies say what they have, and one of them leads then.
+            return Some(if config.learners.is_empty() { Problem::Unheld } else { Problem::NoPrimary });
         }
         let awaited = self.named(standing.awaited_by_unproven(config));
         if !awaited.is_empty() {

@@ -283,12 +283,16 @@ impl<B: Bugs> Coordinator<B> {
             if config.isr.iter().chain(&config.elr).any(|member| standing.alive.contains(&standing.heir(*member))) {
                 continue; // It has a primary, or will have one in a moment.
             }
-            let learners = standing.older_copies(config, target);
+            let learners = standing.older_copies(config);
+            let is_accepted = config.isr.is_empty() && config.elr.is_empty() && !config.learners.is_empty();
+            if is_accepted {
+                continue; // It goes on as soon as these have said what they hold.
+            }
             let unproven = standing.unproven_members(config);
             if !unproven.is_empty() {
                 accepted.unproven += 1;
                 changes.push((candidate, SlotConfig { isr: unproven, learners, ..SlotConfig::default() }));
-            } else if !learners.is_empty() {
+            } else if learners.iter().any(|learner| standing.alive.contains(learner)) {
                 accepted.unproven += 1;
                 changes.push((candidate, SlotConfig { learners, ..SlotConfig::default() }));
             } else if let Plan::StartAnew(next) = plan(&SlotConfig::default(), target, &standing) {

@@ -106,7 +106,7 @@ impl<B: Bugs> Coordinator<B> {
                 Plan::Keep => {}
                 Plan::Change(next) => changes.push((slot, next.clone())),
                 Plan::StartAnew(next) => {
-                    started_anew += usize::from(!config.isr.is_empty());
+                    started_anew += usize::from(config.copies().next().is_some());
                     changes.push((slot, next.clone()));
                 }
                 Plan::Promote(survivors) => {
@@ -173,7 +173,12 @@ impl<B: Bugs> Coordinator<B> {
         let is_known = |Lost { slot, survivors, what }: &Lost| match what {
             Surviving::Promised => planted[0] || round.choose(*slot, survivors).is_some(),
             Surviving::Unproven => planted[1] || round.knows_all(*slot, survivors),
-            Surviving::Older(_) => round.knows_all(*slot, survivors),
+            // One whose disk takes nothing cannot say what it has, and is not waited for where another can.
+            Surviving::Older(_) => {
+                let said = |copy: &Incarnation| round.knows_all(*slot, &[*copy]);
+                survivors.iter().any(said)
+                    && survivors.iter().all(|copy| said(copy) || standing.yielding.contains(copy))
+            }
         };
         let (known, unknown): (Vec<_>, Vec<_>) = lost.into_iter().partition(is_known);
         self.decide_promotions(known, &round, standing, changes);

@@ -3,6 +3,8 @@
 //!
 //! A node that is back with what is on its disk is not among them. It is sent what it lacks, in all its slots at once: what
 //! it holds of a slot that waited for its turn would be no copy any more, and be given up.
+//!
+//! Nor are slots of which no member is heard: nothing is copied there, and their learners may hold all that is left.
 
 use std::collections::BTreeSet;
 
@@ -29,9 +31,13 @@ impl<B: Bugs> Coordinator<B> {
         let begins = |slot: SlotId, next: &SlotConfig| {
             let before = self.map.config(slot);
             let is_new = |learner: &Incarnation| is_new(before, learner);
-            before.learners.is_empty() && !next.learners.is_empty() && next.learners.iter().all(is_new)
+            standing.hears_member(next)
+                && before.learners.is_empty()
+                && !next.learners.is_empty()
+                && next.learners.iter().all(is_new)
         };
-        let under_way = self.map.slots().filter(|(_, config)| !config.learners.is_empty()).count();
+        let is_under_way = |config: &SlotConfig| !config.learners.is_empty() && standing.hears_member(config);
+        let under_way = self.map.slots().filter(|(_, config)| is_under_way(config)).count();
         let mut beginning: Vec<_> = changes.iter_mut().filter(|(slot, next)| begins(*slot, next)).collect();
         beginning.sort_by_key(|(_, next)| (stands_still(next, standing), next.isr.len()));
         let mut waiting = 0;
@@ -43,7 +49,9 @@ impl<B: Bugs> Coordinator<B> {
         let changed: BTreeSet<SlotId> = changes.iter().map(|(slot, _)| *slot).collect();
         // One that would begin again at once, whatever waits, makes no room.
         let makes_room = |config: &SlotConfig| {
-            stands_still(config, standing) && config.learners.iter().all(|learner| is_new(config, learner))
+            is_under_way(config)
+                && stands_still(config, standing)
+                && config.learners.iter().all(|learner| is_new(config, learner))
         };
         let still = self.map.slots().filter(|(_, config)| makes_room(config)).take(waiting);
         for (slot, config) in still.filter(|(slot, _)| !changed.contains(slot)) {

@@ -447,10 +447,12 @@ impl<B: Bugs> Slot<B> {
         Due { admit, evict }
     }
 
-    /// Whether this node leads the slot, and another member of the in-sync set could.
+    /// Whether this node leads the slot, and another member of the in-sync set could, who was heard a moment ago.
     #[must_use]
-    pub(crate) fn leads_for_others(&self) -> bool {
-        matches!(&self.role, Role::Primary(primary) if primary.followers.iter().any(Follower::counts))
+    pub(crate) fn leads_for_others(&self, now: Timestamp) -> bool {
+        let Role::Primary(primary) = &self.role else { return false };
+        let could = |follower: &Follower| follower.counts() && now - follower.outbox.last_heard() < EVICT_AFTER * 4;
+        primary.followers.iter().any(could)
     }
 
     /// Whether this node serves the slot as far as it knows: it takes writes and linear reads.

@@ -85,6 +85,7 @@ fn run(world: &mut World, command: &str) -> String {
             world.settle();
             return format!("{} slots anew, {} with what is left\n", accepted.anew, accepted.unproven);
         }
+        ["moves-at-once", limit] => world.limit_moves(limit.parse().expect("a number")),
         ["heartbeat", name] => {
             let known = world.coordinator.heartbeat(world.now, &crate::world::addr_of(name));
             world.settle();

@@ -184,6 +184,12 @@ impl World {
     }
 
     /// Starts a coordinator: with what the last one has kept, or knowing nothing.
+    /// From the start of a story on slots are filled so many at a time.
+    pub(crate) fn limit_moves(&mut self, moves_at_once: usize) {
+        let settings = Settings { moves_at_once, ..settings(self.coordinators) };
+        self.coordinator = Coordinator::new(settings, NoBugs);
+    }
+
     pub(crate) fn start_coordinator(&mut self, with_state: bool) {
         self.coordinators += 1;
         self.coordinator = match self.kept.take().filter(|_| with_state) {

@@ -160,7 +160,7 @@ pub(super) fn open_on(
 fn with_advice(error: OpenError, path: &Path) -> anyhow::Error {
     let path = path.display();
     let advice = match &error {
-        OpenError::File(file) if file.is_no_space() => {
+        OpenError::File(file) if file.is_no_space() && !file.is_no_descriptor() => {
             format!("the disk of the data directory {path} is full; what it holds is sound: make room, and start again")
         }
         OpenError::File(_) => {

@@ -64,6 +64,8 @@ struct Room {
     tried: Instant,
     /// When a snapshot was last begun because of it.
     snapshot_begun: Option<Instant>,
+    /// It is the disk that is full, and not too many files that are open.
+    is_disk_full: bool,
     /// Since the disk is full only the newest snapshot is kept.
     keeps_one: bool,
 }
@@ -92,7 +94,14 @@ impl Store {
             making: None,
             snapshots: Snapshots::new(snapshot),
             snapshot_after,
-            room: Room { looked: now, is_short: false, tried: now, snapshot_begun: None, keeps_one: false },
+            room: Room {
+                looked: now,
+                is_short: false,
+                tried: now,
+                snapshot_begun: None,
+                is_disk_full: false,
+                keeps_one: false,
+            },
             map_saved_at: now,
             runtime: Handle::current(),
         };
@@ -241,6 +250,7 @@ impl Writer {
             Err(JournalError::NoSpace(error)) => {
                 self.room.tried = Instant::now();
                 log.journal.set_frugal(true);
+                self.room.is_disk_full = !error.is_no_descriptor();
                 self.set_full(&error);
                 if error.is_no_descriptor() {
                     return Ok(None); // No room helps.
@@ -286,7 +296,7 @@ impl Writer {
             return Ok(());
         }
         self.room.looked = Instant::now();
-        if is_full {
+        if is_full && self.room.is_disk_full {
             self.keep_one_snapshot()?;
         }
         let directory = match self.store.shared.directory.try_lock() {
