@@ -106,7 +106,12 @@ impl World {
     pub(crate) fn check_fills(&mut self, map: &ClusterMap, begun: Option<SlotId>, not_asked: usize) {
         let limit = self.knobs.moves_at_once as usize;
         let Some(slot) = begun.filter(|_| limit > 0 && !self.state_is_lost()) else { return };
-        let under_way = map.slots().filter(|(_, config)| !config.learners.is_empty()).count() - not_asked;
+        // Where no member is here nothing is filled.
+        let is_here = |member: &Incarnation| map.member(*member).is_some_and(|member| member.up);
+        let is_filled = |config: &SlotConfig| {
+            !config.learners.is_empty() && config.isr.iter().chain(&config.elr).any(|member| is_here(member))
+        };
+        let under_way = map.slots().filter(|(_, config)| is_filled(config)).count().saturating_sub(not_asked);
         self.stats.fills_limited += u64::from(under_way == limit);
         if under_way > limit {
             let what = format!("copies of {under_way} slots are being filled, and {limit} may be");

@@ -4,7 +4,8 @@
 //! A node that is back with what is on its disk is not among them. It is sent what it lacks, in all its slots at once: what
 //! it holds of a slot that waited for its turn would be no copy any more, and be given up.
 //!
-//! Nor are slots of which no member is heard: nothing is copied there, and their learners may hold all that is left.
+//! Nor is one that comes back with data to a slot of which no member is heard: that may be all that is left. Where no member is
+//! registered nothing is copied, and the learners take nobody's turn.
 
 use std::collections::BTreeSet;
 
@@ -26,17 +27,15 @@ impl<B: Bugs> Coordinator<B> {
         }
         let is_new = |config: &SlotConfig, learner: &Incarnation| {
             let has_copy = config.isr.iter().chain(&config.elr).any(|copy| standing.is_same_data(*copy, *learner));
-            !self.returning.contains(learner) && !has_copy
+            let may_be_last = self.with_data.contains(learner) && !standing.hears_member(config);
+            !self.returning.contains(learner) && !may_be_last && !has_copy
         };
         let begins = |slot: SlotId, next: &SlotConfig| {
             let before = self.map.config(slot);
             let is_new = |learner: &Incarnation| is_new(before, learner);
-            standing.hears_member(next)
-                && before.learners.is_empty()
-                && !next.learners.is_empty()
-                && next.learners.iter().all(is_new)
+            before.learners.is_empty() && !next.learners.is_empty() && next.learners.iter().all(is_new)
         };
-        let is_under_way = |config: &SlotConfig| !config.learners.is_empty() && standing.hears_member(config);
+        let is_under_way = |config: &SlotConfig| !config.learners.is_empty() && standing.has_member_here(config);
         let under_way = self.map.slots().filter(|(_, config)| is_under_way(config)).count();
         let mut beginning: Vec<_> = changes.iter_mut().filter(|(slot, next)| begins(*slot, next)).collect();
         beginning.sort_by_key(|(_, next)| (stands_still(next, standing), next.isr.len()));
@@ -49,7 +48,7 @@ impl<B: Bugs> Coordinator<B> {
         let changed: BTreeSet<SlotId> = changes.iter().map(|(slot, _)| *slot).collect();
         // One that would begin again at once, whatever waits, makes no room.
         let makes_room = |config: &SlotConfig| {
-            is_under_way(config)
+            standing.hears_member(config)
                 && stands_still(config, standing)
                 && config.learners.iter().all(|learner| is_new(config, learner))
         };
