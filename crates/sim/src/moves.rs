@@ -108,9 +108,8 @@ impl World {
         let Some(slot) = begun.filter(|_| limit > 0 && !self.state_is_lost()) else { return };
         // Where no member is here nothing is filled.
         let is_here = |member: &Incarnation| map.member(*member).is_some_and(|member| member.up);
-        let is_filled = |config: &SlotConfig| {
-            !config.learners.is_empty() && config.isr.iter().chain(&config.elr).any(is_here)
-        };
+        let is_filled =
+            |config: &SlotConfig| !config.learners.is_empty() && config.isr.iter().chain(&config.elr).any(is_here);
         let under_way = map.slots().filter(|(_, config)| is_filled(config)).count().saturating_sub(not_asked);
         self.stats.fills_limited += u64::from(under_way == limit);
         if under_way > limit {
