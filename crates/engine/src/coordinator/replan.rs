@@ -130,8 +130,8 @@ impl<B: Bugs> Coordinator<B> {
             self.event(Event::StartedAnew(started_anew));
         }
         self.note_awaited(&standing);
-        self.limit_fills(&mut changes, &standing);
         self.promote(now, lost, &standing, &mut changes);
+        self.limit_fills(&mut changes, &standing);
         let members_changed = self.members() != self.map.members().map(|(i, m)| (i, m.clone())).collect();
         let departures_changed = self.departures != self.map.departures;
         let map_changes = !changes.is_empty() || members_changed || departures_changed;

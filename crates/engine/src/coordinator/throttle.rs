@@ -36,7 +36,12 @@ impl<B: Bugs> Coordinator<B> {
             before.learners.is_empty() && !next.learners.is_empty() && next.learners.iter().all(is_new)
         };
         let is_under_way = |config: &SlotConfig| !config.learners.is_empty() && standing.has_member_here(config);
-        let under_way = self.map.slots().filter(|(_, config)| is_under_way(config)).count();
+        // One that has lost its primary and gets another goes on with the copies that it had.
+        let goes_on = |(slot, next): &&(SlotId, SlotConfig)| {
+            !is_under_way(self.map.config(*slot)) && is_under_way(next) && !begins(*slot, next)
+        };
+        let under_way = self.map.slots().filter(|(_, config)| is_under_way(config)).count()
+            + changes.iter().filter(goes_on).count();
         let mut beginning: Vec<_> = changes.iter_mut().filter(|(slot, next)| begins(*slot, next)).collect();
         beginning.sort_by_key(|(_, next)| (stands_still(next, standing), next.isr.len()));
         let mut waiting = 0;
