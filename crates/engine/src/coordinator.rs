@@ -126,7 +126,7 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     moved_off: BTreeSet<Incarnation>,
     /// Who is back with its data, and has not been given its slots yet.
     returning: BTreeSet<Incarnation>,
-    /// The same, whether or not there was still a place for it on the ring.
+    /// Who has come back with its data since the last look at the slots, whether or not it still had a place on the ring.
     with_data: BTreeSet<Incarnation>,
     /// Who is dead or has stopped, since when, and still has its place on the ring.
     away: BTreeMap<NodeAddr, Timestamp>,

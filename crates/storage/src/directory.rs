@@ -186,8 +186,8 @@ impl<B: Bugs> DataDir<B> {
         }
         stored?;
         self.identity = identity;
-        // The identity before has given its room back, so that this one's reserve has room again.
-        // Where there is none it is made with the other.
+        // The identity before has given its room back, so that the reserve has room again. Where it has not, it is tried again
+        // with the other reserve; the change lasts either way.
         let _ = self.restore_identitys();
         Ok(())
     }
