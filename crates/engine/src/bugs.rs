@@ -130,11 +130,13 @@ pub enum Bug {
     ForgottenTooEarly,
     /// A coordinator that was started with an older state goes on with it, although nodes know of changes since.
     OldStateTrusted,
+    /// A slot of which every member is gone starts anew, although another copy holds what was promised earlier.
+    OlderCopyDropped,
 }
 
 impl Bug {
     /// Every mistake there is.
-    pub const ALL: [Self; 60] = [
+    pub const ALL: [Self; 61] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -195,6 +197,7 @@ impl Bug {
         Self::ForgottenUntold,
         Self::ForgottenTooEarly,
         Self::OldStateTrusted,
+        Self::OlderCopyDropped,
     ];
 }
 

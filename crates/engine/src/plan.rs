@@ -50,6 +50,8 @@ pub struct Standing {
     pub leaver_dropped_early: bool,
     /// A planted mistake: copies without proof lead before all are back.
     pub unproven_leads_in_haste: bool,
+    /// A planted mistake: a slot starts anew although an older copy is here.
+    pub older_copy_dropped: bool,
 }
 
 /// What is to be done about a slot.
@@ -362,7 +364,7 @@ fn without_members(config: &SlotConfig, target: &[Incarnation], standing: &Stand
     let older = standing.older_copies(config);
     let here: Vec<_> = older.iter().copied().filter(|copy| standing.alive.contains(copy)).collect();
     match fresh(config, target, standing) {
-        Plan::StartAnew(next) if !here.is_empty() => {
+        Plan::StartAnew(next) if !here.is_empty() && !standing.older_copy_dropped => {
             // IMPORTANT: they are named as copies before they are asked, so that they keep what they have until it is decided.
             match change(config, SlotConfig { learners: older, ..SlotConfig::default() }) {
                 Plan::Keep => Plan::PromoteOlder(here, next),

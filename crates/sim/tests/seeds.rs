@@ -18,7 +18,7 @@ const CLEAN: u64 = 80;
 const SEARCHED: u64 = 1_000;
 
 /// Each mistake, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
-const FOUND_BY: [(Bug, u64); 60] = [
+const FOUND_BY: [(Bug, u64); 61] = [
     (Bug::PromoteAnyCopy, 2),
     (Bug::TrustWithoutProof, 25),
     (Bug::StaleIncarnationAdmitted, 377),
@@ -79,6 +79,7 @@ const FOUND_BY: [(Bug, u64); 60] = [
     (Bug::OldStateTrusted, 17),
     (Bug::ForgottenUntold, 43),
     (Bug::ForgottenTooEarly, 0),
+    (Bug::OlderCopyDropped, 782),
 ];
 
 #[test]

@@ -304,6 +304,7 @@ impl<B: Bugs> Coordinator<B> {
             any_former_leads: self.bugs.plants(Bug::AnyFormerMember),
             leaver_dropped_early: self.bugs.plants(Bug::LeaverDroppedEarly),
             unproven_leads_in_haste: self.bugs.plants(Bug::UnprovenInHaste),
+            older_copy_dropped: self.bugs.plants(Bug::OlderCopyDropped),
         }
     }
 }

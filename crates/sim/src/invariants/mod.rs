@@ -9,6 +9,7 @@ mod exactly_once;
 mod limits;
 mod losses;
 mod marks;
+mod older;
 mod order;
 mod proofs;
 mod serving;
@@ -171,6 +172,7 @@ impl World {
             let before = self.oracle.ghost(slot).kept.replace(std::sync::Arc::clone(config));
             if let Some(before) = &before {
                 self.check_move(slot, before, config);
+                self.check_older_copies(slot, before, config);
                 if self.begins_fill(before, config) {
                     begun = Some(slot);
                 } else {
