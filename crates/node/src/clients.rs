@@ -125,8 +125,8 @@ impl Clients {
         self.commands.load(Ordering::Relaxed)
     }
 
-    /// The number of commands per second, averaged since the last computation at least a second ago. `total` is the
-    /// number of commands so far.
+    /// The number of commands per second, averaged since the last computation; recomputed after a second at the
+    /// earliest. `total` is the number of commands so far.
     #[must_use]
     pub fn rate(&self, now: Timestamp, total: u64) -> u64 {
         let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);

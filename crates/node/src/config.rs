@@ -25,7 +25,7 @@ pub struct Config {
     #[arg(value_name = "PORT")]
     pub port_word: Option<u16>,
 
-    /// The same as a flag.
+    /// Port to listen on, given as a flag.
     #[arg(long)]
     pub port: Option<u16>,
 

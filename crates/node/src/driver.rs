@@ -1,4 +1,4 @@
-//! The node state shared by its tasks, and who is woken when.
+//! The node state shared by its tasks, and which of them are woken when.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,7 @@
 //! The node program: a thin shell around [`engine::node`].
 //!
 //! - [`config`]: the flags.
-//! - [`driver`]: the node state shared by its tasks, and who is woken when.
+//! - [`driver`]: the node state shared by its tasks, and which of them are woken when.
 //! - [`session`]: one inbound connection and the requests on it; `slots_ahead` prefetches for the requests that
 //!   follow.
 //! - [`gate`]: what clients that have not authenticated are told.
@@ -16,6 +16,7 @@
 //! - [`store`]: the data directory, and the thread that writes it.
 //! - [`membership`]: the session with the coordinator: joining, heartbeats, the map, leaving.
 //! - [`dismissal`]: how a decommissioned node shuts down.
+//! - [`verify`]: comparing the copies of slots, and `VERIFY`.
 
 pub mod answering;
 pub mod clients;

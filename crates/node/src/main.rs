@@ -229,7 +229,7 @@ async fn hand_over(driver: &Driver) {
     }
 }
 
-/// Stops in an orderly way, within ten seconds: stops taking writes, drains the replica queues, tells the coordinator,
+/// Shuts down gracefully, within ten seconds: stops taking writes, drains the replica queues, tells the coordinator,
 /// and forwards or finishes requests in flight. A write that arrives meanwhile waits for the next primary; none is cut
 /// off.
 async fn stop(driver: &Driver, connections: &Shutdown, background: &Shutdown, leave: oneshot::Sender<Farewell>) {

@@ -56,7 +56,7 @@ impl std::fmt::Display for Fsync {
 pub enum Health {
     /// It takes writes.
     Good,
-    /// It is full. What was carried out waits for room.
+    /// It is full. What was carried out waits to be written until there is room.
     Full,
     /// It has failed; nothing is written anymore.
     Failed(String),

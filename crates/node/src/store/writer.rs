@@ -66,7 +66,7 @@ struct Room {
     snapshot_begun: Option<Instant>,
     /// The disk is really full, as opposed to too many open files.
     is_disk_full: bool,
-    /// While the disk is full, only the newest snapshot is kept; the older one has been removed.
+    /// All snapshots but the newest have been removed since the disk became full.
     keeps_one: bool,
 }
 
@@ -112,7 +112,7 @@ impl Store {
     }
 }
 
-/// The running log thread, to be stopped in an orderly way.
+/// The handle of the running log thread, to stop it cleanly.
 #[derive(Debug)]
 pub struct Running {
     store: Store,
