@@ -219,7 +219,7 @@ struct Membership {
     told_of_fills: bool,
     /// This node was told to delete its data. It applies no more maps.
     dismissed: bool,
-    /// The end of the journal when it was last found not fully written, and when that was.
+    /// An end of the journal that is not written yet, and when that was first noticed.
     unwritten: Option<(u64, Instant)>,
 }
 
