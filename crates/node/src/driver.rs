@@ -281,7 +281,7 @@ impl Driver {
         &self.shared.walks
     }
 
-    /// The levels that the operator has chosen for the cluster; before there is a map, the defaults.
+    /// The cluster settings that the operator has chosen; before there is a map, the defaults.
     #[must_use]
     pub fn promises(&self) -> Promises {
         self.shared.node.map().map(|map| map.promises).unwrap_or_default()

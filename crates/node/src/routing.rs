@@ -51,7 +51,7 @@ enum Tried {
     Silent,
     /// The request was carried out but is not durable, and may never be: it may or may not have taken effect.
     Undecided,
-    /// The value is long, and the request was not the only one sent.
+    /// The value is long, and the request was sent together with others.
     Long,
     /// This attempt was refused and did nothing.
     Refused(ErrorReply),
