@@ -1,4 +1,4 @@
-//! The flags of the coordinator.
+//! The command-line flags of the coordinator.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use proto::level::{AckLevel, ReadLevel};
 use proto::limits;
 use proto::slot::SLOT_BITS;
 
-/// Keeps the registry and the hash ring of a cluster: which node holds which key, and which nodes are alive.
+/// Keeps the node registry and the hash ring of a cluster: which node holds which key, and which nodes are alive.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "coordinator", version)]
 pub struct Config {
@@ -22,26 +22,26 @@ pub struct Config {
     #[arg(long, default_value_t = 5000)]
     pub port: u16,
 
-    /// Copies of each key beside its primary.
+    /// Copies of each key in addition to its primary.
     #[arg(long, default_value_t = 2, value_parser = replicas)]
     pub replicas: usize,
 
-    /// Positions of each node on the hash ring. More spread the keys more evenly; the same for the life of a cluster.
+    /// Positions of each node on the hash ring. More spread the keys more evenly; changing the number moves slots.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::VIRTUAL_NODES)))]
     pub virtual_nodes: u32,
 
-    /// When writes are answered: async (the primary has it), quorum (the whole in-sync set has it, at least a majority of
-    /// the copies), all (every copy has it). A connection may ask for another level with ACK.
+    /// When a write is answered: async (the primary has it), quorum (the whole in-sync set has it, at least a majority
+    /// of the copies), all (every copy has it). A connection may choose another level with ACK.
     #[arg(long, default_value_t, value_name = "LEVEL")]
     pub ack: AckLevel,
 
-    /// What reads may return: local (the newest where they are answered), linear (only what the whole in-sync set has, at
-    /// the primary). A connection may ask for another level with READ.
+    /// What a read may return: local (the newest value on the node that answers), linear (only what the whole in-sync
+    /// set has, read at the primary). A connection may choose another level with READ.
     #[arg(long, default_value_t, value_name = "LEVEL")]
     pub read: ReadLevel,
 
-    /// Directory that keeps the coordinator's state, so that it can be restarted at any time. Without it a restarted
-    /// coordinator takes its state over from the nodes, and waits until every one of them is back.
+    /// Directory for the coordinator's state, so that it can be restarted at any time. Without it a restarted
+    /// coordinator takes the state over from the nodes, and waits until every one of them is back.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
@@ -49,13 +49,13 @@ pub struct Config {
     #[arg(long, default_value = "10s", value_parser = heartbeat_timeout)]
     pub heartbeat_timeout: Duration,
 
-    /// How long a node that is dead or has stopped may be away before its copies are made again on other nodes. Another copy
-    /// leads at once.
+    /// How long a node that is dead or has stopped may be away before its copies are rebuilt on other nodes. Another
+    /// copy leads at once.
     #[arg(long, default_value = "30s", value_parser = replace_after)]
     pub replace_after: Duration,
 
-    /// Of how many slots copies are made at one time on nodes that do not have them, when slots move; 0 sets no limit. Those
-    /// that lack most copies go first.
+    /// When slots move, for how many slots copies are made at a time on nodes that lack them; 0 sets no limit. Slots
+    /// that lack the most copies go first.
     #[arg(long, default_value_t = 2_048, value_name = "SLOTS", value_parser = moves_at_once)]
     pub moves_at_once: usize,
 
@@ -69,7 +69,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// What every node is to go by.
+    /// The settings that every node follows.
     #[must_use]
     pub fn promises(&self) -> Promises {
         Promises { replicas: self.replicas, ack: self.ack, read: self.read, heartbeat_timeout: self.heartbeat_timeout }

@@ -1,4 +1,4 @@
-//! The state machine behind a lock, its clock, and the way its duties take to whoever they concern.
+//! The state machine behind a lock, its clock, and how its outputs are carried out.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,13 +22,13 @@ use crate::config::Config;
 use crate::state_file::StateFile;
 use crate::stats::Answered;
 
-/// How many messages may wait for one node. A node that takes none for so long is better off joining again.
+/// How many messages may wait for one node. A node that falls this far behind is better off joining again.
 const SESSION_MESSAGES: usize = 1_024;
 
-/// For how long it is taken for true whether the cluster is healthy.
+/// How long the result of a health check stays valid.
 const HEALTH_LOOK: Duration = Duration::from_millis(20);
 
-/// The coordinator as its tasks share it.
+/// The coordinator as shared by its tasks.
 #[derive(Debug, Clone)]
 pub struct Driver {
     shared: Arc<Shared>,
@@ -41,20 +41,20 @@ struct Shared {
     started: Timestamp,
     answered: Answered,
     coordinator: Mutex<Coordinator>,
-    /// Where the state is kept, if anywhere.
+    /// Where the state is saved, if anywhere.
     state_file: Option<StateFile>,
-    /// The sessions of nodes, to each of whom encoded messages can be sent.
+    /// The sessions of nodes: encoded messages sent here go to the node.
     sessions: Mutex<HashMap<Incarnation, mpsc::Sender<Vec<u8>>>>,
-    /// The version of the published map. Whoever sends the map to others waits for its changes.
+    /// The version of the published map. Tasks that send the map to others wait for its changes.
     published: watch::Sender<MapVersion>,
     /// A call may have moved the next deadline.
     called: Notify,
-    /// When it was looked at last whether the cluster is healthy, and whether it was.
+    /// When health was last checked, and the result.
     looked_at_health: Mutex<Option<(Timestamp, bool)>>,
 }
 
 impl Driver {
-    /// Takes up the state that was kept, if there is one, and starts the coordinator's own task. It ends with shutdown.
+    /// Restores the saved state, if there is one, and starts the coordinator's own task, which ends with `shutdown`.
     ///
     /// # Errors
     /// The state cannot be read, is damaged, or is in use by another coordinator. Nothing was changed.
@@ -109,7 +109,7 @@ impl Driver {
         self.shared.addr
     }
 
-    /// How long it has run.
+    /// How long it has been running.
     #[must_use]
     pub fn uptime(&self) -> Duration {
         self.shared.clock.now() - self.shared.started
@@ -121,18 +121,18 @@ impl Driver {
         self.shared.clock
     }
 
-    /// What people and clients had answered since its start.
+    /// The requests of people and clients answered since the start.
     #[must_use]
     pub fn answered(&self) -> &Answered {
         &self.shared.answered
     }
 
-    /// Looks at the coordinator or changes it, and carries out what it then wants done.
+    /// Calls a function on the coordinator, and carries out the outputs that result.
     pub fn with<R>(&self, call: impl FnOnce(&mut Coordinator, Timestamp) -> R) -> R {
         let mut coordinator = self.lock();
         let result = call(&mut coordinator, self.shared.clock.now());
         let outputs: Vec<_> = std::iter::from_fn(|| coordinator.poll_output()).collect();
-        // IMPORTANT: on the disk before anybody hears of it. Under the lock, so that states are kept in their order; once
+        // IMPORTANT: on disk before anybody learns of it; under the lock, so that states are saved in order; and once
         // for all changes of a call.
         if let Some(file) = &self.shared.state_file
             && outputs.contains(&Output::Keep)
@@ -147,8 +147,8 @@ impl Driver {
         result
     }
 
-    /// Whether every slot has all its copies where they belong, and nothing moves. What was found a moment ago is still
-    /// taken for true, so that many who wait cost no more than one.
+    /// Whether every slot has all its copies where they belong, and nothing moves. A recent result is reused, so that
+    /// many waiting clients cost no more than one.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         let mut looked = self.shared.looked_at_health.lock().unwrap_or_else(PoisonError::into_inner);
@@ -163,7 +163,7 @@ impl Driver {
         }
     }
 
-    /// What has changed in the map since a version; `None` where nothing has.
+    /// What has changed in the map since a version; `None` if nothing has.
     #[must_use]
     pub fn map_since(&self, since: MapVersion) -> Option<MapUpdate> {
         let coordinator = self.lock();
@@ -171,13 +171,14 @@ impl Driver {
         (map.version > since).then(|| map.update_since(since))
     }
 
-    /// Tells when the map has changed.
+    /// A receiver that is notified when the map changes.
     #[must_use]
     pub fn watch_map(&self) -> watch::Receiver<MapVersion> {
         self.shared.published.subscribe()
     }
 
-    /// From now on messages for this node go to the session that asks. An earlier session of the node ends.
+    /// Opens a session: from now on messages for this node go to the returned receiver. An earlier session of the node
+    /// ends.
     #[must_use]
     pub fn open_session(&self, node: Incarnation) -> mpsc::Receiver<Vec<u8>> {
         let (sender, receiver) = mpsc::channel(SESSION_MESSAGES);
@@ -185,13 +186,13 @@ impl Driver {
         receiver
     }
 
-    /// The session has ended, unless a newer one has taken its place.
+    /// Ends a node's session, unless a newer one has taken its place.
     pub fn close_session(&self, node: Incarnation, receiver: mpsc::Receiver<Vec<u8>>) {
         drop(receiver);
         self.has_gone(node);
     }
 
-    /// A connection of a node has ended: its session has, too, unless another one is open.
+    /// Handles the end of a node's connection: its session ends too, unless another one is open.
     pub fn has_gone(&self, node: Incarnation) {
         let was_last = {
             let mut sessions = self.sessions();
@@ -247,13 +248,13 @@ impl Driver {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
         if session.try_send(bytes).is_err() {
-            // Gone, or it takes nothing: the session ends, and the node joins again or is found silent.
+            // Gone, or not reading: the session ends, and the node joins again or is found silent.
             sessions.remove(&to);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Coordinator> {
-        // A panic under the lock ends the process; nobody goes on with what it left.
+        // A panic under the lock ends the process; nobody continues with what it left.
         self.shared.coordinator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -262,8 +263,8 @@ impl Driver {
     }
 }
 
-/// Keeps the state. A coordinator that cannot must not go on: what it decided next could be forgotten. Nodes and clients work
-/// without it until it is started again.
+/// Saves the state. A coordinator that cannot must stop, because what it decided next could be forgotten. Nodes and
+/// clients work without it until it is started again.
 fn keep(file: &StateFile, state: &str) {
     if let Err(error) = tokio::task::block_in_place(|| file.save(state)) {
         tracing::error!("cannot keep the state: {error}; stopping, see to the disk and start again");
@@ -271,7 +272,7 @@ fn keep(file: &StateFile, state: &str) {
     }
 }
 
-/// 64 random bits from the system, by way of the standard library's own hash seeds.
+/// 64 random bits from the system, obtained through the standard library's hash seeds.
 fn random() -> u64 {
     use std::hash::BuildHasher as _;
     std::collections::hash_map::RandomState::new().hash_one(std::process::id())

@@ -1,4 +1,4 @@
-//! What the coordinator says to those who have not authenticated.
+//! What the coordinator answers to clients that have not authenticated.
 
 use std::net::SocketAddr;
 
@@ -10,12 +10,12 @@ use proto::frame::Frame;
 use proto::request::{CoordinatorRequest, asks_for_entry};
 use proto::response::Response;
 
-/// Somebody who has not authenticated.
+/// A client that has not authenticated.
 #[derive(Debug)]
 pub struct Stranger<'a> {
-    /// Who is let in.
+    /// The password check.
     pub access: &'a Access,
-    /// Where he connects from.
+    /// Where it connects from.
     pub from: Option<SocketAddr>,
 }
 
@@ -28,7 +28,7 @@ impl Knock for Stranger<'_> {
                 Err(error) => (Response::Error(error), Knocked::Wrong),
             },
             Ok(CoordinatorRequest::Quit) => (Response::Ok, Knocked::Answered(Flow::Close)),
-            // It has no `HELLO`, and says so to nobody outside.
+            // There is no `HELLO` here, and clients that have not authenticated are not told so.
             Err(error) if asks_for_entry(frame) && error != ErrorReply::UnknownCommand => {
                 (Response::Error(error), Knocked::Answered(Flow::Next))
             }

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    // Before anything else is begun: a password that cannot be had ends the start.
+    // Check this before anything else: a password that cannot be read aborts the start.
     let access = Access::new(config.connections.password()?);
     let listener = net::listener::bind(&config.host, config.port).await?;
     let addr = listener.local_addr().context("the socket has no address")?;
@@ -48,7 +48,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!("stopping");
     shutdown.begin();
-    // Whoever takes no answers holds up no other coordinator that waits for the directory.
+    // A peer that takes no answers must not delay another coordinator that waits for the directory.
     if timeout(FINISH_TIMEOUT, shutdown.all_ended()).await.is_err() {
         tracing::warn!("some connections did not end in time and are given up");
     }

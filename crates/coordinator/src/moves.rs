@@ -1,4 +1,4 @@
-//! What people are told who decommission and replace nodes.
+//! Answers to operators who decommission and replace nodes.
 
 use engine::output::{DecommissionError, Replaced};
 use proto::error::ErrorReply;

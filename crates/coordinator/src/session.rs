@@ -46,7 +46,7 @@ async fn run(connection: &mut Connection, driver: &Driver, limits: &Limits, shut
     let upgrade = loop {
         let served = connection.serve(&mut client, limits, shutdown).await;
         if !matches!(served, Ok(Ended::Upgraded)) {
-            // A node that has joined and is gone before it was answered.
+            // A node has joined, but was gone before it was answered.
             if let Some(Upgrade::Node { joined, .. }) = client.upgrade.take() {
                 driver.has_gone(joined.incarnation);
             }
@@ -77,7 +77,7 @@ async fn run(connection: &mut Connection, driver: &Driver, limits: &Limits, shut
 enum Upgrade {
     /// A client that follows the map.
     Watch(Encoding),
-    /// A client that waits for so long until the cluster is healthy, and then goes on as before.
+    /// A client that waits, for at most this long, until the cluster is healthy, and then continues as before.
     Wait(Encoding, Duration),
     /// The session of a node.
     Node { addr: NodeAddr, joined: Joined },
@@ -249,7 +249,7 @@ impl ClientSession<'_> {
                 Err(error) => Response::Error(error),
             },
             CoordinatorRequest::Ping => Response::Pong,
-            // Answered by the caller, since they end the connection or make something else of it.
+            // Handled by the caller, since they end the connection or turn it into something else.
             CoordinatorRequest::Quit
             | CoordinatorRequest::WatchMap
             | CoordinatorRequest::WaitHealthy(_)
@@ -288,8 +288,8 @@ fn named(nodes: &[NodeAddr]) -> Vec<String> {
     nodes.iter().enumerate().map(|(at, addr)| format!("{} {addr}", role(at))).collect()
 }
 
-/// Sends a client the map, and then each change of it, until the client goes away. The first block is the whole map,
-/// even where nothing is in it yet; every block ends with an empty line.
+/// Sends a client the map, and then each change of it, until the client disconnects. The first block is the whole map,
+/// even if nothing is in it yet; every block ends with an empty line.
 async fn watch(
     connection: &mut Connection,
     driver: &Driver,
@@ -305,7 +305,7 @@ async fn watch(
         connection.flush().await?;
         tokio::select! {
             changed = published.changed() => if changed.is_err() { return Ok(()) },
-            // The client has nothing more to say: what comes is passed over, and its end ends the watch.
+            // The client has nothing more to say: its input is ignored, and the end of its input ends the watch.
             read = connection.fill() => {
                 let stopped = connection.reader.frames(|_| Flow::Next);
                 if read? == 0 || stopped != Stopped::NeedsMore {
@@ -321,7 +321,8 @@ async fn watch(
     }
 }
 
-/// The session of a node: its heartbeats and proposals one way, the map and the coordinator's wishes the other.
+/// The session of a node: its heartbeats and proposals in one direction, the map and the coordinator's messages in the
+/// other.
 struct NodeSession<'a> {
     driver: &'a Driver,
     addr: NodeAddr,
@@ -341,7 +342,7 @@ impl NodeSession<'_> {
             connection.flush().await?;
             tokio::select! {
                 message = self.messages.recv() => match message {
-                    // What the coordinator wants of a node follows from the map: the map goes first.
+                    // What the coordinator wants from a node follows from the map, so the map goes first.
                     Some(bytes) => {
                         self.send_map(&mut connection.output);
                         connection.output.extend_from_slice(&bytes);
@@ -367,7 +368,7 @@ impl NodeSession<'_> {
         }
     }
 
-    /// Takes in what has arrived; `false` where the session is over.
+    /// Handles what has arrived; returns `false` if the session is over.
     fn handle(&mut self, connection: &mut Connection) -> bool {
         let Connection { reader, output, .. } = connection;
         let mut messages = Vec::new();
@@ -377,7 +378,7 @@ impl NodeSession<'_> {
             messages.push(message);
             Flow::Next
         });
-        // All that has arrived is one call: what it changes is kept and published once.
+        // Everything that has arrived is handled in one call: its changes are saved and published once.
         let (mut beats, mut resync, mut left) = (0, false, false);
         let known = self.driver.with(|coordinator, now| {
             messages.into_iter().all(|message| {
@@ -389,7 +390,7 @@ impl NodeSession<'_> {
                 known
             })
         });
-        // IMPORTANT: a node that is registered no more hears no beat. It would go on counting on the coordinator.
+        // IMPORTANT: a node that is no longer registered gets no beat. It would keep relying on the coordinator.
         (0..beats).for_each(|_| CoordinatorMessage::Beat.encode(output));
         if resync {
             self.sent = MapVersion(0);

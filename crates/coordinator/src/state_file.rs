@@ -1,15 +1,15 @@
-//! Where a coordinator keeps its state, one text, across restarts.
+//! Where a coordinator saves its state, a single text, across restarts.
 //!
-//! A directory belongs to one coordinator at a time, by a lock that ends with its process. In it lie:
+//! A directory belongs to one coordinator at a time, by a lock that ends with its process. It contains:
 //!
-//! - `coordinator.lock`: what is locked. Empty, and left behind.
+//! - `coordinator.lock`: the locked file. Empty, and left behind.
 //! - `coordinator.state`: a first line `coordinator-state VERSION LENGTH SHA256`, with the length of the text in bytes
-//!   and its digest in lower-case hexadecimal digits, and then the text.
-//! - `coordinator.state.tmp`: a text on its way to disk. One that a crash has left is never read, and is overwritten.
+//!   and its digest in lower-case hexadecimal, followed by the text.
+//! - `coordinator.state.tmp`: a text being written. One left by a crash is never read, and is overwritten.
 //!
-//! Each text is written whole and takes the place of the one before by a rename, so that a crash leaves the one or the
-//! other. A file that is neither is refused, never taken for none: a coordinator that starts from nothing could give
-//! out epochs again that it gave out before.
+//! Each text is written in full and replaces the previous one by a rename, so that a crash leaves one or the other. A
+//! file that is neither is refused, never treated as missing: a coordinator that starts from nothing could give out
+//! the same epochs again.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
@@ -34,20 +34,21 @@ const LOCK_NAME: &str = "coordinator.lock";
 const STATE_NAME: &str = "coordinator.state";
 const WRITTEN_NAME: &str = "coordinator.state.tmp";
 
-/// The state of a coordinator on disk, and the right to it: as long as this lives, no other coordinator has its
-/// directory.
+/// The state of a coordinator on disk, and the exclusive right to it: as long as this value lives, no other
+/// coordinator can use its directory.
 #[derive(Debug)]
 pub struct StateFile {
     directory: PathBuf,
-    /// Held for as long as a text is written: all texts go through the same temporary file.
+    /// Held while a text is written: all texts go through the same temporary file.
     writing: Mutex<()>,
     _lock: File,
 }
 
-/// Why a coordinator cannot start on its directory. Nothing was changed, but for a directory or a lock file made.
+/// Why a coordinator cannot start on its directory. Nothing was changed, except that a directory or a lock file may
+/// have been created.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// Start again when it can be made, or with another directory.
+    /// The directory cannot be created. Start again once it can be, or with another directory.
     #[error("cannot make the directory {}", directory.display())]
     Directory {
         /// The directory.
@@ -55,13 +56,13 @@ pub enum StateError {
         /// What the system said.
         source: io::Error,
     },
-    /// Stop the other coordinator first, or start with another directory.
+    /// Another coordinator uses the directory. Stop it first, or start with another directory.
     #[error("another coordinator runs on the directory {}; each needs its own --data-dir", directory.display())]
     InUse {
         /// The directory.
         directory: PathBuf,
     },
-    /// Start again when the directory can be written to and locked, or with another one.
+    /// The directory cannot be locked. Start again once it can be written to and locked, or with another one.
     #[error("cannot lock {}, which keeps a second coordinator off its directory", file.display())]
     Lock {
         /// The lock file.
@@ -69,7 +70,7 @@ pub enum StateError {
         /// What the system said.
         source: io::Error,
     },
-    /// Start again when the file can be read.
+    /// The file cannot be read. Start again once it can be.
     #[error("cannot read {}; nothing was changed", file.display())]
     Unreadable {
         /// The state file.
@@ -77,7 +78,7 @@ pub enum StateError {
         /// What the system said.
         source: io::Error,
     },
-    /// Starting again does not help.
+    /// The file is not valid. Starting again does not help.
     #[error(
         "the coordinator's state in {} cannot be used: {flaw}. Nothing was changed. Restore the file, or start with \
          another --data-dir to let the coordinator take the state over from the nodes",
@@ -94,61 +95,62 @@ pub enum StateError {
 /// What is wrong with a state file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
-    /// Cut within its first line, damaged there, or another file altogether.
+    /// Cut off within its first line, damaged there, or another file altogether.
     #[error("its first line is not that of a coordinator's state")]
     FirstLine,
-    /// Of another release.
+    /// Written by another release.
     #[error("it is of format version {0}, and this program reads version {FORMAT_VERSION}")]
     Version(u32),
-    /// Bytes are missing or too many.
+    /// Bytes are missing, or there are too many.
     #[error("its text has {held} bytes where its first line says {said}")]
     Length {
-        /// How long the text is, in bytes.
+        /// The length of the text, in bytes.
         held: usize,
-        /// How long it was written, in bytes.
+        /// The length that its first line says, in bytes.
         said: usize,
     },
-    /// All bytes are there, and they are not those that were written.
+    /// The number of bytes is right, but they are not those that were written.
     #[error("it is damaged, its SHA-256 is another than its first line says")]
     Digest,
-    /// Written as it is, but by something else.
+    /// Intact, but not written by this program.
     #[error("its text is not UTF-8")]
     NotText,
-    /// Longer than any that [`StateFile::save`] writes.
+    /// Longer than any text that [`StateFile::save`] writes.
     #[error("it is longer than {STATE_BYTES} bytes, the limit")]
     TooLong,
 }
 
 impl StateFile {
-    /// Takes a directory, which is made where it is missing, and loads the text that was saved there last; `None` where
-    /// none ever was. Blocks on the disk.
+    /// Locks a directory, which is created if missing, and loads the text that was last saved there; `None` if there
+    /// never was one. Blocks on the disk.
     ///
     /// # Errors
-    /// Says in each case what to do; a text that is there is left as it is.
+    /// Each error says what to do; an existing text is left as it is.
     pub fn open(dir: &Path) -> Result<(Self, Option<String>), StateError> {
         make_directory(dir).map_err(|source| StateError::Directory { directory: dir.to_owned(), source })?;
-        // IMPORTANT: first the lock, then the load. Another coordinator could save a later text between them.
+        // IMPORTANT: lock first, then load. Otherwise another coordinator could save a later text in between.
         let lock = lock(dir)?;
         let text = load(&dir.join(STATE_NAME))?;
         Ok((Self { directory: dir.to_owned(), writing: Mutex::new(()), _lock: lock }, text))
     }
 
-    /// Puts a text in the place of the one before. When this returns, the text is there after a power cut as well.
-    /// Blocks on the disk; calls at the same time take turns.
+    /// Replaces the saved text. When this returns, the new text survives a power failure. Blocks on the disk;
+    /// concurrent calls take turns.
     ///
     /// # Errors
-    /// A text above [`STATE_BYTES`] changes nothing. Otherwise it is unknown which of the two texts a restart finds,
-    /// but it is one of them, whole. It is safe to repeat the call.
+    /// A text longer than [`STATE_BYTES`] changes nothing. After any other error, a restart finds one of the two
+    /// texts, whole, but it is unknown which. It is safe to repeat the call.
     pub fn save(&self, text: &str) -> io::Result<()> {
         if text.len() > STATE_BYTES {
             let message = format!("a state of {} bytes, the limit is {STATE_BYTES}; nothing was changed", text.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        // A panic under the lock leaves a temporary file at most, which is overwritten.
+        // A panic under the lock leaves at most a temporary file, which is overwritten.
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (state, written) = (self.directory.join(STATE_NAME), self.directory.join(WRITTEN_NAME));
-        // IMPORTANT: the text is on disk before it gets its name, or a power cut could leave the name with a part of
-        // it; and the name is on disk before this returns, or a power cut could bring back the text before.
+        // IMPORTANT: the text is on disk before it gets its name, or a power failure could leave the name with only
+        // part of the text; and the name is on disk before this returns, or a power failure could bring back the
+        // previous text.
         write(&written, text).map_err(|error| about("write", &written, &error))?;
         fs::rename(&written, &state).map_err(|error| about("replace", &state, &error))?;
         sync_directory(&self.directory).map_err(|error| about("sync", &self.directory, &error))
@@ -186,7 +188,7 @@ fn load(file: &Path) -> Result<Option<String>, StateError> {
 fn first_line(text: &[u8]) -> String {
     let mut line = format!("{FORMAT_NAME} {FORMAT_VERSION} {} ", text.len());
     for byte in Sha256::digest(text) {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(line, "{byte:02x}");
     }
     line.push('\n');
@@ -211,7 +213,7 @@ fn decode(bytes: &[u8]) -> Result<String, Flaw> {
     if text.len() != said {
         return Err(Flaw::Length { held: text.len(), said });
     }
-    // The whole line, so that no other spelling of the same numbers passes.
+    // Compare the whole line, so that no other spelling of the same numbers passes.
     if line != first_line(text).as_bytes() {
         return Err(Flaw::Digest);
     }
@@ -225,7 +227,7 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
     created.sync_all()
 }
 
-/// Makes a directory and what is missing above it, so that they are there after a power cut as well.
+/// Creates a directory and its missing parents, so that they survive a power failure.
 fn make_directory(dir: &Path) -> io::Result<()> {
     let missing: Vec<&Path> =
         dir.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.is_dir()).collect();
@@ -243,19 +245,19 @@ fn make_directory(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Brings the names in a directory to disk.
+/// Syncs the names in a directory to disk.
 #[cfg(unix)]
 fn sync_directory(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Windows has no such call; NTFS keeps its names by a journal of its own.
+/// Windows has no such call; NTFS journals its names itself.
 #[cfg(not(unix))]
 fn sync_directory(_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The system's error with what was tried on which path.
+/// The system's error, with what was attempted on which path.
 fn about(tried: &str, path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {tried} {}: {error}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! The coordinator's figures, as `STATS` tells them.
+//! The coordinator's figures, as `STATS` reports them.
 
 use net::latency::{Kinds, Unanswered};
 use net::listener::Limits;
@@ -7,16 +7,16 @@ use proto::response::Response;
 
 use crate::driver::Driver;
 
-/// What the figures of each kind of request begin with: questions; changes that people ask for.
+/// The name prefixes for the figures of each kind of request: queries, and changes that people ask for.
 const KINDS: [&str; 2] = ["lookup", "change"];
 
 /// The answered requests of people and clients since the start.
 pub type Answered = Kinds<{ KINDS.len() }>;
 
-/// The requests of one connection that are not answered.
+/// The unanswered requests of one connection.
 pub type NotAnswered = Unanswered<{ KINDS.len() }>;
 
-/// The kind of a request, as its place in the list of kinds; `None` for what only nodes ask for, and for waits.
+/// The kind of a request, as its index in the list of kinds; `None` for what only nodes send, and for waits.
 #[must_use]
 pub fn kind(request: &CoordinatorRequest<'_>) -> Option<usize> {
     Some(match request {
@@ -38,7 +38,7 @@ pub fn kind(request: &CoordinatorRequest<'_>) -> Option<usize> {
         | CoordinatorRequest::Decommission(_)
         | CoordinatorRequest::Recommission(_)
         | CoordinatorRequest::Replace { .. } => 1,
-        // A wait is no answer that took long.
+        // A wait is not an answer that took long.
         CoordinatorRequest::Join(_) | CoordinatorRequest::WaitHealthy(_) => return None,
     })
 }

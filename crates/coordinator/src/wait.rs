@@ -11,21 +11,21 @@ use tokio::time::sleep;
 
 use crate::driver::Driver;
 
-/// How often it is looked at whether a change of the map has made it so: changes come in swarms.
+/// The pause between a change of the map and the next health check: changes come in bursts.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How often it is looked at where the map does not change. A node that is silent is no change of it.
+/// How often health is checked while the map does not change. A node that falls silent does not change the map.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How much a client may send ahead meanwhile, in bytes. What is beyond stays in its own buffers, and then it is not noticed
-/// that it goes.
+/// How much a client may send ahead while it waits, in bytes. Anything beyond stays in its own buffers, and its
+/// disconnect then goes unnoticed.
 const SENT_AHEAD: usize = 64 * 1024;
 
-/// Waits until every slot has all its copies where they belong and nothing moves, for at most `span`. `None`: the
-/// coordinator stops. Others are served meanwhile.
+/// Waits until every slot has all its copies where they belong and nothing moves, for at most `span`. Returns `None`
+/// if the coordinator stops. Others are served meanwhile.
 ///
 /// # Errors
-/// The connection is broken: nobody waits any more.
+/// The connection is broken: nobody is waiting anymore.
 pub async fn wait_healthy(
     connection: &mut Connection,
     driver: &Driver,

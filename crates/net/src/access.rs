@@ -1,4 +1,4 @@
-//! Who is let in: the password of a process, and what it says of those who have another.
+//! Access control: the password of a process, and how it reports password mismatches with others.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,26 +10,26 @@ use proto::error::ErrorReply;
 use proto::request::Auth;
 use tokio::time::Instant;
 
-/// The log has a line about passwords that do not agree at most once in this time.
+/// Password mismatches are logged at most once in this time.
 const WARN_EVERY: Duration = Duration::from_secs(5);
 
 /// The password of this process, if it has one.
 #[derive(Debug, Default)]
 pub struct Access {
     password: Option<Password>,
-    /// How often a wrong one was given.
+    /// How often a wrong password was given.
     wrong: AtomicU64,
     warned: Mutex<Option<Instant>>,
 }
 
 impl Access {
-    /// Without a password everybody is let in.
+    /// Creates the access check. Without a password everyone is let in.
     #[must_use]
     pub fn new(password: Option<Password>) -> Arc<Self> {
         Arc::new(Self { password, ..Self::default() })
     }
 
-    /// What this process is asked for, and gives to the others of its cluster.
+    /// The password that this process requires, and gives to the others of its cluster.
     #[must_use]
     pub fn password(&self) -> Option<&Password> {
         self.password.as_ref()
@@ -41,10 +41,10 @@ impl Access {
         self.wrong.load(Ordering::Relaxed)
     }
 
-    /// Somebody says who he is. `from` is where he connects from, for the log.
+    /// Checks a client's credentials. `from` is where it connects from, for the log.
     ///
     /// # Errors
-    /// He is not let in; in Redis's words.
+    /// The client is not let in; the error is worded as in Redis.
     pub fn admit(&self, auth: Auth<'_>, from: Option<SocketAddr>) -> Result<(), ErrorReply> {
         let is_default = auth.user.is_none_or(|user| user == b"default");
         let is_right = match &self.password {
@@ -56,7 +56,7 @@ impl Access {
                      configuration is correct?",
                 ));
             }
-            // Redis's user without a password is let in with any.
+            // As in Redis, a user without a password is let in with any.
             None => is_default,
         };
         if is_right {
@@ -67,7 +67,7 @@ impl Access {
         Err(ErrorReply::redis("WRONGPASS invalid username-password pair or user is disabled."))
     }
 
-    /// Says in the log what is wrong about passwords, unless that was done a moment ago.
+    /// Logs a password mismatch, unless one was logged a moment ago.
     pub fn warn(&self, what: impl FnOnce() -> String) {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
@@ -77,7 +77,7 @@ impl Access {
     }
 }
 
-/// An address in a sentence.
+/// An optional address, for use in a sentence.
 #[derive(Debug)]
 pub struct Shown(pub Option<SocketAddr>);
 
@@ -90,7 +90,7 @@ impl std::fmt::Display for Shown {
     }
 }
 
-/// What another process has against this one, in words for an operator; `None` where it is not about passwords. `whom` is
+/// Why another process refuses this one, in words for an operator; `None` if the reason is not a password. `whom` is
 /// the other process, `refusal` its answer.
 #[must_use]
 pub fn disagreement(whom: &str, refusal: &str) -> Option<String> {

@@ -1,9 +1,9 @@
-//! The clock that the engine is told: microseconds on a monotonic clock that goes on while the machine is suspended.
+//! The clock for the engine: microseconds on a monotonic clock that goes on while the machine is suspended.
 //!
 //! A lease runs out whether or not its holder's machine sleeps, so the holder must count that time too. The standard
-//! library's clock does so on Windows; on Linux, Android and Apple's systems it does not, and this reads the system's
-//! clock that does. On other systems it is the standard library's, whatever that does there. No clock here need count
-//! the time for which a virtual machine is stopped by its host.
+//! library's clock does so on Windows. On Linux, Android and Apple's systems it does not, so this module reads a
+//! system clock that does. On other systems it is the standard library's clock, whatever that does there. None of
+//! these clocks necessarily counts the time for which a virtual machine is stopped by its host.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use engine::time::Timestamp;
 
 use self::system::Reading;
 
-/// The longest that [`Clock::sleep_until`] leaves its own clock unread. The timers of the runtime stand still with a
-/// suspended machine, so this is how late a moment that has passed meanwhile can be noticed.
+/// The longest that [`Clock::sleep_until`] goes without reading its own clock. The runtime's timers stand still while
+/// a machine is suspended, so this is how late a moment that passed meanwhile can be noticed.
 const LONGEST_NAP: Duration = Duration::from_secs(1);
 
 /// A clock of this process. Copies agree with each other.
@@ -31,20 +31,20 @@ impl Clock {
         Self { origin: Reading::now() }
     }
 
-    /// Now. Never earlier than an answer before it.
+    /// The current time. Never earlier than a previous result.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         Timestamp(1_000_000) + Reading::now().since(self.origin)
     }
 
-    /// Sleeps until this clock has come to a moment, however the runtime's timers differ from it. May be cancelled.
+    /// Sleeps until this clock reaches `moment`, however the runtime's timers differ from it. Cancel-safe.
     pub async fn sleep_until(&self, moment: Timestamp) {
         self.nap_until(moment, LONGEST_NAP).await;
     }
 
     async fn nap_until(&self, moment: Timestamp, longest: Duration) {
         loop {
-            // Even where nothing is left: a caller that asks for the past again and again lets other tasks run.
+            // Sleep even if no time is left: a caller that keeps asking for past moments then lets other tasks run.
             let left: Duration = moment - self.now();
             tokio::time::sleep(left.min(longest)).await;
             if self.now() >= moment {
@@ -69,7 +69,7 @@ mod system {
     #[cfg(target_vendor = "apple")]
     const CLOCK: ClockId = ClockId::from_raw(nix::libc::CLOCK_MONOTONIC_RAW);
 
-    /// The time since an origin that the system chose.
+    /// The time since an origin chosen by the system.
     #[derive(Debug, Clone, Copy)]
     pub(super) struct Reading(Duration);
 
@@ -136,7 +136,7 @@ mod tests {
     fn the_clock_advances_with_real_time() {
         let tolerance = Duration::from_millis(1);
         let clock = Clock::start();
-        // What is measured lies between the inner and the outer time, wherever the scheduler interrupts.
+        // The measured time lies between the inner and the outer time, wherever the scheduler interrupts.
         let outer = Instant::now();
         let before = clock.now();
         let inner = Instant::now();

@@ -1,4 +1,4 @@
-//! One connection: its buffers and the loop round them.
+//! One connection: its buffers and the loop around them.
 
 use std::future::Future;
 use std::io;
@@ -18,23 +18,23 @@ use crate::listener::Limits;
 use crate::processors;
 use crate::shutdown::Shutdown;
 
-/// How much a read asks for at least.
+/// The minimum buffer space for a read.
 const READ_BYTES: usize = 16 * 1024;
 
-/// A buffer that has grown beyond this is given back once it is empty.
+/// A buffer that has grown beyond this is released once it is empty.
 pub(crate) const KEPT_BYTES: usize = 256 * 1024;
 
-/// Answers are written once they come to this, although more requests have arrived: a client that asks for much and
+/// Answers are written once they reach this size, even if more requests have arrived: a client that requests much and
 /// reads nothing costs no more than this and one answer.
 const OUTPUT_BYTES: usize = 256 * 1024;
 
-/// A client that takes nothing for so long, while an answer waits for it, is let go.
+/// A client that takes nothing for this long, while an answer waits for it, is disconnected.
 pub(crate) const WRITE_STALL: Duration = Duration::from_secs(60);
 
-/// With the original framing: the silence after which an unterminated request is taken for whole.
+/// With the original framing: the silence after which an unterminated request counts as complete.
 const ORIGINAL_FRAMING_SILENCE: Duration = Duration::from_millis(20);
 
-/// How many frames are found before the first of them is handled, at most.
+/// The maximum number of frames decoded before the first of them is handled.
 pub const TOGETHER: usize = 32;
 
 /// What a session wants after a request.
@@ -42,13 +42,13 @@ pub const TOGETHER: usize = 32;
 pub enum Flow {
     /// The next request.
     Next,
-    /// This request was not executed: it must wait until [`Session::settle`] has run, and is then offered again.
+    /// This request was not executed: it is offered again after [`Session::settle`] has run.
     Settle,
-    /// What [`Session::take_body`] gives belongs at the end of what was written.
+    /// Send the value from [`Session::take_body`] after the output written so far.
     Body,
     /// Write the answers, then close.
     Close,
-    /// Write the answers, then give the connection back: it speaks another protocol from here on.
+    /// Write the answers, then return the connection to the caller: it speaks another protocol from here on.
     Upgrade,
 }
 
@@ -57,7 +57,7 @@ pub enum Flow {
 pub struct Body {
     /// The record whose value it is.
     pub record: Record,
-    /// What ends it: the line end of its encoding.
+    /// The line end of its encoding, sent after the value.
     pub end: &'static [u8],
 }
 
@@ -69,13 +69,13 @@ impl Body {
     }
 }
 
-/// What executes the requests of one connection.
+/// Executes the requests of one connection.
 pub trait Session: Send {
-    /// Whether requests go on being carried out, and their answers kept, while the client reads none.
+    /// Whether requests are still carried out, and their answers kept, while the client reads none.
     const KEEPS_ANSWERS: bool = true;
 
-    /// These requests come next: a good moment to ask for what they will need. Many have arrived together; one has arrived
-    /// alone, and others are read before it is carried out.
+    /// Called with upcoming requests, so that the session can prefetch for them. Either many have arrived together; or
+    /// one has arrived alone, and others are read before it is carried out.
     fn look_ahead(&mut self, frames: Frames<'_>) {
         let _ = frames;
     }
@@ -83,26 +83,26 @@ pub trait Session: Send {
     /// Executes a request and appends its answer, or keeps it for [`Session::settle`].
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow;
 
-    /// Answers the requests that were kept, in their order. Called after every batch.
+    /// Answers the kept requests, in order. Called after every batch.
     ///
     /// # Errors
-    /// What this batch has come to must not be told; the connection is to end.
+    /// The results of this batch must not be sent; the connection must end.
     fn settle(&mut self, out: &mut Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Whether [`Session::settle`] has answered only as many of them as make sense to hold: what it has written is to be sent,
-    /// and then it is to be called again, before anything else.
+    /// Whether [`Session::settle`] has answered only as many requests as it makes sense to buffer: send what it has
+    /// written, then call it again before anything else.
     fn is_half_settled(&self) -> bool {
         false
     }
 
-    /// What follows the bytes written so far, after [`Flow::Body`].
+    /// The value to send after the output written so far, after [`Flow::Body`].
     fn take_body(&mut self) -> Option<Body>;
 
-    /// The answers of a batch are written: a good moment to wake others.
+    /// Called once the answers of a batch are written, so that the session can wake others.
     fn answered(&mut self);
 }
 
-/// Why the loop of [`Connection::serve`] has ended, where the connection is still good.
+/// Why [`Connection::serve`] has returned, if the connection is still good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// There is nothing more to do on it.
@@ -116,38 +116,38 @@ pub enum Ended {
 pub struct FrameReader {
     input: BytesMut,
     decoder: FrameDecoder,
-    /// All that has arrived is one frame, which the decoder has found.
+    /// All that has arrived is exactly one frame, which the decoder has found.
     is_one_frame: bool,
 }
 
 /// Why [`FrameReader::frames`] has stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// The rest of a frame has still to arrive.
+    /// The rest of a frame has yet to arrive.
     NeedsMore,
-    /// The handler said so.
+    /// The handler returned this.
     Handler(Flow),
-    /// What has arrived is no frame. Where the next one begins is unknown.
+    /// What has arrived is not a frame. Where the next one begins is unknown.
     Bad(ErrorReply),
 }
 
 impl FrameReader {
-    /// Nothing has arrived.
+    /// A reader to which nothing has arrived yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reads what has arrived and waits for nothing; 0 at the end of the input.
+    /// Reads what has arrived, without waiting; 0 at the end of the input.
     ///
     /// # Errors
-    /// The connection is broken; [`io::ErrorKind::WouldBlock`] where nothing has arrived.
+    /// The connection is broken; [`io::ErrorKind::WouldBlock`] if nothing has arrived.
     pub(crate) fn fill_now(&mut self, from: &TcpStream) -> io::Result<usize> {
         self.input.reserve(self.input.len().clamp(READ_BYTES, 16 * READ_BYTES));
         from.try_read_buf(&mut self.input)
     }
 
-    /// Reads what has arrived, or waits for it; 0 at the end of the input. Nothing is lost when this is cancelled.
+    /// Reads what has arrived, or waits for input; 0 at the end of the input. Cancellation loses nothing.
     ///
     /// # Errors
     /// The connection is broken.
@@ -155,12 +155,12 @@ impl FrameReader {
         if self.input.is_empty() && self.input.capacity() > KEPT_BYTES {
             self.input = BytesMut::new();
         }
-        // A frame that has grown long is read in longer steps. Memory follows what arrives, never what was announced.
+        // A long frame is read in larger steps. Memory grows with what arrives, never with an announced length.
         self.input.reserve(self.input.len().clamp(READ_BYTES, 16 * READ_BYTES));
         from.read_buf(&mut self.input).await
     }
 
-    /// Looks at what has arrived where that is one frame, which is to be handled later.
+    /// Passes what has arrived to `look` if it is exactly one frame, which is handled later.
     pub(crate) fn look_at_one(&mut self, look: impl FnOnce(Frames<'_>)) {
         self.is_one_frame = self.decoder.finds_one(&self.input);
         if self.is_one_frame {
@@ -168,12 +168,13 @@ impl FrameReader {
         }
     }
 
-    /// Hands every frame that has arrived to `handle`, until it wants something else than the next.
+    /// Passes every frame that has arrived to `handle`, until it returns anything other than [`Flow::Next`].
     pub fn frames(&mut self, handle: impl FnMut(Frame<'_>) -> Flow) -> Stopped {
         self.frames_ahead(handle, |_, _| {}, |handle, frame| handle(frame))
     }
 
-    /// The same with a look at frames that have arrived together before the first of them is handled. Both get `state`.
+    /// Like [`FrameReader::frames`], but passes frames that have arrived together to `look_ahead` before handling the
+    /// first. Both closures get `state`.
     pub fn frames_ahead<S>(
         &mut self,
         mut state: S,
@@ -203,18 +204,18 @@ impl FrameReader {
         }
     }
 
-    /// From now on frames may be no larger than those of a client that has not authenticated; or as large as any.
+    /// Sets whether frames are limited to the size allowed before authentication.
     pub(crate) fn limit_to_stranger(&mut self, is_stranger: bool) {
         self.decoder.limit_to_stranger(is_stranger);
     }
 
-    /// How many bytes have arrived and were not taken.
+    /// How many bytes have arrived but are not consumed yet.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.input.len()
     }
 
-    /// The encoding of the frame that has begun and not ended, if there is one.
+    /// The encoding of a frame that has begun but not ended, if there is one.
     fn unfinished(&self) -> Option<Encoding> {
         let first = self.input.first().filter(|_| self.decoder.is_inside_frame())?;
         Some(if *first == b'*' { Encoding::Array } else { Encoding::Line })
@@ -230,20 +231,20 @@ impl FrameReader {
 pub struct Connection {
     /// The socket.
     pub stream: TcpStream,
-    /// What has arrived on it.
+    /// The input that has arrived on it.
     pub reader: FrameReader,
-    /// What is to be written to it.
+    /// The output to be written to it.
     pub output: Vec<u8>,
 }
 
 impl Connection {
-    /// A connection on which nothing was said yet.
+    /// A connection on which nothing has been sent yet.
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
         Self { stream, reader: FrameReader::new(), output: Vec::new() }
     }
 
-    /// Reads more; 0 at the end of the input. Nothing is lost when this is cancelled.
+    /// Reads more input; 0 at the end of the input. Cancellation loses nothing.
     ///
     /// # Errors
     /// The connection is broken.
@@ -251,7 +252,7 @@ impl Connection {
         self.reader.fill(&mut self.stream).await
     }
 
-    /// Writes the output, all of it.
+    /// Writes all of the output.
     ///
     /// # Errors
     /// The connection is broken, or the other end has taken nothing for a minute.
@@ -264,7 +265,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes bytes ahead of the output.
+    /// Writes bytes ahead of the buffered output.
     ///
     /// # Errors
     /// As [`Connection::flush`].
@@ -364,8 +365,8 @@ impl Connection {
     }
 }
 
-/// Executes what has arrived and answers what was kept, until there is enough to write; then `stopped` is why no more was
-/// executed. Where the last time has left something to be answered, that comes first.
+/// Executes what has arrived and answers the kept requests, until there is enough to write; `stopped` then tells why
+/// no more was executed. Requests left to be answered by the previous call come first.
 pub(crate) async fn go_on<S: Session>(
     reader: &mut FrameReader,
     session: &mut S,
@@ -396,13 +397,13 @@ fn execute<S: Session>(reader: &mut FrameReader, session: &mut S, output: &mut V
     if full { Stopped::Handler(Flow::Next) } else { stopped }
 }
 
-/// Waits for so long; for ever where it is zero, and then without a look at the clock.
+/// Waits for `timeout`; forever if it is zero, without reading the clock.
 async fn silence(timeout: Duration) {
     if timeout.is_zero() { std::future::pending().await } else { tokio::time::sleep(timeout).await }
 }
 
-/// Ends the output, then reads and forgets for a moment. Closing at once, with bytes unread, would reset the connection
-/// and take the last answer with it.
+/// Shuts down the output, then reads and discards input for a moment. Closing at once with unread bytes would reset
+/// the connection and lose the last answer.
 pub(crate) async fn let_the_answer_arrive(stream: &mut TcpStream) {
     let drain = async {
         stream.shutdown().await?;
@@ -410,7 +411,7 @@ pub(crate) async fn let_the_answer_arrive(stream: &mut TcpStream) {
         while stream.read(&mut rest).await? > 0 {}
         io::Result::Ok(())
     };
-    // Whether the client reads it or not, the connection ends.
+    // The connection ends whether the client reads the answer or not.
     let _ = tokio::time::timeout(Duration::from_secs(2), drain).await;
 }
 
@@ -424,8 +425,8 @@ pub(crate) fn reads_nothing() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")
 }
 
-/// Writes bytes: at once where the socket takes them, which it nearly always does. Gives up where it takes none for as long
-/// as `patience`, and says how many it has taken.
+/// Writes bytes, at once if the socket takes them, as it nearly always does. Gives up if the socket takes none for
+/// `patience`; returns how many bytes it took.
 pub(crate) async fn write_while_taken(stream: &TcpStream, bytes: &[u8], patience: Duration) -> io::Result<usize> {
     let mut done = 0;
     while done < bytes.len() {
@@ -445,7 +446,7 @@ pub(crate) async fn write_while_taken(stream: &TcpStream, bytes: &[u8], patience
     Ok(done)
 }
 
-/// Answers what is no request, behind the answers to those before it.
+/// Answers invalid input, after the answers to the requests before it.
 fn refuse_bad(reader: &FrameReader, stopped: &Stopped, out: &mut Vec<u8>) {
     if let Stopped::Bad(error) = stopped {
         let encoding = reader.unfinished().unwrap_or(Encoding::Line);
@@ -457,7 +458,8 @@ fn refuse_bad(reader: &FrameReader, stopped: &Stopped, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    /// What the handler is given for input that arrives in these parts, and how it ends; each part is looked at first or not.
+    /// What the handler gets for input that arrives in these parts, and how it ends; each part is looked at first or
+    /// not.
     fn handled(parts: &[&[u8]], is_looked_at: bool) -> (Vec<String>, Stopped) {
         let (mut reader, mut frames, mut looked_at) = (FrameReader::new(), Vec::new(), 0);
         let mut stopped = Stopped::NeedsMore;

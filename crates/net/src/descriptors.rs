@@ -1,6 +1,6 @@
-//! How many files this process may have open: each connection is one.
+//! How many files this process may have open: each connection takes one descriptor.
 
-/// What a process needs beside its connections, at least: its files, and those that it opens to others.
+/// What a process needs besides its inbound connections, at least: its files, and its outbound connections.
 #[cfg(unix)]
 const SPARE: usize = 256;
 
@@ -8,15 +8,15 @@ const SPARE: usize = 256;
 #[cfg(unix)]
 const ROOM: usize = 2 * proto::limits::NODES + SPARE;
 
-/// The limit is raised to what so many connections need, as far as the system lets it. Gives how many there may be then, and
-/// warns where those are fewer.
+/// Raises the limit to what `wanted` connections need, as far as the system allows. Returns how many connections are
+/// then possible, and warns if that is fewer than wanted.
 #[cfg(unix)]
 #[must_use]
 pub fn for_connections(wanted: usize) -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
     let needed = (wanted + ROOM) as u64;
-    // Where the system has a lower limit than it says, as macOS has, it stays.
+    // If the system enforces a lower limit than it reports, as macOS does, the limit stays.
     if soft < needed && hard > soft {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, needed.min(hard), hard);
     }

@@ -1,4 +1,4 @@
-//! A connection until its client has authenticated. It may send little, is answered little, and guesses slowly.
+//! A connection until its client has authenticated: it may send little, is sent little, and can guess only slowly.
 
 use std::io;
 use std::time::Duration;
@@ -10,33 +10,33 @@ use crate::connection::{Body, Connection, Ended, Flow, Session};
 use crate::listener::Limits;
 use crate::shutdown::Shutdown;
 
-/// After so many wrong passwords a connection is closed.
+/// A connection is closed after this many wrong passwords.
 const GUESSES: u32 = 10;
 
-/// A wrong password is answered so late.
+/// How long the answer to a wrong password is delayed.
 const DELAY: Duration = Duration::from_millis(100);
 
-/// So much of answers is written before more requests have their turn.
+/// Once answers reach this size, they are written before more requests are handled.
 const ANSWER_BYTES: usize = 4 * 1024;
 
-/// What came of a request at the gate.
+/// The outcome of a request at the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Knocked {
     /// The client is let in.
     Admitted,
     /// It has given a wrong password, and is told so.
     Wrong,
-    /// It is answered, and still outside.
+    /// It is answered, and still not let in.
     Answered(Flow),
 }
 
-/// What a server takes from those outside.
+/// How a server handles requests from clients that have not authenticated.
 pub trait Knock: Send {
-    /// Answers a request of somebody who has not authenticated.
+    /// Answers a request of a client that has not authenticated.
     fn knock(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Knocked;
 }
 
-/// Serves a client until it has authenticated, and says whether it has.
+/// Serves a client until it has authenticated; returns whether it has.
 ///
 /// # Errors
 /// The connection is broken.
@@ -57,7 +57,7 @@ struct Gate<'a, K> {
     knock: &'a mut K,
     /// How many wrong passwords were given.
     wrong: u32,
-    /// One of them is not answered yet.
+    /// The answer to a wrong password is being delayed.
     is_late: bool,
 }
 

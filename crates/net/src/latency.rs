@@ -1,17 +1,17 @@
-//! How long requests take, as counts that many tasks add to without a lock.
+//! Request latencies, as histograms that many tasks update without a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use engine::time::Timestamp;
 
-/// Buckets to each power of two: a figure is at most a sixteenth too high.
+/// Buckets per power of two: a reported latency is at most a sixteenth too high.
 const STEPS: usize = 16;
 
-/// Powers of two: the last bucket takes everything from 2^36 microseconds, 19 hours, on.
+/// Powers of two: the last bucket counts everything from 2^36 microseconds (19 hours).
 const POWERS: usize = 33;
 
-/// How many requests took how long, in buckets as HdrHistogram has them: equal steps between powers of two.
+/// A latency histogram, with buckets as in HdrHistogram: equal steps between powers of two.
 #[derive(Debug)]
 pub struct Latencies {
     counts: Box<[AtomicU64]>,
@@ -24,7 +24,7 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// So many requests took so long each.
+    /// Records `requests` requests that each took `latency`.
     pub fn record(&self, latency: Duration, requests: u32) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         let bucket = bucket(micros).min(self.counts.len() - 1);
@@ -33,8 +33,8 @@ impl Latencies {
         }
     }
 
-    /// Appends the figures, each a name that begins with `kind`, a blank and a number: how many requests there were, and
-    /// which latency half, 99 and 99.9 of 100 of them did not exceed, in microseconds.
+    /// Appends the figures, each as a name that begins with `kind`, a space and a number: the number of requests, and
+    /// the 50th, 99th and 99.9th percentile of their latency in microseconds.
     pub fn describe(&self, kind: &str, lines: &mut Vec<String>) {
         let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let total: u64 = counts.iter().sum();
@@ -45,7 +45,7 @@ impl Latencies {
     }
 }
 
-/// The latencies of each kind of request, by its number.
+/// The latencies of each kind of request, indexed by kind.
 #[derive(Debug)]
 pub struct Kinds<const KINDS: usize>([Latencies; KINDS]);
 
@@ -56,7 +56,7 @@ impl<const KINDS: usize> Default for Kinds<KINDS> {
 }
 
 impl<const KINDS: usize> Kinds<KINDS> {
-    /// How many there were of all kinds.
+    /// The number of requests of all kinds.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.iter().flat_map(|kind| kind.counts.iter()).map(|count| count.load(Ordering::Relaxed)).sum()
@@ -70,11 +70,11 @@ impl<const KINDS: usize> Kinds<KINDS> {
     }
 }
 
-/// The requests of one connection that have arrived together and are not answered, by their kind.
+/// The requests of one connection that have arrived together and are not answered yet, counted by kind.
 #[derive(Debug, Clone, Copy)]
 pub struct Unanswered<const KINDS: usize> {
     counts: [u32; KINDS],
-    /// When the first had arrived; `None` where there is none.
+    /// When the first of them arrived; `None` if there are none.
     since: Option<Timestamp>,
 }
 
@@ -85,7 +85,7 @@ impl<const KINDS: usize> Default for Unanswered<KINDS> {
 }
 
 impl<const KINDS: usize> Unanswered<KINDS> {
-    /// One more, of this kind. What counts is when the first had arrived.
+    /// Adds a request of this kind. The arrival time of the first request counts for all.
     pub fn add(&mut self, now: Timestamp, kind: usize) {
         self.since.get_or_insert(now);
         if let Some(count) = self.counts.get_mut(kind) {
@@ -93,7 +93,7 @@ impl<const KINDS: usize> Unanswered<KINDS> {
         }
     }
 
-    /// All are answered: the last byte was handed to the system. Where there was none the clock is not read.
+    /// All are answered: the last byte was handed to the system. If there were none, the clock is not read.
     pub fn answered(&mut self, now: impl FnOnce() -> Timestamp, to: &Kinds<KINDS>) {
         let Some(since) = self.since.take() else { return };
         let latency = now() - since;
@@ -105,7 +105,7 @@ impl<const KINDS: usize> Unanswered<KINDS> {
     }
 }
 
-/// Which bucket counts a latency.
+/// The bucket that counts a latency.
 fn bucket(micros: u64) -> usize {
     let steps = STEPS as u64;
     if micros < steps {

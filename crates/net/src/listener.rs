@@ -21,24 +21,25 @@ use crate::connection::let_the_answer_arrive;
 use crate::descriptors;
 use crate::shutdown::Shutdown;
 
-/// The longest pause after a failed accept. The usual reason is that the process is out of descriptors, and it passes.
+/// The longest pause after a failed accept. The usual cause is that the process has run out of descriptors, which
+/// passes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How many clients beyond the limit are told so at once. More are let go without a word.
+/// How many clients beyond the limit are sent a refusal at the same time. Further ones are dropped without one.
 const REFUSALS: usize = 64;
 
 /// How long a client beyond the limit has to show which encoding it speaks.
 const FIRST_BYTE: Duration = Duration::from_millis(200);
 
-/// After so long without a byte the other end is asked whether it is still there, and then this often. The system gives up
-/// after some tries more, on Linux nine.
+/// TCP keepalive: after this much idle time, and then at the interval below, the other end is probed. The system gives
+/// up after several probes, on Linux nine.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Binds a port on every address that `host` resolves to until one takes it.
+/// Binds a port on the first address of `host` that accepts it.
 ///
 /// # Errors
-/// The name does not resolve, or the port cannot be had; the text says which.
+/// The name does not resolve, or the port is not available; the text says which.
 pub async fn bind(host: &str, port: u16) -> anyhow::Result<TcpListener> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let mut addrs = tokio::net::lookup_host((bare, port))
@@ -63,35 +64,35 @@ pub async fn bind(host: &str, port: u16) -> anyhow::Result<TcpListener> {
     }
 }
 
-/// The flags of whoever accepts connections.
+/// The command-line flags for accepting connections.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConnectionFlags {
     /// How many connections are served at once.
     #[arg(long, default_value_t = limits::CLIENTS, value_parser = max_clients)]
     pub max_clients: usize,
 
-    /// How much of answers may wait for a client that reads none, as 65536, 512KiB or 64MiB. One that has more to its name
-    /// and takes nothing for 10 s is cut off.
+    /// How many bytes of answers may wait for a client that reads none, such as 65536, 512KiB or 64MiB. A client
+    /// beyond this that takes nothing for 10 s is cut off.
     #[arg(long, default_value = "64MiB", value_name = "BYTES", value_parser = output_limit)]
     pub client_output_limit: usize,
 
-    /// A client that says nothing for so long is let go; 0 for never.
+    /// Disconnect a client that sends nothing for this long; 0 for never.
     #[arg(long, default_value = "0", value_name = "TIME", value_parser = idle_timeout)]
     pub idle_timeout: Duration,
 
-    /// File with the password that clients and the other processes of the cluster must give, and that this one gives them.
-    /// Without it everybody is let in.
+    /// File with the password that clients and the other processes of the cluster must give, and that this process
+    /// gives them. Without it everyone is let in.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
 
-    /// Also take a request without a newline for whole after 20 ms of silence, answer it and close, as the first
-    /// version's programs expect. Not for slow networks: a request cut in two would be taken for a shorter one.
+    /// Also treat a request without a newline as complete after 20 ms of silence, answer it and close, as the first
+    /// version's programs expect. Not for slow networks: a request split in two would be taken for a shorter one.
     #[arg(long)]
     pub original_framing: bool,
 }
 
 impl ConnectionFlags {
-    /// Reads the password, where there is to be one.
+    /// Reads the password, if there is to be one.
     ///
     /// # Errors
     /// The file cannot be read, or holds no password.
@@ -101,7 +102,7 @@ impl ConnectionFlags {
 }
 
 impl ConnectionFlags {
-    /// The same with no more connections than this process can have open.
+    /// These flags, with no more connections than this process can have open.
     #[must_use]
     pub fn fitting(self) -> Self {
         Self { max_clients: descriptors::for_connections(self.max_clients), ..self }
@@ -109,7 +110,7 @@ impl ConnectionFlags {
 }
 
 impl Default for ConnectionFlags {
-    /// What is so unless told otherwise.
+    /// The default flags.
     fn default() -> Self {
         Self {
             max_clients: limits::CLIENTS,
@@ -121,12 +122,12 @@ impl Default for ConnectionFlags {
     }
 }
 
-/// What all connections of a process share: what the operator has chosen, and what is counted.
+/// State shared by all connections of a process: the operator's settings, and counters.
 #[derive(Debug, Default)]
 pub struct Limits {
-    /// What the operator has chosen.
+    /// The operator's settings.
     pub flags: ConnectionFlags,
-    /// Who is let in.
+    /// The password check.
     pub access: Arc<Access>,
     /// Connections served since the start.
     pub accepted: AtomicU64,
@@ -134,20 +135,20 @@ pub struct Limits {
     pub refused: AtomicU64,
     /// Connections cut off since the start, because their clients read nothing.
     pub cut_off: AtomicU64,
-    /// Connections ended since the start, because their clients said nothing.
+    /// Connections closed since the start, because their clients sent nothing.
     pub idle: AtomicU64,
-    /// Bytes of answers that wait for clients that read none.
+    /// Bytes of answers waiting for clients that read none.
     pub(crate) waiting: AtomicUsize,
 }
 
 impl Limits {
-    /// Nothing has happened yet.
+    /// Starts with all counters at zero.
     #[must_use]
     pub fn new(flags: ConnectionFlags, access: Arc<Access>) -> Arc<Self> {
         Arc::new(Self { flags, access, ..Self::default() })
     }
 
-    /// The figures, each a name, a blank and a number.
+    /// Appends the figures, each as a name, a space and a number.
     pub fn describe(&self, lines: &mut Vec<String>) {
         for (name, count) in [
             ("connections_accepted", &self.accepted),
@@ -190,8 +191,8 @@ fn max_clients(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Accepts connections until `accepting` ends and serves each in a task of `connections`, so many at a time as the limits
-/// say. Whoever comes beyond that is told so and let go.
+/// Accepts connections until `accepting` begins to shut down, and serves each in a task of `connections`, up to
+/// `max_clients` at a time. Further clients are refused.
 pub async fn accept<F>(
     listener: TcpListener,
     limits: &Arc<Limits>,
@@ -246,16 +247,16 @@ pub async fn accept<F>(
     }
 }
 
-/// Sets a connection up.
+/// Sets the socket options of a connection.
 fn prepare(stream: &TcpStream) -> io::Result<()> {
-    // Answers are small and awaited: none of them should wait for the one before to be acknowledged.
+    // Answers are small and awaited: none should wait for the one before to be acknowledged.
     stream.set_nodelay(true)?;
-    // An end that has gone without a word is found out although nobody writes to it.
+    // A peer that vanished is detected even if nobody writes to it.
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
     socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// Tells a client that there is no room, in the encoding that it begins to speak; one that says nothing is told by a line.
+/// Tells a client that there is no room, in the encoding that it starts to speak; a silent client gets a line.
 async fn refuse(mut stream: TcpStream, limit: usize) {
     let mut first = [0];
     let speaks_arrays = matches!(timeout(FIRST_BYTE, stream.peek(&mut first)).await, Ok(Ok(1))) && first == [b'*'];
@@ -266,7 +267,7 @@ async fn refuse(mut stream: TcpStream, limit: usize) {
     };
     let mut answer = Vec::new();
     Response::Error(error).encode(encoding, &mut answer);
-    // The text fits the socket's empty buffer, so nothing waits for the client.
+    // The text fits into the socket's empty buffer, so nothing waits for the client.
     match stream.try_write(&answer) {
         Ok(_) => let_the_answer_arrive(&mut stream).await,
         Err(error) => tracing::debug!("a client beyond the limit was not told so: {error}"),

@@ -1,4 +1,4 @@
-//! Where log events go: standard error, unless a file is named. Standard output stays free for what people wait for.
+//! Where log events go: standard error, unless a file is named. Standard output is reserved for what people wait for.
 
 use std::fs::OpenOptions;
 use std::path::PathBuf;
@@ -8,14 +8,14 @@ use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-/// The flags of logging.
+/// The command-line flags for logging.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogFlags {
     /// Least severe level to log: error, warn, info, debug or trace [default: info, or what RUST_LOG says].
     #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
     pub log_level: Option<String>,
 
-    /// Form of log lines.
+    /// Format of log lines.
     #[arg(long, value_name = "FORM", default_value = "text", value_parser = ["text", "json"])]
     pub log_format: String,
 
@@ -32,7 +32,7 @@ pub fn start(flags: &LogFlags) -> anyhow::Result<()> {
     let filter = match (&flags.log_level, std::env::var("RUST_LOG")) {
         (Some(level), _) => EnvFilter::new(level),
         (None, Ok(rules)) if !rules.is_empty() => {
-            // Its text says already what its source does.
+            // The error's text already includes that of its source.
             EnvFilter::try_new(&rules).map_err(|error| anyhow::anyhow!("RUST_LOG={rules}: {error}"))?
         }
         (None, _) => EnvFilter::new("info"),
@@ -46,8 +46,8 @@ pub fn start(flags: &LogFlags) -> anyhow::Result<()> {
         }
     };
     let events = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
-    // IMPORTANT: a line that cannot be written is lost, and nothing else. To say so on standard error panics where that is
-    // what cannot be written, as on a full disk.
+    // IMPORTANT: a line that cannot be written is lost, and nothing more happens. Reporting that on standard error
+    // panics if standard error is what cannot be written, as on a full disk.
     let events = events.log_internal_errors(false);
     let started = if flags.log_format == "json" {
         events.json().try_init()

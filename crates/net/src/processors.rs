@@ -1,4 +1,4 @@
-//! What is done otherwise where a process has one processor only, which it shares with whoever runs there.
+//! What is done differently in a process that has only one processor, which it shares with whoever else runs there.
 
 use std::sync::LazyLock;
 
@@ -7,21 +7,21 @@ use tokio::runtime::Builder;
 static IS_ONE: LazyLock<bool> =
     LazyLock::new(|| std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1));
 
-/// A runtime of one thread where there is one processor, and else of one for each.
+/// A runtime with a single thread on one processor, and otherwise with one thread per processor.
 #[must_use]
 pub fn runtime() -> Builder {
     if is_one() { Builder::new_current_thread() } else { Builder::new_multi_thread() }
 }
 
-/// Whether this process has one processor only.
+/// Whether this process has only one processor.
 #[must_use]
 pub fn is_one() -> bool {
     *IS_ONE
 }
 
-/// Lets all that has arrived be read before this task goes on. To be awaited where there is one processor, before what has been
-/// read is carried out and answered: a client on the same processor that reads an answer takes the processor at once, sends one
-/// request more, and gives it back, for each answer anew.
+/// Yields so that everything that has arrived is read before this task goes on. On one processor, await this before
+/// carrying out and answering what has been read: a client on the same processor that reads an answer takes the
+/// processor at once, sends one more request, and gives the processor back, and so on for each answer.
 pub(crate) async fn all_read() {
     tokio::task::yield_now().await;
 }
@@ -32,7 +32,7 @@ mod tests {
 
     use super::*;
 
-    /// What tasks do, in its order: `r` where one reads, `w` where it writes.
+    /// What tasks do, in order: `r` for a read, `w` for a write.
     static DONE: Mutex<String> = Mutex::new(String::new());
 
     async fn task() {

@@ -9,8 +9,8 @@ use tokio::runtime::Builder;
 
 use crate::logging::{self, LogFlags};
 
-/// Runs a server on a runtime to its end: 0 where it was stopped on purpose; 1 where it cannot run, which it says on
-/// standard error under its `name`.
+/// Runs a server on a runtime until it ends. Exits with 0 if it was stopped on purpose; with 1 if it cannot run, with
+/// the reason on standard error under its `name`.
 pub fn run<F>(name: &str, log: &LogFlags, mut runtime: Builder, server: impl FnOnce() -> F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<()>>,
@@ -23,7 +23,7 @@ where
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // There is nowhere else to say it.
+            // There is nowhere else to report it.
             let _ = writeln!(io::stderr(), "{name}: {error:#}");
             ExitCode::FAILURE
         }
@@ -33,13 +33,13 @@ where
 /// Writes a line to standard output that somebody may be waiting for.
 ///
 /// # Errors
-/// Nobody reads it any more.
+/// Nobody reads standard output anymore.
 pub fn say(line: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to standard output")
 }
 
-/// Makes a panic in any task end the process, with the panic's own message, in test builds as in release builds: a
+/// Makes a panic in any task abort the process, with the panic's own message, in test builds as in release builds: a
 /// server that has lost a part of itself must not look alive.
 fn abort_on_panic() {
     let report = std::panic::take_hook();

@@ -1,11 +1,11 @@
-//! How a process ends: on purpose, all its tasks together, within a deadline.
+//! Graceful shutdown: all tasks of a process end together, within a deadline.
 
 use std::future::Future;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Told to every task; the first to call [`Shutdown::begin`] ends them all.
+/// Shared by all tasks; the first call to [`Shutdown::begin`] ends them all.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     token: CancellationToken,
@@ -13,24 +13,24 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Nothing has been told to stop.
+    /// Creates a shutdown that has not begun.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Tells every task to finish what it has in hand and end.
+    /// Tells every task to finish its work in progress and end.
     pub fn begin(&self) {
         self.token.cancel();
     }
 
-    /// Whether it has begun.
+    /// Whether shutdown has begun.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.token.is_cancelled()
     }
 
-    /// Waits until it begins.
+    /// Waits until shutdown begins.
     pub async fn begun(&self) {
         self.token.cancelled().await;
     }
@@ -40,7 +40,7 @@ impl Shutdown {
         self.tasks.spawn(task);
     }
 
-    /// Waits until every task has ended. Only to be called once it has begun.
+    /// Waits until every task has ended. Call this only once shutdown has begun.
     pub async fn all_ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;

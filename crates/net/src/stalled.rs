@@ -1,9 +1,10 @@
-//! A client that sends and does not read.
+//! Handling clients that send but do not read.
 //!
-//! Many clients send a long pipeline whole before they read an answer. When the answers have filled the sockets' buffers
-//! neither end would go on, for each waits for the other to read. So once a client has taken nothing for a moment, its
-//! requests are read and carried out all the same, and their answers are kept, up to a limit of the connection and one of
-//! the process. Beyond that nothing more is read; and a client that still takes nothing is cut off.
+//! Many clients send a whole long pipeline before they read an answer. Once the answers have filled the sockets'
+//! buffers, neither end would make progress, since each waits for the other to read. So once a client has taken
+//! nothing for a moment, its requests are still read and carried out, and their answers are kept, up to a limit per
+//! connection and one for the process. Beyond that nothing more is read, and a client that still takes nothing is cut
+//! off.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -16,25 +17,25 @@ use crate::connection::{
 };
 use crate::listener::Limits;
 
-/// A client that has taken nothing for so long is read on from.
+/// Once a client has taken nothing for this long, its requests are read on.
 const READ_ON_AFTER: Duration = Duration::from_millis(100);
 
-/// A client that has more to its name than its limit and takes nothing for so long is cut off.
+/// A client that is over its limit and takes nothing for this long is cut off.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(10);
 
-/// How much of answers may wait in all, for clients that read none. Beyond it their requests are not read.
+/// How many bytes of answers may wait in total for clients that read none. Beyond this, their requests are not read.
 const WAITING_BYTES: usize = 1024 * 1024 * 1024;
 
-/// A part of what may wait in all, given back when this is dropped.
+/// A connection's share of the total that may wait, released on drop.
 struct Share<'a> {
     limits: &'a Limits,
     bytes: usize,
 }
 
 impl Share<'_> {
-    /// Makes the share so large. Says whether there is room for more.
+    /// Sets the size of the share. Returns whether there is room for more.
     fn resize(&mut self, bytes: usize) -> bool {
-        // Wraps where it shrinks, and back.
+        // Wraps around if the share shrinks, and back.
         let before = self.limits.waiting.fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
         let all = before.wrapping_add(bytes.wrapping_sub(self.bytes));
         self.bytes = bytes;
@@ -49,8 +50,8 @@ impl Drop for Share<'_> {
 }
 
 impl Connection {
-    /// Writes the output, all of it. Where the client takes nothing, goes on with its requests meanwhile; then `stopped` is
-    /// why that has stopped.
+    /// Writes all of the output. If the client takes nothing, goes on with its requests meanwhile; `stopped` then
+    /// tells why that has stopped.
     pub(crate) async fn deliver<S: Session>(
         &mut self,
         session: &mut S,
@@ -74,7 +75,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes a long value from where it is stored, as far as the client takes it: all of it, where no more may wait in all.
+    /// Writes a long value from where it is stored, as far as the client takes it; all of it, if no more may wait in
+    /// total.
     pub(crate) async fn write_long(&mut self, value: &[u8], limits: &Limits) -> io::Result<usize> {
         let written = write_while_taken(&self.stream, value, READ_ON_AFTER).await?;
         let rest = value.get(written..).unwrap_or_default();
@@ -87,7 +89,7 @@ impl Connection {
         }
     }
 
-    /// Reads on and keeps the answers, of which `sent` bytes are written, until all are.
+    /// Reads on and keeps the answers until all are written; `sent` bytes of the output are written already.
     async fn keep_answers<S: Session>(
         &mut self,
         mut sent: usize,
@@ -122,7 +124,7 @@ impl Connection {
             let until = taken_at + if is_over { CUT_OFF_AFTER } else { WRITE_STALL };
             let wants_more = may_read && *stopped == Stopped::NeedsMore;
             tokio::select! {
-                // A client that takes its answers is not cut off, although it was not looked at for long.
+                // A client that takes its answers is not cut off, even if it was not checked for a long time.
                 biased;
                 writable = self.stream.writable() => {
                     writable?;
@@ -135,7 +137,7 @@ impl Connection {
                 readable = self.stream.readable(), if wants_more => {
                     readable?;
                     match self.reader.fill_now(&self.stream) {
-                        // The loop that called this will find the end again.
+                        // The caller's loop will see the end again.
                         Ok(0) => input_ended = true,
                         Ok(_) => self.keep_more(session, stopped).await?,
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -153,7 +155,7 @@ impl Connection {
 
     /// Goes on with what has arrived and keeps the answers.
     async fn keep_more<S: Session>(&mut self, session: &mut S, stopped: &mut Stopped) -> io::Result<()> {
-        // In a buffer of its own: a session looks at how full it is.
+        // A separate buffer, because a session looks at how full the output is.
         let mut answers = Vec::new();
         go_on(&mut self.reader, session, stopped, &mut answers).await?;
         self.output.append(&mut answers);
@@ -161,7 +163,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Keeps a long value: it cannot be sent from where it is.
+    /// Keeps a long value, which cannot be sent from where it is stored.
     fn keep_body<S: Session>(&mut self, session: &mut S) {
         if let Some(body) = session.take_body() {
             self.output.extend_from_slice(body.bytes());

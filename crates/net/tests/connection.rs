@@ -14,7 +14,8 @@ use proto::peer::Effect;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Answers a line with itself; `later X` only when settled, three at a time; `body N` with N bytes from elsewhere; `quit` closes.
+/// Echoes a line; answers `later X` only when settled, three at a time, and `body N` with N bytes stored elsewhere;
+/// `quit` closes.
 #[derive(Default)]
 struct Echo {
     later: Vec<String>,
@@ -82,7 +83,7 @@ async fn pair(original_framing: bool, shutdown: &Shutdown) -> (TcpStream, tokio:
     (client, served)
 }
 
-/// Sends everything, ends the input, and gives all that comes back.
+/// Sends everything, ends the input, and returns everything that comes back.
 async fn ask(request: &[u8]) -> String {
     let (mut client, served) = pair(false, &Shutdown::new()).await;
     client.write_all(request).await.expect("the server takes it");
@@ -120,7 +121,7 @@ async fn a_client_that_reads_nothing_for_a_while_is_read_on_from_and_hears_every
     let answers: String = (0..20_000).map(|i| format!("{}{i} {filler}\n", ["", "settled "][i % 2])).collect();
     client.write_all(answers.replace("settled", "later").as_bytes()).await.expect("the server reads on");
     client.write_all(b"*x\r\n").await.expect("the server reads on");
-    // Longer than the server waits before it reads on: a client that is busy elsewhere.
+    // Longer than the server waits before it reads on, as with a client that is busy elsewhere.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let mut heard = String::new();
     client.read_to_string(&mut heard).await.expect("the answers are not lost to a reset");

@@ -1,4 +1,4 @@
-//! What the state machine says of a request, as the answer to it.
+//! Turns what the state machine says of a request into the response.
 
 use std::time::Duration;
 
@@ -16,23 +16,23 @@ use proto::response::{Response, is_line};
 
 use crate::driver::Driver;
 
-/// `TTL` of a key that is absent.
+/// The `TTL` of an absent key.
 const NO_KEY: i64 = -2;
 
-/// `TTL` of a key that has no deadline.
+/// The `TTL` of a key without a deadline.
 const NO_DEADLINE: i64 = -1;
 
-/// The longest value, in bytes, that Redis keeps in one piece with what points to it, and says so of.
+/// The longest value, in bytes, that Redis stores in one allocation with its header and reports as `embstr`.
 const EMBEDDED_BYTES: usize = 44;
 
-/// The answer to a read. `now` is asked where it matters.
+/// The answer to a read. `now` is called only where it matters.
 #[must_use]
 pub fn found(record: Option<&Record>, wanted: Wanted, now: impl Fn() -> WallTime) -> Response<'_> {
     let present = record.and_then(|record| Some((record, record.value()?)));
     match (wanted, present) {
         (Wanted::Ttl, None) => Response::Number(NO_KEY),
         (Wanted::Ttl, Some((record, _))) => Response::Number(record.deadline().map_or(NO_DEADLINE, |deadline| {
-            // To the nearest second, as Redis has it.
+            // To the nearest second, as in Redis.
             let left = deadline.0.saturating_sub(now().0).saturating_add(500) / 1_000;
             i64::try_from(left).unwrap_or(i64::MAX)
         })),
@@ -55,19 +55,19 @@ pub fn written<'a>(written: &'a Written, write: &Write<'_>) -> Response<'a> {
     }
 }
 
-/// The error of a request for many keys, of which some were changed.
+/// The error of a multi-key request that may have changed only some of its keys.
 #[must_use]
 pub fn half_done(error: &ErrorReply) -> ErrorReply {
     ErrorReply::Unknown(format!("some keys may be changed and others not, repeat it; what stopped it: {error}"))
 }
 
-/// The answer to a question for how long a key was not used.
+/// The answer to how long a key has not been used.
 #[must_use]
 pub fn idle(idle: Option<Duration>) -> Response<'static> {
     idle.map_or(Response::NotFound, |idle| Response::Number(i64::try_from(idle.as_secs()).unwrap_or(i64::MAX)))
 }
 
-/// The answer to a read of something else than the value.
+/// The answer to a read of something other than the value.
 fn detail<'a>(present: Option<(&'a Record, &'a [u8])>, wanted: Detail, now: impl Fn() -> WallTime) -> Response<'a> {
     let number = |number: u64| Response::Number(i64::try_from(number).unwrap_or(i64::MAX));
     let Some((record, value)) = present else {
@@ -90,7 +90,7 @@ fn detail<'a>(present: Option<(&'a Record, &'a [u8])>, wanted: Detail, now: impl
             Some(deadline) => number(deadline.0.saturating_sub(now().0)),
             None => Response::Number(NO_DEADLINE),
         },
-        // To the nearest second, as Redis has it.
+        // To the nearest second, as in Redis.
         Detail::Deadline => deadline(|millis| millis.saturating_add(500) / 1_000),
         Detail::DeadlineMillis => deadline(|millis| millis),
         Detail::Length => number(value.len() as u64),
@@ -102,7 +102,7 @@ fn detail<'a>(present: Option<(&'a Record, &'a [u8])>, wanted: Detail, now: impl
             value if value.len() <= EMBEDDED_BYTES => b"embstr",
             _ => b"raw",
         }),
-        // Who knows more answers it with [`idle`].
+        // Only the primary knows it, and answers with [`idle`].
         Detail::Idle => Response::Number(0),
         Detail::Frequency => Response::Error(ErrorReply::redis(
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching \
@@ -112,7 +112,7 @@ fn detail<'a>(present: Option<(&'a Record, &'a [u8])>, wanted: Detail, now: impl
     }
 }
 
-/// The bytes from one offset to another and with it; negative ones count from the end.
+/// The bytes from offset `start` to offset `end` inclusive; negative offsets count from the end.
 fn range(value: &[u8], start: i64, end: i64) -> &[u8] {
     let len = i64::try_from(value.len()).unwrap_or(i64::MAX);
     if start < 0 && end < 0 && start > end {
@@ -126,7 +126,7 @@ fn range(value: &[u8], start: i64, end: i64) -> &[u8] {
     }
 }
 
-/// What a read-modify-write has come to.
+/// The answer to a read-modify-write.
 fn told(telling: &Telling) -> Response<'_> {
     match telling.told() {
         Told::Done => Response::Ok,
@@ -178,10 +178,10 @@ pub fn refused(refusal: Refusal, driver: &Driver) -> ErrorReply {
     }
 }
 
-/// What to do where there is no memory for a write.
+/// What to do when there is no memory for a write.
 const FULL: &str = "reads go on: DELETE keys, or raise --max-memory or start another node, then repeat it";
 
-/// The answer to a write at its primary, this node, where the disk has no room or has failed.
+/// The answer to a write at its primary, this node, whose disk is full or has failed.
 #[must_use]
 pub fn disk_refuses(addr: &NodeAddr, is_full: bool) -> ErrorReply {
     let why = if is_full {
@@ -192,7 +192,7 @@ pub fn disk_refuses(addr: &NodeAddr, is_full: bool) -> ErrorReply {
     ErrorReply::Unavailable(format!("the disk of the key's primary, {addr}, {why}"))
 }
 
-/// The answer to a write that was carried out and has not become durable.
+/// The answer to a write that was carried out but has not become durable.
 #[must_use]
 pub fn not_durable(identified: bool) -> ErrorReply {
     let advice = if identified { "repeat it with the same ONCE" } else { "read the key to find out" };
@@ -223,7 +223,7 @@ fn loss(Loss { slot, record, common, winner }: &Loss) -> String {
     }
 }
 
-/// Bytes on a line: as they are where a line carries them, else with escapes.
+/// Bytes on a line: unchanged if a line can carry them, otherwise escaped.
 fn shown(bytes: &[u8]) -> String {
     if is_line(bytes) { String::from_utf8_lossy(bytes).into_owned() } else { bytes.escape_ascii().to_string() }
 }

@@ -1,4 +1,4 @@
-//! The connections from outside, as `CLIENT LIST` tells of them.
+//! Inbound connections, as `CLIENT LIST` reports them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -10,56 +10,56 @@ use net::listener::Limits;
 use proto::commands::COMMANDS;
 use tokio::net::TcpStream;
 
-/// All connections of clients, and what is counted of them.
+/// All client connections, and their counters.
 #[derive(Debug)]
 pub struct Clients {
-    /// What the operator has chosen, and what is counted.
+    /// The operator's settings, and the connection counters.
     pub limits: Arc<Limits>,
     connected: Mutex<BTreeMap<u64, Arc<Client>>>,
     last_id: AtomicU64,
     /// Commands without keys that were carried out.
     commands: AtomicU64,
-    /// When the rate of commands was last looked at, how many there were, and how many a second there had been.
+    /// When the command rate was last computed, the total then, and the rate per second.
     rate: Mutex<(Timestamp, u64, u64)>,
 }
 
-/// One of them.
+/// One client connection.
 #[derive(Debug)]
 pub struct Client {
-    /// Its number; later ones are higher.
+    /// Its number; later connections have higher ones.
     pub id: u64,
     addr: Option<SocketAddr>,
     local_addr: Option<SocketAddr>,
     since: Timestamp,
-    /// When it was last heard of, in microseconds of the node's clock.
+    /// When something last arrived from it, in microseconds of the node's clock.
     heard: AtomicU64,
-    /// The place of its last command in the table of commands.
+    /// The index of its last command in the table of commands.
     command: AtomicUsize,
     details: Mutex<Details>,
 }
 
-/// What a client has said of itself.
+/// What a client has told about itself.
 #[derive(Debug, Clone, Default)]
 pub struct Details {
     /// Its name.
     pub name: String,
     /// The library that it uses.
     pub library: String,
-    /// The version of that.
+    /// That library's version.
     pub library_version: String,
     /// It has chosen RESP3.
     pub is_three: bool,
-    /// It has said `CLIENT NO-EVICT on`.
+    /// It has sent `CLIENT NO-EVICT on`.
     pub no_evict: bool,
-    /// It has said `CLIENT NO-TOUCH on`.
+    /// It has sent `CLIENT NO-TOUCH on`.
     pub no_touch: bool,
 }
 
-/// A connection that is listed for as long as this lives.
+/// A connection's entry in the list, which lasts as long as this value.
 #[derive(Debug)]
 pub struct Listed {
     clients: Arc<Clients>,
-    /// What is listed.
+    /// The listed client.
     pub client: Arc<Client>,
 }
 
@@ -70,7 +70,7 @@ impl Drop for Listed {
 }
 
 impl Clients {
-    /// Nobody has connected yet.
+    /// Starts without connections.
     #[must_use]
     pub fn new(limits: Arc<Limits>) -> Arc<Self> {
         Arc::new(Self {
@@ -82,7 +82,7 @@ impl Clients {
         })
     }
 
-    /// Lists a connection.
+    /// Adds a connection to the list.
     #[must_use]
     pub fn list(self: &Arc<Self>, stream: &TcpStream, now: Timestamp) -> Listed {
         let client = Arc::new(Client {
@@ -98,13 +98,13 @@ impl Clients {
         Listed { clients: Arc::clone(self), client }
     }
 
-    /// How many there are.
+    /// How many connections there are.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().len()
     }
 
-    /// Those with these numbers, or all, by their number.
+    /// The connections with these numbers, or all, ordered by number.
     #[must_use]
     pub fn select(&self, ids: Option<&BTreeSet<u64>>) -> Vec<Arc<Client>> {
         let connected = self.lock();
@@ -114,19 +114,19 @@ impl Clients {
         }
     }
 
-    /// A command without keys is carried out.
+    /// Counts a command without keys.
     pub fn add_command(&self) {
         self.commands.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many commands without keys there were.
+    /// How many commands without keys were carried out.
     #[must_use]
     pub fn commands(&self) -> u64 {
         self.commands.load(Ordering::Relaxed)
     }
 
-    /// How many commands there were in a second, since this was last asked a second ago or longer; `total` is how many there
-    /// were in all.
+    /// The number of commands per second, averaged since the last computation; recomputed after a second at the
+    /// earliest. `total` is the number of commands so far.
     #[must_use]
     pub fn rate(&self, now: Timestamp, total: u64) -> u64 {
         let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,7 +144,7 @@ impl Clients {
 }
 
 impl Client {
-    /// Requests of it have arrived, the last of them this command where it is known.
+    /// Notes that requests of it have arrived, the last of them this command if known.
     pub fn heard(&self, now: Timestamp, command: Option<usize>) {
         self.heard.store(now.0, Ordering::Relaxed);
         if let Some(command) = command {
@@ -152,18 +152,18 @@ impl Client {
         }
     }
 
-    /// Where it connects from.
+    /// The address that it connects from.
     #[must_use]
     pub fn addr(&self) -> Option<SocketAddr> {
         self.addr
     }
 
-    /// What it has said of itself.
+    /// What it has told about itself.
     pub fn details(&self) -> MutexGuard<'_, Details> {
         self.details.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its line in the list, without a line end. Figures that this node has for no connection are left out.
+    /// Its line in the list, without a line end. Figures that this node does not keep per connection are left out.
     #[must_use]
     pub fn line(&self, now: Timestamp) -> String {
         let Details { name, library, library_version, is_three, no_evict, no_touch } = self.details().clone();

@@ -1,4 +1,4 @@
-//! The flags of a node.
+//! The command-line flags of a node.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use proto::limits;
 
 use crate::store::Fsync;
 
-/// A storage node of the key-value store. It registers with the coordinator, keeps its share of the keys, and serves
+/// A storage node of the key-value store. It registers with the coordinator, stores its share of the keys, and serves
 /// any key of the cluster.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "node", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(group(clap::ArgGroup::new("which_port").required(true).args(["port_word", "port"])))]
 pub struct Config {
-    /// What to do other than to run a node.
+    /// What to do instead of running a node.
     #[command(subcommand)]
     pub command: Option<Command>,
 
@@ -25,7 +25,7 @@ pub struct Config {
     #[arg(value_name = "PORT")]
     pub port_word: Option<u16>,
 
-    /// The same as a flag.
+    /// Port to listen on, given as a flag.
     #[arg(long)]
     pub port: Option<u16>,
 
@@ -33,7 +33,7 @@ pub struct Config {
     #[arg(long, default_value = "127.0.0.1")]
     pub host: String,
 
-    /// Address under which others reach this node, where that is not the one it listens on.
+    /// Address at which others reach this node, if different from the one it listens on.
     #[arg(long, value_name = "HOST[:PORT]", value_parser = advertised)]
     pub advertise: Option<Advertised>,
 
@@ -45,19 +45,19 @@ pub struct Config {
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u16).range(1..))]
     pub coordinator_port: u16,
 
-    /// Directory that keeps the node's data over any stop. Without it everything is in memory only.
+    /// Directory for the node's data, which then survives any stop. Without it all data is in memory only.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// When a write counts as kept in the data directory.
+    /// When a write counts as stored in the data directory.
     #[arg(long, value_enum, default_value_t = Fsync::Interval, value_name = "WHEN", requires = "data_dir")]
     pub fsync: Fsync,
 
-    /// How often the disk is made to have everything, with --fsync interval.
+    /// How often to sync the log to disk, with --fsync interval.
     #[arg(long, default_value = "1s", value_parser = between("10ms", "1h"), requires = "data_dir")]
     pub fsync_interval: Duration,
 
-    /// How much memory the keys may take. Without it they take what there is.
+    /// How much memory the keys may take. Without it there is no limit.
     #[arg(long, value_name = "SIZE", value_parser = memory_size)]
     pub max_memory: Option<u64>,
 
@@ -65,7 +65,7 @@ pub struct Config {
     #[arg(long, value_enum, default_value_t = Evict::None, value_name = "WHAT", requires = "max_memory")]
     pub evict: Evict,
 
-    /// How long to try to reach the coordinator when starting.
+    /// How long to try to reach the coordinator at startup.
     #[arg(long, default_value = "30s", value_parser = between("100ms", "24h"))]
     pub join_timeout: Duration,
 
@@ -73,21 +73,21 @@ pub struct Config {
     #[arg(long, default_value = "200ms", value_parser = between("10ms", "1m"))]
     pub heartbeat_interval: Duration,
 
-    /// How many shares of the keys this node is to have: one of twice the size of others takes 2.
+    /// This node's relative share of the keys: a node twice the size of the others takes 2.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::WEIGHT)))]
     pub weight: u32,
 
-    /// How fast this node fills the copies of others when slots move, in MiB a second for all of them together; 0 sets no limit.
-    /// The more clients ask for the slower it is, down to a twenty-fifth.
+    /// How fast this node fills other nodes' copies when slots move, in MiB per second for all of them together; 0
+    /// sets no limit. The rate drops as client load rises, down to one twenty-fifth.
     #[arg(long, default_value_t = 64, value_name = "MIB")]
     pub move_rate: u32,
 
-    /// How long a request for a key may wait for a primary that can take it.
+    /// How long a request for a key may wait for a primary that can serve it.
     #[arg(long, default_value = "15s", value_parser = between("100ms", "10m"))]
     pub request_timeout: Duration,
 
-    /// In what time the copies of every slot that this node leads are compared once, in the background. One that differs is
-    /// filled again. VERIFY compares them at once.
+    /// Period in which the copies of every slot this node leads are compared once, in the background. A copy that
+    /// differs is filled again. VERIFY compares them at once.
     #[arg(long, default_value = "10m", value_parser = between("10s", "365d"))]
     pub compare_every: Duration,
 
@@ -101,16 +101,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// The port asked for, whichever way.
+    /// The requested port, from either the flag or the positional argument.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port_word.or(self.port).unwrap_or(0)
     }
 
-    /// The name under which others reach this node, once the port is known.
+    /// The address at which others reach this node, once the port is known.
     ///
     /// # Errors
-    /// The flags give no address that others could use.
+    /// The flags yield no address that others could use.
     pub fn advertised(&self, bound_port: u16) -> anyhow::Result<NodeAddr> {
         let (host, port) = match &self.advertise {
             Some(Advertised { host, port }) => (host, port.unwrap_or(bound_port)),
@@ -127,9 +127,9 @@ impl Config {
 /// The value of `--evict`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Evict {
-    /// Refuse it: ERROR FULL.
+    /// Refuse it with ERROR FULL.
     None,
-    /// Let the least recently used keys go.
+    /// Evict the least recently used keys.
     Lru,
 }
 
@@ -142,19 +142,19 @@ impl From<Evict> for engine::memory::Evict {
     }
 }
 
-/// What an operator does with a data directory whose node does not run.
+/// Operator commands for a data directory whose node is not running.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum Command {
-    /// Look at a data directory and say what is wrong with it. Changes nothing. Ends with 1 where it is not sound.
+    /// Check a data directory and report what is wrong with it. Changes nothing. Exits with 1 if it is not sound.
     Check {
         /// The directory.
         dir: PathBuf,
     },
-    /// Keep what is good of a data directory and set the rest aside, so that its node starts again.
+    /// Keep the good parts of a data directory and set the rest aside, so that its node can start again.
     Repair {
         /// The directory.
         dir: PathBuf,
-        /// What is set aside is lost to the node. What replicas have of it they give back.
+        /// Accept that this node loses what is set aside. Replicas give back what they have of it.
         #[arg(long, required = true)]
         accept_loss: bool,
     },
@@ -170,7 +170,7 @@ pub struct Advertised {
 fn advertised(text: &str) -> Result<Advertised, String> {
     match text.parse::<NodeAddr>() {
         Ok(addr) => Ok(Advertised { host: addr.host().to_owned(), port: Some(addr.port()) }),
-        // Without a port it is a host alone; any port shows whether it is one.
+        // Without a port it may be a bare host; any port will do to validate it.
         Err(no_addr) => match NodeAddr::new(text, 1) {
             Ok(addr) => Ok(Advertised { host: addr.host().to_owned(), port: None }),
             Err(no_host) => Err(if no_addr == AddrError::NoPort { no_host } else { no_addr }.to_string()),
@@ -178,13 +178,13 @@ fn advertised(text: &str) -> Result<Advertised, String> {
     }
 }
 
-/// The least value of `--max-memory`, in bytes.
+/// The minimum value of `--max-memory`, in bytes.
 const LEAST_MEMORY: u64 = 1_000_000;
 
 fn memory_size(text: &str) -> Result<u64, String> {
     let examples = "examples: 512mb, 2GiB, 1000000000";
     let size = text.parse::<ByteSize>().map_err(|_| format!("a size is expected ({examples})"))?.as_u64();
-    // What is no number of bytes that a machine could have is a mistake as well.
+    // A size that no machine could have is a mistake as well.
     if (LEAST_MEMORY..=u64::MAX >> 8).contains(&size) {
         Ok(size)
     } else {

@@ -1,6 +1,8 @@
-//! The end of a node that was decommissioned and has handed everything over: it deletes what it holds, says so, and ends.
+//! The end of a node that was decommissioned and has handed everything over: it deletes its data, reports that, and
+//! exits.
 //!
-//! IMPORTANT: in this order. The coordinator goes on telling it to, also at a later start, until it has said that it has.
+//! IMPORTANT: in this order. The coordinator keeps telling it to, at a later start too, until it has reported that it
+//! has.
 
 use std::time::Duration;
 
@@ -13,16 +15,17 @@ use crate::driver::Driver;
 use crate::membership::Farewell;
 use crate::store::{self, Running};
 
-/// How long requests in hand may take, which are all for others.
+/// How long requests in flight may take; all of them are for other nodes.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the coordinator may take to hear that the data is gone. It may be away itself, and come back.
+/// How long it may take to tell the coordinator that the data is gone. The coordinator may itself be away, and come
+/// back.
 const TELL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Ends the node.
+/// Shuts the node down.
 ///
 /// # Errors
-/// The data could not be deleted. A start of the node goes on with that.
+/// The data could not be deleted. The next start of the node continues the deletion.
 pub async fn end(
     driver: &Driver,
     connections: &Shutdown,
@@ -38,7 +41,7 @@ pub async fn end(
     if let (Some(store), Some(writing)) = (driver.store(), writing) {
         let path = store.path().to_owned();
         let deleted = tokio::task::spawn_blocking(move || {
-            // Whether what is deleted now is whole does not matter.
+            // The data is about to be deleted, so it need not be whole.
             if let Err(error) = writing.close() {
                 tracing::warn!("{error:#}");
             }

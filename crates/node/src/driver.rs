@@ -1,4 +1,4 @@
-//! The node as its tasks share it, and who is woken when.
+//! The node state shared by its tasks, and which of them are woken when.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,10 +28,10 @@ use crate::stats::Answered;
 use crate::store::{DiskFailed, Health, Store};
 use crate::verify;
 
-/// How many pages of walks a node makes at a time. Each takes about a page of memory for each node that is asked, 1 MiB.
+/// How many pages of walks a node builds at a time. Each takes about a page of memory, 1 MiB, per node that is asked.
 const WALKS: usize = 32;
 
-/// The node as its tasks share it. Cloning is cheap.
+/// The node as shared by its tasks. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Driver {
     shared: Arc<Shared>,
@@ -67,9 +67,8 @@ struct Link {
 }
 
 impl Driver {
-    /// A node that has not joined: one with a data directory, or one that holds nothing. Its keys may take `max_memory` bytes;
-    /// 0: whatever there is. Tasks that it starts end with
-    /// `background`.
+    /// Creates a node that has not joined yet: one recovered from a data directory, or an empty one. Its keys may take
+    /// `max_memory` bytes; 0 means no limit. The tasks that it starts end with `background`.
     #[must_use]
     pub fn new(
         addr: NodeAddr,
@@ -110,7 +109,7 @@ impl Driver {
         driver
     }
 
-    /// Tells the state machine that time passes.
+    /// Tells the state machine on every tick that time has passed.
     async fn watch_the_clock(self) {
         let background = self.background().clone();
         let mut ticks = interval(TICK);
@@ -133,7 +132,7 @@ impl Driver {
         }
     }
 
-    /// Passes on what a turn has led to: wakes links and the session with the coordinator, and logs.
+    /// Acts on the results of a turn: wakes links and the session with the coordinator, and logs.
     pub fn finish(&self, turn: &mut Turn) {
         self.wake_touched(turn);
         if self.node().has_proposals() {
@@ -142,7 +141,7 @@ impl Driver {
         self.report_events();
     }
 
-    /// Who is let in, and what this node says to be let in by others.
+    /// Who is let in, and the password with which this node authenticates to others.
     #[must_use]
     pub fn access(&self) -> &Access {
         &self.shared.access
@@ -154,25 +153,25 @@ impl Driver {
         &self.shared.node
     }
 
-    /// The data directory, where the node has one.
+    /// The data directory, if the node has one.
     #[must_use]
     pub fn store(&self) -> Option<&Store> {
         self.shared.store.as_ref()
     }
 
-    /// Waits until everything that has happened is written as the operator wants it. To be called before anybody hears of
+    /// Waits until everything that has happened so far is written as `--fsync` asks. Call it before anybody learns of
     /// it.
     ///
     /// # Errors
-    /// It never will be.
+    /// It never will be written.
     pub async fn persist(&self) -> Result<(), DiskFailed> {
         self.persist_up_to(self.node().journal().end()).await
     }
 
-    /// The same of everything with a lower number in the journal.
+    /// Like [`Self::persist`], for everything below `end` in the journal.
     ///
     /// # Errors
-    /// It never will be.
+    /// It never will be written.
     pub async fn persist_up_to(&self, end: u64) -> Result<(), DiskFailed> {
         match &self.shared.store {
             Some(store) => store.persist(self.node().journal(), end).await,
@@ -180,7 +179,7 @@ impl Driver {
         }
     }
 
-    /// Writes the same if that is quickly done, with nothing to wait for; says whether it is written.
+    /// Writes everything below `end` if that is quick and needs no waiting. Returns whether it is written.
     pub async fn persist_soon(&self, end: u64) -> bool {
         match &self.shared.store {
             Some(store) => store.persist_soon(self.node().journal(), end).await,
@@ -188,10 +187,10 @@ impl Driver {
         }
     }
 
-    /// Waits for the same where that has not done it.
+    /// Waits until everything below `end` is written, where [`Self::persist_soon`] has not written it.
     ///
     /// # Errors
-    /// It never will be.
+    /// It never will be written.
     pub async fn wait_written(&self, end: u64) -> Result<(), DiskFailed> {
         match &self.shared.store {
             Some(store) => store.wait_written(end).await,
@@ -199,7 +198,7 @@ impl Driver {
         }
     }
 
-    /// Whether everything with a lower number in the journal is written.
+    /// Whether everything below `end` in the journal is written.
     #[must_use]
     pub fn is_written(&self, end: u64) -> bool {
         self.shared.store.as_ref().is_none_or(|store| store.is_written(end))
@@ -211,7 +210,7 @@ impl Driver {
         self.shared.store.as_ref().is_some_and(|store| store.health() == Health::Full)
     }
 
-    /// Whether the disk takes what a write would have to keep.
+    /// Whether the disk accepts writes.
     #[must_use]
     pub fn takes_writes(&self) -> bool {
         self.shared.store.as_ref().is_none_or(Store::is_good)
@@ -223,31 +222,31 @@ impl Driver {
         &self.shared.followed
     }
 
-    /// The node's own name.
+    /// The node's own address.
     #[must_use]
     pub fn addr(&self) -> &NodeAddr {
         &self.shared.addr
     }
 
-    /// When the node was started.
+    /// When the node started.
     #[must_use]
     pub fn started(&self) -> Timestamp {
         self.shared.started
     }
 
-    /// What its clients had answered since.
+    /// The client requests answered since the start.
     #[must_use]
     pub fn answered(&self) -> &Answered {
         &self.shared.answered
     }
 
-    /// How many bytes it has sent to its replicas since: records, fills, and what goes with them.
+    /// How many bytes it has sent to its replicas since the start: records, fills, and their overhead.
     #[must_use]
     pub fn sent_to_replicas(&self) -> u64 {
         self.shared.sent_to_replicas.load(Ordering::Relaxed)
     }
 
-    /// So many more were sent.
+    /// Adds to [`Self::sent_to_replicas`].
     pub(crate) fn count_sent_to_replicas(&self, bytes: usize) {
         self.shared.sent_to_replicas.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -258,7 +257,7 @@ impl Driver {
         self.shared.clock
     }
 
-    /// What the wall clock shows, as deadlines have it.
+    /// The wall-clock time, as used for deadlines.
     #[must_use]
     pub fn wall(&self) -> WallTime {
         self.node().wall(self.clock().now())
@@ -270,19 +269,19 @@ impl Driver {
         self.shared.request_timeout
     }
 
-    /// The connections on which requests are passed on.
+    /// The connections that carry forwarded requests.
     #[must_use]
     pub fn forwards(&self) -> &ForwardLinks {
         &self.shared.forwards
     }
 
-    /// Who makes a page of a walk has one of these permits meanwhile.
+    /// Permits for building pages of walks: each page holds one while it is being built.
     #[must_use]
     pub fn walks(&self) -> &Semaphore {
         &self.shared.walks
     }
 
-    /// What the operator has chosen for the cluster; before there is a map, what is chosen unless told otherwise.
+    /// The cluster settings that the operator has chosen; before there is a map, the defaults.
     #[must_use]
     pub fn promises(&self) -> Promises {
         self.shared.node.map().map(|map| map.promises).unwrap_or_default()
@@ -294,19 +293,19 @@ impl Driver {
         self.shared.terms.load(Ordering::SeqCst)
     }
 
-    /// What ends the node's own tasks.
+    /// Shuts down the node's background tasks.
     #[must_use]
     pub fn background(&self) -> &Shutdown {
         &self.shared.background
     }
 
-    /// Tells when the map has changed.
+    /// A receiver that is notified when the map changes.
     #[must_use]
     pub fn watch_map(&self) -> watch::Receiver<u64> {
         self.shared.map_changes.subscribe()
     }
 
-    /// Wakes the links whose queues a batch of requests has filled.
+    /// Wakes the links whose queues a batch of requests has added to.
     pub fn wake_touched(&self, turn: &mut Turn) {
         let mut touched = turn.touched().peekable();
         if touched.peek().is_none() {
@@ -325,16 +324,17 @@ impl Driver {
         self.links().values().for_each(|link| link.wake.notify_one());
     }
 
-    /// Takes a change of the map in and starts and ends links as it wants.
+    /// Applies a change of the map, and starts and stops links accordingly.
     ///
     /// # Errors
-    /// The change does not follow on the map held here; nothing has changed.
+    /// The change does not follow on from the current map; nothing has changed.
     pub fn handle_map(&self, update: &MapUpdate) -> Result<(), MapError> {
         let own = self.shared.store.as_ref().and_then(Store::cluster);
         if own.is_some_and(|own| own != update.cluster) {
             return Err(MapError::OtherCluster);
         }
-        // IMPORTANT: counted before anybody is asked by the new map, so that who has seen no change was with the old primaries.
+        // IMPORTANT: counted before anybody is asked under the new map, so that whoever has seen no change was talking
+        // to the old primaries.
         if self.node().map().is_some_and(|before| update.changes_a_primary(&before)) {
             self.shared.terms.fetch_add(1, Ordering::SeqCst);
         }
@@ -368,17 +368,17 @@ impl Driver {
         Ok(())
     }
 
-    /// Something may have to be proposed to the coordinator.
+    /// Signals that there may be something to propose to the coordinator.
     pub fn propose(&self) {
         self.shared.proposals.notify_one();
     }
 
-    /// Waits until something may have to be proposed.
+    /// Waits until there may be something to propose.
     pub async fn proposals(&self) {
         self.shared.proposals.notified().await;
     }
 
-    /// Logs what the state machine has to tell.
+    /// Logs the state machine's events.
     pub fn report_events(&self) {
         let mut deposed = 0;
         let mut cut = (0, 0);
@@ -429,13 +429,13 @@ impl Driver {
     }
 }
 
-/// What the system's wall clock shows; the year 1970 where it shows an earlier one.
+/// The system's wall-clock time; the start of 1970 if the clock shows an earlier time.
 fn wall_clock() -> WallTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// 64 random bits from the system, by way of the standard library's own hash seeds.
+/// 64 random bits from the system, obtained through the standard library's hash seeds.
 pub fn random_secret() -> u64 {
     use std::hash::BuildHasher as _;
     std::collections::hash_map::RandomState::new().hash_one(std::process::id())

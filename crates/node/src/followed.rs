@@ -1,7 +1,7 @@
-//! The primaries that this node takes records from, each on its newest connection alone.
+//! The primaries that this node takes records from, each only on its newest connection.
 //!
-//! A primary that hears nothing opens another connection. The one before may still have something unread, said before what
-//! the new one brings: it is not to be heard after that.
+//! A primary that hears nothing opens another connection. The old one may still hold unread data, sent before what the
+//! new one brings: it must not be applied after that.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,8 @@ pub struct Connected {
 }
 
 impl Followed {
-    /// A primary has opened a connection. When this returns, nothing is taken in any more on the one before.
+    /// Registers a connection that a primary has opened. Once this returns, nothing more is applied from the one
+    /// before.
     pub fn open(&self, from: Incarnation) -> Arc<Connected> {
         let connected = Arc::<Connected>::default();
         let before = lock(&self.newest).insert(from, Arc::clone(&connected));
@@ -31,7 +32,7 @@ impl Followed {
         connected
     }
 
-    /// A connection has ended; says whether it was the newest of its primary.
+    /// Removes a connection that has ended; returns whether it was its primary's newest.
     pub fn close(&self, from: Incarnation, connected: &Arc<Connected>) -> bool {
         let mut newest = lock(&self.newest);
         let is_newest = newest.get(&from).is_some_and(|newest| Arc::ptr_eq(newest, connected));
@@ -43,7 +44,7 @@ impl Followed {
 }
 
 impl Connected {
-    /// Takes something in, unless there is a newer connection; `None` where there is.
+    /// Runs `take` unless there is a newer connection, in which case it returns `None`.
     pub fn take<R>(&self, take: impl FnOnce() -> R) -> Option<R> {
         let is_superseded = lock(&self.is_superseded);
         if *is_superseded { None } else { Some(take()) }
@@ -84,7 +85,7 @@ mod tests {
             scope.spawn(move || {
                 first.take(|| {
                     began.send(()).expect("somebody waits");
-                    // Time enough for the other to come first, if it did not wait.
+                    // Time enough for the other to come first if it did not wait.
                     std::thread::sleep(std::time::Duration::from_millis(50));
                     lock(order).push("old");
                 })

@@ -1,5 +1,5 @@
-//! The connections on which requests are passed on to other nodes: one to each, shared by all clients of this node,
-//! with many requests under way at once, each with a number that its answer carries.
+//! The connections that carry requests to other nodes: one per node, shared by all clients of this node, with many
+//! requests in flight at once. Each request has a number, which its answer carries.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,30 +21,32 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use crate::driver::Driver;
 use crate::replication;
 
-/// How long a connection may take to stand, and how long a read waits for a primary before a replica is asked.
+/// How long a connection may take to open, and how long a read waits for a primary before a replica is asked.
 pub const PATIENCE: Duration = Duration::from_millis(300);
 
 /// How long a node that has left may take for the answers that it still owes.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// How many batches may wait for one connection. More are refused as not sent.
+/// How many batches may wait for one connection. Further ones fail as not sent.
 const QUEUED_BATCHES: usize = 1_024;
 
-/// How often a connection is looked at on which requests wait: a question goes out that is answered at once. A node that reads
-/// none says as often that it lives.
+/// How often a connection with requests in flight is probed, with a question that is answered at once. A node that is
+/// not reading sends a keepalive as often.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
-/// After so many looks in a row between which nothing has come, the connection is given up. What waits on it is not known, and
-/// what comes next goes out on another: after a partition this one may send nothing for minutes.
+/// After this many consecutive probes without any input, the connection is given up. The outcome of requests in flight
+/// on it is unknown, and later requests use a new connection: after a partition this one might carry nothing for
+/// minutes.
 const SILENT_LOOKS: u64 = 3;
 
-/// And one look more for so many bytes that were sent since: nothing comes before the last of a long value has arrived.
+/// One more probe is allowed for each this many bytes sent since: no answer comes before all of a long value has
+/// arrived.
 const BYTES_A_LOOK: u64 = 512 * 1024;
 
-/// The number of such a question. Requests are counted from 1.
+/// The number of such a probe. Requests are numbered from 1.
 pub(crate) const QUESTION: u64 = 0;
 
-/// The answer to one request, as bytes of RESP, or that there is none.
+/// The answer to one request, as RESP bytes, or why there is none.
 pub type Answer = Result<Vec<u8>, Failed>;
 
 /// Why there is no answer.
@@ -52,11 +54,11 @@ pub type Answer = Result<Vec<u8>, Failed>;
 pub enum Failed {
     /// The request was never sent: nothing has happened.
     NotSent,
-    /// The connection broke after it was sent: it may have been executed.
+    /// The connection broke after it was sent: it may have been carried out.
     Lost,
 }
 
-/// One request that is not sent yet. Where it is dropped, it never will be, and whoever waits is told so.
+/// A request that is not sent yet. If it is dropped, it never will be, and its waiter is told so.
 #[derive(Debug)]
 struct Call {
     id: u64,
@@ -65,7 +67,7 @@ struct Call {
     claim: Arc<Claim>,
 }
 
-/// What decides whether a request is sent or given up: whoever claims it first.
+/// Decides whether a request is sent or given up: whoever claims it first.
 #[derive(Debug, Default)]
 struct Claim(AtomicBool);
 
@@ -75,16 +77,16 @@ impl Claim {
     }
 }
 
-/// A request that was handed to a connection.
+/// A request that has been handed to a connection.
 #[derive(Debug)]
 pub struct Handed {
-    /// Where its answer comes.
+    /// Where its answer arrives.
     pub answer: oneshot::Receiver<Answer>,
     claim: Arc<Claim>,
 }
 
 impl Handed {
-    /// Nobody waits any more. Says whether the request was not sent yet, and so never will be.
+    /// Stops waiting. Returns whether the request was not sent yet, and so never will be.
     #[must_use]
     pub fn take_back(&self) -> bool {
         self.claim.take()
@@ -94,7 +96,7 @@ impl Handed {
 impl Drop for Call {
     fn drop(&mut self) {
         if let Some(answer) = self.answer.take() {
-            // Whoever does not wait any more need not be told.
+            // A caller that no longer waits need not be told.
             let _ = answer.send(Err(Failed::NotSent));
         }
     }
@@ -107,14 +109,14 @@ pub struct ForwardLinks {
     ids: AtomicU64,
 }
 
-/// What the tasks that wait know of a connection.
+/// The health of a connection, as seen by the tasks that wait on it.
 #[derive(Debug, Default)]
 struct Health {
-    /// A request has waited for too long, and nothing has come since.
+    /// A request has waited too long, and nothing has arrived since.
     stalled: AtomicBool,
-    /// How often something has come: a long answer is on its way as long as this grows.
+    /// How often something has arrived: while this grows, a long answer may be on its way.
     reads: AtomicU64,
-    /// How many bytes were sent since.
+    /// How many bytes were sent since something last arrived.
     sent: AtomicU64,
 }
 
@@ -125,8 +127,8 @@ struct ForwardLink {
 }
 
 impl ForwardLinks {
-    /// Sends requests to one node, in this order and before whatever is sent there later. Their own numbers are not looked at.
-    /// The answers come in whatever order they are ready.
+    /// Sends requests to one node, in this order and before anything sent there later. Their own numbers are ignored.
+    /// The answers arrive in whatever order they are ready.
     pub fn send(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, requests: &[Forward<'_>]) -> Vec<Handed> {
         let mut batch = Vec::with_capacity(requests.len());
         let mut handed = Vec::with_capacity(requests.len());
@@ -139,14 +141,14 @@ impl ForwardLinks {
         handed
     }
 
-    /// Asks a node for keys, as [`ForwardLinks::send`] does for one key. The question's own number is not looked at.
+    /// Asks a node for keys, as [`ForwardLinks::send`] does for requests. The question's own number is ignored.
     pub fn send_list(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, list: List) -> Handed {
         let (call, handed) = self.call(|id, bytes| List { id, ..list }.encode(bytes));
         self.queue(driver, to, addr, vec![call]);
         handed
     }
 
-    /// Asks a node how many replicas have its slots, as [`ForwardLinks::send`] does for one key.
+    /// Asks a node how many replicas have its slots, as [`ForwardLinks::send`] does for requests.
     pub fn send_copies(
         &self,
         driver: &Driver,
@@ -171,30 +173,30 @@ impl ForwardLinks {
     fn queue(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, batch: Vec<Call>) {
         let mut links = self.lock();
         let link = links.entry(to).or_insert_with(|| ForwardLink::start(driver, to, addr.clone()));
-        // A batch for which there is no room is dropped here.
+        // A batch that finds no room in the queue is dropped here.
         let _ = link.batches.try_send(batch);
     }
 
-    /// Whether a node has let a request wait for too long and has answered nothing since.
+    /// Whether a node has kept a request waiting too long and has sent nothing since.
     #[must_use]
     pub fn is_stalled(&self, to: Incarnation) -> bool {
         self.lock().get(&to).is_some_and(|link| link.health.stalled.load(Ordering::Relaxed))
     }
 
-    /// A node has let a request wait for too long. It counts as stalled until it answers anything.
+    /// Marks a node as stalled, because it has kept a request waiting too long, until it sends anything.
     pub fn set_stalled(&self, to: Incarnation) {
         if let Some(link) = self.lock().get(&to) {
             link.health.stalled.store(true, Ordering::Relaxed);
         }
     }
 
-    /// A number that grows whenever something comes from a node.
+    /// A number that grows whenever something arrives from a node.
     #[must_use]
     pub fn reads(&self, from: Incarnation) -> u64 {
         self.lock().get(&from).map_or(0, |link| link.health.reads.load(Ordering::Relaxed))
     }
 
-    /// Sends nothing more to nodes that are no members any more. What is under way to them may still be answered.
+    /// Stops sending to nodes that are no longer members. Requests in flight to them may still be answered.
     pub fn retain(&self, is_member: impl Fn(Incarnation) -> bool) {
         self.lock().retain(|to, _| is_member(*to));
     }
@@ -211,7 +213,7 @@ impl ForwardLink {
         let task = LinkTask { driver: driver.clone(), to, addr, batches, health: Arc::clone(&link.health) };
         let background = driver.background().clone();
         driver.background().spawn(async move {
-            // Dropping the task drops its calls: who waits learns whether his was sent.
+            // Dropping the task drops its calls: each waiter learns whether its request was sent.
             tokio::select! {
                 () = task.run() => {}
                 () = background.begun() => {}
@@ -242,14 +244,14 @@ impl LinkTask {
                 }
                 failed => {
                     tracing::debug!("node {} cannot be reached: {failed:?}", self.addr);
-                    // Who has waited for this connection does not wait for the next as well.
+                    // Requests that have waited for this connection do not wait for the next one as well.
                     while self.batches.try_recv().is_ok() {}
                 }
             }
         }
     }
 
-    /// Sends and receives on one connection until it breaks; says why it did.
+    /// Sends and receives on one connection until it breaks; returns why it did.
     async fn exchange(&mut self, stream: TcpStream, first: Vec<Call>) -> io::Error {
         let (read, write) = stream.into_split();
         let waiting = PendingAnswers::default();
@@ -260,14 +262,14 @@ impl LinkTask {
             ended = falls_silent(&waiting, &self.health) => Err(ended),
         };
         for answer in waiting.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
-            // Whoever does not wait any more need not be told.
+            // A caller that no longer waits need not be told.
             let _ = answer.send(Err(Failed::Lost));
         }
         ended.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }
 
-/// Who waits for the answers to come, by the number of the request.
+/// The waiters for answers, by the number of their request.
 type PendingAnswers = Mutex<HashMap<u64, oneshot::Sender<Answer>>>;
 
 fn lock(waiting: &PendingAnswers) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
@@ -308,12 +310,12 @@ async fn send_batches(
             }
         };
     }
-    // No more will be sent: the node has left, and may still say what became of what was sent.
+    // No more will be sent: the node has left, but may still answer what was sent.
     sleep(LAST_ANSWERS).await;
     Ok(())
 }
 
-/// Ends once nothing comes although requests wait, not even the answer to a question.
+/// Returns once nothing arrives although requests wait, not even the answer to a probe.
 async fn falls_silent(waiting: &PendingAnswers, health: &Health) -> io::Error {
     let mut looks = looks();
     let (mut reads, mut silent) = (0, 0);
@@ -352,7 +354,7 @@ async fn receive_answers(mut stream: OwnedReadHalf, waiting: &PendingAnswers, he
                 Ok(None) => break,
                 Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
             };
-            // Each answer stands behind the number of its request.
+            // Each answer follows the number of its request.
             match (id.take(), reply) {
                 (None, Reply::Number(number)) => {
                     id = Some(u64::try_from(number).map_err(|_| wrong("an answer to no request"))?);
@@ -365,7 +367,7 @@ async fn receive_answers(mut stream: OwnedReadHalf, waiting: &PendingAnswers, he
         let mut waiting = lock(waiting);
         for (id, bytes) in arrived.into_iter().filter(|(id, _)| *id != QUESTION) {
             let answer = waiting.remove(&id).ok_or_else(|| wrong("an answer to no request"))?;
-            // A read that has gone to a replica meanwhile does not wait any more.
+            // A read that has meanwhile gone to a replica no longer waits.
             let _ = answer.send(Ok(bytes));
         }
     }

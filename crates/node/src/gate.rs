@@ -1,4 +1,4 @@
-//! What a node says to those who have not authenticated.
+//! What a node answers to clients that have not authenticated.
 
 use net::access::Shown;
 use net::connection::Flow;
@@ -11,12 +11,12 @@ use proto::response::Response;
 use crate::driver::Driver;
 use crate::server_commands::{Front, Then};
 
-/// Somebody who has not authenticated.
+/// A client that has not authenticated.
 #[derive(Debug)]
 pub struct Stranger<'a> {
     /// The node.
     pub driver: &'a Driver,
-    /// His connection.
+    /// Its connection.
     pub front: Front,
 }
 

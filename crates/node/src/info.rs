@@ -1,4 +1,4 @@
-//! What a node tells of itself in the words of Redis: `INFO` of the array encoding, and `CONFIG GET`.
+//! What a node reports about itself in Redis's terms: `INFO` in the array encoding, and `CONFIG GET`.
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
@@ -15,17 +15,17 @@ use crate::clients::Clients;
 use crate::driver::Driver;
 use crate::store::{Figures, Fsync, Health, Store};
 
-/// The version of Redis whose commands, answers and errors a node has.
+/// The Redis version whose commands, answers and errors a node implements.
 pub const REDIS_VERSION: &str = "7.0.15";
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The sections, in the order in which they are told.
+/// The sections, in output order.
 const SECTIONS: [&str; 8] =
     ["Server", "Clients", "Memory", "Persistence", "Stats", "Replication", "Cluster", "Keyspace"];
 
-/// The text of the sections that are named, or of all.
+/// The text of the named sections, or of all.
 #[must_use]
 pub fn info<'a>(driver: &Driver, clients: &Clients, named: impl Iterator<Item = &'a [u8]> + Clone) -> String {
     let means_all =
@@ -82,7 +82,7 @@ fn connected(clients: &Clients, text: &mut String) {
     line(text, format_args!("blocked_clients:0"));
 }
 
-/// Figures of the system, where it has them: on Linux.
+/// Includes figures from the operating system where they are available: on Linux.
 fn memory(driver: &Driver, text: &mut String) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let bytes = |name: &str| -> Option<u64> {
@@ -104,12 +104,12 @@ fn memory(driver: &Driver, text: &mut String) {
     line(text, format_args!("mem_allocator:{}", if cfg!(unix) { "jemalloc" } else { "libc" }));
 }
 
-/// What is done at the limit of memory, in Redis's words.
+/// What happens at the memory limit, in Redis's terms.
 fn memory_policy(figures: &MemoryFigures) -> &'static str {
     if figures.evicts { "allkeys-lru" } else { "noeviction" }
 }
 
-/// A number of bytes as Redis shows it to people.
+/// A number of bytes, formatted for people as Redis does.
 fn human(bytes: u64) -> String {
     let units = [(30, "G"), (20, "M"), (10, "K")];
     match units.iter().find(|(shift, _)| bytes >= 1 << shift) {
@@ -172,7 +172,8 @@ fn keyspace(driver: &Driver, text: &mut String) {
     }
 }
 
-/// The settings whose names match one of the patterns, each once; under the name that was asked for where that is no pattern.
+/// The settings whose names match one of the patterns, each once; under the name as requested if the pattern is a
+/// plain name.
 #[must_use]
 pub fn config<'a>(
     driver: &Driver,

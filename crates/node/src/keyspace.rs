@@ -1,8 +1,9 @@
-//! Redis's commands about all keys: `KEYS`, `SCAN`, `RANDOMKEY`, `FLUSHALL`. Each goes through the keys as walks do.
+//! Redis's commands about all keys: `KEYS`, `SCAN`, `RANDOMKEY`, `FLUSHALL`. Each goes through the keys as a walk
+//! does.
 //!
-//! The cursor of a scan is the number of a slot: all slots before it were listed, each as a whole, at one moment or page by page
-//! in the order of its keys. So a key that is there all the time is listed, whichever node is asked, and whoever leads its
-//! slot meanwhile; and any node can go on with a scan that another has begun.
+//! The cursor of a scan is a slot number: all slots before it were listed completely, each at one moment, or page by
+//! page in key order. So a key that is present throughout is listed, whichever node is asked and whoever leads its
+//! slot meanwhile; and any node can continue a scan that another began.
 
 use engine::bugs::NoBugs;
 use engine::listing::PageSize;
@@ -26,16 +27,16 @@ use crate::routing::{self, KeptBatch, Waits};
 use crate::store::on_a_thread;
 use crate::walks;
 
-/// How many slots are looked at to learn how many keys a slot has, about.
+/// How many slots are sampled to estimate the number of keys per slot.
 const SAMPLED_SLOTS: usize = 64;
 
-/// So many steps of matching take some milliseconds at worst.
+/// This many steps of matching take a few milliseconds at worst.
 const QUICK_STEPS: usize = 4_000_000;
 
-/// How much wider a scan looks where it has found too little.
+/// The factor by which a scan widens its range of slots when it has found too little.
 const WIDER: usize = 4;
 
-/// A request about all keys, kept until the batch that it came with is answered.
+/// A request about all keys, kept until the batch that it arrived with is answered.
 #[derive(Debug)]
 pub struct KeptKeyspace {
     work: Work,
@@ -99,7 +100,7 @@ impl KeptKeyspace {
     }
 }
 
-/// The keys that a pattern matches. What may take long is done where nobody waits for it.
+/// The keys that a pattern matches. Matching that may take long runs where it delays nobody.
 async fn matching(mut keys: Found, pattern: Option<&[u8]>) -> Found {
     let Some(pattern) = pattern else { return keys };
     let steps = pattern.len() * keys.iter().map(|key| key.len()).sum::<usize>();
@@ -142,7 +143,7 @@ async fn all_keys(driver: &Driver, pattern: &[u8], level: ReadLevel) -> Result<F
     }
 }
 
-/// Keys that match, as many as one answer has room for.
+/// Matching keys, up to what one answer has room for.
 #[derive(Debug, Default)]
 struct Matched {
     keys: Found,
@@ -185,7 +186,7 @@ async fn scan(
             width = (width / WIDER).max(1);
             continue;
         }
-        // Of a slot that has more than a page of keys all are listed, page by page.
+        // A slot with more than a page of keys is listed completely, page by page.
         let mut rest = keys.last().filter(|_| has_more).map(|last| next_key(last));
         loop {
             looked_at += keys.len();
@@ -204,7 +205,7 @@ async fn scan(
     Ok((cursor, found.keys))
 }
 
-/// How many slots have so many keys together, about: it goes by the copies that are here.
+/// How many slots together have about this many keys, estimated from the copies held here.
 fn slots_with(driver: &Driver, keys: usize) -> usize {
     let slots = SLOT_BITS.count();
     let sampled = (0..SAMPLED_SLOTS).filter_map(|at| u16::try_from(at * slots / SAMPLED_SLOTS).ok());
@@ -212,13 +213,13 @@ fn slots_with(driver: &Driver, keys: usize) -> usize {
     (keys * SAMPLED_SLOTS / seen.max(1)).clamp(1, slots)
 }
 
-/// A key of the first slots with one from any slot on. Each slot is as likely, not each key.
+/// A key from the first slots that have one, starting at a random slot. Slots are equally likely, not keys.
 async fn random_key(driver: &Driver, level: ReadLevel) -> Result<Option<Box<[u8]>>, ErrorReply> {
     let slots = SLOT_BITS.count();
     let random = |bound: usize| usize::try_from(random_secret()).unwrap_or_default() % bound.max(1);
     let start = random(slots);
     let mut width = slots_with(driver, 1);
-    // Up to the last slot, and then those before.
+    // Up to the last slot, then from the first.
     let (mut first, mut end) = (start, slots);
     loop {
         let range = Keys::Prefix(b"").range();
@@ -237,7 +238,7 @@ async fn random_key(driver: &Driver, level: ReadLevel) -> Result<Option<Box<[u8]
     }
 }
 
-/// Deletes every key, page by page. What is written meanwhile may stay.
+/// Deletes every key, page by page. Keys written meanwhile may remain.
 async fn flush(driver: &Driver, ack: AckLevel) -> Result<(), ErrorReply> {
     let mut range = Keys::Prefix(b"").range();
     let half_done = |error| answering::half_done(&error);
@@ -279,7 +280,7 @@ async fn delete_all(driver: &Driver, keys: &[Box<[u8]>], ack: AckLevel) -> Resul
             }
         }
     }
-    // Those before are under way, whatever stops it.
+    // The deletes before this point are in flight, whatever stopped the rest.
     driver.wake_touched(&mut turn);
     if let Some(error) = refused {
         return Err(error);

@@ -1,20 +1,22 @@
-//! The node program: a thin shell round [`engine::node`].
+//! The node program: a thin shell around [`engine::node`].
 //!
 //! - [`config`]: the flags.
-//! - [`driver`]: the node as its tasks share it, and who is woken when.
-//! - [`session`]: one connection from outside, and the requests on it; `slots_ahead` looks at those that come next.
-//! - [`gate`]: what those are told who have not authenticated.
-//! - [`clients`]: the connections from outside, as they are listed; [`server_commands`] and [`info`]: what arrays ask about
-//!   connection and server; [`wait`]: how many replicas have what a connection has written.
-//! - [`answering`]: what the state machine says of a request, as the answer to it.
-//! - [`routing`]: requests that cannot be answered here and now: passed on, tried again, or refused.
-//! - [`forward`] and [`serve_forwards`]: the connections on which requests are passed on, from both ends.
-//! - [`walks`] and [`keyspace`]: what goes through the keys of all nodes.
-//! - [`replication`]: the connections to replicas, and from primaries; [`followed`]: which of those is the newest.
-//! - [`stats`]: figures of what it does.
+//! - [`driver`]: the node state shared by its tasks, and which of them are woken when.
+//! - [`session`]: one inbound connection and the requests on it; `slots_ahead` prefetches for the requests that
+//!   follow.
+//! - [`gate`]: what clients that have not authenticated are told.
+//! - [`clients`]: the list of inbound connections; [`server_commands`] and [`info`]: RESP commands about the
+//!   connection and the server; [`wait`]: how many replicas have a connection's writes.
+//! - [`answering`]: turns the state machine's result for a request into the response.
+//! - [`routing`]: requests that cannot be answered locally right away: forwarded, retried, or refused.
+//! - [`forward`] and [`serve_forwards`]: the two ends of the connections that carry forwarded requests.
+//! - [`walks`] and [`keyspace`]: operations over the keys of all nodes.
+//! - [`replication`]: the connections to replicas and from primaries; [`followed`]: which of the latter is the newest.
+//! - [`stats`]: counters of the node's work.
 //! - [`store`]: the data directory, and the thread that writes it.
 //! - [`membership`]: the session with the coordinator: joining, heartbeats, the map, leaving.
-//! - [`dismissal`]: how a node ends that was decommissioned.
+//! - [`dismissal`]: how a decommissioned node shuts down.
+//! - [`verify`]: comparing the copies of slots, and `VERIFY`.
 
 pub mod answering;
 pub mod clients;

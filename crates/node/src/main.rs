@@ -27,16 +27,16 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// How long requests in hand may take once the node has left.
+/// How long requests in flight may take to finish once the node has left.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long the other nodes get to hear that this one has left, before it answers no more.
+/// How long this node keeps answering after it has left, so that the other nodes can learn of it.
 const FAREWELL: Duration = Duration::from_millis(200);
 
-/// How long what is queued for replicas may take to arrive once the node stops.
+/// How long messages queued for replicas may take to arrive while the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the coordinator may take to hear that the node stops.
+/// How long the coordinator may take to learn that the node is stopping.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -57,7 +57,7 @@ fn random_id() -> u128 {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    // Before anything else is begun: a password that cannot be had ends the start.
+    // Check this before anything else: a password that cannot be read aborts the start.
     let access = Access::new(config.connections.password()?);
     let listener = net::listener::bind(&config.host, config.port()).await?;
     let bound = listener.local_addr().context("the socket has no address")?;
@@ -81,7 +81,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     program::say(&format!("[Node {}] {what}", bound.port()))?;
 
     let memory = (config.max_memory.unwrap_or(0), config.evict.into());
-    // What ends first: accepting, then the connections, then what this node does by itself.
+    // Shutdown order: first accepting, then the connections, then the node's background tasks.
     let (accepting, connections, background) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
     let driver = Driver::new(addr, clock, found, memory, config.request_timeout, Arc::clone(&access), &background);
     driver.node().compare_every(config.compare_every);
@@ -162,16 +162,16 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
 /// Why a node stops.
 enum End {
-    /// A signal says so.
+    /// A signal asked it to.
     Asked,
-    /// It is no member of its cluster, and cannot become one; what to do.
+    /// It is not a member of its cluster and cannot become one; the text says what to do.
     Refused(String),
     DiskFailed(String),
-    /// It was decommissioned, and has handed everything over.
+    /// It was decommissioned and has handed everything over.
     Dismissed,
 }
 
-/// Says when the node has joined. Ends only where it may not go on.
+/// Reports when the node has joined. Returns only when the node must stop.
 async fn serve(
     notices: &mut mpsc::Receiver<Notice>,
     patience: Duration,
@@ -194,7 +194,7 @@ async fn serve(
     }
 }
 
-/// Waits until the coordinator has registered this node, and gives its words.
+/// Waits until the coordinator has registered this node, and returns the coordinator's text.
 async fn joined(notices: &mut mpsc::Receiver<Notice>, patience: Duration) -> anyhow::Result<String> {
     let deadline = Instant::now() + patience;
     let mut last = "no answer".to_owned();
@@ -211,7 +211,7 @@ async fn joined(notices: &mut mpsc::Receiver<Notice>, patience: Duration) -> any
                 last = why;
             }
             Ok(Some(Notice::Stranger(why))) => anyhow::bail!(why),
-            // Nobody is told that before he has joined.
+            // A node is never dismissed before it has joined.
             Ok(Some(Notice::Dismissed)) => {}
             Ok(None) => anyhow::bail!("the session with the coordinator has ended: {last}"),
             Err(_) => anyhow::bail!("gave up joining after {}: {last}", humantime::format_duration(patience)),
@@ -219,7 +219,8 @@ async fn joined(notices: &mut mpsc::Receiver<Notice>, patience: Duration) -> any
     }
 }
 
-/// Has other nodes lead what this one leads, as far as there are others, so that no request waits for it. Serves on meanwhile.
+/// Hands this node's slots over to other nodes, where there are any, so that no request waits for it. The node keeps
+/// serving meanwhile.
 async fn hand_over(driver: &Driver) {
     driver.node().prepare_to_stop(driver.clock().now());
     driver.propose();
@@ -228,8 +229,9 @@ async fn hand_over(driver: &Driver) {
     }
 }
 
-/// Stops on purpose, within ten seconds: takes no more writes, pushes what is queued, tells the coordinator, and passes on
-/// or finishes what is in hand. A write that comes meanwhile waits for the next primary; none is cut off.
+/// Shuts down gracefully, within ten seconds: stops taking writes, drains the replica queues, tells the coordinator,
+/// and forwards or finishes requests in flight. A write that arrives meanwhile waits for the next primary; none is cut
+/// off.
 async fn stop(driver: &Driver, connections: &Shutdown, background: &Shutdown, leave: oneshot::Sender<Farewell>) {
     let mut turn = Turn::default();
     driver.node().close(driver.clock().now(), &mut turn);

@@ -27,25 +27,25 @@ use crate::driver::Driver;
 
 use errands::Errand;
 
-/// The first pause after the coordinator could not be reached; each next is twice as long.
+/// The first pause after the coordinator could not be reached; each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest pause while joining for the first time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// The longest pause where the coordinator has refused this node.
+/// The longest pause after the coordinator has refused this node.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
-/// A coordinator that answers no heartbeat for so long is connected to anew.
+/// A coordinator that answers no heartbeat for this long is reconnected to.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// A disk that has taken nothing for so long hangs.
+/// A disk that has taken nothing for this long counts as hung.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// While so many messages wait for the disk, the node has no more to propose.
+/// While this many messages wait for the disk, the node takes no further proposals.
 const HELD: usize = 16;
 
-/// Where the coordinator is, and how often it hears from this node.
+/// Where the coordinator is, and how often this node sends it heartbeats.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Host of the coordinator: a name or an address, without brackets.
@@ -61,25 +61,25 @@ pub struct Settings {
 /// What the main task is told.
 #[derive(Debug)]
 pub enum Notice {
-    /// The coordinator has registered this node for the first time; its words.
+    /// The coordinator has registered this node for the first time; its text.
     Joined(String),
-    /// The coordinator cannot be reached; why. The session tries again by itself.
+    /// The coordinator cannot be reached, and why. The session retries by itself.
     Unreachable(String),
-    /// It has refused this node; why. The session tries again by itself.
+    /// The coordinator has refused this node, and why. The session retries by itself.
     Refused(String),
-    /// The coordinator leads another cluster than the one whose data this node has, their passwords do not agree, or another
-    /// start has this one's name; says what to do. The session is over.
+    /// The coordinator leads another cluster than the one whose data this node has, their passwords do not match, or
+    /// another start has taken this node's address; the text says what to do. The session is over.
     Stranger(String),
-    /// This node was decommissioned and holds no part of any slot: it is to delete what it has, ask to leave, and end.
+    /// This node was decommissioned and holds no part of any slot: it must delete its data, ask to leave, and exit.
     Dismissed,
 }
 
-/// What the main task says when the node ends.
+/// What the main task sends when the node stops.
 #[derive(Debug)]
 pub struct Farewell {
-    /// What the node held is deleted: it does not come back.
+    /// The node's data is deleted: it will not come back.
     pub cleared: bool,
-    /// Whom to tell once the coordinator has heard.
+    /// Signaled once the coordinator has been told.
     pub told: oneshot::Sender<()>,
 }
 
@@ -89,25 +89,25 @@ impl Farewell {
     }
 }
 
-/// How one session has ended.
+/// How a session ended.
 enum Ended {
-    /// It broke, or was refused for now: try again.
+    /// It broke, or was refused for now: retry.
     Broken(String),
-    /// What must not be forgotten cannot be written: try again.
+    /// What must not be forgotten cannot be written: retry.
     Unnoted(String),
-    /// The coordinator will not have this node.
+    /// The coordinator refuses this node.
     Refused(String),
-    /// What this node found in its data directory is of another cluster than the coordinator's, their passwords do not
-    /// agree, or another start has this one's name.
+    /// The data directory belongs to another cluster than the coordinator's, their passwords do not match, or another
+    /// start has taken this node's address.
     Stranger(String),
     /// An operator has taken this node off the ring. It stays out.
     Unregistered,
-    /// This node has said that it stops, and the coordinator has heard it.
+    /// This node has said that it is stopping, and the coordinator has received that.
     Left,
 }
 
-/// Keeps a session with the coordinator. Once `leave` has asked to leave and that is done, or the node is unregistered,
-/// it only follows the map, until the process ends.
+/// Keeps a session with the coordinator. Once `leave` has asked to leave and that is done, or the node is
+/// unregistered, it only follows the map until the process ends.
 pub async fn run(
     driver: Driver,
     settings: Settings,
@@ -136,10 +136,12 @@ pub async fn run(
     let mut pause = FIRST_PAUSE;
     loop {
         let ended = membership.session(&mut leave, &mut pause).await;
-        // Whoever has gone is no member. That the data is gone the coordinator must hear, or it goes on waiting for this node.
+        // A node that has left is no longer a member. But the coordinator must learn that its data is gone, or it
+        // keeps waiting for this node.
         let is_heard = matches!(ended, Ended::Left | Ended::Unregistered);
         if let Some(left) = membership.left.take_if(|left| is_heard || !left.cleared) {
-            // The coordinator knows that this node stops, or is gone itself. The main task may have given up waiting.
+            // The coordinator knows that this node is stopping, or is gone itself. The main task may have given up
+            // waiting.
             let _ = left.told.send(());
             return membership.follow().await;
         }
@@ -151,7 +153,7 @@ pub async fn run(
             }
             Ended::Stranger(why) => {
                 membership.notify(Notice::Stranger(why)).await;
-                // The main task stops the process. There is nobody to be told.
+                // The main task stops the process. Nobody else needs to be told.
                 let left = leave.await;
                 return drop(left.map(|left| left.told.send(())));
             }
@@ -175,11 +177,11 @@ pub async fn run(
             () = sleep(pause.min(longest)) => pause = (pause * 2).min(longest),
             Ok(left) = &mut leave, if membership.left.is_none() => {
                 if left.cleared {
-                    // It is told when it is back.
+                    // The coordinator is told once it is back.
                     membership.left = Some(left);
                     continue;
                 }
-                // Nobody is there to be told.
+                // There is no coordinator to tell.
                 let _ = left.told.send(());
                 return membership.follow().await;
             }
@@ -192,31 +194,32 @@ struct Membership {
     settings: Settings,
     notices: mpsc::Sender<Notice>,
     incarnation: Option<Incarnation>,
-    /// The incarnation that the data directory knows of.
+    /// The incarnation recorded in the data directory.
     noted: Option<Incarnation>,
-    /// The incarnation as which the node is in its cluster: it has a map, and what it must not forget of that is written.
+    /// The incarnation under which the node is in its cluster: it has a map, and what it must not forget of that is
+    /// written.
     begun: Option<Incarnation>,
-    /// A map of its cluster has had it up.
+    /// Some map of its cluster has listed this incarnation as up.
     was_up: bool,
-    /// What the log says already of why the coordinator is away.
+    /// The reason for the coordinator's absence that was logged last.
     reported: Option<String>,
-    /// Whom to tell once the coordinator knows that this node stops.
+    /// Signaled once the coordinator knows that this node is stopping.
     left: Option<Farewell>,
-    /// When the heartbeats were sent that this session's coordinator has not answered.
+    /// Send times of the heartbeats that this session's coordinator has not answered yet.
     beats: VecDeque<Timestamp>,
-    /// What the coordinator may be told once the journal is written up to a number, oldest first.
+    /// Messages for the coordinator, each held until the journal is written up to its number; oldest first.
     held: VecDeque<(u64, Vec<u8>)>,
-    /// The newest map that had to be on the disk before the node went by it, and is.
+    /// The newest map that had to be on disk before the node applied it, and is.
     map_kept: MapVersion,
-    /// The coordinator of this session has not said yet that the password is right.
+    /// This session's coordinator has not confirmed the password yet.
     awaits_admission: bool,
-    /// The coordinator of this session knows that the disk is full.
+    /// This session's coordinator knows that the disk is full.
     told_full: bool,
-    /// It has been told of fills that this node makes.
+    /// This session's coordinator has been told of fills that this node is making.
     told_of_fills: bool,
-    /// This node was told to delete what it holds. It goes by no map any more.
+    /// This node was told to delete its data. It applies no more maps.
     dismissed: bool,
-    /// Up to which number the journal was not written when somebody looked, and since when.
+    /// An end of the journal that is not written yet, and when that was first noticed.
     unwritten: Option<(u64, Instant)>,
 }
 
@@ -277,7 +280,7 @@ impl Membership {
                     }
                 }
                 persisted = driver.persist_up_to(written.unwrap_or_default()), if written.is_some() => {
-                    // What can never be written is never said: the node stops.
+                    // What can never be written is never sent: the node stops.
                     let held = self.held.pop_front().filter(|_| persisted.is_ok());
                     held.iter().for_each(|(_, bytes)| connection.output.extend_from_slice(bytes));
                 }
@@ -308,8 +311,8 @@ impl Membership {
 
     /// Whether the disk has taken nothing for too long.
     ///
-    /// IMPORTANT: such a node says no more that it lives. It answers nobody who wants to hear of a write, and so another copy
-    /// is to lead in its place. Where the disk is full it speaks again once nobody else could lead what it leads.
+    /// IMPORTANT: such a node stops sending heartbeats. It cannot acknowledge any write, so another copy must lead in
+    /// its place. If the disk is full, heartbeats resume once no other node could lead its slots.
     fn disk_hangs(&mut self) -> bool {
         let end = self.driver.node().journal().end();
         let (waits_for, since) = *self.unwritten.get_or_insert((end, Instant::now()));
@@ -320,7 +323,7 @@ impl Membership {
         since.elapsed() > DISK_PATIENCE && (!self.driver.is_full() || self.driver.node().leads_for_others())
     }
 
-    /// Tells the coordinator what the node wants of it.
+    /// Tells the coordinator whether the disk is full, and sends it the node's proposals.
     fn propose(&mut self, out: &mut Vec<u8>) {
         let is_full = self.driver.is_full();
         if is_full != self.told_full {
@@ -333,7 +336,7 @@ impl Membership {
         }
     }
 
-    /// Tells how far the fills are that this node makes, with each heartbeat while it makes any.
+    /// Reports the progress of the fills that this node makes, with each heartbeat while it makes any.
     fn tell_fills(&mut self, out: &mut Vec<u8>) {
         let fills = self.driver.node().fills();
         let makes_any = !fills.is_empty();
@@ -343,8 +346,9 @@ impl Membership {
         self.told_of_fills = makes_any;
     }
 
-    /// IMPORTANT: whoever hears how far this node is, or what it proposes, counts on what it has. It is said once that is
-    /// written, while heartbeats go on.
+    /// Sends a message once the journal is written up to now. IMPORTANT: whoever learns this node's position, or what
+    /// it proposes, relies on the data that it has. So the message is held until that data is written, while
+    /// heartbeats go on.
     fn say_once_written(&mut self, message: &NodeMessage, out: &mut Vec<u8>) {
         let end = self.driver.node().journal().end();
         if self.held.is_empty() && self.driver.is_written(end) {
@@ -355,7 +359,7 @@ impl Membership {
         self.held.push_back((end, bytes));
     }
 
-    /// Says the password, where there is one; says whether it has.
+    /// Sends the password if there is one; returns whether it did.
     fn say_password(&self, out: &mut Vec<u8>) -> bool {
         let Some(password) = self.driver.access().password() else { return false };
         encode_array(&[verbs::AUTH, password.as_str()], out);
@@ -370,7 +374,7 @@ impl Membership {
         Join { addr, incarnation: self.incarnation, ancestors, map: &lines, weight }.encode(out);
     }
 
-    /// Takes in what has arrived; says so where the session is over.
+    /// Handles what has arrived; returns how the session ended, if it did.
     async fn handle(&mut self, connection: &mut Connection, pause: &mut Duration) -> Option<Ended> {
         loop {
             let Connection { reader, output, .. } = connection;
@@ -427,14 +431,15 @@ impl Membership {
         }
     }
 
-    /// The coordinator has given this start its incarnation, or knows it again.
+    /// The coordinator has assigned this start its incarnation, or recognizes it.
     fn joined(&mut self, incarnation: Incarnation, out: &mut Vec<u8>) {
         self.incarnation = Some(incarnation);
         if self.begun == Some(incarnation) {
-            // Before the next message, which is the map: the node must know who it is to find its part in it.
+            // Do this before the next message, which is the map: the node must know its incarnation to find its part
+            // in the map.
             self.driver.node().joined(incarnation);
         }
-        // The coordinator counts this start of the node from the first word that it says as such.
+        // The coordinator counts this start of the node from the first message that it sends under its incarnation.
         NodeMessage::Heartbeat { incarnation }.encode(out);
         self.beats.push_back(self.driver.clock().now());
         if let Some(left) = &self.left {
@@ -449,7 +454,8 @@ impl Membership {
             let why = format!("{what}; start both with one --password-file ({text})");
             return if self.begun.is_none() { Ended::Stranger(why) } else { Ended::Refused(why) };
         }
-        // Once it has been in its cluster it goes on with the map it has, whoever is at the coordinator's address now.
+        // Once it has been in its cluster, the node goes on with the map it has, whoever answers at the coordinator's
+        // address now.
         if self.begun.is_none() && text.contains("NOTPEER ") {
             return Ended::Stranger(format!("the coordinator at {} has refused this node: {text}", self.settings));
         }
@@ -465,7 +471,7 @@ impl Membership {
             return None;
         }
         let update = MapUpdate::parse(text.lines());
-        // IMPORTANT: before the node goes by it, and deletes what it holds.
+        // IMPORTANT: checked before the node applies the map and deletes its data.
         if let Ok(update) = &update
             && self.is_replaced_in(update)
         {
@@ -482,7 +488,7 @@ impl Membership {
         }
     }
 
-    /// Whether another start is up under this one's name, which has been up itself.
+    /// Whether another start is up under this node's address, after this one had been up itself.
     fn is_replaced_in(&mut self, update: &MapUpdate) -> bool {
         let under_my_name = update.members().filter(|(_, member)| member.up && member.addr == *self.driver.addr());
         let up: Vec<_> = under_my_name.map(|(it, _)| Some(it)).collect();
@@ -504,11 +510,11 @@ impl Membership {
         ))
     }
 
-    /// Does what the coordinator says; says so where that ends the session.
+    /// Carries out what the coordinator says; returns how that ends the session, if it does.
     fn obey(&mut self, message: CoordinatorMessage<'_>, out: &mut Vec<u8>) -> Option<Ended> {
         let node = self.driver.node();
         match message {
-            // These two are seen to before.
+            // Both are handled by the caller.
             CoordinatorMessage::Joined { .. } | CoordinatorMessage::Map { .. } => None,
             CoordinatorMessage::Beat => {
                 if let Some(sent) = self.beats.pop_front() {
@@ -524,7 +530,8 @@ impl Membership {
             }
             CoordinatorMessage::AskPositions { query, slots } => {
                 let positions = NodeMessage::Positions { query, last: node.positions(&slots) };
-                // One that asks again has a newer question, and this one's time is up.
+                // If there are too many, drop it: a coordinator that asks again has a newer query, and this one has
+                // timed out.
                 if self.held.len() < 2 * HELD {
                     self.say_once_written(&positions, out);
                 }
@@ -543,7 +550,7 @@ impl Membership {
         }
     }
 
-    /// Logs why the coordinator is away, once for each reason, or tells the main task while that waits for the first join.
+    /// Logs why the coordinator is away, once per reason; before the first join, tells the main task instead.
     async fn report(&mut self, why: String, notice: impl FnOnce(String) -> Notice) {
         if self.incarnation.is_some() {
             if self.reported.as_ref() != Some(&why) {
@@ -556,7 +563,7 @@ impl Membership {
     }
 
     async fn notify(&self, notice: Notice) {
-        // Once the node has started, the main task listens no more.
+        // Once the node has started, the main task no longer listens.
         let _ = self.notices.send(notice).await;
     }
 }

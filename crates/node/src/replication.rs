@@ -1,5 +1,5 @@
-//! The connections of replication: one lasting connection from a primary's node to each replica's, for all slots that
-//! the two share.
+//! Replication connections: one long-lived connection from a primary's node to each replica's, for all slots that the
+//! two share.
 
 use std::io;
 use std::sync::Arc;
@@ -31,22 +31,22 @@ use crate::verify;
 /// How much is encoded and written at once.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// How long a connection may take to stand.
+/// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A replica that does not answer beats for so long is connected to anew.
+/// A replica that answers no beats for this long is reconnected to.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// More of the answer to the first words of a connection is not read, in bytes.
+/// At most this much of the answer to the opening messages of a connection is read, in bytes.
 const ANSWER_BYTES: usize = 1_024;
 
-/// Pauses between tries to connect grow from the first to the second.
+/// The pause between connection attempts grows from the first value to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// How many digests may wait to be sent to a primary: more than it asks for at a time.
+/// How many digests may wait to be sent to a primary: more than it requests at a time.
 const DIGESTS: usize = 256;
 
-/// Sends one replica what its queue holds, until the map wants no more of it. Broken connections are made anew.
+/// Sends one replica what its queue holds, until the map no longer wants that. Reconnects broken connections.
 pub async fn send(driver: Driver, outbox: Arc<Outbox>, wake: Arc<Notify>, end: CancellationToken) {
     let mut pause = PAUSES.0;
     loop {
@@ -76,7 +76,7 @@ struct Link<'a> {
 }
 
 impl Link<'_> {
-    /// Runs one connection until it breaks; says why it did.
+    /// Runs one connection until it breaks; returns why it did.
     async fn run(&self, pause: &mut Duration) -> io::Error {
         let opened = open(self.driver, LinkKind::Replication, self.outbox.to, self.outbox.addr.as_str());
         let stream = match timeout(CONNECT_TIMEOUT, opened).await {
@@ -109,7 +109,7 @@ impl Link<'_> {
                 next_beat = Instant::now() + BEAT;
             }
             if self.outbox.take(&mut batch, BATCH_BYTES) {
-                // IMPORTANT: a replica that has a record tells by that that it is on this node's disk as well.
+                // IMPORTANT: a replica that has a record is evidence that the record is on this node's disk as well.
                 self.driver.persist().await.map_err(io::Error::other)?;
             }
             if !batch.is_empty() {
@@ -118,8 +118,8 @@ impl Link<'_> {
                 continue;
             }
             tokio::select! {
-                // Requests that have arrived are carried out first: what they write goes out with the same call. On one processor
-                // they are, since all are read before the first is carried out.
+                // Requests that have arrived are carried out first, so that their records go out with the same call.
+                // On one processor that is so already, since all are read before the first is carried out.
                 () = self.wake.notified() => if !processors::is_one() {
                     tokio::task::yield_now().await;
                 },
@@ -160,7 +160,7 @@ impl Link<'_> {
 /// Opens a connection to another node of the cluster.
 ///
 /// # Errors
-/// It cannot be reached, or refuses: it is another incarnation, or of another cluster.
+/// It cannot be reached, or refuses: it is another incarnation, or belongs to another cluster.
 pub async fn open(driver: &Driver, kind: LinkKind, to: Incarnation, addr: &str) -> io::Result<TcpStream> {
     let map = driver.node().map().ok_or_else(|| io::Error::other("this node has no map yet"))?;
     let hello = Hello {
@@ -193,7 +193,7 @@ pub async fn open(driver: &Driver, kind: LinkKind, to: Incarnation, addr: &str) 
     Ok(stream)
 }
 
-/// Reads a line and not a byte more: a replica may say at once how far it is.
+/// Reads a line and not a byte more: the replica may send its position right behind it.
 async fn read_line(stream: &mut TcpStream) -> io::Result<String> {
     let mut line = Vec::new();
     while line.len() < ANSWER_BYTES {
@@ -205,10 +205,10 @@ async fn read_line(stream: &mut TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
 }
 
-/// Takes in what a primary sends on a connection that it has opened.
+/// Applies what a primary sends on a connection that it has opened.
 ///
 /// # Errors
-/// The connection is broken, or what came is none of the protocol. Everything acknowledged is applied.
+/// The connection is broken, or the primary violates the protocol. Everything acknowledged is applied.
 pub async fn receive(
     connection: &mut Connection,
     driver: &Driver,
@@ -250,7 +250,7 @@ async fn follow(
                     }
                 }
             });
-            // Records that were gathered are applied by this.
+            // This also applies the records gathered so far.
             inbox.acknowledge(now, driver.node(), &mut turn, output);
             stopped
         });

@@ -1,5 +1,5 @@
-//! Requests that cannot be answered here and now: another node leads the key, or for a moment nobody does, or the answer
-//! waits until a record is durable.
+//! Requests that cannot be answered locally right away: another node leads the key, nobody leads it for a moment, or
+//! the answer waits until a record is durable.
 
 mod kept;
 
@@ -28,17 +28,18 @@ use crate::forward::{Failed, Handed, PATIENCE};
 pub use kept::KeptBatch;
 use kept::{Entry, Kept};
 
-/// How long to wait for a change of the map before the same way is tried again, at most.
+/// The longest pause for a change of the map before the same route is tried again.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
-/// The first of these pauses, also after a change of the map: who is to lead by it does in a moment. Each next is twice as
-/// long.
+/// The first of these pauses, also used after a change of the map: the new primary takes over in a moment. Each pause
+/// is twice as long as the one before.
 const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(2);
 
-/// How long a read waits for a primary that has let another wait for too long, and has said nothing since.
+/// How long a read waits for a primary that has already kept another request waiting too long and has sent nothing
+/// since.
 pub(crate) const STALLED_PATIENCE: Duration = Duration::from_millis(100);
 
-/// What became of one try.
+/// The outcome of one attempt.
 enum Tried {
     /// The answer is written.
     Answered,
@@ -48,33 +49,33 @@ enum Tried {
     Unreachable,
     /// The node was sent the request and has not answered.
     Silent,
-    /// It was carried out and is not durable, which may change no more: it may or may not have taken effect.
+    /// The request was carried out but is not durable, and may never be: it may or may not have taken effect.
     Undecided,
-    /// The value is long, and was not asked for by itself.
+    /// The value is long, and the request was sent together with others.
     Long,
-    /// This try was refused, and nothing was done by it.
+    /// This attempt was refused and did nothing.
     Refused(ErrorReply),
 }
 
 /// Waits for one connection's answers, batch after batch.
 #[derive(Debug, Default)]
 pub struct Waits {
-    /// The tickets of the requests of a batch that were carried out.
+    /// The tickets of a batch's requests that were carried out.
     pub waiting: Waiting,
     timer: Timer,
     outcomes: Vec<Option<Outcome>>,
-    /// What was sent to other nodes for the requests of a batch, and is not answered.
+    /// Requests of a batch that were sent to other nodes and are not answered yet.
     under_way: Vec<Option<UnderWay>>,
-    /// How many requests of a batch are answered, where others are not.
+    /// How many requests of a batch are answered, when the batch is only partly answered.
     answered: usize,
 }
 
-/// Set up once: moving a timer to a later moment takes no lock, setting one up and taking it down does.
+/// A reusable timer: resetting it to a later moment takes no lock; creating and dropping one does.
 #[derive(Debug, Default)]
 struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
-    /// Waits until `ready`, but no longer than to the deadline; `None` where that has passed.
+    /// Waits until `ready`, or until the deadline; `None` if the deadline has passed.
     async fn wait<T>(&mut self, deadline: Instant, mut ready: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
         let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         timer.as_mut().reset(deadline);
@@ -87,7 +88,7 @@ impl Timer {
 }
 
 impl Waits {
-    /// Waits until all tickets are settled, but no longer than to the deadline. Which are is told by each outcome.
+    /// Waits until all tickets are settled, or until the deadline. The outcomes tell which are.
     async fn settle(&mut self, deadline: Instant) {
         let Self { waiting, timer, outcomes, .. } = self;
         if !waiting.is_settled() {
@@ -96,19 +97,19 @@ impl Waits {
         waiting.take(outcomes);
     }
 
-    /// Whether [`answer_all`] has still to go on with a batch.
+    /// Whether [`answer_all`] has only partly answered a batch and must be called again.
     #[must_use]
     pub fn is_half_answered(&self) -> bool {
         self.answered > 0
     }
 
-    /// Waits until all that was carried out up to now is written as the operator wants it.
+    /// Waits until everything carried out so far is written as `--fsync` asks.
     ///
     /// # Errors
-    /// It is not, within the time of a request. Nobody must hear of it.
+    /// It was not written within the request timeout. Nobody may learn of it.
     pub async fn persisted(&mut self, driver: &Driver) -> io::Result<()> {
         let end = driver.node().journal().end();
-        // Nearly always this is all, and no deadline is set up.
+        // Nearly always this suffices, and no deadline is set up.
         if driver.persist_soon(end).await {
             return Ok(());
         }
@@ -119,11 +120,11 @@ impl Waits {
     }
 }
 
-/// Answers kept requests, in their order, until all are or `out` has so many bytes: then it is to be called again, and goes on.
-/// Those for one node travel together. `waits` has the tickets of those that were carried out.
+/// Answers kept requests in order, until all are answered or `out` has `most` bytes; in the latter case, call it again
+/// to continue. Requests for the same node are sent together. `waits` has the tickets of those that were carried out.
 pub async fn answer_all(driver: &Driver, kept: &KeptBatch, waits: &mut Waits, most: usize, out: &mut Vec<u8>) {
-    // One deadline for all that are answered now: they came together, and the last must not wait for every other's failure.
-    // How long the client took for those before is not theirs.
+    // One deadline for all requests answered now: they arrived together, and the last must not wait for every other's
+    // failure. The time that the client took to read earlier answers does not count.
     let start = Instant::now();
     if !waits.is_half_answered() {
         if !kept.all_carried_out() {
@@ -146,7 +147,7 @@ pub async fn answer_all(driver: &Driver, kept: &KeptBatch, waits: &mut Waits, mo
         match (outcome, &entry.request) {
             (Some(Some(Outcome::Durable)), _) => out.extend_from_slice(answer),
             (Some(Some(Outcome::Lost)), Some(request)) => {
-                // IMPORTANT: what was carried out here may have reached the next primary, or reach it yet.
+                // IMPORTANT: what was carried out here may have reached the next primary, or may still reach it.
                 answer_one(driver, request, None, true, start, out).await;
             }
             (Some(None), Some(request)) => give_up(driver, request, out),
@@ -161,7 +162,7 @@ pub async fn answer_all(driver: &Driver, kept: &KeptBatch, waits: &mut Waits, mo
     first_tries.clear();
 }
 
-/// What was carried out has not become durable in time.
+/// Answers a request that was carried out and has not become durable in time.
 fn give_up(driver: &Driver, request: &Kept, out: &mut Vec<u8>) {
     let error = match request.request() {
         KeyRequest::Read(_) => ErrorReply::Unavailable(why_unavailable(driver, request)),
@@ -170,7 +171,7 @@ fn give_up(driver: &Driver, request: &Kept, out: &mut Vec<u8>) {
     request.answer(&Response::Error(error), out);
 }
 
-/// A request under way: to whom, and where its answer comes.
+/// A request in flight: the node it was sent to, and where its answer arrives.
 #[derive(Debug)]
 struct UnderWay {
     to: Incarnation,
@@ -179,14 +180,14 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    /// Waits for it no more.
+    /// Stops waiting for it.
     fn give_up(&self) -> Tried {
         if self.handed.take_back() { Tried::Unreachable } else { Tried::Silent }
     }
 }
 
-/// Sends every request to its primary as the map has it, all requests for one node at once. Where there are several, nobody
-/// knows how long their answers are: long values are asked for one by one.
+/// Sends every request to its primary according to the map, all requests for one node at once. If there are several,
+/// the sizes of their answers are unknown, so long values are asked for one by one.
 fn send_first(driver: &Driver, entries: &[Entry]) -> Vec<Option<UnderWay>> {
     let me = driver.node().incarnation();
     let kept: Vec<Option<&Kept>> =
@@ -218,7 +219,7 @@ fn send_first(driver: &Driver, entries: &[Entry]) -> Vec<Option<UnderWay>> {
     under_way
 }
 
-/// Tries until the request is answered or its time is up. `was_tried`: it may have taken effect already.
+/// Retries until the request is answered or its time is up. `was_tried`: it may already have taken effect.
 async fn answer_one(
     driver: &Driver,
     request: &Kept,
@@ -234,7 +235,8 @@ async fn answer_one(
     let mut pause = FIRST_RETRY_PAUSE;
     loop {
         map_changes.mark_unchanged();
-        // IMPORTANT: the first may have failed long ago, while this request waited behind others. Each would wait anew.
+        // IMPORTANT: the first attempt may have failed long ago, while this request waited behind others. Otherwise
+        // each of them would pause again.
         let tried_at = first_try.as_ref().map_or_else(Instant::now, |under_way| under_way.sent);
         let tried = match first_try.take() {
             Some(under_way) => await_answer(driver, request, under_way, deadline, out).await,
@@ -252,7 +254,7 @@ async fn answer_one(
                 return request.answer(&Response::Error(ErrorReply::Unknown(what.to_owned())), out);
             }
             Tried::Undecided if !request.is_repeatable() => return give_up(driver, request, out),
-            // IMPORTANT: what was sent once and not answered stays unknown, whatever refuses it later.
+            // IMPORTANT: a write that was sent once and not answered stays unknown, whatever refuses it later.
             Tried::Silent | Tried::Undecided if is_write => is_unknown = true,
             Tried::Refused(ErrorReply::Stale(_)) if is_unknown => return give_up(driver, request, out),
             Tried::Refused(_) if is_unknown => {}
@@ -271,13 +273,13 @@ async fn answer_one(
             let why = why_unavailable(driver, request);
             return request.answer(&Response::Error(ErrorReply::Unavailable(why)), out);
         }
-        // Either the map changes, or what was in the way may have passed.
+        // Either the map changes, or the obstacle may have passed.
         let changed = timeout_at((tried_at + pause).min(deadline), map_changes.changed()).await;
         pause = if changed.is_ok() { FIRST_RETRY_PAUSE } else { (pause * 2).min(RETRY_PAUSE) };
     }
 }
 
-/// Carries a request out here, where this node leads its slot, and waits until that is durable.
+/// Carries a request out here if this node leads its slot, and waits until it is durable.
 async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> Tried {
     let (node, waiting) = (driver.node(), Waiting::new());
     let mut answer = Vec::new();
@@ -315,13 +317,13 @@ async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &
         Err(refusal) => return Tried::Refused(answering::refused(refusal, driver)),
     };
     if let Some(ticket) = ticket {
-        // Whether in time or not is told by the ticket.
+        // The ticket tells whether it was in time.
         let _ = timeout_at(deadline, poll_fn(|context| waiting.poll_settled(context))).await;
         if waiting.outcome(ticket) != Some(Outcome::Durable) {
             return Tried::Undecided;
         }
     }
-    // IMPORTANT: the session waits for what it has carried out itself, and not for this.
+    // IMPORTANT: the session persists only what it has carried out itself, not this.
     if !request.replica_may_answer() && !matches!(timeout_at(deadline, driver.persist()).await, Ok(Ok(()))) {
         return Tried::Undecided;
     }
@@ -332,7 +334,7 @@ async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &
 async fn try_primary(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> Tried {
     let me = driver.node().incarnation();
     match driver.node().route(request.slot).primary {
-        // The map makes this node the primary, and the slot is not open: it is about to be, or is being handed over.
+        // The map makes this node the primary, but the slot is not open: it is about to open, or is being handed over.
         Some((primary, _)) if primary == me => Tried::Moved,
         Some((to, addr)) => match send_one(driver, to, &addr, request, false) {
             Some(under_way) => await_answer(driver, request, under_way, deadline, out).await,
@@ -355,17 +357,17 @@ async fn await_answer(
     out: &mut Vec<u8>,
 ) -> Tried {
     let waits = !request.replica_may_answer();
-    // Counted from when it was sent: those that were sent together do not wait one after the other.
+    // Counted from when it was sent: requests that were sent together do not wait one after the other.
     let patience = if driver.forwards().is_stalled(under_way.to) { STALLED_PATIENCE } else { PATIENCE };
     let mut waited_from = under_way.sent;
     let mut answer;
     loop {
-        // A read waits as long as something comes, which may be a long value on its way.
+        // A read keeps waiting as long as data arrives: it may be a long value on its way.
         let reads = driver.forwards().reads(under_way.to);
         let until = if waits { deadline } else { deadline.min(waited_from + patience) };
         answer = tokio::select! {
             answer = timeout_at(until, &mut under_way.handed.answer) => answer,
-            // Whoever leads the slot now is asked instead, where asking twice does no harm.
+            // The slot's new primary is asked instead, if the request may safely be sent twice.
             () = replaced(driver, request.slot, under_way.to), if request.is_repeatable() => return under_way.give_up(),
         };
         if answer.is_ok() || until == deadline || reads == driver.forwards().reads(under_way.to) {
@@ -400,7 +402,7 @@ async fn await_answer(
     }
 }
 
-/// Waits until the map names another primary for a slot than this one.
+/// Waits until the map names a primary for the slot other than this one.
 pub(crate) async fn replaced(driver: &Driver, slot: SlotId, primary: Incarnation) {
     let mut map_changes = driver.watch_map();
     loop {
@@ -411,7 +413,7 @@ pub(crate) async fn replaced(driver: &Driver, slot: SlotId, primary: Incarnation
     }
 }
 
-/// Reads from whatever copy answers, this node's own first. Says whether one did.
+/// Reads from any copy that answers, this node's own first. Returns whether one did.
 async fn read_elsewhere(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> bool {
     let KeyRequest::Read(Read { key, wanted, .. }) = request.request() else { return false };
     let read = |record: Option<&Record>| request.answer(&answering::found(record, wanted, || driver.wall()), out);

@@ -1,5 +1,6 @@
-//! Requests that other nodes pass on, on one connection for all of that node's clients. Each is answered as soon as it can
-//! be: one that waits for its replicas holds up no other. What this node does not lead goes back at once.
+//! Requests that another node forwards, on one connection for all of that node's clients. Each is answered as soon as
+//! it can be: one that waits for its replicas holds up no other. Requests for slots that this node does not lead are
+//! returned at once.
 
 use std::future::poll_fn;
 use std::io;
@@ -26,19 +27,19 @@ use crate::forward::{LOOK, QUESTION};
 use crate::wait;
 use crate::walks;
 
-/// How many requests may wait on one connection. Beyond it the connection is not read until some are answered.
+/// How many requests may wait on one connection. Beyond this, nothing is read from it until some are answered.
 const WAITING: usize = 16_384;
 
-/// How many bytes of answers there may be, whether they wait or are not written. Beyond it, it is not read either.
+/// How many bytes of answers may be waiting or unwritten. Beyond this, nothing is read either.
 const ANSWER_BYTES: usize = 1024 * 1024;
 
-/// What is said to show that this node lives, in answer to no question.
+/// A keepalive: an answer to no request, which shows that this node is alive.
 const NOTHING: &[u8] = b"$0\r\n\r\n";
 
-/// How many questions for keys are answered side by side on one connection. Beyond it, it is not read either.
+/// How many questions for keys are answered concurrently on one connection. Beyond this, nothing is read either.
 const LISTS: usize = 512;
 
-/// A request that is carried out and not yet durable.
+/// A request that is carried out but not yet durable.
 struct Pending {
     id: u64,
     waiting: Waiting,
@@ -51,9 +52,9 @@ struct Pending {
 
 /// The answer to a request.
 enum Answered {
-    /// As it is sent.
+    /// Already encoded.
     Bytes(Vec<u8>),
-    /// What a read has found. While the record is the key's newest, it takes no memory to keep it.
+    /// What a read has found. Keeping it takes no extra memory as long as the record is the key's newest.
     Found { record: Option<Record>, wanted: Wanted, is_short: bool },
 }
 
@@ -62,7 +63,7 @@ impl Answered {
         Self::Found { record: record.cloned(), wanted, is_short }
     }
 
-    /// How much memory it takes of its own, in bytes.
+    /// How much memory of its own it takes, in bytes.
     fn len(&self) -> usize {
         if let Self::Bytes(bytes) = self { bytes.len() } else { 0 }
     }
@@ -86,7 +87,7 @@ impl Answered {
 /// The connection is broken.
 pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shutdown) -> io::Result<()> {
     let mut session = ForwardSession::new(driver);
-    // Listing goes on beside the requests for single keys, which do not wait for it.
+    // Listing runs beside the requests for single keys, which do not wait for it.
     let mut listing = JoinSet::new();
     loop {
         let Connection { reader, output, .. } = connection;
@@ -99,7 +100,7 @@ pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shut
         session.listing = listing.len();
         session.give_up_late(&mut connection.output);
         if std::mem::take(&mut session.must_persist) {
-            // The replicas get it meanwhile, and whatever becomes of this connection.
+            // The replicas get the records meanwhile, whatever becomes of this connection.
             driver.wake_touched(&mut session.turn);
             persist(connection, driver).await?;
         }
@@ -126,15 +127,15 @@ pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shut
                 session.listing = listing.len();
             }
             () = sleep_until(late) => {}
-            // What is asked is not read.
+            // Probes are not read now, so the other node gets keepalives instead.
             () = sleep(LOOK), if !may_read => respond(QUESTION, NOTHING, output),
             () = shutdown.begun(), if session.pending.is_empty() => return Ok(()),
         }
     }
 }
 
-/// Waits until what was carried out is on disk, for as long as a request may take. The other node hears meanwhile that this
-/// one lives.
+/// Waits until what was carried out is on disk, for at most the request timeout. Meanwhile keepalives tell the other
+/// node that this one is alive.
 async fn persist(connection: &Connection, driver: &Driver) -> io::Result<()> {
     let mut persisted = pin!(driver.persist());
     let deadline = Instant::now() + driver.request_timeout();
@@ -155,12 +156,12 @@ struct ForwardSession<'a> {
     driver: &'a Driver,
     turn: Turn,
     pending: Vec<Pending>,
-    /// How long the answers are that wait in it.
+    /// The size of the answers in `pending`, in bytes.
     pending_bytes: usize,
-    /// Questions for keys that have still to be begun, and how many are under way.
+    /// Questions for keys that are yet to be started, and how many are in progress.
     lists: Vec<List>,
     listing: usize,
-    /// Something was carried out of which nobody may hear before it is on disk.
+    /// Something was carried out that nobody may learn of before it is on disk.
     must_persist: bool,
 }
 
@@ -218,7 +219,7 @@ impl<'a> ForwardSession<'a> {
         self.must_persist |= read.level == ReadLevel::Linear && done.is_ok();
         match done {
             Ok(None) => answer.respond(id, self.driver, out),
-            // A read that has come to nothing may be tried again.
+            // A read that could not be completed may be retried.
             Ok(Some(_)) => self.wait(id, waiting, answer, ErrorReply::Moved),
             Err(refusal) => respond_error(id, answering::refused(refusal, self.driver), out),
         }
@@ -260,11 +261,11 @@ impl<'a> ForwardSession<'a> {
             || out.len() + self.pending_bytes >= ANSWER_BYTES
     }
 
-    /// Ready once some waits are over, whose answers are then written.
+    /// Ready once some waits have ended and their answers are written.
     fn poll_settled(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<()> {
         let before = self.pending.len();
         self.pending.retain(|pending| {
-            // Many may be settled at once: what is there is written before there is more of it.
+            // Many may settle at once: what is already there is written before more is added.
             if out.len() >= ANSWER_BYTES || pending.waiting.poll_settled(context).is_pending() {
                 return true;
             }

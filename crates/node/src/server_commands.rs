@@ -1,4 +1,4 @@
-//! The commands of arrays that are about the connection and the server: what they do, and Redis's answers to them.
+//! RESP commands about the connection and the server: what they do, and Redis's answers to them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,16 +23,16 @@ const HELLO_NEEDS_AUTH: &str = "NOAUTH HELLO must be called with the client alre
      HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
      the same time";
 
-/// One connection, as far as these commands go.
+/// One connection, as far as these commands are concerned.
 #[derive(Debug)]
 pub struct Front {
     clients: Arc<Clients>,
     listed: Listed,
-    /// How arrays are answered: RESP2, or RESP3 once that was asked for.
+    /// How arrays are answered: in RESP2, or in RESP3 once that was requested.
     arrays: Encoding,
-    /// How lines are: by lines, until `HELLO` has shown that this is a client of Redis.
+    /// How lines are answered: as lines, until `HELLO` has shown that this is a Redis client.
     lines: Encoding,
-    /// Nothing but empty lines has come since the last array.
+    /// Only empty lines have arrived since the last array.
     passes_empty_lines: bool,
     /// The client has sent `MULTI`, and neither `EXEC` nor `DISCARD` since.
     is_in_transaction: bool,
@@ -40,7 +40,7 @@ pub struct Front {
     is_admitted: bool,
 }
 
-/// What is to be done for a command beyond the connection itself.
+/// What remains to be done for a command beyond the connection itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
     /// It is answered.
@@ -49,9 +49,9 @@ pub enum Then {
     Admitted,
     /// It is answered, and the client has given a wrong password or user.
     WrongPassword,
-    /// The connection is to be as it was when it was opened; it is answered.
+    /// It is answered, and the connection must be reset to its initial state.
     Reset,
-    /// All keys are to be counted.
+    /// All keys must be counted.
     Count,
     /// See [`crate::wait`].
     Wait {
@@ -63,7 +63,7 @@ pub enum Then {
 }
 
 impl Front {
-    /// A connection on which nothing was said yet.
+    /// A connection on which nothing has been sent yet.
     #[must_use]
     pub fn new(clients: &Arc<Clients>, listed: Listed) -> Self {
         Self {
@@ -77,8 +77,8 @@ impl Front {
         }
     }
 
-    /// How a frame is answered; none: not at all. Redis passes empty arrays over, and empty lines: its clients send some between
-    /// arrays at times.
+    /// How to answer a frame; `None`: not at all. Like Redis, it skips empty arrays and empty lines: Redis clients
+    /// sometimes send empty lines between arrays.
     #[must_use]
     pub fn encoding(&mut self, frame: Frame<'_>) -> Option<Encoding> {
         let passes_empty_lines = self.passes_empty_lines || self.lines != Encoding::Line;
@@ -95,13 +95,13 @@ impl Front {
         }
     }
 
-    /// A client's request could not be understood: perhaps it begins a transaction, of which there are none.
+    /// Notes a request that could not be understood: it may begin a transaction, which is not supported.
     pub fn could_not_understand(&mut self, frame: Frame<'_>, encoding: Encoding) {
         self.is_in_transaction |= encoding != Encoding::Line && is_verb(frame, b"MULTI");
     }
 
-    /// Refuses a command of a transaction; none where it is none. IMPORTANT: the client hears that the transaction has failed,
-    /// and will try again what it takes for not done.
+    /// Refuses a command inside a transaction; `None` outside of one. IMPORTANT: the client must learn that the
+    /// transaction has failed, because it will retry whatever it believes was not done.
     #[must_use]
     pub fn refuse_in_transaction(&mut self, frame: Frame<'_>) -> Option<Response<'static>> {
         if !self.is_in_transaction {
@@ -127,13 +127,13 @@ impl Front {
         &self.clients
     }
 
-    /// What is listed of this one.
+    /// The list entry of this connection.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.listed.client
     }
 
-    /// Carries a command out, and answers it unless that is left to be done.
+    /// Carries out a command and answers it, unless the returned [`Then`] leaves that to the caller.
     pub fn execute(
         &mut self,
         driver: &Driver,
@@ -265,7 +265,7 @@ impl Front {
     }
 }
 
-/// Whether a request has this verb, which is in upper case.
+/// Whether a request has this verb, given in upper case.
 fn is_verb(frame: Frame<'_>, verb: &[u8]) -> bool {
     let first = match frame {
         Frame::Array(mut words) => words.next().unwrap_or_default(),
@@ -280,7 +280,7 @@ fn says_hello(line: &[u8]) -> bool {
     verb.eq_ignore_ascii_case(b"HELLO") && matches!(rest.first(), None | Some(b' ' | b'\t'))
 }
 
-/// Notes what a client says of itself.
+/// Notes what a client says about itself.
 fn set(details: &mut Details, command: ClientCommand<'_>) {
     match command {
         ClientCommand::SetName(name) => details.name = text(name),
@@ -296,8 +296,8 @@ fn set(details: &mut Details, command: ClientCommand<'_>) {
     }
 }
 
-/// A node is a master to clients, with its replicas. A replica's offset is so far below the master's as it has messages to
-/// acknowledge; the one that has most is at 0.
+/// A node presents itself as a master with its replicas. A replica's offset is below the master's by the number of
+/// messages that it has not acknowledged; the replica with the most is at 0.
 fn role(driver: &Driver, resp: &mut Resp<'_>) {
     let outboxes = driver.node().outboxes();
     let lags: Vec<usize> = outboxes.iter().map(|outbox| outbox.lag().items).collect();
@@ -362,8 +362,8 @@ fn is_listed(command: &Command, which: NamesOrPattern<'_>) -> bool {
     }
 }
 
-/// A command as `COMMAND INFO` tells of it: ten pieces, of which the last three, tips, places of keys and subcommands, are
-/// not told.
+/// A command as `COMMAND INFO` describes it: ten elements. The last three, tips, key specifications and subcommands,
+/// are left empty.
 fn for_programs(command: &Command, resp: &mut Resp<'_>) {
     let (first, last, step) = command.keys;
     resp.array(10).bulk(command.name).number(command.arity.into()).set(command.flags.len());
@@ -378,7 +378,7 @@ fn for_programs(command: &Command, resp: &mut Resp<'_>) {
     resp.array(0).array(0).array(0);
 }
 
-/// A command as `COMMAND DOCS` tells of it, from which clients make their hints.
+/// A command as `COMMAND DOCS` describes it; clients build their hints from it.
 fn for_people(command: &Command, resp: &mut Resp<'_>) {
     let (arguments, parts) = (arguments(command.syntax), command.subcommands());
     let more = usize::from(!arguments.is_empty()) + usize::from(parts.clone().next().is_some());
@@ -424,7 +424,7 @@ fn list_arguments(arguments: &[Argument], resp: &mut Resp<'_>) {
     }
 }
 
-/// The place of a command in the table.
+/// The index of a command in the table.
 fn place_of(command: ServerCommand<'_>) -> Option<usize> {
     let name = match command {
         ServerCommand::Ping(_) => "ping",

@@ -1,4 +1,4 @@
-//! One connection to a node: requests of clients, and what it becomes when another node opens it.
+//! One inbound connection: client requests, and what the connection becomes when another node opened it.
 
 mod gather;
 
@@ -42,13 +42,13 @@ use crate::walks::KeptWalk;
 
 use gather::Gather;
 
-/// Values from this size on are sent from where they are stored; shorter ones are copied among the other answers.
+/// Values of at least this size are sent from where they are stored; shorter ones are copied into the output buffer.
 const BODY_BYTES: usize = 32 * 1024;
 
-/// Once the answers to a request for many keys come to this, they are written before the rest has its turn.
+/// Once the answers to a multi-key request reach this size, they are written out before the rest is executed.
 const MANY_BYTES: usize = 256 * 1024;
 
-/// So much of the answers to what was kept is written before there is more of them.
+/// Once the answers to kept requests reach this size, they are written out before more are produced.
 const SETTLED_BYTES: usize = 256 * 1024;
 
 /// Serves a connection until it ends.
@@ -80,9 +80,9 @@ async fn run(
             return Ok(());
         }
         match client.upgrade {
-            // It is no client any more.
+            // It is no longer a client.
             Some(upgrade) => break upgrade,
-            // It has said RESET, and is to authenticate anew.
+            // It has sent RESET and must authenticate again.
             None => front = client.front,
         }
     };
@@ -96,40 +96,40 @@ async fn run(
 struct ClientSession<'a> {
     driver: &'a Driver,
     front: Front,
-    /// Where it has written to, for `WAIT`.
+    /// The slots it has written to, for `WAIT`.
     written: WrittenSlots,
-    /// A `WAIT` that is answered behind all that is kept, and how.
+    /// A `WAIT` to be answered after all kept requests, and its encoding.
     wait: Option<(KeptWait, Encoding)>,
     turn: Turn,
-    /// What this connection has asked for; until then the cluster's levels count.
+    /// The levels that this connection has asked for; until then the cluster's defaults apply.
     ack: Option<AckLevel>,
     read: Option<ReadLevel>,
-    /// What was looked up for the present batch of requests.
+    /// Values looked up once for the current batch of requests.
     batch: Option<Batch>,
-    /// Requests that cannot be answered here and now, with the answers that wait behind them.
+    /// Requests that cannot be answered locally right away, and the answers queued behind them.
     kept: KeptBatch,
-    /// The waits of the requests that are carried out and not yet durable.
+    /// Tickets of requests that are carried out but not yet durable.
     waits: Waits,
     unanswered: NotAnswered,
-    /// A page of a walk, or a count, that is asked for behind all that is kept.
+    /// A page of a walk, or a count, to be answered after all kept requests.
     walk: Option<KeptWalk>,
-    /// A request about all keys, which is answered behind all that is kept.
+    /// A request about all keys, to be answered after all kept requests.
     keyspace: Option<KeptKeyspace>,
-    /// A request for several keys that has one answer, as far as it is.
+    /// A multi-key request with a single answer, as far as it has been gathered.
     gather: Option<Gather>,
-    /// A `VERIFY` that is answered behind all that is kept, and its encoding.
+    /// A `VERIFY` to be answered after all kept requests, and its encoding.
     verify: Option<Encoding>,
-    /// How many keys of a request for many have had their turn; the rest waits until others are answered.
+    /// How many keys of a multi-key request have been executed; the rest wait until earlier requests are answered.
     done_of_many: Option<usize>,
     body: Option<Body>,
     upgrade: Option<(LinkKind, Incarnation)>,
-    /// Something was carried out of which nobody may hear before it is on disk.
+    /// Something was carried out that nobody may learn of before it is on disk.
     must_persist: bool,
-    /// The slots of keys that come next.
+    /// Slots of upcoming keys, already looked up.
     slots_ahead: SlotsAhead,
 }
 
-/// What all requests that have arrived together share: looking it up costs as much as a request.
+/// Values shared by all requests that arrived together: looking them up costs as much as a request.
 #[derive(Debug, Clone, Copy)]
 struct Batch {
     now: Timestamp,
@@ -137,7 +137,7 @@ struct Batch {
     takes_writes: bool,
 }
 
-/// Writes what stands before a value, where the value is long enough to be sent from where it is, and can be as it is.
+/// Writes the header of a value that is long enough to be sent from where it is stored and can be sent unchanged.
 fn begin_body(record: &Record, encoding: Encoding, out: &mut Vec<u8>) -> Option<Body> {
     let value = record.value().filter(|value| value.len() >= BODY_BYTES)?;
     let end: &[u8] = match encoding {
@@ -156,7 +156,7 @@ fn begin_body(record: &Record, encoding: Encoding, out: &mut Vec<u8>) -> Option<
     Some(Body { record: record.clone(), end })
 }
 
-/// Answers a read: the value at once, or the start of a long one.
+/// Answers a read: writes the value, or the header of a long one.
 fn answer_read(
     driver: &Driver,
     record: Option<&Record>,
@@ -197,10 +197,10 @@ impl<'a> ClientSession<'a> {
         }
     }
 
-    /// Executes a request for a key, or keeps it where that is not possible here and now.
+    /// Executes a request for a key, or keeps it if it cannot be executed locally right away.
     fn key_request(&mut self, request: KeyRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let slot = self.slots_ahead.take(request.key()).unwrap_or_else(|| self.driver.node().slot_of(request.key()));
-        // One client's requests for one key are carried out in their order.
+        // One client's requests for one key are carried out in order.
         if self.kept.holds_up(slot) || self.kept.is_full() {
             return Flow::Settle;
         }
@@ -212,7 +212,7 @@ impl<'a> ClientSession<'a> {
         }
     }
 
-    /// Leaves a request to be answered behind all that is kept, at its primary.
+    /// Keeps a request for the key's primary, to be answered in order with the other kept ones.
     fn leave_to_primary(&mut self, request: KeyRequest<'_>, encoding: Encoding) -> Flow {
         let slot = self.driver.node().slot_of(request.key());
         if self.kept.holds_up(slot) || self.kept.is_full() {
@@ -241,7 +241,7 @@ impl<'a> ClientSession<'a> {
                 answering::found(record, read.wanted, || driver.wall()).encode(encoding, &mut bytes);
             };
             let done = node.read(slot, read.key, read.level, clock, waiting, turn, answer);
-            // A linear read shows what must last.
+            // What a linear read shows must be persisted first.
             *must_persist |= done.is_ok();
             match done {
                 Ok(Answer { ticket: None, .. }) => kept.place(out).append(&mut bytes),
@@ -265,7 +265,7 @@ impl<'a> ClientSession<'a> {
         let written = self.driver.node().write(now, slot, &write, &self.waits.waiting, &mut self.turn);
         self.must_persist |= !matches!(written, Err(Refusal::NotHere));
         match written {
-            // By far the most common.
+            // By far the most common case.
             Ok(Answer { answer: Written::Done(_), ticket: None })
                 if write.expected.is_none() && !write.change.is_counted() =>
             {
@@ -287,8 +287,8 @@ impl<'a> ClientSession<'a> {
         Flow::Next
     }
 
-    /// Executes a request for many keys: each as a request of its own, whose answers stand behind each other. Where some
-    /// have to be answered before others have their turn, the request is offered again and goes on where it was.
+    /// Executes a multi-key request: each key as a request of its own, with the answers one after another. If some
+    /// must be answered before others can be executed, the request is offered again and resumes where it stopped.
     fn many<'k>(
         &mut self,
         requests: impl Iterator<Item = KeyRequest<'k>> + Clone,
@@ -316,7 +316,7 @@ impl<'a> ClientSession<'a> {
         Flow::Next
     }
 
-    /// What arrays ask about the connection and the server.
+    /// Executes a RESP command about the connection or the server.
     fn server(&mut self, command: ServerCommand<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let now = self.batch().now;
         match self.front.execute(self.driver, now, command, encoding, self.kept.place(out)) {
@@ -338,7 +338,7 @@ impl<'a> ClientSession<'a> {
         }
     }
 
-    /// A walk is answered behind everything that is kept.
+    /// Keeps a walk, to be answered after everything that is kept.
     fn walk(&mut self, walk: KeptWalk) -> Flow {
         let now = self.batch().now;
         self.unanswered.add(now, stats::WALK);
@@ -355,7 +355,7 @@ impl<'a> ClientSession<'a> {
         })
     }
 
-    /// The level of this connection's writes.
+    /// The acknowledgement level of this connection's writes.
     fn ack(&mut self) -> AckLevel {
         self.ack.unwrap_or_else(|| self.batch().promises.ack)
     }
@@ -365,7 +365,7 @@ impl<'a> ClientSession<'a> {
         self.read.unwrap_or_else(|| self.batch().promises.read)
     }
 
-    /// A long value behind requests that have no answer yet is copied: it cannot be sent from where it is.
+    /// Copies a long value behind requests that have no answer yet: it cannot be sent from where it is.
     fn body_behind_kept(&mut self) -> Flow {
         if let Some(body) = self.body.take() {
             self.kept.add_answer(body.bytes());
@@ -374,7 +374,7 @@ impl<'a> ClientSession<'a> {
         Flow::Next
     }
 
-    /// What cannot be kept is not answered: the connection ends, and the client knows that the outcome is unknown.
+    /// What cannot be persisted is not answered: the connection ends, so the client knows that the outcome is unknown.
     async fn persisted(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.must_persist) { self.waits.persisted(self.driver).await } else { Ok(()) }
     }
@@ -411,7 +411,7 @@ impl<'a> ClientSession<'a> {
         format!("storage=disk fsync={} disk={disk} log_bytes={log_bytes} snapshots={snapshots}", store.fsync())
     }
 
-    /// Another node opens a connection of the cluster.
+    /// Handles another node's request to open a cluster connection.
     fn hello(&mut self, words: proto::frame::Words<'_>) -> Result<(), ErrorReply> {
         let hello = Hello::parse(words)?;
         let node = self.driver.node();
@@ -423,8 +423,8 @@ impl<'a> ClientSession<'a> {
         if hello.to != node.incarnation() {
             return refused(format!("this node is incarnation {}, not {}", node.incarnation(), hello.to));
         }
-        // What is passed on is a client's request, whoever passes it on; and a node that stops passes on what it still has
-        // when the map no longer names it.
+        // A forwarded request is a client's request, whoever forwards it; and a stopping node still forwards what it
+        // has when the map no longer names it.
         let must_be_known = hello.kind == LinkKind::Replication;
         if must_be_known && map.member(hello.from).is_none_or(|member| member.addr != hello.from_addr) {
             return refused(format!("this node knows no incarnation {} at {}", hello.from, hello.from_addr));
@@ -525,9 +525,9 @@ impl Session for ClientSession<'_> {
         }
         self.slots_ahead.forget();
         if !self.kept.is_empty() {
-            // What this batch has written here must not wait for what other nodes answer.
+            // Records that this batch has written here must not wait for other nodes' answers.
             self.driver.wake_touched(&mut self.turn);
-            // What is gathered is not written, and short.
+            // Gathered answers are short, and not written out yet.
             let (out, most) = match &mut self.gather {
                 Some(gather) => (&mut gather.answers, usize::MAX),
                 None => (&mut *out, SETTLED_BYTES),

@@ -1,15 +1,15 @@
-//! Requests that have arrived together, before the first of them is carried out.
+//! Prefetching for requests that have arrived together, before the first of them is carried out.
 //!
-//! What a request touches lies all over the tables, and each first touch waits for memory. Where many requests have
-//! arrived at once, the memory of all is asked for first, and they wait for it together. One that has arrived alone, where others
-//! are read before it is carried out, has its memory by then.
+//! What a request touches is scattered over the tables, and each first touch is a cache miss. If many requests have
+//! arrived at once, all their memory is prefetched first, so that the misses overlap. For a request that has arrived
+//! alone, where others are read before it is carried out, the prefetch has completed by then.
 
 use engine::node::Node;
 use net::connection::TOGETHER;
 use proto::frame::{Frame, Frames};
 use proto::slot::SlotId;
 
-/// The slots of the keys that come next, so that no key is hashed twice.
+/// The slots of the upcoming keys, so that no key is hashed twice.
 #[derive(Debug, Default)]
 pub(crate) struct SlotsAhead {
     /// In the order of the requests.
@@ -17,8 +17,7 @@ pub(crate) struct SlotsAhead {
     next: usize,
 }
 
-/// Where a key lies in the buffer of its connection: its address and its length. Until the buffer changes, nothing else
-/// is there.
+/// Where a key lies in its connection's buffer: address and length. Until the buffer changes, nothing else is there.
 type Place = (usize, usize);
 
 fn place(key: &[u8]) -> Place {
@@ -26,8 +25,8 @@ fn place(key: &[u8]) -> Place {
 }
 
 impl SlotsAhead {
-    /// Looks at requests that come next, in place of those looked at before. What is taken for a key and is none costs a
-    /// little time.
+    /// Prefetches for the upcoming requests, which replace those looked at before. Treating a word as a key that is
+    /// not one only costs a little time.
     pub(crate) fn look_at(&mut self, node: &Node, frames: Frames<'_>) {
         let mut keys = [(SlotId(0), &b""[..]); TOGETHER];
         let mut count = 0;
@@ -44,7 +43,7 @@ impl SlotsAhead {
         self.slots.extend(keys.iter().map(|(slot, key)| (place(key), *slot)));
     }
 
-    /// The slot of a key, where it was looked at. To be asked with the requests in their order.
+    /// The slot of a key, if it was looked at. Call this for the requests in order.
     pub(crate) fn take(&mut self, key: &[u8]) -> Option<SlotId> {
         let ahead = self.slots.get(self.next..)?;
         let at = ahead.iter().position(|(known, _)| *known == place(key))?;
@@ -53,7 +52,8 @@ impl SlotsAhead {
         Some(*slot)
     }
 
-    /// IMPORTANT: to be called before the buffer changes. Another key may then be where one was.
+    /// Forgets all slots. IMPORTANT: call this before the buffer changes, when another key may take the place of one
+    /// that was there.
     pub(crate) fn forget(&mut self) {
         self.slots.clear();
         self.next = 0;

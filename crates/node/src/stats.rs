@@ -1,4 +1,4 @@
-//! The node's figures, as `STATS` tells them.
+//! The node's figures, as `STATS` reports them.
 
 use engine::losses::Losses;
 use net::latency::{Kinds, Unanswered};
@@ -9,20 +9,20 @@ use crate::clients::Clients;
 use crate::driver::Driver;
 use crate::store::{Figures, Store};
 
-/// What the figures of each kind of request begin with: GET, GETV and TTL; PUT and PUTEX; DELETE; CAS, PUTNX, EXPIRE,
-/// PERSIST and read-modify-writes; PREFIX, RANGE and COUNT.
+/// The name prefixes for the figures of each kind of request: GET, GETV and TTL; PUT and PUTEX; DELETE; CAS, PUTNX,
+/// EXPIRE, PERSIST and read-modify-writes; PREFIX, RANGE and COUNT.
 const KINDS: [&str; 5] = ["get", "put", "delete", "conditional", "walk"];
 
-/// The kind of a page of a walk, and of a count.
+/// The kind of pages of walks, and of counts.
 pub const WALK: usize = 4;
 
-/// The answered requests of the node's own clients since it was started, whichever node has carried them out.
+/// The answered requests of the node's own clients since its start, whichever node carried them out.
 pub type Answered = Kinds<{ KINDS.len() }>;
 
-/// The requests of one client that are not answered.
+/// The unanswered requests of one client.
 pub type NotAnswered = Unanswered<{ KINDS.len() }>;
 
-/// The kind of a request, as its place in the list of kinds.
+/// The kind of a request, as its index in the list of kinds.
 #[must_use]
 pub fn kind(request: &KeyRequest<'_>) -> usize {
     match request {

@@ -1,8 +1,8 @@
 //! The node's data directory: what its state machine must not forget.
 //!
-//! Whoever is about to tell somebody of a change first waits in [`Store::persist`] until it is written as `--fsync` asks.
-//! One write, and one fsync, serves all connections that have something to tell. A thread syncs, and does all else that
-//! may take long.
+//! Whoever is about to tell somebody of a change first waits in [`Store::persist`] until it is written as `--fsync`
+//! asks. One write and one fsync serve all connections that have something to tell. A thread does the syncs and
+//! everything else that may take long.
 
 mod gather;
 mod log;
@@ -33,11 +33,11 @@ pub use writer::Running;
 /// When a change counts as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Fsync {
-    /// When it is on disk: it survives a power cut.
+    /// Once it is on disk: it survives a power failure.
     Always,
-    /// When the kernel has it: it survives the end of the process. The disk has it after --fsync-interval at the latest.
+    /// Once the kernel has it: it survives the end of the process. It is on disk after --fsync-interval at the latest.
     Interval,
-    /// When the kernel has it, which writes it to the disk when it likes.
+    /// Once the kernel has it, which writes it to disk when it chooses.
     Never,
 }
 
@@ -51,27 +51,27 @@ impl std::fmt::Display for Fsync {
     }
 }
 
-/// How the disk is.
+/// The state of the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// It takes what is written.
+    /// It takes writes.
     Good,
-    /// It is full. What was carried out waits for room.
+    /// It is full. What was carried out waits to be written until there is room.
     Full,
-    /// It has failed, and nothing is written any more.
+    /// It has failed; nothing is written anymore.
     Failed(String),
 }
 
 /// Figures for operators.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Figures {
-    /// What the log takes on disk, in bytes.
+    /// The size of the log on disk, in bytes.
     pub log_bytes: u64,
     /// How many snapshots were made since the start.
     pub snapshots: u64,
 }
 
-/// The directory as the node's tasks share it. Cloning is cheap.
+/// The data directory as shared by the node's tasks. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -82,27 +82,29 @@ struct Shared {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     fsync: Fsync,
-    /// Whose data it is, as the directory says; a directory is of none until a node of it has joined.
+    /// The cluster that the data belongs to, according to the directory; unset until a node of it has joined.
     cluster: OnceLock<String>,
-    /// Taken out when it is closed.
+    /// `None` once it is closed.
     directory: Mutex<Option<DataDir>>,
     orders: Mutex<Orders>,
     ordered: Condvar,
-    /// Up to which number of the journal everything is written. What nearly everybody looks at takes no lock.
+    /// Everything below this number in the journal is written. Nearly every reader needs only this, so it takes no
+    /// lock.
     written: AtomicU64,
-    /// The version of the map that is on the disk; held while one is written.
+    /// The version of the map on disk; locked while one is being written.
     map_saved: Mutex<MapVersion>,
-    /// There from the start of its thread to its end.
+    /// `Some` while the log thread runs.
     log: Mutex<Option<log::Log>>,
     health: watch::Sender<Health>,
     figures: Mutex<Figures>,
 }
 
-/// How often somebody who has found the log in other hands looks again, before the thread is to write. Who has it is nearly
-/// always another who writes what has gathered, this included, and is done before a thread would be awake.
+/// How often a task that finds the log locked retries before it leaves the write to the thread. The holder is nearly
+/// always another task writing everything gathered so far, this task's entries included, and finishes before the
+/// thread would wake up.
 const LOOKS: u32 = 16;
 
-/// The disk has failed: whether what was carried out is kept is not known.
+/// The disk has failed: it is unknown whether what was carried out is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the node's disk has failed")]
 pub struct DiskFailed;
@@ -139,7 +141,7 @@ impl Store {
         self.shared.fsync
     }
 
-    /// Writes everything that was noted with a lower number than `end`, if that is quickly done; says whether it is written.
+    /// Writes all journal entries below `end` if that is quick; returns whether they are written.
     pub async fn persist_soon(&self, noted: &engine::journal::Journal, end: u64) -> bool {
         if self.fsync() == Fsync::Always {
             return self.is_written(end);
@@ -157,35 +159,34 @@ impl Store {
         self.is_written(end)
     }
 
-    /// Waits until everything that was noted with a lower number than `end` is written.
+    /// Waits until all journal entries below `end` are written.
     ///
     /// # Errors
-    /// It never will be. Nobody must hear of it.
+    /// They never will be. Nobody may learn of them.
     pub async fn persist(&self, noted: &engine::journal::Journal, end: u64) -> Result<(), DiskFailed> {
         if self.persist_soon(noted, end).await { Ok(()) } else { self.wait_written(end).await }
     }
 
-    /// The same by the thread, where [`Store::persist_soon`] has not done it.
+    /// Waits for the thread to write all entries below `end`, where [`Store::persist_soon`] has not written them.
     ///
     /// # Errors
-    /// It never will be. Nobody must hear of it.
+    /// They never will be. Nobody may learn of them.
     pub async fn wait_written(&self, end: u64) -> Result<(), DiskFailed> {
         self.written(end).await
     }
 
-    /// Whether everything with a lower number than `end` is written.
+    /// Whether all journal entries below `end` are written.
     #[must_use]
     pub fn is_written(&self, end: u64) -> bool {
         self.shared.written.load(Ordering::Acquire) >= end
     }
 
-    /// Everything with a lower number than `end` is written. To be called with the log in hand; then those who wait for it are to
-    /// be woken.
+    /// Notes that all entries below `end` are written. Call it with the log locked; then wake those that wait for it.
     fn note_written(&self, end: u64) {
         self.shared.written.store(end, Ordering::Release);
     }
 
-    /// Whether the disk takes what is written.
+    /// Whether the disk takes writes.
     #[must_use]
     pub fn is_good(&self) -> bool {
         *self.shared.health.borrow() == Health::Good
@@ -195,13 +196,13 @@ impl Store {
         matches!(*self.shared.health.borrow(), Health::Failed(_))
     }
 
-    /// How the disk is.
+    /// The state of the disk.
     #[must_use]
     pub fn health(&self) -> Health {
         self.shared.health.borrow().clone()
     }
 
-    /// Waits until the disk has failed; says why.
+    /// Waits until the disk has failed; returns why.
     pub async fn failed(&self) -> String {
         let mut health = self.shared.health.subscribe();
         match health.wait_for(|health| matches!(health, Health::Failed(_))).await.as_deref() {
@@ -210,7 +211,8 @@ impl Store {
         }
     }
 
-    /// A file beside the log could not be written. Want of room passes; otherwise the node is to stop, as where the log cannot.
+    /// Handles a failure to write a file beside the log. Lack of space is temporary; any other failure stops the node,
+    /// as for the log itself.
     fn fails_by<T>(&self, done: Result<T, FileError>) -> Result<T, FileError> {
         if let Err(error) = &done
             && !error.is_no_space()
@@ -233,16 +235,17 @@ impl Store {
         *self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The cluster whose data this is; `None` where it is of none yet.
+    /// The cluster that this data belongs to; `None` if there is none yet.
     #[must_use]
     pub fn cluster(&self) -> Option<&str> {
         self.shared.cluster.get().map(String::as_str)
     }
 
-    /// Notes what the coordinator calls this start of the node, so that the next one can show whose data it has.
+    /// Records the incarnation that the coordinator has assigned to this start, so that the next start can prove whose
+    /// data it has.
     ///
     /// # Errors
-    /// The disk has failed. What was noted is unknown.
+    /// The disk has failed. It is unknown whether the incarnation was recorded.
     pub async fn note_incarnation(&self, incarnation: Incarnation) -> Result<(), FileError> {
         let store = self.clone();
         let noted = on_a_thread(move || {
@@ -253,10 +256,10 @@ impl Store {
         self.fails_by(noted.await)
     }
 
-    /// Notes that this start of the node is in a cluster, as what and by which map, so that the next one can say so.
+    /// Records that this start is in a cluster, with its incarnation and map, so that the next start can say so.
     ///
     /// # Errors
-    /// The disk has failed. What was noted is unknown.
+    /// The disk has failed. It is unknown what was recorded.
     pub async fn begin(&self, map: Arc<ClusterMap>, incarnation: Incarnation) -> Result<(), FileError> {
         let store = self.clone();
         self.fails_by(on_a_thread(move || store.begin_now(&map, incarnation)).await)
@@ -266,8 +269,9 @@ impl Store {
         let mut directory = self.directory();
         let Some(directory) = directory.as_mut() else { return Ok(()) };
         if directory.identity().cluster.is_none() {
-            // IMPORTANT: before the name. A directory that is of a cluster has its map, by which a coordinator that lost its
-            // state takes the cluster over; without one it would be a stranger to every other coordinator.
+            // IMPORTANT: save the map before the name. A directory that belongs to a cluster must have its map, from
+            // which a coordinator that lost its state takes the cluster over; without one it would be a stranger to
+            // every other coordinator.
             self.save_map(map)?;
         }
         directory.update_identity(|identity| {
@@ -278,17 +282,18 @@ impl Store {
         Ok(())
     }
 
-    /// Puts a map on the disk, unless one as new is there. A full disk is no reason to wait: then it is saved later.
+    /// Saves a map to disk, unless one at least as new is there. On a full disk it does not wait: the map is saved
+    /// later.
     ///
     /// # Errors
-    /// The disk has failed. Which map a start finds is unknown.
+    /// The disk has failed. It is unknown which map the next start finds.
     pub async fn keep_map(&self, map: Arc<ClusterMap>) -> Result<(), FileError> {
         let store = self.clone();
         let kept = self.fails_by(on_a_thread(move || store.save_map(&map)).await);
         if kept.as_ref().is_err_and(FileError::is_no_space) { Ok(()) } else { kept }
     }
 
-    /// The same, at once. Blocks on the disk.
+    /// Saves a map as [`Self::keep_map`] does, synchronously. Blocks on the disk.
     fn save_map(&self, map: &ClusterMap) -> Result<(), FileError> {
         let mut saved = self.map_saved();
         if map.version > *saved {
@@ -311,7 +316,7 @@ impl Store {
     }
 }
 
-/// Does what may take long, as to wait for the disk, where no request waits for it.
+/// Runs work that may take long, such as waiting for the disk, on a blocking thread where it delays no request.
 pub(crate) async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))

@@ -1,4 +1,4 @@
-//! Whether the copies of slots are equal: the digests that the state machine waits for, and `VERIFY`.
+//! Comparing the copies of slots: the digests that the state machine waits for, and `VERIFY`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use tokio::time::sleep;
 
 use crate::driver::Driver;
 
-/// How often it is looked at whether a round is over.
+/// How often to check whether a round is over.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Computes digests of this node's own copies, beside everything else.
+/// Computes digests of this node's own copies, in the background.
 pub fn digest_own(driver: &Driver, wanted: Vec<ToDigest>) {
     let driver = driver.clone();
     let background = driver.background().clone();
@@ -28,8 +28,8 @@ pub fn digest_own(driver: &Driver, wanted: Vec<ToDigest>) {
     });
 }
 
-/// Computes digests that a primary has asked for, beside everything else. Where too many answers wait already, the primary
-/// asks again.
+/// Computes digests that a primary has asked for, in the background. If too many answers are waiting already, the
+/// primary asks again.
 pub fn digest_for(driver: &Driver, wanted: Vec<ToDigest>, answers: &mpsc::Sender<LinkReply>) {
     let answers = answers.clone();
     driver.background().spawn(async move {
@@ -42,7 +42,7 @@ pub fn digest_for(driver: &Driver, wanted: Vec<ToDigest>, answers: &mpsc::Sender
     });
 }
 
-/// The digests, computed where nobody waits for the thread.
+/// Computes the digests on a thread where they delay nobody.
 async fn digested(wanted: Vec<ToDigest>) -> Vec<(ToDigest, u128)> {
     let digest = |it: ToDigest| {
         let digest = it.contents.digest();
@@ -53,7 +53,7 @@ async fn digested(wanted: Vec<ToDigest>) -> Vec<(ToDigest, u128)> {
     digested.unwrap_or_default()
 }
 
-/// Compares all slots that this node leads, and tells what has come of it.
+/// Compares all slots that this node leads, and reports the result.
 pub async fn verify(driver: &Driver) -> Response<'static> {
     let round = driver.node().verify(driver.clock().now());
     loop {
@@ -64,7 +64,7 @@ pub async fn verify(driver: &Driver) -> Response<'static> {
     }
 }
 
-/// A round in words.
+/// The text for a round.
 fn lines(verified: &Verified) -> Vec<String> {
     let Verified { slots, empty, equal, different, named, under_repair, not_compared } = verified;
     let not: usize = not_compared.values().sum();

@@ -11,36 +11,36 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::driver::Driver;
 
-/// The longest pause before slots are asked for again. It doubles up to here, from one of a millisecond.
+/// The longest pause before slots are queried again. The pause starts at one millisecond and doubles up to this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long another node may take to answer one question.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The longest time that is waited, whatever was asked for.
+/// The longest wait, whatever was asked for.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// The slots to which a connection has written, and which of those not every replica has.
+/// The slots that a connection has written to and that not every replica is known to have.
 #[derive(Debug)]
 pub struct WrittenSlots {
-    /// A bit for each slot; none until the connection has asked for the first time, so that others need not be counted.
+    /// A bit per slot; `None` until the connection's first `WAIT`, so that connections without one track nothing.
     slots: Option<Box<[u64]>>,
-    /// See [`Driver::terms`], when the connection was opened or last asked.
+    /// The value of [`Driver::terms`] when the connection was opened or last asked.
     terms: u64,
 }
 
-/// A `WAIT` that is answered behind everything that is kept.
+/// A `WAIT` that is answered after everything that is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct KeptWait {
-    /// How many replicas are waited for.
+    /// How many replicas to wait for.
     pub replicas: u64,
     /// For how long, in milliseconds; 0 for as long as a request may take.
     pub millis: u64,
-    /// The writes were answered when a majority had them, so that a new primary has them, too.
+    /// The writes were answered only once a majority had them, so that a new primary has them too.
     pub is_quorum: bool,
 }
 
-/// A slot that is asked for: up to which record, once that is known, and how many have it as far as is known.
+/// A queried slot: up to which record, once that is known, and how many replicas have it as far as is known.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     slot: SlotId,
@@ -49,13 +49,13 @@ struct Asked {
 }
 
 impl WrittenSlots {
-    /// Nothing is written yet.
+    /// Starts with nothing written yet.
     #[must_use]
     pub fn new(driver: &Driver) -> Self {
         Self { slots: None, terms: driver.terms() }
     }
 
-    /// A write goes to this slot.
+    /// Notes a write to this slot.
     pub fn add(&mut self, slot: SlotId) {
         if let Some(slots) = &mut self.slots
             && let Some(word) = slots.get_mut(usize::from(slot.0) / 64)
@@ -72,13 +72,13 @@ impl WrittenSlots {
         }
     }
 
-    /// All slots that may have writes of this connection: all that there are, when it asks for the first time.
+    /// All slots that may have writes of this connection: every slot, when it asks for the first time.
     fn take_slots(&mut self) -> Vec<SlotId> {
         let all = || SLOT_BITS.slots();
         match &self.slots {
             None => {
                 let count = all().count();
-                // Each stays until its writes are found on all replicas.
+                // Each stays set until all replicas are found to have its writes.
                 self.slots = Some(vec![u64::MAX; count.div_ceil(64)].into());
                 all().collect()
             }
@@ -91,8 +91,9 @@ impl WrittenSlots {
         }
     }
 
-    /// Waits until so many replicas have everything that the connection has written, and says how many have. That is 0 where
-    /// a slot has another primary since it last asked: the new one may lack what was answered at level `async`.
+    /// Waits until `wait.replicas` replicas have everything that the connection has written, and returns how many
+    /// have. Returns 0 if a slot has got another primary since the connection last asked: the new one may lack what
+    /// was answered at level `async`.
     pub async fn wait(&mut self, driver: &Driver, wait: KeptWait) -> u64 {
         let time = if wait.millis == 0 { driver.request_timeout() } else { Duration::from_millis(wait.millis) };
         let deadline = Instant::now() + time.min(LONGEST_WAIT);
@@ -109,7 +110,7 @@ impl WrittenSlots {
             sleep_until((Instant::now() + pause).min(deadline)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
-        // IMPORTANT: looked at last, so that no primary has changed while others were asked.
+        // IMPORTANT: read last, so that no primary has changed while others were asked.
         let terms = driver.terms();
         let is_sure = terms == self.terms || wait.is_quorum;
         self.terms = terms;
@@ -120,7 +121,7 @@ impl WrittenSlots {
     }
 }
 
-/// Asks for all slots that too few replicas are known to have, each at its primary.
+/// Queries all slots that too few replicas are known to have, each at its primary.
 async fn ask(driver: &Driver, asked: &mut [Asked], deadline: Instant, replicas: u64) {
     let Some(map) = driver.node().map() else { return };
     let me = driver.node().incarnation();
@@ -167,7 +168,7 @@ async fn ask_other(
     slots: Vec<(SlotId, Option<u64>)>,
     deadline: Instant,
 ) -> Option<Vec<CopiesOf>> {
-    // Also where there is no time left: whoever only looks asks with the shortest wait.
+    // Allow a little time even if none is left: a client that only wants to look asks with the shortest wait.
     let until = (Instant::now() + PATIENCE).min(deadline.max(Instant::now() + LONGEST_PAUSE));
     let mut handed = driver.forwards().send_copies(driver, to, addr, slots);
     let bytes = timeout_at(until, &mut handed.answer).await.ok()?.ok()?.ok()?;
@@ -177,7 +178,8 @@ async fn ask_other(
     }
 }
 
-/// How many replicas of each of these slots have it up to a record, or up to its last one. A slot that is not led here says so.
+/// How many replicas of each of these slots have it up to a record, or up to its last one. A slot not led here says
+/// so.
 #[must_use]
 pub fn answers_here(driver: &Driver, slots: &[(SlotId, Option<u64>)]) -> Vec<CopiesOf> {
     let node = driver.node();

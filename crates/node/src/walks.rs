@@ -1,5 +1,5 @@
-//! Pages of walks through the keys of the whole cluster (`PREFIX`, `RANGE`), and counts: whom this node asks, and what it
-//! answers where another asks. Who answers for what is decided by [`engine::walk`].
+//! Pages of walks through the keys of the whole cluster (`PREFIX`, `RANGE`), and counts: how this node asks others,
+//! and how it answers them. [`engine::walk`] decides who answers for what.
 
 use std::future::{pending, poll_fn};
 use std::panic::resume_unwind;
@@ -26,17 +26,17 @@ use crate::driver::Driver;
 use crate::forward::PATIENCE;
 use crate::routing::{RETRY_PAUSE, STALLED_PATIENCE, replaced};
 
-/// How long a node may say nothing at all while it is asked for its keys. It may have to sort them first.
+/// How long a node may send nothing while it is asked for its keys. It may have to sort them first.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many slots are listed before other tasks have their turn: some 0.1 ms of work, or 1 ms where they are to be sorted.
+/// How many slots are listed before other tasks get a turn: about 0.1 ms of work, or 1 ms if they must be sorted.
 const SLOTS_AT_ONCE: usize = 32;
 
-/// A request for a page or a count, kept until the batch that it came with is answered.
+/// A request for a page or a count, kept until the batch that it arrived with is answered.
 #[derive(Debug)]
 pub struct KeptWalk {
     range: KeyRange,
-    /// None: only the number is asked for.
+    /// `None`: only the count is wanted.
     limit: Option<usize>,
     level: ReadLevel,
     encoding: Encoding,
@@ -69,7 +69,7 @@ impl KeptWalk {
     }
 }
 
-/// Asks until every slot is answered for.
+/// Asks nodes until every slot is answered for.
 pub(crate) async fn gather(driver: &Driver, mut walk: Walk) -> Result<Walk, ErrorReply> {
     let start = Instant::now();
     let deadline = start + driver.request_timeout();
@@ -92,7 +92,7 @@ pub(crate) async fn gather(driver: &Driver, mut walk: Walk) -> Result<Walk, Erro
                 Ok((id, Some(listed))) => walk.answered(id, listed),
                 Ok((id, None)) => walk.failed(id),
                 Err(Ok(panic)) => resume_unwind(panic),
-                // The runtime ends all tasks, this one next.
+                // The runtime is ending all tasks, this one next.
                 Err(Err(_)) => pending().await,
             }
         }
@@ -100,12 +100,12 @@ pub(crate) async fn gather(driver: &Driver, mut walk: Walk) -> Result<Walk, Erro
         if Instant::now() >= deadline {
             return Err(ErrorReply::Unavailable(why_missing(driver, missing)));
         }
-        // Either the map changes, or what was in the way may have passed.
+        // Either the map changes, or the obstacle may have passed.
         let _ = timeout_at((tried_at + RETRY_PAUSE).min(deadline), map_changes.changed()).await;
     }
 }
 
-/// Asks one node, which may be this one. None: it does not answer.
+/// Asks one node, which may be this one. `None`: it does not answer.
 async fn put_question(driver: Driver, ask: Ask, deadline: Instant) -> (u64, Option<Listed>) {
     let id = ask.list.id;
     if ask.to == driver.node().incarnation() {
@@ -125,7 +125,7 @@ async fn ask_other(driver: &Driver, ask: Ask, deadline: Instant) -> Option<Liste
         let until = deadline.min(Instant::now() + patience);
         let answer = tokio::select! {
             answer = timeout_at(until, &mut handed.answer) => answer,
-            // Whoever leads the slots now is asked instead.
+            // The new primary of the slots is asked instead.
             () = replaced(driver, first, to), if may_move => return None,
         };
         if answer.is_ok() || until == deadline || reads == driver.forwards().reads(to) {
@@ -134,7 +134,7 @@ async fn ask_other(driver: &Driver, ask: Ask, deadline: Instant) -> Option<Liste
     };
     let Ok(answer) = answer else {
         driver.forwards().set_stalled(to);
-        // If it was not sent, it never will be; an answer that comes yet is passed over.
+        // If it was not sent, it never will be; an answer that still arrives is ignored.
         let _ = handed.take_back();
         return None;
     };
@@ -145,7 +145,8 @@ async fn ask_other(driver: &Driver, ask: Ask, deadline: Instant) -> Option<Liste
     }
 }
 
-/// Lists what is here, for this node or for another. Nobody hears of it before it is as durable as was asked for.
+/// Lists the keys held here, for this node or for another. Nobody learns of them before they are as durable as
+/// requested.
 pub async fn list_here(driver: &Driver, list: &List) -> Listed {
     let node = driver.node();
     let (mut waiting, mut turn) = (Waiting::new(), Turn::default());
@@ -154,11 +155,11 @@ pub async fn list_here(driver: &Driver, list: &List) -> Listed {
         for slot in slots.iter().filter(|slot| node.has_slot(**slot)) {
             node.list(*slot, list, || driver.clock().now(), &waiting, &mut turn, &mut listing);
         }
-        // What has expired is on its way to the replicas while other slots are listed.
+        // Expiries are on their way to the replicas while other slots are listed.
         driver.wake_touched(&mut turn);
         yield_now().await;
     }
-    // Whether in time or not is told by the tickets.
+    // The tickets tell whether it was in time.
     let deadline = Instant::now() + driver.request_timeout();
     let _ = timeout_at(deadline, poll_fn(|context| waiting.poll_settled(context))).await;
     let mut outcomes = Vec::new();

@@ -1,4 +1,4 @@
-//! The password that the processes and the clients of a cluster share: read from a file, compared in constant time, and
+//! The password shared by the processes and clients of a cluster: read from a file, compared in constant time, and
 //! never shown.
 
 use std::fmt;
@@ -13,25 +13,25 @@ use subtle::ConstantTimeEq as _;
 /// The longest password, in bytes.
 pub const PASSWORD_BYTES: usize = 512;
 
-/// A password: one word of printable ASCII, so that a line of the protocol carries it as well as an array. Cloning is cheap.
+/// A password: one word of printable ASCII, so that both a protocol line and an array can carry it. Cloning is cheap.
 #[derive(Clone)]
 pub struct Password {
     text: Arc<str>,
     digest: [u8; 32],
 }
 
-/// Why something is no password.
+/// Why a password is not valid, or cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    /// The file is not there, or may not be read.
+    /// The file does not exist, or cannot be read.
     #[error("the password file {} cannot be read: {why}; nothing was done", path.display())]
     Unreadable {
         /// Which file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         why: io::Error,
     },
-    /// What is in the file is none.
+    /// The file does not hold a valid password.
     #[error("the password file {} holds no password: {what}; nothing was done", path.display())]
     InFile {
         /// Which file.
@@ -39,27 +39,27 @@ pub enum PasswordError {
         /// What is wrong with it.
         what: Box<PasswordError>,
     },
-    /// There is nothing.
+    /// It is empty.
     #[error("it is empty, and one line with the password is expected")]
     Empty,
     /// It is too long.
     #[error("it is longer than {PASSWORD_BYTES} bytes, which is the limit")]
     TooLong,
-    /// A character that is not allowed.
+    /// It has a character that is not allowed.
     #[error(
         "byte {at} is none of the printable ASCII characters that a password is made of; blanks and more lines are not allowed"
     )]
     Odd {
-        /// Its place, from 1.
+        /// Its position, counted from 1.
         at: usize,
     },
 }
 
 impl Password {
-    /// A password.
+    /// Creates a password from its text.
     ///
     /// # Errors
-    /// It is empty, longer than [`PASSWORD_BYTES`], or has other characters than printable ASCII without blanks.
+    /// It is empty, longer than [`PASSWORD_BYTES`], or has characters other than printable ASCII without blanks.
     pub fn new(text: impl AsRef<[u8]>) -> Result<Self, PasswordError> {
         let bytes = text.as_ref();
         if bytes.is_empty() {
@@ -74,32 +74,33 @@ impl Password {
         Ok(Self { text: String::from_utf8_lossy(bytes).into(), digest: Sha256::digest(bytes).into() })
     }
 
-    /// Reads the password that is in a file, with or without a line end behind it. Warns in the log where other users of
-    /// the machine may read or change the file.
+    /// Reads the password from a file, with or without a line end after it. Logs a warning if other users of the
+    /// machine may read or change the file.
     ///
     /// # Errors
-    /// The file cannot be read, or what is in it is no password. The text names the file and never what is in it.
+    /// The file cannot be read, or does not hold a valid password. The text names the file and never shows its
+    /// contents.
     pub fn read(path: &Path) -> Result<Self, PasswordError> {
         let unreadable = |why| PasswordError::Unreadable { path: path.to_owned(), why };
         let file = File::open(path).map_err(unreadable)?;
         warn_of_readers(path, &file);
         let mut bytes = Vec::new();
-        // With a line end; what is longer still is too long.
+        // Room for a line end; anything longer is too long anyway.
         file.take(PASSWORD_BYTES as u64 + 3).read_to_end(&mut bytes).map_err(unreadable)?;
         let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         Self::new(line).map_err(|what| PasswordError::InFile { path: path.to_owned(), what: Box::new(what) })
     }
 
-    /// Whether somebody has given this password. Takes the same time whatever is wrong with theirs: what is compared are
-    /// digests of equal length, all of their bytes.
+    /// Whether `given` is this password. Takes the same time whatever differs: it compares digests of equal length,
+    /// all of their bytes.
     #[must_use]
     pub fn matches(&self, given: &[u8]) -> bool {
         let given: [u8; 32] = Sha256::digest(given).into();
         self.digest.ct_eq(&given).into()
     }
 
-    /// The password itself, to be sent and not to be shown.
+    /// The password itself, to be sent but never shown.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text

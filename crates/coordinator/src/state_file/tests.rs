@@ -16,7 +16,7 @@ fn loaded(dir: &Path) -> Option<String> {
     opened(dir).1
 }
 
-/// The flaw that a state file of these bytes has. They are still there afterwards.
+/// The flaw found in a state file with these bytes. The file is unchanged afterwards.
 fn flaw(bytes: &[u8]) -> Flaw {
     let dir = directory();
     let file = dir.path().join(STATE_NAME);
@@ -159,7 +159,7 @@ fn a_directory_that_cannot_be_made_is_named() {
     }
 }
 
-// Permissions do not bind the superuser, so these put directories where files belong.
+// Permissions do not restrict the superuser, so these tests put directories where files belong.
 
 #[test]
 fn a_lock_that_cannot_be_written_is_named() {

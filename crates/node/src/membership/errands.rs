@@ -1,4 +1,4 @@
-//! What must be on the disk before a message of the coordinator is taken.
+//! What must be on disk before a message from the coordinator is handled.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use storage::FileError;
 use super::{Ended, Membership};
 use crate::store::Store;
 
-/// Something to be written. Then the message is offered again.
+/// Something to write first. The message is then offered again.
 #[derive(Debug)]
 pub(super) enum Errand {
-    /// The incarnation that the coordinator has given to this start.
+    /// The incarnation that the coordinator has assigned to this start.
     Note(Incarnation),
-    /// That this start is in a cluster, by its first map.
+    /// The fact that this start is in a cluster, with its first map.
     Begin(Arc<ClusterMap>),
-    /// A map in which a copy counts no more.
+    /// A map in which a copy no longer counts.
     Keep(Arc<ClusterMap>),
 }
 
 impl Membership {
-    /// What is to be done before a message is taken.
+    /// What must be written before a message is handled, if anything.
     pub(super) fn errand_before(&self, message: &CoordinatorMessage<'_>) -> Option<Errand> {
         match message {
             CoordinatorMessage::Joined { incarnation, .. } if self.is_to_note(*incarnation) => {
@@ -35,7 +35,7 @@ impl Membership {
         }
     }
 
-    /// Does it; says so where the session is over.
+    /// Runs the errand; returns how the session ended, if it did.
     pub(super) async fn run_errand(&mut self, errand: Errand, out: &mut Vec<u8>) -> Option<Ended> {
         match errand {
             Errand::Note(incarnation) => self.note(incarnation).await,
@@ -44,16 +44,18 @@ impl Membership {
         }
     }
 
-    /// Whether the data directory is to hear of an incarnation that the coordinator has given to this start.
+    /// Whether an incarnation assigned by the coordinator must be recorded in the data directory.
     ///
-    /// What is of a cluster and brought no map with it may be of another one than this coordinator's. It shows with the first map.
+    /// A directory that belongs to a cluster but has no map may belong to another cluster than this coordinator's. The
+    /// first map will tell.
     fn is_to_note(&self, incarnation: Incarnation) -> bool {
         let is_known = |store: &Store| store.cluster().is_none() || self.driver.node().map().is_some();
         self.noted != Some(incarnation) && self.driver.store().is_some_and(is_known)
     }
 
-    /// IMPORTANT: before the first heartbeat, with which the coordinator counts on this start. One that ends before its
-    /// directory knows of it leaves data behind that no later start can show to be that of a member.
+    /// Records the incarnation on disk. IMPORTANT: this happens before the first heartbeat, from which the coordinator
+    /// counts on this start. A start that ended before its directory knew its incarnation would leave data that no
+    /// later start can prove to be a member's.
     async fn note(&mut self, incarnation: Incarnation) -> Option<Ended> {
         if let Some(store) = self.driver.store()
             && let Err(error) = store.note_incarnation(incarnation).await
@@ -64,22 +66,23 @@ impl Membership {
         None
     }
 
-    /// The map, where it is the first that this start is sent.
+    /// The map, if it is the first that this start has received.
     fn first_map(&self, text: &str) -> Option<Arc<ClusterMap>> {
         if self.incarnation.is_none() || self.begun == self.incarnation {
             return None;
         }
         let update = MapUpdate::parse(text.lines()).ok()?;
-        // IMPORTANT: nothing is noted of one without a version. Its coordinator may never keep the name that it has.
+        // IMPORTANT: record nothing for a map without a version. Its coordinator may never keep the cluster name that
+        // it has now.
         let map = ClusterMap::updated(None, &update).ok()?;
         (map.version > MapVersion(0)).then(|| Arc::new(map))
     }
 
-    /// The node is in its cluster from now on. Only here it may find out that the cluster is not its own.
+    /// Makes the node part of its cluster. Only here can it find out that the cluster is not its own.
     async fn begin(&mut self, map: Arc<ClusterMap>, out: &mut Vec<u8>) -> Option<Ended> {
         let incarnation = self.incarnation?;
         if let Some(store) = self.driver.store() {
-            // IMPORTANT: before anything is noted.
+            // IMPORTANT: checked before anything is recorded.
             if let Some(own) = store.cluster().filter(|own| *own != map.cluster) {
                 NodeMessage::Leave.encode(out);
                 return Some(Ended::Stranger(format!(
@@ -91,7 +94,7 @@ impl Membership {
                     map.cluster
                 )));
             }
-            // IMPORTANT: what is written from now on is this start's, and the next one must be able to say so.
+            // IMPORTANT: what is written from now on belongs to this start, and the next one must be able to say so.
             if let Err(error) = store.begin(map, incarnation).await {
                 return Some(unnoted(&error));
             }
@@ -101,7 +104,7 @@ impl Membership {
         None
     }
 
-    /// The map, where it must be on the disk before the node goes by it.
+    /// The map, if it must be on disk before the node applies it.
     fn map_to_keep(&self, text: &str) -> Option<Arc<ClusterMap>> {
         self.driver.store()?;
         let update = MapUpdate::parse(text.lines()).ok().filter(|_| !self.dismissed)?;
@@ -120,7 +123,7 @@ impl Membership {
     }
 }
 
-/// The disk has not taken what the next start must know of this one.
+/// The disk did not take what the next start must know of this one.
 fn unnoted(error: &FileError) -> Ended {
     Ended::Unnoted(format!("the data directory does not take what the coordinator says: {error}: {}", error.source))
 }

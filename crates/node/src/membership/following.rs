@@ -1,4 +1,4 @@
-//! A node that is no member any more follows the map as clients do, to pass requests on.
+//! A node that is no longer a member follows the map as clients do, in order to forward requests.
 
 use std::io;
 
@@ -12,19 +12,19 @@ use tokio::time::sleep;
 use super::{Farewell, LONGEST_PAUSE, Membership};
 
 impl Membership {
-    /// Leads and holds nothing any more, and follows the map only to pass requests on.
+    /// Gives up everything that the node leads and holds, and follows the map only to forward requests.
     pub(super) async fn stay_out(self, leave: oneshot::Receiver<Farewell>) {
         self.driver.node().give_everything_up();
         tokio::select! {
             () = self.follow() => {}
             Ok(left) = leave => {
-                // The coordinator does not count on this node, so there is nothing to tell it.
+                // The coordinator no longer counts on this node, so there is nothing to tell it.
                 let _ = left.told.send(());
             }
         }
     }
 
-    /// Follows the map as clients do, for as long as the process lives, to pass requests on.
+    /// Follows the map as clients do, for as long as the process lives, in order to forward requests.
     pub(super) async fn follow(&self) {
         loop {
             let ended = self.follow_map().await;

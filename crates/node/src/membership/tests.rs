@@ -1,4 +1,4 @@
-//! A session with a coordinator that is played by the test.
+//! Sessions with a coordinator that the test plays.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ struct Played {
 }
 
 impl Played {
-    /// Accepts the node, and lets it in by a map.
+    /// Accepts the node's connection, and admits it with a map.
     async fn accept(listener: &TcpListener, map: &ClusterMap) -> Self {
         let (stream, _) = listener.accept().await.unwrap();
         let mut played = Self { stream, reader: FrameReader::new(), heard: Vec::new() };
@@ -39,7 +39,7 @@ impl Played {
         self.stream.write_all(&bytes).await.unwrap();
     }
 
-    /// Waits for a message that begins with this word.
+    /// Waits for a message with this verb.
     async fn hear(&mut self, verb: &str) {
         loop {
             if let Some(at) = self.heard.iter().position(|heard| heard == verb) {
@@ -82,7 +82,7 @@ async fn what_the_node_says_of_its_data_waits_for_the_disk_and_heartbeats_do_not
         driver.node().write(driver.clock().now(), slot, &write, &waiting, &mut turn).is_ok()
     })
     .await;
-    // The log thread does not run yet.
+    // The log thread is not running yet.
     let slots = vec![driver.node().slot_of(b"k")];
     assert_ne!(driver.node().positions(&slots)[0].1, Version::NONE);
     coordinator.say(&CoordinatorMessage::AskPositions { query: 7, slots }).await;
@@ -152,7 +152,7 @@ async fn a_start_is_noted_on_disk_before_the_coordinator_counts_on_it() {
         coordinator.say(&CoordinatorMessage::Joined { incarnation, text: "OK" }).await;
         coordinator.hear("HEARTBEAT").await;
         session.abort();
-        // No map has come, and the machine loses its power.
+        // No map has arrived, and the machine loses power.
         disk.crash();
     }
     let again = Durable::open(&disk, Fsync::Always);

@@ -7,30 +7,30 @@ use proto::peer::{Change, Forward, Identity, KeyRequest, Modify, Read, Wanted, W
 use proto::response::Response;
 use proto::slot::SlotId;
 
-/// The requests of a batch that cannot be answered at once, in their order, with the answers that are known and wait for
-/// them. Emptied and used again, so that waiting costs a batch no memory of its own.
+/// The requests of a batch that cannot be answered at once, in order, with the answers already known that wait behind
+/// them. The buffers are cleared and reused, so that waiting costs a batch no memory of its own.
 #[derive(Debug, Default)]
 pub struct KeptBatch {
     entries: Vec<Entry>,
-    /// For each request its answer, where that is known, and those to later requests before the next that is kept.
+    /// For each request its answer, if known, followed by the answers to later requests up to the next kept one.
     answers: Vec<u8>,
-    /// The memory of the requests themselves.
+    /// The size of the requests themselves.
     bytes: usize,
-    /// How many of them have not been carried out.
+    /// How many of them have not been carried out yet.
     not_carried_out: usize,
-    /// How many of those are writes that are answered with a value, however long it is.
+    /// How many of those are writes that are answered with a value, whatever its length.
     tell_values: usize,
 }
 
-/// One of them.
+/// One kept request.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// None: a write that was carried out here and may not be sent again.
+    /// `None`: a write that was carried out here and may not be sent again.
     pub(super) request: Option<Kept>,
     pub(super) encoding: Encoding,
-    /// It was carried out here: the ticket of the wait after which its answer may be given.
+    /// It was carried out here: the ticket that must settle before its answer may be sent.
     pub(super) ticket: Option<usize>,
-    /// Where its answer begins and ends.
+    /// Where its answer begins and ends in `answers`.
     answer: (usize, usize),
 }
 
@@ -66,21 +66,21 @@ enum KeptChange {
     Delete,
     Expire(u64),
     Persist,
-    /// With what it borrows, see [`Modify::borrowed`].
+    /// With the data that it borrows, see [`Modify::borrowed`].
     Modify(Box<(Modify<'static>, Vec<u8>, Vec<u8>)>),
 }
 
-/// How much of requests, and of answers, is kept before they are answered.
+/// How many bytes of requests and answers are kept before they must be answered.
 const KEPT_BYTES: usize = 1024 * 1024;
 
-/// How many requests are kept for other nodes: each may be answered with [`SHORT_BYTES`](proto::peer::SHORT_BYTES) before the
-/// first of the answers is written.
+/// How many requests are kept for other nodes: each may be answered with [`SHORT_BYTES`](proto::peer::SHORT_BYTES)
+/// before the first of the answers is written.
 const NOT_CARRIED_OUT: usize = 512;
 
-/// How many of them may be answered with a value of any length.
+/// How many of those may be answered with a value of any length.
 const TELL_VALUES: usize = 8;
 
-/// How much memory an emptied batch keeps for the next, in requests and in bytes of answers.
+/// How much memory a cleared batch keeps for the next: the number of requests, and bytes of answers.
 const REUSED: (usize, usize) = (1_024, 64 * 1024);
 
 impl KeptBatch {
@@ -90,14 +90,14 @@ impl KeptBatch {
         self.entries.is_empty()
     }
 
-    /// Whether what is kept is to be answered before there is more of it.
+    /// Whether what is kept must be answered before more is kept.
     #[must_use]
     pub fn is_full(&self) -> bool {
         let size = self.entries.len() * size_of::<Entry>() + self.bytes + self.answers.len();
         size > KEPT_BYTES || self.not_carried_out >= NOT_CARRIED_OUT || self.tell_values >= TELL_VALUES
     }
 
-    /// Whether a request for this slot waits to be carried out, so that those after it must wait, too.
+    /// Whether a request for this slot is still to be carried out, so that later ones must wait too.
     #[must_use]
     pub fn holds_up(&self, slot: SlotId) -> bool {
         let waits =
@@ -105,17 +105,17 @@ impl KeptBatch {
         self.not_carried_out > 0 && self.entries.iter().any(waits)
     }
 
-    /// Where an answer that is ready goes: to `out`, or behind the requests that are kept.
+    /// Where to write an answer that is ready: to `out`, or behind the kept requests.
     pub fn place<'a>(&'a mut self, out: &'a mut Vec<u8>) -> &'a mut Vec<u8> {
         if self.is_empty() { out } else { &mut self.answers }
     }
 
-    /// Appends to the answers behind the requests that are kept.
+    /// Appends to the answers behind the kept requests.
     pub fn add_answer(&mut self, bytes: &[u8]) {
         self.answers.extend_from_slice(bytes);
     }
 
-    /// Keeps a request that was not carried out.
+    /// Keeps a request that has not been carried out.
     pub fn keep(&mut self, slot: SlotId, request: KeyRequest<'_>, encoding: Encoding) {
         let kept = Kept { slot, encoding, work: Work::of(request) };
         self.bytes += kept.work.size();
@@ -125,7 +125,7 @@ impl KeptBatch {
         self.entries.push(Entry { request: Some(kept), encoding, ticket: None, answer: (at, at) });
     }
 
-    /// Keeps a request that was carried out here, with its answer.
+    /// Keeps a request that was carried out here, together with its answer.
     pub fn keep_carried_out(
         &mut self,
         slot: SlotId,
@@ -134,7 +134,7 @@ impl KeptBatch {
         ticket: usize,
         answer: impl FnOnce(&mut Vec<u8>),
     ) {
-        // Only what may be sent again need be kept.
+        // Only requests that may be sent again need be kept.
         let request = is_repeatable(request).then(|| Kept { slot, encoding, work: Work::of(request) });
         self.bytes += request.as_ref().map_or(0, |kept| kept.work.size());
         let start = self.answers.len();
@@ -143,7 +143,7 @@ impl KeptBatch {
         self.entries.push(Entry { request, encoding, ticket: Some(ticket), answer });
     }
 
-    /// The requests, in their order.
+    /// The requests, in order.
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -153,12 +153,12 @@ impl KeptBatch {
         self.not_carried_out == 0
     }
 
-    /// All answers in a row: what to write where every wait has ended well.
+    /// All answers in a row: the output if every wait has succeeded.
     pub(super) fn answers(&self) -> &[u8] {
         &self.answers
     }
 
-    /// The answer of the request at a place, empty where it is not known, and what comes between it and the next.
+    /// The answer of the request at index `at`, empty if unknown, and the bytes between it and the next.
     pub(super) fn answers_of(&self, at: usize) -> (&[u8], &[u8]) {
         let Some(Entry { answer: (start, end), .. }) = self.entries.get(at) else { return (&[], &[]) };
         let next = self.entries.get(at + 1).map_or(self.answers.len(), |next| next.answer.0);
@@ -166,7 +166,7 @@ impl KeptBatch {
         (bytes(*start, *end), bytes(*end, next))
     }
 
-    /// Forgets all.
+    /// Clears everything.
     pub fn clear(&mut self) {
         let Self { entries, answers, bytes, not_carried_out, tell_values } = self;
         entries.clear();
@@ -177,7 +177,7 @@ impl KeptBatch {
     }
 }
 
-/// Whether a request may be sent again although it may have been carried out.
+/// Whether a request may be sent again even if it may already have been carried out.
 fn is_repeatable(request: KeyRequest<'_>) -> bool {
     match request {
         KeyRequest::Read(_) => true,
@@ -200,17 +200,17 @@ impl Kept {
         }
     }
 
-    /// The request as it is passed on.
+    /// The request as it is forwarded.
     pub(super) fn forward(&self, at_replica: bool, is_short: bool) -> Forward<'_> {
         Forward { id: 0, at_replica, is_short, request: self.request() }
     }
 
-    /// Whether it may be sent again although it may have been carried out.
+    /// Whether it may be sent again even if it may already have been carried out.
     pub(super) fn is_repeatable(&self) -> bool {
         is_repeatable(self.request())
     }
 
-    /// Whether a replica may answer where the primary does not.
+    /// Whether a replica may answer if the primary does not.
     pub(super) fn replica_may_answer(&self) -> bool {
         matches!(self.work, Work::Read { level: ReadLevel::Local, .. })
     }

@@ -1,5 +1,5 @@
-//! Redis's commands about several keys that have one answer: each key is a request of its own, and their answers are put
-//! together. None of them is about all keys at one moment.
+//! Redis's multi-key commands that have a single answer: each key is a request of its own, and their answers are
+//! combined. None of these commands sees or changes all its keys at one moment.
 
 use net::connection::Flow;
 use proto::error::ErrorReply;
@@ -13,27 +13,27 @@ use super::ClientSession;
 use crate::answering;
 use crate::keyspace::KeptKeyspace;
 
-/// The answers of single keys are put together once they come to this.
+/// The answers of single keys are combined once they reach this size.
 const FOLDED_BYTES: usize = 16 * 1024;
 
-/// A request for several keys, as far as it is.
+/// A multi-key request in progress.
 #[derive(Debug, Default)]
 pub(super) struct Gather {
-    /// How many of its keys have had their turn.
+    /// How many of its keys have been executed.
     done: usize,
-    /// Their answers, in the array encoding, as far as they are not in what follows.
+    /// Their answers, in the array encoding, as far as they are not yet folded into the fields below.
     pub(super) answers: Vec<u8>,
-    /// The sum of those that are numbers.
+    /// The sum of the answers that are numbers.
     sum: i64,
-    /// Whether one of its keys is to be changed, and one of the answers tells of a change.
+    /// Whether a key is to be changed; and whether an answer reports a change.
     writes: bool,
     has_changed: bool,
-    /// The first of those that are errors.
+    /// The first answer that is an error.
     error: Option<ErrorReply>,
 }
 
 impl Gather {
-    /// Takes the answers in that are there.
+    /// Folds in the answers that are there.
     fn fold(&mut self) {
         let mut rest = self.answers.as_slice();
         while let Ok(Some((reply, len))) = ReplyDecoder::new().decode(rest) {
@@ -91,7 +91,7 @@ impl ClientSession<'_> {
         }
     }
 
-    /// What is about all keys is answered behind everything that is kept.
+    /// Keeps a request about all keys, to be answered after everything that is kept.
     fn keep(&mut self, request: KeptKeyspace) -> Flow {
         self.keyspace = Some(request);
         Flow::Next
@@ -109,8 +109,8 @@ impl ClientSession<'_> {
         self.key_request(KeyRequest::Write(write), encoding, out)
     }
 
-    /// Executes the requests one after the other and puts their answers together. Where some have to be answered before
-    /// others have their turn, the request is offered again and goes on where it was.
+    /// Executes the requests one after the other and combines their answers. If some must be answered before others
+    /// can be executed, the request is offered again and resumes where it stopped.
     fn gather<'k>(
         &mut self,
         requests: impl Iterator<Item = KeyRequest<'k>>,
@@ -120,7 +120,7 @@ impl ClientSession<'_> {
     ) -> Flow {
         let mut gather = match self.gather.take() {
             Some(gather) => gather,
-            // What is kept has its answers before this one's, and must not be taken for a part of it.
+            // Answers to kept requests come before this one's, and must not be taken for part of it.
             None if !self.kept.is_empty() => return Flow::Settle,
             None => Gather::default(),
         };
@@ -141,7 +141,7 @@ impl ClientSession<'_> {
         }
         gather.fold();
         let response = match gather.error.take() {
-            // What one key is answered says nothing of the others.
+            // The answer for one key says nothing about the others.
             Some(error) if gather.writes && gather.has_changed => Response::Error(answering::half_done(&error)),
             Some(error) => Response::Error(error),
             None => answer(gather.sum),

@@ -1,21 +1,22 @@
-//! Group commit: who is ready to note something goes before the sync that waits, and has part in it.
+//! Group commit: tasks that are ready to add entries run before the waiting sync, and share it.
 //!
-//! A sync costs about as much for one change as for fifty. On few processors the thread of the log, begun at once, finds one
-//! or two: those who would note the others wait for the processor that it runs on. So it yields that, as long as this brings
-//! more. Where nobody waits for the processor, a yield returns at once and nothing is lost.
+//! A sync costs about as much for one change as for fifty. With few processors, a log thread that syncs at once finds
+//! one or two changes: the tasks that would add the others are waiting for the processor that it runs on. So it yields
+//! the processor as long as that brings in more entries. If nobody is waiting for the processor, a yield returns at
+//! once and nothing is lost.
 
 use std::time::{Duration, Instant};
 
-/// After so long nothing is yielded for this sync any more. A time slice of those who compute without end is mostly longer, and
-/// what serves fifty connections takes less: 80 us on average, beside them on two processors.
+/// After this long, no more is yielded for the current sync. The time slice of a CPU-bound process is usually longer,
+/// and serving fifty connections takes less: 80 us on average, beside them on two processors.
 const PATIENCE: Duration = Duration::from_micros(2_500);
 
-/// Once it took longer, it is taken for those who compute without end. Then nothing is yielded for so long, and each next time
-/// for twice as long, up to the longest; after one that was short all begins anew.
+/// A longer gathering is attributed to CPU-bound processes. Nothing is then yielded for this long, and twice as long
+/// each further time, up to the longest; a short gathering resets the pause.
 const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Gathers what a sync takes along.
+/// Gathers entries for the next sync to include.
 #[derive(Debug)]
 pub(super) struct Gatherer {
     not_before: Instant,
@@ -27,7 +28,7 @@ impl Gatherer {
         Self { not_before: now, pause: PAUSE }
     }
 
-    /// Yields the processor as long as this makes grow what is `noted`, in bytes.
+    /// Yields the processor as long as that makes `noted` grow, in bytes.
     pub(super) fn gather(&mut self, noted: impl Fn() -> usize) {
         self.gather_by(noted, std::thread::yield_now, Instant::now);
     }
@@ -62,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// Each yield takes so long, and the first of them bring something.
+    /// Each yield takes the same time, and the first few bring something.
     struct Others {
         now: Cell<Instant>,
         yields: Cell<u32>,

@@ -1,8 +1,8 @@
-//! The log, as its thread and those who are about to answer share it.
+//! The log, shared between its thread and the tasks that are about to answer.
 //!
-//! With `--fsync always` the thread writes, since each write waits for the disk. Otherwise a write is a copy into the
-//! kernel's memory, and to wake a thread for that would cost more than the write: so whoever is about to answer first
-//! writes what all have noted, and the thread does what may take long.
+//! With `--fsync always` the thread writes, since each write waits for the disk. Otherwise a write is a copy into
+//! kernel memory, and waking a thread for it would cost more than the write itself. So whoever is about to answer
+//! first writes what all tasks have noted, and the thread does what may take long.
 
 use std::collections::VecDeque;
 use std::sync::{PoisonError, TryLockError};
@@ -12,27 +12,27 @@ use storage::{Journal, JournalError, Position};
 
 use super::{Fsync, Store, pieces, waiters};
 
-/// The most that is written by whoever is about to answer, in bytes.
+/// The most that a task about to answer writes itself, in bytes.
 const SHORT_BYTES: usize = 256 * 1024;
 
-/// A write into the kernel's memory that takes longer waits for the disk: the kernel holds back who writes too much.
+/// A write into kernel memory that takes longer than this waits for the disk: the kernel throttles heavy writers.
 const SLOW: Duration = Duration::from_millis(2);
 
-/// After a slow one, only the thread writes for so long.
+/// For this long after a slow write, only the thread writes.
 const CAUTION: Duration = Duration::from_secs(1);
 
-/// A buffer that has grown beyond this is given back. In bytes.
+/// A buffer that has grown beyond this size is shrunk. In bytes.
 const BUFFER_KEPT: usize = 1024 * 1024;
 
-/// The log, and what was taken from the state machine and is not in it yet.
+/// The log, and what was taken from the state machine but is not in it yet.
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) journal: Journal,
     /// Nothing that came later is written before it.
     unwritten: Option<Unwritten>,
-    /// What is taken from the state machine goes here.
+    /// The buffer for what is taken from the state machine.
     taken: Vec<u8>,
-    /// Until then only the thread writes.
+    /// Until then, only the thread writes.
     cautious_until: Option<Instant>,
 }
 
@@ -40,18 +40,18 @@ pub(super) struct Log {
 #[derive(Debug)]
 struct Unwritten {
     pieces: VecDeque<Vec<u8>>,
-    /// The number behind it.
+    /// The journal number just after it.
     end: u64,
-    /// Where its first piece is, or comes.
+    /// The position of its first piece, written or not.
     begin: Position,
 }
 
-/// What has come of a try to write.
+/// The outcome of an attempt to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tried {
     /// What was noted is written.
     Written,
-    /// Somebody has the log in hand, who may be writing it.
+    /// Another task holds the log, and may be writing it.
     InOtherHands,
     /// It may take long, or the disk refuses.
     LeftToThread,
@@ -62,18 +62,18 @@ impl Log {
         Self { journal, unwritten: None, taken: Vec::new(), cautious_until: None }
     }
 
-    /// Whether something is taken that could not be written.
+    /// Whether something was taken that could not be written yet.
     pub(super) fn has_unwritten(&self) -> bool {
         self.unwritten.is_some()
     }
 
-    /// Up to where the log has whole payloads. IMPORTANT: a start that went on from behind the first piece of one could not
-    /// read the rest.
+    /// The position where the last whole payload ends. IMPORTANT: a start that resumed after the first piece of a
+    /// payload could not read the rest.
     pub(super) fn end_of_whole(&self) -> Position {
         self.unwritten.as_ref().map_or(self.journal.end(), |unwritten| unwritten.begin)
     }
 
-    /// Takes what was noted since the last call. `false` where that is nothing, and nothing is left of earlier.
+    /// Takes what was noted since the last call. Returns `false` if that is nothing and nothing is left from before.
     pub(super) fn take(&mut self, noted: &engine::journal::Journal) -> bool {
         if self.unwritten.is_none()
             && let Some(end) = noted.take_into(&mut self.taken)
@@ -84,7 +84,8 @@ impl Log {
         self.unwritten.is_some()
     }
 
-    /// Appends what was taken, piece by piece; gives the number behind it. What is not appended stays taken.
+    /// Appends what was taken, piece by piece; returns the journal number just after it. What is not appended stays
+    /// taken.
     ///
     /// # Errors
     /// As [`Journal::append`].
@@ -92,7 +93,7 @@ impl Log {
         let Some(Unwritten { pieces, end, .. }) = &mut self.unwritten else { return Ok(None) };
         while let Some(piece) = pieces.front() {
             self.journal.append(&[piece])?;
-            // The last one's memory serves the next time.
+            // Reuse the memory of the last piece.
             self.taken = pieces.pop_front().unwrap_or_default();
         }
         let end = *end;
@@ -102,7 +103,7 @@ impl Log {
         Ok(Some(end))
     }
 
-    /// Whether the next write surely is short: it makes no file, and the kernel did not hold back the last one.
+    /// Whether the next write is sure to be quick: it creates no file, and the kernel has not throttled a recent one.
     fn is_quick(&mut self, noted: &engine::journal::Journal) -> bool {
         self.cautious_until = self.cautious_until.filter(|until| Instant::now() < *until);
         let bytes = noted.len();
@@ -111,7 +112,7 @@ impl Log {
 }
 
 impl Store {
-    /// Writes what was noted, where nobody else does and it is quickly done.
+    /// Writes what was noted, if nobody else is writing and it is quick.
     pub(super) fn write_here(&self, noted: &engine::journal::Journal) -> Tried {
         if self.fsync() == Fsync::Always || !self.is_good() {
             return Tried::LeftToThread;
@@ -129,7 +130,7 @@ impl Store {
             return Tried::Written;
         }
         let begun = Instant::now();
-        // What the disk has refused is still taken: the thread tries again, and does what there is to do about it.
+        // What the disk refuses stays taken: the thread retries it, and handles the failure.
         let appended = log.append();
         if begun.elapsed() > SLOW {
             log.cautious_until = Some(begun + CAUTION);
@@ -142,7 +143,7 @@ impl Store {
         Tried::Written
     }
 
-    /// The log, while it is open: from the start of its thread to its end.
+    /// Runs `then` on the log, which is open from the start of its thread to its end.
     pub(super) fn with_log<R>(&self, then: impl FnOnce(&mut Log) -> R) -> R {
         let mut log = self.shared.log.lock().unwrap_or_else(PoisonError::into_inner);
         then(log.as_mut().expect("the thread that asks has not ended"))

@@ -1,5 +1,5 @@
-//! The last map that the node had, beside its data: should the coordinator come back without its state, it takes the
-//! cluster over from the maps of the nodes.
+//! The node's last map, saved beside its data: if the coordinator comes back without its state, it takes the cluster
+//! over from the nodes' maps.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use proto::cluster_map::{ClusterMap, MapUpdate, MapVersion};
 pub(super) use storage::map_file::NAME;
 use storage::{Disk, FileError, map_file};
 
-/// Puts a map in the place of the one before. Blocks on the disk.
+/// Replaces the saved map. Blocks on the disk.
 pub(super) fn save(disk: &dyn Disk, directory: &Path, map: &ClusterMap) -> Result<(), FileError> {
     map_file::store(disk, directory, &map.update_since(MapVersion(0)).to_lines().join("\n"))
 }
 
-/// The map that was saved last. One that is missing, damaged or cannot be read is none: the coordinator's counts.
+/// The map that was saved last. A missing, damaged, or unreadable one is `None`: the coordinator's map counts.
 pub(super) fn load(disk: &dyn Disk, directory: &Path) -> Option<Arc<ClusterMap>> {
     let text = match map_file::load(disk, directory) {
         Ok(text) => text?,

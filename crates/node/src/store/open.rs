@@ -1,4 +1,4 @@
-//! Opening a data directory, and what operators do with one.
+//! Opening a data directory, and the operator commands for one.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -24,15 +24,15 @@ use super::{Fsync, Store};
 /// How the directory is used.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The directory; made where it is missing.
+    /// The directory; created if missing.
     pub path: PathBuf,
     /// When a change counts as written.
     pub fsync: Fsync,
-    /// How often the disk gets what the kernel has.
+    /// How often the log is synced to disk, with [`Fsync::Interval`].
     pub interval: Duration,
 }
 
-/// A directory that is open, and the node that was in it.
+/// An open data directory, and the node recovered from it.
 #[derive(Debug)]
 pub struct OpenedStore {
     /// The node, which has no part in any slot yet.
@@ -41,25 +41,25 @@ pub struct OpenedStore {
     pub store: Store,
     /// Its log.
     pub journal: Journal,
-    /// Where the snapshot that it began with was made, and how long that is, in bytes.
+    /// The position of the snapshot that it was recovered from, and its size in bytes.
     pub snapshot: (Position, u64),
-    /// What was found, for a person to read.
+    /// What was found, as text for people.
     pub found: String,
 }
 
-/// What stands before the policy in a payload of the log that is none of the engine's: no entry has this number.
+/// The prefix of a log payload that holds the fsync policy rather than an engine entry: no entry has this number.
 const POLICY: [u8; 8] = [0xff; 8];
 
-/// The payload that says how the log behind it is written.
+/// The payload that records the fsync policy of the log entries after it.
 pub(super) fn policy(fsync: Fsync) -> Vec<u8> {
     [&POLICY[..], fsync.to_string().as_bytes()].concat()
 }
 
-/// What was read from a directory so far.
+/// What has been read from a directory so far.
 struct Read {
     replay: Replay<NoBugs>,
     assembly: Assembly,
-    /// Whether the log was written under [`Fsync::Always`] where it was read last.
+    /// Whether the log was written under [`Fsync::Always`] at the last position read.
     always: Rc<Cell<bool>>,
 }
 
@@ -72,7 +72,7 @@ impl Read {
         }
     }
 
-    /// Takes a payload in, as a start does; a check and a repair ask no less of it.
+    /// Replays a payload as a start does; a check and a repair are just as strict.
     fn take(&mut self, recovered: Recovered<'_>) -> Result<(), Rejection> {
         let (Recovered::Snapshot(written) | Recovered::Log { payload: written, .. }) = recovered;
         let Some(payload) = self.assembly.add(written) else { return Ok(()) };
@@ -88,10 +88,10 @@ impl Read {
     }
 }
 
-/// Opens a directory and makes the node of what is in it. Blocks on the disk.
+/// Opens a directory and recovers the node from it. Blocks on the disk.
 ///
 /// # Errors
-/// Says what to do. What is there is left as it is.
+/// The error says what to do. The directory's contents are unchanged.
 pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) -> anyhow::Result<OpenedStore> {
     open_on(Arc::new(RealDisk), settings, now, secret, fresh_id)
 }
@@ -121,7 +121,7 @@ pub(super) fn open_on(
     let mut is_proof = true;
     let recovered = directory.recover_as(&mut |recovered| read.take(recovered), |recovery, identity| {
         let is_torn = recovery.torn_tail.as_ref().is_some_and(|torn| torn.followed);
-        // IMPORTANT: the end of a log of which some may be lost proves nothing (rule 9 of the design), now and ever after.
+        // IMPORTANT: a log whose end may be lost proves nothing (rule 9 of the design), now and ever after.
         is_proof = found.stopped_in_order || always.get() || (found.same_boot && !is_torn);
         if !is_proof {
             identity.lose_proof();
@@ -156,7 +156,7 @@ pub(super) fn open_on(
     Ok(OpenedStore { node, store, journal, snapshot, found: text })
 }
 
-/// Says what to do about a directory that cannot be opened, where the error does not.
+/// Adds what to do about a directory that cannot be opened, unless the error says so itself.
 fn with_advice(error: OpenError, path: &Path) -> anyhow::Error {
     let path = path.display();
     let advice = match &error {
@@ -178,7 +178,7 @@ fn with_advice(error: OpenError, path: &Path) -> anyhow::Error {
     anyhow::Error::from(error).context(advice)
 }
 
-/// Says in the log how what follows is written. On a full disk it takes the reserve for that.
+/// Records the fsync policy of what follows in the log. On a full disk it uses the reserve for that.
 fn begin_log(directory: &DataDir, journal: &mut Journal, fsync: Fsync) -> anyhow::Result<()> {
     let policy = [policy(fsync)];
     if let Err(error) = journal.append(&policy) {
@@ -198,10 +198,10 @@ fn ancestors(identity: &Identity) -> Ancestors {
     Ancestors { unproven: incarnations(&identity.unproven), proven: incarnations(&identity.incarnations) }
 }
 
-/// Looks at a directory, and says what is wrong with it. Changes nothing.
+/// Checks a directory and reports what is wrong with it. Changes nothing.
 ///
 /// # Errors
-/// It is not sound, or cannot be looked at.
+/// It is not sound, or cannot be read.
 pub fn check(path: &Path) -> anyhow::Result<String> {
     let mut read = Read::new(Timestamp::default(), 0);
     let report = storage::check(&RealDisk, path, &mut |recovered| read.take(recovered))?;
@@ -209,7 +209,7 @@ pub fn check(path: &Path) -> anyhow::Result<String> {
     Ok(report.to_string())
 }
 
-/// Keeps what is good of a directory and sets the rest aside. The node starts from it as one whose data proves nothing:
+/// Keeps the good parts of a directory and sets the rest aside. The node then starts as one whose data proves nothing:
 /// it leads only where no other copy is known to be whole.
 ///
 /// # Errors
@@ -230,10 +230,10 @@ pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
     Ok(format!("{report}{copied}{proof}"))
 }
 
-/// Deletes everything in a directory that no process uses. Blocks on the disk.
+/// Deletes everything in a directory that no process is using. Blocks on the disk.
 ///
 /// # Errors
-/// Some of it is left. A start deletes the rest.
+/// Some of it is left. The next start deletes the rest.
 pub fn discard(path: &Path) -> anyhow::Result<()> {
     Ok(storage::discard(&RealDisk, path, &[super::map_file::NAME])?)
 }
@@ -253,7 +253,7 @@ mod tests {
             Self { path: parent.path().join("data"), _parent: parent }
         }
 
-        /// Starts a node and kills it. Gives whose data it has found: without proof, and with.
+        /// Starts a node and kills it. Returns whose data it found: unproven, then proven.
         fn start(&self, fsync: Fsync, incarnation: Option<u64>) -> (Vec<u64>, Vec<u64>) {
             let settings = Settings { path: self.path.clone(), fsync, interval: Duration::from_secs(1) };
             let opened = open(&settings, Timestamp(0), 7, 7).expect("the disk takes it");
@@ -270,7 +270,7 @@ mod tests {
             (numbers(unproven), numbers(proven))
         }
 
-        /// The machine is booted: the directory says that another boot wrote to it last.
+        /// Simulates a reboot: the directory says that another boot wrote to it last.
         fn reboot(&self) {
             let mut directory =
                 DataDir::open(Arc::new(RealDisk), &self.path, Options::new(DirectoryId(7))).expect("the disk takes it");

@@ -1,18 +1,18 @@
-//! Payloads of any size, as payloads that the log and snapshots take.
+//! Splits payloads of any size into payloads that the log and snapshots accept.
 //!
-//! A slot may hold more than one append takes, and what gathers while the disk is busy may be as much. So a long payload
-//! is cut into *pieces*, each a payload of its own. A crash may leave the first of them without the rest: nobody was told
-//! of what they say, and a start passes over them. docs/storage-format.md shows the bytes.
+//! A slot may hold more than one append takes, and so may what gathers while the disk is busy. So a long payload is
+//! cut into *pieces*, each a payload of its own. A crash may leave the first pieces without the rest: nobody was told
+//! of their contents, and a start skips them. docs/storage-format.md shows the bytes.
 
-/// The most that is written as one payload, in bytes without what stands before it.
+/// The most that is written as one payload, in bytes, not counting the prefix.
 pub(super) const PIECE_BYTES: usize = 8 * 1024 * 1024;
 
-/// What stands before a piece on which more follow. No entry has this number.
+/// The prefix of a piece that more pieces follow. No entry has this number.
 const MORE: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe];
-/// What stands before the last piece. No entry has this number.
+/// The prefix of the last piece. No entry has this number.
 const LAST: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfd];
 
-/// A payload as it is written: whole, or in pieces. They are to be written in their order, with nothing in between.
+/// A payload as it is written: whole, or in pieces. Write the pieces in order, with nothing in between.
 pub(super) fn cut(payload: Vec<u8>) -> Vec<Vec<u8>> {
     cut_at(payload, PIECE_BYTES)
 }
@@ -28,13 +28,13 @@ fn cut_at(payload: Vec<u8>, most: usize) -> Vec<Vec<u8>> {
     pieces
 }
 
-/// Puts pieces together again.
+/// Reassembles pieces.
 #[derive(Debug, Default)]
 pub(super) struct Assembly(Vec<u8>);
 
 impl Assembly {
-    /// Takes in what was written next; gives a payload where one is whole now. A last piece without those before it is given as
-    /// it is, and is none.
+    /// Adds the payload that was written next; returns a payload if one is complete now. A last piece without those
+    /// before it is returned as it is, and is not a valid payload.
     pub(super) fn add<'a>(&'a mut self, written: &'a [u8]) -> Option<&'a [u8]> {
         if let Some(piece) = written.strip_prefix(&MORE) {
             self.0.extend_from_slice(piece);
@@ -48,7 +48,7 @@ impl Assembly {
         Some(written)
     }
 
-    /// A payload that [`Assembly::add`] has given is taken in.
+    /// Marks a payload returned by [`Assembly::add`] as taken.
     pub(super) fn taken(&mut self) {
         self.0 = Vec::new();
     }

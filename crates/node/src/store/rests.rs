@@ -1,13 +1,13 @@
-//! Rests of a thread that works beside those who serve clients.
+//! Rests for a thread that works beside those that serve clients.
 
 use std::time::{Duration, Instant};
 
 /// The longest rest.
 const LONGEST: Duration = Duration::from_millis(20);
 
-/// Work in stretches, with a rest after each that is so many times as long. So the thread takes a part of a processor, or
-/// of the disk, from the others that it never exceeds, and less where they leave it none: what it waits for one counts as
-/// well.
+/// Work in stretches, each followed by a rest `times` as long. So the thread takes at most a fixed share of a
+/// processor, or of the disk, unless a rest is capped at `LONGEST`. It takes less when others leave it no processor:
+/// the time that it waits for one counts as work.
 #[derive(Debug)]
 pub(super) struct Rests {
     stretch: Duration,
@@ -16,12 +16,12 @@ pub(super) struct Rests {
 }
 
 impl Rests {
-    /// A stretch begins now. It lasts at least so long.
+    /// Begins a stretch now, which lasts at least this long.
     pub(super) fn new(stretch: Duration, times: u32) -> Self {
         Self { stretch, times, begun: Instant::now() }
     }
 
-    /// To be called often: rests once a stretch is over.
+    /// Call this often: it rests once a stretch is over.
     pub(super) fn rest(&mut self) {
         let worked = self.begun.elapsed();
         if worked >= self.stretch {

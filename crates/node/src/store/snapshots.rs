@@ -1,4 +1,4 @@
-//! Snapshots in the background: copied slot by slot, named once the log has all that the copies hold.
+//! Background snapshots: copied slot by slot, and given their name once the log has everything that the copies hold.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,74 +13,74 @@ use super::rests::Rests;
 use super::{Store, open, pieces};
 use crate::driver::Driver;
 
-/// For how long slots are copied at a stretch. It is short because who needs the processor meanwhile may have to wait for
-/// its end: a sync that is done, for the thread of the log.
+/// How long slots are copied in one stretch. It is short because others that need the processor may have to wait until
+/// it ends, such as the log thread once a sync is done.
 const STRETCH: Duration = Duration::from_micros(250);
 
-/// The rest after a stretch is so many times as long: a snapshot takes no more than a quarter of a processor from those who
-/// write meanwhile.
+/// The rest after a stretch is this many times as long: a snapshot takes at most a quarter of a processor from
+/// concurrent writers.
 const RESTS: u32 = 3;
 
 /// How many snapshots are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keep {
-    /// Where the disk is full.
+    /// When the disk is full.
     One = 1,
-    /// Should the newest be damaged, the one before and the log give everything.
+    /// Otherwise: if the newest is damaged, the one before it and the log have everything.
     Two = 2,
 }
 
-/// The snapshots of a directory, as the thread that writes drives them.
+/// The snapshots of a directory, driven by the log thread.
 pub(super) struct Snapshots {
     stage: Option<Stage>,
-    /// Where the log ended when the last one was begun.
+    /// Where the log ended when the last snapshot was begun.
     pub(super) at: Position,
-    /// How much room the last one took, in bytes.
+    /// The size of the last snapshot, in bytes.
     pub(super) bytes: u64,
-    /// Ends the copying.
+    /// Aborts the copying.
     given_up: Arc<AtomicBool>,
 }
 
 enum Stage {
     Copying(JoinHandle<anyhow::Result<Copied>>),
-    /// It waits until the log has on disk what the copies hold; up to where that is, once it is written.
+    /// Waits until the log on disk has everything that the copies hold; that position in the log, once it is written.
     Copied(Copied, Option<Position>),
     Finishing(JoinHandle<anyhow::Result<Finished>>),
 }
 
-/// All slots are copied.
+/// A snapshot of which all slots are copied.
 struct Copied {
     writer: SnapshotWriter,
-    /// The copies hold no entry of the journal with this number or a higher one.
+    /// The copies hold only journal entries with numbers below this.
     end: u64,
 }
 
-/// What a finished snapshot has changed.
+/// The effects of a finished snapshot.
 pub(super) struct Finished {
     bytes: u64,
-    /// Below this the log is not needed.
+    /// The log before this position is no longer needed.
     pub(super) needed_from: Option<Position>,
 }
 
 impl Snapshots {
-    /// The last one was made at this position, and is so long.
+    /// Starts from the position and size of the last snapshot.
     pub(super) fn new((at, bytes): (Position, u64)) -> Self {
         Self { stage: None, at, bytes, given_up: Arc::default() }
     }
 
-    /// Whether one is being made.
+    /// Whether a snapshot is being made.
     pub(super) fn is_making(&self) -> bool {
         self.stage.is_some()
     }
 
-    /// Whether one waits for a sync of the log.
+    /// Whether a snapshot waits for a sync of the log.
     pub(super) fn wants_sync(&self) -> bool {
         matches!(self.stage, Some(Stage::Copied(_, Some(_))))
     }
 
-    /// Begins one of everything that the log has up to a position, where its last whole payload ends.
+    /// Begins a snapshot of everything in the log up to `position`, where its last whole payload ends.
     pub(super) fn begin(&mut self, driver: &Driver, store: &Store, position: Position) -> anyhow::Result<()> {
-        // Whatever comes of it, it is tried again only once the log has grown.
+        // Whatever the outcome, the next attempt comes only once the log has grown.
         self.at = position;
         let Some(begun) = store.directory().as_ref().map(|directory| directory.begin_snapshot(position)) else {
             return Ok(());
@@ -98,15 +98,15 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Goes on with one where that is possible; gives one that is finished.
+    /// Advances the snapshot in progress if possible; returns one that is finished.
     ///
-    /// IMPORTANT: one is finished only once the log has on disk every entry that it holds. Should it be damaged, a start
-    /// goes back to the one before and reads the log; an entry that neither has would be missing.
+    /// IMPORTANT: a snapshot is finished only once the log on disk has every entry that it holds. If the snapshot is
+    /// damaged, a start falls back to the one before and reads the log; an entry that neither has would be missing.
     ///
-    /// With [`Keep::One`] there is none before. There what the log has not got may be what it has no room for, which this one
-    /// makes; so it waits only for its position.
+    /// With [`Keep::One`] there is no snapshot before it. What the log lacks may then be what there is no room for,
+    /// and this snapshot makes that room; so it waits only until the log is synced up to `end`.
     ///
-    /// `end` is where the last whole payload of the log ends; up to `synced` it is on disk.
+    /// `end` is where the last whole payload of the log ends; the log is on disk up to `synced`.
     pub(super) fn advance(
         &mut self,
         store: &Store,
@@ -136,7 +136,7 @@ impl Snapshots {
         Ok(None)
     }
 
-    /// Gives up one that is not finished, and waits for one that is about to be.
+    /// Aborts a snapshot that is still being copied, and waits for one that is being finished.
     pub(super) fn stop(&mut self) -> anyhow::Result<Option<Finished>> {
         self.given_up.store(true, Ordering::Relaxed);
         match self.stage.take() {
@@ -160,7 +160,7 @@ impl Snapshots {
     }
 }
 
-/// The log is still whole, so nothing is lost by it.
+/// Logs that no snapshot was made. The log is still whole, so nothing is lost.
 fn not_made(error: &anyhow::Error) {
     tracing::warn!("no snapshot was made, the log stays as it is, and another is tried later: {error:#}");
 }
@@ -169,7 +169,7 @@ fn joined<T>(thread: JoinHandle<T>) -> anyhow::Result<T> {
     thread.join().map_err(|_| anyhow::anyhow!("the thread of a snapshot has panicked"))
 }
 
-/// Copies all slots, with rests. Their writes go on meanwhile: each slot is held for as long as it takes to copy it.
+/// Copies all slots, with rests. Writes go on meanwhile: each slot is locked only while it is copied.
 fn copy(node: &Node, mut writer: SnapshotWriter, policy: &[u8], given_up: &AtomicBool) -> anyhow::Result<Copied> {
     writer.add(policy)?;
     let mut rests = Rests::new(STRETCH, RESTS);

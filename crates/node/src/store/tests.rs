@@ -1,4 +1,4 @@
-//! A data directory on a simulated disk: what a node does when that is full, fails, or is damaged.
+//! A data directory on a simulated disk: what a node does when the disk is full, fails, or is damaged.
 
 use std::path::Path;
 use std::sync::Barrier;
@@ -21,7 +21,7 @@ use super::snapshots::{Keep, Snapshots};
 use super::*;
 use crate::driver::Driver;
 
-/// How long something may take that is to happen.
+/// How long to wait for something that must happen.
 const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) const ME: Incarnation = Incarnation(1 << 20);
@@ -73,7 +73,7 @@ impl Durable {
         self
     }
 
-    /// Writes, where the node takes it.
+    /// Writes, if the node accepts it.
     fn write(&self, key: &[u8], value: &[u8]) -> Option<()> {
         if !self.driver.takes_writes() {
             return None;
@@ -96,7 +96,7 @@ impl Durable {
 impl Drop for Durable {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            // Where a test has ended the disk, so has it ended this.
+            // If a test has made the disk fail, this fails too.
             let _ = running.close();
         }
     }
@@ -186,11 +186,11 @@ async fn on_a_full_disk_a_node_stops_in_order_and_starts_again() {
     assert!(error.contains("make room, and start again") && !error.contains("repair"), "{error}");
 }
 
-/// Nobody wakes the thread meanwhile: who has the log writes what has gathered, or lets it go in a moment.
+/// Nobody wakes the thread meanwhile: whoever holds the log writes what has gathered, or releases it in a moment.
 #[tokio::test]
 async fn while_the_log_is_in_other_hands_it_is_looked_at_again() {
     let mut node = Durable::open(&SimDisk::new(1), Fsync::Interval).leads().await;
-    // Open without its thread, which would have it in hand, too, now and then.
+    // The log is open without its thread, which would itself hold it now and then.
     let log = log::Log::new(node.journal.take().expect("it is opened once"));
     *node.store.shared.log.lock().expect("nobody has panicked") = Some(log);
     node.driver.persist().await.expect("the disk is good");
@@ -248,7 +248,7 @@ async fn a_small_disk_heals_by_itself_when_it_is_full_of_the_past_of_a_few_keys(
 #[tokio::test]
 async fn snapshots_are_made_under_a_load_that_never_ends() {
     let disk = SimDisk::new(1);
-    // Small segments, so that a snapshot is soon due; and then all the room that there is.
+    // Small segments, so that a snapshot is soon due; after that, unlimited space.
     disk.set_capacity(Some(16 << 20));
     let mut node = Durable::open(&disk, Fsync::Never).leads().await;
     disk.set_capacity(None);
@@ -295,14 +295,14 @@ async fn a_full_disk_heals_though_more_waits_to_be_written_than_there_is_reserve
             break;
         }
     }
-    // As the records of a primary, which ask nobody.
+    // Like the records of a primary, which are not subject to refusal.
     (0..100).for_each(|number| _ = put(number).expect("it leads"));
     node.driver.persist().await.expect("a snapshot has made room");
     eventually("it heals", || node.store.health() == Health::Good).await;
 }
 
-/// Each value is longer than a piece of the log, and disks of several sizes are full after the first pieces of one: a snapshot
-/// makes the room for the others.
+/// Each value is longer than a piece of the log, and disks of several sizes fill up after the first pieces of one: a
+/// snapshot makes room for the rest.
 async fn is_full_in_the_middle_of_a_payload(fsync: Fsync) {
     let value = |round: u8| vec![round; 2 * pieces::PIECE_BYTES];
     let mut was_in_the_middle = 0;
@@ -377,7 +377,7 @@ async fn a_map_that_cannot_be_written_stops_the_node_and_one_for_which_there_is_
     assert!(!node.driver.takes_writes());
 }
 
-/// A machine on which no more files can be open is no disk that fails: the node waits, and goes on.
+/// A machine that cannot open more files does not have a failed disk: the node waits, and goes on.
 #[cfg(unix)]
 #[tokio::test]
 async fn want_of_descriptors_passes() {
@@ -388,7 +388,7 @@ async fn want_of_descriptors_passes() {
     node.start();
     let (value, mut was_full) = ([7; 8192], false);
     for round in 0..600 {
-        // No file for a segment, until the log does not get on without.
+        // No file for a segment, until the log cannot continue without one.
         disk.refuse_opens(!was_full);
         let key = format!("k{}", round % 20);
         eventually("a write is taken", || {
@@ -417,7 +417,7 @@ async fn a_slot_larger_than_a_piece_goes_through_log_and_snapshot() {
     let disk = SimDisk::new(1);
     let mut node = Durable::open(&disk, Fsync::Never).leads().await;
     let value = vec![7; 3 * pieces::PIECE_BYTES];
-    // Before the log is written for the first time, so that it is one payload with all that came before.
+    // Before the log is first written, so that it is one payload with everything that came before.
     assert_eq!(node.write(b"large", &value), Some(()));
     node.start();
     node.driver.persist().await.expect("there is room");
@@ -433,7 +433,7 @@ async fn a_slot_larger_than_a_piece_goes_through_log_and_snapshot() {
     assert!(node.value(b"large") == Some(value), "from a snapshot");
 }
 
-/// Makes a snapshot of a node whose log thread does not run.
+/// Makes a snapshot of a node whose log thread is not running.
 async fn make_snapshot(node: &mut Durable, snapshots: &mut Snapshots) {
     let journal = node.journal.as_mut().expect("it is not started");
     snapshots.begin(&node.driver, &node.store, journal.end()).expect("the system has a thread");
@@ -454,7 +454,7 @@ async fn a_disk_without_room_for_a_third_snapshot_lets_the_first_go() {
     disk.set_capacity(None);
     let mut state = 1_u64;
     let mut put = |node: &Durable, number: u32| {
-        // Nothing that a snapshot could make shorter.
+        // Incompressible data, which a snapshot cannot shrink.
         let value: Vec<u8> = std::iter::repeat_with(|| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 56) as u8
@@ -510,7 +510,7 @@ async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_
         .write(node.driver.clock().now(), engine.slot_of(b"new"), &write, &Waiting::new(), &mut turn)
         .expect("it leads");
     snapshots.begin(&node.driver, &node.store, position).expect("the system has a thread");
-    // What it has copied is not in the log, then not on disk.
+    // What it has copied is first not in the log at all, then not on disk.
     for written in [false, true] {
         if written {
             let (payload, end) = engine.journal().take().expect("there is a write");

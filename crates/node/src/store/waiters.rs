@@ -1,4 +1,4 @@
-//! Those who wait for the thread of the log, and what it is told.
+//! Tasks that wait for the log thread, and the orders it is given.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,32 +7,32 @@ use std::task::{Context, Poll, Waker};
 
 use super::{DiskFailed, Store};
 
-/// What the thread is to do.
+/// What the thread must do.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     pub(super) write: bool,
     pub(super) stop: bool,
-    /// Those who wait until something is written. Each has a connection, so that these are bounded as those are.
+    /// Tasks that wait until something is written. Each belongs to a connection, so connection limits bound them.
     pub(super) waiting: Vec<Waiter>,
-    /// The number of the next one.
+    /// The number of the next waiter.
     next: u64,
 }
 
-/// Somebody who waits.
+/// A waiting task.
 #[derive(Debug)]
 pub(super) struct Waiter {
     number: u64,
-    /// For everything with a lower number in the journal of the state machine.
+    /// It waits for all entries below this number in the state machine's journal.
     end: u64,
     waker: Waker,
 }
 
-/// Waits until everything with a lower number than `end` is written.
+/// Waits until all journal entries below `end` are written.
 #[derive(Debug)]
 pub(super) struct WaitWritten<'a> {
     store: &'a Store,
     end: u64,
-    /// The number among those who wait, once it is one of them.
+    /// Its number among the waiters, once it is one of them.
     number: Option<u64>,
 }
 
@@ -50,7 +50,7 @@ impl Store {
         self.shared.ordered.notify_one();
     }
 
-    /// Takes out those who need not wait any more. They are to be woken.
+    /// Removes the waiters that need not wait any longer. The caller wakes them.
     pub(super) fn take_ready(&self) -> Vec<Waiter> {
         let mut orders = self.orders();
         if orders.waiting.is_empty() {
@@ -62,7 +62,7 @@ impl Store {
         ready
     }
 
-    /// What has come of a wait, once that is known.
+    /// The outcome of a wait, once known.
     fn outcome(&self, end: u64) -> Option<Result<(), DiskFailed>> {
         if self.is_written(end) {
             return Some(Ok(()));
@@ -82,7 +82,8 @@ impl Future for WaitWritten<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let (store, end) = (self.store, self.end);
         let mut orders = store.orders();
-        // IMPORTANT: with the orders in hand. Whoever writes takes them afterwards, and finds those who came before.
+        // IMPORTANT: checked with the orders locked. Whoever writes locks them afterwards, and finds those that came
+        // before.
         if let Some(outcome) = store.outcome(end) {
             self.number = None;
             return Poll::Ready(outcome);
@@ -141,7 +142,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_those_are_woken_whose_wait_has_ended_and_who_waits_no_more_is_forgotten() {
-        // Its thread is not started: what is written is said here.
+        // The log thread is not started: the test itself says what is written.
         let node = Durable::open(&SimDisk::new(1), Fsync::Always);
         let store = &node.store;
         let counts: [Arc<Count>; 3] = Default::default();

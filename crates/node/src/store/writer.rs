@@ -1,7 +1,7 @@
-//! The thread of the log: it syncs, makes snapshots, and writes what nobody else has written.
+//! The log thread: it syncs, makes snapshots, and writes what nobody else has written.
 //!
-//! It never waits for room. What a full disk did not take is kept, and tried again: meanwhile a snapshot may end that
-//! lets a part of the log go.
+//! It never waits for disk space. What a full disk rejects is kept and retried; meanwhile a snapshot may finish that
+//! allows part of the log to be removed.
 
 use std::sync::{PoisonError, TryLockError};
 use std::thread::JoinHandle;
@@ -20,19 +20,19 @@ use super::waiters::{self, Orders};
 use super::{Fsync, Health, Store};
 use crate::driver::Driver;
 
-/// How often a full disk is tried again.
+/// How often a write to a full disk is retried.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the thread looks at what goes on beside it.
+/// How often the thread checks on its background work.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How often it looks at how much room the disk has.
+/// How often it checks the free space on the disk.
 const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often a snapshot is begun where room is short, at most.
+/// The shortest time between snapshots begun because space is short.
 const SHORT_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often the map is saved, at most.
+/// The shortest time between saves of the map.
 const MAP_PAUSE: Duration = Duration::from_millis(500);
 
 struct Writer {
@@ -41,40 +41,40 @@ struct Writer {
     interval: Duration,
     last_sync: Instant,
     gatherer: Gatherer,
-    /// A sync that runs beside this thread.
+    /// A sync running beside this thread.
     syncing: Option<JoinHandle<Synced>>,
-    /// The next segment is made beside this thread.
+    /// The next segment, being prepared beside this thread.
     making: Option<JoinHandle<Next>>,
     snapshots: Snapshots,
-    /// A snapshot is made when the log has grown by as much as the last one took, and by this many bytes at least.
+    /// A snapshot is made once the log has grown by the size of the last snapshot, and by at least this many bytes.
     snapshot_after: u64,
     room: Room,
     map_saved_at: Instant,
-    /// Where those who wait are woken.
+    /// Where waiters are woken.
     runtime: Handle,
 }
 
-/// How the disk's room is.
+/// The state of the disk's free space.
 struct Room {
-    /// When it was last looked at.
+    /// When it was last checked.
     looked: Instant,
-    /// There may be too little for one more snapshot.
+    /// There may be too little space for one more snapshot.
     is_short: bool,
-    /// When a full disk was last tried.
+    /// When a write to a full disk was last tried.
     tried: Instant,
-    /// When a snapshot was last begun because of it.
+    /// When a snapshot was last begun because space was short.
     snapshot_begun: Option<Instant>,
-    /// It is the disk that is full, and not too many files that are open.
+    /// The disk is really full, as opposed to too many open files.
     is_disk_full: bool,
-    /// Since the disk is full only the newest snapshot is kept.
+    /// All snapshots but the newest have been removed since the disk became full.
     keeps_one: bool,
 }
 
 impl Store {
-    /// Starts the thread. It ends when [`Running::close`] is called on what it gives.
+    /// Starts the log thread. It ends when [`Running::close`] is called on the returned handle.
     ///
     /// # Errors
-    /// The system has no thread to give.
+    /// The system cannot start a thread.
     pub fn start(
         &self,
         driver: Driver,
@@ -112,7 +112,7 @@ impl Store {
     }
 }
 
-/// The thread, to be ended in order.
+/// The handle of the running log thread, to stop it cleanly.
 #[derive(Debug)]
 pub struct Running {
     store: Store,
@@ -120,10 +120,10 @@ pub struct Running {
 }
 
 impl Running {
-    /// Writes what is left, makes it last, and notes that the node has stopped in order. Blocks on the disk.
+    /// Writes and syncs what is left, and records a clean shutdown. Blocks on the disk.
     ///
     /// # Errors
-    /// The disk has failed; the next start takes this one for a crash.
+    /// The disk has failed; the next start treats this stop as a crash.
     pub fn close(self) -> anyhow::Result<()> {
         self.store.order(|orders| orders.stop = true);
         let journal = self.thread.join().map_err(|_| anyhow::anyhow!("the thread of the log has panicked"))?;
@@ -135,7 +135,7 @@ impl Running {
     }
 }
 
-/// One that has failed stays so.
+/// Changes `health` from one state to another; a disk that has failed stays failed.
 fn turn(health: &mut Health, from: &Health, to: Health) -> bool {
     let turns = health == from;
     if turns {
@@ -173,7 +173,7 @@ impl Writer {
             self.advance_snapshot(stop)?;
             self.save_map(stop);
             if stop {
-                // What a full disk has not taken nobody has heard of.
+                // What a full disk has not taken, nobody has been told of.
                 return Ok(());
             }
             self.look_at_room()?;
@@ -185,7 +185,7 @@ impl Writer {
         }
     }
 
-    /// Waits for something to do; says whether it is to stop.
+    /// Waits for something to do; returns whether to stop.
     fn wait(&self) -> bool {
         let shared = &self.store.shared;
         let orders = self.store.orders();
@@ -206,14 +206,14 @@ impl Writer {
             }
             self.wake_ready();
             if Instant::now() >= until {
-                // IMPORTANT: under a load that never ends, snapshots and all else have their turn as well.
+                // IMPORTANT: under a load that never ends, snapshots and everything else must get their turn as well.
                 self.store.order(|orders| orders.write = true);
                 return Ok(());
             }
         }
     }
 
-    /// Where each write waits for a sync: lets those go first who are about to note something.
+    /// If each write waits for a sync, first lets tasks run that are about to add entries.
     fn gather(&mut self) {
         let noted = self.driver.node().journal();
         if self.store.fsync() == Fsync::Always && !noted.is_empty() {
@@ -221,8 +221,8 @@ impl Writer {
         }
     }
 
-    /// Wakes all whose wait has ended. They are woken in the runtime, by one task: from here each would be a message to it,
-    /// and would wake a thread of it that takes the processor from this one.
+    /// Wakes everyone whose wait has ended. One runtime task wakes them all: waking them from this thread would send
+    /// the runtime a message for each, and wake a runtime thread that takes the processor from this one.
     fn wake_ready(&self) {
         let ready = self.store.take_ready();
         if !ready.is_empty() {
@@ -230,7 +230,7 @@ impl Writer {
         }
     }
 
-    /// Writes what there is; says whether there was something, and it is written.
+    /// Writes what there is; returns whether there was something and it is written.
     fn write_once(&mut self, log: &mut Log) -> anyhow::Result<bool> {
         let is_too_early = log.has_unwritten() && self.room.tried.elapsed() < FULL_PAUSE;
         if is_too_early || !log.take(self.driver.node().journal()) {
@@ -244,7 +244,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// Gives nothing where the disk is full, with the reserve too.
+    /// Appends to the log; returns `None` if the disk is full, including the reserve.
     fn append(&mut self, log: &mut Log) -> anyhow::Result<Option<u64>> {
         match log.append() {
             Err(JournalError::NoSpace(error)) => {
@@ -258,7 +258,7 @@ impl Writer {
             }
             written => return Ok(written?),
         }
-        // What was carried out already has the room of the reserve.
+        // What is already carried out gets the reserved space.
         if !self.store.directory().as_ref().map_or(Ok(false), storage::DataDir::release_reserve)? {
             return Ok(None);
         }
@@ -289,7 +289,7 @@ impl Writer {
         }
     }
 
-    /// Looks whether a full disk has room again, and whether one that is not full soon is.
+    /// Checks whether a full disk has room again, and whether the disk is about to fill up.
     fn look_at_room(&mut self) -> anyhow::Result<()> {
         let is_full = self.store.health() == Health::Full;
         if self.room.looked.elapsed() < if is_full { FULL_PAUSE } else { ROOM_PAUSE } {
@@ -301,7 +301,8 @@ impl Writer {
         }
         let directory = match self.store.shared.directory.try_lock() {
             Ok(directory) => directory,
-            // A snapshot that is done removes an older one, which may take long. The log does not wait for that.
+            // The lock holder is a finished snapshot removing an older one, which may take long. The log does not wait
+            // for that.
             Err(TryLockError::WouldBlock) => return Ok(()),
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         };
@@ -310,7 +311,7 @@ impl Writer {
                 let (options, free) = (directory.options(), directory.free_space().unwrap_or(u64::MAX));
                 let snapshot = self.snapshots.bytes + (self.end().0 - self.snapshots.at.0);
                 self.room.is_short = free < snapshot.max(options.segment_bytes);
-                // The reserve first: once writes are taken again, there must be something to fall back on.
+                // The reserve comes first: once writes are taken again, there must be something to fall back on.
                 is_full && free > options.segment_bytes + options.reserve_bytes && directory.restore_reserve()?
             }
             None => false,
@@ -326,8 +327,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets the snapshot before the newest go, and the log that only that one needs; once for each time that the disk is full.
-    /// Without it the log could have taken the last room, and left none for a next snapshot.
+    /// Removes the snapshot before the newest, and the log that only it needs; once each time the disk fills up.
+    /// Otherwise the log could take the last room and leave none for the next snapshot.
     fn keep_one_snapshot(&mut self) -> anyhow::Result<()> {
         if self.room.keeps_one || self.snapshots.is_making() {
             return Ok(());
@@ -343,13 +344,13 @@ impl Writer {
 
     fn remove_log_before(&self, position: Position) -> anyhow::Result<()> {
         match self.store.with_log(|log| log.journal.remove_before(position)) {
-            // It goes with the next snapshot.
+            // It is removed with the next snapshot.
             Err(JournalError::NoSpace(_)) => Ok(()),
             removed => Ok(removed?),
         }
     }
 
-    /// Saves the map where it has changed; with `now` at once.
+    /// Saves the map if it has changed and [`MAP_PAUSE`] has passed; with `now`, regardless of the pause.
     fn save_map(&mut self, now: bool) {
         let Some(map) = self.driver.node().map() else { return };
         if !(now || self.map_saved_at.elapsed() >= MAP_PAUSE) {
@@ -365,7 +366,7 @@ impl Writer {
 
     fn begin_sync(&mut self) -> anyhow::Result<()> {
         let is_due = self.store.fsync() == Fsync::Interval && self.last_sync.elapsed() >= self.interval;
-        // What a full disk has taken in part is synced with its rest.
+        // What a full disk has taken only in part is synced together with the rest.
         let is_in_part = self.store.fsync() == Fsync::Always && self.store.with_log(|log| log.has_unwritten());
         let is_due = (is_due || self.snapshots.wants_sync()) && !is_in_part;
         if is_due && self.syncing.is_none() && self.store.with_log(|log| log.journal.end() > log.journal.synced()) {
@@ -376,7 +377,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes in a sync that is done; with `wait` one that is not done yet.
+    /// Collects a finished sync; with `wait`, waits for one that is still running.
     fn end_sync(&mut self, wait: bool) -> anyhow::Result<()> {
         if let Some(syncing) = self.syncing.take_if(|syncing| wait || syncing.is_finished()) {
             let synced = syncing.join().map_err(|_| anyhow::anyhow!("the thread of an fsync has panicked"))?;
@@ -389,7 +390,7 @@ impl Writer {
         if self.making.is_none()
             && let Some(task) = self.store.with_log(|log| log.journal.begin_next())
         {
-            // As long as a step has kept the disk busy, the syncs that answers wait for have it.
+            // Rest as long as a step has kept the disk busy, so that syncs that answers wait for get the disk.
             let mut rests = Rests::new(Duration::ZERO, 1);
             let make = move || task.run(|| rests.rest());
             self.making = Some(std::thread::Builder::new().name("segment".to_owned()).spawn(make)?);
@@ -397,7 +398,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes in a segment that is made; with `wait` one that is not made yet.
+    /// Collects a prepared segment; with `wait`, waits for one that is not ready yet.
     fn end_next_segment(&mut self, wait: bool) -> anyhow::Result<()> {
         if let Some(making) = self.making.take_if(|making| wait || making.is_finished()) {
             let next = making.join().map_err(|_| anyhow::anyhow!("the thread of a segment has panicked"))?;
