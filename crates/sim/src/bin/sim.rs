@@ -137,5 +137,6 @@ fn tell(seed: u64, report: &Report, flags: &Flags) {
         return;
     }
     let knobs = if flags.knobs.is_empty() { String::new() } else { format!(" --knobs {}", flags.knobs.join(",")) };
-    println!("seed {seed}: {violation}repeat with: cargo run --release -p sim -- --seed {seed}{knobs}");
+    let only = flags.only.map(|only| format!(" --only {only}")).unwrap_or_default();
+    println!("seed {seed}: {violation}repeat with: cargo run --release -p sim -- --seed {seed}{knobs}{only}");
 }
