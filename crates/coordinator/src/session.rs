@@ -159,6 +159,11 @@ impl Session for ClientSession<'_> {
     }
 }
 
+/// The answer to a command about one node; an error if that node is not known.
+fn if_known(is_known: bool, addr: &NodeAddr, answer: impl FnOnce() -> Response<'static>) -> Response<'static> {
+    if is_known { answer() } else { Response::Error(ErrorReply::NodeNotFound(addr.clone())) }
+}
+
 impl ClientSession<'_> {
     fn answer(&self, request: &CoordinatorRequest<'_>) -> Response<'static> {
         match request {
@@ -169,18 +174,12 @@ impl ClientSession<'_> {
                 }
             }
             CoordinatorRequest::UnregisterNode(addr) => {
-                if self.driver.with(|coordinator, now| coordinator.unregister(now, addr)) {
-                    Response::Text(format!("OK Node {addr} unregistered"))
-                } else {
-                    Response::Error(ErrorReply::NodeNotFound(addr.clone()))
-                }
+                let is_known = self.driver.with(|coordinator, now| coordinator.unregister(now, addr));
+                if_known(is_known, addr, || Response::Text(format!("OK Node {addr} unregistered")))
             }
             CoordinatorRequest::Heartbeat(addr) => {
-                if self.driver.with(|coordinator, now| coordinator.heartbeat(now, addr)) {
-                    Response::Ok
-                } else {
-                    Response::Error(ErrorReply::NodeNotFound(addr.clone()))
-                }
+                let is_known = self.driver.with(|coordinator, now| coordinator.heartbeat(now, addr));
+                if_known(is_known, addr, || Response::Ok)
             }
             CoordinatorRequest::GetNodesForKey { key } => {
                 match self.driver.with(|coordinator, _| coordinator.nodes_for_key(key)) {
@@ -196,11 +195,8 @@ impl ClientSession<'_> {
                 Response::Lines(std::iter::once("OK Nodes:".to_owned()).chain(nodes).collect())
             }),
             CoordinatorRequest::Forget(addr) => {
-                if self.driver.with(|coordinator, now| coordinator.forget(now, addr)) {
-                    Response::Text(format!("OK Node {addr} is not waited for"))
-                } else {
-                    Response::Error(ErrorReply::NodeNotFound(addr.clone()))
-                }
+                let is_known = self.driver.with(|coordinator, now| coordinator.forget(now, addr));
+                if_known(is_known, addr, || Response::Text(format!("OK Node {addr} is not waited for")))
             }
             CoordinatorRequest::AcceptLoss(slot) => {
                 let accepted = self.driver.with(|coordinator, now| coordinator.accept_loss(now, *slot));
@@ -219,24 +215,7 @@ impl ClientSession<'_> {
             CoordinatorRequest::Replace { old, new } => {
                 moves::replaced(old, new, self.driver.with(|coordinator, now| coordinator.replace(now, old, new)))
             }
-            CoordinatorRequest::Info => {
-                let addr = self.driver.addr();
-                self.driver.with(|coordinator, _| {
-                    let (nodes, map) = (coordinator.nodes().count(), coordinator.map());
-                    let (cluster, version) = (&map.cluster, map.version.0);
-                    let awaited = coordinator.awaited();
-                    let awaited = list(awaited.iter());
-                    let leaving = list(coordinator.leaving().map(|(addr, _)| addr));
-                    let away = list(coordinator.away().map(|(addr, _)| addr));
-                    Response::Text(format!(
-                        "OK Coordinator {addr} nodes={nodes} map={version} cluster={cluster} ack={} read={} \
-                         leaving={leaving} away={away} unproven_promotions={} waiting_for={awaited}",
-                        map.promises.ack,
-                        map.promises.read,
-                        coordinator.unproven_promotions()
-                    ))
-                })
-            }
+            CoordinatorRequest::Info => self.info(),
             CoordinatorRequest::Map => Response::Lines(
                 self.driver.with(|coordinator, _| coordinator.known_map().update_since(MapVersion(0)).to_lines()),
             ),
@@ -255,6 +234,25 @@ impl ClientSession<'_> {
             | CoordinatorRequest::WaitHealthy(_)
             | CoordinatorRequest::Join(_) => Response::Ok,
         }
+    }
+
+    fn info(&self) -> Response<'static> {
+        let addr = self.driver.addr();
+        self.driver.with(|coordinator, _| {
+            let (nodes, map) = (coordinator.nodes().count(), coordinator.map());
+            let (cluster, version) = (&map.cluster, map.version.0);
+            let awaited = coordinator.awaited();
+            let awaited = list(awaited.iter());
+            let leaving = list(coordinator.leaving().map(|(addr, _)| addr));
+            let away = list(coordinator.away().map(|(addr, _)| addr));
+            Response::Text(format!(
+                "OK Coordinator {addr} nodes={nodes} map={version} cluster={cluster} ack={} read={} \
+                 leaving={leaving} away={away} unproven_promotions={} waiting_for={awaited}",
+                map.promises.ack,
+                map.promises.read,
+                coordinator.unproven_promotions()
+            ))
+        })
     }
 
     fn join(&self, words: proto::frame::Words<'_>) -> Result<Upgrade, JoinError> {

@@ -1,5 +1,6 @@
 //! A storage node of the key-value store. `node --help` lists its flags.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use node::driver::{Driver, random_secret};
 use node::membership::{self, Farewell, Notice};
 use node::session;
 use node::store::{self, OpenedStore};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -63,22 +65,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let bound = listener.local_addr().context("the socket has no address")?;
     let addr = config.advertised(bound.port())?;
     let clock = Clock::start();
-    let opened = match &config.data_dir {
-        None => None,
-        Some(path) => {
-            let settings = store::Settings { path: path.clone(), fsync: config.fsync, interval: config.fsync_interval };
-            let open = move || store::open(&settings, clock.now(), random_secret(), random_id());
-            Some(tokio::task::spawn_blocking(open).await.context("cannot open the data")??)
-        }
+    let (found, journal) = match open_data(&config, clock, bound).await? {
+        Some(OpenedStore { node, store, journal, snapshot, .. }) => (Some((node, store)), Some((journal, snapshot))),
+        None => (None, None),
     };
-    let (found, journal, what) = match opened {
-        None => (None, None, "Memory only: what it holds is gone when it stops".to_owned()),
-        Some(OpenedStore { node, store, journal, snapshot, found }) => {
-            let what = format!("Data in {}, fsync {}: {found}", store.path().display(), store.fsync());
-            (Some((node, store)), Some((journal, snapshot)), what)
-        }
-    };
-    program::say(&format!("[Node {}] {what}", bound.port()))?;
 
     let memory = (config.max_memory.unwrap_or(0), config.evict.into());
     // Shutdown order: first accepting, then the connections, then the node's background tasks.
@@ -92,48 +82,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
         }
         _ => None,
     };
-    {
-        let (driver, accepting, connections) = (driver.clone(), accepting.clone(), connections.clone());
-        background.spawn(async move {
-            let clients = Clients::new(Limits::new(config.connections.fitting(), access));
-            net::listener::accept(listener, &clients.limits, &accepting, &connections, |stream| {
-                session::serve(stream, driver.clone(), Arc::clone(&clients), connections.clone())
-            })
-            .await;
-        });
-    }
-    let settings = membership::Settings {
-        host: config.coordinator_host.trim_matches(['[', ']']).to_owned(),
-        port: config.coordinator_port,
-        heartbeat_interval: config.heartbeat_interval,
-        weight: config.weight,
-    };
+    let clients = Clients::new(Limits::new(config.connections.clone().fitting(), access));
+    background.spawn(accept(listener, driver.clone(), clients, accepting.clone(), connections.clone()));
     let (notify, mut notices) = mpsc::channel(16);
     let (leave, left) = oneshot::channel();
-    let (membership, end) = (membership::run(driver.clone(), settings, notify, left), background.clone());
-    background.spawn(async move {
-        tokio::select! {
-            () = membership => {}
-            () = end.begun() => {}
-        }
-    });
+    start_membership(&config, &driver, notify, left, &background);
 
-    let why = {
-        let failed = async {
-            match driver.store() {
-                Some(store) => store.failed().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            ended = serve(&mut notices, config.join_timeout, bound) => ended?,
-            signal = shutdown::signal() => {
-                signal.context("cannot wait for signals")?;
-                End::Asked
-            }
-            why = failed => End::DiskFailed(why),
-        }
-    };
+    let why = end_of(&driver, serve(&mut notices, config.join_timeout, bound)).await?;
     if let End::Asked = why {
         tracing::info!("stopping: other nodes are to lead what this one leads");
         hand_over(&driver).await;
@@ -160,6 +115,75 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
 }
 
+/// Opens the data directory, if the node has one, and prints what was found there.
+async fn open_data(config: &Config, clock: Clock, bound: SocketAddr) -> anyhow::Result<Option<OpenedStore>> {
+    let Some(path) = &config.data_dir else {
+        program::say(&format!("[Node {}] Memory only: what it holds is gone when it stops", bound.port()))?;
+        return Ok(None);
+    };
+    let settings = store::Settings { path: path.clone(), fsync: config.fsync, interval: config.fsync_interval };
+    let open = move || store::open(&settings, clock.now(), random_secret(), random_id());
+    let opened = tokio::task::spawn_blocking(open).await.context("cannot open the data")??;
+    let (path, fsync) = (opened.store.path().display(), opened.store.fsync());
+    program::say(&format!("[Node {}] Data in {path}, fsync {fsync}: {}", bound.port(), opened.found))?;
+    Ok(Some(opened))
+}
+
+/// Serves connections until `accepting` shuts down.
+async fn accept(
+    listener: TcpListener,
+    driver: Driver,
+    clients: Arc<Clients>,
+    accepting: Shutdown,
+    connections: Shutdown,
+) {
+    net::listener::accept(listener, &clients.limits, &accepting, &connections, |stream| {
+        session::serve(stream, driver.clone(), Arc::clone(&clients), connections.clone())
+    })
+    .await;
+}
+
+/// Starts the session with the coordinator, which runs until `background` shuts down.
+fn start_membership(
+    config: &Config,
+    driver: &Driver,
+    notices: mpsc::Sender<Notice>,
+    left: oneshot::Receiver<Farewell>,
+    background: &Shutdown,
+) {
+    let settings = membership::Settings {
+        host: config.coordinator_host.trim_matches(['[', ']']).to_owned(),
+        port: config.coordinator_port,
+        heartbeat_interval: config.heartbeat_interval,
+        weight: config.weight,
+    };
+    let (membership, end) = (membership::run(driver.clone(), settings, notices, left), background.clone());
+    background.spawn(async move {
+        tokio::select! {
+            () = membership => {}
+            () = end.begun() => {}
+        }
+    });
+}
+
+/// Waits until the node must stop: `serve` says so, a signal arrives, or the disk fails.
+async fn end_of(driver: &Driver, serve: impl Future<Output = anyhow::Result<End>>) -> anyhow::Result<End> {
+    let failed = async {
+        match driver.store() {
+            Some(store) => store.failed().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        end = serve => end,
+        signal = shutdown::signal() => {
+            signal.context("cannot wait for signals")?;
+            Ok(End::Asked)
+        }
+        why = failed => Ok(End::DiskFailed(why)),
+    }
+}
+
 /// Why a node stops.
 enum End {
     /// A signal asked it to.
@@ -172,11 +196,7 @@ enum End {
 }
 
 /// Reports when the node has joined. Returns only when the node must stop.
-async fn serve(
-    notices: &mut mpsc::Receiver<Notice>,
-    patience: Duration,
-    bound: std::net::SocketAddr,
-) -> anyhow::Result<End> {
+async fn serve(notices: &mut mpsc::Receiver<Notice>, patience: Duration, bound: SocketAddr) -> anyhow::Result<End> {
     match joined(notices, patience).await {
         Ok(response) => {
             program::say(&format!("[Node {}] Coordinator response: {response}", bound.port()))?;

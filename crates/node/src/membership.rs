@@ -114,25 +114,7 @@ pub async fn run(
     notices: mpsc::Sender<Notice>,
     mut leave: oneshot::Receiver<Farewell>,
 ) {
-    let mut membership = Membership {
-        driver,
-        settings,
-        notices,
-        incarnation: None,
-        noted: None,
-        begun: None,
-        was_up: false,
-        reported: None,
-        left: None,
-        beats: VecDeque::new(),
-        held: VecDeque::new(),
-        map_kept: MapVersion(0),
-        awaits_admission: false,
-        told_full: false,
-        told_of_fills: false,
-        dismissed: false,
-        unwritten: None,
-    };
+    let mut membership = Membership::new(driver, settings, notices);
     let mut pause = FIRST_PAUSE;
     loop {
         let ended = membership.session(&mut leave, &mut pause).await;
@@ -236,6 +218,28 @@ impl std::fmt::Display for Settings {
 }
 
 impl Membership {
+    fn new(driver: Driver, settings: Settings, notices: mpsc::Sender<Notice>) -> Self {
+        Self {
+            driver,
+            settings,
+            notices,
+            incarnation: None,
+            noted: None,
+            begun: None,
+            was_up: false,
+            reported: None,
+            left: None,
+            beats: VecDeque::new(),
+            held: VecDeque::new(),
+            map_kept: MapVersion(0),
+            awaits_admission: false,
+            told_full: false,
+            told_of_fills: false,
+            dismissed: false,
+            unwritten: None,
+        }
+    }
+
     /// Runs one session until it ends.
     async fn session(&mut self, leave: &mut oneshot::Receiver<Farewell>, pause: &mut Duration) -> Ended {
         let stream = match timeout(REJOIN_TIMEOUT, self.settings.connect()).await {

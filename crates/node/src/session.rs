@@ -197,6 +197,72 @@ impl<'a> ClientSession<'a> {
         }
     }
 
+    fn execute(&mut self, request: NodeRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
+        let (response, flow) = match request {
+            NodeRequest::Read(read @ Read { wanted: Wanted::Detail(Detail::Idle), .. }) => {
+                return self.leave_to_primary(KeyRequest::Read(read), encoding);
+            }
+            NodeRequest::Read(read) => {
+                let level = self.read();
+                return self.key_request(KeyRequest::Read(Read { level, ..read }), encoding, out);
+            }
+            NodeRequest::PutLine { key, value } => {
+                let is_node = |addr: &NodeAddr| self.driver.node().map().is_some_and(|map| map.is_node(addr));
+                let put = Write::new(key, Change::Put(split_replicas_word(value, is_node)));
+                let ack = self.ack();
+                return self.key_request(KeyRequest::Write(Write { ack, ..put }), encoding, out);
+            }
+            NodeRequest::Write(write) => {
+                let ack = self.ack();
+                return self.key_request(KeyRequest::Write(Write { ack, ..write }), encoding, out);
+            }
+            NodeRequest::Page(page) => {
+                let level = self.read();
+                return self.walk(KeptWalk::page(page, level, encoding));
+            }
+            NodeRequest::Count(prefix) => {
+                let level = self.read();
+                return self.walk(KeptWalk::count(prefix, level, encoding));
+            }
+            NodeRequest::GetMany(keys) => {
+                let level = self.read();
+                let read = |key| KeyRequest::Read(Read { key, wanted: Wanted::Value, level });
+                return self.many(keys.map(read), encoding, out);
+            }
+            NodeRequest::PutMany(words) => {
+                let ack = self.ack();
+                let values = words.skip(1).step_by(2);
+                let write = |(key, value)| KeyRequest::Write(Write { ack, ..Write::new(key, Change::Put(value)) });
+                return self.many(words.step_by(2).zip(values).map(write), encoding, out);
+            }
+            NodeRequest::Keyspace(request) => return self.keyspace(request, encoding, out),
+            NodeRequest::Ack(level) => {
+                self.ack = Some(level);
+                (Response::Ok, Flow::Next)
+            }
+            NodeRequest::ReadLevel(level) => {
+                self.read = Some(level);
+                (Response::Ok, Flow::Next)
+            }
+            NodeRequest::Losses => (self.driver.node().losses(answering::losses), Flow::Next),
+            NodeRequest::Info => (self.info(), Flow::Next),
+            NodeRequest::Stats => (stats::stats(self.driver, self.front.clients()), Flow::Next),
+            NodeRequest::Verify => {
+                self.verify = Some(encoding);
+                return Flow::Next;
+            }
+            NodeRequest::Ping => (Response::Pong, Flow::Next),
+            NodeRequest::Quit => (Response::Ok, Flow::Close),
+            NodeRequest::Server(command) => return self.server(command, encoding, out),
+            NodeRequest::Peer(words) => match self.hello(words.0) {
+                Ok(()) => (Response::Ok, Flow::Upgrade),
+                Err(error) => (Response::Error(error), Flow::Next),
+            },
+        };
+        response.encode(encoding, self.kept.place(out));
+        flow
+    }
+
     /// Executes a request for a key, or keeps it if it cannot be executed locally right away.
     fn key_request(&mut self, request: KeyRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let slot = self.slots_ahead.take(request.key()).unwrap_or_else(|| self.driver.node().slot_of(request.key()));
@@ -450,73 +516,14 @@ impl Session for ClientSession<'_> {
             refusal.encode(encoding, self.kept.place(out));
             return Flow::Next;
         }
-        let (response, flow) = match NodeRequest::parse(frame) {
-            Ok(NodeRequest::Read(read @ Read { wanted: Wanted::Detail(Detail::Idle), .. })) => {
-                return self.leave_to_primary(KeyRequest::Read(read), encoding);
-            }
-            Ok(NodeRequest::Read(read)) => {
-                let level = self.read();
-                return self.key_request(KeyRequest::Read(Read { level, ..read }), encoding, out);
-            }
-            Ok(NodeRequest::PutLine { key, value }) => {
-                let is_node = |addr: &NodeAddr| self.driver.node().map().is_some_and(|map| map.is_node(addr));
-                let put = Write::new(key, Change::Put(split_replicas_word(value, is_node)));
-                let ack = self.ack();
-                return self.key_request(KeyRequest::Write(Write { ack, ..put }), encoding, out);
-            }
-            Ok(NodeRequest::Write(write)) => {
-                let ack = self.ack();
-                return self.key_request(KeyRequest::Write(Write { ack, ..write }), encoding, out);
-            }
-            Ok(NodeRequest::Page(page)) => {
-                let level = self.read();
-                return self.walk(KeptWalk::page(page, level, encoding));
-            }
-            Ok(NodeRequest::Count(prefix)) => {
-                let level = self.read();
-                return self.walk(KeptWalk::count(prefix, level, encoding));
-            }
-            Ok(NodeRequest::GetMany(keys)) => {
-                let level = self.read();
-                let read = |key| KeyRequest::Read(Read { key, wanted: Wanted::Value, level });
-                return self.many(keys.map(read), encoding, out);
-            }
-            Ok(NodeRequest::PutMany(words)) => {
-                let ack = self.ack();
-                let values = words.skip(1).step_by(2);
-                let write = |(key, value)| KeyRequest::Write(Write { ack, ..Write::new(key, Change::Put(value)) });
-                return self.many(words.step_by(2).zip(values).map(write), encoding, out);
-            }
-            Ok(NodeRequest::Keyspace(request)) => return self.keyspace(request, encoding, out),
-            Ok(NodeRequest::Ack(level)) => {
-                self.ack = Some(level);
-                (Response::Ok, Flow::Next)
-            }
-            Ok(NodeRequest::ReadLevel(level)) => {
-                self.read = Some(level);
-                (Response::Ok, Flow::Next)
-            }
-            Ok(NodeRequest::Losses) => (self.driver.node().losses(answering::losses), Flow::Next),
-            Ok(NodeRequest::Info) => (self.info(), Flow::Next),
-            Ok(NodeRequest::Stats) => (stats::stats(self.driver, self.front.clients()), Flow::Next),
-            Ok(NodeRequest::Verify) => {
-                self.verify = Some(encoding);
-                return Flow::Next;
-            }
-            Ok(NodeRequest::Ping) => (Response::Pong, Flow::Next),
-            Ok(NodeRequest::Quit) => (Response::Ok, Flow::Close),
-            Ok(NodeRequest::Server(command)) => return self.server(command, encoding, out),
-            Ok(NodeRequest::Peer(words)) => match self.hello(words.0) {
-                Ok(()) => (Response::Ok, Flow::Upgrade),
-                Err(error) => (Response::Error(error), Flow::Next),
-            },
+        match NodeRequest::parse(frame) {
+            Ok(request) => self.execute(request, encoding, out),
             Err(error) => {
                 self.front.could_not_understand(frame, encoding);
-                (Response::Error(error), Flow::Next)
+                Response::Error(error).encode(encoding, self.kept.place(out));
+                Flow::Next
             }
-        };
-        response.encode(encoding, self.kept.place(out));
-        flow
+        }
     }
 
     async fn settle(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
