@@ -109,7 +109,7 @@ pub enum CoordinatorRequest<'a> {
     ListNodes,
     /// Stop waiting for the report of a node that was in an earlier coordinator's map.
     Forget(NodeAddr),
-    /// Restart slots without a copy that may lead as empty: one slot, or all of them.
+    /// Start slots anew that have no copy that may lead: one slot, or all of them.
     AcceptLoss(Option<SlotId>),
     /// A node is to leave for good: it hands its slots over, then deletes its data.
     Decommission(NodeAddr),
