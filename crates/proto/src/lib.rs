@@ -15,7 +15,7 @@
 //!    [`commands`]: the table of every command that a node accepts as an array. [`resp`]: the answers that only array
 //!    requests get.
 //! 7. [`peer`] and [`session`]: messages between nodes, and between a node and the coordinator.
-//! 8. [`reply`]: the parser of answers, for whoever asked.
+//! 8. [`reply`]: parsing answers, on the requesting side.
 //! 9. [`error`]: every error text on the wire.
 
 pub mod cluster_map;

@@ -122,7 +122,7 @@ pub enum NodeMessage {
         /// The last record of each slot asked about.
         last: Vec<(SlotId, Version)>,
     },
-    /// `RESYNC`: a change of the map did not follow on the map held here; send the whole map.
+    /// `RESYNC`: a change of the map does not apply to the map held here; send the whole map.
     Resync,
     /// `FULL`: the node's disk is full; it must not lead anything that another member can lead.
     Full,
