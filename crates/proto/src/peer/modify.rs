@@ -114,7 +114,7 @@ pub enum Told<'a> {
     Mistake(Mistake),
 }
 
-/// Why a [`Modify`] cannot be applied to what the key holds. The texts are those of Redis 7.
+/// Why a [`Modify`] cannot be applied to what the key holds. All texts but the last are those of Redis 7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Mistake {
     /// The value is not a 64-bit integer.

@@ -81,7 +81,7 @@ pub enum ClientCommand<'a> {
     SetLibraryVersion(&'a [u8]),
     /// Whether this connection is exempt from being dropped for lack of memory; none ever is dropped.
     NoEvict(bool),
-    /// Whether this connection's reads do not count as uses of keys; none ever count.
+    /// Whether this connection's reads should not count as uses of keys. Remembered and shown, but without effect.
     NoTouch(bool),
 }
 
