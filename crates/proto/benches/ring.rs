@@ -1,4 +1,5 @@
-//! What it costs to find a key's owners, beside the hash that it starts with, and to read a request, beside copying it.
+//! What it costs to find a key's owners, next to the hash that it starts with, and to parse a request, next to copying
+//! it.
 //!
 //! `cargo bench -p proto --bench ring`
 
@@ -14,7 +15,7 @@ use proto::slot::{Position, SLOT_BITS};
 use sha2::{Digest, Sha256};
 
 fn main() {
-    // The samples of 100 calls that divan takes on its own are too few for figures of a tenth of a microsecond.
+    // Divan's default sample of 100 calls is too small to time a tenth of a microsecond.
     divan::Divan::default().min_time(Duration::from_millis(200)).config_with_args().main();
 }
 
@@ -27,7 +28,7 @@ fn ring(nodes: usize, virtual_nodes: u32) -> HashRing {
     HashRing::with_nodes(virtual_nodes, names)
 }
 
-/// Keys enough that the processor cannot learn the path of one look-up.
+/// Enough keys that the processor cannot learn the path of a single lookup.
 fn keys() -> Vec<Vec<u8>> {
     (0..4_096).map(|i| format!("user:{:07}", i * 241).into_bytes()).collect()
 }
@@ -52,14 +53,14 @@ fn slot_of_the_key(bencher: Bencher<'_, '_>) {
     for_each_key(bencher, |key| SLOT_BITS.slot(&Position::of(key)));
 }
 
-/// Three owners of a key; the hash of the key is a part of it.
+/// Three owners of a key, including the hash of the key.
 #[divan::bench(args = VIRTUAL_NODES, consts = [3, 10, 100])]
 fn owners<const NODES: usize>(bencher: Bencher<'_, '_>, virtual_nodes: u32) {
     let ring = ring(NODES, virtual_nodes);
     for_each_key(bencher, |key| ring.owners(key, 3).len());
 }
 
-/// The map of all slots, when a node has come or gone.
+/// The map of all slots, after a node has joined or left.
 #[divan::bench(sample_count = 20, sample_size = 1)]
 fn slot_map_of_1000_nodes_of_128(bencher: Bencher<'_, '_>) {
     let ring = ring(1_000, 128);
@@ -77,13 +78,13 @@ fn join_and_slot_map_of_1000_nodes_of_128(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The ring itself, from nothing, as a coordinator does on its start: 128,000 hashes and their order.
+/// The ring itself, from scratch, as when a coordinator starts: 128,000 hashes, sorted.
 #[divan::bench(sample_count = 10, sample_size = 1)]
 fn ring_of_1000_nodes_of_128(bencher: Bencher<'_, '_>) {
     bencher.bench(|| ring(1_000, 128));
 }
 
-/// Decodes and understands one request.
+/// Decodes and parses one request.
 fn read_request(bencher: Bencher<'_, '_>, bytes: &[u8]) {
     let mut decoder = FrameDecoder::new();
     bencher.counter(BytesCount::new(bytes.len())).bench_local(|| {
@@ -118,7 +119,7 @@ fn put_as_array(bencher: Bencher<'_, '_>, value_bytes: usize) {
     read_request(bencher, &bytes);
 }
 
-/// As many bytes as the PUT above has, copied: what reading them is measured against.
+/// Copies as many bytes as the PUT above has: the baseline for parsing them.
 #[divan::bench(args = VALUE_BYTES)]
 fn memcpy(bencher: Bencher<'_, '_>, value_bytes: usize) {
     let bytes = vec![b'v'; value_bytes + KEY.len() + 6];

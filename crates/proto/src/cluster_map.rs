@@ -1,7 +1,7 @@
-//! The cluster map: who holds which slot, as the coordinator has decided and everybody follows.
+//! The cluster map: who holds which slot. The coordinator decides, and everyone follows.
 //!
 //! Every change of the map has a number, its version, which only grows. A slot's configuration carries the version of
-//! its last change, so a change since any earlier version can be told without keeping that version.
+//! its last change, so the changes since any earlier version can be computed without keeping that version.
 //!
 //! As text, for the wire (`MAP`, `WATCH_MAP`) and for people:
 //!
@@ -12,10 +12,10 @@
 //! SLOTS 0 16383 epoch=3 version=9 primary=1 isr=1,2 learners=- elr=-
 //! ```
 //!
-//! Nodes are named by their incarnation. Slots with one configuration stand in one line, from first to last. With
-//! `since=0` the text holds all slots, otherwise those that changed after that version. Where somebody leaves, the first line
-//! goes on with `leaving=host:port,...`, and where somebody is to be replaced by a node that has not joined, with
-//! `replacing=new,old,...`. Further words there are passed over.
+//! Nodes are named by their incarnation. Consecutive slots with the same configuration share one line, from first to
+//! last. With `since=0` the text holds all slots, otherwise those that changed after that version. If nodes are
+//! leaving, the first line continues with `leaving=host:port,...`; if nodes are to be replaced by ones that have not
+//! joined yet, with `replacing=new,old,...`. Any further words on that line are ignored.
 
 mod text;
 
@@ -28,7 +28,7 @@ use crate::id::{Epoch, Incarnation, NodeAddr, NotACounter, counter};
 use crate::level::{AckLevel, ReadLevel};
 use crate::slot::{SlotBits, SlotId};
 
-/// The number of a change of the map. 0 stands before every change.
+/// The number of a change of the map. 0 precedes every change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MapVersion(pub u64);
 
@@ -45,29 +45,29 @@ impl FromStr for MapVersion {
 pub struct SlotConfig {
     /// Grows when the primary changes.
     pub epoch: Epoch,
-    /// The version of the map at which this configuration was made. Changes of it are compare-and-set on this number.
+    /// The map version at which this configuration was made. Changes to it are a compare-and-set on this number.
     pub version: MapVersion,
-    /// Who orders the slot's writes. None while nobody holds the slot.
+    /// The node that orders the slot's writes. `None` while nobody holds the slot.
     pub primary: Option<Incarnation>,
-    /// The in-sync set: the filled copies, the primary among them, in the order of the ring.
+    /// The in-sync set: the filled copies, including the primary, in ring order.
     pub isr: Vec<Incarnation>,
     /// Copies that are being filled.
     pub learners: Vec<Incarnation>,
-    /// Copies that left the in-sync set while it was too small for quorum writes. They hold all that was ever promised,
-    /// so one of them may lead where no in-sync copy is left. Empty while the in-sync set is large enough.
+    /// Copies that left the in-sync set while it was too small for quorum writes. They hold everything that was ever
+    /// promised, so one of them may lead if no in-sync copy is left. Empty while the in-sync set is large enough.
     pub elr: Vec<Incarnation>,
 }
 
-/// What the operator has chosen for the whole cluster, and every node goes by.
+/// Cluster-wide settings that the operator has chosen and every node follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Promises {
-    /// Copies of a key beside its primary.
+    /// Copies of a key besides its primary.
     pub replicas: usize,
-    /// What a connection's writes are answered at until it asks for another level.
+    /// The level of a connection's writes until it asks for another.
     pub ack: AckLevel,
-    /// What a connection's reads may return until it asks for another level.
+    /// The level of a connection's reads until it asks for another.
     pub read: ReadLevel,
-    /// How long a node may be silent to the coordinator before it is taken off the ring.
+    /// How long the coordinator may hear nothing from a node before taking it off the ring.
     pub heartbeat_timeout: Duration,
 }
 
@@ -83,7 +83,7 @@ impl Default for Promises {
 }
 
 impl Promises {
-    /// How many copies a slot is meant to have.
+    /// How many copies a slot should have.
     #[must_use]
     pub fn copies(&self) -> usize {
         self.replicas + 1
@@ -97,41 +97,42 @@ impl Promises {
 }
 
 impl SlotConfig {
-    /// Whether the same nodes hold it, in the same roles and the same term.
+    /// Whether the same nodes hold it, in the same roles and the same epoch.
     fn same_holders(&self, other: &Self) -> bool {
         let named = |config: &Self| (config.epoch, config.primary);
         named(self) == named(other) && self.isr == other.isr && self.learners == other.learners && self.elr == other.elr
     }
 
-    /// Everyone who has a copy or is being given one: the in-sync set, then the others.
+    /// All nodes that have a copy or are being given one: the in-sync set, then the others.
     pub fn copies(&self) -> impl Iterator<Item = Incarnation> {
         self.isr.iter().chain(&self.elr).chain(&self.learners).copied()
     }
 }
 
-/// A node that the map speaks of.
+/// A node that appears in the map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// Where it is reached.
+    /// Where to reach it.
     pub addr: NodeAddr,
-    /// Whether it is registered and heard. A node that is not up is named only while no other copy of a slot is known.
+    /// Whether it is registered and alive. A node that is not up is named only while no other copy of a slot is known.
     pub up: bool,
 }
 
-/// Who is to leave for good, as operators have said. It is in the map so that a coordinator that loses its state hears of it.
+/// Nodes that operators want gone for good. They are in the map so that a coordinator that loses its state learns of
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Departures {
-    /// Who leaves.
+    /// Nodes that are leaving.
     pub leaving: BTreeSet<NodeAddr>,
-    /// Who leaves once another has joined, by that other.
+    /// Nodes that leave once another has joined, keyed by that other.
     pub replacing: BTreeMap<NodeAddr, NodeAddr>,
 }
 
-/// How many slots stand together in a map.
+/// How many slots a map keeps in one block.
 const BLOCK: usize = 64;
 
-/// The whole map. A clone shares its blocks of slots, and a change copies only those that it touches: both are cheap, however
-/// often slots move.
+/// The whole map. A clone shares its blocks of slots, and a change copies only the blocks that it touches: both are
+/// cheap, however often slots move.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterMap {
     /// The identity of the cluster: a word made when it was first set up.
@@ -140,17 +141,17 @@ pub struct ClusterMap {
     pub version: MapVersion,
     /// What the operator has chosen.
     pub promises: Promises,
-    /// Who is to leave for good.
+    /// Nodes that are to leave for good.
     pub departures: Departures,
     bits: SlotBits,
     members: BTreeMap<Incarnation, Member>,
     blocks: Vec<Arc<Block>>,
 }
 
-/// [`BLOCK`] neighbouring slots, or all where there are fewer.
+/// [`BLOCK`] consecutive slots, or all of them if there are fewer.
 #[derive(Debug, Clone, Eq)]
 struct Block {
-    /// No configuration in it has a later version.
+    /// No configuration in the block has a later version.
     newest: MapVersion,
     slots: Vec<Arc<SlotConfig>>,
 }
@@ -161,34 +162,34 @@ impl PartialEq for Block {
     }
 }
 
-/// The map, or what changed in it, as it travels.
+/// The map, or the changes to it, as sent over the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MapUpdate {
     /// The identity of the cluster.
     pub cluster: String,
-    /// The version that the receiver must have; 0: none, the update is whole.
+    /// The version that the receiver must have; 0 if it needs none because the update is a whole map.
     pub since: MapVersion,
-    /// The version that it brings.
+    /// The version that the update leads to.
     pub version: MapVersion,
     /// What the operator has chosen.
     pub promises: Promises,
-    /// Who is to leave for good. All of them are named each time.
+    /// Nodes that are to leave for good; every update names all of them.
     pub departures: Departures,
     bits: SlotBits,
     members: BTreeMap<Incarnation, Member>,
     runs: Vec<(SlotId, SlotId, Arc<SlotConfig>)>,
 }
 
-/// Why an update was not taken. The map is as it was.
+/// Why an update was not applied. The map is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
-    /// The text is no map.
+    /// The text is not a map.
     #[error("not a cluster map: {0}")]
     Malformed(&'static str),
-    /// The update starts from a version that the receiver does not have. Ask for the whole map.
+    /// The update starts from a version that the receiver does not have. It must ask for the whole map.
     #[error("the update does not follow on the map that is here")]
     Gap,
-    /// The update is of another cluster. Whoever holds something of one cluster must not go by the map of another.
+    /// The update is of another cluster. A node that holds data of one cluster must not follow the map of another.
     #[error("the map is that of another cluster")]
     OtherCluster,
 }
@@ -212,7 +213,7 @@ impl ClusterMap {
         }
     }
 
-    /// How slots are cut.
+    /// How keys are divided into slots.
     #[must_use]
     pub fn bits(&self) -> SlotBits {
         self.bits
@@ -221,7 +222,7 @@ impl ClusterMap {
     /// Who holds a slot.
     ///
     /// # Panics
-    /// For a slot that this map does not have: the caller cut it with other bits.
+    /// If this map has no such slot: the caller divided keys by a different number of bits.
     #[must_use]
     pub fn config(&self, slot: SlotId) -> &Arc<SlotConfig> {
         let block = self.blocks.get(usize::from(slot.0) / BLOCK);
@@ -234,8 +235,8 @@ impl ClusterMap {
         self.bits.slots().zip(self.blocks.iter().flat_map(|block| &block.slots))
     }
 
-    /// The slots that may have another configuration than in a map from which this one was made by updates, in order. Those
-    /// that the updates have not named are not among them.
+    /// The slots whose configuration may differ from that in `before`, a map from which this one was made by updates,
+    /// in order. Slots that the updates do not name are not among them.
     pub fn changes_from<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = (SlotId, &'a Arc<SlotConfig>)> {
         let is_shared = |at: &usize| {
             let blocks = (self.blocks.get(*at), before.blocks.get(*at));
@@ -243,12 +244,12 @@ impl ClusterMap {
         };
         let first_slots = (0..self.blocks.len()).filter(move |at| !is_shared(at)).map(|at| at * BLOCK);
         let slots = first_slots.flat_map(|first| (first..first + BLOCK).take_while(|slot| *slot < self.bits.count()));
-        // Slots are numbered by 16 bits.
+        // Slot numbers have 16 bits.
         let configs = slots.map(|slot| SlotId(slot as u16)).map(|slot| (slot, self.config(slot)));
         configs.filter(|(slot, config)| !Arc::ptr_eq(config, before.config(*slot)))
     }
 
-    /// The nodes that the map speaks of.
+    /// The nodes in the map.
     pub fn members(&self) -> impl Iterator<Item = (Incarnation, &Member)> {
         self.members.iter().map(|(incarnation, member)| (*incarnation, member))
     }
@@ -259,20 +260,20 @@ impl ClusterMap {
         self.members.get(&incarnation)
     }
 
-    /// Whether a node of this address is up.
+    /// Whether a node at this address is up.
     #[must_use]
     pub fn is_node(&self, addr: &NodeAddr) -> bool {
         self.members.values().any(|member| member.up && member.addr == *addr)
     }
 
-    /// The addresses that hold a slot: its primary first, then the other in-sync copies. Empty while nobody does.
+    /// The nodes that hold a slot: its primary first, then the other in-sync copies. Empty while nobody does.
     pub fn holders(&self, slot: SlotId) -> impl Iterator<Item = (Incarnation, &Member)> {
         let config = self.config(slot);
         let others = config.isr.iter().copied().filter(|other| Some(*other) != config.primary);
         config.primary.into_iter().chain(others).filter_map(|inc| self.members.get(&inc).map(|member| (inc, member)))
     }
 
-    /// Replaces who is known. The caller gives the version of the change with [`ClusterMap::set_version`].
+    /// Replaces the known nodes. The caller sets the version of the change with [`ClusterMap::set_version`].
     pub fn set_members(&mut self, members: BTreeMap<Incarnation, Member>) {
         self.members = members;
     }
@@ -286,17 +287,17 @@ impl ClusterMap {
         }
     }
 
-    /// Names the change that has been made.
+    /// Sets the version of the change that was made.
     pub fn set_version(&mut self, version: MapVersion) {
         self.version = version;
     }
 
-    /// What has changed after `since`; with `MapVersion(0)` everything.
+    /// What has changed after `since`; everything if that is `MapVersion(0)`.
     #[must_use]
     pub fn update_since(&self, since: MapVersion) -> MapUpdate {
         let mut runs: Vec<(SlotId, SlotId, Arc<SlotConfig>)> = Vec::new();
         let is_old = |version: MapVersion| since != MapVersion(0) && version <= since;
-        // What none of a block is newer than need not be looked at one by one.
+        // If nothing in a block is newer than `since`, its slots need no comparison of their own.
         let blocks = self.blocks.iter().flat_map(|block| block.slots.iter().map(|config| (block.newest, config)));
         for (slot, (newest, config)) in self.bits.slots().zip(blocks) {
             if is_old(newest) || is_old(config.version) {
@@ -346,12 +347,12 @@ impl ClusterMap {
 }
 
 impl MapUpdate {
-    /// Everyone whom the map names.
+    /// All nodes in the update.
     pub fn members(&self) -> impl Iterator<Item = (Incarnation, &Member)> {
         self.members.iter().map(|(incarnation, member)| (*incarnation, member))
     }
 
-    /// Whether a slot gets another primary, or a new term of the same, than in the map before.
+    /// Whether any slot gets a different primary than in `before`, or the same one in a new epoch.
     #[must_use]
     pub fn changes_a_primary(&self, before: &ClusterMap) -> bool {
         self.bits == before.bits
@@ -360,8 +361,8 @@ impl MapUpdate {
             })
     }
 
-    /// The same for those who propose no changes: neighbouring slots that differ in nothing but the version of their last
-    /// change stand in one line, with the newest of those versions.
+    /// The same for receivers that propose no changes: consecutive slots that differ only in the version of their last
+    /// change share one line, with the newest of those versions.
     #[must_use]
     pub fn condensed(mut self) -> Self {
         let mut runs: Vec<(SlotId, SlotId, Arc<SlotConfig>)> = Vec::new();

@@ -1,5 +1,5 @@
-//! The commands of a node in the array encoding, as `COMMAND` tells of them. One table: the errors about the number of
-//! words are made from it, too.
+//! The commands of a node in the array encoding, as reported by `COMMAND`. The same table yields the errors about a
+//! wrong number of words.
 
 mod arguments;
 
@@ -10,50 +10,50 @@ pub use arguments::{Argument, Kind, arguments};
 pub struct Command {
     /// Its name, in lower case.
     pub name: &'static str,
-    /// How many words it has, its name among them; where negative, at least so many.
+    /// How many words it has, including its name; if negative, at least that many.
     pub arity: i32,
-    /// What Redis calls its flags.
+    /// Its flags, in Redis's terms.
     pub flags: &'static [&'static str],
-    /// Which words are keys: the first, the last (-1: the last word), and the step from one to the next; 0 where none is.
+    /// Which words are keys: the first, the last (-1: the last word), and the step between keys; 0 if there are none.
     pub keys: (i32, i32, i32),
     /// `connection`, `server`, `generic` or `string`.
     pub group: &'static str,
-    /// The version of Redis that has had it first; of ours, where Redis has none such.
+    /// The first version of Redis that has it; for commands that Redis lacks, of this store.
     pub since: &'static str,
-    /// The words behind its name, as [`arguments()`] reads them.
+    /// The words after its name, in the format that [`arguments()`] reads.
     pub syntax: &'static str,
     /// What it does.
     pub summary: &'static str,
 }
 
 impl Command {
-    /// The command with a name, in any case.
+    /// Looks a command up by name, in any case.
     #[must_use]
     pub fn named(name: &[u8]) -> Option<&'static Self> {
         COMMANDS.iter().find(|command| command.name.as_bytes().eq_ignore_ascii_case(name))
     }
 
-    /// The command with a name, or a part of one, such as `client|id`; in any case.
+    /// Looks a command or subcommand, such as `client|id`, up by name, in any case.
     #[must_use]
     pub fn documented(name: &[u8]) -> Option<&'static Self> {
         let is_it = |command: &&Self| command.name.as_bytes().eq_ignore_ascii_case(name);
         COMMANDS.iter().chain(&SUBCOMMANDS).find(is_it)
     }
 
-    /// Its parts, such as `client|id` of `client`.
+    /// Its subcommands, such as `client|id` of `client`.
     pub fn subcommands(&self) -> impl Iterator<Item = &'static Self> + Clone {
         let container = self.name;
         SUBCOMMANDS.iter().filter(move |part| part.name.split_once('|').is_some_and(|(of, _)| of == container))
     }
 
-    /// Whether it may have so many words, its name among them.
+    /// Whether it accepts this many words, including its name.
     #[must_use]
     pub fn takes(&self, words: usize) -> bool {
         let least = self.arity.unsigned_abs() as usize;
         if self.arity < 0 { words >= least } else { words == least }
     }
 
-    /// What Redis calls its categories.
+    /// Its categories, in Redis's terms.
     pub fn categories(&self) -> impl Iterator<Item = &'static str> + Clone {
         let has = |flag| self.flags.contains(&flag);
         let group = match self.group {
@@ -105,7 +105,7 @@ const fn command((name, arity, flags, keys, group, since, syntax, summary): Row)
     Command { name, arity, flags, keys, group, since, syntax, summary }
 }
 
-/// All of them.
+/// All commands.
 #[rustfmt::skip]
 pub static COMMANDS: [Command; 75] = [
     // Connection and server, as in Redis.
@@ -188,7 +188,7 @@ pub static COMMANDS: [Command; 75] = [
     command(("replicate", 3, GROWS, ONE, "string", "0.1.0", "key value", "A PUT by the name that the first version had")),
 ];
 
-/// The parts of those that have some.
+/// All subcommands.
 #[rustfmt::skip]
 pub static SUBCOMMANDS: [Command; 18] = [
     command(("client|id", 2, FAST_SERVER, NONE, "connection", "5.0.0", "", "The number of the connection")),

@@ -1,7 +1,7 @@
-//! Decimal numbers as `INCRBYFLOAT` adds them: exactly, with 17 digits behind the point.
+//! Decimal numbers as `INCRBYFLOAT` adds them: exactly, with 17 decimal places.
 //!
-//! Redis adds numbers of 80 bits and shows 17 digits behind the point. Where both the summands and the sum are exact there,
-//! and where they are rounded to those digits, the answers are the same; here no digit of a sum is lost.
+//! Redis adds 80-bit floating-point numbers and shows 17 decimal places. Where the operands and the sum are exact
+//! there, and where they are rounded to those places, the answers are the same; here no digit of a sum is lost.
 
 use std::fmt;
 
@@ -9,18 +9,18 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decimal(i128);
 
-/// How many digits stand behind the point.
+/// The number of decimal places.
 const DIGITS: i32 = 17;
 
-/// The first number, in units, that is too great.
+/// The first number, in units, that is too large.
 const BOUND: i128 = 10i128.pow(21 + DIGITS as u32);
 
-/// The longest text that is looked at. Redis takes no longer one either.
+/// The longest text that is accepted. Redis accepts no longer one either.
 const TEXT_BYTES: usize = 256;
 
 impl Decimal {
-    /// Reads a number: a sign, digits with or without a point, an exponent. Digits behind the seventeenth are rounded.
-    /// `None` for what is none, or is too great.
+    /// Parses a number: a sign, digits with or without a decimal point, an exponent. Digits after the seventeenth
+    /// decimal place are rounded. `None` if the text is not a number or the number is too large.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         if text.len() > TEXT_BYTES {
@@ -41,7 +41,7 @@ impl Decimal {
         if digits().count() == 0 || !digits().all(u8::is_ascii_digit) {
             return None;
         }
-        // The power of ten, in units, that the first digit stands for.
+        // The power of ten, in units, of the first digit.
         let mut power = i32::try_from(whole.len()).ok()? - 1 + DIGITS + exponent;
         let mut units = 0i128;
         for digit in digits() {
@@ -51,7 +51,7 @@ impl Decimal {
                     let one = 10i128.checked_pow(u32::try_from(power).ok()?)?;
                     units = units.checked_add(digit.checked_mul(one)?)?;
                 }
-                // The first digit that has no place decides which way the last one goes.
+                // The first digit that does not fit decides how the last one is rounded.
                 -1 if digit >= 5 => units = units.checked_add(1)?,
                 _ => {}
             }
@@ -63,7 +63,7 @@ impl Decimal {
         Some(Self(if is_negative { -units } else { units }))
     }
 
-    /// The sum; `None` where it is too great.
+    /// The sum; `None` if it is too large.
     #[must_use]
     pub fn plus(self, other: Self) -> Option<Self> {
         let sum = self.0.checked_add(other.0)?;
@@ -71,7 +71,7 @@ impl Decimal {
     }
 }
 
-/// Without a zero behind the point that says nothing.
+/// Without trailing zeros after the decimal point.
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = 10u128.pow(DIGITS.unsigned_abs());
@@ -85,7 +85,7 @@ impl fmt::Display for Decimal {
     }
 }
 
-/// A whole number of 64 bits as Redis takes one: no plus, no blank, no zero in front.
+/// A 64-bit integer as Redis accepts it: no plus sign, no blanks, no leading zero.
 #[must_use]
 pub fn integer(text: &[u8]) -> Option<i64> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
@@ -96,10 +96,10 @@ pub fn integer(text: &[u8]) -> Option<i64> {
     if is_plain { std::str::from_utf8(text).ok()?.parse().ok() } else { None }
 }
 
-/// What stands behind the `e`.
+/// The text after the `e`.
 fn exponent(text: &[u8]) -> Option<i32> {
     let exponent: i32 = std::str::from_utf8(text).ok()?.parse().ok()?;
-    // Beyond this every number is too great or nothing.
+    // Beyond this range every number is too large or zero.
     (-1_000..=1_000).contains(&exponent).then_some(exponent)
 }
 

@@ -1,8 +1,8 @@
-//! Every error text that the wire carries.
+//! Every error text on the wire.
 //!
-//! The first version's errors are kept to the letter. Newer ones read `ERROR CODE what happened, and what to do`;
-//! [`ErrorReply::code`] gives the code, and `docs/protocol.md` lists each with whether the command took effect and
-//! whether to retry.
+//! The errors of the first version are kept verbatim. Newer ones read `ERROR CODE what happened, and what to do`;
+//! [`ErrorReply::code`] returns the code, and `docs/protocol.md` lists each one with whether the command took effect
+//! and whether to retry.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::limits;
 /// An error as an answer. Its text is what follows `ERROR ` on a line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ErrorReply {
-    /// No such verb here. Nothing was done.
+    /// There is no such verb. Nothing was done.
     #[error("Unknown command")]
     UnknownCommand,
     /// A known verb with the wrong words. Nothing was done.
@@ -31,12 +31,12 @@ pub enum ErrorReply {
     /// No node is registered, so no key has an owner.
     #[error("No nodes available")]
     NoNodes,
-    /// A part of the request is over its limit. Nothing was done.
+    /// Part of the request is over its limit. Nothing was done.
     #[error("TOOLONG {what} of {len} bytes, the limit is {limit}; nothing was changed")]
     TooLong {
         /// Which part.
         what: &'static str,
-        /// How long it is, or as much of it as had come.
+        /// How long it is, or how much of it has arrived.
         len: usize,
         /// How long it may be.
         limit: usize,
@@ -44,19 +44,19 @@ pub enum ErrorReply {
     /// An array has too many words. Nothing was done.
     #[error("TOOLONG array of {words} words, the limit is {}; nothing was changed", limits::ARRAY_WORDS)]
     TooManyWords {
-        /// How many were announced.
+        /// How many words were announced.
         words: usize,
     },
-    /// A request is about too many keys. Nothing was done.
+    /// A request names too many keys. Nothing was done.
     #[error("TOOLONG {keys} keys in one request, the limit is {}; nothing was changed", limits::PAGE_KEYS)]
     TooManyKeys {
-        /// How many.
+        /// How many keys.
         keys: usize,
     },
-    /// An array that cannot be read; where the next request starts is unknown, so the connection is closed.
+    /// A malformed array. The start of the next request is unknown, so the connection is closed.
     #[error("PROTOCOL {0}; nothing was changed and the connection is closed")]
     Protocol(&'static str),
-    /// A line with bytes that are not UTF-8. Nothing was done.
+    /// A line that is not valid UTF-8. Nothing was done.
     #[error("NOTTEXT a line must be UTF-8 text; nothing was changed, send bytes with the array encoding")]
     NotText,
     /// A stored value that a line cannot carry.
@@ -65,49 +65,49 @@ pub enum ErrorReply {
         /// The length of the value.
         len: usize,
     },
-    /// A page of a walk has a key that a line cannot carry.
+    /// A page of a walk contains a key that a line cannot carry.
     #[error("BINARY key is not a word of a line ({len} bytes); list it with the array encoding")]
     BinaryKey {
         /// The length of the key.
         len: usize,
     },
-    /// Refused: nothing was done, and the request may be sent again.
+    /// Refused: nothing was done, and the request may be retried.
     #[error("UNAVAILABLE {0}")]
     Unavailable(String),
-    /// A queue or limit is full: nothing was done, and the request may be sent again later.
+    /// A queue or limit is full: nothing was done, and the request may be retried later.
     #[error("BUSY {0}")]
     Busy(String),
-    /// A write needs more memory than a node may take: nothing was done, and it may be sent again once there is room.
+    /// A write needs more memory than the node may use: nothing was done, and it may be retried once there is room.
     #[error("FULL {0}")]
     Full(String),
-    /// What was waited for has not come about in time. Nothing was done.
+    /// The awaited condition was not met in time. Nothing was done.
     #[error("TIMEOUT {0}")]
     Timeout(String),
     /// The write may or may not have taken effect.
     #[error("UNKNOWN {0}")]
     Unknown(String),
-    /// A repeated write is too old for its outcome to be known: nothing was done now.
+    /// A retried write is too old for its outcome to be known: nothing was done this time.
     #[error("STALE {0}")]
     Stale(String),
-    /// A message between nodes came from somebody who is no member of this cluster. Nothing was done.
+    /// A message between nodes came from a sender that is not a member of this cluster. Nothing was done.
     #[error("NOTPEER {0}")]
     NotPeer(String),
-    /// Who asks has not authenticated, and must.
+    /// The client must authenticate first.
     #[error("NOAUTH Authentication required: nothing was done; send AUTH and the password first")]
     NoAuth,
-    /// What Redis 7 answers, word for word. Nothing was done.
+    /// An error of Redis 7, word for word. Nothing was done.
     #[error("{0}")]
     Redis(Cow<'static, str>),
-    /// This node does not lead the key's slot; only ever sent between nodes. Nothing was done.
+    /// This node is not the primary of the key's slot. Sent only between nodes. Nothing was done.
     #[error("MOVED this node does not serve the key")]
     Moved,
-    /// The value is longer than was wanted; only ever sent between nodes. Nothing was done.
+    /// The value is longer than requested. Sent only between nodes. Nothing was done.
     #[error("LONG the value is to be asked for by itself")]
     Long,
 }
 
 impl ErrorReply {
-    /// The capital word that programs look at; none for the first version's errors.
+    /// The uppercase code that programs check; `None` for the errors of the first version.
     #[must_use]
     pub fn code(&self) -> Option<&'static str> {
         match self {
@@ -135,13 +135,13 @@ impl ErrorReply {
         }
     }
 
-    /// An error in Redis's words, its code in front.
+    /// An error in Redis's words, starting with its code.
     #[must_use]
     pub fn redis(text: impl Into<Cow<'static, str>>) -> Self {
         Self::Redis(text.into())
     }
 
-    /// Who asks has not authenticated, in the words of the encoding.
+    /// The client has not authenticated, worded for the encoding.
     #[must_use]
     pub fn no_auth(encoding: Encoding) -> Self {
         if encoding == Encoding::Line { Self::NoAuth } else { Self::redis("NOAUTH Authentication required.") }

@@ -1,6 +1,6 @@
 //! Bytes to frames: where one request ends and the next begins.
 //!
-//! A frame is a line up to `\n`, or, where its first byte is `*`, an array of words as RESP2 writes them
+//! A frame is a line up to `\n` or, if its first byte is `*`, an array of words in RESP2 format
 //! (`*2\r\n$3\r\nGET\r\n$1\r\na\r\n`).
 
 mod decoder;
@@ -9,28 +9,28 @@ mod encode;
 pub use decoder::{Decoded, FrameDecoder, Frames};
 pub use encode::{begin_array, begin_bulk, encode_array, push_number, push_word};
 
-/// How the words of a request came, and how its answer goes back.
+/// How a request was encoded, and how its answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     /// A line of text.
     Line,
     /// A RESP2 array.
     Array,
-    /// The same array, on a connection that has asked for answers in RESP3.
+    /// The same array, on a connection that has asked for RESP3 answers.
     Resp3,
 }
 
-/// One request as it came, its words not yet understood. It borrows the read buffer.
+/// One request as received, its words not yet interpreted. It borrows the read buffer.
 #[derive(Debug, Clone, Copy)]
 pub enum Frame<'a> {
-    /// A line without its line end. Not yet known to be UTF-8.
+    /// A line without its line end. It may not be valid UTF-8.
     Line(&'a [u8]),
     /// The words of an array.
     Array(Words<'a>),
 }
 
 impl<'a> Frame<'a> {
-    /// The encoding that the answer takes.
+    /// The encoding of the answer.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         match self {
@@ -39,7 +39,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The second word, which in most requests is the key, as understanding the request would give it.
+    /// The second word, which in most requests is the key, exactly as parsing the request would return it.
     #[must_use]
     pub fn second_word(self) -> Option<&'a [u8]> {
         match self {
@@ -74,23 +74,23 @@ impl<'a> Words<'a> {
         self.spans.len()
     }
 
-    /// Whether none is left.
+    /// Whether no words are left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 
-    /// The next word as UTF-8 text; `None` where there is none, or it is not text.
+    /// The next word as UTF-8 text; `None` if there is none, or it is not UTF-8.
     pub fn text(&mut self) -> Option<&'a str> {
         std::str::from_utf8(self.next()?).ok()
     }
 
-    /// The next word, read as a value of the type asked for (a number, a version, an address).
+    /// The next word, parsed as the requested type (a number, a version, an address).
     pub fn parse<T: std::str::FromStr>(&mut self) -> Option<T> {
         self.text()?.parse().ok()
     }
 
-    /// All words that are left, if there are exactly `N`.
+    /// The remaining words, if there are exactly `N`.
     #[must_use]
     pub fn exactly<const N: usize>(mut self) -> Option<[&'a [u8]; N]> {
         if self.len() != N {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::limits;
 
-/// Where a node is reached: a host (name, IPv4 address, or IPv6 address in brackets) and a port from 1 to 65535.
+/// Where to reach a node: a host (name, IPv4 address, or IPv6 address in brackets) and a port from 1 to 65535.
 ///
 /// The text `host:port` is also the node's name on the hash ring, so two spellings of one address are two nodes.
 /// Cloning is cheap: the text is shared.
@@ -15,7 +15,7 @@ pub struct NodeAddr {
     text: Arc<str>,
 }
 
-/// Why a text is no node address.
+/// Why a text is not a node address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddrError {
     /// No `:` between host and port.
@@ -24,7 +24,7 @@ pub enum AddrError {
     /// The port is not a decimal number from 1 to 65535.
     #[error("a port is a number from 1 to 65535")]
     BadPort,
-    /// The host is empty, too long, or has a character that no host has.
+    /// The host is empty, too long, or contains a character that is not allowed in a host.
     #[error(
         "a host is a name, an IPv4 address, or an IPv6 address in brackets, of at most {} bytes",
         limits::HOST_BYTES
@@ -33,10 +33,10 @@ pub enum AddrError {
 }
 
 impl NodeAddr {
-    /// The address of `port` on `host`. An IPv6 address may come with or without its brackets.
+    /// The address of `port` on `host`. An IPv6 address may be given with or without brackets.
     ///
     /// # Errors
-    /// [`AddrError`] when the host has a form that no host has, or the port is 0.
+    /// [`AddrError`] when the host is malformed or the port is 0.
     pub fn new(host: &str, port: u16) -> Result<Self, AddrError> {
         if port == 0 {
             return Err(AddrError::BadPort);
@@ -53,10 +53,10 @@ impl NodeAddr {
         Ok(Self { text: format!("{host}:{port}").into() })
     }
 
-    /// The address of two words of a request.
+    /// The address from two words of a request.
     ///
     /// # Errors
-    /// As [`NodeAddr::new`]; a port with a sign, blanks or other text is [`AddrError::BadPort`].
+    /// As [`NodeAddr::new`]; a port with a sign, blanks or other text gives [`AddrError::BadPort`].
     pub fn from_words(host: &str, port: &str) -> Result<Self, AddrError> {
         if port.is_empty() || port.len() > 5 || !port.bytes().all(|b| b.is_ascii_digit()) {
             return Err(AddrError::BadPort);
@@ -107,22 +107,23 @@ impl fmt::Debug for NodeAddr {
     }
 }
 
-/// One start of a node process. The coordinator gives it out and no number is given twice, so it names a node's
-/// memory: what an earlier incarnation at the same address held, this one need not hold.
+/// One start of a node process. The coordinator assigns it and never assigns a number twice, so it identifies a node's
+/// memory: data that an earlier incarnation at the same address held may be missing from this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Incarnation(pub u64);
 
 impl Incarnation {
-    /// How many one start of a coordinator can give out, as a power of two. They stay below the limit of counters.
+    /// The base-2 logarithm of how many one start of a coordinator can assign. They stay below the limit of counters.
     pub const BITS: u32 = 16;
 
-    /// Whether the same start of a coordinator has given both out.
+    /// Whether the same start of a coordinator assigned both.
     #[must_use]
     pub fn is_of_one_coordinator(self, other: Self) -> bool {
         self.0 >> Self::BITS == other.0 >> Self::BITS
     }
 
-    /// Whether it was given out before another by the same start of a coordinator. Those of others cannot be compared.
+    /// Whether it was assigned before `other` by the same start of a coordinator. Those from different starts cannot be
+    /// compared.
     #[must_use]
     pub fn is_before(self, other: Self) -> bool {
         self.is_of_one_coordinator(other) && self < other
@@ -133,10 +134,10 @@ impl Incarnation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(pub u64);
 
-/// The position of a record in its slot's order: first by epoch, then by sequence number. It is the version of the
-/// key that the record wrote. No clock takes part in it.
+/// The position of a record in its slot's order: first by epoch, then by sequence number. It is the version of the key
+/// that the record wrote. No clock is involved.
 ///
-/// On the wire it is one word, `epoch-seq`; `0` stands before every record, and for a key that is absent.
+/// On the wire it is one word, `epoch-seq`; `0` precedes every record, and stands for an absent key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Version {
     /// The epoch of the primary that ordered the record.
@@ -146,7 +147,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// Before every record.
+    /// Precedes every record.
     pub const NONE: Self = Self { epoch: Epoch(0), seq: 0 };
 }
 
@@ -171,7 +172,7 @@ impl FromStr for Version {
     }
 }
 
-/// The text is no number of a counter: not decimal digits alone, or above [`limits::COUNTER`].
+/// The text is not a counter: it is not all decimal digits, or it is above [`limits::COUNTER`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a number from 0 to {} is expected", limits::COUNTER)]
 pub struct NotACounter;
@@ -179,7 +180,7 @@ pub struct NotACounter;
 /// Reads a counter: decimal digits and nothing else, up to [`limits::COUNTER`].
 ///
 /// # Errors
-/// The text is none.
+/// The text is not a counter.
 pub fn counter(text: &str) -> Result<u64, NotACounter> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|number| digits && *number <= limits::COUNTER).ok_or(NotACounter)

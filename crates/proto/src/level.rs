@@ -1,31 +1,32 @@
-//! What a client can ask for: when a write is answered, and what a read may return.
+//! Consistency levels that a client can ask for: when a write is acknowledged, and what a read may return.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// When a write is answered. Each level promises what the one before it does.
+/// When a write is acknowledged. Each level includes the promise of the one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum AckLevel {
     /// Once the primary has applied it.
     #[default]
     Async,
-    /// Once the whole in-sync set has it, which is at least a majority of the slot's copies.
+    /// Once the whole in-sync set has it: at least a majority of the slot's copies.
     Quorum,
-    /// Once every copy that the slot is meant to have has it.
+    /// Once every copy that the slot should have has it.
     All,
 }
 
 /// What a read may return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum ReadLevel {
-    /// The newest that the node which answers has applied: the primary, or a replica where the primary does not answer.
+    /// The newest value that the answering node has applied: the primary, or a replica when the primary does not
+    /// answer.
     #[default]
     Local,
-    /// At the primary, and only what the whole in-sync set has: linearizable for each key.
+    /// At the primary, and only what the whole in-sync set has: linearizable per key.
     Linear,
 }
 
-/// The word names no level.
+/// The word is not a level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is expected")]
 pub struct NotALevel(&'static str);
@@ -43,7 +44,7 @@ impl fmt::Display for AckLevel {
 impl FromStr for AckLevel {
     type Err = NotALevel;
 
-    /// Any case is accepted.
+    /// Case-insensitive.
     fn from_str(text: &str) -> Result<Self, NotALevel> {
         let levels = [Self::Async, Self::Quorum, Self::All];
         let named = levels.into_iter().find(|level| level.to_string().eq_ignore_ascii_case(text));
@@ -63,7 +64,7 @@ impl fmt::Display for ReadLevel {
 impl FromStr for ReadLevel {
     type Err = NotALevel;
 
-    /// Any case is accepted.
+    /// Case-insensitive.
     fn from_str(text: &str) -> Result<Self, NotALevel> {
         let levels = [Self::Local, Self::Linear];
         let named = levels.into_iter().find(|level| level.to_string().eq_ignore_ascii_case(text));

@@ -1,10 +1,10 @@
-//! What nodes say to each other, all in the array encoding.
+//! Messages between nodes, all in the array encoding.
 //!
-//! Two kinds of connection, each opened by its first request, which is a [`Hello`]:
+//! There are two kinds of connection. Each is opened by its first request, a [`Hello`]:
 //!
 //! - `PEER REPLICATION ...`, from a primary to one of its replicas: [`LinkMessage`] one way, [`LinkReply`] back.
-//! - `PEER FORWARD ...`, from any node to a key's primary: [`Forward`], [`List`] and [`Copies`] one way; back, for each, its number as
-//!   a RESP integer and then the answer, in whatever order they are ready.
+//! - `PEER FORWARD ...`, from any node to a key's primary: [`Forward`], [`List`] and [`Copies`] one way; back, for
+//!   each, its number as a RESP integer and then the answer, in whatever order the answers are ready.
 //!
 //! `docs/protocol.md` shows each message as it looks on the wire.
 
@@ -32,20 +32,20 @@ pub use list::{List, Listed};
 pub use modify::{Condition, ExpireIf, Life, Mistake, Modify, Tells, Told};
 pub use record::{Effect, Op, WallTime};
 
-/// What a connection between nodes is for.
+/// The purpose of a connection between nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkKind {
     /// A primary's records for a replica.
     Replication,
-    /// Requests that another node leads.
+    /// Requests for keys that the other node leads.
     Forward,
 }
 
-/// The first words of a connection between nodes: `PEER kind cluster from-addr from-incarnation to-incarnation`.
-/// The receiver answers `OK`, or `NOTPEER` where the cluster is another one or it is not that incarnation.
+/// The first words of a connection between nodes: `PEER kind cluster from-addr from-incarnation to-incarnation`. The
+/// receiver answers `OK`, or `NOTPEER` if it belongs to another cluster or is not that incarnation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// What the connection is for.
+    /// The purpose of the connection.
     pub kind: LinkKind,
     /// The sender's cluster.
     pub cluster: String,
@@ -53,11 +53,11 @@ pub struct Hello {
     pub from_addr: NodeAddr,
     /// The sender's incarnation.
     pub from: Incarnation,
-    /// Who the sender thinks it is talking to.
+    /// The incarnation that the sender believes it is talking to.
     pub to: Incarnation,
 }
 
-/// Who wrote, and which of its writes this is: the same again is the same write. Both are the client's choice.
+/// Identifies a client's write: the same identity again is the same write. The client chooses both parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity<'a> {
     /// The client's name for itself, of 1 to [`limits::CLIENT_BYTES`] bytes.
@@ -96,7 +96,7 @@ impl Hello {
 }
 
 impl<'a> Identity<'a> {
-    /// An identity of words from outside; none where the name is empty or over its limit, or the number is none.
+    /// An identity from external input; `None` if the name is empty or over its limit, or `seq` is not a counter.
     #[must_use]
     pub fn from_words(client: &'a [u8], seq: &[u8]) -> Option<Self> {
         let seq = std::str::from_utf8(seq).ok().and_then(|seq| crate::id::counter(seq).ok())?;
@@ -112,7 +112,7 @@ pub(crate) fn slot(words: &mut Words<'_>) -> Option<SlotId> {
     words.parse().map(SlotId)
 }
 
-/// The next word as a key; `None` where it is longer than any.
+/// The next word as a key; `None` if it is over the key limit.
 fn key<'a>(words: &mut Words<'a>) -> Option<&'a [u8]> {
     words.next().filter(|key| key.len() <= limits::KEY_BYTES)
 }
@@ -125,7 +125,7 @@ fn or_dash<T: ToString>(word: Option<T>) -> String {
     word.map_or("-".to_owned(), |word| word.to_string())
 }
 
-/// Reads what [`or_dash`] writes; the outer `None` is a word that is neither.
+/// Reads what [`or_dash`] writes; the outer `None` means that the word is neither.
 fn unless_dash<T: FromStr>(word: &str) -> Option<Option<T>> {
     if word == "-" { Some(None) } else { word.parse().ok().map(Some) }
 }
@@ -141,7 +141,7 @@ fn decimal_digits(number: u64) -> usize {
     number.checked_ilog10().unwrap_or(0) as usize + 1
 }
 
-/// Begins a word of so many bytes, which the caller appends, and then CR LF.
+/// Begins a word of `len` bytes; the caller appends those, and then CR LF.
 fn begin_word(len: usize, out: &mut Vec<u8>) {
     begin_bulk(len, out);
 }

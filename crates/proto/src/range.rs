@@ -1,33 +1,33 @@
-//! Ranges of keys, in the order of their bytes, and the requests that walk through them page by page.
+//! Key ranges, in byte order, and the requests that page through them.
 
 use crate::limits;
 
-/// Keys from one on and before another, in the order of their bytes.
+/// A half-open range of keys, in byte order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRange {
-    /// The first that may be among them.
+    /// The lower bound, inclusive.
     pub start: Vec<u8>,
-    /// The first that is not among them any more; none where there is no such key.
+    /// The upper bound, exclusive; `None` if unbounded.
     pub end: Option<Vec<u8>>,
 }
 
 /// A request for one page of a walk: `PREFIX`, `RANGE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageRequest<'a> {
-    /// Which keys the walk is about.
+    /// The keys to walk through.
     pub keys: Keys<'a>,
-    /// How many keys the page has at most, from 1 to [`limits::PAGE_KEYS`].
+    /// The most keys on the page, from 1 to [`limits::PAGE_KEYS`].
     pub limit: usize,
-    /// The page begins behind this key; none where it is the first.
+    /// The page starts after this key; `None` for the first page.
     pub after: Option<&'a [u8]>,
 }
 
-/// What keys a walk is about.
+/// The keys to walk through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys<'a> {
-    /// Those that begin with these bytes.
+    /// Keys that begin with these bytes.
     Prefix(&'a [u8]),
-    /// Those from the first on and before the second. An empty second is no bound.
+    /// Keys from the first, inclusive, to the second, exclusive. An empty second is no bound.
     Between(&'a [u8], &'a [u8]),
 }
 
@@ -55,27 +55,27 @@ impl PageRequest<'_> {
 }
 
 impl KeyRange {
-    /// Whether a key that is not before the start is in the range.
+    /// Whether a key that is not below the start is in the range.
     #[must_use]
     pub fn ends_after(&self, key: &[u8]) -> bool {
         self.end.as_ref().is_none_or(|end| key < end.as_slice())
     }
 
-    /// Whether both bounds are such as a request can have.
+    /// Whether both bounds are short enough to come from a request.
     #[must_use]
     pub fn is_within_limits(&self) -> bool {
-        // The key behind the longest is one byte longer.
+        // The successor of the longest key is one byte longer.
         self.start.len() <= limits::KEY_BYTES + 1 && self.end.as_ref().is_none_or(|end| end.len() <= limits::KEY_BYTES)
     }
 }
 
-/// The key that follows on this one: there is none between them.
+/// The immediate successor of a key: no key lies between the two.
 #[must_use]
 pub fn next_key(key: &[u8]) -> Vec<u8> {
     [key, b"\0"].concat()
 }
 
-/// The first key after all those with a prefix; none where no key is.
+/// The first key after all those with a prefix; `None` if there is no such key.
 fn after_all_with(prefix: &[u8]) -> Option<Vec<u8>> {
     let kept = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
     let mut end = prefix.get(..=kept)?.to_vec();

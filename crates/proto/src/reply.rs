@@ -1,4 +1,4 @@
-//! Reading RESP2 answers, for whoever asked in the array encoding.
+//! Parsing RESP2 answers, for senders of array requests.
 
 use crate::error::ErrorReply;
 use crate::limits;
@@ -9,19 +9,19 @@ use crate::response::Response;
 pub enum Reply<'a> {
     /// A short text, such as `OK`.
     Text(&'a str),
-    /// An error: its code, a blank, what happened.
+    /// An error: its code, a blank, and what happened.
     Error(&'a str),
     /// A number.
     Number(i64),
     /// Bytes.
     Bulk(&'a [u8]),
-    /// Two strings of bytes: a version and a value.
+    /// Two byte strings: a version and a value.
     Pair(&'a [u8], &'a [u8]),
     /// Absent.
     Null,
 }
 
-/// The bytes are no answer of this protocol; the connection is of no further use.
+/// The bytes are not an answer of this protocol; the connection is unusable from here on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is not one of this protocol: {0}")]
 pub struct ReplyError(&'static str);
@@ -30,11 +30,11 @@ pub struct ReplyError(&'static str);
 #[derive(Debug, Default)]
 pub struct ReplyDecoder {
     scanned: usize,
-    /// Where the line that is looked for starts.
+    /// The start of the line being scanned for.
     line_start: usize,
-    /// Where the bytes of a bulk string start and how many they are, once its header was read.
+    /// The start and length of a bulk string, once its header has been read.
     bulk: Option<(usize, usize)>,
-    /// The first string of a pair, once it was read; none in it while it has still to come.
+    /// `Some` inside a pair; its content is the first string, once that has been read.
     pair: Option<Option<(usize, usize)>>,
 }
 
@@ -45,10 +45,10 @@ impl ReplyDecoder {
         Self::default()
     }
 
-    /// Looks for one answer at the start of `buf`; gives it with the number of bytes it took.
+    /// Looks for one answer at the start of `buf`; returns it with the number of bytes it took.
     ///
     /// # Errors
-    /// The bytes are no answer; close the connection.
+    /// The bytes are not an answer; close the connection.
     pub fn decode<'a>(&mut self, buf: &'a [u8]) -> Result<Option<(Reply<'a>, usize)>, ReplyError> {
         loop {
             let decoded = match (self.advance(buf)?, self.pair) {
@@ -119,7 +119,7 @@ fn bulk(buf: &[u8], start: usize, len: usize) -> Result<Option<(Reply<'_>, usize
 }
 
 impl<'a> From<Reply<'a>> for Response<'a> {
-    /// The answer of another node, to be passed on.
+    /// Converts another node's answer so that it can be passed on.
     fn from(reply: Reply<'a>) -> Self {
         match reply {
             Reply::Text("OK") => Response::Ok,

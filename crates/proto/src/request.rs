@@ -1,7 +1,7 @@
 //! Frames to commands.
 //!
-//! A node and the coordinator answer different verbs, so each has its own enum. Both encodings come to the same
-//! commands; they differ only in where a value ends: a line's value runs to the end of the line.
+//! Nodes and the coordinator answer different verbs, so each has its own enum. Both encodings yield the same commands;
+//! they differ only in where a value ends: on a line, the value runs to the end of the line.
 
 mod auth;
 mod glob;
@@ -34,14 +34,13 @@ pub use span::{LONGEST_WAIT, WAIT, span_of};
 /// A request to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeRequest<'a> {
-    /// `GET`, `GETV`, `TTL`, and what Redis reads of one key. The level is the default; the connection's own takes its
-    /// place.
+    /// `GET`, `GETV`, `TTL`, and Redis's single-key reads. The level is the default; the connection's own replaces it.
     Read(Read<'a>),
-    /// `PUT`, `DELETE`, `CAS`, `PUTNX`, `PUTEX`, `EXPIRE`, `PERSIST`, and what Redis writes one key with, each also
-    /// behind `ONCE client seq`; and `REPLICATE`, the first version's unversioned replication, which is a PUT in all but
-    /// name. The level is the default; the connection's own takes its place.
+    /// `PUT`, `DELETE`, `CAS`, `PUTNX`, `PUTEX`, `EXPIRE`, `PERSIST`, and Redis's single-key writes, each also after
+    /// `ONCE client seq`; and `REPLICATE`, the unversioned replication of the first version, which is a PUT in all but
+    /// name. The level is the default; the connection's own replaces it.
     Write(Write<'a>),
-    /// A `PUT` by line, whose value may end with the word of [`split_replicas_word`].
+    /// A `PUT` sent as a line, whose value may end with the word of [`split_replicas_word`].
     PutLine {
         /// The key.
         key: &'a [u8],
@@ -50,23 +49,23 @@ pub enum NodeRequest<'a> {
     },
     /// `PREFIX`, `RANGE`: one page of a walk through keys.
     Page(PageRequest<'a>),
-    /// How many keys begin with this.
+    /// How many keys begin with this prefix.
     Count(&'a [u8]),
-    /// `MGET`: each key read on its own.
+    /// `MGET`: each key is read independently.
     GetMany(KeyWords<'a>),
-    /// `MPUT`: each key, with the value behind it, written on its own.
+    /// `MPUT`: each key is written independently, with the value that follows it.
     PutMany(KeyWords<'a>),
-    /// A command of Redis about several keys, or about all.
+    /// A Redis command about several keys, or all of them.
     Keyspace(KeyspaceRequest<'a>),
-    /// From now on this connection's writes are answered at this level.
+    /// Sets the level of this connection's writes from now on.
     Ack(AckLevel),
-    /// From now on this connection's reads are of this level.
+    /// Sets the level of this connection's reads from now on.
     ReadLevel(ReadLevel),
     /// The acknowledged writes that this node has lost.
     Losses,
     /// Who the node is and what it holds.
     Info,
-    /// Its figures, one a line.
+    /// The node's metrics, one per line.
     Stats,
     /// Compare the copies of every slot that the node leads, now.
     Verify,
@@ -74,13 +73,13 @@ pub enum NodeRequest<'a> {
     Ping,
     /// Answer, then close.
     Quit,
-    /// What arrays have for the connection and the server, as Redis does.
+    /// Redis's connection and server commands, which only arrays have.
     Server(ServerCommand<'a>),
-    /// Another node opens a connection between nodes; the words are for [`crate::peer::Hello`].
+    /// Another node opens a peer connection; the words are for [`crate::peer::Hello`].
     Peer(PeerWords<'a>),
 }
 
-/// Words that are not taken apart yet, such as those after `PEER`, compared by what they say.
+/// Words that are not parsed yet, such as those after `PEER`, compared by content.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerWords<'a>(pub Words<'a>);
 
@@ -95,7 +94,7 @@ impl Eq for PeerWords<'_> {}
 /// A request to the coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CoordinatorRequest<'a> {
-    /// Register a node by hand.
+    /// Register a node manually.
     RegisterNode(NodeAddr),
     /// Take a node off the ring until it is started again.
     UnregisterNode(NodeAddr),
@@ -108,34 +107,34 @@ pub enum CoordinatorRequest<'a> {
     },
     /// Who is registered.
     ListNodes,
-    /// Wait no longer for what a node of an earlier coordinator's map has to tell.
+    /// Stop waiting for the report of a node that was in an earlier coordinator's map.
     Forget(NodeAddr),
-    /// Slots without a copy that may lead start anew: one, or all of them.
+    /// Start slots anew that have no copy that may lead: one slot, or all of them.
     AcceptLoss(Option<SlotId>),
-    /// A node is to leave for good: its slots are handed over, then it deletes what it holds.
+    /// A node is to leave for good: it hands its slots over, then deletes its data.
     Decommission(NodeAddr),
-    /// It is to stay after all.
+    /// A node that was to leave is to stay after all.
     Recommission(NodeAddr),
     /// A node is to leave for good as soon as another has joined in its place.
     Replace {
-        /// Who leaves.
+        /// The node that leaves.
         old: NodeAddr,
-        /// Who joins, or has joined.
+        /// The node that joins, or has joined.
         new: NodeAddr,
     },
     /// The whole cluster map, once.
     Map,
-    /// The whole cluster map, and then every change of it as it happens.
+    /// The whole cluster map, and then every change as it happens.
     WatchMap,
     /// Who the coordinator is.
     Info,
-    /// Its figures, one a line.
+    /// The coordinator's metrics, one per line.
     Stats,
-    /// How the slots are: what lacks a copy, what moves.
+    /// The state of the slots: which lack a copy, which are moving.
     Status,
     /// Answer once every slot has all its copies where they belong, or after this time.
     WaitHealthy(Duration),
-    /// `AUTH`: the client says who it is.
+    /// `AUTH`: the client authenticates.
     Auth(Auth<'a>),
     /// Whether the coordinator answers.
     Ping,
@@ -145,7 +144,7 @@ pub enum CoordinatorRequest<'a> {
     Join(PeerWords<'a>),
 }
 
-/// The words of requests as the documentation writes them.
+/// The verbs of requests as the documentation writes them.
 pub mod verbs {
     #![allow(missing_docs, reason = "each constant is its own documentation")]
     pub const AUTH: &str = "AUTH";
@@ -195,10 +194,10 @@ pub mod verbs {
 }
 
 impl<'a> NodeRequest<'a> {
-    /// Understands a frame sent to a node.
+    /// Parses a frame sent to a node.
     ///
     /// # Errors
-    /// The answer to give instead; nothing was done.
+    /// The error to answer; nothing was done.
     pub fn parse(frame: Frame<'a>) -> Result<Self, ErrorReply> {
         Self::parse_words(frame).map_err(|error| redis::in_array(error, frame))
     }
@@ -245,10 +244,10 @@ impl<'a> NodeRequest<'a> {
 }
 
 impl<'a> CoordinatorRequest<'a> {
-    /// Understands a frame sent to the coordinator.
+    /// Parses a frame sent to the coordinator.
     ///
     /// # Errors
-    /// The answer to give instead; nothing was done.
+    /// The error to answer; nothing was done.
     pub fn parse(frame: Frame<'a>) -> Result<Self, ErrorReply> {
         let mut verb = [0; VERB_BYTES];
         let (verb, rest) = split_verb(frame, &mut verb)?;
@@ -278,13 +277,13 @@ impl<'a> CoordinatorRequest<'a> {
     }
 }
 
-/// Parts the value of a line PUT from the replicas that the first version's client appended to it: its last word,
-/// when it has at least two and the last is a comma-separated list of addresses that `is_node` knows, every one.
+/// Strips from the value of a line PUT the replicas that the first version's client appended to it: the last word, if
+/// there are at least two and the last is a comma-separated list of addresses, all of them known to `is_node`.
 #[must_use]
 pub fn split_replicas_word(value: &[u8], is_node: impl Fn(&NodeAddr) -> bool) -> &[u8] {
     let Some(last) = value.iter().rposition(|b| !is_blank(b)) else { return value };
     let (trimmed, _) = value.split_at(last + 1);
-    // Nearly every value ends here: an address ends in a digit.
+    // Nearly every value returns here: an address ends in a digit.
     if !trimmed.last().is_some_and(u8::is_ascii_digit) {
         return value;
     }
@@ -299,8 +298,8 @@ fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// Whether a line can carry a PUT of this value without any part of it being taken for something else. A client sends
-/// every other value as an array.
+/// Whether a line can carry a PUT of this value with no part of it misread. A client sends every other value as an
+/// array.
 #[must_use]
 pub fn line_can_put(key: &[u8], value: &[u8]) -> bool {
     line_can_carry_key(key)

@@ -1,8 +1,8 @@
-//! Answers in RESP that have more shape than [`crate::response::Response`] gives: maps, sets, texts.
+//! RESP answers with more structure than a [`crate::response::Response`]: maps, sets, texts.
 
 use crate::frame::{Encoding, push_number, push_word};
 
-/// Appends one answer, piece by piece: what begins with a count is followed by so many pieces. In RESP2 maps and sets are
+/// Appends one answer, piece by piece: a count must be followed by that many pieces. In RESP2, maps and sets are
 /// arrays.
 #[derive(Debug)]
 pub struct Resp<'o> {
@@ -11,12 +11,12 @@ pub struct Resp<'o> {
 }
 
 impl<'o> Resp<'o> {
-    /// A writer of RESP3 where that is the encoding, else of RESP2.
+    /// A writer of RESP3 if that is the encoding, otherwise of RESP2.
     pub fn new(encoding: Encoding, out: &'o mut Vec<u8>) -> Self {
         Self { out, is_three: encoding == Encoding::Resp3 }
     }
 
-    /// A short text without line end, such as `OK`.
+    /// A short text without a line end, such as `OK`.
     pub fn simple(&mut self, text: &str) -> &mut Self {
         self.line(b'+', text.as_bytes())
     }
@@ -51,17 +51,17 @@ impl<'o> Resp<'o> {
         self
     }
 
-    /// So many pieces follow.
+    /// Begins an array; `count` pieces must follow.
     pub fn array(&mut self, count: usize) -> &mut Self {
         self.count(b'*', count)
     }
 
-    /// So many different pieces follow.
+    /// Begins a set; `count` distinct pieces must follow.
     pub fn set(&mut self, count: usize) -> &mut Self {
         self.count(if self.is_three { b'~' } else { b'*' }, count)
     }
 
-    /// So many names follow, each with a piece behind it.
+    /// Begins a map; `count` names must follow, each with one piece after it.
     pub fn map(&mut self, count: usize) -> &mut Self {
         if self.is_three { self.count(b'%', count) } else { self.count(b'*', count * 2) }
     }

@@ -12,25 +12,25 @@ pub enum Response<'a> {
     Ok,
     /// `PONG`.
     Pong,
-    /// A word that Redis answers as it answers `OK`.
+    /// A status word, answered the way Redis answers `OK`.
     Simple(&'static str),
     /// One line of text, such as `OK Node 127.0.0.1:5001 registered`.
     Text(String),
-    /// Several lines; on a line connection an empty line follows them.
+    /// Several lines, followed by an empty line on a line connection.
     Lines(Vec<String>),
-    /// The keys of one page of a walk, ascending.
+    /// The keys of one page of a walk, in ascending order.
     Page(Vec<Box<[u8]>>),
-    /// Some keys of a scan, and the cursor behind them.
+    /// Some keys of a scan, and the cursor to continue from.
     Scanned(u64, Vec<Box<[u8]>>),
     /// A stored value.
     Value(&'a [u8]),
     /// A stored value and the version of its key.
     Versioned(Version, &'a [u8]),
-    /// A conditional write has taken effect, and made this version.
+    /// A conditional write took effect and made this version.
     Written(Version),
-    /// A conditional write has found this version and changed nothing; [`Version::NONE`]: the key is absent.
+    /// A conditional write found this version and changed nothing; [`Version::NONE`]: the key is absent.
     Conflict(Version),
-    /// A number: of keys, or what Redis gives.
+    /// A number: a count of keys, or an integer reply of Redis.
     Number(i64),
     /// The key is absent.
     NotFound,
@@ -45,7 +45,7 @@ impl Response<'_> {
         Self::Lines(std::iter::once(format!("OK {} stats:", figures.len())).chain(figures).collect())
     }
 
-    /// The stored value that it has.
+    /// The stored value in the answer, if any.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
         match self {
@@ -133,7 +133,8 @@ impl Response<'_> {
             Self::Number(number) => out.extend_from_slice(format!(":{number}\r\n").as_bytes()),
             Self::NotFound => out.extend_from_slice(b"$-1\r\n"),
             Self::Error(error) => {
-                // An error of RESP starts with a code; the first version's errors have none, so they get Redis's.
+                // A RESP error starts with a code. The errors of the first version have none, so they get Redis's
+                // `ERR`.
                 out.extend_from_slice(if error.code().is_some() { b"-" } else { b"-ERR " });
                 out.extend(one_line(error));
                 out.extend_from_slice(b"\r\n");
@@ -142,12 +143,12 @@ impl Response<'_> {
     }
 }
 
-/// The text of an error. It may quote what others have sent, and must not become two lines by that.
+/// The text of an error as a single line: it may quote what others have sent, line breaks included.
 fn one_line(error: &ErrorReply) -> impl Iterator<Item = u8> {
     error.to_string().into_bytes().into_iter().map(|byte| if byte == b'\n' || byte == b'\r' { b' ' } else { byte })
 }
 
-/// Whether a line can carry the value and bring it back unchanged: UTF-8, no newline, and no carriage return at its end.
+/// Whether a line can carry the value and return it unchanged: UTF-8, no newline, and no carriage return at its end.
 #[must_use]
 pub fn is_line(value: &[u8]) -> bool {
     memchr::memchr(b'\n', value).is_none() && value.last() != Some(&b'\r') && std::str::from_utf8(value).is_ok()

@@ -10,12 +10,12 @@ use crate::slot::{Position, SlotBits};
 
 /// The ring of all registered nodes.
 ///
-/// Adding or removing a node costs V hashes and one merge; a look-up is one hash and one binary search.
+/// Adding or removing a node costs V hashes and one merge; a lookup is one hash and one binary search.
 #[derive(Debug, Clone)]
 pub struct HashRing {
     virtual_nodes: u32,
     nodes: Vec<NodeAddr>,
-    /// Sorted; two virtual nodes at one position (no case is known) stand in the order of their names.
+    /// Sorted; two virtual nodes at the same position (no case is known) are ordered by name.
     points: Vec<(Position, NodeAddr)>,
 }
 
@@ -38,13 +38,13 @@ impl HashRing {
         ring
     }
 
-    /// Adds a node; `false` when it stood on the ring already.
+    /// Adds a node; `false` if it was already on the ring.
     pub fn add(&mut self, node: NodeAddr) -> bool {
         self.add_weighted(node, 1)
     }
 
-    /// Adds a node that stands at so many times the positions of others, and so gets so many times their share; `false` when
-    /// it stood on the ring already.
+    /// Adds a node with `weight` times the positions of others, and so `weight` times their share; `false` if it was
+    /// already on the ring.
     pub fn add_weighted(&mut self, node: NodeAddr, weight: u32) -> bool {
         let Err(at) = self.nodes.binary_search(&node) else { return false };
         self.points.extend(points_of(&node, self.virtual_nodes.saturating_mul(weight)));
@@ -53,7 +53,7 @@ impl HashRing {
         true
     }
 
-    /// Removes a node; `false` when it was not there.
+    /// Removes a node; `false` if it was not on the ring.
     pub fn remove(&mut self, node: &NodeAddr) -> bool {
         let Ok(at) = self.nodes.binary_search(node) else { return false };
         self.nodes.remove(at);
@@ -67,7 +67,7 @@ impl HashRing {
         &self.nodes
     }
 
-    /// The first `count` distinct nodes clockwise from the key, its primary first. Fewer where the ring has fewer.
+    /// The first `count` distinct nodes clockwise from the key, its primary first. Fewer if the ring has fewer.
     #[must_use]
     pub fn owners(&self, key: &[u8], count: usize) -> Vec<&NodeAddr> {
         self.owners_of(&Position::of(key), count)
@@ -80,14 +80,14 @@ impl HashRing {
         self.walk(first, count)
     }
 
-    /// The owners of every slot, in the order of the slots: those of each slot's first position.
+    /// The owners of every slot, in slot order: those of each slot's first position.
     #[must_use]
     pub fn slot_owners(&self, bits: SlotBits, count: usize) -> Vec<Vec<&NodeAddr>> {
         let runs = self.owner_runs(bits, count).into_iter();
         runs.flat_map(|(slots, owners)| std::iter::repeat_n(owners, slots)).collect()
     }
 
-    /// The same for so many neighbouring slots at a time that have the same owners.
+    /// The same as runs: how many consecutive slots share the same owners, and those owners.
     #[must_use]
     pub fn owner_runs(&self, bits: SlotBits, count: usize) -> Vec<(usize, Vec<&NodeAddr>)> {
         let mut next = 0;
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(ring.points, at_once.points);
     }
 
-    /// Twenty rings of so many nodes, each with other names.
+    /// Twenty rings of `nodes` nodes each, with different names.
     fn rings(virtual_nodes: u32, nodes: u16) -> impl Iterator<Item = HashRing> {
         let name = |set: u16, i: u16| NodeAddr::new(&format!("10.{set}.0.{i}"), 5001).unwrap();
         (0..20).map(move |set| HashRing::with_nodes(virtual_nodes, (0..nodes).map(|i| name(set, i))))

@@ -1,5 +1,5 @@
-//! What a node and the coordinator say to each other, on one connection that the node opens with [`Join`] and keeps, all
-//! in the array encoding: [`NodeMessage`] one way, [`CoordinatorMessage`] back.
+//! Messages between a node and the coordinator, on one connection that the node opens with [`Join`] and keeps open. All
+//! use the array encoding: [`NodeMessage`] one way, [`CoordinatorMessage`] back.
 //!
 //! `docs/protocol.md` shows each message as it looks on the wire.
 
@@ -11,7 +11,7 @@ use crate::limits;
 use crate::peer::{slot, words};
 use crate::slot::SlotId;
 
-/// A slot together with the version of the configuration that a proposal starts from.
+/// A slot and the version of the configuration that a proposal is based on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotAt {
     /// The slot.
@@ -20,34 +20,34 @@ pub struct SlotAt {
     pub version: MapVersion,
 }
 
-/// The earlier starts of a node that wrote the data which it has found on its disk and holds now, oldest first.
+/// The earlier incarnations that wrote the data a node found on its disk and now holds, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ancestors {
-    /// Those of whose data some may be missing: the machine has lost its power since, or the directory was repaired.
+    /// Those whose data may be incomplete: the machine has lost power since, or the directory was repaired.
     pub unproven: Vec<Incarnation>,
-    /// Those whose data is here as they left it: they prove that the node holds what they held.
+    /// Those whose data is here as they left it: proof that the node holds what they held.
     pub proven: Vec<Incarnation>,
 }
 
 impl Ancestors {
-    /// All whose data is here, proven.
+    /// Ancestors that are all proven.
     #[must_use]
     pub fn proven(proven: Vec<Incarnation>) -> Self {
         Self { unproven: Vec::new(), proven }
     }
 
-    /// All, oldest first: whatever is proven was written after what is not.
+    /// All of them, oldest first: proven data was always written after unproven data.
     pub fn iter(&self) -> impl Iterator<Item = Incarnation> {
         self.unproven.iter().chain(&self.proven).copied()
     }
 
-    /// The start before this one.
+    /// The incarnation before this one.
     #[must_use]
     pub fn last(&self) -> Option<Incarnation> {
         self.proven.last().or(self.unproven.last()).copied()
     }
 
-    /// Whether this start's data is here, proven or not.
+    /// Whether the data of `incarnation` is here, proven or not.
     #[must_use]
     pub fn contains(&self, incarnation: Incarnation) -> bool {
         self.iter().any(|ancestor| ancestor == incarnation)
@@ -57,25 +57,25 @@ impl Ancestors {
 /// The first words of a node's session with the coordinator: `JOIN addr incarnation proofs unproven map weight`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join<'a> {
-    /// Where the node is reached.
+    /// Where to reach the node.
     pub addr: NodeAddr,
-    /// The incarnation that the node has been given; none on its first join.
+    /// The incarnation that the node was assigned; `None` on its first join.
     pub incarnation: Option<Incarnation>,
-    /// Whose data the node has found on its disk. On the wire two words, the proven ones and the others, each parted by
-    /// commas; `0` where there are none.
+    /// Whose data the node found on its disk. Two comma-separated words on the wire, first the proven, then the
+    /// unproven; `0` if there are none.
     pub ancestors: Ancestors,
-    /// The map that the node holds, as text; empty where it holds none.
+    /// The map that the node holds, as text; empty if it holds none.
     pub map: &'a str,
-    /// How many times the positions of others the node has on the ring. A node that does not say has as many as they.
+    /// The multiple of other nodes' ring positions that the node has. 1 if the node sends none.
     pub weight: u32,
 }
 
-/// The slots of a copy that wait until their primary fills them.
+/// The slots of one copy that are waiting for their primary to fill them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Filling {
     /// The copy's node.
     pub to: Incarnation,
-    /// How many slots wait for their turn.
+    /// How many slots are waiting their turn.
     pub slots: u64,
     /// How many keys they have.
     pub keys: u64,
@@ -110,7 +110,7 @@ pub enum NodeMessage {
         /// The slots.
         slots: Vec<SlotAt>,
     },
-    /// `COMPLAIN about`: the sender follows this primary and does not hear it.
+    /// `COMPLAIN about`: the sender is a replica of this primary and does not hear from it.
     Complain {
         /// The primary.
         about: Incarnation,
@@ -122,23 +122,23 @@ pub enum NodeMessage {
         /// The last record of each slot asked about.
         last: Vec<(SlotId, Version)>,
     },
-    /// `RESYNC`: a change of the map did not follow on the one held; send the whole map.
+    /// `RESYNC`: a change of the map does not apply to the map held here; send the whole map.
     Resync,
-    /// `FULL`: the disk of the node is full; it is to lead nothing that another member can lead.
+    /// `FULL`: the node's disk is full; it must not lead anything that another member can lead.
     Full,
-    /// `ROOM`: it has room again.
+    /// `ROOM`: the node has room again.
     Room,
-    /// `FILLING (to slots keys)...`: what waits to be filled by this node, copy by copy; without any, that nothing does. For
+    /// `FILLING (to slots keys)...`: what is waiting to be filled by this node, copy by copy; empty if nothing is. For
     /// people only.
     Filling {
-        /// One for each copy's node.
+        /// One entry per copy's node.
         fills: Vec<Filling>,
     },
-    /// `STOPS`: the node is about to stop: it is to lead nothing that another member can lead.
+    /// `STOPS`: the node is about to stop; it must not lead anything that another member can lead.
     Stops,
     /// `LEAVE`: the node is stopping and expects to be started again.
     Leave,
-    /// `CLEARED`: the node has deleted what it held, as it was told to, and leaves for good.
+    /// `CLEARED`: the node has deleted its data as told, and leaves for good.
     Cleared,
 }
 
@@ -156,30 +156,30 @@ pub enum CoordinatorMessage<'a> {
     Beat,
     /// `MAP text`: the map has changed.
     Map {
-        /// A [`crate::cluster_map::MapUpdate`] as text, lines parted by newlines.
+        /// A [`crate::cluster_map::MapUpdate`] as text, lines separated by newlines.
         text: &'a str,
     },
-    /// `HANDOVER to (slot version)...`: bring `to` level in these slots, stop taking writes, and release them.
+    /// `HANDOVER to (slot version)...`: bring `to` up to date in these slots, stop taking writes, and release them.
     HandOver {
         /// The next primary.
         to: Incarnation,
         /// The slots.
         slots: Vec<SlotAt>,
     },
-    /// `POSITIONS query slot...`: how far does the node stand in these slots?
+    /// `POSITIONS query slot...`: report the last record of each of these slots.
     AskPositions {
         /// The number of the question.
         query: u64,
         /// The slots.
         slots: Vec<SlotId>,
     },
-    /// `DISMISS`: the node holds no part of any slot any more; it is to delete what it has, say so, and end.
+    /// `DISMISS`: the node no longer holds any part of any slot; it must delete its data, say so, and exit.
     Dismiss,
     /// `LEFT`: the node's leave is done.
     Left,
-    /// `UNREGISTERED`: somebody has taken the node off the ring; it stays out until it is started again.
+    /// `UNREGISTERED`: somebody has taken the node off the ring; it stays off until it is started again.
     Unregistered,
-    /// `REPLACED`: another start of a node has this one's address; it never comes back.
+    /// `REPLACED`: a later start of a node has this node's address; this one never comes back.
     Replaced,
 }
 

@@ -1,14 +1,14 @@
 //! Slots: the unit of authority.
 //!
-//! A slot is the top bits of SHA-256(key), 14 of them in a real cluster. All keys of a slot live on the same nodes,
-//! and one primary orders all writes to them.
+//! A slot is the top bits of SHA-256(key); a real cluster uses 14. All keys of a slot live on the same nodes, and one
+//! primary orders all writes to them.
 
 use sha2::{Digest, Sha256};
 
-/// How many bits of a key's hash name its slot in a real cluster: 16,384 slots.
+/// How many bits of a key's hash give its slot in a real cluster: 16,384 slots.
 pub const SLOT_BITS: SlotBits = SlotBits(14);
 
-/// A number of bits that name a slot, from 0 to 16. Tests use few.
+/// A number of slot bits, from 0 to 16. Tests use few.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotBits(u8);
 
@@ -16,13 +16,13 @@ pub struct SlotBits(u8);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotId(pub u16);
 
-/// A position on the hash ring: a SHA-256 digest, read as a big-endian number. The derived order is that of the number.
+/// A position on the hash ring: a SHA-256 digest, read as a big-endian number. The derived order is numeric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position([u8; 32]);
 
 impl SlotBits {
     /// # Panics
-    /// Above 16 bits: a slot number would not fit its type.
+    /// If `bits` is above 16: a slot number would not fit its type.
     #[must_use]
     pub const fn new(bits: u8) -> Self {
         assert!(bits <= 16, "a slot number has at most 16 bits");
@@ -35,7 +35,7 @@ impl SlotBits {
         1 << self.0
     }
 
-    /// Whether there is a slot of this number.
+    /// Whether there is a slot with this number.
     #[must_use]
     pub const fn has(self, slot: SlotId) -> bool {
         (slot.0 as usize) < self.count()

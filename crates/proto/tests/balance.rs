@@ -1,4 +1,4 @@
-//! What the documents say about the number of virtual nodes, held to the ring.
+//! Checks what the documents say about the number of virtual nodes against the ring.
 
 #[path = "../examples/balance/measure.rs"]
 mod measure;

@@ -1,7 +1,7 @@
-//! What a stranger sends: a million random inputs bring no reader down, none takes more memory than a small multiple of
-//! what was sent, and none looks twice at what it has seen.
+//! Hostile input: a million random inputs crash no reader, none takes more memory than a small multiple of what was
+//! sent, and none makes a reader scan the same bytes twice.
 //!
-//! The inputs come from a seed, so a failure is found again by running the test again.
+//! The inputs come from a seed, so rerunning the test reproduces a failure.
 
 #![expect(clippy::indexing_slicing, reason = "an index out of its range fails the test, as it should")]
 
@@ -25,17 +25,17 @@ use proto::session::{Ancestors, CoordinatorMessage, Join, NodeMessage, SlotAt};
 use proto::slot::SlotId;
 use support::Random;
 
-/// Inputs of each of the two kinds; every reader gets each of them.
+/// The number of inputs of each of the two kinds; every reader gets every input.
 const INPUTS: usize = 500_000;
 
-/// The most memory for each byte of input. A word takes at least 6 bytes on the wire and 8 in the decoder's list,
-/// which doubles as it grows and is held twice while it moves; the counter sees every move.
+/// The most memory per byte of input. A word takes at least 6 bytes on the wire and 8 in the decoder's list. The list
+/// doubles as it grows and exists twice while it moves; the counter sees every move.
 const BYTES_PER_BYTE: usize = 6;
 
 /// Memory that even the shortest input may take: the smallest lists and an address.
 const BYTES_AT_LEAST: usize = 512;
 
-/// Gives a frame to every reader of frames.
+/// Passes a frame to every frame parser.
 fn read_frame(frame: Frame<'_>) {
     if let Ok(NodeRequest::Peer(words)) = NodeRequest::parse(frame) {
         let _ = Hello::parse(words.0);
@@ -52,7 +52,7 @@ fn read_frame(frame: Frame<'_>) {
     }
 }
 
-/// How a stream was read: how many frames, how many bytes they took, and the error that ended it.
+/// The result of reading a stream: how many frames, how many bytes they took, and the error that ended it.
 #[derive(Debug, Default, PartialEq)]
 struct Outcome {
     frames: usize,
@@ -60,7 +60,7 @@ struct Outcome {
     error: Option<ErrorReply>,
 }
 
-/// Reads the frames of `input`, of which only the first `cut` bytes have come at first.
+/// Reads the frames of `input`; at first, only the first `cut` bytes have arrived.
 fn read_frames(input: &[u8], cut: usize) -> Outcome {
     let mut decoder = FrameDecoder::new();
     let mut outcome = Outcome::default();
@@ -76,7 +76,7 @@ fn read_frames(input: &[u8], cut: usize) -> Outcome {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    // Nobody should ask again; who does must not bring the process down.
+                    // Nobody should call again after an error, but doing so must not crash the process.
                     let _ = decoder.decode(rest);
                     outcome.error = Some(error);
                     return outcome;
@@ -87,7 +87,7 @@ fn read_frames(input: &[u8], cut: usize) -> Outcome {
     outcome
 }
 
-/// As [`read_frames`], for answers: how many, how many bytes, and whether an error ended them.
+/// As [`read_frames`], for answers: how many there were, how many bytes they took, and whether an error ended them.
 fn read_replies(input: &[u8], cut: usize) -> (usize, usize, bool) {
     let mut decoder = ReplyDecoder::new();
     let (mut replies, mut bytes) = (0, 0);
@@ -112,7 +112,7 @@ fn read_replies(input: &[u8], cut: usize) -> (usize, usize, bool) {
     (replies, bytes, false)
 }
 
-/// Every reader reads the input whole and in two pieces, to the same end, within its memory.
+/// Every reader reads the input in one piece and in two, with the same result and within its memory limit.
 fn every_reader_survives(input: &[u8], cut: usize) {
     let allowed = u64::try_from(BYTES_PER_BYTE * input.len() + BYTES_AT_LEAST).expect("it fits");
     let (mut whole, mut pieces) = (Outcome::default(), Outcome::default());
@@ -131,14 +131,14 @@ fn every_reader_survives(input: &[u8], cut: usize) {
 }
 
 fn random_byte(random: &mut Random) -> u8 {
-    // Half of them from the bytes that the codecs look for.
+    // Half of them are bytes that the codecs look for.
     const SIGNS: &[u8] = b"*$+-:\r\n 019\t-,";
     let bits = random.bits();
     let [byte, which, ..] = bits.to_le_bytes();
     if bits >> 63 == 0 { byte } else { SIGNS[usize::from(which) % SIGNS.len()] }
 }
 
-/// One of each thing that is ever sent.
+/// One of everything that is ever sent.
 fn valid_inputs() -> Vec<Vec<u8>> {
     [requests(), messages_between_nodes(), messages_of_a_session(), answers()].concat()
 }
@@ -328,7 +328,7 @@ fn answers() -> Vec<Vec<u8>> {
     answers.iter().map(|answer| written(|out| answer.encode(Encoding::Array, out))).chain(numbers).collect()
 }
 
-/// One to four changes: a byte replaced, put in or taken out, a piece repeated or taken from another input, the end
+/// One to four changes: a byte replaced, inserted or removed, a piece repeated or copied from another input, the end
 /// cut off.
 fn mutate(input: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
     for _ in 0..=random.below(4) {
@@ -346,7 +346,7 @@ fn mutate(input: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
     }
 }
 
-/// Runs `INPUTS` inputs that `make` writes, on two threads with a seed each.
+/// Runs `INPUTS` inputs written by `make`, on two threads with one seed each.
 fn with_random_inputs(seed: u64, make: impl Fn(&mut Random, &mut Vec<u8>) + Sync) {
     let half = |seed| {
         let mut random = Random::new(seed);
@@ -399,7 +399,7 @@ fn damaged_maps_bring_nobody_down() {
         let text = String::from_utf8_lossy(&input);
         let mut update = None;
         let taken = measure(|| update = MapUpdate::parse(text.split('\n')).ok());
-        // A list of incarnations takes the most: 8 bytes for each digit and comma, and twice while it moves.
+        // A list of incarnations takes the most: 8 bytes for each digit and comma, and double that while it moves.
         let allowed = u64::try_from(12 * text.len() + 2_048).expect("it fits");
         assert!(taken.bytes_max <= allowed, "{} bytes taken for {}: {text}", taken.bytes_max, text.len());
         if let Some(update) = update {
@@ -476,8 +476,8 @@ fn a_decoder_takes_memory_once_for_a_thousand_requests() {
     assert_eq!(taken.count_total, 2, "the lists of frames and words are made once for a connection: {taken:?}");
 }
 
-/// Feeds `input` in pieces, and after each call writes newlines over what the decoder has seen but for its `last` bytes
-/// and the `kept` first ones. A decoder that looked there again would find the end of a line, or a broken header.
+/// Feeds `input` in pieces. After each call, overwrites what the decoder has seen with newlines, except the first
+/// `kept` and the `last` bytes. A decoder that looked there again would find the end of a line, or a broken header.
 fn feed_and_overwrite(input: &[u8], piece: usize, kept: usize, last: usize, mut decode: impl FnMut(&[u8]) -> bool) {
     let mut buf = Vec::with_capacity(input.len());
     let mut overwritten = kept;
@@ -495,7 +495,7 @@ fn feed_and_overwrite(input: &[u8], piece: usize, kept: usize, last: usize, mut 
 
 #[test]
 fn no_byte_of_a_line_is_looked_at_twice() {
-    // 1 MiB byte by byte would be 5 * 10^11 looks if each call started again at the front.
+    // 1 MiB byte by byte would be 5 * 10^11 steps if each call started again at the front.
     for (len, piece) in [(1 << 20, 1), (16 << 20, 1024)] {
         let mut input = vec![b'v'; len];
         input[len - 1] = b'\n';
@@ -516,7 +516,7 @@ fn no_byte_of_an_array_is_looked_at_twice() {
     encode_array(&words, &mut input);
     for piece in [1, 1024] {
         let mut decoder = FrameDecoder::new();
-        // The header that is being read is read from its start when its end has come: at most so many bytes.
+        // A header is read again from its start once its end has arrived: at most this many bytes.
         feed_and_overwrite(&input, piece, 0, limits::ARRAY_HEADER_BYTES, |buf| match decoder.decode(buf).unwrap() {
             Some((Frame::Array(found), consumed)) => {
                 assert!(found.map(<[u8]>::len).eq(words.iter().map(|word| word.len())));

@@ -1,5 +1,5 @@
-//! Where keys live: the ring against cases made by an independent program, the map of all slots against the ring, and
-//! how much moves when a node comes.
+//! Placement of keys: the ring against cases from an independent program, the map of all slots against the ring, and
+//! how much moves when a node joins.
 
 mod support;
 
@@ -8,7 +8,7 @@ use proto::ring::HashRing;
 use proto::slot::{Position, SLOT_BITS, SlotBits};
 use support::Random;
 
-/// Made by `vectors/make_placement.py`; its head says what the columns are.
+/// Made by `vectors/make_placement.py`; the head of the file describes the columns.
 const VECTORS: &str = include_str!("vectors/placement.tsv");
 
 struct Row {
@@ -39,14 +39,14 @@ fn row(line: &str) -> Row {
     }
 }
 
-/// Fisher and Yates.
+/// Fisher-Yates shuffle.
 fn shuffle<T>(items: &mut [T], random: &mut Random) {
     for end in (2..=items.len()).rev() {
         items.swap(end - 1, random.below(end));
     }
 }
 
-/// `count` nodes of one cluster; each set has other names, and so other positions.
+/// `count` nodes of one cluster; each set has different names, and so different positions.
 fn named(set: usize, count: usize) -> Vec<NodeAddr> {
     (1..=count)
         .map(|i| NodeAddr::new(&format!("10.{set}.{}.{}", i / 250, i % 250), 5001).expect("an address"))
@@ -66,7 +66,7 @@ fn a_ring_built_at_once_passes_every_vector() {
 #[test]
 fn a_ring_joined_in_any_order_passes_every_vector() {
     let mut random = Random::new(1);
-    // Rows of one ring stand together, so that each ring is built once.
+    // Rows of one ring are adjacent, so that each ring is built once.
     for group in rows().chunk_by(|a, b| a.virtual_nodes == b.virtual_nodes && a.nodes == b.nodes) {
         let mut nodes = group[0].nodes.clone();
         shuffle(&mut nodes, &mut random);
@@ -83,7 +83,7 @@ fn a_ring_joined_in_any_order_passes_every_vector() {
 
 #[test]
 fn a_key_on_a_virtual_nodes_position_belongs_to_the_next_one() {
-    // The name of a virtual node, taken as a key, hashes to that very position; strictly greater means: not this one.
+    // The name of a virtual node, used as a key, hashes to exactly that position; "strictly greater" excludes it.
     let ring = HashRing::with_nodes(1, named(0, 8));
     let mut positions: Vec<(Position, &NodeAddr)> =
         ring.nodes().iter().map(|node| (Position::of(format!("{node}:virtual:0").as_bytes()), node)).collect();

@@ -1,4 +1,5 @@
-//! Prints how evenly the ring spreads slots over nodes, by the number of virtual nodes. The same on every machine.
+//! Prints how evenly the ring spreads slots over nodes, by number of virtual nodes. The output is the same on every
+//! machine.
 //!
 //! `cargo run --release -p proto --example balance`
 

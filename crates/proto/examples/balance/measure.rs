@@ -4,12 +4,12 @@ use proto::id::NodeAddr;
 use proto::ring::HashRing;
 use proto::slot::SLOT_BITS;
 
-/// The most loaded node against the mean of all nodes; 1.0 is even.
+/// The load of the most loaded node relative to the mean of all nodes; 1.0 is perfectly even.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Balance {
-    /// Over the slots that a node leads: who does the work of writes.
+    /// By slots that a node leads: the work of writes.
     pub(crate) primaries: f64,
-    /// Over the slots that a node holds a copy of: who needs the memory.
+    /// By slots that a node holds a copy of: the memory needed.
     pub(crate) copies: f64,
 }
 
@@ -17,7 +17,7 @@ impl Balance {
     /// The balance of one ring, with `copies` copies of each slot.
     ///
     /// # Panics
-    /// Without nodes.
+    /// If the ring has no nodes.
     #[must_use]
     pub(crate) fn of(ring: &HashRing, copies: usize) -> Self {
         let nodes = ring.nodes();
@@ -34,8 +34,8 @@ impl Balance {
         Self { primaries: max_over_mean(&leads), copies: max_over_mean(&holds) }
     }
 
-    /// The mean over clusters of `nodes` nodes that differ in nothing but the names of their nodes, and the worst of
-    /// them, each figure by itself.
+    /// The mean over clusters of `nodes` nodes that differ only in the names of their nodes, and the worst of them,
+    /// each figure separately.
     #[must_use]
     pub(crate) fn over_name_sets(sets: usize, nodes: usize, virtual_nodes: u32, copies: usize) -> (Self, Self) {
         let mut mean = Self { primaries: 0.0, copies: 0.0 };

@@ -1,4 +1,4 @@
-//! The text of a map, as it travels; see [`crate::cluster_map`] for what it looks like.
+//! The text form of a map; see [`crate::cluster_map`] for an example.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,12 +11,12 @@ use crate::id::{Incarnation, NodeAddr};
 use crate::limits;
 use crate::slot::{SlotBits, SlotId};
 
-/// What stands before those who leave, and before those who wait to, in the first line of a map.
+/// The prefixes, in the first line of a map, of the nodes that are leaving and of those that leave once replaced.
 const LEAVING: &str = "leaving=";
 const REPLACING: &str = "replacing=";
 
 impl MapUpdate {
-    /// The text of the update, one line each, the last without a newline.
+    /// The lines of the update, without newlines.
     #[must_use]
     pub fn to_lines(&self) -> Vec<String> {
         let Promises { replicas, ack, read, heartbeat_timeout } = self.promises;
@@ -60,7 +60,7 @@ impl MapUpdate {
     /// Reads the text of an update.
     ///
     /// # Errors
-    /// [`MapError::Malformed`] says what is wrong with it.
+    /// [`MapError::Malformed`] says what is wrong with the text.
     pub fn parse<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Self, MapError> {
         let mut lines = lines.into_iter();
         let head = lines.next().and_then(|line| line.strip_prefix("OK Map ")).ok_or(MapError::Malformed("no head"))?;

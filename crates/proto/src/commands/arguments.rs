@@ -1,30 +1,30 @@
-//! The words behind a command's name, taken apart as `COMMAND DOCS` tells of them.
+//! Parses the syntax of a command's arguments for `COMMAND DOCS`.
 //!
-//! A syntax is written as Redis's documentation does: `key value [NX|XX] [EX seconds|KEEPTTL]`. Words in capitals are typed as they
-//! are, others stand for something. Brackets hold what may be left out, `|` parts what excludes each other, and `[key ...]`
-//! behind `key`, or `[key value ...]` behind `key value`, is more of the same.
+//! A syntax is written as in Redis's documentation: `key value [NX|XX] [EX seconds|KEEPTTL]`. Words in capitals are
+//! literal tokens, others are placeholders. Brackets enclose optional parts and `|` separates alternatives. `[key ...]`
+//! after `key`, or `[key value ...]` after `key value`, means repetition.
 
 /// One argument of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Argument {
     /// Its name.
     pub name: String,
-    /// What stands before it, or all of it.
+    /// The token before it, or the token that is all of it.
     pub token: Option<&'static str>,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// It may be left out.
+    /// Whether it may be omitted.
     pub is_optional: bool,
-    /// It may come several times.
+    /// Whether it may be repeated.
     pub is_multiple: bool,
 }
 
-/// What an argument is.
+/// The kind of an argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// What Redis calls so: `key`, `string`, `integer`, `pattern`, `unix-time`.
+    /// A type of Redis: `key`, `string`, `integer`, `pattern`, `unix-time`.
     Plain(&'static str),
-    /// Its token alone.
+    /// The token alone.
     Token,
     /// One of these.
     OneOf(Vec<Argument>),
@@ -38,7 +38,7 @@ impl Argument {
     }
 }
 
-/// The arguments that a syntax names.
+/// The arguments that a syntax describes.
 #[must_use]
 pub fn arguments(syntax: &'static str) -> Vec<Argument> {
     let mut rest = syntax;
@@ -46,7 +46,7 @@ pub fn arguments(syntax: &'static str) -> Vec<Argument> {
     if choices.len() == 1 { choices.remove(0) } else { vec![one_of(choices)] }
 }
 
-/// Sequences parted by `|`, up to a closing bracket, and whether the last ends with `...`.
+/// Sequences separated by `|`, up to a closing bracket, and whether the last ends with `...`.
 fn choices(rest: &mut &'static str) -> (Vec<Vec<Argument>>, bool) {
     let mut choices = vec![Vec::new()];
     let mut goes_on = false;
@@ -76,7 +76,7 @@ fn choices(rest: &mut &'static str) -> (Vec<Vec<Argument>>, bool) {
     }
 }
 
-/// What stands in brackets, whose opening one is taken.
+/// The content of brackets, after the opening one.
 fn optional(rest: &mut &'static str, sequence: &mut Vec<Argument>) {
     let (mut choices, goes_on) = choices(rest);
     if choices.len() > 1 {
@@ -84,13 +84,13 @@ fn optional(rest: &mut &'static str, sequence: &mut Vec<Argument>) {
         return;
     }
     let mut inside = choices.pop().unwrap_or_default();
-    // More of what stands before it.
+    // A repetition of what precedes it.
     if goes_on && sequence.ends_with(&inside) {
         sequence.truncate(sequence.len() - inside.len());
         sequence.push(Argument { is_multiple: true, ..single(inside) });
         return;
     }
-    // What may be left out within what may be left out belongs to it.
+    // An optional part with a single token is that token's argument made optional.
     if inside.len() == 1 && inside.first().is_some_and(|argument| argument.token.is_some()) {
         let argument = inside.remove(0);
         sequence.push(Argument { is_optional: true, is_multiple: argument.is_multiple || goes_on, ..argument });
@@ -99,7 +99,7 @@ fn optional(rest: &mut &'static str, sequence: &mut Vec<Argument>) {
     sequence.push(Argument { is_optional: true, is_multiple: goes_on, ..single(inside) });
 }
 
-/// What follows a word in capitals: nothing that belongs to it, or arguments up to the next bracket or bar.
+/// The argument of a token: the token alone, or with the placeholders up to the next bracket or bar.
 fn behind_token(token: &'static str, rest: &mut &'static str) -> Argument {
     let mut inside = Vec::new();
     loop {
@@ -124,7 +124,7 @@ fn behind_token(token: &'static str, rest: &mut &'static str) -> Argument {
     }
 }
 
-/// One argument as it is, or several as a block.
+/// A single argument as it is, several as a block.
 fn single(mut arguments: Vec<Argument>) -> Argument {
     if arguments.len() == 1 {
         return arguments.remove(0);
@@ -162,7 +162,7 @@ fn kind_of(name: &str) -> &'static str {
     }
 }
 
-/// How many words these arguments have at least.
+/// The least number of words that these arguments take.
 #[cfg(test)]
 pub(super) fn least(arguments: &[Argument]) -> usize {
     let of = |argument: &Argument| match &argument.kind {

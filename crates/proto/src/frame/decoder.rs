@@ -1,8 +1,8 @@
-//! Finds frames in what arrives.
+//! Finds frames in the bytes that arrive.
 //!
-//! The decoder is incremental: it remembers how far it has looked, so that, but for the few digits of a length, no byte
-//! is scanned twice however the input is cut, and it refuses what is over a limit as soon as its length is known, before
-//! memory is taken for it.
+//! The decoder is incremental: it remembers how far it has scanned. Apart from the few digits of a length, no byte is
+//! scanned twice, however the input is split. A frame over a limit is refused as soon as its length is known, before
+//! memory is allocated for it.
 
 use super::{Frame, Span, Words};
 use crate::error::ErrorReply;
@@ -10,16 +10,16 @@ use crate::limits;
 
 /// Finds frames in a growing buffer.
 ///
-/// The caller appends what arrives at the end of its buffer and calls [`FrameDecoder::find`] with all of it that is not
-/// yet consumed, looks at the [`FrameDecoder::found`], and calls [`FrameDecoder::consume`]. Until then the front of the
-/// buffer must not change.
+/// The caller appends incoming bytes to its buffer, calls [`FrameDecoder::find`] with everything not yet consumed,
+/// looks at the [`FrameDecoder::found`] frames, and calls [`FrameDecoder::consume`]. Until then the front of the buffer
+/// must not change.
 #[derive(Debug)]
 pub struct FrameDecoder {
-    /// The frames that were found and not consumed.
+    /// Frames found but not yet consumed.
     found: Vec<Found>,
-    /// The words of their arrays, and of one that has begun behind them.
+    /// The words of their arrays, then those of an array that has begun after them.
     spans: Vec<Span>,
-    /// Everything before this offset has been looked at. It counts from the start of the frame that has begun.
+    /// Everything before this offset has been scanned. Counted from the start of the unfinished frame.
     scanned: usize,
     state: State,
     limits: FrameLimits,
@@ -30,21 +30,21 @@ pub struct FrameDecoder {
 enum FrameLimits {
     /// As large as any request of the protocol.
     Usual,
-    /// As little as it takes to authenticate.
+    /// Just large enough to authenticate.
     Stranger,
 }
 
 /// Where a frame lies.
 #[derive(Debug, Clone, Copy)]
 struct Found {
-    /// Its first byte in the buffer, and the first behind it.
+    /// Its first byte in the buffer, and the first byte after it.
     start: usize,
     end: usize,
-    /// Its part of the spans; none where it is a line.
+    /// Its range of spans; `None` for a line.
     words: Option<(usize, usize)>,
 }
 
-/// Frames that were found together, from the first on.
+/// An iterator over frames that were found together, from the first on.
 #[derive(Debug, Clone)]
 pub struct Frames<'a> {
     buf: &'a [u8],
@@ -82,16 +82,16 @@ enum State {
     Line,
     /// In the `*N` line of an array.
     ArrayHeader,
-    /// In the `$N` line of a word that starts at `from`; `left` words are to come, this one included.
+    /// In the `$N` line of a word that starts at `from`; `left` words remain, including this one.
     WordHeader { from: usize, left: usize },
     /// In the bytes of a word.
     Word { start: usize, len: usize, left: usize },
 }
 
-/// How many words of an array a decoder keeps room for while nothing has come: 8 KiB.
+/// How many words of an array an idle decoder keeps room for: 8 KiB.
 const IDLE_SPANS: usize = 1_024;
 
-/// A decoded frame and how many bytes of the buffer it took, or `None` until more bytes have come.
+/// A decoded frame and how many bytes of the buffer it took, or `None` until more bytes arrive.
 pub type Decoded<'a> = Option<(Frame<'a>, usize)>;
 
 /// What kind of frame was completed.
@@ -114,22 +114,22 @@ impl FrameDecoder {
         Self { found, spans, scanned: 0, state: State::Start, limits: FrameLimits::Usual }
     }
 
-    /// From now on frames may be no larger than those of a client that has not authenticated; or as large as any.
+    /// Limits frames to the size allowed to an unauthenticated client, or lifts that restriction again.
     pub fn limit_to_stranger(&mut self, is_stranger: bool) {
         self.limits = if is_stranger { FrameLimits::Stranger } else { FrameLimits::Usual };
     }
 
-    /// Whether a frame has begun and not ended, so that the end of the input would cut it.
+    /// Whether a frame has begun and not ended, so that an end of input here would cut it off.
     #[must_use]
     pub fn is_inside_frame(&self) -> bool {
         self.state != State::Start
     }
 
-    /// Looks for frames at the start of `buf`, for so many at most; says how many there are. Those found before and not
-    /// consumed are found again.
+    /// Looks for at most `most` frames at the start of `buf`, and returns how many there are. Frames found earlier and
+    /// not consumed are found again.
     ///
     /// # Errors
-    /// The first frame is over a limit, or no frame at all. Where the next one starts is unknown: answer and close.
+    /// The first frame is over a limit or malformed. Where the next one starts is unknown: answer and close.
     pub fn find(&mut self, buf: &[u8], most: usize) -> Result<usize, ErrorReply> {
         if !self.found.is_empty() {
             self.consume(0);
@@ -140,7 +140,7 @@ impl FrameDecoder {
             let complete = match self.advance(buf.get(start..).unwrap_or_default()) {
                 Ok(Some(complete)) => complete,
                 Ok(None) => break,
-                // What stands before it is carried out first. Then it is found again.
+                // The frames before the bad one are handled first. The error is then found again.
                 Err(_) if !self.found.is_empty() => {
                     self.forget_begun();
                     break;
@@ -156,11 +156,11 @@ impl FrameDecoder {
         Ok(self.found.len())
     }
 
-    /// Whether the whole of `buf` is one frame, which then is found.
+    /// Whether all of `buf` is exactly one frame; if so, it is found.
     pub fn finds_one(&mut self, buf: &[u8]) -> bool {
         match self.find(buf, 1) {
             Ok(_) => self.found.last().is_some_and(|found| found.end == buf.len()),
-            // It is found, and answered, when it is to be handled.
+            // The error is found again, and answered, when the frame is due to be handled.
             Err(_) => {
                 self.forget_begun();
                 false
@@ -168,19 +168,20 @@ impl FrameDecoder {
         }
     }
 
-    /// The frames that were found in `buf`.
+    /// The frames found in `buf`.
     #[must_use]
     pub fn found<'a>(&'a self, buf: &'a [u8]) -> Frames<'a> {
         Frames { buf, spans: &self.spans, found: self.found.iter() }
     }
 
-    /// Takes the first frames as done; says how many bytes the caller has to drop. The others are forgotten, and found again.
+    /// Marks the first `frames` frames as done, and returns how many bytes the caller must drop. The others are
+    /// forgotten, and will be found again.
     pub fn consume(&mut self, frames: usize) -> usize {
         let bytes = frames.checked_sub(1).and_then(|last| self.found.get(last)).map_or(0, |last| last.end);
         if frames < self.found.len() {
             self.forget_begun();
         }
-        // The words of an array that has begun behind them stay.
+        // The words of an array that has begun after them stay.
         self.spans.drain(..self.words_found());
         self.found.clear();
         bytes
@@ -199,19 +200,19 @@ impl FrameDecoder {
         Ok(self.found(buf).next().map(|frame| (frame, consumed)))
     }
 
-    /// How many words the frames have that were found.
+    /// How many words the found frames have.
     fn words_found(&self) -> usize {
         self.found.iter().rev().find_map(|found| found.words).map_or(0, |(_, behind)| behind)
     }
 
-    /// Forgets how far the frame behind those that were found was looked at.
+    /// Forgets how far the frame after the found ones was scanned.
     fn forget_begun(&mut self) {
         self.spans.truncate(self.words_found());
         self.scanned = 0;
         self.state = State::Start;
     }
 
-    /// Takes the whole of `buf` for one line, although its newline is missing. For the original framing only.
+    /// Treats all of `buf` as one line although its newline is missing. For the original framing only.
     #[must_use]
     pub fn decode_unterminated<'a>(&mut self, buf: &'a [u8]) -> Frame<'a> {
         self.forget_begun();
@@ -223,7 +224,7 @@ impl FrameDecoder {
             match self.state {
                 State::Start => match buf.first() {
                     None => {
-                        // A connection that is idle after one huge request does not keep the memory of it.
+                        // A connection that goes idle after one huge request must not keep its memory.
                         self.spans.shrink_to(IDLE_SPANS);
                         return Ok(None);
                     }
@@ -274,16 +275,16 @@ impl FrameDecoder {
         Ok(Some(Complete::Line))
     }
 
-    /// Reads a header line that starts at `from` and says a length, such as `*3` or `$12`.
+    /// Reads a header line that starts at `from` and gives a length, such as `*3` or `$12`.
     fn header(&mut self, buf: &[u8], from: usize, mark: u8) -> Result<Option<usize>, ErrorReply> {
         let bad = || ErrorReply::Protocol("an array is *N, then $LENGTH and the bytes of each word");
         let header = buf.get(from..).unwrap_or_default();
-        // Saturates: every length has a limit far below.
+        // Saturates: every length has a far lower limit.
         let (mut number, mut is_negative) = (0usize, false);
         for (at, byte) in header.iter().enumerate() {
             match byte {
                 byte if at == 0 && *byte == mark => {}
-                // Redis takes an array of less than no words for one of none.
+                // Redis treats an array of negative length as an empty one.
                 b'-' if at == 1 && mark == b'*' => is_negative = true,
                 b'0'..=b'9' if (1..limits::ARRAY_HEADER_BYTES - 2).contains(&at) => {
                     number = number.saturating_mul(10).saturating_add(usize::from(byte - b'0'));
@@ -304,7 +305,7 @@ impl FrameDecoder {
 }
 
 impl FrameLimits {
-    /// So many words of an array are announced.
+    /// Checks the announced number of words of an array.
     fn check_words(self, words: usize) -> Result<(), ErrorReply> {
         match self {
             Self::Usual if words > limits::ARRAY_WORDS => Err(ErrorReply::TooManyWords { words }),
@@ -315,7 +316,7 @@ impl FrameLimits {
         }
     }
 
-    /// A word of this length is announced, `before` bytes behind the start of its array.
+    /// Checks the announced length of a word that starts `before` bytes into its array.
     fn check_word(self, before: usize, len: usize) -> Result<(), ErrorReply> {
         // Lengths saturate.
         let end = before.saturating_add(len);
@@ -331,7 +332,7 @@ impl FrameLimits {
         }
     }
 
-    /// A line is so long, as far as it has come.
+    /// Checks the length of a line, as far as it has arrived.
     fn check_line(self, len: usize) -> Result<(), ErrorReply> {
         let (what, limit) = match self {
             Self::Usual => ("line", limits::LINE_BYTES),

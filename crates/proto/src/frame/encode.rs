@@ -1,6 +1,6 @@
-//! Words to the bytes of an array, and numbers to their digits.
+//! Encodes words as the bytes of an array, and numbers as digits.
 
-/// Appends an array request or message: the words, each as it is.
+/// Appends an array request or message: the words, unchanged.
 pub fn encode_array<W: AsRef<[u8]>>(words: &[W], out: &mut Vec<u8>) {
     begin_array(words.len(), out);
     for word in words {
@@ -8,7 +8,7 @@ pub fn encode_array<W: AsRef<[u8]>>(words: &[W], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the header of an array of `count` words; as many [`push_word`] follow.
+/// Appends the header of an array of `count` words; `count` calls of [`push_word`] must follow.
 pub fn begin_array(count: usize, out: &mut Vec<u8>) {
     push_header(b'*', count, out);
 }
@@ -20,14 +20,14 @@ pub fn push_word(word: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Begins a bulk string of so many bytes; the caller appends them, and then CR LF.
+/// Begins a bulk string of `len` bytes; the caller appends those, and then CR LF.
 pub fn begin_bulk(len: usize, out: &mut Vec<u8>) {
     push_header(b'$', len, out);
 }
 
-/// Appends a header line in one piece: a mark and a number.
+/// Appends a header line in one go: a mark and a number.
 fn push_header(mark: u8, number: usize, out: &mut Vec<u8>) {
-    // From its end: the line end, digits, of which 64 bits have 20 at most, the mark.
+    // Filled from the end: the line end, the digits (at most 20 for 64 bits), the mark.
     let mut line = [b'\n'; 23];
     let mut used = 1;
     let mut places = line.iter_mut().rev().skip(1);

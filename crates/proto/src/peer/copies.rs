@@ -5,27 +5,27 @@ use crate::error::ErrorReply;
 use crate::frame::{Words, begin_array, push_word};
 use crate::slot::{SLOT_BITS, SlotId};
 
-/// How many replicas have each of these slots up to a record. On the wire `COPIES id slots`, `slots` a word of ten bytes for
-/// each: its number, and that of the record.
+/// Asks how many replicas have each of these slots up to a given record. On the wire `COPIES id slots`; the word
+/// `slots` has ten bytes per slot: the slot number and the record number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copies {
     /// The sender's number for the request; its answer carries it.
     pub id: u64,
-    /// The slots, each with the number of the record; none for the last that there is now.
+    /// The slots, each with the number of the record; `None` for the latest record.
     pub slots: Vec<(SlotId, Option<u64>)>,
 }
 
-/// The answer for one slot. On the wire all answers are one bulk string, nine bytes each: the number of the record, and how
-/// many, or 255.
+/// The answer for one slot. On the wire all answers are one bulk string, nine bytes each: the record number and the
+/// number of replicas, or 255.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CopiesOf {
-    /// Up to which record.
+    /// The number of the record.
     pub seq: u64,
-    /// How many replicas have acknowledged it; none where the node does not lead the slot.
+    /// How many replicas have acknowledged it; `None` if the node does not lead the slot.
     pub replicas: Option<u8>,
 }
 
-/// Stands for the last record that there is.
+/// Stands for the latest record.
 const LAST: u64 = u64::MAX;
 
 /// Stands for a slot that the node does not lead.
@@ -43,7 +43,7 @@ impl Copies {
         push_word(&self.slots.iter().flat_map(bytes).collect::<Vec<u8>>(), out);
     }
 
-    /// Whether a message of this kind of connection is one of these.
+    /// Whether a message on a forwarding connection is a `Copies`.
     #[must_use]
     pub fn is_one(mut words: Words<'_>) -> bool {
         words.next() == Some(b"COPIES")
@@ -75,7 +75,7 @@ impl CopiesOf {
         out.push(self.replicas.map_or(NOT_LED, |replicas| replicas.min(NOT_LED - 1)));
     }
 
-    /// Reads the answers for all slots of a question; none where that is no such answer.
+    /// Reads the answers for all slots of a request; `None` if the bytes are not such an answer.
     #[must_use]
     pub fn parse_all(bytes: &[u8]) -> Option<Vec<Self>> {
         let (answers, rest) = bytes.as_chunks::<9>();

@@ -1,38 +1,39 @@
-//! What a read can ask about a key beside its value.
+//! What a read can ask about a key besides its value.
 
 use super::key;
 use crate::frame::{Words, push_word};
 
-/// What a read tells of a key.
+/// What a read reports about a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
-    /// For how many milliseconds the key will still have its value; -1 for ever, -2 it is absent.
+    /// How many milliseconds the key has left to live; -1 if it never expires, -2 if it is absent.
     MillisLeft,
-    /// When it will be gone, in seconds since 1970; -1 and -2 as before.
+    /// When the key expires, in seconds since 1970; -1 and -2 as above.
     Deadline,
     /// The same in milliseconds.
     DeadlineMillis,
-    /// The length of the value, 0 where the key is absent.
+    /// The length of the value; 0 if the key is absent.
     Length,
-    /// 1 where the key is there, else 0.
+    /// 1 if the key is present, otherwise 0.
     Presence,
     /// The kind of the value: `string`, or `none`.
     Kind,
-    /// The bytes from one offset to another and with it; negative ones count from the end.
+    /// The bytes from one offset to another, inclusive; negative offsets count from the end.
     Range(i64, i64),
-    /// What Redis would keep the value as.
+    /// The encoding that Redis would use for the value.
     Encoding,
-    /// How many refer to the value.
+    /// How many references to the value there are.
     References,
-    /// For how long nobody has used it, at least, in seconds. Known where keys are evicted by that, at the primary; else 0.
+    /// How many seconds the key has been unused, at least. Known at the primary where keys are evicted by it; otherwise
+    /// 0.
     Idle,
-    /// How often it is used. Redis counts that only where it evicts by it, which this store never does.
+    /// How often it is used. Redis counts that only when it evicts by it, which this store never does.
     Frequency,
     /// The bytes of memory that its record takes.
     Memory,
 }
 
-/// The details without words of their own.
+/// The details that take no words after the key.
 const NAMED: [(&str, Detail); 11] = [
     ("D.PTTL", Detail::MillisLeft),
     ("D.DEADLINE", Detail::Deadline),
@@ -50,7 +51,7 @@ const NAMED: [(&str, Detail); 11] = [
 const RANGE: &str = "D.RANGE";
 
 impl Detail {
-    /// Its name between nodes.
+    /// Its name in messages between nodes.
     pub(super) fn verb(self) -> &'static str {
         NAMED.iter().find(|(_, detail)| *detail == self).map_or(RANGE, |(name, _)| name)
     }
@@ -60,7 +61,7 @@ impl Detail {
         if matches!(self, Self::Range(..)) { 2 } else { 0 }
     }
 
-    /// Appends the words behind the key.
+    /// Appends the words after the key.
     pub(super) fn push(self, out: &mut Vec<u8>) {
         if let Self::Range(start, end) = self {
             push_word(start.to_string().as_bytes(), out);
@@ -68,7 +69,7 @@ impl Detail {
         }
     }
 
-    /// Reads what stands behind a name; gives the key, too.
+    /// Reads the key and the words that follow a name.
     pub(super) fn read<'a>(verb: &str, words: &mut Words<'a>) -> Option<(&'a [u8], Self)> {
         let key = key(words)?;
         if verb == RANGE {

@@ -1,4 +1,4 @@
-//! A connection for forwarded requests: what a client has asked of a node that does not lead the key.
+//! A connection for forwarded requests: a client's requests to a node that does not lead the key.
 
 use super::{Detail, Identity, Modify, Tells, counter, key, or_dash, push_number_word, unless_dash};
 use crate::error::ErrorReply;
@@ -8,31 +8,32 @@ use crate::level::{AckLevel, ReadLevel};
 use crate::limits;
 use crate::request::verbs;
 
-/// What is a short value, in bytes.
+/// The longest value that counts as short, in bytes.
 pub const SHORT_BYTES: usize = 16 * 1024;
 
-/// A request of a client that another node received. It is answered with [`ErrorReply::Moved`] where this node cannot
-/// serve it. On the wire:
+/// A client's request that another node received. The answer is [`ErrorReply::Moved`] if this node cannot serve it. On
+/// the wire:
 ///
-/// - `FORWARD id READ place GET key`, `... GETV key` or `... TTL key`; `place` is `local`, `linear`, or `replica`, where a replica may
-///   answer because the primary does not.
+/// - `FORWARD id READ place GET key`, `... GETV key` or `... TTL key`; `place` is `local`, `linear`, or `replica`,
+///   which lets a replica answer because the primary does not.
 /// - `FORWARD id SHORT place ...`: the same, see [`Forward::is_short`].
-/// - `FORWARD id WRITE ack expected client seq PUT key value`, `... DELETE key`, `... PUTEX key millis value`, `... EXPIRE
-///   key millis` or `... PERSIST key`, or one of the names of [`Modify`] with its words; `expected` is `-` or a version, `client seq` are an empty word and `-` where the write has no identity.
+/// - `FORWARD id WRITE ack expected client seq PUT key value`, `... DELETE key`, `... PUTEX key millis value`, `...
+///   EXPIRE key millis` or `... PERSIST key`, or one of the names of [`Modify`] with its words; `expected` is `-` or a
+///   version; `client seq` are an empty word and `-` if the write has no identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward<'a> {
     /// The sender's number for the request; its answer carries it.
     pub id: u64,
     /// Whether a replica may answer (reads only), because the primary does not.
     pub at_replica: bool,
-    /// Whether a value over [`SHORT_BYTES`] is not wanted (reads only): the answer is then [`ErrorReply::Long`]. Whoever sends many
-    /// requests at once does not know how long the answers are that it will have to hold.
+    /// Whether a value over [`SHORT_BYTES`] is unwanted (reads only): the answer is then [`ErrorReply::Long`]. A sender
+    /// of many requests at once does not know how long the answers are that it will have to hold.
     pub is_short: bool,
     /// What to do.
     pub request: KeyRequest<'a>,
 }
 
-/// A client's request for one key, whichever way it came.
+/// A client's request for one key, received directly or forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyRequest<'a> {
     /// Read.
@@ -46,9 +47,9 @@ pub enum KeyRequest<'a> {
 pub struct Read<'a> {
     /// The key.
     pub key: &'a [u8],
-    /// What the answer tells.
+    /// What the answer reports.
     pub wanted: Wanted,
-    /// What may be returned.
+    /// The level of the read.
     pub level: ReadLevel,
 }
 
@@ -60,26 +61,26 @@ pub enum Wanted {
     Value,
     /// The value and the version of its key: `GETV`.
     Versioned,
-    /// For how long the key will still have it: `TTL`.
+    /// How long the key will still have its value: `TTL`.
     Ttl,
-    /// Something else about it.
+    /// Another detail of the key.
     Detail(Detail),
 }
 
 /// What a write asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change<'a> {
-    /// The key has this value, and no deadline.
+    /// Set the value, without a deadline.
     Put(&'a [u8]),
-    /// The key has this value for so many milliseconds, at least 1.
+    /// Set the value for this many milliseconds, at least 1.
     PutFor(&'a [u8], u64),
-    /// The key is absent.
+    /// Make the key absent.
     Delete,
-    /// The key keeps its value for so many milliseconds; with 0, it is absent. Declined where it has none.
+    /// Keep the value for this many milliseconds; 0 makes the key absent. Declined if the key is absent.
     Expire(u64),
-    /// The key keeps its value for ever. Declined where it has none, or no deadline.
+    /// Keep the value forever. Declined if the key is absent, or has no deadline.
     Persist,
-    /// What becomes of the key depends on what it holds.
+    /// A change that depends on what the key holds.
     Modify(Modify<'a>),
 }
 
@@ -88,13 +89,13 @@ pub enum Change<'a> {
 pub struct Write<'a> {
     /// The key.
     pub key: &'a [u8],
-    /// What becomes of it.
+    /// The change to it.
     pub change: Change<'a>,
-    /// The version that the key must have, [`Version::NONE`] for absent; none where it does not matter.
+    /// The version that the key must have, [`Version::NONE`] for absent; `None` if it does not matter.
     pub expected: Option<Version>,
-    /// Whose write it is, where the client said so.
+    /// The identity of the write, if the client gave one.
     pub identity: Option<Identity<'a>>,
-    /// When it is answered.
+    /// When it is acknowledged.
     pub ack: AckLevel,
 }
 
@@ -116,7 +117,7 @@ impl<'a> KeyRequest<'a> {
 }
 
 impl<'a> Write<'a> {
-    /// A write without condition and identity, answered once its primary has applied it.
+    /// An unconditional write without identity, answered once its primary has applied it.
     #[must_use]
     pub fn new(key: &'a [u8], change: Change<'a>) -> Self {
         Self { key, change, expected: None, identity: None, ack: AckLevel::Async }
@@ -135,7 +136,7 @@ impl Wanted {
         }
     }
 
-    /// How many words [`Wanted::push`] appends behind the key.
+    /// How many words [`Wanted::push`] appends after the key.
     fn words(self) -> usize {
         if let Self::Detail(detail) = self { detail.words() } else { 0 }
     }
@@ -146,7 +147,7 @@ impl Wanted {
         }
     }
 
-    /// Reads verb, key and what stands behind it.
+    /// Reads the verb, the key and the words after it.
     fn read<'a>(words: &mut Words<'a>) -> Option<(&'a [u8], Self)> {
         let wanted = match words.text()? {
             verbs::GET => Self::Value,
@@ -159,7 +160,7 @@ impl Wanted {
 }
 
 impl<'a> Change<'a> {
-    /// Whether the answer is a number, 1 where it was done and 0 where there was nothing to do.
+    /// Whether the answer is a number: 1 if the change was made, 0 if there was nothing to do.
     #[must_use]
     pub fn is_counted(&self) -> bool {
         matches!(self, Self::Expire(_) | Self::Persist)
@@ -172,7 +173,7 @@ impl<'a> Change<'a> {
         matches!(modify, Modify::Set { tells: Tells::Old, .. } | Modify::Take | Modify::Outlive(_))
     }
 
-    /// Whether what becomes of the key depends on what it holds.
+    /// Whether the outcome depends on what the key holds.
     #[must_use]
     pub fn looks_first(&self) -> bool {
         self.is_counted() || matches!(self, Self::Modify(_))
@@ -373,7 +374,7 @@ mod tests {
         ] {
             let write = Write::new(b"k", Change::Modify(modify));
             reads_back(&Forward { id: 9, at_replica: false, is_short: false, request: KeyRequest::Write(write) });
-            // What is kept to be sent again is taken apart and put together.
+            // Requests kept for resending are taken apart and reassembled this way.
             let [value, expected] = modify.borrowed();
             assert_eq!(modify.with_borrowed(b"", b"").with_borrowed(value, expected), modify);
         }

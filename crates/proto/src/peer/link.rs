@@ -1,4 +1,4 @@
-//! A connection for replication: records from a primary to its replica, and how far the replica has come.
+//! A connection for replication: records from a primary to its replica, and the replica's progress back.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,13 +14,14 @@ use crate::slot::SlotId;
 /// From a primary to a replica of its slots. A replica counts every message except [`LinkMessage::Beat`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkMessage<'a> {
-    /// `BEAT sent`: the sender asks for its lease anew. `sent` is a moment on its own clock, to be given back.
+    /// `BEAT sent`: the sender asks to renew its lease. `sent` is a time on its own clock, to be sent back.
     Beat {
         /// When it was sent.
         sent: u64,
     },
-    /// `ALIGN slot epoch config stamp from durable terms`: the sender leads the slot in this epoch, and the records after
-    /// `from` follow. A replica that stands elsewhere cuts back to where both agree and answers [`LinkReply::Behind`].
+    /// `ALIGN slot epoch config stamp from durable terms`: the sender leads the slot in this epoch, and the records
+    /// after `from` follow. A replica at another position truncates its copy to where both agree and answers
+    /// [`LinkReply::Behind`].
     Align {
         /// The slot.
         slot: SlotId,
@@ -28,7 +29,7 @@ pub enum LinkMessage<'a> {
         epoch: Epoch,
         /// The version of the configuration that made the receiver a copy. It overrides older maps at the receiver.
         config: MapVersion,
-        /// Names this alignment.
+        /// Identifies this alignment.
         stamp: u64,
         /// The last record that is not sent.
         from: Version,
@@ -36,26 +37,27 @@ pub enum LinkMessage<'a> {
         durable: u64,
         /// The terms of the sender's log.
         terms: Terms,
-        /// `REFILL` in the place of `ALIGN`: the receiver's copy differs from the sender's, wherever it stands. It keeps it and
-        /// waits for the fill that takes its place.
+        /// `REFILL` instead of `ALIGN`: the receiver's copy differs from the sender's, whatever its position. The
+        /// receiver keeps the copy and waits for the fill that replaces it.
         refill: bool,
     },
-    /// `COMPARE slot query at floor`: what is the digest of the copy at the record `at`? It is that of all records of the
-    /// table, but for tombstones up to `floor`.
+    /// `COMPARE slot query at floor`: asks for the digest of the copy at the record `at`. The digest covers all records
+    /// of the table except tombstones up to `floor`.
     Compare {
         /// The slot.
         slot: SlotId,
-        /// Names the question.
+        /// Identifies the question.
         query: u64,
         /// The last record.
         at: Version,
         /// The number up to which tombstones may be missing.
         floor: u64,
     },
-    /// `REPLICATE head ...`: the next record of the slot. The head is one word of 43 bytes, its numbers big-endian: which
-    /// operation it is, and all fields but that. Behind it stand `key value` for a put, `key value deadline` for one that
-    /// expires, `key` for a delete or an expiry, and then `client seq` where the write has an identity, and what its
-    /// client was told where that does not follow from the rest; `found client seq` and the same for a declined write; nothing for a barrier.
+    /// `REPLICATE head ...`: the next record of the slot. The head is one word of 43 bytes with big-endian numbers: the
+    /// kind of operation, and all fields except `op`. After it come `key value` for a put, `key value deadline` for one
+    /// that expires, `key` for a delete or an expiry; then `client seq` if the write has an identity, and what its
+    /// client was told if that does not follow from the rest. A declined write has `found client seq` and the same; a
+    /// barrier has nothing.
     Replicate {
         /// The slot.
         slot: SlotId,
@@ -68,21 +70,22 @@ pub enum LinkMessage<'a> {
         /// What the record holds.
         op: Op<'a>,
     },
-    /// `DURABLE slot seq`: the whole in-sync set has the records up to `seq`. Sent where no record follows that would say so.
+    /// `DURABLE slot seq`: the whole in-sync set has the records up to `seq`. Sent when no later record would convey
+    /// it.
     Durable {
         /// The slot.
         slot: SlotId,
         /// The record's number.
         seq: u64,
     },
-    /// `FILL slot epoch stamp last durable purged entries completions terms`: so many messages `ENTRY` and then `COMPLETED`
-    /// follow, and are together all that the slot holds up to and with `last`.
+    /// `FILL slot epoch stamp last durable purged entries completions terms`: `entries` messages `ENTRY` and then
+    /// `completions` messages `COMPLETED` follow. Together they are all that the slot holds up to and including `last`.
     Fill {
         /// The slot.
         slot: SlotId,
         /// The sender's epoch.
         epoch: Epoch,
-        /// Names this fill, as that of an alignment does.
+        /// Identifies this fill, like the stamp of an alignment.
         stamp: u64,
         /// The record up to which the copy is complete.
         last: Version,
@@ -97,35 +100,36 @@ pub enum LinkMessage<'a> {
         /// The terms of the sender's log.
         terms: Terms,
     },
-    /// `ENTRY version PUT key value`, `... PUTUNTIL key value deadline`, `... DELETE key` or `... EXPIRED key`: one key of a
-    /// slot that is being filled.
+    /// `ENTRY version PUT key value`, `... PUTUNTIL key value deadline`, `... DELETE key` or `... EXPIRED key`: one key
+    /// of a slot that is being filled.
     Entry {
         /// The version of the key.
         version: Version,
         /// The key.
         key: &'a [u8],
-        /// Its value, or that it is absent.
+        /// Its value, or its absence.
         effect: Effect<'a>,
     },
-    /// `COMPLETED client seq version found`, and `told` where there is such a word: a client's write whose outcome is settled, of a slot that is being filled.
+    /// `COMPLETED client seq version found`, then `told` if there is one: a client's write with a settled outcome, in a
+    /// slot that is being filled.
     Completed {
-        /// Whose write.
+        /// The identity of the write.
         identity: Identity<'a>,
         /// The record that it made.
         version: Version,
-        /// Where its condition did not hold, the version of the key; `-` on the wire where it took effect.
+        /// If its condition did not hold, the version of the key; `-` on the wire if it took effect.
         found: Option<Version>,
         /// What the client was told, as in [`Op::Write`].
         told: &'a [u8],
     },
-    /// `PURGE slot seq`: every copy has passed this record, tombstones up to it may go.
+    /// `PURGE slot seq`: every copy is past this record, so tombstones up to it may be dropped.
     Purge {
         /// The slot.
         slot: SlotId,
         /// The record's number.
         seq: u64,
     },
-    /// `RELEASE slot epoch`: the sender has stopped to serve the slot and gives back every lease on it, until it aligns
+    /// `RELEASE slot epoch`: the sender has stopped serving the slot and gives back every lease on it until it aligns
     /// again.
     Release {
         /// The slot.
@@ -138,33 +142,34 @@ pub enum LinkMessage<'a> {
 /// From a replica to its primary, on the connection that the primary opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkReply {
-    /// `ACK count`: so many messages of this connection are applied, a fill with all its entries counted as one.
+    /// `ACK count`: this many messages of the connection are applied; a fill with all its entries counts as one.
     Ack {
         /// How many, from the start of the connection.
         count: u64,
     },
-    /// `LEASE sent`: the answer to a beat. The replica leads none of the slots in which it follows the primary for the
-    /// time of a lease, whatever the coordinator says. Every [`LinkReply::Deposed`] that applies goes before it.
+    /// `LEASE sent`: the answer to a beat. For the duration of a lease, the replica leads none of the slots in which it
+    /// follows this primary, whatever the coordinator says. Every [`LinkReply::Deposed`] that applies is sent before
+    /// it.
     Lease {
-        /// The beat's own word.
+        /// The `sent` of the beat.
         sent: u64,
     },
-    /// `MEMORY over`: by how many bytes the replica's node is over its limit of memory, as far as this primary is to do
-    /// something about it; 0: it is not. It follows every `LEASE` of a node that has such a limit.
+    /// `MEMORY over`: how many bytes the replica's node is over its memory limit, as far as this primary must act on
+    /// it; 0 if it is not. Follows every `LEASE` of a node that has such a limit.
     Memory {
-        /// So many bytes.
+        /// The number of bytes.
         over: u64,
     },
-    /// `BEHIND slot epoch stamp last`: the replica stands at `last`, a record of the primary's, and lacks what follows.
-    /// `-` in its place: it cannot cut back to where both agree, and must be filled.
+    /// `BEHIND slot epoch stamp last`: the replica is at `last`, a record that the primary has, and lacks what follows.
+    /// `-` in its place: the replica cannot truncate its copy to where both agree, and must be filled.
     Behind {
         /// The slot.
         slot: SlotId,
         /// The epoch of the message that was refused.
         epoch: Epoch,
-        /// The alignment that it answers.
+        /// The alignment that this answers.
         stamp: u64,
-        /// Where the replica stands.
+        /// The replica's position.
         last: Option<Version>,
     },
     /// `COMPARED slot query digest`: the answer to a [`LinkMessage::Compare`]. It may come at any time after the
@@ -186,19 +191,19 @@ pub enum LinkReply {
     },
 }
 
-/// What a replica says of its copy at a record. On the wire one word.
+/// What a replica reports about its copy at a record. One word on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compared {
     /// 32 hexadecimal digits: the copy's digest.
     Digest(u128),
-    /// `ELSEWHERE`: the copy does not stand at that record of the sender's.
+    /// `ELSEWHERE`: the copy is not at that record of the sender's.
     Elsewhere,
     /// `PURGED:n`: tombstones up to this number are gone. Ask again, without them.
     Purged(u64),
 }
 
-/// A run of records of one primary: its epoch, and the number of its first record. A slot's terms, oldest first, say of
-/// two copies up to where they agree. On the wire: `epoch:first,epoch:first`, or `-` for none.
+/// A run of records of one primary: its epoch, and the number of its first record. The terms of two copies of a slot,
+/// oldest first, tell up to where the copies agree. On the wire: `epoch:first,epoch:first`, or `-` for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Term {
     /// The primary's epoch.
@@ -274,7 +279,7 @@ impl<'a> LinkMessage<'a> {
     /// Reads one message.
     ///
     /// # Errors
-    /// The words are none of these messages; the connection is of no further use.
+    /// The words are not one of these messages; the connection is unusable from here on.
     pub fn parse(mut words: Words<'a>) -> Result<Self, ErrorReply> {
         let mut message = || {
             Some(match words.next()? {
@@ -357,7 +362,7 @@ impl LinkReply {
     /// Reads one message.
     ///
     /// # Errors
-    /// The words are none of these messages; the connection is of no further use.
+    /// The words are not one of these messages; the connection is unusable from here on.
     pub fn parse(mut words: Words<'_>) -> Result<Self, ErrorReply> {
         let mut message = || {
             Some(match words.next()? {

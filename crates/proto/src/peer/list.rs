@@ -1,4 +1,4 @@
-//! What the node that makes a page of a walk asks the others, on a connection for forwarded requests.
+//! What a node that assembles a page of a walk asks the others, on a connection for forwarded requests.
 
 use super::{counter, push_number_word};
 use crate::error::ErrorReply;
@@ -8,36 +8,37 @@ use crate::limits;
 use crate::range::KeyRange;
 use crate::slot::SlotId;
 
-/// The first keys of a range in some slots, or how many keys it has there. On the wire
-/// `LIST id place limit start end slots`: `place` as in a forwarded read; a `limit` of 0 asks for the number alone; an empty
-/// `end` is none; `slots` is a word of two bytes for each.
+/// Asks for the first keys of a range in some slots, or for how many keys it has there. On the wire `LIST id place
+/// limit start end slots`: `place` as in a forwarded read; a `limit` of 0 asks only for the count; an empty `end` is no
+/// bound; the word `slots` has two bytes per slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List {
     /// The sender's number for the request; its answer carries it.
     pub id: u64,
-    /// What may be listed.
+    /// The level of the read.
     pub level: ReadLevel,
     /// Whether any copy may answer, because the primary does not.
     pub at_replica: bool,
-    /// How many keys at most; none: only how many there are.
+    /// The most keys to list; `None` asks only for the count.
     pub limit: Option<usize>,
-    /// Which keys.
+    /// The range of keys.
     pub range: KeyRange,
-    /// In which slots.
+    /// The slots to look in.
     pub slots: Vec<SlotId>,
 }
 
-/// The answer to a [`List`], for all slots but those that it names. On the wire a bulk string that holds an array:
-/// `refused more count key key ...`, with `refused` as `slots` is there, and `more` 1 where there are keys behind the last.
+/// The answer to a [`List`], for all slots except those it refuses. On the wire a bulk string that holds an array:
+/// `refused more count key key ...`; `refused` has the format of `slots` above, and `more` is 1 if there are keys after
+/// the last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listed {
     /// The slots that the node does not answer for.
     pub refused: Vec<SlotId>,
-    /// There are more keys in the range, all behind the last of `keys`.
+    /// Whether the range has more keys, all after the last of `keys`.
     pub has_more: bool,
-    /// How many keys there are, where only that was asked.
+    /// How many keys there are, if only that was asked.
     pub count: u64,
-    /// The first keys, ascending.
+    /// The first keys, in ascending order.
     pub keys: Vec<Box<[u8]>>,
 }
 
@@ -55,7 +56,7 @@ impl List {
         push_word(&slots_word(&self.slots), out);
     }
 
-    /// Whether a message of this kind of connection is one of these.
+    /// Whether a message on a forwarding connection is a `List`.
     #[must_use]
     pub fn is_one(mut words: Words<'_>) -> bool {
         words.next() == Some(b"LIST")
@@ -97,7 +98,7 @@ impl Listed {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Reads what the bulk string holds; none where that is no such answer.
+    /// Reads the contents of the bulk string; `None` if they are not such an answer.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut decoder = FrameDecoder::new();

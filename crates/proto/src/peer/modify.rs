@@ -1,55 +1,56 @@
-//! Changes of one key that depend on what it holds, and that are answered with more than that they were done.
+//! Changes of one key that depend on what it holds, and whose answer is more than a confirmation.
 //!
-//! The commands of Redis that read, change and write a key are all made of these few. Its primary carries one out under the
-//! lock of the key's slot and turns it into its effect, a put or a delete; replicas see nothing but the effect.
+//! All Redis commands that read, change and write one key are built from these few. The key's primary executes the
+//! change under the lock of the key's slot and turns it into its effect, a put or a delete. Replicas see only the
+//! effect.
 
 use super::{WallTime, counter, key, push_number_word};
 use crate::decimal::Decimal;
 use crate::frame::{Words, push_word};
 use crate::limits;
 
-/// A change that its primary works out from what the key holds.
+/// A change that the primary computes from what the key holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Modify<'a> {
-    /// The key has this value, where the condition holds.
+    /// Set the value if the condition holds.
     Set {
         /// The value.
         value: &'a [u8],
         /// What the key must hold before.
         condition: Condition<'a>,
-        /// For how long.
+        /// How long the key keeps the value.
         life: Life,
-        /// What is answered.
+        /// What the answer is.
         tells: Tells,
     },
-    /// The key is absent. Answered with whether it was there.
+    /// Delete the key. The answer is whether it was present.
     Delete,
-    /// The key is absent. Answered with the value that it had.
+    /// Delete the key. The answer is the value that it had.
     Take,
-    /// The key keeps its value for another time. Answered with the value.
+    /// Change how long the key keeps its value. The answer is the value.
     Outlive(Life),
-    /// The key keeps its value for another time, where the condition holds. Answered with whether it did.
+    /// Change how long the key keeps its value if the condition holds. The answer is whether it did.
     Expire {
-        /// For how long: [`Life::For`] or [`Life::Until`].
+        /// How long: [`Life::For`] or [`Life::Until`].
         life: Life,
-        /// What deadline it must have before.
+        /// The deadline that the key must have before.
         condition: ExpireIf,
     },
-    /// The value has these bytes behind it, and the same deadline. Answered with its length.
+    /// Append these bytes to the value and keep the deadline. The answer is the new length.
     Append(&'a [u8]),
-    /// The value has these bytes from an offset on, with zeros before them where it is shorter, and the same deadline.
-    /// Answered with its length.
+    /// Overwrite the value from an offset on, padding a shorter value with zeros, and keep the deadline. The answer is
+    /// the new length.
     Overwrite(u64, &'a [u8]),
-    /// The value, a whole number, is greater by this, and has the same deadline. Answered with the number.
+    /// Add this to the value, an integer, and keep the deadline. The answer is the sum.
     Increment(i64),
-    /// The value, a decimal number, is greater by this, and has the same deadline. Answered with the number.
+    /// Add this to the value, a decimal number, and keep the deadline. The answer is the sum.
     IncrementDecimal(Decimal),
 }
 
 /// What a key must hold for a [`Modify::Set`] to take effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition<'a> {
-    /// Whatever it holds, if anything.
+    /// Anything or nothing.
     Always,
     /// Nothing.
     Absent,
@@ -59,44 +60,46 @@ pub enum Condition<'a> {
     Equals(&'a [u8]),
 }
 
-/// How long a key has its value.
+/// How long a key keeps its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
-    /// For ever.
+    /// Forever.
     Endless,
-    /// As long as the value before had still to live.
+    /// For the remaining time to live of the value before.
     Kept,
-    /// So many milliseconds, up to [`limits::LIFE_MILLIS`]; with 0 it is absent.
+    /// This many milliseconds, up to [`limits::LIFE_MILLIS`]; with 0 the key is absent.
     For(u64),
-    /// Until then; it is absent where that has passed.
+    /// Until this time; the key is absent if that has passed.
     Until(WallTime),
 }
 
-/// What a [`Modify::Set`] is answered with.
+/// What the answer to a [`Modify::Set`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tells {
-    /// `OK`, or nothing where the condition did not hold.
+    /// `OK`, or nothing if the condition did not hold.
     Done,
-    /// The value before, whether the condition held or not.
+    /// The value before, whether or not the condition held.
     Old,
-    /// 1, or 0 where the condition did not hold.
+    /// 1, or 0 if the condition did not hold.
     Count,
 }
 
-/// What deadline a key must have for a [`Modify::Expire`] to take effect. One without a deadline is as one that never comes.
+/// The deadline that a key must have for a [`Modify::Expire`] to take effect. No deadline counts as one that never
+/// comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExpireIf {
-    /// None.
+    /// It must have none.
     pub has_none: bool,
-    /// Some.
+    /// It must have one.
     pub has_one: bool,
-    /// One before the new.
+    /// It must have one before the new deadline.
     pub is_earlier: bool,
-    /// One behind the new.
+    /// It must have one after the new deadline.
     pub is_later: bool,
 }
 
-/// What a [`Modify`] has come to. It is kept with the write's identity, so that a repeated write is answered as the first was.
+/// The outcome of a [`Modify`]. It is kept with the write's identity, so that a retry gets the same answer as the first
+/// try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told<'a> {
     /// It was done.
@@ -107,20 +110,20 @@ pub enum Told<'a> {
     Number(i64),
     /// A value.
     Value(&'a [u8]),
-    /// It cannot be done with what the key holds. Nothing was changed.
+    /// It cannot be applied to what the key holds. Nothing was changed.
     Mistake(Mistake),
 }
 
-/// Why a [`Modify`] cannot be done with what the key holds. The texts are those of Redis 7.
+/// Why a [`Modify`] cannot be applied to what the key holds. All texts but the last are those of Redis 7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Mistake {
-    /// The value is no whole number of 64 bits.
+    /// The value is not a 64-bit integer.
     #[error("ERR value is not an integer or out of range")]
     NotInteger,
-    /// The sum is none.
+    /// The sum is not a 64-bit integer.
     #[error("ERR increment or decrement would overflow")]
     Overflow,
-    /// The value is no decimal number.
+    /// The value is not a decimal number.
     #[error("ERR value is not a valid float")]
     NotDecimal,
     /// The sum is over the limit of [`Decimal`].
@@ -129,7 +132,7 @@ pub enum Mistake {
     /// The value would be longer than [`limits::VALUE_BYTES`].
     #[error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")]
     TooLong,
-    /// The answer has more than [`limits::ANSWER_BYTES`], and the write is to be remembered with it.
+    /// The answer is longer than [`limits::ANSWER_BYTES`], and the write is to be remembered with it.
     #[error(
         "ERR the answer is longer than {} bytes, which a write with ONCE is not remembered with; nothing was changed, \
          repeat it without ONCE",
@@ -142,7 +145,7 @@ impl Mistake {
     const ALL: [Self; 6] =
         [Self::NotInteger, Self::Overflow, Self::NotDecimal, Self::TooGreat, Self::TooLong, Self::AnswerTooLong];
 
-    /// The mistake of this text.
+    /// The mistake with this text.
     #[must_use]
     pub fn of_text(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mistake| mistake.to_string() == text)
@@ -150,7 +153,7 @@ impl Mistake {
 }
 
 impl Told<'_> {
-    /// As bytes: what it is, and what it says.
+    /// Encodes the outcome: its kind, then its content.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
@@ -162,7 +165,7 @@ impl Told<'_> {
         }
     }
 
-    /// Reads what [`Told::to_bytes`] gives.
+    /// Reads what [`Told::to_bytes`] returns.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Told<'_>> {
         let (kind, rest) = bytes.split_first()?;
@@ -188,7 +191,7 @@ const INCREMENT: &str = "M.INCREMENT";
 const INCREMENT_DECIMAL: &str = "M.DECIMAL";
 
 impl<'a> Modify<'a> {
-    /// The bytes that it borrows: the value, and the one that is expected.
+    /// The bytes that it borrows: the new value and the expected one.
     #[must_use]
     pub fn borrowed(&self) -> [&'a [u8]; 2] {
         match self {
@@ -198,7 +201,7 @@ impl<'a> Modify<'a> {
         }
     }
 
-    /// The same with other bytes in the place of those of [`Modify::borrowed`].
+    /// The same change with other bytes in place of those of [`Modify::borrowed`].
     #[must_use]
     pub fn with_borrowed<'b>(&self, value: &'b [u8], expected: &'b [u8]) -> Modify<'b> {
         match *self {
@@ -282,7 +285,7 @@ impl<'a> Modify<'a> {
         }
     }
 
-    /// Reads what [`Modify::push`] appends behind its verb; `None` for another verb, or wrong words.
+    /// Reads what [`Modify::push`] appends after its verb; `None` for an unknown verb, or wrong words.
     pub(super) fn read(verb: &str, words: &mut Words<'a>) -> Option<(&'a [u8], Self)> {
         let key = key(words)?;
         let modify = match verb {

@@ -1,4 +1,4 @@
-//! A record as it travels from a primary to its replicas.
+//! A record as sent from a primary to its replicas.
 
 use super::{Identity, begin_word, counter, decimal_digits, key, push_number_word};
 use crate::frame::{Words, push_number, push_word};
@@ -6,7 +6,7 @@ use crate::id::{Epoch, Version};
 use crate::limits;
 use crate::slot::SlotId;
 
-/// A moment of the wall clock, in milliseconds since 1970.
+/// A time on the wall clock, in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WallTime(pub u64);
 
@@ -30,28 +30,30 @@ pub enum Op<'a> {
     Write {
         /// The key.
         key: &'a [u8],
-        /// What becomes of it.
+        /// The effect on it.
         effect: Effect<'a>,
-        /// Whose write it is, where the client said so.
+        /// The identity of the write, if the client gave one.
         identity: Option<Identity<'a>>,
-        /// What the client was told, as [`super::Told::to_bytes`] has it, where it has an identity; empty where that follows from the rest.
+        /// What the client was told, encoded by [`super::Told::to_bytes`], if the write has an identity; empty if that
+        /// follows from the rest.
         told: &'a [u8],
     },
-    /// A client's conditional write whose condition did not hold. It changes nothing, but is settled by that: another try of
-    /// the same write that comes late must not take effect.
+    /// A client's conditional write whose condition did not hold. It changes nothing, but it settles the outcome: a
+    /// late retry of the same write must not take effect.
     Declined {
-        /// Whose write it is.
+        /// The identity of the write.
         identity: Identity<'a>,
-        /// The version of the key, [`Version::NONE`] where it was absent.
+        /// The version of the key, [`Version::NONE`] if it was absent.
         found: Version,
         /// What the client was told, as in a write.
         told: &'a [u8],
     },
-    /// The first record of a primary's term. It changes nothing; whoever has it has all that came before the term.
+    /// The first record of a primary's term. It changes nothing; a copy that has it has everything from before the
+    /// term.
     Barrier,
 }
 
-/// What stands before the words of a record, in one word of 43 bytes: nearly all that nodes say to each other is this.
+/// The header of a record, packed into one word of 43 bytes: nearly all traffic between nodes is records.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) kind: u8,
@@ -84,13 +86,13 @@ impl Head {
         bytes
     }
 
-    /// Appends a `REPLICATE` up to its head, behind which `words` more words come. In one piece: most of what nodes say to
-    /// each other is this.
+    /// Appends a `REPLICATE` up to and including its head; `words` more words must follow. Written in one go, because
+    /// most traffic between nodes is this.
     pub(super) fn begin_replicate(&self, words: usize, out: &mut Vec<u8>) {
         const BEGIN: &[u8; 22] = b"\r\n$9\r\nREPLICATE\r\n$43\r\n";
         let mut bytes = [0; 2 + BEGIN.len() + Self::BYTES + 2];
         let (count, rest) = bytes.split_at_mut(2);
-        // An operation has six words at most, so that the number has one digit.
+        // An operation has at most six words, so the number has one digit.
         count.copy_from_slice(&[b'*', b'0' + (2 + words) as u8]);
         let (begin, rest) = rest.split_at_mut(BEGIN.len());
         begin.copy_from_slice(BEGIN);
@@ -100,8 +102,8 @@ impl Head {
         out.extend_from_slice(&bytes);
     }
 
-    /// `None` where it has another length, or a number is none of a counter.
-    // Inlined, so that the numbers stay in registers: out of memory that was just written they come late.
+    /// `None` if the length is wrong, or a number is over the limit of counters.
+    // Inlined to keep the numbers in registers: loading them from memory that was just written is slow.
     #[inline]
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let ([kind, slot @ ..], rest) = bytes.split_first_chunk::<3>()?;
@@ -186,7 +188,7 @@ impl<'a> Op<'a> {
     }
 }
 
-/// What a client was told, if that stands there. The outer `None`: it is over its limit.
+/// What a client was told, or empty if there is no such word. `None` if it is over its limit.
 pub(super) fn told<'a>(words: &mut Words<'a>) -> Option<&'a [u8]> {
     Some(words.next().unwrap_or_default()).filter(|told| told.len() <= limits::TOLD_BYTES)
 }
@@ -218,7 +220,7 @@ impl<'a> Effect<'a> {
         1 + self.words()
     }
 
-    /// Appends the effect as an entry of a fill has it: with its name in front.
+    /// Appends the effect as in an entry of a fill: its name first.
     pub(super) fn push_named(self, key: &[u8], out: &mut Vec<u8>) {
         let name: &[u8] = match self {
             Self::Put(_) => b"PUT",

@@ -1,4 +1,4 @@
-//! `AUTH`, which nodes and the coordinator take in both encodings.
+//! `AUTH`, which nodes and the coordinator accept in both encodings.
 
 use super::{KeyWords, Rest, verbs};
 use crate::error::ErrorReply;
@@ -7,7 +7,7 @@ use crate::frame::Frame;
 /// The words of `AUTH [user] password`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Auth<'a> {
-    /// Redis's user `default` where none is named.
+    /// The user; Redis's `default` if `None`.
     pub user: Option<&'a [u8]>,
     /// The password.
     pub password: &'a [u8],
@@ -26,7 +26,7 @@ impl<'a> Rest<'a> {
     }
 }
 
-/// Whether a request is one with which a client says who it is, right or wrong.
+/// Whether a request attempts to authenticate, well-formed or not.
 #[must_use]
 pub fn asks_for_entry(frame: Frame<'_>) -> bool {
     let verb = match frame {

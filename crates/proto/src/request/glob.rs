@@ -1,10 +1,11 @@
-//! Redis's patterns of `KEYS` and `SCAN MATCH`: `*`, `?`, `[abc]`, `[^a-z]`, and a backslash before what stands for itself.
+//! The patterns of Redis's `KEYS` and `SCAN MATCH`: `*`, `?`, `[abc]`, `[^a-z]`, and a backslash that escapes the next
+//! character.
 
-/// Whether a text matches a pattern. Takes at most as many steps as both lengths multiplied, whatever they say.
+/// Whether a text matches a pattern. Takes at most as many steps as the product of both lengths, whatever they contain.
 #[must_use]
 pub fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut pattern, mut text) = (pattern, text);
-    // Behind the last star, and what is left of the text where that was tried last.
+    // The pattern after the last star, and the rest of the text where matching was last retried.
     let mut star: Option<(&[u8], &[u8])> = None;
     loop {
         match pattern.split_first() {
@@ -24,7 +25,7 @@ pub fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
             None if text.is_empty() => return true,
             None => {}
         }
-        // The last star takes one more. What an earlier one has taken need not be looked at again.
+        // The last star takes one more byte. What an earlier star took need not be reconsidered.
         match star {
             Some((behind, [_, rest @ ..])) => {
                 star = Some((behind, rest));
@@ -35,14 +36,15 @@ pub fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// The bytes that everything begins with that a pattern matches.
+/// The bytes that every match of a pattern begins with.
 #[must_use]
 pub fn literal_prefix(pattern: &[u8]) -> &[u8] {
     let end = pattern.iter().position(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\'));
     pattern.get(..end.unwrap_or(pattern.len())).unwrap_or_default()
 }
 
-/// Matches one byte with the first part of a pattern, which is no star; gives what is behind that part.
+/// Matches one byte against the first element of a pattern, which is not a star; returns the pattern after that
+/// element.
 fn one_matches(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     match pattern {
         [b'?', behind @ ..] => Some(behind),
@@ -56,7 +58,7 @@ fn one_matches(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     }
 }
 
-/// What stands behind `[`. One that is not closed ends with the pattern.
+/// Matches a byte against what follows `[`. An unclosed class ends with the pattern.
 fn class_matches(class: &[u8], byte: u8) -> (bool, &[u8]) {
     let (is_negated, mut class) = match class {
         [b'^', rest @ ..] => (true, rest),

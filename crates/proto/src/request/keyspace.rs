@@ -1,4 +1,4 @@
-//! Redis's commands about several keys, or about all.
+//! Redis commands about several keys, or about all keys.
 
 use super::redis::{Args, Parsed, not_an_integer, syntax, wrong_number};
 use super::{KeyWords, NodeRequest, Rest, checked_key};
@@ -8,16 +8,16 @@ use crate::level::ReadLevel;
 use crate::limits;
 use crate::peer::{Change, Detail, KeyRequest, Modify, Read, Wanted, Write};
 
-/// A request about several keys, or about all.
+/// A request about several keys, or about all keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyspaceRequest<'a> {
-    /// `DEL`, `UNLINK`: each key deleted on its own; how many were there.
+    /// `DEL`, `UNLINK`: delete each key independently; the answer is how many were present.
     Delete(KeyWords<'a>),
-    /// `EXISTS`, `TOUCH`: how many are there, one named twice counted twice.
+    /// `EXISTS`, `TOUCH`: how many of the keys are present; a key named twice counts twice.
     Exists(KeyWords<'a>),
-    /// `MSET`: each key, with the value behind it, written on its own.
+    /// `MSET`: write each key independently, with the value that follows it.
     Set(KeyWords<'a>),
-    /// `MSETNX`: the same, where none of the keys is there; all in one slot.
+    /// `MSETNX`: the same, if none of the keys is present; all must be in one slot.
     SetAbsent(KeyWords<'a>),
     /// `RENAME`, `RENAMENX`.
     Rename {
@@ -25,33 +25,33 @@ pub enum KeyspaceRequest<'a> {
         from: &'a [u8],
         /// Its new name.
         to: &'a [u8],
-        /// Only where the new name is free.
+        /// Only if the new name is free.
         is_new: bool,
     },
     /// `KEYS`: all keys that a pattern matches.
     Keys(&'a [u8]),
-    /// `SCAN`: some of them, and where to go on.
+    /// `SCAN`: some of the keys, and where to continue.
     Scan(Scan<'a>),
     /// `RANDOMKEY`.
     Random,
-    /// `FLUSHALL`, `FLUSHDB`: each key deleted on its own.
+    /// `FLUSHALL`, `FLUSHDB`: delete each key independently.
     Flush,
 }
 
 /// A request for the next keys of a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scan<'a> {
-    /// Where to go on; 0 at the start.
+    /// Where to continue; 0 at the start.
     pub cursor: u64,
-    /// What the keys must match.
+    /// The pattern that keys must match.
     pub pattern: Option<&'a [u8]>,
     /// About how many keys to look at, at least 1.
     pub count: u64,
-    /// Whether keys of this type are asked for at all: every value is a `string`.
+    /// Whether the requested type is one that keys can have: every value is a `string`.
     pub is_of_strings: bool,
 }
 
-/// How many keys a scan looks at where the request does not say it.
+/// How many keys a scan looks at if the request gives no count.
 const USUAL_COUNT: u64 = 10;
 
 impl<'a> Rest<'a> {
@@ -111,7 +111,7 @@ impl<'a> Args<'a> {
         if !self.words.count().is_multiple_of(2) {
             return Err(wrong_number(self.name));
         }
-        // No word is longer than a value may be.
+        // No word can be longer than a value may be.
         for key in self.words.step_by(2) {
             checked_key(key)?;
         }
@@ -167,7 +167,7 @@ fn presence(key: &[u8], level: ReadLevel) -> Read<'_> {
     Read { key, wanted: Wanted::Detail(Detail::Presence), level }
 }
 
-/// Whether a key is there, as a request of its own.
+/// A request that asks whether a key is present.
 #[must_use]
 pub fn exists_request(key: &[u8], level: ReadLevel) -> KeyRequest<'_> {
     KeyRequest::Read(presence(key, level))

@@ -5,7 +5,7 @@ use crate::error::ErrorReply;
 use crate::limits;
 use crate::range::{Keys, PageRequest};
 
-/// The words of a request for many keys, checked and not yet taken apart.
+/// The words of a request for many keys, checked but not yet split.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyWords<'a>(pub(super) Rest<'a>);
 
@@ -66,7 +66,7 @@ impl<'a> Rest<'a> {
         Ok(NodeRequest::Page(PageRequest { keys, limit, after }))
     }
 
-    /// One key or more.
+    /// One or more keys.
     pub(super) fn keys(self) -> Result<NodeRequest<'a>, ErrorReply> {
         let words = KeyWords(self);
         let keys = words.count();
@@ -81,7 +81,7 @@ impl<'a> Rest<'a> {
         Ok(NodeRequest::GetMany(words))
     }
 
-    /// One key and its value or more; of an array, since a value on a line runs to its end.
+    /// One or more keys, each with its value. Array only, since a value on a line runs to the end of the line.
     pub(super) fn keys_and_values(self) -> Result<NodeRequest<'a>, ErrorReply> {
         let words = KeyWords(Self::Words(self.array(verbs::MPUT)?.0));
         let count = words.count();
@@ -91,7 +91,7 @@ impl<'a> Rest<'a> {
         if count / 2 > limits::PAGE_KEYS {
             return Err(ErrorReply::TooManyKeys { keys: count / 2 });
         }
-        // No word of an array is longer than a value may be.
+        // No word of an array can be longer than a value may be.
         for key in words.step_by(2) {
             checked_key(key)?;
         }

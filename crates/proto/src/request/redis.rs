@@ -1,7 +1,7 @@
-//! Redis's commands for one key, with Redis's words and errors.
+//! Redis's single-key commands, with Redis's syntax and errors.
 //!
-//! Each becomes a [`Read`] or a [`Write`] as the commands of the line protocol do; [`super::keyspace`] has those that are about
-//! more than one key. On a line their words are parted by blanks, a value among them.
+//! Each becomes a [`Read`] or a [`Write`], as the commands of the line protocol do; [`super::keyspace`] has those about
+//! more than one key. On a line, their words are separated by blanks, including the value.
 
 use super::{KeyWords, NodeRequest, Rest, checked_key};
 use crate::commands::Command;
@@ -17,14 +17,14 @@ pub(super) type Parsed<'a> = Result<NodeRequest<'a>, ErrorReply>;
 /// How many bytes of unknown words an error quotes.
 pub(super) const QUOTED_BYTES: usize = 128;
 
-/// The words of a command, its own name not among them, with that name as Redis's errors have it.
+/// The words of a command without its name, and that name as Redis's errors spell it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Args<'a> {
     pub(super) name: &'static str,
     pub(super) words: KeyWords<'a>,
 }
 
-/// How a number of Redis's options counts.
+/// The unit of a number in Redis's options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
     Seconds,
@@ -41,7 +41,7 @@ pub(super) fn not_an_integer() -> ErrorReply {
     ErrorReply::redis("ERR value is not an integer or out of range")
 }
 
-/// The error of a command that is none, as Redis words it.
+/// The error for an unknown command, as Redis words it.
 pub(super) fn unknown_command(mut words: Words<'_>) -> ErrorReply {
     let name = words.next().unwrap_or_default();
     let shown = |bytes: &[u8], len: usize| {
@@ -57,12 +57,12 @@ pub(super) fn unknown_command(mut words: Words<'_>) -> ErrorReply {
     ErrorReply::redis(format!("ERR unknown command '{name}', with args beginning with: {args}"))
 }
 
-/// The error of a command whose name is shared by both encodings, as an array is answered.
+/// The array error for a command name that both encodings share.
 pub(super) fn wrong_number(verb: &str) -> ErrorReply {
     ErrorReply::redis(format!("ERR wrong number of arguments for '{}' command", verb.to_ascii_lowercase()))
 }
 
-/// An error in the words that an array is answered with, which are Redis's where the command is.
+/// The error as worded for an array request: in Redis's words if the command is Redis's.
 #[cold]
 pub(super) fn in_array(error: ErrorReply, frame: Frame<'_>) -> ErrorReply {
     match (error, frame) {
@@ -77,7 +77,7 @@ pub(super) fn in_array(error: ErrorReply, frame: Frame<'_>) -> ErrorReply {
 }
 
 impl<'a> Rest<'a> {
-    /// `SET key value [options]`. Without options it is the PUT that it means.
+    /// `SET key value [options]`. Without options it is a plain PUT.
     pub(super) fn set(self) -> Parsed<'a> {
         if let Self::Words(words) = self
             && let Some([key, value]) = words.exactly()
@@ -87,7 +87,7 @@ impl<'a> Rest<'a> {
         self.args("set", 2..)?.set()
     }
 
-    /// A command of Redis for one key, or for many.
+    /// A Redis command for one key, or for many.
     pub(super) fn redis(self, verb: &[u8]) -> Parsed<'a> {
         match verb {
             b"SET" => self.set(),
@@ -149,7 +149,7 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// So many words, as Redis demands it.
+    /// The words, if there are as many as Redis requires.
     pub(super) fn args(
         self,
         name: &'static str,
@@ -238,8 +238,8 @@ impl<'a> Args<'a> {
         Ok(NodeRequest::Write(Write::new(checked_key(key)?, change)))
     }
 
-    /// Whether an option says for how long a key has its value: with a time in some unit, or the one that has none. The last of
-    /// several times in one unit counts, and two options do not go together.
+    /// Whether an option sets the key's time to live: a time in some unit, or the one option without a time. If one
+    /// unit occurs several times, the last counts; two different options exclude each other.
     fn is_of_life(
         &mut self,
         option: &'a [u8],
@@ -370,7 +370,7 @@ impl Unit {
             Self::Millis | Self::UnixMillis => Some(number),
         };
         let millis = millis.ok_or_else(|| invalid_expire_time(name))?;
-        // What is negative is over, however long.
+        // A negative time has passed, however long it is.
         let millis = u64::try_from(millis).unwrap_or(0);
         let (life, limit) = match self {
             Self::Seconds | Self::Millis => (Life::For(millis), limits::LIFE_MILLIS),

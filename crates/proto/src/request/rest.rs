@@ -16,11 +16,11 @@ pub(super) enum Rest<'a> {
     Words(Words<'a>),
 }
 
-/// No verb is longer, in bytes.
+/// The longest verb, in bytes.
 pub(super) const VERB_BYTES: usize = 24;
 pub(super) const BLANKS: [char; 2] = [' ', '\t'];
 
-/// Parts the verb, in upper case, from the rest of its frame.
+/// Splits a frame into its verb, in upper case, and the rest.
 pub(super) fn split_verb<'a, 'v>(
     frame: Frame<'a>,
     upper: &'v mut [u8; VERB_BYTES],
@@ -43,7 +43,7 @@ fn in_upper_case<'v>(verb: &[u8], upper: &'v mut [u8; VERB_BYTES]) -> Result<&'v
     Ok(upper)
 }
 
-/// The first word of a text, and what follows it from its next non-blank on.
+/// The first word of a text, and the text after it without leading blanks.
 fn split_word(text: &str) -> (&str, &str) {
     let text = text.trim_start_matches(BLANKS);
     let end = text.bytes().position(|b| b == b' ' || b == b'\t').unwrap_or(text.len());
@@ -65,7 +65,7 @@ impl<'a> Rest<'a> {
         Ok(NodeRequest::Read(Read { key: self.key(verb)?, wanted, level: ReadLevel::default() }))
     }
 
-    /// A write whose verb stands in upper case already.
+    /// A write whose verb is already in upper case.
     pub(super) fn write(self, verb: &[u8]) -> Result<Write<'a>, ErrorReply> {
         match verb {
             b"PUT" => self.key_and_value(verbs::PUT).map(|(key, value)| Write::new(key, Change::Put(value))),
@@ -96,7 +96,7 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// `client seq` and then a write.
+    /// `client seq`, followed by a write.
     pub(super) fn once(self) -> Result<Write<'a>, ErrorReply> {
         let invalid = ErrorReply::InvalidFormat(verbs::ONCE);
         let (client, rest) = self.split_first().ok_or(invalid.clone())?;
@@ -110,7 +110,7 @@ impl<'a> Rest<'a> {
         Ok(Write { identity, ..rest.any_write(in_upper_case(verb, &mut upper)?)? })
     }
 
-    /// A write of one key, this protocol's or Redis's.
+    /// A single-key write, of this protocol or of Redis.
     fn any_write(self, verb: &[u8]) -> Result<Write<'a>, ErrorReply> {
         match verb {
             b"PUT" | b"DELETE" | b"CAS" | b"PUTNX" | b"PUTEX" => self.write(verb),
@@ -127,7 +127,7 @@ impl<'a> Rest<'a> {
         matches!(self, Self::Words(_))
     }
 
-    /// One word that stands for something: a level, an address.
+    /// A single word, parsed: a level, an address.
     pub(super) fn word<T: std::str::FromStr>(self, verb: &'static str) -> Result<T, ErrorReply> {
         let [word] = self.words(verb)?;
         let read = std::str::from_utf8(word).ok().and_then(|word| word.parse().ok());
@@ -167,7 +167,7 @@ impl<'a> Rest<'a> {
         Ok([checked_key(key)?, word, rest.value(verb)?])
     }
 
-    /// A value that is all there is.
+    /// A value that is the only thing left.
     fn value(self, verb: &'static str) -> Result<&'a [u8], ErrorReply> {
         let value = match self {
             Self::Line("") => return Err(ErrorReply::InvalidFormat(verb)),
@@ -197,7 +197,7 @@ impl<'a> Rest<'a> {
         NodeAddr::from_words(host, port).map_err(|_| ErrorReply::InvalidFormat(verb))
     }
 
-    /// The words of a request that programs send to each other, never people on a line.
+    /// The words of a request that only programs send, never people on a line.
     pub(super) fn array(self, verb: &'static str) -> Result<PeerWords<'a>, ErrorReply> {
         match self {
             Self::Line(_) => Err(ErrorReply::InvalidFormat(verb)),
@@ -226,8 +226,8 @@ impl<'a> Rest<'a> {
     }
 }
 
-/// How long a key is to live, in milliseconds. What is negative is over at once, as in Redis; `None` for what is no number, or is over its
-/// limit.
+/// A time to live, in milliseconds. As in Redis, a negative one has passed already; `None` if the word is not a number
+/// or is over its limit.
 fn millis_of(word: &[u8]) -> Option<u64> {
     let seconds: i64 = std::str::from_utf8(word).ok()?.parse().ok()?;
     let seconds = u64::try_from(seconds).unwrap_or(0);

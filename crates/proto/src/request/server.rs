@@ -1,5 +1,5 @@
-//! What only arrays ask for, and `HELLO` and `AUTH`: commands of Redis that are about the connection and the server, and Redis's words for what is
-//! wrong with an array.
+//! Commands that only arrays have, besides `HELLO` and `AUTH`: Redis's connection and server commands, and Redis's
+//! wording of what is wrong with an array.
 
 use super::auth::Auth;
 use super::redis::{not_an_integer, unknown_subcommand, wrong_number};
@@ -42,9 +42,9 @@ pub enum ServerCommand<'a> {
     Role,
     /// `WAIT replicas milliseconds`.
     Wait {
-        /// How many replicas are to have all writes of the connection.
+        /// How many replicas must have all writes of the connection.
         replicas: u64,
-        /// For how long to wait; 0 for as long as it takes.
+        /// How long to wait, in milliseconds; 0 to wait indefinitely.
         millis: u64,
     },
 }
@@ -52,7 +52,7 @@ pub enum ServerCommand<'a> {
 /// The words of `HELLO`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hello<'a> {
-    /// RESP3 (true) or RESP2; none: as before.
+    /// RESP3 (true) or RESP2; `None` leaves it unchanged.
     pub is_three: Option<bool>,
     /// User and password.
     pub auth: Option<(&'a [u8], &'a [u8])>,
@@ -60,60 +60,60 @@ pub struct Hello<'a> {
     pub name: Option<&'a [u8]>,
 }
 
-/// What `CLIENT` asks.
+/// What `CLIENT` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientCommand<'a> {
     /// The number of this connection.
     Id,
-    /// What is known of this connection.
+    /// Information about this connection.
     Info,
-    /// What is known of connections: of these numbers, or of all.
+    /// Information about connections: those with these numbers, or all.
     List(Option<PeerWords<'a>>),
-    /// `LIST TYPE` of another kind than `normal`, of which there are none.
+    /// `LIST TYPE` of another type than `normal`; there are no such connections.
     ListNone,
     /// The name of this connection.
     GetName,
-    /// This connection has this name; an empty one is none.
+    /// Name this connection; an empty name removes it.
     SetName(&'a [u8]),
     /// The library that the client uses.
     SetLibraryName(&'a [u8]),
-    /// Its version.
+    /// The version of that library.
     SetLibraryVersion(&'a [u8]),
-    /// Whether this connection is not to be dropped for want of memory; none ever is.
+    /// Whether this connection is exempt from being dropped for lack of memory; none ever is dropped.
     NoEvict(bool),
-    /// Whether this connection's reads are not to count as uses of keys; none ever do.
+    /// Whether this connection's reads should not count as uses of keys. Remembered and shown, but without effect.
     NoTouch(bool),
 }
 
-/// What `COMMAND` asks.
+/// What `COMMAND` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandQuery<'a> {
     /// How many there are.
     Count,
-    /// Of these, or of all, for programs.
+    /// These commands, or all, for programs.
     Info(PeerWords<'a>),
-    /// Of these, or of all, for people.
+    /// These commands, or all, for people.
     Docs(PeerWords<'a>),
     /// Their names.
     List(NamesOrPattern<'a>),
 }
 
-/// Which names `COMMAND LIST` gives.
+/// Which names `COMMAND LIST` returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamesOrPattern<'a> {
     /// All.
     All,
-    /// Those that match.
+    /// Those that match a pattern.
     Pattern(&'a [u8]),
-    /// Those of a category, such as `read`.
+    /// Those in a category, such as `read`.
     Category(&'a [u8]),
-    /// Those of a module; there is none.
+    /// Those of a module; there are none.
     Module,
 }
 
 const SYNTAX: &str = "ERR syntax error";
 
-/// Understands a command without keys, its verb in upper case; [`ErrorReply::UnknownCommand`] where it is none of these.
+/// Parses a command without keys, its verb in upper case; [`ErrorReply::UnknownCommand`] if it is none of these.
 pub(super) fn parse<'a>(verb: &[u8], rest: Rest<'a>) -> Result<NodeRequest<'a>, ErrorReply> {
     if verb == b"HELLO" {
         return hello(KeyWords(rest)).map(|hello| NodeRequest::Server(ServerCommand::Hello(hello)));
@@ -163,7 +163,7 @@ fn at_most_one<'a>(verb: &[u8], mut words: Words<'a>) -> Result<Option<&'a [u8]>
     if words.is_empty() { Ok(first) } else { Err(wrong_words(verb)) }
 }
 
-/// Of an array, or of a line: some clients say it by one, before they say anything else.
+/// From an array, or from a line: some clients send it as a line before anything else.
 fn hello<'a>(mut words: KeyWords<'a>) -> Result<Hello<'a>, ErrorReply> {
     let mut hello = Hello::default();
     let Some(version) = words.next() else { return Ok(hello) };
@@ -190,7 +190,7 @@ fn hello<'a>(mut words: KeyWords<'a>) -> Result<Hello<'a>, ErrorReply> {
     Ok(hello)
 }
 
-/// A name of a connection: printable, without blanks, and not long.
+/// The name of a connection: printable, without blanks, and within its limit.
 fn connection_name(name: &[u8]) -> Result<&[u8], ErrorReply> {
     if !name.iter().all(u8::is_ascii_graphic) {
         return Err(ErrorReply::redis("ERR Client names cannot contain spaces, newlines or special characters."));
@@ -346,7 +346,7 @@ mod tests {
             let error = ErrorReply::redis(format!("ERR wrong number of arguments for '{name}' command"));
             array(words, |read| assert_eq!(read, Err(error)));
         }
-        // As many words as there should be, of which one is none.
+        // The right number of words, one of them malformed.
         array(&["CAS", "k", "one", "v"], |read| assert_eq!(read, Err(ErrorReply::InvalidFormat("CAS"))));
     }
 

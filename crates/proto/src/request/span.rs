@@ -1,17 +1,17 @@
-//! A span of time as a word: `90s`, `1500ms`, `5m`, or seconds alone.
+//! A duration as a word: `90s`, `1500ms`, `5m`, or a number of seconds.
 
 use std::time::Duration;
 
 use super::Rest;
 use crate::error::ErrorReply;
 
-/// How long `WAIT_HEALTHY` waits where nothing is said.
+/// How long `WAIT_HEALTHY` waits by default.
 pub const WAIT: Duration = Duration::from_secs(60);
 
 /// How long it waits at most.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A span of time: a whole number and `ms`, `s`, `m` or `h`; without one, seconds.
+/// Parses a duration: an integer and `ms`, `s`, `m` or `h`; without a unit, seconds.
 #[must_use]
 pub fn span_of(word: &str) -> Option<Duration> {
     let digits = word.bytes().take_while(u8::is_ascii_digit).count();
@@ -27,7 +27,7 @@ pub fn span_of(word: &str) -> Option<Duration> {
 }
 
 impl Rest<'_> {
-    /// How long to wait, or nothing.
+    /// The optional duration to wait for.
     pub(super) fn wait(self, verb: &'static str) -> Result<Duration, ErrorReply> {
         let Some((word, rest)) = self.split_first() else { return Ok(WAIT) };
         rest.nothing(verb)?;

@@ -1,4 +1,4 @@
-//! Answers in the array encoding, read by whoever asked.
+//! Answers in the array encoding, parsed as their receiver does.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use proto::response::Response;
 
 use crate::{bytes, cases, counter, value, version};
 
-/// What the reader of an answer is to make of it.
+/// What the parsed answer should be.
 type Expected<'a> = Result<Response<'a>, String>;
 
 fn errors(text: &str, number: usize) -> Vec<ErrorReply> {
@@ -34,12 +34,12 @@ fn errors(text: &str, number: usize) -> Vec<ErrorReply> {
     ]
 }
 
-/// Reads `one` answer that was cut at every byte, and gives how it was read.
+/// Reads `one` answer that is cut at every byte, and returns how it was read.
 fn reads_back(one: &[u8], expected: &Expected<'_>) -> String {
     let mut decoder = ReplyDecoder::new();
     for cut in 0..one.len() {
         assert_eq!(decoder.decode(&one[..cut]), Ok(None), "complete before its end, at {cut}");
-        // The same for a reader to whom all up to the cut came at once.
+        // The same for a decoder that gets everything up to the cut at once.
         assert_eq!(ReplyDecoder::new().decode(&one[..cut]), Ok(None), "complete before its end, at {cut}");
     }
     let (reply, consumed) = decoder.decode(one).expect("an answer").expect("a whole answer");
@@ -80,7 +80,7 @@ proptest! {
         let mut stream = Vec::new();
         let mut expected = Vec::new();
         for (response, read) in answers.into_iter().chain(errors) {
-            // As the answer to a forwarded request: its number goes before it.
+            // As the answer to a forwarded request: its number precedes it.
             let number = format!(":{id}\r\n").into_bytes();
             let id = i64::try_from(id).expect("within the limit of counters");
             expected.push(reads_back(&number, &Ok(Response::Number(id))));
@@ -90,7 +90,7 @@ proptest! {
             stream.extend(number);
             stream.extend(one);
         }
-        // The same, one after the other, in random pieces.
+        // The same answers, one after the other, in random pieces.
         let (mut decoder, mut start, mut end, mut read) = (ReplyDecoder::new(), 0, 0, Vec::new());
         for piece in pieces.iter().cycle() {
             end = (end + piece).min(stream.len());
@@ -113,7 +113,7 @@ proptest! {
         let mut decoder = ReplyDecoder::new();
         prop_assert_eq!(decoder.decode(&pair[..cut.index(pair.len())]), Ok(None));
         prop_assert_eq!(decoder.decode(&pair), Ok(Some((Reply::Pair(&first, &second), pair.len()))));
-        // The decoder starts anew behind it.
+        // After it, the decoder starts afresh.
         prop_assert_eq!(decoder.decode(b":7\r\n"), Ok(Some((Reply::Number(7), 4))));
     }
 }

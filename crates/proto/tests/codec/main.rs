@@ -1,4 +1,5 @@
-//! What is written is what is read: requests, answers, messages and maps, in both encodings, however the bytes are cut.
+//! Round trips: requests, answers, messages and maps read back as written, in both encodings, however the bytes are
+//! split.
 
 #![expect(clippy::indexing_slicing, reason = "an index out of its range fails the test, as it should")]
 
@@ -13,28 +14,28 @@ use proto::frame::{Frame, FrameDecoder};
 use proto::id::{Epoch, NodeAddr, Version};
 use proto::limits;
 
-/// Random inputs as many as usual, and no file that keeps those that failed.
+/// The usual number of random inputs, without a file of failed cases.
 fn cases() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// Bytes among which those that mean something to a codec are frequent.
+/// Bytes, with a high share of those that are special to a codec.
 fn bytes(longest: usize) -> impl Strategy<Value = Vec<u8>> {
     let meaningful = proptest::sample::select(b" \t\r\n*$+-0159:,.hGET\xff\0".to_vec());
     vec(prop_oneof![3 => meaningful, 1 => any::<u8>()], 0..longest)
 }
 
-/// Mostly one word of text, at times anything.
+/// Mostly one word of text, sometimes anything.
 fn key() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![4 => "[!-~а-я🦀]{1,20}".prop_map(String::into_bytes), 1 => bytes(40)]
 }
 
-/// Mostly text that a line could carry, at times anything.
+/// Mostly text that a line can carry, sometimes anything.
 fn value() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![2 => "[!-~а-я][ -~\tа-я🦀]{0,60}".prop_map(String::into_bytes), 1 => bytes(200)]
 }
 
-/// The name of a client: as a key, but never empty and not as long.
+/// The name of a client: like a key, but never empty and not as long.
 fn client() -> impl Strategy<Value = Vec<u8>> {
     (any::<u8>(), bytes(limits::CLIENT_BYTES)).prop_flat_map(|(first, rest)| {
         let any_bytes = std::iter::once(first).chain(rest).collect::<Vec<u8>>();
@@ -47,7 +48,7 @@ fn addr() -> impl Strategy<Value = NodeAddr> {
     (host, 1..=u16::MAX).prop_map(|(host, port)| NodeAddr::new(&host, port).expect("an address"))
 }
 
-/// Any number that a counter can have come to.
+/// Any valid counter.
 fn counter() -> impl Strategy<Value = u64> {
     0..=limits::COUNTER
 }
@@ -56,7 +57,7 @@ fn version() -> impl Strategy<Value = Version> {
     (counter(), counter()).prop_map(|(epoch, seq)| Version { epoch: Epoch(epoch), seq })
 }
 
-/// Reads a stream as a connection does that gets it in pieces: `pieces` gives their lengths, again and again.
+/// Reads a stream as a connection would that receives it in pieces: `pieces` gives their lengths, repeated as needed.
 fn read_stream<T>(stream: &[u8], pieces: &[usize], mut read: impl FnMut(Frame<'_>) -> T) -> Vec<T> {
     let (mut decoder, mut buf, mut rest, mut out) = (FrameDecoder::new(), Vec::new(), stream, Vec::new());
     for piece in pieces.iter().cycle() {
@@ -76,7 +77,7 @@ fn read_stream<T>(stream: &[u8], pieces: &[usize], mut read: impl FnMut(Frame<'_
     out
 }
 
-/// Reads one array that is the whole of `bytes`, through a decoder that saw it grow byte by byte.
+/// Reads one array that is the whole of `bytes`, with a decoder that saw it grow byte by byte.
 fn with_array<T>(bytes: &[u8], read: impl FnOnce(proto::frame::Words<'_>) -> T) -> T {
     let mut decoder = FrameDecoder::new();
     for cut in 0..bytes.len() {

@@ -42,7 +42,7 @@ fn promises() -> impl Strategy<Value = Promises> {
 }
 
 fn cluster_map() -> impl Strategy<Value = ClusterMap> {
-    // Few different configurations, so that runs of equal ones appear.
+    // Few different configurations, so that runs of equal ones occur.
     let slots = |bits: u8| vec(0usize..3, 1 << bits).prop_map(move |picks| (SlotBits::new(bits), picks));
     ((0u8..7).prop_flat_map(slots), vec(config(), 3), members(), promises(), "[a-z0-9-]{1,12}").prop_map(
         |((bits, picks), configs, members, promises, cluster)| {
@@ -58,7 +58,7 @@ fn cluster_map() -> impl Strategy<Value = ClusterMap> {
     )
 }
 
-/// The update as a reader of its text gets it.
+/// The update as read back from its text.
 fn through_text(update: &MapUpdate) -> MapUpdate {
     let text = update.to_lines().join("\n");
     MapUpdate::parse(text.lines()).expect("a map")

@@ -26,7 +26,7 @@ fn terms() -> impl Strategy<Value = Terms> {
     vec(one.prop_map(|(epoch, first)| Term { epoch: Epoch(epoch), first }), 0..10).prop_map(Terms)
 }
 
-/// Each message of a kind, written by `encode` and read by `parse`, alone and all in one stream.
+/// Round-trips each message of a kind, written by `encode` and read by `parse`, alone and all in one stream.
 macro_rules! messages_read_back {
     ($pieces:expr, $kind:ident, $messages:expr) => {{
         let mut stream = Vec::new();
@@ -172,7 +172,7 @@ proptest! {
             CoordinatorMessage::Left,
             CoordinatorMessage::Unregistered,
         ]);
-        // The openings come as requests: PEER to a node, JOIN to the coordinator.
+        // The opening messages arrive as requests: PEER at a node, JOIN at the coordinator.
         for kind in [LinkKind::Replication, LinkKind::Forward] {
             let (cluster, from_addr) = (cluster.clone(), addr.clone());
             let hello = Hello { kind, cluster, from_addr, from: incarnation, to: Incarnation(query) };
@@ -183,7 +183,7 @@ proptest! {
                 other => panic!("not PEER: {other:?}"),
             });
         }
-        // Incarnation 0 is never given out: on the wire it says that there is none.
+        // Incarnation 0 is never assigned: on the wire it means that there is none.
         let given = Some(incarnation).filter(|given| given.0 != 0);
         for (incarnation, proof) in [(None, None), (given, None), (None, given), (given, given)] {
             let proven: Vec<_> = proof.into_iter().chain(proof).collect();

@@ -1,4 +1,4 @@
-//! Requests of clients and nodes, as lines and as arrays.
+//! Requests from clients and nodes, as lines and as arrays.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ use proto::response::Response;
 
 use crate::{addr, bytes, cases, client, counter, key, read_stream, value, version, with_array};
 
-/// A request as its words, its verb in upper case: the common form of what is written and what is read.
+/// A request as its words, with its verb in upper case: the common form of what is written and what is read.
 type Request = Vec<Vec<u8>>;
 
 fn request(words: &[&[u8]]) -> Request {
@@ -93,7 +93,7 @@ fn write_words(Write { key, change, expected, identity, ack }: Write<'_>) -> Req
     words
 }
 
-/// The common form of two requests that mean the same.
+/// The canonical form of requests that mean the same.
 fn meaning(mut words: Request) -> Request {
     let verb = verb_at(&words);
     match words[verb].as_slice() {
@@ -107,7 +107,7 @@ fn meaning(mut words: Request) -> Request {
     words
 }
 
-/// Where the verb of what is to be done stands: at the front, or behind the identity.
+/// The position of the verb: at the front, or after the identity.
 fn verb_at(words: &Request) -> usize {
     if words[0] == b"ONCE" { 3 } else { 0 }
 }
@@ -159,7 +159,7 @@ fn verb(choices: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     proptest::sample::select(choices).prop_map(|verb| verb.as_bytes().to_vec())
 }
 
-/// A write that may stand behind an identity.
+/// A write that may follow an identity.
 fn write_request() -> impl Strategy<Value = Request> {
     let version = prop_oneof![4 => version(), 1 => Just(Version::NONE)];
     prop_oneof![
@@ -236,7 +236,7 @@ fn coordinator_request() -> impl Strategy<Value = Request> {
     ]
 }
 
-/// How a request is written: as a line where one can carry it and `line` asks for it, with these blanks and this case.
+/// How a request is written: as a line if `line` asks for it and a line can carry it, with these blanks and this case.
 #[derive(Debug, Clone)]
 struct Style {
     line: bool,
@@ -289,7 +289,7 @@ proptest! {
         let expected = [meaning(words)];
         prop_assert_eq!(read_stream(&bytes, &[1], read_node), expected.clone());
         prop_assert_eq!(read_stream(&bytes, &[bytes.len()], read_node), expected.clone());
-        // Each single cut: one piece, then all the rest.
+        // Every single cut: one piece, then all the rest.
         for cut in 1..bytes.len() {
             prop_assert_eq!(read_stream(&bytes, &[cut, bytes.len()], read_node), expected.clone());
         }
@@ -354,7 +354,7 @@ proptest! {
     ) {
         let text = parts.concat();
         let is_node = |addr: &NodeAddr| addr.host() != "g";
-        // By protocol.md: at least two words, parted by blanks, and the last names nodes only.
+        // By protocol.md: at least two words, separated by blanks, and the last names only nodes.
         let trimmed = text.trim_end_matches([' ', '\t']);
         let expected = match trimmed.rfind([' ', '\t']) {
             Some(blank) if !trimmed[..blank].trim_matches([' ', '\t']).is_empty()
@@ -379,7 +379,7 @@ fn the_longest_key_and_value_pass_in_both_encodings() {
         let mut decoder = FrameDecoder::new();
         let (frame, consumed) = decoder.decode(&bytes).unwrap().unwrap();
         assert_eq!(consumed, bytes.len());
-        // No assert_eq here: nobody wants to read its message.
+        // Not assert_eq: its message would be unreadable.
         assert!(NodeRequest::parse(frame) == Ok(NodeRequest::Write(Write::new(&key, Change::Put(&value)))));
     }
 }

@@ -1,10 +1,10 @@
-//! A small random number generator, the same on every machine, so that a failure is found again by its seed.
+//! A small random number generator, the same on every machine, so that a seed reproduces a failure.
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// A sequence of its own for each seed.
+    /// A separate sequence for each seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -18,7 +18,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `end`, which is not 0. The bias of the remainder is of no matter here.
+    /// A number below `end`, which is not 0. The bias of the remainder does not matter here.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         let end = u64::try_from(end).expect("a usize has at most 64 bits");
         usize::try_from(self.bits() % end).expect("it is below a usize")

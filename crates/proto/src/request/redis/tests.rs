@@ -1,4 +1,4 @@
-//! Redis's words: what they mean, and what is refused, whatever comes.
+//! Redis's syntax: what it means, and that malformed input is refused, whatever comes.
 
 use super::*;
 use crate::frame::{FrameDecoder, encode_array};
