@@ -62,7 +62,7 @@ impl Request {
     }
 
     /// A read, at `level`; the level within `read` is ignored. It goes as a line if the key allows it: a node then
-    /// answers `ERROR BINARY` for a value that does not fit on a line. A read with a version, or for a number, goes as
+    /// answers `ERROR BINARY` for a value that cannot go on a line. A read with a version, or for a number, goes as
     /// an array.
     pub(crate) fn read(read: &Read<'_>, level: Option<ReadLevel>) -> Self {
         let by_line = read.wanted == Wanted::Value && line_can_carry_key(read.key);
@@ -246,7 +246,7 @@ pub(crate) enum Meaning {
     Never,
     /// It may or may not have taken effect.
     Unknown,
-    /// The value does not fit on a line: read it with the array encoding.
+    /// The value cannot go on a line: read it with the array encoding.
     Binary,
 }
 

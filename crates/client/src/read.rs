@@ -64,7 +64,7 @@ enum Miss {
 struct Question<'a> {
     key: &'a [u8],
     request: Request,
-    /// The same request, for a value that does not fit on a line.
+    /// The same request, for a value that cannot go on a line.
     for_bytes: Request,
 }
 
@@ -180,7 +180,7 @@ async fn ask<T>(
     }
 }
 
-/// Asks one question. If the value does not fit on a line, asks again in the array encoding.
+/// Asks one question. If the value cannot go on a line, asks again in the array encoding.
 async fn exchange(
     cluster: &Cluster,
     node: &NodeAddr,
