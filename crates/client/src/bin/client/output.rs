@@ -1,6 +1,6 @@
 //! What is printed, and the matching exit code.
 //!
-//! As text, answers are worded exactly as in the first version. A value that does not fit on a line of text, or would
+//! As text, answers are worded exactly as in the first version. A value that is not a single line of text, or would
 //! move the cursor of a terminal, is written as an escaped byte string, `b"a\nb"`; `--raw` and `--json` print it
 //! exactly.
 //!
