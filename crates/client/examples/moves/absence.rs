@@ -18,8 +18,8 @@ const RATES: [u32; 2] = [2_000, 8_000];
 /// How many of them are in flight at once.
 const AT_ONCE: usize = 32;
 
-/// More bytes are sent than are written: each record has a header, and each slot's position is sent. The more is
-/// written, the less the slots matter.
+/// More bytes are sent than are written, since the metadata of each record and the position of each slot go along. The
+/// more is written, the less the slots matter.
 const MOST: f64 = 3.0;
 
 pub(crate) fn measure(runtime: &Runtime, config: &Config) -> anyhow::Result<Vec<Row>> {
