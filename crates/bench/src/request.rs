@@ -14,7 +14,7 @@ use crate::reply::Wanted;
 /// How a server is told to store a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// PUT, as our nodes have it.
+    /// PUT, for our nodes.
     Put,
     /// SET, for Redis.
     Set,
