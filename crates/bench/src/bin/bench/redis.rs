@@ -108,7 +108,7 @@ pub(crate) fn in_memory(run: &InMemory) -> anyhow::Result<String> {
     all.extend(beside_redis_large(&large_one, &large_redis));
     all.extend(lines_beside_arrays(&one));
     all.extend(at_quorum(&quorum, &replicated, &one));
-    // What is left for a store to improve: the speed of a server that does nothing.
+    // The upper bound for any store: the speed of a server that does nothing.
     all.extend(beside_redis(&echo, &redis));
     all.extend(beside_redis_large(&large_echo, &large_redis));
     Ok(format!("{}\n{memory}", measured(&all, &run.pace)?))

@@ -63,7 +63,7 @@ pub(crate) fn fill(target: &Target, value_bytes: usize) -> anyhow::Result<()> {
 }
 
 impl Shape {
-    /// Every answer is checked.
+    /// The load of this shape, with every answer checked.
     pub(crate) fn load(self, time: Duration) -> Load {
         let action = match self.verb {
             Verb::Put => Action::Put,
