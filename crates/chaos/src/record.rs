@@ -45,7 +45,7 @@ pub(crate) struct Record {
     pub(crate) reasons: BTreeMap<String, u64>,
     /// Answers that are wrong regardless of the order of operations.
     pub(crate) oddities: Vec<String>,
-    /// What reads at the level local have found.
+    /// The results of reads at level local.
     seen_locally: Vec<Seen>,
     /// The value that a key had at a version.
     versions: BTreeMap<(String, Version), String>,

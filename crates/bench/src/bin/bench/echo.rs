@@ -1,4 +1,4 @@
-//! The server that does nothing: it costs sockets, system calls and wake-ups, and nothing else.
+//! The server that does nothing: it shows what sockets, system calls and wake-ups cost, and nothing else.
 //!
 //! It runs on the same runtime as a node, and its loop has the shape of a node's: read what has arrived, answer all of
 //! it, write once. It recognizes a request by its length alone and looks at nothing but the key, which it repeats in
