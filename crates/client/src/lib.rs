@@ -59,7 +59,7 @@
 //! - `answer`: encodes requests and decodes answers.
 //! - `placement`, `error`: what the calls return.
 //!
-//! The program is in `bin/client` and uses only what this crate exports.
+//! The program is in `bin/client` and is built on this crate's public API.
 
 mod answer;
 mod builder;

@@ -1,13 +1,14 @@
 //! Outcomes as JSON, one object on one line.
 //!
-//! Every object has `command` and `ok`, and `key` where the command has one. If `ok` is true, it also has: `primary`
-//! and `replicas` for a PUT, PUTEX, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` for a GET or
-//! GETV, plus `version` for the latter; `written` and `version`, the key's current one, for a CAS or PUTNX; `number`
-//! for an EXPIRE, TTL or PERSIST; `keys` for a PREFIX or RANGE; `count`; `results`, one object per key, for an MGET or
-//! MPUT; `level` for an ACK or READ, and `own`, false if it is the cluster's; `nodes`, `info`, `stats`, `losses`,
-//! `text`; `status`, one word, and `lines` for a STATUS; `results`, one object per node with `equal` and `lines`, for a
-//! VERIFY. Otherwise it has `error`, one of `usage`, `not_reached`, `refused` and `unknown`, and a human-readable
-//! `text`. Bytes that are not UTF-8 are in `key_base64` and `value_base64` instead.
+//! Every object has `command` and `ok`, and `key` where the command has one. What follows depends on the command:
+//! `primary` and `replicas` for a PUT, PUTEX, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` for a
+//! GET or GETV, plus `version` for the latter; `written` and `version`, the key's current one, for a CAS or PUTNX;
+//! `number` for an EXPIRE, TTL or PERSIST; `keys` for a PREFIX or RANGE; `count`; `level` for an ACK or READ, and
+//! `own`, false if it is the cluster's; `nodes`, `info`, `stats`, `losses`, `text`; `status`, one word, and `lines` for
+//! a STATUS; `results` for an MGET or MPUT, one object per key, and for a VERIFY, one object per node with `equal` and
+//! `lines`. Each object in `results` has its own `ok`, and the outer one is true only if all are. A failure has
+//! `error`, one of `usage`, `not_reached`, `refused`, `unknown` and `interrupted`, and a human-readable `text`. Bytes
+//! that are not UTF-8 are in `key_base64` and `value_base64` instead.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
