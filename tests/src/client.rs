@@ -10,7 +10,7 @@ use crate::process::{Ended, Process, program};
 /// Longer than the client's own `--timeout` of 20 s.
 const DEADLINE: Duration = Duration::from_secs(40);
 
-/// Runs the client once with these arguments and nothing to read.
+/// Runs the client once with these arguments and an empty standard input.
 ///
 /// # Panics
 /// When it does not end.
@@ -20,7 +20,7 @@ pub fn run(args: &[&str]) -> Ended {
     run_with_input(args, b"")
 }
 
-/// Runs the client for one command against a coordinator.
+/// Runs a single client command against a coordinator.
 ///
 /// # Panics
 /// When it does not end.
@@ -43,7 +43,7 @@ pub fn run_with_input(args: &[&str], input: &[u8]) -> Ended {
     client.wait_for_end(DEADLINE)
 }
 
-/// Starts the client with its standard input from a pipe, and gives its home directory, too.
+/// Starts the client with its standard input from a pipe, and also returns its home directory.
 ///
 /// # Panics
 /// When it cannot be started.
@@ -54,7 +54,7 @@ pub fn start_at_pipe(args: &[&str]) -> (Process, TempDir) {
     (client, home)
 }
 
-/// The client program with a home directory of its own, so that no test reads or writes the history of whoever runs it.
+/// The client program with its own home directory, so that no test reads or writes the history of whoever runs it.
 #[must_use]
 pub fn at_home(home: &std::path::Path) -> Command {
     let mut command = Command::new(program("client"));
@@ -65,7 +65,7 @@ pub fn at_home(home: &std::path::Path) -> Command {
     command
 }
 
-/// All that a run printed, standard output first, for messages of tests.
+/// Everything that a run printed, standard output first, for test messages.
 #[must_use]
 pub fn printed(ended: &Ended) -> String {
     let mut text = String::from_utf8_lossy(&ended.stdout).into_owned();

@@ -1,4 +1,4 @@
-//! A coordinator with its nodes, each a process of its own.
+//! A coordinator with its nodes, each in its own process.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,38 +13,38 @@ use crate::server::{self, Server};
 
 mod rest;
 
-/// What a cluster is made of. Fill in what a test is about and leave the rest: `Setup { nodes: 4, ..Setup::default() }`.
+/// The composition of a cluster. Set what a test is about and leave the rest: `Setup { nodes: 4, ..Setup::default() }`.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// How many nodes.
+    /// The number of nodes.
     pub nodes: usize,
     /// `--replicas`.
     pub replicas: usize,
-    /// `--virtual-nodes`. Enough by default that each of three nodes leads a fair share, whatever their ports.
+    /// `--virtual-nodes`. By default enough that each of three nodes leads a fair share, whatever their ports.
     pub virtual_nodes: u32,
     /// `--heartbeat-timeout`.
     pub heartbeat_timeout: &'static str,
-    /// `--replace-after`: short, so that what is dead is replaced while a test waits for it.
+    /// `--replace-after`: short, so that a dead node is replaced while a test waits for it.
     pub replace_after: &'static str,
     /// The coordinator's `--data-dir`.
     pub data_dir: Option<PathBuf>,
-    /// Where each node has a data directory of its own, named by its place.
+    /// If set, each node has its own data directory below it, named by its index.
     pub node_data: Option<PathBuf>,
-    /// The password in [`PASSWORD_FILE`], where the cluster is to have one.
+    /// The password in [`PASSWORD_FILE`], if the cluster is to have one.
     pub password: Option<&'static str>,
-    /// More arguments of the coordinator.
+    /// More arguments for the coordinator.
     pub coordinator_args: &'static [&'static str],
-    /// More arguments of every node.
+    /// More arguments for every node.
     pub node_args: &'static [&'static str],
 }
 
 /// A file that holds the password [`PASSWORD`] and nothing else.
 pub const PASSWORD_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/auth/password.txt");
 
-/// What is in it.
+/// The content of that file.
 pub const PASSWORD: &str = "a-Secret:of/the~tests";
 
-/// A running cluster. Dropping it kills every process of it.
+/// A running cluster. Dropping it kills all its processes.
 #[derive(Debug)]
 pub struct Cluster {
     /// Its coordinator.
@@ -71,15 +71,15 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// Starts the cluster, and waits until every slot is where it belongs, as every node knows.
+    /// Starts the cluster, and waits until every slot is in its place and every node knows it.
     ///
     /// # Panics
-    /// When it does not come that far.
+    /// When that does not happen.
     #[must_use]
     #[track_caller]
     pub fn start(self) -> Cluster {
         let coordinator = self.start_coordinator(0).ready();
-        // All at once: they come up side by side and share the first map.
+        // All at once: they start in parallel and share the first map.
         let starting: Vec<_> = (0..self.nodes).map(|index| self.start_node(index, coordinator.port, 0)).collect();
         let nodes = starting.into_iter().map(server::Starting::ready).collect();
         let cluster = Cluster { coordinator, nodes, setup: self };
@@ -110,7 +110,7 @@ impl Setup {
         self.password.iter().flat_map(|_| ["--password-file", PASSWORD_FILE]).collect()
     }
 
-    /// The data directory of a node, where nodes have them.
+    /// The data directory of a node, if nodes have one.
     #[must_use]
     pub fn data_of(&self, index: usize) -> Option<PathBuf> {
         self.node_data.as_ref().map(|data| data.join(format!("node-{index}")))
@@ -124,8 +124,8 @@ impl Setup {
     }
 }
 
-/// A cluster of three nodes that several tests share while they run side by side, so that not each must start its own.
-/// They use keys of their own, and leave its processes alone. It ends with the last of them.
+/// A cluster of three nodes shared by several concurrent tests, so that not every test has to start its own. The tests
+/// use separate keys and leave its processes alone. It is dropped with the last of them.
 ///
 /// # Panics
 /// When it does not start.
@@ -142,38 +142,38 @@ pub fn shared() -> Arc<Cluster> {
 }
 
 impl Cluster {
-    /// The nodes, in the order in which they were started, with those that were killed.
+    /// The nodes, in the order in which they were started, including those that were killed.
     #[must_use]
     pub fn nodes(&self) -> &[Server] {
         &self.nodes
     }
 
-    /// A node by its place in that order.
+    /// A node, by its index in that order.
     ///
     /// # Panics
-    /// When there are not so many.
+    /// When there is no such node.
     #[must_use]
     #[track_caller]
     pub fn node(&self, index: usize) -> &Server {
         self.nodes.get(index).expect("the cluster has such a node")
     }
 
-    /// A node by its place in that order.
+    /// A node, by its index in that order.
     ///
     /// # Panics
-    /// When there are not so many.
+    /// When there is no such node.
     #[must_use]
     #[track_caller]
     pub fn node_mut(&mut self, index: usize) -> &mut Server {
         self.nodes.get_mut(index).expect("the cluster has such a node")
     }
 
-    /// The nodes that have not ended, with their places.
+    /// The nodes that have not ended, with their indices.
     pub fn running(&self) -> impl Iterator<Item = (usize, &Server)> {
         self.nodes.iter().enumerate().filter(|(_, node)| !node.process.has_ended())
     }
 
-    /// A connection to a process of the cluster, which has authenticated where that is needed.
+    /// A connection to a process of the cluster, authenticated if necessary.
     #[must_use]
     #[track_caller]
     pub fn open(&self, addr: &str) -> Connection {
@@ -191,7 +191,7 @@ impl Cluster {
         self.open(&self.node(index).addr)
     }
 
-    /// A connection to a node, with these levels of writes and reads.
+    /// A connection to a node, set to these levels for writes and reads.
     #[must_use]
     #[track_caller]
     pub fn connect_at(&self, index: usize, ack: &str, read: &str) -> Connection {
@@ -202,7 +202,7 @@ impl Cluster {
         connection
     }
 
-    /// The place of the node with this address.
+    /// The index of the node with this address.
     ///
     /// # Panics
     /// When no node has it.
@@ -213,7 +213,7 @@ impl Cluster {
         found.unwrap_or_else(|| panic!("{addr} is no node of this cluster"))
     }
 
-    /// The addresses of the nodes that are registered, sorted, as the coordinator lists them.
+    /// The addresses of the registered nodes, sorted, as the coordinator lists them.
     #[must_use]
     #[track_caller]
     pub fn listed(&self) -> Vec<String> {
@@ -227,7 +227,7 @@ impl Cluster {
         connection.lines().into_iter().map(line).collect()
     }
 
-    /// The nodes that hold a key, the primary first, as the coordinator says.
+    /// The nodes that hold a key, the primary first, according to the coordinator.
     ///
     /// # Panics
     /// When no node does.
@@ -242,7 +242,7 @@ impl Cluster {
         lines.iter().zip(roles).map(holder).collect()
     }
 
-    /// The place of the node that leads a key.
+    /// The index of the node that leads a key.
     #[must_use]
     #[track_caller]
     pub fn leader_of(&self, key: &str) -> usize {
@@ -281,12 +281,12 @@ impl Cluster {
         parse_map(&self.open(&self.coordinator.addr).ask_lines("MAP"))
     }
 
-    /// From now on nodes are started with these arguments.
+    /// Sets the arguments with which nodes are started from now on.
     pub fn set_node_args(&mut self, args: &'static [&'static str]) {
         self.setup.node_args = args;
     }
 
-    /// What a node tells of itself: the `name=value` words of its INFO.
+    /// What a node reports about itself: the `name=value` words of its INFO.
     #[must_use]
     #[track_caller]
     pub fn info(&self, index: usize) -> BTreeMap<String, String> {
@@ -296,7 +296,7 @@ impl Cluster {
         words.split(' ').filter_map(|word| word.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
     }
 
-    /// How many keys a node holds, as it says itself.
+    /// How many keys a node holds, as it reports itself.
     #[must_use]
     #[track_caller]
     pub fn keys_on(&self, index: usize) -> usize {
@@ -304,8 +304,8 @@ impl Cluster {
         info.get("keys").and_then(|keys| keys.parse().ok()).expect("INFO has keys=N")
     }
 
-    /// Stores `prefix:0` to `prefix:N-1` in one go through a node, each with its own name and `suffix` as its value,
-    /// and waits until all copies have them.
+    /// Stores `prefix:0` to `prefix:N-1` in one batch through a node, each with its own name plus `suffix` as its
+    /// value, and waits until all copies have them.
     #[track_caller]
     pub fn store(&self, index: usize, prefix: &str, count: usize, suffix: &str) {
         let mut connection = self.connect(index);
@@ -317,7 +317,7 @@ impl Cluster {
         self.is_level();
     }
 
-    /// Asserts that what [`Cluster::store`] stored is what a node answers.
+    /// Asserts that a node returns what [`Cluster::store`] stored.
     #[track_caller]
     pub fn has(&self, index: usize, prefix: &str, count: usize, suffix: &str) {
         let mut connection = self.connect(index);
@@ -333,7 +333,7 @@ impl Cluster {
         self.node_mut(index).process.kill();
     }
 
-    /// Starts a node that has ended, on the port that it had.
+    /// Restarts a node that has ended, on its old port.
     #[track_caller]
     pub fn start_node_again(&mut self, index: usize) {
         assert!(self.node(index).process.has_ended(), "a node is started again after it ended");
@@ -341,14 +341,14 @@ impl Cluster {
         *self.node_mut(index) = server::start_again(|| self.setup.start_node(index, coordinator_port, port));
     }
 
-    /// Starts one more node, and gives its place.
+    /// Starts another node and returns its index.
     #[track_caller]
     pub fn add_node(&mut self) -> usize {
         self.nodes.push(self.setup.start_node(self.nodes.len(), self.coordinator.port, 0).ready());
         self.nodes.len() - 1
     }
 
-    /// Starts the coordinator and every node again, after all have ended; the nodes side by side.
+    /// Restarts the coordinator and every node after all have ended; the nodes in parallel.
     #[track_caller]
     pub fn start_all_again(&mut self) {
         self.start_coordinator_again();
@@ -364,12 +364,12 @@ impl Cluster {
         });
     }
 
-    /// From now on the coordinator is started with these numbers.
+    /// Sets the numbers with which the coordinator is started from now on.
     pub fn change(&mut self, replicas: usize, virtual_nodes: u32) {
         (self.setup.replicas, self.setup.virtual_nodes) = (replicas, virtual_nodes);
     }
 
-    /// Starts the coordinator again, on the port that it had.
+    /// Restarts the coordinator on its old port.
     #[track_caller]
     pub fn start_coordinator_again(&mut self) {
         assert!(self.coordinator.process.has_ended(), "a coordinator is started again after it ended");
@@ -378,10 +378,10 @@ impl Cluster {
     }
 }
 
-/// Reads the lines that answer `MAP`.
+/// Parses the lines that answer `MAP`.
 ///
 /// # Panics
-/// When they are no whole map.
+/// When they are not a complete map.
 #[must_use]
 #[track_caller]
 pub fn parse_map(lines: &[String]) -> ClusterMap {

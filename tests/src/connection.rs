@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use crate::wait;
 
-/// A connection. Its methods that are not called `try_...` panic where the server closes, or answers nothing within
-/// [`wait::SOON`].
+/// A connection. Methods not named `try_...` panic if the server closes, or answers nothing within [`wait::SOON`].
 #[derive(Debug)]
 pub struct Connection {
     addr: String,
@@ -32,7 +31,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// A bulk string of this text.
+    /// A bulk string with this text.
     #[must_use]
     pub fn bulk(text: impl AsRef<[u8]>) -> Self {
         Self::Bulk(text.as_ref().to_vec())
@@ -57,7 +56,7 @@ pub fn array<W: AsRef<[u8]>>(words: &[W]) -> Vec<u8> {
     bytes
 }
 
-/// Sends all of `input`, ends it, and gives every byte that came back until the server closed.
+/// Sends all of `input`, ends it, and returns every byte received until the server closed.
 ///
 /// # Panics
 /// When there is no connection, or the server does not close.
@@ -84,7 +83,7 @@ impl Connection {
     /// Connects.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn try_open(addr: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(addr)?;
         stream.set_nodelay(true)?;
@@ -106,12 +105,12 @@ impl Connection {
     /// Sends bytes as they are.
     ///
     /// # Errors
-    /// What the system says; some of the bytes may be on their way.
+    /// The system's error; some of the bytes may have been sent.
     pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// Says that nothing more will be sent. Answers can still be read.
+    /// Ends the input: nothing more will be sent. Answers can still be read.
     ///
     /// # Panics
     /// When the connection is broken.
@@ -121,7 +120,7 @@ impl Connection {
         ended.unwrap_or_else(|error| panic!("the connection to {} is broken: {error}", self.addr));
     }
 
-    /// The next line that comes, without its `\n`.
+    /// The next line, without its `\n`.
     ///
     /// # Panics
     /// When none comes.
@@ -130,10 +129,10 @@ impl Connection {
         self.try_line().unwrap_or_else(|error| panic!("{} sends no line: {error}", self.addr))
     }
 
-    /// The next line that comes, without its `\n`.
+    /// The next line, without its `\n`.
     ///
     /// # Errors
-    /// What the system says; [`ErrorKind::UnexpectedEof`] when the server has closed.
+    /// The system's error; [`ErrorKind::UnexpectedEof`] when the server has closed.
     pub fn try_line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
@@ -143,7 +142,7 @@ impl Connection {
         }
     }
 
-    /// The lines of an answer that has several, without the empty line that ends them.
+    /// The lines of a multi-line answer, without the empty line that ends them.
     ///
     /// # Panics
     /// When they do not come.
@@ -158,7 +157,7 @@ impl Connection {
         }
     }
 
-    /// Sends a line and gives the line that answers it.
+    /// Sends a line and returns the line that answers it.
     ///
     /// # Panics
     /// When none comes.
@@ -167,17 +166,18 @@ impl Connection {
         self.try_ask(request).unwrap_or_else(|error| panic!("{} does not answer {request:?}: {error}", self.addr))
     }
 
-    /// Sends a line and gives the line that answers it.
+    /// Sends a line and returns the line that answers it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn try_ask(&mut self, request: &str) -> io::Result<String> {
         self.try_send(format!("{request}\n").as_bytes())?;
         self.try_line()
     }
 
-    /// Sends a line until the answer is another than that it cannot be done now and nothing was changed, and gives that
-    /// answer. On a busy machine a replica may be silent for so long that it is out of sync for a moment.
+    /// Sends a line again until the answer is something other than that it cannot be done now and nothing was changed,
+    /// and returns that answer. On a busy machine a replica may be silent for so long that it is out of sync for a
+    /// moment.
     ///
     /// # Panics
     /// When no other answer comes.
@@ -189,11 +189,11 @@ impl Connection {
         })
     }
 
-    /// Sends lines at once and gives the line that answers each. Those that cannot be done now are sent again, as by
+    /// Sends lines at once and returns the answer to each. Those that cannot be done now are sent again, as by
     /// [`Connection::insist`].
     ///
     /// # Panics
-    /// When no answer comes, or none but that for too long.
+    /// When no answer comes, or only that one for too long.
     #[track_caller]
     pub fn insist_all(&mut self, requests: &[String]) -> Vec<String> {
         self.send(requests.iter().map(|request| format!("{request}\n")).collect::<String>());
@@ -204,7 +204,7 @@ impl Connection {
         requests.iter().zip(answers).map(again).collect()
     }
 
-    /// Sends a line and gives the lines that answer it.
+    /// Sends a line and returns the lines that answer it.
     ///
     /// # Panics
     /// When they do not come.
@@ -214,10 +214,10 @@ impl Connection {
         self.lines()
     }
 
-    /// Sends an array and gives its answer.
+    /// Sends an array and returns its answer.
     ///
     /// # Panics
-    /// When none comes, or what comes is no answer of this encoding.
+    /// When none comes, or what comes is not an answer in this encoding.
     #[track_caller]
     pub fn call<W: AsRef<[u8]>>(&mut self, words: &[W]) -> Reply {
         self.send(array(words));
@@ -227,7 +227,7 @@ impl Connection {
     /// The next answer in the array encoding.
     ///
     /// # Panics
-    /// When none comes, or what comes is no answer of this encoding.
+    /// When none comes, or what comes is not an answer in this encoding.
     #[track_caller]
     pub fn reply(&mut self) -> Reply {
         let line = self.line();
@@ -252,7 +252,7 @@ impl Connection {
         }
     }
 
-    /// Every byte that comes until the server closes.
+    /// Every byte received until the server closes.
     ///
     /// # Panics
     /// When it does not close.
@@ -261,16 +261,16 @@ impl Connection {
         let mut bytes = Vec::new();
         match self.stream.read_to_end(&mut bytes) {
             Ok(_) => bytes,
-            // Closed with bytes of ours unread: what it had to say has come all the same.
+            // The server closed with bytes of ours unread; everything it had to say has arrived all the same.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => bytes,
             Err(error) => panic!("{} does not close: {error}, after {:?}", self.addr, String::from_utf8_lossy(&bytes)),
         }
     }
 
-    /// Asserts that the server closes and says nothing more.
+    /// Asserts that the server closes without sending anything more.
     ///
     /// # Panics
-    /// When it does not close, or says more.
+    /// When it does not close, or sends more.
     #[track_caller]
     pub fn is_closed(&mut self) {
         let rest = self.rest();
@@ -293,7 +293,7 @@ impl Connection {
         self.answers_within(wait::SOON);
     }
 
-    /// How long a read waits from now on, instead of [`wait::SOON`].
+    /// Sets how long a read waits from now on, instead of [`wait::SOON`].
     ///
     /// # Panics
     /// When the system refuses.
@@ -301,7 +301,7 @@ impl Connection {
         self.stream.get_ref().set_read_timeout(Some(duration)).expect("a socket takes a timeout above zero");
     }
 
-    /// A second handle on the same connection, for another thread to write with.
+    /// A second handle to the same connection, for writing from another thread.
     ///
     /// # Panics
     /// When the system has no descriptor left.

@@ -1,4 +1,4 @@
-//! Requests that go on in the background while something happens to the cluster.
+//! Requests that run in the background while something happens to the cluster.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,11 +8,11 @@ use std::time::Duration;
 use crate::connection::Connection;
 use crate::wait::{self, ensure, eventually};
 
-/// The pause between two steps. A load is there to notice what goes wrong, not to fill the machine, which has to carry
-/// the cluster and other tests as well.
+/// The pause between two steps. A load is there to notice what goes wrong, not to saturate the machine, which also has
+/// to run the cluster and other tests.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// One thread that repeats a step until it is told to stop.
+/// A thread that repeats a step until it is told to stop.
 #[derive(Debug)]
 pub struct Load {
     what: &'static str,
@@ -28,8 +28,8 @@ struct Shared {
 }
 
 impl Load {
-    /// Repeats `step` with the numbers 0, 1, 2 and so on. An `Err` is remembered, and the next step is made all the
-    /// same.
+    /// Repeats `step` with the numbers 0, 1, 2 and so on. An `Err` is recorded, and the load goes on with the next
+    /// step.
     #[must_use]
     pub fn start(what: &'static str, mut step: impl FnMut(u64) -> Result<(), String> + Send + 'static) -> Self {
         let shared = Arc::new(Shared::default());
@@ -75,13 +75,13 @@ impl Load {
         })
     }
 
-    /// How many steps have been made.
+    /// How many steps have been completed.
     #[must_use]
     pub fn rounds(&self) -> u64 {
         self.shared.rounds.load(Ordering::Acquire)
     }
 
-    /// Waits until `count` more steps have been made.
+    /// Waits until `count` more steps have been completed.
     ///
     /// # Panics
     /// When they take too long.
@@ -93,10 +93,10 @@ impl Load {
         });
     }
 
-    /// Stops, and gives the number of steps.
+    /// Stops, and returns the number of steps.
     ///
     /// # Panics
-    /// When a step has failed, or none was made.
+    /// When a step failed, or none was completed.
     #[track_caller]
     pub fn finish_without_failure(mut self) -> u64 {
         self.stop();

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::wait::{self, eventually};
 
-/// A running program. Its output is read all the time, so it never blocks on a full pipe, and printed when the test
-/// that owns it fails. Dropping it kills it and waits until it is gone.
+/// A running program. Its output is read continuously, so it never blocks on a full pipe, and printed if the test that
+/// owns it fails. Dropping it kills it and waits until it is gone.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -26,20 +26,20 @@ pub struct Process {
 #[derive(Debug, Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
 
-/// How a process ended and all that it wrote.
+/// How a process ended, and everything it wrote.
 #[derive(Debug)]
 pub struct Ended {
     /// Its exit code; `None` when a signal ended it.
     pub code: Option<i32>,
     /// Its standard output.
     pub stdout: Vec<u8>,
-    /// Its standard error, where bytes that are no text have been replaced.
+    /// Its standard error, with bytes that are not text replaced.
     pub stderr: String,
-    /// How long it took to end, from when it was waited for.
+    /// How long it took to end, counted from when the wait began.
     pub took: Duration,
 }
 
-/// The path of one of the workspace's programs, beside the running test.
+/// The path of one of the workspace's programs, next to the running test.
 ///
 /// # Panics
 /// When it is not there: Cargo builds programs only for the packages that it was asked to test.
@@ -57,7 +57,7 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 impl Process {
-    /// Starts one of the workspace's programs with these arguments and nothing to read.
+    /// Starts one of the workspace's programs with these arguments and an empty standard input.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -66,7 +66,7 @@ impl Process {
         Self::spawn(name, Command::new(program(name)).args(args).stdin(Stdio::null()))
     }
 
-    /// Starts a command. `name` is what messages call it. `RUST_LOG` of whoever runs the tests does not reach it; one
+    /// Starts a command. `name` is used in messages. The `RUST_LOG` of whoever runs the tests does not reach it; one
     /// set on the command does.
     ///
     /// # Panics
@@ -93,19 +93,19 @@ impl Process {
         }
     }
 
-    /// The number that the system calls it by.
+    /// Its process ID.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What messages call it.
+    /// Its name in messages.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Gives it a new name, once more is known of it.
+    /// Renames it, once more is known about it.
     pub fn rename(&mut self, name: String) {
         self.name = name;
     }
@@ -140,7 +140,7 @@ impl Process {
         stdin.write_all(input).unwrap_or_else(|error| panic!("{} does not take its input: {error}", self.name));
     }
 
-    /// Waits for a line on its standard output for which `pick` has an answer.
+    /// Waits for a line on its standard output for which `pick` returns a value.
     ///
     /// # Panics
     /// When the process ends, or [`wait::SOON`] passes, without such a line.
@@ -152,7 +152,7 @@ impl Process {
                 self.join_readers();
             }
             let stdout = self.stdout();
-            // The last piece is a line only once its newline has come.
+            // The last piece is a line only once its newline has arrived.
             let found = stdout.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).find_map(&pick);
             match (found, ended) {
                 (Some(found), _) => Ok(found),
@@ -176,30 +176,30 @@ impl Process {
         });
     }
 
-    /// Whether its end has been seen: it was killed, or waited for.
+    /// Whether it is known to have ended: it was killed, or waited for.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("a child can be asked for").is_none()
     }
 
     /// Kills it as `kill -9` does, and waits until it is gone.
     pub fn kill(&mut self) {
-        // An error means that it has ended already, which is what was wanted.
+        // An error means that it has ended already, as intended.
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.ended = true;
         self.join_readers();
     }
 
-    /// Waits until it ends by itself, and gives all that it wrote.
+    /// Waits until it ends by itself, and returns everything it wrote.
     ///
     /// # Panics
-    /// When it still runs after `deadline`.
+    /// When it is still running after `deadline`.
     #[track_caller]
     pub fn wait_for_end(&mut self, deadline: Duration) -> Ended {
         let start = Instant::now();
@@ -225,7 +225,7 @@ impl Process {
             .unwrap_or_else(|error| panic!("{} cannot be sent {signal}: {error}", self.name));
     }
 
-    /// Stops it where it stands, until [`Process::resume`]. Its kernel goes on accepting connections for it.
+    /// Pauses it until [`Process::resume`]. The kernel goes on accepting connections for it.
     ///
     /// # Panics
     /// When it does not stop.
@@ -233,7 +233,7 @@ impl Process {
     #[track_caller]
     pub fn pause(&self) {
         self.signal(nix::sys::signal::Signal::SIGSTOP);
-        // The signal is not instant in a process of several threads: each stops for itself.
+        // The signal does not stop a process with several threads instantly: each stops by itself.
         #[cfg(target_os = "linux")]
         eventually(&format!("{} is stopped", self.name), wait::SOON, || {
             let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).map_err(|error| error.to_string())?;
@@ -246,17 +246,17 @@ impl Process {
         });
     }
 
-    /// Lets it go on after [`Process::pause`].
+    /// Resumes it after [`Process::pause`].
     #[cfg(unix)]
     #[track_caller]
     pub fn resume(&self) {
         self.signal(nix::sys::signal::Signal::SIGCONT);
     }
 
-    /// The memory that it holds, in bytes.
+    /// Its resident memory in bytes.
     ///
     /// # Panics
-    /// When the system does not say.
+    /// When the system does not report it.
     #[cfg(target_os = "linux")]
     #[must_use]
     pub fn resident_bytes(&self) -> usize {
@@ -266,7 +266,7 @@ impl Process {
         kilobytes * 1024
     }
 
-    /// All that it wrote, for a person who looks for the reason of a failure.
+    /// Everything it wrote, to help find the cause of a failure.
     fn transcript(&self) -> String {
         let (name, stdout, stderr) = (&self.name, self.stdout(), self.stderr());
         format!("--- {name}, standard output\n{stdout}--- {name}, standard error\n{stderr}---")

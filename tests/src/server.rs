@@ -5,65 +5,65 @@ use std::time::Duration;
 use crate::process::{Ended, Process};
 use crate::wait::{self, eventually};
 
-/// The host that everything in the tests listens on.
+/// The host on which everything in the tests listens.
 pub const HOST: &str = "127.0.0.1";
 
-/// What a node without a data directory says of its data when it starts.
+/// What a node without a data directory says about its data when it starts.
 pub const MEMORY_ONLY: &str = "Memory only: what it holds is gone when it stops";
 
-/// A port on which nothing listens: it takes root to listen there, and nobody has used its service since 1988.
+/// A port on which nothing listens: listening there takes root, and nobody has used its service since 1988.
 pub const CLOSED_PORT: u16 = 1;
 
-/// A server that has said that it accepts connections.
+/// A server that has announced that it accepts connections.
 #[derive(Debug)]
 pub struct Server {
     /// The process.
     pub process: Process,
-    /// `host:port`, where it is reached and, for a node, its name in the cluster.
+    /// `host:port`: its address and, for a node, its name in the cluster.
     pub addr: String,
     /// The port.
     pub port: u16,
 }
 
-/// A server that has been started and has not said yet that it accepts connections.
+/// A server that has been started and has not announced yet that it accepts connections.
 #[derive(Debug)]
 pub struct Starting(pub Process);
 
-/// Starts a coordinator on a port that the system picks, unless `args` say otherwise.
+/// Starts a coordinator on this port, unless `args` say otherwise. Port 0 lets the system pick one.
 #[must_use]
 pub fn start_coordinator(port: u16, args: &[&str]) -> Starting {
     let port = port.to_string();
     Starting(Process::start("coordinator", ["--port", &port].iter().chain(args)))
 }
 
-/// Starts a node of the cluster of the coordinator at this port. Port 0 lets the system pick the node's own.
+/// Starts a node in the cluster of the coordinator at this port. Port 0 lets the system pick the node's own.
 #[must_use]
 pub fn start_node(coordinator_port: u16, port: u16, args: &[&str]) -> Starting {
     let (coordinator_port, port) = (coordinator_port.to_string(), port.to_string());
     Starting(Process::start("node", ["--coordinator-port", &coordinator_port, "--port", &port].iter().chain(args)))
 }
 
-/// A coordinator that is ready, on a port that the system picked.
+/// A coordinator that is ready, on a port picked by the system.
 #[must_use]
 #[track_caller]
 pub fn coordinator(args: &[&str]) -> Server {
     start_coordinator(0, args).ready()
 }
 
-/// A node that is ready, on a port that the system picked.
+/// A node that is ready, on a port picked by the system.
 #[must_use]
 #[track_caller]
 pub fn node(coordinator_port: u16, args: &[&str]) -> Server {
     start_node(coordinator_port, 0, args).ready()
 }
 
-/// Starts a server again on the port that it had.
+/// Restarts a server on its old port.
 ///
-/// Between two starts the system may have lent the port to somebody's connection, for the moment that such a
-/// connection lives; so a start that finds its port taken is tried again.
+/// Between the two starts, the system may briefly use the port for somebody's connection, so a start that finds its
+/// port taken is retried.
 ///
 /// # Panics
-/// When the port does not come free, or the server ends for another reason.
+/// When the port does not become free, or the server ends for another reason.
 #[must_use]
 #[track_caller]
 pub fn start_again(start: impl Fn() -> Starting) -> Server {
@@ -71,7 +71,7 @@ pub fn start_again(start: impl Fn() -> Starting) -> Server {
 }
 
 impl Starting {
-    /// Waits until the server says that it accepts connections.
+    /// Waits until the server announces that it accepts connections.
     ///
     /// # Panics
     /// When it ends instead, or says nothing.
@@ -109,10 +109,10 @@ impl Starting {
 }
 
 impl Server {
-    /// Asks it to stop as an operator does, and waits until it has.
+    /// Asks it to stop, as an operator does, and waits until it has.
     ///
     /// # Panics
-    /// When it still runs after the 10 s that a server may take.
+    /// When it is still running after the 10 s that a server may take.
     #[cfg(unix)]
     #[track_caller]
     pub fn stop(&mut self) -> Ended {
@@ -121,7 +121,7 @@ impl Server {
     }
 }
 
-/// Reads `[Coordinator] Started on 127.0.0.1:5000` and `[Node 5001] Started on 127.0.0.1:5001`.
+/// Parses `[Coordinator] Started on 127.0.0.1:5000` and `[Node 5001] Started on 127.0.0.1:5001`.
 fn started(line: &str) -> Option<(String, u16)> {
     let (name, addr) = line.strip_prefix('[')?.split_once("] Started on ")?;
     let port = addr.strip_prefix(HOST)?.strip_prefix(':')?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! A program in a pseudo-terminal, with the screen that a person would see.
+//! A program in a pseudo-terminal, with the screen that a user would see.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -25,7 +25,7 @@ pub const ENTER: &str = "\r";
 /// The arrow key that goes back in the history.
 pub const UP: &str = "\x1b[A";
 
-/// A running program that believes that a person sits before it. Dropping it kills it.
+/// A running program that believes it is talking to a user at a terminal. Dropping it kills it.
 pub struct Terminal {
     child: Child,
     keyboard: File,
@@ -41,7 +41,7 @@ impl Terminal {
     pub fn start(mut command: Command) -> Self {
         let size = Winsize { ws_row: ROWS.get(), ws_col: COLUMNS.get(), ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(&size, None).expect("the system has a pseudo-terminal");
-        // The duplicates are closed in every child, which the two of openpty are not.
+        // Unlike the two descriptors of openpty, the duplicates are closed in every child.
         let duplicate = |fd: &OwnedFd| fd.try_clone().expect("a descriptor can be duplicated");
         let (keyboard, mut output) = (File::from(duplicate(&pair.master)), File::from(duplicate(&pair.master)));
         let [stdin, stdout, stderr] = std::array::from_fn(|_| duplicate(&pair.slave));
@@ -50,12 +50,12 @@ impl Terminal {
         let child = command.spawn().expect("the program starts");
 
         let screen = Arc::new(Mutex::new(vt100::Parser::new(ROWS, COLUMNS, 0)));
-        // It ends by itself, with the last process that has the other side open.
+        // The thread ends by itself, with the last process that has the other side open.
         std::thread::spawn({
             let screen = Arc::clone(&screen);
             move || {
                 let mut chunk = [0; 4096];
-                // Linux ends it with EIO where others send an empty read.
+                // At the end, Linux returns EIO where other systems return an empty read.
                 while let Ok(length @ 1..) = output.read(&mut chunk) {
                     let read = chunk.get(..length).unwrap_or_default();
                     screen.lock().unwrap_or_else(PoisonError::into_inner).process(read);
@@ -81,7 +81,7 @@ impl Terminal {
         screen.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
     }
 
-    /// Waits until the screen is as `shown` says.
+    /// Waits until `shown` is true for the screen.
     ///
     /// # Panics
     /// With the screen, when that does not happen.
@@ -93,7 +93,7 @@ impl Terminal {
         });
     }
 
-    /// Waits until the screen has exactly this line somewhere.
+    /// Waits until this exact line is somewhere on the screen.
     ///
     /// # Panics
     /// With the screen, when that does not happen.
@@ -102,7 +102,7 @@ impl Terminal {
         self.shows(&format!("the line {line:?}"), |screen| screen.lines().any(|shown| shown == line));
     }
 
-    /// Waits until the last line that is not empty is this one.
+    /// Waits until this is the last line that is not empty.
     ///
     /// # Panics
     /// With the screen, when that does not happen.
@@ -113,7 +113,7 @@ impl Terminal {
         });
     }
 
-    /// Waits until the program ends by itself, and gives its exit code.
+    /// Waits until the program ends by itself, and returns its exit code.
     ///
     /// # Panics
     /// When it does not end, or a signal ended it.

@@ -4,16 +4,16 @@ use std::fmt::Display;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Long enough for anything that should happen at once, on a machine that is busy with something else.
+/// Long enough for anything that should happen at once, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// How often a condition is looked at.
+/// How often a condition is checked.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Looks at a condition until it holds, and gives what it found.
+/// Checks a condition until it holds, and returns its result.
 ///
 /// # Panics
-/// With `what` and the last reason of `condition` when it did not hold within `deadline`.
+/// With `what` and the last reason from `condition` when it did not hold within `deadline`.
 #[track_caller]
 pub fn eventually<T, E: Display>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Result<T, E>) -> T {
     let start = Instant::now();
@@ -28,10 +28,10 @@ pub fn eventually<T, E: Display>(what: &str, deadline: Duration, mut condition: 
     }
 }
 
-/// Looks at a condition again and again for the whole of `duration`: it must hold every time.
+/// Checks a condition repeatedly for the whole of `duration`: it must hold every time.
 ///
 /// # Panics
-/// With `what` and the reason of `condition` as soon as it does not hold.
+/// With `what` and the reason from `condition` as soon as it does not hold.
 #[track_caller]
 pub fn throughout<E: Display>(what: &str, duration: Duration, mut condition: impl FnMut() -> Result<(), E>) {
     let start = Instant::now();
@@ -43,7 +43,7 @@ pub fn throughout<E: Display>(what: &str, duration: Duration, mut condition: imp
     }
 }
 
-/// A condition for [`eventually`] and [`throughout`]: `Err` with what was seen, made only when it does not hold.
+/// A condition for [`eventually`] and [`throughout`]: `Err` with what was seen, evaluated only when it does not hold.
 ///
 /// # Errors
 /// The text of `seen` when `holds` is false.

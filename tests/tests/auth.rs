@@ -1,4 +1,4 @@
-//! A cluster with a password: who has it is served as ever, and nobody else is.
+//! A cluster with a password: clients with the password are served as usual, and nobody else is.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ fn strangers_are_refused_until_they_authenticate_and_after_reset() {
     assert_eq!(client.ask("GET k"), "VALUE v");
     assert_eq!(client.ask("QUIT"), "OK");
 
-    // All that is needed may be sent at once, whatever its size behind the password.
+    // Everything may be sent at once, whatever its size after the password.
     let long = "x".repeat(200_000);
     let mut eager = Connection::open(addr);
     eager.send(
@@ -96,7 +96,7 @@ fn strangers_may_send_little_and_guess_slowly() {
             (vec![b'x'; 66_000], "ERROR TOOLONG line before AUTH of "),
         ] {
             let mut stranger = Connection::open(addr);
-            // It is told before it has sent everything, and may find the connection closed.
+            // The refusal arrives before everything is sent, and the connection may already be closed.
             let _ = stranger.try_send(&input);
             let rest = String::from_utf8(stranger.rest()).expect("text");
             assert!(rest.starts_with(answer), "{rest}");
@@ -189,7 +189,7 @@ fn processes_whose_passwords_do_not_agree_say_so_on_both_sides() {
         assert_eq!(ended.code, Some(1), "{}", ended.stderr);
         assert!(ended.stderr.contains(node_says) && ended.stderr.contains("--password-file"), "{}", ended.stderr);
         coordinator.process.says_on_stderr(coordinator_says);
-        // The log has such a line once in five seconds.
+        // The log has such a line only once in five seconds.
         std::thread::sleep(Duration::from_secs(5));
     }
     for (port, file, code, what) in [
@@ -212,7 +212,7 @@ fn nodes_whose_passwords_do_not_agree_say_so_in_both_logs() {
     let setup = Setup { nodes: 1, replicas: 0, password: Some(PASSWORD), ..Setup::default() };
     let mut cluster = Setup { data_dir: Some(dir.path().to_owned()), ..setup }.start();
     let first = cluster.node(0).addr.clone();
-    // The coordinator is started again with another password, and a node joins with that.
+    // The coordinator is restarted with another password, and a node joins with that.
     cluster.coordinator.stop();
     let port = cluster.coordinator.port;
     let args = ["--password-file", OTHER_FILE, "--data-dir", data, "--heartbeat-timeout", "60s"];

@@ -46,7 +46,8 @@ fn thousands_of_keys_put_through_one_node_are_read_through_every_node() {
 fn a_thousand_requests_in_one_write_are_answered_in_order() {
     let cluster = cluster::shared();
     let mut node = cluster.connect(1);
-    // Some keys are led by this node and some by others; the answers keep the order of the requests all the same.
+    // This node leads some of the keys and other nodes lead the rest; the answers keep the order of the requests all
+    // the same.
     let requests = (0..500).map(|i| format!("PUT pipelined:{i} {i}\nGET pipelined:{i}\n"));
     node.send(requests.collect::<String>());
     for i in 0..500 {

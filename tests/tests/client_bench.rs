@@ -1,17 +1,17 @@
-//! `client bench`: a short load on a cluster, and what is said of it.
+//! `client bench`: a short load on a cluster, and the report on it.
 
 use e2e::client::{self, printed};
 use e2e::cluster;
 use e2e::process::Ended;
 use serde_json::Value;
 
-/// Runs a load of these words.
+/// Runs a load with these arguments.
 #[track_caller]
 fn bench(words: &str) -> Ended {
     client::run(&["bench"].into_iter().chain(words.split(' ')).collect::<Vec<_>>())
 }
 
-/// Runs a load on the shared cluster, and gives the object that it prints.
+/// Runs a load on the shared cluster, and returns the JSON object that it prints.
 #[track_caller]
 fn measured(words: &str) -> Value {
     let cluster = cluster::shared();

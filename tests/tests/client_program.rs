@@ -1,4 +1,4 @@
-//! The client program: one command, a pipe, and what it says and returns.
+//! The client program: single commands, a pipe, its output and its exit codes.
 
 use e2e::client::{self, printed};
 use e2e::cluster::{self, Cluster, Setup};
@@ -14,7 +14,7 @@ fn run(cluster: &Cluster, command: &str, more: &[&str]) -> Ended {
     client::command(cluster.coordinator.port, command, more)
 }
 
-/// Asserts what one command prints to standard output, and its exit code.
+/// Asserts what a command prints to standard output, and its exit code.
 #[track_caller]
 fn says(cluster: &Cluster, command: &str, expected: &str, code: i32) {
     let ended = run(cluster, command, &[]);
@@ -76,7 +76,7 @@ fn a_value_comes_back_byte_for_byte_with_raw() {
         "\"important value\"",
         "trailing blanks  ",
         "ключ 🦀",
-        // Read as a line, the last word would be taken for the first version's replicas.
+        // As a line, the last word would be taken for the first version's replicas.
         &format!("call {}", cluster.node(0).addr),
         &format!("call {},{}", cluster.node(1).addr, cluster.node(2).addr),
         &cluster.node(0).addr,
@@ -137,7 +137,7 @@ fn why_nobody_can_answer_a_linear_read_or_a_count_is_said_before_the_clients_tim
     let key = cluster.key_led_by(0, "why");
     cluster.kill(1);
     cluster.is_replaced(1);
-    // A majority does not have it, and never will.
+    // A majority does not have it and never will.
     assert_eq!(cluster.connect(0).ask(&format!("PUT {key} v")), "OK");
     let port = cluster.coordinator.port;
     for (command, why) in [
@@ -252,7 +252,7 @@ fn a_read_goes_to_a_replica_when_the_primary_is_dead_and_says_so() {
     let value = format!("[Client] GET {key} = Alice");
     client.tell(get.as_bytes());
     client.line_of_stdout("the value", |line| (line == value).then_some(()));
-    // So that no replica becomes the primary meanwhile. The client goes on with the map that it has.
+    // So that no replica becomes the primary in the meantime. The client goes on with the map it has.
     cluster.coordinator.process.kill();
     cluster.kill(0);
     client.feed(get.as_bytes());
@@ -270,7 +270,7 @@ fn a_write_waits_for_the_new_primary() {
     let mut cluster = Setup::default().start();
     let key = cluster.key_led_by(0, "waits");
     cluster.kill(0);
-    // Tried again along the changes of the map, within the 20 s that it has by default.
+    // Retried along the changes of the map, within the default timeout of 20 s.
     let ended = run(&cluster, &format!("PUT {key} v"), &[]);
     assert_eq!(ended.code, Some(0), "{}", printed(&ended));
     assert_eq!(run(&cluster, &format!("GET {key}"), &["--raw"]).stdout, b"v");

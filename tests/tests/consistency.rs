@@ -1,4 +1,4 @@
-//! What the levels of a connection, conditional writes, and writes with an identity promise.
+//! The guarantees of connection levels, conditional writes, and writes with an identity.
 
 use e2e::cluster::{self, Cluster, Setup};
 use e2e::connection::{Connection, Reply};
@@ -94,11 +94,11 @@ fn the_levels_of_the_cluster_reach_every_connection_and_a_connection_may_ask_for
     };
     refused(&mut node);
     asks(&mut node, &[("ACK async", "OK"), ("PUT level v", "OK")]);
-    // One copy of three: the value is here and not durable.
+    // One copy of three: the value is here but not durable.
     let answer = node.ask("GET level");
     assert!(answer.starts_with("ERROR UNAVAILABLE "), "{answer}");
     asks(&mut node, &[("READ local", "OK"), ("GET level", "VALUE v")]);
-    // What one has asked for is nobody else's.
+    // A level applies only to the connection that asked for it.
     refused(&mut cluster.connect(0));
     asks(&mut node, &[("ack ASYNC", "OK"), ("PUT level w", "OK"), ("Ack Quorum", "OK"), ("READ LOCAL", "OK")]);
     refused(&mut node);
@@ -189,14 +189,14 @@ fn a_conditional_write_with_the_wrong_words_is_a_format_error() {
     assert_eq!(node.ask("GET k"), "NOT_FOUND");
 }
 
-/// Writes with an identity, each with the answer that it got.
+/// Writes with an identity, each with the answer it got.
 struct Identified {
     name: String,
     writes: Vec<(String, String)>,
 }
 
 impl Identified {
-    /// Sends one of each kind, to keys that start with `name`, and writes over them.
+    /// Sends one write of each kind, to keys that start with `name`, and overwrites them.
     fn send(cluster: &Cluster, name: &str) -> Self {
         let mut node = cluster.connect_at(1, "quorum", "linear");
         let mut writes = Vec::new();
@@ -218,7 +218,7 @@ impl Identified {
         Self { name: name.to_owned(), writes }
     }
 
-    /// Sends them again, through each of these nodes: every answer is the first one, and nothing changes.
+    /// Sends them again through each of these nodes: every answer is the first one, and nothing changes.
     fn come_again(&self, cluster: &Cluster, through: &[usize]) {
         for index in through {
             let mut node = cluster.connect_at(*index, "quorum", "linear");

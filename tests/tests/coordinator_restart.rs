@@ -1,4 +1,4 @@
-//! The coordinator stops, and comes back without memory, while the cluster serves.
+//! The coordinator stops, and comes back with no memory, while the cluster serves.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ fn a_restarted_coordinator_tells_nothing_else_before_the_nodes_are_back() {
     let before = cluster.map();
     cluster.coordinator.process.kill();
     cluster.start_coordinator_again();
-    // Whatever it says from its first moment on is empty, or goes on from what the nodes hold.
+    // From its first moment on, its map is either empty or goes on from what the nodes hold.
     throughout("no map that forgets a holder", Duration::from_millis(1500), || {
         let map = cluster.map();
         let forgets = map.version.0 > 0 && map.slots().any(|(_, config)| config.primary.is_none());
@@ -75,7 +75,7 @@ fn a_coordinator_without_its_state_promotes_nobody_until_every_node_is_back_with
     };
     eventually("it says for whom it waits", SOON, || waits_for(&mut coordinator, &dead));
     cluster.coordinator.process.says_on_stderr(&format!("until {dead} have told what they know, or FORGET"));
-    // What comes back has nothing of what the coordinator waits for.
+    // The node that comes back has none of the data that the coordinator is waiting for.
     cluster.start_node_again(0);
     throughout("it waits longer than any timeout", Duration::from_millis(1500), || waits_for(&mut coordinator, &dead));
     for index in [1, 2] {

@@ -1,4 +1,4 @@
-//! A coordinator that keeps its state, and what goes on while there is none.
+//! A coordinator that keeps its state, and what goes on while there is no coordinator.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use e2e::server;
 use e2e::wait::{SOON, ensure, eventually, throughout};
 use proto::cluster_map::ClusterMap;
 
-/// The nodes come back to a coordinator within half a second and suspect the dead at once, and there is room for a busy
+/// The nodes return to a coordinator within half a second and suspect the dead at once; the rest is a margin for a busy
 /// machine.
 const REPLACED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Asserts that nothing was taken over or begun anew between two maps: where a slot has its primary still, its epoch is the
-/// same. On a busy machine a replica may have been out of sync for a moment, which is a change by one or two.
+/// Asserts that nothing was taken over or restarted between two maps: a slot that still has its primary has the same
+/// epoch. On a busy machine a replica may have been out of sync for a moment, which is a change or two.
 fn goes_on(before: &ClusterMap, after: &ClusterMap) {
     assert_eq!(after.cluster, before.cluster, "it is the same cluster");
     let changes = before.version.0..before.version.0 + 1_000;
@@ -57,7 +57,7 @@ fn a_coordinator_with_an_older_state_goes_on_from_what_the_nodes_know() {
     cluster.store(0, "older", 200, "");
     let state = directory.path().join("coordinator.state");
     let older = std::fs::read(&state).unwrap();
-    // Meanwhile others lead, and take writes.
+    // Meanwhile other nodes lead and take writes.
     cluster.kill(2);
     cluster.is_replaced(2);
     cluster.start_node_again(2);
@@ -109,7 +109,7 @@ fn every_request_succeeds_while_the_coordinator_is_away_and_no_node_fails() {
         });
     };
     cluster.coordinator.process.kill();
-    // Longer than any lease, and than two heartbeat timeouts.
+    // Longer than any lease and than two heartbeat timeouts.
     requests_succeed("requests without a coordinator", Duration::from_millis(2500));
     cluster.start_coordinator_again();
     requests_succeed("requests while it comes back", Duration::from_millis(1500));
@@ -158,7 +158,7 @@ fn a_second_coordinator_on_the_same_directory_is_refused_and_leaves_the_first_al
     let says = format!("another coordinator runs on the directory {path}; each needs its own --data-dir");
     assert!(ended.stderr.contains(&says), "{}", ended.stderr);
     assert_eq!(Connection::open(&first.addr).ask("PING"), "PONG");
-    // Its end, of whichever kind, sets the directory free.
+    // When it ends, however that happens, the directory becomes free.
     first.process.kill();
     let third = server::coordinator(&["--data-dir", path]);
     assert_eq!(Connection::open(&third.addr).ask("PING"), "PONG");
@@ -190,7 +190,7 @@ fn a_damaged_state_is_refused_and_left_as_it_is() {
         says("Restore the file, or start with another --data-dir");
         assert_eq!(std::fs::read(&file).unwrap(), damaged, "it is left as it is");
     }
-    // And restored it is good again.
+    // Once restored, it is good again.
     std::fs::write(&file, &whole).unwrap();
     cluster.start_coordinator_again();
     cluster.settles();

@@ -1,4 +1,4 @@
-//! The examples of docs/protocol.md, played against a real cluster.
+//! The examples of docs/protocol.md, run against a real cluster.
 //!
 //! An example is a fenced block of the form
 //!
@@ -11,11 +11,11 @@
 //! ```
 //! ````
 //!
-//! `session node` talks to a node and `session coordinator` to the coordinator, each block on one connection to a fresh
-//! cluster of three nodes, or of as many as a third word says (`session coordinator nodes=0`). A line that starts with
-//! `> ` is sent, with a newline; every other line is the exact next line of the answer, where `<port>` and `<n>` stand
-//! for any digits, and a time to live may be less by the time that has passed. An answer of several lines ends with an empty line, which may be left out at the end of a block.
-//! Nothing may come that the block does not show.
+//! `session node` talks to a node and `session coordinator` to the coordinator. Each block runs on one connection to a
+//! fresh cluster of three nodes, or of the number given by a third word (`session coordinator nodes=0`). A line that
+//! starts with `> ` is sent, with a newline; every other line is the exact next line of the answer, where `<port>` and
+//! `<n>` stand for any digits, and a time to live may be less by the time that has passed. A multi-line answer ends
+//! with an empty line, which may be omitted at the end of a block. Nothing may arrive that the block does not show.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ fn examples(document: &str) -> Vec<Example> {
     examples
 }
 
-/// Whether a line is what an example says, with its placeholders.
+/// Whether a line matches an example, with its placeholders.
 fn matches(pattern: &str, line: &str) -> bool {
     let placeholder = ["<port>", "<n>"].into_iter().filter_map(|name| Some((pattern.find(name)?, name))).min();
     let Some((at, name)) = placeholder else { return pattern == line };
@@ -62,7 +62,7 @@ fn matches(pattern: &str, line: &str) -> bool {
     digits > 0 && matches(after, rest.get(digits..).unwrap_or_default())
 }
 
-/// Whether this may be left of a time to live that is shown, after so long.
+/// Whether `answer` may be what is left of the time to live that is shown, after this much time.
 fn may_be_left(answer: &str, shown: &str, elapsed: Duration) -> bool {
     let seconds = |line: &str| line.strip_prefix("OK ")?.parse::<u64>().ok();
     let (Some(left), Some(shown)) = (seconds(answer), seconds(shown)) else { return false };
@@ -105,7 +105,7 @@ fn the_examples_of_the_protocol_document_are_true() {
     let document = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let examples = examples(&document);
     assert!(examples.len() >= 5, "only {} examples in docs/protocol.md", examples.len());
-    // A few side by side: most of an example's time is its cluster coming up.
+    // A few in parallel: most of an example's time goes into starting its cluster.
     for some in examples.chunks(4) {
         std::thread::scope(|scope| {
             let played: Vec<_> = some.iter().map(|example| scope.spawn(|| example.play())).collect();

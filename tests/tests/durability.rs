@@ -1,4 +1,4 @@
-//! Nodes that keep their data: what survives which stop, and which directories are refused.
+//! Nodes that keep their data: what survives which kind of stop, and which directories are refused.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use e2e::connection::Connection;
 use e2e::process::Process;
 use e2e::wait::{SOON, ensure, eventually};
 
-/// A cluster that keeps everything below a directory.
+/// A cluster that keeps everything below one directory.
 fn durable(directory: &Path, setup: Setup) -> Cluster {
     let (data_dir, node_data) = (Some(directory.join("coordinator")), Some(directory.to_owned()));
     Setup { data_dir, node_data, ..setup }.start()
@@ -18,7 +18,7 @@ fn kill_all(cluster: &mut Cluster) {
     cluster.coordinator.process.kill();
 }
 
-/// Runs `node` with some words to its end.
+/// Runs `node` with these arguments to its end.
 fn node(words: &[&str]) -> e2e::process::Ended {
     Process::start("node", words).wait_for_end(SOON)
 }
@@ -158,7 +158,7 @@ fn the_directory_of_another_cluster_is_refused_and_left_as_it_is() {
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("the node belongs to cluster"), "{}", ended.stderr);
     assert!(!ended.text().contains("Started"), "{}", ended.text());
-    // Without the map that it held, the coordinator cannot tell; the node itself can.
+    // Without the map that the directory held, the coordinator cannot tell; the node itself can.
     let map = std::fs::read(data.join("map")).unwrap();
     std::fs::remove_file(data.join("map")).unwrap();
     let ended = node(&words);
@@ -207,7 +207,7 @@ fn a_node_that_cannot_prove_its_data_reports_no_losses_of_what_its_replicas_have
     cluster.store(0, "proof", 300, "");
     for index in 0..3 {
         cluster.kill(index);
-        // A repair takes the proof, and there is nothing else to repair.
+        // A repair removes the proof, and there is nothing else to repair.
         let data = directory.path().join(format!("node-{index}"));
         let repaired = node(&["repair", path(&data), "--accept-loss"]);
         assert!(repaired.text().contains("nothing to repair"), "{}{}", repaired.text(), repaired.stderr);
@@ -221,7 +221,7 @@ fn a_node_that_cannot_prove_its_data_reports_no_losses_of_what_its_replicas_have
     }
 }
 
-/// A limit of the size of files stands for a disk that takes no more writes: it is no want of room, which would pass.
+/// A file size limit simulates a disk that takes no more writes: unlike a lack of space, that does not pass.
 #[cfg(unix)]
 #[test]
 fn a_node_whose_disk_fails_hands_over_and_stops_with_an_error_and_nothing_that_was_acknowledged_is_lost() {
@@ -311,7 +311,7 @@ fn a_coordinator_that_is_started_empty_takes_the_cluster_over_from_nodes_that_we
     }
 }
 
-/// Takes the proof from the directory of a node that is down, as a power cut of its machine does.
+/// Removes the proof from the directory of a node that is down, as a power cut of its machine does.
 fn lose_proof(directory: &Path, index: usize) {
     let ended = node(&["repair", path(&directory.join(format!("node-{index}"))), "--accept-loss"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

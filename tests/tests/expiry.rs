@@ -1,4 +1,4 @@
-//! Values with a deadline: what is answered, that what has expired stays gone, and that its memory is given back.
+//! Values with a deadline: what is answered, that expired values stay gone, and that their memory is freed.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ fn has_expired(connection: &mut Connection, key: &str) {
     });
 }
 
-/// For how many seconds a key will have its value.
+/// How many seconds a key will still have its value.
 fn ttl(connection: &mut Connection, key: &str) -> i64 {
     let answer = connection.insist(&format!("TTL {key}"));
     answer.strip_prefix("OK ").and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no number: {answer}"))
@@ -25,7 +25,7 @@ fn keys_everywhere(cluster: &Cluster) -> Vec<usize> {
     cluster.running().map(|(index, _)| cluster.keys_on(index)).collect()
 }
 
-/// Whether so many seconds may be left of a hundred that were given after this moment.
+/// Whether `left` may be what is left of 100 seconds that were set after this moment.
 fn is_left_of_100(left: i64, before: Instant) -> bool {
     (99 - before.elapsed().as_secs() as i64..=100).contains(&left)
 }
@@ -104,7 +104,7 @@ fn what_has_expired_stays_gone_when_its_primary_is_killed_and_when_all_are_start
     let left = ttl(&mut connection, long);
     assert!((4_000..=5_000).contains(&left), "the next primary knows the deadline: {left}");
 
-    // One whose deadline passes while nobody runs.
+    // A key whose deadline passes while no node is running.
     assert_eq!(connection.insist(&format!("PUTEX {late} 1 gone")), "OK");
     cluster.start_node_again(1);
     cluster.settles();

@@ -1,16 +1,16 @@
-//! What is promised when a node dies, hangs, or is slow.
+//! The guarantees when a node dies, hangs, or is slow.
 
 use std::time::{Duration, Instant};
 
 use e2e::cluster::Setup;
 use e2e::wait::{SOON, ensure, eventually};
 
-/// The 300 ms after which a read goes to a replica, and room for a busy machine.
+/// The 300 ms after which a read goes to a replica, plus a margin for a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 #[test]
 fn a_read_is_answered_by_a_replica_at_once_when_the_primary_is_killed() {
-    // So long a timeout that nobody is removed while this test runs.
+    // A timeout long enough that nobody is removed while this test runs.
     let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
     let key = cluster.key_led_by(0, "at-once");
     assert_eq!(cluster.connect(0).ask(&format!("PUT {key} survives")), "OK");
@@ -60,7 +60,8 @@ fn writes_go_on_at_a_new_primary_with_every_value_there() {
 fn every_key_is_read_from_the_only_copy_that_is_left() {
     let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
     cluster.store(0, "only-copy", 200, "");
-    // The node that is left leads a third of the keys, is the first replica of another, and the second of the last.
+    // The remaining node leads a third of the keys, and is the first replica of another third and the second of the
+    // last.
     cluster.kill(0);
     cluster.kill(1);
     let mut left = cluster.connect(2);
@@ -141,7 +142,7 @@ fn a_write_to_a_dead_primary_is_never_answered_ok_and_lost() {
 #[cfg(unix)]
 #[test]
 fn a_write_that_was_never_sent_to_a_primary_that_hangs_is_refused_and_not_unknown() {
-    // Each try to connect takes 300 ms, so that the second is under way when the time is up.
+    // Each attempt to connect takes 300 ms, so the second one is in progress when the time is up.
     let setup = Setup { nodes: 2, replicas: 0, node_args: &["--request-timeout", "500ms"], ..Setup::default() };
     let cluster = setup.start();
     let key = cluster.key_led_by(0, "never-sent");
@@ -167,8 +168,8 @@ fn a_key_of_a_primary_that_hangs_is_read_from_a_replica() {
         assert_eq!(node.ask(&format!("GET {key}")), "VALUE value");
     }
     cluster.node(0).process.resume();
-    // It may have been replaced meanwhile: a local read may then still come from it, and a write that it takes before it hears of
-    // that is of unknown outcome.
+    // It may have been replaced in the meantime: a local read may then still come from it, and a write that it takes
+    // before it learns of that has an unknown outcome.
     let mut node = cluster.connect_at(1, "quorum", "linear");
     eventually("the key is written", SOON, || match node.insist(&format!("PUT {key} after")) {
         answer if answer.starts_with("ERROR UNKNOWN ") => Err(answer),
@@ -187,7 +188,7 @@ fn a_replica_that_hangs_slows_nobody_and_is_level_again_afterwards() {
     cluster.store(0, "slow", 300, " before");
     let keys = cluster.keys_led_by(0, "slow-large", 60);
     cluster.node(2).process.pause();
-    // 60 MB: more than the kernel and any queue hold for a replica that takes nothing.
+    // 60 MB: more than the kernel and any queue hold for a replica that reads nothing.
     let megabyte = "m".repeat(1_000_000);
     let mut node = cluster.connect(0);
     for key in &keys {
@@ -211,7 +212,7 @@ fn a_replica_that_hangs_slows_nobody_and_is_level_again_afterwards() {
         let keys = cluster.keys_on(2);
         ensure(keys == 300 + 60 + 500, || format!("{keys} keys"))
     });
-    // Out of its own memory.
+    // From its own memory.
     cluster.kill(0);
     cluster.kill(1);
     let mut left = cluster.connect(2);

@@ -1,4 +1,4 @@
-//! Bad input of every kind: it is refused, nothing is changed, and it harms nobody else.
+//! Bad input of every kind: it is refused, changes nothing, and harms nobody else.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const INCOMPLETE: &str = "ERROR Incomplete command: a line must end with a newli
 fn connections_never_take_the_files_away_that_the_log_needs() {
     let coordinator = server::coordinator(&[]);
     let dir = tempfile::tempdir().unwrap();
-    // The system gives this process fewer files than clients want.
+    // The system grants this process fewer files than the clients want.
     let program = e2e::process::program("node");
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "ulimit -n 300 && exec \"$0\" \"$@\""]).arg(program).args(["--port", "0"]);
@@ -33,7 +33,7 @@ fn connections_never_take_the_files_away_that_the_log_needs() {
         ensure(is_in, || "not yet".to_owned())
     });
     let mut client = client.unwrap();
-    // Segments are made meanwhile.
+    // Segments are created in the meantime.
     let value = "x".repeat(4_000_000);
     for round in 0..40 {
         assert_eq!(client.ask(&format!("PUT key{} {value}", round % 3)), "OK");
@@ -41,7 +41,7 @@ fn connections_never_take_the_files_away_that_the_log_needs() {
     assert!(node.process.is_running());
 }
 
-/// A node serves, and quickly.
+/// Asserts that a node serves, and quickly.
 #[track_caller]
 fn serves(addr: &str) {
     let start = Instant::now();
@@ -117,7 +117,7 @@ fn a_hundred_megabytes_without_a_newline_are_refused_while_others_are_served() {
         let mut writer = flood.writer();
         let writing = std::thread::spawn(move || {
             let megabyte = vec![b'x'; 1_000_000];
-            // Once the server has closed, it takes no more.
+            // Once the server has closed, it accepts no more bytes.
             for _ in 0..100 {
                 if writer.write_all(&megabyte).is_err() {
                     break;
@@ -138,7 +138,8 @@ fn a_hundred_megabytes_without_a_newline_are_refused_while_others_are_served() {
 
 #[test]
 fn the_longest_key_and_value_are_stored_and_one_byte_more_is_refused() {
-    // One copy each: on a busy machine a node with so much in hand is silent for so long that a replica would take its place.
+    // One copy each: on a busy machine, a node handling this much is silent for so long that a replica would replace
+    // it.
     let cluster = Setup { nodes: 2, replicas: 0, ..Setup::default() }.start();
     let mut node = cluster.connect(0);
     let key = "k".repeat(limits::KEY_BYTES);
@@ -153,14 +154,14 @@ fn the_longest_key_and_value_are_stored_and_one_byte_more_is_refused() {
     let value = "v".repeat(limits::VALUE_BYTES);
     assert_eq!(node.ask(&format!("PUT long-value {value}")), "OK");
     for index in 0..2 {
-        // Not from a copy: a node that takes long to pass so much on is waited for.
+        // Linear, so not from a copy: a node that takes long to forward this much is waited for.
         let reply = cluster.connect_at(index, "async", "linear").call(&["GET", "long-value"]);
         assert!(reply == Reply::bulk(&value), "through node {index}: {:.200}", format!("{reply:?}"));
     }
     let answer = node.ask(&format!("PUT long-value {value}v"));
     assert!(answer.starts_with("ERROR TOOLONG value of "), "{answer}");
     assert_eq!(node.ask("PING"), "PONG", "a long value in a line of lawful length leaves the connection open");
-    // The header of an array says the length; nothing is read, and no memory taken, for what it announces.
+    // The header of an array gives the length; what it announces is not read and takes no memory.
     let mut announcing = cluster.connect(0);
     announcing.send(format!("*3\r\n$3\r\nPUT\r\n$1\r\nk\r\n${}\r\n", limits::VALUE_BYTES + 1));
     let answer = String::from_utf8_lossy(&announcing.rest()).into_owned();
@@ -211,7 +212,7 @@ fn an_array_without_words_is_passed_over() {
 fn random_bytes_harm_nobody() {
     let cluster = Setup { nodes: 2, ..Setup::default() }.start();
     cluster.store(0, "noise", 100, "");
-    // Numbers that look random and are the same in every run (Knuth's multiplier).
+    // Pseudo-random numbers that are the same in every run (Knuth's multiplier).
     let mut state: u64 = 42;
     let mut byte = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -225,7 +226,7 @@ fn random_bytes_harm_nobody() {
         }
         for addr in [&cluster.node(0).addr, &cluster.coordinator.addr] {
             let mut connection = Connection::open(addr);
-            // It may close before it has taken all.
+            // The server may close before it has read everything.
             if connection.try_send(&noise).is_ok() && connection.try_send(b"\n").is_ok() {
                 let _ = connection.writer().shutdown(std::net::Shutdown::Write);
             }
@@ -239,7 +240,7 @@ fn random_bytes_harm_nobody() {
 
 #[test]
 fn a_client_that_never_reads_its_answers_takes_no_memory_and_harms_nobody() {
-    // What may be kept for it is 64 MiB.
+    // At most 64 MiB may be kept for it.
     never_reads(Setup { nodes: 1, ..Setup::default() }.start(), &["large".to_owned()], 200_000_000);
 }
 
@@ -278,7 +279,7 @@ fn never_reads(mut cluster: Cluster, keys: &[String], most: usize) {
     }
     #[cfg(target_os = "linux")]
     let before: Vec<usize> = cluster.running().map(|(_, node)| node.process.resident_bytes()).collect();
-    // 5 GB of answers asked for with some 50 KB of requests.
+    // Some 50 KB of requests, asking for 5 GB of answers.
     greedy.send(keys.iter().cycle().take(5_000).map(|key| format!("GET {key}\n")).collect::<String>());
     let mut other = cluster.connect(0);
     other.answers_within(Duration::from_secs(5));
@@ -295,7 +296,7 @@ fn never_reads(mut cluster: Cluster, keys: &[String], most: usize) {
         Ok::<(), String>(())
     });
     assert!(cluster.node_mut(0).process.is_running());
-    // It may still change its mind: every answer comes, whole.
+    // The client may still change its mind: every answer arrives complete.
     for _ in 0..100 {
         assert_eq!(greedy.line().len(), "VALUE ".len() + 1_000_000);
     }
@@ -309,7 +310,7 @@ fn a_client_above_the_limit_is_told_so_and_the_next_is_served_once_there_is_room
         let mut served = Vec::new();
         let refusal = loop {
             let mut connection = Connection::open(addr);
-            // It may be closed before it takes the request.
+            // It may be closed before it accepts the request.
             let answer = connection.try_ask("PING");
             match answer {
                 Ok(answer) if answer == "PONG" => served.push(connection),

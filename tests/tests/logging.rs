@@ -13,7 +13,7 @@ use e2e::wait::{SOON, ensure, eventually};
 fn a_node_that_registers_leaves_is_replaced_or_dies_is_one_clear_line_each() {
     let mut cluster = Setup { nodes: 2, heartbeat_timeout: "1s", ..Setup::default() }.start();
     let addrs = [cluster.node(0).addr.clone(), cluster.node(1).addr.clone()];
-    // All that the coordinator has said of a node.
+    // Everything that the coordinator has logged about a node.
     let said = |cluster: &e2e::cluster::Cluster, addr: &str| -> Vec<String> {
         let stderr = cluster.coordinator.process.stderr();
         stderr.lines().filter(|line| line.contains(addr)).map(str::to_owned).collect()
@@ -87,7 +87,7 @@ fn a_log_that_nobody_takes_stops_nobody() {
     let addr = line.trim_end().strip_prefix("[Coordinator] Started on ").map(str::to_owned);
     let answers = addr.map(|addr| {
         let mut client = Connection::open(&addr);
-        // It says on its log that a node is registered.
+        // It logs that a node is registered.
         [client.ask("REGISTER_NODE 127.0.0.1 6000"), client.ask("PING")]
     });
     coordinator.kill().unwrap();
@@ -112,7 +112,7 @@ fn the_log_level_is_what_the_flag_or_rust_log_says() {
     verbose.process.says_on_stderr(&node.addr);
     for (args, rust_log) in [(&["--log-level", "error"][..], None), (&[], Some("error"))] {
         let (quiet, node) = start(args, rust_log);
-        // Taken by then: the node has said that it is registered.
+        // The coordinator has registered it by then: the node has announced that it is registered.
         assert!(!quiet.process.stderr().contains(&node.addr), "{args:?} {rust_log:?}: {}", quiet.process.stderr());
     }
 }

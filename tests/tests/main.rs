@@ -1,7 +1,7 @@
-//! The programs as people use them: real processes, real TCP, real signals, a real terminal.
+//! The programs as they are used in practice: real processes, real TCP, real signals, a real terminal.
 //!
-//! Each test is a claim, and its name says which. Clusters are small and ports are chosen by the system, so the tests run side
-//! by side.
+//! Each test is a claim, stated in its name. Clusters are small and the system picks the ports, so the tests run in
+//! parallel.
 
 mod auth;
 mod basics;

@@ -10,7 +10,7 @@ fn two_hundred_connections_are_served_at_once() {
     let cluster = cluster::shared();
     let mut connections: Vec<_> = (0..200).map(|i| cluster.connect(i % 3)).collect();
     for round in 0..5 {
-        // All of them have a request under way before any answer is read.
+        // All connections have a request in flight before any answer is read.
         for (i, connection) in connections.iter_mut().enumerate() {
             connection.send(format!("PUT crowd:{i} {round}\nGET crowd:{i}\n"));
         }
@@ -47,14 +47,15 @@ fn clients_that_write_the_same_key_at_once_leave_one_value_everywhere() {
     assert!(a.ends_with(":199"), "the last of somebody's writes: {a}");
 }
 
-/// Where there is one processor, what has arrived on all connections is read before the first request is carried out.
+/// With a single processor, everything that has arrived on all connections is read before the first request is carried
+/// out.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_cluster_on_one_processor_answers_each_client_in_its_order() {
     use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
     use nix::unistd::Pid;
 
-    // What a thread starts may run where the thread may.
+    // What a thread starts inherits the thread's processors.
     let this = Pid::from_raw(0);
     let allowed = sched_getaffinity(this).expect("the processors of this thread");
     let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu) == Ok(true)).expect("it runs on one");
@@ -75,7 +76,7 @@ fn a_cluster_on_one_processor_answers_each_client_in_its_order() {
                 0 => connection.send(format!("PUT {key} {value}\n")),
                 1 => connection.send(array(&["SET", &key, &value])),
                 2 => connection.send(format!("PUT {key} {value}\nGET {key}\nNO SUCH\nGET {key}\n")),
-                // The first part of a frame, and the rest together with one more.
+                // The first part of a frame, and then the rest together with another one.
                 3 => connection.send(format!("PUT {key} ")),
                 4 => connection.send(format!("GET one:absent\nPUT {key} {value}\nGET ")),
                 _ => connection.send(array(&["SET", &key, &value]).split_at(9).0),

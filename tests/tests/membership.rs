@@ -21,7 +21,7 @@ fn a_node_that_joins_under_load_takes_its_share_and_no_stored_key_is_ever_absent
     let newcomer = cluster.add_node();
     let through_newcomer = Load::of_reads(&cluster.node(newcomer).addr, "join", 500, "");
     cluster.settles();
-    // Twice round all keys, now that they are where they belong.
+    // Twice through all keys, now that they are in their place.
     through_newcomer.goes_on_for(1_000);
 
     through_newcomer.finish_without_failure();
@@ -36,7 +36,7 @@ fn a_node_that_joins_under_load_takes_its_share_and_no_stored_key_is_ever_absent
         cluster.has(index, "join-new", written, "");
     }
     cluster.is_level();
-    // Whoever gives a copy up knows that the others have everything.
+    // A node gives up a copy only when it knows that the others have everything.
     for index in 0..3 {
         assert_eq!(cluster.info(index)["losses"], "0", "of node {index}");
     }
@@ -112,7 +112,7 @@ fn a_node_that_is_unregistered_warns_and_stays_out_until_it_is_started_again() {
     let answer = coordinator.ask(&format!("UNREGISTER_NODE 127.0.0.1 {port}"));
     assert_eq!(answer, format!("OK Node {addr} unregistered"));
     cluster.node(2).process.says_on_stderr("WARN");
-    // Its heartbeats, of which many fit into this time, do not bring it back.
+    // Its heartbeats, many of which fit into this time, do not bring it back.
     throughout("an unregistered node stays out", Duration::from_secs(2), || {
         let listed = cluster.listed();
         ensure(!listed.contains(&addr), || format!("{listed:?}"))
@@ -159,14 +159,14 @@ fn a_node_whose_name_was_taken_while_it_hung_stops_and_its_data_is_left() {
     let setup = Setup { nodes: 1, replicas: 0, heartbeat_timeout: "1s", node_data, data_dir, ..Setup::default() };
     let mut cluster = setup.start();
     cluster.store(0, "taken", 100, "");
-    // The node has its number of another start of the coordinator than whoever comes from now on.
+    // The node got its incarnation from a different start of the coordinator than those that join from now on.
     cluster.coordinator.process.kill();
     cluster.start_coordinator_again();
     cluster.node(0).process.says_on_stderr("the coordinator is back");
     cluster.settles();
     let (name, data) = (cluster.node(0).addr.clone(), dir.path().join("node-0"));
     cluster.node(0).process.pause();
-    // Refused at first, and registered once the one that hangs is taken for dead.
+    // Refused at first, and registered once the node that hangs is considered dead.
     let other = start_node(cluster.coordinator.port, 0, &["--advertise", &name]).ready();
     eventually("the other is registered", SOON, || {
         let listed = cluster.listed();
@@ -180,7 +180,7 @@ fn a_node_whose_name_was_taken_while_it_hung_stops_and_its_data_is_left() {
     }
     drop(other);
 
-    // Whoever gives it a coordinator that knows of nobody else finds everything.
+    // Given a coordinator that knows no other node, it finds everything.
     let coordinator = coordinator(&[]);
     let args = ["--advertise", &name, "--data-dir", data.to_str().unwrap()];
     let found = start_node(coordinator.port, 0, &args).ready();
@@ -216,7 +216,7 @@ fn a_crashed_node_that_is_back_after_its_removal_is_filled_before_it_leads() {
     comes_back_whole(&cluster, reads);
 }
 
-/// The return of node 0, which has just been started again with nothing in memory.
+/// Checks the return of node 0, which has just been restarted with nothing in memory.
 fn comes_back_whole(cluster: &Cluster, reads: Load) {
     let through_itself = Load::of_reads(&cluster.node(0).addr, "back", 500, "");
     cluster.settles();

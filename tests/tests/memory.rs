@@ -1,4 +1,4 @@
-//! `--max-memory`: what is refused at the limit, what goes on, and which keys go where keys are evicted.
+//! `--max-memory`: what is refused at the limit, what goes on, and which keys are evicted.
 
 use std::path::Path;
 use std::time::Instant;
@@ -19,7 +19,7 @@ fn value(bytes: usize) -> String {
     "v".repeat(bytes)
 }
 
-/// Stores keys of 1,000 bytes until that is refused, and gives their names and the answer to the next.
+/// Stores values of 1,000 bytes until one is refused. Returns the names of the keys and the refusal.
 fn fill(connection: &mut Connection, prefix: &str) -> (Vec<String>, String) {
     let mut stored = Vec::new();
     loop {
@@ -48,7 +48,7 @@ fn at_the_limit_writes_that_need_more_are_refused_and_everything_else_goes_on() 
         assert_eq!(figure(&cluster, index, "evicted"), 0);
     }
 
-    // What a write asks for is decided key by key, at every node, whichever way it is asked.
+    // Each key of a write is judged separately, at every node, in whichever way the write is requested.
     let (old, new) = (&stored[0], format!("full:{}", stored.len()));
     for index in 0..3 {
         let mut node = cluster.connect_at(index, "quorum", "linear");
@@ -68,7 +68,7 @@ fn at_the_limit_writes_that_need_more_are_refused_and_everything_else_goes_on() 
         let mset = node.call(&["MSET", old, &value(1_000), &new, &value(1_000)]);
         let Reply::Error(half) = mset else { panic!("{mset:?}") };
         assert!(half.starts_with("UNKNOWN some keys may be changed and others not"), "{half}");
-        // Deadlines are to make room, with conditions or without.
+        // Deadlines are meant to make room, with or without conditions.
         for command in [
             &["PEXPIREAT", &stored[2], "99999999999999"][..],
             &["EXPIRE", &stored[3], "1000", "NX"],
@@ -86,7 +86,7 @@ fn at_the_limit_writes_that_need_more_are_refused_and_everything_else_goes_on() 
     let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), ended.stderr);
     assert!(ended.code == Some(4) && said.contains("ERROR FULL the "), "{:?}: {said}", ended.code);
 
-    // Deletes make room, and what was refused is then done once.
+    // Deletes make room, and a write that was refused is then carried out once.
     for key in &stored[2..20] {
         assert_eq!(connection.insist(&format!("DELETE {key}")), "OK");
     }
@@ -150,7 +150,7 @@ fn the_least_recently_used_keys_go_and_do_not_come_back_at_failover_or_restart()
     let gone = absent(&mut connection, &cold);
     assert!(evicted > 2_000 && gone.len() > 2_000 && gone.len() < 2_900, "{evicted} evicted, {} gone", gone.len());
     let lost = absent(&mut connection, &hot);
-    // A primary that was starved may have been replaced; the next one knows no reads from before.
+    // A starved primary may have been replaced; the next one does not know about earlier reads.
     assert!(
         lost.len() <= 10,
         "of 30 keys that are read all the time {lost:?} are gone, of 3,000 others {}",
@@ -195,7 +195,7 @@ fn a_node_that_evicts_by_use_knows_for_how_long_a_key_was_not_used() {
     let mut node = cluster.connect(0);
     assert_eq!(node.ask(&format!("PUT {key} v")), "OK");
     assert_eq!(idle(1, &key), 0);
-    // The clock of uses goes on as the tables grow.
+    // The clock of uses advances as the tables grow.
     for other in cluster.keys_led_by(0, "other", 100) {
         assert_eq!(node.ask(&format!("PUT {other} {}", value(1_000))), "OK");
     }
@@ -207,7 +207,7 @@ fn a_node_that_evicts_by_use_knows_for_how_long_a_key_was_not_used() {
     assert_eq!(node.ask(&format!("GET {key}")), "VALUE v");
     assert_eq!((idle(0, &key), idle(1, &key)), (0, 0));
     assert_eq!(node.call(&["OBJECT", "IDLETIME", "idle:absent"]), Reply::Null);
-    // What a key takes is what counts against the limit: its allocation's size class.
+    // The size of a key is what counts against the limit: the size class of its allocation.
     let Reply::Number(bytes) = node.call(&["MEMORY", "USAGE", &key]) else { panic!("no number") };
     let Reply::Number(long) = node.call(&["MEMORY", "USAGE", &cluster.keys_led_by(0, "other", 1)[0]]) else { panic!() };
     assert!(bytes > 0 && bytes % 16 == 0 && (1_000..1_300).contains(&long), "{bytes}, {long}");

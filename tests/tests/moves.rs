@@ -1,4 +1,4 @@
-//! Nodes that leave for good, are replaced, and come back before they are; and the settings of a cluster that change.
+//! Nodes that leave for good, are replaced, or come back before they are replaced; and changes of a cluster's settings.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use e2e::wait::{SOON, ensure, eventually};
 
 const KEYS: usize = 2_000;
 
-/// Nodes with data directories, and a coordinator with one.
+/// A cluster whose nodes and coordinator have data directories.
 fn durable(directory: &Path, setup: Setup) -> Cluster {
     let data_dir = Some(directory.join("coordinator"));
     Setup { data_dir, node_data: Some(directory.to_owned()), ..setup }.start()
@@ -22,7 +22,7 @@ fn tell(cluster: &Cluster, request: &str) -> String {
     Connection::open(&cluster.coordinator.addr).ask(request)
 }
 
-/// What lies in the data directory of a node.
+/// The content of a node's data directory.
 fn left_in(directory: &Path, index: usize) -> Vec<String> {
     let entries = std::fs::read_dir(directory.join(format!("node-{index}"))).expect("the directory is there");
     entries.map(|entry| entry.expect("it is readable").file_name().into_string().expect("a plain name")).collect()
@@ -77,13 +77,13 @@ fn a_decommission_goes_on_after_the_coordinator_has_lost_its_state() {
     decommission_and_kill(directory.path(), cluster);
 }
 
-/// Has a node leave, and kills it and the coordinator before it has.
+/// Has a node leave, and kills it and the coordinator before it has left.
 fn decommission_and_kill(directory: &Path, mut cluster: Cluster) {
     cluster.store(0, "killed", KEYS, "");
     let leaver = cluster.node(2).addr.clone();
     cluster.kill(1);
     cluster.is_replaced(1);
-    // With three copies and two nodes that stay, this one waits for the one that is away.
+    // With three copies and two nodes that stay, this node waits for the one that is away.
     let held = tell(&cluster, &format!("DECOMMISSION {leaver}"));
     assert!(held.starts_with("OK "), "{held}");
     cluster.has_its_map_everywhere();
@@ -114,7 +114,7 @@ fn the_last_node_stays_and_one_that_leaves_can_be_taken_back_until_it_has_handed
         let verb = request.split(' ').next().unwrap();
         assert_eq!(tell(&cluster, request), format!("ERROR Invalid {verb} format"));
     }
-    // While the one that stays is paused, nothing can be handed over to it.
+    // While the node that stays is paused, nothing can be handed over to it.
     cluster.node(0).process.pause();
     eventually("the one that stays is away", SOON, || {
         let info = tell(&cluster, "INFO");
@@ -144,7 +144,7 @@ fn one_command_replaces_a_node_by_one_that_joins() {
     let new = cluster.add_node();
     let new_addr = cluster.node(new).addr.clone();
     let answer = tell(&cluster, &format!("REPLACE {old} {new_addr}"));
-    // It may not be heard yet that the new one has joined.
+    // The coordinator may not have heard yet that the new node has joined.
     assert!(answer.starts_with(&format!("OK Node {old} leaves")), "{answer}");
     let ended = cluster.node_mut(1).process.wait_for_end(3 * SOON);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -212,8 +212,8 @@ fn other_numbers_of_replicas_and_virtual_nodes_are_moves_like_any_other() {
     }
 }
 
-/// Clients of the library that write at `quorum` and read at `linear` until they are told to stop. Each gives its failures,
-/// and how long each write took.
+/// Library clients that write at `quorum` and read at `linear` until told to stop. Each returns its failures and the
+/// time each write took.
 async fn work(client: client::Client, task: usize, stop: Arc<AtomicBool>) -> (Vec<String>, Vec<Duration>) {
     let (mut failures, mut times) = (Vec::new(), Vec::new());
     for round in 0.. {

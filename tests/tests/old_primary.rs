@@ -1,12 +1,12 @@
-//! What becomes of a primary that slept through its replacement: it serves nothing from its old term, and what it had taken
-//! alone is told.
+//! A primary that slept through its replacement: it serves nothing from its old term, and reports the writes that it
+//! alone had taken.
 #![cfg(unix)]
 
 use e2e::cluster::{Cluster, Setup};
 use e2e::connection::{Connection, array};
 use e2e::wait::{SOON, ensure, eventually};
 
-/// What a request that a paused primary was sent may come to, beside what the new primary answers.
+/// Whether a request sent to a paused primary may get this answer, besides those of the new primary.
 fn is_no_promise(answer: &str) -> bool {
     answer.starts_with("ERROR UNAVAILABLE ") || answer.starts_with("ERROR UNKNOWN ")
 }
@@ -34,7 +34,7 @@ fn a_primary_that_slept_through_its_replacement_answers_no_write_and_no_linear_r
     let mut hasty = cluster.connect_at(0, "async", "local");
     let mut careful = cluster.connect_at(0, "quorum", "local");
     cluster.node(0).process.pause();
-    // Its kernel takes them. It finds them when it wakes, with a clock that says that its lease is long over.
+    // The kernel accepts them. The node finds them when it wakes, with a clock that shows its lease expired long ago.
     reader.send(lines(&read, |key| format!("GET {key}")));
     hasty.send(lines(&written_async, |key| format!("PUT {key} async")));
     careful.send(lines(&written_quorum, |key| format!("PUT {key} quorum")));
@@ -51,28 +51,28 @@ fn a_primary_that_slept_through_its_replacement_answers_no_write_and_no_linear_r
             let answer = node.line();
             let now = other.insist(&format!("GET {key}"));
             match answer.as_str() {
-                // Passed on: the new primary has taken it.
+                // Forwarded: the new primary has taken it.
                 "OK" => assert_eq!(now, format!("VALUE {value}"), "{key}"),
                 _ => assert!(is_no_promise(&answer) && now != "VALUE old", "{key}: {answer}, {now}"),
             }
         }
     }
-    // And whatever it is asked from now on.
+    // The same for everything it is asked from now on.
     for key in &read {
         assert_eq!(reader.insist(&format!("GET {key}")), "VALUE new", "{key}");
     }
     assert_eq!(cluster.info(0)["losses"], "0", "it has taken nothing of which nobody else knows");
 }
 
-/// More than the kernel keeps for a process that takes nothing.
+/// More than the kernel buffers for a process that reads nothing.
 const CLOG: usize = 12_000_000;
 
-/// Lets node 0 take writes at the level async that no replica gets, and lets the replicas go on without it. The keys are
-/// not in the slot of the first.
+/// Has node 0 take writes at level async that no replica gets, and lets the replicas go on without it. The keys are not
+/// in the slot of the first one.
 fn lose_at_node_0(cluster: &Cluster, clog: &str, keys: &[String]) {
     let mut node = cluster.connect_at(0, "async", "local");
-    // A large write clogs the way to the replicas. It stands ready but for its last bytes: what follows must fit into the
-    // time for which the last leases count.
+    // A large write clogs the path to the replicas. It is sent except for its last bytes: what follows must fit into
+    // the remaining time of the last leases.
     let large = array(&["PUT", clog, &"x".repeat(CLOG)]);
     let (most, rest) = large.split_at(large.len() - 10);
     node.send(most);

@@ -1,4 +1,4 @@
-//! Which nodes hold a key, and that they really do.
+//! Which nodes hold a key, and that they really hold it.
 
 use e2e::cluster::{self, Setup, is_held_by, parse_map};
 use e2e::connection::Connection;
@@ -23,7 +23,7 @@ fn each_of_three_nodes_leads_a_share_of_the_keys() {
     for i in 0..300 {
         led[cluster.leader_of(&format!("share:{i}"))] += 1;
     }
-    // The smallest share of three nodes with 16 positions each is some 15 %; one of 3 % is a mistake, not bad luck.
+    // The smallest share of three nodes with 16 positions each is some 15 %; a share of 3 % is a bug, not bad luck.
     assert!(led.iter().all(|keys| *keys >= 9), "{led:?}");
 }
 
@@ -40,7 +40,7 @@ fn the_holders_of_a_key_agree_with_the_map_and_with_the_ring_at_its_slots_first_
         assert_eq!(held, names(&ring.owners_of(&map.bits().first_position(slot), 3)), "{key}: MAP against the ring");
         off_the_pure_ring += usize::from(held != names(&ring.owners(key.as_bytes(), 3)));
     }
-    // Only where one of the 48 positions falls inside the key's slot, of which there are 16,384.
+    // Only if one of the 48 positions falls inside the key's slot, of which there are 16,384.
     assert!(off_the_pure_ring <= 9, "{off_the_pure_ring} of 300 keys");
 }
 

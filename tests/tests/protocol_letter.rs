@@ -10,7 +10,7 @@ use e2e::wait::{SOON, ensure, eventually, throughout};
 #[test]
 fn each_request_to_a_node_has_its_answer() {
     let cluster = cluster::shared();
-    // Through every node: an answer that another node gave reads as one's own.
+    // Through every node: an answer given by another node reads like the node's own.
     for index in 0..3 {
         let mut node = cluster.connect(index);
         let key = format!("letter-node:{index}");
@@ -169,18 +169,18 @@ fn the_first_versions_word_of_replicas_is_taken_off_a_line_only_where_it_is_one(
         (format!("v {b},{c}"), "v".to_owned()),
         (format!("two  words {b}"), "two  words".to_owned()),
         (format!("v {a},{b},{c}"), "v".to_owned()),
-        // One of them is no node of this cluster.
+        // One of them is not a node of this cluster.
         (format!("v {b},127.0.0.1:1"), format!("v {b},127.0.0.1:1")),
         (format!("v {b},"), format!("v {b},")),
         (format!("v {b} {c}x"), format!("v {b} {c}x")),
         ("call me at 5".to_owned(), "call me at 5".to_owned()),
-        // The value has one word: it is the value.
+        // A single word is the value.
         (b.clone(), b.clone()),
         (format!("{b},{c}"), format!("{b},{c}")),
     ] {
         assert_eq!(node.ask(&format!("PUT letter-replicas {value}")), "OK");
         assert_eq!(node.ask("GET letter-replicas"), format!("VALUE {kept}"), "{value:?}");
-        // An array says where its value ends.
+        // An array states where its value ends.
         assert_eq!(node.call(&["PUT", "letter-replicas", &value]), Reply::ok());
         assert_eq!(node.call(&["GET", "letter-replicas"]), Reply::bulk(&value));
     }
@@ -216,7 +216,7 @@ fn messages_between_nodes_are_refused_from_a_client() {
     }
     assert_eq!(node.ask("PEER REPLICATION x"), "ERROR Invalid PEER format");
     assert_eq!(node.ask("GET letter-peer"), "VALUE kept");
-    // Whoever names another cluster, or another incarnation, is no peer.
+    // A peer that names another cluster, or another incarnation, is rejected.
     let addr = &cluster.node(1).addr;
     let cluster_id = cluster.map().cluster;
     for hello in [
@@ -251,7 +251,7 @@ fn each_request_to_the_coordinator_has_its_answer() {
     assert!(info.starts_with("OK "), "{info}");
     assert_eq!(ask("QUIT"), "OK");
     connection.is_closed();
-    // The several lines of an answer end with an empty one; an answer of one line has none after it.
+    // A multi-line answer ends with an empty line; a one-line answer has none after it.
     let listed = exchange(&coordinator.addr, "LIST_NODES\nPING\n");
     assert_eq!(listed, "OK Nodes:\n  127.0.0.1:6001\n  kv-3.example:7000\n\nPONG\n");
     let empty = server::coordinator(&[]);
@@ -391,12 +391,12 @@ fn original_framing_takes_a_request_that_is_followed_by_silence_as_whole() {
     assert_eq!(once(&cluster.coordinator.addr, "GET_NODES_FOR_KEY k"), format!("PRIMARY {}\n\n", node.addr));
     let registered = once(&cluster.coordinator.addr, "REGISTER_NODE 127.0.0.1 6001");
     assert_eq!(registered, "OK Node 127.0.0.1:6001 registered\n");
-    // What comes with a newline is served as ever, and the connection stays open.
+    // What arrives with a newline is served as usual, and the connection stays open.
     let mut connection = Connection::open(&node.addr);
     assert_eq!(connection.ask("PING"), "PONG");
     assert_eq!(connection.ask("GET framing:2"), "VALUE v");
     assert_eq!(connection.call(&["GET", "framing:2"]), Reply::bulk("v"));
-    // An array says how long it is: a pause in it means nothing.
+    // An array states its length: a pause within it means nothing.
     connection.send("*2\r\n$3\r\nGET\r\n$9\r\nfram");
     connection.is_silent_for(Duration::from_millis(100));
     connection.send("ing:2\r\n");

@@ -1,4 +1,4 @@
-//! Redis's commands on data, against what Redis itself answers: `redis/data.txt` holds its replies.
+//! Redis's data commands, compared with what Redis itself answers: `redis/data.txt` holds its replies.
 
 use std::time::Instant;
 
@@ -8,12 +8,12 @@ use e2e::wait;
 
 const TRANSCRIPT: &str = include_str!("redis/data.txt");
 
-/// A request of the transcript and what it is answered with.
+/// A request of the transcript and its reply.
 #[derive(Debug, Default)]
 struct Exchange {
     line: usize,
     words: Vec<Vec<u8>>,
-    /// Only what kind of reply comes is known beforehand.
+    /// Only the kind of the reply is known beforehand.
     is_kind_only: bool,
     reply: Vec<String>,
 }
@@ -32,7 +32,7 @@ fn exchanges(transcript: &str) -> Vec<Exchange> {
     exchanges
 }
 
-/// Words parted by blanks; one in quotes may have blanks and escapes.
+/// Splits a request at blanks; a quoted word may contain blanks and escapes.
 fn words(request: &str) -> Vec<Vec<u8>> {
     let mut words = Vec::new();
     let mut rest = request.trim_start();
@@ -77,7 +77,7 @@ fn unescaped(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// A reply as the transcript has it.
+/// A reply as written in the transcript.
 fn shown(reply: &Reply) -> Vec<String> {
     match reply {
         Reply::Text(text) => vec![format!("+{}", escaped(text.as_bytes()))],
@@ -109,8 +109,8 @@ fn escaped(bytes: &[u8]) -> String {
     }
 }
 
-/// What a request is answered with. A node that is starved drops out of the in-sync sets for a while, and a quorum is refused:
-/// the request is then sent again.
+/// The answer to a request. A starved node drops out of the in-sync sets for a while, and a quorum write is then
+/// refused: the request is sent again.
 fn ask(node: &mut Connection, words: &[Vec<u8>]) -> Reply {
     let deadline = Instant::now() + wait::SOON;
     loop {
@@ -126,7 +126,7 @@ fn is_refused(reply: &Reply) -> bool {
     matches!(reply, Reply::Error(error) if error.starts_with("UNAVAILABLE"))
 }
 
-/// Runs a transcript, each request at the next of the connections, and gives what was answered otherwise.
+/// Runs a transcript, each request on the next of the connections, and returns the answers that differ.
 pub(crate) fn differences(transcript: &str, nodes: &mut [Connection]) -> Vec<String> {
     let mut differences = Vec::new();
     let mut node = 0;
@@ -147,10 +147,10 @@ pub(crate) fn differences(transcript: &str, nodes: &mut [Connection]) -> Vec<Str
 #[test]
 fn redis_commands_on_data_are_answered_as_redis_answers_them() {
     let cluster = Setup::default().start();
-    // Whoever leads a key, another node is asked for it two times out of three.
+    // Whoever leads a key, two out of three requests for it go to another node.
     for (ack, read) in [("async", "local"), ("quorum", "linear")] {
         let mut nodes: Vec<_> = (0..3).map(|at| cluster.connect_at(at, ack, read)).collect();
-        // So that what one node has answered is there for the next, reads go to the primary, as local ones do while it lives.
+        // Reads go to the primary, as local ones do while it lives, so that one node's writes are visible to the next.
         let found = differences(TRANSCRIPT, &mut nodes);
         assert!(found.is_empty(), "at {ack} and {read}:\n{}", found.join("\n"));
         assert_eq!(ask(&mut nodes[0], &[b"FLUSHALL".to_vec()]), Reply::ok());
@@ -288,11 +288,11 @@ fn each_increment_with_an_identity_counts_once_while_the_primary_is_killed() {
     let mut cluster = Setup::default().start();
     let key = cluster.key_led_by(0, "redis-count");
     let mut node = cluster.connect_at(1, "quorum", "linear");
-    // On a machine that is starved a coordinator takes its time to promote.
+    // On a starved machine the coordinator takes its time to promote a replica.
     let deadline = Instant::now() + 6 * wait::SOON;
     for seq in 1..=60 {
         if seq == 20 {
-            // A copy that is starved is out of the in-sync sets, and cannot take over.
+            // A starved copy is out of the in-sync sets and cannot take over.
             cluster.settles();
             cluster.kill(0);
         }
@@ -301,7 +301,7 @@ fn each_increment_with_an_identity_counts_once_while_the_primary_is_killed() {
         loop {
             node.send(array(&request));
             match node.reply() {
-                // Told again or for the first time, it is the number that this increment has made.
+                // Whether it is repeated or new, the number is the one that this increment produced.
                 Reply::Number(told) => break assert_eq!(told, seq),
                 Reply::Error(error) => assert!(Instant::now() < deadline, "{error}"),
                 other => panic!("no answer to an INCR: {other:?}"),

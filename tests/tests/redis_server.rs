@@ -1,4 +1,4 @@
-//! Redis's commands on the connection and the server, RESP3, and what hostile clients find.
+//! Redis's connection and server commands, RESP3, and what hostile clients run into.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::redis_data::differences;
 
 const TRANSCRIPT: &str = include_str!("redis/server.txt");
 
-/// Sends arrays and gives all that came back until the server closed, which `QUIT` at the end makes it do.
+/// Sends arrays and returns everything received until the server closed, which a final `QUIT` makes it do.
 fn exchange(cluster: &Cluster, requests: &[&[&str]]) -> String {
     let mut node = cluster.connect(0);
     for words in requests.iter().chain([&["QUIT"][..]].iter()) {
@@ -19,7 +19,7 @@ fn exchange(cluster: &Cluster, requests: &[&[&str]]) -> String {
     String::from_utf8(node.rest()).expect("text")
 }
 
-/// A bulk string that a node answers.
+/// The bulk string with which a node answers.
 fn text(node: &mut Connection, words: &[&str]) -> String {
     match node.call(words) {
         Reply::Bulk(bytes) => String::from_utf8(bytes).expect("text"),
@@ -39,7 +39,7 @@ fn redis_commands_on_the_server_are_answered_as_redis_answers_them() {
 #[test]
 fn after_hello_3_answers_are_resp3_and_after_reset_resp2() {
     let cluster = shared();
-    // Through a node that does not lead the key, the answer comes by way of another.
+    // If this node does not lead the key, the answer comes by way of another node.
     for key in [cluster.key_led_by(0, "resp3"), cluster.key_led_by(1, "resp3")] {
         let answers = exchange(
             &cluster,
@@ -91,11 +91,11 @@ fn a_line_keeps_its_meaning_and_is_answered_by_a_line_until_hello() {
     assert_eq!(node.ask("CLIENT ID"), "ERROR Unknown command");
     assert_eq!(node.call(&["PING"]), Reply::Text("PONG".to_owned()));
     assert_eq!(node.ask("PING"), "PONG", "an array before changes nothing");
-    // Some clients end an array with an empty line. It is no request.
+    // Some clients end an array with an empty line. It is not a request.
     node.send([array(&["PING"]), b"\r\n".to_vec()].concat());
     assert_eq!(node.reply(), Reply::Text("PONG".to_owned()));
     assert_eq!(node.ask("PING"), "PONG");
-    // Some say HELLO by a line.
+    // Some clients send HELLO as a line.
     assert_eq!(node.ask("HELLO 9"), "-NOPROTO unsupported protocol version\r");
     node.send("hello 2\r\n");
     assert!(matches!(node.reply(), Reply::Array(items) if items.len() == 14));
@@ -134,7 +134,7 @@ fn no_part_of_a_transaction_is_carried_out() {
          {multi}+RESET\r\n{kept}+OK\r\n"
     );
     assert_eq!(answers, expected);
-    // To a person it is no command, and the next line is one.
+    // As a line it is not a command, and the next line is one again.
     let mut node = cluster.connect(0);
     assert_eq!(node.ask("MULTI"), "ERROR Unknown command");
     assert_eq!(node.ask("PING"), "PONG");
@@ -234,7 +234,7 @@ fn wait_tells_how_many_replicas_have_what_was_written() {
     let cluster = Setup::default().start();
     cluster.is_level();
     let mut node = cluster.connect(0);
-    // Keys that each of the nodes leads.
+    // One key led by each of the nodes.
     let keys: Vec<_> = (0..3).map(|index| cluster.key_led_by(index, "wait")).collect();
     for round in 0..3 {
         for key in &keys {
@@ -294,7 +294,7 @@ fn hostile_input_is_bounded_before_and_after_hello() {
             answers.get(answers.len() - 80..)
         );
         assert!(answers.len() < 200_000, "{hello:?}: {} bytes", answers.len());
-        // A length that nobody sends takes no memory, and what is no array ends the connection.
+        // An announced length takes no memory before its bytes arrive, and a malformed array ends the connection.
         let mut node = cluster.connect(0);
         if let Some(words) = hello {
             node.send(array(&words));
@@ -309,7 +309,7 @@ fn a_pipeline_that_is_sent_whole_before_an_answer_is_read_is_answered_whole() {
     let cluster = Setup { nodes: 1, ..Setup::default() }.start();
     let mut node = cluster.connect(0);
     assert_eq!(node.call(&["PUT", "long", &"v".repeat(100_000)]), Reply::ok());
-    // Both directions come to more than the buffers of sockets hold, so that neither end may wait for the other to read.
+    // Both directions exceed the socket buffers, so neither end may wait for the other to read.
     let request = [array(&["GET", "long"]), array(&["ECHO", &"e".repeat(100_000)])].concat();
     node.send(request.repeat(200));
     for _ in 0..200 {
@@ -329,7 +329,7 @@ fn a_client_that_reads_nothing_is_cut_off_at_its_output_limit_and_counted() {
         let info = text(&mut other, &["INFO", "stats"]);
         ensure(info.contains("client_output_buffer_limit_disconnections:1\r\n"), || info.clone())
     });
-    // What is on its way still comes; then the connection ends, before all is answered.
+    // What is already under way still arrives; then the connection ends, before everything is answered.
     assert!(greedy.rest().len() < 150_000_000);
     assert!(other.ask_lines("STATS").contains(&"connections_cut_off 1".to_owned()));
 }
@@ -359,7 +359,7 @@ fn a_redis_client_above_the_limit_is_told_so_in_its_own_encoding() {
     assert_eq!(refusal, Reply::Error("ERR max number of clients reached".to_owned()));
     let info = text(&mut served[0], &["INFO", "stats"]);
     assert!(info.contains("rejected_connections:1\r\n"), "{info}");
-    // One that says nothing is told by a line.
+    // A client that has sent nothing gets the error as a line.
     let mut silent = cluster.connect(0);
     assert!(silent.line().starts_with("ERROR BUSY 5 clients are connected"));
 }
@@ -371,7 +371,7 @@ fn command_docs_have_the_shape_that_redis_cli_reads() {
         &cluster,
         &[&["COMMAND", "DOCS", "mset", "nope"], &["COMMAND", "DOCS", "CLIENT|NO-EVICT"], &["COMMAND", "DOCS", "ping"]],
     );
-    // Recorded of redis-server 7.0.15, without the complexity and the places of keys, and with this store's own words.
+    // Recorded from redis-server 7.0.15, without complexities and key positions, and with this store's own wording.
     let expected = "*2 mset *8 summary 'Stores several values' since 1.0.1 group string arguments \
         *1 *8 name key_value type block flags *1 +multiple arguments *2 *4 name key type key *4 name value type string \
         *2 client|no-evict *8 summary 'Makes no difference: no connection is dropped for want of memory' since 7.0.0 \

@@ -1,4 +1,4 @@
-//! The client's prompt, as a person at a terminal sees it.
+//! The client's prompt, as a user at a terminal sees it.
 
 use e2e::client;
 use e2e::cluster::{self, Cluster, Setup};
@@ -25,7 +25,7 @@ impl Session {
         session
     }
 
-    /// Types a line and waits for a line of the answer, and for the next prompt.
+    /// Types a line, then waits for a line of the answer and for the next prompt.
     #[track_caller]
     fn says(&mut self, typed: &str, answer: &str) {
         self.terminal.types(&format!("{typed}{ENTER}"));
@@ -33,7 +33,7 @@ impl Session {
         self.terminal.last_line_is(PROMPT);
     }
 
-    /// Waits for its farewell, and gives the home with the history back.
+    /// Waits for the farewell, and returns the home directory with the history.
     #[track_caller]
     fn ends_with_goodbye(mut self) -> TempDir {
         self.terminal.shows_line("Goodbye!");
@@ -83,7 +83,7 @@ fn lines_that_come_together_are_carried_out_one_by_one() {
     session.terminal.types("PUT together:1 a\rPUT together:2 b\rGET together:1\r");
     session.terminal.shows_line("[Client] GET together:1 = a");
     session.says("GET together:2", "[Client] GET together:2 = b");
-    // A terminal says so where lines are pasted, and they are carried out once the last is ended.
+    // A terminal marks pasted lines as such, and they are carried out once the last one is ended.
     session.terminal.types("\x1b[200~PUT pasted:1 a\nPUT pasted:2 b\n\x1b[201~\r");
     session.terminal.shows("the second", |screen| screen.contains("[Client] PUT pasted:2 = b"));
     session.says("GET pasted:1", "[Client] GET pasted:1 = a");
@@ -120,7 +120,7 @@ fn ctrl_c_clears_the_line_and_goes_on() {
     session.terminal.last_line_is(">> DELETE repl-clear");
     session.terminal.types(CTRL_C);
     session.terminal.last_line_is(PROMPT);
-    // Nothing is left of the line, and nothing was carried out.
+    // Nothing is left of the line, and nothing was executed.
     session.says("GET repl-clear", "[Client] GET repl-clear = kept");
     session.terminal.types(CTRL_D);
     session.ends_with_goodbye();
@@ -188,7 +188,7 @@ fn a_session_goes_on_across_a_failover() {
     cluster.kill(0);
     session.terminal.types(&format!("GET {key}{ENTER}"));
     session.terminal.shows("the value", |screen| screen.contains(&format!("[Client] GET {key} = Alice")));
-    // The session has connections to a dead node and an old map; it waits for the new primary by itself.
+    // The session has connections to a dead node and an outdated map; it waits for the new primary by itself.
     session.terminal.types(&format!("PUT {key} Bob{ENTER}"));
     session.terminal.shows("the new value", |screen| screen.contains(&format!("[Client] PUT {key} = Bob [primary: ")));
     session.says(&format!("GET {key}"), &format!("[Client] GET {key} = Bob"));

@@ -1,4 +1,4 @@
-//! What is promised when a primary is killed or stopped while it takes writes.
+//! The guarantees when a primary is killed or stopped while it takes writes.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use e2e::load::Load;
 use e2e::wait::ensure;
 use proto::slot::Position;
 
-/// A primary is replaced within 0.7 s, the promises to it run out within as much again, and there is room for a busy
-/// machine.
+/// A primary is replaced within 0.7 s, the promises to it run out within as much again, and the rest is a margin for a
+/// busy machine.
 const REPLACED_WITHIN: Duration = Duration::from_secs(3);
 
-/// The 300 ms after which a read goes to a replica, and room for a busy machine.
+/// The 300 ms after which a read goes to a replica, plus a margin for a busy machine.
 const READ_WITHIN: Duration = Duration::from_secs(3);
 
-/// Asserts that a linear read through each of these nodes gives every key its own name.
+/// Asserts that a linear read through each of these nodes returns each key's own name.
 fn has_all<'a>(cluster: &Cluster, through: &[usize], keys: impl Iterator<Item = &'a String> + Clone) {
     for index in through {
         let mut node = cluster.connect_at(*index, "quorum", "linear");
@@ -46,7 +46,7 @@ fn quorum_writes_that_were_answered_survive_the_kill_of_their_primary_at_once_af
 fn quorum_writes_that_were_answered_survive_the_kill_of_their_primary_among_others() {
     let mut cluster = Setup::default().start();
     let answered = Arc::new(Mutex::new(BTreeSet::new()));
-    // Straight to the primary, so that each ends with it: whether the last one took effect is unknown.
+    // Straight to the primary, so that each load ends with it: whether its last write took effect is unknown.
     let loads: Vec<_> = (0..4)
         .map(|client| {
             let keys = cluster.keys_led_by(0, &format!("among:{client}"), 2_000);
@@ -74,7 +74,7 @@ fn quorum_writes_that_were_answered_survive_the_kill_of_their_primary_among_othe
 #[test]
 fn writes_to_every_slot_of_a_killed_primary_go_on_soon_although_its_heartbeat_timeout_is_far_away() {
     let mut cluster = Setup::default().start();
-    // One key of each of many slots.
+    // One key in each of many slots.
     let mut slots = BTreeSet::new();
     let bits = cluster.map().bits();
     let mut keys = cluster.keys_led_by(0, "gap", 500);
@@ -132,7 +132,7 @@ fn what_was_passed_on_to_a_node_that_hangs_is_told_to_be_unknown_long_before_its
     let asked = Instant::now();
     let answer = client.ask(&format!("PUT {} meanwhile", keys[0]));
     assert!(answer.starts_with("ERROR UNKNOWN "), "{answer}");
-    // A request has 15 s, and the connection two to three.
+    // A request may take 15 s, but the connection may be silent for only two to three.
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     cluster.node(1).process.resume();
     assert_eq!(client.ask(&format!("PUT {} after", keys[1])), "OK");

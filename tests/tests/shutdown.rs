@@ -1,4 +1,4 @@
-//! Stopping on purpose.
+//! Planned stops.
 #![cfg(unix)]
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use e2e::load::Load;
 use e2e::server;
 use nix::sys::signal::Signal;
 
-/// What a server may take to stop.
+/// The most time a server may take to stop.
 const LIMIT: Duration = Duration::from_secs(10);
 
 #[test]
@@ -28,7 +28,7 @@ fn a_coordinator_stops_on_sigterm_and_on_ctrl_c() {
 
 #[test]
 fn a_node_stops_on_sigterm_and_on_ctrl_c_and_is_off_the_ring_at_once() {
-    // So long a timeout that only its own farewell can take it off.
+    // A timeout so long that only the node's own farewell can take it off the list.
     let mut cluster = Setup { heartbeat_timeout: "300s", ..Setup::default() }.start();
     for (index, signal) in [(0, Signal::SIGTERM), (1, Signal::SIGINT)] {
         let mut idle = cluster.connect(index);
@@ -53,7 +53,7 @@ fn stopping_a_node_right_after_its_answers_loses_nothing() {
     for key in &keys {
         assert_eq!(node.line(), "OK", "{key}");
     }
-    // Most of them are still in the queues to the replicas now.
+    // Most of the writes are still in the queues to the replicas now.
     let ended = cluster.node_mut(0).stop();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     for index in [1, 2] {
@@ -94,7 +94,7 @@ fn a_write_that_comes_while_a_node_stops_is_passed_on_to_the_next_primary() {
         }
         answers
     });
-    // On a busy machine the thread may come late.
+    // On a busy machine the thread may start late.
     begun.recv().expect("a write is answered before the node stops");
     let ended = cluster.node_mut(0).stop();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

@@ -14,7 +14,8 @@ fn ends(program: &str, args: &[&str]) -> Ended {
     process.wait_for_end(SOON)
 }
 
-/// Asserts that a program cannot run: code 1, with an error that names each of `words`, and no panic.
+/// Asserts that a program cannot run: it exits with code 1, with an error that contains each of `words`, and without a
+/// panic.
 #[track_caller]
 fn cannot_run(program: &str, args: &[&str], words: &[&str]) {
     let ended = ends(program, args);
@@ -109,7 +110,7 @@ fn a_node_without_a_coordinator_gives_up_after_its_join_timeout() {
 
 #[test]
 fn a_node_whose_coordinator_is_something_else_gives_up() {
-    // A node is no coordinator: it answers, and not what was asked for.
+    // A node is not a coordinator: it answers, but not what was asked for.
     let coordinator = server::coordinator(&[]);
     let other = server::node(coordinator.port, &[]);
     let port = other.port.to_string();

@@ -1,4 +1,4 @@
-//! Figures of nodes and of the coordinator.
+//! Statistics of nodes and of the coordinator.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What `STATUS` says and `WAIT_HEALTHY` waits for.
+//! What `STATUS` reports and what `WAIT_HEALTHY` waits for.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ fn coordinator(cluster: &Cluster) -> Connection {
     Connection::open(&cluster.coordinator.addr)
 }
 
-/// Waits until `STATUS` is such as `fits` wants it.
+/// Waits until `STATUS` satisfies `fits`.
 #[track_caller]
 fn status_becomes(cluster: &Cluster, what: &str, fits: impl Fn(&[String]) -> bool) -> Vec<String> {
     let mut coordinator = coordinator(cluster);
@@ -32,7 +32,7 @@ fn a_whole_cluster_is_healthy_and_who_waits_for_that_is_answered_at_once() {
     assert_eq!(coordinator(&cluster).ask("WAIT_HEALTHY 90s"), "OK");
     status_becomes(&cluster, "all is well", |lines| *lines == [healthy]);
     let port = cluster.coordinator.port;
-    // On a busy machine a node may not be heard for a moment.
+    // On a busy machine, a node may miss heartbeats for a moment.
     for (command, more, expected) in [
         ("STATUS", &[][..], format!("{healthy}\n")),
         (
@@ -69,7 +69,8 @@ fn a_dead_node_is_named_first_as_silent_and_then_as_missing_until_another_comes(
     let is_told = |lines: &[String]| lines.iter().any(|line| line.starts_with(too_few));
     status_becomes(&cluster, "a node is missing", |lines| begins(lines, "degraded") && is_told(lines));
 
-    // Who waits hears it once all is whole again, and others are served meanwhile, on the same machine and elsewhere.
+    // A waiting client is answered once the cluster is whole again, and others are served meanwhile, on the same
+    // machine and elsewhere.
     let mut waiting = coordinator(&cluster);
     waiting.send("WAIT_HEALTHY 60s\nPING\n");
     assert_eq!(coordinator(&cluster).ask("PING"), "PONG");
@@ -84,7 +85,7 @@ fn a_node_that_is_being_filled_is_told_with_how_far_it_is() {
     let mut cluster = Setup::default().start();
     let value = "x".repeat(500);
     cluster.store(0, "fill", 4_000, &value);
-    // Looked for from before it comes, for it may not take long. On a busy machine others may be filled as well.
+    // Watched for from before it begins, since it may not take long. On a busy machine others may be filled as well.
     let at = cluster.coordinator.addr.clone();
     let others: Vec<_> = cluster.nodes().iter().map(|node| format!("node {} ", node.addr)).collect();
     let watching = std::thread::spawn(move || {
@@ -127,7 +128,7 @@ fn a_wait_ends_with_its_client() {
     let cluster =
         Setup { nodes: 1, replicas: 1, coordinator_args: &["--max-clients", "3"], ..Setup::default() }.start();
     let start = Instant::now();
-    // The node has one of the three places. If those who have gone went on waiting, there would soon be none left.
+    // The node takes one of the three places. If disconnected clients went on waiting, there would soon be none left.
     for _ in 0..5 {
         eventually("there is room for one more", wait::SOON, || {
             let mut waiting = coordinator(&cluster);

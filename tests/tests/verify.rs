@@ -8,7 +8,7 @@ use proto::id::{Incarnation, NodeAddr, Version};
 use proto::peer::{Effect, Hello, LinkKind, LinkMessage, Op};
 use proto::slot::Position;
 
-/// A figure of a node's `STATS`.
+/// A number from a node's `STATS`.
 fn figure(cluster: &Cluster, index: usize, name: &str) -> u64 {
     let lines = cluster.connect(index).ask_lines("STATS");
     let line = lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -37,7 +37,8 @@ fn a_cluster_that_is_written_to_meanwhile_has_equal_copies() {
         for index in 0..3 {
             let mut connection = cluster.connect(index);
             let lines = connection.ask_lines("VERIFY");
-            // On a busy machine a replica may be out of sync for a moment: what cannot be compared is no matter here.
+            // On a busy machine a replica may be out of sync for a moment: copies that cannot be compared do not matter
+            // here.
             assert!(lines[0].starts_with("OK Verified equal: "), "{lines:?}");
             slots += before(&lines[0], " slots led here");
             assert!(figure(&cluster, index, "slots_compared") > 0);
@@ -75,7 +76,7 @@ fn what_cannot_be_compared_is_said_with_the_reason_and_the_background_compares_b
     assert_eq!(figure(&cluster, 0, "copies_different"), 0);
 }
 
-/// Says to a replica what its primary would say, so that it takes a record that the primary never made.
+/// Sends a replica what its primary would send, so that it takes a record that the primary never made.
 fn forge(cluster: &Cluster, key: &str, last: Version, [primary, replica]: [&str; 2]) {
     let map = cluster.map();
     let incarnation = |addr: &str| -> Incarnation {
@@ -113,7 +114,7 @@ fn a_copy_that_differs_is_found_and_filled_again() {
     let answer = connection.ask(&format!("GETV {key}"));
     let last: Version = answer.split(' ').nth(1).and_then(|version| version.parse().ok()).expect("VALUE version value");
     forge(&cluster, key, last, [leader, replica]);
-    // The primary's record has the number that the replica has already, so that the replica passes it over.
+    // The primary's record has a number that the replica already has, so the replica skips it.
     assert_eq!(connection.insist(&format!("PUT {key} second")), "OK");
 
     let lines = connection.ask_lines("VERIFY");

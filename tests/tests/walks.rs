@@ -1,4 +1,4 @@
-//! Walks through the keys of the whole cluster, and requests for many keys.
+//! Walks through the keys of the whole cluster, and requests with many keys.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use e2e::cluster::Setup;
 use e2e::connection::{Connection, Reply, array};
 use e2e::load::Load;
 
-/// One page, asked for until it is given: a page that would lack keys is refused.
+/// One page, requested until it is given: a page that would lack keys is refused.
 #[track_caller]
 fn page(node: &mut Connection, request: &str) -> Vec<String> {
     let head = node.insist(request);
@@ -16,7 +16,7 @@ fn page(node: &mut Connection, request: &str) -> Vec<String> {
     keys
 }
 
-/// All keys of a walk, page by page; `between` is called after each with how many there were.
+/// All keys of a walk, page by page; `between` is called after each page with the number of keys so far.
 #[track_caller]
 fn walk(node: &mut Connection, request: &str, mut between: impl FnMut(usize)) -> Vec<String> {
     let mut walked: Vec<String> = Vec::new();
@@ -48,11 +48,11 @@ fn a_walk_has_every_key_once_while_a_node_is_killed_and_another_joins() {
     let mut node = cluster.connect_at(1, "quorum", "linear");
     let keys = names("walk", 3_000);
     store(&mut node, &keys);
-    // Others come and go among them.
+    // Other keys come and go among them.
     let mut churning = cluster.connect_at(2, "quorum", "linear");
     let churn = Load::start("keys that come and go", move |round| {
         let key = format!("walk:{:05}-gone", round % 3_000);
-        // While nobody leads the slot a write is refused; that is not what this test is about.
+        // While nobody leads the slot, writes are refused; that is not what this test is about.
         churning.try_ask(&format!("PUT {key} v")).map_err(|error| error.to_string())?;
         let deadline = Instant::now() + Duration::from_secs(20);
         while churning.try_ask(&format!("DELETE {key}")).map_err(|error| error.to_string())? != "OK" {
@@ -139,7 +139,7 @@ fn a_page_that_would_lack_keys_is_not_given() {
         assert!(answer.starts_with("ERROR UNAVAILABLE ") && answer.contains("slot "), "{request}: {answer}");
         assert!(answer.contains(&killed) && answer.contains("nothing was changed"), "{request}: {answer}");
     }
-    // Of many keys each has its own answer.
+    // With many keys, each has its own answer.
     node.send(format!("MGET {here} {there} {here}\n"));
     let answers = node.lines();
     assert_eq!((answers[0].as_str(), answers[2].as_str(), answers.len()), ("VALUE v", "VALUE v", 3));
@@ -166,12 +166,12 @@ fn the_only_copy_that_is_left_lists_every_key() {
 
 #[test]
 fn many_keys_are_answered_in_their_order_however_much_it_is() {
-    // Without replicas no primary changes because the machine is busy: this is about the answers alone.
+    // Without replicas no primary changes just because the machine is busy: this test is about the answers alone.
     let cluster = Setup { replicas: 0, heartbeat_timeout: "300s", ..Setup::default() }.start();
     let mut node = cluster.connect(0);
     node.answers_within(Duration::from_secs(60));
     let keys = names("many", 1_500);
-    // Together far more than a node gathers before it answers, and one long enough to be sent from where it is stored.
+    // Together far more than a node collects before it answers, and one long enough to be sent from where it is stored.
     let value = |at: usize| vec![b'a' + (at % 26) as u8; if at == 700 { 100_000 } else { 1_000 }];
     let values: Vec<_> = (0..keys.len()).map(value).collect();
     let mut words = vec![b"MPUT".to_vec()];
@@ -182,7 +182,7 @@ fn many_keys_are_answered_in_their_order_however_much_it_is() {
         node.answers_within(Duration::from_secs(60));
         let mut words = vec!["MGET", "many:none"];
         words.extend(keys.iter().map(String::as_str));
-        // Pipelined between others, whose answers keep their places.
+        // Pipelined among others, whose answers keep their places.
         node.send([array(&["GET", "many:00007"]), array(&words), array(&["PING"])].concat());
         assert_eq!(node.reply(), Reply::bulk(&values[7]));
         let Reply::Array(read) = node.reply() else { panic!("an answer for each") };
@@ -192,7 +192,7 @@ fn many_keys_are_answered_in_their_order_however_much_it_is() {
         }
         assert_eq!(node.reply(), Reply::Text("PONG".into()));
     }
-    // Of one key the last value stays.
+    // If a key is repeated, its last value stays.
     let twice: Vec<&str> = ["MPUT"].into_iter().chain(["many:x", "1", "many:y", "1", "many:x", "2"]).collect();
     assert_eq!(node.call(&twice), Reply::Array(vec![Reply::ok(); 3]));
     assert_eq!(node.ask_lines("MGET many:x many:y"), ["VALUE 2", "VALUE 1"]);

@@ -1,4 +1,4 @@
-//! One connection: what it has in flight, and when it sends the next.
+//! One connection: its requests in flight, and when it sends the next.
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
@@ -17,22 +17,22 @@ use crate::request::Requests;
 use crate::target::{Server, Target, connect};
 use crate::workload::Action;
 
-/// How much a read asks for at least.
+/// The minimum that a read asks for.
 const READ_BYTES: usize = 64 * 1024;
 
-/// The most keys that one scan asks for, as in YCSB.
+/// The most keys that one scan requests, as in YCSB.
 const SCAN_KEYS: u64 = 100;
 
 /// When requests are sent.
 #[derive(Debug)]
 pub(crate) enum Pace {
-    /// As many as may be in flight together, and the next when all are answered.
+    /// As many together as may be in flight, and the next batch when all are answered.
     Closed,
-    /// Each when it is due: this connection's first, and every so often another.
+    /// Each when it is due: this connection's first at `due`, then one every `step`.
     Open { due: Instant, step: Duration },
 }
 
-/// A request whose answer has not come.
+/// A request that has not been answered.
 #[derive(Debug, Clone, Copy)]
 struct InFlight {
     action: Action,
@@ -51,26 +51,26 @@ pub(crate) struct Connection<'a> {
     draw: Draw,
     random: Random,
     pace: Pace,
-    /// How many operations are still to be begun.
+    /// How many operations remain to be started.
     left: u64,
-    /// With [`Until::AllKeys`], the place of the next key.
+    /// With [`Until::AllKeys`], the index of the next key.
     place: u32,
-    /// The number of the next key to insert, and how far apart those of one connection are.
+    /// The number of the next key to insert.
     insert: u64,
     in_flight: VecDeque<InFlight>,
-    /// Requests, of which so many bytes are sent.
+    /// Encoded requests, of which `sent` bytes are sent.
     output: Vec<u8>,
     sent: usize,
-    /// What has arrived lies between these two.
+    /// Received bytes lie between `from` and `end`.
     input: Vec<u8>,
     from: usize,
     end: usize,
-    /// All is answered, and nothing more is sent.
+    /// Everything is answered, and nothing more will be sent.
     pub(crate) is_done: bool,
 }
 
 impl<'a> Connection<'a> {
-    /// Connects. `at` is its place among the connections of the run.
+    /// Connects. `at` is its index among the connections of the run.
     pub(crate) fn open(
         target: &'a Target,
         server: &'a Server,
@@ -109,12 +109,12 @@ impl<'a> Connection<'a> {
         })
     }
 
-    /// With a rate: when the first is due, and how long after it the next.
+    /// With a rate: when the first request is due, and the interval to the next.
     pub(crate) fn set_pace(&mut self, pace: Pace) {
         self.pace = pace;
     }
 
-    /// Sends what is to be sent by now. The connection may be done after that.
+    /// Sends what is due by now. The connection may be done afterwards.
     pub(crate) fn pump(&mut self, recorder: &Recorder, now: Instant) -> anyhow::Result<()> {
         if !recorder.is_over(now) {
             match self.pace {
@@ -137,7 +137,7 @@ impl<'a> Connection<'a> {
         self.flush()
     }
 
-    /// With a rate: how many operations were due before the end and not begun.
+    /// With a rate: how many operations were due before the end and not started.
     pub(crate) fn unsent(&self, end: Instant) -> u64 {
         match self.pace {
             Pace::Open { due, step } if due < end && self.left > 0 => {
@@ -148,7 +148,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Whether an answer is to come.
+    /// Whether an answer is outstanding.
     pub(crate) fn is_waiting(&self) -> bool {
         !self.in_flight.is_empty()
     }
@@ -181,7 +181,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// The next number whose key this connection's server leads. Behind the last there is, it begins again.
+    /// The next number whose key this connection's server leads. After the last number it starts over.
     fn next_insert(&mut self) -> u32 {
         let keys = self.load.sizes.keys();
         loop {
@@ -193,7 +193,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Sends what the socket takes.
+    /// Sends as much as the socket accepts.
     fn flush(&mut self) -> anyhow::Result<()> {
         while let Some(rest) = self.output.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match self.stream.write(rest) {
@@ -208,7 +208,7 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// The socket has something, or room for more.
+    /// Handles a socket that is readable or writable.
     pub(crate) fn ready(&mut self, recorder: &mut Recorder) -> anyhow::Result<()> {
         self.flush()?;
         loop {
@@ -222,8 +222,9 @@ impl<'a> Connection<'a> {
                 Ok(read) => {
                     self.end += read;
                     self.take(recorder)?;
-                    // Who has given less than was asked has no more, and what arrives later makes a new event. Where
-                    // sockets report only after they were read empty, one more read is needed.
+                    // A read that returned less than requested has emptied the socket, and whatever arrives later
+                    // raises a new event. On systems where sockets report only after they were read empty, one more
+                    // read is needed.
                     if read < asked && !cfg!(windows) {
                         return Ok(());
                     }
@@ -243,7 +244,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Takes the answers that are whole, and sends what comes next.
+    /// Takes the complete answers and sends what comes next.
     fn take(&mut self, recorder: &mut Recorder) -> anyhow::Result<()> {
         let now = Instant::now();
         while let Some(request) = self.in_flight.front().copied() {
@@ -282,7 +283,7 @@ impl<'a> Connection<'a> {
         self.pump(recorder, now)
     }
 
-    /// What the server has said, for an error message.
+    /// What the server sent, for an error message.
     fn told(&self) -> String {
         const ENOUGH: usize = 200;
         let said = self.input.get(self.from..self.end).unwrap_or_default();
@@ -291,7 +292,7 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// Asks for the levels of a load.
+/// Requests the levels of the load.
 fn set_levels(stream: &std::net::TcpStream, load: &Load) -> anyhow::Result<()> {
     let ack = load.ack.map(|level| format!("ACK {level}\n"));
     let read = load.read.map(|level| format!("READ {level}\n"));
@@ -305,7 +306,7 @@ fn set_levels(stream: &std::net::TcpStream, load: &Load) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether an answer is one that may come.
+/// Whether an answer is acceptable.
 fn judge(requests: &mut Requests, strict: bool, request: InFlight, reply: Reply<'_>) -> Result<(), &'static str> {
     match reply {
         Reply::Refused(_) if strict => Err("an error"),

@@ -1,10 +1,10 @@
-//! How much processor time other processes have used. On a busy machine it says more than the clock on the wall.
+//! Processor time used by other processes. On a busy machine it says more than wall-clock time.
 
 use std::fs;
 use std::time::Duration;
 
-/// The time that processes have run, all the threads together that they have now, to the nanosecond. `None` where the system does not
-/// say (it is Linux that does), or there are no processes to ask for.
+/// The time that processes have run, summed over all their current threads, in nanoseconds. `None` if the system does
+/// not report it (only Linux does), or there are no processes to ask about.
 pub fn used(pids: &[u32]) -> Option<Duration> {
     if pids.is_empty() {
         return None;
@@ -15,11 +15,11 @@ pub fn used(pids: &[u32]) -> Option<Duration> {
             let thread = thread.ok()?.path();
             let line = match fs::read_to_string(thread.join("schedstat")) {
                 Ok(line) => line,
-                // It has ended just now.
+                // The thread has just ended.
                 Err(_) if !thread.exists() => continue,
                 Err(_) => return None,
             };
-            // The first number of the line is nanoseconds on a processor.
+            // The first number on the line is nanoseconds on a processor.
             sum += Duration::from_nanos(line.split(' ').next()?.parse().ok()?);
         }
     }

@@ -1,4 +1,4 @@
-//! Numbers to keys and to the values that belong to them; which numbers a server has, and in which order they are asked for.
+//! Maps numbers to keys and their values; decides which numbers a server has and in which order they are requested.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -9,16 +9,16 @@ use crate::random::{Random, Zipfian};
 /// What every key begins with.
 pub const PREFIX: &[u8] = b"bench:";
 
-/// The digits of the highest number that there is.
+/// The number of digits of the highest possible number.
 const DIGITS_MOST: usize = 10;
 
-/// How many of its own inserts a connection remembers, to ask for the latest.
+/// How many of its own inserts a connection remembers, so as to request the latest.
 const INSERTS_KEPT: usize = 100_000;
 
-/// How long keys and values are, in bytes.
+/// The sizes of keys and values, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
-    /// Of a key: from [`Sizes::KEY_LEAST`].
+    /// Of a key: at least [`Sizes::KEY_LEAST`].
     pub key: usize,
     /// Of a value.
     pub value: usize,
@@ -28,14 +28,14 @@ impl Sizes {
     /// The shortest key.
     pub const KEY_LEAST: usize = PREFIX.len() + 1;
 
-    /// How many keys of this length there are, up to the most that are ever used.
+    /// How many keys of this length there are, capped at the most that are ever used.
     #[must_use]
     pub fn keys(self) -> u64 {
         let digits = self.key.saturating_sub(PREFIX.len()).min(DIGITS_MOST);
         10_u64.pow(digits as u32).min(u64::from(u32::MAX))
     }
 
-    /// The key of a number below [`Sizes::keys`].
+    /// The key with a number below [`Sizes::keys`].
     #[must_use]
     pub fn make_key(self, number: u32) -> Vec<u8> {
         let mut key = PREFIX.to_vec();
@@ -44,8 +44,8 @@ impl Sizes {
         key
     }
 
-    /// The value that belongs to a key. It begins with the key, where it is long enough, and ends in no digit, as most
-    /// values do: one that does costs a node one look more where a line carries it.
+    /// The value that belongs to a key. It begins with the key if it is long enough. Like most values it does not end
+    /// in a digit: one that does costs a node an extra check when sent as a line.
     #[must_use]
     pub fn make_value(self, key: &[u8]) -> Vec<u8> {
         let mut value = vec![b'v'; self.value];
@@ -65,17 +65,17 @@ pub(crate) fn write_number(mut number: u32, key: &mut [u8]) {
     }
 }
 
-/// The numbers of the keys that a server has.
+/// The numbers of the keys on a server.
 #[derive(Debug, Clone)]
 pub enum Numbers {
-    /// All of a range.
+    /// A whole range.
     Range(Range<u32>),
-    /// These.
+    /// An explicit list.
     List(Arc<[u32]>),
 }
 
 impl Numbers {
-    /// How many.
+    /// How many there are.
     #[must_use]
     pub fn len(&self) -> u32 {
         match self {
@@ -98,14 +98,14 @@ impl Numbers {
     }
 }
 
-/// Which of a server's keys comes next.
+/// Which of a server's keys is requested next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Distribution {
-    /// Each as often as any other.
+    /// Every key equally often.
     Uniform,
-    /// Few keys often and most rarely; those few are scattered among all.
+    /// A few keys often and most rarely; the frequent ones are scattered among all.
     Zipfian,
-    /// As `Zipfian`, the keys that were inserted last most often.
+    /// As `Zipfian`, with the most recently inserted keys the most frequent.
     Latest,
 }
 
@@ -115,16 +115,16 @@ pub(crate) struct Draw {
     numbers: Numbers,
     distribution: Distribution,
     zipfian: Option<Arc<Zipfian>>,
-    /// Without a common divisor with the count of numbers, so that its multiples meet each.
+    /// Coprime to the count of numbers, so that its multiples reach every number.
     step: u64,
     inserted: VecDeque<u32>,
 }
 
 impl Draw {
-    /// `zipfian` is for as many ranks as there are numbers, where the distribution needs it.
+    /// If the distribution needs `zipfian`, it must have as many ranks as there are numbers.
     pub(crate) fn new(numbers: Numbers, distribution: Distribution, zipfian: Option<Arc<Zipfian>>) -> Self {
         let count = u64::from(numbers.len().max(1));
-        // Steps of the golden ratio scatter neighbours.
+        // Steps of the golden ratio scatter neighbors.
         let mut step = (count * 618 / 1_000).max(1);
         while greatest_common_divisor(step, count) != 1 {
             step += 1;
@@ -132,12 +132,12 @@ impl Draw {
         Self { numbers, distribution, zipfian, step, inserted: VecDeque::new() }
     }
 
-    /// The key at a place in their order.
+    /// The key at an index in order.
     pub(crate) fn at(&self, place: u32) -> u32 {
         self.numbers.get(place)
     }
 
-    /// A key that is there.
+    /// Draws an existing key.
     pub(crate) fn next(&self, random: &mut Random) -> u32 {
         let count = u64::from(self.numbers.len());
         let rank = match &self.zipfian {
@@ -154,7 +154,7 @@ impl Draw {
         }
     }
 
-    /// A key was inserted.
+    /// Notes that a key was inserted.
     pub(crate) fn insert(&mut self, number: u32) {
         if self.distribution == Distribution::Latest {
             self.inserted.truncate(INSERTS_KEPT - 1);

@@ -1,16 +1,16 @@
-//! The load generator: one thread for all connections, woken when an answer has arrived. `client bench` and
-//! `scripts/bench.sh` both put their load on servers with it.
+//! The load generator: one thread for all connections, woken when an answer arrives. Both `client bench` and
+//! `scripts/bench.sh` use it to put load on servers.
 //!
 //! In reading order:
 //!
 //! - [`load`]: what a run is asked to do: how many connections, which requests, how fast, until when.
-//! - [`workload`]: the kinds of requests and how often each comes; those of YCSB have their names.
-//! - [`target`]: where requests go: one server, or the nodes of a cluster, each with the keys that it leads.
-//! - [`run()`]: a run, and what has come of it. `connection` is one connection, `timer` what wakes it in between.
-//! - [`outcome`]: what was measured, in histograms.
-//! - [`keys`] and [`random`]: numbers to keys, and the order in which keys are asked for.
-//! - [`request`]: requests and the values that must come back, made in place. [`reply`]: where an answer ends.
-//! - [`cpu`]: the processor time that processes have used.
+//! - [`workload`]: the kinds of requests and how often each comes; YCSB's workloads keep their names.
+//! - [`target`]: where requests go: one server, or the nodes of a cluster, each with the keys it leads.
+//! - [`run()`]: a run and its outcome. `connection` is one connection; `timer` wakes the run between events.
+//! - [`outcome`]: the measurements, in histograms.
+//! - [`keys`] and [`random`]: from numbers to keys, and the order in which keys are requested.
+//! - [`request`]: builds requests, and the values expected back, in place. [`reply`]: finds where an answer ends.
+//! - [`cpu`]: the processor time used by processes.
 
 pub mod cpu;
 pub mod keys;

@@ -12,52 +12,53 @@ use crate::workload::{Action, Mix};
 /// A load on a target.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// How requests are written.
+    /// How requests are encoded.
     pub encoding: Encoding,
-    /// How long keys and values are.
+    /// The sizes of keys and values.
     pub sizes: Sizes,
-    /// What is asked.
+    /// The mix of operations.
     pub mix: Mix,
-    /// Which keys are asked for.
+    /// Which keys are requested.
     pub distribution: Distribution,
-    /// How many connections there are, spread evenly over the servers of the target.
+    /// The number of connections, spread evenly over the servers of the target.
     pub connections: usize,
-    /// How many requests a connection has in flight. Without a rate they are sent together, and the next when all are
-    /// answered.
+    /// The number of requests in flight per connection. Without a rate they are sent together, and the next batch when
+    /// all are answered.
     pub pipeline: usize,
-    /// Operations in a second, over all connections; without it each connection asks as fast as it is answered. With a
-    /// rate latency counts from the moment at which a request was due, whether or not it could be sent then.
+    /// Operations per second, over all connections; without a rate each connection sends its next request as soon as it
+    /// is answered. With a rate, latency counts from the moment a request was due, whether or not it could be sent
+    /// then.
     pub rate: Option<NonZeroU64>,
-    /// What goes before and is not measured.
+    /// The unmeasured warm-up.
     pub warm_up: Duration,
     /// When the run ends.
     pub until: Until,
-    /// An error, a key that is not there, or a value that is not the one that belongs to its key fails the run. Else
-    /// they are counted.
+    /// Whether an error, a missing key, or a value that does not belong to its key fails the run. Otherwise they are
+    /// counted.
     pub strict: bool,
-    /// The levels that connections ask for.
+    /// The ack level that connections ask for.
     pub ack: Option<AckLevel>,
-    /// The same of reads.
+    /// The read level that connections ask for.
     pub read: Option<ReadLevel>,
 }
 
 /// When a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// Every connection has been through all keys of its server, in their order.
+    /// Once every connection has gone through all keys of its server, in order.
     AllKeys,
-    /// So much time was measured.
+    /// Once this much time was measured.
     Elapsed(Duration),
-    /// So many operations are answered, over all connections.
+    /// Once this many operations were answered, over all connections.
     Operations(Count),
 }
 
-/// How many operations.
+/// A number of operations.
 pub type Count = u64;
 
 impl Load {
-    /// As many connections and requests in flight as it takes, one kind of operation, uniform keys, and every answer checked.
-    /// A fifth of the time goes before, unmeasured.
+    /// One connection with one request in flight, one kind of operation, uniform keys, and every answer checked. The
+    /// unmeasured warm-up is a fifth of the time.
     #[must_use]
     pub fn steady(action: Action, encoding: Encoding, sizes: Sizes, time: Duration) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What a run has come to.
+//! The outcome of a run.
 
 use std::time::{Duration, Instant};
 
@@ -6,82 +6,82 @@ use hdrhistogram::Histogram;
 
 use crate::workload::Action;
 
-/// The longest latency that is told from longer ones, in nanoseconds.
+/// The longest latency that can be distinguished from longer ones, in nanoseconds.
 const LATENCY_MOST: u64 = 60_000_000_000;
 
-/// Digits that a latency keeps.
+/// Significant digits of a latency.
 const PRECISION: u8 = 3;
 
-/// What was measured.
+/// The results of a run.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// How long was measured.
+    /// The measured time.
     pub elapsed: Duration,
-    /// Latencies in nanoseconds, of all kinds together.
+    /// Latencies in nanoseconds, of all kinds of operations together.
     pub latency: Histogram<u64>,
-    /// The same of each kind that has come.
+    /// The same per kind that came up.
     pub of_action: Vec<(Action, Histogram<u64>)>,
-    /// Operations that were answered in that time.
+    /// Operations answered in that time.
     pub operations: u64,
-    /// Reads of keys that were not there, in the whole run.
+    /// Reads of missing keys, in the whole run.
     pub misses: u64,
-    /// Operations that were refused, in the whole run; they are in no histogram.
+    /// Operations that were refused, in the whole run; no histogram includes them.
     pub refused: u64,
     /// The first error, in the server's words.
     pub first_error: Option<String>,
-    /// Operations that were due and could not be sent before the end, with a rate.
+    /// With a rate: operations that were due and could not be sent before the end.
     pub unsent: u64,
-    /// Processor time of the target's processes for an operation, where it is known.
+    /// Processor time of the target's processes per operation, if known.
     pub server_cpu: Option<Duration>,
-    /// Processor time of this process for an operation, where the system tells.
+    /// Processor time of this process per operation, if the system reports it.
     pub own_cpu: Option<Duration>,
 }
 
 impl Outcome {
-    /// Answers in a second.
+    /// Answers per second.
     #[must_use]
     pub fn per_second(&self) -> f64 {
         self.operations as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// The latency below which so many of a hundred operations stayed.
+    /// The latency below which `percent` percent of the operations stayed.
     #[must_use]
     pub fn percentile(&self, percent: f64) -> Duration {
         Duration::from_nanos(self.latency.value_at_percentile(percent))
     }
 }
 
-/// A part of a run, told while it goes on.
+/// A part of a run, reported while the run goes on.
 #[derive(Debug)]
 pub struct Interval<'a> {
-    /// When it ended, from the begin of what is measured. `None` while warming up.
+    /// When it ended, from the start of the measurement. `None` during the warm-up.
     pub at: Option<Duration>,
-    /// How long it was.
+    /// Its length.
     pub elapsed: Duration,
-    /// Latencies in nanoseconds of what was answered in it.
+    /// Latencies in nanoseconds of the operations answered in it.
     pub latency: &'a Histogram<u64>,
     /// Errors in the whole run so far.
     pub refused: u64,
 }
 
-/// Gathers what is measured while a run goes on.
+/// Collects the measurements during a run.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     pub(crate) start: Instant,
-    /// None: no end.
+    /// `None` means no end.
     pub(crate) stop: Option<Instant>,
-    /// Answers before and after the time that is measured too.
+    /// Answers, including those before and after the measured time.
     pub(crate) answers: u64,
     pub(crate) misses: u64,
     pub(crate) refused: u64,
     pub(crate) first_error: Option<String>,
     interval: Kinds,
     total: Kinds,
-    /// The last answer that counts.
+    /// The last answer that counted.
     last: Instant,
 }
 
-/// A histogram for each kind that has come.
+/// A histogram per kind that came up.
 #[derive(Debug, Default)]
 struct Kinds([Option<Box<Histogram<u64>>>; Action::ALL.len()]);
 
@@ -122,7 +122,7 @@ impl Recorder {
         self.stop.is_some_and(|stop| now >= stop)
     }
 
-    /// An operation is done that was due, or sent, at a moment.
+    /// Records an operation that was due, or sent, at `since`.
     pub(crate) fn done(&mut self, action: Action, since: Instant, now: Instant) {
         self.answers += 1;
         if now >= self.start && !self.is_over(now) {
@@ -134,14 +134,14 @@ impl Recorder {
         }
     }
 
-    /// An operation was refused.
+    /// Records a refused operation.
     pub(crate) fn refused(&mut self, error: &[u8]) {
         self.answers += 1;
         self.refused += 1;
         self.first_error.get_or_insert_with(|| error.escape_ascii().to_string());
     }
 
-    /// Ends an interval; gives what was measured in it.
+    /// Ends an interval and returns its measurements.
     pub(crate) fn end_interval(&mut self) -> Histogram<u64> {
         let all = self.interval.all();
         for (kind, action) in self.interval.0.iter_mut().zip(Action::ALL) {
@@ -165,7 +165,7 @@ impl Recorder {
         };
         let [server_cpu, own_cpu] = used.map(each);
         Outcome {
-            // Without an end of its own it ends with its last answer.
+            // Without a set end, the run ends with its last answer.
             elapsed: self.stop.unwrap_or(self.last).saturating_duration_since(self.start),
             operations: latency.len(),
             latency,

@@ -1,19 +1,19 @@
-//! Random numbers, and numbers that come as often as keys do.
+//! Random numbers, uniform and Zipf-distributed.
 
 use std::sync::Arc;
 
-/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): good enough to scatter keys, and next to free.
+/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): good enough to scatter keys, and nearly free.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// The same seed gives the same numbers.
+    /// A generator; the same seed gives the same numbers.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Any number.
+    /// Any 64-bit number.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,9 +21,9 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below another; 0 below 0.
+    /// A number below `bound`; 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        // Lemire's reduction; its bias is below one in 2^32 for the counts of keys that there are.
+        // Lemire's reduction; its bias is below one in 2^32 for the key counts used here.
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
@@ -33,11 +33,11 @@ impl Random {
     }
 }
 
-/// The exponent of YCSB.
+/// YCSB's exponent.
 const THETA: f64 = 0.99;
 
-/// Ranks after Zipf's law with the exponent 0.99, as YCSB draws them: 0 is the most frequent. The algorithm is that of Gray et
-/// al., "Quickly Generating Billion-Record Synthetic Databases" (SIGMOD 1994).
+/// Ranks that follow Zipf's law with exponent 0.99, as YCSB draws them: 0 is the most frequent. The algorithm is that
+/// of Gray et al., "Quickly Generating Billion-Record Synthetic Databases" (SIGMOD 1994).
 #[derive(Debug)]
 pub struct Zipfian {
     count: u64,
@@ -46,7 +46,7 @@ pub struct Zipfian {
 }
 
 impl Zipfian {
-    /// For so many ranks. Takes time in proportion to them: some 20 ms for a million.
+    /// A distribution over `count` ranks. Takes time proportional to `count`: some 20 ms for a million.
     #[must_use]
     pub fn new(count: u64) -> Arc<Self> {
         let count = count.max(1);
@@ -56,7 +56,7 @@ impl Zipfian {
         Arc::new(Self { count, zeta: all, eta })
     }
 
-    /// A rank below the count.
+    /// Draws a rank below the count.
     pub fn next(&self, random: &mut Random) -> u64 {
         let unit = random.unit();
         let scaled = unit * self.zeta;
@@ -103,7 +103,7 @@ mod tests {
             let drawn = f64::from(seen[from..to].iter().sum::<u32>()) / f64::from(DRAWS);
             (drawn, expected)
         };
-        // The algorithm is exact for the first two ranks and approximate behind them.
+        // The algorithm is exact for the first two ranks and approximate beyond them.
         for (from, to, tolerance) in [(0, 1, 0.02), (1, 2, 0.03), (2, 10, 0.12), (10, 100, 0.08), (100, 1_000, 0.08)] {
             let (drawn, expected) = share(from, to);
             assert!((drawn / expected - 1.0).abs() < tolerance, "{from}..{to}: {drawn} for {expected}");

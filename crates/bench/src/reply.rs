@@ -1,13 +1,13 @@
-//! Where an answer ends, and what it says.
+//! Finds where an answer ends, and what it says.
 
 use proto::frame::Encoding;
 
-/// What must come back for a request, unless it is refused.
+/// What must come back for a request unless it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// That it was done.
+    /// Confirmation that it was done.
     Done,
-    /// That it was done, and from WAIT that so many replicas have it.
+    /// Confirmation that it was done, and WAIT's that this many replicas have it.
     Replicated(u8),
     /// A value, or that there is none.
     Value,
@@ -15,7 +15,7 @@ pub enum Wanted {
     Page,
 }
 
-/// What a server has said.
+/// What a server answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply<'a> {
     /// It is done.
@@ -24,24 +24,24 @@ pub enum Reply<'a> {
     Value(&'a [u8]),
     /// There is none.
     Missing,
-    /// So many keys.
+    /// This many keys.
     Page(usize),
-    /// An error, in its own words.
+    /// An error, in the server's words.
     Refused(&'a [u8]),
 }
 
-/// These bytes begin no answer to what was asked.
+/// These bytes cannot begin an answer to the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an answer that is none to what was asked")]
 pub struct Malformed;
 
-/// A whole answer at the begin of some bytes, and how many it takes; `None` where more must come.
+/// A complete answer at the start of some bytes, and its length; `None` if more must arrive.
 type Found<'a> = Result<Option<(Reply<'a>, usize)>, Malformed>;
 
-/// Reads one answer from the begin of what has arrived.
+/// Reads one answer from the start of the received bytes.
 ///
 /// # Errors
-/// What has arrived is no answer to such a request.
+/// If the bytes are not an answer to such a request.
 pub fn read(bytes: &[u8], encoding: Encoding, wanted: Wanted) -> Found<'_> {
     match encoding {
         Encoding::Line => read_line(bytes, wanted),
@@ -67,7 +67,7 @@ fn read_line(bytes: &[u8], wanted: Wanted) -> Found<'_> {
     Ok(Some((reply, used)))
 }
 
-/// The keys, one a line, and the empty line behind them.
+/// The keys, one per line, and the empty line after them.
 fn page_of_lines(bytes: &[u8], mut used: usize, count: usize) -> Found<'_> {
     for _ in 0..=count {
         match line(bytes.get(used..).unwrap_or_default()) {
@@ -115,14 +115,14 @@ fn page_of_words(bytes: &[u8], mut used: usize, count: usize) -> Found<'_> {
     Ok((used <= bytes.len()).then_some((Reply::Page(count), used)))
 }
 
-/// A line without its end, and how many bytes it takes with it.
+/// A line without its line end, and its length including it.
 fn line(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let end = memchr::memchr(b'\n', bytes)?;
     let line = bytes.get(..end)?;
     Some((line.strip_suffix(b"\r").unwrap_or(line), end + 1))
 }
 
-/// A length that memory can have.
+/// A length that fits in memory.
 fn number(digits: &[u8]) -> Result<usize, Malformed> {
     if digits.is_empty() || digits.len() > 9 {
         return Err(Malformed);

@@ -1,7 +1,8 @@
-//! Requests, made in place.
+//! Requests, built in place.
 //!
-//! All requests of a kind have one length: only the key differs, and the value, which begins with its key. So a request is
-//! made by writing a number into a copy of another. The generator needs no formatting and stays lighter than any server.
+//! All requests of a kind have the same length: only the key differs, and the value, which begins with its key. So a
+//! request is built by writing a number into a copy of another one. The generator needs no formatting and stays lighter
+//! than any server.
 
 use proto::frame::{self, Encoding};
 use proto::request::verbs;
@@ -13,11 +14,11 @@ use crate::reply::Wanted;
 /// How a server is told to store a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// PUT, as our nodes have it.
+    /// PUT, for our nodes.
     Put,
-    /// SET, as Redis has it.
+    /// SET, for Redis.
     Set,
-    /// SET, and behind each the command that waits until so many replicas have it.
+    /// SET, each followed by the command that waits until this many replicas have it.
     SetAndWait(u8),
 }
 
@@ -30,12 +31,12 @@ pub enum Verb {
     Get,
 }
 
-/// Bytes that hold a key in known places.
+/// Bytes that hold a key at known positions.
 #[derive(Debug, Clone)]
 pub struct Template {
-    /// With the key of number 0.
+    /// The bytes, with the key of number 0.
     pub bytes: Vec<u8>,
-    /// Where keys begin.
+    /// Where the keys begin.
     places: Vec<usize>,
     key_bytes: usize,
 }
@@ -69,7 +70,7 @@ impl Template {
             Encoding::Array | Encoding::Resp3 => frame::encode_array(words, &mut bytes),
         }
         if let (Verb::Put, Dialect::SetAndWait(replicas)) = (verb, dialect) {
-            // Nought milliseconds: for as long as it takes.
+            // Zero milliseconds: wait for as long as it takes.
             frame::encode_array(&[b"WAIT", replicas.to_string().as_bytes(), b"0"], &mut bytes);
         }
         Self::new(bytes, sizes)
@@ -92,7 +93,7 @@ impl Template {
         Self::new(sizes.make_value(&sizes.make_key(0)), sizes)
     }
 
-    /// Appends a copy that holds another number.
+    /// Appends a copy with another number.
     fn push(&self, number: u32, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
@@ -109,7 +110,7 @@ impl Template {
         }
     }
 
-    /// Puts a whole key into bytes that were copied from these.
+    /// Writes a whole key into bytes copied from this template.
     pub fn write_key(&self, key: &[u8], copy: &mut [u8]) {
         for at in &self.places {
             if let Some(place) = copy.get_mut(*at..at + self.key_bytes).filter(|place| place.len() == key.len()) {
@@ -118,7 +119,7 @@ impl Template {
         }
     }
 
-    /// The key in bytes that were made from these.
+    /// The key in bytes made from this template.
     #[must_use]
     pub fn key_in<'a>(&self, copy: &'a [u8]) -> Option<&'a [u8]> {
         let at = *self.places.first()?;
@@ -126,7 +127,7 @@ impl Template {
     }
 }
 
-/// Makes the requests of one connection.
+/// Builds the requests of one connection.
 #[derive(Debug)]
 pub(crate) struct Requests {
     encoding: Encoding,
@@ -134,7 +135,7 @@ pub(crate) struct Requests {
     get: Template,
     put: Template,
     wanted_of_put: Wanted,
-    /// The value that belongs to a key, to compare with.
+    /// The value that belongs to a key, for comparison.
     value: Template,
     expected: Vec<u8>,
 }
@@ -151,7 +152,7 @@ impl Requests {
         Self { encoding, sizes, get, put, wanted_of_put, value, expected }
     }
 
-    /// Each of these appends a request and says what must come back.
+    /// Each of these appends a request and returns what must come back.
     pub(crate) fn get(&self, number: u32, out: &mut Vec<u8>) -> Wanted {
         self.get.push(number, out);
         Wanted::Value
@@ -162,10 +163,10 @@ impl Requests {
         self.wanted_of_put
     }
 
-    /// Up to `limit` keys from a number on.
+    /// Requests up to `limit` keys from a number on.
     pub(crate) fn scan(&self, number: u32, limit: u64, out: &mut Vec<u8>) -> Wanted {
         let (from, limit) = (self.sizes.make_key(number), limit.to_string());
-        // The byte behind the colon of the prefix: all keys of the load lie before.
+        // `;` is the byte after the prefix's colon, so all keys of the load sort before it.
         let words: [&[u8]; 5] = [b"RANGE", &from, b"bench;", b"LIMIT", limit.as_bytes()];
         match self.encoding {
             Encoding::Line => {
@@ -177,7 +178,7 @@ impl Requests {
         Wanted::Page
     }
 
-    /// Whether a value is the one that belongs to a key.
+    /// Whether a value belongs to a key.
     pub(crate) fn is_value(&mut self, number: u32, value: &[u8]) -> bool {
         self.value.write(number, &mut self.expected);
         self.expected == value

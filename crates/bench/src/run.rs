@@ -21,13 +21,13 @@ use crate::timer::Timer;
 /// An answer that takes longer than this fails the run.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// How many bytes of values are in flight on a connection, about, while keys are stored before anything is measured.
+/// Roughly how many bytes of values are in flight per connection while keys are stored before the measurement.
 const FILL_BYTES: usize = 16 * 1024;
 
 /// Stores every key at the server that leads it.
 ///
 /// # Errors
-/// As of [`run`]; some keys may be stored.
+/// As [`run`]; some keys may be stored.
 pub fn fill(target: &Target, load: &Load, observe: &mut dyn FnMut(Interval<'_>)) -> anyhow::Result<Outcome> {
     let load = Load {
         connections: target.servers.len(),
@@ -42,12 +42,12 @@ pub fn fill(target: &Target, load: &Load, observe: &mut dyn FnMut(Interval<'_>))
     run(target, &load, Duration::from_secs(1), observe)
 }
 
-/// Loads a target until it is time to stop. Tells what was measured in each interval, when it is over; with
-/// [`Duration::MAX`] nothing.
+/// Puts load on a target until it is time to stop. Reports the measurements of each interval when it ends; never with
+/// an interval of [`Duration::MAX`].
 ///
 /// # Errors
-/// A connection has broken, an answer is missing for ten seconds or is none to what was asked; with [`Load::strict`], an
-/// answer is wrong.
+/// If a connection breaks, an answer is missing for ten seconds or does not match its request; with [`Load::strict`],
+/// also if an answer is wrong.
 pub fn run(
     target: &Target,
     load: &Load,
@@ -102,7 +102,7 @@ pub fn run(
         }
         let now = Instant::now();
         if recorder.is_over(now) && !ended {
-            // Those that have nothing in flight, which no event will end.
+            // Connections with nothing in flight, which no event will end.
             ended = true;
             connections.iter_mut().try_for_each(|connection| connection.pump(&recorder, now))?;
             open = connections.iter().filter(|connection| !connection.is_done).count();
@@ -138,11 +138,11 @@ fn open<'a>(target: &'a Target, load: &'a Load, poll: &Poll) -> anyhow::Result<V
     Ok(connections)
 }
 
-/// When requests are due, with a rate: one after the other over all connections, in turns.
+/// When requests are due, if there is a rate: one after the other, over all connections in turn.
 struct Schedule {
     begin: Instant,
     rate: NonZeroU64,
-    /// The first that was not due yet.
+    /// The first request that is not due yet.
     next: u64,
     timer: Timer,
 }
@@ -153,7 +153,7 @@ impl Schedule {
         self.begin + Duration::from_nanos((u128::from(number) * SECOND / u128::from(self.rate.get())) as u64)
     }
 
-    /// Lets connections send what is due; gives how long to wait for the next.
+    /// Lets connections send what is due; returns how long to wait for the next.
     fn send_due(
         &mut self,
         connections: &mut [Connection<'_>],
@@ -161,7 +161,7 @@ impl Schedule {
         now: Instant,
     ) -> anyhow::Result<Duration> {
         let count = connections.len() as u64;
-        // Where all have something due, each once is enough.
+        // If all connections have something due, pumping each once is enough.
         if self.due(self.next + count) <= now {
             connections.iter_mut().try_for_each(|connection| connection.pump(recorder, now))?;
             let passed = (now - self.begin).as_nanos() * u128::from(self.rate.get()) / 1_000_000_000;
@@ -177,7 +177,7 @@ impl Schedule {
     }
 }
 
-/// When something is told of a run that goes on.
+/// When to report on a run in progress.
 struct Beat {
     from: Instant,
     every: Duration,

@@ -1,4 +1,4 @@
-//! Where requests are sent: one server, or the nodes of a cluster, each with the keys that it leads.
+//! Where requests are sent: one server, or the nodes of a cluster, each with the keys it leads.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -18,19 +18,19 @@ use proto::slot::Position;
 use crate::keys::{Numbers, Sizes};
 use crate::request::Dialect;
 
-/// How long a cluster may take until it stands.
+/// How long a cluster may take to be complete.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A map that has not changed for so long is taken for settled: hand-overs come one after the other.
+/// A map that has not changed for this long counts as settled: hand-overs come one after the other.
 const SETTLED: Duration = Duration::from_millis(1_500);
 
-/// How long a connection and an answer to what is not part of the load may take.
+/// How long connecting, and an answer to a request outside the load, may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// A server as it is named on the command line: where it listens, and which processes do its work.
+/// A server as named on the command line: its address, and the processes that do its work.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// Where it listens.
+    /// Its address.
     pub addr: SocketAddr,
     /// Its processes.
     pub pids: Vec<u32>,
@@ -50,14 +50,14 @@ impl FromStr for Place {
     }
 }
 
-/// A cluster as it is named on the command line.
+/// A cluster as named on the command line.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     /// How many nodes it has.
     pub nodes: usize,
-    /// Where its coordinator listens, and the processes of its nodes.
+    /// The address of its coordinator, and the processes of its nodes.
     pub coordinator: Place,
-    /// What is special about it, for its name in the table; empty where nothing is.
+    /// What is special about it, for its name in the table; may be empty.
     pub remark: String,
 }
 
@@ -73,7 +73,7 @@ impl FromStr for Cluster {
     }
 }
 
-/// Something to be measured.
+/// Something to measure.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// Its name in tables.
@@ -84,9 +84,9 @@ pub struct Target {
     pub pids: Vec<u32>,
     /// How it is told to store a value.
     pub dialect: Dialect,
-    /// The numbers of all its keys; what is inserted has numbers behind them.
+    /// The numbers of all its keys; inserted keys have numbers after these.
     pub keys: Range<u32>,
-    /// What its servers are told first.
+    /// The password its servers are given first.
     pub password: Option<Password>,
     map: Option<Arc<ClusterMap>>,
 }
@@ -94,25 +94,25 @@ pub struct Target {
 /// One server of a target.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// Where it listens.
+    /// Its address.
     pub addr: SocketAddr,
-    /// The keys that are asked for there.
+    /// The keys requested from it.
     pub numbers: Numbers,
     node: Option<Incarnation>,
 }
 
 impl Target {
-    /// One server that has all keys.
+    /// A single server that holds all keys.
     #[must_use]
     pub fn single(name: &str, at: &Place, dialect: Dialect, keys: Range<u32>) -> Self {
         let servers = vec![Server { addr: at.addr, numbers: Numbers::Range(keys.clone()), node: None }];
         Self { name: name.to_owned(), servers, pids: at.pids.clone(), dialect, keys, password: None, map: None }
     }
 
-    /// The nodes of a cluster, as its map names them.
+    /// The nodes of a cluster, as named in its map.
     ///
     /// # Errors
-    /// The map names a node that cannot be found, or too few of the keys are led by anybody.
+    /// If the map names a node that cannot be found, or too few of the keys have a primary.
     pub fn of_map(
         name: String,
         map: ClusterMap,
@@ -135,10 +135,10 @@ impl Target {
         Ok(Self { name, servers, pids, dialect: Dialect::Put, keys, password: None, map: Some(Arc::new(map)) })
     }
 
-    /// Waits until all nodes of a cluster are there and their slots have found their places.
+    /// Waits until all nodes of a cluster are up and their slots have settled.
     ///
     /// # Errors
-    /// They have not within a minute.
+    /// If that takes longer than a minute.
     pub fn cluster(at: &Cluster, keys: Range<u32>, sizes: Sizes) -> anyhow::Result<Self> {
         let map = settled_map(at)?;
         let mut name = if at.nodes == 1 { "one node".to_owned() } else { format!("{} nodes", at.nodes) };
@@ -157,19 +157,19 @@ impl Target {
     }
 }
 
-/// The address of a host and port.
+/// Resolves a host and port.
 ///
 /// # Errors
-/// There is no such host.
+/// If there is no such host.
 pub fn resolve(host_and_port: &str) -> anyhow::Result<SocketAddr> {
     let mut found = host_and_port.to_socket_addrs().with_context(|| format!("cannot look up {host_and_port}"))?;
     found.next().with_context(|| format!("{host_and_port} has no address"))
 }
 
-/// Sends one request as an array, and gives the first line of the answer.
+/// Sends one request as an array and returns the first line of the answer.
 ///
 /// # Errors
-/// The server cannot be reached, or does not answer in time.
+/// If the server cannot be reached or does not answer in time.
 pub fn ask<W: AsRef<[u8]>>(addr: SocketAddr, password: Option<&Password>, words: &[W]) -> anyhow::Result<String> {
     let mut stream = connect(addr, password)?;
     let mut request = Vec::new();
@@ -184,7 +184,7 @@ fn answer_line(stream: &TcpStream, addr: SocketAddr) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
 }
 
-/// Connects, and gives the password where there is one.
+/// Connects, and authenticates if there is a password.
 pub(crate) fn connect(addr: SocketAddr, password: Option<&Password>) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&addr, ANSWER).with_context(|| format!("cannot connect to {addr}"))?;
     stream.set_read_timeout(Some(ANSWER)).context("cannot set up a connection")?;
@@ -217,16 +217,16 @@ fn settled_map(at: &Cluster) -> anyhow::Result<ClusterMap> {
     anyhow::bail!("its {} nodes have not found their places within {PATIENCE:?}", at.nodes)
 }
 
-/// Whether all nodes are there, every slot is led, and no copy is still being filled.
+/// Whether all nodes are up, every slot has a primary, and no copy is still being filled.
 fn stands(map: &ClusterMap, nodes: usize) -> bool {
     let up = map.members().filter(|(_, member)| member.up).count();
     up == nodes && map.slots().all(|(_, config)| config.primary.is_some() && config.learners.is_empty())
 }
 
-/// The map of a cluster in which every slot is led; waits for that.
+/// Waits for a map in which every slot has a primary, and returns it.
 ///
 /// # Errors
-/// The coordinator cannot be reached, or its cluster is not complete in time.
+/// If the coordinator cannot be reached, or its cluster is not complete in time.
 pub fn serving_map(
     coordinator: SocketAddr,
     password: Option<&Password>,
@@ -245,7 +245,7 @@ pub fn serving_map(
     }
 }
 
-/// The map as the coordinator has it; `None` where it has none yet.
+/// The coordinator's current map; `None` if it has none yet.
 fn read_map(coordinator: SocketAddr, password: Option<&Password>) -> anyhow::Result<Option<ClusterMap>> {
     let mut stream = connect(coordinator, password).context("the coordinator is not reached")?;
     stream.write_all(b"MAP\n").context("cannot ask the coordinator for its map")?;

@@ -1,5 +1,5 @@
-//! What wakes the generator when a request is due: to the microsecond, where the wait for sockets alone takes whole
-//! milliseconds.
+//! Wakes the generator when a request is due: to the microsecond, whereas waiting for sockets alone has only
+//! millisecond resolution.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ impl Timer {
         Ok(Self { fd, set: None })
     }
 
-    /// Wakes at a moment; gives how long the wait for sockets may take at most.
+    /// Sets the alarm; returns the longest that the wait for sockets may take.
     pub(crate) fn wake_at(&mut self, when: Instant, now: Instant) -> std::io::Result<Duration> {
         use nix::sys::time::TimeSpec;
         use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
@@ -38,7 +38,7 @@ impl Timer {
             self.fd.set(Expiration::OneShot(TimeSpec::from_duration(left)), TimerSetTimeFlags::empty())?;
             self.set = Some(when);
         }
-        // The wait is rounded up to milliseconds, and only for the case that the alarm was missed.
+        // That wait is rounded up to milliseconds; it only matters if the alarm was missed.
         Ok(left)
     }
 }
@@ -49,7 +49,7 @@ impl Timer {
         Ok(Self { set: None })
     }
 
-    /// Gives how long the wait for sockets may take.
+    /// Returns the longest that the wait for sockets may take.
     pub(crate) fn wake_at(&mut self, when: Instant, now: Instant) -> std::io::Result<Duration> {
         self.set = Some(when);
         Ok(when.saturating_duration_since(now))

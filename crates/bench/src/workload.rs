@@ -1,4 +1,4 @@
-//! What is asked, and how often each.
+//! The kinds of operations, and how often each comes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,20 +9,20 @@ use crate::random::Random;
 /// A kind of operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Reads a key that is there.
+    /// Reads an existing key.
     Get,
-    /// Overwrites a key that is there.
+    /// Overwrites an existing key.
     Put,
-    /// Writes a key that is not there yet.
+    /// Writes a key that does not exist yet.
     Insert,
-    /// Lists up to 100 keys in order, from a key that is there.
+    /// Lists up to 100 keys in order, starting from an existing key.
     Scan,
-    /// Reads a key and, once its value has come, overwrites it. One operation.
+    /// Reads a key and overwrites it once its value has arrived. Counts as one operation.
     Modify,
 }
 
 impl Action {
-    /// All, in the order of the tables.
+    /// All kinds, in the order of the tables.
     pub const ALL: [Self; 5] = [Self::Get, Self::Put, Self::Insert, Self::Scan, Self::Modify];
 
     /// Its name in tables.
@@ -37,23 +37,23 @@ impl Action {
         }
     }
 
-    /// Its place in [`Action::ALL`].
+    /// Its index in [`Action::ALL`].
     pub(crate) fn index(self) -> usize {
         self as usize
     }
 }
 
-/// How often each kind comes, and with which keys.
+/// How often each kind of operation comes, and on which keys.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mix {
-    /// Of a hundred operations, in the order of [`Action::ALL`].
+    /// Percentages, in the order of [`Action::ALL`].
     shares: [u8; Action::ALL.len()],
-    /// Which keys, where nobody says otherwise.
+    /// The default distribution of keys.
     pub distribution: Distribution,
 }
 
 impl Mix {
-    /// One kind alone.
+    /// A single kind of operation.
     #[must_use]
     pub fn only(action: Action) -> Self {
         let mut shares = [0; Action::ALL.len()];
@@ -63,17 +63,17 @@ impl Mix {
         Self { shares, distribution: Distribution::Uniform }
     }
 
-    /// So many of a hundred are GET, the others PUT.
+    /// `of_hundred` percent are GET, the others PUT.
     ///
     /// # Panics
-    /// More than a hundred.
+    /// If `of_hundred` is more than a hundred.
     #[must_use]
     pub fn gets(of_hundred: u8) -> Self {
         assert!(of_hundred <= 100, "{of_hundred} of a hundred");
         Self { shares: [of_hundred, 100 - of_hundred, 0, 0, 0], distribution: Distribution::Uniform }
     }
 
-    /// Whether a kind ever comes.
+    /// Whether a kind ever comes up.
     #[must_use]
     pub fn has(&self, action: Action) -> bool {
         self.shares.get(action.index()).is_some_and(|share| *share > 0)
@@ -95,14 +95,14 @@ impl Mix {
     }
 }
 
-/// A mix by its name.
+/// A named mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workload {
     /// GET alone.
     Get,
     /// PUT alone.
     Put,
-    /// GET and PUT, in a ratio that is given beside it.
+    /// GET and PUT, in a ratio given separately.
     Mixed,
     /// A to F of YCSB (Cooper et al., "Benchmarking Cloud Serving Systems with YCSB", SoCC 2010).
     Ycsb(char),
@@ -112,7 +112,7 @@ impl Workload {
     /// All names.
     pub const NAMES: [&'static str; 9] = ["get", "put", "mixed", "a", "b", "c", "d", "e", "f"];
 
-    /// The mix. `gets` of a hundred are GET, which only [`Workload::Mixed`] asks for.
+    /// The mix. `gets` is the percentage of GETs, which only [`Workload::Mixed`] uses.
     #[must_use]
     pub fn mix(self, gets: u8) -> Mix {
         let ycsb = |shares, distribution| Mix { shares, distribution };

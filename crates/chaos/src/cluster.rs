@@ -14,40 +14,43 @@ use proto::slot::Position;
 use crate::network::Network;
 use crate::server::Server;
 
-/// Copies of a key beside its primary.
+/// The number of replicas beside the primary.
 const REPLICAS: &str = "2";
 
-/// Positions of a node on the ring: enough that each of five nodes leads a fair share.
+/// A node's positions on the ring: enough that each of five nodes leads a fair share.
 const VIRTUAL_NODES: &str = "16";
 
-/// How long the cluster may take until every slot has all its copies, once nothing disturbs it.
+/// How long the cluster may take until every slot has all its copies, once nothing disturbs it any more.
 pub(crate) const WHOLE: Duration = Duration::from_secs(60);
 
-/// How long it must have been so. What was asked of a coordinator that stood still is carried out when it goes on.
+/// How long it must have stayed so. A coordinator that was paused handles the requests it got meanwhile when it goes
+/// on.
 const STANDS: Duration = Duration::from_millis(500);
 
-/// How often a node that is to leave is decommissioned again. One that was killed when it had just left comes back as a new one.
+/// How often a node that is to leave is decommissioned again. A node that was killed just after it left comes back as a
+/// new one.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// How long the coordinator may take to answer.
 const ANSWER: Duration = Duration::from_millis(500);
 
-/// The processes, and the hosts that they run on.
+/// The processes, and the hosts they run on.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) network: Network,
-    /// The nodes, and last the coordinator. A server's index is its host.
+    /// The nodes, followed by the coordinator. A server's index is its host.
     servers: Vec<Server>,
     coordinator: SocketAddr,
-    /// The newest map that the coordinator was seen with.
+    /// The newest map seen from the coordinator.
     last_map: Option<ClusterMap>,
-    /// The incarnations that were killed or stopped. None of them holds anything any more.
+    /// The incarnations that were killed or stopped. They no longer hold anything.
     gone: BTreeSet<Incarnation>,
 }
 
 impl Cluster {
-    /// Starts a coordinator and the first `size` of `nodes` nodes from the programs in `programs`, with their files in `dir`,
-    /// and waits until every slot has all its copies. The coordinator listens on `port`, the nodes on those after it.
+    /// Starts a coordinator and the first `size` of `nodes` nodes from the programs in `programs`, with their files in
+    /// `dir`, and waits until every slot has all its copies. The coordinator listens on `port`, the nodes on the ports
+    /// after it.
     pub(crate) fn start(
         network: Network,
         nodes: usize,
@@ -84,22 +87,22 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Where the coordinator listens.
+    /// The coordinator's address.
     pub(crate) fn coordinator_addr(&self) -> SocketAddr {
         self.coordinator
     }
 
-    /// How many nodes there can be. The coordinator is the server of this number.
+    /// The largest possible number of nodes. It is also the number of the coordinator among the servers.
     pub(crate) fn nodes(&self) -> usize {
         self.servers.len() - 1
     }
 
-    /// A server by its number.
+    /// A server, by number.
     pub(crate) fn server(&self, number: usize) -> &Server {
         self.servers.get(number).expect("servers are chosen among those that there are")
     }
 
-    /// The same, to do something to it.
+    /// A server, by number, for changing its state.
     pub(crate) fn server_mut(&mut self, number: usize) -> &mut Server {
         self.servers.get_mut(number).expect("servers are chosen among those that there are")
     }
@@ -115,12 +118,12 @@ impl Cluster {
         server.start(&self.network)
     }
 
-    /// The nodes that are to be there, or those that are not.
+    /// The nodes that should be in the cluster, or those that should not.
     pub(crate) fn wanted(&self, is_wanted: bool) -> Vec<usize> {
         (0..self.nodes()).filter(|node| self.server(*node).is_wanted == is_wanted).collect()
     }
 
-    /// Starts one more node.
+    /// Starts another node.
     pub(crate) fn add(&mut self, node: usize) -> anyhow::Result<()> {
         self.server_mut(node).is_wanted = true;
         self.start_server(node)
@@ -132,7 +135,7 @@ impl Cluster {
         self.decommission(node)
     }
 
-    /// Where the coordinator does not answer, it is asked again, see [`AGAIN`].
+    /// If the coordinator does not answer, it is asked again, see [`AGAIN`].
     fn decommission(&self, node: usize) -> anyhow::Result<()> {
         let request = format!("DECOMMISSION {}\n", self.node_addr(node)?);
         let Ok(answer) = ask(self.coordinator, &request, |_| true).map(|lines| lines.concat()) else { return Ok(()) };
@@ -141,13 +144,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// A node is about to lose its memory.
+    /// Notes that a node is about to lose its memory.
     pub(crate) fn will_forget(&mut self, node: usize) {
         let incarnations = self.incarnations(node);
         self.gone.extend(incarnations);
     }
 
-    /// The incarnations of a node's address in the newest map that was seen.
+    /// The incarnations at a node's address in the newest map seen.
     pub(crate) fn incarnations(&self, node: usize) -> Vec<Incarnation> {
         let Ok(addr) = self.node_addr(node).map(|addr| addr.to_string()) else { return Vec::new() };
         let members = self.last_map.iter().flat_map(ClusterMap::members);
@@ -159,7 +162,7 @@ impl Cluster {
         format!("{}:{port}", self.network.address(node)).parse().context("a node has no address")
     }
 
-    /// The coordinator's map; the last that was seen where it does not answer.
+    /// The coordinator's map, or the last one seen if it does not answer.
     pub(crate) fn map(&mut self) -> Option<&ClusterMap> {
         if let Ok(Some(map)) = read_map(self.coordinator) {
             self.last_map = Some(map);
@@ -167,22 +170,22 @@ impl Cluster {
         self.last_map.as_ref()
     }
 
-    /// Looks whether any server has ended.
+    /// Checks whether any server has exited.
     ///
     /// # Errors
-    /// One has, and should not have.
+    /// If one has and should not have.
     pub(crate) fn look_after(&mut self) -> anyhow::Result<()> {
         self.servers.iter_mut().try_for_each(Server::look_after)
     }
 
-    /// Whether a node leads the slot of a key, by the newest map that was seen.
+    /// Whether a node leads the slot of a key, according to the newest map seen.
     pub(crate) fn leads(&self, node: usize, key: &str) -> bool {
         let Some(map) = &self.last_map else { return false };
         let primary = map.config(map.bits().slot(&Position::of(key.as_bytes()))).primary;
         primary.is_some_and(|primary| self.incarnations(node).contains(&primary))
     }
 
-    /// What the servers say of themselves.
+    /// What the servers report about themselves.
     pub(crate) fn state(&self) -> String {
         let mut told = Vec::new();
         for server in &self.servers {
@@ -198,11 +201,11 @@ impl Cluster {
         told.join("\n")
     }
 
-    /// Waits until exactly those nodes are there that are to be, and every slot has all the copies that it can have on them.
-    /// Says how long that took.
+    /// Waits until exactly the wanted nodes are up, and every slot has all the copies that it can have on them. Returns
+    /// how long that took.
     ///
     /// # Errors
-    /// It did not come to that in time; what is missing.
+    /// If it does not happen in time, with what is missing.
     pub(crate) fn await_whole(&mut self) -> anyhow::Result<Duration> {
         let start = Instant::now();
         // The version of a map that lacks nothing, and when it was first seen.
@@ -239,7 +242,7 @@ impl Cluster {
         }
     }
 
-    /// The version of the map where that lacks nothing, and otherwise what is missing.
+    /// The version of the map if it lacks nothing, and otherwise what is missing.
     fn look_whether_whole(&mut self) -> Result<MapVersion, String> {
         for server in &self.servers {
             if server.is_wanted && !server.has_started() {
@@ -258,7 +261,7 @@ impl Cluster {
     }
 }
 
-/// What a map lacks of a whole cluster.
+/// What a map lacks to be that of a complete cluster.
 fn missing(map: &ClusterMap, nodes: usize, gone: &BTreeSet<Incarnation>) -> Option<String> {
     let up = map.members().filter(|(incarnation, member)| member.up && !gone.contains(incarnation)).count();
     if up != nodes || map.members().count() != nodes {
@@ -276,7 +279,7 @@ fn missing(map: &ClusterMap, nodes: usize, gone: &BTreeSet<Incarnation>) -> Opti
     Some(format!("{count} slots have not {copies} copies in sync and nothing else; slot {} is {config:?}", slot.0))
 }
 
-/// The coordinator's map; `None` where it has none yet.
+/// The coordinator's map; `None` if it has none yet.
 fn read_map(coordinator: SocketAddr) -> anyhow::Result<Option<ClusterMap>> {
     let lines = ask(coordinator, "MAP\n", |line| line.is_empty() || line.starts_with("ERROR "))?;
     if lines.last().is_some_and(|last| last.starts_with("ERROR ")) {
@@ -287,7 +290,7 @@ fn read_map(coordinator: SocketAddr) -> anyhow::Result<Option<ClusterMap>> {
     Ok(Some(ClusterMap::updated(None, &update)?))
 }
 
-/// The lines of an answer, up to the one that is its last.
+/// The lines of an answer, up to and including its last.
 fn ask(server: SocketAddr, request: &str, is_last: impl Fn(&str) -> bool) -> anyhow::Result<Vec<String>> {
     let mut stream = TcpStream::connect_timeout(&server, ANSWER).context("cannot connect")?;
     stream.set_read_timeout(Some(ANSWER)).context("cannot set up the connection")?;

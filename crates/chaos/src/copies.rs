@@ -1,7 +1,7 @@
-//! Whether all copies of a key are the same.
+//! Whether all copies of a key are identical.
 //!
-//! A node passes a client's request on to the key's primary. What it holds itself it tells to another node that asks,
-//! on a connection for forwarded requests, whether a replica may answer. So this asks as if it were another node.
+//! A node forwards a client's request to the key's primary. It reveals what it holds itself only to another node, on a
+//! connection for forwarded requests that asks whether a replica may answer. So this module poses as another node.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -18,19 +18,19 @@ use proto::slot::Position;
 
 use crate::cluster::Cluster;
 
-/// How long a node may take for an answer.
+/// How long a node may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// What a copy holds of a key: the version and the value; none where the key is absent.
+/// What a copy holds of a key: the version and the value; `None` if the key is absent.
 type Held = Option<(String, String)>;
 
-/// How long the last writes may take to reach all copies, and copies to be where the map says.
+/// How long the last writes may take to reach all copies, and copies to be where the map places them.
 const LEVEL: Duration = Duration::from_secs(5);
 
-/// Waits until the copies of all keys are the same. Gives the differences that stay.
+/// Waits until the copies of all keys are identical. Returns the differences that remain.
 ///
 /// # Errors
-/// A copy cannot be asked for, time and again.
+/// If a copy repeatedly cannot be queried.
 pub(crate) fn await_equal(cluster: &mut Cluster, keys: &[String]) -> anyhow::Result<Vec<String>> {
     let start = Instant::now();
     loop {
@@ -43,7 +43,7 @@ pub(crate) fn await_equal(cluster: &mut Cluster, keys: &[String]) -> anyhow::Res
     }
 }
 
-/// Asks every holder of every key, and gives the keys whose copies differ, with what each holds.
+/// Asks every holder of every key. Returns the keys whose copies differ, with what each copy holds.
 fn differences(map: &ClusterMap, keys: &[String]) -> anyhow::Result<Vec<String>> {
     let mut connections = BTreeMap::new();
     for (incarnation, member) in map.members() {
@@ -69,7 +69,7 @@ fn differences(map: &ClusterMap, keys: &[String]) -> anyhow::Result<Vec<String>>
     Ok(differences)
 }
 
-/// A connection to a node, for what it holds itself.
+/// A connection to a node for asking what the node itself holds.
 struct Asking {
     stream: TcpStream,
     read: Vec<u8>,
@@ -111,7 +111,7 @@ impl Asking {
         })
     }
 
-    /// Waits for one reply, and looks at it.
+    /// Waits for one reply and passes it to `look`.
     fn reply<T>(&mut self, look: impl FnOnce(Reply<'_>) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let mut chunk = [0; 4096];
         loop {

@@ -1,4 +1,4 @@
-//! The faults: what each does, and how it ends.
+//! The faults: what each one does, and how it ends.
 
 use std::time::Duration;
 
@@ -6,39 +6,39 @@ use crate::cluster::Cluster;
 use crate::network::OUTSIDE;
 use crate::random::Random;
 
-/// What kinds there are.
+/// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A node is killed, and started again in the end. Its memory is lost.
+    /// A node is killed and later restarted. Its memory is lost.
     KillNode,
-    /// A node is asked to stop, and started again in the end. Its memory is lost.
+    /// A node is asked to stop and later restarted. Its memory is lost.
     StopNode,
-    /// A node stands still.
+    /// A node is frozen.
     PauseNode,
-    /// The coordinator is killed, and started again with its state in the end.
+    /// The coordinator is killed and later restarted with its state.
     KillCoordinator,
-    /// The coordinator stands still.
+    /// The coordinator is frozen.
     PauseCoordinator,
-    /// Nothing comes from one server to another.
+    /// Nothing gets from one server to another.
     CutOneWay,
-    /// Nothing comes from either of two servers to the other.
+    /// Nothing gets through between two servers, in either direction.
     CutBothWays,
-    /// Nothing comes from any server to one, nor from it to them. Clients reach it.
+    /// Nothing gets through between one server and all the others. Clients still reach it.
     IsolateFromServers,
-    /// Nothing comes from anybody to one server, nor from it to them.
+    /// Nothing gets through between one server and anybody else.
     IsolateFromAll,
 }
 
-/// A fault of one kind, and whom it meets.
+/// A fault of one kind, and its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
     kind: Kind,
     server: usize,
-    /// What is cut: from whom, to whom.
+    /// The cuts: from which host, to which host.
     cuts: Vec<(usize, usize)>,
 }
 
-/// All kinds, and of how many each is chosen once.
+/// All kinds with their weights.
 const KINDS: [(Kind, usize); 9] = [
     (Kind::KillNode, 5),
     (Kind::StopNode, 2),
@@ -51,14 +51,14 @@ const KINDS: [(Kind, usize); 9] = [
     (Kind::IsolateFromAll, 2),
 ];
 
-/// In how many of a hundred cases a cut or an absence outlasts the time after which a node is taken off the ring.
+/// The percentage of cuts and absences that outlast the time after which a node is taken off the ring.
 const LONG_PERCENT: usize = 8;
 
-/// Such a time, in milliseconds.
+/// The range of such a long fault, in milliseconds.
 const LONG: (u64, u64) = (10_500, 13_000);
 
 impl Kind {
-    /// One of all kinds, or of those that need no network.
+    /// Chooses among all kinds, or among those that need no network.
     pub(crate) fn choose(random: &mut Random, with_cuts: bool) -> Self {
         let kinds: Vec<Self> = KINDS
             .iter()
@@ -68,12 +68,12 @@ impl Kind {
         *random.pick(&kinds).expect("there are kinds that need no network")
     }
 
-    /// Whether a node forgets what it held.
+    /// Whether a node loses what it held.
     pub(crate) fn loses_memory(self) -> bool {
         matches!(self, Self::KillNode | Self::StopNode)
     }
 
-    /// What the measurement of writes calls it; none where it is not measured.
+    /// The name of this kind in the measurement of writes; `None` if it is not measured.
     pub(crate) fn measured(self) -> Option<&'static str> {
         match self {
             Self::KillNode => Some("node killed"),
@@ -89,10 +89,10 @@ impl Kind {
 }
 
 impl Fault {
-    /// Chooses whom a fault meets; none where there is nobody whom it could.
+    /// Chooses the target of a fault; `None` if there is none.
     pub(crate) fn choose(kind: Kind, cluster: &Cluster, random: &mut Random) -> Option<Self> {
         let (nodes, coordinator) = (cluster.nodes(), cluster.nodes());
-        // A server that was started again and does not serve yet is left alone: it has lost nothing but time.
+        // Leave alone a server that was restarted and does not serve yet: it has lost nothing but time.
         let is_well = |server: usize| cluster.server(server).has_started() && !cluster.server(server).is_paused();
         let server = match kind {
             Kind::KillCoordinator | Kind::PauseCoordinator => coordinator,
@@ -119,7 +119,7 @@ impl Fault {
         Some(Self { kind, server, cuts })
     }
 
-    /// How long it is to last.
+    /// Chooses how long the fault lasts.
     pub(crate) fn time(&self, random: &mut Random) -> Duration {
         let may_be_long = !matches!(self.kind, Kind::PauseNode | Kind::PauseCoordinator);
         if may_be_long && random.percent(LONG_PERCENT) {
@@ -131,12 +131,12 @@ impl Fault {
         }
     }
 
-    /// The node that it befalls.
+    /// The node that is hit.
     pub(crate) fn node(&self) -> Option<usize> {
         (!matches!(self.kind, Kind::KillCoordinator | Kind::PauseCoordinator)).then_some(self.server)
     }
 
-    /// Makes it so.
+    /// Injects the fault.
     pub(crate) fn begin(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
         if self.kind.loses_memory() {
             cluster.will_forget(self.server);
@@ -149,12 +149,13 @@ impl Fault {
         }
     }
 
-    /// Whether it can be ended: a server that was asked to stop has done so.
+    /// Whether the fault can be ended: a server that was asked to stop must have done so.
     pub(crate) fn can_end(&self, cluster: &Cluster) -> bool {
         self.kind != Kind::StopNode || !cluster.server(self.server).is_running()
     }
 
-    /// Whether the server of a fault that ends with a start, or with going on, does not stand as that has left it.
+    /// For a fault that ends by starting or resuming its server: whether that server is no longer in the state the
+    /// fault left it in.
     fn is_overtaken(&self, cluster: &Cluster) -> bool {
         let server = cluster.server(self.server);
         match self.kind {
@@ -164,10 +165,10 @@ impl Fault {
         }
     }
 
-    /// Ends it.
+    /// Ends the fault.
     pub(crate) fn end(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
         match self.kind {
-            // It may have been started again by another fault's end.
+            // The end of another fault may have restarted the server already.
             _ if self.is_overtaken(cluster) => Ok(()),
             Kind::KillNode | Kind::StopNode | Kind::KillCoordinator => cluster.start_server(self.server),
             Kind::PauseNode | Kind::PauseCoordinator => cluster.server_mut(self.server).resume(),
@@ -175,7 +176,7 @@ impl Fault {
         }
     }
 
-    /// What it is, for people.
+    /// A human-readable description.
     pub(crate) fn describe(&self, cluster: &Cluster) -> String {
         let name = |server: usize| cluster.server(server).name.clone();
         let server = name(self.server);

@@ -1,4 +1,4 @@
-//! How long writes stood still when a node was struck.
+//! How long writes stalled when a node was hit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,19 +6,19 @@ use sim::history::{Action, Operation};
 
 use crate::nemesis::Blow;
 
-/// A gap belongs to a blow where it begins no later than this after it, in microseconds.
+/// A gap belongs to a blow if it begins at most this long after it, in microseconds.
 const BEGINS_WITHIN: u64 = 1_000_000;
 
-/// The times of one kind of blow, in microseconds.
+/// The times for one kind of blow, in microseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Gaps {
-    /// For each blow the longest time between two answered writes of keys that the node led.
+    /// Per blow, the longest time between two answered writes of keys that the node led.
     pub(crate) still: Vec<u64>,
-    /// For each blow the longest time that an answered write of these keys took.
+    /// Per blow, the longest time that an answered write of these keys took.
     pub(crate) slowest: Vec<u64>,
 }
 
-/// The gaps of all blows, by what they were; those that came alone under that name, and those beside other faults.
+/// The gaps of all blows by name, with lone blows kept apart from those that coincided with other faults.
 pub(crate) fn gaps(blows: &[Blow], history: &[Operation]) -> BTreeMap<(&'static str, bool), Gaps> {
     let mut writes: Vec<(u64, u64, &str)> = history
         .iter()
@@ -41,7 +41,7 @@ pub(crate) fn gaps(blows: &[Blow], history: &[Operation]) -> BTreeMap<(&'static 
     gaps
 }
 
-/// The value below which so many of a hundred are; none where there are none.
+/// The value below which `percent` percent of the values lie; `None` if there are no values.
 pub(crate) fn percentile(values: &[u64], percent: usize) -> Option<u64> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();

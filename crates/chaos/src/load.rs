@@ -1,7 +1,7 @@
-//! The load: groups of client tasks, each group with keys and a client of its own.
+//! The load: groups of client tasks, each group with its own keys and its own client.
 //!
-//! At most [`TASKS`] tasks use a key, so that a search over its operations stays short. Each task has one operation
-//! under way. A value is written once: it names its task and a number.
+//! At most [`TASKS`] tasks use a key, so that the search over its operations stays short. Each task has one operation
+//! in flight. Each value is written only once: it names its task and a number.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,29 +16,29 @@ use tokio::task::JoinHandle;
 use crate::random::Random;
 use crate::record::{Call, Clock, Record};
 
-/// How many groups there are.
+/// The number of groups.
 const GROUPS: usize = 12;
 
-/// How many tasks a group has.
+/// The number of tasks per group.
 const TASKS: usize = 4;
 
-/// How many keys a group has. Every other one is only put and read.
+/// The number of keys per group. Every other key is only put and read.
 const KEYS: usize = 34;
 
-/// How many of them are hot, and in how many of a hundred cases one of these is chosen.
+/// How many of them are hot, and what percentage of operations choose one of these.
 const HOT: usize = 2;
 const HOT_PERCENT: usize = 40;
 
-/// How many of a hundred reads are at the level local.
+/// The percentage of reads at level local.
 const LOCAL_PERCENT: usize = 20;
 
-/// How long a call may take. Shorter than the longest faults, so that some are left unknown.
+/// The timeout of a call. Shorter than the longest faults, so that some outcomes stay unknown.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a call may take when all faults are over.
+/// The timeout of a call once all faults are over.
 const FINAL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What clients ask for.
+/// The levels that clients ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) ack: AckLevel,
@@ -61,13 +61,13 @@ fn key(group: usize, number: usize) -> String {
     format!("g{group}:{number}")
 }
 
-/// Whether a key is deleted and written on conditions, too.
+/// Whether a key is also deleted and written conditionally.
 fn is_rich(number: usize) -> bool {
     number % 2 == 1
 }
 
 impl Load {
-    /// Starts all tasks, which together call `rate` operations in a second at most.
+    /// Starts all tasks, which together start at most `rate` operations per second.
     pub(crate) fn start(
         runtime: &Runtime,
         coordinator: &str,
@@ -104,7 +104,7 @@ impl Load {
         Ok(Self { tasks, end })
     }
 
-    /// Ends all tasks, waits for their last operations, and gives what all of them did and saw.
+    /// Ends all tasks, waits for their last operations, and returns what all of them did and saw.
     pub(crate) fn finish(self, runtime: &Runtime) -> anyhow::Result<Record> {
         self.end.store(true, Ordering::Relaxed);
         let mut all = Record::default();
@@ -115,7 +115,7 @@ impl Load {
     }
 }
 
-/// Reads every key as it is in the end.
+/// Reads the final value of every key.
 pub(crate) fn final_reads(runtime: &Runtime, coordinator: &str) -> anyhow::Result<Vec<(String, Option<String>)>> {
     runtime.block_on(async {
         let builder = Client::builder().timeout(FINAL_TIMEOUT).read(ReadLevel::Linear);
@@ -131,7 +131,7 @@ pub(crate) fn final_reads(runtime: &Runtime, coordinator: &str) -> anyhow::Resul
 
 struct Task {
     client: Client,
-    /// One that reads at the level local.
+    /// A client that reads at level local.
     local: Client,
     number: u32,
     group: usize,
@@ -148,7 +148,7 @@ impl Task {
         let mut next = Instant::now() + self.random.millis(0, 100);
         while !end.load(Ordering::Relaxed) {
             tokio::time::sleep_until(next.into()).await;
-            // What a fault has delayed is not made up for.
+            // Delays caused by a fault are not made up for.
             next = (next + self.pause).max(Instant::now());
             self.operate().await;
         }
@@ -204,7 +204,7 @@ impl Task {
         self.record.wrote_if(&call, end, "put-if-absent", (Version::NONE, &value), action, told);
     }
 
-    /// Reads a value with its version, and replaces that.
+    /// Reads a value with its version, and replaces it.
     async fn compare_and_set(&mut self, key: &str) {
         let call = self.call(key);
         let told = self.client.read_versioned(key).await;

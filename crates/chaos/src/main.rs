@@ -1,11 +1,12 @@
-//! Drives a cluster of real processes under faults, and judges what its clients saw. `scripts/chaos.sh` builds the
-//! programs, makes a network for them, and calls this one.
+//! Runs a cluster of real processes under faults, and judges what its clients saw. `scripts/chaos.sh` builds the
+//! programs, sets up a network for them, and calls this one.
 //!
-//! - `nemesis`: which fault comes when. `faults`: what each does, and how it ends. `random`: the choices.
-//! - `load`: the clients. `record`: what they did and saw. `walker`: those that walk through all keys meanwhile.
-//! - `cluster`, `server`, `signals`, `network`: the processes under test, and the hosts that they run on.
-//! - `copies`: whether all copies are the same in the end. `gaps`: how long writes stood still.
-//! - `report`: what is told of a run.
+//! - `nemesis`: which fault comes when. `faults`: what each one does, and how it ends. `random`: the choices.
+//! - `load`: the clients. `record`: what they did and saw. `walker`: clients that walk through all keys in the
+//!   meantime.
+//! - `cluster`, `server`, `signals`, `network`: the processes under test, and the hosts they run on.
+//! - `copies`: whether all copies are identical in the end. `gaps`: how long writes stalled.
+//! - `report`: the report of a run.
 
 mod cluster;
 mod copies;
@@ -42,41 +43,42 @@ use crate::record::Clock;
 use crate::report::{Report, say};
 use crate::walker::Walker;
 
-/// How many steps the search of one key may take.
+/// The most steps that the search over one key's operations may take.
 const SEARCH_STEPS: u64 = 10_000_000;
 
-/// How many differences between copies are told.
+/// How many differences between copies are reported.
 const DIFFERENCES: usize = 10;
 
-/// Faults on a cluster of real processes, and a judgement of what clients saw meanwhile.
+/// Injects faults into a cluster of real processes, and judges what its clients saw.
 #[derive(Debug, clap::Parser)]
 #[command(name = "chaos", version)]
 struct Config {
-    /// How long faults are made.
+    /// How long to inject faults.
     #[arg(long, default_value_t = 3.0, value_parser = minutes)]
     minutes: f64,
 
-    /// How many nodes there are.
+    /// The number of nodes.
     #[arg(long, default_value_t = 5, value_parser = nodes)]
     nodes: usize,
 
-    /// What the choices are drawn from; one at random where it is not given.
+    /// The seed of all random choices; picked at random by default.
     #[arg(long)]
     seed: Option<u64>,
 
-    /// Port of the coordinator; the nodes have those after it.
+    /// The port of the coordinator; the nodes use those after it.
     #[arg(long, default_value_t = 5700, value_parser = clap::value_parser!(u16).range(1..=60_000))]
     port: u16,
 
-    /// Make no cuts, and run all on 127.0.0.1.
+    /// Make no network cuts, and run everything on 127.0.0.1.
     #[arg(long)]
     no_cuts: bool,
 
-    /// Start with 3 nodes, and have nodes come and go all the time: --nodes of them, 2, one less than --nodes, 3, and so on.
+    /// Start with 3 nodes, and have nodes come and go all the time: --nodes of them, 2, one less than --nodes, 3, and
+    /// so on.
     #[arg(long)]
     moves: bool,
 
-    /// When writes are to be answered.
+    /// When writes are answered.
     #[arg(long, default_value_t = AckLevel::Quorum)]
     ack: AckLevel,
 
@@ -84,23 +86,23 @@ struct Config {
     #[arg(long, default_value_t = ReadLevel::Linear)]
     read: ReadLevel,
 
-    /// Ask for less than is judged (--ack async --read local), and pass only where the judges find that out.
+    /// Ask for weaker levels than are judged (--ack async --read local), and pass only if the judges notice.
     #[arg(long)]
     plant: bool,
 
-    /// How many operations are called in a second at most.
+    /// The most operations started per second.
     #[arg(long, default_value_t = 1_800, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
 
-    /// Keep the history of a run that has passed, too.
+    /// Keep the history even if the run passes.
     #[arg(long)]
     keep_history: bool,
 
-    /// Where the programs `coordinator` and `node` are.
+    /// The directory with the programs `coordinator` and `node`.
     #[arg(long, value_name = "DIR")]
     programs: PathBuf,
 
-    /// Where the report, the history and the logs go.
+    /// The directory for the report, the history and the logs.
     #[arg(long, value_name = "DIR")]
     report: PathBuf,
 }
@@ -116,7 +118,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs all of it, on the main thread, with whose end every server is killed. Says whether all is well.
+/// Runs everything on the main thread; when that thread ends, every server is killed. Returns whether all is well.
 fn run(config: &Config) -> anyhow::Result<bool> {
     fs::create_dir_all(&config.report).with_context(|| format!("cannot make {}", config.report.display()))?;
     let runtime = Runtime::new().context("cannot start the runtime")?;
@@ -167,7 +169,7 @@ fn run(config: &Config) -> anyhow::Result<bool> {
     finish(&report, config)
 }
 
-/// What the servers themselves show.
+/// Examines the servers themselves at the end.
 fn look_at_the_end(report: &mut Report, cluster: &mut Cluster, keys: &[String]) {
     report.stops = cluster.servers().iter().flat_map(|server| server.stops()).copied().collect();
     for server in cluster.servers() {
@@ -229,25 +231,25 @@ fn judge(report: &mut Report, config: &Config, runtime: &Runtime, coordinator: &
     Ok(())
 }
 
-/// Writes what the servers say of themselves, for whoever looks for the reason of a failure.
+/// Writes what the servers report about themselves, to help find the cause of a failure.
 fn write_state(cluster: &mut Cluster, config: &Config) -> anyhow::Result<()> {
     let path = config.report.join("state.txt");
     fs::write(&path, cluster.state()).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Writes the report. Says whether all is well.
+/// Writes the report. Returns whether all is well.
 fn finish(report: &Report, config: &Config) -> anyhow::Result<bool> {
     let path = config.report.join("report.txt");
     fs::write(&path, report.text()).with_context(|| format!("cannot write {}", path.display()))?;
     say(&format!("\n{}\nreport: {}", report.summary(), path.display()));
     if report.failures.is_empty() {
-        // What is left of a run that has passed is its report and the logs.
+        // A run that passed leaves only its report and the logs.
         let _ = fs::remove_dir_all(config.report.join("coordinator-data"));
     }
     Ok(report.failures.is_empty())
 }
 
-/// Ends this process, and with it all servers, with Ctrl-C, or where it is asked to stop.
+/// Exits this process, and with it all servers, on Ctrl-C or when asked to stop.
 fn end_with_a_signal(runtime: &Runtime) {
     runtime.spawn(async {
         let interrupted = async {
@@ -259,7 +261,7 @@ fn end_with_a_signal(runtime: &Runtime) {
                 }
                 return;
             }
-            // Where signals cannot be waited for, they end the process by themselves.
+            // If signals cannot be awaited, they end the process by themselves.
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending().await
             }
@@ -270,7 +272,7 @@ fn end_with_a_signal(runtime: &Runtime) {
     });
 }
 
-/// A seed that is another one each time.
+/// A seed that differs each time.
 fn some_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     (now.as_secs() * 1_000 + u64::from(now.subsec_millis())) % 1_000_000

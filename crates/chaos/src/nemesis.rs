@@ -1,7 +1,7 @@
-//! The nemesis: faults at random, within what the store promises to bear.
+//! The nemesis: random faults, within what the store promises to survive.
 //!
-//! Nodes hold their data in memory. So once one has lost it, no other may before every slot has all its copies again.
-//! Pauses, cuts, and all that befalls the coordinator lose nothing, and may overlap with anything.
+//! Nodes hold their data in memory. So once a node has lost its memory, no other may lose its own before every slot has
+//! all its copies again. Pauses, cuts, and faults of the coordinator lose nothing, and may overlap with anything.
 
 use std::time::{Duration, Instant};
 
@@ -12,28 +12,29 @@ use crate::faults::{Fault, Kind};
 use crate::random::Random;
 use crate::record::Clock;
 
-/// How many faults there may be at once.
+/// How many faults may be active at once.
 const AT_ONCE: usize = 3;
 
 /// The shortest and the longest pause between two faults, in milliseconds.
 const GAP: (u64, u64) = (100, 3_500);
 
-/// For how long faults go on from when nodes come or go, until all are repaired and the cluster is seen as it is to be.
+/// How long faults go on after nodes come or go, before all are repaired and the cluster must be seen in its target
+/// state.
 const LEG: (u64, u64) = (3_000, 10_000);
 
-/// The same as [`GAP`] before the first fault then, so that it meets nodes that still come or go.
+/// The same as [`GAP`] before the first fault after that, so that it hits nodes that are still joining or leaving.
 const FIRST_GAP: (u64, u64) = (0, 800);
 
-/// How often the servers are looked after.
+/// How often the servers are checked.
 const STEP: Duration = Duration::from_millis(10);
 
-/// Something that happened to a node, for the measurement of how long writes stood still.
+/// Something that happened to a node, for measuring how long writes stalled.
 #[derive(Debug, Clone)]
 pub(crate) struct Blow {
-    /// On the clock of the history.
+    /// When, on the history's clock.
     pub(crate) at: u64,
     pub(crate) what: &'static str,
-    /// Whether it was the only fault at that moment.
+    /// Whether it was the only fault at that time.
     pub(crate) alone: bool,
     /// The keys that the node led.
     pub(crate) keys: Vec<String>,
@@ -42,24 +43,24 @@ pub(crate) struct Blow {
 /// What the nemesis has done.
 #[derive(Debug, Default)]
 pub(crate) struct Deeds {
-    /// What was done, and when on the clock of the history.
+    /// What was done, and when on the history's clock.
     pub(crate) log: Vec<(u64, String)>,
     pub(crate) blows: Vec<Blow>,
-    /// How long it took each time until the cluster was whole again, with no fault left.
+    /// How long the cluster took each time to be complete again, with no fault left.
     pub(crate) recoveries: Vec<Duration>,
-    /// With how many nodes it was whole, one after the other, where they come and go.
+    /// The sizes at which it was complete, in order, if nodes come and go.
     pub(crate) sizes: Vec<usize>,
 }
 
-/// Does what a seed says until it is told to stop.
+/// Injects the faults that a seed determines, until told to stop.
 pub(crate) struct Nemesis<'a> {
     cluster: &'a mut Cluster,
     random: Random,
     clock: Clock,
     keys: &'a [String],
-    /// The faults that are, and when each ends.
+    /// The active faults, and when each ends.
     open: Vec<(Fault, Instant)>,
-    /// A node has lost its memory, and the cluster has not been seen whole since.
+    /// A node has lost its memory, and the cluster has not been seen complete since.
     memory_is_spent: bool,
     deeds: Deeds,
 }
@@ -69,15 +70,15 @@ impl<'a> Nemesis<'a> {
         Self { cluster, random, clock, keys, open: Vec::new(), memory_is_spent: false, deeds: Deeds::default() }
     }
 
-    /// Makes faults until a time has passed, then repairs all, and waits until the cluster is whole.
-    /// Gives what was done, whatever became of it.
+    /// Injects faults until a time has passed, then repairs all and waits until the cluster is complete. Returns what
+    /// was done, whatever the outcome.
     pub(crate) fn run(mut self, time: Duration) -> (Deeds, anyhow::Result<()>) {
         let outcome = self.rage(GAP, time).and_then(|()| self.settle());
         self.end(outcome)
     }
 
-    /// The same while nodes come and go, so that the cluster has one of these sizes after the other, from the second on, and all
-    /// over again: until a time has passed, but each of them once.
+    /// The same while nodes come and go, so that the cluster goes through these sizes in a cycle, beginning with the
+    /// second: until a time has passed, and each size was reached at least once.
     pub(crate) fn run_along(mut self, route: &[usize], time: Duration) -> (Deeds, anyhow::Result<()>) {
         let end = Instant::now() + time;
         self.deeds.sizes.extend(route.first());
@@ -100,7 +101,7 @@ impl<'a> Nemesis<'a> {
         (self.deeds, outcome)
     }
 
-    /// Has nodes come or go, makes faults meanwhile, and waits until the cluster is whole with so many nodes.
+    /// Has nodes join or leave, injects faults meanwhile, and waits until the cluster is complete with `size` nodes.
     fn travel(&mut self, size: usize) -> anyhow::Result<()> {
         self.cluster.map();
         while self.cluster.wanted(true).len() < size {
@@ -137,7 +138,7 @@ impl<'a> Nemesis<'a> {
         Ok(())
     }
 
-    /// One more fault.
+    /// Injects another fault.
     fn strike(&mut self) -> anyhow::Result<()> {
         let kind = Kind::choose(&mut self.random, self.cluster.network.has_cuts());
         if kind.loses_memory() && self.memory_is_spent {
@@ -145,7 +146,7 @@ impl<'a> Nemesis<'a> {
         }
         let Some(fault) = Fault::choose(kind, self.cluster, &mut self.random) else { return Ok(()) };
         let time = fault.time(&mut self.random);
-        // While the coordinator cannot answer, the last map that was seen has to do.
+        // While the coordinator cannot answer, the last map seen has to do.
         if self.cluster.server(self.cluster.nodes()).is_running()
             && !self.cluster.server(self.cluster.nodes()).is_paused()
         {
@@ -165,7 +166,7 @@ impl<'a> Nemesis<'a> {
         Ok(())
     }
 
-    /// Ends the faults whose time has come.
+    /// Ends the faults that are due.
     fn repair_due(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
         let is_due = |(fault, end): &(Fault, Instant)| *end <= now && fault.can_end(self.cluster);
@@ -182,7 +183,7 @@ impl<'a> Nemesis<'a> {
         Ok(())
     }
 
-    /// Ends all faults, and waits until the cluster is whole.
+    /// Ends all faults, and waits until the cluster is complete.
     fn settle(&mut self) -> anyhow::Result<()> {
         self.open.iter_mut().for_each(|(_, end)| *end = Instant::now());
         while !self.open.is_empty() {

@@ -1,10 +1,10 @@
-//! The hosts of a run: network namespaces that a bridge joins, or all of them 127.0.0.1.
+//! The hosts of a run: network namespaces joined by a bridge, or 127.0.0.1 for all of them.
 //!
-//! This process is in a network namespace of its own, made by `scripts/chaos.sh`, and so are the namespaces that it
-//! makes: with the last process in them they are gone. The clients are here, where the bridge is.
+//! This process runs in its own network namespace, made by `scripts/chaos.sh`, and so do the namespaces it creates:
+//! they vanish with the last process in them. The clients run here, where the bridge is.
 //!
-//! A cut from one host to another is a rule at the receiver that drops all that comes from the sender. Nobody is told:
-//! it shows as silence.
+//! A cut from one host to another is a rule at the receiver that drops everything from the sender. Nobody is notified:
+//! it shows only as silence.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -17,35 +17,35 @@ pub(crate) const OUTSIDE: usize = usize::MAX;
 /// The last byte of the clients' address.
 const OUTSIDE_BYTE: usize = 254;
 
-/// How many hosts there may be.
+/// The most hosts there may be.
 pub(crate) const HOSTS: usize = 100;
 
-/// What drops packets.
+/// The tool that drops packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Firewall {
     Nft,
     Iptables,
 }
 
-/// All hosts, and what is cut between them.
+/// All hosts, and the cuts between them.
 #[derive(Debug)]
 pub(crate) struct Network {
-    /// None: there are no hosts but this one, and nothing can be cut.
+    /// `None` if there is only this host, and nothing can be cut.
     firewall: Option<Firewall>,
-    /// How many faults have cut the way from one host to another.
+    /// How many faults have cut the path from one host to another.
     cuts: BTreeMap<(usize, usize), usize>,
 }
 
 impl Network {
-    /// No hosts but this one.
+    /// This host alone.
     pub(crate) fn loopback() -> Self {
         Self { firewall: None, cuts: BTreeMap::new() }
     }
 
-    /// Makes `count` hosts and joins them. Whoever calls has a network namespace for this alone.
+    /// Creates `count` hosts and joins them. The caller must be in a network namespace made for this alone.
     ///
     /// # Errors
-    /// The command that failed, with what it said.
+    /// The command that failed, with its output.
     pub(crate) fn of_namespaces(count: usize) -> anyhow::Result<Self> {
         anyhow::ensure!(count <= HOSTS, "there can be {HOSTS} hosts, not {count}");
         let firewall = if is_there("nft") { Firewall::Nft } else { Firewall::Iptables };
@@ -73,7 +73,7 @@ impl Network {
         self.firewall.is_some()
     }
 
-    /// How cuts are made, for people.
+    /// How cuts are made, in human-readable form.
     pub(crate) fn describe(&self) -> &'static str {
         match self.firewall {
             None => "all on 127.0.0.1, no cuts (--no-cuts): faults of processes only",
@@ -82,7 +82,7 @@ impl Network {
         }
     }
 
-    /// Where a host is reached.
+    /// The address of a host.
     pub(crate) fn address(&self, host: usize) -> String {
         match self.firewall {
             None => "127.0.0.1".to_owned(),
@@ -91,21 +91,21 @@ impl Network {
         }
     }
 
-    /// A program that runs on a host, and is killed when the thread that starts it ends, however that comes.
+    /// A command that runs on a host and is killed when the thread that started it ends, however that happens.
     pub(crate) fn command(&self, host: usize, program: &str) -> Command {
         let mut command = self.on(host, "setpriv");
         command.args(["--pdeathsig", "KILL", program]);
         command
     }
 
-    /// Drops all that one host sends to another. May be said more than once, and is then to be taken back as often.
+    /// Drops everything that one host sends to another. Cuts nest: each needs its own [`Network::heal`].
     pub(crate) fn cut(&mut self, from: usize, to: usize) -> anyhow::Result<()> {
         let count = self.cuts.entry((from, to)).or_default();
         *count += 1;
         if *count == 1 { self.set_cut(from, to, true) } else { Ok(()) }
     }
 
-    /// Takes a cut back.
+    /// Undoes one cut.
     pub(crate) fn heal(&mut self, from: usize, to: usize) -> anyhow::Result<()> {
         match self.cuts.get_mut(&(from, to)) {
             Some(count) if *count > 1 => {
@@ -148,7 +148,7 @@ impl Network {
         }
     }
 
-    /// A program on a host.
+    /// A command that runs on a host.
     fn on(&self, host: usize, program: &str) -> Command {
         if self.firewall.is_none() || host == OUTSIDE {
             return Command::new(program);

@@ -28,23 +28,23 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`; 0 where that is 0. That some come a little more often than others does not matter here.
+    /// A number below `end`; 0 if `end` is 0. The slight bias does not matter here.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         let end = u64::try_from(end).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.next() % end).unwrap_or_default()
     }
 
-    /// Whether something happens that happens in so many of a hundred cases.
+    /// True in `percent` percent of cases.
     pub(crate) fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    /// One of some; none where there are none.
+    /// One of the given items; `None` if there are none.
     pub(crate) fn pick<'a, T>(&mut self, among: &'a [T]) -> Option<&'a T> {
         among.get(self.below(among.len()))
     }
 
-    /// A time between two, to the millisecond.
+    /// A duration between two bounds, to the millisecond.
     pub(crate) fn millis(&mut self, least: u64, most: u64) -> Duration {
         let span = usize::try_from(most.saturating_sub(least)).unwrap_or_default() + 1;
         Duration::from_millis(least + u64::try_from(self.below(span)).unwrap_or_default())

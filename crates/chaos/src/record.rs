@@ -1,4 +1,4 @@
-//! What one client task did and saw.
+//! What a client task did and saw.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -6,13 +6,13 @@ use std::time::Instant;
 use client::{Cas, Error, Version};
 use sim::history::{Action, History, Operation, Outcome};
 
-/// How many different reasons of one kind are kept.
+/// How many different reasons of each kind are kept.
 const REASONS: usize = 40;
 
-/// How much of a reason tells it from others.
+/// How much of a reason is used to tell it from others.
 const REASON_CHARS: usize = 90;
 
-/// The one clock of a history.
+/// The single clock of a history.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock(Instant);
 
@@ -27,7 +27,7 @@ impl Clock {
     }
 }
 
-/// How often operations of one kind came out in each way.
+/// How often operations of one kind ended in each way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) done: u64,
@@ -41,26 +41,26 @@ pub(crate) struct Tally {
 pub(crate) struct Record {
     pub(crate) history: Vec<Operation>,
     pub(crate) tallies: BTreeMap<&'static str, Tally>,
-    /// Why operations were refused or of unknown outcome, and how often.
+    /// Why operations were refused or had an unknown outcome, and how often.
     pub(crate) reasons: BTreeMap<String, u64>,
-    /// Answers that no order of operations is needed to find wrong.
+    /// Answers that are wrong regardless of the order of operations.
     pub(crate) oddities: Vec<String>,
-    /// What reads at the level local have found.
+    /// The results of reads at level local.
     seen_locally: Vec<Seen>,
     /// The value that a key had at a version.
     versions: BTreeMap<(String, Version), String>,
 }
 
-/// A value that was read at the level local, where any may be found that the key ever had.
+/// A value read at level local, where a read may return any value that the key ever had.
 #[derive(Debug)]
 struct Seen {
     key: String,
     value: String,
-    /// When the answer came.
+    /// When the answer arrived.
     end: u64,
 }
 
-/// An operation under way.
+/// An operation in progress.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     pub(crate) client: u32,
@@ -69,7 +69,7 @@ pub(crate) struct Call<'a> {
 }
 
 impl Record {
-    /// An unconditional write has ended.
+    /// Records the end of an unconditional write.
     pub(crate) fn wrote<T>(
         &mut self,
         call: &Call<'_>,
@@ -91,7 +91,7 @@ impl Record {
         }
     }
 
-    /// A conditional write has ended. `action` makes the operation of its outcome.
+    /// Records the end of a conditional write. `action` makes an operation from its outcome.
     pub(crate) fn wrote_if(
         &mut self,
         call: &Call<'_>,
@@ -123,7 +123,7 @@ impl Record {
         }
     }
 
-    /// A read has ended. Gives what it found.
+    /// Records the end of a read. Returns what it found.
     pub(crate) fn read(
         &mut self,
         call: &Call<'_>,
@@ -146,7 +146,7 @@ impl Record {
         }
     }
 
-    /// A read at the level local has ended.
+    /// Records the end of a read at level local.
     pub(crate) fn read_locally(&mut self, key: &str, end: u64, told: Result<client::Read, Error>) {
         match told {
             Ok(read) => {
@@ -163,7 +163,7 @@ impl Record {
         }
     }
 
-    /// What reads at the level local have found that nobody had written to the key before.
+    /// Values that reads at level local found although nobody had written them to the key before.
     pub(crate) fn never_written(&self) -> Vec<String> {
         let written = |operation: &Operation| match &operation.action {
             Action::Put { value }
@@ -183,7 +183,7 @@ impl Record {
         self.seen_locally.iter().filter(|seen| !is_known(seen)).map(describe).collect()
     }
 
-    /// Takes in what another task did and saw.
+    /// Adds what another task did and saw.
     pub(crate) fn add(&mut self, other: Self) {
         self.history.extend(other.history);
         self.seen_locally.extend(other.seen_locally);
@@ -203,7 +203,7 @@ impl Record {
         }
     }
 
-    /// How many operations came to an end of any kind.
+    /// How many operations ended, in whatever way.
     pub(crate) fn operations(&self) -> u64 {
         self.tallies.values().map(|tally| tally.done + tally.conflict + tally.refused + tally.unknown).sum()
     }
@@ -219,7 +219,7 @@ impl Record {
         self.tallies.entry(verb).or_default()
     }
 
-    /// Counts a failure. Says whether the operation may have taken effect.
+    /// Counts a failure. Returns whether the operation may have taken effect.
     fn failed(&mut self, verb: &'static str, error: &Error) -> bool {
         let is_unknown = matches!(error, Error::Unknown { .. });
         let tally = self.tally(verb);
@@ -237,7 +237,7 @@ impl Record {
         *self.reasons.entry(if is_room { reason } else { "other reasons".to_owned() }).or_default() += count;
     }
 
-    /// A version of a key belongs to one value.
+    /// Checks that each version of a key belongs to one value.
     fn saw(&mut self, key: &str, version: Version, value: &str) {
         let known = self.versions.entry((key.to_owned(), version)).or_insert_with(|| value.to_owned());
         if known != value {

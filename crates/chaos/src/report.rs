@@ -1,4 +1,4 @@
-//! What a run has found, as text.
+//! The findings of a run, as text.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -10,9 +10,9 @@ use crate::gaps::{gaps, percentile};
 use crate::nemesis::Deeds;
 use crate::record::Record;
 
-/// Writes a line for whoever watches.
+/// Prints a line for anyone watching.
 pub(crate) fn say(line: &str) {
-    // Nobody watches: the report has it all.
+    // Ignore the error if nobody is watching: the report has everything.
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
@@ -22,23 +22,23 @@ pub(crate) fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 
-/// What happened, and how it is judged.
+/// What happened, and how it was judged.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// What was run, a line each.
+    /// What was run, one item per line.
     pub(crate) head: Vec<String>,
     pub(crate) deeds: Deeds,
     pub(crate) record: Record,
-    /// How long nodes took to stop when they were asked to.
+    /// How long nodes took to stop when asked to.
     pub(crate) stops: Vec<Duration>,
-    /// The judges' word, and what else was looked at.
+    /// The judges' verdicts, and what else was checked.
     pub(crate) findings: Vec<String>,
-    /// Why the run has failed, if it has.
+    /// Why the run failed, if it did.
     pub(crate) failures: Vec<String>,
 }
 
 impl Report {
-    /// The text without the log of the nemesis.
+    /// The report without the log of the nemesis.
     pub(crate) fn summary(&self) -> String {
         let mut text = self.head.join("\n");
         text.push_str("\n\n");
@@ -60,7 +60,7 @@ impl Report {
         text
     }
 
-    /// The whole text.
+    /// The full report.
     pub(crate) fn text(&self) -> String {
         let mut text = self.summary();
         text.push_str("\nThe nemesis, in seconds from the start:\n\n");

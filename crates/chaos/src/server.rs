@@ -1,4 +1,4 @@
-//! One server: its process through all its starts, and what can be done to it.
+//! A server: its process through all its restarts, and what can be done to it.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -10,36 +10,37 @@ use anyhow::Context as _;
 use crate::network::Network;
 use crate::signals::{Signal, send};
 
-/// How long a server may take to stop after SIGTERM: what it promises, and room for a busy machine.
+/// How long a server may take to stop after SIGTERM: what it promises, plus a margin for a busy machine.
 const STOP: Duration = Duration::from_secs(12);
 
 /// How long the threads of a process may take to stop after SIGSTOP.
 const STAND_STILL: Duration = Duration::from_secs(2);
 
-/// A server. Its processes are killed when it is dropped.
+/// A server. Its process is killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     /// Its name in logs: `coordinator`, `node-3`.
     pub(crate) name: String,
-    /// The host that it runs on.
+    /// The host it runs on.
     pub(crate) host: usize,
     program: String,
     args: Vec<String>,
-    /// Where what it says to standard output and to standard error goes.
+    /// The files for its standard output and standard error.
     said: PathBuf,
     log: PathBuf,
     child: Option<Child>,
     is_paused: bool,
-    /// Whether it is to be there. A node that is not is decommissioned, and may end with exit code 0 at any time.
+    /// Whether it should be in the cluster. A node that should not be is decommissioned, and may exit with code 0 at
+    /// any time.
     pub(crate) is_wanted: bool,
-    /// Since when it is asked to stop.
+    /// Since when it has been asked to stop.
     asked: Option<Instant>,
-    /// How long it took to stop, each time that it was asked to.
+    /// How long it took to stop, each time it was asked to.
     stops: Vec<Duration>,
 }
 
 impl Server {
-    /// A server that does not run yet. Its files are in `dir`.
+    /// A server that is not running yet. Its files are in `dir`.
     pub(crate) fn new(name: String, host: usize, program: &Path, args: Vec<String>, dir: &Path) -> Self {
         let (said, log) = (dir.join(format!("{name}.out")), dir.join(format!("{name}.log")));
         let program = program.display().to_string();
@@ -58,7 +59,7 @@ impl Server {
         }
     }
 
-    /// Starts it. IMPORTANT: on the main thread, with whose end the process is killed.
+    /// Starts it. IMPORTANT: call this on the main thread; the process is killed when that thread ends.
     pub(crate) fn start(&mut self, network: &Network) -> anyhow::Result<()> {
         let said = File::create(&self.said).with_context(|| format!("cannot write {}", self.said.display()))?;
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
@@ -66,7 +67,7 @@ impl Server {
         let mut command = network.command(self.host, &self.program);
         command.args(&self.args).env_remove("RUST_LOG").env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(said).stderr(log);
-        // A Ctrl-C is for this program, which ends its servers itself.
+        // Keep Ctrl-C for this program, which ends its servers itself.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         self.child = Some(command.spawn().with_context(|| format!("cannot start {}", self.name))?);
@@ -74,27 +75,27 @@ impl Server {
         Ok(())
     }
 
-    /// Whether its process runs, or stands still.
+    /// Whether its process exists, running or paused.
     pub(crate) fn is_running(&self) -> bool {
         self.child.is_some()
     }
 
-    /// Whether it stands still.
+    /// Whether it is paused.
     pub(crate) fn is_paused(&self) -> bool {
         self.is_paused
     }
 
-    /// Whether its present process has said that it serves.
+    /// Whether its current process has announced that it serves.
     pub(crate) fn has_started(&self) -> bool {
         self.is_running()
             && self.asked.is_none()
             && fs::read_to_string(&self.said).is_ok_and(|said| said.contains("] Started on "))
     }
 
-    /// Looks whether it has ended.
+    /// Checks whether it has exited.
     ///
     /// # Errors
-    /// It has though nobody had asked it to, or not with exit code 0, or it still runs too long after it was asked to.
+    /// If it exited unasked or with a nonzero exit code, or is still running too long after it was asked to stop.
     pub(crate) fn look_after(&mut self) -> anyhow::Result<()> {
         let Some(child) = &mut self.child else { return Ok(()) };
         let ended = child.try_wait().with_context(|| format!("cannot ask for {}", self.name))?;
@@ -117,7 +118,7 @@ impl Server {
         Ok(())
     }
 
-    /// How long it took to stop, each time that it was asked to.
+    /// How long it took to stop, each time it was asked to.
     pub(crate) fn stops(&self) -> &[Duration] {
         &self.stops
     }
@@ -131,13 +132,13 @@ impl Server {
         Ok(())
     }
 
-    /// Asks it to stop, without waiting for it.
+    /// Asks it to stop, without waiting for that.
     pub(crate) fn terminate(&mut self) -> anyhow::Result<()> {
         self.asked = Some(Instant::now());
         self.signal(Signal::Terminate)
     }
 
-    /// Stops it where it stands. Returns when each of its threads does.
+    /// Pauses it. Returns once each of its threads has stopped.
     pub(crate) fn pause(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::Stop)?;
         self.is_paused = true;
@@ -149,20 +150,20 @@ impl Server {
         Ok(())
     }
 
-    /// Lets it go on.
+    /// Resumes it.
     pub(crate) fn resume(&mut self) -> anyhow::Result<()> {
         self.is_paused = false;
         self.signal(Signal::Continue)
     }
 
-    /// The last lines of what it has logged.
+    /// The last lines of its log.
     pub(crate) fn last_words(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n")
     }
 
-    /// Lines of its log that tell of a broken invariant.
+    /// The lines of its log that report a panic.
     pub(crate) fn panics(&self) -> Vec<String> {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         log.lines().filter(|line| line.contains("panicked at")).map(str::to_owned).collect()
@@ -173,7 +174,8 @@ impl Server {
         send(child.id(), signal).with_context(|| format!("cannot signal {}", self.name))
     }
 
-    /// The signal is not instant in a process of several threads: each stops for itself.
+    /// Whether every thread has stopped. The signal does not stop a process with several threads instantly: each stops
+    /// by itself.
     fn stands_still(&self) -> bool {
         let Some(child) = &self.child else { return true };
         let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", child.id())) else { return true };
@@ -186,7 +188,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // An error means that it has ended already, which is what was wanted.
+        // An error means that it has exited already, as intended.
         let _ = self.kill();
     }
 }

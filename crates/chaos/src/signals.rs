@@ -1,6 +1,6 @@
 //! Signals to processes.
 
-/// What a process is told.
+/// What a process is told to do.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Signal {
     Terminate,
@@ -20,7 +20,7 @@ pub(crate) fn send(process: u32, signal: Signal) -> anyhow::Result<()> {
     Ok(system::kill(nix::unistd::Pid::from_raw(i32::try_from(process)?), signal)?)
 }
 
-/// There are none here.
+/// This system has no signals.
 #[cfg(not(unix))]
 pub(crate) fn send(process: u32, signal: Signal) -> anyhow::Result<()> {
     anyhow::bail!("this system has no signals: {signal:?} for process {process}")

@@ -1,7 +1,8 @@
-//! Walks through all keys, one after the other and page by page, while faults come and nodes go.
+//! Walks through all keys, one walk after another and page by page, while faults come and nodes go.
 //!
-//! Among the keys of the load, which come and go, there are some that are written before the first fault and stay. A walk
-//! must find each of these exactly once, and all that it finds in order, whoever leads a slot while its turn comes.
+//! Besides the keys of the load, which come and go, there are permanent keys that are written before the first fault. A
+//! walk must find each of these exactly once, and everything it finds in order, whoever leads a slot when its turn
+//! comes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,37 +16,37 @@ use tokio::task::JoinHandle;
 
 use crate::load;
 
-/// How many keys that stay there are beside each key of the load.
+/// The number of permanent keys per key of the load.
 const STAY: usize = 3;
 
-/// What all keys begin with.
+/// The prefix of all keys.
 const PREFIX: &str = "g";
 
-/// How many keys a page has: few, so that a walk spans several faults.
+/// The number of keys per page: few, so that a walk spans several faults.
 const PAGE: usize = 100;
 
-/// The pause between two pages, which every node works for.
+/// The pause between two pages; every node works on each page.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a page may be asked for before it counts as refused, and is asked for again.
+/// How long a page may take before it counts as refused and is requested again.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many walks that are wrong are told.
+/// How many faulty walks are reported.
 const TOLD: usize = 5;
 
-/// The keys that stay, in order.
+/// The permanent keys, in order.
 pub(crate) fn keys() -> Vec<String> {
     let mut keys: Vec<_> = load::keys().flat_map(|key| (0..STAY).map(move |at| format!("{key}.{at}"))).collect();
     keys.sort_unstable();
     keys
 }
 
-/// What came of walks.
+/// The outcome of walks.
 #[derive(Debug, Default)]
 pub(crate) struct Walked {
-    /// Walks that came to their end.
+    /// Walks that reached the end.
     pub(crate) whole: usize,
-    /// Pages that were refused, and asked for again.
+    /// Pages that were refused and requested again.
     pub(crate) refused: usize,
     /// The page that took longest.
     pub(crate) slowest: Duration,
@@ -53,7 +54,7 @@ pub(crate) struct Walked {
     pub(crate) wrong: Vec<String>,
 }
 
-/// The walks that go on.
+/// The walks in progress.
 #[derive(Debug)]
 pub(crate) struct Walker {
     tasks: Vec<JoinHandle<Walked>>,
@@ -61,7 +62,8 @@ pub(crate) struct Walker {
 }
 
 impl Walker {
-    /// Writes the keys that stay, and begins to walk: at each level, since replicas answer for their primaries at one.
+    /// Writes the permanent keys and begins to walk, at each level, since at one of them replicas answer for their
+    /// primaries.
     pub(crate) fn start(runtime: &Runtime, coordinator: &str) -> anyhow::Result<Self> {
         let end = Arc::new(AtomicBool::new(false));
         let connect = |level| {
@@ -83,7 +85,7 @@ impl Walker {
         Ok(Self { tasks: tasks.collect(), end })
     }
 
-    /// Ends, each walk after the page that it waits for, and tells what came of all.
+    /// Ends each walk after the page it is waiting for, and returns the outcome of all.
     pub(crate) fn finish(self, runtime: &Runtime) -> anyhow::Result<Walked> {
         self.end.store(true, Ordering::Relaxed);
         let mut all = Walked::default();
@@ -105,7 +107,7 @@ impl Walked {
         self.wrong.iter().cloned().chain(never).collect()
     }
 
-    /// What there is to say where none of them was wrong.
+    /// The summary if no walk was wrong.
     pub(crate) fn describe(&self) -> String {
         let Self { whole, refused, slowest, .. } = self;
         format!(
@@ -117,7 +119,7 @@ impl Walked {
     }
 }
 
-/// Walks until it is time to end, and then once more as far as it has come.
+/// Walks again and again until told to end. A walk that is incomplete at that time is not judged.
 async fn walk_on(client: Client, level: ReadLevel, end: Arc<AtomicBool>) -> Walked {
     let (stay, others) = (keys(), load::keys().collect());
     let mut walked = Walked::default();
@@ -129,7 +131,7 @@ async fn walk_on(client: Client, level: ReadLevel, end: Arc<AtomicBool>) -> Walk
     walked
 }
 
-/// Walks through all keys; none where it was ended before the last.
+/// Walks through all keys; `None` if it was ended before the last.
 async fn walk(client: &Client, walked: &mut Walked, end: &AtomicBool) -> Option<Vec<String>> {
     let mut walk = client.prefix(PREFIX).page_size(PAGE);
     let mut found = Vec::new();
@@ -147,7 +149,7 @@ async fn walk(client: &Client, walked: &mut Walked, end: &AtomicBool) -> Option<
     None
 }
 
-/// What is wrong with a walk: it must find every key that stays, `others` at most beside them, and all in order.
+/// What is wrong with a walk: it must find every key in `stay`, nothing else but keys in `others`, and all in order.
 fn judge(stay: &[String], others: &BTreeSet<String>, found: &[String]) -> Option<String> {
     let pairs = found.iter().zip(found.iter().skip(1));
     if let Some((key, next)) = pairs.into_iter().find(|(key, next)| key >= next) {

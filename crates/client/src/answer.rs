@@ -1,7 +1,7 @@
-//! Requests to bytes, and bytes to answers.
+//! Encodes requests and decodes answers.
 //!
-//! A request goes as a line wherever a line carries it without ambiguity, and as an array elsewhere. The bytes of an
-//! answer are looked for in the encoding of its request.
+//! A request goes as a line wherever a line can carry it unambiguously, and as an array otherwise. An answer is decoded
+//! in the encoding of its request.
 
 use proto::frame::{Encoding, Frame, FrameDecoder, encode_array};
 use proto::id::Version;
@@ -14,19 +14,19 @@ use proto::request::{line_can_carry_key, line_can_put, verbs};
 
 use crate::level::Need;
 
-/// A request as it goes out.
+/// An encoded request.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) bytes: Vec<u8>,
     pub(crate) encoding: Encoding,
-    /// What it asks of the connection that carries it.
+    /// What it needs of the connection that carries it.
     pub(crate) need: Need,
-    /// An array in its answer is a list of keys.
+    /// Whether an array in its answer is a list of keys.
     pub(crate) lists_keys: bool,
 }
 
 impl Request {
-    /// A write, answered at `level`; the write's own is not looked at.
+    /// A write, answered at `level`; the level within `write` is ignored.
     pub(crate) fn write(write: &Write<'_>, level: Option<AckLevel>) -> Self {
         let Write { key, change, expected, identity, .. } = *write;
         let seconds = match change {
@@ -55,25 +55,26 @@ impl Request {
         let by_line = match change {
             Change::Put(value) | Change::PutFor(value, _) => line_can_put(key, value),
             Change::Delete => line_can_carry_key(key),
-            // A number is told from everything else in an array only.
+            // Only an array distinguishes a number from everything else.
             Change::Expire(_) | Change::Persist | Change::Modify(_) => false,
         };
         Self { need: Need::Ack(level), ..Self::encode(by_line, &words) }
     }
 
-    /// A read, at `level`; the read's own is not looked at. It goes by line where the key allows it: a node then answers
-    /// a value that is no line with `ERROR BINARY`. With a version, or for a number, it goes as an array.
+    /// A read, at `level`; the level within `read` is ignored. It goes as a line if the key allows it: a node then
+    /// answers `ERROR BINARY` for a value that cannot go on a line. A read with a version, or for a number, goes as
+    /// an array.
     pub(crate) fn read(read: &Read<'_>, level: Option<ReadLevel>) -> Self {
         let by_line = read.wanted == Wanted::Value && line_can_carry_key(read.key);
         Self { need: Need::Read(level), ..Self::encode(by_line, &[read.wanted.verb().as_bytes(), read.key]) }
     }
 
-    /// A read whose answer carries any value.
+    /// A read whose answer can carry any value.
     pub(crate) fn read_bytes(read: &Read<'_>, level: Option<ReadLevel>) -> Self {
         Self { need: Need::Read(level), ..Self::encode(false, &[read.wanted.verb().as_bytes(), read.key]) }
     }
 
-    /// A page of a walk, at `level`. As an array it carries any key.
+    /// A page of a walk, at `level`. It goes as an array, which can carry any key.
     pub(crate) fn page(page: &PageRequest<'_>, level: Option<ReadLevel>) -> Self {
         let limit = page.limit.to_string();
         let mut words: Vec<&[u8]> = match page.keys {
@@ -87,7 +88,7 @@ impl Request {
         Self { need: Need::Read(level), lists_keys: true, ..Self::encode(false, &words) }
     }
 
-    /// The number of keys with a prefix, at `level`.
+    /// A count of the keys with a prefix, at `level`.
     pub(crate) fn count(prefix: &[u8], level: Option<ReadLevel>) -> Self {
         Self { need: Need::Read(level), ..Self::encode(false, &[verbs::COUNT.as_bytes(), prefix]) }
     }
@@ -100,13 +101,13 @@ impl Request {
         }
     }
 
-    /// A request to the coordinator with words that a line can carry.
+    /// A request to the coordinator with words that fit on a line.
     pub(crate) fn questions(verb: &str, words: &[&[u8]]) -> Self {
         Self::encode(true, &[&[verb.as_bytes()], words].concat())
     }
 
     fn encode(by_line: bool, words: &[&[u8]]) -> Self {
-        // A line has room for the longest key and value and a short verb, not for everything that may stand before them.
+        // A line has room for the longest key and value and a short verb, but not for every prefix.
         let fits = words.iter().map(|word| word.len() + 1).sum::<usize>() <= limits::LINE_BYTES;
         let encoding = if by_line && fits { Encoding::Line } else { Encoding::Array };
         let mut bytes = Vec::with_capacity(words.iter().map(|word| word.len() + 16).sum());
@@ -117,7 +118,7 @@ impl Request {
                     bytes.extend_from_slice(word);
                     bytes.push(b' ');
                 }
-                // The blank after the last word becomes the end of the line.
+                // Turn the blank after the last word into the end of the line.
                 if let Some(last) = bytes.last_mut() {
                     *last = b'\n';
                 }
@@ -135,9 +136,9 @@ pub(crate) enum Answer {
     Versioned(Version, Vec<u8>),
     NotFound,
     Number(i64),
-    /// A conditional write has made this version.
+    /// A conditional write produced this version.
     Written(Version),
-    /// A conditional write has found this version, and changed nothing.
+    /// A conditional write found this version and changed nothing.
     Conflict(Version),
     /// The keys of a page.
     Keys(Vec<Vec<u8>>),
@@ -147,7 +148,7 @@ pub(crate) enum Answer {
     Error(String),
 }
 
-/// The bytes are no answer of this protocol: whoever sent them is no node of the cluster.
+/// The bytes are not an answer of this protocol: whoever sent them is not a node of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("what it answered is not of this protocol; something else may listen there")]
 pub(crate) struct NotAnAnswer;
@@ -167,15 +168,15 @@ impl AnswerDecoder {
         Self { encoding, lists_keys: false, frames: FrameDecoder::new(), arrays: ReplyDecoder::new() }
     }
 
-    /// One for the answer to this request.
+    /// A decoder for the answer to this request.
     pub(crate) fn of(request: &Request) -> Self {
         Self { lists_keys: request.lists_keys, ..Self::new(request.encoding) }
     }
 
-    /// The answer at the start of `buf`, once all of it is there, and how many bytes it took.
+    /// The answer at the start of `buf`, once it is complete, and its length in bytes.
     pub(crate) fn decode(&mut self, buf: &[u8]) -> Result<Option<(Answer, usize)>, NotAnAnswer> {
-        // A node that turns a connection away says so before it has seen a request, and thus by line. No answer to an
-        // array starts with that letter.
+        // A node that turns a connection away says so before it has seen a request, and therefore as a line. No answer
+        // in the array encoding starts with this letter.
         let is_line = self.encoding == Encoding::Line || buf.first() == Some(&b'E');
         if self.lists_keys && buf.first() == Some(&b'*') {
             match self.frames.decode(buf).map_err(|_| NotAnAnswer)? {
@@ -221,7 +222,7 @@ fn answer_of_reply(reply: Reply<'_>) -> Result<Answer, NotAnAnswer> {
             Answer::Versioned(version.ok_or(NotAnAnswer)?, value.to_vec())
         }
         Reply::Null => Answer::NotFound,
-        // `ERR` stands before the errors that have no code of their own.
+        // `ERR` prefixes errors that have no code of their own.
         Reply::Error(error) => Answer::Error(error.strip_prefix("ERR ").unwrap_or(error).to_owned()),
         Reply::Number(number) => Answer::Number(number),
     })
@@ -241,22 +242,22 @@ fn answer_of_text(text: &str) -> Answer {
 pub(crate) enum Meaning {
     /// Nothing happened; the same request may succeed in a moment.
     Later,
-    /// Nothing happened, and the same request will not fare better.
+    /// Nothing happened, and the same request would fare no better.
     Never,
     /// It may or may not have taken effect.
     Unknown,
-    /// The value is no line: read it with the array encoding.
+    /// The value cannot go on a line: read it with the array encoding.
     Binary,
 }
 
 pub(crate) fn meaning_of(error: &str) -> Meaning {
     match error.split(' ').next() {
         Some("UNAVAILABLE" | "BUSY" | "MOVED") => Meaning::Later,
-        // There will be memory once somebody has made room, which no client does by repeating its write.
+        // Memory frees up once somebody makes room; no client achieves that by repeating its write.
         Some("FULL") => Meaning::Never,
         Some("UNKNOWN") => Meaning::Unknown,
         Some("BINARY") => Meaning::Binary,
-        // A node that has just started knows of no node yet, itself included.
+        // A node that has just started does not know any nodes yet, itself included.
         _ if *error == *proto::error::ErrorReply::NoNodes.to_string() => Meaning::Later,
         _ => Meaning::Never,
     }

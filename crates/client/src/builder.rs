@@ -1,4 +1,4 @@
-//! What a client is to be like, and how it connects.
+//! The client's settings, and how it connects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +19,13 @@ use crate::level::Levels;
 use crate::map_watch::{self, WatchEnd};
 use crate::pool::Pool;
 
-/// How long a call may take where nothing else was said.
+/// The default timeout of a call.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Longer timeouts are cut to this one.
+/// Longer timeouts are clamped to this.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a client is to be like, before it connects.
+/// A client's settings before it connects.
 #[derive(Debug, Clone)]
 pub struct Builder {
     timeout: Duration,
@@ -38,28 +38,28 @@ impl Builder {
         Self { timeout: DEFAULT_TIMEOUT, levels: Levels::default(), password: None }
     }
 
-    /// How long a call may take, all its attempts together; connecting is a call, too. A day at most.
+    /// Sets how long a call may take, including all its attempts. Connecting counts as a call, too. At most one day.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.min(LONGEST_TIMEOUT);
         self
     }
 
-    /// When writes are answered, where the client is not to go by what the cluster was started with.
+    /// Sets when writes are answered, overriding the level that the cluster was started with.
     #[must_use]
     pub fn ack(mut self, level: AckLevel) -> Self {
         self.levels.ack = Some(level);
         self
     }
 
-    /// What reads may return, where the client is not to go by what the cluster was started with.
+    /// Sets what reads may return, overriding the level that the cluster was started with.
     #[must_use]
     pub fn read(mut self, level: ReadLevel) -> Self {
         self.levels.read = Some(level);
         self
     }
 
-    /// The password that the coordinator and the nodes were started with.
+    /// Sets the password that the coordinator and the nodes were started with.
     #[must_use]
     pub fn password(mut self, password: Password) -> Self {
         self.password = Some(password);
@@ -68,11 +68,12 @@ impl Builder {
 
     /// Connects to the cluster whose coordinator is at this address, and waits for the cluster map.
     ///
-    /// Must be called within a tokio runtime with I/O and time; the task that follows the map runs there.
+    /// Must be called within a tokio runtime with I/O and time enabled; the task that follows the map runs there.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the text is no `host:port`, [`Error::NotReached`] where nobody answers there, or what
-    /// answers is no coordinator, [`Error::Refused`] where it asks for a password that was not given, or has another.
+    /// [`Error::Invalid`] if the text is not a `host:port`; [`Error::NotReached`] if nobody answers there, or whoever
+    /// answers is not a coordinator; [`Error::Refused`] if the coordinator requires a password that was not given, or
+    /// has a different one.
     pub async fn connect(self, coordinator: impl AsRef<str>) -> Result<Client, Error> {
         let addr = coordinator.as_ref();
         let coordinator: NodeAddr = addr.parse().map_err(|error| Error::Invalid(format!("{addr:?}: {error}")))?;

@@ -17,10 +17,9 @@ use crate::write::{self, Cas};
 
 /// A connection to the cluster.
 ///
-/// Clones are cheap and share everything. All calls take `&self` and may run at the same time, each on a connection
-/// of its own. When the last clone is dropped, the task that follows the cluster map ends, and all connections close.
-///
-/// What a clone does not share are its levels: [`Client::with`] gives one with others.
+/// Clones are cheap and share everything except their levels: [`Client::with`] returns a clone with other levels. All
+/// calls take `&self` and may run concurrently, each on its own connection. When the last clone is dropped, the task
+/// that follows the cluster map ends and all connections close.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(crate) cluster: Arc<Cluster>,
@@ -32,8 +31,8 @@ impl Client {
         Self { cluster: Arc::new(cluster), levels }
     }
 
-    /// What a client is like unless told otherwise: its calls time out after [`DEFAULT_TIMEOUT`](crate::DEFAULT_TIMEOUT)
-    /// and are of the levels that the cluster was started with.
+    /// Returns a builder with the defaults: calls time out after [`DEFAULT_TIMEOUT`](crate::DEFAULT_TIMEOUT) and use
+    /// the levels that the cluster was started with.
     ///
     /// ```
     /// # #[tokio::main]
@@ -53,7 +52,7 @@ impl Client {
         Builder::new()
     }
 
-    /// Connects with everything as it is unless told otherwise.
+    /// Connects with the default settings.
     ///
     /// # Errors
     /// As [`Builder::connect`].
@@ -67,7 +66,7 @@ impl Client {
         self.cluster.coordinator()
     }
 
-    /// The same client, whose calls are of these levels. What they do not name stays as it is.
+    /// Returns the same client with these levels for its calls. Levels that are not named stay as they are.
     ///
     /// ```
     /// # #[tokio::main]
@@ -79,7 +78,7 @@ impl Client {
     /// // Answered once a majority of the key's copies has it.
     /// client.with(AckLevel::Quorum).put("user:1", "Alice").await?;
     ///
-    /// // Never older than an answered write of a quorum.
+    /// // Never older than an answered quorum write.
     /// let strict = client.with(AckLevel::Quorum).with(ReadLevel::Linear);
     /// assert_eq!(strict.get("user:1").await?, Some(b"Alice".to_vec()));
     /// # Ok(())
@@ -96,14 +95,14 @@ impl Client {
         self.levels
     }
 
-    /// The levels of this client's calls: what it asks for, else what the cluster was started with. Both are there.
+    /// The levels of this client's calls: those it asks for, otherwise the cluster's own. Both are always set.
     #[must_use]
     pub fn levels_in_effect(&self) -> Levels {
         let promises = self.cluster.maps().borrow().promises;
         self.levels.or(Levels { ack: Some(promises.ack), read: Some(promises.read) })
     }
 
-    /// Stores a value under a key, both any bytes. Gives who holds the key.
+    /// Stores a value under a key. Both may be any bytes. Returns who holds the key.
     ///
     /// ```
     /// # #[tokio::main]
@@ -117,16 +116,16 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Unknown`]: it may or may not be stored, once; it was sent again, as the same write, until the timeout had
-    /// passed. After any other error nothing was changed: [`Error::Refused`] only comes once the timeout has passed, or
-    /// repeating is no use.
+    /// [`Error::Unknown`]: the value may or may not be stored, at most once; the same write was retried until the
+    /// timeout had passed. After any other error nothing was changed: [`Error::Refused`] is returned only once the
+    /// timeout has passed, or when a retry is of no use.
     pub async fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Placement, Error> {
         let (key, value) = (checked_key(key.as_ref())?, checked_value(value.as_ref())?);
         write::write(&self.cluster, self.levels.ack, Write::new(key, Change::Put(value))).await
     }
 
-    /// Stores a value if the key has this version, as [`Client::get_versioned`] gives it; [`Version::NONE`]: if the key
-    /// is absent. Every write of a key gives it another version.
+    /// Stores a value if the key is at this version, as returned by [`Client::get_versioned`]. [`Version::NONE`] means:
+    /// if the key is absent. Every write of a key gives it a new version.
     ///
     /// ```
     /// # #[tokio::main]
@@ -150,7 +149,7 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// As [`Client::put`]. That the key has another version is no error.
+    /// As [`Client::put`]. It is not an error if the key is at another version.
     pub async fn compare_and_set(
         &self,
         key: impl AsRef<[u8]>,
@@ -183,7 +182,7 @@ impl Client {
         self.compare_and_set(key, Version::NONE, value).await
     }
 
-    /// Reads a key's value, byte for byte; none where the key is absent.
+    /// Reads a key's value, byte for byte; `None` if the key is absent.
     ///
     /// ```
     /// # #[tokio::main]
@@ -198,13 +197,13 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotReached`] or [`Error::Refused`] where nobody who may answer gave an answer within the timeout: any
-    /// holder of the key, or for a linear read its primary.
+    /// [`Error::NotReached`] or [`Error::Refused`] if nobody who may answer did so within the timeout: any holder of
+    /// the key, or for a linear read only its primary.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>, Error> {
         self.read(key).await.map(|read| read.value)
     }
 
-    /// Reads a key's value and says which node answered: where it was a replica, the value may be an older one.
+    /// Reads a key's value and reports which node answered. If that was a replica, the value may be stale.
     ///
     /// ```
     /// # #[tokio::main]
@@ -225,7 +224,7 @@ impl Client {
         read::read(&self.cluster, self.levels.read, checked_key(key.as_ref())?, Wanted::Value).await
     }
 
-    /// Reads a key's value with the version of the key, for [`Client::compare_and_set`]; none where the key is absent.
+    /// Reads a key's value and version, for [`Client::compare_and_set`]; `None` if the key is absent.
     ///
     /// ```
     /// # #[tokio::main]
@@ -247,7 +246,7 @@ impl Client {
         Ok(read.version.zip(read.value))
     }
 
-    /// As [`Client::read`], and [`Read::version`] is the version of the key.
+    /// As [`Client::read`], and sets [`Read::version`] to the key's version.
     ///
     /// # Errors
     /// As [`Client::get`].
@@ -255,7 +254,7 @@ impl Client {
         read::read(&self.cluster, self.levels.read, checked_key(key.as_ref())?, Wanted::Versioned).await
     }
 
-    /// Makes a key absent, whether or not it was there. Gives who holds the key.
+    /// Deletes a key, whether or not it exists. Returns who holds the key.
     ///
     /// ```
     /// # #[tokio::main]
@@ -276,8 +275,8 @@ impl Client {
         write::write(&self.cluster, self.levels.ack, Write::new(key, Change::Delete)).await
     }
 
-    /// Stores a value for so many seconds, from 1 to 10,000,000,000; then the key is absent. Another write of the key
-    /// takes the deadline away with the value. Gives who holds the key.
+    /// Stores a value for `seconds`, from 1 to 10,000,000,000; after that the key is absent. Another write of the key
+    /// replaces the deadline along with the value. Returns who holds the key.
     ///
     /// ```
     /// # #[tokio::main]
@@ -307,8 +306,8 @@ impl Client {
         write::write(&self.cluster, self.levels.ack, Write::new(key, change)).await
     }
 
-    /// Gives a key so many seconds to keep its value, up to 10,000,000,000; with 0 it is absent at once. False where the key is
-    /// absent already. As every write, it gives the key another version.
+    /// Sets a key to expire in `seconds`, up to 10,000,000,000; with 0 it becomes absent at once. Returns false if the
+    /// key is already absent. Like every write, this gives the key a new version.
     ///
     /// # Errors
     /// As [`Client::put`].
@@ -318,7 +317,7 @@ impl Client {
         write::write_counted(&self.cluster, self.levels.ack, Write::new(key, change)).await
     }
 
-    /// Takes the deadline off a key, which then keeps its value. False where it has none, or is absent.
+    /// Removes a key's deadline, so that it keeps its value. Returns false if it has none or is absent.
     ///
     /// # Errors
     /// As [`Client::put`].
@@ -327,7 +326,7 @@ impl Client {
         write::write_counted(&self.cluster, self.levels.ack, Write::new(key, Change::Persist)).await
     }
 
-    /// For how long a key will have its value.
+    /// How much longer a key will have its value.
     ///
     /// # Errors
     /// As [`Client::get`].
@@ -350,7 +349,7 @@ fn checked_value(value: &[u8]) -> Result<&[u8], Error> {
     Ok(value)
 }
 
-/// So many seconds in milliseconds.
+/// Converts seconds to milliseconds, if they are within the allowed range.
 fn millis(seconds: u64, least: u64) -> Result<u64, Error> {
     if (least..=limits::LIFE_SECONDS).contains(&seconds) {
         return Ok(seconds * 1_000);

@@ -1,4 +1,4 @@
-//! What all calls of a client share.
+//! The state that all calls of a client share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use crate::lane::Lanes;
 use crate::map_watch::Maps;
 use crate::pool::Pool;
 
-/// The cluster as the client knows it, and what the client has for it.
+/// The cluster as the client knows it, and the client's resources for talking to it.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     coordinator: NodeAddr,
@@ -22,7 +22,7 @@ pub(crate) struct Cluster {
     pool: Arc<Pool>,
     lanes: Lanes,
     maps: Maps,
-    /// How many requests there were that any node answers.
+    /// How many requests that any node can answer were made so far.
     asked_any: AtomicUsize,
 }
 
@@ -35,7 +35,7 @@ impl Cluster {
         &self.coordinator
     }
 
-    /// When a call that starts now is to end.
+    /// When a call that starts now must end.
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
@@ -48,12 +48,12 @@ impl Cluster {
         &self.lanes
     }
 
-    /// The newest map, and word of every later one.
+    /// The newest map, with notice of every later one.
     pub(crate) fn maps(&self) -> Maps {
         self.maps.clone()
     }
 
-    /// Which node to begin with where any can answer: another one each time, so that all share the work.
+    /// Where to start when any node can answer: a different node each time, so that all share the work.
     pub(crate) fn next_turn(&self) -> usize {
         self.asked_any.fetch_add(1, Ordering::Relaxed)
     }
@@ -65,12 +65,12 @@ impl Cluster {
         }
     }
 
-    /// For how long was tried, where a call gave up.
+    /// How long a call tried before it gave up, for its error text.
     pub(crate) fn tried(&self) -> String {
         format!("tried for {}", humantime::format_duration(self.timeout))
     }
 
-    /// The error of a call whose time is over, from what went wrong last. Without that there was nobody to ask.
+    /// The error of a call that ran out of time, built from the last failure. Without one there was nobody to ask.
     pub(crate) fn gave_up(&self, failed: Option<Error>) -> Error {
         let tried = self.tried();
         match failed {

@@ -1,7 +1,7 @@
 //! One connection, and one exchange of a request and its answer on it.
 //!
-//! A connection carries one request at a time, and is dropped on any failure: whatever arrives on it later can never
-//! be taken for the answer to another request.
+//! A connection carries one request at a time and is dropped on any failure, so nothing that arrives later can be
+//! mistaken for the answer to another request.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -20,22 +20,22 @@ use tokio::time::{Instant, timeout_at};
 use crate::answer::{Answer, AnswerDecoder, Meaning, NotAnAnswer, Request, meaning_of};
 use crate::level::Levels;
 
-/// Room for the answers of most requests, and what an idle connection may keep.
+/// Enough for the answers of most requests, and the most that an idle connection keeps.
 const BUFFER_BYTES: usize = 8 * 1024;
 
-/// The longest answer of several lines. A map of the most slots and nodes takes less.
+/// The longest multi-line answer. A map with the most slots and nodes takes less.
 const LINES_BYTES: usize = 64 * 1024 * 1024;
 
-/// An idle peer is probed after this long, and again at this interval: one that is gone without a word (a cable, a
-/// power cut) is noticed within a minute.
+/// An idle peer is probed after this long, and again at this interval, so that a peer that vanishes silently (an
+/// unplugged cable, a power cut) is noticed within a minute.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
-/// How long to wait for somebody.
+/// How long to wait for a peer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// How long nothing may arrive. A long answer may take longer, as long as it keeps coming.
+    /// The longest period without a byte. A long answer may take longer in total, as long as it keeps coming.
     pub(crate) silence: Duration,
-    /// When everything ends.
+    /// When the whole exchange must end.
     pub(crate) deadline: Option<Instant>,
 }
 
@@ -48,7 +48,7 @@ impl Patience {
         Self { silence: Duration::MAX, deadline: Some(deadline) }
     }
 
-    /// The same deadline, and at most this long without a byte.
+    /// The same deadline, with at most this long without a byte.
     pub(crate) fn with_silence(self, silence: Duration) -> Self {
         Self { silence, ..self }
     }
@@ -69,13 +69,13 @@ impl Patience {
 /// Why an exchange gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
-    /// No byte of the request has left.
+    /// No byte of the request was sent.
     #[error("{0}")]
     NotSent(String),
-    /// The other end does not take the password. No byte of the request has left.
+    /// The peer does not accept the password. No byte of the request was sent.
     #[error("it does not take the password: {0}")]
     NotAdmitted(String),
-    /// The request has left, at least in part.
+    /// The request was sent, at least in part.
     #[error("{0}")]
     NoAnswer(String),
 }
@@ -84,16 +84,16 @@ pub(crate) enum Failure {
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
-    /// What arrived and is not yet consumed. Empty while the connection is idle.
+    /// Received and not yet consumed. Empty while the connection is idle.
     received: Vec<u8>,
-    /// The levels that the node was asked for on this connection.
+    /// The levels that were requested on this connection.
     levels: Levels,
-    /// It must not carry another request, whose answer could not be told from an earlier one's.
+    /// The connection must not carry another request, since its answer could not be told from an earlier one's.
     is_spent: bool,
 }
 
 impl Connection {
-    /// Connects, and gives the password where there is one.
+    /// Connects, and authenticates if there is a password.
     pub(crate) async fn open(
         addr: &NodeAddr,
         password: Option<&Password>,
@@ -123,31 +123,31 @@ impl Connection {
             Ok(Answer::Error(error)) if meaning_of(&error) == Meaning::Later => Err(Failure::NotSent(error)),
             Ok(Answer::Error(error)) => Err(Failure::NotAdmitted(error)),
             Ok(_) => Err(Failure::NotSent(NotAnAnswer.to_string())),
-            // The request itself has not left.
+            // The request itself was not sent.
             Err(failure) => Err(Failure::NotSent(failure.to_string())),
         }
     }
 
-    /// The levels that the node was asked for; none where it goes by the cluster's own.
+    /// The levels that were requested on this connection; unset where the cluster's own apply.
     pub(crate) fn levels(&self) -> Levels {
         self.levels
     }
 
-    /// Whether it must not carry another request.
+    /// Whether the connection must not carry another request.
     pub(crate) fn is_spent(&self) -> bool {
         self.is_spent
     }
 
-    /// Has the system find out when the peer is gone without a word.
+    /// Has the operating system detect a peer that vanished silently.
     pub(crate) fn keep_alive(&self) -> io::Result<()> {
         SockRef::from(&self.stream)
             .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
     }
 
-    /// Whether an idle connection can carry another request: the peer has neither closed it nor said anything.
+    /// Whether an idle connection can carry another request: the peer has neither closed it nor sent anything.
     ///
-    /// This asks the system itself, as tokio's knowledge of the socket may be some events old, and what is sent on a
-    /// connection that the peer has closed has to be sent again.
+    /// This asks the operating system itself, since tokio's view of the socket may lag a few events behind, and a
+    /// request sent on a connection that the peer has closed must be sent again.
     pub(crate) fn is_usable(&self) -> bool {
         let peeked = SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
         !self.is_spent
@@ -155,8 +155,8 @@ impl Connection {
             && peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Sends a request and waits for its answer. Where the connection has other levels than the request needs, they are
-    /// asked for in the same breath.
+    /// Sends a request and waits for its answer. If the connection's levels are not those the request needs, they are
+    /// requested in the same write.
     pub(crate) async fn exchange(&mut self, request: &Request, patience: Patience) -> Result<Answer, Failure> {
         let set = (!request.need.is_met_by(self.levels)).then(|| request.need.line());
         let sent = match &set {
@@ -164,7 +164,7 @@ impl Connection {
             Some(line) => self.send(&[line.as_bytes(), &request.bytes].concat(), patience).await,
         };
         if let Err(failure) = sent {
-            // A node that turned the connection away said why before it closed it.
+            // A node that turns a connection away says why before it closes it.
             let encoding = if set.is_some() { Encoding::Line } else { request.encoding };
             let answer = AnswerDecoder::new(encoding).decode(self.rest(patience).await);
             return if let Ok(Some((answer @ Answer::Error(_), _))) = answer { Ok(answer) } else { Err(failure) };
@@ -178,16 +178,16 @@ impl Connection {
         self.answer(AnswerDecoder::of(request), patience).await
     }
 
-    /// What becomes of a request before which the node did not take a level.
+    /// Decides the outcome of a request that was sent behind a level that the node did not accept.
     fn level_refused(&mut self, level: &str, answer: Answer) -> Result<Answer, Failure> {
         self.is_spent = true;
         match answer {
-            // The node has turned the connection away, and reads nothing from it.
-            // One that asks for a password has done neither.
+            // The node has turned the connection away and reads nothing from it, or it asks for a password and has
+            // carried out neither request.
             Answer::Error(error) if meaning_of(&error) == Meaning::Later || error.starts_with("NOAUTH") => {
                 Ok(Answer::Error(error))
             }
-            // What was asked behind it may be done, but not as it was asked for.
+            // The request behind it may have been carried out, but not at the level asked for.
             Answer::Error(error) => Err(Failure::NoAnswer(format!("it refused {level}: {error}"))),
             _ => Err(no_protocol(NotAnAnswer)),
         }
@@ -208,8 +208,8 @@ impl Connection {
 
     /// Sends the bytes of a request.
     ///
-    /// IMPORTANT: [`Failure::NotSent`] means that nothing was done, so it is given only while the system has not taken a
-    /// single byte. Half a request counts as sent: a node with the original framing may carry it out.
+    /// IMPORTANT: [`Failure::NotSent`] means that nothing was done, so it is returned only while the system has not
+    /// accepted a single byte. Half a request counts as sent: a node with the original framing may carry it out.
     pub(crate) async fn send(&mut self, mut bytes: &[u8], patience: Patience) -> Result<(), Failure> {
         let mut is_untouched = true;
         while !bytes.is_empty() {
@@ -224,8 +224,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The lines of an answer: those up to an empty line where `has_more` says so of the first, else the one. An answer
-    /// in the array encoding is its words, or one line with its mark.
+    /// The lines of an answer: up to an empty line if `has_more` says so of the first line, otherwise just that one. An
+    /// answer in the array encoding is returned as its words, or as one line with its type marker.
     pub(crate) async fn lines(
         &mut self,
         has_more: impl Fn(&str) -> bool,
@@ -290,7 +290,7 @@ fn no_protocol<E>(_: E) -> Failure {
     Failure::NoAnswer(NotAnAnswer.to_string())
 }
 
-/// An error of the system in a few words, without its number.
+/// A short description of an operating system error, without its number.
 fn text_of(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),

@@ -1,5 +1,5 @@
-//! Questions that the coordinator answers, and those to a node about itself; and what an operator tells the coordinator.
-//! All are asked once: whoever does not answer is reported at once.
+//! Questions that the coordinator answers, questions to a node about itself, and an operator's commands to the
+//! coordinator. Each is asked once; a failure to answer is reported at once.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::level::Need;
 use crate::placement::Placement;
 
-/// How long a node may compare copies, beyond the time that other calls have.
+/// How much longer than other calls a node may take to compare copies.
 const VERIFIED_WITHIN: Duration = Duration::from_secs(10 * 60);
 
 /// Whom to ask.
@@ -25,17 +25,17 @@ pub(crate) enum Whom<'a> {
     Node(&'a NodeAddr),
 }
 
-/// Which slots.
+/// Which slots a call is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slots {
-    /// The one of this number.
+    /// The slot with this number.
     One(u16),
-    /// All.
+    /// All slots.
     All,
 }
 
 impl Client {
-    /// The nodes that are registered, sorted, as the coordinator has them.
+    /// Lists the registered nodes, sorted, as the coordinator sees them.
     ///
     /// ```
     /// # #[tokio::main]
@@ -48,12 +48,12 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotReached`] where the coordinator does not answer. It is asked once.
+    /// [`Error::NotReached`] if the coordinator does not answer. It is asked once.
     pub async fn list_nodes(&self) -> Result<Vec<NodeAddr>, Error> {
         list_nodes(&self.cluster).await
     }
 
-    /// Who holds a key now, as the coordinator has it.
+    /// Who holds a key now, as the coordinator sees it.
     ///
     /// ```
     /// # #[tokio::main]
@@ -67,21 +67,22 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotReached`] where the coordinator does not answer, [`Error::Refused`] where no node is registered. It
-    /// is asked once.
+    /// [`Error::NotReached`] if the coordinator does not answer; [`Error::Refused`] if no node is registered. It is
+    /// asked once.
     pub async fn nodes_for_key(&self, key: impl AsRef<[u8]>) -> Result<Placement, Error> {
         nodes_for_key(&self.cluster, checked_key(key.as_ref())?).await
     }
 
-    /// What the coordinator says of itself, one line.
+    /// What the coordinator reports about itself, on one line.
     ///
     /// # Errors
-    /// [`Error::NotReached`] where it does not answer. It is asked once.
+    /// [`Error::NotReached`] if it does not answer. It is asked once.
     pub async fn info(&self) -> Result<String, Error> {
         info(&self.cluster, Whom::Coordinator).await
     }
 
-    /// What a node says of itself, one line: `OK Node host:port keys=N`, and more words of the form `name=value`.
+    /// What a node reports about itself, on one line: `OK Node host:port keys=N`, and more words of the form
+    /// `name=value`.
     ///
     /// ```
     /// # #[tokio::main]
@@ -96,20 +97,21 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotReached`] where the node does not answer. It is asked once.
+    /// [`Error::NotReached`] if the node does not answer. It is asked once.
     pub async fn node_info(&self, node: &NodeAddr) -> Result<String, Error> {
         info(&self.cluster, Whom::Node(node)).await
     }
 
-    /// The coordinator's figures, each with its name, in its order.
+    /// The coordinator's statistics, each with its name, in the coordinator's order.
     ///
     /// # Errors
-    /// [`Error::NotReached`] where it does not answer. It is asked once.
+    /// [`Error::NotReached`] if it does not answer. It is asked once.
     pub async fn stats(&self) -> Result<Vec<(String, u64)>, Error> {
         stats(&self.cluster, Whom::Coordinator).await
     }
 
-    /// A node's figures, each with its name, in its order. Those of requests count its own clients' since its start.
+    /// A node's statistics, each with its name, in the node's order. Those about requests count its own clients' since
+    /// its start.
     ///
     /// ```
     /// # #[tokio::main]
@@ -125,13 +127,13 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotReached`] where the node does not answer. It is asked once.
+    /// [`Error::NotReached`] if the node does not answer. It is asked once.
     pub async fn node_stats(&self, node: &NodeAddr) -> Result<Vec<(String, u64)>, Error> {
         stats(&self.cluster, Whom::Node(node)).await
     }
 
-    /// How the slots are, as the coordinator says it, a line each: the first begins with `OK Status` and a word, which is
-    /// `healthy` where every slot has all its copies and nothing moves.
+    /// The state of the slots as the coordinator reports it, one line each. The first begins with `OK Status` and a
+    /// word, which is `healthy` if every slot has all its copies and nothing is moving.
     ///
     /// ```
     /// # #[tokio::main]
@@ -144,12 +146,12 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotReached`] where the coordinator does not answer. It is asked once.
+    /// [`Error::NotReached`] if the coordinator does not answer. It is asked once.
     pub async fn status(&self) -> Result<Vec<String>, Error> {
         status(&self.cluster).await
     }
 
-    /// Waits until every slot has a primary and all its copies in sync, and nothing moves, for at most `span`.
+    /// Waits until every slot has a primary and all its copies in sync, and nothing is moving, for at most `span`.
     ///
     /// ```
     /// # #[tokio::main]
@@ -162,25 +164,26 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Refused`] where it has not become so; the reason begins with `TIMEOUT` and names what is missing.
-    /// [`Error::NotReached`] where the coordinator does not answer.
+    /// [`Error::Refused`] if the cluster did not become healthy in time; the reason begins with `TIMEOUT` and names
+    /// what is missing. [`Error::NotReached`] if the coordinator does not answer.
     pub async fn wait_healthy(&self, span: Duration) -> Result<(), Error> {
         wait_healthy(&self.cluster, span).await
     }
 
-    /// Has a node compare the copies of every slot that it leads, now. Gives its report, a line each: the first begins with
-    /// `OK Verified equal:`, or with `OK Verified different:` where a copy differed, which is filled again then.
+    /// Has a node compare the copies of every slot it leads, now. Returns its report, one line each. The first begins
+    /// with `OK Verified equal:`, or with `OK Verified different:` if a copy differed; such a copy is then filled
+    /// again.
     ///
     /// # Errors
-    /// [`Error::NotReached`] where the node does not answer within ten minutes. It is asked once.
+    /// [`Error::NotReached`] if the node does not answer within ten minutes. It is asked once.
     pub async fn verify(&self, node: &NodeAddr) -> Result<Vec<String>, Error> {
         verify(&self.cluster, node).await
     }
 
-    /// The same of every node that is registered, all at a time.
+    /// Does the same on every registered node, all at the same time.
     ///
     /// # Errors
-    /// Where the coordinator does not name the nodes, as [`Client::list_nodes`]; [`Error::Refused`] where it has none.
+    /// As [`Client::list_nodes`] if the coordinator does not name the nodes; [`Error::Refused`] if it has none.
     pub async fn verify_all(&self) -> Result<Vec<(NodeAddr, Result<Vec<String>, Error>)>, Error> {
         let nodes = self.list_nodes().await?;
         if nodes.is_empty() {
@@ -200,8 +203,8 @@ impl Client {
         Ok(told)
     }
 
-    /// The acknowledged writes that a node has lost, a line for people each: writes answered at [`AckLevel::Async`] that
-    /// the node had not sent on when it lost its place as the primary.
+    /// The acknowledged writes that a node has lost, one human-readable line each: writes answered at
+    /// [`AckLevel::Async`] that the node had not yet replicated when it lost its place as the primary.
     ///
     /// ```
     /// # #[tokio::main]
@@ -216,25 +219,25 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotReached`] where the node does not answer. It is asked once.
+    /// [`Error::NotReached`] if the node does not answer. It is asked once.
     ///
     /// [`AckLevel::Async`]: crate::AckLevel::Async
     pub async fn losses(&self, node: &NodeAddr) -> Result<Vec<String>, Error> {
         losses(&self.cluster, node).await
     }
 
-    /// Has the coordinator no longer wait for what a node of an earlier coordinator's map has to tell. What only that
-    /// node holds is lost. Gives the coordinator's word on it, one line.
+    /// Has the coordinator stop waiting for what a node of an earlier coordinator's map has to report. What only that
+    /// node holds is lost. Returns the coordinator's reply, one line.
     ///
     /// # Errors
-    /// [`Error::NotReached`] where nobody could be asked, [`Error::Refused`] where there is no such node,
-    /// [`Error::Unknown`] where no answer came. It is asked once, and may be asked again.
+    /// [`Error::NotReached`] if nobody could be asked, [`Error::Refused`] if there is no such node, [`Error::Unknown`]
+    /// if no answer came. It is asked once, and may be asked again.
     pub async fn forget(&self, node: &NodeAddr) -> Result<String, Error> {
         forget(&self.cluster, node).await
     }
 
-    /// Takes a node off the ring, whether it runs or not, and gives up what it alone has. Gives the coordinator's word on it, one
-    /// line. One that is to hand over what it has first leaves by [`Client::decommission`].
+    /// Takes a node off the ring, whether or not it is running, and gives up what it alone holds. Returns the
+    /// coordinator's reply, one line. To have the node hand over its data first, use [`Client::decommission`].
     ///
     /// # Errors
     /// As [`Client::forget`].
@@ -243,17 +246,17 @@ impl Client {
         tell(&self.cluster, Request::questions(verbs::UNREGISTER_NODE, &[host, port.as_bytes()])).await
     }
 
-    /// Has a node leave for good: it hands its slots over, deletes its data and ends. Gives the coordinator's word on it, one
-    /// line that says of how many slots it still has copies; asked again, it says how far that is.
+    /// Has a node leave for good: it hands its slots over, deletes its data and exits. Returns the coordinator's reply,
+    /// one line that says of how many slots the node still has copies; call again to follow the progress.
     ///
     /// # Errors
-    /// As [`Client::forget`]; it is also refused where no other node would stay.
+    /// As [`Client::forget`]; also refused if no other node would stay.
     pub async fn decommission(&self, node: &NodeAddr) -> Result<String, Error> {
         self.tell_of(verbs::DECOMMISSION, &[node]).await
     }
 
-    /// Has a node stay that was to leave for good, while it has not handed everything over. Gives the coordinator's word on
-    /// it, one line.
+    /// Has a node that was to leave for good stay, as long as it has not handed everything over. Returns the
+    /// coordinator's reply, one line.
     ///
     /// # Errors
     /// As [`Client::forget`].
@@ -261,8 +264,8 @@ impl Client {
         self.tell_of(verbs::RECOMMISSION, &[node]).await
     }
 
-    /// Has a node leave for good, as by [`Client::decommission`], once another has joined to take its place. Gives the
-    /// coordinator's word on it, one line.
+    /// Has a node leave for good, as by [`Client::decommission`], once another has joined to take its place. Returns
+    /// the coordinator's reply, one line.
     ///
     /// # Errors
     /// As [`Client::decommission`].
@@ -275,8 +278,8 @@ impl Client {
         tell(&self.cluster, Request::questions(verb, &nodes)).await
     }
 
-    /// Has slots without a copy that may lead start anew, with whatever is left of them. Gives the coordinator's word on
-    /// it, one line that says how many slots there were.
+    /// Has slots without a copy that may lead start anew, with whatever is left of them. Returns the coordinator's
+    /// reply, one line that says how many slots there were.
     ///
     /// ```
     /// # #[tokio::main]
@@ -289,23 +292,23 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// As [`Client::forget`], where no slot has this number.
+    /// As [`Client::forget`], with [`Error::Refused`] if no slot has this number.
     pub async fn accept_loss(&self, slots: Slots) -> Result<String, Error> {
         accept_loss(&self.cluster, slots).await
     }
 
-    /// Asks the coordinator for a sign of life.
+    /// Checks that the coordinator responds.
     ///
     /// # Errors
-    /// [`Error::NotReached`] where it gives none.
+    /// [`Error::NotReached`] if it does not.
     pub async fn ping(&self) -> Result<(), Error> {
         ping(&self.cluster, Whom::Coordinator).await
     }
 
-    /// Asks a node for a sign of life.
+    /// Checks that a node responds.
     ///
     /// # Errors
-    /// [`Error::NotReached`] where it gives none.
+    /// [`Error::NotReached`] if it does not.
     pub async fn ping_node(&self, node: &NodeAddr) -> Result<(), Error> {
         ping(&self.cluster, Whom::Node(node)).await
     }
@@ -410,7 +413,7 @@ async fn accept_loss(cluster: &Cluster, slots: Slots) -> Result<String, Error> {
     tell(cluster, Request::question(verbs::ACCEPT_LOSS, Some(word.as_bytes()))).await
 }
 
-/// Tells the coordinator something that changes the cluster.
+/// Sends the coordinator a command that changes the cluster.
 async fn tell(cluster: &Cluster, request: Request) -> Result<String, Error> {
     let answered = exchange(cluster, Whom::Coordinator, &request, one_line).await;
     let lines = answered.map_err(|failure| match failure {
@@ -427,7 +430,8 @@ async fn tell(cluster: &Cluster, request: Request) -> Result<String, Error> {
     }
 }
 
-/// Asks a question that changes nothing, and gives the lines of the answer; `has_more` is told by its first line.
+/// Asks a question that changes nothing, and returns the lines of the answer; `has_more` judges by the first line
+/// whether more follow.
 async fn ask(
     cluster: &Cluster,
     whom: Whom<'_>,

@@ -1,6 +1,6 @@
-//! Lanes: the names under which a client writes, so that a write that is sent again takes effect once.
+//! Lanes: the names under which a client writes, so that a retried write takes effect once.
 //!
-//! A lane is a random name and a counter. It carries one write at a time, so its numbers come to the nodes in order. A
+//! A lane is a random name and a counter. It carries one write at a time, so its numbers reach the nodes in order. A
 //! node remembers the last 64 writes of a name.
 
 use std::collections::hash_map::RandomState;
@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proto::peer::Identity;
 
-/// How many free lanes are kept. Each took a write that ran beside all the others.
+/// How many free lanes are kept. Each was created for a write that ran while all other lanes were in use.
 const FREE_LANES: usize = 1024;
 
 /// The name of a lane, and the number of its last write.
@@ -26,16 +26,16 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    /// A lane with the number of a new write. Whoever drops it abandons it: nobody writes under its name again.
+    /// Takes a lane, with the number for a new write. Dropping it abandons it: nobody writes under its name again.
     pub(crate) fn take(&self) -> Lane {
         let mut lane = self.free().pop().unwrap_or_else(Lane::new);
         lane.seq += 1;
         lane
     }
 
-    /// Frees a lane.
+    /// Returns a lane.
     ///
-    /// IMPORTANT: only once what became of its write is known for good. A write that may still be under way must not be
+    /// IMPORTANT: only once the outcome of its write is known for good. A write that may still be in flight must not be
     /// overtaken by the next one of its lane.
     pub(crate) fn put_back(&self, lane: Lane) {
         let mut free = self.free();
@@ -52,8 +52,8 @@ impl Lanes {
 
 impl Lane {
     fn new() -> Self {
-        // The standard library's hashers are seeded by the system, each one anew. 64 bits tell apart all the clients
-        // that a cluster meets within the minutes for which it remembers them.
+        // The standard library seeds its hashers from the system, each one separately. 64 bits are enough to
+        // distinguish all the clients that a cluster meets within the minutes for which it remembers them.
         let name = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
         Self { name, seq: 0 }
     }

@@ -1,8 +1,8 @@
-//! What calls ask for: when a write is answered, and what a read may return.
+//! The levels that calls ask for: when a write is answered, and what a read may return.
 
 use proto::level::{AckLevel, ReadLevel};
 
-/// What a client's calls ask for. None: what the cluster was started with, whatever that is.
+/// The levels that a client's calls ask for. `None` means whatever the cluster was started with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Levels {
     /// When a write is answered.
@@ -12,7 +12,7 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// These, and where they say nothing, those.
+    /// These levels; any that are unset are taken from `others`.
     pub(crate) fn or(self, others: Self) -> Self {
         Self { ack: self.ack.or(others.ack), read: self.read.or(others.read) }
     }
@@ -30,10 +30,10 @@ impl From<ReadLevel> for Levels {
     }
 }
 
-/// What a request asks of the connection that carries it.
+/// What a request needs of the connection that carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// It is neither a write nor a read of a key.
+    /// Nothing: it is neither a write nor a read of a key.
     Nothing,
     /// A write.
     Ack(Option<AckLevel>),
@@ -42,7 +42,7 @@ pub(crate) enum Need {
 }
 
 impl Need {
-    /// Whether a connection that was set to these levels carries the request as it is.
+    /// Whether a connection set to these levels can carry the request as it is.
     pub(crate) fn is_met_by(self, set: Levels) -> bool {
         match self {
             Self::Nothing => true,
@@ -51,16 +51,16 @@ impl Need {
         }
     }
 
-    /// Whether every connection can be made to carry the request. One that was set to a level cannot be set to the
-    /// cluster's own, which nobody but the cluster knows for sure.
+    /// Whether any connection can be made to carry the request. A connection that was set to a level cannot be set back
+    /// to the cluster's own, which nobody but the cluster knows for sure.
     pub(crate) fn can_be_asked_for(self) -> bool {
         !matches!(self, Self::Ack(None) | Self::Read(None))
     }
 
-    /// The request that sets a connection to what is needed.
+    /// The request that sets a connection to the needed level.
     ///
     /// # Panics
-    /// Where [`Need::can_be_asked_for`] is false: the connection is none for this request.
+    /// If [`Need::can_be_asked_for`] is false: no connection can be set up for this request.
     pub(crate) fn line(self) -> String {
         match self {
             Self::Ack(Some(level)) => format!("ACK {level}\n"),
@@ -69,7 +69,7 @@ impl Need {
         }
     }
 
-    /// The levels of a connection that was set to what is needed.
+    /// The levels of a connection after it was set to the needed level.
     pub(crate) fn added_to(self, set: Levels) -> Levels {
         match self {
             Self::Nothing => set,

@@ -1,8 +1,9 @@
-//! The client: a library that goes straight to the node that leads a key, and the program `client` on top of it.
+//! The client library, which sends each request straight to the node that leads its key, and the program `client` on
+//! top of it.
 //!
-//! A [`Client`] knows the cluster map. It learns it from the coordinator when it connects, hears of every change from
-//! then on, and goes on with the map that it has while the coordinator is away. Every call is for itself: clone the
-//! client, or share it, and as many calls as you like run side by side.
+//! A [`Client`] knows the cluster map. It fetches the map from the coordinator when it connects, is told of every
+//! change from then on, and keeps using the map it has while the coordinator is away. Calls are independent: clone the
+//! client, or share it, and run as many calls concurrently as you like.
 //!
 //! ```
 //! # use fake_cluster::FakeCluster;
@@ -28,36 +29,37 @@
 //!
 //! # What happens to a request
 //!
-//! A **write** goes to the key's primary. It has an identity, a name that the client made up and a number, by which
-//! nodes know it again: however often it is sent, it takes effect once, also where another node has become the primary
-//! meanwhile. So where no connection can be made, a node says that it did nothing or does not know, the connection
-//! breaks, or nothing comes for two seconds, the client sends the same write again, along the changes of the map, until
-//! it has an answer or its timeout has passed. If it passes after anything was sent, the outcome is [`Error::Unknown`].
+//! A **write** goes to the key's primary. It carries an identity, a name that the client made up plus a number, by
+//! which the nodes recognize it: however often it is sent, it takes effect once, even if another node has become the
+//! primary in the meantime. So the client retries the same write, following changes of the map, whenever it cannot
+//! connect, a node reports that it did nothing or does not know, the connection breaks, or nothing arrives for two
+//! seconds. It stops when it has an answer or its timeout has passed. If the timeout passes after anything was sent,
+//! the outcome is [`Error::Unknown`].
 //!
-//! A **read** goes to the key's primary, too. Where the primary refuses the connection or is silent for 300 ms, the
-//! replicas are asked, and [`Read::from_replica`] says so: what they hold may be older. A [linear](ReadLevel::Linear)
-//! read is answered by the primary or not at all.
+//! A **read** goes to the key's primary, too. If the primary refuses the connection or is silent for 300 ms, the client
+//! asks the replicas, and [`Read::from_replica`] says so: their data may be older. A [linear](ReadLevel::Linear) read
+//! is answered by the primary or not at all.
 //!
-//! When a write is answered and what a read may return are [levels](Levels): those with which the cluster was started,
-//! unless the client, or one of its calls, [asks for others](Client::with).
+//! [Levels](Levels) determine when a write is answered and what a read may return. They are those the cluster was
+//! started with, unless the client or a single call [asks for others](Client::with).
 //!
-//! A call whose future is dropped drops its connection with it, so nobody ever reads an answer that was meant for
-//! somebody else. A write that was dropped may or may not have taken effect.
+//! Dropping a call's future drops its connection as well, so nobody ever reads an answer meant for somebody else. A
+//! write that was dropped may or may not have taken effect.
 //!
 //! # Where to find what
 //!
-//! - `client`: [`Client`] and its calls. Start here. `builder`: how it connects; `cluster`: what all calls share.
-//! - `read` and `write`: which node is asked, when the next one is, and when to give up.
-//! - `walk`: [`Walk`], pages of keys, which any node gives. `many`: many keys side by side.
-//! - `lane`: the identities of writes. `level`: what calls ask for, and connections are set to.
-//! - `map_watch`: the task that keeps the cluster map. It ends when the last clone of the client is dropped.
-//! - `coordinator`: the questions that only the coordinator answers, those to a node about itself, and what an operator
-//!   tells the coordinator.
+//! - `client`: [`Client`] and its calls. Start here. `builder`: how it connects; `cluster`: the state all calls share.
+//! - `read` and `write`: which node to ask, when to try the next one, and when to give up.
+//! - `walk`: [`Walk`], pages of keys, which any node can serve. `many`: many keys concurrently.
+//! - `lane`: the identities of writes. `level`: the levels that calls ask for and connections are set to.
+//! - `map_watch`: the task that follows the cluster map. It ends when the last clone of the client is dropped.
+//! - `coordinator`: questions that only the coordinator answers, questions to a node about itself, and an operator's
+//!   commands to the coordinator.
 //! - `pool` and `connection`: idle connections, and one exchange of a request and its answer.
-//! - `answer`: requests to bytes, and bytes to answers.
+//! - `answer`: encodes requests and decodes answers.
 //! - `placement`, `error`: what the calls return.
 //!
-//! The program is in `bin/client`, and stands on what this crate exports.
+//! The program is in `bin/client` and is built on this crate's public API.
 
 mod answer;
 mod builder;

@@ -1,4 +1,4 @@
-//! Many keys at once: each read or written on its own, side by side, at its own primary.
+//! Many keys at once: each is read or written on its own at its own primary, concurrently.
 
 use std::future::{Future, pending};
 use std::panic::resume_unwind;
@@ -9,11 +9,11 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::placement::Placement;
 
-/// How many keys are under way at a time.
+/// How many keys are in flight at a time.
 const AT_ONCE: usize = 64;
 
 impl Client {
-    /// Reads many keys, side by side. Gives one answer for each, in their order.
+    /// Reads many keys concurrently. Returns one result per key, in the order given.
     ///
     /// ```
     /// # #[tokio::main]
@@ -29,7 +29,7 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// Of each key: as [`Client::get`].
+    /// For each key: as [`Client::get`].
     pub async fn get_many<K: AsRef<[u8]>>(
         &self,
         keys: impl IntoIterator<Item = K>,
@@ -41,11 +41,11 @@ impl Client {
         .await
     }
 
-    /// Stores many values, each under its key, side by side. Gives one answer for each, in their order. A key that is named
-    /// twice has one of its values in the end, and nobody can tell which.
+    /// Stores many values, each under its key, concurrently. Returns one result per key, in the order given. If a key
+    /// is named twice, it ends up with one of its values; which one is undefined.
     ///
     /// # Errors
-    /// Of each key: as [`Client::put`]. The others are stored all the same.
+    /// For each key: as [`Client::put`]. A failure does not affect the other keys.
     pub async fn put_many<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &self,
         pairs: impl IntoIterator<Item = (K, V)>,
@@ -58,7 +58,7 @@ impl Client {
     }
 }
 
-/// Makes all calls, some at a time. Where this is dropped, so are those that are under way.
+/// Runs all calls, several at a time. Dropping this future drops those in flight.
 async fn side_by_side<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     calls: impl Iterator<Item = F>,
 ) -> Vec<T> {
@@ -75,7 +75,7 @@ async fn side_by_side<T: Send + 'static, F: Future<Output = T> + Send + 'static>
             Ok(Some(done)) => results.push(done),
             Ok(None) => break,
             Err(Ok(panic)) => resume_unwind(panic),
-            // The runtime ends all tasks, this one next.
+            // The runtime is shutting down: it ends all tasks, this one next.
             Err(Err(_)) => pending().await,
         }
     }

@@ -1,7 +1,7 @@
-//! The task that keeps the cluster map.
+//! The task that follows the cluster map.
 //!
-//! It holds one connection to the coordinator, on which every change of the map comes as it happens. While the
-//! coordinator is away it knocks again with growing pauses, and everybody goes on with the map that is there.
+//! It holds one connection to the coordinator, which sends every change of the map as it happens. While the coordinator
+//! is away, the task reconnects with growing pauses, and all calls go on with the map they have.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use crate::connection::{Connection, Failure, Patience};
 use crate::placement::Placement;
 use crate::pool::Pool;
 
-/// The first pause before the coordinator is asked again; it doubles up to the longest.
+/// The first pause before reconnecting to the coordinator; pauses double up to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a connection to the coordinator may take, once the client is running.
+/// How long connecting to the coordinator may take once the client is running.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The newest map. A receiver is told of every change.
+/// The newest map. A receiver is notified of every change.
 pub(crate) type Maps = watch::Receiver<Arc<ClusterMap>>;
 
-/// Pauses that double.
+/// Exponential backoff.
 #[derive(Debug)]
 pub(crate) struct Pauses {
     next: Duration,
@@ -46,28 +46,28 @@ impl Pauses {
     }
 }
 
-/// Waits for a change of the map, at most for a pause. `false`: the deadline has passed.
+/// Waits for a change of the map, for at most one pause. Returns `false` once the deadline has passed.
 pub(crate) async fn wait_for_change(maps: &mut Maps, pause: Duration, deadline: Instant) -> bool {
     let end = deadline.min(Instant::now() + pause);
     if let Ok(Err(_)) = timeout_at(end, maps.changed()).await {
-        // The watching task is gone together with its runtime; only time can help.
+        // The watch task is gone along with its runtime; all that is left is to wait.
         sleep_until(end).await;
     }
     Instant::now() < deadline
 }
 
-/// Waits until the map names another primary of the key than this node.
+/// Waits until the map names a primary of the key other than this node.
 pub(crate) async fn another_primary(maps: &mut Maps, key: &[u8], node: &NodeAddr) {
     while maps.changed().await.is_ok() {
         if Placement::of(&maps.borrow_and_update(), key).primary.is_some_and(|primary| primary != *node) {
             return;
         }
     }
-    // No map will come any more.
+    // No further map will come.
     std::future::pending().await
 }
 
-/// Connects to the coordinator, waits for the map, and has a task follow it from then on. The task ends when the last
+/// Connects to the coordinator, waits for the map, and spawns a task that follows it. The task ends when the last
 /// receiver is dropped.
 pub(crate) async fn start(coordinator: NodeAddr, pool: Arc<Pool>, deadline: Instant) -> Result<Maps, WatchEnd> {
     let mut watch = Watch::open(&coordinator, &pool, Patience::until(deadline)).await?;
@@ -123,8 +123,8 @@ fn publish(map: ClusterMap, sender: &watch::Sender<Arc<ClusterMap>>) {
     });
 }
 
-/// Whether a map takes the place of the one that is here. Within a cluster versions only grow. A coordinator that was
-/// started anew and has not yet heard of its nodes has a map in which nobody holds anything: that is no news.
+/// Whether a map replaces the current one. Within a cluster, versions only grow. A coordinator that was started anew
+/// and has not yet heard from its nodes has a map in which nobody holds anything; such a map is ignored.
 fn supersedes(new: &ClusterMap, current: &ClusterMap) -> bool {
     if new.cluster == current.cluster {
         new.version > current.version
@@ -133,13 +133,13 @@ fn supersedes(new: &ClusterMap, current: &ClusterMap) -> bool {
     }
 }
 
-/// Why no map comes any more.
+/// Why no further map comes.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WatchEnd {
-    /// Not reached, or broken off.
+    /// Could not connect, or the connection broke.
     #[error(transparent)]
     Connection(#[from] Failure),
-    /// What came is no map, or a change of another one.
+    /// The message was not a map, or was a change to a different map.
     #[error(transparent)]
     Map(#[from] MapError),
     /// The coordinator answered with this error.
@@ -147,7 +147,7 @@ pub(crate) enum WatchEnd {
     Refused(String),
 }
 
-/// A connection on which the map comes, and the map as this connection has told it.
+/// A connection on which map updates arrive, and the map as built from them.
 #[derive(Debug)]
 struct Watch {
     connection: Connection,

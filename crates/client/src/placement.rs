@@ -7,14 +7,14 @@ use proto::slot::Position;
 /// The nodes that hold a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
-    /// The node that orders the key's writes; none while nobody is known to.
+    /// The node that orders the key's writes; `None` while no primary is known.
     pub primary: Option<NodeAddr>,
     /// The other nodes with a full copy.
     pub replicas: Vec<NodeAddr>,
 }
 
 impl Placement {
-    /// The placement of a key as the map has it.
+    /// The placement of a key according to the map.
     pub(crate) fn of(map: &ClusterMap, key: &[u8]) -> Self {
         let slot = map.bits().slot(&Position::of(key));
         let primary = map.config(slot).primary;
@@ -29,7 +29,7 @@ impl Placement {
         placement
     }
 
-    /// The placement that the coordinator's lines tell: `PRIMARY host:port`, then a `REPLICA host:port` each.
+    /// Parses the coordinator's lines: `PRIMARY host:port`, then one `REPLICA host:port` each.
     pub(crate) fn from_lines(lines: &[String]) -> Option<Self> {
         let (primary, replicas) = lines.split_first()?;
         let primary = primary.strip_prefix("PRIMARY ")?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! Idle connections, some for each node.
+//! Idle connections, several per node.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,14 +10,14 @@ use crate::answer::{Answer, Request};
 use crate::connection::{Connection, Failure, Patience};
 use crate::level::Need;
 
-/// How many idle connections to one node are kept; where one more comes back, the one that has been idle longest is
+/// How many idle connections are kept per node. When another one is returned, the one that has been idle longest is
 /// closed.
 const IDLE_PER_NODE: usize = 32;
 
-/// Idle connections. One that is in use belongs to its call alone and comes back only after a whole answer.
+/// Idle connections. A connection in use belongs to its call alone and is returned only after a complete answer.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    /// What every new connection begins with.
+    /// Sent first on every new connection.
     password: Option<Password>,
     idle: Mutex<HashMap<NodeAddr, Vec<Connection>>>,
 }
@@ -44,13 +44,13 @@ impl Pool {
         if answer.is_ok() {
             self.put_back(addr, connection);
         } else {
-            // The others may be dead in the same way. The next try has a new one.
+            // The others may be dead in the same way. The next attempt opens a new one.
             self.idle().remove(addr);
         }
         answer
     }
 
-    /// An idle connection to the node that is still good and can carry what needs this, or a new one.
+    /// An idle connection that is still usable and can meet this need, or a new one.
     pub(crate) async fn connection(
         &self,
         addr: &NodeAddr,
@@ -65,7 +65,7 @@ impl Pool {
         self.open(addr, patience).await
     }
 
-    /// Keeps a connection on which an answer was read to its end.
+    /// Keeps a connection whose last answer was read completely.
     pub(crate) fn put_back(&self, addr: &NodeAddr, connection: Connection) {
         if connection.is_spent() {
             return;
@@ -73,7 +73,7 @@ impl Pool {
         let mut idle = self.idle();
         let connections = idle.entry(addr.clone()).or_default();
         if connections.len() == IDLE_PER_NODE {
-            // With other levels than are asked for now, it could stand in the way for ever.
+            // Its levels may not be those asked for now; it could block the pool forever.
             connections.remove(0);
         }
         connections.push(connection);
@@ -95,7 +95,7 @@ impl Pool {
     }
 
     fn idle(&self) -> MutexGuard<'_, HashMap<NodeAddr, Vec<Connection>>> {
-        // Nothing under this lock can panic halfway; and idle connections are whole whatever happened.
+        // Nothing under this lock can panic halfway, and idle connections are intact in any case.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! The path of a read: the primary, and where it does not answer and the read is not linear, the replicas.
+//! The path of a read: the primary, then the replicas if the primary does not answer and the read is not linear.
 
 use std::time::Duration;
 
@@ -13,62 +13,62 @@ use crate::error::{Error, more_telling};
 use crate::map_watch::{Maps, Pauses, another_primary, wait_for_change};
 use crate::placement::Placement;
 
-/// How long the primary may be silent before the replicas are asked. It doubles with every round, so that a cluster
-/// that is slower than this answers in the end.
+/// How long the primary may be silent before the replicas are asked. Doubles with every round, so that a cluster slower
+/// than this is answered in the end.
 const PRIMARY_SILENCE: Duration = Duration::from_millis(300);
 
-/// How long the primary may be silent before a linear read is sent again, on another connection. That one has all the time there
-/// is: a primary that cannot answer yet says why when its own time is up.
+/// How long the primary may be silent before a linear read is sent again, on another connection. The retry has all the
+/// remaining time: a primary that cannot answer yet says why when its own time is up.
 const LINEAR_SILENCE: Duration = Duration::from_secs(2);
 
 /// How long a replica may be silent in the first round. It asks the primary first, for up to 300 ms of its own.
 const REPLICA_SILENCE: Duration = Duration::from_secs(1);
 
-/// The pauses between rounds; a new map ends each at once.
+/// Pauses between rounds; a new map ends a pause at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a read has found, and where.
+/// The result of a read, and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
-    /// The value, byte for byte; none where the key is absent.
+    /// The value, byte for byte; `None` if the key is absent.
     pub value: Option<Vec<u8>>,
-    /// The version of the key; none where the key is absent, or the version was not asked for.
+    /// The key's version; `None` if the key is absent, or the version was not asked for.
     pub version: Option<Version>,
     /// The node that answered.
     pub node: NodeAddr,
-    /// The primary did not answer and a replica did: it may not yet know of the last writes.
+    /// A replica answered because the primary did not: it may not have the latest writes yet.
     pub from_replica: bool,
 }
 
-/// For how long a key will have its value.
+/// How much longer a key will have its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ttl {
     /// The key is absent.
     Absent,
     /// It has no deadline.
     Forever,
-    /// So many seconds, to the nearest.
+    /// This many seconds, rounded to the nearest.
     Seconds(u64),
 }
 
 /// Why a node gave no value.
 enum Miss {
-    /// Another node, or a later attempt, may.
+    /// Another node, or a later attempt, may give one.
     AskOn(Error),
     /// Nobody will.
     Final(Error),
 }
 
-/// What is asked of every node, and how.
+/// What every node is asked, and how.
 struct Question<'a> {
     key: &'a [u8],
     request: Request,
-    /// The same for a value that is no line.
+    /// The same request, for a value that cannot go on a line.
     for_bytes: Request,
 }
 
-/// Reads a key, with its version where that is wanted.
+/// Reads a key, and its version if wanted.
 pub(crate) async fn read(
     cluster: &Cluster,
     level: Option<ReadLevel>,
@@ -85,7 +85,7 @@ pub(crate) async fn read(
     Ok(Read { value, version, node, from_replica })
 }
 
-/// Asks for how long a key will have its value.
+/// Asks how much longer a key will have its value.
 pub(crate) async fn ttl(cluster: &Cluster, level: Option<ReadLevel>, key: &[u8]) -> Result<Ttl, Error> {
     let found = |answer| match answer {
         Answer::Number(-2) => Some(Ttl::Absent),
@@ -96,8 +96,8 @@ pub(crate) async fn ttl(cluster: &Cluster, level: Option<ReadLevel>, key: &[u8])
     ask_around(cluster, level, key, Wanted::Ttl, found).await.map(|(ttl, ..)| ttl)
 }
 
-/// Asks the holders of a key until one gives an answer in which `found` finds something: that, who it was, and whether it
-/// is a replica.
+/// Asks the holders of a key until one gives an answer that `found` accepts. Returns what was found, the node, and
+/// whether it is a replica.
 async fn ask_around<T>(
     cluster: &Cluster,
     level: Option<ReadLevel>,
@@ -117,7 +117,7 @@ async fn ask_around<T>(
             let map = maps.borrow_and_update();
             (Placement::of(&map, key), level.unwrap_or(map.promises.read) == ReadLevel::Linear)
         };
-        // A replica knows less than a linear read must return.
+        // A replica may lack writes that a linear read must return.
         let replicas = if is_linear { &[][..] } else { &placement.replicas };
         for node in placement.primary.iter().chain(replicas) {
             let from_replica = placement.primary.as_ref() != Some(node);
@@ -146,7 +146,7 @@ async fn ask_around<T>(
     }
 }
 
-/// Asks one node, and where `as_primary` names the maps, for no longer than they name no other primary.
+/// Asks one node. If `as_primary` is given, gives up as soon as those maps name another primary.
 async fn ask<T>(
     cluster: &Cluster,
     node: &NodeAddr,
@@ -180,7 +180,7 @@ async fn ask<T>(
     }
 }
 
-/// One question and its answer, and once more as an array where the value is no line.
+/// Asks one question. If the value cannot go on a line, asks again in the array encoding.
 async fn exchange(
     cluster: &Cluster,
     node: &NodeAddr,

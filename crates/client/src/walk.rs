@@ -1,4 +1,4 @@
-//! Walks through the keys of the cluster, page by page, and counts. Any node answers for all of them.
+//! Walks through the keys of the cluster, page by page, and counts. Any node can answer for the whole cluster.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use crate::connection::{Failure, Patience};
 use crate::error::{Error, more_telling};
 use crate::map_watch::{Pauses, wait_for_change};
 
-/// How long a node may be silent before another is asked. It may itself be waiting for one that is silent. The last one has all
-/// the time there is: a node that cannot answer says why when its own time is up.
+/// How long a node may be silent before another is asked. The node may itself be waiting for a silent one. The last
+/// node has all the remaining time: a node that cannot answer says why when its own time is up.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// The pauses between rounds; a new map ends each at once.
+/// Pauses between rounds; a new map ends a pause at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// A walk through the keys of the whole cluster, in the order of their bytes, one page after the other.
+/// A walk through the keys of the whole cluster in byte order, page by page.
 ///
-/// A key that is there all the time comes exactly once, whatever else happens meanwhile. One that is written or deleted
-/// while the walk goes on may come or not. At [`ReadLevel::Local`](crate::ReadLevel::Local) that is said of what the
-/// nodes that answer have; where a primary does not answer, a replica's keys may be older.
+/// A key that exists throughout the walk is returned exactly once, whatever else happens meanwhile. A key that is
+/// written or deleted during the walk may or may not be returned. At [`ReadLevel::Local`](crate::ReadLevel::Local) this
+/// holds for what the answering nodes have; if a primary does not answer, a replica's keys may be stale.
 #[derive(Debug, Clone)]
 pub struct Walk {
     client: Client,
@@ -44,7 +44,7 @@ enum Wanted {
 }
 
 impl Client {
-    /// A walk through the keys that begin with these bytes; with none, through all keys.
+    /// A walk through the keys that begin with these bytes, or through all keys if there are none.
     ///
     /// ```
     /// # #[tokio::main]
@@ -69,13 +69,13 @@ impl Client {
         Walk::new(self, Wanted::Prefix(prefix.as_ref().to_vec()))
     }
 
-    /// A walk through the keys from one on and before another. An empty `to` is no bound.
+    /// A walk through the keys from `from` (inclusive) to `to` (exclusive). An empty `to` means no upper bound.
     #[must_use]
     pub fn range(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Walk {
         Walk::new(self, Wanted::Between(from.as_ref().to_vec(), to.as_ref().to_vec()))
     }
 
-    /// How many keys begin with these bytes, in the whole cluster.
+    /// Counts the keys in the whole cluster that begin with these bytes.
     ///
     /// # Errors
     /// As [`Walk::next_page`].
@@ -92,24 +92,24 @@ impl Walk {
         Self { client: client.clone(), wanted, limit, after: None, page: VecDeque::new(), is_over: false }
     }
 
-    /// How many keys a page has at most, from 1 to 10,000; 1,000 unless told otherwise.
+    /// Sets the most keys a page may have, from 1 to 10,000; the default is 1,000.
     #[must_use]
     pub fn page_size(self, keys: usize) -> Self {
         Self { limit: keys.clamp(1, limits::PAGE_KEYS), ..self }
     }
 
-    /// Begins behind this key, where an earlier walk has come to.
+    /// Starts after this key, to resume an earlier walk.
     #[must_use]
     pub fn after(self, key: impl AsRef<[u8]>) -> Self {
         Self { after: Some(key.as_ref().to_vec()), ..self }
     }
 
-    /// The next keys, ascending and at least one; none where the walk is over. A page may have fewer keys than it could
-    /// have: at most 1 MiB of them.
+    /// The next keys, ascending and at least one; `None` at the end of the walk. A page may hold fewer keys than its
+    /// limit, since it holds at most 1 MiB of them.
     ///
     /// # Errors
-    /// [`Error::NotReached`] or [`Error::Refused`] where the keys of some slot could not be listed within the timeout: a page
-    /// never lacks any. The same page may be asked for again.
+    /// [`Error::NotReached`] or [`Error::Refused`] if the keys of some slot could not be listed within the timeout: a
+    /// page never omits any. The same page may be requested again.
     pub async fn next_page(&mut self) -> Result<Option<Vec<Vec<u8>>>, Error> {
         if !self.page.is_empty() {
             return Ok(Some(self.page.drain(..).collect()));
@@ -125,7 +125,7 @@ impl Walk {
         Ok(Some(page).filter(|page| !page.is_empty()))
     }
 
-    /// The next key; none where the walk is over. Pages are asked for as they are needed.
+    /// The next key; `None` at the end of the walk. Fetches pages as needed.
     ///
     /// # Errors
     /// As [`Walk::next_page`].
@@ -148,7 +148,7 @@ impl Walk {
     }
 }
 
-/// Asks one node after the other until one has answered.
+/// Asks one node after another until one answers.
 async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer) -> Option<T>) -> Result<T, Error> {
     let deadline = cluster.deadline();
     let mut maps = cluster.maps();

@@ -1,4 +1,4 @@
-//! The path of a write: the primary, again and again along the changes of the map, as one and the same write.
+//! The path of a write: the same write goes to the primary again and again, following changes of the map.
 
 use std::time::Duration;
 
@@ -13,24 +13,25 @@ use crate::error::Error;
 use crate::map_watch::{Maps, Pauses, another_primary, wait_for_change};
 use crate::placement::Placement;
 
-/// How long one attempt to connect may take. The primary may be up again, or be another node, before the timeout.
+/// How long one attempt to connect may take. Before the timeout, the primary may be back up or another node may take
+/// over.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long the primary may be silent before the write is sent again, on another connection. It doubles with every
-/// such attempt, so that a cluster that is slower than this answers in the end.
+/// How long the primary may be silent before the write is sent again, on another connection. Doubles with every such
+/// attempt, so that a cluster slower than this is answered in the end.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The pauses between attempts; a new map ends each at once.
+/// Pauses between attempts; a new map ends a pause at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// What came of a conditional write.
+/// The outcome of a conditional write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a conflict is no error: nothing was written"]
 pub enum Cas {
-    /// The value is stored, and this is the version of the key now.
+    /// The value is stored, and the key is now at this version.
     Written(Version),
-    /// Nothing was changed: the key has this version, and not the one that was expected. [`Version::NONE`]: it is absent.
+    /// Nothing was changed: the key is at this version, not the expected one. [`Version::NONE`] means it is absent.
     Conflict(Version),
 }
 
@@ -40,18 +41,18 @@ enum Miss {
     Refused(Error),
     /// It may or may not have taken effect.
     Open(String),
-    /// Nothing was done, and no repetition will fare better.
+    /// Nothing was done, and a retry would fare no better.
     Final(Error),
 }
 
-/// Carries out a write without a condition. Gives who holds the key, as the map is at the end.
+/// Carries out an unconditional write. Returns who holds the key, according to the map at the end.
 pub(crate) async fn write(cluster: &Cluster, level: Option<AckLevel>, write: Write<'_>) -> Result<Placement, Error> {
     let done = |answer: &Answer| (*answer == Answer::Ok).then_some(());
     carry_out(cluster, level, write, done).await?;
     Ok(Placement::of(&cluster.maps().borrow(), write.key))
 }
 
-/// Carries out a write with a condition.
+/// Carries out a conditional write.
 pub(crate) async fn write_if(cluster: &Cluster, level: Option<AckLevel>, write: Write<'_>) -> Result<Cas, Error> {
     let done = |answer: &Answer| match answer {
         Answer::Written(version) => Some(Cas::Written(*version)),
@@ -61,7 +62,7 @@ pub(crate) async fn write_if(cluster: &Cluster, level: Option<AckLevel>, write: 
     carry_out(cluster, level, write, done).await
 }
 
-/// Carries out a write that is answered by whether there was anything to do.
+/// Carries out a write whose answer says whether there was anything to do.
 pub(crate) async fn write_counted(cluster: &Cluster, level: Option<AckLevel>, write: Write<'_>) -> Result<bool, Error> {
     let done = |answer: &Answer| match answer {
         Answer::Number(0) => Some(false),
@@ -77,7 +78,7 @@ async fn carry_out<T>(
     write: Write<'_>,
     done: impl Fn(&Answer) -> Option<T>,
 ) -> Result<T, Error> {
-    // Abandoned where this future is dropped.
+    // If this future is dropped, the lane is abandoned.
     let lane = cluster.lanes().take();
     let request = Request::write(&Write { identity: Some(lane.identity()), ..write }, level);
     let result = attempts(cluster, write.key, &request, done).await;
@@ -98,8 +99,8 @@ async fn attempts<T>(
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut silence = ANSWER_PATIENCE;
     let mut refused = None;
-    // IMPORTANT: once an attempt may have taken effect, nothing but an answer that says what became of the write settles
-    // it. A later attempt that was refused says nothing about the earlier one.
+    // IMPORTANT: once an attempt may have taken effect, only an answer that says what became of the write settles it. A
+    // later attempt that was refused says nothing about the earlier one.
     let mut open = None;
     loop {
         let primary = Placement::of(&maps.borrow_and_update(), key).primary;
@@ -139,7 +140,7 @@ async fn attempts<T>(
     }
 }
 
-/// One attempt. It ends early where the map comes to name another primary.
+/// Makes one attempt. It ends early if the map names another primary.
 async fn exchange(
     cluster: &Cluster,
     node: &NodeAddr,
@@ -159,7 +160,7 @@ async fn exchange(
         () = another_primary(&mut maps, key, node) => return Err(not_sent("another node has taken its place")),
     };
     let mut connection = connection.map_err(|failure| not_sent(&failure.to_string()))?;
-    // IMPORTANT: from here on only a failure that says so, or an answer, means that nothing was done.
+    // IMPORTANT: from here on, assume that nothing was done only if a failure or an answer says so.
     let answer = tokio::select! {
         biased;
         answer = connection.exchange(request, patience) => answer,
@@ -177,7 +178,7 @@ async fn exchange(
     }
 }
 
-/// What an answer means that is not the one hoped for.
+/// Classifies an answer other than the one hoped for.
 fn miss_of(node: &NodeAddr, answer: Answer) -> Miss {
     let Answer::Error(reason) = answer else { return Miss::Open(format!("node {node}: {NotAnAnswer}")) };
     let meaning = meaning_of(&reason);

@@ -1,4 +1,4 @@
-//! The program `client` against a fake cluster: what it prints, and the code with which it exits.
+//! The program `client` against a fake cluster: its output and its exit codes.
 
 #![expect(clippy::unwrap_used, reason = "what panics here is a test that has failed")]
 
@@ -15,7 +15,7 @@ async fn run(coordinator_port: u16, flags: &[&str], input: &[u8]) -> Output {
     run_and(coordinator_port, flags, input, |_| {}).await
 }
 
-/// The same, with something done to the program before it has its input.
+/// The same, with something done to the program before it gets its input.
 async fn run_and(
     coordinator_port: u16,
     flags: &[&str],
@@ -29,7 +29,7 @@ async fn run_and(
     let run = move || {
         let mut child = command.spawn().unwrap();
         prepare(&mut child);
-        // A program that has left already does not read its input.
+        // A program that has already exited does not read its input.
         let _ = child.stdin.take().unwrap().write_all(&input);
         child.wait_with_output().unwrap()
     };
@@ -41,7 +41,7 @@ async fn one_shot(cluster: &FakeCluster, command: &str, flags: &[&str]) -> Outpu
     run(cluster.coordinator.addr().port(), &[&["--command", command], flags].concat(), b"").await
 }
 
-/// The exit code, what went to standard output and what to standard error.
+/// The exit code, standard output and standard error.
 fn parts(output: &Output) -> (i32, &str, &str) {
     let text = |bytes| std::str::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))

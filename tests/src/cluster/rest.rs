@@ -9,8 +9,8 @@ use super::{Cluster, is_held_by, parse_map};
 use crate::wait::{self, ensure, eventually};
 
 impl Cluster {
-    /// Waits until every slot is led by the node, and copied to the nodes, that the hash ring of the running nodes
-    /// says, and nothing is being filled.
+    /// Waits until every slot is led by, and copied to, the nodes that the hash ring of the running nodes assigns to
+    /// it, and nothing is being filled.
     ///
     /// # Panics
     /// When that does not happen.
@@ -18,13 +18,13 @@ impl Cluster {
     pub fn settles(&self) {
         let running = self.running().map(|(_, node)| node.addr.parse().expect("a node's address parses"));
         let ring = HashRing::with_nodes(self.setup.virtual_nodes, running);
-        // Where too few run for a majority, those who belonged to it last are remembered for as long as that lasts.
+        // If too few nodes run for a majority, the last members are remembered for as long as that lasts.
         let few_run = self.running().count() <= self.setup.replicas.div_ceil(2);
         let mut coordinator = self.open(&self.coordinator.addr);
         let mut owners = Vec::new();
         eventually("every slot is where the ring says", 2 * wait::SOON, || {
             let lines = coordinator.ask_lines("MAP");
-            // Looked at first, because it costs nothing: most maps on the way are not settled by this alone.
+            // Checked first because it is cheap: it rules out most intermediate maps.
             let still = |line: &&String| !line.contains(" learners=- ") || !(few_run || line.ends_with(" elr=-"));
             let filling = lines.iter().filter(|line| line.starts_with("SLOTS ")).find(still);
             ensure(filling.is_none(), || format!("{filling:?}"))?;
@@ -37,7 +37,7 @@ impl Cluster {
             {
                 return Err(format!("slot {} should be with {wanted:?}: {config:?}", slot.0));
             }
-            // IMPORTANT: the map may still be that of before, with an earlier start of a node at the same address.
+            // IMPORTANT: the map may still be an older one, with an earlier start of a node at the same address.
             self.running().try_for_each(|(index, node)| {
                 let incarnation = self.info(index).get("incarnation").and_then(|it| it.parse().ok()).map(Incarnation);
                 let is_up = incarnation.and_then(|it| map.member(it)).is_some_and(|member| member.up);
@@ -48,8 +48,8 @@ impl Cluster {
         });
     }
 
-    /// Waits until every node that runs goes by the map that the coordinator has now, or a later one. Should the coordinator
-    /// be killed before, they go by an earlier one, and one that has none yet carries nothing out.
+    /// Waits until every running node uses the coordinator's current map, or a later one. If the coordinator were
+    /// killed earlier, nodes would use an older map, and a node without a map would carry out nothing.
     ///
     /// # Panics
     /// When that does not happen.
@@ -64,8 +64,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until every slot is led by a node that runs. Which of them it is may still change; see
-    /// [`Cluster::settles`].
+    /// Waits until every slot is led by a running node. Which one may still change; see [`Cluster::settles`].
     ///
     /// # Panics
     /// When that does not happen.
@@ -80,7 +79,7 @@ impl Cluster {
         });
     }
 
-    /// Waits until a node, whether it runs or not, leads no slot any more, and all others that run know so.
+    /// Waits until a node, running or not, leads no slot any more, and all other running nodes know it.
     ///
     /// # Panics
     /// When that does not happen.
@@ -102,8 +101,8 @@ impl Cluster {
         }
     }
 
-    /// Waits until every record that was written before has reached every copy of it that runs. A node that is left alone
-    /// has nobody to wait for, and goes on to keep what it would send to those who were in sync last.
+    /// Waits until every record written so far has reached every running copy. A node that is left alone has nobody to
+    /// wait for, and keeps what it would send to those who were in sync last.
     ///
     /// # Panics
     /// When that does not happen.
@@ -112,7 +111,8 @@ impl Cluster {
         if self.running().count() < 2 {
             return;
         }
-        // One after the other is enough: a node that was level once since then has sent on all that came before.
+        // Checking one after the other is enough: a node that was level once since then has sent everything written
+        // before.
         for (index, node) in self.running() {
             eventually(&format!("the copies of what {} leads are level", node.addr), 2 * wait::SOON, || {
                 let info = self.info(index);
@@ -121,7 +121,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until the coordinator lists exactly the nodes that run.
+    /// Waits until the coordinator lists exactly the running nodes.
     ///
     /// # Panics
     /// When it does not.

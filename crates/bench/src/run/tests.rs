@@ -12,8 +12,7 @@ use crate::workload::{Action, Mix};
 
 const SIZES: Sizes = Sizes { key: 16, value: 100 };
 
-/// A server on threads of its own, for the rest of the test, that answers each whole read of requests for keys of these sizes
-/// after a pause.
+/// A server on its own threads, for the rest of the test, that answers each read of requests as a whole with `answer`.
 fn server(answer: impl Fn(&[u8]) -> Vec<u8> + Send + Copy + 'static) -> Target {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = Place { addr: listener.local_addr().unwrap(), pids: vec![std::process::id()] };
@@ -33,7 +32,7 @@ fn server(answer: impl Fn(&[u8]) -> Vec<u8> + Send + Copy + 'static) -> Target {
     Target::single("the test's server", &place, Dialect::Put, 0..100)
 }
 
-/// Answers GETs that are lines as a node does which has all keys.
+/// Answers GETs sent as lines like a node that has all keys.
 fn values(input: &[u8]) -> Vec<u8> {
     let lines = input.split_inclusive(|byte| *byte == b'\n');
     let answers = lines.map(|line| {
@@ -68,7 +67,7 @@ fn keys_are_stored_one_after_the_other() {
         b"+OK\r\n".repeat(input.len() / put.bytes.len())
     });
     let load = Load { encoding: Encoding::Array, ..gets(Until::AllKeys) };
-    // A read may end inside a request of a batch; one request at a time is always whole.
+    // A read may end inside one request of a batch; a single request always arrives whole.
     let load = Load { pipeline: 1, connections: 1, ..load };
     assert_eq!(quietly(&target, &load).unwrap().operations, 100);
 }
@@ -90,7 +89,7 @@ fn a_run_lasts_as_long_as_it_was_asked_to_and_tells_of_itself() {
 
 #[test]
 fn with_a_rate_a_pause_of_the_server_counts_for_all_that_was_due_in_it() {
-    // One request each millisecond; the server takes 100 ms over each 300th.
+    // One request per millisecond; the server takes 100 ms over every 300th.
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let target = server(|input| {
         if ASKED.fetch_add(1, Ordering::Relaxed) % 300 == 299 {
@@ -101,7 +100,7 @@ fn with_a_rate_a_pause_of_the_server_counts_for_all_that_was_due_in_it() {
     let time = Duration::from_millis(1_500);
     let load = Load { connections: 1, pipeline: 1, rate: NonZeroU64::new(1_000), ..gets(Until::Elapsed(time)) };
     let outcome = quietly(&target, &load).unwrap();
-    // Each pause makes some hundred requests late. Without the moment at which they were due, one in 300 would be.
+    // Each pause delays some hundred requests. If latency did not count from the due moment, one in 300 would be late.
     let late = outcome.latency.count_between(10_000_000, u64::MAX) as f64 / outcome.operations.max(1) as f64;
     assert!(late > 0.1, "{late} of {} were late", outcome.operations);
 }

@@ -1,10 +1,10 @@
-//! Writes to a cluster and notes what was acknowledged; checks later that all of it is there. `scripts/crash.sh` calls it,
-//! and kills servers and cuts the power in between.
+//! Writes to a cluster and records what was acknowledged; checks later that all of it is there. `scripts/crash.sh`
+//! calls it, and kills servers and cuts the power in between.
 //!
-//! A record is a file of lines, `try KEY NUMBER` before a write is called and `done KEY NUMBER` once it is acknowledged.
-//! A key's numbers only grow, each key has one writer, and none is written again after a write of which it is not known
-//! whether it took effect, for that may take effect later. So in the end a key must hold a number no lower than its last
-//! `done` and no higher than its last `try`.
+//! A record is a file of lines: `try KEY NUMBER` before a write is sent, and `done KEY NUMBER` once it is acknowledged.
+//! A key's numbers only grow, and each key has one writer. After a write whose outcome is unknown, the key is never
+//! written again, since that write may still take effect later. So in the end a key must hold a number no lower than
+//! its last `done` and no higher than its last `try`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -18,27 +18,27 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use client::{AckLevel, Builder, Client, ReadLevel};
 
-/// How many keys each writer has.
+/// The number of keys per writer.
 const KEYS: usize = 20;
 
-/// How long a write may take. What takes longer is not known to have taken effect.
+/// The timeout of a write. A write that takes longer has an unknown outcome.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a cluster may take until it answers a read, after whatever was done to it.
+/// How long a cluster may take to answer a read, whatever was done to it.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How many keys are named that are wrong.
+/// How many wrong keys are named.
 const NAMED: usize = 10;
 
-/// Writes with `--ack quorum` and notes what was acknowledged, or checks that it is there.
+/// Writes with `--ack quorum` and records what was acknowledged, or checks that it is there.
 #[derive(Debug, clap::Parser)]
 #[command(name = "acknowledged", version)]
 struct Config {
-    /// Address of the coordinator.
+    /// The address of the coordinator.
     #[arg(long, value_name = "HOST:PORT")]
     coordinator: String,
 
-    /// The record.
+    /// The record file.
     #[arg(long, value_name = "FILE")]
     record: PathBuf,
 
@@ -48,30 +48,30 @@ struct Config {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Write, and say how much was acknowledged.
+    /// Write, and report how much was acknowledged.
     Write {
-        /// What the names of the keys begin with: another word each time.
+        /// The prefix of the key names; use a different one each time.
         #[arg(long)]
         name: String,
-        /// For how long.
+        /// How long to write.
         #[arg(long, default_value_t = 3.0)]
         seconds: f64,
-        /// How many write at once, each to keys of its own.
+        /// The number of concurrent writers, each with its own keys.
         #[arg(long, default_value_t = 16)]
         writers: usize,
-        /// How long each value is, in bytes.
+        /// The length of each value, in bytes.
         #[arg(long, default_value_t = 100)]
         bytes: usize,
     },
-    /// Read every key of the record. Ends with 1 where one is not what it must be.
+    /// Read every key of the record. Exits with 1 if one is not what it must be.
     Check {
-        /// What the reads may return: local ones go on where a full disk lets linear ones wait.
+        /// What the reads may return: local reads go on where a full disk makes linear ones wait.
         #[arg(long, default_value_t = ReadLevel::Linear)]
         read: ReadLevel,
     },
 }
 
-/// What is known of a key.
+/// What is known about a key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Known {
     tried: u64,
@@ -92,7 +92,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Says whether all is well.
+/// Returns whether all is well.
 async fn run(config: &Config) -> anyhow::Result<bool> {
     match &config.command {
         Command::Write { name, seconds, writers, bytes } => {
@@ -117,7 +117,7 @@ fn parse(lines: impl BufRead) -> io::Result<Record> {
         let (Some(what), Some(key), Some(Ok(number)), None) =
             (words.next(), words.next(), words.next().map(str::parse), words.next())
         else {
-            // The last line of a writer that was killed.
+            // The incomplete last line of a writer that was killed.
             continue;
         };
         let known = record.entry(key.to_owned()).or_default();
@@ -149,7 +149,7 @@ async fn write(config: &Config, name: &str, writers: usize, bytes: usize, end: I
     Ok((done, failed))
 }
 
-/// A client, as soon as the coordinator is there; `None` where it is not in time.
+/// Connects as soon as the coordinator is up; `None` if that is not in time.
 async fn connect(builder: Builder, coordinator: &str, end: Instant) -> Option<Client> {
     while Instant::now() < end {
         if let Ok(client) = builder.clone().connect(coordinator).await {
@@ -188,11 +188,11 @@ async fn write_keys(
     Ok((done, failed))
 }
 
-/// A value of some length that begins with its number.
+/// A value of the given length that begins with its number.
 fn value(number: u64, bytes: usize) -> String {
     let mut value = format!("{number} ");
     while value.len() < bytes {
-        // What does not compress, so that it takes its room on disk.
+        // Incompressible, so that it takes up its full size on disk.
         let seed = (value.len() as u64 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         value.push_str(&format!("{seed:016x}"));
     }

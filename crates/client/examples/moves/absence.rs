@@ -1,4 +1,4 @@
-//! A node with a data directory is away for ten seconds, and is brought level.
+//! A node with a data directory is away for ten seconds and is then brought up to date.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use crate::{Config, Goal, Row};
 /// How long it is away.
 const AWAY: Duration = Duration::from_secs(10);
 
-/// How many keys are written in a second meanwhile: few, and more.
+/// Keys written per second in the meantime: few, and more.
 const RATES: [u32; 2] = [2_000, 8_000];
 
-/// How many at once.
+/// How many of them are in flight at once.
 const AT_ONCE: usize = 32;
 
-/// More than is written must be sent: what each record is, and where each slot stands. The more is written, the less the
-/// slots count.
+/// More bytes are sent than are written, since the metadata of each record and the position of each slot go along. The
+/// more is written, the less the slots matter.
 const MOST: f64 = 3.0;
 
 pub(crate) fn measure(runtime: &Runtime, config: &Config) -> anyhow::Result<Vec<Row>> {
@@ -58,12 +58,12 @@ pub(crate) fn measure(runtime: &Runtime, config: &Config) -> anyhow::Result<Vec<
     Ok(rows)
 }
 
-/// Bytes of so many keys and their values.
+/// The bytes of this many keys and their values.
 fn bytes(keys: u32) -> u64 {
     u64::from(keys) * (SIZES.key + SIZES.value) as u64
 }
 
-/// What nodes have sent to their replicas.
+/// How many bytes nodes have sent to their replicas.
 fn sent(runtime: &Runtime, client: &Client, nodes: &[Server]) -> anyhow::Result<u64> {
     let mut sent = 0;
     for node in nodes {
@@ -73,7 +73,7 @@ fn sent(runtime: &Runtime, client: &Client, nodes: &[Server]) -> anyhow::Result<
     Ok(sent)
 }
 
-/// Writes at an even rate while the node is away. Gives how many bytes that were.
+/// Writes at an even rate while the node is away. Returns the number of bytes written.
 fn write(runtime: &Runtime, client: &Client, rate: u32, keys: u32) -> anyhow::Result<u64> {
     let (begin, mut written) = (Instant::now(), 0);
     let mut numbers = (0..keys).cycle().step_by(7);

@@ -1,4 +1,4 @@
-//! A node joins a cluster of three that is full and at work, and leaves it again.
+//! A node joins a cluster of three that is full and busy, and leaves it again.
 
 use std::time::{Duration, Instant};
 

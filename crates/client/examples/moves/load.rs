@@ -1,4 +1,4 @@
-//! What the library client does while slots move. A request that fails fails the run.
+//! The library client's load while slots move. A request that fails fails the run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 
 use crate::servers::SIZES;
 
-/// How many tasks have a request under way.
+/// How many tasks have a request in flight.
 const TASKS: u32 = 50;
 
-/// Tasks that get and put keys, each one request after the other.
+/// Tasks that get and put keys, each one request at a time.
 #[derive(Debug)]
 pub(crate) struct Foreground {
     tasks: Vec<JoinHandle<anyhow::Result<()>>>,
@@ -23,7 +23,7 @@ pub(crate) struct Foreground {
 }
 
 impl Foreground {
-    /// Starts them, on so many keys: as many GETs as PUTs at quorum.
+    /// Starts the tasks on `keys` keys: as many GETs as PUTs, at quorum.
     pub(crate) fn start(runtime: &Runtime, client: &Client, keys: u32) -> Self {
         let (end, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let spawn =
@@ -31,7 +31,7 @@ impl Foreground {
         Self { tasks: (0..TASKS).map(spawn).collect(), end, done }
     }
 
-    /// Operations in a second from now on until something is done.
+    /// Operations per second from now until `what` has finished.
     pub(crate) fn rate_during<T>(&self, what: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(f64, T)> {
         let (begin, before) = (Instant::now(), self.done.load(Ordering::Relaxed));
         let told = what()?;
@@ -39,10 +39,10 @@ impl Foreground {
         Ok((done as f64 / begin.elapsed().as_secs_f64(), told))
     }
 
-    /// Ends it.
+    /// Ends the tasks.
     ///
     /// # Errors
-    /// The first request that has failed.
+    /// The first request that failed.
     pub(crate) fn finish(self, runtime: &Runtime) -> anyhow::Result<()> {
         self.end.store(true, Ordering::Relaxed);
         for task in self.tasks {
@@ -59,7 +59,7 @@ async fn get_and_put(
     end: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
 ) -> anyhow::Result<()> {
-    // Weyl's sequence: every key comes, and neighbours are far apart.
+    // Weyl's sequence: every key comes up, and neighbors are far apart.
     let mut at = number.wrapping_mul(0x9e37_79b9);
     while !end.load(Ordering::Relaxed) {
         for is_put in [false, true] {
@@ -77,7 +77,7 @@ async fn get_and_put(
     Ok(())
 }
 
-/// Writes one key of each of some slots all the time, and remembers for how long no write was answered.
+/// Writes one key in each of several slots continuously, and records for how long no write was answered.
 #[derive(Debug)]
 pub(crate) struct Writers {
     tasks: Vec<JoinHandle<anyhow::Result<HeldUp>>>,
@@ -89,25 +89,25 @@ pub(crate) struct Writers {
 pub(crate) struct HeldUp {
     /// The longest.
     pub(crate) longest: Duration,
-    /// From the last write that one primary has answered to the first of the next one; zero where none took over.
+    /// From the last write answered by one primary to the first answered by the next; zero if none took over.
     pub(crate) at_the_switch: Duration,
 }
 
-/// The pause between an answer and the next write of the same slot. It counts as time between two answers.
+/// The pause between an answer and the next write of the same slot. It counts toward the time between two answers.
 const PAUSE: Duration = Duration::from_millis(4);
 
 impl Writers {
-    /// Starts one for each key, which must be stored.
+    /// Starts one writer per key. The keys must be stored already.
     pub(crate) fn start(runtime: &Runtime, client: &Client, keys: Vec<Vec<u8>>) -> Self {
         let end = Arc::<AtomicBool>::default();
         let spawn = |key: Vec<u8>| runtime.spawn(write_on(client.clone(), key, Arc::clone(&end)));
         Self { tasks: keys.into_iter().map(spawn).collect(), end }
     }
 
-    /// Ends them, and gives the times of each.
+    /// Ends the writers and returns the times of each.
     ///
     /// # Errors
-    /// The first request that has failed.
+    /// The first request that failed.
     pub(crate) fn finish(self, runtime: &Runtime) -> anyhow::Result<Vec<HeldUp>> {
         self.end.store(true, Ordering::Relaxed);
         let joined = self.tasks.into_iter().map(|task| runtime.block_on(task).context("a task has failed")?);
@@ -121,7 +121,7 @@ async fn write_on(client: Client, key: Vec<u8>, end: Arc<AtomicBool>) -> anyhow:
     let mut version = stored.context("the key is missing")?.0;
     let (mut held_up, mut answered) = (HeldUp::default(), None);
     while !end.load(Ordering::Relaxed) {
-        // The version tells by its epoch which primary has written it.
+        // The epoch in the version tells which primary wrote it.
         let written = client.compare_and_set(&key, version, &value).await.context("a write has failed")?;
         let Cas::Written(next) = written else { anyhow::bail!("a key has changed that nobody else writes") };
         let now = Instant::now();

@@ -1,9 +1,9 @@
 //! What it costs when nodes come, go and come back. `scripts/bench.sh --moves` builds the programs and calls this one.
 //!
 //! - `servers`: the processes under test.
-//! - `load`: what the library client does meanwhile.
-//! - `join`: a node joins a full cluster, and leaves it again. `absence`: a node comes back that was away. `switch`: for how
-//!   long writes of a slot are held up when another node leads it.
+//! - `load`: what the library client does in the meantime.
+//! - `join`: a node joins a full cluster and leaves it again. `absence`: a node that was away comes back. `switch`: how
+//!   long writes of a slot stall when another node takes over as its primary.
 
 mod absence;
 mod join;
@@ -22,23 +22,23 @@ use tokio::runtime::Runtime;
 /// Measures moves of slots, and prints a table in Markdown.
 #[derive(Debug, clap::Parser)]
 struct Config {
-    /// Where the programs `coordinator` and `node` are.
+    /// The directory with the programs `coordinator` and `node`.
     #[arg(long, value_name = "DIR")]
     programs: PathBuf,
 
-    /// An empty directory for the data of nodes.
+    /// An empty directory for the nodes' data.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
 
-    /// How many keys the joining node gets.
+    /// The number of keys that the joining node gets.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
     keys: u32,
 
-    /// How often each is measured.
+    /// How often to measure each.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
 
-    /// Measures only this.
+    /// Measure only this.
     #[arg(long)]
     only: Option<Part>,
 }
@@ -51,11 +51,11 @@ enum Part {
     Switch,
 }
 
-/// What was measured, and what it is to be.
+/// A measurement and its goal.
 #[derive(Debug)]
 pub(crate) struct Row {
     what: String,
-    /// One for each round.
+    /// One figure per round.
     figures: Vec<f64>,
     goal: Option<Goal>,
 }

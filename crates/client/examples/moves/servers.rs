@@ -15,20 +15,20 @@ use client::{AckLevel, Builder, Client, NodeAddr};
 use proto::frame::Encoding;
 use tokio::runtime::Runtime;
 
-/// How long keys and values are.
+/// The sizes of keys and values.
 pub(crate) const SIZES: Sizes = Sizes { key: 16, value: 100 };
 
 /// How long a cluster may take to become healthy, and a process to stop.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A process, which does not outlive this value.
+/// A process, which is killed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
     pub(crate) addr: NodeAddr,
 }
 
-/// A coordinator, and how nodes of it are started.
+/// A coordinator, and what it takes to start its nodes.
 #[derive(Debug)]
 pub(crate) struct Servers {
     programs: PathBuf,
@@ -36,7 +36,7 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// A coordinator of three copies, and so many nodes, each with its own directory in `data` where there is one.
+    /// Starts a coordinator for three copies and this many nodes, each with its own directory in `data` if given.
     pub(crate) fn start(programs: &Path, nodes: usize, data: Option<&Path>) -> anyhow::Result<(Self, Vec<Server>)> {
         let mut command = Command::new(programs.join("coordinator"));
         command.args(["--port", "0", "--replicas", "2", "--virtual-nodes", "128"]);
@@ -60,13 +60,13 @@ impl Servers {
         Server::start(command)
     }
 
-    /// A client whose writes are at quorum.
+    /// A client that writes at quorum.
     pub(crate) fn client(&self, runtime: &Runtime) -> anyhow::Result<Client> {
         let builder: Builder = Client::builder().ack(AckLevel::Quorum);
         runtime.block_on(builder.connect(self.coordinator.addr.as_str())).context("the client cannot connect")
     }
 
-    /// Stores keys, once the nodes have found their places.
+    /// Stores keys, once the nodes' slots have settled.
     pub(crate) fn fill(&self, nodes: usize, keys: u32) -> anyhow::Result<()> {
         let addr: SocketAddr = self.coordinator.addr.as_str().parse().context("the coordinator has no address")?;
         let coordinator = Place { addr, pids: Vec::new() };
@@ -92,14 +92,14 @@ impl Server {
         anyhow::bail!("a server has ended at its start: {command:?}")
     }
 
-    /// Asks it to stop, by SIGTERM.
+    /// Sends SIGTERM to ask it to stop.
     pub(crate) fn terminate(&self) -> anyhow::Result<()> {
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         anyhow::ensure!(asked.context("cannot run kill")?.success(), "a node cannot be stopped");
         Ok(())
     }
 
-    /// Waits until it has ended, with exit code 0.
+    /// Waits until it has exited with code 0.
     pub(crate) fn wait(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -115,13 +115,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already, and there is nobody to tell.
+        // It may have exited already, and there is nobody to tell.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits until every slot has all its copies where they belong. Gives how long that took.
+/// Waits until every slot has all its copies where they belong. Returns how long that took.
 pub(crate) fn healthy(runtime: &Runtime, client: &Client) -> anyhow::Result<Duration> {
     let begin = Instant::now();
     runtime.block_on(client.wait_healthy(PATIENCE)).context("the cluster does not become healthy")?;

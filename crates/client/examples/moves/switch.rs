@@ -1,5 +1,4 @@
-//! For how long writes of a slot are held up when its primary hands it over: because it is stopped by SIGTERM, or
-//! decommissioned.
+//! How long writes of a slot stall when its primary hands it over because it is stopped by SIGTERM or decommissioned.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,13 +18,13 @@ const SLOTS: usize = 32;
 /// How many keys are stored.
 const KEYS: u32 = 50_000;
 
-/// How long is written before a node goes, and how long at least while it does.
+/// How long writes run before a node goes, and at least how long while it does.
 const REST: Duration = Duration::from_secs(2);
 
-/// Rounds of this measurement for one of the others: they are short.
+/// Rounds of this measurement per round of the others: these rounds are short.
 const ROUNDS: u32 = 3;
 
-/// Time from the last write that one primary has answered to the first of the next, at most. In milliseconds.
+/// The most time, in milliseconds, from the last write answered by one primary to the first answered by the next.
 const HELD_UP: Goal = Goal::AtMost(20.0);
 
 pub(crate) fn measure(runtime: &Runtime, config: &Config) -> anyhow::Result<Vec<Row>> {
@@ -75,14 +74,14 @@ pub(crate) fn measure(runtime: &Runtime, config: &Config) -> anyhow::Result<Vec<
     ])
 }
 
-/// In milliseconds.
+/// The 99th percentile in milliseconds.
 fn p99(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     let at = (times.len() * 99).div_ceil(100).saturating_sub(1);
     times.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1_000.0)
 }
 
-/// Keys of different slots that a node leads.
+/// Keys in different slots that a node leads.
 async fn keys_led_by(client: &Client, node: &NodeAddr) -> anyhow::Result<Vec<Vec<u8>>> {
     let (mut keys, mut slots) = (Vec::new(), BTreeSet::new());
     for number in 0..KEYS {

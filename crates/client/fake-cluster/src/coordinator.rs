@@ -36,7 +36,7 @@ impl FakeCoordinator {
         Self { server: Server::start(Arc::clone(&state)).await, state }
     }
 
-    /// Where it listens.
+    /// Its address.
     #[must_use]
     pub fn addr(&self) -> &NodeAddr {
         self.server.addr()
@@ -48,7 +48,7 @@ impl FakeCoordinator {
         self.state.map.borrow().clone()
     }
 
-    /// Changes the map, whose version has been raised already, and tells everybody who follows it.
+    /// Changes the map, with its version already raised, and tells everybody who follows it.
     pub fn change(&self, change: impl FnOnce(&mut ClusterMap)) {
         self.state.map.send_modify(|map| {
             map.set_version(MapVersion(map.version.0 + 1));
@@ -56,24 +56,24 @@ impl FakeCoordinator {
         });
     }
 
-    /// Waits until so many connections follow the map.
+    /// Waits until exactly `count` connections follow the map.
     pub async fn watched_by(&self, count: usize) {
         let mut watchers = self.state.watchers.subscribe();
         watchers.wait_for(|now| *now == count).await.expect("the sender is kept here");
     }
 
-    /// Goes away: closes all connections and refuses new ones.
+    /// Stops: closes all connections and refuses new ones.
     pub async fn stop(&mut self) {
         self.server.stop().await;
     }
 
-    /// Is there again, on its old port, with its map.
+    /// Comes back on its old port, with its map.
     pub async fn restart(&mut self) {
         self.server.restart(Arc::clone(&self.state)).await;
     }
 }
 
-/// Counts a connection among those that follow the map, for as long as it does.
+/// Counts a connection among those that follow the map for as long as this value lives.
 struct Watching<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Watching<'a> {
@@ -166,7 +166,7 @@ impl State {
             if send(stream, &Response::Lines(update.to_lines()), Encoding::Line).await.is_err() {
                 return;
             }
-            // Nobody speaks on this connection any more but the coordinator: what can be read is its end.
+            // From here on only the coordinator speaks on this connection: if it becomes readable, it has ended.
             tokio::select! {
                 _ = stream.readable() => return,
                 changed = maps.changed() => if changed.is_err() { return },

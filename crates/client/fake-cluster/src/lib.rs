@@ -1,9 +1,9 @@
-//! A coordinator and nodes that do as a test tells them.
+//! A coordinator and nodes that behave as a test tells them to.
 //!
-//! [`FakeCluster`] runs a [`FakeCoordinator`] and some [`FakeNode`]s on ports that the system picks. They speak the
-//! protocol with the codecs of `proto`, but nothing happens that the test did not ask for: no node fails, no map changes
-//! and nothing is replicated by itself. A node carries out a write with an identity once, however often it is sent. Every
-//! server ends when it is dropped.
+//! [`FakeCluster`] runs a [`FakeCoordinator`] and some [`FakeNode`]s on ports picked by the system. They speak the
+//! protocol with the codecs of `proto`, but nothing happens unless the test asks for it: no node fails, no map changes
+//! and nothing is replicated by itself. A node carries out a write with an identity once, however often it is sent.
+//! Every server stops when it is dropped.
 
 mod coordinator;
 mod node;
@@ -19,7 +19,7 @@ use proto::slot::{Position, SlotBits, SlotId};
 pub use coordinator::FakeCoordinator;
 pub use node::{Behaviour, FakeNode};
 
-/// Few enough slots to print, enough for every node to lead some.
+/// Few enough slots to print, and enough for every node to lead some.
 const BITS: SlotBits = SlotBits::new(6);
 
 /// A primary and two replicas.
@@ -35,7 +35,7 @@ pub struct FakeCluster {
 }
 
 impl FakeCluster {
-    /// Starts a cluster of so many nodes, with slots placed as a real one places them.
+    /// Starts a cluster of `count` nodes, with slots placed as a real cluster places them.
     pub async fn start(count: usize) -> Self {
         let mut nodes = Vec::new();
         for _ in 0..count {
@@ -46,19 +46,19 @@ impl FakeCluster {
         Self { coordinator, nodes }
     }
 
-    /// Where the coordinator listens, as text.
+    /// The coordinator's address, as text.
     #[must_use]
     pub fn coordinator_addr(&self) -> String {
         self.coordinator.addr().to_string()
     }
 
-    /// The node that leads a key, by the coordinator's map.
+    /// The node that leads a key, according to the coordinator's map.
     #[must_use]
     pub fn primary_of(&self, key: &[u8]) -> &FakeNode {
         self.holders_of(key).first().copied().expect("the key has a primary")
     }
 
-    /// The nodes that hold a key, by the coordinator's map, its primary first.
+    /// The nodes that hold a key, according to the coordinator's map, the primary first.
     #[must_use]
     pub fn holders_of(&self, key: &[u8]) -> Vec<&FakeNode> {
         let map = self.coordinator.map();
@@ -68,7 +68,7 @@ impl FakeCluster {
             .collect()
     }
 
-    /// Publishes a map in which these nodes hold the key, the first as its primary; with none of them, nobody does.
+    /// Publishes a map in which these nodes hold the key, the first as its primary. If there are none, nobody holds it.
     pub fn set_holders(&self, key: &[u8], holders: &[&FakeNode]) {
         self.coordinator.change(|map| {
             let isr: Vec<Incarnation> = holders

@@ -17,10 +17,10 @@ use tokio::sync::watch;
 
 use crate::server::{Requests, Serve, Server};
 
-/// What a node does with a request that it has read. `ACK` and `READ` it answers whatever it does otherwise.
+/// What a node does with a request it has read. It answers `ACK` and `READ` in any case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Behaviour {
-    /// Answers from its own table; nothing is passed on.
+    /// Answers from its own table; nothing is replicated.
     Serve,
     /// Does nothing and never answers.
     BeSilent,
@@ -30,7 +30,7 @@ pub enum Behaviour {
     ServeInSilence,
     /// Carries the request out and closes the connection: the answer is lost.
     LoseAnswer,
-    /// Says this on a new connection, and does nothing of what is asked there.
+    /// Sends this on a new connection, and does nothing that is asked there.
     TurnAway(&'static str),
     /// Answers with this error.
     Refuse(ErrorReply),
@@ -55,18 +55,18 @@ struct State {
     identities: Mutex<Vec<Identity>>,
 }
 
-/// Whose write, and which.
+/// The client's name, and the number of the write.
 type Identity = (Vec<u8>, u64);
 
 /// What a node holds.
 #[derive(Debug, Clone)]
 struct Table {
     values: HashMap<Vec<u8>, (Version, Vec<u8>)>,
-    /// How long values are to live, in milliseconds, where that was said.
+    /// Times to live in milliseconds, for values that have one.
     millis: HashMap<Vec<u8>, u64>,
     /// The version of the newest write.
     last: Version,
-    /// The writes with an identity that have taken effect. None is ever forgotten.
+    /// The writes with an identity that took effect. They are never forgotten.
     completed: HashMap<Identity, Version>,
 }
 
@@ -92,13 +92,13 @@ impl FakeNode {
         Self { server, state }
     }
 
-    /// Where it listens.
+    /// Its address.
     #[must_use]
     pub fn addr(&self) -> &NodeAddr {
         self.server.addr()
     }
 
-    /// What it does with requests from now on.
+    /// Sets what it does with requests from now on.
     pub fn set_behaviour(&self, behaviour: Behaviour) {
         self.state.behaviour.send_replace(behaviour);
     }
@@ -114,52 +114,52 @@ impl FakeNode {
         self.state.table().values.get(key).map(|(_, value)| value.clone())
     }
 
-    /// The version of the newest write to its table. The number in it counts the writes that had an effect.
+    /// The version of the newest write to its table. Its sequence number counts the writes that had an effect.
     #[must_use]
     pub fn last_version(&self) -> Version {
         self.state.table().last
     }
 
-    /// Takes the place of another node: from now on it holds what that one holds, the outcomes of identified writes
-    /// among it, and its own writes are of the next epoch.
+    /// Takes over from another node: from now on it holds what that node holds, including the outcomes of identified
+    /// writes, and its own writes are in the next epoch.
     pub fn succeed(&self, other: &FakeNode) {
         let mut table = other.state.table().clone();
         table.last.epoch.0 += 1;
         *self.state.table() = table;
     }
 
-    /// What it says of acknowledged writes that it lost.
+    /// Sets what it reports about acknowledged writes that it lost.
     pub fn set_losses(&self, losses: &[&str]) {
         *self.state.losses.lock().expect(UNPOISONED) = losses.iter().map(|loss| (*loss).to_owned()).collect();
     }
 
-    /// The requests that it has read, whatever it did with them: the encoding, the verb and the key or level, and for a
-    /// key the level that the connection has asked for, such as `line GET user:1`, `line ACK quorum` and `array CAS
-    /// user:1 at quorum`. The identity of a write is not told here.
+    /// The requests it has read, whatever it did with them: the encoding, the verb and the key or level, and for a key
+    /// the level that the connection asked for, such as `line GET user:1`, `line ACK quorum` and `array CAS user:1 at
+    /// quorum`. The identity of a write is not included.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
         self.state.requests.borrow().clone()
     }
 
-    /// The identities of the writes that it has read, whatever it did with them: the client's name and the number.
+    /// The identities of the writes it has read, whatever it did with them: the client's name and the number.
     #[must_use]
     pub fn identities(&self) -> Vec<(String, u64)> {
         let identities = self.state.identities.lock().expect(UNPOISONED);
         identities.iter().map(|(client, seq)| (String::from_utf8_lossy(client).into_owned(), *seq)).collect()
     }
 
-    /// Waits until it has read so many requests.
+    /// Waits until it has read at least `count` requests.
     pub async fn has_read(&self, count: usize) {
         let mut requests = self.state.requests.subscribe();
         requests.wait_for(|requests| requests.len() >= count).await.expect("the sender is kept here");
     }
 
-    /// Dies: closes all connections and refuses new ones. Its table stays.
+    /// Dies: closes all connections and refuses new ones. Keeps its table.
     pub async fn stop(&mut self) {
         self.server.stop().await;
     }
 
-    /// Lives again, on its old port.
+    /// Comes back to life on its old port.
     pub async fn restart(&mut self) {
         self.server.restart(Arc::clone(&self.state)).await;
     }
@@ -167,7 +167,7 @@ impl FakeNode {
 
 const UNPOISONED: &str = "nobody panics under this lock";
 
-/// What a connection has asked for; none where it has not.
+/// The levels that a connection asked for; `None` where it has not.
 #[derive(Debug, Default)]
 struct Asked {
     ack: Option<AckLevel>,
@@ -180,8 +180,8 @@ impl Serve for State {
         let mut asked = Asked::default();
         let behaviour = self.behaviour.borrow().clone();
         if let Behaviour::TurnAway(text) = behaviour {
-            // A client that has gone already does not hear it. What it sends is taken in and dropped, as a connection that
-            // is closed over unread bytes takes away what was said on it.
+            // A client that is already gone does not receive it. Whatever the client sends is read and discarded, since
+            // closing a connection over unread bytes discards what was sent on it.
             let _ = stream.write_all(text.as_bytes()).await;
             let _ = stream.shutdown().await;
             let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
@@ -271,7 +271,7 @@ impl State {
         let mut table = self.table();
         let response = match request {
             NodeRequest::PutLine { key, value } => table.apply(Write::new(key, Change::Put(value))),
-            // The library makes no read-modify-write, and asks for nothing else than values and their times.
+            // The library makes no read-modify-writes, and asks only for values and their times to live.
             NodeRequest::Write(Write { change: Change::Modify(_), .. })
             | NodeRequest::Read(Read { wanted: Wanted::Detail(_), .. }) => Response::Error(ErrorReply::UnknownCommand),
             NodeRequest::Write(write) => table.apply(write),
@@ -305,7 +305,7 @@ impl State {
             NodeRequest::Count(prefix) => {
                 Response::Number(table.first_keys(&Keys::Prefix(prefix).range(), usize::MAX).len() as i64)
             }
-            // The library asks for each key on its own.
+            // The library asks for each key separately.
             NodeRequest::Peer(_)
             | NodeRequest::Server(_)
             | NodeRequest::GetMany(_)

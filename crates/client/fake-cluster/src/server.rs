@@ -1,4 +1,4 @@
-//! A listener with its connections, which can be stopped and started again on its port.
+//! A listener with its connections, which can be stopped and restarted on the same port.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ impl Server {
         &self.addr
     }
 
-    /// Closes the listener and all connections; from its return on, connections are refused.
+    /// Closes the listener and all connections; once it returns, connections are refused.
     pub(crate) async fn stop(&mut self) {
         if let Some((stop, task)) = self.running.take() {
             drop(stop);
@@ -42,7 +42,7 @@ impl Server {
         }
     }
 
-    /// Listens again where it did before.
+    /// Listens again on the same address.
     pub(crate) async fn restart<S: Serve>(&mut self, serve: Arc<S>) {
         self.stop().await;
         let listener = TcpListener::bind(self.addr.as_str()).await.expect("nobody has taken the port meanwhile");
@@ -80,11 +80,11 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// The next request; none at the end of the connection.
+    /// The next request; `None` at the end of the connection.
     pub(crate) async fn next(&mut self, stream: &mut TcpStream) -> Option<Result<Frame<'_>, ErrorReply>> {
         self.received.drain(..self.consumed);
         self.consumed = 0;
-        // Looked for twice, as a frame borrows the buffer that more bytes are to be read into.
+        // The frame is decoded twice, since it borrows the buffer that more bytes are read into.
         loop {
             match FrameDecoder::new().decode(&self.received) {
                 Ok(None) => match stream.read_buf(&mut self.received).await {

@@ -1,4 +1,4 @@
-//! Versions, and writes that ask for one.
+//! Versions, and writes conditional on one.
 
 use client::{Cas, Version};
 use fake_cluster::{Behaviour, FakeCluster};

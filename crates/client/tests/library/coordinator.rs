@@ -1,4 +1,4 @@
-//! The questions that the coordinator answers, and those to a node about itself.
+//! Questions that the coordinator answers, and questions to a node about itself.
 
 use client::{Error, NodeAddr, Slots};
 use fake_cluster::FakeCluster;

@@ -114,7 +114,7 @@ async fn a_linear_read_is_never_answered_by_a_replica() {
         holders[0].set_behaviour(behaviour);
         holders[1].insert(KEY, b"old");
         hasty_client(&cluster, 400).await.with(ReadLevel::Linear).get(KEY).await.unwrap_err();
-        // The same where the cluster says so.
+        // The same if the cluster's own level says so.
         cluster.coordinator.change(|map| map.promises.read = ReadLevel::Linear);
         hasty_client(&cluster, 400).await.get_versioned(KEY).await.unwrap_err();
         assert!(holders[1].requests().is_empty() && holders[2].requests().is_empty());
@@ -140,7 +140,7 @@ async fn a_linear_read_waits_for_the_primary() {
 #[tokio::test]
 async fn a_linear_read_turns_to_the_next_primary() {
     let cluster = FakeCluster::start(3).await;
-    // Less than the patience with a primary that stays one.
+    // Shorter than the patience with a primary that stays the primary.
     let client = hasty_client(&cluster, 1_900).await.with(ReadLevel::Linear);
     let holders = cluster.holders_of(KEY);
     holders[0].set_behaviour(Behaviour::BeSilent);

@@ -1,4 +1,4 @@
-//! The primary answers, and where it does not, a replica.
+//! The primary answers; if it does not, a replica does.
 
 use client::Error;
 use fake_cluster::{Behaviour, FakeCluster};
@@ -8,7 +8,7 @@ use crate::{all_requests, client, hasty_client, index_of_primary};
 
 const KEY: &[u8] = b"user:1";
 
-/// A cluster whose replicas, and not its primary, hold a value.
+/// A cluster whose replicas hold a value that its primary does not.
 async fn cluster_with_value_on_replicas() -> FakeCluster {
     let cluster = FakeCluster::start(3).await;
     for replica in &cluster.holders_of(KEY)[1..] {

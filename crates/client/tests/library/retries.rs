@@ -1,4 +1,4 @@
-//! A write that is sent again is the same write: it takes effect once.
+//! A retried write is the same write: it takes effect once.
 
 use client::{AckLevel, Cas, Error, Version};
 use fake_cluster::{Behaviour, FakeCluster, FakeNode};
@@ -8,7 +8,7 @@ use crate::{all_requests, client, hasty_client};
 
 const KEY: &[u8] = b"user:1";
 
-/// The one write that a node has read, however often.
+/// The identity of the only write that a node has read, however often.
 fn only_identity(node: &FakeNode) -> (String, u64) {
     let mut identities = node.identities();
     identities.dedup();
@@ -25,7 +25,7 @@ async fn a_write_whose_answer_is_lost_takes_effect_once() {
         primary.has_read(2).await;
         primary.set_behaviour(Behaviour::Serve);
     });
-    // A second write would have found the key, and answered that it is not absent.
+    // A second write would have found the key and answered that it is not absent.
     assert_eq!(written, Ok(Cas::Written("1-1".parse().unwrap())));
     assert_eq!(primary.last_version().seq, 1);
     assert!(primary.identities().len() >= 3, "it was sent again");
@@ -56,7 +56,7 @@ async fn a_write_whose_answer_is_lost_takes_effect_once_across_a_failover() {
 #[tokio::test]
 async fn a_silent_primary_is_left_as_soon_as_another_takes_its_place() {
     let cluster = FakeCluster::start(3).await;
-    // Less than the patience with a primary that stays one.
+    // Shorter than the patience with a primary that stays the primary.
     let client = hasty_client(&cluster, 1_900).await;
     let holders = cluster.holders_of(KEY);
     holders[0].set_behaviour(Behaviour::ServeInSilence);
@@ -85,7 +85,7 @@ async fn a_silent_primary_is_asked_again_where_nobody_takes_its_place() {
     only_identity(node);
 }
 
-/// Writes to a cluster whose primary behaves like this until the time is over; gives why the outcome is unknown.
+/// Writes to a cluster whose primary behaves like this until the timeout. Returns why the outcome is unknown.
 async fn ends_unknown(behaviour: Behaviour) -> String {
     let cluster = FakeCluster::start(3).await;
     cluster.primary_of(KEY).set_behaviour(behaviour);
@@ -111,7 +111,7 @@ async fn a_write_that_is_never_answered_is_unknown() {
     }
     let reason = ends_unknown(Behaviour::Say(b"HTTP/1.1 400 Bad Request\r\n")).await;
     assert!(reason.contains("is not of this protocol"), "{reason}");
-    // An answer of this protocol, to something else.
+    // An answer of this protocol, but to a different request.
     let reason = ends_unknown(Behaviour::Say(b"OK 1-1\n")).await;
     assert!(reason.contains("is not of this protocol"), "{reason}");
 }
@@ -166,7 +166,7 @@ async fn no_name_has_two_writes_under_way() {
     let cluster = FakeCluster::start(1).await;
     let (client, node) = (hasty_client(&cluster, 200).await, &cluster.nodes[0]);
     client.put(KEY, "1").await.unwrap();
-    // The outcome of this one stays unknown, and that of the next is never heard.
+    // The outcome of this write stays unknown, and that of the next is never received.
     node.set_behaviour(Behaviour::ServeInSilence);
     client.put(KEY, "2").await.unwrap_err();
     let read = node.requests().len();

@@ -1,4 +1,4 @@
-//! The client follows the map, whatever becomes of the coordinator.
+//! The client follows the map, whatever happens to the coordinator.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{client, hasty_client};
 
 const KEY: &[u8] = b"user:1";
 
-/// Writes until the client has heard that this node leads the key.
+/// Writes until the client has learned that this node leads the key.
 async fn comes_to_write_to(client: &Client, node: &FakeNode) {
     let follows = async { while client.put(KEY, "Alice").await.unwrap().primary.as_ref() != Some(node.addr()) {} };
     tokio::time::timeout(Duration::from_secs(30), follows).await.expect("the client follows the map");
@@ -38,7 +38,7 @@ async fn a_coordinator_that_is_away_stops_nothing_and_is_followed_again() {
     let error = client.list_nodes().await.unwrap_err();
     assert!(matches!(error, Error::NotReached { .. }), "{error}");
 
-    // What changed while it was away is heard of when it is back.
+    // The client learns of changes made while the coordinator was away once it is back.
     let heir = cluster.holders_of(KEY)[2];
     cluster.set_holders(KEY, &[heir]);
     let heir = heir.addr().clone();
@@ -70,7 +70,7 @@ async fn a_coordinator_that_has_not_heard_of_its_nodes_is_no_news() {
     cluster.coordinator.watched_by(1).await;
     assert_eq!(client.put(KEY, "Alice").await.unwrap().primary, Some(primary.clone()));
 
-    // Once it has, and takes up its cluster again, it is followed as before.
+    // Once it has heard from its nodes and resumes its cluster, it is followed as before.
     cluster.coordinator.change(|map| {
         let version = MapVersion(map.version.0 + old.version.0);
         *map = old;

@@ -1,4 +1,4 @@
-//! Walks, counts, and many keys at once.
+//! Walks, counts, and calls for many keys.
 
 use client::{Error, ReadLevel};
 use fake_cluster::{Behaviour, FakeCluster};

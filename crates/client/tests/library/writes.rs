@@ -1,4 +1,4 @@
-//! A write goes to the primary, and is tried until it is taken.
+//! A write goes to the primary and is retried until it is accepted.
 
 use client::Error;
 use fake_cluster::{Behaviour, FakeCluster};
@@ -61,7 +61,7 @@ async fn a_write_waits_for_the_map_in_which_another_node_leads() {
     let primary = index_of_primary(&cluster, KEY);
     cluster.nodes[primary].stop().await;
     let heirs = cluster.holders_of(KEY)[1..].to_vec();
-    // The first is polled first, so the map changes after the connection was refused.
+    // The first future is polled first, so the map changes after the connection was refused.
     let (stored, ()) = tokio::join!(client.put(KEY, "Alice"), async { cluster.set_holders(KEY, &heirs) });
     let placement = stored.unwrap();
     assert_eq!(placement.primary.as_ref(), Some(heirs[0].addr()));
@@ -96,7 +96,7 @@ async fn a_node_that_was_started_again_takes_the_next_write() {
     let client = client(&cluster).await;
     for value in ["one", "two", "three"] {
         client.put(KEY, value).await.unwrap();
-        // The client has an idle connection to the node, which is closed now.
+        // The client's idle connection to the node is now closed.
         cluster.nodes[0].stop().await;
         cluster.nodes[0].restart().await;
     }

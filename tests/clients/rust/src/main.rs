@@ -1,4 +1,4 @@
-//! `foreign-clients redis|fred ADDRESS,ADDRESS,... calls|kill SECONDS`: see the README beside this crate.
+//! `foreign-clients redis|fred ADDRESS,ADDRESS,... calls|kill SECONDS`: see the README next to this crate.
 
 mod with_fred;
 mod with_redis;
@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 enum Work {
     /// Every ordinary call.
     Calls,
-    /// Writes for so long while a node is killed.
+    /// Writes for this long while a node is killed.
     Kill(Duration),
 }
 
@@ -39,24 +39,24 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a client has been told while a node was killed.
+/// What a client was told while a node was killed.
 #[derive(Default)]
 struct Told {
-    /// Keys whose values were written, and that was answered.
+    /// Keys whose writes were acknowledged, with their values.
     stored: BTreeMap<String, String>,
-    /// How often one was added to the number, and that was answered.
+    /// How many increments of the number were acknowledged.
     added: i64,
     /// How many calls were answered with an error, or not at all.
     errors: i64,
 }
 
 impl Told {
-    /// For how long to go on: a busy machine has more time, so that there is something to judge.
+    /// How long to go on: a busy machine gets more time, so that there is something to judge.
     fn time(&self, time: Duration) -> Duration {
         if self.stored.len() > 100 { time } else { time.max(Duration::from_secs(60)) }
     }
 
-    /// Compares what was answered with what is there now.
+    /// Compares what was acknowledged with what is there now.
     fn judge(&self, values: &[(String, Option<String>)], number: i64) -> anyhow::Result<String> {
         for (key, found) in values {
             let stored = self.stored.get(key);

@@ -15,7 +15,7 @@ async fn open(address: &str, version: RespVersion) -> Result<Client, Error> {
     let client = Builder::from_config(config)
         .with_connection_config(|connection| {
             connection.connection_timeout = Duration::from_secs(2);
-            // A call that failed is not made again behind our back: an INCR would count twice.
+            // A failed call must not be retried behind our back: an INCR would count twice.
             connection.max_command_attempts = 1;
         })
         .with_performance_config(|performance| performance.default_command_timeout = Duration::from_secs(20))
@@ -24,7 +24,7 @@ async fn open(address: &str, version: RespVersion) -> Result<Client, Error> {
     Ok(client)
 }
 
-/// Every ordinary call, one node after the other, in RESP2 and in RESP3.
+/// Makes every ordinary call at one node after the other, in RESP2 and in RESP3.
 pub async fn calls(addresses: &[&str]) -> anyhow::Result<String> {
     for version in [RespVersion::RESP2, RespVersion::RESP3] {
         for address in addresses {
@@ -93,7 +93,7 @@ async fn next_page<S: futures::Stream + Unpin>(pages: &mut S) -> Option<S::Item>
     std::future::poll_fn(|context| std::pin::Pin::new(&mut *pages).poll_next(context)).await
 }
 
-/// Writes for so long, beginning with the last node, which is the one that is killed.
+/// Writes for this long, starting with the last node, which is the one that is killed.
 pub async fn kill(addresses: &[&str], time: Duration) -> anyhow::Result<String> {
     let mut told = Told::default();
     let mut nodes = addresses.iter().rev().cycle();

@@ -14,7 +14,7 @@ fn open(address: &str) -> RedisResult<Connection> {
     Ok(connection)
 }
 
-/// Every ordinary call, one node after the other, in RESP2 and in RESP3.
+/// Makes every ordinary call at one node after the other, in RESP2 and in RESP3.
 pub fn calls(addresses: &[&str]) -> anyhow::Result<String> {
     for protocol in ["resp2", "resp3"] {
         for address in addresses {
@@ -71,7 +71,7 @@ fn on(connection: &mut Connection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes for so long, beginning with the last node, which is the one that is killed.
+/// Writes for this long, starting with the last node, which is the one that is killed.
 pub fn kill(addresses: &[&str], time: Duration) -> anyhow::Result<String> {
     let mut told = Told::default();
     let mut nodes = addresses.iter().rev().cycle();

@@ -1,8 +1,8 @@
-//! The server that does nothing: what sockets, system calls and wake-ups cost, and nothing else.
+//! The server that does nothing: it shows what sockets, system calls and wake-ups cost, and nothing else.
 //!
-//! It runs on the runtime that a node runs on, and its loop has a node's shape: read what has arrived, answer all of
-//! it, write once. It knows a request by its length alone and looks at nothing but the key, which the answer to a GET
-//! repeats so that the generator can check it as it checks a node's.
+//! It runs on the same runtime as a node, and its loop has the shape of a node's: read what has arrived, answer all of
+//! it, write once. It recognizes a request by its length alone and looks at nothing but the key, which it repeats in
+//! the answer to a GET so that the generator can check it like a node's.
 
 use std::io::{self, Write as _};
 
@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::shape::KEYS;
 
-/// How much a read asks for at least, as in a node.
+/// The minimum that a read asks for, as in a node.
 const READ_BYTES: usize = 16 * 1024;
 
 /// The echo server as a target; it answers for every key.
@@ -37,7 +37,7 @@ pub(crate) fn run(port: u16, sizes: Sizes) -> anyhow::Result<()> {
     })
 }
 
-/// Accepts connections for ever.
+/// Accepts connections forever.
 pub(crate) async fn accept(listener: TcpListener, sizes: Sizes) -> anyhow::Result<()> {
     loop {
         let (stream, _) = listener.accept().await.context("cannot accept")?;
@@ -62,7 +62,7 @@ async fn serve(mut stream: TcpStream, sizes: Sizes) -> io::Result<()> {
         if kind.is_none() {
             kind = kind_of(&input, sizes);
         }
-        // Every connection carries requests of one shape only.
+        // All requests on a connection have the same shape.
         let Some((request, answer)) = &kind else { continue };
         while let Some(bytes) = input.get(..request.bytes.len()) {
             let start = output.len();
@@ -82,7 +82,7 @@ async fn serve(mut stream: TcpStream, sizes: Sizes) -> io::Result<()> {
     }
 }
 
-/// The shape of the requests of a connection, by how the first of them begins.
+/// The shape of a connection's requests, judged by how the first one begins.
 fn kind_of(input: &[u8], sizes: Sizes) -> Option<(Template, Template)> {
     [Verb::Put, Verb::Get].into_iter().find_map(|verb| {
         [Encoding::Line, Encoding::Array].into_iter().find_map(|encoding| {

@@ -1,12 +1,12 @@
-//! Measures a running cluster beside a server that does nothing, in one run. `scripts/bench.sh` starts both and calls
-//! this program; `docs/performance.md` says what the numbers mean.
+//! Measures a running cluster against a server that does nothing, in one run. `scripts/bench.sh` starts both and calls
+//! this program; `docs/performance.md` explains the numbers.
 //!
-//! - `shape`: the kinds of load, and one measurement; the generator is this package's library.
+//! - `shape`: the kinds of load, and a single measurement; the generator is this package's library.
 //! - `echo`: the server that does nothing.
-//! - `memory`: what the servers use of it.
-//! - `report`: rounds to medians, medians to a table.
-//! - `pairs`: two targets in turns, and goals; `redis`: those for our nodes beside Redis.
-//! - `restart`: from a node's start to its first answer; `snapshot`: what one costs.
+//! - `memory`: the servers' memory use.
+//! - `report`: turns rounds into medians, and medians into a table.
+//! - `pairs`: measures two targets alternately, with goals; `redis`: the pairs of our nodes and Redis.
+//! - `restart`: the time from a node's start to its first answer; `snapshot`: what a snapshot costs.
 
 mod echo;
 mod memory;
@@ -42,30 +42,30 @@ enum Command {
         /// Port to listen on; 0 picks a free one and prints it.
         #[arg(long, default_value_t = 0)]
         port: u16,
-        /// How long the values are, in bytes.
+        /// The length of the values, in bytes.
         #[arg(long, default_value_t = SIZES.value)]
         value_bytes: usize,
     },
-    /// Measure clusters, each beside the echo server, and print a table for each.
+    /// Measure clusters, each against the echo server, and print a table for each.
     Run(Run),
-    /// Measure nodes beside Redis, nothing kept on disk, and say which goals are met.
+    /// Measure nodes against Redis, with nothing kept on disk, and say which goals are met.
     Redis(InMemory),
-    /// Measure nodes with data directories beside Redis, and say which goals are met.
+    /// Measure nodes with data directories against Redis, and say which goals are met.
     Durable(Durable),
     /// Measure how long a node with a data directory takes to start.
     Restart(Restart),
-    /// Measure what a snapshot costs those who write meanwhile. Linux only.
+    /// Measure what a snapshot costs writes in the meantime. Linux only.
     Snapshot(Snapshot),
 }
 
 #[derive(Debug, clap::Args)]
 struct Run {
-    /// Where the echo server listens; after a slash its process, whose processor time is then measured too.
+    /// The address of the echo server; after a slash its process, to measure its processor time too.
     #[arg(long, value_name = "HOST:PORT[/PID]")]
     echo: Place,
 
-    /// A cluster: how many nodes it has, where its coordinator listens, the processes of the nodes, and after a hash what
-    /// is special about it. May be given more than once; the later ones are compared with the first, too.
+    /// A cluster: how many nodes it has, the address of its coordinator, the processes of the nodes, and after a hash
+    /// what is special about it. May be repeated; the later ones are also compared with the first.
     #[arg(long = "cluster", value_name = "NODES@HOST:PORT[/PID,...][#REMARK]", required = true)]
     clusters: Vec<Cluster>,
 
@@ -73,14 +73,14 @@ struct Run {
     pace: Pace,
 }
 
-/// How long, how often, and what.
+/// How long, how often, and what to measure.
 #[derive(Debug, clap::Args)]
 struct Pace {
-    /// How long each measurement takes, in seconds.
+    /// The length of each measurement, in seconds.
     #[arg(long, default_value_t = 0.4, value_parser = seconds)]
     seconds: f64,
 
-    /// How often each measurement is made.
+    /// How often to repeat each measurement.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
 
@@ -107,7 +107,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Every target in turn, again and again, so that whatever else the machine does meets all of them alike.
+/// Measures every target in turn, over and over, so that other activity on the machine affects all of them alike.
 fn measure(run: &Run) -> anyhow::Result<()> {
     let mut targets = vec![echo::target(&run.echo)];
     for cluster in &run.clusters {

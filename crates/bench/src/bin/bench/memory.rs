@@ -1,4 +1,4 @@
-//! How much memory a server takes for a key.
+//! How much memory a server uses per key.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -14,19 +14,19 @@ use crate::shape::{self, SIZES};
 /// How long the first page of keys may take.
 const FIRST_PAGE: Duration = Duration::from_secs(60);
 
-/// Bytes of memory for each key, beyond those of the key and the value themselves.
+/// Bytes of memory per key, beyond the key and the value themselves.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PerKey {
-    /// When all keys are stored.
+    /// With all keys stored.
     pub(crate) stored: f64,
-    /// When the keys were also listed in order; not for Redis.
+    /// With all keys stored and then listed in order; not for Redis.
     pub(crate) ordered: Option<f64>,
 }
 
-/// Stores all keys of a target, and sees what they take. Meaningful where the target was empty.
+/// Stores all keys of a target and measures the memory they take. Meaningful only if the target was empty.
 ///
 /// # Errors
-/// The target cannot be filled, or the system does not say what memory its processes have.
+/// If the target cannot be filled, or the system does not report the memory of its processes.
 pub(crate) fn fill(target: &Target, can_list: bool) -> anyhow::Result<PerKey> {
     let keys = target.keys.len();
     let before = resident(&target.pids)?;
@@ -37,7 +37,7 @@ pub(crate) fn fill(target: &Target, can_list: bool) -> anyhow::Result<PerKey> {
     Ok(PerKey { stored, ordered })
 }
 
-/// Asks the first server for one key in order: it sorts all of them.
+/// Asks the first server for one key in order, which makes it sort all of them.
 fn first_page(target: &Target) -> anyhow::Result<()> {
     let server = target.servers.first().context("there is no server")?;
     let mut stream = TcpStream::connect(server.addr).context("cannot connect to a node")?;
@@ -49,7 +49,7 @@ fn first_page(target: &Target) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The memory that processes have, in bytes. Linux says it, in units of 1 KiB.
+/// The resident memory of processes, in bytes. Linux reports it, in units of 1 KiB.
 fn resident(pids: &[u32]) -> anyhow::Result<u64> {
     let mut sum = 0;
     for pid in pids {
@@ -61,7 +61,7 @@ fn resident(pids: &[u32]) -> anyhow::Result<u64> {
     Ok(sum)
 }
 
-/// A table in Markdown; goals are for our node.
+/// A table in Markdown; the goals are for our node.
 pub(crate) fn table(ours: PerKey, redis: PerKey) -> String {
     let stored = Bound::AtMost(60.0);
     let ordered = Bound::AtMost(75.0);

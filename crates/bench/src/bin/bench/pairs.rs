@@ -1,4 +1,4 @@
-//! Two targets under the same load in turns, and the goals that one is to reach beside the other.
+//! Two targets measured alternately under the same load, and the goals for one relative to the other.
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;
@@ -9,43 +9,43 @@ use bench::Target;
 use crate::report::{Spread, cpu, median, micros, spread, thousands};
 use crate::shape::{Measurement, Shape};
 
-/// One target and what it is asked.
+/// A target and the load put on it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Side<'a> {
     pub(crate) target: &'a Target,
     pub(crate) shape: Shape,
 }
 
-/// Two sides that are measured in turns.
+/// Two sides that are measured alternately.
 #[derive(Debug)]
 pub(crate) struct Pair<'a> {
-    /// What is asked, for the table.
+    /// The load, for the table.
     pub(crate) name: String,
     pub(crate) ours: Side<'a>,
     pub(crate) base: Side<'a>,
     pub(crate) goals: Vec<Goal>,
 }
 
-/// What is compared.
+/// A figure to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Figure {
     Speed,
-    /// Operations in a second of processor time, of server and generator together. Where both share one processor it is the
-    /// speed that they would have alone there, whatever else runs.
+    /// Operations per second of processor time, of server and generator together. If both share one processor, this is
+    /// the speed they would reach if they had it to themselves, whatever else runs.
     Work,
-    /// Processor time of the server for an operation.
+    /// Processor time of the server per operation.
     Cpu,
     P99,
 }
 
-/// What a ratio of ours over the other's is to be.
+/// A goal for the ratio of ours to the other's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Goal {
     figure: Figure,
     bound: Bound,
 }
 
-/// Where a number is to lie.
+/// A bound on a number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Bound {
     AtLeast(f64),
@@ -53,24 +53,24 @@ pub(crate) enum Bound {
 }
 
 impl Goal {
-    /// At least so many times the other's operations in a second.
+    /// At least `least` times the other's operations per second.
     pub(crate) fn speed(least: f64) -> Self {
         Self { figure: Figure::Speed, bound: Bound::AtLeast(least) }
     }
 
-    /// At most so much of the other's processor time for an operation.
+    /// At most `most` times the other's processor time per operation.
     pub(crate) fn cpu(most: f64) -> Self {
         Self { figure: Figure::Cpu, bound: Bound::AtMost(most) }
     }
 
-    /// At most so much of the other's p99.
+    /// At most `most` times the other's p99.
     pub(crate) fn p99(most: f64) -> Self {
         Self { figure: Figure::P99, bound: Bound::AtMost(most) }
     }
 }
 
 impl Bound {
-    /// Whether a number lies there.
+    /// Whether a number satisfies the bound.
     pub(crate) fn is_met(self, number: f64) -> bool {
         match self {
             Self::AtLeast(least) => number >= least,
@@ -96,10 +96,10 @@ pub(crate) struct Measured<'a> {
     base: Vec<Measurement>,
 }
 
-/// Measures both sides of a pair in turns. Who comes first changes with each round.
+/// Measures both sides of a pair alternately. The order is swapped with each round.
 ///
 /// # Errors
-/// A connection has broken, or an answer is wrong or missing.
+/// If a connection breaks, or an answer is wrong or missing.
 pub(crate) fn measure<'a>(pair: &'a Pair<'a>, rounds: u32, time: Duration) -> anyhow::Result<Measured<'a>> {
     let run = |side: Side<'_>| {
         side.shape.measure(side.target, time).with_context(|| format!("{} against {}", side.shape, side.target.name))
@@ -143,7 +143,7 @@ impl Measured<'_> {
     }
 }
 
-/// A table in Markdown: a row for each goal, and for speed and processor time where no goal names them.
+/// A table in Markdown: a row per goal, and rows for speed and processor time even without a goal.
 pub(crate) fn table(all: &[Measured<'_>]) -> String {
     let mut text =
         "| load | ours | beside | ratio (least to most) | goal | met |\n|---|---:|---:|---:|---:|---|\n".to_owned();
@@ -175,7 +175,7 @@ fn per_cpu_second(measured: &Measurement) -> f64 {
     measured.all_cpu.map_or(f64::NAN, |cpu| 1.0 / cpu.as_secs_f64())
 }
 
-/// How the tables say whether a goal is met.
+/// How the tables state whether a goal is met.
 pub(crate) fn verdict(met: bool) -> &'static str {
     if met { "yes" } else { "**no**" }
 }

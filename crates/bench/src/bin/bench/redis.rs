@@ -1,6 +1,6 @@
-//! Our nodes beside Redis: the pairs that are measured, and the goals for them.
+//! Our nodes against Redis: the pairs to measure, and their goals.
 //!
-//! Redis is driven by the same generator, with SET where our nodes take PUT.
+//! The same generator drives Redis, with SET where our nodes take PUT.
 
 use std::time::Duration;
 
@@ -16,25 +16,25 @@ use crate::memory;
 use crate::pairs::{self, Goal, Measured, Pair, Side};
 use crate::shape::{SIZES, Shape, fill};
 
-/// How many connections each measurement has.
+/// The number of connections in each measurement.
 const CONNECTIONS: usize = 50;
 
-/// How many keys have values of 1 KiB.
+/// The number of keys with values of 1 KiB.
 const LARGE_KEYS: u32 = 100_000;
 
-/// How long those are.
+/// The sizes of those keys and values.
 const LARGE: Sizes = Sizes { value: 1_024, ..SIZES };
 
 /// How many replicas each write waits for at `quorum`.
 const REPLICAS: u8 = 2;
 
-/// Everything in memory.
+/// Settings for a run with everything in memory.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InMemory {
-    /// The echo server, with its process.
+    /// The echo server, and its process.
     #[arg(long, value_name = "HOST:PORT/PID")]
     echo: Place,
-    /// One whose values have 1 KiB.
+    /// An echo server for values of 1 KiB.
     #[arg(long, value_name = "HOST:PORT/PID")]
     large_echo: Place,
     /// A cluster of one empty node.
@@ -49,14 +49,14 @@ pub(crate) struct InMemory {
     /// An empty Redis with two replicas.
     #[arg(long, value_name = "HOST:PORT/PID,PID,PID")]
     replicated: Place,
-    /// How many keys of 16 bytes are stored, with values of 100 bytes.
+    /// The number of keys of 16 bytes to store, with values of 100 bytes.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
     keys: u32,
     #[command(flatten)]
     pace: Pace,
 }
 
-/// Everything on disk, or beside it.
+/// Settings for a run with data on disk.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Durable {
     /// A node without a data directory.
@@ -71,7 +71,7 @@ pub(crate) struct Durable {
     /// Redis with `appendfsync always`.
     #[arg(long, value_name = "HOST:PORT/PID")]
     redis: Place,
-    /// How many keys are stored.
+    /// The number of keys to store.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
     keys: u32,
     #[command(flatten)]
@@ -108,7 +108,7 @@ pub(crate) fn in_memory(run: &InMemory) -> anyhow::Result<String> {
     all.extend(beside_redis_large(&large_one, &large_redis));
     all.extend(lines_beside_arrays(&one));
     all.extend(at_quorum(&quorum, &replicated, &one));
-    // What is left to a store: what one reaches that does nothing.
+    // The upper bound for any store: the speed of a server that does nothing.
     all.extend(beside_redis(&echo, &redis));
     all.extend(beside_redis_large(&large_echo, &large_redis));
     Ok(format!("{}\n{memory}", measured(&all, &run.pace)?))
@@ -142,7 +142,7 @@ fn shape(verb: Verb, encoding: Encoding, pipeline: usize) -> Shape {
     Shape { verb, encoding, value_bytes: SIZES.value, connections: CONNECTIONS, pipeline }
 }
 
-/// The same request to two targets.
+/// A pair with the same request to both targets.
 fn pair<'a>(name: &str, shape: Shape, ours: &'a Target, base: &'a Target, goals: Vec<Goal>) -> Pair<'a> {
     let name = format!("{name}, {} in flight", shape.pipeline);
     Pair { name, ours: Side { target: ours, shape }, base: Side { target: base, shape }, goals }

@@ -1,23 +1,23 @@
-//! Rounds to medians, medians to a table.
+//! Turns rounds into medians, and medians into a table.
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use crate::shape::{Measurement, Shape};
 
-/// All rounds of one shape. In each, every target was measured once; the first is the echo server.
+/// All rounds of one shape. In each, every target was measured once; the first target is the echo server.
 #[derive(Debug)]
 pub(crate) struct Rounds {
     of_target: Vec<Vec<Measurement>>,
 }
 
 impl Rounds {
-    /// No rounds yet of so many targets.
+    /// Starts with no rounds, for this many targets.
     pub(crate) fn new(targets: usize) -> Self {
         Self { of_target: vec![Vec::new(); targets] }
     }
 
-    /// Adds a round: one measurement for each target, in their order.
+    /// Adds a round: one measurement per target, in their order.
     pub(crate) fn push(&mut self, round: Vec<Measurement>) {
         self.of_target.iter_mut().zip(round).for_each(|(rounds, measured)| rounds.push(measured));
     }
@@ -26,14 +26,14 @@ impl Rounds {
         self.of_target.get(target).map_or(&[], Vec::as_slice)
     }
 
-    /// Something of a target over the same of another.
+    /// The ratio of a figure of one target to the same figure of another.
     fn ratio(&self, target: usize, base: usize, of: impl Fn(&Measurement) -> f64) -> String {
         let pairs = self.of(target).iter().zip(self.of(base));
         spread(pairs.map(|(target, base)| of(target) / of(base))).map_or_else(|| "-".to_owned(), |it| it.to_string())
     }
 }
 
-/// Numbers of several rounds.
+/// A figure over several rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Spread {
     /// The median.
@@ -48,14 +48,14 @@ impl fmt::Display for Spread {
     }
 }
 
-/// The median, the least and the most. `None` where there is no number.
+/// The median, the minimum and the maximum. `None` if there are no numbers.
 pub(crate) fn spread(numbers: impl Iterator<Item = f64>) -> Option<Spread> {
     let numbers = sorted(numbers);
     let (middle, least, most) = (middle(&numbers)?, *numbers.first()?, *numbers.last()?);
     middle.is_finite().then_some(Spread { middle, least, most })
 }
 
-/// A table in Markdown of one target beside the echo server, and beside the first cluster where it is another.
+/// A table in Markdown of one target against the echo server, and against the first cluster if that is a different one.
 pub(crate) fn table(name: &str, rows: &[(Shape, Rounds)], target: usize) -> String {
     let mut text = format!(
         "### {}\n\n\
@@ -88,7 +88,7 @@ pub(crate) fn table(name: &str, rows: &[(Shape, Rounds)], target: usize) -> Stri
     text
 }
 
-/// The medians of what was measured, each taken by itself.
+/// The median of each measured figure, taken separately.
 pub(crate) fn median(rounds: &[Measurement]) -> Measurement {
     let time = |of: fn(&Measurement) -> Option<Duration>| {
         let mut times: Vec<Duration> = rounds.iter().filter_map(of).collect();

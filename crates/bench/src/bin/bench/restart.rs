@@ -1,4 +1,4 @@
-//! How long a node with a data directory takes from its start to its first answer.
+//! The time a node with a data directory takes from its start to its first answer.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -20,23 +20,23 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The pause between two attempts to get an answer.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What the time is to be at most, in seconds.
+/// The goal for that time, in seconds.
 const GOAL: Bound = Bound::AtMost(3.0);
 
-/// A node that this program starts, fills, and starts again.
+/// A node that this program starts, fills, and restarts.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Restart {
     #[command(flatten)]
     node: NodeToStart,
-    /// How many keys are stored.
+    /// The number of keys to store.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     keys: u32,
-    /// How often the node is started again in each way.
+    /// How often to restart the node in each way.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
 }
 
-/// A node's process, which does not outlive this value.
+/// A node's process, which is killed when this value is dropped.
 pub(crate) struct Node(Child);
 
 impl Node {
@@ -47,19 +47,19 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // It may have ended already, and there is nobody to tell.
+        // It may have exited already, and there is nobody to tell.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A node with a data directory that is to be started.
+/// A node with a data directory, not started yet.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NodeToStart {
     /// The program `node`.
     #[arg(long, value_name = "FILE")]
     program: PathBuf,
-    /// Where the coordinator of the node listens.
+    /// The address of the node's coordinator.
     #[arg(long, value_name = "HOST:PORT")]
     coordinator: Place,
     /// An empty directory for the node's data.
@@ -67,10 +67,10 @@ pub(crate) struct NodeToStart {
     data_dir: PathBuf,
 }
 
-/// How a node is ended.
+/// How to end a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// By SIGTERM: it stops in order.
+    /// By SIGTERM: it shuts down cleanly.
     Stopped,
     /// By SIGKILL.
     Killed,
@@ -107,12 +107,12 @@ pub(crate) fn measure(run: &Restart) -> anyhow::Result<String> {
 }
 
 impl NodeToStart {
-    /// The cluster that it is all alone.
+    /// The cluster that consists of this node alone.
     pub(crate) fn cluster(&self) -> Cluster {
         Cluster { nodes: 1, coordinator: self.coordinator.clone(), remark: String::new() }
     }
 
-    /// Starts it and waits until it says where it listens; port 0 takes a free one.
+    /// Starts the node and waits until it announces its address; port 0 picks a free one.
     pub(crate) fn start(&self, port: u16) -> anyhow::Result<(Node, SocketAddr)> {
         let coordinator = self.coordinator.addr;
         let child = Command::new(&self.program)
@@ -151,7 +151,7 @@ fn stop(mut node: Node, end: End) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks for a key until its value comes.
+/// Asks for a key until its value arrives.
 fn first_answer(addr: SocketAddr, number: u32) -> anyhow::Result<()> {
     let request = [b"GET ", &SIZES.make_key(number)[..], b"\n"].concat();
     let deadline = Instant::now() + PATIENCE;

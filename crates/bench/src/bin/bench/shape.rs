@@ -1,4 +1,4 @@
-//! The kinds of load that the tables have, and one measurement of each.
+//! The kinds of load in the tables, and a single measurement of each.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use bench::workload::Action;
 use bench::{Load, Target};
 use proto::frame::Encoding;
 
-/// How many keys there are, where nothing else is said.
+/// The default number of keys.
 pub(crate) const KEYS: u32 = 100_000;
 
-/// How long keys and values are, where nothing else is said.
+/// The default sizes of keys and values.
 pub(crate) const SIZES: Sizes = Sizes { key: 16, value: 100 };
 
 /// A kind of load.
@@ -23,26 +23,26 @@ pub(crate) struct Shape {
     /// The length of a value, in bytes.
     pub(crate) value_bytes: usize,
     pub(crate) connections: usize,
-    /// How many requests of one connection are sent together; all are answered before the next are sent.
+    /// How many requests of one connection are sent together; all must be answered before the next are sent.
     pub(crate) pipeline: usize,
 }
 
-/// What one run has come to.
+/// The result of one run.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Measurement {
-    /// Answers in a second, over all connections.
+    /// Answers per second, over all connections.
     pub(crate) per_second: f64,
-    /// From the write that carried a request to the read that carried the end of its answer: the median.
+    /// The median time from the write that carried a request to the read that carried the end of its answer.
     pub(crate) p50: Duration,
-    /// The same, which 99 of 100 requests stay below.
+    /// The same, as the 99th percentile.
     pub(crate) p99: Duration,
-    /// Processor time of the server for one request, where it is known.
+    /// Processor time of the server per request, if known.
     pub(crate) cpu: Option<Duration>,
-    /// The same with what the generator took.
+    /// The same plus that of the generator.
     pub(crate) all_cpu: Option<Duration>,
 }
 
-/// All kinds that are measured, in the order of the table.
+/// All kinds of load, in the order of the table.
 pub(crate) fn shapes() -> Vec<Shape> {
     let mut shapes = Vec::new();
     for verb in [Verb::Put, Verb::Get] {
@@ -55,7 +55,7 @@ pub(crate) fn shapes() -> Vec<Shape> {
     shapes
 }
 
-/// Stores every key of a target, with values of a length.
+/// Stores every key of a target, with values of this length.
 pub(crate) fn fill(target: &Target, value_bytes: usize) -> anyhow::Result<()> {
     let sizes = Sizes { value: value_bytes, ..SIZES };
     let load = Load::steady(Action::Put, Encoding::Array, sizes, Duration::ZERO);
@@ -63,7 +63,7 @@ pub(crate) fn fill(target: &Target, value_bytes: usize) -> anyhow::Result<()> {
 }
 
 impl Shape {
-    /// Every answer is checked.
+    /// The load of this shape, with every answer checked.
     pub(crate) fn load(self, time: Duration) -> Load {
         let action = match self.verb {
             Verb::Put => Action::Put,

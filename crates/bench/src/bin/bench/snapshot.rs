@@ -1,4 +1,4 @@
-//! What a snapshot costs those who write meanwhile.
+//! What a snapshot costs writes in the meantime.
 
 use std::fs;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use crate::report::{Spread, spread};
 use crate::restart::NodeToStart;
 use crate::shape::{SIZES, Shape, fill};
 
-/// How long one look at the load is.
+/// The length of one observation interval.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// A round is as many runs as it takes to see both, up to this many: a slow machine fills the log slowly.
+/// A round takes as many runs as are needed to see both, up to this many: a slow machine fills the log slowly.
 const RUNS_MOST: u32 = 10;
 
-/// What throughput is to keep of that without a snapshot.
+/// How much of the throughput without a snapshot must remain.
 const SPEED: Bound = Bound::AtLeast(0.8);
 
-/// How much longer p99 may be.
+/// How many times longer p99 may be.
 const P99: Bound = Bound::AtMost(3.0);
 
 /// A node that this program starts, fills, and writes to.
@@ -34,7 +34,8 @@ pub(crate) struct Snapshot {
     /// How many keys are stored.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
     keys: u32,
-    /// How long each run takes, in seconds; a round is as many as it takes to see a snapshot and a time without one.
+    /// The length of each run, in seconds; a round takes as many as are needed to see a snapshot and a time without
+    /// one.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// How many rounds there are.
@@ -42,7 +43,7 @@ pub(crate) struct Snapshot {
     rounds: u32,
 }
 
-/// What was answered in some intervals.
+/// What was answered in some of the intervals.
 struct Part {
     time: Duration,
     latency: Histogram<u64>,
@@ -54,7 +55,7 @@ impl Part {
     }
 
     fn add(&mut self, interval: &Interval<'_>) {
-        // A histogram that grows takes any other.
+        // A resizable histogram accepts any other.
         if self.latency.add(interval.latency).is_ok() {
             self.time += interval.elapsed;
         }
@@ -99,7 +100,7 @@ pub(crate) fn measure(run: &Snapshot) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The time in which a snapshot was made, and the other. What lies between the two is left out.
+/// The time with a snapshot in progress, and the time without. Intervals in which one started or ended are left out.
 fn one_round(run: &Snapshot, pid: u32, target: &Target, pipeline: usize) -> anyhow::Result<(Part, Part)> {
     let shape =
         Shape { verb: Verb::Put, encoding: Encoding::Array, value_bytes: SIZES.value, connections: 50, pipeline };
@@ -126,7 +127,7 @@ fn one_round(run: &Snapshot, pid: u32, target: &Target, pipeline: usize) -> anyh
     anyhow::bail!("in {RUNS_MOST} runs of {} s no snapshot was made, or none ended; give --seconds more", run.seconds)
 }
 
-/// Whether the node has a thread for a snapshot. Linux tells.
+/// Whether the node has a snapshot thread. Linux only.
 fn is_making_snapshot(pid: u32) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     let name = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("comm")).ok();

@@ -13,7 +13,7 @@ use crate::bench::args::BenchArgs;
 use crate::output::Format;
 use crate::verb;
 
-/// Beyond this a timeout is a typing error.
+/// A longer timeout is taken for a typing error.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 const EXIT_CODES: &str = "\
@@ -51,31 +51,31 @@ pub(crate) struct Args {
     #[arg(long, global = true, default_value_t = 5000, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: u16,
 
-    /// Carry out one command, such as "PUT key value", and leave with its exit code
+    /// Run one command, such as "PUT key value", and exit with its exit code
     #[arg(long, value_name = "COMMAND")]
     pub(crate) command: Option<OsString>,
 
-    /// Print the value alone, byte for byte, with no newline after it; errors go to standard error
+    /// Print only the value, byte for byte, with no newline after it; errors go to standard error
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
 
-    /// Print one JSON object a command, on one line; bytes that are no UTF-8 text are in `..._base64` members
+    /// Print one JSON object per command, on one line; bytes that are not UTF-8 text are in `..._base64` members
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
-    /// The file with the password of the cluster, where it has one
+    /// The file with the cluster's password, if it has one
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
 
-    /// How long a command may take, all its attempts together, such as 500ms or 1m
+    /// The time limit for a command, including all its attempts, such as 500ms or 1m
     #[arg(long, global = true, value_name = "DURATION", default_value = "20s", value_parser = timeout)]
     pub(crate) timeout: Duration,
 
-    /// When writes are answered: async, quorum or all. Where this is not given, as the cluster was started
+    /// When writes are answered: async, quorum or all. Default: the level that the cluster was started with
     #[arg(long, global = true, value_name = "LEVEL")]
     pub(crate) ack: Option<AckLevel>,
 
-    /// What reads may return: local or linear. Where this is not given, as the cluster was started
+    /// What reads may return: local or linear. Default: the level that the cluster was started with
     #[arg(long, global = true, value_name = "LEVEL")]
     pub(crate) read: Option<ReadLevel>,
 
@@ -84,14 +84,14 @@ pub(crate) struct Args {
     pub(crate) log_level: Option<LevelFilter>,
 }
 
-/// What the program does other than to carry out commands.
+/// What the program does besides running commands.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum More {
     Bench(BenchArgs),
 }
 
 impl Args {
-    /// The flags of the command line, looked at together. Ends the program where they are wrong.
+    /// Parses the command line and checks the flags as a whole. Exits the program if they are wrong.
     pub(crate) fn of_command_line() -> Self {
         let args = Self::parse();
         if let Err((kind, what)) = args.check() {
@@ -108,14 +108,14 @@ impl Args {
         bench.check().map_err(|what| (ErrorKind::ValueValidation, what))
     }
 
-    /// Where the coordinator is, `host:port`.
+    /// The coordinator's address, `host:port`.
     pub(crate) fn coordinator(&self) -> String {
-        // The host was looked at when the flags were read; should it be none after all, connecting says so.
+        // The host was validated when the flags were parsed; if it is invalid after all, connecting reports it.
         NodeAddr::new(&self.host, self.port)
             .map_or_else(|_| format!("{}:{}", self.host, self.port), |addr| addr.to_string())
     }
 
-    /// Reads the password, where one is given.
+    /// Reads the password file, if one is given.
     pub(crate) fn password(&self) -> Result<Option<Password>, PasswordError> {
         self.password_file.as_deref().map(Password::read).transpose()
     }

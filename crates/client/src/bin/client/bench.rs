@@ -1,6 +1,7 @@
-//! `client bench`: a load on a cluster or on one server, and what came of it. The generator is the library `bench`.
+//! `client bench`: puts a load on a cluster or a single server and reports the results. The generator is the library
+//! `bench`.
 //!
-//! - `args`: the flags, and the load that they ask for.
+//! - `args`: the flags, and the load they describe.
 //! - `report`: the tables, the histogram, and the same as JSON.
 
 pub(crate) mod args;
@@ -21,10 +22,10 @@ use crate::args::Args;
 use crate::output::{Exit, to_stderr};
 use args::BenchArgs;
 
-/// How often the run tells of itself.
+/// How often a run reports its progress.
 const TELL: Duration = Duration::from_secs(1);
 
-/// Measures, and prints what came of it; progress goes to standard error.
+/// Measures and prints the results; progress goes to standard error.
 pub(crate) fn run(args: &Args, bench: &BenchArgs) -> anyhow::Result<Exit> {
     let load = bench.load(args.levels());
     let password = match args.password() {
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &Args, bench: &BenchArgs) -> anyhow::Result<Exit> {
     Ok(if outcome.refused > 0 { Exit::Refused } else { Exit::Done })
 }
 
-/// Stores the keys where that is asked for, and loads the target.
+/// Stores the keys if requested, and puts the load on the target.
 fn measure(bench: &BenchArgs, load: &Load, target: &Target) -> anyhow::Result<Outcome> {
     if !bench.no_preload {
         let mut progress = Progress::new(format!("storing {} keys", bench.keys));
@@ -79,7 +80,7 @@ fn measure(bench: &BenchArgs, load: &Load, target: &Target) -> anyhow::Result<Ou
     Ok(outcome)
 }
 
-/// Why there is nothing to put a load on.
+/// Why there is no target.
 enum NoTarget {
     NotReached(anyhow::Error),
     Refused(String),
@@ -141,8 +142,8 @@ fn find_target(args: &Args, bench: &BenchArgs, load: &Load, password: Option<&Pa
     Ok(target)
 }
 
-/// How one server is told to store a value: our nodes take PUT in either encoding, Redis SET in arrays. Stores the first key
-/// of the load.
+/// How a single server is told to store a value: our nodes take PUT in either encoding, Redis takes SET in arrays.
+/// Stores the first key of the load.
 fn dialect(place: &Place, password: Option<&Password>, load: &Load) -> Result<Dialect, NoTarget> {
     if load.encoding == Encoding::Line {
         return Ok(Dialect::Put);
@@ -161,7 +162,7 @@ fn dialect(place: &Place, password: Option<&Password>, load: &Load) -> Result<Di
     Err(NoTarget::Refused(format!("{} knows neither SET nor PUT", place.addr)))
 }
 
-/// What is told on standard error while a run goes on: one line that changes on a terminal, else a line a second.
+/// Progress on standard error during a run: one line that is updated on a terminal, otherwise one line per second.
 struct Progress {
     what: String,
     is_terminal: bool,
@@ -192,7 +193,7 @@ impl Progress {
                 )
             }
         };
-        // Standard error may be closed, and nobody is there to hear of it.
+        // Standard error may be closed; nobody is there to be told.
         let _ =
             if self.is_terminal { write!(io::stderr(), "\r\x1b[K{line}") } else { writeln!(io::stderr(), "{line}") };
         self.told = true;

@@ -1,7 +1,8 @@
 //! A command with its arguments.
 //!
-//! It is read as the wire reads a line: words are parted by spaces or tabs, the verb may be in any case, and a value
-//! starts at the first non-blank after the key, or the version, and runs to the end of the text. Quotes belong to it.
+//! Commands are parsed like lines on the wire: words are separated by spaces or tabs, the verb may be in any case, and
+//! a value starts at the first non-blank after the key (or the version) and runs to the end of the text. Quotes are
+//! part of it.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use proto::slot::{SLOT_BITS, SlotId};
 
 use crate::verb::{COMMANDS, Verb};
 
-/// A command with its arguments, which are any bytes.
+/// A command with its arguments, which may be any bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command<'a> {
     Put {
@@ -67,24 +68,24 @@ pub(crate) enum Command<'a> {
     },
     GetMany(Vec<&'a [u8]>),
     PutMany(Vec<(&'a [u8], &'a [u8])>),
-    /// None: shows it.
+    /// `None` shows the current level.
     AckLevel(Option<AckLevel>),
-    /// None: shows it.
+    /// `None` shows the current level.
     ReadLevel(Option<ReadLevel>),
     ListNodes,
     GetNodesForKey {
         key: &'a [u8],
     },
-    /// None: the coordinator.
+    /// `None` means the coordinator.
     Info(Option<NodeAddr>),
-    /// None: the coordinator.
+    /// `None` means the coordinator.
     Stats(Option<NodeAddr>),
     Status,
-    /// For how long; none: the coordinator's own choice.
+    /// How long to wait; `None` leaves it to the coordinator.
     WaitHealthy(Option<Duration>),
-    /// None: every node.
+    /// `None` means every node.
     Verify(Option<NodeAddr>),
-    /// None: the coordinator.
+    /// `None` means the coordinator.
     Ping(Option<NodeAddr>),
     Losses(NodeAddr),
     Forget(NodeAddr),
@@ -100,17 +101,17 @@ pub(crate) enum Command<'a> {
     Exit,
 }
 
-/// What may be said of a page.
+/// The options of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct PageWords<'a> {
     pub(crate) limit: Option<usize>,
     pub(crate) after: Option<&'a [u8]>,
 }
 
-/// Why a text is no command. The texts are those of the first version.
+/// Why a text is not a command. The error texts are those of the first version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CommandError {
-    /// A verb with the wrong words.
+    /// A verb with the wrong arguments.
     #[error("Usage: {}", usage)]
     Usage {
         /// The verb.
@@ -118,7 +119,7 @@ pub(crate) enum CommandError {
         /// The verb and its arguments.
         usage: String,
     },
-    /// A level, which lasts as long as the connection, for a command that is alone on it.
+    /// A level, which lasts as long as the connection, for a command that is alone on its connection.
     #[error("{name} {level} is for the commands that follow it; with --command say --{} {level}", name.to_lowercase())]
     NeedsSession {
         /// The verb.
@@ -135,7 +136,7 @@ pub(crate) enum CommandError {
 }
 
 impl<'a> Command<'a> {
-    /// Reads a command.
+    /// Parses a command.
     pub(crate) fn parse(text: &'a [u8]) -> Result<Self, CommandError> {
         let (word, rest) = split_word(text);
         if word.is_empty() {
@@ -187,7 +188,7 @@ impl<'a> Command<'a> {
         COMMANDS.iter().find(|spec| spec.verb == verb).map_or("", |spec| spec.name)
     }
 
-    /// The key that it is about.
+    /// The key that the command is about.
     pub(crate) fn key(&self) -> Option<&'a [u8]> {
         match self {
             Self::Put { key, .. }
@@ -205,7 +206,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// The keys that it is about, where they are many.
+    /// The keys that the command is about, if it takes several.
     pub(crate) fn keys(&self) -> Vec<&'a [u8]> {
         match self {
             Self::GetMany(keys) => keys.clone(),
@@ -214,7 +215,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// The value that it stores.
+    /// The value that the command stores.
     pub(crate) fn value(&self) -> Option<&'a [u8]> {
         match self {
             Self::Put { value, .. }
@@ -225,13 +226,13 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Whether it changes a key.
+    /// Whether the command changes a key.
     pub(crate) fn is_write(&self) -> bool {
         self.value().is_some()
             || matches!(self, Self::Delete { .. } | Self::Expire { .. } | Self::Persist { .. } | Self::PutMany(_))
     }
 
-    /// The level that it sets for the commands after it.
+    /// The level that the command sets for those after it.
     pub(crate) fn levels(&self) -> Option<Levels> {
         match self {
             Self::AckLevel(level) => level.map(Levels::from),
@@ -240,7 +241,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// The same command, unless it means nothing without commands after it.
+    /// Returns the command, unless it makes no sense without commands after it.
     pub(crate) fn alone(self) -> Result<Self, CommandError> {
         let level = match &self {
             Self::AckLevel(Some(level)) => level.to_string(),
@@ -304,7 +305,7 @@ impl Verb {
             Self::Ping => optional(rest).map(Command::Ping),
             Self::Losses => parsed(one_word(rest)?).map(Command::Losses),
             Self::Forget => parsed(one_word(rest)?).map(Command::Forget),
-            // By two words, as the coordinator has it and errors name it, or by one.
+            // Either two words, as the coordinator takes it and errors name it, or one.
             Self::Unregister => match words(rest)[..] {
                 [node] => parsed(node).map(Command::Unregister),
                 [host, port] => {
@@ -332,7 +333,7 @@ impl Verb {
     }
 }
 
-/// A word, and what follows it, which is not nothing.
+/// A word and what follows it, which must not be empty.
 fn key_and_value(rest: &[u8]) -> Option<(&[u8], &[u8])> {
     match split_word(rest) {
         (_, b"") => None,
@@ -348,7 +349,7 @@ fn one_word(rest: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// A word, and what follows it.
+/// The first word, and what follows it; `None` if there is no word.
 fn first_word(rest: &[u8]) -> Option<(&[u8], &[u8])> {
     Some(split_word(rest)).filter(|(word, _)| !word.is_empty())
 }
@@ -384,17 +385,17 @@ fn parsed<T: FromStr>(word: &[u8]) -> Option<T> {
     std::str::from_utf8(word).ok()?.parse().ok()
 }
 
-/// How long a key is to live. What is negative is over at once, as for a node.
+/// How long a key is to live. A negative number expires it at once, as on a node.
 fn seconds_of(word: &[u8]) -> Option<u64> {
     parsed::<i64>(word).map(|seconds| u64::try_from(seconds).unwrap_or(0))
 }
 
-/// One word that stands for something, or none.
+/// One word parsed as a `T`, or nothing.
 fn optional<T: FromStr>(rest: &[u8]) -> Option<Option<T>> {
     if rest.is_empty() { Some(None) } else { parsed(one_word(rest)?).map(Some) }
 }
 
-/// A time, or none.
+/// A duration, or nothing.
 fn wait(rest: &[u8]) -> Option<Option<Duration>> {
     if rest.is_empty() {
         return Some(None);
@@ -403,7 +404,7 @@ fn wait(rest: &[u8]) -> Option<Option<Duration>> {
     (span <= LONGEST_WAIT).then_some(Some(span))
 }
 
-/// The first word of a text, and what follows it from its next non-blank on.
+/// The first word of a text, and the rest from the next non-blank on.
 fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
     let text = without_blanks(text);
     let end = text.iter().position(is_blank).unwrap_or(text.len());

@@ -1,4 +1,4 @@
-//! A command and the library's calls.
+//! Maps commands to library calls.
 
 use client::{Cas, Client, Error, NodeAddr, Placement, Read, Ttl, Walk};
 
@@ -6,13 +6,13 @@ use proto::request::WAIT;
 
 use crate::command::{Command, PageWords};
 
-/// What came of a command.
+/// The outcome of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Stored(Placement),
     Deleted(Placement),
     Read(Read),
-    /// With the version of the key.
+    /// A read that includes the key's version.
     ReadVersioned(Read),
     Conditional(Cas),
     /// Whether there was anything to do.
@@ -21,12 +21,12 @@ pub(crate) enum Outcome {
     /// The keys of a page.
     Keys(Vec<Vec<u8>>),
     Count(u64),
-    /// Of each key its value, or what went wrong.
+    /// For each key its value, or what went wrong.
     ReadMany(Vec<Result<Option<Vec<u8>>, Error>>),
     StoredMany(Vec<Result<Placement, Error>>),
     Level {
         level: String,
-        /// Whether this client has asked for it, else it is the cluster's.
+        /// Whether this client asked for the level; otherwise it is the cluster's own.
         is_own: bool,
     },
     Nodes(Vec<NodeAddr>),
@@ -35,23 +35,23 @@ pub(crate) enum Outcome {
     Stats(Vec<(String, u64)>),
     /// The lines of the coordinator's answer.
     Status(Vec<String>),
-    /// What each node has found, a line each.
+    /// What each node found, one line each.
     Verified(Vec<(NodeAddr, Result<Vec<String>, Error>)>),
     Pong {
         addr: NodeAddr,
         is_coordinator: bool,
     },
     Losses(Vec<String>),
-    /// What the coordinator has said to a change of the cluster.
+    /// The coordinator's reply to a change of the cluster.
     Told(String),
     Help,
     Bye,
-    /// A person did not want to wait for the answer to a question.
+    /// The user did not want to wait for the answer to a question.
     Interrupted,
     Failed(Error),
 }
 
-/// What a command that needs no cluster comes to.
+/// The outcome of a command that needs no cluster.
 pub(crate) fn execute_alone(command: &Command<'_>) -> Option<Outcome> {
     match command {
         Command::Help => Some(Outcome::Help),
@@ -60,7 +60,7 @@ pub(crate) fn execute_alone(command: &Command<'_>) -> Option<Outcome> {
     }
 }
 
-/// Carries a command out.
+/// Executes a command.
 pub(crate) async fn execute(client: &Client, command: &Command<'_>) -> Outcome {
     call(client, command).await.unwrap_or_else(Outcome::Failed)
 }
@@ -129,7 +129,7 @@ fn level<T: ToString>(in_effect: Option<T>, own: Option<T>) -> Outcome {
     Outcome::Level { level: in_effect.map(|level| level.to_string()).unwrap_or_default(), is_own: own.is_some() }
 }
 
-/// What a command comes to whose answer a person did not want to wait for.
+/// The outcome of a command whose answer the user did not want to wait for.
 pub(crate) fn interrupted(command: &Command<'_>) -> Outcome {
     let reason = match command {
         Command::Forget(_)

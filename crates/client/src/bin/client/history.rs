@@ -1,12 +1,12 @@
-//! Where the prompt keeps its history.
+//! Where the prompt stores its history.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// Names the file, or, where empty, says that no history is kept.
+/// Names the history file; if set but empty, no history is kept.
 const OVERRIDE: &str = "KV_HISTORY";
 
-/// The file of the history; none where it is not to be kept, or there is no place for it.
+/// The history file; `None` if no history is to be kept, or there is no place for it.
 pub(crate) fn file() -> Option<PathBuf> {
     if let Some(path) = env::var_os(OVERRIDE) {
         return (!path.is_empty()).then(|| path.into());
@@ -21,8 +21,7 @@ pub(crate) fn file() -> Option<PathBuf> {
     Some(dir.join("kv-client").join("history"))
 }
 
-/// Makes the directory of the file, if need be. Where that is not possible, writing the file fails later and is
-/// reported then.
+/// Creates the directory of the file if needed. If that fails, writing the file fails later and is reported then.
 pub(crate) fn make_dir(file: &Path) {
     if let Some(dir) = file.parent()
         && let Err(error) = std::fs::create_dir_all(dir)

@@ -1,13 +1,14 @@
 //! Outcomes as JSON, one object on one line.
 //!
-//! Every object has `command` and `ok`, and `key` where the command has one. With `ok`: `primary` and `replicas` of a
-//! PUT, PUTEX, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` of a GET or GETV, and `version` of the
-//! latter; `written` and `version`, the key's now, of a CAS or PUTNX; `number` of an EXPIRE, TTL or PERSIST; `keys` of a
-//! PREFIX or RANGE, `count`; `results`, one object for each key, of an MGET or MPUT; `level` of an ACK or READ, and `own`,
-//! false where it is the cluster's; `nodes`, `info`, `stats`, `losses`, `text`; `status`, one word, and `lines` of a STATUS; `results`,
-//! one object for each node with `equal` and `lines`, of a VERIFY. Without: `error`, one of `usage`,
-//! `not_reached`, `refused` and `unknown`, and `text` for people. Bytes that are no UTF-8 are
-//! in `key_base64` and `value_base64` instead.
+//! Every object has `command` and `ok`, and `key` where the command has one. What follows depends on the command:
+//! `primary` and `replicas` for a PUT, PUTEX, DELETE or GET_NODES_FOR_KEY; `found`, `value`, `from` and `replica` for a
+//! GET or GETV, plus `version` for the latter; `written` and `version`, the key's current one, for a CAS or PUTNX;
+//! `number` for an EXPIRE, TTL or PERSIST; `keys` for a PREFIX or RANGE; `count`; `level` for an ACK or READ, and
+//! `own`, false if it is the cluster's; `nodes`, `info`, `stats`, `losses`, `text`; `status`, one word, and `lines` for
+//! a STATUS; `results` for an MGET or MPUT, one object per key, and for a VERIFY, one object per node with `equal` and
+//! `lines`. Each object in `results` has its own `ok`, and the outer one is true only if all are. A failure has
+//! `error`, one of `usage`, `not_reached`, `refused`, `unknown` and `interrupted`, and a human-readable `text`. Bytes
+//! that are not UTF-8 are in `key_base64` and `value_base64` instead.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -104,7 +105,7 @@ pub(crate) fn of_no_command(error: &CommandError) -> Vec<u8> {
     object.into_line()
 }
 
-/// An object that is being filled.
+/// An object under construction.
 struct Object(Map<String, Value>);
 
 impl Object {
@@ -158,7 +159,7 @@ impl Object {
     }
 }
 
-/// Bytes as a text, or, where they are none, an object with their base64.
+/// Bytes as a string, or as an object with their base64 if they are not text.
 fn text_or_base64(name: &str, bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => json!(text),

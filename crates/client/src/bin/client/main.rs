@@ -1,13 +1,14 @@
-//! The program `client`: one command and an exit code, a prompt for a person, or commands from a pipe.
+//! The program `client`: runs one command and exits with a code, offers an interactive prompt, or reads commands from a
+//! pipe.
 //!
 //! - `args`: the flags.
-//! - `verb`: the verbs, in one list from which parsing, help, completion and hints all come. `command`: a verb with its
+//! - `verb`: the verbs, in one list that drives parsing, help, completion and hints. `command`: a verb with its
 //!   arguments.
-//! - `execute`: a command and the library's calls.
-//! - `output`, `stats_table` and `json`: what is printed, and the exit code that goes with it.
-//! - `bench`: a load on a cluster, and what came of it.
-//! - `one_shot`, `pipe`, `repl`: the three ways to run, `session` what the last two share, `prompt` and `history`
-//!   what a person has at a prompt.
+//! - `execute`: maps commands to library calls.
+//! - `output`, `stats_table` and `json`: what is printed, and the matching exit code.
+//! - `bench`: puts a load on a cluster and reports the results.
+//! - `one_shot`, `pipe`, `repl`: the three ways to run. `session`: what the last two share. `prompt` and `history`:
+//!   completion, hints and history at the interactive prompt.
 
 mod args;
 mod bench;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     log_to_stderr(&args);
     match run(&args) {
         Ok(exit) => exit.into(),
-        // Whoever reads the output has seen enough, as in `client ... | head -1`.
+        // The reader of the output has seen enough, as in `client ... | head -1`.
         Err(error) if is_broken_pipe(&error) => Exit::Done.into(),
         Err(error) => {
             to_stderr(&format!("client: {error:#}"));
@@ -62,7 +63,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
         Some(command) => runtime.block_on(one_shot::run(args, command.as_encoded_bytes())),
         None => run_session(args, &runtime),
     };
-    // A look-up of a host name may still be under way. Nobody waits for it any more.
+    // A host name lookup may still be in progress. Do not wait for it.
     runtime.shutdown_background();
     exit
 }
@@ -75,7 +76,7 @@ fn run_session(args: &Args, runtime: &tokio::runtime::Runtime) -> anyhow::Result
             return Ok(Exit::of(&error));
         }
     };
-    // The session runs on this thread, where reading may block; the runtime's own goes on following the map.
+    // The session runs on this thread, where reading may block; the runtime's own threads go on following the map.
     let mut session = Session::new(client, runtime.handle(), args.format());
     if io::stdin().is_terminal() {
         repl::run(&mut session)?;
@@ -85,7 +86,7 @@ fn run_session(args: &Args, runtime: &tokio::runtime::Runtime) -> anyhow::Result
     Ok(Exit::Done)
 }
 
-/// Connects, and where that fails says what a person can do about it.
+/// Connects. On failure, the error says what the user can do about it.
 async fn connect(args: &Args) -> Result<Client, Error> {
     let mut builder = Client::builder().timeout(args.timeout);
     if let Some(password) = args.password().map_err(|error| Error::Invalid(error.to_string()))? {

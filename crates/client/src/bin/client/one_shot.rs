@@ -1,4 +1,4 @@
-//! One command of the command line, and its exit code.
+//! A single command from the command line, and its exit code.
 
 use std::io::{self, Write as _};
 
@@ -7,7 +7,7 @@ use crate::command::Command;
 use crate::execute::{Outcome, execute, execute_alone};
 use crate::output::{Exit, Report, report, report_no_command, to_stderr};
 
-/// Carries out the command and prints what came of it: results to standard output, errors to standard error.
+/// Executes the command and prints the outcome: results to standard output, errors to standard error.
 pub(crate) async fn run(args: &Args, command: &[u8]) -> anyhow::Result<Exit> {
     let format = args.format();
     let Report { result, error, exit } = match Command::parse(command).and_then(Command::alone) {

@@ -1,11 +1,12 @@
-//! What is printed, and the exit code that goes with it.
+//! What is printed, and the matching exit code.
 //!
-//! As text the answers are the first version's, word for word. A value that is no line of text, or would move the
-//! cursor of a terminal, is written as an escaped byte string, `b"a\nb"`; `--raw` and `--json` give it exactly.
+//! As text, answers are worded exactly as in the first version. A value that is not a single line of text, or would
+//! move the cursor of a terminal, is written as an escaped byte string, `b"a\nb"`; `--raw` and `--json` print it
+//! exactly.
 //!
-//! Results go to standard output. Errors go there, too, in a session, where they belong between the results; of a
-//! single command, and with `--raw`, they go to standard error. JSON is one object a command on standard output, its
-//! errors included.
+//! Results go to standard output. In a session errors go there too, since they belong between the results; for a single
+//! command, and with `--raw`, they go to standard error. JSON is one object per command on standard output, errors
+//! included.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -18,11 +19,11 @@ use crate::json;
 use crate::stats_table;
 use crate::verb;
 
-/// How a command left things.
+/// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done = 0,
-    /// The key is absent, not at the version that was asked for, or has no deadline to take off; or copies differed.
+    /// The key is absent, is not at the requested version, or has no deadline to remove; or copies differed.
     No = 1,
     Usage = 2,
     NotReached = 3,
@@ -49,7 +50,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What a result is printed as.
+/// How a result is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Text,
@@ -62,12 +63,12 @@ pub(crate) enum Format {
 pub(crate) struct Report {
     /// For standard output, newlines included.
     pub(crate) result: Vec<u8>,
-    /// A line for standard error, or, in a session, standard output.
+    /// A line for standard error or, in a session, for standard output.
     pub(crate) error: Option<String>,
     pub(crate) exit: Exit,
 }
 
-/// What a command prints.
+/// Formats the outcome of a command.
 pub(crate) fn report(format: Format, command: &Command<'_>, outcome: &Outcome) -> Report {
     let exit = match outcome {
         Outcome::Failed(error) => Exit::of(error),
@@ -99,7 +100,7 @@ pub(crate) fn report(format: Format, command: &Command<'_>, outcome: &Outcome) -
     Report { result, error, exit }
 }
 
-/// What `--raw` has to say of keys among many that failed: the values of the others stand in its result.
+/// The first error of a command with many keys, for `--raw`: the result holds the values of the others.
 fn first_error(outcome: &Outcome) -> Option<String> {
     let error = match outcome {
         Outcome::ReadMany(read) => read.iter().find_map(|read| read.as_ref().err()),
@@ -109,7 +110,7 @@ fn first_error(outcome: &Outcome) -> Option<String> {
     error.map(error_line)
 }
 
-/// What a text prints that is no command.
+/// What is printed for a text that is not a command.
 pub(crate) fn report_no_command(format: Format, error: &CommandError) -> Report {
     match format {
         Format::Json => Report { result: json::of_no_command(error), error: None, exit: Exit::Usage },
@@ -117,12 +118,12 @@ pub(crate) fn report_no_command(format: Format, error: &CommandError) -> Report 
     }
 }
 
-/// An error as a person reads it.
+/// An error in human-readable form.
 pub(crate) fn error_line(error: &Error) -> String {
     format!("[Client] ERROR {error}")
 }
 
-/// Prints a line to standard error. Where nobody reads that any more, the exit code still tells.
+/// Prints a line to standard error. If nobody reads it any more, the exit code still tells.
 pub(crate) fn to_stderr(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
@@ -183,7 +184,7 @@ fn text(command: &Command<'_>, outcome: &Outcome) -> String {
         Outcome::Pong { addr, is_coordinator: true } => format!("[Client] PONG from the coordinator at {addr}\n"),
         Outcome::Pong { addr, is_coordinator: false } => format!("[Client] PONG from node {addr}\n"),
         Outcome::Bye => "Goodbye!\n".to_owned(),
-        // The same with and without words around it.
+        // The same with or without text around it.
         other => String::from_utf8_lossy(&raw(other)).into_owned(),
     }
 }
@@ -218,7 +219,7 @@ fn text_of_read(verb: &str, key: &str, read: &Read) -> String {
 fn raw(outcome: &Outcome) -> Vec<u8> {
     match outcome {
         Outcome::Read(read) => read.value.clone().unwrap_or_default(),
-        // The version, a blank, and all the rest is the value.
+        // The version, a blank, and everything after that is the value.
         Outcome::ReadVersioned(read) => match (read.version, &read.value) {
             (Some(version), Some(value)) => [format!("{version} ").as_bytes(), value].concat(),
             _ => Vec::new(),
@@ -248,7 +249,7 @@ fn raw(outcome: &Outcome) -> Vec<u8> {
         Outcome::Info(line) | Outcome::Told(line) => format!("{line}\n").into_bytes(),
         Outcome::Pong { .. } => b"PONG\n".to_vec(),
         Outcome::Help => verb::list().into_bytes(),
-        // A write that succeeded has nothing to say; an error is no result.
+        // A successful write has nothing to say, and an error is not a result.
         Outcome::Stored(_)
         | Outcome::StoredMany(_)
         | Outcome::Deleted(_)
@@ -258,12 +259,12 @@ fn raw(outcome: &Outcome) -> Vec<u8> {
     }
 }
 
-/// Whether a node has found all copies equal.
+/// Whether a node found all copies equal.
 pub(crate) fn is_equal(told: &Result<Vec<String>, Error>) -> bool {
     told.as_ref().is_ok_and(|lines| lines.first().is_some_and(|first| first.starts_with("OK Verified equal:")))
 }
 
-/// What each node has found, or why it was not to be heard.
+/// What each node found, or why it did not answer.
 fn verified(nodes: &[(NodeAddr, Result<Vec<String>, Error>)]) -> String {
     let mut text = String::new();
     for (node, told) in nodes {
@@ -276,7 +277,7 @@ fn verified(nodes: &[(NodeAddr, Result<Vec<String>, Error>)]) -> String {
     text
 }
 
-/// The number that a node has answered, where it answers with one.
+/// The number that the node answered, if the answer is a number.
 pub(crate) fn number(outcome: &Outcome) -> Option<i64> {
     match outcome {
         Outcome::Counted(is_done) => Some(i64::from(*is_done)),
@@ -291,13 +292,13 @@ fn primary(placement: &Placement) -> String {
     placement.primary.as_ref().map_or_else(|| "None".to_owned(), NodeAddr::to_string)
 }
 
-/// As the first version, a Python program, prints a list of texts.
+/// Formats a list of strings as the first version, a Python program, did.
 fn python_list(nodes: &[NodeAddr]) -> String {
     let quoted: Vec<String> = nodes.iter().map(|node| format!("'{node}'")).collect();
     format!("[{}]", quoted.join(", "))
 }
 
-/// Bytes as text on one line.
+/// Formats bytes as text on one line.
 fn printable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains(|c: char| c.is_control() && c != '\t') => text.to_owned(),

@@ -1,4 +1,4 @@
-//! Commands from a pipe or a file, one a line: no prompt, no banner, no colour.
+//! Commands from a pipe or a file, one per line: no prompt, no banner, no color.
 
 use std::io::{self, BufRead, Read as _};
 
@@ -8,7 +8,7 @@ use proto::limits;
 use crate::output::{Exit, Report, error_line};
 use crate::session::{Next, Session};
 
-/// Carries out line after line until the input ends, or EXIT or QUIT. A last line may lack its newline.
+/// Executes line after line until the end of the input, EXIT or QUIT. The last line may lack its newline.
 pub(crate) fn run(session: &mut Session<'_>, mut input: impl BufRead) -> anyhow::Result<()> {
     let mut line = Vec::new();
     for number in 1.. {
@@ -40,7 +40,8 @@ enum Line {
     End,
 }
 
-/// Reads a line of any bytes, without its line end. One that is too long is skipped; it is never kept whole.
+/// Reads a line of any bytes, without its line end. A line that is too long is skipped and never held in memory as a
+/// whole.
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Line> {
     let limit = limits::LINE_BYTES;
     line.clear();

@@ -10,11 +10,11 @@ use rustyline::{Context, Helper};
 
 use crate::verb::{COMMANDS, Spec};
 
-/// What the line editor asks while a person types.
+/// The line editor's callbacks while a user types.
 #[derive(Debug)]
 pub(crate) struct CommandHelper;
 
-/// The rest of a command: that of its verb can be taken over with the right arrow, its arguments cannot.
+/// The rest of a command. The rest of its verb can be accepted with the right arrow, its arguments cannot.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CommandHint {
     text: String,
@@ -49,7 +49,7 @@ impl Hinter for CommandHelper {
 
 impl Highlighter for CommandHelper {
     fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
-        // Faint, so that it is not taken for what was typed.
+        // Faint, so that it is not mistaken for typed text.
         Cow::Owned(format!("\x1b[2m{hint}\x1b[m"))
     }
 }
@@ -58,7 +58,7 @@ impl Validator for CommandHelper {}
 
 impl Helper for CommandHelper {}
 
-/// The commands that a line may become, and behind a command the words that may follow it.
+/// The commands that a line may become, and after a command the words that may follow it.
 fn completions(line: &str) -> Vec<Pair> {
     if let Some((verb, start)) = line.split_once(' ') {
         let spec = COMMANDS.iter().find(|spec| spec.name.eq_ignore_ascii_case(verb));
@@ -69,7 +69,7 @@ fn completions(line: &str) -> Vec<Pair> {
     candidates.map(|spec| Pair { display: spec.name.to_owned(), replacement: format!("{} ", spec.name) }).collect()
 }
 
-/// What is missing from a line that has begun to be a command.
+/// What is missing from a partly typed command.
 fn hint(line: &str) -> Option<CommandHint> {
     if line.is_empty() {
         return None;

@@ -1,4 +1,4 @@
-//! The prompt for a person.
+//! The interactive prompt.
 
 use std::path::Path;
 
@@ -20,13 +20,13 @@ const PROMPT: &str = ">> ";
 /// How many lines of history are kept.
 const HISTORY_LINES: usize = 1000;
 
-/// Reads and carries out commands until EXIT, QUIT or Ctrl-D.
+/// Reads and executes commands until EXIT, QUIT or Ctrl-D.
 pub(crate) fn run(session: &mut Session<'_>) -> anyhow::Result<()> {
     let mut editor = editor().context("cannot use the terminal")?;
     let history = history::file();
     if let Some(file) = &history {
         history::make_dir(file);
-        // There is none yet at the first start.
+        // There is no history yet at the first start.
         if let Err(error) = editor.load_history(file) {
             tracing::debug!(file = %file.display(), %error, "no history from earlier sessions");
         }
@@ -36,7 +36,7 @@ pub(crate) fn run(session: &mut Session<'_>) -> anyhow::Result<()> {
     }
     loop {
         match editor.readline(PROMPT) {
-            // What is pasted may have several lines. Each is a command.
+            // Pasted text may have several lines. Each is a command.
             Ok(lines) => {
                 for line in lines.lines() {
                     remember(&mut editor, line, history.as_deref());
@@ -45,13 +45,13 @@ pub(crate) fn run(session: &mut Session<'_>) -> anyhow::Result<()> {
                     }
                 }
             }
-            // Ctrl-C: what was typed is dropped.
+            // Ctrl-C: discard the current line.
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => {
                 session.print(&report(session.format(), &Command::Exit, &Outcome::Bye))?;
                 return Ok(());
             }
-            // Bytes that are no text were typed or pasted: the line is dropped, as with Ctrl-C.
+            // Bytes that are not text were typed or pasted: discard the line, as with Ctrl-C.
             Err(ReadlineError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
                 let text = b"The line was dropped: it is not UTF-8 text\n".to_vec();
                 session.print(&Report { result: text, error: None, exit: Exit::Done })?;
@@ -68,7 +68,8 @@ fn editor() -> rustyline::Result<Editor<CommandHelper, DefaultHistory>> {
     Ok(editor)
 }
 
-/// Adds a line to the history, in the file at once: a session may end in many ways. The client runs without it, too.
+/// Adds a line to the history, and to its file at once, since a session may end in many ways. The client also works
+/// without a history.
 fn remember(editor: &mut Editor<CommandHelper, DefaultHistory>, line: &str, file: Option<&Path>) {
     if line.trim().is_empty() {
         return;

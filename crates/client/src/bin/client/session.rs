@@ -1,4 +1,4 @@
-//! What a prompt and a pipe share: one command after the other on one client.
+//! What the prompt and the pipe share: running one command after another on one client.
 
 use std::io::{self, Write as _};
 
@@ -9,7 +9,7 @@ use crate::command::Command;
 use crate::execute::{Outcome, execute, interrupted};
 use crate::output::{Format, Report, report, report_no_command, to_stderr};
 
-/// A session. It runs on a thread that may block, beside the runtime.
+/// A session. It runs on a thread that may block, separate from the runtime.
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
     client: Client,
@@ -17,7 +17,7 @@ pub(crate) struct Session<'a> {
     format: Format,
 }
 
-/// Whether a session goes on after a line.
+/// Whether a session continues after a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     GoOn,
@@ -37,7 +37,7 @@ impl<'a> Session<'a> {
         self.format
     }
 
-    /// Carries out a line and prints what came of it. A blank line is no command.
+    /// Executes a line and prints the outcome. A blank line is not a command.
     pub(crate) fn run_line(&mut self, line: &[u8], can_interrupt: bool) -> io::Result<Next> {
         if line.iter().all(|byte| matches!(byte, b' ' | b'\t')) {
             return Ok(Next::GoOn);
@@ -68,12 +68,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Prints at once: whoever has sent a line waits for its answer.
+    /// Prints at once: whoever sent a line is waiting for its answer.
     pub(crate) fn print(&self, report: &Report) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(&report.result)?;
         match &report.error {
-            // Standard output carries bytes of values; an error among them could not be told apart.
+            // Standard output carries the bytes of values; an error among them could not be told apart.
             Some(error) if self.format == Format::Raw => to_stderr(error),
             Some(error) => writeln!(stdout, "{error}")?,
             None => {}

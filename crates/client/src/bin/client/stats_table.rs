@@ -1,10 +1,10 @@
-//! Figures as a table for people.
+//! Statistics as a human-readable table.
 
-/// The ends of the names of a kind of request, and the heads of their columns.
+/// Name suffixes of the statistics of a kind of request, and the headings of their columns.
 const COLUMNS: [(&str, &str); 4] =
     [("_count", "count"), ("_p50_us", "p50 us"), ("_p99_us", "p99 us"), ("_p999_us", "p99.9 us")];
 
-/// Single figures one a line, then a row for each kind of request.
+/// Single statistics, one per line, then a row for each kind of request.
 pub(crate) fn table(stats: &[(String, u64)]) -> String {
     let kind = |name: &str| COLUMNS.iter().find_map(|(end, _)| name.strip_suffix(end)).map(str::to_owned);
     let mut kinds: Vec<String> = stats.iter().filter_map(|(name, _)| kind(name)).collect();

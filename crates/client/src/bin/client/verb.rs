@@ -1,6 +1,6 @@
-//! The verbs, in one list from which parsing, help, completion and hints all come.
+//! The verbs, in one list that drives parsing, help, completion and hints.
 
-/// What a verb asks for.
+/// What a command does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
     Put,
@@ -39,17 +39,17 @@ pub(crate) enum Verb {
     Exit,
 }
 
-/// A verb as people see it.
+/// A verb as users see it.
 #[derive(Debug)]
 pub(crate) struct Spec {
     pub(crate) verb: Verb,
-    /// The verb as it is written, in upper case.
+    /// The verb in upper case.
     pub(crate) name: &'static str,
     /// What follows it.
     pub(crate) arguments: &'static str,
-    /// A word on what it does.
+    /// A short description.
     about: &'static str,
-    /// What its usage does not say; mostly nothing.
+    /// What the usage line does not say; mostly empty.
     note: &'static str,
 }
 
@@ -62,16 +62,16 @@ impl Spec {
         Self { note, ..self }
     }
 
-    /// How it is used.
+    /// Its usage line.
     pub(crate) fn usage(&self) -> String {
         format!("{} {}{}", self.name, self.arguments, self.note).trim_end().to_owned()
     }
 
-    /// The words that may follow it, where there are few.
+    /// The fixed words that may follow it, if there are any.
     pub(crate) fn words(&self) -> impl Iterator<Item = &'static str> {
         let choices = self.arguments.contains('|').then_some(self.arguments);
         let words = choices.into_iter().flat_map(|words| words.trim_matches(['[', ']']).split('|'));
-        // A slot is told by its number.
+        // A slot is given by its number.
         words.filter(|word| *word != "slot")
     }
 }
@@ -131,7 +131,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
     Spec::new(Verb::Exit, "QUIT", "", "leave"),
 ];
 
-/// The commands with a word on each, one a line.
+/// All commands with a short description, one per line.
 pub(crate) fn list() -> String {
     let usages: Vec<String> = COMMANDS.iter().map(|spec| format!("{} {}", spec.name, spec.arguments)).collect();
     let width = usages.iter().map(String::len).max().unwrap_or_default();

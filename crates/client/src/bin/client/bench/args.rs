@@ -1,4 +1,4 @@
-//! The flags of `client bench`, and the load that they ask for.
+//! The flags of `client bench`, and the load they describe.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -11,38 +11,38 @@ use client::Levels;
 use proto::frame::Encoding;
 use proto::limits;
 
-/// The most bytes of values that all connections together have in flight.
+/// The most bytes of values in flight over all connections.
 const IN_FLIGHT_BYTES: usize = 1024 * 1024 * 1024;
 
 /// Put a load on a cluster, or on one server, and measure it
 ///
-/// Connections go to the nodes that lead the keys, as the library's do, and are spread evenly over them. The keys that are
-/// read and written begin with `bench:`; they are stored first, and are left behind. Without --rate each connection asks
-/// as fast as it is answered. With it requests are due at fixed moments, and latency counts from those: what a slow
-/// server keeps waiting is counted as slow.
+/// Connections go to the nodes that lead the keys, like those of the library, and are spread evenly over them. The keys
+/// read and written begin with `bench:`; they are stored first and left behind. Without --rate, each connection sends
+/// its next request as soon as it is answered. With --rate, requests are due at fixed moments and latency is measured
+/// from those, so that requests kept waiting by a slow server count as slow.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct BenchArgs {
-    /// get, put, mixed, or a to f: the workloads of YCSB; d reads the latest, e lists keys in order, f reads and writes
+    /// get, put, mixed, or YCSB workloads a to f: d reads the latest, e lists keys in order, f reads and writes
     #[arg(default_value = "get", value_parser = workload)]
     pub(crate) workload: Workload,
 
-    /// One server, ours or Redis, in place of a cluster with its coordinator
+    /// One server, ours or Redis, instead of a cluster with its coordinator
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) address: Option<String>,
 
-    /// How requests are written: resp are arrays, as Redis has them
+    /// How requests are encoded: resp means arrays, as in Redis
     #[arg(long, value_enum, default_value_t = Protocol::Resp)]
     pub(crate) protocol: Protocol,
 
-    /// How many connections there are
+    /// The number of connections
     #[arg(long, default_value_t = 50, value_parser = from_to(1, 10_000))]
     pub(crate) connections: usize,
 
-    /// How many requests a connection has in flight. Without --rate they are sent together
+    /// The number of requests in flight per connection. Without --rate they are sent together
     #[arg(long, default_value_t = 1, value_parser = from_to(1, 4_096))]
     pub(crate) pipeline: usize,
 
-    /// How many keys there are
+    /// The number of keys
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
     pub(crate) keys: u32,
 
@@ -54,54 +54,53 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = from_to(0, limits::VALUE_BYTES as u64))]
     pub(crate) value_size: usize,
 
-    /// How often each key is asked for. Where this is not given, as the workload has it
+    /// How often each key is requested. Default: as the workload defines it
     #[arg(long, value_enum)]
     pub(crate) distribution: Option<KeyDistribution>,
 
-    /// With `mixed`: how many of a hundred requests are GET; the others are PUT
+    /// With `mixed`: the percentage of requests that are GET; the others are PUT
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) reads: Option<u8>,
 
-    /// Operations in a second, over all connections
+    /// Operations per second, over all connections
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(crate) rate: Option<u64>,
 
-    /// How long is measured
+    /// How long to measure
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     pub(crate) seconds: f64,
 
-    /// End after so many operations, not after a time
+    /// End after this many operations instead of after a time
     #[arg(long, value_name = "N", conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) requests: Option<u64>,
 
-    /// What goes before and is not measured, in seconds. Where this is not given, a fifth of --seconds, and with --requests
-    /// nothing
+    /// The unmeasured warm-up, in seconds. Default: a fifth of --seconds, or nothing with --requests
     #[arg(long, value_name = "SECONDS", value_parser = seconds_or_none)]
     pub(crate) warm_up: Option<f64>,
 
-    /// Do not store the keys first: they are there, or it does not matter
+    /// Do not store the keys first: they exist already, or it does not matter
     #[arg(long)]
     pub(crate) no_preload: bool,
 }
 
-/// How requests are written.
+/// How requests are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Protocol {
     Line,
     Resp,
 }
 
-/// How often each key comes.
+/// How often each key is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum KeyDistribution {
-    /// Each alike
+    /// Every key equally often
     Uniform,
-    /// Few often, most rarely: Zipf's law with the exponent 0.99
+    /// A few keys often, most rarely: Zipf's law with exponent 0.99
     Zipfian,
 }
 
 impl BenchArgs {
-    /// What is wrong with the flags together, which each by itself does not show.
+    /// Checks the flags against each other for errors that no single flag shows.
     pub(crate) fn check(&self) -> Result<(), String> {
         let sizes = self.sizes();
         if u64::from(self.keys) > sizes.keys() {

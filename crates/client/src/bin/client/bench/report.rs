@@ -1,4 +1,4 @@
-//! What a run came to, for people and as JSON.
+//! The results of a run, as text and as JSON.
 
 use std::fmt::Write as _;
 
@@ -9,18 +9,18 @@ use serde_json::{Value, json};
 
 use super::args::{BenchArgs, Protocol};
 
-/// The percentiles that are told, and their names in JSON.
+/// The reported percentiles, and their names in JSON.
 const PERCENTILES: [(f64, &str); 5] = [(50.0, "p50"), (90.0, "p90"), (99.0, "p99"), (99.9, "p99_9"), (99.99, "p99_99")];
 
-/// How many rows the histogram has, but for the one of the slowest.
+/// How many rows the histogram has, besides the one for the slowest.
 const ROWS: usize = 16;
 
-/// How long the longest bar is.
+/// The length of the longest bar.
 const BAR: f64 = 50.0;
 
 type Latencies = hdrhistogram::Histogram<u64>;
 
-/// Tables and a histogram.
+/// Formats the results as tables and a histogram.
 pub(crate) fn text(bench: &BenchArgs, load: &Load, target: &Target, outcome: &Outcome) -> String {
     let mut text = format!(
         "{}: {} connections, {} in flight, {}, {} keys of {} bytes, {}, values of {} bytes{}\n",
@@ -76,7 +76,7 @@ fn table(text: &mut String, outcome: &Outcome) {
     }
 }
 
-/// Rows of a constant ratio, from the fastest to the 99.9th percentile, and one for what is slower.
+/// Rows at a constant ratio, from the fastest to the 99.9th percentile, and one for everything slower.
 fn histogram(text: &mut String, latency: &Latencies) {
     let (least, most) = (latency.min().max(1), latency.value_at_percentile(99.9).max(2));
     let ratio = (most as f64 / least as f64).powf(1.0 / ROWS as f64).max(1.000_001);
@@ -120,7 +120,7 @@ fn remarks(text: &mut String, outcome: &Outcome) {
     }
 }
 
-/// One object on one line.
+/// Formats the results as one JSON object on one line.
 pub(crate) fn json(bench: &BenchArgs, load: &Load, target: &Target, outcome: &Outcome) -> String {
     let actions: serde_json::Map<String, Value> = Action::ALL
         .into_iter()
