@@ -88,7 +88,7 @@ impl Client {
 
 impl Walk {
     fn new(client: &Client, wanted: Wanted) -> Self {
-        let limit = limits::USUAL_PAGE_KEYS;
+        let limit = limits::DEFAULT_PAGE_KEYS;
         Self { client: client.clone(), wanted, limit, after: None, page: VecDeque::new(), is_over: false }
     }
 

@@ -26,7 +26,7 @@ use crate::stats::Answered;
 const SESSION_MESSAGES: usize = 1_024;
 
 /// How long the result of a health check stays valid.
-const HEALTH_LOOK: Duration = Duration::from_millis(20);
+const HEALTH_POLL: Duration = Duration::from_millis(20);
 
 /// The coordinator as shared by its tasks.
 #[derive(Debug, Clone)]
@@ -154,7 +154,7 @@ impl Driver {
         let mut looked = self.shared.looked_at_health.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.shared.clock.now();
         match *looked {
-            Some((when, is_healthy)) if now - when < HEALTH_LOOK => is_healthy,
+            Some((when, is_healthy)) if now - when < HEALTH_POLL => is_healthy,
             _ => {
                 let is_healthy = self.with(|coordinator, now| coordinator.is_healthy(now));
                 *looked = Some((now, is_healthy));

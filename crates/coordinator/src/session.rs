@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::driver::Driver;
-use crate::gate::Stranger;
+use crate::gate::Unauthenticated;
 use crate::moves;
 use crate::stats::{self, NotAnswered};
 use crate::wait::wait_healthy;
@@ -36,8 +36,8 @@ pub async fn serve(stream: TcpStream, driver: Driver, limits: Arc<Limits>, shutd
 
 async fn run(connection: &mut Connection, driver: &Driver, limits: &Limits, shutdown: &Shutdown) -> io::Result<()> {
     if limits.access.password().is_some() {
-        let mut stranger = Stranger { access: &limits.access, from: connection.stream.peer_addr().ok() };
-        if !gate::pass(connection, &mut stranger, limits, shutdown).await? {
+        let mut unauthenticated = Unauthenticated { access: &limits.access, from: connection.stream.peer_addr().ok() };
+        if !gate::pass(connection, &mut unauthenticated, limits, shutdown).await? {
             return Ok(());
         }
     }

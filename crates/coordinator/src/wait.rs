@@ -15,7 +15,7 @@ use crate::driver::Driver;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How often health is checked while the map does not change. A node that falls silent does not change the map.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How much a client may send ahead while it waits, in bytes. Anything beyond stays in its own buffers, and its
 /// disconnect then goes unnoticed.
@@ -40,7 +40,7 @@ pub async fn wait_healthy(
             return Ok(Some(Response::Ok));
         }
         let missing = || driver.with(|coordinator, now| coordinator.status(now)).missing();
-        let look = tokio::time::Instant::now() + LOOK;
+        let look = tokio::time::Instant::now() + POLL_INTERVAL;
         let changed = async {
             // The driver lives as long as its connections.
             let _ = published.changed().await;

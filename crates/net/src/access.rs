@@ -50,7 +50,7 @@ impl Access {
         let is_right = match &self.password {
             Some(password) => password.matches(auth.password) && is_default,
             None if auth.user.is_none() => {
-                self.warn(|| format!("{} gives a password, and this process was started without", Shown(from)));
+                self.warn(|| format!("{} gives a password, and this process was started without", DisplayAddr(from)));
                 return Err(ErrorReply::redis(
                     "ERR AUTH <password> called without any password configured for the default user. Are you sure your \
                      configuration is correct?",
@@ -63,7 +63,7 @@ impl Access {
             return Ok(());
         }
         self.wrong.fetch_add(1, Ordering::Relaxed);
-        self.warn(|| format!("{} gives a wrong password or user", Shown(from)));
+        self.warn(|| format!("{} gives a wrong password or user", DisplayAddr(from)));
         Err(ErrorReply::redis("WRONGPASS invalid username-password pair or user is disabled."))
     }
 
@@ -79,9 +79,9 @@ impl Access {
 
 /// An optional address, for use in a sentence.
 #[derive(Debug)]
-pub struct Shown(pub Option<SocketAddr>);
+pub struct DisplayAddr(pub Option<SocketAddr>);
 
-impl std::fmt::Display for Shown {
+impl std::fmt::Display for DisplayAddr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             Some(addr) => write!(f, "{addr}"),

@@ -205,8 +205,8 @@ impl FrameReader {
     }
 
     /// Sets whether frames are limited to the size allowed before authentication.
-    pub(crate) fn limit_to_stranger(&mut self, is_stranger: bool) {
-        self.decoder.limit_to_stranger(is_stranger);
+    pub(crate) fn limit_unauthenticated(&mut self, is_unauthenticated: bool) {
+        self.decoder.limit_unauthenticated(is_unauthenticated);
     }
 
     /// How many bytes have arrived but are not consumed yet.

@@ -21,19 +21,19 @@ const ANSWER_BYTES: usize = 4 * 1024;
 
 /// The outcome of a request at the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Knocked {
+pub enum AuthOutcome {
     /// The client is let in.
     Admitted,
     /// It has given a wrong password, and is told so.
-    Wrong,
+    WrongPassword,
     /// It is answered, and still not let in.
     Answered(Flow),
 }
 
 /// How a server handles requests from clients that have not authenticated.
-pub trait Knock: Send {
+pub trait Gatekeeper: Send {
     /// Answers a request of a client that has not authenticated.
-    fn knock(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Knocked;
+    fn handle(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> AuthOutcome;
 }
 
 /// Serves a client until it has authenticated; returns whether it has.
@@ -42,36 +42,36 @@ pub trait Knock: Send {
 /// The connection is broken.
 pub async fn pass(
     connection: &mut Connection,
-    knock: &mut impl Knock,
+    gatekeeper: &mut impl Gatekeeper,
     limits: &Limits,
     shutdown: &Shutdown,
 ) -> io::Result<bool> {
-    connection.reader.limit_to_stranger(true);
-    let mut gate = Gate { knock, wrong: 0, is_late: false };
+    connection.reader.limit_unauthenticated(true);
+    let mut gate = Gate { gatekeeper, wrong: 0, is_late: false };
     let ended = connection.serve(&mut gate, limits, shutdown).await?;
-    connection.reader.limit_to_stranger(false);
+    connection.reader.limit_unauthenticated(false);
     Ok(ended == Ended::Upgraded)
 }
 
 struct Gate<'a, K> {
-    knock: &'a mut K,
+    gatekeeper: &'a mut K,
     /// How many wrong passwords were given.
     wrong: u32,
     /// The answer to a wrong password is being delayed.
     is_late: bool,
 }
 
-impl<K: Knock> Session for Gate<'_, K> {
+impl<K: Gatekeeper> Session for Gate<'_, K> {
     const KEEPS_ANSWERS: bool = false;
 
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
         if self.is_late || out.len() >= ANSWER_BYTES {
             return Flow::Settle;
         }
-        match self.knock.knock(frame, out) {
-            Knocked::Admitted => Flow::Upgrade,
-            Knocked::Answered(flow) => flow,
-            Knocked::Wrong => {
+        match self.gatekeeper.handle(frame, out) {
+            AuthOutcome::Admitted => Flow::Upgrade,
+            AuthOutcome::Answered(flow) => flow,
+            AuthOutcome::WrongPassword => {
                 (self.wrong, self.is_late) = (self.wrong + 1, true);
                 if self.wrong >= GUESSES { Flow::Close } else { Flow::Next }
             }

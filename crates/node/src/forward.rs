@@ -32,16 +32,16 @@ const QUEUED_BATCHES: usize = 1_024;
 
 /// How often a connection with requests in flight is probed, with a question that is answered at once. A node that is
 /// not reading sends a keepalive as often.
-pub(crate) const LOOK: Duration = Duration::from_secs(1);
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// After this many consecutive probes without any input, the connection is given up. The outcome of requests in flight
 /// on it is unknown, and later requests use a new connection: after a partition this one might carry nothing for
 /// minutes.
-const SILENT_LOOKS: u64 = 3;
+const SILENT_PROBES: u64 = 3;
 
 /// One more probe is allowed for each this many bytes sent since: no answer comes before all of a long value has
 /// arrived.
-const BYTES_A_LOOK: u64 = 512 * 1024;
+const BYTES_PER_PROBE: u64 = 512 * 1024;
 
 /// The number of such a probe. Requests are numbered from 1.
 pub(crate) const QUESTION: u64 = 0;
@@ -319,7 +319,7 @@ async fn send_batches(
 async fn falls_silent(waiting: &PendingAnswers, health: &Health) -> io::Error {
     let mut looks = looks();
     let (mut reads, mut silent) = (0, 0);
-    while silent < SILENT_LOOKS + health.sent.load(Ordering::Relaxed) / BYTES_A_LOOK {
+    while silent < SILENT_PROBES + health.sent.load(Ordering::Relaxed) / BYTES_PER_PROBE {
         looks.tick().await;
         let reads_now = health.reads.load(Ordering::Relaxed);
         let is_silent = reads_now == reads && !lock(waiting).is_empty();
@@ -329,7 +329,7 @@ async fn falls_silent(waiting: &PendingAnswers, health: &Health) -> io::Error {
 }
 
 fn looks() -> Interval {
-    let mut looks = interval(LOOK);
+    let mut looks = interval(PROBE_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     looks
 }

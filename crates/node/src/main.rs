@@ -206,7 +206,7 @@ async fn serve(notices: &mut mpsc::Receiver<Notice>, patience: Duration, bound: 
     }
     loop {
         match notices.recv().await {
-            Some(Notice::Stranger(why)) => return Ok(End::Refused(why)),
+            Some(Notice::Rejected(why)) => return Ok(End::Refused(why)),
             Some(Notice::Dismissed) => return Ok(End::Dismissed),
             Some(Notice::Joined(_) | Notice::Unreachable(_) | Notice::Refused(_)) => {}
             None => return std::future::pending().await,
@@ -230,7 +230,7 @@ async fn joined(notices: &mut mpsc::Receiver<Notice>, patience: Duration) -> any
                 tracing::warn!("{why}; trying again");
                 last = why;
             }
-            Ok(Some(Notice::Stranger(why))) => anyhow::bail!(why),
+            Ok(Some(Notice::Rejected(why))) => anyhow::bail!(why),
             // A node is never dismissed before it has joined.
             Ok(Some(Notice::Dismissed)) => {}
             Ok(None) => anyhow::bail!("the session with the coordinator has ended: {last}"),

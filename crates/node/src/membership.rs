@@ -1,7 +1,7 @@
 //! The session with the coordinator: joining, heartbeats, the map, leaving.
 
-mod errands;
 mod following;
+mod prerequisites;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::driver::Driver;
 
-use errands::Errand;
+use prerequisites::Prerequisite;
 
 /// The first pause after the coordinator could not be reached; each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -69,7 +69,7 @@ pub enum Notice {
     Refused(String),
     /// The coordinator leads another cluster than the one whose data this node has, their passwords do not match, or
     /// another start has taken this node's address; the text says what to do. The session is over.
-    Stranger(String),
+    Rejected(String),
     /// This node was decommissioned and holds no part of any slot: it must delete its data, ask to leave, and exit.
     Dismissed,
 }
@@ -99,7 +99,7 @@ enum Ended {
     Refused(String),
     /// The data directory belongs to another cluster than the coordinator's, their passwords do not match, or another
     /// start has taken this node's address.
-    Stranger(String),
+    Rejected(String),
     /// An operator has taken this node off the ring. It stays out.
     Unregistered,
     /// This node has said that it is stopping, and the coordinator has received that.
@@ -133,8 +133,8 @@ pub async fn run(
                 tracing::warn!("this node was unregistered: it stays out until it is started again");
                 return membership.stay_out(leave).await;
             }
-            Ended::Stranger(why) => {
-                membership.notify(Notice::Stranger(why)).await;
+            Ended::Rejected(why) => {
+                membership.notify(Notice::Rejected(why)).await;
                 // The main task stops the process. Nobody else needs to be told.
                 let left = leave.await;
                 return drop(left.map(|left| left.told.send(())));
@@ -383,13 +383,13 @@ impl Membership {
         loop {
             let Connection { reader, output, .. } = connection;
             let was_dismissed = self.dismissed;
-            let (mut ended, mut joined, mut errand) = (None, None, None);
+            let (mut ended, mut joined, mut prerequisite) = (None, None, None);
             let stopped = reader.frames(|frame| {
                 match frame {
                     Frame::Array(words) => match CoordinatorMessage::parse(words) {
                         Ok(message) => {
-                            errand = self.errand_before(&message);
-                            if errand.is_some() {
+                            prerequisite = self.prerequisite_of(&message);
+                            if prerequisite.is_some() {
                                 return Flow::Settle; // It is offered again.
                             }
                             match message {
@@ -418,9 +418,9 @@ impl Membership {
             if self.dismissed && !was_dismissed {
                 self.notify(Notice::Dismissed).await;
             }
-            if let Some(errand) = errand {
-                let begins = matches!(errand, Errand::Begin(_));
-                if let Some(ended) = self.run_errand(errand, &mut connection.output).await {
+            if let Some(prerequisite) = prerequisite {
+                let begins = matches!(prerequisite, Prerequisite::Begin(_));
+                if let Some(ended) = self.fulfil(prerequisite, &mut connection.output).await {
                     return Some(ended);
                 }
                 if begins {
@@ -456,12 +456,12 @@ impl Membership {
         let text = String::from_utf8_lossy(line).trim_start_matches('-').to_owned();
         if let Some(what) = disagreement(&format!("the coordinator at {}", self.settings), &text) {
             let why = format!("{what}; start both with one --password-file ({text})");
-            return if self.begun.is_none() { Ended::Stranger(why) } else { Ended::Refused(why) };
+            return if self.begun.is_none() { Ended::Rejected(why) } else { Ended::Refused(why) };
         }
         // Once it has been in its cluster, the node goes on with the map it has, whoever answers at the coordinator's
         // address now.
         if self.begun.is_none() && text.contains("NOTPEER ") {
-            return Ended::Stranger(format!("the coordinator at {} has refused this node: {text}", self.settings));
+            return Ended::Rejected(format!("the coordinator at {} has refused this node: {text}", self.settings));
         }
         Ended::Refused(text)
     }
@@ -507,7 +507,7 @@ impl Membership {
             || "it kept nothing on disk".to_owned(),
             |store| format!("what it kept is left in {}", store.path().display()),
         );
-        Ended::Stranger(format!(
+        Ended::Rejected(format!(
             "another node was started as {addr} while the coordinator at {} did not hear this one, which has stopped; \
              {left}: give one of the two another port or --advertise",
             self.settings

@@ -40,7 +40,7 @@ const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(2);
 pub(crate) const STALLED_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The outcome of one attempt.
-enum Tried {
+enum Attempt {
     /// The answer is written.
     Answered,
     /// The node says that it does not lead the slot, or not yet. Nothing was done.
@@ -181,8 +181,8 @@ struct UnderWay {
 
 impl UnderWay {
     /// Stops waiting for it.
-    fn give_up(&self) -> Tried {
-        if self.handed.take_back() { Tried::Unreachable } else { Tried::Silent }
+    fn give_up(&self) -> Attempt {
+        if self.handed.take_back() { Attempt::Unreachable } else { Attempt::Silent }
     }
 }
 
@@ -241,26 +241,26 @@ async fn answer_one(
         let tried = match first_try.take() {
             Some(under_way) => await_answer(driver, request, under_way, deadline, out).await,
             None => match execute_here(driver, request, deadline, out).await {
-                Tried::Moved => try_primary(driver, request, deadline, out).await,
+                Attempt::Moved => try_primary(driver, request, deadline, out).await,
                 tried => tried,
             },
         };
         match tried {
-            Tried::Answered => return,
-            Tried::Long => continue,
-            Tried::Silent if is_write && !request.is_repeatable() => {
+            Attempt::Answered => return,
+            Attempt::Long => continue,
+            Attempt::Silent if is_write && !request.is_repeatable() => {
                 let what = "the primary was sent the write and did not answer: it may or may not have taken effect; \
                             read the key to find out";
                 return request.answer(&Response::Error(ErrorReply::Unknown(what.to_owned())), out);
             }
-            Tried::Undecided if !request.is_repeatable() => return give_up(driver, request, out),
+            Attempt::Undecided if !request.is_repeatable() => return give_up(driver, request, out),
             // IMPORTANT: a write that was sent once and not answered stays unknown, whatever refuses it later.
-            Tried::Silent | Tried::Undecided if is_write => is_unknown = true,
-            Tried::Refused(ErrorReply::Stale(_)) if is_unknown => return give_up(driver, request, out),
-            Tried::Refused(_) if is_unknown => {}
-            Tried::Refused(error) => return request.answer(&Response::Error(error), out),
-            Tried::Moved if start.elapsed() < PATIENCE => {}
-            Tried::Moved | Tried::Unreachable | Tried::Silent | Tried::Undecided => {
+            Attempt::Silent | Attempt::Undecided if is_write => is_unknown = true,
+            Attempt::Refused(ErrorReply::Stale(_)) if is_unknown => return give_up(driver, request, out),
+            Attempt::Refused(_) if is_unknown => {}
+            Attempt::Refused(error) => return request.answer(&Response::Error(error), out),
+            Attempt::Moved if start.elapsed() < PATIENCE => {}
+            Attempt::Moved | Attempt::Unreachable | Attempt::Silent | Attempt::Undecided => {
                 if request.replica_may_answer() && read_elsewhere(driver, request, deadline, out).await {
                     return;
                 }
@@ -280,7 +280,7 @@ async fn answer_one(
 }
 
 /// Carries a request out here if this node leads its slot, and waits until it is durable.
-async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> Tried {
+async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> Attempt {
     let (node, waiting) = (driver.node(), Waiting::new());
     let mut answer = Vec::new();
     let mut turn = Turn::default();
@@ -300,7 +300,7 @@ async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &
             node.read(request.slot, key, level, clock, &waiting, &mut turn, encode).map(|executed| executed.ticket)
         }
         KeyRequest::Write(_) if !driver.takes_writes() && node.leads(request.slot) => {
-            return Tried::Refused(answering::disk_refuses(driver.addr(), driver.is_full()));
+            return Attempt::Refused(answering::disk_refuses(driver.addr(), driver.is_full()));
         }
         KeyRequest::Write(write) => {
             let executed = node.write(driver.clock().now(), request.slot, &write, &waiting, &mut turn);
@@ -313,34 +313,34 @@ async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &
     driver.finish(&mut turn);
     let ticket = match executed {
         Ok(ticket) => ticket,
-        Err(Refusal::NotHere) => return Tried::Moved,
-        Err(refusal) => return Tried::Refused(answering::refused(refusal, driver)),
+        Err(Refusal::NotHere) => return Attempt::Moved,
+        Err(refusal) => return Attempt::Refused(answering::refused(refusal, driver)),
     };
     if let Some(ticket) = ticket {
         // The ticket tells whether it was in time.
         let _ = timeout_at(deadline, poll_fn(|context| waiting.poll_settled(context))).await;
         if waiting.outcome(ticket) != Some(Outcome::Durable) {
-            return Tried::Undecided;
+            return Attempt::Undecided;
         }
     }
     // IMPORTANT: the session persists only what it has carried out itself, not this.
     if !request.replica_may_answer() && !matches!(timeout_at(deadline, driver.persist()).await, Ok(Ok(()))) {
-        return Tried::Undecided;
+        return Attempt::Undecided;
     }
     out.append(&mut answer);
-    Tried::Answered
+    Attempt::Answered
 }
 
-async fn try_primary(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> Tried {
+async fn try_primary(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> Attempt {
     let me = driver.node().incarnation();
     match driver.node().route(request.slot).primary {
         // The map makes this node the primary, but the slot is not open: it is about to open, or is being handed over.
-        Some((primary, _)) if primary == me => Tried::Moved,
+        Some((primary, _)) if primary == me => Attempt::Moved,
         Some((to, addr)) => match send_one(driver, to, &addr, request, false) {
             Some(under_way) => await_answer(driver, request, under_way, deadline, out).await,
-            None => Tried::Unreachable,
+            None => Attempt::Unreachable,
         },
-        None => Tried::Unreachable,
+        None => Attempt::Unreachable,
     }
 }
 
@@ -355,7 +355,7 @@ async fn await_answer(
     mut under_way: UnderWay,
     deadline: Instant,
     out: &mut Vec<u8>,
-) -> Tried {
+) -> Attempt {
     let waits = !request.replica_may_answer();
     // Counted from when it was sent: requests that were sent together do not wait one after the other.
     let patience = if driver.forwards().is_stalled(under_way.to) { STALLED_PATIENCE } else { PATIENCE };
@@ -378,23 +378,23 @@ async fn await_answer(
     match answer {
         Ok(Ok(Ok(bytes))) => match ReplyDecoder::new().decode(&bytes) {
             Ok(Some((reply, _))) => match Response::from(reply) {
-                Response::Error(ErrorReply::Moved) => Tried::Moved,
-                Response::Error(ErrorReply::Long) => Tried::Long,
-                Response::Error(ErrorReply::Unknown(_)) if request.is_repeatable() => Tried::Undecided,
+                Response::Error(ErrorReply::Moved) => Attempt::Moved,
+                Response::Error(ErrorReply::Long) => Attempt::Long,
+                Response::Error(ErrorReply::Unknown(_)) if request.is_repeatable() => Attempt::Undecided,
                 Response::Error(error @ ErrorReply::Unknown(_)) => {
                     request.answer(&Response::Error(error), out);
-                    Tried::Answered
+                    Attempt::Answered
                 }
-                Response::Error(error) => Tried::Refused(error),
+                Response::Error(error) => Attempt::Refused(error),
                 response => {
                     request.answer(&response, out);
-                    Tried::Answered
+                    Attempt::Answered
                 }
             },
-            Ok(None) | Err(_) => Tried::Silent,
+            Ok(None) | Err(_) => Attempt::Silent,
         },
-        Ok(Ok(Err(Failed::NotSent))) => Tried::Unreachable,
-        Ok(Ok(Err(Failed::Lost)) | Err(_)) => Tried::Silent,
+        Ok(Ok(Err(Failed::NotSent))) => Attempt::Unreachable,
+        Ok(Ok(Err(Failed::Lost)) | Err(_)) => Attempt::Silent,
         Err(_) => {
             driver.forwards().set_stalled(under_way.to);
             under_way.give_up()
@@ -425,7 +425,7 @@ async fn read_elsewhere(driver: &Driver, request: &Kept, deadline: Instant, out:
     let me = driver.node().incarnation();
     for (to, addr) in route.replicas.iter().filter(|(replica, _)| *replica != me) {
         let Some(under_way) = send_one(driver, *to, addr, request, true) else { continue };
-        if let Tried::Answered = await_answer(driver, request, under_way, deadline, out).await {
+        if let Attempt::Answered = await_answer(driver, request, under_way, deadline, out).await {
             return true;
         }
     }

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::answering;
 use crate::driver::Driver;
-use crate::forward::{LOOK, QUESTION};
+use crate::forward::{PROBE_INTERVAL, QUESTION};
 use crate::wait;
 use crate::walks;
 
@@ -128,7 +128,7 @@ pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shut
             }
             () = sleep_until(late) => {}
             // Probes are not read now, so the other node gets keepalives instead.
-            () = sleep(LOOK), if !may_read => respond(QUESTION, NOTHING, output),
+            () = sleep(PROBE_INTERVAL), if !may_read => respond(QUESTION, NOTHING, output),
             () = shutdown.begun(), if session.pending.is_empty() => return Ok(()),
         }
     }
@@ -143,7 +143,7 @@ async fn persist(connection: &Connection, driver: &Driver) -> io::Result<()> {
         tokio::select! {
             done = &mut persisted => return done.map_err(io::Error::other),
             () = sleep_until(deadline) => return Err(io::ErrorKind::TimedOut.into()),
-            () = sleep(LOOK) => {
+            () = sleep(PROBE_INTERVAL) => {
                 let mut bytes = Vec::new();
                 respond(QUESTION, NOTHING, &mut bytes);
                 connection.write(&bytes).await?;

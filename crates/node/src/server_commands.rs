@@ -42,7 +42,7 @@ pub struct Front {
 
 /// What remains to be done for a command beyond the connection itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
+pub enum CommandOutcome {
     /// It is answered.
     Answered(Flow),
     /// It is answered, and the client has given the password if there is one.
@@ -133,7 +133,7 @@ impl Front {
         &self.listed.client
     }
 
-    /// Carries out a command and answers it, unless the returned [`Then`] leaves that to the caller.
+    /// Carries out a command and answers it, unless the returned [`CommandOutcome`] leaves that to the caller.
     pub fn execute(
         &mut self,
         driver: &Driver,
@@ -141,9 +141,9 @@ impl Front {
         command: ServerCommand<'_>,
         encoding: Encoding,
         out: &mut Vec<u8>,
-    ) -> Then {
+    ) -> CommandOutcome {
         self.clients.add_command();
-        self.client().heard(now, place_of(command));
+        self.client().heard(now, table_index(command));
         let mut resp = Resp::new(encoding, out);
         match command {
             ServerCommand::Ping(None) => {
@@ -156,24 +156,24 @@ impl Front {
             ServerCommand::Auth(auth) => {
                 if let Err(error) = self.admit(auth) {
                     Response::Error(error).encode(encoding, out);
-                    return Then::WrongPassword;
+                    return CommandOutcome::WrongPassword;
                 }
                 Response::Ok.encode(encoding, out);
-                return Then::Admitted;
+                return CommandOutcome::Admitted;
             }
             ServerCommand::Select => {
                 resp.simple("OK");
             }
             ServerCommand::Quit => {
                 resp.simple("OK");
-                return Then::Answered(Flow::Close);
+                return CommandOutcome::Answered(Flow::Close);
             }
             ServerCommand::Reset => {
                 (self.arrays, self.lines) = (Encoding::Array, Encoding::Line);
                 *self.client().details() = Details::default();
                 self.is_admitted = self.clients.limits.access.password().is_none();
                 resp.simple("RESET");
-                return Then::Reset;
+                return CommandOutcome::Reset;
             }
             ServerCommand::Client(command) => self.client_command(command, now, &mut resp),
             ServerCommand::Command(query) => command_query(query, &mut resp),
@@ -192,10 +192,10 @@ impl Front {
                 resp.array(2).bulk(now.as_secs().to_string()).bulk(now.subsec_micros().to_string());
             }
             ServerCommand::Role => role(driver, &mut resp),
-            ServerCommand::DbSize => return Then::Count,
-            ServerCommand::Wait { replicas, millis } => return Then::Wait { replicas, millis },
+            ServerCommand::DbSize => return CommandOutcome::Count,
+            ServerCommand::Wait { replicas, millis } => return CommandOutcome::Wait { replicas, millis },
         }
-        Then::Answered(Flow::Next)
+        CommandOutcome::Answered(Flow::Next)
     }
 
     fn admit(&mut self, auth: Auth<'_>) -> Result<(), ErrorReply> {
@@ -210,16 +210,16 @@ impl Front {
         self.is_admitted
     }
 
-    fn hello(&mut self, hello: Hello<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Then {
+    fn hello(&mut self, hello: Hello<'_>, encoding: Encoding, out: &mut Vec<u8>) -> CommandOutcome {
         if let Some((user, password)) = hello.auth
             && let Err(error) = self.admit(Auth { user: Some(user), password })
         {
             Response::Error(error).encode(encoding, out);
-            return Then::WrongPassword;
+            return CommandOutcome::WrongPassword;
         }
         if !self.is_admitted {
             Response::Error(ErrorReply::redis(HELLO_NEEDS_AUTH)).encode(encoding, out);
-            return Then::Answered(Flow::Next);
+            return CommandOutcome::Answered(Flow::Next);
         }
         if let Some(is_three) = hello.is_three {
             self.arrays = if is_three { Encoding::Resp3 } else { Encoding::Array };
@@ -238,7 +238,7 @@ impl Front {
         resp.bulk("proto").number(if is_three { 3 } else { 2 });
         resp.bulk("id").number(number(self.client().id));
         resp.bulk("mode").bulk("standalone").bulk("role").bulk("master").bulk("modules").array(0);
-        Then::Admitted
+        CommandOutcome::Admitted
     }
 
     fn client_command(&mut self, command: ClientCommand<'_>, now: Timestamp, resp: &mut Resp<'_>) {
@@ -316,13 +316,13 @@ fn command_query(query: CommandQuery<'_>, resp: &mut Resp<'_>) {
         }
         CommandQuery::Info(PeerWords(names)) if names.is_empty() => {
             resp.array(COMMANDS.len());
-            COMMANDS.iter().for_each(|command| for_programs(command, resp));
+            COMMANDS.iter().for_each(|command| encode_info(command, resp));
         }
         CommandQuery::Info(PeerWords(names)) => {
             resp.array(names.len());
             for name in names {
                 match Command::named(name) {
-                    Some(command) => for_programs(command, resp),
+                    Some(command) => encode_info(command, resp),
                     None => {
                         resp.null();
                     }
@@ -338,7 +338,7 @@ fn command_query(query: CommandQuery<'_>, resp: &mut Resp<'_>) {
             let mut told = BTreeSet::new();
             wanted.retain(|command| told.insert(command.name));
             resp.map(wanted.len());
-            wanted.into_iter().for_each(|command| for_people(command, resp));
+            wanted.into_iter().for_each(|command| encode_docs(command, resp));
         }
         CommandQuery::List(which) => {
             let names: Vec<&str> =
@@ -364,7 +364,7 @@ fn is_listed(command: &Command, which: NamesOrPattern<'_>) -> bool {
 
 /// A command as `COMMAND INFO` describes it: ten elements. The last three, tips, key specifications and subcommands,
 /// are left empty.
-fn for_programs(command: &Command, resp: &mut Resp<'_>) {
+fn encode_info(command: &Command, resp: &mut Resp<'_>) {
     let (first, last, step) = command.keys;
     resp.array(10).bulk(command.name).number(command.arity.into()).set(command.flags.len());
     for flag in command.flags {
@@ -379,7 +379,7 @@ fn for_programs(command: &Command, resp: &mut Resp<'_>) {
 }
 
 /// A command as `COMMAND DOCS` describes it; clients build their hints from it.
-fn for_people(command: &Command, resp: &mut Resp<'_>) {
+fn encode_docs(command: &Command, resp: &mut Resp<'_>) {
     let (arguments, parts) = (arguments(command.syntax), command.subcommands());
     let more = usize::from(!arguments.is_empty()) + usize::from(parts.clone().next().is_some());
     resp.bulk(command.name).map(3 + more).bulk("summary").bulk(command.summary);
@@ -390,7 +390,7 @@ fn for_people(command: &Command, resp: &mut Resp<'_>) {
     }
     if parts.clone().next().is_some() {
         resp.bulk("subcommands").map(parts.clone().count());
-        parts.for_each(|part| for_people(part, resp));
+        parts.for_each(|part| encode_docs(part, resp));
     }
 }
 
@@ -425,7 +425,7 @@ fn list_arguments(arguments: &[Argument], resp: &mut Resp<'_>) {
 }
 
 /// The index of a command in the table.
-fn place_of(command: ServerCommand<'_>) -> Option<usize> {
+fn table_index(command: ServerCommand<'_>) -> Option<usize> {
     let name = match command {
         ServerCommand::Ping(_) => "ping",
         ServerCommand::Echo(_) => "echo",

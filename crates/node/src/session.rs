@@ -27,12 +27,12 @@ use tokio::net::TcpStream;
 use crate::answering;
 use crate::clients::Clients;
 use crate::driver::Driver;
-use crate::gate::Stranger;
+use crate::gate::Unauthenticated;
 use crate::keyspace::KeptKeyspace;
 use crate::replication;
 use crate::routing::{self, KeptBatch, Waits};
 use crate::serve_forwards;
-use crate::server_commands::{Front, Then};
+use crate::server_commands::{CommandOutcome, Front};
 use crate::slots_ahead::SlotsAhead;
 use crate::stats::{self, NotAnswered};
 use crate::store::{Figures, Health};
@@ -69,11 +69,11 @@ async fn run(
     let mut front = Front::new(clients, listed);
     let (kind, from) = loop {
         if !front.is_admitted() {
-            let mut stranger = Stranger { driver, front };
-            if !gate::pass(connection, &mut stranger, &clients.limits, shutdown).await? {
+            let mut unauthenticated = Unauthenticated { driver, front };
+            if !gate::pass(connection, &mut unauthenticated, &clients.limits, shutdown).await? {
                 return Ok(());
             }
-            front = stranger.front;
+            front = unauthenticated.front;
         }
         let mut client = ClientSession::new(driver, front);
         if connection.serve(&mut client, &clients.limits, shutdown).await? == Ended::Closed {
@@ -386,17 +386,17 @@ impl<'a> ClientSession<'a> {
     fn server(&mut self, command: ServerCommand<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let now = self.batch().now;
         match self.front.execute(self.driver, now, command, encoding, self.kept.place(out)) {
-            Then::Answered(flow) => flow,
-            Then::Admitted | Then::WrongPassword => Flow::Next,
-            Then::Reset => {
+            CommandOutcome::Answered(flow) => flow,
+            CommandOutcome::Admitted | CommandOutcome::WrongPassword => Flow::Next,
+            CommandOutcome::Reset => {
                 (self.ack, self.read) = (None, None);
                 if self.front.is_admitted() { Flow::Next } else { Flow::Upgrade }
             }
-            Then::Count => {
+            CommandOutcome::Count => {
                 let level = self.read();
                 self.walk(KeptWalk::count(b"", level, encoding))
             }
-            Then::Wait { replicas, millis } => {
+            CommandOutcome::Wait { replicas, millis } => {
                 let is_quorum = self.ack() != AckLevel::Async;
                 self.wait = Some((KeptWait { replicas, millis, is_quorum }, encoding));
                 Flow::Next

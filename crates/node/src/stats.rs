@@ -27,7 +27,7 @@ pub type NotAnswered = Unanswered<{ KINDS.len() }>;
 pub fn kind(request: &KeyRequest<'_>) -> usize {
     match request {
         KeyRequest::Read(_) => 0,
-        KeyRequest::Write(write) if write.expected.is_some() || write.change.looks_first() => 3,
+        KeyRequest::Write(write) if write.expected.is_some() || write.change.reads_first() => 3,
         KeyRequest::Write(write) if write.change == Change::Delete => 2,
         KeyRequest::Write(_) => 1,
     }

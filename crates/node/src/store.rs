@@ -4,12 +4,12 @@
 //! asks. One write and one fsync serve all connections that have something to tell. A thread does the syncs and
 //! everything else that may take long.
 
+mod duty_cycle;
 mod gather;
 mod log;
 mod map_file;
 mod open;
 mod pieces;
-mod rests;
 mod snapshots;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -25,7 +25,7 @@ use proto::id::Incarnation;
 use storage::{DataDir, Disk, FileError};
 use tokio::sync::watch;
 
-use log::Tried;
+use log::WriteHere;
 pub use open::{OpenedStore, Settings, check, discard, open, repair};
 use waiters::Orders;
 pub use writer::Running;
@@ -152,7 +152,7 @@ impl Store {
             }
             // Requests that have arrived on other connections are carried out first, and share the write.
             tokio::task::yield_now().await;
-            if !self.is_written(end) && self.write_here(noted) == Tried::LeftToThread {
+            if !self.is_written(end) && self.write_here(noted) == WriteHere::LeftToWriter {
                 break;
             }
         }
@@ -213,7 +213,7 @@ impl Store {
 
     /// Handles a failure to write a file beside the log. Lack of space is temporary; any other failure stops the node,
     /// as for the log itself.
-    fn fails_by<T>(&self, done: Result<T, FileError>) -> Result<T, FileError> {
+    fn fail_on_error<T>(&self, done: Result<T, FileError>) -> Result<T, FileError> {
         if let Err(error) = &done
             && !error.is_no_space()
         {
@@ -253,7 +253,7 @@ impl Store {
             let Some(directory) = directory.as_mut() else { return Ok(()) };
             directory.update_identity(|identity| identity.begin_incarnation(incarnation.0))
         });
-        self.fails_by(noted.await)
+        self.fail_on_error(noted.await)
     }
 
     /// Records that this start is in a cluster, with its incarnation and map, so that the next start can say so.
@@ -262,7 +262,7 @@ impl Store {
     /// The disk has failed. It is unknown what was recorded.
     pub async fn begin(&self, map: Arc<ClusterMap>, incarnation: Incarnation) -> Result<(), FileError> {
         let store = self.clone();
-        self.fails_by(on_a_thread(move || store.begin_now(&map, incarnation)).await)
+        self.fail_on_error(on_a_thread(move || store.begin_now(&map, incarnation)).await)
     }
 
     fn begin_now(&self, map: &ClusterMap, incarnation: Incarnation) -> Result<(), FileError> {
@@ -289,7 +289,7 @@ impl Store {
     /// The disk has failed. It is unknown which map the next start finds.
     pub async fn keep_map(&self, map: Arc<ClusterMap>) -> Result<(), FileError> {
         let store = self.clone();
-        let kept = self.fails_by(on_a_thread(move || store.save_map(&map)).await);
+        let kept = self.fail_on_error(on_a_thread(move || store.save_map(&map)).await);
         if kept.as_ref().is_err_and(FileError::is_no_space) { Ok(()) } else { kept }
     }
 

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::driver::Driver;
 
 /// How often to check whether a round is over.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Computes digests of this node's own copies, in the background.
 pub fn digest_own(driver: &Driver, wanted: Vec<ToDigest>) {
@@ -60,7 +60,7 @@ pub async fn verify(driver: &Driver) -> Response<'static> {
         if let Some(verified) = driver.node().verified(round) {
             return Response::Lines(lines(&verified));
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 

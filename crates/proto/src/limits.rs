@@ -19,16 +19,16 @@ pub const ARRAY_BYTES: usize = 2 * LINE_BYTES;
 pub const ARRAY_HEADER_BYTES: usize = 32;
 
 /// The longest request from an unauthenticated client, with its framing, in bytes.
-pub const STRANGER_BYTES: usize = 64 * 1024;
+pub const UNAUTHENTICATED_BYTES: usize = 64 * 1024;
 
 /// The most words in an array from an unauthenticated client.
-pub const STRANGER_WORDS: usize = 16;
+pub const UNAUTHENTICATED_WORDS: usize = 16;
 
 /// The most keys on one page of a walk (`PREFIX`, `RANGE`), and in one `MGET` or `MPUT`.
 pub const PAGE_KEYS: usize = 10_000;
 
 /// The most keys on a page when the request gives no limit.
-pub const USUAL_PAGE_KEYS: usize = 1_000;
+pub const DEFAULT_PAGE_KEYS: usize = 1_000;
 
 /// The longest pattern of `KEYS` and `SCAN`, in bytes: in the worst case, matching takes as many steps for each byte of
 /// a key.

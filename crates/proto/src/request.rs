@@ -24,7 +24,7 @@ use crate::slot::SlotId;
 
 use rest::{BLANKS, Rest, VERB_BYTES, checked_key, split_verb};
 
-pub use auth::{Auth, asks_for_entry};
+pub use auth::{Auth, is_auth_attempt};
 pub use glob::{glob_matches, literal_prefix};
 pub use keyspace::{KeyspaceRequest, Scan, exists_request};
 pub use many::KeyWords;

@@ -117,7 +117,7 @@ async fn the_map_of_another_cluster_ends_the_session_before_anything_is_noted() 
     let mut coordinator = Played::accept(&listener, &map_of_one()).await;
     coordinator.hear("LEAVE").await;
     assert!(matches!(noticed.recv().await, Some(Notice::Joined(_))));
-    let Some(Notice::Stranger(why)) = noticed.recv().await else { panic!("it goes on") };
+    let Some(Notice::Rejected(why)) = noticed.recv().await else { panic!("it goes on") };
     for says in ["/data", "cluster c-0", "leads cluster c-1", "nothing was changed", "--coordinator-host"] {
         assert!(why.contains(says), "{says}: {why}");
     }

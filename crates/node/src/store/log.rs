@@ -48,13 +48,13 @@ struct Unwritten {
 
 /// The outcome of an attempt to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tried {
+pub(super) enum WriteHere {
     /// What was noted is written.
     Written,
     /// Another task holds the log, and may be writing it.
     InOtherHands,
     /// It may take long, or the disk refuses.
-    LeftToThread,
+    LeftToWriter,
 }
 
 impl Log {
@@ -113,21 +113,21 @@ impl Log {
 
 impl Store {
     /// Writes what was noted, if nobody else is writing and it is quick.
-    pub(super) fn write_here(&self, noted: &engine::journal::Journal) -> Tried {
+    pub(super) fn write_here(&self, noted: &engine::journal::Journal) -> WriteHere {
         if self.fsync() == Fsync::Always || !self.is_good() {
-            return Tried::LeftToThread;
+            return WriteHere::LeftToWriter;
         }
         let mut log = match self.shared.log.try_lock() {
             Ok(log) => log,
-            Err(TryLockError::WouldBlock) => return Tried::InOtherHands,
-            Err(TryLockError::Poisoned(_)) => return Tried::LeftToThread,
+            Err(TryLockError::WouldBlock) => return WriteHere::InOtherHands,
+            Err(TryLockError::Poisoned(_)) => return WriteHere::LeftToWriter,
         };
-        let Some(log) = log.as_mut() else { return Tried::LeftToThread };
+        let Some(log) = log.as_mut() else { return WriteHere::LeftToWriter };
         if log.has_unwritten() || !log.is_quick(noted) {
-            return Tried::LeftToThread;
+            return WriteHere::LeftToWriter;
         }
         if !log.take(noted) {
-            return Tried::Written;
+            return WriteHere::Written;
         }
         let begun = Instant::now();
         // What the disk refuses stays taken: the thread retries it, and handles the failure.
@@ -137,10 +137,10 @@ impl Store {
         }
         match appended {
             Ok(Some(end)) => self.note_written(end),
-            Ok(None) | Err(_) => return Tried::LeftToThread,
+            Ok(None) | Err(_) => return WriteHere::LeftToWriter,
         }
         waiters::wake(self.take_ready());
-        Tried::Written
+        WriteHere::Written
     }
 
     /// Runs `then` on the log, which is open from the start of its thread to its end.

@@ -9,7 +9,7 @@ use engine::node::Node;
 use proto::slot::SLOT_BITS;
 use storage::{Position, SnapshotWriter};
 
-use super::rests::Rests;
+use super::duty_cycle::DutyCycle;
 use super::{Store, open, pieces};
 use crate::driver::Driver;
 
@@ -169,17 +169,17 @@ fn joined<T>(thread: JoinHandle<T>) -> anyhow::Result<T> {
     thread.join().map_err(|_| anyhow::anyhow!("the thread of a snapshot has panicked"))
 }
 
-/// Copies all slots, with rests. Writes go on meanwhile: each slot is locked only while it is copied.
+/// Copies all slots, with rests in between. Writes go on meanwhile: each slot is locked only while it is copied.
 fn copy(node: &Node, mut writer: SnapshotWriter, policy: &[u8], given_up: &AtomicBool) -> anyhow::Result<Copied> {
     writer.add(policy)?;
-    let mut rests = Rests::new(STRETCH, RESTS);
+    let mut duty_cycle = DutyCycle::new(STRETCH, RESTS);
     let slots = SLOT_BITS.slots().filter_map(|slot| node.slot_snapshot(slot));
     for payload in slots.chain(std::iter::once_with(|| node.losses_snapshot()).flatten()) {
         anyhow::ensure!(!given_up.load(Ordering::Relaxed), "the node stops");
         for piece in pieces::cut(payload) {
             writer.add(&piece)?;
         }
-        rests.rest();
+        duty_cycle.rest();
     }
     Ok(Copied { writer, end: node.journal().end() })
 }

@@ -205,7 +205,7 @@ async fn while_the_log_is_in_other_hands_it_is_looked_at_again() {
         });
     });
     taken.wait();
-    assert_eq!(node.store.write_here(journal), Tried::InOtherHands);
+    assert_eq!(node.store.write_here(journal), WriteHere::InOtherHands);
     let lets_it_go = async {
         for _ in 0..LOOKS / 2 {
             assert!(!node.store.is_written(end));

@@ -12,9 +12,9 @@ use storage::journal::{Next, Synced};
 use storage::{FileError, Journal, JournalError, Position};
 use tokio::runtime::Handle;
 
+use super::duty_cycle::DutyCycle;
 use super::gather::Gatherer;
 use super::log::Log;
-use super::rests::Rests;
 use super::snapshots::{Keep, Snapshots};
 use super::waiters::{self, Orders};
 use super::{Fsync, Health, Store};
@@ -24,7 +24,7 @@ use crate::driver::Driver;
 const FULL_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often the thread checks on its background work.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How often it checks the free space on the disk.
 const ROOM_PAUSE: Duration = Duration::from_secs(1);
@@ -191,13 +191,13 @@ impl Writer {
         let orders = self.store.orders();
         let idle = |orders: &mut Orders| !orders.write && !orders.stop;
         let (mut orders, _) =
-            shared.ordered.wait_timeout_while(orders, LOOK, idle).unwrap_or_else(PoisonError::into_inner);
+            shared.ordered.wait_timeout_while(orders, POLL_INTERVAL, idle).unwrap_or_else(PoisonError::into_inner);
         orders.write = false;
         orders.stop
     }
 
     fn write_pending(&mut self) -> anyhow::Result<()> {
-        let until = Instant::now() + LOOK;
+        let until = Instant::now() + POLL_INTERVAL;
         let store = self.store.clone();
         loop {
             self.gather();
@@ -391,8 +391,8 @@ impl Writer {
             && let Some(task) = self.store.with_log(|log| log.journal.begin_next())
         {
             // Rest as long as a step has kept the disk busy, so that syncs that answers wait for get the disk.
-            let mut rests = Rests::new(Duration::ZERO, 1);
-            let make = move || task.run(|| rests.rest());
+            let mut duty_cycle = DutyCycle::new(Duration::ZERO, 1);
+            let make = move || task.run(|| duty_cycle.rest());
             self.making = Some(std::thread::Builder::new().name("segment".to_owned()).spawn(make)?);
         }
         Ok(())

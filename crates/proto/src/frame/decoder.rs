@@ -29,9 +29,9 @@ pub struct FrameDecoder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FrameLimits {
     /// As large as any request of the protocol.
-    Usual,
+    Authenticated,
     /// Just large enough to authenticate.
-    Stranger,
+    Unauthenticated,
 }
 
 /// Where a frame lies.
@@ -111,12 +111,12 @@ impl FrameDecoder {
     #[must_use]
     pub fn new() -> Self {
         let (found, spans) = (Vec::new(), Vec::new());
-        Self { found, spans, scanned: 0, state: State::Start, limits: FrameLimits::Usual }
+        Self { found, spans, scanned: 0, state: State::Start, limits: FrameLimits::Authenticated }
     }
 
     /// Limits frames to the size allowed to an unauthenticated client, or lifts that restriction again.
-    pub fn limit_to_stranger(&mut self, is_stranger: bool) {
-        self.limits = if is_stranger { FrameLimits::Stranger } else { FrameLimits::Usual };
+    pub fn limit_unauthenticated(&mut self, is_unauthenticated: bool) {
+        self.limits = if is_unauthenticated { FrameLimits::Unauthenticated } else { FrameLimits::Authenticated };
     }
 
     /// Whether a frame has begun and not ended, so that an end of input here would cut it off.
@@ -308,8 +308,8 @@ impl FrameLimits {
     /// Checks the announced number of words of an array.
     fn check_words(self, words: usize) -> Result<(), ErrorReply> {
         match self {
-            Self::Usual if words > limits::ARRAY_WORDS => Err(ErrorReply::TooManyWords { words }),
-            Self::Stranger if words > limits::STRANGER_WORDS => {
+            Self::Authenticated if words > limits::ARRAY_WORDS => Err(ErrorReply::TooManyWords { words }),
+            Self::Unauthenticated if words > limits::UNAUTHENTICATED_WORDS => {
                 Err(ErrorReply::redis("ERR Protocol error: unauthenticated multibulk length"))
             }
             _ => Ok(()),
@@ -321,11 +321,11 @@ impl FrameLimits {
         // Lengths saturate.
         let end = before.saturating_add(len);
         match self {
-            Self::Usual if len > limits::VALUE_BYTES => Err(ErrorReply::value_too_long(len)),
-            Self::Usual if end > limits::ARRAY_BYTES => {
+            Self::Authenticated if len > limits::VALUE_BYTES => Err(ErrorReply::value_too_long(len)),
+            Self::Authenticated if end > limits::ARRAY_BYTES => {
                 Err(ErrorReply::TooLong { what: "array", len: end, limit: limits::ARRAY_BYTES })
             }
-            Self::Stranger if end > limits::STRANGER_BYTES => {
+            Self::Unauthenticated if end > limits::UNAUTHENTICATED_BYTES => {
                 Err(ErrorReply::redis("ERR Protocol error: unauthenticated bulk length"))
             }
             _ => Ok(()),
@@ -335,8 +335,8 @@ impl FrameLimits {
     /// Checks the length of a line, as far as it has arrived.
     fn check_line(self, len: usize) -> Result<(), ErrorReply> {
         let (what, limit) = match self {
-            Self::Usual => ("line", limits::LINE_BYTES),
-            Self::Stranger => ("line before AUTH", limits::STRANGER_BYTES),
+            Self::Authenticated => ("line", limits::LINE_BYTES),
+            Self::Unauthenticated => ("line before AUTH", limits::UNAUTHENTICATED_BYTES),
         };
         if len > limit { Err(ErrorReply::TooLong { what, len, limit }) } else { Ok(()) }
     }
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_may_send_little() {
+    fn an_unauthenticated_client_may_send_little() {
         let array = |words: &[&[u8]]| {
             let mut bytes = Vec::new();
             encode_array(words, &mut bytes);
@@ -480,26 +480,26 @@ mod tests {
         };
         let decode = |bytes: &[u8]| {
             let mut decoder = FrameDecoder::new();
-            decoder.limit_to_stranger(true);
+            decoder.limit_unauthenticated(true);
             decoder.decode(bytes).map(|found| found.is_some()).map_err(|error| error.to_string())
         };
-        let most = [&b"w"[..]; limits::STRANGER_WORDS];
+        let most = [&b"w"[..]; limits::UNAUTHENTICATED_WORDS];
         assert_eq!(decode(&array(&most)), Ok(true));
         assert_eq!(decode(b"*17\r\n"), Err("ERR Protocol error: unauthenticated multibulk length".to_owned()));
-        let room = limits::STRANGER_BYTES - b"*1\r\n$65536\r\n".len();
+        let room = limits::UNAUTHENTICATED_BYTES - b"*1\r\n$65536\r\n".len();
         assert_eq!(decode(&array(&[&vec![b'w'; room]])), Ok(true));
         for bytes in [format!("*1\r\n${}\r\n", room + 1), format!("*2\r\n$1\r\na\r\n${}\r\n", usize::MAX)] {
             assert_eq!(decode(bytes.as_bytes()), Err("ERR Protocol error: unauthenticated bulk length".to_owned()));
         }
-        let line = vec![b'a'; limits::STRANGER_BYTES + 1];
-        assert_eq!(decode(&line[..limits::STRANGER_BYTES]), Ok(false));
+        let line = vec![b'a'; limits::UNAUTHENTICATED_BYTES + 1];
+        assert_eq!(decode(&line[..limits::UNAUTHENTICATED_BYTES]), Ok(false));
         assert_eq!(
             decode(&line),
             Err("TOOLONG line before AUTH of 65537 bytes, the limit is 65536; nothing was changed".to_owned())
         );
         let mut decoder = FrameDecoder::new();
-        decoder.limit_to_stranger(true);
-        decoder.limit_to_stranger(false);
+        decoder.limit_unauthenticated(true);
+        decoder.limit_unauthenticated(false);
         assert!(decoder.decode(&line).is_ok(), "one who has authenticated may send more");
     }
 }

@@ -175,7 +175,7 @@ impl<'a> Change<'a> {
 
     /// Whether the outcome depends on what the key holds.
     #[must_use]
-    pub fn looks_first(&self) -> bool {
+    pub fn reads_first(&self) -> bool {
         self.is_counted() || matches!(self, Self::Modify(_))
     }
 

@@ -28,7 +28,7 @@ impl<'a> Rest<'a> {
 
 /// Whether a request attempts to authenticate, well-formed or not.
 #[must_use]
-pub fn asks_for_entry(frame: Frame<'_>) -> bool {
+pub fn is_auth_attempt(frame: Frame<'_>) -> bool {
     let verb = match frame {
         Frame::Array(mut words) => words.next(),
         Frame::Line(line) => line.split(|byte| matches!(byte, b' ' | b'\t')).find(|word| !word.is_empty()),
@@ -52,8 +52,8 @@ mod tests {
         for line in ["AUTH", "AUTH a b c"] {
             let frame = Frame::Line(line.as_bytes());
             assert_eq!(NodeRequest::parse(frame), Err(ErrorReply::InvalidFormat("AUTH")), "{line}");
-            assert!(asks_for_entry(frame), "{line}");
+            assert!(is_auth_attempt(frame), "{line}");
         }
-        assert!(asks_for_entry(Frame::Line(b"  hello 3")) && !asks_for_entry(Frame::Line(b"AUTHOR p")));
+        assert!(is_auth_attempt(Frame::Line(b"  hello 3")) && !is_auth_attempt(Frame::Line(b"AUTHOR p")));
     }
 }

@@ -59,7 +59,7 @@ impl<'a> Rest<'a> {
             }
             rest = behind;
         }
-        let limit = limit.unwrap_or(limits::USUAL_PAGE_KEYS);
+        let limit = limit.unwrap_or(limits::DEFAULT_PAGE_KEYS);
         if limit > limits::PAGE_KEYS {
             return Err(ErrorReply::TooManyKeys { keys: limit });
         }
@@ -119,7 +119,7 @@ mod tests {
     fn a_walk_may_name_its_limit_and_where_it_goes_on() {
         let page = |keys, limit, after| Ok(NodeRequest::Page(PageRequest { keys, limit, after }));
         let prefix = Keys::Prefix(b"user:");
-        assert_eq!(line("PREFIX user:"), page(prefix, limits::USUAL_PAGE_KEYS, None));
+        assert_eq!(line("PREFIX user:"), page(prefix, limits::DEFAULT_PAGE_KEYS, None));
         assert_eq!(line("prefix user: limit 5"), page(prefix, 5, None));
         assert_eq!(line("PREFIX user: LIMIT 10000 AFTER user:7"), page(prefix, 10_000, Some(b"user:7")));
         assert_eq!(line("PREFIX user: after AFTER LIMIT 3"), page(prefix, 3, Some(b"AFTER")));
@@ -127,10 +127,10 @@ mod tests {
         assert_eq!(line("RANGE a b LIMIT 1"), page(range, 1, None));
         assert_eq!(line("COUNT user:"), Ok(NodeRequest::Count(b"user:")));
         array(&[b"PREFIX", b"", b"AFTER", b"a b"], |read| {
-            assert_eq!(read, page(Keys::Prefix(b""), limits::USUAL_PAGE_KEYS, Some(b"a b")));
+            assert_eq!(read, page(Keys::Prefix(b""), limits::DEFAULT_PAGE_KEYS, Some(b"a b")));
         });
         array(&[b"RANGE", b"", b""], |read| {
-            assert_eq!(read, page(Keys::Between(b"", b""), limits::USUAL_PAGE_KEYS, None));
+            assert_eq!(read, page(Keys::Between(b"", b""), limits::DEFAULT_PAGE_KEYS, None));
         });
     }
 

@@ -1,4 +1,4 @@
-//! Rests for a thread that works beside those that serve clients.
+//! DutyCycle for a thread that works beside those that serve clients.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,13 @@ const LONGEST: Duration = Duration::from_millis(20);
 /// processor, or of the disk, unless a rest is capped at `LONGEST`. It takes less when others leave it no processor:
 /// the time that it waits for one counts as work.
 #[derive(Debug)]
-pub(super) struct Rests {
+pub(super) struct DutyCycle {
     stretch: Duration,
     times: u32,
     begun: Instant,
 }
 
-impl Rests {
+impl DutyCycle {
     /// Begins a stretch now, which lasts at least this long.
     pub(super) fn new(stretch: Duration, times: u32) -> Self {
         Self { stretch, times, begun: Instant::now() }
@@ -38,16 +38,16 @@ mod tests {
     #[test]
     fn a_rest_is_so_many_times_as_long_as_the_stretch_and_no_longer_than_the_longest() {
         let stretch = Duration::from_millis(2);
-        let mut rests = Rests::new(stretch, 3);
+        let mut duty_cycle = DutyCycle::new(stretch, 3);
         let begun = Instant::now();
-        rests.rest();
+        duty_cycle.rest();
         std::thread::sleep(stretch);
-        let (before, _) = (Instant::now(), rests.rest());
-        assert!(before.elapsed() >= 3 * stretch, "it rests for {:?}", before.elapsed());
+        let (before, _) = (Instant::now(), duty_cycle.rest());
+        assert!(before.elapsed() >= 3 * stretch, "it rested for {:?}", before.elapsed());
         assert!(begun.elapsed() >= 4 * stretch);
-        rests.begun = Instant::now().checked_sub(Duration::from_secs(60)).unwrap_or(rests.begun);
+        duty_cycle.begun = Instant::now().checked_sub(Duration::from_secs(60)).unwrap_or(duty_cycle.begun);
         let before = Instant::now();
-        rests.rest();
-        assert!(before.elapsed() < Duration::from_secs(30), "it rests for {:?}", before.elapsed());
+        duty_cycle.rest();
+        assert!(before.elapsed() < Duration::from_secs(30), "it rested for {:?}", before.elapsed());
     }
 }

@@ -12,7 +12,7 @@ use crate::store::Store;
 
 /// Something to write first. The message is then offered again.
 #[derive(Debug)]
-pub(super) enum Errand {
+pub(super) enum Prerequisite {
     /// The incarnation that the coordinator has assigned to this start.
     Note(Incarnation),
     /// The fact that this start is in a cluster, with its first map.
@@ -23,24 +23,24 @@ pub(super) enum Errand {
 
 impl Membership {
     /// What must be written before a message is handled, if anything.
-    pub(super) fn errand_before(&self, message: &CoordinatorMessage<'_>) -> Option<Errand> {
+    pub(super) fn prerequisite_of(&self, message: &CoordinatorMessage<'_>) -> Option<Prerequisite> {
         match message {
             CoordinatorMessage::Joined { incarnation, .. } if self.is_to_note(*incarnation) => {
-                Some(Errand::Note(*incarnation))
+                Some(Prerequisite::Note(*incarnation))
             }
             CoordinatorMessage::Map { text } => {
-                self.first_map(text).map(Errand::Begin).or_else(|| self.map_to_keep(text).map(Errand::Keep))
+                self.first_map(text).map(Prerequisite::Begin).or_else(|| self.map_to_keep(text).map(Prerequisite::Keep))
             }
             _ => None,
         }
     }
 
-    /// Runs the errand; returns how the session ended, if it did.
-    pub(super) async fn run_errand(&mut self, errand: Errand, out: &mut Vec<u8>) -> Option<Ended> {
-        match errand {
-            Errand::Note(incarnation) => self.note(incarnation).await,
-            Errand::Begin(map) => self.begin(map, out).await,
-            Errand::Keep(map) => self.keep(map).await,
+    /// Runs the prerequisite; returns how the session ended, if it did.
+    pub(super) async fn fulfil(&mut self, prerequisite: Prerequisite, out: &mut Vec<u8>) -> Option<Ended> {
+        match prerequisite {
+            Prerequisite::Note(incarnation) => self.note(incarnation).await,
+            Prerequisite::Begin(map) => self.begin(map, out).await,
+            Prerequisite::Keep(map) => self.keep(map).await,
         }
     }
 
@@ -85,7 +85,7 @@ impl Membership {
             // IMPORTANT: checked before anything is recorded.
             if let Some(own) = store.cluster().filter(|own| *own != map.cluster) {
                 NodeMessage::Leave.encode(out);
-                return Some(Ended::Stranger(format!(
+                return Some(Ended::Rejected(format!(
                     "the data in {} is of cluster {own}, and the coordinator at {} leads cluster {}; nothing was changed: \
                      name its own coordinator with --coordinator-host and --coordinator-port, or start with another \
                      --data-dir",
