@@ -69,7 +69,7 @@ struct Client {
     last_write: Timestamp,
 }
 
-/// For each client with so many writes that some are forgotten: the number of its oldest write to be remembered.
+/// For each client with at least [`COMPLETIONS_OF_A_CLIENT`] writes: the number of its oldest write to be remembered.
 #[derive(Debug, Default)]
 pub struct OldestKept(BTreeMap<Box<[u8]>, u64>);
 

@@ -125,7 +125,7 @@ pub struct Node<B: Bugs = NoBugs> {
     /// How long the background takes to compare every slot once, in microseconds; 0: never.
     compare_every: AtomicU64,
     stamps: AtomicU64,
-    /// Until then, according to its answers, the coordinator cannot have taken this node off the ring.
+    /// The time until which the coordinator, by its answers, cannot have taken this node off the ring.
     coordinator_until: AtomicU64,
     /// The coordinator has sent its map in the current session.
     has_map_of_session: AtomicBool,

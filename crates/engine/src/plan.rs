@@ -263,7 +263,7 @@ fn keep_primary(
 }
 
 /// The node that should lead instead of the primary: the ring's choice. A node with a full disk takes no writes, and
-/// one about to stop soon takes none: such a node leads only if no other member can.
+/// one about to stop soon will not either: such a node leads only if no other member can.
 fn better_primary(
     primary: Incarnation,
     target: &[Incarnation],

@@ -35,7 +35,7 @@ pub struct Registry {
     timeout: Duration,
     nodes: BTreeMap<NodeAddr, Registered>,
     last_check: Timestamp,
-    /// Until then, silence was nobody's fault and causes no suspicion.
+    /// Silence before this time was nobody's fault and causes no suspicion.
     excused: Timestamp,
 }
 

@@ -53,7 +53,7 @@ pub struct Slot<B: Bugs = NoBugs> {
     /// The version of the configuration that the current role comes from.
     config: MapVersion,
     role: Role,
-    /// Until then, this node has promised not to lead the slot.
+    /// The time until which this node has promised not to lead the slot.
     promised_until: Timestamp,
     /// The stamp of the last alignment or fill that a primary has sent.
     stamp: u64,
@@ -87,7 +87,7 @@ pub(crate) struct Place<'a> {
     pub(crate) stamps: &'a AtomicU64,
     /// The wall-clock time, in milliseconds, at which the node's own clock was zero.
     pub(crate) wall_at_zero: u64,
-    /// Until then, the coordinator cannot have taken this node off the ring.
+    /// The time until which the coordinator cannot have taken this node off the ring.
     pub(crate) coordinator_until: Timestamp,
     /// The node is leaving. It does not take back what it has released, whatever its map says.
     pub(crate) is_closed: bool,
@@ -495,7 +495,7 @@ impl Place<'_> {
         self.now.on_the_wall(self.wall_at_zero)
     }
 
-    /// Records that a client has asked for the value of a key.
+    /// Marks a key as used: a client has asked for its value.
     fn was_used(&self, record: &Record) {
         if self.memory.evicts() {
             record.touch(self.memory.clock());

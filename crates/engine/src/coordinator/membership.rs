@@ -34,7 +34,7 @@ impl<B: Bugs> Coordinator<B> {
     /// with the first message it sends in answer; it sends a heartbeat immediately.
     ///
     /// IMPORTANT: not before that. The request may come from a start that is over, or from an attempt that the node has
-    /// given up, and may arrive after the one that counts. Whoever is registered would then be replaced by nobody.
+    /// given up, and may arrive after the one that counts. The registered start would then be replaced by one that does not exist.
     ///
     /// `ancestors` are the incarnations whose data a restarted node has found on its disk.
     /// `weight` is how many shares of the slots the node is to have.

@@ -104,7 +104,7 @@ pub(crate) struct Effects {
 pub(crate) struct Due {
     /// Learners that can be admitted now.
     pub(crate) admit: Vec<Incarnation>,
-    /// In-sync members that have not been caught up for too long.
+    /// In-sync members that have been behind for too long.
     pub(crate) evict: Vec<Incarnation>,
 }
 
@@ -127,7 +127,7 @@ impl<B: Bugs> Slot<B> {
                 self.leave_role(place, config.epoch, turn);
                 // IMPORTANT: an earlier start of this node may have promised not to lead to a primary that still relies
                 // on it. An empty slot has promised nothing. And whoever releases a slot has served it, which it did
-                // only once no earlier primary could serve any more.
+                // only once no earlier primary could serve any longer.
                 if !(succeeds || self.last() == Version::NONE) {
                     self.promised_until = self.promised_until.max(place.peers.earliest());
                 }
@@ -174,7 +174,7 @@ impl<B: Bugs> Slot<B> {
             }
             primary.followers.push(follower);
         }
-        // The followers that are left over are no followers any more; their state is dropped.
+        // Only former followers are left; their state goes with them.
         drop(before);
         self.role = Role::Primary(primary);
         self.open_if_due(place, turn);

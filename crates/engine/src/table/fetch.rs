@@ -1,8 +1,8 @@
 //! Prefetching memory that is about to be used.
 //!
-//! The memory that a record touches is scattered over tables of a hundred megabytes, and each first touch causes a
-//! cache miss; waiting for these takes about as long as everything else together. If many records or acknowledgements
-//! have arrived at once, the memory of later ones is prefetched while earlier ones are carried out.
+//! The memory that a record touches is scattered over tables of a hundred megabytes, and each first touch is a cache
+//! miss that takes about as long as everything else together. If many records or acknowledgements have arrived at once,
+//! the memory of later ones is prefetched while earlier ones are carried out.
 
 /// The size of a cache line, in bytes.
 const LINE: usize = 64;
