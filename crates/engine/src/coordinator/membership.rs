@@ -34,7 +34,8 @@ impl<B: Bugs> Coordinator<B> {
     /// with the first message it sends in answer; it sends a heartbeat immediately.
     ///
     /// IMPORTANT: not before that. The request may come from a start that is over, or from an attempt that the node has
-    /// given up, and may arrive after the one that counts. The registered start would then be replaced by one that does not exist.
+    /// given up, and may arrive after the one that counts. The registered start would then be
+    /// replaced by one that does not exist.
     ///
     /// `ancestors` are the incarnations whose data a restarted node has found on its disk.
     /// `weight` is how many shares of the slots the node is to have.
@@ -89,7 +90,7 @@ impl<B: Bugs> Coordinator<B> {
     }
 
     /// Handles the first message of a node under the incarnation it was given when it joined. `false` if it may not
-    /// have the name any more, or if there is no room.
+    /// have the name any longer, or if there is no room.
     pub(super) fn confirm(&mut self, now: Timestamp, incarnation: Incarnation) -> bool {
         let Some(Joining { addr, weight, ancestors }) = self.joining.remove(&incarnation) else { return false };
         let registered = self.registry.get(&addr).map(|node| node.incarnation);

@@ -28,7 +28,7 @@ const ADMISSION_PAUSE: Duration = Duration::from_millis(60);
 /// How many keys, over all slots, may expire in one tick: 50,000 per second.
 const EXPIRIES_PER_TICK: usize = 1_000;
 
-/// If a tick is late by more than this, the process was asleep and has heard nobody meanwhile.
+/// If more than this passes between two ticks, the process was asleep and has heard nobody meanwhile.
 const SLEPT: Duration = TICK.saturating_mul(10);
 
 impl<B: Bugs> Node<B> {

@@ -21,7 +21,7 @@ use crate::waiting::Waiting;
 /// How many keys are sampled, if there are that many, to evict the least recently used of them.
 const SAMPLED: usize = 10;
 
-/// How many keys are evicted for one write at most, and again in each look at the memory.
+/// How many keys are evicted at most in one attempt to make room.
 const EVICTED_AT_ONCE: usize = 4_096;
 
 /// How often a write for which keys are evicted is retried while others take up the memory.
