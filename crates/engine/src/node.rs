@@ -75,7 +75,7 @@ pub enum Event {
     Deposed(SlotId),
     /// A slot's new primary lacks this many acknowledged writes that this copy had; they are in the archive of losses.
     CutAway(SlotId, u64),
-    /// A replica's queue has overflowed; the replica starts over in this many slots.
+    /// A replica's queue has overflowed; its removal from the in-sync sets of this many slots is proposed.
     Overflowed(NodeAddr, usize),
     /// A replica has made no progress for too long; its removal from the in-sync sets of this many slots is proposed.
     Evicted(NodeAddr, usize),

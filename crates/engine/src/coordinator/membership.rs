@@ -34,8 +34,8 @@ impl<B: Bugs> Coordinator<B> {
     /// with the first message it sends in answer; it sends a heartbeat immediately.
     ///
     /// IMPORTANT: not before that. The request may come from a start that is over, or from an attempt that the node has
-    /// given up, and may arrive after the one that counts. The registered start would then be
-    /// replaced by one that does not exist.
+    /// given up, and may arrive after the one that counts. The registered start would then be replaced by one that does
+    /// not exist.
     ///
     /// `ancestors` are the incarnations whose data a restarted node has found on its disk.
     /// `weight` is how many shares of the slots the node is to have.
@@ -66,7 +66,7 @@ impl<B: Bugs> Coordinator<B> {
             let what = format!("{} nodes are registered, which is the limit", limits::NODES);
             return Err(JoinError::Refused(ErrorReply::Busy(what)));
         }
-        // Considered first, since it may show that what is known about the present nodes is outdated.
+        // Considered first, since it may show that what is known about who is here is unreliable.
         if let Some(held) = held {
             self.consider(now, held, incarnation.or(ancestors.last())).map_err(JoinError::Refused)?;
         }

@@ -131,7 +131,7 @@ impl Drop for Shared {
         }
         fence(Ordering::Acquire);
         let layout = layout(len_in(self.word()));
-        // SAFETY: this was the last holder, so nobody reads the memory any longer, and by the fence all earlier reads are
+        // SAFETY: this was the last holder, so nobody reads the memory now, and by the fence all earlier reads are
         // done; `new` allocated it with this layout, since the word is unchanged. A head needs no drop.
         unsafe { dealloc(self.0.as_ptr().cast(), layout) };
     }
