@@ -1,5 +1,6 @@
-//! What the order of keys costs those who never ask for it: a million keys in 16,384 tables, read and overwritten at random
-//! without an order and with one, in turns, and the medians. `cargo run --release -p engine --example order`.
+//! Measures what the order of keys costs those who never ask for it: a million keys in 16,384 tables are read and
+//! overwritten at random, alternately without and with an order; prints the medians. `cargo run --release -p engine
+//! --example order`.
 #![expect(clippy::print_stdout, reason = "what it measures is what it is run for")]
 
 use std::hint::black_box;
@@ -45,7 +46,7 @@ fn main() {
                     let added = record(KEYS * 1_000 + seq, seq);
                     table.insert(&hasher, added.clone());
                     black_box(table.records_from(b"").count());
-                    // One more key makes the order old; the same again leaves it.
+                    // One more key makes the order stale; writing the same key again does not.
                     table.insert(&hasher, if has_order { added } else { record(KEYS * 2_000 + seq, seq) });
                 }
                 let start = Instant::now();
@@ -92,7 +93,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// The memory that the process has, in bytes; none where the system does not tell.
+/// The process's resident memory, in bytes; `None` if the system does not report it.
 fn resident() -> Option<u64> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
     pages.split_whitespace().nth(1)?.parse::<u64>().ok().map(|pages| pages * 4096)

@@ -1,141 +1,143 @@
-//! Mistakes that others have made in systems like this one, and that the simulator plants to show that it would find
-//! them here.
+//! Bugs found in other systems like this one, which the simulator plants to show that it would find them here.
 //!
-//! The state machines take them as a type parameter. The type that ships, [`NoBugs`], has none, so that the compiler
-//! removes every question about them; only the simulator has another.
+//! The state machines take them as a type parameter. The type that ships, [`NoBugs`], has none, so the compiler removes
+//! every check for them; only the simulator uses another type.
 
 use std::fmt::Debug;
 
-/// A planted mistake.
+/// A planted bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bug {
     /// Any live copy is promoted, whatever it holds (valkey#4425, kvrocks-controller#317).
     PromoteAnyCopy,
-    /// A member that was restarted with an empty memory stays in the in-sync set.
+    /// A member restarted with empty memory stays in the in-sync set.
     TrustWithoutProof,
-    /// A learner is admitted although it was restarted since it was filled (Kafka KIP-903).
+    /// A learner is admitted although it was restarted after being filled (Kafka KIP-903).
     StaleIncarnationAdmitted,
-    /// What a follower had acknowledged counts for its next incarnation, too.
+    /// A follower's acknowledgements also count for its next incarnation.
     MarkCarriedOver,
-    /// A learner is admitted before it has everything that was promised.
+    /// A learner is admitted before it has everything promised.
     LearnerAdmittedEarly,
-    /// A learner is admitted against a mark of before this primary's term.
+    /// A learner is admitted based on a durable mark from before this primary's term.
     AdmittedBelowBarrier,
-    /// A member counts only once its admission is known, not from its proposal on.
+    /// A member counts only once its admission is known, rather than from its proposal on.
     AdmissionCountedLate,
-    /// A member that is proposed out does not count any more.
+    /// A member whose removal is proposed no longer counts.
     ShrinkCountedEarly,
     /// The durable mark moves although too few copies are in sync.
     MarkMovesBelowMinimum,
-    /// Where no in-sync copy is left, any copy that has ever been one may lead (KIP-966).
+    /// If no in-sync copy is left, any former in-sync copy may lead (KIP-966).
     AnyFormerMember,
-    /// A follower takes records of an epoch that has passed.
+    /// A follower accepts records of a past epoch.
     NoEpochCheck,
-    /// A log is cut back to the durable mark, and what the new primary has beyond is taken as held (KIP-101, KIP-279).
+    /// A log is truncated to the durable mark, and what the new primary has beyond it is assumed to be present
+    /// (KIP-101, KIP-279).
     CutByMark,
-    /// A linear read shows what is not durable.
+    /// A linear read returns a value that is not durable.
     UncommittedRead,
-    /// A failed condition tells of a version that is not durable.
+    /// A failed condition reports a version that is not durable.
     UncommittedConflict,
-    /// A quorum write is answered once the primary has it.
+    /// A quorum write is answered as soon as the primary has it.
     AnsweredBeforeReplicas,
     /// A primary serves without a lease.
     NoLease,
-    /// A lease counts from when it came, not from when it was asked for.
+    /// A lease counts from when it was received, not from when it was requested.
     LeaseFromReceipt,
-    /// A new primary does not wait until its promise to the old one has run out.
+    /// A new primary does not wait until its promise to the old one has expired.
     PromiseIgnored,
-    /// A follower renews the lease of a primary without telling it that it leads a slot no more.
+    /// A follower renews a primary's lease without telling it that it no longer leads a slot.
     DeposedUntold,
-    /// A primary whose in-sync set is too small does not mind that the coordinator may have replaced it.
+    /// A primary with an in-sync set that is too small ignores that the coordinator may have replaced it.
     SmallSetTrustsItself,
-    /// A primary goes on leading a slot although a replica tells it of its successor (valkey#974).
+    /// A primary keeps leading a slot although a replica tells it about its successor (valkey#974).
     DeposedIgnored,
     /// A retried write is carried out again after a failover.
     RetriedTwice,
-    /// A fill leaves out which writes of clients have taken effect.
+    /// A fill omits which client writes have taken effect.
     FillForgetsCompletions,
     /// A write that was cut away counts as done when it is retried.
     CompletionSurvivesCut,
     /// A fill is merged with what the copy holds, so that a deleted key comes back (Olric).
     FillMerges,
-    /// What is cut away is not archived.
+    /// Writes that are cut away are not archived.
     LossUntold,
-    /// A learner that has given its copy up and was taken in again counts as level from before.
+    /// A learner that gave up its copy and was added again still counts as caught up.
     LearnerNotAskedAgain,
-    /// A coordinator without state goes on before every node has told what it knows.
+    /// A coordinator without state proceeds before every node has reported what it knows.
     CoordinatorGuesses,
-    /// A coordinator publishes a change before it has kept it.
+    /// A coordinator publishes a change before persisting it.
     PublishedBeforeKept,
-    /// A linear read tells that a key has expired, and there is no record of that: past its deadline the value comes back.
+    /// A linear read reports that a key has expired without a record of that: the value comes back past its deadline.
     ExpiryUnrecorded,
-    /// What expires is the key, whatever it holds meanwhile.
+    /// The key expires, whatever it now holds.
     ExpireUnchecked,
-    /// A follower drops what has expired by its own clock.
+    /// A follower drops expired values by its own clock.
     FollowerExpires,
     /// A start finds values on its disk without their deadlines.
     DeadlineLostOnDisk,
-    /// A start finds no tombstones in a snapshot, so that the log goes on from values that were deleted.
+    /// A start finds no tombstones in a snapshot, so the log continues from values that were deleted.
     TombstoneLostOnDisk,
-    /// A start takes the position of a whole snapshot for that of each slot in it, and misses what came between.
+    /// A start mistakes the position of the whole snapshot for that of each slot in it, and misses entries in between.
     PositionApartFromData,
-    /// A member whose data has no proof is taken for one that holds all that was promised (KIP-966).
+    /// A member with unproven data is treated as holding everything promised (KIP-966).
     UnprovenTrusted,
-    /// A member whose data has no proof is taken for one that holds nothing.
+    /// A member with unproven data is treated as holding nothing.
     UnprovenGone,
-    /// A member whose data has no proof is promoted while others may still come back.
+    /// A member with unproven data is promoted while others may still come back.
     UnprovenInHaste,
-    /// A member whose data has no proof is promoted although another may have more.
+    /// A member with unproven data is promoted although another may have more.
     UnprovenUnasked,
-    /// What was found without proof counts as proven at the start after that.
+    /// What was found without proof counts as proven at the next start.
     ProofRegained,
-    /// A node lists the keys of a slot that it does not lead, or not any more.
+    /// A node lists the keys of a slot that it does not lead, or no longer leads.
     ListsAnySlot,
-    /// A page is given although somebody did not answer for some slots.
+    /// A page is returned although nobody answered for some slots.
     PageWithHoles,
-    /// A page goes on behind where an answer was cut.
+    /// A page continues past the point where an answer was truncated.
     CutIgnored,
-    /// A primary drops the key that it evicts from its own memory alone.
+    /// A primary drops an evicted key from its own memory only.
     EvictedUnrecorded,
-    /// A read-modify-write that is repeated is carried out again.
+    /// A repeated read-modify-write is carried out again.
     ModifiedAgain,
-    /// What the client of a read-modify-write was told is not remembered: a repeated one is told what the key holds by then.
+    /// What the client of a read-modify-write was told is not remembered: a repeated one reports what the key holds by
+    /// then.
     AnswerForgotten,
-    /// A copy gives its digest wherever it stands.
+    /// A copy returns its digest regardless of its position.
     ComparedElsewhere,
-    /// Copies are compared with tombstones that one of them may have dropped.
+    /// The comparison of copies includes tombstones that one of them may have dropped.
     PurgedCompared,
-    /// A copy that differs is only aligned, not filled again.
+    /// A copy that differs is only aligned, not refilled.
     RepairAligns,
-    /// A node that leaves is told to delete what it holds before others have it (redis#4937).
+    /// A leaving node is told to delete what it holds before others have it (redis#4937).
     LeaverDeletesEarly,
-    /// A node that leaves is taken out of the in-sync set before others are in.
+    /// A leaving node is removed from the in-sync set before others are in it.
     LeaverDroppedEarly,
-    /// A primary that has released a slot goes on serving it while the next one begins.
+    /// A primary that has released a slot keeps serving it while the next one begins.
     ReleasedServesOn,
-    /// Copies of any number of slots are filled at one time, whatever an operator has said.
+    /// Copies of any number of slots are filled at the same time, whatever limit the operator has set.
     MovesUnlimited,
-    /// A copy that was away keeps what the fill does not name, although tombstones that it has not got past were purged
-    /// meanwhile: what was deleted comes back.
+    /// A copy that was away keeps what a fill does not name, although tombstones it had not passed were purged
+    /// meanwhile: deleted keys come back.
     PurgeMarkIgnored,
-    /// A node that stops on purpose neither hands its slots over nor gives them back: whoever leads next waits for its leases.
+    /// A node that stops on purpose neither hands its slots over nor releases them: the next primary waits for its
+    /// leases.
     StopsWithoutRelease,
-    /// A coordinator that takes a map over does not have leave whom the one before had leave.
+    /// A coordinator that takes over a map forgets which nodes its predecessor had told to leave.
     LeaveForgotten,
-    /// Whoever comes under the name of a node that lives takes its place.
+    /// A node that uses the name of a live node takes its place.
     NameTaken,
-    /// Whoever takes over what is known of a client's writes is not told which are no longer remembered.
+    /// Whoever takes over what is known about a client's writes is not told which are no longer remembered.
     ForgottenUntold,
     /// A client is forgotten as soon as its write has taken effect.
     ForgottenTooEarly,
-    /// A coordinator that was started with an older state goes on with it, although nodes know of changes since.
+    /// A coordinator started with an older state continues with it, although nodes know of later changes.
     OldStateTrusted,
-    /// A slot of which every member is gone starts anew, although another copy holds what was promised earlier.
+    /// A slot that has lost every member starts anew, although an older copy is left.
     OlderCopyDropped,
 }
 
 impl Bug {
-    /// Every mistake there is.
+    /// Every bug there is.
     pub const ALL: [Self; 61] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
@@ -203,15 +205,15 @@ impl Bug {
 
 /// Which bugs are planted.
 pub trait Bugs: Debug + Clone + Copy + Default + Send + Sync + 'static {
-    /// Whether this one is.
+    /// Whether this bug is planted.
     fn plants(self, bug: Bug) -> bool;
 }
 
-/// State machines whose copies can be damaged, as a broken memory would: those of tests. [`NoBugs`] is none of them, so that
-/// nobody can damage a node that ships.
+/// State machines whose copies can be damaged, as broken memory would: only those of tests. [`NoBugs`] is not one of
+/// them, so a node that ships cannot be damaged.
 pub trait Damaged: Bugs {}
 
-/// The shipping state machines: none.
+/// The type that ships: no bugs.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoBugs;
 

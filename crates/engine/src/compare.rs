@@ -1,12 +1,12 @@
 //! Anti-entropy: whether the copies of a slot are equal.
 //!
-//! A primary asks its in-sync replicas for the digest of a slot. The question stands in their queues like a record, so that
-//! each is asked where its copy stands at the very record at which the primary has looked at its own; a copy that does not,
-//! since the question was sent again after a broken connection, says so. A copy whose digest is another is expelled from
-//! the in-sync set and filled again from the primary, never merged.
+//! A primary asks its in-sync replicas for the digest of a slot. The question is queued like a record, so that each
+//! replica answers for the very record at which the primary looked at its own copy. A replica that is no longer there,
+//! because the question was resent after a broken connection, says so. A copy whose digest differs is expelled from the
+//! in-sync set and refilled from the primary, never merged.
 //!
-//! Digests are not kept: a write would pay for that. Under the slot's lock the records are only pointed at; they are hashed
-//! by whoever has the time ([`Contents::digest`]).
+//! Digests are not maintained, because every write would pay for that. Under the slot's lock the records are only
+//! referenced; they are hashed later by whoever has time ([`Contents::digest`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -18,50 +18,50 @@ use proto::slot::SlotId;
 use crate::record::Record;
 use crate::time::Timestamp;
 
-/// How many slots are compared at a time.
+/// How many slots are compared at the same time.
 pub(crate) const AT_ONCE: usize = 64;
 
-/// A copy that has not answered for so long is asked again.
+/// How long a copy may take to answer before it is asked again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// The pause before a slot is tried again that could not be compared.
+/// The pause before a slot that could not be compared is retried.
 const RETRY_AFTER: Duration = Duration::from_millis(300);
 
 /// How often a slot is tried.
 const TRIES: u8 = 5;
 
-/// How long [`crate::node::Node::verified`] waits for the repair of what was found.
+/// How long [`crate::node::Node::verified`] waits for copies to be repaired.
 const REPAIRED_WITHIN: Duration = Duration::from_secs(60);
 
 /// How many differences a report names.
 const NAMED: usize = 16;
 
-/// All records of a slot at one moment, but for tombstones that other copies may have dropped.
+/// All records of a slot at one moment, except for tombstones that other copies may have dropped.
 #[derive(Debug)]
 pub struct Contents {
     records: Vec<Record>,
 }
 
-/// A digest that somebody waits for. To be computed outside of every lock.
+/// A requested digest. To be computed without holding any lock.
 #[derive(Debug)]
 pub struct ToDigest {
     /// The slot.
     pub slot: SlotId,
-    /// Names the question, among those of whoever asks.
+    /// Identifies the question among those of the same sender.
     pub query: u64,
-    /// What is to be hashed.
+    /// What to hash.
     pub contents: Contents,
 }
 
 impl Contents {
-    /// These records without the tombstones up to `floor`.
+    /// The given records, without the tombstones up to `floor`.
     pub(crate) fn new<'a>(records: impl Iterator<Item = &'a Record>, floor: u64) -> Self {
         let counts = |record: &&Record| !(record.is_delete() && record.version().seq <= floor);
         Self { records: records.filter(counts).cloned().collect() }
     }
 
-    /// The same for equal records, in whatever order: the sum of the digests of all. Each is of key, version, value,
-    /// deadline and kind.
+    /// The sum of the digests of all records, so the same for equal records in any order. Each digest covers key,
+    /// version, value, deadline, and kind.
     #[must_use]
     pub fn digest(&self) -> u128 {
         self.records.iter().map(Record::digest).fold(0, u128::wrapping_add)
@@ -73,43 +73,43 @@ impl Contents {
 pub enum NotCompared {
     /// No other copy is in sync.
     Alone,
-    /// Another node leads it now.
+    /// Another node now leads it.
     NotLed,
     /// A copy has not answered.
     NoAnswer,
 }
 
-/// What a round of comparisons has come to.
+/// The result of a round of comparisons.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// How many slots this node led when it began.
+    /// How many slots this node led when the round began.
     pub slots: usize,
-    /// How many had nothing in them.
+    /// How many were empty.
     pub empty: usize,
-    /// How many are equal on all copies that are in sync.
+    /// How many are equal on all in-sync copies.
     pub equal: usize,
     /// How many differed.
     pub different: usize,
-    /// Some of those: the slot, and where the copy was that differed.
+    /// Some of those: the slot, and the address of the copy that differed.
     pub named: Vec<(SlotId, NodeAddr)>,
-    /// In how many of them the repair goes on.
+    /// How many copies are still being repaired.
     pub under_repair: usize,
     /// How many were not compared, and why.
     pub not_compared: BTreeMap<NotCompared, usize>,
 }
 
-/// Figures since the start.
+/// Counters since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Slots that were compared.
+    /// Slots that were compared and found equal.
     pub compared: u64,
     /// Copies that differed.
     pub different: u64,
-    /// Copies that were filled again for that.
+    /// Copies that were refilled because they differed.
     pub repaired: u64,
 }
 
-/// A slot that is to be compared.
+/// A slot to be compared.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Task {
     pub(crate) slot: SlotId,
@@ -129,7 +129,7 @@ pub(crate) struct Asked {
     pub(crate) contents: Contents,
 }
 
-/// What came of asking.
+/// The result of asking.
 #[derive(Debug)]
 pub(crate) enum Begun {
     Asked(Asked),
@@ -137,7 +137,7 @@ pub(crate) enum Begun {
     Not(NotCompared),
 }
 
-/// A comparison under way.
+/// A comparison in progress.
 #[derive(Debug)]
 struct Open {
     task: Task,
@@ -148,7 +148,7 @@ struct Open {
     answers: Vec<(Incarnation, NodeAddr, Option<Compared>)>,
 }
 
-/// A copy that is not equal to its primary's.
+/// A copy that differs from its primary's.
 #[derive(Debug, Clone)]
 pub(crate) struct Difference {
     pub(crate) slot: SlotId,
@@ -162,7 +162,7 @@ pub(crate) struct Difference {
 struct Round {
     number: u64,
     left: usize,
-    /// Since when only repairs are waited for.
+    /// From this time on only repairs are waited for.
     compared_at: Option<Timestamp>,
     report: Verified,
 }
@@ -173,13 +173,13 @@ pub(crate) struct Comparisons {
     last_query: u64,
     waiting: VecDeque<Task>,
     open: BTreeMap<u64, Open>,
-    /// The slot that the background comes to next, and how much of a slot it is ahead, in millionths.
+    /// The slot that the background comes to next, and its accrued credit, in millionths of a slot.
     next: u16,
     credit: u64,
     round: Option<Round>,
     finished: Option<(u64, Verified)>,
     rounds: u64,
-    /// Copies that differ and are not filled again yet.
+    /// Copies that differ and have not been refilled yet.
     repairing: Vec<(SlotId, Incarnation)>,
     figures: Figures,
 }
@@ -189,7 +189,7 @@ impl Comparisons {
         self.figures
     }
 
-    /// Begins a round of these slots, or joins the one under way. Gives its number.
+    /// Begins a round of these slots, or joins the one in progress. Returns its number.
     pub(crate) fn begin_round(&mut self, now: Timestamp, slots: &[SlotId]) -> u64 {
         if let Some(round) = &self.round {
             return round.number;
@@ -207,25 +207,26 @@ impl Comparisons {
         self.finished.as_ref().filter(|(finished, _)| *finished >= number).map(|(_, report)| report.clone())
     }
 
-    /// Adds the slots that the background comes to in this time, where it takes `every` to come through all `count`.
+    /// Adds the slots that the background reaches in the time that has passed, at a rate that covers all `count` in
+    /// `every`.
     pub(crate) fn go_on(&mut self, now: Timestamp, passed: Duration, every: Duration, count: usize) {
         let micros = u64::try_from(every.as_micros()).unwrap_or(u64::MAX).max(1);
         let passed = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
         let gained = passed.saturating_mul(count as u64).saturating_mul(1_000_000) / micros;
-        // Whoever has slept does not make up for it.
+        // Time spent asleep is not made up for.
         self.credit = (self.credit + gained).min(AT_ONCE as u64 * 1_000_000);
         while self.credit >= 1_000_000 {
             self.credit -= 1_000_000;
             let slot = SlotId(self.next);
             self.next = u16::try_from((usize::from(self.next) + 1) % count.max(1)).unwrap_or(0);
-            // A round comes to it anyway.
+            // A round covers it anyway.
             if self.round.is_none() && self.waiting.len() < AT_ONCE {
                 self.waiting.push_back(Task { slot, floor: 0, due: now, tries: 0, in_round: false });
             }
         }
     }
 
-    /// The next slot to begin with.
+    /// The next slot to compare.
     pub(crate) fn next(&mut self, now: Timestamp) -> Option<Task> {
         if self.open.len() >= AT_ONCE {
             return None;
@@ -239,7 +240,7 @@ impl Comparisons {
         self.last_query
     }
 
-    /// A slot was begun with.
+    /// Notes the start of a slot's comparison.
     pub(crate) fn begun(&mut self, now: Timestamp, query: u64, task: Task, begun: Begun) -> Option<ToDigest> {
         match begun {
             Begun::Asked(Asked { epoch, at, followers, contents }) => {
@@ -258,7 +259,7 @@ impl Comparisons {
         }
     }
 
-    /// The digest of the primary's own copy is known.
+    /// Notes the digest of the primary's own copy.
     pub(crate) fn own_digest(&mut self, now: Timestamp, query: u64, digest: u128) -> Vec<Difference> {
         if let Some(open) = self.open.get_mut(&query) {
             open.own = Some(digest);
@@ -266,7 +267,7 @@ impl Comparisons {
         self.conclude(now, query)
     }
 
-    /// A replica has answered.
+    /// Notes a replica's answer.
     pub(crate) fn answer(
         &mut self,
         now: Timestamp,
@@ -283,14 +284,14 @@ impl Comparisons {
         self.conclude(now, query)
     }
 
-    /// Gives up what was not answered in time.
+    /// Gives up on comparisons that were not answered in time.
     pub(crate) fn expire(&mut self, now: Timestamp) {
         let late = |_: &u64, open: &mut Open| now - open.since >= ANSWER_WITHIN;
         let late: Vec<Open> = self.open.extract_if(.., late).map(|(_, open)| open).collect();
         late.into_iter().for_each(|open| self.again(now, open.task, open.task.floor));
     }
 
-    /// Compares, once everything is known.
+    /// Compares the digests once all are known.
     fn conclude(&mut self, now: Timestamp, query: u64) -> Vec<Difference> {
         let is_known = |open: &Open| open.own.is_some() && open.answers.iter().all(|(_, _, answer)| answer.is_some());
         if !self.open.get(&query).is_some_and(is_known) {
@@ -327,7 +328,7 @@ impl Comparisons {
         differences
     }
 
-    /// A slot could not be compared: it is tried again, or given up.
+    /// A slot could not be compared: retries it later, or gives up.
     fn again(&mut self, now: Timestamp, task: Task, floor: u64) {
         let task = Task { tries: task.tries + 1, floor: task.floor.max(floor), due: now + RETRY_AFTER, ..task };
         if task.tries < TRIES {
@@ -344,24 +345,24 @@ impl Comparisons {
         }
     }
 
-    /// A copy that differed was filled again.
+    /// A copy that differed has been refilled.
     pub(crate) fn repaired(&mut self, slot: SlotId, who: Incarnation) {
         let before = self.repairing.len();
         self.repairing.retain(|repairing| *repairing != (slot, who));
         self.figures.repaired += u64::from(self.repairing.len() < before);
     }
 
-    /// Copies that are to be filled again.
+    /// Copies that are still to be refilled.
     pub(crate) fn repairing(&self) -> Vec<(SlotId, Incarnation)> {
         self.repairing.clone()
     }
 
-    /// This copy is none of this node's any more.
+    /// This copy no longer belongs to a slot that this node leads.
     pub(crate) fn forget_repair(&mut self, slot: SlotId, who: Incarnation) {
         self.repairing.retain(|repairing| *repairing != (slot, who));
     }
 
-    /// Ends the round where everything is compared and repaired, or the repair takes too long.
+    /// Ends the round when everything has been compared and repaired, or when repairs take too long.
     pub(crate) fn end_round(&mut self, now: Timestamp) {
         let Some(round) = self.round.as_mut().filter(|round| round.left == 0) else { return };
         let since = *round.compared_at.get_or_insert(now);

@@ -1,8 +1,8 @@
-//! Which writes of clients have taken effect in a slot, so that a retried one does not do so twice.
+//! Which client writes have taken effect in a slot, so that a retried one does not take effect twice.
 //!
-//! A completion is made by the record of a write with an identity, on every copy that takes the record, and travels with
-//! a fill. A conditional write whose condition did not hold makes a record, too, so that a late try of it finds that it is
-//! settled. So whoever leads the slot next knows of it.
+//! The record of a write with an identity creates a completion on every copy that takes the record, and a fill carries
+//! completions along. A conditional write whose condition did not hold creates a record, too, so that a late retry
+//! finds it settled. Whoever leads the slot next therefore knows about it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -13,23 +13,23 @@ use proto::peer::Identity;
 use crate::record::Record;
 use crate::time::Timestamp;
 
-/// How many of a client's last writes are remembered.
+/// How many of a client's latest writes are remembered.
 pub const COMPLETIONS_OF_A_CLIENT: usize = 64;
 
-/// How many writes, and clients, are remembered for each slot.
+/// How many writes and clients together are remembered per slot.
 pub const COMPLETIONS_OF_A_SLOT: usize = 1 << 16;
 
 /// How long a client is remembered after its last write to a slot.
 pub const COMPLETION_TIME: Duration = Duration::from_secs(600);
 
-/// What is known of a write with an identity.
+/// What is known about a write with an identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Known {
     /// Nothing: it has not taken effect.
     New,
     /// It is settled.
     Done(Completion),
-    /// It is older than all that is remembered of its client: it may have taken effect.
+    /// It is older than everything remembered about its client, so it may have taken effect.
     Stale,
 }
 
@@ -38,14 +38,14 @@ pub enum Known {
 pub struct Completion {
     /// The record that settles it.
     pub version: Version,
-    /// Where its condition did not hold, the version of the key; it has taken effect otherwise.
+    /// The version of the key if the write's condition did not hold; `None` if the write took effect.
     pub found: Option<Version>,
-    /// What the client was told, as [`proto::peer::Told::to_bytes`] has it; none where that follows from the rest.
+    /// What the client was told, encoded by [`proto::peer::Told::to_bytes`]; `None` if that follows from the rest.
     pub told: Option<Box<[u8]>>,
 }
 
 impl Completion {
-    /// The outcome of a write with an identity, which this record settles.
+    /// The outcome of a write with an identity that this record settles.
     #[must_use]
     pub fn of(record: &Record) -> Self {
         let told = record.told();
@@ -62,18 +62,18 @@ pub struct Completions {
 
 #[derive(Debug, Default)]
 struct Client {
-    /// By the client's own number, ascending.
+    /// Sorted by the client's own sequence number, ascending.
     done: VecDeque<(u64, Completion)>,
     /// Numbers up to this one are no longer remembered.
     forgotten: u64,
     last_write: Timestamp,
 }
 
-/// By client, the number of the oldest write that is to be remembered, where it has made so many.
+/// For each client with at least [`COMPLETIONS_OF_A_CLIENT`] writes: the number of its oldest write to be remembered.
 #[derive(Debug, Default)]
 pub struct OldestKept(BTreeMap<Box<[u8]>, u64>);
 
-/// By client, the numbers of its last writes, as far as they were met.
+/// For each client, the numbers of its latest writes among those visited so far.
 #[derive(Debug, Default)]
 pub struct Seen(BTreeMap<Box<[u8]>, BTreeSet<u64>>);
 
@@ -89,7 +89,7 @@ impl Seen {
         }
     }
 
-    /// What is to be remembered, once all slots were met.
+    /// What is to be remembered, once all slots have been visited.
     #[must_use]
     pub fn oldest_kept(self) -> OldestKept {
         let many = self.0.into_iter().filter(|(_, last)| last.len() == COMPLETIONS_OF_A_CLIENT);
@@ -98,7 +98,7 @@ impl Seen {
 }
 
 impl Completions {
-    /// What is known of a write.
+    /// What is known about a write.
     #[must_use]
     pub fn look_up(&self, identity: Identity<'_>) -> Known {
         let Some(client) = self.clients.get(identity.client) else { return Known::New };
@@ -109,16 +109,16 @@ impl Completions {
         }
     }
 
-    /// Whether a write of a client can be remembered, too.
+    /// Whether one more write of a client can be remembered.
     #[must_use]
     pub fn has_room(&self, client: &[u8]) -> bool {
-        // Where it has as many as are remembered of it, the oldest goes.
+        // If the client is already at its limit, its oldest write is dropped.
         let replaces = self.clients.get(client).is_some_and(|known| known.done.len() >= COMPLETIONS_OF_A_CLIENT);
         replaces || self.count + self.clients.len() < COMPLETIONS_OF_A_SLOT
     }
 
-    /// Forgets the clients that have written nothing for long, and of each other the writes that are not among its last ones of
-    /// all slots. Notes what stays.
+    /// Forgets clients that have not written for a long time, and of every other client the writes that are not among
+    /// its latest across all slots. Notes what remains in `seen`.
     pub fn sweep(&mut self, now: Timestamp, oldest: &OldestKept, seen: &mut Seen) {
         self.clients.retain(|name, client| {
             let stays = now - client.last_write < COMPLETION_TIME;
@@ -139,7 +139,8 @@ impl Completions {
         });
     }
 
-    /// A write is settled; or, by one of [`Completions::iter`] of no version, all up to it are no longer remembered.
+    /// Notes that a write is settled. A completion without a version, as returned by [`Completions::iter`], instead
+    /// notes that all numbers up to this one are no longer remembered.
     pub fn insert(&mut self, now: Timestamp, identity: Identity<'_>, completion: Completion) {
         if !self.clients.contains_key(identity.client) {
             self.clients.insert(identity.client.into(), Client::default());
@@ -168,7 +169,7 @@ impl Completions {
         }
     }
 
-    /// The record of a write was cut away: the write is not settled.
+    /// The record of a write was cut away, so the write is not settled.
     pub fn undo(&mut self, identity: Identity<'_>, version: Version) {
         let Some(client) = self.clients.get_mut(identity.client) else { return };
         if let Ok(at) = client.done.binary_search_by_key(&identity.seq, |(seq, _)| *seq)
@@ -181,8 +182,8 @@ impl Completions {
 
     /// All completions.
     ///
-    /// IMPORTANT: and up to which number a client's are no longer remembered, as a completion of no version. Whoever goes on
-    /// from these would else take those for writes that it has never seen.
+    /// IMPORTANT: this includes, as a completion without a version, the number up to which a client's writes are no
+    /// longer remembered. Otherwise whoever continues from these would regard those writes as never seen.
     pub fn iter(&self) -> impl Iterator<Item = (Identity<'_>, Completion)> {
         self.clients.iter().flat_map(|(name, client)| {
             let forgotten = Completion { version: Version::NONE, found: None, told: None };
@@ -217,7 +218,7 @@ mod tests {
         assert_eq!(completions.look_up(of("a", last + 1)), Known::New);
         assert_eq!(completions.look_up(of("a", 1)), Known::Stale);
         assert_eq!(completions.look_up(of("b", 1)), Known::New);
-        // Whoever goes on from them knows the same.
+        // Whoever continues from them knows the same.
         let mut taken_over = Completions::default();
         completions.iter().for_each(|(identity, done)| taken_over.insert(Timestamp(1), identity, done));
         for seq in 1..=last + 1 {

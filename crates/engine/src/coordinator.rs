@@ -1,17 +1,19 @@
-//! The coordinator: who is a member, who holds which slot, and each change of that.
+//! The coordinator: who is a member, who holds which slot, and every change to that.
 //!
-//! Facts go in through the methods; duties come out of [`Coordinator::poll_output`], to be polled after every call.
-//! The caller also calls [`Coordinator::handle_timeout`] when [`Coordinator::next_deadline`] has come.
+//! Facts go in through the methods; work for the caller comes out of [`Coordinator::poll_output`], which must be polled
+//! after every call. The caller also calls [`Coordinator::handle_timeout`] when [`Coordinator::next_deadline`] is
+//! reached.
 //!
-//! Nodes come and are replaced in `coordinator/membership.rs`, and leave for good in `coordinator/moves.rs`; what they tell and ask is taken in
-//! `coordinator/proposals.rs`. Whatever may change who should hold what has all slots looked at (`coordinator/replan.rs`).
+//! Nodes join and are replaced in `coordinator/membership.rs`, and leave for good in `coordinator/moves.rs`;
+//! `coordinator/proposals.rs` handles their messages. Anything that may change who should hold what triggers a look at
+//! all slots (`coordinator/replan.rs`).
 //!
-//! Every change of the map takes the next number of one counter, which is its version, and the epoch of every slot that
-//! gets a new primary by it. Each change is kept before anybody hears of it, so that a coordinator that is started again
-//! with its state goes on where it was (`coordinator/state.rs`). One that starts without a state takes the map over from the
-//! nodes and goes on in a higher generation: far above every number that anybody can have seen
-//! (`coordinator/start_up.rs`). Incarnations only name, and do not count: they start from a random number, so that no
-//! coordinator gives out one that another has given.
+//! Every change of the map takes the next number of a single counter. That number is the map's version, and the new
+//! epoch of every slot that gets a new primary in this change. Each change is persisted before anybody hears of it, so
+//! that a coordinator restarted with its state continues where it left off (`coordinator/state.rs`). A coordinator that
+//! starts without a state takes the map over from the nodes and continues in a higher generation, far above every
+//! number that anybody can have seen (`coordinator/start_up.rs`). Incarnations are names, not counts: they start from a
+//! random number, so that no coordinator issues one that another has issued.
 
 mod health;
 mod membership;
@@ -49,106 +51,109 @@ use start_up::Offer;
 pub use state::StateError;
 use suspicion::Suspicion;
 
-/// How long the first node that comes to a coordinator waits for others. Those of a new cluster share its first map. Those
-/// of an old one, who try every [`REJOIN_PAUSE`] and at most [`REJOIN_TIMEOUT`] long, bring its map within this time.
+/// How long the first node that joins a coordinator waits for others. The nodes of a new cluster share its first map.
+/// The nodes of an existing cluster, which retry after at most [`REJOIN_PAUSE`] with attempts of at most
+/// [`REJOIN_TIMEOUT`], bring its map within this time.
 pub const GATHERING: Duration = Duration::from_secs(1);
 
-/// The longest pause between two tries of a node to come back to its coordinator.
+/// The longest pause between two attempts of a node to rejoin its coordinator.
 pub const REJOIN_PAUSE: Duration = Duration::from_millis(250);
 
-/// How long such a try may take. IMPORTANT: with the pause it stays below [`GATHERING`], or a node that is alive could miss
-/// the decision, and a new cluster begin beside its own.
+/// How long such an attempt may take. IMPORTANT: together with the pause it must stay below [`GATHERING`]. Otherwise a
+/// live node could miss the decision, and a new cluster could start beside its own.
 pub const REJOIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
     /// Nobody has joined.
     Fresh,
-    /// Nodes have joined, with maps of an earlier coordinator or without. At this time it is decided how to go on.
+    /// Nodes have joined, with or without maps of an earlier coordinator. At this time the coordinator decides how to
+    /// continue.
     Gathering(Timestamp),
-    /// A map was taken over. Changes wait until every node of it has told what it knows.
+    /// A map was taken over. Changes wait until every node in it has reported what it knows.
     Recovering,
-    /// A state was read. Nothing is changed before all of its nodes have told what they know, or until this time: should it be an
-    /// older one, they know more.
+    /// A state was read. Nothing changes until all of its nodes have reported what they know, or until this time: if
+    /// the state is an older one, they know more.
     Restored(Timestamp),
     Serving,
 }
 
-/// So many times in a row all slots are looked at, at the most.
+/// The maximum number of consecutive looks at all slots.
 const ROUNDS: usize = 8;
 
-/// The state machine. See the module's text.
+/// The state machine. See the module documentation.
 #[derive(Debug)]
 pub struct Coordinator<B: Bugs = NoBugs> {
     settings: Settings,
     phase: Phase,
-    /// The maps that were brought while gathering, by the name of their cluster.
+    /// The maps that nodes brought while gathering, by cluster name.
     offers: BTreeMap<String, Offer>,
     registry: Registry,
     ring: HashRing,
     map: ClusterMap,
-    /// What is published before there is a map.
+    /// The map that is published before there is one.
     nothing: ClusterMap,
     counter: u64,
     incarnations: u64,
-    /// Whether a node of ours has ever joined, rather than only addresses registered by hand.
+    /// Whether any of our nodes has ever joined, as opposed to addresses registered by hand.
     joined_once: bool,
-    /// Incarnations that were given out and have not been heard since. See [`Coordinator::join`].
+    /// Incarnations that were issued but not heard from yet. See [`Coordinator::join`].
     joining: BTreeMap<Incarnation, Joining>,
-    /// Incarnations in whose place a newer start has registered.
+    /// Incarnations replaced by a newer start.
     superseded: BTreeSet<Incarnation>,
     /// Incarnations that an operator has taken off the ring.
     unregistered: BTreeSet<Incarnation>,
-    /// Incarnations of which the map still speaks, but that will never again be believed to hold anything.
+    /// Incarnations that the map still names but that will never again be trusted to hold anything.
     gone: BTreeSet<Incarnation>,
-    /// Incarnations of which the map still speaks and that were started again with their data, as which.
+    /// Incarnations that the map still names and that were restarted with their data, with their new incarnation.
     reborn: BTreeMap<Incarnation, Incarnation>,
-    /// Incarnations of which the map still speaks and that were started again with data of which the end may be missing, as
-    /// which. None of them is in `reborn`.
+    /// Incarnations that the map still names and that were restarted with data whose end may be missing, with their new
+    /// incarnation. None of them is in `reborn`.
     unproven: BTreeMap<Incarnation, Incarnation>,
     /// When the last of these came back.
     unproven_at: Timestamp,
-    /// In how many slots one of these was promoted, since the cluster began.
+    /// In how many slots one of these was promoted since the cluster was created.
     unproven_promotions: u64,
-    /// Until when slots whose members all come back wait for the rest of them.
+    /// How long slots whose members are all coming back wait for the rest of them.
     reborn_grace: Timestamp,
-    /// While a map is taken over: who is named in any map that was brought and has not told what it knows.
+    /// While a map is taken over: who is named in any map that was brought and has not reported what it knows.
     awaited: BTreeMap<Incarnation, NodeAddr>,
-    /// Every start that has joined, and those whose data it has found: what they know is told.
+    /// Every start that has joined, and those whose data it found: what they know has been reported.
     reported: BTreeSet<Incarnation>,
-    /// What those who were started again have found on their disks.
+    /// What restarted nodes found on their disks.
     ancestors: BTreeMap<Incarnation, Ancestors>,
-    /// Who has more than one share of the slots.
+    /// Nodes with more than one share of the slots.
     weights: BTreeMap<NodeAddr, u32>,
-    /// Who is to leave for good. The map says so from its next change on.
+    /// Nodes that are to leave for good. The map says so from its next change on.
     departures: Departures,
-    /// Those of them that hold no part of any slot any more, and are told to delete what they have.
+    /// Those of them that no longer hold any part of a slot and have been told to delete what they have.
     moved_off: BTreeSet<Incarnation>,
-    /// Who is back with its data, and has not been given its slots yet.
+    /// Nodes that are back with their data but have not been given their slots yet.
     returning: BTreeSet<Incarnation>,
-    /// Who has come back with its data since the last look at the slots, whether or not it still had a place on the ring.
+    /// Nodes that came back with their data since the last look at the slots, whether or not they still had a place on
+    /// the ring.
     with_data: BTreeSet<Incarnation>,
-    /// Who is dead or has stopped, since when, and still has its place on the ring.
+    /// Nodes that are dead or have stopped but still have their place on the ring, and since when.
     away: BTreeMap<NodeAddr, Timestamp>,
-    /// Whose disks are full, as they say.
+    /// Nodes that report a full disk.
     full: BTreeSet<Incarnation>,
-    /// Who is about to stop, as they say.
+    /// Nodes that report being about to stop.
     stopping: BTreeSet<Incarnation>,
-    /// For whom slots wait whose other copies are here without proof of their data.
+    /// Nodes that slots wait for because their other copies are here without proof of their data.
     awaited_by_unproven: BTreeSet<NodeAddr>,
     suspicion: Suspicion,
     fills: Fills,
-    /// Learners that have everything, and are admitted when all slots are looked at.
+    /// Learners that have everything, to be admitted at the next look at all slots.
     admissions: BTreeMap<SlotId, Said>,
     /// Slots that were released to a member that is suspected.
     releases: BTreeMap<SlotId, Said>,
-    /// When all slots are to be looked at, since some have changed.
+    /// When to look at all slots because some have changed.
     replan_at: Option<Timestamp>,
     promotion: Option<Promotion>,
     handing_over: BTreeMap<SlotId, (MapVersion, Timestamp)>,
-    /// When nodes have taken in, as a rule, what the last look at all slots has changed. No hand-over begins before.
+    /// When nodes are expected to have applied the changes of the last look at all slots. No hand-over begins earlier.
     settled_at: Timestamp,
-    /// Slots wait for that to be handed over.
+    /// Slots wait for that moment to be handed over.
     awaits_settling: bool,
     outputs: VecDeque<Output>,
     bugs: B,
@@ -206,14 +211,14 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// The map as published. Its version is 0 before the first: one that was taken over from a node is not yet this
-    /// coordinator's, and may be older than what other nodes go by.
+    /// The published map. Its version is 0 before the first one is published: a map taken over from a node is not yet
+    /// this coordinator's, and may be older than what other nodes follow.
     #[must_use]
     pub fn map(&self) -> &ClusterMap {
         if self.phase == Phase::Recovering { &self.nothing } else { &self.map }
     }
 
-    /// The map as far as it is known: while one is taken over, that one. It is good for finding nodes, and nothing else.
+    /// The map as far as it is known, including one that is being taken over. Only good for finding nodes.
     #[must_use]
     pub fn known_map(&self) -> &ClusterMap {
         &self.map
@@ -224,7 +229,7 @@ impl<B: Bugs> Coordinator<B> {
         self.registry.iter().map(|(addr, _)| addr)
     }
 
-    /// Who holds a key, primary first. Before the first map: who will.
+    /// Who holds a key, primary first. Before the first map: who will hold it.
     ///
     /// # Errors
     /// No node is registered, or none of the key's holders is known.
@@ -245,14 +250,14 @@ impl<B: Bugs> Coordinator<B> {
         if holders.is_empty() { Err(ErrorReply::NoNodes) } else { Ok(holders) }
     }
 
-    /// In how many slots a copy without proof of its data was promoted, since the cluster began: acknowledged writes of the
-    /// last moments before may be missing there.
+    /// In how many slots a copy without proof of its data was promoted since the cluster was created: the last writes
+    /// that were acknowledged there before may be missing.
     #[must_use]
     pub fn unproven_promotions(&self) -> u64 {
         self.unproven_promotions
     }
 
-    /// The next duty.
+    /// The next piece of work for the caller.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
@@ -275,7 +280,7 @@ impl<B: Bugs> Coordinator<B> {
             .fold(self.registry.next_check(), Timestamp::min)
     }
 
-    /// Time has passed.
+    /// Tells the coordinator that time has passed.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.wake(now);
         for (addr, node) in self.registry.remove_silent(now) {
@@ -290,7 +295,8 @@ impl<B: Bugs> Coordinator<B> {
         }
         self.replace_the_away(now);
         if self.awaits_settling && now >= self.settled_at && self.phase == Phase::Serving {
-            // Learners that have everything are admitted with the next look: that would be a change beside these hand-overs.
+            // Learners that have everything are admitted at the next look; that would be a change at the same time as
+            // these hand-overs.
             let next_look = self.replan_at.unwrap_or(now + REPLAN_PAUSE);
             if now < next_look && !self.replan(now) {
                 self.replan_at = Some(next_look);
@@ -300,7 +306,7 @@ impl<B: Bugs> Coordinator<B> {
         self.advance(now);
     }
 
-    /// Does whatever there is to do, until nothing is.
+    /// Does whatever there is to do, until there is nothing left.
     fn advance(&mut self, now: Timestamp) {
         match self.phase {
             Phase::Fresh => {}
@@ -316,8 +322,8 @@ impl<B: Bugs> Coordinator<B> {
         if self.phase == Phase::Serving {
             self.admit_waiting(now);
             self.pass_on_released(now);
-            // Each round settles what the one before has made possible; three are the longest chain there is. Should one turn up
-            // that does not end, it goes on later, and others have their turn.
+            // Each round completes what the previous one made possible; the longest known chain is three. Should one
+            // ever not end, it continues later, and others get their turn.
             if (0..ROUNDS).all(|_| self.replan(now)) {
                 self.replan_at = Some(now + REPLAN_PAUSE);
             }
@@ -331,7 +337,7 @@ impl<B: Bugs> Coordinator<B> {
         self.settings.promises.copies()
     }
 
-    /// Makes one change of the map.
+    /// Commits one change of the map.
     fn commit(&mut self, changes: Vec<(SlotId, SlotConfig)>) {
         let version = MapVersion(self.next_number());
         let mut last: Option<Arc<SlotConfig>> = None;
@@ -340,7 +346,7 @@ impl<B: Bugs> Coordinator<B> {
             let same_primary = before.primary == next.primary && before.primary.is_some();
             next.epoch = if same_primary { before.epoch } else { Epoch(version.0) };
             next.version = version;
-            // Neighbours that are alike share one: a look at all slots is then soon done.
+            // Identical neighbors share one configuration, which makes a look at all slots cheap.
             let next = last.take().filter(|last| **last == next).unwrap_or_else(|| Arc::new(next));
             self.map.set_config(slot, Arc::clone(&next));
             last = Some(next);
@@ -357,13 +363,13 @@ impl<B: Bugs> Coordinator<B> {
         self.ancestors.retain(|incarnation, _| members.contains_key(incarnation));
         self.map.set_members(members);
         self.map.departures.clone_from(&self.departures);
-        // IMPORTANT: what nobody has kept nobody may hear of.
+        // IMPORTANT: a change that is not persisted must not become known to anybody.
         let outputs = [Output::Keep, Output::Publish];
         let kept_late = self.bugs.plants(Bug::PublishedBeforeKept);
         self.outputs.extend(if kept_late { [Output::Publish, Output::Keep] } else { outputs });
     }
 
-    /// Everyone whom the map must name: who is registered, and whoever a slot still waits for.
+    /// Everyone the map must name: registered nodes, and whoever a slot still waits for.
     fn members(&self) -> BTreeMap<Incarnation, Member> {
         let up = |(addr, node): (&NodeAddr, &crate::registry::Registered)| {
             (node.incarnation, Member { addr: addr.clone(), up: true })
@@ -371,7 +377,7 @@ impl<B: Bugs> Coordinator<B> {
         let mut members: BTreeMap<_, _> = self.registry.iter().map(up).collect();
         let mut last_seen: Option<&Arc<SlotConfig>> = None;
         for (_, config) in self.map.slots() {
-            // Slots come in runs of one configuration; each run is looked at once.
+            // Slots come in runs of the same configuration; each run is looked at once.
             if last_seen.is_some_and(|seen| has_same_holders(seen, config)) {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! What a primary sends, taken in on the replica's side of one connection.
+//! The replica's side of one connection: receives what a primary sends.
 
 use std::collections::VecDeque;
 
@@ -15,22 +15,22 @@ use crate::record::Record;
 use crate::slot::{Alignment, Incoming, Next, Step};
 use crate::time::Timestamp;
 
-/// How many records and marks are applied together, at most. What is read and not applied takes memory twice.
+/// How many records and durable marks are applied together at most. What is read but not applied takes memory twice.
 const BATCH: usize = 256;
 
-/// The state of one connection from a primary: how much of it is applied, and the fill that is coming in.
+/// The state of one connection from a primary: how much of it has been applied, and the fill in progress.
 #[derive(Debug)]
 pub struct Inbox {
     from: Incarnation,
     applied: u64,
-    /// Records and marks that are read and not applied, in their order.
+    /// Records and durable marks that have been read but not applied, in order.
     read: VecDeque<(SlotId, Step)>,
     fill: Option<Fill>,
-    /// Which of the node's notes on slots that the primary leads no more have gone out on this connection.
+    /// The last of the node's notes about slots that the primary no longer leads that was sent on this connection.
     told: u64,
 }
 
-/// A fill of which some entries have still to come. Its records wait here until it is whole.
+/// An incomplete fill. Its records wait here until all have arrived.
 #[derive(Debug)]
 struct Fill {
     slot: SlotId,
@@ -48,8 +48,8 @@ impl Inbox {
         Self { from, applied: 0, read: VecDeque::new(), fill: None, told: 0 }
     }
 
-    /// Takes one message in. What has to be answered beside the acknowledgement is appended to `replies`. The message may
-    /// be applied at once, or by [`Inbox::apply`]: many together are applied faster than one by one.
+    /// Receives one message. Replies other than the acknowledgement are appended to `replies`. The message may be
+    /// applied immediately or by [`Inbox::apply`]: many are applied faster together than one by one.
     ///
     /// # Errors
     /// The messages make no sense together. Close the connection; what was applied stays applied.
@@ -117,7 +117,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Applies what was taken in.
+    /// Applies what has been received.
     pub fn apply<B: Bugs>(&mut self, now: Timestamp, node: &Node<B>, turn: &mut Turn, replies: &mut Vec<u8>) {
         self.applied += self.read.len() as u64;
         node.follow_steps(now, self.from, &mut self.read, turn, replies);
@@ -139,13 +139,13 @@ impl Inbox {
         Ok(())
     }
 
-    /// Applies what was taken in, and says how many messages of the connection are applied, as the sender counts them.
+    /// Applies what has been received, and acknowledges the number of messages applied on this connection.
     pub fn acknowledge<B: Bugs>(&mut self, now: Timestamp, node: &Node<B>, turn: &mut Turn, replies: &mut Vec<u8>) {
         self.apply(now, node, turn, replies);
         LinkReply::Ack { count: self.applied }.encode(replies);
     }
 
-    /// Whose connection it is.
+    /// The node that opened the connection.
     #[must_use]
     pub fn from(&self) -> Incarnation {
         self.from

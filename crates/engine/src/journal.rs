@@ -1,11 +1,11 @@
-//! What a node must not forget, as it goes to its disk.
+//! What a node must not forget, on its way to disk.
 //!
-//! Every change of a slot's records is noted here under that slot's lock, so that a slot's entries stand in their order.
-//! The caller takes what was noted, writes it, and lets nobody hear of a change before it is written as the operator
-//! wants it: no answer, no acknowledgement, and no record that goes to a replica. So whatever a replica has acknowledged
-//! is on this node's disk as well, and a slot need not know how far its disk is.
+//! Every change of a slot's records is noted here under that slot's lock, so that the entries of a slot are in order.
+//! The caller takes what was noted, writes it, and lets nobody hear of a change before it has been written as the
+//! operator requires: no answer, no acknowledgement, and no record sent to a replica. Whatever a replica has
+//! acknowledged is therefore on this node's disk as well, and a slot need not know how far its disk has got.
 //!
-//! [`Replay`] makes a node of it again. docs/storage-format.md shows the bytes.
+//! [`Replay`] restores a node from it. docs/storage-format.md describes the bytes.
 
 mod codec;
 mod replay;
@@ -21,7 +21,7 @@ use crate::record::Record;
 pub(crate) use codec::{Entry, Whole};
 pub use replay::{Replay, ReplayError};
 
-/// The entries that are not taken yet.
+/// The entries that have not been taken yet.
 #[derive(Debug, Default)]
 pub struct Journal {
     /// A node without a disk notes nothing.
@@ -31,39 +31,40 @@ pub struct Journal {
 
 #[derive(Debug, Default)]
 struct Pending {
-    /// The number of the first entry, and the entries.
+    /// The number of the first entry, followed by the entries.
     bytes: Vec<u8>,
     /// The number of the next entry.
     next: u64,
 }
 
 impl Journal {
-    /// One that is kept; the next entry has this number.
+    /// A journal that is kept; the next entry gets this number.
     #[must_use]
     pub(crate) fn kept(next: u64) -> Self {
         Self { is_kept: true, pending: Mutex::new(Pending { bytes: Vec::new(), next }) }
     }
 
-    /// Whether anybody wants to know.
+    /// Whether entries are kept.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.is_kept
     }
 
-    /// The number of the next entry: everything that has happened up to now has a lower one.
+    /// The number of the next entry: everything that has happened so far has a lower one.
     #[must_use]
     pub fn end(&self) -> u64 {
         if self.is_kept { self.lock().next } else { 0 }
     }
 
-    /// Takes what was noted since the last call, to be appended to the disk as one payload, and the number behind it.
+    /// Takes what was noted since the last call, to be appended to the disk as one payload, and the number of the next
+    /// entry.
     #[must_use]
     pub fn take(&self) -> Option<(Vec<u8>, u64)> {
         let mut bytes = Vec::new();
         self.take_into(&mut bytes).map(|end| (bytes, end))
     }
 
-    /// The same into an empty buffer, whose memory serves for what is noted next.
+    /// The same, into an empty buffer whose memory is then used for the next entries.
     #[must_use]
     pub fn take_into(&self, bytes: &mut Vec<u8>) -> Option<u64> {
         let mut pending = self.lock();
@@ -72,13 +73,13 @@ impl Journal {
         (!bytes.is_empty()).then_some(pending.next)
     }
 
-    /// How many bytes were noted since.
+    /// How many bytes have been noted since the last take.
     #[must_use]
     pub fn len(&self) -> usize {
         self.lock().bytes.len()
     }
 
-    /// Whether nothing was noted since.
+    /// Whether nothing has been noted since the last take.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -131,7 +132,7 @@ impl Journal {
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {
-        // No code that holds the lock panics half way.
+        // No code that holds this lock panics halfway.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

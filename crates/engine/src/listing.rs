@@ -1,4 +1,4 @@
-//! The first keys of a range: what a node lists, and what a page is merged of.
+//! The first keys of a range: what a node lists, and what a page is merged from.
 
 use std::collections::BinaryHeap;
 
@@ -11,28 +11,28 @@ use crate::record::Record;
 /// How large a page may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageSize {
-    /// The most keys, at least 1.
+    /// The maximum number of keys, at least 1.
     pub keys: usize,
-    /// The most bytes of keys, unless the first key alone has more.
+    /// The maximum number of bytes of keys, unless the first key alone is longer.
     pub bytes: usize,
 }
 
-/// The first keys of all that it is given, as many as fit.
+/// The first of all the keys it is given, as many as fit.
 #[derive(Debug)]
 pub struct Page {
     size: PageSize,
-    /// The greatest is on top.
+    /// The greatest key is on top.
     keys: BinaryHeap<Box<[u8]>>,
     bytes: usize,
-    /// Nothing is known from here on: this key, or one behind it, did not fit.
+    /// Nothing is known from this key on: it, or one after it, did not fit.
     end: Option<Box<[u8]>>,
 }
 
-/// What a node answers to a [`List`], while it is made, slot after slot.
+/// A node's answer to a [`List`], built slot by slot.
 #[derive(Debug)]
 pub struct Listing {
     range: KeyRange,
-    /// None: only the number is asked for.
+    /// `None`: only the number is requested.
     page: Option<Page>,
     count: u64,
     refused: Vec<SlotId>,
@@ -45,7 +45,7 @@ impl Page {
         Self { size, keys: BinaryHeap::new(), bytes: 0, end: None }
     }
 
-    /// Takes a key, which it has not yet, if it is one of the first. `false`: neither this one nor any behind it.
+    /// Takes a new key if it is one of the first. `false`: neither this key nor any greater one is accepted.
     pub fn take(&mut self, key: &[u8]) -> bool {
         if self.end.as_ref().is_some_and(|end| key >= &**end) {
             return false;
@@ -58,7 +58,7 @@ impl Page {
         true
     }
 
-    /// Nothing is known of keys from this one on.
+    /// Notes that nothing is known about keys from this one on.
     pub fn end_at(&mut self, key: &[u8]) {
         if self.end.as_ref().is_some_and(|end| key >= &**end) {
             return;
@@ -73,12 +73,12 @@ impl Page {
     fn drop_last(&mut self) {
         let Some(last) = self.keys.pop() else { return };
         self.bytes -= last.len();
-        // IMPORTANT: no later key may be taken that is greater, although there is room again: this one would be missing
+        // IMPORTANT: no greater key may be accepted later, even though there is room again: this one would be missing
         // before it.
         self.end = Some(last);
     }
 
-    /// The keys, ascending, and whether there may be more behind them.
+    /// The keys, ascending, and whether there may be more after them.
     #[must_use]
     pub fn into_keys(self) -> (Vec<Box<[u8]>>, bool) {
         (self.keys.into_sorted_vec(), self.end.is_some())
@@ -86,20 +86,20 @@ impl Page {
 }
 
 impl Listing {
-    /// Nothing is listed yet. `bytes` is the limit of an answer.
+    /// A listing with nothing in it yet. `bytes` limits the size of an answer.
     #[must_use]
     pub fn new(list: &List, bytes: usize) -> Self {
         let page = list.limit.map(|keys| Page::new(PageSize { keys, bytes }));
         Self { range: list.range.clone(), page, count: 0, refused: Vec::new() }
     }
 
-    /// Where the range begins.
+    /// The start of the range.
     pub(crate) fn start(&self) -> &[u8] {
         &self.range.start
     }
 
-    /// Takes the records of a slot from the start of the range on, in their order, tombstones among them. Those that have
-    /// expired by `now` are hidden, and given.
+    /// Takes the records of a slot from the start of the range on, in key order and including tombstones. Those that
+    /// have expired by `now` are hidden and returned.
     pub(crate) fn take_slot<'a>(&mut self, now: WallTime, records: impl Iterator<Item = &'a Record>) -> Vec<Record> {
         let mut expired = Vec::new();
         let in_range = records.take_while(|record| self.range.ends_after(record.key()));
@@ -117,7 +117,7 @@ impl Listing {
         expired
     }
 
-    /// The node does not answer for a slot.
+    /// Notes that the node does not answer for a slot.
     pub(crate) fn refuse(&mut self, slot: SlotId) {
         self.refused.push(slot);
     }
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_page_that_was_cut_by_its_bytes_has_no_hole() {
-        // The long key goes. A short one that is greater would fit again, and must not come.
+        // The long key is dropped. A short, greater one would then fit, but must not be accepted.
         assert_eq!(taken(page(9, 6), &["a", "llllll", "z"]), (vec!["a".into()], true));
         assert_eq!(taken(page(9, 6), &["a", "llllll", "z", "b"]), (vec!["a".into(), "b".into()], true));
     }

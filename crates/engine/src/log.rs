@@ -1,9 +1,10 @@
-//! The order of one slot's records, as one copy has it: where it ends, how far it is durable, and its tail.
+//! The order of one slot's records on one copy: where the log ends, how far it is durable, and its tail.
 //!
-//! The tail holds the records that are not known to be durable, each with the record of its key that it replaced; and at a
-//! primary that lacks a copy also those since, as far as there is room, so that one that is away for a moment is sent what it lacks. From
-//! it a new primary brings the others level, and a copy that went astray cuts back to where it agrees with its primary.
-//! Where the tail does not reach back far enough the copy is filled instead. What is durable is never cut.
+//! The tail holds the records that are not known to be durable, each with the record of its key that it replaced. At a
+//! primary that is missing a copy it also keeps the durable records since then, as far as there is room, so that a copy
+//! that is away only briefly can be sent what it lacks. A new primary uses the tail to bring the others up to date, and
+//! a copy that has diverged uses it to truncate back to where it agrees with its primary. If the tail does not reach
+//! back far enough, the copy is filled instead. Durable records are never truncated.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,30 +18,30 @@ use crate::record::Record;
 use crate::table::fetch::fetch;
 use crate::time::Timestamp;
 
-/// How much the tails of all slots of a node may hold, in bytes of records. A slot whose tail does not fit drops it:
-/// whoever needs it is filled.
+/// The limit for the tails of all slots of a node together, in bytes of records. A slot whose tail does not fit drops
+/// it; whoever needs it is filled.
 pub const TAIL_BYTES: usize = 64 * 1024 * 1024;
 
-/// How many of its terms a log knows. Copies that agree only on older ones are filled.
+/// How many of its terms a log remembers. Copies that agree only on older ones are filled.
 const TERMS: usize = 32;
 
-/// What the tails of a node hold together, and may hold.
+/// How much the tails of a node hold together, and how much they may hold.
 #[derive(Debug)]
 pub struct TailBudget {
     used: AtomicUsize,
     limit: usize,
 }
 
-/// A record of the tail, and what it took the place of.
+/// A record of the tail, and the record it replaced.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// The record.
     pub record: Record,
-    /// The record of the same key before it.
+    /// The previous record of the same key.
     pub replaced: Option<Record>,
 }
 
-/// The log of one slot on one node. Empty it takes 32 bytes.
+/// The log of one slot on one node. Takes 32 bytes when empty.
 #[derive(Debug, Default)]
 pub struct Log {
     last: Version,
@@ -48,24 +49,24 @@ pub struct Log {
     more: Option<Box<More>>,
 }
 
-/// What every record touches, in two lines of the processor's cache.
+/// What every record touches, in two cache lines.
 #[derive(Debug, Default)]
 struct More {
     tail: NearQueue<Entry>,
     tail_bytes: usize,
-    /// Where the tail begins: the record before its first.
+    /// Where the tail begins: the number of the record before its first.
     before_tail: u64,
     /// Oldest first.
     terms: VecDeque<Term>,
     rare: Option<Box<Rare>>,
 }
 
-/// What a slot has in which keys are deleted, or whose clients give their writes an identity, or that has seen many terms.
+/// State of a slot with deleted keys, with clients that give their writes an identity, or with many past terms.
 #[derive(Debug, Default)]
 struct Rare {
     /// Older terms were forgotten.
     terms_forgotten: bool,
-    /// The tombstones in the table and some that were overwritten since, oldest first.
+    /// The tombstones in the table, and some that have been overwritten since, oldest first.
     tombstones: VecDeque<Record>,
     /// Tombstones up to this number may be gone.
     purged: u64,
@@ -73,12 +74,12 @@ struct Rare {
 }
 
 impl Log {
-    /// A log that was made whole by a fill.
+    /// The log of a slot that has just been filled.
     #[must_use]
     pub fn filled(last: Version, durable: u64, purged: u64, terms: &Terms, tombstones: Vec<Record>) -> Self {
         let mut tombstones = VecDeque::from(tombstones);
         tombstones.make_contiguous().sort_by_key(|tombstone| tombstone.version());
-        // The sender may know no more terms than these; what it forgot is forgotten here, too.
+        // The sender may know only these terms; what it forgot is forgotten here, too.
         let terms_forgotten = terms.0.len() >= TERMS;
         let is_rare = terms_forgotten || purged > 0 || !tombstones.is_empty();
         let rare = Rare { terms_forgotten, tombstones, purged, completions: Completions::default() };
@@ -97,20 +98,20 @@ impl Log {
         self.last
     }
 
-    /// The number up to which the whole in-sync set is known to have the records.
+    /// The sequence number up to which the whole in-sync set is known to have the records.
     #[must_use]
     pub fn durable(&self) -> u64 {
         self.durable
     }
 
-    /// The epoch of a record of this log; `None` where it has none of this number, or has forgotten.
+    /// The epoch of a record of this log; `None` if it has no record of this number or has forgotten its term.
     #[must_use]
     pub fn epoch_at(&self, seq: u64) -> Option<Epoch> {
         let more = self.more.as_ref().filter(|_| (1..=self.last.seq).contains(&seq))?;
         more.terms.iter().rev().find(|term| term.first <= seq).map(|term| term.epoch)
     }
 
-    /// The terms, for a message.
+    /// The terms, for use in a message.
     #[must_use]
     pub fn terms(&self) -> Terms {
         Terms(self.more.as_ref().map(|more| more.terms.iter().copied().collect()).unwrap_or_default())
@@ -121,7 +122,7 @@ impl Log {
         self.more.iter().flat_map(|more| more.tail.iter())
     }
 
-    /// Gives a log that was made whole its tail: its last records, oldest first.
+    /// Gives a filled log its tail: its last records, oldest first.
     pub(crate) fn restore_tail(&mut self, tail: Vec<Entry>, budget: &TailBudget) {
         let (Some(more), Some(first)) = (&mut self.more, tail.first()) else { return };
         more.before_tail = first.record.version().seq - 1;
@@ -130,18 +131,18 @@ impl Log {
         more.tail = tail.into_iter().collect();
     }
 
-    /// Which writes of clients have taken effect.
+    /// The client writes that have taken effect.
     pub fn completions(&mut self) -> &mut Completions {
         &mut self.more_mut().rare_mut().completions
     }
 
-    /// Which writes of clients have taken effect, where there are any with an identity.
+    /// The client writes that have taken effect, if any had an identity.
     #[must_use]
     pub fn known_completions(&self) -> Option<&Completions> {
         self.rare().map(|rare| &rare.completions)
     }
 
-    /// Forgets writes of clients that need not be remembered any more.
+    /// Forgets client writes that need no longer be remembered.
     pub fn sweep_completions(&mut self, now: Timestamp, oldest: &OldestKept, seen: &mut Seen) {
         if let Some(rare) = self.more.as_mut().and_then(|more| more.rare.as_mut()) {
             rare.completions.sweep(now, oldest, seen);
@@ -154,12 +155,12 @@ impl Log {
         self.rare().map_or(0, |rare| rare.purged)
     }
 
-    /// Appends the next record. Where it is not `kept` nobody will ever ask for it, and it is not in the tail.
+    /// Appends the next record. If it is not `kept`, nobody will ever ask for it, and it does not go into the tail.
     pub fn append(&mut self, record: Record, replaced: Option<Record>, kept: bool, budget: &TailBudget) {
         let Version { epoch, seq } = record.version();
         let before = std::mem::replace(&mut self.last, record.version());
         let more = self.more_mut();
-        // The last term is that of the last record. Looking at that spares a visit to the terms.
+        // The last term is that of the last record. Checking that record first avoids touching the terms.
         if before.epoch != epoch || more.terms.is_empty() {
             more.terms.push_back(Term { epoch, first: seq });
             if more.terms.len() > TERMS {
@@ -180,14 +181,14 @@ impl Log {
         }
     }
 
-    /// The durable mark has moved: the tail up to it is not needed any more. It never moves back, nor past the end.
+    /// Advances the durable mark; the tail up to it is no longer needed. The mark never moves back, nor past the end.
     pub fn set_durable(&mut self, seq: u64, budget: &TailBudget) {
         self.durable = self.durable.max(seq.min(self.last.seq));
         self.forget_durable(0, budget);
     }
 
-    /// As [`Log::set_durable`], where a copy is away: what it will lack is kept while the tails of the node hold less than half
-    /// of what they may. The other half is for what is not durable.
+    /// Like [`Log::set_durable`], for when a copy is away: what that copy will lack is kept while the node's tails hold
+    /// less than half of their limit. The other half is reserved for what is not durable.
     pub fn set_durable_for_the_away(&mut self, seq: u64, budget: &TailBudget) {
         self.durable = self.durable.max(seq.min(self.last.seq));
         if budget.used() > budget.limit / 2 {
@@ -195,7 +196,7 @@ impl Log {
         }
     }
 
-    /// Forgets the oldest of what is durable, until the tails of the node hold no more than this.
+    /// Forgets the oldest durable records until the node's tails hold no more than this.
     fn forget_durable(&mut self, until: usize, budget: &TailBudget) {
         let durable = self.durable;
         let Some(more) = &mut self.more else { return };
@@ -210,8 +211,8 @@ impl Log {
         budget.give_back(freed);
     }
 
-    /// The records after `seq`, oldest first, with the place of the record before each; `None` where the tail does not
-    /// reach back that far.
+    /// The records after `from`, oldest first, each with the version of the record before it; `None` if the tail does
+    /// not reach back that far.
     #[must_use]
     pub fn after(&self, from: Version) -> Option<Vec<(Version, Record)>> {
         if from == self.last {
@@ -235,11 +236,12 @@ impl Log {
         entries.map(|entry| entry.record.clone()).collect()
     }
 
-    /// The last record that this log shares with one of these terms that ends with `last`; `None` where that cannot be
-    /// told, since one of them has forgotten.
+    /// The last record that this log shares with a log that has these terms and ends with `last`; `None` if that cannot
+    /// be determined because one of them has forgotten terms.
     ///
-    /// One epoch has one primary and so one order of records: two logs that share an epoch share its records up to the
-    /// end of the shorter, and all before (the epoch check of KIP-101 and KIP-279, the log matching of Raft).
+    /// One epoch has one primary and hence one order of records: two logs that share an epoch share its records up to
+    /// the end of the shorter one, and everything before (the epoch check of KIP-101 and KIP-279, the log matching of
+    /// Raft).
     #[must_use]
     pub fn common(&self, terms: &Terms, last: Version) -> Option<Version> {
         let mine = self.terms();
@@ -254,8 +256,8 @@ impl Log {
         (!forgotten).then_some(Version::NONE)
     }
 
-    /// Cuts the log back to a record of its own and gives what was cut, newest first; `None`, with nothing changed, where
-    /// the tail does not reach back that far.
+    /// Truncates the log to one of its own records and returns what was cut, newest first; `None`, with nothing
+    /// changed, if the tail does not reach back that far.
     pub fn cut(&mut self, to: Version, budget: &TailBudget) -> Option<Vec<Entry>> {
         let more = self.more.as_mut().filter(|more| to.seq >= more.before_tail && to.seq >= self.durable)?;
         let mut cut = Vec::new();
@@ -269,7 +271,7 @@ impl Log {
                 if let Some(identity) = entry.record.identity() {
                     rare.completions.undo(identity, entry.record.version());
                 }
-                // A tombstone that all copies had passed is not brought back.
+                // A tombstone that all copies had passed is not restored.
                 entry.replaced = entry.replaced.filter(|old| !(old.is_delete() && old.version().seq <= rare.purged));
             }
             cut.push(entry);
@@ -281,7 +283,7 @@ impl Log {
         Some(cut)
     }
 
-    /// The next tombstone up to `seq`, which every copy has passed.
+    /// Takes the next tombstone up to `seq`, where every copy has passed `seq`.
     pub fn next_purged(&mut self, seq: u64) -> Option<Record> {
         let rare = self.more.as_mut()?.rare.as_mut()?;
         let tombstone = rare.tombstones.pop_front_if(|tombstone| tombstone.version().seq <= seq)?;
@@ -289,7 +291,7 @@ impl Log {
         Some(tombstone)
     }
 
-    /// Tombstones up to `seq` are gone, although this log may not have known of the last of them.
+    /// Notes that tombstones up to `seq` are gone, although this log may not have known the last of them.
     pub(crate) fn set_purged(&mut self, seq: u64) {
         let rare = self.more_mut().rare_mut();
         rare.purged = rare.purged.max(seq);
@@ -302,11 +304,11 @@ impl Log {
         oldest.is_some_and(|tombstone| tombstone.version().seq <= seq)
     }
 
-    /// Gives up the tail. Before a log is dropped this must have been called, so that the budget is right.
+    /// Drops the tail. Must be called before a log is dropped, so that the budget stays right.
     pub fn drop_tail(&mut self, budget: &TailBudget) {
         let last = self.last.seq;
         if let Some(more) = &mut self.more {
-            // Where nobody follows, each record comes here.
+            // Without followers, every record gets here.
             if more.tail.front().is_some() {
                 more.tail = NearQueue::default();
             }
@@ -315,19 +317,20 @@ impl Log {
         }
     }
 
-    /// Asks for memory that the next record will touch. First of two calls; between them that of other slots can be asked
-    /// for.
+    /// Prefetches memory that the next record will touch. This is the first of two calls; other slots can be prefetched
+    /// in between.
     pub(crate) fn fetch(&self) {
         if let Some(more) = &self.more {
             fetch(&**more);
         }
     }
 
-    /// The second: what goes when the durable mark moves. Records take so many bytes, as a rule.
+    /// The second call: prefetches what is dropped when the durable mark moves. `size` is the usual size of a record in
+    /// bytes.
     pub(crate) fn fetch_oldest(&self, size: usize) {
         if let Some(entry) = self.more.as_ref().and_then(|more| more.tail.front()) {
             entry.record.fetch();
-            // The next record is mostly written where this one was.
+            // The next record is usually written where this one was.
             entry.replaced.iter().for_each(|replaced| replaced.fetch_with_value(size));
         }
     }
@@ -346,7 +349,7 @@ impl More {
         self.rare.get_or_insert_default()
     }
 
-    /// Whether a place is one of this log's own.
+    /// Whether a version is one of this log's own.
     fn contains(&self, place: Version) -> bool {
         let term = self.terms.iter().rev().find(|term| term.first <= place.seq);
         let forgotten = self.rare.as_ref().is_some_and(|rare| rare.terms_forgotten);
@@ -355,20 +358,20 @@ impl More {
 }
 
 impl Default for TailBudget {
-    /// Of [`TAIL_BYTES`].
+    /// A budget of [`TAIL_BYTES`].
     fn default() -> Self {
         Self::new(TAIL_BYTES)
     }
 }
 
 impl TailBudget {
-    /// What the tails hold, in bytes of records.
+    /// How much the tails hold, in bytes of records.
     #[must_use]
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// A budget of so many bytes, of which nothing is used.
+    /// A budget of this many bytes, none of it used.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self { used: AtomicUsize::new(0), limit }
@@ -415,7 +418,7 @@ mod tests {
             (&[1, 1, 2, 2], &[1, 1, 2, 3], version(2, 3)),
             (&[1], &[2], Version::NONE),
             (&[], &[1, 2], Version::NONE),
-            // The second epoch began at another record: it is not the same history.
+            // The second epoch began at another record, so it is not the same history.
             (&[1, 2, 2], &[2, 2], Version::NONE),
         ] {
             let (mine, theirs) = (log_of(mine, &budget), log_of(theirs, &budget));

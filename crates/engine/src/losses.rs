@@ -1,7 +1,7 @@
-//! Acknowledged writes that this node had and no more has, since the primary that came after did not have them.
+//! Acknowledged writes that this node has lost because the next primary did not have them.
 //!
-//! Only writes at the level `async` can be lost so. They are kept here for people to look at, up to a limit, and counted
-//! beyond it.
+//! Only writes at level `async` can be lost this way. They are kept here for people to inspect, up to a limit, and only
+//! counted beyond it.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use crate::record::Record;
 /// How many lost writes are kept.
 pub const LOSSES: usize = 10_000;
 
-/// How many bytes of them.
+/// How many bytes of lost writes are kept.
 pub const LOSS_BYTES: usize = 16 * 1024 * 1024;
 
 /// A lost write.
@@ -25,21 +25,21 @@ pub struct Loss {
     pub record: Record,
     /// The last record that this node and the next primary shared.
     pub common: Version,
-    /// The epoch of the primary that does not have it.
+    /// The epoch of the primary that lacks the write.
     pub winner: Epoch,
 }
 
-/// The archive.
+/// The archive of lost writes.
 #[derive(Debug, Default)]
 pub struct Losses {
     kept: VecDeque<Loss>,
     bytes: usize,
-    /// How many writes were lost in all.
+    /// How many writes were lost in total.
     count: u64,
 }
 
 impl Losses {
-    /// Keeps a lost write; the oldest go where there is no room.
+    /// Keeps a lost write; the oldest ones are dropped if there is no room.
     pub fn add(&mut self, loss: Loss) {
         self.count += 1;
         self.bytes += loss.record.size();
@@ -49,18 +49,18 @@ impl Losses {
         }
     }
 
-    /// Counts writes that were lost and are not here any more to be kept: later ones had overwritten them.
+    /// Counts lost writes that could not be kept, because later writes had overwritten them.
     pub fn add_overwritten(&mut self, writes: u64) {
         self.count += writes;
     }
 
-    /// How many writes were lost in all; where the node keeps its data, since its directory was made.
+    /// How many writes were lost in total; with a data directory, since it was created.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Those that are kept, oldest first.
+    /// The lost writes that are kept, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Loss> {
         self.kept.iter()
     }

@@ -1,13 +1,13 @@
-//! How much memory the keys of a node take, and what is done where that comes to its limit.
+//! How much memory a node's keys take, and what happens when that reaches its limit.
 //!
-//! Counted is what tables hold: their records, tombstones among them, each as the allocator's size class that it takes, and
-//! the groups and orders of the tables themselves. The count is kept for the whole node, by what each change of a table adds
-//! and takes away, under the lock of its slot.
+//! What counts is what the tables hold: their records, including tombstones, each with the allocator's size class for
+//! it, and the groups and orders of the tables themselves. The count is kept for the whole node, updated under the
+//! slot's lock with what each change of a table adds and removes.
 //!
-//! How long ago a key was used is told by a clock that time does not move: it goes on by one whenever the tables have grown
-//! by a certain part of the limit. So it is as fine as it need be, however fast or slowly a cache turns over, and nobody
-//! reads a real clock. A record has room for 16 bits of it, in which the whole limit is written 256 times over: what is so old
-//! was evicted long before.
+//! How long ago a key was used is measured by a clock that does not depend on time: it advances by one whenever the
+//! tables have grown by a certain part of the limit. It is therefore as fine as it needs to be, however fast or slowly
+//! a cache turns over, and nobody reads a real clock. A record stores 16 bits of it, in which the whole limit is
+//! written 256 times over: anything that old was evicted long before.
 
 use std::collections::VecDeque;
 use std::ops::{Add, AddAssign, Sub};
@@ -17,39 +17,39 @@ use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// What is done where a write needs more memory than there is.
+/// What happens if a write needs more memory than there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Evict {
-    /// It is refused.
+    /// The write is refused.
     #[default]
     None,
-    /// Keys that were used least recently are made absent, so that it is taken.
+    /// The least recently used keys are made absent, so that the write is accepted.
     Lru,
 }
 
-/// How many steps of the clock the tables take to grow by the whole limit.
+/// How many steps the clock advances while the tables grow by the whole limit.
 const STEPS: u64 = 256;
 
-/// Where keys are evicted and a node has none that it may evict, a write may pass the limit by this part of it: the primaries
-/// of the copies that the node holds make room.
+/// If keys are evicted and a node has none that it may evict, a write may exceed the limit by this part of it: the
+/// primaries of the copies that the node holds make room.
 const SLACK_PART: u64 = 16;
 
-/// Where keys are evicted, tombstones up to this part of the limit do not count: they go by themselves, in a moment.
+/// If keys are evicted, tombstones up to this part of the limit do not count: they disappear by themselves in a moment.
 const TOMBSTONE_PART: u64 = 8;
 
-/// Bytes of memory. Differences of two may be negative.
+/// Bytes of memory. The difference of two may be negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// All of them.
+    /// The total.
     pub bytes: i64,
-    /// Those of tombstones among them.
+    /// The part of the total that tombstones take.
     pub tombstones: i64,
 }
 
-/// What a node's tables take in memory, and may take.
+/// How much memory a node's tables take, and may take.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// In bytes; 0: none.
+    /// In bytes; 0: no limit.
     limit: u64,
     evict: Evict,
     clock: AtomicU16,
@@ -57,50 +57,50 @@ pub struct Memory {
     counters: Counters,
 }
 
-/// When the clock of uses came to its last steps, oldest first.
+/// When the clock of uses made its latest steps, oldest first.
 type Steps = VecDeque<(u16, Timestamp)>;
 
-/// How many of them are kept: those in which the whole limit is written twice.
+/// How many steps are kept: those in which the whole limit is written twice.
 const KEPT_STEPS: usize = 2 * STEPS as usize;
 
-/// What every write may change, apart from what every read looks at.
+/// What every write may change, kept apart from what every read looks at.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Counters {
     used: AtomicU64,
     tombstones: AtomicU64,
-    /// By how much the tables have ever grown, in bytes.
+    /// How much the tables have grown in total, in bytes.
     grown: AtomicU64,
     evicted: AtomicU64,
     refused: AtomicU64,
-    /// The state of a generator of numbers that are random enough to choose keys by.
+    /// The state of a generator of numbers that are random enough for choosing keys.
     random: AtomicU64,
 }
 
 /// The figures of a node's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MemoryFigures {
-    /// What the tables take, in bytes.
+    /// How much memory the tables take, in bytes.
     pub used: u64,
-    /// What they may take; 0: there is no limit.
+    /// How much they may take; 0: no limit.
     pub limit: u64,
-    /// Whether keys are evicted there, rather than writes refused.
+    /// Whether keys are evicted at the limit, instead of refusing writes.
     pub evicts: bool,
-    /// How many keys were evicted by this start of the node.
+    /// How many keys this start of the node has evicted.
     pub evicted: u64,
-    /// How many writes were refused, since they needed more memory than there was.
+    /// How many writes were refused because they needed more memory than there was.
     pub refused: u64,
 }
 
 impl Memory {
-    /// The same with a limit in bytes, 0 for none, and what is done there.
+    /// The same with a limit in bytes, 0 for none, and what happens at the limit.
     #[must_use]
     pub fn limited(mut self, limit: u64, evict: Evict) -> Self {
         (self.limit, self.evict) = (limit, evict);
         self
     }
 
-    /// The figures.
+    /// The current figures.
     #[must_use]
     pub fn figures(&self) -> MemoryFigures {
         let Counters { used, evicted, refused, .. } = &self.counters;
@@ -109,7 +109,7 @@ impl Memory {
         MemoryFigures { used, limit: self.limit, evicts: self.evicts(), evicted, refused }
     }
 
-    /// What is counted now.
+    /// The current count.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed).cast_signed();
@@ -126,7 +126,7 @@ impl Memory {
         self.evict == Evict::Lru
     }
 
-    /// Time goes on. To be called so often that a step of the clock is noticed in time.
+    /// Records the time of the clock's steps. Must be called often enough to notice each step in time.
     pub(crate) fn tick(&self, now: Timestamp) {
         if !self.evicts() {
             return;
@@ -141,7 +141,8 @@ impl Memory {
         }
     }
 
-    /// For how long a key was not used, at least, whose last use is so many steps of the clock ago: since the step after that.
+    /// The minimum time for which a key has not been used, if its last use is `age` steps of the clock ago: the time
+    /// since the step after that.
     pub(crate) fn idle(&self, age: u16, now: Timestamp) -> Duration {
         let clock = self.clock();
         let steps = self.steps();
@@ -153,15 +154,15 @@ impl Memory {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the clock of uses shows.
+    /// The current reading of the clock of uses.
     pub(crate) fn clock(&self) -> u16 {
         self.clock.load(Ordering::Relaxed)
     }
 
-    /// Tables have changed by so much. To be called under the lock of the slot.
+    /// Tables have changed by this much. Must be called under the lock of the slot.
     pub(crate) fn changed(&self, change: Usage) {
         let Counters { used, tombstones, grown, .. } = &self.counters;
-        // Most of what is overwritten is as long as before: then nothing is touched that all slots share.
+        // Most records are overwritten by one of the same size; then nothing is touched that all slots share.
         if change.bytes != 0 {
             used.fetch_add(change.bytes.cast_unsigned(), Ordering::Relaxed);
         }
@@ -177,26 +178,26 @@ impl Memory {
         }
     }
 
-    /// How many bytes are missing for so many more; 0: they are there.
+    /// How many bytes are missing for this many more; 0: there is room.
     pub(crate) fn lacks(&self, more: u64) -> u64 {
         if self.limit == 0 { 0 } else { (self.charged() + more).saturating_sub(self.limit) }
     }
 
-    /// By how many bytes the limit is passed, since no replica refuses what its primary sends.
+    /// How many bytes over the limit the node is, since no replica refuses what its primary sends.
     pub(crate) fn excess(&self) -> u64 {
         self.lacks(0)
     }
 
-    /// By how many bytes the limit may be passed for the time that it takes other nodes to make room.
+    /// How many bytes the limit may be exceeded by while other nodes make room.
     pub(crate) fn slack(&self) -> u64 {
         self.limit / SLACK_PART
     }
 
-    /// What counts against the limit.
+    /// The memory that counts against the limit.
     fn charged(&self) -> u64 {
         let Usage { bytes, tombstones } = self.usage();
         let passing = if self.evicts() { tombstones.min((self.limit / TOMBSTONE_PART).cast_signed()) } else { 0 };
-        // Who reads both while others write may see them disagree for a moment.
+        // If both are read while others write, they may disagree for a moment.
         u64::try_from(bytes - passing).unwrap_or(0)
     }
 
@@ -208,7 +209,7 @@ impl Memory {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A number that is random enough to choose by: SplitMix64 (Steele, Lea and Flood 2014).
+    /// A number that is random enough for choosing keys: SplitMix64 (Steele, Lea and Flood 2014).
     pub(crate) fn random(&self) -> u64 {
         let state = self.counters.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -217,8 +218,8 @@ impl Memory {
     }
 }
 
-/// What an allocation of so many bytes takes: the size classes of jemalloc, the allocator of nodes. Up to 64 bytes they are
-/// 16 apart, and then there are four to each power of two.
+/// The memory that an allocation of this many bytes takes: the size classes of jemalloc, the allocator of nodes. Up to
+/// 64 bytes they are 16 apart; above that there are four to each power of two.
 #[must_use]
 pub(crate) fn allocated(bytes: usize) -> usize {
     const WORD: usize = size_of::<u64>();
@@ -228,12 +229,12 @@ pub(crate) fn allocated(bytes: usize) -> usize {
 }
 
 impl Usage {
-    /// So many bytes, none of them of tombstones.
+    /// This many bytes, none of them for tombstones.
     pub(crate) fn of_values(bytes: usize) -> Self {
         Self { bytes: signed(bytes), tombstones: 0 }
     }
 
-    /// So many bytes of tombstones.
+    /// This many bytes of tombstones.
     pub(crate) fn of_tombstones(bytes: usize) -> Self {
         Self { bytes: signed(bytes), tombstones: signed(bytes) }
     }

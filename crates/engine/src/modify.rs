@@ -1,5 +1,5 @@
-//! What a [`Modify`] makes of a key, and what its client is told. No state and no clock: the primary of the key's slot asks
-//! under the slot's lock, and orders the effect.
+//! What a [`Modify`] does to a key, and what its client is told. No state and no clock: the primary of the key's slot
+//! calls this under the slot's lock, and orders the effect.
 
 use std::borrow::Cow;
 
@@ -9,30 +9,30 @@ use proto::peer::{Condition, ExpireIf, Life, Mistake, Modify, Tells, Told, WallT
 
 use crate::record::Record;
 
-/// What a client is told, with the bytes that it quotes.
+/// What a client is told, including the bytes that it quotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Telling {
-    /// It quotes nothing.
+    /// Quotes nothing.
     Plain(Told<'static>),
-    /// The value of this record.
+    /// Quotes the value of this record.
     ValueOf(Record),
-    /// These bytes, as [`Told::to_bytes`] gives them.
+    /// These bytes, as encoded by [`Told::to_bytes`].
     Bytes(Box<[u8]>),
 }
 
-/// What becomes of a key.
+/// What happens to a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome<'a> {
     /// It stays as it is.
     Unchanged,
-    /// It has this value, until then where a moment is given.
+    /// It gets this value, until the given moment if there is one.
     Put(Cow<'a, [u8]>, Option<WallTime>),
-    /// It is absent.
+    /// It becomes absent.
     Delete,
 }
 
 impl Telling {
-    /// What is told.
+    /// What the client is told.
     #[must_use]
     pub fn told(&self) -> Told<'_> {
         match self {
@@ -51,7 +51,7 @@ impl Telling {
     }
 }
 
-/// Works a modification out. `present` is the newest record of the key, unless it is absent or has expired by `now`.
+/// Evaluates a modification. `present` is the newest record of the key, unless it is absent or has expired by `now`.
 pub(crate) fn evaluate<'a>(modify: &Modify<'a>, present: Option<&'a Record>, now: WallTime) -> (Outcome<'a>, Telling) {
     match *modify {
         Modify::Set { value, condition, life, tells } => {
@@ -108,7 +108,7 @@ fn absent(present: Option<&Record>) -> Outcome<'static> {
     if present.is_some() { Outcome::Delete } else { Outcome::Unchanged }
 }
 
-/// A value that lives as asked for.
+/// Puts a value with the requested lifetime.
 fn put<'a>(value: Cow<'a, [u8]>, life: Life, present: Option<&Record>, now: WallTime) -> Outcome<'a> {
     match deadline(life, present, now) {
         Some(deadline) if deadline <= now => absent(present),
@@ -116,12 +116,12 @@ fn put<'a>(value: Cow<'a, [u8]>, life: Life, present: Option<&Record>, now: Wall
     }
 }
 
-/// A value of the key's own, with the deadline that it has.
+/// Puts a value derived from the key's own, keeping its deadline.
 fn kept(present: Option<&Record>, value: Vec<u8>) -> Outcome<'static> {
     Outcome::Put(Cow::Owned(value), present.and_then(Record::deadline))
 }
 
-/// The same value with another deadline.
+/// Puts the same value with another deadline.
 fn relive<'a>(record: &'a Record, life: Life, now: WallTime) -> Outcome<'a> {
     if deadline(life, Some(record), now) == record.deadline() {
         return Outcome::Unchanged;
@@ -148,7 +148,7 @@ fn may_expire(record: &Record, life: Life, condition: ExpireIf, now: WallTime) -
         && (!is_later || old.is_none_or(|old| new < old))
 }
 
-/// A value that was made longer, or is too long.
+/// A value that was extended, or that is too long.
 fn joined<'a>(
     present: Option<&Record>,
     len: usize,

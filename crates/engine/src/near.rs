@@ -1,16 +1,16 @@
-//! A queue whose first entries lie in itself.
+//! A queue that stores its first entries inline.
 //!
-//! Mostly a slot has one or two records that are not known to be durable, and as many who wait for them. To get at these no
-//! further memory has to be waited for, and none is allocated.
+//! Most of the time a slot has one or two records that are not known to be durable, and as many waiters for them.
+//! Accessing these causes no further cache miss and no allocation.
 
 use std::collections::VecDeque;
 
-/// A queue, of which the two oldest entries lie in itself.
+/// A queue whose two oldest entries are stored inline.
 #[derive(Debug)]
 pub(crate) struct NearQueue<T> {
-    /// The oldest, from the first place on.
+    /// The oldest entries, filled from the first place on.
     near: [Option<T>; 2],
-    /// The others. None, unless both places are taken.
+    /// The others; empty unless both inline places are taken.
     far: VecDeque<T>,
 }
 
@@ -21,18 +21,18 @@ impl<T> Default for NearQueue<T> {
 }
 
 impl<T> NearQueue<T> {
-    /// The oldest.
+    /// The oldest entry.
     pub(crate) fn front(&self) -> Option<&T> {
         let [first, _] = &self.near;
         first.as_ref()
     }
 
-    /// The newest.
+    /// The newest entry.
     fn back(&self) -> Option<&T> {
         self.far.back().or_else(|| self.near.iter().rev().flatten().next())
     }
 
-    /// All of them, oldest first.
+    /// All entries, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.near.iter().flatten().chain(&self.far)
     }
@@ -44,7 +44,7 @@ impl<T> NearQueue<T> {
         }
     }
 
-    /// Puts an item behind those that come before it, which are the oldest.
+    /// Inserts an item behind the entries that come before it; those must be the oldest ones.
     pub(crate) fn insert_behind(&mut self, comes_before: impl Fn(&T) -> bool, item: T) {
         if self.back().is_none_or(&comes_before) {
             return self.push_back(item);
@@ -63,7 +63,7 @@ impl<T> NearQueue<T> {
         }
     }
 
-    /// Takes the oldest, if it is such a one.
+    /// Pops the oldest entry if the predicate accepts it.
     pub(crate) fn pop_front_if(&mut self, is_wanted: impl FnOnce(&mut T) -> bool) -> Option<T> {
         let [first, second] = &mut self.near;
         let popped = first.take_if(is_wanted)?;
@@ -72,7 +72,7 @@ impl<T> NearQueue<T> {
         Some(popped)
     }
 
-    /// Takes the newest, if it is such a one.
+    /// Pops the newest entry if the predicate accepts it.
     pub(crate) fn pop_back_if(&mut self, is_wanted: impl FnOnce(&mut T) -> bool) -> Option<T> {
         if !self.far.is_empty() {
             return self.far.pop_back_if(is_wanted);
@@ -120,7 +120,7 @@ mod tests {
                     assert_eq!(queue.pop_front_if(|_| is_wanted), model.pop_front_if(|_| is_wanted));
                 }
                 3 => {
-                    // Some place among those that are there: they ascend.
+                    // A place within the sorted entries.
                     let item = model.front().copied().unwrap_or(number) + (state >> 50) % 8;
                     queue.insert_behind(|before| *before <= item, item);
                     model.insert(model.partition_point(|before| *before <= item), item);

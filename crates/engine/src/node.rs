@@ -1,8 +1,8 @@
-//! A node: all its slots, the map it goes by, and what passes between it and the others.
+//! A node: all its slots, the map it follows, and its exchanges with the other nodes and the coordinator.
 //!
 //! A [`Node`] is shared by every task of its process. Requests for keys take the lock of one slot and nothing else.
-//! Locks are taken in one order: a slot, then the queue of a replica or the promises to primaries; the map is read and let
-//! go before either.
+//! Locks are taken in one order: a slot, then the queue of a replica or the promises to primaries; the map is read and
+//! released before either.
 
 mod compare;
 mod disk;
@@ -51,50 +51,50 @@ use sweep::Sweep;
 
 pub use turn::Turn;
 
-/// How often [`Node::handle_timeout`] wants to be called.
+/// How often [`Node::handle_timeout`] must be called.
 pub const TICK: Duration = Duration::from_millis(20);
 
-/// How long a slot takes no writes for a hand-over. After that its primary goes on, and the coordinator asks again.
+/// How long a slot accepts no writes for a hand-over. After that its primary continues, and the coordinator asks again.
 pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where a request for a slot can go, as the map has it.
+/// Where a request for a slot can go, according to the map.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Route {
-    /// The primary, if there is one, whoever that is.
+    /// The primary, if there is one, even if that is this node.
     pub primary: Option<(Incarnation, NodeAddr)>,
     /// The other copies that are up.
     pub replicas: Vec<(Incarnation, NodeAddr)>,
-    /// Addresses of holders that are not up, where no holder is.
+    /// The addresses of holders that are down; only if no holder is up.
     pub missing: Vec<NodeAddr>,
 }
 
-/// Something that an operator wants to know.
+/// Something that operators want to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Another node follows a newer primary of this slot; this one leads it no more.
+    /// Another node follows a newer primary of this slot; this node no longer leads it.
     Deposed(SlotId),
-    /// A slot's new primary lacks so many acknowledged writes that this copy had; they are in the archive of losses.
+    /// A slot's new primary lacks this many acknowledged writes that this copy had; they are in the archive of losses.
     CutAway(SlotId, u64),
-    /// A replica's queue has overflowed; it is asked anew in so many slots.
+    /// A replica's queue has overflowed; its removal from the in-sync sets of this many slots is proposed.
     Overflowed(NodeAddr, usize),
-    /// A replica has made no progress for too long; it is proposed out of the in-sync sets of so many slots.
+    /// A replica has made no progress for too long; its removal from the in-sync sets of this many slots is proposed.
     Evicted(NodeAddr, usize),
-    /// So many slots were to be handed over and were not in time.
+    /// The hand-over of this many slots timed out.
     HandOverTimedOut(usize),
     /// Writes were refused that need more memory than there is here or at a replica.
     MemoryFull {
-        /// What the keys take here, in bytes.
+        /// How much memory the keys take here, in bytes.
         used: u64,
-        /// What they may take; 0: there is no limit.
+        /// How much they may take; 0: no limit.
         limit: u64,
-        /// How many writes, since it was told last.
+        /// How many writes have been refused since the last such event.
         refused: u64,
     },
-    /// A replica's copy of a slot was not equal to this one at a record. It is filled again.
+    /// A replica's copy of a slot differed from this one at a record. It is being refilled.
     Differs(SlotId, NodeAddr, Version),
 }
 
-/// The node. See the module's text.
+/// The node. See the module documentation.
 #[derive(Debug)]
 pub struct Node<B: Bugs = NoBugs> {
     bits: SlotBits,
@@ -102,8 +102,8 @@ pub struct Node<B: Bugs = NoBugs> {
     slots: Box<[Cell<B>]>,
     steps: Mutex<Steps>,
     me: AtomicU64,
-    /// Whose data this node has found on its disk: that of the start before, and those whose data that one had found. The
-    /// map may still speak of any of them.
+    /// The incarnations whose data this node found on its disk: the previous start, and those whose data that one had
+    /// found. The map may still name any of them.
     ancestors: Ancestors,
     map: RwLock<Option<Arc<ClusterMap>>>,
     neighbours: Mutex<Neighbours>,
@@ -117,19 +117,19 @@ pub struct Node<B: Bugs = NoBugs> {
     journal: Journal,
     outbox_items: usize,
     proposals: Mutex<Proposals>,
-    /// When which slots want to be looked at, in steps of a tick.
+    /// Which slots are to be looked at, by tick.
     agenda: Mutex<BTreeMap<u64, Vec<SlotId>>>,
     events: Mutex<Vec<Event>>,
     losses: Mutex<Losses>,
     comparisons: Mutex<Comparisons>,
-    /// In what time the background compares every slot, in microseconds; 0: never.
+    /// How long the background takes to compare every slot once, in microseconds; 0: never.
     compare_every: AtomicU64,
     stamps: AtomicU64,
-    /// Until when the coordinator cannot have taken this node off the ring, by what it has answered.
+    /// The time until which the coordinator, by its answers, cannot have taken this node off the ring.
     coordinator_until: AtomicU64,
-    /// The coordinator of the present session has sent its map.
+    /// The coordinator has sent its map in the current session.
     has_map_of_session: AtomicBool,
-    /// What the wall clock showed when the node's own was at zero, in milliseconds.
+    /// The wall-clock time, in milliseconds, at which the node's own clock was zero.
     wall_at_zero: AtomicU64,
     last_tick: AtomicU64,
     /// The node is about to stop. What it leads is to be handed over before it closes.
@@ -138,40 +138,40 @@ pub struct Node<B: Bugs = NoBugs> {
     bugs: B,
 }
 
-/// A slot in two whole lines of the processor's cache.
+/// A slot, aligned to two whole cache lines.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Cell<B: Bugs>(Mutex<Slot<B>>);
 
-/// Slots by their numbers, each at the version of its configuration that was seen last: those who ask again and again while the
-/// coordinator is away ask once.
+/// Slots, each with the version of its configuration that was last seen: a request that is repeated while the
+/// coordinator is away is kept only once.
 type Slots = BTreeMap<SlotId, MapVersion>;
 
-/// What the coordinator is to be asked for, gathered until its session takes it.
+/// What the coordinator is to be asked for, collected until its session takes it.
 #[derive(Debug, Default)]
 struct Proposals {
     admit: BTreeMap<Incarnation, Slots>,
     expel: BTreeMap<Incarnation, Slots>,
     release: BTreeMap<Incarnation, Vec<SlotAt>>,
-    /// That this node is about to stop.
+    /// This node is about to stop.
     stops: bool,
     complain: BTreeSet<Incarnation>,
     last_complaint: Timestamp,
     last_admission: Timestamp,
-    /// Slots that are being handed over: to whom, and since when.
+    /// Slots that are being handed over: to which node, and since when.
     handing_over: BTreeMap<SlotId, (Incarnation, Timestamp)>,
 }
 
 impl<B: Bugs> Node<B> {
-    /// A node that holds nothing. `secret` keys its tables and is drawn at random.
+    /// A node that holds nothing. `secret` keys the hash of its tables and is chosen at random.
     #[must_use]
     pub fn new(now: Timestamp, bits: SlotBits, secret: u64, bugs: B) -> Self {
         let slots = bits.slots().map(|_| Cell(Mutex::new(Slot::new(bugs)))).collect();
         Self::with(now, bits, KeyHasher::new(secret), slots, Ancestors::default(), None, bugs)
     }
 
-    /// The same with other limits: what its tails may hold, in bytes, and how many
-    /// messages may wait for a replica. Tests reach limits so that nobody reaches otherwise.
+    /// The same node with other limits: for its tails, in bytes, and for the number of messages that may wait for a
+    /// replica. Lets tests reach limits that are never reached otherwise.
     #[must_use]
     pub fn limited(mut self, tail_bytes: usize, outbox_items: usize) -> Self {
         self.tails.set_limit(tail_bytes);
@@ -232,7 +232,7 @@ impl<B: Bugs> Node<B> {
         self.bits.slot(&Position::of(key))
     }
 
-    /// Whether there is a slot of this number.
+    /// Whether a slot with this number exists.
     #[must_use]
     pub fn has_slot(&self, slot: SlotId) -> bool {
         usize::from(slot.0) < self.slots.len()
@@ -240,12 +240,12 @@ impl<B: Bugs> Node<B> {
 
     // Requests for keys.
 
-    /// Reads a key at its primary. `read` sees the record, under the slot's lock; then `clock` is asked, where the read is
-    /// linear or the value has a deadline. Where the answer has a ticket of `waiting`, it is given when that is settled, or
-    /// not at all. A linear read that finds a value past its deadline writes that down.
+    /// Reads a key at its primary. `read` sees the record under the slot's lock; afterwards `clock` is read if the read
+    /// is linear or the value has a deadline. If the answer has a ticket of `waiting`, it may be given only once the
+    /// ticket is settled, if at all. A linear read that finds a value past its deadline records that.
     ///
     /// # Errors
-    /// This node does not lead the slot, or, for a linear read, may not do so any more.
+    /// This node does not lead the slot or, for a linear read, may no longer do so.
     #[expect(
         clippy::too_many_arguments,
         reason = "each is another thing, and the hottest path makes no struct of them"
@@ -270,8 +270,8 @@ impl<B: Bugs> Node<B> {
         answer
     }
 
-    /// Reads a key from whatever copy is here, since its primary does not answer. `clock` is asked where the value has a
-    /// deadline.
+    /// Reads a key from the local copy, whatever its role, because the primary does not answer. `clock` is read if the
+    /// value has a deadline.
     ///
     /// # Errors
     /// This node has no copy of the slot.
@@ -287,7 +287,8 @@ impl<B: Bugs> Node<B> {
         if slot.holds_copy() { Ok(read(slot.get(place, key, clock))) } else { Err(Refusal::NotHere) }
     }
 
-    /// For how long a key was not used, at least, as far as its primary knows; none where it is absent. That is no use.
+    /// The minimum time for which a key has not been used, as far as its primary knows; `None` if absent. Asking is not
+    /// a use.
     ///
     /// # Errors
     /// This node does not lead the slot.
@@ -297,21 +298,21 @@ impl<B: Bugs> Node<B> {
         Ok(age.map(|age| self.memory.idle(age, now)))
     }
 
-    /// Tells what the wall clock shows. To be called at the start and each [`TICK`], so that a clock that is set is noticed.
+    /// Sets the wall clock. Must be called at the start and each [`TICK`], so that changes of the clock are noticed.
     pub fn set_wall_clock(&self, now: Timestamp, wall: WallTime) {
         let at_zero = wall.0.wrapping_sub(now.on_the_wall(0).0);
         self.wall_at_zero.store(at_zero, Ordering::Relaxed);
     }
 
-    /// What the wall clock shows then, as far as the node knows.
+    /// The wall-clock time at `now`, as far as the node knows.
     #[must_use]
     pub fn wall(&self, now: Timestamp) -> WallTime {
         now.on_the_wall(self.wall_at_zero.load(Ordering::Relaxed))
     }
 
-    /// Lists the keys of one slot for a page of a walk, or refuses that. `clock` is asked once the slot is locked. Until the
-    /// tickets of `waiting` are settled, and as durable, nobody may hear of a linear list. A linear list that hides values
-    /// past their deadlines writes that down.
+    /// Lists the keys of one slot for a page of a walk, or refuses to. `clock` is read once the slot is locked. Nobody
+    /// may hear of a linear list until all tickets of `waiting` are settled as durable. A linear list that hides values
+    /// past their deadlines records that.
     pub fn list(
         &self,
         slot: SlotId,
@@ -339,10 +340,10 @@ impl<B: Bugs> Node<B> {
         }
     }
 
-    /// Writes a key at its primary. Where the answer has a ticket of `waiting`, it is given when that is settled.
+    /// Writes a key at its primary. If the answer has a ticket of `waiting`, it is given once the ticket is settled.
     ///
     /// # Errors
-    /// The write was refused. Nothing was done.
+    /// The write was refused; nothing was done.
     pub fn write(
         &self,
         now: Timestamp,
@@ -359,7 +360,7 @@ impl<B: Bugs> Node<B> {
         written
     }
 
-    /// `memory_slack`: by how many bytes the limit of memory may be passed.
+    /// `memory_slack`: how many bytes the memory limit may be exceeded by.
     fn write_once(
         &self,
         now: Timestamp,
@@ -386,26 +387,26 @@ impl<B: Bugs> Node<B> {
         let (primary, replicas): (Vec<_>, Vec<_>) =
             up.into_iter().map(named).partition(|(incarnation, _)| Some(*incarnation) == primary);
         let none_is_up = primary.is_empty() && replicas.is_empty();
-        // One that was started again without proof of its data is here, and not what is waited for.
+        // A member restarted without proof of its data is here, so it is not what is being waited for.
         let is_back = |addr: &NodeAddr| map.members().any(|(_, member)| member.up && member.addr == *addr);
         let missing = down.into_iter().map(|(_, member)| member.addr.clone());
         let missing = missing.filter(|addr| none_is_up && !is_back(addr)).collect();
         Route { primary: primary.into_iter().next(), replicas, missing }
     }
 
-    /// The map that the node goes by, if it has one.
+    /// The map that the node follows, if it has one.
     #[must_use]
     pub fn map(&self) -> Option<Arc<ClusterMap>> {
         self.map.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The incarnation that the coordinator has given this node; 0 before it has.
+    /// The incarnation that the coordinator gave this node; 0 before that.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         Incarnation(self.me.load(Ordering::Relaxed))
     }
 
-    /// How many keys are stored here, copies of other nodes' keys among them.
+    /// How many keys are stored here, including copies of other nodes' keys.
     #[must_use]
     pub fn keys(&self) -> usize {
         self.bits.slots().map(|slot| self.slot(slot).keys()).sum()
@@ -417,7 +418,7 @@ impl<B: Bugs> Node<B> {
         self.bits.slots().filter(|slot| self.slot(*slot).is_primary()).count()
     }
 
-    /// Whether this node takes writes of a slot now.
+    /// Whether this node serves a slot now.
     #[must_use]
     pub fn is_serving(&self, now: Timestamp, slot: SlotId) -> bool {
         self.slot(slot).is_serving(self.place(now, slot))
@@ -436,31 +437,31 @@ impl<B: Bugs> Node<B> {
         self.slot(slot).is_primary()
     }
 
-    /// Looks into a slot.
+    /// Inspects a slot.
     pub fn inspect<R>(&self, slot: SlotId, look: impl FnOnce(&Slot<B>) -> R) -> R {
         look(&self.slot(slot))
     }
 
-    /// What all replicas together have still to acknowledge.
+    /// Everything that all replicas together have yet to acknowledge.
     #[must_use]
     pub fn lag(&self) -> Lag {
         let lags = self.outboxes().into_iter().map(|outbox| outbox.lag());
         lags.fold(Lag::default(), |sum, lag| Lag { items: sum.items + lag.items, bytes: sum.bytes + lag.bytes })
     }
 
-    /// What this node has still to fill on others, one for each.
+    /// The fills this node has yet to make, one entry per receiving node.
     #[must_use]
     pub fn fills(&self) -> Vec<Filling> {
         self.outboxes().iter().filter_map(|outbox| outbox.filling()).collect()
     }
 
-    /// What is kept to bring replicas level, in bytes of records.
+    /// How much is kept for bringing replicas up to date, in bytes of records.
     #[must_use]
     pub fn tail_bytes(&self) -> usize {
         self.tails.used()
     }
 
-    /// Looks at the acknowledged writes that this node has lost.
+    /// Inspects the acknowledged writes that this node has lost.
     pub fn losses<R>(&self, look: impl FnOnce(&Losses) -> R) -> R {
         look(&self.lock_losses())
     }
@@ -471,13 +472,13 @@ impl<B: Bugs> Node<B> {
         std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The queues to the nodes that follow this one. Each wants one link, as long as it is listed.
+    /// The queues to the nodes that follow this one. Each needs one link for as long as it is listed.
     #[must_use]
     pub fn outboxes(&self) -> Vec<Arc<Outbox>> {
         self.lock_outboxes().values().map(Arc::clone).collect()
     }
 
-    // Small parts.
+    // Helpers.
 
     fn place(&self, now: Timestamp, id: SlotId) -> Place<'_> {
         Place {
@@ -504,7 +505,7 @@ impl<B: Bugs> Node<B> {
 
     fn slot(&self, slot: SlotId) -> MutexGuard<'_, Slot<B>> {
         let slot = self.slots.get(usize::from(slot.0)).expect("a slot number was checked where it came in");
-        // A panic under the lock ends the process, so whoever sees a poisoned lock is on the way out as well.
+        // A panic under the lock ends the process, so whoever sees a poisoned lock is about to end as well.
         slot.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,11 +1,11 @@
-//! What a replica has still to be sent: one bounded queue for all slots that it shares with this node.
+//! What has still to be sent to a replica: one bounded queue for all slots that it shares with this node.
 //!
-//! A link task outside takes from the front, sends, and reports what the replica has acknowledged. What was sent stays
-//! in the queue until then, so that a broken connection loses nothing: the next one starts from the first that is not
-//! acknowledged, and the replica passes over what it has already.
+//! A link task outside this crate takes messages from the front, sends them, and reports what the replica has
+//! acknowledged. Sent messages stay in the queue until then, so a broken connection loses nothing: the next one starts
+//! from the first unacknowledged message, and the replica skips what it already has.
 //!
-//! A queue that is full is dropped whole and takes nothing more until [`crate::node::Node`] has marked the replica
-//! behind in every slot: a slow replica costs a bounded amount of memory, and its clients nothing.
+//! A full queue is dropped whole and accepts nothing more until [`crate::node::Node`] has marked the replica behind in
+//! every slot: a slow replica costs a bounded amount of memory, and costs clients nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,32 +23,33 @@ use crate::peers::LEASE;
 use crate::record::Record;
 use crate::time::Timestamp;
 
-/// How much may wait for one replica, in bytes of records. One record more than fits is taken where nothing waits.
+/// How much may wait for one replica, in bytes of records. An empty queue accepts a record even if it exceeds this.
 pub const OUTBOX_BYTES: usize = 64 * 1024 * 1024;
 
 /// How many messages may wait for one replica.
 pub const OUTBOX_ITEMS: usize = 1_000_000;
 
-/// How much of filling may wait for one replica before the next slot is begun, so that records are not held up.
+/// How much fill data may wait for one replica before the next slot is begun, so that records are not held up.
 pub const FILL_AHEAD_BYTES: usize = 1024 * 1024;
 
-/// How much is encoded before whoever writes gets the queue again, in bytes: a few microseconds' work.
+/// How much is encoded before writers get access to the queue again, in bytes: a few microseconds of work.
 const ENCODED_AT_ONCE: usize = 16 * 1024;
 
-/// Names one addition of a replica to a slot. What is acknowledged for an earlier one says nothing of a later.
+/// Identifies one alignment, fill, or release of a replica in a slot. An acknowledgement of an earlier one says nothing
+/// about a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stamp(pub u64);
 
 /// Something to be sent to a replica.
 #[derive(Debug, Clone)]
 pub enum Item {
-    /// See [`LinkMessage::Align`]. Boxed: it is long and rare, and a queue of records is to be short.
+    /// See [`LinkMessage::Align`]. Boxed because it is large and rare, and queued records should be small.
     Align(Box<Align>),
     /// See [`LinkMessage::Compare`].
     Compare {
         /// The slot.
         slot: SlotId,
-        /// Names the question.
+        /// The number of the query.
         query: u64,
         /// The last record.
         at: Version,
@@ -59,7 +60,7 @@ pub enum Item {
     Record {
         /// The slot.
         slot: SlotId,
-        /// The place of the record before.
+        /// The version of the record before it.
         previous: Version,
         /// The durable mark.
         durable: u64,
@@ -73,7 +74,7 @@ pub enum Item {
         /// The durable mark.
         seq: u64,
     },
-    /// See [`LinkMessage::Fill`]: all that the slot holds.
+    /// See [`LinkMessage::Fill`]: everything the slot holds.
     Fill {
         /// The slot.
         slot: SlotId,
@@ -81,7 +82,7 @@ pub enum Item {
         epoch: Epoch,
         /// The slot as it was when the copy was made.
         snapshot: Arc<Snapshot>,
-        /// Whose acknowledgement this awaits.
+        /// The stamp whose acknowledgement is awaited.
         stamp: Stamp,
     },
     /// See [`LinkMessage::Purge`].
@@ -97,12 +98,12 @@ pub enum Item {
         slot: SlotId,
         /// The epoch that this node leads.
         epoch: Epoch,
-        /// Whose acknowledgement this awaits.
+        /// The stamp whose acknowledgement is awaited.
         stamp: Stamp,
     },
 }
 
-/// Where the primary of a slot stands, see [`LinkMessage::Align`].
+/// Where the primary of a slot stands; see [`LinkMessage::Align`].
 #[derive(Debug, Clone)]
 pub struct Align {
     /// The slot.
@@ -111,19 +112,19 @@ pub struct Align {
     pub epoch: Epoch,
     /// The version of the slot's configuration.
     pub config: MapVersion,
-    /// The last record that is not sent.
+    /// The last record that is not sent; what follows it is.
     pub from: Version,
     /// The durable mark.
     pub durable: u64,
     /// The terms of this node's log.
     pub terms: Terms,
-    /// Whose acknowledgement this awaits.
+    /// The stamp whose acknowledgement is awaited.
     pub stamp: Stamp,
-    /// The replica's copy differs and is to be filled again.
+    /// The replica's copy differs and is to be refilled.
     pub refill: bool,
 }
 
-/// All that a slot holds up to a record.
+/// Everything a slot holds up to a record.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// The record.
@@ -136,29 +137,29 @@ pub struct Snapshot {
     pub terms: Terms,
     /// The newest record of each key.
     pub records: Vec<Record>,
-    /// Which writes of clients are settled, by their client and number.
+    /// Which client writes are settled, by client and number.
     pub completions: Vec<(Box<[u8]>, u64, Completion)>,
 }
 
-/// What an acknowledgement covers, where somebody waits for it.
+/// What an acknowledgement covers, if somebody waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acked {
     /// The replica stands where this node stood.
     Aligned {
         /// The slot.
         slot: SlotId,
-        /// The addition that it was for.
+        /// The alignment's stamp.
         stamp: Stamp,
-        /// The record up to which.
+        /// The number of the last record that the replica has.
         seq: u64,
     },
     /// The replica has the whole slot.
     Filled {
         /// The slot.
         slot: SlotId,
-        /// The addition that it was for.
+        /// The fill's stamp.
         stamp: Stamp,
-        /// The record up to which.
+        /// The number of the last record that the replica has.
         seq: u64,
     },
     /// The replica has a record.
@@ -168,17 +169,17 @@ pub enum Acked {
         /// The record's number.
         seq: u64,
     },
-    /// The replica knows that its promise is given back.
+    /// The replica knows that it is released from its promise.
     Released {
         /// The slot.
         slot: SlotId,
-        /// The release.
+        /// The release's stamp.
         stamp: Stamp,
     },
 }
 
 impl Acked {
-    /// The slot that it is about.
+    /// The slot it concerns.
     #[must_use]
     pub fn slot(self) -> SlotId {
         match self {
@@ -190,29 +191,29 @@ impl Acked {
     }
 }
 
-/// The queue for one incarnation of one node. Shared between the slots that fill it and the link that empties it.
+/// The queue for one incarnation of one node. Shared by the slots that fill it and the link that drains it.
 #[derive(Debug)]
 pub struct Outbox {
-    /// Who is sent to.
+    /// The receiver.
     pub to: Incarnation,
-    /// Where it is reached.
+    /// The receiver's address.
     pub addr: NodeAddr,
     /// How many messages may wait.
     limit: usize,
     queue: Mutex<Queue>,
-    /// When the beat was sent that the replica has answered last, in the primary's time; 0: none.
+    /// When the last beat that the replica has answered was sent, in the primary's time; 0: none.
     granted: AtomicU64,
-    /// When the replica has said something last, in the primary's time.
+    /// When the replica was last heard from, in the primary's time.
     heard: AtomicU64,
-    /// How long an answer to a beat takes, in microseconds, smoothed.
+    /// The smoothed round-trip time of a beat, in microseconds.
     round_trip: AtomicU64,
-    /// It was proposed out since.
+    /// The replica's removal has been proposed since it was last heard from.
     evicted: AtomicBool,
-    /// By how many bytes the replica's node is over its limit of memory, by what it has said last.
+    /// How many bytes the replica's node is over its memory limit, according to its last report.
     over_memory: AtomicU64,
 }
 
-/// An item in the queue, with the bytes of its record or its fill: to leave, these need not be looked at again.
+/// An item in the queue, with the size of its record or fill, which then need not be computed again on removal.
 #[derive(Debug)]
 struct Queued {
     item: Item,
@@ -222,20 +223,20 @@ struct Queued {
 #[derive(Debug, Default)]
 struct Queue {
     items: VecDeque<Queued>,
-    /// How many at the front are sent on the present connection and not acknowledged.
+    /// How many items at the front have been sent on the current connection and not acknowledged.
     sent: usize,
-    /// How many were acknowledged on the present connection.
+    /// How many items have been acknowledged on the current connection.
     acked: u64,
     /// The bytes of all records in the queue.
     record_bytes: usize,
     /// The bytes of all fills in the queue.
     fill_bytes: usize,
     overflowed: bool,
-    /// How many at the front must be acknowledged before what the replica says of its memory counts again.
+    /// How many items at the front must be acknowledged before the replica's memory reports count again.
     memory_awaits: usize,
-    /// Slots that the replica wants filled, each with the keys that it had then.
+    /// The slots that the replica needs filled, each with the number of keys it had at the time.
     wanting: BTreeMap<SlotId, u64>,
-    /// The keys of all these.
+    /// The total of these keys.
     wanting_keys: u64,
 }
 
@@ -249,7 +250,7 @@ pub struct Lag {
 }
 
 impl Outbox {
-    /// An empty queue, in which so many messages may wait: [`OUTBOX_ITEMS`], or fewer in tests.
+    /// An empty queue in which `limit` messages may wait: [`OUTBOX_ITEMS`], or fewer in tests.
     #[must_use]
     pub fn new(now: Timestamp, to: Incarnation, addr: NodeAddr, limit: usize) -> Self {
         Self {
@@ -268,67 +269,68 @@ impl Outbox {
     /// The replica has answered a beat that was sent at this moment.
     pub fn grant(&self, now: Timestamp, sent: Timestamp) {
         self.granted.fetch_max(sent.0, Ordering::Relaxed);
-        // Only the link's own task calls this. An eighth of each new figure, as in TCP (RFC 6298).
+        // Only the link's own task calls this. A moving average with weight 1/8, as in TCP (RFC 6298).
         let (smoothed, new) = (self.round_trip.load(Ordering::Relaxed), now.0.saturating_sub(sent.0));
         self.round_trip.store(smoothed - smoothed / 8 + new / 8, Ordering::Relaxed);
     }
 
-    /// How long an answer to a beat takes, smoothed.
+    /// The smoothed round-trip time of a beat.
     #[must_use]
     pub fn round_trip(&self) -> Duration {
         Duration::from_micros(self.round_trip.load(Ordering::Relaxed))
     }
 
-    /// Whether the replica's lease counts.
+    /// Whether the replica's lease is valid.
     #[must_use]
     pub fn has_lease(&self, now: Timestamp) -> bool {
         let granted = Timestamp(self.granted.load(Ordering::Relaxed));
         granted != Timestamp::default() && now < granted + LEASE
     }
 
-    /// The replica has said something, or this node could not hear it until now.
+    /// The replica was heard from, or this node was unable to hear it until now.
     pub fn heard(&self, now: Timestamp) {
         self.heard.store(now.0, Ordering::Relaxed);
         self.evicted.store(false, Ordering::Relaxed);
     }
 
-    /// By how many bytes the replica's node is over its limit of memory.
+    /// How many bytes the replica's node is over its memory limit.
     #[must_use]
     pub fn over_memory(&self) -> u64 {
         self.over_memory.load(Ordering::Relaxed)
     }
 
-    /// The replica has said so.
+    /// The replica has reported how far it is over its memory limit.
     pub(crate) fn set_over_memory(&self, bytes: u64) {
         if self.lock().memory_awaits == 0 {
             self.over_memory.store(bytes, Ordering::Relaxed);
         }
     }
 
-    /// Keys were evicted for the replica: what it says before it has all that is queued now is not to be done again.
+    /// Keys were evicted for the replica: its reports are ignored until it has everything queued so far.
     pub(crate) fn await_memory(&self) {
         let mut queue = self.lock();
         queue.memory_awaits = queue.items.len();
     }
 
-    /// The same, which counts as done with.
+    /// Returns [`Outbox::over_memory`] and resets it to zero.
     pub(crate) fn take_over_memory(&self) -> u64 {
         self.over_memory.swap(0, Ordering::Relaxed)
     }
 
-    /// The replica is proposed out, and is given time again. Whether that is the first time since it was heard.
+    /// Notes that the replica's removal is proposed, and restarts its time limit. Returns whether this is the first
+    /// time since it was last heard from.
     pub fn evict(&self, now: Timestamp) -> bool {
         self.heard.store(now.0, Ordering::Relaxed);
         !self.evicted.swap(true, Ordering::Relaxed)
     }
 
-    /// When the replica has said something last.
+    /// When the replica was last heard from.
     #[must_use]
     pub fn last_heard(&self) -> Timestamp {
         Timestamp(self.heard.load(Ordering::Relaxed))
     }
 
-    /// Adds an item. One that does not fit overflows the queue; see the module's text.
+    /// Adds an item. If it does not fit, the queue overflows; see the module documentation.
     pub fn push(&self, item: Item) {
         let (record_bytes, fill_bytes) = item.weight();
         let mut queue = self.lock();
@@ -348,7 +350,7 @@ impl Outbox {
         queue.items.push_back(Queued { item, bytes: record_bytes + fill_bytes });
     }
 
-    /// Whether so many records of so many bytes fit and leave as much room again for those to come.
+    /// Whether this many records of this many bytes fit and leave half of the queue's capacity free.
     #[must_use]
     pub fn has_room(&self, records: usize, bytes: usize) -> bool {
         let queue = self.lock();
@@ -357,11 +359,11 @@ impl Outbox {
             && queue.record_bytes + bytes <= OUTBOX_BYTES / 2
     }
 
-    /// Appends to `out` what has not been sent, up to about `limit` bytes; `false` where there is nothing.
+    /// Appends to `out` what has not been sent, up to about `limit` bytes; `false` if there is nothing.
     pub fn take(&self, out: &mut Vec<u8>, limit: usize) -> bool {
         let before = out.len();
         while out.len() - before < limit {
-            // Not in the match itself, which would hold the lock to its end.
+            // Not in the match expression, which would hold the lock until the match ends.
             let encoded = self.lock().encode_some(out);
             match encoded {
                 Encoded::None => break,
@@ -372,8 +374,8 @@ impl Outbox {
         out.len() > before
     }
 
-    /// The replica has applied `count` messages of the present connection. `None` where it cannot have: the connection
-    /// is to be closed.
+    /// The replica has applied `count` messages of the current connection. `None` if that is impossible: close the
+    /// connection.
     pub fn acknowledge(&self, count: u64) -> Option<Vec<Acked>> {
         let mut queue = self.lock();
         let new = usize::try_from(count.checked_sub(queue.acked)?).ok()?;
@@ -387,7 +389,7 @@ impl Outbox {
         queue.acked = count;
         queue.memory_awaits = queue.memory_awaits.saturating_sub(new);
         let Queue { items, record_bytes, fill_bytes, .. } = &mut *queue;
-        // Each is looked at, and dropped, for the first time since it was sent.
+        // Each item is touched, and dropped, for the first time since it was sent.
         for Queued { item, .. } in items.iter().take(new) {
             if let Item::Record { record, .. } = item {
                 record.fetch();
@@ -411,12 +413,12 @@ impl Outbox {
             }
         }
         drop(queue);
-        // Long to drop, and so not under the lock.
+        // Slow to drop, so not under the lock.
         drop(fills);
         Some(acked)
     }
 
-    /// A new connection is there: everything that is not acknowledged is sent again.
+    /// There is a new connection: everything unacknowledged is sent again.
     pub fn reconnected(&self) {
         let mut queue = self.lock();
         queue.sent = 0;
@@ -429,19 +431,19 @@ impl Outbox {
         self.lock().overflowed
     }
 
-    /// The replica is marked behind everywhere: the queue takes items again, on a new connection.
+    /// The replica is marked behind everywhere: the queue accepts items again, on a new connection.
     pub fn restart(&self) {
         *self.lock() = Queue::default();
     }
 
-    /// The replica wants a slot filled, which has so many keys now.
+    /// The replica needs a fill of a slot, which currently has this many keys.
     pub fn want_fill(&self, slot: SlotId, keys: u64) {
         let mut queue = self.lock();
         let before = queue.wanting.insert(slot, keys).unwrap_or(0);
         queue.wanting_keys = queue.wanting_keys - before + keys;
     }
 
-    /// The next slot to fill, where not too much of filling waits already.
+    /// The next slot to fill, unless too much fill data is waiting already.
     #[must_use]
     pub fn next_fill(&self) -> Option<SlotId> {
         let mut queue = self.lock();
@@ -453,7 +455,7 @@ impl Outbox {
         Some(slot)
     }
 
-    /// What waits to be filled; `None` where nothing does.
+    /// What waits to be filled; `None` if nothing does.
     #[must_use]
     pub fn filling(&self) -> Option<Filling> {
         let queue = self.lock();
@@ -461,14 +463,14 @@ impl Outbox {
         (slots > 0).then_some(Filling { to: self.to, slots, keys: queue.wanting_keys })
     }
 
-    /// Whether [`Outbox::next_fill`] has one.
+    /// Whether [`Outbox::next_fill`] would return a slot.
     #[must_use]
     pub fn may_fill(&self) -> bool {
         let queue = self.lock();
         queue.fill_bytes < FILL_AHEAD_BYTES && !queue.wanting.is_empty()
     }
 
-    /// What is not acknowledged.
+    /// What has not been acknowledged.
     #[must_use]
     pub fn lag(&self) -> Lag {
         let queue = self.lock();
@@ -476,22 +478,22 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // No code that holds the lock panics half way, so a poisoned queue is as good as any.
+        // No code that holds the lock panics halfway, so a poisoned queue is still valid.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a call of [`Queue::encode_some`] has come to.
+/// The result of [`Queue::encode_some`].
 enum Encoded {
-    /// Everything was sent.
+    /// Everything has been sent.
     None,
     Some,
-    /// The next one is to be encoded without the lock.
+    /// This item is to be encoded without the lock.
     Large(Item),
 }
 
 impl Queue {
-    /// Encodes some of what has not been sent. Whoever writes to a slot waits meanwhile, so it is not much at once.
+    /// Encodes some of what has not been sent. Writers to a slot wait meanwhile, so it is limited.
     fn encode_some(&mut self, out: &mut Vec<u8>) -> Encoded {
         let before = out.len();
         for queued in self.items.range(self.sent..) {
@@ -513,7 +515,7 @@ impl Queue {
 }
 
 impl Item {
-    /// The bytes of records, and of fills.
+    /// The bytes of records, and those of fills.
     pub(crate) fn weight(&self) -> (usize, usize) {
         match self {
             Self::Record { record, .. } => (record.size(), 0),

@@ -1,4 +1,4 @@
-//! What goes into and comes out of the coordinator: settings, duties for the caller, lines for its log.
+//! The coordinator's inputs and outputs: settings, work for the caller, and lines for its log.
 
 use std::time::Duration;
 
@@ -8,38 +8,38 @@ use proto::id::{Incarnation, NodeAddr};
 use proto::session::SlotAt;
 use proto::slot::{SlotBits, SlotId};
 
-/// What the operator has chosen.
+/// What the operator has configured.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// What every node goes by: copies, levels, the time after which a silent node is taken off the ring.
+    /// What every node follows: copies, levels, and the time after which a silent node is taken off the ring.
     pub promises: Promises,
     /// Positions of a node on the ring.
     pub virtual_nodes: u32,
-    /// How slots are cut.
+    /// How the key space is divided into slots.
     pub bits: SlotBits,
-    /// The name of the cluster if this turns out to be a new one. Random, from the caller.
+    /// The name of the cluster, in case this turns out to be a new one. Random, chosen by the caller.
     pub cluster: String,
-    /// How long a node that is dead or has stopped may be away before another is filled in its place.
+    /// How long a node that is dead or stopped may be away before another is filled in its place.
     pub replace_after: Duration,
-    /// To how many slots at one time copies are added that are to be filled from nothing; 0 for any number.
+    /// To how many slots at a time copies are added that have to be filled from scratch; 0: no limit.
     pub moves_at_once: usize,
-    /// What tells incarnations that this coordinator gives out from those of others. Random, from the caller.
+    /// Distinguishes incarnations issued by this coordinator from those of others. Random, chosen by the caller.
     pub incarnations: u32,
 }
 
-/// A duty for the caller.
+/// Work for the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// The state has changed: keep what [`crate::coordinator::Coordinator::state`] gives, before any output that follows
-    /// is carried out.
+    /// The state has changed: persist what [`crate::coordinator::Coordinator::state`] returns before carrying out any
+    /// output that follows.
     Keep,
-    /// The map has changed: send everyone what is new to him.
+    /// The map has changed: send everyone the changes that are new to them.
     Publish,
     /// Ask a node for its positions in these slots.
     AskPositions {
-        /// Whom.
+        /// The node to ask.
         to: Incarnation,
-        /// The number of the question.
+        /// The number of the query.
         query: u64,
         /// The slots.
         slots: Vec<SlotId>,
@@ -57,9 +57,9 @@ pub enum Output {
     CloseSession(Incarnation),
     /// Tell a node that an operator has taken it off the ring.
     Unregistered(Incarnation),
-    /// Tell a node to delete what it holds, and to leave.
+    /// Tell a node to delete what it holds and to leave.
     Dismiss(Incarnation),
-    /// Something that an operator wants to know.
+    /// Something that operators want to know.
     Event(Event),
 }
 
@@ -68,104 +68,104 @@ pub enum Output {
 pub enum Event {
     /// A node has registered.
     Registered(NodeAddr, Incarnation),
-    /// A node has registered again and kept its memory.
+    /// A node has registered again with its memory intact.
     Returned(NodeAddr, Incarnation),
-    /// A newer start of a node has taken the place of an older.
+    /// A newer start of a node has replaced an older one.
     Restarted(NodeAddr, Incarnation),
     /// An operator has taken a node off the ring.
     Unregistered(NodeAddr),
-    /// A node has said that it stops.
+    /// A node has reported that it stops.
     Left(NodeAddr),
-    /// An operator decommissions a node: its slots are handed over.
+    /// An operator is decommissioning a node: its slots are handed over.
     Leaving(NodeAddr),
-    /// An operator decommissions a node as soon as another has joined.
+    /// An operator will decommission a node (the first) as soon as another (the second) has joined.
     LeavesFor(NodeAddr, NodeAddr),
-    /// An operator has taken that back.
+    /// An operator has canceled a decommission.
     Stays(NodeAddr),
-    /// A node that was decommissioned has deleted what it held and is a member no more.
+    /// A decommissioned node has deleted what it held and is no longer a member.
     Decommissioned(NodeAddr),
     /// A node has been away for so long that others are filled in its place.
     Replaced(NodeAddr),
     /// The disk of a node is full.
     Full(NodeAddr),
-    /// It has room again.
+    /// A node whose disk was full has room again.
     Room(NodeAddr),
     /// A node is about to stop: its slots are handed over.
     Stopping(NodeAddr),
     /// A node was silent for too long.
     Dead(NodeAddr),
-    /// A primary is replaced: it is silent, and a copy of its slots complains, too.
+    /// A primary is being replaced: it is silent, and a copy of one of its slots complains, too.
     Suspected(NodeAddr),
-    /// A coordinator without state waits for these to tell what they know.
+    /// A coordinator without state waits for these nodes to report what they know.
     Awaiting(Vec<NodeAddr>),
-    /// An operator says not to wait for a node.
+    /// An operator has said not to wait for a node.
     Forgotten(NodeAddr),
     /// An operator has accepted what was lost in these slots.
     LossAccepted(Accepted),
-    /// A node of another cluster has come while a coordinator of this one was restarted. It is refused.
+    /// A node of another cluster has joined while a coordinator of this cluster was restarting. It is refused.
     Stranger(NodeAddr),
     /// The map was taken over from a node.
     Adopted(MapVersion),
-    /// A node has a newer map of this cluster than the coordinator, whose state is an older one.
+    /// A node has a newer map of this cluster than the coordinator, whose state is outdated.
     Outdated {
         /// The newest version that the coordinator knew of.
         known: MapVersion,
-        /// That of the node.
+        /// The version of the node's map.
         held: MapVersion,
     },
-    /// It was started with other numbers than before: slots move to where they belong now.
+    /// The coordinator was started with different settings than before: slots now move to where they belong.
     Resized {
-        /// How many copies of each key there were, and are to be.
+        /// How many copies of each key there were, and how many there are to be.
         copies: (usize, usize),
-        /// How many positions a node had on the ring, and has.
+        /// How many ring positions a node had, and how many it has now.
         virtual_nodes: (u32, u32),
     },
-    /// The first map of this coordinator stands.
+    /// The first map of this coordinator is in effect.
     Serving(MapVersion),
-    /// So many slots have a new primary, since theirs was lost.
+    /// This many slots have a new primary, because theirs was lost.
     Promoted(usize),
-    /// So many slots wait for these nodes, since the copies that are here were found without proof, and theirs may have more.
+    /// This many slots wait for these nodes: the copies that are here are unproven, and those nodes may have more.
     UnprovenWait(usize, Vec<NodeAddr>),
-    /// No copy that is known to be whole is left of so many slots, and copies that were found without proof lead them: those
-    /// of these nodes. What was acknowledged in the moments before their power failed may be missing.
+    /// This many slots have no copy left that is known to be complete, and are led by unproven copies on these nodes.
+    /// Writes acknowledged in the moments before their power failed may be missing.
     PromotedUnproven(usize, Vec<NodeAddr>),
-    /// So many slots have lost every copy that held what was promised, and older copies lead them: those of these nodes. What
-    /// was written since they were in sync is lost.
+    /// This many slots have lost every copy that held what was promised, and are led by older copies on these nodes.
+    /// What was written since those were in sync is lost.
     PromotedOlder(usize, Vec<NodeAddr>),
-    /// So many slots have lost every copy and start anew, empty.
+    /// This many slots have lost every copy and start over empty.
     StartedAnew(usize),
 }
 
-/// What has come of an operator's word that missing copies are lost.
+/// The result of an operator's statement that missing copies are lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Accepted {
-    /// How many slots start anew, empty.
+    /// How many slots start over empty.
     pub anew: usize,
-    /// How many go on with what the copies that are here have, though some of it may be missing.
+    /// How many slots continue with what the present copies have, though some data may be missing.
     pub unproven: usize,
 }
 
-/// Why a node cannot be decommissioned, or why that cannot be taken back. Nothing has changed.
+/// Why a node cannot be decommissioned or a decommission cannot be canceled. Nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecommissionError {
-    /// Nobody is known there; or it does not leave, where that was to be taken back.
+    /// No node is known at that address; or, when canceling, it is not leaving.
     NotFound,
-    /// It was registered by hand: no program of ours is behind the address.
+    /// It was registered by hand: the address runs none of our programs.
     ByHand,
-    /// There is no map yet, or one is taken over.
+    /// There is no map yet, or one is being taken over.
     NotServing,
     /// No other node would stay.
     LastNode,
-    /// It has handed everything over, and deletes what it holds.
+    /// It has handed everything over and is deleting what it holds.
     TooLate,
-    /// The one that is to take its place is itself, or leaves as well.
+    /// The node that is to take its place is the node itself, or is leaving as well.
     Itself,
 }
 
-/// What has come of an operator's wish to replace a node.
+/// The result of an operator's request to replace a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replaced {
-    /// It leaves, and still has copies of so many slots.
+    /// It is leaving, and still has copies of this many slots.
     Leaves(usize),
     /// It leaves once the other has joined.
     Waits,
@@ -176,17 +176,17 @@ pub enum Replaced {
 pub struct Joined {
     /// The node's incarnation.
     pub incarnation: Incarnation,
-    /// Whether the same start of the node was registered already.
+    /// Whether the same start of the node was already registered.
     pub again: bool,
 }
 
 /// Why a node may not join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JoinError {
-    /// It was taken off the ring. It stays out until it is started again.
+    /// It was taken off the ring. It stays out until it is restarted.
     Unregistered,
-    /// Another start has its address. It never comes back.
+    /// Another start has its address. The node can never come back.
     Replaced,
-    /// It belongs to another cluster, there is no room, or its name is that of another node, which lives.
+    /// It belongs to another cluster, there is no room, or its name belongs to another live node.
     Refused(ErrorReply),
 }

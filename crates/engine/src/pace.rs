@@ -1,31 +1,31 @@
-//! How fast slots are filled: so many bytes in a second for all replicas of a node together, and fewer the more clients ask
-//! for, so that what they ask for comes first.
+//! How fast slots are filled: limited to a number of bytes per second for all replicas of a node together, and to fewer
+//! the more requests clients send, so that requests take priority.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// What was not used in this time may be made up for.
+/// Capacity unused for up to this long may be made up for.
 const CREDIT: Duration = Duration::from_millis(100);
 
-/// How often it is looked at how much clients ask for.
+/// How often the load from clients is measured.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// At so many requests a second half of the limit is left.
+/// The number of requests per second at which half of the limit is left.
 const HALVED_AT: u64 = 100;
 
-/// However much clients ask for, this part of the limit is left: a move is to come to an end under load, too.
+/// The limit is never reduced below one part in this many, however high the load: a move must finish under load, too.
 const LEAST: u64 = 25;
 
-/// A limit of bytes in a second; none as it is made. Looking at it takes no lock.
+/// A limit in bytes per second, initially none. Checking it takes no lock.
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// While nobody asks for anything, in bytes a second; 0 stands for no limit.
+    /// The limit when there is no load, in bytes per second; 0: no limit.
     limit: AtomicU64,
-    /// How many requests of clients are carried out in a second, smoothed.
+    /// How many client requests are carried out per second, smoothed.
     load: AtomicU64,
-    /// How many there were when that was looked at last, and when that was, in microseconds of the node's clock.
+    /// The number of requests at the last measurement, and when that was, in microseconds of the node's clock.
     requests: AtomicU64,
     looked: AtomicU64,
     /// When the next fill may be made, in microseconds of the node's clock.
@@ -33,24 +33,24 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Sets the limit in bytes a second; 0 stands for none, whatever clients ask for.
+    /// Sets the limit in bytes per second; 0: no limit, whatever the load.
     pub fn set_limit(&self, limit: u64) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Whether [`Pace::note_requests`] wants to be called: only from time to time.
+    /// Whether [`Pace::note_requests`] should be called, which is only from time to time.
     #[must_use]
     pub fn wants_requests(&self, now: Timestamp) -> bool {
         now - Timestamp(self.looked.load(Ordering::Relaxed)) >= LOOK
     }
 
-    /// So many requests of clients were carried out since the start. Only one task tells.
+    /// Notes how many client requests have been carried out since the start. Called by one task only.
     pub fn note_requests(&self, now: Timestamp, requests: u64) {
         let span = now - Timestamp(self.looked.swap(now.0, Ordering::Relaxed));
         let new = requests.saturating_sub(self.requests.swap(requests, Ordering::Relaxed));
         let a_second = u128::from(new) * 1_000_000 / span.as_micros().max(1);
         let a_second = u64::try_from(a_second).unwrap_or(u64::MAX);
-        // Half of each new figure: what stops for a moment has not stopped.
+        // A moving average with weight 1/2: a load that pauses for a moment has not ended.
         let smoothed = self.load.load(Ordering::Relaxed) / 2 + a_second / 2;
         self.load.store(smoothed, Ordering::Relaxed);
     }
@@ -61,7 +61,7 @@ impl Pace {
         self.next.load(Ordering::Relaxed) <= now.0
     }
 
-    /// A fill of so many bytes was made.
+    /// Accounts for a fill of this many bytes.
     pub fn spend(&self, now: Timestamp, bytes: usize) {
         let Some(rate) = self.rate() else { return };
         let span = (bytes as u64).saturating_mul(1_000_000) / rate;
@@ -71,7 +71,7 @@ impl Pace {
         let _ = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
     }
 
-    /// Bytes in a second now; `None` where there is no limit.
+    /// The current limit in bytes per second; `None` if there is none.
     fn rate(&self) -> Option<u64> {
         let limit = self.limit.load(Ordering::Relaxed);
         let load = self.load.load(Ordering::Relaxed);
@@ -85,7 +85,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// The bytes of fills in two seconds, of 5,000 bytes each, while clients make so many requests in a second.
+    /// The bytes filled in two seconds, in fills of 5,000 bytes, while clients send this many requests per second.
     fn filled(pace: &Pace, requests: u64) -> u64 {
         let mut sent = 0;
         for millisecond in 10_000..14_000 {
@@ -95,7 +95,7 @@ mod tests {
             }
             while pace.allows(now) {
                 pace.spend(now, 5_000);
-                // What was asked for before shows in the first two seconds.
+                // The first two seconds still show the load from before.
                 sent += if millisecond < 12_000 { 0 } else { 5_000 };
             }
         }

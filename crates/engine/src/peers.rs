@@ -1,12 +1,12 @@
-//! What this node has promised to the primaries that it follows, and when it has heard them.
+//! What this node has promised to the primaries that it follows, and when it last heard from them.
 //!
-//! A primary asks for its lease with a beat, on the connection on which it replicates, for all slots that the two share.
-//! With the answer this node promises to lead none of the slots in which it follows that primary for [`PROMISE`], whatever
-//! the coordinator says. The primary counts [`LEASE`] from when it sent the beat, which is shorter by what two clocks that
-//! are each wrong by a tenth can differ. (Gray and Cheriton, "Leases", SOSP 1989.)
+//! A primary requests its lease with a beat, on the connection on which it replicates, for all slots that the two
+//! share. By answering, this node promises to lead none of the slots in which it follows that primary for [`PROMISE`],
+//! whatever the coordinator says. The primary counts [`LEASE`] from when it sent the beat, which is shorter by the most
+//! that two clocks can differ if each is off by a tenth. (Gray and Cheriton, "Leases", SOSP 1989.)
 //!
-//! IMPORTANT: where this node has ceased to follow a primary in a slot, the primary hears so before its next lease.
-//! Otherwise a lease that is meant for the other slots would let it go on in that one.
+//! IMPORTANT: if this node has stopped following a primary in a slot, the primary is told so before its next lease.
+//! Otherwise a lease meant for the other slots would let it continue in that one.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,19 +19,19 @@ use proto::slot::SlotId;
 
 use crate::time::Timestamp;
 
-/// How often a primary asks for its lease.
+/// How often a primary requests its lease.
 pub const BEAT: Duration = Duration::from_millis(100);
 
-/// How long a lease counts for the primary, from the moment of the beat.
+/// How long a lease is valid for the primary, counted from when it sent the beat.
 pub const LEASE: Duration = Duration::from_millis(540);
 
-/// How long a follower keeps its promise, from the moment at which the beat came.
+/// How long a follower keeps its promise, counted from when it received the beat.
 pub const PROMISE: Duration = Duration::from_millis(660);
 
-/// A primary that was not heard for so long is complained about to the coordinator.
+/// How long a primary must be silent before a follower complains to the coordinator.
 pub const COMPLAIN_AFTER: Duration = Duration::from_millis(400);
 
-/// The primaries by incarnation.
+/// The primaries, by incarnation.
 #[derive(Debug)]
 pub struct Peers {
     started: Timestamp,
@@ -40,23 +40,24 @@ pub struct Peers {
 
 #[derive(Debug, Default)]
 struct Peer {
-    /// Where it is, once a map has said so.
+    /// Its address, once a map has named it.
     addr: Option<NodeAddr>,
     heard: Timestamp,
     promised_until: Timestamp,
-    /// Slots in which this node follows it no more: the epoch that it follows there, and the number of this note.
+    /// Slots in which this node no longer follows it: the epoch that this node follows there, and the number of this
+    /// note.
     superseded: BTreeMap<SlotId, (Epoch, u64)>,
     notes: u64,
 }
 
 impl Peers {
-    /// Nobody was promised anything by this start of the node; what an earlier start has promised is unknown.
+    /// This start of the node has promised nothing yet; what an earlier start promised is unknown.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
         Self { started: now, known: Mutex::default() }
     }
 
-    /// A primary was heard.
+    /// A primary was heard from.
     pub fn heard(&self, now: Timestamp, from: Incarnation) {
         self.lock().entry(from).or_default().heard = now;
     }
@@ -68,7 +69,7 @@ impl Peers {
         }
     }
 
-    /// Answers a beat. `told` is up to which note the connection has been told.
+    /// Answers a beat. `told` is the last note that this connection has been told.
     pub fn grant(&self, now: Timestamp, from: Incarnation, sent: u64, told: &mut u64, replies: &mut Vec<u8>) {
         let mut known = self.lock();
         let peer = known.entry(from).or_default();
@@ -85,7 +86,7 @@ impl Peers {
         LinkReply::Lease { sent }.encode(replies);
     }
 
-    /// This node follows a primary no more in a slot, but somebody of this epoch. Gives how long it is still bound.
+    /// This node no longer follows a primary in a slot, but one of this epoch. Returns until when it is still bound.
     pub fn supersede(&self, primary: Incarnation, slot: SlotId, epoch: Epoch) -> Timestamp {
         let mut known = self.lock();
         let peer = known.entry(primary).or_default();
@@ -94,13 +95,13 @@ impl Peers {
         peer.promised_until
     }
 
-    /// How long this node is bound to a primary.
+    /// Until when this node is bound to a primary.
     #[must_use]
     pub fn promise_to(&self, primary: Incarnation) -> Timestamp {
         self.lock().get(&primary).map(|peer| peer.promised_until).unwrap_or_default()
     }
 
-    /// This node follows a primary in a slot (again).
+    /// This node follows a primary in a slot, possibly again.
     pub fn follow(&self, now: Timestamp, primary: Incarnation, slot: SlotId) {
         let mut known = self.lock();
         let peer = known.entry(primary).or_default();
@@ -108,14 +109,14 @@ impl Peers {
         peer.superseded.remove(&slot);
     }
 
-    /// Until when an earlier start of this node may have promised something.
+    /// Until when a promise by an earlier start of this node may be binding.
     #[must_use]
     pub fn earliest(&self) -> Timestamp {
         self.started + PROMISE
     }
 
-    /// Whether a primary was not heard for so long that the coordinator should know. One that was never heard is given
-    /// time from now on.
+    /// Whether a primary has been silent for so long that the coordinator should know. One that was never heard from is
+    /// given time from now on.
     #[must_use]
     pub fn is_silent(&self, now: Timestamp, primary: Incarnation) -> bool {
         let mut known = self.lock();
@@ -123,20 +124,20 @@ impl Peers {
         now - peer.heard >= COMPLAIN_AFTER
     }
 
-    /// A primary is given time from now on.
+    /// Gives a primary time from now on.
     pub fn excuse_one(&self, now: Timestamp, primary: Incarnation) {
         let mut known = self.lock();
         let peer = known.entry(primary).or_default();
         peer.heard = peer.heard.max(now);
     }
 
-    /// This node has slept: nobody could be heard meanwhile.
+    /// This node was asleep: nobody could be heard meanwhile.
     pub fn excuse(&self, now: Timestamp) {
         self.lock().values_mut().for_each(|peer| peer.heard = now);
     }
 
-    /// Forgets whoever has a successor at its address, once no promise to it binds any more. One that the map names no more
-    /// may still run, cut off, and must not be given a lease without being told first.
+    /// Forgets primaries that have a successor at their address, once no promise to them is binding. One that the map
+    /// no longer names may still be running, cut off, and must not get a lease without being told first.
     pub fn follow_map(&self, now: Timestamp, map: &ClusterMap) {
         let mut known = self.lock();
         for (incarnation, peer) in known.iter_mut() {
@@ -145,8 +146,8 @@ impl Peers {
             }
         }
         known.retain(|incarnation, peer| {
-            // IMPORTANT: one that is up. An earlier start at the same address may be in the map for what it had, longer than
-            // its successor is.
+            // IMPORTANT: a member that is up. The map may name an earlier start at the same address, because of what it
+            // held, for longer than it names its successor.
             let is_successor = |member: &Member| member.up && Some(&member.addr) == peer.addr.as_ref();
             let is_succeeded = || map.members().any(|(_, member)| is_successor(member));
             map.member(*incarnation).is_some() || now < peer.promised_until || !is_succeeded()
@@ -154,7 +155,7 @@ impl Peers {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Incarnation, Peer>> {
-        // No code that holds the lock panics half way.
+        // No code that holds this lock panics halfway.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

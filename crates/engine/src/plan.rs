@@ -1,7 +1,7 @@
-//! What a slot's configuration should become, as a function of who is alive: one slot, no state, no side effect.
+//! Computes what a slot's configuration should become from who is alive: one slot, no state, no side effects.
 //!
-//! The rule that everything here serves: nothing empty ever leads. A copy is filled by the present holder before it
-//! counts, and the holder leads until then.
+//! Everything here serves one rule: an empty copy never leads. The current holder fills a copy before that copy counts,
+//! and keeps leading until then.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,76 +11,79 @@ use proto::id::Incarnation;
 #[cfg(test)]
 mod tests;
 
-/// Who is who at the moment of planning.
+/// The status of the nodes at the moment of planning.
 #[derive(Debug, Default)]
 pub struct Standing {
-    /// Registered and heard within the timeout.
+    /// Registered, and heard within the timeout.
     pub alive: BTreeSet<Incarnation>,
-    /// Alive, but registered by hand: there is no program of ours behind the address that could fill or be filled.
+    /// Alive, but registered by hand: the address runs none of our programs that could fill or be filled.
     pub by_hand: BTreeSet<Incarnation>,
-    /// Known never to come back with its memory: replaced by a newer start, or given up by an operator.
+    /// Known never to come back with their memory: replaced by a newer start, or given up by an operator.
     pub gone: BTreeSet<Incarnation>,
-    /// Suspected, and complained about by these: where one of them has a copy, the slot needs another primary.
+    /// Suspected, with the nodes that complained about them. If one of those has a copy, the slot needs another
+    /// primary.
     pub accused: BTreeMap<Incarnation, BTreeSet<Incarnation>>,
-    /// Alive, but not heard at the moment: nothing is handed over to them.
+    /// Alive, but not heard from at the moment: nothing is handed over to them.
     pub suspected: BTreeSet<Incarnation>,
-    /// Alive, but their disks are full or they are about to stop: they lead nothing that another member can lead.
+    /// Alive, but with a full disk or about to stop: they lead nothing that another member can lead.
     pub yielding: BTreeSet<Incarnation>,
-    /// Alive, but to leave for good: nothing is handed over to them.
+    /// Alive, but leaving for good: nothing is handed over to them.
     pub leaving: BTreeSet<Incarnation>,
-    /// How many copies there are to be of each slot, those of nodes that are away for a moment included.
+    /// How many copies each slot should have, including those of nodes that are briefly away.
     pub wanted: usize,
-    /// Registered, but not heard since a start without proof of its data came back: they may have lost their power with it.
+    /// Registered, but not heard from since a start without proof of its data came back: they may have lost power along
+    /// with it.
     pub unheard: BTreeSet<Incarnation>,
-    /// Started again with the data on their disks, as a newer incarnation.
+    /// Restarted with the data on their disks; the value is the newer incarnation.
     pub reborn: BTreeMap<Incarnation, Incarnation>,
-    /// Started again with data on their disks of which the end may be missing, as a newer incarnation.
+    /// Restarted with data on their disks whose end may be missing; the value is the newer incarnation.
     pub unproven: BTreeMap<Incarnation, Incarnation>,
-    /// They have just come back with what they held.
+    /// Have just come back with what they held.
     pub with_data: BTreeSet<Incarnation>,
     /// Others may be about to come back in the same way.
     pub patient: bool,
     /// How many copies must be in sync for a quorum write.
     pub min_isr: usize,
-    /// A planted mistake: anyone who has a copy may lead.
+    /// A planted bug: any copy may lead.
     pub any_copy_leads: bool,
-    /// A planted mistake: whoever was in sync once may lead where nobody is.
+    /// A planted bug: any former in-sync member may lead if no current one can.
     pub any_former_leads: bool,
-    /// A planted mistake: who leaves is left out before others are filled.
+    /// A planted bug: a leaving node is dropped before others are filled.
     pub leaver_dropped_early: bool,
-    /// A planted mistake: copies without proof lead before all are back.
+    /// A planted bug: unproven copies lead before all are back.
     pub unproven_leads_in_haste: bool,
-    /// A planted mistake: a slot starts anew although an older copy is here.
+    /// A planted bug: a slot starts anew although an older copy is left.
     pub older_copy_dropped: bool,
 }
 
-/// What is to be done about a slot.
+/// What to do about a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
     /// The configuration is as it should be, or nothing can be done about it now.
     Keep,
-    /// Commit this configuration. Epoch and version are the committer's; a new epoch where the primary changes.
+    /// Commit this configuration. The committer assigns version and epoch; the epoch is new if the primary changes.
     Change(SlotConfig),
-    /// The primary is lost; one of these must take over. Each holds all that was ever promised.
+    /// The primary is lost; one of these must take over. Each of them holds everything ever promised.
     Promote(Vec<Incarnation>),
-    /// The primary is lost, and so is the proof of every copy that is left; all of these are here. The one of them must take
-    /// over that holds most, though some of what was promised may be missing.
+    /// The primary is lost, and none of the remaining copies is proven; all of these are here. The one that holds the
+    /// most must take over, although some of what was promised may be missing.
     PromoteUnproven(Vec<Incarnation>),
-    /// Every copy that held what was promised is gone for good. Of these, which may hold something older, the one must take
-    /// over that holds most; where none holds anything the slot starts anew, with this configuration.
+    /// Every copy that held what was promised is gone for good. Of these, which may hold something older, the one that
+    /// holds the most must take over; if none holds anything, the slot starts over empty, with this configuration.
     PromoteOlder(Vec<Incarnation>, SlotConfig),
-    /// The primary leads where the ring wants another, who is in sync: ask the one to hand over to the other.
+    /// The ring wants another primary, which is in sync: ask the current primary to hand over to it.
     HandOver {
-        /// Who leads.
+        /// The current primary.
         from: Incarnation,
-        /// Who should.
+        /// The intended primary.
         to: Incarnation,
     },
-    /// Every copy is gone for good: the slot starts anew, empty.
+    /// Every copy is gone for good: the slot starts over empty.
     StartAnew(SlotConfig),
 }
 
-/// Plans one slot. `target` is whom the ring wants to hold it, primary first, all of them alive.
+/// Plans one slot. `target` lists the nodes that should hold it according to the ring, primary first, all of them
+/// alive.
 #[must_use]
 pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Plan {
     let holders: Vec<_> = config.isr.iter().copied().filter(|holder| !standing.gone.contains(holder)).collect();
@@ -94,7 +97,7 @@ pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) ->
         return without_members(config, target, standing);
     }
     if only_by_hand && !up.is_empty() {
-        // Nobody can be asked or filled: the ring alone decides.
+        // Nobody can be asked or filled, so the ring alone decides.
         return change(config, held_by(target));
     }
     let primary = config.primary.filter(|primary| up.contains(primary));
@@ -103,9 +106,9 @@ pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) ->
     let nobody_is_heard = up.iter().all(|member| standing.is_silent(config, *member));
     let patient = if is_reborn { primary.is_some() || standing.patient } else { is_unproven };
     if nobody_is_heard && !up.is_empty() && patient {
-        // Whether the others were up while one was restarted is not known: they may be about to come back in the same way.
-        // One that is not heard is taken off the ring after a while, and then those who are back decide. One without proof
-        // could not decide then, and must not be left out now.
+        // Whether the others were up while one was restarted is unknown: they may be about to come back in the same
+        // way. A member that stays silent is taken off the ring after a while, and then those that are back decide. A
+        // member without proof could not decide then, and must not be left out now.
         return Plan::Keep;
     }
     if is_unproven
@@ -120,34 +123,34 @@ pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) ->
 }
 
 impl Standing {
-    /// Whether a copy of the slot complains of the primary, who is suspected.
+    /// Whether the primary is suspected and a copy of the slot complains about it.
     pub(crate) fn is_accused(&self, config: &SlotConfig, primary: Incarnation) -> bool {
         let accusers = self.accused.get(&primary);
         accusers.is_some_and(|accusers| config.copies().any(|copy| copy != primary && accusers.contains(&copy)))
     }
 
-    /// Whether it is registered and not suspected.
+    /// Whether the node is registered and not suspected.
     pub(crate) fn is_heard(&self, node: Incarnation) -> bool {
         self.alive.contains(&node) && !self.suspected.contains(&node)
     }
 
-    /// Who holds now what this incarnation held: itself, or its next start, where that has found it on its disk.
+    /// The incarnation that now holds what this one held: itself, or its next start if that found the data on its disk.
     pub(crate) fn heir(&self, incarnation: Incarnation) -> Incarnation {
         self.reborn.get(&incarnation).copied().unwrap_or(incarnation)
     }
 
-    /// Whether one holds now what the other held, or is the other.
+    /// Whether both are the same, or `other` now holds what `one` held.
     pub(crate) fn is_same_data(&self, one: Incarnation, other: Incarnation) -> bool {
         one == other || self.heir(one) == other || self.unproven.get(&one) == Some(&other)
     }
 
-    /// Whether the node leaves for good on whose disk is what this incarnation held.
+    /// Whether the node whose disk has what this incarnation held is leaving for good.
     fn is_leaving(&self, incarnation: Incarnation) -> bool {
         let unproven = self.unproven.get(&incarnation);
         self.leaving.contains(&self.heir(incarnation)) || unproven.is_some_and(|heir| self.leaving.contains(heir))
     }
 
-    /// Those of whom each held all that was promised, and that were not lost for good.
+    /// The members that each held everything promised and are not gone for good.
     fn members<'a>(&'a self, config: &'a SlotConfig) -> impl Iterator<Item = Incarnation> {
         let members = config.isr.iter().chain(&config.elr).copied();
         members.filter(|member| !self.gone.contains(member))
@@ -158,12 +161,12 @@ impl Standing {
         config.isr.iter().any(|member| self.unproven.contains_key(member))
     }
 
-    /// Whether a member of the in-sync set that is registered may be dead.
+    /// Whether an in-sync member that is registered may be dead.
     fn is_silent(&self, config: &SlotConfig, member: Incarnation) -> bool {
         self.suspected.contains(&member) || (self.unheard.contains(&member) && self.is_unproven(config))
     }
 
-    /// The start that is here of a member whose data has no proof.
+    /// The current start of a member whose data is unproven, if it is here.
     fn unproven_heir(&self, member: Incarnation) -> Option<Incarnation> {
         self.unproven.get(&member).copied().filter(|heir| self.alive.contains(heir))
     }
@@ -173,7 +176,7 @@ impl Standing {
         self.members(config).filter(|member| self.unproven_heir(*member).is_some()).collect()
     }
 
-    /// The members for whom those wait that are here without proof: they may come back with more.
+    /// The members that those here without proof are waiting for: they may come back with more.
     pub(crate) fn awaited_by_unproven<'a>(&'a self, config: &'a SlotConfig) -> impl Iterator<Item = Incarnation> {
         let is_away = |member: &Incarnation| !self.alive.contains(&self.heir(*member));
         let nobody_leads = self.members(config).all(|member| is_away(&member));
@@ -182,8 +185,8 @@ impl Standing {
         self.members(config).filter(is_awaited)
     }
 
-    /// The copies that are no members and may hold something older: the learners, and those that have just come back with data.
-    /// One that is away stays among them, since it may be back in a moment.
+    /// The copies that are not members and may hold something older: the learners, and nodes that have just come back
+    /// with data. A copy that is away is included, since it may soon be back.
     pub(crate) fn older_copies(&self, config: &SlotConfig) -> Vec<Incarnation> {
         let mut older = Vec::new();
         for copy in config.learners.iter().chain(&self.with_data) {
@@ -202,18 +205,18 @@ impl Standing {
         self.members(config).any(|member| self.alive.contains(&self.heir(member)))
     }
 
-    /// Whether one is heard.
+    /// Whether a member of the slot is heard from.
     pub(crate) fn hears_member(&self, config: &SlotConfig) -> bool {
         self.members(config).any(|member| self.is_heard(self.heir(member)))
     }
 
-    /// The present starts of these members; `None` while another member may come back, or where there are none.
+    /// The current starts of these members; `None` while another member may come back, or if there are none.
     fn unproven_copies(&self, config: &SlotConfig) -> Option<Vec<Incarnation>> {
         let members = self.unproven_members(config);
         let all_are_back = members.len() == self.members(config).count() || self.unproven_leads_in_haste;
         let mut copies = Vec::new();
         for heir in members.into_iter().filter_map(|member| self.unproven_heir(member)) {
-            // One may have come back more than once.
+            // A node may have come back more than once.
             if !copies.contains(&heir) {
                 copies.push(heir);
             }
@@ -222,7 +225,7 @@ impl Standing {
     }
 }
 
-/// The primary leads on.
+/// Plans a slot whose primary keeps leading.
 fn keep_primary(
     config: &SlotConfig,
     primary: Incarnation,
@@ -240,11 +243,11 @@ fn keep_primary(
     if planted {
         isr.retain(|node| *node == primary || !standing.leaving.contains(node));
     } else if filled && leads_at_target {
-        // Where one that should be a copy is away for a moment, others that are in sync stay.
+        // If a node that should hold a copy is briefly away, other in-sync copies stay.
         isr.truncate(standing.wanted.max(target.len()));
         elr = former_members(config, &isr, standing);
         if isr.len() >= standing.wanted {
-            // Who leaves on purpose is not waited for: all that was promised is in the set that stays.
+            // A member that leaves on purpose is not waited for: everything promised is in the set that stays.
             elr.retain(|node| !standing.is_leaving(*node));
         }
     } else {
@@ -261,8 +264,8 @@ fn keep_primary(
     }
 }
 
-/// Who is to lead in the place of the primary: the ring's choice. One whose disk is full takes no writes, and one that
-/// is about to stop soon none: such a one leads only where no other member can.
+/// The node that should lead instead of the primary: the ring's choice. A node with a full disk takes no writes, and
+/// one about to stop soon will not either: such a node leads only if no other member can.
 fn better_primary(
     primary: Incarnation,
     target: &[Incarnation],
@@ -282,8 +285,8 @@ fn better_primary(
     target.first().filter(can).copied()
 }
 
-/// The primary is lost. Whoever may lead holds everything that was promised: a member of the in-sync set, or where none is
-/// left one that belonged to it when the last promise was made.
+/// Plans a slot whose primary is lost. Only a node that holds everything promised may lead: a member of the in-sync set
+/// or, if none is left, one that belonged to it when the last promise was made.
 fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnation], standing: &Standing) -> Plan {
     let live = |member: &Incarnation| standing.alive.contains(member);
     if standing.any_copy_leads {
@@ -315,15 +318,15 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
     if let Some(unproven) = standing.unproven_copies(config) {
         return Plan::PromoteUnproven(unproven);
     }
-    // Whoever holds the slot may come back with its data: wait, and lead from no empty copy meanwhile.
+    // A holder of the slot may come back with its data: wait, and let no empty copy lead meanwhile.
     let primary = config.primary.filter(|primary| holders.contains(primary));
     let elr = config.elr.iter().copied().filter(|member| !standing.gone.contains(member)).collect();
-    // IMPORTANT: older copies stay where they are. Should nobody come back they are all that is left.
+    // IMPORTANT: older copies stay where they are. If nobody comes back, they are all that is left.
     let learners = standing.older_copies(config);
     change(config, SlotConfig { primary, isr: holders.to_vec(), learners, elr, ..config.clone() })
 }
 
-/// The configuration after `chosen` was promoted.
+/// The configuration after `chosen` has been promoted.
 #[must_use]
 pub fn promoted(config: &SlotConfig, chosen: Incarnation, standing: &Standing) -> SlotConfig {
     let lost = |member: &Incarnation| Some(*member) == config.primary || !standing.alive.contains(member);
@@ -337,8 +340,8 @@ pub fn promoted(config: &SlotConfig, chosen: Incarnation, standing: &Standing) -
     SlotConfig { primary: Some(chosen), isr, learners, elr, ..config.clone() }
 }
 
-/// Who remembers all that was promised, where the in-sync set becomes too small to promise more: nothing can become
-/// durable that these do not have.
+/// The former members to remember when the in-sync set becomes too small to promise more: nothing can become durable
+/// that they do not have.
 #[must_use]
 pub fn former_members(config: &SlotConfig, isr: &[Incarnation], standing: &Standing) -> Vec<Incarnation> {
     if isr.len() >= standing.min_isr {
@@ -346,11 +349,11 @@ pub fn former_members(config: &SlotConfig, isr: &[Incarnation], standing: &Stand
     }
     let mut former = Vec::new();
     for member in config.elr.iter().chain(&config.isr) {
-        // IMPORTANT: an heir that is not here is not named. The map may have forgotten where it was, and then nobody could tell
-        // that its next start is the one that is waited for.
+        // IMPORTANT: an heir that is not here is not named. The map may have forgotten its address, and then nobody
+        // could tell that its next start is the one being waited for.
         let heir = Some(standing.heir(*member)).filter(|heir| standing.alive.contains(heir)).unwrap_or(*member);
-        // Nor is one without proof, which holds all that was promised no more. Its member is waited for like one that is away,
-        // unless what it has is in the in-sync set.
+        // An unproven heir is not named either, because it may no longer hold everything promised. Its member is waited
+        // for like one that is away, unless the heir is itself in the in-sync set.
         let is_here = isr.contains(&heir) || standing.unproven.get(member).is_some_and(|heir| isr.contains(heir));
         if !standing.gone.contains(member) && !is_here && !former.contains(&heir) {
             former.push(heir);
@@ -359,13 +362,14 @@ pub fn former_members(config: &SlotConfig, isr: &[Incarnation], standing: &Stand
     former
 }
 
-/// Whoever held what was promised is gone for good.
+/// Plans a slot whose holders of everything promised are all gone for good.
 fn without_members(config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Plan {
     let older = standing.older_copies(config);
     let here: Vec<_> = older.iter().copied().filter(|copy| standing.alive.contains(copy)).collect();
     match fresh(config, target, standing) {
         Plan::StartAnew(next) if !here.is_empty() && !standing.older_copy_dropped => {
-            // IMPORTANT: they are named as copies before they are asked, so that they keep what they have until it is decided.
+            // IMPORTANT: they are named as copies before they are asked, so that they keep their data until the
+            // decision is made.
             match change(config, SlotConfig { learners: older, ..SlotConfig::default() }) {
                 Plan::Keep => Plan::PromoteOlder(here, next),
                 named => named,
@@ -375,7 +379,7 @@ fn without_members(config: &SlotConfig, target: &[Incarnation], standing: &Stand
     }
 }
 
-/// The configuration of a slot that nobody holds: empty at its target, whose other members are filled as they come.
+/// The configuration of a slot that nobody holds: empty at its first target node; the others are filled as they come.
 fn fresh(config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Plan {
     let Some(first) = target.iter().find(|node| !standing.by_hand.contains(node)).or(target.first()) else {
         return change(config, SlotConfig::default());
@@ -393,7 +397,7 @@ fn fresh(config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Pl
     Plan::StartAnew(next)
 }
 
-/// A slot held by all of `target`, as where no copy has ever held a record.
+/// A slot held by all of `target`, for when no copy has ever held a record.
 #[must_use]
 pub fn held_by(target: &[Incarnation]) -> SlotConfig {
     SlotConfig { primary: target.first().copied(), isr: target.to_vec(), ..SlotConfig::default() }
@@ -403,7 +407,7 @@ fn change(now: &SlotConfig, next: SlotConfig) -> Plan {
     if has_same_holders(now, &next) { Plan::Keep } else { Plan::Change(next) }
 }
 
-/// Whether two configurations differ in epoch and version at the most.
+/// Whether two configurations differ at most in epoch and version.
 pub(crate) fn has_same_holders(one: &SlotConfig, other: &SlotConfig) -> bool {
     std::ptr::eq(one, other)
         || (one.primary == other.primary
@@ -412,7 +416,7 @@ pub(crate) fn has_same_holders(one: &SlotConfig, other: &SlotConfig) -> bool {
             && one.elr == other.elr)
 }
 
-/// The survivors in the order in which the ring names them, then those that it does not want any more.
+/// The survivors in the order in which the ring names them, followed by those it no longer wants.
 fn in_ring_order(survivors: &[Incarnation], target: &[Incarnation]) -> Vec<Incarnation> {
     let wanted = target.iter().filter(|node| survivors.contains(node));
     let others = survivors.iter().filter(|node| !target.contains(node));

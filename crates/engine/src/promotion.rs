@@ -1,7 +1,7 @@
-//! Who takes over the slots of a lost primary: the in-sync copy that holds most.
+//! Who takes over the slots of a lost primary: the in-sync copy that holds the most.
 //!
 //! Replication is asynchronous, so the surviving copies of a slot may differ by what the lost primary had sent to one
-//! and not yet to the other. The coordinator asks them briefly how far they stand and promotes the farthest.
+//! and not yet to another. The coordinator briefly asks them for their positions and promotes the farthest.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use proto::slot::SlotId;
 
 use crate::time::Timestamp;
 
-/// How long a copy has to say how far it stands.
+/// How long a copy has to report its position.
 const POSITIONS_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How long a round lasts, however many copies come back while it does.
+/// How long a round lasts at most, however many copies come back during it.
 const ROUND_TIMEOUT: Duration = POSITIONS_TIMEOUT.saturating_mul(3);
 
-/// One round of questions. All slots of one loss are in one round.
+/// One round of queries. All slots of one loss share a round.
 #[derive(Debug)]
 pub struct Promotion {
-    /// The number of the question, so that late answers to an earlier one are not taken for this one's.
+    /// The number of the query, so that late answers to an earlier one are not mistaken for answers to this one.
     pub query: u64,
-    /// When the coordinator goes on with the answers that it has.
+    /// When the coordinator proceeds with the answers that it has.
     pub until: Timestamp,
     last_until: Timestamp,
-    /// Who is asked, and about which slots, by their number.
+    /// The answers of each queried node, by slot number.
     asked: BTreeMap<Incarnation, Vec<Answer>>,
 }
 
-/// What is known of how far a copy of a slot stands.
+/// What is known about a copy's position in a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Answer {
     #[default]
@@ -45,7 +45,8 @@ impl Promotion {
         Self { query, until: now, last_until: now + ROUND_TIMEOUT, asked: BTreeMap::new() }
     }
 
-    /// Whom to ask about which slots, of these: those that were not asked yet in this round. They have time to answer.
+    /// Selects which of these copies to ask about which slots: those not yet asked in this round. They get time to
+    /// answer.
     pub fn ask(
         &mut self,
         now: Timestamp,
@@ -71,7 +72,7 @@ impl Promotion {
         questions
     }
 
-    /// Takes an answer.
+    /// Records an answer.
     pub fn answered(&mut self, from: Incarnation, positions: &[(SlotId, Version)]) {
         let Some(asked) = self.asked.get_mut(&from) else { return };
         for (slot, version) in positions {
@@ -81,7 +82,7 @@ impl Promotion {
         }
     }
 
-    /// Nobody waits for this node any more: it is lost, too.
+    /// Stops waiting for this node: it is lost, too.
     pub fn forget(&mut self, node: Incarnation) {
         self.asked.remove(&node);
     }
@@ -92,21 +93,21 @@ impl Promotion {
         now >= self.until || !self.asked.values().flatten().any(|answer| *answer == Answer::Awaited)
     }
 
-    /// Whether it is known of each of these copies how far it stands.
+    /// Whether the positions of all these copies are known.
     #[must_use]
     pub fn knows_all(&self, slot: SlotId, copies: &[Incarnation]) -> bool {
         copies.iter().all(|copy| self.position(slot, *copy).is_some())
     }
 
-    /// The copy to promote among `survivors`: who answered with the most records, the first in the ring's order where
-    /// several did; `None` where nobody has answered.
+    /// The copy to promote among `survivors`: the one that answered with the most records, or the first in ring order
+    /// if several did; `None` if none has answered.
     #[must_use]
     pub fn choose(&self, slot: SlotId, survivors: &[Incarnation]) -> Option<Incarnation> {
         let answers = survivors.iter().rev().filter_map(|node| Some((self.position(slot, *node)?, *node)));
         answers.max_by_key(|(version, _)| *version).map(|(_, node)| node)
     }
 
-    /// Whether one of these copies is known to hold a record.
+    /// Whether any of these copies is known to hold a record.
     #[must_use]
     pub fn holds_any(&self, slot: SlotId, copies: &[Incarnation]) -> bool {
         copies.iter().any(|copy| self.position(slot, *copy).is_some_and(|version| version != Version::NONE))

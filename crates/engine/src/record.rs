@@ -1,4 +1,4 @@
-//! One write.
+//! A single write.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -13,18 +13,18 @@ use crate::table::fetch::fetch_bytes;
 use crate::table::shared::{HEAD_BYTES, LONG, SHORT_MOST, Shared};
 
 /// A write as its primary ordered it. The same record is the entry of its key in the table, what replicas are sent, and
-/// what a reader gets its value from: clones share it. It takes one allocation, and a pointer of one word leads to it.
+/// the source of a reader's value: clones share it. It is one allocation, reached through a one-word pointer.
 ///
-/// The bytes are: the version in 16 bytes where it does not fit the word, the key, the value, its deadline in 8 bytes where it
-/// has one, and of a write with an identity what the client was told and the length of that in 2 bytes, where there is
-/// something, the client's name, the write's number in 8 bytes, and the length of these two in one. Of a declined write the version that it has
-/// found stands in the place of key and value.
+/// The bytes are: the version in 16 bytes, if it does not fit into the word; the key; the value; its deadline in 8
+/// bytes, if any. A write with an identity adds what the client was told, followed by its length in 2 bytes, if there
+/// is anything; the client's name; the write's number in 8 bytes; and the length of name and number in one byte. In a
+/// declined write, the version that it found takes the place of key and value.
 ///
-/// The word is, from its lowest bit: the length of the bytes in 12 bits, that of the key in 8, the number of the version in 28
-/// and its epoch in 10; or, where one of these has no room there, with `LONG`, the length of the bytes in 32 bits and that
-/// of the key in 26. Then, in either, the kind in 3 bits, `HAS_TOLD` and `HAS_IDENTITY`.
+/// The word is, from its lowest bit: the length of the bytes in 12 bits, that of the key in 8, the sequence number of
+/// the version in 28, and its epoch in 10. If any of these does not fit, `LONG` is set, with the length of the bytes in
+/// 32 bits and that of the key in 26. Both forms continue with the kind in 3 bits, `HAS_TOLD`, and `HAS_IDENTITY`.
 ///
-/// The mark is when the key was used last, by the clock of [`crate::memory`]. It is no part of the write.
+/// The mark is when the key was last used, by the clock of [`crate::memory`]. It is not part of the write.
 #[derive(Clone)]
 pub struct Record(Shared);
 
@@ -44,51 +44,51 @@ const EPOCH_SHIFT: u32 = 48;
 const LONG_KEY_SHIFT: u32 = 32;
 const KIND_SHIFT: u32 = 58;
 
-/// The longest key whose length has room beside a version.
+/// The longest key whose length fits beside a version.
 const SHORT_KEY_MOST: u64 = (1 << (SEQ_SHIFT - KEY_SHIFT)) - 1;
 
-/// The highest number and the highest epoch of a version that has room in the word.
+/// The highest sequence number and the highest epoch of a version that fits into the word.
 const SHORT_SEQ_MOST: u64 = (1 << (EPOCH_SHIFT - SEQ_SHIFT)) - 1;
 const SHORT_EPOCH_MOST: u64 = (1 << (KIND_SHIFT - EPOCH_SHIFT)) - 1;
 
 const LONG_KEY_MOST: u64 = (1 << (KIND_SHIFT - LONG_KEY_SHIFT)) - 1;
 
-/// The bit for what a client was told.
+/// The flag that a record holds what a client was told.
 const HAS_TOLD: u64 = 1 << 61;
 
-/// The bit for an identity.
+/// The flag that a record holds an identity.
 const HAS_IDENTITY: u64 = 1 << 62;
 
 const _: () = assert!(limits::CLIENT_BYTES + SEQ_BYTES <= u8::MAX as usize);
 const _: () = assert!(limits::KEY_BYTES as u64 <= LONG_KEY_MOST);
 
-/// A version, as it lies in a record whose word has no room for it.
+/// The size of a version in a record whose word has no room for it.
 const VERSION_BYTES: usize = 2 * size_of::<u64>();
 
-/// The length of what a client was told, as it lies in a record.
+/// The size of the length of what a client was told.
 const TOLD_LEN_BYTES: usize = size_of::<u16>();
 
-/// The number of an identity, as it lies in a record.
+/// The size of an identity's number.
 const SEQ_BYTES: usize = size_of::<u64>();
 
-/// The length of an identity, as it lies in a record.
+/// The size of an identity's length.
 const IDENTITY_LEN_BYTES: usize = 1;
 
-/// A deadline, as it lies in a record.
+/// The size of a deadline.
 const DEADLINE_BYTES: usize = size_of::<u64>();
 
-/// How long keys usually are at most.
+/// An upper bound on the usual key length.
 const USUAL_KEY_BYTES: usize = 24;
 
-/// Records up to this size [`Record::fetch_with_value`] asks for whole: some dozens of them have room in a cache. Of longer ones
-/// it asks for the start; the processor itself sees that the rest is read.
+/// [`Record::fetch_with_value`] prefetches records up to this size whole: a few dozen of them fit in a cache. Of longer
+/// ones it prefetches only the start; the processor's own prefetcher reads the rest.
 const FETCHED_WHOLE: usize = 2048;
 
-/// This much.
+/// How much that is.
 const FETCHED_START: usize = 192;
 
 impl Record {
-    /// A record. Key and value are copied here, and nowhere else.
+    /// Creates a record. Key and value are copied here, and nowhere else.
     #[must_use]
     pub fn new(version: Version, op: Op<'_>) -> Self {
         match op {
@@ -130,7 +130,7 @@ impl Record {
         Self::joined(version, flags | HAS_TOLD, key_len, &parts)
     }
 
-    /// A record of these parts, before which the version comes where the word has no room for it.
+    /// A record of these parts, preceded by the version if that does not fit into the word.
     fn joined(version: Version, flags: u64, key_len: usize, parts: &[&[u8]]) -> Self {
         let len = parts.iter().map(|part| part.len()).sum::<usize>();
         if fits_word(version, key_len, len) {
@@ -146,7 +146,7 @@ impl Record {
         Self(Shared::new(word, &to_bytes(version), parts))
     }
 
-    /// Its place in its slot's order, and so the version of its key.
+    /// Its position in its slot's order, which is also the version of its key.
     #[must_use]
     pub fn version(&self) -> Version {
         let word = self.0.word();
@@ -157,19 +157,19 @@ impl Record {
         self.0.bytes().first_chunk().map_or(Version::NONE, from_bytes)
     }
 
-    /// The newest write of a key, as a fill brings it.
+    /// The newest write of a key, as a fill transfers it.
     #[must_use]
     pub fn entry(version: Version, key: &[u8], effect: Effect<'_>) -> Self {
         Self::new(version, Op::Write { key, effect, identity: None, told: b"" })
     }
 
-    /// The key; empty where the record is no write.
+    /// The key; empty if the record is not a write.
     #[must_use]
     pub fn key(&self) -> &[u8] {
         self.bytes().get(..self.key_len()).unwrap_or_default()
     }
 
-    /// The value; `None` where the record is a tombstone, or no write.
+    /// The value; `None` if the record is a tombstone or not a write.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
         match self.kind() {
@@ -179,7 +179,7 @@ impl Record {
         }
     }
 
-    /// When the value expires; `None` where it does not, or the record has none.
+    /// When the value expires; `None` if it does not, or if there is no value.
     #[must_use]
     pub fn deadline(&self) -> Option<WallTime> {
         if self.kind() != Kind::PutUntil {
@@ -201,7 +201,7 @@ impl Record {
         self.deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// The same record as the planted mistake makes it again.
+    /// The same record as a planted bug recreates it.
     pub(crate) fn without_deadline(&self) -> Self {
         match self.op() {
             Op::Write { key, effect: Effect::PutUntil(value, _), identity, told } => {
@@ -222,20 +222,20 @@ impl Record {
         }
     }
 
-    /// Whose write it is, where the client said so.
+    /// Whose write it is, if the client said so.
     #[must_use]
     pub fn identity(&self) -> Option<Identity<'_>> {
         let (client, seq) = self.identity_bytes()?.split_last_chunk::<SEQ_BYTES>()?;
         Some(Identity { client, seq: u64::from_be_bytes(*seq) })
     }
 
-    /// What the client of a write with an identity was told; empty where that follows from the rest.
+    /// What the client of a write with an identity was told; empty if that follows from the rest.
     #[must_use]
     pub fn told(&self) -> &[u8] {
         self.bytes().get(self.end()..).and_then(|rest| rest.get(..self.told_len())).unwrap_or_default()
     }
 
-    /// Name and number of an identity.
+    /// The name and number of an identity.
     fn identity_bytes(&self) -> Option<&[u8]> {
         if self.0.word() & HAS_IDENTITY == 0 {
             return None;
@@ -250,7 +250,7 @@ impl Record {
         self.bytes().len() - identity
     }
 
-    /// Where the identity and what was told begin.
+    /// Where the identity, or what was told before it, begins.
     fn end(&self) -> usize {
         let start = self.identity_start();
         if self.0.word() & HAS_TOLD == 0 { start } else { start - TOLD_LEN_BYTES - self.told_len() }
@@ -264,13 +264,13 @@ impl Record {
         len.map_or(0, |len| usize::from(u16::from_be_bytes(*len)))
     }
 
-    /// What a declined write has found; `None` where the record is none.
+    /// The version that a declined write found; `None` for other records.
     #[must_use]
     pub fn found(&self) -> Option<Version> {
         self.bytes().first_chunk().filter(|_| self.kind() == Kind::Declined).map(from_bytes)
     }
 
-    /// What the record holds, as it travels.
+    /// The contents of the record, in wire form.
     #[must_use]
     pub fn op(&self) -> Op<'_> {
         match self.kind() {
@@ -297,13 +297,13 @@ impl Record {
         !matches!(self.kind(), Kind::Declined | Kind::Barrier)
     }
 
-    /// Whether a client has asked for what the record changes. Nobody has asked for an expiry.
+    /// Whether a client asked for the change that the record makes. Nobody asks for an expiry.
     #[must_use]
     pub fn is_asked_for(&self) -> bool {
         self.is_write() && self.kind() != Kind::Expire
     }
 
-    /// The memory that the record takes, in bytes, its allocation's own overhead left out.
+    /// The memory that the record takes, in bytes, without the allocator's overhead.
     #[must_use]
     pub fn size(&self) -> usize {
         HEAD_BYTES + self.0.bytes().len()
@@ -315,7 +315,7 @@ impl Record {
         allocated(self.size())
     }
 
-    /// The same, by what it is of.
+    /// The same, classified as value or tombstone.
     #[must_use]
     pub(crate) fn usage(&self) -> Usage {
         let bytes = self.memory_bytes();
@@ -337,10 +337,10 @@ impl Record {
         allocated(HEAD_BYTES + len + if fits_word(version, key.len(), len) { 0 } else { VERSION_BYTES })
     }
 
-    /// The key was used at this moment of the clock of [`crate::memory`].
+    /// Notes that the key was used at this moment of the clock of [`crate::memory`].
     pub(crate) fn touch(&self, now: u16) {
         let used = self.0.mark();
-        // What many read at a time is written once.
+        // When many read at the same moment, only one write happens.
         if used.load(Ordering::Relaxed) != now {
             used.store(now, Ordering::Relaxed);
         }
@@ -351,14 +351,14 @@ impl Record {
         now.wrapping_sub(self.0.mark().load(Ordering::Relaxed))
     }
 
-    /// Whether no other clone of it is left.
+    /// Whether no other clone of it exists.
     #[cfg(test)]
     pub(crate) fn is_unique(&self) -> bool {
         self.0.is_unique()
     }
 
-    /// The first 128 bits of the SHA-256 of all that a copy must have of it: version, kind, key, value and deadline. Whose
-    /// write it was is left out, for a fill leaves it out.
+    /// The first 128 bits of the SHA-256 of everything that a copy must have: version, kind, key, value, and deadline.
+    /// The identity is left out, because a fill omits it.
     #[must_use]
     pub fn digest(&self) -> u128 {
         let deadline = self.deadline().map(|deadline| deadline.0.to_be_bytes());
@@ -381,12 +381,12 @@ impl Record {
         hash.first_chunk().map_or(0, |first| u128::from_be_bytes(*first))
     }
 
-    /// Asks for the record's memory up to about the end of its key, which will be used soon.
+    /// Prefetches the record's memory up to about the end of its key.
     pub(crate) fn fetch(&self) {
         fetch_bytes(self.0.address(), HEAD_BYTES + USUAL_KEY_BYTES);
     }
 
-    /// The same for the whole of a record of about this size. That of this one stands where it cannot be looked up yet.
+    /// Prefetches a whole record of about this size. Its actual size is in memory that is not loaded yet.
     pub(crate) fn fetch_with_value(&self, size: usize) {
         fetch_bytes(self.0.address(), if size <= FETCHED_WHOLE { size } else { FETCHED_START });
     }
@@ -409,7 +409,7 @@ impl Record {
         len as usize
     }
 
-    /// What it holds beside the version.
+    /// The contents other than the version.
     fn bytes(&self) -> &[u8] {
         let bytes = self.0.bytes();
         if self.0.word() & LONG == 0 { bytes } else { bytes.get(VERSION_BYTES..).unwrap_or_default() }
@@ -418,7 +418,7 @@ impl Record {
 
 impl PartialEq for Record {
     fn eq(&self, other: &Self) -> bool {
-        // What is equal is written in one way only.
+        // Equal records have only one encoding.
         self.0.word() == other.0.word() && self.0.bytes() == other.0.bytes()
     }
 }
@@ -431,7 +431,7 @@ impl fmt::Debug for Record {
     }
 }
 
-/// Whether the word has room for the version, beside these lengths of key and bytes.
+/// Whether the version fits into the word along with these lengths of key and bytes.
 fn fits_word(version: Version, key_len: usize, len: usize) -> bool {
     let fits = version.epoch.0 <= SHORT_EPOCH_MOST && version.seq <= SHORT_SEQ_MOST;
     fits && key_len as u64 <= SHORT_KEY_MOST && len as u64 <= SHORT_MOST
@@ -472,7 +472,7 @@ mod tests {
             Op::Write { key: b"k", effect: Effect::PutUntil(&long_value, WallTime(7)), identity: None, told: b"" },
             Op::Barrier,
         ];
-        // Each where all has room in the word, and where one or the other thing has not.
+        // Each one both with everything fitting into the word, and with something that does not.
         for epoch in [0, 1, SHORT_EPOCH_MOST, SHORT_EPOCH_MOST + 1, u64::MAX] {
             for seq in [0, 1, SHORT_SEQ_MOST, SHORT_SEQ_MOST + 1, u64::MAX] {
                 let version = Version { epoch: Epoch(epoch), seq };

@@ -1,4 +1,4 @@
-//! Who is registered, and who has been silent for too long: the failure detector.
+//! The failure detector: who is registered, and who has been silent for too long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,23 +10,23 @@ use crate::time::Timestamp;
 /// A registered node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {
-    /// Its present start.
+    /// The current start of the node.
     pub incarnation: Incarnation,
-    /// Registered by hand, by a plain line; nothing of ours need be behind the address.
+    /// Registered by hand, with a plain line; the address need not run any of our programs.
     pub by_hand: bool,
     last_heard: Timestamp,
     session: Session,
 }
 
-/// The session of a node, as far as is known.
+/// The state of a node's session, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Session {
     Stands,
-    /// Since when there is none.
+    /// There has been none since this time.
     Ended(Timestamp),
 }
 
-/// A node that was not heard for so long, or whose session has ended, is suspected. That alone has no consequence.
+/// A node that was not heard for this long, or whose session has ended, is suspected. That alone has no consequences.
 pub const SUSPECT_AFTER: Duration = Duration::from_millis(600);
 
 /// The registered nodes by address.
@@ -35,12 +35,12 @@ pub struct Registry {
     timeout: Duration,
     nodes: BTreeMap<NodeAddr, Registered>,
     last_check: Timestamp,
-    /// Until when nobody is suspected for what was not heard.
+    /// Silence before this time was nobody's fault and causes no suspicion.
     excused: Timestamp,
 }
 
 impl Registry {
-    /// An empty registry that drops a node unheard for `timeout`.
+    /// An empty registry that drops nodes unheard for `timeout`.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
         Self { timeout, nodes: BTreeMap::new(), last_check: Timestamp::default(), excused: Timestamp::default() }
@@ -52,18 +52,18 @@ impl Registry {
         self.timeout
     }
 
-    /// Registers a node, in place of whoever was registered at that address.
+    /// Registers a node, replacing whoever was registered at that address.
     pub fn insert(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, by_hand: bool) {
         self.nodes.insert(addr, Registered { incarnation, by_hand, last_heard: now, session: Session::Stands });
     }
 
-    /// Registers a node that an earlier run of the coordinator knew, and that has not been heard since.
+    /// Registers a node that an earlier run of the coordinator knew and that has not been heard since.
     pub fn insert_unheard(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation) {
         let node = Registered { incarnation, by_hand: false, last_heard: now, session: Session::Ended(now) };
         self.nodes.insert(addr, node);
     }
 
-    /// Takes a node out.
+    /// Removes a node.
     pub fn remove(&mut self, addr: &NodeAddr) -> Option<Registered> {
         self.nodes.remove(addr)
     }
@@ -79,25 +79,25 @@ impl Registry {
         self.nodes.iter()
     }
 
-    /// How many there are.
+    /// How many nodes there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no nodes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// The address of an incarnation that is registered.
+    /// The address of a registered incarnation.
     #[must_use]
     pub fn addr_of(&self, incarnation: Incarnation) -> Option<&NodeAddr> {
         self.nodes.iter().find(|(_, node)| node.incarnation == incarnation).map(|(addr, _)| addr)
     }
 
-    /// Whether an incarnation is that of an address that was registered by hand.
+    /// Whether an incarnation belongs to an address that was registered by hand.
     #[must_use]
     pub fn is_by_hand(&self, incarnation: Incarnation) -> bool {
         self.nodes.values().any(|node| node.by_hand && node.incarnation == incarnation)
@@ -109,7 +109,7 @@ impl Registry {
         self.nodes.values().map(|node| node.incarnation).collect()
     }
 
-    /// Hears a node; `false` where it is not registered.
+    /// Notes that a node was heard; `false` if it is not registered.
     pub fn heard(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
         let Some(node) = self.nodes.get_mut(addr) else { return false };
         node.last_heard = now;
@@ -125,10 +125,10 @@ impl Registry {
         }
     }
 
-    /// Whether the node that is registered at an address may live, so that no other start is to have its name: until its
-    /// session has been over for so long that it would have come back, or it was silent for too long. A successor shows with
-    /// what it has found on its disk that the one before has ended; it waits for no more than the end of its session, or
-    /// that it is suspected.
+    /// Whether the node registered at an address may still be alive, so that no other start may have its name. It may
+    /// be, until its session has been over for so long that it would have come back, or it has been removed as silent
+    /// for too long. A successor proves, with the data it found on its disk, that its predecessor has ended; it only
+    /// waits for the end of the predecessor's session, or until the predecessor is suspected.
     #[must_use]
     pub fn may_live(&self, now: Timestamp, addr: &NodeAddr, comes_back_within: Duration, is_successor: bool) -> bool {
         let Some(node) = self.nodes.get(addr).filter(|node| !node.by_hand) else { return false };
@@ -138,7 +138,7 @@ impl Registry {
         }
     }
 
-    /// Whether an incarnation is suspected to be dead. One that is not registered is.
+    /// Whether an incarnation is suspected to be dead. An unregistered one is.
     #[must_use]
     pub fn is_suspect(&self, now: Timestamp, incarnation: Incarnation) -> bool {
         let node = self.nodes.values().find(|node| node.incarnation == incarnation);
@@ -147,43 +147,43 @@ impl Registry {
         })
     }
 
-    /// All who are suspected.
+    /// All suspected incarnations.
     #[must_use]
     pub fn suspects(&self, now: Timestamp) -> BTreeSet<Incarnation> {
         let incarnations = self.nodes.values().map(|node| node.incarnation);
         incarnations.filter(|incarnation| self.is_suspect(now, *incarnation)).collect()
     }
 
-    /// Those who are suspected, and for how long they were not heard.
+    /// The suspected nodes, and how long each has not been heard.
     #[must_use]
     pub fn silent(&self, now: Timestamp) -> Vec<(NodeAddr, Duration)> {
         let suspects = self.nodes.iter().filter(|(_, node)| self.is_suspect(now, node.incarnation));
         suspects.map(|(addr, node)| (addr.clone(), now - node.last_heard)).collect()
     }
 
-    /// All who were not heard after this moment.
+    /// All incarnations not heard after this moment.
     #[must_use]
     pub fn unheard_since(&self, moment: Timestamp) -> BTreeSet<Incarnation> {
         let unheard = self.nodes.values().filter(|node| node.last_heard <= moment);
         unheard.map(|node| node.incarnation).collect()
     }
 
-    /// When an incarnation that is not suspected will be, if it is not heard.
+    /// When an incarnation becomes suspected if it is not heard.
     #[must_use]
     pub fn suspect_from(&self, incarnation: Incarnation) -> Option<Timestamp> {
         let node = self.nodes.values().find(|node| node.incarnation == incarnation)?;
         Some(node.last_heard.max(self.excused) + SUSPECT_AFTER)
     }
 
-    /// Nobody could be heard for a moment, which is no reason for suspicion. The timeout is another matter.
+    /// Notes that nobody could be heard for a while, which is no reason for suspicion. The timeout is not affected.
     pub fn excuse(&mut self, now: Timestamp) {
         self.excused = now;
     }
 
-    /// Takes out every node that has been silent for too long, and names them.
+    /// Removes and returns every node that has been silent for too long.
     ///
-    /// A registry that was not asked for half the timeout has slept (a paused process, a laptop's lid) and has heard
-    /// nobody meanwhile. It blames nobody for that: everyone's time starts anew.
+    /// A registry that was not called for half the timeout was asleep (a paused process, a closed laptop) and heard
+    /// nobody meanwhile. It blames nobody for that: everyone's time starts over.
     pub fn remove_silent(&mut self, now: Timestamp) -> Vec<(NodeAddr, Registered)> {
         let slept = now - self.last_check > self.timeout / 2 && self.last_check != Timestamp::default();
         self.last_check = now;
@@ -194,7 +194,7 @@ impl Registry {
         self.nodes.extract_if(.., |_, node| now - node.last_heard >= timeout).collect()
     }
 
-    /// When to look for silent nodes next: often enough that sleep is told from silence.
+    /// When to check for silent nodes next: often enough to distinguish sleep from silence.
     #[must_use]
     pub fn next_check(&self) -> Timestamp {
         let next_timeout = self.nodes.values().map(|node| node.last_heard + self.timeout).min();
@@ -256,7 +256,7 @@ mod tests {
         assert!(!may_live(&registry, at(0), false));
         registry.insert(at(0), addr(1), Incarnation(1), false);
         assert!(may_live(&registry, at(0), false) && may_live(&registry, at(0), true));
-        // Silent: its disk's next start may come, others not before the timeout.
+        // Silent: the next start from its disk may come, others only after the timeout.
         assert!(may_live(&registry, at(5), false) && !may_live(&registry, at(5), true));
         registry.session_ended(at(5), Incarnation(1));
         assert!(may_live(&registry, at(5), false) && !may_live(&registry, at(5), true));

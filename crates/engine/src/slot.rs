@@ -1,10 +1,10 @@
 //! One slot on one node: its records and its role.
 //!
-//! A slot is a plain struct behind a lock of its own. As a primary (`slot/primary.rs`) it gives each write the next number
-//! and queues the record for every follower, under that lock, so that a queue holds a slot's records in their order; it
-//! knows what each follower has, and so what is durable. As a replica (`slot/replica.rs`) it takes records in that order
-//! only: each names the one before it, and where that is not the last one here the slot says so. So at every moment a copy
-//! is what its primary was at some record.
+//! Each slot is a plain struct behind its own lock. As a primary (`slot/primary.rs`) it gives each write the next
+//! sequence number and queues the record for every follower, all under that lock, so each queue holds a slot's records
+//! in order. It also knows what each follower has, and hence what is durable. As a replica (`slot/replica.rs`) it
+//! accepts records only in that order: each record names its predecessor, and if that is not the last record held here,
+//! the slot says so. At every moment, therefore, a copy equals its primary's state as of some record.
 
 mod damage;
 mod memory;
@@ -43,33 +43,33 @@ pub use primary::EVICT_AFTER;
 pub(crate) use primary::{Effects, Victim};
 pub(crate) use replica::{Alignment, Incoming, Next, Step};
 
-/// The state of one slot. At rest and empty it takes at most 256 bytes.
+/// The state of one slot. Takes at most 256 bytes when idle and empty.
 #[derive(Debug, Default)]
 pub struct Slot<B: Bugs = NoBugs> {
     table: Table,
     log: Log,
-    /// The highest epoch heard of. Nothing of a lower one is taken.
+    /// The highest epoch heard of. Messages from lower epochs are rejected.
     epoch: Epoch,
-    /// The version of the configuration that the role comes from.
+    /// The version of the configuration that the current role comes from.
     config: MapVersion,
     role: Role,
-    /// This node has promised not to lead the slot before.
+    /// The time until which this node has promised not to lead the slot.
     promised_until: Timestamp,
-    /// The last alignment or fill that a primary has sent.
+    /// The stamp of the last alignment or fill that a primary has sent.
     stamp: u64,
     bugs: B,
 }
 
 #[derive(Debug, Default)]
 enum Role {
-    /// This node is no copy of the slot.
+    /// This node holds no copy of the slot.
     #[default]
     Idle,
     Primary(Box<primary::Primary>),
     Replica(replica::Replica),
 }
 
-/// What a slot's methods need to know of where they are.
+/// The context that a slot's methods run in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub(crate) now: Timestamp,
@@ -80,63 +80,64 @@ pub(crate) struct Place<'a> {
     pub(crate) hasher: &'a KeyHasher,
     pub(crate) tails: &'a TailBudget,
     pub(crate) memory: &'a Memory,
-    /// By how many bytes a write may pass the limit of memory.
+    /// How many bytes a write may exceed the memory limit by.
     pub(crate) memory_slack: u64,
     pub(crate) journal: &'a Journal,
     pub(crate) peers: &'a Peers,
     pub(crate) stamps: &'a AtomicU64,
-    /// What the wall clock showed when the node's own was at zero, in milliseconds.
+    /// The wall-clock time, in milliseconds, at which the node's own clock was zero.
     pub(crate) wall_at_zero: u64,
-    /// Until when the coordinator cannot have taken this node off the ring.
+    /// The time until which the coordinator cannot have taken this node off the ring.
     pub(crate) coordinator_until: Timestamp,
-    /// The node is leaving. What it has released it does not take back, whatever its map says.
+    /// The node is leaving. It does not take back what it has released, whatever its map says.
     pub(crate) is_closed: bool,
 }
 
-/// Why a slot does not carry a request out. Nothing was done.
+/// Why a slot refuses a request. Nothing was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// This node does not lead the slot, or not now: another one does, or it will in a moment.
+    /// This node does not lead the slot, or not at the moment: another node does, or this one will shortly.
     NotHere,
-    /// Too few copies are in sync for the level asked for.
+    /// Too few copies are in sync for the requested level.
     TooFew {
         /// The level.
         level: AckLevel,
-        /// How many it needs.
+        /// How many copies it needs.
         needs: usize,
-        /// How many there are.
+        /// How many are in sync.
         has: usize,
     },
-    /// The write is repeated so late that its outcome is not known any more.
+    /// The write was retried so late that its outcome is no longer known.
     Stale,
-    /// No more completions of clients can be remembered now.
+    /// No more client completions can be remembered now.
     Busy,
-    /// The write needs more memory than this node may take.
+    /// The write needs more memory than this node may use.
     Full {
-        /// So many bytes.
+        /// How many bytes are missing.
         lacks: u64,
     },
-    /// The write needs more memory, and this replica's node is over its limit.
+    /// The write needs more memory, and the node of this replica is over its limit.
     ReplicaFull(Incarnation),
 }
 
-/// What a write has come to, once it is answered.
+/// The outcome of a write, once it is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Written {
-    /// It has taken effect, as this record; the version of the key before is [`Version::NONE`] where it changed nothing.
+    /// The write took effect as this record; [`Version::NONE`] if it changed nothing.
     Done(Version),
-    /// The condition did not hold: the key is at this version.
+    /// The condition did not hold; the key is at this version.
     Conflict(Version),
-    /// A read-modify-write has taken effect as this record, [`Version::NONE`] where it has changed nothing, and the client is told this.
+    /// A read-modify-write took effect as this record ([`Version::NONE`] if it changed nothing), and this is what the
+    /// client is told.
     Told(Version, Telling),
 }
 
-/// The answer to a request, now or later.
+/// The answer to a request, either immediate or deferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer<T> {
     /// What to answer.
     pub answer: T,
-    /// The ticket to wait for before; none: answer at once.
+    /// The ticket to wait for before answering; `None`: answer at once.
     pub ticket: Option<usize>,
 }
 
@@ -152,7 +153,7 @@ impl<B: Bugs> Slot<B> {
         self.log.last()
     }
 
-    /// The number up to which the records are known to be durable.
+    /// The sequence number up to which the records are known to be durable.
     #[must_use]
     pub fn durable(&self) -> u64 {
         self.log.durable()
@@ -170,7 +171,7 @@ impl<B: Bugs> Slot<B> {
         self.epoch
     }
 
-    /// The version of the configuration that the slot goes by.
+    /// The version of the configuration that the slot follows.
     #[must_use]
     pub fn config(&self) -> MapVersion {
         self.config
@@ -182,7 +183,7 @@ impl<B: Bugs> Slot<B> {
         self.table.keys()
     }
 
-    /// Every record of the table, tombstones among them, in no order.
+    /// Every record in the table, including tombstones, in no particular order.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.table.records()
     }
@@ -193,20 +194,20 @@ impl<B: Bugs> Slot<B> {
         matches!(self.role, Role::Primary(_))
     }
 
-    /// Whether this node has a whole copy, level or not, that a read may be answered from.
+    /// Whether this node has a complete copy, up to date or not, that can serve a read.
     #[must_use]
     pub fn holds_copy(&self) -> bool {
         match &self.role {
             Role::Idle => false,
             Role::Primary(_) => true,
-            // One that nobody has aligned yet may be new, and empty for that reason only.
+            // A copy that no primary has aligned yet may be new, and empty only for that reason.
             Role::Replica(replica) => {
                 (replica.following().is_some() && !replica.awaiting) || self.last() != Version::NONE
             }
         }
     }
 
-    /// The primary that this replica follows, and which has all that it has.
+    /// The primary that this replica follows and that has everything this copy has.
     #[must_use]
     pub fn level_with(&self) -> Option<Incarnation> {
         match &self.role {
@@ -215,7 +216,7 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// The record of a key, unless it is deleted or has expired. `clock` is asked where that matters.
+    /// The record of a key, unless deleted or expired. `clock` is read only if that matters.
     pub(crate) fn get(&self, place: Place<'_>, key: &[u8], clock: impl Fn() -> Timestamp) -> Option<&Record> {
         let record = self.table.get(place.hasher, key).filter(|record| !record.is_delete())?;
         place.was_used(record);
@@ -223,7 +224,7 @@ impl<B: Bugs> Slot<B> {
         (!is_expired).then_some(record)
     }
 
-    /// Lists the keys of the copy that is here, whatever it is, but for those that are past their deadline, and gives these.
+    /// Lists the keys of the local copy, whatever its role, except those past their deadline; returns the expired ones.
     pub(crate) fn list_copy(&mut self, place: Place<'_>, listing: &mut Listing) -> Vec<Record> {
         let before = Usage::of_values(self.table.order_bytes());
         let records = self.table.records_from(listing.start());
@@ -232,14 +233,14 @@ impl<B: Bugs> Slot<B> {
         expired
     }
 
-    /// Forgets writes of clients that need not be remembered any more.
+    /// Forgets client writes that need no longer be remembered.
     pub(crate) fn sweep_completions(&mut self, now: Timestamp, oldest: &OldestKept, seen: &mut Seen) {
         let early = if self.bugs.plants(Bug::ForgottenTooEarly) { COMPLETION_TIME } else { Duration::ZERO };
         self.log.sweep_completions(now + early, oldest, seen);
     }
 
-    /// Asks for memory that an acknowledgement, or a record for a key with this hash, will touch. First of two calls; between
-    /// them that of other slots can be asked for.
+    /// Prefetches memory that an acknowledgement, or a record for a key with this hash, will touch. This is the first
+    /// of two calls; other slots can be prefetched in between.
     pub(crate) fn fetch(&self, hash: Option<u64>) {
         self.log.fetch();
         if let Some(hash) = hash {
@@ -250,7 +251,7 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// The second.
+    /// The second call; see [`Slot::fetch`].
     pub(crate) fn fetch_more(&self, hash: Option<u64>) {
         self.log.fetch_oldest(self.table.usual_size());
         if let Some(hash) = hash {
@@ -261,7 +262,7 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// Takes the role that a newer configuration gives this node. `outbox` gives the queue to another node.
+    /// Takes on the role that a newer configuration assigns to this node. `outbox` returns the queue to another node.
     pub(crate) fn configure(
         &mut self,
         place: Place<'_>,
@@ -272,7 +273,7 @@ impl<B: Bugs> Slot<B> {
     ) {
         self.config = config.version;
         if config.primary == Some(place.me) {
-            // Where others follow a newer primary already, this is old news, and a newer map is on its way.
+            // If others already follow a newer primary, this configuration is stale and a newer map is on its way.
             if config.epoch >= self.epoch {
                 self.lead(place, config, promises, outbox, turn);
             }
@@ -280,8 +281,9 @@ impl<B: Bugs> Slot<B> {
         }
         let is_copy = config.copies().any(|copy| copy == place.me || place.ancestors.contains(copy));
         if !is_copy {
-            // The others hold it: the coordinator removes a copy only then. One that has never aligned with the present
-            // primary, or has gone astray and still waits for its fill, may have what no other has.
+            // The others hold the data: only then does the coordinator remove a copy. But a copy that has never aligned
+            // with the current primary, or has diverged and still waits for its fill, may hold records that no other
+            // copy has.
             let is_aligned =
                 self.epoch == config.epoch && config.primary.is_some() && self.level_with() == config.primary;
             self.leave_role(place, config.epoch, turn);
@@ -298,14 +300,14 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// Becomes a copy that does not know yet where its primary stands.
+    /// Becomes a copy that does not yet know where its primary stands.
     fn become_replica(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) {
         self.leave_role(place, epoch, turn);
         self.hear_of(place, epoch);
         self.role = Role::Replica(replica::Replica::default());
     }
 
-    /// Remembers the highest epoch.
+    /// Raises the highest known epoch.
     fn hear_of(&mut self, place: Place<'_>, epoch: Epoch) {
         if epoch > self.epoch {
             self.epoch = epoch;
@@ -313,15 +315,15 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// Another node leads the slot now. After a hand-over that is no news.
+    /// Reports that another node leads the slot now. After a hand-over that is expected, so nothing is reported.
     fn tell_deposed(&self, place: Place<'_>, turn: &mut Turn) {
         if self.is_primary() && !self.is_handing_over() {
             turn.events.push(Event::Deposed(place.id));
         }
     }
 
-    /// Ends what the present role has begun, since this epoch has another primary: waits are lost, and a promise to the
-    /// primary that was followed goes on to bind.
+    /// Ends the current role, because this epoch has another primary. Waiting requests are lost; a promise to the
+    /// primary that was followed remains binding.
     fn leave_role(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) {
         match std::mem::take(&mut self.role) {
             Role::Idle => {}
@@ -340,7 +342,7 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// Drops the copy, and with it whatever role it had.
+    /// Drops the copy and its role.
     pub(crate) fn give_up(&mut self, place: Place<'_>) {
         if self.last() != Version::NONE {
             place.journal.note_drop(place.id);
@@ -357,22 +359,22 @@ impl<B: Bugs> Slot<B> {
         };
     }
 
-    /// Whoever lacks a record is filled from now on.
+    /// Drops the tail. From now on, whoever lacks a record needs a fill.
     pub(crate) fn drop_tail(&mut self, tails: &TailBudget) {
         self.log.drop_tail(tails);
     }
 
-    /// Whether what it holds was found on the disk, and no map has said yet what is to become of it.
+    /// Whether the contents were found on disk and no map has yet decided what becomes of them.
     pub(crate) fn is_found(&self) -> bool {
         matches!(self.role, Role::Idle) && self.last() != Version::NONE
     }
 
-    /// Whether it has never held anything nor heard of an epoch.
+    /// Whether the slot has never held a record nor heard of an epoch.
     pub(crate) fn is_untouched(&self) -> bool {
         self.last() == Version::NONE && self.epoch == Epoch::default()
     }
 
-    /// What is known of clients' writes.
+    /// What is known about clients' writes.
     fn completions(&self) -> impl Iterator<Item = (Box<[u8]>, u64, Completion)> {
         let is_untold = self.bugs.plants(Bug::ForgottenUntold);
         let known = self.log.known_completions().into_iter().flat_map(|known| known.iter());
@@ -380,7 +382,7 @@ impl<B: Bugs> Slot<B> {
         told.map(|(identity, done)| (identity.client.into(), identity.seq, done))
     }
 
-    /// All that it holds.
+    /// Everything the slot holds.
     pub(crate) fn whole(&self) -> Whole {
         Whole {
             epoch: self.epoch,
@@ -394,11 +396,11 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// Puts all that a slot holds in the place of what is here.
+    /// Replaces everything the slot holds.
     fn install(&mut self, place: Place<'_>, whole: Whole) {
         let Whole { epoch, last, durable, purged, terms, records, completions, tail } = whole;
         self.epoch = self.epoch.max(epoch);
-        // Those that the tail would bring back, where it is cut, are to be dropped like the others.
+        // Tombstones that cutting the tail would restore have to be purged eventually, like the others.
         let overwritten =
             tail.iter().filter_map(|entry| entry.replaced.as_ref()).filter(|old| old.version().seq > purged);
         let tombstones = records.iter().chain(overwritten).filter(|record| record.is_delete()).cloned().collect();
@@ -417,7 +419,7 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// Carries an entry of the journal out again; `false` where it does not follow on what is here.
+    /// Replays a journal entry; `false` if it does not follow on from the current state.
     pub(crate) fn replay(&mut self, place: Place<'_>, entry: Entry) -> bool {
         match entry {
             Entry::Record { durable, record, .. } => {
@@ -442,13 +444,13 @@ impl<B: Bugs> Slot<B> {
                 self.log.set_purged(seq);
             }
             Entry::Epoch { epoch, .. } => self.epoch = self.epoch.max(epoch),
-            // These are no slot's.
+            // These entries do not belong to a slot.
             Entry::Loss(_) | Entry::Unkept { .. } => return false,
         }
         true
     }
 
-    /// What a restarted node finds of the slot on its disk: the records, and no role.
+    /// What a restarted node finds of the slot on disk: the records, without a role.
     pub(crate) fn recovered(mut self) -> Self {
         self.role = Role::Idle;
         self.config = MapVersion(0);
@@ -456,8 +458,8 @@ impl<B: Bugs> Slot<B> {
         self
     }
 
-    /// Takes into the archive what this copy has after `seq`. What later writes have overwritten is counted, where the tail
-    /// has it no more.
+    /// Archives what this copy has after `seq`. Records that later writes have overwritten and the tail no longer holds
+    /// are only counted.
     fn archive_all_after(&self, place: Place<'_>, seq: u64, turn: &mut Turn) {
         let last = self.log.last().seq;
         let mut records = self.log.tail();
@@ -472,7 +474,7 @@ impl<B: Bugs> Slot<B> {
         self.archive(place, records, common, last.saturating_sub(seq + barriers), turn);
     }
 
-    /// Takes records that were cut away into the archive.
+    /// Archives records that were cut away.
     fn archive(&self, place: Place<'_>, records: Vec<Record>, common: Version, lost: u64, turn: &mut Turn) {
         if self.bugs.plants(Bug::LossUntold) {
             return;
@@ -488,19 +490,19 @@ impl<B: Bugs> Slot<B> {
 }
 
 impl Place<'_> {
-    /// The wall clock.
+    /// The current wall-clock time.
     pub(crate) fn wall(&self) -> WallTime {
         self.now.on_the_wall(self.wall_at_zero)
     }
 
-    /// A client has asked for the value of a key.
+    /// Marks a key as used: a client has asked for its value.
     fn was_used(&self, record: &Record) {
         if self.memory.evicts() {
             record.touch(self.memory.clock());
         }
     }
 
-    /// So many milliseconds from now.
+    /// The wall-clock time this many milliseconds from now.
     fn deadline(&self, millis: u64) -> WallTime {
         WallTime(self.wall().0.saturating_add(millis))
     }

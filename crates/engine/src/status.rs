@@ -1,7 +1,8 @@
-//! How the slots are, in words: whether each has all its copies, what moves, and what is wrong with those that lack one.
+//! The health of the slots, in words: whether each has all its copies, what moves, and what is wrong with those that
+//! lack one.
 //!
-//! [`crate::coordinator::Coordinator::status`] gathers it. Slots in the same state stand together, and every list is
-//! cut, so that a cluster of any size takes a page.
+//! [`crate::coordinator::Coordinator::status`] collects it. Slots in the same state are grouped, and every list is
+//! truncated, so that a cluster of any size fits on a page.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -10,22 +11,22 @@ use std::time::Duration;
 use proto::id::NodeAddr;
 use proto::slot::SlotId;
 
-/// How many ranges of slots a line names.
+/// How many slot ranges a line names.
 const RANGES: usize = 8;
 
-/// How many lines of one sort there are, and how many nodes one line names.
+/// How many lines of one kind there are, and how many nodes a line names.
 const LINES: usize = 16;
 
-/// How far the coordinator itself is.
+/// The progress of the coordinator itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
     /// No node has joined.
     Fresh,
-    /// Nodes have joined, and others may in a moment.
+    /// Nodes have joined, and others may follow shortly.
     Gathering,
-    /// Started without its state, it waits until these have told what they know.
+    /// Started without its state; waiting until these nodes have reported what they know.
     Awaiting(Vec<NodeAddr>),
-    /// The map stands.
+    /// The map is in effect.
     Serving,
 }
 
@@ -34,34 +35,34 @@ pub enum Stage {
 pub enum Problem {
     /// Nobody holds them.
     Unheld,
-    /// No copy is here; these are the last that had one.
+    /// No copy is here; these nodes were the last to have one.
     Waits {
-        /// Where they were.
+        /// The nodes' addresses.
         holders: Vec<NodeAddr>,
     },
-    /// None of their copies is heard. That may be a matter of a moment.
+    /// None of their copies can be heard from. That may be temporary.
     Silent {
-        /// Where they are.
+        /// The nodes' addresses.
         holders: Vec<NodeAddr>,
     },
-    /// The copies that are here may miss their last writes, and these may have them.
+    /// The copies that are here may lack their last writes, and these nodes may have them.
     Unproven {
-        /// Where they were.
+        /// The nodes' addresses.
         holders: Vec<NodeAddr>,
     },
     /// Their primary is lost, and another copy is about to take over.
     NoPrimary,
     /// Some of their copies are not in sync.
     Short {
-        /// How many are.
+        /// How many copies are in sync.
         in_sync: usize,
-        /// Whose copies are not heard.
+        /// The nodes whose copies are not heard from.
         silent: Vec<NodeAddr>,
-        /// Who is being filled.
+        /// The nodes being filled.
         filling: Vec<NodeAddr>,
-        /// How many belong on nodes that are away.
+        /// How many copies belong on nodes that are away.
         away: usize,
-        /// How many nodes there are too few, counting those that are away.
+        /// How many more nodes are needed, counting those that are away as present.
         nodes_missing: usize,
     },
 }
@@ -78,33 +79,33 @@ pub struct Ranges {
 pub struct Fill {
     /// The node.
     pub node: NodeAddr,
-    /// How many slots it is still to get, and how many when this began.
+    /// How many slots it has yet to get.
     pub left: usize,
-    /// See `left`.
+    /// How many slots that was when the fill began.
     pub total: usize,
-    /// For how long it goes on.
+    /// How long the fill has been running.
     pub since: Duration,
-    /// How many keys wait until they are sent, as the primaries tell.
+    /// How many keys are waiting to be sent, according to the primaries.
     pub keys_left: u64,
 }
 
-/// A node that is to leave for good.
+/// A node that is leaving for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaver {
     /// The node.
     pub node: NodeAddr,
-    /// Of how many slots it still has copies.
+    /// How many slots it still has copies of.
     pub slots: usize,
-    /// Whether it is registered: it leaves when it is.
+    /// Whether it is registered: only then can it leave.
     pub is_here: bool,
 }
 
-/// Slots that change their primary.
+/// Slots whose primary changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandOver {
-    /// Who leads.
+    /// The current primary.
     pub from: NodeAddr,
-    /// Who is to lead.
+    /// The next primary.
     pub to: NodeAddr,
     /// The slots.
     pub slots: Ranges,
@@ -113,35 +114,35 @@ pub struct HandOver {
 /// The state of all slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// How far the coordinator is.
+    /// The progress of the coordinator.
     pub stage: Stage,
     /// How many slots there are.
     pub slots: usize,
-    /// How many copies each is to have.
+    /// How many copies each slot should have.
     pub copies: usize,
     /// How many nodes are registered.
     pub nodes: usize,
-    /// After what silence a node is taken off the ring.
+    /// The silence after which a node is taken off the ring.
     pub timeout: Duration,
-    /// Registered nodes that are not heard, and for how long.
+    /// Registered nodes that are not heard from, and for how long.
     pub silent: Vec<(NodeAddr, Duration)>,
-    /// Nodes that are away and keep their place, and for how long they still do.
+    /// Nodes that are away and keep their place, and for how much longer.
     pub away: Vec<(NodeAddr, Duration)>,
-    /// Nodes whose disks are full.
+    /// Nodes with a full disk.
     pub full: Vec<NodeAddr>,
-    /// Who is being filled.
+    /// The nodes being filled.
     pub fills: Vec<Fill>,
-    /// Who leaves.
+    /// The nodes that are leaving.
     pub leaving: Vec<Leaver>,
-    /// Who leaves once another has joined, and that other.
+    /// The nodes that leave once another has joined, each with that other.
     pub replaced: Vec<(NodeAddr, NodeAddr)>,
-    /// Which slots change their primary.
+    /// The slots whose primary changes.
     pub hand_overs: Vec<HandOver>,
-    /// Slots with a copy that is given up once all others are in sync.
+    /// Slots with a copy that will be given up once all others are in sync.
     pub surplus: Ranges,
-    /// Slots of which something else is about to change.
+    /// Slots with some other change pending.
     pub changing: Ranges,
-    /// Slots that are not as they should be, each once.
+    /// Slots that are not as they should be, each listed once.
     pub problems: BTreeMap<Problem, Ranges>,
 }
 
@@ -169,7 +170,7 @@ impl Status {
         }
     }
 
-    /// All of it. The first line says the most, and begins with `OK Status` and [`Status::word`].
+    /// The whole report. The first line is the most important; it begins with `OK Status` and [`Status::word`].
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("OK Status {}: {}", self.word(), self.summary())];
@@ -212,7 +213,7 @@ impl Status {
         lines
     }
 
-    /// What is missing, in one line: for whoever waits until nothing is.
+    /// What is missing, in one line, for callers that wait until nothing is.
     #[must_use]
     pub fn missing(&self) -> String {
         self.lines().get(1).map_or_else(|| self.summary(), |first| format!("{}; {first}", self.summary()))
@@ -299,7 +300,7 @@ impl Status {
 }
 
 impl Ranges {
-    /// Adds a slot. Slots come in their order.
+    /// Adds a slot. Slots must be added in order.
     pub fn add(&mut self, SlotId(slot): SlotId) {
         self.count += 1;
         match self.ranges.last_mut() {
@@ -308,7 +309,7 @@ impl Ranges {
         }
     }
 
-    /// How many there are.
+    /// How many slots there are.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
@@ -390,7 +391,7 @@ impl fmt::Display for HandOver {
     }
 }
 
-/// Appends lines of one sort, as many as there may be.
+/// Appends lines of one kind, up to the limit.
 fn push_some(lines: &mut Vec<String>, mut some: Vec<String>) {
     let more = some.len().saturating_sub(LINES);
     some.truncate(LINES);
@@ -400,7 +401,7 @@ fn push_some(lines: &mut Vec<String>, mut some: Vec<String>) {
     }
 }
 
-/// The names of nodes, as many as a line may have.
+/// The names of nodes, as many as fit on a line.
 fn names(nodes: &[NodeAddr]) -> String {
     let mut text = String::new();
     for (at, node) in nodes.iter().take(LINES).enumerate() {
@@ -413,7 +414,7 @@ fn names(nodes: &[NodeAddr]) -> String {
     }
 }
 
-/// A span of time, as people say it.
+/// A time span in everyday terms.
 fn about(span: Duration) -> String {
     match span.as_secs() {
         0 => "1 s".to_owned(),

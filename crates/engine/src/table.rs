@@ -14,12 +14,12 @@ use crate::record::Record;
 
 use order::Order;
 
-/// The hash of keys in tables. Keyed with a secret, so that nobody outside can choose keys that collide.
+/// The hash of keys in tables. Keyed with a secret, so that outsiders cannot choose keys that collide.
 #[derive(Debug, Clone)]
 pub struct KeyHasher(SeedableRandomState);
 
 impl KeyHasher {
-    /// A hasher with this secret; a process draws it at random when it starts.
+    /// A hasher with this secret; a process chooses it at random when it starts.
     #[must_use]
     pub fn new(secret: u64) -> Self {
         Self(SeedableRandomState::with_seed(secret, SharedSeed::global_fixed()))
@@ -32,24 +32,25 @@ impl KeyHasher {
     }
 }
 
-/// How many records a group holds: with their tags, one line of the processor's cache.
+/// How many records a group holds; with their tags, a group is one cache line.
 const GROUP: usize = 7;
 
-/// Groups are added once all but one part in this of the places are taken.
+/// The table grows once no more than one in this many places is free.
 const SPARE_PART: usize = 8;
 
-/// Groups are taken away once no more than one part in this of the places is taken.
+/// The table shrinks once no more than one in this many places is taken.
 const EMPTY_PART: usize = 8;
 
 /// A tag that no record has.
 const FREE: u8 = 0;
 
-/// A table of records by key, tombstones among them.
+/// A table of records by key, including tombstones.
 ///
-/// A key has a home group by its hash, and is there or, where that is full, in one of those after it. A group has a tag for
-/// each record, which is eight other bits of its hash, and so nearly always only the record that is looked for is touched:
-/// a look-up visits one line for the group and one for the record. Each group counts the records that went past it, and a
-/// look-up ends at a group that none has gone past (as in Facebook's F14, which this follows in small).
+/// The hash of a key gives it a home group. The key is there or, if that group is full, in one of the groups that
+/// follow. A group has a tag for each record, eight other bits of its hash, so almost always only the record that is
+/// looked for is touched: a lookup visits one cache line for the group and one for the record. Each group counts the
+/// records that went past it, and a lookup ends at a group that none has gone past (a simplified version of Facebook's
+/// F14).
 #[derive(Debug, Default)]
 pub struct Table {
     groups: Box<[Group]>,
@@ -57,11 +58,12 @@ pub struct Table {
     tombstones: u32,
     /// How many records have a deadline.
     expiring: u32,
-    /// The order of the keys, once it was asked for.
+    /// The order of the keys, once it has been asked for.
     order: Option<Box<Order>>,
-    /// How much memory the record takes that came last, in bytes: so much do others, too, as a rule.
+    /// The size of the latest record in bytes, as an estimate for the others.
     usual_size: u16,
-    /// A key was added or dropped since. The order is left where it is, out of the cache: to touch it would cost the write.
+    /// A key was added or dropped since. The order itself is left untouched, out of the cache: touching it would slow
+    /// the write.
     order_is_old: bool,
 }
 
@@ -69,20 +71,20 @@ pub struct Table {
 #[repr(align(64))]
 struct Group {
     tags: [u8; GROUP],
-    /// How many records are in later groups although this one is their home or on their way. Once at its limit it stays
-    /// there: it is never too low.
+    /// How many records are in later groups although this group is their home or on their way. Once at its limit it
+    /// stays there, so it is never too low.
     passed: u8,
     records: [Option<Record>; GROUP],
 }
 
-/// Where a key is looked for.
+/// Where to look for a key.
 #[derive(Debug, Clone, Copy)]
 struct Probe {
     home: usize,
     tag: u8,
 }
 
-/// Where a record lies.
+/// Where a record is.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     /// How many groups after its home.
@@ -99,14 +101,14 @@ impl Table {
         self.groups.get(group)?.records.get(at)?.as_ref()
     }
 
-    /// Asks for the memory of a key's group, which will be used soon. First of two calls.
+    /// Prefetches a key's group. This is the first of two calls.
     pub(crate) fn fetch(&self, hash: u64) {
         if let Some(group) = self.groups.get(self.probe(hash).home) {
             fetch::fetch(group);
         }
     }
 
-    /// Asks for the memory of a key's record. The second.
+    /// Prefetches a key's record. This is the second call.
     pub(crate) fn fetch_record(&self, hash: u64) {
         let Probe { home, tag } = self.probe(hash);
         if let Some(group) = self.groups.get(home) {
@@ -114,12 +116,12 @@ impl Table {
         }
     }
 
-    /// How much memory a record takes, as a rule, in bytes.
+    /// The usual size of a record, in bytes.
     pub(crate) fn usual_size(&self) -> usize {
         self.usual_size.into()
     }
 
-    /// Puts a record in the place of its key's last one, and gives that one.
+    /// Replaces the newest record of a key, and returns the replaced one.
     pub fn insert(&mut self, hasher: &KeyHasher, record: Record) -> Option<Record> {
         let hash = hasher.hash(record.key());
         self.usual_size = u16::try_from(record.size()).unwrap_or(u16::MAX);
@@ -141,7 +143,7 @@ impl Table {
         None
     }
 
-    /// Takes an insertion back: what it had replaced is there again, or the key is not. Gives what was there.
+    /// Undoes an insertion: restores the replaced record, or removes the key. Returns what was there.
     pub fn undo(&mut self, hasher: &KeyHasher, record: &Record, replaced: Option<Record>) -> Option<Record> {
         match replaced {
             Some(replaced) => self.insert(hasher, replaced),
@@ -149,12 +151,12 @@ impl Table {
         }
     }
 
-    /// Drops a tombstone, unless its key has been written since. Gives what was dropped.
+    /// Drops a tombstone, unless its key has been written since. Returns what was dropped.
     pub fn purge(&mut self, hasher: &KeyHasher, tombstone: &Record) -> Option<Record> {
         self.remove(hasher, tombstone)
     }
 
-    /// Drops a record, unless its key has been written since. Gives what was dropped.
+    /// Drops a record, unless its key has been written since. Returns what was dropped.
     fn remove(&mut self, hasher: &KeyHasher, record: &Record) -> Option<Record> {
         let probe = self.probe(hasher.hash(record.key()));
         let Place { distance, group, at } = self.find(probe, record.key())?;
@@ -198,13 +200,13 @@ impl Table {
         on_the_way.flat_map(move |group| group.tagged(tag).map(|(_, record)| record))
     }
 
-    /// All records, tombstones among them, in no order.
+    /// All records, including tombstones, in no particular order.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.groups.iter().flat_map(|group| group.records.iter().flatten())
     }
 
-    /// The records from a key on, in the order of their keys, tombstones among them. The first call, and the next one after
-    /// a key was added or dropped, sorts all keys.
+    /// The records from `start` on in key order, including tombstones. The first call, and the next one after a key was
+    /// added or dropped, sorts all keys.
     pub fn records_from<'a>(&'a mut self, start: &[u8]) -> impl Iterator<Item = &'a Record> + use<'a> {
         let Self { groups, order, order_is_old, .. } = self;
         let order = order.get_or_insert_default();
@@ -214,29 +216,29 @@ impl Table {
         order.from(groups, start)
     }
 
-    /// What it takes in memory, counted anew.
+    /// The memory that the table takes, counted from scratch.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let groups = Usage::of_values(self.group_bytes() + self.order_bytes());
         self.records().map(Record::usage).fold(groups, std::ops::Add::add)
     }
 
-    /// What its groups take, in bytes.
+    /// The memory that its groups take, in bytes.
     pub(crate) fn group_bytes(&self) -> usize {
         bytes_of_groups(self.groups.len())
     }
 
-    /// By how many bytes the groups grow where a key is added now.
+    /// How many bytes the groups would grow by if a key were added now.
     pub(crate) fn growth(&self) -> usize {
         if self.is_taken() { bytes_of_groups(self.next_count()) - self.group_bytes() } else { 0 }
     }
 
-    /// What the order of the keys takes, in bytes.
+    /// The memory that the order of the keys takes, in bytes.
     pub(crate) fn order_bytes(&self) -> usize {
         self.order.as_ref().map_or(0, |order| order.bytes())
     }
 
-    /// Some of the records that are no tombstones, those that come behind a random place.
+    /// Iterates over the records that are not tombstones, starting at a random place.
     pub(crate) fn sample(&self, random: u64) -> impl Iterator<Item = &Record> {
         let start = self.probe(random).home;
         let groups =
@@ -249,14 +251,14 @@ impl Table {
         self.records as usize >= self.groups.len() * GROUP * (SPARE_PART - 1) / SPARE_PART
     }
 
-    /// How many groups there are once some are added: half as many again.
+    /// How many groups there are after growing: half as many again.
     fn next_count(&self) -> usize {
         self.groups.len() + self.groups.len().div_ceil(2).max(1)
     }
 
     fn probe(&self, hash: u64) -> Probe {
-        // The upper half spread over the groups (Lemire, "Fast random integer generation in an interval", 2019), so that
-        // there may be any number of them.
+        // The upper half is mapped onto the groups (Lemire, "Fast random integer generation in an interval", 2019), so
+        // that their number need not be a power of two.
         let home = ((hash >> 32) * self.groups.len() as u64) >> 32;
         let tag = u8::try_from(hash & 0xff).unwrap_or_default().max(FREE + 1);
         Probe { home: usize::try_from(home).unwrap_or_default(), tag }
@@ -281,7 +283,7 @@ impl Table {
         None
     }
 
-    /// Adds a record whose key is not there, where there is room.
+    /// Adds a record whose key is not in the table; there must be room.
     fn add(&mut self, hash: u64, record: Record) {
         let Probe { home, tag } = self.probe(hash);
         for distance in 0..self.groups.len() {
@@ -295,12 +297,12 @@ impl Table {
         }
     }
 
-    /// Makes room.
+    /// Adds groups.
     fn grow(&mut self, hasher: &KeyHasher) {
         self.rebuild(hasher, self.next_count());
     }
 
-    /// Gives memory back where there is much more room than is needed: what is left fills half of it.
+    /// Releases memory if the table has much more room than it needs: the remaining records fill half of it.
     fn shrink(&mut self, hasher: &KeyHasher) {
         let records = self.records as usize;
         let count = (2 * records).div_ceil(GROUP);
@@ -317,13 +319,13 @@ impl Table {
     }
 }
 
-/// What so many groups take in memory.
+/// The memory that this many groups take, in bytes.
 fn bytes_of_groups(count: usize) -> usize {
     allocated(count * size_of::<Group>())
 }
 
 impl Group {
-    /// The records with this tag, and where they lie.
+    /// The records with this tag, and their places.
     fn tagged(&self, tag: u8) -> impl Iterator<Item = (usize, &Record)> {
         let tagged = self.tags.iter().zip(&self.records).enumerate().filter(move |(_, (its, _))| **its == tag);
         tagged.filter_map(|(at, (_, record))| Some((at, record.as_ref()?)))

@@ -1,4 +1,4 @@
-//! The clock as the caller tells it.
+//! The clock, as the caller reports it.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use proto::peer::WallTime;
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// The same moment on a wall clock that showed so many milliseconds when this clock was at zero.
+    /// The same moment on a wall clock that showed `wall_at_zero` milliseconds when this clock was at zero.
     pub(crate) fn on_the_wall(self, wall_at_zero: u64) -> WallTime {
         WallTime(wall_at_zero.wrapping_add(self.0 / 1_000))
     }

@@ -1,34 +1,34 @@
-//! Answers that wait until a record is durable.
+//! Answers that are deferred until a record is durable.
 //!
-//! A connection has one [`Waiting`]. Each request of a batch that must wait takes a [`Ticket`], which the slot keeps
-//! beside the number of the record that it waits for. When the last ticket of the batch is settled, whoever polls the
-//! [`Waiting`] is woken. A ticket that is dropped is settled as lost, so that none is ever forgotten.
+//! Each connection has one [`Waiting`]. Each request of a batch that must wait takes a [`Ticket`], which the slot keeps
+//! along with the number of the record to wait for. When the last ticket of the batch is settled, whoever polls the
+//! [`Waiting`] is woken. A dropped ticket is settled as lost, so none is ever forgotten.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// What became of a wait.
+/// The outcome of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The record is durable.
     Durable,
-    /// The primary has lost its place: the record may or may not survive.
+    /// The primary has lost its role: the record may or may not survive.
     Lost,
 }
 
-/// The waits of one connection. Clones are the same.
+/// The waits of one connection. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Waiting(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// By ticket, in the order in which they were taken.
+    /// By ticket number, in the order in which they were taken.
     outcomes: Vec<Option<Outcome>>,
     unsettled: usize,
     waker: Option<Waker>,
 }
 
-/// One wait. Settle it outside the lock of its slot: it may wake a task.
+/// One wait. Settle it outside its slot's lock, because that may wake a task.
 #[derive(Debug)]
 pub struct Ticket {
     waiting: Waiting,
@@ -37,13 +37,13 @@ pub struct Ticket {
 }
 
 impl Waiting {
-    /// Nothing waits.
+    /// Starts with nothing waiting.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes a ticket. Their numbers count from 0 since the last [`Waiting::take`].
+    /// Takes a ticket. Ticket numbers start from 0 after each [`Waiting::take`].
     #[must_use]
     pub fn ticket(&self) -> Ticket {
         let mut state = self.lock();
@@ -53,7 +53,7 @@ impl Waiting {
         Ticket { waiting: self.clone(), number, settled: false }
     }
 
-    /// What has become of a ticket; `None` while it is not settled.
+    /// The outcome of a ticket; `None` while it is not settled.
     #[must_use]
     pub fn outcome(&self, number: usize) -> Option<Outcome> {
         self.lock().outcomes.get(number).copied().flatten()
@@ -75,8 +75,8 @@ impl Waiting {
         self.lock().unsettled == 0
     }
 
-    /// Leaves the outcomes by ticket, `None` for what is not settled, and begins anew. What is settled later of these is
-    /// passed over.
+    /// Moves the outcomes, by ticket, into `outcomes`, with `None` for unsettled tickets, and starts over. If any of
+    /// these tickets is settled later, that is ignored.
     pub fn take(&mut self, outcomes: &mut Vec<Option<Outcome>>) {
         outcomes.clear();
         let unsettled = {
@@ -90,7 +90,7 @@ impl Waiting {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that holds the lock panics half way.
+        // No code that holds this lock panics halfway.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -102,7 +102,7 @@ impl Ticket {
         self.number as usize
     }
 
-    /// Ends the wait.
+    /// Settles the ticket with this outcome.
     pub fn settle(mut self, outcome: Outcome) {
         self.set(outcome);
     }

@@ -1,12 +1,12 @@
 //! One page of a walk through the keys of all slots, at the node that was asked for it.
 //!
-//! Every slot is asked for its first keys behind the last page, at the node that leads it: all slots of one node in one
-//! message ([`List`]). A node answers for the slots that it serves and names the others, which are asked for again,
-//! wherever they are led by then. The page is given once each slot has been answered for exactly once, and never before.
-//! So it has every key that was there all the time, up to its last: pages are disjoint ranges, and whoever leads a slot
-//! when its turn comes has all of its keys.
+//! Every slot is asked, at the node that leads it, for its first keys after the last page: one message ([`List`])
+//! covers all slots of a node. A node answers for the slots that it serves and names the others, which are asked for
+//! again wherever they are led by then. The page is returned once each slot has been answered for exactly once, and
+//! never before. It therefore has every key up to its last that existed all along: pages are disjoint ranges, and
+//! whoever leads a slot when its turn comes has all of its keys.
 //!
-//! An answer that was cut knows nothing behind its last key. There the page ends.
+//! A truncated answer says nothing about what is behind its last key. The page ends there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,15 +20,15 @@ use proto::slot::{SlotBits, SlotId};
 use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::listing::{Page, PageSize};
 
-/// How many slots one message asks about, where only a number is asked for.
+/// How many slots one message covers if only a number is requested.
 const COUNT_SLOTS: usize = 512;
 
-/// A page that is being made, or a count.
+/// A page or a count in progress.
 #[derive(Debug)]
 pub struct Walk<B: Bugs = NoBugs> {
     level: ReadLevel,
     range: KeyRange,
-    /// None: only the number is asked for.
+    /// `None`: only the number is requested.
     page: Option<Page>,
     limit: Option<usize>,
     count: u64,
@@ -38,10 +38,10 @@ pub struct Walk<B: Bugs = NoBugs> {
     bugs: B,
 }
 
-/// How far a slot is.
+/// The progress of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SlotProgress {
-    /// Nobody has answered for it, after so many tries, the last of which found nobody where this is said.
+    /// Not answered for after this many tries; `was_silent` says whether the last one reached nobody.
     Open {
         tries: u8,
         was_silent: bool,
@@ -52,19 +52,19 @@ enum SlotProgress {
     Answered,
 }
 
-/// What a node is to be asked.
+/// A question for one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
-    /// The node. It may be the one that asks.
+    /// The node, which may be the asking node itself.
     pub to: Incarnation,
-    /// Where it is.
+    /// Its address.
     pub addr: NodeAddr,
-    /// The question. Its `id` names it to [`Walk::answered`] and [`Walk::failed`], and to nobody else.
+    /// The question. Its `id` identifies it to [`Walk::answered`] and [`Walk::failed`] only.
     pub list: List,
 }
 
 impl<B: Bugs> Walk<B> {
-    /// A page of this size of the keys in a range; without a size only their number.
+    /// A page of this size of the keys in a range; without a size, only their number.
     #[must_use]
     pub fn new(bits: SlotBits, level: ReadLevel, range: KeyRange, size: Option<PageSize>, bugs: B) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl<B: Bugs> Walk<B> {
         }
     }
 
-    /// The same of some slots alone.
+    /// The same, restricted to some slots.
     #[must_use]
     pub fn within(mut self, is_asked: impl Fn(SlotId) -> bool) -> Self {
         for (slot, progress) in (0..).map(SlotId).zip(&mut self.slots) {
@@ -91,8 +91,8 @@ impl<B: Bugs> Walk<B> {
         self
     }
 
-    /// Whom to ask now, for all slots that nobody has answered for and nobody is asked about. `is_late`: a primary that
-    /// does not take its slots, although it answers, is not waited for.
+    /// The questions to ask now, for all slots that are neither answered for nor being asked about. `is_late`: do not
+    /// wait for a primary that answers but does not accept its slots.
     pub fn asks(&mut self, map: &ClusterMap, me: Incarnation, is_late: bool) -> Vec<Ask> {
         let mut groups: BTreeMap<(Incarnation, bool), Vec<SlotId>> = BTreeMap::new();
         for slot in map.bits().slots() {
@@ -106,7 +106,7 @@ impl<B: Bugs> Walk<B> {
                 (Some(replica), _) => (replica, true),
                 (None, Some(primary)) => (primary, false),
                 (None, None) => {
-                    // Whether there is a replica is looked at the next time.
+                    // Whether there is a replica is checked the next time.
                     *progress = SlotProgress::Open { tries: tries.saturating_add(1), was_silent: true };
                     continue;
                 }
@@ -114,7 +114,7 @@ impl<B: Bugs> Walk<B> {
             *progress = SlotProgress::Asked { tries };
             groups.entry((to, at_replica)).or_default().push(slot);
         }
-        // A count says nothing before it is done: in parts a node is seen to be at work.
+        // A count yields nothing until it is complete; smaller parts show that a node is making progress.
         let at_once = if self.limit.is_some() { self.slots.len() } else { COUNT_SLOTS };
         let mut asks = Vec::new();
         for ((to, at_replica), slots) in groups {
@@ -132,7 +132,7 @@ impl<B: Bugs> Walk<B> {
         Some(Ask { to, addr, list: List { id, level, at_replica, limit, range, slots } })
     }
 
-    /// A node has answered. What is not waited for any more is passed over: its slots are asked for elsewhere.
+    /// A node has answered. An answer that is no longer awaited is ignored: its slots are being asked for elsewhere.
     pub fn answered(&mut self, ask: u64, listed: Listed) {
         if listed.has_more && listed.keys.is_empty() {
             return self.failed(ask); // It says nothing of where it was cut.
@@ -155,14 +155,14 @@ impl<B: Bugs> Walk<B> {
         }
     }
 
-    /// A node was not reached, or has not answered in time. An answer that comes yet is passed over.
+    /// A node was not reached or has not answered in time. A later answer is ignored.
     pub fn failed(&mut self, ask: u64) {
         for slot in self.under_way.remove(&ask).unwrap_or_default() {
             self.stands(slot, Some(true));
         }
     }
 
-    /// A slot that was asked about is answered for, or open again; then whether that is so because nobody answered.
+    /// Marks a slot as answered (`None`) or open again; `Some(true)` if nobody answered for it.
     fn stands(&mut self, slot: SlotId, open: Option<bool>) {
         let Some(progress) = self.slots.get_mut(usize::from(slot.0)) else { return };
         let tries = match *progress {
@@ -175,13 +175,13 @@ impl<B: Bugs> Walk<B> {
         };
     }
 
-    /// Whether every slot is answered for.
+    /// Whether every slot has been answered for.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.missing().is_none()
     }
 
-    /// A slot that is not answered for, if there is one.
+    /// A slot that has not been answered for, if there is one.
     #[must_use]
     pub fn missing(&self) -> Option<SlotId> {
         let at = self.slots.iter().position(|progress| *progress != SlotProgress::Answered)?;
@@ -191,16 +191,16 @@ impl<B: Bugs> Walk<B> {
     /// The keys of the page, ascending.
     ///
     /// # Panics
-    /// Where a slot is not answered for: keys would be missing.
+    /// A slot has not been answered for: keys would be missing.
     #[must_use]
     pub fn into_keys(self) -> Vec<Box<[u8]>> {
         self.into_page().0
     }
 
-    /// The keys of the page, ascending, and whether there may be more behind them.
+    /// The keys of the page, ascending, and whether there may be more after them.
     ///
     /// # Panics
-    /// Where a slot is not answered for: keys would be missing.
+    /// A slot has not been answered for: keys would be missing.
     #[must_use]
     pub fn into_page(self) -> (Vec<Box<[u8]>>, bool) {
         assert!(self.is_whole(), "a page is given once every slot is answered for");
@@ -210,7 +210,7 @@ impl<B: Bugs> Walk<B> {
     /// How many keys there are.
     ///
     /// # Panics
-    /// Where a slot is not answered for.
+    /// A slot has not been answered for.
     #[must_use]
     pub fn into_count(self) -> u64 {
         assert!(self.is_whole(), "a count is given once every slot is answered for");
@@ -218,8 +218,8 @@ impl<B: Bugs> Walk<B> {
     }
 }
 
-/// The copy to ask at the try after so many: every second time a replica; else none. The own copy comes first, also where it
-/// is in sync no more.
+/// The replica to ask after this many tries, if any: a replica on every other try, otherwise `None`. This node's own
+/// copy comes first, even if it is no longer in sync.
 fn replica_for(map: &ClusterMap, slot: SlotId, tries: u8, me: Incarnation) -> Option<Incarnation> {
     let primary = map.config(slot).primary;
     let up = map.holders(slot).filter(|(holder, member)| member.up && Some(*holder) != primary);

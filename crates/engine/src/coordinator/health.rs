@@ -1,4 +1,4 @@
-//! How the slots are: what `STATUS` tells and `WAIT_HEALTHY` waits for.
+//! The health of the slots: what `STATUS` reports and `WAIT_HEALTHY` waits for.
 
 use std::collections::BTreeMap;
 
@@ -12,24 +12,24 @@ use crate::plan::{Plan, Standing, has_same_holders, plan};
 use crate::status::{Fill, HandOver, Leaver, Problem, Ranges, Stage, Status};
 use crate::time::Timestamp;
 
-/// How far the fills are.
+/// The progress of the fills.
 #[derive(Debug, Default)]
 pub(super) struct Fills {
     /// By the node that is being filled.
     under_way: BTreeMap<Incarnation, UnderWay>,
-    /// What primaries have told of the keys that they have still to send, by whom and to whom.
+    /// What primaries have reported about the keys they have still to send, by sender; each report names the receiver.
     keys_left: BTreeMap<Incarnation, Vec<Filling>>,
 }
 
 #[derive(Debug)]
 struct UnderWay {
     since: Timestamp,
-    /// How many slots there were to fill when there were most.
+    /// The largest number of slots there were to fill.
     most: usize,
 }
 
 impl Fills {
-    /// So many slots are still to be filled on each of these nodes.
+    /// Notes how many slots each of these nodes still has to be filled with.
     pub(super) fn note(&mut self, now: Timestamp, left: &BTreeMap<Incarnation, usize>) {
         self.under_way.retain(|node, _| left.contains_key(node));
         for (node, left) in left {
@@ -38,7 +38,7 @@ impl Fills {
         }
     }
 
-    /// A node tells what it has still to send.
+    /// A node reports what it has still to send.
     pub(super) fn told(&mut self, from: Incarnation, fills: Vec<Filling>) {
         if fills.is_empty() {
             self.keys_left.remove(&from);
@@ -47,7 +47,7 @@ impl Fills {
         }
     }
 
-    /// Only these nodes are there.
+    /// Forgets the reports of nodes that are no longer registered.
     pub(super) fn retain(&mut self, is_registered: impl Fn(&Incarnation) -> bool) {
         self.keys_left.retain(|from, _| is_registered(from));
     }
@@ -58,7 +58,7 @@ impl Fills {
     }
 }
 
-/// How a slot is.
+/// The condition of a slot.
 struct Look {
     to_fill: Vec<Incarnation>,
     problem: Option<Problem>,
@@ -67,7 +67,7 @@ struct Look {
     plan: Plan,
 }
 
-/// Whom a slot is still to be copied to: those who are to hold it and are heard, and do not have it.
+/// The nodes that a slot still has to be copied to: those that should hold it, are heard from, and do not have it.
 pub(super) fn to_fill<'a>(
     config: &'a SlotConfig,
     target: &'a [Incarnation],
@@ -81,20 +81,20 @@ impl<B: Bugs> Coordinator<B> {
         Leaver { node: node.clone(), slots, is_here: self.registry.get(node).is_some() }
     }
 
-    /// Whether every slot has a primary and all its copies, where they belong, and nothing moves.
+    /// Whether every slot has a primary and all its copies in the right places, and nothing moves.
     pub fn is_healthy(&mut self, now: Timestamp) -> bool {
         let copies = self.copies();
         let is_whole =
             |config: &SlotConfig| config.isr.len() == copies && config.learners.is_empty() && config.elr.is_empty();
-        // A look that costs little, for whoever waits while slots move.
+        // A cheap check first, for callers that wait while slots move.
         self.phase == Phase::Serving
-            // One that has said that it comes is to be waited for, from then on.
+            // A node that has announced itself is waited for from then on.
             && self.joining.is_empty()
             && self.map.slots().all(|(_, config)| is_whole(config))
             && self.status(now).is_healthy()
     }
 
-    /// How the slots are.
+    /// The condition of the slots.
     pub fn status(&mut self, now: Timestamp) -> Status {
         self.wake(now);
         let mut status = Status {
@@ -142,7 +142,7 @@ impl<B: Bugs> Coordinator<B> {
             match look.plan {
                 Plan::HandOver { from, to } => hand_overs.entry((from, to)).or_default().add(slot),
                 Plan::Change(_) => status.changing.add(slot),
-                // What is lost is told among the problems.
+                // Lost slots are reported among the problems.
                 Plan::Keep
                 | Plan::Promote(_)
                 | Plan::PromoteUnproven(_)
@@ -174,7 +174,7 @@ impl<B: Bugs> Coordinator<B> {
             Phase::Gathering(_) => Stage::Gathering,
             Phase::Recovering => Stage::Awaiting(self.awaited()),
             Phase::Serving if self.map.version == MapVersion(0) => Stage::Fresh,
-            // It is the newest map that anybody knows of, and none is awaited for long.
+            // This is the newest map that anybody knows of, and no node is awaited for long.
             Phase::Restored(_) | Phase::Serving => Stage::Serving,
         }
     }
@@ -190,11 +190,11 @@ impl<B: Bugs> Coordinator<B> {
         })
     }
 
-    /// What is wrong with a slot, if anything is. That it moves is not.
+    /// What is wrong with a slot, if anything. Being moved is not a problem.
     fn problem(&self, config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Option<Problem> {
         let members: Vec<_> = config.isr.iter().chain(&config.elr).copied().collect();
         if members.is_empty() {
-            // Older copies say what they have, and one of them leads then.
+            // The older copies report what they have, and then one of them leads.
             return Some(if config.learners.is_empty() { Problem::Unheld } else { Problem::NoPrimary });
         }
         let awaited = self.named(standing.awaited_by_unproven(config));
@@ -210,7 +210,7 @@ impl<B: Bugs> Coordinator<B> {
                 return Some(Problem::Silent { holders: self.named(members.into_iter()) });
             }
         }
-        // One that is merely silent may be heard by everybody else, and leads on until a copy complains.
+        // A primary that is merely silent may be heard by everybody else, and keeps leading until a copy complains.
         let leads = |primary: Incarnation| {
             let is_here = config.isr.contains(&primary) && standing.alive.contains(&primary);
             is_here && !standing.is_accused(config, primary)
@@ -225,7 +225,7 @@ impl<B: Bugs> Coordinator<B> {
         let mut silent: Vec<_> = config.copies().chain(target.iter().copied()).collect();
         silent.retain(|node| !standing.is_heard(*node));
         let filling = to_fill(config, target, standing);
-        // Who is away has a place on the ring, and is no target.
+        // A node that is away has a place on the ring, but is no target.
         let places = self.ring.nodes().len().min(self.copies());
         Some(Problem::Short {
             in_sync,
@@ -236,7 +236,7 @@ impl<B: Bugs> Coordinator<B> {
         })
     }
 
-    /// Where these are, sorted.
+    /// The addresses of these nodes, sorted.
     fn named(&self, nodes: impl Iterator<Item = Incarnation>) -> Vec<NodeAddr> {
         let addr = |node| self.registry.addr_of(node).or(self.map.member(node).map(|member| &member.addr));
         let mut named: Vec<_> = nodes.filter_map(addr).cloned().collect();

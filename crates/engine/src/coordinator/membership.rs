@@ -1,4 +1,5 @@
-//! Who is a member: which starts of nodes join, and which of them replace others; and what people register and unregister.
+//! Cluster membership: which starts of nodes join and which others they replace, and what people register and
+//! unregister.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::bugs::{Bug, Bugs};
 use crate::output::{Event, JoinError, Joined, Output};
 use crate::time::Timestamp;
 
-/// A start of a node that has asked to join and has not been heard since.
+/// A start of a node that has asked to join but has not been heard from since.
 #[derive(Debug)]
 pub(super) struct Joining {
     addr: NodeAddr,
@@ -22,22 +23,23 @@ pub(super) struct Joining {
     ancestors: Ancestors,
 }
 
-/// How many starts that were replaced are remembered.
+/// How many replaced starts are remembered.
 const SUPERSEDED: usize = 4_096;
 
-/// How long members that come back with their disks wait for others of their slots.
+/// How long members that come back with their disks wait for the other members of their slots.
 const REBORN_GRACE: Duration = Duration::from_secs(1);
 
 impl<B: Bugs> Coordinator<B> {
-    /// A node opens its session. One that has no incarnation yet is given one. One that is not registered is so with the
-    /// first message that it sends in answer; it sends a heartbeat at once.
+    /// A node opens its session. It is given an incarnation if it has none yet. If it is not registered, it becomes so
+    /// with the first message it sends in answer; it sends a heartbeat immediately.
     ///
-    /// IMPORTANT: not before. The request may be that of a start that is over, or of a try that the node has given up, and
-    /// arrive after the one that counts. Whoever is registered would be replaced by nobody.
+    /// IMPORTANT: not before that. The request may come from a start that is over, or from an attempt that the node has
+    /// given up, and may arrive after the one that counts. The registered start would then be replaced by one that does
+    /// not exist.
     ///
-    /// `ancestors` are the incarnations whose data it has found on its disk, where it was started again.
-    /// `weight` is how many shares of the slots it is to have.
-    /// `held` is the map that it has from an earlier session, of whichever coordinator.
+    /// `ancestors` are the incarnations whose data a restarted node has found on its disk.
+    /// `weight` is how many shares of the slots the node is to have.
+    /// `held` is the map that it has from an earlier session with any coordinator.
     ///
     /// # Errors
     /// The node may not join; nothing has changed.
@@ -64,7 +66,7 @@ impl<B: Bugs> Coordinator<B> {
             let what = format!("{} nodes are registered, which is the limit", limits::NODES);
             return Err(JoinError::Refused(ErrorReply::Busy(what)));
         }
-        // First, since it may show that nothing is known for sure of who is here.
+        // Considered first, since it may show that what is known about who is here is unreliable.
         if let Some(held) = held {
             self.consider(now, held, incarnation.or(ancestors.last())).map_err(JoinError::Refused)?;
         }
@@ -87,7 +89,8 @@ impl<B: Bugs> Coordinator<B> {
         Ok(Joined { incarnation, again })
     }
 
-    /// A node is heard as the incarnation that it was given when it joined. `false` where a newer one is registered there.
+    /// Handles the first message of a node under the incarnation it was given when it joined. `false` if it may not
+    /// have the name any longer, or if there is no room.
     pub(super) fn confirm(&mut self, now: Timestamp, incarnation: Incarnation) -> bool {
         let Some(Joining { addr, weight, ancestors }) = self.joining.remove(&incarnation) else { return false };
         let registered = self.registry.get(&addr).map(|node| node.incarnation);
@@ -103,10 +106,11 @@ impl<B: Bugs> Coordinator<B> {
         true
     }
 
-    /// Whether the name is that of another start, which may live. IMPORTANT: that one would delete what it holds.
+    /// Whether the name belongs to another start that may still be alive. IMPORTANT: that one would delete what it
+    /// holds.
     ///
-    /// While it is open how a coordinator goes on, one that an earlier coordinator has known goes before others: the data
-    /// of its cluster is its own.
+    /// While it is undecided how a coordinator continues, a node that an earlier coordinator has known takes
+    /// precedence: the data of its cluster is its own.
     fn is_held(
         &self,
         now: Timestamp,
@@ -124,10 +128,11 @@ impl<B: Bugs> Coordinator<B> {
         self.registry.may_live(now, addr, GATHERING, is_successor) && !self.bugs.plants(Bug::NameTaken)
     }
 
-    /// A start of a node is here, for the first time or again.
+    /// Handles a start of a node that is here, for the first time or again.
     fn has_joined(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, ancestors: Ancestors) {
         self.joined_once = true;
-        // Where its disk is full it says so in each session anew; that it has room again may have been lost with the last one.
+        // A node reports a full disk anew in each session; its report of having room again may have been lost with the
+        // last one.
         self.full.remove(&incarnation);
         if self.registry.get(&addr).map(|node| node.incarnation) != Some(incarnation) {
             let returned = self.map.member(incarnation).is_some();
@@ -159,7 +164,7 @@ impl<B: Bugs> Coordinator<B> {
         self.advance(now);
     }
 
-    /// A person registers an address. `false` where it is registered already, which changes nothing.
+    /// A person registers an address. `false` if it is registered already; nothing changes then.
     ///
     /// # Errors
     /// There is no room for more nodes.
@@ -176,7 +181,7 @@ impl<B: Bugs> Coordinator<B> {
         self.weights.remove(&addr);
         self.ring.add(addr.clone());
         self.event(Event::Registered(addr, incarnation));
-        // Nobody is waited for on behalf of an address that has no program of ours behind it.
+        // Nobody is waited for on behalf of an address that runs none of our programs.
         if self.phase == Phase::Fresh {
             self.phase = Phase::Serving;
         }
@@ -184,7 +189,8 @@ impl<B: Bugs> Coordinator<B> {
         Ok(true)
     }
 
-    /// A person takes a node off the ring, for good where its memory is concerned. `false` where nobody is known there.
+    /// A person takes a node off the ring; its memory is given up for good. `false` if no node is known at that
+    /// address.
     pub fn unregister(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
         let registered = self.registry.remove(addr).map(|node| node.incarnation);
         let remembered: Vec<_> =
@@ -204,8 +210,8 @@ impl<B: Bugs> Coordinator<B> {
         true
     }
 
-    /// A person's or an old program's heartbeat. `false` where the address is not registered. A node that has a session speaks
-    /// for itself: nobody else keeps it on the ring.
+    /// A heartbeat from a person or an old program. `false` if the address is not registered. A node with a session
+    /// speaks for itself: nobody else can keep it on the ring.
     pub fn heartbeat(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
         match self.registry.get(addr) {
             Some(node) if node.by_hand => self.registry.heard(now, addr),
@@ -213,8 +219,8 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// A new incarnation takes an address over: all others that are known there are gone. Says whether there was one.
-    /// Where it has found the data of one of them on its disk, that one is reborn instead, or unproven.
+    /// A new incarnation takes over an address: all others known there are gone. Returns whether there were any. If it
+    /// has found the data of one of them on its disk, that one is reborn or unproven instead.
     pub(super) fn replace_at(
         &mut self,
         now: Timestamp,
@@ -229,14 +235,14 @@ impl<B: Bugs> Coordinator<B> {
         while self.superseded.len() > SUPERSEDED {
             self.superseded.pop_first();
         }
-        // Whoever had been reborn as one that is replaced now holds what the next one holds.
+        // Whoever was reborn as an incarnation that is now replaced holds what the new incarnation holds.
         let held_by = |heirs: &BTreeMap<Incarnation, Incarnation>| {
             let held = heirs.iter().filter(|(_, heir)| replaced.contains(heir));
             held.map(|(old, _)| *old).collect::<Vec<_>>()
         };
         let held = [held_by(&self.reborn), held_by(&self.unproven), replaced.clone()].concat();
         for old in &BTreeSet::from_iter(held) {
-            // It may be known by one start, and its heir by a later one.
+            // The new start may know the old incarnation itself, or only its heir.
             let heir = self.reborn.remove(old);
             let unproven_heir = self.unproven.remove(old);
             let knows = |list: &[Incarnation], heir: Option<Incarnation>| {

@@ -1,5 +1,6 @@
-//! Who is on the way out or away: nodes that an operator decommissions, whose slots are handed over before they delete what
-//! they hold; and nodes that are dead or stopped and may be back soon, in whose place no other node is filled yet.
+//! Nodes that are leaving or away: those that an operator decommissions, whose slots are handed over before they delete
+//! what they hold; and those that are dead or stopped but may soon be back, so that no other node is filled in their
+//! place yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,11 +16,11 @@ use crate::registry::Registered;
 use crate::time::Timestamp;
 
 impl<B: Bugs> Coordinator<B> {
-    /// An operator wants a node to leave for good. Its slots are handed over; then it is told to delete what it holds. It
-    /// may be asked again at any time. Gives how many slots it still holds.
+    /// An operator wants a node to leave for good. Its slots are handed over; then it is told to delete what it holds.
+    /// The request may be repeated at any time. Returns how many slots the node still holds.
     ///
     /// # Errors
-    /// It cannot be; nothing has changed.
+    /// The node cannot be decommissioned; nothing has changed.
     pub fn decommission(&mut self, now: Timestamp, addr: &NodeAddr) -> Result<usize, DecommissionError> {
         self.wake(now);
         if !self.departures.leaving.contains(addr) {
@@ -36,11 +37,11 @@ impl<B: Bugs> Coordinator<B> {
         Ok(self.slots_held_at(addr))
     }
 
-    /// An operator wants a node to leave for good, and another to take its place. Where that is not here yet, nothing happens
-    /// before it has joined: then the one comes and the other goes in one change.
+    /// An operator wants a node to leave for good and another to take its place. If the other is not here yet, nothing
+    /// happens until it has joined: then one comes and the other goes in a single change.
     ///
     /// # Errors
-    /// It cannot be; nothing has changed.
+    /// The node cannot be replaced; nothing has changed.
     pub fn replace(&mut self, now: Timestamp, old: &NodeAddr, new: &NodeAddr) -> Result<Replaced, DecommissionError> {
         self.wake(now);
         if old == new || self.departures.leaving.contains(new) {
@@ -73,7 +74,8 @@ impl<B: Bugs> Coordinator<B> {
         Ok(())
     }
 
-    /// From now on it has no place on the ring. One that is away is not waited for any more, and takes no other's place.
+    /// From now on the node has no place on the ring. If it is away, it is no longer waited for, and it replaces
+    /// nobody.
     fn leaves(&mut self, addr: &NodeAddr) {
         self.departures.replacing.retain(|_, old| old != addr);
         if let Some(old) = self.departures.replacing.remove(addr) {
@@ -85,10 +87,11 @@ impl<B: Bugs> Coordinator<B> {
         self.event(Event::Leaving(addr.clone()));
     }
 
-    /// An operator takes a decommission back: the node gets its share of the slots again.
+    /// An operator cancels a decommission: the node gets its share of the slots again.
     ///
     /// # Errors
-    /// There is no such node, or it has handed everything over and deletes what it holds by now. Nothing has changed.
+    /// There is no such node, or it has handed everything over and is already deleting what it holds. Nothing has
+    /// changed.
     pub fn recommission(&mut self, now: Timestamp, addr: &NodeAddr) -> Result<(), DecommissionError> {
         self.wake(now);
         if self.phase != Phase::Serving {
@@ -98,7 +101,7 @@ impl<B: Bugs> Coordinator<B> {
         self.departures.replacing.retain(|_, old| old != addr);
         let registered = self.registry.get(addr).map(|node| node.incarnation);
         if !self.departures.leaving.contains(addr) && self.departures.replacing.len() == waited {
-            // One that is here and was not to leave stays anyway.
+            // A node that is here and was not leaving stays anyway.
             return if registered.is_some() { Ok(()) } else { Err(DecommissionError::NotFound) };
         }
         if registered.is_some_and(|node| self.moved_off.contains(&node)) {
@@ -112,12 +115,12 @@ impl<B: Bugs> Coordinator<B> {
         Ok(())
     }
 
-    /// Who leaves, and how many slots each of them still holds.
+    /// The nodes that are leaving, and how many slots each of them still holds.
     pub fn leaving(&self) -> impl Iterator<Item = (&NodeAddr, usize)> {
         self.departures.leaving.iter().map(|addr| (addr, self.slots_held_at(addr)))
     }
 
-    /// Who is away and in whose place nobody is filled yet, and from when on somebody is.
+    /// The nodes that are away and not replaced yet, and when each of them will be.
     pub fn away(&self) -> impl Iterator<Item = (&NodeAddr, Timestamp)> {
         self.away.iter().map(|(addr, since)| (addr, *since + self.settings.replace_after))
     }
@@ -128,19 +131,19 @@ impl<B: Bugs> Coordinator<B> {
         self.map.slots().filter(|(_, config)| config.copies().any(|copy| starts.contains(&copy))).count()
     }
 
-    /// Who leaves and is registered.
+    /// The nodes that are leaving and registered.
     pub(super) fn leavers(&self) -> BTreeSet<Incarnation> {
         self.departures.leaving.iter().filter_map(|addr| Some(self.registry.get(addr)?.incarnation)).collect()
     }
 
-    /// How many copies of each slot there are to be: those of all nodes on the ring where they are fewer than wanted. Nodes
-    /// that are away for a moment are among them, nodes that leave are not.
+    /// How many copies each slot should have: one per node on the ring if there are fewer nodes than copies wanted.
+    /// Nodes that are briefly away are counted; nodes that are leaving are not.
     pub(super) fn wanted(&self) -> usize {
         let by_hand = self.registry.iter().filter(|(_, node)| node.by_hand).count();
         self.ring.nodes().len().saturating_sub(by_hand).min(self.copies())
     }
 
-    /// A node says how many shares it wants. It may have been started again with another number.
+    /// A node says how many shares it wants. It may have been restarted with a different number.
     pub(super) fn set_weight(&mut self, addr: &NodeAddr, weight: u32) {
         let before = if weight == 1 { self.weights.remove(addr) } else { self.weights.insert(addr.clone(), weight) };
         if before.unwrap_or(1) != weight && self.ring.remove(addr) {
@@ -148,12 +151,12 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// A node gets its place on the ring, where it has none.
+    /// Gives a node its place on the ring, if it has none.
     pub(super) fn take_place(&mut self, addr: &NodeAddr) {
         self.ring.add_weighted(addr.clone(), self.weights.get(addr).copied().unwrap_or(1));
     }
 
-    /// A node is here, as a start that counts.
+    /// Handles a node that is here, as a start that counts.
     pub(super) fn is_back(&mut self, addr: &NodeAddr) {
         self.away.remove(addr);
         if self.departures.leaving.contains(addr) {
@@ -166,8 +169,8 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// A node is dead or has stopped. Whoever leads is another from now on, but in its place nobody is filled before
-    /// `replace_after` is over.
+    /// Handles a node that is dead or has stopped. Another node leads from now on, but nobody is filled in its place
+    /// until `replace_after` has passed.
     pub(super) fn goes_away(&mut self, now: Timestamp, addr: &NodeAddr, by_hand: bool) {
         if by_hand || self.settings.replace_after.is_zero() || self.departures.leaving.contains(addr) {
             self.ring.remove(addr);
@@ -176,7 +179,7 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// These were away when the state was kept. Since when is not known.
+    /// Restores the nodes that were away when the state was saved. Since when is unknown.
     pub(super) fn restore_away(&mut self, now: Timestamp, away: Vec<NodeAddr>) {
         for addr in away {
             if !self.settings.replace_after.is_zero() && self.registry.get(&addr).is_none() {
@@ -186,7 +189,7 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// Nodes that have been away for too long are replaced.
+    /// Replaces the nodes that have been away for too long.
     pub(super) fn replace_the_away(&mut self, now: Timestamp) {
         let due = self.settings.replace_after;
         let replaced: Vec<_> = self.away.extract_if(.., |_, since| now >= *since + due).collect();
@@ -196,15 +199,15 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// When the first of them is.
+    /// When the first node that is away will be replaced.
     pub(super) fn next_replacement(&self) -> Option<Timestamp> {
         self.away.values().map(|since| *since + self.settings.replace_after).min()
     }
 
-    /// Tells nodes that leave to delete what they hold, once they hold no part of any slot.
+    /// Tells leaving nodes to delete what they hold, once they hold no part of any slot.
     ///
-    /// IMPORTANT: and only while every slot has all its copies without them. What they have on their disks may be the last of
-    /// its kind where others have failed meanwhile.
+    /// IMPORTANT: only while every slot has all its copies without them. If others have failed meanwhile, what they
+    /// have on their disks may be all that is left.
     pub(super) fn dismiss_leavers(&mut self) {
         let leavers = self.leavers();
         self.moved_off.retain(|node| leavers.contains(node));
@@ -212,7 +215,7 @@ impl<B: Bugs> Coordinator<B> {
             return;
         }
         let wanted = self.wanted();
-        // A member may be known by an earlier start whose data the present one has.
+        // The map may know a member by an earlier start whose data the current one has.
         let present = |(start, member): (Incarnation, &Member)| {
             let node = self.registry.get(&member.addr).filter(|_| self.departures.leaving.contains(&member.addr))?;
             (!self.gone.contains(&start)).then_some((start, node.incarnation))
@@ -222,7 +225,7 @@ impl<B: Bugs> Coordinator<B> {
         let mut is_whole = wanted > 0;
         let mut last_seen: Option<&Arc<SlotConfig>> = None;
         for (_, config) in self.map.slots() {
-            // Slots come in runs of one configuration; each run is looked at once.
+            // Slots come in runs of the same configuration; each run is looked at once.
             if last_seen.is_some_and(|seen| has_same_holders(seen, config)) {
                 continue;
             }
@@ -246,7 +249,7 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// A node has deleted what it held, as it was told to: it is a member no more.
+    /// A node has deleted what it held, as it was told to: it is no longer a member.
     pub(super) fn has_cleared(&mut self, now: Timestamp, addr: &NodeAddr, incarnation: Incarnation) {
         self.registry.remove(addr);
         self.ring.remove(addr);

@@ -1,4 +1,4 @@
-//! What nodes tell and ask, and what operators decide about slots.
+//! Messages from nodes, and operators' decisions about slots.
 
 use std::time::Duration;
 
@@ -14,20 +14,20 @@ use crate::output::{Accepted, Event, Output};
 use crate::plan::{Plan, plan};
 use crate::time::Timestamp;
 
-/// How long after a proposal all slots are looked at again. What nodes propose meanwhile is looked at together.
+/// How long after a proposal all slots are looked at again. Proposals made meanwhile are handled together.
 pub(super) const REPLAN_PAUSE: Duration = Duration::from_millis(150);
 
-/// What the primary of a slot says of another node: that it has everything, or that the slot is released to it.
+/// What the primary of a slot reports about another node: that it has everything, or that the slot is released to it.
 #[derive(Debug)]
 pub(super) struct Said {
     from: Incarnation,
     of: Incarnation,
-    /// The version of the slot's configuration that it goes by.
+    /// The version of the slot's configuration that the primary follows.
     version: MapVersion,
 }
 
 impl<B: Bugs> Coordinator<B> {
-    /// A message from the session of a node. `false` where that incarnation is not registered: it must join again.
+    /// Handles a message from a node's session. `false` if that incarnation is not registered: it must join again.
     pub fn handle_message(&mut self, now: Timestamp, from: Incarnation, message: NodeMessage) -> bool {
         self.wake(now);
         if self.joining.contains_key(&from) && !self.confirm(now, from) {
@@ -37,14 +37,14 @@ impl<B: Bugs> Coordinator<B> {
         let was_unheard = self.registry.unheard_since(self.unproven_at).contains(&from);
         let was_suspect = self.registry.is_suspect(now, from) || was_unheard;
         self.registry.heard(now, &addr);
-        // One that goes is not to be taken in just before.
+        // A node that is going away must not be taken in just before.
         if was_suspect && !matches!(message, NodeMessage::Stops | NodeMessage::Leave) {
             self.advance(now);
         }
         match message {
             NodeMessage::Resync => {}
             NodeMessage::Heartbeat { .. } => {
-                // It may have missed it.
+                // It may have missed the earlier message.
                 if self.moved_off.contains(&from) {
                     self.outputs.push_back(Output::Dismiss(from));
                 }
@@ -100,7 +100,7 @@ impl<B: Bugs> Coordinator<B> {
                 self.releases.extend(known.map(|SlotAt { slot, version }| (slot, Said { from, of: to, version })));
                 self.pass_on_released(now);
                 if self.phase == Phase::Serving && self.handing_over.is_empty() {
-                    // The next ones need not wait.
+                    // The next hand-overs need not wait.
                     self.awaits_settling = true;
                 }
             }
@@ -108,8 +108,9 @@ impl<B: Bugs> Coordinator<B> {
         true
     }
 
-    /// A learner has everything. While slots move, proposals come in swarms, and each change of the map is work for everybody:
-    /// they are carried out together, with the next look at all slots. Where quorum writes wait for that it is now.
+    /// A learner has everything. While slots move, proposals arrive in bursts, and each change of the map is work for
+    /// everybody, so admissions are carried out together at the next look at all slots. If quorum writes wait for one,
+    /// it is carried out immediately.
     fn admit(&mut self, now: Timestamp, from: Incarnation, follower: Incarnation, slots: Vec<SlotAt>) {
         if self.phase != Phase::Serving {
             return; // It is proposed again.
@@ -126,8 +127,8 @@ impl<B: Bugs> Coordinator<B> {
         self.replan_soon(now);
     }
 
-    /// Admits the learners that have everything. Each must still be the start of the node that was filled, and stay: for one that
-    /// goes at once another copy would be given up.
+    /// Admits the learners that have everything. Each must still be the same start of the node that was filled, and
+    /// must not be about to stop: another copy would be given up for one that goes away at once.
     pub(super) fn admit_waiting(&mut self, now: Timestamp) {
         let min_isr = self.settings.promises.min_isr();
         let mut changes = Vec::new();
@@ -146,7 +147,7 @@ impl<B: Bugs> Coordinator<B> {
                 config.elr.retain(|member| *member != follower);
                 config.isr.push(follower);
                 if config.isr.len() >= min_isr {
-                    // They are copies as before, but what becomes durable from now on they need not have.
+                    // They remain copies, but need not have what becomes durable from now on.
                     config.learners.append(&mut config.elr);
                 }
                 Some(())
@@ -159,8 +160,8 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// Gives slots that were released to a member to it. One that is suspected would be replaced at once, and waits until it is
-    /// heard again.
+    /// Gives released slots to the members that they were released to. A suspected member would be replaced at once, so
+    /// its slots wait until it is heard from again.
     pub(super) fn pass_on_released(&mut self, now: Timestamp) {
         match self.phase {
             Phase::Serving => {}
@@ -187,8 +188,8 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// A member makes no progress. Where it is no member, the primary takes a proposed admission back: the version of the
-    /// configuration moves on, so that an admission under way comes too late.
+    /// A member makes no progress. If the follower is not a member, the primary is withdrawing a proposed admission:
+    /// the version of the configuration advances, so that an admission in flight comes too late.
     fn expel(&mut self, now: Timestamp, from: Incarnation, follower: Incarnation, slots: &[SlotAt]) {
         let min_isr = self.settings.promises.min_isr();
         self.propose(now, from, slots, |config| {
@@ -204,7 +205,7 @@ impl<B: Bugs> Coordinator<B> {
         });
     }
 
-    /// A change of single slots that their primary asks for.
+    /// Commits a change of individual slots that their primary asks for.
     fn propose(
         &mut self,
         now: Timestamp,
@@ -220,7 +221,7 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// What a slot becomes by such a change: compare-and-set on the version of its configuration.
+    /// The result of such a change for one slot: compare-and-set on the version of its configuration.
     fn proposed(
         &self,
         from: Incarnation,
@@ -239,12 +240,13 @@ impl<B: Bugs> Coordinator<B> {
         change(&mut next).map(|()| next)
     }
 
-    /// What follows from a proposal can wait a moment: they come in swarms, and each look is at all slots.
+    /// Schedules a look at all slots. Proposals arrive in bursts and each look covers all slots, so the consequences
+    /// can wait.
     fn replan_soon(&mut self, now: Timestamp) {
         self.replan_at = Some(self.replan_at.unwrap_or(now + REPLAN_PAUSE));
     }
 
-    /// The session of a node has ended: it is suspected until it is heard again.
+    /// The session of a node has ended: it is suspected until it is heard from again.
     pub fn session_ended(&mut self, now: Timestamp, node: Incarnation) {
         self.wake(now);
         self.joining.remove(&node);
@@ -252,8 +254,8 @@ impl<B: Bugs> Coordinator<B> {
         self.advance(now);
     }
 
-    /// An operator says that a node will never tell what it knows, while a map is taken over. `false` where no node at
-    /// that address is waited for, or here.
+    /// An operator says that a node will never report what it knows, while a map is taken over. `false` if the node at
+    /// that address is neither awaited nor registered.
     pub fn forget(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
         self.wake(now);
         let before = self.awaited.len();
@@ -266,8 +268,8 @@ impl<B: Bugs> Coordinator<B> {
         true
     }
 
-    /// An operator accepts that what the missing copies of some slots hold is lost: slots that nobody can lead go on with
-    /// copies that are here without proof, or older ones, and start anew, empty, where there is none.
+    /// An operator accepts that what the missing copies of some slots hold is lost. Slots that nobody can lead continue
+    /// with the copies that are here without proof, or with older ones; if there are none, they start over empty.
     pub fn accept_loss(&mut self, now: Timestamp, slot: Option<SlotId>) -> Accepted {
         self.wake(now);
         let mut accepted = Accepted::default();
@@ -309,7 +311,8 @@ impl<B: Bugs> Coordinator<B> {
         accepted
     }
 
-    /// Who is waited for, sorted: by a coordinator without state, or by slots whose other copies are here without proof.
+    /// The nodes being waited for, sorted: by a coordinator without state, or by slots whose other copies are here
+    /// without proof.
     #[must_use]
     pub fn awaited(&self) -> Vec<NodeAddr> {
         let mut awaited: Vec<_> = self.awaited.values().chain(&self.awaited_by_unproven).cloned().collect();

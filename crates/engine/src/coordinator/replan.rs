@@ -1,4 +1,4 @@
-//! A look at all slots: the plan of each, carried out.
+//! A look at all slots: plans each one and carries the plans out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,55 +16,58 @@ use crate::plan::{self, Plan, Standing, has_same_holders, plan};
 use crate::promotion::Promotion;
 use crate::time::Timestamp;
 
-/// After what time a hand-over that was asked for and has not happened is asked for again.
+/// How long after an unanswered request for a hand-over the request is repeated.
 pub(super) const HANDOVER_RETRY: Duration = Duration::from_secs(2);
 
-/// How many slots are handed over at once between two nodes. Each pauses its writers for a moment, and whoever writes keys
-/// of all slots soon meets one of those: of many at once all such clients would wait most of the time.
+/// How many slots are handed over at once between two nodes. Each hand-over pauses the slot's writers briefly, and a
+/// client that writes keys of all slots soon hits one of them: with many at once, all such clients would wait most of
+/// the time.
 const HANDOVER_SLOTS: usize = 128;
 
-/// How long nodes are given to take a change of the map in. Where a primary were asked to hand over beside that, its writers
-/// would wait for both.
+/// How long nodes are given to apply a change of the map. If a primary were asked to hand over at the same time, its
+/// writers would wait for both.
 pub(super) const SETTLING: Duration = Duration::from_millis(25);
 
-/// Whom the ring wants to hold each slot: the same for so many neighbouring slots at a time.
+/// The nodes that the ring wants for each slot, run-length encoded over neighboring slots.
 pub(super) struct Targets(Vec<(usize, Vec<Incarnation>)>);
 
 impl Targets {
-    /// One for each slot, in their order.
+    /// One target per slot, in slot order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[Incarnation]> {
         self.0.iter().flat_map(|(slots, target)| std::iter::repeat_n(target.as_slice(), *slots))
     }
 }
 
-/// The plan of a slot. Most are held and wanted as their neighbours are, and then the plans are the same, too.
+/// The plan of a slot. Most slots are held and wanted just like their neighbors, and then their plans are the same,
+/// too.
 struct Planned<'a> {
     config: &'a SlotConfig,
     target: &'a [Incarnation],
-    /// Whom it is still to be copied to.
+    /// The nodes that the slot still has to be copied to.
     to_fill: Vec<Incarnation>,
     plan: Plan,
 }
 
-/// A slot that has lost its primary, and those of whom one takes over.
+/// A slot that has lost its primary, and the candidates to take over.
 struct Lost {
     slot: SlotId,
     survivors: Vec<Incarnation>,
     what: Surviving,
 }
 
-/// What those hold who may take over.
+/// What the candidates hold.
 #[derive(Debug, PartialEq, Eq)]
 enum Surviving {
-    /// Each of them all that was promised, so that one answer is enough. Otherwise it must be known of all how far they stand.
+    /// Each of them holds everything promised, so one answer is enough. In the other cases the positions of all must be
+    /// known.
     Promised,
-    /// Perhaps all of it; nobody can prove that.
+    /// Perhaps everything; nobody can prove it.
     Unproven,
-    /// What was promised earlier, at best. Where it is nothing, the slot starts anew like this.
+    /// At best what was promised earlier. If they hold nothing, the slot starts over with this configuration.
     Older(SlotConfig),
 }
 
-/// Slots that go on with less than what was promised, and who leads them.
+/// Slots that continue with less than what was promised, and their new primaries.
 #[derive(Debug, Default)]
 struct GoneOn {
     slots: usize,
@@ -79,7 +82,7 @@ impl GoneOn {
 }
 
 impl<B: Bugs> Coordinator<B> {
-    /// Plans every slot and carries the plans out. Says whether the map has changed, so that another look is due.
+    /// Plans every slot and carries the plans out. Returns whether the map has changed, so that another look is due.
     pub(super) fn replan(&mut self, now: Timestamp) -> bool {
         self.replan_at = None;
         let registered = self.registry.incarnations();
@@ -145,10 +148,12 @@ impl<B: Bugs> Coordinator<B> {
         map_changes
     }
 
-    /// Asks the survivors how far they stand, also those that come back while others are asked already, and promotes one.
+    /// Asks the survivors for their positions, including any that come back while others are being asked, and promotes
+    /// one.
     ///
-    /// IMPORTANT: none that does not answer. It may be dead as well: where the power has failed everywhere, silence must not
-    /// take anybody out of the in-sync set, since each may be the one that has most when it comes back.
+    /// IMPORTANT: never one that does not answer. It may be dead as well: after a power failure everywhere, silence
+    /// must not remove anybody from the in-sync set, since each member may turn out to have the most when it comes
+    /// back.
     fn promote(
         &mut self,
         now: Timestamp,
@@ -173,7 +178,7 @@ impl<B: Bugs> Coordinator<B> {
         let is_known = |Lost { slot, survivors, what }: &Lost| match what {
             Surviving::Promised => planted[0] || round.choose(*slot, survivors).is_some(),
             Surviving::Unproven => planted[1] || round.knows_all(*slot, survivors),
-            // One whose disk takes nothing cannot say what it has, and is not waited for where another can.
+            // A node whose disk accepts nothing cannot say what it has, and is not waited for if another can.
             Surviving::Older(_) => {
                 let said = |copy: &Incarnation| round.knows_all(*slot, &[*copy]);
                 survivors.iter().any(said)
@@ -233,7 +238,7 @@ impl<B: Bugs> Coordinator<B> {
         events.into_iter().filter(|(slots, _)| *slots > 0).for_each(|(_, event)| self.event(event));
     }
 
-    /// Tells whom slots wait for whose other copies are here without proof, where that has changed.
+    /// Reports, when it has changed, which nodes slots wait for because their other copies are here without proof.
     fn note_awaited(&mut self, standing: &Standing) {
         let mut awaited = BTreeSet::new();
         let mut slots = 0;
@@ -267,12 +272,12 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// Whom the ring wants to hold each slot, as far as they are here.
+    /// The nodes that the ring wants for each slot, as far as they are here.
     pub(super) fn targets(&self) -> Targets {
         let incarnation = |addr: &&NodeAddr| self.registry.get(addr).map(|node| node.incarnation);
         let runs = self.ring.owner_runs(self.settings.bits, self.copies() + self.away.len()).into_iter();
         let target = |(slots, owners): (usize, Vec<&NodeAddr>)| {
-            // Where one is away nobody takes its place, unless all are.
+            // Nobody takes the place of a node that is away, unless all are.
             let (first, next) = owners.split_at(owners.len().min(self.copies()));
             let mut here: Vec<_> = first.iter().filter_map(incarnation).collect();
             if here.is_empty() {

@@ -1,5 +1,5 @@
-//! How a coordinator comes to its first map: it gathers what maps the nodes bring, and goes on from that of the cluster
-//! that most of them are of, or sets a new cluster up where they bring none.
+//! How a coordinator gets its first map: it gathers the maps that nodes bring and continues from that of the cluster
+//! that most of the nodes belong to, or sets up a new cluster if they bring none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use crate::output::{Event, Output};
 use crate::plan;
 use crate::time::Timestamp;
 
-/// How far apart generations are. No coordinator makes so many changes unseen by every node.
+/// The distance between generations. No coordinator makes this many changes unseen by every node.
 const GENERATION: u64 = 1 << 20;
 
-/// A map that nodes have brought.
+/// A map brought by nodes of one cluster.
 #[derive(Debug)]
 pub(super) struct Offer {
-    /// The newest that any of them has.
+    /// The newest map that any of them has.
     pub(super) map: ClusterMap,
     pub(super) holders: BTreeSet<Incarnation>,
-    /// Everyone who is named in any of them.
+    /// Everyone named in any of their maps.
     named: BTreeMap<Incarnation, NodeAddr>,
 }
 
-/// Whether a map tells of changes that another of its cluster lacks. Both may have gone on from one that came before.
+/// Whether a map has changes that another map of its cluster lacks. Both may have continued from a common ancestor.
 fn knows_more(held: &ClusterMap, known: &ClusterMap) -> bool {
     let is_unknown = |(slot, held): (SlotId, &Arc<SlotConfig>)| {
         let known = known.config(slot);
@@ -45,7 +45,7 @@ impl Offer {
 }
 
 impl<B: Bugs> Coordinator<B> {
-    /// The first map of a new cluster: nobody holds anything, so everyone holds his slots at once.
+    /// Creates the first map of a new cluster: no data exists, so every target node holds its slots at once.
     fn set_up(&mut self) {
         let targets = self.targets();
         let slots = self.settings.bits.slots();
@@ -55,8 +55,8 @@ impl<B: Bugs> Coordinator<B> {
         self.event(Event::Serving(self.map.version));
     }
 
-    /// Goes on from a map that was taken over, above every number that its nodes can have seen. Each slot gets a new
-    /// epoch, so that whatever the coordinator before had changed unseen by any node that is back has no effect.
+    /// Continues from a map that was taken over, above every number that its nodes can have seen. Each slot gets a new
+    /// epoch, so that changes that the previous coordinator made unseen by any node that is back have no effect.
     pub(super) fn start_generation(&mut self) {
         self.counter = self.counter.max(self.map.version.0).next_multiple_of(GENERATION);
         let version = MapVersion(self.next_number());
@@ -71,8 +71,8 @@ impl<B: Bugs> Coordinator<B> {
         self.event(Event::Serving(version));
     }
 
-    /// Looks at the map that a joining node holds. While nothing is decided it is one offer among others; later it must be
-    /// of this cluster.
+    /// Considers the map that a joining node holds. Until a decision is made it is one offer among others; later it
+    /// must belong to this cluster.
     pub(super) fn consider(
         &mut self,
         now: Timestamp,
@@ -119,12 +119,13 @@ impl<B: Bugs> Coordinator<B> {
         Ok(())
     }
 
-    /// Whether all nodes that were up when the state was kept have told what they know. Where there was none, others may come.
+    /// Whether all nodes that were up when the state was saved have reported what they know. If there were none, others
+    /// may come.
     pub(super) fn all_have_told(&self) -> bool {
         !self.registry.is_empty() && self.registry.incarnations().into_iter().all(|node| self.has_told(node))
     }
 
-    /// Goes on from the state that was read. No node that is back knows more.
+    /// Continues from the state that was read. No node that is back knows more.
     pub(super) fn go_on(&mut self) {
         self.phase = Phase::Serving;
         self.event(Event::Serving(self.map.version));
@@ -134,15 +135,15 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// A node knows of changes that this coordinator has forgotten: the state that it was started with is an older one. It goes
-    /// on as one that has lost its state, since it would give out versions and epochs again that were given out.
+    /// A node knows of changes that this coordinator has forgotten: the state that it was started with is an older one.
+    /// It continues as if it had lost its state, since otherwise it would reissue versions and epochs.
     fn begin_anew_from(&mut self, now: Timestamp, held: ClusterMap) {
         self.event(Event::Outdated { known: self.map.version, held: held.version });
         (self.promotion, self.replan_at, self.awaits_settling) = (None, None, false);
         self.handing_over.clear();
         self.admissions.clear();
         self.releases.clear();
-        // Who has not come yet may be known to the newer map by another start.
+        // A node that has not come back yet may be known to the newer map by another start.
         let unheard: Vec<_> = self.registry.iter().filter(|(_, node)| !self.has_told(node.incarnation)).collect();
         let unheard: Vec<_> = unheard.into_iter().map(|(addr, _)| addr.clone()).collect();
         for addr in unheard {
@@ -159,13 +160,13 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// Whether a start has told what it knows. Nothing of ours need be behind an address that was registered by hand.
+    /// Whether a start has reported what it knows. An address registered by hand need not run any of our programs.
     fn has_told(&self, node: Incarnation) -> bool {
         self.reported.contains(&node) || self.registry.is_by_hand(node)
     }
 
-    /// The time to gather is over. Where nodes have brought maps, the cluster of most of them goes on; nodes of another
-    /// cluster have come to the wrong coordinator, and hear so when they join again.
+    /// The gathering time is over. If nodes have brought maps, the cluster that most of them belong to continues. Nodes
+    /// of another cluster have come to the wrong coordinator, and are told so when they join again.
     pub(super) fn decide(&mut self, now: Timestamp) {
         let mut offers: Vec<Offer> = std::mem::take(&mut self.offers).into_values().collect();
         offers.sort_by_key(|offer| (offer.holders.len(), offer.map.version));
@@ -186,22 +187,22 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// Waits for these to tell what they know, unless they have.
+    /// Waits until these have reported what they know, unless they already have.
     fn await_all(&mut self, named: impl Iterator<Item = (Incarnation, NodeAddr)>) {
         let silent: Vec<_> = named.filter(|(node, _)| !self.has_told(*node)).collect();
         self.awaited.extend(silent);
         self.await_no_successor();
     }
 
-    /// Nobody is waited for whom the newest map does not name and who has a successor at its address: it holds nothing of
-    /// any slot, and whatever newer map it may have had, its successor would have.
+    /// Stops waiting for a node that the newest map does not name and whose address has a successor: it holds no part
+    /// of any slot, and any newer map it had, its successor would have.
     pub(super) fn await_no_successor(&mut self) {
         let (map, registry) = (&self.map, &self.registry);
         self.awaited.retain(|awaited, addr| map.member(*awaited).is_some() || registry.get(addr).is_none());
     }
 
-    /// Goes by the map of an earlier coordinator of this cluster, and has leave whom that had leave, unless it has told that
-    /// it has deleted what it held.
+    /// Adopts the map of an earlier coordinator of this cluster, including the departures it ordered, except for nodes
+    /// that have reported deleting what they held.
     fn take_over(&mut self, now: Timestamp, held: ClusterMap) {
         self.event(Event::Adopted(held.version));
         self.map = held;
@@ -214,7 +215,7 @@ impl<B: Bugs> Coordinator<B> {
                 self.departures.leaving.remove(&member.addr);
             }
         }
-        // Who has joined already may be known to this map by an earlier start.
+        // This map may know a node that has already joined by an earlier start.
         let here: Vec<_> = self.registry.iter().map(|(addr, node)| (addr.clone(), node.incarnation)).collect();
         for (addr, incarnation) in here {
             let ancestors = self.ancestors.get(&incarnation).cloned().unwrap_or_default();

@@ -1,6 +1,6 @@
-//! The coordinator's state as text, to be kept and to be started from.
+//! The coordinator's state as text, for persisting it and restarting from it.
 //!
-//! It is the map as it travels, an empty line, and one line for each thing that the map does not say:
+//! It consists of the map in its wire format, an empty line, and one line for each thing that the map does not say:
 //!
 //! ```text
 //! BY_HAND 7,8
@@ -26,7 +26,7 @@ use crate::bugs::Bugs;
 use crate::output::{Event, Settings};
 use crate::time::Timestamp;
 
-/// The text is no state of a coordinator. Nothing was started from it.
+/// The text is not a coordinator state. Nothing was started from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// Its map cannot be read.
@@ -35,13 +35,13 @@ pub enum StateError {
     /// What follows the map cannot be read.
     #[error("the line {0} is missing or cannot be read")]
     Line(&'static str),
-    /// The slots are cut in another way.
+    /// The key space is divided into slots differently.
     #[error("its slots are cut in another way than this program does")]
     Bits,
 }
 
 impl<B: Bugs> Coordinator<B> {
-    /// The state, to be kept.
+    /// The state to be persisted.
     #[must_use]
     pub fn state(&self) -> String {
         let by_hand = self.registry.iter().filter(|(_, node)| node.by_hand).map(|(_, node)| node.incarnation);
@@ -65,10 +65,11 @@ impl<B: Bugs> Coordinator<B> {
         text
     }
 
-    /// A coordinator that goes on from a state. Whoever was up is taken for up until it has been silent for too long.
+    /// A coordinator that continues from a state. Nodes that were up are assumed to be up until they have been silent
+    /// for too long.
     ///
     /// # Errors
-    /// The text is none.
+    /// The text is not a state.
     pub fn restored(now: Timestamp, settings: Settings, bugs: B, text: &str) -> Result<Self, StateError> {
         let mut coordinator = Self::new(settings, bugs);
         let (map, rest) = text.split_once("\n\n").ok_or(StateError::Line("after the map"))?;
@@ -115,8 +116,8 @@ impl<B: Bugs> Coordinator<B> {
         Ok(coordinator)
     }
 
-    /// Reads who has which weight, and who leaves, where an earlier release has kept that beside the map. It may have kept none
-    /// of these lines. Gives who was away, and how many positions a node had.
+    /// Reads the weights, and the leaving nodes if an earlier release kept them beside the map. Any of these lines may
+    /// be missing. Returns who was away, and how many positions a node had.
     fn read_moves<'a>(
         &mut self,
         line: impl Fn(&'static str) -> Result<&'a str, StateError>,

@@ -1,5 +1,5 @@
-//! Who is suspected to be dead, before the timeout: a node that the coordinator does not hear and that a copy of its slots
-//! does not hear either. Each alone may be a matter of one connection.
+//! Suspecting that a node is dead before the timeout: when neither the coordinator nor a copy of one of its slots hears
+//! from it. Either alone may be the fault of a single connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::bugs::Bugs;
 use crate::registry::Registry;
 use crate::time::Timestamp;
 
-/// How long a complaint counts. It is repeated while it holds.
+/// How long a complaint counts. It is repeated while its cause lasts.
 const COMPLAINT_TIME: Duration = Duration::from_secs(1);
 
-/// A coordinator that nobody has called for so long has slept, or was cut off: heartbeats alone come more often.
+/// A coordinator that was not called for this long was asleep or cut off: heartbeats alone arrive more often.
 const SLEPT: Duration = Duration::from_millis(400);
 
-/// The complaints, and the time.
+/// The complaints, and the time of the last call.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
-    /// About whom, from whom, when last.
+    /// By the node complained about and the complaining node: the time of the last complaint.
     complaints: BTreeMap<Incarnation, BTreeMap<Incarnation, Timestamp>>,
     last_call: Timestamp,
 }
@@ -34,7 +34,7 @@ impl Suspicion {
         self.complaints.entry(about).or_default().insert(from, now);
     }
 
-    /// Who is suspected and complained about, and by whom.
+    /// The nodes that are both suspected and complained about, and who complained.
     pub(super) fn accused(&self, now: Timestamp, registry: &Registry) -> BTreeMap<Incarnation, BTreeSet<Incarnation>> {
         let mut accused = BTreeMap::new();
         for (about, from) in self.complaints.iter().filter(|(about, _)| registry.is_suspect(now, **about)) {
@@ -47,7 +47,7 @@ impl Suspicion {
         accused
     }
 
-    /// When somebody who is complained about will be suspected, if nothing is heard.
+    /// When the next node that is complained about becomes suspected, if nothing is heard from it.
     pub(super) fn next_check(&self, registry: &Registry) -> Option<Timestamp> {
         let when = self.complaints.keys().filter_map(|about| registry.suspect_from(*about));
         when.filter(|when| *when > self.last_call).min()
@@ -62,7 +62,7 @@ impl Suspicion {
 }
 
 impl<B: Bugs> Coordinator<B> {
-    /// To be called first whenever the coordinator is called.
+    /// Must be called first whenever the coordinator is called.
     pub(super) fn wake(&mut self, now: Timestamp) {
         let slept = now - self.suspicion.last_call > SLEPT;
         self.suspicion.last_call = now;

@@ -1,11 +1,11 @@
-//! How many slots are copied to nodes that do not have them at one time: each has one more copy to write to, and keeps its
-//! tombstones until that has passed them.
+//! Limits how many slots are copied to new nodes at a time. Each such slot has one more copy to write to, and keeps its
+//! tombstones until that copy has passed them.
 //!
-//! A node that is back with what is on its disk is not among them. It is sent what it lacks, in all its slots at once: what
-//! it holds of a slot that waited for its turn would be no copy any more, and be given up.
+//! A node that is back with the data on its disk does not count. It is sent what it lacks in all its slots at once: if
+//! a slot had to wait for its turn, what the node holds of it would no longer be a copy and would be given up.
 //!
-//! Nor is one that comes back with data to a slot of which no member is heard: that may be all that is left. Where no member is
-//! registered nothing is copied, and the learners take nobody's turn.
+//! Nor does a node that comes back with data for a slot of which no member is heard: that data may be all that is left.
+//! If no member is registered, nothing is copied, and the learners take nobody's turn.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +18,8 @@ use crate::bugs::{Bug, Bugs};
 use crate::plan::{Standing, has_same_holders};
 
 impl<B: Bugs> Coordinator<B> {
-    /// Takes out of these changes the copies for which there is no room: slots that lack most copies go first. Where slots
-    /// wait for a place that one has whose copies cannot be filled now, that one makes room.
+    /// Removes from these changes the copies that exceed the limit; the slots that lack the most copies go first. If
+    /// slots are waiting, a slot whose copies cannot be filled now gives up its place.
     pub(super) fn limit_fills(&self, changes: &mut Vec<(SlotId, SlotConfig)>, standing: &Standing) {
         let limit = self.settings.moves_at_once;
         if limit == 0 || self.bugs.plants(Bug::MovesUnlimited) {
@@ -36,7 +36,7 @@ impl<B: Bugs> Coordinator<B> {
             before.learners.is_empty() && !next.learners.is_empty() && next.learners.iter().all(is_new)
         };
         let is_under_way = |config: &SlotConfig| !config.learners.is_empty() && standing.has_member_here(config);
-        // One that has lost its primary and gets another goes on with the copies that it had.
+        // A slot that lost its primary and gets another continues with the copies it had.
         let goes_on = |(slot, next): &&(SlotId, SlotConfig)| {
             !is_under_way(self.map.config(*slot)) && is_under_way(next) && !begins(*slot, next)
         };
@@ -51,7 +51,7 @@ impl<B: Bugs> Coordinator<B> {
         }
         changes.retain(|(slot, next)| !has_same_holders(self.map.config(*slot), next));
         let changed: BTreeSet<SlotId> = changes.iter().map(|(slot, _)| *slot).collect();
-        // One that would begin again at once, whatever waits, makes no room.
+        // A slot that would start again at once, regardless of what waits, gives up no place.
         let makes_room = |config: &SlotConfig| {
             standing.hears_member(config)
                 && stands_still(config, standing)
@@ -64,8 +64,8 @@ impl<B: Bugs> Coordinator<B> {
     }
 }
 
-/// Whether a slot has copies to fill, and none of them can be: their nodes are silent, have full disks, are about
-/// to stop, or are none.
+/// Whether a slot has copies to fill and none of them can be filled: their nodes are silent, have full disks, are about
+/// to stop, or were registered by hand.
 fn stands_still(config: &SlotConfig, standing: &Standing) -> bool {
     let cannot = |learner: &Incarnation| {
         !standing.is_heard(*learner) || standing.yielding.contains(learner) || standing.by_hand.contains(learner)

@@ -1,4 +1,4 @@
-//! The bytes of entries. All numbers are big-endian.
+//! The binary format of entries. All numbers are big-endian.
 
 use proto::id::{Epoch, Version};
 use proto::limits;
@@ -10,14 +10,14 @@ use crate::log;
 use crate::losses::Loss;
 use crate::record::Record;
 
-/// One change of a slot.
+/// One journal entry: a change of a slot, or of the archive of losses.
 #[derive(Debug)]
 pub(crate) enum Entry {
     /// The next record. When it was appended, everything up to `durable` was durable.
     Record { slot: SlotId, durable: u64, record: Record },
-    /// The slot went back to an earlier record of its own.
+    /// The slot was truncated to an earlier record of its own.
     Cut { slot: SlotId, to: Version },
-    /// All that the slot holds, in the place of what it held.
+    /// Everything the slot holds, replacing what it held before.
     Whole { slot: SlotId, whole: Whole },
     /// The slot was given up.
     Drop { slot: SlotId },
@@ -27,11 +27,11 @@ pub(crate) enum Entry {
     Epoch { slot: SlotId, epoch: Epoch },
     /// An acknowledged write was lost, and is in the archive.
     Loss(Loss),
-    /// So many more were lost and are not in the archive.
+    /// This many more writes were lost and are not in the archive.
     Unkept { writes: u64 },
 }
 
-/// All that a slot holds.
+/// Everything a slot holds.
 #[derive(Debug)]
 pub(crate) struct Whole {
     pub(crate) epoch: Epoch,
@@ -60,11 +60,12 @@ const BARRIER: u8 = 4;
 const PUT_UNTIL: u8 = 5;
 const EXPIRE: u8 = 6;
 
-/// Added to what a record does, and to whether a completion has found a version: what the client was told follows.
+/// Flag in the byte for a record's kind, and for whether a completion has found a version: what the client was told
+/// follows.
 const IS_TOLD: u8 = 1 << 7;
 
 impl Entry {
-    /// The slot that it is about; 0 for what is about none.
+    /// The slot that the entry concerns; 0 if it concerns none.
     pub(crate) fn slot(&self) -> SlotId {
         match self {
             Self::Record { slot, .. }
@@ -78,7 +79,7 @@ impl Entry {
         }
     }
 
-    /// Whether it is about the archive of losses, and about what no slot holds.
+    /// Whether it concerns the archive of losses rather than a slot's contents.
     pub(crate) fn is_of_losses(&self) -> bool {
         matches!(self, Self::Loss(_) | Self::Unkept { .. })
     }
@@ -124,7 +125,7 @@ impl Entry {
         }
     }
 
-    /// Reads one entry from the front; `None` where the bytes are none.
+    /// Reads one entry from the front; `None` if the bytes are not an entry.
     pub(crate) fn read(bytes: &mut Reader<'_>) -> Option<Self> {
         let kind = bytes.byte()?;
         let slot = SlotId(u16::from_be_bytes(bytes.array()?));
@@ -216,7 +217,8 @@ fn push_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// The version; what it does; whose it is, with an empty name for nobody's; and what its client was told, where it is said that this follows.
+/// Appends the version; the operation; the identity, with an empty name if there is none; and, if so flagged, what the
+/// client was told.
 fn push_record(record: &Record, out: &mut Vec<u8>) {
     push_version(record.version(), out);
     let told = record.told();
@@ -260,7 +262,7 @@ fn push_record(record: &Record, out: &mut Vec<u8>) {
     }
 }
 
-/// Bytes that are read from the front.
+/// A byte slice that is read from the front.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
@@ -298,7 +300,7 @@ impl<'a> Reader<'a> {
         Some(bytes)
     }
 
-    /// Takes no memory for what is announced and is not there.
+    /// Allocates nothing for elements that are announced but missing.
     fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let mut list = Vec::new();
         for _ in 0..self.count()? {
@@ -341,7 +343,7 @@ impl<'a> Reader<'a> {
         if is_told { self.bytes().filter(|told| told.len() <= limits::TOLD_BYTES) } else { Some(b"") }
     }
 
-    /// The outer `None`: the bytes are none; the inner: nobody's.
+    /// The outer `None`: the bytes are not an identity; the inner `None`: there is no identity.
     fn identity(&mut self) -> Option<Option<Identity<'a>>> {
         let client = self.bytes()?;
         if client.is_empty() {

@@ -1,4 +1,4 @@
-//! A node made again of what it has written to its disk.
+//! Restores a node from what it has written to its disk.
 
 use std::sync::Arc;
 
@@ -12,36 +12,36 @@ use crate::node::Node;
 use crate::slot::Slot;
 use crate::time::Timestamp;
 
-/// Takes in first the snapshot, then the log, each in the order in which it was written.
+/// Reads first the snapshot, then the log, each in the order in which it was written.
 #[derive(Debug)]
 pub struct Replay<B: Bugs> {
     node: Node<B>,
-    /// By slot, the number of the first entry that its part of the snapshot does not hold.
+    /// By slot, the number of the first entry that its part of the snapshot does not include.
     from: Vec<u64>,
-    /// The same of the archive of losses.
+    /// The same for the archive of losses.
     losses_from: u64,
-    /// The number behind the last entry that was read.
+    /// The number after that of the last entry read.
     next: u64,
-    /// The same of the log alone.
+    /// The same for the log alone.
     logged: u64,
     bugs: B,
 }
 
-/// What is on the disk is not what a node writes, although every byte of it is as it was written.
+/// The contents of the disk are not what a node writes, although every byte is intact.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReplayError {
-    /// The bytes are none of the entries that are known.
+    /// The bytes are not a known entry.
     #[error("an entry cannot be read")]
     Unreadable,
     /// Entries are missing.
     #[error("entry {expected} is missing; {found} follows")]
     Gap {
-        /// The number of the entry that should come.
+        /// The number of the expected entry.
         expected: u64,
-        /// The one that came.
+        /// The number of the entry found.
         found: u64,
     },
-    /// An entry does not follow on the slot as it is.
+    /// An entry does not follow on from its slot's current state.
     #[error("entry {number} does not follow on slot {slot}", slot = slot.0)]
     OutOfOrder {
         /// The entry.
@@ -52,18 +52,19 @@ pub enum ReplayError {
 }
 
 impl<B: Bugs> Replay<B> {
-    /// Nothing was read yet. `secret` keys the tables of the node, as in [`Node::new`].
+    /// Starts with nothing read. `secret` keys the tables of the node, as in [`Node::new`].
     #[must_use]
     pub fn new(now: Timestamp, bits: SlotBits, secret: u64, bugs: B) -> Self {
-        // What a tail held when it was cut must be in the tail that is made here, which knows of marks later.
+        // What was in a tail when it was cut must also be in the tail rebuilt here, where the durable marks are known
+        // later.
         let node = Node::new(now, bits, secret, bugs).limited(usize::MAX, crate::outbox::OUTBOX_ITEMS);
         Self { node, from: vec![0; bits.slots().count()], losses_from: 0, next: 0, logged: 0, bugs }
     }
 
-    /// Takes in a payload of a snapshot, as [`Node::slot_snapshot`] or [`Node::losses_snapshot`] has made it.
+    /// Reads a snapshot payload made by [`Node::slot_snapshot`] or [`Node::losses_snapshot`].
     ///
     /// # Errors
-    /// The bytes are none. What was made so far is of no use.
+    /// The bytes are invalid. The state restored so far is unusable.
     pub fn snapshot(&mut self, payload: &[u8]) -> Result<(), ReplayError> {
         let mut bytes = Reader(payload);
         let number = bytes.number().ok_or(ReplayError::Unreadable)?;
@@ -83,10 +84,10 @@ impl<B: Bugs> Replay<B> {
         Ok(())
     }
 
-    /// Takes in a payload of the log, as [`super::Journal::take`] has given it.
+    /// Reads a log payload returned by [`super::Journal::take`].
     ///
     /// # Errors
-    /// The bytes are none, or do not follow on those before. What was made so far is of no use.
+    /// The bytes are invalid, or do not follow on from those before. The state restored so far is unusable.
     pub fn log(&mut self, payload: &[u8]) -> Result<(), ReplayError> {
         let mut bytes = Reader(payload);
         let mut number = bytes.number().ok_or(ReplayError::Unreadable)?;
@@ -115,20 +116,21 @@ impl<B: Bugs> Replay<B> {
         if self.node.replay(entry) { Ok(()) } else { Err(ReplayError::OutOfOrder { number, slot }) }
     }
 
-    /// The number behind everything that was read. What [`Replay::finish`] notes comes behind it.
+    /// The number after that of everything read. What [`Replay::finish`] notes gets later numbers.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.next
     }
 
-    /// The node, as a new start of it: it holds what was read and has no part in any slot yet. `ancestors`
-    /// are the incarnations whose data this is; `map` is the last one that they had.
+    /// The restored node, as a new start: it holds what was read and has no role in any slot yet. `ancestors` are the
+    /// incarnations whose data this is; `map` is the last one that they had.
     #[must_use]
     pub fn finish(self, now: Timestamp, ancestors: Ancestors, map: Option<Arc<ClusterMap>>) -> Node<B> {
         let node = Node::replayed(now, self.node, ancestors, map, self.next);
         if self.next > self.logged {
-            // What a snapshot has and the log has not, since the disk was full, nobody was told of. Now somebody may be, but
-            // not before this is in the log: a start that has lost the snapshot finds by it that entries are missing.
+            // If the disk was full, a snapshot may include what the log does not, and nobody was told of that. From now
+            // on somebody may be, but not before this entry is in the log: it shows a start that has lost the snapshot
+            // that entries are missing.
             let slot = SlotId(0);
             node.journal().note_epoch(slot, node.inspect(slot, Slot::epoch));
         }

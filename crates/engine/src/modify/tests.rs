@@ -1,4 +1,4 @@
-//! What each modification makes of what a key holds.
+//! What each modification does to a key's value.
 
 use proto::id::{Epoch, Version};
 use proto::peer::Effect;
@@ -16,7 +16,7 @@ fn record(value: &str, deadline: Option<u64>) -> Record {
     Record::entry(version, b"k", effect)
 }
 
-/// What a modification makes of a value, and what it tells, in words.
+/// The effect of a modification on a value, and what the client is told, as text.
 fn come_to(modify: Modify<'_>, present: Option<(&str, Option<u64>)>) -> String {
     let record = present.map(|(value, deadline)| record(value, deadline));
     let (outcome, telling) = evaluate(&modify, record.as_ref(), NOW);

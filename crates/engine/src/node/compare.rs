@@ -1,4 +1,4 @@
-//! Anti-entropy: which slots are compared when, and what becomes of a copy that differs.
+//! Anti-entropy: which slots are compared and when, and what happens to a copy that differs.
 
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::slot::Damage;
 use crate::time::Timestamp;
 
 impl<B: Damaged> Node<B> {
-    /// Damages the copy of a slot, as a broken memory would. `false` where it holds nothing.
+    /// Damages the copy of a slot, as broken memory would. `false` if it holds nothing.
     pub fn damage(&self, slot: SlotId, damage: Damage) -> bool {
         let place = self.place(Timestamp::default(), slot);
         self.slot(slot).damage(place, damage)
@@ -23,32 +23,32 @@ impl<B: Damaged> Node<B> {
 }
 
 impl<B: Bugs> Node<B> {
-    /// From now on the background compares every slot that this node leads once in this time.
+    /// From now on, compares every slot that this node leads in the background, each once per `span`.
     pub fn compare_every(&self, span: Duration) {
         self.compare_every.store(u64::try_from(span.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Compares all slots that this node leads as soon as can be. Gives the number of the round; one that is under way is
-    /// joined.
+    /// Compares all slots that this node leads as soon as possible. Returns the number of the round; a round in
+    /// progress is joined.
     pub fn verify(&self, now: Timestamp) -> u64 {
         let led: Vec<_> = self.bits.slots().filter(|slot| self.leads(*slot)).collect();
         self.comparisons().begin_round(now, &led)
     }
 
-    /// What a round has come to, once it is over. A copy that was found to differ is waited for until it is filled again, a
-    /// minute at most.
+    /// The result of a round, once it is over. A copy that was found to differ is waited for until it has been
+    /// refilled, for at most a minute.
     #[must_use]
     pub fn verified(&self, round: u64) -> Option<Verified> {
         self.comparisons().finished(round)
     }
 
-    /// What was compared since the start.
+    /// What has been compared since the start.
     #[must_use]
     pub fn compared(&self) -> Figures {
         self.comparisons().figures()
     }
 
-    /// The digest of one of [`Turn::to_digest`] that this node waits for itself.
+    /// Takes the digest for an entry of [`Turn::to_digest`] that this node itself waits for.
     pub fn digested(&self, now: Timestamp, query: u64, digest: u128, turn: &mut Turn) {
         let differences = self.comparisons().own_digest(now, query, digest);
         self.repair(now, differences, turn);
@@ -67,7 +67,7 @@ impl<B: Bugs> Node<B> {
         self.repair(now, differences, turn);
     }
 
-    /// Goes on with what is to be compared. To be called each tick.
+    /// Continues comparing. Must be called each tick.
     pub(super) fn compare_due(&self, now: Timestamp, passed: Duration, turn: &mut Turn) {
         let every = self.compare_every.load(Ordering::Relaxed);
         {
@@ -77,7 +77,7 @@ impl<B: Bugs> Node<B> {
             }
             comparisons.expire(now);
         }
-        // Not under the lock of the comparisons, which is taken after that of a slot nowhere.
+        // Not under the comparisons lock: it and a slot's lock are never held at the same time.
         for _ in 0..AT_ONCE {
             let (task, query) = {
                 let mut comparisons = self.comparisons();
@@ -90,14 +90,14 @@ impl<B: Bugs> Node<B> {
         let repairing = self.comparisons().repairing();
         for (slot, who) in repairing {
             if !self.slot(slot).is_repairing(who) {
-                // It was started anew, or another node leads the slot: what is there now is compared again.
+                // It was restarted, or another node leads the slot: what is there now is compared again.
                 self.comparisons().forget_repair(slot, who);
             }
         }
         self.comparisons().end_round(now);
     }
 
-    /// A copy that differs is proposed out of the in-sync set, and filled again as a learner.
+    /// Proposes removing a differing copy from the in-sync set; it is refilled as a learner.
     fn repair(&self, now: Timestamp, differences: Vec<Difference>, turn: &mut Turn) {
         for Difference { slot, epoch, at, who, addr } in differences {
             self.event(Event::Differs(slot, addr, at));
@@ -112,7 +112,7 @@ impl<B: Bugs> Node<B> {
     }
 
     pub(super) fn comparisons(&self) -> MutexGuard<'_, Comparisons> {
-        // No code that holds the lock panics half way.
+        // No code that holds this lock panics halfway.
         self.comparisons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What a node leaves on its disk, and what a later start of it finds there.
+//! What a node leaves on its disk, and what a later start finds there.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -14,11 +14,11 @@ use crate::log::TAIL_BYTES;
 use crate::outbox::OUTBOX_ITEMS;
 use crate::time::Timestamp;
 
-/// How many starts before this one a node remembers.
+/// How many earlier starts a node remembers.
 const ANCESTORS: usize = 64;
 
 impl<B: Bugs> Node<B> {
-    /// A node that was started again and has found on its disk all that an earlier start of it held.
+    /// A restarted node that has found on its disk everything that an earlier start held.
     #[must_use]
     pub fn recovered(now: Timestamp, disk: Self) -> Self {
         let (ancestors, map) = (disk.next_ancestors(), disk.map());
@@ -35,7 +35,7 @@ impl<B: Bugs> Node<B> {
         node
     }
 
-    /// The same, of what a [`crate::journal::Replay`] has read; its next entry has this number.
+    /// Likewise, from what a [`crate::journal::Replay`] has read; `next` is the number of its next entry.
     pub(crate) fn replayed(
         now: Timestamp,
         read: Self,
@@ -50,22 +50,22 @@ impl<B: Bugs> Node<B> {
         node.limited(TAIL_BYTES, OUTBOX_ITEMS)
     }
 
-    /// The same node, which notes what it must not forget: see [`Node::journal`].
+    /// The same node, recording in its journal what it must not forget: see [`Node::journal`].
     #[must_use]
     pub fn with_journal(mut self) -> Self {
         self.journal = Journal::kept(0);
         self
     }
 
-    /// Whose data this node has found on its disk.
+    /// The incarnations whose data this node found on its disk.
     #[must_use]
     pub fn ancestors(&self) -> &Ancestors {
         &self.ancestors
     }
 
-    /// Whose data the next start of this node finds, where nothing is missing of what this one has written.
+    /// The incarnations whose data the next start will find, if nothing that this one has written gets lost.
     ///
-    /// IMPORTANT: what was not proven stays so. What was missing of it at this start is missing at every later one.
+    /// IMPORTANT: what was unproven stays unproven. What was missing at this start is missing at every later one.
     #[must_use]
     pub fn next_ancestors(&self) -> Ancestors {
         let mut next = self.ancestors.clone();
@@ -85,8 +85,8 @@ impl<B: Bugs> Node<B> {
         &self.journal
     }
 
-    /// All that a slot holds, for a snapshot; `None` where it has never held anything. Entries of the slot that come later
-    /// stand in the log behind where it ends now.
+    /// Everything a slot holds, for a snapshot; `None` if it has never held anything. The snapshot starts with the
+    /// journal's current end; later entries of the slot come after that.
     #[must_use]
     pub fn slot_snapshot(&self, slot: SlotId) -> Option<Vec<u8>> {
         let state = self.slot(slot);
@@ -95,13 +95,13 @@ impl<B: Bugs> Node<B> {
         }
         let mut bytes = self.journal.end().to_be_bytes().to_vec();
         let whole = state.whole();
-        // The rest takes longer, and no write of the slot waits for it.
+        // The rest takes longer, and no write to the slot has to wait for it.
         drop(state);
         Entry::Whole { slot, whole }.encode(&mut bytes);
         Some(bytes)
     }
 
-    /// The archive of losses, for a snapshot; `None` where nothing was ever lost.
+    /// The archive of losses, for a snapshot; `None` if nothing was ever lost.
     #[must_use]
     pub fn losses_snapshot(&self) -> Option<Vec<u8>> {
         let losses = self.lock_losses();
@@ -114,7 +114,7 @@ impl<B: Bugs> Node<B> {
         Some(bytes)
     }
 
-    /// Carries an entry of the journal out again; `false` where it does not follow on the slot as it is.
+    /// Replays a journal entry; `false` if it does not follow on from the slot's current state.
     pub(crate) fn replay(&self, entry: Entry) -> bool {
         let slot = entry.slot();
         match entry {
@@ -130,7 +130,7 @@ impl<B: Bugs> Node<B> {
     }
 }
 
-/// The newest ancestors, as many as a node remembers.
+/// The newest ancestors, limited to as many as a node remembers.
 fn newest(mut ancestors: Ancestors) -> Ancestors {
     let too_many = ancestors.iter().count().saturating_sub(ANCESTORS);
     let unproven = too_many.min(ancestors.unproven.len());

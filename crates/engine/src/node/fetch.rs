@@ -1,4 +1,4 @@
-//! Memory that will be used in a moment, of many slots, asked for together or one after the other.
+//! Prefetches memory that is about to be used, across many slots: all at once, or step by step.
 
 use std::sync::PoisonError;
 
@@ -8,26 +8,27 @@ use super::Node;
 use crate::bugs::Bugs;
 use crate::table::fetch::fetch;
 
-/// For how much work memory is asked for at a time, before it is carried out.
+/// For how many operations memory is prefetched at a time, before they are carried out.
 pub(super) const GROUP: usize = 24;
 
-/// The keys that [`Node::fetch_key`] was called for last: their slots and hashes.
+/// The keys most recently passed to [`Node::fetch_key`]: their slots and hashes.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
-    /// Its slot has been asked for.
+    /// Its slot has been prefetched.
     second: Option<(SlotId, u64)>,
-    /// So has what that leads to.
+    /// So has the memory that the slot points to.
     third: Option<(SlotId, u64)>,
 }
 
 impl<B: Bugs> Node<B> {
-    /// Asks for the memory that requests for these keys will touch. For some dozens of keys, to be used at once.
+    /// Prefetches the memory that requests for these keys will touch. Meant for a few dozen keys that are used at once.
     pub fn fetch_keys(&self, keys: &[(SlotId, &[u8])]) {
         self.fetch(keys.iter().map(|(slot, key)| (*slot, Some(*key))));
     }
 
-    /// The same for one key of many that come one by one, to be used when some more have come. A step for this key, and the
-    /// next ones for the two before it: where each leads is there by then, and nothing is waited for.
+    /// Does the same for one key of a stream, to be used after a few more have come. Takes the first step for this key
+    /// and the next steps for the two before it: by then the memory that each step starts from is loaded, so nothing
+    /// stalls.
     pub fn fetch_key(&self, slot: SlotId, key: &[u8]) {
         self.fetch_slot(slot);
         let Steps { second, third } = {
@@ -43,8 +44,9 @@ impl<B: Bugs> Node<B> {
         }
     }
 
-    /// Asks for the memory of slots, and of the records of keys where some are given: first of all slots, then of what those lead
-    /// to. Each look waits for nothing, and no work is done between: a lock would wait until what that has written is in place.
+    /// Prefetches the memory of slots, and of the records of the given keys: first of all slots, then of what those
+    /// point to. No step stalls, and no other work is done in between: taking a lock would wait until the writes of
+    /// that work are in place.
     pub(super) fn fetch<'a>(&self, asked: impl Iterator<Item = (SlotId, Option<&'a [u8]>)> + Clone) {
         for (slot, _) in asked.clone() {
             self.fetch_slot(slot);

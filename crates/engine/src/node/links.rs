@@ -1,4 +1,4 @@
-//! What passes on the links between a primary and its replicas, on both sides.
+//! The messages on the links between a primary and its replicas, on both sides.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::time::Timestamp;
 impl<B: Bugs> Node<B> {
     // The primary's side.
 
-    /// Appends a beat: the question for a replica's lease. To be sent on every link each [`crate::peers::BEAT`].
+    /// Appends a beat, which requests a replica's lease. Must be sent on every link each [`crate::peers::BEAT`].
     pub fn beat(&self, now: Timestamp, out: &mut Vec<u8>) {
         LinkMessage::Beat { sent: now.0 }.encode(out);
     }
 
-    /// A replica has answered. `false` where the answer makes no sense: close the connection.
+    /// A replica has replied. `false` if the reply makes no sense: close the connection.
     #[must_use]
     pub fn handle_link_reply(&self, now: Timestamp, from: &Outbox, reply: LinkReply, turn: &mut Turn) -> bool {
         from.heard(now);
@@ -36,7 +36,7 @@ impl<B: Bugs> Node<B> {
                 }
             }
             LinkReply::Lease { sent } => {
-                // Its own word comes back; one of a later moment is none.
+                // The replica echoes this node's own timestamp; one in the future cannot be genuine.
                 let sent = if self.bugs.plants(Bug::LeaseFromReceipt) { now } else { Timestamp(sent) };
                 if sent > now {
                     return false;
@@ -60,21 +60,21 @@ impl<B: Bugs> Node<B> {
         true
     }
 
-    /// Fills take no more than so many bytes in a second from now on, to all replicas together, and less while clients ask for
-    /// something; 0 stands for no limit.
+    /// Limits fills to all replicas together to this many bytes per second from now on, and to less while clients send
+    /// requests; 0: no limit.
     pub fn set_move_rate(&self, bytes: u64) {
         self.pace.set_limit(bytes);
     }
 
-    /// Has it told from time to time how many requests of clients this node has carried out since its start: fills are slower
-    /// the more there are. To be called each [`super::TICK`].
+    /// Reports how many client requests this node has carried out since its start: the more there are, the slower fills
+    /// go. `requests` is called only from time to time. Must be called each [`super::TICK`].
     pub fn note_requests(&self, now: Timestamp, requests: impl FnOnce() -> u64) {
         if self.pace.wants_requests(now) {
             self.pace.note_requests(now, requests());
         }
     }
 
-    /// Makes the fills that a replica waits for, as many as may wait in its queue and the pace allows.
+    /// Makes the fills that a replica waits for, as many as its queue and the pace allow.
     pub fn make_fills(&self, now: Timestamp, outbox: &Outbox) {
         while self.pace.allows(now)
             && let Some(slot) = outbox.next_fill()
@@ -84,7 +84,7 @@ impl<B: Bugs> Node<B> {
         }
     }
 
-    /// A replica's queue has overflowed: marks it behind in every slot and begins anew with it.
+    /// A replica's queue has overflowed: marks the replica behind in every slot and starts over with it.
     pub fn restart_overflowed(&self, now: Timestamp, outbox: &Outbox) {
         let mut expel = Slots::new();
         for slot in self.bits.slots() {
@@ -153,14 +153,14 @@ impl<B: Bugs> Node<B> {
         told: &mut u64,
         replies: &mut Vec<u8>,
     ) {
-        // Whoever the map does not name is given nothing: it cannot be told apart from one that was replaced.
+        // A node that the map does not name gets no lease: it cannot be told apart from one that was replaced.
         if self.map().is_some_and(|map| map.member(from).is_some()) {
             self.peers.grant(now, from, sent, told, replies);
             self.tell_memory(replies);
         }
     }
 
-    /// Takes in what a primary has sent, and answers what is not applied.
+    /// Handles what a primary has sent; whatever is not applied is answered.
     pub(crate) fn follow(
         &self,
         now: Timestamp,
@@ -170,13 +170,13 @@ impl<B: Bugs> Node<B> {
         turn: &mut Turn,
         replies: &mut Vec<u8>,
     ) {
-        // IMPORTANT: what was not applied is said before the acknowledgement that counts the message.
+        // IMPORTANT: the refusal of a message is sent before the acknowledgement that counts the message.
         let reply = self.slot(slot).follow(self.place(now, slot), from, incoming, turn);
         reply.into_iter().for_each(|reply| reply.encode(replies));
         self.finish(turn);
     }
 
-    /// The same for what it has sent for writes, in its order.
+    /// Likewise, for the ordered stream that a primary sends for its writes.
     pub(crate) fn follow_steps(
         &self,
         now: Timestamp,

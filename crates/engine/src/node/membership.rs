@@ -1,4 +1,5 @@
-//! What the coordinator says to a node, what the node asks it for, and what falls due with time.
+//! The coordinator's messages to a node, the node's requests to the coordinator, and everything that falls due with
+//! time.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,17 +22,17 @@ use crate::time::Timestamp;
 /// How often a complaint is repeated.
 const COMPLAINT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Admissions are proposed this often, at most.
+/// The minimum interval between proposals of admissions.
 const ADMISSION_PAUSE: Duration = Duration::from_millis(60);
 
-/// How many keys of all slots expire in one tick, at most: 50,000 in a second.
+/// How many keys, over all slots, may expire in one tick: 50,000 per second.
 const EXPIRIES_PER_TICK: usize = 1_000;
 
-/// A tick that is later than this has slept, and has heard nobody meanwhile.
+/// If more than this passes between two ticks, the process was asleep and has heard nobody meanwhile.
 const SLEPT: Duration = TICK.saturating_mul(10);
 
 impl<B: Bugs> Node<B> {
-    /// The coordinator has registered this node. Whatever was to be proposed is proposed again: it may have got lost.
+    /// The coordinator has registered this node. All pending proposals are made again, since they may have been lost.
     pub fn joined(&self, me: Incarnation) {
         self.me.store(me.0, Ordering::Relaxed);
         self.has_map_of_session.store(false, Ordering::Relaxed);
@@ -43,29 +44,31 @@ impl<B: Bugs> Node<B> {
             }
         }
         let mut proposals = self.proposals();
-        // A hand-over that was begun under the session before still runs out of time, so that its slot is served again.
+        // A hand-over that began in the previous session still times out, so that its slot is served again.
         let handing_over = std::mem::take(&mut proposals.handing_over);
         let stops = self.is_stopping();
         *proposals = Proposals { admit, handing_over, stops, ..Proposals::default() };
     }
 
-    /// The coordinator has answered a heartbeat that was sent at this moment: it counts on this node from then on.
+    /// The coordinator has answered a heartbeat that was sent at this moment, and regards this node as alive from then
+    /// on.
     pub fn coordinator_answered(&self, sent: Timestamp) {
         let Some(map) = self.map() else { return };
-        // IMPORTANT: one that has not sent its map yet does not say that this node has the part in it that it thinks it has.
+        // IMPORTANT: a coordinator that has not sent its map yet does not confirm the role this node believes it has in
+        // it.
         if !self.has_map_of_session.load(Ordering::Relaxed) {
             return;
         }
-        // Shorter by what two clocks that are each wrong by a tenth can differ.
+        // Shortened by the most that two clocks can differ if each is off by a tenth.
         let until = sent + map.promises.heartbeat_timeout * 8 / 10;
         self.coordinator_until.fetch_max(until.0, Ordering::Relaxed);
     }
 
-    /// The map that a change makes, where it must be on the node's disk before [`Node::handle_map`] is called with the change: in
-    /// a slot that this node leads a copy counts no more.
+    /// The map that an update results in, if it must be on the node's disk before [`Node::handle_map`] is called with
+    /// the update: when, in a slot that this node leads, a copy no longer counts.
     ///
-    /// IMPORTANT: what becomes durable from then on that copy need not have. Should the coordinator lose its state while all
-    /// nodes are down, it goes by the newest map that one of them has kept, and must not take the copy for one that counts.
+    /// IMPORTANT: that copy need not have what becomes durable from then on. If the coordinator loses its state while
+    /// all nodes are down, it uses the newest map that any of them has kept, and must not believe that the copy counts.
     #[must_use]
     pub fn to_be_kept(&self, update: &MapUpdate) -> Option<Arc<ClusterMap>> {
         let (me, before) = (self.incarnation(), self.map()?);
@@ -80,11 +83,11 @@ impl<B: Bugs> Node<B> {
         must_be.then(|| Arc::new(after))
     }
 
-    /// The map has changed. A node with a disk sees to [`Node::to_be_kept`] before.
+    /// The map has changed. A node with a disk handles [`Node::to_be_kept`] first.
     ///
     /// # Errors
-    /// The change does not follow on the map held here, which is as it was: ask for the whole map. Or the map is that of
-    /// another cluster: what is held here has no place in it.
+    /// The update does not follow on from the map held here, which stays as it was: ask for the whole map. Or the map
+    /// belongs to another cluster, and what is held here has no place in it.
     pub fn handle_map(&self, now: Timestamp, update: &MapUpdate, turn: &mut Turn) -> Result<(), MapError> {
         let before = self.map();
         if before.as_ref().is_some_and(|before| before.cluster != update.cluster) {
@@ -109,12 +112,12 @@ impl<B: Bugs> Node<B> {
         for slot in changed.iter().copied() {
             let config = map.config(slot);
             let mut state = self.slot(slot);
-            // A primary of a newer map than this one may have told the slot its configuration already.
+            // A primary with a newer map than this one may already have told the slot its configuration.
             if state.config() > map.version || (state.config() == config.version && !look_at_all) {
                 continue;
             }
-            // What it has found on its disk may be a copy in the next map, where this one is from before its start, or has a
-            // place left for it: whoever joins is in the map before any slot has it as a learner.
+            // What was found on disk may become a copy in the next map, if this map predates this start or the slot has
+            // room for another copy: a joining node is in the map before any slot has it as a learner.
             let may_come = config.isr.len() < map.promises.copies() && !holds(config);
             if state.is_found() && (!knows_me(&map) || may_come) {
                 continue;
@@ -128,7 +131,7 @@ impl<B: Bugs> Node<B> {
         let followed: BTreeSet<_> = neighbours.followed().collect();
         neighbours.update(self.incarnation(), before.as_deref(), &map, changed.into_iter());
         self.lock_outboxes().retain(|to, _| neighbours.is_follower(*to));
-        // One that was followed long ago and is again has had no reason to say anything meanwhile.
+        // A primary that was followed long ago and is followed again had no reason to send anything meanwhile.
         neighbours
             .followed()
             .filter(|primary| !followed.contains(primary))
@@ -139,17 +142,18 @@ impl<B: Bugs> Node<B> {
         Ok(())
     }
 
-    /// The node was taken off the ring: it leads and holds nothing any more, whatever its map says.
+    /// The node was taken off the ring: it no longer leads or holds anything, whatever its map says.
     pub fn give_everything_up(&self) {
         self.bits.slots().for_each(|slot| self.slot(slot).give_up(self.place(Timestamp::default(), slot)));
         self.lock_outboxes().clear();
         *self.proposals() = Proposals::default();
     }
 
-    /// The coordinator asks to hand slots over to a replica that is in sync.
+    /// The coordinator asks this node to hand slots over to an in-sync replica.
     pub fn hand_over(&self, now: Timestamp, to: Incarnation, slots: &[SlotAt], turn: &mut Turn) {
         for SlotAt { slot, version } in slots.iter().filter(|at| self.has_slot(at.slot)) {
-            // Noted before it starts: once it has started, its end may come at any moment. One that has started goes on.
+            // Noted first, because a hand-over that has started may end at any moment. One that is in progress
+            // continues.
             match self.proposals().handing_over.entry(*slot) {
                 Entry::Occupied(_) => continue,
                 Entry::Vacant(entry) => entry.insert((to, now)),
@@ -163,14 +167,14 @@ impl<B: Bugs> Node<B> {
         self.finish(turn);
     }
 
-    /// How far this node stands in some slots.
+    /// This node's last record in each of these slots.
     #[must_use]
     pub fn positions(&self, slots: &[SlotId]) -> Vec<(SlotId, Version)> {
         slots.iter().filter(|slot| self.has_slot(**slot)).map(|slot| (*slot, self.slot(*slot).last())).collect()
     }
 
-    /// What the coordinator is to be asked for. Each proposal is given out once; it is given again after
-    /// [`Node::joined`], and where the configuration has changed meanwhile.
+    /// The requests to the coordinator. Each proposal is returned once, and again after [`Node::joined`] or if the
+    /// configuration has changed meanwhile.
     #[must_use]
     pub fn take_proposals(&self) -> Vec<NodeMessage> {
         let mut proposals = self.proposals();
@@ -192,7 +196,7 @@ impl<B: Bugs> Node<B> {
         complain.chain(expel).chain(admit).chain(release).chain(stops).collect()
     }
 
-    /// Whether [`Node::take_proposals`] has any.
+    /// Whether [`Node::take_proposals`] would return anything.
     #[must_use]
     pub fn has_proposals(&self) -> bool {
         let proposals = self.proposals();
@@ -203,8 +207,8 @@ impl<B: Bugs> Node<B> {
             && !proposals.stops)
     }
 
-    /// Whether learners wait to be admitted and others were not a moment ago: while slots are filled they come in swarms, and
-    /// each proposal is a change of the map.
+    /// Whether learners wait to be admitted and none were proposed a moment ago: while slots are being filled,
+    /// admissions come in bursts, and each proposal is a change of the map.
     fn may_admit(&self, proposals: &Proposals) -> bool {
         !proposals.admit.is_empty() && self.last_tick() - proposals.last_admission >= ADMISSION_PAUSE
     }
@@ -213,11 +217,11 @@ impl<B: Bugs> Node<B> {
         Timestamp(self.last_tick.load(Ordering::Relaxed))
     }
 
-    /// Time has passed. To be called each [`TICK`].
+    /// Time has passed. Must be called each [`TICK`].
     pub fn handle_timeout(&self, now: Timestamp, turn: &mut Turn) {
         let last = Timestamp(self.last_tick.swap(now.0, Ordering::Relaxed));
         if now - last > SLEPT {
-            // Whoever was not heard meanwhile is not to blame.
+            // Nodes that were not heard meanwhile are not to blame.
             self.peers.excuse(now);
             self.outboxes().iter().for_each(|outbox| outbox.heard(now));
         }
@@ -260,12 +264,12 @@ impl<B: Bugs> Node<B> {
         }
     }
 
-    /// Proposes out who has said nothing for too long, in every slot where it counts.
+    /// Proposes removing nodes that have been silent for too long, in every slot where they count.
     fn evict_silent(&self, now: Timestamp) {
-        // Where answers take long, since machines or networks are busy, silence means less.
+        // If answers take long because machines or networks are busy, silence means less.
         let patience = |outbox: &Outbox| (outbox.round_trip() * 4).clamp(EVICT_AFTER, EVICT_AFTER * 2);
         for outbox in self.outboxes().iter().filter(|outbox| now - outbox.last_heard() >= patience(outbox)) {
-            // It is proposed out again where that has led to nothing.
+            // The proposal is repeated if the previous one had no effect.
             let is_news = outbox.evict(now);
             let mut slots = Slots::new();
             for slot in self.bits.slots() {
@@ -296,7 +300,7 @@ impl<B: Bugs> Node<B> {
         }
     }
 
-    /// Slots whose hand-over has not come about in time take requests again.
+    /// Slots whose hand-over has not completed in time accept requests again.
     fn reopen_late(&self, now: Timestamp, turn: &mut Turn) {
         let late: Vec<SlotId> = {
             let mut proposals = self.proposals();
@@ -320,7 +324,7 @@ mod tests {
 
     const ME: Incarnation = Incarnation(1);
 
-    /// A change of the first slot from one configuration to another, and whether its map must be kept.
+    /// Applies a change of the first slot's configuration; returns whether its map must be kept.
     fn is_to_be_kept(before: &SlotConfig, after: &SlotConfig) -> bool {
         let now = Timestamp(0);
         let node = Node::new(now, SlotBits::new(2), 0, NoBugs);

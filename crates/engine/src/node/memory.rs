@@ -1,8 +1,8 @@
-//! A node at its limit of memory.
+//! A node at its memory limit.
 //!
-//! Whoever leads a slot keeps to the limit: it refuses writes, or evicts keys. A replica takes what its primary sends,
-//! whatever its own limit is, and says by how much it is over that with each lease; its primaries then refuse what needs
-//! more memory in the slots that they share, or evict there.
+//! The primary of a slot enforces the limit: it refuses writes, or evicts keys. A replica accepts whatever its primary
+//! sends, regardless of its own limit, and reports with each lease how far it is over it. Its primaries then refuse
+//! writes that need more memory in the slots they share, or evict keys there.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -18,36 +18,36 @@ use crate::slot::{Answer, Refusal, Victim, Written};
 use crate::time::Timestamp;
 use crate::waiting::Waiting;
 
-/// Of how many keys the one is evicted that was used least recently, where there are so many.
+/// How many keys are sampled, if there are that many, to evict the least recently used of them.
 const SAMPLED: usize = 10;
 
-/// How many keys are evicted for one write, at most; as many again in each look at the memory.
+/// How many keys are evicted at most in one attempt to make room.
 const EVICTED_AT_ONCE: usize = 4_096;
 
-/// How often a write is tried for which keys are evicted, while others take the memory.
+/// How often a write for which keys are evicted is retried while others take up the memory.
 const TRIES: usize = 4;
 
-/// How often it is looked whether the node, or a replica, is over its limit: as often as replicas say so.
+/// How often to check whether the node or a replica is over its limit: as often as replicas report it.
 const LOOK_AT_MEMORY: Duration = crate::peers::BEAT;
 
-/// A primary makes up for what a replica has too much in about so many steps: all copies of a slot may say the same of the
-/// same records.
+/// A primary works off a replica's excess in about this many steps, because all copies of a slot may report the same
+/// records.
 const STEPS_BACK: u64 = 4;
 
-/// How often an operator is told that writes are refused.
+/// The minimum interval between reports to operators that writes are refused.
 const TELL_FULL: Duration = Duration::from_secs(60);
 
 /// What keys are evicted for.
 #[derive(Debug)]
 struct Wanted<'a> {
     bytes: u64,
-    /// Whose memory it is, where not this node's: only keys of slots that this follower has are evicted.
+    /// Whose memory it is, if not this node's: only keys of slots that this follower has are evicted.
     of: Option<Incarnation>,
-    /// A key that stays: the one that is written.
+    /// A key to spare: the one being written.
     spared: Option<&'a [u8]>,
 }
 
-/// When the memory was looked at, and told of.
+/// When the memory was last checked and reported.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
     last: Timestamp,
@@ -57,32 +57,33 @@ pub(super) struct Looks {
 }
 
 impl<B: Bugs> Node<B> {
-    /// The same with a limit of memory in bytes, 0 for none, and what is done there.
+    /// The same node with a memory limit in bytes, 0 for none, and what happens at the limit.
     #[must_use]
     pub fn with_memory_limit(mut self, limit: u64, evict: Evict) -> Self {
         self.memory = std::mem::take(&mut self.memory).limited(limit, evict);
         self
     }
 
-    /// What the keys take in memory, and may take.
+    /// How much memory the keys take, and may take.
     #[must_use]
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
 
-    /// The figures of that.
+    /// The figures of [`Node::memory`].
     #[must_use]
     pub fn memory_figures(&self) -> MemoryFigures {
         self.memory.figures()
     }
 
-    /// The same, counted anew in every slot. While others write it may differ from what is counted as they do.
+    /// The memory the keys take, recounted in every slot. May differ from the running count while writes are in
+    /// progress.
     #[must_use]
     pub fn recount_memory(&self) -> Usage {
         self.bits.slots().map(|slot| self.slot(slot).usage()).sum()
     }
 
-    /// A write was refused, since it needs more memory than there is. Evicts keys and tries again, where that is wanted.
+    /// A write was refused because it needs more memory than there is. If eviction is enabled, evicts keys and retries.
     pub(super) fn write_in_full_memory(
         &self,
         now: Timestamp,
@@ -95,7 +96,7 @@ impl<B: Bugs> Node<B> {
         let mut refused = refusal;
         for _ in 0..TRIES {
             let Refusal::Full { lacks } = refused else { break };
-            // Where all that there is would be too little nothing is evicted.
+            // Nothing is evicted if even evicting everything would not be enough.
             if !self.memory.evicts() || lacks > self.memory.figures().used {
                 break;
             }
@@ -113,8 +114,8 @@ impl<B: Bugs> Node<B> {
         Err(refused)
     }
 
-    /// Evicts keys until there is room, now or once every copy has passed their tombstones. `false` where there are too few.
-    /// No slot is locked.
+    /// Evicts keys until there is room, now or once every copy has passed their tombstones. `false` if there are too
+    /// few keys. No slot may be locked.
     fn make_room(&self, now: Timestamp, wanted: &Wanted<'_>, turn: &mut Turn) -> bool {
         let mut freed = 0;
         for _ in 0..EVICTED_AT_ONCE {
@@ -127,8 +128,8 @@ impl<B: Bugs> Node<B> {
         freed >= wanted.bytes
     }
 
-    /// Evicts about the least recently used key of those that this node leads: the one of a few that are chosen at random,
-    /// as Redis does. `None` where there is none.
+    /// Evicts approximately the least recently used key among those that this node leads: the oldest of a few random
+    /// ones, as Redis does. `None` if there is none.
     fn evict_one(&self, now: Timestamp, wanted: &Wanted<'_>, turn: &mut Turn) -> Option<u64> {
         let mut looked_at = 0;
         let mut oldest: Option<(SlotId, Victim)> = None;
@@ -153,7 +154,8 @@ impl<B: Bugs> Node<B> {
         Some(self.slot(slot).evict(self.place(now, slot), victim, turn))
     }
 
-    /// Looks whether this node or a replica is over its limit by what primaries have sent, and evicts keys where it may.
+    /// Checks whether this node, by what primaries have sent, or a replica is over its limit, and evicts keys where
+    /// allowed.
     pub(super) fn look_at_memory(&self, now: Timestamp, turn: &mut Turn) {
         let mut looks = self.memory_looks.lock().unwrap_or_else(PoisonError::into_inner);
         if now - looks.last < LOOK_AT_MEMORY {
@@ -181,14 +183,15 @@ impl<B: Bugs> Node<B> {
         }
     }
 
-    /// Tells a primary by how much this node is over its limit, where it has one.
+    /// Tells a primary how far this node is over its limit, if it has one.
     pub(super) fn tell_memory(&self, replies: &mut Vec<u8>) {
         if self.memory.is_limited() {
             LinkReply::Memory { over: self.excess_share() }.encode(replies);
         }
     }
 
-    /// By how many bytes the limit is passed, for each of the primaries that this node follows: it is they who send more.
+    /// How many bytes over the limit this node is, divided among the primaries that it follows: they are the ones that
+    /// send more.
     fn excess_share(&self) -> u64 {
         let followed = self.followed().max(1) as u64;
         self.memory.excess().div_ceil(followed)

@@ -1,4 +1,5 @@
-//! Whom a node leads and whom it follows, counted by slots: a change of the map costs what has changed in it.
+//! Which nodes this node leads and follows, with slot counts: the cost of a map change is proportional to what has
+//! changed.
 
 use std::collections::BTreeMap;
 
@@ -6,19 +7,19 @@ use proto::cluster_map::{ClusterMap, SlotConfig};
 use proto::id::Incarnation;
 use proto::slot::SlotId;
 
-/// In how many slots this node has to do with each other one, as the map has it.
+/// How many slots this node shares with each other node, according to the map.
 #[derive(Debug, Default)]
 pub(super) struct Neighbours {
-    /// As whom this node was counted; `None` before the first map.
+    /// The incarnation that this node was counted as; `None` before the first map.
     me: Option<Incarnation>,
-    /// Those that have copies of what this node leads.
+    /// The nodes with copies of what this node leads.
     followers: BTreeMap<Incarnation, usize>,
-    /// Those that lead what this node has copies of.
+    /// The nodes that lead what this node has copies of.
     followed: BTreeMap<Incarnation, usize>,
 }
 
 impl Neighbours {
-    /// The map has changed from `before`, which was counted last, in these slots.
+    /// Accounts for a change of the map, in these slots, from `before`, the map counted last.
     pub(super) fn update(
         &mut self,
         me: Incarnation,
@@ -83,7 +84,7 @@ mod tests {
         for version in 1..200 {
             let mut next = map.clone();
             for _ in 0..version % 5 {
-                // Knuth's generator: any that comes by everything.
+                // Knuth's linear congruential generator; it is random enough here.
                 number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 let node = |shift: u32| Incarnation(number >> shift & 3);
                 let config = SlotConfig {
@@ -95,7 +96,7 @@ mod tests {
                 };
                 next.set_config(SlotId((number >> 40 & 255) as u16), Arc::new(config));
             }
-            // From some point on it has another name, as after a start.
+            // From some point on the node has another incarnation, as after a restart.
             let me = if version < 150 { Incarnation(1) } else { Incarnation(2) };
             let changed: Vec<_> = next.changes_from(&map).map(|(slot, _)| slot).collect();
             neighbours.update(me, Some(&map), &next, changed.into_iter());

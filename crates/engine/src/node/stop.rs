@@ -1,4 +1,5 @@
-//! A planned stop. Other members lead what this node leads before it takes no more requests, so that none waits for it.
+//! A planned stop. Other members take over what this node leads before it stops accepting requests, so that none has to
+//! wait.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -10,32 +11,32 @@ use super::{Node, Turn};
 use crate::bugs::{Bug, Bugs};
 use crate::time::Timestamp;
 
-/// A node that stops waits no longer for its slots to be handed over once none was for so long.
+/// A stopping node gives up waiting for its slots to be handed over after this long without progress.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Nor longer than this in all.
+/// The limit for the whole wait.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How far the hand-over before a stop has come.
+/// The progress of the hand-over before a stop.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stopping {
     since: Timestamp,
-    /// How many slots there were left, and since when.
+    /// How many slots were left, and since when.
     left: usize,
     left_since: Timestamp,
 }
 
 impl<B: Bugs> Node<B> {
-    /// The node is about to stop: the coordinator is asked to have other members lead what it leads. It serves on until
-    /// [`Node::close`], which is due once [`Node::is_handed_over`].
+    /// The node is about to stop: the coordinator is asked to have other members lead what it leads. The node keeps
+    /// serving until [`Node::close`], which is due once [`Node::is_handed_over`].
     pub fn prepare_to_stop(&self, now: Timestamp) {
         let stopping = Stopping { since: now, left: usize::MAX, left_since: now };
         self.stopping.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(stopping);
         self.proposals().stops = true;
     }
 
-    /// Whether a node that is about to stop leads nothing any more that another member could lead, or has waited long enough
-    /// for that.
+    /// Whether a node that is about to stop no longer leads anything that another member could lead, or has waited long
+    /// enough for that.
     #[must_use]
     pub fn is_handed_over(&self, now: Timestamp) -> bool {
         let left = self.slots_to_hand_over();
@@ -48,7 +49,7 @@ impl<B: Bugs> Node<B> {
         is_planted || left == 0 || now - stopping.left_since >= PATIENCE || now - stopping.since >= HAND_OVER_TIMEOUT
     }
 
-    /// How many slots this node leads that another member could lead, as the map has it.
+    /// How many slots this node leads that another member could lead, according to the map.
     fn slots_to_hand_over(&self) -> usize {
         let Some(map) = self.map() else { return 0 };
         let me = self.incarnation();
@@ -56,10 +57,10 @@ impl<B: Bugs> Node<B> {
         map.slots().filter(|(_, config)| config.primary == Some(me) && config.isr.iter().any(is_up)).count()
     }
 
-    /// Takes no write any more: the node is about to leave. When this returns, every write that was taken is queued.
+    /// Stops accepting writes: the node is about to leave. When this returns, every accepted write is queued.
     pub fn close(&self, now: Timestamp, turn: &mut Turn) {
         self.closed.store(true, Ordering::Relaxed);
-        // Whoever holds a slot's lock may not have seen it; whoever takes the lock after this has.
+        // Whoever holds a slot's lock may not have seen the flag; whoever takes the lock after this has.
         self.bits.slots().for_each(|slot| self.slot(slot).release(self.place(now, slot), turn));
         self.finish(turn);
     }

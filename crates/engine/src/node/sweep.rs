@@ -1,4 +1,5 @@
-//! Completions are forgotten in the background, some slots at a time, so that memory for them is bounded by who writes now.
+//! Forgets completions in the background, a few slots at a time, so that their memory is bounded by the current
+//! writers.
 
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,14 +11,14 @@ use crate::bugs::Bugs;
 use crate::completions::{OldestKept, Seen};
 use crate::time::Timestamp;
 
-/// In about what time all slots are swept.
+/// Approximately how long it takes to sweep all slots.
 const ROUND: Duration = Duration::from_secs(10);
 
-/// How far the present round is, and what is known of clients.
+/// The progress of the current round, and what is known about clients.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     next: u16,
-    /// As the round before has found it.
+    /// The result of the previous round.
     oldest: OldestKept,
     seen: Seen,
 }

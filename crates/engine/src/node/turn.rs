@@ -1,4 +1,4 @@
-//! What a batch of requests or messages has led to.
+//! The effects of a batch of requests or messages.
 
 use std::sync::{Arc, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::outbox::Outbox;
 use crate::time::Timestamp;
 use crate::waiting::{Outcome, Ticket};
 
-/// What a batch of requests or messages has led to. One serves the whole batch; whoever sends is woken once at its end.
+/// The effects of a batch of requests or messages. One turn serves the whole batch; senders are woken once, at its end.
 #[derive(Debug, Default)]
 pub struct Turn {
     touched: Vec<Arc<Outbox>>,
@@ -25,13 +25,13 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// The queues that were touched since the last call.
+    /// The queues touched since the last call.
     pub fn touched(&mut self) -> impl Iterator<Item = Arc<Outbox>> {
         self.touched.drain(..)
     }
 
-    /// The digests that somebody waits for since the last call: after what a primary has sent, that primary; after
-    /// [`Node::handle_timeout`], [`Node::digested`].
+    /// The digests requested since the last call. After what a primary has sent, that primary waits for them; after
+    /// [`Node::handle_timeout`], [`Node::digested`] does.
     pub fn to_digest(&mut self) -> Vec<ToDigest> {
         std::mem::take(&mut self.to_digest)
     }
@@ -56,7 +56,7 @@ impl Turn {
 }
 
 impl<B: Bugs> Node<B> {
-    /// Passes on what a call has led to. No slot is locked.
+    /// Passes on the effects of a call. No slot may be locked.
     pub(super) fn finish(&self, turn: &mut Turn) {
         for (ticket, outcome) in turn.settled.drain(..) {
             ticket.settle(outcome);
@@ -71,7 +71,8 @@ impl<B: Bugs> Node<B> {
             self.events.lock().unwrap_or_else(PoisonError::into_inner).append(&mut turn.events);
         }
         if !turn.losses.is_empty() || turn.overwritten > 0 {
-            // IMPORTANT: noted under the lock of the archive, so that a snapshot of it knows which entries it has.
+            // IMPORTANT: noted under the archive's lock, so that a snapshot of the archive knows which entries it
+            // includes.
             let mut losses = self.lock_losses();
             for loss in turn.losses.drain(..) {
                 self.journal.note_loss(&loss);

@@ -118,7 +118,7 @@ fn those_who_come_back_with_their_disks_may_lead_after_a_while() {
     let named = promoted(&slot, Incarnation(12), &standing).elr;
     assert_eq!(named, incarnations(&[1]), "an heir that is gone again is not named: nobody would know its next start");
     standing.alive.insert(Incarnation(11));
-    // Where one was up throughout, the other starts as a learner.
+    // If one was up throughout, the other starts as a learner.
     standing.alive.insert(Incarnation(2));
     let learner = plan(&config(2, &[1, 2, 3], &[]), &incarnations(&[2, 11]), &standing);
     assert_eq!(learner, Plan::Change(config(2, &[2, 3], &[11])));

@@ -1,4 +1,4 @@
-//! Damage to a copy, for tests of what finds it.
+//! Damage to a copy, for testing what detects it.
 
 use proto::id::Version;
 use proto::peer::{Effect, WallTime};
@@ -7,28 +7,28 @@ use super::{Place, Slot};
 use crate::bugs::Damaged;
 use crate::record::Record;
 
-/// What is wrong with a copy afterwards.
+/// How a copy is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
-    /// A key has another value.
+    /// A key has a different value.
     Value,
     /// A key has a deadline that nobody gave it.
     Deadline,
-    /// A key has another version.
+    /// A key has a different version.
     Version,
     /// A key is missing.
     Lost,
-    /// There is a key that nobody wrote, or that was deleted.
+    /// There is a key that was never written, or that was deleted.
     Extra,
 }
 
 impl Damage {
-    /// All.
+    /// All kinds.
     pub const ALL: [Self; 5] = [Self::Value, Self::Deadline, Self::Version, Self::Lost, Self::Extra];
 }
 
 impl<B: Damaged> Slot<B> {
-    /// Damages the table, and nothing else of what this copy knows. `false` where there is nothing.
+    /// Damages the table, and nothing else that this copy knows. `false` if it is empty.
     pub(crate) fn damage(&mut self, place: Place<'_>, damage: Damage) -> bool {
         let records = self.table.records();
         let Some(record) = records.min_by(|one, other| one.key().cmp(other.key())).cloned() else { return false };

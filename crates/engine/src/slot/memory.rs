@@ -1,4 +1,4 @@
-//! What a slot takes in its node's memory. Whatever changes its table goes through here.
+//! A slot's share of its node's memory. Every change to its table goes through here.
 
 use super::{Place, Refusal, Slot};
 use crate::bugs::Bugs;
@@ -7,13 +7,13 @@ use crate::record::Record;
 use crate::table::Table;
 
 impl<B: Bugs> Slot<B> {
-    /// What its table takes in memory, counted anew.
+    /// The memory that the table takes, counted from scratch.
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.table.usage()
     }
 
-    /// How long ago a key was used, by the clock of [`crate::memory`]; none where it is absent.
+    /// How long ago a key was used, by the clock of [`crate::memory`]; `None` if it is absent.
     ///
     /// # Errors
     /// This node does not lead the slot.
@@ -26,7 +26,7 @@ impl<B: Bugs> Slot<B> {
         Ok(present.map(|record| record.age(place.memory.clock())))
     }
 
-    /// Puts a record in the place of its key's last one, and gives that one.
+    /// Replaces the newest record of a key, and returns the replaced one.
     pub(super) fn put(&mut self, place: Place<'_>, record: Record) -> Option<Record> {
         if place.memory.evicts() {
             record.touch(place.memory.clock());
@@ -35,13 +35,13 @@ impl<B: Bugs> Slot<B> {
         self.change_table(place, added, |table| table.insert(place.hasher, record))
     }
 
-    /// Takes a record back that has replaced another, or none.
+    /// Undoes a record, restoring the one it replaced, if any.
     pub(super) fn take_back(&mut self, place: Place<'_>, record: &Record, replaced: Option<Record>) {
         let added = replaced.as_ref().map(Record::usage).unwrap_or_default();
         self.change_table(place, added, |table| table.undo(place.hasher, record, replaced));
     }
 
-    /// Drops a record, a tombstone unless by mistake, if it is its key's newest.
+    /// Drops a record if it is its key's newest. Except for planted bugs, it is a tombstone.
     pub(super) fn drop_record(&mut self, place: Place<'_>, record: &Record) {
         self.change_table(place, Usage::default(), |table| table.purge(place.hasher, record));
     }
@@ -52,7 +52,7 @@ impl<B: Bugs> Slot<B> {
         self.table = Table::default();
     }
 
-    /// Makes a change that adds so much and gives the record that it has removed.
+    /// Applies a change that adds this much and returns the record it removed.
     fn change_table(
         &mut self,
         place: Place<'_>,

@@ -1,4 +1,4 @@
-//! A slot's primary side: it orders writes, knows what each follower has, and answers what has become durable.
+//! A slot's primary side: it orders writes, tracks what each follower has, and answers requests once they are durable.
 
 mod compare;
 mod eviction;
@@ -34,82 +34,82 @@ pub(super) use followers::Follower;
 use followers::Progress;
 use hand_over::Intake;
 
-/// A member of the in-sync set that makes no progress for so long is proposed out.
+/// An in-sync member that makes no progress for this long is proposed for removal.
 pub const EVICT_AFTER: Duration = Duration::from_millis(500);
 
-/// How long after the last write of a slot its followers are told what has become durable. While writes come, each tells
-/// of those before, and this costs nothing.
+/// How long after the last write to a slot its followers are told what has become durable. While writes keep coming,
+/// each one carries this for its predecessors at no cost.
 pub(crate) const TELL_DURABLE_AFTER: Duration = Duration::from_secs(1);
 
-/// How many followers lie in the slot's own memory: as many as there are replicas unless told otherwise.
+/// How many followers are stored inline: the default number of replicas.
 const USUAL_FOLLOWERS: usize = 2;
 
-/// The role of a primary.
+/// The primary role.
 #[derive(Debug)]
 pub(crate) struct Primary {
     pub(super) followers: SmallVec<[Follower; USUAL_FOLLOWERS]>,
     intake: Intake,
-    /// What only a slot that is written to has.
+    /// State that only a slot with writes has.
     active: Option<Box<Active>>,
-    /// How many copies are in sync, as the coordinator has committed it.
+    /// How many copies are in sync, as committed by the coordinator.
     in_sync: u8,
-    /// How many must be for a quorum write.
+    /// How many in-sync copies a quorum write needs.
     min_isr: u8,
-    /// How many there are to be.
+    /// How many copies there should be.
     copies: u8,
-    /// The in-sync set is so small that a former member could be promoted instead.
+    /// The in-sync set is so small that a former member could be promoted instead of this primary.
     has_rivals: bool,
-    /// The promise to the primary before has run out and the term has begun.
+    /// The promise to the previous primary has expired and the term has begun.
     is_open: bool,
-    /// Every member of the in-sync set has an address, so that it can be asked.
+    /// Every member of the in-sync set has an address, so all of them can be reached.
     is_whole: bool,
 }
 
 #[derive(Debug, Default)]
 struct Active {
     last_write: Timestamp,
-    /// The durable mark that the followers have been told.
+    /// The durable mark that the followers were last told.
     told: u64,
     will_tell: bool,
-    /// The number of the first record of this term; 0 where none was needed.
+    /// The number of this term's barrier record; 0 if none was needed.
     barrier: u64,
-    /// By the number that they wait for, ascending.
+    /// Sorted by the number they wait for, ascending.
     waiters: NearQueue<Waiter>,
-    /// Those of its values; none until the first is written here, or the slot was looked at.
+    /// The deadlines of its values; `None` until one is written here or the slot has been scanned.
     deadlines: Option<Box<Deadlines>>,
 }
 
-/// Somebody who waits until a record is durable.
+/// A request waiting for a record to become durable.
 #[derive(Debug)]
 struct Waiter {
     seq: u64,
-    /// And until every copy is in sync.
+    /// Also waits until every copy is in sync.
     needs_all: bool,
     ticket: Ticket,
 }
 
-/// What an acknowledgement calls for.
+/// What has to happen as the result of an acknowledgement.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Effects {
-    /// The replica is a learner and has everything: it may be admitted to the in-sync set.
+    /// The replica is a learner and has everything, so it may be admitted to the in-sync set.
     pub(crate) admit: bool,
-    /// The slot has been drained; the next primary may have it.
+    /// The slot has been drained; the next primary may take over.
     pub(crate) released: bool,
-    /// A copy that differed was filled again.
+    /// A copy that differed has been refilled.
     pub(crate) repaired: bool,
 }
 
 /// What has come due in a slot.
 #[derive(Debug, Default)]
 pub(crate) struct Due {
-    /// Learners that may be admitted now.
+    /// Learners that can be admitted now.
     pub(crate) admit: Vec<Incarnation>,
-    /// Members that have not been level for too long.
+    /// In-sync members that have been behind for too long.
     pub(crate) evict: Vec<Incarnation>,
 }
 
 impl<B: Bugs> Slot<B> {
-    /// Begins a term as primary, or goes on with it under a newer configuration.
+    /// Begins a term as primary, or continues it under a newer configuration.
     pub(super) fn lead(
         &mut self,
         place: Place<'_>,
@@ -125,9 +125,9 @@ impl<B: Bugs> Slot<B> {
                 let succeeds = matches!(&role, Role::Replica(replica) if replica.released);
                 self.role = role;
                 self.leave_role(place, config.epoch, turn);
-                // IMPORTANT: an earlier start of this node may have promised not to lead to a primary that still counts on
-                // it. A slot that holds nothing has promised nothing; and whoever releases a slot has served it, which it
-                // did only once no primary before it could any more.
+                // IMPORTANT: an earlier start of this node may have promised not to lead to a primary that still relies
+                // on it. An empty slot has promised nothing. And whoever releases a slot has served it, which it did
+                // only once no earlier primary could serve any longer.
                 if !(succeeds || self.last() == Version::NONE) {
                     self.promised_until = self.promised_until.max(place.peers.earliest());
                 }
@@ -139,7 +139,7 @@ impl<B: Bugs> Slot<B> {
         primary.min_isr = small(promises.min_isr());
         primary.copies = small(promises.copies());
         primary.has_rivals = !config.elr.is_empty();
-        // IMPORTANT: once the next primary was told that its promise is given back, see `reopen`.
+        // IMPORTANT: the next primary may already have been told that its promise was given back; see `reopen`.
         let ask_all = matches!(primary.intake, Intake::Releasing(_));
         primary.intake = Intake::Open;
         primary.is_whole = true;
@@ -157,8 +157,8 @@ impl<B: Bugs> Slot<B> {
             };
             follower.is_learner = is_learner;
             follower.is_proposed = false;
-            // IMPORTANT: a learner may have been dropped and taken in again by changes of which this node sees only the
-            // last, and may have given its copy up in between. It says anew that it is level.
+            // IMPORTANT: a learner may have been dropped and added again by changes of which this node sees only the
+            // last, and may have given up its copy in between. It must confirm again that it is caught up.
             let ask_learner = is_learner && !self.bugs.plants(Bug::LearnerNotAskedAgain);
             if is_new || ask_all || ask_learner || follower.progress == Progress::Behind {
                 if is_learner {
@@ -174,7 +174,7 @@ impl<B: Bugs> Slot<B> {
             }
             primary.followers.push(follower);
         }
-        // The figures of whoever is no follower any more go with it.
+        // Only former followers are left; their state goes with them.
         drop(before);
         self.role = Role::Primary(primary);
         self.open_if_due(place, turn);
@@ -182,7 +182,7 @@ impl<B: Bugs> Slot<B> {
         turn.look_at(place.now + EVICT_AFTER, place.id);
     }
 
-    /// Begins to serve once no promise to an earlier primary binds any more: writes the barrier record.
+    /// Starts serving once no promise to an earlier primary is binding: writes the barrier record.
     fn open_if_due(&mut self, place: Place<'_>, turn: &mut Turn) {
         let (last, due) = (self.log.last(), self.promised_until);
         let Role::Primary(primary) = &mut self.role else { return };
@@ -194,7 +194,7 @@ impl<B: Bugs> Slot<B> {
             return;
         }
         primary.is_open = true;
-        // A slot that holds nothing has promised nothing.
+        // An empty slot has promised nothing.
         if last != Version::NONE {
             primary.active.get_or_insert_default().barrier = last.seq + 1;
             self.order(place, Op::Barrier, turn);
@@ -227,7 +227,7 @@ impl<B: Bugs> Slot<B> {
         version
     }
 
-    /// Whether this node may serve the slot now: it is in a term that has begun, is not handing it over, and every member
+    /// Whether this node may serve the slot now: its term has begun, it is not handing the slot over, and every member
     /// of the in-sync set has promised not to lead it.
     fn serves(&self, place: Place<'_>) -> Option<&Primary> {
         let Role::Primary(primary) = &self.role else { return None };
@@ -245,7 +245,7 @@ impl<B: Bugs> Slot<B> {
     /// Carries out a write.
     ///
     /// # Errors
-    /// It was refused; nothing was done.
+    /// The request was refused; nothing was done.
     pub(crate) fn write(
         &mut self,
         place: Place<'_>,
@@ -253,7 +253,7 @@ impl<B: Bugs> Slot<B> {
         waiting: &Waiting,
         turn: &mut Turn,
     ) -> Result<Answer<Written>, Refusal> {
-        // What is touched later is on its way while the key is looked up.
+        // Prefetches what is touched later, while the key is looked up.
         self.log.fetch();
         let needs_open = matches!(&self.role, Role::Primary(primary) if !primary.is_open);
         if needs_open {
@@ -284,7 +284,7 @@ impl<B: Bugs> Slot<B> {
         }
         let mut newest = self.table.get(place.hasher, write.key);
         if newest.is_some_and(|record| record.is_expired(place.wall())) {
-            // IMPORTANT: what is answered by the deadline's having passed must not depend on anybody's clock any more.
+            // IMPORTANT: an answer that relies on the deadline having passed must no longer depend on anybody's clock.
             self.expire(place, write.key, turn);
             newest = self.table.get(place.hasher, write.key);
         }
@@ -310,7 +310,7 @@ impl<B: Bugs> Slot<B> {
             return Ok(self.answer(Written::Conflict(found), seq, write.ack, waiting));
         }
         if write.change == Change::Delete && present.is_none() && write.identity.is_none() {
-            // There is nothing to order and nothing to send; but what made the key absent must be durable.
+            // There is nothing to order and nothing to send, but the record that made the key absent must be durable.
             return Ok(self.answer(Written::Done(Version::NONE), newest_seq, write.ack, waiting));
         }
         match write.change {
@@ -323,7 +323,7 @@ impl<B: Bugs> Slot<B> {
         Ok(self.answer(Written::Done(version), seq, write.ack, waiting))
     }
 
-    /// An answer that waits as its level asks for until a record is durable.
+    /// Returns an answer that waits, as its level requires, until a record is durable.
     fn answer<T>(&mut self, answer: T, seq: u64, ack: AckLevel, waiting: &Waiting) -> Answer<T> {
         let ticket = match ack {
             AckLevel::Async => None,
@@ -333,7 +333,7 @@ impl<B: Bugs> Slot<B> {
         Answer { answer, ticket }
     }
 
-    /// Takes a ticket, unless the record is durable.
+    /// Takes a ticket, unless the record is already durable.
     fn wait(&mut self, seq: u64, needs_all: bool, waiting: &Waiting) -> Option<usize> {
         let durable = self.log.durable();
         let Role::Primary(primary) = &mut self.role else { return None };
@@ -347,7 +347,7 @@ impl<B: Bugs> Slot<B> {
         Some(number)
     }
 
-    /// Up to which number every follower that counts has all records.
+    /// The number up to which every follower that counts has all records.
     fn held(&self, place: Place<'_>) -> u64 {
         let Role::Primary(primary) = &self.role else { return 0 };
         let counted = primary.followers.iter().filter(|follower| {
@@ -358,7 +358,7 @@ impl<B: Bugs> Slot<B> {
         counted.map(|follower| follower.acked).min().unwrap_or(self.log.last().seq)
     }
 
-    /// Finds out what is durable, and answers whoever waited for that.
+    /// Advances the durable mark, and answers whoever waited for it.
     pub(super) fn mark_progress(&mut self, place: Place<'_>, turn: &mut Turn) {
         let (last, held) = (self.log.last().seq, self.held(place));
         let Role::Primary(primary) = &mut self.role else { return };
@@ -379,7 +379,7 @@ impl<B: Bugs> Slot<B> {
             primary.intake = Intake::Releasing(stamp);
             next.outbox.push(Item::Release { slot: place.id, epoch: self.epoch, stamp });
             turn.touch(&next.outbox);
-            // A copy that is given up as soon as another leads knows by it that nothing is lost with it.
+            // A copy that is given up as soon as another node leads can tell from this that nothing is lost with it.
             if let Some(active) = primary.active.as_mut().filter(|active| durable > active.told) {
                 active.tell_durable(place, durable, &primary.followers, turn);
             }
@@ -409,7 +409,7 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// Looks at what may have come due. At most so many keys expire, and their number is taken off.
+    /// Handles what may have come due. Expires at most `expiries_left` keys, and subtracts their number from it.
     pub(crate) fn look(&mut self, place: Place<'_>, expiries_left: &mut usize, turn: &mut Turn) -> Due {
         self.open_if_due(place, turn);
         self.expire_passed(place, expiries_left, turn);
@@ -437,7 +437,7 @@ impl<B: Bugs> Slot<B> {
         let mut admit = self.admissible(|_| true);
         let Role::Primary(primary) = &self.role else { return Due::default() };
         let proposed = primary.followers.iter().filter(|follower| follower.is_proposed);
-        // The coordinator may have had a reason not to admit one that has passed since. It is asked again.
+        // The coordinator may have had a reason, since gone, not to admit a learner. It is asked again.
         let again = proposed.filter(|follower| follower.progress == Progress::Level).map(|follower| follower.outbox.to);
         let again: Vec<_> = again.filter(|learner| !admit.contains(learner)).collect();
         admit.extend(again);
@@ -447,7 +447,7 @@ impl<B: Bugs> Slot<B> {
         Due { admit, evict }
     }
 
-    /// Whether this node leads the slot, and another member of the in-sync set could, who was heard a moment ago.
+    /// Whether this node leads the slot and another in-sync member, heard from recently, could lead it.
     #[must_use]
     pub(crate) fn leads_for_others(&self, now: Timestamp) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
@@ -455,13 +455,13 @@ impl<B: Bugs> Slot<B> {
         primary.followers.iter().any(could)
     }
 
-    /// Whether this node serves the slot as far as it knows: it takes writes and linear reads.
+    /// Whether this node, as far as it knows, serves the slot: it accepts writes and linear reads.
     #[must_use]
     pub(crate) fn is_serving(&self, place: Place<'_>) -> bool {
         self.serves(place).is_some()
     }
 
-    /// Another node follows a primary of a higher epoch: this one leads no longer, whatever its map says.
+    /// Another node follows a primary of a higher epoch: this one no longer leads, whatever its map says.
     pub(crate) fn depose(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) {
         if epoch > self.epoch && self.is_primary() && !self.bugs.plants(Bug::DeposedIgnored) {
             self.tell_deposed(place, turn);
@@ -485,14 +485,14 @@ impl Primary {
         }
     }
 
-    /// Asks for memory that an acknowledgement will touch.
+    /// Prefetches memory that an acknowledgement will touch.
     pub(super) fn fetch(&self) {
         if let Some(active) = &self.active {
             fetch(&**active);
         }
     }
 
-    /// Whether as many copies are in sync as there are to be.
+    /// Whether as many copies are in sync as there should be.
     fn is_complete(&self) -> bool {
         self.in_sync >= self.copies
     }
@@ -509,14 +509,15 @@ impl Primary {
         Err(Refusal::TooFew { level, needs: needs.into(), has: self.in_sync.into() })
     }
 
-    /// Gives up everyone who waits.
+    /// Abandons all waiters and returns their tickets.
     pub(super) fn take_tickets(&mut self) -> impl Iterator<Item = Ticket> + use<> {
         self.active.take().into_iter().flat_map(|active| active.waiters).map(|waiter| waiter.ticket)
     }
 }
 
 impl Active {
-    /// Tells the followers what is durable. Whoever is not level yet hears it after what makes it level.
+    /// Tells the followers what is durable. A follower that is not caught up yet receives this after what brings it up
+    /// to date.
     fn tell_durable(&mut self, place: Place<'_>, durable: u64, followers: &[Follower], turn: &mut Turn) {
         self.told = durable;
         for follower in followers.iter().filter(|follower| follower.progress.takes_records()) {
@@ -525,14 +526,14 @@ impl Active {
         }
     }
 
-    /// Answers whoever waits for what is durable now.
+    /// Answers the waiters whose records are now durable.
     fn settle(&mut self, durable: u64, is_complete: bool, turn: &mut Turn) {
         let reached = |waiter: &Waiter| waiter.seq <= durable;
         let ready = |waiter: &Waiter| reached(waiter) && (is_complete || !waiter.needs_all);
         while let Some(waiter) = self.waiters.pop_front_if(|waiter| ready(waiter)) {
             turn.settle(waiter.ticket);
         }
-        // Behind one that waits for all copies others may be ready.
+        // Behind a waiter that needs all copies, others may be ready.
         if self.waiters.front().is_some_and(reached) {
             let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters).into_iter().partition(ready);
             self.waiters = waiting.into_iter().collect();

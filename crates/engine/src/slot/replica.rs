@@ -1,4 +1,4 @@
-//! A slot's replica side: it takes what its primary sends, in its order, and goes back where it went astray.
+//! A slot's replica side: it takes what its primary sends, in order, and truncates its log where the two have diverged.
 
 use std::collections::BTreeSet;
 
@@ -18,23 +18,23 @@ use crate::record::Record;
 /// The role of a replica or learner.
 #[derive(Debug, Default)]
 pub(super) struct Replica {
-    /// The primary that has aligned with this copy in the present epoch; 0: none. A number keeps the slot small.
+    /// The primary that aligned with this copy in the current epoch; 0: none. A plain number keeps the slot small.
     following: Incarnation,
-    /// The copy is not level with its primary, who has been told so. Until there is one, nobody is.
+    /// The copy is not caught up, and its primary has been told so. A copy without a primary is never caught up.
     pub(super) awaiting: bool,
-    /// The copy has records that its primary has not, and waits for a fill to take their place.
+    /// The copy has records that its primary lacks, and waits for a fill to replace them.
     pub(super) astray: bool,
-    /// The primary has stopped to serve the slot and has given the promise back.
+    /// The primary has stopped serving the slot and has released this copy from its promise.
     pub(super) released: bool,
 }
 
 impl Replica {
-    /// The primary that is followed.
+    /// The primary that this copy follows.
     pub(super) fn following(&self) -> Option<Incarnation> {
         Some(self.following).filter(|primary| *primary != Incarnation::default())
     }
 
-    /// Whether it is this one.
+    /// Whether this copy follows the given primary.
     pub(super) fn follows(&self, primary: Incarnation) -> bool {
         self.following() == Some(primary)
     }
@@ -52,16 +52,16 @@ pub(crate) struct Alignment {
     pub(crate) refill: bool,
 }
 
-/// What a primary sends for its writes, one after the other.
+/// One item of the ordered stream that a primary sends for its writes.
 #[derive(Debug)]
 pub(crate) enum Step {
     Record(Next),
-    /// The durable mark has moved, and no record has come by that tells of it.
+    /// The durable mark has moved, and no record was sent that could carry it.
     Durable(u64),
 }
 
 impl Step {
-    /// The key whose record it touches.
+    /// The key whose record this step touches.
     pub(crate) fn key(&self) -> Option<&[u8]> {
         match self {
             Self::Record(next) => Some(next.record.key()),
@@ -78,7 +78,7 @@ pub(crate) struct Next {
     pub(crate) record: Record,
 }
 
-/// What else a primary sends for one slot.
+/// Everything else that a primary sends for one slot.
 #[derive(Debug)]
 pub(crate) enum Incoming {
     Align(Alignment),
@@ -89,8 +89,9 @@ pub(crate) enum Incoming {
 }
 
 impl<B: Bugs> Slot<B> {
-    /// Takes in what a primary sends for a write. IMPORTANT: whatever is not applied is answered; the primary counts everything
-    /// else.
+    /// Handles what a primary sends for a write.
+    ///
+    /// IMPORTANT: a step that is not applied must be answered; the primary counts every other step as applied.
     pub(crate) fn take(&mut self, place: Place<'_>, from: Incarnation, step: Step) -> Option<LinkReply> {
         match step {
             Step::Record(next) => self.take_record(place, from, next),
@@ -103,7 +104,7 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// Takes in what else a primary sends, as [`Slot::take`].
+    /// Handles everything else a primary sends; the rule of [`Slot::take`] applies here, too.
     pub(crate) fn follow(
         &mut self,
         place: Place<'_>,
@@ -133,7 +134,7 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// A primary says where it stands, as the first thing in its epoch.
+    /// Handles the first message of a primary in its epoch, which says where it stands.
     fn align(
         &mut self,
         place: Place<'_>,
@@ -153,7 +154,7 @@ impl<B: Bugs> Slot<B> {
         if matches!(self.role, Role::Idle) && config <= self.config {
             return behind(None); // The map here is newer than the sender's, and does not want this node to have a copy.
         }
-        // Within a term this copy may be ahead of an alignment, which was sent again after a broken connection.
+        // Within a term, this copy may be ahead of an alignment that was resent after a broken connection.
         let was_level = self.is_level_with(from) && epoch == self.epoch;
         let same_term = matches!(&self.role, Role::Replica(replica) if replica.follows(from)) && epoch == self.epoch;
         if !same_term {
@@ -175,7 +176,8 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// Cuts the log back to where it agrees with the primary's, if it can. Says whether the copy then stands at `start`.
+    /// Truncates the log to where it agrees with the primary's, if possible. Returns whether the copy then stands at
+    /// `start`.
     fn go_back(&mut self, place: Place<'_>, start: Version, terms: &Terms, turn: &mut Turn) -> bool {
         if self.last() == start {
             return true;
@@ -198,8 +200,8 @@ impl<B: Bugs> Slot<B> {
         self.last() == start
     }
 
-    /// Cuts the log back to a record of its own and gives what was cut, newest first; `None`, with nothing changed, where
-    /// the tail does not reach back that far.
+    /// Truncates the log to one of its own records and returns what was cut, newest first; `None`, with nothing
+    /// changed, if the tail does not reach back that far.
     pub(super) fn cut(&mut self, place: Place<'_>, to: Version) -> Option<Vec<log::Entry>> {
         let cut = self.log.cut(to, place.tails)?;
         place.journal.note_cut(place.id, to);
@@ -209,12 +211,13 @@ impl<B: Bugs> Slot<B> {
         Some(cut)
     }
 
-    /// Whether everything here is the primary's, too, so that it can send what follows.
+    /// Whether the primary has everything that is here, so that it can send just the records that follow.
     fn can_continue(&self, start: Version, terms: &Terms) -> bool {
         self.bugs.plants(Bug::CutByMark) || self.log.common(terms, start) == Some(self.last())
     }
 
-    /// The planted mistake of KIP-101: what is under the mark is taken for common, and nothing else is looked at.
+    /// The planted bug of KIP-101: everything below the durable mark is assumed to be common, and nothing else is
+    /// checked.
     fn common_by_mark(&self, start: Version) -> Option<Version> {
         let seq = self.log.durable().min(start.seq);
         let mut terms = self.log.terms().0;
@@ -222,14 +225,14 @@ impl<B: Bugs> Slot<B> {
         Some(terms.last().map_or(Version::NONE, |term| Version { epoch: term.epoch, seq }))
     }
 
-    /// The primary's next record.
+    /// Handles the primary's next record.
     fn take_record(
         &mut self,
         place: Place<'_>,
         from: Incarnation,
         Next { previous, durable, record }: Next,
     ) -> Option<LinkReply> {
-        // A record that was sent again from the tail is of an earlier epoch than the primary who sends it.
+        // A record resent from the tail has an earlier epoch than the primary that sends it.
         let follows = matches!(&self.role, Role::Replica(replica) if replica.follows(from));
         if !follows && let Some(refusal) = self.refuses_sender(place, record.version().epoch) {
             return Some(refusal);
@@ -255,7 +258,7 @@ impl<B: Bugs> Slot<B> {
         None
     }
 
-    /// All that the primary holds, to take the place of all that is here.
+    /// Replaces everything here with everything the primary holds.
     fn take_fill(
         &mut self,
         place: Place<'_>,
@@ -271,7 +274,7 @@ impl<B: Bugs> Slot<B> {
         if self.is_outdated(from, epoch, stamp) {
             return None;
         }
-        // What is said of this fill is told from what was said before it.
+        // Replies about this fill are distinguished by its stamp from replies about anything earlier.
         self.stamp = stamp;
         let waits = match &self.role {
             Role::Replica(replica) if replica.follows(from) && epoch == self.epoch => replica.awaiting,
@@ -307,14 +310,14 @@ impl<B: Bugs> Slot<B> {
         self.log.append(record, replaced, kept, place.tails);
     }
 
-    /// A planted mistake: what a fill does not name is taken for unchanged since this copy was away.
+    /// A planted bug: whatever a fill does not name is assumed to be unchanged since this copy was away.
     fn keep_unnamed(&self, records: &mut Vec<Record>) {
         let named: BTreeSet<Box<[u8]>> = records.iter().map(|record| record.key().into()).collect();
         let is_unnamed = |record: &&Record| !record.is_delete() && !named.contains(record.key());
         records.extend(self.table.records().filter(is_unnamed).cloned());
     }
 
-    /// Drops the tombstones up to `seq`; says whether there were any.
+    /// Drops the tombstones up to `seq`; returns whether there were any.
     pub(super) fn purge(&mut self, place: Place<'_>, seq: u64) -> bool {
         let mut any = false;
         while let Some(tombstone) = self.log.next_purged(seq) {
@@ -327,8 +330,8 @@ impl<B: Bugs> Slot<B> {
         any
     }
 
-    /// Whether an alignment or a fill is older than the last one of this term. It was sent on an earlier connection, or is
-    /// sent again on this one, and the primary waits for no answer to it.
+    /// Whether an alignment or a fill is older than the last one of this term. Then it was sent on an earlier
+    /// connection or is being resent on this one, and the primary expects no answer to it.
     fn is_outdated(&self, from: Incarnation, epoch: Epoch, stamp: u64) -> bool {
         let same_term = matches!(&self.role, Role::Replica(replica) if replica.follows(from));
         same_term && epoch == self.epoch && stamp < self.stamp
@@ -350,7 +353,7 @@ impl<B: Bugs> Slot<B> {
         stale.then_some(LinkReply::Deposed { slot: place.id, epoch: self.epoch })
     }
 
-    /// Whether this copy is level with that primary, in the present epoch.
+    /// Whether this copy is caught up with the given primary in the current epoch.
     pub(super) fn is_level_with(&self, primary: Incarnation) -> bool {
         matches!(&self.role, Role::Replica(replica) if replica.follows(primary) && !replica.awaiting)
     }

@@ -1,32 +1,32 @@
-//! Memory that will be used in a moment.
+//! Prefetching memory that is about to be used.
 //!
-//! What a record touches lies all over tables of a hundred megabytes, and each first touch waits for memory about as long
-//! as everything else takes together. Where many records or acknowledgements have come at once, the memory of later ones is
-//! asked for while earlier ones are carried out.
+//! The memory that a record touches is scattered over tables of a hundred megabytes, and each first touch is a cache
+//! miss that takes about as long as everything else together. If many records or acknowledgements have arrived at once,
+//! the memory of later ones is prefetched while earlier ones are carried out.
 
-/// What a processor brings into its cache at once, in bytes.
+/// The size of a cache line, in bytes.
 const LINE: usize = 64;
 
-/// Asks for the memory of a value, so that it is at hand a little later. Changes nothing else, whatever lies there.
+/// Prefetches a value's memory, so that it is cached a little later. Has no other effect, whatever lies there.
 pub(crate) fn fetch<T>(value: &T) {
     fetch_bytes(std::ptr::from_ref(value).cast(), size_of::<T>());
 }
 
-/// The same for `bytes` bytes from an address on.
+/// Prefetches `bytes` bytes starting at an address.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn fetch_bytes(address: *const u8, bytes: usize) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     for offset in (0..bytes).step_by(LINE) {
         #[expect(unsafe_code, reason = "the standard library has no safe prefetch")]
-        // SAFETY: every x86_64 processor has SSE, to which this belongs. It reads nothing that a program can see, and an
-        // address that is not mapped makes no fault.
+        // SAFETY: every x86_64 processor has SSE, which includes this. It reads nothing that a program can observe, and
+        // an unmapped address causes no fault.
         unsafe {
             _mm_prefetch::<_MM_HINT_T0>(address.wrapping_add(offset).cast());
         }
     }
 }
 
-/// The same for `bytes` bytes from an address on. Stable Rust has it for x86_64 only.
+/// Prefetches `bytes` bytes starting at an address. Stable Rust supports this on x86_64 only, so here it does nothing.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn fetch_bytes(_address: *const u8, _bytes: usize) {
     let _ = LINE;

@@ -1,17 +1,17 @@
-//! The order of a table's keys, made when somebody first asks for it.
+//! The order of a table's keys, built when it is first asked for.
 
 use super::{GROUP, Group};
 use crate::record::Record;
 
-/// Where the records of a table lie, in the order of their keys: 4 bytes a key.
+/// The places of a table's records in key order: 4 bytes per key.
 ///
-/// It names places and not records. So a record that takes the place of its key's last one, be it a value or a tombstone,
-/// leaves it as it is, and nothing that was overwritten is kept alive. Any other change makes it wrong.
+/// It holds places, not records. So replacing a key's newest record, whether by a value or a tombstone, leaves it
+/// valid, and it keeps nothing alive that was overwritten. Any other change invalidates it.
 #[derive(Debug, Default)]
 pub(super) struct Order(Vec<u32>);
 
 impl Order {
-    /// Makes it the order of what is there.
+    /// Rebuilds the order from the current records.
     pub(super) fn sort(&mut self, groups: &[Group]) {
         let places = (0..).zip(groups).flat_map(|(number, group)| {
             let taken = group.records.iter().enumerate().filter(|(_, record)| record.is_some());
@@ -23,12 +23,12 @@ impl Order {
         self.0.sort_unstable_by(|one, other| key_at(groups, *one).cmp(&key_at(groups, *other)));
     }
 
-    /// What it takes in memory, in bytes.
+    /// The memory that it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
         size_of::<Self>() + self.0.capacity() * size_of::<u32>()
     }
 
-    /// The records from a key on, in their order.
+    /// The records from `start` on, in key order.
     pub(super) fn from<'a>(&'a self, groups: &'a [Group], start: &[u8]) -> impl Iterator<Item = &'a Record> + use<'a> {
         let first = self.0.partition_point(|place| key_at(groups, *place).is_some_and(|key| key < start));
         self.0.iter().skip(first).filter_map(|place| record_at(groups, *place))

@@ -1,8 +1,8 @@
-//! Bytes that several hold together, in one allocation behind a pointer of one word.
+//! Reference-counted bytes in one allocation behind a one-word pointer.
 //!
-//! In front of the bytes are twelve more: a count of those who hold them, a mark that any of them may set, and a word of
-//! 64 bits that its owner gives a meaning, apart from the length of the bytes, which is in it. The standard library's `Arc`
-//! has sixteen for its counts alone, and sixteen for its pointer.
+//! Twelve bytes precede the data: a reference count, a mark that any holder may set, and a 64-bit word whose meaning is
+//! up to the owner, except that it includes the length of the data. The standard library's `Arc` needs sixteen bytes
+//! for its counts alone, and sixteen for its pointer.
 
 #![expect(unsafe_code, reason = "an allocation whose length lies in itself cannot be made or read without")]
 
@@ -11,57 +11,58 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
-/// With this bit of the word the length is in its lowest 32 bits, and without in its lowest 12.
+/// If this bit of the word is set, the length is in its lowest 32 bits, otherwise in its lowest 12.
 pub(crate) const LONG: u64 = 1 << 63;
 
-/// The longest bytes whose word may do without [`LONG`].
+/// The longest data whose word does not need [`LONG`].
 pub(crate) const SHORT_MOST: u64 = (1 << 12) - 1;
 
-/// What the allocation holds beside the bytes.
+/// What the allocation holds besides the data.
 pub(crate) const HEAD_BYTES: usize = size_of::<Head>();
 
-/// How many may hold one allocation together; whoever comes then gets a copy.
+/// How many holders may share one allocation; any further one gets a copy.
 const SHARED_MOST: u16 = 1 << 15;
 
-/// The bytes, the word and the mark. Clones share them, nearly always: see [`Shared::clone`].
+/// The data, the word, and the mark. Clones almost always share them: see [`Shared::clone`].
 pub(crate) struct Shared(NonNull<Head>);
 
-/// What the bytes follow upon.
+/// The header that precedes the data.
 #[repr(C)]
 struct Head {
-    /// How many `Shared` lead here.
+    /// How many `Shared` point here.
     count: AtomicU16,
     mark: AtomicU16,
-    /// The word, upper half first. In halves, so that the bytes need no gap before them.
+    /// The word, upper half first. Split into halves so that the data needs no padding before it.
     word: [u32; 2],
 }
 
-// SAFETY: like an `Arc<[u8]>` it gives shared references only, to what does not change (word and bytes) or is atomic
-// (count and mark), and the count sees to it that the last one, on whatever thread, frees it after all others are done.
+// SAFETY: like an `Arc<[u8]>`, it hands out only shared references, to data that is immutable (word and bytes) or
+// atomic (count and mark), and the count ensures that the last holder, on whatever thread, frees it after all others
+// are done.
 unsafe impl Send for Shared {}
 // SAFETY: as above; every method takes `&self` and is sound on several threads at once.
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    /// All parts, one after the other, under a word that says how long they are together.
+    /// Concatenates all parts, under a word that states their total length.
     ///
     /// # Panics
-    /// The word says another length.
+    /// The word states a different length.
     pub(crate) fn new(word: u64, first: &[u8], others: &[&[u8]]) -> Self {
         let parts = || [first].into_iter().chain(others.iter().copied()).filter(|part| !part.is_empty());
         let len = parts().map(<[u8]>::len).sum::<usize>();
         assert_eq!(len_in(word), len, "the word says how many bytes there are");
         let layout = layout(len);
-        // SAFETY: the layout is that of a head at least, so not of nothing.
+        // SAFETY: the layout includes at least a head, so its size is not zero.
         let memory = unsafe { alloc(layout) };
         let Some(head) = NonNull::new(memory.cast::<Head>()) else { handle_alloc_error(layout) };
         let word = [(word >> 32) as u32, word as u32];
-        // SAFETY: the memory is new, so nobody else's; its layout has room and alignment for a head.
+        // SAFETY: the memory is new, so nobody else has it; its layout has the size and alignment for a head.
         unsafe { head.write(Head { count: AtomicU16::new(1), mark: AtomicU16::new(0), word }) };
         let mut at = HEAD_BYTES;
         for part in parts() {
-            // SAFETY: the parts are `len` bytes together, for which the layout has room behind the head, so that `at` and
-            // `at + part.len()` are within it. A part is borrowed, and so no part of memory that is new.
+            // SAFETY: the parts are `len` bytes in total, for which the layout has room behind the head, so `at` and
+            // `at + part.len()` are within it. A part is borrowed, so it cannot overlap memory that is new.
             unsafe { memory.add(at).copy_from_nonoverlapping(part.as_ptr(), part.len()) };
             at += part.len();
         }
@@ -77,8 +78,8 @@ impl Shared {
     /// The bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         let len = len_in(self.word());
-        // SAFETY: `new` has made the allocation with room for as many bytes as the word says behind the head, and written
-        // each; neither word nor bytes are ever changed, and they are there as long as `self` is counted.
+        // SAFETY: `new` allocated room behind the head for as many bytes as the word states, and wrote each of them;
+        // neither word nor bytes ever change, and they exist as long as `self` is counted.
         unsafe { slice::from_raw_parts(self.0.as_ptr().cast::<u8>().add(HEAD_BYTES), len) }
     }
 
@@ -87,32 +88,33 @@ impl Shared {
         &self.head().mark
     }
 
-    /// Where the allocation begins, to be asked for.
+    /// The start of the allocation, for prefetching.
     pub(crate) fn address(&self) -> *const u8 {
         self.0.as_ptr().cast_const().cast()
     }
 
-    /// Whether nobody else holds it.
+    /// Whether there is no other holder.
     #[cfg(test)]
     pub(crate) fn is_unique(&self) -> bool {
         self.head().count.load(Ordering::Acquire) == 1
     }
 
     fn head(&self) -> &Head {
-        // SAFETY: `new` has written a head there, and it is there as long as `self` is counted. Nobody has it exclusively.
+        // SAFETY: `new` has written a head there, and it exists as long as `self` is counted. Nobody has exclusive
+        // access.
         unsafe { self.0.as_ref() }
     }
 }
 
 impl Clone for Shared {
-    /// Holds the same. Where very many do already it is a copy, with a mark of its own.
+    /// Returns another holder of the same data. If there are already very many, it is a copy with a mark of its own.
     fn clone(&self) -> Self {
         let Head { count, mark, .. } = self.head();
-        // As in `Arc`: who has one may hand out another without looking at what others do.
+        // As in `Arc`: creating a reference from an existing one needs no synchronization with other threads.
         if count.fetch_add(1, Ordering::Relaxed) < SHARED_MOST {
             return Self(self.0);
         }
-        // For the count to come from here to its end as many threads would have to be between these two lines.
+        // To overflow the count from here, about as many threads would have to be between these two lines at once.
         count.fetch_sub(1, Ordering::Relaxed);
         let copy = Self::new(self.word(), self.bytes(), &[]);
         copy.mark().store(mark.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -122,19 +124,20 @@ impl Clone for Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // As in `Arc`: what this one has read must lie before the memory is freed, by whichever comes last.
+        // As in `Arc`: whatever this holder has read must happen before the last one, whichever that is, frees the
+        // memory.
         if self.head().count.fetch_sub(1, Ordering::Release) != 1 {
             return;
         }
         fence(Ordering::Acquire);
         let layout = layout(len_in(self.word()));
-        // SAFETY: this was the last one, so nobody reads it any more, and by the fence nobody still does; `new` has allocated
-        // it with this layout, since the word is as it was. A head needs no drop.
+        // SAFETY: this was the last holder, so nobody reads the memory now, and by the fence all earlier reads are
+        // done; `new` allocated it with this layout, since the word is unchanged. A head needs no drop.
         unsafe { dealloc(self.0.as_ptr().cast(), layout) };
     }
 }
 
-/// How many bytes there are under a word.
+/// The length that a word states.
 fn len_in(word: u64) -> usize {
     let len = if word & LONG == 0 { word & SHORT_MOST } else { word & u64::from(u32::MAX) };
     len as usize

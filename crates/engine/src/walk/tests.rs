@@ -35,7 +35,7 @@ fn config(primary: Option<u64>, isr: &[u64]) -> Arc<SlotConfig> {
     })
 }
 
-/// Nodes 1, 2 and 3, and who leads each slot.
+/// A map of nodes 1, 2, and 3, with the given primary for each slot.
 fn map(primary: impl Fn(SlotId) -> u64) -> ClusterMap {
     let mut map = ClusterMap::empty("c".into(), BITS);
     let member = |number: u16| {
@@ -50,7 +50,7 @@ fn map(primary: impl Fn(SlotId) -> u64) -> ClusterMap {
     map
 }
 
-/// What a node answers that has these keys and serves the slots for which `serves` says so.
+/// The answer of a node that has these keys and serves the slots for which `serves` returns `true`.
 fn answer(keys: &BTreeSet<Vec<u8>>, list: &List, bytes: usize, serves: impl Fn(SlotId) -> bool) -> Listed {
     let mut listing = Listing::new(list, bytes);
     for slot in &list.slots {
@@ -71,7 +71,7 @@ fn answer(keys: &BTreeSet<Vec<u8>>, list: &List, bytes: usize, serves: impl Fn(S
     listing.finish()
 }
 
-/// One page, while nodes refuse, fail, and answer late.
+/// Fetches one page while nodes refuse, fail, and answer late.
 fn page(random: &mut Random, keys: &BTreeSet<Vec<u8>>, request: &PageRequest<'_>, level: ReadLevel) -> Vec<Box<[u8]>> {
     let size = PageSize { keys: request.limit, bytes: 60 };
     let mut walk = Walk::new(BITS, level, request.range(), Some(size), NoBugs);
@@ -86,7 +86,7 @@ fn page(random: &mut Random, keys: &BTreeSet<Vec<u8>>, request: &PageRequest<'_>
             match random.below(5) {
                 0 => walk.failed(ask.list.id),
                 1 => {
-                    // The answer comes after it was given up, and is passed over.
+                    // The answer arrives after it was given up, and is ignored.
                     walk.failed(ask.list.id);
                     late.push((ask.list.id, listed));
                 }

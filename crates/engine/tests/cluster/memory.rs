@@ -1,4 +1,4 @@
-//! Memory: that the count is exact whatever happens to tables, and what a node does at its limit.
+//! Memory: that the count is exact whatever happens to the tables, and what a node does at its limit.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn cluster(limit: u64, evict: Evict) -> World {
     world
 }
 
-/// Who leads the slot of a key; A where nobody does.
+/// The primary of a key's slot; A if there is none.
 fn leader(world: &World, key: &str) -> String {
     let primary = world.coordinator.map().config(World::slot_of(key)).primary;
     primary.map_or("A".to_owned(), |primary| world.name(primary))
@@ -133,7 +133,7 @@ fn where_a_replica_is_over_its_limit_its_primaries_refuse_until_it_has_room() {
     world.start("C");
     world.run(Duration::from_secs(3));
     let keys: Vec<_> = (0..1_000).map(|n| format!("key{n}")).filter(|key| leader(&world, key) != "C").collect();
-    // A replica takes what comes before its primary has heard of it.
+    // A replica accepts what arrives before its primary knows that it is over its limit.
     for key in &keys[..60] {
         assert_eq!(put(&mut world, key, 400), "OK, durable");
     }

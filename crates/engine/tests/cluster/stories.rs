@@ -1,8 +1,8 @@
-//! Scenario transcripts that read as stories: each file in `stories/` is played and must come out to the letter.
+//! Scenario transcripts that read as stories: each file in `stories/` is replayed and must match to the letter.
 //!
-//! A line that starts with `> ` is a command; the lines under it, up to an empty line, are what it prints. A line that
-//! starts with `#` tells what is going on. After a change of behaviour, `UPDATE_STORIES=1 cargo test -p engine --test
-//! cluster` writes the files anew, to be read before they are committed.
+//! A line that starts with `> ` is a command; the lines below it, up to an empty line, are its output. A line that
+//! starts with `#` says what is going on. After a change of behavior, `UPDATE_STORIES=1 cargo test -p engine --test
+//! cluster` rewrites the files; review them before committing.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -31,7 +31,7 @@ fn every_story_comes_out_as_written() {
     }
 }
 
-/// Plays a story and gives it with what its commands print now.
+/// Plays a story and returns it with the current output of its commands.
 fn play(story: &str) -> String {
     let mut world = World::new();
     let mut out = String::new();
@@ -51,7 +51,7 @@ fn play(story: &str) -> String {
     out
 }
 
-/// Carries out one command and gives what it prints.
+/// Carries out one command and returns its output.
 fn run(world: &mut World, command: &str) -> String {
     let words: Vec<&str> = command.split(' ').collect();
     match words[..] {
@@ -207,7 +207,7 @@ fn run(world: &mut World, command: &str) -> String {
     String::new()
 }
 
-/// A read-modify-write at `quorum`, as this write of one client.
+/// A read-modify-write at `quorum`, under the given sequence number of one client.
 fn once(world: &mut World, at: &str, key: &str, seq: &str, what: &[&str]) -> String {
     let number = |word: &str| word.parse().expect("a number");
     let set = |value, condition| {
@@ -246,7 +246,7 @@ fn records(world: &World, name: &str) -> u64 {
     positions.iter().map(|(_, last)| last.seq).sum()
 }
 
-/// The map with names for incarnations and without the numbers that a reader need not follow.
+/// The map, with names for incarnations and without the numbers that a reader need not follow.
 fn map(world: &World) -> String {
     let mut text = String::new();
     for (slot, config) in world.coordinator.known_map().slots() {

@@ -1,5 +1,5 @@
-//! A cluster in one thread: the coordinator's and the nodes' state machines, a clock that jumps, and links that carry
-//! real bytes of the protocol, delivered at once unless they are cut.
+//! A cluster in one thread: the state machines of the coordinator and the nodes, a clock that jumps, and links that
+//! carry real bytes of the protocol, delivered at once unless they are cut.
 
 mod links;
 
@@ -35,26 +35,26 @@ pub(crate) const BITS: SlotBits = SlotBits::new(2);
 
 const HEARTBEAT: Duration = Duration::from_millis(200);
 
-/// The name of the coordinator in cuts.
+/// The coordinator's name in cuts.
 pub(crate) const COORDINATOR: &str = "coordinator";
 
-/// The cluster. Nodes are called A, B, C ...; A stands at port 1, B at port 2.
+/// The cluster. Nodes are called A, B, C, ...; A is at port 1, B at port 2.
 pub(crate) struct World {
     pub(crate) now: Timestamp,
     pub(crate) coordinator: Coordinator,
     pub(crate) nodes: BTreeMap<String, Member>,
-    /// Pairs between whom nothing passes, from the first to the second.
+    /// Pairs of nodes with a cut from the first to the second: nothing gets through in that direction.
     pub(crate) cuts: BTreeSet<(String, String)>,
-    /// What the coordinator and the nodes have told their operators.
+    /// What the coordinator and the nodes have reported to their operators.
     pub(crate) log: Vec<String>,
-    /// How many slots were filled since somebody last asked.
+    /// How many slots have been filled since this was last asked for.
     pub(crate) fills: std::cell::Cell<u32>,
     coordinators: u32,
     coordinator_is_up: bool,
-    /// What the coordinator has kept last.
+    /// The state that the coordinator last persisted.
     kept: Option<String>,
     copy_of_state: Option<String>,
-    /// The limit of memory of nodes that are started, 0 for none, and what they do there.
+    /// The memory limit of nodes that are started, 0 for none, and what they do at the limit.
     pub(crate) memory: (u64, Evict),
 }
 
@@ -64,13 +64,13 @@ pub(crate) struct Member {
     pub(crate) addr: NodeAddr,
     pub(crate) incarnation: Option<Incarnation>,
     pub(crate) runs: bool,
-    /// What it has written, where it has a disk, and whose data a start finds there.
+    /// What the node has written, if it has a disk, and whose data a start finds there.
     disk: Vec<Vec<u8>>,
     ancestors: Ancestors,
     session: Option<MapVersion>,
-    /// The far ends of its links, by the incarnation they lead to, and the queue that each of them empties.
+    /// The far ends of its links, by the incarnation they lead to, each with the queue that it drains.
     links: BTreeMap<Incarnation, (Arc<Outbox>, Inbox)>,
-    /// By how much its wall clock is ahead of the others'.
+    /// How far its wall clock is ahead of the others'.
     ahead: Duration,
 }
 
@@ -97,7 +97,7 @@ impl World {
         }
     }
 
-    /// Starts a node, or starts it again with an empty memory.
+    /// Starts a node, or restarts it with empty memory.
     pub(crate) fn start(&mut self, name: &str) {
         let node = Node::new(self.now, BITS, u64::from(addr_of(name).port()), NoBugs);
         self.start_as(name, node, Vec::new());
@@ -125,7 +125,8 @@ impl World {
         self.settle();
     }
 
-    /// Kills a node that has a disk. It is found whole, or where the power has failed, without the last of what was written.
+    /// Kills a node that has a disk. Its disk is complete or, after a power failure, lacks the last of what was
+    /// written.
     pub(crate) fn crash(&mut self, name: &str, lost: Option<usize>) {
         let member = self.nodes.get_mut(name).expect("a node of the story");
         member.ancestors = member.node.next_ancestors();
@@ -136,14 +137,14 @@ impl World {
         self.kill(name);
     }
 
-    /// From now on a node's wall clock is ahead.
+    /// From now on, a node's wall clock is ahead by this much.
     pub(crate) fn set_clock(&mut self, name: &str, ahead: Duration) {
         let member = self.nodes.get_mut(name).expect("a node of the story");
         member.ahead = ahead;
         member.node.set_wall_clock(self.now, member.wall(self.now));
     }
 
-    /// Kills a node: what it had queued and what it held is gone.
+    /// Kills a node: everything it had queued and everything it held is lost.
     pub(crate) fn kill(&mut self, name: &str) {
         let member = self.nodes.get_mut(name).expect("a node of the story");
         member.runs = false;
@@ -159,7 +160,7 @@ impl World {
         self.settle();
     }
 
-    /// Ends a node on purpose.
+    /// Stops a node on purpose.
     pub(crate) fn leave(&mut self, name: &str) {
         self.member(name).node.close(self.now, &mut Turn::default());
         self.settle();
@@ -173,23 +174,23 @@ impl World {
         self.nodes.values_mut().for_each(|member| member.session = None);
     }
 
-    /// Somebody copies what the coordinator has kept.
+    /// Copies the coordinator's persisted state, as an operator might.
     pub(crate) fn copy_state(&mut self) {
         self.copy_of_state.clone_from(&self.kept);
     }
 
-    /// Somebody puts the copy back.
+    /// Restores that copy.
     pub(crate) fn put_state_back(&mut self) {
         self.kept.clone_from(&self.copy_of_state);
     }
 
-    /// Starts a coordinator: with what the last one has kept, or knowing nothing.
-    /// From the start of a story on slots are filled so many at a time.
+    /// Sets the limit of slots filled at a time. Only at the start of a story: it replaces the coordinator.
     pub(crate) fn limit_moves(&mut self, moves_at_once: usize) {
         let settings = Settings { moves_at_once, ..settings(self.coordinators) };
         self.coordinator = Coordinator::new(settings, NoBugs);
     }
 
+    /// Starts a coordinator, with the state that the last one persisted or knowing nothing.
     pub(crate) fn start_coordinator(&mut self, with_state: bool) {
         self.coordinators += 1;
         self.coordinator = match self.kept.take().filter(|_| with_state) {
@@ -206,7 +207,7 @@ impl World {
         self.cuts.insert((from.to_owned(), to.to_owned()));
     }
 
-    /// Lets time pass, with ticks, beats and heartbeats as the programs have them.
+    /// Lets time pass, with ticks, beats, and heartbeats at the intervals of the real programs.
     pub(crate) fn run(&mut self, span: Duration) {
         let end = self.now + span;
         while self.now < end {
@@ -250,13 +251,13 @@ impl World {
         }
     }
 
-    /// Whether two hear each other not.
+    /// Whether the connection between two is cut in either direction.
     fn is_cut(&self, one: &str, other: &str) -> bool {
         let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
         self.cuts.contains(&pair(one, other)) || self.cuts.contains(&pair(other, one))
     }
 
-    /// Delivers everything that can be delivered, until nothing is left to deliver.
+    /// Delivers everything that can be delivered, until nothing is left.
     pub(crate) fn settle(&mut self) {
         for _ in 0..1_000 {
             let mut busy = false;
@@ -314,7 +315,7 @@ impl World {
                 }
                 other => panic!("{other:?}"),
             });
-            // A node does not go by the map of another cluster: its session ends.
+            // A node does not follow the map of another cluster: its session ends.
             let version = handled.then_some(map.version);
             self.nodes.get_mut(name).expect("a name of a node").session = version;
             busy = true;
@@ -447,23 +448,23 @@ impl World {
         self.nodes.keys().cloned().collect()
     }
 
-    /// The name of whoever a slot's configuration names.
+    /// The name of a node that a slot's configuration names.
     pub(crate) fn name(&self, incarnation: Incarnation) -> String {
         self.coordinator.map().member(incarnation).map_or("?".to_owned(), |member| name_of(&member.addr))
     }
 
-    /// Writes at a node and gives what it says: at once, or once everything that can be delivered is.
+    /// Writes at a node and returns its answer, at once or after everything that can be delivered has been.
     pub(crate) fn write(&mut self, at: &str, key: &str, change: Change<'_>, ack: AckLevel) -> String {
         self.carry_out(at, &Write { ack, ..Write::new(key.as_bytes(), change) })
     }
 
-    /// Writes at a node where the key is absent.
+    /// Writes at a node on the condition that the key is absent.
     pub(crate) fn write_if_absent(&mut self, at: &str, key: &str, value: &str) -> String {
         let put = Write::new(key.as_bytes(), Change::Put(value.as_bytes()));
         self.carry_out(at, &Write { ack: AckLevel::Quorum, expected: Some(Version::NONE), ..put })
     }
 
-    /// Carries out a write at a node and gives what it says.
+    /// Carries out a write at a node and returns the answer.
     pub(crate) fn carry_out(&mut self, at: &str, write: &Write<'_>) -> String {
         let node = &self.member(at).node;
         let waiting = Waiting::new();
@@ -481,14 +482,14 @@ impl World {
         }
     }
 
-    /// Writes at a node, and delivers nothing yet.
+    /// Writes at a node without delivering anything yet.
     pub(crate) fn write_unsettled(&self, at: &str, key: &str, change: Change<'_>) -> Result<(), engine::slot::Refusal> {
         let node = &self.member(at).node;
         let (slot, write) = (node.slot_of(key.as_bytes()), Write::new(key.as_bytes(), change));
         node.write(self.now, slot, &write, &Waiting::new(), &mut Turn::default()).map(|_| ())
     }
 
-    /// Reads a key at its primary, or with `copy` from whatever the node holds.
+    /// Reads a key at its primary or, with `copy`, from whatever the node holds.
     pub(crate) fn read(&self, at: &str, key: &str, copy: bool) -> Option<Option<String>> {
         let node = &self.member(at).node;
         let slot = node.slot_of(key.as_bytes());
@@ -506,7 +507,7 @@ impl World {
         read.ok()
     }
 
-    /// Reads a key linearly: what it says at once, or that it waits or is refused.
+    /// Reads a key linearly: returns the immediate answer, or that the read waits or is refused.
     pub(crate) fn read_linear(&self, at: &str, key: &str) -> String {
         let node = &self.member(at).node;
         let (slot, waiting) = (node.slot_of(key.as_bytes()), Waiting::new());
@@ -520,7 +521,7 @@ impl World {
         }
     }
 
-    /// Lists the first `limit` keys of one slot, or without a limit counts them: linearly, or from the copy that is there.
+    /// Lists the first `limit` keys of one slot, or counts them if there is no limit: linearly, or from the local copy.
     pub(crate) fn list(&self, at: &str, slot: u16, limit: Option<usize>, copy: bool) -> String {
         let level = if copy { ReadLevel::Local } else { ReadLevel::Linear };
         let (range, slots) = (Keys::Prefix(b"").range(), vec![SlotId(slot)]);
@@ -562,18 +563,18 @@ fn settings(number: u32) -> Settings {
     }
 }
 
-/// Where a node of this name stands.
+/// The address of a node.
 pub(crate) fn addr_of(name: &str) -> NodeAddr {
     NodeAddr::new("n", u16::from(name.as_bytes()[0] - b'A') + 1).expect("a valid address")
 }
 
-/// Who stands there.
+/// The name of the node at an address.
 pub(crate) fn name_of(addr: &NodeAddr) -> String {
     let letter = b'A' + u8::try_from(addr.port() - 1).expect("a port of the world");
     char::from(letter).to_string()
 }
 
-/// What a client is told of a write that was done.
+/// What the client is told about a completed write.
 fn said(written: &Written) -> String {
     let Written::Told(_, telling) = written else { return "OK".to_owned() };
     match telling.told() {

@@ -1,4 +1,4 @@
-//! Whether the copies of a slot are equal: what a primary asks, and what a replica answers.
+//! Comparing the copies of a slot: what a primary asks, and what a replica answers.
 
 use proto::id::{Epoch, Incarnation, Version};
 use proto::peer::{Compared, LinkReply};
@@ -12,7 +12,7 @@ use crate::outbox::Item;
 use crate::slot::{Place, Role, Slot};
 
 impl<B: Bugs> Slot<B> {
-    /// Asks every in-sync replica for the digest of its copy at the last record, and gives what this copy is made of.
+    /// Asks every in-sync replica for the digest of its copy at the last record, and returns the contents of this copy.
     pub(crate) fn compare(&self, place: Place<'_>, query: u64, floor: u64, turn: &mut Turn) -> Begun {
         let Role::Primary(primary) = &self.role else { return Begun::Not(NotCompared::NotLed) };
         let at = self.log.last();
@@ -27,7 +27,8 @@ impl<B: Bugs> Slot<B> {
         }
         let floor = floor.max(self.log.purged());
         for outbox in &asked {
-            // IMPORTANT: under the slot's lock, so that no record stands between the question and what it is about.
+            // IMPORTANT: push under the slot's lock, so that no record comes between the question and the state it asks
+            // about.
             outbox.push(Item::Compare { slot: place.id, query, at, floor });
             turn.touch(outbox);
         }
@@ -35,7 +36,7 @@ impl<B: Bugs> Slot<B> {
         Begun::Asked(Asked { epoch: self.epoch, at, followers, contents: self.contents(floor) })
     }
 
-    /// Answers a primary's question, or has it answered once the digest is computed.
+    /// Answers a primary's question, now or once the digest has been computed.
     pub(in crate::slot) fn compare_with(
         &self,
         place: Place<'_>,
@@ -62,8 +63,8 @@ impl<B: Bugs> Slot<B> {
         Contents::new(self.table.records(), floor)
     }
 
-    /// A follower's copy is not equal to this one. Says whether it is to be proposed out now, as the first step of its
-    /// repair.
+    /// Notes that a follower's copy differs from this one. Returns whether to propose its removal now, as the first
+    /// step of its repair.
     pub(crate) fn follower_differs(
         &mut self,
         place: Place<'_>,
@@ -83,7 +84,7 @@ impl<B: Bugs> Slot<B> {
         true
     }
 
-    /// Whether a follower's copy is still to be filled again.
+    /// Whether a follower's copy has yet to be refilled.
     pub(crate) fn is_repairing(&self, who: Incarnation) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
         primary.followers.iter().any(|follower| follower.outbox.to == who && follower.differs)

@@ -1,7 +1,7 @@
-//! Where a write needs more memory than there is: it is refused, or other keys go.
+//! What happens when a write needs more memory than there is: it is refused, or other keys are evicted.
 //!
-//! A key that is evicted goes by a record of its primary, the same that makes an expired key absent: it is written and
-//! replicated as any other, nobody has asked for it, and the key does not come back by itself on any copy.
+//! The primary evicts a key with the same kind of record that makes an expired key absent. That record is written and
+//! replicated like any other, no client asked for it, and no copy ever resurrects the key on its own.
 
 use proto::peer::Write;
 
@@ -14,19 +14,19 @@ use crate::slot::{Place, Refusal, Role, Slot};
 use crate::table::KeyHasher;
 use proto::id::{Incarnation, Version};
 
-/// Of how many keys of one slot the one is taken that was used least recently.
+/// How many keys of one slot are sampled to find the least recently used.
 const SAMPLED_IN_A_SLOT: usize = 5;
 
-/// A key that may be evicted: its slot's table finds it again if it was not written since.
+/// A key that may be evicted. The slot's table finds it again unless it has been written since.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Victim {
-    /// How long ago it was used, by the clock of [`crate::memory`].
+    /// How long ago the key was used, by the clock of [`crate::memory`].
     pub(crate) age: u16,
     hash: u64,
     version: Version,
 }
 
-/// What is found where the least recently used of some keys is looked for.
+/// The result of sampling keys for the least recently used one.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sample {
     pub(crate) looked_at: usize,
@@ -34,7 +34,7 @@ pub(crate) struct Sample {
 }
 
 impl Primary {
-    /// A follower whose node is over its limit of memory.
+    /// A follower whose node is over its memory limit, if any.
     fn full_follower(&self) -> Option<Incarnation> {
         self.followers
             .iter()
@@ -45,8 +45,8 @@ impl Primary {
 }
 
 impl<B: Bugs> Slot<B> {
-    /// Whether there is memory for a value that a write stores in the place of its key's newest record. It is refused only
-    /// where it needs more than that record takes.
+    /// Checks that there is memory for a value that a write stores in place of its key's newest record. The write is
+    /// refused only if it needs more than that record takes.
     pub(super) fn has_memory(
         &self,
         place: Place<'_>,
@@ -56,7 +56,7 @@ impl<B: Bugs> Slot<B> {
     ) -> Result<(), Refusal> {
         let Place { memory, memory_slack, .. } = place;
         let Role::Primary(primary) = &self.role else { return Ok(()) };
-        // Where keys are evicted they are for a replica, too, once it has said so.
+        // If keys are evicted, they are also evicted on behalf of a replica, once it has reported being over its limit.
         let full = if memory.evicts() { None } else { primary.full_follower() };
         if !memory.is_limited() && full.is_none() {
             return Ok(());
@@ -75,13 +75,13 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// Whether keys of this slot may be evicted here and now, for the good of a follower where one is named.
+    /// Whether keys of this slot may be evicted here and now; if a follower is named, on its behalf.
     pub(crate) fn may_evict(&self, place: Place<'_>, of: Option<Incarnation>) -> bool {
         let follows = |primary: &Primary, who| primary.followers.iter().any(|follower| follower.outbox.to == who);
         self.serves(place).is_some_and(|primary| of.is_none_or(|who| follows(primary, who)))
     }
 
-    /// Looks at some keys, but for one that is spared, and gives the least recently used of them.
+    /// Samples some keys, skipping `spared`, and returns the least recently used of them.
     pub(crate) fn sample(&self, hasher: &KeyHasher, memory: &Memory, spared: Option<&[u8]>) -> Sample {
         let (clock, mut sample) = (memory.clock(), Sample::default());
         let mut oldest: Option<(u16, &Record)> = None;
@@ -98,8 +98,8 @@ impl<B: Bugs> Slot<B> {
         sample
     }
 
-    /// Evicts a key, unless it was written since it was chosen. Gives how many bytes that frees, now and once its tombstone
-    /// goes.
+    /// Evicts a key, unless it was written after it was chosen. Returns how many bytes that frees, now and once its
+    /// tombstone is purged.
     pub(crate) fn evict(&mut self, place: Place<'_>, victim: Victim, turn: &mut Turn) -> u64 {
         if self.serves(place).is_none() {
             return 0;

@@ -1,10 +1,12 @@
-//! Values whose deadline passes, at their primary.
+//! Expiry of values at their primary.
 //!
-//! A value past its deadline is hidden wherever it lies, and stays there until the record comes that makes its key absent.
-//! Only the primary orders that record: when the deadline has come up here, or before it answers a linear read or a write
-//! by what the deadline has made of the key. So what was answered stays true, whatever the clock of the next primary shows.
+//! A value past its deadline is hidden on every copy, and stays there until a record arrives that makes its key absent.
+//! Only the primary orders that record: when the deadline comes up here, or before it answers a linear read or a write
+//! that depends on the deadline having passed. So an answer once given stays true, whatever the next primary's clock
+//! shows.
 //!
-//! The record names no version: the primary looks at the key's newest record and orders the next one under one lock.
+//! The record names no version: the primary looks up the key's newest record and orders the next one under the same
+//! lock.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,22 +22,22 @@ use crate::slot::{Place, Role, Slot};
 use crate::table::{KeyHasher, Table};
 use crate::time::Timestamp;
 
-/// How long at most until deadlines are looked at again: somebody may have set the wall clock meanwhile.
+/// The longest interval between two looks at the deadlines: the wall clock may have been changed meanwhile.
 const LOOK_AFTER: Duration = Duration::from_secs(60);
 
-/// How many deadlines of values that are no more a queue may hold beside as many as it has of others.
+/// How many stale deadlines, beyond the number of live ones, a queue may hold before it is rebuilt.
 const SPARE: usize = 64;
 
-/// The deadlines of a slot's values, nearest first, with the hashes of their keys. That of a value which was replaced stays
-/// until it comes up, or there are too many.
+/// The deadlines of a slot's values, nearest first, with the hashes of their keys. The deadline of a replaced value
+/// stays until it comes up, or until there are too many.
 #[derive(Debug)]
 pub(super) struct Deadlines {
     queue: BinaryHeap<Reverse<(WallTime, u64)>>,
-    /// When they will be looked at.
+    /// When the deadlines will be looked at next.
     next_look: Timestamp,
 }
 
-/// How late the planted mistake notices that a deadline has passed, in milliseconds.
+/// How late the planted bug notices that a deadline has passed, in milliseconds.
 const SLOTH: u64 = 1_000;
 
 impl Deadlines {
@@ -44,7 +46,7 @@ impl Deadlines {
         Self { queue: deadlines.map(Reverse).collect(), next_look }
     }
 
-    /// Takes the deadline of a value in that is in the table now.
+    /// Adds the deadline of a value that is now in the table.
     fn note(&mut self, table: &Table, hasher: &KeyHasher, record: &Record) {
         match record.deadline() {
             Some(deadline) if self.queue.len() < 2 * table.expiring() + SPARE => {
@@ -54,7 +56,7 @@ impl Deadlines {
         }
     }
 
-    /// The hash of a key whose deadline had passed by then.
+    /// Pops the hash of a key whose deadline has passed at `now`.
     fn pop_passed(&mut self, now: WallTime) -> Option<u64> {
         self.next().filter(|deadline| *deadline <= now)?;
         self.queue.pop().map(|Reverse((_, hash))| hash)
@@ -66,12 +68,12 @@ impl Deadlines {
 }
 
 impl<B: Bugs> Slot<B> {
-    /// Orders the record that makes a key absent whose value has expired. Gives its number.
+    /// Orders the record that makes an expired key absent. Returns its number.
     pub(super) fn expire(&mut self, place: Place<'_>, key: &[u8], turn: &mut Turn) -> u64 {
         self.order(place, Op::Write { key, effect: Effect::Expire, identity: None, told: b"" }, turn).seq
     }
 
-    /// A value with a deadline was written.
+    /// Notes that a value with a deadline was written.
     pub(super) fn note_deadline(&mut self, place: Place<'_>, record: &Record, turn: &mut Turn) {
         let Role::Primary(primary) = &mut self.role else { return };
         match &mut primary.active.get_or_insert_default().deadlines {
@@ -81,14 +83,14 @@ impl<B: Bugs> Slot<B> {
         self.look_at_next_deadline(place, turn);
     }
 
-    /// Makes the keys absent whose deadlines have passed, at most `left` of them, which is lowered by their number.
+    /// Makes keys absent whose deadlines have passed: at most `left` of them, which is reduced by their number.
     pub(super) fn expire_passed(&mut self, place: Place<'_>, left: &mut usize, turn: &mut Turn) {
         let Role::Primary(primary) = &mut self.role else { return };
         if self.table.expiring() == 0 {
             primary.active.iter_mut().for_each(|active| active.deadlines = None);
             return;
         }
-        // A new primary finds out only now, when it has time.
+        // A new primary builds the queue only now, when it has time.
         let made = || Box::new(Deadlines::of(&self.table, place.hasher, place.now));
         let deadlines = primary.active.get_or_insert_default().deadlines.get_or_insert_with(made);
         let mut now = place.wall();
@@ -117,14 +119,14 @@ impl<B: Bugs> Slot<B> {
         primary.active.as_mut()?.deadlines.as_mut()?.pop_passed(now)
     }
 
-    /// Has the slot looked at when its next deadline passes.
+    /// Schedules a look at the slot for when its next deadline passes.
     fn look_at_next_deadline(&mut self, place: Place<'_>, turn: &mut Turn) {
         let Role::Primary(primary) = &mut self.role else { return };
         let Some(deadlines) = primary.active.as_mut().and_then(|active| active.deadlines.as_mut()) else { return };
         let Some(deadline) = deadlines.next() else { return };
         let left = Duration::from_millis(deadline.0.saturating_sub(place.wall().0));
         let when = place.now + left.min(LOOK_AFTER);
-        // One that is a tick late is early enough.
+        // A tick late is early enough.
         if deadlines.next_look <= place.now || when + TICK < deadlines.next_look {
             deadlines.next_look = when;
             turn.look_at(when, place.id);

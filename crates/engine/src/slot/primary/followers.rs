@@ -1,4 +1,4 @@
-//! What a primary knows of its followers, and what it makes of what they say.
+//! What a primary knows about its followers, and how it handles what they report.
 
 use std::sync::Arc;
 
@@ -18,34 +18,34 @@ use crate::time::Timestamp;
 pub(crate) struct Follower {
     pub(super) outbox: Arc<Outbox>,
     stamp: Stamp,
-    /// It has every record up to this number.
+    /// The follower has every record up to this number.
     pub(super) acked: u64,
     pub(super) progress: Progress,
     pub(super) is_learner: bool,
-    /// A learner whose admission was proposed: it counts from then on.
+    /// A learner whose admission has been proposed. It counts from then on.
     pub(super) is_proposed: bool,
-    /// Its copy is not equal, although it stands where it should: it is filled again once it is a learner.
+    /// The copy differs although it stands at the right record. It is refilled once it is a learner.
     pub(super) differs: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Was told where this slot stands, and has not answered.
+    /// Has been told where this slot stands, and has not answered.
     Aligning,
-    /// A fill is to be made when its turn comes. Records are not queued meanwhile.
+    /// A fill is to be made when its turn comes. No records are queued meanwhile.
     WantsFill,
-    /// A fill is on its way, and every record since.
+    /// A fill is on its way, followed by every record since.
     Filling,
-    /// Takes each record as it comes.
+    /// Caught up: takes each record as it comes.
     Level,
-    /// Its queue has overflowed, or it takes no fill: it is aligned anew when something has changed.
+    /// Its queue has overflowed, or it accepts no fill. It is realigned when something has changed.
     Behind,
 }
 
 impl<B: Bugs> Slot<B> {
-    /// Those of the learners asked about that have everything and were not proposed before.
+    /// Selects the learners, among those that `asked` accepts, that have everything and were not proposed before.
     ///
-    /// IMPORTANT: they count from now on, for the coordinator may commit their admission at any moment.
+    /// IMPORTANT: they count from now on, because the coordinator may commit their admission at any moment.
     pub(super) fn admissible(&mut self, asked: impl Fn(Incarnation) -> bool) -> Vec<Incarnation> {
         let early = self.bugs.plants(Bug::LearnerAdmittedEarly);
         let below_barrier = self.bugs.plants(Bug::AdmittedBelowBarrier);
@@ -86,7 +86,7 @@ impl<B: Bugs> Slot<B> {
             follower.acked = follower.acked.max(seq);
             let outbox = Arc::clone(&follower.outbox);
             if self.log.purged() > 0 {
-                // It may have missed what was said of tombstones while it was not level.
+                // It may have missed purges while it was not caught up.
                 outbox.push(Item::Purge { slot: place.id, seq: self.log.purged() });
                 turn.touch(&outbox);
             }
@@ -101,7 +101,7 @@ impl<B: Bugs> Slot<B> {
         };
         follower.acked = follower.acked.max(seq);
         let is_learner = follower.is_learner;
-        // Most of the time another follower has still to acknowledge this record, and nothing comes of it yet.
+        // Usually another follower has yet to acknowledge this record, so nothing follows from it yet.
         if !is_learner && seq > self.held(place) {
             return Effects::default();
         }
@@ -117,7 +117,8 @@ impl<B: Bugs> Slot<B> {
         Effects { admit, ..Effects::default() }
     }
 
-    /// A follower has said that it is not level: `last` is a record of this log from which on it needs everything.
+    /// A follower has reported that it is not caught up. `last` is a record of this log after which it needs
+    /// everything.
     pub(crate) fn follower_is_behind(
         &mut self,
         place: Place<'_>,
@@ -136,14 +137,14 @@ impl<B: Bugs> Slot<B> {
         let Role::Primary(primary) = role else { return };
         let its = |follower: &&mut Follower| follower.outbox.to == who && follower.stamp.0 == stamp;
         let Some(follower) = primary.followers.iter_mut().find(its) else { return };
-        // What would overflow the queue is worth less than a fill, which is one message.
+        // What would overflow the queue is worth less than a fill, which is a single message.
         let missing = missing.filter(|(_, records)| {
             let bytes = records.iter().map(|(_, record)| record.size()).sum();
             follower.outbox.has_room(records.len(), bytes)
         });
         match (follower.progress, missing) {
             (Progress::Behind | Progress::WantsFill, _) => {}
-            // It takes no fill: its map does not want it to have the slot.
+            // It accepts no fill: its map gives it no copy of the slot.
             (Progress::Filling, _) => follower.progress = Progress::Behind,
             (Progress::Aligning | Progress::Level, Some((last, records))) => {
                 follower.align(place, epoch, config, log, last);
@@ -164,7 +165,7 @@ impl<B: Bugs> Slot<B> {
         turn.look_at(place.now + EVICT_AFTER, place.id);
     }
 
-    /// Queues all that the slot holds for a follower that wants it. Gives how many bytes that are.
+    /// Queues everything the slot holds for a follower that needs a fill. Returns the size in bytes.
     pub(crate) fn fill(&mut self, place: Place<'_>, who: Incarnation) -> usize {
         let epoch = self.epoch;
         let completions: Vec<_> =
@@ -173,7 +174,8 @@ impl<B: Bugs> Slot<B> {
         let wants = |follower: &&mut Follower| follower.outbox.to == who && follower.progress == Progress::WantsFill;
         let Some(follower) = primary.followers.iter_mut().find(wants) else { return 0 };
         follower.progress = Progress::Filling;
-        // Records that were under way are refused until the fill comes; its own stamp tells that from a refusal of it.
+        // Records in flight are refused until the fill arrives; the fill's own stamp distinguishes that from a refusal
+        // of the fill.
         follower.stamp = place.next_stamp();
         let snapshot = Arc::new(Snapshot {
             last: self.log.last(),
@@ -189,14 +191,14 @@ impl<B: Bugs> Slot<B> {
         bytes
     }
 
-    /// A follower's queue has overflowed. Says whether it counts, so that it must be proposed out.
+    /// A follower's queue has overflowed. Returns whether it counts and must therefore be proposed for removal.
     pub(crate) fn follower_has_overflowed(&mut self, who: Incarnation) -> bool {
         let Some(follower) = self.follower(who) else { return false };
         follower.progress = Progress::Behind;
         follower.counts()
     }
 
-    /// Begins again with a follower that had overflowed.
+    /// Starts over with a follower whose queue had overflowed.
     pub(crate) fn realign_follower(&mut self, place: Place<'_>, who: Incarnation) {
         let (epoch, config) = (self.epoch, self.config);
         let (log, role) = (&self.log, &mut self.role);
@@ -206,14 +208,14 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// Whether a follower counts for what is durable, so that without it nothing goes on.
+    /// Whether a follower counts toward durability, so that nothing proceeds without it.
     #[must_use]
     pub(crate) fn counts(&self, who: Incarnation) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
         primary.followers.iter().any(|follower| follower.outbox.to == who && follower.counts())
     }
 
-    /// How many replicas have acknowledged every record up to this number; none where this node does not lead the slot.
+    /// How many replicas have acknowledged every record up to this number; `None` if this node does not lead the slot.
     #[must_use]
     pub fn replicas_with(&self, seq: u64) -> Option<usize> {
         let Role::Primary(primary) = &self.role else { return None };
@@ -223,7 +225,7 @@ impl<B: Bugs> Slot<B> {
         Some(primary.followers.iter().filter(has).count())
     }
 
-    /// The learners whose admission was proposed and is not known yet.
+    /// The learners whose admission was proposed and is still pending.
     pub(crate) fn proposed_learners(&self) -> impl Iterator<Item = Incarnation> {
         let followers = match &self.role {
             Role::Primary(primary) => primary.followers.as_slice(),
@@ -245,22 +247,22 @@ impl Follower {
         Self { outbox, stamp, acked: 0, progress, is_learner: false, is_proposed: false, differs: false }
     }
 
-    /// Whether nothing is durable without it.
+    /// Whether nothing is durable without this follower.
     pub(super) fn counts(&self) -> bool {
         !self.is_learner || self.is_proposed
     }
 
-    /// Whether it has promised not to lead the slot: it follows in this term, and its lease counts.
+    /// Whether this follower has promised not to lead the slot: it follows in this term, and its lease is valid.
     pub(super) fn is_bound(&self, now: Timestamp) -> bool {
         self.progress == Progress::Level && self.outbox.has_lease(now)
     }
 
-    /// Tells it where this slot stands, or that it is to be filled again. Records after `from` follow.
+    /// Tells the follower where this slot stands, or that it will be refilled. Records after `from` follow.
     pub(super) fn align(&mut self, place: Place<'_>, epoch: Epoch, config: MapVersion, log: &Log, from: Version) {
         self.stamp = place.next_stamp();
         self.progress = Progress::Aligning;
         let (durable, terms, stamp) = (log.durable(), log.terms(), self.stamp);
-        // IMPORTANT: only once it counts no more. What it has may still be the best copy that is left.
+        // IMPORTANT: only once it no longer counts. What it has may still be the best copy that is left.
         let refill = self.differs && self.is_learner;
         let align = Align { slot: place.id, epoch, config, from, durable, terms, stamp, refill };
         self.outbox.push(Item::Align(Box::new(align)));

@@ -1,4 +1,4 @@
-//! The hand-over of a slot from its primary to the next.
+//! Handing a slot over from its primary to the next.
 
 use proto::id::Incarnation;
 
@@ -9,19 +9,19 @@ use crate::node::Turn;
 use crate::outbox::{Item, Stamp};
 use crate::slot::{Place, Role, Slot};
 
-/// Whether a primary takes requests.
+/// Whether a primary accepts requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Intake {
     Open,
     /// Handing over: waiting until the whole in-sync set has everything.
     Draining(Incarnation),
-    /// The next primary is being told that its promise is given back.
+    /// The next primary is being told that it is released from its promise.
     Releasing(Stamp),
 }
 
 impl<B: Bugs> Slot<B> {
-    /// Starts to hand the slot over: takes no more requests, and waits until the whole in-sync set has everything. `false`
-    /// where that cannot be now.
+    /// Starts handing the slot over: accepts no more requests, and waits until the whole in-sync set has everything.
+    /// `false` if that is not possible now.
     pub(crate) fn drain(&mut self, place: Place<'_>, to: Incarnation, turn: &mut Turn) -> bool {
         let Role::Primary(primary) = &mut self.role else { return false };
         let level = |follower: &Follower| {
@@ -35,7 +35,7 @@ impl<B: Bugs> Slot<B> {
         true
     }
 
-    /// Takes requests again, since a hand-over has not come about in time. `false` where it has.
+    /// Accepts requests again, because a hand-over did not complete in time. `false` if no hand-over is in progress.
     pub(crate) fn reopen(&mut self, place: Place<'_>, turn: &mut Turn) -> bool {
         let (epoch, config) = (self.epoch, self.config);
         let Role::Primary(primary) = &mut self.role else { return false };
@@ -43,7 +43,7 @@ impl<B: Bugs> Slot<B> {
         let released = matches!(primary.intake, Intake::Releasing(_));
         primary.intake = Intake::Open;
         if released {
-            // IMPORTANT: the next primary may have been given the slot already. This one serves again only where all
+            // IMPORTANT: the next primary may already have been given the slot. This node serves again only if all
             // members, asked anew, still follow it.
             for follower in &mut primary.followers {
                 follower.align(place, epoch, config, &self.log, self.log.last());
@@ -54,11 +54,11 @@ impl<B: Bugs> Slot<B> {
         true
     }
 
-    /// The node is about to stop: nobody need wait for its lease to run out.
+    /// Releases the slot because the node is about to stop, so that nobody has to wait for its lease to expire.
     pub(crate) fn release(&mut self, place: Place<'_>, turn: &mut Turn) {
         let epoch = self.epoch;
         let Role::Primary(primary) = &mut self.role else { return };
-        // IMPORTANT: one that has not begun to serve cannot say that no primary before it does.
+        // IMPORTANT: a primary that has not begun to serve cannot vouch that no earlier primary still serves.
         if !primary.is_open || self.bugs.plants(Bug::StopsWithoutRelease) {
             return;
         }
@@ -70,7 +70,7 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// A follower knows that the slot was released to it.
+    /// A follower has confirmed that the slot was released to it.
     pub(crate) fn follower_knows_release(&self, stamp: Stamp) -> Effects {
         let released = matches!(&self.role, Role::Primary(primary) if primary.intake == Intake::Releasing(stamp));
         Effects { released, ..Effects::default() }

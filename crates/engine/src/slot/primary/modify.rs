@@ -1,4 +1,4 @@
-//! Writes turned into their effects at their primary, where what a key holds decides what is ordered.
+//! Turns writes into their effects at the primary, where the current value of a key decides what is ordered.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use crate::slot::{Answer, Place, Refusal, Slot, Written};
 use crate::waiting::Waiting;
 
 impl<B: Bugs> Slot<B> {
-    /// Turns a write into its effect, and orders that.
+    /// Turns a write into its effect and orders it.
     pub(super) fn order_write(&mut self, place: Place<'_>, write: &Write<'_>, turn: &mut Turn) -> Version {
         let Write { key, change, identity, .. } = *write;
         let kept = if change.is_counted() { self.table.get(place.hasher, key).cloned() } else { None };
@@ -25,16 +25,16 @@ impl<B: Bugs> Slot<B> {
             Change::PutFor(value, millis) => Effect::PutUntil(value, place.deadline(millis)),
             Change::Delete | Change::Expire(0) => Effect::Delete,
             Change::Expire(millis) => Effect::PutUntil(value, place.deadline(millis)),
-            // It was turned into its effect before.
+            // A read-modify-write was already turned into its effect.
             Change::Persist | Change::Modify(_) => Effect::Put(value),
         };
         self.order(place, Op::Write { key, effect, identity, told: b"" }, turn)
     }
 
-    /// Carries a read-modify-write out. `newest` is the newest record of its key, which has not expired.
+    /// Carries out a read-modify-write. `newest` is the newest record of the key, which has not expired.
     ///
     /// # Errors
-    /// There is no memory for what it makes; nothing was done.
+    /// There is no memory for the result; nothing was done.
     pub(super) fn modify(
         &mut self,
         place: Place<'_>,
@@ -63,7 +63,7 @@ impl<B: Bugs> Slot<B> {
         let version = match &outcome {
             Outcome::Put(value, deadline) => {
                 let value = Cow::as_ref(value);
-                // As of `EXPIRE` without conditions: a deadline is to make room.
+                // Same as for an unconditional `EXPIRE`: setting a deadline is meant to free memory.
                 if !matches!(modify, Modify::Expire { .. } | Modify::Outlive(_)) {
                     self.has_memory(place, write, (value, deadline.is_some()), newest.as_ref())?;
                 }
@@ -76,7 +76,7 @@ impl<B: Bugs> Slot<B> {
                 None => Version::NONE,
             },
         };
-        // What was told of the key must be durable, also where nothing was changed.
+        // What the client is told about the key must be durable even if nothing was changed.
         let seq = if version == Version::NONE { newest_seq } else { version.seq };
         let told_early = self.bugs.plants(if outcome == Outcome::Unchanged {
             Bug::UncommittedConflict
@@ -87,7 +87,7 @@ impl<B: Bugs> Slot<B> {
         Ok(self.answer(Written::Told(changed, telling), if told_early { 0 } else { seq }, write.ack, waiting))
     }
 
-    /// The answer to a read-modify-write that is repeated: the one of the first time.
+    /// The answer to a repeated read-modify-write: the same as the first time.
     pub(super) fn told_again(
         &self,
         place: Place<'_>,
@@ -102,7 +102,7 @@ impl<B: Bugs> Slot<B> {
                 let present = self.table.get(place.hasher, write.key).filter(|record| !record.is_delete());
                 evaluate(modify, present, place.wall()).1
             }
-            // Another command had the same identity.
+            // Another command used the same identity.
             None => Telling::Plain(if found.is_some() { Told::Nothing } else { Told::Done }),
         };
         Written::Told(if found.is_some() { Version::NONE } else { version }, telling)

@@ -1,4 +1,4 @@
-//! Reads as a primary: what they see, and what must be durable before anybody hears of it.
+//! Reads at the primary: what they see, and what must be durable before they are answered.
 
 use proto::level::ReadLevel;
 
@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 use crate::waiting::Waiting;
 
 impl<B: Bugs> Slot<B> {
-    /// Reads a key as its primary. `clock` is asked after the value was taken, where it matters.
+    /// Reads a key as its primary. If it matters, `clock` is read after the value was taken.
     ///
     /// # Errors
     /// This node does not lead the slot, or may have been replaced.
@@ -47,13 +47,14 @@ impl<B: Bugs> Slot<B> {
         newest.into_iter().for_each(|record| place.was_used(record));
         let seq = newest.map_or(0, |record| record.version().seq);
         let answer = read(newest.filter(|record| !record.is_delete()));
-        // IMPORTANT: the lease is looked at after the value was taken: it was the newest at that moment.
+        // IMPORTANT: the lease is checked after the value was taken, which proves that the value was the newest at that
+        // moment.
         self.serves(Place { now: clock(), ..place }).ok_or(Refusal::NotHere)?;
         let ticket = if self.bugs.plants(Bug::UncommittedRead) { None } else { self.wait(seq, false, waiting) };
         Ok(Answer { answer, ticket })
     }
 
-    /// A linear read that finds a value past its deadline: commits that it is gone.
+    /// Serves a linear read that finds a value past its deadline: commits that the value is gone.
     fn read_expired(
         &mut self,
         place: Place<'_>,
@@ -69,9 +70,9 @@ impl<B: Bugs> Slot<B> {
         Ok(self.wait(seq, false, waiting))
     }
 
-    /// Lists the keys of the slot as its primary; gives the ticket to wait for before they are shown. `place.now` is of after
-    /// the slot was locked: what it holds until it is let go is what it held at that moment. A linear list commits that
-    /// those are gone which it hides as expired.
+    /// Lists the keys of the slot as its primary; returns the ticket to wait for before they are shown. `place.now` was
+    /// taken after the slot was locked: what the slot holds until it is unlocked is what it held at that moment. A
+    /// linear list commits that the keys it hides as expired are gone.
     ///
     /// # Errors
     /// This node does not lead the slot, or may have been replaced.
@@ -99,7 +100,7 @@ impl<B: Bugs> Slot<B> {
                 self.expire(place, record.key(), turn);
             });
         }
-        // What is listed, and what is absent, is of records up to the last.
+        // What is listed, and what is absent, follows from the records up to the last.
         Ok(self.wait(self.log.last().seq, false, waiting))
     }
 }

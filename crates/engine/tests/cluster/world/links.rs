@@ -1,4 +1,4 @@
-//! What passes between the nodes of a world.
+//! The messages between the nodes of a world.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use proto::peer::{LinkMessage, LinkReply};
 use super::World;
 
 impl World {
-    /// Carries what a node has for its replicas, and their answers back.
+    /// Delivers what a node has queued for its replicas, and their answers.
     pub(super) fn links(&mut self, name: &str) -> bool {
         let mut from = self.nodes.remove(name).expect("a name of a node");
         let mut busy = false;
@@ -48,7 +48,7 @@ impl World {
         busy
     }
 
-    /// Asks the replicas of a node for its leases, on the links that stand.
+    /// Requests a node's leases from its replicas, on the existing links.
     pub(super) fn beat_links(&mut self, name: &str) {
         let mut from = self.nodes.remove(name).expect("a name of a node");
         for (outbox, inbox) in from.links.values_mut().filter(|_| from.runs) {
@@ -63,7 +63,7 @@ impl World {
     }
 }
 
-/// Hands a primary's bytes to a replica, and gives its answers, and how many fills there were.
+/// Delivers a primary's bytes to a replica. Appends its answers to `replies`, and returns the number of fills.
 fn carry(now: Timestamp, to: &Node, inbox: &mut Inbox, bytes: &[u8], replies: &mut Vec<u8>) -> u32 {
     let mut fills = 0;
     each_array(bytes, |words| {
@@ -76,7 +76,7 @@ fn carry(now: Timestamp, to: &Node, inbox: &mut Inbox, bytes: &[u8], replies: &m
     fills
 }
 
-/// Hands a replica's answers to its primary.
+/// Delivers a replica's answers to its primary.
 fn answer(now: Timestamp, from: &Node, outbox: &Outbox, replies: &[u8]) {
     each_array(replies, |words| {
         let reply = LinkReply::parse(words).expect("a link reply reads back");
@@ -86,7 +86,7 @@ fn answer(now: Timestamp, from: &Node, outbox: &Outbox, replies: &[u8]) {
     });
 }
 
-/// Calls `handle` with each array in `bytes`; whether it was pleased with all of them.
+/// Calls `handle` with each array in `bytes`; returns whether it accepted all of them.
 pub(super) fn each_array(mut bytes: &[u8], mut handle: impl FnMut(Words<'_>) -> bool) -> bool {
     let mut decoder = FrameDecoder::new();
     let mut pleased = true;
