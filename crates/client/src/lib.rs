@@ -40,7 +40,7 @@
 //! asks the replicas, and [`Read::from_replica`] says so: their data may be older. A [linear](ReadLevel::Linear) read
 //! is answered by the primary or not at all.
 //!
-//! [Levels](Levels) determine when a write is answered and what a read may return. They are those the cluster was
+//! [Levels] determine when a write is answered and what a read may return. They are those the cluster was
 //! started with, unless the client or a single call [asks for others](Client::with).
 //!
 //! Dropping a call's future drops its connection as well, so nobody ever reads an answer meant for somebody else. A
