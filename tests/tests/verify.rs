@@ -91,7 +91,7 @@ fn forge(cluster: &Cluster, key: &str, last: Version, [primary, replica]: [&str;
     let mut link = Connection::open(replica);
     link.send(&bytes);
     assert_eq!(link.line(), "+OK\r");
-    let op = Op::Write { key: key.as_bytes(), effect: Effect::Put(b"forged"), identity: None, told: b"" };
+    let op = Op::Write { key: key.as_bytes(), effect: Effect::Put(b"forged"), identity: None, reply: b"" };
     let slot = map.bits().slot(&Position::of(key.as_bytes()));
     let version = Version { seq: last.seq + 1, ..last };
     bytes.clear();

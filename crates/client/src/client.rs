@@ -351,9 +351,9 @@ fn checked_value(value: &[u8]) -> Result<&[u8], Error> {
 
 /// Converts seconds to milliseconds, if they are within the allowed range.
 fn millis(seconds: u64, least: u64) -> Result<u64, Error> {
-    if (least..=limits::LIFE_SECONDS).contains(&seconds) {
+    if (least..=limits::TTL_SECONDS).contains(&seconds) {
         return Ok(seconds * 1_000);
     }
-    let range = format!("{least} to {}", limits::LIFE_SECONDS);
+    let range = format!("{least} to {}", limits::TTL_SECONDS);
     Err(Error::Invalid(format!("a key can be given {range} seconds, not {seconds}; nothing was changed")))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use net::listener::ConnectionFlags;
 use net::logging::LogFlags;
-use proto::cluster_map::Promises;
+use proto::cluster_map::ClusterSettings;
 use proto::level::{AckLevel, ReadLevel};
 use proto::limits;
 use proto::slot::SLOT_BITS;
@@ -71,8 +71,13 @@ pub struct Config {
 impl Config {
     /// The settings that every node follows.
     #[must_use]
-    pub fn promises(&self) -> Promises {
-        Promises { replicas: self.replicas, ack: self.ack, read: self.read, heartbeat_timeout: self.heartbeat_timeout }
+    pub fn promises(&self) -> ClusterSettings {
+        ClusterSettings {
+            replicas: self.replicas,
+            ack: self.ack,
+            read: self.read,
+            heartbeat_timeout: self.heartbeat_timeout,
+        }
     }
 }
 

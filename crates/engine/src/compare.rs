@@ -414,7 +414,7 @@ mod tests {
     #[test]
     fn an_identity_is_no_part_of_it_since_a_fill_leaves_it_out() {
         let identity = Some(proto::peer::Identity { client: b"me", seq: 7 });
-        let op = proto::peer::Op::Write { key: b"a", effect: Effect::Put(b"v"), identity, told: b"" };
+        let op = proto::peer::Op::Write { key: b"a", effect: Effect::Put(b"v"), identity, reply: b"" };
         let with = Record::new(Version { epoch: Epoch(1), seq: 1 }, op);
         assert_eq!(digest(&[with], 0), digest(&[record(1, "a", Effect::Put(b"v"))], 0));
     }

@@ -40,16 +40,16 @@ pub struct Completion {
     pub version: Version,
     /// The version of the key if the write's condition did not hold; `None` if the write took effect.
     pub found: Option<Version>,
-    /// What the client was told, encoded by [`proto::peer::Told::to_bytes`]; `None` if that follows from the rest.
-    pub told: Option<Box<[u8]>>,
+    /// What the client was told, encoded by [`proto::peer::ModifyReply::to_bytes`]; `None` if that follows from the rest.
+    pub reply: Option<Box<[u8]>>,
 }
 
 impl Completion {
     /// The outcome of a write with an identity that this record settles.
     #[must_use]
     pub fn of(record: &Record) -> Self {
-        let told = record.told();
-        Self { version: record.version(), found: record.found(), told: (!told.is_empty()).then(|| told.into()) }
+        let reply = record.reply();
+        Self { version: record.version(), found: record.found(), reply: (!reply.is_empty()).then(|| reply.into()) }
     }
 }
 
@@ -186,7 +186,7 @@ impl Completions {
     /// longer remembered. Otherwise whoever continues from these would regard those writes as never seen.
     pub fn iter(&self) -> impl Iterator<Item = (Identity<'_>, Completion)> {
         self.clients.iter().flat_map(|(name, client)| {
-            let forgotten = Completion { version: Version::NONE, found: None, told: None };
+            let forgotten = Completion { version: Version::NONE, found: None, reply: None };
             let forgotten = (client.forgotten > 0).then_some((client.forgotten, forgotten));
             let all = forgotten.into_iter().chain(client.done.iter().cloned());
             all.map(move |(seq, done)| (Identity { client: name, seq }, done))
@@ -200,7 +200,7 @@ mod tests {
     use proto::id::Epoch;
 
     fn done(seq: u64) -> Completion {
-        Completion { version: Version { epoch: Epoch(1), seq }, found: None, told: None }
+        Completion { version: Version { epoch: Epoch(1), seq }, found: None, reply: None }
     }
 
     fn of(client: &str, seq: u64) -> Identity<'_> {

@@ -81,11 +81,11 @@ impl Inbox {
                 self.fill_has_grown(now, node, turn, replies);
                 return Ok(());
             }
-            LinkMessage::Completed { identity, version, found, told } => {
+            LinkMessage::Completed { identity, version, found, reply } => {
                 let fill = self.fill.as_mut().filter(|fill| fill.entries_left == 0 && fill.completions_left > 0);
                 let fill = fill.ok_or(ErrorReply::Protocol("a COMPLETED without its FILL"))?;
-                let told = (!told.is_empty()).then(|| told.into());
-                let completion = Completion { version, found, told };
+                let reply = (!reply.is_empty()).then(|| reply.into());
+                let completion = Completion { version, found, reply };
                 fill.snapshot.completions.push((identity.client.into(), identity.seq, completion));
                 fill.completions_left -= 1;
                 self.fill_has_grown(now, node, turn, replies);

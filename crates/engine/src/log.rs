@@ -400,7 +400,7 @@ mod tests {
     fn log_of(epochs: &[u64], budget: &TailBudget) -> Log {
         let mut log = Log::default();
         for (at, epoch) in epochs.iter().enumerate() {
-            let op = Op::Write { key: b"k", effect: Effect::Put(b"v"), identity: None, told: b"" };
+            let op = Op::Write { key: b"k", effect: Effect::Put(b"v"), identity: None, reply: b"" };
             let record = Record::new(version(*epoch, at as u64 + 1), op);
             log.append(record, None, true, budget);
         }

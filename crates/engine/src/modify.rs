@@ -5,18 +5,18 @@ use std::borrow::Cow;
 
 use proto::decimal::Decimal;
 use proto::limits;
-use proto::peer::{Condition, ExpireIf, Life, Mistake, Modify, Tells, Told, WallTime};
+use proto::peer::{Condition, ExpireIf, Expiry, Modify, ModifyError, ModifyReply, ReplyMode, WallTime};
 
 use crate::record::Record;
 
 /// What a client is told, including the bytes that it quotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Telling {
+pub enum OwnedReply {
     /// Quotes nothing.
-    Plain(Told<'static>),
+    Plain(ModifyReply<'static>),
     /// Quotes the value of this record.
     ValueOf(Record),
-    /// These bytes, as encoded by [`Told::to_bytes`].
+    /// These bytes, as encoded by [`ModifyReply::to_bytes`].
     Bytes(Box<[u8]>),
 }
 
@@ -31,54 +31,58 @@ pub(crate) enum Outcome<'a> {
     Delete,
 }
 
-impl Telling {
+impl OwnedReply {
     /// What the client is told.
     #[must_use]
-    pub fn told(&self) -> Told<'_> {
+    pub fn as_reply(&self) -> ModifyReply<'_> {
         match self {
-            Self::Plain(told) => *told,
-            Self::ValueOf(record) => record.value().map_or(Told::Nothing, Told::Value),
-            Self::Bytes(bytes) => Told::from_bytes(bytes).unwrap_or(Told::Done),
+            Self::Plain(reply) => *reply,
+            Self::ValueOf(record) => record.value().map_or(ModifyReply::Nothing, ModifyReply::Value),
+            Self::Bytes(bytes) => ModifyReply::from_bytes(bytes).unwrap_or(ModifyReply::Done),
         }
     }
 
     fn number(number: usize) -> Self {
-        Self::Plain(Told::Number(i64::try_from(number).unwrap_or(i64::MAX)))
+        Self::Plain(ModifyReply::Number(i64::try_from(number).unwrap_or(i64::MAX)))
     }
 
     fn value_of(record: Option<&Record>) -> Self {
-        record.map_or(Self::Plain(Told::Nothing), |record| Self::ValueOf(record.clone()))
+        record.map_or(Self::Plain(ModifyReply::Nothing), |record| Self::ValueOf(record.clone()))
     }
 }
 
 /// Evaluates a modification. `present` is the newest record of the key, unless it is absent or has expired by `now`.
-pub(crate) fn evaluate<'a>(modify: &Modify<'a>, present: Option<&'a Record>, now: WallTime) -> (Outcome<'a>, Telling) {
+pub(crate) fn evaluate<'a>(
+    modify: &Modify<'a>,
+    present: Option<&'a Record>,
+    now: WallTime,
+) -> (Outcome<'a>, OwnedReply) {
     match *modify {
-        Modify::Set { value, condition, life, tells } => {
+        Modify::Set { value, condition, expiry, reply_mode } => {
             let holds = match condition {
                 Condition::Always => true,
                 Condition::Absent => present.is_none(),
                 Condition::Present => present.is_some(),
                 Condition::Equals(expected) => present.is_some_and(|record| record.value() == Some(expected)),
             };
-            let telling = match tells {
-                Tells::Done => Telling::Plain(if holds { Told::Done } else { Told::Nothing }),
-                Tells::Old => Telling::value_of(present),
-                Tells::Count => Telling::number(usize::from(holds)),
+            let reply = match reply_mode {
+                ReplyMode::Done => OwnedReply::Plain(if holds { ModifyReply::Done } else { ModifyReply::Nothing }),
+                ReplyMode::Old => OwnedReply::value_of(present),
+                ReplyMode::Count => OwnedReply::number(usize::from(holds)),
             };
-            let outcome = if holds { put(Cow::Borrowed(value), life, present, now) } else { Outcome::Unchanged };
-            (outcome, telling)
+            let outcome = if holds { put(Cow::Borrowed(value), expiry, present, now) } else { Outcome::Unchanged };
+            (outcome, reply)
         }
-        Modify::Delete => (absent(present), Telling::number(usize::from(present.is_some()))),
-        Modify::Take => (absent(present), Telling::value_of(present)),
-        Modify::Outlive(life) => {
-            let outcome = present.map_or(Outcome::Unchanged, |record| relive(record, life, now));
-            (outcome, Telling::value_of(present))
+        Modify::Delete => (absent(present), OwnedReply::number(usize::from(present.is_some()))),
+        Modify::GetDel => (absent(present), OwnedReply::value_of(present)),
+        Modify::GetEx(expiry) => {
+            let outcome = present.map_or(Outcome::Unchanged, |record| with_expiry(record, expiry, now));
+            (outcome, OwnedReply::value_of(present))
         }
-        Modify::Expire { life, condition } => {
-            let record = present.filter(|record| may_expire(record, life, condition, now));
-            let outcome = record.map_or(Outcome::Unchanged, |record| relive(record, life, now));
-            (outcome, Telling::number(usize::from(record.is_some())))
+        Modify::Expire { expiry, condition } => {
+            let record = present.filter(|record| may_expire(record, expiry, condition, now));
+            let outcome = record.map_or(Outcome::Unchanged, |record| with_expiry(record, expiry, now));
+            (outcome, OwnedReply::number(usize::from(record.is_some())))
         }
         Modify::Append(bytes) => {
             let before = present.and_then(Record::value).unwrap_or_default();
@@ -86,22 +90,22 @@ pub(crate) fn evaluate<'a>(modify: &Modify<'a>, present: Option<&'a Record>, now
         }
         Modify::Overwrite(offset, bytes) => overwrite(present, offset, bytes),
         Modify::Increment(by) => match incremented(present, by) {
-            Ok(sum) => (kept(present, sum.to_string().into_bytes()), Telling::Plain(Told::Number(sum))),
+            Ok(sum) => (kept(present, sum.to_string().into_bytes()), OwnedReply::Plain(ModifyReply::Number(sum))),
             Err(mistake) => declined(mistake),
         },
         Modify::IncrementDecimal(by) => match incremented_decimal(present, by) {
             Ok(sum) => {
                 let text = sum.to_string().into_bytes();
-                let told = Told::Value(&text).to_bytes();
-                (kept(present, text), Telling::Bytes(told.into()))
+                let reply = ModifyReply::Value(&text).to_bytes();
+                (kept(present, text), OwnedReply::Bytes(reply.into()))
             }
             Err(mistake) => declined(mistake),
         },
     }
 }
 
-fn declined(mistake: Mistake) -> (Outcome<'static>, Telling) {
-    (Outcome::Unchanged, Telling::Plain(Told::Mistake(mistake)))
+fn declined(mistake: ModifyError) -> (Outcome<'static>, OwnedReply) {
+    (Outcome::Unchanged, OwnedReply::Plain(ModifyReply::Error(mistake)))
 }
 
 fn absent(present: Option<&Record>) -> Outcome<'static> {
@@ -109,8 +113,8 @@ fn absent(present: Option<&Record>) -> Outcome<'static> {
 }
 
 /// Puts a value with the requested lifetime.
-fn put<'a>(value: Cow<'a, [u8]>, life: Life, present: Option<&Record>, now: WallTime) -> Outcome<'a> {
-    match deadline(life, present, now) {
+fn put<'a>(value: Cow<'a, [u8]>, expiry: Expiry, present: Option<&Record>, now: WallTime) -> Outcome<'a> {
+    match deadline(expiry, present, now) {
         Some(deadline) if deadline <= now => absent(present),
         deadline => Outcome::Put(value, deadline),
     }
@@ -122,26 +126,26 @@ fn kept(present: Option<&Record>, value: Vec<u8>) -> Outcome<'static> {
 }
 
 /// Puts the same value with another deadline.
-fn relive<'a>(record: &'a Record, life: Life, now: WallTime) -> Outcome<'a> {
-    if deadline(life, Some(record), now) == record.deadline() {
+fn with_expiry<'a>(record: &'a Record, expiry: Expiry, now: WallTime) -> Outcome<'a> {
+    if deadline(expiry, Some(record), now) == record.deadline() {
         return Outcome::Unchanged;
     }
-    put(Cow::Borrowed(record.value().unwrap_or_default()), life, Some(record), now)
+    put(Cow::Borrowed(record.value().unwrap_or_default()), expiry, Some(record), now)
 }
 
-fn deadline(life: Life, present: Option<&Record>, now: WallTime) -> Option<WallTime> {
-    match life {
-        Life::Endless => None,
-        Life::Kept => present.and_then(Record::deadline),
-        Life::For(millis) => Some(WallTime(now.0.saturating_add(millis))),
-        Life::Until(moment) => Some(moment),
+fn deadline(expiry: Expiry, present: Option<&Record>, now: WallTime) -> Option<WallTime> {
+    match expiry {
+        Expiry::Never => None,
+        Expiry::Keep => present.and_then(Record::deadline),
+        Expiry::For(millis) => Some(WallTime(now.0.saturating_add(millis))),
+        Expiry::Until(moment) => Some(moment),
     }
 }
 
-fn may_expire(record: &Record, life: Life, condition: ExpireIf, now: WallTime) -> bool {
+fn may_expire(record: &Record, expiry: Expiry, condition: ExpireIf, now: WallTime) -> bool {
     let ExpireIf { has_none, has_one, is_earlier, is_later } = condition;
     let old = record.deadline();
-    let Some(new) = deadline(life, Some(record), now) else { return false };
+    let Some(new) = deadline(expiry, Some(record), now) else { return false };
     (!has_none || old.is_none())
         && (!has_one || old.is_some())
         && (!is_earlier || old.is_some_and(|old| new > old))
@@ -154,18 +158,18 @@ fn joined<'a>(
     len: usize,
     join: impl FnOnce() -> Vec<u8>,
     changes: bool,
-) -> (Outcome<'a>, Telling) {
+) -> (Outcome<'a>, OwnedReply) {
     if len > limits::VALUE_BYTES {
-        return declined(Mistake::TooLong);
+        return declined(ModifyError::TooLong);
     }
     let outcome = if changes || present.is_none() { kept(present, join()) } else { Outcome::Unchanged };
-    (outcome, Telling::number(len))
+    (outcome, OwnedReply::number(len))
 }
 
-fn overwrite<'a>(present: Option<&'a Record>, offset: u64, bytes: &'a [u8]) -> (Outcome<'a>, Telling) {
+fn overwrite<'a>(present: Option<&'a Record>, offset: u64, bytes: &'a [u8]) -> (Outcome<'a>, OwnedReply) {
     let before = present.and_then(Record::value).unwrap_or_default();
     if bytes.is_empty() {
-        return (Outcome::Unchanged, Telling::number(before.len()));
+        return (Outcome::Unchanged, OwnedReply::number(before.len()));
     }
     let start = usize::try_from(offset).unwrap_or(usize::MAX);
     let end = start.saturating_add(bytes.len());
@@ -177,17 +181,17 @@ fn overwrite<'a>(present: Option<&'a Record>, offset: u64, bytes: &'a [u8]) -> (
     joined(present, end.max(before.len()), join, true)
 }
 
-fn incremented(present: Option<&Record>, by: i64) -> Result<i64, Mistake> {
+fn incremented(present: Option<&Record>, by: i64) -> Result<i64, ModifyError> {
     let before = match present.and_then(Record::value) {
-        Some(value) => proto::decimal::integer(value).ok_or(Mistake::NotInteger)?,
+        Some(value) => proto::decimal::integer(value).ok_or(ModifyError::NotInteger)?,
         None => 0,
     };
-    before.checked_add(by).ok_or(Mistake::Overflow)
+    before.checked_add(by).ok_or(ModifyError::Overflow)
 }
 
-fn incremented_decimal(present: Option<&Record>, by: Decimal) -> Result<Decimal, Mistake> {
-    let before = Decimal::parse(present.and_then(Record::value).unwrap_or(b"0")).ok_or(Mistake::NotDecimal)?;
-    before.plus(by).ok_or(Mistake::TooGreat)
+fn incremented_decimal(present: Option<&Record>, by: Decimal) -> Result<Decimal, ModifyError> {
+    let before = Decimal::parse(present.and_then(Record::value).unwrap_or(b"0")).ok_or(ModifyError::NotDecimal)?;
+    before.plus(by).ok_or(ModifyError::TooGreat)
 }
 
 #[cfg(test)]

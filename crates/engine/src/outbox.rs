@@ -521,8 +521,8 @@ impl Item {
             Self::Record { record, .. } => (record.size(), 0),
             Self::Fill { snapshot, .. } => {
                 let completions = snapshot.completions.iter();
-                let told = |done: &Completion| done.told.as_ref().map_or(0, |told| told.len());
-                let size = |client: &[u8], done| client.len() + size_of::<Completion>() + told(done);
+                let reply = |done: &Completion| done.reply.as_ref().map_or(0, |reply| reply.len());
+                let size = |client: &[u8], done| client.len() + size_of::<Completion>() + reply(done);
                 let completions: usize = completions.map(|(client, _, done)| size(client, done)).sum();
                 (0, completions + snapshot.records.iter().map(|record| record.size()).sum::<usize>())
             }
@@ -590,10 +590,10 @@ impl Snapshot {
             let (version, key, effect) = (record.version(), record.key(), record.effect());
             LinkMessage::Entry { version, key, effect }.encode(out);
         }
-        for (client, seq, Completion { version, found, told }) in &self.completions {
+        for (client, seq, Completion { version, found, reply }) in &self.completions {
             let identity = Identity { client, seq: *seq };
-            let told = told.as_deref().unwrap_or_default();
-            LinkMessage::Completed { identity, version: *version, found: *found, told }.encode(out);
+            let reply = reply.as_deref().unwrap_or_default();
+            LinkMessage::Completed { identity, version: *version, found: *found, reply }.encode(out);
         }
     }
 }

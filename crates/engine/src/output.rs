@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::cluster_map::{MapVersion, Promises};
+use proto::cluster_map::{ClusterSettings, MapVersion};
 use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
 use proto::session::SlotAt;
@@ -12,7 +12,7 @@ use proto::slot::{SlotBits, SlotId};
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// What every node follows: copies, levels, and the time after which a silent node is taken off the ring.
-    pub promises: Promises,
+    pub promises: ClusterSettings,
     /// Positions of a node on the ring.
     pub virtual_nodes: u32,
     /// How the key space is divided into slots.

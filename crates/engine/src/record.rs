@@ -92,16 +92,16 @@ impl Record {
     #[must_use]
     pub fn new(version: Version, op: Op<'_>) -> Self {
         match op {
-            Op::Write { key, effect, identity, told } => match effect {
-                Effect::Put(value) => Self::of(version, Kind::Put, key, &[value], identity, told),
+            Op::Write { key, effect, identity, reply } => match effect {
+                Effect::Put(value) => Self::of(version, Kind::Put, key, &[value], identity, reply),
                 Effect::PutUntil(value, WallTime(moment)) => {
-                    Self::of(version, Kind::PutUntil, key, &[value, &moment.to_be_bytes()], identity, told)
+                    Self::of(version, Kind::PutUntil, key, &[value, &moment.to_be_bytes()], identity, reply)
                 }
-                Effect::Delete => Self::of(version, Kind::Delete, key, &[], identity, told),
-                Effect::Expire => Self::of(version, Kind::Expire, key, &[], identity, told),
+                Effect::Delete => Self::of(version, Kind::Delete, key, &[], identity, reply),
+                Effect::Expire => Self::of(version, Kind::Expire, key, &[], identity, reply),
             },
-            Op::Declined { identity, found, told } => {
-                Self::of(version, Kind::Declined, b"", &[&to_bytes(found)], Some(identity), told)
+            Op::Declined { identity, found, reply } => {
+                Self::of(version, Kind::Declined, b"", &[&to_bytes(found)], Some(identity), reply)
             }
             Op::Barrier => Self::of(version, Kind::Barrier, b"", &[], None, b""),
         }
@@ -113,7 +113,7 @@ impl Record {
         key: &[u8],
         value: &[&[u8]],
         identity: Option<Identity<'_>>,
-        told: &[u8],
+        reply: &[u8],
     ) -> Self {
         let (first, second) = (value.first().copied().unwrap_or_default(), value.get(1).copied().unwrap_or_default());
         let (kind, key_len) = ((kind as u64) << KIND_SHIFT, key.len());
@@ -122,11 +122,11 @@ impl Record {
         };
         let identity_len = u8::try_from(client.len() + SEQ_BYTES).expect("a client's name is within its limit");
         let (flags, seq, identity_len) = (kind | HAS_IDENTITY, seq.to_be_bytes(), [identity_len]);
-        if told.is_empty() {
+        if reply.is_empty() {
             return Self::joined(version, flags, key_len, &[key, first, second, client, &seq, &identity_len]);
         }
-        let told_len = u16::try_from(told.len()).expect("what is told is within its limit").to_be_bytes();
-        let parts = [key, first, second, told, &told_len, client, &seq, &identity_len];
+        let reply_len = u16::try_from(reply.len()).expect("a reply is within its limit").to_be_bytes();
+        let parts = [key, first, second, reply, &reply_len, client, &seq, &identity_len];
         Self::joined(version, flags | HAS_TOLD, key_len, &parts)
     }
 
@@ -160,7 +160,7 @@ impl Record {
     /// The newest write of a key, as a fill transfers it.
     #[must_use]
     pub fn entry(version: Version, key: &[u8], effect: Effect<'_>) -> Self {
-        Self::new(version, Op::Write { key, effect, identity: None, told: b"" })
+        Self::new(version, Op::Write { key, effect, identity: None, reply: b"" })
     }
 
     /// The key; empty if the record is not a write.
@@ -204,8 +204,8 @@ impl Record {
     /// The same record as a planted bug recreates it.
     pub(crate) fn without_deadline(&self) -> Self {
         match self.op() {
-            Op::Write { key, effect: Effect::PutUntil(value, _), identity, told } => {
-                Self::new(self.version(), Op::Write { key, effect: Effect::Put(value), identity, told })
+            Op::Write { key, effect: Effect::PutUntil(value, _), identity, reply } => {
+                Self::new(self.version(), Op::Write { key, effect: Effect::Put(value), identity, reply })
             }
             _ => self.clone(),
         }
@@ -231,8 +231,8 @@ impl Record {
 
     /// What the client of a write with an identity was told; empty if that follows from the rest.
     #[must_use]
-    pub fn told(&self) -> &[u8] {
-        self.bytes().get(self.end()..).and_then(|rest| rest.get(..self.told_len())).unwrap_or_default()
+    pub fn reply(&self) -> &[u8] {
+        self.bytes().get(self.end()..).and_then(|rest| rest.get(..self.reply_len())).unwrap_or_default()
     }
 
     /// The name and number of an identity.
@@ -253,10 +253,10 @@ impl Record {
     /// Where the identity, or what was told before it, begins.
     fn end(&self) -> usize {
         let start = self.identity_start();
-        if self.0.word() & HAS_TOLD == 0 { start } else { start - TOLD_LEN_BYTES - self.told_len() }
+        if self.0.word() & HAS_TOLD == 0 { start } else { start - TOLD_LEN_BYTES - self.reply_len() }
     }
 
-    fn told_len(&self) -> usize {
+    fn reply_len(&self) -> usize {
         if self.0.word() & HAS_TOLD == 0 {
             return 0;
         }
@@ -276,11 +276,11 @@ impl Record {
         match self.kind() {
             Kind::Barrier => Op::Barrier,
             Kind::Declined => match (self.identity(), self.found()) {
-                (Some(identity), Some(found)) => Op::Declined { identity, found, told: self.told() },
+                (Some(identity), Some(found)) => Op::Declined { identity, found, reply: self.reply() },
                 _ => Op::Barrier,
             },
             Kind::Put | Kind::PutUntil | Kind::Delete | Kind::Expire => {
-                Op::Write { key: self.key(), effect: self.effect(), identity: self.identity(), told: self.told() }
+                Op::Write { key: self.key(), effect: self.effect(), identity: self.identity(), reply: self.reply() }
             }
         }
     }
@@ -456,20 +456,20 @@ mod tests {
         let identity = Some(Identity { client: b"me", seq: 7 });
         let (long_key, long_value) = ([b'k'; limits::KEY_BYTES], [b'v'; 70_000]);
         let ops = [
-            Op::Write { key: b"k", effect: Effect::Put(b"v"), identity: None, told: b"" },
-            Op::Write { key: b"k", effect: Effect::Put(b""), identity, told: b"" },
-            Op::Write { key: b"", effect: Effect::Delete, identity, told: b"" },
-            Op::Write { key: b"k", effect: Effect::Delete, identity: None, told: b"" },
-            Op::Write { key: b"k", effect: Effect::Expire, identity: None, told: b"" },
-            Op::Write { key: b"k", effect: Effect::PutUntil(b"v", WallTime(7)), identity: None, told: b"" },
-            Op::Write { key: b"k", effect: Effect::PutUntil(b"", WallTime(u64::MAX)), identity, told: b"" },
-            Op::Declined { identity: Identity { client: b"me", seq: 7 }, found: version, told: b"" },
-            Op::Declined { identity: Identity { client: b"me", seq: 7 }, found: version, told: b":0" },
-            Op::Write { key: b"k", effect: Effect::Put(b"v"), identity, told: b":12" },
-            Op::Write { key: b"", effect: Effect::PutUntil(b"", WallTime(9)), identity, told: &[b'$'; 1_025] },
-            Op::Write { key: b"k", effect: Effect::Delete, identity, told: b"+" },
-            Op::Write { key: &long_key, effect: Effect::Put(b"v"), identity, told: b":12" },
-            Op::Write { key: b"k", effect: Effect::PutUntil(&long_value, WallTime(7)), identity: None, told: b"" },
+            Op::Write { key: b"k", effect: Effect::Put(b"v"), identity: None, reply: b"" },
+            Op::Write { key: b"k", effect: Effect::Put(b""), identity, reply: b"" },
+            Op::Write { key: b"", effect: Effect::Delete, identity, reply: b"" },
+            Op::Write { key: b"k", effect: Effect::Delete, identity: None, reply: b"" },
+            Op::Write { key: b"k", effect: Effect::Expire, identity: None, reply: b"" },
+            Op::Write { key: b"k", effect: Effect::PutUntil(b"v", WallTime(7)), identity: None, reply: b"" },
+            Op::Write { key: b"k", effect: Effect::PutUntil(b"", WallTime(u64::MAX)), identity, reply: b"" },
+            Op::Declined { identity: Identity { client: b"me", seq: 7 }, found: version, reply: b"" },
+            Op::Declined { identity: Identity { client: b"me", seq: 7 }, found: version, reply: b":0" },
+            Op::Write { key: b"k", effect: Effect::Put(b"v"), identity, reply: b":12" },
+            Op::Write { key: b"", effect: Effect::PutUntil(b"", WallTime(9)), identity, reply: &[b'$'; 1_025] },
+            Op::Write { key: b"k", effect: Effect::Delete, identity, reply: b"+" },
+            Op::Write { key: &long_key, effect: Effect::Put(b"v"), identity, reply: b":12" },
+            Op::Write { key: b"k", effect: Effect::PutUntil(&long_value, WallTime(7)), identity: None, reply: b"" },
             Op::Barrier,
         ];
         // Each one both with everything fitting into the word, and with something that does not.
@@ -531,7 +531,7 @@ mod tests {
         for (value, identity) in [(&b"v"[..], None), (&[7; 5_000], Some(Identity { client: b"me", seq: 7 }))] {
             for (effect, has_deadline) in [(Effect::Put(value), false), (Effect::PutUntil(value, WallTime(7)), true)] {
                 for version in [Version::NONE, Version { epoch: Epoch(1 << 10), seq: 1 }] {
-                    let record = Record::new(version, Op::Write { key: b"key", effect, identity, told: b"" });
+                    let record = Record::new(version, Op::Write { key: b"key", effect, identity, reply: b"" });
                     let expected = Record::usage_of_value(version, b"key", value, has_deadline, identity);
                     assert_eq!(record.usage(), Usage::of_values(expected));
                 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use proto::cluster_map::{MapVersion, Promises, SlotConfig};
+use proto::cluster_map::{ClusterSettings, MapVersion, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::AckLevel;
 use proto::peer::WallTime;
@@ -29,7 +29,7 @@ use crate::listing::Listing;
 use crate::log::{Log, TailBudget};
 use crate::losses::Loss;
 use crate::memory::{Memory, Usage};
-use crate::modify::Telling;
+use crate::modify::OwnedReply;
 use crate::node::{Event, Turn};
 use crate::outbox::{Outbox, Stamp};
 use crate::peers::Peers;
@@ -129,7 +129,7 @@ pub enum Written {
     Conflict(Version),
     /// A read-modify-write took effect as this record ([`Version::NONE`] if it changed nothing), and this is what the
     /// client is told.
-    Told(Version, Telling),
+    Modified(Version, OwnedReply),
 }
 
 /// The answer to a request, either immediate or deferred.
@@ -267,7 +267,7 @@ impl<B: Bugs> Slot<B> {
         &mut self,
         place: Place<'_>,
         config: &SlotConfig,
-        promises: &Promises,
+        promises: &ClusterSettings,
         outbox: impl FnMut(Incarnation) -> Option<Arc<Outbox>>,
         turn: &mut Turn,
     ) {

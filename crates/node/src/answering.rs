@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use engine::losses::{Loss, Losses};
 use engine::memory::MemoryFigures;
-use engine::modify::Telling;
+use engine::modify::OwnedReply;
 use engine::record::Record;
 use engine::slot::{Refusal, Written};
 use proto::decimal;
 use proto::error::ErrorReply;
 use proto::id::NodeAddr;
 use proto::level::AckLevel;
-use proto::peer::{Detail, Effect, Told, WallTime, Wanted, Write};
+use proto::peer::{Detail, Effect, ModifyReply, WallTime, Wanted, Write};
 use proto::response::{Response, is_line};
 
 use crate::driver::Driver;
@@ -47,7 +47,7 @@ pub fn found(record: Option<&Record>, wanted: Wanted, now: impl Fn() -> WallTime
 #[must_use]
 pub fn written<'a>(written: &'a Written, write: &Write<'_>) -> Response<'a> {
     match *written {
-        Written::Told(_, ref telling) => told(telling),
+        Written::Modified(_, ref reply) => reply(reply),
         _ if write.change.is_counted() => Response::Number(i64::from(matches!(written, Written::Done(_)))),
         Written::Done(version) if write.expected.is_some() => Response::Written(version),
         Written::Done(_) => Response::Ok,
@@ -127,13 +127,13 @@ fn range(value: &[u8], start: i64, end: i64) -> &[u8] {
 }
 
 /// The answer to a read-modify-write.
-fn told(telling: &Telling) -> Response<'_> {
-    match telling.told() {
-        Told::Done => Response::Ok,
-        Told::Nothing => Response::NotFound,
-        Told::Number(number) => Response::Number(number),
-        Told::Value(value) => Response::Value(value),
-        Told::Mistake(mistake) => Response::Error(ErrorReply::redis(mistake.to_string())),
+fn reply(reply: &OwnedReply) -> Response<'_> {
+    match reply.as_reply() {
+        ModifyReply::Done => Response::Ok,
+        ModifyReply::Nothing => Response::NotFound,
+        ModifyReply::Number(number) => Response::Number(number),
+        ModifyReply::Value(value) => Response::Value(value),
+        ModifyReply::Error(mistake) => Response::Error(ErrorReply::redis(mistake.to_string())),
     }
 }
 

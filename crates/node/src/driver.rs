@@ -13,7 +13,7 @@ use engine::time::Timestamp;
 use net::access::Access;
 use net::clock::Clock;
 use net::shutdown::Shutdown;
-use proto::cluster_map::{MapError, MapUpdate, Promises};
+use proto::cluster_map::{ClusterSettings, MapError, MapUpdate};
 use proto::id::{Incarnation, NodeAddr};
 use proto::peer::WallTime;
 use proto::slot::SLOT_BITS;
@@ -109,7 +109,7 @@ impl Driver {
         driver
     }
 
-    /// Tells the state machine on every tick that time has passed.
+    /// ReplyMode the state machine on every tick that time has passed.
     async fn watch_the_clock(self) {
         let background = self.background().clone();
         let mut ticks = interval(TICK);
@@ -283,7 +283,7 @@ impl Driver {
 
     /// The cluster settings that the operator has chosen; before there is a map, the defaults.
     #[must_use]
-    pub fn promises(&self) -> Promises {
+    pub fn promises(&self) -> ClusterSettings {
         self.shared.node.map().map(|map| map.promises).unwrap_or_default()
     }
 

@@ -13,7 +13,7 @@ use engine::time::Timestamp;
 use net::connection::{Body, Connection, Ended, Flow, Session};
 use net::gate;
 use net::shutdown::Shutdown;
-use proto::cluster_map::Promises;
+use proto::cluster_map::ClusterSettings;
 use proto::error::ErrorReply;
 use proto::frame::{self, Encoding, Frame, Frames};
 use proto::id::{Incarnation, NodeAddr};
@@ -133,7 +133,7 @@ struct ClientSession<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Batch {
     now: Timestamp,
-    promises: Promises,
+    promises: ClusterSettings,
     takes_writes: bool,
 }
 

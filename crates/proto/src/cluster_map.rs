@@ -60,7 +60,7 @@ pub struct SlotConfig {
 
 /// Cluster-wide settings that the operator has chosen and every node follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Promises {
+pub struct ClusterSettings {
     /// Copies of a key besides its primary.
     pub replicas: usize,
     /// The level of a connection's writes until it asks for another.
@@ -71,7 +71,7 @@ pub struct Promises {
     pub heartbeat_timeout: Duration,
 }
 
-impl Default for Promises {
+impl Default for ClusterSettings {
     fn default() -> Self {
         Self {
             replicas: 2,
@@ -82,14 +82,14 @@ impl Default for Promises {
     }
 }
 
-impl Promises {
+impl ClusterSettings {
     /// How many copies a slot should have.
     #[must_use]
     pub fn copies(&self) -> usize {
         self.replicas + 1
     }
 
-    /// How many copies must be in sync for a quorum write: the majority of [`Promises::copies`].
+    /// How many copies must be in sync for a quorum write: the majority of [`ClusterSettings::copies`].
     #[must_use]
     pub fn min_isr(&self) -> usize {
         self.copies() / 2 + 1
@@ -140,7 +140,7 @@ pub struct ClusterMap {
     /// The version of its newest change.
     pub version: MapVersion,
     /// What the operator has chosen.
-    pub promises: Promises,
+    pub promises: ClusterSettings,
     /// Nodes that are to leave for good.
     pub departures: Departures,
     bits: SlotBits,
@@ -172,7 +172,7 @@ pub struct MapUpdate {
     /// The version that the update leads to.
     pub version: MapVersion,
     /// What the operator has chosen.
-    pub promises: Promises,
+    pub promises: ClusterSettings,
     /// Nodes that are to leave for good; every update names all of them.
     pub departures: Departures,
     bits: SlotBits,
@@ -205,7 +205,7 @@ impl ClusterMap {
         Self {
             cluster,
             version: MapVersion(0),
-            promises: Promises::default(),
+            promises: ClusterSettings::default(),
             departures: Departures::default(),
             bits,
             members: BTreeMap::new(),

@@ -55,13 +55,13 @@ pub const CONNECTION_NAME_BYTES: usize = 256;
 pub const ANSWER_BYTES: usize = 1_024;
 
 /// The longest record of such an answer, in bytes: either the answer and one more byte, or the text of an error.
-pub const TOLD_BYTES: usize = ANSWER_BYTES + 1;
+pub const REPLY_BYTES: usize = ANSWER_BYTES + 1;
 
 /// The longest time to live of a key, in seconds: about 317 years.
-pub const LIFE_SECONDS: u64 = 10_000_000_000;
+pub const TTL_SECONDS: u64 = 10_000_000_000;
 
 /// The same in milliseconds.
-pub const LIFE_MILLIS: u64 = LIFE_SECONDS * 1_000;
+pub const TTL_MILLIS: u64 = TTL_SECONDS * 1_000;
 
 /// How many clients one process serves at once by default.
 pub const CLIENTS: usize = 10_000;

@@ -29,7 +29,7 @@ pub use detail::Detail;
 pub use forward::{Change, Forward, KeyRequest, Read, SHORT_BYTES, Wanted, Write};
 pub use link::{Compared, LinkMessage, LinkReply, Term, Terms};
 pub use list::{List, Listed};
-pub use modify::{Condition, ExpireIf, Life, Mistake, Modify, Tells, Told};
+pub use modify::{Condition, ExpireIf, Expiry, Modify, ModifyError, ModifyReply, ReplyMode};
 pub use record::{Effect, Op, WallTime};
 
 /// The purpose of a connection between nodes.

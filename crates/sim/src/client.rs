@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proto::cluster_map::ClusterMap;
 use proto::id::Version;
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Change, Condition, Life, Modify, Tells};
+use proto::peer::{Change, Condition, Expiry, Modify, ReplyMode};
 use proto::slot::SlotId;
 
 /// What a request asks.
@@ -171,8 +171,8 @@ impl What {
             Self::Exchange(value) => Change::Modify(Modify::Set {
                 value: value.as_bytes(),
                 condition: Condition::Always,
-                life: Life::Endless,
-                tells: Tells::Old,
+                expiry: Expiry::Never,
+                reply_mode: ReplyMode::Old,
             }),
             Self::Count => Change::Modify(Modify::Increment(1)),
             Self::Get => return None,

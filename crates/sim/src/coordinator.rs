@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use engine::coordinator::Coordinator;
 use engine::output::{Event as CoordinatorEvent, JoinError, Output, Settings};
 use engine::time::Timestamp;
-use proto::cluster_map::{ClusterMap, MapUpdate, MapVersion, Promises};
+use proto::cluster_map::{ClusterMap, ClusterSettings, MapUpdate, MapVersion};
 use proto::frame::Words;
 use proto::id::Incarnation;
 use proto::session::{CoordinatorMessage, Join, NodeMessage};
@@ -87,10 +87,10 @@ impl World {
         process.boot += 1;
         process.adopted = None;
         let settings = Settings {
-            promises: Promises {
+            promises: ClusterSettings {
                 replicas: self.knobs.replicas as usize,
                 heartbeat_timeout: Duration::from_millis(self.knobs.heartbeat_timeout),
-                ..Promises::default()
+                ..ClusterSettings::default()
             },
             virtual_nodes: 3,
             replace_after: Duration::from_millis(self.knobs.replace_after),

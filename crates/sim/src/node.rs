@@ -190,7 +190,7 @@ impl World {
         WallTime(WALL_AT_START + self.schedule.now / 1_000 + self.nodes[n].wall_ahead)
     }
 
-    /// Tells a node what its wall clock shows.
+    /// ReplyMode a node what its wall clock shows.
     pub(crate) fn tell_wall_clock(&self, n: usize) {
         if let Some(node) = &self.nodes[n].node {
             node.set_wall_clock(self.local(n), self.wall(n));

@@ -301,7 +301,7 @@ impl World {
             (What::Expire(_), Outcome::Conflict) if conflict_is_final => Action::Look { is_there: false },
             (What::Expire(_) | What::Persist, _) => return,
             (What::Delete, _) => Action::Delete,
-            // Told the value before, it was a swap of that; told nothing, it has found the key absent.
+            // ModifyReply the value before, it was a swap of that; told nothing, it has found the key absent.
             (What::Exchange(value), Outcome::Exchanged(Some(before), _)) => {
                 Action::Swap { expected: text(before), value: text(value), outcome: done }
             }

@@ -62,7 +62,7 @@ const EXPIRE: u8 = 6;
 
 /// Flag in the byte for a record's kind, and for whether a completion has found a version: what the client was told
 /// follows.
-const IS_TOLD: u8 = 1 << 7;
+const HAS_REPLY: u8 = 1 << 7;
 
 impl Entry {
     /// The slot that the entry concerns; 0 if it concerns none.
@@ -161,13 +161,13 @@ impl Whole {
         push_count(records.len(), out);
         records.iter().for_each(|record| push_record(record, out));
         push_count(completions.len(), out);
-        for (client, seq, Completion { version, found, told }) in completions {
+        for (client, seq, Completion { version, found, reply }) in completions {
             push_bytes(client, out);
             push_number(*seq, out);
             push_version(*version, out);
-            out.push(u8::from(found.is_some()) | told.as_ref().map_or(0, |_| IS_TOLD));
+            out.push(u8::from(found.is_some()) | reply.as_ref().map_or(0, |_| HAS_REPLY));
             push_version(found.unwrap_or_default(), out);
-            told.iter().for_each(|told| push_bytes(told, out));
+            reply.iter().for_each(|reply| push_bytes(reply, out));
         }
         push_count(tail.len(), out);
         for log::Entry { record, replaced } in tail {
@@ -186,8 +186,8 @@ impl Whole {
         let completions = bytes.list(|bytes| {
             let (client, seq, version) = (bytes.bytes()?.into(), bytes.number()?, bytes.version()?);
             let (flags, found) = (bytes.byte()?, bytes.version()?);
-            let told = if flags & IS_TOLD == 0 { None } else { Some(bytes.bytes()?.into()) };
-            Some((client, seq, Completion { version, found: (flags & 1 != 0).then_some(found), told }))
+            let reply = if flags & HAS_REPLY == 0 { None } else { Some(bytes.bytes()?.into()) };
+            Some((client, seq, Completion { version, found: (flags & 1 != 0).then_some(found), reply }))
         })?;
         let tail = bytes.list(|bytes| {
             let record = bytes.record()?;
@@ -221,8 +221,8 @@ fn push_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 /// client was told.
 fn push_record(record: &Record, out: &mut Vec<u8>) {
     push_version(record.version(), out);
-    let told = record.told();
-    let is_told = if told.is_empty() { 0 } else { IS_TOLD };
+    let reply = record.reply();
+    let has_reply = if reply.is_empty() { 0 } else { HAS_REPLY };
     let identity = match record.op() {
         Op::Write { key, effect, identity, .. } => {
             let kind = match effect {
@@ -231,7 +231,7 @@ fn push_record(record: &Record, out: &mut Vec<u8>) {
                 Effect::Delete => DELETE,
                 Effect::Expire => EXPIRE,
             };
-            out.push(kind | is_told);
+            out.push(kind | has_reply);
             push_bytes(key, out);
             match effect {
                 Effect::Put(value) => push_bytes(value, out),
@@ -244,7 +244,7 @@ fn push_record(record: &Record, out: &mut Vec<u8>) {
             identity
         }
         Op::Declined { identity, found, .. } => {
-            out.push(DECLINED | is_told);
+            out.push(DECLINED | has_reply);
             push_version(found, out);
             Some(identity)
         }
@@ -257,8 +257,8 @@ fn push_record(record: &Record, out: &mut Vec<u8>) {
     if let Some(identity) = identity {
         push_number(identity.seq, out);
     }
-    if is_told != 0 {
-        push_bytes(told, out);
+    if has_reply != 0 {
+        push_bytes(reply, out);
     }
 }
 
@@ -312,8 +312,8 @@ impl<'a> Reader<'a> {
     fn record(&mut self) -> Option<Record> {
         let version = self.version()?;
         let kind = self.byte()?;
-        let is_told = kind & IS_TOLD != 0;
-        match kind & !IS_TOLD {
+        let has_reply = kind & HAS_REPLY != 0;
+        match kind & !HAS_REPLY {
             kind @ (PUT | PUT_UNTIL | DELETE | EXPIRE) => {
                 let key = self.bytes()?;
                 let effect = match kind {
@@ -323,13 +323,13 @@ impl<'a> Reader<'a> {
                     _ => Effect::Expire,
                 };
                 let identity = self.identity()?;
-                let told = self.told(is_told)?;
-                Some(Record::new(version, Op::Write { key, effect, identity, told }))
+                let reply = self.reply(has_reply)?;
+                Some(Record::new(version, Op::Write { key, effect, identity, reply }))
             }
             DECLINED => {
                 let found = self.version()?;
-                let (identity, told) = (self.identity()??, self.told(is_told)?);
-                Some(Record::new(version, Op::Declined { identity, found, told }))
+                let (identity, reply) = (self.identity()??, self.reply(has_reply)?);
+                Some(Record::new(version, Op::Declined { identity, found, reply }))
             }
             BARRIER => {
                 self.identity()?;
@@ -339,8 +339,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn told(&mut self, is_told: bool) -> Option<&'a [u8]> {
-        if is_told { self.bytes().filter(|told| told.len() <= limits::TOLD_BYTES) } else { Some(b"") }
+    fn reply(&mut self, has_reply: bool) -> Option<&'a [u8]> {
+        if has_reply { self.bytes().filter(|reply| reply.len() <= limits::REPLY_BYTES) } else { Some(b"") }
     }
 
     /// The outer `None`: the bytes are not an identity; the inner `None`: there is no identity.
@@ -365,13 +365,13 @@ mod tests {
         let slot = SlotId(77);
         let identity = Some(Identity { client: b"c\0", seq: 7 });
         let record = |op| Record::new(version(3, 9), op);
-        let put = record(Op::Write { key: b"k", effect: Effect::Put(b"\r\n"), identity, told: b"" });
-        let delete = record(Op::Write { key: b"", effect: Effect::Delete, identity: None, told: b"" });
-        let declined = Op::Declined { identity: Identity { client: b"c", seq: 1 }, found: version(1, 2), told: b"" };
-        let told = record(Op::Write { key: b"k", effect: Effect::Put(b"7"), identity, told: b":7" });
+        let put = record(Op::Write { key: b"k", effect: Effect::Put(b"\r\n"), identity, reply: b"" });
+        let delete = record(Op::Write { key: b"", effect: Effect::Delete, identity: None, reply: b"" });
+        let declined = Op::Declined { identity: Identity { client: b"c", seq: 1 }, found: version(1, 2), reply: b"" };
+        let reply = record(Op::Write { key: b"k", effect: Effect::Put(b"7"), identity, reply: b":7" });
         let put_until =
-            record(Op::Write { key: b"k", effect: Effect::PutUntil(b"v", WallTime(77)), identity, told: b"" });
-        let expire = record(Op::Write { key: b"k", effect: Effect::Expire, identity: None, told: b"" });
+            record(Op::Write { key: b"k", effect: Effect::PutUntil(b"v", WallTime(77)), identity, reply: b"" });
+        let expire = record(Op::Write { key: b"k", effect: Effect::Expire, identity: None, reply: b"" });
         let whole = Whole {
             epoch: Epoch(4),
             last: version(3, 9),
@@ -380,8 +380,8 @@ mod tests {
             terms: Terms(vec![Term { epoch: Epoch(1), first: 1 }, Term { epoch: Epoch(3), first: 5 }]),
             records: vec![put.clone(), delete.clone(), put_until.clone()],
             completions: vec![
-                (b"c"[..].into(), 1, Completion { version: version(1, 3), found: None, told: Some(b":7"[..].into()) }),
-                (b"d"[..].into(), 2, Completion { version: version(1, 4), found: Some(version(1, 1)), told: None }),
+                (b"c"[..].into(), 1, Completion { version: version(1, 3), found: None, reply: Some(b":7"[..].into()) }),
+                (b"d"[..].into(), 2, Completion { version: version(1, 4), found: Some(version(1, 1)), reply: None }),
             ],
             tail: vec![
                 log::Entry { record: put.clone(), replaced: Some(delete.clone()) },
@@ -396,7 +396,7 @@ mod tests {
             Entry::Record { slot, durable: 4, record: record(Op::Barrier) },
             Entry::Record { slot, durable: 4, record: put_until },
             Entry::Record { slot, durable: 4, record: expire },
-            Entry::Record { slot, durable: 4, record: told },
+            Entry::Record { slot, durable: 4, record: reply },
             Entry::Cut { slot, to: version(2, 1) },
             Entry::Whole { slot, whole },
             Entry::Unkept { writes: 3 },

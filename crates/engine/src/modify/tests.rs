@@ -19,48 +19,52 @@ fn record(value: &str, deadline: Option<u64>) -> Record {
 /// The effect of a modification on a value, and what the client is told, as text.
 fn come_to(modify: Modify<'_>, present: Option<(&str, Option<u64>)>) -> String {
     let record = present.map(|(value, deadline)| record(value, deadline));
-    let (outcome, telling) = evaluate(&modify, record.as_ref(), NOW);
+    let (outcome, reply) = evaluate(&modify, record.as_ref(), NOW);
     let outcome = match outcome {
         Outcome::Unchanged => "unchanged".to_owned(),
         Outcome::Delete => "deleted".to_owned(),
         Outcome::Put(value, None) => String::from_utf8_lossy(&value).into_owned(),
         Outcome::Put(value, Some(until)) => format!("{} until {}", String::from_utf8_lossy(&value), until.0),
     };
-    let told = match telling.told() {
-        Told::Done => "done".to_owned(),
-        Told::Nothing => "nothing".to_owned(),
-        Told::Number(number) => number.to_string(),
-        Told::Value(value) => format!("value {}", String::from_utf8_lossy(value)),
-        Told::Mistake(mistake) => mistake.to_string(),
+    let reply = match reply.as_reply() {
+        ModifyReply::Done => "done".to_owned(),
+        ModifyReply::Nothing => "nothing".to_owned(),
+        ModifyReply::Number(number) => number.to_string(),
+        ModifyReply::Value(value) => format!("value {}", String::from_utf8_lossy(value)),
+        ModifyReply::Error(mistake) => mistake.to_string(),
     };
-    format!("{outcome}; {told}")
+    format!("{outcome}; {reply}")
 }
 
-fn set(condition: Condition<'static>, life: Life, tells: Tells) -> Modify<'static> {
-    Modify::Set { value: b"new", condition, life, tells }
+fn set(condition: Condition<'static>, expiry: Expiry, reply_mode: ReplyMode) -> Modify<'static> {
+    Modify::Set { value: b"new", condition, expiry, reply_mode }
 }
 
 #[test]
 fn a_condition_decides_whether_a_value_is_set() {
     use Condition::{Absent, Always, Equals, Present};
     let there = Some(("old", Some(5_000)));
-    for (condition, life, tells, present, expected) in [
-        (Always, Life::Kept, Tells::Done, there, "new until 5000; done"),
-        (Always, Life::Kept, Tells::Done, None, "new; done"),
-        (Always, Life::Endless, Tells::Old, there, "new; value old"),
-        (Always, Life::Endless, Tells::Old, None, "new; nothing"),
-        (Absent, Life::Endless, Tells::Count, there, "unchanged; 0"),
-        (Absent, Life::For(10), Tells::Count, None, "new until 1010; 1"),
-        (Absent, Life::Endless, Tells::Old, there, "unchanged; value old"),
-        (Present, Life::Until(WallTime(7_000)), Tells::Done, there, "new until 7000; done"),
-        (Present, Life::Endless, Tells::Done, None, "unchanged; nothing"),
-        (Equals(b"old"), Life::Endless, Tells::Done, there, "new; done"),
-        (Equals(b"other"), Life::Endless, Tells::Done, there, "unchanged; nothing"),
-        (Equals(b""), Life::Endless, Tells::Done, None, "unchanged; nothing"),
-        (Always, Life::Until(WallTime(1_000)), Tells::Done, there, "deleted; done"),
-        (Always, Life::Until(WallTime(1)), Tells::Done, None, "unchanged; done"),
+    for (condition, expiry, reply_mode, present, expected) in [
+        (Always, Expiry::Keep, ReplyMode::Done, there, "new until 5000; done"),
+        (Always, Expiry::Keep, ReplyMode::Done, None, "new; done"),
+        (Always, Expiry::Never, ReplyMode::Old, there, "new; value old"),
+        (Always, Expiry::Never, ReplyMode::Old, None, "new; nothing"),
+        (Absent, Expiry::Never, ReplyMode::Count, there, "unchanged; 0"),
+        (Absent, Expiry::For(10), ReplyMode::Count, None, "new until 1010; 1"),
+        (Absent, Expiry::Never, ReplyMode::Old, there, "unchanged; value old"),
+        (Present, Expiry::Until(WallTime(7_000)), ReplyMode::Done, there, "new until 7000; done"),
+        (Present, Expiry::Never, ReplyMode::Done, None, "unchanged; nothing"),
+        (Equals(b"old"), Expiry::Never, ReplyMode::Done, there, "new; done"),
+        (Equals(b"other"), Expiry::Never, ReplyMode::Done, there, "unchanged; nothing"),
+        (Equals(b""), Expiry::Never, ReplyMode::Done, None, "unchanged; nothing"),
+        (Always, Expiry::Until(WallTime(1_000)), ReplyMode::Done, there, "deleted; done"),
+        (Always, Expiry::Until(WallTime(1)), ReplyMode::Done, None, "unchanged; done"),
     ] {
-        assert_eq!(come_to(set(condition, life, tells), present), expected, "{condition:?} {life:?} {tells:?}");
+        assert_eq!(
+            come_to(set(condition, expiry, reply_mode), present),
+            expected,
+            "{condition:?} {expiry:?} {reply_mode:?}"
+        );
     }
 }
 
@@ -70,14 +74,14 @@ fn values_are_taken_and_given_other_deadlines() {
     for (modify, present, expected) in [
         (Modify::Delete, there, "deleted; 1"),
         (Modify::Delete, None, "unchanged; 0"),
-        (Modify::Take, there, "deleted; value v"),
-        (Modify::Take, None, "unchanged; nothing"),
-        (Modify::Outlive(Life::Endless), there, "v; value v"),
-        (Modify::Outlive(Life::Endless), Some(("v", None)), "unchanged; value v"),
-        (Modify::Outlive(Life::For(1)), there, "v until 1001; value v"),
-        (Modify::Outlive(Life::Until(WallTime(5_000))), there, "unchanged; value v"),
-        (Modify::Outlive(Life::Until(WallTime(999))), there, "deleted; value v"),
-        (Modify::Outlive(Life::For(1)), None, "unchanged; nothing"),
+        (Modify::GetDel, there, "deleted; value v"),
+        (Modify::GetDel, None, "unchanged; nothing"),
+        (Modify::GetEx(Expiry::Never), there, "v; value v"),
+        (Modify::GetEx(Expiry::Never), Some(("v", None)), "unchanged; value v"),
+        (Modify::GetEx(Expiry::For(1)), there, "v until 1001; value v"),
+        (Modify::GetEx(Expiry::Until(WallTime(5_000))), there, "unchanged; value v"),
+        (Modify::GetEx(Expiry::Until(WallTime(999))), there, "deleted; value v"),
+        (Modify::GetEx(Expiry::For(1)), None, "unchanged; nothing"),
     ] {
         assert_eq!(come_to(modify, present), expected, "{modify:?} {present:?}");
     }
@@ -110,7 +114,7 @@ fn a_deadline_may_depend_on_the_one_before() {
         ("", 1_000, ends, "deleted; 1"),
         ("G", 1_000, ends, "unchanged; 0"),
     ] {
-        let modify = Modify::Expire { life: Life::Until(WallTime(until)), condition: with(flags) };
+        let modify = Modify::Expire { expiry: Expiry::Until(WallTime(until)), condition: with(flags) };
         assert_eq!(come_to(modify, present), expected, "{flags} {until} {present:?}");
     }
 }
@@ -141,9 +145,9 @@ fn no_value_grows_past_its_limit() {
     assert_eq!(come_to(Modify::Overwrite(limit, b"x"), None), too_long);
     assert_eq!(come_to(Modify::Overwrite(u64::MAX, b"x"), Some(("v", None))), too_long);
     let most = vec![b'v'; limits::VALUE_BYTES];
-    let (outcome, telling) = evaluate(&Modify::Append(&most), None, NOW);
+    let (outcome, reply) = evaluate(&Modify::Append(&most), None, NOW);
     assert!(matches!(outcome, Outcome::Put(..)));
-    assert_eq!(telling.told(), Told::Number(limits::VALUE_BYTES as i64));
+    assert_eq!(reply.as_reply(), ModifyReply::Number(limits::VALUE_BYTES as i64));
     assert_eq!(come_to(Modify::Append(&most), Some(("v", None))), too_long);
 }
 

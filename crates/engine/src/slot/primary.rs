@@ -11,7 +11,7 @@ mod read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::cluster_map::{Promises, SlotConfig};
+use proto::cluster_map::{ClusterSettings, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::AckLevel;
 use proto::peer::{Change, Op, Write};
@@ -114,7 +114,7 @@ impl<B: Bugs> Slot<B> {
         &mut self,
         place: Place<'_>,
         config: &SlotConfig,
-        promises: &Promises,
+        promises: &ClusterSettings,
         mut outbox: impl FnMut(Incarnation) -> Option<Arc<Outbox>>,
         turn: &mut Turn,
     ) {
@@ -270,7 +270,7 @@ impl<B: Bugs> Slot<B> {
                 Known::Done(done) => {
                     let (version, found) = (done.version, done.found);
                     let answer = match &write.change {
-                        Change::Modify(modify) => self.told_again(place, write, modify, done),
+                        Change::Modify(modify) => self.reply_again(place, write, modify, done),
                         _ => found.map_or(Written::Done(version), Written::Conflict),
                     };
                     return Ok(self.answer(answer, version.seq, write.ack, waiting));
@@ -303,10 +303,11 @@ impl<B: Bugs> Slot<B> {
             }
         };
         if is_declined {
-            let settled =
-                write.identity.map(|identity| self.order(place, Op::Declined { identity, found, told: b"" }, turn).seq);
-            let told_early = self.bugs.plants(Bug::UncommittedConflict);
-            let seq = if told_early { 0 } else { settled.unwrap_or(newest_seq) };
+            let settled = write
+                .identity
+                .map(|identity| self.order(place, Op::Declined { identity, found, reply: b"" }, turn).seq);
+            let is_early = self.bugs.plants(Bug::UncommittedConflict);
+            let seq = if is_early { 0 } else { settled.unwrap_or(newest_seq) };
             return Ok(self.answer(Written::Conflict(found), seq, write.ack, waiting));
         }
         if write.change == Change::Delete && present.is_none() && write.identity.is_none() {
@@ -516,7 +517,7 @@ impl Primary {
 }
 
 impl Active {
-    /// Tells the followers what is durable. A follower that is not caught up yet receives this after what brings it up
+    /// ReplyMode the followers what is durable. A follower that is not caught up yet receives this after what brings it up
     /// to date.
     fn tell_durable(&mut self, place: Place<'_>, durable: u64, followers: &[Follower], turn: &mut Turn) {
         self.told = durable;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::world::{BITS, World};
 use engine::output::JoinError;
 use proto::level::AckLevel;
-use proto::peer::{Change, Condition, Identity, Life, Modify, Tells, Write};
+use proto::peer::{Change, Condition, Expiry, Identity, Modify, ReplyMode, Write};
 use proto::session::{Ancestors, NodeMessage};
 
 #[test]
@@ -211,15 +211,15 @@ fn run(world: &mut World, command: &str) -> String {
 fn once(world: &mut World, at: &str, key: &str, seq: &str, what: &[&str]) -> String {
     let number = |word: &str| word.parse().expect("a number");
     let set = |value, condition| {
-        let (value, life) = (str::as_bytes(value), Life::Endless);
-        Modify::Set { value, condition, life, tells: Tells::Old }
+        let (value, expiry) = (str::as_bytes(value), Expiry::Never);
+        Modify::Set { value, condition, expiry, reply_mode: ReplyMode::Old }
     };
     let modify = match *what {
         ["add", by] => Modify::Increment(number(by)),
         ["append", value] => Modify::Append(value.as_bytes()),
         ["exchange", value] => set(value, Condition::Always),
         ["set-if-absent", value] => set(value, Condition::Absent),
-        ["take"] => Modify::Take,
+        ["take"] => Modify::GetDel,
         ["delete"] => Modify::Delete,
         _ => panic!("no such modification: {what:?}"),
     };

@@ -20,10 +20,10 @@ use engine::peers::BEAT;
 use engine::slot::Written;
 use engine::time::Timestamp;
 use engine::waiting::{Outcome, Waiting};
-use proto::cluster_map::{ClusterMap, MapVersion, Promises};
+use proto::cluster_map::{ClusterMap, ClusterSettings, MapVersion};
 use proto::id::{Incarnation, NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Change, List, Told, WallTime, Write};
+use proto::peer::{Change, List, ModifyReply, WallTime, Write};
 use proto::range::Keys;
 use proto::session::{Ancestors, CoordinatorMessage, NodeMessage};
 use proto::slot::{SlotBits, SlotId};
@@ -551,7 +551,7 @@ fn new_coordinator(number: u32) -> Coordinator {
 }
 
 fn settings(number: u32) -> Settings {
-    let promises = Promises::default();
+    let promises = ClusterSettings::default();
     Settings {
         promises,
         virtual_nodes: 3,
@@ -576,12 +576,12 @@ pub(crate) fn name_of(addr: &NodeAddr) -> String {
 
 /// What the client is told about a completed write.
 fn said(written: &Written) -> String {
-    let Written::Told(_, telling) = written else { return "OK".to_owned() };
-    match telling.told() {
-        Told::Done => "OK".to_owned(),
-        Told::Nothing => "nothing".to_owned(),
-        Told::Number(number) => number.to_string(),
-        Told::Value(value) => String::from_utf8_lossy(value).into_owned(),
-        Told::Mistake(mistake) => mistake.to_string(),
+    let Written::Modified(_, reply) = written else { return "OK".to_owned() };
+    match reply.as_reply() {
+        ModifyReply::Done => "OK".to_owned(),
+        ModifyReply::Nothing => "nothing".to_owned(),
+        ModifyReply::Number(number) => number.to_string(),
+        ModifyReply::Value(value) => String::from_utf8_lossy(value).into_owned(),
+        ModifyReply::Error(mistake) => mistake.to_string(),
     }
 }

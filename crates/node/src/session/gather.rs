@@ -4,7 +4,7 @@
 use net::connection::Flow;
 use proto::error::ErrorReply;
 use proto::frame::Encoding;
-use proto::peer::{Change, Condition, KeyRequest, Life, Modify, Tells, Write};
+use proto::peer::{Change, Condition, Expiry, KeyRequest, Modify, ReplyMode, Write};
 use proto::reply::ReplyDecoder;
 use proto::request::{KeyWords, KeyspaceRequest, exists_request};
 use proto::response::Response;
@@ -104,7 +104,8 @@ impl ClientSession<'_> {
             return Flow::Next;
         }
         let value = words.last().unwrap_or_default();
-        let set = Modify::Set { value, condition: Condition::Absent, life: Life::Endless, tells: Tells::Count };
+        let set =
+            Modify::Set { value, condition: Condition::Absent, expiry: Expiry::Never, reply_mode: ReplyMode::Count };
         let write = Write { ack, ..Write::new(first, Change::Modify(set)) };
         self.key_request(KeyRequest::Write(write), encoding, out)
     }

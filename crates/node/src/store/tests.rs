@@ -9,7 +9,7 @@ use engine::time::Timestamp;
 use engine::waiting::Waiting;
 use net::clock::Clock;
 use net::shutdown::Shutdown;
-use proto::cluster_map::{ClusterMap, MapVersion, Member, Promises, SlotConfig};
+use proto::cluster_map::{ClusterMap, ClusterSettings, MapVersion, Member, SlotConfig};
 use proto::id::{Epoch, NodeAddr};
 use proto::peer::{Change, Write};
 use proto::slot::SLOT_BITS;
@@ -108,7 +108,7 @@ fn addr() -> NodeAddr {
 
 pub(crate) fn map_of_one() -> ClusterMap {
     let mut map = ClusterMap::empty("c-1".to_owned(), SLOT_BITS);
-    map.promises = Promises { replicas: 0, ..Promises::default() };
+    map.promises = ClusterSettings { replicas: 0, ..ClusterSettings::default() };
     map.set_members([(ME, Member { addr: addr(), up: true })].into());
     let config = SlotConfig {
         epoch: Epoch(1),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Departures, MapError, MapUpdate, Member, Promises, SlotConfig};
+use super::{ClusterSettings, Departures, MapError, MapUpdate, Member, SlotConfig};
 use crate::id::{Incarnation, NodeAddr};
 use crate::limits;
 use crate::slot::{SlotBits, SlotId};
@@ -19,7 +19,7 @@ impl MapUpdate {
     /// The lines of the update, without newlines.
     #[must_use]
     pub fn to_lines(&self) -> Vec<String> {
-        let Promises { replicas, ack, read, heartbeat_timeout } = self.promises;
+        let ClusterSettings { replicas, ack, read, heartbeat_timeout } = self.promises;
         let mut head = format!(
             "OK Map version={} since={} cluster={} slots={} replicas={replicas} ack={ack} read={read} timeout={}",
             self.version.0,
@@ -72,7 +72,7 @@ impl MapUpdate {
         if !count.is_power_of_two() || count > 1 << 16 {
             return Err(MapError::Malformed("slots= is no power of two up to 65536"));
         }
-        let promises = Promises {
+        let promises = ClusterSettings {
             replicas: field(words.next(), "replicas=")?,
             ack: field(words.next(), "ack=")?,
             read: field(words.next(), "read=")?,

@@ -1,6 +1,6 @@
 //! A connection for forwarded requests: a client's requests to a node that does not lead the key.
 
-use super::{Detail, Identity, Modify, Tells, counter, key, or_dash, push_number_word, unless_dash};
+use super::{Detail, Identity, Modify, ReplyMode, counter, key, or_dash, push_number_word, unless_dash};
 use crate::error::ErrorReply;
 use crate::frame::{Words, begin_array, push_word};
 use crate::id::Version;
@@ -170,7 +170,7 @@ impl<'a> Change<'a> {
     #[must_use]
     pub fn tells_value(&self) -> bool {
         let Self::Modify(modify) = self else { return false };
-        matches!(modify, Modify::Set { tells: Tells::Old, .. } | Modify::Take | Modify::Outlive(_))
+        matches!(modify, Modify::Set { reply_mode: ReplyMode::Old, .. } | Modify::GetDel | Modify::GetEx(_))
     }
 
     /// Whether the outcome depends on what the key holds.
@@ -211,7 +211,7 @@ impl<'a> Change<'a> {
     }
 
     fn read(words: &mut Words<'a>) -> Option<(&'a [u8], Self)> {
-        let millis = |words: &mut Words<'a>| counter(words).filter(|millis| *millis <= limits::LIFE_MILLIS);
+        let millis = |words: &mut Words<'a>| counter(words).filter(|millis| *millis <= limits::TTL_MILLIS);
         let verb = words.text()?;
         if !matches!(verb, verbs::PUT | verbs::PUTEX | verbs::DELETE | verbs::EXPIRE | verbs::PERSIST) {
             return Modify::read(verb, words).map(|(key, modify)| (key, Self::Modify(modify)));
@@ -301,7 +301,7 @@ mod tests {
     use super::*;
     use crate::decimal::Decimal;
     use crate::peer::tests::{version, with_words};
-    use crate::peer::{Condition, ExpireIf, Life, WallTime};
+    use crate::peer::{Condition, ExpireIf, Expiry, WallTime};
 
     #[test]
     fn forwarded_requests_read_back_as_written() {
@@ -356,17 +356,17 @@ mod tests {
 
     #[test]
     fn forwarded_read_modify_writes_read_back_as_written() {
-        let set = |condition, life, tells| Modify::Set { value: b"v", condition, life, tells };
+        let set = |condition, expiry, reply_mode| Modify::Set { value: b"v", condition, expiry, reply_mode };
         let condition = ExpireIf { has_one: true, is_later: true, ..ExpireIf::default() };
         for modify in [
-            set(Condition::Always, Life::Endless, Tells::Done),
-            set(Condition::Absent, Life::Kept, Tells::Old),
-            set(Condition::Present, Life::For(limits::LIFE_MILLIS), Tells::Count),
-            set(Condition::Equals(b""), Life::Until(WallTime(limits::COUNTER)), Tells::Done),
+            set(Condition::Always, Expiry::Never, ReplyMode::Done),
+            set(Condition::Absent, Expiry::Keep, ReplyMode::Old),
+            set(Condition::Present, Expiry::For(limits::TTL_MILLIS), ReplyMode::Count),
+            set(Condition::Equals(b""), Expiry::Until(WallTime(limits::COUNTER)), ReplyMode::Done),
             Modify::Delete,
-            Modify::Take,
-            Modify::Outlive(Life::For(0)),
-            Modify::Expire { life: Life::Until(WallTime(0)), condition },
+            Modify::GetDel,
+            Modify::GetEx(Expiry::For(0)),
+            Modify::Expire { expiry: Expiry::Until(WallTime(0)), condition },
             Modify::Append(b"\r\n"),
             Modify::Overwrite(limits::COUNTER, b"v"),
             Modify::Increment(i64::MIN),

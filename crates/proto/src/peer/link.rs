@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::record::{Head, Op, push_version, told};
+use super::record::{Head, Op, push_version, reply};
 use super::{Effect, Identity, counter, or_dash, slot, unless_dash, words};
 use crate::cluster_map::MapVersion;
 use crate::error::ErrorReply;
@@ -120,7 +120,7 @@ pub enum LinkMessage<'a> {
         /// If its condition did not hold, the version of the key; `-` on the wire if it took effect.
         found: Option<Version>,
         /// What the client was told, as in [`Op::Write`].
-        told: &'a [u8],
+        reply: &'a [u8],
     },
     /// `PURGE slot seq`: every copy is past this record, so tombstones up to it may be dropped.
     Purge {
@@ -265,11 +265,11 @@ impl<'a> LinkMessage<'a> {
                 push_version(*version, out);
                 effect.push_named(key, out);
             }
-            Self::Completed { identity, version, found, told } => {
+            Self::Completed { identity, version, found, reply } => {
                 let (seq, version, found) = (text(identity.seq), version.to_string(), or_dash(*found));
                 let list =
-                    [&b"COMPLETED"[..], identity.client, seq.as_bytes(), version.as_bytes(), found.as_bytes(), told];
-                words(list.get(..if told.is_empty() { 5 } else { 6 }).unwrap_or_default(), out);
+                    [&b"COMPLETED"[..], identity.client, seq.as_bytes(), version.as_bytes(), found.as_bytes(), reply];
+                words(list.get(..if reply.is_empty() { 5 } else { 6 }).unwrap_or_default(), out);
             }
             Self::Purge { slot, seq } => words(&["PURGE", &slot.0.to_string(), &text(*seq)], out),
             Self::Release { slot, epoch } => words(&["RELEASE", &slot.0.to_string(), &epoch.to_string()], out),
@@ -298,7 +298,7 @@ impl<'a> LinkMessage<'a> {
                     let identity = Identity::from_words(words.next()?, words.next()?)?;
                     let version = words.parse()?;
                     let found = unless_dash(words.text()?)?;
-                    Self::Completed { identity, version, found, told: told(&mut words)? }
+                    Self::Completed { identity, version, found, reply: reply(&mut words)? }
                 }
                 b"COMPARE" => Self::Compare {
                     slot: slot(&mut words)?,
@@ -436,7 +436,7 @@ mod tests {
         let terms = Terms(vec![Term { epoch: Epoch(1), first: 1 }, Term { epoch: Epoch(2), first: 8 }]);
         let identity = Identity { client: b"c\0", seq: 7 };
         let replicate = |op| LinkMessage::Replicate { slot, version: version(3, 10), previous: last, durable: 8, op };
-        let write = |effect, identity| replicate(Op::Write { key: b"k", effect, identity, told: b"" });
+        let write = |effect, identity| replicate(Op::Write { key: b"k", effect, identity, reply: b"" });
         for message in [
             LinkMessage::Beat { sent: 12 },
             LinkMessage::Align {
@@ -462,16 +462,16 @@ mod tests {
             LinkMessage::Compare { slot, query: 3, at: last, floor: 2 },
             write(Effect::Put(b""), None),
             write(Effect::Delete, Some(identity)),
-            replicate(Op::Declined { identity, found: Version::NONE, told: b"" }),
-            replicate(Op::Write { key: b"k", effect: Effect::Put(b"5"), identity: Some(identity), told: b":5" }),
-            replicate(Op::Declined { identity, found: last, told: b"_" }),
-            LinkMessage::Completed { identity, version: last, found: Some(version(1, 2)), told: b"$\r\n" },
+            replicate(Op::Declined { identity, found: Version::NONE, reply: b"" }),
+            replicate(Op::Write { key: b"k", effect: Effect::Put(b"5"), identity: Some(identity), reply: b":5" }),
+            replicate(Op::Declined { identity, found: last, reply: b"_" }),
+            LinkMessage::Completed { identity, version: last, found: Some(version(1, 2)), reply: b"$\r\n" },
             replicate(Op::Barrier),
             LinkMessage::Durable { slot, seq: 9 },
             LinkMessage::Fill { slot, epoch, stamp: 4, last, durable: 9, purged: 3, entries: 2, completions: 1, terms },
             LinkMessage::Entry { version: last, key: b"\0\n", effect: Effect::Put(b"\r\n") },
-            LinkMessage::Completed { identity, version: last, found: None, told: b"" },
-            LinkMessage::Completed { identity, version: last, found: Some(version(1, 2)), told: b"" },
+            LinkMessage::Completed { identity, version: last, found: None, reply: b"" },
+            LinkMessage::Completed { identity, version: last, found: Some(version(1, 2)), reply: b"" },
             LinkMessage::Purge { slot, seq: 9 },
             LinkMessage::Release { slot, epoch },
         ] {

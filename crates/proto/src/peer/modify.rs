@@ -19,20 +19,20 @@ pub enum Modify<'a> {
         /// What the key must hold before.
         condition: Condition<'a>,
         /// How long the key keeps the value.
-        life: Life,
+        expiry: Expiry,
         /// What the answer is.
-        tells: Tells,
+        reply_mode: ReplyMode,
     },
     /// Delete the key. The answer is whether it was present.
     Delete,
     /// Delete the key. The answer is the value that it had.
-    Take,
+    GetDel,
     /// Change how long the key keeps its value. The answer is the value.
-    Outlive(Life),
+    GetEx(Expiry),
     /// Change how long the key keeps its value if the condition holds. The answer is whether it did.
     Expire {
-        /// How long: [`Life::For`] or [`Life::Until`].
-        life: Life,
+        /// How long: [`Expiry::For`] or [`Expiry::Until`].
+        expiry: Expiry,
         /// The deadline that the key must have before.
         condition: ExpireIf,
     },
@@ -62,12 +62,12 @@ pub enum Condition<'a> {
 
 /// How long a key keeps its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
+pub enum Expiry {
     /// Forever.
-    Endless,
+    Never,
     /// For the remaining time to live of the value before.
-    Kept,
-    /// This many milliseconds, up to [`limits::LIFE_MILLIS`]; with 0 the key is absent.
+    Keep,
+    /// This many milliseconds, up to [`limits::TTL_MILLIS`]; with 0 the key is absent.
     For(u64),
     /// Until this time; the key is absent if that has passed.
     Until(WallTime),
@@ -75,7 +75,7 @@ pub enum Life {
 
 /// What the answer to a [`Modify::Set`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tells {
+pub enum ReplyMode {
     /// `OK`, or nothing if the condition did not hold.
     Done,
     /// The value before, whether or not the condition held.
@@ -101,7 +101,7 @@ pub struct ExpireIf {
 /// The outcome of a [`Modify`]. It is kept with the write's identity, so that a retry gets the same answer as the first
 /// try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told<'a> {
+pub enum ModifyReply<'a> {
     /// It was done.
     Done,
     /// There is nothing.
@@ -111,12 +111,12 @@ pub enum Told<'a> {
     /// A value.
     Value(&'a [u8]),
     /// It cannot be applied to what the key holds. Nothing was changed.
-    Mistake(Mistake),
+    Error(ModifyError),
 }
 
 /// Why a [`Modify`] cannot be applied to what the key holds. All texts but the last are those of Redis 7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Mistake {
+pub enum ModifyError {
     /// The value is not a 64-bit integer.
     #[error("ERR value is not an integer or out of range")]
     NotInteger,
@@ -141,7 +141,7 @@ pub enum Mistake {
     AnswerTooLong,
 }
 
-impl Mistake {
+impl ModifyError {
     const ALL: [Self; 6] =
         [Self::NotInteger, Self::Overflow, Self::NotDecimal, Self::TooGreat, Self::TooLong, Self::AnswerTooLong];
 
@@ -152,7 +152,7 @@ impl Mistake {
     }
 }
 
-impl Told<'_> {
+impl ModifyReply<'_> {
     /// Encodes the outcome: its kind, then its content.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -161,20 +161,20 @@ impl Told<'_> {
             Self::Nothing => b"_".to_vec(),
             Self::Number(number) => format!(":{number}").into_bytes(),
             Self::Value(value) => [b"$", *value].concat(),
-            Self::Mistake(mistake) => format!("-{mistake}").into_bytes(),
+            Self::Error(mistake) => format!("-{mistake}").into_bytes(),
         }
     }
 
-    /// Reads what [`Told::to_bytes`] returns.
+    /// Reads what [`ModifyReply::to_bytes`] returns.
     #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Told<'_>> {
+    pub fn from_bytes(bytes: &[u8]) -> Option<ModifyReply<'_>> {
         let (kind, rest) = bytes.split_first()?;
         match kind {
-            b'+' if rest.is_empty() => Some(Told::Done),
-            b'_' if rest.is_empty() => Some(Told::Nothing),
-            b':' => Some(Told::Number(std::str::from_utf8(rest).ok()?.parse().ok()?)),
-            b'$' => Some(Told::Value(rest)),
-            b'-' => Mistake::of_text(std::str::from_utf8(rest).ok()?).map(Told::Mistake),
+            b'+' if rest.is_empty() => Some(ModifyReply::Done),
+            b'_' if rest.is_empty() => Some(ModifyReply::Nothing),
+            b':' => Some(ModifyReply::Number(std::str::from_utf8(rest).ok()?.parse().ok()?)),
+            b'$' => Some(ModifyReply::Value(rest)),
+            b'-' => ModifyError::of_text(std::str::from_utf8(rest).ok()?).map(ModifyReply::Error),
             _ => None,
         }
     }
@@ -205,21 +205,21 @@ impl<'a> Modify<'a> {
     #[must_use]
     pub fn with_borrowed<'b>(&self, value: &'b [u8], expected: &'b [u8]) -> Modify<'b> {
         match *self {
-            Self::Set { condition, life, tells, .. } => {
+            Self::Set { condition, expiry, reply_mode, .. } => {
                 let condition = match condition {
                     Condition::Always => Condition::Always,
                     Condition::Absent => Condition::Absent,
                     Condition::Present => Condition::Present,
                     Condition::Equals(_) => Condition::Equals(expected),
                 };
-                Modify::Set { value, condition, life, tells }
+                Modify::Set { value, condition, expiry, reply_mode }
             }
             Self::Append(_) => Modify::Append(value),
             Self::Overwrite(offset, _) => Modify::Overwrite(offset, value),
             Self::Delete => Modify::Delete,
-            Self::Take => Modify::Take,
-            Self::Outlive(life) => Modify::Outlive(life),
-            Self::Expire { life, condition } => Modify::Expire { life, condition },
+            Self::GetDel => Modify::GetDel,
+            Self::GetEx(expiry) => Modify::GetEx(expiry),
+            Self::Expire { expiry, condition } => Modify::Expire { expiry, condition },
             Self::Increment(by) => Modify::Increment(by),
             Self::IncrementDecimal(by) => Modify::IncrementDecimal(by),
         }
@@ -229,8 +229,8 @@ impl<'a> Modify<'a> {
     pub(super) fn words(&self) -> usize {
         match self {
             Self::Set { .. } => 7,
-            Self::Delete | Self::Take => 2,
-            Self::Outlive(_) | Self::Append(_) | Self::Increment(_) | Self::IncrementDecimal(_) => 3,
+            Self::Delete | Self::GetDel => 2,
+            Self::GetEx(_) | Self::Append(_) | Self::Increment(_) | Self::IncrementDecimal(_) => 3,
             Self::Expire { .. } | Self::Overwrite(..) => 4,
         }
     }
@@ -239,8 +239,8 @@ impl<'a> Modify<'a> {
         let verb = match self {
             Self::Set { .. } => SET,
             Self::Delete => DELETE,
-            Self::Take => TAKE,
-            Self::Outlive(_) => OUTLIVE,
+            Self::GetDel => TAKE,
+            Self::GetEx(_) => OUTLIVE,
             Self::Expire { .. } => EXPIRE,
             Self::Append(_) => APPEND,
             Self::Overwrite(..) => OVERWRITE,
@@ -250,7 +250,7 @@ impl<'a> Modify<'a> {
         push_word(verb.as_bytes(), out);
         push_word(key, out);
         match self {
-            Self::Set { value, condition, life, tells } => {
+            Self::Set { value, condition, expiry, reply_mode } => {
                 push_word(value, out);
                 let (name, expected): (&[u8], &[u8]) = match condition {
                     Condition::Always => (b"always", b""),
@@ -260,18 +260,18 @@ impl<'a> Modify<'a> {
                 };
                 push_word(name, out);
                 push_word(expected, out);
-                life.push(out);
-                let tells: &[u8] = match tells {
-                    Tells::Done => b"done",
-                    Tells::Old => b"old",
-                    Tells::Count => b"count",
+                expiry.push(out);
+                let reply_mode: &[u8] = match reply_mode {
+                    ReplyMode::Done => b"done",
+                    ReplyMode::Old => b"old",
+                    ReplyMode::Count => b"count",
                 };
-                push_word(tells, out);
+                push_word(reply_mode, out);
             }
-            Self::Delete | Self::Take => {}
-            Self::Outlive(life) => life.push(out),
-            Self::Expire { life, condition: ExpireIf { has_none, has_one, is_earlier, is_later } } => {
-                life.push(out);
+            Self::Delete | Self::GetDel => {}
+            Self::GetEx(expiry) => expiry.push(out),
+            Self::Expire { expiry, condition: ExpireIf { has_none, has_one, is_earlier, is_later } } => {
+                expiry.push(out);
                 let flags = [has_none, has_one, is_earlier, is_later].map(|flag| b'0' + u8::from(*flag));
                 push_word(&flags, out);
             }
@@ -298,24 +298,24 @@ impl<'a> Modify<'a> {
                     b"equals" => Condition::Equals(expected),
                     _ => return None,
                 };
-                let life = Life::read(words)?;
-                let tells = match words.next()? {
-                    b"done" => Tells::Done,
-                    b"old" => Tells::Old,
-                    b"count" => Tells::Count,
+                let expiry = Expiry::read(words)?;
+                let reply_mode = match words.next()? {
+                    b"done" => ReplyMode::Done,
+                    b"old" => ReplyMode::Old,
+                    b"count" => ReplyMode::Count,
                     _ => return None,
                 };
-                Self::Set { value, condition, life, tells }
+                Self::Set { value, condition, expiry, reply_mode }
             }
             DELETE => Self::Delete,
-            TAKE => Self::Take,
-            OUTLIVE => Self::Outlive(Life::read(words)?),
+            TAKE => Self::GetDel,
+            OUTLIVE => Self::GetEx(Expiry::read(words)?),
             EXPIRE => {
-                let life = Life::read(words)?;
+                let expiry = Expiry::read(words)?;
                 let &[has_none, has_one, is_earlier, is_later] = words.next()?.first_chunk()?;
                 let [has_none, has_one, is_earlier, is_later] =
                     [has_none, has_one, is_earlier, is_later].map(|flag| flag == b'1');
-                Self::Expire { life, condition: ExpireIf { has_none, has_one, is_earlier, is_later } }
+                Self::Expire { expiry, condition: ExpireIf { has_none, has_one, is_earlier, is_later } }
             }
             APPEND => Self::Append(words.next()?),
             OVERWRITE => Self::Overwrite(counter(words)?, words.next()?),
@@ -327,11 +327,11 @@ impl<'a> Modify<'a> {
     }
 }
 
-impl Life {
+impl Expiry {
     fn push(self, out: &mut Vec<u8>) {
         let word = match self {
-            Self::Endless => "endless".to_owned(),
-            Self::Kept => "kept".to_owned(),
+            Self::Never => "endless".to_owned(),
+            Self::Keep => "kept".to_owned(),
             Self::For(millis) => format!("for:{millis}"),
             Self::Until(WallTime(moment)) => format!("until:{moment}"),
         };
@@ -341,11 +341,11 @@ impl Life {
     fn read(words: &mut Words<'_>) -> Option<Self> {
         let word = words.text()?;
         match word.split_once(':') {
-            None if word == "endless" => Some(Self::Endless),
-            None if word == "kept" => Some(Self::Kept),
+            None if word == "endless" => Some(Self::Never),
+            None if word == "kept" => Some(Self::Keep),
             Some(("for", millis)) => {
                 let millis = crate::id::counter(millis).ok()?;
-                (millis <= limits::LIFE_MILLIS).then_some(Self::For(millis))
+                (millis <= limits::TTL_MILLIS).then_some(Self::For(millis))
             }
             Some(("until", moment)) => Some(Self::Until(WallTime(crate::id::counter(moment).ok()?))),
             _ => None,
@@ -359,19 +359,19 @@ mod tests {
 
     #[test]
     fn what_was_told_reads_back_as_written() {
-        for told in [
-            Told::Done,
-            Told::Nothing,
-            Told::Number(i64::MIN),
-            Told::Value(b"+\r\n"),
-            Told::Value(b""),
-            Told::Mistake(Mistake::NotInteger),
-            Told::Mistake(Mistake::AnswerTooLong),
+        for reply in [
+            ModifyReply::Done,
+            ModifyReply::Nothing,
+            ModifyReply::Number(i64::MIN),
+            ModifyReply::Value(b"+\r\n"),
+            ModifyReply::Value(b""),
+            ModifyReply::Error(ModifyError::NotInteger),
+            ModifyReply::Error(ModifyError::AnswerTooLong),
         ] {
-            assert_eq!(Told::from_bytes(&told.to_bytes()), Some(told));
+            assert_eq!(ModifyReply::from_bytes(&reply.to_bytes()), Some(reply));
         }
         for bytes in [&b""[..], b"+x", b"_x", b":", b":x", b"-ERR other", b"?"] {
-            assert_eq!(Told::from_bytes(bytes), None, "{bytes:?}");
+            assert_eq!(ModifyReply::from_bytes(bytes), None, "{bytes:?}");
         }
     }
 }

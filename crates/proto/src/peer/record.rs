@@ -34,9 +34,9 @@ pub enum Op<'a> {
         effect: Effect<'a>,
         /// The identity of the write, if the client gave one.
         identity: Option<Identity<'a>>,
-        /// What the client was told, encoded by [`super::Told::to_bytes`], if the write has an identity; empty if that
+        /// What the client was told, encoded by [`super::ModifyReply::to_bytes`], if the write has an identity; empty if that
         /// follows from the rest.
-        told: &'a [u8],
+        reply: &'a [u8],
     },
     /// A client's conditional write whose condition did not hold. It changes nothing, but it settles the outcome: a
     /// late retry of the same write must not take effect.
@@ -46,7 +46,7 @@ pub enum Op<'a> {
         /// The version of the key, [`Version::NONE`] if it was absent.
         found: Version,
         /// What the client was told, as in a write.
-        told: &'a [u8],
+        reply: &'a [u8],
     },
     /// The first record of a primary's term. It changes nothing; a copy that has it has everything from before the
     /// term.
@@ -136,32 +136,32 @@ impl<'a> Op<'a> {
 
     /// How many words [`Op::push`] appends.
     pub(super) fn words(&self) -> usize {
-        let (own, identified, told) = match self {
-            Self::Write { effect, identity, told, .. } => (effect.words(), identity.is_some(), *told),
-            Self::Declined { told, .. } => (1, true, *told),
+        let (own, identified, reply) = match self {
+            Self::Write { effect, identity, reply, .. } => (effect.words(), identity.is_some(), *reply),
+            Self::Declined { reply, .. } => (1, true, *reply),
             Self::Barrier => (0, false, &b""[..]),
         };
-        own + if identified { 2 + usize::from(!told.is_empty()) } else { 0 }
+        own + if identified { 2 + usize::from(!reply.is_empty()) } else { 0 }
     }
 
     /// Appends the words that follow the head.
     pub(super) fn push(&self, out: &mut Vec<u8>) {
-        let (identity, told) = match *self {
-            Self::Write { key, effect, identity, told } => {
+        let (identity, reply) = match *self {
+            Self::Write { key, effect, identity, reply } => {
                 effect.push(key, out);
-                (identity, told)
+                (identity, reply)
             }
-            Self::Declined { identity, found, told } => {
+            Self::Declined { identity, found, reply } => {
                 push_version(found, out);
-                (Some(identity), told)
+                (Some(identity), reply)
             }
             Self::Barrier => (None, &b""[..]),
         };
         if let Some(Identity { client, seq }) = identity {
             push_word(client, out);
             push_number_word(seq, out);
-            if !told.is_empty() {
-                push_word(told, out);
+            if !reply.is_empty() {
+                push_word(reply, out);
             }
         }
     }
@@ -171,7 +171,7 @@ impl<'a> Op<'a> {
         let identity = |words: &mut Words<'a>| Identity::from_words(words.next()?, words.next()?);
         let write = |key, effect, words: &mut Words<'a>| {
             let identity = if words.is_empty() { None } else { Some(identity(words)?) };
-            Some(Self::Write { key, effect, identity, told: told(words)? })
+            Some(Self::Write { key, effect, identity, reply: reply(words)? })
         };
         match kind {
             PUT => write(key(words)?, Effect::Put(words.next()?), words),
@@ -180,7 +180,7 @@ impl<'a> Op<'a> {
             EXPIRE => write(key(words)?, Effect::Expire, words),
             DECLINED => {
                 let found = words.parse()?;
-                Some(Self::Declined { identity: identity(words)?, found, told: told(words)? })
+                Some(Self::Declined { identity: identity(words)?, found, reply: reply(words)? })
             }
             BARRIER => Some(Self::Barrier),
             _ => None,
@@ -189,8 +189,8 @@ impl<'a> Op<'a> {
 }
 
 /// What a client was told, or empty if there is no such word. `None` if it is over its limit.
-pub(super) fn told<'a>(words: &mut Words<'a>) -> Option<&'a [u8]> {
-    Some(words.next().unwrap_or_default()).filter(|told| told.len() <= limits::TOLD_BYTES)
+pub(super) fn reply<'a>(words: &mut Words<'a>) -> Option<&'a [u8]> {
+    Some(words.next().unwrap_or_default()).filter(|reply| reply.len() <= limits::REPLY_BYTES)
 }
 
 impl<'a> Effect<'a> {

@@ -10,7 +10,7 @@ use crate::error::ErrorReply;
 use crate::frame::{Frame, Words};
 use crate::level::ReadLevel;
 use crate::limits;
-use crate::peer::{Change, Condition, Detail, ExpireIf, Life, Modify, Read, Tells, WallTime, Wanted, Write};
+use crate::peer::{Change, Condition, Detail, ExpireIf, Expiry, Modify, Read, ReplyMode, WallTime, Wanted, Write};
 
 pub(super) type Parsed<'a> = Result<NodeRequest<'a>, ErrorReply>;
 
@@ -93,15 +93,15 @@ impl<'a> Rest<'a> {
             b"SET" => self.set(),
             b"SETNX" => {
                 let [key, value] = self.exactly("setnx")?;
-                set_if(key, value, Condition::Absent, Tells::Count)
+                set_if(key, value, Condition::Absent, ReplyMode::Count)
             }
             b"GETSET" => {
                 let [key, value] = self.exactly("getset")?;
-                set_if(key, value, Condition::Always, Tells::Old)
+                set_if(key, value, Condition::Always, ReplyMode::Old)
             }
             b"SETEX" => self.put_for("setex", Unit::Seconds),
             b"PSETEX" => self.put_for("psetex", Unit::Millis),
-            b"GETDEL" => self.exactly("getdel").and_then(|[key]| modify(key, Modify::Take)),
+            b"GETDEL" => self.exactly("getdel").and_then(|[key]| modify(key, Modify::GetDel)),
             b"GETEX" => self.args("getex", 1..)?.getex(),
             b"APPEND" => self.exactly("append").and_then(|[key, value]| modify(key, Modify::Append(value))),
             b"STRLEN" => self.detail("strlen", Detail::Length),
@@ -177,9 +177,11 @@ impl<'a> Rest<'a> {
 
     fn put_for(self, name: &'static str, unit: Unit) -> Parsed<'a> {
         let [key, time, value] = self.exactly(name)?;
-        match unit.life(time, name)? {
-            Life::For(millis) => Ok(NodeRequest::Write(Write::new(checked_key(key)?, Change::PutFor(value, millis)))),
-            life => modify(key, Modify::Set { value, condition: Condition::Always, life, tells: Tells::Done }),
+        match unit.expiry(time, name)? {
+            Expiry::For(millis) => Ok(NodeRequest::Write(Write::new(checked_key(key)?, Change::PutFor(value, millis)))),
+            expiry => {
+                modify(key, Modify::Set { value, condition: Condition::Always, expiry, reply_mode: ReplyMode::Done })
+            }
         }
     }
 }
@@ -192,8 +194,8 @@ fn modify<'a>(key: &'a [u8], modify: Modify<'a>) -> Parsed<'a> {
     Ok(NodeRequest::Write(Write::new(checked_key(key)?, Change::Modify(modify))))
 }
 
-fn set_if<'a>(key: &'a [u8], value: &'a [u8], condition: Condition<'a>, tells: Tells) -> Parsed<'a> {
-    modify(key, Modify::Set { value, condition, life: Life::Endless, tells })
+fn set_if<'a>(key: &'a [u8], value: &'a [u8], condition: Condition<'a>, reply_mode: ReplyMode) -> Parsed<'a> {
+    modify(key, Modify::Set { value, condition, expiry: Expiry::Never, reply_mode })
 }
 
 fn is(word: &[u8], name: &str) -> bool {
@@ -207,9 +209,9 @@ impl<'a> Args<'a> {
 
     fn set(mut self) -> Parsed<'a> {
         let (key, value) = (self.next(), self.next());
-        let (mut life, mut condition, mut tells) = (None, Condition::Always, Tells::Done);
+        let (mut expiry, mut condition, mut reply_mode) = (None, Condition::Always, ReplyMode::Done);
         while let Some(option) = self.words.next() {
-            if self.is_of_life(option, "KEEPTTL", &mut life)? {
+            if self.is_expiry_option(option, "KEEPTTL", &mut expiry)? {
                 continue;
             }
             if is(option, "NX") && matches!(condition, Condition::Always | Condition::Absent) {
@@ -220,55 +222,55 @@ impl<'a> Args<'a> {
                 let Some(expected) = self.words.next() else { return syntax() };
                 condition = Condition::Equals(expected);
             } else if is(option, "GET") {
-                tells = Tells::Old;
+                reply_mode = ReplyMode::Old;
             } else {
                 return syntax();
             }
         }
-        let life = match life {
-            None => Life::Endless,
-            Some((None, _)) => Life::Kept,
-            Some((Some(unit), time)) => unit.life(time, self.name)?,
+        let expiry = match expiry {
+            None => Expiry::Never,
+            Some((None, _)) => Expiry::Keep,
+            Some((Some(unit), time)) => unit.expiry(time, self.name)?,
         };
-        let change = match (condition, life, tells) {
-            (Condition::Always, Life::Endless, Tells::Done) => Change::Put(value),
-            (Condition::Always, Life::For(millis), Tells::Done) => Change::PutFor(value, millis),
-            _ => Change::Modify(Modify::Set { value, condition, life, tells }),
+        let change = match (condition, expiry, reply_mode) {
+            (Condition::Always, Expiry::Never, ReplyMode::Done) => Change::Put(value),
+            (Condition::Always, Expiry::For(millis), ReplyMode::Done) => Change::PutFor(value, millis),
+            _ => Change::Modify(Modify::Set { value, condition, expiry, reply_mode }),
         };
         Ok(NodeRequest::Write(Write::new(checked_key(key)?, change)))
     }
 
     /// Whether an option sets the key's time to live: a time in some unit, or the one option without a time. If one
     /// unit occurs several times, the last counts; two different options exclude each other.
-    fn is_of_life(
+    fn is_expiry_option(
         &mut self,
         option: &'a [u8],
         without_time: &str,
-        life: &mut Option<(Option<Unit>, &'a [u8])>,
+        expiry: &mut Option<(Option<Unit>, &'a [u8])>,
     ) -> Result<bool, ErrorReply> {
         let unit = Unit::of(option);
         let is_one = unit.is_some() || is(option, without_time);
-        if !is_one || life.is_some_and(|(before, _)| before != unit) {
+        if !is_one || expiry.is_some_and(|(before, _)| before != unit) {
             return Ok(false);
         }
         let time = if unit.is_some() { self.words.next() } else { Some(&b""[..]) };
         let Some(time) = time else { return syntax() };
-        *life = Some((unit, time));
+        *expiry = Some((unit, time));
         Ok(true)
     }
 
     fn getex(mut self) -> Parsed<'a> {
         let key = self.next();
-        let mut life = None;
+        let mut expiry = None;
         while let Some(option) = self.words.next() {
-            if !self.is_of_life(option, "PERSIST", &mut life)? {
+            if !self.is_expiry_option(option, "PERSIST", &mut expiry)? {
                 return syntax();
             }
         }
-        match life {
+        match expiry {
             None => read(key, Wanted::Value),
-            Some((None, _)) => modify(key, Modify::Outlive(Life::Endless)),
-            Some((Some(unit), time)) => modify(key, Modify::Outlive(unit.life(time, self.name)?)),
+            Some((None, _)) => modify(key, Modify::GetEx(Expiry::Never)),
+            Some((Some(unit), time)) => modify(key, Modify::GetEx(unit.expiry(time, self.name)?)),
         }
     }
 
@@ -295,10 +297,10 @@ impl<'a> Args<'a> {
         if is_earlier && is_later {
             return Err(ErrorReply::redis("ERR GT and LT options at the same time are not compatible"));
         }
-        let life = unit.life_or_past(time, self.name)?;
-        let change = match life {
-            Life::For(millis) if condition == ExpireIf::default() => Change::Expire(millis),
-            life => Change::Modify(Modify::Expire { life, condition }),
+        let expiry = unit.life_or_past(time, self.name)?;
+        let change = match expiry {
+            Expiry::For(millis) if condition == ExpireIf::default() => Change::Expire(millis),
+            expiry => Change::Modify(Modify::Expire { expiry, condition }),
         };
         Ok(NodeRequest::Write(Write::new(checked_key(key)?, change)))
     }
@@ -350,7 +352,7 @@ impl Unit {
     }
 
     /// A time to live that has not passed.
-    fn life(self, time: &[u8], name: &str) -> Result<Life, ErrorReply> {
+    fn expiry(self, time: &[u8], name: &str) -> Result<Expiry, ErrorReply> {
         let number = integer(time).ok_or_else(not_an_integer)?;
         if number <= 0 {
             return Err(invalid_expire_time(name));
@@ -359,12 +361,12 @@ impl Unit {
     }
 
     /// A time to live that may have passed.
-    fn life_or_past(self, time: &[u8], name: &str) -> Result<Life, ErrorReply> {
+    fn life_or_past(self, time: &[u8], name: &str) -> Result<Expiry, ErrorReply> {
         let number = integer(time).ok_or_else(not_an_integer)?;
         self.life_of(number, name)
     }
 
-    fn life_of(self, number: i64, name: &str) -> Result<Life, ErrorReply> {
+    fn life_of(self, number: i64, name: &str) -> Result<Expiry, ErrorReply> {
         let millis = match self {
             Self::Seconds | Self::UnixSeconds => number.checked_mul(1_000),
             Self::Millis | Self::UnixMillis => Some(number),
@@ -372,11 +374,11 @@ impl Unit {
         let millis = millis.ok_or_else(|| invalid_expire_time(name))?;
         // A negative time has passed, however long it is.
         let millis = u64::try_from(millis).unwrap_or(0);
-        let (life, limit) = match self {
-            Self::Seconds | Self::Millis => (Life::For(millis), limits::LIFE_MILLIS),
-            Self::UnixSeconds | Self::UnixMillis => (Life::Until(WallTime(millis)), limits::COUNTER),
+        let (expiry, limit) = match self {
+            Self::Seconds | Self::Millis => (Expiry::For(millis), limits::TTL_MILLIS),
+            Self::UnixSeconds | Self::UnixMillis => (Expiry::Until(WallTime(millis)), limits::COUNTER),
         };
-        if millis > limit { Err(invalid_expire_time(name)) } else { Ok(life) }
+        if millis > limit { Err(invalid_expire_time(name)) } else { Ok(expiry) }
     }
 }
 

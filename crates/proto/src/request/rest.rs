@@ -231,7 +231,7 @@ impl<'a> Rest<'a> {
 fn millis_of(word: &[u8]) -> Option<u64> {
     let seconds: i64 = std::str::from_utf8(word).ok()?.parse().ok()?;
     let seconds = u64::try_from(seconds).unwrap_or(0);
-    (seconds <= limits::LIFE_SECONDS).then_some(seconds * 1_000)
+    (seconds <= limits::TTL_SECONDS).then_some(seconds * 1_000)
 }
 
 pub(super) fn checked_key(key: &[u8]) -> Result<&[u8], ErrorReply> {

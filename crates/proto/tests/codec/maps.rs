@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proto::cluster_map::{ClusterMap, MapUpdate, MapVersion, Member, Promises, SlotConfig};
+use proto::cluster_map::{ClusterMap, ClusterSettings, MapUpdate, MapVersion, Member, SlotConfig};
 use proto::id::{Epoch, Incarnation};
 use proto::level::{AckLevel, ReadLevel};
 use proto::limits;
@@ -32,12 +32,12 @@ fn members() -> impl Strategy<Value = BTreeMap<Incarnation, Member>> {
     proptest::collection::btree_map((1u64..9).prop_map(Incarnation), member, 0..6)
 }
 
-fn promises() -> impl Strategy<Value = Promises> {
+fn promises() -> impl Strategy<Value = ClusterSettings> {
     let ack = proptest::sample::select(vec![AckLevel::Async, AckLevel::Quorum, AckLevel::All]);
     let read = proptest::sample::select(vec![ReadLevel::Local, ReadLevel::Linear]);
     (0..=limits::REPLICAS, ack, read, 0u64..1 << 40).prop_map(|(replicas, ack, read, millis)| {
         let heartbeat_timeout = Duration::from_millis(millis);
-        Promises { replicas, ack, read, heartbeat_timeout }
+        ClusterSettings { replicas, ack, read, heartbeat_timeout }
     })
 }
 

@@ -63,7 +63,7 @@ proptest! {
         let (put, delete) = (Effect::Put(value), Effect::Delete);
         let identity = Identity { client: &client, seq: client_seq };
         let replicate = |op| LinkMessage::Replicate { slot, version: last, previous, durable, op };
-        let write = |effect, identity| replicate(Op::Write { key, effect, identity, told: b"" });
+        let write = |effect, identity| replicate(Op::Write { key, effect, identity, reply: b"" });
         messages_read_back!(&pieces, LinkMessage, [
             LinkMessage::Beat { sent: stamp },
             LinkMessage::Align { slot, epoch, config, stamp, from: previous, durable, terms: terms.clone(), refill: seq % 2 == 1 },
@@ -74,10 +74,10 @@ proptest! {
             write(Effect::PutUntil(value, WallTime(seq)), None),
             write(Effect::PutUntil(value, WallTime(seq)), Some(identity)),
             write(Effect::Expire, None),
-            replicate(Op::Declined { identity, found: previous, told: b"" }),
-            replicate(Op::Write { key, effect: put, identity: Some(identity), told: b":7" }),
-            replicate(Op::Declined { identity, found: previous, told: b"-x" }),
-            LinkMessage::Completed { identity, version: last, found: None, told: b":7" },
+            replicate(Op::Declined { identity, found: previous, reply: b"" }),
+            replicate(Op::Write { key, effect: put, identity: Some(identity), reply: b":7" }),
+            replicate(Op::Declined { identity, found: previous, reply: b"-x" }),
+            LinkMessage::Completed { identity, version: last, found: None, reply: b":7" },
             replicate(Op::Barrier),
             LinkMessage::Durable { slot, seq },
             LinkMessage::Fill { slot, epoch, stamp, last, durable, purged: seq, entries, completions, terms },
@@ -85,8 +85,8 @@ proptest! {
             LinkMessage::Entry { version: last, key, effect: delete },
             LinkMessage::Entry { version: last, key, effect: Effect::PutUntil(value, WallTime(seq)) },
             LinkMessage::Entry { version: last, key, effect: Effect::Expire },
-            LinkMessage::Completed { identity, version: last, found: None, told: b"" },
-            LinkMessage::Completed { identity, version: last, found: Some(previous), told: b"" },
+            LinkMessage::Completed { identity, version: last, found: None, reply: b"" },
+            LinkMessage::Completed { identity, version: last, found: Some(previous), reply: b"" },
             LinkMessage::Purge { slot, seq },
             LinkMessage::Release { slot, epoch },
             LinkMessage::Compare { slot, query: stamp, at: last, floor: seq },
@@ -118,7 +118,7 @@ proptest! {
                 messages.push(Forward { id, at_replica, is_short: at_replica, request });
             }
         }
-        let millis = seq % proto::limits::LIFE_MILLIS + 1;
+        let millis = seq % proto::limits::TTL_MILLIS + 1;
         for change in [
             Change::Put(&value),
             Change::PutFor(&value, millis),

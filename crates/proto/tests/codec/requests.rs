@@ -167,13 +167,13 @@ fn write_request() -> impl Strategy<Value = Request> {
         (key(), version, value())
             .prop_map(|(key, version, value)| { request(&[b"CAS", &key, version.to_string().as_bytes(), &value]) }),
         (verb(&["DELETE", "PERSIST"]), key()).prop_map(|(verb, key)| request(&[&verb, &key])),
-        (key(), 1..=limits::LIFE_SECONDS, value()).prop_map(|(key, seconds, value)| request(&[
+        (key(), 1..=limits::TTL_SECONDS, value()).prop_map(|(key, seconds, value)| request(&[
             b"PUTEX",
             &key,
             seconds.to_string().as_bytes(),
             &value
         ])),
-        (key(), 0..=limits::LIFE_SECONDS).prop_map(|(key, seconds)| request(&[
+        (key(), 0..=limits::TTL_SECONDS).prop_map(|(key, seconds)| request(&[
             b"EXPIRE",
             &key,
             seconds.to_string().as_bytes()

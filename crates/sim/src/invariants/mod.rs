@@ -238,5 +238,5 @@ fn op_of<'a>(operation: &'a crate::client::Operation, client: &'a str) -> Option
         Change::PutFor(..) | Change::Expire(_) | Change::Persist | Change::Modify(_) => return None,
     };
     let identity = operation.identity.map(|seq| proto::peer::Identity { client: client.as_bytes(), seq });
-    Some(Op::Write { key: operation.key.as_bytes(), effect, identity, told: b"" })
+    Some(Op::Write { key: operation.key.as_bytes(), effect, identity, reply: b"" })
 }

@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
-use engine::modify::Telling;
+use engine::modify::OwnedReply;
 use engine::slot::{Answer, Refusal, Written};
 use engine::waiting::{Outcome as Wait, Waiting};
 use proto::id::Version;
-use proto::peer::{Identity, Told, Write};
+use proto::peer::{Identity, ModifyReply, Write};
 
 use crate::client::{Outcome, Request, Response};
 use crate::schedule::Event;
@@ -22,12 +22,14 @@ pub(crate) struct Pending {
 }
 
 /// What a read-modify-write was told.
-fn told(telling: &Telling, version: Version) -> Outcome {
-    match telling.told() {
-        Told::Number(number) => Outcome::Counted(number, version),
-        Told::Value(value) => Outcome::Exchanged(Some(Rc::from(String::from_utf8_lossy(value).as_ref())), version),
-        Told::Nothing => Outcome::Exchanged(None, version),
-        Told::Done | Told::Mistake(_) => Outcome::Conflict,
+fn reply(reply: &OwnedReply, version: Version) -> Outcome {
+    match reply.as_reply() {
+        ModifyReply::Number(number) => Outcome::Counted(number, version),
+        ModifyReply::Value(value) => {
+            Outcome::Exchanged(Some(Rc::from(String::from_utf8_lossy(value).as_ref())), version)
+        }
+        ModifyReply::Nothing => Outcome::Exchanged(None, version),
+        ModifyReply::Done | ModifyReply::Error(_) => Outcome::Conflict,
     }
 }
 
@@ -64,7 +66,7 @@ impl World {
             let written = node.write(now, slot, &write, &waiting, &mut process.turn);
             written.map(|Answer { answer, ticket }| match answer {
                 Written::Done(version) => (Outcome::Done(version), ticket),
-                Written::Told(version, telling) => (told(&telling, version), ticket),
+                Written::Modified(version, reply) => (reply(&reply, version), ticket),
                 Written::Conflict(_) => (Outcome::Conflict, ticket),
             })
         } else {

@@ -70,7 +70,7 @@ impl Deadlines {
 impl<B: Bugs> Slot<B> {
     /// Orders the record that makes an expired key absent. Returns its number.
     pub(super) fn expire(&mut self, place: Place<'_>, key: &[u8], turn: &mut Turn) -> u64 {
-        self.order(place, Op::Write { key, effect: Effect::Expire, identity: None, told: b"" }, turn).seq
+        self.order(place, Op::Write { key, effect: Effect::Expire, identity: None, reply: b"" }, turn).seq
     }
 
     /// Notes that a value with a deadline was written.

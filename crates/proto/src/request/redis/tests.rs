@@ -28,18 +28,19 @@ fn refused(text: &str, error: &str) {
 
 #[test]
 fn a_set_is_the_least_that_it_means() {
-    let set = |condition, life, tells| Change::Modify(Modify::Set { value: b"v", condition, life, tells });
+    let set =
+        |condition, expiry, reply_mode| Change::Modify(Modify::Set { value: b"v", condition, expiry, reply_mode });
     means("SET k v", Change::Put(b"v"));
     means("set k v EX 10", Change::PutFor(b"v", 10_000));
     means("SET k v px 10", Change::PutFor(b"v", 10));
     means("SETEX k 10 v", Change::PutFor(b"v", 10_000));
     means("PSETEX k 10 v", Change::PutFor(b"v", 10));
-    means("SET k v KEEPTTL", set(Condition::Always, Life::Kept, Tells::Done));
-    means("SET k v NX GET EX 1", set(Condition::Absent, Life::For(1_000), Tells::Old));
-    means("SET k v XX PXAT 5", set(Condition::Present, Life::Until(WallTime(5)), Tells::Done));
-    means("SET k v IFEQ w", set(Condition::Equals(b"w"), Life::Endless, Tells::Done));
-    means("SETNX k v", set(Condition::Absent, Life::Endless, Tells::Count));
-    means("GETSET k v", set(Condition::Always, Life::Endless, Tells::Old));
+    means("SET k v KEEPTTL", set(Condition::Always, Expiry::Keep, ReplyMode::Done));
+    means("SET k v NX GET EX 1", set(Condition::Absent, Expiry::For(1_000), ReplyMode::Old));
+    means("SET k v XX PXAT 5", set(Condition::Present, Expiry::Until(WallTime(5)), ReplyMode::Done));
+    means("SET k v IFEQ w", set(Condition::Equals(b"w"), Expiry::Never, ReplyMode::Done));
+    means("SETNX k v", set(Condition::Absent, Expiry::Never, ReplyMode::Count));
+    means("GETSET k v", set(Condition::Always, Expiry::Never, ReplyMode::Old));
     for text in ["SET k v NX IFEQ w", "SET k v IFEQ", "SET k v IFEQ a IFEQ b", "SET k v EX 1 PX 1", "SET k v NX XX"] {
         refused(text, "ERR syntax error");
     }
@@ -47,14 +48,14 @@ fn a_set_is_the_least_that_it_means() {
 
 #[test]
 fn lives_are_within_their_limits() {
-    let too_long = (limits::LIFE_MILLIS + 1).to_string();
+    let too_long = (limits::TTL_MILLIS + 1).to_string();
     refused(&format!("SET k v PX {too_long}"), "ERR invalid expire time in 'set' command");
     refused(&format!("PEXPIRE k {too_long}"), "ERR invalid expire time in 'pexpire' command");
     refused("SET k v PXAT 9223372036854775807", "ERR invalid expire time in 'set' command");
-    means(&format!("PEXPIRE k {}", limits::LIFE_MILLIS), Change::Expire(limits::LIFE_MILLIS));
+    means(&format!("PEXPIRE k {}", limits::TTL_MILLIS), Change::Expire(limits::TTL_MILLIS));
     means("EXPIRE k -9223372036854775", Change::Expire(0));
     let condition = ExpireIf { has_one: true, is_earlier: true, ..ExpireIf::default() };
-    means("EXPIRE k 1 XX gt", Change::Modify(Modify::Expire { life: Life::For(1_000), condition }));
+    means("EXPIRE k 1 XX gt", Change::Modify(Modify::Expire { expiry: Expiry::For(1_000), condition }));
     means("PERSIST k", Change::Persist);
 }
 

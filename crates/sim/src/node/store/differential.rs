@@ -13,7 +13,7 @@ use engine::slot::{Answer, Written};
 use engine::time::Timestamp;
 use engine::waiting::Waiting;
 use engine::walk::Walk;
-use proto::cluster_map::{ClusterMap, MapVersion, Member, Promises, SlotConfig};
+use proto::cluster_map::{ClusterMap, ClusterSettings, MapVersion, Member, SlotConfig};
 use proto::id::{Epoch, Incarnation, NodeAddr, Version};
 use proto::level::ReadLevel;
 use proto::peer::{Change, Modify, WallTime, Write};
@@ -221,7 +221,7 @@ impl Beside {
             _ => return self.page(),
         };
         let done = match self.write(&Write { expected, ..Write::new(&key, change) })? {
-            Written::Done(version) | Written::Told(version, _) => Some(version),
+            Written::Done(version) | Written::Modified(version, _) => Some(version),
             Written::Conflict(_) => None,
         };
         self.store.write(&self.node, self.now);
@@ -353,7 +353,7 @@ fn modelled(found: Option<Kept>, change: Change<'_>, holds: bool, wall: u64) -> 
 /// The map by which one node leads all slots, at its start of this number.
 fn map_of_one(me: Incarnation, number: u64) -> ClusterMap {
     let mut map = ClusterMap::empty("c".to_owned(), BITS);
-    map.promises = Promises { replicas: 0, ..Promises::default() };
+    map.promises = ClusterSettings { replicas: 0, ..ClusterSettings::default() };
     let addr = NodeAddr::new("n", 1).expect("a valid address");
     map.set_members([(me, Member { addr, up: true })].into());
     let config = Arc::new(SlotConfig {
