@@ -45,7 +45,7 @@ use crate::time::Timestamp;
 
 use health::Fills;
 use membership::Joining;
-use proposals::{REPLAN_PAUSE, Said};
+use proposals::{Proposal, REPLAN_PAUSE};
 use replan::HANDOVER_RETRY;
 use start_up::Offer;
 pub use state::StateError;
@@ -144,9 +144,9 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     suspicion: Suspicion,
     fills: Fills,
     /// Learners that have everything, to be admitted at the next look at all slots.
-    admissions: BTreeMap<SlotId, Said>,
+    admissions: BTreeMap<SlotId, Proposal>,
     /// Slots that were released to a member that is suspected.
-    releases: BTreeMap<SlotId, Said>,
+    releases: BTreeMap<SlotId, Proposal>,
     /// When to look at all slots because some have changed.
     replan_at: Option<Timestamp>,
     promotion: Option<Promotion>,

@@ -18,7 +18,7 @@ use proto::slot::SlotId;
 use crate::losses::Loss;
 use crate::record::Record;
 
-pub(crate) use codec::{Entry, Whole};
+pub(crate) use codec::{Entry, SlotSnapshot};
 pub use replay::{Replay, ReplayError};
 
 /// The entries that have not been taken yet.
@@ -105,7 +105,7 @@ impl Journal {
         self.note(|| Entry::Drop { slot });
     }
 
-    pub(crate) fn note_whole(&self, slot: SlotId, whole: impl FnOnce() -> Whole) {
+    pub(crate) fn note_whole(&self, slot: SlotId, whole: impl FnOnce() -> SlotSnapshot) {
         self.note(|| Entry::Whole { slot, whole: whole() });
     }
 

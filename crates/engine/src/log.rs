@@ -46,24 +46,24 @@ pub struct Entry {
 pub struct Log {
     last: Version,
     durable: u64,
-    more: Option<Box<More>>,
+    state: Option<Box<LogState>>,
 }
 
 /// What every record touches, in two cache lines.
 #[derive(Debug, Default)]
-struct More {
+struct LogState {
     tail: NearQueue<Entry>,
     tail_bytes: usize,
     /// Where the tail begins: the number of the record before its first.
     before_tail: u64,
     /// Oldest first.
     terms: VecDeque<Term>,
-    rare: Option<Box<Rare>>,
+    cold: Option<Box<ColdState>>,
 }
 
 /// State of a slot with deleted keys, with clients that give their writes an identity, or with many past terms.
 #[derive(Debug, Default)]
-struct Rare {
+struct ColdState {
     /// Older terms were forgotten.
     terms_forgotten: bool,
     /// The tombstones in the table, and some that have been overwritten since, oldest first.
@@ -82,14 +82,14 @@ impl Log {
         // The sender may know only these terms; what it forgot is forgotten here, too.
         let terms_forgotten = terms.0.len() >= TERMS;
         let is_rare = terms_forgotten || purged > 0 || !tombstones.is_empty();
-        let rare = Rare { terms_forgotten, tombstones, purged, completions: Completions::default() };
-        let more = More {
+        let cold = ColdState { terms_forgotten, tombstones, purged, completions: Completions::default() };
+        let state = LogState {
             before_tail: last.seq,
             terms: terms.0.iter().copied().collect(),
-            rare: is_rare.then(|| Box::new(rare)),
-            ..More::default()
+            cold: is_rare.then(|| Box::new(cold)),
+            ..LogState::default()
         };
-        Self { last, durable: durable.min(last.seq), more: (last != Version::NONE).then(|| Box::new(more)) }
+        Self { last, durable: durable.min(last.seq), state: (last != Version::NONE).then(|| Box::new(state)) }
     }
 
     /// The last record.
@@ -107,75 +107,75 @@ impl Log {
     /// The epoch of a record of this log; `None` if it has no record of this number or has forgotten its term.
     #[must_use]
     pub fn epoch_at(&self, seq: u64) -> Option<Epoch> {
-        let more = self.more.as_ref().filter(|_| (1..=self.last.seq).contains(&seq))?;
-        more.terms.iter().rev().find(|term| term.first <= seq).map(|term| term.epoch)
+        let state = self.state.as_ref().filter(|_| (1..=self.last.seq).contains(&seq))?;
+        state.terms.iter().rev().find(|term| term.first <= seq).map(|term| term.epoch)
     }
 
     /// The terms, for use in a message.
     #[must_use]
     pub fn terms(&self) -> Terms {
-        Terms(self.more.as_ref().map(|more| more.terms.iter().copied().collect()).unwrap_or_default())
+        Terms(self.state.as_ref().map(|state| state.terms.iter().copied().collect()).unwrap_or_default())
     }
 
     /// The tail, oldest first.
     pub(crate) fn tail_entries(&self) -> impl Iterator<Item = &Entry> {
-        self.more.iter().flat_map(|more| more.tail.iter())
+        self.state.iter().flat_map(|state| state.tail.iter())
     }
 
     /// Gives a filled log its tail: its last records, oldest first.
     pub(crate) fn restore_tail(&mut self, tail: Vec<Entry>, budget: &TailBudget) {
-        let (Some(more), Some(first)) = (&mut self.more, tail.first()) else { return };
-        more.before_tail = first.record.version().seq - 1;
-        more.tail_bytes = tail.iter().map(|entry| entry.record.size()).sum();
-        budget.used.fetch_add(more.tail_bytes, Ordering::Relaxed);
-        more.tail = tail.into_iter().collect();
+        let (Some(state), Some(first)) = (&mut self.state, tail.first()) else { return };
+        state.before_tail = first.record.version().seq - 1;
+        state.tail_bytes = tail.iter().map(|entry| entry.record.size()).sum();
+        budget.used.fetch_add(state.tail_bytes, Ordering::Relaxed);
+        state.tail = tail.into_iter().collect();
     }
 
     /// The client writes that have taken effect.
     pub fn completions(&mut self) -> &mut Completions {
-        &mut self.more_mut().rare_mut().completions
+        &mut self.state_mut().cold_mut().completions
     }
 
     /// The client writes that have taken effect, if any had an identity.
     #[must_use]
     pub fn known_completions(&self) -> Option<&Completions> {
-        self.rare().map(|rare| &rare.completions)
+        self.cold().map(|cold| &cold.completions)
     }
 
     /// Forgets client writes that need no longer be remembered.
     pub fn sweep_completions(&mut self, now: Timestamp, oldest: &OldestKept, seen: &mut Seen) {
-        if let Some(rare) = self.more.as_mut().and_then(|more| more.rare.as_mut()) {
-            rare.completions.sweep(now, oldest, seen);
+        if let Some(cold) = self.state.as_mut().and_then(|state| state.cold.as_mut()) {
+            cold.completions.sweep(now, oldest, seen);
         }
     }
 
     /// The number up to which tombstones may be missing.
     #[must_use]
     pub fn purged(&self) -> u64 {
-        self.rare().map_or(0, |rare| rare.purged)
+        self.cold().map_or(0, |cold| cold.purged)
     }
 
     /// Appends the next record. If it is not `kept`, nobody will ever ask for it, and it does not go into the tail.
     pub fn append(&mut self, record: Record, replaced: Option<Record>, kept: bool, budget: &TailBudget) {
         let Version { epoch, seq } = record.version();
         let before = std::mem::replace(&mut self.last, record.version());
-        let more = self.more_mut();
+        let state = self.state_mut();
         // The last term is that of the last record. Checking that record first avoids touching the terms.
-        if before.epoch != epoch || more.terms.is_empty() {
-            more.terms.push_back(Term { epoch, first: seq });
-            if more.terms.len() > TERMS {
-                more.terms.pop_front();
-                more.rare_mut().terms_forgotten = true;
+        if before.epoch != epoch || state.terms.is_empty() {
+            state.terms.push_back(Term { epoch, first: seq });
+            if state.terms.len() > TERMS {
+                state.terms.pop_front();
+                state.cold_mut().terms_forgotten = true;
             }
         }
         if record.is_delete() {
-            more.rare_mut().tombstones.push_back(record.clone());
+            state.cold_mut().tombstones.push_back(record.clone());
         }
         let bytes = record.size();
         if kept && budget.used() + bytes <= budget.limit {
             budget.used.fetch_add(bytes, Ordering::Relaxed);
-            more.tail_bytes += bytes;
-            more.tail.push_back(Entry { record, replaced });
+            state.tail_bytes += bytes;
+            state.tail.push_back(Entry { record, replaced });
         } else {
             self.drop_tail(budget);
         }
@@ -189,7 +189,7 @@ impl Log {
 
     /// Like [`Log::set_durable`], for when a copy is away: what that copy will lack is kept while the node's tails hold
     /// less than half of their limit. The other half is reserved for what is not durable.
-    pub fn set_durable_for_the_away(&mut self, seq: u64, budget: &TailBudget) {
+    pub fn set_durable_keeping_tail(&mut self, seq: u64, budget: &TailBudget) {
         self.durable = self.durable.max(seq.min(self.last.seq));
         if budget.used() > budget.limit / 2 {
             self.forget_durable(budget.limit / 2, budget);
@@ -199,15 +199,15 @@ impl Log {
     /// Forgets the oldest durable records until the node's tails hold no more than this.
     fn forget_durable(&mut self, until: usize, budget: &TailBudget) {
         let durable = self.durable;
-        let Some(more) = &mut self.more else { return };
+        let Some(state) = &mut self.state else { return };
         let (mut freed, used) = (0, if until == 0 { usize::MAX } else { budget.used() });
         while used - freed > until
-            && let Some(entry) = more.tail.pop_front_if(|entry| entry.record.version().seq <= durable)
+            && let Some(entry) = state.tail.pop_front_if(|entry| entry.record.version().seq <= durable)
         {
             freed += entry.record.size();
-            more.before_tail = entry.record.version().seq;
+            state.before_tail = entry.record.version().seq;
         }
-        more.tail_bytes -= freed;
+        state.tail_bytes -= freed;
         budget.give_back(freed);
     }
 
@@ -218,10 +218,10 @@ impl Log {
         if from == self.last {
             return Some(Vec::new());
         }
-        let more = self.more.as_ref().filter(|more| from.seq >= more.before_tail && more.contains(from))?;
+        let state = self.state.as_ref().filter(|state| from.seq >= state.before_tail && state.contains(from))?;
         let mut previous = from;
         let mut records = Vec::new();
-        for entry in more.tail.iter().filter(|entry| entry.record.version().seq > from.seq) {
+        for entry in state.tail.iter().filter(|entry| entry.record.version().seq > from.seq) {
             records.push((previous, entry.record.clone()));
             previous = entry.record.version();
         }
@@ -231,7 +231,7 @@ impl Log {
     /// The records that are not known to be durable, oldest first, as far as they are kept.
     #[must_use]
     pub fn tail(&self) -> Vec<Record> {
-        let entries = self.more.iter().flat_map(|more| more.tail.iter());
+        let entries = self.state.iter().flat_map(|state| state.tail.iter());
         let entries = entries.filter(|entry| entry.record.version().seq > self.durable);
         entries.map(|entry| entry.record.clone()).collect()
     }
@@ -252,107 +252,107 @@ impl Log {
             let seq = end(&mine.0, at, self.last).min(end(&terms.0, other, last));
             return Some(Version { epoch: term.epoch, seq });
         }
-        let forgotten = self.rare().is_some_and(|rare| rare.terms_forgotten) || terms.0.len() >= TERMS;
+        let forgotten = self.cold().is_some_and(|cold| cold.terms_forgotten) || terms.0.len() >= TERMS;
         (!forgotten).then_some(Version::NONE)
     }
 
     /// Truncates the log to one of its own records and returns what was cut, newest first; `None`, with nothing
     /// changed, if the tail does not reach back that far.
     pub fn cut(&mut self, to: Version, budget: &TailBudget) -> Option<Vec<Entry>> {
-        let more = self.more.as_mut().filter(|more| to.seq >= more.before_tail && to.seq >= self.durable)?;
+        let state = self.state.as_mut().filter(|state| to.seq >= state.before_tail && to.seq >= self.durable)?;
         let mut cut = Vec::new();
         let mut freed = 0;
-        while let Some(mut entry) = more.tail.pop_back_if(|entry| entry.record.version().seq > to.seq) {
+        while let Some(mut entry) = state.tail.pop_back_if(|entry| entry.record.version().seq > to.seq) {
             freed += entry.record.size();
-            if let Some(rare) = &mut more.rare {
+            if let Some(cold) = &mut state.cold {
                 if entry.record.is_delete() {
-                    rare.tombstones.pop_back_if(|last| last.version() == entry.record.version());
+                    cold.tombstones.pop_back_if(|last| last.version() == entry.record.version());
                 }
                 if let Some(identity) = entry.record.identity() {
-                    rare.completions.undo(identity, entry.record.version());
+                    cold.completions.undo(identity, entry.record.version());
                 }
                 // A tombstone that all copies had passed is not restored.
-                entry.replaced = entry.replaced.filter(|old| !(old.is_delete() && old.version().seq <= rare.purged));
+                entry.replaced = entry.replaced.filter(|old| !(old.is_delete() && old.version().seq <= cold.purged));
             }
             cut.push(entry);
         }
-        more.tail_bytes -= freed;
+        state.tail_bytes -= freed;
         budget.give_back(freed);
-        while more.terms.pop_back_if(|term| term.first > to.seq).is_some() {}
+        while state.terms.pop_back_if(|term| term.first > to.seq).is_some() {}
         self.last = to;
         Some(cut)
     }
 
     /// Takes the next tombstone up to `seq`, where every copy has passed `seq`.
     pub fn next_purged(&mut self, seq: u64) -> Option<Record> {
-        let rare = self.more.as_mut()?.rare.as_mut()?;
-        let tombstone = rare.tombstones.pop_front_if(|tombstone| tombstone.version().seq <= seq)?;
-        rare.purged = rare.purged.max(tombstone.version().seq);
+        let cold = self.state.as_mut()?.cold.as_mut()?;
+        let tombstone = cold.tombstones.pop_front_if(|tombstone| tombstone.version().seq <= seq)?;
+        cold.purged = cold.purged.max(tombstone.version().seq);
         Some(tombstone)
     }
 
     /// Notes that tombstones up to `seq` are gone, although this log may not have known the last of them.
     pub(crate) fn set_purged(&mut self, seq: u64) {
-        let rare = self.more_mut().rare_mut();
-        rare.purged = rare.purged.max(seq);
+        let cold = self.state_mut().cold_mut();
+        cold.purged = cold.purged.max(seq);
     }
 
     /// Whether there is a tombstone up to `seq`.
     #[must_use]
     pub fn has_tombstone(&self, seq: u64) -> bool {
-        let oldest = self.rare().and_then(|rare| rare.tombstones.front());
+        let oldest = self.cold().and_then(|cold| cold.tombstones.front());
         oldest.is_some_and(|tombstone| tombstone.version().seq <= seq)
     }
 
     /// Drops the tail. Must be called before a log is dropped, so that the budget stays right.
     pub fn drop_tail(&mut self, budget: &TailBudget) {
         let last = self.last.seq;
-        if let Some(more) = &mut self.more {
+        if let Some(state) = &mut self.state {
             // Without followers, every record gets here.
-            if more.tail.front().is_some() {
-                more.tail = NearQueue::default();
+            if state.tail.front().is_some() {
+                state.tail = NearQueue::default();
             }
-            more.before_tail = last;
-            budget.give_back(std::mem::take(&mut more.tail_bytes));
+            state.before_tail = last;
+            budget.give_back(std::mem::take(&mut state.tail_bytes));
         }
     }
 
     /// Prefetches memory that the next record will touch. This is the first of two calls; other slots can be prefetched
     /// in between.
     pub(crate) fn fetch(&self) {
-        if let Some(more) = &self.more {
-            fetch(&**more);
+        if let Some(state) = &self.state {
+            fetch(&**state);
         }
     }
 
     /// The second call: prefetches what is dropped when the durable mark moves. `size` is the usual size of a record in
     /// bytes.
     pub(crate) fn fetch_oldest(&self, size: usize) {
-        if let Some(entry) = self.more.as_ref().and_then(|more| more.tail.front()) {
+        if let Some(entry) = self.state.as_ref().and_then(|state| state.tail.front()) {
             entry.record.fetch();
             // The next record is usually written where this one was.
             entry.replaced.iter().for_each(|replaced| replaced.fetch_with_value(size));
         }
     }
 
-    fn more_mut(&mut self) -> &mut More {
-        self.more.get_or_insert_default()
+    fn state_mut(&mut self) -> &mut LogState {
+        self.state.get_or_insert_default()
     }
 
-    fn rare(&self) -> Option<&Rare> {
-        self.more.as_ref()?.rare.as_deref()
+    fn cold(&self) -> Option<&ColdState> {
+        self.state.as_ref()?.cold.as_deref()
     }
 }
 
-impl More {
-    fn rare_mut(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
+impl LogState {
+    fn cold_mut(&mut self) -> &mut ColdState {
+        self.cold.get_or_insert_default()
     }
 
     /// Whether a version is one of this log's own.
     fn contains(&self, place: Version) -> bool {
         let term = self.terms.iter().rev().find(|term| term.first <= place.seq);
-        let forgotten = self.rare.as_ref().is_some_and(|rare| rare.terms_forgotten);
+        let forgotten = self.cold.as_ref().is_some_and(|cold| cold.terms_forgotten);
         term.map_or(place == Version::NONE && !forgotten, |term| term.epoch == place.epoch)
     }
 }
@@ -448,12 +448,12 @@ mod tests {
         let budget = TailBudget::default();
         let mut log = log_of(&[1, 1, 1, 1], &budget);
         let size = budget.used() / 4;
-        log.set_durable_for_the_away(3, &budget);
+        log.set_durable_keeping_tail(3, &budget);
         assert_eq!((log.durable(), log.after(version(1, 1)).unwrap().len(), log.tail().len()), (3, 3, 1));
         assert!(log.cut(version(1, 2), &budget).is_none(), "what is durable is never cut");
         let small = TailBudget::new(4 * size);
         let mut log = log_of(&[1, 1, 1, 1], &small);
-        log.set_durable_for_the_away(4, &small);
+        log.set_durable_keeping_tail(4, &small);
         assert_eq!((small.used(), log.after(version(1, 2)).unwrap().len()), (2 * size, 2));
         assert!(log.after(version(1, 1)).is_none());
         log.set_durable(4, &small);
@@ -472,6 +472,6 @@ mod tests {
     #[test]
     fn a_log_is_small() {
         assert!(size_of::<Log>() <= 32, "{}", size_of::<Log>());
-        assert!(size_of::<More>() <= 128, "{}", size_of::<More>());
+        assert!(size_of::<LogState>() <= 128, "{}", size_of::<LogState>());
     }
 }

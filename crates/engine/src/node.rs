@@ -38,7 +38,7 @@ use crate::outbox::{Lag, OUTBOX_ITEMS, Outbox};
 use crate::pace::Pace;
 use crate::peers::Peers;
 use crate::record::Record;
-use crate::slot::{Answer, Place, Refusal, Slot, Written};
+use crate::slot::{Answer, Refusal, Slot, SlotContext, Written};
 use crate::table::KeyHasher;
 use crate::time::Timestamp;
 use crate::waiting::Waiting;
@@ -261,8 +261,8 @@ impl<B: Bugs> Node<B> {
         read: impl FnOnce(Option<&Record>) -> R,
     ) -> Result<Answer<R>, Refusal> {
         let mut state = self.slot(slot);
-        let place = self.place(Timestamp::default(), slot);
-        let answer = state.read(place, key, level, clock, waiting, turn, read);
+        let cx = self.cx(Timestamp::default(), slot);
+        let answer = state.read(cx, key, level, clock, waiting, turn, read);
         drop(state);
         if level == ReadLevel::Linear {
             self.finish(turn);
@@ -282,9 +282,9 @@ impl<B: Bugs> Node<B> {
         clock: impl Fn() -> Timestamp,
         read: impl FnOnce(Option<&Record>) -> R,
     ) -> Result<R, Refusal> {
-        let place = self.place(Timestamp::default(), slot);
+        let cx = self.cx(Timestamp::default(), slot);
         let slot = self.slot(slot);
-        if slot.holds_copy() { Ok(read(slot.get(place, key, clock))) } else { Err(Refusal::NotHere) }
+        if slot.holds_copy() { Ok(read(slot.get(cx, key, clock))) } else { Err(Refusal::NotHere) }
     }
 
     /// The minimum time for which a key has not been used, as far as its primary knows; `None` if absent. Asking is not
@@ -293,8 +293,8 @@ impl<B: Bugs> Node<B> {
     /// # Errors
     /// This node does not lead the slot.
     pub fn idle(&self, slot: SlotId, key: &[u8], now: Timestamp) -> Result<Option<Duration>, Refusal> {
-        let place = self.place(now, slot);
-        let age = self.slot(slot).age(place, key)?;
+        let cx = self.cx(now, slot);
+        let age = self.slot(slot).age(cx, key)?;
         Ok(age.map(|age| self.memory.idle(age, now)))
     }
 
@@ -323,15 +323,15 @@ impl<B: Bugs> Node<B> {
         listing: &mut Listing,
     ) {
         let mut state = self.slot(slot);
-        let place = self.place(clock(), slot);
+        let cx = self.cx(clock(), slot);
         let is_listed = if list.at_replica {
             let holds_copy = state.holds_copy();
             if holds_copy {
-                state.list_copy(place, listing);
+                state.list_copy(cx, listing);
             }
             holds_copy
         } else {
-            state.list(place, list.level, waiting, turn, listing).is_ok()
+            state.list(cx, list.level, waiting, turn, listing).is_ok()
         };
         drop(state);
         self.finish(turn);
@@ -374,7 +374,7 @@ impl<B: Bugs> Node<B> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Refusal::NotHere);
         }
-        state.write(Place { memory_slack, ..self.place(now, slot) }, write, waiting, turn)
+        state.write(SlotContext { memory_slack, ..self.cx(now, slot) }, write, waiting, turn)
     }
 
     /// Where requests for a slot go.
@@ -421,7 +421,7 @@ impl<B: Bugs> Node<B> {
     /// Whether this node serves a slot now.
     #[must_use]
     pub fn is_serving(&self, now: Timestamp, slot: SlotId) -> bool {
-        self.slot(slot).is_serving(self.place(now, slot))
+        self.slot(slot).is_serving(self.cx(now, slot))
     }
 
     /// Whether this node leads a slot that another member of its in-sync set could lead.
@@ -480,8 +480,8 @@ impl<B: Bugs> Node<B> {
 
     // Helpers.
 
-    fn place(&self, now: Timestamp, id: SlotId) -> Place<'_> {
-        Place {
+    fn cx(&self, now: Timestamp, id: SlotId) -> SlotContext<'_> {
+        SlotContext {
             now,
             id,
             me: self.incarnation(),

@@ -13,7 +13,7 @@ mod tests;
 
 /// The status of the nodes at the moment of planning.
 #[derive(Debug, Default)]
-pub struct Standing {
+pub struct ClusterView {
     /// Registered, and heard within the timeout.
     pub alive: BTreeSet<Incarnation>,
     /// Alive, but registered by hand: the address runs none of our programs that could fill or be filled.
@@ -26,7 +26,7 @@ pub struct Standing {
     /// Alive, but not heard from at the moment: nothing is handed over to them.
     pub suspected: BTreeSet<Incarnation>,
     /// Alive, but with a full disk or about to stop: they lead nothing that another member can lead.
-    pub yielding: BTreeSet<Incarnation>,
+    pub avoid_as_primary: BTreeSet<Incarnation>,
     /// Alive, but leaving for good: nothing is handed over to them.
     pub leaving: BTreeSet<Incarnation>,
     /// How many copies each slot should have, including those of nodes that are briefly away.
@@ -85,26 +85,26 @@ pub enum Plan {
 /// Plans one slot. `target` lists the nodes that should hold it according to the ring, primary first, all of them
 /// alive.
 #[must_use]
-pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Plan {
-    let holders: Vec<_> = config.isr.iter().copied().filter(|holder| !standing.gone.contains(holder)).collect();
-    let former: Vec<_> = config.elr.iter().copied().filter(|member| !standing.gone.contains(member)).collect();
-    let up: Vec<_> = holders.iter().copied().filter(|holder| standing.alive.contains(holder)).collect();
-    let only_by_hand = !holders.is_empty() && holders.iter().all(|holder| standing.by_hand.contains(holder));
+pub fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Plan {
+    let holders: Vec<_> = config.isr.iter().copied().filter(|holder| !view.gone.contains(holder)).collect();
+    let former: Vec<_> = config.elr.iter().copied().filter(|member| !view.gone.contains(member)).collect();
+    let up: Vec<_> = holders.iter().copied().filter(|holder| view.alive.contains(holder)).collect();
+    let only_by_hand = !holders.is_empty() && holders.iter().all(|holder| view.by_hand.contains(holder));
 
     if (holders.is_empty() && former.is_empty())
-        || (only_by_hand && target.iter().any(|node| !standing.by_hand.contains(node)))
+        || (only_by_hand && target.iter().any(|node| !view.by_hand.contains(node)))
     {
-        return without_members(config, target, standing);
+        return without_members(config, target, view);
     }
     if only_by_hand && !up.is_empty() {
         // Nobody can be asked or filled, so the ring alone decides.
         return change(config, held_by(target));
     }
     let primary = config.primary.filter(|primary| up.contains(primary));
-    let is_reborn = config.isr.iter().any(|member| standing.reborn.contains_key(member));
-    let is_unproven = standing.is_unproven(config);
-    let nobody_is_heard = up.iter().all(|member| standing.is_silent(config, *member));
-    let patient = if is_reborn { primary.is_some() || standing.patient } else { is_unproven };
+    let is_reborn = config.isr.iter().any(|member| view.reborn.contains_key(member));
+    let is_unproven = view.is_unproven(config);
+    let nobody_is_heard = up.iter().all(|member| view.is_silent(config, *member));
+    let patient = if is_reborn { primary.is_some() || view.patient } else { is_unproven };
     if nobody_is_heard && !up.is_empty() && patient {
         // Whether the others were up while one was restarted is unknown: they may be about to come back in the same
         // way. A member that stays silent is taken off the ring after a while, and then those that are back decide. A
@@ -112,17 +112,17 @@ pub fn plan(config: &SlotConfig, target: &[Incarnation], standing: &Standing) ->
         return Plan::Keep;
     }
     if is_unproven
-        && primary.is_some_and(|primary| standing.unheard.contains(&primary) && !standing.suspected.contains(&primary))
+        && primary.is_some_and(|primary| view.unheard.contains(&primary) && !view.suspected.contains(&primary))
     {
         return Plan::Keep; // It is heard in a moment, or suspected.
     }
-    let Some(primary) = primary.filter(|primary| !standing.is_accused(config, *primary)) else {
-        return replace_primary(config, &holders, &up, standing);
+    let Some(primary) = primary.filter(|primary| !view.is_accused(config, *primary)) else {
+        return replace_primary(config, &holders, &up, view);
     };
-    keep_primary(config, primary, target, &up, standing)
+    keep_primary(config, primary, target, &up, view)
 }
 
-impl Standing {
+impl ClusterView {
     /// Whether the primary is suspected and a copy of the slot complains about it.
     pub(crate) fn is_accused(&self, config: &SlotConfig, primary: Incarnation) -> bool {
         let accusers = self.accused.get(&primary);
@@ -231,32 +231,32 @@ fn keep_primary(
     primary: Incarnation,
     target: &[Incarnation],
     up: &[Incarnation],
-    standing: &Standing,
+    view: &ClusterView,
 ) -> Plan {
     let filled = target.iter().all(|node| up.contains(node));
-    let first_yields = target.first().is_some_and(|first| standing.yielding.contains(first));
-    let leads_at_target = target.first() == Some(&primary) || (first_yields && target.contains(&primary));
+    let first_is_avoided = target.first().is_some_and(|first| view.avoid_as_primary.contains(first));
+    let leads_at_target = target.first() == Some(&primary) || (first_is_avoided && target.contains(&primary));
     let mut isr = in_ring_order(up, target);
-    isr.sort_by_key(|node| standing.leaving.contains(node));
+    isr.sort_by_key(|node| view.leaving.contains(node));
     let mut elr = Vec::new();
-    let planted = standing.leaver_dropped_early && isr.len() > 1;
+    let planted = view.leaver_dropped_early && isr.len() > 1;
     if planted {
-        isr.retain(|node| *node == primary || !standing.leaving.contains(node));
+        isr.retain(|node| *node == primary || !view.leaving.contains(node));
     } else if filled && leads_at_target {
         // If a node that should hold a copy is briefly away, other in-sync copies stay.
-        isr.truncate(standing.wanted.max(target.len()));
-        elr = former_members(config, &isr, standing);
-        if isr.len() >= standing.wanted {
+        isr.truncate(view.wanted.max(target.len()));
+        elr = former_members(config, &isr, view);
+        if isr.len() >= view.wanted {
             // A member that leaves on purpose is not waited for: everything promised is in the set that stays.
-            elr.retain(|node| !standing.is_leaving(*node));
+            elr.retain(|node| !view.is_leaving(*node));
         }
     } else {
-        elr = former_members(config, &isr, standing);
+        elr = former_members(config, &isr, view);
     }
     let is_new = |node: &Incarnation| !isr.contains(node) && !elr.contains(node);
     let learners = target.iter().copied().filter(is_new).collect();
     match change(config, SlotConfig { primary: Some(primary), isr, learners, elr, ..config.clone() }) {
-        Plan::Keep => match better_primary(primary, target, up, standing) {
+        Plan::Keep => match better_primary(primary, target, up, view) {
             Some(better) => Plan::HandOver { from: primary, to: better },
             None => Plan::Keep,
         },
@@ -270,16 +270,16 @@ fn better_primary(
     primary: Incarnation,
     target: &[Incarnation],
     up: &[Incarnation],
-    standing: &Standing,
+    view: &ClusterView,
 ) -> Option<Incarnation> {
     let can = |node: &&Incarnation| {
         **node != primary
             && up.contains(node)
-            && !standing.suspected.contains(node)
-            && !standing.yielding.contains(node)
-            && !standing.leaving.contains(node)
+            && !view.suspected.contains(node)
+            && !view.avoid_as_primary.contains(node)
+            && !view.leaving.contains(node)
     };
-    if standing.yielding.contains(&primary) || standing.leaving.contains(&primary) {
+    if view.avoid_as_primary.contains(&primary) || view.leaving.contains(&primary) {
         return in_ring_order(up, target).iter().find(can).copied();
     }
     target.first().filter(can).copied()
@@ -287,17 +287,16 @@ fn better_primary(
 
 /// Plans a slot whose primary is lost. Only a node that holds everything promised may lead: a member of the in-sync set
 /// or, if none is left, one that belonged to it when the last promise was made.
-fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnation], standing: &Standing) -> Plan {
-    let live = |member: &Incarnation| standing.alive.contains(member);
-    if standing.any_copy_leads {
+fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnation], view: &ClusterView) -> Plan {
+    let live = |member: &Incarnation| view.alive.contains(member);
+    if view.any_copy_leads {
         let others = config.learners.iter().chain(&config.elr).chain(&config.isr).copied();
         let others: Vec<_> = others.filter(live).filter(|copy| Some(*copy) != config.primary).collect();
         return if others.is_empty() { Plan::Keep } else { Plan::Promote(others) };
     }
     let candidates: Vec<_> = up.iter().copied().filter(|member| Some(*member) != config.primary).collect();
-    let heard: Vec<_> = candidates.iter().copied().filter(|member| !standing.is_silent(config, *member)).collect();
-    let reborn: Vec<_> =
-        holders.iter().filter_map(|member| standing.reborn.get(member)).copied().filter(live).collect();
+    let heard: Vec<_> = candidates.iter().copied().filter(|member| !view.is_silent(config, *member)).collect();
+    let reborn: Vec<_> = holders.iter().filter_map(|member| view.reborn.get(member)).copied().filter(live).collect();
     if !candidates.is_empty() {
         return Plan::Promote(if heard.is_empty() { [candidates, reborn].concat() } else { heard });
     }
@@ -305,37 +304,37 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
         return Plan::Keep; // Only the primary itself, which may be merely slow: the removal timeout decides.
     }
     if !reborn.is_empty() {
-        let is_unproven = |member: &&Incarnation| standing.unproven_heir(**member).is_some();
+        let is_unproven = |member: &&Incarnation| view.unproven_heir(**member).is_some();
         let all_are_back = reborn.len() + holders.iter().filter(is_unproven).count() == holders.len();
-        return if standing.patient && !all_are_back { Plan::Keep } else { Plan::Promote(reborn) };
+        return if view.patient && !all_are_back { Plan::Keep } else { Plan::Promote(reborn) };
     }
-    let once: &[Incarnation] = if standing.any_former_leads { &config.learners } else { &[] };
-    let former = config.elr.iter().chain(once).filter(|member| !standing.gone.contains(member));
-    let former: Vec<_> = former.map(|member| standing.heir(*member)).filter(live).collect();
+    let once: &[Incarnation] = if view.any_former_leads { &config.learners } else { &[] };
+    let former = config.elr.iter().chain(once).filter(|member| !view.gone.contains(member));
+    let former: Vec<_> = former.map(|member| view.heir(*member)).filter(live).collect();
     if !former.is_empty() {
         return Plan::Promote(former);
     }
-    if let Some(unproven) = standing.unproven_copies(config) {
+    if let Some(unproven) = view.unproven_copies(config) {
         return Plan::PromoteUnproven(unproven);
     }
     // A holder of the slot may come back with its data: wait, and let no empty copy lead meanwhile.
     let primary = config.primary.filter(|primary| holders.contains(primary));
-    let elr = config.elr.iter().copied().filter(|member| !standing.gone.contains(member)).collect();
+    let elr = config.elr.iter().copied().filter(|member| !view.gone.contains(member)).collect();
     // IMPORTANT: older copies stay where they are. If nobody comes back, they are all that is left.
-    let learners = standing.older_copies(config);
+    let learners = view.older_copies(config);
     change(config, SlotConfig { primary, isr: holders.to_vec(), learners, elr, ..config.clone() })
 }
 
 /// The configuration after `chosen` has been promoted.
 #[must_use]
-pub fn promoted(config: &SlotConfig, chosen: Incarnation, standing: &Standing) -> SlotConfig {
-    let lost = |member: &Incarnation| Some(*member) == config.primary || !standing.alive.contains(member);
+pub fn promoted(config: &SlotConfig, chosen: Incarnation, view: &ClusterView) -> SlotConfig {
+    let lost = |member: &Incarnation| Some(*member) == config.primary || !view.alive.contains(member);
     let isr = if config.isr.contains(&chosen) {
         config.isr.iter().copied().filter(|member| !lost(member)).collect()
     } else {
         vec![chosen]
     };
-    let elr = former_members(config, &isr, standing);
+    let elr = former_members(config, &isr, view);
     let learners = config.learners.iter().copied().filter(|node| !isr.contains(node) && !elr.contains(node)).collect();
     SlotConfig { primary: Some(chosen), isr, learners, elr, ..config.clone() }
 }
@@ -343,19 +342,19 @@ pub fn promoted(config: &SlotConfig, chosen: Incarnation, standing: &Standing) -
 /// The former members to remember when the in-sync set becomes too small to promise more: nothing can become durable
 /// that they do not have.
 #[must_use]
-pub fn former_members(config: &SlotConfig, isr: &[Incarnation], standing: &Standing) -> Vec<Incarnation> {
-    if isr.len() >= standing.min_isr {
+pub fn former_members(config: &SlotConfig, isr: &[Incarnation], view: &ClusterView) -> Vec<Incarnation> {
+    if isr.len() >= view.min_isr {
         return Vec::new();
     }
     let mut former = Vec::new();
     for member in config.elr.iter().chain(&config.isr) {
         // IMPORTANT: an heir that is not here is not named. The map may have forgotten its address, and then nobody
         // could tell that its next start is the one being waited for.
-        let heir = Some(standing.heir(*member)).filter(|heir| standing.alive.contains(heir)).unwrap_or(*member);
+        let heir = Some(view.heir(*member)).filter(|heir| view.alive.contains(heir)).unwrap_or(*member);
         // An unproven heir is not named either, because it may no longer hold everything promised. Its member is waited
         // for like one that is away, unless the heir is itself in the in-sync set.
-        let is_here = isr.contains(&heir) || standing.unproven.get(member).is_some_and(|heir| isr.contains(heir));
-        if !standing.gone.contains(member) && !is_here && !former.contains(&heir) {
+        let is_here = isr.contains(&heir) || view.unproven.get(member).is_some_and(|heir| isr.contains(heir));
+        if !view.gone.contains(member) && !is_here && !former.contains(&heir) {
             former.push(heir);
         }
     }
@@ -363,11 +362,11 @@ pub fn former_members(config: &SlotConfig, isr: &[Incarnation], standing: &Stand
 }
 
 /// Plans a slot whose holders of everything promised are all gone for good.
-fn without_members(config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Plan {
-    let older = standing.older_copies(config);
-    let here: Vec<_> = older.iter().copied().filter(|copy| standing.alive.contains(copy)).collect();
-    match fresh(config, target, standing) {
-        Plan::StartAnew(next) if !here.is_empty() && !standing.older_copy_dropped => {
+fn without_members(config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Plan {
+    let older = view.older_copies(config);
+    let here: Vec<_> = older.iter().copied().filter(|copy| view.alive.contains(copy)).collect();
+    match fresh(config, target, view) {
+        Plan::StartAnew(next) if !here.is_empty() && !view.older_copy_dropped => {
             // IMPORTANT: they are named as copies before they are asked, so that they keep their data until the
             // decision is made.
             match change(config, SlotConfig { learners: older, ..SlotConfig::default() }) {
@@ -380,11 +379,11 @@ fn without_members(config: &SlotConfig, target: &[Incarnation], standing: &Stand
 }
 
 /// The configuration of a slot that nobody holds: empty at its first target node; the others are filled as they come.
-fn fresh(config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Plan {
-    let Some(first) = target.iter().find(|node| !standing.by_hand.contains(node)).or(target.first()) else {
+fn fresh(config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Plan {
+    let Some(first) = target.iter().find(|node| !view.by_hand.contains(node)).or(target.first()) else {
         return change(config, SlotConfig::default());
     };
-    let next = if standing.by_hand.contains(first) {
+    let next = if view.by_hand.contains(first) {
         held_by(target)
     } else {
         SlotConfig {

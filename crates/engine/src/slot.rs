@@ -24,7 +24,7 @@ use proto::slot::SlotId;
 
 use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::completions::{COMPLETION_TIME, Completion, OldestKept, Seen};
-use crate::journal::{Entry, Journal, Whole};
+use crate::journal::{Entry, Journal, SlotSnapshot};
 use crate::listing::Listing;
 use crate::log::{Log, TailBudget};
 use crate::losses::Loss;
@@ -71,7 +71,7 @@ enum Role {
 
 /// The context that a slot's methods run in.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct SlotContext<'a> {
     pub(crate) now: Timestamp,
     pub(crate) id: SlotId,
     pub(crate) me: Incarnation,
@@ -202,7 +202,7 @@ impl<B: Bugs> Slot<B> {
             Role::Primary(_) => true,
             // A copy that no primary has aligned yet may be new, and empty only for that reason.
             Role::Replica(replica) => {
-                (replica.following().is_some() && !replica.awaiting) || self.last() != Version::NONE
+                (replica.following().is_some() && !replica.behind) || self.last() != Version::NONE
             }
         }
     }
@@ -211,25 +211,25 @@ impl<B: Bugs> Slot<B> {
     #[must_use]
     pub fn level_with(&self) -> Option<Incarnation> {
         match &self.role {
-            Role::Replica(replica) if !replica.astray => replica.following(),
+            Role::Replica(replica) if !replica.diverged => replica.following(),
             _ => None,
         }
     }
 
     /// The record of a key, unless deleted or expired. `clock` is read only if that matters.
-    pub(crate) fn get(&self, place: Place<'_>, key: &[u8], clock: impl Fn() -> Timestamp) -> Option<&Record> {
-        let record = self.table.get(place.hasher, key).filter(|record| !record.is_delete())?;
-        place.was_used(record);
-        let is_expired = record.has_deadline() && record.is_expired(Place { now: clock(), ..place }.wall());
+    pub(crate) fn get(&self, cx: SlotContext<'_>, key: &[u8], clock: impl Fn() -> Timestamp) -> Option<&Record> {
+        let record = self.table.get(cx.hasher, key).filter(|record| !record.is_delete())?;
+        cx.was_used(record);
+        let is_expired = record.has_deadline() && record.is_expired(SlotContext { now: clock(), ..cx }.wall());
         (!is_expired).then_some(record)
     }
 
     /// Lists the keys of the local copy, whatever its role, except those past their deadline; returns the expired ones.
-    pub(crate) fn list_copy(&mut self, place: Place<'_>, listing: &mut Listing) -> Vec<Record> {
+    pub(crate) fn list_copy(&mut self, cx: SlotContext<'_>, listing: &mut Listing) -> Vec<Record> {
         let before = Usage::of_values(self.table.order_bytes());
         let records = self.table.records_from(listing.start());
-        let expired = listing.take_slot(place.wall(), records);
-        place.memory.changed(Usage::of_values(self.table.order_bytes()) - before);
+        let expired = listing.take_slot(cx.wall(), records);
+        cx.memory.changed(Usage::of_values(self.table.order_bytes()) - before);
         expired
     }
 
@@ -265,75 +265,75 @@ impl<B: Bugs> Slot<B> {
     /// Takes on the role that a newer configuration assigns to this node. `outbox` returns the queue to another node.
     pub(crate) fn configure(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         config: &SlotConfig,
         promises: &ClusterSettings,
         outbox: impl FnMut(Incarnation) -> Option<Arc<Outbox>>,
         turn: &mut Turn,
     ) {
         self.config = config.version;
-        if config.primary == Some(place.me) {
+        if config.primary == Some(cx.me) {
             // If others already follow a newer primary, this configuration is stale and a newer map is on its way.
             if config.epoch >= self.epoch {
-                self.lead(place, config, promises, outbox, turn);
+                self.lead(cx, config, promises, outbox, turn);
             }
             return;
         }
-        let is_copy = config.copies().any(|copy| copy == place.me || place.ancestors.contains(copy));
+        let is_copy = config.copies().any(|copy| copy == cx.me || cx.ancestors.contains(copy));
         if !is_copy {
             // The others hold the data: only then does the coordinator remove a copy. But a copy that has never aligned
             // with the current primary, or has diverged and still waits for its fill, may hold records that no other
             // copy has.
             let is_aligned =
                 self.epoch == config.epoch && config.primary.is_some() && self.level_with() == config.primary;
-            self.leave_role(place, config.epoch, turn);
-            self.hear_of(place, config.epoch);
-            if place.is_closed {
+            self.leave_role(cx, config.epoch, turn);
+            self.hear_of(cx, config.epoch);
+            if cx.is_closed {
                 return; // It stops, and is to find at its next start what it has: then it lacks only what is written meanwhile.
             }
             if !is_aligned {
-                self.archive_all_after(place, self.log.durable(), turn);
+                self.archive_all_after(cx, self.log.durable(), turn);
             }
-            self.give_up(place);
+            self.give_up(cx);
         } else if self.is_primary() || config.epoch > self.epoch || matches!(self.role, Role::Idle) {
-            self.become_replica(place, self.epoch.max(config.epoch), turn);
+            self.become_replica(cx, self.epoch.max(config.epoch), turn);
         }
     }
 
     /// Becomes a copy that does not yet know where its primary stands.
-    fn become_replica(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) {
-        self.leave_role(place, epoch, turn);
-        self.hear_of(place, epoch);
+    fn become_replica(&mut self, cx: SlotContext<'_>, epoch: Epoch, turn: &mut Turn) {
+        self.leave_role(cx, epoch, turn);
+        self.hear_of(cx, epoch);
         self.role = Role::Replica(replica::Replica::default());
     }
 
     /// Raises the highest known epoch.
-    fn hear_of(&mut self, place: Place<'_>, epoch: Epoch) {
+    fn hear_of(&mut self, cx: SlotContext<'_>, epoch: Epoch) {
         if epoch > self.epoch {
             self.epoch = epoch;
-            place.journal.note_epoch(place.id, epoch);
+            cx.journal.note_epoch(cx.id, epoch);
         }
     }
 
     /// Reports that another node leads the slot now. After a hand-over that is expected, so nothing is reported.
-    fn tell_deposed(&self, place: Place<'_>, turn: &mut Turn) {
+    fn tell_deposed(&self, cx: SlotContext<'_>, turn: &mut Turn) {
         if self.is_primary() && !self.is_handing_over() {
-            turn.events.push(Event::Deposed(place.id));
+            turn.events.push(Event::Deposed(cx.id));
         }
     }
 
     /// Ends the current role, because this epoch has another primary. Waiting requests are lost; a promise to the
     /// primary that was followed remains binding.
-    fn leave_role(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) {
+    fn leave_role(&mut self, cx: SlotContext<'_>, epoch: Epoch, turn: &mut Turn) {
         match std::mem::take(&mut self.role) {
             Role::Idle => {}
             Role::Primary(mut primary) => turn.lose_all(primary.take_tickets()),
             Role::Replica(replica) => {
                 let Some(primary) = replica.following() else { return };
                 let promise = if self.bugs.plants(Bug::DeposedUntold) {
-                    place.peers.promise_to(primary)
+                    cx.peers.promise_to(primary)
                 } else {
-                    place.peers.supersede(primary, place.id, epoch)
+                    cx.peers.supersede(primary, cx.id, epoch)
                 };
                 if !replica.released {
                     self.promised_until = self.promised_until.max(promise);
@@ -343,12 +343,12 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Drops the copy and its role.
-    pub(crate) fn give_up(&mut self, place: Place<'_>) {
+    pub(crate) fn give_up(&mut self, cx: SlotContext<'_>) {
         if self.last() != Version::NONE {
-            place.journal.note_drop(place.id);
+            cx.journal.note_drop(cx.id);
         }
-        self.log.drop_tail(place.tails);
-        self.drop_table(place);
+        self.log.drop_tail(cx.tails);
+        self.drop_table(cx);
         *self = Self {
             epoch: self.epoch,
             config: self.config,
@@ -383,8 +383,8 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Everything the slot holds.
-    pub(crate) fn whole(&self) -> Whole {
-        Whole {
+    pub(crate) fn whole(&self) -> SlotSnapshot {
+        SlotSnapshot {
             epoch: self.epoch,
             last: self.log.last(),
             durable: self.log.durable(),
@@ -397,30 +397,30 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Replaces everything the slot holds.
-    fn install(&mut self, place: Place<'_>, whole: Whole) {
-        let Whole { epoch, last, durable, purged, terms, records, completions, tail } = whole;
+    fn install(&mut self, cx: SlotContext<'_>, whole: SlotSnapshot) {
+        let SlotSnapshot { epoch, last, durable, purged, terms, records, completions, tail } = whole;
         self.epoch = self.epoch.max(epoch);
         // Tombstones that cutting the tail would restore have to be purged eventually, like the others.
         let overwritten =
             tail.iter().filter_map(|entry| entry.replaced.as_ref()).filter(|old| old.version().seq > purged);
         let tombstones = records.iter().chain(overwritten).filter(|record| record.is_delete()).cloned().collect();
-        self.log.drop_tail(place.tails);
+        self.log.drop_tail(cx.tails);
         self.log = Log::filled(last, durable, purged, &terms, tombstones);
-        self.log.restore_tail(tail, place.tails);
+        self.log.restore_tail(tail, cx.tails);
         for (client, seq, completion) in &completions {
             let identity = proto::peer::Identity { client, seq: *seq };
-            self.log.completions().insert(place.now, identity, completion.clone());
+            self.log.completions().insert(cx.now, identity, completion.clone());
         }
         if !self.bugs.plants(Bug::FillMerges) {
-            self.drop_table(place);
+            self.drop_table(cx);
         }
         for record in records {
-            self.put(place, record);
+            self.put(cx, record);
         }
     }
 
     /// Replays a journal entry; `false` if it does not follow on from the current state.
-    pub(crate) fn replay(&mut self, place: Place<'_>, entry: Entry) -> bool {
+    pub(crate) fn replay(&mut self, cx: SlotContext<'_>, entry: Entry) -> bool {
         match entry {
             Entry::Record { durable, record, .. } => {
                 if record.version() <= self.last() || record.version().seq != self.last().seq + 1 {
@@ -428,19 +428,19 @@ impl<B: Bugs> Slot<B> {
                 }
                 self.epoch = self.epoch.max(record.version().epoch);
                 let record = if self.bugs.plants(Bug::DeadlineLostOnDisk) { record.without_deadline() } else { record };
-                self.apply(place, record, true);
-                self.log.set_durable(durable, place.tails);
+                self.apply(cx, record, true);
+                self.log.set_durable(durable, cx.tails);
             }
-            Entry::Cut { to, .. } => return self.cut(place, to).is_some(),
+            Entry::Cut { to, .. } => return self.cut(cx, to).is_some(),
             Entry::Whole { mut whole, .. } => {
                 if self.bugs.plants(Bug::TombstoneLostOnDisk) {
                     whole.records.retain(|record| !record.is_delete());
                 }
-                self.install(place, whole);
+                self.install(cx, whole);
             }
-            Entry::Drop { .. } => self.give_up(place),
+            Entry::Drop { .. } => self.give_up(cx),
             Entry::Purge { seq, .. } => {
-                self.purge(place, seq);
+                self.purge(cx, seq);
                 self.log.set_purged(seq);
             }
             Entry::Epoch { epoch, .. } => self.epoch = self.epoch.max(epoch),
@@ -460,7 +460,7 @@ impl<B: Bugs> Slot<B> {
 
     /// Archives what this copy has after `seq`. Records that later writes have overwritten and the tail no longer holds
     /// are only counted.
-    fn archive_all_after(&self, place: Place<'_>, seq: u64, turn: &mut Turn) {
+    fn archive_all_after(&self, cx: SlotContext<'_>, seq: u64, turn: &mut Turn) {
         let last = self.log.last().seq;
         let mut records = self.log.tail();
         let is_whole = records.first().is_some_and(|first| first.version().seq <= seq + 1);
@@ -471,25 +471,25 @@ impl<B: Bugs> Slot<B> {
         records.retain(|record| record.version().seq > seq);
         let barriers = records.iter().filter(|record| !record.is_asked_for()).count() as u64;
         let common = Version { epoch: self.log.epoch_at(seq).unwrap_or_default(), seq };
-        self.archive(place, records, common, last.saturating_sub(seq + barriers), turn);
+        self.archive(cx, records, common, last.saturating_sub(seq + barriers), turn);
     }
 
     /// Archives records that were cut away.
-    fn archive(&self, place: Place<'_>, records: Vec<Record>, common: Version, lost: u64, turn: &mut Turn) {
+    fn archive(&self, cx: SlotContext<'_>, records: Vec<Record>, common: Version, lost: u64, turn: &mut Turn) {
         if self.bugs.plants(Bug::LossUntold) {
             return;
         }
         let writes: Vec<_> = records.into_iter().filter(Record::is_asked_for).collect();
         turn.overwritten += lost.saturating_sub(writes.len() as u64);
         if lost > 0 {
-            turn.events.push(Event::CutAway(place.id, lost));
+            turn.events.push(Event::CutAway(cx.id, lost));
         }
         let winner = self.epoch;
-        turn.losses.extend(writes.into_iter().map(|record| Loss { slot: place.id, record, common, winner }));
+        turn.losses.extend(writes.into_iter().map(|record| Loss { slot: cx.id, record, common, winner }));
     }
 }
 
-impl Place<'_> {
+impl SlotContext<'_> {
     /// The current wall-clock time.
     pub(crate) fn wall(&self) -> WallTime {
         self.now.on_the_wall(self.wall_at_zero)

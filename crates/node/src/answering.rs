@@ -47,7 +47,7 @@ pub fn found(record: Option<&Record>, wanted: Wanted, now: impl Fn() -> WallTime
 #[must_use]
 pub fn written<'a>(written: &'a Written, write: &Write<'_>) -> Response<'a> {
     match *written {
-        Written::Modified(_, ref reply) => reply(reply),
+        Written::Modified(_, ref reply) => modified(reply),
         _ if write.change.is_counted() => Response::Number(i64::from(matches!(written, Written::Done(_)))),
         Written::Done(version) if write.expected.is_some() => Response::Written(version),
         Written::Done(_) => Response::Ok,
@@ -127,7 +127,7 @@ fn range(value: &[u8], start: i64, end: i64) -> &[u8] {
 }
 
 /// The answer to a read-modify-write.
-fn reply(reply: &OwnedReply) -> Response<'_> {
+fn modified(reply: &OwnedReply) -> Response<'_> {
     match reply.as_reply() {
         ModifyReply::Done => Response::Ok,
         ModifyReply::Nothing => Response::NotFound,

@@ -248,7 +248,7 @@ fn hash_of(op: &Op<'_>) -> u64 {
     let state = FixedState::with_seed(7);
     match op {
         Op::Barrier => 1,
-        Op::Declined { identity, found, told } => state.hash_one((identity, found, told)),
+        Op::Declined { identity, found, reply } => state.hash_one((identity, found, reply)),
         Op::Write { key, effect: Effect::Put(value), .. } => state.hash_one((key, value)),
         Op::Write { key, effect: Effect::PutUntil(value, deadline), .. } => state.hash_one((key, value, deadline)),
         Op::Write { key, effect: Effect::Delete, .. } => state.hash_one(key),

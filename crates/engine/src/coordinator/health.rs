@@ -8,7 +8,7 @@ use proto::session::Filling;
 
 use super::{Coordinator, Phase};
 use crate::bugs::Bugs;
-use crate::plan::{Plan, Standing, has_same_holders, plan};
+use crate::plan::{ClusterView, Plan, has_same_holders, plan};
 use crate::status::{Fill, HandOver, Leaver, Problem, Ranges, Stage, Status};
 use crate::time::Timestamp;
 
@@ -71,9 +71,9 @@ struct Look {
 pub(super) fn to_fill<'a>(
     config: &'a SlotConfig,
     target: &'a [Incarnation],
-    standing: &'a Standing,
+    view: &'a ClusterView,
 ) -> impl Iterator<Item = Incarnation> + 'a {
-    target.iter().copied().filter(|node| !config.isr.contains(node) && standing.is_heard(*node))
+    target.iter().copied().filter(|node| !config.isr.contains(node) && view.is_heard(*node))
 }
 
 impl<B: Bugs> Coordinator<B> {
@@ -117,7 +117,7 @@ impl<B: Bugs> Coordinator<B> {
         if status.stage != Stage::Serving {
             return status;
         }
-        let standing = self.standing(now);
+        let view = self.view(now);
         let mut left: BTreeMap<Incarnation, usize> = BTreeMap::new();
         let mut hand_overs: BTreeMap<(Incarnation, Incarnation), Ranges> = BTreeMap::new();
         // Slots come in runs with the same holders and owners; each run is looked at once.
@@ -126,7 +126,7 @@ impl<B: Bugs> Coordinator<B> {
         for (slot, target) in self.settings.bits.slots().zip(targets.iter()) {
             let config = self.map.config(slot);
             if !run.as_ref().is_some_and(|(before, wanted, _)| *wanted == target && has_same_holders(before, config)) {
-                let look = self.look(config, target, &standing);
+                let look = self.look(config, target, &view);
                 run = Some((config, target, look));
             }
             let Some((_, _, look)) = &run else { continue };
@@ -159,12 +159,12 @@ impl<B: Bugs> Coordinator<B> {
         status
     }
 
-    fn look(&self, config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Look {
+    fn look(&self, config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Look {
         Look {
-            to_fill: to_fill(config, target, standing).collect(),
-            problem: self.problem(config, target, standing),
+            to_fill: to_fill(config, target, view).collect(),
+            problem: self.problem(config, target, view),
             is_surplus: config.isr.iter().any(|member| !target.contains(member)),
-            plan: plan(config, target, standing),
+            plan: plan(config, target, view),
         }
     }
 
@@ -191,40 +191,40 @@ impl<B: Bugs> Coordinator<B> {
     }
 
     /// What is wrong with a slot, if anything. Being moved is not a problem.
-    fn problem(&self, config: &SlotConfig, target: &[Incarnation], standing: &Standing) -> Option<Problem> {
+    fn problem(&self, config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Option<Problem> {
         let members: Vec<_> = config.isr.iter().chain(&config.elr).copied().collect();
         if members.is_empty() {
             // The older copies report what they have, and then one of them leads.
             return Some(if config.learners.is_empty() { Problem::Unheld } else { Problem::NoPrimary });
         }
-        let awaited = self.named(standing.awaited_by_unproven(config));
+        let awaited = self.named(view.awaited_by_unproven(config));
         if !awaited.is_empty() {
             return Some(Problem::Unproven { holders: awaited });
         }
-        if standing.unproven_members(config).is_empty() {
-            let heirs: Vec<_> = members.iter().map(|member| standing.heir(*member)).collect();
-            if !heirs.iter().any(|heir| standing.alive.contains(heir)) {
+        if view.unproven_members(config).is_empty() {
+            let heirs: Vec<_> = members.iter().map(|member| view.heir(*member)).collect();
+            if !heirs.iter().any(|heir| view.alive.contains(heir)) {
                 return Some(Problem::Waits { holders: self.named(members.into_iter()) });
             }
-            if !heirs.iter().any(|heir| standing.is_heard(*heir)) {
+            if !heirs.iter().any(|heir| view.is_heard(*heir)) {
                 return Some(Problem::Silent { holders: self.named(members.into_iter()) });
             }
         }
         // A primary that is merely silent may be heard by everybody else, and keeps leading until a copy complains.
         let leads = |primary: Incarnation| {
-            let is_here = config.isr.contains(&primary) && standing.alive.contains(&primary);
-            is_here && !standing.is_accused(config, primary)
+            let is_here = config.isr.contains(&primary) && view.alive.contains(&primary);
+            is_here && !view.is_accused(config, primary)
         };
         if !config.primary.is_some_and(leads) {
             return Some(Problem::NoPrimary);
         }
-        let in_sync = config.isr.iter().filter(|member| standing.is_heard(**member)).count();
+        let in_sync = config.isr.iter().filter(|member| view.is_heard(**member)).count();
         if in_sync >= self.copies() {
             return None;
         }
         let mut silent: Vec<_> = config.copies().chain(target.iter().copied()).collect();
-        silent.retain(|node| !standing.is_heard(*node));
-        let filling = to_fill(config, target, standing);
+        silent.retain(|node| !view.is_heard(*node));
+        let filling = to_fill(config, target, view);
         // A node that is away has a place on the ring, but is no target.
         let places = self.ring.nodes().len().min(self.copies());
         Some(Problem::Short {

@@ -19,7 +19,7 @@ pub(super) const REPLAN_PAUSE: Duration = Duration::from_millis(150);
 
 /// What the primary of a slot reports about another node: that it has everything, or that the slot is released to it.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(super) struct Proposal {
     from: Incarnation,
     of: Incarnation,
     /// The version of the slot's configuration that the primary follows.
@@ -97,7 +97,7 @@ impl<B: Bugs> Coordinator<B> {
                     }
                 }
                 let known = slots.into_iter().filter(|at| self.settings.bits.has(at.slot));
-                self.releases.extend(known.map(|SlotAt { slot, version }| (slot, Said { from, of: to, version })));
+                self.releases.extend(known.map(|SlotAt { slot, version }| (slot, Proposal { from, of: to, version })));
                 self.pass_on_released(now);
                 if self.phase == Phase::Serving && self.handing_over.is_empty() {
                     // The next hand-overs need not wait.
@@ -119,7 +119,7 @@ impl<B: Bugs> Coordinator<B> {
         let mut is_awaited = false;
         for SlotAt { slot, version } in slots.into_iter().filter(|at| self.settings.bits.has(at.slot)) {
             is_awaited |= self.map.config(slot).isr.len() < min_isr;
-            self.admissions.insert(slot, Said { from, of: follower, version });
+            self.admissions.insert(slot, Proposal { from, of: follower, version });
         }
         if is_awaited {
             self.admit_waiting(now);
@@ -132,7 +132,7 @@ impl<B: Bugs> Coordinator<B> {
     pub(super) fn admit_waiting(&mut self, now: Timestamp) {
         let min_isr = self.settings.promises.min_isr();
         let mut changes = Vec::new();
-        for (slot, Said { from, of: follower, version }) in std::mem::take(&mut self.admissions) {
+        for (slot, Proposal { from, of: follower, version }) in std::mem::take(&mut self.admissions) {
             let known = self.registry.addr_of(follower).is_some() && !self.stopping.contains(&follower);
             let successor = self.map.member(follower).and_then(|member| self.registry.get(&member.addr));
             let successor =
@@ -169,14 +169,14 @@ impl<B: Bugs> Coordinator<B> {
             Phase::Fresh | Phase::Gathering(_) | Phase::Recovering => return self.releases.clear(),
         }
         let mut changes = Vec::new();
-        for (slot, Said { from, of: to, version }) in std::mem::take(&mut self.releases) {
+        for (slot, Proposal { from, of: to, version }) in std::mem::take(&mut self.releases) {
             let given = self.proposed(from, SlotAt { slot, version }, |config| {
                 let in_sync = self.registry.addr_of(to).is_some() && config.isr.contains(&to);
                 in_sync.then(|| config.primary = Some(to))
             });
             match given {
                 Some(_) if self.registry.is_suspect(now, to) => {
-                    self.releases.insert(slot, Said { from, of: to, version });
+                    self.releases.insert(slot, Proposal { from, of: to, version });
                 }
                 Some(next) => changes.push((slot, next)),
                 None => {}
@@ -276,34 +276,34 @@ impl<B: Bugs> Coordinator<B> {
         if self.phase != Phase::Serving {
             return accepted;
         }
-        let standing = self.standing(now);
+        let view = self.view(now);
         let asked = |candidate: &SlotId| slot.is_none_or(|slot| slot == *candidate);
         let mut changes = Vec::new();
         let targets = self.targets();
         for (candidate, target) in self.settings.bits.slots().zip(targets.iter()).filter(|(slot, _)| asked(slot)) {
             let config = self.map.config(candidate);
-            if config.isr.iter().chain(&config.elr).any(|member| standing.alive.contains(&standing.heir(*member))) {
+            if config.isr.iter().chain(&config.elr).any(|member| view.alive.contains(&view.heir(*member))) {
                 continue; // It has a primary, or will have one in a moment.
             }
-            let learners = standing.older_copies(config);
+            let learners = view.older_copies(config);
             let is_accepted = config.isr.is_empty() && config.elr.is_empty() && !config.learners.is_empty();
             if is_accepted {
                 continue; // It goes on as soon as these have said what they hold.
             }
-            let unproven = standing.unproven_members(config);
+            let unproven = view.unproven_members(config);
             if !unproven.is_empty() {
                 accepted.unproven += 1;
                 changes.push((candidate, SlotConfig { isr: unproven, learners, ..SlotConfig::default() }));
-            } else if learners.iter().any(|learner| standing.alive.contains(learner)) {
+            } else if learners.iter().any(|learner| view.alive.contains(learner)) {
                 accepted.unproven += 1;
                 changes.push((candidate, SlotConfig { learners, ..SlotConfig::default() }));
-            } else if let Plan::StartAnew(next) = plan(&SlotConfig::default(), target, &standing) {
+            } else if let Plan::StartAnew(next) = plan(&SlotConfig::default(), target, &view) {
                 accepted.anew += 1;
                 changes.push((candidate, next));
             }
         }
         if !changes.is_empty() {
-            self.limit_fills(&mut changes, &standing);
+            self.limit_fills(&mut changes, &view);
             self.event(Event::LossAccepted(accepted));
             self.commit(changes);
             self.advance(now);

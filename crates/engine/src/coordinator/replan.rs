@@ -12,7 +12,7 @@ use super::Coordinator;
 use super::health::to_fill;
 use crate::bugs::{Bug, Bugs};
 use crate::output::{Event, Output};
-use crate::plan::{self, Plan, Standing, has_same_holders, plan};
+use crate::plan::{self, ClusterView, Plan, has_same_holders, plan};
 use crate::promotion::Promotion;
 use crate::time::Timestamp;
 
@@ -52,12 +52,12 @@ struct Planned<'a> {
 struct Lost {
     slot: SlotId,
     survivors: Vec<Incarnation>,
-    what: Surviving,
+    what: SurvivorData,
 }
 
 /// What the candidates hold.
 #[derive(Debug, PartialEq, Eq)]
-enum Surviving {
+enum SurvivorData {
     /// Each of them holds everything promised, so one answer is enough. In the other cases the positions of all must be
     /// known.
     Promised,
@@ -69,12 +69,12 @@ enum Surviving {
 
 /// Slots that continue with less than what was promised, and their new primaries.
 #[derive(Debug, Default)]
-struct GoneOn {
+struct DegradedPromotions {
     slots: usize,
     primaries: BTreeSet<NodeAddr>,
 }
 
-impl GoneOn {
+impl DegradedPromotions {
     fn add(&mut self, primary: Option<&NodeAddr>) {
         self.slots += 1;
         self.primaries.extend(primary.cloned());
@@ -88,7 +88,7 @@ impl<B: Bugs> Coordinator<B> {
         let registered = self.registry.incarnations();
         self.full.retain(|full| registered.contains(full));
         self.stopping.retain(|stopping| registered.contains(stopping));
-        let standing = self.standing(now);
+        let view = self.view(now);
         let mut changes = Vec::new();
         let mut lost: Vec<Lost> = Vec::new();
         let mut hand_overs: BTreeMap<(Incarnation, Incarnation), Vec<SlotAt>> = BTreeMap::new();
@@ -101,8 +101,8 @@ impl<B: Bugs> Coordinator<B> {
             let planned = before.take().filter(is_alike).unwrap_or_else(|| Planned {
                 config,
                 target,
-                to_fill: to_fill(config, target, &standing).collect(),
-                plan: plan(config, target, &standing),
+                to_fill: to_fill(config, target, &view).collect(),
+                plan: plan(config, target, &view),
             });
             planned.to_fill.iter().for_each(|node| *left_to_fill.entry(*node).or_default() += 1);
             match &planned.plan {
@@ -113,13 +113,13 @@ impl<B: Bugs> Coordinator<B> {
                     changes.push((slot, next.clone()));
                 }
                 Plan::Promote(survivors) => {
-                    lost.push(Lost { slot, survivors: survivors.clone(), what: Surviving::Promised });
+                    lost.push(Lost { slot, survivors: survivors.clone(), what: SurvivorData::Promised });
                 }
                 Plan::PromoteUnproven(survivors) => {
-                    lost.push(Lost { slot, survivors: survivors.clone(), what: Surviving::Unproven });
+                    lost.push(Lost { slot, survivors: survivors.clone(), what: SurvivorData::Unproven });
                 }
                 Plan::PromoteOlder(survivors, anew) => {
-                    lost.push(Lost { slot, survivors: survivors.clone(), what: Surviving::Older(anew.clone()) });
+                    lost.push(Lost { slot, survivors: survivors.clone(), what: SurvivorData::Older(anew.clone()) });
                 }
                 Plan::HandOver { from, to } => {
                     hand_overs.entry((*from, *to)).or_default().push(SlotAt { slot, version: config.version });
@@ -128,13 +128,13 @@ impl<B: Bugs> Coordinator<B> {
             before = Some(planned);
         }
         self.fills.note(now, &left_to_fill);
-        self.fills.retain(|node| standing.alive.contains(node));
+        self.fills.retain(|node| view.alive.contains(node));
         if started_anew > 0 {
             self.event(Event::StartedAnew(started_anew));
         }
-        self.note_awaited(&standing);
-        self.promote(now, lost, &standing, &mut changes);
-        self.limit_fills(&mut changes, &standing);
+        self.note_awaited(&view);
+        self.promote(now, lost, &view, &mut changes);
+        self.limit_fills(&mut changes, &view);
         let members_changed = self.members() != self.map.members().map(|(i, m)| (i, m.clone())).collect();
         let departures_changed = self.departures != self.map.departures;
         let map_changes = !changes.is_empty() || members_changed || departures_changed;
@@ -158,7 +158,7 @@ impl<B: Bugs> Coordinator<B> {
         &mut self,
         now: Timestamp,
         lost: Vec<Lost>,
-        standing: &Standing,
+        view: &ClusterView,
         changes: &mut Vec<(SlotId, SlotConfig)>,
     ) {
         if lost.is_empty() {
@@ -176,57 +176,57 @@ impl<B: Bugs> Coordinator<B> {
         }
         let planted = [Bug::PromoteAnyCopy, Bug::UnprovenUnasked].map(|bug| self.bugs.plants(bug));
         let is_known = |Lost { slot, survivors, what }: &Lost| match what {
-            Surviving::Promised => planted[0] || round.choose(*slot, survivors).is_some(),
-            Surviving::Unproven => planted[1] || round.knows_all(*slot, survivors),
+            SurvivorData::Promised => planted[0] || round.choose(*slot, survivors).is_some(),
+            SurvivorData::Unproven => planted[1] || round.knows_all(*slot, survivors),
             // A node whose disk accepts nothing cannot say what it has, and is not waited for if another can.
-            Surviving::Older(_) => {
+            SurvivorData::Older(_) => {
                 let said = |copy: &Incarnation| round.knows_all(*slot, &[*copy]);
                 survivors.iter().any(said)
-                    && survivors.iter().all(|copy| said(copy) || standing.yielding.contains(copy))
+                    && survivors.iter().all(|copy| said(copy) || view.avoid_as_primary.contains(copy))
             }
         };
         let (known, unknown): (Vec<_>, Vec<_>) = lost.into_iter().partition(is_known);
-        self.decide_promotions(known, &round, standing, changes);
-        self.promote(now, unknown, standing, changes);
+        self.decide_promotions(known, &round, view, changes);
+        self.promote(now, unknown, view, changes);
     }
 
     fn decide_promotions(
         &mut self,
         lost: Vec<Lost>,
         round: &Promotion,
-        standing: &Standing,
+        view: &ClusterView,
         changes: &mut Vec<(SlotId, SlotConfig)>,
     ) {
         if lost.is_empty() {
             return;
         }
-        for accused in standing.accused.keys() {
+        for accused in view.accused.keys() {
             if let Some(addr) = self.registry.addr_of(*accused).cloned() {
                 self.event(Event::Suspected(addr));
             }
         }
         let (mut promoted, mut anew) = (0, 0);
-        let (mut unproven, mut older) = (GoneOn::default(), GoneOn::default());
+        let (mut unproven, mut older) = (DegradedPromotions::default(), DegradedPromotions::default());
         for Lost { slot, survivors, what } in lost {
             let plants = match what {
-                Surviving::Promised => self.bugs.plants(Bug::PromoteAnyCopy),
-                Surviving::Unproven => self.bugs.plants(Bug::UnprovenUnasked),
-                Surviving::Older(_) => false,
+                SurvivorData::Promised => self.bugs.plants(Bug::PromoteAnyCopy),
+                SurvivorData::Unproven => self.bugs.plants(Bug::UnprovenUnasked),
+                SurvivorData::Older(_) => false,
             };
             let first = survivors.first().copied().filter(|_| plants);
             let Some(chosen) = first.or_else(|| round.choose(slot, &survivors)) else { continue };
             let addr = self.registry.addr_of(chosen);
             match what {
-                Surviving::Promised => promoted += 1,
-                Surviving::Unproven => unproven.add(addr),
-                Surviving::Older(next) if !round.holds_any(slot, &survivors) => {
+                SurvivorData::Promised => promoted += 1,
+                SurvivorData::Unproven => unproven.add(addr),
+                SurvivorData::Older(next) if !round.holds_any(slot, &survivors) => {
                     anew += 1;
                     changes.push((slot, next));
                     continue;
                 }
-                Surviving::Older(_) => older.add(addr),
+                SurvivorData::Older(_) => older.add(addr),
             }
-            changes.push((slot, plan::promoted(self.map.config(slot), chosen, standing)));
+            changes.push((slot, plan::promoted(self.map.config(slot), chosen, view)));
         }
         self.unproven_promotions += (unproven.slots + older.slots) as u64;
         let events = [
@@ -239,11 +239,11 @@ impl<B: Bugs> Coordinator<B> {
     }
 
     /// Reports, when it has changed, which nodes slots wait for because their other copies are here without proof.
-    fn note_awaited(&mut self, standing: &Standing) {
+    fn note_awaited(&mut self, view: &ClusterView) {
         let mut awaited = BTreeSet::new();
         let mut slots = 0;
-        for (_, config) in self.map.slots().filter(|_| !standing.unproven.is_empty()) {
-            let mut members = standing.awaited_by_unproven(config).peekable();
+        for (_, config) in self.map.slots().filter(|_| !view.unproven.is_empty()) {
+            let mut members = view.awaited_by_unproven(config).peekable();
             slots += usize::from(members.peek().is_some());
             awaited.extend(members.filter_map(|member| Some(self.map.member(member)?.addr.clone())));
         }
@@ -288,13 +288,13 @@ impl<B: Bugs> Coordinator<B> {
         Targets(runs.map(target).collect())
     }
 
-    pub(super) fn standing(&self, now: Timestamp) -> Standing {
+    pub(super) fn view(&self, now: Timestamp) -> ClusterView {
         let by_hand = self.registry.iter().filter(|(_, node)| node.by_hand).map(|(_, node)| node.incarnation);
-        Standing {
+        ClusterView {
             alive: self.registry.incarnations(),
             by_hand: by_hand.collect(),
             gone: self.gone.clone(),
-            yielding: self.full.union(&self.stopping).copied().collect(),
+            avoid_as_primary: self.full.union(&self.stopping).copied().collect(),
             leaving: self.leavers(),
             wanted: self.wanted(),
             accused: self.suspicion.accused(now, &self.registry),

@@ -15,19 +15,19 @@ use proto::slot::SlotId;
 
 use super::Coordinator;
 use crate::bugs::{Bug, Bugs};
-use crate::plan::{Standing, has_same_holders};
+use crate::plan::{ClusterView, has_same_holders};
 
 impl<B: Bugs> Coordinator<B> {
     /// Removes from these changes the copies that exceed the limit; the slots that lack the most copies go first. If
     /// slots are waiting, a slot whose copies cannot be filled now gives up its place.
-    pub(super) fn limit_fills(&self, changes: &mut Vec<(SlotId, SlotConfig)>, standing: &Standing) {
+    pub(super) fn limit_fills(&self, changes: &mut Vec<(SlotId, SlotConfig)>, view: &ClusterView) {
         let limit = self.settings.moves_at_once;
         if limit == 0 || self.bugs.plants(Bug::MovesUnlimited) {
             return;
         }
         let is_new = |config: &SlotConfig, learner: &Incarnation| {
-            let has_copy = config.isr.iter().chain(&config.elr).any(|copy| standing.is_same_data(*copy, *learner));
-            let may_be_last = self.with_data.contains(learner) && !standing.hears_member(config);
+            let has_copy = config.isr.iter().chain(&config.elr).any(|copy| view.is_same_data(*copy, *learner));
+            let may_be_last = self.with_data.contains(learner) && !view.hears_member(config);
             !self.returning.contains(learner) && !may_be_last && !has_copy
         };
         let begins = |slot: SlotId, next: &SlotConfig| {
@@ -35,7 +35,7 @@ impl<B: Bugs> Coordinator<B> {
             let is_new = |learner: &Incarnation| is_new(before, learner);
             before.learners.is_empty() && !next.learners.is_empty() && next.learners.iter().all(is_new)
         };
-        let is_under_way = |config: &SlotConfig| !config.learners.is_empty() && standing.has_member_here(config);
+        let is_under_way = |config: &SlotConfig| !config.learners.is_empty() && view.has_member_here(config);
         // A slot that lost its primary and gets another continues with the copies it had.
         let goes_on = |(slot, next): &&(SlotId, SlotConfig)| {
             !is_under_way(self.map.config(*slot)) && is_under_way(next) && !begins(*slot, next)
@@ -43,18 +43,18 @@ impl<B: Bugs> Coordinator<B> {
         let under_way = self.map.slots().filter(|(_, config)| is_under_way(config)).count()
             + changes.iter().filter(goes_on).count();
         let mut beginning: Vec<_> = changes.iter_mut().filter(|(slot, next)| begins(*slot, next)).collect();
-        beginning.sort_by_key(|(_, next)| (stands_still(next, standing), next.isr.len()));
+        beginning.sort_by_key(|(_, next)| (stands_still(next, view), next.isr.len()));
         let mut waiting = 0;
         for (_, next) in beginning.into_iter().skip(limit.saturating_sub(under_way)) {
-            waiting += usize::from(!stands_still(next, standing));
+            waiting += usize::from(!stands_still(next, view));
             next.learners.clear();
         }
         changes.retain(|(slot, next)| !has_same_holders(self.map.config(*slot), next));
         let changed: BTreeSet<SlotId> = changes.iter().map(|(slot, _)| *slot).collect();
         // A slot that would start again at once, regardless of what waits, gives up no place.
         let makes_room = |config: &SlotConfig| {
-            standing.hears_member(config)
-                && stands_still(config, standing)
+            view.hears_member(config)
+                && stands_still(config, view)
                 && config.learners.iter().all(|learner| is_new(config, learner))
         };
         let still = self.map.slots().filter(|(_, config)| makes_room(config)).take(waiting);
@@ -66,9 +66,9 @@ impl<B: Bugs> Coordinator<B> {
 
 /// Whether a slot has copies to fill and none of them can be filled: their nodes are silent, have full disks, are about
 /// to stop, or were registered by hand.
-fn stands_still(config: &SlotConfig, standing: &Standing) -> bool {
+fn stands_still(config: &SlotConfig, view: &ClusterView) -> bool {
     let cannot = |learner: &Incarnation| {
-        !standing.is_heard(*learner) || standing.yielding.contains(learner) || standing.by_hand.contains(learner)
+        !view.is_heard(*learner) || view.avoid_as_primary.contains(learner) || view.by_hand.contains(learner)
     };
     !config.learners.is_empty() && config.learners.iter().all(cannot)
 }

@@ -18,7 +18,7 @@ pub(crate) enum Entry {
     /// The slot was truncated to an earlier record of its own.
     Cut { slot: SlotId, to: Version },
     /// Everything the slot holds, replacing what it held before.
-    Whole { slot: SlotId, whole: Whole },
+    Whole { slot: SlotId, whole: SlotSnapshot },
     /// The slot was given up.
     Drop { slot: SlotId },
     /// Tombstones up to this number are gone.
@@ -33,7 +33,7 @@ pub(crate) enum Entry {
 
 /// Everything a slot holds.
 #[derive(Debug)]
-pub(crate) struct Whole {
+pub(crate) struct SlotSnapshot {
     pub(crate) epoch: Epoch,
     pub(crate) last: Version,
     pub(crate) durable: u64,
@@ -132,7 +132,7 @@ impl Entry {
         Some(match kind {
             RECORD => Self::Record { slot, durable: bytes.number()?, record: bytes.record()? },
             CUT => Self::Cut { slot, to: bytes.version()? },
-            WHOLE => Self::Whole { slot, whole: Whole::read(bytes)? },
+            WHOLE => Self::Whole { slot, whole: SlotSnapshot::read(bytes)? },
             DROP => Self::Drop { slot },
             PURGE => Self::Purge { slot, seq: bytes.number()? },
             EPOCH => Self::Epoch { slot, epoch: Epoch(bytes.number()?) },
@@ -146,7 +146,7 @@ impl Entry {
     }
 }
 
-impl Whole {
+impl SlotSnapshot {
     fn encode(&self, out: &mut Vec<u8>) {
         let Self { epoch, last, durable, purged, terms, records, completions, tail } = self;
         push_number(epoch.0, out);
@@ -372,7 +372,7 @@ mod tests {
         let put_until =
             record(Op::Write { key: b"k", effect: Effect::PutUntil(b"v", WallTime(77)), identity, reply: b"" });
         let expire = record(Op::Write { key: b"k", effect: Effect::Expire, identity: None, reply: b"" });
-        let whole = Whole {
+        let whole = SlotSnapshot {
             epoch: Epoch(4),
             last: version(3, 9),
             durable: 8,

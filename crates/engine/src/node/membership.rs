@@ -123,7 +123,7 @@ impl<B: Bugs> Node<B> {
                 continue;
             }
             let outbox = |to| map.member(to).map(|member| self.outbox(now, to, &member.addr));
-            state.configure(self.place(now, slot), config, &map.promises, outbox, turn);
+            state.configure(self.cx(now, slot), config, &map.promises, outbox, turn);
             drop(state);
             self.proposals().handing_over.remove(&slot);
         }
@@ -144,7 +144,7 @@ impl<B: Bugs> Node<B> {
 
     /// The node was taken off the ring: it no longer leads or holds anything, whatever its map says.
     pub fn give_everything_up(&self) {
-        self.bits.slots().for_each(|slot| self.slot(slot).give_up(self.place(Timestamp::default(), slot)));
+        self.bits.slots().for_each(|slot| self.slot(slot).give_up(self.cx(Timestamp::default(), slot)));
         self.lock_outboxes().clear();
         *self.proposals() = Proposals::default();
     }
@@ -159,7 +159,7 @@ impl<B: Bugs> Node<B> {
                 Entry::Vacant(entry) => entry.insert((to, now)),
             };
             let mut state = self.slot(*slot);
-            if state.config() != *version || !state.drain(self.place(now, *slot), to, turn) {
+            if state.config() != *version || !state.drain(self.cx(now, *slot), to, turn) {
                 drop(state);
                 self.proposals().handing_over.remove(slot);
             }
@@ -253,7 +253,7 @@ impl<B: Bugs> Node<B> {
 
     fn look_at(&self, now: Timestamp, slot: SlotId, expiries_left: &mut usize, turn: &mut Turn) {
         let mut state = self.slot(slot);
-        let found = state.look(self.place(now, slot), expiries_left, turn);
+        let found = state.look(self.cx(now, slot), expiries_left, turn);
         let at = state.config();
         drop(state);
         for learner in found.admit {
@@ -307,7 +307,7 @@ impl<B: Bugs> Node<B> {
             let late = |_: &SlotId, (_, since): &mut (Incarnation, Timestamp)| now - *since >= HANDOVER_TIMEOUT;
             proposals.handing_over.extract_if(.., late).map(|(slot, _)| slot).collect()
         };
-        let reopened = late.iter().filter(|slot| self.slot(**slot).reopen(self.place(now, **slot), turn)).count();
+        let reopened = late.iter().filter(|slot| self.slot(**slot).reopen(self.cx(now, **slot), turn)).count();
         if reopened > 0 {
             self.event(Event::HandOverTimedOut(reopened));
         }

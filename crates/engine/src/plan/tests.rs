@@ -17,73 +17,73 @@ fn with_elr(config: SlotConfig, elr: &[u64]) -> SlotConfig {
     SlotConfig { elr: incarnations(elr), ..config }
 }
 
-fn standing(alive: &[u64], gone: &[u64]) -> Standing {
-    Standing {
+fn view(alive: &[u64], gone: &[u64]) -> ClusterView {
+    ClusterView {
         alive: incarnations(alive).into_iter().collect(),
         gone: incarnations(gone).into_iter().collect(),
         min_isr: 2,
-        ..Standing::default()
+        ..ClusterView::default()
     }
 }
 
 #[test]
 fn a_node_new_to_the_ring_is_filled_before_it_leads() {
-    let standing = standing(&[1, 2, 3], &[]);
+    let view = view(&[1, 2, 3], &[]);
     let target = incarnations(&[3, 1]);
-    let first = plan(&config(1, &[1, 2], &[]), &target, &standing);
+    let first = plan(&config(1, &[1, 2], &[]), &target, &view);
     assert_eq!(first, Plan::Change(config(1, &[1, 2], &[3])), "a learner, led by the holder");
-    assert_eq!(plan(&config(1, &[1, 2], &[3]), &target, &standing), Plan::Keep);
-    let filled = plan(&config(1, &[1, 2, 3], &[]), &target, &standing);
+    assert_eq!(plan(&config(1, &[1, 2], &[3]), &target, &view), Plan::Keep);
+    let filled = plan(&config(1, &[1, 2, 3], &[]), &target, &view);
     assert_eq!(filled, Plan::Change(config(1, &[3, 1, 2], &[])), "the ring's order");
-    let hand_over = plan(&config(1, &[3, 1, 2], &[]), &target, &standing);
+    let hand_over = plan(&config(1, &[3, 1, 2], &[]), &target, &view);
     assert_eq!(hand_over, Plan::HandOver { from: Incarnation(1), to: Incarnation(3) });
-    let leaver = plan(&config(3, &[3, 1, 2], &[]), &target, &standing);
+    let leaver = plan(&config(3, &[3, 1, 2], &[]), &target, &view);
     assert_eq!(leaver, Plan::Change(config(3, &[3, 1], &[])), "the leaver goes last");
 }
 
 #[test]
 fn one_whose_disk_is_full_leads_only_where_no_other_member_can() {
-    let mut standing = standing(&[1, 2, 3], &[]);
-    standing.yielding.insert(Incarnation(1));
+    let mut view = view(&[1, 2, 3], &[]);
+    view.avoid_as_primary.insert(Incarnation(1));
     let target = incarnations(&[1, 2, 3]);
     let to_2 = Plan::HandOver { from: Incarnation(1), to: Incarnation(2) };
-    assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), to_2);
-    assert_eq!(plan(&config(2, &[1, 2, 3], &[]), &target, &standing), Plan::Keep, "it is not given back");
-    standing.yielding.insert(Incarnation(2));
+    assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &view), to_2);
+    assert_eq!(plan(&config(2, &[1, 2, 3], &[]), &target, &view), Plan::Keep, "it is not given back");
+    view.avoid_as_primary.insert(Incarnation(2));
     let to_3 = Plan::HandOver { from: Incarnation(1), to: Incarnation(3) };
-    assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), to_3);
-    standing.yielding.insert(Incarnation(3));
-    assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), Plan::Keep);
-    standing.yielding.clear();
+    assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &view), to_3);
+    view.avoid_as_primary.insert(Incarnation(3));
+    assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &view), Plan::Keep);
+    view.avoid_as_primary.clear();
     let back = Plan::HandOver { from: Incarnation(2), to: Incarnation(1) };
-    assert_eq!(plan(&config(2, &[1, 2, 3], &[]), &target, &standing), back, "it has room again");
+    assert_eq!(plan(&config(2, &[1, 2, 3], &[]), &target, &view), back, "it has room again");
 }
 
 #[test]
 fn a_lost_primary_is_replaced_from_the_in_sync_set_only() {
-    let standing = standing(&[2, 3, 4], &[]);
-    let plan = plan(&config(1, &[1, 2, 3], &[4]), &incarnations(&[4, 2, 3]), &standing);
+    let view = view(&[2, 3, 4], &[]);
+    let plan = plan(&config(1, &[1, 2, 3], &[4]), &incarnations(&[4, 2, 3]), &view);
     assert_eq!(plan, Plan::Promote(incarnations(&[2, 3])));
-    let after = promoted(&config(1, &[1, 2, 3], &[4]), Incarnation(3), &standing);
+    let after = promoted(&config(1, &[1, 2, 3], &[4]), Incarnation(3), &view);
     assert_eq!(after, config(3, &[2, 3], &[4]));
 }
 
 #[test]
 fn a_suspect_is_replaced_only_where_a_copy_of_the_slot_complains() {
-    let mut standing = standing(&[1, 2, 3, 4], &[]);
-    standing.accused.insert(Incarnation(1), [Incarnation(3)].into());
+    let mut view = view(&[1, 2, 3, 4], &[]);
+    view.accused.insert(Incarnation(1), [Incarnation(3)].into());
     let target = incarnations(&[1, 2]);
-    assert_eq!(plan(&config(1, &[1, 2], &[]), &target, &standing), Plan::Keep, "3 has no copy");
-    let plan_of_3 = plan(&config(1, &[1, 2, 3], &[]), &target, &standing);
+    assert_eq!(plan(&config(1, &[1, 2], &[]), &target, &view), Plan::Keep, "3 has no copy");
+    let plan_of_3 = plan(&config(1, &[1, 2, 3], &[]), &target, &view);
     assert_eq!(plan_of_3, Plan::Promote(incarnations(&[2, 3])));
-    standing.suspected = incarnations(&[1, 2]).into_iter().collect();
-    let heard = plan(&config(1, &[1, 2, 3], &[]), &target, &standing);
+    view.suspected = incarnations(&[1, 2]).into_iter().collect();
+    let heard = plan(&config(1, &[1, 2, 3], &[]), &target, &view);
     assert_eq!(heard, Plan::Promote(incarnations(&[3])), "one that is heard is better than one that is not");
-    let stays = plan(&config(3, &[1, 2, 3], &[]), &incarnations(&[1, 2, 3]), &standing);
+    let stays = plan(&config(3, &[1, 2, 3], &[]), &incarnations(&[1, 2, 3]), &view);
     assert_eq!(stays, Plan::Keep, "nothing is handed over to a suspect");
-    let after = promoted(&config(1, &[1, 2], &[3]), Incarnation(2), &standing);
+    let after = promoted(&config(1, &[1, 2], &[3]), Incarnation(2), &view);
     assert_eq!(after, with_elr(config(2, &[2], &[3]), &[1]), "below two copies the old primary is remembered");
-    let only = plan(&config(1, &[1], &[3]), &target, &standing);
+    let only = plan(&config(1, &[1], &[3]), &target, &view);
     assert_eq!(only, Plan::Keep, "an only member is not replaced on suspicion");
 }
 
@@ -91,91 +91,91 @@ fn a_suspect_is_replaced_only_where_a_copy_of_the_slot_complains() {
 fn where_no_member_is_left_a_former_one_leads_that_has_all_that_was_promised() {
     let small = with_elr(config(1, &[1], &[]), &[2]);
     let target = incarnations(&[2, 3]);
-    assert_eq!(plan(&small, &target, &standing(&[2, 3], &[])), Plan::Promote(incarnations(&[2])));
-    let after = promoted(&small, Incarnation(2), &standing(&[2, 3], &[]));
+    assert_eq!(plan(&small, &target, &view(&[2, 3], &[])), Plan::Promote(incarnations(&[2])));
+    let after = promoted(&small, Incarnation(2), &view(&[2, 3], &[]));
     assert_eq!(after, with_elr(config(2, &[2], &[]), &[1]), "who comes back later has it, too");
-    let waits = plan(&small, &target, &standing(&[3], &[2]));
+    let waits = plan(&small, &target, &view(&[3], &[2]));
     assert_eq!(waits, Plan::Change(config(1, &[1], &[])), "2 has come back with nothing; 1 may still come");
-    let anew = plan(&small, &incarnations(&[3]), &standing(&[3], &[1, 2]));
+    let anew = plan(&small, &incarnations(&[3]), &view(&[3], &[1, 2]));
     assert_eq!(anew, Plan::StartAnew(config(3, &[3], &[])));
 }
 
 #[test]
 fn those_who_come_back_with_their_disks_may_lead_after_a_while() {
-    let mut standing = standing(&[11, 12, 3], &[]);
-    standing.reborn = [(Incarnation(1), Incarnation(11))].into();
-    standing.patient = true;
+    let mut view = view(&[11, 12, 3], &[]);
+    view.reborn = [(Incarnation(1), Incarnation(11))].into();
+    view.patient = true;
     let slot = config(1, &[1, 2], &[]);
     let target = incarnations(&[11, 12]);
-    assert_eq!(plan(&slot, &target, &standing), Plan::Keep, "2 may be about to come");
-    standing.patient = false;
-    assert_eq!(plan(&slot, &target, &standing), Plan::Promote(incarnations(&[11])));
-    standing.reborn.insert(Incarnation(2), Incarnation(12));
-    standing.patient = true;
-    assert_eq!(plan(&slot, &target, &standing), Plan::Promote(incarnations(&[11, 12])));
-    assert_eq!(promoted(&slot, Incarnation(12), &standing), with_elr(config(12, &[12], &[]), &[11]));
-    standing.alive.remove(&Incarnation(11));
-    let named = promoted(&slot, Incarnation(12), &standing).elr;
+    assert_eq!(plan(&slot, &target, &view), Plan::Keep, "2 may be about to come");
+    view.patient = false;
+    assert_eq!(plan(&slot, &target, &view), Plan::Promote(incarnations(&[11])));
+    view.reborn.insert(Incarnation(2), Incarnation(12));
+    view.patient = true;
+    assert_eq!(plan(&slot, &target, &view), Plan::Promote(incarnations(&[11, 12])));
+    assert_eq!(promoted(&slot, Incarnation(12), &view), with_elr(config(12, &[12], &[]), &[11]));
+    view.alive.remove(&Incarnation(11));
+    let named = promoted(&slot, Incarnation(12), &view).elr;
     assert_eq!(named, incarnations(&[1]), "an heir that is gone again is not named: nobody would know its next start");
-    standing.alive.insert(Incarnation(11));
+    view.alive.insert(Incarnation(11));
     // If one was up throughout, the other starts as a learner.
-    standing.alive.insert(Incarnation(2));
-    let learner = plan(&config(2, &[1, 2, 3], &[]), &incarnations(&[2, 11]), &standing);
+    view.alive.insert(Incarnation(2));
+    let learner = plan(&config(2, &[1, 2, 3], &[]), &incarnations(&[2, 11]), &view);
     assert_eq!(learner, Plan::Change(config(2, &[2, 3], &[11])));
 }
 
 #[test]
 fn copies_without_proof_lead_where_none_has_one_and_all_that_were_not_lost_are_back() {
-    let mut standing = standing(&[11, 4], &[]);
-    standing.unproven = [(Incarnation(1), Incarnation(11)), (Incarnation(2), Incarnation(12))].into();
+    let mut view = view(&[11, 4], &[]);
+    view.unproven = [(Incarnation(1), Incarnation(11)), (Incarnation(2), Incarnation(12))].into();
     let slot = config(1, &[1, 2], &[]);
     let (target, both) = (incarnations(&[11, 12]), incarnations(&[11, 12]));
-    assert_eq!(plan(&slot, &target, &standing), Plan::Keep, "2 came back, and is away again");
-    standing.alive.insert(Incarnation(12));
-    assert_eq!(plan(&slot, &target, &standing), Plan::PromoteUnproven(both.clone()));
-    let after = promoted(&slot, Incarnation(12), &standing);
+    assert_eq!(plan(&slot, &target, &view), Plan::Keep, "2 came back, and is away again");
+    view.alive.insert(Incarnation(12));
+    assert_eq!(plan(&slot, &target, &view), Plan::PromoteUnproven(both.clone()));
+    let after = promoted(&slot, Incarnation(12), &view);
     assert_eq!(after, with_elr(config(12, &[12], &[]), &[1]), "what 1 has is not forgotten, nor taken for whole");
     let former = with_elr(slot.clone(), &[3]);
-    assert_eq!(plan(&former, &target, &standing), Plan::Keep, "3 may come back");
-    standing.reborn.insert(Incarnation(3), Incarnation(4));
-    assert_eq!(plan(&former, &target, &standing), Plan::Promote(incarnations(&[4])), "it is known to be whole");
-    standing.gone.insert(Incarnation(3));
-    assert_eq!(plan(&former, &target, &standing), Plan::PromoteUnproven(both), "it has nothing");
-    standing.gone.extend(incarnations(&[1, 2]));
-    assert_eq!(plan(&former, &target, &standing), Plan::StartAnew(config(11, &[11], &[12])));
-    standing.with_data.insert(Incarnation(12));
+    assert_eq!(plan(&former, &target, &view), Plan::Keep, "3 may come back");
+    view.reborn.insert(Incarnation(3), Incarnation(4));
+    assert_eq!(plan(&former, &target, &view), Plan::Promote(incarnations(&[4])), "it is known to be whole");
+    view.gone.insert(Incarnation(3));
+    assert_eq!(plan(&former, &target, &view), Plan::PromoteUnproven(both), "it has nothing");
+    view.gone.extend(incarnations(&[1, 2]));
+    assert_eq!(plan(&former, &target, &view), Plan::StartAnew(config(11, &[11], &[12])));
+    view.with_data.insert(Incarnation(12));
     let named = SlotConfig { learners: incarnations(&[12]), ..SlotConfig::default() };
-    assert_eq!(plan(&former, &target, &standing), Plan::Change(named.clone()), "it has come back with something");
-    standing.with_data.clear();
+    assert_eq!(plan(&former, &target, &view), Plan::Change(named.clone()), "it has come back with something");
+    view.with_data.clear();
     let older = Plan::PromoteOlder(incarnations(&[12]), config(11, &[11], &[12]));
-    assert_eq!(plan(&named, &target, &standing), older, "and is asked what that is");
+    assert_eq!(plan(&named, &target, &view), older, "and is asked what that is");
 }
 
 #[test]
 fn one_without_proof_is_left_out_only_by_one_that_was_heard_since() {
-    let mut standing = standing(&[11, 2, 3], &[]);
-    standing.unproven = [(Incarnation(1), Incarnation(11))].into();
+    let mut view = view(&[11, 2, 3], &[]);
+    view.unproven = [(Incarnation(1), Incarnation(11))].into();
     let target = incarnations(&[11, 2, 3]);
     for primary in [1, 2] {
         let slot = config(primary, &[1, 2, 3], &[]);
-        standing.unheard = incarnations(&[2, 3, 11]).into_iter().collect();
-        assert_eq!(plan(&slot, &target, &standing), Plan::Keep, "they may have lost their power, too");
-        standing.suspected = incarnations(&[2, 3]).into_iter().collect();
-        assert_eq!(plan(&slot, &target, &standing), Plan::Keep, "it seems that they have");
-        (standing.suspected, standing.unheard) = Default::default();
+        view.unheard = incarnations(&[2, 3, 11]).into_iter().collect();
+        assert_eq!(plan(&slot, &target, &view), Plan::Keep, "they may have lost their power, too");
+        view.suspected = incarnations(&[2, 3]).into_iter().collect();
+        assert_eq!(plan(&slot, &target, &view), Plan::Keep, "it seems that they have");
+        (view.suspected, view.unheard) = Default::default();
     }
-    assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &standing), Plan::Promote(incarnations(&[2, 3])));
-    let led = plan(&config(2, &[1, 2, 3], &[]), &target, &standing);
+    assert_eq!(plan(&config(1, &[1, 2, 3], &[]), &target, &view), Plan::Promote(incarnations(&[2, 3])));
+    let led = plan(&config(2, &[1, 2, 3], &[]), &target, &view);
     assert_eq!(led, Plan::Change(config(2, &[2, 3], &[11])));
-    let alone = plan(&config(2, &[1, 2], &[]), &target, &standing);
+    let alone = plan(&config(2, &[1, 2], &[]), &target, &view);
     assert_eq!(alone, Plan::Change(with_elr(config(2, &[2], &[11, 3]), &[1])), "its data is not forgotten");
 }
 
 #[test]
 fn the_last_holder_is_waited_for_until_it_is_known_to_be_gone() {
     let lost = config(1, &[1], &[]);
-    assert_eq!(plan(&lost, &incarnations(&[2, 3]), &standing(&[2, 3], &[])), Plan::Keep);
-    let anew = plan(&lost, &incarnations(&[2, 3]), &standing(&[2, 3], &[1]));
+    assert_eq!(plan(&lost, &incarnations(&[2, 3]), &view(&[2, 3], &[])), Plan::Keep);
+    let anew = plan(&lost, &incarnations(&[2, 3]), &view(&[2, 3], &[1]));
     assert_eq!(anew, Plan::StartAnew(config(2, &[2], &[3])));
 }
 
@@ -183,34 +183,34 @@ fn the_last_holder_is_waited_for_until_it_is_known_to_be_gone() {
 fn an_older_copy_stays_while_a_member_is_waited_for_and_leads_when_none_will_come() {
     let learns = config(1, &[1], &[3]);
     let target = incarnations(&[3, 4]);
-    assert_eq!(plan(&learns, &target, &standing(&[3, 4], &[])), Plan::Keep, "1 may come back, and 3 keeps what it has");
-    assert_eq!(plan(&learns, &target, &standing(&[4], &[])), Plan::Keep, "3 is away, and may be back in a moment");
-    let mut back = standing(&[4, 13], &[]);
+    assert_eq!(plan(&learns, &target, &view(&[3, 4], &[])), Plan::Keep, "1 may come back, and 3 keeps what it has");
+    assert_eq!(plan(&learns, &target, &view(&[4], &[])), Plan::Keep, "3 is away, and may be back in a moment");
+    let mut back = view(&[4, 13], &[]);
     back.reborn = [(Incarnation(3), Incarnation(13))].into();
     let kept = Plan::Change(config(1, &[1], &[13]));
     assert_eq!(plan(&learns, &incarnations(&[13, 4]), &back), kept, "3 was started again, with its data");
-    let lost = standing(&[3, 4], &[1]);
+    let lost = view(&[3, 4], &[1]);
     let named = SlotConfig { learners: incarnations(&[3]), ..SlotConfig::default() };
     assert_eq!(plan(&learns, &target, &lost), Plan::Change(named.clone()), "1 is gone");
     let anew = config(3, &[3], &[4]);
     assert_eq!(plan(&named, &target, &lost), Plan::PromoteOlder(incarnations(&[3]), anew));
-    let alone = plan(&named, &incarnations(&[4]), &standing(&[4], &[1]));
+    let alone = plan(&named, &incarnations(&[4]), &view(&[4], &[1]));
     assert_eq!(alone, Plan::StartAnew(config(4, &[4], &[])), "nobody is here who has anything");
-    let after = promoted(&learns, Incarnation(3), &standing(&[3, 4], &[1]));
+    let after = promoted(&learns, Incarnation(3), &view(&[3, 4], &[1]));
     assert_eq!(after, config(3, &[3], &[]));
 }
 
 #[test]
 fn nodes_registered_by_hand_give_way_to_real_ones_and_follow_the_ring_alone() {
-    let mut standing = standing(&[1, 2], &[]);
-    standing.by_hand = incarnations(&[1, 2]).into_iter().collect();
+    let mut view = view(&[1, 2], &[]);
+    view.by_hand = incarnations(&[1, 2]).into_iter().collect();
     let target = incarnations(&[2, 1]);
-    assert_eq!(plan(&SlotConfig::default(), &target, &standing), Plan::StartAnew(config(2, &[2, 1], &[])));
-    assert_eq!(plan(&config(1, &[1], &[]), &target, &standing), Plan::Change(config(2, &[2, 1], &[])));
+    assert_eq!(plan(&SlotConfig::default(), &target, &view), Plan::StartAnew(config(2, &[2, 1], &[])));
+    assert_eq!(plan(&config(1, &[1], &[]), &target, &view), Plan::Change(config(2, &[2, 1], &[])));
 
-    standing.alive.insert(Incarnation(3));
-    let real = plan(&config(2, &[2, 1], &[]), &incarnations(&[2, 3]), &standing);
+    view.alive.insert(Incarnation(3));
+    let real = plan(&config(2, &[2, 1], &[]), &incarnations(&[2, 3]), &view);
     assert_eq!(real, Plan::StartAnew(config(3, &[3], &[2])));
-    let phantom = plan(&config(3, &[3], &[2]), &incarnations(&[2, 3]), &standing);
+    let phantom = plan(&config(3, &[3], &[2]), &incarnations(&[2, 3]), &view);
     assert_eq!(phantom, Plan::Keep, "it is never filled, so it never leads");
 }

@@ -3,7 +3,7 @@
 use proto::id::Version;
 use proto::peer::{Effect, WallTime};
 
-use super::{Place, Slot};
+use super::{Slot, SlotContext};
 use crate::bugs::Damaged;
 use crate::record::Record;
 
@@ -29,7 +29,7 @@ impl Damage {
 
 impl<B: Damaged> Slot<B> {
     /// Damages the table, and nothing else that this copy knows. `false` if it is empty.
-    pub(crate) fn damage(&mut self, place: Place<'_>, damage: Damage) -> bool {
+    pub(crate) fn damage(&mut self, cx: SlotContext<'_>, damage: Damage) -> bool {
         let records = self.table.records();
         let Some(record) = records.min_by(|one, other| one.key().cmp(other.key())).cloned() else { return false };
         let (key, version) = (record.key(), record.version());
@@ -39,12 +39,12 @@ impl<B: Damaged> Slot<B> {
             Damage::Deadline => Record::entry(version, key, Effect::PutUntil(value, WallTime(u64::MAX))),
             Damage::Version => Record::entry(Version { seq: version.seq + 1_000, ..version }, key, record.effect()),
             Damage::Lost => {
-                self.drop_record(place, &record);
+                self.drop_record(cx, &record);
                 return true;
             }
             Damage::Extra => Record::entry(version, &[key, b"!"].concat(), Effect::Put(value)),
         };
-        self.put(place, damaged);
+        self.put(cx, damaged);
         true
     }
 }

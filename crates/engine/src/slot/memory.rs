@@ -1,6 +1,6 @@
 //! A slot's share of its node's memory. Every change to its table goes through here.
 
-use super::{Place, Refusal, Slot};
+use super::{Refusal, Slot, SlotContext};
 use crate::bugs::Bugs;
 use crate::memory::Usage;
 use crate::record::Record;
@@ -17,45 +17,45 @@ impl<B: Bugs> Slot<B> {
     ///
     /// # Errors
     /// This node does not lead the slot.
-    pub(crate) fn age(&self, place: Place<'_>, key: &[u8]) -> Result<Option<u16>, Refusal> {
+    pub(crate) fn age(&self, cx: SlotContext<'_>, key: &[u8]) -> Result<Option<u16>, Refusal> {
         if !self.is_primary() {
             return Err(Refusal::NotHere);
         }
-        let record = self.table.get(place.hasher, key).filter(|record| !record.is_delete());
-        let present = record.filter(|record| !record.has_deadline() || !record.is_expired(place.wall()));
-        Ok(present.map(|record| record.age(place.memory.clock())))
+        let record = self.table.get(cx.hasher, key).filter(|record| !record.is_delete());
+        let present = record.filter(|record| !record.has_deadline() || !record.is_expired(cx.wall()));
+        Ok(present.map(|record| record.age(cx.memory.clock())))
     }
 
     /// Replaces the newest record of a key, and returns the replaced one.
-    pub(super) fn put(&mut self, place: Place<'_>, record: Record) -> Option<Record> {
-        if place.memory.evicts() {
-            record.touch(place.memory.clock());
+    pub(super) fn put(&mut self, cx: SlotContext<'_>, record: Record) -> Option<Record> {
+        if cx.memory.evicts() {
+            record.touch(cx.memory.clock());
         }
         let added = record.usage();
-        self.change_table(place, added, |table| table.insert(place.hasher, record))
+        self.change_table(cx, added, |table| table.insert(cx.hasher, record))
     }
 
     /// Undoes a record, restoring the one it replaced, if any.
-    pub(super) fn take_back(&mut self, place: Place<'_>, record: &Record, replaced: Option<Record>) {
+    pub(super) fn take_back(&mut self, cx: SlotContext<'_>, record: &Record, replaced: Option<Record>) {
         let added = replaced.as_ref().map(Record::usage).unwrap_or_default();
-        self.change_table(place, added, |table| table.undo(place.hasher, record, replaced));
+        self.change_table(cx, added, |table| table.undo(cx.hasher, record, replaced));
     }
 
     /// Drops a record if it is its key's newest. Except for planted bugs, it is a tombstone.
-    pub(super) fn drop_record(&mut self, place: Place<'_>, record: &Record) {
-        self.change_table(place, Usage::default(), |table| table.purge(place.hasher, record));
+    pub(super) fn drop_record(&mut self, cx: SlotContext<'_>, record: &Record) {
+        self.change_table(cx, Usage::default(), |table| table.purge(cx.hasher, record));
     }
 
     /// Drops all records.
-    pub(super) fn drop_table(&mut self, place: Place<'_>) {
-        place.memory.changed(Usage::default() - self.table.usage());
+    pub(super) fn drop_table(&mut self, cx: SlotContext<'_>) {
+        cx.memory.changed(Usage::default() - self.table.usage());
         self.table = Table::default();
     }
 
     /// Applies a change that adds this much and returns the record it removed.
     fn change_table(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         added: Usage,
         change: impl FnOnce(&mut Table) -> Option<Record>,
     ) -> Option<Record> {
@@ -63,7 +63,7 @@ impl<B: Bugs> Slot<B> {
         let removed = change(&mut self.table);
         let grown = Usage::of_values(self.table.group_bytes()) - Usage::of_values(groups);
         let freed = removed.as_ref().map(Record::usage).unwrap_or_default();
-        place.memory.changed(added + grown - freed);
+        cx.memory.changed(added + grown - freed);
         removed
     }
 }

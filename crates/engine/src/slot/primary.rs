@@ -17,7 +17,7 @@ use proto::level::AckLevel;
 use proto::peer::{Change, Op, Write};
 use smallvec::SmallVec;
 
-use super::{Answer, Place, Refusal, Role, Slot, Written};
+use super::{Answer, Refusal, Role, Slot, SlotContext, Written};
 use crate::bugs::{Bug, Bugs};
 use crate::completions::Known;
 use crate::near::NearQueue;
@@ -112,7 +112,7 @@ impl<B: Bugs> Slot<B> {
     /// Begins a term as primary, or continues it under a newer configuration.
     pub(super) fn lead(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         config: &SlotConfig,
         promises: &ClusterSettings,
         mut outbox: impl FnMut(Incarnation) -> Option<Arc<Outbox>>,
@@ -124,17 +124,17 @@ impl<B: Bugs> Slot<B> {
             role => {
                 let succeeds = matches!(&role, Role::Replica(replica) if replica.released);
                 self.role = role;
-                self.leave_role(place, config.epoch, turn);
+                self.leave_role(cx, config.epoch, turn);
                 // IMPORTANT: an earlier start of this node may have promised not to lead to a primary that still relies
                 // on it. An empty slot has promised nothing. And whoever releases a slot has served it, which it did
                 // only once no earlier primary could serve any longer.
                 if !(succeeds || self.last() == Version::NONE) {
-                    self.promised_until = self.promised_until.max(place.peers.earliest());
+                    self.promised_until = self.promised_until.max(cx.peers.earliest());
                 }
                 Box::new(Primary::new())
             }
         };
-        self.hear_of(place, config.epoch);
+        self.hear_of(cx, config.epoch);
         primary.in_sync = small(config.isr.len());
         primary.min_isr = small(promises.min_isr());
         primary.copies = small(promises.copies());
@@ -144,7 +144,7 @@ impl<B: Bugs> Slot<B> {
         primary.intake = Intake::Open;
         primary.is_whole = true;
         let mut before = std::mem::take(&mut primary.followers);
-        for member in config.copies().filter(|member| *member != place.me) {
+        for member in config.copies().filter(|member| *member != cx.me) {
             let is_learner = !config.isr.contains(&member);
             let known = before.iter().position(|follower| follower.outbox.to == member);
             let (mut follower, is_new) = match (known.map(|at| before.swap_remove(at)), outbox(member)) {
@@ -164,7 +164,7 @@ impl<B: Bugs> Slot<B> {
                 if is_learner {
                     follower.acked = 0;
                 }
-                follower.align(place, self.epoch, self.config, &self.log, self.log.last());
+                follower.align(cx, self.epoch, self.config, &self.log, self.log.last());
             }
             if is_new && self.bugs.plants(Bug::MarkCarriedOver) {
                 let same = |old: &&Follower| old.outbox.addr == follower.outbox.addr;
@@ -177,66 +177,66 @@ impl<B: Bugs> Slot<B> {
         // Only former followers are left; their state goes with them.
         drop(before);
         self.role = Role::Primary(primary);
-        self.open_if_due(place, turn);
-        self.mark_progress(place, turn);
-        turn.look_at(place.now + EVICT_AFTER, place.id);
+        self.open_if_due(cx, turn);
+        self.mark_progress(cx, turn);
+        turn.look_at(cx.now + EVICT_AFTER, cx.id);
     }
 
     /// Starts serving once no promise to an earlier primary is binding: writes the barrier record.
-    fn open_if_due(&mut self, place: Place<'_>, turn: &mut Turn) {
+    fn open_if_due(&mut self, cx: SlotContext<'_>, turn: &mut Turn) {
         let (last, due) = (self.log.last(), self.promised_until);
         let Role::Primary(primary) = &mut self.role else { return };
         if primary.is_open {
             return;
         }
-        if place.now < due && !self.bugs.plants(Bug::PromiseIgnored) {
-            turn.look_at(due, place.id);
+        if cx.now < due && !self.bugs.plants(Bug::PromiseIgnored) {
+            turn.look_at(due, cx.id);
             return;
         }
         primary.is_open = true;
         // An empty slot has promised nothing.
         if last != Version::NONE {
             primary.active.get_or_insert_default().barrier = last.seq + 1;
-            self.order(place, Op::Barrier, turn);
+            self.order(cx, Op::Barrier, turn);
         }
     }
 
     /// Gives a record the next number, applies it, and queues it for every follower.
-    fn order(&mut self, place: Place<'_>, op: Op<'_>, turn: &mut Turn) -> Version {
+    fn order(&mut self, cx: SlotContext<'_>, op: Op<'_>, turn: &mut Turn) -> Version {
         let previous = self.log.last();
         let version = Version { epoch: self.epoch, seq: previous.seq + 1 };
         let record = Record::new(version, op);
         let is_alone = matches!(&self.role, Role::Primary(primary) if primary.followers.is_empty());
-        self.apply(place, record.clone(), !is_alone);
+        self.apply(cx, record.clone(), !is_alone);
         if record.has_deadline() {
-            self.note_deadline(place, &record, turn);
+            self.note_deadline(cx, &record, turn);
         }
         let durable = self.log.durable();
         let Role::Primary(primary) = &mut self.role else { return version };
         let active = primary.active.get_or_insert_default();
-        active.last_write = place.now;
+        active.last_write = cx.now;
         active.told = durable;
         for follower in primary.followers.iter().filter(|follower| follower.progress.takes_records()) {
             let record = record.clone();
-            follower.outbox.push(Item::Record { slot: place.id, previous, durable, record });
+            follower.outbox.push(Item::Record { slot: cx.id, previous, durable, record });
             turn.touch(&follower.outbox);
         }
         if is_alone {
-            self.mark_progress(place, turn);
+            self.mark_progress(cx, turn);
         }
         version
     }
 
     /// Whether this node may serve the slot now: its term has begun, it is not handing the slot over, and every member
     /// of the in-sync set has promised not to lead it.
-    fn serves(&self, place: Place<'_>) -> Option<&Primary> {
+    fn serves(&self, cx: SlotContext<'_>) -> Option<&Primary> {
         let Role::Primary(primary) = &self.role else { return None };
         let takes = primary.intake == Intake::Open || self.bugs.plants(Bug::ReleasedServesOn);
-        if !primary.is_open || !primary.is_whole || !takes || place.is_closed {
+        if !primary.is_open || !primary.is_whole || !takes || cx.is_closed {
             return None;
         }
-        let unbound = primary.followers.iter().any(|follower| follower.counts() && !follower.is_bound(place.now));
-        let replaceable = primary.has_rivals && place.now >= place.coordinator_until;
+        let unbound = primary.followers.iter().any(|follower| follower.counts() && !follower.is_bound(cx.now));
+        let replaceable = primary.has_rivals && cx.now >= cx.coordinator_until;
         let lacks_lease = (unbound && !self.bugs.plants(Bug::NoLease))
             || (replaceable && !self.bugs.plants(Bug::SmallSetTrustsItself) && !self.bugs.plants(Bug::NoLease));
         if lacks_lease { None } else { Some(primary) }
@@ -248,7 +248,7 @@ impl<B: Bugs> Slot<B> {
     /// The request was refused; nothing was done.
     pub(crate) fn write(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         write: &Write<'_>,
         waiting: &Waiting,
         turn: &mut Turn,
@@ -257,9 +257,9 @@ impl<B: Bugs> Slot<B> {
         self.log.fetch();
         let needs_open = matches!(&self.role, Role::Primary(primary) if !primary.is_open);
         if needs_open {
-            self.open_if_due(place, turn);
+            self.open_if_due(cx, turn);
         }
-        let primary = self.serves(place).ok_or(Refusal::NotHere)?;
+        let primary = self.serves(cx).ok_or(Refusal::NotHere)?;
         primary.has_enough(write.ack)?;
         primary.fetch();
         if let Some(identity) = write.identity {
@@ -270,7 +270,7 @@ impl<B: Bugs> Slot<B> {
                 Known::Done(done) => {
                     let (version, found) = (done.version, done.found);
                     let answer = match &write.change {
-                        Change::Modify(modify) => self.reply_again(place, write, modify, done),
+                        Change::Modify(modify) => self.reply_again(cx, write, modify, done),
                         _ => found.map_or(Written::Done(version), Written::Conflict),
                     };
                     return Ok(self.answer(answer, version.seq, write.ack, waiting));
@@ -282,15 +282,15 @@ impl<B: Bugs> Slot<B> {
                 return Err(Refusal::Busy);
             }
         }
-        let mut newest = self.table.get(place.hasher, write.key);
-        if newest.is_some_and(|record| record.is_expired(place.wall())) {
+        let mut newest = self.table.get(cx.hasher, write.key);
+        if newest.is_some_and(|record| record.is_expired(cx.wall())) {
             // IMPORTANT: an answer that relies on the deadline having passed must no longer depend on anybody's clock.
-            self.expire(place, write.key, turn);
-            newest = self.table.get(place.hasher, write.key);
+            self.expire(cx, write.key, turn);
+            newest = self.table.get(cx.hasher, write.key);
         }
         if let Change::Modify(modify) = &write.change {
             let newest = newest.cloned();
-            return self.modify(place, write, modify, newest, waiting, turn);
+            return self.modify(cx, write, modify, newest, waiting, turn);
         }
         let newest_seq = newest.map_or(0, |record| record.version().seq);
         let present = newest.filter(|record| !record.is_delete());
@@ -303,9 +303,8 @@ impl<B: Bugs> Slot<B> {
             }
         };
         if is_declined {
-            let settled = write
-                .identity
-                .map(|identity| self.order(place, Op::Declined { identity, found, reply: b"" }, turn).seq);
+            let settled =
+                write.identity.map(|identity| self.order(cx, Op::Declined { identity, found, reply: b"" }, turn).seq);
             let is_early = self.bugs.plants(Bug::UncommittedConflict);
             let seq = if is_early { 0 } else { settled.unwrap_or(newest_seq) };
             return Ok(self.answer(Written::Conflict(found), seq, write.ack, waiting));
@@ -315,11 +314,11 @@ impl<B: Bugs> Slot<B> {
             return Ok(self.answer(Written::Done(Version::NONE), newest_seq, write.ack, waiting));
         }
         match write.change {
-            Change::Put(value) => self.has_memory(place, write, (value, false), newest)?,
-            Change::PutFor(value, _) => self.has_memory(place, write, (value, true), newest)?,
+            Change::Put(value) => self.has_memory(cx, write, (value, false), newest)?,
+            Change::PutFor(value, _) => self.has_memory(cx, write, (value, true), newest)?,
             Change::Delete | Change::Expire(_) | Change::Persist | Change::Modify(_) => {}
         }
-        let version = self.order_write(place, write, turn);
+        let version = self.order_write(cx, write, turn);
         let seq = if self.bugs.plants(Bug::AnsweredBeforeReplicas) { 0 } else { version.seq };
         Ok(self.answer(Written::Done(version), seq, write.ack, waiting))
     }
@@ -349,25 +348,25 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// The number up to which every follower that counts has all records.
-    fn held(&self, place: Place<'_>) -> u64 {
+    fn held(&self, cx: SlotContext<'_>) -> u64 {
         let Role::Primary(primary) = &self.role else { return 0 };
         let counted = primary.followers.iter().filter(|follower| {
             if self.bugs.plants(Bug::AdmissionCountedLate) { !follower.is_learner } else { follower.counts() }
         });
         let counted =
-            counted.filter(|follower| !self.bugs.plants(Bug::ShrinkCountedEarly) || follower.is_bound(place.now));
+            counted.filter(|follower| !self.bugs.plants(Bug::ShrinkCountedEarly) || follower.is_bound(cx.now));
         counted.map(|follower| follower.acked).min().unwrap_or(self.log.last().seq)
     }
 
     /// Advances the durable mark, and answers whoever waited for it.
-    pub(super) fn mark_progress(&mut self, place: Place<'_>, turn: &mut Turn) {
-        let (last, held) = (self.log.last().seq, self.held(place));
+    pub(super) fn mark_progress(&mut self, cx: SlotContext<'_>, turn: &mut Turn) {
+        let (last, held) = (self.log.last().seq, self.held(cx));
         let Role::Primary(primary) = &mut self.role else { return };
         if primary.in_sync >= primary.min_isr || self.bugs.plants(Bug::MarkMovesBelowMinimum) {
             if primary.is_complete() {
-                self.log.set_durable(held, place.tails);
+                self.log.set_durable(held, cx.tails);
             } else {
-                self.log.set_durable_for_the_away(held, place.tails);
+                self.log.set_durable_keeping_tail(held, cx.tails);
             }
         }
         let durable = self.log.durable();
@@ -376,44 +375,44 @@ impl<B: Bugs> Slot<B> {
             && held >= last
             && let Some(next) = primary.followers.iter_mut().find(|follower| follower.outbox.to == to)
         {
-            let stamp = place.next_stamp();
+            let stamp = cx.next_stamp();
             primary.intake = Intake::Releasing(stamp);
-            next.outbox.push(Item::Release { slot: place.id, epoch: self.epoch, stamp });
+            next.outbox.push(Item::Release { slot: cx.id, epoch: self.epoch, stamp });
             turn.touch(&next.outbox);
             // A copy that is given up as soon as another node leads can tell from this that nothing is lost with it.
             if let Some(active) = primary.active.as_mut().filter(|active| durable > active.told) {
-                active.tell_durable(place, durable, &primary.followers, turn);
+                active.tell_durable(cx, durable, &primary.followers, turn);
             }
         }
         let Some(active) = &mut primary.active else { return };
         active.settle(durable, is_complete, turn);
         if durable > active.told && !active.will_tell && !primary.followers.is_empty() {
             active.will_tell = true;
-            turn.look_at(active.last_write + TELL_DURABLE_AFTER, place.id);
+            turn.look_at(active.last_write + TELL_DURABLE_AFTER, cx.id);
         }
-        self.purge_passed(place, turn);
+        self.purge_passed(cx, turn);
     }
 
     /// Drops the tombstones that every copy has passed.
-    fn purge_passed(&mut self, place: Place<'_>, turn: &mut Turn) {
+    fn purge_passed(&mut self, cx: SlotContext<'_>, turn: &mut Turn) {
         let durable = self.log.durable();
         let Role::Primary(primary) = &self.role else { return };
         let passed = primary.followers.iter().map(|follower| follower.acked).min();
         let passed = passed.map_or(self.log.last().seq, |passed| passed.min(durable));
-        if !self.log.has_tombstone(passed) || !self.purge(place, passed) {
+        if !self.log.has_tombstone(passed) || !self.purge(cx, passed) {
             return;
         }
         let Role::Primary(primary) = &self.role else { return };
         for follower in primary.followers.iter().filter(|follower| follower.progress == Progress::Level) {
-            follower.outbox.push(Item::Purge { slot: place.id, seq: passed });
+            follower.outbox.push(Item::Purge { slot: cx.id, seq: passed });
             turn.touch(&follower.outbox);
         }
     }
 
     /// Handles what may have come due. Expires at most `expiries_left` keys, and subtracts their number from it.
-    pub(crate) fn look(&mut self, place: Place<'_>, expiries_left: &mut usize, turn: &mut Turn) -> Due {
-        self.open_if_due(place, turn);
-        self.expire_passed(place, expiries_left, turn);
+    pub(crate) fn look(&mut self, cx: SlotContext<'_>, expiries_left: &mut usize, turn: &mut Turn) -> Due {
+        self.open_if_due(cx, turn);
+        self.expire_passed(cx, expiries_left, turn);
         let durable = self.log.durable();
         let Role::Primary(primary) = &mut self.role else { return Due::default() };
         if let Some(active) = &mut primary.active
@@ -422,18 +421,18 @@ impl<B: Bugs> Slot<B> {
             let due = active.last_write + TELL_DURABLE_AFTER;
             if durable <= active.told {
                 active.will_tell = false;
-            } else if place.now < due {
-                turn.look_at(due, place.id);
+            } else if cx.now < due {
+                turn.look_at(due, cx.id);
             } else {
                 active.will_tell = false;
-                active.tell_durable(place, durable, &primary.followers, turn);
+                active.tell_durable(cx, durable, &primary.followers, turn);
             }
         }
         let is_good = |follower: &Follower| follower.progress == Progress::Level && !follower.differs;
         let astray = |follower: &&Follower| follower.counts() && !is_good(follower);
         let evict: Vec<_> = primary.followers.iter().filter(astray).map(|follower| follower.outbox.to).collect();
         if !evict.is_empty() {
-            turn.look_at(place.now + EVICT_AFTER, place.id);
+            turn.look_at(cx.now + EVICT_AFTER, cx.id);
         }
         let mut admit = self.admissible(|_| true);
         let Role::Primary(primary) = &self.role else { return Due::default() };
@@ -443,7 +442,7 @@ impl<B: Bugs> Slot<B> {
         let again: Vec<_> = again.filter(|learner| !admit.contains(learner)).collect();
         admit.extend(again);
         if !admit.is_empty() {
-            turn.look_at(place.now + EVICT_AFTER, place.id);
+            turn.look_at(cx.now + EVICT_AFTER, cx.id);
         }
         Due { admit, evict }
     }
@@ -458,15 +457,15 @@ impl<B: Bugs> Slot<B> {
 
     /// Whether this node, as far as it knows, serves the slot: it accepts writes and linear reads.
     #[must_use]
-    pub(crate) fn is_serving(&self, place: Place<'_>) -> bool {
-        self.serves(place).is_some()
+    pub(crate) fn is_serving(&self, cx: SlotContext<'_>) -> bool {
+        self.serves(cx).is_some()
     }
 
     /// Another node follows a primary of a higher epoch: this one no longer leads, whatever its map says.
-    pub(crate) fn depose(&mut self, place: Place<'_>, epoch: Epoch, turn: &mut Turn) {
+    pub(crate) fn depose(&mut self, cx: SlotContext<'_>, epoch: Epoch, turn: &mut Turn) {
         if epoch > self.epoch && self.is_primary() && !self.bugs.plants(Bug::DeposedIgnored) {
-            self.tell_deposed(place, turn);
-            self.become_replica(place, epoch, turn);
+            self.tell_deposed(cx, turn);
+            self.become_replica(cx, epoch, turn);
         }
     }
 }
@@ -519,10 +518,10 @@ impl Primary {
 impl Active {
     /// ReplyMode the followers what is durable. A follower that is not caught up yet receives this after what brings it up
     /// to date.
-    fn tell_durable(&mut self, place: Place<'_>, durable: u64, followers: &[Follower], turn: &mut Turn) {
+    fn tell_durable(&mut self, cx: SlotContext<'_>, durable: u64, followers: &[Follower], turn: &mut Turn) {
         self.told = durable;
         for follower in followers.iter().filter(|follower| follower.progress.takes_records()) {
-            follower.outbox.push(Item::Durable { slot: place.id, seq: durable });
+            follower.outbox.push(Item::Durable { slot: cx.id, seq: durable });
             turn.touch(&follower.outbox);
         }
     }

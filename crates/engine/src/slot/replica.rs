@@ -6,10 +6,10 @@ use proto::cluster_map::MapVersion;
 use proto::id::{Epoch, Incarnation, Version};
 use proto::peer::{LinkReply, Terms};
 
-use super::{Place, Role, Slot};
+use super::{Role, Slot, SlotContext};
 use crate::bugs::{Bug, Bugs};
 use crate::completions::Completion;
-use crate::journal::Whole;
+use crate::journal::SlotSnapshot;
 use crate::log;
 use crate::node::Turn;
 use crate::outbox::Snapshot;
@@ -21,9 +21,9 @@ pub(super) struct Replica {
     /// The primary that aligned with this copy in the current epoch; 0: none. A plain number keeps the slot small.
     following: Incarnation,
     /// The copy is not caught up, and its primary has been told so. A copy without a primary is never caught up.
-    pub(super) awaiting: bool,
+    pub(super) behind: bool,
     /// The copy has records that its primary lacks, and waits for a fill to replace them.
-    pub(super) astray: bool,
+    pub(super) diverged: bool,
     /// The primary has stopped serving the slot and has released this copy from its promise.
     pub(super) released: bool,
 }
@@ -92,12 +92,12 @@ impl<B: Bugs> Slot<B> {
     /// Handles what a primary sends for a write.
     ///
     /// IMPORTANT: a step that is not applied must be answered; the primary counts every other step as applied.
-    pub(crate) fn take(&mut self, place: Place<'_>, from: Incarnation, step: Step) -> Option<LinkReply> {
+    pub(crate) fn take(&mut self, cx: SlotContext<'_>, from: Incarnation, step: Step) -> Option<LinkReply> {
         match step {
-            Step::Record(next) => self.take_record(place, from, next),
+            Step::Record(next) => self.take_record(cx, from, next),
             Step::Durable(seq) => {
                 if self.is_level_with(from) {
-                    self.log.set_durable(seq, place.tails);
+                    self.log.set_durable(seq, cx.tails);
                 }
                 None
             }
@@ -107,23 +107,23 @@ impl<B: Bugs> Slot<B> {
     /// Handles everything else a primary sends; the rule of [`Slot::take`] applies here, too.
     pub(crate) fn follow(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         from: Incarnation,
         incoming: Incoming,
         turn: &mut Turn,
     ) -> Option<LinkReply> {
         match incoming {
-            Incoming::Align(alignment) => self.align(place, from, alignment, turn),
-            Incoming::Compare { query, at, floor } => self.compare_with(place, from, query, at, floor, turn),
-            Incoming::Fill { epoch, stamp, snapshot } => self.take_fill(place, from, epoch, stamp, snapshot, turn),
+            Incoming::Align(alignment) => self.align(cx, from, alignment, turn),
+            Incoming::Compare { query, at, floor } => self.compare_with(cx, from, query, at, floor, turn),
+            Incoming::Fill { epoch, stamp, snapshot } => self.take_fill(cx, from, epoch, stamp, snapshot, turn),
             Incoming::Purge(seq) => {
                 if self.is_level_with(from) {
-                    self.purge(place, seq);
+                    self.purge(cx, seq);
                 }
                 None
             }
             Incoming::Release(epoch) => {
-                let refusal = self.refuses(place, epoch);
+                let refusal = self.refuses(cx, epoch);
                 if refusal.is_none()
                     && let Role::Replica(replica) = &mut self.role
                 {
@@ -137,19 +137,19 @@ impl<B: Bugs> Slot<B> {
     /// Handles the first message of a primary in its epoch, which says where it stands.
     fn align(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         from: Incarnation,
         alignment: Alignment,
         turn: &mut Turn,
     ) -> Option<LinkReply> {
         let Alignment { epoch, config, stamp, from: start, durable, terms, refill } = alignment;
-        if let Some(refusal) = self.refuses(place, epoch) {
+        if let Some(refusal) = self.refuses(cx, epoch) {
             return Some(refusal);
         }
         if self.is_outdated(from, epoch, stamp) {
             return None;
         }
-        let behind = |last| Some(LinkReply::Behind { slot: place.id, epoch, stamp, last });
+        let behind = |last| Some(LinkReply::Behind { slot: cx.id, epoch, stamp, last });
         self.stamp = stamp;
         if matches!(self.role, Role::Idle) && config <= self.config {
             return behind(None); // The map here is newer than the sender's, and does not want this node to have a copy.
@@ -158,18 +158,18 @@ impl<B: Bugs> Slot<B> {
         let was_level = self.is_level_with(from) && epoch == self.epoch;
         let same_term = matches!(&self.role, Role::Replica(replica) if replica.follows(from)) && epoch == self.epoch;
         if !same_term {
-            self.tell_deposed(place, turn);
-            self.become_replica(place, epoch, turn);
+            self.tell_deposed(cx, turn);
+            self.become_replica(cx, epoch, turn);
         }
         self.config = self.config.max(config);
-        place.peers.follow(place.now, from, place.id);
+        cx.peers.follow(cx.now, from, cx.id);
 
-        let level = !refill && if was_level { self.last() >= start } else { self.go_back(place, start, &terms, turn) };
+        let level = !refill && if was_level { self.last() >= start } else { self.go_back(cx, start, &terms, turn) };
         let can_continue = level || (!refill && self.can_continue(start, &terms));
         self.role =
-            Role::Replica(Replica { following: from, awaiting: !level, astray: !can_continue, released: false });
+            Role::Replica(Replica { following: from, behind: !level, diverged: !can_continue, released: false });
         if level {
-            self.log.set_durable(durable, place.tails);
+            self.log.set_durable(durable, cx.tails);
             None
         } else {
             behind(can_continue.then(|| self.last()))
@@ -178,35 +178,35 @@ impl<B: Bugs> Slot<B> {
 
     /// Truncates the log to where it agrees with the primary's, if possible. Returns whether the copy then stands at
     /// `start`.
-    fn go_back(&mut self, place: Place<'_>, start: Version, terms: &Terms, turn: &mut Turn) -> bool {
+    fn go_back(&mut self, cx: SlotContext<'_>, start: Version, terms: &Terms, turn: &mut Turn) -> bool {
         if self.last() == start {
             return true;
         }
         let common =
             if self.bugs.plants(Bug::CutByMark) { self.common_by_mark(start) } else { self.log.common(terms, start) };
         if let Some(common) = common.filter(|common| common.seq < self.last().seq) {
-            let Some(cut) = self.cut(place, common) else { return false };
+            let Some(cut) = self.cut(cx, common) else { return false };
             for entry in &cut {
                 if self.bugs.plants(Bug::CompletionSurvivesCut)
                     && let Some(identity) = entry.record.identity()
                 {
                     let completion = Completion::of(&entry.record);
-                    self.log.completions().insert(place.now, identity, completion);
+                    self.log.completions().insert(cx.now, identity, completion);
                 }
             }
             let lost = cut.iter().filter(|entry| entry.record.is_asked_for()).count() as u64;
-            self.archive(place, cut.into_iter().rev().map(|entry| entry.record).collect(), common, lost, turn);
+            self.archive(cx, cut.into_iter().rev().map(|entry| entry.record).collect(), common, lost, turn);
         }
         self.last() == start
     }
 
     /// Truncates the log to one of its own records and returns what was cut, newest first; `None`, with nothing
     /// changed, if the tail does not reach back that far.
-    pub(super) fn cut(&mut self, place: Place<'_>, to: Version) -> Option<Vec<log::Entry>> {
-        let cut = self.log.cut(to, place.tails)?;
-        place.journal.note_cut(place.id, to);
+    pub(super) fn cut(&mut self, cx: SlotContext<'_>, to: Version) -> Option<Vec<log::Entry>> {
+        let cut = self.log.cut(to, cx.tails)?;
+        cx.journal.note_cut(cx.id, to);
         for entry in &cut {
-            self.take_back(place, &entry.record, entry.replaced.clone());
+            self.take_back(cx, &entry.record, entry.replaced.clone());
         }
         Some(cut)
     }
@@ -228,32 +228,32 @@ impl<B: Bugs> Slot<B> {
     /// Handles the primary's next record.
     fn take_record(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         from: Incarnation,
         Next { previous, durable, record }: Next,
     ) -> Option<LinkReply> {
         // A record resent from the tail has an earlier epoch than the primary that sends it.
         let follows = matches!(&self.role, Role::Replica(replica) if replica.follows(from));
-        if !follows && let Some(refusal) = self.refuses_sender(place, record.version().epoch) {
+        if !follows && let Some(refusal) = self.refuses_sender(cx, record.version().epoch) {
             return Some(refusal);
         }
         if !self.is_level_with(from) {
-            return Some(self.behind(place, None));
+            return Some(self.behind(cx, None));
         }
         if record.version().seq <= self.last().seq {
             return None; // Sent again after a broken connection.
         }
         if previous != self.last() && !self.bugs.plants(Bug::CutByMark) {
             if let Role::Replica(replica) = &mut self.role {
-                replica.awaiting = true;
+                replica.behind = true;
             }
-            return Some(self.behind(place, Some(self.last())));
+            return Some(self.behind(cx, Some(self.last())));
         }
-        self.apply(place, record, true);
-        self.log.set_durable(durable, place.tails);
+        self.apply(cx, record, true);
+        self.log.set_durable(durable, cx.tails);
         if self.bugs.plants(Bug::FollowerExpires) {
-            let expired: Vec<_> = self.table.records().filter(|it| it.is_expired(place.wall())).cloned().collect();
-            expired.iter().for_each(|record| self.drop_record(place, record));
+            let expired: Vec<_> = self.table.records().filter(|it| it.is_expired(cx.wall())).cloned().collect();
+            expired.iter().for_each(|record| self.drop_record(cx, record));
         }
         None
     }
@@ -261,14 +261,14 @@ impl<B: Bugs> Slot<B> {
     /// Replaces everything here with everything the primary holds.
     fn take_fill(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         from: Incarnation,
         epoch: Epoch,
         stamp: u64,
         snapshot: Snapshot,
         turn: &mut Turn,
     ) -> Option<LinkReply> {
-        if let Some(refusal) = self.refuses(place, epoch) {
+        if let Some(refusal) = self.refuses(cx, epoch) {
             return Some(refusal);
         }
         if self.is_outdated(from, epoch, stamp) {
@@ -277,37 +277,37 @@ impl<B: Bugs> Slot<B> {
         // Replies about this fill are distinguished by its stamp from replies about anything earlier.
         self.stamp = stamp;
         let waits = match &self.role {
-            Role::Replica(replica) if replica.follows(from) && epoch == self.epoch => replica.awaiting,
-            Role::Idle | Role::Primary(_) | Role::Replica(_) => return Some(self.behind(place, None)),
+            Role::Replica(replica) if replica.follows(from) && epoch == self.epoch => replica.behind,
+            Role::Idle | Role::Primary(_) | Role::Replica(_) => return Some(self.behind(cx, None)),
         };
         if !waits {
             return None; // Sent again after a broken connection.
         }
         let common = self.log.common(&snapshot.terms, snapshot.last).unwrap_or(Version::NONE);
-        self.archive_all_after(place, common.seq, turn);
+        self.archive_all_after(cx, common.seq, turn);
         let Snapshot { last, durable, purged, terms, records, completions } = snapshot;
         let epoch = self.epoch;
         let mut records = records;
         if self.bugs.plants(Bug::PurgeMarkIgnored) && common == self.last() {
             self.keep_unnamed(&mut records);
         }
-        self.install(place, Whole { epoch, last, durable, purged, terms, records, completions, tail: Vec::new() });
-        place.journal.note_whole(place.id, || self.whole());
+        self.install(cx, SlotSnapshot { epoch, last, durable, purged, terms, records, completions, tail: Vec::new() });
+        cx.journal.note_whole(cx.id, || self.whole());
         if let Role::Replica(replica) = &mut self.role {
-            (replica.awaiting, replica.astray) = (false, false);
+            (replica.behind, replica.diverged) = (false, false);
         }
         None
     }
 
     /// Appends a record and applies it.
-    pub(super) fn apply(&mut self, place: Place<'_>, record: Record, kept: bool) {
+    pub(super) fn apply(&mut self, cx: SlotContext<'_>, record: Record, kept: bool) {
         if let Some(identity) = record.identity() {
             let completion = Completion::of(&record);
-            self.log.completions().insert(place.now, identity, completion);
+            self.log.completions().insert(cx.now, identity, completion);
         }
-        place.journal.note_record(place.id, self.log.durable(), &record);
-        let replaced = if record.is_write() { self.put(place, record.clone()) } else { None };
-        self.log.append(record, replaced, kept, place.tails);
+        cx.journal.note_record(cx.id, self.log.durable(), &record);
+        let replaced = if record.is_write() { self.put(cx, record.clone()) } else { None };
+        self.log.append(record, replaced, kept, cx.tails);
     }
 
     /// A planted bug: whatever a fill does not name is assumed to be unchanged since this copy was away.
@@ -318,14 +318,14 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Drops the tombstones up to `seq`; returns whether there were any.
-    pub(super) fn purge(&mut self, place: Place<'_>, seq: u64) -> bool {
+    pub(super) fn purge(&mut self, cx: SlotContext<'_>, seq: u64) -> bool {
         let mut any = false;
         while let Some(tombstone) = self.log.next_purged(seq) {
-            self.drop_record(place, &tombstone);
+            self.drop_record(cx, &tombstone);
             any = true;
         }
         if any {
-            place.journal.note_purge(place.id, self.log.purged());
+            cx.journal.note_purge(cx.id, self.log.purged());
         }
         any
     }
@@ -337,24 +337,24 @@ impl<B: Bugs> Slot<B> {
         same_term && epoch == self.epoch && stamp < self.stamp
     }
 
-    fn behind(&self, place: Place<'_>, last: Option<Version>) -> LinkReply {
-        LinkReply::Behind { slot: place.id, epoch: self.epoch, stamp: self.stamp, last }
+    fn behind(&self, cx: SlotContext<'_>, last: Option<Version>) -> LinkReply {
+        LinkReply::Behind { slot: cx.id, epoch: self.epoch, stamp: self.stamp, last }
     }
 
-    fn refuses(&self, place: Place<'_>, epoch: Epoch) -> Option<LinkReply> {
+    fn refuses(&self, cx: SlotContext<'_>, epoch: Epoch) -> Option<LinkReply> {
         if self.bugs.plants(Bug::NoEpochCheck) && !self.is_primary() {
             return None;
         }
-        self.refuses_sender(place, epoch)
+        self.refuses_sender(cx, epoch)
     }
 
-    fn refuses_sender(&self, place: Place<'_>, epoch: Epoch) -> Option<LinkReply> {
+    fn refuses_sender(&self, cx: SlotContext<'_>, epoch: Epoch) -> Option<LinkReply> {
         let stale = epoch < self.epoch || (epoch == self.epoch && self.is_primary());
-        stale.then_some(LinkReply::Deposed { slot: place.id, epoch: self.epoch })
+        stale.then_some(LinkReply::Deposed { slot: cx.id, epoch: self.epoch })
     }
 
     /// Whether this copy is caught up with the given primary in the current epoch.
     pub(super) fn is_level_with(&self, primary: Incarnation) -> bool {
-        matches!(&self.role, Role::Replica(replica) if replica.follows(primary) && !replica.awaiting)
+        matches!(&self.role, Role::Replica(replica) if replica.follows(primary) && !replica.behind)
     }
 }

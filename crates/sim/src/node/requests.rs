@@ -22,7 +22,7 @@ pub(crate) struct Pending {
 }
 
 /// What a read-modify-write was told.
-fn reply(reply: &OwnedReply, version: Version) -> Outcome {
+fn outcome_of(reply: &OwnedReply, version: Version) -> Outcome {
     match reply.as_reply() {
         ModifyReply::Number(number) => Outcome::Counted(number, version),
         ModifyReply::Value(value) => {
@@ -66,7 +66,7 @@ impl World {
             let written = node.write(now, slot, &write, &waiting, &mut process.turn);
             written.map(|Answer { answer, ticket }| match answer {
                 Written::Done(version) => (Outcome::Done(version), ticket),
-                Written::Modified(version, reply) => (reply(&reply, version), ticket),
+                Written::Modified(version, reply) => (outcome_of(&reply, version), ticket),
                 Written::Conflict(_) => (Outcome::Conflict, ticket),
             })
         } else {

@@ -9,11 +9,11 @@ use crate::bugs::{Bug, Bugs};
 use crate::compare::{Asked, Begun, Contents, NotCompared, ToDigest};
 use crate::node::Turn;
 use crate::outbox::Item;
-use crate::slot::{Place, Role, Slot};
+use crate::slot::{Role, Slot, SlotContext};
 
 impl<B: Bugs> Slot<B> {
     /// Asks every in-sync replica for the digest of its copy at the last record, and returns the contents of this copy.
-    pub(crate) fn compare(&self, place: Place<'_>, query: u64, floor: u64, turn: &mut Turn) -> Begun {
+    pub(crate) fn compare(&self, cx: SlotContext<'_>, query: u64, floor: u64, turn: &mut Turn) -> Begun {
         let Role::Primary(primary) = &self.role else { return Begun::Not(NotCompared::NotLed) };
         let at = self.log.last();
         if at == Version::NONE {
@@ -29,7 +29,7 @@ impl<B: Bugs> Slot<B> {
         for outbox in &asked {
             // IMPORTANT: push under the slot's lock, so that no record comes between the question and the state it asks
             // about.
-            outbox.push(Item::Compare { slot: place.id, query, at, floor });
+            outbox.push(Item::Compare { slot: cx.id, query, at, floor });
             turn.touch(outbox);
         }
         let followers = asked.into_iter().map(|outbox| (outbox.to, outbox.addr.clone())).collect();
@@ -39,7 +39,7 @@ impl<B: Bugs> Slot<B> {
     /// Answers a primary's question, now or once the digest has been computed.
     pub(in crate::slot) fn compare_with(
         &self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         from: Incarnation,
         query: u64,
         at: Version,
@@ -47,14 +47,14 @@ impl<B: Bugs> Slot<B> {
         turn: &mut Turn,
     ) -> Option<LinkReply> {
         let is_there = self.is_level_with(from) && self.last() == at;
-        let reply = |compared| Some(LinkReply::Compared { slot: place.id, query, compared });
+        let reply = |compared| Some(LinkReply::Compared { slot: cx.id, query, compared });
         if !is_there && !self.bugs.plants(Bug::ComparedElsewhere) {
             return reply(Compared::Elsewhere);
         }
         if self.log.purged() > floor && !self.bugs.plants(Bug::PurgedCompared) {
             return reply(Compared::Purged(self.log.purged()));
         }
-        turn.to_digest.push(ToDigest { slot: place.id, query, contents: self.contents(floor) });
+        turn.to_digest.push(ToDigest { slot: cx.id, query, contents: self.contents(floor) });
         None
     }
 
@@ -67,7 +67,7 @@ impl<B: Bugs> Slot<B> {
     /// step of its repair.
     pub(crate) fn follower_differs(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         who: Incarnation,
         epoch: Epoch,
         turn: &mut Turn,
@@ -80,7 +80,7 @@ impl<B: Bugs> Slot<B> {
             return false;
         };
         follower.differs = !plants;
-        turn.look_at(place.now + EVICT_AFTER, place.id);
+        turn.look_at(cx.now + EVICT_AFTER, cx.id);
         true
     }
 

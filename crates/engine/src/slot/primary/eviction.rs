@@ -10,7 +10,7 @@ use crate::bugs::{Bug, Bugs};
 use crate::memory::Memory;
 use crate::node::Turn;
 use crate::record::Record;
-use crate::slot::{Place, Refusal, Role, Slot};
+use crate::slot::{Refusal, Role, Slot, SlotContext};
 use crate::table::KeyHasher;
 use proto::id::{Incarnation, Version};
 
@@ -49,12 +49,12 @@ impl<B: Bugs> Slot<B> {
     /// refused only if it needs more than that record takes.
     pub(super) fn has_memory(
         &self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         write: &Write<'_>,
         (value, has_deadline): (&[u8], bool),
         newest: Option<&Record>,
     ) -> Result<(), Refusal> {
-        let Place { memory, memory_slack, .. } = place;
+        let SlotContext { memory, memory_slack, .. } = cx;
         let Role::Primary(primary) = &self.role else { return Ok(()) };
         // If keys are evicted, they are also evicted on behalf of a replica, once it has reported being over its limit.
         let full = if memory.evicts() { None } else { primary.full_follower() };
@@ -76,9 +76,9 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Whether keys of this slot may be evicted here and now; if a follower is named, on its behalf.
-    pub(crate) fn may_evict(&self, place: Place<'_>, of: Option<Incarnation>) -> bool {
+    pub(crate) fn may_evict(&self, cx: SlotContext<'_>, of: Option<Incarnation>) -> bool {
         let follows = |primary: &Primary, who| primary.followers.iter().any(|follower| follower.outbox.to == who);
-        self.serves(place).is_some_and(|primary| of.is_none_or(|who| follows(primary, who)))
+        self.serves(cx).is_some_and(|primary| of.is_none_or(|who| follows(primary, who)))
     }
 
     /// Samples some keys, skipping `spared`, and returns the least recently used of them.
@@ -100,18 +100,18 @@ impl<B: Bugs> Slot<B> {
 
     /// Evicts a key, unless it was written after it was chosen. Returns how many bytes that frees, now and once its
     /// tombstone is purged.
-    pub(crate) fn evict(&mut self, place: Place<'_>, victim: Victim, turn: &mut Turn) -> u64 {
-        if self.serves(place).is_none() {
+    pub(crate) fn evict(&mut self, cx: SlotContext<'_>, victim: Victim, turn: &mut Turn) -> u64 {
+        if self.serves(cx).is_none() {
             return 0;
         }
         let chosen = self.table.with_hash(victim.hash).find(|record| record.version() == victim.version);
         let Some(record) = chosen.filter(|record| !record.is_delete()).cloned() else { return 0 };
         if self.bugs.plants(Bug::EvictedUnrecorded) {
-            self.drop_record(place, &record);
+            self.drop_record(cx, &record);
         } else {
-            self.expire(place, record.key(), turn);
+            self.expire(cx, record.key(), turn);
         }
-        place.memory.note_evicted();
+        cx.memory.note_evicted();
         record.usage().bytes.unsigned_abs()
     }
 }

@@ -18,7 +18,7 @@ use super::EVICT_AFTER;
 use crate::bugs::{Bug, Bugs};
 use crate::node::{TICK, Turn};
 use crate::record::Record;
-use crate::slot::{Place, Role, Slot};
+use crate::slot::{Role, Slot, SlotContext};
 use crate::table::{KeyHasher, Table};
 use crate::time::Timestamp;
 
@@ -69,36 +69,36 @@ impl Deadlines {
 
 impl<B: Bugs> Slot<B> {
     /// Orders the record that makes an expired key absent. Returns its number.
-    pub(super) fn expire(&mut self, place: Place<'_>, key: &[u8], turn: &mut Turn) -> u64 {
-        self.order(place, Op::Write { key, effect: Effect::Expire, identity: None, reply: b"" }, turn).seq
+    pub(super) fn expire(&mut self, cx: SlotContext<'_>, key: &[u8], turn: &mut Turn) -> u64 {
+        self.order(cx, Op::Write { key, effect: Effect::Expire, identity: None, reply: b"" }, turn).seq
     }
 
     /// Notes that a value with a deadline was written.
-    pub(super) fn note_deadline(&mut self, place: Place<'_>, record: &Record, turn: &mut Turn) {
+    pub(super) fn note_deadline(&mut self, cx: SlotContext<'_>, record: &Record, turn: &mut Turn) {
         let Role::Primary(primary) = &mut self.role else { return };
         match &mut primary.active.get_or_insert_default().deadlines {
-            Some(known) => known.note(&self.table, place.hasher, record),
-            unknown => *unknown = Some(Box::new(Deadlines::of(&self.table, place.hasher, place.now))),
+            Some(known) => known.note(&self.table, cx.hasher, record),
+            unknown => *unknown = Some(Box::new(Deadlines::of(&self.table, cx.hasher, cx.now))),
         }
-        self.look_at_next_deadline(place, turn);
+        self.look_at_next_deadline(cx, turn);
     }
 
     /// Makes keys absent whose deadlines have passed: at most `left` of them, which is reduced by their number.
-    pub(super) fn expire_passed(&mut self, place: Place<'_>, left: &mut usize, turn: &mut Turn) {
+    pub(super) fn expire_passed(&mut self, cx: SlotContext<'_>, left: &mut usize, turn: &mut Turn) {
         let Role::Primary(primary) = &mut self.role else { return };
         if self.table.expiring() == 0 {
             primary.active.iter_mut().for_each(|active| active.deadlines = None);
             return;
         }
         // A new primary builds the queue only now, when it has time.
-        let made = || Box::new(Deadlines::of(&self.table, place.hasher, place.now));
+        let made = || Box::new(Deadlines::of(&self.table, cx.hasher, cx.now));
         let deadlines = primary.active.get_or_insert_default().deadlines.get_or_insert_with(made);
-        let mut now = place.wall();
+        let mut now = cx.wall();
         if self.bugs.plants(Bug::ExpiryUnrecorded) {
             now.0 = now.0.saturating_sub(SLOTH);
         }
-        if deadlines.next().is_some_and(|deadline| deadline <= now) && self.serves(place).is_none() {
-            return turn.look_at(place.now + EVICT_AFTER, place.id);
+        if deadlines.next().is_some_and(|deadline| deadline <= now) && self.serves(cx).is_none() {
+            return turn.look_at(cx.now + EVICT_AFTER, cx.id);
         }
         while *left > 0
             && let Some(hash) = self.pop_passed(now)
@@ -108,10 +108,10 @@ impl<B: Bugs> Slot<B> {
             let is_expired = |record: &&Record| record.is_expired(now) || (unchecked && !record.is_delete());
             let expired: Vec<Record> = self.table.with_hash(hash).filter(is_expired).cloned().collect();
             for record in expired {
-                self.expire(place, record.key(), turn);
+                self.expire(cx, record.key(), turn);
             }
         }
-        self.look_at_next_deadline(place, turn);
+        self.look_at_next_deadline(cx, turn);
     }
 
     fn pop_passed(&mut self, now: WallTime) -> Option<u64> {
@@ -120,16 +120,16 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Schedules a look at the slot for when its next deadline passes.
-    fn look_at_next_deadline(&mut self, place: Place<'_>, turn: &mut Turn) {
+    fn look_at_next_deadline(&mut self, cx: SlotContext<'_>, turn: &mut Turn) {
         let Role::Primary(primary) = &mut self.role else { return };
         let Some(deadlines) = primary.active.as_mut().and_then(|active| active.deadlines.as_mut()) else { return };
         let Some(deadline) = deadlines.next() else { return };
-        let left = Duration::from_millis(deadline.0.saturating_sub(place.wall().0));
-        let when = place.now + left.min(LOOK_AFTER);
+        let left = Duration::from_millis(deadline.0.saturating_sub(cx.wall().0));
+        let when = cx.now + left.min(LOOK_AFTER);
         // A tick late is early enough.
-        if deadlines.next_look <= place.now || when + TICK < deadlines.next_look {
+        if deadlines.next_look <= cx.now || when + TICK < deadlines.next_look {
             deadlines.next_look = when;
-            turn.look_at(when, place.id);
+            turn.look_at(when, cx.id);
         }
     }
 }

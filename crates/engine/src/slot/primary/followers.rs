@@ -10,7 +10,7 @@ use crate::bugs::{Bug, Bugs};
 use crate::log::Log;
 use crate::node::Turn;
 use crate::outbox::{Align, Item, Outbox, Snapshot, Stamp};
-use crate::slot::{Place, Role, Slot};
+use crate::slot::{Role, Slot, SlotContext};
 use crate::time::Timestamp;
 
 /// A replica or learner, as its primary sees it.
@@ -69,7 +69,7 @@ impl<B: Bugs> Slot<B> {
     /// A follower has acknowledged an alignment or a fill.
     pub(crate) fn follower_is_level(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         who: Incarnation,
         stamp: Stamp,
         seq: u64,
@@ -77,7 +77,7 @@ impl<B: Bugs> Slot<B> {
     ) -> Effects {
         let Some(follower) = self.follower(who).filter(|follower| follower.stamp == stamp) else {
             let early = self.bugs.plants(Bug::AdmittedBelowBarrier);
-            return if early { self.after_progress(place, who, turn) } else { Effects::default() };
+            return if early { self.after_progress(cx, who, turn) } else { Effects::default() };
         };
         let mut repaired = false;
         if matches!(follower.progress, Progress::Aligning | Progress::Filling) {
@@ -87,32 +87,32 @@ impl<B: Bugs> Slot<B> {
             let outbox = Arc::clone(&follower.outbox);
             if self.log.purged() > 0 {
                 // It may have missed purges while it was not caught up.
-                outbox.push(Item::Purge { slot: place.id, seq: self.log.purged() });
+                outbox.push(Item::Purge { slot: cx.id, seq: self.log.purged() });
                 turn.touch(&outbox);
             }
         }
-        Effects { repaired, ..self.after_progress(place, who, turn) }
+        Effects { repaired, ..self.after_progress(cx, who, turn) }
     }
 
     /// A follower has acknowledged a record.
-    pub(crate) fn follower_has(&mut self, place: Place<'_>, who: Incarnation, seq: u64, turn: &mut Turn) -> Effects {
+    pub(crate) fn follower_has(&mut self, cx: SlotContext<'_>, who: Incarnation, seq: u64, turn: &mut Turn) -> Effects {
         let Some(follower) = self.follower(who).filter(|follower| follower.progress == Progress::Level) else {
             return Effects::default();
         };
         follower.acked = follower.acked.max(seq);
         let is_learner = follower.is_learner;
         // Usually another follower has yet to acknowledge this record, so nothing follows from it yet.
-        if !is_learner && seq > self.held(place) {
+        if !is_learner && seq > self.held(cx) {
             return Effects::default();
         }
-        self.after_progress(place, who, turn)
+        self.after_progress(cx, who, turn)
     }
 
-    fn after_progress(&mut self, place: Place<'_>, who: Incarnation, turn: &mut Turn) -> Effects {
-        self.mark_progress(place, turn);
+    fn after_progress(&mut self, cx: SlotContext<'_>, who: Incarnation, turn: &mut Turn) -> Effects {
+        self.mark_progress(cx, turn);
         let admit = !self.admissible(|learner| learner == who).is_empty();
         if admit {
-            turn.look_at(place.now + EVICT_AFTER, place.id);
+            turn.look_at(cx.now + EVICT_AFTER, cx.id);
         }
         Effects { admit, ..Effects::default() }
     }
@@ -121,7 +121,7 @@ impl<B: Bugs> Slot<B> {
     /// everything.
     pub(crate) fn follower_is_behind(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         who: Incarnation,
         epoch: Epoch,
         stamp: u64,
@@ -147,10 +147,10 @@ impl<B: Bugs> Slot<B> {
             // It accepts no fill: its map gives it no copy of the slot.
             (Progress::Filling, _) => follower.progress = Progress::Behind,
             (Progress::Aligning | Progress::Level, Some((last, records))) => {
-                follower.align(place, epoch, config, log, last);
+                follower.align(cx, epoch, config, log, last);
                 let durable = log.durable();
                 for (previous, record) in records {
-                    follower.outbox.push(Item::Record { slot: place.id, previous, durable, record });
+                    follower.outbox.push(Item::Record { slot: cx.id, previous, durable, record });
                 }
                 turn.touch(&follower.outbox);
                 if self.bugs.plants(Bug::AdmittedBelowBarrier) {
@@ -159,14 +159,14 @@ impl<B: Bugs> Slot<B> {
             }
             (Progress::Aligning | Progress::Level, None) => {
                 follower.progress = Progress::WantsFill;
-                follower.outbox.want_fill(place.id, self.table.keys() as u64);
+                follower.outbox.want_fill(cx.id, self.table.keys() as u64);
             }
         }
-        turn.look_at(place.now + EVICT_AFTER, place.id);
+        turn.look_at(cx.now + EVICT_AFTER, cx.id);
     }
 
     /// Queues everything the slot holds for a follower that needs a fill. Returns the size in bytes.
-    pub(crate) fn fill(&mut self, place: Place<'_>, who: Incarnation) -> usize {
+    pub(crate) fn fill(&mut self, cx: SlotContext<'_>, who: Incarnation) -> usize {
         let epoch = self.epoch;
         let completions: Vec<_> =
             if self.bugs.plants(Bug::FillForgetsCompletions) { Vec::new() } else { self.completions().collect() };
@@ -176,7 +176,7 @@ impl<B: Bugs> Slot<B> {
         follower.progress = Progress::Filling;
         // Records in flight are refused until the fill arrives; the fill's own stamp distinguishes that from a refusal
         // of the fill.
-        follower.stamp = place.next_stamp();
+        follower.stamp = cx.next_stamp();
         let snapshot = Arc::new(Snapshot {
             last: self.log.last(),
             durable: self.log.durable(),
@@ -185,7 +185,7 @@ impl<B: Bugs> Slot<B> {
             records: self.table.records().cloned().collect(),
             completions,
         });
-        let fill = Item::Fill { slot: place.id, epoch, snapshot, stamp: follower.stamp };
+        let fill = Item::Fill { slot: cx.id, epoch, snapshot, stamp: follower.stamp };
         let (_, bytes) = fill.weight();
         follower.outbox.push(fill);
         bytes
@@ -199,12 +199,12 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Starts over with a follower whose queue had overflowed.
-    pub(crate) fn realign_follower(&mut self, place: Place<'_>, who: Incarnation) {
+    pub(crate) fn realign_follower(&mut self, cx: SlotContext<'_>, who: Incarnation) {
         let (epoch, config) = (self.epoch, self.config);
         let (log, role) = (&self.log, &mut self.role);
         let Role::Primary(primary) = role else { return };
         if let Some(follower) = primary.followers.iter_mut().find(|follower| follower.outbox.to == who) {
-            follower.align(place, epoch, config, log, log.last());
+            follower.align(cx, epoch, config, log, log.last());
         }
     }
 
@@ -258,13 +258,13 @@ impl Follower {
     }
 
     /// ReplyMode the follower where this slot stands, or that it will be refilled. Records after `from` follow.
-    pub(super) fn align(&mut self, place: Place<'_>, epoch: Epoch, config: MapVersion, log: &Log, from: Version) {
-        self.stamp = place.next_stamp();
+    pub(super) fn align(&mut self, cx: SlotContext<'_>, epoch: Epoch, config: MapVersion, log: &Log, from: Version) {
+        self.stamp = cx.next_stamp();
         self.progress = Progress::Aligning;
         let (durable, terms, stamp) = (log.durable(), log.terms(), self.stamp);
         // IMPORTANT: only once it no longer counts. What it has may still be the best copy that is left.
         let refill = self.differs && self.is_learner;
-        let align = Align { slot: place.id, epoch, config, from, durable, terms, stamp, refill };
+        let align = Align { slot: cx.id, epoch, config, from, durable, terms, stamp, refill };
         self.outbox.push(Item::Align(Box::new(align)));
     }
 }

@@ -7,7 +7,7 @@ use super::{EVICT_AFTER, Effects};
 use crate::bugs::{Bug, Bugs};
 use crate::node::Turn;
 use crate::outbox::{Item, Stamp};
-use crate::slot::{Place, Role, Slot};
+use crate::slot::{Role, Slot, SlotContext};
 
 /// Whether a primary accepts requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(super) enum Intake {
 impl<B: Bugs> Slot<B> {
     /// Starts handing the slot over: accepts no more requests, and waits until the whole in-sync set has everything.
     /// `false` if that is not possible now.
-    pub(crate) fn drain(&mut self, place: Place<'_>, to: Incarnation, turn: &mut Turn) -> bool {
+    pub(crate) fn drain(&mut self, cx: SlotContext<'_>, to: Incarnation, turn: &mut Turn) -> bool {
         let Role::Primary(primary) = &mut self.role else { return false };
         let level = |follower: &Follower| {
             follower.outbox.to == to && follower.progress == Progress::Level && !follower.is_learner
@@ -31,12 +31,12 @@ impl<B: Bugs> Slot<B> {
             return false;
         }
         primary.intake = Intake::Draining(to);
-        self.mark_progress(place, turn);
+        self.mark_progress(cx, turn);
         true
     }
 
     /// Accepts requests again, because a hand-over did not complete in time. `false` if no hand-over is in progress.
-    pub(crate) fn reopen(&mut self, place: Place<'_>, turn: &mut Turn) -> bool {
+    pub(crate) fn reopen(&mut self, cx: SlotContext<'_>, turn: &mut Turn) -> bool {
         let (epoch, config) = (self.epoch, self.config);
         let Role::Primary(primary) = &mut self.role else { return false };
         let (Intake::Draining(_) | Intake::Releasing(_)) = primary.intake else { return false };
@@ -46,26 +46,26 @@ impl<B: Bugs> Slot<B> {
             // IMPORTANT: the next primary may already have been given the slot. This node serves again only if all
             // members, asked anew, still follow it.
             for follower in &mut primary.followers {
-                follower.align(place, epoch, config, &self.log, self.log.last());
+                follower.align(cx, epoch, config, &self.log, self.log.last());
                 turn.touch(&follower.outbox);
             }
-            turn.look_at(place.now + EVICT_AFTER, place.id);
+            turn.look_at(cx.now + EVICT_AFTER, cx.id);
         }
         true
     }
 
     /// Releases the slot because the node is about to stop, so that nobody has to wait for its lease to expire.
-    pub(crate) fn release(&mut self, place: Place<'_>, turn: &mut Turn) {
+    pub(crate) fn release(&mut self, cx: SlotContext<'_>, turn: &mut Turn) {
         let epoch = self.epoch;
         let Role::Primary(primary) = &mut self.role else { return };
         // IMPORTANT: a primary that has not begun to serve cannot vouch that no earlier primary still serves.
         if !primary.is_open || self.bugs.plants(Bug::StopsWithoutRelease) {
             return;
         }
-        let stamp = place.next_stamp();
+        let stamp = cx.next_stamp();
         primary.intake = Intake::Releasing(stamp);
         for follower in primary.followers.iter().filter(|follower| follower.counts()) {
-            follower.outbox.push(Item::Release { slot: place.id, epoch, stamp });
+            follower.outbox.push(Item::Release { slot: cx.id, epoch, stamp });
             turn.touch(&follower.outbox);
         }
     }

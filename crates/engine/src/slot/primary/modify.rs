@@ -11,24 +11,24 @@ use crate::completions::Completion;
 use crate::modify::{Outcome, OwnedReply, evaluate};
 use crate::node::Turn;
 use crate::record::Record;
-use crate::slot::{Answer, Place, Refusal, Slot, Written};
+use crate::slot::{Answer, Refusal, Slot, SlotContext, Written};
 use crate::waiting::Waiting;
 
 impl<B: Bugs> Slot<B> {
     /// Turns a write into its effect and orders it.
-    pub(super) fn order_write(&mut self, place: Place<'_>, write: &Write<'_>, turn: &mut Turn) -> Version {
+    pub(super) fn order_write(&mut self, cx: SlotContext<'_>, write: &Write<'_>, turn: &mut Turn) -> Version {
         let Write { key, change, identity, .. } = *write;
-        let kept = if change.is_counted() { self.table.get(place.hasher, key).cloned() } else { None };
+        let kept = if change.is_counted() { self.table.get(cx.hasher, key).cloned() } else { None };
         let value = kept.as_ref().and_then(Record::value).unwrap_or_default();
         let effect = match change {
             Change::Put(value) => Effect::Put(value),
-            Change::PutFor(value, millis) => Effect::PutUntil(value, place.deadline(millis)),
+            Change::PutFor(value, millis) => Effect::PutUntil(value, cx.deadline(millis)),
             Change::Delete | Change::Expire(0) => Effect::Delete,
-            Change::Expire(millis) => Effect::PutUntil(value, place.deadline(millis)),
+            Change::Expire(millis) => Effect::PutUntil(value, cx.deadline(millis)),
             // A read-modify-write was already turned into its effect.
             Change::Persist | Change::Modify(_) => Effect::Put(value),
         };
-        self.order(place, Op::Write { key, effect, identity, reply: b"" }, turn)
+        self.order(cx, Op::Write { key, effect, identity, reply: b"" }, turn)
     }
 
     /// Carries out a read-modify-write. `newest` is the newest record of the key, which has not expired.
@@ -37,7 +37,7 @@ impl<B: Bugs> Slot<B> {
     /// There is no memory for the result; nothing was done.
     pub(super) fn modify(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         write: &Write<'_>,
         modify: &Modify<'_>,
         newest: Option<Record>,
@@ -46,7 +46,7 @@ impl<B: Bugs> Slot<B> {
     ) -> Result<Answer<Written>, Refusal> {
         let newest_seq = newest.as_ref().map_or(0, |record| record.version().seq);
         let present = newest.as_ref().filter(|record| !record.is_delete());
-        let (mut outcome, mut reply) = evaluate(modify, present, place.wall());
+        let (mut outcome, mut reply) = evaluate(modify, present, cx.wall());
         let mut remembered = Vec::new();
         if write.identity.is_some() {
             remembered = reply.as_reply().to_bytes();
@@ -66,16 +66,16 @@ impl<B: Bugs> Slot<B> {
                 let value = Cow::as_ref(value);
                 // Same as for an unconditional `EXPIRE`: setting a deadline is meant to free memory.
                 if !matches!(modify, Modify::Expire { .. } | Modify::GetEx(_)) {
-                    self.has_memory(place, write, (value, deadline.is_some()), newest.as_ref())?;
+                    self.has_memory(cx, write, (value, deadline.is_some()), newest.as_ref())?;
                 }
                 let effect = deadline.map_or(Effect::Put(value), |deadline| Effect::PutUntil(value, deadline));
-                self.order(place, Op::Write { key, effect, identity, reply: remembered }, turn)
+                self.order(cx, Op::Write { key, effect, identity, reply: remembered }, turn)
             }
             Outcome::Delete => {
-                self.order(place, Op::Write { key, effect: Effect::Delete, identity, reply: remembered }, turn)
+                self.order(cx, Op::Write { key, effect: Effect::Delete, identity, reply: remembered }, turn)
             }
             Outcome::Unchanged => match identity {
-                Some(identity) => self.order(place, Op::Declined { identity, found, reply: remembered }, turn),
+                Some(identity) => self.order(cx, Op::Declined { identity, found, reply: remembered }, turn),
                 None => Version::NONE,
             },
         };
@@ -93,7 +93,7 @@ impl<B: Bugs> Slot<B> {
     /// The answer to a repeated read-modify-write: the same as the first time.
     pub(super) fn reply_again(
         &self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         write: &Write<'_>,
         modify: &Modify<'_>,
         done: Completion,
@@ -102,8 +102,8 @@ impl<B: Bugs> Slot<B> {
         let reply = match reply {
             Some(reply) => OwnedReply::Bytes(reply),
             None if self.bugs.plants(Bug::AnswerForgotten) => {
-                let present = self.table.get(place.hasher, write.key).filter(|record| !record.is_delete());
-                evaluate(modify, present, place.wall()).1
+                let present = self.table.get(cx.hasher, write.key).filter(|record| !record.is_delete());
+                evaluate(modify, present, cx.wall()).1
             }
             // Another command used the same identity.
             None => OwnedReply::Plain(if found.is_some() { ModifyReply::Nothing } else { ModifyReply::Done }),

@@ -6,7 +6,7 @@ use crate::bugs::{Bug, Bugs};
 use crate::listing::Listing;
 use crate::node::Turn;
 use crate::record::Record;
-use crate::slot::{Answer, Place, Refusal, Slot};
+use crate::slot::{Answer, Refusal, Slot, SlotContext};
 use crate::time::Timestamp;
 use crate::waiting::Waiting;
 
@@ -21,7 +21,7 @@ impl<B: Bugs> Slot<B> {
     )]
     pub(crate) fn read<R>(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         key: &[u8],
         level: ReadLevel,
         clock: impl Fn() -> Timestamp,
@@ -33,23 +33,21 @@ impl<B: Bugs> Slot<B> {
             return Err(Refusal::NotHere);
         }
         if level == ReadLevel::Local {
-            return Ok(Answer { answer: read(self.get(place, key, clock)), ticket: None });
+            return Ok(Answer { answer: read(self.get(cx, key, clock)), ticket: None });
         }
-        let newest = self.table.get(place.hasher, key);
+        let newest = self.table.get(cx.hasher, key);
         if newest.is_some_and(Record::has_deadline) {
-            let place = Place { now: clock(), ..place };
-            if newest.is_some_and(|record| record.is_expired(place.wall())) {
-                return self
-                    .read_expired(place, key, waiting, turn)
-                    .map(|ticket| Answer { answer: read(None), ticket });
+            let cx = SlotContext { now: clock(), ..cx };
+            if newest.is_some_and(|record| record.is_expired(cx.wall())) {
+                return self.read_expired(cx, key, waiting, turn).map(|ticket| Answer { answer: read(None), ticket });
             }
         }
-        newest.into_iter().for_each(|record| place.was_used(record));
+        newest.into_iter().for_each(|record| cx.was_used(record));
         let seq = newest.map_or(0, |record| record.version().seq);
         let answer = read(newest.filter(|record| !record.is_delete()));
         // IMPORTANT: the lease is checked after the value was taken, which proves that the value was the newest at that
         // moment.
-        self.serves(Place { now: clock(), ..place }).ok_or(Refusal::NotHere)?;
+        self.serves(SlotContext { now: clock(), ..cx }).ok_or(Refusal::NotHere)?;
         let ticket = if self.bugs.plants(Bug::UncommittedRead) { None } else { self.wait(seq, false, waiting) };
         Ok(Answer { answer, ticket })
     }
@@ -57,20 +55,20 @@ impl<B: Bugs> Slot<B> {
     /// Serves a linear read that finds a value past its deadline: commits that the value is gone.
     fn read_expired(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         key: &[u8],
         waiting: &Waiting,
         turn: &mut Turn,
     ) -> Result<Option<usize>, Refusal> {
-        self.serves(place).ok_or(Refusal::NotHere)?;
+        self.serves(cx).ok_or(Refusal::NotHere)?;
         if self.bugs.plants(Bug::ExpiryUnrecorded) {
             return Ok(None);
         }
-        let seq = self.expire(place, key, turn);
+        let seq = self.expire(cx, key, turn);
         Ok(self.wait(seq, false, waiting))
     }
 
-    /// Lists the keys of the slot as its primary; returns the ticket to wait for before they are shown. `place.now` was
+    /// Lists the keys of the slot as its primary; returns the ticket to wait for before they are shown. `cx.now` was
     /// taken after the slot was locked: what the slot holds until it is unlocked is what it held at that moment. A
     /// linear list commits that the keys it hides as expired are gone.
     ///
@@ -78,7 +76,7 @@ impl<B: Bugs> Slot<B> {
     /// This node does not lead the slot, or may have been replaced.
     pub(crate) fn list(
         &mut self,
-        place: Place<'_>,
+        cx: SlotContext<'_>,
         level: ReadLevel,
         waiting: &Waiting,
         turn: &mut Turn,
@@ -86,18 +84,18 @@ impl<B: Bugs> Slot<B> {
     ) -> Result<Option<usize>, Refusal> {
         let may_list = match level {
             ReadLevel::Local => self.is_primary(),
-            ReadLevel::Linear => self.serves(place).is_some(),
+            ReadLevel::Linear => self.serves(cx).is_some(),
         };
         if !may_list && !self.bugs.plants(Bug::ListsAnySlot) {
             return Err(Refusal::NotHere);
         }
-        let expired = self.list_copy(place, listing);
+        let expired = self.list_copy(cx, listing);
         if level == ReadLevel::Local {
             return Ok(None);
         }
         if may_list && !self.bugs.plants(Bug::ExpiryUnrecorded) {
             expired.iter().for_each(|record| {
-                self.expire(place, record.key(), turn);
+                self.expire(cx, record.key(), turn);
             });
         }
         // What is listed, and what is absent, follows from the records up to the last.
