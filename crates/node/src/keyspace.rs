@@ -23,7 +23,7 @@ use proto::slot::{SLOT_BITS, SlotId};
 
 use crate::answering;
 use crate::driver::{Driver, random_secret};
-use crate::routing::{self, KeptBatch, Waits};
+use crate::routing::{self, DeferredBatch, Waits};
 use crate::store::on_a_thread;
 use crate::walks;
 
@@ -36,9 +36,9 @@ const QUICK_STEPS: usize = 4_000_000;
 /// The factor by which a scan widens its range of slots when it has found too little.
 const WIDER: usize = 4;
 
-/// A request about all keys, kept until the batch that it arrived with is answered.
+/// A request about all keys, deferred until the batch that it arrived with is answered.
 #[derive(Debug)]
-pub struct KeptKeyspace {
+pub struct DeferredKeyspace {
     work: Work,
     encoding: Encoding,
 }
@@ -53,7 +53,7 @@ enum Work {
 
 type Found = Vec<Box<[u8]>>;
 
-impl KeptKeyspace {
+impl DeferredKeyspace {
     /// `KEYS`.
     #[must_use]
     pub fn keys(pattern: &[u8], level: ReadLevel, encoding: Encoding) -> Self {
@@ -257,7 +257,7 @@ async fn flush(driver: &Driver, ack: AckLevel) -> Result<(), ErrorReply> {
 
 async fn delete_all(driver: &Driver, keys: &[Box<[u8]>], ack: AckLevel) -> Result<(), ErrorReply> {
     let (node, now) = (driver.node(), driver.clock().now());
-    let (mut kept, mut waits, mut turn) = (KeptBatch::default(), Waits::default(), Turn::default());
+    let (mut deferred, mut waits, mut turn) = (DeferredBatch::default(), Waits::default(), Turn::default());
     let mut refused = None;
     for key in keys {
         let write = Write { ack, ..Write::new(key, Change::Delete) };
@@ -271,9 +271,9 @@ async fn delete_all(driver: &Driver, keys: &[Box<[u8]>], ack: AckLevel) -> Resul
             Ok(Answer { ticket: None, .. }) => {}
             Ok(Answer { ticket: Some(ticket), .. }) => {
                 let answer = |out: &mut Vec<u8>| Response::Ok.encode(Encoding::Array, out);
-                kept.keep_carried_out(slot, request, Encoding::Array, ticket, answer);
+                deferred.defer_carried_out(slot, request, Encoding::Array, ticket, answer);
             }
-            Err(Refusal::NotHere) => kept.keep(slot, request, Encoding::Array),
+            Err(Refusal::NotHere) => deferred.defer(slot, request, Encoding::Array),
             Err(refusal) => {
                 refused = Some(answering::refused(refusal, driver));
                 break;
@@ -286,7 +286,7 @@ async fn delete_all(driver: &Driver, keys: &[Box<[u8]>], ack: AckLevel) -> Resul
         return Err(error);
     }
     let mut answers = Vec::new();
-    routing::answer_all(driver, &kept, &mut waits, usize::MAX, &mut answers).await;
+    routing::answer_all(driver, &deferred, &mut waits, usize::MAX, &mut answers).await;
     let mut rest = answers.as_slice();
     while let Ok(Some((reply, len))) = ReplyDecoder::new().decode(rest) {
         if let Reply::Error(_) = reply

@@ -1,7 +1,7 @@
 //! Requests that cannot be answered locally right away: another node leads the key, nobody leads it for a moment, or
 //! the answer waits until a record is durable.
 
-mod kept;
+mod deferred;
 
 use std::future::{Future as _, poll_fn};
 use std::io;
@@ -25,8 +25,8 @@ use crate::answering;
 use crate::driver::Driver;
 use crate::forward::{Failed, Handed, PATIENCE};
 
-pub use kept::KeptBatch;
-use kept::{Entry, Kept};
+pub use deferred::DeferredBatch;
+use deferred::{Deferred, Entry};
 
 /// The longest pause for a change of the map before the same route is tried again.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -120,29 +120,29 @@ impl Waits {
     }
 }
 
-/// Answers kept requests in order, until all are answered or `out` has `most` bytes; in the latter case, call it again
+/// Answers deferred requests in order, until all are answered or `out` has `most` bytes; in the latter case, call it again
 /// to continue. Requests for the same node are sent together. `waits` has the tickets of those that were carried out.
-pub async fn answer_all(driver: &Driver, kept: &KeptBatch, waits: &mut Waits, most: usize, out: &mut Vec<u8>) {
+pub async fn answer_all(driver: &Driver, deferred: &DeferredBatch, waits: &mut Waits, most: usize, out: &mut Vec<u8>) {
     // One deadline for all requests answered now: they arrived together, and the last must not wait for every other's
     // failure. The time that the client took to read earlier answers does not count.
     let start = Instant::now();
     if !waits.is_half_answered() {
-        if !kept.all_carried_out() {
-            waits.under_way = send_first(driver, kept.entries());
+        if !deferred.all_carried_out() {
+            waits.under_way = send_first(driver, deferred.entries());
         }
         waits.settle(start + driver.request_timeout()).await;
-        if kept.all_carried_out() && waits.outcomes.iter().all(|outcome| *outcome == Some(Outcome::Durable)) {
-            return out.extend_from_slice(kept.answers());
+        if deferred.all_carried_out() && waits.outcomes.iter().all(|outcome| *outcome == Some(Outcome::Durable)) {
+            return out.extend_from_slice(deferred.answers());
         }
     }
     let Waits { outcomes, under_way: first_tries, answered, .. } = waits;
     let done = std::mem::take(answered);
-    for (at, entry) in kept.entries().iter().enumerate().skip(done) {
+    for (at, entry) in deferred.entries().iter().enumerate().skip(done) {
         if out.len() >= most && at > done {
             *answered = at;
             return;
         }
-        let (answer, after) = kept.answers_of(at);
+        let (answer, after) = deferred.answers_of(at);
         let outcome = entry.ticket.map(|ticket| outcomes.get(ticket).copied().flatten());
         match (outcome, &entry.request) {
             (Some(Some(Outcome::Durable)), _) => out.extend_from_slice(answer),
@@ -163,7 +163,7 @@ pub async fn answer_all(driver: &Driver, kept: &KeptBatch, waits: &mut Waits, mo
 }
 
 /// Answers a request that was carried out and has not become durable in time.
-fn give_up(driver: &Driver, request: &Kept, out: &mut Vec<u8>) {
+fn give_up(driver: &Driver, request: &Deferred, out: &mut Vec<u8>) {
     let error = match request.request() {
         KeyRequest::Read(_) => ErrorReply::Unavailable(why_unavailable(driver, request)),
         KeyRequest::Write(write) => answering::not_durable(write.identity.is_some()),
@@ -190,25 +190,26 @@ impl UnderWay {
 /// the sizes of their answers are unknown, so long values are asked for one by one.
 fn send_first(driver: &Driver, entries: &[Entry]) -> Vec<Option<UnderWay>> {
     let me = driver.node().incarnation();
-    let kept: Vec<Option<&Kept>> =
+    let deferred: Vec<Option<&Deferred>> =
         entries.iter().map(|entry| entry.request.as_ref().filter(|_| entry.ticket.is_none())).collect();
-    let primaries: Vec<_> = kept
+    let primaries: Vec<_> = deferred
         .iter()
         .map(|request| {
             let primary = request.and_then(|request| driver.node().route(request.slot).primary);
             primary.filter(|(primary, _)| *primary != me)
         })
         .collect();
-    let is_short = kept.iter().flatten().count() > 1;
-    let mut under_way: Vec<Option<UnderWay>> = kept.iter().map(|_| None).collect();
+    let is_short = deferred.iter().flatten().count() > 1;
+    let mut under_way: Vec<Option<UnderWay>> = deferred.iter().map(|_| None).collect();
     let mut nodes: Vec<&(Incarnation, NodeAddr)> = primaries.iter().flatten().collect();
     nodes.sort();
     nodes.dedup();
     for (to, addr) in nodes {
-        let theirs =
-            || (0..kept.len()).filter(|at| primaries.get(*at).is_some_and(|p| p.as_ref().is_some_and(|p| p.0 == *to)));
+        let theirs = || {
+            (0..deferred.len()).filter(|at| primaries.get(*at).is_some_and(|p| p.as_ref().is_some_and(|p| p.0 == *to)))
+        };
         let requests: Vec<_> =
-            theirs().filter_map(|at| *kept.get(at)?).map(|kept| kept.forward(false, is_short)).collect();
+            theirs().filter_map(|at| *deferred.get(at)?).map(|deferred| deferred.forward(false, is_short)).collect();
         let handed = driver.forwards().send(driver, *to, addr, &requests);
         for (at, handed) in theirs().zip(handed) {
             if let Some(place) = under_way.get_mut(at) {
@@ -222,7 +223,7 @@ fn send_first(driver: &Driver, entries: &[Entry]) -> Vec<Option<UnderWay>> {
 /// Retries until the request is answered or its time is up. `was_tried`: it may already have taken effect.
 async fn answer_one(
     driver: &Driver,
-    request: &Kept,
+    request: &Deferred,
     mut first_try: Option<UnderWay>,
     was_tried: bool,
     start: Instant,
@@ -280,7 +281,7 @@ async fn answer_one(
 }
 
 /// Carries a request out here if this node leads its slot, and waits until it is durable.
-async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> Attempt {
+async fn execute_here(driver: &Driver, request: &Deferred, deadline: Instant, out: &mut Vec<u8>) -> Attempt {
     let (node, waiting) = (driver.node(), Waiting::new());
     let mut answer = Vec::new();
     let mut turn = Turn::default();
@@ -331,7 +332,7 @@ async fn execute_here(driver: &Driver, request: &Kept, deadline: Instant, out: &
     Attempt::Answered
 }
 
-async fn try_primary(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> Attempt {
+async fn try_primary(driver: &Driver, request: &Deferred, deadline: Instant, out: &mut Vec<u8>) -> Attempt {
     let me = driver.node().incarnation();
     match driver.node().route(request.slot).primary {
         // The map makes this node the primary, but the slot is not open: it is about to open, or is being handed over.
@@ -344,14 +345,20 @@ async fn try_primary(driver: &Driver, request: &Kept, deadline: Instant, out: &m
     }
 }
 
-fn send_one(driver: &Driver, to: Incarnation, addr: &NodeAddr, request: &Kept, at_replica: bool) -> Option<UnderWay> {
+fn send_one(
+    driver: &Driver,
+    to: Incarnation,
+    addr: &NodeAddr,
+    request: &Deferred,
+    at_replica: bool,
+) -> Option<UnderWay> {
     let handed = driver.forwards().send(driver, to, addr, &[request.forward(at_replica, false)]).pop()?;
     Some(UnderWay { to, sent: Instant::now(), handed })
 }
 
 async fn await_answer(
     driver: &Driver,
-    request: &Kept,
+    request: &Deferred,
     mut under_way: UnderWay,
     deadline: Instant,
     out: &mut Vec<u8>,
@@ -414,7 +421,7 @@ pub(crate) async fn replaced(driver: &Driver, slot: SlotId, primary: Incarnation
 }
 
 /// Reads from any copy that answers, this node's own first. Returns whether one did.
-async fn read_elsewhere(driver: &Driver, request: &Kept, deadline: Instant, out: &mut Vec<u8>) -> bool {
+async fn read_elsewhere(driver: &Driver, request: &Deferred, deadline: Instant, out: &mut Vec<u8>) -> bool {
     let KeyRequest::Read(Read { key, wanted, .. }) = request.request() else { return false };
     let read = |record: Option<&Record>| request.answer(&answering::found(record, wanted, || driver.wall()), out);
     let clock = || driver.clock().now();
@@ -432,7 +439,7 @@ async fn read_elsewhere(driver: &Driver, request: &Kept, deadline: Instant, out:
     false
 }
 
-fn why_unavailable(driver: &Driver, request: &Kept) -> String {
+fn why_unavailable(driver: &Driver, request: &Deferred) -> String {
     let route = driver.node().route(request.slot);
     if driver.node().map().is_none() {
         return "this node has no map of the cluster yet; nothing was changed, see whether the coordinator runs"

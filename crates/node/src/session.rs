@@ -28,17 +28,17 @@ use crate::answering;
 use crate::clients::Clients;
 use crate::driver::Driver;
 use crate::gate::Unauthenticated;
-use crate::keyspace::KeptKeyspace;
+use crate::keyspace::DeferredKeyspace;
 use crate::replication;
-use crate::routing::{self, KeptBatch, Waits};
+use crate::routing::{self, DeferredBatch, Waits};
 use crate::serve_forwards;
 use crate::server_commands::{CommandOutcome, Front};
 use crate::slots_ahead::SlotsAhead;
 use crate::stats::{self, NotAnswered};
 use crate::store::{Figures, Health};
 use crate::verify;
-use crate::wait::{KeptWait, WrittenSlots};
-use crate::walks::KeptWalk;
+use crate::wait::{DeferredWait, WrittenSlots};
+use crate::walks::DeferredWalk;
 
 use gather::Gather;
 
@@ -48,7 +48,7 @@ const BODY_BYTES: usize = 32 * 1024;
 /// Once the answers to a multi-key request reach this size, they are written out before the rest is executed.
 const MANY_BYTES: usize = 256 * 1024;
 
-/// Once the answers to kept requests reach this size, they are written out before more are produced.
+/// Once the answers to deferred requests reach this size, they are written out before more are produced.
 const SETTLED_BYTES: usize = 256 * 1024;
 
 /// Serves a connection until it ends.
@@ -98,8 +98,8 @@ struct ClientSession<'a> {
     front: Front,
     /// The slots it has written to, for `WAIT`.
     written: WrittenSlots,
-    /// A `WAIT` to be answered after all kept requests, and its encoding.
-    wait: Option<(KeptWait, Encoding)>,
+    /// A `WAIT` to be answered after all deferred requests, and its encoding.
+    wait: Option<(DeferredWait, Encoding)>,
     turn: Turn,
     /// The levels that this connection has asked for; until then the cluster's defaults apply.
     ack: Option<AckLevel>,
@@ -107,17 +107,17 @@ struct ClientSession<'a> {
     /// Values looked up once for the current batch of requests.
     batch: Option<Batch>,
     /// Requests that cannot be answered locally right away, and the answers queued behind them.
-    kept: KeptBatch,
+    deferred: DeferredBatch,
     /// Tickets of requests that are carried out but not yet durable.
     waits: Waits,
     unanswered: NotAnswered,
-    /// A page of a walk, or a count, to be answered after all kept requests.
-    walk: Option<KeptWalk>,
-    /// A request about all keys, to be answered after all kept requests.
-    keyspace: Option<KeptKeyspace>,
+    /// A page of a walk, or a count, to be answered after all deferred requests.
+    walk: Option<DeferredWalk>,
+    /// A request about all keys, to be answered after all deferred requests.
+    keyspace: Option<DeferredKeyspace>,
     /// A multi-key request with a single answer, as far as it has been gathered.
     gather: Option<Gather>,
-    /// A `VERIFY` to be answered after all kept requests, and its encoding.
+    /// A `VERIFY` to be answered after all deferred requests, and its encoding.
     verify: Option<Encoding>,
     /// How many keys of a multi-key request have been executed; the rest wait until earlier requests are answered.
     done_of_many: Option<usize>,
@@ -182,7 +182,7 @@ impl<'a> ClientSession<'a> {
             ack: None,
             read: None,
             batch: None,
-            kept: KeptBatch::default(),
+            deferred: DeferredBatch::default(),
             waits: Waits::default(),
             unanswered: NotAnswered::default(),
             walk: None,
@@ -218,11 +218,11 @@ impl<'a> ClientSession<'a> {
             }
             NodeRequest::Page(page) => {
                 let level = self.read();
-                return self.walk(KeptWalk::page(page, level, encoding));
+                return self.walk(DeferredWalk::page(page, level, encoding));
             }
             NodeRequest::Count(prefix) => {
                 let level = self.read();
-                return self.walk(KeptWalk::count(prefix, level, encoding));
+                return self.walk(DeferredWalk::count(prefix, level, encoding));
             }
             NodeRequest::GetMany(keys) => {
                 let level = self.read();
@@ -259,15 +259,15 @@ impl<'a> ClientSession<'a> {
                 Err(error) => (Response::Error(error), Flow::Next),
             },
         };
-        response.encode(encoding, self.kept.place(out));
+        response.encode(encoding, self.deferred.place(out));
         flow
     }
 
-    /// Executes a request for a key, or keeps it if it cannot be executed locally right away.
+    /// Executes a request for a key, or defers it if it cannot be executed locally right away.
     fn key_request(&mut self, request: KeyRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let slot = self.slots_ahead.take(request.key()).unwrap_or_else(|| self.driver.node().slot_of(request.key()));
         // One client's requests for one key are carried out in order.
-        if self.kept.holds_up(slot) || self.kept.is_full() {
+        if self.deferred.blocks(slot) || self.deferred.is_full() {
             return Flow::Settle;
         }
         let now = self.batch().now;
@@ -278,28 +278,28 @@ impl<'a> ClientSession<'a> {
         }
     }
 
-    /// Keeps a request for the key's primary, to be answered in order with the other kept ones.
+    /// Defers a request for the key's primary, to be answered in order with the other deferred ones.
     fn leave_to_primary(&mut self, request: KeyRequest<'_>, encoding: Encoding) -> Flow {
         let slot = self.driver.node().slot_of(request.key());
-        if self.kept.holds_up(slot) || self.kept.is_full() {
+        if self.deferred.blocks(slot) || self.deferred.is_full() {
             return Flow::Settle;
         }
-        self.kept.keep(slot, request, encoding);
+        self.deferred.defer(slot, request, encoding);
         Flow::Next
     }
 
     fn read_request(&mut self, slot: SlotId, read: Read<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
-        let Self { driver, kept, waits, body, turn, must_persist, .. } = self;
+        let Self { driver, deferred, waits, body, turn, must_persist, .. } = self;
         let (node, waiting) = (driver.node(), &waits.waiting);
         let clock = || driver.clock().now();
         if read.level == ReadLevel::Local {
-            let out = kept.place(out);
+            let out = deferred.place(out);
             let answer = |record: Option<&Record>| *body = answer_read(driver, record, read.wanted, encoding, out);
             match node.read(slot, read.key, read.level, clock, waiting, turn, answer) {
-                Ok(_) if self.body.is_some() && !self.kept.is_empty() => return self.body_behind_kept(),
+                Ok(_) if self.body.is_some() && !self.deferred.is_empty() => return self.body_behind_kept(),
                 Ok(_) if self.body.is_some() => return Flow::Body,
                 Ok(_) => {}
-                Err(_) => self.kept.keep(slot, KeyRequest::Read(read), encoding),
+                Err(_) => self.deferred.defer(slot, KeyRequest::Read(read), encoding),
             }
         } else {
             let mut bytes = Vec::new();
@@ -310,11 +310,13 @@ impl<'a> ClientSession<'a> {
             // What a linear read shows must be persisted first.
             *must_persist |= done.is_ok();
             match done {
-                Ok(Answer { ticket: None, .. }) => kept.place(out).append(&mut bytes),
+                Ok(Answer { ticket: None, .. }) => deferred.place(out).append(&mut bytes),
                 Ok(Answer { ticket: Some(ticket), .. }) => {
-                    kept.keep_carried_out(slot, KeyRequest::Read(read), encoding, ticket, |out| out.append(&mut bytes));
+                    deferred.defer_carried_out(slot, KeyRequest::Read(read), encoding, ticket, |out| {
+                        out.append(&mut bytes)
+                    });
                 }
-                Err(_) => kept.keep(slot, KeyRequest::Read(read), encoding),
+                Err(_) => deferred.defer(slot, KeyRequest::Read(read), encoding),
             }
         }
         Flow::Next
@@ -323,7 +325,7 @@ impl<'a> ClientSession<'a> {
     fn write_request(&mut self, slot: SlotId, write: Write<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         if !self.batch().takes_writes && self.driver.node().leads(slot) {
             let error = answering::disk_refuses(self.driver.addr(), self.driver.is_full());
-            Response::Error(error).encode(encoding, self.kept.place(out));
+            Response::Error(error).encode(encoding, self.deferred.place(out));
             return Flow::Next;
         }
         self.written.add(slot);
@@ -335,19 +337,19 @@ impl<'a> ClientSession<'a> {
             Ok(Answer { answer: Written::Done(_), ticket: None })
                 if write.expected.is_none() && !write.change.is_counted() =>
             {
-                Response::Ok.encode(encoding, self.kept.place(out));
+                Response::Ok.encode(encoding, self.deferred.place(out));
             }
             Ok(Answer { answer, ticket: None }) => {
-                answering::written(&answer, &write).encode(encoding, self.kept.place(out));
+                answering::written(&answer, &write).encode(encoding, self.deferred.place(out));
             }
             Ok(Answer { answer, ticket: Some(ticket) }) => {
                 let encode = |out: &mut Vec<u8>| answering::written(&answer, &write).encode(encoding, out);
-                self.kept.keep_carried_out(slot, KeyRequest::Write(write), encoding, ticket, encode);
+                self.deferred.defer_carried_out(slot, KeyRequest::Write(write), encoding, ticket, encode);
             }
-            Err(Refusal::NotHere) => self.kept.keep(slot, KeyRequest::Write(write), encoding),
+            Err(Refusal::NotHere) => self.deferred.defer(slot, KeyRequest::Write(write), encoding),
             Err(refusal) => {
                 let error = answering::refused(refusal, self.driver);
-                Response::Error(error).encode(encoding, self.kept.place(out));
+                Response::Error(error).encode(encoding, self.deferred.place(out));
             }
         }
         Flow::Next
@@ -362,7 +364,7 @@ impl<'a> ClientSession<'a> {
         out: &mut Vec<u8>,
     ) -> Flow {
         if self.done_of_many.is_none() && encoding != Encoding::Line {
-            frame::begin_array(requests.clone().count(), self.kept.place(out));
+            frame::begin_array(requests.clone().count(), self.deferred.place(out));
         }
         let done = self.done_of_many.unwrap_or(0);
         for (at, request) in requests.enumerate().skip(done) {
@@ -377,7 +379,7 @@ impl<'a> ClientSession<'a> {
         }
         self.done_of_many = None;
         if encoding == Encoding::Line {
-            self.kept.place(out).push(b'\n');
+            self.deferred.place(out).push(b'\n');
         }
         Flow::Next
     }
@@ -385,7 +387,7 @@ impl<'a> ClientSession<'a> {
     /// Executes a RESP command about the connection or the server.
     fn server(&mut self, command: ServerCommand<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let now = self.batch().now;
-        match self.front.execute(self.driver, now, command, encoding, self.kept.place(out)) {
+        match self.front.execute(self.driver, now, command, encoding, self.deferred.place(out)) {
             CommandOutcome::Answered(flow) => flow,
             CommandOutcome::Admitted | CommandOutcome::WrongPassword => Flow::Next,
             CommandOutcome::Reset => {
@@ -394,18 +396,18 @@ impl<'a> ClientSession<'a> {
             }
             CommandOutcome::Count => {
                 let level = self.read();
-                self.walk(KeptWalk::count(b"", level, encoding))
+                self.walk(DeferredWalk::count(b"", level, encoding))
             }
             CommandOutcome::Wait { replicas, millis } => {
                 let is_quorum = self.ack() != AckLevel::Async;
-                self.wait = Some((KeptWait { replicas, millis, is_quorum }, encoding));
+                self.wait = Some((DeferredWait { replicas, millis, is_quorum }, encoding));
                 Flow::Next
             }
         }
     }
 
-    /// Keeps a walk, to be answered after everything that is kept.
-    fn walk(&mut self, walk: KeptWalk) -> Flow {
+    /// Defers a walk, to be answered after everything that is deferred.
+    fn walk(&mut self, walk: DeferredWalk) -> Flow {
         let now = self.batch().now;
         self.unanswered.add(now, stats::WALK);
         self.walk = Some(walk);
@@ -434,8 +436,8 @@ impl<'a> ClientSession<'a> {
     /// Copies a long value behind requests that have no answer yet: it cannot be sent from where it is.
     fn body_behind_kept(&mut self) -> Flow {
         if let Some(body) = self.body.take() {
-            self.kept.add_answer(body.bytes());
-            self.kept.add_answer(body.end);
+            self.deferred.add_answer(body.bytes());
+            self.deferred.add_answer(body.end);
         }
         Flow::Next
     }
@@ -513,14 +515,14 @@ impl Session for ClientSession<'_> {
             return Flow::Settle;
         }
         if let Some(refusal) = self.front.refuse_in_transaction(frame) {
-            refusal.encode(encoding, self.kept.place(out));
+            refusal.encode(encoding, self.deferred.place(out));
             return Flow::Next;
         }
         match NodeRequest::parse(frame) {
             Ok(request) => self.execute(request, encoding, out),
             Err(error) => {
                 self.front.could_not_understand(frame, encoding);
-                Response::Error(error).encode(encoding, self.kept.place(out));
+                Response::Error(error).encode(encoding, self.deferred.place(out));
                 Flow::Next
             }
         }
@@ -531,7 +533,7 @@ impl Session for ClientSession<'_> {
             self.front.client().heard(batch.now, None);
         }
         self.slots_ahead.forget();
-        if !self.kept.is_empty() {
+        if !self.deferred.is_empty() {
             // Records that this batch has written here must not wait for other nodes' answers.
             self.driver.wake_touched(&mut self.turn);
             // Gathered answers are short, and not written out yet.
@@ -539,11 +541,11 @@ impl Session for ClientSession<'_> {
                 Some(gather) => (&mut gather.answers, usize::MAX),
                 None => (&mut *out, SETTLED_BYTES),
             };
-            routing::answer_all(self.driver, &self.kept, &mut self.waits, most, out).await;
+            routing::answer_all(self.driver, &self.deferred, &mut self.waits, most, out).await;
             if self.waits.is_half_answered() {
                 return self.persisted().await;
             }
-            self.kept.clear();
+            self.deferred.clear();
         }
         if let Some(walk) = self.walk.take() {
             self.driver.wake_touched(&mut self.turn);

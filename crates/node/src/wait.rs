@@ -29,9 +29,9 @@ pub struct WrittenSlots {
     terms: u64,
 }
 
-/// A `WAIT` that is answered after everything that is kept.
+/// A `WAIT` that is answered after everything that is deferred.
 #[derive(Debug, Clone, Copy)]
-pub struct KeptWait {
+pub struct DeferredWait {
     /// How many replicas to wait for.
     pub replicas: u64,
     /// For how long, in milliseconds; 0 for as long as a request may take.
@@ -94,7 +94,7 @@ impl WrittenSlots {
     /// Waits until `wait.replicas` replicas have everything that the connection has written, and returns how many
     /// have. Returns 0 if a slot has got another primary since the connection last asked: the new one may lack what
     /// was answered at level `async`.
-    pub async fn wait(&mut self, driver: &Driver, wait: KeptWait) -> u64 {
+    pub async fn wait(&mut self, driver: &Driver, wait: DeferredWait) -> u64 {
         let time = if wait.millis == 0 { driver.request_timeout() } else { Duration::from_millis(wait.millis) };
         let deadline = Instant::now() + time.min(LONGEST_WAIT);
         let copies = driver.promises().replicas as u64;

@@ -32,9 +32,9 @@ const LIST_PATIENCE: Duration = Duration::from_secs(2);
 /// How many slots are listed before other tasks get a turn: about 0.1 ms of work, or 1 ms if they must be sorted.
 const SLOTS_AT_ONCE: usize = 32;
 
-/// A request for a page or a count, kept until the batch that it arrived with is answered.
+/// A request for a page or a count, deferred until the batch that it arrived with is answered.
 #[derive(Debug)]
-pub struct KeptWalk {
+pub struct DeferredWalk {
     range: KeyRange,
     /// `None`: only the count is wanted.
     limit: Option<usize>,
@@ -42,7 +42,7 @@ pub struct KeptWalk {
     encoding: Encoding,
 }
 
-impl KeptWalk {
+impl DeferredWalk {
     /// A page.
     #[must_use]
     pub fn page(request: PageRequest<'_>, level: ReadLevel, encoding: Encoding) -> Self {

@@ -11,7 +11,7 @@ use proto::response::Response;
 
 use super::ClientSession;
 use crate::answering;
-use crate::keyspace::KeptKeyspace;
+use crate::keyspace::DeferredKeyspace;
 
 /// The answers of single keys are combined once they reach this size.
 const FOLDED_BYTES: usize = 16 * 1024;
@@ -78,21 +78,21 @@ impl ClientSession<'_> {
                 })
             }
             KeyspaceRequest::Rename { .. } => {
-                Response::Error(cross_slot()).encode(encoding, self.kept.place(out));
+                Response::Error(cross_slot()).encode(encoding, self.deferred.place(out));
                 Flow::Next
             }
-            KeyspaceRequest::Keys(pattern) => self.keep(KeptKeyspace::keys(pattern, level, encoding)),
-            KeyspaceRequest::Scan(scan) => self.keep(KeptKeyspace::scan(scan, level, encoding)),
-            KeyspaceRequest::Random => self.keep(KeptKeyspace::random(level, encoding)),
+            KeyspaceRequest::Keys(pattern) => self.defer(DeferredKeyspace::keys(pattern, level, encoding)),
+            KeyspaceRequest::Scan(scan) => self.defer(DeferredKeyspace::scan(scan, level, encoding)),
+            KeyspaceRequest::Random => self.defer(DeferredKeyspace::random(level, encoding)),
             KeyspaceRequest::Flush => {
                 self.must_persist = true;
-                self.keep(KeptKeyspace::flush(ack, encoding))
+                self.defer(DeferredKeyspace::flush(ack, encoding))
             }
         }
     }
 
-    /// Keeps a request about all keys, to be answered after everything that is kept.
-    fn keep(&mut self, request: KeptKeyspace) -> Flow {
+    /// Defers a request about all keys, to be answered after everything that is deferred.
+    fn defer(&mut self, request: DeferredKeyspace) -> Flow {
         self.keyspace = Some(request);
         Flow::Next
     }
@@ -100,7 +100,7 @@ impl ClientSession<'_> {
     fn set_absent(&mut self, words: KeyWords<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let (first, ack) = (words.clone().next().unwrap_or_default(), self.ack());
         if words.step_by(2).any(|key| key != first) {
-            Response::Error(cross_slot()).encode(encoding, self.kept.place(out));
+            Response::Error(cross_slot()).encode(encoding, self.deferred.place(out));
             return Flow::Next;
         }
         let value = words.last().unwrap_or_default();
@@ -121,8 +121,8 @@ impl ClientSession<'_> {
     ) -> Flow {
         let mut gather = match self.gather.take() {
             Some(gather) => gather,
-            // Answers to kept requests come before this one's, and must not be taken for part of it.
-            None if !self.kept.is_empty() => return Flow::Settle,
+            // Answers to deferred requests come before this one's, and must not be taken for part of it.
+            None if !self.deferred.is_empty() => return Flow::Settle,
             None => Gather::default(),
         };
         for request in requests.skip(gather.done) {
@@ -132,11 +132,11 @@ impl ClientSession<'_> {
                 return Flow::Settle;
             }
             gather.done += 1;
-            if self.kept.is_empty() && gather.answers.len() >= FOLDED_BYTES {
+            if self.deferred.is_empty() && gather.answers.len() >= FOLDED_BYTES {
                 gather.fold();
             }
         }
-        if !self.kept.is_empty() {
+        if !self.deferred.is_empty() {
             self.gather = Some(gather);
             return Flow::Settle;
         }

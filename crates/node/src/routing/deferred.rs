@@ -1,4 +1,4 @@
-//! Requests that are kept until they are answered.
+//! Requests that are deferred until they are answered.
 
 use proto::frame::Encoding;
 use proto::id::Version;
@@ -10,9 +10,9 @@ use proto::slot::SlotId;
 /// The requests of a batch that cannot be answered at once, in order, with the answers already known that wait behind
 /// them. The buffers are cleared and reused, so that waiting costs a batch no memory of its own.
 #[derive(Debug, Default)]
-pub struct KeptBatch {
+pub struct DeferredBatch {
     entries: Vec<Entry>,
-    /// For each request its answer, if known, followed by the answers to later requests up to the next kept one.
+    /// For each request its answer, if known, followed by the answers to later requests up to the next deferred one.
     answers: Vec<u8>,
     /// The size of the requests themselves.
     bytes: usize,
@@ -22,11 +22,11 @@ pub struct KeptBatch {
     tell_values: usize,
 }
 
-/// One kept request.
+/// One deferred request.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// `None`: a write that was carried out here and may not be sent again.
-    pub(super) request: Option<Kept>,
+    pub(super) request: Option<Deferred>,
     pub(super) encoding: Encoding,
     /// It was carried out here: the ticket that must settle before its answer may be sent.
     pub(super) ticket: Option<usize>,
@@ -34,9 +34,9 @@ pub(super) struct Entry {
     answer: (usize, usize),
 }
 
-/// A request that is kept until it is answered.
+/// A request that is deferred until it is answered.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct Deferred {
     /// The slot of its key.
     pub(super) slot: SlotId,
     encoding: Encoding,
@@ -70,10 +70,10 @@ enum KeptChange {
     Modify(Box<(Modify<'static>, Vec<u8>, Vec<u8>)>),
 }
 
-/// How many bytes of requests and answers are kept before they must be answered.
+/// How many bytes of requests and answers are deferred before they must be answered.
 const KEPT_BYTES: usize = 1024 * 1024;
 
-/// How many requests are kept for other nodes: each may be answered with [`SHORT_BYTES`](proto::peer::SHORT_BYTES)
+/// How many requests are deferred for other nodes: each may be answered with [`SHORT_BYTES`](proto::peer::SHORT_BYTES)
 /// before the first of the answers is written.
 const NOT_CARRIED_OUT: usize = 512;
 
@@ -83,14 +83,14 @@ const TELL_VALUES: usize = 8;
 /// How much memory a cleared batch keeps for the next: the number of requests, and bytes of answers.
 const REUSED: (usize, usize) = (1_024, 64 * 1024);
 
-impl KeptBatch {
-    /// Whether nothing is kept.
+impl DeferredBatch {
+    /// Whether nothing is deferred.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether what is kept must be answered before more is kept.
+    /// Whether what is deferred must be answered before more is deferred.
     #[must_use]
     pub fn is_full(&self) -> bool {
         let size = self.entries.len() * size_of::<Entry>() + self.bytes + self.answers.len();
@@ -99,34 +99,35 @@ impl KeptBatch {
 
     /// Whether a request for this slot is still to be carried out, so that later ones must wait too.
     #[must_use]
-    pub fn holds_up(&self, slot: SlotId) -> bool {
-        let waits =
-            |entry: &Entry| entry.ticket.is_none() && entry.request.as_ref().is_some_and(|kept| kept.slot == slot);
+    pub fn blocks(&self, slot: SlotId) -> bool {
+        let waits = |entry: &Entry| {
+            entry.ticket.is_none() && entry.request.as_ref().is_some_and(|deferred| deferred.slot == slot)
+        };
         self.not_carried_out > 0 && self.entries.iter().any(waits)
     }
 
-    /// Where to write an answer that is ready: to `out`, or behind the kept requests.
+    /// Where to write an answer that is ready: to `out`, or behind the deferred requests.
     pub fn place<'a>(&'a mut self, out: &'a mut Vec<u8>) -> &'a mut Vec<u8> {
         if self.is_empty() { out } else { &mut self.answers }
     }
 
-    /// Appends to the answers behind the kept requests.
+    /// Appends to the answers behind the deferred requests.
     pub fn add_answer(&mut self, bytes: &[u8]) {
         self.answers.extend_from_slice(bytes);
     }
 
-    /// Keeps a request that has not been carried out.
-    pub fn keep(&mut self, slot: SlotId, request: KeyRequest<'_>, encoding: Encoding) {
-        let kept = Kept { slot, encoding, work: Work::of(request) };
-        self.bytes += kept.work.size();
+    /// Defers a request that has not been carried out.
+    pub fn defer(&mut self, slot: SlotId, request: KeyRequest<'_>, encoding: Encoding) {
+        let deferred = Deferred { slot, encoding, work: Work::of(request) };
+        self.bytes += deferred.work.size();
         self.not_carried_out += 1;
         self.tell_values += usize::from(matches!(request, KeyRequest::Write(write) if write.change.tells_value()));
         let at = self.answers.len();
-        self.entries.push(Entry { request: Some(kept), encoding, ticket: None, answer: (at, at) });
+        self.entries.push(Entry { request: Some(deferred), encoding, ticket: None, answer: (at, at) });
     }
 
-    /// Keeps a request that was carried out here, together with its answer.
-    pub fn keep_carried_out(
+    /// Defers a request that was carried out here, together with its answer.
+    pub fn defer_carried_out(
         &mut self,
         slot: SlotId,
         request: KeyRequest<'_>,
@@ -134,9 +135,9 @@ impl KeptBatch {
         ticket: usize,
         answer: impl FnOnce(&mut Vec<u8>),
     ) {
-        // Only requests that may be sent again need be kept.
-        let request = is_repeatable(request).then(|| Kept { slot, encoding, work: Work::of(request) });
-        self.bytes += request.as_ref().map_or(0, |kept| kept.work.size());
+        // Only requests that may be sent again need be copied.
+        let request = is_repeatable(request).then(|| Deferred { slot, encoding, work: Work::of(request) });
+        self.bytes += request.as_ref().map_or(0, |deferred| deferred.work.size());
         let start = self.answers.len();
         answer(&mut self.answers);
         let answer = (start, self.answers.len());
@@ -185,7 +186,7 @@ fn is_repeatable(request: KeyRequest<'_>) -> bool {
     }
 }
 
-impl Kept {
+impl Deferred {
     /// The request itself.
     pub(super) fn request(&self) -> KeyRequest<'_> {
         match &self.work {
@@ -243,8 +244,8 @@ impl KeptChange {
             Self::Delete => Change::Delete,
             Self::Expire(seconds) => Change::Expire(*seconds),
             Self::Persist => Change::Persist,
-            Self::Modify(kept) => {
-                let (modify, value, expected) = &**kept;
+            Self::Modify(deferred) => {
+                let (modify, value, expected) = &**deferred;
                 Change::Modify(modify.with_borrowed(value, expected))
             }
         }
@@ -253,7 +254,7 @@ impl KeptChange {
     fn value_len(&self) -> usize {
         match self {
             Self::Put(value) | Self::PutFor(value, _) => value.len(),
-            Self::Modify(kept) => size_of_val(&**kept) + kept.1.len() + kept.2.len(),
+            Self::Modify(deferred) => size_of_val(&**deferred) + deferred.1.len() + deferred.2.len(),
             Self::Delete | Self::Expire(_) | Self::Persist => 0,
         }
     }
