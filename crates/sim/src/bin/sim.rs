@@ -36,7 +36,7 @@ struct Flags {
     /// How many lines the story of a failure has.
     #[arg(long, default_value_t = 60)]
     story: usize,
-    /// Continue after a failure, and print one line for each.
+    /// Continue after a failure, and print a short report of each.
     #[arg(long)]
     keep_going: bool,
 }

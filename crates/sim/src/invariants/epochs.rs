@@ -33,7 +33,7 @@ impl World {
         }
     }
 
-    /// A node has received a map.
+    /// A node has accepted a map.
     pub(crate) fn check_received(&mut self, before: Option<&ClusterMap>, map: &ClusterMap) {
         for (slot, config) in map.slots() {
             let ghost = self.oracle.ghost(slot);

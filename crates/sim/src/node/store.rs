@@ -136,7 +136,7 @@ impl Store {
         }
     }
 
-    /// Replaces the disk by an empty one.
+    /// Replaces the disk with an empty one.
     pub(crate) fn wipe(&mut self) {
         self.open = None;
         self.disk = SimDisk::new(self.random.next());
@@ -277,7 +277,7 @@ impl Store {
 
     // Faults.
 
-    /// The call after `calls` more fails.
+    /// One call fails, after `calls` more of its kind.
     pub(crate) fn fail(&mut self, operation: Option<Operation>, calls: u64) {
         self.disk.inject(operation, calls, Fault::Io);
     }
