@@ -317,7 +317,7 @@ impl World {
         }
     }
 
-    /// If no operation waits for fsync, a hung disk goes unnoticed, so none hangs.
+    /// Whether a disk is to hang at the end. None does if nobody waits for fsyncs.
     fn hangs_at_end(&self) -> bool {
         self.knobs.hung_for_ever > 0
             && self.knobs.replicas == 2

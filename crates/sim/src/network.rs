@@ -298,8 +298,8 @@ impl Network {
         conn.ends.iter_mut().for_each(|end| end.decoder = FrameDecoder::new());
     }
 
-    /// Blocks traffic from one process to another. Some of the connections affected break: after a while, or all at
-    /// once.
+    /// Blocks traffic from one process to another. Some of the connections affected break: either at once or after a
+    /// while.
     pub(crate) fn block(&mut self, schedule: &mut Schedule, from: ProcId, to: ProcId) {
         self.blocked[from][to] += 1;
         let at_once = self.random.chance(300);

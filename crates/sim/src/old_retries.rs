@@ -21,7 +21,7 @@ const KNOWN: usize = 2_000;
 /// No client attempt that waits for an answer has this number.
 const NOBODY: u32 = u32::MAX;
 
-/// The writes that may be tried again.
+/// The writes that may be retried.
 #[derive(Debug)]
 pub(crate) struct OldRetries {
     random: Random,

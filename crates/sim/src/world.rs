@@ -28,7 +28,7 @@ use crate::walker::Walker;
 /// How often a connection that waits for a disk is polled, in microseconds.
 const DISK_PAUSE: u64 = 5_000;
 
-/// Everything.
+/// The whole simulation.
 pub(crate) struct World {
     pub(crate) knobs: Knobs,
     pub(crate) bits: SlotBits,

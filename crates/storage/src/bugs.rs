@@ -16,7 +16,7 @@ pub enum Bug {
     RenameBeforeSync,
     /// The checksum of a frame does not cover its header.
     ChecksumWithoutHeader,
-    /// After a snapshot, only segments that begin behind it are read: the rest of the segment that contains its
+    /// After a snapshot, only segments that begin after it are read: the rest of the segment that contains its
     /// position is missed.
     SnapshotMissesTail,
     /// A failed sync is retried, and the retry is believed (PostgreSQL, 2018).

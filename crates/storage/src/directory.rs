@@ -72,7 +72,7 @@ impl Options {
 pub struct Found {
     /// This start created it.
     pub new: bool,
-    /// The last process stopped in order, with everything on disk.
+    /// The last process stopped cleanly, with everything on disk.
     pub stopped_in_order: bool,
     /// The machine has not been booted since the last process wrote here. So even unsynced writes are there, unless the
     /// disk was detached and came back, which [`crate::TornTail::followed`] may show. `false` where the system does not

@@ -44,7 +44,7 @@ pub trait Disk: Debug + Send + Sync {
     /// What the system reported; nothing was changed.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a file's name. Lasts once the directory is synced.
+    /// Removes a file's name. Durable once the directory is synced.
     ///
     /// # Errors
     /// What the system reported; nothing was changed.

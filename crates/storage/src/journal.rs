@@ -111,7 +111,7 @@ pub(crate) struct Resumed {
     pub(crate) before: Option<u64>,
 }
 
-/// Figures of the log.
+/// Statistics of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalStats {
     /// Where the oldest segment begins.
@@ -289,7 +289,7 @@ impl<B: Bugs> Journal<B> {
         self.health.poison.get().map(String::as_str)
     }
 
-    /// Figures for operators.
+    /// Statistics for operators.
     #[must_use]
     pub fn stats(&self) -> JournalStats {
         let all = || self.full.iter().chain([&self.current.header]).chain(self.next.as_ref().map(|next| &next.header));
