@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Measures clusters beside a server that does nothing, and beside Redis, and prints tables. docs/performance.md says what
-# they show. Everything that this starts is stopped when it ends, however it ends.
+# Measures clusters next to an echo server and next to Redis, and prints tables. docs/performance.md explains them.
+# Everything that this starts is stopped when it ends, however it ends.
 #
 # usage: scripts/bench.sh [MODE] [--seconds S] [--rounds N] [--only TEXT] [--one-cpu]
-#   without a mode  a cluster of one node, and clusters of three at the levels async and quorum
-#   --redis         one node, and three at quorum, beside Redis; nothing is kept on disk, all share one processor
-#   --durable       nodes with data directories, beside Redis with its append-only file, and beside a node without
+#   without a mode  a cluster of one node, and clusters of three at levels async and quorum
+#   --redis         one node, and three at quorum, next to Redis; nothing is stored on disk, all share one processor
+#   --durable       nodes with data directories, next to Redis with its append-only file and to a node without one
 #   --restart       a node with a data directory, from its start to its first answer
-#   --snapshot      a node with a data directory, written to while it makes a snapshot, and while it makes none
-#   --moves         nodes that join, leave and come back, with the library client at work meanwhile
-#   --log           the log alone in one process, beside append and fdatasync on a plain file
-#   --write         put what is printed into docs/performance.md, in place of what this mode measured before
-#   --keys N        how many keys are stored: 1000000, and 100000 with --durable
+#   --snapshot      a node with a data directory under writes, with and without a snapshot in progress
+#   --moves         nodes that join, leave and come back under load from the client library
+#   --log           the log alone in one process, next to append and fdatasync on a plain file
+#   --write         write the tables to docs/performance.md, replacing those of the same mode
+#   --keys N        how many keys are stored: 1000000, or 100000 with --durable
 #   --seconds S     how long each measurement takes (0.4)
-#   --rounds N      how often each is made (5; 3 with --moves)
-#   --only TEXT     measure only what has this in its name, such as "GET array, 50 connections, 16 in flight"
-#   --one-cpu       run everything, the load as well, on one processor: what an operation costs in all (needs taskset)
+#   --rounds N      how often each measurement is repeated (5; 3 with --moves)
+#   --only TEXT     run only measurements with this text in the name, such as "GET array, 50 connections, 16 in flight"
+#   --one-cpu       run everything, including the load, on one processor: the total cost of an operation (needs taskset)
 set -euo pipefail
 
 usage() {
@@ -111,7 +111,7 @@ elif [ "$mode" = moves ]; then
 fi
 bin=${CARGO_TARGET_DIR:-target}/release
 
-# Logs, and the data directories: on a disk, where writing costs what it costs.
+# Logs and data directories: on a real disk, where writes have their real cost.
 mkdir -p run
 logs=$(mktemp -d run/bench.XXXXXX)
 if [ "$(stat -f -c %T "$logs" 2>/dev/null)" = tmpfs ]; then
@@ -135,7 +135,7 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# start NAME PROGRAM [ARGUMENT...]: starts a program, waits until it says where it listens. Sets $port and $pid.
+# start NAME PROGRAM [ARGUMENT...]: starts a program and waits until it reports its address. Sets $port and $pid.
 start() {
     local name=$1
     shift
@@ -157,8 +157,8 @@ start() {
     done
 }
 
-# redis NAME [ARGUMENT...]: starts a Redis that keeps nothing unless told so, and waits until it is ready. Sets $port and
-# $pid. It cannot be asked for a free port, so one is tried after the other.
+# redis NAME [ARGUMENT...]: starts a Redis, by default without persistence, and waits until it is ready. Sets $port and
+# $pid. Redis cannot be asked for a free port, so ports are tried one after the other.
 redis() {
     local name=$1 tries
     shift
@@ -193,7 +193,7 @@ node() {
     cluster=1@127.0.0.1:$coordinator/$pid
 }
 
-# three LEVEL: starts a cluster of three nodes whose writes are answered at this level. Sets $cluster.
+# three LEVEL: starts a cluster of three nodes that answers writes at this level. Sets $cluster.
 three() {
     start "coordinator-$1" coordinator --port 0 --replicas 2 --ack "$1"
     local coordinator=$port nodes=
@@ -204,12 +204,13 @@ three() {
     cluster=3@127.0.0.1:$coordinator/$nodes#$1
 }
 
-# measure ARGUMENT...: runs the generator.
+# measure ARGUMENT...: runs the load generator.
 measure() {
     watched bench "$@" --seconds "$seconds" --rounds "$rounds" --only "$only"
 }
 
-# watched PROGRAM [ARGUMENT...]: runs one of our programs to its end; in the background, so that a signal ends it at once.
+# watched PROGRAM [ARGUMENT...]: runs one of our programs to its end; in the background, so that a signal ends it at
+# once.
 watched() {
     "${on[@]}" "$bin/$1" "${@:2}" &
     pids+=($!)
@@ -285,7 +286,7 @@ measure_log() {
     watched examples/append "$logs"
 }
 
-# conditions: a line that says how the tables came about.
+# conditions: prints a line that tells how the tables were measured.
 conditions() {
     local processors model with=
     processors=$(getconf _NPROCESSORS_ONLN)
@@ -297,7 +298,7 @@ conditions() {
         "$rounds rounds."
 }
 
-# put FILE: replaces the part of docs/performance.md that belongs to this mode.
+# put FILE: replaces the section of this mode in docs/performance.md.
 put() {
     local page=docs/performance.md begin="<!-- bench.sh $mode: begin -->" end="<!-- bench.sh $mode: end -->"
     if ! grep -qxF "$begin" "$page" || ! grep -qxF "$end" "$page"; then
@@ -318,7 +319,7 @@ put() {
 if [ -z "$write" ]; then
     "measure_$mode"
 else
-    # Not through a pipe, whose other end would not see the processes that are to be stopped.
+    # Not through a pipe: its other end would not see the processes to be stopped.
     "measure_$mode" >"$logs/tables"
     cat "$logs/tables"
     { conditions; echo; cat -s "$logs/tables"; } | sed -e '${/^$/d;}' >"$logs/part"

@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
 #
-# Chaos: a coordinator and nodes as real processes, each in a network namespace of its own; clients that read and write
-# hundreds of keys; and meanwhile faults at random: nodes killed, stopped and paused, the coordinator killed and paused,
-# links cut one way and both ways, servers isolated. In the end all that the clients did and saw is judged: it must be
-# linearizable, every walk through all keys must have found each that was there all the time exactly once, a read at the
-# level local only what somebody had written, and all copies of a key must be the same. Needs Linux and Rust, and root or
-# user namespaces.
+# Chaos: a coordinator and nodes as real processes, each in its own network namespace; clients that read and write
+# hundreds of keys; and meanwhile random faults: nodes killed, stopped and paused, the coordinator killed and paused,
+# links cut one way and both ways, servers isolated. At the end, everything that the clients did and saw is judged: it
+# must be linearizable, every walk through all keys must have found each key that was there all the time exactly once, a
+# read at level local must have returned only what somebody had written, and all copies of a key must be equal. Needs
+# Linux and Rust, and root or user namespaces.
 #
 # usage: scripts/chaos.sh [--minutes M] [--nodes N] [--seed S] [--port P] [--no-cuts] [--moves] [--plant] [FLAG...]
-#   --minutes M   how long faults are made (3)
-#   --nodes N     how many nodes there are (5), at most with --moves; each key has 3 copies, or as many as there are nodes
-#   --seed S      what the faults and the load are drawn from; one at random where it is not given. The same seed makes
-#                 the same choices; what becomes of them is a matter of timing
-#   --port P      port of the coordinator (5700); the nodes have those after it
-#   --no-cuts     no namespaces, all on 127.0.0.1, faults of processes only; the report says so
-#   --moves       nodes join and are decommissioned meanwhile: there are 3, N, 2, N-1 and again 3 of them, and so on, each
-#                 number at least once, and each time the cluster must become whole with exactly those
-#   --plant       have the clients ask for --ack async --read local, where a kill -9 loses answered writes and replicas
-#                 answer reads: passes only where the judges find that out, which a minute or two are enough for
-#   FLAG...       the rest goes to the program: see `chaos --help`
+#   --minutes M   how long faults are injected (3)
+#   --nodes N     the number of nodes (5), with --moves the maximum; each key has 3 copies, or as many as there are nodes
+#   --seed S      seed for the faults and the load; random by default. The same seed makes the same choices; their
+#                 effects depend on timing
+#   --port P      port of the coordinator (5700); the nodes use the ports after it
+#   --no-cuts     no namespaces, everything on 127.0.0.1, only faults of processes; the report says so
+#   --moves       nodes join and are decommissioned meanwhile: there are 3, N, 2, N-1, again 3 of them, and so on, each
+#                 number at least once, and each time the cluster must become whole with exactly those nodes
+#   --plant       have the clients use --ack async --read local, where a kill -9 loses answered writes and replicas
+#                 answer reads: passes only if the judges detect that, for which a minute or two are enough
+#   FLAG...       other flags are passed to the program: see `chaos --help`
 #
-# The report goes to chaos-report/, and after a failure the history with it. Exit code 0: all is well. 1: it is not, or
-# the run was not possible. Whatever this starts is killed when it ends, however it ends.
+# The report goes to chaos-report/, and after a failure the history too. Exit code 0: all is well. 1: it is not, or the
+# run was not possible. Everything that this starts is killed when it ends, however it ends.
 set -euo pipefail
 
 usage() {
@@ -39,7 +39,7 @@ for word in "$@"; do
     esac
 done
 
-# Where administrators' programs are, for those who are none.
+# Where administration tools are, in case the PATH of this user lacks them.
 PATH=$PATH:/usr/sbin:/sbin
 
 missing=
@@ -85,8 +85,8 @@ cargo build --release --package chaos --package coordinator --package node
 bin=${CARGO_TARGET_DIR:-target}/release
 report=chaos-report/$(date +%Y%m%d-%H%M%S)-$$
 
-# This process becomes the program, which kills its servers, and with which they are killed. The namespaces are gone
-# with the last process in them. `ip netns` keeps its files in /run, here in one of this run's own.
+# This process becomes the program, which kills its servers; if it is killed, so are they. The namespaces disappear with
+# their last process. `ip netns` keeps its files in /run, which here is private to this run.
 command=("$bin/chaos" --programs "$bin" --report "$report" "$@")
 if [ "$cuts" = yes ]; then
     exec "${namespaces[@]}" sh -c 'mount -t tmpfs tmpfs /run && exec "$@"' sh "${command[@]}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# The gate: what every change passes. Changes no file of the sources. Needs Rust with rustfmt and clippy, and a C
-# compiler, nothing else.
+# The gate: every change must pass it. Does not modify the sources. Needs only Rust with rustfmt and clippy, and a C
+# compiler.
 # Stops at the first step that fails, names it, and exits with 1.
 
 set -uo pipefail
@@ -22,7 +22,7 @@ step() {
 "
 }
 
-# The scripts parse.
+# Shell scripts must parse.
 scripts_parse() {
     local script
     for script in scripts/*.sh .ci/run; do
@@ -30,7 +30,7 @@ scripts_parse() {
     done
 }
 
-# What a crate of the pure ring may not stand on: sockets, the async runtime, randomness.
+# What crates of the pure ring must not depend on: sockets, the async runtime, randomness.
 pure_crates_stay_pure() {
     local crate tree
     for crate in proto engine sim; do
@@ -49,7 +49,7 @@ step 'scripts' scripts_parse
 step 'pure crates' pure_crates_stay_pure
 step 'clippy' cargo clippy --workspace --all-targets --locked -- -D warnings
 step 'docs' docs
-# The command that README.md gives.
+# The command from README.md.
 step 'tests' cargo test --workspace
 
 printf '\ncheck: all steps passed\n%s' "$times"

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 #
-# Clients that nobody here wrote use a cluster of three nodes: redis-cli, redis-benchmark, the crates redis and fred,
-# redis-py and node-redis, each by its ordinary calls, and the libraries also while a node is killed. What a client is
-# answered is compared with what Redis answers; the transcripts of tests/tests/redis are played to Redis itself as well.
-# Needs Linux or macOS, Rust, and the programs that it names where one is missing. Installs nothing but libraries into a
-# directory of its own, which it removes.
+# Third-party clients use a cluster of three nodes: redis-cli, redis-benchmark, the crates redis and fred, redis-py and
+# node-redis, each through its ordinary calls; the libraries also while a node is killed. The answers are compared with
+# those of Redis; the transcripts of tests/tests/redis are also played against Redis itself. Needs Linux or macOS, Rust,
+# and other programs; it names those that are missing. Installs only libraries, into a directory of its own that it
+# removes.
 #
 # usage: scripts/clients.sh [--port P] [--seconds S] [--debug]
-#   --port P      port of the coordinator (5800); the nodes have those after it, Redis the fifth;
-#                 the cluster with a password has the tenth and those after it
-#   --seconds S   for how long is written while a node is killed (8)
-#   --debug       use a debug build, which takes less time to make
+#   --port P      port of the coordinator (5800); the nodes use the ports after it, Redis the fifth;
+#                 the cluster with a password uses the tenth and those after it
+#   --seconds S   how long clients write while a node is killed (8)
+#   --debug       use a debug build, which builds faster
 #
-# Exit code 0: all is well. 1: it is not, or a program is missing. Whatever this starts is stopped when it ends.
+# Exit code 0: all is well. 1: it is not, or a program is missing. Everything that this starts is stopped when it ends.
 set -uo pipefail
 
 usage() { sed -n '9,13s/^# \{0,1\}//p' "$0"; }
@@ -71,7 +71,7 @@ give_up() {
     exit 1
 }
 
-# The libraries are fetched while the programs are built.
+# The libraries are fetched while the programs are being built.
 (
     python3 -m venv "$scratch/venv" && "$scratch/venv/bin/pip" install -q --disable-pip-version-check "$redis_py"
 ) >"$scratch/venv.log" 2>&1 &
@@ -84,14 +84,14 @@ flag=--release
 [ "$profile" = release ] || flag=
 # shellcheck disable=SC2086
 cargo build --locked --quiet $flag --package coordinator --package node || give_up 'the programs do not build'
-# Unoptimized: it is quick to build, and waits for the cluster most of the time.
+# Unoptimized: this builds quickly, and mostly waits for the cluster anyway.
 CARGO_TARGET_DIR=$target/foreign-clients cargo build --locked --quiet --manifest-path tests/clients/rust/Cargo.toml ||
     give_up 'tests/clients/rust does not build'
 rust=$target/foreign-clients/debug/foreign-clients
 wait "$venv_job" || { cat "$scratch/venv.log" && give_up "$redis_py cannot be installed"; }
 wait "$npm_job" || { cat "$scratch/npm.log" && give_up "$node_redis cannot be installed"; }
 
-# Starts a program and waits until it has said that it is there. $1: its log; then the command.
+# Starts a program and waits until it reports that it is ready. $1: its log; then the command.
 start() {
     local log=$scratch/$1.log i
     shift
@@ -116,7 +116,7 @@ last_node=$pid
 start redis redis-server --port $((port + 5)) --save '' --appendonly no --daemonize no
 addresses=127.0.0.1:$((port + 1)),127.0.0.1:$((port + 2)),127.0.0.1:$((port + 3))
 
-# Until every slot has its copies, a write at quorum may be refused. $1: the coordinator's port; $2: what it is told first.
+# Until every slot has its copies, a write at quorum may be refused. $1: the coordinator's port; $2: what to send first.
 becomes_whole() {
     local whole i
     for ((i = 0; i < 300; i++)); do
@@ -131,7 +131,7 @@ becomes_whole "$port" ''
 
 cli() { timeout 60 redis-cli -p $((port + 1)) "$@"; }
 
-# Compares what came with what was expected. $1: of what; $2: expected; $3: what came.
+# Compares a result with what was expected. $1: of what; $2: expected; $3: the result.
 same() { [ "$2" = "$3" ] || wrong "$1: expected $(printf %q "$2"), came $(printf %q "$3")"; }
 
 say "== transcripts, by Redis and by the cluster"
@@ -181,7 +181,7 @@ bench() {
 }
 bench ping_mbulk,set,get,incr,mset
 bench ping_mbulk,set,get,incr,mset -P 16
-# Without HELLO a line has the meaning of the line protocol, and is answered by a line.
+# Without HELLO, a line is a request of the line protocol, and is answered with a line.
 bench ping_inline,set,get -3
 
 python=$scratch/venv/bin/python
@@ -200,7 +200,7 @@ jobs=()
 "$python" tests/clients/python_calls.py "$addresses" kill "$seconds" & jobs+=("$!")
 node tests/clients/node_calls.mjs "$addresses" kill "$seconds" & jobs+=("$!")
 sleep "$(awk "BEGIN { print $seconds / 3 }")"
-# Without what the shell has to say of it.
+# Without the shell's message about it.
 { kill -9 "$last_node" && wait "$last_node"; } 2>/dev/null
 for job in "${jobs[@]}"; do
     wait "$job" || wrong 'a library, while a node was killed: see above'

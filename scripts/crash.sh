@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 #
-# Crashes on real disks: three nodes with --fsync always under a load of quorum writes, and what was acknowledged is looked
-# for afterwards. Not one such write may be lost. Needs root and Linux: loop devices, strace, and a file system that can
-# be shut down without flushing what is not on disk, which is what a cut of the power does.
+# Crashes on real disks: three nodes with --fsync always under a load of quorum writes; afterwards every acknowledged
+# write is looked up, and none may be lost. Needs root and Linux: loop devices, strace, and a file system that can be shut
+# down without flushing what is not on disk, which is what a power cut does.
 #
 # usage: scripts/crash.sh [--kills N] [--cuts N] [--calls N] [--port P] [STAGE...]
-#   --kills N   how often kill -9 strikes every node and the coordinator at once (100)
+#   --kills N   how often every node and the coordinator are killed at once with kill -9 (100)
 #   --cuts N    how often the power of all three nodes is cut at once (50)
-#   --calls N   at which of its first N writes and fsyncs a node dies, or has EIO or ENOSPC for an answer (200)
-#   --port P    port of the coordinator (5800); the nodes have the three after it
-#   STAGE...    what to run, of: kills cuts deaths errors full (all of them)
+#   --calls N   a node dies, or gets EIO or ENOSPC, at each of its first N writes and fsyncs (200)
+#   --port P    port of the coordinator (5800); the nodes use the three ports after it
+#   STAGE...    the stages to run: kills cuts deaths errors full (all of them)
 #
-# Exit code 0: nothing was lost. 1: something was, or a stage was not possible here; it says which. Whatever this starts
-# or mounts is gone when it ends, however it ends.
+# Exit code 0: nothing was lost. 1: something was, or a stage was not possible here; the output says which. Everything
+# that this starts or mounts is gone when it ends, however it ends.
 set -euo pipefail
 
 usage() {
@@ -33,7 +33,7 @@ while [ $# -gt 0 ]; do
 done
 [ ${#stages[@]} -gt 0 ] || stages=(kills cuts deaths errors full)
 
-# Where administrators' programs are.
+# Where administration tools are.
 PATH=$PATH:/usr/sbin:/sbin
 [ "$(uname)" = Linux ] || { echo 'crash.sh: runs on Linux only: it mounts disks in files and traces system calls' >&2 && exit 1; }
 [ "$(id -u)" = 0 ] || { echo 'crash.sh: needs root, to mount disks in files and to cut their power' >&2 && exit 1; }
@@ -70,7 +70,7 @@ trap 'exit 130' INT TERM
 say() { printf '%s %s\n' "$(date +%T)" "$*"; }
 die() { say "FAILED: $*" && exit 1; }
 
-# A fresh disk of $2 MB at $1.
+# Creates a fresh disk of $2 MB at $1.
 mount_disk() {
     mkdir -p "$1"
     truncate -s "$2M" "$1.img"
@@ -87,7 +87,7 @@ unmount_disk() {
     rm -rf "$1" "$1.img"
 }
 
-# The cut: from now on every write fails, and what was not synced never reaches the disk (EXT4_IOC_SHUTDOWN, no flush).
+# The power cut: from now on every write fails, and unsynced data never reaches the disk (EXT4_IOC_SHUTDOWN, no flush).
 cut_power() {
     python3 - "$@" <<'PY'
 import fcntl, os, struct, sys
@@ -104,7 +104,7 @@ start_coordinator() {
     pids[coordinator]=$!
 }
 
-# $1: of which stage; $2: its number; then what runs it, such as strace.
+# $1: the stage; $2: the node's number; then what to run it under, such as strace.
 start_node() {
     local stage=$1 number=$2
     shift 2
@@ -113,7 +113,7 @@ start_node() {
     pids[$number]=$!
 }
 
-# $1: of which stage.
+# $1: the stage.
 start_all() {
     start_coordinator "$1"
     local number
@@ -122,7 +122,7 @@ start_all() {
 
 acknowledged() { "$bin/acknowledged" --coordinator "$coordinator" --record "$1" "${@:2}"; }
 
-# Waits until a client can write at all. $1: record.
+# Waits until a client can write. $1: record.
 await_service() {
     local tries
     for tries in $(seq 60); do
@@ -132,7 +132,7 @@ await_service() {
     die 'the cluster does not serve'
 }
 
-# Writes while something is done to the cluster. $1: record; $2: name; $3: how long the writers run; then what is done.
+# Writes while something is done to the cluster. $1: record; $2: name; $3: how long the writers run; then what to do.
 under_load() {
     local record=$1 name=$2 seconds=$3
     shift 3
@@ -165,7 +165,7 @@ stage_kills() {
     check "$work/kills.record" "after $kills times kill -9"
 }
 
-# All three at once; the coordinator stays.
+# All three nodes at once; the coordinator stays.
 cut_all_soon() {
     sleep "0.$((RANDOM % 9 + 1))"
     cut_power "$work"/cuts/{1,2,3}
@@ -194,7 +194,7 @@ stage_cuts() {
     for number in 1 2 3; do unmount_disk "$work/cuts/$number"; done
 }
 
-# Kills every node 1, with what traces it or without.
+# Kills every node 1, traced or not.
 kill_node_1() {
     local exe dir
     for exe in /proc/[0-9]*/exe; do
@@ -206,8 +206,8 @@ kill_node_1() {
     unset 'pids[1]'
 }
 
-# Node 1 comes back as it was left, and has something injected at a call while it serves; the others go on. $1: stage;
-# $2: call; $3: what is injected; $4: when, counted in each thread.
+# Restarts node 1 with the data it had, and injects a fault at a call while it serves; the other nodes continue. $1:
+# stage; $2: call; $3: what is injected; $4: when, counted in each thread.
 inject() {
     local stage=$1 call=$2 what=$3 when=$4 load
     acknowledged "$work/$stage.record" write --name "$call.$what.$when" --seconds 1.5 >"$work/load.log" 2>&1 &
@@ -257,7 +257,7 @@ errors() {
 stage_deaths() { stage_with_injections deaths deaths; }
 stage_errors() { stage_with_injections errors errors; }
 
-# Disks of 16 MB, filled to the brim; a little later there is room again.
+# Disks of 16 MB, filled completely; a little later there is space again.
 stage_full() {
     local number
     for number in 1 2 3; do mount_disk "$work/full/$number" 16; done
@@ -291,7 +291,7 @@ stage_full() {
 for stage in "${stages[@]}"; do
     start=$SECONDS
     say "$stage"
-    # The shell tells of each process that it did not kill itself; the stages do.
+    # The shell reports each process that it did not kill itself; the stages do the killing.
     "stage_$stage" 2> >(grep -v ' Killed  ' >&2)
     stop_all
     ! grep -H panicked "$work"/*.log || die "$stage: a server has panicked"

@@ -106,15 +106,15 @@ last_port=$((node_port + nodes - 1))
 [ "$port" -lt "$node_port" ] || [ "$port" -gt "$last_port" ] ||
     usage_error "port $port is the coordinator's and cannot be a node's as well; see --node-port"
 
-# What was started, and how it is stopped. Everything but the client runs in a process group of its own, so that Ctrl-C
-# in the terminal reaches this script and the client only.
+# The processes started, and how they are stopped. Everything but the client runs in its own process group, so that
+# Ctrl-C in the terminal reaches only this script and the client.
 
 build_pid=
 client_pid=
 coordinator_pid=
 node_pids=
 is_ready=no
-# While a process is being started, and its number is not noted yet, a signal waits here as its exit code.
+# While a process is being started and its PID is not recorded yet, a signal waits here as its exit code.
 is_starting=no
 pending=
 terminal=
@@ -135,7 +135,7 @@ wait_until_gone() {
     done
 }
 
-# Stops process groups by their leaders: politely, and by force once $deadline has passed.
+# Stops process groups by their leaders: with SIGTERM, and by force once $deadline has passed.
 stop_groups() {
     local pid
     for pid in "$@"; do
@@ -161,7 +161,7 @@ stop_everything() {
         kill -TERM "$client_pid" 2>/dev/null
         wait_until_gone "$client_pid" || kill -KILL "$client_pid" 2>/dev/null
         wait "$client_pid" 2>/dev/null
-        # Stopped at its prompt, the client leaves the terminal without echo.
+        # A client that is stopped at its prompt leaves the terminal without echo.
         if [ -n "$terminal" ]; then stty "$terminal" 2>/dev/null; fi
     fi
     if [ "$keep" = yes ] && [ "$is_ready" = yes ]; then
@@ -169,14 +169,14 @@ stop_everything() {
         say "To stop it: kill$node_pids $coordinator_pid"
         exit "$code"
     fi
-    # The nodes first: they tell the coordinator that they leave.
+    # The nodes first: they tell the coordinator that they are leaving.
     # shellcheck disable=SC2086
     if [ -n "$node_pids" ]; then stop_groups $node_pids; fi
     if [ -n "$coordinator_pid" ]; then stop_groups "$coordinator_pid"; fi
     exit "$code"
 }
 
-# A text as one word of a shell command.
+# Quotes a text as one word of a shell command.
 quoted() {
     case $1 in
         *[!A-Za-z0-9_./-]*) printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")" ;;
@@ -192,14 +192,15 @@ trap stop_everything EXIT
 trap 'leave 129' HUP
 trap 'leave 130' INT
 trap 'leave 143' TERM
-# A reader of this script's output who has seen enough does not keep it from stopping what it has started.
+# If the reader of this script's output goes away, the script must still be able to stop what it has started.
 trap '' PIPE
 
-# Talking to the coordinator, over bash's own sockets.
+# Talking to the coordinator, through bash's own sockets.
 
 is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# Prints the answer of the server on a port, $1, to one request, $2. A server that is silent for 2 s has none.
+# Prints the answer of the server on port $1 to the request $2. A server that is silent for 2 s counts as giving no
+# answer.
 ask() {
     (
         exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
@@ -226,7 +227,7 @@ $expected
     done
 }
 
-# Prints the incarnation of the node on a port, by its own word.
+# Prints the incarnation that the node on a port reports.
 incarnation() {
     local answer
     answer=$(ask "$1" INFO) || return 1
@@ -239,7 +240,7 @@ incarnation() {
 }
 
 # Whether every slot has a primary and all its copies: up to three, and none still being filled. The map of an earlier
-# run says so from the start; it names other incarnations than those that run now.
+# run claims so from the start, but names other incarnations than those now running.
 all_is_level() {
     local answer at line isr member copies=3 up=0 slots=no here=' '
     if [ "$nodes" -lt 3 ]; then copies=$nodes; fi
@@ -261,7 +262,7 @@ all_is_level() {
                 slots=yes
                 isr=${line##* isr=}
                 isr=${isr%% *}
-                # As many commas as copies, less one.
+                # One comma fewer than copies.
                 line=${isr//[!,]/}
                 [ "${#line}" -eq $((copies - 1)) ] || return 1
                 for member in ${isr//,/ }; do
@@ -277,13 +278,13 @@ all_is_level() {
     [ "$up" -eq "$nodes" ] && [ "$slots" = yes ]
 }
 
-# The end of a log, for whoever wants to know why.
+# Prints the end of a log, for diagnosis.
 show_log() {
     say "The end of $1:"
     tail -n 15 "$1" | sed 's/^/    /' >&2
 }
 
-# Gives up where a server has ended by itself.
+# Gives up if a server has exited.
 check_servers() {
     local pid at=$node_port
     is_running "$coordinator_pid" || {
@@ -312,24 +313,24 @@ wait_for() {
     done
 }
 
-# Waits for a child to end by itself, through whatever signals this script is told to ignore, and gives its exit code.
+# Waits for a child to exit, despite any signals that this script ignores, and returns its exit code.
 await() {
     local code last
     while :; do
         wait "$1"
         code=$?
-        # Above 128 it may have been a signal to this script that ended the wait.
+        # Above 128, the wait may have been ended by a signal to this script.
         if [ "$code" -le 128 ] || ! is_running "$1"; then
             wait "$1" 2>/dev/null
             last=$?
-            # 127: the shell has given the exit code already.
+            # 127: the shell has already reported the exit code.
             if [ "$last" -ne 127 ]; then code=$last; fi
             return "$code"
         fi
     done
 }
 
-# Starts a program in a process group of its own. $1: build, coordinator or node; $2: its log; then the program with its
+# Starts a program in its own process group. $1: build, coordinator or node; $2: its log; then the program and its
 # arguments.
 start() {
     local kind=$1 log=$2
@@ -349,8 +350,8 @@ start() {
     end_of_start
 }
 
-# Starts the client with these arguments. It stays in the script's own process group, and so can read the terminal. It
-# runs beside the script, so that a signal to the script takes effect at once.
+# Starts the client with these arguments. It stays in the script's process group, so that it can read the terminal. It
+# runs in the background, so that a signal to the script takes effect at once.
 start_client() {
     is_starting=yes
     "$programs/client" --port "$port" "$@" <&0 &
@@ -363,7 +364,7 @@ end_of_start() {
     if [ -n "$pending" ]; then exit "$pending"; fi
 }
 
-# Before anything starts: is there room for it?
+# Before anything starts: are the ports free?
 
 for ((at = port; at != 0; )); do
     if is_taken "$at"; then
@@ -424,13 +425,13 @@ done
 
 say "Starting a coordinator on port $port and nodes on ports $node_port to $last_port. Logs: $logs"
 say "Data: $data"
-# A start that was interrupted may leave nodes of a cluster whose coordinator has not kept it. Nobody has used it.
+# An interrupted start may leave nodes of a cluster that the coordinator has not saved. Nobody has used that cluster.
 if [ ! -e "$data/ready" ]; then rm -rf "$data"; fi
 start coordinator "$logs/coordinator-$port.log" "$programs/coordinator" --port "$port" --data-dir "$data/coordinator"
 coordinator_is_up() { is_taken "$port"; }
 wait_for coordinator_is_up "the coordinator has not come up"
 for ((at = node_port; at <= last_port; at++)); do
-    # All nodes are on one machine, whose crash would leave none of them a log that is known to be whole.
+    # All nodes are on one machine, so a crash of it could leave no node with a log known to be whole.
     start node "$logs/node-$at.log" "$programs/node" --port "$at" --coordinator-port "$port" \
         --data-dir "$data/node-$at" --fsync always
 done
@@ -445,7 +446,7 @@ if [ "$has_command" = yes ]; then
     start_client --command "$command_text"
 else
     if [ -t 0 ]; then
-        # Ctrl-C belongs to the client, which clears its line or stops waiting.
+        # Ctrl-C is for the client, which clears its line or stops waiting.
         trap : INT
         terminal=$(stty -g 2>/dev/null)
     fi

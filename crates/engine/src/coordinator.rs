@@ -280,7 +280,7 @@ impl<B: Bugs> Coordinator<B> {
             .fold(self.registry.next_check(), Timestamp::min)
     }
 
-    /// ReplyMode the coordinator that time has passed.
+    /// Tells the coordinator that time has passed.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.wake(now);
         for (addr, node) in self.registry.remove_silent(now) {

@@ -256,7 +256,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// ReplyMode a client that there is no room, in the encoding that it starts to speak; a silent client gets a line.
+/// Tells a client that there is no room, in the encoding that it starts to speak; a silent client gets a line.
 async fn refuse(mut stream: TcpStream, limit: usize) {
     let mut first = [0];
     let speaks_arrays = matches!(timeout(FIRST_BYTE, stream.peek(&mut first)).await, Ok(Ok(1))) && first == [b'*'];

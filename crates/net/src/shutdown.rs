@@ -19,7 +19,7 @@ impl Shutdown {
         Self::default()
     }
 
-    /// ReplyMode every task to finish its work in progress and end.
+    /// Tells every task to finish its work in progress and end.
     pub fn begin(&self) {
         self.token.cancel();
     }

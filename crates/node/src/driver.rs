@@ -109,7 +109,7 @@ impl Driver {
         driver
     }
 
-    /// ReplyMode the state machine on every tick that time has passed.
+    /// Tells the state machine on every tick that time has passed.
     async fn watch_the_clock(self) {
         let background = self.background().clone();
         let mut ticks = interval(TICK);

@@ -327,7 +327,7 @@ impl Membership {
         since.elapsed() > DISK_PATIENCE && (!self.driver.is_full() || self.driver.node().leads_for_others())
     }
 
-    /// ReplyMode the coordinator whether the disk is full, and sends it the node's proposals.
+    /// Tells the coordinator whether the disk is full, and sends it the node's proposals.
     fn propose(&mut self, out: &mut Vec<u8>) {
         let is_full = self.driver.is_full();
         if is_full != self.told_full {

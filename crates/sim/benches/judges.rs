@@ -1,4 +1,4 @@
-//! What it costs to judge a history, the making of it left out.
+//! Measures what it costs to judge a history, without generating it.
 //!
 //! `cargo bench -p sim --bench judges`
 
@@ -13,7 +13,7 @@ fn main() {
 
 const OPERATIONS: u64 = 1_000_000;
 
-/// Eight clients in turn, each operation under way with its neighbours; half writes and half reads, in the order of
+/// Eight clients taking turns, each operation overlapping its neighbors; half writes and half reads, in the order of
 /// their calls. With `conditional`, a third of the writes are swaps.
 fn history(operations: u64, keys: u64, conditional: bool) -> History {
     let mut history = History::new();

@@ -1,4 +1,4 @@
-//! Clients, in the terms of the engine: a request arrives at a node and is answered, or is not.
+//! Clients, from the point of view of the engine: a request arrives at a node and is answered, or not.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,27 +9,27 @@ use proto::level::{AckLevel, ReadLevel};
 use proto::peer::{Change, Condition, Expiry, Modify, ReplyMode};
 use proto::slot::SlotId;
 
-/// What a request asks.
+/// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum What {
     Put(Rc<str>),
     Delete,
     Get,
     PutIfAbsent(Rc<str>),
-    /// For so many milliseconds.
+    /// Expires after this many milliseconds.
     PutFor(Rc<str>, u64),
-    /// In so many milliseconds.
+    /// Expires in this many milliseconds.
     Expire(u64),
     Persist,
-    /// Writes `value` where the key is at `version`, at which it had the value `expected`.
+    /// Writes `value` if the key is at `version`, at which it had the value `expected`.
     Swap {
         expected: Rc<str>,
         version: Version,
         value: Rc<str>,
     },
-    /// Writes this value and is told the one before.
+    /// Writes this value and returns the previous one.
     Exchange(Rc<str>),
-    /// Adds 1 and is told the sum.
+    /// Adds 1 and returns the sum.
     Count,
 }
 
@@ -42,43 +42,43 @@ pub(crate) struct Operation {
     pub(crate) what: What,
     pub(crate) ack: AckLevel,
     pub(crate) read: ReadLevel,
-    /// The write's number of the client, where it says who it is.
+    /// The client's own number for the write, if the write carries an identity.
     pub(crate) identity: Option<u64>,
     /// Its history is judged.
     pub(crate) is_judged: bool,
 }
 
-/// One try of an operation, under way.
+/// One attempt at an operation, in flight.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) operation: Rc<Operation>,
     pub(crate) serial: u32,
-    /// It was passed on by another node.
+    /// It was forwarded by another node.
     pub(crate) is_forwarded: bool,
     /// Until when a node keeps it, in real time.
     pub(crate) deadline: u64,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// A write was done, as this record.
+    /// A write was done; this is its record.
     Done(Version),
     Conflict,
     Value(Option<Rc<str>>, Version),
-    /// A write was done as this record, in the place of this value.
+    /// A write was done as this record and replaced this value.
     Exchanged(Option<Rc<str>>, Version),
     /// A write was done as this record, with this sum.
     Counted(i64, Version),
     /// Nothing was done.
     Refused,
-    /// Nothing was done, since there is no memory for it.
+    /// Nothing was done, because there is no memory for it.
     Full,
-    /// It may have taken effect, or may yet.
+    /// It may have taken effect, or may yet do so.
     Unknown,
 }
 
-/// The answer under way to a client.
+/// An answer on its way to a client.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) client: u8,
@@ -90,29 +90,29 @@ pub(crate) struct Response {
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) name: String,
-    /// Names the try under way or the pause: answers to earlier tries are passed over.
+    /// Identifies the current attempt or pause: answers to earlier attempts are ignored.
     pub(crate) serial: u32,
     pub(crate) current: Option<Current>,
-    /// The map by which it chooses nodes; it may be old.
+    /// The map by which it chooses nodes; it may be stale.
     pub(crate) map: Option<Arc<ClusterMap>>,
-    /// What it knows of keys: value and version as it saw them last.
+    /// What it knows of keys: the value and version it last saw.
     pub(crate) seen: Vec<Option<(Option<Rc<str>>, Version)>>,
     pub(crate) writes: u64,
     pub(crate) identities: u64,
     pub(crate) is_stopped: bool,
 }
 
-/// The operation under way.
+/// The operation in progress.
 #[derive(Debug)]
 pub(crate) struct Current {
     pub(crate) operation: Rc<Operation>,
-    /// The index of its key among those that are judged.
+    /// The index of its key among the judged keys.
     pub(crate) key: usize,
     pub(crate) call: u64,
     pub(crate) tries: u32,
-    /// An earlier try may have taken effect, or may yet.
+    /// An earlier attempt may have taken effect, or may yet do so.
     pub(crate) is_uncertain: bool,
-    /// It waits for an answer, rather than for its next try.
+    /// It waits for an answer, not for the next attempt.
     pub(crate) is_sent: bool,
 }
 
@@ -132,7 +132,7 @@ impl Client {
 }
 
 impl Outcome {
-    /// The record that a write was done as, [`Version::NONE`] where it has changed nothing.
+    /// The record of a completed write, [`Version::NONE`] if it changed nothing.
     pub(crate) fn done(&self) -> Option<Version> {
         match self {
             Self::Done(version) | Self::Exchanged(_, version) | Self::Counted(_, version) => Some(*version),
@@ -148,7 +148,7 @@ impl Operation {
 }
 
 impl What {
-    /// What is written.
+    /// The value to be written.
     pub(crate) fn value(&self) -> Option<&Rc<str>> {
         match self {
             Self::Put(value)
@@ -160,7 +160,7 @@ impl What {
         }
     }
 
-    /// What a node is asked for; none where that is no write.
+    /// The change to request from a node; `None` for a read.
     pub(crate) fn change(&self) -> Option<Change<'_>> {
         Some(match self {
             Self::Put(value) | Self::PutIfAbsent(value) | Self::Swap { value, .. } => Change::Put(value.as_bytes()),

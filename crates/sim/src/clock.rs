@@ -1,4 +1,4 @@
-//! The clock of one process, which runs at its own rate and began at its own moment.
+//! The clock of one process, with its own rate and its own origin.
 
 use engine::time::Timestamp;
 
@@ -14,33 +14,33 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// A clock that shows `local` at the beginning and is right.
+    /// An exact clock that shows `local` at the start.
     pub(crate) fn new(local: u64) -> Self {
         Self { real: 0, local, rate: EXACT }
     }
 
-    /// What it shows.
+    /// The time it shows.
     pub(crate) fn now(&self, real: u64) -> Timestamp {
         Timestamp(self.local + (real - self.real) * self.rate / EXACT)
     }
 
-    /// How much real time passes until it has gone on by `span` microseconds.
+    /// How much real time passes while the clock advances by `span` microseconds.
     pub(crate) fn real_span(&self, span: u64) -> u64 {
         (span * EXACT).div_ceil(self.rate)
     }
 
-    /// When it will show `local`, in real time; now, where it does already.
+    /// When the clock will show `local`, in real time; now if it already does.
     pub(crate) fn real_time(&self, real: u64, local: Timestamp) -> u64 {
         real + self.real_span(local.0.saturating_sub(self.now(real).0))
     }
 
-    /// From now on it runs at another rate.
+    /// Runs at another rate from now on.
     pub(crate) fn set_rate(&mut self, real: u64, rate: u64) {
         (self.local, self.real) = (self.now(real).0, real);
         self.rate = rate;
     }
 
-    /// It jumps forward.
+    /// Jumps forward.
     pub(crate) fn jump(&mut self, by: u64) {
         self.local += by;
     }

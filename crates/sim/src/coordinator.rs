@@ -1,4 +1,4 @@
-//! The coordinator's process: what its shell does between the state machine and the sessions.
+//! The coordinator's process: the simulated shell between the state machine and the sessions.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,7 +18,7 @@ use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::{Frames, Next, World};
 
-/// How many states before the last there are copies of.
+/// How many earlier states are kept as copies.
 const OLDER_STATES: usize = 6;
 
 /// The process.
@@ -26,9 +26,9 @@ pub(crate) struct CoordinatorProcess {
     pub(crate) proc: ProcId,
     /// The state machine, while the process runs.
     pub(crate) state: Option<Coordinator<Planted>>,
-    /// What it has kept.
+    /// Its persisted state.
     pub(crate) disk: Option<String>,
-    /// What it had kept before, the oldest first.
+    /// Its earlier persisted states, oldest first.
     pub(crate) older: VecDeque<String>,
     pub(crate) boot: u32,
     pub(crate) is_paused: bool,
@@ -36,15 +36,15 @@ pub(crate) struct CoordinatorProcess {
     pub(crate) clock: Clock,
     sessions: BTreeMap<Incarnation, ConnId>,
     conns: BTreeMap<ConnId, NodeSession>,
-    /// The map that was published last.
+    /// The map published last.
     published: Option<ClusterMap>,
     timer: u32,
-    /// It crashes when it has carried out so many more outputs.
+    /// It crashes after carrying out this many more outputs.
     pub(crate) outputs_left: Option<u64>,
-    /// The version of the map that it has taken over.
+    /// The version of the map that it has adopted.
     pub(crate) adopted: Option<MapVersion>,
     random: Random,
-    /// How often in a row its deadline had passed when it had just been called.
+    /// How many times in a row its deadline had already passed right after a call.
     spins: u32,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct CoordinatorProcess {
 #[derive(Debug)]
 struct NodeSession {
     node: Incarnation,
-    /// The version of the map that it has been sent.
+    /// The version of the map that was sent to the node.
     sent: MapVersion,
 }
 
@@ -80,7 +80,7 @@ impl CoordinatorProcess {
 }
 
 impl World {
-    /// Starts the coordinator, from what it has kept if there is anything.
+    /// Starts the coordinator, from its persisted state if there is one.
     pub(crate) fn start_coordinator(&mut self) {
         let now = self.coordinator_now();
         let process = &mut self.coordinator;
@@ -115,7 +115,7 @@ impl World {
         self.carry_out();
     }
 
-    /// Its process is gone.
+    /// Crashes the process.
     pub(crate) fn crash_coordinator(&mut self) {
         let process = &mut self.coordinator;
         process.state = None;
@@ -135,17 +135,17 @@ impl World {
         self.coordinator.clock.now(self.schedule.now)
     }
 
-    /// Calls the state machine and carries out what it then wants done.
+    /// Calls the state machine and carries out its outputs.
     pub(crate) fn coordinate<R>(&mut self, call: impl FnOnce(&mut Coordinator<Planted>, Timestamp) -> R) -> Option<R> {
         let now = self.coordinator_now();
         let result = call(self.coordinator.state.as_mut()?, now);
         self.carry_out();
-        // Where it has crashed in between, whoever called hears nothing.
+        // If it crashed in between, the caller gets no answer.
         self.coordinator.state.is_some().then_some(result)
     }
 
-    /// Carries out the duties, in their order. A crash may come between any two. Sessions are tasks of their own that wait
-    /// for this to end before they send what they are given; a map goes out as soon as it is published.
+    /// Carries out the outputs in order. A crash may come between any two. Sessions are separate tasks: they send their
+    /// messages only after this ends; a map goes out as soon as it is published.
     fn carry_out(&mut self) {
         let mut messages = Vec::new();
         let mut asked_for_hand_over = false;
@@ -255,7 +255,7 @@ impl World {
         }
     }
 
-    /// Sends the map where it has changed since, and then what else there is.
+    /// Sends the map if it has changed since the last time, and then `then`.
     fn send_map(&mut self, conn: ConnId, mut then: Vec<u8>) {
         let process = &mut self.coordinator;
         let Some(session) = process.conns.get_mut(&conn) else { return };
@@ -271,14 +271,14 @@ impl World {
         }
     }
 
-    /// What the coordinator wants of a node follows from the map: the map goes first.
+    /// What the coordinator asks of a node follows from the map, so the map goes first.
     fn send_to_node(&mut self, node: Incarnation, bytes: Vec<u8>) {
         if let Some(conn) = self.coordinator.sessions.get(&node).copied() {
             self.send_map(conn, bytes);
         }
     }
 
-    /// A newer session has taken its place, or the node is to join again.
+    /// A newer session has replaced this one, or the node is to join again.
     fn close_session(&mut self, node: Incarnation) {
         if let Some(conn) = self.coordinator.sessions.remove(&node) {
             self.coordinator.conns.remove(&conn);
@@ -286,7 +286,7 @@ impl World {
         }
     }
 
-    /// Bytes have come on a session.
+    /// Bytes have arrived on a session.
     pub(crate) fn coordinator_hears(&mut self, conn: ConnId, frames: &mut Frames<'_>) -> bool {
         while let Some(next) = frames.next() {
             let Next::Array(words) = next else { return false };

@@ -1,13 +1,14 @@
-//! What increments were told: each has taken effect at most once, and those of one key one after the other.
+//! The answers to increments: each increment took effect at most once, and those of one key took effect one after the
+//! other.
 //!
-//! A key that clients do nothing with but add 1 gives each increment a number of its own. So a number that two were told, one
-//! that is higher than there were increments, and one that is not above all that were told before its increment was called
-//! show that an increment was lost, was done twice, or was told of another.
+//! If clients only ever add 1 to a key, each increment gets a number of its own. So an increment was lost, done twice,
+//! or given the answer of another if two got the same number, if a number exceeds the count of increments, or if it
+//! does not exceed all numbers that were answered before its increment was called.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-/// What the keys that are counted with begin with.
+/// The prefix of the counter keys.
 pub(crate) const COUNTED: &str = "counted";
 
 /// The increments of all keys.
@@ -23,12 +24,12 @@ struct Increment {
 }
 
 impl Counters {
-    /// A client calls for an increment; it may take effect from now on, at any time.
+    /// A client calls an increment; from now on it may take effect at any time.
     pub(crate) fn called(&mut self, client: u8, key: &Rc<str>, call: u64) {
         self.0.entry(Rc::clone(key)).or_default().push(Increment { client, call, answer: None });
     }
 
-    /// The last increment that a client has called for is answered.
+    /// The last increment that a client called is answered.
     pub(crate) fn answered(&mut self, client: u8, key: &str, end: u64, number: i64) {
         let increments = self.0.get_mut(key).into_iter().flatten();
         if let Some(last) = increments.rev().find(|increment| increment.client == client) {
@@ -36,7 +37,7 @@ impl Counters {
         }
     }
 
-    /// The keys, each with what is wrong with its increments.
+    /// The keys with faulty increments, each with what is wrong.
     pub(crate) fn judge(&self) -> impl Iterator<Item = (&str, String)> {
         self.0.iter().filter_map(|(key, increments)| Some((&**key, wrong(increments)?)))
     }

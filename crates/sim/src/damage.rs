@@ -1,8 +1,9 @@
-//! Anti-entropy under test: nobody finds a difference where there is none, and a copy that is damaged is found and repaired
-//! from its primary (L3).
+//! Tests anti-entropy: no difference is reported where there is none, and a damaged copy is found and repaired from its
+//! primary (L3).
 //!
-//! A copy is damaged once all is at rest: one that is damaged and then promoted would be the truth, and no comparison could
-//! tell. Its node's log knows nothing of it, so only a comparison of what is in the tables can.
+//! A copy is damaged only once everything is at rest: a damaged copy that was promoted would be the truth, and no
+//! comparison could tell. The log of its node knows nothing of the damage, so only a comparison of table contents can
+//! find it.
 
 use std::time::Duration;
 
@@ -13,13 +14,13 @@ use proto::slot::SlotId;
 use crate::liveness::Phase;
 use crate::world::World;
 
-/// In what time a damaged copy is to be found and repaired, in microseconds, where comparisons are asked for.
+/// How soon a damaged copy must be found and repaired once comparisons are requested, in microseconds.
 const REPAIRED_WITHIN: u64 = 10_000_000;
 
-/// The damage of a run.
+/// The damage in a run.
 #[derive(Debug, Default)]
 pub(crate) struct Damaging {
-    /// The copy that is damaged now.
+    /// The copy that is currently damaged.
     copy: Option<(usize, SlotId)>,
     is_done: bool,
     is_found: bool,
@@ -30,7 +31,7 @@ impl World {
         self.liveness.damage.copy == Some((n, slot))
     }
 
-    /// A node has told of something.
+    /// A node has reported an event.
     pub(crate) fn check_difference(&mut self, event: &Event) {
         let Event::Differs(slot, addr, at) = event else { return };
         if self.is_damaged(self.proc_of(addr), *slot) {
@@ -41,13 +42,13 @@ impl World {
         }
     }
 
-    /// From now on copies are compared only when somebody asks for it, so that queues can become empty.
+    /// From now on copies are compared only on request, so that queues can drain.
     pub(crate) fn stop_comparing(&mut self) {
         let nodes = self.nodes.iter().filter_map(|process| process.node.as_ref());
         nodes.for_each(|node| node.compare_every(Duration::ZERO));
     }
 
-    /// Damages a copy that is in sync, once in a run, and has all copies compared.
+    /// Damages one in-sync copy, once per run, and has all copies compared.
     pub(crate) fn damage_a_copy(&mut self) -> bool {
         if self.knobs.compare_every == 0 || std::mem::replace(&mut self.liveness.damage.is_done, true) {
             return false;

@@ -1,4 +1,4 @@
-//! What goes wrong with nodes' disks: calls that fail, fsyncs that hang, disks that are full, and bits that turn over.
+//! Faults of nodes' disks: failing calls, hanging fsyncs, full disks, and flipped bits.
 
 use storage::disk::sim::Operation;
 
@@ -7,7 +7,7 @@ use crate::node::Finds;
 use crate::schedule::Event;
 use crate::world::World;
 
-/// The calls that are made to fail; the first of any kind among them.
+/// The calls that are made to fail; `None` is the next call of any kind.
 const OPERATIONS: [Option<Operation>; 9] = [
     None,
     Some(Operation::Write),
@@ -21,12 +21,12 @@ const OPERATIONS: [Option<Operation>; 9] = [
 ];
 
 impl World {
-    /// Faults have not ended.
+    /// Whether faults are still going on.
     pub(crate) fn faults_go_on(&self) -> bool {
         !self.faults.is_over && self.schedule.now < self.faults.until
     }
 
-    /// A call to a node's disk to come fails.
+    /// A future call to a node's disk fails.
     pub(crate) fn fail_disk(&mut self, n: usize) {
         let operation = OPERATIONS[self.faults.random.index(OPERATIONS.len())];
         let calls = self.faults.random.below(20);
@@ -35,7 +35,8 @@ impl World {
         self.nodes[n].store.fail(operation, calls);
     }
 
-    /// A node's disk has failed: it hands over and stops. Somebody sees to its disk, and perhaps the machine is booted.
+    /// A node's disk has failed: it hands over and stops. Somebody attends to the disk, and perhaps reboots the
+    /// machine.
     pub(crate) fn stop_for_disk(&mut self, n: usize) {
         self.stats.disk_failures += 1;
         let is_booted = self.faults.random.chance(500);
@@ -44,8 +45,8 @@ impl World {
         self.start_after_failure(n, 1_400_000, span);
     }
 
-    /// A node that a call to its disk has ended is started again after so long, and later by `span` while faults go on. They
-    /// may be over: a node finds out at its next call what happened to its disk before.
+    /// Restarts a node that stopped because of a disk call: after `after`, and `span` later while faults go on. They
+    /// may be over: a node learns only at its next call what happened to its disk before.
     fn start_after_failure(&mut self, n: usize, after: u64, span: u64) {
         if self.faults_go_on() {
             self.schedule.after(after + span, Event::Remedy(Remedy::StartNode(n)));
@@ -55,7 +56,7 @@ impl World {
         }
     }
 
-    /// The power is to fail at calls to disks to come: each machine's at one of its own, at some of them or all.
+    /// The power is to fail at future disk calls: some or all machines, each at a call of its own.
     pub(crate) fn cut_power_at_calls(&mut self) {
         for n in 0..self.nodes.len() {
             if self.nodes[n].node.is_some() && self.faults.random.chance(700) {
@@ -65,7 +66,7 @@ impl World {
         }
     }
 
-    /// It has failed, at a call of this node.
+    /// The power has failed, at a call of this node.
     pub(crate) fn lose_power_at_call(&mut self, n: usize) {
         self.stats.power_losses += 1;
         self.crash_node(n, Finds::WhatWasSynced);
@@ -93,7 +94,7 @@ impl World {
         self.schedule.after(span, Event::Remedy(Remedy::MakeRoom(n)));
     }
 
-    /// A bit turns over on a node's disk, while the node is down. It may have to be killed for that.
+    /// A bit flips on a node's disk, while the node is down. The node may have to be killed for that.
     pub(crate) fn flip_bit(&mut self, n: usize) {
         if self.nodes[n].is_leaving || self.nodes[n].needs_repair {
             return;

@@ -1,9 +1,10 @@
-//! What goes wrong, when, and how it is put right again.
+//! What goes wrong, when, and how it is repaired.
 //!
-//! A run stays within what the design promises to survive: memory is lost on one node at a time, and again only when all
-//! slots have all their copies back; the coordinator's state is lost only when no memory is missing, and it comes back where a
-//! node that has a map can reach it (a coordinator that hears of no map in its first second begins a new cluster, as
-//! documented). The knob `wild_losses` lifts the first limit: then whole slots are lost, and the oracle knows.
+//! A run stays within what the design promises to survive. Memory is lost on one node at a time, and again only when
+//! all slots have all their copies back. The coordinator's state is lost only when no memory is missing, and the
+//! coordinator comes back where a node that has a map can reach it (as documented, a coordinator that hears of no map
+//! in its first second begins a new cluster). The knob `wild_losses` lifts the first limit: then whole slots are lost,
+//! and the oracle knows.
 
 use proto::cluster_map::ClusterMap;
 
@@ -15,31 +16,31 @@ use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
 
-/// How long a machine takes at least until its programs run again, in microseconds. It is suspected by then.
+/// The minimum time before a machine runs its programs again, in microseconds. By then the node is suspected.
 pub(crate) const BOOT: u64 = 1_000_000;
 
-/// How a fault goes on or ends.
+/// How a fault continues or ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Remedy {
     Uncut(ProcId, ProcId),
     Resume(ProcId),
     StartNode(ProcId),
-    /// The same, also when all faults are over.
+    /// Like `StartNode`, but also after all faults are over.
     StartAnew(ProcId),
     StartCoordinator,
-    /// It is the turn of this process in a rolling restart.
+    /// In a rolling restart it is the turn of this process.
     Restart(ProcId),
     Quicken(ProcId),
     QuickenLink(ProcId, ProcId),
-    /// From now on a node is heard by nobody, for so long.
+    /// From now on, for this long, nobody hears the node.
     Silence(ProcId, u64),
-    /// A node's disk is as fast as ever.
+    /// A node's disk is back at full speed.
     Steady(ProcId),
-    /// There is room on a node's disk.
+    /// A node's disk has room again.
     MakeRoom(ProcId),
 }
 
-/// The plan.
+/// The plan of faults.
 #[derive(Debug)]
 pub(crate) struct Faults {
     /// When they end, in real time.
@@ -47,12 +48,12 @@ pub(crate) struct Faults {
     every: u64,
     pub(crate) random: Random,
     menu: Vec<(u64, Fault)>,
-    /// No fault begins before.
+    /// No fault begins before this time.
     quiet_until: u64,
     pub(crate) is_over: bool,
     /// Memory was lost, and not every slot has had all its copies since.
     memory_is_missing: bool,
-    /// Which is under way: the coordinator has lost its state, and has no map of its own yet.
+    /// The coordinator has lost its state, and has no map of its own yet.
     pub(crate) state_is_lost: bool,
 }
 
@@ -126,7 +127,7 @@ impl Faults {
 }
 
 impl Faults {
-    /// What somebody holds is gone, or will be in a moment.
+    /// The data of a node is gone, or will be in a moment.
     pub(crate) fn somebody_is_dismissed(&mut self) {
         self.memory_is_missing = true;
     }
@@ -138,7 +139,7 @@ impl World {
         self.schedule.at(first, Event::Fault);
     }
 
-    /// Each process has its own clock, and none is right.
+    /// Gives each process its own clock; none is exact.
     pub(crate) fn set_clocks(&mut self) {
         for proc in 0..=self.nodes.len() {
             self.change_clock(proc);
@@ -286,7 +287,7 @@ impl World {
         }
     }
 
-    /// The coordinator loses its state. Often some nodes do not reach it when it comes back.
+    /// The coordinator loses its state. Often some nodes cannot reach it when it comes back.
     fn lose_state(&mut self) {
         self.stats.state_losses += 1;
         self.crash_coordinator();
@@ -304,8 +305,8 @@ impl World {
         }
     }
 
-    /// Somebody starts the coordinator with a copy of an older state. That it is one shows where the first node that comes has
-    /// heard of something newer: here all have.
+    /// The coordinator is started with a copy of an older state. It can tell that the state is old only if the first
+    /// node to come has heard of something newer: here all of them have.
     fn put_back_state(&mut self) {
         let Some(version) = self.coordinator.state.as_ref().map(|state| state.map().version) else { return };
         let has_heard = |node: &NodeProcess| {
@@ -353,7 +354,7 @@ impl World {
         self.schedule.after(span, Event::Remedy(Remedy::Resume(proc)));
     }
 
-    /// The coordinator has asked for a hand-over, and may sleep for longer than the primary waits for it to commit that.
+    /// The coordinator has asked for a hand-over, and may sleep longer than the primary waits for it to commit.
     pub(crate) fn sleep_at_hand_over(&mut self) {
         if self.schedule.now < self.faults.until && self.faults.random.chance(self.knobs.hand_over_pauses) {
             let span = self.faults.random.spread(900_000, 1_900_000);
@@ -372,7 +373,7 @@ impl World {
         self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
     }
 
-    /// The power fails, often everywhere. Some processes may only crash, at a place of their own.
+    /// The power fails, often everywhere. Some processes may instead just crash, each at its own point.
     fn lose_power(&mut self) {
         if self.faults.random.chance(300) {
             return self.cut_power_at_calls();
@@ -415,7 +416,7 @@ impl World {
             self.leave_node(n, finds);
             1_300_000
         };
-        // Until it is gone nothing else that counts on it may be lost.
+        // Until it is gone, nothing else that depends on it may be lost.
         self.faults.quiet_until = self.schedule.now + ends_within;
         self.schedule.after(100_000 + ends_within + span, Event::Remedy(Remedy::StartNode(n)));
     }
@@ -438,7 +439,8 @@ impl World {
         self.schedule.after(after, Event::Remedy(Remedy::StartCoordinator));
     }
 
-    /// Every slot has all the copies that it can have, all of them running: one of them may lose its memory.
+    /// Whether every slot has all the copies that it can have, all of them running: then one of them may lose its
+    /// memory.
     pub(crate) fn is_whole(&self) -> bool {
         let Some(state) = &self.coordinator.state else { return false };
         let map = state.map();
@@ -457,8 +459,8 @@ impl World {
             })
     }
 
-    /// No map, of the coordinator or of a node, names anybody whose memory is lost, or will be in a moment since it leaves. A
-    /// coordinator without state would wait for such a node until an operator says otherwise.
+    /// Whether no map, of the coordinator or of a node, names anybody whose memory is lost, or is about to be because
+    /// it leaves. A coordinator without state would wait for such a node until an operator intervenes.
     fn nobody_is_missed(&self) -> bool {
         let is_somewhere = |map: &ClusterMap| map.members().all(|(member, _)| self.oracle.is_somewhere(member));
         let mut kept = self.nodes.iter().filter_map(|process| process.data()?.map());
@@ -494,7 +496,7 @@ impl World {
         }
     }
 
-    /// A process that was paused goes on.
+    /// Resumes a paused process.
     pub(crate) fn go_on(&mut self, proc: ProcId) {
         let (is_paused, deferred) = match self.nodes.get_mut(proc) {
             Some(process) => (&mut process.is_paused, &mut process.deferred),
@@ -530,7 +532,7 @@ impl World {
         self.start_coordinator();
     }
 
-    /// Whether a coordinator without its state takes over what nodes know.
+    /// Whether a coordinator without its state is adopting what nodes know.
     pub(crate) fn state_is_lost(&self) -> bool {
         self.faults.state_is_lost
     }
@@ -540,7 +542,7 @@ impl World {
         self.faults.state_is_lost = false;
     }
 
-    /// All faults end.
+    /// Ends all faults.
     pub(crate) fn end_faults(&mut self) {
         self.faults.is_over = true;
         self.tell(None, || "all faults end".to_owned());

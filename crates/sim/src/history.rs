@@ -1,13 +1,13 @@
 //! What clients did and saw.
 //!
 //! A history in the sense of Herlihy and Wing, "Linearizability: a correctness condition for concurrent objects" (ACM
-//! TOPLAS 12(3), 1990), with call and answer of an operation in one record. One operation precedes another where its
-//! end is *before* the other's call; where the two times are equal, either order is allowed, as the clock cannot tell.
+//! TOPLAS 12(3), 1990), with the call and the answer of an operation in one record. One operation precedes another if
+//! its end is *before* the other's call; if the two times are equal, either order is allowed, as the clock cannot tell.
 //!
-//! The recorder keeps to these rules:
-//! - No value is written twice to a key. Without that the judges could not tell who wrote what a read saw. A value
-//!   whose conditional write was answered [`Outcome::Conflict`] counts as not written.
-//! - Reads of unknown outcome and refused operations, which did nothing, are left out.
+//! The recorder follows these rules:
+//! - No value is written twice to a key. Otherwise the judges could not tell which write a read saw. A value whose
+//!   conditional write was answered [`Outcome::Conflict`] counts as not written.
+//! - Reads of unknown outcome are left out, and refused operations, which did nothing.
 //! - An operation that its client repeated is one operation, from the first call to the last answer.
 //! - A compare-and-set on a version is recorded as a swap of the value that had that version.
 
@@ -20,20 +20,20 @@ pub use text::ParseError;
 /// One operation of one client on one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
-    /// Who called it; only for people, the judges do not look at it.
+    /// The caller; only for people, the judges ignore it.
     pub client: u32,
     /// The key.
     pub key: String,
-    /// When it was called, in microseconds on the one clock of the history.
+    /// When it was called, in microseconds on the common clock of the history.
     pub call: u64,
-    /// When its answer came, on the same clock. `None` where the outcome is unknown: it took effect at any time after
-    /// the call, perhaps long after its client gave up, or never.
+    /// When its answer came, on the same clock. `None` if the outcome is unknown: it took effect at some time after the
+    /// call, perhaps long after its client gave up, or never.
     pub end: Option<u64>,
-    /// What was asked, and what was answered.
+    /// What was asked and answered.
     pub action: Action,
 }
 
-/// What an operation asked and was answered.
+/// The request and the answer of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// An unconditional write.
@@ -43,47 +43,47 @@ pub enum Action {
     },
     /// A read; its end is always known.
     Get {
-        /// What was read; `None` where the key was absent.
+        /// What was read; `None` if the key was absent.
         result: Option<String>,
     },
     /// An unconditional delete. Whether there was anything to delete is not recorded.
     Delete,
-    /// The key is absent from some moment on if it has this value then: its deadline passes. Never has an end.
+    /// From some moment on the key is absent, if it has this value then: its deadline passes. Never has an end.
     Expire {
         /// The value.
         value: String,
     },
-    /// Somebody was told whether the key had a value; its end is always known.
+    /// Somebody was told whether the key had a value; the end is always known.
     Look {
-        /// It had one.
+        /// Whether it had one.
         is_there: bool,
     },
     /// A write on the condition that the key is absent.
     PutIfAbsent {
         /// What it writes.
         value: String,
-        /// How it went.
+        /// The outcome.
         outcome: Outcome,
     },
-    /// A write on the condition that the key has one certain value.
+    /// A write on the condition that the key has a given value.
     Swap {
-        /// The value that is to be replaced.
+        /// The value to be replaced.
         expected: String,
         /// What it writes.
         value: String,
-        /// How it went.
+        /// The outcome.
         outcome: Outcome,
     },
 }
 
-/// How a conditional write went.
+/// The outcome of a conditional write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The condition held, and the value was written.
     Done,
     /// The condition did not hold, and nothing was written.
     Conflict,
-    /// No answer came: any of the two, or it never arrived. Exactly where the operation has no end.
+    /// No answer came: either of the two, or it never arrived. Exactly if the operation has no end.
     Unknown,
 }
 
@@ -104,8 +104,8 @@ impl History {
     ///
     /// # Panics
     ///
-    /// Where the operation breaks the rules: an end before its call, a read without an end, a conditional write whose
-    /// outcome and end do not agree on whether it is known.
+    /// If the operation breaks the rules: an end before its call, a read without an end, or a conditional write whose
+    /// outcome and end disagree on whether it is known.
     pub fn push(&mut self, operation: Operation) {
         if let Err(rule) = operation.check() {
             panic!("the recorder made an operation that no history may hold: {operation}: {rule}");
@@ -119,7 +119,7 @@ impl History {
         &self.operations
     }
 
-    /// The latest call or end of all operations, in microseconds; 0 where there are none.
+    /// The latest call or end of all operations, in microseconds; 0 if there are none.
     #[must_use]
     pub fn last_time(&self) -> u64 {
         self.operations.iter().map(|operation| operation.end.unwrap_or(operation.call)).max().unwrap_or(0)
@@ -127,7 +127,7 @@ impl History {
 }
 
 impl Operation {
-    /// The rule that the operation breaks, if there is one that shows in a single operation.
+    /// The rule that the operation breaks, as far as a single operation can show.
     fn check(&self) -> Result<(), &'static str> {
         if self.end.is_some_and(|end| end < self.call) {
             return Err("it ends before it is called");
@@ -146,7 +146,7 @@ impl Operation {
         }
     }
 
-    /// The value that the operation wrote, or may have written where its outcome is unknown.
+    /// The value that the operation wrote, or may have written if its outcome is unknown.
     #[must_use]
     pub fn written(&self) -> Option<&str> {
         match &self.action {
@@ -158,7 +158,7 @@ impl Operation {
         }
     }
 
-    /// The value that the operation certainly found: that of a read, or the one that a swap replaced.
+    /// The value that the operation certainly found: the result of a read, or the value that a swap replaced.
     #[must_use]
     pub fn found(&self) -> Option<&str> {
         match &self.action {

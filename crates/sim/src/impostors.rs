@@ -1,7 +1,8 @@
-//! Nodes that come under the name of another, as a wrong `--advertise` makes them. None may take the place of one that lives:
-//! that one would delete what it holds.
+//! Nodes that use the name of another node, as a wrong `--advertise` makes them. None may take the place of a live
+//! node: that node would delete its data.
 //!
-//! They are drawn apart and say two words to the coordinator, so that everything else of a seed stays as it is.
+//! They are drawn separately and exchange only two messages with the coordinator, so that everything else of a seed
+//! stays the same.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
 
-/// A node lives, as far as anybody can ask, whose heartbeat of within this time the coordinator has answered.
+/// A node certainly lives if the coordinator has answered a heartbeat that it sent within this time.
 const HEARD_WITHIN: Duration = Duration::from_millis(400);
 
 /// What an impostor does next.
@@ -25,7 +26,7 @@ pub(crate) enum Step {
     Speaks(Incarnation),
 }
 
-/// The impostors to come.
+/// The impostors of a run.
 #[derive(Debug)]
 pub(crate) struct Impostors {
     random: Random,
@@ -68,7 +69,8 @@ impl World {
         }
     }
 
-    /// Where the node may be gone it gives up: it would have every right to the name, and what the node held would be lost.
+    /// If the node may be gone, the impostor gives up: it would be entitled to the name, and the node's data would be
+    /// lost.
     fn impostor_speaks(&mut self, n: usize, incarnation: Incarnation) {
         if !self.surely_lives(n) {
             self.coordinate(|state, now| state.session_ended(now, incarnation));

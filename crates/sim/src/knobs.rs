@@ -1,5 +1,5 @@
-//! What a seed chooses: how large the cluster is, what its clients do, and which faults there are, each with a name by
-//! which it can be set by hand to narrow a failure down.
+//! What a seed chooses: the size of the cluster, what its clients do, and which faults there are. Each choice has a
+//! name, by which it can be set by hand to narrow down a failure.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use crate::random::Random;
 
 macro_rules! knobs {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The knobs. All are whole numbers; 0 turns a fault off.
+        /// The knobs. All are integers; 0 turns a fault off.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct Knobs { $($(#[$doc])* pub $name: u64,)* }
 
         impl Knobs {
             const NONE: Self = Self { $($name: 0,)* };
 
-            /// Sets a knob by its name; `false` where there is none of this name.
+            /// Sets a knob by name; returns `false` if there is no knob of that name.
             pub fn set(&mut self, name: &str, value: u64) -> bool {
                 match name {
                     $(stringify!($name) => self.$name = value,)*
@@ -39,147 +39,148 @@ macro_rules! knobs {
 }
 
 knobs! {
-    /// Nodes from the beginning.
+    /// Nodes present from the beginning.
     nodes,
     /// Nodes that join later.
     late_nodes,
-    /// Bits of a slot's number.
+    /// The number of bits of a slot number.
     bits,
-    /// Copies beside the primary.
+    /// Copies besides the primary.
     replicas,
-    /// Clients.
+    /// The number of clients.
     clients,
     /// The longest pause of a client between two operations, in microseconds.
     think,
-    /// Keys whose histories are judged.
+    /// The number of keys whose histories are judged.
     keys,
-    /// Of a thousand operations, how many are on keys that only answer at once.
+    /// How many in a thousand operations are on keys that are written at level `async`.
     async_share,
-    /// Of a thousand writes, how many carry an identity and are retried.
+    /// How many in a thousand writes carry an identity and are retried.
     identity_share,
-    /// How many messages may wait for a replica.
+    /// How many messages may be queued for a replica.
     queue_items,
-    /// How many bytes of records a node keeps to bring replicas level.
+    /// How many bytes of records a node keeps to catch up replicas.
     tail_bytes,
-    /// After what time of silence a node is taken off the ring, in milliseconds.
+    /// After how much silence a node is taken off the ring, in milliseconds.
     heartbeat_timeout,
-    /// How long faults go on, in milliseconds.
+    /// How long faults last, in milliseconds.
     fault_time,
     /// The mean time between two faults, in milliseconds.
     fault_every,
-    /// The longest delay of a packet on a good day, in microseconds.
+    /// The longest normal delay of a packet, in microseconds.
     delay,
-    /// Of a thousand packets, how many take up to a hundred times as long.
+    /// How many in a thousand packets take up to a hundred times as long.
     spikes,
-    /// Of a thousand packets, how many come in two pieces.
+    /// How many in a thousand packets arrive in two pieces.
     fragments,
-    /// Of a million packets, how many are lost, and their connection with them.
+    /// How many in a million packets are lost, and their connections with them.
     loss,
-    /// Of a thousand requests of clients, how many are lost.
+    /// How many in a thousand client requests are lost.
     client_loss,
-    /// How wrong clocks are at most, in parts of a thousand.
+    /// The maximum error of clock rates, in parts per thousand.
     drift,
-    /// How far wall clocks are apart at most, in milliseconds.
+    /// The maximum difference between wall clocks, in milliseconds.
     wall_skew,
-    /// Of a thousand writes, how many have to do with deadlines.
+    /// How many in a thousand writes involve deadlines.
     expiry_share,
-    /// The longest time that a value is given to live, in milliseconds.
+    /// The longest time to live of a value, in milliseconds.
     longest_life,
     /// How often a connection is broken.
     breaks,
-    /// How often a pair of processes is cut, one way or both.
+    /// How often the network is cut between two processes, one way or both.
     cuts,
     /// How often a node is cut off from everybody.
     isolations,
-    /// How often the coordinator is cut off from some or all.
+    /// How often the coordinator is cut off from some or all nodes.
     coordinator_isolations,
     /// How often a node is paused.
     pauses,
     /// How often the coordinator is paused.
     coordinator_pauses,
-    /// How many in a thousand hand-overs find the coordinator asleep for longer than their primary waits.
+    /// How many in a thousand hand-overs find the coordinator asleep for longer than the primary waits.
     hand_over_pauses,
     /// How often a node crashes and comes back with its disk.
     crashes,
     /// How often a node crashes and comes back with nothing.
     memory_losses,
-    /// How often a node stops on purpose.
+    /// How often a node is stopped on purpose.
     leaves,
-    /// How often all nodes crash at once, with their disks.
+    /// How often all nodes crash at once and keep their disks.
     power_cuts,
-    /// How often machines lose their power, some or all, and nodes come back with what was on their platters.
+    /// How often some or all machines lose power, and nodes come back with what was on the platters.
     power_losses,
     /// How often nodes sync what they have written, in milliseconds; 0: before anybody hears of it.
     sync_every,
-    /// How large the segments of a node's log are, in bytes; after as much a snapshot is made.
+    /// The size of the segments of a node's log, in bytes; a snapshot is made after as much.
     segment_bytes,
-    /// How often a call to a disk to come fails.
+    /// How often a future disk call fails.
     disk_errors,
     /// How often a disk becomes slow, up to hanging.
     disk_stalls,
     /// How often a disk becomes full.
     full_disks,
-    /// How often a bit turns over on a disk.
+    /// How often a bit flips on a disk.
     bit_flips,
-    /// One in so many writes to disks takes only a part; 0 for none.
+    /// One in this many disk writes is cut short; 0 for none.
     short_writes,
-    /// How many in a thousand starts crash at some call to their disk.
+    /// How many in a thousand starts crash at some disk call.
     crashed_starts,
     /// How often the coordinator crashes and comes back with its state.
     coordinator_crashes,
-    /// How often the coordinator crashes and comes back without.
+    /// How often the coordinator crashes and comes back without its state.
     state_losses,
     /// How often a node becomes slow.
     slowness,
-    /// How often a pair's connections become slow.
+    /// How often the connections between two processes become slow.
     slow_links,
-    /// How often a node becomes far from all others, and then is heard by none, while it hears what is under way.
+    /// How often a node becomes far away from all others, and is then heard by none, while it still hears what is in
+    /// flight.
     strandings,
     /// How often a clock changes its rate.
     clock_changes,
-    /// Clocks are so wrong that leases do not hold: what rests on them is not checked.
+    /// Clocks are so wrong that leases do not hold: what depends on leases is not checked.
     wild_clocks,
-    /// Memory may be lost anywhere at any time, so that whole slots are.
+    /// Memory may be lost anywhere at any time, so that whole slots are lost.
     wild_losses,
-    /// At the end every coordinator is down for so long, in milliseconds.
+    /// At the end, every coordinator is down for this long, in milliseconds.
     outage,
-    /// At the end one node is paused for ever.
+    /// At the end, one node is paused forever.
     paused_for_ever,
-    /// At the end one node's disk hangs for ever.
+    /// At the end, one node's disk hangs forever.
     hung_for_ever,
-    /// Clients that walk through all keys, page by page.
+    /// The number of clients that walk through all keys, page by page.
     walkers,
     /// How much memory the keys of a node may take, in bytes.
     max_memory,
-    /// Keys are evicted where there is no more.
+    /// Keys are evicted when memory is full.
     evict,
-    /// Of a thousand operations on keys that are judged, how many are read-modify-writes.
+    /// How many in a thousand operations on judged keys are read-modify-writes.
     modify_share,
-    /// In what time nodes compare the copies of all their slots, in milliseconds. At the end a copy is damaged.
+    /// The period in which nodes compare the copies of all their slots, in milliseconds. At the end a copy is damaged.
     compare_every,
-    /// How often an operator decommissions a node, or takes that back, or replaces one.
+    /// How often an operator decommissions a node, takes that back, or replaces a node.
     decommissions,
-    /// After what time of absence others are filled in a node's place, in milliseconds.
+    /// After how long an absence a node's copies are replaced by filling others, in milliseconds.
     replace_after,
-    /// How often all processes are restarted one after the other.
+    /// How often all processes are restarted, one after the other.
     rolling_restarts,
-    /// At the end all of them are, and no request may fail.
+    /// At the end, all processes are restarted so, and no request may fail.
     rolling_at_end,
-    /// Of how many slots copies are filled at one time; 0 for any number.
+    /// How many slots may have copies being filled at one time; 0 for any number.
     moves_at_once,
-    /// Whether nodes have more than one share, some twice or three times that of others.
+    /// Whether nodes have more than one share, some two or three times that of others.
     weights,
-    /// How many come under the names of others.
+    /// How many impostors use the names of other nodes.
     impostors,
     /// How often the coordinator is started with a copy of an older state.
     states_put_back,
-    /// Of a thousand operations, after how many a write of long ago is tried again.
+    /// After how many in a thousand operations a write of long ago is retried.
     old_retries,
 }
 
 impl Knobs {
-    /// The knobs of a seed. Each seed has some faults and not the others: a cluster that suffers all at once never comes
-    /// far (Groce et al., "Swarm testing", ISSTA 2012).
+    /// The knobs of a seed. Each seed has some faults and not others: a cluster that suffers all of them at once never
+    /// gets far (Groce et al., "Swarm testing", ISSTA 2012).
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0x6b6e_6f62_7300);
@@ -251,7 +252,7 @@ impl Knobs {
             knobs.sync_every = random.pick(&[30, 300, 1_000, 10_000]);
         }
         knobs.draw_disks(seed);
-        // The rest is drawn apart, so that whoever walks or has deadlines does not change what the other seeds are.
+        // The rest is drawn separately, so that adding walkers or deadlines does not change what other seeds do.
         let mut random = Random::new(seed ^ 0x6578_7069_7279);
         if random.chance(600) {
             knobs.wall_skew = random.pick(&[0, 20, 300, 2_000]);
@@ -271,11 +272,11 @@ impl Knobs {
             knobs.max_memory = random.between(600, 3_000);
             knobs.evict = u64::from(random.chance(700));
         }
-        // Whoever modifies draws otherwise from there on: some seeds do, and the others stay as they are.
+        // Modifying clients change all later draws: some seeds have them, and the others stay the same.
         if seed % 8 == 7 {
             knobs.modify_share = Random::new(seed ^ 0x6d6f_6469_6679).between(100, 600);
         }
-        // A number by which the seeds that find rare mistakes are as they were.
+        // This constant was chosen so that the seeds that find rare bugs still find them.
         let mut random = Random::new(seed ^ 0x636d_7061_4f4f_7534);
         if random.chance(300) {
             knobs.compare_every = random.pick(&[100, 300, 1_000, 5_000]);
@@ -290,7 +291,7 @@ impl Knobs {
         knobs.rolling_restarts = u64::from(random.chance(150));
         knobs.rolling_at_end = u64::from(random.chance(300));
         let mut random = Random::new(seed ^ 0x6f6c_6472_6574_7279);
-        // Elsewhere what was answered may be lost, and is then done for the first time.
+        // Otherwise an answered write may be lost, and its retry then takes effect for the first time.
         let keeps_all = knobs.wild_losses == 0 && knobs.wild_clocks == 0 && knobs.power_losses == 0;
         if keeps_all && random.chance(500) {
             knobs.old_retries = random.between(50, 300);
@@ -334,7 +335,7 @@ impl Knobs {
         }
     }
 
-    /// All nodes, those that join later among them.
+    /// All nodes, including those that join later.
     #[must_use]
     pub fn all_nodes(&self) -> usize {
         (self.nodes + self.late_nodes) as usize

@@ -1,25 +1,27 @@
 //! The store in one thread, from one seed: what can go wrong, and what judges a run.
 //!
-//! The simulator runs the very state machines that ship ([`engine`]), the very codec and the very [`storage`], the latter
-//! on a disk in memory, and imitates the shell around them: sockets, clocks, processes, the thread that writes. A seed chooses everything, so that a failure is repeated by its number.
+//! The simulator runs the state machines that ship ([`engine`]), and the codec and [`storage`] that ship, the latter on
+//! a disk in memory. It imitates the shell around them: sockets, clocks, processes, the writer thread. A seed chooses
+//! everything, so that a failure is reproduced by its number.
 //!
-//! - [`knobs`]: what a seed chooses. [`random`]: how.
-//! - `schedule`, `clock`, `network`: time, and what is between processes. `world`: all of it, and the loop.
-//! - `node`, `coordinator`, `client`, `workload`, `walker`: the processes, as their shells would run them. `faults`: what
-//!   goes wrong. `disk_faults`: the same with disks. `rolling`: restarts of all, one by one.
-//! - `oracle`: what an all-seeing observer knows. `invariants`: what must hold at every moment. `liveness`: what must come
+//! - [`knobs`]: what a seed chooses. [`random`]: how it chooses.
+//! - `schedule`, `clock`, `network`: time, and the connections between processes. `world`: everything, and the main
+//!   loop.
+//! - `node`, `coordinator`, `client`, `workload`, `walker`: the processes, as their shells would run them. `faults`:
+//!   what goes wrong. `disk_faults`: faults of disks. `rolling`: restarts of all processes, one by one.
+//! - `oracle`: what an all-seeing observer knows. `invariants`: what must always hold. `liveness`: what must become
 //!   true once faults stop. `damage`: a copy that is damaged then, and must be found and repaired.
-//! - [`run`]: one run. [`mutants`]: the mistakes that it must find. `trace`: the story of a failure.
+//! - [`run`]: one run. [`mutants`]: the bugs that it must find. `trace`: the story of a failure.
 //!
-//! Whoever drives clients, be it here or against real processes, records each operation with the times of its call and of
-//! its answer. The judges say afterwards whether one register for each key, changed at one instant by each operation, could
+//! Whoever drives clients, here or against real processes, records each operation with the times of its call and its
+//! answer. Afterwards the judges decide whether one register per key, changed at one instant by each operation, could
 //! have given these answers: whether the history is linearizable.
 //!
-//! - [`history`]: operations, and their text form for the files that a run leaves behind.
-//! - [`judges`]: the checks, and the verdicts that people read. [`judges::judge`] is the way in.
+//! - [`history`]: operations, and their text form in the files that a run leaves behind.
+//! - [`judges`]: the checks, and verdicts for people to read. The entry point is [`judges::judge`].
 //!
-//! This crate reads no clock and no file, starts no thread, and draws random numbers from a seed only. It stands on
-//! [`storage`], which is not pure, but takes of its disks only the one in memory.
+//! This crate reads no clock and no file, starts no thread, and draws random numbers only from a seed. It depends on
+//! [`storage`], which is not pure, but uses only its in-memory disk.
 
 pub mod history;
 pub mod judges;

@@ -1,12 +1,12 @@
-//! What must come true once faults have stopped.
+//! What must become true once faults have stopped.
 //!
-//! L1: every slot has a primary that serves within 2 s, counted from when every node is registered; and its whole in-sync
-//! set, on its targets, within the time that the slowest way takes (a node that was registered and is silent is taken off
-//! the ring after the heartbeat timeout). L3: the tables of all copies are equal. L4: no tombstone is left that all copies
-//! have passed. L5: with every coordinator down, every request succeeds. L6: with one node paused for ever, quorum writes
-//! go on within 1 s of the eviction time; with one node whose disk hangs for ever, within 4 s.
+//! L1: every slot has a primary that serves within 2 s, counted from when every node is registered; and its whole
+//! in-sync set, on its targets, within the time that the slowest path takes (a registered node that is silent is taken
+//! off the ring after the heartbeat timeout). L3: the tables of all copies are equal. L4: no tombstone is left that all
+//! copies have passed. L5: with every coordinator down, every request succeeds. L6: with one node paused forever,
+//! quorum writes go on within 1 s of the eviction time; with one node whose disk hangs forever, within 4 s.
 //!
-//! And a rolling restart fails no request (`rolling`).
+//! In addition, a rolling restart fails no request (`rolling`).
 //!
 //! Source: the design, "Liveness".
 
@@ -23,7 +23,7 @@ use crate::rolling::Rolling;
 use crate::schedule::Event;
 use crate::world::World;
 
-/// How often somebody looks.
+/// How often liveness is checked, in microseconds.
 const LOOK: u64 = 50_000;
 
 /// L1, first half.
@@ -32,23 +32,23 @@ const PRIMARY_WITHIN: u64 = 2_000_000;
 /// L1, second half, beyond the heartbeat timeout.
 const WHOLE_WITHIN: u64 = 10_000_000;
 
-/// L3 and L4: after the last write and the last deadline. A hand-over may come late in it, and followers are told a second
-/// after its barrier what is durable.
+/// L3 and L4: after the last write and the last deadline. A hand-over may come late in that time, and followers learn
+/// what is durable one second after its barrier.
 const EQUAL_WITHIN: u64 = 4_000_000;
 
-/// L6, with a disk that hangs: 1 s until it is taken for hanging, and then as long as for any silent node.
+/// L6, with a hung disk: 1 s until it is considered hung, and then as long as for any silent node.
 const HUNG_WITHIN: u64 = 4_000_000;
 
 /// The keys of a copy with their versions and values.
 type Table = Vec<(Vec<u8>, String)>;
 
-/// How far the calm has come.
+/// The progress after faults have ended.
 #[derive(Debug, Default)]
 pub(crate) struct Liveness {
     phase: Phase,
     since: u64,
     registered: Option<u64>,
-    /// The slots that were served at some moment since.
+    /// The slots that were served at some moment since then.
     served: BTreeSet<SlotId>,
     pub(crate) is_over: bool,
     pub(crate) is_outage: bool,
@@ -56,7 +56,7 @@ pub(crate) struct Liveness {
     pub(crate) rolling: Rolling,
     pub(crate) damage: Damaging,
     hung: Option<usize>,
-    /// Since when writes wait for its disk.
+    /// Since when writes have been waiting for its disk, by slot.
     hung_writes: BTreeMap<SlotId, u64>,
 }
 
@@ -64,11 +64,11 @@ pub(crate) struct Liveness {
 pub(crate) enum Phase {
     #[default]
     Faults,
-    /// The cluster is to become whole.
+    /// The cluster must become whole.
     Healing,
-    /// Clients have stopped; copies are to become equal.
+    /// Clients have stopped; copies must become equal.
     Resting,
-    /// A copy is damaged, and is to be found and repaired.
+    /// A copy is damaged, and must be found and repaired.
     Damaged,
     Outage,
     /// Every process is restarted, one after the other.
@@ -82,12 +82,12 @@ impl Liveness {
         self.phase
     }
 
-    /// All faults are over.
+    /// Whether all faults are over.
     pub(crate) fn is_calm(&self) -> bool {
         self.phase != Phase::Faults
     }
 
-    /// A node has left and comes anew: from now on the cluster has all the time it may take to become whole.
+    /// A node has left and comes back as a new one: the time for the cluster to become whole starts again.
     pub(crate) fn node_comes_anew(&mut self, now: u64) {
         (self.since, self.registered) = (now, None);
         self.served.clear();
@@ -95,7 +95,7 @@ impl Liveness {
 }
 
 impl World {
-    /// Somebody looks how far it has come.
+    /// Checks the progress of the current phase.
     pub(crate) fn look(&mut self) {
         match self.liveness.phase {
             Phase::Faults => {
@@ -133,7 +133,7 @@ impl World {
             let served: Vec<_> = self.bits.slots().filter(served).collect();
             self.liveness.served.extend(served);
             if now - since >= PRIMARY_WITHIN && now - since < PRIMARY_WITHIN + LOOK {
-                // One that was served may be on its way to another primary at this very moment.
+                // A slot that was served before may be moving to another primary right now.
                 let idle = self.bits.slots().find(|slot| !self.liveness.served.contains(slot));
                 if let Some(slot) = idle {
                     let what = format!("slot {} has no primary that serves: {:?}", slot.0, self.configuration(slot));
@@ -142,7 +142,7 @@ impl World {
             }
         }
         if now - self.liveness.registered.unwrap_or(now) < 500_000 {
-            // Clients go on for a moment.
+            // Let clients run a little longer.
         } else if let Some((slot, what)) = self.not_whole() {
             if self.elapsed() >= WHOLE_WITHIN + self.knobs.heartbeat_timeout * 1_000 {
                 self.broken("L1", Some(slot), what);
@@ -175,7 +175,7 @@ impl World {
             })
     }
 
-    /// Where the cluster is not as the ring wants it.
+    /// The first deviation of the cluster from what the ring wants.
     pub(crate) fn not_whole(&self) -> Option<(SlotId, String)> {
         let state = self.coordinator.state.as_ref()?;
         if let Some(who) = who_leaves(state) {
@@ -211,7 +211,7 @@ impl World {
             self.liveness.since = self.schedule.now;
             return;
         }
-        // A last hand-over to where the ring wants a slot may still be under way.
+        // A last hand-over to where the ring wants a slot may still be in progress.
         let not_whole = self.not_whole().map(|(slot, what)| ("L1", slot, what));
         if let Some((invariant, slot, what)) = not_whole.or_else(|| self.not_at_rest()) {
             if self.elapsed() >= EQUAL_WITHIN + (self.knobs.longest_life + self.knobs.wall_skew) * 1_000 {
@@ -250,7 +250,7 @@ impl World {
         }
     }
 
-    /// Where copies are not equal, or keep what nobody needs.
+    /// The first copy that is not equal, or keeps what nobody needs.
     pub(crate) fn not_at_rest(&self) -> Option<(&'static str, SlotId, String)> {
         let state = self.coordinator.state.as_ref()?;
         for (slot, config) in state.map().slots() {
@@ -309,7 +309,7 @@ impl World {
         }
     }
 
-    /// L5: a request that has come to nothing.
+    /// L5: a request has failed.
     pub(crate) fn refused_in_peace(&mut self, c: usize, operation: &crate::client::Operation, outcome: &Outcome) {
         if self.liveness.phase == Phase::Outage {
             let what = format!("{outcome:?} to client {c}, who asked {:?} of {}", operation.what, operation.key);
@@ -317,7 +317,7 @@ impl World {
         }
     }
 
-    /// Where nobody waits for fsyncs, none hangs.
+    /// Whether a disk is to hang at the end. None does if nobody waits for fsyncs.
     fn hangs_at_end(&self) -> bool {
         self.knobs.hung_for_ever > 0
             && self.knobs.replicas == 2
@@ -371,7 +371,7 @@ impl World {
         self.liveness.since = self.schedule.now;
     }
 
-    /// Every key is read once more.
+    /// Reads every key once more.
     fn read_finally(&mut self) {
         self.liveness.is_over = true;
         let mut finals = BTreeMap::new();

@@ -1,8 +1,8 @@
-//! Nodes that leave for good, are replaced, and come anew; and I12 of that: our own moves never take the in-sync copies
-//! below min(RF, live nodes that stay), and nobody deletes a copy that counts.
+//! Nodes that leave for good, are replaced, or come back as new; and I12 for these moves: our own moves never reduce
+//! the in-sync copies below min(RF, live nodes that stay), and nobody deletes a copy that counts.
 //!
-//! A node that is told to delete what it holds does so in one step: `storage` has tests of its own of what a crash leaves of
-//! it. It is started again as a new node after a while.
+//! A node that is told to delete its data does so in one step: `storage` has its own tests of what a crash leaves of
+//! it. After a while it is started again as a new node.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::schedule::Event;
 use crate::world::World;
 
 impl World {
-    /// An operator decommissions a node, or takes that back, or replaces it by another.
+    /// An operator decommissions a node, takes that back, or replaces the node by another.
     pub(crate) fn decommission(&mut self, n: usize, by: usize, choice: u64) {
         if self.coordinator.is_paused {
             return;
@@ -42,7 +42,7 @@ impl World {
         self.tell(None, || format!("operator: decommission {} {choice} {}: {asked:?}", names[0], names[1]));
     }
 
-    /// A node is told to delete what it holds, and does. Its word of that may get lost with it.
+    /// A node is told to delete its data, and does so. Its confirmation may get lost.
     pub(crate) fn dismissed(&mut self, n: usize, conn: ConnId) {
         let name = self.nodes[n].name.clone();
         self.tell(None, || format!("{name} deletes what it holds, and leaves"));
@@ -64,8 +64,8 @@ impl World {
         self.faults_after_dismissal(n);
     }
 
-    /// A coordinator that had lost its state leads the cluster again: whoever was leaving by the map that it took over still is,
-    /// unless it has deleted what it held.
+    /// A coordinator that had lost its state leads the cluster again. Every node that was leaving according to the map
+    /// that it adopted must still be leaving, unless it has deleted its data.
     pub(crate) fn check_leaves(&mut self) {
         let (Some(state), Some(adopted)) = (&self.coordinator.state, self.coordinator.adopted) else { return };
         let mut kept = self.nodes.iter().filter_map(|process| process.data()?.map());
@@ -80,15 +80,15 @@ impl World {
         }
     }
 
-    /// A node that has left comes anew.
+    /// A node that has left comes back as a new one.
     fn faults_after_dismissal(&mut self, n: usize) {
         let after = if self.liveness.is_calm() { 20_000 } else { self.random.spread(50_000, 10_000_000) };
         self.liveness.node_comes_anew(self.schedule.now);
         self.schedule.after(after, Event::Remedy(Remedy::StartAnew(n)));
     }
 
-    /// Whether a slot of which no copy was being filled has one that is filled from nothing: on a node that had no copy, and
-    /// has not just come back with what it had. A start that is over by now, and lost what it had, may have come back with it.
+    /// Whether a slot without a fill in progress begins one from nothing: on a node that had no copy and has not just
+    /// come back with its data. A start that is over by now, and lost its data, may have come back with it.
     pub(crate) fn begins_fill(&self, before: &SlotConfig, config: &SlotConfig) -> bool {
         let keeper = |member: Incarnation| self.oracle.keeper(member);
         let is_new = |learner: &Incarnation| {
@@ -96,17 +96,18 @@ impl World {
             let had_copy = before.copies().any(|copy| copy == *learner || keeper(copy) == keeper(*learner));
             !is_back && !had_copy && keeper(*learner).is_some()
         };
-        // One that has just been given a primary, as after a power cut everywhere, moves nothing.
+        // A slot that has just been given a primary, as after a power cut everywhere, moves nothing.
         let moves = before.primary == config.primary;
         moves && before.learners.is_empty() && !config.learners.is_empty() && config.learners.iter().all(is_new)
     }
 
-    /// No more slots are filled than an operator has said. `begun` is one that has begun with this change of the map; those
-    /// whose copies fell behind, or are back with what they had, do not ask. Of these `not_asked` are new in this map.
+    /// At most as many slots are filled at once as the operator allows. `begun` is a slot whose fill begins with this
+    /// change of the map. Copies that fell behind, or are back with their data, need no permission; `not_asked` of
+    /// these are new in this map.
     pub(crate) fn check_fills(&mut self, map: &ClusterMap, begun: Option<SlotId>, not_asked: usize) {
         let limit = self.knobs.moves_at_once as usize;
         let Some(slot) = begun.filter(|_| limit > 0 && !self.state_is_lost()) else { return };
-        // Where no member is here nothing is filled.
+        // If no member is up, nothing is filled.
         let is_here = |member: &Incarnation| map.member(*member).is_some_and(|member| member.up);
         let is_filled =
             |config: &SlotConfig| !config.learners.is_empty() && config.isr.iter().chain(&config.elr).any(is_here);
@@ -118,12 +119,12 @@ impl World {
         }
     }
 
-    /// I12, of a configuration that follows on another. A coordinator that has lost its state goes on from what nodes had heard of,
-    /// which need not be what it had last.
+    /// I12, for two successive configurations. A coordinator that has lost its state continues from what nodes had
+    /// heard of, which need not be its latest state.
     pub(crate) fn check_move(&mut self, slot: SlotId, before: &SlotConfig, config: &Arc<SlotConfig>) {
         let Some(state) = self.coordinator.state.as_ref().filter(|_| !self.state_is_lost()) else { return };
         let is_up = |member: &Incarnation| state.map().member(*member).is_some_and(|member| member.up);
-        // One that makes no progress is proposed out, and one that leads no more was lost: neither is a move.
+        // A member without progress is proposed out, and a deposed primary was lost: neither is a move.
         let is_moved = |member: &Incarnation| {
             let is_deposed = before.primary == Some(*member) && config.primary != before.primary;
             !config.copies().any(|copy| copy == *member) && is_up(member) && !is_deposed
@@ -135,7 +136,8 @@ impl World {
         };
         let eligible = state.map().members().filter(|(member, at)| at.up && stays(*member)).count();
         let least = eligible.min(self.knobs.replicas as usize + 1);
-        // One that was proposed out with the same change was in sync when the other was moved, and still has a copy.
+        // A member that was proposed out by the same change was in sync when the other one was moved, and still has a
+        // copy.
         let is_evicted =
             |member: &&Incarnation| !config.isr.contains(member) && config.copies().any(|copy| copy == **member);
         if config.isr.len() + before.isr.iter().filter(is_evicted).count() < least {
@@ -149,14 +151,14 @@ impl World {
     }
 }
 
-/// Whether somebody leaves who is here, in words.
+/// A description of a node that is still leaving, if there is one.
 pub(crate) fn who_leaves(state: &Coordinator<Planted>) -> Option<String> {
     let (addr, slots) = state.leaving().next()?;
     Some(format!("{addr} does not come to leave, and still has {slots} slots"))
 }
 
-/// Whether copies are filled of which none was being filled before. The ones may have been admitted and the others be back by
-/// changes of the map of which only the last is seen.
+/// Whether copies are being filled none of which was being filled before. The old learners may have been admitted, and
+/// the others have come back, in changes of the map of which only the last one is seen.
 pub(crate) fn has_other_learners(before: &SlotConfig, config: &SlotConfig) -> bool {
     !config.learners.is_empty() && !config.learners.iter().any(|learner| before.learners.contains(learner))
 }

@@ -1,4 +1,4 @@
-//! Planted mistakes: which of them the state machines and the storage of a run have.
+//! Planted bugs: which of them the state machines and the storage of a run have.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,18 +6,18 @@ use std::ops::Range;
 use crate::knobs::Knobs;
 use crate::run::{Report, run};
 
-/// A mistake that can be planted.
+/// A bug that can be planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mistake {
-    /// One of the state machines.
+    /// A bug in the state machines.
     Engine(engine::bugs::Bug),
-    /// One of what nodes keep on disk.
+    /// A bug in the storage of nodes.
     Storage(storage::bugs::Bug),
 }
 
 impl Mistake {
-    /// Every mistake that a cluster can show. A node stops at the first sync that fails, so that it never tries one again:
-    /// that mistake is found by the tests of the storage.
+    /// All bugs that a cluster can show. A node stops at its first failed sync, so it never retries one: that bug is
+    /// found by the tests of the storage.
     pub fn all() -> impl Iterator<Item = Self> {
         let engine = engine::bugs::Bug::ALL.into_iter().map(Self::Engine);
         let storage =
@@ -28,7 +28,7 @@ impl Mistake {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Their names in the code are the names by which people ask for them.
+        // The names in the code are the names by which people select them.
         match self {
             Self::Engine(bug) => f.pad(&format!("{bug:?}")),
             Self::Storage(bug) => f.pad(&format!("{bug:?}")),
@@ -48,7 +48,7 @@ impl From<storage::bugs::Bug> for Mistake {
     }
 }
 
-/// The mistake of a run, or none.
+/// The bug planted in a run, if any.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Planted(pub Option<Mistake>);
 
@@ -66,7 +66,7 @@ impl storage::bugs::Bugs for Planted {
 
 impl engine::bugs::Damaged for Planted {}
 
-/// The first of some seeds that finds a mistake, and how.
+/// The first of some seeds that finds a bug, with its report.
 #[must_use]
 pub fn hunt(mistake: Mistake, seeds: Range<u64>) -> Option<(u64, Report)> {
     let reports = seeds.map(|seed| (seed, run(seed, &Knobs::of(seed), Planted(Some(mistake)))));

@@ -1,5 +1,5 @@
-//! Connections as TCP gives them: what is sent on one arrives in order, or the connection breaks and an end of it is
-//! lost. What was under way on a broken connection may still arrive after the next one stands.
+//! Connections with the guarantees of TCP: what is sent on a connection arrives in order, or the connection breaks and
+//! the last part is lost. What was in flight on a broken connection may still arrive after the next one is established.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use crate::knobs::Knobs;
 use crate::random::Random;
 use crate::schedule::{Event, Schedule};
 
-/// A connection. Numbers are not used again within a run.
+/// A connection. Numbers are not reused within a run.
 pub(crate) type ConnId = u32;
 
 /// A process: nodes from 0, then the coordinator.
@@ -21,19 +21,19 @@ pub(crate) const PROCESSES: usize = 8;
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A node's with the coordinator.
+    /// From a node to the coordinator.
     Session,
-    /// A primary's to a replica.
+    /// From a primary to a replica.
     Link,
 }
 
-/// The side that has opened a connection.
+/// The side that opened a connection.
 pub(crate) const OPENER: usize = 0;
 
-/// The side that has accepted it.
+/// The side that accepted it.
 pub(crate) const ACCEPTER: usize = 1;
 
-/// Some bytes under way, or the end of the connection.
+/// Some bytes in flight, or the end of the connection.
 #[derive(Debug)]
 pub(crate) struct Packet {
     at: u64,
@@ -41,14 +41,14 @@ pub(crate) struct Packet {
     pub(crate) is_end: bool,
 }
 
-/// What is under way towards one side.
+/// What is in flight towards one side.
 #[derive(Debug, Default)]
 struct Way {
     packets: VecDeque<Packet>,
     /// There is an event for the first packet.
     is_scheduled: bool,
     last: u64,
-    /// What is sent from now on is lost.
+    /// Everything sent from now on is lost.
     is_lossy: bool,
 }
 
@@ -56,10 +56,10 @@ struct Way {
 #[derive(Debug)]
 pub(crate) struct End {
     pub(crate) proc: ProcId,
-    /// The start of the process that holds it; 0 before it was accepted.
+    /// The boot of the process that holds it; 0 before it is accepted.
     pub(crate) boot: u32,
     pub(crate) is_open: bool,
-    /// The beginning of a frame of which the rest has not come.
+    /// The beginning of an incomplete frame.
     pub(crate) rest: Vec<u8>,
     pub(crate) decoder: FrameDecoder,
 }
@@ -73,14 +73,14 @@ pub(crate) struct Conn {
     delay: u64,
 }
 
-/// All connections, and what is wrong between processes.
+/// All connections, and the faults between processes.
 #[derive(Debug)]
 pub(crate) struct Network {
     conns: Vec<Conn>,
     live: Vec<ConnId>,
-    /// How many faults stop what goes from the first to the second.
+    /// How many faults block traffic from the first to the second.
     blocked: [[u8; PROCESSES]; PROCESSES],
-    /// How much longer packets take from the first to the second.
+    /// The extra delay of packets from the first to the second.
     slowed: [[u64; PROCESSES]; PROCESSES],
     delay: u64,
     spikes: u64,
@@ -116,12 +116,12 @@ impl Network {
         &mut self.conns[id as usize].ends[side]
     }
 
-    /// The connections of which some side is open.
+    /// The connections with at least one open side.
     pub(crate) fn live(&self) -> &[ConnId] {
         &self.live
     }
 
-    /// A delay of something that is no part of a connection.
+    /// A delay for something outside of any connection.
     pub(crate) fn delay(&mut self, from: ProcId, to: ProcId) -> u64 {
         let spike = self.spikes > 0 && self.random.chance(self.spikes);
         let factor = if spike { self.random.between(1, 100) } else { 1 };
@@ -132,7 +132,7 @@ impl Network {
         self.blocked[from][to] > 0
     }
 
-    /// Opens a connection. It stands once the other side has answered something.
+    /// Opens a connection. It is established once the other side has answered.
     pub(crate) fn open(&mut self, kind: Kind, from: (ProcId, u32), to: ProcId) -> ConnId {
         let id = self.conns.len() as ConnId;
         let end = |proc, boot| End { proc, boot, is_open: true, rest: Vec::new(), decoder: FrameDecoder::new() };
@@ -183,7 +183,7 @@ impl Network {
         self.schedule(schedule, id, to);
     }
 
-    /// Makes the event for the first packet on a way, if there is none and the way is free.
+    /// Schedules the event for the first packet in one direction, unless there is one or the direction is blocked.
     fn schedule(&mut self, schedule: &mut Schedule, id: ConnId, side: usize) {
         let conn = &mut self.conns[id as usize];
         let free = self.blocked[conn.ends[1 - side].proc][conn.ends[side].proc] == 0;
@@ -194,7 +194,8 @@ impl Network {
         }
     }
 
-    /// The event of a way has come. Gives who is on its two sides; none where what is on the way has been stopped.
+    /// Handles the event of one direction. Returns the processes on both sides; `None` if that direction is blocked or
+    /// empty.
     pub(crate) fn arrive(&mut self, id: ConnId, side: usize) -> Option<(ProcId, ProcId)> {
         let conn = &mut self.conns[id as usize];
         conn.ways[side].is_scheduled = false;
@@ -207,7 +208,7 @@ impl Network {
         self.conns[id as usize].ways[side].packets.pop_front_if(|packet| packet.at <= now)
     }
 
-    /// Goes on with what is still on a way, not before `earliest`.
+    /// Reschedules what is still in flight, for `earliest` or later.
     pub(crate) fn go_on(&mut self, schedule: &mut Schedule, id: ConnId, side: usize, earliest: u64) {
         if let Some(first) = self.conns[id as usize].ways[side].packets.front_mut() {
             first.at = first.at.max(earliest);
@@ -215,7 +216,7 @@ impl Network {
         self.schedule(schedule, id, side);
     }
 
-    /// One side closes: what it has sent arrives, and then the end.
+    /// One side closes: what it has sent arrives, followed by the end.
     pub(crate) fn close(&mut self, schedule: &mut Schedule, id: ConnId, side: usize) {
         let conn = &mut self.conns[id as usize];
         if !std::mem::replace(&mut conn.ends[side].is_open, false) {
@@ -241,13 +242,13 @@ impl Network {
         }
     }
 
-    /// One side's process is gone: of what it has sent some may still arrive.
+    /// The process on one side is gone: some of what it has sent may still arrive.
     pub(crate) fn crash(&mut self, schedule: &mut Schedule, id: ConnId, side: usize) {
         self.cut_short(id, 1 - side);
         self.close(schedule, id, side);
     }
 
-    /// The connection breaks: both sides see it, each in its time, after some of what was under way.
+    /// Breaks a connection: each side notices in its own time, after some of what was in flight.
     pub(crate) fn break_off(&mut self, schedule: &mut Schedule, id: ConnId) {
         let open = |conn: &Conn, side: usize| conn.ends[side].is_open;
         if !open(self.conn(id), OPENER) && !open(self.conn(id), ACCEPTER) {
@@ -263,7 +264,7 @@ impl Network {
         }
     }
 
-    /// The connection is gone for both sides at this moment, with all that was under way.
+    /// Resets a connection for both sides at once; everything in flight is lost.
     fn reset(&mut self, schedule: &mut Schedule, id: ConnId) {
         self.breaks += 1;
         for side in [OPENER, ACCEPTER] {
@@ -277,7 +278,7 @@ impl Network {
         }
     }
 
-    /// Loses an arbitrary end of what is under way to one side.
+    /// Drops a random last part of what is in flight to one side.
     fn cut_short(&mut self, id: ConnId, side: usize) {
         let way = &mut self.conns[id as usize].ways[side];
         let kept = self.random.index(way.packets.len() + 1);
@@ -297,7 +298,8 @@ impl Network {
         conn.ends.iter_mut().for_each(|end| end.decoder = FrameDecoder::new());
     }
 
-    /// Stops what goes from one to another. The connections that this concerns break after a while, or some at once.
+    /// Blocks traffic from one process to another. Some of the connections affected break: either at once or after a
+    /// while.
     pub(crate) fn block(&mut self, schedule: &mut Schedule, from: ProcId, to: ProcId) {
         self.blocked[from][to] += 1;
         let at_once = self.random.chance(300);
@@ -308,7 +310,7 @@ impl Network {
                 continue;
             }
             if at_once {
-                // Somebody on the way says so to both: they hear it, cut off or not.
+                // A device on the path resets both sides: both see it, even across the cut.
                 self.reset(schedule, id);
             } else {
                 schedule.after(self.random.between(1_000_000, 6_000_000), Event::Break { conn: id });
@@ -316,7 +318,7 @@ impl Network {
         }
     }
 
-    /// Lets it go again.
+    /// Unblocks the traffic.
     pub(crate) fn unblock(&mut self, schedule: &mut Schedule, from: ProcId, to: ProcId) {
         self.blocked[from][to] = self.blocked[from][to].saturating_sub(1);
         if self.blocked[from][to] == 0 {
@@ -324,7 +326,7 @@ impl Network {
         }
     }
 
-    /// A process takes packets again.
+    /// A process accepts packets again.
     pub(crate) fn resume_process(&mut self, schedule: &mut Schedule, proc: ProcId) {
         self.resume(schedule, |ends, side| ends[side].proc == proc);
     }
@@ -340,12 +342,12 @@ impl Network {
         }
     }
 
-    /// Packets between two take longer.
+    /// Delays packets between two processes.
     pub(crate) fn slow_down(&mut self, one: ProcId, other: ProcId, by: u64) {
         (self.slowed[one][other], self.slowed[other][one]) = (by, by);
     }
 
-    /// Everything between processes is as it should be, from now on.
+    /// Removes all network faults.
     pub(crate) fn heal(&mut self, schedule: &mut Schedule) {
         (self.blocked, self.slowed) = ([[0; PROCESSES]; PROCESSES], [[0; PROCESSES]; PROCESSES]);
         (self.spikes, self.loss, self.fragments) = (0, 0, 0);
@@ -358,7 +360,7 @@ impl Network {
         self.resume(schedule, |_, _| true);
     }
 
-    /// The sides of live connections that a start of a process holds.
+    /// The sides of live connections that a boot of a process holds.
     pub(crate) fn held_by(&self, proc: ProcId, boot: u32) -> Vec<(ConnId, usize)> {
         let sides = |id: &ConnId| [(*id, OPENER), (*id, ACCEPTER)];
         let holds = |(id, side): &(ConnId, usize)| {

@@ -1,4 +1,4 @@
-//! A node's process: what its shell does between the state machine, its connections, its clients and the clock.
+//! A node's process: the simulated shell that connects the state machine with connections, clients and the clock.
 
 mod held;
 mod links;
@@ -35,21 +35,21 @@ pub(crate) use store::{Found, IDENTITY, StartError, Store, first_of, is_map};
 pub(crate) use walks::{PageAsked, Step};
 use walks::{PageUnderWay, PendingList};
 
-/// How often the coordinator hears from a node, in microseconds.
+/// How often a node sends a heartbeat to the coordinator, in microseconds.
 const HEARTBEAT: u64 = 200_000;
 
-/// How often a primary asks for its leases, in microseconds.
+/// How often a primary renews its leases, in microseconds.
 const BEAT: u64 = 100_000;
 
-/// What the slowest wall clock shows at the beginning, in milliseconds.
+/// What the slowest wall clock shows at the start, in milliseconds.
 pub(crate) const WALL_AT_START: u64 = 1_700_000_000_000;
 
-/// What a node finds when it is started again.
+/// What a node finds on its disk when it is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finds {
-    /// All that it has written.
+    /// Everything that it has written.
     Everything,
-    /// Some of it: the machine has lost its power.
+    /// Only part of it: the machine lost power.
     WhatWasSynced,
     Nothing,
 }
@@ -60,55 +60,55 @@ pub(crate) struct NodeProcess {
     pub(crate) addr: NodeAddr,
     /// The state machine, while the process runs.
     pub(crate) node: Option<Node<Planted>>,
-    /// What the process that ran last has left on its disk.
+    /// What the previous process has left on its disk.
     pub(crate) left: Option<Node<Planted>>,
     pub(crate) store: Store,
-    /// What waits until the disk has all of which it tells, oldest first.
+    /// Messages held until the disk has everything that they report, oldest first.
     held: VecDeque<Held>,
-    /// The directory is damaged: an operator has to repair it before the node starts.
+    /// The directory is damaged: an operator must repair it before the node starts.
     pub(crate) needs_repair: bool,
     pub(crate) boot: u32,
     pub(crate) is_paused: bool,
     pub(crate) busy_until: u64,
-    /// How long each event keeps it busy.
+    /// How long each event keeps the process busy.
     pub(crate) slowness: u64,
     pub(crate) deferred: Vec<Event>,
     pub(crate) clock: Clock,
-    /// By how much its wall clock is ahead of the slowest, in milliseconds.
+    /// How far its wall clock is ahead of the slowest one, in milliseconds.
     wall_ahead: u64,
     session: Session,
-    /// As whom the coordinator knows this start.
+    /// The incarnation by which the coordinator knows this start.
     pub(crate) incarnation: Incarnation,
-    /// The same, once it is noted on disk.
+    /// The same, once it is recorded on disk.
     begun: Incarnation,
     /// The coordinator of this session knows that the disk is full.
     told_full: bool,
-    /// Up to which number the journal was not written when it last looked, and since when.
+    /// The journal entry number up to which the disk was behind at the last look, and since when.
     unwritten: Option<(u64, Timestamp)>,
     session_serial: u32,
     session_pause: u64,
-    /// When the heartbeats were sent that are not answered, on its own clock.
+    /// When the unanswered heartbeats were sent, on its own clock.
     beats: VecDeque<Timestamp>,
     heard_coordinator: Timestamp,
-    /// When the newest heartbeat was sent that is answered.
+    /// When the newest answered heartbeat was sent.
     pub(crate) answered: Timestamp,
     links: BTreeMap<Incarnation, Link>,
     inboxes: Vec<(ConnId, Option<Inbox>)>,
     pub(crate) pending: Vec<Pending>,
     /// Requests that wait until the slot's primary serves it.
     parked: Vec<Request>,
-    /// Pages of walks that it makes, how many it has begun, and lists that it owes for those of others.
+    /// The pages of walks that it is assembling, how many it has begun, and the lists that it owes to other nodes.
     pages: Vec<PageUnderWay>,
     pages_begun: u64,
     lists: Vec<PendingList>,
     turn: Turn,
     pub(crate) marks: Marks,
     pub(crate) is_leaving: bool,
-    /// Others are to lead what it leads before it stops.
+    /// Before it stops, others are to lead what it leads.
     hands_over: bool,
-    /// It tells the coordinator so once its replicas have everything.
+    /// It says goodbye to the coordinator once its replicas have everything.
     says_farewell: bool,
-    /// What it finds once it has left and is started again.
+    /// What it finds when it is started again after leaving.
     pub(crate) finds: Finds,
 }
 
@@ -122,7 +122,7 @@ struct Link {
     pause: u64,
     serial: u32,
     heard: Timestamp,
-    /// What goes out next waits for the disk.
+    /// The next messages wait for the disk.
     is_held: bool,
 }
 
@@ -169,12 +169,12 @@ impl NodeProcess {
         }
     }
 
-    /// Whether it runs and has a session with the coordinator, as far as it knows.
+    /// Whether it runs and, as far as it knows, has a session with the coordinator.
     pub(crate) fn is_registered(&self) -> bool {
         self.node.is_some() && matches!(self.session, Session::Stands(_))
     }
 
-    /// What it holds, running or on its disk.
+    /// What it holds, in memory or on its disk.
     pub(crate) fn data(&self) -> Option<&Node<Planted>> {
         self.node.as_ref().or(self.left.as_ref())
     }
@@ -185,19 +185,19 @@ impl World {
         self.nodes[n].clock.now(self.schedule.now)
     }
 
-    /// What a node's wall clock shows.
+    /// The time on a node's wall clock.
     pub(crate) fn wall(&self, n: usize) -> WallTime {
         WallTime(WALL_AT_START + self.schedule.now / 1_000 + self.nodes[n].wall_ahead)
     }
 
-    /// ReplyMode a node what its wall clock shows.
+    /// Passes the wall-clock time to a node.
     pub(crate) fn tell_wall_clock(&self, n: usize) {
         if let Some(node) = &self.nodes[n].node {
             node.set_wall_clock(self.local(n), self.wall(n));
         }
     }
 
-    /// Plans an event after a span on a node's own clock.
+    /// Schedules an event after a span on a node's own clock.
     fn after_local(&mut self, n: usize, span: u64, event: Event) {
         let span = self.nodes[n].clock.real_span(span);
         self.schedule.after(span, event);
@@ -231,7 +231,7 @@ impl World {
         self.say_farewell_once_drained(n);
     }
 
-    /// To be called after whatever has called the state machine.
+    /// Must be called after every call to the state machine.
     fn settle(&mut self, n: usize) {
         self.persist(n);
         let touched: Vec<_> = self.nodes[n].turn.touched().collect();

@@ -1,7 +1,7 @@
-//! Retries that come very late: of writes that were answered long ago, and are older than all that is remembered of their
-//! client. None may take effect again.
+//! Very late retries: of writes that were answered long ago, before everything that is remembered of their client. None
+//! may take effect again.
 //!
-//! They are drawn apart, and nobody waits for what they are answered, so that everything else of a seed stays as it is.
+//! They are drawn separately and nobody waits for their answers, so that everything else of a seed stays the same.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,17 +15,17 @@ use crate::schedule::Event;
 use crate::workload::DEADLINE;
 use crate::world::World;
 
-/// How many writes of a client are known from which one is tried again.
+/// How many writes of a client are kept, from which one is retried.
 const KNOWN: usize = 2_000;
 
-/// No try of a client that waits for an answer has this number.
+/// No client attempt that waits for an answer has this number.
 const NOBODY: u32 = u32::MAX;
 
-/// The writes that may be tried again.
+/// The writes that may be retried.
 #[derive(Debug)]
 pub(crate) struct OldRetries {
     random: Random,
-    /// By client, the oldest first.
+    /// By client, oldest first.
     settled: Vec<VecDeque<Rc<Operation>>>,
 }
 
@@ -37,7 +37,7 @@ impl OldRetries {
 }
 
 impl World {
-    /// An operation has come to something: perhaps an old one is tried again.
+    /// An operation has ended: perhaps an old one is retried.
     pub(crate) fn retry_an_old_one(&mut self, c: usize, operation: &Rc<Operation>, outcome: &Outcome) {
         if self.knobs.old_retries == 0 {
             return;

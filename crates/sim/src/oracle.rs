@@ -1,12 +1,12 @@
 //! What an observer knows who sees every record and every memory: which records were ever durable, who holds them, and
 //! so what may be lost and what may not.
 //!
-//! A slot's durable records may be lost only where every copy that counts has lost its memory: each member of the
-//! in-sync set and each of those that are remembered as former members, as the coordinator has kept them. Nothing can have
-//! become durable that one of these lacks, and they are at least as many as a quorum write waits for.
+//! A slot's durable records may be lost only if every copy that counts has lost its memory: each member of the in-sync
+//! set and each remembered former member, according to the state that the coordinator has persisted. Nothing that one
+//! of these lacks can have become durable, and they are at least as many as a quorum write waits for.
 //!
-//! Where each of these has lost its memory or its power, what was durable is shortened to what the one has that has most:
-//! all of that must be there in whatever leads next.
+//! If each of these has lost its memory or its power, the durable prefix shrinks to what the most complete of them has:
+//! all of that must be present in the next primary.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,29 +30,29 @@ use crate::world::World;
 pub(crate) struct Seen {
     hash: u64,
     previous: Option<Version>,
-    /// Who has acknowledged it to a client, at the level `async`.
+    /// Who acknowledged it to a client, at level `async`.
     pub(crate) acknowledged: Option<Incarnation>,
 }
 
 /// What is known of a slot.
 #[derive(Debug, Default)]
 pub(crate) struct Ghost {
-    /// The terms of the records that were ever durable.
+    /// The terms of all records that were ever durable.
     pub(crate) durable_terms: Vec<Term>,
     pub(crate) durable: u64,
-    /// Every copy was lost, rightly: nothing is known of its keys any more.
+    /// Every copy was legitimately lost: nothing is known of its keys any more.
     pub(crate) is_lost: bool,
-    /// What was durable in this epoch and before is lost with them, whatever a primary of then may still believe.
+    /// What was durable up to this epoch is lost with them, whatever a primary of that time may still believe.
     pub(crate) lost_epoch: Epoch,
-    /// The configuration that the coordinator has kept last.
+    /// The configuration that the coordinator persisted last.
     pub(crate) kept: Option<Arc<SlotConfig>>,
-    /// The configuration that it has published last.
+    /// The configuration that it published last.
     pub(crate) published: Option<Arc<SlotConfig>>,
-    /// Who leads in which epoch, by the maps that nodes have received.
+    /// Who leads in which epoch, according to the maps that nodes have received.
     pub(crate) primaries: BTreeMap<Epoch, Incarnation>,
     /// The configurations that nodes have received.
     pub(crate) received: BTreeMap<MapVersion, Arc<SlotConfig>>,
-    /// The versions of each key, and whether it was deleted, in the order in which they were seen.
+    /// The versions of each key, and whether each is a deletion, in the order in which they were seen.
     pub(crate) keys: BTreeMap<Box<[u8]>, Vec<(Version, bool)>>,
     /// The records that give their keys a deadline.
     pub(crate) expiring: BTreeSet<Version>,
@@ -60,7 +60,7 @@ pub(crate) struct Ghost {
     pub(crate) identities: BTreeMap<(Box<[u8]>, u64), Vec<Version>>,
 }
 
-/// A value was given a deadline.
+/// A deadline that was given to a value.
 #[derive(Debug)]
 pub(crate) struct GivenDeadline {
     pub(crate) key: Box<[u8]>,
@@ -73,16 +73,17 @@ pub(crate) struct GivenDeadline {
 pub(crate) struct Oracle {
     pub(crate) slots: Vec<Ghost>,
     pub(crate) records: HashMap<(SlotId, Version), Seen, FixedState>,
-    /// Which process holds now all that an incarnation held.
+    /// Which process now holds everything that an incarnation held.
     data: BTreeMap<Incarnation, ProcId>,
-    /// Which process holds some of it, since its machine has lost its power. What is in neither is lost.
+    /// Which process holds part of it, since its machine lost power. Data in neither map is lost.
     unproven: BTreeMap<Incarnation, ProcId>,
-    /// Acknowledged writes that are lost, and counted so by a node.
+    /// Acknowledged writes that are lost and that a node has counted as lost.
     pub(crate) counted_losses: BTreeSet<(SlotId, Version)>,
-    /// Each deadline that a value was given.
+    /// Every deadline that was given to a value.
     pub(crate) deadlines: Vec<GivenDeadline>,
     pub(crate) turn: usize,
-    /// Whom a map has named that the coordinator has kept, and whether they are up in the last of these.
+    /// The incarnations named in any map that the coordinator persisted, and whether they are up in the latest of
+    /// these.
     pub(crate) named: BTreeMap<Incarnation, bool>,
 }
 
@@ -110,39 +111,39 @@ impl Oracle {
         self.data.insert(incarnation, proc);
     }
 
-    /// Who holds what an incarnation held.
+    /// The process that holds everything an incarnation held.
     pub(crate) fn holder(&self, incarnation: Incarnation) -> Option<ProcId> {
         self.data.get(&incarnation).copied()
     }
 
-    /// Who holds all or some of what an incarnation held.
+    /// The process that holds all or part of what an incarnation held.
     pub(crate) fn keeper(&self, incarnation: Incarnation) -> Option<ProcId> {
         self.data.get(&incarnation).or(self.unproven.get(&incarnation)).copied()
     }
 
-    /// Whether who holds all or some of what an incarnation held holds any of what another did.
+    /// Whether the process that holds all or part of an incarnation's data also holds any data of another one.
     pub(crate) fn brings_data(&self, incarnation: Incarnation) -> bool {
         let keeper = self.keeper(incarnation);
         let is_other = |(other, holder): (&Incarnation, &ProcId)| *other != incarnation && Some(*holder) == keeper;
         self.data.iter().any(is_other) || self.unproven.iter().any(is_other)
     }
 
-    /// Whether anybody holds any of what an incarnation held.
+    /// Whether any process holds any data of an incarnation.
     pub(crate) fn is_somewhere(&self, incarnation: Incarnation) -> bool {
         self.data.contains_key(&incarnation) || self.unproven.contains_key(&incarnation)
     }
 
-    /// Who holds some of what these held, and may lack the end.
+    /// The processes that hold part of the data of these members, and may lack the end.
     fn unproven_holders(&self, config: &SlotConfig) -> BTreeSet<ProcId> {
         members(config).filter_map(|member| self.unproven.get(&member).copied()).collect()
     }
 
-    /// Whether a process holds what one of these held.
+    /// Whether a process holds everything that one of these members held.
     pub(crate) fn holds_for(&self, proc: ProcId, config: &SlotConfig) -> bool {
         members(config).any(|member| self.holder(member) == Some(proc))
     }
 
-    /// A record was seen, at its primary or on its way. Says what is wrong with it.
+    /// A record was seen, at its primary or in flight. Returns what is wrong with it.
     pub(crate) fn sight(
         &mut self,
         slot: SlotId,
@@ -181,7 +182,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// Whether this may be a record that was written: what was never seen may be one that nobody has heard of.
+    /// Whether this may be a record that was written: a version never seen may be one that nobody has heard of.
     pub(crate) fn may_be(&self, slot: SlotId, record: &Record) -> bool {
         let seen = self.records.get(&(slot, record.version()));
         seen.is_none_or(|seen| seen.hash == hash_of(&record.op()))
@@ -198,7 +199,7 @@ impl Oracle {
 }
 
 impl Ghost {
-    /// The records up to `durable` are durable in this log.
+    /// Advances the durable prefix to `durable`, with the epochs of this log.
     pub(crate) fn advance(&mut self, log: &Log, durable: u64) {
         while self.durable < durable {
             let seq = self.durable + 1;
@@ -216,21 +217,21 @@ impl Ghost {
         Version { epoch, seq: self.durable }
     }
 
-    /// Whether a log has all that was ever durable. Where two logs share a record they share all before (I5), so it is
-    /// enough to look at the last. What a log has forgotten it cannot be asked for.
+    /// Whether a log has everything that was ever durable. Logs that share a record share all earlier ones (I5), so
+    /// looking at the last one suffices. A log cannot be asked about records that it has trimmed.
     pub(crate) fn is_in(&self, log: &Log) -> bool {
         let end = self.end();
         log.last().seq >= end.seq && log.epoch_at(end.seq).is_none_or(|epoch| epoch == end.epoch || end.epoch.0 == 0)
     }
 
-    /// Up to where this log has what was ever durable.
+    /// Up to which sequence number this log has the durable records.
     fn shared(&self, log: &Log) -> u64 {
         let epoch_of = |seq| self.durable_terms.iter().rev().find(|term| term.first <= seq).map(|term| term.epoch);
         let has = |seq: &u64| log.epoch_at(*seq).is_none_or(|epoch| Some(epoch) == epoch_of(*seq));
         (1..=self.durable.min(log.last().seq)).rev().find(has).unwrap_or(0)
     }
 
-    /// Every copy is lost, but for what the best of them has up to `durable`.
+    /// Every copy is lost, except for what the best of them has, up to `durable`.
     fn lose_after(&mut self, durable: u64) {
         self.durable_terms.retain(|term| term.first <= durable);
         self.durable = durable;
@@ -239,7 +240,7 @@ impl Ghost {
     }
 }
 
-/// Those of whom each holds all that was promised.
+/// The members that each hold everything that was promised.
 pub(crate) fn members(config: &SlotConfig) -> impl Iterator<Item = Incarnation> {
     config.isr.iter().chain(&config.elr).copied()
 }
@@ -257,14 +258,14 @@ fn hash_of(op: &Op<'_>) -> u64 {
 }
 
 impl World {
-    /// What a process held is lost. Where it was the last copy that counts, the slot is.
+    /// A process has lost its data. If that was the last copy that counts, the slot is lost.
     pub(crate) fn memory_lost(&mut self, n: ProcId) {
         self.oracle.data.retain(|_, holder| *holder != n);
         self.oracle.unproven.retain(|_, holder| *holder != n);
         self.shorten_all();
     }
 
-    /// Some of what a process held may be lost.
+    /// A process may have lost part of its data.
     pub(crate) fn proof_lost(&mut self, n: ProcId) {
         let lost: Vec<_> = self.oracle.data.extract_if(.., |_, holder| *holder == n).collect();
         self.oracle.unproven.extend(lost);
@@ -278,7 +279,7 @@ impl World {
         }
     }
 
-    /// Where nobody is left who holds all that was durable, what is durable is what the best copy has.
+    /// If nobody holds everything that was durable, the durable prefix is now what the best copy has.
     pub(crate) fn shorten(&mut self, slot: SlotId) {
         let ghost = &self.oracle.slots[usize::from(slot.0)];
         let Some(config) = ghost.kept.clone() else { return };

@@ -1,18 +1,18 @@
 //! Random numbers from a seed: SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA
-//! 2014). The same numbers from the same seed, everywhere.
+//! 2014). The same seed gives the same numbers everywhere.
 
 /// A source of random numbers.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// The source of a seed.
+    /// A source with this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A source of its own, so that who draws from it does not disturb the others.
+    /// An independent source, so that drawing from it does not disturb the others.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Self(self.next())
@@ -28,7 +28,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below a bound; 0 where the bound is 0.
+    /// A number below a bound; 0 if the bound is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         let wide = u128::from(self.next()) * u128::from(bound);
         (wide >> 64) as u64
@@ -39,23 +39,23 @@ impl Random {
         self.below(len as u64) as usize
     }
 
-    /// One of some numbers; 0 where there are none.
+    /// One of the numbers; 0 if there are none.
     pub fn pick(&mut self, numbers: &[u64]) -> u64 {
         let at = self.index(numbers.len());
         numbers.get(at).copied().unwrap_or_default()
     }
 
-    /// A number from the first to the second, both included.
+    /// A number between two bounds, both inclusive.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
-    /// Whether something of so many in a thousand happens.
+    /// Returns `true` with a probability of `per_mille` in a thousand.
     pub fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1_000) < per_mille
     }
 
-    /// A number from the first to the second, each order of magnitude as likely as the others.
+    /// A number between two bounds, each order of magnitude equally likely.
     pub fn spread(&mut self, low: u64, high: u64) -> u64 {
         let octaves = u64::from((high.max(1) / low.max(1)).max(1).ilog2());
         let floor = low << self.below(octaves + 1);

@@ -1,9 +1,9 @@
-//! A rolling restart: every process is stopped in the planned way and started again, one after the other, the coordinator
-//! among them, while clients go on. Where nothing else goes wrong no request at `quorum` fails, or waits as long as it would
-//! for a death.
+//! A rolling restart: every process, including the coordinator, is stopped in an orderly way and started again, one
+//! after the other, while clients go on. If nothing else goes wrong, no request at `quorum` fails, or waits as long as
+//! it would after a crash.
 //!
-//! As the library's, each write says whose it is and is tried again, and so is each read. Among the faults the same goes on
-//! whatever state the cluster is in, and proves that nothing is lost by it.
+//! As in the client library, each write carries an identity and is retried, and reads are retried too. During faults a
+//! rolling restart runs in whatever state the cluster is in, and shows that it loses nothing.
 
 use engine::coordinator::Coordinator;
 
@@ -15,17 +15,17 @@ use crate::node::Finds;
 use crate::schedule::Event;
 use crate::world::World;
 
-/// How long a request may take, in microseconds. A new primary waits longer for the lease of one that has not handed over, and
-/// one that has just started for as long as its earlier start may have promised to lead nothing.
+/// How long a request may take, in microseconds. A new primary waits longer for the lease of one that has not handed
+/// over; one that has just started waits as long as its earlier start may have promised to lead nothing.
 const ANSWERED_WITHIN: u64 = 500_000;
 
-/// How long a process is away at least, in microseconds, from when it is asked to stop.
+/// The minimum time that a process is away, in microseconds, from when it is asked to stop.
 const RESTART: u64 = 1_300_000;
 
-/// In what time the cluster is whole after each.
+/// How soon the cluster must be whole after each restart, in microseconds.
 const WHOLE_WITHIN: u64 = 20_000_000;
 
-/// How far the restart has come, at the end of a run.
+/// The progress of the rolling restart at the end of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Rolling {
     /// The process whose turn it is, once it has been stopped.
@@ -37,7 +37,7 @@ pub(crate) struct Rolling {
 }
 
 impl World {
-    /// Begins it, once in a run, where a restart leaves enough copies for a quorum.
+    /// Begins the rolling restart, once per run, if a restart leaves enough copies for a quorum.
     pub(crate) fn rolls_at_end(&mut self) -> bool {
         let can = self.knobs.rolling_at_end > 0
             && self.knobs.replicas == 2
@@ -53,7 +53,7 @@ impl World {
         can
     }
 
-    /// Whoever's turn it is stops once the cluster is whole.
+    /// Stops the next process once the cluster is whole.
     pub(crate) fn look_at_rolling(&mut self) {
         let (now, proc) = (self.schedule.now, self.liveness.rolling.done);
         let waited = now - self.liveness.rolling.since;
@@ -85,14 +85,14 @@ impl World {
         self.nodes.get(proc).is_some_and(|process| process.is_leaving && process.node.is_some())
     }
 
-    /// What whoever restarts nodes waits for: that `WAIT_HEALTHY` says so.
+    /// What an operator waits for between restarts: that `WAIT_HEALTHY` succeeds.
     fn is_healthy(&mut self) -> bool {
         let now = self.coordinator_now();
         let says_so = |state: &mut Coordinator<Planted>| state.is_healthy(now);
         self.all_are_registered() && self.not_whole().is_none() && self.coordinator.state.as_mut().is_some_and(says_so)
     }
 
-    /// A process is asked to stop, as by SIGTERM. The coordinator has kept all that it knows already.
+    /// Asks a process to stop, as by SIGTERM. The coordinator has already persisted everything that it knows.
     fn stop_orderly(&mut self, proc: usize) {
         if proc < self.nodes.len() {
             self.stop_node(proc, Finds::Everything);
@@ -109,7 +109,7 @@ impl World {
         }
     }
 
-    /// All processes are restarted one after the other, in the middle of whatever else goes on.
+    /// Restarts all processes one after the other, during whatever else goes on.
     pub(crate) fn roll(&mut self) {
         let between = self.faults.random.spread(RESTART, 5_000_000);
         for proc in 0..=self.nodes.len() {
@@ -117,7 +117,7 @@ impl World {
         }
     }
 
-    /// It is the turn of one of them. One that is away or on its way out is left alone.
+    /// It is the turn of one process. A process that is down or stopping is skipped.
     pub(crate) fn restart_in_turn(&mut self, proc: usize) {
         let again = match self.nodes.get(proc) {
             Some(process) => {
@@ -138,7 +138,7 @@ impl World {
         self.liveness.phase() == Phase::Rolling
     }
 
-    /// What an operation has come to, which was called at some time.
+    /// Checks the outcome of an operation that was called at `call`.
     pub(crate) fn check_rolling(&mut self, operation: &Operation, call: u64, outcome: &Outcome) {
         let took = self.schedule.now - call;
         let is_answered = !matches!(outcome, Outcome::Refused | Outcome::Full | Outcome::Unknown);

@@ -1,4 +1,4 @@
-//! One run of one seed, and what it came to.
+//! One run of one seed, and its result.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::world::World;
 /// How many steps the search of one key's history may take.
 const STEPS: u64 = 300_000;
 
-/// What has happened in a run, or in several.
+/// Counts of what happened in a run, or in several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is what its name says, and is only shown")]
 pub struct Stats {
@@ -83,34 +83,34 @@ pub struct Stats {
 pub struct Violation {
     /// Its number in the design, or a name.
     pub invariant: &'static str,
-    /// The slot that it concerns.
+    /// The slot concerned.
     pub slot: Option<SlotId>,
     /// When it was found, in microseconds.
     pub time: u64,
     /// What is wrong.
     pub what: String,
-    /// The last things that happened and concern the slot.
+    /// The last events that concern the slot.
     pub story: Vec<String>,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// What has happened.
+    /// Counts of what happened.
     pub stats: Stats,
     /// Equal runs have equal hashes.
     pub hash: u64,
-    /// What is wrong, if anything is.
+    /// What is wrong, if anything.
     pub violation: Option<Violation>,
 }
 
-/// Runs a seed with these knobs and this mistake.
+/// Runs a seed with these knobs and this planted bug.
 #[must_use]
 pub fn run(seed: u64, knobs: &Knobs, planted: Planted) -> Report {
     run_once(seed, knobs, planted, 0)
 }
 
-/// Runs a seed, and once more for its story of so many lines where something is wrong.
+/// Runs a seed. If something is wrong, runs it again to record a story of `lines` lines.
 #[must_use]
 pub fn run_with_story(seed: u64, knobs: &Knobs, planted: Planted, lines: usize) -> Report {
     let report = run(seed, knobs, planted);
@@ -142,7 +142,8 @@ fn run_once(seed: u64, knobs: &Knobs, planted: Planted, lines: usize) -> Report 
 }
 
 /// I8: per-key histories of quorum writes, linear reads, conditional writes, deletes and expiries are linearizable,
-/// `unknown` taken as either. I11 is a part of it: after an answered delete or expiry no read returns an older value.
+/// with `unknown` allowed to mean either. This includes I11: after an answered delete or expiry no read returns an
+/// older value.
 fn judge_history(world: &mut World) {
     if world.knobs.wild_clocks > 0 {
         return;
@@ -165,8 +166,8 @@ fn judge_history(world: &mut World) {
     }
 }
 
-/// I9: what increments were told shows that each has taken effect at most once, and none was lost that was answered. A
-/// counter that may be evicted starts anew at any time, and shows nothing.
+/// I9: the answers to increments show that each took effect at most once, and that no answered one was lost. A counter
+/// that may be evicted can restart at any time, so it proves nothing.
 fn judge_counters(world: &mut World) {
     if world.knobs.wild_clocks > 0 || world.knobs.evict > 0 {
         return;
@@ -189,7 +190,7 @@ fn slot_of(verdict: &Verdict, bits: SlotBits) -> Option<SlotId> {
 }
 
 impl Stats {
-    /// A node has told of something.
+    /// Counts an event reported by a node.
     pub(crate) fn node_event(&mut self, event: &NodeEvent) {
         match event {
             NodeEvent::Deposed(_) => self.deposed += 1,
@@ -202,7 +203,7 @@ impl Stats {
         }
     }
 
-    /// Adds another run's.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &Self) {
         macro_rules! add {
             ($($name:ident)*) => { $(self.$name += other.$name;)* };

@@ -1,4 +1,4 @@
-//! What happens next: events by their time, and of one time in the order in which they were made.
+//! What happens next: events ordered by time, and those of the same time in the order in which they were created.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -12,26 +12,26 @@ use crate::network::ConnId;
 use crate::node::Step;
 use crate::walker::Paged;
 
-/// Something that happens at a moment. `boot` names a start of a process: what was meant for an earlier one is void.
+/// An event at a moment. `boot` names a start of a process: an event for an earlier start is void.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// What is first on the way on a connection arrives at one of its sides.
+    /// The first packet in one direction of a connection arrives.
     Deliver { conn: ConnId, side: u8 },
-    /// One side of a connection hears that it is gone.
+    /// One side of a connection learns that it is gone.
     Reset { conn: ConnId, side: u8 },
-    /// A connection that has begun to lose what is sent breaks.
+    /// A connection that has begun to lose data breaks.
     Break { conn: ConnId },
     /// A node's tick.
     Tick { node: u8, boot: u32 },
     /// A node's heartbeat to the coordinator is due.
     Heartbeat { node: u8, boot: u32 },
-    /// A node's beats to its replicas are due.
+    /// A node's lease renewals to its replicas are due.
     Beats { node: u8, boot: u32 },
-    /// A node's session with the coordinator is to be tried (again), or has taken too long to stand.
+    /// A node is to try (again) to open its session with the coordinator, or the attempt has taken too long.
     Session { node: u8, boot: u32, serial: u32 },
-    /// A node's link to a replica is to be tried (again), or has taken too long to stand.
+    /// A node is to try (again) to open its link to a replica, or the attempt has taken too long.
     Link { node: u8, boot: u32, to: Incarnation, serial: u32 },
-    /// A node's disk is done with what it was busy with, or has failed.
+    /// A node's disk has finished its work, or has failed.
     Disk { node: u8, boot: u32 },
     /// A node that is leaving has waited long enough.
     Left { node: u8, boot: u32 },
@@ -41,21 +41,21 @@ pub(crate) enum Event {
     Request { node: u8, request: Box<Request> },
     /// An answer arrives at a client.
     Response(Box<Response>),
-    /// A walker goes on.
+    /// A walker continues.
     Walker { walker: u8, serial: u64 },
-    /// Something that a node is to do for a walk comes to it.
+    /// A step of a walk arrives at a node.
     Walk { node: u8, step: Box<Step> },
     /// A page arrives at its walker.
     Paged { walker: u8, serial: u64, paged: Box<Paged> },
-    /// A client goes on.
+    /// A client continues.
     Client { client: u8, serial: u32 },
-    /// Somebody who comes under a node's name goes on.
+    /// An impostor continues.
     Impostor { node: u8, step: impostors::Step },
     /// The next fault.
     Fault,
     /// A fault ends.
     Remedy(Remedy),
-    /// Somebody looks whether the cluster has come to rest.
+    /// The progress of the cluster is checked.
     Look,
 }
 
@@ -66,7 +66,7 @@ struct Entry {
     event: Event,
 }
 
-/// The events to come.
+/// The pending events.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     /// Real time, in microseconds.
@@ -76,18 +76,18 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Adds an event after a span.
+    /// Adds an event after a delay.
     pub(crate) fn after(&mut self, span: u64, event: Event) {
         self.at(self.now + span, event);
     }
 
-    /// Adds an event at a moment, or now where that has passed.
+    /// Adds an event at a time, or now if that has passed.
     pub(crate) fn at(&mut self, time: u64, event: Event) {
         self.order += 1;
         self.entries.push(Entry { time: time.max(self.now), order: self.order, event });
     }
 
-    /// Takes the next event, and makes its time the present.
+    /// Takes the next event and advances the time to it.
     pub(crate) fn next(&mut self) -> Option<Event> {
         let entry = self.entries.pop()?;
         self.now = entry.time;
@@ -110,7 +110,7 @@ impl PartialOrd for Entry {
 }
 
 impl Ord for Entry {
-    /// The heap gives the greatest first: that is the earliest.
+    /// The heap returns the greatest entry first: that must be the earliest.
     fn cmp(&self, other: &Self) -> Ordering {
         (other.time, other.order).cmp(&(self.time, self.order))
     }

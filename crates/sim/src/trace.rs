@@ -1,6 +1,7 @@
-//! What happened: as a number that two equal runs share, and, where somebody wants to read it, as a story.
+//! A trace of a run: as a hash that equal runs share, and, on request, as a story to read.
 //!
-//! The story is not kept on the first run, since it costs more than the run. A run that failed is run again with it.
+//! The story is not recorded on the first run, since it costs more than the run. A run that failed is repeated to
+//! record it.
 
 use std::collections::VecDeque;
 
@@ -19,13 +20,13 @@ pub(crate) struct Trace {
 #[derive(Debug)]
 struct Line {
     time: u64,
-    /// Whom it concerns; none: everybody.
+    /// The slot concerned; `None`: all of them.
     slot: Option<SlotId>,
     text: String,
 }
 
 impl Trace {
-    /// A trace that keeps its story or does not.
+    /// A trace with or without a story.
     pub(crate) fn new(keeps_story: bool) -> Self {
         Self { hash: 0, story: keeps_story.then(VecDeque::new) }
     }
@@ -35,12 +36,12 @@ impl Trace {
         self.hash = (self.hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
-    /// What two equal runs share.
+    /// The hash, which equal runs share.
     pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// Adds a line that concerns a slot, or everybody.
+    /// Adds a line that concerns a slot, or all of them.
     pub(crate) fn tell(&mut self, time: u64, slot: Option<SlotId>, text: impl FnOnce() -> String) {
         if let Some(story) = &mut self.story {
             if story.len() >= LINES {
@@ -50,7 +51,7 @@ impl Trace {
         }
     }
 
-    /// The last lines that concern a slot, oldest first: so many, and of those about clients a part.
+    /// The last `lines` lines that concern a slot, oldest first; at most a quarter of them about clients.
     pub(crate) fn story(&self, slot: Option<SlotId>, lines: usize) -> Vec<String> {
         let mut clients = lines / 4;
         let concerns = |line: &&Line| slot.is_none() || line.slot.is_none() || line.slot == slot;

@@ -1,9 +1,9 @@
-//! Clients that walk through all keys page by page, and what each page says of the keys that are judged.
+//! Clients that walk through all keys page by page, and what each page says about the judged keys.
 //!
-//! A page is a linear read of every key between its bounds: those that it names were there, at some moment between call
-//! and answer, and the others were not. So each becomes a read in the history, and the judges say whether all of them
-//! can be true. Beyond that a walk has its keys in their order, each once, and none that nobody has ever written; of one at
-//! `local` that is all that is judged, since replicas may lack what has not reached them.
+//! A page is a linear read of every key between its bounds: at some moment between call and answer, the listed keys
+//! existed and the others did not. So each becomes a read in the history, and the judges decide whether all of them can
+//! be true. In addition, a walk lists its keys in order, each once, and none that was never written. For a walk at
+//! `local` only that is judged, since replicas may lack what has not reached them.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -18,13 +18,13 @@ use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
 
-/// How long a walker waits for a page, in microseconds. A node gives one up before.
+/// How long a walker waits for a page, in microseconds. A node gives up earlier.
 const PATIENCE: u64 = 3_000_000;
 
-/// The numbers that walkers have among the clients of the history.
+/// The client numbers of walkers in the history start here.
 const CLIENT: u32 = 100;
 
-/// The walker that walks at `local`, in runs that have so many of them.
+/// The walker that walks at `local`, in runs that have that many.
 const AT_LOCAL: usize = 2;
 
 /// The keys of a page, and the values of those that were seen with one.
@@ -34,12 +34,12 @@ pub(crate) type Paged = (Vec<Box<[u8]>>, BTreeMap<Box<[u8]>, Rc<str>>);
 #[derive(Debug)]
 pub(crate) struct Walker {
     random: Random,
-    /// Names the page that is waited for, or the pause: other answers are passed over.
+    /// Identifies the awaited page or the pause: other answers are ignored.
     serial: u64,
     prefix: &'static str,
     after: Option<Box<[u8]>>,
     limit: usize,
-    /// When the page was called for; none while it pauses.
+    /// When the page was called; `None` during a pause.
     call: Option<u64>,
 }
 
@@ -82,7 +82,7 @@ impl World {
         self.schedule.after(PATIENCE, Event::Walker { walker: w as u8, serial });
     }
 
-    /// It goes on after a while.
+    /// Continues after a pause.
     fn walker_pauses(&mut self, w: usize) {
         let walker = &mut self.walkers[w];
         walker.serial += 1;
@@ -129,7 +129,7 @@ impl World {
         self.walker_pauses(w);
     }
 
-    /// What is wrong with a page, whatever the keys hold.
+    /// What is wrong with a page, regardless of the values.
     fn wrong_page(&self, w: usize, keys: &[Box<[u8]>]) -> Option<String> {
         let request = self.walkers[w].request();
         let range = request.range();

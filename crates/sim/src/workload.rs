@@ -1,4 +1,4 @@
-//! What the clients do, and what they remember of it.
+//! What the clients do, and what they record.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,28 +16,28 @@ use crate::oracle::GivenDeadline;
 use crate::schedule::Event;
 use crate::world::World;
 
-/// What the keys whose histories are judged begin with.
+/// The prefix of the keys whose histories are judged.
 pub(crate) const JUDGED: &str = "judged";
 
-/// How many keys are counted with at most: so few that increments meet.
+/// The maximum number of counter keys: so few that increments collide.
 const COUNTED_KEYS: usize = 3;
 
-/// By how much a wall clock may go wrong until it is read again, in microseconds.
+/// How far a wall clock may drift before it is read again, in microseconds.
 const DRIFT_IN_A_TICK: u64 = 10_000;
 
 /// How long a client waits for an answer, in microseconds.
 const PATIENCE: u64 = 3_000_000;
 
-/// How long a node keeps a request.
+/// How long a node keeps a request, in microseconds.
 pub(crate) const DEADLINE: u64 = 2_000_000;
 
-/// Whether clients swap the value of a judged key. A swap goes by the version, and one of a key that is also given deadlines
-/// may find another version of the very value that it expects.
+/// Whether clients swap the value of a judged key. A swap goes by version: on a key that is also given deadlines it
+/// might find another version of the very value that it expects.
 fn may_swap(key: usize) -> bool {
     key.is_multiple_of(2)
 }
 
-/// How often an operation of unknown outcome is tried, where it says whose it is.
+/// How many times an operation with an identity is tried while its outcome is unknown.
 const TRIES: u32 = 6;
 
 impl World {
@@ -115,7 +115,7 @@ impl World {
         self.send_request(c);
     }
 
-    /// A read-modify-write in the place of another operation.
+    /// Replaces an operation by a read-modify-write.
     fn modification(&mut self, what: What, key: Rc<str>, index: usize) -> (What, Rc<str>, SlotId) {
         let slot = |key: &str| self.bits.slot(&Position::of(key.as_bytes()));
         if let Some(value) = what.value() {
@@ -126,7 +126,7 @@ impl World {
         (What::Count, key, slot)
     }
 
-    /// Has a write to do with deadlines.
+    /// Turns a write into one that involves deadlines.
     fn with_deadline(&mut self, what: What, key: usize) -> What {
         let millis = self.random.between(1, self.knobs.longest_life);
         match what {
@@ -157,7 +157,7 @@ impl World {
         let now = self.schedule.now;
         self.schedule.after(PATIENCE, Event::Client { client: c as u8, serial });
         if self.nodes[to].node.is_none() {
-            // Refused at once, and nobody has seen it.
+            // Refused at once; nobody has seen it.
             let response = Response { client: c as u8, serial, outcome: Outcome::Refused };
             return self.schedule.after(1_000, Event::Response(Box::new(response)));
         }
@@ -176,7 +176,7 @@ impl World {
         }
     }
 
-    /// A try has come to something.
+    /// An attempt has ended.
     fn came_to(&mut self, c: usize, outcome: Outcome) {
         let now = self.schedule.now;
         let pause = self.random.below(self.knobs.think) + 1;
@@ -188,7 +188,7 @@ impl World {
         let operation = Rc::clone(&current.operation);
         let is_retried = operation.identity.is_some() && current.tries < TRIES;
         let again = match outcome {
-            // As the library does.
+            // As the client library does.
             Outcome::Refused | Outcome::Unknown if is_rolling && operation.is_judged => {
                 current.is_uncertain |= outcome == Outcome::Unknown && operation.is_write();
                 now - current.call < PATIENCE
@@ -242,12 +242,12 @@ impl World {
         self.retry_an_old_one(c, &operation, &outcome);
     }
 
-    /// Records when values could expire.
+    /// Records when values may expire.
     pub(crate) fn remember_deadlines(&mut self) {
         for GivenDeadline { key, value, deadline } in std::mem::take(&mut self.oracle.deadlines) {
             let (key, value) =
                 (String::from_utf8_lossy(&key).into_owned(), String::from_utf8_lossy(&value).into_owned());
-            // Whoever has the fastest clock finds the deadline passed first.
+            // The node with the fastest clock is the first to see the deadline pass.
             let real = (deadline.0 - WALL_AT_START).saturating_sub(self.knobs.wall_skew) * 1_000;
             let call = real.saturating_sub(DRIFT_IN_A_TICK);
             if key.starts_with(JUDGED) {
@@ -257,7 +257,7 @@ impl World {
         }
     }
 
-    /// Records what an operation has come to.
+    /// Records the result of an operation.
     fn remember(&mut self, c: usize, current: &Current, outcome: &Outcome) {
         let now = self.schedule.now;
         let operation = &current.operation;
@@ -279,7 +279,7 @@ impl World {
         {
             *place = seen;
         }
-        // A late arrival of an earlier try may still do what a later one was told had not been done.
+        // An earlier attempt that arrives late may still do what a later one was told had not been done.
         let conflict_is_final = *outcome == Outcome::Conflict && !current.is_uncertain;
         let (end, done) = match outcome {
             Outcome::Done(_) | Outcome::Exchanged(..) | Outcome::Counted(..) => (Some(now), history::Outcome::Done),
@@ -301,7 +301,7 @@ impl World {
             (What::Expire(_), Outcome::Conflict) if conflict_is_final => Action::Look { is_there: false },
             (What::Expire(_) | What::Persist, _) => return,
             (What::Delete, _) => Action::Delete,
-            // ModifyReply the value before, it was a swap of that; told nothing, it has found the key absent.
+            // If it returned an old value, it was a swap of that value; if it returned none, it found the key absent.
             (What::Exchange(value), Outcome::Exchanged(Some(before), _)) => {
                 Action::Swap { expected: text(before), value: text(value), outcome: done }
             }
@@ -319,7 +319,7 @@ impl World {
         if self.knobs.evict > 0
             && let Some(value) = operation.what.value()
         {
-            // Whatever is stored may be evicted at any time.
+            // Any stored value may be evicted at any time.
             let (key, action) = (text(&operation.key), Action::Expire { value: text(value) });
             self.history.push(history::Operation { client: ORACLE, key, call: current.call, end: None, action });
         }

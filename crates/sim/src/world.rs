@@ -1,4 +1,4 @@
-//! The simulated world: the processes, what is between them, and the one loop that lets things happen.
+//! The simulated world: the processes, the network between them, and the one event loop.
 
 use std::sync::Arc;
 
@@ -25,10 +25,10 @@ use crate::schedule::{Event, Schedule};
 use crate::trace::Trace;
 use crate::walker::Walker;
 
-/// How often a connection that waits for a disk is looked at, in microseconds.
+/// How often a connection that waits for a disk is polled, in microseconds.
 const DISK_PAUSE: u64 = 5_000;
 
-/// Everything.
+/// The whole simulation.
 pub(crate) struct World {
     pub(crate) knobs: Knobs,
     pub(crate) bits: SlotBits,
@@ -57,7 +57,7 @@ impl World {
         let mut random = Random::new(seed);
         let bits = SlotBits::new(knobs.bits as u8);
         let network = Network::new(&knobs, random.fork());
-        // Drawn apart, so that everything else of a seed stays as it is.
+        // Drawn separately, so that everything else of a seed stays the same.
         let mut wall = Random::new(seed ^ 0x7761_6c6c);
         let mut disks = Random::new(seed ^ 0x0064_6973_6b73);
         let nodes = (0..knobs.all_nodes()).map(|number| {
@@ -116,7 +116,7 @@ impl World {
         }
     }
 
-    /// Lets everything happen, until the run is over or an invariant is broken.
+    /// Handles events until the run is over or an invariant is broken.
     pub(crate) fn run(&mut self) {
         while self.violation.is_none() && !self.liveness.is_over {
             let Some(event) = self.schedule.next() else { break };
@@ -134,7 +134,7 @@ impl World {
         match event {
             Event::Deliver { conn, side } => self.deliver(conn, usize::from(side)),
             Event::Reset { conn, side } => self.reset(conn, usize::from(side)),
-            // A cut that has ended breaks no connection any more.
+            // Once the network cut has ended, it breaks no more connections.
             Event::Break { conn } if !self.liveness.is_calm() => self.network.break_off(&mut self.schedule, conn),
             Event::Break { .. } => {}
             Event::Tick { node, .. } => self.node_tick(usize::from(node)),
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    /// What a paused, busy or dead process does not see, or not now.
+    /// Drops or defers events for a process that is paused, busy or dead.
     fn gate(&mut self, event: Event) -> Option<Event> {
         let now = self.schedule.now;
         let (node, boot) = match &event {
@@ -201,7 +201,7 @@ impl World {
         Some(event)
     }
 
-    /// Bytes arrive at a side of a connection.
+    /// Bytes arrive at one side of a connection.
     fn deliver(&mut self, conn: ConnId, side: usize) {
         let Some((_, to)) = self.network.arrive(conn, side) else { return };
         let now = self.schedule.now;
@@ -218,7 +218,7 @@ impl World {
         while !self.waits_for_disk(to, conn, side) {
             let Some(packet) = self.network.take(now, conn, side) else { break };
             let Some(boot) = self.boot_of(to) else {
-                // Nobody listens: refused.
+                // Nobody is listening: refused.
                 return self.network.close(&mut self.schedule, conn, side);
             };
             let end = self.network.end_mut(conn, side);
@@ -240,7 +240,7 @@ impl World {
         self.network.go_on(&mut self.schedule, conn, side, earliest);
     }
 
-    /// A side of a connection hears that it is gone.
+    /// One side of a connection learns that it is gone.
     fn reset(&mut self, conn: ConnId, side: usize) {
         let end = self.network.end_mut(conn, side);
         let (proc, boot, is_open) = (end.proc, end.boot, end.is_open);
@@ -286,7 +286,7 @@ impl World {
         }
     }
 
-    /// A connection is of no more use to one of its sides.
+    /// A connection has ended for one of its sides.
     fn connection_ended(&mut self, to: ProcId, conn: ConnId, side: usize) {
         match (self.network.conn(conn).kind, side == ACCEPTER) {
             (Kind::Session, true) => self.coordinator_loses(conn),
@@ -300,7 +300,7 @@ impl World {
         self.nodes.get(proc).map_or(self.coordinator.is_paused, |process| process.is_paused)
     }
 
-    /// The start of a process; none where it does not run.
+    /// The boot number of a process; `None` if it is not running.
     fn boot_of(&self, proc: ProcId) -> Option<u32> {
         match self.nodes.get(proc) {
             Some(process) => process.node.as_ref().map(|_| process.boot),
@@ -313,7 +313,7 @@ impl World {
         self.nodes.len()
     }
 
-    /// Whose address this is.
+    /// The process at an address.
     pub(crate) fn proc_of(&self, addr: &NodeAddr) -> ProcId {
         usize::from(addr.port()) - 1
     }
@@ -322,7 +322,7 @@ impl World {
         self.trace.tell(self.schedule.now, slot, text);
     }
 
-    /// An invariant is broken. The first that is counts.
+    /// Reports a broken invariant. Only the first report counts.
     pub(crate) fn broken(&mut self, invariant: &'static str, slot: Option<SlotId>, what: String) {
         self.tell(slot, || format!("BROKEN {invariant}: {what}"));
         let now = self.schedule.now;
@@ -330,7 +330,7 @@ impl World {
     }
 }
 
-/// The frames in some bytes.
+/// A reader of the frames in some bytes.
 pub(crate) struct Frames<'a> {
     decoder: &'a mut FrameDecoder,
     bytes: &'a [u8],
@@ -345,7 +345,7 @@ pub(crate) enum Next<'a> {
 }
 
 impl Frames<'_> {
-    /// The next frame, if it is whole.
+    /// The next frame, if it is complete.
     pub(crate) fn next(&mut self) -> Option<Next<'_>> {
         let bytes = self.bytes.get(self.used..).unwrap_or_default();
         match self.decoder.decode(bytes) {
@@ -362,7 +362,7 @@ impl Frames<'_> {
     }
 }
 
-/// Whether two are the same queue, map or record.
+/// Whether two references are to the same queue, map or record.
 pub(crate) fn same<T>(one: &Arc<T>, other: &Arc<T>) -> bool {
     Arc::ptr_eq(one, other)
 }

@@ -1,5 +1,5 @@
-//! Seeds that are replayed with every test run: clean ones, one for each planted mistake, and one that shows that a seed
-//! is all there is to a run.
+//! Seeds that are replayed with every test run: clean ones, one for each planted bug, and one that shows that a seed
+//! determines the whole run.
 
 #[path = "seeds/on_disk.rs"]
 mod on_disk;
@@ -11,13 +11,13 @@ use sim::knobs::Knobs;
 use sim::mutants::{Mistake, Planted, hunt};
 use sim::run::{Stats, run, run_with_story};
 
-/// How many seeds are run without a mistake.
+/// How many seeds are run without a planted bug.
 const CLEAN: u64 = 80;
 
-/// Below which seeds a mistake is looked for that its recorded seed does not find any more.
+/// If the recorded seed of a bug no longer finds it, the search covers the seeds below this number.
 const SEARCHED: u64 = 1_000;
 
-/// Each mistake, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
+/// Each bug, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
 const FOUND_BY: [(Bug, u64); 61] = [
     (Bug::PromoteAnyCopy, 2),
     (Bug::TrustWithoutProof, 25),
@@ -92,7 +92,7 @@ fn no_seed_breaks_an_invariant() {
         }
         total.add(&report.stats);
     }
-    // Faults have really happened.
+    // The faults really happened.
     let happened = [
         total.acknowledged,
         total.promotions,
@@ -138,7 +138,7 @@ fn no_seed_breaks_an_invariant() {
     assert!(!happened.contains(&0), "{total}");
 }
 
-/// It had gone astray further than its tail reached back, and was no copy any more before its fill came.
+/// The copy had diverged by more than its tail, and was no longer a copy when its fill came.
 #[test]
 fn a_copy_that_is_given_up_before_its_fill_archives_what_it_alone_has() {
     let seed = 1_027;
@@ -148,43 +148,44 @@ fn a_copy_that_is_given_up_before_its_fill_archives_what_it_alone_has() {
     assert!(report.violation.is_none(), "{:?}", report.violation);
 }
 
-/// A cut brought back what the record had replaced, and after a restart nobody knew of it any more.
+/// A cut brought back the tombstone that the record had replaced, and after a restart nobody knew of it any more.
 #[test]
 fn a_tombstone_under_a_record_that_is_cut_after_a_restart_is_dropped() {
     is_clean(6_643);
 }
 
-/// A copy that made room for others began again at once, for ever.
+/// A copy that made room for others started over at once, forever.
 #[test]
 fn a_copy_that_is_not_counted_makes_no_room() {
     is_clean(1_180);
 }
 
-/// It had said so in a session that broke, and the coordinator handed it nothing over any more.
+/// The node had reported room in a session that broke, and the coordinator handed nothing over to it any more.
 #[test]
 fn a_node_whose_disk_has_room_again_is_handed_slots_over_whichever_session_it_said_that_in() {
     is_clean(2_172);
 }
 
-/// A repair had cut the log behind the snapshot's position, and before what the snapshot held; then the snapshot was damaged.
+/// A repair had cut the log after the snapshot's position but before the end of what the snapshot held; then the
+/// snapshot was damaged.
 #[test]
 fn a_log_that_a_repair_has_cut_does_not_stand_in_for_a_snapshot() {
     is_clean(21_963);
 }
 
-/// It was admitted with the very message by which it said goodbye, and another copy was given up for it.
+/// The node was admitted by the very message with which it said goodbye, and another copy was given up for it.
 #[test]
 fn a_node_that_goes_is_not_admitted_just_before() {
     is_clean(8_200);
 }
 
-/// The one that was to take a node's place came back, and was leaving itself: all nodes of the cluster left.
+/// The node that was to replace another came back while it was leaving itself: all nodes of the cluster left.
 #[test]
 fn a_node_that_leaves_takes_no_place() {
     is_clean(11_358);
 }
 
-/// The session of the node that the slot was released to had just broken, and nobody led the slot for half a second.
+/// The session of the node to which the slot was released had just broken, and nobody led the slot for half a second.
 #[test]
 fn a_slot_is_passed_on_as_soon_as_who_gets_it_is_heard_again() {
     is_clean(13_757);
@@ -196,43 +197,45 @@ fn what_only_a_snapshot_had_nobody_was_told_of() {
     is_clean(10_229);
 }
 
-/// A full segment had been synced apart, and counted as on disk up to its very end; the record for which it had no room was lost.
+/// A full segment had been synced separately, and counted as on disk up to its very end; the record for which it had no
+/// room was lost.
 #[test]
 fn a_lost_record_behind_a_synced_segment_is_no_damage() {
     is_clean(19_033);
 }
 
-/// It had answered, and lost its power as all the others had before the answer was acted on; one that had more was left out.
+/// The copy had answered, and lost power, as all others had, before the answer was acted on; a copy that had more was
+/// left out.
 #[test]
 fn a_copy_that_is_promoted_for_what_it_has_lost_meanwhile_shortens_the_slot() {
     is_clean(19_909);
 }
 
-/// The last configuration before nobody had heard of: the coordinator was cut off, and then lost its state.
+/// Nobody had heard of the last configuration: the coordinator was cut off, and then lost its state.
 #[test]
 fn a_coordinator_without_its_state_goes_on_from_what_nodes_have_heard_of() {
     is_clean(25_420);
 }
 
-/// A primary has counted what was cut away there. A copy that had left the slot before gives the same up later.
+/// A primary has counted what was cut there. A copy that had left the slot earlier gives up the same writes later.
 #[test]
 fn a_lost_write_is_counted_once() {
     is_clean_with_moves(20_083);
 }
 
-/// The first heartbeat of a start that has its data comes when the node has lost that and started again.
+/// The first heartbeat of a start that has its data arrives when the node has lost that data and started again.
 #[test]
 fn a_start_that_is_over_may_have_come_back_with_its_data() {
     is_clean_with_moves(29_679);
 }
 
-/// The same, where the power was cut, and what it had proves nothing any more.
+/// The same, but the power was cut, and the data is unproven by now.
 #[test]
 fn a_start_that_is_over_may_have_come_back_with_data_that_is_unproven_by_now() {
     is_clean(44_590);
 }
 
-/// A disk failed in the last moment of the faults, and its node found out about it after them.
+/// A disk failed at the very end of the faults, and its node noticed only afterwards.
 #[test]
 fn a_disk_that_failed_before_the_faults_ended_is_seen_to_after_them() {
     is_clean(103_918);
@@ -264,7 +267,7 @@ fn is_clean_with(seed: u64, knobs: &Knobs) {
 }
 
 fn is_found(mistake: Mistake, seed: u64) {
-    // Any change of behaviour may move a mistake to another seed: then the first that finds it is looked for.
+    // Any change in behavior may move a bug to another seed: then search for the first one that finds it.
     let is_found = run(seed, &Knobs::of(seed), Planted(Some(mistake))).violation.is_some();
     if !is_found {
         let found = hunt(mistake, 0..SEARCHED).map(|(seed, _)| seed);
@@ -288,13 +291,14 @@ fn a_seed_gives_the_same_run_in_every_process() {
     }
 }
 
-/// The second time made the file what it had been.
+/// The second flip restored the original content.
 #[test]
 fn no_bit_of_a_disk_is_turned_over_twice() {
     is_clean(306_812);
 }
 
-/// An earlier start of the primary was in the map still, and was taken for its successor: the promise to it was forgotten.
+/// The map still contained an earlier start of the primary, which was taken for its successor: the promise to the
+/// primary was forgotten.
 #[test]
 fn a_promise_binds_although_an_earlier_start_at_the_same_address_is_known() {
     is_clean(41_647);

@@ -1,7 +1,7 @@
-//! How fast the log takes records that are each made to last, beside a plain append and fdatasync on a file whose room was
-//! taken in advance: in turns, in one process, with one writer, and the median of the ratios.
-//! `cargo run --release -p storage --example append -- DIRECTORY`; the directory must be on a disk, and holds nothing
-//! afterwards that was not there before.
+//! Measures how fast the log appends records that are each synced, compared with a plain append and fdatasync on a
+//! preallocated file: alternating, in one process, with one writer; prints the median of the ratios.
+//! `cargo run --release -p storage --example append -- DIRECTORY`; the directory must be on a disk. Everything created
+//! there is removed afterwards.
 #![expect(clippy::print_stdout, reason = "what it measures is what it is run for")]
 
 use std::fs::{self, OpenOptions};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use fs4::FileExt as _;
 use storage::{DataDir, DirectoryId, Options, RealDisk};
 
-/// About what a node notes of a PUT with a key of 16 bytes and a value of 100.
+/// About what a node logs for a PUT with a key of 16 bytes and a value of 100.
 const RECORD: [u8; 150] = [b'r'; 150];
 
 /// How long each measurement takes.
@@ -21,7 +21,7 @@ const TIME: Duration = Duration::from_millis(600);
 
 const ROUNDS: usize = 5;
 
-/// What the log is to reach of the plain file's rate.
+/// The log's goal, as a fraction of the plain file's rate.
 const GOAL: f64 = 0.75;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The log's rate over the plain file's, of each round.
+/// The ratio of the log's rate to the plain file's, for each round.
 fn measure(directory: &Path) -> Result<Vec<f64>, Box<dyn std::error::Error>> {
     let options = Options::new(DirectoryId(1));
     let mut data = DataDir::open(Arc::new(RealDisk), &directory.join("log"), options)?;
@@ -68,7 +68,7 @@ fn measure(directory: &Path) -> Result<Vec<f64>, Box<dyn std::error::Error>> {
     Ok(ratios)
 }
 
-/// How often something can be done in a second.
+/// How many times per second `work` can be done.
 fn rate(mut work: impl FnMut() -> Result<(), Box<dyn std::error::Error>>) -> Result<f64, Box<dyn std::error::Error>> {
     let start = Instant::now();
     let mut done = 0.0;

@@ -1,33 +1,34 @@
-//! Mistakes that others have made in logs like this one, planted by tests to show that they would be found here.
+//! Bugs that others have had in logs like this one. Tests plant them to show that they would be found here.
 //!
 //! As in the engine they are a type parameter. The type that ships, [`NoBugs`], has none, so that the compiler removes
-//! every question about them.
+//! all checks for them.
 
 use std::fmt::Debug;
 
-/// A planted mistake.
+/// A bug that can be planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bug {
-    /// A sync says that it is done without having been on disk (etcd#14370).
+    /// A sync reports success before the data is on disk (etcd#14370).
     AcknowledgeBeforeSync,
-    /// The names of new files are not made to last.
+    /// The names of new files are not made durable.
     NoDirectorySync,
     /// A file gets its name before its bytes are on disk.
     RenameBeforeSync,
-    /// The checksum of a frame leaves its header out.
+    /// The checksum of a frame does not cover its header.
     ChecksumWithoutHeader,
-    /// After a snapshot only segments that begin behind it are read: the rest of the segment that it lies in is missed.
+    /// After a snapshot, only segments that begin after it are read: the rest of the segment that contains its
+    /// position is missed.
     SnapshotMissesTail,
-    /// A sync that failed is tried again, and believed (PostgreSQL, 2018).
+    /// A failed sync is retried, and the retry is believed (PostgreSQL, 2018).
     RetryAfterFailedSync,
-    /// Damage below what was synced is taken for a torn tail.
+    /// Damage below the synced position is taken for a torn tail.
     DamageTakenForTornTail,
-    /// What is behind the cut of a torn tail, or left of an append that failed, stays on disk.
+    /// What follows the cut of a torn tail, or remains of a failed append, stays on disk.
     TailNotCleared,
 }
 
 impl Bug {
-    /// Every mistake there is.
+    /// All bugs.
     pub const ALL: [Self; 8] = [
         Self::AcknowledgeBeforeSync,
         Self::NoDirectorySync,
@@ -42,7 +43,7 @@ impl Bug {
 
 /// Which bugs are planted.
 pub trait Bugs: Debug + Clone + Copy + Default + Send + Sync + 'static {
-    /// Whether this one is.
+    /// Whether this bug is planted.
     fn plants(self, bug: Bug) -> bool;
 }
 

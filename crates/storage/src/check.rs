@@ -1,4 +1,4 @@
-//! Looking at a data directory: what is good in it, what is not, and whether a node would start.
+//! Checks a data directory: what in it is good, what is not, and whether a node would start.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -18,31 +18,30 @@ use crate::segment::{self, HEADER_BYTES};
 use crate::snapshot;
 use crate::survey::{self, Listing, Survey};
 
-/// What a check found. Its text is for operators.
+/// The result of a check. Its text is for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The directory.
     pub directory: PathBuf,
-    /// Whose data it is; `None` where that cannot be read.
+    /// Whose data it is; `None` if that cannot be read.
     pub identity: Option<Identity>,
-    /// Each snapshot that is good, with its position and how many payloads it holds.
+    /// Each good snapshot: its position and how many payloads it holds.
     pub snapshots: Vec<(Position, u64)>,
     /// Each segment of the log.
     pub segments: Vec<SegmentReport>,
-    /// What cannot be read: where, and how many bytes until something can be read again. A tail that a crash has torn is
-    /// among them.
+    /// What cannot be read: where, and how many bytes until reading can resume. Includes a tail that a crash has torn.
     pub damages: Vec<(Damage, u64)>,
     /// What a start would cut, because a crash has torn it.
     pub torn_tail: Option<TornTail>,
-    /// Why a node would not start; `None` where it would.
+    /// Why a node would not start; `None` if it would.
     pub refusal: Option<String>,
-    /// It is a copy of the directory that its identity was written in, in which a node does not start.
+    /// The directory is a copy of the one in which its identity was written; a node does not start in it.
     pub copied: bool,
     /// Files that were set aside earlier.
     pub set_aside: Vec<String>,
 }
 
-/// What is in a segment.
+/// The content of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentReport {
     /// The file.
@@ -55,19 +54,19 @@ pub struct SegmentReport {
     pub used: u64,
 }
 
-/// Looks at a data directory. Changes nothing in it, but takes its lock. `deliver` is given what a start would be given,
+/// Checks a data directory. Changes nothing in it, but takes its lock. `deliver` receives what a start would deliver,
 /// and judges it as a start does.
 ///
 /// # Errors
-/// The directory is not there, is in use, or the disk failed. Damage is no error; it is in the report.
+/// The directory does not exist, is in use, or the disk failed. Damage is not an error; it is in the report.
 pub fn check(disk: &dyn Disk, directory: &Path, deliver: Deliver<'_>) -> Result<Report, OpenError> {
     look(disk, directory, deliver, &mut |_, _| {})
 }
 
-/// [`check`], that shows every payload of the log that can be read, on both sides of any damage, and judges none of them.
+/// [`check`], but passes every readable payload of the log to `visit`, before and after any damage, and rejects none.
 ///
 /// # Errors
-/// As there.
+/// As for [`check`].
 pub fn inspect(disk: &dyn Disk, directory: &Path, visit: &mut dyn FnMut(Position, &[u8])) -> Result<Report, OpenError> {
     look(disk, directory, &mut |_| Ok(()), visit)
 }
@@ -83,7 +82,7 @@ fn look(
         return Err(OpenError::NoData { directory: directory.to_owned() });
     }
     let _lock = match lock(disk, directory) {
-        // Nobody writes there, and a file system is made so when it is damaged: then above all there is something to look at.
+        // Nobody can write there. Systems remount a damaged file system read-only, and then a check is needed most.
         Err(OpenError::File(error)) if error.source.kind() == ErrorKind::ReadOnlyFilesystem => None,
         lock => Some(lock?),
     };
@@ -122,7 +121,7 @@ fn look(
 }
 
 impl Report {
-    /// Whether a node would start, and everything is as it was written.
+    /// Whether a node would start, and nothing is damaged.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.refusal.is_none() && self.damages.is_empty() && !self.copied
@@ -149,7 +148,7 @@ impl Report {
         let file = self.directory.join(segment::name(first));
         let opened = disk.open(&file, Mode::Read).named("open", &file)?;
         let bytes = read_whole(opened.as_ref(), segment::FILE_BYTES_MOST).named("read", &file)?;
-        // Whose it is can be wrong only where it is known whose it should be.
+        // The owner can be wrong only if the right one is known.
         let owner = id.or_else(|| segment::owner(disk, &self.directory, &[first]));
         match owner.ok_or(Flaw::Header).and_then(|owner| segment::check_header(&bytes, owner, first)) {
             Ok(header) => {

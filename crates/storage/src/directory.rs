@@ -1,16 +1,16 @@
 //! A node's data directory: one lock, one identity, one log, and its snapshots.
 //!
-//! In it lie:
+//! It contains:
 //!
-//! - `lock`: what is locked for as long as a process uses the directory. Empty, and left behind.
+//! - `lock`: locked for as long as a process uses the directory. Empty, and left behind.
 //! - `identity`: whose data it is ([`crate::identity`]).
 //! - `log-POSITION.seg`: the log ([`crate::journal`]).
 //! - `snapshot-POSITION.snap`: what the log below its position said ([`crate::snapshot`]).
 //! - `cut-POSITION.mark`: where a repair has cut the log.
-//! - `discarded`: what is left here is being deleted ([`crate::discard()`]).
-//! - `reserve`: room that is kept for a full disk, and `reserve-identity`, what of it is for the identity alone.
-//! - names that end in `.tmp`, `.new` or `.next`: files on their way, removed at the next start; `.damaged` and
-//!   `.set-aside`: what could not be read, kept for people.
+//! - `discarded`: the directory is being deleted ([`crate::discard()`]).
+//! - `reserve`: space set aside for when the disk is full, and `reserve-identity`, space for the identity alone.
+//! - names that end in `.tmp`, `.new` or `.next`: unfinished files, removed at the next start; `.damaged` and
+//!   `.set-aside`: files that could not be read, kept for people.
 
 mod start;
 
@@ -34,7 +34,7 @@ pub(crate) const LOCK_NAME: &str = "lock";
 pub(crate) const RESERVE_NAME: &str = "reserve";
 pub(crate) const IDENTITY_RESERVE_NAME: &str = "reserve-identity";
 
-/// Room for an identity, which is far shorter: as much as there is of these.
+/// Space for an identity, which is far shorter: the first of these sizes for which the disk has room.
 const IDENTITY_RESERVE_BYTES: [u64; 3] = [16 * 1024, 8 * 1024, 4 * 1024];
 
 /// Settings of a data directory.
@@ -43,9 +43,9 @@ pub struct Options {
     /// The size of a new segment of the log, in bytes; from [`segment::SEGMENT_BYTES_LEAST`] to
     /// [`segment::SEGMENT_BYTES_MOST`]. It may differ from one start to the next.
     pub segment_bytes: u64,
-    /// How much room is kept for when the disk is full, in bytes.
+    /// How much space is set aside for when the disk is full, in bytes.
     pub reserve_bytes: u64,
-    /// The identity of the directory, should it be new: a random number.
+    /// The identity that a new directory gets: a random number.
     pub fresh_id: DirectoryId,
 }
 
@@ -56,7 +56,8 @@ impl Options {
         Self { segment_bytes: 64 * 1024 * 1024, reserve_bytes: 16 * 1024 * 1024, fresh_id }
     }
 
-    /// The same for a disk with so much room, in bytes: of a small one, a sixteenth for a segment and an eighth in reserve.
+    /// The same, scaled to a disk with `free` bytes: on a small one, a segment is a sixteenth and the reserve an eighth
+    /// of it.
     #[must_use]
     pub fn fitting(fresh_id: DirectoryId, free: u64) -> Self {
         const LEAST: u64 = 64 * 1024;
@@ -66,23 +67,23 @@ impl Options {
     }
 }
 
-/// How a directory was found.
+/// The state in which a directory was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// It was made by this start.
+    /// This start created it.
     pub new: bool,
-    /// The last process stopped in order, with everything on disk.
+    /// The last process stopped cleanly, with everything on disk.
     pub stopped_in_order: bool,
-    /// The machine was not booted since the last process wrote here: even what was not synced is there, unless the disk
-    /// was torn off and came back, of which [`crate::TornTail::followed`] may tell. `false` where the system does not
+    /// The machine has not been booted since the last process wrote here. So even unsynced writes are there, unless the
+    /// disk was detached and came back, which [`crate::TornTail::followed`] may show. `false` where the system does not
     /// tell.
     pub same_boot: bool,
-    /// It is not the directory that its identity was written in, but a copy of it; or all of its file system is. `false`
-    /// where the system does not tell. Ask before [`DataDir::recover`], which makes the directory's place its own.
+    /// This directory, or its whole file system, is a copy of the one in which the identity was written. `false` where
+    /// the system does not tell. Check this before [`DataDir::recover`], which records the place of this directory.
     pub copied: bool,
 }
 
-/// A data directory, which no other process uses as long as this lives.
+/// A data directory. No other process uses it as long as this lives.
 #[derive(Debug)]
 pub struct DataDir<B: Bugs = NoBugs> {
     disk: Arc<dyn Disk>,
@@ -95,21 +96,21 @@ pub struct DataDir<B: Bugs = NoBugs> {
 }
 
 impl DataDir {
-    /// Takes a directory, which is made where it is missing, and reads whose it is. The data is not looked at yet, so
-    /// that one that is not wanted can be refused first. Blocks on the disk.
+    /// Locks a directory, creating it if it is missing, and reads its identity. Does not look at the data yet, so that
+    /// an unwanted directory can be refused first. Blocks on the disk.
     ///
     /// # Errors
-    /// Says in each case what to do. What is there is left as it is.
+    /// Each error says what to do. Existing files are left as they are.
     pub fn open(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Self, OpenError> {
         Self::open_with(disk, path, options, NoBugs)
     }
 }
 
 impl<B: Bugs> DataDir<B> {
-    /// [`DataDir::open`], with mistakes planted.
+    /// [`DataDir::open`], with planted bugs.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`DataDir::open`].
     pub fn open_with(disk: Arc<dyn Disk>, path: &Path, options: Options, bugs: B) -> Result<Self, OpenError> {
         let (least, most) = (segment::SEGMENT_BYTES_LEAST, segment::SEGMENT_BYTES_MOST);
         if !(least..=most).contains(&options.segment_bytes) {
@@ -157,7 +158,7 @@ impl<B: Bugs> DataDir<B> {
         self.found
     }
 
-    /// The settings that it was opened with.
+    /// The settings that this was opened with.
     #[must_use]
     pub fn options(&self) -> Options {
         self.options
@@ -169,10 +170,10 @@ impl<B: Bugs> DataDir<B> {
         &self.path
     }
 
-    /// Changes the identity. When this returns, the change lasts. On a full disk it takes the reserves.
+    /// Changes the identity. The change is durable when this returns. On a full disk it uses up the reserves.
     ///
     /// # Errors
-    /// It is unknown whether a restart finds the identity before or after the change; here it is the one before.
+    /// It is unknown whether a restart finds the old or the new identity; in memory it is still the old one.
     pub fn update_identity(&mut self, change: impl FnOnce(&mut Identity)) -> Result<(), FileError> {
         let mut identity = self.identity.clone();
         change(&mut identity);
@@ -186,14 +187,14 @@ impl<B: Bugs> DataDir<B> {
         }
         stored?;
         self.identity = identity;
-        // The identity before has given its room back, so that the reserve has room again. Where it has not, it is tried again
-        // with the other reserve; the change lasts either way.
+        // The old identity has freed its space, so there may be room for the reserve again. If not, the next
+        // `restore_reserve` tries again; the change is durable either way.
         let _ = self.restore_identitys();
         Ok(())
     }
 
-    /// Begins a snapshot of everything that the log says below a position, which is [`Journal::end`] at a moment no
-    /// later than that from which its payloads are.
+    /// Begins a snapshot of everything that the log says below `position`. The position must be a [`Journal::end`]
+    /// taken no later than the payloads.
     ///
     /// # Errors
     /// Nothing was changed.
@@ -201,20 +202,20 @@ impl<B: Bugs> DataDir<B> {
         SnapshotWriter::create(Arc::clone(&self.disk), &self.path, self.identity.directory, position, self.bugs)
     }
 
-    /// Opens the snapshot of a position, to read it again: for a copy that is to be filled, or for a backup.
+    /// Opens the snapshot at a position for reading: to fill a copy, or for a backup.
     ///
     /// # Errors
-    /// It is not there, cannot be read, or its header is damaged. A block that is damaged shows when it is read.
+    /// The snapshot is missing, cannot be read, or has a damaged header. A damaged block shows only when it is read.
     pub fn read_snapshot(&self, position: Position) -> Result<SnapshotReader, ReadError> {
         let file = self.path.join(snapshot::name(position.0));
         SnapshotReader::open(self.disk.as_ref(), &file, self.identity.directory)
     }
 
-    /// Removes all but the newest snapshots, and returns the position below which the log is not needed for those that
-    /// stay; `None` where there is no snapshot. Pass it to [`Journal::remove_before`].
+    /// Removes all but the `newest` snapshots. Returns the position below which the remaining ones do not need the log,
+    /// or `None` if there is no snapshot. Pass it to [`Journal::remove_before`].
     ///
     /// # Errors
-    /// Some may be gone; safe to repeat.
+    /// Some snapshots may be gone; safe to repeat.
     pub fn retain_snapshots(&self, newest: usize) -> Result<Option<Position>, FileError> {
         let snapshots = Listing::read(self.disk.as_ref(), &self.path)?.snapshots;
         let surplus = snapshots.len().saturating_sub(newest.max(1));
@@ -229,16 +230,16 @@ impl<B: Bugs> DataDir<B> {
         Ok(kept.first().copied().map(Position))
     }
 
-    /// How many more bytes the disk takes.
+    /// How many more bytes the disk can take.
     ///
     /// # Errors
-    /// What the system said.
+    /// What the system reported.
     pub fn free_space(&self) -> Result<u64, FileError> {
         self.disk.free_space(&self.path).named("look at", &self.path)
     }
 
-    /// Gives the room of the reserve back to the disk, for what must be written though it is full. Says whether there
-    /// was any. The identity keeps its own.
+    /// Frees the space of the reserve, for data that must be written although the disk is full. Returns whether there
+    /// was a reserve. The reserve of the identity stays.
     ///
     /// # Errors
     /// Nothing was changed.
@@ -254,10 +255,10 @@ impl<B: Bugs> DataDir<B> {
         }
     }
 
-    /// Takes room for the reserves, where they are not there and the disk has as much. Says whether they are there now.
+    /// Allocates the reserves that are missing, if the disk has room. Returns whether both exist now.
     ///
     /// # Errors
-    /// The disk failed otherwise than for want of room.
+    /// The disk failed, other than by being full.
     pub fn restore_reserve(&self) -> Result<bool, FileError> {
         let has_identitys = self.restore_identitys()?;
         let has_logs = self.restore(RESERVE_NAME, self.options.reserve_bytes)?;
@@ -286,19 +287,20 @@ impl<B: Bugs> DataDir<B> {
         match reserve.preallocate(bytes).named("take room for", &file) {
             Ok(()) => Ok(true),
             Err(error) if error.is_no_space() => {
-                // An empty file would be taken for the reserve.
+                // An empty file would be mistaken for the reserve.
                 self.disk.remove(&file).named("remove", file).map(|()| false)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Stops in order: everything is on disk, and the next start knows it. The lock ends.
+    /// Stops cleanly: everything is on disk, and the next start knows it. Releases the lock.
     ///
     /// # Errors
-    /// The next start takes the directory for one whose process crashed. What was synced is there.
+    /// The next start treats this as a crash. Everything that was synced is there.
     pub fn close(mut self, mut journal: Journal<B>) -> Result<(), CloseError> {
-        // IMPORTANT: what a refused append has left must be gone from the disk, too: behind a stop in order it is damage.
+        // IMPORTANT: remove the remains of a failed append from the disk first: after a clean stop they count as
+        // damage.
         journal.clear_litter()?;
         let end = journal.sync()?;
         self.update_identity(|identity| identity.stopped_at = Some(end))?;
@@ -306,7 +308,7 @@ impl<B: Bugs> DataDir<B> {
     }
 }
 
-/// Why a stop is not in order.
+/// Why a stop was not clean.
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {
     /// The log could not be synced.
@@ -317,7 +319,7 @@ pub enum CloseError {
     File(#[from] FileError),
 }
 
-/// Makes the first segment of a log.
+/// Creates the first segment of a log.
 pub(crate) fn begin_log<B: Bugs>(disk: &dyn Disk, path: &Path, header: Header, bugs: B) -> Result<Segment, FileError> {
     let draft = Draft::write(disk, path, header, "new", bugs)?;
     Ok(draft.publish(disk, path, bugs)?)
@@ -329,7 +331,7 @@ pub(crate) fn lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn DiskLock>, Op
     lock.ok_or_else(|| OpenError::InUse { directory: path.to_owned() })
 }
 
-/// Writes zeros over a part of a segment.
+/// Overwrites part of a segment with zeros.
 pub(crate) fn clear(segment: &Segment, offset: u64, bytes: u64) -> Result<(), FileError> {
     const STEP: u64 = 256 * 1024;
     let (mut at, end) = (offset, offset + bytes);
@@ -341,7 +343,7 @@ pub(crate) fn clear(segment: &Segment, offset: u64, bytes: u64) -> Result<(), Fi
     Ok(())
 }
 
-/// Gives a file a name that nothing reads, and that no other file has. Returns it.
+/// Renames a file to an unused name that nothing reads. Returns the new name.
 pub(crate) fn set_aside(disk: &dyn Disk, directory: &Path, file: &Path, ending: &str) -> Result<PathBuf, FileError> {
     let kept = free_name(disk, directory, file, ending)?;
     disk.rename(file, &kept).named("set aside", file)?;
@@ -349,7 +351,7 @@ pub(crate) fn set_aside(disk: &dyn Disk, directory: &Path, file: &Path, ending: 
     Ok(kept)
 }
 
-/// A name like that of a file with another ending, which no file has.
+/// The name of a file with another ending, chosen so that no file has it yet.
 pub(crate) fn free_name(disk: &dyn Disk, directory: &Path, file: &Path, ending: &str) -> Result<PathBuf, FileError> {
     let taken = disk.list(directory).named("list", directory)?;
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Deleting what a directory holds, for a node that leaves its cluster for good. A crash at any moment leaves either
-//! everything, or a directory that the next start finds new.
+//! Deletes the data of a node that leaves its cluster for good. A crash at any moment leaves either everything, or a
+//! directory that looks new to the next start.
 
 use std::path::Path;
 
@@ -10,26 +10,27 @@ use crate::identity;
 use crate::survey::Listing;
 use crate::{cut_mark, segment, snapshot};
 
-/// While this file is there, what the directory holds is being deleted. It names files that are not this crate's, one a line.
+/// While this file exists, the directory is being deleted. It names files that are not this crate's, one per line.
 pub(crate) const MARK_NAME: &str = "discarded";
 
 const MARK_BYTES_MOST: u64 = 64 * 1024;
 
-/// Deletes everything that a directory holds: log, snapshots, identity, what was set aside, and files of these other names.
-/// What else lies there is left. No process may use the directory. Blocks on the disk.
+/// Deletes everything in a directory: the log, snapshots, the identity, files set aside, and the files named in `also`.
+/// Other files stay. No process may be using the directory. Blocks on the disk.
 ///
 /// # Errors
-/// The directory is in use, or the disk failed. What is left is whole, or the next start deletes the rest; safe to repeat.
+/// The directory is in use, or the disk failed. Either everything is left, or the next start deletes the rest; safe to
+/// repeat.
 pub fn discard(disk: &dyn Disk, directory: &Path, also: &[&str]) -> Result<(), OpenError> {
     let _lock = lock(disk, directory)?;
-    // IMPORTANT: on disk before anything is gone. A log without its end, or an identity without its log, would be taken for
-    // damage, or worse for a node's data.
+    // IMPORTANT: the mark is on disk before anything is deleted. A log without its end, or an identity without its log,
+    // would look like damage, or, worse, like the data of a node.
     replace_file(disk, directory, MARK_NAME, also.join("\n").as_bytes())?;
     finish(disk, directory)?;
     Ok(())
 }
 
-/// Goes on with a deletion that was begun. Says whether one was.
+/// Continues a deletion that has begun. Returns whether there was one.
 pub(crate) fn finish(disk: &dyn Disk, directory: &Path) -> Result<bool, FileError> {
     let mark = directory.join(MARK_NAME);
     let Some(also) = read_file(disk, &mark, MARK_BYTES_MOST)? else { return Ok(false) };
@@ -49,7 +50,7 @@ pub(crate) fn finish(disk: &dyn Disk, directory: &Path) -> Result<bool, FileErro
         let file = directory.join(name);
         disk.remove(&file).named("remove", file)?;
     }
-    // IMPORTANT: all of them are gone from the disk before the mark is.
+    // IMPORTANT: all files are gone from the disk before the mark is.
     disk.sync_directory(directory).named("sync", directory)?;
     disk.remove(&mark).named("remove", &mark)?;
     disk.sync_directory(directory).named("sync", directory)?;

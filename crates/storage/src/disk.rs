@@ -1,10 +1,10 @@
-//! What this crate asks of a disk, and no more.
+//! The operations that this crate needs from a disk, and no more.
 //!
-//! Two disks are there: [`real::RealDisk`], files of the operating system, and [`sim::SimDisk`], which keeps what a
-//! power cut would leave apart from what a program sees, so that a test can cut the power.
+//! There are two implementations: [`real::RealDisk`], files of the operating system, and [`sim::SimDisk`], which keeps
+//! what a program sees apart from what a power cut would leave, so that a test can cut the power.
 //!
-//! What either may do between two syncs is what POSIX allows: each 512-byte sector that was written may be on the
-//! medium or not, in any order, and so may each change of a directory's entries. Only [`DiskFile::sync_data`] and
+//! Between two syncs, either may do what POSIX allows: each 512-byte sector that was written may or may not be on the
+//! medium, in any order, and so may each change to the entries of a directory. Only [`DiskFile::sync_data`] and
 //! [`Disk::sync_directory`] end that.
 
 pub mod real;
@@ -19,63 +19,63 @@ use crate::error::{FileError, Named as _};
 
 /// Files and directories. Every call blocks.
 pub trait Disk: Debug + Send + Sync {
-    /// Makes a directory, and those above it, where they are missing. What it made lasts when this returns.
+    /// Creates a directory and any missing parents. They are durable when this returns.
     ///
     /// # Errors
-    /// What the system said; some directories may have been made. Safe to repeat.
+    /// What the system reported; some directories may have been created. Safe to repeat.
     fn create_directory(&self, directory: &Path) -> io::Result<()>;
 
     /// Opens a file.
     ///
     /// # Errors
-    /// `NotFound` where the mode asks for a file that is there; otherwise what the system said.
+    /// `NotFound` if the mode requires an existing file and there is none; otherwise what the system reported.
     fn open(&self, file: &Path, mode: Mode) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// The names of all files in a directory, sorted. Names that are not UTF-8 are left out, for none is ours.
+    /// The names of all files in a directory, sorted. Names that are not UTF-8 are skipped: none of them is ours.
     ///
     /// # Errors
-    /// What the system said.
+    /// What the system reported.
     fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
 
-    /// Gives a file another name in its directory, in place of any file that has that name. Lasts once the directory
-    /// is synced; until then a crash leaves the one name or the other.
+    /// Renames a file within its directory, replacing any file of that name. Durable once the directory is synced;
+    /// until then a crash leaves either the old or the new name.
     ///
     /// # Errors
-    /// What the system said; nothing was changed.
+    /// What the system reported; nothing was changed.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a file's name. Lasts once the directory is synced.
+    /// Removes a file's name. Durable once the directory is synced.
     ///
     /// # Errors
-    /// What the system said; nothing was changed.
+    /// What the system reported; nothing was changed.
     fn remove(&self, file: &Path) -> io::Result<()>;
 
-    /// Makes what changed in a directory's entries last.
+    /// Makes all changes to the entries of a directory durable.
     ///
     /// # Errors
-    /// What the system said. Which of the changes last is unknown.
+    /// What the system reported. It is unknown which of the changes are durable.
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
 
-    /// How many more bytes the file system of a directory takes from this process.
+    /// How many more bytes the file system of a directory can take from this process.
     ///
     /// # Errors
-    /// What the system said.
+    /// What the system reported.
     fn free_space(&self, directory: &Path) -> io::Result<u64>;
 
-    /// Locks a file, which is made where it is missing, against every other process until the lock is dropped or the
-    /// process ends, however it ends. `None` where somebody has it.
+    /// Locks a file against every other process, creating it if it is missing. The lock lasts until it is dropped or
+    /// the process ends, however it ends. `None` if another process holds the lock.
     ///
     /// # Errors
-    /// What the system said; nothing is locked.
+    /// What the system reported; nothing is locked.
     fn lock(&self, file: &Path) -> io::Result<Option<Box<dyn DiskLock>>>;
 
-    /// What names the time since the machine was last booted; `None` where the system does not tell.
+    /// A name for the time since the machine was last booted; `None` where the system does not tell.
     fn boot_id(&self) -> Option<String>;
 
-    /// A number that stays with a directory and that its copy does not share; 0 where the system has none.
+    /// A number that stays with a directory and differs in a copy of it; 0 where the system has none.
     ///
     /// # Errors
-    /// What the system said.
+    /// What the system reported.
     fn place(&self, directory: &Path) -> io::Result<u64>;
 }
 
@@ -84,34 +84,34 @@ pub trait DiskFile: Debug + Send + Sync {
     /// Its length in bytes.
     ///
     /// # Errors
-    /// What the system said.
+    /// What the system reported.
     fn length(&self) -> io::Result<u64>;
 
-    /// Reads from a place of the file on; returns how many bytes it read, 0 at the end of the file.
+    /// Reads from an offset on; returns how many bytes it read, 0 at the end of the file.
     ///
     /// # Errors
-    /// What the system said.
+    /// What the system reported.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes at a place of the file; returns how many bytes it wrote, which may be fewer. They are in the kernel then,
-    /// and outlive the process.
+    /// Writes at an offset; returns how many bytes it wrote, which may be fewer. They are then in the kernel and
+    /// survive the process.
     ///
     /// # Errors
-    /// What the system said. What of the bytes was written is unknown.
+    /// What the system reported. It is unknown which of the bytes were written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Makes the file at least so long, and takes the room for it, so that writes within do not run out of it where the
-    /// file system can promise that. What was not written reads as zeros.
+    /// Makes the file at least `length` bytes long and allocates the space, so that writes within it do not run out of
+    /// space, where the file system can promise that. Unwritten bytes read as zeros.
     ///
     /// # Errors
-    /// Without room, [`is_no_space`]; otherwise what the system said. The file may have grown.
+    /// Out of space: [`is_no_space`]; otherwise what the system reported. The file may have grown.
     fn preallocate(&self, length: u64) -> io::Result<()>;
 
-    /// Makes everything that was written before the call last, and the file's length.
+    /// Makes everything written before the call durable, and the length of the file.
     ///
     /// # Errors
-    /// What the system said. Which writes last is unknown, and no later call will say: the kernel may have dropped
-    /// them. It must not be repeated.
+    /// What the system reported. It is unknown which writes are durable, and no later call will tell: the kernel may
+    /// have dropped them. The call must not be repeated.
     fn sync_data(&self) -> io::Result<()>;
 }
 
@@ -121,16 +121,16 @@ pub trait DiskLock: Debug + Send + Sync {}
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// One that is there, for reading.
+    /// An existing file, for reading.
     Read,
-    /// One that is there, for reading and writing.
+    /// An existing file, for reading and writing.
     Write,
-    /// Made anew, empty, in place of any that is there; for reading and writing.
+    /// A new, empty file that replaces any existing one; for reading and writing.
     Create,
 }
 
-/// Whether an error says that the disk, or what this user may have of it, is full; or that no more files can be open now, which
-/// passes as well and says nothing of the disk.
+/// Whether an error says that the disk, or the quota of this user, is full; or that no more files can be open now,
+/// which is temporary as well and says nothing about the disk.
 #[must_use]
 pub fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) || is_no_descriptor(error)
@@ -145,29 +145,29 @@ pub fn is_no_descriptor(error: &io::Error) -> bool {
     cfg!(unix) && error.raw_os_error().is_some_and(|code| TOO_MANY_FILES.contains(&code))
 }
 
-/// Such an error.
+/// An error that says that too many files are open.
 fn no_descriptor() -> io::Error {
     io::Error::from_raw_os_error(TOO_MANY_FILES[1])
 }
 
-/// Puts a small file of a directory in the place of the one before. When this returns it lasts.
+/// Replaces a small file in a directory. The new content is durable when this returns.
 ///
 /// # Errors
-/// A start finds the one before or the new one, whole.
+/// A start finds either the old or the new file, whole.
 pub fn replace_file(disk: &dyn Disk, directory: &Path, name: &str, bytes: &[u8]) -> Result<(), FileError> {
     let (path, written) = (directory.join(name), directory.join(format!("{name}.tmp")));
     let file = disk.open(&written, Mode::Create).named("make", &written)?;
     write_full(file.as_ref(), 0, bytes).named("write", &written)?;
-    // IMPORTANT: it is on disk before it gets its name, or a crash could leave the name with a part of it.
+    // IMPORTANT: sync the content before the rename, or a crash could leave the name with only part of the content.
     file.sync_data().named("sync", &written)?;
     disk.rename(&written, &path).named("replace", &path)?;
     disk.sync_directory(directory).named("sync", directory)
 }
 
-/// The bytes of a small file; `None` where it is not there.
+/// The bytes of a small file; `None` if it does not exist.
 ///
 /// # Errors
-/// It is larger than the limit in bytes, or the disk failed.
+/// The file is larger than `limit` bytes, or the disk failed.
 pub fn read_file(disk: &dyn Disk, file: &Path, limit: u64) -> Result<Option<Vec<u8>>, FileError> {
     match disk.open(file, Mode::Read) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -175,10 +175,10 @@ pub fn read_file(disk: &dyn Disk, file: &Path, limit: u64) -> Result<Option<Vec<
     }
 }
 
-/// Fills a buffer from a place of a file on; returns how much of it was filled before the end of the file.
+/// Fills a buffer from an offset of a file on; returns how many bytes were filled before the end of the file.
 ///
 /// # Errors
-/// What the system said.
+/// What the system reported.
 pub(crate) fn read_full(file: &dyn DiskFile, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -195,8 +195,7 @@ pub(crate) fn read_full(file: &dyn DiskFile, offset: u64, buffer: &mut [u8]) -> 
 /// The bytes of a whole file.
 ///
 /// # Errors
-/// `FileTooLarge` above a limit, so that a file that is not ours cannot take all memory; otherwise what the system
-/// said.
+/// `FileTooLarge` above the limit, so that a foreign file cannot take all memory; otherwise what the system reported.
 pub(crate) fn read_whole(file: &dyn DiskFile, limit: u64) -> io::Result<Vec<u8>> {
     let length = file.length()?;
     let size = usize::try_from(length).ok().filter(|_| length <= limit).ok_or(ErrorKind::FileTooLarge)?;
@@ -206,10 +205,10 @@ pub(crate) fn read_whole(file: &dyn DiskFile, limit: u64) -> io::Result<Vec<u8>>
     Ok(bytes)
 }
 
-/// Writes all bytes at a place of a file, in one call where the system takes them at once.
+/// Writes all bytes at an offset of a file, in one call if the system takes them at once.
 ///
 /// # Errors
-/// What the system said. What of the bytes was written is unknown.
+/// What the system reported. It is unknown which of the bytes were written.
 pub(crate) fn write_full(file: &dyn DiskFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {

@@ -1,4 +1,4 @@
-//! What goes wrong, by what the caller does next.
+//! The errors, grouped by what the caller does next.
 
 use std::error::Error;
 use std::io;
@@ -11,29 +11,29 @@ use crate::position::{DirectoryId, Position};
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", file.display())]
 pub struct FileError {
-    /// What was tried, as a verb.
+    /// What was attempted, as a verb.
     pub action: &'static str,
     /// The file or directory.
     pub file: PathBuf,
-    /// What the system said.
+    /// What the system reported.
     pub source: io::Error,
 }
 
 impl FileError {
-    /// Whether the disk, or what this user may have of it, is full.
+    /// Whether the disk, or the quota of this user, is full.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         disk::is_no_space(&self.source)
     }
 
-    /// Whether no more files can be open now; that is want of room, too.
+    /// Whether no more files can be open now; this counts as lack of space, too.
     #[must_use]
     pub fn is_no_descriptor(&self) -> bool {
         disk::is_no_descriptor(&self.source)
     }
 }
 
-/// Says which call to the disk failed.
+/// Adds to an error which call to the disk failed.
 pub(crate) trait Named<T> {
     fn named(self, action: &'static str, file: impl Into<PathBuf>) -> Result<T, FileError>;
 }
@@ -44,40 +44,40 @@ impl<T> Named<T> for io::Result<T> {
     }
 }
 
-/// Why the log took nothing, or cannot say that something lasts.
+/// Why the log accepted nothing, or cannot guarantee durability.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// The disk is full. Nothing was appended; the journal takes appends again when there is room. After a crash before
-    /// the next sync, a first part of what was refused may be there all the same.
+    /// The disk is full. Nothing was appended; appends work again when there is room. After a crash before the next
+    /// sync, some first part of the refused data may be there even so.
     #[error("the disk is full, nothing was appended")]
     NoSpace(#[source] FileError),
-    /// More than an append takes. Nothing was appended; split it.
+    /// The append exceeds the limit. Nothing was appended; split it.
     #[error("an append of {bytes} bytes with its framing, the limit is {limit}; nothing was appended")]
     TooLarge {
-        /// How large it is, in bytes.
+        /// The size of the append, in bytes.
         bytes: u64,
         /// The limit, in bytes.
         limit: u64,
     },
-    /// The disk failed at this call, and the journal is poisoned from here on. Whether what was appended since the last
-    /// sync lasts is unknown. Hand over and stop.
+    /// The disk failed in this call, and the journal is now poisoned. It is unknown whether data appended since the
+    /// last sync is durable. Hand over and stop.
     #[error("the disk failed; nothing more is acknowledged")]
     Failed(#[source] FileError),
-    /// The disk failed at an earlier call. Nothing was appended and nothing was synced, nor will be.
+    /// The disk failed in an earlier call. Nothing was appended or synced, nor will it be.
     #[error("the log takes nothing since the disk failed: {reason}")]
     Poisoned {
-        /// That earlier failure.
+        /// The earlier failure.
         reason: String,
     },
 }
 
-/// A file that is not as it was written.
+/// A file whose content is not what was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} is damaged at byte {offset}: {flaw}", file.display())]
 pub struct Damage {
-    /// The file; of a missing one, the name it had.
+    /// The file; if it is missing, the name it had.
     pub file: PathBuf,
-    /// Where in it, in bytes from its start.
+    /// The position in the file, in bytes from its start.
     pub offset: u64,
     /// What is wrong.
     pub flaw: Flaw,
@@ -87,36 +87,36 @@ pub struct Damage {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Flaw {
-    /// Cut within its header, damaged there, or another file altogether.
+    /// The file is cut within its header, is damaged there, or is a different kind of file.
     #[error("its header is damaged")]
     Header,
-    /// Of another release.
+    /// The file has the format version of another release.
     #[error("it is of format version {0}, and this program reads version {version}", version = crate::FORMAT_VERSION)]
     Version(u32),
-    /// Of another data directory.
+    /// The file belongs to another data directory.
     #[error("it belongs to the data directory with the identity {0}")]
     OtherDirectory(DirectoryId),
-    /// Its name says another position than its header.
+    /// The position in the file's name is not that in its header.
     #[error("its name does not fit its content, which begins at position {0}")]
     OtherName(Position),
-    /// The file is shorter than its header says. Its room was taken before it got its name, so no crash does that.
+    /// The file is shorter than its header says. Its space was allocated before it got its name, so no crash does that.
     #[error(
         "the file ends there, and its header says {size} bytes: it was cut by something else than a crash of the node"
     )]
     Short {
-        /// How long it was made, in bytes.
+        /// The original size, in bytes.
         size: u64,
     },
-    /// A record is damaged that was on disk.
+    /// A record that was on disk is damaged.
     #[error("the record there is damaged, and it is not the torn end of the log")]
     Record,
-    /// A record is as it was written, and whoever took it could not use it.
+    /// A record is intact, but its receiver could not use it.
     #[error("the record there cannot be used: {0}")]
     Rejected(String),
-    /// Records that were on disk are not there.
+    /// Records that were on disk are missing.
     #[error("records that were there are missing")]
     RecordsMissing,
-    /// A segment of the log is not there.
+    /// A segment of the log is missing.
     #[error("this segment of the log is missing")]
     SegmentMissing,
     /// The log ends before a position that it had reached.
@@ -130,32 +130,32 @@ pub enum Flaw {
     /// A block of a snapshot is damaged.
     #[error("the block there is damaged")]
     Block,
-    /// A snapshot ends without the mark of a whole one, or its mark does not fit.
+    /// A snapshot ends without a footer, or the footer does not match.
     #[error("its end is missing or does not fit the rest")]
     Footer,
-    /// An identity that cannot be read.
+    /// The identity cannot be read.
     #[error("it is not what was written there, its checksum does not fit")]
     Identity,
-    /// A cluster's map that cannot be read.
+    /// The cluster map cannot be read.
     #[error("it is not the map that was written there, its checksum does not fit")]
     Map,
 }
 
-/// Why a file is not read on.
+/// Why reading a file failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The disk failed.
     #[error(transparent)]
     File(#[from] FileError),
-    /// It is not as it was written.
+    /// The file is damaged.
     #[error(transparent)]
     Damaged(#[from] Damage),
 }
 
-/// What the receiver of recovered data finds wrong with it.
+/// Why the receiver of recovered data rejected it.
 pub type Rejection = Box<dyn Error + Send + Sync>;
 
-/// Why a data directory cannot be used. Nothing was changed, but for what [`OpenError::File`] says.
+/// Why a data directory cannot be used. Nothing was changed, except as [`OpenError::File`] says.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Stop the other process first, or start with another directory.
@@ -167,7 +167,7 @@ pub enum OpenError {
     /// The disk failed. Safe to repeat.
     #[error(transparent)]
     File(#[from] FileError),
-    /// There is a log or a snapshot, and nothing says whose. Restore the file, or choose an empty directory.
+    /// There is a log or a snapshot, but no identity. Restore the file, or choose an empty directory.
     #[error(
         "the data directory {} holds data but no file `identity`; restore the file, or start with another --data-dir",
         directory.display()
@@ -176,33 +176,33 @@ pub enum OpenError {
         /// The directory.
         directory: PathBuf,
     },
-    /// There is nothing to look at or to repair. A node would begin an empty one there.
+    /// There is nothing to check or to repair. A node would start with an empty directory there.
     #[error("{} holds no data of a node: none of the files of one is there; nothing was changed", directory.display())]
     NoData {
         /// The directory.
         directory: PathBuf,
     },
-    /// Data is lost or unreadable. Starting again does not help.
+    /// Data is lost or unreadable. Restarting does not help.
     #[error(transparent)]
     Damaged(#[from] Damage),
-    /// The bytes are as they were written, and whoever took them could not use them.
+    /// The data is intact, but its receiver could not use it.
     #[error("{} holds at byte {offset} what this program cannot use: {reason}", file.display())]
     Rejected {
         /// The file.
         file: PathBuf,
-        /// Where in it: of the record, or in a snapshot of its block.
+        /// The offset of the record, or, in a snapshot, of its block.
         offset: u64,
-        /// What is wrong with it. It is part of the text.
+        /// What is wrong with it. The error text includes it.
         reason: Rejection,
     },
-    /// Settings that make no sense.
+    /// The configured segment size is out of range.
     #[error("segments of {segment_bytes} bytes; from {least} to {most} are possible")]
     SegmentBytes {
         /// What was asked for.
         segment_bytes: u64,
-        /// The least.
+        /// The minimum.
         least: u64,
-        /// The most.
+        /// The maximum.
         most: u64,
     },
 }

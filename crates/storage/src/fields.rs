@@ -1,23 +1,23 @@
-//! Numbers in bytes, little-endian, as all our formats have them.
+//! Little-endian numbers in bytes, as all our formats have them.
 
-/// The number at an offset; `None` where the bytes end before it does.
+/// The number at an offset; `None` if the bytes end too early.
 pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(offset..)?.first_chunk().copied()?))
 }
 
-/// The number at an offset; `None` where the bytes end before it does.
+/// The number at an offset; `None` if the bytes end too early.
 pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(offset..)?.first_chunk().copied()?))
 }
 
-/// The number at an offset; `None` where the bytes end before it does.
+/// The number at an offset; `None` if the bytes end too early.
 pub(crate) fn u128_at(bytes: &[u8], offset: usize) -> Option<u128> {
     Some(u128::from_le_bytes(bytes.get(offset..)?.first_chunk().copied()?))
 }
 
-/// Behind which byte there are only zeros.
+/// The length of the bytes without trailing zeros.
 pub(crate) fn used(bytes: &[u8]) -> usize {
-    // By whole words first: most of a segment may be zeros.
+    // Compare whole words first: most of a segment may be zeros.
     let (words, rest) = bytes.as_chunks::<32>();
     if let Some(last) = rest.iter().rposition(|&byte| byte != 0) {
         return bytes.len() - rest.len() + last + 1;

@@ -1,8 +1,7 @@
-//! One record in the log: a header of 24 bytes and the payload. docs/storage-format.md has the bytes.
+//! One record of the log: a header of 24 bytes and the payload. docs/storage-format.md has the bytes.
 //!
-//! A frame says where it stands, which frame came before it, and up to where the log was synced when it was written.
-//! So recovery tells frames that are missing, left over from earlier, or damaged from an end that was torn off by a
-//! crash.
+//! A frame states its own position, the position of the previous frame, and up to where the log was synced when it was
+//! written. This lets recovery distinguish missing, stale or damaged frames from an end that a crash tore off.
 
 use crate::bugs::{Bug, Bugs};
 use crate::fields::{u32_at, u64_at};
@@ -10,15 +9,15 @@ use crate::fields::{u32_at, u64_at};
 /// The length of a frame's header, in bytes.
 pub(crate) const HEADER_BYTES: usize = 24;
 
-/// In place of a distance: too far to be said, nothing is claimed.
+/// Stands in place of a distance that is too large to store: nothing is claimed.
 const NOT_SAID: u32 = u32::MAX;
 
-/// What stands at a place of the log.
+/// What was found at a position of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parsed {
     /// A whole frame.
     Frame(Frame),
-    /// Zeros, as far as a header goes: nothing was written here.
+    /// Zeros, for the length of a header: nothing was written here.
     Nothing,
     /// Something else.
     Bad,
@@ -31,9 +30,9 @@ pub(crate) struct Frame {
     pub(crate) position: u64,
     /// Its payload's length in bytes.
     pub(crate) length: usize,
-    /// Where the frame before it begins; `None` for the first of a log.
+    /// Where the previous frame begins; `None` for the first of a log.
     pub(crate) before: Option<u64>,
-    /// Everything below was synced when this was written; `None` where it does not say.
+    /// Everything below was synced when this was written; `None` if it does not say.
     pub(crate) synced: Option<u64>,
 }
 
@@ -44,12 +43,12 @@ impl Frame {
     }
 }
 
-/// What a payload of a length takes in the log, in bytes.
+/// The size of a payload in the log, with its header, in bytes.
 pub(crate) fn bytes_of(length: usize) -> u64 {
     HEADER_BYTES as u64 + length as u64
 }
 
-/// Adds a frame to a buffer.
+/// Appends a frame to a buffer.
 pub(crate) fn encode<B: Bugs>(
     buffer: &mut Vec<u8>,
     position: u64,
@@ -60,7 +59,7 @@ pub(crate) fn encode<B: Bugs>(
 ) {
     let start = buffer.len();
     let distance = |to: u64| u32::try_from(position.saturating_sub(to)).unwrap_or(NOT_SAID);
-    // The limit of an append keeps payloads far below.
+    // The limit of an append keeps payloads far smaller.
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     let mut header = [0; HEADER_BYTES];
     let (_, fields) = header.split_at_mut(4);
@@ -78,14 +77,14 @@ pub(crate) fn encode<B: Bugs>(
     }
 }
 
-/// Of a whole frame, but for the field that holds it.
+/// The checksum of a whole frame, except for the checksum field itself.
 fn checksum<B: Bugs>(frame: &[u8], bugs: B) -> u32 {
-    // IMPORTANT: the header is part of it. A length or a position that is wrong is as bad as a wrong byte of payload.
+    // IMPORTANT: the header is included. A wrong length or position is as bad as a wrong byte of payload.
     let from = if bugs.plants(Bug::ChecksumWithoutHeader) { HEADER_BYTES } else { 4 };
     crc32c::crc32c(frame.get(from..).unwrap_or_default())
 }
 
-/// What stands at the beginning of some bytes, which are at a position of the log.
+/// Parses the start of `bytes`, which are at a position of the log.
 pub(crate) fn parse<B: Bugs>(bytes: &[u8], position: u64, bugs: B) -> Parsed {
     let Some(header) = bytes.get(..HEADER_BYTES) else {
         return if bytes.iter().all(|&byte| byte == 0) { Parsed::Nothing } else { Parsed::Bad };
@@ -116,7 +115,7 @@ fn whole<B: Bugs>(bytes: &[u8], position: u64, bugs: B) -> Option<Frame> {
     Some(Frame { position, length, before, synced })
 }
 
-/// The whole frames in some bytes from an offset on, whatever stands between them. The bytes begin at a position.
+/// The whole frames in `bytes` from an offset on, whatever lies between them. `first` is the position of the bytes.
 pub(crate) fn resync<B: Bugs>(bytes: &[u8], first: u64, offset: usize, bugs: B) -> impl Iterator<Item = Frame> {
     let mut at = offset;
     std::iter::from_fn(move || {

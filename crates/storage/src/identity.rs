@@ -1,7 +1,7 @@
 //! Whose data a directory holds, and how far that can be trusted.
 //!
-//! The file `identity` is a text of two parts: a line with its format version, its length and its checksum, and one
-//! line for each thing it says. It is replaced as a whole. docs/storage-format.md has the letter of it.
+//! The file `identity` is a text of two parts: a line with its format version, length and checksum, then one line for
+//! each fact. It is always replaced as a whole. docs/storage-format.md has the exact format.
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
@@ -17,52 +17,52 @@ use crate::sealed::{seal, unseal};
 pub(crate) const NAME: &str = "identity";
 const WRITTEN_NAME: &str = "identity.tmp";
 
-/// What it begins with.
+/// How the file begins.
 const HEAD: &str = "node-identity";
 
-/// How many incarnations are remembered, the newest.
+/// How many incarnations are remembered; the newest are kept.
 pub const INCARNATIONS: usize = 64;
 
 /// The longest name of a cluster or a boot, in bytes.
 pub const NAME_BYTES: usize = 64;
 
-/// A file that is longer is none of ours. In bytes.
+/// A longer file is not one of ours. In bytes.
 const FILE_BYTES_MOST: u64 = 16 * 1024;
 
-/// What stands in the place of a name that is not known.
+/// Stands in place of an unknown name.
 const NONE: &str = "-";
 
 /// Whose data a directory holds.
 ///
-/// A directory that was copied has the same identity as its original. Three things tell: [`Identity::place`] names the
-/// directory itself; a coordinator sees two nodes with one [`Identity::directory`]; and the copy's last incarnation is
-/// not the last that the coordinator gave to that directory.
+/// A copied directory has the same identity as its original. Three things reveal a copy: [`Identity::place`] names the
+/// directory itself; the coordinator sees two nodes with one [`Identity::directory`]; and the last incarnation of the
+/// copy is not the last one that the coordinator gave to that directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Drawn when the directory was made.
+    /// Drawn when the directory was created.
     pub directory: DirectoryId,
-    /// The cluster whose data this is, by the name that its coordinator gave it; `None` until it has joined one. Up to
-    /// [`NAME_BYTES`] of letters, digits and `. : _ -`; other characters are left out.
+    /// The cluster whose data this is, by the name that its coordinator gave it; `None` until the node has joined one.
+    /// Up to [`NAME_BYTES`] of letters, digits and `. : _ -`; other characters are dropped.
     pub cluster: Option<String>,
-    /// The incarnations that wrote here and of whose data some may be missing, oldest first. Of these and
-    /// [`Identity::incarnations`] together [`INCARNATIONS`] are kept.
+    /// The incarnations that wrote here and some of whose data may be missing, oldest first. Together with
+    /// [`Identity::incarnations`], at most [`INCARNATIONS`] are kept.
     pub unproven: Vec<u64>,
-    /// The incarnations that wrote here after those, oldest first. The last one is the proof that a start shows to its
+    /// The incarnations that wrote here after those, oldest first. At a start, the last one is the proof shown to the
     /// coordinator.
     pub incarnations: Vec<u64>,
-    /// What [`Disk::boot_id`] said when the last process began to write here.
+    /// The [`Disk::boot_id`] when the last process began to write here.
     pub boot: Option<String>,
-    /// What [`Disk::place`] said when the directory was last opened; 0 where the system does not tell.
+    /// The [`Disk::place`] when the directory was last opened; 0 where the system does not tell.
     pub place: u64,
-    /// Where the log ended when the last process stopped with everything on disk; `None` while one runs, and after one
-    /// that crashed.
+    /// Where the log ended when the last process stopped with everything on disk; `None` while a process runs, and
+    /// after a crash.
     pub stopped_at: Option<Position>,
-    /// A log was begun here: from then on, none is damage.
+    /// A log was begun here: from then on, a missing log is damage.
     pub log_begun: bool,
 }
 
 impl Identity {
-    /// That of a new directory.
+    /// The identity of a new directory.
     pub(crate) fn new(directory: DirectoryId) -> Self {
         Self {
             directory,
@@ -82,13 +82,13 @@ impl Identity {
         self.incarnations.last().copied()
     }
 
-    /// Whether a directory with this place is a copy of the one that this was written in; `false` where the system does not
-    /// tell.
+    /// Whether a directory with this place is a copy of the one in which this was written; `false` where the system
+    /// does not tell.
     pub(crate) fn is_copied(&self, place: u64) -> bool {
         self.place != place && self.place != 0 && place != 0
     }
 
-    /// Remembers the incarnation of this start, where it does not already.
+    /// Records the incarnation of this start, unless it is recorded already.
     pub fn begin_incarnation(&mut self, incarnation: u64) {
         if self.last_incarnation() == Some(incarnation) {
             return;
@@ -100,19 +100,19 @@ impl Identity {
         self.incarnations.drain(..surplus - unproven);
     }
 
-    /// Some of what was written so far may be missing. No later start may show it as proof.
+    /// Some of what was written so far may be missing, so no later start may present it as proof.
     pub fn lose_proof(&mut self) {
         self.unproven.append(&mut self.incarnations);
     }
 
-    /// Makes of it what a file can hold, so that it is the same when it is read.
+    /// Reduces this to what the file can hold, so that it reads back the same.
     pub(crate) fn keep_to_limits(&mut self) {
         for name in [&mut self.cluster, &mut self.boot] {
             *name = name.as_deref().map(safe).filter(|name| name != NONE);
         }
     }
 
-    /// Reads the identity of a directory; `None` where there is none.
+    /// Reads the identity of a directory; `None` if there is none.
     pub(crate) fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<Self>, ReadError> {
         let path = directory.join(NAME);
         let file = match disk.open(&path, Mode::Read) {
@@ -126,12 +126,12 @@ impl Identity {
         }
     }
 
-    /// Puts it in the place of the one before. When this returns it lasts.
+    /// Replaces the stored identity. The new one is durable when this returns.
     pub(crate) fn store<B: Bugs>(&self, disk: &dyn Disk, directory: &Path, bugs: B) -> Result<(), FileError> {
         let (path, written) = (directory.join(NAME), directory.join(WRITTEN_NAME));
         let file = disk.open(&written, Mode::Create).named("make", &written)?;
         write_full(file.as_ref(), 0, self.encode().as_bytes()).named("write", &written)?;
-        // IMPORTANT: the text is on disk before it gets its name, or a crash could leave the name with a part of it.
+        // IMPORTANT: sync the text before the rename, or a crash could leave the name with only part of the text.
         if !bugs.plants(Bug::RenameBeforeSync) {
             file.sync_data().named("sync", &written)?;
         }
@@ -165,7 +165,7 @@ impl Identity {
     }
 }
 
-/// A name as it can stand in a line of words.
+/// Reduces a name to the characters that a line can hold.
 fn safe(name: &str) -> String {
     let allowed = |c: &char| c.is_ascii_alphanumeric() || ".:_-".contains(*c);
     let name: String = name.chars().filter(allowed).take(NAME_BYTES).collect();
@@ -175,7 +175,7 @@ fn safe(name: &str) -> String {
 fn decode(bytes: &[u8]) -> Result<Identity, Flaw> {
     let body = unseal(HEAD, bytes, Flaw::Identity)?;
     let identity = decode_body(body).ok_or(Flaw::Identity)?;
-    // What is not as it would be written here somebody else has written.
+    // Text that differs from what we would write was written by somebody else.
     if identity.encode().as_bytes() == bytes { Ok(identity) } else { Err(Flaw::Identity) }
 }
 

@@ -1,8 +1,9 @@
-//! The log of a node: one for everything that it must not forget, in the order in which it was said.
+//! The log of a node: one log for everything that the node must not forget, in order.
 //!
-//! What a record means is its writer's business: here it is a payload of bytes. Payloads go into *segments*, files of a
-//! fixed size whose room is taken in advance, so that an append changes no length and needs no room. The segment that
-//! comes next is made before it is needed, and the old one is synced with the others: an append waits for no disk.
+//! The journal does not interpret its records: each is a payload of bytes. Payloads go into *segments*, files of a
+//! fixed size whose space is allocated in advance, so that an append neither changes a file length nor needs new space.
+//! The next segment is created before it is needed, and the old one is synced along with the others: an append does not
+//! wait for the disk.
 
 mod next;
 mod sync;
@@ -22,22 +23,22 @@ use crate::frame;
 use crate::position::{DirectoryId, Position};
 use crate::segment::{self, Draft, Header, PublishError, Segment};
 
-/// The most that one append takes, in bytes, with 24 bytes of framing for each payload.
+/// The most that one append takes, in bytes, including 24 bytes of framing for each payload.
 pub const BATCH_BYTES: u64 = 256 * 1024 * 1024;
 
-/// A segment for which the disk has no room is tried again as this part of one.
+/// If the disk has no room for a whole segment, one of this fraction of its size is tried.
 const SEGMENT_PARTS: u64 = 16;
 
-/// How many full segments may wait for a sync. One more, and the append that fills it waits for the oldest.
+/// How many full segments may be unsynced. When one more fills up, the append waits while the oldest is synced.
 const SEGMENTS_UNSYNCED: usize = 4;
 
-/// How far ahead of the end of the log zeros are written where it is synced often, in bytes.
+/// How far ahead of the end of the log zeros are written when syncs are frequent, in bytes.
 const ZEROS_AHEAD: u64 = 1024 * 1024;
 
-/// A buffer that has grown beyond this is given back after the append that needed it. In bytes.
+/// A buffer that has grown beyond this is released after the append that needed it. In bytes.
 const BUFFER_KEPT: usize = 1024 * 1024;
 
-/// A segment that has no room for the record that came next.
+/// A segment that had no room for the next record.
 #[derive(Debug)]
 struct Full {
     segment: Segment,
@@ -45,7 +46,8 @@ struct Full {
     end: u64,
 }
 
-/// The log, open for appending. One thread at a time uses it; [`Journal::begin_sync`] lets others append meanwhile.
+/// The log, open for appending, used by one thread at a time. With [`Journal::begin_sync`], appends continue during a
+/// sync.
 #[derive(Debug)]
 pub struct Journal<B: Bugs = NoBugs> {
     disk: Arc<dyn Disk>,
@@ -54,17 +56,17 @@ pub struct Journal<B: Bugs = NoBugs> {
     segment_bytes: u64,
     frugal: bool,
     syncs_often: bool,
-    /// Where it is synced often: up to here zeros were written.
+    /// When syncs are frequent: zeros have been written up to here.
     zeroed: u64,
     bugs: B,
-    /// The full segments that are still there, oldest first.
+    /// The full segments that still exist, oldest first.
     full: VecDeque<Header>,
     current: Segment,
-    /// The one that comes next, where it is there already.
+    /// The next segment, if it has been created already.
     next: Option<Segment>,
     /// Where the last frame ends.
     end: u64,
-    /// Where the next one goes: there, or behind the header of a segment that has none yet.
+    /// Where the next frame goes: at `end`, or after the header of a segment that has no frame yet.
     tail: u64,
     /// Where the last frame begins.
     before: Option<u64>,
@@ -72,34 +74,34 @@ pub struct Journal<B: Bugs = NoBugs> {
     synced: u64,
     /// Full segments that may not be on disk, oldest first.
     unsynced: VecDeque<Full>,
-    /// A failed append may have left bytes from the tail up to here.
+    /// A failed append may have left bytes from `tail` up to here.
     litter: Option<u64>,
-    /// How often something was cleared, and how many of those are on disk.
+    /// How many times such remains were cleared, and how many of those clearings are on disk.
     clearings: u64,
     clearings_synced: u64,
-    /// The segment that a sync was asked to make in advance, by its first position.
+    /// The segment that was requested in advance, by its first position.
     asked_for: Option<u64>,
     health: Arc<Health>,
     buffer: Vec<u8>,
 }
 
-/// What a journal and the sync that runs beside it know of each other.
+/// State shared by a journal and the sync that runs beside it.
 #[derive(Debug, Default)]
 struct Health {
-    /// A sync is on its way. Two at once could share one error, and one of them would not see it.
+    /// A sync is in progress. Of two at once, one could consume the error of the disk and the other would not see it.
     syncing: AtomicBool,
-    /// How the disk failed first.
+    /// The first failure of the disk.
     poison: OnceLock<String>,
 }
 
 impl Health {
     fn poison(&self, error: &FileError) {
-        // A second failure says nothing new.
+        // A second failure adds nothing.
         let _ = self.poison.set(format!("{error}: {}", error.source));
     }
 }
 
-/// What recovery found, from which a journal goes on.
+/// What recovery found, from which a journal continues.
 #[derive(Debug)]
 pub(crate) struct Resumed {
     pub(crate) full: VecDeque<Header>,
@@ -109,7 +111,7 @@ pub(crate) struct Resumed {
     pub(crate) before: Option<u64>,
 }
 
-/// Figures of the log.
+/// Statistics of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalStats {
     /// Where the oldest segment begins.
@@ -118,14 +120,14 @@ pub struct JournalStats {
     pub end: Position,
     /// Everything below is on disk.
     pub synced: Position,
-    /// How many files the log has, the one prepared in advance included.
+    /// How many files the log has, including the one prepared in advance.
     pub segments: usize,
     /// What they take on disk, in bytes.
     pub bytes: u64,
 }
 
 impl<B: Bugs> Journal<B> {
-    /// Goes on where recovery ended. Everything that was recovered is on disk.
+    /// Continues where recovery ended. Everything that was recovered is on disk.
     pub(crate) fn resume(
         disk: Arc<dyn Disk>,
         directory: PathBuf,
@@ -160,12 +162,12 @@ impl<B: Bugs> Journal<B> {
         }
     }
 
-    /// Appends payloads in their order, with one system call, and returns the position behind them: once a
-    /// [`Journal::sync`] returns this position or a later one, they are on disk. When this returns they are in the kernel, and outlive
-    /// the process; a crash of the machine before the next sync leaves any first part of them.
+    /// Appends payloads in order, with one system call, and returns the position after them. Once a [`Journal::sync`]
+    /// returns this position or a later one, they are on disk. When `append` returns, they are in the kernel and
+    /// survive the process; a crash of the machine before the next sync may keep any first part of them.
     ///
-    /// A payload may be empty. Where no sync has made the next segment in advance, this makes it when it is needed; where
-    /// nobody has synced for long, it syncs the oldest of five segments.
+    /// A payload may be empty. If no sync has created the next segment in advance, this creates it on demand; if
+    /// nothing has been synced for long, it syncs the oldest of five segments.
     ///
     /// # Errors
     /// Nothing counts as appended. After [`JournalError::NoSpace`] the same call may succeed once there is room.
@@ -190,10 +192,10 @@ impl<B: Bugs> Journal<B> {
         self.buffer.shrink_to(BUFFER_KEPT);
         if let Err(error) = written {
             self.litter = Some(self.tail + bytes);
-            // What cannot be cleared now is cleared before the next append.
+            // If this fails, the remains are cleared before the next append.
             let cleared = self.clear_litter();
             let failed = self.failed(error);
-            // A journal that could not clear up because the disk fails has said the graver thing.
+            // If clearing failed because the disk fails, return that error: it is the more serious one.
             return Err(cleared.err().filter(|_| self.poison().is_some()).unwrap_or(failed));
         }
         self.tail += bytes;
@@ -202,39 +204,40 @@ impl<B: Bugs> Journal<B> {
         Ok(self.end())
     }
 
-    /// Makes everything that was appended last, and returns the position behind it. Blocks on the disk.
+    /// Makes everything that was appended durable, and returns the position after it. Blocks on the disk.
     ///
     /// # Errors
     /// After the first failure the journal is poisoned: nothing is ever acknowledged again.
     ///
     /// # Panics
-    /// A sync that was begun has not ended.
+    /// Another sync has begun and not ended.
     pub fn sync(&mut self) -> Result<Position, JournalError> {
         let synced = self.begin_sync()?.run();
         self.end_sync(synced)
     }
 
-    /// Whether to take no more room than there must be: small segments, and none in advance. For a disk that is nearly full,
-    /// whose last room a snapshot needs.
+    /// Whether to use as little space as possible: small segments, and none created in advance. For a disk that is
+    /// nearly full, when a snapshot needs the remaining space.
     pub fn set_frugal(&mut self, frugal: bool) {
         self.frugal = frugal;
     }
 
-    /// Whether a sync follows nearly every append. File systems note which part of a file's room was ever written to, and a
-    /// sync after a first write there has to make that note last, too, which takes about as long again. Then few syncs have
-    /// to: the next segment is made by [`Journal::begin_next`] and no longer by a sync, with zeros everywhere. In a segment
-    /// that was made otherwise they are written ahead, a mebibyte at a time.
+    /// Whether a sync follows nearly every append. File systems track which parts of an allocated file were ever
+    /// written, and a sync after the first write to a part must make that metadata durable, too, which takes about as
+    /// long again. With this set, few syncs have to: [`Journal::begin_next`] creates the next segment, instead of a
+    /// sync, and fills it with zeros. In a segment that was created otherwise, zeros are written ahead, a mebibyte at a
+    /// time.
     pub fn set_syncs_often(&mut self, often: bool) {
         self.syncs_often = often;
     }
 
-    /// Removes the segments that lie below a position as a whole: the one that recovery starts from, which is that of
-    /// the oldest snapshot that is to be of use.
+    /// Removes the segments that lie entirely below a position. Recovery must be able to start from that position: it
+    /// is the position of the oldest snapshot that is to remain usable.
     ///
-    /// IMPORTANT: call it only once that snapshot is finished, which is when its file and its name are on disk.
+    /// IMPORTANT: call this only once that snapshot is finished, that is, when its content and its name are on disk.
     ///
     /// # Errors
-    /// Some segments may be gone. Unless the journal is poisoned then, it is safe to repeat.
+    /// Some segments may be gone. Safe to repeat unless the journal is poisoned.
     pub fn remove_before(&mut self, position: Position) -> Result<(), JournalError> {
         self.check_poison()?;
         let below = position.0.min(self.synced);
@@ -254,7 +257,7 @@ impl<B: Bugs> Journal<B> {
         Ok(())
     }
 
-    /// Where the last record ends; a snapshot of everything so far has this position.
+    /// Where the last record ends; a snapshot of everything so far gets this position.
     #[must_use]
     pub fn end(&self) -> Position {
         Position(self.end)
@@ -266,27 +269,27 @@ impl<B: Bugs> Journal<B> {
         Position(self.synced)
     }
 
-    /// How many bytes can be appended without a new file, framing included. When the disk is full, this is what is left
-    /// for records that must not be refused.
+    /// How many bytes can be appended without a new file, framing included. On a full disk, this is what is left for
+    /// records that must not be refused.
     #[must_use]
     pub fn room(&self) -> u64 {
         let next = self.next.as_ref().map_or(0, |next| next.header.end() - next.header.body());
         self.current.header.end().saturating_sub(self.tail) + next
     }
 
-    /// Whether a payload of so many bytes needs no other file than the present one: to append it is one write.
+    /// Whether a payload of so many bytes fits into the current segment: then appending it is one write.
     #[must_use]
     pub fn fits(&self, bytes: u64) -> bool {
         self.litter.is_none() && self.tail + frame::HEADER_BYTES as u64 + bytes <= self.current.header.end()
     }
 
-    /// Whether the journal takes nothing any more, and why.
+    /// Why the journal accepts nothing any more; `None` while it does.
     #[must_use]
     pub fn poison(&self) -> Option<&str> {
         self.health.poison.get().map(String::as_str)
     }
 
-    /// Figures for operators.
+    /// Statistics for operators.
     #[must_use]
     pub fn stats(&self) -> JournalStats {
         let all = || self.full.iter().chain([&self.current.header]).chain(self.next.as_ref().map(|next| &next.header));
@@ -299,7 +302,7 @@ impl<B: Bugs> Journal<B> {
         }
     }
 
-    /// Writes the frames of some payloads into the buffer. Returns where the last one begins.
+    /// Encodes payloads as frames into the buffer. Returns where the last one begins.
     fn encode<P: AsRef<[u8]>>(&mut self, payloads: &[P]) -> Option<u64> {
         let mut before = self.before;
         self.buffer.clear();
@@ -311,7 +314,7 @@ impl<B: Bugs> Journal<B> {
         before
     }
 
-    /// Where it is synced often: writes zeros behind what the next append takes, if they were used up.
+    /// When syncs are frequent: writes zeros past the next append, if it uses up those written so far.
     fn write_zeros_ahead(&mut self, bytes: u64) {
         let behind = self.tail + bytes;
         if !self.syncs_often || self.current.is_zeroed || behind <= self.zeroed {
@@ -319,12 +322,12 @@ impl<B: Bugs> Journal<B> {
         }
         let Header { first, .. } = self.current.header;
         let (from, upto) = (behind.max(self.zeroed), (behind + ZEROS_AHEAD).min(self.current.header.end()));
-        // What a disk minds it says to the append as well.
+        // If the disk fails here, the append will report it as well.
         let _ = segment::write_zeros(self.current.file.as_ref(), from - first, upto - first);
         self.zeroed = upto;
     }
 
-    /// Goes on with the next segment, which has room for so many bytes.
+    /// Continues with the next segment, which has room for so many bytes.
     fn rotate(&mut self, bytes: u64) -> Result<(), JournalError> {
         let least = segment::HEADER_BYTES as u64 + bytes;
         let next = match self.next.take() {
@@ -338,9 +341,9 @@ impl<B: Bugs> Journal<B> {
         self.sync_oldest()
     }
 
-    /// Makes the next segment, in place of one that is too small for a large payload.
+    /// Creates the next segment, replacing one that is too small for a large payload.
     fn make_next(&mut self, least: u64, small: Option<Segment>) -> Result<Segment, JournalError> {
-        // Where a whole segment has no room, a part of one may have.
+        // If there is no room for a whole segment, there may be room for a smaller one.
         let part = (self.segment_bytes / SEGMENT_PARTS).max(segment::SEGMENT_BYTES_LEAST).max(least);
         let size = if self.frugal { part } else { self.segment_bytes.max(least) };
         let mut draft = self.draft(size);
@@ -375,7 +378,7 @@ impl<B: Bugs> Journal<B> {
         Header { directory: self.id, first: self.current.header.end(), size: self.segment_bytes }
     }
 
-    /// Bounds what a sync will have to do.
+    /// Limits the work of the next sync.
     fn sync_oldest(&mut self) -> Result<(), JournalError> {
         if self.unsynced.len() <= SEGMENTS_UNSYNCED || self.health.syncing.load(Ordering::Acquire) {
             return Ok(());
@@ -384,20 +387,20 @@ impl<B: Bugs> Journal<B> {
         let Full { segment, end } = oldest;
         let synced = segment.file.sync_data().named("sync", &segment.path);
         synced.map_err(|error| self.failed(error))?;
-        // Not up to the end of the segment: a record that would have had room there may be in the next one.
+        // Not up to the end of the segment: a record that would have fit there may be in the next one.
         self.synced = self.synced.max(end);
         Ok(())
     }
 
-    /// Writes zeros over what a failed append may have left.
+    /// Overwrites the remains of a failed append with zeros.
     ///
-    /// IMPORTANT: before anything else is appended. Frames that were never acknowledged could follow on it otherwise, as
-    /// if they were of the log.
+    /// IMPORTANT: do this before anything else is appended. Otherwise recovery could read frames that were never
+    /// acknowledged as part of the log.
     pub(crate) fn clear_litter(&mut self) -> Result<(), JournalError> {
         let Some(upto) = self.litter.filter(|_| !self.bugs.plants(Bug::TailNotCleared)) else { return Ok(()) };
         let (file, path, first) = (&self.current.file, &self.current.path, self.current.header.first);
         let cleared = file.length().named("look at", path).and_then(|length| {
-            // What is behind the end of the file was not written, and need not take room.
+            // Bytes past the end of the file were not written, and need no space.
             let zeros = upto.min(first + length).saturating_sub(self.tail);
             let zeros = vec![0; usize::try_from(zeros).unwrap_or(usize::MAX)];
             write_full(file.as_ref(), self.tail - first, &zeros).named("write", path)
@@ -415,7 +418,7 @@ impl<B: Bugs> Journal<B> {
         }
     }
 
-    /// What a failed call means: want of room passes, everything else does not.
+    /// Classifies a failed call: lack of space is temporary, everything else is permanent.
     fn failed(&self, error: FileError) -> JournalError {
         if error.is_no_space() {
             return JournalError::NoSpace(error);

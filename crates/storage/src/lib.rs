@@ -1,21 +1,23 @@
-//! What a node keeps on disk, so that it survives any stop: a log of everything it must not forget, snapshots that
-//! replace the older part of that log, and their recovery.
+//! What a node keeps on disk so that it survives any stop: a log of everything it must not forget, snapshots that
+//! replace the older part of that log, and recovery from both.
 //!
-//! What the bytes mean is the caller's business: here they are payloads, given back in the order in which they were
-//! given in. This crate blocks on the disk; it has no tasks, no sockets and no clock. docs/storage-format.md describes
-//! each file byte by byte.
+//! This crate does not interpret the data: it stores payloads of bytes and returns them in the order in which they were
+//! written. It blocks on the disk; it has no tasks, no sockets and no clock. docs/storage-format.md describes each file
+//! byte by byte.
 //!
 //! In reading order:
 //!
-//! - [`directory`]: a data directory as a whole. The way in is [`DataDir::open`], then [`DataDir::recover`].
-//! - [`journal`]: the log, open for appending. `segment` and `frame` are its files and what is in them.
-//! - [`recovery`]: what of a log is good, what a crash tore off, and what is damaged. `survey`: with the snapshots.
-//! - [`snapshot`]: writing and reading one.
-//! - [`identity`]: whose data it is. [`map_file`]: the cluster's last map.
-//! - [`check()`](check::check) and [`repair()`](repair::repair): what operators do with a directory that does not start.
-//! - [`discard()`]: what is left of a directory whose node leaves for good: nothing.
-//! - [`disk`]: what all of this asks of a disk, with [`RealDisk`] and [`SimDisk`], whose power can be cut.
-//! - [`error`], [`position`], and [`bugs`], where tests plant mistakes.
+//! - [`directory`]: a data directory as a whole. The entry points are [`DataDir::open`], then [`DataDir::recover`].
+//! - [`journal`]: the log, open for appending. `segment` and `frame` are its files and their contents.
+//! - [`recovery`]: which part of a log is good, what a crash tore off, and what is damaged. `survey` adds the
+//!   snapshots.
+//! - [`snapshot`]: writing and reading a snapshot.
+//! - [`identity`]: whose data it is. [`map_file`]: the last cluster map.
+//! - [`check()`](check::check) and [`repair()`](repair::repair): what operators do with a directory that does not
+//!   start.
+//! - [`discard()`]: deletes the data of a node that leaves for good.
+//! - [`disk`]: what all of this needs from a disk, with [`RealDisk`] and [`SimDisk`], whose power can be cut.
+//! - [`error`], [`position`], and [`bugs`], which tests plant.
 
 pub mod bugs;
 pub mod check;
@@ -53,5 +55,5 @@ pub use recovery::{Recovered, TornTail};
 pub use repair::{RepairReport, repair};
 pub use snapshot::{SnapshotInfo, SnapshotWriter};
 
-/// The version of all formats on disk. Files of another are refused, by name and number.
+/// The version of all on-disk formats. Files of another version are refused; the error names the file and the version.
 pub const FORMAT_VERSION: u32 = 1;

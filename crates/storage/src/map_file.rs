@@ -1,7 +1,7 @@
-//! The file `map`: the last map of the cluster that a node had, a text that means nothing here.
+//! The file `map`: the last cluster map that the node had. Its text is not interpreted here.
 //!
-//! A line with the format's version, the length and the checksum of what follows, and the text. A file that an earlier
-//! program wrote is the text alone, and is read as it is. docs/storage-format.md has the letter of it.
+//! It holds a line with the format version, the length and the checksum of the text, and then the text. A file from an
+//! earlier release has the text alone, and is read as it is. docs/storage-format.md has the exact format.
 
 use std::path::Path;
 
@@ -12,27 +12,27 @@ use crate::sealed::{seal, unseal};
 /// The file's name.
 pub const NAME: &str = "map";
 
-/// A file that is larger is no map. In bytes.
+/// A larger file is not a map. In bytes.
 const BYTES_MOST: u64 = 64 * 1024 * 1024;
 
 /// What the file begins with.
 const HEAD: &str = "node-map";
 
-/// What one begins with that has no head.
+/// How a file without that header begins.
 const UNSEALED: &str = "OK Map ";
 
-/// Puts a map in the place of the one before. When this returns it lasts.
+/// Replaces the stored map. The new one is durable when this returns.
 ///
 /// # Errors
-/// The disk failed: the map before is still there, or the new one is.
+/// The disk failed: either the old map or the new one is there.
 pub fn store(disk: &dyn Disk, directory: &Path, text: &str) -> Result<(), FileError> {
     replace_file(disk, directory, NAME, seal(HEAD, text).as_bytes())
 }
 
-/// The map that was stored last; `None` where there is none.
+/// The map that was stored last; `None` if there is none.
 ///
 /// # Errors
-/// The disk failed, or the file is not as it was written.
+/// The disk failed, or the file is damaged.
 pub fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<String>, ReadError> {
     let file = directory.join(NAME);
     let Some(bytes) = read_file(disk, &file, BYTES_MOST)? else { return Ok(None) };

@@ -1,6 +1,6 @@
-//! Random numbers from a seed, for the disk that tests cut the power of: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+//! Random numbers from a seed, for the simulated disk: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 
-/// A source of random numbers: the same from the same seed, everywhere.
+/// A source of random numbers: the same sequence from the same seed, everywhere.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
@@ -17,7 +17,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below a bound; 0 where the bound is 0.
+    /// A number below a bound; 0 if the bound is 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         let wide = u128::from(self.next()) * u128::from(bound);
         (wide >> 64) as u64

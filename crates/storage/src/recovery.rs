@@ -1,13 +1,14 @@
-//! Reading the log back: what of it is good, what was torn off by a crash, and what is damaged.
+//! Reading the log back: which part of it is good, what a crash tore off, and what is damaged.
 //!
-//! A crash may take anything that was not synced, of any frame. So a frame that is bad may be the torn end of the log,
-//! or one that was on disk and is damaged. Frames further on tell: each says up to where the log was synced when it was
-//! written. If one of them says that the bad one was on disk, it is damage, and nothing is cut.
+//! A crash may lose anything that was not synced, from any frame. So a bad frame is either the torn end of the log, or
+//! was on disk and is damaged. Later frames decide: each states up to where the log was synced when it was written. If
+//! one of them shows that the bad frame was on disk, it is damage, and nothing is cut.
 //!
-//! A file that is shorter than its header says is damage wherever it ends: its length lasted before it got its name.
+//! A file that is shorter than its header says is damage wherever it ends: its length was durable before it got its
+//! name.
 //!
-//! Where the last process stopped in order, with everything on disk, there is no torn end: whatever is bad is damage.
-//! That the machine was not booted since proves less: a file system that was torn off and mounted again has a torn end,
+//! If the last process stopped cleanly, with everything on disk, there is no torn end: anything bad is damage. That the
+//! machine has not been booted since proves less: a file system that was detached and mounted again has a torn end,
 //! too.
 
 use std::path::{Path, PathBuf};
@@ -19,40 +20,40 @@ use crate::frame::{self, Frame, Parsed};
 use crate::position::{DirectoryId, Position};
 use crate::segment::{self, Header, Image};
 
-/// A payload that is given back.
+/// A recovered payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovered<'a> {
-    /// One of the snapshot. All of these come first.
+    /// A payload of the snapshot. All of these come first.
     Snapshot(&'a [u8]),
-    /// One of the log.
+    /// A payload of the log.
     Log {
-        /// Where it stands.
+        /// Its position.
         position: Position,
-        /// What it is.
+        /// Its bytes.
         payload: &'a [u8],
     },
 }
 
-/// Takes what is given back, in order.
+/// Receives the recovered payloads, in order.
 pub type Deliver<'a> = &'a mut dyn FnMut(Recovered<'_>) -> Result<(), Rejection>;
 
-/// The end of the log, which a crash has torn.
+/// The end of the log, torn by a crash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TornTail {
     /// The segment.
     pub file: PathBuf,
-    /// Where in it the good part ends.
+    /// Where the good part of the segment ends.
     pub offset: u64,
-    /// How many bytes there are behind.
+    /// How many bytes follow it.
     pub bytes: u64,
-    /// Whether good records lie behind. A cut of the power does that, and so does damage; a process that was killed
-    /// leaves half a record at most.
+    /// Whether good records follow. Both a power cut and damage cause that; a killed process leaves half a record at
+    /// most.
     pub followed: bool,
-    /// Later segments, which are of no use without them.
+    /// Later segments, which are useless without those bytes.
     pub dropped: Vec<PathBuf>,
 }
 
-/// How to read a log.
+/// The parameters for reading a log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reading<'a, B> {
     pub(crate) disk: &'a dyn Disk,
@@ -60,39 +61,39 @@ pub(crate) struct Reading<'a, B> {
     pub(crate) id: DirectoryId,
     /// Where the segments begin, in order.
     pub(crate) firsts: &'a [u64],
-    /// Where to begin: at the snapshot's position.
+    /// The position to begin at: that of the snapshot.
     pub(crate) from: u64,
     pub(crate) trust: Trust,
     pub(crate) bugs: B,
 }
 
-/// What can have happened to the end of the log.
+/// What may have happened to the end of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trust {
     /// The machine or its disk may have crashed.
     Torn,
-    /// Nothing: it stopped in order.
+    /// Nothing: the process stopped cleanly.
     Whole,
 }
 
 /// A log that was read to its end.
 #[derive(Debug)]
 pub(crate) struct LogEnd {
-    /// The segments that the good part lies in, oldest first; the last is where it goes on.
+    /// The segments that contain the good part, oldest first; the log continues in the last one.
     pub(crate) segments: Vec<Header>,
     pub(crate) end: u64,
     pub(crate) before: Option<u64>,
     pub(crate) records: u64,
-    /// Everything below was on disk, as the log itself or a snapshot says.
+    /// Everything below was on disk, according to the log itself or a snapshot.
     pub(crate) synced: u64,
     pub(crate) torn: Option<TornTail>,
 }
 
 /// The good part so far.
 struct Chain {
-    /// Of every segment that was read.
+    /// All segments read so far.
     segments: Vec<Header>,
-    /// Where the last good frame ends, and in which of the segments.
+    /// Where the last good frame ends, and the index of its segment.
     end: u64,
     end_index: usize,
     before: Option<u64>,
@@ -102,15 +103,15 @@ struct Chain {
 
 /// Where a segment stops being good.
 enum Stop {
-    /// Behind its last frame there are zeros only.
+    /// After its last frame there are only zeros.
     End,
     /// Something is wrong at this offset of it.
     Bad(usize),
-    /// A whole frame does not follow on the last one that was read.
+    /// A whole frame does not follow the last one that was read.
     Gap,
 }
 
-/// Where the log is not good any more. It goes on where the chain ends: that is the same place, or the end of an earlier
+/// Where the log stops being good. It continues where the chain ends: at the same place, or at the end of an earlier
 /// segment.
 struct Wrong {
     index: usize,
@@ -119,7 +120,7 @@ struct Wrong {
 }
 
 impl<B: Bugs> Reading<'_, B> {
-    /// Reads the log, and hands each payload on. Changes nothing. `None` where there is no log at all.
+    /// Reads the log and delivers each payload. Changes nothing. `None` if there is no log at all.
     pub(crate) fn read(self, deliver: Deliver<'_>) -> Result<Option<LogEnd>, OpenError> {
         let misses_tail = self.bugs.plants(Bug::SnapshotMissesTail) && self.from > 0;
         let behind = self.firsts.partition_point(|&first| first <= self.from);
@@ -151,14 +152,14 @@ impl<B: Bugs> Reading<'_, B> {
                 }
             }
         }
-        // One that was made in advance has no records. Its header was on disk before it had its name, all the same.
+        // A segment created in advance has no records. Even so, its header was on disk before it had its name.
         for &first in firsts.iter().skip(last_used + 1) {
             segment::open(self.disk, self.directory, self.id, first, Mode::Read)?;
         }
         Ok(Some(chain.into_end(None)))
     }
 
-    /// Hands on the frames of one segment, up to where it is good.
+    /// Delivers the frames of one segment, up to where it is good.
     fn walk(self, chain: &mut Chain, index: usize, image: &Image, deliver: Deliver<'_>) -> Result<Stop, OpenError> {
         let first = image.header.first;
         let start = if index == 0 { chain.end } else { image.header.body() };
@@ -182,19 +183,20 @@ impl<B: Bugs> Reading<'_, B> {
         }
     }
 
-    /// Whether a frame is the one that comes after the last one that was read.
+    /// Whether a frame is the successor of the last one that was read.
     fn follows(self, chain: &Chain, frame: Frame) -> bool {
         match (chain.before, frame.before) {
-            // The first of the log, or the first behind a snapshot at which a start had found the log's end: it knew of no
-            // frame before. Where it stands is where the last one ends.
+            // The first frame of the log, or the first after a start that found the log to end at its snapshot: that
+            // start knew of no earlier frame. Its position is where the last frame ends.
             (_, None) => true,
-            // The first behind a snapshot: the frame before it is one that the snapshot stands for.
+            // The first frame after a snapshot: the previous frame is one that the snapshot covers.
             (None, Some(before)) => before < self.from,
             (Some(last), before) => before == Some(last),
         }
     }
 
-    /// The segments that were read and this one are all there, and the place to begin at is in the first.
+    /// Checks that no segment is missing between those read and this one, and that the first contains the starting
+    /// position.
     fn check_place(self, chain: &Chain, header: Header) -> Result<(), Damage> {
         match chain.segments.last() {
             Some(last) if last.end() != header.first => Err(self.missing(last.end())),
@@ -203,7 +205,7 @@ impl<B: Bugs> Reading<'_, B> {
         }
     }
 
-    /// Whether what is wrong is a torn tail or damage.
+    /// Decides whether a flaw is a torn tail or damage.
     fn judge(self, chain: Chain, firsts: &[u64], last_used: usize, wrong: Wrong) -> Result<LogEnd, OpenError> {
         let place = |index: usize, position: u64| {
             let first = chain.segments.get(index).map_or(0, |header| header.first);
@@ -236,7 +238,7 @@ impl<B: Bugs> Reading<'_, B> {
         Ok(chain.into_end(Some(TornTail { file, offset: cut, bytes, followed, dropped })))
     }
 
-    /// The last segment that anything was written to.
+    /// The index of the last segment that anything was written to.
     fn last_used(self, firsts: &[u64]) -> Result<usize, FileError> {
         for (index, &first) in firsts.iter().enumerate().skip(1).rev() {
             if segment::has_content(self.disk, self.directory, first)? {

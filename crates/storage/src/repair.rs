@@ -1,4 +1,4 @@
-//! Making a data directory usable again, at the price of what is damaged. Only on an operator's word.
+//! Makes a damaged data directory usable again by giving up what is damaged. Only at an operator's request.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::survey::{self, Listing, Survey};
 pub struct RepairReport {
     /// The directory.
     pub directory: PathBuf,
-    /// Each step, in order; none where a node would have started as it was.
+    /// The steps, in order; empty if a node would have started anyway.
     pub steps: Vec<Step>,
 }
 
@@ -31,24 +31,25 @@ pub struct Step {
     pub reason: String,
     /// The file that was set aside, or cut.
     pub file: PathBuf,
-    /// Where it was cut; `None` where it was set aside as a whole.
+    /// Where it was cut; `None` if it was set aside as a whole.
     pub cut_at: Option<u64>,
-    /// Where its bytes are kept; `None` where there were none.
+    /// Where its bytes are kept; `None` if there were none.
     pub kept_as: Option<PathBuf>,
 }
 
-/// What judges the data of a directory, from its beginning.
+/// Judges the data of a directory, from its beginning.
 pub type Reader = Box<dyn FnMut(Recovered<'_>) -> Result<(), Rejection>>;
 
-/// Makes a directory one in which a node starts, by giving up what is damaged and everything that came after it. What is
-/// given up is kept under another name, never deleted. A node that starts then has lost records, and says nothing of it:
-/// call this only on an operator's word.
+/// Makes a directory one in which a node starts, by giving up what is damaged and everything after it. What is given up
+/// is kept under another name, never deleted. A node that starts afterwards has lost records without saying so: call
+/// this only at an operator's request.
 ///
-/// The options are those of a start; their identity is taken where the directory's own is lost. `reader` is called for
-/// every look at the data, and what it gives judges it as a start does: what that rejects is given up like what is damaged.
+/// The options are those of a start; their identity is used if the directory has lost its own. `reader` is called for
+/// each pass over the data, and the reader it returns judges the data as a start does: what that rejects is given up
+/// like what is damaged.
 ///
 /// # Errors
-/// The directory is not there, is in use, or the disk failed or is full. Some steps may be done; safe to repeat.
+/// The directory does not exist, is in use, or the disk failed or is full. Some steps may be done; safe to repeat.
 pub fn repair(
     disk: &dyn Disk,
     directory: &Path,
@@ -65,7 +66,7 @@ pub fn repair(
     let Some(mut identity) = repair.identity(&listing)? else {
         return Ok(RepairReport { directory: directory.to_owned(), steps: repair.steps });
     };
-    // Each turn sets a file aside or cuts one; none is looked at twice more.
+    // Each round sets a file aside or cuts one, so this many rounds are enough.
     let turns = 4 * (listing.firsts.len() + listing.snapshots.len()) + 8;
     let mut last = None;
     for _ in 0..turns {
@@ -95,7 +96,7 @@ struct Repair<'a> {
 }
 
 impl Repair<'_> {
-    /// A map that cannot be read is set aside: the coordinator's will do.
+    /// Sets an unreadable map aside: the coordinator has one.
     fn map(&mut self) -> Result<(), OpenError> {
         match map_file::load(self.disk, self.directory) {
             Ok(_) => Ok(()),
@@ -104,7 +105,7 @@ impl Repair<'_> {
         }
     }
 
-    /// The identity of the directory, made anew where it is lost; `None` in a directory that holds nothing.
+    /// The identity of the directory, recreated if it is lost; `None` if the directory holds nothing.
     fn identity(&mut self, listing: &Listing) -> Result<Option<Identity>, OpenError> {
         let file = self.directory.join(identity::NAME);
         let reason = match Identity::load(self.disk, self.directory) {
@@ -123,7 +124,7 @@ impl Repair<'_> {
             }
             Err(ReadError::File(error)) => return Err(error.into()),
         };
-        // The data says whose it is. That it is of this cluster, and how far it can be trusted, nobody knows any more.
+        // The data tells whose it is. Which cluster it belongs to, and how far it can be trusted, is no longer known.
         let owner = segment::owner(self.disk, self.directory, &listing.firsts);
         let mut identity = Identity::new(owner.unwrap_or(self.options.fresh_id));
         identity.log_begun = true;
@@ -136,15 +137,16 @@ impl Repair<'_> {
         let name = damage.file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let first = segment::parse_name(name);
         if let Some(first) = first {
-            // IMPORTANT: before anything is cut. A repair that is interrupted may find nothing to do when it is repeated.
+            // IMPORTANT: make the mark before anything is cut. After an interruption, a repeated repair may find
+            // nothing left to do.
             cut_mark::make(self.disk, self.directory, first + damage.offset)?;
         }
         if identity.stopped_at.is_some() {
-            // What is left is no longer what it was when the node stopped.
+            // The data is no longer what it was when the node stopped.
             identity.stopped_at = None;
             identity.store(self.disk, self.directory, NoBugs)?;
             if matches!(damage.flaw, Flaw::EndMissing { .. }) {
-                // It may have ended well before, as far as the snapshots go.
+                // Without `stopped_at`, the log need only reach the snapshots, and it may.
                 return Ok(());
             }
         }
@@ -163,16 +165,17 @@ impl Repair<'_> {
                 self.set_segments_aside(listing, damage, |other| other >= gone)
             }
             Flaw::EndMissing { .. } => match self.newest_if_damaged(listing, identity)? {
-                // Cut at its own damage, the log does not reach so far. It is of use to the snapshot before.
+                // The log was cut at its own damage and does not reach this snapshot. It still serves the previous
+                // snapshot.
                 Some(snapshot) => self.keep(&snapshot, damage),
-                // The log does not reach the snapshot: nothing of it is of use.
+                // The log does not reach the snapshot: none of it is useful.
                 None => self.set_segments_aside(listing, damage, |_| true),
             },
             _ => self.set_segments_aside(listing, damage, |other| other >= first),
         }
     }
 
-    /// The newest snapshot, where that is damaged.
+    /// The newest snapshot, if it is damaged.
     fn newest_if_damaged(&self, listing: &Listing, identity: &Identity) -> Result<Option<PathBuf>, FileError> {
         let Some(&newest) = listing.snapshots.last() else { return Ok(None) };
         let file = self.directory.join(snapshot::name(newest));
@@ -183,7 +186,7 @@ impl Repair<'_> {
         }
     }
 
-    /// Sets segments aside, newest first: a repair that is interrupted leaves a log with an end, not one with a gap.
+    /// Sets segments aside, newest first: an interrupted repair then leaves a log that ends early but has no gap.
     fn set_segments_aside(
         &mut self,
         listing: &Listing,
@@ -203,8 +206,8 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Gives a segment that was cut short its length again. Behind what is left of it there are zeros then, as behind the end
-    /// of a log.
+    /// Restores the length of a segment that was cut short. The rest of it then reads as zeros, as after the end of a
+    /// log.
     fn lengthen(&mut self, first: u64, size: u64, damage: &Damage) -> Result<(), OpenError> {
         let path = self.directory.join(segment::name(first));
         let file = self.disk.open(&path, Mode::Write).named("open", &path)?;
@@ -218,13 +221,13 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Cuts a segment. It is copied first, as a whole.
+    /// Cuts a segment, after copying it as a whole.
     fn cut(&mut self, first: u64, damage: &Damage, identity: &Identity) -> Result<(), OpenError> {
         let segment = segment::open(self.disk, self.directory, identity.directory, first, Mode::Write)?;
         let bytes = read_whole(segment.file.as_ref(), segment::FILE_BYTES_MOST).named("read", &segment.path)?;
         let kept = free_name(self.disk, self.directory, &segment.path, "set-aside")?;
         copy(self.disk, self.directory, &kept, &bytes)?;
-        // IMPORTANT: only once the copy lasts.
+        // IMPORTANT: only once the copy is durable.
         clear(&segment, damage.offset, (bytes.len() as u64).saturating_sub(damage.offset))?;
         segment.file.sync_data().named("sync", &segment.path)?;
         self.steps.push(Step {

@@ -1,18 +1,18 @@
-//! Texts that show whether they are whole: a line with a name, the format's version, the length and the checksum of what
-//! follows, and the text.
+//! Text with an integrity header: a line with a name, the format version, and the length and checksum of the text after
+//! it.
 
 use crate::FORMAT_VERSION;
 use crate::error::Flaw;
 
-/// A text under its first line.
+/// Puts the header line in front of a text.
 pub(crate) fn seal(name: &str, text: &str) -> String {
     format!("{name} {FORMAT_VERSION} {} {:08x}\n{text}", text.len(), crc32c::crc32c(text.as_bytes()))
 }
 
-/// The text of what [`seal`] has made.
+/// Returns the text from the output of [`seal`].
 ///
 /// # Errors
-/// It is of another version, or not as it was made, which is `flaw`.
+/// The format version is another one; or the bytes are not what `seal` produced, for which the error is `flaw`.
 pub(crate) fn unseal<'a>(name: &str, bytes: &'a [u8], flaw: Flaw) -> Result<&'a str, Flaw> {
     let split = || {
         let whole = str::from_utf8(bytes).ok()?;
@@ -22,7 +22,7 @@ pub(crate) fn unseal<'a>(name: &str, bytes: &'a [u8], flaw: Flaw) -> Result<&'a 
     };
     match split() {
         Some((_, _, version)) if version != FORMAT_VERSION => Err(Flaw::Version(version)),
-        // What is written anew from what was read is the same to the letter, or something was another.
+        // Sealing the text again must give the same bytes, or something was changed.
         Some((whole, text, _)) if seal(name, text) == whole => Ok(text),
         _ => Err(flaw),
     }

@@ -1,4 +1,4 @@
-//! The files of the log: their names, their headers, and how one is made.
+//! The files of the log: their names, their headers, and how they are created.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,21 +14,21 @@ use crate::position::{DirectoryId, Position};
 /// The length of a segment's header, in bytes.
 pub(crate) const HEADER_BYTES: usize = 64;
 
-/// The least size of a segment, in bytes.
+/// The smallest size of a segment, in bytes.
 pub const SEGMENT_BYTES_LEAST: u64 = 1024;
 
-/// The most that a segment may be set to, in bytes.
+/// The largest configurable size of a segment, in bytes.
 pub const SEGMENT_BYTES_MOST: u64 = 512 * 1024 * 1024;
 
-/// A file that is larger is none of ours. In bytes.
+/// A larger file is not one of ours. In bytes.
 pub(crate) const FILE_BYTES_MOST: u64 = 1024 * 1024 * 1024;
 
-/// How many zeros are written and synced at a time, in bytes: a few milliseconds of a disk's time.
+/// How many zeros are written and synced at a time, in bytes: a few milliseconds of disk time.
 const ZEROS_STEP: u64 = 1024 * 1024;
 
 const MAGIC: &[u8; 8] = b"kv-log\r\n";
 
-/// What a segment says about itself.
+/// The header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) directory: DirectoryId,
@@ -48,7 +48,7 @@ impl Header {
         self.first + HEADER_BYTES as u64
     }
 
-    /// The file has the length that it was made with.
+    /// Checks that the file is at least as long as its header says.
     pub(crate) fn check_length(self, file: &Path, length: u64) -> Result<(), Damage> {
         if length >= self.size {
             return Ok(());
@@ -106,11 +106,11 @@ pub(crate) struct Segment {
     pub(crate) header: Header,
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn DiskFile>,
-    /// Zeros were written to all of it, and are on disk.
+    /// Zeros have been written to all of it, and are on disk.
     pub(crate) is_zeroed: bool,
 }
 
-/// A segment that is on disk under a name of its own, and is not part of the log yet.
+/// A segment that is on disk under a temporary name and is not part of the log yet.
 #[derive(Debug)]
 pub(crate) struct Draft {
     segment: Segment,
@@ -131,7 +131,7 @@ impl Draft {
         let file = disk.open(&written, Mode::Create).named("make", &written)?;
         let filled = fill(file.as_ref(), &written, header, bugs);
         if filled.is_err() {
-            // What is left would take the room that is wanting. Recovery removes what cannot be removed here.
+            // The remains would take the space that is missing. If this fails, recovery removes them.
             let _ = disk.remove(&written);
         }
         filled?;
@@ -142,7 +142,7 @@ impl Draft {
         self.segment.header
     }
 
-    /// Writes zeros to all of it, step by step, each on disk before the next. Gives it back with them, or removes it.
+    /// Fills the segment with zeros, step by step, each on disk before the next. Returns it, or removes it on failure.
     pub(crate) fn with_zeros(mut self, disk: &dyn Disk, mut between: impl FnMut()) -> Result<Self, FileError> {
         let Segment { header, file, .. } = &self.segment;
         let mut from = HEADER_BYTES as u64;
@@ -162,8 +162,8 @@ impl Draft {
 
     /// Makes it part of the log.
     ///
-    /// IMPORTANT: its header lasts before it gets its name, and its name lasts before the first record goes into it. So
-    /// a segment of the log whose header is bad or that is not there is damage, and no crash looks like it.
+    /// IMPORTANT: the header is durable before the segment gets its name, and the name before the first record goes
+    /// into it. So a segment of the log that is missing or has a bad header is damage: no crash leaves that.
     pub(crate) fn publish<B: Bugs>(self, disk: &dyn Disk, directory: &Path, bugs: B) -> Result<Segment, PublishError> {
         if let Err(error) = disk.rename(&self.written, &self.segment.path).named("name", &self.segment.path) {
             self.discard(disk);
@@ -179,7 +179,7 @@ impl Draft {
         Ok(self.segment)
     }
 
-    /// Removes it, as nobody needs it. Recovery removes what cannot be removed here.
+    /// Removes a draft that nobody needs. If this fails, recovery removes it.
     pub(crate) fn discard(self, disk: &dyn Disk) {
         let _ = disk.remove(&self.written);
     }
@@ -194,7 +194,7 @@ fn fill<B: Bugs>(file: &dyn DiskFile, path: &Path, header: Header, bugs: B) -> R
     file.sync_data().named("sync", path)
 }
 
-/// Writes zeros from one offset of a file up to another.
+/// Writes zeros between two offsets of a file.
 pub(crate) fn write_zeros(file: &dyn DiskFile, from: u64, upto: u64) -> io::Result<()> {
     static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
     let mut at = from;
@@ -206,12 +206,12 @@ pub(crate) fn write_zeros(file: &dyn DiskFile, from: u64, upto: u64) -> io::Resu
     Ok(())
 }
 
-/// Why a draft is not part of the log.
+/// Why a draft did not become part of the log.
 #[derive(Debug)]
 pub(crate) enum PublishError {
-    /// It has not got its name; nothing was changed.
+    /// The rename failed; nothing was changed.
     NotNamed(FileError),
-    /// It has, and nobody knows whether that lasts.
+    /// The rename succeeded, but may not be durable.
     NotSynced(FileError),
 }
 
@@ -223,14 +223,14 @@ impl From<PublishError> for FileError {
     }
 }
 
-/// A segment as it is on disk, in memory.
+/// The content of a segment, read into memory.
 #[derive(Debug)]
 pub(crate) struct Image {
     pub(crate) header: Header,
     pub(crate) path: PathBuf,
     /// The file, up to the size in its header.
     pub(crate) bytes: Vec<u8>,
-    /// Behind this offset there are only zeros.
+    /// From this offset on, there are only zeros.
     pub(crate) used: usize,
 }
 
@@ -250,7 +250,7 @@ impl Image {
         Ok(Self { header, path, bytes, used })
     }
 
-    /// What is behind an offset.
+    /// The bytes from an offset on.
     pub(crate) fn rest(&self, offset: usize) -> &[u8] {
         self.bytes.get(offset..).unwrap_or_default()
     }
@@ -267,7 +267,7 @@ pub(crate) fn check_header(bytes: &[u8], id: DirectoryId, first: u64) -> Result<
     Ok(header)
 }
 
-/// Opens a segment, if its header is good and its length as that says.
+/// Opens a segment if its header is good and the file is as long as the header says.
 pub(crate) fn open(
     disk: &dyn Disk,
     directory: &Path,
@@ -288,7 +288,7 @@ pub(crate) fn open(
     }
 }
 
-/// Whether anything was ever written to a segment behind its header. Reads up to there only.
+/// Whether anything was ever written after the header of a segment. Stops reading at the first content.
 pub(crate) fn has_content(disk: &dyn Disk, directory: &Path, first: u64) -> Result<bool, FileError> {
     const STEP: usize = 256 * 1024;
     let path = directory.join(name(first));
@@ -307,7 +307,7 @@ pub(crate) fn has_content(disk: &dyn Disk, directory: &Path, first: u64) -> Resu
     }
 }
 
-/// Whose the log is, as its newest readable segment says.
+/// The directory that the log belongs to, according to its newest readable segment.
 pub(crate) fn owner(disk: &dyn Disk, directory: &Path, firsts: &[u64]) -> Option<DirectoryId> {
     firsts.iter().rev().find_map(|&first| {
         let file = disk.open(&directory.join(name(first)), Mode::Read).ok()?;

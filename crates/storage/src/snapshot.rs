@@ -1,8 +1,8 @@
-//! Snapshots: all that the log says up to a position, so that the log below need not be kept.
+//! Snapshots: everything that the log says up to a position, so that the log below it need not be kept.
 //!
-//! What a snapshot holds is its writer's business; here it is payloads, in blocks that are compressed where that helps,
-//! each under a checksum, and a footer that says how many there must be. It is written under a name of its own, beside
-//! a log that goes on, and becomes a snapshot by being renamed. docs/storage-format.md has the bytes.
+//! This module does not interpret the content. It stores payloads in blocks, compressed where that helps and each under
+//! a checksum, and a footer with the totals. A snapshot is written under a temporary name while the log continues, and
+//! is complete once it is renamed. docs/storage-format.md has the bytes.
 
 mod reader;
 
@@ -20,7 +20,7 @@ use crate::fields::{u32_at, u64_at, u128_at};
 use crate::journal::BATCH_BYTES;
 use crate::position::{DirectoryId, Position};
 
-/// How much of payloads goes into one block, in bytes. A larger payload has a block of its own.
+/// The size of the payloads in one block, in bytes. A larger payload gets a block of its own.
 pub const BLOCK_BYTES: usize = 64 * 1024;
 
 pub(crate) const HEADER_BYTES: usize = 64;
@@ -37,13 +37,13 @@ pub(crate) enum Kind {
     Footer = 2,
 }
 
-/// Why there is no snapshot. What was written is removed, or is at the next start.
+/// Why there is no snapshot. What was written is removed now or at the next start.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// The disk failed or is full ([`FileError::is_no_space`]). Another one may succeed later.
+    /// The disk failed or is full ([`FileError::is_no_space`]). A later snapshot may succeed.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Sync the journal first, and finish then.
+    /// Sync the journal before finishing the snapshot.
     #[error("the log is on disk up to position {synced} only, and the snapshot stands for position {position}")]
     LogBehind {
         /// How far the log is on disk.
@@ -51,7 +51,7 @@ pub enum SnapshotError {
         /// What the snapshot stands for.
         position: Position,
     },
-    /// Nothing was added.
+    /// The payload is too large. Nothing was added.
     #[error("a payload of {bytes} bytes, the limit is {BATCH_BYTES}")]
     TooLarge {
         /// How large it is, in bytes.
@@ -64,7 +64,7 @@ pub enum SnapshotError {
 pub struct SnapshotInfo {
     /// Where it is.
     pub file: PathBuf,
-    /// It has all that the log says below.
+    /// It has everything that the log says below this position.
     pub position: Position,
     /// How many payloads it holds.
     pub records: u64,
@@ -72,8 +72,8 @@ pub struct SnapshotInfo {
     pub bytes: u64,
 }
 
-/// A snapshot on its way to disk, at the speed at which its owner calls [`SnapshotWriter::add`]. Holds a block in
-/// memory, plain and compressed. Dropped before it is finished, it goes without a trace.
+/// A snapshot being written, at the speed at which its owner calls [`SnapshotWriter::add`]. Holds a block in memory,
+/// plain and compressed. If it is dropped before it is finished, it leaves no trace.
 #[derive(Debug)]
 pub struct SnapshotWriter<B: Bugs = NoBugs> {
     disk: Arc<dyn Disk>,
@@ -83,23 +83,23 @@ pub struct SnapshotWriter<B: Bugs = NoBugs> {
     written: PathBuf,
     file: Arc<dyn DiskFile>,
     offset: u64,
-    /// Payloads that are not in a block yet, each behind its length.
+    /// Payloads that are not in a block yet, each preceded by its length.
     raw: Vec<u8>,
     raw_records: u32,
-    /// The block that is being written.
+    /// The block being written.
     block: Vec<u8>,
     totals: Totals,
     finished: bool,
 }
 
-/// What the footer says.
+/// The totals in the footer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Totals {
     pub(crate) blocks: u64,
     pub(crate) records: u64,
-    /// Of all payloads with their lengths, in bytes.
+    /// The size of all payloads with their lengths, in bytes.
     pub(crate) raw_bytes: u64,
-    /// Of all bytes of the file before the footer.
+    /// The checksum of all bytes of the file before the footer.
     pub(crate) checksum: u32,
 }
 
@@ -132,10 +132,10 @@ impl<B: Bugs> SnapshotWriter<B> {
         Ok(writer)
     }
 
-    /// Adds a payload. Writes to disk for every [`BLOCK_BYTES`] or so, into the kernel.
+    /// Adds a payload. About every [`BLOCK_BYTES`], writes a block, to the kernel only.
     ///
     /// # Errors
-    /// The snapshot is of no use any more, unless the payload is [`SnapshotError::TooLarge`].
+    /// The snapshot is unusable, unless the error is [`SnapshotError::TooLarge`].
     pub fn add(&mut self, payload: &[u8]) -> Result<(), SnapshotError> {
         let length = u32::try_from(payload.len()).ok().filter(|&length| u64::from(length) <= BATCH_BYTES);
         let length = length.ok_or(SnapshotError::TooLarge { bytes: payload.len() })?;
@@ -154,13 +154,13 @@ impl<B: Bugs> SnapshotWriter<B> {
         self.offset
     }
 
-    /// Makes the snapshot last. Once this returns, the log below its position may go. Blocks on the disk.
+    /// Makes the snapshot durable. Once this returns, the log below its position may be removed. Blocks on the disk.
     ///
-    /// The caller says up to where the log is on disk: a snapshot of what the log itself may lose would leave a gap
-    /// between the two.
+    /// `synced` is the position up to which the log is on disk: a snapshot of something that the log itself may lose
+    /// would leave a gap between the two.
     ///
     /// # Errors
-    /// There is no snapshot, or it is unknown whether there is: the log below must be kept.
+    /// There is no snapshot, or it is unknown whether there is one: keep the log below.
     pub fn finish(mut self, synced: Position) -> Result<SnapshotInfo, SnapshotError> {
         if synced < self.position {
             return Err(SnapshotError::LogBehind { synced, position: self.position });
@@ -174,7 +174,7 @@ impl<B: Bugs> SnapshotWriter<B> {
         footer.extend_from_slice(&totals.checksum.to_le_bytes());
         push_block(&mut self.block, Kind::Footer, &footer, FOOTER_BYTES, 0);
         self.write()?;
-        // IMPORTANT: the bytes last before the name does, and the name lasts before anybody removes the log below.
+        // IMPORTANT: the content is durable before the name, and the name before anybody removes the log below.
         let early = self.bugs.plants(Bug::RenameBeforeSync);
         if !early {
             self.file.sync_data().named("sync", &self.written)?;
@@ -201,7 +201,7 @@ impl<B: Bugs> SnapshotWriter<B> {
         self.block.resize(BLOCK_HEADER_BYTES + most, 0);
         let room = self.block.get_mut(BLOCK_HEADER_BYTES..).unwrap_or_default();
         match lz4_flex::block::compress_into(&self.raw, room) {
-            // It must save an eighth, or reading it is not worth the work.
+            // Compression must save an eighth, or unpacking is not worth the work.
             Ok(packed) if packed + raw / 8 <= raw => {
                 self.block.truncate(BLOCK_HEADER_BYTES + packed);
                 seal_block(&mut self.block, Kind::Lz4, raw, self.raw_records);
@@ -221,7 +221,7 @@ impl<B: Bugs> SnapshotWriter<B> {
         Ok(())
     }
 
-    /// Writes what is in the block.
+    /// Writes the block out.
     fn write(&mut self) -> Result<(), SnapshotError> {
         write_full(self.file.as_ref(), self.offset, &self.block).named("write", &self.written)?;
         self.totals.checksum = crc32c::crc32c_append(self.totals.checksum, &self.block);
@@ -235,7 +235,7 @@ impl<B: Bugs> SnapshotWriter<B> {
 impl<B: Bugs> Drop for SnapshotWriter<B> {
     fn drop(&mut self) {
         if !self.finished {
-            // What cannot be removed now is removed at the next start.
+            // If this fails, the next start removes the file.
             let _ = self.disk.remove(&self.written);
         }
     }
@@ -250,7 +250,7 @@ fn push_block(block: &mut Vec<u8>, kind: Kind, stored: &[u8], raw: usize, record
 /// Fills in the header of a block.
 fn seal_block(block: &mut [u8], kind: Kind, raw: usize, records: u32) {
     let stored = block.len().saturating_sub(BLOCK_HEADER_BYTES);
-    // The limit of a payload keeps both far below.
+    // The limit of a payload keeps both far smaller.
     let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
     let fields = [kind as u32, length(stored), length(raw), records];
     for (place, byte) in block.iter_mut().skip(4).zip(fields.into_iter().flat_map(u32::to_le_bytes)) {
@@ -274,7 +274,7 @@ fn encode_header(id: DirectoryId, position: u64) -> [u8; HEADER_BYTES] {
     header
 }
 
-/// The position of a snapshot with this header, if it is of this directory.
+/// The position in a snapshot header, if it belongs to this directory.
 pub(crate) fn decode_header(header: &[u8; HEADER_BYTES], id: DirectoryId) -> Result<u64, Flaw> {
     let sealed = header.get(..HEADER_BYTES - 4).unwrap_or_default();
     if !header.starts_with(MAGIC) || u32_at(header, HEADER_BYTES - 4) != Some(crc32c::crc32c(sealed)) {
@@ -291,12 +291,12 @@ pub(crate) fn decode_header(header: &[u8; HEADER_BYTES], id: DirectoryId) -> Res
     Some(position).filter(|&position| position < Position::LIMIT.0).ok_or(Flaw::Header)
 }
 
-/// The name of the snapshot of a position.
+/// The name of the snapshot at a position.
 pub(crate) fn name(position: u64) -> String {
     format!("snapshot-{position:020}.snap")
 }
 
-/// The position of a snapshot of this name; `None` for other files.
+/// The position in the name of a snapshot; `None` for other files.
 pub(crate) fn parse_name(file: &str) -> Option<u64> {
     let digits = file.strip_prefix("snapshot-")?.strip_suffix(".snap")?;
     let position = digits.parse().ok()?;

@@ -1,4 +1,4 @@
-//! What a data directory holds, without changing anything: what a start does before it acts, and what a check reports.
+//! Examines a data directory without changing it: for a start before it acts, and for a check that reports.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -22,19 +22,19 @@ pub(crate) struct Listing {
     pub(crate) snapshots: Vec<u64>,
     /// Where repairs have cut the log, in order.
     pub(crate) cuts: Vec<u64>,
-    /// Files that a crash has kept from being finished.
+    /// Files that a crash left unfinished.
     pub(crate) unfinished: Vec<String>,
-    /// What could not be read, or was cut on an operator's word.
+    /// Files that could not be read, or copies of what was cut at an operator's request.
     pub(crate) set_aside: Vec<String>,
 }
 
-/// What the names of a node's files begin with.
+/// The prefixes of a node's files.
 const OURS: [&str; 7] = ["log-", "snapshot-", "cut-", "identity", "map", "reserve", "discarded"];
 
 impl Listing {
     pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Self, FileError> {
         let names = disk.list(path).named("list", path)?;
-        // What is another's stays.
+        // Leave other files alone.
         let is_ours = |name: &str| OURS.iter().any(|start| name.starts_with(start));
         let with = |endings: &[&str]| {
             let ends = |name: &&String| is_ours(name) && endings.iter().any(|ending| name.ends_with(ending));
@@ -49,7 +49,7 @@ impl Listing {
         })
     }
 
-    /// Whether any file is a node's.
+    /// Whether any of the files belongs to a node.
     pub(crate) fn is_of_node(&self, disk: &dyn Disk, path: &Path) -> Result<bool, FileError> {
         let has = |name: &str| {
             let file = path.join(name);
@@ -70,14 +70,14 @@ pub(crate) struct Survey {
     /// The newest good snapshot.
     pub(crate) snapshot: Option<u64>,
     pub(crate) snapshot_records: u64,
-    /// Newer ones that are not good.
+    /// Newer snapshots that are damaged.
     pub(crate) damaged: Vec<Damage>,
-    /// `None` in a directory in which no log was begun.
+    /// `None` if no log was begun in the directory.
     pub(crate) log: Option<LogEnd>,
 }
 
 impl Survey {
-    /// Reads everything that a start needs, and hands it on.
+    /// Reads everything that a start needs, and delivers it.
     pub(crate) fn take<B: Bugs>(
         disk: &dyn Disk,
         path: &Path,
@@ -92,7 +92,7 @@ impl Survey {
             let file = path.join(segment::name(from));
             return Err(Damage { file, offset: 0, flaw: Flaw::SegmentMissing }.into());
         }
-        // Without a snapshot that was there, a log that does not reach back to the beginning says too little.
+        // With a newer snapshot lost, a log that does not reach back to `from` is incomplete.
         if let Some(damage) = damaged.first()
             && listing.firsts.first().is_none_or(|&first| first > from)
         {
@@ -120,7 +120,7 @@ impl Survey {
     }
 }
 
-/// The newest good snapshot, and the newer ones that are not good.
+/// The newest good snapshot, and the newer damaged ones.
 fn choose(
     disk: &dyn Disk,
     path: &Path,
@@ -156,7 +156,7 @@ fn deliver_snapshot(disk: &dyn Disk, file: &Path, id: DirectoryId, deliver: Deli
     }
 }
 
-/// What a snapshot holds may go beyond its position. Where the log was cut behind that, the log is no substitute for it.
+/// A snapshot may hold data from beyond its position. If the log was cut there, it is no substitute for the snapshot.
 fn check_cuts(path: &Path, listing: &Listing, damaged: &[Damage]) -> Result<(), Damage> {
     let Some(&cut) = listing.cuts.last() else { return Ok(()) };
     let below = |position: &u64| *position <= cut;
@@ -165,7 +165,7 @@ fn check_cuts(path: &Path, listing: &Listing, damaged: &[Damage]) -> Result<(), 
     damaged.iter().find(|damage| files.contains(&damage.file)).map_or(Ok(()), |damage| Err(damage.clone()))
 }
 
-/// The log must reach so far, as the identity and the names of snapshots say.
+/// Checks that the log reaches as far as the identity and the names of snapshots say.
 fn check_reach(path: &Path, log: &LogEnd, reached: u64) -> Result<(), Damage> {
     let Some(last) = log.segments.last().filter(|_| log.end < reached) else { return Ok(()) };
     let flaw = Flaw::EndMissing { end: Position(log.end), reached: Position(reached) };

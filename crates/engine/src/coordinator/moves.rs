@@ -204,7 +204,7 @@ impl<B: Bugs> Coordinator<B> {
         self.away.values().map(|since| *since + self.settings.replace_after).min()
     }
 
-    /// ReplyMode leaving nodes to delete what they hold, once they hold no part of any slot.
+    /// Tells leaving nodes to delete what they hold, once they hold no part of any slot.
     ///
     /// IMPORTANT: only while every slot has all its copies without them. If others have failed meanwhile, what they
     /// have on their disks may be all that is left.

@@ -183,7 +183,7 @@ impl<B: Bugs> Node<B> {
         }
     }
 
-    /// ReplyMode a primary how far this node is over its limit, if it has one.
+    /// Tells a primary how far this node is over its limit, if it has one.
     pub(super) fn tell_memory(&self, replies: &mut Vec<u8>) {
         if self.memory.is_limited() {
             LinkReply::Memory { over: self.excess_share() }.encode(replies);

@@ -516,7 +516,7 @@ impl Primary {
 }
 
 impl Active {
-    /// ReplyMode the followers what is durable. A follower that is not caught up yet receives this after what brings it up
+    /// Tells the followers what is durable. A follower that is not caught up yet receives this after what brings it up
     /// to date.
     fn tell_durable(&mut self, cx: SlotContext<'_>, durable: u64, followers: &[Follower], turn: &mut Turn) {
         self.told = durable;

@@ -1,4 +1,4 @@
-//! DutyCycle for a thread that works beside those that serve clients.
+//! The duty cycle of a thread that works beside those that serve clients.
 
 use std::time::{Duration, Instant};
 

@@ -12,31 +12,31 @@ use sim::run::{Report, Stats, run_with_story};
 /// Simulates a cluster under faults, by seed, and judges it.
 #[derive(Debug, Parser)]
 struct Flags {
-    /// One seed.
+    /// Run this seed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Seeds from the first up to the second, as A..B.
+    /// Run the seeds from A up to but not including B, as A..B.
     #[arg(long, value_parser = range)]
     seeds: Option<(u64, u64)>,
-    /// As many seeds as fit in so many minutes.
+    /// Run as many seeds as fit in this many minutes.
     #[arg(long)]
     minutes: Option<u64>,
     /// The first seed for --minutes.
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// Sets knobs by hand: name=value, several parted by commas.
+    /// Set knobs by hand: name=value, separated by commas.
     #[arg(long, value_delimiter = ',')]
     knobs: Vec<String>,
-    /// Plants each mistake and looks for the first seed that finds it.
+    /// Plant each bug and look for the first seed that finds it.
     #[arg(long)]
     mutants: bool,
-    /// Only this mistake: with --mutants the one to look for, otherwise the one that the state machines have.
+    /// Only this bug: with --mutants the one to look for, otherwise the one planted in the run.
     #[arg(long, value_name = "NAME", value_parser = mistake)]
     only: Option<Mistake>,
     /// How many lines the story of a failure has.
     #[arg(long, default_value_t = 60)]
     story: usize,
-    /// Goes on after a failure, and tells the first lines of each.
+    /// Continue after a failure, and print a short report of each.
     #[arg(long)]
     keep_going: bool,
 }

@@ -1,4 +1,4 @@
-//! The text form of a history: one operation a line, for the files that a run leaves behind.
+//! The text form of a history: one operation per line, for the files that a run leaves behind.
 //!
 //! ```text
 //! # client call end key action
@@ -12,20 +12,20 @@
 //! 3 600 610 user:1 look absent
 //! ```
 //!
-//! Fields are separated by one space. `-` is an unknown end or an absent value. In keys and values a space, a control
-//! character, `%` and a whole word `-` stand as `%` and two hexadecimal digits; an empty word is a lone `%`. Empty
-//! lines and those that begin with `#` are skipped.
+//! Fields are separated by one space. `-` is an unknown end or an absent value. In keys and values, a space, a control
+//! character, `%` and a whole word `-` are written as `%` and two hexadecimal digits; an empty word is a single `%`.
+//! Empty lines and lines that begin with `#` are skipped.
 
 use std::fmt;
 use std::str::{FromStr, Split};
 
 use super::{Action, History, Operation, Outcome};
 
-/// A text that is no history.
+/// A text that is not a history.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub struct ParseError {
-    /// The line, from 1.
+    /// The line number, from 1.
     pub line: usize,
     /// What is wrong with it.
     problem: String,
@@ -43,7 +43,7 @@ impl FromStr for History {
 
     /// # Errors
     ///
-    /// The first line that is no operation, or one that no history may hold.
+    /// The first line that is not an operation, or not one that a history may hold.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let mut history = Self::new();
         for (index, line) in text.lines().enumerate() {
@@ -121,7 +121,7 @@ fn read_line(line: &str) -> Result<Operation, String> {
     Ok(operation)
 }
 
-/// The fields of a line that are still to be read.
+/// The fields of a line that have not been read yet.
 struct Fields<'a>(Split<'a, char>);
 
 impl<'a> Fields<'a> {

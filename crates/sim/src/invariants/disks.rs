@@ -1,10 +1,9 @@
-//! I14: a restart from any crash point with any allowed loss of unsynced bytes keeps I3. I15: a record with a wrong
+//! I14: a restart from any crash point, with any allowed loss of unsynced bytes, keeps I3. I15: a record with a wrong
 //! checksum is never applied, served, sent on or counted.
 //!
-//! Both are judged by what a start finds. What was written as `sync_every` asks must be there to the letter, and a node
-//! that syncs always still proves it after a cut of the power. That I3 holds with it is looked at as ever, now with what
-//! the disk gave. A bit that was turned over where the log or the snapshot is read must be noticed, at its file, and
-//! nothing else may come of it.
+//! Both are judged by what a start finds. What was written as `sync_every` requires must be there exactly, and a node
+//! that always syncs can still prove it after a power cut. I3 is then checked as usual, now with the data from the
+//! disk. A bit flip where the log or the snapshot is read must be detected, in its file, and must have no other effect.
 //!
 //! Source: the design, rule 9; docs/storage-format.md, "Recovery".
 
@@ -18,7 +17,7 @@ use crate::node::{Found, IDENTITY, StartError, first_of, is_map};
 use crate::world::World;
 
 impl World {
-    /// A node has crashed that had written everything. What its disk gives must be what it held.
+    /// A node has crashed after writing everything. What its disk returns must be what it held.
     pub(crate) fn check_restart(&mut self, n: usize, crashed: &Node<Planted>, is_proof: bool) {
         let name = self.nodes[n].name.clone();
         if !is_proof {
@@ -31,7 +30,7 @@ impl World {
         self.check_left(n);
     }
 
-    /// A start has found something. What it holds must have been written by somebody, as it is.
+    /// A start has found data. Each record must have been written by somebody, exactly like that.
     pub(crate) fn check_found(&mut self, n: usize, found: &Found) {
         let wrong = self.bits.slots().find_map(|slot| {
             found.node.inspect(slot, |state| {
@@ -47,7 +46,7 @@ impl World {
         self.stats.torn_tails += u64::from(is_torn);
     }
 
-    /// A node starts: it must find what was there when it had crashed.
+    /// A node starts: it must find what was there when it crashed.
     pub(crate) fn check_start(&mut self, n: usize, found: &Found) {
         let Some(left) = &self.nodes[n].left else { return };
         if let Some((slot, what)) = difference(&found.node, left, self.bits) {
@@ -57,14 +56,14 @@ impl World {
         self.check_left(n);
     }
 
-    /// I3, with what the disk of a node that is down has given.
+    /// Checks I3 with the data from the disk of a node that is down.
     fn check_left(&mut self, n: usize) {
         for slot in self.bits.slots() {
             self.check_copy(n, slot);
         }
     }
 
-    /// Turns a bit over on the disk of a node that is down, and looks at what a start makes of it.
+    /// Flips a bit on the disk of a node that is down, and checks what a start makes of it.
     pub(crate) fn flip_and_judge(&mut self, n: usize) {
         let start = self.start_of(n);
         let Ok(before) = self.nodes[n].store.look(start) else { return };
@@ -88,14 +87,15 @@ impl World {
                     let what = format!("{name} does not notice a bit that was turned over at {offset} of {file:?}");
                     self.broken("I15", None, what);
                 }
-                // A node whose disk was full may have had in a snapshot what its log had no room for. Nobody was told of that.
+                // A node with a full disk may have had data in a snapshot for which its log had no room. Nobody was
+                // told of that.
                 let is_ahead = file.extension().is_some_and(|kind| kind == "snap") && !before.node.journal().is_empty();
                 if !is_ahead && let Some((slot, what)) = difference(&after.node, &before.node, self.bits) {
                     self.broken("I15", Some(slot), format!("{name}, at {offset} of {file:?}: {what}"));
                 }
             }
             Err(StartError::Damaged(damage)) if damage.file == file && damage.offset <= offset => {}
-            // It had turned over before, and is read only now.
+            // It had been flipped earlier, and is read only now.
             Err(StartError::Damaged(damage)) if self.nodes[n].store.is_flipped(&damage.file) => {}
             Err(error) => {
                 self.broken("I15", None, format!("{name}: a bit was turned over at {offset} of {file:?}: {error}"));
@@ -106,7 +106,8 @@ impl World {
 }
 
 impl World {
-    /// A directory whose identity is not as it was written does not start, and says so; repaired, it claims to hold for nobody.
+    /// A directory with a damaged identity does not start, and says so; after a repair, it claims to hold nobody's
+    /// data.
     fn judge_misnamed(&mut self, n: usize) {
         let start = self.start_of(n);
         let random = &mut self.faults.random;
@@ -127,8 +128,8 @@ impl World {
     }
 }
 
-/// In which slot one node is not what another was, and how. The durable mark may lag: it is written with the next
-/// record.
+/// The slot in which one node is not what another was, with the difference. The durable mark may lag: it is written
+/// with the next record.
 fn difference(read: &Node<Planted>, crashed: &Node<Planted>, bits: SlotBits) -> Option<(SlotId, String)> {
     let losses = |node: &Node<Planted>| {
         node.losses(|losses| {

@@ -1,6 +1,6 @@
-//! I3: every record under `durable` is in the log of every member of isr and elr at the same seq. I4: a primary of an
-//! epoch holds every record that was durable in an earlier epoch; it is a member, so that I3 at the moment of its
-//! promotion says it, and it never cuts its own log.
+//! I3: every record up to `durable` is in the log of every member of isr and elr, at the same seq. I4: the primary of
+//! an epoch holds every record that was durable in an earlier epoch; as it is a member, this follows from I3 at the
+//! moment of its promotion, and it never truncates its own log.
 //!
 //! Source: the design, rules 1 to 8; PacificA (MSR-TR-2008-25), the commit invariant.
 
@@ -10,7 +10,7 @@ use crate::oracle::members;
 use crate::world::World;
 
 impl World {
-    /// A primary's mark has moved.
+    /// The durable mark of a primary has moved.
     pub(super) fn check_durable_at_primary(&mut self, n: usize, slot: SlotId) {
         let Some(node) = self.nodes[n].node.as_ref() else { return };
         let ghost = &mut self.oracle.slots[usize::from(slot.0)];
@@ -39,7 +39,7 @@ impl World {
         }
     }
 
-    /// Every copy that counts has all that was ever durable.
+    /// Checks that every copy that counts has everything that was ever durable.
     pub(super) fn check_members(&mut self, slot: SlotId, when: &str) {
         let ghost = &self.oracle.slots[usize::from(slot.0)];
         let Some(config) = ghost.kept.clone().filter(|_| ghost.durable > 0) else { return };
@@ -50,7 +50,7 @@ impl World {
         }
     }
 
-    /// A copy has changed other than by appending.
+    /// A copy has changed in some way other than by appending.
     pub(super) fn check_copy(&mut self, n: usize, slot: SlotId) {
         let ghost = &self.oracle.slots[usize::from(slot.0)];
         let counts = ghost.kept.as_ref().is_some_and(|config| self.oracle.holds_for(n, config));

@@ -1,9 +1,9 @@
 //! I1: at most one primary per (slot, epoch); epochs and versions only grow. I2: the primary is in isr; isr, elr and
 //! learners are disjoint; elr is empty unless |isr| < min_isr.
 //!
-//! Source: the design, "Words" and rule 7; that isr holds only current incarnations is what I3 sees the consequences of.
-//! What counts for I1 is what nodes have received: a coordinator that loses its state before anybody has heard of a change
-//! has not made it.
+//! Source: the design, "Words" and rule 7. That isr holds only current incarnations is checked by its consequences, in
+//! I3. For I1 only what nodes have received counts: a coordinator that loses its state before anybody has heard of a
+//! change has not made it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ impl World {
         }
     }
 
-    /// A node has taken a map in.
+    /// A node has accepted a map.
     pub(crate) fn check_received(&mut self, before: Option<&ClusterMap>, map: &ClusterMap) {
         for (slot, config) in map.slots() {
             let ghost = self.oracle.ghost(slot);

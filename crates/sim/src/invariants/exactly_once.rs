@@ -1,4 +1,4 @@
-//! I9: each (client, client_seq) takes effect at most once; and what a client is told was done is in the log.
+//! I9: each (client, client_seq) takes effect at most once; and what a client is told is done is in the log.
 //!
 //! Source: the design, rule 4.
 
@@ -9,7 +9,7 @@ use crate::client::Operation;
 use crate::world::World;
 
 impl World {
-    /// Looks at the record of a write whose effect only its primary knows, unless it is an old one.
+    /// Observes the record of a write whose effect only its primary knows, unless a newer record has replaced it.
     fn sight_newest(&mut self, n: usize, operation: &Operation, version: Version) -> Result<(), String> {
         let Some(node) = self.nodes[n].node.as_ref() else { return Ok(()) };
         let newest = node.inspect(operation.slot, |state| state.records().find(|it| it.version() == version).cloned());

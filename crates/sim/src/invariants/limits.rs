@@ -1,4 +1,4 @@
-//! I16: every queue has a limit and refuses past it.
+//! I16: every queue has a limit and refuses anything beyond it.
 //!
 //! Source: the design, rule 2, and the house rule that everything is bounded.
 
@@ -14,7 +14,7 @@ impl World {
         let tail_bytes = or(self.knobs.tail_bytes, TAIL_BYTES);
         let Some(node) = self.running(n) else { return };
         let over = node.outboxes().iter().map(|outbox| outbox.lag()).find(|lag| {
-            // A fill counts apart: it is not begun before there is room for it.
+            // A fill counts separately: it does not begin before there is room for it.
             lag.items > items || lag.bytes > 2 * OUTBOX_BYTES
         });
         let tails = node.tail_bytes();

@@ -12,8 +12,8 @@ use crate::oracle::Oracle;
 use crate::world::World;
 
 impl World {
-    /// A copy's log may have been cut, or replaced: what was acknowledged and is gone must have been archived, or counted
-    /// where a later write had overwritten it.
+    /// A copy's log may have been cut or replaced: acknowledged writes that are gone must have been archived, or
+    /// counted if a later write had overwritten them.
     pub(super) fn check_cut(&mut self, n: usize, before: Before) {
         let Before { slot, last, terms, losses, .. } = before;
         let Some(node) = self.running(n) else { return };
@@ -22,7 +22,7 @@ impl World {
             let kept = |seq| epoch_at(&terms, last, seq).is_some_and(|epoch| has(log, epoch, seq));
             let mut lost = Vec::new();
             let mut seq = last.seq;
-            // From the end back to the first record that is still there: all before it are, too.
+            // Back from the end to the first record that is still there: then all earlier ones are, too.
             while seq > 0 && !kept(seq) {
                 let Some(epoch) = epoch_at(&terms, last, seq) else { break };
                 lost.push((slot, Version { epoch, seq }));
@@ -35,8 +35,9 @@ impl World {
         self.are_counted(n, lost, counted, &what);
     }
 
-    /// Those of these writes that were acknowledged are lost, and a node has counted so many. The same writes may be cut away at
-    /// a primary, which counts them, and given up by a copy that had left its slot before: they are counted once.
+    /// Checks that a node has counted enough losses: as many as these writes include acknowledged ones. The same writes
+    /// may be cut at a primary, which counts them, and be given up by a copy that had left its slot before: they count
+    /// once.
     fn are_counted(&mut self, n: usize, mut lost: Vec<(SlotId, Version)>, counted: u64, what: &str) {
         let Oracle { records, counted_losses, .. } = &mut self.oracle;
         lost.retain(|write| records.get(write).is_some_and(|seen| seen.acknowledged.is_some()));
@@ -49,20 +50,20 @@ impl World {
         }
     }
 
-    /// What a node holds before it takes a map in.
+    /// What a node holds before it takes a map.
     pub(crate) fn before_map(&self, n: usize) -> Vec<Before> {
         let Some(node) = self.running(n) else { return Vec::new() };
         self.bits.slots().map(|slot| Before::of(node, slot)).filter(|before| before.last != Version::NONE).collect()
     }
 
-    /// A node has given copies up: what was acknowledged, and no other copy has, must have been archived.
+    /// A node has given up copies: acknowledged writes that no other copy has must have been archived.
     pub(crate) fn check_given_up(&mut self, n: usize, before: Vec<Before>) {
         let Some(node) = self.running(n) else { return };
         let mut lost = Vec::new();
         let Some(losses) = before.first().map(|before| before.losses) else { return };
         for Before { slot, last, terms, level_with, .. } in before {
             let is_given_up = node.inspect(slot, |state| state.last() == Version::NONE);
-            // Where a whole slot was lost, that is told, and not each of its writes.
+            // If a whole slot was lost, that is reported, not each of its writes.
             let ghost = &self.oracle.slots[usize::from(slot.0)];
             let is_given_up = is_given_up && !ghost.is_lost;
             if !is_given_up {
@@ -73,7 +74,7 @@ impl World {
             let others: Vec<_> = others.filter_map(|(_, process)| process.data()).collect();
             let has_one =
                 |epoch, seq| others.iter().any(|other| other.inspect(slot, |state| has(state.log(), epoch, seq)));
-            // A primary that had all of it, and has lost its disk, has lost it.
+            // If a primary that had all of it has lost its disk, that primary lost the data.
             if level_with.is_some_and(|primary| self.oracle.holder(primary).is_none()) {
                 continue;
             }
@@ -90,7 +91,7 @@ impl World {
     }
 }
 
-/// Whether a log has this record. What it has forgotten it has had.
+/// Whether a log has this record. It had every record that it has trimmed.
 fn has(log: &Log, epoch: Epoch, seq: u64) -> bool {
     seq <= log.last().seq && log.epoch_at(seq).is_none_or(|known| known == epoch)
 }

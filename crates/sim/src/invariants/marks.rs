@@ -1,6 +1,6 @@
 //! I6, first half: marks never go back within a run, and durable is never past the end.
 //!
-//! Source: the design, "Words" and rule 3. A copy that is given up or filled begins anew.
+//! Source: the design, "Words" and rule 3. A copy that is given up or filled starts over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,11 +15,11 @@ pub(crate) struct Marks {
     durable: Vec<u64>,
     /// The slots that the node leads.
     pub(crate) led: Vec<SlotId>,
-    /// The last record of each of them that was looked at.
+    /// The last record of each of these slots at the last look.
     pub(super) looked_at: BTreeMap<SlotId, Version>,
-    /// The slot of the last fill that was begun.
+    /// The slot of the fill that began last.
     pub(crate) filling: Option<SlotId>,
-    /// The slots that were filled, and whose marks have not been looked at since.
+    /// The slots that were filled and whose marks have not been checked since.
     pub(crate) filled: BTreeSet<SlotId>,
 }
 

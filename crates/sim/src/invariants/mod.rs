@@ -1,6 +1,6 @@
-//! What must hold at every moment, one file for each judge. The numbers are those of the design, "Invariants".
+//! What must always hold, one file per judge. The numbers are those of the design, "Invariants".
 //!
-//! Each step checks what it has touched, so that a run stays fast; each thousandth looks at everything.
+//! Each step checks what it has touched, so that runs stay fast; every thousandth step checks everything.
 
 mod disks;
 mod durable;
@@ -28,13 +28,13 @@ use crate::world::{World, same};
 
 pub(crate) use marks::Marks;
 
-/// A slot of a replica before it has taken a message in.
+/// The state of a replica's slot before it takes a message.
 pub(crate) struct Before {
     slot: SlotId,
     last: Version,
-    /// What its log was made of.
+    /// The terms of its log.
     terms: Terms,
-    /// The primary that had all of it.
+    /// The primary with which it was level.
     level_with: Option<Incarnation>,
     /// How many writes the node had counted as lost.
     losses: u64,
@@ -54,7 +54,7 @@ impl Before {
 }
 
 impl World {
-    /// Before a replica takes a message in.
+    /// Records the state before a replica takes a message.
     pub(crate) fn before_message(&mut self, n: usize, message: &LinkMessage<'_>) -> Option<Before> {
         let slot = match message {
             LinkMessage::Align { slot, .. } => *slot,
@@ -76,7 +76,7 @@ impl World {
         Some(Before::of(node, slot))
     }
 
-    /// After a replica has taken a message in.
+    /// Checks the state after a replica has taken a message.
     pub(crate) fn after_message(
         &mut self,
         n: usize,
@@ -116,18 +116,18 @@ impl World {
         }
     }
 
-    /// A node was called.
+    /// A node has been called.
     pub(crate) fn check_node(&mut self, n: usize) {
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
-        // Where a primary is alone, what is not written is durable to it: nobody knows of that yet, and it may be lost.
+        // To a lone primary, even unwritten records are durable: nobody knows of them yet, and they may be lost.
         let is_written = process.store.is_written(node.journal().end());
         let mut moved = Vec::new();
         let mut expired = Vec::new();
         for slot in &process.marks.led {
             let last = node.inspect(*slot, engine::slot::Slot::last);
             if process.marks.looked_at.insert(*slot, last) != Some(last) {
-                // Nobody has asked for these, so they are seen nowhere else where there is no replica.
+                // Nobody asked for these records, so without a replica they are seen nowhere else.
                 expired.extend(node.inspect(*slot, expiries).into_iter().map(|record| (*slot, record)));
             }
             let durable = node.inspect(*slot, engine::slot::Slot::durable);
@@ -146,7 +146,7 @@ impl World {
         }
     }
 
-    /// A node has taken a request.
+    /// A node has accepted a request.
     pub(crate) fn was_served(&mut self, n: usize, request: &Request, outcome: &Outcome) {
         let operation = &request.operation;
         if operation.is_write() || operation.is_judged {
@@ -157,7 +157,7 @@ impl World {
         }
     }
 
-    /// The coordinator has kept a change of the map.
+    /// The coordinator has persisted a change of the map.
     pub(crate) fn map_kept(&mut self) {
         let Some(state) = &self.coordinator.state else { return };
         let map = state.map().clone();
@@ -179,8 +179,9 @@ impl World {
                     not_asked += usize::from(has_other_learners(before, config));
                 }
             }
-            // What a primary has proposed, or a copy has answered that is promoted for it, before it lost its power, as all the
-            // others did, may name the best of them no more. Whoever is promoted and is here must be the best.
+            // A proposal of a primary, or an answer of a copy that is promoted because of it, may be outdated if that
+            // node then lost power, as all others did: it may no longer name the best copy. Whoever is promoted and is
+            // up must be the best.
             self.shorten(slot);
             self.check_members(slot, "when the configuration was kept");
             self.lost_if_nobody_holds(slot);
@@ -208,7 +209,7 @@ impl World {
         }
     }
 
-    /// Looks at everything.
+    /// Checks everything.
     pub(crate) fn check_whole(&mut self) {
         for slot in self.bits.slots() {
             self.check_members(slot, "at some moment");
@@ -225,12 +226,12 @@ impl World {
     }
 }
 
-/// The records that a primary has ordered by itself since a deadline had passed, as far as they are the newest of their keys.
+/// The records that a primary has ordered itself because a deadline had passed, if they are the newest of their keys.
 fn expiries(slot: &engine::slot::Slot<Planted>) -> Vec<Record> {
     slot.records().filter(|record| record.effect() == Effect::Expire).cloned().collect()
 }
 
-/// What a write of a client is as a record, where that is known without its primary.
+/// The record of a client's write, if it is known without the primary.
 fn op_of<'a>(operation: &'a crate::client::Operation, client: &'a str) -> Option<Op<'a>> {
     let effect = match operation.what.change()? {
         Change::Put(value) => Effect::Put(value),

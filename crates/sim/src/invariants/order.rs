@@ -1,5 +1,5 @@
-//! I6, second half: a copy's state is the fold of a prefix of one order. (I5, that equal (epoch, seq) imply equal
-//! prefixes, is seen where each record passes, in the oracle.)
+//! I6, second half: a copy's state is the fold of a prefix of one order. (I5, equal (epoch, seq) imply equal prefixes,
+//! is checked in the oracle, wherever a record passes.)
 //!
 //! Source: the design, rule 2 and rule 12.
 
@@ -8,7 +8,7 @@ use proto::slot::SlotId;
 use crate::world::World;
 
 impl World {
-    /// Looks at one slot of one node, each time another.
+    /// Checks one slot of one node, a different one each time.
     pub(super) fn check_some_fold(&mut self) {
         self.oracle.turn += 1;
         let turn = self.oracle.turn;
@@ -16,7 +16,7 @@ impl World {
         self.check_fold(n, SlotId(slot as u16));
     }
 
-    /// The newest version of each key among the records of this log is what the table has.
+    /// Checks that the table has the newest version of each key among the records of this log.
     pub(crate) fn check_fold(&mut self, n: usize, slot: SlotId) {
         if self.is_damaged(n, slot) {
             return;
@@ -44,7 +44,7 @@ impl World {
                     {
                         return Some(format!("{text} is {version} by the log and {} in the table", record.version()));
                     }
-                    // A primary without replicas drops the tombstone of an expiry or eviction at once, and nobody sees it.
+                    // A primary without replicas drops the tombstone of an expiry or eviction at once, unobserved.
                     (Some((version, _)), None)
                         if (evicts || ghost.expiring.contains(version)) && version.seq < log.purged() => {}
                     (Some((version, is_delete)), None) if !is_delete || version.seq > log.purged() => {

@@ -1,11 +1,11 @@
-//! A node shows as proof no incarnation of whose data it may lack some.
+//! A node never presents as proof an incarnation some of whose data it may lack.
 //!
 //! Source: the design, rule 9.
 
 use crate::world::World;
 
 impl World {
-    /// A node is about to join, and to say whose data it has found.
+    /// A node is about to join and to report whose data it has found.
     pub(crate) fn check_ancestors(&mut self, n: usize) {
         let Some(node) = self.running(n) else { return };
         let wrong = node.ancestors().proven.iter().find(|proven| self.oracle.holder(**proven) != Some(n)).copied();

@@ -1,6 +1,7 @@
-//! I7: no two nodes serve linear reads or accept writes for a slot at one real time, under bounded clock-rate drift.
+//! I7: no two nodes serve linear reads or accept writes for a slot at the same real time, under bounded clock-rate
+//! drift.
 //!
-//! Source: the design, rule 6; Gray and Cheriton, "Leases" (SOSP 1989). A paused node counts: it would go on at any
+//! Source: the design, rule 6; Gray and Cheriton, "Leases" (SOSP 1989). A paused node counts: it could resume at any
 //! moment, by its own clock.
 
 use proto::slot::SlotId;
@@ -8,7 +9,7 @@ use proto::slot::SlotId;
 use crate::world::World;
 
 impl World {
-    /// A node has taken a request: no other would at this moment.
+    /// A node has accepted a request: no other node would at this moment.
     pub(super) fn check_only_server(&mut self, n: usize, slot: SlotId) {
         if self.knobs.wild_clocks > 0 {
             return;
@@ -19,7 +20,7 @@ impl World {
         }
     }
 
-    /// Not more than one would take a request.
+    /// Checks that at most one node would accept a request.
     pub(super) fn check_servers(&mut self, slot: SlotId) {
         if self.knobs.wild_clocks > 0 {
             return;
@@ -30,7 +31,7 @@ impl World {
         }
     }
 
-    /// Whether a node would take a write of a slot now.
+    /// Whether a node would accept a write for a slot now.
     pub(crate) fn serves(&self, n: usize, slot: SlotId) -> bool {
         self.running(n).is_some_and(|node| node.is_serving(self.local(n), slot))
     }

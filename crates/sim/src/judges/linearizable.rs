@@ -1,7 +1,7 @@
 //! The judge of whole histories.
 //!
 //! Herlihy and Wing, "Linearizability: a correctness condition for concurrent objects" (ACM TOPLAS 12(3), 1990): a
-//! history is linearizable exactly where the part of it on each object is, and here each key is an object.
+//! history is linearizable if and only if its part on each object is, and here each key is an object.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,16 +12,16 @@ use super::verdict::Verdict;
 use super::{search, zones};
 use crate::history::{Action, History, Operation};
 
-/// What was looked at in a history that passed.
+/// What was checked in a history that passed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// How many operations.
+    /// The number of operations.
     pub operations: usize,
-    /// How many keys they were on.
+    /// The number of keys they were on.
     pub keys: usize,
-    /// How many of these keys needed a search.
+    /// The number of keys that needed a search.
     pub searched: usize,
-    /// How many steps all searches took together.
+    /// The total number of steps of all searches.
     pub steps: u64,
 }
 
@@ -32,13 +32,13 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Whether a history is linearizable. `limit` is how many steps the search of one key may take; a search that never
-/// goes wrong takes one for each operation.
+/// Decides whether a history is linearizable. `limit` is how many steps the search of one key may take; a search that
+/// never takes a wrong turn takes one step per operation.
 ///
 /// # Errors
 ///
-/// The violation of the first key in byte order that has one, or a value that was written twice. Only where no key has
-/// either: the first key whose search gave up.
+/// The first key in byte order that has a violation or a value that was written twice. Only if there is none: the first
+/// key whose search gave up.
 pub fn judge(history: &History, limit: u64) -> Result<Summary, Verdict> {
     let mut summary = Summary { operations: history.operations().len(), ..Summary::default() };
     let mut gave_up = None;

@@ -1,25 +1,25 @@
 //! Acknowledged means present: what is there at the end of a run must follow from what the run acknowledged.
 //!
-//! The final read of Kingsbury's Jepsen tests (jepsen-io/jepsen, the checkers of sets and queues): after all faults
-//! have healed and the store has come to rest, every key is read once more. Such reads precede nothing and follow
-//! everything that was answered, so a write that was acknowledged and then lost shows even on a key that no client
-//! came back to.
+//! This is the final read of Kingsbury's Jepsen tests (jepsen-io/jepsen, the checkers of sets and queues): after all
+//! faults have healed and the store has come to rest, every key is read once more. These reads precede nothing and
+//! follow everything that was answered, so a write that was acknowledged and then lost shows even on a key that no
+//! client used again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Action, History, Operation};
 
-/// The client that the appended reads are said to be of.
+/// The client number of the appended reads.
 pub const ORACLE: u32 = u32::MAX;
 
-/// Appends to a history a read of each key in `finals`, whose value was found there by a linearizable read after the
-/// run; `None` where the key was absent. The reads are called after everything else in the history has ended, so any
-/// operation without an end may still precede them. Returns the keys of the history that `finals` lacks: nothing at
-/// the end is known of them, and a caller that meant to read all keys has missed these.
+/// Appends to a history a read of each key in `finals`, with the value that a linearizable read found after the run, or
+/// `None` if the key was absent. The reads are called after everything else in the history has ended, so any operation
+/// without an end may still precede them. Returns the keys of the history that are not in `finals`: nothing is known of
+/// them at the end, and a caller that meant to read all keys has missed these.
 ///
 /// # Panics
 ///
-/// Where the history reaches the end of time, `u64::MAX` microseconds.
+/// If the history reaches the end of time, `u64::MAX` microseconds.
 #[must_use = "keys that were not read at the end are not judged at the end"]
 pub fn append_final_reads(history: &mut History, finals: &BTreeMap<String, Option<String>>) -> Vec<String> {
     let keys: BTreeSet<&String> = history.operations().iter().map(|operation| &operation.key).collect();

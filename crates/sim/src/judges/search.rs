@@ -1,19 +1,20 @@
 //! Linearizability of one key by search.
 //!
 //! The search of J. M. Wing and C. Gong, "Testing and verifying concurrent objects" (J. Parallel and Distributed
-//! Computing 17, 1993): put an operation in order that is in turn and possible, go on from there, and take it back where
-//! that leads nowhere. With the memory of G. Lowe, "Testing for linearizability" (Concurrency and Computation: Practice
-//! and Experience 29(4), 2017): the set that was put in order and the state that it led to decide what can follow, so
-//! no such pair is tried twice.
+//! Computing 17, 1993): put an operation in order that is in turn and possible, continue from there, and backtrack if
+//! that leads nowhere. With the memoization of G. Lowe, "Testing for linearizability" (Concurrency and Computation:
+//! Practice and Experience 29(4), 2017): the set of ordered operations and the resulting state determine what can
+//! follow, so no such pair is tried twice.
 //!
-//! What our registers allow beyond that, and why no order is missed by it:
+//! What our registers allow beyond that, and why it misses no order:
 //! - A read or a conflict that is in turn and possible goes next, without a choice. If it came later in some order, it
-//!   can be moved up: nobody else notices. This does not hold of a delete where nothing is, which may have had
-//!   something to delete later.
+//!   can be moved up: no other operation notices. This does not hold for a delete of an absent key, which might have
+//!   had something to delete later.
 //! - A value that is still to be found is not overwritten: it never comes back, as no value is written twice.
-//! - Operations of unknown outcome are tried last, and those that do the same are told apart by their number alone.
-//!   One that an unconditional write would directly follow is not tried: nobody would notice it. Where a pair of set
-//!   and state was tried, it is not tried again with more of them used up, as whoever has them left may leave them out.
+//! - Operations of unknown outcome are tried last, and those with the same effect are distinguished only by their
+//!   count. One that an unconditional write would directly follow is not tried: no other operation would notice it. A
+//!   pair of set and state that was tried is not tried again with more of them used up, since leaving the unused ones
+//!   out is always possible.
 
 mod linearized;
 mod model;
@@ -30,17 +31,17 @@ use super::verdict::{STORY_LENGTH, Story, Verdict};
 use crate::history::{Action, Operation};
 
 /// Checks the operations on one key, in any order, and returns how many steps it took. A step puts one operation in
-/// order, and `limit` is how many may be taken, those that are taken back included. Memory grows with the steps: each
-/// keeps about one bit for every operation that was under way at the time, and some 100 bytes.
+/// order; `limit` is the maximum number of steps, including those that are undone. Memory grows with the steps: each
+/// keeps about one bit for every operation in flight at the time, plus some 100 bytes.
 ///
 /// # Errors
 ///
-/// A violation, a value that is written twice, or that the limit was reached first.
+/// A violation, a value that is written twice, or the limit was reached first.
 pub fn check(operations: &[&Operation], limit: u64) -> Result<u64, Verdict> {
     let Some(Operation { key, .. }) = operations.first().copied() else { return Ok(0) };
     let mut search = Search::new(Model::new(operations)?);
     let mut steps = 0;
-    // For each operation put in order, and for the start: where the choices of what comes next begin.
+    // Where the choices of what comes next begin, for the start and for each operation put in order.
     let mut nodes = vec![0];
     if search.expand() {
         return Ok(steps);
@@ -65,14 +66,14 @@ pub fn check(operations: &[&Operation], limit: u64) -> Result<u64, Verdict> {
     Err(search.farthest.expect("the start was a dead end").of(key))
 }
 
-/// What may be put in order next: a step, or one of a class of loose operations.
+/// What may come next in the order: a step, or one of a class of loose operations.
 #[derive(Clone, Copy)]
 enum Choice {
     Step(usize),
     Loose(usize),
 }
 
-/// A choice that was made, and what is needed to take it back.
+/// A choice that was made, with what is needed to undo it.
 struct Made<'a> {
     choice: Choice,
     operation: &'a Operation,
@@ -83,18 +84,18 @@ struct Made<'a> {
 struct Search<'a> {
     model: Model<'a>,
     linearized: Linearized,
-    /// For each class of loose operations, how many took effect.
+    /// For each class of loose operations, how many have taken effect.
     used: Vec<u32>,
     state: State,
     /// Whether the last operation in order is a loose one.
     after_loose: bool,
     /// The order so far.
     order: Vec<Made<'a>>,
-    /// What is still to be tried, for all operations in `order`; the best is last.
+    /// The untried choices for all operations in `order`; the best is last.
     choices: Vec<Choice>,
-    /// The sets and states that were tried, each with the values of `used`, one after the other.
+    /// The sets and states that were tried, each with the values of `used`, concatenated.
     tried: HashMap<Box<[u64]>, Vec<u32>, FixedState>,
-    /// The dead end with the most steps in order, and how many these are.
+    /// The dead end with the most steps in order. `most` is their number.
     farthest: Option<Story>,
     most: usize,
 }
@@ -115,8 +116,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Adds the choices of what comes next, none where all of them are known to lead nowhere. Returns whether all steps
-    /// are in order already.
+    /// Adds the choices of what comes next, or none if all of them are known to lead nowhere. Returns whether all steps
+    /// are already in order.
     fn expand(&mut self) -> bool {
         if self.linearized.len() == self.model.steps.len() {
             return true;
@@ -141,7 +142,7 @@ impl<'a> Search<'a> {
             self.choices.truncate(start);
             return false;
         }
-        // What ended first is likely to have been first.
+        // The operation that ended first was probably first.
         let end = |choice: &Choice| match *choice {
             Choice::Step(index) => self.model.steps.get(index).map(|step| step.end),
             Choice::Loose(_) => None,
@@ -161,8 +162,8 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// Whether an operation that may change the state may be next. `owed`: whether it is itself among the debts of
-    /// the state that it needs.
+    /// Whether an operation that may change the state may be next. `owed`: whether it is itself one of the debts of the
+    /// state that it needs.
     fn may_follow(&self, effect: Effect, owed: bool) -> bool {
         if self.after_loose && matches!(effect, Effect::Set(_)) {
             return false;
@@ -171,14 +172,14 @@ impl<'a> Search<'a> {
         !is_value(self.state) || self.model.debts.get(self.state as usize) == Some(&own)
     }
 
-    /// Remembers the present set and state. Returns false where they were tried before, with no more loose operations.
+    /// Records the current set and state. Returns `false` if they were tried before with no more loose operations used.
     fn is_new(&mut self, window_end: usize) -> bool {
         let mut key = Vec::with_capacity(8);
         key.push(u64::from(self.state) << 1 | u64::from(self.after_loose));
         key.push(self.linearized.first() as u64);
         key.extend_from_slice(self.linearized.window(window_end));
-        // Of a swap from a value it need not be known whether it was used: before the value came it was not, and
-        // after the value went it never can be.
+        // For a swap from a value, it does not matter whether it was used: before the value came it was not, and after
+        // the value was gone it never can be.
         let used = self.model.loose.iter().zip(&self.used).map(|(class, &used)| match class.effect {
             Effect::Change { from, .. } if is_value(from) => 0,
             _ => used,
@@ -212,7 +213,7 @@ impl<'a> Search<'a> {
         self.after_loose = matches!(choice, Choice::Loose(_));
     }
 
-    /// Takes the last operation in order back; does nothing at the start.
+    /// Undoes the last operation in order; does nothing at the start.
     fn take_back(&mut self) {
         if let Some(made) = self.order.pop() {
             self.account(made.choice, false);
@@ -221,7 +222,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Enters a choice into the sets and debts, or strikes it out of them.
+    /// Adds a choice to the sets and debts, or removes it from them.
     fn account(&mut self, choice: Choice, enter: bool) -> (&'a Operation, Effect) {
         let (operation, effect, owed) = match choice {
             Choice::Step(index) => {
@@ -249,7 +250,7 @@ impl<'a> Search<'a> {
         (operation, effect)
     }
 
-    /// Keeps the story of the present dead end, if none has more steps in order.
+    /// Keeps the story of the current dead end, unless one with as many steps in order is known.
     fn note_dead_end(&mut self) {
         if self.farthest.is_none() || self.linearized.len() > self.most {
             self.most = self.linearized.len();

@@ -1,13 +1,13 @@
-//! What a judge finds other than that all is well, for a program to act on and for a person to read.
+//! The findings of a judge, for a program to act on and for a person to read.
 //!
-//! A violation is told by the operations that contradict each other and no more. Where a check by zones finds it, these
-//! are the ends of two zones (Gibbons and Korach 1997). A search has no such proof; it tells how far it came.
+//! A violation is explained by the operations that contradict each other, and no others. If the check by zones finds
+//! it, these are the ends of two zones (Gibbons and Korach 1997). A search has no such proof; it tells how far it got.
 
 use std::fmt;
 
 use crate::history::Operation;
 
-/// How many operations a story lists at most of those that were put in order, and of those that were in turn.
+/// How many operations a story lists at most: of those put in order, and of those in turn.
 pub const STORY_LENGTH: usize = 8;
 
 /// Why a history did not pass.
@@ -16,15 +16,15 @@ pub enum Verdict {
     /// The history is not linearizable: the store broke its promise.
     #[error("{0}")]
     Violation(Box<Violation>),
-    /// The search did not come to an end, so nothing is known. It may be repeated with a higher limit.
+    /// The search did not finish, so nothing is known. It may be repeated with a higher limit.
     #[error("key {key}: undecided after {steps} steps of the search, which is the limit")]
     GaveUp {
         /// The key whose search was too long.
         key: String,
-        /// The limit, in operations put in order, with those that were taken back.
+        /// The limit, in operations put in order, including those that were undone.
         steps: u64,
     },
-    /// The recorder broke its rules, so nothing can be said. A mistake of the workload, not of the store.
+    /// The recorder broke its rules, so nothing can be decided. A bug of the workload, not of the store.
     #[error("key {key}: the value {value} is written twice, so who wrote what a read saw cannot be told")]
     WrittenTwice {
         /// The key.
@@ -71,24 +71,24 @@ pub enum Story {
         /// The two swaps.
         swaps: [Operation; 2],
     },
-    /// One value must have come before another, and the other before the one.
+    /// Each of two values must have come before the other.
     Interleaved {
-        /// An operation on the one value that had ended before one on the other was called.
+        /// An operation on one value that had ended before one on the other was called.
         forth: [Operation; 2],
-        /// An operation on the other value that had ended before one on the one was called.
+        /// An operation on the other value that had ended before one on the first was called.
         back: [Operation; 2],
     },
-    /// The search found no order. This is the farthest that it came.
+    /// The search found no order. This is the farthest it got.
     Stuck {
-        /// How many operations had been put in order before those of `ordered`.
+        /// How many operations had been put in order before `ordered`.
         earlier: usize,
         /// The last operations that were put in order, at most [`STORY_LENGTH`].
         ordered: Vec<Operation>,
-        /// The key's value then.
+        /// The value of the key at that point.
         value: Option<String>,
-        /// An operation that was still to find this value, so that it could not be overwritten.
+        /// An operation that was still to find this value, so that the value could not be overwritten.
         owed: Option<Operation>,
-        /// The operations that were in turn, none of which led on, at most [`STORY_LENGTH`].
+        /// The operations in turn, none of which led on, at most [`STORY_LENGTH`].
         next: Vec<Operation>,
     },
 }

@@ -1,21 +1,21 @@
 //! Linearizability of one key without search, by zones.
 //!
-//! P. B. Gibbons and E. Korach, "Testing Shared Memories" (SIAM J. Computing 26(4), 1997), for registers
-//! whose values are unique. The operations that wrote or found a value are its *cluster*; in any order they stand
-//! together. A cluster's *zone* reaches from the earliest end to the latest call among them. It is *forward* where that
-//! end is before that call, so that the value was certainly there all through the zone, and *backward* else. One
-//! cluster must precede another where its earliest end is before the other's latest call. Two must each precede the
-//! other exactly where two forward zones overlap, or a backward one lies inside a forward one; where no two do, all can
-//! be put in a row.
+//! P. B. Gibbons and E. Korach, "Testing Shared Memories" (SIAM J. Computing 26(4), 1997), for registers whose values
+//! are unique. The operations that wrote or found a value are its *cluster*; in any order they stand together. A
+//! cluster's *zone* reaches from the earliest end to the latest call among them. It is *forward* if that end is before
+//! that call, so that the value was certainly there throughout the zone, and *backward* otherwise. One cluster must
+//! precede another if its earliest end is before the other's latest call. Two clusters must each precede the other
+//! exactly if two forward zones overlap, or a backward one lies inside a forward one; if no two do, all can be put in
+//! sequence.
 //!
 //! Beyond the paper:
-//! - Times may be equal. An end precedes a call only where it is earlier, so zones that touch do not overlap, and an
-//!   end that equals a call makes a backward zone of length 0. The argument holds: in a shortest circle of clusters,
-//!   each preceding the next, of more than two, every cluster would have an earlier end than the one before it.
-//! - The absence at the start is a value that was written before all time, unless the key may have been deleted.
-//! - A write of unknown outcome has no end. Where nothing found its value its zone is backward and endless, lies inside
+//! - Times may be equal. An end precedes a call only if it is earlier, so zones that touch do not overlap, and an end
+//!   that equals a call makes a backward zone of length 0. The argument still holds: in a shortest cycle of more than
+//!   two clusters, each preceding the next, every cluster would have an earlier end than the one before it.
+//! - Initial absence is a value that was written before all time, unless the key may have been deleted.
+//! - A write of unknown outcome has no end. If nothing found its value, its zone is backward and endless, lies inside
 //!   no other, and so never contradicts anything.
-//! - Swaps belong to two clusters. These only touch at the swap, so none of the contradictions can be a false one.
+//! - Swaps belong to two clusters. These only touch at the swap, so no contradiction can be a false one.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ struct Cluster<'a> {
     replaced_by: Option<&'a Operation>,
 }
 
-/// A moment, in microseconds, and whose it is.
+/// A moment, in microseconds, and the operation that it belongs to.
 #[derive(Clone, Copy)]
 struct Bound<'a> {
     time: u64,
@@ -40,7 +40,7 @@ struct Bound<'a> {
 }
 
 impl<'a> Bound<'a> {
-    /// The end of an operation; later than all time where it has none.
+    /// The end of an operation; later than all time if it has none.
     fn end(operation: &'a Operation) -> Self {
         Self { time: operation.end.unwrap_or(u64::MAX), operation }
     }
@@ -55,7 +55,7 @@ impl<'a> Cluster<'a> {
         Self { write, first_end: Bound::end(write), last_call: Bound::call(write), replaced_by: None }
     }
 
-    /// Takes in an operation that found the value.
+    /// Adds an operation that found the value.
     fn add(&mut self, operation: &'a Operation) {
         if Bound::end(operation).time < self.first_end.time {
             self.first_end = Bound::end(operation);
@@ -69,18 +69,18 @@ impl<'a> Cluster<'a> {
         self.first_end.time < self.last_call.time
     }
 
-    /// Whether some operation of this cluster had ended before one of the other's was called.
+    /// Whether some operation of this cluster had ended before one of the other was called.
     fn precedes(&self, other: &Self) -> bool {
         self.first_end.time < other.last_call.time
     }
 }
 
-/// Checks the operations on one key, in any order. Decides where all of them are puts and gets; for other keys a pass
-/// means nothing, and a violation is one. Takes O(n log n) time.
+/// Checks the operations on one key, in any order. This decides keys with only puts and gets; for other keys a pass
+/// proves nothing, but a violation is real. Takes O(n log n) time.
 ///
 /// # Errors
 ///
-/// A violation, or that a value is written twice; never that it gave up.
+/// A violation, or a value that is written twice; never that it gave up.
 pub fn check(operations: &[&Operation]) -> Result<(), Verdict> {
     let clusters = clusters(operations)?;
     check_absence(operations, &clusters)?;
@@ -88,11 +88,11 @@ pub fn check(operations: &[&Operation]) -> Result<(), Verdict> {
     let (mut forward, backward): (Vec<_>, Vec<_>) = clusters.iter().partition(|cluster| cluster.is_forward());
     forward.sort_unstable_by_key(|cluster| cluster.first_end.time);
     for (one, next) in forward.iter().zip(forward.iter().skip(1)) {
-        // No other than the next can be the first to overlap.
+        // Only the next zone can be the first to overlap.
         apart(one, next)?;
     }
     for inner in backward {
-        // Forward zones do not overlap, so of those that begin before this one only the last can reach beyond it.
+        // Forward zones do not overlap, so of those that begin before this one only the last can extend beyond it.
         let after = forward.partition_point(|outer| outer.precedes(inner));
         if let Some(outer) = after.checked_sub(1).and_then(|last| forward.get(last)) {
             apart(outer, inner)?;

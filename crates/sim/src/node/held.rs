@@ -1,4 +1,5 @@
-//! Nobody hears of a change before it is written: what waits for the disk, as a node's `Driver::persist` has it wait.
+//! Nobody hears of a change before it is written: holds back what waits for the disk, as `Driver::persist` of a node
+//! does.
 
 use proto::level::ReadLevel;
 
@@ -8,13 +9,13 @@ use crate::network::{ACCEPTER, ConnId, Kind, OPENER};
 use crate::schedule::Event;
 use crate::world::World;
 
-/// How many messages to the coordinator may wait, as in a node.
+/// How many messages to the coordinator may be held, as in a node.
 const HELD: usize = 16;
 
-/// Something that a node has to say.
+/// Something that a node sends.
 #[derive(Debug)]
 pub(super) enum Saying {
-    /// On a connection, from this side of it.
+    /// Bytes on a connection, from this side of it.
     Bytes {
         conn: ConnId,
         side: usize,
@@ -30,7 +31,7 @@ pub(super) enum Saying {
     },
 }
 
-/// It waits until everything with a lower number than `end` is written.
+/// Held until everything with a number below `end` is written.
 #[derive(Debug)]
 pub(super) struct Held {
     end: u64,
@@ -38,7 +39,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// The request that waits for an answer.
+    /// The request that waits for an answer, if any.
     pub(super) fn into_request(self) -> Option<Request> {
         match self.saying {
             Saying::Answer { request, .. } => Some(*request),
@@ -48,7 +49,7 @@ impl Held {
 }
 
 impl World {
-    /// Writes what the state machine has noted, and says what has waited for that.
+    /// Writes what the state machine has noted, and sends what has waited for that.
     pub(super) fn persist(&mut self, n: usize) {
         let now = self.schedule.now;
         let process = &mut self.nodes[n];
@@ -63,9 +64,9 @@ impl World {
         self.say_written(n);
     }
 
-    /// Says something once all that has happened up to now is written.
+    /// Sends something once everything that has happened so far is written.
     ///
-    /// IMPORTANT: whatever leaves a node and tells of what it holds goes this way.
+    /// IMPORTANT: everything that leaves a node and reveals what it holds must go through here.
     pub(super) fn say(&mut self, n: usize, saying: Saying) {
         self.persist(n);
         let process = &mut self.nodes[n];
@@ -117,7 +118,7 @@ impl World {
         }
     }
 
-    /// The disk has failed: what waits for it is never said, and whoever waits is told that much by a broken connection.
+    /// The disk has failed: what waits for it is never sent; whoever waits for it sees a broken connection.
     fn never_said(&mut self, n: usize, saying: Saying) {
         match saying {
             Saying::Bytes { conn, side, .. } => {
@@ -145,13 +146,13 @@ impl World {
         }
     }
 
-    /// Whether a primary's connection waits until what it has sent is written: nothing more is read from it.
+    /// Whether a connection of a primary waits for its data to be written: meanwhile nothing more is read from it.
     pub(crate) fn waits_for_disk(&self, n: usize, conn: ConnId, side: usize) -> bool {
         let is_of = |held: &Held| matches!(held.saying, Saying::Bytes { conn: of, side: ACCEPTER, .. } if of == conn);
         side == ACCEPTER && self.nodes.get(n).is_some_and(|process| process.held.iter().any(is_of))
     }
 
-    /// Whether the coordinator may be told no more for now.
+    /// Whether no more may be sent to the coordinator for now.
     pub(super) fn holds_much_for_coordinator(&self, n: usize) -> bool {
         let process = &self.nodes[n];
         if process.held.len() < HELD {
@@ -164,7 +165,7 @@ impl World {
         process.held.iter().filter(is_for_coordinator).count() >= HELD
     }
 
-    /// The fsync that the disk was busy with is done, or the disk has failed.
+    /// The fsync in progress is done, or the disk has failed.
     pub(crate) fn disk_due(&mut self, n: usize) {
         self.persist(n);
         if self.nodes[n].store.is_off() {
@@ -177,7 +178,7 @@ impl World {
         self.settle(n);
     }
 
-    /// What goes on beside writing, and what has waited for too long.
+    /// Runs background work of the disk, and gives up on requests that have waited too long.
     pub(super) fn tick_disk(&mut self, n: usize) {
         let now = self.schedule.now;
         let process = &mut self.nodes[n];

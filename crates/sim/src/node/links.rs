@@ -1,4 +1,4 @@
-//! The connections of replication, on both sides.
+//! The replication connections, on both sides.
 
 use std::sync::Arc;
 
@@ -14,22 +14,22 @@ use crate::network::{ACCEPTER, ConnId, Kind, OPENER};
 use crate::schedule::Event;
 use crate::world::{Frames, Next, World, same};
 
-/// How much is encoded and sent at once.
+/// How much is encoded and sent at once, in bytes.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// How long a connection may take to stand.
+/// How long it may take to establish a connection, in microseconds.
 const CONNECT_TIMEOUT: u64 = 1_000_000;
 
-/// A replica that has something to acknowledge and does not for so long is connected to anew.
+/// If a replica has something to acknowledge and does not do so for this long, the primary reconnects.
 const ACK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// Pauses between tries to connect grow from the first to the second.
+/// Pauses between connection attempts grow from the first value to the second, in microseconds.
 const PAUSES: (u64, u64) = (20_000, 1_000_000);
 
 impl World {
     // The primary's side.
 
-    /// Starts and ends links as the map wants.
+    /// Starts and ends links according to the map.
     pub(super) fn sync_links(&mut self, n: usize) {
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
@@ -94,7 +94,7 @@ impl World {
         self.after_local(n, CONNECT_TIMEOUT, Event::Link { node: n as u8, boot, to, serial });
     }
 
-    /// A try has taken too long, or the pause before the next is over.
+    /// An attempt has taken too long, or the pause before the next one is over.
     pub(crate) fn link_due(&mut self, n: usize, to: Incarnation, serial: u32) {
         let Some(link) = self.nodes[n].links.get(&to).filter(|link| link.serial == serial) else { return };
         match link.conn {
@@ -104,7 +104,7 @@ impl World {
         }
     }
 
-    /// Gives a connection up and tries again after a pause.
+    /// Gives up a connection; another attempt follows after a pause.
     fn end_link(&mut self, n: usize, conn: ConnId) {
         self.network.close(&mut self.schedule, conn, OPENER);
         self.primary_loses(n, conn);
@@ -141,7 +141,7 @@ impl World {
         self.after_local(n, BEAT, Event::Beats { node: n as u8, boot });
     }
 
-    /// Sends what has been queued for one replica.
+    /// Sends what is queued for one replica.
     fn flush(&mut self, n: usize, to: Incarnation) {
         let now = self.local(n);
         let process = &mut self.nodes[n];
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    /// Whether a link is still that connection, and nothing on it waits for the disk.
+    /// Whether the link still uses this connection and nothing on it waits for the disk.
     fn may_send(&self, n: usize, to: Incarnation, conn: ConnId) -> bool {
         let link = self.nodes[n].links.get(&to);
         link.is_some_and(|link| link.conn == Some(conn) && link.is_ready && !link.is_held)
@@ -187,7 +187,7 @@ impl World {
         while let Some(next) = frames.next() {
             let reply = match next {
                 Next::Line if !link.is_ready => {
-                    // It is the incarnation that was meant, and takes what comes.
+                    // It is the intended incarnation, and accepts messages.
                     (link.is_ready, link.pause) = (true, PAUSES.0);
                     link.outbox.reconnected();
                     let mut beat = Vec::new();
@@ -291,7 +291,7 @@ impl World {
         is_good
     }
 
-    /// A connection of a primary is accepted where it means this start of the node, and the map here knows the primary.
+    /// Accepts a connection of a primary if it is meant for this start of the node and the map here knows the primary.
     fn accept(&mut self, n: usize, mut words: proto::frame::Words<'_>) -> Option<Inbox> {
         words.next();
         let hello = Hello::parse(words).ok()?;

@@ -1,4 +1,4 @@
-//! Requests of clients at a node.
+//! Client requests at a node.
 
 use std::rc::Rc;
 
@@ -21,7 +21,7 @@ pub(crate) struct Pending {
     ticket: usize,
 }
 
-/// What a read-modify-write was told.
+/// The outcome of a read-modify-write, from what its client is told.
 fn outcome_of(reply: &OwnedReply, version: Version) -> Outcome {
     match reply.as_reply() {
         ModifyReply::Number(number) => Outcome::Counted(number, version),
@@ -34,7 +34,7 @@ fn outcome_of(reply: &OwnedReply, version: Version) -> Outcome {
 }
 
 impl World {
-    /// A request arrives at a node, from a client or passed on.
+    /// A request arrives at a node, from a client or forwarded.
     pub(crate) fn request_arrives(&mut self, n: usize, request: Box<Request>) {
         self.attempt(n, request);
         self.settle(n);
@@ -103,7 +103,7 @@ impl World {
                 self.answer(n, &request, Outcome::Full);
             }
             Err(Refusal::TooFew { .. } | Refusal::Busy) => self.answer(n, &request, Outcome::Refused),
-            // What an earlier try has come to is not known any more.
+            // The outcome of the earlier attempt is no longer known.
             Err(Refusal::Stale) => self.answer(n, &request, Outcome::Unknown),
         }
     }
@@ -132,14 +132,14 @@ impl World {
         }
     }
 
-    /// Tries again what has waited for a primary.
+    /// Retries the requests that have waited for a primary.
     pub(super) fn retry_parked(&mut self, n: usize) {
         for request in std::mem::take(&mut self.nodes[n].parked) {
             self.attempt(n, Box::new(request));
         }
     }
 
-    /// Answers whoever has waited for what is now durable, or has waited for too long.
+    /// Answers the requests whose records are now durable, or that have waited too long.
     pub(super) fn answer_settled(&mut self, n: usize) {
         if self.nodes[n].pending.is_empty() {
             return;
@@ -176,7 +176,7 @@ impl World {
         self.schedule.after(delay, Event::Response(Box::new(response)));
     }
 
-    /// The node that had a request is gone: its client hears so at once, or after its own patience.
+    /// The node that had a request is gone: its client learns it at once, or times out.
     pub(crate) fn no_answer(&mut self, request: &Request) {
         if self.is_rolling() || self.random.chance(500) {
             let client = request.operation.client;

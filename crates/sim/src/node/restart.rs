@@ -1,4 +1,4 @@
-//! Starts, stops and crashes of a node's process, and what they make of its disk.
+//! Starts, stops and crashes of a node's process, and their effect on its disk.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::invariants::Marks;
 use crate::schedule::Event;
 use crate::world::World;
 
-/// A node that its disk does not let start is started again after so long, in microseconds.
+/// How long to wait before restarting a node that cannot start because of its disk, in microseconds.
 const START_PAUSE: u64 = 1_000_000;
 
-/// One that has not ended yet is started again after so long.
+/// How long to wait before restarting a node that has not ended yet, in microseconds.
 const STOP_PAUSE: u64 = 100_000;
 
 impl World {
-    /// Starts a node, with what is on its disk if there is anything.
+    /// Starts a node, with the data on its disk, if any.
     pub(crate) fn start_node(&mut self, n: usize) {
         if self.nodes[n].node.is_some() {
             if self.nodes[n].is_leaving {
@@ -88,7 +88,7 @@ impl World {
         }
     }
 
-    /// Sometimes a start is not the last: its machine loses its power at some call to the disk.
+    /// Sometimes a start fails: the machine loses power at some disk call.
     fn crash_in_start(&mut self, n: usize) {
         while self.faults_go_on() && self.random.chance(self.knobs.crashed_starts) {
             let start = self.start_of(n);
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    /// Looks at what the next start of a node will find. Gives whether that is known to be whole.
+    /// Determines what the next start of a node will find. Returns whether that is known to be complete.
     pub(crate) fn find(&mut self, n: usize) -> Option<bool> {
         let start = self.start_of(n);
         let found = match self.nodes[n].store.look(start) {
@@ -166,7 +166,7 @@ impl World {
             Err(error @ (StartError::Damaged(_) | StartError::Rejected { .. })) => {
                 return self.find_damaged(n, &error, start);
             }
-            // There is no room to say how it goes on. What was there is not known before there is.
+            // There is no room to continue the log, so what was there cannot be determined until there is room.
             Err(StartError::File(error)) if error.is_no_space() => {
                 self.nodes[n].store.limit(None);
                 return self.find(n);
@@ -185,7 +185,7 @@ impl World {
         Some(is_proof)
     }
 
-    /// What is there is damaged: an operator keeps what is good of it.
+    /// The data is damaged: an operator keeps what is good of it.
     fn find_damaged(&mut self, n: usize, damage: &StartError, start: Start) -> Option<bool> {
         let name = self.nodes[n].name.clone();
         let is_flipped = match damage {
@@ -214,7 +214,7 @@ impl World {
         None
     }
 
-    /// It has stopped.
+    /// The node has stopped.
     pub(crate) fn has_left(&mut self, n: usize) {
         if !self.nodes[n].is_leaving {
             return;
@@ -225,7 +225,7 @@ impl World {
         let mut finds = process.finds;
         if finds == Finds::Everything && !process.store.has_failed() && process.store.close(node) {
             self.stats.orderly_stops += 1;
-            // Whatever the machine does then.
+            // Whatever the machine does afterwards.
             if self.random.chance(300) {
                 finds = Finds::WhatWasSynced;
             }

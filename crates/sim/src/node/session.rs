@@ -11,25 +11,25 @@ use crate::network::{ConnId, Kind, OPENER};
 use crate::schedule::Event;
 use crate::world::{Frames, Next, World};
 
-/// The first pause after the coordinator could not be reached; each next is twice as long.
+/// The first pause after the coordinator could not be reached, in microseconds; each further one is twice as long.
 const FIRST_PAUSE: u64 = 50_000;
 
-/// A coordinator that answers no heartbeat for so long is connected to anew.
+/// If the coordinator answers no heartbeat for this long, the node reconnects, in microseconds.
 const SILENCE: u64 = 2_000_000;
 
-/// A disk that has taken nothing for so long hangs.
+/// A disk that has written nothing for this long is considered hung.
 const DISK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The state of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Session {
-    /// None; it is tried again.
+    /// No session; another attempt follows.
     Idle,
-    /// The join is not answered.
+    /// The join has not been answered.
     Joining(ConnId),
     /// The node is registered.
     Stands(ConnId),
-    /// The coordinator will not have this start of the node.
+    /// The coordinator refuses this start of the node.
     Out,
 }
 
@@ -57,7 +57,7 @@ impl World {
         self.after_local(n, timeout, Event::Session { node: n as u8, boot, serial });
     }
 
-    /// A try has taken too long, or the pause before the next is over.
+    /// An attempt has taken too long, or the pause before the next one is over.
     pub(crate) fn session_due(&mut self, n: usize, serial: u32) {
         if serial != self.nodes[n].session_serial {
             return;
@@ -69,7 +69,7 @@ impl World {
         }
     }
 
-    /// Gives a connection to the coordinator up and tries again after a pause.
+    /// Gives up a connection to the coordinator; another attempt follows after a pause.
     fn end_session(&mut self, n: usize, conn: ConnId) {
         self.network.close(&mut self.schedule, conn, OPENER);
         self.node_loses_coordinator(n, conn);
@@ -107,8 +107,8 @@ impl World {
         self.network.send(&mut self.schedule, conn, OPENER, bytes);
     }
 
-    /// Whether a node's disk has taken nothing for too long: then it says no more that it lives, unless the disk is full and
-    /// nobody else could lead what the node leads.
+    /// Whether a node's disk has written nothing for too long: then the node stops sending heartbeats, unless the disk
+    /// is full and nobody else could lead what the node leads.
     fn disk_hangs(&mut self, n: usize, now: Timestamp) -> bool {
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return false };
@@ -120,7 +120,7 @@ impl World {
         now - since > DISK_PATIENCE && (!process.store.is_full() || node.leads_for_others())
     }
 
-    /// Sends what the node has to propose.
+    /// Sends the node's proposals.
     pub(super) fn propose(&mut self, n: usize) {
         let process = &mut self.nodes[n];
         let (Session::Stands(conn), Some(node)) = (process.session, &process.node) else { return };
@@ -170,7 +170,7 @@ impl World {
         let mut bytes = Vec::new();
         match message {
             CoordinatorMessage::Joined { incarnation, .. } => {
-                // What the disk fails to take it may keep all the same.
+                // Even if the disk reports a failure, it may have stored this.
                 self.oracle.data_of(n, incarnation);
                 if process.store.note_incarnation(incarnation).is_err() {
                     return false;
@@ -181,7 +181,7 @@ impl World {
                 }
                 process.session = Session::Stands(conn);
                 process.session_pause = 0;
-                // With this it is registered.
+                // This heartbeat registers the node.
                 process.beats.push_back(now);
                 NodeMessage::Heartbeat { incarnation }.encode(&mut bytes);
                 let name = self.nodes[n].name.clone();
@@ -253,7 +253,8 @@ impl World {
         true
     }
 
-    /// With its first map a start is in its cluster, and notes on disk as what. `false` where the disk does not take that.
+    /// With its first map, a start becomes part of its cluster, and records that on disk. Returns `false` if the disk
+    /// fails.
     fn begin_in_cluster(&mut self, n: usize, text: &str) -> bool {
         let process = &mut self.nodes[n];
         let (Some(node), incarnation) = (&process.node, process.incarnation) else { return false };
@@ -270,7 +271,8 @@ impl World {
         true
     }
 
-    /// A node that stops tells the coordinator, as its shell does: once every replica knows that its slots are given back.
+    /// A stopping node says goodbye to the coordinator as its shell does: once every replica knows that its slots are
+    /// released.
     pub(super) fn say_farewell_once_drained(&mut self, n: usize) {
         let process = &self.nodes[n];
         let Some(node) = &process.node else { return };
@@ -280,7 +282,7 @@ impl World {
         }
     }
 
-    /// Among faults it may also be told before that, as where a replica does not answer.
+    /// Among faults this may also happen earlier, for example if a replica does not answer.
     fn say_farewell(&mut self, n: usize) {
         if let Session::Stands(conn) = self.nodes[n].session {
             let mut bytes = Vec::new();
@@ -289,7 +291,7 @@ impl World {
         }
     }
 
-    /// The node is asked to stop. It has others lead what it leads before it does.
+    /// The node is asked to stop. First it hands over what it leads.
     pub(crate) fn stop_node(&mut self, n: usize, finds: Finds) {
         let now = self.local(n);
         let process = &mut self.nodes[n];

@@ -1,8 +1,8 @@
-//! A node's data directory: the storage that ships, on a simulated disk, driven as the thread of a node that writes drives
-//! it (`crates/node/src/store`).
+//! A node's data directory: the storage that ships, on a simulated disk, driven like the writer thread of a node
+//! (`crates/node/src/store`).
 //!
-//! A disk that is well takes no time. One that is slow takes some for each fsync: what the state machine notes meanwhile
-//! gathers, and nobody may hear of it before [`Store::is_written`] says so.
+//! A healthy disk takes no time. A slow one takes some time for each fsync: meanwhile, what the state machine notes
+//! accumulates, and nobody may hear of it before [`Store::is_written`] says so.
 
 #[cfg(test)]
 mod differential;
@@ -25,31 +25,31 @@ use crate::random::Random;
 use snapshots::Snapshots;
 pub(crate) use start::{Found, IDENTITY, Start, StartError, first_of, is_map};
 
-/// The directory, on every node's own disk.
+/// The directory, on each node's own disk.
 const PATH: &str = "/data";
 
-/// How often a full disk is tried again, in microseconds, as in a node.
+/// How often a full disk is retried, in microseconds, as in a node.
 const FULL_PAUSE: u64 = 100_000;
-/// How often a node looks at how much room its disk has.
+/// How often a node checks the free space of its disk, in microseconds.
 const ROOM_PAUSE: u64 = 1_000_000;
-/// How often a snapshot is begun where room is short, at most.
+/// The minimum interval between snapshots begun because space is short, in microseconds.
 const SHORT_PAUSE: u64 = 5_000_000;
-/// How often the map is saved, at most.
+/// The minimum interval between saves of the map, in microseconds.
 const MAP_PAUSE: u64 = 500_000;
 
-/// How a disk is used, the same on all nodes.
+/// How disks are used, the same on all nodes.
 #[derive(Debug, Clone, Copy)]
 struct Settings {
     segment_bytes: u64,
     reserve_bytes: u64,
-    /// How often what is written is synced, in microseconds; 0: before anybody hears of it.
+    /// How often written data is synced, in microseconds; 0: before anybody hears of it.
     sync_every: u64,
-    /// One in so many writes is short; 0 for none.
+    /// One in this many writes is cut short; 0 for none.
     short_writes: u64,
     planted: Planted,
 }
 
-/// How the disk is.
+/// The state of the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Health {
     Good,
@@ -57,7 +57,7 @@ enum Health {
     Failed(String),
 }
 
-/// A node's disk, and what its process has open of it.
+/// A node's disk, and what its process has open on it.
 #[derive(Debug)]
 pub(crate) struct Store {
     disk: SimDisk,
@@ -65,14 +65,14 @@ pub(crate) struct Store {
     random: Random,
     /// How long an fsync takes, in microseconds.
     pub(crate) slowness: u64,
-    /// The power is to be cut at a call to come.
+    /// The power is to be cut at a future call.
     is_cut_due: bool,
-    /// The bits that were turned over: their files, bytes and places in these.
+    /// The flipped bits: file, byte and bit.
     flipped: Vec<(PathBuf, u64, u8)>,
     open: Option<Open>,
-    /// Up to where everything was written when the last process stopped in order.
+    /// Up to where everything was written when the last process stopped in an orderly way.
     closed: Option<u64>,
-    /// The last process knew that everything below this position of the log was on disk, and the log says so.
+    /// The last process knew that everything below this log position was on disk, and the log says so.
     protected: u64,
 }
 
@@ -82,19 +82,19 @@ struct Open {
     disk: SimDisk,
     directory: DataDir<Planted>,
     journal: Journal<Planted>,
-    /// Everything below is on disk, as the last frame says.
+    /// Everything below is on disk, according to the last frame.
     protected: u64,
-    /// Everything with a lower number is written as `sync_every` asks.
+    /// Everything with a lower number is written as `sync_every` requires.
     written: u64,
-    /// What was taken from the state machine and had no room, and the number behind it.
+    /// Data that was taken from the state machine and had no room, and the number after it.
     unwritten: Option<(Vec<u8>, u64)>,
-    /// What is appended and waits for the fsync that began with it: the number behind it.
+    /// The number after the data that is appended and waits for its fsync.
     in_hand: Option<u64>,
     busy_until: u64,
     health: Health,
     is_told: bool,
     last_sync: u64,
-    /// A sync that runs beside the thread that writes, and when it ends.
+    /// A sync that runs beside the writer thread, and when it ends.
     syncing: Option<(SyncTask<Planted>, u64)>,
     snapshots: Snapshots,
     room: Room,
@@ -102,7 +102,7 @@ struct Open {
     map_saved_at: u64,
 }
 
-/// How the disk's room is.
+/// The state of the free space.
 #[derive(Debug, Default)]
 struct Room {
     looked: u64,
@@ -136,7 +136,7 @@ impl Store {
         }
     }
 
-    /// The same disk with nothing on it.
+    /// Replaces the disk with an empty one.
     pub(crate) fn wipe(&mut self) {
         self.open = None;
         self.disk = SimDisk::new(self.random.next());
@@ -145,12 +145,12 @@ impl Store {
         (self.closed, self.protected) = (None, 0);
     }
 
-    /// Whether nobody hears of anything before it is on disk.
+    /// Whether everything is on disk before anybody hears of it.
     pub(crate) fn syncs_always(&self) -> bool {
         self.settings.sync_every == 0
     }
 
-    /// Whether the last process has stopped in order.
+    /// Whether the last process stopped in an orderly way.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.is_some()
     }
@@ -159,7 +159,7 @@ impl Store {
         self.open.as_ref().map(|open| open.written).or(self.closed).is_some_and(|written| written >= end)
     }
 
-    /// Whether the disk takes what a write would have to keep.
+    /// Whether the disk can store a write.
     pub(crate) fn takes_writes(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.health == Health::Good)
     }
@@ -172,7 +172,7 @@ impl Store {
         self.open.as_ref().is_some_and(|open| matches!(open.health, Health::Failed(_)))
     }
 
-    /// How the disk has failed, told once.
+    /// The failure of the disk, returned once.
     pub(crate) fn take_failure(&mut self) -> Option<String> {
         let open = self.open.as_mut().filter(|open| !open.is_told)?;
         let Health::Failed(why) = &open.health else { return None };
@@ -180,7 +180,7 @@ impl Store {
         Some(why.clone())
     }
 
-    /// Writes what the state machine has noted, if the disk is not busy. Where it is from now on, says until when.
+    /// Writes what the state machine has noted, unless the disk is busy. If it is busy from now on, returns until when.
     pub(crate) fn write(&mut self, node: &Node<Planted>, now: u64) -> Option<u64> {
         let (settings, slowness) = (self.settings, self.slowness);
         let open = self.open.as_mut().filter(|open| !matches!(open.health, Health::Failed(_)))?;
@@ -194,7 +194,7 @@ impl Store {
         written
     }
 
-    /// What goes on beside writing: to be called with each of the node's ticks. Says how many snapshots were finished.
+    /// Runs background work; to be called with each tick of the node. Returns how many snapshots were finished.
     pub(crate) fn tick(&mut self, node: &Node<Planted>, now: u64) -> u64 {
         let (settings, slowness) = (self.settings, self.slowness);
         let Some(open) = self.open.as_mut().filter(|open| !matches!(open.health, Health::Failed(_))) else { return 0 };
@@ -206,7 +206,7 @@ impl Store {
         made
     }
 
-    /// Nothing more is said once the power is cut.
+    /// Nothing more leaves the node once the power is cut.
     fn look_at_power(&mut self) {
         if self.is_off()
             && let Some(open) = &mut self.open
@@ -215,13 +215,13 @@ impl Store {
         }
     }
 
-    /// The coordinator is about to count on this start by this name.
+    /// The coordinator is about to rely on this start under this name.
     pub(crate) fn note_incarnation(&mut self, incarnation: Incarnation) -> Result<(), FileError> {
         let Some(open) = &mut self.open else { return Ok(()) };
         open.directory.update_identity(|identity| identity.begin_incarnation(incarnation.0))
     }
 
-    /// This start of the node is in a cluster, as what and by which map.
+    /// Records the cluster, and the incarnation and map with which this start of the node belongs to it.
     pub(crate) fn begin(&mut self, map: &ClusterMap, incarnation: Incarnation) -> Result<(), FileError> {
         let Some(open) = &mut self.open else { return Ok(()) };
         if open.directory.identity().cluster.is_none() {
@@ -233,7 +233,7 @@ impl Store {
         })
     }
 
-    /// A map that the node is about to go by. One that a full disk does not take is saved later.
+    /// Saves a map that the node is about to use. If the disk is full, it is saved later.
     pub(crate) fn keep_map(&mut self, map: &ClusterMap) -> Result<(), FileError> {
         let Some(open) = &mut self.open else { return Ok(()) };
         let kept = save_map(&self.disk, map);
@@ -243,10 +243,10 @@ impl Store {
         if kept.as_ref().is_err_and(FileError::is_no_space) { Ok(()) } else { kept }
     }
 
-    /// The process stops in order. Says whether it could.
+    /// Stops in an orderly way. Returns whether that succeeded.
     pub(crate) fn close(&mut self, node: &Node<Planted>) -> bool {
         let Some(mut open) = self.open.take() else { return false };
-        // What a full disk has not taken nobody has heard of.
+        // Nobody has heard of what a full disk has not stored.
         let mut synced = open.write(node, self.settings, 0, u64::MAX).map(drop);
         if let (Ok(()), Some((task, _))) = (&synced, open.syncing.take()) {
             synced = open.journal.end_sync(task.run()).map(drop).map_err(Failure::from);
@@ -261,13 +261,13 @@ impl Store {
         closed
     }
 
-    /// The process is gone, and with `power` the machine too: of what was not synced any part may be.
+    /// The process is gone, and with `power` the machine too: then any part of the unsynced data may be lost.
     pub(crate) fn crash(&mut self, power: bool) {
-        // What the process had open must not touch the disk any more, not even by being dropped.
+        // What the process had open must not touch the disk any more, not even when it is dropped.
         let disk = self.disk.fork(self.random.next());
         if power {
             disk.crash();
-            // What said so may be gone.
+            // The log's own record of that may be gone.
             self.protected = 0;
         }
         self.open = None;
@@ -277,12 +277,12 @@ impl Store {
 
     // Faults.
 
-    /// A call to come fails, or one of the next ones does.
+    /// One call fails, after `calls` more of its kind.
     pub(crate) fn fail(&mut self, operation: Option<Operation>, calls: u64) {
         self.disk.inject(operation, calls, Fault::Io);
     }
 
-    /// The power is cut at a call to come.
+    /// The power is cut at a future call.
     pub(crate) fn cut_power_at(&mut self, calls: u64) {
         self.disk.inject(None, calls, Fault::PowerCut);
         self.is_cut_due = true;
@@ -293,12 +293,12 @@ impl Store {
         self.is_cut_due && self.disk.is_off()
     }
 
-    /// Leaves so much room, in bytes; `None` for as much as anybody wants.
+    /// Leaves this much free space, in bytes; `None` for no limit.
     pub(crate) fn limit(&mut self, room: Option<u64>) {
         self.disk.set_capacity(room.map(|room| self.disk.used() + room));
     }
 
-    /// A disk that has hung goes on.
+    /// A hung disk continues.
     pub(crate) fn revive(&mut self) {
         self.slowness = 0;
         if let Some(open) = &mut self.open {
@@ -306,10 +306,10 @@ impl Store {
         }
     }
 
-    /// Nothing is wrong with the disk any more.
+    /// Removes all faults from the disk.
     pub(crate) fn heal(&mut self) {
         self.disk.clear_faults();
-        // One whose power is cut already has still to be found out about.
+        // A power cut that has already happened has yet to be noticed.
         self.is_cut_due &= self.disk.is_off();
         self.disk.set_short_writes(self.settings.short_writes);
         self.disk.set_capacity(None);
@@ -362,7 +362,7 @@ impl Open {
         Ok(None)
     }
 
-    /// `false` where the disk is full, with the reserve too.
+    /// Returns `false` if the disk is full even without the reserve.
     fn append(&mut self, payload: &[u8], now: u64) -> Result<bool, Failure> {
         let synced = self.journal.synced();
         let appended = match self.journal.append(&[payload]) {
@@ -440,7 +440,7 @@ impl Open {
             return;
         }
         self.map_saved_at = now;
-        // One that cannot be saved is saved later.
+        // If this fails, the map is saved later.
         if save_map(&self.disk, &map).is_ok() {
             self.map_saved = map.version;
         }

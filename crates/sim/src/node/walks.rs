@@ -1,4 +1,4 @@
-//! Pages of walks at a node: those that it makes for walkers, and what it lists for others.
+//! Pages of walks at a node: those that it assembles for walkers, and the lists that it makes for other nodes.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -19,24 +19,24 @@ use crate::schedule::Event;
 use crate::walker::Paged;
 use crate::world::World;
 
-/// How long a node makes a page, in microseconds.
+/// How long a node works on a page, in microseconds.
 const DEADLINE: u64 = 2_000_000;
 
-/// How long it waits for another node's list.
+/// How long it waits for another node's list, in microseconds.
 const PATIENCE: u64 = 300_000;
 
-/// When a walk at `local` stops waiting for a primary that answers and does not take its slots.
+/// When a walk at `local` stops waiting for a primary that answers but does not accept its slots, in microseconds.
 const LATE: u64 = 300_000;
 
-/// The values of keys at the moment when they were listed.
+/// The values of keys at the moment they were listed.
 type Values = BTreeMap<Box<[u8]>, Rc<str>>;
 
-/// Something that a node has to do for a walk.
+/// Something that a node is asked to do for a walk.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// A walker asks for a page.
     Page(PageAsked),
-    /// A node that makes a page asks for keys.
+    /// A node that assembles a page asks for keys.
     List { from: Asker, list: List },
     /// The answer to that.
     Listed { to: Asker, ask: u64, listed: Listed, values: Values },
@@ -52,7 +52,7 @@ pub(crate) struct PageAsked {
     pub(crate) limit: usize,
 }
 
-/// Which page of which node, and of which start of it.
+/// A page of a node, and of a given start of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Asker {
     pub(super) node: u8,
@@ -60,7 +60,7 @@ pub(crate) struct Asker {
     page: u64,
 }
 
-/// A page that a node makes.
+/// A page that a node is assembling.
 #[derive(Debug)]
 pub(crate) struct PageUnderWay {
     asker: Asker,
@@ -68,11 +68,11 @@ pub(crate) struct PageUnderWay {
     walk: Walk<Planted>,
     values: Values,
     begun: u64,
-    /// Who was asked when.
+    /// The time of each ask.
     asked: BTreeMap<u64, u64>,
 }
 
-/// A list that waits until what it tells of is durable.
+/// A list that waits until what it reveals is durable.
 #[derive(Debug)]
 pub(crate) struct PendingList {
     to: Asker,
@@ -84,7 +84,7 @@ pub(crate) struct PendingList {
 }
 
 impl World {
-    /// A step of a walk comes to a node.
+    /// A step of a walk arrives at a node.
     pub(crate) fn walk_arrives(&mut self, n: usize, step: Step) {
         match step {
             Step::Page(page) => self.begin_page(n, page),
@@ -92,7 +92,7 @@ impl World {
             Step::Listed { to, ask, listed, values } => {
                 let pages = &mut self.nodes[n].pages;
                 if let Some(under_way) = pages.iter_mut().find(|under_way| under_way.asker == to) {
-                    // An answer that was given up is passed over, and its values with it.
+                    // A late answer to an abandoned ask is ignored, and so are its values.
                     if under_way.asked.remove(&ask).is_some() {
                         under_way.values.extend(values);
                         under_way.walk.answered(ask, listed);
@@ -116,7 +116,7 @@ impl World {
         self.go_on_with_pages(n);
     }
 
-    /// Asks whoever is to be asked, and gives what is whole.
+    /// Gives up asks and pages that took too long, and returns complete pages.
     pub(super) fn go_on_with_pages(&mut self, n: usize) {
         let now = self.schedule.now;
         let mut pages = std::mem::take(&mut self.nodes[n].pages);
@@ -135,7 +135,8 @@ impl World {
         self.nodes[n].pages = pages;
     }
 
-    /// Asks for what nobody has answered for; called with every tick, so that what was refused is not asked for at once.
+    /// Asks for what nobody has answered; called with every tick, so that what was refused is not asked for again at
+    /// once.
     pub(super) fn ask_for_pages(&mut self, n: usize) {
         let now = self.schedule.now;
         let process = &mut self.nodes[n];
@@ -162,7 +163,7 @@ impl World {
         self.schedule.after(delay, Event::Walk { node: to as u8, step: Box::new(step) });
     }
 
-    /// Lists for a page, once that is durable.
+    /// Makes a list for a page, to be sent once its content is durable.
     fn list(&mut self, n: usize, to: Asker, list: List) {
         let now = self.local(n);
         let bytes = self.random.between(5, 40) as usize;
@@ -189,7 +190,7 @@ impl World {
         self.nodes[n].lists.push(PendingList { to, list, listed, values, waiting, deadline });
     }
 
-    /// Answers the lists that tell of nothing but what is durable by now.
+    /// Answers the lists whose content is durable by now.
     pub(super) fn answer_lists(&mut self, n: usize) {
         let now = self.schedule.now;
         let mut lists = std::mem::take(&mut self.nodes[n].lists);
@@ -215,7 +216,7 @@ impl World {
     }
 }
 
-/// The values of the keys listed.
+/// The values of the listed keys.
 fn values_of(node: &Node<Planted>, list: &List, listed: &Listed) -> Values {
     let mut values = Values::new();
     for slot in list.slots.iter().filter(|slot| !listed.refused.contains(slot)) {

@@ -1,7 +1,7 @@
-//! The judges agree with each other, and with a check so plain that it can be read at a glance, on histories of a
-//! register that behaves and on such as were spoilt.
+//! The judges agree with each other, and with a check so simple that it is obviously right, on histories of a correct
+//! register and on corrupted ones.
 //!
-//! `PROPTEST_CASES=100000 cargo test --release -p sim --test agreement` looks longer.
+//! `PROPTEST_CASES=100000 cargo test --release -p sim --test agreement` searches longer.
 
 mod plain;
 mod recorded;
@@ -16,7 +16,7 @@ use sim::judges::{Verdict, judge, search, zones};
 
 const LIMIT: u64 = 1_000_000;
 
-/// Whether a judge passed a history; it must not have given up or found the history itself unfit.
+/// Whether a judge passed a history. The judge must neither give up nor reject the history as unfit.
 fn passes<T>(result: Result<T, Verdict>) -> bool {
     match result {
         Ok(_) => true,
@@ -111,7 +111,7 @@ proptest! {
     }
 }
 
-/// Agreement says little where nearly all histories are of one kind.
+/// Agreement means little if nearly all histories are of one kind.
 #[test]
 fn the_histories_are_good_and_bad_in_fair_shares() {
     let mut runner = TestRunner::deterministic();

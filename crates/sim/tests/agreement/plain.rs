@@ -1,4 +1,4 @@
-//! The plain check: all orders, one after the other, by the definition of linearizability and nothing else.
+//! The plain check: tries all orders, by the definition of linearizability and nothing else.
 
 use std::collections::HashSet;
 
@@ -9,8 +9,8 @@ pub(crate) fn is_linearizable(operations: &[Operation]) -> bool {
     some_order(operations, 0, None, &mut HashSet::new())
 }
 
-/// Whether what is not in `ordered`, a bit for each operation, can follow where the key has this value. `failed` are
-/// the arguments for which the answer was no.
+/// Whether the operations not in `ordered`, one bit per operation, can follow when the key has this value. `failed`
+/// holds the arguments for which the answer was no.
 fn some_order(
     operations: &[Operation],
     ordered: u32,
@@ -39,7 +39,7 @@ fn some_order(
     false
 }
 
-/// The value after an action; `None` where its answer would have been another.
+/// The value after an action; `None` if its answer would have been different.
 fn apply<'a>(action: &'a Action, value: Option<&'a str>) -> Option<Option<&'a str>> {
     let (holds, new, outcome) = match action {
         Action::Put { value } => return Some(Some(value)),

@@ -1,31 +1,31 @@
-//! Histories: such as a register that behaves leaves behind, the same with a few things changed, and made-up ones.
+//! Histories: those that a correct register leaves behind, the same with a few changes, and made-up ones.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use sim::history::{Action, History, Operation, Outcome};
 
-/// What operations a history may hold.
+/// Which operations a history may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kinds {
     PutsAndGets,
     All,
-    /// All, most of them under way at the same time, and many of unknown outcome.
+    /// All, most of them concurrent, and many of unknown outcome.
     Crowded,
 }
 
-/// The numbers that one operation is made of.
+/// The numbers from which an operation is made.
 #[derive(Debug, Clone)]
 struct Draft {
     kind: u8,
-    /// How long after the last operation's instant its own is.
+    /// The time from the previous operation's instant to its own.
     gap: u64,
-    /// How long before its instant it is called, and how long after it is answered.
+    /// How long before its instant it is called; `after`: how long after its instant it is answered.
     before: u64,
     after: u64,
-    /// What becomes of a write: 0 unknown and done, 1 unknown and never done, else answered.
+    /// The fate of a write: 0 unknown and done, 1 unknown and never done, otherwise answered.
     fate: u8,
-    /// Picks a value where one is needed.
+    /// Picks a value if one is needed.
     pick: Index,
 }
 
@@ -40,12 +40,12 @@ fn drafts(kinds: Kinds, most: usize) -> impl Strategy<Value = Vec<Draft>> {
     vec(draft, 1..=most)
 }
 
-/// A name for each value that is written; `v0` never is.
+/// A name for each written value; `v0` is never written.
 fn value(number: usize) -> String {
     format!("v{number}")
 }
 
-/// A history that a register leaves behind where each operation takes effect at one instant between call and end.
+/// A history of a register in which each operation takes effect at one instant between call and end.
 pub(crate) fn recorded(kinds: Kinds, most: usize) -> impl Strategy<Value = History> {
     drafts(kinds, most).prop_map(|drafts| {
         let mut instant = 20;
@@ -61,7 +61,7 @@ pub(crate) fn recorded(kinds: Kinds, most: usize) -> impl Strategy<Value = Histo
     })
 }
 
-/// What an operation does to a register, with its answer.
+/// Applies an operation to a register; returns it with its answer.
 fn take_effect(draft: &Draft, number: usize, register: &mut Option<String>) -> Action {
     let value = value(number);
     let outcome = |done| match (draft.fate, done) {
@@ -78,7 +78,7 @@ fn take_effect(draft: &Draft, number: usize, register: &mut Option<String>) -> A
             (Action::PutIfAbsent { value: value.clone(), outcome: outcome(done) }, done.then_some(Some(value)))
         }
         _ => {
-            // Of three swaps two expect what is there.
+            // Two of three swaps expect the present value.
             let other = self::value(draft.pick.index(number));
             let expected = register.clone().filter(|_| draft.pick.index(3) > 0).unwrap_or(other);
             let done = register.as_ref() == Some(&expected);
@@ -92,7 +92,7 @@ fn take_effect(draft: &Draft, number: usize, register: &mut Option<String>) -> A
     action
 }
 
-/// A history of a register with up to three changes, which may make it impossible or not.
+/// A history of a register with up to three changes, which may or may not make it impossible.
 pub(crate) fn spoilt(kinds: Kinds, most: usize) -> impl Strategy<Value = History> {
     let changes = (0u8..6, any::<Index>(), any::<Index>(), 0u64..12);
     (recorded(kinds, most), vec(changes, 1..4)).prop_map(|(recorded, changes)| {
@@ -113,7 +113,7 @@ pub(crate) fn spoilt(kinds: Kinds, most: usize) -> impl Strategy<Value = History
     })
 }
 
-/// Changes one thing about an operation and leaves it one that a history may hold.
+/// Changes one thing about an operation so that a history may still hold it.
 fn change(operation: &mut Operation, what: u8, other: &str, time: u64) {
     let length = operation.end.map(|end| end - operation.call);
     match (what, &mut operation.action) {
@@ -124,7 +124,7 @@ fn change(operation: &mut Operation, what: u8, other: &str, time: u64) {
         }
         // Shortened.
         (2, _) => operation.end = length.map(|length| operation.call + length.min(time / 4)),
-        // Of an outcome that is now known or unknown.
+        // Outcome becomes known or unknown.
         (3, Action::Put { .. } | Action::Delete) => {
             operation.end = if length.is_some() { None } else { Some(operation.call + time) };
         }
@@ -135,7 +135,7 @@ fn change(operation: &mut Operation, what: u8, other: &str, time: u64) {
                 _ => (None, Outcome::Unknown),
             };
         }
-        // Answered otherwise.
+        // A different answer.
         (_, Action::Get { result }) => *result = (other != "v0" || time == 0).then(|| other.to_owned()),
         (4, Action::PutIfAbsent { outcome, .. } | Action::Swap { outcome, .. }) => {
             *outcome = match *outcome {
@@ -149,13 +149,13 @@ fn change(operation: &mut Operation, what: u8, other: &str, time: u64) {
     }
 }
 
-/// A history that nobody recorded: all times and answers are drawn.
+/// A history that nobody recorded: all times and answers are random.
 pub(crate) fn made_up(kinds: Kinds, most: usize) -> impl Strategy<Value = History> {
     drafts(kinds, most).prop_map(|drafts| {
         let count = drafts.len() as u64;
         let operations = drafts.iter().enumerate().map(|(index, draft)| {
             let other = draft.pick.index(drafts.len() + 1);
-            // A register that happens to hold the value that was drawn.
+            // A register that happens to hold the drawn value.
             let mut register = (other > 0).then(|| value(other));
             let action = take_effect(draft, index + 1, &mut register);
             let unknown = draft.fate < 2 && !matches!(action, Action::Get { .. });

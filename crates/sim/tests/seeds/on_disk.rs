@@ -1,11 +1,11 @@
-//! The mistakes of what nodes keep on disk, and a seed that finds each.
+//! The bugs in the storage of nodes, with a seed that finds each.
 
 use sim::mutants::Mistake;
 use storage::bugs::Bug;
 
 use super::is_found;
 
-/// As `FOUND_BY`.
+/// Like `FOUND_BY` of the engine's bugs.
 const FOUND_BY: [(Bug, u64); 7] = [
     (Bug::AcknowledgeBeforeSync, 2),
     (Bug::NoDirectorySync, 12),

@@ -1,4 +1,4 @@
-//! A start: everything is given back, what a crash has torn is cut, and the log goes on.
+//! A start: delivers all data, cuts what a crash has torn, and reopens the log.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,39 +19,39 @@ use crate::survey::{Listing, Survey};
 /// What recovery did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovery {
-    /// The snapshot that it began with.
+    /// The snapshot that recovery began with.
     pub snapshot: Option<Position>,
-    /// How long it is, in bytes.
+    /// The length of the snapshot in bytes.
     pub snapshot_bytes: u64,
-    /// How many payloads that had.
+    /// How many payloads the snapshot had.
     pub snapshot_records: u64,
     /// How many payloads of the log followed.
     pub log_records: u64,
-    /// Where the log goes on.
+    /// Where the log continues.
     pub end: Position,
-    /// What a crash tore off, and was cut.
+    /// What a crash tore off; it has been cut.
     pub torn_tail: Option<TornTail>,
-    /// Newer snapshots that are damaged and were not needed. They are kept under names that end in `.damaged`.
+    /// Damaged newer snapshots that were not needed. They are kept under names that end in `.damaged`.
     pub damaged_snapshots: Vec<Damage>,
 }
 
 impl<B: Bugs> DataDir<B> {
-    /// Gives everything back that the directory holds: the newest good snapshot, and the log from there on. Cuts a tail
-    /// that a crash has torn, and opens the log for appending. Everything that was given back is on disk when this
-    /// returns. Blocks on the disk; holds one segment or one block of a snapshot in memory.
+    /// Delivers everything the directory holds: the newest good snapshot, and the log from there on. Cuts a torn tail
+    /// that a crash left, and opens the log for appending. Everything delivered is on disk when this returns. Blocks on
+    /// the disk; holds one segment or one block of a snapshot in memory.
     ///
     /// # Errors
-    /// Payloads may have been given back; they are as they were written, and in order. Nothing was cut or changed,
-    /// unless the disk failed ([`OpenError::File`]); it is safe to start again.
+    /// Some payloads may have been delivered; they are correct and in order. Nothing was cut or changed, unless the
+    /// disk failed ([`OpenError::File`]); it is safe to start again.
     pub fn recover(&mut self, deliver: Deliver<'_>) -> Result<(Journal<B>, Recovery), OpenError> {
         self.recover_as(deliver, |_, _| {})
     }
 
-    /// [`DataDir::recover`]; `note` changes the identity by what was found, in the same step that opens the log: no crash
-    /// can come between.
+    /// [`DataDir::recover`]; `note` updates the identity from what was found, in the same atomic step that opens the
+    /// log: no crash can come between.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`DataDir::recover`].
     pub fn recover_as(
         &mut self,
         deliver: Deliver<'_>,
@@ -75,7 +75,7 @@ impl<B: Bugs> DataDir<B> {
             let file = self.path.join(name);
             self.disk.remove(&file).named("remove", &file)?;
         }
-        // A mark says nothing of snapshots that were begun behind it.
+        // A mark says nothing about snapshots that begin after it.
         for &cut in listing.cuts.iter().filter(|&&cut| listing.snapshots.iter().all(|&position| position > cut)) {
             let file = self.path.join(cut_mark::name(cut));
             self.disk.remove(&file).named("remove", &file)?;
@@ -87,7 +87,7 @@ impl<B: Bugs> DataDir<B> {
         let end = Position(resumed.end);
         let boot = self.disk.boot_id();
         let place = self.disk.place(&self.path).named("look at", &self.path)?;
-        // IMPORTANT: before anything is appended. From here on the log's end is not known to be whole.
+        // IMPORTANT: do this before anything is appended. From here on, the end of the log is not known to be whole.
         self.update_identity(|identity| {
             identity.boot = boot;
             identity.place = place;
@@ -113,7 +113,7 @@ impl<B: Bugs> DataDir<B> {
         Survey::take(disk, &self.path, identity, listing, self.bugs, deliver)
     }
 
-    /// Cuts what was torn, makes the rest last, and opens the end.
+    /// Cuts the torn tail, makes the rest durable, and opens the last segment.
     fn cut(&self, log: LogEnd, listing: &Listing) -> Result<Resumed, OpenError> {
         let (disk, path, id) = (self.disk.as_ref(), self.path.as_path(), self.identity.directory);
         let mut full: VecDeque<Header> = log.segments.into();
@@ -123,7 +123,8 @@ impl<B: Bugs> DataDir<B> {
         let ready = next.clone().next().filter(|&first| first == last.end() && log.torn.is_none());
         let ready = ready.map(|first| segment::open(disk, path, id, first, Mode::Write)).transpose()?;
         let kept = ready.as_ref().map(|ready| ready.header.first);
-        // IMPORTANT: newest first, each for good before the next. A crash leaves a log that has an end, and no gap.
+        // IMPORTANT: remove the newest first, each durably before the next. So a crash leaves a log that ends early,
+        // but has no gap.
         while let Some(first) = next.next_back().filter(|&first| Some(first) != kept) {
             let file = path.join(segment::name(first));
             disk.remove(&file).named("remove", &file)?;
@@ -142,10 +143,10 @@ impl<B: Bugs> DataDir<B> {
         Ok(Resumed { full, current, next: ready, end: log.end, before: log.before })
     }
 
-    /// Makes a part of a segment last that may not have been synced.
+    /// Makes part of a segment durable that may not have been synced.
     ///
-    /// IMPORTANT: by writing it again. The kernel may show bytes that it failed to write, if the process before was told
-    /// so and was killed; it takes them for written, and a sync alone would say that all is well.
+    /// IMPORTANT: rewrite it. After a failed write-back the kernel may still show the bytes: if the previous process
+    /// saw the error and was killed, the kernel treats them as written, and a sync alone would report success.
     fn make_last(&self, segment: &Segment, from: u64, upto: u64) -> Result<(), FileError> {
         const STEP: u64 = 256 * 1024;
         let first = segment.header.first;
@@ -163,8 +164,8 @@ impl<B: Bugs> DataDir<B> {
         segment.file.sync_data().named("sync", &segment.path)
     }
 
-    /// Takes the segments below the snapshot into the log, from which a later `remove_before` removes them. Those below a
-    /// gap, which a crash in the middle of that leaves, can serve no snapshot any more.
+    /// Adds the segments below the snapshot to the log, so that a later `remove_before` removes them. A crash during
+    /// `remove_before` can leave a gap; segments below it serve no snapshot any more.
     fn take_older(&self, full: &mut VecDeque<Header>, last: u64, listing: &Listing) -> Result<(), FileError> {
         let mut oldest = full.front().map_or(last, |oldest| oldest.first);
         let below = listing.firsts.partition_point(|&first| first < oldest);
@@ -186,7 +187,7 @@ impl<B: Bugs> DataDir<B> {
         Ok(())
     }
 
-    /// Makes the first segment of a log.
+    /// Creates the first segment of a log.
     fn begin_log(&self, first: u64) -> Result<Resumed, FileError> {
         let header = Header { directory: self.identity.directory, first, size: self.options.segment_bytes };
         let current = begin_log(self.disk.as_ref(), &self.path, header, self.bugs)?;

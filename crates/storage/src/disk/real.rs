@@ -9,14 +9,14 @@ use fs4::FileExt as _;
 
 use super::{Disk, DiskFile, DiskLock, Mode};
 
-/// The files of the operating system. Made for Linux; works on macOS and Windows with what those promise.
+/// The files of the operating system. Built for Linux; works on macOS and Windows within the guarantees they give.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
 #[derive(Debug)]
 struct RealFile(File);
 
-/// The lock belongs to the open file, and ends with it.
+/// The lock belongs to the open file and ends with it.
 #[derive(Debug)]
 struct RealLock(#[expect(dead_code, reason = "held, never used")] File);
 
@@ -72,7 +72,7 @@ impl Disk for RealDisk {
         File::open(directory)?.sync_all()
     }
 
-    /// Windows cannot open a directory as a file. Its file systems keep changes of names in a journal, in order.
+    /// Windows cannot open a directory as a file. Its file systems journal name changes, in order.
     #[cfg(not(unix))]
     fn sync_directory(&self, _: &Path) -> io::Result<()> {
         Ok(())
@@ -138,7 +138,7 @@ impl DiskFile for RealFile {
             return Ok(());
         }
         match self.0.allocate(length) {
-            // A file system that cannot promise room still gives the length.
+            // A file system that cannot reserve space still sets the length.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
             other => other?,
         }

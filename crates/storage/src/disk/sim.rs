@@ -1,11 +1,12 @@
 //! A disk in memory whose power can be cut.
 //!
-//! It keeps what programs see apart from what is on the medium. A crash leaves any subset of what was not synced: of
-//! each 512-byte sector the old content or one written since, of each change of a directory's entries whether it
-//! happened, of a length the old or the new. Everything that is random comes from a seed, so that a run repeats itself.
+//! It keeps what programs see apart from what is on the medium. A crash keeps any subset of what was not synced: of
+//! each 512-byte sector either the old content or a version written since, of each change to a directory either all or
+//! nothing, of a file length either the old or the new one. All randomness comes from a seed, so that a run is
+//! reproducible.
 //!
-//! Faults are put in ahead ([`SimDisk::inject`]), and strike at a call that is counted off. A full disk is one with a
-//! capacity ([`SimDisk::set_capacity`]).
+//! Faults are injected in advance ([`SimDisk::inject`]) and strike after a given number of calls. For a full disk, set
+//! a capacity ([`SimDisk::set_capacity`]).
 
 mod entries;
 mod image;
@@ -28,23 +29,23 @@ pub struct SimDisk(Arc<Mutex<State>>);
 /// What goes wrong with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It fails; of a write any first part may be there. What a failed sync was to make last is lost at the next crash,
-    /// and no later sync says so.
+    /// The call fails; a failed write may have written any first part. What a failed sync was to make durable is lost
+    /// at the next crash, and no later sync reports it.
     Io,
-    /// It fails for want of room; nothing was written.
+    /// The call fails for lack of space; nothing was written.
     NoSpace,
-    /// A write takes only a part. Other calls go well.
+    /// A write takes only some of the bytes. Other calls succeed.
     Short,
-    /// It goes well and takes so long; [`SimDisk::take_delay_micros`] says how long.
+    /// The call succeeds after a delay; [`SimDisk::take_delay_micros`] returns it.
     Slow {
         /// The delay.
         micros: u64,
     },
-    /// The power is cut: this call does nothing, nor does any that comes before [`SimDisk::crash`], and all fail.
+    /// The power is cut: this call and all others before [`SimDisk::crash`] fail and do nothing.
     PowerCut,
 }
 
-/// Which calls a fault waits for.
+/// Which calls a fault applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// [`Disk::create_directory`].
@@ -71,7 +72,7 @@ pub enum Operation {
     SyncData,
 }
 
-/// What a power cut takes of what was not synced.
+/// What a power cut loses of the unsynced data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
     /// All of it.
@@ -98,13 +99,13 @@ struct SimLock {
 }
 
 impl SimDisk {
-    /// An empty disk without limits.
+    /// An empty disk without limits, seeded for reproducible faults.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(State::new(seed))))
     }
 
-    /// Another disk that is as this one is now, and goes on from another seed. No process has a hold of it.
+    /// A copy of the disk as it is now, which continues with another seed. No process has it in use.
     #[must_use]
     pub fn fork(&self, seed: u64) -> Self {
         let mut state = self.state().clone();
@@ -113,42 +114,42 @@ impl SimDisk {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Cuts the power: handles and locks are gone, and of what was not synced any subset.
+    /// Cuts the power: handles and locks are gone, and any subset of the unsynced data is lost.
     pub fn crash(&self) {
         self.crash_losing(Loss::Random);
     }
 
-    /// Cuts the power, and chooses what that takes.
+    /// Cuts the power, and chooses what is lost.
     pub fn crash_losing(&self, loss: Loss) {
         self.state().crash(loss);
     }
 
-    /// The process is killed: handles and locks are gone, and nothing else.
+    /// Kills the process: handles and locks are gone, nothing else.
     pub fn kill(&self) {
         self.state().end_run();
     }
 
-    /// Lets a fault strike after so many calls that go well: of one operation, or of all.
+    /// Injects a fault that strikes after `calls` successful calls: of one operation, or of all.
     pub fn inject(&self, operation: Option<Operation>, calls: u64, fault: Fault) {
         self.state().inject(operation, calls, fault);
     }
 
-    /// Takes back all faults that have not struck, and short writes.
+    /// Removes all faults that have not struck yet, and stops short writes.
     pub fn clear_faults(&self) {
         self.state().clear_faults();
     }
 
-    /// Cuts one in so many writes short; 0 for none.
+    /// Cuts one in `one_in` writes short, at random; 0 for none.
     pub fn set_short_writes(&self, one_in: u64) {
         self.state().short_writes = one_in;
     }
 
-    /// From now on no more files can be open, or they can again.
+    /// Refuses to open files from now on, as if too many were open, or allows it again.
     pub fn refuse_opens(&self, refuses: bool) {
         self.state().refuses_opens = refuses;
     }
 
-    /// Sets how many bytes the disk holds; `None` for no limit. Below what is there, nothing more fits.
+    /// Sets the capacity of the disk in bytes; `None` for no limit. If the files already take more, nothing more fits.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;
     }
@@ -159,25 +160,25 @@ impl SimDisk {
         self.state().is_off
     }
 
-    /// How many bytes its files take.
+    /// How many bytes the files take.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.state().used()
     }
 
-    /// How many calls there were.
+    /// How many calls were made.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.state().calls
     }
 
-    /// How long [`Fault::Slow`] has held calls up since this was asked last. Who has a clock lets it pass.
+    /// The total delay by [`Fault::Slow`] since the last call of this. The caller advances its clock by that much.
     #[must_use]
     pub fn take_delay_micros(&self) -> u64 {
         std::mem::take(&mut self.state().delay_micros)
     }
 
-    /// What a file holds; `None` where it is not there.
+    /// The content of a file; `None` if it does not exist.
     #[must_use]
     pub fn content(&self, file: &Path) -> Option<Vec<u8>> {
         let state = self.state();
@@ -185,10 +186,10 @@ impl SimDisk {
         Some(state.files.get(&number)?.content())
     }
 
-    /// Gives a file a content, made to last, without a call that would count.
+    /// Sets the content of a file, durably, without counting a call.
     ///
     /// # Errors
-    /// Its directory is not there.
+    /// The directory of the file does not exist.
     pub fn set_content(&self, file: &Path, content: &[u8]) -> io::Result<()> {
         let mut state = self.state();
         let number = match state.find(file) {
@@ -201,7 +202,7 @@ impl SimDisk {
         Ok(())
     }
 
-    /// Turns one bit of a file over, on the medium. Without such a file or byte, does nothing.
+    /// Flips one bit of a file, on the medium. Does nothing if there is no such file or byte.
     pub fn flip_bit(&self, file: &Path, offset: u64, bit: u8) {
         let mut state = self.state();
         if let Some(number) = state.find(file)
@@ -213,7 +214,7 @@ impl SimDisk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // What a panic of a test leaves is as good a disk as any.
+        // After a panic in a test, the state of the disk is as good as any.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -287,13 +288,13 @@ impl Disk for SimDisk {
     }
 
     fn place(&self, directory: &Path) -> io::Result<u64> {
-        // The path stands for the directory: here none is ever moved.
+        // The path stands for the directory: nothing moves directories here.
         Ok(u64::from(crc32c::crc32c(directory.as_os_str().as_encoded_bytes())) + 1)
     }
 }
 
 impl SimFile {
-    /// The disk, if the process that opened this file still runs.
+    /// The disk, if the process that opened this file is still running.
     fn enter(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.disk.state();
         if state.run == self.run {
@@ -328,7 +329,7 @@ impl DiskFile for SimFile {
         }
         let mut taken = bytes.len() as u64;
         if matches!(fault, Some(Fault::Short | Fault::Io)) {
-            // At least one byte, so that who tries again gets on.
+            // At least one byte, so that a retry makes progress.
             taken = 1 + state.random.below(taken.saturating_sub(1));
         }
         let free = state.free();

@@ -1,4 +1,4 @@
-//! The segment that comes next, made before it is needed.
+//! Creates the next segment before it is needed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::disk::Disk;
 use crate::error::{FileError, JournalError};
 use crate::segment::{Draft, Header};
 
-/// A segment that is to be made and waits for a thread to make it.
+/// A segment to be created; a thread has to run this.
 #[derive(Debug)]
 #[must_use = "nothing is made before it runs"]
 pub struct NextTask<B: Bugs = NoBugs> {
@@ -19,14 +19,14 @@ pub struct NextTask<B: Bugs = NoBugs> {
     header: Header,
 }
 
-/// A segment that was made, or why not. Its journal takes it.
+/// A segment that was created, or the error. The journal takes it.
 #[derive(Debug)]
 #[must_use = "the journal asks for no other before it has this one"]
 pub struct Next(Result<Draft, FileError>);
 
 impl<B: Bugs> NextTask<B> {
-    /// Makes the segment, with zeros everywhere, step by step, and calls `between` after each: there others are to have their
-    /// turn at the disk. Blocks on it.
+    /// Creates the segment and fills it with zeros, step by step, and calls `between` after each step, to let others
+    /// use the disk. Blocks on the disk.
     pub fn run(self, between: impl FnMut()) -> Next {
         let disk = self.disk.as_ref();
         let draft = Draft::write(disk, &self.directory, self.header, "next", self.bugs);
@@ -35,15 +35,15 @@ impl<B: Bugs> NextTask<B> {
 }
 
 impl<B: Bugs> Journal<B> {
-    /// Where it is synced often: begins to make the next segment, if it is time to. Does no work; [`NextTask::run`] does it,
-    /// while others append and sync, and [`Journal::end_next`] ends it.
+    /// When syncs are frequent: begins to create the next segment if it is due. Does no work; [`NextTask::run`] does it
+    /// while others append and sync, and [`Journal::end_next`] completes it.
     #[must_use]
     pub fn begin_next(&mut self) -> Option<NextTask<B>> {
         let header = if self.syncs_often { self.ask_for_next()? } else { return None };
         Some(NextTask { disk: Arc::clone(&self.disk), directory: self.directory.clone(), bugs: self.bugs, header })
     }
 
-    /// Takes the segment that was made. Where the disk has no room for one, the append that needs it will say so.
+    /// Takes the segment that was created. If the disk had no room for it, the append that needs it will report that.
     ///
     /// # Errors
     /// The disk has failed, and the journal is poisoned.
@@ -53,7 +53,7 @@ impl<B: Bugs> Journal<B> {
         self.take_next(next.0)
     }
 
-    /// The next segment, if it is time to make it and nobody does.
+    /// The header of the next segment, if it is due and not being created yet.
     pub(super) fn ask_for_next(&mut self) -> Option<Header> {
         let header = self.next_header();
         let half = self.current.header.first + self.current.header.size / 2;
@@ -67,11 +67,11 @@ impl<B: Bugs> Journal<B> {
     pub(super) fn take_next(&mut self, next: Result<Draft, FileError>) -> Result<(), JournalError> {
         let draft = match next {
             Ok(draft) => draft,
-            // What was synced is synced. The append that needs the segment will say that there is no room.
+            // The sync itself succeeded. The append that needs the segment will report the lack of space.
             Err(error) if error.is_no_space() => return Ok(()),
             Err(error) => return Err(self.failed(error)),
         };
-        // An append may have needed it, or a larger one, before it was there.
+        // In the meantime an append may have needed this segment, or a larger one, and created it.
         if self.next.is_some() || draft.header().first != self.current.header.end() {
             draft.discard(self.disk.as_ref());
             return Ok(());

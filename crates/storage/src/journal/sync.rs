@@ -1,4 +1,4 @@
-//! A sync in three steps, so that others append while the disk works.
+//! A sync in three steps, so that appends continue while the disk works.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::error::{FileError, JournalError, Named as _};
 use crate::position::Position;
 use crate::segment::{Draft, Header, Segment};
 
-/// A sync that was begun and waits for a thread to run it.
+/// A sync that has begun; a thread has to run it.
 #[derive(Debug)]
 #[must_use = "nothing is synced before it runs"]
 pub struct SyncTask<B: Bugs = NoBugs> {
@@ -22,12 +22,12 @@ pub struct SyncTask<B: Bugs = NoBugs> {
     segments: Vec<Segment>,
     upto: u64,
     clearings: u64,
-    /// The segment to make in advance.
+    /// The segment to create in advance.
     next: Option<Header>,
     permit: SyncPermit,
 }
 
-/// A sync that has run. Its journal takes it back.
+/// A sync that has run. The journal takes it back.
 #[derive(Debug)]
 #[must_use = "nothing counts as synced before the journal knows"]
 pub struct Synced {
@@ -38,7 +38,7 @@ pub struct Synced {
     _permit: SyncPermit,
 }
 
-/// The right to sync, which one at a time has.
+/// The right to sync, held by one sync at a time.
 #[derive(Debug)]
 struct SyncPermit(Arc<Health>);
 
@@ -49,20 +49,20 @@ impl Drop for SyncPermit {
 }
 
 impl<B: Bugs> Journal<B> {
-    /// Begins to make last what was appended so far. Does no work; [`SyncTask::run`] does it, without the journal, and
-    /// [`Journal::end_sync`] ends it. One that is dropped on the way has synced nothing.
+    /// Begins to make durable what was appended so far. Does no work; [`SyncTask::run`] does it without the journal,
+    /// and [`Journal::end_sync`] completes it. Dropping the task or its result counts as syncing nothing.
     ///
     /// # Errors
     /// The journal is poisoned.
     ///
     /// # Panics
-    /// A sync that was begun has not ended.
+    /// Another sync has begun and not ended.
     pub fn begin_sync(&mut self) -> Result<SyncTask<B>, JournalError> {
         self.check_poison()?;
         let busy = self.health.syncing.swap(true, Ordering::AcqRel);
         assert!(!busy, "one sync at a time: two could share one error of the disk, which one of them would not see");
         let permit = SyncPermit(Arc::clone(&self.health));
-        // A disk that has everything is left alone.
+        // If everything is on disk already, there is nothing to sync.
         let behind = self.synced < self.end || self.clearings_synced < self.clearings;
         let segments =
             self.unsynced.iter().map(|full| &full.segment).chain([&self.current]).filter(|_| behind).cloned().collect();
@@ -78,11 +78,11 @@ impl<B: Bugs> Journal<B> {
         })
     }
 
-    /// Ends a sync that has run; returns the position up to which everything is on disk.
+    /// Completes a sync that has run; returns the position up to which everything is on disk.
     ///
     /// # Errors
-    /// After the first failure the journal is poisoned: nothing is ever acknowledged again, not even what this very
-    /// sync may have done.
+    /// After the first failure the journal is poisoned: nothing is ever acknowledged again, not even what this sync may
+    /// have made durable.
     pub fn end_sync(&mut self, synced: Synced) -> Result<Position, JournalError> {
         synced.outcome.map_err(JournalError::Failed)?;
         self.check_poison()?;
@@ -100,14 +100,14 @@ impl<B: Bugs> Journal<B> {
 }
 
 impl<B: Bugs> SyncTask<B> {
-    /// Does the work. Blocks on the disk, for as long as that takes.
+    /// Runs the sync. Blocks on the disk for as long as that takes.
     pub fn run(self) -> Synced {
         let outcome = self.sync();
         if let Err(error) = &outcome
             && !self.bugs.plants(Bug::RetryAfterFailedSync)
         {
-            // IMPORTANT: a sync that failed is not tried again, not even if nobody hears of its outcome. The kernel
-            // takes what it could not write for written, and would say that all is well.
+            // IMPORTANT: never retry a failed sync, not even if its outcome is dropped. The kernel treats what it could
+            // not write as written, and a retry would report success.
             self.permit.0.poison(error);
         }
         let next = self.next.filter(|_| outcome.is_ok());
@@ -119,7 +119,7 @@ impl<B: Bugs> SyncTask<B> {
         if self.bugs.plants(Bug::AcknowledgeBeforeSync) {
             return Ok(());
         }
-        // Oldest first, so that what is on disk has no gap for longer than it must.
+        // Oldest first, so that a gap in what is on disk lasts no longer than it must.
         self.segments.iter().try_for_each(|segment| segment.file.sync_data().named("sync", &segment.path))
     }
 }

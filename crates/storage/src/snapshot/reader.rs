@@ -1,4 +1,4 @@
-//! Reading a snapshot, a block at a time.
+//! Reads a snapshot, one block at a time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::fields::{u32_at, u64_at};
 use crate::journal::BATCH_BYTES;
 use crate::position::{DirectoryId, Position};
 
-/// The blocks of a snapshot, each checked against its checksum, and all against the footer.
+/// The blocks of a snapshot; verifies each against its checksum, and all of them against the footer.
 #[derive(Debug)]
 pub(crate) struct Blocks {
     file: Arc<dyn DiskFile>,
@@ -56,13 +56,13 @@ impl Blocks {
         })
     }
 
-    /// Reads all blocks that are left, and so learns whether the snapshot is whole. Returns how many payloads it holds.
+    /// Reads all remaining blocks to verify that the snapshot is whole. Returns how many payloads it holds.
     pub(crate) fn verify(mut self) -> Result<u64, ReadError> {
         while self.next()?.is_some() {}
         Ok(self.totals.records)
     }
 
-    /// Reads the next block; `None` where the footer says that all were read.
+    /// Reads the next block; `None` when the footer confirms that all were read.
     pub(crate) fn next(&mut self) -> Result<Option<Block>, ReadError> {
         let offset = self.offset;
         let mut header = [0; BLOCK_HEADER_BYTES];
@@ -91,7 +91,7 @@ impl Blocks {
         Ok(Some(block))
     }
 
-    /// A block's header, and how many bytes follow it, if they can be there at all.
+    /// Parses a block header. Returns it with the number of bytes that follow; `None` if these are impossible.
     fn parse(&self, header: &[u8; BLOCK_HEADER_BYTES]) -> Option<(Block, usize)> {
         let kind = match u32_at(header, 4)? {
             0 => Kind::Plain,
@@ -100,7 +100,7 @@ impl Blocks {
             _ => return None,
         };
         let (stored, raw) = (u32_at(header, 8)?, u32_at(header, 12)?);
-        // IMPORTANT: these bound what is taken of memory before the checksum is known.
+        // IMPORTANT: this bounds the memory allocated before the checksum is verified.
         if u64::from(stored) > self.length.saturating_sub(self.offset) || u64::from(raw) > BATCH_BYTES + 4 {
             return None;
         }
@@ -146,7 +146,7 @@ pub struct SnapshotReader {
     blocks: Blocks,
     raw: Vec<u8>,
     at: usize,
-    /// Where the block in hand begins.
+    /// Where the current block begins.
     block: u64,
 }
 
@@ -156,22 +156,22 @@ impl SnapshotReader {
         Ok(Self { blocks, raw: Vec::with_capacity(BLOCK_BYTES), at: 0, block: 0 })
     }
 
-    /// The snapshot has all that the log says below this position.
+    /// The snapshot has everything that the log says below this position.
     #[must_use]
     pub fn position(&self) -> Position {
         self.blocks.position
     }
 
-    /// Where in the file the block begins that the last payload came from.
+    /// Where the block of the last payload begins in the file.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.block
     }
 
-    /// The next payload; `None` behind the last one, when the footer was there and fits all that was read.
+    /// The next payload; `None` after the last one, once the footer was found and matches all that was read.
     ///
     /// # Errors
-    /// The snapshot is damaged or cannot be read. Payloads that were returned before are as they were written.
+    /// The snapshot is damaged or cannot be read. Payloads returned before are correct.
     pub fn next_payload(&mut self) -> Result<Option<&[u8]>, ReadError> {
         while self.at >= self.raw.len() {
             let Some(block) = self.blocks.next()? else { return Ok(None) };

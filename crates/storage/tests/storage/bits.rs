@@ -1,5 +1,5 @@
-//! A log that is cut anywhere, and one with any bit turned over: what is given back is exactly the good first part, or
-//! an error that names the file and the place.
+//! A log that is cut anywhere, or has any one bit flipped: recovery delivers exactly the good prefix, or an error that
+//! names the file and the place.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use storage::{OpenError, Options, SimDisk};
 use crate::support::{Opened, open_on, options, path, payloads, segments};
 
 const RECORDS: usize = 200;
-/// So many of them were synced, as those behind them say.
+/// How many of them were synced, according to those after them.
 const SYNCED: usize = 150;
 
 /// A segment, with the offsets and numbers of its records, and how much of it is used.
@@ -60,13 +60,13 @@ impl Log {
             while let Some((position, number)) = numbered.next_if(|(position, _)| *position < end) {
                 records.push((position - segment.first.0, number));
             }
-            // The last byte of a payload is never zero, so that a segment is used up to there.
+            // The last byte of a payload is never zero, so that `used` ends exactly there.
             layout.push((segment.file.clone(), records, segment.used));
         }
         layout
     }
 
-    /// The record that a byte of a segment belongs to: its offset and number. Behind the last, none.
+    /// The record to which a byte of a segment belongs: its offset and number. `None` after the last record.
     fn record_at(&self, segment: usize, offset: u64) -> Option<(u64, usize)> {
         let (_, records, used) = &self.segments[segment];
         records.iter().rev().find(|(start, _)| *start <= offset && offset < *used).copied()
@@ -77,7 +77,7 @@ impl Log {
     }
 }
 
-/// Exactly the first so many.
+/// Checks that exactly the first `count` records are recovered.
 fn gives_back(log: &Log, disk: &SimDisk, count: usize, bugs: impl Bugs) -> Result<(), String> {
     let opened = reopen(disk, bugs).map_err(|error| format!("{count} records are good, and {error}"))?;
     let found = opened.payloads.len();
@@ -102,7 +102,7 @@ fn names(disk: &SimDisk, file: &Path, offset: u64, bugs: impl Bugs) -> Result<()
     }
 }
 
-/// Turns one bit after another over, of all that is used.
+/// Flips one bit after another, in all used bytes.
 pub(crate) fn flip_bits<B: Bugs>(bugs: B) -> Result<(), String> {
     let log = Log::new(bugs);
     for (segment, (file, _, used)) in log.segments.iter().enumerate() {
@@ -178,7 +178,7 @@ fn a_log_empty_from_any_byte_on_gives_exactly_its_good_first_part_or_says_what_i
             let outcome = if length < 64 {
                 names(&disk, file, 0, NoBugs)
             } else if length == 64 && segment > 0 {
-                // Nothing is left of it but its header: the place is where the segment before ends.
+                // Nothing is left but its header: the damage is where the previous segment ends.
                 let (before, _, used) = &log.segments[segment - 1];
                 if log.is_last(segment) { cut_in_last(&log, &disk, count) } else { names(&disk, before, *used, NoBugs) }
             } else if log.is_last(segment) {
@@ -186,7 +186,7 @@ fn a_log_empty_from_any_byte_on_gives_exactly_its_good_first_part_or_says_what_i
             } else if count >= SYNCED {
                 gives_back(&log, &disk, count, NoBugs)
             } else {
-                // Also between two records: the next segment says that some are missing.
+                // Also between two records: the next segment shows that some are missing.
                 names(&disk, file, end, NoBugs)
             };
             outcome.unwrap_or_else(|wrong| panic!("{} empty from {length} on: {wrong}", file.display()));
@@ -194,7 +194,7 @@ fn a_log_empty_from_any_byte_on_gives_exactly_its_good_first_part_or_says_what_i
     }
 }
 
-/// Where the cut is at the end of a record, nothing is wrong with what is left, and nothing is said.
+/// If the cut is at the end of a record, nothing is wrong with what is left, and nothing is reported.
 fn cut_in_last(log: &Log, disk: &SimDisk, count: usize) -> Result<(), String> {
     let opened = reopen(disk, NoBugs).map_err(|error| error.to_string())?;
     let found = opened.payloads.len();

@@ -1,4 +1,4 @@
-//! A data directory: its lock, its identity, and how it was found.
+//! A data directory: its lock, its identity, and the state in which it was found.
 
 use std::sync::Arc;
 

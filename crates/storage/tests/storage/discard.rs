@@ -1,4 +1,4 @@
-//! What a node that leaves for good has held is deleted whole, whenever the power fails.
+//! The data of a node that leaves for good is deleted completely, whenever the power fails.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::support::{open, options, path, payloads};
 
 const MAP: &str = "map";
 
-/// A directory with a log of several segments, a snapshot, a file of somebody else, and one of the caller's.
+/// A directory with a log of several segments, a snapshot, a foreign file, and a file of the caller's.
 fn filled(seed: u64) -> SimDisk {
     let disk = SimDisk::new(seed);
     let mut opened = open(&disk).expect("a new directory");

@@ -1,11 +1,11 @@
-//! Each call to the disk fails once, in a run that has everything in it.
+//! Each disk call fails once, in a run that covers everything.
 
 use storage::bugs::NoBugs;
 use storage::disk::sim::Fault;
 
 use crate::model::{Model, Step};
 
-/// Rotations, large payloads, snapshots, removals, a restart, a stop in order.
+/// Rotations, large payloads, snapshots, removals, a restart, a clean stop.
 fn everything() -> Vec<Step> {
     let append = |count, size| Step::Append { count, size };
     vec![
@@ -37,7 +37,7 @@ fn a_fault_at_any_call_loses_nothing_that_was_synced() {
     assert!(calls > 150, "a run of {calls} calls has not everything in it");
     for fault in [Fault::Io, Fault::NoSpace, Fault::Short] {
         for call in 0..calls {
-            // A fault is forgotten at a restart: it is put in again before every step.
+            // A restart clears faults, so the fault is injected again before every step.
             let mut struck = 0;
             for start in 0..steps.len() {
                 let mut faulty = steps.clone();

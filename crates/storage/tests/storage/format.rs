@@ -1,4 +1,4 @@
-//! The format on disk: a directory that an earlier program made is read, and it is what docs/storage-format.md says.
+//! The on-disk format: a directory from an earlier release is readable, and matches docs/storage-format.md.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use storage::{DirectoryId, Disk as _, SimDisk};
 
 use crate::support::{Opened, open, open_on, options, path, payload, payloads};
 
-/// How many records the fixture holds; a snapshot has the first so many.
+/// How many records the fixture holds. The snapshot has the first `IN_SNAPSHOT` of them.
 const RECORDS: usize = 60;
 const IN_SNAPSHOT: usize = 40;
 
@@ -27,7 +27,7 @@ fn load() -> SimDisk {
     disk
 }
 
-/// Makes the fixture. Once a version is out, its fixture stays as it is.
+/// Creates the fixture. Once a version is released, its fixture stays as it is.
 fn make() -> SimDisk {
     let disk = SimDisk::new(1);
     let small = storage::Options { segment_bytes: 1024, reserve_bytes: 0, ..options() };
@@ -184,7 +184,7 @@ fn number(bytes: &[u8], at: usize, length: usize) -> u128 {
     bytes[at..at + length].iter().rev().fold(0, |number, &byte| number << 8 | u128::from(byte))
 }
 
-/// CRC-32C, a bit at a time, so that the crate that we use is not judged by itself.
+/// CRC-32C, bit by bit, so that the crate we use is not checked against itself.
 fn checksum(bytes: &[u8]) -> u128 {
     let mut register = u32::MAX;
     for &byte in bytes {

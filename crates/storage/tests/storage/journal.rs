@@ -1,4 +1,4 @@
-//! The log while it runs: positions, segments, syncs, a full disk, a disk that fails.
+//! The log in operation: positions, segments, syncs, a full disk, a failing disk.
 
 use storage::disk::sim::{Fault, Loss, Operation};
 use storage::journal::BATCH_BYTES;
@@ -211,7 +211,7 @@ fn a_full_disk_refuses_and_heals_when_there_is_room() {
     assert!(journal.room() < 600);
     assert!(matches!(journal.append(&[vec![0; 500]]), Err(JournalError::NoSpace(_))), "it is still full");
     journal.sync().expect("what was taken can be synced");
-    // Room that was kept for this moment.
+    // Space that was reserved for this moment.
     assert!(dir.release_reserve().expect("the disk works"));
     let payload = vec![taken.len() as u8; 500];
     journal.append(&[&payload]).expect("there is room now");
@@ -246,7 +246,7 @@ fn what_was_refused_does_not_come_back_after_what_was_taken_instead() {
     for seed in 0..200 {
         let disk = SimDisk::new(seed);
         let Opened { dir, mut journal, .. } = open(&disk).expect("it is new");
-        // As long as each other, so that what is left of the first would follow on the second.
+        // All of the same length, so that the remains of the first would fit exactly after the second.
         disk.set_short_writes(1);
         disk.inject(Some(Operation::Write), seed % 3 + 1, Fault::NoSpace);
         let refused = journal.append(&[[1; 600], [2; 600], [3; 600]]);

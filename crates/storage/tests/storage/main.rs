@@ -1,4 +1,4 @@
-//! What the crate promises, as claims: on a disk whose power is cut, and on real files.
+//! What the crate promises, as tests: on a disk whose power is cut, and on real files.
 #![expect(clippy::indexing_slicing, reason = "an index out of its range fails the test, as it should")]
 
 mod bits;

@@ -1,8 +1,8 @@
-//! A run of a node's storage, beside a model of what it must not lose.
+//! A run of a node's storage, with a model of what it must not lose.
 //!
-//! The records are numbered. A snapshot holds all of them that were there when it began, so that what recovery gives
-//! back, snapshot and log, is always the whole list so far. It must be a first part of what was appended, at least as
-//! long as what was synced.
+//! The records are numbered. A snapshot holds all records that existed when it began, so that recovery, from snapshot
+//! and log, always delivers the whole list so far. It must be a prefix of what was appended, and at least as long as
+//! what was synced.
 
 use std::fmt::Debug;
 
@@ -14,7 +14,7 @@ use storage::{JournalError, OpenError, SimDisk};
 
 use crate::support::{Opened, open_with};
 
-/// What happens next.
+/// A step of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
     Append {
@@ -22,27 +22,27 @@ pub(crate) enum Step {
         size: usize,
     },
     Sync,
-    /// Begins a sync, or runs the one that was begun, or ends the one that has run.
+    /// Begins a sync, or runs the one that has begun, or ends the one that has run.
     SyncFurther,
     /// A snapshot, during which records are appended.
     Snapshot {
         meanwhile: usize,
         keep: usize,
     },
-    /// The power is cut.
+    /// Cuts the power.
     Crash(Loss),
-    /// It is cut, and again after so many calls of the start that follows.
+    /// Cuts the power, and again after so many calls of the start that follows.
     CrashTwice(u64),
-    /// The process is killed.
+    /// Kills the process.
     Kill,
-    /// A stop in order, then the power is cut.
+    /// A clean stop; then the power is cut.
     Stop,
-    /// A call to come goes wrong.
+    /// A future call fails.
     Fault {
         calls: u64,
         fault: Fault,
     },
-    /// Some writes are short from here on.
+    /// From here on, some writes are short.
     ShortWrites,
 }
 
@@ -51,7 +51,7 @@ enum Sync<B: Bugs> {
     Run(Synced, usize),
 }
 
-/// Records that were refused: which they followed on, and they. Until the next sync a crash may bring them up.
+/// Refused records, and the number of records before them. Until the next sync, a crash may bring them up.
 type Refused = (usize, Vec<Vec<u8>>);
 
 pub(crate) struct Model<B: Bugs> {
@@ -68,7 +68,7 @@ pub(crate) struct Model<B: Bugs> {
 }
 
 impl<B: Bugs> Model<B> {
-    /// Plays steps from a seed; what is wrong, if anything is.
+    /// Runs the steps from a seed; returns what is wrong, if anything.
     pub(crate) fn play(seed: u64, steps: &[Step], bugs: B) -> Result<(), String> {
         let disk = SimDisk::new(seed);
         let mut model = Self {
@@ -89,7 +89,7 @@ impl<B: Bugs> Model<B> {
         model.crash(Loss::Random)
     }
 
-    /// How many calls a run of these steps makes.
+    /// How many disk calls these steps make.
     pub(crate) fn calls(steps: &[Step], bugs: B) -> u64 {
         let disk = SimDisk::new(0);
         let mut model = Self {
@@ -214,8 +214,8 @@ impl<B: Bugs> Model<B> {
         Ok(())
     }
 
-    /// A full disk passes. After any other failure nothing is acknowledged, however often one asks; then the power is
-    /// cut.
+    /// A full disk is a temporary condition. After any other failure nothing is acknowledged, however often it is
+    /// retried; then the power is cut.
     fn failed(&mut self, error: JournalError) -> Result<(), String> {
         if let JournalError::NoSpace(_) = error {
             return Ok(());
@@ -230,7 +230,7 @@ impl<B: Bugs> Model<B> {
 
     fn snapshot(&mut self, meanwhile: usize, keep: usize) -> Result<(), String> {
         match self.try_snapshot(meanwhile, keep)? {
-            // Somebody crashed on the way, or there was no room.
+            // There was a crash in between, or there was no room.
             None | Some(Ok(())) => Ok(()),
             Some(Err(SnapshotError::File(error))) if error.is_no_space() => Ok(()),
             Some(Err(SnapshotError::File(_))) => self.crash(Loss::Random),
@@ -256,7 +256,7 @@ impl<B: Bugs> Model<B> {
         self.sync()?;
         let synced = self.opened().journal.synced();
         if let Err(error) = writer.finish(synced) {
-            // The power may have been cut, and the log with it, since this snapshot began.
+            // Since this snapshot began, the power may have been cut, and the end of the log lost with it.
             return Ok(Some(Err(error)).filter(|_| synced >= position));
         }
         let retained = self.opened().dir.retain_snapshots(keep);
@@ -288,7 +288,7 @@ impl<B: Bugs> Model<B> {
         self.start(self.synced)
     }
 
-    /// Starts, and looks at what is there: at least so many records.
+    /// Starts, and checks the recovered records: at least `least` of them.
     fn start(&mut self, least: usize) -> Result<(), String> {
         self.synced = least;
         match open_with(&self.disk, self.bugs) {
@@ -312,7 +312,7 @@ impl<B: Bugs> Model<B> {
         }
         self.appended.clone_from(found);
         self.synced = found.len();
-        // Every other one, so that each seed has both.
+        // Alternates, so that each seed has both.
         self.syncs_often = !self.syncs_often;
         opened.journal.set_syncs_often(self.syncs_often);
         self.refused.clear();

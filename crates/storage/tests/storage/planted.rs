@@ -1,4 +1,4 @@
-//! The tests can fail: mistakes that others have made are found.
+//! The tests can fail: they find bugs that others have had.
 
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
@@ -8,7 +8,7 @@ use crate::bits::flip_bits;
 use crate::model::Model;
 use crate::power_cuts::steps;
 
-/// The mistake of a number.
+/// The bug with a number.
 #[derive(Debug, Clone, Copy, Default)]
 struct Planted<const NUMBER: usize>;
 
@@ -18,7 +18,7 @@ impl<const NUMBER: usize> Bugs for Planted<NUMBER> {
     }
 }
 
-/// How many runs it takes to find it; none in as many as the property test has would be too many.
+/// How many runs it takes to find the bug; `None` if the property test would not find it in its number of runs.
 fn runs_until_found<const NUMBER: usize>() -> Option<u64> {
     let mut runner = TestRunner::deterministic();
     let steps = steps();

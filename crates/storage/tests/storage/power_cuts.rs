@@ -1,4 +1,4 @@
-//! The power is cut at any point, and takes any part of what was not synced.
+//! The power is cut at any point, and loses any part of what was not synced.
 
 use proptest::prelude::*;
 use storage::bugs::NoBugs;
@@ -6,11 +6,11 @@ use storage::disk::sim::{Fault, Loss};
 
 use crate::model::{Model, Step};
 
-/// What may happen in a run.
+/// The possible steps of a run.
 pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let loss = prop_oneof![6 => Just(Loss::Random), 1 => Just(Loss::Everything), 1 => Just(Loss::Nothing)];
     let fault = prop_oneof![Just(Fault::Io), Just(Fault::NoSpace), Just(Fault::Short)];
-    // Few sizes, so that what was torn off fits the place of what comes after it.
+    // Few sizes, so that what was torn off fits the place of what follows.
     let size = prop_oneof![4 => Just(8_usize), 4 => Just(600), 1 => Just(40), 1 => Just(6_000)];
     let step = prop_oneof![
         10 => (1_usize..5, size).prop_map(|(count, size)| Step::Append { count, size }),

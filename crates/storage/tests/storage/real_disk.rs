@@ -1,4 +1,4 @@
-//! The same on the files of this machine.
+//! The same on real files of this machine.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn what_was_appended_is_there_after_a_restart_with_a_snapshot_and_without() {
     for payload in payloads(0..300) {
         journal.append(&[payload]).expect("there is room");
     }
-    // No sync and no stop in order: it is in the kernel.
+    // No sync and no clean stop: the data is in the kernel.
     drop((dir, journal));
     let Opened { dir, mut journal, payloads: found, .. } = open(&path).expect("it is whole");
     assert!(found == payloads(0..300));

@@ -1,4 +1,4 @@
-//! A directory in which no node starts: what a check says, and what a repair gives up and keeps.
+//! Directories in which no node starts: what a check reports, and what a repair gives up and keeps.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ fn repair(disk: &SimDisk) -> Result<RepairReport, OpenError> {
     storage::repair(disk, path(), options(), &mut || Box::new(|_| Ok(())))
 }
 
-/// Takes everything but one payload.
+/// Accepts everything except one payload.
 fn rejects(bad: Vec<u8>) -> impl FnMut(Recovered<'_>) -> Result<(), Rejection> {
     move |recovered| {
         let (Recovered::Snapshot(payload) | Recovered::Log { payload, .. }) = recovered;
@@ -40,7 +40,7 @@ fn long_log() -> SimDisk {
     disk
 }
 
-/// Where a record stands: which segment, and its offset there.
+/// Where a record is: its segment and its offset there.
 fn place(disk: &SimDisk, number: usize) -> (std::path::PathBuf, u64) {
     let mut positions = Vec::new();
     let report = inspect(disk, path(), &mut |position, _| positions.push(position)).expect("it is there");
@@ -59,7 +59,7 @@ fn what_is_no_data_directory_is_neither_looked_at_nor_repaired_and_stays_as_it_i
     assert!(matches!(check(&disk), Err(OpenError::NoData { .. })));
     assert!(matches!(repair(&disk), Err(OpenError::NoData { .. })));
     assert_eq!(disk.list(path()).expect("it is there"), before);
-    // Nor does a node that starts there take what is not its own.
+    // Nor does a node that starts there touch foreign files.
     drop(open(&disk).expect("a node may start there"));
     let after = disk.list(path()).expect("it is there");
     assert!(before.iter().all(|name| after.contains(name)), "{after:?}");
@@ -199,7 +199,7 @@ fn a_directory_with_a_damaged_segment_header_starts_after_a_repair() {
 
 #[test]
 fn a_directory_without_one_of_its_segments_starts_after_a_repair() {
-    // That the newest is missing shows only where the node has stopped in order.
+    // That the newest segment is missing shows only after a clean stop.
     for missing in 0..2 {
         let disk = long_log();
         disk.remove(&segments(&disk)[missing]).expect("it is there");
@@ -256,7 +256,7 @@ fn a_log_that_ends_before_its_snapshot_is_begun_anew_behind_it() {
         let content = disk.content(&segment).expect("it is there");
         disk.set_content(&segment, &content[..good.0 as usize]).expect("it is there");
     }
-    // What is below the snapshot is not needed to start: the log goes on behind it.
+    // What is below the snapshot is not needed to start: the log continues after it.
     repair(&disk).expect("the disk works");
     let Opened { dir, mut journal, payloads: found, .. } = open(&disk).expect("it was repaired");
     assert!(found == payloads(0..10));
@@ -313,7 +313,7 @@ fn a_torn_tail_is_shown_and_is_no_reason_not_to_start() {
     assert_eq!(opened.payloads.len(), 199);
 }
 
-/// Writes records, each synced, and a snapshot that is begun halfway and holds all of them, as one does that is copied while
+/// Writes records, each synced, and a snapshot that begins halfway and holds all of them, like one that is copied while
 /// writes go on.
 fn write_and_snapshot(opened: &mut Opened, numbers: std::ops::Range<usize>) -> std::path::PathBuf {
     let half = numbers.start.midpoint(numbers.end);
@@ -347,7 +347,7 @@ fn a_log_that_was_cut_is_no_substitute_for_a_snapshot_that_may_hold_more() {
         }
         drop(opened);
         disk.crash();
-        // Behind the position of the newest snapshot, which holds it, too.
+        // After the position of the newest snapshot, which holds this record, too.
         let (file, offset) = place(&disk, snapshots * 100 - 10);
         disk.flip_bit(&file, offset + 30, 2);
         repair(&disk).expect("the disk works");

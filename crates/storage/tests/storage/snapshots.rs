@@ -1,4 +1,4 @@
-//! Snapshots: what makes one good, and what is used where the newest is not.
+//! Snapshots: what makes one good, and what is used if the newest is not.
 
 use storage::disk::sim::{Fault, Operation};
 use storage::snapshot::SnapshotError;
@@ -6,7 +6,7 @@ use storage::{Flaw, OpenError, Position, SimDisk, SnapshotInfo};
 
 use crate::support::{Opened, files, open, path, payloads, segments};
 
-/// Some records, a snapshot of them, some more; then the same again. Returns what was appended.
+/// Some records, a snapshot of them, some more records; then the same again. Returns what was appended.
 fn two_snapshots(disk: &SimDisk, keep_log: bool) -> Vec<Vec<u8>> {
     let Opened { dir, mut journal, .. } = open(disk).expect("it is new");
     let mut all = Vec::new();
@@ -175,7 +175,7 @@ fn a_snapshot_that_fails_leaves_nothing_behind() {
     disk.inject(Some(Operation::SyncData), 0, Fault::Io);
     assert!(matches!(writer.finish(synced), Err(SnapshotError::File(_))));
     assert!(files(&disk, ".tmp").is_empty() && files(&disk, ".snap").is_empty());
-    // The log does not depend on it.
+    // The log does not depend on the snapshot.
     journal.append(&payloads(3..4)).expect("there is room");
     journal.sync().expect("the disk works");
 }

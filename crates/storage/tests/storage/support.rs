@@ -6,22 +6,22 @@ use std::sync::Arc;
 use storage::bugs::{Bugs, NoBugs};
 use storage::{DataDir, DirectoryId, Disk, Journal, OpenError, Options, Recovered, Recovery, SimDisk};
 
-/// Where it is.
+/// The path of the directory.
 pub(crate) fn path() -> &'static Path {
     Path::new("/data")
 }
 
-/// Small segments, so that there are several.
+/// Small segments, so that there are several of them.
 pub(crate) fn options() -> Options {
     Options { segment_bytes: 4096, reserve_bytes: 8192, fresh_id: DirectoryId(0xd1) }
 }
 
-/// A directory that was opened and recovered.
+/// A directory that has been opened and recovered.
 pub(crate) struct Opened<B: Bugs = NoBugs> {
     pub(crate) dir: DataDir<B>,
     pub(crate) journal: Journal<B>,
     pub(crate) recovery: Recovery,
-    /// All payloads that were given back, in order.
+    /// All recovered payloads, in order.
     pub(crate) payloads: Vec<Vec<u8>>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn open_on<B: Bugs>(
     Ok(Opened { dir, journal, recovery, payloads })
 }
 
-/// The payload of a number: its text, and some more.
+/// The payload with a number: its text and some padding.
 pub(crate) fn payload(number: usize) -> Vec<u8> {
     let mut payload = format!("record {number} ").into_bytes();
     payload.resize(payload.len() + number * 7 % 23, b'.');

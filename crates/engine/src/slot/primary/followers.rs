@@ -257,7 +257,7 @@ impl Follower {
         self.progress == Progress::Level && self.outbox.has_lease(now)
     }
 
-    /// ReplyMode the follower where this slot stands, or that it will be refilled. Records after `from` follow.
+    /// Tells the follower where this slot stands, or that it will be refilled. Records after `from` follow.
     pub(super) fn align(&mut self, cx: SlotContext<'_>, epoch: Epoch, config: MapVersion, log: &Log, from: Version) {
         self.stamp = cx.next_stamp();
         self.progress = Progress::Aligning;

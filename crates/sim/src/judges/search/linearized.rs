@@ -1,15 +1,15 @@
-//! The set of the steps that a search has put in order so far, and what may come next.
+//! The set of steps that a search has put in order so far, and what may come next.
 //!
-//! As a bitset over the steps by call. All before the first that is missing are in it, and none that was called after
-//! a missing one ended: what can differ lies in a window, and two sets are compared by their windows (the bitset of
-//! Lowe 2017, cut to what is undecided).
+//! It is a bitset over the steps, ordered by call. All steps before the first missing one are in it, and none that was
+//! called after a missing one ended. So sets can differ only within a window, and are compared by their windows (the
+//! bitset of Lowe 2017, cut to what is undecided).
 
 use super::model::Step;
 
 /// A set of steps.
 pub(super) struct Linearized {
     words: Vec<u64>,
-    /// The first step that is missing.
+    /// The first missing step.
     first: usize,
     len: usize,
 }
@@ -47,7 +47,7 @@ impl Linearized {
         *self.words.get_mut(step / 64).expect("a step of the model") ^= 1 << (step % 64);
     }
 
-    /// The first step from `step` on that is missing; beyond the last step where none is.
+    /// The first missing step from `step` on; beyond the last step if none is missing.
     fn missing_from(&self, step: usize) -> usize {
         let mut mask = u64::MAX << (step % 64);
         for (index, word) in self.words.iter().enumerate().skip(step / 64) {
@@ -60,8 +60,8 @@ impl Linearized {
         self.words.len() * 64
     }
 
-    /// The steps in turn: those that are missing and precede no other missing one's call, in the order of their calls.
-    /// `steps` is the whole model's, by call.
+    /// The steps in turn, ordered by call: the missing steps that no other missing step precedes. `steps` are all steps
+    /// of the model, ordered by call.
     pub(super) fn in_turn<'s, 'a>(&'s self, steps: &'s [Step<'a>]) -> InTurn<'s, 'a> {
         InTurn { set: self, steps, at: self.first, horizon: u64::MAX }
     }
@@ -71,7 +71,7 @@ impl Linearized {
         self.words.get(self.first / 64..end.div_ceil(64)).unwrap_or_default()
     }
 
-    /// The first step that is missing.
+    /// The first missing step.
     pub(super) fn first(&self) -> usize {
         self.first
     }
@@ -86,8 +86,8 @@ pub(super) struct InTurn<'s, 'a> {
 }
 
 impl InTurn<'_, '_> {
-    /// Once the iterator has ended: the earliest end of all missing steps, in microseconds. What is called later is not
-    /// in turn.
+    /// Once the iterator has ended: the earliest end of all missing steps, in microseconds. A later call is not in
+    /// turn.
     pub(super) fn horizon(&self) -> u64 {
         self.horizon
     }
@@ -102,8 +102,7 @@ impl<'s, 'a> Iterator for InTurn<'s, 'a> {
     type Item = (usize, &'s Step<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        // Steps further on have later calls, so their ends are later than this step's call and cannot put it out of
-        // turn.
+        // Later steps have later calls, so their ends are later than this step's call and cannot put it out of turn.
         let index = self.set.missing_from(self.at);
         let Some(step) = self.steps.get(index).filter(|step| step.operation.call <= self.horizon) else {
             self.at = index.min(self.steps.len());

@@ -1,8 +1,8 @@
-//! What a search works on: one key's operations as effects on a small number of states.
+//! The model that a search works on: the operations on one key as effects on a small number of states.
 //!
-//! Every operation, whatever it is, finds, excludes, sets or changes the state of its key. States are numbers. Values
-//! that nothing finds, expects or excludes share one number, as no answer can tell them apart (the partition of
-//! configurations into equivalent ones is our own; Lowe 2017 leaves it to the specification of the object).
+//! Every operation finds, excludes, sets or changes the state of its key. States are numbers. Values that nothing
+//! finds, expects or excludes share one number, as no answer can distinguish them (this partition of configurations
+//! into equivalence classes is our own; Lowe 2017 leaves it to the specification of the object).
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::judges::verdict::{Story, Verdict};
 /// What a key holds: [`ABSENT`], [`UNSEEN`], or the number of a value.
 pub(super) type State = u32;
 
-/// Nothing.
+/// No value.
 pub(super) const ABSENT: State = 0;
 
 /// Any value that no operation looks at.
@@ -28,26 +28,26 @@ pub(super) fn is_value(state: State) -> bool {
     state >= FIRST_VALUE
 }
 
-/// What an operation that took effect needs of the state, and what it makes of it.
+/// What an operation that took effect requires of the state, and what it makes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Effect {
-    /// Possible in this state alone; changes nothing.
+    /// Possible only in this state; changes nothing.
     Find(State),
-    /// Possible in every state but this; changes nothing.
+    /// Possible in every state but this one; changes nothing.
     Exclude(State),
     /// Always possible.
     Set(State),
     /// Possible in one state.
     Change {
-        /// That state.
+        /// The required state.
         from: State,
-        /// What it becomes.
+        /// The state it becomes.
         to: State,
     },
 }
 
 impl Effect {
-    /// The state after the operation; `None` where it is not possible.
+    /// The state after the operation; `None` if it is not possible.
     pub(super) fn apply(self, state: State) -> Option<State> {
         match self {
             Self::Find(needed) => (state == needed).then_some(state),
@@ -78,25 +78,26 @@ pub(super) struct Step<'a> {
     pub(super) effect: Effect,
 }
 
-/// Operations of unknown outcome with the same effect. As none of them ever ends, it makes no difference which of
-/// those that have been called takes effect, and the earliest is always taken first.
+/// Operations of unknown outcome with the same effect. As none of them ever ends, it does not matter which of those
+/// already called takes effect, and the earliest is always taken first.
 pub(super) struct Loose<'a> {
     pub(super) effect: Effect,
-    /// Whether one of them must have taken effect, as its value was found, and is a debt to the state that it needs.
+    /// Whether one of them must have taken effect, because its value was found; it is then a debt of the state that it
+    /// needs.
     pub(super) owed: bool,
-    /// By call.
+    /// Ordered by call.
     pub(super) operations: Vec<&'a Operation>,
 }
 
-/// One key's operations.
+/// The operations on one key.
 pub(super) struct Model<'a> {
-    /// Those of known outcome, by call.
+    /// The operations of known outcome, ordered by call.
     pub(super) steps: Vec<Step<'a>>,
-    /// The others.
+    /// The other operations.
     pub(super) loose: Vec<Loose<'a>>,
     /// For each state that is a value, how many operations must find it.
     pub(super) debts: Vec<u32>,
-    /// For each state that is a value, the step that is called last of those that must find it.
+    /// For each state that is a value, the last-called step that must find it.
     pub(super) last_finder: Vec<Option<usize>>,
 }
 
@@ -105,7 +106,7 @@ impl<'a> Model<'a> {
     ///
     /// # Errors
     ///
-    /// A value that is written twice, and the violation of a value that was found and never written.
+    /// A value that is written twice, or a value that was found but never written.
     pub(super) fn new(operations: &[&'a Operation]) -> Result<Self, Verdict> {
         check_values(operations)?;
         let states = States::new(operations);
@@ -141,7 +142,8 @@ impl<'a> Model<'a> {
                 }
             }
         }
-        // A swap of unknown outcome whose value was found did find the value that it replaced, and so on backwards.
+        // If the value of a swap of unknown outcome was found, the swap did find the value that it replaced, and so on
+        // backwards.
         let mut more = true;
         while more {
             more = false;
@@ -191,7 +193,7 @@ impl<'a> States<'a> {
         self.0.get(value).copied().unwrap_or(UNSEEN)
     }
 
-    /// The effect of an operation; where its outcome is unknown, the one that it has if it has any.
+    /// The effect of an operation; if its outcome is unknown, the effect that it has if it takes effect.
     fn effect(&self, action: &Action) -> Effect {
         match action {
             Action::Put { value } => Effect::Set(self.of(value)),
@@ -208,7 +210,7 @@ impl<'a> States<'a> {
     }
 }
 
-/// Checks that each value is written once at most, and each that was found at least once.
+/// Checks that each value is written at most once, and each value that was found at least once.
 fn check_values(operations: &[&Operation]) -> Result<(), Verdict> {
     let mut writes: HashMap<&str, &Operation, FixedState> = HashMap::default();
     for &operation in operations {

@@ -1,4 +1,4 @@
-//! Small histories, each for one thing that the search must see or must not be misled by.
+//! Small histories, each for one thing that the search must detect or must not be misled by.
 
 use super::*;
 use crate::history::History;
@@ -65,7 +65,7 @@ fn only_one_of_two_conditional_writes_on_the_same_state_is_done() {
 
 #[test]
 fn a_write_that_takes_effect_twice_is_found() {
-    // The delete is repeated after it was seen.
+    // The delete is repeated after its effect was seen.
     story("1 0 1 k put a\n1 2 9 k delete\n2 4 5 k get -\n2 6 7 k put b\n2 8 9 k get b\n2 10 11 k get -\n");
 }
 
@@ -113,7 +113,7 @@ fn many_unknown_operations_do_not_make_a_violation_a_long_search() {
 #[test]
 fn an_unknown_operation_that_a_wrong_order_used_up_is_there_for_another() {
     // The order that is tried first needs the unknown operation to explain the third line, and then lacks it for the
-    // last. The first two the other way round need it once.
+    // last. With the first two swapped, it is needed only once.
     check_text(
         "1 0 12 k put a\n2 0 10 k delete\n1 13 14 k get -\n1 15 16 k put b\n1 17 18 k get -\n\
          3 0 - k delete\n",

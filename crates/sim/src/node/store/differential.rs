@@ -1,8 +1,8 @@
-//! One node on a simulated disk beside a plain map: whatever is asked, and however it is stopped in between, both give the
-//! same answers.
+//! One node on a simulated disk beside a plain map: whatever is asked, and however the node is stopped in between, both
+//! give the same answers.
 //!
-//! The node is alone and syncs always, so that each answer stands: nothing that was answered may be missing after any
-//! stop, and nothing that was not may be there.
+//! The node is alone and always syncs, so each answer is final: nothing that was answered may be missing after any
+//! stop, and nothing that was not answered may be there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,19 +25,19 @@ use crate::knobs::Knobs;
 use crate::mutants::{Mistake, Planted};
 use crate::random::Random;
 
-/// How many operations there are.
+/// The number of operations.
 const OPERATIONS: u64 = 1_000_000;
 
-/// A mistake is to be found in so many.
+/// A planted bug must be found within this many operations.
 const SEARCHED: u64 = 100_000;
 
 /// The mean number of operations from one stop to the next.
 const RUN: u64 = 2_000;
 
-/// How many keys there are to choose from.
+/// The number of keys to choose from.
 const KEYS: u64 = 1_500;
 
-/// Pages are made where so many keys at most lie between their bounds, or cut to this.
+/// The maximum number of keys in a page.
 const PAGE: usize = 20;
 
 const BITS: SlotBits = SlotBits::new(4);
@@ -132,7 +132,7 @@ impl Beside {
         Err("it does not lead its slots".to_owned())
     }
 
-    /// Stops the node in one of the ways there are, and starts it again.
+    /// Stops the node in a random way, and starts it again.
     fn stop(&mut self) -> Result<(), String> {
         self.stops += 1;
         let way = self.random.below(4);
@@ -141,7 +141,7 @@ impl Beside {
                 return Err("it cannot stop in order".to_owned());
             }
         } else {
-            // What was not written nobody was told of: it must not come back.
+            // Nobody was told of what was not written: it must not come back.
             for _ in 0..self.random.below(3) {
                 let key = self.key();
                 let write = Write::new(&key, Change::Put(b"untold"));
@@ -152,7 +152,7 @@ impl Beside {
             0 | 1 => self.random.chance(500),
             2 => true,
             _ => {
-                // The power is cut at a call to the disk, while what was not told of is written.
+                // The power is cut at a disk call while untold writes are being written.
                 self.store.cut_power_at(self.random.below(8));
                 self.store.write(&self.node, self.now);
                 return self.stop_at_call();
@@ -163,7 +163,7 @@ impl Beside {
         self.start()
     }
 
-    /// Of the last writes, which nobody was told of, a first part may be there.
+    /// A first part of the last writes, of which nobody was told, may be there.
     fn stop_at_call(&mut self) -> Result<(), String> {
         self.store.crash(true);
         self.now += 1_000;
@@ -171,7 +171,7 @@ impl Beside {
         self.start()
     }
 
-    /// Takes over what the disk has of writes that nobody was told of.
+    /// Adopts into the model what the disk has of untold writes.
     fn take_untold(&mut self) {
         let start = Start { now: Timestamp(self.now), bits: BITS, secret: 1, real: self.now };
         let Ok(found) = self.store.look(start) else { return };
@@ -185,7 +185,7 @@ impl Beside {
         }
     }
 
-    /// Time passes, and the node has its ticks.
+    /// Time passes, and the node gets its ticks.
     fn pass(&mut self, micros: u64) {
         self.now += micros;
         if self.now - self.last_tick >= TICK.as_micros() as u64 {
@@ -249,7 +249,7 @@ impl Beside {
     }
 
     fn key(&mut self) -> Vec<u8> {
-        // A few keys are asked for often.
+        // A few keys are used often.
         let number = self.random.below(KEYS) * self.random.below(KEYS) / KEYS;
         format!("{:03}/{number}", number % 37).into_bytes()
     }
@@ -267,7 +267,7 @@ impl Beside {
         Ok(())
     }
 
-    /// One page of the keys with a prefix, or between two.
+    /// One page of the keys with a prefix, or between two keys.
     fn page(&mut self) -> Result<(), String> {
         let (one, other) = (self.key(), self.key());
         let keys = if self.random.chance(500) {
@@ -300,7 +300,7 @@ impl Beside {
         Ok(())
     }
 
-    /// The node has all that the model has, and nothing else.
+    /// Checks that the node has exactly what the model has.
     fn compare(&mut self) -> Result<(), String> {
         let wall = self.wall();
         self.model.retain(|_, kept| kept.deadline.is_none_or(|at| at > wall));
@@ -350,7 +350,7 @@ fn modelled(found: Option<Kept>, change: Change<'_>, holds: bool, wall: u64) -> 
     }
 }
 
-/// The map by which one node leads all slots, at its start of this number.
+/// The map by which one node leads all slots, at its start with this number.
 fn map_of_one(me: Incarnation, number: u64) -> ClusterMap {
     let mut map = ClusterMap::empty("c".to_owned(), BITS);
     map.promises = ClusterSettings { replicas: 0, ..ClusterSettings::default() };

@@ -1,5 +1,5 @@
-//! Snapshots in the background: copied a few slots at a time while writes go on, and named once the log has all that the
-//! copies hold.
+//! Background snapshots: copied a few slots at a time while writes go on, and named once the log has everything that
+//! the copies hold.
 
 use engine::node::Node;
 use proto::slot::SlotId;
@@ -14,11 +14,11 @@ use crate::random::Random;
 #[derive(Debug)]
 pub(super) struct Snapshots {
     stage: Option<Stage>,
-    /// Where the log ended when the last one was begun.
+    /// Where the log ended when the last snapshot began.
     pub(super) at: Position,
-    /// How much room the last one took, in bytes.
+    /// The size of the last snapshot, in bytes.
     pub(super) bytes: u64,
-    /// How many were finished, and not told yet.
+    /// How many were finished but not reported yet.
     pub(super) made: u64,
 }
 
@@ -26,10 +26,10 @@ pub(super) struct Snapshots {
 enum Stage {
     /// The next slot to copy.
     Copying(SnapshotWriter<Planted>, u16),
-    /// It waits until the log has on disk what the copies hold: entries with lower numbers; up to where that is, once it is
-    /// written.
+    /// Waits until the log has on disk what the copies hold: entries with a number below `end`, which end at position
+    /// `upto` once they are written.
     Copied { writer: SnapshotWriter<Planted>, end: u64, upto: Option<Position> },
-    /// The log is on disk up to here; the snapshot will be at that moment.
+    /// The log is on disk up to `synced`; the snapshot will be at time `at`.
     Finishing { writer: SnapshotWriter<Planted>, synced: Position, at: u64 },
 }
 
@@ -38,17 +38,17 @@ impl Snapshots {
         Self { stage: None, at, bytes: 0, made: 0 }
     }
 
-    /// Whether one waits for a sync of the log.
+    /// Whether a snapshot waits for a sync of the log.
     pub(super) fn wants_sync(&self) -> bool {
         matches!(self.stage, Some(Stage::Copied { upto: Some(_), .. }))
     }
 
-    /// The node stops: what is not finished goes.
+    /// The node stops: an unfinished snapshot is dropped.
     pub(super) fn give_up(self) {}
 }
 
 impl Open {
-    /// Begins one where the log has grown enough, or room is short.
+    /// Begins a snapshot if the log has grown enough, or space is short.
     pub(super) fn begin_snapshot(&mut self, settings: Settings, now: u64) {
         let grown = self.journal.end().0 - self.snapshots.at.0;
         let is_due = grown >= settings.segment_bytes.max(self.snapshots.bytes);
@@ -65,11 +65,11 @@ impl Open {
             writer.add(&super::start::policy(settings))?;
             Ok(writer)
         });
-        // Without it the log stays as it is.
+        // Without a snapshot the log stays as it is.
         self.snapshots.stage = begun.ok().map(|writer| Stage::Copying(writer, 0));
     }
 
-    /// Goes on with one where that is possible.
+    /// Continues a snapshot if that is possible.
     pub(super) fn go_on_with_snapshot(
         &mut self,
         node: &Node<Planted>,

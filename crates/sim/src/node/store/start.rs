@@ -1,4 +1,4 @@
-//! A start of a node on what its disk holds, and what operators do where it does not start.
+//! A node's start from the data on its disk, and what operators do if it does not start.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -21,13 +21,13 @@ use super::snapshots::Snapshots;
 use super::{Health, Open, PATH, Room, Settings, Store};
 use crate::mutants::Planted;
 
-/// What stands before the policy in a payload that is none of the engine's, as in a node.
+/// The prefix of the policy, in a payload that does not belong to the engine, as in a node.
 const POLICY: [u8; 8] = [0xff; 8];
 
 /// The file of the identity.
 pub(crate) const IDENTITY: &str = "identity";
 
-/// What a node is made with.
+/// The parameters of a start.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Start {
     pub(crate) now: Timestamp,
@@ -37,11 +37,11 @@ pub(crate) struct Start {
     pub(crate) real: u64,
 }
 
-/// What a start finds.
+/// The result of a start.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) node: Node<Planted>,
-    /// The end of what is there is known to be whole.
+    /// The end of the data is known to be complete.
     pub(crate) is_proof: bool,
     pub(crate) recovery: Recovery,
 }
@@ -49,13 +49,13 @@ pub(crate) struct Found {
 /// Why a node does not start.
 pub(crate) type StartError = OpenError;
 
-/// The payload that says how the log behind it is written.
+/// The payload that tells how the log after it is written.
 pub(super) fn policy(settings: Settings) -> Vec<u8> {
     let name: &[u8] = if settings.sync_every == 0 { b"always" } else { b"interval" };
     [&POLICY[..], name].concat()
 }
 
-/// What was read so far.
+/// What has been read so far.
 struct Read {
     replay: Replay<Planted>,
     always: Rc<Cell<bool>>,
@@ -87,20 +87,20 @@ impl Settings {
 }
 
 impl Store {
-    /// What a start would find, or why it would not start. Leaves the disk as it is.
+    /// What a start would find, or why it would fail. Leaves the disk unchanged.
     pub(crate) fn look(&mut self, start: Start) -> Result<Found, StartError> {
         let copy = self.disk.fork(self.random.next());
         read(&copy, self.settings, start).map(|(found, ..)| found)
     }
 
-    /// What a start finds after a repair. Leaves the disk as it is.
+    /// What a start would find after a repair. Leaves the disk unchanged.
     pub(crate) fn look_repaired(&mut self, start: Start) -> Result<Found, StartError> {
         let copy = self.disk.fork(self.random.next());
         repair(&copy, self.settings, start)?;
         read(&copy, self.settings, start).map(|(found, ..)| found)
     }
 
-    /// Does what an operator does with a directory that is damaged: what is good is kept, and proves nothing any more.
+    /// Repairs a damaged directory, as an operator does: what is good is kept, but proves nothing any more.
     pub(crate) fn repair(&mut self, start: Start) -> Result<(), StartError> {
         self.protected = 0;
         repair(&self.disk, self.settings, start)
@@ -134,8 +134,9 @@ impl Store {
         Ok(found)
     }
 
-    /// What a start would find, and what after a repair, with one bit of the identity turned over. Leaves the disk as it is:
-    /// the identity of a directory is the proof of all that it holds, so that its loss would be that of the node's memory.
+    /// What a start would find with one flipped bit in the identity, and what it would find after a repair. Leaves the
+    /// disk unchanged: the identity of a directory proves everything that it holds, so losing it would be losing the
+    /// node's memory.
     pub(crate) fn look_misnamed(
         &mut self,
         start: Start,
@@ -150,14 +151,14 @@ impl Store {
         Some(found)
     }
 
-    /// Turns a bit over that was on disk, at a place that a number chooses; says where.
+    /// Flips a random bit of the data on disk; returns where.
     pub(crate) fn flip(&mut self, mut choose: impl FnMut(u64) -> u64) -> Option<(PathBuf, u64)> {
         let names = self.disk.list(Path::new(PATH)).ok()?;
         let is_data = |name: &&String| name.ends_with(".seg") || name.ends_with(".snap") || *name == map_file::NAME;
         let files: Vec<_> = names.iter().filter(is_data).collect();
         let file = Path::new(PATH).join(files.get(choose(files.len() as u64) as usize)?);
         let length = self.disk.content(&file)?.len() as u64;
-        // What was written last may be taken for a torn end, as docs/storage-format.md says.
+        // What was written last may be taken for a torn tail, as docs/storage-format.md says.
         let length = first_of(&file).map_or(length, |first| self.protected.saturating_sub(first).min(length));
         if length == 0 {
             return None;
@@ -172,18 +173,18 @@ impl Store {
         Some((file, offset))
     }
 
-    /// Whether a bit of a file was turned over.
+    /// Whether a bit of a file was flipped.
     pub(crate) fn is_flipped(&self, file: &Path) -> bool {
         self.flipped.iter().any(|(flipped, ..)| flipped == file)
     }
 }
 
-/// Whether a file is that of the map.
+/// Whether a file is the map.
 pub(crate) fn is_map(file: &Path) -> bool {
     file.ends_with(map_file::NAME)
 }
 
-/// Where a segment begins; none for other files.
+/// The position at which a segment begins; `None` for other files.
 pub(crate) fn first_of(file: &Path) -> Option<u64> {
     file.file_name()?.to_str()?.strip_prefix("log-")?.strip_suffix(".seg")?.parse().ok()
 }
@@ -202,7 +203,7 @@ fn read(
     let (mut journal, recovery) =
         directory.recover_as(&mut |recovered| read.take(recovered), |recovery, identity| {
             let is_torn = recovery.torn_tail.as_ref().is_some_and(|torn| torn.followed);
-            // As in a node: the end of a log of which some may be lost proves nothing.
+            // As in a node: a log whose end may be lost proves nothing.
             is_proof = found.stopped_in_order || always.get() || (found.same_boot && !is_torn);
             if !is_proof {
                 identity.lose_proof();

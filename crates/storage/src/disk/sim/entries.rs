@@ -1,18 +1,18 @@
-//! One directory of the simulated disk: the names that programs see, those on the medium, and what may get there.
+//! One directory of the simulated disk: the names that programs see, those on the medium, and the pending changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Loss;
 use crate::random::Random;
 
-/// Which file a name stands for.
+/// The file that a name refers to.
 pub(super) type FileNumber = u64;
 
 #[derive(Debug, Clone)]
 enum Change {
     Added(String, FileNumber),
     Removed(String, FileNumber),
-    /// One step, also in a crash: it happened or it did not.
+    /// Atomic, even in a crash: either it happened or it did not.
     Renamed(String, String, FileNumber),
 }
 
@@ -37,7 +37,7 @@ impl Entries {
         self.live.values().copied()
     }
 
-    /// The files that a name stands for, or may stand for after a crash.
+    /// The files that a name refers to, or may refer to after a crash.
     pub(super) fn reachable(&self, files: &mut BTreeSet<FileNumber>) {
         files.extend(self.live.values().chain(self.durable.values()));
         files.extend(self.pending.iter().map(|change| match change {
@@ -71,7 +71,7 @@ impl Entries {
         self.durable = self.live.clone();
     }
 
-    /// The power was cut: each change is there or not, whatever became of those before it.
+    /// The power was cut: each pending change is kept or lost, independently of those before it.
     pub(super) fn crash(&mut self, loss: Loss, random: &mut Random) {
         for change in std::mem::take(&mut self.pending) {
             let kept = match loss {

@@ -1,19 +1,19 @@
-//! One file of the simulated disk: what programs see of it, what is on the medium, and what may get there.
+//! One file of the simulated disk: what programs see, what is on the medium, and the pending writes.
 
 use std::collections::BTreeMap;
 
 use super::Loss;
 use crate::random::Random;
 
-/// What a disk writes as a whole, in bytes.
+/// The unit that a disk writes atomically, in bytes.
 pub(super) const SECTOR_BYTES: usize = 512;
 
-/// How many versions of a sector between two syncs are remembered, the newest among them.
+/// How many versions of a sector are remembered between two syncs, including the newest.
 const VERSIONS: usize = 4;
 
 type Sector = [u8; SECTOR_BYTES];
 
-/// A file's bytes. What is beyond the written bytes and below the length reads as zeros.
+/// The bytes of a file. Bytes past `written` and below `length` read as zeros.
 #[derive(Debug, Clone, Default)]
 struct Bytes {
     written: Vec<u8>,
@@ -54,9 +54,9 @@ impl Bytes {
 pub(super) struct Image {
     live: Bytes,
     durable: Bytes,
-    /// What was written to each sector since the last sync, oldest first; the last is what programs see.
+    /// The versions of each sector written since the last sync, oldest first; the last one is what programs see.
     pending: BTreeMap<u64, Vec<Sector>>,
-    /// Room taken in advance, in bytes.
+    /// Space allocated in advance, in bytes.
     reserved: u64,
 }
 
@@ -65,12 +65,12 @@ impl Image {
         self.live.length
     }
 
-    /// What the file takes of the disk's room, in bytes.
+    /// The disk space that the file takes, in bytes.
     pub(super) fn room(&self) -> u64 {
         self.reserved.max(self.live.written.len() as u64)
     }
 
-    /// What the file would take if a write ended at a place.
+    /// The space that the file would take after a write that ends at `end`.
     pub(super) fn room_with(&self, end: u64) -> u64 {
         self.room().max(end)
     }
@@ -112,7 +112,7 @@ impl Image {
         self.live.length = self.live.length.max(length);
     }
 
-    /// All that was written is on the medium.
+    /// Puts everything that was written on the medium.
     pub(super) fn sync(&mut self) {
         for sector in std::mem::take(&mut self.pending).into_keys() {
             self.durable.put(sector * SECTOR_BYTES as u64, &self.live.sector(sector));
@@ -120,7 +120,7 @@ impl Image {
         self.durable.set_length(self.live.length);
     }
 
-    /// A sync failed: the kernel takes what it could not write for written, and shows it until the machine stops.
+    /// A sync failed: the kernel treats the lost writes as written, and shows them until the machine stops.
     pub(super) fn fail_sync(&mut self) {
         self.pending.clear();
     }
@@ -133,7 +133,7 @@ impl Image {
                 Loss::Nothing => versions.len(),
                 Loss::Random => random.below(versions.len() as u64 + 1) as usize,
             };
-            // Version 0 is what was on the medium before.
+            // Version 0 is the old content of the medium.
             if let Some(version) = kept.checked_sub(1).and_then(|index| versions.get(index)) {
                 let length = self.durable.length;
                 self.durable.put(sector * SECTOR_BYTES as u64, version);
@@ -151,7 +151,7 @@ impl Image {
         self.reserved = self.reserved.min(length);
     }
 
-    /// The medium turned a bit over, behind everybody's back.
+    /// The medium flips a bit silently.
     pub(super) fn flip(&mut self, offset: u64, bit: u8) {
         let at = usize::try_from(offset).unwrap_or(usize::MAX);
         for bytes in [&mut self.live, &mut self.durable] {

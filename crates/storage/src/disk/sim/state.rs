@@ -1,4 +1,4 @@
-//! Everything about a simulated disk, behind its lock.
+//! The whole state of a simulated disk, behind its lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
@@ -10,11 +10,11 @@ use super::{Fault, Loss, Operation};
 use crate::disk::no_descriptor;
 use crate::random::Random;
 
-/// A fault that waits for its call.
+/// An injected fault that has not struck yet.
 #[derive(Debug, Clone)]
 struct Waiting {
     operation: Option<Operation>,
-    /// How many such calls go well before it.
+    /// How many such calls succeed before it strikes.
     calls: u64,
     fault: Fault,
 }
@@ -27,15 +27,15 @@ pub(super) struct State {
     next_file: FileNumber,
     pub(super) locks: BTreeSet<PathBuf>,
     pub(super) capacity: Option<u64>,
-    /// Every so many writes is cut short, at random; 0 for none.
+    /// One in this many writes is cut short, at random; 0 for none.
     pub(super) short_writes: u64,
     pub(super) refuses_opens: bool,
     waiting: Vec<Waiting>,
-    /// The power is cut, and the crash that this is has not been seen to.
+    /// The power is cut, and the crash has not been carried out yet.
     pub(super) is_off: bool,
     pub(super) calls: u64,
     pub(super) delay_micros: u64,
-    /// Which run of the process the handles in use are of.
+    /// The run of the process; handles of earlier runs are invalid.
     pub(super) run: u64,
     pub(super) boot: u64,
 }
@@ -69,7 +69,7 @@ impl State {
         self.short_writes = 0;
     }
 
-    /// Counts a call; says what goes wrong with it.
+    /// Counts a call; returns the fault that strikes it.
     pub(super) fn enter(&mut self, operation: Operation) -> Option<Fault> {
         self.calls += 1;
         if self.is_off {
@@ -127,7 +127,7 @@ impl State {
         self.directories.get(&directory)?.find(&name)
     }
 
-    /// Makes a new, empty file in the place of any of that name.
+    /// Creates a new, empty file, replacing any of that name.
     pub(super) fn create(&mut self, path: &Path) -> io::Result<FileNumber> {
         let (directory, name) = split(path)?;
         let number = self.next_file;
@@ -137,12 +137,12 @@ impl State {
         Ok(number)
     }
 
-    /// How many bytes are left; without a capacity, very many.
+    /// How many bytes are free; a very large number if there is no capacity.
     pub(super) fn free(&self) -> u64 {
         self.capacity.map_or(1 << 50, |capacity| capacity.saturating_sub(self.used()))
     }
 
-    /// How many bytes the files take that have a name.
+    /// How many bytes the files that have a name take.
     pub(super) fn used(&self) -> u64 {
         let mut named = BTreeSet::new();
         for entries in self.directories.values() {
@@ -151,7 +151,7 @@ impl State {
         named.iter().filter_map(|number| self.files.get(number)).map(Image::room).sum()
     }
 
-    /// The process is gone, and with it its handles and locks.
+    /// Ends the process: its handles and locks are gone.
     pub(super) fn end_run(&mut self) {
         self.run += 1;
         self.locks.clear();
@@ -181,7 +181,7 @@ pub(super) fn injected() -> io::Error {
     io::Error::other("input/output error of the simulated disk")
 }
 
-/// A file's directory and its name there.
+/// The directory of a file and its name there.
 pub(super) fn split(path: &Path) -> io::Result<(PathBuf, String)> {
     let name = path.file_name().and_then(|name| name.to_str());
     let directory = path.parent();
