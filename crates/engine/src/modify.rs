@@ -91,7 +91,7 @@ pub(crate) fn evaluate<'a>(
         Modify::Overwrite(offset, bytes) => overwrite(present, offset, bytes),
         Modify::Increment(by) => match incremented(present, by) {
             Ok(sum) => (kept(present, sum.to_string().into_bytes()), OwnedReply::Plain(ModifyReply::Number(sum))),
-            Err(mistake) => declined(mistake),
+            Err(error) => declined(error),
         },
         Modify::IncrementDecimal(by) => match incremented_decimal(present, by) {
             Ok(sum) => {
@@ -99,13 +99,13 @@ pub(crate) fn evaluate<'a>(
                 let reply = ModifyReply::Value(&text).to_bytes();
                 (kept(present, text), OwnedReply::Bytes(reply.into()))
             }
-            Err(mistake) => declined(mistake),
+            Err(error) => declined(error),
         },
     }
 }
 
-fn declined(mistake: ModifyError) -> (Outcome<'static>, OwnedReply) {
-    (Outcome::Unchanged, OwnedReply::Plain(ModifyReply::Error(mistake)))
+fn declined(error: ModifyError) -> (Outcome<'static>, OwnedReply) {
+    (Outcome::Unchanged, OwnedReply::Plain(ModifyReply::Error(error)))
 }
 
 fn absent(present: Option<&Record>) -> Outcome<'static> {

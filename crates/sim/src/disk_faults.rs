@@ -3,7 +3,7 @@
 use storage::disk::sim::Operation;
 
 use crate::faults::{BOOT, Remedy};
-use crate::node::Finds;
+use crate::node::SurvivingData;
 use crate::schedule::Event;
 use crate::world::World;
 
@@ -40,7 +40,7 @@ impl World {
     pub(crate) fn stop_for_disk(&mut self, n: usize) {
         self.stats.disk_failures += 1;
         let is_booted = self.faults.random.chance(500);
-        self.leave_node(n, if is_booted { Finds::WhatWasSynced } else { Finds::Everything });
+        self.leave_node(n, if is_booted { SurvivingData::WhatWasSynced } else { SurvivingData::Everything });
         let span = self.faults.random.spread(500_000, 8_000_000);
         self.start_after_failure(n, 1_400_000, span);
     }
@@ -69,7 +69,7 @@ impl World {
     /// The power has failed, at a call of this node.
     pub(crate) fn lose_power_at_call(&mut self, n: usize) {
         self.stats.power_losses += 1;
-        self.crash_node(n, Finds::WhatWasSynced);
+        self.crash_node(n, SurvivingData::WhatWasSynced);
         let span = self.faults.random.spread(50_000, 8_000_000);
         self.start_after_failure(n, BOOT, span);
     }
@@ -101,7 +101,7 @@ impl World {
         }
         if self.nodes[n].node.is_some() {
             self.stats.crashes += 1;
-            self.crash_node(n, Finds::Everything);
+            self.crash_node(n, SurvivingData::Everything);
             let after = self.faults.random.spread(50_000, 8_000_000);
             self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
         }

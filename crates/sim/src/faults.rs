@@ -11,7 +11,7 @@ use proto::cluster_map::ClusterMap;
 use crate::clock::EXACT;
 use crate::knobs::Knobs;
 use crate::network::ProcId;
-use crate::node::{Finds, NodeProcess};
+use crate::node::{NodeProcess, SurvivingData};
 use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
@@ -217,7 +217,7 @@ impl World {
             Fault::Crash => {
                 if self.nodes[n].node.is_some() {
                     self.stats.crashes += 1;
-                    self.crash_node(n, Finds::Everything);
+                    self.crash_node(n, SurvivingData::Everything);
                     let after = self.faults.random.spread(50_000, 12_000_000);
                     self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
                 }
@@ -228,7 +228,7 @@ impl World {
                 for n in 0..nodes {
                     if self.nodes[n].node.is_some() {
                         self.stats.crashes += 1;
-                        self.crash_node(n, Finds::Everything);
+                        self.crash_node(n, SurvivingData::Everything);
                         let after = self.faults.random.spread(50_000, 4_000_000);
                         self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
                     }
@@ -368,7 +368,7 @@ impl World {
         }
         self.stats.memory_losses += 1;
         self.faults.memory_is_missing = true;
-        self.crash_node(n, Finds::Nothing);
+        self.crash_node(n, SurvivingData::Nothing);
         let after = self.faults.random.spread(50_000, 12_000_000);
         self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
     }
@@ -381,13 +381,13 @@ impl World {
         let (everywhere, elsewhere) = (self.faults.random.chance(600), self.faults.random.chance(500));
         for n in 0..self.nodes.len() {
             let finds = match (everywhere || self.faults.random.chance(600), elsewhere) {
-                (true, _) => Finds::WhatWasSynced,
-                (false, true) => Finds::Everything,
+                (true, _) => SurvivingData::WhatWasSynced,
+                (false, true) => SurvivingData::Everything,
                 (false, false) => continue,
             };
             if self.nodes[n].node.is_some() {
-                self.stats.crashes += u64::from(finds == Finds::Everything);
-                self.stats.power_losses += u64::from(finds == Finds::WhatWasSynced);
+                self.stats.crashes += u64::from(finds == SurvivingData::Everything);
+                self.stats.power_losses += u64::from(finds == SurvivingData::WhatWasSynced);
                 self.crash_node(n, finds);
                 let after = BOOT + self.faults.random.spread(50_000, 8_000_000);
                 self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
@@ -406,8 +406,9 @@ impl World {
             return;
         }
         let may_lose = self.is_whole() || self.knobs.wild_losses > 0;
-        let finds = if may_lose && self.faults.random.chance(500) { Finds::Nothing } else { Finds::Everything };
-        self.faults.memory_is_missing |= finds == Finds::Nothing;
+        let finds =
+            if may_lose && self.faults.random.chance(500) { SurvivingData::Nothing } else { SurvivingData::Everything };
+        self.faults.memory_is_missing |= finds == SurvivingData::Nothing;
         self.stats.leaves += 1;
         let ends_within = if self.faults.random.chance(500) {
             self.stop_node(n, finds);

@@ -36,57 +36,57 @@ mod coordinator;
 mod counters;
 #[expect(
     clippy::indexing_slicing,
-    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod damage;
 #[expect(
     clippy::indexing_slicing,
-    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod disk_faults;
 #[expect(
     clippy::indexing_slicing,
-    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod faults;
 #[expect(
     clippy::indexing_slicing,
-    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod impostors;
 #[expect(
     clippy::indexing_slicing,
-    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod invariants;
 #[expect(
     clippy::indexing_slicing,
-    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod liveness;
 #[expect(
     clippy::indexing_slicing,
-    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod moves;
 #[expect(
     clippy::indexing_slicing,
-    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod network;
 #[expect(
     clippy::indexing_slicing,
-    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod node;
 #[expect(
     clippy::indexing_slicing,
-    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod old_retries;
 #[expect(
     clippy::indexing_slicing,
-    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod oracle;
 mod rolling;
@@ -94,16 +94,16 @@ mod schedule;
 mod trace;
 #[expect(
     clippy::indexing_slicing,
-    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod walker;
 #[expect(
     clippy::indexing_slicing,
-    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod workload;
 #[expect(
     clippy::indexing_slicing,
-    reason = "a process, slot or connection that is not there is a mistake of the simulator"
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod world;

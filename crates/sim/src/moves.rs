@@ -16,7 +16,7 @@ use proto::slot::SlotId;
 use crate::faults::Remedy;
 use crate::mutants::Planted;
 use crate::network::{ConnId, OPENER};
-use crate::node::Finds;
+use crate::node::SurvivingData;
 use crate::oracle::members;
 use crate::schedule::Event;
 use crate::world::World;
@@ -47,9 +47,9 @@ impl World {
         let name = self.nodes[n].name.clone();
         self.tell(None, || format!("{name} deletes what it holds, and leaves"));
         for slot in self.bits.slots() {
-            let Some(config) = self.oracle.ghost(slot).kept.clone() else { continue };
+            let Some(config) = self.oracle.model(slot).kept.clone() else { continue };
             let counts = members(&config).any(|member| self.oracle.holder(member) == Some(n));
-            if counts && !self.oracle.ghost(slot).is_lost {
+            if counts && !self.oracle.model(slot).is_lost {
                 let what = format!("{name} is told to delete a copy that counts: {config:?}");
                 return self.broken("I12", Some(slot), what);
             }
@@ -60,7 +60,7 @@ impl World {
             NodeMessage::Cleared.encode(&mut bytes);
             self.network.send(&mut self.schedule, conn, OPENER, bytes);
         }
-        self.crash_node(n, Finds::Nothing);
+        self.crash_node(n, SurvivingData::Nothing);
         self.faults_after_dismissal(n);
     }
 

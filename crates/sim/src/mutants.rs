@@ -8,14 +8,14 @@ use crate::run::{Report, run};
 
 /// A bug that can be planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mistake {
+pub enum AnyBug {
     /// A bug in the state machines.
     Engine(engine::bugs::Bug),
     /// A bug in the storage of nodes.
     Storage(storage::bugs::Bug),
 }
 
-impl Mistake {
+impl AnyBug {
     /// All bugs that a cluster can show. A node stops at its first failed sync, so it never retries one: that bug is
     /// found by the tests of the storage.
     pub fn all() -> impl Iterator<Item = Self> {
@@ -26,7 +26,7 @@ impl Mistake {
     }
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for AnyBug {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The names in the code are the names by which people select them.
         match self {
@@ -36,13 +36,13 @@ impl fmt::Display for Mistake {
     }
 }
 
-impl From<engine::bugs::Bug> for Mistake {
+impl From<engine::bugs::Bug> for AnyBug {
     fn from(bug: engine::bugs::Bug) -> Self {
         Self::Engine(bug)
     }
 }
 
-impl From<storage::bugs::Bug> for Mistake {
+impl From<storage::bugs::Bug> for AnyBug {
     fn from(bug: storage::bugs::Bug) -> Self {
         Self::Storage(bug)
     }
@@ -50,17 +50,17 @@ impl From<storage::bugs::Bug> for Mistake {
 
 /// The bug planted in a run, if any.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Planted(pub Option<Mistake>);
+pub struct Planted(pub Option<AnyBug>);
 
 impl engine::bugs::Bugs for Planted {
     fn plants(self, bug: engine::bugs::Bug) -> bool {
-        self.0 == Some(Mistake::Engine(bug))
+        self.0 == Some(AnyBug::Engine(bug))
     }
 }
 
 impl storage::bugs::Bugs for Planted {
     fn plants(self, bug: storage::bugs::Bug) -> bool {
-        self.0 == Some(Mistake::Storage(bug))
+        self.0 == Some(AnyBug::Storage(bug))
     }
 }
 
@@ -68,7 +68,7 @@ impl engine::bugs::Damaged for Planted {}
 
 /// The first of some seeds that finds a bug, with its report.
 #[must_use]
-pub fn hunt(mistake: Mistake, seeds: Range<u64>) -> Option<(u64, Report)> {
-    let reports = seeds.map(|seed| (seed, run(seed, &Knobs::of(seed), Planted(Some(mistake)))));
+pub fn hunt(bug: AnyBug, seeds: Range<u64>) -> Option<(u64, Report)> {
+    let reports = seeds.map(|seed| (seed, run(seed, &Knobs::of(seed), Planted(Some(bug)))));
     reports.into_iter().find(|(_, report)| report.violation.is_some())
 }

@@ -46,7 +46,7 @@ pub(crate) const WALL_AT_START: u64 = 1_700_000_000_000;
 
 /// What a node finds on its disk when it is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Finds {
+pub(crate) enum SurvivingData {
     /// Everything that it has written.
     Everything,
     /// Only part of it: the machine lost power.
@@ -109,7 +109,7 @@ pub(crate) struct NodeProcess {
     /// It says goodbye to the coordinator once its replicas have everything.
     says_farewell: bool,
     /// What it finds when it is started again after leaving.
-    pub(crate) finds: Finds,
+    pub(crate) finds: SurvivingData,
 }
 
 /// The link to one replica.
@@ -165,7 +165,7 @@ impl NodeProcess {
             is_leaving: false,
             hands_over: false,
             says_farewell: false,
-            finds: Finds::Everything,
+            finds: SurvivingData::Everything,
         }
     }
 

@@ -36,7 +36,7 @@ pub(crate) struct Seen {
 
 /// What is known of a slot.
 #[derive(Debug, Default)]
-pub(crate) struct Ghost {
+pub(crate) struct SlotModel {
     /// The terms of all records that were ever durable.
     pub(crate) durable_terms: Vec<Term>,
     pub(crate) durable: u64,
@@ -71,7 +71,7 @@ pub(crate) struct GivenDeadline {
 /// The observer.
 #[derive(Debug)]
 pub(crate) struct Oracle {
-    pub(crate) slots: Vec<Ghost>,
+    pub(crate) slots: Vec<SlotModel>,
     pub(crate) records: HashMap<(SlotId, Version), Seen, FixedState>,
     /// Which process now holds everything that an incarnation held.
     data: BTreeMap<Incarnation, ProcId>,
@@ -89,7 +89,7 @@ pub(crate) struct Oracle {
 
 impl Oracle {
     pub(crate) fn new(bits: SlotBits) -> Self {
-        let slots = bits.slots().map(|_| Ghost::default()).collect();
+        let slots = bits.slots().map(|_| SlotModel::default()).collect();
         Self {
             slots,
             records: HashMap::default(),
@@ -102,7 +102,7 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn ghost(&mut self, slot: SlotId) -> &mut Ghost {
+    pub(crate) fn model(&mut self, slot: SlotId) -> &mut SlotModel {
         &mut self.slots[usize::from(slot.0)]
     }
 
@@ -167,14 +167,14 @@ impl Oracle {
         }
         self.records.insert((slot, version), Seen { hash, previous, acknowledged: None });
         if let Op::Write { key, effect, identity, .. } = op {
-            let ghost = self.ghost(slot);
-            let versions = ghost.keys.entry((*key).into()).or_default();
+            let model = self.model(slot);
+            let versions = model.keys.entry((*key).into()).or_default();
             versions.push((version, matches!(effect, Effect::Delete | Effect::Expire)));
             if let Some(identity) = identity {
-                ghost.identities.entry((identity.client.into(), identity.seq)).or_default().push(version);
+                model.identities.entry((identity.client.into(), identity.seq)).or_default().push(version);
             }
             if let Effect::PutUntil(value, deadline) = effect {
-                ghost.expiring.insert(version);
+                model.expiring.insert(version);
                 let (key, value) = ((*key).into(), (*value).into());
                 self.deadlines.push(GivenDeadline { key, value, deadline: *deadline });
             }
@@ -198,7 +198,7 @@ impl Oracle {
     }
 }
 
-impl Ghost {
+impl SlotModel {
     /// Advances the durable prefix to `durable`, with the epochs of this log.
     pub(crate) fn advance(&mut self, log: &Log, durable: u64) {
         while self.durable < durable {
@@ -281,30 +281,30 @@ impl World {
 
     /// If nobody holds everything that was durable, the durable prefix is now what the best copy has.
     pub(crate) fn shorten(&mut self, slot: SlotId) {
-        let ghost = &self.oracle.slots[usize::from(slot.0)];
-        let Some(config) = ghost.kept.clone() else { return };
+        let model = &self.oracle.slots[usize::from(slot.0)];
+        let Some(config) = model.kept.clone() else { return };
         let holders = self.oracle.unproven_holders(&config);
         if holders.is_empty() || members(&config).any(|member| self.oracle.holder(member).is_some()) {
             return;
         }
         let nodes = holders.iter().filter_map(|n| self.nodes[*n].data());
-        let best = nodes.map(|node| node.inspect(slot, |state| ghost.shared(state.log()))).max().unwrap_or(0);
-        let durable = ghost.durable;
+        let best = nodes.map(|node| node.inspect(slot, |state| model.shared(state.log()))).max().unwrap_or(0);
+        let durable = model.durable;
         self.tell(Some(slot), || {
             format!("slot {}: no copy is whole, {best} of {durable} durable records are left: {config:?}", slot.0)
         });
         self.stats.shortened_slots += u64::from(best < durable);
-        self.oracle.ghost(slot).lose_after(best);
+        self.oracle.model(slot).lose_after(best);
     }
 
     pub(crate) fn lost_if_nobody_holds(&mut self, slot: SlotId) {
-        let ghost = &self.oracle.slots[usize::from(slot.0)];
-        let Some(config) = ghost.kept.clone().filter(|config| members(config).next().is_some()) else { return };
+        let model = &self.oracle.slots[usize::from(slot.0)];
+        let Some(config) = model.kept.clone().filter(|config| members(config).next().is_some()) else { return };
         if members(&config).any(|member| self.oracle.is_somewhere(member)) {
             return;
         }
         self.tell(Some(slot), || format!("slot {}: every copy is lost: {config:?}", slot.0));
         self.stats.lost_slots += 1;
-        self.oracle.ghost(slot).lose_after(0);
+        self.oracle.model(slot).lose_after(0);
     }
 }

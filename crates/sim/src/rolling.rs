@@ -11,7 +11,7 @@ use crate::client::{Operation, Outcome};
 use crate::faults::Remedy;
 use crate::liveness::Phase;
 use crate::mutants::Planted;
-use crate::node::Finds;
+use crate::node::SurvivingData;
 use crate::schedule::Event;
 use crate::world::World;
 
@@ -95,7 +95,7 @@ impl World {
     /// Asks a process to stop, as by SIGTERM. The coordinator has already persisted everything that it knows.
     fn stop_orderly(&mut self, proc: usize) {
         if proc < self.nodes.len() {
-            self.stop_node(proc, Finds::Everything);
+            self.stop_node(proc, SurvivingData::Everything);
         } else if self.coordinator.state.is_some() {
             self.crash_coordinator();
         }

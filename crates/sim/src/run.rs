@@ -150,7 +150,7 @@ fn judge_history(world: &mut World) {
     }
     let lost = |key: &str| {
         let slot = world.bits.slot(&Position::of(key.as_bytes()));
-        world.oracle.slots.get(usize::from(slot.0)).is_some_and(|ghost| ghost.is_lost)
+        world.oracle.slots.get(usize::from(slot.0)).is_some_and(|model| model.is_lost)
     };
     let mut history = History::new();
     for operation in world.history.operations().iter().filter(|operation| !lost(&operation.key)) {
@@ -173,7 +173,7 @@ fn judge_counters(world: &mut World) {
         return;
     }
     let slot = |key: &str| world.bits.slot(&Position::of(key.as_bytes()));
-    let is_lost = |slot: SlotId| world.oracle.slots.get(usize::from(slot.0)).is_some_and(|ghost| ghost.is_lost);
+    let is_lost = |slot: SlotId| world.oracle.slots.get(usize::from(slot.0)).is_some_and(|model| model.is_lost);
     let wrong = world.counters.judge().map(|(key, what)| (slot(key), format!("{key}: {what}")));
     let wrong: Option<(SlotId, String)> = wrong.into_iter().find(|(slot, _)| !is_lost(*slot));
     if let Some((slot, what)) = wrong {

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use engine::bugs::Bug;
 use sim::knobs::Knobs;
-use sim::mutants::{Mistake, Planted, hunt};
+use sim::mutants::{AnyBug, Planted, hunt};
 use sim::run::{Stats, run, run_with_story};
 
 /// How many seeds are run without a planted bug.
@@ -242,7 +242,7 @@ fn a_disk_that_failed_before_the_faults_ended_is_seen_to_after_them() {
 }
 
 #[test]
-fn every_planted_mistake_is_found() {
+fn every_planted_bug_is_found() {
     let missing: Vec<_> = Bug::ALL.into_iter().filter(|bug| FOUND_BY.iter().all(|(found, _)| found != bug)).collect();
     assert_eq!(missing, [], "no seed is recorded");
     for (bug, seed) in FOUND_BY {
@@ -266,13 +266,13 @@ fn is_clean_with(seed: u64, knobs: &Knobs) {
     assert!(report.violation.is_none(), "{:?}", report.violation);
 }
 
-fn is_found(mistake: Mistake, seed: u64) {
+fn is_found(bug: AnyBug, seed: u64) {
     // Any change in behavior may move a bug to another seed: then search for the first one that finds it.
-    let is_found = run(seed, &Knobs::of(seed), Planted(Some(mistake))).violation.is_some();
+    let is_found = run(seed, &Knobs::of(seed), Planted(Some(bug))).violation.is_some();
     if !is_found {
-        let found = hunt(mistake, 0..SEARCHED).map(|(seed, _)| seed);
-        let found = found.unwrap_or_else(|| panic!("{mistake} is found by no seed below {SEARCHED}"));
-        eprintln!("{mistake} is not found by seed {seed} any more, but by {found}: record that");
+        let found = hunt(bug, 0..SEARCHED).map(|(seed, _)| seed);
+        let found = found.unwrap_or_else(|| panic!("{bug} is found by no seed below {SEARCHED}"));
+        eprintln!("{bug} is not found by seed {seed} any more, but by {found}: record that");
     }
 }
 

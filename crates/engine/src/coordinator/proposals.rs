@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proto::cluster_map::{MapVersion, SlotConfig};
-use proto::id::{Incarnation, NodeAddr};
+use proto::id::{Incarnation, NodeAddr, Version};
 use proto::session::{NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
@@ -79,33 +79,38 @@ impl<B: Bugs> Coordinator<B> {
                 self.event(Event::Left(addr));
                 self.advance(now);
             }
-            NodeMessage::Positions { query, last } => {
-                if let Some(promotion) = self.promotion.as_mut().filter(|promotion| promotion.query == query) {
-                    promotion.answered(from, &last);
-                    // IMPORTANT: a look at all slots takes long, and the next answer may already be here.
-                    if promotion.is_over(now) {
-                        self.advance(now);
-                    }
-                }
-            }
+            NodeMessage::Positions { query, last } => self.positions(now, from, query, &last),
             NodeMessage::Admit { follower, slots } => self.admit(now, from, follower, slots),
             NodeMessage::Expel { follower, slots } => self.expel(now, from, follower, &slots),
-            NodeMessage::Release { to, slots } => {
-                for SlotAt { slot, version } in &slots {
-                    if self.handing_over.get(slot).is_some_and(|(asked, _)| asked == version) {
-                        self.handing_over.remove(slot);
-                    }
-                }
-                let known = slots.into_iter().filter(|at| self.settings.bits.has(at.slot));
-                self.releases.extend(known.map(|SlotAt { slot, version }| (slot, Proposal { from, of: to, version })));
-                self.pass_on_released(now);
-                if self.phase == Phase::Serving && self.handing_over.is_empty() {
-                    // The next hand-overs need not wait.
-                    self.awaits_settling = true;
-                }
-            }
+            NodeMessage::Release { to, slots } => self.released(now, from, to, slots),
         }
         true
+    }
+
+    /// A node says how far its copies of some slots stand.
+    fn positions(&mut self, now: Timestamp, from: Incarnation, query: u64, last: &[(SlotId, Version)]) {
+        let Some(promotion) = self.promotion.as_mut().filter(|promotion| promotion.query == query) else { return };
+        promotion.answered(from, last);
+        // IMPORTANT: a look at all slots takes long, and the next answer may already be here.
+        if promotion.is_over(now) {
+            self.advance(now);
+        }
+    }
+
+    /// A primary has released slots, for `to` to lead them.
+    fn released(&mut self, now: Timestamp, from: Incarnation, to: Incarnation, slots: Vec<SlotAt>) {
+        for SlotAt { slot, version } in &slots {
+            if self.handing_over.get(slot).is_some_and(|(asked, _)| asked == version) {
+                self.handing_over.remove(slot);
+            }
+        }
+        let known = slots.into_iter().filter(|at| self.settings.bits.has(at.slot));
+        self.releases.extend(known.map(|SlotAt { slot, version }| (slot, Proposal { from, of: to, version })));
+        self.pass_on_released(now);
+        if self.phase == Phase::Serving && self.handing_over.is_empty() {
+            // The next hand-overs need not wait.
+            self.awaits_settling = true;
+        }
     }
 
     /// A learner has everything. While slots move, proposals arrive in bursts, and each change of the map is work for

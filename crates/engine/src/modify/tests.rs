@@ -31,7 +31,7 @@ fn come_to(modify: Modify<'_>, present: Option<(&str, Option<u64>)>) -> String {
         ModifyReply::Nothing => "nothing".to_owned(),
         ModifyReply::Number(number) => number.to_string(),
         ModifyReply::Value(value) => format!("value {}", String::from_utf8_lossy(value)),
-        ModifyReply::Error(mistake) => mistake.to_string(),
+        ModifyReply::Error(error) => error.to_string(),
     };
     format!("{outcome}; {reply}")
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use proto::cluster_map::{ClusterSettings, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::AckLevel;
-use proto::peer::{Change, Op, Write};
+use proto::peer::{Change, Identity, Op, Write};
 use smallvec::SmallVec;
 
 use super::{Answer, Refusal, Role, Slot, SlotContext, Written};
@@ -262,25 +262,10 @@ impl<B: Bugs> Slot<B> {
         let primary = self.serves(cx).ok_or(Refusal::NotHere)?;
         primary.has_enough(write.ack)?;
         primary.fetch();
-        if let Some(identity) = write.identity {
-            match self.log.known_completions().map_or(Known::New, |known| known.look_up(identity)) {
-                Known::Done(done) if self.bugs.plants(Bug::RetriedTwice) && done.version.epoch != self.epoch => {}
-                Known::Done(_) if self.bugs.plants(Bug::ModifiedAgain) && matches!(write.change, Change::Modify(_)) => {
-                }
-                Known::Done(done) => {
-                    let (version, found) = (done.version, done.found);
-                    let answer = match &write.change {
-                        Change::Modify(modify) => self.reply_again(cx, write, modify, done),
-                        _ => found.map_or(Written::Done(version), Written::Conflict),
-                    };
-                    return Ok(self.answer(answer, version.seq, write.ack, waiting));
-                }
-                Known::Stale => return Err(Refusal::Stale),
-                Known::New => {}
-            }
-            if self.log.known_completions().is_some_and(|known| !known.has_room(identity.client)) {
-                return Err(Refusal::Busy);
-            }
+        if let Some(identity) = write.identity
+            && let Some(answer) = self.answer_repeated(cx, write, identity, waiting)?
+        {
+            return Ok(answer);
         }
         let mut newest = self.table.get(cx.hasher, write.key);
         if newest.is_some_and(|record| record.is_expired(cx.wall())) {
@@ -321,6 +306,37 @@ impl<B: Bugs> Slot<B> {
         let version = self.order_write(cx, write, turn);
         let seq = if self.bugs.plants(Bug::AnsweredBeforeReplicas) { 0 } else { version.seq };
         Ok(self.answer(Written::Done(version), seq, write.ack, waiting))
+    }
+
+    /// The answer to a write with an identity that was carried out before; `None` if it is new.
+    ///
+    /// # Errors
+    /// Nothing is known of it any more, or there is no room to remember it.
+    fn answer_repeated(
+        &mut self,
+        cx: SlotContext<'_>,
+        write: &Write<'_>,
+        identity: Identity<'_>,
+        waiting: &Waiting,
+    ) -> Result<Option<Answer<Written>>, Refusal> {
+        match self.log.known_completions().map_or(Known::New, |known| known.look_up(identity)) {
+            Known::Done(done) if self.bugs.plants(Bug::RetriedTwice) && done.version.epoch != self.epoch => {}
+            Known::Done(_) if self.bugs.plants(Bug::ModifiedAgain) && matches!(write.change, Change::Modify(_)) => {}
+            Known::Done(done) => {
+                let (version, found) = (done.version, done.found);
+                let answer = match &write.change {
+                    Change::Modify(modify) => self.reply_again(cx, write, modify, done),
+                    _ => found.map_or(Written::Done(version), Written::Conflict),
+                };
+                return Ok(Some(self.answer(answer, version.seq, write.ack, waiting)));
+            }
+            Known::Stale => return Err(Refusal::Stale),
+            Known::New => {}
+        }
+        match self.log.known_completions() {
+            Some(known) if !known.has_room(identity.client) => Err(Refusal::Busy),
+            _ => Ok(None),
+        }
     }
 
     /// Returns an answer that waits, as its level requires, until a record is durable.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use sim::knobs::Knobs;
-use sim::mutants::{Mistake, Planted, hunt};
+use sim::mutants::{AnyBug, Planted, hunt};
 use sim::run::{Report, Stats, run_with_story};
 
 /// Simulates a cluster under faults, by seed, and judges it.
@@ -31,8 +31,8 @@ struct Flags {
     #[arg(long)]
     mutants: bool,
     /// Only this bug: with --mutants the one to look for, otherwise the one planted in the run.
-    #[arg(long, value_name = "NAME", value_parser = mistake)]
-    only: Option<Mistake>,
+    #[arg(long, value_name = "NAME", value_parser = bug)]
+    only: Option<AnyBug>,
     /// How many lines the story of a failure has.
     #[arg(long, default_value_t = 60)]
     story: usize,
@@ -47,8 +47,8 @@ fn range(text: &str) -> Result<(u64, u64), String> {
     Ok((number(first)?, number(last)?))
 }
 
-fn mistake(name: &str) -> Result<Mistake, String> {
-    Mistake::all().find(|mistake| mistake.to_string() == name).ok_or_else(|| format!("there is no mistake {name}"))
+fn bug(name: &str) -> Result<AnyBug, String> {
+    AnyBug::all().find(|bug| bug.to_string() == name).ok_or_else(|| format!("unknown bug {name}"))
 }
 
 fn main() -> ExitCode {
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
         let knobs = match knobs_of(seed, &flags) {
             Ok(knobs) => knobs,
             Err(name) => {
-                println!("there is no knob {name}");
+                println!("unknown knob {name}");
                 return ExitCode::from(2);
             }
         };
@@ -101,17 +101,17 @@ fn main() -> ExitCode {
 fn hunt_all(flags: &Flags) -> ExitCode {
     let (first, last) = flags.seeds.unwrap_or((0, 1_000));
     let mut missed = 0;
-    for mistake in Mistake::all().filter(|mistake| flags.only.is_none_or(|only| only == *mistake)) {
+    for bug in AnyBug::all().filter(|bug| flags.only.is_none_or(|only| only == *bug)) {
         let start = Instant::now();
-        let found = hunt(mistake, first..last);
+        let found = hunt(bug, first..last);
         let seconds = start.elapsed().as_secs_f64();
         match found.and_then(|(seed, report)| Some((seed, report.violation?))) {
             Some((seed, violation)) => {
-                println!("{mistake:<26} seed {seed:>4}  {:<5} {seconds:>6.1} s", violation.invariant);
+                println!("{bug:<26} seed {seed:>4}  {:<5} {seconds:>6.1} s", violation.invariant);
             }
             None => {
                 missed += 1;
-                println!("{mistake:<26} NOT FOUND in {first}..{last}");
+                println!("{bug:<26} NOT FOUND in {first}..{last}");
             }
         }
     }

@@ -13,11 +13,11 @@ impl World {
     /// The durable mark of a primary has moved.
     pub(super) fn check_durable_at_primary(&mut self, n: usize, slot: SlotId) {
         let Some(node) = self.nodes[n].node.as_ref() else { return };
-        let ghost = &mut self.oracle.slots[usize::from(slot.0)];
-        let before = ghost.end();
+        let model = &mut self.oracle.slots[usize::from(slot.0)];
+        let before = model.end();
         let wrong = node.inspect(slot, |state| {
             let log = state.log();
-            if !state.is_primary() || (ghost.is_lost && state.epoch() <= ghost.lost_epoch) {
+            if !state.is_primary() || (model.is_lost && state.epoch() <= model.lost_epoch) {
                 return None;
             }
             let ends_right = before.seq == 0 || log.epoch_at(before.seq).is_none_or(|epoch| epoch == before.epoch);
@@ -27,7 +27,7 @@ impl World {
                     before
                 ));
             }
-            ghost.advance(log, log.durable());
+            model.advance(log, log.durable());
             None
         });
         if let Some(what) = wrong {
@@ -41,8 +41,8 @@ impl World {
 
     /// Checks that every copy that counts has everything that was ever durable.
     pub(super) fn check_members(&mut self, slot: SlotId, when: &str) {
-        let ghost = &self.oracle.slots[usize::from(slot.0)];
-        let Some(config) = ghost.kept.clone().filter(|_| ghost.durable > 0) else { return };
+        let model = &self.oracle.slots[usize::from(slot.0)];
+        let Some(config) = model.kept.clone().filter(|_| model.durable > 0) else { return };
         for member in members(&config) {
             if let Some(n) = self.oracle.holder(member) {
                 self.check_holds(n, slot, when);
@@ -52,20 +52,20 @@ impl World {
 
     /// A copy has changed in some way other than by appending.
     pub(super) fn check_copy(&mut self, n: usize, slot: SlotId) {
-        let ghost = &self.oracle.slots[usize::from(slot.0)];
-        let counts = ghost.kept.as_ref().is_some_and(|config| self.oracle.holds_for(n, config));
-        if counts && ghost.durable > 0 {
+        let model = &self.oracle.slots[usize::from(slot.0)];
+        let counts = model.kept.as_ref().is_some_and(|config| self.oracle.holds_for(n, config));
+        if counts && model.durable > 0 {
             self.check_holds(n, slot, "after it took in what its primary sent");
         }
     }
 
     fn check_holds(&mut self, n: usize, slot: SlotId, when: &str) {
-        let ghost = &self.oracle.slots[usize::from(slot.0)];
+        let model = &self.oracle.slots[usize::from(slot.0)];
         let Some(node) = self.nodes[n].data() else { return };
-        let (holds, last) = node.inspect(slot, |state| (ghost.is_in(state.log()), state.last()));
+        let (holds, last) = node.inspect(slot, |state| (model.is_in(state.log()), state.last()));
         if !holds {
-            let (name, end) = (self.nodes[n].name.clone(), ghost.end());
-            let config = ghost.kept.clone();
+            let (name, end) = (self.nodes[n].name.clone(), model.end());
+            let config = model.kept.clone();
             let what = format!(
                 "slot {}: records up to {end} were durable; {name}, which counts, ends at {last} and lacks some {when}: \
                  {config:?}",

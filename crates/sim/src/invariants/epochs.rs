@@ -36,14 +36,14 @@ impl World {
     /// A node has accepted a map.
     pub(crate) fn check_received(&mut self, before: Option<&ClusterMap>, map: &ClusterMap) {
         for (slot, config) in map.slots() {
-            let ghost = self.oracle.ghost(slot);
-            let known = ghost.received.entry(config.version).or_insert_with(|| Arc::clone(config));
+            let model = self.oracle.model(slot);
+            let known = model.received.entry(config.version).or_insert_with(|| Arc::clone(config));
             let mut wrong = None;
             if *known != *config {
                 wrong = Some(format!("one version of two configurations: {known:?} and {config:?}"));
             }
             if let Some(primary) = config.primary {
-                let known = *ghost.primaries.entry(config.epoch).or_insert(primary);
+                let known = *model.primaries.entry(config.epoch).or_insert(primary);
                 if known != primary {
                     wrong = Some(format!("epoch {} has two primaries, {known} and {primary}", config.epoch));
                 }

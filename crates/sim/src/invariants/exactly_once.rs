@@ -30,8 +30,8 @@ impl World {
         let client = &self.clients[usize::from(operation.client)].name;
         let Some(node) = self.running(n) else { return };
         let Some(identity) = operation.identity else { return };
-        let ghost = &self.oracle.slots[usize::from(slot.0)];
-        let Some(versions) = ghost.identities.get(&(client.as_bytes().into(), identity)) else { return };
+        let model = &self.oracle.slots[usize::from(slot.0)];
+        let Some(versions) = model.identities.get(&(client.as_bytes().into(), identity)) else { return };
         let wrong = node.inspect(slot, |state| {
             let log = state.log();
             let is_in = |version: &&Version| log.epoch_at(version.seq) == Some(version.epoch);

@@ -64,8 +64,8 @@ impl World {
         for Before { slot, last, terms, level_with, .. } in before {
             let is_given_up = node.inspect(slot, |state| state.last() == Version::NONE);
             // If a whole slot was lost, that is reported, not each of its writes.
-            let ghost = &self.oracle.slots[usize::from(slot.0)];
-            let is_given_up = is_given_up && !ghost.is_lost;
+            let model = &self.oracle.slots[usize::from(slot.0)];
+            let is_given_up = is_given_up && !model.is_lost;
             if !is_given_up {
                 continue;
             }

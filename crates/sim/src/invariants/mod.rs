@@ -166,10 +166,10 @@ impl World {
         }
         let (mut begun, mut not_asked) = (None, 0);
         for (slot, config) in map.slots() {
-            if self.oracle.ghost(slot).kept.as_ref().is_some_and(|kept| same(kept, config)) {
+            if self.oracle.model(slot).kept.as_ref().is_some_and(|kept| same(kept, config)) {
                 continue;
             }
-            let before = self.oracle.ghost(slot).kept.replace(std::sync::Arc::clone(config));
+            let before = self.oracle.model(slot).kept.replace(std::sync::Arc::clone(config));
             if let Some(before) = &before {
                 self.check_move(slot, before, config);
                 self.check_older_copies(slot, before, config);
@@ -200,12 +200,12 @@ impl World {
         let Some(state) = &self.coordinator.state else { return };
         let map = state.map().clone();
         for (slot, config) in map.slots() {
-            if self.oracle.ghost(slot).published.as_ref().is_some_and(|published| same(published, config)) {
+            if self.oracle.model(slot).published.as_ref().is_some_and(|published| same(published, config)) {
                 continue;
             }
             self.tell(Some(slot), || format!("slot {}: {config:?}", slot.0));
             self.check_configuration(slot, config);
-            self.oracle.ghost(slot).published = Some(std::sync::Arc::clone(config));
+            self.oracle.model(slot).published = Some(std::sync::Arc::clone(config));
         }
     }
 

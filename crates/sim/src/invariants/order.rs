@@ -21,8 +21,8 @@ impl World {
         if self.is_damaged(n, slot) {
             return;
         }
-        let ghost = &self.oracle.slots[usize::from(slot.0)];
-        let Some(node) = self.running(n).filter(|_| !ghost.is_lost) else { return };
+        let model = &self.oracle.slots[usize::from(slot.0)];
+        let Some(node) = self.running(n).filter(|_| !model.is_lost) else { return };
         let evicts = self.knobs.evict > 0;
         let wrong = node.inspect(slot, |state| {
             let log = state.log();
@@ -30,7 +30,7 @@ impl World {
                 return None;
             }
             let mut found = 0;
-            for (key, versions) in &ghost.keys {
+            for (key, versions) in &model.keys {
                 let is_in =
                     |(version, _): &&(proto::id::Version, bool)| log.epoch_at(version.seq) == Some(version.epoch);
                 let newest = versions.iter().filter(is_in).max_by_key(|(version, _)| version.seq);
@@ -46,7 +46,7 @@ impl World {
                     }
                     // A primary without replicas drops the tombstone of an expiry or eviction at once, unobserved.
                     (Some((version, _)), None)
-                        if (evicts || ghost.expiring.contains(version)) && version.seq < log.purged() => {}
+                        if (evicts || model.expiring.contains(version)) && version.seq < log.purged() => {}
                     (Some((version, is_delete)), None) if !is_delete || version.seq > log.purged() => {
                         return Some(format!("{text} is {version} by the log and not in the table"));
                     }

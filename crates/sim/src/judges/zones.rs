@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_written_twice_is_the_recorders_mistake() {
+    fn a_value_that_is_written_twice_is_the_recorders_bug() {
         let twice = Verdict::WrittenTwice { key: "k".into(), value: "a".into() };
         assert_eq!(check_text("1 0 1 k put a\n1 2 3 k put a\n"), Err(twice));
         check_text("1 0 1 k put b\n1 2 3 k put-if-absent a conflict\n1 2 3 k put a\n").unwrap();

@@ -14,7 +14,7 @@ const HELD: usize = 16;
 
 /// Something that a node sends.
 #[derive(Debug)]
-pub(super) enum Saying {
+pub(super) enum Outgoing {
     /// Bytes on a connection, from this side of it.
     Bytes {
         conn: ConnId,
@@ -35,15 +35,15 @@ pub(super) enum Saying {
 #[derive(Debug)]
 pub(super) struct Held {
     end: u64,
-    saying: Saying,
+    outgoing: Outgoing,
 }
 
 impl Held {
     /// The request that waits for an answer, if any.
     pub(super) fn into_request(self) -> Option<Request> {
-        match self.saying {
-            Saying::Answer { request, .. } => Some(*request),
-            Saying::Bytes { .. } | Saying::Listed { .. } => None,
+        match self.outgoing {
+            Outgoing::Answer { request, .. } => Some(*request),
+            Outgoing::Bytes { .. } | Outgoing::Listed { .. } => None,
         }
     }
 }
@@ -67,23 +67,23 @@ impl World {
     /// Sends something once everything that has happened so far is written.
     ///
     /// IMPORTANT: everything that leaves a node and reveals what it holds must go through here.
-    pub(super) fn say(&mut self, n: usize, saying: Saying) {
+    pub(super) fn send_when_durable(&mut self, n: usize, outgoing: Outgoing) {
         self.persist(n);
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
         let end = node.journal().end();
         if process.store.is_written(end) {
-            return self.said(n, saying);
+            return self.send_now(n, outgoing);
         }
         if process.store.has_failed() {
-            return self.never_said(n, saying);
+            return self.discard(n, outgoing);
         }
-        if let Saying::Bytes { conn, side: OPENER, .. } = saying
+        if let Outgoing::Bytes { conn, side: OPENER, .. } = outgoing
             && let Some(link) = process.links.values_mut().find(|link| link.conn == Some(conn))
         {
             link.is_held = true;
         }
-        process.held.push_back(Held { end, saying });
+        process.held.push_back(Held { end, outgoing });
     }
 
     fn say_written(&mut self, n: usize) {
@@ -96,16 +96,16 @@ impl World {
             }
             let Some(held) = process.held.pop_front() else { return };
             if is_written {
-                self.said(n, held.saying);
+                self.send_now(n, held.outgoing);
             } else {
-                self.never_said(n, held.saying);
+                self.discard(n, held.outgoing);
             }
         }
     }
 
-    fn said(&mut self, n: usize, saying: Saying) {
-        match saying {
-            Saying::Bytes { conn, side, bytes } => {
+    fn send_now(&mut self, n: usize, outgoing: Outgoing) {
+        match outgoing {
+            Outgoing::Bytes { conn, side, bytes } => {
                 if side == OPENER
                     && let Some(link) = self.nodes[n].links.values_mut().find(|link| link.conn == Some(conn))
                 {
@@ -113,15 +113,15 @@ impl World {
                 }
                 self.network.send(&mut self.schedule, conn, side, bytes);
             }
-            Saying::Answer { request, outcome } => self.answer(n, &request, outcome),
-            Saying::Listed { to, step } => self.send_step(n, usize::from(to.node), *step),
+            Outgoing::Answer { request, outcome } => self.answer(n, &request, outcome),
+            Outgoing::Listed { to, step } => self.send_step(n, usize::from(to.node), *step),
         }
     }
 
     /// The disk has failed: what waits for it is never sent; whoever waits for it sees a broken connection.
-    fn never_said(&mut self, n: usize, saying: Saying) {
-        match saying {
-            Saying::Bytes { conn, side, .. } => {
+    fn discard(&mut self, n: usize, outgoing: Outgoing) {
+        match outgoing {
+            Outgoing::Bytes { conn, side, .. } => {
                 if self.network.conn(conn).kind == Kind::Link && self.network.conn(conn).ends[side].is_open {
                     self.network.close(&mut self.schedule, conn, side);
                     if side == ACCEPTER {
@@ -131,8 +131,8 @@ impl World {
                     }
                 }
             }
-            Saying::Answer { request, .. } => self.answer(n, &request, Outcome::Unknown),
-            Saying::Listed { .. } => {}
+            Outgoing::Answer { request, .. } => self.answer(n, &request, Outcome::Unknown),
+            Outgoing::Listed { .. } => {}
         }
     }
 
@@ -140,7 +140,7 @@ impl World {
     pub(super) fn answer_once_written(&mut self, n: usize, request: Box<Request>, outcome: Outcome) {
         let operation = &request.operation;
         if operation.is_write() || operation.read == ReadLevel::Linear {
-            self.say(n, Saying::Answer { request, outcome });
+            self.send_when_durable(n, Outgoing::Answer { request, outcome });
         } else {
             self.answer(n, &request, outcome);
         }
@@ -148,7 +148,8 @@ impl World {
 
     /// Whether a connection of a primary waits for its data to be written: meanwhile nothing more is read from it.
     pub(crate) fn waits_for_disk(&self, n: usize, conn: ConnId, side: usize) -> bool {
-        let is_of = |held: &Held| matches!(held.saying, Saying::Bytes { conn: of, side: ACCEPTER, .. } if of == conn);
+        let is_of =
+            |held: &Held| matches!(held.outgoing, Outgoing::Bytes { conn: of, side: ACCEPTER, .. } if of == conn);
         side == ACCEPTER && self.nodes.get(n).is_some_and(|process| process.held.iter().any(is_of))
     }
 
@@ -158,8 +159,8 @@ impl World {
         if process.held.len() < HELD {
             return false;
         }
-        let is_for_coordinator = |held: &&Held| match &held.saying {
-            Saying::Bytes { conn, .. } => self.network.conn(*conn).kind == Kind::Session,
+        let is_for_coordinator = |held: &&Held| match &held.outgoing {
+            Outgoing::Bytes { conn, .. } => self.network.conn(*conn).kind == Kind::Session,
             _ => false,
         };
         process.held.iter().filter(is_for_coordinator).count() >= HELD
@@ -188,8 +189,8 @@ impl World {
             return;
         }
         let mut late = Vec::new();
-        process.held.retain_mut(|held| match &mut held.saying {
-            Saying::Answer { request, .. } if request.deadline <= now => {
+        process.held.retain_mut(|held| match &mut held.outgoing {
+            Outgoing::Answer { request, .. } if request.deadline <= now => {
                 late.push(request.clone());
                 false
             }

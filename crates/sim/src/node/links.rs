@@ -8,7 +8,7 @@ use engine::outbox::Outbox;
 use proto::id::Incarnation;
 use proto::peer::{Compared, Hello, LinkKind, LinkMessage, LinkReply};
 
-use super::held::Saying;
+use super::held::Outgoing;
 use super::{BEAT, Link};
 use crate::network::{ACCEPTER, ConnId, Kind, OPENER};
 use crate::schedule::Event;
@@ -154,7 +154,7 @@ impl World {
         let outbox = Arc::clone(&link.outbox);
         let mut bytes = Vec::new();
         while self.may_send(n, to, conn) && outbox.take(&mut bytes, BATCH_BYTES) {
-            self.say(n, Saying::Bytes { conn, side: OPENER, bytes: std::mem::take(&mut bytes) });
+            self.send_when_durable(n, Outgoing::Bytes { conn, side: OPENER, bytes: std::mem::take(&mut bytes) });
         }
     }
 
@@ -282,7 +282,7 @@ impl World {
             }
         }
         if !replies.is_empty() {
-            self.say(n, Saying::Bytes { conn, side: ACCEPTER, bytes: replies });
+            self.send_when_durable(n, Outgoing::Bytes { conn, side: ACCEPTER, bytes: replies });
         }
         if changed {
             self.node_changed(n);

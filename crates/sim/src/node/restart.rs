@@ -9,7 +9,7 @@ use engine::outbox::OUTBOX_ITEMS;
 use proto::id::Incarnation;
 
 use super::store::{Found, Start, StartError};
-use super::{BEAT, Finds, HEARTBEAT, Session};
+use super::{BEAT, HEARTBEAT, Session, SurvivingData};
 use crate::faults::Remedy;
 use crate::invariants::Marks;
 use crate::schedule::Event;
@@ -56,7 +56,7 @@ impl World {
         node.compare_every(Duration::from_millis(self.knobs.compare_every));
         process.node = Some(node);
         process.marks = Marks::default();
-        (process.is_leaving, process.busy_until, process.finds) = (false, 0, Finds::Everything);
+        (process.is_leaving, process.busy_until, process.finds) = (false, 0, SurvivingData::Everything);
         (process.hands_over, process.says_farewell) = (false, false);
         (process.incarnation, process.begun) = (Incarnation::default(), Incarnation::default());
         let boot = process.boot;
@@ -110,7 +110,7 @@ impl World {
     }
 
     /// The process is gone. What it held is left on its disk, or lost.
-    pub(crate) fn crash_node(&mut self, n: usize, finds: Finds) {
+    pub(crate) fn crash_node(&mut self, n: usize, finds: SurvivingData) {
         let process = &mut self.nodes[n];
         let Some(node) = process.node.take() else { return };
         let boot = process.boot;
@@ -135,24 +135,24 @@ impl World {
             self.no_answer(request);
         }
         let how = match finds {
-            Finds::Everything => "crashes",
-            Finds::WhatWasSynced => "loses its power",
-            Finds::Nothing => "crashes and loses its memory",
+            SurvivingData::Everything => "crashes",
+            SurvivingData::WhatWasSynced => "loses its power",
+            SurvivingData::Nothing => "crashes and loses its memory",
         };
         let name = self.nodes[n].name.clone();
         self.tell(None, || format!("{name} {how}"));
         let store = &mut self.nodes[n].store;
         match finds {
-            Finds::Everything => store.crash(false),
-            Finds::WhatWasSynced => store.crash(true),
-            Finds::Nothing => {
+            SurvivingData::Everything => store.crash(false),
+            SurvivingData::WhatWasSynced => store.crash(true),
+            SurvivingData::Nothing => {
                 store.wipe();
                 return self.memory_lost(n);
             }
         }
         if let Some(is_proof) = self.find(n)
             && is_written
-            && (finds == Finds::Everything || is_closed || self.nodes[n].store.syncs_always())
+            && (finds == SurvivingData::Everything || is_closed || self.nodes[n].store.syncs_always())
         {
             self.check_restart(n, &node, is_proof);
         }
@@ -223,11 +223,11 @@ impl World {
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
         let mut finds = process.finds;
-        if finds == Finds::Everything && !process.store.has_failed() && process.store.close(node) {
+        if finds == SurvivingData::Everything && !process.store.has_failed() && process.store.close(node) {
             self.stats.orderly_stops += 1;
             // Whatever the machine does afterwards.
             if self.random.chance(300) {
-                finds = Finds::WhatWasSynced;
+                finds = SurvivingData::WhatWasSynced;
             }
         }
         self.crash_node(n, finds);

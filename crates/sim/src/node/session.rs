@@ -5,8 +5,8 @@ use engine::time::Timestamp;
 use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
 use proto::session::{CoordinatorMessage, Join, NodeMessage};
 
-use super::held::Saying;
-use super::{Finds, HEARTBEAT};
+use super::held::Outgoing;
+use super::{HEARTBEAT, SurvivingData};
 use crate::network::{ConnId, Kind, OPENER};
 use crate::schedule::Event;
 use crate::world::{Frames, Next, World};
@@ -141,7 +141,7 @@ impl World {
             self.trace.tell(self.schedule.now, None, || format!("{name} > coordinator: {proposal:?}"));
             proposal.encode(&mut bytes);
         }
-        self.say(n, Saying::Bytes { conn, side: OPENER, bytes });
+        self.send_when_durable(n, Outgoing::Bytes { conn, side: OPENER, bytes });
     }
 
     pub(crate) fn node_hears_coordinator(&mut self, n: usize, conn: ConnId, frames: &mut Frames<'_>) -> bool {
@@ -193,39 +193,7 @@ impl World {
                     node.coordinator_answered(sent);
                 }
             }
-            CoordinatorMessage::Map { text } => {
-                if !self.begin_in_cluster(n, text) {
-                    return false;
-                }
-                let held = self.before_map(n);
-                let process = &mut self.nodes[n];
-                let Some(node) = &process.node else { return false };
-                let before = node.map();
-                let update = MapUpdate::parse(text.lines());
-                let to_be_kept = update.as_ref().ok().and_then(|update| node.to_be_kept(update));
-                if to_be_kept.is_some_and(|map| process.store.keep_map(&map).is_err()) {
-                    return false;
-                }
-                let handled = update.and_then(|update| node.handle_map(now, &update, &mut process.turn));
-                let name = &process.name;
-                let version = node.map().map_or(0, |map| map.version.0);
-                self.trace.tell(self.schedule.now, None, || format!("{name} has map {version}: {handled:?}"));
-                match handled {
-                    Ok(()) => {
-                        if let Some(map) = node.map() {
-                            self.check_received(before.as_deref(), &map);
-                        }
-                        self.check_given_up(n, held);
-                        self.sync_links(n);
-                        self.node_changed(n);
-                        self.retry_parked(n);
-                    }
-                    Err(MapError::Gap) => NodeMessage::Resync.encode(&mut bytes),
-                    Err(error) => {
-                        self.broken("one cluster", None, format!("a node is sent a map that it refuses: {error}"));
-                    }
-                }
-            }
+            CoordinatorMessage::Map { text } => return self.obey_map(n, conn, now, text),
             CoordinatorMessage::HandOver { to, slots } => {
                 node.hand_over(now, to, &slots, &mut process.turn);
                 self.flush_all(n);
@@ -233,7 +201,7 @@ impl World {
             CoordinatorMessage::AskPositions { query, slots } => {
                 let mut bytes = Vec::new();
                 NodeMessage::Positions { query, last: node.positions(&slots) }.encode(&mut bytes);
-                self.say(n, Saying::Bytes { conn, side: OPENER, bytes });
+                self.send_when_durable(n, Outgoing::Bytes { conn, side: OPENER, bytes });
             }
             CoordinatorMessage::Dismiss => {
                 self.dismissed(n, conn);
@@ -249,6 +217,43 @@ impl World {
         }
         if !bytes.is_empty() {
             self.network.send(&mut self.schedule, conn, OPENER, bytes);
+        }
+        true
+    }
+
+    fn obey_map(&mut self, n: usize, conn: ConnId, now: Timestamp, text: &str) -> bool {
+        if !self.begin_in_cluster(n, text) {
+            return false;
+        }
+        let held = self.before_map(n);
+        let process = &mut self.nodes[n];
+        let Some(node) = &process.node else { return false };
+        let before = node.map();
+        let update = MapUpdate::parse(text.lines());
+        let to_be_kept = update.as_ref().ok().and_then(|update| node.to_be_kept(update));
+        if to_be_kept.is_some_and(|map| process.store.keep_map(&map).is_err()) {
+            return false;
+        }
+        let handled = update.and_then(|update| node.handle_map(now, &update, &mut process.turn));
+        let name = &process.name;
+        let version = node.map().map_or(0, |map| map.version.0);
+        self.trace.tell(self.schedule.now, None, || format!("{name} has map {version}: {handled:?}"));
+        match handled {
+            Ok(()) => {
+                if let Some(map) = node.map() {
+                    self.check_received(before.as_deref(), &map);
+                }
+                self.check_given_up(n, held);
+                self.sync_links(n);
+                self.node_changed(n);
+                self.retry_parked(n);
+            }
+            Err(MapError::Gap) => {
+                let mut bytes = Vec::new();
+                NodeMessage::Resync.encode(&mut bytes);
+                self.network.send(&mut self.schedule, conn, OPENER, bytes);
+            }
+            Err(error) => self.broken("one cluster", None, format!("a node is sent a map that it refuses: {error}")),
         }
         true
     }
@@ -292,7 +297,7 @@ impl World {
     }
 
     /// The node is asked to stop. First it hands over what it leads.
-    pub(crate) fn stop_node(&mut self, n: usize, finds: Finds) {
+    pub(crate) fn stop_node(&mut self, n: usize, finds: SurvivingData) {
         let now = self.local(n);
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
@@ -315,7 +320,7 @@ impl World {
     }
 
     /// The node stops on purpose, and finds this when it is started again.
-    pub(crate) fn leave_node(&mut self, n: usize, finds: Finds) {
+    pub(crate) fn leave_node(&mut self, n: usize, finds: SurvivingData) {
         let now = self.local(n);
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };

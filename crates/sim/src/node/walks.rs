@@ -12,7 +12,7 @@ use proto::level::ReadLevel;
 use proto::peer::{List, Listed};
 use proto::range::KeyRange;
 
-use super::held::Saying;
+use super::held::Outgoing;
 use crate::mutants::Planted;
 use crate::node::NodeProcess;
 use crate::schedule::Event;
@@ -209,7 +209,7 @@ impl World {
         self.nodes[n].lists = lists;
         for (level, to, step) in told {
             match level {
-                ReadLevel::Linear => self.say(n, Saying::Listed { to, step: Box::new(step) }),
+                ReadLevel::Linear => self.send_when_durable(n, Outgoing::Listed { to, step: Box::new(step) }),
                 ReadLevel::Local => self.send_step(n, usize::from(to.node), step),
             }
         }

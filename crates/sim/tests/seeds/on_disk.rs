@@ -1,6 +1,6 @@
 //! The bugs in the storage of nodes, with a seed that finds each.
 
-use sim::mutants::Mistake;
+use sim::mutants::AnyBug;
 use storage::bugs::Bug;
 
 use super::is_found;
@@ -17,10 +17,10 @@ const FOUND_BY: [(Bug, u64); 7] = [
 ];
 
 #[test]
-fn every_planted_mistake_of_the_storage_is_found() {
-    let is_recorded = |mistake: &Mistake| FOUND_BY.iter().any(|(bug, _)| *mistake == Mistake::from(*bug));
-    let of_storage = Mistake::all().filter(|mistake| matches!(mistake, Mistake::Storage(_)));
-    let missing: Vec<_> = of_storage.filter(|mistake| !is_recorded(mistake)).collect();
+fn every_planted_bug_of_the_storage_is_found() {
+    let is_recorded = |bug: &AnyBug| FOUND_BY.iter().any(|(found, _)| *bug == AnyBug::from(*found));
+    let of_storage = AnyBug::all().filter(|bug| matches!(bug, AnyBug::Storage(_)));
+    let missing: Vec<_> = of_storage.filter(|bug| !is_recorded(bug)).collect();
     assert_eq!(missing, [], "no seed is recorded");
     for (bug, seed) in FOUND_BY {
         is_found(bug.into(), seed);

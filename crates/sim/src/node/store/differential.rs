@@ -22,7 +22,7 @@ use proto::slot::SlotBits;
 
 use super::{Start, Store};
 use crate::knobs::Knobs;
-use crate::mutants::{Mistake, Planted};
+use crate::mutants::{AnyBug, Planted};
 use crate::random::Random;
 
 /// The number of operations.
@@ -54,7 +54,7 @@ struct Kept {
     deadline: Option<u64>,
 }
 
-struct Beside {
+struct Differential {
     random: Random,
     planted: Planted,
     store: Store,
@@ -70,13 +70,13 @@ struct Beside {
     snapshots: u64,
 }
 
-impl Beside {
+impl Differential {
     fn new(seed: u64, planted: Planted) -> Result<Self, String> {
         let mut random = Random::new(seed);
         let mut knobs = Knobs::of(seed);
         (knobs.sync_every, knobs.segment_bytes, knobs.short_writes) = (0, 64 * 1024, 50);
         let store = Store::new(&knobs, planted, random.fork());
-        let mut beside = Self {
+        let mut differential = Self {
             random,
             planted,
             store,
@@ -90,8 +90,8 @@ impl Beside {
             stops: 0,
             snapshots: 0,
         };
-        beside.start()?;
-        Ok(beside)
+        differential.start()?;
+        Ok(differential)
     }
 
     fn play(&mut self, operations: u64) -> Result<(), String> {
@@ -370,24 +370,24 @@ fn map_of_one(me: Incarnation, number: u64) -> ClusterMap {
 
 #[test]
 fn a_node_gives_the_answers_of_a_plain_map_through_all_restarts() {
-    let mut beside = Beside::new(1, Planted(None)).expect("it starts");
-    let played = beside.play(OPERATIONS);
+    let mut differential = Differential::new(1, Planted(None)).expect("it starts");
+    let played = differential.play(OPERATIONS);
     assert_eq!(played, Ok(()));
-    assert!(beside.stops > OPERATIONS / RUN / 2 && beside.snapshots > 100, "{} stops", beside.stops);
-    assert!(beside.model.len() > 100, "{} keys at the end", beside.model.len());
+    assert!(differential.stops > OPERATIONS / RUN / 2 && differential.snapshots > 100, "{} stops", differential.stops);
+    assert!(differential.model.len() > 100, "{} keys at the end", differential.model.len());
 }
 
 #[test]
-fn mistakes_make_it_give_others() {
-    let found = |mistake: Mistake| {
-        let mut beside = Beside::new(1, Planted(Some(mistake)))?;
-        beside.play(SEARCHED)
+fn bugs_make_it_give_others() {
+    let found = |bug: AnyBug| {
+        let mut differential = Differential::new(1, Planted(Some(bug)))?;
+        differential.play(SEARCHED)
     };
     use engine::bugs::Bug::{DeadlineLostOnDisk, ExpireUnchecked, PositionApartFromData};
     use storage::bugs::Bug::{AcknowledgeBeforeSync, NoDirectorySync, SnapshotMissesTail};
-    let of_engine = [DeadlineLostOnDisk, ExpireUnchecked, PositionApartFromData].map(Mistake::from);
-    let of_storage = [AcknowledgeBeforeSync, NoDirectorySync, SnapshotMissesTail].map(Mistake::from);
-    for mistake in of_engine.into_iter().chain(of_storage) {
-        assert!(found(mistake).is_err(), "{mistake} is not found");
+    let of_engine = [DeadlineLostOnDisk, ExpireUnchecked, PositionApartFromData].map(AnyBug::from);
+    let of_storage = [AcknowledgeBeforeSync, NoDirectorySync, SnapshotMissesTail].map(AnyBug::from);
+    for bug in of_engine.into_iter().chain(of_storage) {
+        assert!(found(bug).is_err(), "{bug} is not found");
     }
 }
