@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::bugs::NoBugs;
 use crate::directory::lock;
 use crate::disk::{Disk, Mode, read_whole};
-use crate::error::{Damage, FileError, Flaw, Named as _, OpenError, ReadError};
+use crate::error::{Damage, FileError, Flaw, IoContext as _, OpenError, ReadError};
 use crate::fields;
 use crate::frame::{self, Parsed};
 use crate::identity::Identity;
@@ -107,13 +107,13 @@ fn look(
         Err(ReadError::Damaged(damage)) => report.damages.push((damage, 0)),
         Err(ReadError::File(error)) => return Err(error.into()),
     }
-    let place = disk.place(directory).named("look at", directory)?;
+    let place = disk.place(directory).io_context("look at", directory)?;
     report.copied = report.identity.as_ref().is_some_and(|identity| identity.is_copied(place));
     let id = report.identity.as_ref().map(|identity| identity.directory);
     if let Some(id) = id {
         report.look_at_snapshots(disk, &listing, id)?;
     }
-    for &first in &listing.firsts {
+    for &first in &listing.segment_starts {
         report.look_at_segment(disk, first, id, visit)?;
     }
     report.would_start(disk, &listing, deliver);
@@ -146,8 +146,8 @@ impl Report {
         visit: &mut dyn FnMut(Position, &[u8]),
     ) -> Result<(), FileError> {
         let file = self.directory.join(segment::name(first));
-        let opened = disk.open(&file, Mode::Read).named("open", &file)?;
-        let bytes = read_whole(opened.as_ref(), segment::FILE_BYTES_MOST).named("read", &file)?;
+        let opened = disk.open(&file, Mode::Read).io_context("open", &file)?;
+        let bytes = read_whole(opened.as_ref(), segment::FILE_BYTES_MOST).io_context("read", &file)?;
         // The owner can be wrong only if the right one is known.
         let owner = id.or_else(|| segment::owner(disk, &self.directory, &[first]));
         match owner.ok_or(Flaw::Header).and_then(|owner| segment::check_header(&bytes, owner, first)) {
@@ -182,7 +182,7 @@ impl Report {
 
     fn would_start(&mut self, disk: &dyn Disk, listing: &Listing, deliver: Deliver<'_>) {
         let Some(identity) = &self.identity else {
-            let holds_data = !listing.firsts.is_empty() || !listing.snapshots.is_empty();
+            let holds_data = !listing.segment_starts.is_empty() || !listing.snapshots.is_empty();
             if holds_data || !self.damages.is_empty() {
                 let missing = OpenError::IdentityMissing { directory: self.directory.clone() };
                 let damaged = self.damages.first().filter(|(damage, _)| damage.flaw == Flaw::Identity);

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::disk::{Disk, Mode};
-use crate::error::{FileError, Named as _};
+use crate::error::{FileError, IoContext as _};
 
 /// The name of the mark at a position.
 pub(crate) fn name(position: u64) -> String {
@@ -22,6 +22,6 @@ pub(crate) fn parse_name(file: &str) -> Option<u64> {
 /// Creates a mark. It is durable when this returns.
 pub(crate) fn make(disk: &dyn Disk, directory: &Path, position: u64) -> Result<(), FileError> {
     let file = directory.join(name(position));
-    disk.open(&file, Mode::Create).and_then(|mark| mark.sync_data()).named("make", &file)?;
-    disk.sync_directory(directory).named("sync", directory)
+    disk.open(&file, Mode::Create).and_then(|mark| mark.sync_data()).io_context("make", &file)?;
+    disk.sync_directory(directory).io_context("sync", directory)
 }

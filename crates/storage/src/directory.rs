@@ -22,7 +22,7 @@ pub use start::Recovery;
 use crate::bugs::{Bugs, NoBugs};
 use crate::discard;
 use crate::disk::{Disk, DiskLock, Mode, write_full};
-use crate::error::{FileError, JournalError, Named as _, OpenError, ReadError};
+use crate::error::{FileError, IoContext as _, JournalError, OpenError, ReadError};
 use crate::identity::Identity;
 use crate::journal::Journal;
 use crate::position::{DirectoryId, Position};
@@ -116,10 +116,10 @@ impl<B: Bugs> DataDir<B> {
         if !(least..=most).contains(&options.segment_bytes) {
             return Err(OpenError::SegmentBytes { segment_bytes: options.segment_bytes, least, most });
         }
-        disk.create_directory(path).named("make the directory", path)?;
+        disk.create_directory(path).io_context("make the directory", path)?;
         let lock = lock(disk.as_ref(), path)?;
         discard::finish(disk.as_ref(), path)?;
-        let place = disk.place(path).named("look at", path)?;
+        let place = disk.place(path).io_context("look at", path)?;
         let kept = Identity::load(disk.as_ref(), path)?;
         let new = kept.is_none();
         let identity = match kept {
@@ -137,11 +137,11 @@ impl<B: Bugs> DataDir<B> {
 
     fn make_identity(disk: &dyn Disk, path: &Path, options: Options, bugs: B) -> Result<Identity, OpenError> {
         let listing = Listing::read(disk, path)?;
-        if !listing.firsts.is_empty() || !listing.snapshots.is_empty() {
+        if !listing.segment_starts.is_empty() || !listing.snapshots.is_empty() {
             return Err(OpenError::IdentityMissing { directory: path.to_owned() });
         }
         let mut identity = Identity::new(options.fresh_id);
-        identity.place = disk.place(path).named("look at", path)?;
+        identity.place = disk.place(path).io_context("look at", path)?;
         identity.store(disk, path, bugs)?;
         Ok(identity)
     }
@@ -222,10 +222,10 @@ impl<B: Bugs> DataDir<B> {
         let (surplus, kept) = snapshots.split_at(surplus);
         for &position in surplus {
             let file = self.path.join(snapshot::name(position));
-            self.disk.remove(&file).named("remove", &file)?;
+            self.disk.remove(&file).io_context("remove", &file)?;
         }
         if !surplus.is_empty() {
-            self.disk.sync_directory(&self.path).named("sync", &self.path)?;
+            self.disk.sync_directory(&self.path).io_context("sync", &self.path)?;
         }
         Ok(kept.first().copied().map(Position))
     }
@@ -235,7 +235,7 @@ impl<B: Bugs> DataDir<B> {
     /// # Errors
     /// What the system reported.
     pub fn free_space(&self) -> Result<u64, FileError> {
-        self.disk.free_space(&self.path).named("look at", &self.path)
+        self.disk.free_space(&self.path).io_context("look at", &self.path)
     }
 
     /// Frees the space of the reserve, for data that must be written although the disk is full. Returns whether there
@@ -251,7 +251,7 @@ impl<B: Bugs> DataDir<B> {
         let file = self.path.join(reserve);
         match self.disk.remove(&file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            removed => removed.map(|()| true).named("remove", file),
+            removed => removed.map(|()| true).io_context("remove", file),
         }
     }
 
@@ -279,16 +279,16 @@ impl<B: Bugs> DataDir<B> {
         if self.disk.open(&file, Mode::Read).is_ok() {
             return Ok(true);
         }
-        let reserve = match self.disk.open(&file, Mode::Create).named("make", &file) {
+        let reserve = match self.disk.open(&file, Mode::Create).io_context("make", &file) {
             Ok(reserve) => reserve,
             Err(error) if error.is_no_space() => return Ok(false),
             Err(error) => return Err(error),
         };
-        match reserve.preallocate(bytes).named("take room for", &file) {
+        match reserve.preallocate(bytes).io_context("take room for", &file) {
             Ok(()) => Ok(true),
             Err(error) if error.is_no_space() => {
                 // An empty file would be mistaken for the reserve.
-                self.disk.remove(&file).named("remove", file).map(|()| false)
+                self.disk.remove(&file).io_context("remove", file).map(|()| false)
             }
             Err(error) => Err(error),
         }
@@ -301,7 +301,7 @@ impl<B: Bugs> DataDir<B> {
     pub fn close(mut self, mut journal: Journal<B>) -> Result<(), CloseError> {
         // IMPORTANT: remove the remains of a failed append from the disk first: after a clean stop they count as
         // damage.
-        journal.clear_litter()?;
+        journal.erase_failed_append()?;
         let end = journal.sync()?;
         self.update_identity(|identity| identity.stopped_at = Some(end))?;
         Ok(())
@@ -327,7 +327,7 @@ pub(crate) fn begin_log<B: Bugs>(disk: &dyn Disk, path: &Path, header: Header, b
 
 pub(crate) fn lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn DiskLock>, OpenError> {
     let file = path.join(LOCK_NAME);
-    let lock = disk.lock(&file).named("lock", &file)?;
+    let lock = disk.lock(&file).io_context("lock", &file)?;
     lock.ok_or_else(|| OpenError::InUse { directory: path.to_owned() })
 }
 
@@ -337,7 +337,7 @@ pub(crate) fn clear(segment: &Segment, offset: u64, bytes: u64) -> Result<(), Fi
     let (mut at, end) = (offset, offset + bytes);
     while at < end {
         let zeros = vec![0; usize::try_from(STEP.min(end - at)).unwrap_or_default()];
-        write_full(segment.file.as_ref(), at, &zeros).named("write", &segment.path)?;
+        write_full(segment.file.as_ref(), at, &zeros).io_context("write", &segment.path)?;
         at += zeros.len() as u64;
     }
     Ok(())
@@ -346,14 +346,14 @@ pub(crate) fn clear(segment: &Segment, offset: u64, bytes: u64) -> Result<(), Fi
 /// Renames a file to an unused name that nothing reads. Returns the new name.
 pub(crate) fn set_aside(disk: &dyn Disk, directory: &Path, file: &Path, ending: &str) -> Result<PathBuf, FileError> {
     let kept = free_name(disk, directory, file, ending)?;
-    disk.rename(file, &kept).named("set aside", file)?;
-    disk.sync_directory(directory).named("sync", directory)?;
+    disk.rename(file, &kept).io_context("set aside", file)?;
+    disk.sync_directory(directory).io_context("sync", directory)?;
     Ok(kept)
 }
 
 /// The name of a file with another ending, chosen so that no file has it yet.
 pub(crate) fn free_name(disk: &dyn Disk, directory: &Path, file: &Path, ending: &str) -> Result<PathBuf, FileError> {
-    let taken = disk.list(directory).named("list", directory)?;
+    let taken = disk.list(directory).io_context("list", directory)?;
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let numbered =
         |number: u64| if number == 0 { format!("{name}.{ending}") } else { format!("{name}.{number}.{ending}") };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::directory::{IDENTITY_RESERVE_NAME, LOCK_NAME, RESERVE_NAME, lock};
 use crate::disk::{Disk, read_file, replace_file};
-use crate::error::{FileError, Named as _, OpenError};
+use crate::error::{FileError, IoContext as _, OpenError};
 use crate::identity;
 use crate::survey::Listing;
 use crate::{cut_mark, segment, snapshot};
@@ -45,14 +45,14 @@ pub(crate) fn finish(disk: &dyn Disk, directory: &Path) -> Result<bool, FileErro
             || also.lines().any(|other| other == name)
             || rest.contains(name)
     };
-    let names = disk.list(directory).named("list", directory)?;
+    let names = disk.list(directory).io_context("list", directory)?;
     for name in names.iter().filter(|name| is_ours(name) && ![LOCK_NAME, MARK_NAME].contains(&name.as_str())) {
         let file = directory.join(name);
-        disk.remove(&file).named("remove", file)?;
+        disk.remove(&file).io_context("remove", file)?;
     }
     // IMPORTANT: all files are gone from the disk before the mark is.
-    disk.sync_directory(directory).named("sync", directory)?;
-    disk.remove(&mark).named("remove", &mark)?;
-    disk.sync_directory(directory).named("sync", directory)?;
+    disk.sync_directory(directory).io_context("sync", directory)?;
+    disk.remove(&mark).io_context("remove", &mark)?;
+    disk.sync_directory(directory).io_context("sync", directory)?;
     Ok(true)
 }

@@ -15,7 +15,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{FileError, Named as _};
+use crate::error::{FileError, IoContext as _};
 
 /// Files and directories. Every call blocks.
 pub trait Disk: Debug + Send + Sync {
@@ -156,12 +156,12 @@ fn no_descriptor() -> io::Error {
 /// A start finds either the old or the new file, whole.
 pub fn replace_file(disk: &dyn Disk, directory: &Path, name: &str, bytes: &[u8]) -> Result<(), FileError> {
     let (path, written) = (directory.join(name), directory.join(format!("{name}.tmp")));
-    let file = disk.open(&written, Mode::Create).named("make", &written)?;
-    write_full(file.as_ref(), 0, bytes).named("write", &written)?;
+    let file = disk.open(&written, Mode::Create).io_context("make", &written)?;
+    write_full(file.as_ref(), 0, bytes).io_context("write", &written)?;
     // IMPORTANT: sync the content before the rename, or a crash could leave the name with only part of the content.
-    file.sync_data().named("sync", &written)?;
-    disk.rename(&written, &path).named("replace", &path)?;
-    disk.sync_directory(directory).named("sync", directory)
+    file.sync_data().io_context("sync", &written)?;
+    disk.rename(&written, &path).io_context("replace", &path)?;
+    disk.sync_directory(directory).io_context("sync", directory)
 }
 
 /// The bytes of a small file; `None` if it does not exist.
@@ -171,7 +171,7 @@ pub fn replace_file(disk: &dyn Disk, directory: &Path, name: &str, bytes: &[u8])
 pub fn read_file(disk: &dyn Disk, file: &Path, limit: u64) -> Result<Option<Vec<u8>>, FileError> {
     match disk.open(file, Mode::Read) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        opened => opened.and_then(|opened| read_whole(opened.as_ref(), limit)).map(Some).named("read", file),
+        opened => opened.and_then(|opened| read_whole(opened.as_ref(), limit)).map(Some).io_context("read", file),
     }
 }
 

@@ -34,12 +34,12 @@ impl FileError {
 }
 
 /// Adds to an error which call to the disk failed.
-pub(crate) trait Named<T> {
-    fn named(self, action: &'static str, file: impl Into<PathBuf>) -> Result<T, FileError>;
+pub(crate) trait IoContext<T> {
+    fn io_context(self, action: &'static str, file: impl Into<PathBuf>) -> Result<T, FileError>;
 }
 
-impl<T> Named<T> for io::Result<T> {
-    fn named(self, action: &'static str, file: impl Into<PathBuf>) -> Result<T, FileError> {
+impl<T> IoContext<T> for io::Result<T> {
+    fn io_context(self, action: &'static str, file: impl Into<PathBuf>) -> Result<T, FileError> {
         self.map_err(|source| FileError { action, file: file.into(), source })
     }
 }

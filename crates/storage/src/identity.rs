@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::bugs::{Bug, Bugs};
 use crate::disk::{Disk, Mode, read_whole, write_full};
-use crate::error::{Damage, FileError, Flaw, Named as _, ReadError};
+use crate::error::{Damage, FileError, Flaw, IoContext as _, ReadError};
 use crate::position::{DirectoryId, Position};
 use crate::sealed::{seal, unseal};
 
@@ -117,9 +117,9 @@ impl Identity {
         let path = directory.join(NAME);
         let file = match disk.open(&path, Mode::Read) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened.named("open", &path)?,
+            opened => opened.io_context("open", &path)?,
         };
-        let bytes = read_whole(file.as_ref(), FILE_BYTES_MOST).named("read", &path)?;
+        let bytes = read_whole(file.as_ref(), FILE_BYTES_MOST).io_context("read", &path)?;
         match decode(&bytes) {
             Ok(identity) => Ok(Some(identity)),
             Err(flaw) => Err(Damage { file: path, offset: 0, flaw }.into()),
@@ -129,17 +129,21 @@ impl Identity {
     /// Replaces the stored identity. The new one is durable when this returns.
     pub(crate) fn store<B: Bugs>(&self, disk: &dyn Disk, directory: &Path, bugs: B) -> Result<(), FileError> {
         let (path, written) = (directory.join(NAME), directory.join(WRITTEN_NAME));
-        let file = disk.open(&written, Mode::Create).named("make", &written)?;
-        write_full(file.as_ref(), 0, self.encode().as_bytes()).named("write", &written)?;
+        let file = disk.open(&written, Mode::Create).io_context("make", &written)?;
+        write_full(file.as_ref(), 0, self.encode().as_bytes()).io_context("write", &written)?;
         // IMPORTANT: sync the text before the rename, or a crash could leave the name with only part of the text.
         if !bugs.plants(Bug::RenameBeforeSync) {
-            file.sync_data().named("sync", &written)?;
+            file.sync_data().io_context("sync", &written)?;
         }
-        disk.rename(&written, &path).named("replace", &path)?;
+        disk.rename(&written, &path).io_context("replace", &path)?;
         if bugs.plants(Bug::RenameBeforeSync) {
-            file.sync_data().named("sync", &path)?;
+            file.sync_data().io_context("sync", &path)?;
         }
-        if bugs.plants(Bug::NoDirectorySync) { Ok(()) } else { disk.sync_directory(directory).named("sync", directory) }
+        if bugs.plants(Bug::NoDirectorySync) {
+            Ok(())
+        } else {
+            disk.sync_directory(directory).io_context("sync", directory)
+        }
     }
 
     fn encode(&self) -> String {

@@ -18,7 +18,7 @@ pub use sync::{SyncTask, Synced};
 
 use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::disk::{Disk, write_full};
-use crate::error::{FileError, JournalError, Named as _};
+use crate::error::{FileError, IoContext as _, JournalError};
 use crate::frame;
 use crate::position::{DirectoryId, Position};
 use crate::segment::{self, Draft, Header, PublishError, Segment};
@@ -54,7 +54,7 @@ pub struct Journal<B: Bugs = NoBugs> {
     directory: PathBuf,
     id: DirectoryId,
     segment_bytes: u64,
-    frugal: bool,
+    low_space: bool,
     syncs_often: bool,
     /// When syncs are frequent: zeros have been written up to here.
     zeroed: u64,
@@ -75,12 +75,12 @@ pub struct Journal<B: Bugs = NoBugs> {
     /// Full segments that may not be on disk, oldest first.
     unsynced: VecDeque<Full>,
     /// A failed append may have left bytes from `tail` up to here.
-    litter: Option<u64>,
+    failed_append: Option<u64>,
     /// How many times such remains were cleared, and how many of those clearings are on disk.
     clearings: u64,
     clearings_synced: u64,
     /// The segment that was requested in advance, by its first position.
-    asked_for: Option<u64>,
+    requested: Option<u64>,
     health: Arc<Health>,
     buffer: Vec<u8>,
 }
@@ -141,7 +141,7 @@ impl<B: Bugs> Journal<B> {
             directory,
             id,
             segment_bytes,
-            frugal: false,
+            low_space: false,
             syncs_often: false,
             zeroed: 0,
             bugs,
@@ -153,10 +153,10 @@ impl<B: Bugs> Journal<B> {
             synced: resumed.end,
             current: resumed.current,
             unsynced: VecDeque::new(),
-            litter: None,
+            failed_append: None,
             clearings: 0,
             clearings_synced: 0,
-            asked_for: None,
+            requested: None,
             health: Arc::default(),
             buffer: Vec::new(),
         }
@@ -180,20 +180,21 @@ impl<B: Bugs> Journal<B> {
         if bytes == 0 {
             return Ok(self.end());
         }
-        self.clear_litter()?;
+        self.erase_failed_append()?;
         if self.tail + bytes > self.current.header.end() {
             self.rotate(bytes)?;
         }
         self.write_zeros_ahead(bytes);
         let before = self.encode(payloads);
         let offset = self.tail - self.current.header.first;
-        let written = write_full(self.current.file.as_ref(), offset, &self.buffer).named("write", &self.current.path);
+        let written =
+            write_full(self.current.file.as_ref(), offset, &self.buffer).io_context("write", &self.current.path);
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_KEPT);
         if let Err(error) = written {
-            self.litter = Some(self.tail + bytes);
+            self.failed_append = Some(self.tail + bytes);
             // If this fails, the remains are cleared before the next append.
-            let cleared = self.clear_litter();
+            let cleared = self.erase_failed_append();
             let failed = self.failed(error);
             // If clearing failed because the disk fails, return that error: it is the more serious one.
             return Err(cleared.err().filter(|_| self.poison().is_some()).unwrap_or(failed));
@@ -218,8 +219,8 @@ impl<B: Bugs> Journal<B> {
 
     /// Whether to use as little space as possible: small segments, and none created in advance. For a disk that is
     /// nearly full, when a snapshot needs the remaining space.
-    pub fn set_frugal(&mut self, frugal: bool) {
-        self.frugal = frugal;
+    pub fn set_low_space(&mut self, low_space: bool) {
+        self.low_space = low_space;
     }
 
     /// Whether a sync follows nearly every append. File systems track which parts of an allocated file were ever
@@ -244,14 +245,14 @@ impl<B: Bugs> Journal<B> {
         let mut removed = false;
         while let Some(oldest) = self.full.front().filter(|oldest| oldest.end() <= below) {
             let path = self.directory.join(segment::name(oldest.first));
-            if let Err(error) = self.disk.remove(&path).named("remove", path) {
+            if let Err(error) = self.disk.remove(&path).io_context("remove", path) {
                 return Err(self.failed(error));
             }
             self.full.pop_front();
             removed = true;
         }
         if removed && !self.bugs.plants(Bug::NoDirectorySync) {
-            let synced = self.disk.sync_directory(&self.directory).named("sync", &self.directory);
+            let synced = self.disk.sync_directory(&self.directory).io_context("sync", &self.directory);
             synced.map_err(|error| self.failed(error))?;
         }
         Ok(())
@@ -280,7 +281,7 @@ impl<B: Bugs> Journal<B> {
     /// Whether a payload of so many bytes fits into the current segment: then appending it is one write.
     #[must_use]
     pub fn fits(&self, bytes: u64) -> bool {
-        self.litter.is_none() && self.tail + frame::HEADER_BYTES as u64 + bytes <= self.current.header.end()
+        self.failed_append.is_none() && self.tail + frame::HEADER_BYTES as u64 + bytes <= self.current.header.end()
     }
 
     /// Why the journal accepts nothing any more; `None` while it does.
@@ -345,7 +346,7 @@ impl<B: Bugs> Journal<B> {
     fn make_next(&mut self, least: u64, small: Option<Segment>) -> Result<Segment, JournalError> {
         // If there is no room for a whole segment, there may be room for a smaller one.
         let part = (self.segment_bytes / SEGMENT_PARTS).max(segment::SEGMENT_BYTES_LEAST).max(least);
-        let size = if self.frugal { part } else { self.segment_bytes.max(least) };
+        let size = if self.low_space { part } else { self.segment_bytes.max(least) };
         let mut draft = self.draft(size);
         if part < size && draft.as_ref().is_err_and(FileError::is_no_space) {
             draft = self.draft(part);
@@ -385,7 +386,7 @@ impl<B: Bugs> Journal<B> {
         }
         let Some(oldest) = self.unsynced.pop_front() else { return Ok(()) };
         let Full { segment, end } = oldest;
-        let synced = segment.file.sync_data().named("sync", &segment.path);
+        let synced = segment.file.sync_data().io_context("sync", &segment.path);
         synced.map_err(|error| self.failed(error))?;
         // Not up to the end of the segment: a record that would have fit there may be in the next one.
         self.synced = self.synced.max(end);
@@ -396,17 +397,17 @@ impl<B: Bugs> Journal<B> {
     ///
     /// IMPORTANT: do this before anything else is appended. Otherwise recovery could read frames that were never
     /// acknowledged as part of the log.
-    pub(crate) fn clear_litter(&mut self) -> Result<(), JournalError> {
-        let Some(upto) = self.litter.filter(|_| !self.bugs.plants(Bug::TailNotCleared)) else { return Ok(()) };
+    pub(crate) fn erase_failed_append(&mut self) -> Result<(), JournalError> {
+        let Some(upto) = self.failed_append.filter(|_| !self.bugs.plants(Bug::TailNotCleared)) else { return Ok(()) };
         let (file, path, first) = (&self.current.file, &self.current.path, self.current.header.first);
-        let cleared = file.length().named("look at", path).and_then(|length| {
+        let cleared = file.length().io_context("look at", path).and_then(|length| {
             // Bytes past the end of the file were not written, and need no space.
             let zeros = upto.min(first + length).saturating_sub(self.tail);
             let zeros = vec![0; usize::try_from(zeros).unwrap_or(usize::MAX)];
-            write_full(file.as_ref(), self.tail - first, &zeros).named("write", path)
+            write_full(file.as_ref(), self.tail - first, &zeros).io_context("write", path)
         });
         cleared.map_err(|error| self.failed(error))?;
-        self.litter = None;
+        self.failed_append = None;
         self.clearings += 1;
         Ok(())
     }

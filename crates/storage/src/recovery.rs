@@ -60,7 +60,7 @@ pub(crate) struct Reading<'a, B> {
     pub(crate) directory: &'a Path,
     pub(crate) id: DirectoryId,
     /// Where the segments begin, in order.
-    pub(crate) firsts: &'a [u64],
+    pub(crate) segment_starts: &'a [u64],
     /// The position to begin at: that of the snapshot.
     pub(crate) from: u64,
     pub(crate) trust: Trust,
@@ -123,17 +123,17 @@ impl<B: Bugs> Reading<'_, B> {
     /// Reads the log and delivers each payload. Changes nothing. `None` if there is no log at all.
     pub(crate) fn read(self, deliver: Deliver<'_>) -> Result<Option<LogEnd>, OpenError> {
         let misses_tail = self.bugs.plants(Bug::SnapshotMissesTail) && self.from > 0;
-        let behind = self.firsts.partition_point(|&first| first <= self.from);
+        let behind = self.segment_starts.partition_point(|&first| first <= self.from);
         let base = if misses_tail { Some(behind) } else { behind.checked_sub(1) };
-        let firsts = match base.and_then(|base| self.firsts.get(base..)) {
-            Some(firsts) if !firsts.is_empty() => firsts,
-            _ if self.firsts.is_empty() || misses_tail => return Ok(None),
+        let segment_starts = match base.and_then(|base| self.segment_starts.get(base..)) {
+            Some(segment_starts) if !segment_starts.is_empty() => segment_starts,
+            _ if self.segment_starts.is_empty() || misses_tail => return Ok(None),
             _ => return Err(self.missing(self.from).into()),
         };
-        let last_used = self.last_used(firsts)?;
+        let last_used = self.last_used(segment_starts)?;
         let mut chain =
             Chain { segments: Vec::new(), end: self.from, end_index: 0, before: None, records: 0, synced: self.from };
-        for (index, &first) in firsts.iter().enumerate().take(last_used + 1) {
+        for (index, &first) in segment_starts.iter().enumerate().take(last_used + 1) {
             let image = Image::load(self.disk, self.directory, self.id, first)?;
             self.check_place(&chain, image.header)?;
             chain.segments.push(image.header);
@@ -144,16 +144,16 @@ impl<B: Bugs> Reading<'_, B> {
                 Stop::End => {}
                 Stop::Bad(offset) => {
                     let wrong = Wrong { index, position: first + offset as u64, flaw: Flaw::Record };
-                    return self.judge(chain, firsts, last_used, wrong).map(Some);
+                    return self.judge(chain, segment_starts, last_used, wrong).map(Some);
                 }
                 Stop::Gap => {
                     let wrong = Wrong { index: chain.end_index, position: chain.end, flaw: Flaw::RecordsMissing };
-                    return self.judge(chain, firsts, last_used, wrong).map(Some);
+                    return self.judge(chain, segment_starts, last_used, wrong).map(Some);
                 }
             }
         }
         // A segment created in advance has no records. Even so, its header was on disk before it had its name.
-        for &first in firsts.iter().skip(last_used + 1) {
+        for &first in segment_starts.iter().skip(last_used + 1) {
             segment::open(self.disk, self.directory, self.id, first, Mode::Read)?;
         }
         Ok(Some(chain.into_end(None)))
@@ -206,7 +206,7 @@ impl<B: Bugs> Reading<'_, B> {
     }
 
     /// Decides whether a flaw is a torn tail or damage.
-    fn judge(self, chain: Chain, firsts: &[u64], last_used: usize, wrong: Wrong) -> Result<LogEnd, OpenError> {
+    fn judge(self, chain: Chain, segment_starts: &[u64], last_used: usize, wrong: Wrong) -> Result<LogEnd, OpenError> {
         let place = |index: usize, position: u64| {
             let first = chain.segments.get(index).map_or(0, |header| header.first);
             (self.directory.join(segment::name(first)), position.saturating_sub(first))
@@ -215,7 +215,7 @@ impl<B: Bugs> Reading<'_, B> {
         let damage = Damage { file, offset, flaw: wrong.flaw };
         let (file, cut) = place(chain.end_index, chain.end);
         let (mut bytes, mut followed) = (0, false);
-        for (index, &first) in firsts.iter().enumerate().take(last_used + 1).skip(chain.end_index) {
+        for (index, &first) in segment_starts.iter().enumerate().take(last_used + 1).skip(chain.end_index) {
             let image = Image::load(self.disk, self.directory, self.id, first)?;
             let mut from = segment::HEADER_BYTES;
             if index == chain.end_index {
@@ -233,14 +233,14 @@ impl<B: Bugs> Reading<'_, B> {
         if self.trust == Trust::Whole {
             return Err(damage.into());
         }
-        let dropped = firsts.iter().skip(chain.end_index + 1);
+        let dropped = segment_starts.iter().skip(chain.end_index + 1);
         let dropped = dropped.map(|&first| self.directory.join(segment::name(first))).collect();
         Ok(chain.into_end(Some(TornTail { file, offset: cut, bytes, followed, dropped })))
     }
 
     /// The index of the last segment that anything was written to.
-    fn last_used(self, firsts: &[u64]) -> Result<usize, FileError> {
-        for (index, &first) in firsts.iter().enumerate().skip(1).rev() {
+    fn last_used(self, segment_starts: &[u64]) -> Result<usize, FileError> {
+        for (index, &first) in segment_starts.iter().enumerate().skip(1).rev() {
             if segment::has_content(self.disk, self.directory, first)? {
                 return Ok(index);
             }

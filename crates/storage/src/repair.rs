@@ -7,7 +7,7 @@ use crate::bugs::NoBugs;
 use crate::cut_mark;
 use crate::directory::{Options, begin_log, clear, free_name, lock, set_aside};
 use crate::disk::{Disk, Mode, read_whole, write_full};
-use crate::error::{Damage, FileError, Flaw, Named as _, OpenError, ReadError, Rejection};
+use crate::error::{Damage, FileError, Flaw, IoContext as _, OpenError, ReadError, Rejection};
 use crate::identity::{self, Identity};
 use crate::map_file;
 use crate::recovery::Recovered;
@@ -67,7 +67,7 @@ pub fn repair(
         return Ok(RepairReport { directory: directory.to_owned(), steps: repair.steps });
     };
     // Each round sets a file aside or cuts one, so this many rounds are enough.
-    let turns = 4 * (listing.firsts.len() + listing.snapshots.len()) + 8;
+    let turns = 4 * (listing.segment_starts.len() + listing.snapshots.len()) + 8;
     let mut last = None;
     for _ in 0..turns {
         let listing = Listing::read(disk, directory)?;
@@ -110,7 +110,7 @@ impl Repair<'_> {
         let file = self.directory.join(identity::NAME);
         let reason = match Identity::load(self.disk, self.directory) {
             Ok(Some(identity)) => return Ok(Some(identity)),
-            Ok(None) if listing.firsts.is_empty() && listing.snapshots.is_empty() => return Ok(None),
+            Ok(None) if listing.segment_starts.is_empty() && listing.snapshots.is_empty() => return Ok(None),
             Ok(None) => "the file `identity` is missing".to_owned(),
             Err(ReadError::Damaged(damage)) => {
                 let kept = set_aside(self.disk, self.directory, &file, "set-aside")?;
@@ -125,7 +125,7 @@ impl Repair<'_> {
             Err(ReadError::File(error)) => return Err(error.into()),
         };
         // The data tells whose it is. Which cluster it belongs to, and how far it can be trusted, is no longer known.
-        let owner = segment::owner(self.disk, self.directory, &listing.firsts);
+        let owner = segment::owner(self.disk, self.directory, &listing.segment_starts);
         let mut identity = Identity::new(owner.unwrap_or(self.options.fresh_id));
         identity.log_begun = true;
         identity.store(self.disk, self.directory, NoBugs)?;
@@ -158,8 +158,8 @@ impl Repair<'_> {
                 self.cut(first, damage, identity)
             }
             Flaw::SegmentMissing => {
-                let gone = if listing.firsts.iter().any(|&other| other > first) { first } else { 0 };
-                if listing.firsts.is_empty() {
+                let gone = if listing.segment_starts.iter().any(|&other| other > first) { first } else { 0 };
+                if listing.segment_starts.is_empty() {
                     return self.begin(damage, identity, listing);
                 }
                 self.set_segments_aside(listing, damage, |other| other >= gone)
@@ -193,7 +193,7 @@ impl Repair<'_> {
         damage: &Damage,
         which: impl Fn(u64) -> bool,
     ) -> Result<(), OpenError> {
-        for &first in listing.firsts.iter().rev().filter(|&&first| which(first)) {
+        for &first in listing.segment_starts.iter().rev().filter(|&&first| which(first)) {
             self.keep(&self.directory.join(segment::name(first)), damage)?;
         }
         Ok(())
@@ -210,12 +210,12 @@ impl Repair<'_> {
     /// log.
     fn lengthen(&mut self, first: u64, size: u64, damage: &Damage) -> Result<(), OpenError> {
         let path = self.directory.join(segment::name(first));
-        let file = self.disk.open(&path, Mode::Write).named("open", &path)?;
-        let bytes = read_whole(file.as_ref(), segment::FILE_BYTES_MOST).named("read", &path)?;
+        let file = self.disk.open(&path, Mode::Write).io_context("open", &path)?;
+        let bytes = read_whole(file.as_ref(), segment::FILE_BYTES_MOST).io_context("read", &path)?;
         let kept = free_name(self.disk, self.directory, &path, "set-aside")?;
         copy(self.disk, self.directory, &kept, &bytes)?;
-        file.preallocate(size).named("take room for", &path)?;
-        file.sync_data().named("sync", &path)?;
+        file.preallocate(size).io_context("take room for", &path)?;
+        file.sync_data().io_context("sync", &path)?;
         let cut_at = Some(damage.offset);
         self.steps.push(Step { reason: damage.to_string(), file: path, cut_at, kept_as: Some(kept) });
         Ok(())
@@ -224,12 +224,12 @@ impl Repair<'_> {
     /// Cuts a segment, after copying it as a whole.
     fn cut(&mut self, first: u64, damage: &Damage, identity: &Identity) -> Result<(), OpenError> {
         let segment = segment::open(self.disk, self.directory, identity.directory, first, Mode::Write)?;
-        let bytes = read_whole(segment.file.as_ref(), segment::FILE_BYTES_MOST).named("read", &segment.path)?;
+        let bytes = read_whole(segment.file.as_ref(), segment::FILE_BYTES_MOST).io_context("read", &segment.path)?;
         let kept = free_name(self.disk, self.directory, &segment.path, "set-aside")?;
         copy(self.disk, self.directory, &kept, &bytes)?;
         // IMPORTANT: only once the copy is durable.
         clear(&segment, damage.offset, (bytes.len() as u64).saturating_sub(damage.offset))?;
-        segment.file.sync_data().named("sync", &segment.path)?;
+        segment.file.sync_data().io_context("sync", &segment.path)?;
         self.steps.push(Step {
             reason: damage.to_string(),
             file: segment.path,
@@ -256,10 +256,10 @@ impl Repair<'_> {
 }
 
 fn copy(disk: &dyn Disk, directory: &Path, file: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let copy = disk.open(file, Mode::Create).named("make", file)?;
-    write_full(copy.as_ref(), 0, bytes).named("write", file)?;
-    copy.sync_data().named("sync", file)?;
-    disk.sync_directory(directory).named("sync", directory)
+    let copy = disk.open(file, Mode::Create).io_context("make", file)?;
+    write_full(copy.as_ref(), 0, bytes).io_context("write", file)?;
+    copy.sync_data().io_context("sync", file)?;
+    disk.sync_directory(directory).io_context("sync", directory)
 }
 
 impl fmt::Display for Step {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::FORMAT_VERSION;
 use crate::bugs::{Bug, Bugs};
 use crate::disk::{Disk, DiskFile, Mode, read_full, read_whole, write_full};
-use crate::error::{Damage, FileError, Flaw, Named as _, ReadError};
+use crate::error::{Damage, FileError, Flaw, IoContext as _, ReadError};
 use crate::fields::{self, u32_at, u64_at, u128_at};
 use crate::position::{DirectoryId, Position};
 
@@ -128,7 +128,7 @@ impl Draft {
     ) -> Result<Self, FileError> {
         let path = directory.join(name(header.first));
         let written = path.with_extension(ending);
-        let file = disk.open(&written, Mode::Create).named("make", &written)?;
+        let file = disk.open(&written, Mode::Create).io_context("make", &written)?;
         let filled = fill(file.as_ref(), &written, header, bugs);
         if filled.is_err() {
             // The remains would take the space that is missing. If this fails, recovery removes them.
@@ -148,8 +148,8 @@ impl Draft {
         let mut from = HEADER_BYTES as u64;
         while from < header.size {
             let upto = (from + ZEROS_STEP).min(header.size);
-            let written = write_zeros(file.as_ref(), from, upto).named("write", &self.written);
-            if let Err(error) = written.and_then(|()| file.sync_data().named("sync", &self.written)) {
+            let written = write_zeros(file.as_ref(), from, upto).io_context("write", &self.written);
+            if let Err(error) = written.and_then(|()| file.sync_data().io_context("sync", &self.written)) {
                 self.discard(disk);
                 return Err(error);
             }
@@ -165,15 +165,15 @@ impl Draft {
     /// IMPORTANT: the header is durable before the segment gets its name, and the name before the first record goes
     /// into it. So a segment of the log that is missing or has a bad header is damage: no crash leaves that.
     pub(crate) fn publish<B: Bugs>(self, disk: &dyn Disk, directory: &Path, bugs: B) -> Result<Segment, PublishError> {
-        if let Err(error) = disk.rename(&self.written, &self.segment.path).named("name", &self.segment.path) {
+        if let Err(error) = disk.rename(&self.written, &self.segment.path).io_context("name", &self.segment.path) {
             self.discard(disk);
             return Err(PublishError::NotNamed(error));
         }
         if !bugs.plants(Bug::NoDirectorySync) {
-            disk.sync_directory(directory).named("sync", directory).map_err(PublishError::NotSynced)?;
+            disk.sync_directory(directory).io_context("sync", directory).map_err(PublishError::NotSynced)?;
         }
         if bugs.plants(Bug::RenameBeforeSync) {
-            let synced = self.segment.file.sync_data().named("sync", &self.segment.path);
+            let synced = self.segment.file.sync_data().io_context("sync", &self.segment.path);
             synced.map_err(PublishError::NotSynced)?;
         }
         Ok(self.segment)
@@ -186,12 +186,12 @@ impl Draft {
 }
 
 fn fill<B: Bugs>(file: &dyn DiskFile, path: &Path, header: Header, bugs: B) -> Result<(), FileError> {
-    file.preallocate(header.size).named("take room for", path)?;
-    write_full(file, 0, &header.encode()).named("write", path)?;
+    file.preallocate(header.size).io_context("take room for", path)?;
+    write_full(file, 0, &header.encode()).io_context("write", path)?;
     if bugs.plants(Bug::RenameBeforeSync) {
         return Ok(());
     }
-    file.sync_data().named("sync", path)
+    file.sync_data().io_context("sync", path)
 }
 
 /// Writes zeros between two offsets of a file.
@@ -238,8 +238,8 @@ impl Image {
     /// Reads the segment that begins at a position.
     pub(crate) fn load(disk: &dyn Disk, directory: &Path, id: DirectoryId, first: u64) -> Result<Self, ReadError> {
         let path = directory.join(name(first));
-        let file = disk.open(&path, Mode::Read).named("open", &path)?;
-        let mut bytes = read_whole(file.as_ref(), FILE_BYTES_MOST).named("read", &path)?;
+        let file = disk.open(&path, Mode::Read).io_context("open", &path)?;
+        let mut bytes = read_whole(file.as_ref(), FILE_BYTES_MOST).io_context("read", &path)?;
         let header = match check_header(&bytes, id, first) {
             Ok(header) => header,
             Err(flaw) => return Err(Damage { file: path, offset: 0, flaw }.into()),
@@ -276,12 +276,12 @@ pub(crate) fn open(
     mode: Mode,
 ) -> Result<Segment, ReadError> {
     let path = directory.join(name(first));
-    let file = disk.open(&path, mode).named("open", &path)?;
+    let file = disk.open(&path, mode).io_context("open", &path)?;
     let mut bytes = [0; HEADER_BYTES];
-    read_full(file.as_ref(), 0, &mut bytes).named("read", &path)?;
+    read_full(file.as_ref(), 0, &mut bytes).io_context("read", &path)?;
     match check_header(&bytes, id, first) {
         Ok(header) => {
-            header.check_length(&path, file.length().named("look at", &path)?)?;
+            header.check_length(&path, file.length().io_context("look at", &path)?)?;
             Ok(Segment { header, path, file, is_zeroed: false })
         }
         Err(flaw) => Err(Damage { file: path, offset: 0, flaw }.into()),
@@ -292,11 +292,11 @@ pub(crate) fn open(
 pub(crate) fn has_content(disk: &dyn Disk, directory: &Path, first: u64) -> Result<bool, FileError> {
     const STEP: usize = 256 * 1024;
     let path = directory.join(name(first));
-    let file = disk.open(&path, Mode::Read).named("open", &path)?;
+    let file = disk.open(&path, Mode::Read).io_context("open", &path)?;
     let mut buffer = vec![0; STEP];
     let mut offset = HEADER_BYTES as u64;
     loop {
-        let read = read_full(file.as_ref(), offset, &mut buffer).named("read", &path)?;
+        let read = read_full(file.as_ref(), offset, &mut buffer).io_context("read", &path)?;
         if fields::used(buffer.get(..read).unwrap_or_default()) > 0 {
             return Ok(true);
         }
@@ -308,8 +308,8 @@ pub(crate) fn has_content(disk: &dyn Disk, directory: &Path, first: u64) -> Resu
 }
 
 /// The directory that the log belongs to, according to its newest readable segment.
-pub(crate) fn owner(disk: &dyn Disk, directory: &Path, firsts: &[u64]) -> Option<DirectoryId> {
-    firsts.iter().rev().find_map(|&first| {
+pub(crate) fn owner(disk: &dyn Disk, directory: &Path, segment_starts: &[u64]) -> Option<DirectoryId> {
+    segment_starts.iter().rev().find_map(|&first| {
         let file = disk.open(&directory.join(name(first)), Mode::Read).ok()?;
         let mut bytes = [0; HEADER_BYTES];
         read_full(file.as_ref(), 0, &mut bytes).ok()?;

@@ -15,7 +15,7 @@ pub use reader::SnapshotReader;
 use crate::FORMAT_VERSION;
 use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::disk::{Disk, DiskFile, Mode, write_full};
-use crate::error::{FileError, Flaw, Named as _};
+use crate::error::{FileError, Flaw, IoContext as _};
 use crate::fields::{u32_at, u64_at, u128_at};
 use crate::journal::BATCH_BYTES;
 use crate::position::{DirectoryId, Position};
@@ -112,7 +112,7 @@ impl<B: Bugs> SnapshotWriter<B> {
         bugs: B,
     ) -> Result<Self, SnapshotError> {
         let written = directory.join(name(position.0)).with_extension("tmp");
-        let file = disk.open(&written, Mode::Create).named("make", &written)?;
+        let file = disk.open(&written, Mode::Create).io_context("make", &written)?;
         let mut writer = Self {
             disk,
             directory: directory.to_owned(),
@@ -177,16 +177,16 @@ impl<B: Bugs> SnapshotWriter<B> {
         // IMPORTANT: the content is durable before the name, and the name before anybody removes the log below.
         let early = self.bugs.plants(Bug::RenameBeforeSync);
         if !early {
-            self.file.sync_data().named("sync", &self.written)?;
+            self.file.sync_data().io_context("sync", &self.written)?;
         }
         let file = self.directory.join(name(self.position.0));
-        self.disk.rename(&self.written, &file).named("name", &file)?;
+        self.disk.rename(&self.written, &file).io_context("name", &file)?;
         self.finished = true;
         if !self.bugs.plants(Bug::NoDirectorySync) {
-            self.disk.sync_directory(&self.directory).named("sync", &self.directory)?;
+            self.disk.sync_directory(&self.directory).io_context("sync", &self.directory)?;
         }
         if early {
-            self.file.sync_data().named("sync", &file)?;
+            self.file.sync_data().io_context("sync", &file)?;
         }
         Ok(SnapshotInfo { file, position: self.position, records: totals.records, bytes: self.offset })
     }
@@ -223,7 +223,7 @@ impl<B: Bugs> SnapshotWriter<B> {
 
     /// Writes the block out.
     fn write(&mut self) -> Result<(), SnapshotError> {
-        write_full(self.file.as_ref(), self.offset, &self.block).named("write", &self.written)?;
+        write_full(self.file.as_ref(), self.offset, &self.block).io_context("write", &self.written)?;
         self.totals.checksum = crc32c::crc32c_append(self.totals.checksum, &self.block);
         self.offset += self.block.len() as u64;
         self.block.clear();

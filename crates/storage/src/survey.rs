@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::bugs::Bugs;
 use crate::cut_mark;
 use crate::disk::{Disk, Mode};
-use crate::error::{Damage, FileError, Flaw, Named as _, OpenError, ReadError};
+use crate::error::{Damage, FileError, Flaw, IoContext as _, OpenError, ReadError};
 use crate::identity::{self, Identity};
 use crate::position::{DirectoryId, Position};
 use crate::recovery::{Deliver, LogEnd, Reading, Recovered, Trust};
@@ -17,7 +17,7 @@ use crate::snapshot::{self, Blocks, SnapshotReader};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listing {
     /// Where the segments begin, in order.
-    pub(crate) firsts: Vec<u64>,
+    pub(crate) segment_starts: Vec<u64>,
     /// The positions of the snapshots, in order.
     pub(crate) snapshots: Vec<u64>,
     /// Where repairs have cut the log, in order.
@@ -33,7 +33,7 @@ const OURS: [&str; 7] = ["log-", "snapshot-", "cut-", "identity", "map", "reserv
 
 impl Listing {
     pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Self, FileError> {
-        let names = disk.list(path).named("list", path)?;
+        let names = disk.list(path).io_context("list", path)?;
         // Leave other files alone.
         let is_ours = |name: &str| OURS.iter().any(|start| name.starts_with(start));
         let with = |endings: &[&str]| {
@@ -41,7 +41,7 @@ impl Listing {
             names.iter().filter(ends).cloned().collect()
         };
         Ok(Self {
-            firsts: names.iter().filter_map(|name| segment::parse_name(name)).collect(),
+            segment_starts: names.iter().filter_map(|name| segment::parse_name(name)).collect(),
             snapshots: names.iter().filter_map(|name| snapshot::parse_name(name)).collect(),
             cuts: names.iter().filter_map(|name| cut_mark::parse_name(name)).collect(),
             unfinished: with(&[".tmp", ".new", ".next"]),
@@ -56,10 +56,10 @@ impl Listing {
             match disk.open(&file, Mode::Read) {
                 Ok(_) => Ok(true),
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-                Err(error) => Err(error).named("open", &file),
+                Err(error) => Err(error).io_context("open", &file),
             }
         };
-        let has_data = !(self.firsts.is_empty() && self.snapshots.is_empty() && self.set_aside.is_empty());
+        let has_data = !(self.segment_starts.is_empty() && self.snapshots.is_empty() && self.set_aside.is_empty());
         Ok(has_data || has(identity::NAME)?)
     }
 }
@@ -88,13 +88,13 @@ impl Survey {
     ) -> Result<Self, OpenError> {
         let (snapshot, damaged) = choose(disk, path, identity.directory, listing)?;
         let from = snapshot.unwrap_or(0);
-        if listing.firsts.is_empty() && identity.log_begun {
+        if listing.segment_starts.is_empty() && identity.log_begun {
             let file = path.join(segment::name(from));
             return Err(Damage { file, offset: 0, flaw: Flaw::SegmentMissing }.into());
         }
         // With a newer snapshot lost, a log that does not reach back to `from` is incomplete.
         if let Some(damage) = damaged.first()
-            && listing.firsts.first().is_none_or(|&first| first > from)
+            && listing.segment_starts.first().is_none_or(|&first| first > from)
         {
             return Err(damage.clone().into());
         }
@@ -105,8 +105,8 @@ impl Survey {
             snapshot_records = deliver_snapshot(disk, &file, identity.directory, deliver)?;
         }
         let trust = if identity.stopped_at.is_some() { Trust::Whole } else { Trust::Torn };
-        let (id, firsts) = (identity.directory, listing.firsts.as_slice());
-        let log = Reading { disk, directory: path, id, firsts, from, trust, bugs }.read(deliver)?;
+        let (id, segment_starts) = (identity.directory, listing.segment_starts.as_slice());
+        let log = Reading { disk, directory: path, id, segment_starts, from, trust, bugs }.read(deliver)?;
         let stopped = identity.stopped_at.map_or(0, |position| position.0);
         let reached = listing.snapshots.last().copied().unwrap_or(0).max(stopped);
         if let Some(log) = &log {

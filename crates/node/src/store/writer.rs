@@ -249,7 +249,7 @@ impl Writer {
         match log.append() {
             Err(JournalError::NoSpace(error)) => {
                 self.room.tried = Instant::now();
-                log.journal.set_frugal(true);
+                log.journal.set_low_space(true);
                 self.room.is_disk_full = !error.is_no_descriptor();
                 self.set_full(&error);
                 if error.is_no_descriptor() {
@@ -318,7 +318,7 @@ impl Writer {
         };
         drop(directory);
         if has_room && !self.store.with_log(|log| log.has_unwritten()) {
-            self.store.with_log(|log| log.journal.set_frugal(false));
+            self.store.with_log(|log| log.journal.set_low_space(false));
             self.room.keeps_one = false;
             self.store.shared.health.send_if_modified(|health| turn(health, &Health::Full, Health::Good));
             tracing::warn!("the disk of {} has room again: writes are taken", self.store.path().display());

@@ -111,7 +111,7 @@ impl World {
     fn judge_misnamed(&mut self, n: usize) {
         let start = self.start_of(n);
         let random = &mut self.faults.random;
-        let found = self.nodes[n].store.look_misnamed(start, |bound| random.below(bound));
+        let found = self.nodes[n].store.start_with_damaged_identity(start, |bound| random.below(bound));
         let Some((found, repaired)) = found else { return };
         let name = self.nodes[n].name.clone();
         match found {

@@ -368,7 +368,7 @@ impl Open {
         let appended = match self.journal.append(&[payload]) {
             Err(JournalError::NoSpace(_)) => {
                 self.room.tried = now;
-                self.journal.set_frugal(true);
+                self.journal.set_low_space(true);
                 self.health = Health::Full;
                 if !self.directory.release_reserve()? {
                     return Ok(false);
@@ -429,7 +429,7 @@ impl Open {
             is_full && free > options.segment_bytes + options.reserve_bytes && self.directory.restore_reserve()?;
         if has_room && self.unwritten.is_none() {
             self.health = Health::Good;
-            self.journal.set_frugal(false);
+            self.journal.set_low_space(false);
         }
         Ok(())
     }

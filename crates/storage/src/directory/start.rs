@@ -7,7 +7,7 @@ use super::{DataDir, begin_log, clear, set_aside};
 use crate::bugs::{Bug, Bugs};
 use crate::cut_mark;
 use crate::disk::{Mode, read_full, write_full};
-use crate::error::{Damage, FileError, Named as _, OpenError, ReadError};
+use crate::error::{Damage, FileError, IoContext as _, OpenError, ReadError};
 use crate::identity::Identity;
 use crate::journal::{Journal, Resumed};
 use crate::position::Position;
@@ -73,12 +73,12 @@ impl<B: Bugs> DataDir<B> {
         }
         for name in &listing.unfinished {
             let file = self.path.join(name);
-            self.disk.remove(&file).named("remove", &file)?;
+            self.disk.remove(&file).io_context("remove", &file)?;
         }
         // A mark says nothing about snapshots that begin after it.
         for &cut in listing.cuts.iter().filter(|&&cut| listing.snapshots.iter().all(|&position| position > cut)) {
             let file = self.path.join(cut_mark::name(cut));
-            self.disk.remove(&file).named("remove", &file)?;
+            self.disk.remove(&file).io_context("remove", &file)?;
         }
         let resumed = match survey.log {
             Some(log) => self.cut(log, &listing)?,
@@ -86,7 +86,7 @@ impl<B: Bugs> DataDir<B> {
         };
         let end = Position(resumed.end);
         let boot = self.disk.boot_id();
-        let place = self.disk.place(&self.path).named("look at", &self.path)?;
+        let place = self.disk.place(&self.path).io_context("look at", &self.path)?;
         // IMPORTANT: do this before anything is appended. From here on, the end of the log is not known to be whole.
         self.update_identity(|identity| {
             identity.boot = boot;
@@ -105,7 +105,7 @@ impl<B: Bugs> DataDir<B> {
     fn length_of_snapshot(&self, position: Option<u64>) -> Result<u64, FileError> {
         let Some(position) = position else { return Ok(0) };
         let file = self.path.join(snapshot::name(position));
-        self.disk.open(&file, Mode::Read).and_then(|open| open.length()).named("look at", &file)
+        self.disk.open(&file, Mode::Read).and_then(|open| open.length()).io_context("look at", &file)
     }
 
     fn survey(&self, listing: &Listing, deliver: Deliver<'_>) -> Result<Survey, OpenError> {
@@ -119,7 +119,7 @@ impl<B: Bugs> DataDir<B> {
         let mut full: VecDeque<Header> = log.segments.into();
         let Some(last) = full.pop_back() else { return Ok(self.begin_log(log.end)?) };
         let current = segment::open(disk, path, id, last.first, Mode::Write)?;
-        let mut next = listing.firsts.iter().copied().filter(|&first| first > last.first);
+        let mut next = listing.segment_starts.iter().copied().filter(|&first| first > last.first);
         let ready = next.clone().next().filter(|&first| first == last.end() && log.torn.is_none());
         let ready = ready.map(|first| segment::open(disk, path, id, first, Mode::Write)).transpose()?;
         let kept = ready.as_ref().map(|ready| ready.header.first);
@@ -127,7 +127,7 @@ impl<B: Bugs> DataDir<B> {
         // but has no gap.
         while let Some(first) = next.next_back().filter(|&first| Some(first) != kept) {
             let file = path.join(segment::name(first));
-            disk.remove(&file).named("remove", &file)?;
+            disk.remove(&file).io_context("remove", &file)?;
             self.sync_directory()?;
         }
         if let Some(torn) = log.torn.filter(|_| !self.bugs.plants(Bug::TailNotCleared)) {
@@ -139,7 +139,7 @@ impl<B: Bugs> DataDir<B> {
         }
         self.make_last(&current, log.synced, log.end)?;
         self.sync_directory()?;
-        self.take_older(&mut full, last.first, listing)?;
+        self.adopt_older_segments(&mut full, last.first, listing)?;
         Ok(Resumed { full, current, next: ready, end: log.end, before: log.before })
     }
 
@@ -153,24 +153,24 @@ impl<B: Bugs> DataDir<B> {
         let (mut at, upto) = (from.max(segment.header.body()), upto.min(segment.header.end()));
         while at < upto && !self.found.stopped_in_order {
             let mut bytes = vec![0; usize::try_from(STEP.min(upto - at)).unwrap_or_default()];
-            let read = read_full(segment.file.as_ref(), at - first, &mut bytes).named("read", &segment.path)?;
+            let read = read_full(segment.file.as_ref(), at - first, &mut bytes).io_context("read", &segment.path)?;
             if read == 0 {
                 break;
             }
             write_full(segment.file.as_ref(), at - first, bytes.get(..read).unwrap_or_default())
-                .named("write", &segment.path)?;
+                .io_context("write", &segment.path)?;
             at += read as u64;
         }
-        segment.file.sync_data().named("sync", &segment.path)
+        segment.file.sync_data().io_context("sync", &segment.path)
     }
 
     /// Adds the segments below the snapshot to the log, so that a later `remove_before` removes them. A crash during
     /// `remove_before` can leave a gap; segments below it serve no snapshot any more.
-    fn take_older(&self, full: &mut VecDeque<Header>, last: u64, listing: &Listing) -> Result<(), FileError> {
+    fn adopt_older_segments(&self, full: &mut VecDeque<Header>, last: u64, listing: &Listing) -> Result<(), FileError> {
         let mut oldest = full.front().map_or(last, |oldest| oldest.first);
-        let below = listing.firsts.partition_point(|&first| first < oldest);
+        let below = listing.segment_starts.partition_point(|&first| first < oldest);
         let mut gap = false;
-        for &first in listing.firsts.iter().take(below).rev() {
+        for &first in listing.segment_starts.iter().take(below).rev() {
             let file = self.path.join(segment::name(first));
             match segment::open(self.disk.as_ref(), &self.path, self.identity.directory, first, Mode::Read) {
                 Ok(old) if old.header.end() == oldest && !gap => {
@@ -178,7 +178,7 @@ impl<B: Bugs> DataDir<B> {
                     full.push_front(old.header);
                     continue;
                 }
-                Ok(_) => self.disk.remove(&file).named("remove", file)?,
+                Ok(_) => self.disk.remove(&file).io_context("remove", file)?,
                 Err(ReadError::Damaged(_)) => drop(set_aside(self.disk.as_ref(), &self.path, &file, "damaged")?),
                 Err(ReadError::File(error)) => return Err(error),
             }
@@ -198,6 +198,6 @@ impl<B: Bugs> DataDir<B> {
         if self.bugs.plants(Bug::NoDirectorySync) {
             return Ok(());
         }
-        self.disk.sync_directory(&self.path).named("sync", &self.path)
+        self.disk.sync_directory(&self.path).io_context("sync", &self.path)
     }
 }

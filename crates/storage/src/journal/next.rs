@@ -48,7 +48,7 @@ impl<B: Bugs> Journal<B> {
     /// # Errors
     /// The disk has failed, and the journal is poisoned.
     pub fn end_next(&mut self, next: Next) -> Result<(), JournalError> {
-        self.asked_for = None;
+        self.requested = None;
         self.check_poison()?;
         self.take_next(next.0)
     }
@@ -57,10 +57,10 @@ impl<B: Bugs> Journal<B> {
     pub(super) fn ask_for_next(&mut self) -> Option<Header> {
         let header = self.next_header();
         let half = self.current.header.first + self.current.header.size / 2;
-        if self.frugal || self.next.is_some() || self.tail < half || self.asked_for == Some(header.first) {
+        if self.low_space || self.next.is_some() || self.tail < half || self.requested == Some(header.first) {
             return None;
         }
-        self.asked_for = Some(header.first);
+        self.requested = Some(header.first);
         Some(header)
     }
 

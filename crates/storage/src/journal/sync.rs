@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::{Health, Journal};
 use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::disk::Disk;
-use crate::error::{FileError, JournalError, Named as _};
+use crate::error::{FileError, IoContext as _, JournalError};
 use crate::position::Position;
 use crate::segment::{Draft, Header, Segment};
 
@@ -92,7 +92,7 @@ impl<B: Bugs> Journal<B> {
             self.unsynced.pop_front();
         }
         if let Some(next) = synced.next {
-            self.asked_for = None;
+            self.requested = None;
             self.take_next(next)?;
         }
         Ok(self.synced())
@@ -120,6 +120,6 @@ impl<B: Bugs> SyncTask<B> {
             return Ok(());
         }
         // Oldest first, so that a gap in what is on disk lasts no longer than it must.
-        self.segments.iter().try_for_each(|segment| segment.file.sync_data().named("sync", &segment.path))
+        self.segments.iter().try_for_each(|segment| segment.file.sync_data().io_context("sync", &segment.path))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{BLOCK_BYTES, BLOCK_HEADER_BYTES, FOOTER_BYTES, HEADER_BYTES, Kind, Totals, decode_header};
 use crate::disk::{Disk, DiskFile, Mode, read_full};
-use crate::error::{Damage, Flaw, Named as _, ReadError};
+use crate::error::{Damage, Flaw, IoContext as _, ReadError};
 use crate::fields::{u32_at, u64_at};
 use crate::journal::BATCH_BYTES;
 use crate::position::{DirectoryId, Position};
@@ -35,10 +35,10 @@ pub(crate) struct Block {
 
 impl Blocks {
     pub(crate) fn open(disk: &dyn Disk, path: &Path, id: DirectoryId) -> Result<Self, ReadError> {
-        let file = disk.open(path, Mode::Read).named("open", path)?;
-        let length = file.length().named("look at", path)?;
+        let file = disk.open(path, Mode::Read).io_context("open", path)?;
+        let length = file.length().io_context("look at", path)?;
         let mut header = [0; HEADER_BYTES];
-        read_full(file.as_ref(), 0, &mut header).named("read", path)?;
+        read_full(file.as_ref(), 0, &mut header).io_context("read", path)?;
         let position = decode_header(&header, id)
             .and_then(|position| {
                 let named = path.file_name().and_then(|name| name.to_str()).and_then(super::parse_name);
@@ -66,7 +66,7 @@ impl Blocks {
     pub(crate) fn next(&mut self) -> Result<Option<Block>, ReadError> {
         let offset = self.offset;
         let mut header = [0; BLOCK_HEADER_BYTES];
-        let read = read_full(self.file.as_ref(), offset, &mut header).named("read", &self.path)?;
+        let read = read_full(self.file.as_ref(), offset, &mut header).io_context("read", &self.path)?;
         if read < BLOCK_HEADER_BYTES {
             return Err(self.damaged(offset, Flaw::Footer));
         }
@@ -75,7 +75,8 @@ impl Blocks {
         self.block.extend_from_slice(&header);
         self.block.resize(BLOCK_HEADER_BYTES + stored, 0);
         let body = self.block.get_mut(BLOCK_HEADER_BYTES..).unwrap_or_default();
-        let read = read_full(self.file.as_ref(), offset + BLOCK_HEADER_BYTES as u64, body).named("read", &self.path)?;
+        let read =
+            read_full(self.file.as_ref(), offset + BLOCK_HEADER_BYTES as u64, body).io_context("read", &self.path)?;
         let checksum = crc32c::crc32c(self.block.get(4..).unwrap_or_default());
         if read < stored || u32_at(&header, 0) != Some(checksum) {
             return Err(self.damaged(offset, Flaw::Block));

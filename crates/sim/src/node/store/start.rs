@@ -137,7 +137,7 @@ impl Store {
     /// What a start would find with one flipped bit in the identity, and what it would find after a repair. Leaves the
     /// disk unchanged: the identity of a directory proves everything that it holds, so losing it would be losing the
     /// node's memory.
-    pub(crate) fn look_misnamed(
+    pub(crate) fn start_with_damaged_identity(
         &mut self,
         start: Start,
         mut choose: impl FnMut(u64) -> u64,
