@@ -115,10 +115,10 @@ impl<B: Bugs> DataDir<B> {
         if !(least..=most).contains(&options.segment_bytes) {
             return Err(OpenError::SegmentBytes { segment_bytes: options.segment_bytes, least, most });
         }
-        disk.create_directory(path).named("make the directory", path)?;
+        disk.create_directory(path).named("create the directory", path)?;
         let lock = lock(disk.as_ref(), path)?;
         discard::finish(disk.as_ref(), path)?;
-        let place = disk.place(path).named("look at", path)?;
+        let place = disk.place(path).named("inspect", path)?;
         let kept = Identity::load(disk.as_ref(), path)?;
         let new = kept.is_none();
         let identity = match kept {
@@ -140,7 +140,7 @@ impl<B: Bugs> DataDir<B> {
             return Err(OpenError::IdentityMissing { directory: path.to_owned() });
         }
         let mut identity = Identity::new(options.fresh_id);
-        identity.place = disk.place(path).named("look at", path)?;
+        identity.place = disk.place(path).named("inspect", path)?;
         identity.store(disk, path, bugs)?;
         Ok(identity)
     }
@@ -234,7 +234,7 @@ impl<B: Bugs> DataDir<B> {
     /// # Errors
     /// What the system said.
     pub fn free_space(&self) -> Result<u64, FileError> {
-        self.disk.free_space(&self.path).named("look at", &self.path)
+        self.disk.free_space(&self.path).named("inspect", &self.path)
     }
 
     /// Gives the room of the reserve back to the disk, for what must be written though it is full. Says whether there
@@ -283,7 +283,7 @@ impl<B: Bugs> DataDir<B> {
             Err(error) if error.is_no_space() => return Ok(false),
             Err(error) => return Err(error),
         };
-        match reserve.preallocate(bytes).named("take room for", &file) {
+        match reserve.preallocate(bytes).named("allocate space for", &file) {
             Ok(()) => Ok(true),
             Err(error) if error.is_no_space() => {
                 // An empty file would be taken for the reserve.

@@ -396,7 +396,7 @@ impl<B: Bugs> Journal<B> {
     pub(crate) fn clear_litter(&mut self) -> Result<(), JournalError> {
         let Some(upto) = self.litter.filter(|_| !self.bugs.plants(Bug::TailNotCleared)) else { return Ok(()) };
         let (file, path, first) = (&self.current.file, &self.current.path, self.current.header.first);
-        let cleared = file.length().named("look at", path).and_then(|length| {
+        let cleared = file.length().named("inspect", path).and_then(|length| {
             // What is behind the end of the file was not written, and need not take room.
             let zeros = upto.min(first + length).saturating_sub(self.tail);
             let zeros = vec![0; usize::try_from(zeros).unwrap_or(usize::MAX)];

@@ -186,7 +186,7 @@ impl Draft {
 }
 
 fn fill<B: Bugs>(file: &dyn DiskFile, path: &Path, header: Header, bugs: B) -> Result<(), FileError> {
-    file.preallocate(header.size).named("take room for", path)?;
+    file.preallocate(header.size).named("allocate space for", path)?;
     write_full(file, 0, &header.encode()).named("write", path)?;
     if bugs.plants(Bug::RenameBeforeSync) {
         return Ok(());
@@ -281,7 +281,7 @@ pub(crate) fn open(
     read_full(file.as_ref(), 0, &mut bytes).named("read", &path)?;
     match check_header(&bytes, id, first) {
         Ok(header) => {
-            header.check_length(&path, file.length().named("look at", &path)?)?;
+            header.check_length(&path, file.length().named("inspect", &path)?)?;
             Ok(Segment { header, path, file, is_zeroed: false })
         }
         Err(flaw) => Err(Damage { file: path, offset: 0, flaw }.into()),

@@ -36,7 +36,7 @@ pub(crate) struct Block {
 impl Blocks {
     pub(crate) fn open(disk: &dyn Disk, path: &Path, id: DirectoryId) -> Result<Self, ReadError> {
         let file = disk.open(path, Mode::Read).named("open", path)?;
-        let length = file.length().named("look at", path)?;
+        let length = file.length().named("inspect", path)?;
         let mut header = [0; HEADER_BYTES];
         read_full(file.as_ref(), 0, &mut header).named("read", path)?;
         let position = decode_header(&header, id)
