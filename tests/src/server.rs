@@ -9,7 +9,7 @@ use crate::wait::{self, eventually};
 pub const HOST: &str = "127.0.0.1";
 
 /// What a node without a data directory says about its data when it starts.
-pub const MEMORY_ONLY: &str = "Memory only: what it holds is gone when it stops";
+pub const MEMORY_ONLY: &str = "Memory only: its data is lost when it stops";
 
 /// A port on which nothing listens: listening there takes root, and nobody has used its service since 1988.
 pub const CLOSED_PORT: u16 = 1;

@@ -80,7 +80,7 @@ fn strangers_are_refused_until_they_authenticate_and_after_reset() {
         let wrong = stats.iter().find_map(|line| line.strip_prefix("wrong_passwords ")).expect("a count");
         assert!(wrong.parse::<u64>().expect("a number") > 0, "{wrong}");
     }
-    node.node(0).process.says_on_stderr("gives a wrong password or user");
+    node.node(0).process.says_on_stderr("sent a wrong password or user");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn strangers_may_send_little_and_guess_slowly() {
     let node = Setup { nodes: 1, replicas: 0, password: Some(PASSWORD), ..Setup::default() }.start();
     let mut peer = Connection::open(&node.node(0).addr);
     assert_eq!(peer.call(&["PEER", "REPLICATION"]), error("NOAUTH Authentication required."));
-    node.node(0).process.says_on_stderr("connects without a password");
+    node.node(0).process.says_on_stderr("connected without a password");
     for addr in [&node.node(0).addr, &node.coordinator.addr] {
         for (input, answer) in [
             (b"*17\r\n".to_vec(), "-ERR Protocol error: unauthenticated multibulk length\r\n"),
@@ -178,10 +178,15 @@ fn processes_whose_passwords_do_not_agree_say_so_on_both_sides() {
         (
             &closed,
             &["--password-file", OTHER_FILE][..],
-            "has another password than this process",
-            "gives a wrong password",
+            "uses a different password than this process",
+            "sent a wrong password",
         ),
-        (&closed, &[], "asks for a password, and this process was started without", "wants to join without a password"),
+        (
+            &closed,
+            &[],
+            "requires a password, but this process was started without one",
+            "wants to join without a password",
+        ),
         (&open, &["--password-file", OTHER_FILE], "was started without a password", "this process was started without"),
     ] {
         let mut node = server::start_node(coordinator.port, 0, args).0;
@@ -218,13 +223,13 @@ fn nodes_whose_passwords_do_not_agree_say_so_in_both_logs() {
     let args = ["--password-file", OTHER_FILE, "--data-dir", data, "--heartbeat-timeout", "60s"];
     let coordinator = server::start_again(|| server::start_coordinator(port, &args));
     let node = server::node(port, &["--password-file", OTHER_FILE, "--request-timeout", "2s"]);
-    cluster.node(0).process.says_on_stderr("has another password than this process");
-    coordinator.process.says_on_stderr("gives a wrong password or user");
+    cluster.node(0).process.says_on_stderr("uses a different password than this process");
+    coordinator.process.says_on_stderr("sent a wrong password or user");
     let mut client = Connection::open(&node.addr);
     assert_eq!(client.ask("AUTH another-one"), "OK");
     assert!(client.ask("GET k").starts_with("ERROR UNAVAILABLE "));
-    node.process.says_on_stderr(&format!("node {first} has another password than this process"));
-    cluster.node(0).process.says_on_stderr("gives a wrong password or user");
+    node.process.says_on_stderr(&format!("node {first} uses a different password than this process"));
+    cluster.node(0).process.says_on_stderr("sent a wrong password or user");
 }
 
 #[test]
@@ -236,8 +241,8 @@ fn a_password_that_cannot_be_had_ends_the_start() {
         (None, "cannot be read"),
         (Some(&b""[..]), "it is empty"),
         (Some(b"\n"), "it is empty"),
-        (Some(b"two words\n"), "byte 4 is none of the printable ASCII characters"),
-        (Some(b"\xff\n"), "byte 1 is none of the printable ASCII characters"),
+        (Some(b"two words\n"), "byte 4 is not printable ASCII"),
+        (Some(b"\xff\n"), "byte 1 is not printable ASCII"),
         (Some(&[b'x'; 600]), "longer than 512 bytes"),
     ] {
         let _ = content.map(|content| std::fs::write(&file, content).expect("it can be written"));

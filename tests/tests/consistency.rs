@@ -282,8 +282,8 @@ fn a_write_that_is_older_than_all_that_is_remembered_of_its_client_is_refused_as
     for seq in 1..=65 {
         assert_eq!(node.line(), "OK", "{seq}");
     }
-    let stale = "ERROR STALE this write is older than all that is remembered of its client: nothing was done now, and \
-                 whether it was done before is not known; read the key";
+    let stale = "ERROR STALE this write is older than every remembered write of its client: nothing was done now, but \
+                 it may have been done before; read the key";
     asks(
         &mut node,
         &[

@@ -74,13 +74,13 @@ fn a_coordinator_without_its_state_promotes_nobody_until_every_node_is_back_with
         ensure(info.ends_with(&format!(" waiting_for={who}")), || info.clone())
     };
     eventually("it says for whom it waits", SOON, || waits_for(&mut coordinator, &dead));
-    cluster.coordinator.process.says_on_stderr(&format!("until {dead} have told what they know, or FORGET"));
+    cluster.coordinator.process.says_on_stderr(&format!("until {dead} have reported; start them, or FORGET"));
     // The node that comes back has none of the data that the coordinator is waiting for.
     cluster.start_node_again(0);
     throughout("it waits longer than any timeout", Duration::from_millis(1500), || waits_for(&mut coordinator, &dead));
     for index in [1, 2] {
         let stderr = cluster.node(index).process.stderr();
-        let told = stderr.matches(&format!("replica {dead} says nothing")).count();
+        let told = stderr.matches(&format!("replica {dead} does not respond")).count();
         assert!((1..=2).contains(&told), "told once for each map, however often it is proposed: {stderr}");
         let mut node = cluster.connect(index);
         let answer = node.ask(&format!("PUT {key} v"));

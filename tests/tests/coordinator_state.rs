@@ -68,7 +68,7 @@ fn a_coordinator_with_an_older_state_goes_on_from_what_the_nodes_know() {
     cluster.coordinator.process.kill();
     std::fs::write(&state, older).unwrap();
     cluster.start_coordinator_again();
-    cluster.coordinator.process.says_on_stderr("is an older one");
+    cluster.coordinator.process.says_on_stderr("started with an outdated state");
     cluster.settles();
     let after = cluster.map();
     assert_eq!(after.cluster, before.cluster, "it is the same cluster");
@@ -155,7 +155,7 @@ fn a_second_coordinator_on_the_same_directory_is_refused_and_leaves_the_first_al
     let ended = server::start_coordinator(0, &["--data-dir", path]).0.wait_for_end(SOON);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert_eq!(ended.text(), "", "it has not started");
-    let says = format!("another coordinator runs on the directory {path}; each needs its own --data-dir");
+    let says = format!("another coordinator uses the directory {path}; each needs its own --data-dir");
     assert!(ended.stderr.contains(&says), "{}", ended.stderr);
     assert_eq!(Connection::open(&first.addr).ask("PING"), "PONG");
     // When it ends, however that happens, the directory becomes free.
@@ -176,7 +176,7 @@ fn a_damaged_state_is_refused_and_left_as_it_is() {
     let half = whole[..whole.len() / 2].to_vec();
     for (damaged, flaw) in [
         (flipped, "it is damaged"),
-        (half, "bytes where its first line says"),
+        (half, "bytes, but its first line says"),
         (Vec::new(), "its first line is not that of a coordinator's state"),
     ] {
         std::fs::write(&file, &damaged).unwrap();
@@ -243,5 +243,5 @@ fn slots_whose_every_copy_is_dead_wait_until_an_operator_accepts_the_loss() {
     assert_eq!(node.ask(&format!("GET {}", keys[1])), "NOT_FOUND");
     assert_eq!(node.ask(&format!("GET {}", keys[0])), "VALUE anew");
     assert_eq!(node.ask(&format!("GET {safe}")), format!("VALUE {safe}"));
-    cluster.coordinator.process.says_on_stderr("start anew, empty: an operator accepts");
+    cluster.coordinator.process.says_on_stderr("start empty: an operator accepted");
 }

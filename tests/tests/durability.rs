@@ -163,7 +163,7 @@ fn the_directory_of_another_cluster_is_refused_and_left_as_it_is() {
     std::fs::remove_file(data.join("map")).unwrap();
     let ended = node(&words);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    for says in [path(&data), "is of cluster", "nothing was changed", "--coordinator-port"] {
+    for says in [path(&data), "belongs to cluster", "nothing was changed", "--coordinator-port"] {
         assert!(ended.stderr.contains(says), "{says}: {}", ended.stderr);
     }
     eventually("the other cluster is as it was", SOON, || {
@@ -329,7 +329,7 @@ fn where_no_copy_has_proof_all_are_waited_for_and_what_they_have_is_kept_and_tol
     cluster.start_node_again(1);
     let missing = cluster.node(2).addr.clone();
     let coordinator = &cluster.coordinator;
-    coordinator.process.says_on_stderr(&format!("slots wait for {missing}: the copies that are back may miss"));
+    coordinator.process.says_on_stderr(&format!("slots wait for {missing}: the available copies may lack"));
     let info = Connection::open(&coordinator.addr).ask("INFO");
     assert!(info.ends_with(&format!(" unproven_promotions=0 waiting_for={missing}")), "{info}");
 
@@ -339,7 +339,7 @@ fn where_no_copy_has_proof_all_are_waited_for_and_what_they_have_is_kept_and_tol
     let coordinator = &cluster.coordinator;
     coordinator
         .process
-        .says_on_stderr("slots had no copy left that is known to be whole, and go on with those that have");
+        .says_on_stderr("slots had no copy left that is known to be complete, and continue with those that have");
     let info = Connection::open(&coordinator.addr).ask("INFO");
     assert!(info.ends_with(" waiting_for=-") && !info.contains(" unproven_promotions=0 "), "{info}");
 }
@@ -354,5 +354,5 @@ fn a_repaired_node_without_replicas_has_what_is_left() {
     cluster.start_node_again(0);
     cluster.settles();
     cluster.has(0, "repaired", 100, "");
-    cluster.coordinator.process.says_on_stderr("slots had no copy left that is known to be whole");
+    cluster.coordinator.process.says_on_stderr("slots had no copy left that is known to be complete");
 }

@@ -22,7 +22,7 @@ fn connections_never_take_the_files_away_that_the_log_needs() {
     command.args(["-c", "ulimit -n 300 && exec \"$0\" \"$@\""]).arg(program).args(["--port", "0"]);
     command.args(["--coordinator-port", &coordinator.port.to_string(), "--data-dir", dir.path().to_str().unwrap()]);
     let mut node = server::Starting(e2e::process::Process::spawn("node", &mut command)).ready();
-    node.process.says_on_stderr("150 connections at most are served, not 10000");
+    node.process.says_on_stderr("serving at most 150 connections instead of 10000");
     let mut idle: Vec<_> = (0..400).filter_map(|_| Connection::try_open(&node.addr).ok()).collect();
     idle.truncate(148);
     let mut client = None;

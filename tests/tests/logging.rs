@@ -30,7 +30,7 @@ fn a_node_that_registers_leaves_is_replaced_or_dies_is_one_clear_line_each() {
         lines => Err(format!("{lines:?}")),
     });
     assert_eq!(dead.len(), 2, "one line for its replacement and one for its removal: {dead:#?}");
-    assert!(dead[0].contains("is silent and replicas complain: it is replaced"), "{dead:?}");
+    assert!(dead[0].contains("is silent and its replicas report it: failing over"), "{dead:?}");
     assert!(dead[1].contains("is dead: no heartbeat within the timeout"), "{dead:?}");
     #[cfg(unix)]
     {

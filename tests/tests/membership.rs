@@ -146,7 +146,7 @@ fn another_node_under_the_name_of_one_that_lives_is_refused_and_nothing_is_lost(
     let mut other = start_node(cluster.coordinator.port, 0, &["--advertise", name, "--join-timeout", "1500ms"]).0;
     let ended = other.wait_for_end(SOON);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(ended.stderr.contains(&format!("BUSY another node lives as {name}")), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&format!("BUSY another live node uses the name {name}")), "{}", ended.stderr);
     assert_eq!(cluster.map(), before, "nothing has changed");
     cluster.has(0, "name", 100, "");
 }
@@ -175,7 +175,7 @@ fn a_node_whose_name_was_taken_while_it_hung_stops_and_its_data_is_left() {
     cluster.node(0).process.resume();
     let ended = cluster.node_mut(0).process.wait_for_end(SOON);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    for says in [format!("another node was started as {name}"), format!("is left in {}", data.display())] {
+    for says in [format!("another node was started as {name}"), format!("is still in {}", data.display())] {
         assert!(ended.stderr.contains(&says), "{says}: {}", ended.stderr);
     }
     drop(other);

@@ -121,13 +121,13 @@ fn the_last_node_stays_and_one_that_leaves_can_be_taken_back_until_it_has_handed
         ensure(info.contains(&format!(" away={stays} ")), || info.clone())
     });
     let refused = tell(&cluster, &format!("DECOMMISSION {leaves}"));
-    assert!(refused.starts_with("ERROR UNAVAILABLE no other node would stay"), "{refused}");
+    assert!(refused.starts_with("ERROR UNAVAILABLE no node would be left without"), "{refused}");
     cluster.node(0).process.resume();
     cluster.settles();
     let answer = tell(&cluster, &format!("DECOMMISSION {leaves}"));
     assert!(answer.starts_with("OK "), "{answer}");
     let last = tell(&cluster, &format!("DECOMMISSION {stays}"));
-    assert!(last.starts_with("ERROR UNAVAILABLE no other node would stay"), "{last}");
+    assert!(last.starts_with("ERROR UNAVAILABLE no node would be left without"), "{last}");
     let ended = cluster.node_mut(1).process.wait_for_end(3 * SOON);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let mut node = cluster.connect(0);

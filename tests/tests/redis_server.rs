@@ -109,7 +109,7 @@ fn a_line_keeps_its_meaning_and_is_answered_by_a_line_until_hello() {
 #[test]
 fn no_part_of_a_transaction_is_carried_out() {
     let cluster = shared();
-    let part = "-ERR not carried out: it is part of a transaction (MULTI), and there are none here\r\n";
+    let part = "-ERR not carried out: transactions (MULTI) are not supported\r\n";
     let answers = exchange(
         &cluster,
         &[
@@ -374,7 +374,7 @@ fn command_docs_have_the_shape_that_redis_cli_reads() {
     // Recorded from redis-server 7.0.15, without complexities and key positions, and with this store's own wording.
     let expected = "*2 mset *8 summary 'Stores several values' since 1.0.1 group string arguments \
         *1 *8 name key_value type block flags *1 +multiple arguments *2 *4 name key type key *4 name value type string \
-        *2 client|no-evict *8 summary 'Makes no difference: no connection is dropped for want of memory' since 7.0.0 \
+        *2 client|no-evict *8 summary 'No effect: no connection is dropped for lack of memory' since 7.0.0 \
         group connection arguments *1 *6 name on_or_off type oneof arguments \
         *2 *6 name on type pure-token token ON *6 name off type pure-token token OFF \
         *2 ping *8 summary 'Answers PONG, or the message' since 1.0.0 group connection arguments \

@@ -98,7 +98,7 @@ fn a_write_that_comes_while_a_node_stops_is_passed_on_to_the_next_primary() {
     begun.recv().expect("a write is answered before the node stops");
     let ended = cluster.node_mut(0).stop();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(!ended.stderr.contains("not finished in time"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("did not finish in time"), "{}", ended.stderr);
     let answers = writes.join().unwrap();
     assert!(!answers.is_empty() && answers.iter().all(|answer| answer == "OK"), "{answers:?}");
 }

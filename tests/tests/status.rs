@@ -55,9 +55,9 @@ fn a_dead_node_is_named_first_as_silent_and_then_as_missing_until_another_comes(
     let dead = cluster.node(2).addr.clone();
     cluster.kill(2);
     let lines = status_becomes(&cluster, "the dead node is named", |lines| {
-        begins(lines, "degraded") && lines.iter().any(|line| line.contains(&format!("node {dead} has not been heard")))
+        begins(lines, "degraded") && lines.iter().any(|line| line.contains(&format!("node {dead} has been silent")))
     });
-    let in_words = format!("slots have 2 of 3 copies in sync, {dead} not heard: start it again");
+    let in_words = format!("slots have 2 of 3 copies in sync, {dead} not responding: restart it");
     assert!(lines.iter().any(|line| line.contains(&in_words)), "{lines:#?}");
 
     let answer = coordinator(&cluster).ask("WAIT_HEALTHY 100ms");
@@ -101,7 +101,7 @@ fn a_node_that_is_being_filled_is_told_with_how_far_it_is() {
     let new = cluster.add_node();
     let line = watching.join().expect("it was seen");
     let filling = format!("node {} is being filled: ", cluster.node(new).addr);
-    assert!(line.starts_with(&filling) && line.contains(" slots are done"), "{line}");
+    assert!(line.starts_with(&filling) && line.contains(" slots done"), "{line}");
     assert_eq!(coordinator(&cluster).ask("WAIT_HEALTHY"), "OK");
     cluster.settles();
 }
@@ -111,7 +111,7 @@ fn slots_that_wait_for_their_last_holder_say_for_whom_and_what_can_be_done() {
     let mut cluster = Setup { nodes: 2, replicas: 0, heartbeat_timeout: "1s", ..Setup::default() }.start();
     let last = cluster.node(1).addr.clone();
     cluster.kill(1);
-    let waits = format!("slots wait for {last}, the last to have a copy: start it, or give up what it has with");
+    let waits = format!("slots wait for {last}, the last holder: start it, or accept the loss with");
     let lines = status_becomes(&cluster, "its slots wait", |lines| {
         begins(lines, "unavailable") && lines.iter().any(|line| line.contains(&waits))
     });

@@ -26,7 +26,8 @@ pub struct Config {
     #[arg(long, default_value_t = 2, value_parser = replicas)]
     pub replicas: usize,
 
-    /// Positions of each node on the hash ring. More spread the keys more evenly; changing the number moves slots.
+    /// Positions of each node on the hash ring. More positions spread keys more evenly; starting with another number
+    /// moves slots.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::VIRTUAL_NODES)))]
     pub virtual_nodes: u32,
 
@@ -54,8 +55,8 @@ pub struct Config {
     #[arg(long, default_value = "30s", value_parser = replace_after)]
     pub replace_after: Duration,
 
-    /// When slots move, for how many slots copies are made at a time on nodes that lack them; 0 sets no limit. Slots
-    /// that lack the most copies go first.
+    /// Number of slots copied at one time to nodes that do not have them; 0 sets no limit. Slots that lack the most
+    /// copies go first.
     #[arg(long, default_value_t = 2_048, value_name = "SLOTS", value_parser = moves_at_once)]
     pub moves_at_once: usize,
 
@@ -84,21 +85,21 @@ impl Config {
 fn replicas(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number <= limits::REPLICAS => Ok(number),
-        _ => Err(format!("a number from 0 to {} is expected", limits::REPLICAS)),
+        _ => Err(format!("expected a number from 0 to {}", limits::REPLICAS)),
     }
 }
 
 fn moves_at_once(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number <= SLOT_BITS.count() => Ok(number),
-        _ => Err(format!("a number from 0 to {} is expected", SLOT_BITS.count())),
+        _ => Err(format!("expected a number from 0 to {}", SLOT_BITS.count())),
     }
 }
 
 fn replace_after(text: &str) -> Result<Duration, String> {
     let grace = humantime::parse_duration(text).map_err(|error| format!("{error} (examples: 30s, 5m, 0s)"))?;
     if grace > Duration::from_secs(24 * 3600) {
-        return Err("a time of at most 24h is expected".to_owned());
+        return Err("expected a time of at most 24h".to_owned());
     }
     Ok(grace)
 }
@@ -107,7 +108,7 @@ fn heartbeat_timeout(text: &str) -> Result<Duration, String> {
     let timeout = humantime::parse_duration(text).map_err(|error| format!("{error} (examples: 10s, 500ms)"))?;
     let (least, most) = (Duration::from_millis(500), Duration::from_secs(3600));
     if timeout < least || timeout > most {
-        return Err("a time from 500ms to 1h is expected; nodes send a heartbeat every 200 ms".to_owned());
+        return Err("expected a time from 500ms to 1h; nodes send a heartbeat every 200 ms".to_owned());
     }
     Ok(timeout)
 }

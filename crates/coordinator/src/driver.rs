@@ -77,8 +77,8 @@ impl Driver {
             Some(state) => Coordinator::restored(clock.now(), settings, NoBugs, &state).with_context(|| {
                 let dir = config.data_dir.as_deref().unwrap_or(std::path::Path::new("")).display();
                 format!(
-                    "the state in {dir} is whole but not one of this program; nothing was changed: restore it, or \
-                     start with another --data-dir to take the state over from the nodes"
+                    "the state in {dir} is intact but was not written by this program; nothing was changed: restore \
+                     it, or start with another --data-dir to take the state over from the nodes"
                 )
             })?,
             None => Coordinator::new(settings, NoBugs),
@@ -267,7 +267,7 @@ impl Driver {
 /// clients work without it until it is started again.
 fn keep(file: &StateFile, state: &str) {
     if let Err(error) = tokio::task::block_in_place(|| file.save(state)) {
-        tracing::error!("cannot keep the state: {error}; stopping, see to the disk and start again");
+        tracing::error!("cannot save the state: {error}; stopping. Fix the disk and start again");
         std::process::exit(1);
     }
 }
@@ -288,73 +288,80 @@ fn log(event: &Event) {
         Event::Registered(addr, incarnation) => tracing::info!(%incarnation, "node {addr} registered"),
         Event::Returned(addr, incarnation) => tracing::info!(%incarnation, "node {addr} is back"),
         Event::Restarted(addr, incarnation) => {
-            tracing::warn!(%incarnation, "node {addr} was restarted: it is filled before it leads again");
+            tracing::warn!(%incarnation, "node {addr} was restarted: it catches up before it leads again");
         }
         Event::Unregistered(addr) => tracing::warn!("node {addr} unregistered; it stays out until it is started again"),
-        Event::Leaving(addr) => tracing::warn!("node {addr} is decommissioned: its slots are handed over"),
-        Event::LeavesFor(old, new) => tracing::warn!("node {old} is decommissioned as soon as node {new} has joined"),
-        Event::Stays(addr) => tracing::info!("node {addr} is not decommissioned any more"),
+        Event::Leaving(addr) => tracing::warn!("decommissioning node {addr}: handing its slots over"),
+        Event::LeavesFor(old, new) => tracing::warn!("node {old} will be decommissioned once node {new} has joined"),
+        Event::Stays(addr) => tracing::info!("the decommissioning of node {addr} was cancelled"),
         Event::Decommissioned(addr) => {
             tracing::info!("node {addr} has handed its slots over, deleted its data and left")
         }
-        Event::Replaced(addr) => tracing::warn!("node {addr} was away for too long: others are filled in its place"),
+        Event::Replaced(addr) => {
+            tracing::warn!("node {addr} was away for too long: re-creating its copies on other nodes")
+        }
         Event::Full(addr) => {
-            tracing::warn!("the disk of node {addr} is full: others lead its slots where they can, until it has room");
+            tracing::warn!(
+                "the disk of node {addr} is full: other nodes lead its slots where they can until it has room"
+            );
         }
         Event::Room(addr) => tracing::info!("the disk of node {addr} has room again"),
-        Event::Stopping(addr) => tracing::debug!("node {addr} is about to stop: its slots are handed over"),
+        Event::Stopping(addr) => tracing::debug!("node {addr} is stopping: handing its slots over"),
         Event::Left(addr) => tracing::info!("node {addr} left"),
-        Event::Suspected(addr) => tracing::warn!("node {addr} is silent and replicas complain: it is replaced"),
+        Event::Suspected(addr) => tracing::warn!("node {addr} is silent and its replicas report it: failing over"),
         Event::Awaiting(nodes) => tracing::warn!(
-            "the state is taken over from the nodes: nobody is promoted until {} have told what they know, or FORGET host:port says not \
-             to wait",
+            "taking over the state from the nodes: no replica is promoted until {} have reported; start them, or \
+             FORGET host:port",
             listed(nodes)
         ),
-        Event::Forgotten(addr) => tracing::warn!("node {addr} is not waited for any more, as an operator says"),
+        Event::Forgotten(addr) => tracing::warn!("no longer waiting for node {addr}, as requested by an operator"),
         Event::LossAccepted(Accepted { anew, unproven }) => {
             if *anew > 0 {
-                tracing::error!("{anew} slots start anew, empty: an operator accepts that what they held is lost");
+                tracing::error!("{anew} slots start empty: an operator accepted the loss of their data");
             }
             if *unproven > 0 {
-                tracing::error!("{unproven} slots go on with what is left: an operator accepts that the rest is lost");
+                tracing::error!(
+                    "{unproven} slots continue with what is left: an operator accepted the loss of the rest"
+                );
             }
         }
         Event::Dead(addr) => tracing::warn!("node {addr} is dead: no heartbeat within the timeout"),
         Event::Stranger(addr) => tracing::error!("node {addr} belongs to another cluster and is refused"),
         Event::Outdated { known, held } => tracing::error!(
-            "the state that this coordinator was started with is an older one: a node knows of changes that it lacks (its map is \
-             at version {}, the node's at {}); going on from what the nodes have",
+            "this coordinator was started with an outdated state: a node knows of later changes (map version {} here, \
+             {} on the node); continuing from what the nodes have",
             known.0,
             held.0
         ),
         Event::Adopted(version) => tracing::info!("took the map over from the nodes, at version {}", version.0),
         Event::Resized { copies, virtual_nodes } => tracing::warn!(
-            "started with other numbers: the cluster now keeps {} copies of each key (before: {}), and a node has {} positions \
-             on the ring (before: {}). Slots move to where they belong now",
+            "started with different settings: the cluster now keeps {} copies of each key (before: {}), and a node \
+             has {} positions on the ring (before: {}). Slots move to where they now belong",
             copies.1,
             copies.0,
             virtual_nodes.1,
             virtual_nodes.0
         ),
-        Event::Serving(version) => tracing::info!("the map stands, at version {}", version.0),
+        Event::Serving(version) => tracing::info!("serving the map at version {}", version.0),
         Event::Promoted(slots) => tracing::warn!("promoted replicas: {slots} slots had lost their primary"),
         Event::UnprovenWait(slots, nodes) => tracing::error!(
-            "{slots} slots wait for {}: the copies that are back may miss their last writes, and those may have them. \
-             ACCEPT_LOSS all or UNREGISTER_NODE host:port goes on without",
+            "{slots} slots wait for {}: the available copies may lack the last writes, which those nodes may have. \
+             Start them, or use ACCEPT_LOSS all or UNREGISTER_NODE host port to continue without them",
             listed(nodes)
         ),
         Event::PromotedUnproven(slots, nodes) => tracing::error!(
-            "{slots} slots had no copy left that is known to be whole, and go on with those that have most, of {}: writes \
-             that were acknowledged in the last moments before a power cut, or were given up by a repair, may be missing",
+            "{slots} slots had no copy left that is known to be complete, and continue with those that have the most \
+             records, on {}: writes acknowledged in the last moments before a power cut, or given up by a repair, may \
+             be missing",
             listed(nodes)
         ),
         Event::PromotedOlder(slots, nodes) => tracing::error!(
-            "{slots} slots had lost every copy that was in sync, and go on with older ones, of {}: what was written since those \
-             were in sync is lost, and what was deleted since is back",
+            "{slots} slots lost every copy that was in sync, and continue with older ones, on {}: what was written \
+             since those were in sync is lost, and what was deleted since is back",
             listed(nodes)
         ),
         Event::StartedAnew(slots) => {
-            tracing::error!("{slots} slots had lost every copy and start anew, empty: what they held is gone");
+            tracing::error!("{slots} slots lost every copy and start empty: their data is gone");
         }
     }
 }

@@ -50,7 +50,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     shutdown.begin();
     // A peer that takes no answers must not delay another coordinator that waits for the directory.
     if timeout(FINISH_TIMEOUT, shutdown.all_ended()).await.is_err() {
-        tracing::warn!("some connections did not end in time and are given up");
+        tracing::warn!("some connections did not end in time and were dropped");
     }
     Ok(())
 }

@@ -38,20 +38,26 @@ fn refused(addr: &NodeAddr, error: DecommissionError) -> Response<'static> {
     let why = match error {
         DecommissionError::NotFound => return Response::Error(ErrorReply::NodeNotFound(addr.clone())),
         DecommissionError::ByHand => {
-            format!("node {addr} was registered by hand; nothing was changed, UNREGISTER_NODE takes it off the ring")
+            format!(
+                "node {addr} was registered by hand; nothing was changed, use UNREGISTER_NODE to take it off the ring"
+            )
         }
         DecommissionError::NotServing => {
-            "the coordinator does not lead the cluster yet; nothing was changed, try again when its INFO waits for nobody"
+            "the coordinator does not lead the cluster yet; nothing was changed, try again once INFO shows \
+             waiting_for=-"
                 .to_owned()
         }
         DecommissionError::LastNode => {
-            format!("no other node would stay when {addr} leaves; nothing was changed, start another one first")
+            format!("no node would be left without {addr}; nothing was changed, start another one first")
         }
         DecommissionError::TooLate => {
-            format!("node {addr} has handed everything over and deletes its data; nothing was changed, start it anew")
+            format!(
+                "node {addr} has handed everything over and is deleting its data; nothing was changed, start it again \
+                 as a new node"
+            )
         }
         DecommissionError::Itself => {
-            format!("node {addr} cannot take its own place, or that of one that leaves; nothing was changed")
+            format!("node {addr} cannot be replaced by itself or by a node that is leaving; nothing was changed")
         }
     };
     Response::Error(ErrorReply::Unavailable(why))

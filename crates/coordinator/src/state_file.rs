@@ -49,7 +49,7 @@ pub struct StateFile {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The directory cannot be created. Start again once it can be, or with another directory.
-    #[error("cannot make the directory {}", directory.display())]
+    #[error("cannot create the directory {}", directory.display())]
     Directory {
         /// The directory.
         directory: PathBuf,
@@ -57,13 +57,13 @@ pub enum StateError {
         source: io::Error,
     },
     /// Another coordinator uses the directory. Stop it first, or start with another directory.
-    #[error("another coordinator runs on the directory {}; each needs its own --data-dir", directory.display())]
+    #[error("another coordinator uses the directory {}; each needs its own --data-dir", directory.display())]
     InUse {
         /// The directory.
         directory: PathBuf,
     },
     /// The directory cannot be locked. Start again once it can be written to and locked, or with another one.
-    #[error("cannot lock {}, which keeps a second coordinator off its directory", file.display())]
+    #[error("cannot lock {}, which keeps a second coordinator out of the directory", file.display())]
     Lock {
         /// The lock file.
         file: PathBuf,
@@ -99,10 +99,10 @@ pub enum Flaw {
     #[error("its first line is not that of a coordinator's state")]
     FirstLine,
     /// Written by another release.
-    #[error("it is of format version {0}, and this program reads version {FORMAT_VERSION}")]
+    #[error("it has format version {0}, but this program reads version {FORMAT_VERSION}")]
     Version(u32),
     /// Bytes are missing, or there are too many.
-    #[error("its text has {held} bytes where its first line says {said}")]
+    #[error("its text has {held} bytes, but its first line says {said}")]
     Length {
         /// The length of the text, in bytes.
         held: usize,
@@ -110,7 +110,7 @@ pub enum Flaw {
         said: usize,
     },
     /// The number of bytes is right, but they are not those that were written.
-    #[error("it is damaged, its SHA-256 is another than its first line says")]
+    #[error("it is damaged: its SHA-256 differs from the one in its first line")]
     Digest,
     /// Intact, but not written by this program.
     #[error("its text is not UTF-8")]

@@ -53,7 +53,7 @@ pub async fn wait_healthy(
                 return Ok(Some(Response::Error(ErrorReply::Timeout(text))));
             },
             read = connection.fill(), if connection.reader.pending() < SENT_AHEAD => if read? == 0 {
-                let text = format!("the input has ended, so nobody may be there to wait; not healthy: {}", missing());
+                let text = format!("the client closed its side; stopped waiting, not healthy: {}", missing());
                 return Ok(Some(Response::Error(ErrorReply::Timeout(text))));
             },
             () = shutdown.begun() => return Ok(None),

@@ -184,7 +184,7 @@ impl Status {
         push_some(&mut lines, self.hand_overs.iter().map(HandOver::to_string).collect());
         if self.surplus.count > 0 {
             lines.push(format!(
-                "{} a copy that is given up once the others are in sync: {}",
+                "{} an extra copy, dropped once the others are in sync: {}",
                 self.surplus.have(),
                 self.surplus
             ));
@@ -194,21 +194,20 @@ impl Status {
         }
         let silent = self.silent.iter().map(|(node, span)| {
             let (span, timeout) = (about(*span), about(self.timeout));
-            format!("node {node} has not been heard for {span}: after {timeout} of silence it is taken off the ring")
+            format!("node {node} has been silent for {span}: after {timeout} it is taken off the ring")
         });
         push_some(&mut lines, silent.collect());
         let away = self.away.iter().map(|(node, left)| {
             let until = match about(*left) {
                 _ if self.nodes < self.copies => ", or start another node".to_owned(),
-                left => format!(", or wait: others are filled in its place in {left}"),
+                left => format!(", or wait: its copies are re-created on other nodes in {left}"),
             };
             format!("node {node} is away: start it again{until}")
         });
         push_some(&mut lines, away.collect());
-        let full = self
-            .full
-            .iter()
-            .map(|node| format!("the disk of node {node} is full: make room, or others lead its slots"));
+        let full = self.full.iter().map(|node| {
+            format!("the disk of node {node} is full: free some space; until then, other nodes lead its slots")
+        });
         push_some(&mut lines, full.collect());
         lines
     }
@@ -228,11 +227,10 @@ impl Status {
         let (slots, copies, nodes) = (self.slots, self.copies, self.nodes);
         match &self.stage {
             Stage::Fresh => return "no node has joined: start one".to_owned(),
-            Stage::Gathering => return format!("{nodes} nodes have joined, others may in a moment"),
+            Stage::Gathering => return format!("{nodes} nodes have joined, others may follow in a moment"),
             Stage::Awaiting(awaited) => {
                 return format!(
-                    "taking the state over from the nodes, the coordinator waits until {} have told what they know: start them, or \
-                     FORGET host:port",
+                    "taking over the state from the nodes; waiting for {} to report: start them, or FORGET host:port",
                     names(awaited)
                 );
             }
@@ -250,23 +248,23 @@ impl Status {
 
     fn problem(&self, problem: &Problem, slots: &Ranges) -> String {
         match problem {
-            Problem::Unheld => format!("{} held by nobody: start a node: {slots}", slots.are()),
+            Problem::Unheld => format!("{} held by no node: start a node: {slots}", slots.are()),
             Problem::Waits { holders } => format!(
-                "{} for {}, the last to have a copy: start it, or give up what it has with ACCEPT_LOSS slot|all: {slots}",
+                "{} for {}, the last holder: start it, or accept the loss with ACCEPT_LOSS slot|all: {slots}",
                 slots.wait(),
                 names(holders)
             ),
             Problem::Silent { holders } => {
-                format!("{} no copy that is heard, see whether they run: {}: {slots}", slots.have(), names(holders))
+                format!("{} no reachable copy; check that these nodes run: {}: {slots}", slots.have(), names(holders))
             }
             Problem::Unproven { holders } => format!(
-                "{} for {}: the copies that are here may miss their last writes, and it may have them: start it, or go on \
-                 without with ACCEPT_LOSS slot|all: {slots}",
+                "{} for {}: the available copies may lack the last writes, which it may have: start it, or continue \
+                 without it: ACCEPT_LOSS slot|all: {slots}",
                 slots.wait(),
                 names(holders)
             ),
             Problem::NoPrimary => {
-                format!("{} no primary at the moment, and another copy is about to take over: {slots}", slots.have())
+                format!("{} no primary at the moment; another copy is about to take over: {slots}", slots.have())
             }
             Problem::Short { in_sync, silent, filling, away, nodes_missing } => {
                 let mut why = Vec::new();
@@ -283,7 +281,7 @@ impl Status {
                 }
                 if !silent.is_empty() {
                     why.push(format!(
-                        "{} not heard: start it again, or wait until others are filled in its place",
+                        "{} not responding: restart it, or wait until its copies are re-created on other nodes",
                         names(silent)
                     ));
                 }
@@ -291,7 +289,7 @@ impl Status {
                     why.push(format!("{} being filled", names(filling)));
                 }
                 if why.is_empty() {
-                    why.push("it is about to be filled".to_owned());
+                    why.push("filling is about to start".to_owned());
                 }
                 format!("{} {in_sync} of {} copies in sync, {}: {slots}", slots.have(), self.copies, why.join("; "))
             }
@@ -350,16 +348,16 @@ impl fmt::Display for Fill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, left, total, since, keys_left } = self;
         let done = total.saturating_sub(*left);
-        write!(f, "node {node} is being filled: {done} of {total} slots are done")?;
+        write!(f, "node {node} is being filled: {done} of {total} slots done")?;
         if *keys_left > 0 {
-            write!(f, ", {keys_left} keys wait to be sent")?;
+            write!(f, ", {keys_left} keys waiting to be sent")?;
         }
         match u32::try_from(done) {
             Ok(done) if done > 0 => {
                 let rest = since.saturating_mul(u32::try_from(*left).unwrap_or(u32::MAX)) / done;
                 write!(f, ", about {} to go", about(rest))
             }
-            _ => write!(f, ", begun {} ago", about(*since)),
+            _ => write!(f, ", started {} ago", about(*since)),
         }
     }
 }
@@ -370,10 +368,7 @@ impl fmt::Display for Leaver {
         if *is_here {
             write!(f, "node {node} leaves: it holds copies of {slots} slots")
         } else {
-            write!(
-                f,
-                "node {node} is to leave, and is not here: start it, so that it can, or take it back with RECOMMISSION"
-            )
+            write!(f, "node {node} is leaving but is down: start it so that it can finish, or cancel with RECOMMISSION")
         }
     }
 }
@@ -397,7 +392,7 @@ fn push_some(lines: &mut Vec<String>, mut some: Vec<String>) {
     some.truncate(LINES);
     lines.append(&mut some);
     if more > 0 {
-        lines.push(format!("and {more} more of this sort"));
+        lines.push(format!("and {more} more of this kind"));
     }
 }
 
@@ -469,7 +464,7 @@ mod tests {
         let lines = status.lines();
         let who = [
             "node h:1 leaves: it holds copies of 12 slots",
-            "node h:2 is to leave, and is not here: start it, so that it can, or take it back with RECOMMISSION",
+            "node h:2 is leaving but is down: start it so that it can finish, or cancel with RECOMMISSION",
             "node h:3 leaves once h:4 has joined: start it",
         ];
         assert_eq!(lines.get(1..), Some(&who.map(str::to_owned)[..]));
@@ -480,7 +475,7 @@ mod tests {
     fn who_is_away_is_named_with_what_helps() {
         let mut status = status();
         status.away = vec![(node(4), Duration::from_secs(20))];
-        let wait = "node h:4 is away: start it again, or wait: others are filled in its place in 20 s";
+        let wait = "node h:4 is away: start it again, or wait: its copies are re-created on other nodes in 20 s";
         assert_eq!(status.lines().get(1).map(String::as_str), Some(wait));
         status.nodes = 2;
         let start = "node h:4 is away: start it again, or start another node";
@@ -524,22 +519,22 @@ mod tests {
             (
                 Problem::Waits { holders: vec![node(1)] },
                 "unavailable",
-                "1 slot waits for h:1, the last to have a copy: start it, or give up what it has with ACCEPT_LOSS slot|all: slot 7",
+                "1 slot waits for h:1, the last holder: start it, or accept the loss with ACCEPT_LOSS slot|all: slot 7",
             ),
             (
                 Problem::Silent { holders: vec![node(1), node(2)] },
                 "unavailable",
-                "1 slot has no copy that is heard, see whether they run: h:1, h:2: slot 7",
+                "1 slot has no reachable copy; check that these nodes run: h:1, h:2: slot 7",
             ),
             (
                 Problem::NoPrimary,
                 "unavailable",
-                "1 slot has no primary at the moment, and another copy is about to take over: slot 7",
+                "1 slot has no primary at the moment; another copy is about to take over: slot 7",
             ),
             (
                 short(&[2], &[], 0, 0),
                 "degraded",
-                "1 slot has 2 of 3 copies in sync, h:2 not heard: start it again, or wait until others are filled in its place: slot 7",
+                "1 slot has 2 of 3 copies in sync, h:2 not responding: restart it, or wait until its copies are re-created on other nodes: slot 7",
             ),
             (short(&[], &[4], 0, 0), "degraded", "1 slot has 2 of 3 copies in sync, h:4 being filled: slot 7"),
             (
@@ -569,9 +564,9 @@ mod tests {
     fn a_move_tells_how_far_it_is_and_how_long_it_takes() {
         let mut status = status();
         let mut fill = Fill { node: node(4), left: 300, total: 400, since: Duration::from_secs(2), keys_left: 0 };
-        assert_eq!(fill.to_string(), "node h:4 is being filled: 100 of 400 slots are done, about 6 s to go");
+        assert_eq!(fill.to_string(), "node h:4 is being filled: 100 of 400 slots done, about 6 s to go");
         (fill.left, fill.keys_left) = (400, 12);
-        let begun = "node h:4 is being filled: 0 of 400 slots are done, 12 keys wait to be sent, begun 2 s ago";
+        let begun = "node h:4 is being filled: 0 of 400 slots done, 12 keys waiting to be sent, started 2 s ago";
         assert_eq!(fill.to_string(), begun);
         status.fills.push(fill);
         status.hand_overs.push(HandOver { from: node(1), to: node(4), slots: ranges(3..9) });

@@ -50,7 +50,9 @@ impl Access {
         let is_right = match &self.password {
             Some(password) => password.matches(auth.password) && is_default,
             None if auth.user.is_none() => {
-                self.warn(|| format!("{} gives a password, and this process was started without", DisplayAddr(from)));
+                self.warn(|| {
+                    format!("{} sent a password, but this process was started without one", DisplayAddr(from))
+                });
                 return Err(ErrorReply::redis(
                     "ERR AUTH <password> called without any password configured for the default user. Are you sure your \
                      configuration is correct?",
@@ -63,7 +65,7 @@ impl Access {
             return Ok(());
         }
         self.wrong.fetch_add(1, Ordering::Relaxed);
-        self.warn(|| format!("{} gives a wrong password or user", DisplayAddr(from)));
+        self.warn(|| format!("{} sent a wrong password or user", DisplayAddr(from)));
         Err(ErrorReply::redis("WRONGPASS invalid username-password pair or user is disabled."))
     }
 
@@ -72,7 +74,7 @@ impl Access {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
             *warned = Some(Instant::now());
-            tracing::warn!("{}; all processes and clients of a cluster are started with one --password-file", what());
+            tracing::warn!("{}; start all processes and clients of a cluster with the same --password-file", what());
         }
     }
 }
@@ -96,11 +98,11 @@ impl std::fmt::Display for DisplayAddr {
 pub fn disagreement(whom: &str, refusal: &str) -> Option<String> {
     let refusal = refusal.trim_start_matches('-');
     let what = if refusal.starts_with("WRONGPASS") {
-        "has another password than this process"
+        "uses a different password than this process"
     } else if refusal.starts_with("NOAUTH") {
-        "asks for a password, and this process was started without"
+        "requires a password, but this process was started without one"
     } else if refusal.starts_with("ERR AUTH") {
-        "was started without a password, and this process with one"
+        "was started without a password, but this process with one"
     } else {
         return None;
     };

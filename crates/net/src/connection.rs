@@ -422,7 +422,7 @@ async fn write_all(stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
 }
 
 pub(crate) fn reads_nothing() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")
+    io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answers")
 }
 
 /// Writes bytes, at once if the socket takes them, as it nearly always does. Gives up if the socket takes none for

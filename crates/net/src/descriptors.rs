@@ -25,8 +25,8 @@ pub fn for_connections(wanted: usize) -> usize {
     let may_be = limit.saturating_sub(SPARE).max(limit / 2).min(wanted);
     if may_be < wanted {
         tracing::warn!(
-            "{may_be} connections at most are served, not {wanted}: the system lets this process open {limit} files; raise \
-             the limit (ulimit -n) or lower --max-clients"
+            "serving at most {may_be} connections instead of {wanted}: this process may open only {limit} files; \
+             raise the limit (ulimit -n) or lower --max-clients"
         );
     }
     may_be

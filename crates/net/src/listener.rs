@@ -59,7 +59,7 @@ pub async fn bind(host: &str, port: u16) -> anyhow::Result<TcpListener> {
         io::ErrorKind::AddrInUse => anyhow::bail!(
             "{addr} is taken by another program; stop it, or choose another port with --port (0 picks a free one)"
         ),
-        io::ErrorKind::AddrNotAvailable => anyhow::bail!("{addr} is no address of this machine; see --host"),
+        io::ErrorKind::AddrNotAvailable => anyhow::bail!("{addr} is not an address of this machine; see --host"),
         _ => Err(anyhow::Error::new(error).context(format!("cannot listen on {addr}"))),
     }
 }
@@ -67,16 +67,16 @@ pub async fn bind(host: &str, port: u16) -> anyhow::Result<TcpListener> {
 /// The command-line flags for accepting connections.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConnectionFlags {
-    /// How many connections are served at once.
+    /// Maximum number of connections at once.
     #[arg(long, default_value_t = limits::CLIENTS, value_parser = max_clients)]
     pub max_clients: usize,
 
-    /// How many bytes of answers may wait for a client that reads none, such as 65536, 512KiB or 64MiB. A client
-    /// beyond this that takes nothing for 10 s is cut off.
+    /// Bytes of answers buffered for a client that does not read them, such as 64MiB. A client over the limit that
+    /// reads nothing for 10 s is disconnected.
     #[arg(long, default_value = "64MiB", value_name = "BYTES", value_parser = output_limit)]
     pub client_output_limit: usize,
 
-    /// Disconnect a client that sends nothing for this long; 0 for never.
+    /// Disconnect a client that is silent for this long; 0 for never.
     #[arg(long, default_value = "0", value_name = "TIME", value_parser = idle_timeout)]
     pub idle_timeout: Duration,
 
@@ -170,7 +170,7 @@ fn output_limit(text: &str) -> Result<usize, String> {
     });
     match parsed {
         Some(bytes) if (1024..=1 << 40).contains(&bytes) => Ok(bytes),
-        _ => Err("a number of bytes from 1KiB to 1024GiB is expected (examples: 65536, 512KiB, 64MiB)".to_owned()),
+        _ => Err("expected a number of bytes from 1KiB to 1024GiB (examples: 65536, 512KiB, 64MiB)".to_owned()),
     }
 }
 
@@ -180,14 +180,14 @@ fn idle_timeout(text: &str) -> Result<Duration, String> {
     }
     match humantime::parse_duration(text) {
         Ok(time) if (Duration::from_millis(100)..=Duration::from_secs(365 * 24 * 3600)).contains(&time) => Ok(time),
-        _ => Err("0 or a time from 100ms to 365d is expected (examples: 10m, 500ms)".to_owned()),
+        _ => Err("expected 0 or a time from 100ms to 365d (examples: 10m, 500ms)".to_owned()),
     }
 }
 
 fn max_clients(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if (1..=1_000_000).contains(&number) => Ok(number),
-        _ => Err("a number from 1 to 1000000 is expected".to_owned()),
+        _ => Err("expected a number from 1 to 1000000".to_owned()),
     }
 }
 
@@ -215,7 +215,7 @@ pub async fn accept<F>(
             Ok((stream, _)) => {
                 pause = Duration::from_millis(5);
                 if let Err(error) = prepare(&stream) {
-                    tracing::debug!("a connection was gone before it was served: {error}");
+                    tracing::debug!("a connection closed before it was served: {error}");
                     continue;
                 }
                 match Arc::clone(&permits).try_acquire_owned() {
@@ -270,6 +270,6 @@ async fn refuse(mut stream: TcpStream, limit: usize) {
     // The text fits into the socket's empty buffer, so nothing waits for the client.
     match stream.try_write(&answer) {
         Ok(_) => let_the_answer_arrive(&mut stream).await,
-        Err(error) => tracing::debug!("a client beyond the limit was not told so: {error}"),
+        Err(error) => tracing::debug!("cannot tell a client that it is over the limit: {error}"),
     }
 }

@@ -58,7 +58,7 @@ pub fn written<'a>(written: &'a Written, write: &Write<'_>) -> Response<'a> {
 /// The error of a multi-key request that may have changed only some of its keys.
 #[must_use]
 pub fn half_done(error: &ErrorReply) -> ErrorReply {
-    ErrorReply::Unknown(format!("some keys may be changed and others not, repeat it; what stopped it: {error}"))
+    ErrorReply::Unknown(format!("some keys may have been changed and others not, repeat it; the cause: {error}"))
 }
 
 /// The answer to how long a key has not been used.
@@ -150,8 +150,8 @@ pub fn refused(refusal: Refusal, driver: &Driver) -> ErrorReply {
             ))
         }
         Refusal::Stale => ErrorReply::Stale(
-            "this write is older than all that is remembered of its client: nothing was done now, and whether it was \
-             done before is not known; read the key"
+            "this write is older than every remembered write of its client: nothing was done now, but it may have \
+             been done before; read the key"
                 .to_owned(),
         ),
         Refusal::Busy => ErrorReply::Busy(
@@ -162,7 +162,7 @@ pub fn refused(refusal: Refusal, driver: &Driver) -> ErrorReply {
         Refusal::Full { .. } => {
             let MemoryFigures { used, limit, evicts, .. } = driver.node().memory_figures();
             let changed =
-                if evicts { "the key is as it was, others may have been evicted" } else { "nothing was changed" };
+                if evicts { "the key is unchanged, others may have been evicted" } else { "nothing was changed" };
             ErrorReply::Full(format!(
                 "the key's primary, {}, has no memory left for it: {used} bytes are in use, --max-memory is {limit}; {changed}, \
                  {FULL}",
@@ -179,15 +179,16 @@ pub fn refused(refusal: Refusal, driver: &Driver) -> ErrorReply {
 }
 
 /// What to do when there is no memory for a write.
-const FULL: &str = "reads go on: DELETE keys, or raise --max-memory or start another node, then repeat it";
+const FULL: &str = "reads continue: DELETE keys, raise --max-memory or start another node, then repeat it";
 
 /// The answer to a write at its primary, this node, whose disk is full or has failed.
 #[must_use]
 pub fn disk_refuses(addr: &NodeAddr, is_full: bool) -> ErrorReply {
     let why = if is_full {
-        "is full; nothing was changed, reads go on: make room on it, or try again once another node leads the key"
+        "is full; nothing was changed, reads continue: free some space on it, or try again once another node leads \
+         the key"
     } else {
-        "has failed; nothing was changed: try again, another node is about to lead the key"
+        "has failed; nothing was changed: try again, another node is about to take over the key"
     };
     ErrorReply::Unavailable(format!("the disk of the key's primary, {addr}, {why}"))
 }
@@ -197,7 +198,7 @@ pub fn disk_refuses(addr: &NodeAddr, is_full: bool) -> ErrorReply {
 pub fn not_durable(identified: bool) -> ErrorReply {
     let advice = if identified { "repeat it with the same ONCE" } else { "read the key to find out" };
     ErrorReply::Unknown(format!(
-        "the primary has the write and its replicas have not confirmed it in time: it may or may not have taken effect; \
+        "the primary has the write, but its replicas did not confirm it in time: it may or may not have taken effect; \
          {advice}"
     ))
 }

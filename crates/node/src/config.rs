@@ -78,7 +78,7 @@ pub struct Config {
     pub weight: u32,
 
     /// How fast this node fills other nodes' copies when slots move, in MiB per second for all of them together; 0
-    /// sets no limit. The rate drops as client load rises, down to one twenty-fifth.
+    /// sets no limit. It slows down as client load grows, to no less than one twenty-fifth.
     #[arg(long, default_value_t = 64, value_name = "MIB")]
     pub move_rate: u32,
 
@@ -86,7 +86,7 @@ pub struct Config {
     #[arg(long, default_value = "15s", value_parser = between("100ms", "10m"))]
     pub request_timeout: Duration,
 
-    /// Period in which the copies of every slot this node leads are compared once, in the background. A copy that
+    /// Period in which the copies of every slot that this node leads are compared once, in the background. A copy that
     /// differs is filled again. VERIFY compares them at once.
     #[arg(long, default_value = "10m", value_parser = between("10s", "365d"))]
     pub compare_every: Duration,
@@ -118,7 +118,7 @@ impl Config {
         };
         anyhow::ensure!(
             !matches!(host.as_str(), "0.0.0.0" | "::" | "[::]"),
-            "{host} is every address and so none that others could use: name one with --advertise HOST"
+            "{host} means every address and cannot be advertised; set --advertise HOST"
         );
         NodeAddr::new(host, port).map_err(|error| anyhow::anyhow!("others cannot use the host {host}: {error}"))
     }
@@ -183,12 +183,12 @@ const LEAST_MEMORY: u64 = 1_000_000;
 
 fn memory_size(text: &str) -> Result<u64, String> {
     let examples = "examples: 512mb, 2GiB, 1000000000";
-    let size = text.parse::<ByteSize>().map_err(|_| format!("a size is expected ({examples})"))?.as_u64();
+    let size = text.parse::<ByteSize>().map_err(|_| format!("expected a size ({examples})"))?.as_u64();
     // A size that no machine could have is a mistake as well.
     if (LEAST_MEMORY..=u64::MAX >> 8).contains(&size) {
         Ok(size)
     } else {
-        Err(format!("a size from 1mb on is expected ({examples})"))
+        Err(format!("expected a size of at least 1mb ({examples})"))
     }
 }
 
@@ -199,7 +199,7 @@ fn between(least: &'static str, most: &'static str) -> impl Fn(&str) -> Result<D
         if (least_span..=most_span).contains(&span) {
             Ok(span)
         } else {
-            Err(format!("a time from {least} to {most} is expected"))
+            Err(format!("expected a time from {least} to {most}"))
         }
     }
 }

@@ -33,10 +33,10 @@ pub async fn end(
     writing: Option<Running>,
     leave: oneshot::Sender<Farewell>,
 ) -> anyhow::Result<()> {
-    tracing::warn!("decommissioned: everything is handed over, and what this node holds is deleted");
+    tracing::warn!("decommissioned: everything is handed over; deleting this node's data");
     connections.begin();
     if timeout(FINISH_TIMEOUT, connections.all_ended()).await.is_err() {
-        tracing::warn!("some requests were not finished in time and are given up");
+        tracing::warn!("some requests did not finish in time and were dropped");
     }
     if let (Some(store), Some(writing)) = (driver.store(), writing) {
         let path = store.path().to_owned();
@@ -49,14 +49,14 @@ pub async fn end(
         });
         deleted.await.context("cannot delete the data")?.with_context(|| {
             let path = store.path().display();
-            format!("the data in {path} could not be deleted; start the node again, it goes on with that")
+            format!("the data in {path} could not be deleted; start the node again to continue the deletion")
         })?;
     }
     let (tell, told) = oneshot::channel();
     if leave.send(Farewell { cleared: true, told: tell }).is_err() || timeout(TELL_TIMEOUT, told).await.is_err() {
         tracing::warn!(
-            "the coordinator was not told that the data is gone. It waits for this node: RECOMMISSION there says that it is \
-             not to"
+            "could not tell the coordinator that the data is gone; it keeps waiting for this node until RECOMMISSION \
+             is sent to it"
         );
     }
     background.begin();

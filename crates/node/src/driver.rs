@@ -387,33 +387,34 @@ impl Driver {
                 Event::Deposed(_) => deposed += 1,
                 Event::CutAway(_, writes) => cut = (cut.0 + 1, cut.1 + writes),
                 Event::Overflowed(replica, slots) => {
-                    tracing::warn!("replica {replica} takes too little: it is brought level again, in {slots} slots");
+                    tracing::warn!("replica {replica} is too slow: resynchronizing {slots} slots");
                 }
                 Event::Evicted(replica, slots) => {
                     tracing::warn!(
-                        "replica {replica} says nothing: it is proposed out of the in-sync sets of {slots} slots"
+                        "replica {replica} does not respond: proposing to remove it from the in-sync sets of {slots} \
+                         slots"
                     );
                 }
                 Event::MemoryFull { used, limit, refused } => {
                     tracing::warn!(
-                        "{refused} writes were refused, since they need more memory than there is: keys take {used} bytes \
-                         here, --max-memory is {limit}; DELETE keys, or raise --max-memory or start another node"
+                        "refused {refused} writes for lack of memory: keys take {used} bytes here, --max-memory is \
+                         {limit}; DELETE keys, raise --max-memory or start another node"
                     );
                 }
                 Event::Differs(slot, replica, at) => {
                     tracing::error!(
-                        "the copy of slot {} on {replica} is not equal to this one at record {at}, although it should be: \
-                         it is filled again from here. See to that machine's memory and disk",
+                        "the copy of slot {} on {replica} differs from this one at record {at}: refilling it from \
+                         here. Check that machine's memory and disk",
                         slot.0
                     );
                 }
                 Event::HandOverTimedOut(slots) => {
-                    tracing::warn!("{slots} slots were to be handed over and were not in time; this node leads on");
+                    tracing::warn!("the hand-over of {slots} slots timed out; this node keeps leading them");
                 }
             }
         }
         if deposed > 0 {
-            tracing::warn!("another node leads {deposed} slots now");
+            tracing::warn!("another node now leads {deposed} slots");
         }
         if cut.1 > 0 {
             tracing::warn!(

@@ -325,7 +325,7 @@ async fn falls_silent(waiting: &PendingAnswers, health: &Health) -> io::Error {
         let is_silent = reads_now == reads && !lock(waiting).is_empty();
         (reads, silent) = (reads_now, if is_silent { silent + 1 } else { 0 });
     }
-    io::Error::new(io::ErrorKind::TimedOut, "it answers nothing")
+    io::Error::new(io::ErrorKind::TimedOut, "it does not answer")
 }
 
 fn looks() -> Interval {

@@ -45,7 +45,7 @@ impl Gatekeeper for Unauthenticated<'_> {
             request => {
                 if let Ok(NodeRequest::Peer(_)) = request {
                     let from = DisplayAddr(self.front.client().addr());
-                    self.driver.access().warn(|| format!("a node at {from} connects without a password"));
+                    self.driver.access().warn(|| format!("a node at {from} connected without a password"));
                 }
                 (Response::Error(ErrorReply::no_auth(encoding)), Flow::Next)
             }

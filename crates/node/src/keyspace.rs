@@ -158,8 +158,8 @@ impl Matched {
             return Ok(());
         }
         Err(ErrorReply::redis(format!(
-            "ERR more keys match than one answer has room for ({} keys, {} bytes); nothing was changed, use a narrower pattern, \
-             or PREFIX",
+            "ERR too many matching keys for one answer (limit {} keys, {} bytes); nothing was changed, use a narrower \
+             pattern, or PREFIX",
             limits::ARRAY_WORDS,
             limits::ARRAY_BYTES
         )))

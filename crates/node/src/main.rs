@@ -90,7 +90,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let why = end_of(&driver, serve(&mut notices, config.join_timeout, bound)).await?;
     if let End::Asked = why {
-        tracing::info!("stopping: other nodes are to lead what this one leads");
+        tracing::info!("stopping: handing slots over to other nodes");
         hand_over(&driver).await;
     }
     accepting.begin();
@@ -101,8 +101,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     stop(&driver, &connections, &background, leave).await;
     if let End::DiskFailed(why) = why {
         anyhow::bail!(
-            "the data directory {} has failed, and the node has stopped so that its replicas take over: {why}. See to its \
-             disk and start again: what was acknowledged as durable is there, or on the replicas",
+            "the data directory {} has failed, and the node has stopped so that its replicas take over: {why}. Check \
+             its disk and start again: what was acknowledged as durable is there or on the replicas",
             driver.store().map(|store| store.path().display().to_string()).unwrap_or_default()
         );
     }
@@ -118,7 +118,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
 /// Opens the data directory, if the node has one, and prints what was found there.
 async fn open_data(config: &Config, clock: Clock, bound: SocketAddr) -> anyhow::Result<Option<OpenedStore>> {
     let Some(path) = &config.data_dir else {
-        program::say(&format!("[Node {}] Memory only: what it holds is gone when it stops", bound.port()))?;
+        program::say(&format!("[Node {}] Memory only: its data is lost when it stops", bound.port()))?;
         return Ok(None);
     };
     let settings = store::Settings { path: path.clone(), fsync: config.fsync, interval: config.fsync_interval };
@@ -266,12 +266,14 @@ async fn stop(driver: &Driver, connections: &Shutdown, background: &Shutdown, le
     }
     let (tell, told) = oneshot::channel();
     if leave.send(Farewell { cleared: false, told: tell }).is_err() || timeout(LEAVE_TIMEOUT, told).await.is_err() {
-        tracing::warn!("the coordinator was not told that this node stops; it will find out by its silence");
+        tracing::warn!(
+            "could not tell the coordinator that this node is stopping; it will notice the missing heartbeats"
+        );
     }
     sleep(FAREWELL).await;
     connections.begin();
     if timeout(FINISH_TIMEOUT, connections.all_ended()).await.is_err() {
-        tracing::warn!("some requests were not finished in time and are given up");
+        tracing::warn!("some requests did not finish in time and were dropped");
     }
     background.begin();
     if timeout(LEAVE_TIMEOUT, background.all_ended()).await.is_err() {

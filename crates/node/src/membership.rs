@@ -455,7 +455,7 @@ impl Membership {
     fn refused(&self, line: &[u8]) -> Ended {
         let text = String::from_utf8_lossy(line).trim_start_matches('-').to_owned();
         if let Some(what) = disagreement(&format!("the coordinator at {}", self.settings), &text) {
-            let why = format!("{what}; start both with one --password-file ({text})");
+            let why = format!("{what}; start both with the same --password-file ({text})");
             return if self.begun.is_none() { Ended::Rejected(why) } else { Ended::Refused(why) };
         }
         // Once it has been in its cluster, the node goes on with the map it has, whoever answers at the coordinator's
@@ -504,12 +504,12 @@ impl Membership {
     fn replaced(&self) -> Ended {
         let addr = self.driver.addr();
         let left = self.driver.store().map_or_else(
-            || "it kept nothing on disk".to_owned(),
-            |store| format!("what it kept is left in {}", store.path().display()),
+            || "it had no data on disk".to_owned(),
+            |store| format!("its data is still in {}", store.path().display()),
         );
         Ended::Rejected(format!(
-            "another node was started as {addr} while the coordinator at {} did not hear this one, which has stopped; \
-             {left}: give one of the two another port or --advertise",
+            "another node was started as {addr} while the coordinator at {} could not hear this one, which has \
+             stopped; {left}: start one of the two with another port or --advertise",
             self.settings
         ))
     }
@@ -558,7 +558,7 @@ impl Membership {
     async fn report(&mut self, why: String, notice: impl FnOnce(String) -> Notice) {
         if self.incarnation.is_some() {
             if self.reported.as_ref() != Some(&why) {
-                tracing::warn!("{why}; the node goes on with the map it has and tries again");
+                tracing::warn!("{why}; continuing with the present map, trying again");
                 self.reported = Some(why);
             }
         } else {

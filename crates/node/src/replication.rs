@@ -99,7 +99,7 @@ impl Link<'_> {
         let mut next_beat = Instant::now();
         loop {
             if self.outbox.has_overflowed() {
-                return Err(io::Error::other("the queue has overflowed"));
+                return Err(io::Error::other("the queue overflowed"));
             }
             let (node, now) = (self.driver.node(), self.driver.clock().now());
             node.make_fills(now, self.outbox);
@@ -136,7 +136,7 @@ impl Link<'_> {
                 Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the replica answers nothing")),
+                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the replica does not answer")),
             }
             let now = self.driver.clock().now();
             let stopped = reader.frames(|frame| {

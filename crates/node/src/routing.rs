@@ -250,8 +250,8 @@ async fn answer_one(
             Attempt::Answered => return,
             Attempt::Long => continue,
             Attempt::Silent if is_write && !request.is_repeatable() => {
-                let what = "the primary was sent the write and did not answer: it may or may not have taken effect; \
-                            read the key to find out";
+                let what = "the write was sent to the primary, which did not answer: it may or may not have taken \
+                            effect; read the key to find out";
                 return request.answer(&Response::Error(ErrorReply::Unknown(what.to_owned())), out);
             }
             Attempt::Undecided if !request.is_repeatable() => return give_up(driver, request, out),
@@ -442,24 +442,25 @@ async fn read_elsewhere(driver: &Driver, request: &Deferred, deadline: Instant, 
 fn why_unavailable(driver: &Driver, request: &Deferred) -> String {
     let route = driver.node().route(request.slot);
     if driver.node().map().is_none() {
-        return "this node has no map of the cluster yet; nothing was changed, see whether the coordinator runs"
+        return "this node has no map of the cluster yet; nothing was changed, check that the coordinator is running"
             .to_owned();
     }
     if let Some((_, addr)) = route.primary {
         let is_linear_read = !request.request().is_write() && !request.replica_may_answer();
         return if is_linear_read {
             format!(
-                "the primary of this key, {addr}, has not answered a linear read in time: it is not reached, or too few of \
-                 the slot's copies confirm what it has; nothing was changed: try again, or read at level local"
+                "the primary of this key, {addr}, has not answered a linear read in time: it cannot be reached, or \
+                 too few of the slot's copies confirm what it has; nothing was changed: try again, or read at level \
+                 local"
             )
         } else {
-            format!("the primary of this key, {addr}, does not take it now; nothing was changed, try again")
+            format!("the primary of this key, {addr}, does not accept it now; nothing was changed, try again")
         };
     }
     match route.missing.first() {
         Some(addr) => format!(
-            "no copy of this key's slot can be reached, the last was on {addr}; nothing was changed: bring that node \
-             back, or give its data up with UNREGISTER_NODE {} {} at the coordinator",
+            "no copy of this key's slot can be reached, the last known one is on {addr}; nothing was changed: bring \
+             that node back, or give its data up with UNREGISTER_NODE {} {} at the coordinator",
             addr.host(),
             addr.port()
         ),

@@ -115,9 +115,7 @@ impl Front {
                 Response::Error(ErrorReply::redis("EXECABORT Transaction discarded because of previous errors."))
             }
             (_, true) => Response::Ok,
-            _ => Response::Error(ErrorReply::redis(
-                "ERR not carried out: it is part of a transaction (MULTI), and there are none here",
-            )),
+            _ => Response::Error(ErrorReply::redis("ERR not carried out: transactions (MULTI) are not supported")),
         })
     }
 

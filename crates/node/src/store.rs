@@ -207,7 +207,7 @@ impl Store {
         let mut health = self.shared.health.subscribe();
         match health.wait_for(|health| matches!(health, Health::Failed(_))).await.as_deref() {
             Ok(Health::Failed(why)) => why.clone(),
-            _ => "the thread that writes has ended".to_owned(),
+            _ => "the writer thread has ended".to_owned(),
         }
     }
 

@@ -79,7 +79,7 @@ fn lines(verified: &Verified) -> Vec<String> {
     }
     let goes_on = |left: usize| match left {
         0 => "filled again from this node".to_owned(),
-        left => format!("being filled again from this node, {left} copies are not yet"),
+        left => format!("being filled again from this node, {left} copies not done yet"),
     };
     lines.extend(slots_of.into_iter().map(|(addr, slots)| {
         format!("the copies on {addr} differed in slots {}: {}", slots.join(", "), goes_on(*under_repair))
@@ -87,8 +87,8 @@ fn lines(verified: &Verified) -> Vec<String> {
     lines.extend(not_compared.iter().map(|(why, count)| {
         let why = match why {
             NotCompared::Alone => "no other copy is in sync; STATUS says why",
-            NotCompared::NotLed => "another node has come to lead them meanwhile",
-            NotCompared::NoAnswer => "a copy has not answered in time; see whether its node is well",
+            NotCompared::NotLed => "another node has taken them over meanwhile",
+            NotCompared::NoAnswer => "a copy did not answer in time; check its node",
         };
         format!("{count} slots were not compared: {why}")
     }));
@@ -116,6 +116,6 @@ mod tests {
         assert_eq!(told[1], "the copies on h:2 differed in slots 7, 9: filled again from this node");
         assert_eq!(told[2], "1 slots were not compared: no other copy is in sync; STATUS says why");
         verified.under_repair = 1;
-        assert!(lines(&verified)[1].ends_with("being filled again from this node, 1 copies are not yet"));
+        assert!(lines(&verified)[1].ends_with("being filled again from this node, 1 copies not done yet"));
     }
 }

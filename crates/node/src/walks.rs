@@ -74,7 +74,7 @@ pub(crate) async fn gather(driver: &Driver, mut walk: Walk) -> Result<Walk, Erro
     let start = Instant::now();
     let deadline = start + driver.request_timeout();
     let Ok(Ok(_permit)) = timeout_at(deadline, driver.walks().acquire()).await else {
-        let why = "this node makes so many pages and counts that this one has not had its turn; nothing was changed, try again later";
+        let why = "too many walks in progress on this node; nothing was changed, try again later";
         return Err(ErrorReply::Busy(why.to_owned()));
     };
     let mut map_changes = driver.watch_map();
@@ -173,24 +173,25 @@ fn why_missing(driver: &Driver, slot: SlotId) -> String {
     let route = driver.node().route(slot);
     let number = slot.0;
     if driver.node().map().is_none() {
-        return "this node has no map of the cluster yet; nothing was changed, see whether the coordinator runs"
+        return "this node has no map of the cluster yet; nothing was changed, check that the coordinator is running"
             .to_owned();
     }
     if let Some((_, addr)) = route.primary {
         return format!(
-            "the primary of slot {number}, {addr}, does not list its keys now, so that some would be missing; nothing was \
-             changed, try again"
+            "the primary of slot {number}, {addr}, does not list its keys now, the result would be incomplete; \
+             nothing was changed, try again"
         );
     }
     match route.missing.first() {
         Some(addr) => format!(
-            "no copy of slot {number} can be reached, the last was on {addr}, so that keys would be missing; nothing was \
-             changed: bring that node back, or give its data up with UNREGISTER_NODE {} {} at the coordinator",
+            "no copy of slot {number} can be reached, the last known one is on {addr}, the result would be \
+             incomplete; nothing was changed: bring that node back, or give its data up with UNREGISTER_NODE {} {} at \
+             the coordinator",
             addr.host(),
             addr.port()
         ),
         None => {
-            format!("slot {number} has no primary now, so that keys would be missing; nothing was changed, try again")
+            format!("slot {number} has no primary now, the result would be incomplete; nothing was changed, try again")
         }
     }
 }

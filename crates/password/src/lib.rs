@@ -32,7 +32,7 @@ pub enum PasswordError {
         why: io::Error,
     },
     /// The file does not hold a valid password.
-    #[error("the password file {} holds no password: {what}; nothing was done", path.display())]
+    #[error("the password file {} holds no valid password: {what}; nothing was done", path.display())]
     InFile {
         /// Which file.
         path: PathBuf,
@@ -40,15 +40,13 @@ pub enum PasswordError {
         what: Box<PasswordError>,
     },
     /// It is empty.
-    #[error("it is empty, and one line with the password is expected")]
+    #[error("it is empty; expected one line with the password")]
     Empty,
     /// It is too long.
-    #[error("it is longer than {PASSWORD_BYTES} bytes, which is the limit")]
+    #[error("it is longer than {PASSWORD_BYTES} bytes, the limit")]
     TooLong,
     /// It has a character that is not allowed.
-    #[error(
-        "byte {at} is none of the printable ASCII characters that a password is made of; blanks and more lines are not allowed"
-    )]
+    #[error("byte {at} is not printable ASCII; blanks and further lines are not allowed")]
     Odd {
         /// Its position, counted from 1.
         at: usize,
@@ -155,10 +153,10 @@ mod tests {
         for (content, what) in [
             (&b""[..], "it is empty"),
             (b"\n", "it is empty"),
-            (b"two words", "byte 4 is none"),
-            (b"two\nlines\n", "byte 4 is none"),
-            (b"\xff\xfe", "byte 1 is none"),
-            (b"caf\xc3\xa9", "byte 4 is none"),
+            (b"two words", "byte 4 is not printable"),
+            (b"two\nlines\n", "byte 4 is not printable"),
+            (b"\xff\xfe", "byte 1 is not printable"),
+            (b"caf\xc3\xa9", "byte 4 is not printable"),
             (&[b'x'; PASSWORD_BYTES + 1], "longer than 512 bytes"),
             (&[b'x'; 100_000], "longer than 512 bytes"),
         ] {

@@ -187,10 +187,10 @@ pub enum MapError {
     #[error("not a cluster map: {0}")]
     Malformed(&'static str),
     /// The update starts from a version that the receiver does not have. It must ask for the whole map.
-    #[error("the update does not follow on the map that is here")]
+    #[error("the update does not apply to the current map")]
     Gap,
     /// The update is of another cluster. A node that holds data of one cluster must not follow the map of another.
-    #[error("the map is that of another cluster")]
+    #[error("the map belongs to another cluster")]
     OtherCluster,
 }
 

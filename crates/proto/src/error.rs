@@ -102,7 +102,7 @@ pub enum ErrorReply {
     #[error("MOVED this node does not serve the key")]
     Moved,
     /// The value is longer than requested. Sent only between nodes. Nothing was done.
-    #[error("LONG the value is to be asked for by itself")]
+    #[error("LONG request this value on its own")]
     Long,
 }
 

@@ -174,7 +174,7 @@ impl FromStr for Version {
 
 /// The text is not a counter: it is not all decimal digits, or it is above [`limits::COUNTER`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a number from 0 to {} is expected", limits::COUNTER)]
+#[error("expected a number from 0 to {}", limits::COUNTER)]
 pub struct NotACounter;
 
 /// Reads a counter: decimal digits and nothing else, up to [`limits::COUNTER`].

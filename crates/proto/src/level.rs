@@ -28,7 +28,7 @@ pub enum ReadLevel {
 
 /// The word is not a level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is expected")]
+#[error("expected {0}")]
 pub struct NotALevel(&'static str);
 
 impl fmt::Display for AckLevel {

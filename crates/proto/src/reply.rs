@@ -23,7 +23,7 @@ pub enum Reply<'a> {
 
 /// The bytes are not an answer of this protocol; the connection is unusable from here on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the answer is not one of this protocol: {0}")]
+#[error("invalid reply: {0}")]
 pub struct ReplyError(&'static str);
 
 /// Finds answers in a growing buffer, as [`crate::frame::FrameDecoder`] finds requests.
@@ -63,7 +63,7 @@ impl ReplyDecoder {
                     let first = buf.get(start..start + len).ok_or(ReplyError("a buffer that has shrunk"))?;
                     (Reply::Pair(first, second), end)
                 }
-                (Some(_), Some(_)) => return Err(ReplyError("an array of other things than strings")),
+                (Some(_), Some(_)) => return Err(ReplyError("an array with elements other than strings")),
             };
             *self = Self::default();
             return Ok(Some(decoded));
@@ -76,7 +76,7 @@ impl ReplyDecoder {
         }
         let Some(found) = memchr::memchr(b'\n', buf.get(self.scanned..).unwrap_or_default()) else {
             self.scanned = buf.len();
-            return if buf.len() > limits::LINE_BYTES { Err(ReplyError("a line without end")) } else { Ok(None) };
+            return if buf.len() > limits::LINE_BYTES { Err(ReplyError("a line without an end")) } else { Ok(None) };
         };
         let end = self.scanned + found;
         let line =
@@ -86,7 +86,7 @@ impl ReplyDecoder {
         match mark {
             b'+' => Ok(Some((Reply::Text(text), end + 1))),
             b':' => {
-                let number = text.parse().map_err(|_| ReplyError("a number that is none"))?;
+                let number = text.parse().map_err(|_| ReplyError("an invalid number"))?;
                 Ok(Some((Reply::Number(number), end + 1)))
             }
             b'*' if text == "2" && self.pair.is_none() => {
@@ -97,7 +97,7 @@ impl ReplyDecoder {
             b'-' => Ok(Some((Reply::Error(text), end + 1))),
             b'$' if text == "-1" => Ok(Some((Reply::Null, end + 1))),
             b'$' => {
-                let len: usize = text.parse().map_err(|_| ReplyError("a length that is no number"))?;
+                let len: usize = text.parse().map_err(|_| ReplyError("an invalid length"))?;
                 if len > limits::ARRAY_BYTES {
                     return Err(ReplyError("a length over the limit"));
                 }
@@ -135,7 +135,7 @@ impl<'a> From<Reply<'a>> for Response<'a> {
             Reply::Bulk(value) => Response::Value(value),
             Reply::Pair(version, value) => match std::str::from_utf8(version).map(str::parse) {
                 Ok(Ok(version)) => Response::Versioned(version, value),
-                _ => Response::Error(ErrorReply::Unavailable("the other node names no version".to_owned())),
+                _ => Response::Error(ErrorReply::Unavailable("the other node sent no version".to_owned())),
             },
             Reply::Null => Response::NotFound,
             Reply::Error(text) => Response::Error(error_of(text)),

@@ -107,7 +107,7 @@ fn look(
         Err(ReadError::Damaged(damage)) => report.damages.push((damage, 0)),
         Err(ReadError::File(error)) => return Err(error.into()),
     }
-    let place = disk.place(directory).io_context("look at", directory)?;
+    let place = disk.place(directory).io_context("inspect", directory)?;
     report.copied = report.identity.as_ref().is_some_and(|identity| identity.is_copied(place));
     let id = report.identity.as_ref().map(|identity| identity.directory);
     if let Some(id) = id {
@@ -210,7 +210,7 @@ impl fmt::Display for Report {
         if let Some(identity) = &self.identity {
             let cluster = identity.cluster.as_deref().unwrap_or("none yet");
             writeln!(out, "  identity {}, cluster {cluster}", identity.directory)?;
-            let stop = if identity.stopped_at.is_some() { "in order" } else { "by a crash, or it runs" };
+            let stop = if identity.stopped_at.is_some() { "in order" } else { "by a crash, or still running" };
             writeln!(out, "  stopped {stop}")?;
         }
         for (position, records) in &self.snapshots {
@@ -228,15 +228,15 @@ impl fmt::Display for Report {
             writeln!(out, "  set aside earlier: {name}")?;
         }
         if let Some(torn) = &self.torn_tail {
-            writeln!(out, "A crash has torn the end of the log. A start cuts it; nothing that was synced is lost:")?;
+            writeln!(out, "A crash tore the end of the log. A start cuts it off; nothing that was synced is lost:")?;
             writeln!(out, "  {torn}")?;
         }
         match &self.refusal {
-            Some(refusal) => write!(out, "A node does not start here: {refusal}"),
+            Some(refusal) => write!(out, "A node cannot start here: {refusal}"),
             None if self.copied => {
-                write!(out, "A node does not start here: the directory is a copy of another, or was moved.")
+                write!(out, "A node cannot start here: the directory is a copy of another, or was moved.")
             }
-            None => write!(out, "A node starts here."),
+            None => write!(out, "A node can start here."),
         }
     }
 }

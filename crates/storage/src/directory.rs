@@ -116,10 +116,10 @@ impl<B: Bugs> DataDir<B> {
         if !(least..=most).contains(&options.segment_bytes) {
             return Err(OpenError::SegmentBytes { segment_bytes: options.segment_bytes, least, most });
         }
-        disk.create_directory(path).io_context("make the directory", path)?;
+        disk.create_directory(path).io_context("create the directory", path)?;
         let lock = lock(disk.as_ref(), path)?;
         discard::finish(disk.as_ref(), path)?;
-        let place = disk.place(path).io_context("look at", path)?;
+        let place = disk.place(path).io_context("inspect", path)?;
         let kept = Identity::load(disk.as_ref(), path)?;
         let new = kept.is_none();
         let identity = match kept {
@@ -141,7 +141,7 @@ impl<B: Bugs> DataDir<B> {
             return Err(OpenError::IdentityMissing { directory: path.to_owned() });
         }
         let mut identity = Identity::new(options.fresh_id);
-        identity.place = disk.place(path).io_context("look at", path)?;
+        identity.place = disk.place(path).io_context("inspect", path)?;
         identity.store(disk, path, bugs)?;
         Ok(identity)
     }
@@ -235,7 +235,7 @@ impl<B: Bugs> DataDir<B> {
     /// # Errors
     /// What the system reported.
     pub fn free_space(&self) -> Result<u64, FileError> {
-        self.disk.free_space(&self.path).io_context("look at", &self.path)
+        self.disk.free_space(&self.path).io_context("inspect", &self.path)
     }
 
     /// Frees the space of the reserve, for data that must be written although the disk is full. Returns whether there
@@ -284,7 +284,7 @@ impl<B: Bugs> DataDir<B> {
             Err(error) if error.is_no_space() => return Ok(false),
             Err(error) => return Err(error),
         };
-        match reserve.preallocate(bytes).io_context("take room for", &file) {
+        match reserve.preallocate(bytes).io_context("allocate space for", &file) {
             Ok(()) => Ok(true),
             Err(error) if error.is_no_space() => {
                 // An empty file would be mistaken for the reserve.

@@ -64,7 +64,7 @@ pub enum JournalError {
     #[error("the disk failed; nothing more is acknowledged")]
     Failed(#[source] FileError),
     /// The disk failed in an earlier call. Nothing was appended or synced, nor will it be.
-    #[error("the log takes nothing since the disk failed: {reason}")]
+    #[error("the log accepts nothing since the disk failed: {reason}")]
     Poisoned {
         /// The earlier failure.
         reason: String,
@@ -91,18 +91,16 @@ pub enum Flaw {
     #[error("its header is damaged")]
     Header,
     /// The file has the format version of another release.
-    #[error("it is of format version {0}, and this program reads version {version}", version = crate::FORMAT_VERSION)]
+    #[error("it has format version {0}, but this program reads version {version}", version = crate::FORMAT_VERSION)]
     Version(u32),
     /// The file belongs to another data directory.
     #[error("it belongs to the data directory with the identity {0}")]
     OtherDirectory(DirectoryId),
     /// The position in the file's name is not that in its header.
-    #[error("its name does not fit its content, which begins at position {0}")]
+    #[error("its name does not match its content, which begins at position {0}")]
     OtherName(Position),
     /// The file is shorter than its header says. Its space was allocated before it got its name, so no crash does that.
-    #[error(
-        "the file ends there, and its header says {size} bytes: it was cut by something else than a crash of the node"
-    )]
+    #[error("the file ends there, but its header says {size} bytes: something other than a crash of the node cut it")]
     Short {
         /// The original size, in bytes.
         size: u64,
@@ -120,7 +118,7 @@ pub enum Flaw {
     #[error("this segment of the log is missing")]
     SegmentMissing,
     /// The log ends before a position that it had reached.
-    #[error("the log ends there at position {end}, and it had reached {reached}")]
+    #[error("the log ends there at position {end}, but it had reached {reached}")]
     EndMissing {
         /// Where it ends.
         end: Position,
@@ -131,13 +129,13 @@ pub enum Flaw {
     #[error("the block there is damaged")]
     Block,
     /// A snapshot ends without a footer, or the footer does not match.
-    #[error("its end is missing or does not fit the rest")]
+    #[error("its end is missing or does not match the rest")]
     Footer,
     /// The identity cannot be read.
-    #[error("it is not what was written there, its checksum does not fit")]
+    #[error("it is not what was written there: its checksum does not match")]
     Identity,
     /// The cluster map cannot be read.
-    #[error("it is not the map that was written there, its checksum does not fit")]
+    #[error("it is not the map that was written there: its checksum does not match")]
     Map,
 }
 
@@ -177,7 +175,7 @@ pub enum OpenError {
         directory: PathBuf,
     },
     /// There is nothing to check or to repair. A node would start with an empty directory there.
-    #[error("{} holds no data of a node: none of the files of one is there; nothing was changed", directory.display())]
+    #[error("{} holds no node's data: none of a node's files is there; nothing was changed", directory.display())]
     NoData {
         /// The directory.
         directory: PathBuf,
@@ -186,7 +184,7 @@ pub enum OpenError {
     #[error(transparent)]
     Damaged(#[from] Damage),
     /// The data is intact, but its receiver could not use it.
-    #[error("{} holds at byte {offset} what this program cannot use: {reason}", file.display())]
+    #[error("{} has data at byte {offset} that this program cannot use: {reason}", file.display())]
     Rejected {
         /// The file.
         file: PathBuf,
@@ -196,7 +194,7 @@ pub enum OpenError {
         reason: Rejection,
     },
     /// The configured segment size is out of range.
-    #[error("segments of {segment_bytes} bytes; from {least} to {most} are possible")]
+    #[error("segments of {segment_bytes} bytes are not possible; use {least} to {most} bytes")]
     SegmentBytes {
         /// What was asked for.
         segment_bytes: u64,

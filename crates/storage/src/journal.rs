@@ -400,7 +400,7 @@ impl<B: Bugs> Journal<B> {
     pub(crate) fn erase_failed_append(&mut self) -> Result<(), JournalError> {
         let Some(upto) = self.failed_append.filter(|_| !self.bugs.plants(Bug::TailNotCleared)) else { return Ok(()) };
         let (file, path, first) = (&self.current.file, &self.current.path, self.current.header.first);
-        let cleared = file.length().io_context("look at", path).and_then(|length| {
+        let cleared = file.length().io_context("inspect", path).and_then(|length| {
             // Bytes past the end of the file were not written, and need no space.
             let zeros = upto.min(first + length).saturating_sub(self.tail);
             let zeros = vec![0; usize::try_from(zeros).unwrap_or(usize::MAX)];

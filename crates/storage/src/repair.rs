@@ -214,7 +214,7 @@ impl Repair<'_> {
         let bytes = read_whole(file.as_ref(), segment::FILE_BYTES_MOST).io_context("read", &path)?;
         let kept = free_name(self.disk, self.directory, &path, "set-aside")?;
         copy(self.disk, self.directory, &kept, &bytes)?;
-        file.preallocate(size).io_context("take room for", &path)?;
+        file.preallocate(size).io_context("allocate space for", &path)?;
         file.sync_data().io_context("sync", &path)?;
         let cut_at = Some(damage.offset);
         self.steps.push(Step { reason: damage.to_string(), file: path, cut_at, kept_as: Some(kept) });
@@ -266,9 +266,11 @@ impl fmt::Display for Step {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.display();
         match (self.cut_at, &self.kept_as) {
-            (Some(offset), Some(kept)) => write!(out, "cut {file} at byte {offset}, kept whole as {}", kept.display()),
+            (Some(offset), Some(kept)) => {
+                write!(out, "cut {file} at byte {offset}, the whole file kept as {}", kept.display())
+            }
             (_, Some(kept)) => write!(out, "set aside {file}, kept as {}", kept.display()),
-            (_, None) => write!(out, "made {file} anew"),
+            (_, None) => write!(out, "created {file} again"),
         }?;
         write!(out, ": {}", self.reason)
     }
@@ -283,6 +285,6 @@ impl fmt::Display for RepairReport {
         for step in &self.steps {
             writeln!(out, "  {step}")?;
         }
-        write!(out, "Everything that was given up is kept in the directory. A node starts here.")
+        write!(out, "Everything that was given up is kept in the directory. A node can start here.")
     }
 }

@@ -186,7 +186,7 @@ impl Draft {
 }
 
 fn fill<B: Bugs>(file: &dyn DiskFile, path: &Path, header: Header, bugs: B) -> Result<(), FileError> {
-    file.preallocate(header.size).io_context("take room for", path)?;
+    file.preallocate(header.size).io_context("allocate space for", path)?;
     write_full(file, 0, &header.encode()).io_context("write", path)?;
     if bugs.plants(Bug::RenameBeforeSync) {
         return Ok(());
@@ -281,7 +281,7 @@ pub(crate) fn open(
     read_full(file.as_ref(), 0, &mut bytes).io_context("read", &path)?;
     match check_header(&bytes, id, first) {
         Ok(header) => {
-            header.check_length(&path, file.length().io_context("look at", &path)?)?;
+            header.check_length(&path, file.length().io_context("inspect", &path)?)?;
             Ok(Segment { header, path, file, is_zeroed: false })
         }
         Err(flaw) => Err(Damage { file: path, offset: 0, flaw }.into()),

@@ -44,7 +44,7 @@ pub enum SnapshotError {
     #[error(transparent)]
     File(#[from] FileError),
     /// Sync the journal before finishing the snapshot.
-    #[error("the log is on disk up to position {synced} only, and the snapshot stands for position {position}")]
+    #[error("the log is on disk up to position {synced} only, but the snapshot is of position {position}")]
     LogBehind {
         /// How far the log is on disk.
         synced: Position,

@@ -106,9 +106,9 @@ fn an_unusable_state_names_its_file_what_is_wrong_and_what_to_do() {
     let error = StateError::Unusable { file: PathBuf::from("/d/coordinator.state"), flaw: Flaw::Version(2) };
     assert_eq!(
         error.to_string(),
-        "the coordinator's state in /d/coordinator.state cannot be used: it is of format version 2, and this \
-         program reads version 1. Nothing was changed. Restore the file, or start with another --data-dir to let \
-         the coordinator take the state over from the nodes"
+        "the coordinator's state in /d/coordinator.state cannot be used: it has format version 2, but this program \
+         reads version 1. Nothing was changed. Restore the file, or start with another --data-dir to let the \
+         coordinator take the state over from the nodes"
     );
 }
 

@@ -73,8 +73,8 @@ impl<B: Bugs> Coordinator<B> {
         let registered = self.registry.get(&addr).map(|node| node.incarnation);
         if registered != incarnation && self.is_held(now, &addr, incarnation, &ancestors) {
             return Err(JoinError::Refused(ErrorReply::Busy(format!(
-                "another node lives as {addr}, or did a moment ago; a name is one node's: start this one with another port \
-                 or --advertise, or stop that one; after a crash it gets the name back by itself"
+                "another live node uses the name {addr}; start this one with another port or --advertise, or stop the \
+                 other; after a crash the name becomes free by itself"
             ))));
         }
         let again = incarnation.is_some() && registered == incarnation;

@@ -81,11 +81,11 @@ impl<B: Bugs> Coordinator<B> {
     ) -> Result<(), ErrorReply> {
         if held.version.0 > limits::COUNTER / 2 {
             return Err(ErrorReply::NotPeer(
-                "the version of the node's map is beyond any that a cluster reaches".to_owned(),
+                "the version of the node's map is higher than any cluster can reach".to_owned(),
             ));
         }
         if held.bits() != self.settings.bits {
-            return Err(ErrorReply::NotPeer("the node's cluster cuts its slots in another way".to_owned()));
+            return Err(ErrorReply::NotPeer("the node's cluster uses a different number of slots".to_owned()));
         }
         if matches!(self.phase, Phase::Fresh | Phase::Gathering(_)) || !self.joined_once {
             let offer = self.offers.entry(held.cluster.clone()).or_insert_with(|| Offer::new(held.clone()));
@@ -101,8 +101,8 @@ impl<B: Bugs> Coordinator<B> {
         }
         if held.cluster != self.map.cluster {
             return Err(ErrorReply::NotPeer(format!(
-                "the node belongs to cluster {}, this coordinator leads cluster {}; start the node with another \
-                 coordinator, or start it anew",
+                "the node belongs to cluster {}, this coordinator leads cluster {}; start the node with its own \
+                 coordinator, or start it empty",
                 held.cluster, self.map.cluster
             )));
         }

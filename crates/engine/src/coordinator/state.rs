@@ -33,10 +33,10 @@ pub enum StateError {
     #[error("{0}")]
     Map(#[from] MapError),
     /// What follows the map cannot be read.
-    #[error("the line {0} is missing or cannot be read")]
+    #[error("the line {0} is missing or invalid")]
     Line(&'static str),
     /// The key space is divided into slots differently.
-    #[error("its slots are cut in another way than this program does")]
+    #[error("it uses a different number of slots")]
     Bits,
 }
 

@@ -42,7 +42,7 @@ pub enum ReplayError {
         found: u64,
     },
     /// An entry does not follow on from its slot's current state.
-    #[error("entry {number} does not follow on slot {slot}", slot = slot.0)]
+    #[error("entry {number} does not match the state of slot {slot}", slot = slot.0)]
     OutOfOrder {
         /// The entry.
         number: u64,

@@ -95,7 +95,7 @@ impl<B: Bugs> Node<B> {
         }
         let map = Arc::new(ClusterMap::updated(before.as_deref(), update)?);
         if map.bits() != self.bits {
-            return Err(MapError::Malformed("its slots are cut in another way"));
+            return Err(MapError::Malformed("it uses a different number of slots"));
         }
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&map));
         self.peers.follow_map(now, &map);

@@ -51,7 +51,7 @@ impl Membership {
                 if followed.is_ok() { Flow::Next } else { Flow::Close }
             });
             if stopped != Stopped::NeedsMore {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "not a map that follows on the last"));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a map that does not follow the last one"));
             }
         }
         Ok(())

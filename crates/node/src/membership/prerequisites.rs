@@ -86,9 +86,9 @@ impl Membership {
             if let Some(own) = store.cluster().filter(|own| *own != map.cluster) {
                 NodeMessage::Leave.encode(out);
                 return Some(Ended::Rejected(format!(
-                    "the data in {} is of cluster {own}, and the coordinator at {} leads cluster {}; nothing was changed: \
-                     name its own coordinator with --coordinator-host and --coordinator-port, or start with another \
-                     --data-dir",
+                    "the data in {} belongs to cluster {own}, but the coordinator at {} leads cluster {}; nothing was \
+                     changed: name the right coordinator with --coordinator-host and --coordinator-port, or start \
+                     with another --data-dir",
                     store.path().display(),
                     self.settings,
                     map.cluster
@@ -125,5 +125,5 @@ impl Membership {
 
 /// The disk did not take what the next start must know of this one.
 fn unnoted(error: &FileError) -> Ended {
-    Ended::Unnoted(format!("the data directory does not take what the coordinator says: {error}: {}", error.source))
+    Ended::Unnoted(format!("cannot record in the data directory what the coordinator says: {error}: {}", error.source))
 }

@@ -18,7 +18,7 @@ pub(super) fn load(disk: &dyn Disk, directory: &Path) -> Option<Arc<ClusterMap>>
     let text = match map_file::load(disk, directory) {
         Ok(text) => text?,
         Err(error) => {
-            tracing::warn!("{error}; the coordinator's map will do");
+            tracing::warn!("{error}; using the coordinator's map instead");
             return None;
         }
     };
@@ -26,7 +26,7 @@ pub(super) fn load(disk: &dyn Disk, directory: &Path) -> Option<Arc<ClusterMap>>
     match map {
         Ok(map) => Some(Arc::new(map)),
         Err(error) => {
-            tracing::warn!("the map in the data directory cannot be read, the coordinator's will do: {error}");
+            tracing::warn!("cannot read the map in the data directory, using the coordinator's instead: {error}");
             None
         }
     }

@@ -133,7 +133,7 @@ pub(super) fn open_on(
     let node = read.replay.finish(now, ancestors(directory.identity()), map);
     begin_log(&directory, &mut journal, settings.fsync).with_context(|| {
         format!(
-            "cannot write to the data directory {}: what it held is as it was; see to its disk and start again",
+            "cannot write to the data directory {}: its contents are unchanged; check its disk and start again",
             path.display()
         )
     })?;
@@ -147,8 +147,8 @@ pub(super) fn open_on(
     }
     if !is_proof && !found.new {
         text = format!(
-            "{text}; the machine was restarted since: what was not synced may be missing. A replica that misses nothing goes \
-             first; where there is none, the one that has most"
+            "{text}; the machine was restarted since: what was not synced may be missing. A complete replica leads \
+             first; if there is none, the one with the most records"
         );
     }
     let snapshot = (recovery.snapshot.unwrap_or_default(), recovery.snapshot_bytes);
@@ -161,10 +161,13 @@ fn with_advice(error: OpenError, path: &Path) -> anyhow::Error {
     let path = path.display();
     let advice = match &error {
         OpenError::File(file) if file.is_no_space() && !file.is_no_descriptor() => {
-            format!("the disk of the data directory {path} is full; what it holds is sound: make room, and start again")
+            format!(
+                "the disk of the data directory {path} is full; its contents are intact: free some space and start \
+                 again"
+            )
         }
         OpenError::File(_) => {
-            format!("the data directory {path} cannot be used: see to its disk and its permissions, and start again")
+            format!("the data directory {path} cannot be used: check its disk and permissions, and start again")
         }
         OpenError::Damaged(_) | OpenError::Rejected { .. } => format!(
             "the data directory {path} cannot be used. `node check {path}` shows what is wrong with it; \
@@ -215,7 +218,7 @@ pub fn check(path: &Path) -> anyhow::Result<String> {
 /// # Errors
 /// It cannot be repaired.
 pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
-    let free = RealDisk.free_space(path).with_context(|| format!("cannot look at {}", path.display()))?;
+    let free = RealDisk.free_space(path).with_context(|| format!("cannot inspect {}", path.display()))?;
     let options = Options::fitting(DirectoryId(fresh_id), free);
     let report = storage::repair(&RealDisk, path, options, &mut || {
         let mut read = Read::new(Timestamp::default(), 0);
@@ -226,7 +229,7 @@ pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
     let was_copied = directory.found().copied;
     directory.recover(&mut |_| Ok(()))?;
     let copied = if was_copied { "\nThe copy counts as a directory of its own from now on." } else { "" };
-    let proof = "\nWhat it holds proves nothing from now on: a replica that misses nothing goes first.";
+    let proof = "\nFrom now on its data is not known to be complete: a complete replica leads first.";
     Ok(format!("{report}{copied}{proof}"))
 }
 

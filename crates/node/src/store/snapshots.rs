@@ -162,11 +162,11 @@ impl Snapshots {
 
 /// Logs that no snapshot was made. The log is still whole, so nothing is lost.
 fn not_made(error: &anyhow::Error) {
-    tracing::warn!("no snapshot was made, the log stays as it is, and another is tried later: {error:#}");
+    tracing::warn!("cannot take a snapshot; the log is unchanged, trying again later: {error:#}");
 }
 
 fn joined<T>(thread: JoinHandle<T>) -> anyhow::Result<T> {
-    thread.join().map_err(|_| anyhow::anyhow!("the thread of a snapshot has panicked"))
+    thread.join().map_err(|_| anyhow::anyhow!("the snapshot thread panicked"))
 }
 
 /// Copies all slots, with rests in between. Writes go on meanwhile: each slot is locked only while it is copied.

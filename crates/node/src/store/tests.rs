@@ -183,7 +183,7 @@ async fn on_a_full_disk_a_node_stops_in_order_and_starts_again() {
     let _ = disk.remove(Path::new("/data/reserve-identity"));
     is_full();
     let error = format!("{:#}", Durable::try_open(&disk, Fsync::Always).err().expect("not even an identity has room"));
-    assert!(error.contains("make room, and start again") && !error.contains("repair"), "{error}");
+    assert!(error.contains("free some space and start again") && !error.contains("repair"), "{error}");
 }
 
 /// Nobody wakes the thread meanwhile: whoever holds the log writes what has gathered, or releases it in a moment.

@@ -108,7 +108,7 @@ impl Store {
         journal.set_syncs_often(self.fsync() == Fsync::Always);
         *self.shared.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(Log::new(journal));
         let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run());
-        Ok(Running { store: self.clone(), thread: thread.context("cannot start the thread of the log")? })
+        Ok(Running { store: self.clone(), thread: thread.context("cannot start the log thread")? })
     }
 }
 
@@ -126,7 +126,7 @@ impl Running {
     /// The disk has failed; the next start treats this stop as a crash.
     pub fn close(self) -> anyhow::Result<()> {
         self.store.order(|orders| orders.stop = true);
-        let journal = self.thread.join().map_err(|_| anyhow::anyhow!("the thread of the log has panicked"))?;
+        let journal = self.thread.join().map_err(|_| anyhow::anyhow!("the log thread panicked"))?;
         let directory = self.store.directory().take();
         match (journal, directory) {
             (Some(journal), Some(directory)) => directory.close(journal).context("cannot close the data directory"),
@@ -153,8 +153,8 @@ impl Writer {
             Err(error) => {
                 let why = format!("{error:#}");
                 tracing::error!(
-                    "the data directory {} has failed, nothing more is acknowledged, and the node hands over and stops: \
-                     {why}",
+                    "the data directory {} has failed: nothing more is acknowledged, and the node hands over and \
+                     stops: {why}",
                     self.store.path().display()
                 );
                 self.store.shared.health.send_replace(Health::Failed(why));
@@ -278,10 +278,10 @@ impl Writer {
                     "close connections, or raise the limit (ulimit -n)",
                 )
             } else {
-                (format!("the disk of {path} is full"), "make room")
+                (format!("the disk of {path} is full"), "free some space")
             };
             tracing::error!(
-                "{what}: writes are refused and slots are handed over, reads go on; {help}, and writes are taken again by \
+                "{what}: writes are refused and slots are handed over, reads continue; {help}, and writes resume by \
                  themselves: {error}: {}",
                 error.source
             );
@@ -321,7 +321,7 @@ impl Writer {
             self.store.with_log(|log| log.journal.set_low_space(false));
             self.room.keeps_one = false;
             self.store.shared.health.send_if_modified(|health| turn(health, &Health::Full, Health::Good));
-            tracing::warn!("the disk of {} has room again: writes are taken", self.store.path().display());
+            tracing::warn!("the disk of {} has room again: accepting writes", self.store.path().display());
             self.driver.propose();
         }
         Ok(())
@@ -359,7 +359,7 @@ impl Writer {
         match self.store.save_map(&map) {
             Ok(()) => {}
             Err(error) if error.is_no_space() && self.store.health() == Health::Full => {}
-            Err(error) => tracing::warn!("{error}: {}; the map is saved later", error.source),
+            Err(error) => tracing::warn!("{error}: {}; the map will be saved later", error.source),
         }
         self.map_saved_at = Instant::now();
     }
@@ -380,7 +380,7 @@ impl Writer {
     /// Collects a finished sync; with `wait`, waits for one that is still running.
     fn end_sync(&mut self, wait: bool) -> anyhow::Result<()> {
         if let Some(syncing) = self.syncing.take_if(|syncing| wait || syncing.is_finished()) {
-            let synced = syncing.join().map_err(|_| anyhow::anyhow!("the thread of an fsync has panicked"))?;
+            let synced = syncing.join().map_err(|_| anyhow::anyhow!("the fsync thread panicked"))?;
             self.store.with_log(|log| log.journal.end_sync(synced))?;
         }
         Ok(())
@@ -401,7 +401,7 @@ impl Writer {
     /// Collects a prepared segment; with `wait`, waits for one that is not ready yet.
     fn end_next_segment(&mut self, wait: bool) -> anyhow::Result<()> {
         if let Some(making) = self.making.take_if(|making| wait || making.is_finished()) {
-            let next = making.join().map_err(|_| anyhow::anyhow!("the thread of a segment has panicked"))?;
+            let next = making.join().map_err(|_| anyhow::anyhow!("the segment thread panicked"))?;
             self.store.with_log(|log| log.journal.end_next(next))?;
         }
         Ok(())

@@ -63,14 +63,15 @@ impl MapUpdate {
     /// [`MapError::Malformed`] says what is wrong with the text.
     pub fn parse<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Self, MapError> {
         let mut lines = lines.into_iter();
-        let head = lines.next().and_then(|line| line.strip_prefix("OK Map ")).ok_or(MapError::Malformed("no head"))?;
+        let head =
+            lines.next().and_then(|line| line.strip_prefix("OK Map ")).ok_or(MapError::Malformed("no first line"))?;
         let mut words = head.split(' ');
         let version = field(words.next(), "version=")?;
         let since = field(words.next(), "since=")?;
         let cluster = field(words.next(), "cluster=")?;
         let count: usize = field(words.next(), "slots=")?;
         if !count.is_power_of_two() || count > 1 << 16 {
-            return Err(MapError::Malformed("slots= is no power of two up to 65536"));
+            return Err(MapError::Malformed("slots= is not a power of two up to 65536"));
         }
         let promises = ClusterSettings {
             replicas: field(words.next(), "replicas=")?,
@@ -102,12 +103,12 @@ impl MapUpdate {
         };
         for line in lines.take_while(|line| !line.is_empty()) {
             if let Some(node) = line.strip_prefix("NODE ") {
-                let (incarnation, member) = parse_node(node).ok_or(MapError::Malformed("a NODE line"))?;
+                let (incarnation, member) = parse_node(node).ok_or(MapError::Malformed("invalid NODE line"))?;
                 update.members.insert(incarnation, member);
             } else if let Some(run) = line.strip_prefix("SLOTS ") {
                 update.runs.push(parse_run(run)?);
             } else {
-                return Err(MapError::Malformed("an unknown line"));
+                return Err(MapError::Malformed("unknown line"));
             }
         }
         Ok(update)
@@ -115,7 +116,7 @@ impl MapUpdate {
 }
 
 fn nodes(list: &str) -> Result<Vec<NodeAddr>, MapError> {
-    let node = |word: &str| word.parse().map_err(|_| MapError::Malformed("no address"));
+    let node = |word: &str| word.parse().map_err(|_| MapError::Malformed("invalid address"));
     list.split(',').map(node).collect()
 }
 
@@ -136,7 +137,7 @@ fn parse_run(line: &str) -> Result<(SlotId, SlotId, Arc<SlotConfig>), MapError> 
     let first = field(words.next(), "")?;
     let last = field(words.next(), "")?;
     if first > last {
-        return Err(MapError::Malformed("a run of slots that ends before it starts"));
+        return Err(MapError::Malformed("a range of slots ends before it starts"));
     }
     let config = SlotConfig {
         epoch: field(words.next(), "epoch=")?,
@@ -151,7 +152,7 @@ fn parse_run(line: &str) -> Result<(SlotId, SlotId, Arc<SlotConfig>), MapError> 
 
 fn field<T: FromStr>(word: Option<&str>, name: &'static str) -> Result<T, MapError> {
     let value = word.and_then(|word| word.strip_prefix(name)).and_then(|value| value.parse().ok());
-    value.ok_or(MapError::Malformed("a field is missing or has no such value"))
+    value.ok_or(MapError::Malformed("a field is missing or has an invalid value"))
 }
 
 fn incarnations(word: Option<&str>, name: &'static str) -> Result<Vec<Incarnation>, MapError> {
@@ -159,7 +160,7 @@ fn incarnations(word: Option<&str>, name: &'static str) -> Result<Vec<Incarnatio
     if list == "-" {
         return Ok(Vec::new());
     }
-    list.split(',').map(|inc| inc.parse().map_err(|_| MapError::Malformed("no incarnation"))).collect()
+    list.split(',').map(|inc| inc.parse().map_err(|_| MapError::Malformed("invalid incarnation"))).collect()
 }
 
 fn list(incarnations: &[Incarnation]) -> String {

@@ -134,8 +134,8 @@ pub enum ModifyError {
     TooLong,
     /// The answer is longer than [`limits::ANSWER_BYTES`], and the write is to be remembered with it.
     #[error(
-        "ERR the answer is longer than {} bytes, which a write with ONCE is not remembered with; nothing was changed, \
-         repeat it without ONCE",
+        "ERR the answer is longer than {} bytes, the most that ONCE can remember; nothing was changed, repeat it \
+         without ONCE",
         limits::ANSWER_BYTES
     )]
     AnswerTooLong,

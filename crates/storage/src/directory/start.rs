@@ -86,7 +86,7 @@ impl<B: Bugs> DataDir<B> {
         };
         let end = Position(resumed.end);
         let boot = self.disk.boot_id();
-        let place = self.disk.place(&self.path).io_context("look at", &self.path)?;
+        let place = self.disk.place(&self.path).io_context("inspect", &self.path)?;
         // IMPORTANT: do this before anything is appended. From here on, the end of the log is not known to be whole.
         self.update_identity(|identity| {
             identity.boot = boot;
@@ -105,7 +105,7 @@ impl<B: Bugs> DataDir<B> {
     fn length_of_snapshot(&self, position: Option<u64>) -> Result<u64, FileError> {
         let Some(position) = position else { return Ok(0) };
         let file = self.path.join(snapshot::name(position));
-        self.disk.open(&file, Mode::Read).and_then(|open| open.length()).io_context("look at", &file)
+        self.disk.open(&file, Mode::Read).and_then(|open| open.length()).io_context("inspect", &file)
     }
 
     fn survey(&self, listing: &Listing, deliver: Deliver<'_>) -> Result<Survey, OpenError> {

@@ -36,7 +36,7 @@ pub(crate) struct Block {
 impl Blocks {
     pub(crate) fn open(disk: &dyn Disk, path: &Path, id: DirectoryId) -> Result<Self, ReadError> {
         let file = disk.open(path, Mode::Read).io_context("open", path)?;
-        let length = file.length().io_context("look at", path)?;
+        let length = file.length().io_context("inspect", path)?;
         let mut header = [0; HEADER_BYTES];
         read_full(file.as_ref(), 0, &mut header).io_context("read", path)?;
         let position = decode_header(&header, id)

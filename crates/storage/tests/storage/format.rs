@@ -172,7 +172,7 @@ fn a_file_of_a_later_version_is_refused_by_its_number() {
     bytes[60..64].copy_from_slice(&sealed.to_le_bytes());
     disk.set_content(&file, &bytes).expect("it is there");
     let Err(error) = open(&disk) else { panic!("it is read all the same") };
-    assert!(error.to_string().ends_with("it is of format version 2, and this program reads version 1"), "{error}");
+    assert!(error.to_string().ends_with("it has format version 2, but this program reads version 1"), "{error}");
     let identity = disk.content(&path().join("identity")).expect("it is there");
     let later = String::from_utf8(identity).expect("it is text").replace("node-identity 1 ", "node-identity 9 ");
     disk.set_content(&path().join("identity"), later.as_bytes()).expect("it is there");

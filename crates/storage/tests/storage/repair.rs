@@ -83,7 +83,7 @@ fn a_sound_directory_needs_no_repair() {
     let report = check(&disk).expect("it is there");
     assert!(report.is_sound(), "{report}");
     assert_eq!(report.segments.iter().map(|segment| segment.records).sum::<u64>(), 200);
-    assert!(report.to_string().ends_with("A node starts here."), "{report}");
+    assert!(report.to_string().ends_with("A node can start here."), "{report}");
     let repaired = repair(&disk).expect("there is nothing to do");
     assert_eq!(repaired.to_string(), "/data: nothing to repair");
 }
@@ -103,7 +103,7 @@ fn a_check_goes_on_behind_damage_and_says_where_it_is() {
     assert!(!report.is_sound());
     let text = report.to_string();
     assert!(text.contains(&format!("DAMAGE {} is damaged at byte {offset}", file.display())), "{text}");
-    assert!(text.contains("A node does not start here"), "{text}");
+    assert!(text.contains("A node cannot start here"), "{text}");
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn a_torn_tail_is_shown_and_is_no_reason_not_to_start() {
     assert_eq!(report.refusal, None);
     let torn = report.torn_tail.clone().expect("its end is torn");
     assert_eq!((torn.file, torn.offset), (file, offset));
-    assert!(report.to_string().contains("A crash has torn the end of the log"), "{report}");
+    assert!(report.to_string().contains("A crash tore the end of the log"), "{report}");
     let opened = crate::support::open_on(Arc::new(disk), path(), options(), NoBugs).expect("it starts");
     assert_eq!(opened.payloads.len(), 199);
 }
