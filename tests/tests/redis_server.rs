@@ -397,3 +397,13 @@ fn command_docs_have_the_shape_that_redis_cli_reads() {
     let Reply::Array(all) = node.call(&["COMMAND", "DOCS"]) else { panic!("no list") };
     assert_eq!(Reply::Number(all.len() as i64 / 2), node.call(&["COMMAND", "COUNT"]));
 }
+
+#[test]
+fn help_lists_what_each_command_with_subcommands_has() {
+    let cluster = shared();
+    let answers = exchange(&cluster, &[&["MEMORY", "help"], &["CLIENT", "HELP"]]);
+    let expected = "*5\r\n+MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:\r\n\
+        +USAGE key [SAMPLES count]\r\n+    The bytes that a key takes.\r\n+HELP\r\n+    Lists the subcommands.\r\n";
+    assert!(answers.starts_with(expected), "{answers}");
+    assert!(answers.contains("\r\n+SETINFO LIB-NAME libname|LIB-VER libver\r\n"), "{answers}");
+}

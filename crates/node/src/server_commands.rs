@@ -190,6 +190,7 @@ impl Front {
                 resp.array(2).bulk(now.as_secs().to_string()).bulk(now.subsec_micros().to_string());
             }
             ServerCommand::Role => role(driver, &mut resp),
+            ServerCommand::Help(container) => help(container, &mut resp),
             ServerCommand::DbSize => return CommandOutcome::Count,
             ServerCommand::Wait { replicas, millis } => return CommandOutcome::Wait { replicas, millis },
         }
@@ -349,6 +350,18 @@ fn command_query(query: CommandQuery<'_>, resp: &mut Resp<'_>) {
     }
 }
 
+/// The subcommands of a command, with two lines for each, as Redis lists them.
+fn help(container: &Command, resp: &mut Resp<'_>) {
+    let name = container.name.to_ascii_uppercase();
+    resp.array(1 + 2 * container.subcommands().count());
+    resp.simple(&format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    for part in container.subcommands() {
+        let subcommand = part.name.split_once('|').map_or(part.name, |(_, subcommand)| subcommand);
+        resp.simple(format!("{} {}", subcommand.to_ascii_uppercase(), part.syntax).trim_end());
+        resp.simple(&format!("    {}.", part.summary));
+    }
+}
+
 fn is_listed(command: &Command, which: NamesOrPattern<'_>) -> bool {
     match which {
         NamesOrPattern::All => true,
@@ -440,6 +453,7 @@ fn table_index(command: ServerCommand<'_>) -> Option<usize> {
         ServerCommand::Time => "time",
         ServerCommand::Role => "role",
         ServerCommand::Wait { .. } => "wait",
+        ServerCommand::Help(container) => container.name,
     };
     COMMANDS.iter().position(|command| command.name == name)
 }

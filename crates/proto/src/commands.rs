@@ -190,7 +190,7 @@ pub static COMMANDS: [Command; 75] = [
 
 /// All subcommands.
 #[rustfmt::skip]
-pub static SUBCOMMANDS: [Command; 18] = [
+pub static SUBCOMMANDS: [Command; 23] = [
     command(("client|id", 2, FAST_SERVER, NONE, "connection", "5.0.0", "", "The ID of the connection")),
     command(("client|info", 2, FAST_SERVER, NONE, "connection", "6.2.0", "", "Information about the connection")),
     command(("client|list", -2, SERVER, NONE, "connection", "2.4.0", "[TYPE type] [ID client-id [client-id ...]]", "Information about connections")),
@@ -199,16 +199,21 @@ pub static SUBCOMMANDS: [Command; 18] = [
     command(("client|setinfo", 4, FAST_SERVER, NONE, "connection", "7.2.0", "LIB-NAME libname|LIB-VER libver", "Sets the client's library name or version")),
     command(("client|no-evict", 3, FAST_SERVER, NONE, "connection", "7.0.0", "ON|OFF", "No effect: no connection is dropped for lack of memory")),
     command(("client|no-touch", 3, FAST_SERVER, NONE, "connection", "7.2.0", "ON|OFF", "Remembered, without effect")),
+    command(("client|help", 2, SERVER, NONE, "connection", "5.0.0", "", "Lists the subcommands")),
     command(("command|count", 2, SERVER, NONE, "server", "2.8.13", "", "How many commands there are")),
     command(("command|docs", -2, SERVER, NONE, "server", "7.0.0", "[command-name ...]", "Describes commands for people")),
     command(("command|info", -2, SERVER, NONE, "server", "2.8.13", "[command-name ...]", "Describes commands for programs")),
     command(("command|list", -2, SERVER, NONE, "server", "7.0.0", "[FILTERBY MODULE module-name|ACLCAT category|PATTERN pattern]", "The names of commands")),
+    command(("command|help", 2, SERVER, NONE, "server", "5.0.0", "", "Lists the subcommands")),
     command(("config|get", -3, SERVER, NONE, "server", "2.0.0", "parameter [parameter ...]", "Settings by their names in Redis")),
+    command(("config|help", 2, SERVER, NONE, "server", "5.0.0", "", "Lists the subcommands")),
     command(("memory|usage", -3, READ, (2, 2, 1), "server", "4.0.0", "key [SAMPLES count]", "The bytes that a key takes")),
+    command(("memory|help", 2, SERVER, NONE, "server", "4.0.0", "", "Lists the subcommands")),
     command(("object|encoding", 3, READ, (2, 2, 1), "generic", "2.2.3", "key", "int, embstr or raw")),
     command(("object|freq", 3, READ, (2, 2, 1), "generic", "4.0.0", "key", "Always an error: uses are not counted")),
     command(("object|idletime", 3, READ, (2, 2, 1), "generic", "2.2.3", "key", "The seconds since a key was used")),
-    command(("object|refcount", 3, READ, (2, 2, 1), "generic", "2.2.3", "key", "1")),
+    command(("object|refcount", 3, READ, (2, 2, 1), "generic", "2.2.3", "key", "Always 1")),
+    command(("object|help", 2, SERVER, NONE, "generic", "6.2.0", "", "Lists the subcommands")),
 ];
 
 #[cfg(test)]

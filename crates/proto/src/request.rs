@@ -238,6 +238,9 @@ impl<'a> NodeRequest<'a> {
             b"PING" => rest.nothing(verbs::PING).map(|()| Self::Ping),
             b"QUIT" => rest.nothing(verbs::QUIT).map(|()| Self::Quit),
             b"PEER" => rest.array(verbs::PEER).map(Self::Peer),
+            b"CLIENT" | b"COMMAND" | b"CONFIG" | b"MEMORY" | b"OBJECT" if rest.asks_for_help() => {
+                server::help(verb, rest)
+            }
             _ => rest.redis(verb),
         }
     }

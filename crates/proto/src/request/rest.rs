@@ -123,6 +123,12 @@ impl<'a> Rest<'a> {
         }
     }
 
+    /// Whether it is an array whose first word is `HELP`.
+    pub(super) fn asks_for_help(self) -> bool {
+        let Self::Words(mut words) = self else { return false };
+        words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"HELP"))
+    }
+
     pub(super) fn is_array(self) -> bool {
         matches!(self, Self::Words(_))
     }

@@ -4,6 +4,7 @@
 use super::auth::Auth;
 use super::redis::{not_an_integer, unknown_subcommand, wrong_number};
 use super::{KeyWords, NodeRequest, PeerWords, Rest};
+use crate::commands::Command;
 use crate::decimal::integer;
 use crate::error::ErrorReply;
 use crate::frame::Words;
@@ -40,6 +41,8 @@ pub enum ServerCommand<'a> {
     Time,
     /// `ROLE`.
     Role,
+    /// `HELP` as the subcommand of this command.
+    Help(&'static Command),
     /// `WAIT replicas milliseconds`.
     Wait {
         /// How many replicas must have all writes of the connection.
@@ -148,6 +151,15 @@ pub(super) fn parse<'a>(verb: &[u8], rest: Rest<'a>) -> Result<NodeRequest<'a>, 
         _ => return Err(ErrorReply::UnknownCommand),
     };
     Ok(NodeRequest::Server(command))
+}
+
+/// Parses `HELP` as the subcommand of a command, whose name is in upper case.
+pub(super) fn help<'a>(verb: &[u8], rest: Rest<'a>) -> Result<NodeRequest<'a>, ErrorReply> {
+    let (Rest::Words(words), Some(container)) = (rest, Command::named(verb)) else {
+        return Err(ErrorReply::UnknownCommand);
+    };
+    let [_] = exactly(format!("{}|help", container.name).as_bytes(), words)?;
+    Ok(NodeRequest::Server(ServerCommand::Help(container)))
 }
 
 fn wrong_words(verb: &[u8]) -> ErrorReply {
@@ -348,6 +360,18 @@ mod tests {
         }
         // The right number of words, one of them malformed.
         array(&["CAS", "k", "one", "v"], |read| assert_eq!(read, Err(ErrorReply::InvalidFormat("CAS"))));
+    }
+
+    #[test]
+    fn help_lists_the_subcommands_of_the_commands_that_have_any() {
+        for name in ["client", "COMMAND", "config", "memory", "object"] {
+            let container = Command::named(name.as_bytes()).unwrap();
+            assert!(container.subcommands().next().is_some(), "{name}");
+            array(&[name, "Help"], |read| assert_eq!(read, Ok(NodeRequest::Server(ServerCommand::Help(container)))));
+        }
+        let wrong = ErrorReply::redis("ERR wrong number of arguments for 'client|help' command");
+        array(&["client", "help", "id"], |read| assert_eq!(read, Err(wrong)));
+        assert_eq!(NodeRequest::parse(Frame::Line(b"CLIENT HELP")), Err(ErrorReply::UnknownCommand));
     }
 
     #[test]
