@@ -164,7 +164,7 @@ fn commands_from_a_pipe_are_answered_without_prompt_and_colour() {
          [Client] GET pipe:1 = a b\n[Client] GET pipe:none: NOT_FOUND\nOK Nodes:\n{nodes}"
     );
     assert!(ended.text().starts_with(&expected), "{:?}", ended.text());
-    assert!(!printed(&ended).contains('\x1b'), "no colour: {:?}", printed(&ended));
+    assert!(!printed(&ended).contains('\x1b'), "no color: {:?}", printed(&ended));
     assert!(!printed(&ended).contains(">> "), "no prompt: {:?}", printed(&ended));
 }
 

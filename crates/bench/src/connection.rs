@@ -278,7 +278,7 @@ impl<'a> Connection<'a> {
         if self.from == self.end {
             (self.from, self.end) = (0, 0);
         } else if self.in_flight.is_empty() {
-            anyhow::bail!("{} has said something that it was not asked{}", self.server.addr, self.told());
+            anyhow::bail!("{} sent an unsolicited reply{}", self.server.addr, self.told());
         }
         self.pump(recorder, now)
     }

@@ -32,7 +32,7 @@ pub enum Reply<'a> {
 
 /// These bytes cannot begin an answer to the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an answer that is none to what was asked")]
+#[error("the reply does not match the request")]
 pub struct Malformed;
 
 /// A complete answer at the start of some bytes, and its length; `None` if more must arrive.

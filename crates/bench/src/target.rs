@@ -40,7 +40,7 @@ impl FromStr for Place {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "IP:PORT is expected, or IP:PORT/PID,PID,... such as 127.0.0.1:5000/4711,4712";
+        const EXPECTED: &str = "expected IP:PORT, or IP:PORT/PID,PID,... such as 127.0.0.1:5000/4711,4712";
         let (addr, pids) = text.split_once('/').map_or((text, None), |(addr, pids)| (addr, Some(pids)));
         let pids = pids.into_iter().flat_map(|pids| pids.split(',')).map(str::parse);
         Ok(Self {
@@ -65,7 +65,7 @@ impl FromStr for Cluster {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "NODES@IP:PORT is expected, such as 3@127.0.0.1:5000";
+        const EXPECTED: &str = "expected NODES@IP:PORT, such as 3@127.0.0.1:5000";
         let (text, remark) = text.split_once('#').unwrap_or((text, ""));
         let (nodes, coordinator) = text.split_once('@').ok_or(EXPECTED)?;
         let nodes = nodes.parse().map_err(|_| EXPECTED)?;
@@ -127,7 +127,7 @@ impl Target {
             led.entry(primary).or_default().push(number);
         }
         let servers = led.into_iter().map(|(primary, numbers)| {
-            let member = map.member(primary).context("a slot is led by nobody known")?;
+            let member = map.member(primary).context("the primary of a slot is not a member")?;
             let addr = resolve(member.addr.as_str())?;
             Ok(Server { addr, numbers: Numbers::List(numbers.into()), node: Some(primary) })
         });
@@ -194,7 +194,7 @@ pub(crate) fn connect(addr: SocketAddr, password: Option<&Password>) -> anyhow::
         frame::encode_array(&["AUTH", password.as_str()], &mut request);
         stream.write_all(&request).with_context(|| format!("cannot send to {addr}"))?;
         let answer = answer_line(&stream, addr)?;
-        anyhow::ensure!(answer == "+OK", "{addr} does not take the password: {}", answer.trim_start_matches('-'));
+        anyhow::ensure!(answer == "+OK", "{addr} rejected the password: {}", answer.trim_start_matches('-'));
     }
     Ok(stream)
 }
@@ -214,7 +214,7 @@ fn settled_map(at: &Cluster) -> anyhow::Result<ClusterMap> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    anyhow::bail!("its {} nodes have not found their places within {PATIENCE:?}", at.nodes)
+    anyhow::bail!("its {} nodes did not settle within {PATIENCE:?}", at.nodes)
 }
 
 /// Whether all nodes are up, every slot has a primary, and no copy is still being filled.
@@ -238,7 +238,7 @@ pub fn serving_map(
         match map.filter(|map| map.slots().all(|(_, config)| config.primary.is_some())) {
             Some(map) => return Ok(map),
             None if Instant::now() >= deadline => {
-                anyhow::bail!("the cluster has keys that no node leads; are its nodes started?")
+                anyhow::bail!("the cluster has keys that no node leads; have its nodes been started?")
             }
             None => std::thread::sleep(Duration::from_millis(50)),
         }
@@ -247,15 +247,15 @@ pub fn serving_map(
 
 /// The coordinator's current map; `None` if it has none yet.
 fn read_map(coordinator: SocketAddr, password: Option<&Password>) -> anyhow::Result<Option<ClusterMap>> {
-    let mut stream = connect(coordinator, password).context("the coordinator is not reached")?;
+    let mut stream = connect(coordinator, password).context("cannot reach the coordinator")?;
     stream.write_all(b"MAP\n").context("cannot ask the coordinator for its map")?;
     let mut lines: Vec<String> = Vec::new();
     for line in BufReader::new(stream).lines() {
         let line = line.context("cannot read the coordinator's map")?;
         if line == "ERROR Unknown command" || line.starts_with('-') {
-            anyhow::bail!("{coordinator} is no coordinator: it answered {line}");
+            anyhow::bail!("{coordinator} is not a coordinator: it answered {line}");
         }
-        anyhow::ensure!(!line.starts_with("ERROR NOAUTH"), "the coordinator asks for a password: {line}");
+        anyhow::ensure!(!line.starts_with("ERROR NOAUTH"), "the coordinator requires a password: {line}");
         if line.starts_with("ERROR ") {
             return Ok(None);
         }

@@ -142,7 +142,7 @@ impl FromStr for Workload {
             letter if letter.len() == 1 && ("a"..="f").contains(&letter) => {
                 Ok(Self::Ycsb(letter.chars().next().unwrap_or('a')))
             }
-            _ => Err(format!("one of {} is expected; a to f are those of YCSB", Self::NAMES.join(", "))),
+            _ => Err(format!("expected one of {}; a to f are those of YCSB", Self::NAMES.join(", "))),
         }
     }
 }

@@ -21,11 +21,11 @@ const REPLICAS: &str = "2";
 const VIRTUAL_NODES: &str = "16";
 
 /// How long the cluster may take until every slot has all its copies, once nothing disturbs it any more.
-pub(crate) const WHOLE: Duration = Duration::from_secs(60);
+pub(crate) const HEALTHY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long it must have stayed so. A coordinator that was paused handles the requests it got meanwhile when it goes
 /// on.
-const STANDS: Duration = Duration::from_millis(500);
+const STABLE_FOR: Duration = Duration::from_millis(500);
 
 /// How often a node that is to leave is decommissioned again. A node that was killed just after it left comes back as a
 /// new one.
@@ -221,7 +221,7 @@ impl Cluster {
             }
             let missing = match (self.look_whether_whole(), whole) {
                 (Ok(version), Some((seen, since))) if seen == version => {
-                    if since.elapsed() >= STANDS {
+                    if since.elapsed() >= STABLE_FOR {
                         return Ok(since - start);
                     }
                     None
@@ -235,8 +235,8 @@ impl Cluster {
                     Some(missing)
                 }
             };
-            if let Some(missing) = missing.filter(|_| start.elapsed() >= WHOLE) {
-                anyhow::bail!("the cluster is not whole {WHOLE:?} after all faults: {missing}");
+            if let Some(missing) = missing.filter(|_| start.elapsed() >= HEALTHY_TIMEOUT) {
+                anyhow::bail!("the cluster is not healthy {HEALTHY_TIMEOUT:?} after the last fault: {missing}");
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -4,22 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sim::history::{Action, Operation};
 
-use crate::nemesis::Blow;
+use crate::nemesis::NodeFault;
 
-/// A gap belongs to a blow if it begins at most this long after it, in microseconds.
+/// A gap belongs to a fault if it begins at most this long after it, in microseconds.
 const BEGINS_WITHIN: u64 = 1_000_000;
 
-/// The times for one kind of blow, in microseconds.
+/// The times for one kind of fault, in microseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Gaps {
-    /// Per blow, the longest time between two answered writes of keys that the node led.
+    /// Per fault, the longest time between two answered writes of keys that the node led.
     pub(crate) still: Vec<u64>,
-    /// Per blow, the longest time that an answered write of these keys took.
+    /// Per fault, the longest time that an answered write of these keys took.
     pub(crate) slowest: Vec<u64>,
 }
 
-/// The gaps of all blows by name, with lone blows kept apart from those that coincided with other faults.
-pub(crate) fn gaps(blows: &[Blow], history: &[Operation]) -> BTreeMap<(&'static str, bool), Gaps> {
+/// The gaps of all faults by name, with lone faults kept apart from those that coincided with other faults.
+pub(crate) fn gaps(faults: &[NodeFault], history: &[Operation]) -> BTreeMap<(&'static str, bool), Gaps> {
     let mut writes: Vec<(u64, u64, &str)> = history
         .iter()
         .filter(|operation| !matches!(operation.action, Action::Get { .. }))
@@ -27,15 +27,15 @@ pub(crate) fn gaps(blows: &[Blow], history: &[Operation]) -> BTreeMap<(&'static 
         .collect();
     writes.sort_unstable();
     let mut gaps: BTreeMap<_, Gaps> = BTreeMap::new();
-    for blow in blows {
-        let keys: BTreeSet<&str> = blow.keys.iter().map(String::as_str).collect();
+    for fault in faults {
+        let keys: BTreeSet<&str> = fault.keys.iter().map(String::as_str).collect();
         let of_keys: Vec<(u64, u64)> =
             writes.iter().filter(|(_, _, key)| keys.contains(key)).map(|&(end, call, _)| (end, call)).collect();
-        let kind = gaps.entry((blow.what, blow.alone)).or_default();
+        let kind = gaps.entry((fault.what, fault.alone)).or_default();
         let pairs = of_keys.iter().zip(of_keys.iter().skip(1));
-        let still = pairs.filter(|((end, _), (next, _))| *next > blow.at && *end <= blow.at + BEGINS_WITHIN);
+        let still = pairs.filter(|((end, _), (next, _))| *next > fault.at && *end <= fault.at + BEGINS_WITHIN);
         kind.still.extend(still.map(|((end, _), (next, _))| next - end).max());
-        let met = of_keys.iter().filter(|(end, call)| *end > blow.at && *call <= blow.at + BEGINS_WITHIN);
+        let met = of_keys.iter().filter(|(end, call)| *end > fault.at && *call <= fault.at + BEGINS_WITHIN);
         kind.slowest.extend(met.map(|(end, call)| end - call).max());
     }
     gaps
@@ -67,8 +67,8 @@ mod tests {
             put("led", 10, Some(3 * second)),
             put("led", 3 * second, Some(9 * second)),
         ];
-        let blow = Blow { at: 5, what: "node killed", alone: true, keys: vec!["led".into()] };
-        let gaps = gaps(&[blow], &history);
+        let fault = NodeFault { at: 5, what: "node killed", alone: true, keys: vec!["led".into()] };
+        let gaps = gaps(&[fault], &history);
         let expected = Gaps { still: vec![3 * second - 1], slowest: vec![3 * second - 10] };
         assert_eq!(gaps[&("node killed", true)], expected);
     }

@@ -149,16 +149,16 @@ fn run(config: &Config) -> anyhow::Result<bool> {
     let load = Load::start(&runtime, &coordinator, asked, config.rate, &random, clock)?;
     let nemesis = Nemesis::new(&mut cluster, random.branch(u64::MAX), clock, &keys);
     let time = Duration::from_secs_f64(config.minutes * 60.0);
-    let (deeds, outcome) = if config.moves { nemesis.run_along(&route, time) } else { nemesis.run(time) };
+    let (log, outcome) = if config.moves { nemesis.run_along(&route, time) } else { nemesis.run(time) };
     let record = load.finish(&runtime)?;
     let walked = walker.finish(&runtime)?;
 
     let failures = walked.failures();
     let mut findings = if failures.is_empty() { vec![walked.describe()] } else { Vec::new() };
     if config.moves {
-        findings.push(format!("nodes of the whole cluster, one after the other: {:?}", deeds.sizes));
+        findings.push(format!("sizes of the healthy cluster, in order: {:?}", log.sizes));
     }
-    let mut report = Report { head, deeds, record, stops: Vec::new(), findings, failures };
+    let mut report = Report { head, log, record, stops: Vec::new(), findings, failures };
     if let Err(error) = outcome {
         report.failures.push(format!("{error:#}"));
         write_state(&mut cluster, config)?;

@@ -30,7 +30,7 @@ const STEP: Duration = Duration::from_millis(10);
 
 /// Something that happened to a node, for measuring how long writes stalled.
 #[derive(Debug, Clone)]
-pub(crate) struct Blow {
+pub(crate) struct NodeFault {
     /// When, on the history's clock.
     pub(crate) at: u64,
     pub(crate) what: &'static str,
@@ -42,10 +42,10 @@ pub(crate) struct Blow {
 
 /// What the nemesis has done.
 #[derive(Debug, Default)]
-pub(crate) struct Deeds {
+pub(crate) struct NemesisLog {
     /// What was done, and when on the history's clock.
-    pub(crate) log: Vec<(u64, String)>,
-    pub(crate) blows: Vec<Blow>,
+    pub(crate) entries: Vec<(u64, String)>,
+    pub(crate) faults: Vec<NodeFault>,
     /// How long the cluster took each time to be complete again, with no fault left.
     pub(crate) recoveries: Vec<Duration>,
     /// The sizes at which it was complete, in order, if nodes come and go.
@@ -62,47 +62,47 @@ pub(crate) struct Nemesis<'a> {
     open: Vec<(Fault, Instant)>,
     /// A node has lost its memory, and the cluster has not been seen complete since.
     memory_is_spent: bool,
-    deeds: Deeds,
+    log: NemesisLog,
 }
 
 impl<'a> Nemesis<'a> {
     pub(crate) fn new(cluster: &'a mut Cluster, random: Random, clock: Clock, keys: &'a [String]) -> Self {
-        Self { cluster, random, clock, keys, open: Vec::new(), memory_is_spent: false, deeds: Deeds::default() }
+        Self { cluster, random, clock, keys, open: Vec::new(), memory_is_spent: false, log: NemesisLog::default() }
     }
 
     /// Injects faults until a time has passed, then repairs all and waits until the cluster is complete. Returns what
     /// was done, whatever the outcome.
-    pub(crate) fn run(mut self, time: Duration) -> (Deeds, anyhow::Result<()>) {
-        let outcome = self.rage(GAP, time).and_then(|()| self.settle());
+    pub(crate) fn run(mut self, time: Duration) -> (NemesisLog, anyhow::Result<()>) {
+        let outcome = self.inject_faults(GAP, time).and_then(|()| self.settle());
         self.end(outcome)
     }
 
     /// The same while nodes come and go, so that the cluster goes through these sizes in a cycle, beginning with the
     /// second: until a time has passed, and each size was reached at least once.
-    pub(crate) fn run_along(mut self, route: &[usize], time: Duration) -> (Deeds, anyhow::Result<()>) {
+    pub(crate) fn run_along(mut self, route: &[usize], time: Duration) -> (NemesisLog, anyhow::Result<()>) {
         let end = Instant::now() + time;
-        self.deeds.sizes.extend(route.first());
+        self.log.sizes.extend(route.first());
         let mut sizes = route.iter().copied().cycle().skip(1);
         let outcome = loop {
-            if Instant::now() >= end && self.deeds.sizes.len() > route.len() {
+            if Instant::now() >= end && self.log.sizes.len() > route.len() {
                 break Ok(());
             }
-            if let Err(error) = sizes.next().map_or(Ok(()), |size| self.travel(size)) {
+            if let Err(error) = sizes.next().map_or(Ok(()), |size| self.resize(size)) {
                 break Err(error);
             }
         };
         self.end(outcome)
     }
 
-    fn end(mut self, outcome: anyhow::Result<()>) -> (Deeds, anyhow::Result<()>) {
+    fn end(mut self, outcome: anyhow::Result<()>) -> (NemesisLog, anyhow::Result<()>) {
         if let Err(error) = &outcome {
             self.log(format!("gives up: {error:#}"));
         }
-        (self.deeds, outcome)
+        (self.log, outcome)
     }
 
     /// Has nodes join or leave, injects faults meanwhile, and waits until the cluster is complete with `size` nodes.
-    fn travel(&mut self, size: usize) -> anyhow::Result<()> {
+    fn resize(&mut self, size: usize) -> anyhow::Result<()> {
         self.cluster.map();
         while self.cluster.wanted(true).len() < size {
             let node = *self.random.pick(&self.cluster.wanted(false)).context("there are too few nodes")?;
@@ -113,17 +113,22 @@ impl<'a> Nemesis<'a> {
             let node = *self.random.pick(&self.cluster.wanted(true)).context("there are no nodes")?;
             self.log(format!("{} leaves", self.cluster.server(node).name));
             let at = self.clock.micros();
-            self.deeds.blows.push(Blow { at, what: "node decommissioned", alone: true, keys: self.keys_led_by(node) });
+            self.log.faults.push(NodeFault {
+                at,
+                what: "node decommissioned",
+                alone: true,
+                keys: self.keys_led_by(node),
+            });
             self.cluster.remove(node)?;
         }
         let leg = self.random.millis(LEG.0, LEG.1);
-        self.rage(FIRST_GAP, leg)?;
+        self.inject_faults(FIRST_GAP, leg)?;
         self.settle()?;
-        self.deeds.sizes.push(size);
+        self.log.sizes.push(size);
         Ok(())
     }
 
-    fn rage(&mut self, first_gap: (u64, u64), time: Duration) -> anyhow::Result<()> {
+    fn inject_faults(&mut self, first_gap: (u64, u64), time: Duration) -> anyhow::Result<()> {
         let start = Instant::now();
         let mut next = start + self.random.millis(first_gap.0, first_gap.1);
         while start.elapsed() < time {
@@ -153,9 +158,9 @@ impl<'a> Nemesis<'a> {
             self.cluster.map();
         }
         if let (Some(node), Some(what)) = (fault.node(), kind.measured()) {
-            let blow =
-                Blow { at: self.clock.micros(), what, alone: self.open.is_empty(), keys: self.keys_led_by(node) };
-            self.deeds.blows.push(blow);
+            let fault =
+                NodeFault { at: self.clock.micros(), what, alone: self.open.is_empty(), keys: self.keys_led_by(node) };
+            self.log.faults.push(fault);
         }
         if kind.loses_memory() {
             self.memory_is_spent = true;
@@ -193,9 +198,12 @@ impl<'a> Nemesis<'a> {
         }
         let took = self.cluster.await_whole()?;
         self.memory_is_spent = false;
-        self.deeds.recoveries.push(took);
+        self.log.recoveries.push(took);
         let size = self.cluster.wanted(true).len();
-        self.log(format!("the cluster is whole again, of {size} nodes, after {} ms without faults", took.as_millis()));
+        self.log(format!(
+            "the cluster is healthy again, with {size} nodes, after {} ms without faults",
+            took.as_millis()
+        ));
         Ok(())
     }
 
@@ -206,6 +214,6 @@ impl<'a> Nemesis<'a> {
     fn log(&mut self, what: String) {
         let at = self.clock.micros();
         crate::report::say(&format!("{:>10.3} s  {what}", crate::report::seconds(at)));
-        self.deeds.log.push((at, what));
+        self.log.entries.push((at, what));
     }
 }

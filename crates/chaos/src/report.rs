@@ -7,7 +7,7 @@ use std::time::Duration;
 use sim::history::Operation;
 
 use crate::gaps::{gaps, percentile};
-use crate::nemesis::Deeds;
+use crate::nemesis::NemesisLog;
 use crate::record::Record;
 
 /// Prints a line for anyone watching.
@@ -27,7 +27,7 @@ pub(crate) fn seconds(micros: u64) -> f64 {
 pub(crate) struct Report {
     /// What was run, one item per line.
     pub(crate) head: Vec<String>,
-    pub(crate) deeds: Deeds,
+    pub(crate) log: NemesisLog,
     pub(crate) record: Record,
     /// How long nodes took to stop when asked to.
     pub(crate) stops: Vec<Duration>,
@@ -43,8 +43,8 @@ impl Report {
         let mut text = self.head.join("\n");
         text.push_str("\n\n");
         self.write_operations(&mut text);
-        write_gaps(&mut text, &self.deeds, &self.record.history);
-        write_times(&mut text, "whole again, after the end of all faults", self.deeds.recoveries.iter());
+        write_gaps(&mut text, &self.log, &self.record.history);
+        write_times(&mut text, "healthy again, after the last fault", self.log.recoveries.iter());
         write_times(&mut text, "nodes stopped, after SIGTERM", self.stops.iter());
         text.push('\n');
         for finding in &self.findings {
@@ -64,7 +64,7 @@ impl Report {
     pub(crate) fn text(&self) -> String {
         let mut text = self.summary();
         text.push_str("\nThe nemesis, in seconds from the start:\n\n");
-        for (at, what) in &self.deeds.log {
+        for (at, what) in &self.log.entries {
             let _ = writeln!(text, "{:>10.3}  {what}", seconds(*at));
         }
         text.push_str("\nWhy operations were refused or of unknown outcome:\n\n");
@@ -85,18 +85,18 @@ impl Report {
     }
 }
 
-fn write_gaps(text: &mut String, deeds: &Deeds, history: &[Operation]) {
+fn write_gaps(text: &mut String, log: &NemesisLog, history: &[Operation]) {
     text.push_str(
-        "For each blow, of the keys that the node led: the longest time without an answered write, and the answered\n\
+        "For each fault, of the keys that the node led: the longest time without an answered write, and the answered\n\
          write that took longest; in milliseconds.\n",
     );
     let columns = ["p50", "p99", "max", "p50", "p99", "max"];
-    let _ = write!(text, "{:<44}{:>6}", "", "blows");
+    let _ = write!(text, "{:<44}{:>6}", "", "faults");
     for column in columns {
         let _ = write!(text, "{column:>8}");
     }
     text.push('\n');
-    for ((what, alone), gaps) in gaps(&deeds.blows, history) {
+    for ((what, alone), gaps) in gaps(&log.faults, history) {
         let beside = if alone { "alone" } else { "beside other faults" };
         let _ = write!(text, "{:<44}{:>6}", format!("{what}, {beside}"), gaps.still.len());
         for values in [&gaps.still, &gaps.slowest] {

@@ -12,7 +12,7 @@ use proto::range::{Keys, PageRequest};
 use proto::reply::{Reply, ReplyDecoder};
 use proto::request::{line_can_carry_key, line_can_put, verbs};
 
-use crate::level::Need;
+use crate::level::LevelRequirement;
 
 /// An encoded request.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub(crate) struct Request {
     pub(crate) bytes: Vec<u8>,
     pub(crate) encoding: Encoding,
     /// What it needs of the connection that carries it.
-    pub(crate) need: Need,
+    pub(crate) need: LevelRequirement,
     /// Whether an array in its answer is a list of keys.
     pub(crate) lists_keys: bool,
 }
@@ -58,7 +58,7 @@ impl Request {
             // Only an array distinguishes a number from everything else.
             Change::Expire(_) | Change::Persist | Change::Modify(_) => false,
         };
-        Self { need: Need::Ack(level), ..Self::encode(by_line, &words) }
+        Self { need: LevelRequirement::Ack(level), ..Self::encode(by_line, &words) }
     }
 
     /// A read, at `level`; the level within `read` is ignored. It goes as a line if the key allows it: a node then
@@ -66,12 +66,15 @@ impl Request {
     /// an array.
     pub(crate) fn read(read: &Read<'_>, level: Option<ReadLevel>) -> Self {
         let by_line = read.wanted == Wanted::Value && line_can_carry_key(read.key);
-        Self { need: Need::Read(level), ..Self::encode(by_line, &[read.wanted.verb().as_bytes(), read.key]) }
+        Self {
+            need: LevelRequirement::Read(level),
+            ..Self::encode(by_line, &[read.wanted.verb().as_bytes(), read.key])
+        }
     }
 
     /// A read whose answer can carry any value.
     pub(crate) fn read_bytes(read: &Read<'_>, level: Option<ReadLevel>) -> Self {
-        Self { need: Need::Read(level), ..Self::encode(false, &[read.wanted.verb().as_bytes(), read.key]) }
+        Self { need: LevelRequirement::Read(level), ..Self::encode(false, &[read.wanted.verb().as_bytes(), read.key]) }
     }
 
     /// A page of a walk, at `level`. It goes as an array, which can carry any key.
@@ -85,12 +88,12 @@ impl Request {
         if let Some(after) = page.after {
             words.extend([verbs::AFTER.as_bytes(), after]);
         }
-        Self { need: Need::Read(level), lists_keys: true, ..Self::encode(false, &words) }
+        Self { need: LevelRequirement::Read(level), lists_keys: true, ..Self::encode(false, &words) }
     }
 
     /// A count of the keys with a prefix, at `level`.
     pub(crate) fn count(prefix: &[u8], level: Option<ReadLevel>) -> Self {
-        Self { need: Need::Read(level), ..Self::encode(false, &[verbs::COUNT.as_bytes(), prefix]) }
+        Self { need: LevelRequirement::Read(level), ..Self::encode(false, &[verbs::COUNT.as_bytes(), prefix]) }
     }
 
     /// A question to the coordinator, or to a node about itself: a verb and at most one word.
@@ -124,7 +127,7 @@ impl Request {
                 }
             }
         }
-        Self { bytes, encoding, need: Need::Nothing, lists_keys: false }
+        Self { bytes, encoding, need: LevelRequirement::Nothing, lists_keys: false }
     }
 }
 
@@ -150,7 +153,7 @@ pub(crate) enum Answer {
 
 /// The bytes are not an answer of this protocol: whoever sent them is not a node of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("what it answered is not of this protocol; something else may listen there")]
+#[error("its reply is not in this protocol; another service may be listening there")]
 pub(crate) struct NotAnAnswer;
 
 /// Finds one answer in a growing buffer.

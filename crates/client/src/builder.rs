@@ -87,7 +87,7 @@ impl Builder {
                     return refused(format!("the coordinator at {coordinator}: {failure}"));
                 }
                 WatchEnd::Refused(reason) if reason == ErrorReply::UnknownCommand.to_string() => {
-                    "what answers there is no coordinator, a node perhaps".to_owned()
+                    "what answers there is not a coordinator; it may be a node".to_owned()
                 }
                 WatchEnd::Map(MapError::Malformed(_) | MapError::Gap) => NotAnAnswer.to_string(),
                 end => end.to_string(),

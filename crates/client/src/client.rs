@@ -355,5 +355,5 @@ fn millis(seconds: u64, least: u64) -> Result<u64, Error> {
         return Ok(seconds * 1_000);
     }
     let range = format!("{least} to {}", limits::TTL_SECONDS);
-    Err(Error::Invalid(format!("a key can be given {range} seconds, not {seconds}; nothing was changed")))
+    Err(Error::Invalid(format!("the time to live must be {range} seconds, not {seconds}; nothing was changed")))
 }

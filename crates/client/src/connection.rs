@@ -32,30 +32,30 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// How long to wait for a peer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct Timeouts {
     /// The longest period without a byte. A long answer may take longer in total, as long as it keeps coming.
-    pub(crate) silence: Duration,
+    pub(crate) idle: Duration,
     /// When the whole exchange must end.
     pub(crate) deadline: Option<Instant>,
 }
 
-impl Patience {
+impl Timeouts {
     /// Waits for as long as the connection lives.
-    pub(crate) const ENDLESS: Self = Self { silence: Duration::MAX, deadline: None };
+    pub(crate) const NONE: Self = Self { idle: Duration::MAX, deadline: None };
 
     /// Waits until `deadline`.
     pub(crate) fn until(deadline: Instant) -> Self {
-        Self { silence: Duration::MAX, deadline: Some(deadline) }
+        Self { idle: Duration::MAX, deadline: Some(deadline) }
     }
 
     /// The same deadline, with at most this long without a byte.
-    pub(crate) fn with_silence(self, silence: Duration) -> Self {
-        Self { silence, ..self }
+    pub(crate) fn with_silence(self, idle: Duration) -> Self {
+        Self { idle, ..self }
     }
 
     /// Waits for one step of an exchange.
     async fn wait<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        let end = match (Instant::now().checked_add(self.silence), self.deadline) {
+        let end = match (Instant::now().checked_add(self.idle), self.deadline) {
             (Some(silent), Some(deadline)) => silent.min(deadline),
             (Some(end), None) | (None, Some(end)) => end,
             (None, None) => return step.await,
@@ -73,7 +73,7 @@ pub(crate) enum Failure {
     #[error("{0}")]
     NotSent(String),
     /// The peer does not accept the password. No byte of the request was sent.
-    #[error("it does not take the password: {0}")]
+    #[error("it rejected the password: {0}")]
     NotAdmitted(String),
     /// The request was sent, at least in part.
     #[error("{0}")]
@@ -97,25 +97,25 @@ impl Connection {
     pub(crate) async fn open(
         addr: &NodeAddr,
         password: Option<&Password>,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> Result<Self, Failure> {
         let not_sent = |error: io::Error| Failure::NotSent(text_of(&error));
-        let stream = patience.wait(TcpStream::connect(addr.as_str())).await.map_err(not_sent)?;
+        let stream = timeouts.wait(TcpStream::connect(addr.as_str())).await.map_err(not_sent)?;
         // Requests are answered one by one; waiting to fill a packet would only delay them.
         stream.set_nodelay(true).map_err(not_sent)?;
         let received = Vec::with_capacity(BUFFER_BYTES);
         let mut connection = Self { stream, received, levels: Levels::default(), is_spent: false };
         if let Some(password) = password {
-            connection.authenticate(password, patience).await?;
+            connection.authenticate(password, timeouts).await?;
         }
         Ok(connection)
     }
 
-    async fn authenticate(&mut self, password: &Password, patience: Patience) -> Result<(), Failure> {
+    async fn authenticate(&mut self, password: &Password, timeouts: Timeouts) -> Result<(), Failure> {
         let mut bytes = Vec::new();
         encode_array(&[verbs::AUTH, password.as_str()], &mut bytes);
-        let answer = match self.send(&bytes, patience).await {
-            Ok(()) => self.answer(AnswerDecoder::new(Encoding::Array), patience).await,
+        let answer = match self.send(&bytes, timeouts).await {
+            Ok(()) => self.answer(AnswerDecoder::new(Encoding::Array), timeouts).await,
             Err(failure) => Err(failure),
         };
         match answer {
@@ -157,25 +157,25 @@ impl Connection {
 
     /// Sends a request and waits for its answer. If the connection's levels are not those the request needs, they are
     /// requested in the same write.
-    pub(crate) async fn exchange(&mut self, request: &Request, patience: Patience) -> Result<Answer, Failure> {
+    pub(crate) async fn exchange(&mut self, request: &Request, timeouts: Timeouts) -> Result<Answer, Failure> {
         let set = (!request.need.is_met_by(self.levels)).then(|| request.need.line());
         let sent = match &set {
-            None => self.send(&request.bytes, patience).await,
-            Some(line) => self.send(&[line.as_bytes(), &request.bytes].concat(), patience).await,
+            None => self.send(&request.bytes, timeouts).await,
+            Some(line) => self.send(&[line.as_bytes(), &request.bytes].concat(), timeouts).await,
         };
         if let Err(failure) = sent {
             // A node that turns a connection away says why before it closes it.
             let encoding = if set.is_some() { Encoding::Line } else { request.encoding };
-            let answer = AnswerDecoder::new(encoding).decode(self.rest(patience).await);
+            let answer = AnswerDecoder::new(encoding).decode(self.rest(timeouts).await);
             return if let Ok(Some((answer @ Answer::Error(_), _))) = answer { Ok(answer) } else { Err(failure) };
         }
         if let Some(line) = set {
-            match self.answer(AnswerDecoder::new(Encoding::Line), patience).await? {
+            match self.answer(AnswerDecoder::new(Encoding::Line), timeouts).await? {
                 Answer::Ok => self.levels = request.need.added_to(self.levels),
                 other => return self.level_refused(line.trim_end(), other),
             }
         }
-        self.answer(AnswerDecoder::of(request), patience).await
+        self.answer(AnswerDecoder::of(request), timeouts).await
     }
 
     /// Decides the outcome of a request that was sent behind a level that the node did not accept.
@@ -194,7 +194,7 @@ impl Connection {
     }
 
     /// Waits for the next answer.
-    async fn answer(&mut self, mut decoder: AnswerDecoder, patience: Patience) -> Result<Answer, Failure> {
+    async fn answer(&mut self, mut decoder: AnswerDecoder, timeouts: Timeouts) -> Result<Answer, Failure> {
         loop {
             let answer = decoder.decode(&self.received).map_err(no_protocol)?;
             if let Some((answer, used)) = answer {
@@ -202,7 +202,7 @@ impl Connection {
                 self.received.shrink_to(BUFFER_BYTES);
                 return Ok(answer);
             }
-            self.receive(patience).await?;
+            self.receive(timeouts).await?;
         }
     }
 
@@ -210,10 +210,10 @@ impl Connection {
     ///
     /// IMPORTANT: [`Failure::NotSent`] means that nothing was done, so it is returned only while the system has not
     /// accepted a single byte. Half a request counts as sent: a node with the original framing may carry it out.
-    pub(crate) async fn send(&mut self, mut bytes: &[u8], patience: Patience) -> Result<(), Failure> {
+    pub(crate) async fn send(&mut self, mut bytes: &[u8], timeouts: Timeouts) -> Result<(), Failure> {
         let mut is_untouched = true;
         while !bytes.is_empty() {
-            match patience.wait(self.stream.write(bytes)).await {
+            match timeouts.wait(self.stream.write(bytes)).await {
                 Ok(0) => return Err(Failure::NoAnswer("the connection takes no more bytes".to_owned())),
                 Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
                 Err(error) if is_untouched => return Err(Failure::NotSent(text_of(&error))),
@@ -229,7 +229,7 @@ impl Connection {
     pub(crate) async fn lines(
         &mut self,
         has_more: impl Fn(&str) -> bool,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> Result<Vec<String>, Failure> {
         let mut lines: Vec<String> = Vec::new();
         let mut decoder = FrameDecoder::new();
@@ -239,7 +239,7 @@ impl Connection {
             match decoder.decode(unread).map_err(no_protocol)? {
                 None if start + unread.len() > LINES_BYTES => return Err(no_protocol(NotAnAnswer)),
                 None => {
-                    self.receive(patience).await?;
+                    self.receive(timeouts).await?;
                     continue;
                 }
                 Some((Frame::Array(words), used)) => {
@@ -267,8 +267,8 @@ impl Connection {
     }
 
     /// Waits for more bytes.
-    async fn receive(&mut self, patience: Patience) -> Result<(), Failure> {
-        match patience.wait(self.stream.read_buf(&mut self.received)).await {
+    async fn receive(&mut self, timeouts: Timeouts) -> Result<(), Failure> {
+        match timeouts.wait(self.stream.read_buf(&mut self.received)).await {
             Ok(0) => Err(Failure::NoAnswer("it closed the connection before it answered".to_owned())),
             Ok(_) => Ok(()),
             Err(error) => Err(Failure::NoAnswer(text_of(&error))),
@@ -276,8 +276,8 @@ impl Connection {
     }
 
     /// What had arrived before the connection broke.
-    async fn rest(&mut self, patience: Patience) -> &[u8] {
-        while self.received.len() < limits::ARRAY_HEADER_BYTES + BUFFER_BYTES && self.receive(patience).await.is_ok() {}
+    async fn rest(&mut self, timeouts: Timeouts) -> &[u8] {
+        while self.received.len() < limits::ARRAY_HEADER_BYTES + BUFFER_BYTES && self.receive(timeouts).await.is_ok() {}
         &self.received
     }
 }

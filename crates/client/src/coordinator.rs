@@ -10,9 +10,9 @@ use proto::request::verbs;
 use crate::answer::{NotAnAnswer, Request};
 use crate::client::{Client, checked_key};
 use crate::cluster::Cluster;
-use crate::connection::{Failure, Patience};
+use crate::connection::{Failure, Timeouts};
 use crate::error::Error;
-use crate::level::Need;
+use crate::level::LevelRequirement;
 use crate::placement::Placement;
 
 /// How much longer than other calls a node may take to compare copies.
@@ -363,8 +363,8 @@ async fn status(cluster: &Cluster) -> Result<Vec<String>, Error> {
 async fn wait_healthy(cluster: &Cluster, span: Duration) -> Result<(), Error> {
     let word = format!("{}ms", span.as_millis());
     let request = Request::question(verbs::WAIT_HEALTHY, Some(word.as_bytes()));
-    let patience = Patience::until(cluster.deadline() + span);
-    let lines = exchange_within(cluster, Whom::Coordinator, &request, one_line, patience).await;
+    let timeouts = Timeouts::until(cluster.deadline() + span);
+    let lines = exchange_within(cluster, Whom::Coordinator, &request, one_line, timeouts).await;
     let lines = lines.map_err(|failure| not_reached(cluster, Whom::Coordinator, &failure))?;
     match unless_error(cluster, Whom::Coordinator, lines)?.as_slice() {
         [ok] if ok == "OK" => Ok(()),
@@ -375,9 +375,9 @@ async fn wait_healthy(cluster: &Cluster, span: Duration) -> Result<(), Error> {
 async fn verify(cluster: &Cluster, node: &NodeAddr) -> Result<Vec<String>, Error> {
     let whom = Whom::Node(node);
     let is_report = |first: &str| first.starts_with("OK Verified ");
-    let (request, patience) =
-        (Request::question(verbs::VERIFY, None), Patience::until(cluster.deadline() + VERIFIED_WITHIN));
-    let lines = exchange_within(cluster, whom, &request, is_report, patience).await;
+    let (request, timeouts) =
+        (Request::question(verbs::VERIFY, None), Timeouts::until(cluster.deadline() + VERIFIED_WITHIN));
+    let lines = exchange_within(cluster, whom, &request, is_report, timeouts).await;
     let lines = unless_error(cluster, whom, lines.map_err(|failure| not_reached(cluster, whom, &failure))?)?;
     let is_answer = lines.first().is_some_and(|first| is_report(first));
     if is_answer { Ok(lines) } else { Err(no_protocol(cluster, whom)) }
@@ -419,8 +419,10 @@ async fn tell(cluster: &Cluster, request: Request) -> Result<String, Error> {
     let lines = answered.map_err(|failure| match failure {
         Failure::NotSent(_) | Failure::NotAdmitted(_) => not_reached(cluster, Whom::Coordinator, &failure),
         Failure::NoAnswer(reason) => {
-            let reason =
-                format!("{}: {reason}; it may be done, and may be asked for again", name(cluster, Whom::Coordinator));
+            let reason = format!(
+                "{}: {reason}; it may have taken effect; it is safe to repeat",
+                name(cluster, Whom::Coordinator)
+            );
             Error::Unknown { reason }
         }
     })?;
@@ -448,7 +450,7 @@ async fn exchange(
     request: &Request,
     has_more: impl Fn(&str) -> bool,
 ) -> Result<Vec<String>, Failure> {
-    exchange_within(cluster, whom, request, has_more, Patience::until(cluster.deadline())).await
+    exchange_within(cluster, whom, request, has_more, Timeouts::until(cluster.deadline())).await
 }
 
 async fn exchange_within(
@@ -456,12 +458,12 @@ async fn exchange_within(
     whom: Whom<'_>,
     request: &Request,
     has_more: impl Fn(&str) -> bool,
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Result<Vec<String>, Failure> {
     let addr = cluster.addr_of(whom);
-    let mut connection = cluster.pool().connection(addr, Need::Nothing, patience).await?;
-    connection.send(&request.bytes, patience).await?;
-    let lines = connection.lines(has_more, patience).await?;
+    let mut connection = cluster.pool().connection(addr, LevelRequirement::Nothing, timeouts).await?;
+    connection.send(&request.bytes, timeouts).await?;
+    let lines = connection.lines(has_more, timeouts).await?;
     cluster.pool().put_back(addr, connection);
     Ok(lines)
 }

@@ -32,7 +32,7 @@ impl From<ReadLevel> for Levels {
 
 /// What a request needs of the connection that carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Need {
+pub(crate) enum LevelRequirement {
     /// Nothing: it is neither a write nor a read of a key.
     Nothing,
     /// A write.
@@ -41,7 +41,7 @@ pub(crate) enum Need {
     Read(Option<ReadLevel>),
 }
 
-impl Need {
+impl LevelRequirement {
     /// Whether a connection set to these levels can carry the request as it is.
     pub(crate) fn is_met_by(self, set: Levels) -> bool {
         match self {
@@ -53,14 +53,14 @@ impl Need {
 
     /// Whether any connection can be made to carry the request. A connection that was set to a level cannot be set back
     /// to the cluster's own, which nobody but the cluster knows for sure.
-    pub(crate) fn can_be_asked_for(self) -> bool {
+    pub(crate) fn can_be_set(self) -> bool {
         !matches!(self, Self::Ack(None) | Self::Read(None))
     }
 
     /// The request that sets a connection to the needed level.
     ///
     /// # Panics
-    /// If [`Need::can_be_asked_for`] is false: no connection can be set up for this request.
+    /// If [`LevelRequirement::can_be_set`] is false: no connection can be set up for this request.
     pub(crate) fn line(self) -> String {
         match self {
             Self::Ack(Some(level)) => format!("ACK {level}\n"),
@@ -94,11 +94,18 @@ mod tests {
 
     #[test]
     fn a_connection_is_asked_for_a_level_once_and_never_for_the_clusters_own() {
-        let (fresh, quorum) = (Levels::default(), Need::Ack(Some(AckLevel::Quorum)));
-        assert!(!quorum.is_met_by(fresh) && quorum.can_be_asked_for());
+        let (fresh, quorum) = (Levels::default(), LevelRequirement::Ack(Some(AckLevel::Quorum)));
+        assert!(!quorum.is_met_by(fresh) && quorum.can_be_set());
         assert_eq!(quorum.line(), "ACK quorum\n");
         let set = quorum.added_to(fresh);
-        assert!(quorum.is_met_by(set) && !Need::Ack(None).is_met_by(set) && !Need::Ack(None).can_be_asked_for());
-        assert!(Need::Read(None).is_met_by(set) && Need::Nothing.is_met_by(set), "a read does not mind");
+        assert!(
+            quorum.is_met_by(set)
+                && !LevelRequirement::Ack(None).is_met_by(set)
+                && !LevelRequirement::Ack(None).can_be_set()
+        );
+        assert!(
+            LevelRequirement::Read(None).is_met_by(set) && LevelRequirement::Nothing.is_met_by(set),
+            "a read does not mind"
+        );
     }
 }

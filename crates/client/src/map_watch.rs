@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::answer::Request;
-use crate::connection::{Connection, Failure, Patience};
+use crate::connection::{Connection, Failure, Timeouts};
 use crate::placement::Placement;
 use crate::pool::Pool;
 
@@ -70,8 +70,8 @@ pub(crate) async fn another_primary(maps: &mut Maps, key: &[u8], node: &NodeAddr
 /// Connects to the coordinator, waits for the map, and spawns a task that follows it. The task ends when the last
 /// receiver is dropped.
 pub(crate) async fn start(coordinator: NodeAddr, pool: Arc<Pool>, deadline: Instant) -> Result<Maps, WatchEnd> {
-    let mut watch = Watch::open(&coordinator, &pool, Patience::until(deadline)).await?;
-    let first = watch.next(Patience::until(deadline)).await?;
+    let mut watch = Watch::open(&coordinator, &pool, Timeouts::until(deadline)).await?;
+    let first = watch.next(Timeouts::until(deadline)).await?;
     let (sender, maps) = watch::channel(Arc::new(first));
     tokio::spawn(async move {
         tokio::select! {
@@ -91,7 +91,7 @@ async fn follow_for_ever(
     let mut pauses = Pauses::new(SHORTEST_PAUSE, LONGEST_PAUSE);
     loop {
         let end = loop {
-            match watch.next(Patience::ENDLESS).await {
+            match watch.next(Timeouts::NONE).await {
                 Ok(map) => {
                     pauses = Pauses::new(SHORTEST_PAUSE, LONGEST_PAUSE);
                     publish(map, sender);
@@ -100,10 +100,10 @@ async fn follow_for_ever(
                 Err(end) => break end,
             }
         };
-        tracing::info!(%coordinator, %end, "no longer hears of changes of the map; goes on with the one it has");
+        tracing::info!(%coordinator, %end, "lost the connection for map updates; keeping the current map");
         watch = loop {
             sleep(pauses.next()).await;
-            match Watch::open(coordinator, pool, Patience::ENDLESS.with_silence(CONNECT_PATIENCE)).await {
+            match Watch::open(coordinator, pool, Timeouts::NONE.with_silence(CONNECT_PATIENCE)).await {
                 Ok(watch) => break watch,
                 Err(end) => tracing::debug!(%coordinator, %end, "the coordinator is still away"),
             }
@@ -155,18 +155,18 @@ struct Watch {
 }
 
 impl Watch {
-    async fn open(coordinator: &NodeAddr, pool: &Pool, patience: Patience) -> Result<Self, Failure> {
-        let mut connection = pool.open(coordinator, patience).await?;
+    async fn open(coordinator: &NodeAddr, pool: &Pool, timeouts: Timeouts) -> Result<Self, Failure> {
+        let mut connection = pool.open(coordinator, timeouts).await?;
         if let Err(error) = connection.keep_alive() {
-            tracing::debug!(%error, "a coordinator that goes without a word will be noticed late");
+            tracing::debug!(%error, "cannot enable TCP keepalive: the loss of the coordinator will be noticed late");
         }
-        connection.send(&Request::question(verbs::WATCH_MAP, None).bytes, patience).await?;
+        connection.send(&Request::question(verbs::WATCH_MAP, None).bytes, timeouts).await?;
         Ok(Self { connection, map: None })
     }
 
     /// Waits for the map, or its next change. After an error the connection is of no further use.
-    async fn next(&mut self, patience: Patience) -> Result<ClusterMap, WatchEnd> {
-        let lines = self.connection.lines(|first| first.starts_with("OK Map "), patience).await?;
+    async fn next(&mut self, timeouts: Timeouts) -> Result<ClusterMap, WatchEnd> {
+        let lines = self.connection.lines(|first| first.starts_with("OK Map "), timeouts).await?;
         if let Some(error) = lines.first().and_then(|first| first.strip_prefix("ERROR ")) {
             return Err(WatchEnd::Refused(error.to_owned()));
         }

@@ -7,8 +7,8 @@ use password::Password;
 use proto::id::NodeAddr;
 
 use crate::answer::{Answer, Request};
-use crate::connection::{Connection, Failure, Patience};
-use crate::level::Need;
+use crate::connection::{Connection, Failure, Timeouts};
+use crate::level::LevelRequirement;
 
 /// How many idle connections are kept per node. When another one is returned, the one that has been idle longest is
 /// closed.
@@ -28,8 +28,8 @@ impl Pool {
     }
 
     /// A new connection.
-    pub(crate) async fn open(&self, addr: &NodeAddr, patience: Patience) -> Result<Connection, Failure> {
-        Connection::open(addr, self.password.as_ref(), patience).await
+    pub(crate) async fn open(&self, addr: &NodeAddr, timeouts: Timeouts) -> Result<Connection, Failure> {
+        Connection::open(addr, self.password.as_ref(), timeouts).await
     }
 
     /// Sends a request to a node and waits for its answer, on an idle connection or a new one.
@@ -37,10 +37,10 @@ impl Pool {
         &self,
         addr: &NodeAddr,
         request: &Request,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> Result<Answer, Failure> {
-        let mut connection = self.connection(addr, request.need, patience).await?;
-        let answer = connection.exchange(request, patience).await;
+        let mut connection = self.connection(addr, request.need, timeouts).await?;
+        let answer = connection.exchange(request, timeouts).await;
         if answer.is_ok() {
             self.put_back(addr, connection);
         } else {
@@ -54,15 +54,15 @@ impl Pool {
     pub(crate) async fn connection(
         &self,
         addr: &NodeAddr,
-        need: Need,
-        patience: Patience,
+        need: LevelRequirement,
+        timeouts: Timeouts,
     ) -> Result<Connection, Failure> {
         while let Some(connection) = self.take_idle(addr, need) {
             if connection.is_usable() {
                 return Ok(connection);
             }
         }
-        self.open(addr, patience).await
+        self.open(addr, timeouts).await
     }
 
     /// Keeps a connection whose last answer was read completely.
@@ -84,12 +84,12 @@ impl Pool {
         self.idle().retain(|addr, _| is_known(addr));
     }
 
-    fn take_idle(&self, addr: &NodeAddr, need: Need) -> Option<Connection> {
+    fn take_idle(&self, addr: &NodeAddr, need: LevelRequirement) -> Option<Connection> {
         let mut idle = self.idle();
         let connections = idle.get_mut(addr)?;
         match connections.iter().rposition(|connection| need.is_met_by(connection.levels())) {
             Some(at) => Some(connections.remove(at)),
-            None if need.can_be_asked_for() => connections.pop(),
+            None if need.can_be_set() => connections.pop(),
             None => None,
         }
     }

@@ -8,7 +8,7 @@ use proto::peer::{self, Wanted};
 
 use crate::answer::{Answer, Meaning, NotAnAnswer, Request, meaning_of};
 use crate::cluster::Cluster;
-use crate::connection::{Failure, Patience};
+use crate::connection::{Failure, Timeouts};
 use crate::error::{Error, more_telling};
 use crate::map_watch::{Maps, Pauses, another_primary, wait_for_change};
 use crate::placement::Placement;
@@ -53,9 +53,9 @@ pub enum Ttl {
 }
 
 /// Why a node gave no value.
-enum Miss {
+enum AttemptError {
     /// Another node, or a later attempt, may give one.
-    AskOn(Error),
+    TryNext(Error),
     /// Nobody will.
     Final(Error),
 }
@@ -121,20 +121,20 @@ async fn ask_around<T>(
         let replicas = if is_linear { &[][..] } else { &placement.replicas };
         for node in placement.primary.iter().chain(replicas) {
             let from_replica = placement.primary.as_ref() != Some(node);
-            let patience = Patience::until(deadline);
-            let patience = match (from_replica, is_linear, replicas.is_empty()) {
-                (true, ..) => patience.with_silence(REPLICA_SILENCE * slowness),
-                (false, true, _) if slowness == 1 => patience.with_silence(LINEAR_SILENCE),
-                (false, false, false) => patience.with_silence(PRIMARY_SILENCE * slowness),
+            let timeouts = Timeouts::until(deadline);
+            let timeouts = match (from_replica, is_linear, replicas.is_empty()) {
+                (true, ..) => timeouts.with_silence(REPLICA_SILENCE * slowness),
+                (false, true, _) if slowness == 1 => timeouts.with_silence(LINEAR_SILENCE),
+                (false, false, false) => timeouts.with_silence(PRIMARY_SILENCE * slowness),
                 // There is nobody else to ask.
-                (false, true, _) | (false, false, true) => patience,
+                (false, true, _) | (false, false, true) => timeouts,
             };
-            let asked = ask(cluster, node, &question, patience, (!from_replica).then(|| maps.clone()), &found);
+            let asked = ask(cluster, node, &question, timeouts, (!from_replica).then(|| maps.clone()), &found);
             match asked.await {
                 Ok(found) => return Ok((found, node.clone(), from_replica)),
-                Err(Miss::Final(error)) => return Err(error),
-                Err(Miss::AskOn(error)) => {
-                    tracing::debug!(%node, %error, "asks on");
+                Err(AttemptError::Final(error)) => return Err(error),
+                Err(AttemptError::TryNext(error)) => {
+                    tracing::debug!(%node, %error, "trying the next node");
                     failed = Some(more_telling(failed, error));
                 }
             }
@@ -151,12 +151,13 @@ async fn ask<T>(
     cluster: &Cluster,
     node: &NodeAddr,
     question: &Question<'_>,
-    patience: Patience,
+    timeouts: Timeouts,
     as_primary: Option<Maps>,
     found: impl Fn(Answer) -> Option<T>,
-) -> Result<T, Miss> {
-    let not_reached =
-        |failure: Failure| Miss::AskOn(Error::NotReached { whom: format!("node {node}"), reason: failure.to_string() });
+) -> Result<T, AttemptError> {
+    let not_reached = |failure: Failure| {
+        AttemptError::TryNext(Error::NotReached { whom: format!("node {node}"), reason: failure.to_string() })
+    };
     let no_longer = async {
         match as_primary {
             Some(mut maps) => another_primary(&mut maps, question.key, node).await,
@@ -165,7 +166,7 @@ async fn ask<T>(
     };
     let answer = tokio::select! {
         biased;
-        answer = exchange(cluster, node, question, patience) => answer.map_err(not_reached)?,
+        answer = exchange(cluster, node, question, timeouts) => answer.map_err(not_reached)?,
         () = no_longer => {
             return Err(not_reached(Failure::NoAnswer("another node took its place before it answered".to_owned())));
         }
@@ -174,7 +175,7 @@ async fn ask<T>(
         Answer::Error(reason) => {
             let meaning = meaning_of(&reason);
             let refused = Error::Refused { by: Some(node.clone()), reason };
-            Err(if meaning == Meaning::Never { Miss::Final(refused) } else { Miss::AskOn(refused) })
+            Err(if meaning == Meaning::Never { AttemptError::Final(refused) } else { AttemptError::TryNext(refused) })
         }
         answer => found(answer).ok_or_else(|| not_reached(Failure::NoAnswer(NotAnAnswer.to_string()))),
     }
@@ -185,12 +186,12 @@ async fn exchange(
     cluster: &Cluster,
     node: &NodeAddr,
     question: &Question<'_>,
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Result<Answer, Failure> {
-    let answer = cluster.pool().exchange(node, &question.request, patience).await?;
+    let answer = cluster.pool().exchange(node, &question.request, timeouts).await?;
     match answer {
         Answer::Error(error) if meaning_of(&error) == Meaning::Binary => {
-            cluster.pool().exchange(node, &question.for_bytes, patience).await
+            cluster.pool().exchange(node, &question.for_bytes, timeouts).await
         }
         answer => Ok(answer),
     }

@@ -10,7 +10,7 @@ use proto::range::{Keys, PageRequest};
 use crate::answer::{Answer, Meaning, NotAnAnswer, Request, meaning_of};
 use crate::client::{Client, checked_key};
 use crate::cluster::Cluster;
-use crate::connection::{Failure, Patience};
+use crate::connection::{Failure, Timeouts};
 use crate::error::{Error, more_telling};
 use crate::map_watch::{Pauses, wait_for_change};
 
@@ -164,11 +164,11 @@ async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer
         nodes.rotate_left(begin);
         let last = nodes.last().cloned();
         for node in nodes {
-            let patience = Patience::until(deadline);
-            let patience = if last.as_ref() == Some(&node) { patience } else { patience.with_silence(SILENCE) };
+            let timeouts = Timeouts::until(deadline);
+            let timeouts = if last.as_ref() == Some(&node) { timeouts } else { timeouts.with_silence(SILENCE) };
             let not_reached =
                 |failure: Failure| Error::NotReached { whom: format!("node {node}"), reason: failure.to_string() };
-            let error = match cluster.pool().exchange(&node, request, patience).await {
+            let error = match cluster.pool().exchange(&node, request, timeouts).await {
                 Err(failure) => not_reached(failure),
                 Ok(Answer::Error(reason)) => {
                     let is_final = meaning_of(&reason) == Meaning::Never;
@@ -183,7 +183,7 @@ async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer
                     None => not_reached(Failure::NoAnswer(NotAnAnswer.to_string())),
                 },
             };
-            tracing::debug!(%node, %error, "asks on");
+            tracing::debug!(%node, %error, "trying the next node");
             failed = Some(more_telling(failed, error));
         }
         if !wait_for_change(&mut maps, pauses.next(), deadline).await {

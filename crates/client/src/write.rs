@@ -8,7 +8,7 @@ use proto::peer::Write;
 
 use crate::answer::{Answer, Meaning, NotAnAnswer, Request, meaning_of};
 use crate::cluster::Cluster;
-use crate::connection::{Failure, Patience};
+use crate::connection::{Failure, Timeouts};
 use crate::error::Error;
 use crate::map_watch::{Maps, Pauses, another_primary, wait_for_change};
 use crate::placement::Placement;
@@ -36,11 +36,11 @@ pub enum Cas {
 }
 
 /// Why an attempt did not succeed.
-enum Miss {
+enum AttemptError {
     /// Nothing was done; the cluster has to change first.
     Refused(Error),
     /// It may or may not have taken effect.
-    Open(String),
+    OutcomeUnknown(String),
     /// Nothing was done, and a retry would fare no better.
     Final(Error),
 }
@@ -97,7 +97,7 @@ async fn attempts<T>(
     let deadline = cluster.deadline();
     let mut maps = cluster.maps();
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let mut silence = ANSWER_PATIENCE;
+    let mut idle = ANSWER_PATIENCE;
     let mut refused = None;
     // IMPORTANT: once an attempt may have taken effect, only an answer that says what became of the write settles it. A
     // later attempt that was refused says nothing about the earlier one.
@@ -105,8 +105,8 @@ async fn attempts<T>(
     loop {
         let primary = Placement::of(&maps.borrow_and_update(), key).primary;
         if let Some(node) = &primary {
-            let patience = Patience::until(deadline).with_silence(silence);
-            let miss = match exchange(cluster, node, key, request, patience, maps.clone()).await {
+            let timeouts = Timeouts::until(deadline).with_silence(idle);
+            let miss = match exchange(cluster, node, key, request, timeouts, maps.clone()).await {
                 Err(miss) => miss,
                 Ok(answer) => match done(&answer) {
                     Some(done) => return Ok(done),
@@ -114,16 +114,16 @@ async fn attempts<T>(
                 },
             };
             match miss {
-                Miss::Refused(error) => {
+                AttemptError::Refused(error) => {
                     tracing::debug!(%node, %error, "nothing was done");
                     refused = Some(error);
                 }
-                Miss::Open(reason) => {
-                    tracing::debug!(%reason, "sends the write again");
+                AttemptError::OutcomeUnknown(reason) => {
+                    tracing::debug!(%reason, "retrying the write");
                     open = Some(reason);
-                    silence *= 2;
+                    idle *= 2;
                 }
-                Miss::Final(error) => {
+                AttemptError::Final(error) => {
                     return Err(match open {
                         None => error,
                         Some(reason) => unknown(&format!("{reason}; sent again, node {node} answered: {error}")),
@@ -146,14 +146,14 @@ async fn exchange(
     node: &NodeAddr,
     key: &[u8],
     request: &Request,
-    patience: Patience,
+    timeouts: Timeouts,
     mut maps: Maps,
-) -> Result<Answer, Miss> {
+) -> Result<Answer, AttemptError> {
     let not_sent = |why: &str| {
         let reason = format!("UNAVAILABLE the primary {node} could not be reached: {why}; nothing was changed");
-        Miss::Refused(Error::Refused { by: None, reason })
+        AttemptError::Refused(Error::Refused { by: None, reason })
     };
-    let connecting = patience.with_silence(CONNECT_PATIENCE.min(patience.silence));
+    let connecting = timeouts.with_silence(CONNECT_PATIENCE.min(timeouts.idle));
     let connection = tokio::select! {
         biased;
         connection = cluster.pool().connection(node, request.need, connecting) => connection,
@@ -163,7 +163,7 @@ async fn exchange(
     // IMPORTANT: from here on, assume that nothing was done only if a failure or an answer says so.
     let answer = tokio::select! {
         biased;
-        answer = connection.exchange(request, patience) => answer,
+        answer = connection.exchange(request, timeouts) => answer,
         () = another_primary(&mut maps, key, node) => {
             Err(Failure::NoAnswer("another node took its place before it answered".to_owned()))
         }
@@ -174,19 +174,23 @@ async fn exchange(
             Ok(answer)
         }
         Err(failure @ (Failure::NotSent(_) | Failure::NotAdmitted(_))) => Err(not_sent(&failure.to_string())),
-        Err(Failure::NoAnswer(reason)) => Err(Miss::Open(format!("node {node}: {reason}"))),
+        Err(Failure::NoAnswer(reason)) => Err(AttemptError::OutcomeUnknown(format!("node {node}: {reason}"))),
     }
 }
 
 /// Classifies an answer other than the one hoped for.
-fn miss_of(node: &NodeAddr, answer: Answer) -> Miss {
-    let Answer::Error(reason) = answer else { return Miss::Open(format!("node {node}: {NotAnAnswer}")) };
+fn miss_of(node: &NodeAddr, answer: Answer) -> AttemptError {
+    let Answer::Error(reason) = answer else {
+        return AttemptError::OutcomeUnknown(format!("node {node}: {NotAnAnswer}"));
+    };
     let meaning = meaning_of(&reason);
     let refused = |reason| Error::Refused { by: Some(node.clone()), reason };
     match meaning {
-        Meaning::Later => Miss::Refused(refused(reason)),
-        Meaning::Never | Meaning::Binary => Miss::Final(refused(reason)),
-        Meaning::Unknown => Miss::Open(format!("node {node}: {}", reason.strip_prefix("UNKNOWN ").unwrap_or(&reason))),
+        Meaning::Later => AttemptError::Refused(refused(reason)),
+        Meaning::Never | Meaning::Binary => AttemptError::Final(refused(reason)),
+        Meaning::Unknown => {
+            AttemptError::OutcomeUnknown(format!("node {node}: {}", reason.strip_prefix("UNKNOWN ").unwrap_or(&reason)))
+        }
     }
 }
 

@@ -120,7 +120,7 @@ async fn a_coordinator_that_is_not_there_exits_with_3() {
     let (addr, port) = (cluster.coordinator_addr(), cluster.coordinator.addr().port());
     let text = format!(
         "[Client] ERROR could not reach the coordinator at {addr}: connection refused; \
-         start it with `coordinator`, or say where it is with --host and --port\n"
+         start it with `coordinator`, or name it with --host and --port\n"
     );
     assert_eq!(parts(&one_shot(&cluster, "GET k", &[]).await), (3, "", text.as_str()));
     assert_eq!(parts(&run(port, &[], b"GET k\n").await), (3, "", text.as_str()), "also a session");
@@ -200,7 +200,7 @@ async fn levels_are_flags_of_one_command_and_commands_of_a_session() {
     ] {
         assert_eq!(parts(&one_shot(&cluster, command, flags).await), (0, text, ""), "{command} {flags:?}");
     }
-    let error = "ACK quorum is for the commands that follow it; with --command say --ack quorum\n";
+    let error = "ACK quorum applies to the commands that follow it; with --command use --ack quorum\n";
     assert_eq!(parts(&one_shot(&cluster, "ACK quorum", &[]).await), (2, "", error));
     assert_eq!(one_shot(&cluster, "GET k", &["--ack", "most"]).await.status.code(), Some(2));
 
@@ -360,7 +360,7 @@ async fn a_pipe_whose_output_nobody_reads_tells_what_was_not_carried_out() {
     let port = cluster.coordinator.addr().port();
     let nobody_reads = |child: &mut Child| drop(child.stdout.take());
     let output = run_and(port, &[], b"PUT a 1\nPUT b 2\n", nobody_reads).await;
-    let text = "client: nobody reads the output any more: the lines behind line 1 were not carried out\n";
+    let text = "client: standard output was closed: the lines after line 1 were not executed\n";
     assert_eq!(parts(&output), (6, "", text));
     assert!(cluster.nodes[0].value(b"a").is_some() && cluster.nodes[0].value(b"b").is_none());
     assert_eq!(parts(&run_and(port, &[], b"PUT c 3\n", nobody_reads).await), (0, "", ""));

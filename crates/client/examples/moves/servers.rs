@@ -89,7 +89,7 @@ impl Server {
                 return Ok(Self { child, addr });
             }
         }
-        anyhow::bail!("a server has ended at its start: {command:?}")
+        anyhow::bail!("a server has ended while starting: {command:?}")
     }
 
     /// Sends SIGTERM to ask it to stop.

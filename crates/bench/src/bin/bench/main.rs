@@ -147,6 +147,6 @@ fn one_round(targets: &[Target], shape: Shape, duration: Duration) -> anyhow::Re
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.01..=60.0).contains(&seconds) => Ok(seconds),
-        _ => Err("a number of seconds from 0.01 to 60 is expected".to_owned()),
+        _ => Err("expected a number of seconds from 0.01 to 60".to_owned()),
     }
 }

@@ -55,7 +55,7 @@ fn resident(pids: &[u32]) -> anyhow::Result<u64> {
     for pid in pids {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).context("cannot see the memory of a server")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a server has ended")?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("the memory of a server is no number")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("cannot parse a server's VmRSS")?;
         sum += kib * 1024;
     }
     Ok(sum)

@@ -131,7 +131,7 @@ impl NodeToStart {
                 return Ok((node, addr));
             }
         }
-        anyhow::bail!("the node with its data in {} ended at its start", self.data_dir.display())
+        anyhow::bail!("the node with its data in {} ended while starting", self.data_dir.display())
     }
 }
 

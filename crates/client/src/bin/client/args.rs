@@ -19,21 +19,21 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 const EXIT_CODES: &str = "\
 Exit codes of --command:
   0  done
-  1  no: the key is not found, of MGET one of them; it is not at the version that CAS or PUTNX asks for, or EXPIRE or
-     PERSIST had nothing to do, and nothing was changed; or VERIFY has found copies that differ
+  1  no: the key was not found (for MGET: any of them); its version did not match (CAS, PUTNX); there was nothing to do
+     (EXPIRE, PERSIST); or VERIFY found copies that differ
   2  usage: a wrong flag, command or argument; nothing was sent
   3  could not reach the cluster
   4  refused: nothing happened, it is safe to repeat
   5  outcome unknown: a write may or may not have taken effect
   6  the client itself cannot run, or cannot write its output
 
-Without --command, commands are read from the terminal, or one a line from a pipe; the exit code is then 3 where the
-cluster could not be reached at the start, else 0.
+Without --command, commands are read from the terminal, or one per line from a pipe; the exit code is then 3 if the
+cluster could not be reached at startup, otherwise 0.
 
 Environment:
-  KV_HISTORY  the file that keeps the history of the prompt; empty: none is kept
-  RUST_LOG    what to log, where --log-level is not given
-  NO_COLOR    where set, the prompt has no colour";
+  KV_HISTORY  the history file of the prompt; if empty, no history is kept
+  RUST_LOG    what to log, unless --log-level is given
+  NO_COLOR    if set, the prompt has no color";
 
 /// Reads and writes the keys of a cluster.
 #[derive(Debug, Parser)]
@@ -41,7 +41,7 @@ Environment:
 #[command(subcommand_help_heading = "More", disable_help_subcommand = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    pub(crate) more: Option<More>,
+    pub(crate) subcommand: Option<Subcommand>,
 
     /// The host of the coordinator
     #[arg(long, global = true, default_value = "127.0.0.1", value_parser = host)]
@@ -86,7 +86,7 @@ pub(crate) struct Args {
 
 /// What the program does besides running commands.
 #[derive(Debug, clap::Subcommand)]
-pub(crate) enum More {
+pub(crate) enum Subcommand {
     Bench(BenchArgs),
 }
 
@@ -101,9 +101,9 @@ impl Args {
     }
 
     fn check(&self) -> Result<(), (ErrorKind, String)> {
-        let Some(More::Bench(bench)) = &self.more else { return Ok(()) };
+        let Some(Subcommand::Bench(bench)) = &self.subcommand else { return Ok(()) };
         if self.command.is_some() || self.raw {
-            return Err((ErrorKind::ArgumentConflict, "bench goes with neither --command nor --raw".to_owned()));
+            return Err((ErrorKind::ArgumentConflict, "bench cannot be used with --command or --raw".to_owned()));
         }
         bench.check().map_err(|what| (ErrorKind::ValueValidation, what))
     }
@@ -144,7 +144,7 @@ fn host(text: &str) -> Result<String, String> {
 fn timeout(text: &str) -> Result<Duration, String> {
     let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
-        return Err("a timeout is longer than 0 and at most a day".to_owned());
+        return Err("a timeout must be longer than 0 and at most a day".to_owned());
     }
     Ok(timeout)
 }
@@ -210,13 +210,13 @@ mod tests {
             ("bench g", "one of get, put, mixed"),
             ("bench --connections 0", "0 is not in 1..=10000"),
             ("bench --key-size 8 --keys 1000", "1000 keys need --key-size 9 at least"),
-            ("bench get --reads 80", "--reads goes with the workload mixed, and not with get"),
+            ("bench get --reads 80", "--reads is for the workload mixed, not for get"),
             ("bench mixed --reads 101", "101 is not in 0..=100"),
             ("bench --seconds 1 --requests 5", "cannot be used with"),
             ("bench --seconds 0", "from 0.1 to 86400"),
             ("bench --protocol line --value-size 0", "a line cannot carry an empty value"),
             ("bench --value-size 1000000 --connections 2000", "more than 1 GiB"),
-            ("--command PING bench", "neither --command nor --raw"),
+            ("--command PING bench", "--command or --raw"),
             ("bench --rate 0", "0 is not in 1..="),
         ] {
             let error = checked(&flags.split(' ').collect::<Vec<_>>()).unwrap_err();

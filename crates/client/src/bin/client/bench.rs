@@ -101,13 +101,13 @@ fn find_target(args: &Args, bench: &BenchArgs, load: &Load, password: Option<&Pa
         }
         None => {
             let coordinator = args.coordinator();
-            let advice = "start it with `coordinator`, or say where it is with --host and --port; --address drives one \
+            let advice = "start it with `coordinator`, or name it with --host and --port; --address drives one \
                           server without it";
             let map = target::resolve(&coordinator)
                 .and_then(|addr| target::serving_map(addr, password, args.timeout))
                 .map_err(|error| match error.to_string() {
                     why if why.contains("NOAUTH") => {
-                        NoTarget::Refused(format!("{why}: name the file that has it with --password-file"))
+                        NoTarget::Refused(format!("{why}: give the file that contains it with --password-file"))
                     }
                     _ => {
                         error.context(format!("cannot get the map of the cluster from {coordinator} ({advice})")).into()
@@ -134,7 +134,7 @@ fn find_target(args: &Args, bench: &BenchArgs, load: &Load, password: Option<&Pa
                 &[&b"RANGE"[..], &load.sizes.make_key(0), b"bench;", b"LIMIT", b"1"],
             )?;
             if answer.starts_with('-') {
-                let why = format!("{} cannot list keys in order, which this workload asks for: {answer}", server.addr);
+                let why = format!("{} cannot list keys in order, which this workload needs: {answer}", server.addr);
                 return Err(NoTarget::Refused(why));
             }
         }

@@ -120,7 +120,7 @@ pub(crate) enum CommandError {
         usage: String,
     },
     /// A level, which lasts as long as the connection, for a command that is alone on its connection.
-    #[error("{name} {level} is for the commands that follow it; with --command say --{} {level}", name.to_lowercase())]
+    #[error("{name} {level} applies to the commands that follow it; with --command use --{} {level}", name.to_lowercase())]
     NeedsSession {
         /// The verb.
         name: &'static str,
@@ -577,7 +577,7 @@ mod tests {
     fn a_level_is_for_the_commands_that_follow() {
         let alone = |text: &'static str| Command::parse(text.as_bytes()).unwrap().alone();
         let error = alone("ack Quorum").unwrap_err().to_string();
-        assert_eq!(error, "ACK quorum is for the commands that follow it; with --command say --ack quorum");
+        assert_eq!(error, "ACK quorum applies to the commands that follow it; with --command use --ack quorum");
         assert!(alone("READ linear").is_err());
         assert_eq!(alone("ACK"), Ok(Command::AckLevel(None)));
         assert_eq!(alone("GET k"), Ok(Command::Get { key: b"k" }));

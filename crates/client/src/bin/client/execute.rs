@@ -43,7 +43,7 @@ pub(crate) enum Outcome {
     },
     Losses(Vec<String>),
     /// The coordinator's reply to a change of the cluster.
-    Told(String),
+    CoordinatorReply(String),
     Help,
     Bye,
     /// The user did not want to wait for the answer to a question.
@@ -95,7 +95,7 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
         Command::Status => Outcome::Status(client.status().await?),
         Command::WaitHealthy(span) => {
             client.wait_healthy(span.unwrap_or(WAIT)).await?;
-            Outcome::Told("OK".to_owned())
+            Outcome::CoordinatorReply("OK".to_owned())
         }
         Command::Verify(Some(node)) => Outcome::Verified(vec![(node.clone(), client.verify(node).await)]),
         Command::Verify(None) => Outcome::Verified(client.verify_all().await?),
@@ -108,12 +108,12 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
             Outcome::Pong { addr: node.clone(), is_coordinator: false }
         }
         Command::Losses(node) => Outcome::Losses(client.losses(node).await?),
-        Command::Forget(node) => Outcome::Told(client.forget(node).await?),
-        Command::Unregister(node) => Outcome::Told(client.unregister(node).await?),
-        Command::AcceptLoss(slots) => Outcome::Told(client.accept_loss(*slots).await?),
-        Command::Decommission(node) => Outcome::Told(client.decommission(node).await?),
-        Command::Recommission(node) => Outcome::Told(client.recommission(node).await?),
-        Command::Replace { old, new } => Outcome::Told(client.replace(old, new).await?),
+        Command::Forget(node) => Outcome::CoordinatorReply(client.forget(node).await?),
+        Command::Unregister(node) => Outcome::CoordinatorReply(client.unregister(node).await?),
+        Command::AcceptLoss(slots) => Outcome::CoordinatorReply(client.accept_loss(*slots).await?),
+        Command::Decommission(node) => Outcome::CoordinatorReply(client.decommission(node).await?),
+        Command::Recommission(node) => Outcome::CoordinatorReply(client.recommission(node).await?),
+        Command::Replace { old, new } => Outcome::CoordinatorReply(client.replace(old, new).await?),
         Command::Help => Outcome::Help,
         Command::Exit => Outcome::Bye,
     })
@@ -137,7 +137,7 @@ pub(crate) fn interrupted(command: &Command<'_>) -> Outcome {
         | Command::AcceptLoss(_)
         | Command::Decommission(_)
         | Command::Recommission(_)
-        | Command::Replace { .. } => "interrupted; it may be done, and may be asked for again",
+        | Command::Replace { .. } => "interrupted; it may have taken effect; it is safe to repeat",
         command if command.is_write() => {
             "interrupted; the write may have taken effect: read the key before you repeat it"
         }

@@ -26,6 +26,6 @@ pub(crate) fn make_dir(file: &Path) {
     if let Some(dir) = file.parent()
         && let Err(error) = std::fs::create_dir_all(dir)
     {
-        tracing::debug!(dir = %dir.display(), %error, "cannot make the directory of the history");
+        tracing::debug!(dir = %dir.display(), %error, "cannot create the directory of the history file");
     }
 }

@@ -63,7 +63,7 @@ pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
             object.set("own", *is_own);
         }
         Outcome::Losses(losses) => object.set("losses", losses.clone()),
-        Outcome::Told(text) => object.set("text", text.as_str()),
+        Outcome::CoordinatorReply(text) => object.set("text", text.as_str()),
         Outcome::Nodes(nodes) => object.set("nodes", texts(nodes)),
         Outcome::Stats(stats) => {
             let figures = stats.iter().map(|(name, figure)| (name.clone(), Value::from(*figure)));

@@ -32,7 +32,7 @@ use anyhow::Context as _;
 use client::{Client, Error};
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Args, More};
+use crate::args::{Args, Subcommand};
 use crate::output::{Exit, error_line, to_stderr};
 use crate::session::Session;
 
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Exit> {
-    if let Some(More::Bench(load)) = &args.more {
+    if let Some(Subcommand::Bench(load)) = &args.subcommand {
         return bench::run(args, load);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -95,11 +95,11 @@ async fn connect(args: &Args) -> Result<Client, Error> {
     let connected = builder.connect(args.coordinator()).await;
     connected.map(|client| client.with(args.levels())).map_err(|error| match error {
         Error::NotReached { whom, reason } => {
-            let advice = "start it with `coordinator`, or say where it is with --host and --port";
+            let advice = "start it with `coordinator`, or name it with --host and --port";
             Error::NotReached { whom, reason: format!("{reason}; {advice}") }
         }
         Error::Refused { by, reason } if reason.starts_with("NOAUTH") => {
-            Error::Refused { by, reason: format!("{reason}: name the file that has it with --password-file") }
+            Error::Refused { by, reason: format!("{reason}: give the file that contains it with --password-file") }
         }
         other => other,
     })

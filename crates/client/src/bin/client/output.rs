@@ -246,7 +246,7 @@ fn raw(outcome: &Outcome) -> Vec<u8> {
         }
         Outcome::Status(lines) => lines.iter().map(|line| format!("{line}\n")).collect::<String>().into_bytes(),
         Outcome::Verified(nodes) => verified(nodes).into_bytes(),
-        Outcome::Info(line) | Outcome::Told(line) => format!("{line}\n").into_bytes(),
+        Outcome::Info(line) | Outcome::CoordinatorReply(line) => format!("{line}\n").into_bytes(),
         Outcome::Pong { .. } => b"PONG\n".to_vec(),
         Outcome::Help => verb::list().into_bytes(),
         // A successful write has nothing to say, and an error is not a result.
@@ -430,7 +430,7 @@ mod tests {
             ("READ", level("local", false), "[Client] READ local (the cluster's)\n"),
             ("LOSSES h:1", Outcome::Losses(Vec::new()), "OK No losses\n"),
             ("LOSSES h:1", losses(), "OK 2 losses:\n  PUT k at 1-9\n  b\"\\x1b[2J\"\n"),
-            ("FORGET h:1", Outcome::Told("OK Node h:1 forgotten".to_owned()), "OK Node h:1 forgotten\n"),
+            ("FORGET h:1", Outcome::CoordinatorReply("OK Node h:1 forgotten".to_owned()), "OK Node h:1 forgotten\n"),
         ] {
             assert_eq!(printed(Format::Text, command, &outcome), text);
         }

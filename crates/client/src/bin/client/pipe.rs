@@ -25,7 +25,7 @@ pub(crate) fn run(session: &mut Session<'_>, mut input: impl BufRead) -> anyhow:
             Ok(Next::GoOn) => {}
             Ok(Next::Leave) => break,
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe && !input.fill_buf()?.is_empty() => {
-                anyhow::bail!("nobody reads the output any more: the lines behind line {number} were not carried out")
+                anyhow::bail!("standard output was closed: the lines after line {number} were not executed")
             }
             Err(error) => return Err(error.into()),
         }

@@ -78,21 +78,26 @@ impl Spec {
 
 /// Every command.
 pub(crate) const COMMANDS: &[Spec] = &[
-    Spec::new(Verb::Put, "PUT", "key value", "store a value; it runs to the end of the line"),
+    Spec::new(Verb::Put, "PUT", "key value", "store a value, which runs to the end of the line"),
     Spec::new(Verb::Get, "GET", "key", "read a value"),
-    Spec::new(Verb::Delete, "DELETE", "key", "make a key absent"),
+    Spec::new(Verb::Delete, "DELETE", "key", "delete a key"),
     Spec::new(Verb::GetVersioned, "GETV", "key", "read a value and the version of its key"),
     Spec::new(Verb::Cas, "CAS", "key version value", "store a value if the key is at this version")
         .noting("; GETV tells the version, such as 3-12, and 0 stands for an absent key"),
     Spec::new(Verb::PutIfAbsent, "PUTNX", "key value", "store a value if the key is absent"),
-    Spec::new(Verb::PutFor, "PUTEX", "key seconds value", "store a value that expires after so many seconds"),
-    Spec::new(Verb::Expire, "EXPIRE", "key seconds", "have a key expire after so many seconds"),
+    Spec::new(Verb::PutFor, "PUTEX", "key seconds value", "store a value that expires after this many seconds"),
+    Spec::new(Verb::Expire, "EXPIRE", "key seconds", "make a key expire after this many seconds"),
     Spec::new(Verb::Ttl, "TTL", "key", "how many seconds a key has left"),
-    Spec::new(Verb::Persist, "PERSIST", "key", "have a key expire no more"),
-    Spec::new(Verb::Prefix, "PREFIX", "prefix [LIMIT n] [AFTER key]", "the first keys with a prefix, in their order")
+    Spec::new(Verb::Persist, "PERSIST", "key", "remove a key's expiry"),
+    Spec::new(Verb::Prefix, "PREFIX", "prefix [LIMIT n] [AFTER key]", "list the first keys with a prefix, in order")
         .noting("; n is 1000 unless given, and at most 10000"),
-    Spec::new(Verb::Range, "RANGE", "from to [LIMIT n] [AFTER key]", "the first keys from one on and before another")
-        .noting("; n is 1000 unless given, and at most 10000"),
+    Spec::new(
+        Verb::Range,
+        "RANGE",
+        "from to [LIMIT n] [AFTER key]",
+        "list the first keys in a range; `to` is exclusive",
+    )
+    .noting("; n is 1000 unless given, and at most 10000"),
     Spec::new(Verb::Count, "COUNT", "prefix", "how many keys have a prefix"),
     Spec::new(Verb::GetMany, "MGET", "key ...", "read several values"),
     Spec::new(Verb::PutMany, "MPUT", "key value [key value ...]", "store several values")
@@ -102,33 +107,43 @@ pub(crate) const COMMANDS: &[Spec] = &[
     Spec::new(Verb::ListNodes, "LIST_NODES", "", "the nodes that are registered"),
     Spec::new(Verb::GetNodesForKey, "GET_NODES_FOR_KEY", "key", "the nodes that hold a key"),
     Spec::new(Verb::Info, "INFO", "[host:port]", "about a node, or the coordinator"),
-    Spec::new(Verb::Stats, "STATS", "[host:port]", "figures of a node, or of the coordinator"),
+    Spec::new(Verb::Stats, "STATS", "[host:port]", "statistics of a node, or of the coordinator"),
     Spec::new(Verb::Status, "STATUS", "", "whether every slot has all its copies, what moves, what is wrong"),
-    Spec::new(Verb::WaitHealthy, "WAIT_HEALTHY", "[time]", "wait until nothing lacks a copy and nothing moves")
-        .noting("; such as 90s or 1500ms, 60s unless given"),
-    Spec::new(Verb::Verify, "VERIFY", "[host:port]", "compare all copies, of what a node leads or of all, now"),
+    Spec::new(
+        Verb::WaitHealthy,
+        "WAIT_HEALTHY",
+        "[time]",
+        "wait until every slot has all its copies and nothing moves",
+    )
+    .noting("; such as 90s or 1500ms, 60s unless given"),
+    Spec::new(Verb::Verify, "VERIFY", "[host:port]", "compare all copies now, of the slots of one node or of all"),
     Spec::new(Verb::Ping, "PING", "[host:port]", "whether a node, or the coordinator, answers"),
-    Spec::new(Verb::Losses, "LOSSES", "host:port", "the answered writes that a node has lost"),
-    Spec::new(Verb::Forget, "FORGET", "host:port", "wait no longer for what a lost node could tell"),
+    Spec::new(Verb::Losses, "LOSSES", "host:port", "the acknowledged writes that a node has lost"),
+    Spec::new(Verb::Forget, "FORGET", "host:port", "stop waiting for what a lost node could report"),
     Spec::new(
         Verb::Unregister,
         "UNREGISTER_NODE",
         "host port",
-        "take a node off the ring, and give up what it alone has",
+        "remove a node from the ring, and give up what only it holds",
     ),
-    Spec::new(Verb::AcceptLoss, "ACCEPT_LOSS", "slot|all", "have slots whose copies are lost start anew"),
+    Spec::new(
+        Verb::AcceptLoss,
+        "ACCEPT_LOSS",
+        "slot|all",
+        "accept that missing copies are lost, so that their slots continue",
+    ),
     Spec::new(
         Verb::Decommission,
         "DECOMMISSION",
         "host:port",
-        "have a node hand its slots over, delete its data and end",
+        "make a node hand its slots over, delete its data and exit",
     ),
-    Spec::new(Verb::Recommission, "RECOMMISSION", "host:port", "have a node stay that was to leave"),
-    Spec::new(Verb::Replace, "REPLACE", "old new", "have a node leave for good, and another take its place")
+    Spec::new(Verb::Recommission, "RECOMMISSION", "host:port", "cancel a node's decommission"),
+    Spec::new(Verb::Replace, "REPLACE", "old new", "replace a node for good by another, which takes over its slots")
         .noting("; each is host:port, and the new one may be started before or after"),
     Spec::new(Verb::Help, "HELP", "", "this list"),
-    Spec::new(Verb::Exit, "EXIT", "", "leave"),
-    Spec::new(Verb::Exit, "QUIT", "", "leave"),
+    Spec::new(Verb::Exit, "EXIT", "", "exit"),
+    Spec::new(Verb::Exit, "QUIT", "", "exit"),
 ];
 
 /// All commands with a short description, one per line.

@@ -114,7 +114,7 @@ impl BenchArgs {
             ));
         }
         if self.reads.is_some() && self.workload != Workload::Mixed {
-            return Err(format!("--reads goes with the workload mixed, and not with {}", self.workload));
+            return Err(format!("--reads is for the workload mixed, not for {}", self.workload));
         }
         if self.protocol == Protocol::Line && self.value_size == 0 {
             return Err("a line cannot carry an empty value; use --protocol resp, or --value-size 1".to_owned());
@@ -178,13 +178,13 @@ fn from_to(least: u64, most: u64) -> impl clap::builder::TypedValueParser<Value 
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err("a number of seconds from 0.1 to 86400 is expected".to_owned()),
+        _ => Err("expected a number of seconds from 0.1 to 86400".to_owned()),
     }
 }
 
 fn seconds_or_none(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=3_600.0).contains(&seconds) => Ok(seconds),
-        _ => Err("a number of seconds from 0 to 3600 is expected".to_owned()),
+        _ => Err("expected a number of seconds from 0 to 3600".to_owned()),
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn text(bench: &BenchArgs, load: &Load, target: &Target, outcome: &Ou
         load.sizes.key,
         distribution(load),
         load.sizes.value,
-        load.rate.map_or_else(String::new, |rate| format!(", {rate} operations a second")),
+        load.rate.map_or_else(String::new, |rate| format!(", {rate} operations per second")),
     );
     text += &format!("at {} ({} nodes), {:.2} s\n\n", target.name, target.servers.len(), outcome.elapsed.as_secs_f64())
         .replace("(1 nodes)", "(one server)");
@@ -110,13 +110,13 @@ fn remarks(text: &mut String, outcome: &Outcome) {
         let _ = writeln!(text, "{} reads found no value", outcome.misses);
     }
     if outcome.unsent > 0 {
-        let _ = writeln!(text, "{} operations were due and could not be sent: the rate is too high", outcome.unsent);
+        let _ = writeln!(text, "{} operations were due but could not be sent: the rate is too high", outcome.unsent);
     }
     if let Some(error) = &outcome.first_error {
-        let _ = writeln!(text, "{} errors, which are in no figure above; the first: {error}", outcome.refused);
+        let _ = writeln!(text, "{} errors, not included in the figures above; the first: {error}", outcome.refused);
     }
     if let Some(cpu) = outcome.own_cpu {
-        let _ = writeln!(text, "the client took {:.2} us of processor time for an operation", cpu.as_secs_f64() * 1e6);
+        let _ = writeln!(text, "the client took {:.2} us of processor time per operation", cpu.as_secs_f64() * 1e6);
     }
 }
 
