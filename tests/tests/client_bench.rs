@@ -103,5 +103,5 @@ fn wrong_flags_and_absent_servers_are_told_apart() {
     let cluster = cluster::shared();
     let ended = bench(&format!("get --port {} --seconds 1", cluster.node(0).port));
     assert_eq!(ended.code, Some(3), "{}", printed(&ended));
-    assert!(ended.stderr.contains("is no coordinator"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("is not a coordinator"), "{}", ended.stderr);
 }

@@ -49,7 +49,7 @@ impl Timeouts {
     }
 
     /// The same deadline, with at most this long without a byte.
-    pub(crate) fn with_silence(self, idle: Duration) -> Self {
+    pub(crate) fn with_idle(self, idle: Duration) -> Self {
         Self { idle, ..self }
     }
 

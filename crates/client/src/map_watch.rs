@@ -103,7 +103,7 @@ async fn follow_for_ever(
         tracing::info!(%coordinator, %end, "lost the connection for map updates; keeping the current map");
         watch = loop {
             sleep(pauses.next()).await;
-            match Watch::open(coordinator, pool, Timeouts::NONE.with_silence(CONNECT_PATIENCE)).await {
+            match Watch::open(coordinator, pool, Timeouts::NONE.with_idle(CONNECT_PATIENCE)).await {
                 Ok(watch) => break watch,
                 Err(end) => tracing::debug!(%coordinator, %end, "the coordinator is still away"),
             }

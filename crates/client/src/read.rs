@@ -123,9 +123,9 @@ async fn ask_around<T>(
             let from_replica = placement.primary.as_ref() != Some(node);
             let timeouts = Timeouts::until(deadline);
             let timeouts = match (from_replica, is_linear, replicas.is_empty()) {
-                (true, ..) => timeouts.with_silence(REPLICA_SILENCE * slowness),
-                (false, true, _) if slowness == 1 => timeouts.with_silence(LINEAR_SILENCE),
-                (false, false, false) => timeouts.with_silence(PRIMARY_SILENCE * slowness),
+                (true, ..) => timeouts.with_idle(REPLICA_SILENCE * slowness),
+                (false, true, _) if slowness == 1 => timeouts.with_idle(LINEAR_SILENCE),
+                (false, false, false) => timeouts.with_idle(PRIMARY_SILENCE * slowness),
                 // There is nobody else to ask.
                 (false, true, _) | (false, false, true) => timeouts,
             };

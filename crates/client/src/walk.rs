@@ -165,7 +165,7 @@ async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer
         let last = nodes.last().cloned();
         for node in nodes {
             let timeouts = Timeouts::until(deadline);
-            let timeouts = if last.as_ref() == Some(&node) { timeouts } else { timeouts.with_silence(SILENCE) };
+            let timeouts = if last.as_ref() == Some(&node) { timeouts } else { timeouts.with_idle(SILENCE) };
             let not_reached =
                 |failure: Failure| Error::NotReached { whom: format!("node {node}"), reason: failure.to_string() };
             let error = match cluster.pool().exchange(&node, request, timeouts).await {

@@ -105,7 +105,7 @@ async fn attempts<T>(
     loop {
         let primary = Placement::of(&maps.borrow_and_update(), key).primary;
         if let Some(node) = &primary {
-            let timeouts = Timeouts::until(deadline).with_silence(idle);
+            let timeouts = Timeouts::until(deadline).with_idle(idle);
             let miss = match exchange(cluster, node, key, request, timeouts, maps.clone()).await {
                 Err(miss) => miss,
                 Ok(answer) => match done(&answer) {
@@ -153,7 +153,7 @@ async fn exchange(
         let reason = format!("UNAVAILABLE the primary {node} could not be reached: {why}; nothing was changed");
         AttemptError::Refused(Error::Refused { by: None, reason })
     };
-    let connecting = timeouts.with_silence(CONNECT_PATIENCE.min(timeouts.idle));
+    let connecting = timeouts.with_idle(CONNECT_PATIENCE.min(timeouts.idle));
     let connection = tokio::select! {
         biased;
         connection = cluster.pool().connection(node, request.need, connecting) => connection,

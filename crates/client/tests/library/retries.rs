@@ -110,10 +110,10 @@ async fn a_write_that_is_never_answered_is_unknown() {
         assert_eq!(ends_unknown(behaviour).await, why);
     }
     let reason = ends_unknown(Behaviour::Say(b"HTTP/1.1 400 Bad Request\r\n")).await;
-    assert!(reason.contains("is not of this protocol"), "{reason}");
+    assert!(reason.contains("is not in this protocol"), "{reason}");
     // An answer of this protocol, but to a different request.
     let reason = ends_unknown(Behaviour::Say(b"OK 1-1\n")).await;
-    assert!(reason.contains("is not of this protocol"), "{reason}");
+    assert!(reason.contains("is not in this protocol"), "{reason}");
 }
 
 #[tokio::test]
