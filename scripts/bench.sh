@@ -34,7 +34,7 @@ while [ $# -gt 0 ]; do
     case "$1" in
         --seconds | --rounds | --only | --keys)
             if [ $# -lt 2 ]; then
-                echo "bench.sh: $1 needs a word after it" >&2
+                echo "bench.sh: $1 needs a value" >&2
                 exit 2
             fi
             case "$1" in
@@ -79,7 +79,7 @@ esac
 case "$mode" in
     clusters | log)
         if [ -n "$keys" ]; then
-            echo "bench.sh: --keys goes with --redis, --durable, --restart, --snapshot or --moves" >&2
+            echo "bench.sh: --keys requires --redis, --durable, --restart, --snapshot or --moves" >&2
             exit 2
         fi
         ;;
@@ -96,7 +96,7 @@ if [ -n "$write" ] && [ -n "$only" ]; then
 fi
 if [ -n "$one_cpu" ] || [ "$mode" = redis ]; then
     if ! command -v taskset >/dev/null; then
-        echo "bench.sh: one processor for all needs taskset, on Debian in the package util-linux" >&2
+        echo "bench.sh: running on one processor needs taskset, on Debian in the package util-linux" >&2
         exit 1
     fi
     on=(taskset -c 0)
@@ -215,7 +215,7 @@ watched() {
     "${on[@]}" "$bin/$1" "${@:2}" &
     pids+=($!)
     if ! wait $!; then
-        echo "bench.sh: the run has failed; what the programs had to say:" >&2
+        echo "bench.sh: the run failed; the ends of the logs:" >&2
         tail -n 20 "$logs"/*.err >&2 || true
         exit 1
     fi

@@ -72,7 +72,7 @@ if [ "$cuts" = yes ]; then
         namespaces=(unshare --user --map-root-user --net --mount)
     else
         cat >&2 <<'WHY'
-chaos.sh: no network namespace can be made here, so nothing can be cut: neither `unshare --net --mount` nor the same
+chaos.sh: cannot create a network namespace here, so nothing can be cut: neither `unshare --net --mount` nor the same
 with --user --map-root-user works. Run it as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1);
 in a container, give it CAP_SYS_ADMIN and CAP_NET_ADMIN. Or leave the network alone, with --no-cuts.
 WHY

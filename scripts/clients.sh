@@ -132,7 +132,7 @@ becomes_whole "$port" ''
 cli() { timeout 60 redis-cli -p $((port + 1)) "$@"; }
 
 # Compares a result with what was expected. $1: of what; $2: expected; $3: the result.
-same() { [ "$2" = "$3" ] || wrong "$1: expected $(printf %q "$2"), came $(printf %q "$3")"; }
+same() { [ "$2" = "$3" ] || wrong "$1: expected $(printf %q "$2"), got $(printf %q "$3")"; }
 
 say "== transcripts, by Redis and by the cluster"
 for transcript in tests/tests/redis/*.txt; do
@@ -237,4 +237,4 @@ node tests/clients/node_calls.mjs "$closed_addresses" calls || wrong 'node-redis
 grep -H panicked "$scratch"/*.log && wrong 'a server has panicked'
 
 [ -z "$failed" ] || exit 1
-say 'clients.sh: every client has been answered as by Redis, and no answered write is lost'
+say 'clients.sh: every client was answered as by Redis, and no acknowledged write was lost'

@@ -62,7 +62,7 @@ cleanup() {
     stop_all
     local disk
     for disk in "${mounted[@]}"; do umount "$disk" 2>/dev/null || umount -l "$disk" 2>/dev/null || true; done
-    [ "${failed:-yes}" = no ] && rm -rf "$work" || echo "crash.sh: what is left is in $work" >&2
+    [ "${failed:-yes}" = no ] && rm -rf "$work" || echo "crash.sh: the logs and data are in $work" >&2
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
@@ -75,7 +75,7 @@ mount_disk() {
     mkdir -p "$1"
     truncate -s "$2M" "$1.img"
     mkfs.ext4 -q -F "$1.img"
-    mount -o loop "$1.img" "$1" || die "no disk can be mounted here: $1 (in a container, give it loop devices)"
+    mount -o loop "$1.img" "$1" || die "cannot mount a disk here: $1 (in a container, give it loop devices)"
     mounted+=("$1")
 }
 

@@ -11,20 +11,20 @@ Usage: scripts/quickstart.sh [OPTIONS]
 
 Builds the release binaries, starts a coordinator and nodes on 127.0.0.1, waits until the cluster is ready and opens
 the client. Leaving the client stops everything that was started. What was stored is kept, and is there again at the
-next start with the same ports and as many nodes.
+next start with the same ports and number of nodes.
 
 Options:
-  --command "COMMAND"  Run one command of the client, such as "PUT key value", and leave with its exit code
+  --command "COMMAND"  Run one command of the client, such as "PUT key value", and exit with its exit code
   --nodes N            How many nodes, 1 to 64 [default: 3]
   --port PORT          Port of the coordinator [default: 5000]
   --node-port PORT     Port of the first node; the others follow it [default: one above --port]
-  --keep               Leave the cluster running and say how to stop it
+  --keep               Leave the cluster running and print how to stop it
   --help               Print this help
 
-Exit code: the client's. 2 where an option is wrong, 3 where the cluster could not be started.
-Data: data/quickstart-PORT-NODEPORT-NODES beside the sources, about 150 MB for each node. Remove it to start anew.
+Exit code: the client's. 2 if an option is wrong, 3 if the cluster could not be started.
+Data: data/quickstart-PORT-NODEPORT-NODES beside the sources, about 150 MB for each node. Remove it to start empty.
 Logs: run/*.log beside the sources.
-Where these cannot be written, a new directory under $TMPDIR has both.
+If these cannot be written, both go to a new directory under $TMPDIR.
 TEXT
 }
 
@@ -88,17 +88,17 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-is_number "$nodes" || usage_error "--nodes $nodes: a number from 1 to 64 is expected"
-is_number "$port" || usage_error "--port $port: a number from 1 to 65535 is expected"
+is_number "$nodes" || usage_error "--nodes $nodes: expected a number from 1 to 64"
+is_number "$port" || usage_error "--port $port: expected a number from 1 to 65535"
 # 10# keeps a leading zero from meaning octal.
 nodes=$((10#$nodes))
 port=$((10#$port))
-[ "$nodes" -ge 1 ] && [ "$nodes" -le 64 ] || usage_error "--nodes $nodes: a number from 1 to 64 is expected"
-[ "$port" -ge 1 ] && [ "$port" -le 65535 ] || usage_error "--port $port: a number from 1 to 65535 is expected"
+[ "$nodes" -ge 1 ] && [ "$nodes" -le 64 ] || usage_error "--nodes $nodes: expected a number from 1 to 64"
+[ "$port" -ge 1 ] && [ "$port" -le 65535 ] || usage_error "--port $port: expected a number from 1 to 65535"
 if [ -z "$node_port" ]; then
     node_port=$((port + 1))
 fi
-is_number "$node_port" || usage_error "--node-port $node_port: a number from 1 to 65535 is expected"
+is_number "$node_port" || usage_error "--node-port $node_port: expected a number from 1 to 65535"
 node_port=$((10#$node_port))
 last_port=$((node_port + nodes - 1))
 [ "$node_port" -ge 1 ] && [ "$last_port" -le 65535 ] ||
@@ -165,7 +165,7 @@ stop_everything() {
         if [ -n "$terminal" ]; then stty "$terminal" 2>/dev/null; fi
     fi
     if [ "$keep" = yes ] && [ "$is_ready" = yes ]; then
-        say "The cluster goes on running. To use it: $(quoted "$programs/client") --port $port"
+        say "The cluster is still running. To use it: $(quoted "$programs/client") --port $port"
         say "To stop it: kill$node_pids $coordinator_pid"
         exit "$code"
     fi
@@ -429,7 +429,7 @@ say "Data: $data"
 if [ ! -e "$data/ready" ]; then rm -rf "$data"; fi
 start coordinator "$logs/coordinator-$port.log" "$programs/coordinator" --port "$port" --data-dir "$data/coordinator"
 coordinator_is_up() { is_taken "$port"; }
-wait_for coordinator_is_up "the coordinator has not come up"
+wait_for coordinator_is_up "the coordinator did not start"
 for ((at = node_port; at <= last_port; at++)); do
     # All nodes are on one machine, so a crash of it could leave no node with a log known to be whole.
     start node "$logs/node-$at.log" "$programs/node" --port "$at" --coordinator-port "$port" \

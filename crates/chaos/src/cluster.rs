@@ -140,7 +140,7 @@ impl Cluster {
         let request = format!("DECOMMISSION {}\n", self.node_addr(node)?);
         let Ok(answer) = ask(self.coordinator, &request, |_| true).map(|lines| lines.concat()) else { return Ok(()) };
         let is_good = answer.starts_with("OK ") || answer.ends_with(" not found");
-        anyhow::ensure!(is_good, "the coordinator does not let {} leave: {answer}", self.server(node).name);
+        anyhow::ensure!(is_good, "the coordinator refused to decommission {}: {answer}", self.server(node).name);
         Ok(())
     }
 
@@ -246,13 +246,13 @@ impl Cluster {
     fn look_whether_whole(&mut self) -> Result<MapVersion, String> {
         for server in &self.servers {
             if server.is_wanted && !server.has_started() {
-                return Err(format!("{} has not said that it serves", server.name));
+                return Err(format!("{} has not reported that it is serving", server.name));
             }
             if !server.is_wanted && server.is_running() {
                 return Err(format!("{} was decommissioned and still runs", server.name));
             }
         }
-        let map = read_map(self.coordinator).map_err(|error| format!("the coordinator gives no map: {error:#}"))?;
+        let map = read_map(self.coordinator).map_err(|error| format!("cannot get the coordinator's map: {error:#}"))?;
         let map = map.ok_or("the coordinator has no map")?;
         let missing = missing(&map, self.wanted(true).len(), &self.gone);
         let version = map.version;
@@ -268,7 +268,7 @@ fn missing(map: &ClusterMap, nodes: usize, gone: &BTreeSet<Incarnation>) -> Opti
         return Some(format!("{up} of {nodes} nodes are up, of {} in the map", map.members().count()));
     }
     if !map.departures.leaving.is_empty() {
-        return Some(format!("these still leave: {:?}", map.departures.leaving));
+        return Some(format!("still leaving: {:?}", map.departures.leaving));
     }
     let copies = map.promises.copies().min(nodes);
     let mut poor = map.slots().filter(|(_, config)| {
@@ -294,7 +294,7 @@ fn read_map(coordinator: SocketAddr) -> anyhow::Result<Option<ClusterMap>> {
 fn ask(server: SocketAddr, request: &str, is_last: impl Fn(&str) -> bool) -> anyhow::Result<Vec<String>> {
     let mut stream = TcpStream::connect_timeout(&server, ANSWER).context("cannot connect")?;
     stream.set_read_timeout(Some(ANSWER)).context("cannot set up the connection")?;
-    stream.write_all(request.as_bytes()).context("cannot ask")?;
+    stream.write_all(request.as_bytes()).context("cannot send the request")?;
     let mut answer = Vec::new();
     for line in BufReader::new(stream).lines() {
         let line = line.context("cannot read its answer")?;
@@ -304,5 +304,5 @@ fn ask(server: SocketAddr, request: &str, is_last: impl Fn(&str) -> bool) -> any
             return Ok(answer);
         }
     }
-    anyhow::bail!("its answer breaks off")
+    anyhow::bail!("the answer was cut short")
 }

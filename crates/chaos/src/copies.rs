@@ -54,8 +54,10 @@ fn differences(map: &ClusterMap, keys: &[String]) -> anyhow::Result<Vec<String>>
     for key in keys {
         let mut copies: Vec<(String, Held)> = Vec::new();
         for (incarnation, member) in map.holders(map.bits().slot(&Position::of(key.as_bytes()))) {
-            let connection = connections.get_mut(&incarnation).context("a holder is no member")?;
-            let held = connection.held(key).with_context(|| format!("node {} does not tell {key}", member.addr))?;
+            let connection = connections.get_mut(&incarnation).context("a holder is not a member")?;
+            let held = connection
+                .held(key)
+                .with_context(|| format!("cannot read the copy of {key} on node {}", member.addr))?;
             copies.push((member.addr.to_string(), held));
         }
         if copies.iter().any(|(_, held)| Some(held) != copies.first().map(|(_, first)| first)) {

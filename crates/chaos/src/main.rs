@@ -135,7 +135,7 @@ fn run(config: &Config) -> anyhow::Result<bool> {
     let head = vec![
         format!("seed {seed}, {} minutes, {} nodes, 3 copies", config.minutes, config.nodes),
         format!("network: {}", network.describe()),
-        format!("clients: writes {}, reads {}, at most {} operations in a second", asked.ack, asked.read, config.rate),
+        format!("clients: writes {}, reads {}, at most {} operations per second", asked.ack, asked.read, config.rate),
     ];
     head.iter().for_each(|line| say(line));
     let route = [3, config.nodes, 2, config.nodes - 1];
@@ -216,10 +216,10 @@ fn judge(report: &mut Report, config: &Config, runtime: &Runtime, coordinator: &
     match (&verdict, config.plant) {
         (Ok(summary), false) => report.findings.push(format!("{summary}, in {took:.1?}")),
         (Ok(summary), true) => {
-            report.failures.push(format!("the judges have missed what was planted, or it did no harm: {summary}"));
+            report.failures.push(format!("the judges missed what was planted, or it did no harm: {summary}"));
         }
         (Err(violation @ Verdict::Violation(_)), true) => {
-            report.findings.push(format!("found, as it was to be: {violation}"));
+            report.findings.push(format!("found, as expected: {violation}"));
         }
         (Err(verdict), _) => report.failures.push(verdict.to_string()),
     }
@@ -281,7 +281,7 @@ fn some_seed() -> u64 {
 fn minutes(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(minutes) if (0.1..=600.0).contains(&minutes) => Ok(minutes),
-        _ => Err("a number of minutes from 0.1 to 600 is expected".to_owned()),
+        _ => Err("expected a number of minutes from 0.1 to 600".to_owned()),
     }
 }
 

@@ -294,7 +294,7 @@ fn no_protocol<E>(_: E) -> Failure {
 fn text_of(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "it broke the connection off".to_owned(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "it broke the connection".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn measure(runtime: &Runtime, config: &Config) -> anyhow::Result<Vec<
     for (rate, most) in RATES.into_iter().zip([None, Some(Goal::AtMost(MOST))]) {
         let (mut times, mut to_written, mut to_stored) = (Vec::new(), Vec::new(), Vec::new());
         for round in 1..=config.rounds {
-            eprintln!("a node is away while {rate} keys are written in a second, round {round} of {}", config.rounds);
+            eprintln!("a node is away while {rate} keys are written per second, round {round} of {}", config.rounds);
             let mut node = nodes.pop().context("there are three nodes")?;
             let port = node.addr.port();
             node.terminate()?;
@@ -67,7 +67,7 @@ fn bytes(keys: u32) -> u64 {
 fn sent(runtime: &Runtime, client: &Client, nodes: &[Server]) -> anyhow::Result<u64> {
     let mut sent = 0;
     for node in nodes {
-        let stats = runtime.block_on(client.node_stats(&node.addr)).context("a node tells no figures")?;
+        let stats = runtime.block_on(client.node_stats(&node.addr)).context("a node reports no statistics")?;
         sent += stats.iter().find(|(name, _)| name == "sent_to_replicas_bytes").context("a figure is missing")?.1;
     }
     Ok(sent)

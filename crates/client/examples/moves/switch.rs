@@ -89,7 +89,7 @@ async fn keys_led_by(client: &Client, node: &NodeAddr) -> anyhow::Result<Vec<Vec
             break;
         }
         let key = SIZES.make_key(number);
-        let primary = client.nodes_for_key(&key).await.context("nobody tells who leads a key")?.primary;
+        let primary = client.nodes_for_key(&key).await.context("cannot find out who leads a key")?.primary;
         if primary.as_ref() == Some(node) && slots.insert(SLOT_BITS.slot(&Position::of(&key))) {
             keys.push(key);
         }

@@ -42,8 +42,8 @@ struct Flags {
 }
 
 fn range(text: &str) -> Result<(u64, u64), String> {
-    let (first, last) = text.split_once("..").ok_or("A..B is expected")?;
-    let number = |text: &str| text.parse().map_err(|_| format!("{text} is no number"));
+    let (first, last) = text.split_once("..").ok_or("expected A..B")?;
+    let number = |text: &str| text.parse().map_err(|_| format!("{text} is not a number"));
     Ok((number(first)?, number(last)?))
 }
 
