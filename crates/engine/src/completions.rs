@@ -5,6 +5,7 @@
 //! finds it settled. Whoever leads the slot next therefore knows about it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
 use proto::id::Version;
@@ -118,25 +119,40 @@ impl Completions {
     }
 
     /// Forgets clients that have not written for a long time, and of every other client the writes that are not among
-    /// its latest across all slots. Notes what remains in `seen`.
-    pub fn sweep(&mut self, now: Timestamp, oldest: &OldestKept, seen: &mut Seen) {
-        self.clients.retain(|name, client| {
-            let stays = now - client.last_write < COMPLETION_TIME;
-            if stays {
-                let kept_from = oldest.0.get(name).copied().unwrap_or(0);
-                while let Some((seq, _)) = client.done.pop_front_if(|(seq, _)| *seq < kept_from) {
-                    client.forgotten = client.forgotten.max(seq);
-                    self.count -= 1;
-                }
-                client.done.shrink_to(2 * client.done.len());
-                if !client.done.is_empty() {
-                    seen.add(name, client.done.iter().map(|(seq, _)| *seq));
-                }
-            } else {
+    /// its latest across all slots. Notes what remains in `seen`. Visits at most `most` clients in the order of their
+    /// names, from the first after `after`; returns the name to continue after, or `None` if there are no more.
+    pub fn sweep(
+        &mut self,
+        now: Timestamp,
+        oldest: &OldestKept,
+        seen: &mut Seen,
+        after: Option<&[u8]>,
+        most: usize,
+    ) -> Option<Box<[u8]>> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut visited, mut last, mut forgotten) = (0, None, Vec::new());
+        for (name, client) in self.clients.range_mut::<[u8], _>((start, Bound::Unbounded)).take(most) {
+            (visited, last) = (visited + 1, Some(name));
+            if now - client.last_write >= COMPLETION_TIME {
                 self.count -= client.done.len();
+                forgotten.push(name.clone());
+                continue;
             }
-            stays
-        });
+            let kept_from = oldest.0.get(name).copied().unwrap_or(0);
+            while let Some((seq, _)) = client.done.pop_front_if(|(seq, _)| *seq < kept_from) {
+                client.forgotten = client.forgotten.max(seq);
+                self.count -= 1;
+            }
+            client.done.shrink_to(2 * client.done.len());
+            if !client.done.is_empty() {
+                seen.add(name, client.done.iter().map(|(seq, _)| *seq));
+            }
+        }
+        let next = last.cloned().filter(|_| visited == most);
+        for name in &forgotten {
+            self.clients.remove(name);
+        }
+        next
     }
 
     /// Notes that a write is settled. A completion without a version, as returned by [`Completions::iter`], instead
@@ -234,10 +250,32 @@ mod tests {
         let mut completions = Completions::default();
         completions.insert(Timestamp(1), of("a", 1), done(1));
         completions.insert(Timestamp(3), of("b", 1), done(2));
-        completions.sweep(Timestamp(2) + COMPLETION_TIME, &OldestKept::default(), &mut Seen::default());
+        let now = Timestamp(2) + COMPLETION_TIME;
+        completions.sweep(now, &OldestKept::default(), &mut Seen::default(), None, usize::MAX);
         assert_eq!(completions.look_up(of("a", 1)), Known::New);
         assert_eq!(completions.look_up(of("b", 1)), Known::Done(done(2)));
         assert_eq!((completions.count, completions.clients.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_sweep_in_steps_forgets_the_same_clients() {
+        let mut completions = Completions::default();
+        for number in 0..10 {
+            let written = Timestamp(if number % 3 == 0 { 1 } else { 3 });
+            completions.insert(written, of(&format!("c{number}"), 1), done(number + 1));
+        }
+        let now = Timestamp(2) + COMPLETION_TIME;
+        let (mut after, mut steps, mut seen) = (None, 0, Seen::default());
+        loop {
+            after = completions.sweep(now, &OldestKept::default(), &mut seen, after.as_deref(), 4);
+            steps += 1;
+            if after.is_none() {
+                break;
+            }
+        }
+        let left: Vec<_> = completions.clients.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        assert_eq!(left, ["c1", "c2", "c4", "c5", "c7", "c8"]);
+        assert_eq!((steps, completions.count, seen.0.len()), (3, 6, 6));
     }
 
     #[test]
@@ -251,7 +289,9 @@ mod tests {
         let mut oldest = OldestKept::default();
         for _ in 0..2 {
             let mut seen = Seen::default();
-            slots.iter_mut().for_each(|slot| slot.sweep(Timestamp(now), &oldest, &mut seen));
+            for slot in &mut slots {
+                slot.sweep(Timestamp(now), &oldest, &mut seen, None, usize::MAX);
+            }
             oldest = seen.oldest_kept();
         }
         for seq in 1..=last {

@@ -143,10 +143,18 @@ impl Log {
     }
 
     /// Forgets client writes that need no longer be remembered.
-    pub fn sweep_completions(&mut self, now: Timestamp, oldest: &OldestKept, seen: &mut Seen) {
-        if let Some(cold) = self.state.as_mut().and_then(|state| state.cold.as_mut()) {
-            cold.completions.sweep(now, oldest, seen);
-        }
+    ///
+    /// Arguments and result are those of [`Completions::sweep`].
+    pub fn sweep_completions(
+        &mut self,
+        now: Timestamp,
+        oldest: &OldestKept,
+        seen: &mut Seen,
+        after: Option<&[u8]>,
+        most: usize,
+    ) -> Option<Box<[u8]>> {
+        let cold = self.state.as_mut()?.cold.as_mut()?;
+        cold.completions.sweep(now, oldest, seen, after, most)
     }
 
     /// The number up to which tombstones may be missing.

@@ -234,9 +234,18 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Forgets client writes that need no longer be remembered.
-    pub(crate) fn sweep_completions(&mut self, now: Timestamp, oldest: &OldestKept, seen: &mut Seen) {
+    ///
+    /// Arguments and result are those of [`Completions::sweep`](crate::completions::Completions::sweep).
+    pub(crate) fn sweep_completions(
+        &mut self,
+        now: Timestamp,
+        oldest: &OldestKept,
+        seen: &mut Seen,
+        after: Option<&[u8]>,
+        most: usize,
+    ) -> Option<Box<[u8]>> {
         let early = if self.bugs.plants(Bug::ForgottenTooEarly) { COMPLETION_TIME } else { Duration::ZERO };
-        self.log.sweep_completions(now + early, oldest, seen);
+        self.log.sweep_completions(now + early, oldest, seen, after, most)
     }
 
     /// Prefetches memory that an acknowledgement, or a record for a key with this hash, will touch. This is the first

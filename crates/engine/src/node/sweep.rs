@@ -14,10 +14,18 @@ use crate::time::Timestamp;
 /// Approximately how long it takes to sweep all slots.
 const ROUND: Duration = Duration::from_secs(10);
 
+/// How many clients are visited while a slot is locked: some hundred microseconds of work.
+const CLIENTS_PER_LOCK: usize = 512;
+
+/// How many of these steps a tick takes at most. A round with many clients takes longer.
+const STEPS_PER_TICK: usize = 16;
+
 /// The progress of the current round, and what is known about clients.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     next: u16,
+    /// The last client visited in the next slot, if that is not finished.
+    after: Option<Box<[u8]>>,
     /// The result of the previous round.
     oldest: OldestKept,
     seen: Seen,
@@ -29,9 +37,20 @@ impl<B: Bugs> Node<B> {
         let mut sweep = self.sweep();
         let ticks = ROUND.as_millis() / TICK.as_millis();
         let count = self.slots.len().div_ceil(usize::try_from(ticks).unwrap_or(usize::MAX));
-        let Sweep { next, oldest, seen } = &mut *sweep;
+        let Sweep { next, after, oldest, seen } = &mut *sweep;
+        let mut steps = STEPS_PER_TICK;
         for _ in 0..count {
-            self.slot(SlotId(*next)).sweep_completions(now, oldest, seen);
+            loop {
+                let mut slot = self.slot(SlotId(*next));
+                *after = slot.sweep_completions(now, oldest, seen, after.as_deref(), CLIENTS_PER_LOCK);
+                if after.is_none() {
+                    break;
+                }
+                steps -= 1;
+                if steps == 0 {
+                    return;
+                }
+            }
             *next += 1;
             if usize::from(*next) == self.slots.len() {
                 *next = 0;
