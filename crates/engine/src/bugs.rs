@@ -132,7 +132,7 @@ pub enum Bug {
     ForgottenTooEarly,
     /// A coordinator started with an older state continues with it, although nodes know of later changes.
     OldStateTrusted,
-    /// A slot that has lost every member starts anew, although an older copy is left.
+    /// A slot that has lost every member starts over empty, although an older copy is left.
     OlderCopyDropped,
 }
 

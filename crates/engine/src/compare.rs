@@ -1,9 +1,9 @@
 //! Anti-entropy: whether the copies of a slot are equal.
 //!
 //! A primary asks its in-sync replicas for the digest of a slot. The question is queued like a record, so that each
-//! replica answers for the very record at which the primary looked at its own copy. A replica that is no longer there,
-//! because the question was resent after a broken connection, says so. A copy whose digest differs is expelled from the
-//! in-sync set and refilled from the primary, never merged.
+//! replica answers for the very record at which the primary looked at its own copy. A replica that is not at that
+//! record, because the question was resent after a broken connection, says so. A copy whose digest differs is expelled
+//! from the in-sync set and refilled from the primary, never merged.
 //!
 //! Digests are not maintained, because every write would pay for that. Under the slot's lock the records are only
 //! referenced; they are hashed later by whoever has time ([`Contents::digest`]).
@@ -357,7 +357,7 @@ impl Comparisons {
         self.repairing.clone()
     }
 
-    /// This copy no longer belongs to a slot that this node leads.
+    /// This node no longer waits for the repair of this copy.
     pub(crate) fn forget_repair(&mut self, slot: SlotId, who: Incarnation) {
         self.repairing.retain(|repairing| *repairing != (slot, who));
     }

@@ -41,7 +41,8 @@ pub struct Completion {
     pub version: Version,
     /// The version of the key if the write's condition did not hold; `None` if the write took effect.
     pub found: Option<Version>,
-    /// What the client was told, encoded by [`proto::peer::ModifyReply::to_bytes`]; `None` if that follows from the rest.
+    /// What the client was told, encoded by [`proto::peer::ModifyReply::to_bytes`]; `None` if that follows from the
+    /// rest.
     pub reply: Option<Box<[u8]>>,
 }
 

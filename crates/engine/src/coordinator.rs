@@ -91,7 +91,7 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     registry: Registry,
     ring: HashRing,
     map: ClusterMap,
-    /// The map that is published before there is one.
+    /// The empty map that counts as published while a map is being taken over from the nodes.
     nothing: ClusterMap,
     counter: u64,
     incarnations: u64,
@@ -114,7 +114,7 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     unproven_at: Timestamp,
     /// In how many slots one of these was promoted since the cluster was created.
     unproven_promotions: u64,
-    /// How long slots whose members are all coming back wait for the rest of them.
+    /// The time until which slots whose members are all coming back wait for the rest of them.
     reborn_grace: Timestamp,
     /// While a map is taken over: who is named in any map that was brought and has not reported what it knows.
     awaited: BTreeMap<Incarnation, NodeAddr>,
@@ -250,8 +250,8 @@ impl<B: Bugs> Coordinator<B> {
         if holders.is_empty() { Err(ErrorReply::NoNodes) } else { Ok(holders) }
     }
 
-    /// In how many slots a copy without proof of its data was promoted since the cluster was created: the last writes
-    /// that were acknowledged there before may be missing.
+    /// In how many slots a copy without proof of its data was promoted since the cluster was created: writes that were
+    /// acknowledged there in the last moments before the promotion may be missing.
     #[must_use]
     pub fn unproven_promotions(&self) -> u64 {
         self.unproven_promotions

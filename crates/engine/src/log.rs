@@ -1,10 +1,10 @@
 //! The order of one slot's records on one copy: where the log ends, how far it is durable, and its tail.
 //!
 //! The tail holds the records that are not known to be durable, each with the record of its key that it replaced. At a
-//! primary that is missing a copy it also keeps the durable records since then, as far as there is room, so that a copy
-//! that is away only briefly can be sent what it lacks. A new primary uses the tail to bring the others up to date, and
-//! a copy that has diverged uses it to truncate back to where it agrees with its primary. If the tail does not reach
-//! back far enough, the copy is filled instead. Durable records are never truncated.
+//! primary that is missing a copy, it also keeps those that have become durable since the copy went missing, as far as
+//! there is room, so that a copy that is away only briefly can be sent what it lacks. A new primary uses the tail to
+//! bring the others up to date, and a copy that has diverged uses it to truncate back to where it agrees with its
+//! primary. If the tail does not reach back far enough, the copy is filled instead. Durable records are never truncated.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

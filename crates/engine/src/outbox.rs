@@ -35,8 +35,8 @@ pub const FILL_AHEAD_BYTES: usize = 1024 * 1024;
 /// How much is encoded before writers get access to the queue again, in bytes: a few microseconds of work.
 const ENCODED_AT_ONCE: usize = 16 * 1024;
 
-/// Identifies one alignment, fill, or release of a replica in a slot. An acknowledgement of an earlier one says nothing
-/// about a later one.
+/// Identifies one alignment or fill of a replica in a slot, or one release of the slot to it. An acknowledgement of an
+/// earlier one says nothing about a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stamp(pub u64);
 
@@ -144,7 +144,7 @@ pub struct Snapshot {
 /// What an acknowledgement covers, if somebody waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acked {
-    /// The replica stands where this node stood.
+    /// The replica has reached the record that the alignment named.
     Aligned {
         /// The slot.
         slot: SlotId,

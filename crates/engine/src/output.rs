@@ -78,7 +78,7 @@ pub enum Event {
     Left(NodeAddr),
     /// An operator is decommissioning a node: its slots are handed over.
     Leaving(NodeAddr),
-    /// An operator will decommission a node (the first) as soon as another (the second) has joined.
+    /// An operator has asked to decommission a node (the first) as soon as another (the second) has joined.
     LeavesFor(NodeAddr, NodeAddr),
     /// An operator has canceled a decommission.
     Stays(NodeAddr),
@@ -102,7 +102,7 @@ pub enum Event {
     Forgotten(NodeAddr),
     /// An operator has accepted what was lost in these slots.
     LossAccepted(Accepted),
-    /// A node of another cluster has joined while a coordinator of this cluster was restarting. It is refused.
+    /// A node of another cluster came to this coordinator while it was gathering maps. It is refused.
     Stranger(NodeAddr),
     /// The map was taken over from a node.
     Adopted(MapVersion),

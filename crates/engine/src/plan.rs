@@ -52,7 +52,7 @@ pub struct ClusterView {
     pub leaver_dropped_early: bool,
     /// A planted bug: unproven copies lead before all are back.
     pub unproven_leads_in_haste: bool,
-    /// A planted bug: a slot starts anew although an older copy is left.
+    /// A planted bug: a slot starts over empty although an older copy is left.
     pub older_copy_dropped: bool,
 }
 
@@ -114,7 +114,7 @@ pub fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> 
     if is_unproven
         && primary.is_some_and(|primary| view.unheard.contains(&primary) && !view.suspected.contains(&primary))
     {
-        return Plan::Keep; // It is heard in a moment, or suspected.
+        return Plan::Keep; // The primary will shortly be heard from, or become suspected.
     }
     let Some(primary) = primary.filter(|primary| !view.is_accused(config, *primary)) else {
         return replace_primary(config, &holders, &up, view);
@@ -210,7 +210,8 @@ impl ClusterView {
         self.members(config).any(|member| self.is_heard(self.heir(member)))
     }
 
-    /// The current starts of these members; `None` while another member may come back, or if there are none.
+    /// The current starts of the members that are here without proof; `None` while another member may come back, or if
+    /// there are none.
     fn unproven_copies(&self, config: &SlotConfig) -> Option<Vec<Incarnation>> {
         let members = self.unproven_members(config);
         let all_are_back = members.len() == self.members(config).count() || self.unproven_leads_in_haste;
@@ -285,8 +286,9 @@ fn better_primary(
     target.first().filter(can).copied()
 }
 
-/// Plans a slot whose primary is lost. Only a node that holds everything promised may lead: a member of the in-sync set
-/// or, if none is left, one that belonged to it when the last promise was made.
+/// Plans a slot whose primary is lost. A node that holds everything promised takes over: a member of the in-sync set
+/// or, if none is left, one that belonged to it when the last promise was made. Copies without proof lead only if no
+/// such node can come back.
 fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnation], view: &ClusterView) -> Plan {
     let live = |member: &Incarnation| view.alive.contains(member);
     if view.any_copy_leads {
@@ -378,7 +380,8 @@ fn without_members(config: &SlotConfig, target: &[Incarnation], view: &ClusterVi
     }
 }
 
-/// The configuration of a slot that nobody holds: empty at its first target node; the others are filled as they come.
+/// The configuration of a slot that nobody holds: empty at the first target node not registered by hand, with the
+/// others filled as they come. If all were registered by hand, all of them hold it.
 fn fresh(config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Plan {
     let Some(first) = target.iter().find(|node| !view.by_hand.contains(node)).or(target.first()) else {
         return change(config, SlotConfig::default());

@@ -298,7 +298,9 @@ impl<B: Bugs> Slot<B> {
             self.leave_role(cx, config.epoch, turn);
             self.hear_of(cx, config.epoch);
             if cx.is_closed {
-                return; // It stops, and is to find at its next start what it has: then it lacks only what is written meanwhile.
+                // The node is stopping and must find its data at its next start: then it lacks only what is written
+                // meanwhile.
+                return;
             }
             if !is_aligned {
                 self.archive_all_after(cx, self.log.durable(), turn);

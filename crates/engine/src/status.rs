@@ -81,7 +81,7 @@ pub struct Fill {
     pub node: NodeAddr,
     /// How many slots it has yet to get.
     pub left: usize,
-    /// How many slots that was when the fill began.
+    /// The largest number of slots that it had to get since the fill began.
     pub total: usize,
     /// How long the fill has been running.
     pub since: Duration,

@@ -135,7 +135,7 @@ impl<B: Bugs> Walk<B> {
     /// A node has answered. An answer that is no longer awaited is ignored: its slots are being asked for elsewhere.
     pub fn answered(&mut self, ask: u64, listed: Listed) {
         if listed.has_more && listed.keys.is_empty() {
-            return self.failed(ask); // It says nothing of where it was cut.
+            return self.failed(ask); // The answer does not say where it was truncated.
         }
         let Some(slots) = self.under_way.remove(&ask) else { return };
         let refused: BTreeSet<_> = listed.refused.iter().collect();
@@ -218,8 +218,8 @@ impl<B: Bugs> Walk<B> {
     }
 }
 
-/// The replica to ask after this many tries, if any: a replica on every other try, otherwise `None`. This node's own
-/// copy comes first, even if it is no longer in sync.
+/// The replica to ask after this many tries, if any: a replica on every other try, or, if there is no primary, on every
+/// try but the first. This node's own copy comes first, even if it is no longer in sync.
 fn replica_for(map: &ClusterMap, slot: SlotId, tries: u8, me: Incarnation) -> Option<Incarnation> {
     let primary = map.config(slot).primary;
     let up = map.holders(slot).filter(|(holder, member)| member.up && Some(*holder) != primary);

@@ -67,7 +67,7 @@ fn wrong(increments: &[Increment]) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Increments as `call end number`, the last two `-` where nothing was answered.
+    /// What is wrong with increments, each given as its call and, if it was answered, its end and number.
     fn judged(increments: &[(u64, Option<(u64, i64)>)]) -> Option<String> {
         let of = |(call, answer): &(u64, Option<(u64, i64)>)| Increment { client: 1, call: *call, answer: *answer };
         wrong(&increments.iter().map(of).collect::<Vec<_>>())

@@ -7,7 +7,7 @@ use crate::node::SurvivingData;
 use crate::schedule::Event;
 use crate::world::World;
 
-/// The calls that are made to fail; `None` is the next call of any kind.
+/// The calls that are made to fail; `None`: a call of any kind.
 const OPERATIONS: [Option<Operation>; 9] = [
     None,
     Some(Operation::Write),

@@ -83,7 +83,8 @@ pub enum Outcome {
     Done,
     /// The condition did not hold, and nothing was written.
     Conflict,
-    /// No answer came: either of the two, or it never arrived. Exactly if the operation has no end.
+    /// No answer came: it is one of the two, or the operation never arrived. An operation has this outcome if and only
+    /// if it has no end.
     Unknown,
 }
 

@@ -59,7 +59,7 @@ knobs! {
     identity_share,
     /// How many messages may be queued for a replica.
     queue_items,
-    /// How many bytes of records a node keeps to catch up replicas.
+    /// How many bytes of records a node keeps for bringing replicas up to date.
     tail_bytes,
     /// After how much silence a node is taken off the ring, in milliseconds.
     heartbeat_timeout,

@@ -124,7 +124,8 @@ impl World {
     pub(crate) fn check_move(&mut self, slot: SlotId, before: &SlotConfig, config: &Arc<SlotConfig>) {
         let Some(state) = self.coordinator.state.as_ref().filter(|_| !self.state_is_lost()) else { return };
         let is_up = |member: &Incarnation| state.map().member(*member).is_some_and(|member| member.up);
-        // A member without progress is proposed out, and a deposed primary was lost: neither is a move.
+        // A member without progress is removed on its primary's proposal, and a deposed primary was lost: neither is a
+        // move.
         let is_moved = |member: &Incarnation| {
             let is_deposed = before.primary == Some(*member) && config.primary != before.primary;
             !config.copies().any(|copy| copy == *member) && is_up(member) && !is_deposed
@@ -136,8 +137,8 @@ impl World {
         };
         let eligible = state.map().members().filter(|(member, at)| at.up && stays(*member)).count();
         let least = eligible.min(self.knobs.replicas as usize + 1);
-        // A member that was proposed out by the same change was in sync when the other one was moved, and still has a
-        // copy.
+        // A member that was removed on its primary's proposal by the same change was in sync when the other one was
+        // moved, and still has a copy.
         let is_evicted =
             |member: &&Incarnation| !config.isr.contains(member) && config.copies().any(|copy| copy == **member);
         if config.isr.len() + before.isr.iter().filter(is_evicted).count() < least {

@@ -83,7 +83,7 @@ pub(crate) struct NodeProcess {
     begun: Incarnation,
     /// The coordinator of this session knows that the disk is full.
     told_full: bool,
-    /// The journal entry number up to which the disk was behind at the last look, and since when.
+    /// The journal entry number that the disk has yet to reach, and since when it has been waited for.
     unwritten: Option<(u64, Timestamp)>,
     session_serial: u32,
     session_pause: u64,

@@ -218,7 +218,7 @@ impl SlotModel {
     }
 
     /// Whether a log has everything that was ever durable. Logs that share a record share all earlier ones (I5), so
-    /// looking at the last one suffices. A log cannot be asked about records that it has trimmed.
+    /// looking at the last one suffices. A log cannot be asked about records whose terms it has forgotten.
     pub(crate) fn is_in(&self, log: &Log) -> bool {
         let end = self.end();
         log.last().seq >= end.seq && log.epoch_at(end.seq).is_none_or(|epoch| epoch == end.epoch || end.epoch.0 == 0)

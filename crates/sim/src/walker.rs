@@ -24,7 +24,7 @@ const PATIENCE: u64 = 3_000_000;
 /// The client numbers of walkers in the history start here.
 const CLIENT: u32 = 100;
 
-/// The walker that walks at `local`, in runs that have that many.
+/// The index of the walker that walks at `local`, in runs with enough walkers.
 const AT_LOCAL: usize = 2;
 
 /// The keys of a page, and the values of those that were seen with one.

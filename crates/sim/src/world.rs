@@ -206,7 +206,7 @@ impl World {
         let Some((_, to)) = self.network.arrive(conn, side) else { return };
         let now = self.schedule.now;
         if self.is_paused(to) {
-            return; // They are taken up when it goes on.
+            return; // The packets are handled when the process resumes.
         }
         let busy = self.nodes.get(to).map_or(0, |process| process.busy_until);
         if busy > now {

@@ -62,7 +62,7 @@ impl Fills {
 struct Look {
     to_fill: Vec<Incarnation>,
     problem: Option<Problem>,
-    /// It has a copy that is to be given up.
+    /// It has a copy that will be given up.
     is_surplus: bool,
     plan: Plan,
 }

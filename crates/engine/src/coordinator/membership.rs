@@ -89,8 +89,8 @@ impl<B: Bugs> Coordinator<B> {
         Ok(Joined { incarnation, again })
     }
 
-    /// Handles the first message of a node under the incarnation it was given when it joined. `false` if it may not
-    /// have the name any longer, or if there is no room.
+    /// Handles the first message of a node under the incarnation it was given when it joined. `false` if no join of that
+    /// incarnation is pending, if it may no longer have the name, or if there is no room.
     pub(super) fn confirm(&mut self, now: Timestamp, incarnation: Incarnation) -> bool {
         let Some(Joining { addr, weight, ancestors }) = self.joining.remove(&incarnation) else { return false };
         let registered = self.registry.get(&addr).map(|node| node.incarnation);

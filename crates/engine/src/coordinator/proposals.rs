@@ -293,7 +293,7 @@ impl<B: Bugs> Coordinator<B> {
             let learners = view.older_copies(config);
             let is_accepted = config.isr.is_empty() && config.elr.is_empty() && !config.learners.is_empty();
             if is_accepted {
-                continue; // It goes on as soon as these have said what they hold.
+                continue; // The slot continues as soon as these copies have reported what they hold.
             }
             let unproven = view.unproven_members(config);
             if !unproven.is_empty() {

@@ -16,7 +16,7 @@ use crate::plan::{self, ClusterView, Plan, has_same_holders, plan};
 use crate::promotion::Promotion;
 use crate::time::Timestamp;
 
-/// How long after an unanswered request for a hand-over the request is repeated.
+/// How long after a hand-over was requested the request is repeated, if the hand-over has not happened.
 pub(super) const HANDOVER_RETRY: Duration = Duration::from_secs(2);
 
 /// How many slots are handed over at once between two nodes. Each hand-over pauses the slot's writers briefly, and a

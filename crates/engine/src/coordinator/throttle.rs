@@ -18,8 +18,8 @@ use crate::bugs::{Bug, Bugs};
 use crate::plan::{ClusterView, has_same_holders};
 
 impl<B: Bugs> Coordinator<B> {
-    /// Removes from these changes the copies that exceed the limit; the slots that lack the most copies go first. If
-    /// slots are waiting, a slot whose copies cannot be filled now gives up its place.
+    /// Removes from these changes the copies that exceed the limit; the slots that lack the most copies take precedence
+    /// and keep theirs. If slots are waiting, a slot whose copies cannot be filled now gives up its place.
     pub(super) fn limit_fills(&self, changes: &mut Vec<(SlotId, SlotConfig)>, view: &ClusterView) {
         let limit = self.settings.moves_at_once;
         if limit == 0 || self.bugs.plants(Bug::MovesUnlimited) {

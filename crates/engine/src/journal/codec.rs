@@ -60,8 +60,7 @@ const BARRIER: u8 = 4;
 const PUT_UNTIL: u8 = 5;
 const EXPIRE: u8 = 6;
 
-/// Flag in the byte for a record's kind, and for whether a completion has found a version: what the client was told
-/// follows.
+/// A flag in the kind byte of a record and in the flags byte of a completion: what the client was told follows.
 const HAS_REPLY: u8 = 1 << 7;
 
 impl Entry {

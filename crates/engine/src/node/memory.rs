@@ -24,7 +24,7 @@ const SAMPLED: usize = 10;
 /// How many keys are evicted at most in one attempt to make room.
 const EVICTED_AT_ONCE: usize = 4_096;
 
-/// How often a write for which keys are evicted is retried while others take up the memory.
+/// How many times a write for which keys are evicted is retried while others take up the memory.
 const TRIES: usize = 4;
 
 /// How often to check whether the node or a replica is over its limit: as often as replicas report it.
@@ -128,8 +128,8 @@ impl<B: Bugs> Node<B> {
         freed >= wanted.bytes
     }
 
-    /// Evicts approximately the least recently used key among those that this node leads: the oldest of a few random
-    /// ones, as Redis does. `None` if there is none.
+    /// Evicts approximately the least recently used key among those that this node leads: the least recently used of a
+    /// few random ones, as Redis does. `None` if there is none.
     fn evict_one(&self, now: Timestamp, wanted: &Wanted<'_>, turn: &mut Turn) -> Option<u64> {
         let mut looked_at = 0;
         let mut oldest: Option<(SlotId, Victim)> = None;
@@ -154,8 +154,8 @@ impl<B: Bugs> Node<B> {
         Some(self.slot(slot).evict(self.cx(now, slot), victim, turn))
     }
 
-    /// Checks whether this node, by what primaries have sent, or a replica is over its limit, and evicts keys where
-    /// allowed.
+    /// Reports refused writes to operators from time to time. If eviction is enabled, also evicts keys: for this node's
+    /// own excess only if it follows no primary (otherwise those primaries evict), and for what replicas have reported.
     pub(super) fn look_at_memory(&self, now: Timestamp, turn: &mut Turn) {
         let mut looks = self.memory_looks.lock().unwrap_or_else(PoisonError::into_inner);
         if now - looks.last < LOOK_AT_MEMORY {

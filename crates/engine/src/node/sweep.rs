@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 /// Approximately how long it takes to sweep all slots.
 const ROUND: Duration = Duration::from_secs(10);
 
-/// How many clients are visited while a slot is locked: some hundred microseconds of work.
+/// How many clients are visited while a slot is locked: a few hundred microseconds of work.
 const CLIENTS_PER_LOCK: usize = 512;
 
 /// How many of these steps a tick takes at most. A round with many clients takes longer.

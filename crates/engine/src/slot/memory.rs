@@ -41,7 +41,7 @@ impl<B: Bugs> Slot<B> {
         self.change_table(cx, added, |table| table.undo(cx.hasher, record, replaced));
     }
 
-    /// Drops a record if it is its key's newest. Except for planted bugs, it is a tombstone.
+    /// Drops a record if it is its key's newest. Outside of tests it is always a tombstone.
     pub(super) fn drop_record(&mut self, cx: SlotContext<'_>, record: &Record) {
         self.change_table(cx, Usage::default(), |table| table.purge(cx.hasher, record));
     }

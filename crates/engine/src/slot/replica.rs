@@ -20,7 +20,7 @@ use crate::record::Record;
 pub(super) struct Replica {
     /// The primary that aligned with this copy in the current epoch; 0: none. A plain number keeps the slot small.
     following: Incarnation,
-    /// The copy is not caught up, and its primary has been told so. A copy without a primary is never caught up.
+    /// The copy is not caught up, and its primary has been told so. Also `false` while there is no primary to tell.
     pub(super) behind: bool,
     /// The copy has records that its primary lacks, and waits for a fill to replace them.
     pub(super) diverged: bool,
@@ -152,7 +152,7 @@ impl<B: Bugs> Slot<B> {
         let behind = |last| Some(LinkReply::Behind { slot: cx.id, epoch, stamp, last });
         self.stamp = stamp;
         if matches!(self.role, Role::Idle) && config <= self.config {
-            return behind(None); // The map here is newer than the sender's, and does not want this node to have a copy.
+            return behind(None); // The map here is newer than the sender's, and gives this node no copy.
         }
         // Within a term, this copy may be ahead of an alignment that was resent after a broken connection.
         let was_level = self.is_level_with(from) && epoch == self.epoch;

@@ -35,9 +35,9 @@ impl World {
         self.are_counted(n, lost, counted, &what);
     }
 
-    /// Checks that a node has counted enough losses: as many as these writes include acknowledged ones. The same writes
-    /// may be cut at a primary, which counts them, and be given up by a copy that had left its slot before: they count
-    /// once.
+    /// Checks that a node has counted at least as many losses as there are acknowledged writes among these. The same
+    /// writes may be cut at a primary, which counts them, and be given up by a copy that had left its slot before: they
+    /// count once.
     fn are_counted(&mut self, n: usize, mut lost: Vec<(SlotId, Version)>, counted: u64, what: &str) {
         let Oracle { records, counted_losses, .. } = &mut self.oracle;
         lost.retain(|write| records.get(write).is_some_and(|seen| seen.acknowledged.is_some()));
@@ -91,7 +91,7 @@ impl World {
     }
 }
 
-/// Whether a log has this record. It had every record that it has trimmed.
+/// Whether a log has this record. If the log has forgotten the record's term, it had the record.
 fn has(log: &Log, epoch: Epoch, seq: u64) -> bool {
     seq <= log.last().seq && log.epoch_at(seq).is_none_or(|known| known == epoch)
 }

@@ -34,7 +34,7 @@ pub(crate) struct Before {
     last: Version,
     /// The terms of its log.
     terms: Terms,
-    /// The primary with which it was level.
+    /// The primary that the copy followed, if that primary had everything that the copy had.
     level_with: Option<Incarnation>,
     /// How many writes the node had counted as lost.
     losses: u64,

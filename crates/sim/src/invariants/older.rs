@@ -1,7 +1,7 @@
-//! Nothing empty leads while another copy is here, be it an older one: a learner that was never admitted, or a former member
-//! that came back.
+//! An empty copy never leads while another copy is available, even an older one: a learner that was never admitted, or
+//! a former member that came back.
 //!
-//! Source: the design, rule 9, and README, "Nothing empty ever leads".
+//! Source: the design, rule 9, and README, "An empty copy never leads".
 
 use proto::cluster_map::SlotConfig;
 use proto::id::{Incarnation, Version};
@@ -30,7 +30,7 @@ impl World {
         one == other || self.oracle.keeper(one).is_some_and(|n| self.oracle.keeper(other) == Some(n))
     }
 
-    /// Whether the process that has what an incarnation held holds any record of the slot; `None` where it does not run.
+    /// Whether the process that has what an incarnation held has any record of the slot; `None` if it is not running.
     fn holds_any(&self, incarnation: Incarnation, slot: SlotId) -> Option<bool> {
         let node = self.oracle.keeper(incarnation).and_then(|n| self.running(n))?;
         Some(node.inspect(slot, |state| state.last() != Version::NONE))

@@ -277,7 +277,7 @@ impl Store {
 
     // Faults.
 
-    /// One call fails, after `calls` more of its kind.
+    /// A future call fails: after `calls` more calls of this operation, or of any kind for `None`.
     pub(crate) fn fail(&mut self, operation: Option<Operation>, calls: u64) {
         self.disk.inject(operation, calls, Fault::Io);
     }
@@ -362,7 +362,7 @@ impl Open {
         Ok(None)
     }
 
-    /// Returns `false` if the disk is full even without the reserve.
+    /// Returns `false` if the disk is full even after the reserve has been released.
     fn append(&mut self, payload: &[u8], now: u64) -> Result<bool, Failure> {
         let synced = self.journal.synced();
         let appended = match self.journal.append(&[payload]) {

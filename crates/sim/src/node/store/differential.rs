@@ -152,7 +152,7 @@ impl Differential {
             0 | 1 => self.random.chance(500),
             2 => true,
             _ => {
-                // The power is cut at a disk call while untold writes are being written.
+                // The power is cut at a disk call while writes that nobody was told of are being written.
                 self.store.cut_power_at(self.random.below(8));
                 self.store.write(&self.node, self.now);
                 return self.stop_at_call();
@@ -171,7 +171,7 @@ impl Differential {
         self.start()
     }
 
-    /// Adopts into the model what the disk has of untold writes.
+    /// Adopts into the model what the disk has of writes that nobody was told of.
     fn take_untold(&mut self) {
         let start = Start { now: Timestamp(self.now), bits: BITS, secret: 1, real: self.now };
         let Ok(found) = self.store.look(start) else { return };
