@@ -172,7 +172,7 @@ impl World {
             let before = self.oracle.model(slot).kept.replace(std::sync::Arc::clone(config));
             if let Some(before) = &before {
                 self.check_move(slot, before, config);
-                self.check_older_copies(slot, before, config);
+                self.check_older_copies(slot, before, config, &map);
                 if self.begins_fill(before, config) {
                     begun = Some(slot);
                 } else {

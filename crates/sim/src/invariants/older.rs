@@ -3,7 +3,7 @@
 //!
 //! Source: the design, rule 9, and README, "An empty copy never leads".
 
-use proto::cluster_map::SlotConfig;
+use proto::cluster_map::{ClusterMap, SlotConfig};
 use proto::id::{Incarnation, Version};
 use proto::slot::SlotId;
 
@@ -12,13 +12,24 @@ use crate::world::World;
 
 impl World {
     /// The coordinator has kept another configuration of a slot.
-    pub(super) fn check_older_copies(&mut self, slot: SlotId, before: &SlotConfig, config: &SlotConfig) {
+    pub(super) fn check_older_copies(
+        &mut self,
+        slot: SlotId,
+        before: &SlotConfig,
+        config: &SlotConfig,
+        map: &ClusterMap,
+    ) {
         let goes_on = members(config).any(|member| members(before).any(|known| self.is_same_data(known, member)));
         let is_empty = |member| self.holds_any(member, slot) == Some(false);
         if goes_on || members(config).next().is_none() || !members(config).all(is_empty) {
             return;
         }
-        let older = before.learners.iter().find(|copy| self.holds_any(**copy, slot) == Some(true));
+        let is_available = |copy: Incarnation| {
+            let present = self.oracle.keeper(copy).map(|n| self.nodes[n].incarnation);
+            present.and_then(|present| map.member(present)).is_some_and(|member| member.up)
+        };
+        let mut copies = before.learners.iter().filter(|copy| is_available(**copy));
+        let older = copies.find(|copy| self.holds_any(**copy, slot) == Some(true));
         if let Some(older) = older {
             let copy = older.0 & 0xffff;
             let what = format!("copy {copy} holds records, and one that holds none leads: {before:?}, then {config:?}");
