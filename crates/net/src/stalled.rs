@@ -17,7 +17,7 @@ use crate::connection::{
 };
 use crate::listener::Limits;
 
-/// Once a client has taken nothing for this long, its requests are read on.
+/// Once a client has taken nothing for this long, its further requests are read all the same.
 const READ_ON_AFTER: Duration = Duration::from_millis(100);
 
 /// A client that is over its limit and takes nothing for this long is cut off.

@@ -38,7 +38,7 @@ pub struct Client {
     details: Mutex<Details>,
 }
 
-/// What a client has told about itself.
+/// What a client has said about itself.
 #[derive(Debug, Clone, Default)]
 pub struct Details {
     /// Its name.
@@ -158,7 +158,7 @@ impl Client {
         self.addr
     }
 
-    /// What it has told about itself.
+    /// What it has said about itself.
     pub fn details(&self) -> MutexGuard<'_, Details> {
         self.details.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -49,7 +49,7 @@ pub struct Config {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// When a write counts as stored in the data directory.
+    /// When a write counts as written to the data directory.
     #[arg(long, value_enum, default_value_t = Fsync::Interval, value_name = "WHEN", requires = "data_dir")]
     pub fsync: Fsync,
 

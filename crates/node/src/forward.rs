@@ -39,8 +39,8 @@ pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// minutes.
 const SILENT_PROBES: u64 = 3;
 
-/// One more probe is allowed for each this many bytes sent since: no answer comes before all of a long value has
-/// arrived.
+/// One more probe is allowed each time this many bytes have been sent since: no answer comes before all of a long
+/// value has arrived.
 const BYTES_PER_PROBE: u64 = 512 * 1024;
 
 /// The number of such a probe. Requests are numbered from 1.
@@ -67,7 +67,7 @@ struct Call {
     claim: Arc<Claim>,
 }
 
-/// Decides whether a request is sent or given up: whoever claims it first.
+/// Decides whether a request is sent or given up: the side that claims it first wins.
 #[derive(Debug, Default)]
 struct Claim(AtomicBool);
 

@@ -42,7 +42,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// A disk that has taken nothing for this long counts as hung.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// While this many messages wait for the disk, the node takes no further proposals.
+/// While this many messages wait for the disk, no further proposals are taken from the node's state machine.
 const HELD: usize = 16;
 
 /// Where the coordinator is, and how often this node sends it heartbeats.
@@ -443,7 +443,7 @@ impl Membership {
             // in the map.
             self.driver.node().joined(incarnation);
         }
-        // The coordinator counts this start of the node from the first message that it sends under its incarnation.
+        // The coordinator counts this start from the first message that the node sends under its incarnation.
         NodeMessage::Heartbeat { incarnation }.encode(out);
         self.beats.push_back(self.driver.clock().now());
         if let Some(left) = &self.left {

@@ -193,7 +193,7 @@ pub async fn open(driver: &Driver, kind: LinkKind, to: Incarnation, addr: &str) 
     Ok(stream)
 }
 
-/// Reads a line and not a byte more: the replica may send its position right behind it.
+/// Reads a line and not a byte more: the replica may send its position right after it.
 async fn read_line(stream: &mut TcpStream) -> io::Result<String> {
     let mut line = Vec::new();
     while line.len() < ANSWER_BYTES {

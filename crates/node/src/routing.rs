@@ -120,8 +120,9 @@ impl Waits {
     }
 }
 
-/// Answers deferred requests in order, until all are answered or `out` has `most` bytes; in the latter case, call it again
-/// to continue. Requests for the same node are sent together. `waits` has the tickets of those that were carried out.
+/// Answers deferred requests in order, until all are answered or `out` has `most` bytes; in the latter case, call it
+/// again to continue. Requests for the same node are sent together. `waits` has the tickets of those that were carried
+/// out.
 pub async fn answer_all(driver: &Driver, deferred: &DeferredBatch, waits: &mut Waits, most: usize, out: &mut Vec<u8>) {
     // One deadline for all requests answered now: they arrived together, and the last must not wait for every other's
     // failure. The time that the client took to read earlier answers does not count.

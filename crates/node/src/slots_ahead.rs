@@ -25,8 +25,8 @@ fn place(key: &[u8]) -> Place {
 }
 
 impl SlotsAhead {
-    /// Prefetches for the upcoming requests, which replace those looked at before. Treating a word as a key that is
-    /// not one only costs a little time.
+    /// Prefetches for the upcoming requests, which replace those looked at before. Mistaking another word for a key
+    /// only costs a little time.
     pub(crate) fn look_at(&mut self, node: &Node, frames: Frames<'_>) {
         let mut keys = [(SlotId(0), &b""[..]); TOGETHER];
         let mut count = 0;

@@ -35,7 +35,7 @@ pub use writer::Running;
 pub enum Fsync {
     /// Once it is on disk: it survives a power failure.
     Always,
-    /// Once the kernel has it: it survives the end of the process. It is on disk after --fsync-interval at the latest.
+    /// Once the kernel has it: it survives the end of the process. It is on disk about one --fsync-interval later.
     Interval,
     /// Once the kernel has it, which writes it to disk when it chooses.
     Never,

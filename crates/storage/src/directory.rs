@@ -10,7 +10,7 @@
 //! - `discarded`: the directory is being deleted ([`crate::discard()`]).
 //! - `reserve`: space set aside for when the disk is full, and `reserve-identity`, space for the identity alone.
 //! - names that end in `.tmp`, `.new` or `.next`: unfinished files, removed at the next start; `.damaged` and
-//!   `.set-aside`: files that could not be read, kept for people.
+//!   `.set-aside`: what could not be read, or was given up by a repair, kept for people.
 
 mod start;
 

@@ -56,7 +56,7 @@ pub trait Disk: Debug + Send + Sync {
     /// What the system reported. It is unknown which of the changes are durable.
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
 
-    /// How many more bytes the file system of a directory can take from this process.
+    /// How many more bytes this process can write to the file system of a directory.
     ///
     /// # Errors
     /// What the system reported.

@@ -48,7 +48,7 @@ impl<T> IoContext<T> for io::Result<T> {
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The disk is full. Nothing was appended; appends work again when there is room. After a crash before the next
-    /// sync, some first part of the refused data may be there even so.
+    /// sync, a prefix of the refused data may be there even so.
     #[error("the disk is full, nothing was appended")]
     NoSpace(#[source] FileError),
     /// The append exceeds the limit. Nothing was appended; split it.

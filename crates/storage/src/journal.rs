@@ -164,7 +164,7 @@ impl<B: Bugs> Journal<B> {
 
     /// Appends payloads in order, with one system call, and returns the position after them. Once a [`Journal::sync`]
     /// returns this position or a later one, they are on disk. When `append` returns, they are in the kernel and
-    /// survive the process; a crash of the machine before the next sync may keep any first part of them.
+    /// survive the process; a crash of the machine before the next sync may keep any prefix of them.
     ///
     /// A payload may be empty. If no sync has created the next segment in advance, this creates it on demand; if
     /// nothing has been synced for long, it syncs the oldest of five segments.
@@ -278,7 +278,7 @@ impl<B: Bugs> Journal<B> {
         self.current.header.end().saturating_sub(self.tail) + next
     }
 
-    /// Whether a payload of so many bytes fits into the current segment: then appending it is one write.
+    /// Whether a payload of `bytes` bytes fits into the current segment: then appending it is one write.
     #[must_use]
     pub fn fits(&self, bytes: u64) -> bool {
         self.failed_append.is_none() && self.tail + frame::HEADER_BYTES as u64 + bytes <= self.current.header.end()
@@ -328,7 +328,7 @@ impl<B: Bugs> Journal<B> {
         self.zeroed = upto;
     }
 
-    /// Continues with the next segment, which has room for so many bytes.
+    /// Continues with the next segment, which has room for `bytes` bytes.
     fn rotate(&mut self, bytes: u64) -> Result<(), JournalError> {
         let least = segment::HEADER_BYTES as u64 + bytes;
         let next = match self.next.take() {

@@ -7,8 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-/// After this long, no more is yielded for the current sync. The time slice of a CPU-bound process is usually longer,
-/// and serving fifty connections takes less: 80 us on average, beside them on two processors.
+/// After this long, the thread stops yielding for the current sync. The time slice of a CPU-bound process is usually
+/// longer, and serving fifty connections takes less: 80 us on average, with the clients on the same two processors.
 const PATIENCE: Duration = Duration::from_micros(2_500);
 
 /// A longer gathering is attributed to CPU-bound processes. Nothing is then yielded for this long, and twice as long

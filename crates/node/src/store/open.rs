@@ -148,7 +148,7 @@ pub(super) fn open_on(
     if !is_proof && !found.new {
         text = format!(
             "{text}; the machine was restarted since: what was not synced may be missing. A complete replica leads \
-             first; if there is none, the one with the most records"
+             if there is one, otherwise the copy with the most records"
         );
     }
     let snapshot = (recovery.snapshot.unwrap_or_default(), recovery.snapshot_bytes);
@@ -229,7 +229,7 @@ pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
     let was_copied = directory.found().copied;
     directory.recover(&mut |_| Ok(()))?;
     let copied = if was_copied { "\nThe copy counts as a directory of its own from now on." } else { "" };
-    let proof = "\nFrom now on its data is not known to be complete: a complete replica leads first.";
+    let proof = "\nFrom now on its data is not known to be complete: a complete replica leads if there is one.";
     Ok(format!("{report}{copied}{proof}"))
 }
 

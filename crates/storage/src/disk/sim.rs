@@ -29,8 +29,8 @@ pub struct SimDisk(Arc<Mutex<State>>);
 /// What goes wrong with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The call fails; a failed write may have written any first part. What a failed sync was to make durable is lost
-    /// at the next crash, and no later sync reports it.
+    /// The call fails; a failed write may have written any prefix. What a failed sync was to make durable is lost at
+    /// the next crash, and no later sync reports it.
     Io,
     /// The call fails for lack of space; nothing was written.
     NoSpace,
