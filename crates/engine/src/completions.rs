@@ -20,6 +20,9 @@ pub const COMPLETIONS_OF_A_CLIENT: usize = 64;
 /// How many writes and clients together are remembered per slot.
 pub const COMPLETIONS_OF_A_SLOT: usize = 1 << 16;
 
+/// How many clients a step of a sweep visits at most, while their slot is locked: a few hundred microseconds of work.
+pub const CLIENTS_PER_STEP: usize = 512;
+
 /// How long a client is remembered after its last write to a slot.
 pub const COMPLETION_TIME: Duration = Duration::from_secs(600);
 
@@ -71,31 +74,40 @@ struct Client {
     last_write: Timestamp,
 }
 
-/// For each client with at least [`COMPLETIONS_OF_A_CLIENT`] writes: the number of its oldest write to be remembered.
+/// A sweep through the completions of all slots of a node, round after round and in steps.
 #[derive(Debug, Default)]
-pub struct OldestKept(BTreeMap<Box<[u8]>, u64>);
+pub struct Sweep {
+    /// For each client with at least [`COMPLETIONS_OF_A_CLIENT`] writes: the number of its oldest write to be
+    /// remembered, as the previous round has found it.
+    oldest_kept: BTreeMap<Box<[u8]>, u64>,
+    /// For each client, the numbers of its latest writes among those visited in this round.
+    seen: BTreeMap<Box<[u8]>, BTreeSet<u64>>,
+    /// The last client visited in the current slot, if that slot is not finished.
+    after: Option<Box<[u8]>>,
+}
 
-/// For each client, the numbers of its latest writes among those visited so far.
-#[derive(Debug, Default)]
-pub struct Seen(BTreeMap<Box<[u8]>, BTreeSet<u64>>);
-
-impl Seen {
+impl Sweep {
     fn add(&mut self, client: &[u8], seqs: impl Iterator<Item = u64>) {
-        if !self.0.contains_key(client) {
-            self.0.insert(client.into(), BTreeSet::new());
+        if !self.seen.contains_key(client) {
+            self.seen.insert(client.into(), BTreeSet::new());
         }
-        let Some(last) = self.0.get_mut(client) else { return };
+        let Some(last) = self.seen.get_mut(client) else { return };
         last.extend(seqs);
         while last.len() > COMPLETIONS_OF_A_CLIENT {
             last.pop_first();
         }
     }
 
-    /// What is to be remembered, once all slots have been visited.
+    /// Whether the last step has finished its slot.
     #[must_use]
-    pub fn oldest_kept(self) -> OldestKept {
-        let many = self.0.into_iter().filter(|(_, last)| last.len() == COMPLETIONS_OF_A_CLIENT);
-        OldestKept(many.filter_map(|(client, last)| Some((client, *last.first()?))).collect())
+    pub fn is_slot_done(&self) -> bool {
+        self.after.is_none()
+    }
+
+    /// All slots were visited: the next round can forget what this one has found.
+    pub fn end_round(&mut self) {
+        let many = std::mem::take(&mut self.seen).into_iter().filter(|(_, last)| last.len() == COMPLETIONS_OF_A_CLIENT);
+        self.oldest_kept = many.filter_map(|(client, last)| Some((client, *last.first()?))).collect();
     }
 }
 
@@ -119,41 +131,36 @@ impl Completions {
         replaces || self.count + self.clients.len() < COMPLETIONS_OF_A_SLOT
     }
 
-    /// Forgets clients that have not written for a long time, and of every other client the writes that are not among
-    /// its latest across all slots. Notes what remains in `seen`. Visits at most `most` clients in the order of their
-    /// names, from the first after `after`; returns the name to continue after, or `None` if there are no more.
-    pub fn sweep(
-        &mut self,
-        now: Timestamp,
-        oldest: &OldestKept,
-        seen: &mut Seen,
-        after: Option<&[u8]>,
-        most: usize,
-    ) -> Option<Box<[u8]>> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let (mut visited, mut last, mut forgotten) = (0, None, Vec::new());
-        for (name, client) in self.clients.range_mut::<[u8], _>((start, Bound::Unbounded)).take(most) {
-            (visited, last) = (visited + 1, Some(name));
+    /// One step of a sweep: forgets clients that have not written for a long time, and of every other client the writes
+    /// that are not among its latest across all slots. Visits at most [`CLIENTS_PER_STEP`] clients, from where the last
+    /// step has stopped.
+    pub fn sweep(&mut self, now: Timestamp, sweep: &mut Sweep) {
+        let after = sweep.after.take();
+        let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut visited, mut forgotten) = (0, Vec::new());
+        for (name, client) in self.clients.range_mut::<[u8], _>((start, Bound::Unbounded)).take(CLIENTS_PER_STEP) {
+            visited += 1;
+            if visited == CLIENTS_PER_STEP {
+                sweep.after = Some(name.clone());
+            }
             if now - client.last_write >= COMPLETION_TIME {
                 self.count -= client.done.len();
                 forgotten.push(name.clone());
                 continue;
             }
-            let kept_from = oldest.0.get(name).copied().unwrap_or(0);
+            let kept_from = sweep.oldest_kept.get(name).copied().unwrap_or(0);
             while let Some((seq, _)) = client.done.pop_front_if(|(seq, _)| *seq < kept_from) {
                 client.forgotten = client.forgotten.max(seq);
                 self.count -= 1;
             }
             client.done.shrink_to(2 * client.done.len());
             if !client.done.is_empty() {
-                seen.add(name, client.done.iter().map(|(seq, _)| *seq));
+                sweep.add(name, client.done.iter().map(|(seq, _)| *seq));
             }
         }
-        let next = last.cloned().filter(|_| visited == most);
         for name in &forgotten {
             self.clients.remove(name);
         }
-        next
     }
 
     /// Notes that a write is settled. A completion without a version, as returned by [`Completions::iter`], instead
@@ -251,8 +258,7 @@ mod tests {
         let mut completions = Completions::default();
         completions.insert(Timestamp(1), of("a", 1), done(1));
         completions.insert(Timestamp(3), of("b", 1), done(2));
-        let now = Timestamp(2) + COMPLETION_TIME;
-        completions.sweep(now, &OldestKept::default(), &mut Seen::default(), None, usize::MAX);
+        completions.sweep(Timestamp(2) + COMPLETION_TIME, &mut Sweep::default());
         assert_eq!(completions.look_up(of("a", 1)), Known::New);
         assert_eq!(completions.look_up(of("b", 1)), Known::Done(done(2)));
         assert_eq!((completions.count, completions.clients.len()), (1, 1));
@@ -260,23 +266,24 @@ mod tests {
 
     #[test]
     fn a_sweep_in_steps_forgets_the_same_clients() {
-        let mut completions = Completions::default();
-        for number in 0..10 {
-            let written = Timestamp(if number % 3 == 0 { 1 } else { 3 });
-            completions.insert(written, of(&format!("c{number}"), 1), done(number + 1));
+        let (mut completions, clients) = (Completions::default(), 2 * CLIENTS_PER_STEP as u64 + 2);
+        for number in 0..clients {
+            let written = Timestamp(if number % 2 == 0 { 1 } else { 3 });
+            completions.insert(written, of(&format!("c{number:04}"), 1), done(number + 1));
         }
-        let now = Timestamp(2) + COMPLETION_TIME;
-        let (mut after, mut steps, mut seen) = (None, 0, Seen::default());
+        let (mut sweep, mut steps) = (Sweep::default(), 0);
         loop {
-            after = completions.sweep(now, &OldestKept::default(), &mut seen, after.as_deref(), 4);
+            completions.sweep(Timestamp(2) + COMPLETION_TIME, &mut sweep);
             steps += 1;
-            if after.is_none() {
+            if sweep.is_slot_done() {
                 break;
             }
+            assert!(steps < 3, "it goes on for ever");
         }
-        let left: Vec<_> = completions.clients.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
-        assert_eq!(left, ["c1", "c2", "c4", "c5", "c7", "c8"]);
-        assert_eq!((steps, completions.count, seen.0.len()), (3, 6, 6));
+        let left = clients as usize / 2;
+        assert_eq!((steps, completions.count, completions.clients.len(), sweep.seen.len()), (3, left, left, left));
+        assert_eq!(completions.look_up(of("c0000", 1)), Known::New);
+        assert_eq!(completions.look_up(of("c0001", 1)), Known::Done(done(2)));
     }
 
     #[test]
@@ -287,13 +294,10 @@ mod tests {
             slots[seq as usize % 4].insert(Timestamp(now), of("a", seq), done(seq));
         }
         slots[0].insert(Timestamp(now), of("b", 1), done(last + 1));
-        let mut oldest = OldestKept::default();
+        let mut sweep = Sweep::default();
         for _ in 0..2 {
-            let mut seen = Seen::default();
-            for slot in &mut slots {
-                slot.sweep(Timestamp(now), &oldest, &mut seen, None, usize::MAX);
-            }
-            oldest = seen.oldest_kept();
+            slots.iter_mut().for_each(|slot| slot.sweep(Timestamp(now), &mut sweep));
+            sweep.end_round();
         }
         for seq in 1..=last {
             let known = slots[seq as usize % 4].look_up(of("a", seq));

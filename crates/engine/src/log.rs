@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use proto::id::{Epoch, Version};
 use proto::peer::{Term, Terms};
 
-use crate::completions::{Completions, OldestKept, Seen};
+use crate::completions::{Completions, Sweep};
 use crate::near::NearQueue;
 use crate::record::Record;
 use crate::table::fetch::fetch;
@@ -142,19 +142,12 @@ impl Log {
         self.cold().map(|cold| &cold.completions)
     }
 
-    /// Forgets client writes that need no longer be remembered.
-    ///
-    /// Arguments and result are those of [`Completions::sweep`].
-    pub fn sweep_completions(
-        &mut self,
-        now: Timestamp,
-        oldest: &OldestKept,
-        seen: &mut Seen,
-        after: Option<&[u8]>,
-        most: usize,
-    ) -> Option<Box<[u8]>> {
-        let cold = self.state.as_mut()?.cold.as_mut()?;
-        cold.completions.sweep(now, oldest, seen, after, most)
+    /// One step of forgetting client writes that need no longer be remembered.
+    pub fn sweep_completions(&mut self, now: Timestamp, sweep: &mut Sweep) {
+        match self.state.as_mut().and_then(|state| state.cold.as_mut()) {
+            Some(cold) => cold.completions.sweep(now, sweep),
+            None => Completions::default().sweep(now, sweep),
+        }
     }
 
     /// The number up to which tombstones may be missing.

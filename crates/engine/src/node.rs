@@ -47,7 +47,7 @@ use fetch::Steps;
 use memory::Looks;
 use neighbours::Neighbours;
 use stop::Stopping;
-use sweep::Sweep;
+use sweep::Sweeper;
 
 pub use turn::Turn;
 
@@ -113,7 +113,7 @@ pub struct Node<B: Bugs = NoBugs> {
     memory: Memory,
     memory_looks: Mutex<Looks>,
     pace: Pace,
-    sweep: Mutex<Sweep>,
+    sweeper: Mutex<Sweeper>,
     journal: Journal,
     outbox_items: usize,
     proposals: Mutex<Proposals>,
@@ -206,7 +206,7 @@ impl<B: Bugs> Node<B> {
             memory: Memory::default(),
             memory_looks: Mutex::default(),
             pace: Pace::default(),
-            sweep: Mutex::default(),
+            sweeper: Mutex::default(),
             journal: Journal::default(),
             outbox_items: OUTBOX_ITEMS,
             proposals: Mutex::default(),

@@ -23,7 +23,7 @@ use proto::session::Ancestors;
 use proto::slot::SlotId;
 
 use crate::bugs::{Bug, Bugs, NoBugs};
-use crate::completions::{COMPLETION_TIME, Completion, OldestKept, Seen};
+use crate::completions::{COMPLETION_TIME, Completion, Sweep};
 use crate::journal::{Entry, Journal, SlotSnapshot};
 use crate::listing::Listing;
 use crate::log::{Log, TailBudget};
@@ -233,19 +233,10 @@ impl<B: Bugs> Slot<B> {
         expired
     }
 
-    /// Forgets client writes that need no longer be remembered.
-    ///
-    /// Arguments and result are those of [`Completions::sweep`](crate::completions::Completions::sweep).
-    pub(crate) fn sweep_completions(
-        &mut self,
-        now: Timestamp,
-        oldest: &OldestKept,
-        seen: &mut Seen,
-        after: Option<&[u8]>,
-        most: usize,
-    ) -> Option<Box<[u8]>> {
+    /// One step of forgetting client writes that need no longer be remembered.
+    pub(crate) fn sweep_completions(&mut self, now: Timestamp, sweep: &mut Sweep) {
         let early = if self.bugs.plants(Bug::ForgottenTooEarly) { COMPLETION_TIME } else { Duration::ZERO };
-        self.log.sweep_completions(now + early, oldest, seen, after, most)
+        self.log.sweep_completions(now + early, sweep);
     }
 
     /// Prefetches memory that an acknowledgement, or a record for a key with this hash, will touch. This is the first
