@@ -270,7 +270,7 @@ fn missing(map: &ClusterMap, nodes: usize, gone: &BTreeSet<Incarnation>) -> Opti
     if !map.departures.leaving.is_empty() {
         return Some(format!("still leaving: {:?}", map.departures.leaving));
     }
-    let copies = map.promises.copies().min(nodes);
+    let copies = map.cluster_settings.copies().min(nodes);
     let mut poor = map.slots().filter(|(_, config)| {
         config.primary.is_none() || config.isr.len() != copies || !config.learners.is_empty() || !config.elr.is_empty()
     });

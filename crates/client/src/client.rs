@@ -98,8 +98,8 @@ impl Client {
     /// The levels of this client's calls: those it asks for, otherwise the cluster's own. Both are always set.
     #[must_use]
     pub fn levels_in_effect(&self) -> Levels {
-        let promises = self.cluster.maps().borrow().promises;
-        self.levels.or(Levels { ack: Some(promises.ack), read: Some(promises.read) })
+        let cluster_settings = self.cluster.maps().borrow().cluster_settings;
+        self.levels.or(Levels { ack: Some(cluster_settings.ack), read: Some(cluster_settings.read) })
     }
 
     /// Stores a value under a key. Both may be any bytes. Returns who holds the key.

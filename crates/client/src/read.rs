@@ -115,7 +115,7 @@ async fn ask_around<T>(
     loop {
         let (placement, is_linear) = {
             let map = maps.borrow_and_update();
-            (Placement::of(&map, key), level.unwrap_or(map.promises.read) == ReadLevel::Linear)
+            (Placement::of(&map, key), level.unwrap_or(map.cluster_settings.read) == ReadLevel::Linear)
         };
         // A replica may lack writes that a linear read must return.
         let replicas = if is_linear { &[][..] } else { &placement.replicas };

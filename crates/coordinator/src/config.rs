@@ -72,7 +72,7 @@ pub struct Config {
 impl Config {
     /// The settings that every node follows.
     #[must_use]
-    pub fn promises(&self) -> ClusterSettings {
+    pub fn cluster_settings(&self) -> ClusterSettings {
         ClusterSettings {
             replicas: self.replicas,
             ack: self.ack,

@@ -60,7 +60,7 @@ impl Driver {
     /// The state cannot be read, is damaged, or is in use by another coordinator. Nothing was changed.
     pub fn start(config: &Config, addr: SocketAddr, shutdown: &Shutdown) -> anyhow::Result<Self> {
         let settings = Settings {
-            promises: config.promises(),
+            cluster_settings: config.cluster_settings(),
             virtual_nodes: config.virtual_nodes,
             replace_after: config.replace_after,
             moves_at_once: config.moves_at_once,

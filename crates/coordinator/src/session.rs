@@ -248,8 +248,8 @@ impl ClientSession<'_> {
             Response::Text(format!(
                 "OK Coordinator {addr} nodes={nodes} map={version} cluster={cluster} ack={} read={} \
                  leaving={leaving} away={away} unproven_promotions={} waiting_for={awaited}",
-                map.promises.ack,
-                map.promises.read,
+                map.cluster_settings.ack,
+                map.cluster_settings.read,
                 coordinator.unproven_promotions()
             ))
         })

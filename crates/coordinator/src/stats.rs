@@ -52,7 +52,7 @@ pub fn stats(driver: &Driver, limits: &Limits) -> Response<'static> {
         for slot in map.bits().slots() {
             let config = map.config(slot);
             led += usize::from(config.primary.is_some());
-            whole += usize::from(config.isr.len() >= map.promises.copies());
+            whole += usize::from(config.isr.len() >= map.cluster_settings.copies());
             filling += config.learners.len();
         }
         lines.extend([

@@ -164,11 +164,11 @@ impl<B: Bugs> Coordinator<B> {
     #[must_use]
     pub fn new(settings: Settings, bugs: B) -> Self {
         let mut map = ClusterMap::empty(settings.cluster.clone(), settings.bits);
-        map.promises = settings.promises;
+        map.cluster_settings = settings.cluster_settings;
         Self {
             phase: Phase::Fresh,
             offers: BTreeMap::new(),
-            registry: Registry::new(settings.promises.heartbeat_timeout),
+            registry: Registry::new(settings.cluster_settings.heartbeat_timeout),
             ring: HashRing::new(settings.virtual_nodes),
             nothing: map.clone(),
             map,
@@ -334,7 +334,7 @@ impl<B: Bugs> Coordinator<B> {
     }
 
     fn copies(&self) -> usize {
-        self.settings.promises.copies()
+        self.settings.cluster_settings.copies()
     }
 
     /// Commits one change of the map.

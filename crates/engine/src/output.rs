@@ -12,7 +12,7 @@ use proto::slot::{SlotBits, SlotId};
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// What every node follows: copies, levels, and the time after which a silent node is taken off the ring.
-    pub promises: ClusterSettings,
+    pub cluster_settings: ClusterSettings,
     /// Positions of a node on the ring.
     pub virtual_nodes: u32,
     /// How the key space is divided into slots.

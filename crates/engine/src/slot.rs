@@ -267,7 +267,7 @@ impl<B: Bugs> Slot<B> {
         &mut self,
         cx: SlotContext<'_>,
         config: &SlotConfig,
-        promises: &ClusterSettings,
+        cluster_settings: &ClusterSettings,
         outbox: impl FnMut(Incarnation) -> Option<Arc<Outbox>>,
         turn: &mut Turn,
     ) {
@@ -275,7 +275,7 @@ impl<B: Bugs> Slot<B> {
         if config.primary == Some(cx.me) {
             // If others already follow a newer primary, this configuration is stale and a newer map is on its way.
             if config.epoch >= self.epoch {
-                self.lead(cx, config, promises, outbox, turn);
+                self.lead(cx, config, cluster_settings, outbox, turn);
             }
             return;
         }

@@ -283,8 +283,8 @@ impl Driver {
 
     /// The cluster settings that the operator has chosen; before there is a map, the defaults.
     #[must_use]
-    pub fn promises(&self) -> ClusterSettings {
-        self.shared.node.map().map(|map| map.promises).unwrap_or_default()
+    pub fn cluster_settings(&self) -> ClusterSettings {
+        self.shared.node.map().map(|map| map.cluster_settings).unwrap_or_default()
     }
 
     /// A number that grows whenever the map gives a slot another primary.

@@ -133,7 +133,7 @@ struct ClientSession<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Batch {
     now: Timestamp,
-    promises: ClusterSettings,
+    cluster_settings: ClusterSettings,
     takes_writes: bool,
 }
 
@@ -418,19 +418,19 @@ impl<'a> ClientSession<'a> {
         let driver = self.driver;
         *self.batch.get_or_insert_with(|| Batch {
             now: driver.clock().now(),
-            promises: driver.promises(),
+            cluster_settings: driver.cluster_settings(),
             takes_writes: driver.takes_writes(),
         })
     }
 
     /// The acknowledgement level of this connection's writes.
     fn ack(&mut self) -> AckLevel {
-        self.ack.unwrap_or_else(|| self.batch().promises.ack)
+        self.ack.unwrap_or_else(|| self.batch().cluster_settings.ack)
     }
 
     /// The level of this connection's reads.
     fn read(&mut self) -> ReadLevel {
-        self.read.unwrap_or_else(|| self.batch().promises.read)
+        self.read.unwrap_or_else(|| self.batch().cluster_settings.read)
     }
 
     /// Copies a long value behind requests that have no answer yet: it cannot be sent from where it is.

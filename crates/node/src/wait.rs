@@ -97,7 +97,7 @@ impl WrittenSlots {
     pub async fn wait(&mut self, driver: &Driver, wait: DeferredWait) -> u64 {
         let time = if wait.millis == 0 { driver.request_timeout() } else { Duration::from_millis(wait.millis) };
         let deadline = Instant::now() + time.min(LONGEST_WAIT);
-        let copies = driver.promises().replicas as u64;
+        let copies = driver.cluster_settings().replicas as u64;
         let mut asked: Vec<Asked> =
             self.take_slots().into_iter().map(|slot| Asked { slot, seq: None, replicas: 0 }).collect();
         let mut pause = Duration::from_millis(1);

@@ -140,7 +140,7 @@ pub struct ClusterMap {
     /// The version of its newest change.
     pub version: MapVersion,
     /// What the operator has chosen.
-    pub promises: ClusterSettings,
+    pub cluster_settings: ClusterSettings,
     /// Nodes that are to leave for good.
     pub departures: Departures,
     bits: SlotBits,
@@ -172,7 +172,7 @@ pub struct MapUpdate {
     /// The version that the update leads to.
     pub version: MapVersion,
     /// What the operator has chosen.
-    pub promises: ClusterSettings,
+    pub cluster_settings: ClusterSettings,
     /// Nodes that are to leave for good; every update names all of them.
     pub departures: Departures,
     bits: SlotBits,
@@ -205,7 +205,7 @@ impl ClusterMap {
         Self {
             cluster,
             version: MapVersion(0),
-            promises: ClusterSettings::default(),
+            cluster_settings: ClusterSettings::default(),
             departures: Departures::default(),
             bits,
             members: BTreeMap::new(),
@@ -312,7 +312,7 @@ impl ClusterMap {
             cluster: self.cluster.clone(),
             since,
             version: self.version,
-            promises: self.promises,
+            cluster_settings: self.cluster_settings,
             departures: self.departures.clone(),
             bits: self.bits,
             members: self.members.clone(),
@@ -333,7 +333,7 @@ impl ClusterMap {
             _ => return Err(MapError::Gap),
         };
         map.version = update.version;
-        map.promises = update.promises;
+        map.cluster_settings = update.cluster_settings;
         map.departures.clone_from(&update.departures);
         map.members.clone_from(&update.members);
         for (first, last, config) in &update.runs {

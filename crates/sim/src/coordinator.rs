@@ -87,7 +87,7 @@ impl World {
         process.boot += 1;
         process.adopted = None;
         let settings = Settings {
-            promises: ClusterSettings {
+            cluster_settings: ClusterSettings {
                 replicas: self.knobs.replicas as usize,
                 heartbeat_timeout: Duration::from_millis(self.knobs.heartbeat_timeout),
                 ..ClusterSettings::default()

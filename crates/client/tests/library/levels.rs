@@ -87,7 +87,7 @@ async fn who_has_no_level_never_gets_a_connection_with_somebody_elses() {
 #[tokio::test]
 async fn the_levels_in_effect_are_the_clusters_where_the_client_has_none() {
     let cluster = FakeCluster::start(1).await;
-    cluster.coordinator.change(|map| map.promises.ack = AckLevel::All);
+    cluster.coordinator.change(|map| map.cluster_settings.ack = AckLevel::All);
     let client = client(&cluster).await.with(ReadLevel::Linear);
     assert_eq!(client.levels(), ReadLevel::Linear.into());
     assert_eq!(client.levels_in_effect(), Levels { ack: Some(AckLevel::All), read: Some(ReadLevel::Linear) });
@@ -115,7 +115,7 @@ async fn a_linear_read_is_never_answered_by_a_replica() {
         holders[1].insert(KEY, b"old");
         hasty_client(&cluster, 400).await.with(ReadLevel::Linear).get(KEY).await.unwrap_err();
         // The same if the cluster's own level says so.
-        cluster.coordinator.change(|map| map.promises.read = ReadLevel::Linear);
+        cluster.coordinator.change(|map| map.cluster_settings.read = ReadLevel::Linear);
         hasty_client(&cluster, 400).await.get_versioned(KEY).await.unwrap_err();
         assert!(holders[1].requests().is_empty() && holders[2].requests().is_empty());
         let local = client(&cluster).await.with(ReadLevel::Local);

@@ -102,7 +102,7 @@ impl<B: Bugs> Coordinator<B> {
             slots: self.settings.bits.count(),
             copies: self.copies(),
             nodes: self.registry.len(),
-            timeout: self.settings.promises.heartbeat_timeout,
+            timeout: self.settings.cluster_settings.heartbeat_timeout,
             silent: self.registry.silent(now),
             away: self.away().map(|(addr, until)| (addr.clone(), until - now)).collect(),
             full: self.full.iter().filter_map(|full| self.registry.addr_of(*full).cloned()).collect(),

@@ -120,7 +120,7 @@ impl<B: Bugs> Coordinator<B> {
         if self.phase != Phase::Serving {
             return; // It is proposed again.
         }
-        let min_isr = self.settings.promises.min_isr();
+        let min_isr = self.settings.cluster_settings.min_isr();
         let mut is_awaited = false;
         for SlotAt { slot, version } in slots.into_iter().filter(|at| self.settings.bits.has(at.slot)) {
             is_awaited |= self.map.config(slot).isr.len() < min_isr;
@@ -135,7 +135,7 @@ impl<B: Bugs> Coordinator<B> {
     /// Admits the learners that have everything. Each must still be the same start of the node that was filled, and
     /// must not be about to stop: another copy would be given up for one that goes away at once.
     pub(super) fn admit_waiting(&mut self, now: Timestamp) {
-        let min_isr = self.settings.promises.min_isr();
+        let min_isr = self.settings.cluster_settings.min_isr();
         let mut changes = Vec::new();
         for (slot, Proposal { from, of: follower, version }) in std::mem::take(&mut self.admissions) {
             let known = self.registry.addr_of(follower).is_some() && !self.stopping.contains(&follower);
@@ -196,7 +196,7 @@ impl<B: Bugs> Coordinator<B> {
     /// A member makes no progress. If the follower is not a member, the primary is withdrawing a proposed admission:
     /// the version of the configuration advances, so that an admission in flight comes too late.
     fn expel(&mut self, now: Timestamp, from: Incarnation, follower: Incarnation, slots: &[SlotAt]) {
-        let min_isr = self.settings.promises.min_isr();
+        let min_isr = self.settings.cluster_settings.min_isr();
         self.propose(now, from, slots, |config| {
             if follower == from || !config.copies().any(|copy| copy == follower) {
                 return None;

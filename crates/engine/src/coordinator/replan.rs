@@ -304,7 +304,7 @@ impl<B: Bugs> Coordinator<B> {
             unproven: self.unproven.clone(),
             with_data: self.with_data.clone(),
             patient: now < self.reborn_grace,
-            min_isr: self.settings.promises.min_isr(),
+            min_isr: self.settings.cluster_settings.min_isr(),
             any_copy_leads: self.bugs.plants(Bug::PromoteAnyCopy),
             any_former_leads: self.bugs.plants(Bug::AnyFormerMember),
             leaver_dropped_early: self.bugs.plants(Bug::LeaverDroppedEarly),

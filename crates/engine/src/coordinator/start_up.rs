@@ -65,7 +65,7 @@ impl<B: Bugs> Coordinator<B> {
             self.map.set_config(slot, Arc::new(SlotConfig { epoch: Epoch(version.0), version, ..config }));
         }
         self.map.set_version(version);
-        self.map.promises = self.settings.promises;
+        self.map.cluster_settings = self.settings.cluster_settings;
         self.phase = Phase::Serving;
         self.publish();
         self.event(Event::Serving(version));
@@ -129,8 +129,8 @@ impl<B: Bugs> Coordinator<B> {
     pub(super) fn go_on(&mut self) {
         self.phase = Phase::Serving;
         self.event(Event::Serving(self.map.version));
-        if self.map.promises != self.settings.promises {
-            self.map.promises = self.settings.promises;
+        if self.map.cluster_settings != self.settings.cluster_settings {
+            self.map.cluster_settings = self.settings.cluster_settings;
             self.commit(Vec::new());
         }
     }

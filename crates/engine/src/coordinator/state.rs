@@ -103,7 +103,7 @@ impl<B: Bugs> Coordinator<B> {
         }
         coordinator.restore_away(now, away);
         coordinator.counter = map.version.0;
-        let copies = (map.promises.copies(), coordinator.settings.promises.copies());
+        let copies = (map.cluster_settings.copies(), coordinator.settings.cluster_settings.copies());
         let positions = (virtual_nodes, coordinator.settings.virtual_nodes);
         coordinator.map = map;
         if coordinator.map.version > MapVersion(0) {

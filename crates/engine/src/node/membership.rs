@@ -60,7 +60,7 @@ impl<B: Bugs> Node<B> {
             return;
         }
         // Shortened by the most that two clocks can differ if each is off by a tenth.
-        let until = sent + map.promises.heartbeat_timeout * 8 / 10;
+        let until = sent + map.cluster_settings.heartbeat_timeout * 8 / 10;
         self.coordinator_until.fetch_max(until.0, Ordering::Relaxed);
     }
 
@@ -100,8 +100,8 @@ impl<B: Bugs> Node<B> {
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&map));
         self.peers.follow_map(now, &map);
         let knows_me = |map: &ClusterMap| map.member(self.incarnation()).is_some();
-        let changed_promises = before.as_ref().is_none_or(|before| before.promises != map.promises);
-        let look_at_all = changed_promises || (knows_me(&map) && !before.as_ref().is_some_and(|map| knows_me(map)));
+        let settings_changed = before.as_ref().is_none_or(|before| before.cluster_settings != map.cluster_settings);
+        let look_at_all = settings_changed || (knows_me(&map) && !before.as_ref().is_some_and(|map| knows_me(map)));
         let holds = |config: &SlotConfig| {
             config.copies().any(|copy| copy == self.incarnation() || self.ancestors.contains(copy))
         };
@@ -118,12 +118,12 @@ impl<B: Bugs> Node<B> {
             }
             // What was found on disk may become a copy in the next map, if this map predates this start or the slot has
             // room for another copy: a joining node is in the map before any slot has it as a learner.
-            let may_come = config.isr.len() < map.promises.copies() && !holds(config);
+            let may_come = config.isr.len() < map.cluster_settings.copies() && !holds(config);
             if state.is_found() && (!knows_me(&map) || may_come) {
                 continue;
             }
             let outbox = |to| map.member(to).map(|member| self.outbox(now, to, &member.addr));
-            state.configure(self.cx(now, slot), config, &map.promises, outbox, turn);
+            state.configure(self.cx(now, slot), config, &map.cluster_settings, outbox, turn);
             drop(state);
             self.proposals().handing_over.remove(&slot);
         }

@@ -114,7 +114,7 @@ impl<B: Bugs> Slot<B> {
         &mut self,
         cx: SlotContext<'_>,
         config: &SlotConfig,
-        promises: &ClusterSettings,
+        cluster_settings: &ClusterSettings,
         mut outbox: impl FnMut(Incarnation) -> Option<Arc<Outbox>>,
         turn: &mut Turn,
     ) {
@@ -136,8 +136,8 @@ impl<B: Bugs> Slot<B> {
         };
         self.hear_of(cx, config.epoch);
         primary.in_sync = small(config.isr.len());
-        primary.min_isr = small(promises.min_isr());
-        primary.copies = small(promises.copies());
+        primary.min_isr = small(cluster_settings.min_isr());
+        primary.copies = small(cluster_settings.copies());
         primary.has_rivals = !config.elr.is_empty();
         // IMPORTANT: the next primary may already have been told that its promise was given back; see `reopen`.
         let ask_all = matches!(primary.intake, Intake::Releasing(_));

@@ -551,9 +551,9 @@ fn new_coordinator(number: u32) -> Coordinator {
 }
 
 fn settings(number: u32) -> Settings {
-    let promises = ClusterSettings::default();
+    let cluster_settings = ClusterSettings::default();
     Settings {
-        promises,
+        cluster_settings,
         virtual_nodes: 3,
         bits: BITS,
         cluster: format!("cluster{number}"),

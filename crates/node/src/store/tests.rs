@@ -108,7 +108,7 @@ fn addr() -> NodeAddr {
 
 pub(crate) fn map_of_one() -> ClusterMap {
     let mut map = ClusterMap::empty("c-1".to_owned(), SLOT_BITS);
-    map.promises = ClusterSettings { replicas: 0, ..ClusterSettings::default() };
+    map.cluster_settings = ClusterSettings { replicas: 0, ..ClusterSettings::default() };
     map.set_members([(ME, Member { addr: addr(), up: true })].into());
     let config = SlotConfig {
         epoch: Epoch(1),

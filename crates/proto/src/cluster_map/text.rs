@@ -19,7 +19,7 @@ impl MapUpdate {
     /// The lines of the update, without newlines.
     #[must_use]
     pub fn to_lines(&self) -> Vec<String> {
-        let ClusterSettings { replicas, ack, read, heartbeat_timeout } = self.promises;
+        let ClusterSettings { replicas, ack, read, heartbeat_timeout } = self.cluster_settings;
         let mut head = format!(
             "OK Map version={} since={} cluster={} slots={} replicas={replicas} ack={ack} read={read} timeout={}",
             self.version.0,
@@ -73,13 +73,13 @@ impl MapUpdate {
         if !count.is_power_of_two() || count > 1 << 16 {
             return Err(MapError::Malformed("slots= is not a power of two up to 65536"));
         }
-        let promises = ClusterSettings {
+        let cluster_settings = ClusterSettings {
             replicas: field(words.next(), "replicas=")?,
             ack: field(words.next(), "ack=")?,
             read: field(words.next(), "read=")?,
             heartbeat_timeout: Duration::from_millis(field(words.next(), "timeout=")?),
         };
-        if promises.replicas > limits::REPLICAS {
+        if cluster_settings.replicas > limits::REPLICAS {
             return Err(MapError::Malformed("replicas= is over its limit"));
         }
         let mut departures = Departures::default();
@@ -95,7 +95,7 @@ impl MapUpdate {
             version,
             since,
             cluster,
-            promises,
+            cluster_settings,
             departures,
             bits: SlotBits::new(u8::try_from(count.trailing_zeros()).unwrap_or(16)),
             members: BTreeMap::new(),

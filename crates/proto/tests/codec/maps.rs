@@ -32,7 +32,7 @@ fn members() -> impl Strategy<Value = BTreeMap<Incarnation, Member>> {
     proptest::collection::btree_map((1u64..9).prop_map(Incarnation), member, 0..6)
 }
 
-fn promises() -> impl Strategy<Value = ClusterSettings> {
+fn cluster_settings() -> impl Strategy<Value = ClusterSettings> {
     let ack = proptest::sample::select(vec![AckLevel::Async, AckLevel::Quorum, AckLevel::All]);
     let read = proptest::sample::select(vec![ReadLevel::Local, ReadLevel::Linear]);
     (0..=limits::REPLICAS, ack, read, 0u64..1 << 40).prop_map(|(replicas, ack, read, millis)| {
@@ -44,10 +44,10 @@ fn promises() -> impl Strategy<Value = ClusterSettings> {
 fn cluster_map() -> impl Strategy<Value = ClusterMap> {
     // Few different configurations, so that runs of equal ones occur.
     let slots = |bits: u8| vec(0usize..3, 1 << bits).prop_map(move |picks| (SlotBits::new(bits), picks));
-    ((0u8..7).prop_flat_map(slots), vec(config(), 3), members(), promises(), "[a-z0-9-]{1,12}").prop_map(
-        |((bits, picks), configs, members, promises, cluster)| {
+    ((0u8..7).prop_flat_map(slots), vec(config(), 3), members(), cluster_settings(), "[a-z0-9-]{1,12}").prop_map(
+        |((bits, picks), configs, members, cluster_settings, cluster)| {
             let mut map = ClusterMap::empty(cluster, bits);
-            map.promises = promises;
+            map.cluster_settings = cluster_settings;
             map.set_members(members);
             map.set_version(MapVersion(4));
             for (slot, pick) in bits.slots().zip(picks) {
@@ -78,11 +78,11 @@ proptest! {
     #[test]
     fn a_change_leads_from_the_old_map_to_the_new(
         old in cluster_map(),
-        (members, promises) in (members(), promises()),
+        (members, cluster_settings) in (members(), cluster_settings()),
         changes in vec((any::<u16>(), config()), 0..10),
     ) {
         let mut new = old.clone();
-        new.promises = promises;
+        new.cluster_settings = cluster_settings;
         new.set_members(members);
         new.set_version(MapVersion(9));
         for (slot, config) in changes {

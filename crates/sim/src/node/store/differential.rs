@@ -353,7 +353,7 @@ fn modelled(found: Option<Kept>, change: Change<'_>, holds: bool, wall: u64) -> 
 /// The map by which one node leads all slots, at its start with this number.
 fn map_of_one(me: Incarnation, number: u64) -> ClusterMap {
     let mut map = ClusterMap::empty("c".to_owned(), BITS);
-    map.promises = ClusterSettings { replicas: 0, ..ClusterSettings::default() };
+    map.cluster_settings = ClusterSettings { replicas: 0, ..ClusterSettings::default() };
     let addr = NodeAddr::new("n", 1).expect("a valid address");
     map.set_members([(me, Member { addr, up: true })].into());
     let config = Arc::new(SlotConfig {
