@@ -139,6 +139,10 @@ struct Batch {
 
 /// Writes the header of a value that is long enough to be sent from where it is stored and can be sent unchanged.
 fn begin_body(record: &Record, encoding: Encoding, out: &mut Vec<u8>) -> Option<Body> {
+    // Records are seldom so large, and their size is at hand.
+    if record.size() < BODY_BYTES {
+        return None;
+    }
     let value = record.value().filter(|value| value.len() >= BODY_BYTES)?;
     let end: &[u8] = match encoding {
         Encoding::Array | Encoding::Resp3 => {

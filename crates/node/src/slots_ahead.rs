@@ -5,7 +5,6 @@
 //! alone, where others are read before it is carried out, the prefetch has completed by then.
 
 use engine::node::Node;
-use net::connection::TOGETHER;
 use proto::frame::{Frame, Frames};
 use proto::slot::SlotId;
 
@@ -13,8 +12,17 @@ use proto::slot::SlotId;
 #[derive(Debug, Default)]
 pub(crate) struct SlotsAhead {
     /// In the order of the requests.
-    slots: Vec<(Place, SlotId)>,
+    keys: Vec<Ahead>,
     next: usize,
+}
+
+/// An upcoming key.
+#[derive(Debug)]
+struct Ahead {
+    place: Place,
+    slot: SlotId,
+    /// Its hash in the slot's table.
+    hash: u64,
 }
 
 /// Where a key lies in its connection's buffer: address and length. Until the buffer changes, nothing else is there.
@@ -28,26 +36,19 @@ impl SlotsAhead {
     /// Prefetches for the upcoming requests, which replace those looked at before. Mistaking another word for a key
     /// only costs a little time.
     pub(crate) fn look_at(&mut self, node: &Node, frames: Frames<'_>) {
-        let mut keys = [(SlotId(0), &b""[..]); TOGETHER];
-        let mut count = 0;
-        for (place, key) in keys.iter_mut().zip(frames.filter_map(Frame::second_word)) {
-            *place = (node.slot_of(key), key);
-            count += 1;
-        }
-        let keys = keys.get(..count).unwrap_or_default();
-        match keys {
-            [(slot, key)] => node.fetch_key(*slot, key),
-            keys => node.fetch_keys(keys),
-        }
         self.forget();
-        self.slots.extend(keys.iter().map(|(slot, key)| (place(key), *slot)));
+        let ahead = |key| Ahead { place: place(key), slot: node.slot_of(key), hash: node.hash(key) };
+        self.keys.extend(frames.filter_map(Frame::second_word).map(ahead));
+        match self.keys.as_slice() {
+            [Ahead { slot, hash, .. }] => node.fetch_key(*slot, *hash),
+            keys => node.fetch_keys(keys.iter().map(|ahead| (ahead.slot, ahead.hash))),
+        }
     }
 
     /// The slot of a key, if it was looked at. Call this for the requests in order.
     pub(crate) fn take(&mut self, key: &[u8]) -> Option<SlotId> {
-        let ahead = self.slots.get(self.next..)?;
-        let at = ahead.iter().position(|(known, _)| *known == place(key))?;
-        let (_, slot) = ahead.get(at)?;
+        let ahead = self.keys.get(self.next..)?;
+        let (at, Ahead { slot, .. }) = ahead.iter().enumerate().find(|(_, ahead)| ahead.place == place(key))?;
         self.next += at + 1;
         Some(*slot)
     }
@@ -55,7 +56,7 @@ impl SlotsAhead {
     /// Forgets all slots. IMPORTANT: call this before the buffer changes, when another key may take the place of one
     /// that was there.
     pub(crate) fn forget(&mut self) {
-        self.slots.clear();
+        self.keys.clear();
         self.next = 0;
     }
 }

@@ -21,19 +21,26 @@ pub(super) struct Steps {
 }
 
 impl<B: Bugs> Node<B> {
-    /// Prefetches the memory that requests for these keys will touch. Meant for a few dozen keys that are used at once.
-    pub fn fetch_keys(&self, keys: &[(SlotId, &[u8])]) {
-        self.fetch(keys.iter().map(|(slot, key)| (*slot, Some(*key))));
+    /// The hash of a key in its slot's table.
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash(key)
+    }
+
+    /// Prefetches the memory that requests for keys with these slots and hashes will touch. Meant for a few dozen keys
+    /// that are used at once.
+    pub fn fetch_keys(&self, keys: impl Iterator<Item = (SlotId, u64)> + Clone) {
+        self.fetch(keys.map(|(slot, hash)| (slot, Some(hash))));
     }
 
     /// Does the same for one key of a stream, to be used after a few more have come. Takes the first step for this key
     /// and the next steps for the two before it: by then the memory that each step starts from is loaded, so nothing
     /// stalls.
-    pub fn fetch_key(&self, slot: SlotId, key: &[u8]) {
+    pub fn fetch_key(&self, slot: SlotId, hash: u64) {
         self.fetch_slot(slot);
         let Steps { second, third } = {
             let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-            let next = Steps { second: Some((slot, self.hasher.hash(key))), third: steps.second };
+            let next = Steps { second: Some((slot, hash)), third: steps.second };
             std::mem::replace(&mut *steps, next)
         };
         if let Some((slot, hash)) = second {
@@ -44,19 +51,18 @@ impl<B: Bugs> Node<B> {
         }
     }
 
-    /// Prefetches the memory of slots, and of the records of the given keys: first of all slots, then of what those
-    /// point to. No step stalls, and no other work is done in between: taking a lock would wait until the writes of
+    /// Prefetches the memory of slots, and of the records of keys with the given hashes: first of all slots, then of
+    /// what those point to. No step stalls, and no other work is done in between: taking a lock would wait until the writes of
     /// that work are in place.
-    pub(super) fn fetch<'a>(&self, asked: impl Iterator<Item = (SlotId, Option<&'a [u8]>)> + Clone) {
+    pub(super) fn fetch(&self, asked: impl Iterator<Item = (SlotId, Option<u64>)> + Clone) {
         for (slot, _) in asked.clone() {
             self.fetch_slot(slot);
         }
-        let hash = |key: Option<&[u8]>| key.map(|key| self.hasher.hash(key));
-        for (slot, key) in asked.clone() {
-            self.slot(slot).fetch(hash(key));
+        for (slot, hash) in asked.clone() {
+            self.slot(slot).fetch(hash);
         }
-        for (slot, key) in asked {
-            self.slot(slot).fetch_more(hash(key));
+        for (slot, hash) in asked {
+            self.slot(slot).fetch_more(hash);
         }
     }
 

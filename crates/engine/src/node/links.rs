@@ -187,7 +187,7 @@ impl<B: Bugs> Node<B> {
     ) {
         while !steps.is_empty() {
             let group = steps.len().min(GROUP);
-            self.fetch(steps.iter().take(group).map(|(slot, step)| (*slot, step.key())));
+            self.fetch(steps.iter().take(group).map(|(slot, step)| (*slot, step.key().map(|key| self.hash(key)))));
             for (slot, step) in steps.drain(..group) {
                 let reply = self.slot(slot).take(self.cx(now, slot), from, step);
                 reply.into_iter().for_each(|reply| reply.encode(replies));

@@ -82,8 +82,8 @@ enum State {
     Line,
     /// In the `*N` line of an array.
     ArrayHeader,
-    /// In the `$N` line of a word that starts at `from`; `left` words remain, including this one.
-    WordHeader { from: usize, left: usize },
+    /// In the `$N` line of a word; `left` words remain, including this one.
+    WordHeader { left: usize },
     /// In the bytes of a word.
     Word { start: usize, len: usize, left: usize },
 }
@@ -220,47 +220,66 @@ impl FrameDecoder {
     }
 
     fn advance(&mut self, buf: &[u8]) -> Result<Option<Complete>, ErrorReply> {
-        loop {
-            match self.state {
-                State::Start => match buf.first() {
-                    None => {
-                        // A connection that goes idle after one huge request must not keep its memory.
-                        self.spans.shrink_to(IDLE_SPANS);
-                        return Ok(None);
-                    }
-                    Some(b'*') => self.state = State::ArrayHeader,
-                    Some(_) => self.state = State::Line,
-                },
-                State::Line => return self.line(buf),
-                State::ArrayHeader => {
-                    let Some(count) = self.header(buf, 0, b'*')? else { return Ok(None) };
-                    self.limits.check_words(count)?;
-                    if count == 0 {
-                        return Ok(Some(Complete::Array));
-                    }
-                    self.state = State::WordHeader { from: self.scanned, left: count };
+        if self.state == State::Start {
+            self.state = match buf.first() {
+                None => {
+                    // A connection that goes idle after one huge request must not keep its memory.
+                    self.spans.shrink_to(IDLE_SPANS);
+                    return Ok(None);
                 }
-                State::WordHeader { from, left } => {
-                    let Some(len) = self.header(buf, from, b'$')? else { return Ok(None) };
-                    self.limits.check_word(self.scanned, len)?;
-                    self.state = State::Word { start: self.scanned, len, left };
-                }
-                State::Word { start, len, left } => {
-                    let end = start + len;
-                    match buf.get(end..end + 2) {
-                        None => return Ok(None),
-                        Some(b"\r\n") => {}
-                        Some(_) => return Err(ErrorReply::Protocol("a word of an array does not end with CR LF")),
-                    }
-                    self.spans.push(Span { start: fits(start), len: fits(len) });
-                    self.scanned = end + 2;
-                    if left == 1 {
-                        return Ok(Some(Complete::Array));
-                    }
-                    self.state = State::WordHeader { from: self.scanned, left: left - 1 };
-                }
-            }
+                Some(b'*') => State::ArrayHeader,
+                Some(_) => State::Line,
+            };
         }
+        match self.state {
+            State::Start | State::Line => self.line(buf),
+            State::ArrayHeader => {
+                let Some((count, header_len)) = header(buf, b'*')? else { return Ok(None) };
+                self.limits.check_words(count)?;
+                self.scanned = header_len;
+                self.words(buf, count, None)
+            }
+            State::WordHeader { left } => self.words(buf, left, None),
+            State::Word { start, len, left } => self.words(buf, left, Some((start, len))),
+        }
+    }
+
+    /// Finds the last `left` words of an array. Where the header of the first was read earlier, `begun` is the start and
+    /// length of its bytes.
+    fn words(
+        &mut self,
+        buf: &[u8],
+        left: usize,
+        mut begun: Option<(usize, usize)>,
+    ) -> Result<Option<Complete>, ErrorReply> {
+        let mut scanned = self.scanned;
+        for left in (1..=left).rev() {
+            let (start, len) = match begun.take() {
+                Some(begun) => begun,
+                None => {
+                    let Some((len, header_len)) = header(buf.get(scanned..).unwrap_or_default(), b'$')? else {
+                        (self.scanned, self.state) = (scanned, State::WordHeader { left });
+                        return Ok(None);
+                    };
+                    scanned += header_len;
+                    self.limits.check_word(scanned, len)?;
+                    (scanned, len)
+                }
+            };
+            let end = start + len;
+            match buf.get(end..end + 2) {
+                None => {
+                    (self.scanned, self.state) = (start, State::Word { start, len, left });
+                    return Ok(None);
+                }
+                Some(b"\r\n") => {}
+                Some(_) => return Err(ErrorReply::Protocol("a word of an array does not end with CR LF")),
+            }
+            self.spans.push(Span { start: fits(start), len: fits(len) });
+            scanned = end + 2;
+        }
+        self.scanned = scanned;
+        Ok(Some(Complete::Array))
     }
 
     fn line(&mut self, buf: &[u8]) -> Result<Option<Complete>, ErrorReply> {
@@ -274,34 +293,36 @@ impl FrameDecoder {
         self.scanned = len + 1;
         Ok(Some(Complete::Line))
     }
+}
 
-    /// Reads a header line that starts at `from` and gives a length, such as `*3` or `$12`.
-    fn header(&mut self, buf: &[u8], from: usize, mark: u8) -> Result<Option<usize>, ErrorReply> {
-        let bad = || ErrorReply::Protocol("an array is *N, then $LENGTH and the bytes of each word");
-        let header = buf.get(from..).unwrap_or_default();
-        // Saturates: every length has a far lower limit.
-        let (mut number, mut is_negative) = (0usize, false);
-        for (at, byte) in header.iter().enumerate() {
-            match byte {
-                byte if at == 0 && *byte == mark => {}
-                // Redis treats an array of negative length as an empty one.
-                b'-' if at == 1 && mark == b'*' => is_negative = true,
-                b'0'..=b'9' if (1..limits::ARRAY_HEADER_BYTES - 2).contains(&at) => {
-                    number = number.saturating_mul(10).saturating_add(usize::from(byte - b'0'));
-                }
-                b'\r' if at > 1 + usize::from(is_negative) => match header.get(at + 1) {
-                    None => return Ok(None),
-                    Some(b'\n') => {
-                        self.scanned = from + at + 2;
-                        return Ok(Some(if is_negative { 0 } else { number }));
-                    }
-                    Some(_) => return Err(bad()),
-                },
-                _ => return Err(bad()),
-            }
-        }
-        Ok(None)
+/// Reads a header line that gives a length, such as `*3` or `$12`: the length and how many bytes the line has; `None` if
+/// it has not arrived whole.
+fn header(header: &[u8], mark: u8) -> Result<Option<(usize, usize)>, ErrorReply> {
+    let bad = || ErrorReply::Protocol("an array is *N, then $LENGTH and the bytes of each word");
+    let Some((first, length)) = header.split_first() else { return Ok(None) };
+    if *first != mark {
+        return Err(bad());
     }
+    // Redis treats an array of negative length as an empty one.
+    let negative = if mark == b'*' { length.strip_prefix(b"-") } else { None };
+    let digits = negative.unwrap_or(length);
+    let start = header.len() - digits.len();
+    // Saturates: every length has a far lower limit.
+    let mut number = 0usize;
+    for (at, byte) in digits.iter().enumerate() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit < 10 && start + at < limits::ARRAY_HEADER_BYTES - 2 {
+            number = number.saturating_mul(10).saturating_add(digit.into());
+            continue;
+        }
+        return match digits.get(at + 1) {
+            _ if at == 0 || *byte != b'\r' => Err(bad()),
+            None => Ok(None),
+            Some(b'\n') => Ok(Some((if negative.is_some() { 0 } else { number }, start + at + 2))),
+            Some(_) => Err(bad()),
+        };
+    }
+    Ok(None)
 }
 
 impl FrameLimits {

@@ -25,56 +25,14 @@ pub fn begin_bulk(len: usize, out: &mut Vec<u8>) {
     push_header(b'$', len, out);
 }
 
-/// Appends a header line in one go: a mark and a number.
+/// Appends a header line: a mark and a number.
 fn push_header(mark: u8, number: usize, out: &mut Vec<u8>) {
-    // Filled from the end: the line end, the digits (at most 20 for 64 bits), the mark.
-    let mut line = [b'\n'; 23];
-    let mut used = 1;
-    let mut places = line.iter_mut().rev().skip(1);
-    let mut put = |byte| {
-        if let Some(place) = places.next() {
-            *place = byte;
-            used += 1;
-        }
-    };
-    put(b'\r');
-    let mut left = number;
-    loop {
-        put(b'0' + (left % 10) as u8);
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
-    put(mark);
-    out.extend_from_slice(line.get(line.len() - used..).unwrap_or_default());
+    out.push(mark);
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends a number in decimal, without the cost of a formatter.
-pub fn push_number(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0u8; 20];
-    let mut used = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
-        number /= 10;
-        used += 1;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_in_decimal() {
-        for number in [0, 7, 10, 12_345, u64::MAX] {
-            let mut out = Vec::new();
-            push_number(number, &mut out);
-            assert_eq!(out, number.to_string().into_bytes());
-        }
-    }
+pub fn push_number(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }

@@ -21,7 +21,7 @@ pub(super) const VERB_BYTES: usize = 24;
 pub(super) const BLANKS: [char; 2] = [' ', '\t'];
 
 /// Splits a frame into its verb, in upper case, and the rest.
-pub(super) fn split_verb<'a, 'v>(
+pub(super) fn split_verb<'a: 'v, 'v>(
     frame: Frame<'a>,
     upper: &'v mut [u8; VERB_BYTES],
 ) -> Result<(&'v [u8], Rest<'a>), ErrorReply> {
@@ -36,7 +36,11 @@ pub(super) fn split_verb<'a, 'v>(
     Ok((in_upper_case(verb, upper)?, rest))
 }
 
-fn in_upper_case<'v>(verb: &[u8], upper: &'v mut [u8; VERB_BYTES]) -> Result<&'v [u8], ErrorReply> {
+fn in_upper_case<'v>(verb: &'v [u8], upper: &'v mut [u8; VERB_BYTES]) -> Result<&'v [u8], ErrorReply> {
+    // Most clients send it so.
+    if verb.iter().all(u8::is_ascii_uppercase) {
+        return Ok(verb);
+    }
     let upper = upper.get_mut(..verb.len()).ok_or(ErrorReply::UnknownCommand)?;
     upper.copy_from_slice(verb);
     upper.make_ascii_uppercase();
