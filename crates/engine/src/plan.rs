@@ -135,19 +135,20 @@ impl ClusterView {
     }
 
     /// The incarnation that now holds what this one held: itself, or its next start if that found the data on its disk.
-    pub(crate) fn heir(&self, incarnation: Incarnation) -> Incarnation {
+    pub(crate) fn successor(&self, incarnation: Incarnation) -> Incarnation {
         self.reborn.get(&incarnation).copied().unwrap_or(incarnation)
     }
 
     /// Whether both are the same, or `other` now holds what `one` held.
     pub(crate) fn is_same_data(&self, one: Incarnation, other: Incarnation) -> bool {
-        one == other || self.heir(one) == other || self.unproven.get(&one) == Some(&other)
+        one == other || self.successor(one) == other || self.unproven.get(&one) == Some(&other)
     }
 
     /// Whether the node whose disk has what this incarnation held is leaving for good.
     fn is_leaving(&self, incarnation: Incarnation) -> bool {
         let unproven = self.unproven.get(&incarnation);
-        self.leaving.contains(&self.heir(incarnation)) || unproven.is_some_and(|heir| self.leaving.contains(heir))
+        self.leaving.contains(&self.successor(incarnation))
+            || unproven.is_some_and(|successor| self.leaving.contains(successor))
     }
 
     /// The members that each held everything promised and are not gone for good.
@@ -167,21 +168,21 @@ impl ClusterView {
     }
 
     /// The current start of a member whose data is unproven, if it is here.
-    fn unproven_heir(&self, member: Incarnation) -> Option<Incarnation> {
-        self.unproven.get(&member).copied().filter(|heir| self.alive.contains(heir))
+    fn unproven_successor(&self, member: Incarnation) -> Option<Incarnation> {
+        self.unproven.get(&member).copied().filter(|successor| self.alive.contains(successor))
     }
 
     /// The members that are here without proof.
     pub(crate) fn unproven_members(&self, config: &SlotConfig) -> Vec<Incarnation> {
-        self.members(config).filter(|member| self.unproven_heir(*member).is_some()).collect()
+        self.members(config).filter(|member| self.unproven_successor(*member).is_some()).collect()
     }
 
     /// The members that those here without proof are waiting for: they may come back with more.
     pub(crate) fn awaited_by_unproven<'a>(&'a self, config: &'a SlotConfig) -> impl Iterator<Item = Incarnation> {
-        let is_away = |member: &Incarnation| !self.alive.contains(&self.heir(*member));
+        let is_away = |member: &Incarnation| !self.alive.contains(&self.successor(*member));
         let nobody_leads = self.members(config).all(|member| is_away(&member));
-        let waits = nobody_leads && self.members(config).any(|member| self.unproven_heir(member).is_some());
-        let is_awaited = move |member: &Incarnation| waits && self.unproven_heir(*member).is_none();
+        let waits = nobody_leads && self.members(config).any(|member| self.unproven_successor(member).is_some());
+        let is_awaited = move |member: &Incarnation| waits && self.unproven_successor(*member).is_none();
         self.members(config).filter(is_awaited)
     }
 
@@ -190,11 +191,12 @@ impl ClusterView {
     pub(crate) fn older_copies(&self, config: &SlotConfig) -> Vec<Incarnation> {
         let mut older = Vec::new();
         for copy in config.learners.iter().chain(&self.with_data) {
-            let heir = Some(self.heir(*copy)).filter(|heir| self.alive.contains(heir)).unwrap_or(*copy);
-            let is_member = self.members(config).any(|member| self.is_same_data(member, heir));
-            let may_hold = !self.gone.contains(copy) && !self.by_hand.contains(&heir);
-            if may_hold && !is_member && !older.contains(&heir) {
-                older.push(heir);
+            let successor =
+                Some(self.successor(*copy)).filter(|successor| self.alive.contains(successor)).unwrap_or(*copy);
+            let is_member = self.members(config).any(|member| self.is_same_data(member, successor));
+            let may_hold = !self.gone.contains(copy) && !self.by_hand.contains(&successor);
+            if may_hold && !is_member && !older.contains(&successor) {
+                older.push(successor);
             }
         }
         older
@@ -202,12 +204,12 @@ impl ClusterView {
 
     /// Whether a member of the slot is registered.
     pub(crate) fn has_member_here(&self, config: &SlotConfig) -> bool {
-        self.members(config).any(|member| self.alive.contains(&self.heir(member)))
+        self.members(config).any(|member| self.alive.contains(&self.successor(member)))
     }
 
     /// Whether a member of the slot is heard from.
     pub(crate) fn hears_member(&self, config: &SlotConfig) -> bool {
-        self.members(config).any(|member| self.is_heard(self.heir(member)))
+        self.members(config).any(|member| self.is_heard(self.successor(member)))
     }
 
     /// The current starts of the members that are here without proof; `None` while another member may come back, or if
@@ -216,10 +218,10 @@ impl ClusterView {
         let members = self.unproven_members(config);
         let all_are_back = members.len() == self.members(config).count() || self.unproven_leads_in_haste;
         let mut copies = Vec::new();
-        for heir in members.into_iter().filter_map(|member| self.unproven_heir(member)) {
+        for successor in members.into_iter().filter_map(|member| self.unproven_successor(member)) {
             // A node may have come back more than once.
-            if !copies.contains(&heir) {
-                copies.push(heir);
+            if !copies.contains(&successor) {
+                copies.push(successor);
             }
         }
         Some(copies).filter(|copies| all_are_back && !copies.is_empty())
@@ -306,13 +308,13 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
         return Plan::Keep; // Only the primary itself, which may be merely slow: the removal timeout decides.
     }
     if !reborn.is_empty() {
-        let is_unproven = |member: &&Incarnation| view.unproven_heir(**member).is_some();
+        let is_unproven = |member: &&Incarnation| view.unproven_successor(**member).is_some();
         let all_are_back = reborn.len() + holders.iter().filter(is_unproven).count() == holders.len();
         return if view.patient && !all_are_back { Plan::Keep } else { Plan::Promote(reborn) };
     }
     let once: &[Incarnation] = if view.any_former_leads { &config.learners } else { &[] };
     let former = config.elr.iter().chain(once).filter(|member| !view.gone.contains(member));
-    let former: Vec<_> = former.map(|member| view.heir(*member)).filter(live).collect();
+    let former: Vec<_> = former.map(|member| view.successor(*member)).filter(live).collect();
     if !former.is_empty() {
         return Plan::Promote(former);
     }
@@ -350,14 +352,16 @@ pub fn former_members(config: &SlotConfig, isr: &[Incarnation], view: &ClusterVi
     }
     let mut former = Vec::new();
     for member in config.elr.iter().chain(&config.isr) {
-        // IMPORTANT: an heir that is not here is not named. The map may have forgotten its address, and then nobody
+        // IMPORTANT: a successor that is not here is not named. The map may have forgotten its address, and then nobody
         // could tell that its next start is the one being waited for.
-        let heir = Some(view.heir(*member)).filter(|heir| view.alive.contains(heir)).unwrap_or(*member);
-        // An unproven heir is not named either, because it may no longer hold everything promised. Its member is waited
-        // for like one that is away, unless the heir is itself in the in-sync set.
-        let is_here = isr.contains(&heir) || view.unproven.get(member).is_some_and(|heir| isr.contains(heir));
-        if !view.gone.contains(member) && !is_here && !former.contains(&heir) {
-            former.push(heir);
+        let successor =
+            Some(view.successor(*member)).filter(|successor| view.alive.contains(successor)).unwrap_or(*member);
+        // An unproven successor is not named either, because it may no longer hold everything promised. Its member is
+        // waited for like one that is away, unless the successor is itself in the in-sync set.
+        let is_here =
+            isr.contains(&successor) || view.unproven.get(member).is_some_and(|successor| isr.contains(successor));
+        if !view.gone.contains(member) && !is_here && !former.contains(&successor) {
+            former.push(successor);
         }
     }
     former

@@ -35,7 +35,7 @@ pub(crate) const WRITE_STALL: Duration = Duration::from_secs(60);
 const ORIGINAL_FRAMING_SILENCE: Duration = Duration::from_millis(20);
 
 /// The maximum number of frames decoded before the first of them is handled.
-pub const TOGETHER: usize = 32;
+pub const FRAMES_AT_ONCE: usize = 32;
 
 /// What a session wants after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,7 +183,7 @@ impl FrameReader {
     ) -> Stopped {
         loop {
             let is_found = std::mem::take(&mut self.is_one_frame);
-            match if is_found { Ok(1) } else { self.decoder.find(&self.input, TOGETHER) } {
+            match if is_found { Ok(1) } else { self.decoder.find(&self.input, FRAMES_AT_ONCE) } {
                 Ok(0) => return Stopped::NeedsMore,
                 Ok(1) => {}
                 Ok(_) => look_ahead(&mut state, self.decoder.found(&self.input)),

@@ -508,7 +508,7 @@ impl<'a> ClientSession<'a> {
 
 impl Session for ClientSession<'_> {
     fn look_ahead(&mut self, frames: Frames<'_>) {
-        self.slots_ahead.look_at(self.driver.node(), frames);
+        self.slots_ahead.prefetch(self.driver.node(), frames);
     }
 
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {

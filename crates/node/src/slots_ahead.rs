@@ -35,7 +35,7 @@ fn place(key: &[u8]) -> Place {
 impl SlotsAhead {
     /// Prefetches for the upcoming requests, which replace those looked at before. Mistaking another word for a key
     /// only costs a little time.
-    pub(crate) fn look_at(&mut self, node: &Node, frames: Frames<'_>) {
+    pub(crate) fn prefetch(&mut self, node: &Node, frames: Frames<'_>) {
         self.forget();
         let ahead = |key| Ahead { place: place(key), slot: node.slot_of(key), hash: node.hash(key) };
         self.keys.extend(frames.filter_map(Frame::second_word).map(ahead));

@@ -49,7 +49,7 @@ async fn a_write_whose_answer_is_lost_takes_effect_once_across_a_failover() {
     });
     assert_eq!(written, Ok(Cas::Written("1-2".parse().unwrap())), "what the first attempt would have answered");
     assert_eq!(holders[1].value(KEY).as_deref(), Some(&b"Bob"[..]));
-    assert_eq!(holders[1].last_version().seq, 2, "the heir has not written anew");
+    assert_eq!(holders[1].last_version().seq, 2, "the successor has not written anew");
     assert_eq!(only_identity(holders[0]), only_identity(holders[1]));
 }
 

@@ -39,12 +39,12 @@ async fn a_coordinator_that_is_away_stops_nothing_and_is_followed_again() {
     assert!(matches!(error, Error::NotReached { .. }), "{error}");
 
     // The client learns of changes made while the coordinator was away once it is back.
-    let heir = cluster.holders_of(KEY)[2];
-    cluster.set_holders(KEY, &[heir]);
-    let heir = heir.addr().clone();
+    let successor = cluster.holders_of(KEY)[2];
+    cluster.set_holders(KEY, &[successor]);
+    let successor = successor.addr().clone();
     cluster.coordinator.restart().await;
-    let heir = cluster.nodes.iter().find(|node| *node.addr() == heir).unwrap();
-    comes_to_write_to(&client, heir).await;
+    let successor = cluster.nodes.iter().find(|node| *node.addr() == successor).unwrap();
+    comes_to_write_to(&client, successor).await;
     assert_eq!(client.list_nodes().await.unwrap().len(), 3);
 }
 
@@ -52,10 +52,10 @@ async fn a_coordinator_that_is_away_stops_nothing_and_is_followed_again() {
 async fn a_change_of_a_map_that_is_not_here_has_the_client_ask_anew() {
     let cluster = FakeCluster::start(3).await;
     let client = client(&cluster).await;
-    let heir = cluster.holders_of(KEY)[1];
+    let successor = cluster.holders_of(KEY)[1];
     cluster.coordinator.change(|map| map.cluster = "another".to_owned());
-    cluster.set_holders(KEY, &[heir]);
-    comes_to_write_to(&client, heir).await;
+    cluster.set_holders(KEY, &[successor]);
+    comes_to_write_to(&client, successor).await;
 }
 
 #[tokio::test]
@@ -76,9 +76,9 @@ async fn a_coordinator_that_has_not_heard_of_its_nodes_is_no_news() {
         *map = old;
         map.set_version(version);
     });
-    let heir = cluster.holders_of(KEY)[1];
-    cluster.set_holders(KEY, &[heir]);
-    comes_to_write_to(&client, heir).await;
+    let successor = cluster.holders_of(KEY)[1];
+    cluster.set_holders(KEY, &[successor]);
+    comes_to_write_to(&client, successor).await;
 }
 
 #[tokio::test]

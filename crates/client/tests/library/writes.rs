@@ -60,12 +60,12 @@ async fn a_write_waits_for_the_map_in_which_another_node_leads() {
     let client = client(&cluster).await;
     let primary = index_of_primary(&cluster, KEY);
     cluster.nodes[primary].stop().await;
-    let heirs = cluster.holders_of(KEY)[1..].to_vec();
+    let successors = cluster.holders_of(KEY)[1..].to_vec();
     // The first future is polled first, so the map changes after the connection was refused.
-    let (stored, ()) = tokio::join!(client.put(KEY, "Alice"), async { cluster.set_holders(KEY, &heirs) });
+    let (stored, ()) = tokio::join!(client.put(KEY, "Alice"), async { cluster.set_holders(KEY, &successors) });
     let placement = stored.unwrap();
-    assert_eq!(placement.primary.as_ref(), Some(heirs[0].addr()));
-    assert_eq!(heirs[0].value(KEY).as_deref(), Some(&b"Alice"[..]));
+    assert_eq!(placement.primary.as_ref(), Some(successors[0].addr()));
+    assert_eq!(successors[0].value(KEY).as_deref(), Some(&b"Alice"[..]));
 }
 
 #[tokio::test]

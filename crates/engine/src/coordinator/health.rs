@@ -202,11 +202,11 @@ impl<B: Bugs> Coordinator<B> {
             return Some(Problem::Unproven { holders: awaited });
         }
         if view.unproven_members(config).is_empty() {
-            let heirs: Vec<_> = members.iter().map(|member| view.heir(*member)).collect();
-            if !heirs.iter().any(|heir| view.alive.contains(heir)) {
+            let successors: Vec<_> = members.iter().map(|member| view.successor(*member)).collect();
+            if !successors.iter().any(|successor| view.alive.contains(successor)) {
                 return Some(Problem::Waits { holders: self.named(members.into_iter()) });
             }
-            if !heirs.iter().any(|heir| view.is_heard(*heir)) {
+            if !successors.iter().any(|successor| view.is_heard(*successor)) {
                 return Some(Problem::Silent { holders: self.named(members.into_iter()) });
             }
         }

@@ -236,22 +236,22 @@ impl<B: Bugs> Coordinator<B> {
             self.superseded.pop_first();
         }
         // Whoever was reborn as an incarnation that is now replaced holds what the new incarnation holds.
-        let held_by = |heirs: &BTreeMap<Incarnation, Incarnation>| {
-            let held = heirs.iter().filter(|(_, heir)| replaced.contains(heir));
+        let held_by = |successors: &BTreeMap<Incarnation, Incarnation>| {
+            let held = successors.iter().filter(|(_, successor)| replaced.contains(successor));
             held.map(|(old, _)| *old).collect::<Vec<_>>()
         };
         let held = [held_by(&self.reborn), held_by(&self.unproven), replaced.clone()].concat();
         for old in &BTreeSet::from_iter(held) {
-            // The new start may know the old incarnation itself, or only its heir.
-            let heir = self.reborn.remove(old);
-            let unproven_heir = self.unproven.remove(old);
-            let knows = |list: &[Incarnation], heir: Option<Incarnation>| {
-                list.contains(old) || heir.is_some_and(|heir| list.contains(&heir))
+            // The new start may know the old incarnation itself, or only its successor.
+            let successor = self.reborn.remove(old);
+            let unproven_successor = self.unproven.remove(old);
+            let knows = |list: &[Incarnation], successor: Option<Incarnation>| {
+                list.contains(old) || successor.is_some_and(|successor| list.contains(&successor))
             };
-            let is_proven = unproven_heir.is_none() && knows(&ancestors.proven, heir);
+            let is_proven = unproven_successor.is_none() && knows(&ancestors.proven, successor);
             let is_here = is_proven
-                || knows(&ancestors.unproven, heir.or(unproven_heir))
-                || knows(&ancestors.proven, unproven_heir);
+                || knows(&ancestors.unproven, successor.or(unproven_successor))
+                || knows(&ancestors.proven, unproven_successor);
             let is_trusted = is_here && self.bugs.plants(Bug::UnprovenTrusted);
             if is_proven || is_trusted || self.bugs.plants(Bug::TrustWithoutProof) {
                 self.reborn.insert(*old, incarnation);

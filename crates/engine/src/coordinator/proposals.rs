@@ -287,7 +287,7 @@ impl<B: Bugs> Coordinator<B> {
         let targets = self.targets();
         for (candidate, target) in self.settings.bits.slots().zip(targets.iter()).filter(|(slot, _)| asked(slot)) {
             let config = self.map.config(candidate);
-            if config.isr.iter().chain(&config.elr).any(|member| view.alive.contains(&view.heir(*member))) {
+            if config.isr.iter().chain(&config.elr).any(|member| view.alive.contains(&view.successor(*member))) {
                 continue; // It has a primary, or will have one in a moment.
             }
             let learners = view.older_copies(config);

@@ -54,9 +54,9 @@ impl<B: Bugs> Coordinator<B> {
             list(by_hand),
             list(self.gone.iter().copied()),
             list(self.unregistered.iter().copied()),
-            heirs(&self.reborn),
+            successors(&self.reborn),
             self.joined_once,
-            heirs(&self.unproven),
+            successors(&self.unproven),
             self.unproven_promotions,
             addresses(self.away.keys()),
             weights(&self.weights),
@@ -142,8 +142,8 @@ fn addresses<'a>(addresses: impl Iterator<Item = &'a NodeAddr>) -> String {
     if words.is_empty() { "-".to_owned() } else { words.join(",") }
 }
 
-fn heirs(heirs: &BTreeMap<Incarnation, Incarnation>) -> String {
-    let words: Vec<_> = heirs.iter().map(|(old, new)| format!("{old}:{new}")).collect();
+fn successors(successors: &BTreeMap<Incarnation, Incarnation>) -> String {
+    let words: Vec<_> = successors.iter().map(|(old, new)| format!("{old}:{new}")).collect();
     if words.is_empty() { "-".to_owned() } else { words.join(",") }
 }
 

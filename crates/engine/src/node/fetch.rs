@@ -52,8 +52,8 @@ impl<B: Bugs> Node<B> {
     }
 
     /// Prefetches the memory of slots, and of the records of keys with the given hashes: first of all slots, then of
-    /// what those point to. No step stalls, and no other work is done in between: taking a lock would wait until the writes of
-    /// that work are in place.
+    /// what those point to. No step stalls, and no other work is done in between: taking a lock would wait until the
+    /// writes of that work are in place.
     pub(super) fn fetch(&self, asked: impl Iterator<Item = (SlotId, Option<u64>)> + Clone) {
         for (slot, _) in asked.clone() {
             self.fetch_slot(slot);

@@ -116,7 +116,11 @@ fn those_who_come_back_with_their_disks_may_lead_after_a_while() {
     assert_eq!(promoted(&slot, Incarnation(12), &view), with_elr(config(12, &[12], &[]), &[11]));
     view.alive.remove(&Incarnation(11));
     let named = promoted(&slot, Incarnation(12), &view).elr;
-    assert_eq!(named, incarnations(&[1]), "an heir that is gone again is not named: nobody would know its next start");
+    assert_eq!(
+        named,
+        incarnations(&[1]),
+        "a successor that is gone again is not named: nobody would know its next start"
+    );
     view.alive.insert(Incarnation(11));
     // If one was up throughout, the other starts as a learner.
     view.alive.insert(Incarnation(2));
