@@ -119,7 +119,7 @@ fn human(bytes: u64) -> String {
 }
 
 fn persistence(store: Option<&Store>, text: &mut String) {
-    let Figures { log_bytes, snapshots } = store.map(Store::figures).unwrap_or_default();
+    let Figures { log_bytes, snapshots, .. } = store.map(Store::figures).unwrap_or_default();
     let is_good = store.is_none_or(|store| store.health() == Health::Good);
     line(text, format_args!("loading:0"));
     line(text, format_args!("rdb_bgsave_in_progress:0"));

@@ -479,7 +479,7 @@ impl<'a> ClientSession<'a> {
             Health::Full => "full",
             Health::Failed(_) => "failed",
         };
-        let Figures { log_bytes, snapshots } = figures;
+        let Figures { log_bytes, snapshots, .. } = figures;
         format!("storage=disk fsync={} disk={disk} log_bytes={log_bytes} snapshots={snapshots}", store.fsync())
     }
 

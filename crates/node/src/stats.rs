@@ -39,7 +39,7 @@ pub fn stats(driver: &Driver, clients: &Clients) -> Response<'static> {
     let (node, lag) = (driver.node(), driver.node().lag());
     let memory = node.memory_figures();
     let engine::compare::Figures { compared, different, repaired } = node.compared();
-    let Figures { log_bytes, snapshots } = driver.store().map(Store::figures).unwrap_or_default();
+    let Figures { log_bytes, unsynced_bytes, snapshots } = driver.store().map(Store::figures).unwrap_or_default();
     let mut lines = vec![
         format!("uptime_seconds {}", (driver.clock().now() - driver.started()).as_secs()),
         format!("keys {}", node.keys()),
@@ -57,6 +57,7 @@ pub fn stats(driver: &Driver, clients: &Clients) -> Response<'static> {
         format!("copies_different {different}"),
         format!("copies_repaired {repaired}"),
         format!("log_bytes {log_bytes}"),
+        format!("log_unsynced_bytes {unsynced_bytes}"),
         format!("snapshots {snapshots}"),
     ];
     clients.limits.describe(&mut lines);

@@ -67,6 +67,8 @@ pub enum Health {
 pub struct Figures {
     /// The size of the log on disk, in bytes.
     pub log_bytes: u64,
+    /// How many bytes of the log are not known to be on disk.
+    pub unsynced_bytes: u64,
     /// How many snapshots were made since the start.
     pub snapshots: u64,
 }

@@ -230,6 +230,19 @@ async fn with_fsync_always_the_thread_writes() {
 }
 
 #[tokio::test]
+async fn what_is_not_on_disk_yet_is_counted() {
+    for (fsync, is_synced) in [(Fsync::Never, false), (Fsync::Interval, true)] {
+        let mut node = Durable::open(&SimDisk::new(1), fsync).leads().await;
+        node.start();
+        node.write(b"k", b"v").expect("it takes writes");
+        node.driver.persist().await.expect("there is room");
+        eventually("the log has it", || node.store.figures().log_bytes > 0).await;
+        let what = format!("with {fsync}, it is synced: {is_synced}");
+        eventually(&what, || (node.store.figures().unsynced_bytes == 0) == is_synced).await;
+    }
+}
+
+#[tokio::test]
 async fn a_small_disk_heals_by_itself_when_it_is_full_of_the_past_of_a_few_keys() {
     let disk = SimDisk::new(1);
     disk.set_capacity(Some(4 << 20));

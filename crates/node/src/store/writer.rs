@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use storage::journal::{Next, Synced};
+use storage::journal::{JournalStats, Next, Synced};
 use storage::{FileError, Journal, JournalError, Position};
 use tokio::runtime::Handle;
 
@@ -32,6 +32,9 @@ const ROOM_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest time between snapshots begun because space is short.
 const SHORT_PAUSE: Duration = Duration::from_secs(5);
 
+/// A sync that has not returned after this long is reported.
+const LATE: Duration = Duration::from_secs(10);
+
 /// The shortest time between saves of the map.
 const MAP_PAUSE: Duration = Duration::from_millis(500);
 
@@ -43,6 +46,8 @@ struct Writer {
     gatherer: Gatherer,
     /// A sync running beside this thread.
     syncing: Option<JoinHandle<Synced>>,
+    /// It has been reported as late.
+    is_late: bool,
     /// The next segment, being prepared beside this thread.
     making: Option<JoinHandle<Next>>,
     snapshots: Snapshots,
@@ -91,6 +96,7 @@ impl Store {
             last_sync: now,
             gatherer: Gatherer::new(now),
             syncing: None,
+            is_late: false,
             making: None,
             snapshots: Snapshots::new(snapshot),
             snapshot_after,
@@ -180,8 +186,10 @@ impl Writer {
             self.begin_sync()?;
             self.begin_next_segment()?;
             self.begin_snapshot()?;
-            let log_bytes = self.store.with_log(|log| log.journal.stats().bytes);
-            self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).log_bytes = log_bytes;
+            self.report_late_sync();
+            let JournalStats { end, synced, bytes, .. } = self.store.with_log(|log| log.journal.stats());
+            let mut figures = self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner);
+            (figures.log_bytes, figures.unsynced_bytes) = (bytes, end.0 - synced.0);
         }
     }
 
@@ -382,8 +390,24 @@ impl Writer {
         if let Some(syncing) = self.syncing.take_if(|syncing| wait || syncing.is_finished()) {
             let synced = syncing.join().map_err(|_| anyhow::anyhow!("the fsync thread panicked"))?;
             self.store.with_log(|log| log.journal.end_sync(synced))?;
+            if std::mem::take(&mut self.is_late) {
+                let (path, seconds) = (self.store.path().display(), self.last_sync.elapsed().as_secs());
+                tracing::warn!("the disk of {path} has finished a sync, after {seconds} s");
+            }
         }
         Ok(())
+    }
+
+    /// Reports a sync that does not return, since nobody waits for it.
+    fn report_late_sync(&mut self) {
+        if self.syncing.is_some() && !self.is_late && self.last_sync.elapsed() >= LATE {
+            self.is_late = true;
+            tracing::warn!(
+                "the disk of {} has not finished a sync for {} s: a power cut would lose what was written since then",
+                self.store.path().display(),
+                LATE.as_secs()
+            );
+        }
     }
 
     fn begin_next_segment(&mut self) -> anyhow::Result<()> {
