@@ -271,6 +271,27 @@ fn short_and_long_values_of_other_nodes_are_answered_in_their_order() {
     }
 }
 
+#[test]
+fn a_short_value_does_not_wait_for_long_ones_that_were_forwarded_before_it() {
+    let cluster = Setup { nodes: 1, replicas: 0, ..Setup::default() }.start();
+    let mut client = cluster.connect(0);
+    let long = "x".repeat(1_000_000);
+    assert_eq!((client.ask(&format!("PUT long {long}")), client.ask("PUT short y")), ("OK".into(), "OK".into()));
+    // Another node's connection.
+    let (map, incarnation) = (cluster.map(), &cluster.info(0)["incarnation"]);
+    let mut link = cluster.connect(0);
+    let hello = ["PEER", "FORWARD", &map.cluster, "127.0.0.1:1", "1", incarnation];
+    assert_eq!(link.call(&hello), Reply::ok());
+    for level in ["local", "linear"] {
+        let get = |id: &str, key: &str| array(&["FORWARD", id, "READ", level, "GET", key]);
+        link.send([get("1", "long"), get("2", "long"), get("3", "short")].concat());
+        let answers: Vec<_> = (0..3).map(|_| (link.reply(), link.reply())).collect();
+        let [short, long] = ["y", &long].map(Reply::bulk);
+        let numbered = [(3, short), (1, long.clone()), (2, long)].map(|(id, value)| (Reply::Number(id), value));
+        assert!(answers == numbered, "{level}: {:?}", answers.iter().map(|(id, _)| id).collect::<Vec<_>>());
+    }
+}
+
 #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "only Linux tells what a process holds"))]
 fn never_reads(mut cluster: Cluster, keys: &[String], most: usize) {
     let mut greedy = cluster.connect(0);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, BufMut as _, BytesMut};
 use proto::id::{Incarnation, NodeAddr};
 use proto::peer::{Copies, Forward, LinkKind, List};
 use proto::reply::{Reply, ReplyDecoder};
@@ -42,6 +42,9 @@ const SILENT_PROBES: u64 = 3;
 /// One more probe is allowed each time this many bytes have been sent since: no answer comes before all of a long
 /// value has arrived.
 const BYTES_PER_PROBE: u64 = 512 * 1024;
+
+/// How much of the answers is read at a time: other tasks of the thread wait meanwhile.
+const READ_BYTES: usize = 256 * 1024;
 
 /// The number of such a probe. Requests are numbered from 1.
 pub(crate) const QUESTION: u64 = 0;
@@ -340,7 +343,8 @@ async fn receive_answers(mut stream: OwnedReadHalf, waiting: &PendingAnswers, he
     let mut id = None;
     loop {
         input.reserve(16 * 1024);
-        if stream.read_buf(&mut input).await? == 0 {
+        let read = stream.read_buf(&mut (&mut input).limit(READ_BYTES)).await?;
+        if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         health.reads.fetch_add(1, Ordering::Relaxed);

@@ -1,8 +1,9 @@
 //! Requests that another node forwards, on one connection for all of that node's clients. Each is answered as soon as
-//! it can be: one that waits for its replicas holds up no other. Requests for slots that this node does not lead are
-//! returned at once.
+//! it can be: one that waits for its replicas holds up no other, and long values wait until shorter answers are sent.
+//! Requests for slots that this node does not lead are returned at once.
 
-use std::future::poll_fn;
+use std::collections::VecDeque;
+use std::future::{poll_fn, ready};
 use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll};
@@ -68,6 +69,16 @@ impl Answered {
         if let Self::Bytes(bytes) = self { bytes.len() } else { 0 }
     }
 
+    /// Whether it is probably a long value.
+    fn is_long(&self) -> bool {
+        match self {
+            Self::Bytes(_) => false,
+            Self::Found { record, is_short, .. } => {
+                !is_short && record.as_ref().is_some_and(|record| record.size() > SHORT_BYTES)
+            }
+        }
+    }
+
     fn respond(&self, id: u64, driver: &Driver, out: &mut Vec<u8>) {
         let (record, wanted, is_short) = match self {
             Self::Bytes(bytes) => return respond(id, bytes, out),
@@ -126,10 +137,11 @@ pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shut
                 respond(id, &answer, &mut connection.output);
                 session.listing = listing.len();
             }
+            () = ready(()), if !session.long.is_empty() => session.send_long(output),
             () = sleep_until(late) => {}
             // Probes are not read now, so the other node gets keepalives instead.
             () = sleep(PROBE_INTERVAL), if !may_read => respond(QUESTION, NOTHING, output),
-            () = shutdown.begun(), if session.pending.is_empty() => return Ok(()),
+            () = shutdown.begun(), if session.pending.is_empty() && session.long.is_empty() => return Ok(()),
         }
     }
 }
@@ -158,6 +170,8 @@ struct ForwardSession<'a> {
     pending: Vec<Pending>,
     /// The size of the answers in `pending`, in bytes.
     pending_bytes: usize,
+    /// Long values, and the requests that they answer. They are sent one by one.
+    long: VecDeque<(u64, Answered)>,
     /// Questions for keys that are yet to be started, and how many are in progress.
     lists: Vec<List>,
     listing: usize,
@@ -167,8 +181,16 @@ struct ForwardSession<'a> {
 
 impl<'a> ForwardSession<'a> {
     fn new(driver: &'a Driver) -> Self {
-        let (turn, pending, lists) = (Turn::default(), Vec::new(), Vec::new());
-        Self { driver, turn, pending, pending_bytes: 0, lists, listing: 0, must_persist: false }
+        Self {
+            driver,
+            turn: Turn::default(),
+            pending: Vec::new(),
+            pending_bytes: 0,
+            long: VecDeque::new(),
+            lists: Vec::new(),
+            listing: 0,
+            must_persist: false,
+        }
     }
 
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
@@ -218,6 +240,7 @@ impl<'a> ForwardSession<'a> {
         };
         self.must_persist |= read.level == ReadLevel::Linear && done.is_ok();
         match done {
+            Ok(None) if answer.is_long() => self.long.push_back((id, answer)),
             Ok(None) => answer.respond(id, self.driver, out),
             // A read that could not be completed may be retried.
             Ok(Some(_)) => self.wait(id, waiting, answer, ErrorReply::Moved),
@@ -256,7 +279,7 @@ impl<'a> ForwardSession<'a> {
     }
 
     fn is_full(&self, out: &[u8]) -> bool {
-        self.pending.len() >= WAITING
+        self.pending.len() + self.long.len() >= WAITING
             || self.lists.len() + self.listing >= LISTS
             || out.len() + self.pending_bytes >= ANSWER_BYTES
     }
@@ -264,19 +287,29 @@ impl<'a> ForwardSession<'a> {
     /// Ready once some waits have ended and their answers are written.
     fn poll_settled(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<()> {
         let before = self.pending.len();
-        self.pending.retain(|pending| {
+        self.pending.retain_mut(|pending| {
             // Many may settle at once: what is already there is written before more is added.
             if out.len() >= ANSWER_BYTES || pending.waiting.poll_settled(context).is_pending() {
                 return true;
             }
             self.pending_bytes -= pending.answer.len();
             match pending.waiting.outcome(0) {
+                Some(Outcome::Durable) if pending.answer.is_long() => {
+                    let answer = std::mem::replace(&mut pending.answer, Answered::Bytes(Vec::new()));
+                    self.long.push_back((pending.id, answer));
+                }
                 Some(Outcome::Durable) => pending.answer.respond(pending.id, self.driver, out),
                 Some(Outcome::Lost) | None => respond_error(pending.id, pending.failure.clone(), out),
             }
             false
         });
         if self.pending.len() < before { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn send_long(&mut self, out: &mut Vec<u8>) {
+        if let Some((id, answer)) = self.long.pop_front() {
+            answer.respond(id, self.driver, out);
+        }
     }
 
     fn give_up_late(&mut self, out: &mut Vec<u8>) {
