@@ -49,6 +49,7 @@ use neighbours::Neighbours;
 use stop::Stopping;
 use sweep::Sweeper;
 
+pub use fetch::Upcoming;
 pub use turn::Turn;
 
 /// How often [`Node::handle_timeout`] must be called.

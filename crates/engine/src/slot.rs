@@ -30,7 +30,7 @@ use crate::log::{Log, TailBudget};
 use crate::losses::Loss;
 use crate::memory::{Memory, Usage};
 use crate::modify::OwnedReply;
-use crate::node::{Event, Turn};
+use crate::node::{Event, Turn, Upcoming};
 use crate::outbox::{Outbox, Stamp};
 use crate::peers::Peers;
 use crate::record::Record;
@@ -239,24 +239,30 @@ impl<B: Bugs> Slot<B> {
         self.log.sweep_completions(now + early, sweep);
     }
 
-    /// Prefetches memory that an acknowledgement, or a record for a key with this hash, will touch. This is the first
-    /// of two calls; other slots can be prefetched in between.
-    pub(crate) fn fetch(&self, hash: Option<u64>) {
-        self.log.fetch();
-        if let Some(hash) = hash {
+    /// Prefetches memory that an operation will touch. This is the first of two calls; other slots can be prefetched in
+    /// between.
+    pub(crate) fn fetch(&self, upcoming: Upcoming) {
+        if let Some(hash) = upcoming.key_hash() {
             self.table.fetch(hash);
         }
+        if upcoming.is_read() {
+            return;
+        }
+        self.log.fetch();
         if let Role::Primary(primary) = &self.role {
             fetch(&**primary);
         }
     }
 
     /// The second call; see [`Slot::fetch`].
-    pub(crate) fn fetch_more(&self, hash: Option<u64>) {
-        self.log.fetch_oldest(self.table.usual_size());
-        if let Some(hash) = hash {
+    pub(crate) fn fetch_more(&self, upcoming: Upcoming) {
+        if let Some(hash) = upcoming.key_hash() {
             self.table.fetch_record(hash);
         }
+        if upcoming.is_read() {
+            return;
+        }
+        self.log.fetch_oldest(self.table.usual_size());
         if let Role::Primary(primary) = &self.role {
             primary.fetch();
         }

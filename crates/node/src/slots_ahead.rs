@@ -4,7 +4,7 @@
 //! arrived at once, all their memory is prefetched first, so that the misses overlap. For a request that has arrived
 //! alone, where others are read before it is carried out, the prefetch has completed by then.
 
-use engine::node::Node;
+use engine::node::{Node, Upcoming};
 use proto::frame::{Frame, Frames};
 use proto::slot::SlotId;
 
@@ -21,8 +21,7 @@ pub(crate) struct SlotsAhead {
 struct Ahead {
     place: Place,
     slot: SlotId,
-    /// Its hash in the slot's table.
-    hash: u64,
+    upcoming: Upcoming,
 }
 
 /// Where a key lies in its connection's buffer: address and length. Until the buffer changes, nothing else is there.
@@ -37,11 +36,15 @@ impl SlotsAhead {
     /// only costs a little time.
     pub(crate) fn prefetch(&mut self, node: &Node, frames: Frames<'_>) {
         self.forget();
-        let ahead = |key| Ahead { place: place(key), slot: node.slot_of(key), hash: node.hash(key) };
-        self.keys.extend(frames.filter_map(Frame::second_word).map(ahead));
+        let ahead = |(verb, key): (&[u8], &[u8])| {
+            let hash = node.hash(key);
+            let upcoming = if verb.eq_ignore_ascii_case(b"GET") { Upcoming::Read(hash) } else { Upcoming::Write(hash) };
+            Ahead { place: place(key), slot: node.slot_of(key), upcoming }
+        };
+        self.keys.extend(frames.filter_map(Frame::verb_and_key).map(ahead));
         match self.keys.as_slice() {
-            [Ahead { slot, hash, .. }] => node.fetch_key(*slot, *hash),
-            keys => node.fetch_keys(keys.iter().map(|ahead| (ahead.slot, ahead.hash))),
+            [Ahead { slot, upcoming, .. }] => node.fetch_one(*slot, *upcoming),
+            keys => node.fetch_all(keys.iter().map(|ahead| (ahead.slot, ahead.upcoming))),
         }
     }
 

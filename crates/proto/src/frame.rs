@@ -39,15 +39,16 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The second word, which in most requests is the key, exactly as parsing the request would return it.
+    /// The first two words, which in most requests are the verb and the key, exactly as parsing the request would return
+    /// them.
     #[must_use]
-    pub fn second_word(self) -> Option<&'a [u8]> {
+    pub fn verb_and_key(self) -> Option<(&'a [u8], &'a [u8])> {
         match self {
-            Self::Array(mut words) => words.nth(1),
+            Self::Array(mut words) => words.next().zip(words.next()),
             Self::Line(line) => {
                 let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
                 let mut words = line.split(is_blank).filter(|word| !word.is_empty());
-                words.nth(1)
+                words.next().zip(words.next())
             }
         }
     }

@@ -11,13 +11,38 @@ use crate::table::fetch::fetch;
 /// For how many operations memory is prefetched at a time, before they are carried out.
 pub(super) const GROUP: usize = 24;
 
-/// The keys most recently passed to [`Node::fetch_key`]: their slots and hashes.
+/// An operation on a slot for which memory is prefetched.
+#[derive(Debug, Clone, Copy)]
+pub enum Upcoming {
+    /// A read of a key whose table hash is this.
+    Read(u64),
+    /// A write of a key whose table hash is this, by a client or a primary.
+    Write(u64),
+    /// An acknowledgement, or anything else that concerns no key.
+    Other,
+}
+
+impl Upcoming {
+    pub(crate) fn key_hash(self) -> Option<u64> {
+        match self {
+            Self::Read(hash) | Self::Write(hash) => Some(hash),
+            Self::Other => None,
+        }
+    }
+
+    /// Whether it needs only the table. (A linear read looks at the primary's state as well, but at little of it.)
+    pub(crate) fn is_read(self) -> bool {
+        matches!(self, Self::Read(_))
+    }
+}
+
+/// The operations most recently passed to [`Node::fetch_one`], with their slots.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
     /// Its slot has been prefetched.
-    second: Option<(SlotId, u64)>,
+    second: Option<(SlotId, Upcoming)>,
     /// So has the memory that the slot points to.
-    third: Option<(SlotId, u64)>,
+    third: Option<(SlotId, Upcoming)>,
 }
 
 impl<B: Bugs> Node<B> {
@@ -27,42 +52,36 @@ impl<B: Bugs> Node<B> {
         self.hasher.hash(key)
     }
 
-    /// Prefetches the memory that requests for keys with these slots and hashes will touch. Meant for a few dozen keys
-    /// that are used at once.
-    pub fn fetch_keys(&self, keys: impl Iterator<Item = (SlotId, u64)> + Clone) {
-        self.fetch(keys.map(|(slot, hash)| (slot, Some(hash))));
-    }
-
-    /// Does the same for one key of a stream, to be used after a few more have come. Takes the first step for this key
-    /// and the next steps for the two before it: by then the memory that each step starts from is loaded, so nothing
-    /// stalls.
-    pub fn fetch_key(&self, slot: SlotId, hash: u64) {
+    /// Prefetches for one operation of a stream, to be carried out after a few more have come. Takes the first step for
+    /// this operation and the next steps for the two before it: by then the memory that each step starts from is loaded,
+    /// so nothing stalls.
+    pub fn fetch_one(&self, slot: SlotId, upcoming: Upcoming) {
         self.fetch_slot(slot);
         let Steps { second, third } = {
             let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-            let next = Steps { second: Some((slot, hash)), third: steps.second };
+            let next = Steps { second: Some((slot, upcoming)), third: steps.second };
             std::mem::replace(&mut *steps, next)
         };
-        if let Some((slot, hash)) = second {
-            self.slot(slot).fetch(Some(hash));
+        if let Some((slot, upcoming)) = second {
+            self.slot(slot).fetch(upcoming);
         }
-        if let Some((slot, hash)) = third {
-            self.slot(slot).fetch_more(Some(hash));
+        if let Some((slot, upcoming)) = third {
+            self.slot(slot).fetch_more(upcoming);
         }
     }
 
-    /// Prefetches the memory of slots, and of the records of keys with the given hashes: first of all slots, then of
-    /// what those point to. No step stalls, and no other work is done in between: taking a lock would wait until the
-    /// writes of that work are in place.
-    pub(super) fn fetch(&self, asked: impl Iterator<Item = (SlotId, Option<u64>)> + Clone) {
-        for (slot, _) in asked.clone() {
+    /// Prefetches for a few dozen operations that are about to be carried out: first the memory of all slots, then what
+    /// those point to. No step stalls, and no other work is done in between: taking a lock would wait until the writes
+    /// of that work are in place.
+    pub fn fetch_all(&self, upcoming: impl Iterator<Item = (SlotId, Upcoming)> + Clone) {
+        for (slot, _) in upcoming.clone() {
             self.fetch_slot(slot);
         }
-        for (slot, hash) in asked.clone() {
-            self.slot(slot).fetch(hash);
+        for (slot, upcoming) in upcoming.clone() {
+            self.slot(slot).fetch(upcoming);
         }
-        for (slot, hash) in asked {
-            self.slot(slot).fetch_more(hash);
+        for (slot, upcoming) in upcoming {
+            self.slot(slot).fetch_more(upcoming);
         }
     }
 

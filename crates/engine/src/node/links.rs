@@ -8,7 +8,7 @@ use proto::peer::{LinkMessage, LinkReply};
 use proto::session::SlotAt;
 use proto::slot::SlotId;
 
-use super::fetch::GROUP;
+use super::fetch::{GROUP, Upcoming};
 use super::{Event, Node, Slots, Turn};
 use crate::bugs::{Bug, Bugs};
 use crate::outbox::{Acked, Outbox};
@@ -31,7 +31,7 @@ impl<B: Bugs> Node<B> {
             LinkReply::Ack { count } => {
                 let Some(acked) = from.acknowledge(count) else { return false };
                 for group in acked.chunks(GROUP) {
-                    self.fetch(group.iter().map(|acked| (acked.slot(), None)));
+                    self.fetch_all(group.iter().map(|acked| (acked.slot(), Upcoming::Other)));
                     group.iter().for_each(|acked| self.handle_acked(now, from.to, *acked, turn));
                 }
             }
@@ -187,7 +187,9 @@ impl<B: Bugs> Node<B> {
     ) {
         while !steps.is_empty() {
             let group = steps.len().min(GROUP);
-            self.fetch(steps.iter().take(group).map(|(slot, step)| (*slot, step.key().map(|key| self.hash(key)))));
+            self.fetch_all(steps.iter().take(group).map(|(slot, step)| {
+                (*slot, step.key().map_or(Upcoming::Other, |key| Upcoming::Write(self.hash(key))))
+            }));
             for (slot, step) in steps.drain(..group) {
                 let reply = self.slot(slot).take(self.cx(now, slot), from, step);
                 reply.into_iter().for_each(|reply| reply.encode(replies));

@@ -12,7 +12,7 @@ use proto::id::{Incarnation, Version};
 use proto::session::{NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
-use super::fetch::GROUP;
+use super::fetch::{GROUP, Upcoming};
 use super::{Event, HANDOVER_TIMEOUT, Node, Proposals, Slots, TICK, Turn};
 use crate::bugs::Bugs;
 use crate::outbox::Outbox;
@@ -246,7 +246,7 @@ impl<B: Bugs> Node<B> {
         due.dedup();
         let mut expiries_left = EXPIRIES_PER_TICK;
         for group in due.chunks(GROUP) {
-            self.fetch(group.iter().map(|slot| (*slot, None)));
+            self.fetch_all(group.iter().map(|slot| (*slot, Upcoming::Other)));
             group.iter().for_each(|slot| self.look_at(now, *slot, &mut expiries_left, turn));
         }
     }
