@@ -1,7 +1,7 @@
 //! Where requests are sent: one server, or the nodes of a cluster, each with the keys it leads.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::ops::Range;
 use std::str::FromStr;
@@ -180,8 +180,22 @@ pub fn ask<W: AsRef<[u8]>>(addr: SocketAddr, password: Option<&Password>, words:
 
 fn answer_line(stream: &TcpStream, addr: SocketAddr) -> anyhow::Result<String> {
     let mut line = Vec::new();
-    BufReader::new(stream).read_until(b'\n', &mut line).with_context(|| format!("no answer of {addr}"))?;
+    let read = BufReader::new(stream).read_until(b'\n', &mut line).map_err(|error| in_words(error, ANSWER));
+    read.with_context(|| format!("no answer of {addr}"))?;
+    anyhow::ensure!(line.ends_with(b"\n"), "no answer of {addr}: it closed the connection");
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+}
+
+/// The error of a read with a timeout. If that has expired, the system's error is one of sockets that do not block, and
+/// names no time.
+#[must_use]
+pub fn in_words(error: io::Error, timeout: Duration) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            io::Error::new(ErrorKind::TimedOut, format!("nothing arrived for {} s", timeout.as_secs()))
+        }
+        _ => error,
+    }
 }
 
 /// Connects, and authenticates if there is a password.
@@ -251,7 +265,7 @@ fn read_map(coordinator: SocketAddr, password: Option<&Password>) -> anyhow::Res
     stream.write_all(b"MAP\n").context("cannot ask the coordinator for its map")?;
     let mut lines: Vec<String> = Vec::new();
     for line in BufReader::new(stream).lines() {
-        let line = line.context("cannot read the coordinator's map")?;
+        let line = line.map_err(|error| in_words(error, ANSWER)).context("cannot read the coordinator's map")?;
         if line == "ERROR Unknown command" || line.starts_with('-') {
             anyhow::bail!("{coordinator} is not a coordinator: it answered {line}");
         }
@@ -266,4 +280,25 @@ fn read_map(coordinator: SocketAddr, password: Option<&Password>) -> anyhow::Res
     }
     let update = MapUpdate::parse(lines.iter().map(String::as_str))?;
     Ok(Some(ClusterMap::updated(None, &update)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_silent_or_closes_the_connection_is_reported_in_words() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let stream = connect(addr, None).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let silent = answer_line(&stream, addr).unwrap_err();
+        assert_eq!(format!("{silent:#}"), format!("no answer of {addr}: nothing arrived for 5 s"));
+        drop(listener.accept().unwrap());
+        stream.set_read_timeout(Some(ANSWER)).unwrap();
+        let closed = answer_line(&stream, addr).unwrap_err();
+        assert_eq!(format!("{closed:#}"), format!("no answer of {addr}: it closed the connection"));
+    }
 }

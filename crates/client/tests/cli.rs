@@ -373,3 +373,36 @@ async fn errors_of_a_raw_pipe_stay_out_of_its_values() {
     let output = run(cluster.coordinator.addr().port(), &["--raw"], b"GET a\nFOO\nGET a\n").await;
     assert_eq!(parts(&output), (0, "1\n1\n", "Unknown command: FOO\n"));
 }
+
+/// Runs the program with another standard output.
+async fn run_into(coordinator_port: u16, flags: &[&str], stdout: impl Into<Stdio>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
+    command.args(["--port", &coordinator_port.to_string()]).args(flags).env_remove("RUST_LOG").stdout(stdout);
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn one_command_whose_output_nobody_reads_keeps_its_exit_code() {
+    let cluster = FakeCluster::start(1).await;
+    let port = cluster.coordinator.addr().port();
+    for (command, exit) in [("GET a", 1), ("FOO", 2), ("PUT a 1", 0)] {
+        let (_, closed) = std::io::pipe().unwrap();
+        assert_eq!(
+            parts(&run_into(port, &["--json", "--command", command], closed).await),
+            (exit, "", ""),
+            "{command}"
+        );
+    }
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn output_that_cannot_be_written_exits_with_6() {
+    let cluster = FakeCluster::start(1).await;
+    let port = cluster.coordinator.addr().port();
+    let text = "client: cannot write to standard output: No space left on device (os error 28)\n";
+    for flags in [&["--command", "PUT a 1"][..], &["--help"], &["--version"]] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        assert_eq!(parts(&run_into(port, flags, full).await), (6, "", text), "{flags:?}");
+    }
+}

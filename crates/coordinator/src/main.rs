@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use coordinator::config::Config;
 use coordinator::driver::Driver;
 use coordinator::session;
@@ -20,7 +19,7 @@ use tokio::time::timeout;
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let config: Config = program::flags();
     let log = config.log.clone();
     program::run("coordinator", &log, Builder::new_multi_thread(), || run(config))
 }

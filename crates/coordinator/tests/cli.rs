@@ -45,3 +45,16 @@ fn help_and_version_go_to_standard_output() {
         assert!(String::from_utf8_lossy(&output.stdout).contains(text), "{flag}");
     }
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn help_that_cannot_be_written_exits_with_1() {
+    for flag in ["--help", "--version"] {
+        let full = std::fs::File::create("/dev/full").expect("Linux has it");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
+        let output = command.arg(flag).stdout(full).output().expect("the program starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{flag}: {stderr}");
+        assert!(stderr.contains("cannot write to standard output"), "{flag}: {stderr}");
+    }
+}

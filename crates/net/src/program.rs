@@ -1,13 +1,30 @@
 //! How a server runs from its flags to its exit code.
 
 use std::future::Future;
-use std::io::{self, Write as _};
-use std::process::ExitCode;
+use std::io::{self, ErrorKind, Write as _};
+use std::process::{self, ExitCode};
 
 use anyhow::Context as _;
+use clap::Parser;
 use tokio::runtime::Builder;
 
 use crate::logging::{self, LogFlags};
+
+/// Parses the command line. Ends the process if it is wrong, with 2, or asks for help or the version: with 0, or with 1
+/// if standard output cannot take it.
+#[must_use]
+pub fn flags<F: Parser>() -> F {
+    F::try_parse().unwrap_or_else(|end| {
+        // `Parser::parse` would ignore this error. Nobody misses what a closed pipe does not take.
+        match end.print() {
+            Err(error) if !end.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
+                let _ = writeln!(io::stderr(), "cannot write to standard output: {error}");
+                process::exit(1)
+            }
+            _ => process::exit(end.exit_code()),
+        }
+    })
+}
 
 /// Runs a server on a runtime until it ends. Exits with 0 if it was stopped on purpose; with 1 if it cannot run, with
 /// the reason on standard error under its `name`.

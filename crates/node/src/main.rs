@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use engine::node::Turn;
 use net::access::Access;
 use net::clock::Clock;
@@ -42,7 +41,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let config: Config = program::flags();
     let log = config.log.clone();
     program::run("node", &log, processors::runtime(), || async move {
         match &config.command {

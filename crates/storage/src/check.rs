@@ -29,7 +29,8 @@ pub struct Report {
     pub snapshots: Vec<(Position, u64)>,
     /// Each segment of the log.
     pub segments: Vec<SegmentReport>,
-    /// What cannot be read: where, and how many bytes until reading can resume. Includes a tail that a crash has torn.
+    /// What cannot be read: where, and how many bytes until reading can resume. Includes a torn tail only if good records
+    /// follow in it: then it may as well be damage.
     pub damages: Vec<(Damage, u64)>,
     /// What a start would cut, because a crash has torn it.
     pub torn_tail: Option<TornTail>,
@@ -191,9 +192,20 @@ impl Report {
             return;
         };
         match Survey::take(disk, &self.directory, identity, listing, NoBugs, deliver) {
-            Ok(survey) => self.torn_tail = survey.log.and_then(|log| log.torn),
+            Ok(survey) => {
+                self.torn_tail = survey.log.and_then(|log| log.torn);
+                if let Some(torn) = self.torn_tail.as_ref().filter(|torn| !torn.followed) {
+                    self.damages.retain(|(damage, _)| !torn.covers(damage));
+                }
+            }
             Err(error) => self.refusal = Some(error.to_string()),
         }
+    }
+}
+
+impl TornTail {
+    fn covers(&self, damage: &Damage) -> bool {
+        damage.file == self.file && damage.offset >= self.offset || self.dropped.contains(&damage.file)
     }
 }
 

@@ -124,8 +124,7 @@ impl<'a> Args<'a> {
     }
 
     fn scan(mut self) -> Parsed<'a> {
-        let cursor = std::str::from_utf8(self.next()).ok().and_then(|cursor| cursor.parse().ok());
-        let cursor = cursor.ok_or_else(|| ErrorReply::redis("ERR invalid cursor"))?;
+        let cursor = cursor(self.next()).ok_or_else(|| ErrorReply::redis("ERR invalid cursor"))?;
         let mut scan = Scan { cursor, pattern: None, count: USUAL_COUNT, is_of_strings: true };
         while let Some(option) = self.words.next() {
             let Some(word) = self.words.next() else { return syntax() };
@@ -154,6 +153,16 @@ impl<'a> Args<'a> {
         }
         Ok(NodeRequest::Keyspace(KeyspaceRequest::Flush))
     }
+}
+
+/// Redis parses a cursor with C's `strtoul`: nothing is 0, and a negative number wraps around.
+fn cursor(word: &[u8]) -> Option<u64> {
+    if word.is_empty() {
+        return Some(0);
+    }
+    let number: i128 = std::str::from_utf8(word).ok()?.parse().ok()?;
+    let magnitude = u64::try_from(number.unsigned_abs()).ok()?;
+    Some(if number < 0 { magnitude.wrapping_neg() } else { magnitude })
 }
 
 fn pattern(word: &[u8]) -> Result<&[u8], ErrorReply> {

@@ -309,8 +309,33 @@ fn a_torn_tail_is_shown_and_is_no_reason_not_to_start() {
     let torn = report.torn_tail.clone().expect("its end is torn");
     assert_eq!((torn.file, torn.offset), (file, offset));
     assert!(report.to_string().contains("A crash tore the end of the log"), "{report}");
+    assert!(report.is_sound(), "{report}");
     let opened = crate::support::open_on(Arc::new(disk), path(), options(), NoBugs).expect("it starts");
     assert_eq!(opened.payloads.len(), 199);
+}
+
+#[test]
+fn bytes_behind_the_last_record_are_cut_by_a_start_and_no_damage() {
+    let disk = long_log();
+    let (file, offset) = place(&disk, 199);
+    let end = offset + 24 + payloads(199..200)[0].len() as u64;
+    disk.flip_bit(&file, end + 7, 0);
+    let report = check(&disk).expect("it is there");
+    assert!(report.is_sound() && report.to_string().contains("the last 8 bytes"), "{report}");
+    let opened = open(&disk).expect("it starts");
+    assert_eq!(opened.payloads.len(), 200);
+}
+
+#[test]
+fn a_torn_tail_in_which_good_records_follow_may_be_damage_and_is_shown_as_such() {
+    let disk = SimDisk::new(1);
+    let Opened { dir, mut journal, .. } = open(&disk).expect("it is new");
+    journal.append(&payloads(0..3)).expect("there is room");
+    drop((dir, journal));
+    let (file, offset) = place(&disk, 1);
+    disk.flip_bit(&file, offset + 5, 0);
+    let report = check(&disk).expect("it is there");
+    assert!(report.refusal.is_none() && !report.is_sound(), "{report}");
 }
 
 /// Writes records, each synced, and a snapshot that begins halfway and holds all of them, like one that is copied while

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bench::Target;
+use bench::target::in_words;
 
 use crate::pairs::{Bound, verdict};
 use crate::shape::{self, SIZES};
@@ -44,7 +45,8 @@ fn first_page(target: &Target) -> anyhow::Result<()> {
     stream.set_read_timeout(Some(FIRST_PAGE)).context("cannot set up a connection")?;
     stream.write_all(b"PREFIX bench: LIMIT 1\n").context("cannot ask for a page of keys")?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).context("no answer to PREFIX")?;
+    let read = BufReader::new(stream).read_line(&mut answer).map_err(|error| in_words(error, FIRST_PAGE));
+    read.context("no answer to PREFIX")?;
     anyhow::ensure!(answer.starts_with("OK 1"), "PREFIX was answered with {answer:?}");
     Ok(())
 }

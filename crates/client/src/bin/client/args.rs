@@ -1,7 +1,9 @@
 //! The flags.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
+use std::process;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -10,7 +12,7 @@ use client::{AckLevel, Levels, NodeAddr, Password, PasswordError, ReadLevel};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::bench::args::BenchArgs;
-use crate::output::Format;
+use crate::output::{Exit, Format, to_stderr};
 use crate::verb;
 
 /// A longer timeout is taken for a typing error.
@@ -93,9 +95,9 @@ pub(crate) enum Subcommand {
 impl Args {
     /// Parses the command line and checks the flags as a whole. Exits the program if they are wrong.
     pub(crate) fn of_command_line() -> Self {
-        let args = Self::parse();
+        let args = Self::try_parse().unwrap_or_else(|end| leave(&end));
         if let Err((kind, what)) = args.check() {
-            Self::command().error(kind, what).exit();
+            leave(&Self::command().error(kind, what));
         }
         args
     }
@@ -130,6 +132,18 @@ impl Args {
             (_, true) => Format::Json,
             _ => Format::Text,
         }
+    }
+}
+
+/// Ends the program with what the parser says: that a flag is wrong, or the help or the version.
+fn leave(end: &clap::Error) -> ! {
+    // `clap::Error::exit` would ignore this error. Nobody misses what a closed pipe does not take.
+    match end.print() {
+        Err(error) if !end.use_stderr() && error.kind() != io::ErrorKind::BrokenPipe => {
+            to_stderr(&format!("client: cannot write to standard output: {error}"));
+            process::exit(Exit::CannotRun as i32)
+        }
+        _ => process::exit(end.exit_code()),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write as _};
 
+use anyhow::Context as _;
+
 use crate::args::Args;
 use crate::command::Command;
 use crate::execute::{Outcome, execute, execute_alone};
@@ -15,8 +17,11 @@ pub(crate) async fn run(args: &Args, command: &[u8]) -> anyhow::Result<Exit> {
         Ok(command) => report(format, &command, &outcome(args, &command).await),
     };
     let mut stdout = io::stdout().lock();
-    stdout.write_all(&result)?;
-    stdout.flush()?;
+    match stdout.write_all(&result).and_then(|()| stdout.flush()) {
+        // The reader of the output has seen enough, but the exit code still tells.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written.context("cannot write to standard output")?,
+    }
     if let Some(error) = error {
         to_stderr(&error);
     }

@@ -81,10 +81,25 @@ fn commands_about_several_keys_name_them() {
         assert_eq!(parsed, Ok(NodeRequest::Keyspace(KeyspaceRequest::Scan(scan))));
     });
     refused("MSET a 1 b", "ERR wrong number of arguments for 'mset' command");
-    refused("SCAN 18446744073709551616", "ERR invalid cursor");
     let long = vec![b'k'; limits::KEY_BYTES + 1];
     for words in [&[&b"DEL"[..], b"a", &long][..], &[b"MSET", &long, b"v"], &[b"INCR", &long], &[b"STRLEN", &long]] {
         array(words, |parsed| assert_eq!(parsed, Err(ErrorReply::key_too_long(long.len()))));
+    }
+}
+
+#[test]
+fn a_cursor_is_read_as_redis_reads_it() {
+    let most = u64::MAX.to_string();
+    for (text, cursor) in
+        [("", 0), ("-0", 0), ("+5", 5), ("-1", u64::MAX), (&*format!("-{most}"), 1), (&*most, u64::MAX)]
+    {
+        let scan = Scan { cursor, pattern: None, count: 10, is_of_strings: true };
+        array(&[b"SCAN", text.as_bytes()], |parsed| {
+            assert_eq!(parsed, Ok(NodeRequest::Keyspace(KeyspaceRequest::Scan(scan))), "{text:?}");
+        });
+    }
+    for cursor in ["18446744073709551616", "-18446744073709551616", "-", "+", "-+5", "--5", "5x"] {
+        refused(&format!("SCAN {cursor}"), "ERR invalid cursor");
     }
 }
 
