@@ -174,6 +174,7 @@ fn with_advice(error: OpenError, path: &Path) -> anyhow::Error {
              `node repair {path} --accept-loss` keeps what is good, and the node gets the rest from its replicas"
         ),
         OpenError::InUse { .. }
+        | OpenError::OfCoordinator { .. }
         | OpenError::IdentityMissing { .. }
         | OpenError::NoData { .. }
         | OpenError::SegmentBytes { .. } => return error.into(),
