@@ -33,6 +33,8 @@ const FIRST_LINE_BYTES: usize = 128;
 const LOCK_NAME: &str = "coordinator.lock";
 const STATE_NAME: &str = "coordinator.state";
 const WRITTEN_NAME: &str = "coordinator.state.tmp";
+/// A file of every node's data directory.
+const NODE_NAME: &str = "identity";
 
 /// The state of a coordinator on disk, and the exclusive right to it: as long as this value lives, no other
 /// coordinator can use its directory.
@@ -59,6 +61,15 @@ pub enum StateError {
     /// Another coordinator uses the directory. Stop it first, or start with another directory.
     #[error("another coordinator uses the directory {}; each needs its own --data-dir", directory.display())]
     InUse {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A node keeps its data there, and no coordinator has used it. Start with another directory.
+    #[error(
+        "the directory {} is the data directory of a node; the coordinator needs its own --data-dir",
+        directory.display()
+    )]
+    OfNode {
         /// The directory.
         directory: PathBuf,
     },
@@ -127,6 +138,9 @@ impl StateFile {
     /// # Errors
     /// Each error says what to do; an existing text is left as it is.
     pub fn open(dir: &Path) -> Result<(Self, Option<String>), StateError> {
+        if dir.join(NODE_NAME).is_file() && !dir.join(LOCK_NAME).exists() {
+            return Err(StateError::OfNode { directory: dir.to_owned() });
+        }
         make_directory(dir).map_err(|source| StateError::Directory { directory: dir.to_owned(), source })?;
         // IMPORTANT: lock first, then load. Otherwise another coordinator could save a later text in between.
         let lock = lock(dir)?;

@@ -87,6 +87,8 @@ pub struct Fill {
     pub since: Duration,
     /// How many keys are waiting to be sent, according to the primaries.
     pub keys_left: u64,
+    /// Whether it cannot go on, because the node's disk is full.
+    pub is_full: bool,
 }
 
 /// A node that is leaving for good.
@@ -285,8 +287,13 @@ impl Status {
                         names(silent)
                     ));
                 }
+                let (full, filling): (Vec<_>, Vec<_>) =
+                    filling.iter().cloned().partition(|node| self.full.contains(node));
                 if !filling.is_empty() {
-                    why.push(format!("{} being filled", names(filling)));
+                    why.push(format!("{} being filled", names(&filling)));
+                }
+                if !full.is_empty() {
+                    why.push(format!("{} being filled and waiting for disk space", names(&full)));
                 }
                 if why.is_empty() {
                     why.push("filling is about to start".to_owned());
@@ -346,13 +353,14 @@ impl fmt::Display for Ranges {
 
 impl fmt::Display for Fill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, left, total, since, keys_left } = self;
+        let Self { node, left, total, since, keys_left, is_full } = self;
         let done = total.saturating_sub(*left);
         write!(f, "node {node} is being filled: {done} of {total} slots done")?;
         if *keys_left > 0 {
             write!(f, ", {keys_left} keys waiting to be sent")?;
         }
         match u32::try_from(done) {
+            _ if *is_full => f.write_str(", waiting for disk space"),
             Ok(done) if done > 0 => {
                 let rest = since.saturating_mul(u32::try_from(*left).unwrap_or(u32::MAX)) / done;
                 write!(f, ", about {} to go", about(rest))
@@ -507,7 +515,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_with_what_helps() {
-        let mut status = status();
+        let mut status = Status { full: vec![node(5)], ..status() };
         let short = |silent: &[u16], filling: &[u16], away, nodes_missing| Problem::Short {
             in_sync: 2,
             silent: silent.iter().copied().map(node).collect(),
@@ -536,7 +544,11 @@ mod tests {
                 "degraded",
                 "1 slot has 2 of 3 copies in sync, h:2 not responding: restart it, or wait until its copies are re-created on other nodes: slot 7",
             ),
-            (short(&[], &[4], 0, 0), "degraded", "1 slot has 2 of 3 copies in sync, h:4 being filled: slot 7"),
+            (
+                short(&[], &[4, 5], 0, 0),
+                "degraded",
+                "1 slot has 2 of 3 copies in sync, h:4 being filled; h:5 being filled and waiting for disk space: slot 7",
+            ),
             (
                 short(&[], &[], 0, 1),
                 "degraded",
@@ -563,11 +575,14 @@ mod tests {
     #[test]
     fn a_move_tells_how_far_it_is_and_how_long_it_takes() {
         let mut status = status();
-        let mut fill = Fill { node: node(4), left: 300, total: 400, since: Duration::from_secs(2), keys_left: 0 };
+        let since = Duration::from_secs(2);
+        let mut fill = Fill { node: node(4), left: 300, total: 400, since, keys_left: 0, is_full: false };
         assert_eq!(fill.to_string(), "node h:4 is being filled: 100 of 400 slots done, about 6 s to go");
         (fill.left, fill.keys_left) = (400, 12);
         let begun = "node h:4 is being filled: 0 of 400 slots done, 12 keys waiting to be sent, started 2 s ago";
         assert_eq!(fill.to_string(), begun);
+        let full = Fill { is_full: true, ..fill.clone() };
+        assert!(full.to_string().ends_with("0 of 400 slots done, 12 keys waiting to be sent, waiting for disk space"));
         status.fills.push(fill);
         status.hand_overs.push(HandOver { from: node(1), to: node(4), slots: ranges(3..9) });
         assert_eq!(status.word(), "moving");

@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// The ratio of the log's rate to the plain file's, for each round.
 fn measure(directory: &Path) -> Result<Vec<f64>, Box<dyn std::error::Error>> {
     let options = Options::new(DirectoryId(1));
-    let mut data = DataDir::open(Arc::new(RealDisk), &directory.join("log"), options)?;
+    let mut data = DataDir::open(Arc::new(RealDisk::default()), &directory.join("log"), options)?;
     let (mut journal, _) = data.recover(&mut |_| Ok(()))?;
     let mut file = OpenOptions::new().create_new(true).append(false).write(true).open(directory.join("plain"))?;
     file.allocate(options.segment_bytes)?;

@@ -140,6 +140,9 @@ impl<B: Bugs> DataDir<B> {
         if !listing.segment_starts.is_empty() || !listing.snapshots.is_empty() {
             return Err(OpenError::IdentityMissing { directory: path.to_owned() });
         }
+        if listing.is_of_coordinator {
+            return Err(OpenError::OfCoordinator { directory: path.to_owned() });
+        }
         let mut identity = Identity::new(options.fresh_id);
         identity.place = disk.place(path).io_context("inspect", path)?;
         identity.store(disk, path, bugs)?;

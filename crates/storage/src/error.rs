@@ -162,6 +162,15 @@ pub enum OpenError {
         /// The directory.
         directory: PathBuf,
     },
+    /// A coordinator keeps its state there, and no node has data there. Start with another directory.
+    #[error(
+        "the directory {} is the data directory of a coordinator; each node needs its own --data-dir",
+        directory.display()
+    )]
+    OfCoordinator {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// The disk failed. Safe to repeat.
     #[error(transparent)]
     File(#[from] FileError),

@@ -26,10 +26,15 @@ pub(crate) struct Listing {
     pub(crate) unfinished: Vec<String>,
     /// Files that could not be read, or copies of what was cut at an operator's request.
     pub(crate) set_aside: Vec<String>,
+    /// A coordinator has used the directory.
+    pub(crate) is_of_coordinator: bool,
 }
 
 /// The prefixes of a node's files.
 const OURS: [&str; 7] = ["log-", "snapshot-", "cut-", "identity", "map", "reserve", "discarded"];
+
+/// The files of a coordinator.
+const ITS: [&str; 2] = ["coordinator.lock", "coordinator.state"];
 
 impl Listing {
     pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Self, FileError> {
@@ -46,6 +51,7 @@ impl Listing {
             cuts: names.iter().filter_map(|name| cut_mark::parse_name(name)).collect(),
             unfinished: with(&[".tmp", ".new", ".next"]),
             set_aside: with(&[".damaged", ".set-aside"]),
+            is_of_coordinator: names.iter().any(|name| ITS.contains(&name.as_str())),
         })
     }
 

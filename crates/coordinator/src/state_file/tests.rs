@@ -162,6 +162,17 @@ fn a_directory_that_cannot_be_made_is_named() {
 // Permissions do not restrict the superuser, so these tests put directories where files belong.
 
 #[test]
+fn the_data_directory_of_a_node_is_refused_unless_a_coordinator_has_used_it_before() {
+    let dir = directory();
+    fs::write(dir.path().join(NODE_NAME), "").expect("written");
+    let error = StateFile::open(dir.path()).expect_err("it is a node's");
+    assert!(matches!(error, StateError::OfNode { .. }), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).expect("it is there").count(), 1, "nothing was added");
+    fs::write(dir.path().join(LOCK_NAME), "").expect("written");
+    opened(dir.path());
+}
+
+#[test]
 fn a_lock_that_cannot_be_written_is_named() {
     let dir = directory();
     fs::create_dir(dir.path().join(LOCK_NAME)).expect("made");

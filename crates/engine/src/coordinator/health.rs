@@ -187,6 +187,7 @@ impl<B: Bugs> Coordinator<B> {
             total: under_way.most.max(left),
             since: now - under_way.since,
             keys_left: self.fills.keys_left(node),
+            is_full: self.full.contains(&node),
         })
     }
 

@@ -93,7 +93,7 @@ impl Read {
 /// # Errors
 /// The error says what to do. The directory's contents are unchanged.
 pub fn open(settings: &Settings, now: Timestamp, secret: u64, fresh_id: u128) -> anyhow::Result<OpenedStore> {
-    open_on(Arc::new(RealDisk), settings, now, secret, fresh_id)
+    open_on(Arc::new(RealDisk::default()), settings, now, secret, fresh_id)
 }
 
 pub(super) fn open_on(
@@ -174,6 +174,7 @@ fn with_advice(error: OpenError, path: &Path) -> anyhow::Error {
              `node repair {path} --accept-loss` keeps what is good, and the node gets the rest from its replicas"
         ),
         OpenError::InUse { .. }
+        | OpenError::OfCoordinator { .. }
         | OpenError::IdentityMissing { .. }
         | OpenError::NoData { .. }
         | OpenError::SegmentBytes { .. } => return error.into(),
@@ -207,7 +208,7 @@ fn ancestors(identity: &Identity) -> Ancestors {
 /// It is not sound, or cannot be read.
 pub fn check(path: &Path) -> anyhow::Result<String> {
     let mut read = Read::new(Timestamp::default(), 0);
-    let report = storage::check(&RealDisk, path, &mut |recovered| read.take(recovered))?;
+    let report = storage::check(&RealDisk::default(), path, &mut |recovered| read.take(recovered))?;
     anyhow::ensure!(report.is_sound(), "{report}");
     Ok(report.to_string())
 }
@@ -218,13 +219,13 @@ pub fn check(path: &Path) -> anyhow::Result<String> {
 /// # Errors
 /// It cannot be repaired.
 pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
-    let free = RealDisk.free_space(path).with_context(|| format!("cannot inspect {}", path.display()))?;
+    let free = RealDisk::default().free_space(path).with_context(|| format!("cannot inspect {}", path.display()))?;
     let options = Options::fitting(DirectoryId(fresh_id), free);
-    let report = storage::repair(&RealDisk, path, options, &mut || {
+    let report = storage::repair(&RealDisk::default(), path, options, &mut || {
         let mut read = Read::new(Timestamp::default(), 0);
         Box::new(move |recovered| read.take(recovered))
     })?;
-    let mut directory = DataDir::open(Arc::new(RealDisk), path, options)?;
+    let mut directory = DataDir::open(Arc::new(RealDisk::default()), path, options)?;
     directory.update_identity(Identity::lose_proof)?;
     let was_copied = directory.found().copied;
     directory.recover(&mut |_| Ok(()))?;
@@ -238,7 +239,7 @@ pub fn repair(path: &Path, fresh_id: u128) -> anyhow::Result<String> {
 /// # Errors
 /// Some of it is left. The next start deletes the rest.
 pub fn discard(path: &Path) -> anyhow::Result<()> {
-    Ok(storage::discard(&RealDisk, path, &[super::map_file::NAME])?)
+    Ok(storage::discard(&RealDisk::default(), path, &[super::map_file::NAME])?)
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -275,8 +276,8 @@ mod tests {
 
         /// Simulates a reboot: the directory says that another boot wrote to it last.
         fn reboot(&self) {
-            let mut directory =
-                DataDir::open(Arc::new(RealDisk), &self.path, Options::new(DirectoryId(7))).expect("the disk takes it");
+            let mut directory = DataDir::open(Arc::new(RealDisk::default()), &self.path, Options::new(DirectoryId(7)))
+                .expect("the disk takes it");
             directory
                 .update_identity(|identity| identity.boot = Some("another".to_owned()))
                 .expect("the disk takes it");

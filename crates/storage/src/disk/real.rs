@@ -3,15 +3,39 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
+#[cfg(unix)]
+use std::path::PathBuf;
 use std::sync::Arc;
+#[cfg(unix)]
+use std::sync::{Mutex, PoisonError};
 
 use fs4::FileExt as _;
 
 use super::{Disk, DiskFile, DiskLock, Mode};
 
 /// The files of the operating system. Built for Linux; works on macOS and Windows within the guarantees they give.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RealDisk;
+#[derive(Debug, Default)]
+pub struct RealDisk {
+    /// The directory that was synced last, which stays open: a process that cannot open more files can still sync it.
+    #[cfg(unix)]
+    synced: Mutex<Option<(PathBuf, Arc<File>)>>,
+}
+
+impl RealDisk {
+    /// A directory, opened only if another was synced since.
+    #[cfg(unix)]
+    fn directory(&self, path: &Path) -> io::Result<Arc<File>> {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        match synced.as_ref().filter(|(known, _)| known == path) {
+            Some((_, open)) => Ok(Arc::clone(open)),
+            None => {
+                let opened = Arc::new(File::open(path)?);
+                *synced = Some((path.to_owned(), Arc::clone(&opened)));
+                Ok(opened)
+            }
+        }
+    }
+}
 
 #[derive(Debug)]
 struct RealFile(File);
@@ -69,7 +93,7 @@ impl Disk for RealDisk {
 
     #[cfg(unix)]
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        File::open(directory)?.sync_all()
+        self.directory(directory)?.sync_all()
     }
 
     /// Windows cannot open a directory as a file. Its file systems journal name changes, in order.

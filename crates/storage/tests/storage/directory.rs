@@ -112,6 +112,20 @@ fn data_without_an_identity_is_refused() {
 }
 
 #[test]
+fn the_directory_of_a_coordinator_is_refused_unless_a_node_has_used_it_before() {
+    for name in ["coordinator.lock", "coordinator.state"] {
+        let disk = SimDisk::new(1);
+        disk.create_directory(path()).expect("the disk works");
+        disk.set_content(&path().join(name), b"").expect("the directory is there");
+        assert!(matches!(refusal(&disk), OpenError::OfCoordinator { .. }), "{name}");
+        disk.remove(&path().join(name)).expect("it is there");
+        drop(open(&disk).expect("it is no longer a coordinator's"));
+        disk.set_content(&path().join(name), b"").expect("the directory is there");
+        drop(open(&disk).expect("it is a node's, too"));
+    }
+}
+
+#[test]
 fn a_damaged_identity_is_refused_by_its_name() {
     let disk = SimDisk::new(1);
     drop(open(&disk).expect("it is new"));

@@ -69,7 +69,7 @@ fn a_power_cut_leaves_everything_or_a_directory_that_the_next_start_finds_new() 
 fn a_real_directory_is_new_again() {
     let parent = tempfile::tempdir().expect("a place");
     let data: &Path = &parent.path().join("data");
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::default());
     drop(DataDir::open(Arc::clone(&disk), data, options()).expect("a new directory"));
     assert!(!DataDir::open(Arc::clone(&disk), data, options()).expect("it is there").found().new);
     discard(disk.as_ref(), data, &[MAP]).expect("the disk takes it");

@@ -9,7 +9,7 @@ use storage::{Disk as _, OpenError, RealDisk, check, repair};
 use crate::support::{Opened, open_on, options, payloads};
 
 fn open(path: &Path) -> Result<Opened, OpenError> {
-    open_on(Arc::new(RealDisk), path, options(), NoBugs)
+    open_on(Arc::new(RealDisk::default()), path, options(), NoBugs)
 }
 
 #[test]
@@ -43,9 +43,9 @@ fn a_second_one_is_refused_a_check_too() {
     let temporary = tempfile::tempdir().expect("a directory can be made");
     let opened = open(temporary.path()).expect("it is new");
     assert!(matches!(open(temporary.path()), Err(OpenError::InUse { .. })));
-    assert!(matches!(check(&RealDisk, temporary.path(), &mut |_| Ok(())), Err(OpenError::InUse { .. })));
+    assert!(matches!(check(&RealDisk::default(), temporary.path(), &mut |_| Ok(())), Err(OpenError::InUse { .. })));
     drop(opened);
-    assert!(check(&RealDisk, temporary.path(), &mut |_| Ok(())).expect("nobody has it").is_sound());
+    assert!(check(&RealDisk::default(), temporary.path(), &mut |_| Ok(())).expect("nobody has it").is_sound());
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_damaged_log_is_refused_and_repaired() {
     bytes[300] ^= 1;
     std::fs::write(&file, &bytes).expect("it can be written");
     assert!(matches!(open(temporary.path()), Err(OpenError::Damaged(damage)) if damage.file == file));
-    repair(&RealDisk, temporary.path(), options(), &mut || Box::new(|_| Ok(()))).expect("the disk works");
+    repair(&RealDisk::default(), temporary.path(), options(), &mut || Box::new(|_| Ok(()))).expect("the disk works");
     let found = open(temporary.path()).expect("it was repaired").payloads;
     assert!(payloads(0..20).starts_with(&found) && !found.is_empty());
 }
@@ -71,11 +71,23 @@ fn a_copied_directory_is_recognised_where_the_system_tells() {
     let opened = open(&original).expect("it is new");
     opened.dir.close(opened.journal).expect("the disk works");
     std::fs::create_dir(&copy).expect("it can be made");
-    for name in RealDisk.list(&original).expect("it is there") {
+    for name in RealDisk::default().list(&original).expect("it is there") {
         std::fs::copy(original.join(&name), copy.join(&name)).expect("it can be copied");
     }
-    let tells = RealDisk.place(&original).expect("it is there") != 0;
+    let tells = RealDisk::default().place(&original).expect("it is there") != 0;
     assert_eq!(open(&copy).expect("it is whole").dir.found().copied, tells);
     assert!(!open(&original).expect("it is whole").dir.found().copied);
-    assert!(RealDisk.free_space(&original).expect("it is there") > 0);
+    assert!(RealDisk::default().free_space(&original).expect("it is there") > 0);
+}
+
+/// A process that cannot open more files can still sync it.
+#[test]
+#[cfg(unix)]
+fn a_directory_that_was_synced_is_not_opened_again() {
+    let temporary = tempfile::tempdir().expect("a directory can be made");
+    let (path, disk) = (temporary.path().join("data"), RealDisk::default());
+    disk.create_directory(&path).expect("the disk works");
+    disk.sync_directory(&path).expect("it is there");
+    std::fs::remove_dir(&path).expect("it is empty");
+    disk.sync_directory(&path).expect("it is still open");
 }
