@@ -6,6 +6,7 @@
 //! wait for the disk.
 
 mod next;
+mod removal;
 mod sync;
 
 use std::collections::VecDeque;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 pub use next::{Next, NextTask};
+pub use removal::{RemovalTask, Removed};
 pub use sync::{SyncTask, Synced};
 
 use crate::bugs::{Bug, Bugs, NoBugs};
@@ -230,32 +232,6 @@ impl<B: Bugs> Journal<B> {
     /// time.
     pub fn set_syncs_often(&mut self, often: bool) {
         self.syncs_often = often;
-    }
-
-    /// Removes the segments that lie entirely below a position. Recovery must be able to start from that position: it
-    /// is the position of the oldest snapshot that is to remain usable.
-    ///
-    /// IMPORTANT: call this only once that snapshot is finished, that is, when its content and its name are on disk.
-    ///
-    /// # Errors
-    /// Some segments may be gone. Safe to repeat unless the journal is poisoned.
-    pub fn remove_before(&mut self, position: Position) -> Result<(), JournalError> {
-        self.check_poison()?;
-        let below = position.0.min(self.synced);
-        let mut removed = false;
-        while let Some(oldest) = self.full.front().filter(|oldest| oldest.end() <= below) {
-            let path = self.directory.join(segment::name(oldest.first));
-            if let Err(error) = self.disk.remove(&path).io_context("remove", path) {
-                return Err(self.failed(error));
-            }
-            self.full.pop_front();
-            removed = true;
-        }
-        if removed && !self.bugs.plants(Bug::NoDirectorySync) {
-            let synced = self.disk.sync_directory(&self.directory).io_context("sync", &self.directory);
-            synced.map_err(|error| self.failed(error))?;
-        }
-        Ok(())
     }
 
     /// Where the last record ends; a snapshot of everything so far gets this position.

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use storage::journal::{JournalStats, Next, Synced};
+use storage::journal::{JournalStats, Next, Removed, Synced};
 use storage::{FileError, Journal, JournalError, Position};
 use tokio::runtime::Handle;
 
@@ -50,6 +50,8 @@ struct Writer {
     is_late: bool,
     /// The next segment, being prepared beside this thread.
     making: Option<JoinHandle<Next>>,
+    /// A removal of segments, running beside this thread.
+    removing: Option<JoinHandle<Removed>>,
     snapshots: Snapshots,
     /// A snapshot is made once the log has grown by the size of the last snapshot, and by at least this many bytes.
     snapshot_after: u64,
@@ -98,6 +100,7 @@ impl Store {
             syncing: None,
             is_late: false,
             making: None,
+            removing: None,
             snapshots: Snapshots::new(snapshot),
             snapshot_after,
             room: Room {
@@ -177,6 +180,7 @@ impl Writer {
             self.end_sync(stop)?;
             self.end_next_segment(stop)?;
             self.advance_snapshot(stop)?;
+            self.end_removal(stop)?;
             self.save_map(stop);
             if stop {
                 // What a full disk has not taken, nobody has been told of.
@@ -350,12 +354,26 @@ impl Writer {
         position.map_or(Ok(()), |position| self.remove_log_before(position))
     }
 
-    fn remove_log_before(&self, position: Position) -> anyhow::Result<()> {
-        match self.store.with_log(|log| log.journal.remove_before(position)) {
-            // It is removed with the next snapshot.
-            Err(JournalError::NoSpace(_)) => Ok(()),
-            removed => Ok(removed?),
+    /// Begins to remove the log before a position, beside this thread, since each file takes long.
+    fn remove_log_before(&mut self, position: Position) -> anyhow::Result<()> {
+        self.end_removal(true)?;
+        if let Some(task) = self.store.with_log(|log| log.journal.begin_removal(position))? {
+            self.removing = Some(std::thread::Builder::new().name("removal".to_owned()).spawn(move || task.run())?);
         }
+        Ok(())
+    }
+
+    /// Collects a finished removal; with `wait`, waits for one that is still running.
+    fn end_removal(&mut self, wait: bool) -> anyhow::Result<()> {
+        if let Some(removing) = self.removing.take_if(|removing| wait || removing.is_finished()) {
+            let removed = removing.join().map_err(|_| anyhow::anyhow!("the removal thread panicked"))?;
+            match self.store.with_log(|log| log.journal.end_removal(removed)) {
+                // The rest is removed with the next snapshot.
+                Err(JournalError::NoSpace(_)) => {}
+                ended => ended?,
+            }
+        }
+        Ok(())
     }
 
     /// Saves the map if it has changed and [`MAP_PAUSE`] has passed; with `now`, regardless of the pause.

@@ -277,6 +277,30 @@ fn segments_go_once_they_lie_below_a_position() {
 }
 
 #[test]
+fn others_append_and_sync_while_segments_are_removed() {
+    let disk = SimDisk::new(1);
+    let Opened { mut journal, .. } = open(&disk).expect("it is new");
+    for _ in 0..4 {
+        journal.append(&[vec![1; 3_000]]).expect("there is room");
+    }
+    let end = journal.sync().expect("the disk works");
+    let first = journal.stats().first;
+    // The second of three files is not removed.
+    disk.inject(Some(Operation::Remove), 1, Fault::NoSpace);
+    let removed = journal.begin_removal(end).expect("the disk works").expect("segments are full").run();
+    disk.clear_faults();
+    journal.append(&[vec![2; 3_000]]).expect("there is room");
+    let end = journal.sync().expect("the disk works");
+    assert_eq!(journal.stats().first, first, "the journal has not heard of it");
+    assert!(matches!(journal.end_removal(removed), Err(JournalError::NoSpace(_))));
+    assert_eq!(journal.stats().first.0, first.0 + 4_096);
+    let removed = journal.begin_removal(end).expect("the disk works").expect("one was left").run();
+    journal.end_removal(removed).expect("the disk works");
+    assert_eq!(journal.stats().first.0, end.0 / 4_096 * 4_096);
+    assert_eq!(segments(&disk).len(), journal.stats().segments);
+}
+
+#[test]
 fn a_segment_that_a_crash_has_emptied_is_dropped_and_made_again() {
     for seed in 0..100 {
         let disk = SimDisk::new(seed);
