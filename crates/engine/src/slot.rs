@@ -289,9 +289,10 @@ impl<B: Bugs> Slot<B> {
         if !is_copy {
             // The others hold the data: only then does the coordinator remove a copy. But a copy that has never aligned
             // with the current primary, or has diverged and still waits for its fill, may hold records that no other
-            // copy has.
-            let is_aligned =
-                self.epoch == config.epoch && config.primary.is_some() && self.level_with() == config.primary;
+            // copy has. If its last record is one of the current primary's, it has aligned, before a restart perhaps.
+            let is_aligned = config.primary.is_some()
+                && (self.log.last().epoch == config.epoch
+                    || self.epoch == config.epoch && self.level_with() == config.primary);
             self.leave_role(cx, config.epoch, turn);
             self.hear_of(cx, config.epoch);
             if cx.is_closed {
