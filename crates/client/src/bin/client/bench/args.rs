@@ -70,7 +70,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     pub(crate) seconds: f64,
 
-    /// End after this many operations instead of after a time
+    /// End after this many operations, not counting those of the warm-up, instead of after a time
     #[arg(long, value_name = "N", conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) requests: Option<u64>,
 
