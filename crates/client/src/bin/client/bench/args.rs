@@ -7,7 +7,7 @@ use bench::keys::{Distribution, Sizes};
 use bench::workload::{Action, Workload};
 use bench::{Load, Until};
 use clap::builder::TypedValueParser as _;
-use client::Levels;
+use client::{Levels, NodeAddr};
 use proto::frame::Encoding;
 use proto::limits;
 
@@ -28,7 +28,7 @@ pub(crate) struct BenchArgs {
 
     /// One server, ours or Redis, instead of a cluster with its coordinator
     #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) address: Option<String>,
+    pub(crate) address: Option<NodeAddr>,
 
     /// How requests are encoded: resp means arrays, as in Redis
     #[arg(long, value_enum, default_value_t = Protocol::Resp)]
