@@ -93,6 +93,7 @@ fn wrong_flags_and_absent_servers_are_told_apart() {
         ("gets", "one of get, put, mixed", 2),
         ("get --keys 1000 --key-size 8", "--key-size 9 at least", 2),
         ("get --requests 5 --seconds 1", "cannot be used with", 2),
+        ("get --address 127.0.0.1 --seconds 1", "an address is host:port", 2),
         ("get --address 127.0.0.1:1 --seconds 1", "cannot connect to 127.0.0.1:1", 3),
         ("get --port 1 --seconds 1", "start it with `coordinator`", 3),
     ] {

@@ -201,6 +201,22 @@ fn what_is_no_array_is_refused_and_the_connection_closed() {
 }
 
 #[test]
+fn commands_in_the_body_of_an_http_request_are_not_carried_out() {
+    let cluster = cluster::shared();
+    let headers = "Host: 127.0.0.1:5001\r\nContent-Type: text/plain\r\n\r\n";
+    for addr in [&cluster.node(0).addr, &cluster.coordinator.addr] {
+        for first in ["POST / HTTP/1.1", "DELETE / HTTP/1.1"] {
+            let mut connection = Connection::open(addr);
+            connection.send(format!("{first}\r\n{headers}PUT from-a-web-page 1\nPING\n"));
+            let answer = String::from_utf8_lossy(&connection.rest()).into_owned();
+            let last = "ERROR PROTOCOL HTTP is not understood here; nothing was changed and the connection is closed\n";
+            assert!(answer.ends_with(last), "{first}: {answer:?}");
+        }
+    }
+    assert_eq!(Connection::open(&cluster.node(0).addr).ask("GET from-a-web-page"), "NOT_FOUND");
+}
+
+#[test]
 fn an_array_without_words_is_passed_over() {
     let cluster = cluster::shared();
     for addr in [&cluster.node(0).addr, &cluster.coordinator.addr] {

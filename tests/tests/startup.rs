@@ -87,6 +87,16 @@ fn a_port_that_is_taken_is_a_clear_error() {
 }
 
 #[test]
+fn a_data_directory_that_is_a_file_is_a_clear_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("data");
+    std::fs::write(&file, "").unwrap();
+    let path = file.to_str().unwrap();
+    cannot_run("coordinator", &["--port", "0", "--data-dir", path], &[path, "not a directory"]);
+    cannot_run("node", &["--port", "0", "--data-dir", path], &[path, "not a directory"]);
+}
+
+#[test]
 fn a_host_that_does_not_resolve_is_a_clear_error() {
     let nowhere = "no-such-host.invalid";
     cannot_run("coordinator", &["--host", nowhere, "--port", "0"], &[nowhere]);
@@ -114,7 +124,8 @@ fn a_node_whose_coordinator_is_something_else_gives_up() {
     let coordinator = server::coordinator(&[]);
     let other = server::node(coordinator.port, &[]);
     let port = other.port.to_string();
-    cannot_run("node", &["--port", "0", "--coordinator-port", &port, "--join-timeout", "1s"], &["coordinator"]);
+    let join = ["--port", "0", "--coordinator-port", &port, "--join-timeout", "1s"];
+    cannot_run("node", &join, &["what answers there is not a coordinator; it may be a node"]);
 }
 
 #[test]

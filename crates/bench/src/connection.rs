@@ -120,13 +120,13 @@ impl<'a> Connection<'a> {
             match self.pace {
                 Pace::Closed if self.in_flight.is_empty() => {
                     for _ in 0..self.load.pipeline {
-                        self.begin(now);
+                        self.begin(now, recorder.start);
                     }
                 }
                 Pace::Closed => {}
                 Pace::Open { mut due, step } => {
                     while self.in_flight.len() < self.load.pipeline && due <= now && self.left > 0 {
-                        self.begin(due);
+                        self.begin(due, recorder.start);
                         due += step;
                     }
                     self.pace = Pace::Open { due, step };
@@ -153,11 +153,12 @@ impl<'a> Connection<'a> {
         !self.in_flight.is_empty()
     }
 
-    fn begin(&mut self, since: Instant) {
+    /// Starts an operation. It is not one of those that remain if that is before `start`, the end of the warm-up.
+    fn begin(&mut self, since: Instant, start: Instant) {
         if self.left == 0 {
             return;
         }
-        self.left -= 1;
+        self.left -= u64::from(since >= start);
         let (action, number) = self.next();
         let wanted = match action {
             Action::Get | Action::Modify => self.requests.get(number, &mut self.output),

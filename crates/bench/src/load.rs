@@ -49,7 +49,7 @@ pub enum Until {
     AllKeys,
     /// Once this much time was measured.
     Elapsed(Duration),
-    /// Once this many operations were answered, over all connections.
+    /// Once this many operations begun after the warm-up were answered, over all connections.
     Operations(Count),
 }
 

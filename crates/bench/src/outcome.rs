@@ -125,7 +125,9 @@ impl Recorder {
     /// Records an operation that was due, or sent, at `since`.
     pub(crate) fn done(&mut self, action: Action, since: Instant, now: Instant) {
         self.answers += 1;
-        if now >= self.start && !self.is_over(now) {
+        // Without a set end, the operations themselves are counted: those that were begun after the warm-up.
+        let counts_from = if self.stop.is_some() { now } else { since };
+        if counts_from >= self.start && !self.is_over(now) {
             self.last = now;
             let latency = u64::try_from(now.saturating_duration_since(since).as_nanos()).unwrap_or(u64::MAX);
             if let Some(kind) = self.interval.of(action) {

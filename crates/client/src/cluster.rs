@@ -1,5 +1,6 @@
 //! The state that all calls of a client share.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +16,6 @@ use crate::map_watch::Maps;
 use crate::pool::Pool;
 
 /// The cluster as the client knows it, and the client's resources for talking to it.
-#[derive(Debug)]
 pub(crate) struct Cluster {
     coordinator: NodeAddr,
     timeout: Duration,
@@ -24,6 +24,17 @@ pub(crate) struct Cluster {
     maps: Maps,
     /// How many requests that any node can answer were made so far.
     asked_any: AtomicUsize,
+}
+
+/// Without the map, which has megabytes of text.
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("coordinator", &self.coordinator)
+            .field("timeout", &self.timeout)
+            .field("map_version", &self.maps.borrow().version.0)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Cluster {

@@ -110,7 +110,7 @@ async fn ask_around<T>(
     let deadline = cluster.deadline();
     let mut maps = cluster.maps();
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let mut slowness = 1;
+    let mut slowness = 1_u32;
     let mut failed = None;
     loop {
         let (placement, is_linear) = {
@@ -142,7 +142,7 @@ async fn ask_around<T>(
         if !wait_for_change(&mut maps, pauses.next(), deadline).await {
             return Err(cluster.gave_up(failed));
         }
-        slowness *= 2;
+        slowness = slowness.saturating_mul(2);
     }
 }
 

@@ -121,7 +121,7 @@ async fn attempts<T>(
                 AttemptError::OutcomeUnknown(reason) => {
                     tracing::debug!(%reason, "retrying the write");
                     open = Some(reason);
-                    idle *= 2;
+                    idle = idle.saturating_mul(2);
                 }
                 AttemptError::Final(error) => {
                     return Err(match open {

@@ -126,6 +126,8 @@ async fn a_coordinator_that_is_not_there_exits_with_3() {
     assert_eq!(parts(&run(port, &[], b"GET k\n").await), (3, "", text.as_str()), "also a session");
     assert_eq!(one_shot(&cluster, "FOO", &[]).await.status.code(), Some(2), "usage is looked at first");
     assert_eq!(one_shot(&cluster, "HELP", &[]).await.status.code(), Some(0), "help needs no cluster");
+    let help = one_shot(&cluster, "help putnx", &[]).await;
+    assert_eq!(parts(&help).1, "Usage: PUTNX key value\n  store a value if the key is absent\n");
 }
 
 #[tokio::test]

@@ -101,8 +101,9 @@ impl Session for ClientSession<'_> {
         let request = match CoordinatorRequest::parse(frame) {
             Ok(request) => request,
             Err(error) => {
+                let flow = Flow::after(&error);
                 Response::Error(error).encode(encoding, out);
-                return Flow::Next;
+                return flow;
             }
         };
         if let Some(kind) = stats::kind(&request) {

@@ -249,6 +249,9 @@ fn make_directory(dir: &Path) -> io::Result<()> {
         match fs::create_dir(new) {
             // Somebody else was faster.
             Err(_) if new.is_dir() => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
             made => made?,
         }
         match new.parent() {

@@ -52,6 +52,14 @@ pub enum Flow {
     Upgrade,
 }
 
+impl Flow {
+    /// What a session wants after a request that it could not parse.
+    #[must_use]
+    pub fn after(error: &ErrorReply) -> Self {
+        if matches!(error, ErrorReply::Protocol(_)) { Self::Close } else { Self::Next }
+    }
+}
+
 /// A long value, sent from where it is stored.
 #[derive(Debug)]
 pub struct Body {

@@ -463,6 +463,9 @@ impl Membership {
         if self.begun.is_none() && text.contains("NOTPEER ") {
             return Ended::Rejected(format!("the coordinator at {} has refused this node: {text}", self.settings));
         }
+        if text.starts_with("ERR unknown command") {
+            return Ended::Broken("what answers there is not a coordinator; it may be a node".to_owned());
+        }
         Ended::Refused(text)
     }
 

@@ -526,8 +526,9 @@ impl Session for ClientSession<'_> {
             Ok(request) => self.execute(request, encoding, out),
             Err(error) => {
                 self.front.could_not_understand(frame, encoding);
+                let flow = Flow::after(&error);
                 Response::Error(error).encode(encoding, self.deferred.place(out));
-                Flow::Next
+                flow
             }
         }
     }

@@ -53,7 +53,7 @@ pub enum ErrorReply {
         /// How many keys.
         keys: usize,
     },
-    /// A malformed array. The start of the next request is unknown, so the connection is closed.
+    /// A malformed array, or HTTP. The start of the next request is unknown, so the connection is closed.
     #[error("PROTOCOL {0}; nothing was changed and the connection is closed")]
     Protocol(&'static str),
     /// A line that is not valid UTF-8. Nothing was done.

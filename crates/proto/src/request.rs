@@ -199,7 +199,7 @@ impl<'a> NodeRequest<'a> {
     /// # Errors
     /// The error to answer; nothing was done.
     pub fn parse(frame: Frame<'a>) -> Result<Self, ErrorReply> {
-        Self::parse_words(frame).map_err(|error| redis::in_array(error, frame))
+        Self::parse_words(frame).map_err(|error| unless_http(redis::in_array(error, frame), frame))
     }
 
     fn parse_words(frame: Frame<'a>) -> Result<Self, ErrorReply> {
@@ -252,6 +252,10 @@ impl<'a> CoordinatorRequest<'a> {
     /// # Errors
     /// The error to answer; nothing was done.
     pub fn parse(frame: Frame<'a>) -> Result<Self, ErrorReply> {
+        Self::parse_words(frame).map_err(|error| unless_http(error, frame))
+    }
+
+    fn parse_words(frame: Frame<'a>) -> Result<Self, ErrorReply> {
         let mut verb = [0; VERB_BYTES];
         let (verb, rest) = split_verb(frame, &mut verb)?;
         match verb {
@@ -278,6 +282,17 @@ impl<'a> CoordinatorRequest<'a> {
             _ => Err(ErrorReply::UnknownCommand),
         }
     }
+}
+
+/// The error for a request that cannot be parsed: another one if it is HTTP, as shown by the words that Redis looks
+/// for, too. IMPORTANT: it must end the connection. A web page can have a browser send a POST to any port of its own
+/// machine, and the lines of the body would be carried out.
+#[cold]
+fn unless_http(error: ErrorReply, frame: Frame<'_>) -> ErrorReply {
+    let Frame::Line(line) = frame else { return error };
+    let word = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let is_http = [&b"POST"[..], b"Host:"].iter().any(|first| word.eq_ignore_ascii_case(first));
+    if is_http { ErrorReply::Protocol("HTTP is not understood here") } else { error }
 }
 
 /// Strips from the value of a line PUT the replicas that the first version's client appended to it: the last word, if
@@ -435,6 +450,10 @@ mod tests {
             assert_eq!(node(line), Err(ErrorReply::UnknownCommand), "{line}");
         }
         assert_eq!(coordinator("PUT a b"), Err(ErrorReply::UnknownCommand));
+        for line in ["POST / HTTP/1.1", "host: 127.0.0.1:5001"] {
+            assert!(matches!(node(line), Err(ErrorReply::Protocol(_))), "{line}");
+            assert!(matches!(coordinator(line), Err(ErrorReply::Protocol(_))), "{line}");
+        }
         assert_eq!(NodeRequest::parse(Frame::Line(b"GET \xff")), Err(ErrorReply::NotText));
     }
 

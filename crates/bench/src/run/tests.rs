@@ -61,6 +61,15 @@ fn so_many_operations_are_answered_as_were_asked_for() {
 }
 
 #[test]
+fn operations_of_the_warm_up_are_not_among_those_asked_for() {
+    for rate in [None, NonZeroU64::new(2_000)] {
+        let load = Load { warm_up: Duration::from_millis(50), rate, ..gets(Until::Operations(100)) };
+        let outcome = quietly(&server(values), &load).unwrap();
+        assert_eq!((outcome.operations, outcome.latency.len()), (100, 100), "{rate:?}");
+    }
+}
+
+#[test]
 fn keys_are_stored_one_after_the_other() {
     let target = server(|input| {
         let put = Template::request(Verb::Put, Encoding::Array, SIZES, Dialect::Put);

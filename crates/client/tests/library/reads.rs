@@ -100,6 +100,26 @@ async fn a_read_that_everybody_refuses_gives_the_nodes_text() {
 }
 
 #[tokio::test]
+async fn a_read_may_be_refused_any_number_of_times() {
+    let cluster = FakeCluster::start(3).await;
+    let (client, holders) = (client(&cluster).await, cluster.holders_of(KEY));
+    for holder in &holders {
+        holder.insert(KEY, b"Alice");
+        holder.set_behaviour(Behaviour::Refuse(ErrorReply::Busy("full".into())));
+    }
+    let (value, ()) = tokio::join!(client.get(KEY), async {
+        for round in 1..=40 {
+            holders[2].has_read(round).await;
+            // A new map ends the pause before the next round.
+            cluster.set_holders(KEY, &holders);
+        }
+        holders[2].set_behaviour(Behaviour::Serve);
+        cluster.set_holders(KEY, &holders);
+    });
+    assert_eq!(value.unwrap().as_deref(), Some(&b"Alice"[..]));
+}
+
+#[tokio::test]
 async fn an_error_that_no_repetition_cures_is_reported_at_once() {
     let cluster = FakeCluster::start(3).await;
     cluster.primary_of(KEY).set_behaviour(Behaviour::Refuse(ErrorReply::NotText));

@@ -33,6 +33,23 @@ async fn a_write_whose_answer_is_lost_takes_effect_once() {
 }
 
 #[tokio::test]
+async fn the_answer_of_a_write_may_be_lost_any_number_of_times() {
+    let cluster = FakeCluster::start(3).await;
+    let (client, primary, holders) = (client(&cluster).await, cluster.primary_of(KEY), cluster.holders_of(KEY));
+    primary.set_behaviour(Behaviour::LoseAnswer);
+    let (written, ()) = tokio::join!(client.put_if_absent(KEY, "Alice"), async {
+        for attempt in 1..=80 {
+            primary.has_read(attempt).await;
+            // A new map ends the pause before the next attempt.
+            cluster.set_holders(KEY, &holders);
+        }
+        primary.set_behaviour(Behaviour::Serve);
+    });
+    assert_eq!(written, Ok(Cas::Written("1-1".parse().unwrap())));
+    only_identity(primary);
+}
+
+#[tokio::test]
 async fn a_write_whose_answer_is_lost_takes_effect_once_across_a_failover() {
     let cluster = FakeCluster::start(3).await;
     let client = client(&cluster).await;

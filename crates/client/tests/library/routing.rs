@@ -18,6 +18,16 @@ async fn comes_to_write_to(client: &Client, node: &FakeNode) {
 }
 
 #[tokio::test]
+async fn a_client_is_one_line_in_a_log() {
+    let cluster = FakeCluster::start(3).await;
+    let client = client(&cluster).await;
+    let debug = format!("{client:?}");
+    assert!(debug.len() < 300 && debug.contains(client.coordinator().as_str()), "{debug}");
+    let walk = format!("{:?}", client.prefix("user:"));
+    assert!(walk.len() < 500, "{walk}");
+}
+
+#[tokio::test]
 async fn requests_follow_every_change_of_the_map() {
     let cluster = FakeCluster::start(3).await;
     let client = client(&cluster).await;

@@ -54,7 +54,9 @@ impl Disk for RealDisk {
             self.create_directory(above)?;
         }
         match fs::create_dir(directory) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+            // Somebody else was faster.
+            Err(_) if directory.is_dir() => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(io::ErrorKind::NotADirectory.into()),
             Err(error) => Err(error),
             Ok(()) => self.sync_directory(above.unwrap_or(Path::new("."))),
         }

@@ -95,9 +95,9 @@ impl From<anyhow::Error> for NoTarget {
 fn find_target(args: &Args, bench: &BenchArgs, load: &Load, password: Option<&Password>) -> Result<Target, NoTarget> {
     let mut target = match &bench.address {
         Some(address) => {
-            let place = Place { addr: target::resolve(address)?, pids: Vec::new() };
+            let place = Place { addr: target::resolve(address.as_str())?, pids: Vec::new() };
             let dialect = if bench.writes(load) { dialect(&place, password, load)? } else { Dialect::Put };
-            Target::single(address, &place, dialect, 0..bench.keys)
+            Target::single(address.as_str(), &place, dialect, 0..bench.keys)
         }
         None => {
             let coordinator = args.coordinator();

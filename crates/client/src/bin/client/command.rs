@@ -12,7 +12,7 @@ use proto::limits;
 use proto::request::{LONGEST_WAIT, span_of};
 use proto::slot::{SLOT_BITS, SlotId};
 
-use crate::verb::{COMMANDS, Verb};
+use crate::verb::{self, COMMANDS, Spec, Verb};
 
 /// A command with its arguments, which may be any bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +97,8 @@ pub(crate) enum Command<'a> {
         old: NodeAddr,
         new: NodeAddr,
     },
-    Help,
+    /// `None` means every command.
+    Help(Option<&'static Spec>),
     Exit,
 }
 
@@ -142,8 +143,7 @@ impl<'a> Command<'a> {
         if word.is_empty() {
             return Err(CommandError::Empty);
         }
-        let spec = COMMANDS.iter().find(|spec| word.eq_ignore_ascii_case(spec.name.as_bytes()));
-        let spec = spec.ok_or_else(|| CommandError::Unknown(String::from_utf8_lossy(word).into_owned()))?;
+        let spec = verb::find(word).ok_or_else(|| CommandError::Unknown(String::from_utf8_lossy(word).into_owned()))?;
         spec.verb.with_arguments(rest).ok_or_else(|| CommandError::Usage { name: spec.name, usage: spec.usage() })
     }
 
@@ -182,7 +182,7 @@ impl<'a> Command<'a> {
             Self::Decommission(_) => Verb::Decommission,
             Self::Recommission(_) => Verb::Recommission,
             Self::Replace { .. } => Verb::Replace,
-            Self::Help => Verb::Help,
+            Self::Help(_) => Verb::Help,
             Self::Exit => Verb::Exit,
         };
         COMMANDS.iter().find(|spec| spec.verb == verb).map_or("", |spec| spec.name)
@@ -327,7 +327,8 @@ impl Verb {
                 Some(Command::Replace { old: parsed(old)?, new: parsed(one_word(rest)?)? })
             }
             Self::ListNodes => rest.is_empty().then_some(Command::ListNodes),
-            Self::Help => rest.is_empty().then_some(Command::Help),
+            Self::Help if rest.is_empty() => Some(Command::Help(None)),
+            Self::Help => verb::find(one_word(rest)?).map(|spec| Command::Help(Some(spec))),
             Self::Exit => rest.is_empty().then_some(Command::Exit),
         }
     }

@@ -5,6 +5,7 @@ use client::{Cas, Client, Error, NodeAddr, Placement, Read, Ttl, Walk};
 use proto::request::WAIT;
 
 use crate::command::{Command, PageWords};
+use crate::verb;
 
 /// The outcome of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +45,8 @@ pub(crate) enum Outcome {
     Losses(Vec<String>),
     /// The coordinator's reply to a change of the cluster.
     CoordinatorReply(String),
-    Help,
+    /// What to print.
+    Help(String),
     Bye,
     /// The user did not want to wait for the answer to a question.
     Interrupted,
@@ -54,7 +56,7 @@ pub(crate) enum Outcome {
 /// The outcome of a command that needs no cluster.
 pub(crate) fn execute_alone(command: &Command<'_>) -> Option<Outcome> {
     match command {
-        Command::Help => Some(Outcome::Help),
+        Command::Help(of) => Some(Outcome::Help(verb::help(*of))),
         Command::Exit => Some(Outcome::Bye),
         _ => None,
     }
@@ -114,7 +116,7 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
         Command::Decommission(node) => Outcome::CoordinatorReply(client.decommission(node).await?),
         Command::Recommission(node) => Outcome::CoordinatorReply(client.recommission(node).await?),
         Command::Replace { old, new } => Outcome::CoordinatorReply(client.replace(old, new).await?),
-        Command::Help => Outcome::Help,
+        Command::Help(of) => Outcome::Help(verb::help(*of)),
         Command::Exit => Outcome::Bye,
     })
 }

@@ -18,7 +18,6 @@ use serde_json::{Map, Value, json};
 use crate::command::{Command, CommandError};
 use crate::execute::Outcome;
 use crate::output::{Exit, is_equal, number};
-use crate::verb;
 
 pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
     let mut object = Object::new(command.name(), !matches!(outcome, Outcome::Failed(_) | Outcome::Interrupted));
@@ -86,7 +85,7 @@ pub(crate) fn of_outcome(command: &Command<'_>, outcome: &Outcome) -> Vec<u8> {
         }
         Outcome::Info(info) => object.set("info", info.as_str()),
         Outcome::Pong { addr, .. } => object.set("from", addr.as_str()),
-        Outcome::Help => object.set("text", verb::list()),
+        Outcome::Help(text) => object.set("text", text.as_str()),
         Outcome::Bye => {}
         Outcome::Interrupted => object.error("interrupted", "interrupted"),
         Outcome::Failed(error) => object.error(kind(error), &error.to_string()),

@@ -17,7 +17,6 @@ use crate::command::{Command, CommandError};
 use crate::execute::Outcome;
 use crate::json;
 use crate::stats_table;
-use crate::verb;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,7 +247,7 @@ fn raw(outcome: &Outcome) -> Vec<u8> {
         Outcome::Verified(nodes) => verified(nodes).into_bytes(),
         Outcome::Info(line) | Outcome::CoordinatorReply(line) => format!("{line}\n").into_bytes(),
         Outcome::Pong { .. } => b"PONG\n".to_vec(),
-        Outcome::Help => verb::list().into_bytes(),
+        Outcome::Help(text) => text.clone().into_bytes(),
         // A successful write has nothing to say, and an error is not a result.
         Outcome::Stored(_)
         | Outcome::StoredMany(_)

@@ -40,7 +40,7 @@ pub(crate) enum Verb {
 }
 
 /// A verb as users see it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Spec {
     pub(crate) verb: Verb,
     /// The verb in upper case.
@@ -141,10 +141,20 @@ pub(crate) const COMMANDS: &[Spec] = &[
     Spec::new(Verb::Recommission, "RECOMMISSION", "host:port", "cancel a node's decommission"),
     Spec::new(Verb::Replace, "REPLACE", "old new", "replace a node for good by another, which takes over its slots")
         .noting("; each is host:port, and the new one may be started before or after"),
-    Spec::new(Verb::Help, "HELP", "", "this list"),
+    Spec::new(Verb::Help, "HELP", "[command]", "this list, or how one command is used"),
     Spec::new(Verb::Exit, "EXIT", "", "exit"),
     Spec::new(Verb::Exit, "QUIT", "", "exit"),
 ];
+
+/// The verb that a word stands for, in any case.
+pub(crate) fn find(word: &[u8]) -> Option<&'static Spec> {
+    COMMANDS.iter().find(|spec| word.eq_ignore_ascii_case(spec.name.as_bytes()))
+}
+
+/// What HELP says of one command, or of all.
+pub(crate) fn help(of: Option<&Spec>) -> String {
+    of.map_or_else(list, |spec| format!("Usage: {}\n  {}\n", spec.usage(), spec.about))
+}
 
 /// All commands with a short description, one per line.
 pub(crate) fn list() -> String {

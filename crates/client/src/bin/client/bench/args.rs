@@ -7,7 +7,7 @@ use bench::keys::{Distribution, Sizes};
 use bench::workload::{Action, Workload};
 use bench::{Load, Until};
 use clap::builder::TypedValueParser as _;
-use client::Levels;
+use client::{Levels, NodeAddr};
 use proto::frame::Encoding;
 use proto::limits;
 
@@ -28,7 +28,7 @@ pub(crate) struct BenchArgs {
 
     /// One server, ours or Redis, instead of a cluster with its coordinator
     #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) address: Option<String>,
+    pub(crate) address: Option<NodeAddr>,
 
     /// How requests are encoded: resp means arrays, as in Redis
     #[arg(long, value_enum, default_value_t = Protocol::Resp)]
@@ -70,7 +70,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     pub(crate) seconds: f64,
 
-    /// End after this many operations instead of after a time
+    /// End after this many operations, not counting those of the warm-up, instead of after a time
     #[arg(long, value_name = "N", conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) requests: Option<u64>,
 
