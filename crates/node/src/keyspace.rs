@@ -262,8 +262,8 @@ async fn delete_all(driver: &Driver, keys: &[Box<[u8]>], ack: AckLevel) -> Resul
     for key in keys {
         let write = Write { ack, ..Write::new(key, Change::Delete) };
         let slot = node.slot_of(key);
-        if !driver.takes_writes() && node.leads(slot) {
-            refused = Some(answering::disk_refuses(driver.addr(), driver.is_full()));
+        refused = driver.disk_refusal(slot);
+        if refused.is_some() {
             break;
         }
         let request = KeyRequest::Write(write);

@@ -301,10 +301,10 @@ async fn execute_here(driver: &Driver, request: &Deferred, deadline: Instant, ou
             };
             node.read(request.slot, key, level, clock, &waiting, &mut turn, encode).map(|executed| executed.ticket)
         }
-        KeyRequest::Write(_) if !driver.takes_writes() && node.leads(request.slot) => {
-            return Attempt::Refused(answering::disk_refuses(driver.addr(), driver.is_full()));
-        }
         KeyRequest::Write(write) => {
+            if let Some(refusal) = driver.disk_refusal(request.slot) {
+                return Attempt::Refused(refusal);
+            }
             let executed = node.write(driver.clock().now(), request.slot, &write, &waiting, &mut turn);
             executed.map(|Executed::<Written> { answer: written, ticket }| {
                 request.answer(&answering::written(&written, &write), &mut answer);
