@@ -329,11 +329,6 @@ impl Driver {
         }
     }
 
-    /// Wakes every link.
-    pub fn wake_all(&self) {
-        self.links().values().for_each(|link| link.wake.notify_one());
-    }
-
     /// Applies a change of the map, and starts and stops links accordingly.
     ///
     /// # Errors

@@ -85,7 +85,7 @@ impl Answered {
 ///
 /// # Errors
 /// The connection is broken.
-pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shutdown) -> io::Result<()> {
+pub(crate) async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shutdown) -> io::Result<()> {
     let mut session = ForwardSession::new(driver);
     // Listing runs beside the requests for single keys, which do not wait for it.
     let mut listing = JoinSet::new();
