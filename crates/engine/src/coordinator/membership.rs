@@ -62,9 +62,8 @@ impl<B: Bugs> Coordinator<B> {
                 return Err(JoinError::Replaced);
             }
         }
-        if registered.is_none() && self.registry.len() >= limits::NODES {
-            let what = format!("{} nodes are registered, which is the limit", limits::NODES);
-            return Err(JoinError::Refused(ErrorReply::Busy(what)));
+        if registered.is_none() {
+            self.has_room().map_err(JoinError::Refused)?;
         }
         // Considered first, since it may show that what is known about who is here is unreliable.
         if let Some(held) = held {
@@ -97,7 +96,7 @@ impl<B: Bugs> Coordinator<B> {
         let is_late = registered.is_some_and(|present| incarnation.is_before(present));
         if is_late
             || self.is_held(now, &addr, Some(incarnation), &ancestors)
-            || (registered.is_none() && self.registry.len() >= limits::NODES)
+            || (registered.is_none() && self.has_room().is_err())
         {
             return false;
         }
@@ -172,9 +171,7 @@ impl<B: Bugs> Coordinator<B> {
         if self.registry.get(&addr).is_some() {
             return Ok(false);
         }
-        if self.registry.len() >= limits::NODES {
-            return Err(ErrorReply::Busy(format!("{} nodes are registered, which is the limit", limits::NODES)));
-        }
+        self.has_room()?;
         let incarnation = self.next_incarnation();
         self.registry.insert(now, addr.clone(), incarnation, true);
         self.away.remove(&addr);
@@ -265,6 +262,14 @@ impl<B: Bugs> Coordinator<B> {
             self.reborn_grace = now + REBORN_GRACE;
         }
         !replaced.is_empty()
+    }
+
+    /// Whether one more node may register.
+    fn has_room(&self) -> Result<(), ErrorReply> {
+        if self.registry.len() < limits::NODES {
+            return Ok(());
+        }
+        Err(ErrorReply::Busy(format!("{} nodes are registered, which is the limit", limits::NODES)))
     }
 
     fn next_incarnation(&mut self) -> Incarnation {
