@@ -68,6 +68,11 @@ impl Registry {
         self.nodes.get(addr)
     }
 
+    /// The incarnation of the node at an address.
+    pub(crate) fn incarnation_at(&self, addr: &NodeAddr) -> Option<Incarnation> {
+        self.nodes.get(addr).map(|node| node.incarnation)
+    }
+
     /// All nodes, sorted by address.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&NodeAddr, &Registered)> {
         self.nodes.iter()

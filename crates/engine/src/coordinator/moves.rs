@@ -98,7 +98,7 @@ impl<B: Bugs> Coordinator<B> {
         }
         let waited = self.departures.replacing.len();
         self.departures.replacing.retain(|_, old| old != addr);
-        let registered = self.registry.get(addr).map(|node| node.incarnation);
+        let registered = self.registry.incarnation_at(addr);
         if !self.departures.leaving.contains(addr) && self.departures.replacing.len() == waited {
             // A node that is here and was not leaving stays anyway.
             return if registered.is_some() { Ok(()) } else { Err(DecommissionError::NotFound) };
@@ -132,7 +132,7 @@ impl<B: Bugs> Coordinator<B> {
 
     /// The nodes that are leaving and registered.
     pub(super) fn leavers(&self) -> BTreeSet<Incarnation> {
-        self.departures.leaving.iter().filter_map(|addr| Some(self.registry.get(addr)?.incarnation)).collect()
+        self.departures.leaving.iter().filter_map(|addr| self.registry.incarnation_at(addr)).collect()
     }
 
     /// How many copies each slot should have: one per node on the ring if there are fewer nodes than copies wanted.
