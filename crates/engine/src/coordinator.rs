@@ -38,9 +38,9 @@ use proto::slot::{Position, SlotId};
 
 use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::output::{Event, Output, Settings};
-use crate::plan::has_same_holders;
+use crate::plan;
 use crate::promotion::Promotion;
-use crate::registry::Registry;
+use crate::registry::{Registered, Registry};
 use crate::time::Timestamp;
 
 use health::Fills;
@@ -371,17 +371,9 @@ impl<B: Bugs> Coordinator<B> {
 
     /// Everyone the map must name: registered nodes, and whoever a slot still waits for.
     fn members(&self) -> BTreeMap<Incarnation, Member> {
-        let up = |(addr, node): (&NodeAddr, &crate::registry::Registered)| {
-            (node.incarnation, Member { addr: addr.clone(), up: true })
-        };
+        let up = |(addr, node): (&NodeAddr, &Registered)| (node.incarnation, Member { addr: addr.clone(), up: true });
         let mut members: BTreeMap<_, _> = self.registry.iter().map(up).collect();
-        let mut last_seen: Option<&Arc<SlotConfig>> = None;
-        for (_, config) in self.map.slots() {
-            // Slots come in runs of the same configuration; each run is looked at once.
-            if last_seen.is_some_and(|seen| has_same_holders(seen, config)) {
-                continue;
-            }
-            last_seen = Some(config);
+        for config in plan::runs(&self.map) {
             for holder in config.copies().chain(config.primary) {
                 if let Some(member) = self.map.member(holder).filter(|_| !members.contains_key(&holder)) {
                     members.insert(holder, Member { addr: member.addr.clone(), up: false });

@@ -7,9 +7,9 @@
 //! The coordinator's half:
 //! - [`coordinator`]: membership, the cluster map, and every change to it.
 //! - [`output`]: the coordinator's settings, and the work it wants done.
-//! - [`registry`]: who is registered, who is suspected, and who has been silent for too long.
-//! - [`plan`]: what a slot's configuration should become, as a function of who is alive.
-//! - [`promotion`]: who takes over the slots of a dead primary.
+//! - `registry`: who is registered, who is suspected, and who has been silent for too long.
+//! - `plan`: what a slot's configuration should become, as a function of who is alive.
+//! - `promotion`: who takes over the slots of a dead primary.
 //! - [`status`]: the health of the slots, in words.
 //!
 //! The node's half:
@@ -42,12 +42,12 @@ mod near;
 pub mod node;
 pub mod outbox;
 pub mod output;
-pub mod pace;
+mod pace;
 pub mod peers;
-pub mod plan;
-pub mod promotion;
+mod plan;
+mod promotion;
 pub mod record;
-pub mod registry;
+mod registry;
 pub mod slot;
 pub mod status;
 pub mod table;

@@ -248,8 +248,9 @@ impl Log {
         let mine = self.terms();
         for (at, term) in mine.0.iter().enumerate().rev() {
             let Some(other) = terms.0.iter().position(|other| other == term) else { continue };
-            let end =
-                |terms: &[Term], at: usize, last: Version| terms.get(at + 1).map_or(last.seq, |next| next.first - 1);
+            let end = |terms: &[Term], at: usize, last: Version| {
+                terms.get(at + 1).map_or(last.seq, |next| next.first.saturating_sub(1))
+            };
             let seq = end(&mine.0, at, self.last).min(end(&terms.0, other, last));
             return Some(Version { epoch: term.epoch, seq });
         }
@@ -468,6 +469,13 @@ mod tests {
         let long = log_of(&epochs, &budget);
         assert_eq!(long.common(&log_of(&[1], &budget).terms(), version(1, 1)), None);
         assert_eq!(long.common(&long.terms(), long.last()), Some(long.last()));
+    }
+
+    #[test]
+    fn terms_that_no_log_can_have_are_compared_all_the_same() {
+        let log = log_of(&[1, 1], &TailBudget::default());
+        let terms = Terms(vec![Term { epoch: Epoch(1), first: 1 }, Term { epoch: Epoch(2), first: 0 }]);
+        assert_eq!(log.common(&terms, version(2, 9)), Some(version(1, 0)));
     }
 
     #[test]

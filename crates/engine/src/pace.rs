@@ -20,7 +20,7 @@ const LEAST: u64 = 25;
 
 /// A limit in bytes per second, initially none. Checking it takes no lock.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub(crate) struct Pace {
     /// The limit when there is no load, in bytes per second; 0: no limit.
     limit: AtomicU64,
     /// How many client requests are carried out per second, smoothed.
@@ -34,18 +34,18 @@ pub struct Pace {
 
 impl Pace {
     /// Sets the limit in bytes per second; 0: no limit, whatever the load.
-    pub fn set_limit(&self, limit: u64) {
+    pub(crate) fn set_limit(&self, limit: u64) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Whether [`Pace::note_requests`] should be called, which is only from time to time.
     #[must_use]
-    pub fn wants_requests(&self, now: Timestamp) -> bool {
+    pub(crate) fn wants_requests(&self, now: Timestamp) -> bool {
         now - Timestamp(self.looked.load(Ordering::Relaxed)) >= LOOK
     }
 
     /// Notes how many client requests have been carried out since the start. Called by one task only.
-    pub fn note_requests(&self, now: Timestamp, requests: u64) {
+    pub(crate) fn note_requests(&self, now: Timestamp, requests: u64) {
         let span = now - Timestamp(self.looked.swap(now.0, Ordering::Relaxed));
         let new = requests.saturating_sub(self.requests.swap(requests, Ordering::Relaxed));
         let a_second = u128::from(new) * 1_000_000 / span.as_micros().max(1);
@@ -57,12 +57,12 @@ impl Pace {
 
     /// Whether a fill may be made now.
     #[must_use]
-    pub fn allows(&self, now: Timestamp) -> bool {
+    pub(crate) fn allows(&self, now: Timestamp) -> bool {
         self.next.load(Ordering::Relaxed) <= now.0
     }
 
     /// Accounts for a fill of this many bytes.
-    pub fn spend(&self, now: Timestamp, bytes: usize) {
+    pub(crate) fn spend(&self, now: Timestamp, bytes: usize) {
         let Some(rate) = self.rate() else { return };
         let span = (bytes as u64).saturating_mul(1_000_000) / rate;
         let least = now.0.saturating_sub(CREDIT.as_micros() as u64);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto::cluster_map::SlotConfig;
+use proto::cluster_map::{ClusterMap, SlotConfig};
 use proto::id::Incarnation;
 
 #[cfg(test)]
@@ -13,7 +13,7 @@ mod tests;
 
 /// The status of the nodes at the moment of planning.
 #[derive(Debug, Default)]
-pub struct ClusterView {
+pub(crate) struct ClusterView {
     /// Registered, and heard within the timeout.
     pub alive: BTreeSet<Incarnation>,
     /// Alive, but registered by hand: the address runs none of our programs that could fill or be filled.
@@ -58,7 +58,7 @@ pub struct ClusterView {
 
 /// What to do about a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Plan {
+pub(crate) enum Plan {
     /// The configuration is as it should be, or nothing can be done about it now.
     Keep,
     /// Commit this configuration. The committer assigns version and epoch; the epoch is new if the primary changes.
@@ -85,9 +85,8 @@ pub enum Plan {
 /// Plans one slot. `target` lists the nodes that should hold it according to the ring, primary first, all of them
 /// alive.
 #[must_use]
-pub fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Plan {
-    let holders: Vec<_> = config.isr.iter().copied().filter(|holder| !view.gone.contains(holder)).collect();
-    let former: Vec<_> = config.elr.iter().copied().filter(|member| !view.gone.contains(member)).collect();
+pub(crate) fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Plan {
+    let (holders, former) = (view.without_gone(&config.isr), view.without_gone(&config.elr));
     let up: Vec<_> = holders.iter().copied().filter(|holder| view.alive.contains(holder)).collect();
     let only_by_hand = !holders.is_empty() && holders.iter().all(|holder| view.by_hand.contains(holder));
 
@@ -134,9 +133,20 @@ impl ClusterView {
         self.alive.contains(&node) && !self.suspected.contains(&node)
     }
 
+    /// Those of these nodes that are not gone for good.
+    fn without_gone(&self, nodes: &[Incarnation]) -> Vec<Incarnation> {
+        nodes.iter().copied().filter(|node| !self.gone.contains(node)).collect()
+    }
+
     /// The incarnation that now holds what this one held: itself, or its next start if that found the data on its disk.
     pub(crate) fn successor(&self, incarnation: Incarnation) -> Incarnation {
         self.reborn.get(&incarnation).copied().unwrap_or(incarnation)
+    }
+
+    /// Likewise, but only a successor that is here.
+    fn present_successor(&self, incarnation: Incarnation) -> Incarnation {
+        let successor = self.successor(incarnation);
+        if self.alive.contains(&successor) { successor } else { incarnation }
     }
 
     /// Whether both are the same, or `other` now holds what `one` held.
@@ -191,8 +201,7 @@ impl ClusterView {
     pub(crate) fn older_copies(&self, config: &SlotConfig) -> Vec<Incarnation> {
         let mut older = Vec::new();
         for copy in config.learners.iter().chain(&self.with_data) {
-            let successor =
-                Some(self.successor(*copy)).filter(|successor| self.alive.contains(successor)).unwrap_or(*copy);
+            let successor = self.present_successor(*copy);
             let is_member = self.members(config).any(|member| self.is_same_data(member, successor));
             let may_hold = !self.gone.contains(copy) && !self.by_hand.contains(&successor);
             if may_hold && !is_member && !older.contains(&successor) {
@@ -323,7 +332,7 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
     }
     // A holder of the slot may come back with its data: wait, and let no empty copy lead meanwhile.
     let primary = config.primary.filter(|primary| holders.contains(primary));
-    let elr = config.elr.iter().copied().filter(|member| !view.gone.contains(member)).collect();
+    let elr = view.without_gone(&config.elr);
     // IMPORTANT: older copies stay where they are. If nobody comes back, they are all that is left.
     let learners = view.older_copies(config);
     change(config, SlotConfig { primary, isr: holders.to_vec(), learners, elr, ..config.clone() })
@@ -331,7 +340,7 @@ fn replace_primary(config: &SlotConfig, holders: &[Incarnation], up: &[Incarnati
 
 /// The configuration after `chosen` has been promoted.
 #[must_use]
-pub fn promoted(config: &SlotConfig, chosen: Incarnation, view: &ClusterView) -> SlotConfig {
+pub(crate) fn promoted(config: &SlotConfig, chosen: Incarnation, view: &ClusterView) -> SlotConfig {
     let lost = |member: &Incarnation| Some(*member) == config.primary || !view.alive.contains(member);
     let isr = if config.isr.contains(&chosen) {
         config.isr.iter().copied().filter(|member| !lost(member)).collect()
@@ -346,7 +355,7 @@ pub fn promoted(config: &SlotConfig, chosen: Incarnation, view: &ClusterView) ->
 /// The former members to remember when the in-sync set becomes too small to promise more: nothing can become durable
 /// that they do not have.
 #[must_use]
-pub fn former_members(config: &SlotConfig, isr: &[Incarnation], view: &ClusterView) -> Vec<Incarnation> {
+fn former_members(config: &SlotConfig, isr: &[Incarnation], view: &ClusterView) -> Vec<Incarnation> {
     if isr.len() >= view.min_isr {
         return Vec::new();
     }
@@ -354,8 +363,7 @@ pub fn former_members(config: &SlotConfig, isr: &[Incarnation], view: &ClusterVi
     for member in config.elr.iter().chain(&config.isr) {
         // IMPORTANT: a successor that is not here is not named. The map may have forgotten its address, and then nobody
         // could tell that its next start is the one being waited for.
-        let successor =
-            Some(view.successor(*member)).filter(|successor| view.alive.contains(successor)).unwrap_or(*member);
+        let successor = view.present_successor(*member);
         // An unproven successor is not named either, because it may no longer hold everything promised. Its member is
         // waited for like one that is away, unless the successor is itself in the in-sync set.
         let is_here =
@@ -405,7 +413,7 @@ fn fresh(config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Pla
 
 /// A slot held by all of `target`, for when no copy has ever held a record.
 #[must_use]
-pub fn held_by(target: &[Incarnation]) -> SlotConfig {
+pub(crate) fn held_by(target: &[Incarnation]) -> SlotConfig {
     SlotConfig { primary: target.first().copied(), isr: target.to_vec(), ..SlotConfig::default() }
 }
 
@@ -420,6 +428,14 @@ pub(crate) fn has_same_holders(one: &SlotConfig, other: &SlotConfig) -> bool {
             && one.isr == other.isr
             && one.learners == other.learners
             && one.elr == other.elr)
+}
+
+/// The configurations of a map, one for each run of neighboring slots with the same holders.
+pub(crate) fn runs(map: &ClusterMap) -> impl Iterator<Item = &SlotConfig> {
+    let mut before: Option<&SlotConfig> = None;
+    map.slots()
+        .map(|(_, config)| &**config)
+        .filter(move |config| !before.replace(config).is_some_and(|before| has_same_holders(before, config)))
 }
 
 /// The survivors in the order in which the ring names them, followed by those it no longer wants.

@@ -19,7 +19,7 @@ const ROUND_TIMEOUT: Duration = POSITIONS_TIMEOUT.saturating_mul(3);
 
 /// One round of queries. All slots of one loss share a round.
 #[derive(Debug)]
-pub struct Promotion {
+pub(crate) struct Promotion {
     /// The number of the query, so that late answers to an earlier one are not mistaken for answers to this one.
     pub query: u64,
     /// When the coordinator proceeds with the answers that it has.
@@ -41,13 +41,13 @@ enum Answer {
 impl Promotion {
     /// A round in which nobody is asked yet.
     #[must_use]
-    pub fn new(query: u64, now: Timestamp) -> Self {
+    pub(crate) fn new(query: u64, now: Timestamp) -> Self {
         Self { query, until: now, last_until: now + ROUND_TIMEOUT, asked: BTreeMap::new() }
     }
 
     /// Selects which of these copies to ask about which slots: those not yet asked in this round. They get time to
     /// answer.
-    pub fn ask(
+    pub(crate) fn ask(
         &mut self,
         now: Timestamp,
         copies: impl Iterator<Item = (Incarnation, SlotId)>,
@@ -73,7 +73,7 @@ impl Promotion {
     }
 
     /// Records an answer.
-    pub fn answered(&mut self, from: Incarnation, positions: &[(SlotId, Version)]) {
+    pub(crate) fn answered(&mut self, from: Incarnation, positions: &[(SlotId, Version)]) {
         let Some(asked) = self.asked.get_mut(&from) else { return };
         for (slot, version) in positions {
             if let Some(answer) = asked.get_mut(usize::from(slot.0)).filter(|answer| **answer == Answer::Awaited) {
@@ -83,33 +83,33 @@ impl Promotion {
     }
 
     /// Stops waiting for this node: it is lost, too.
-    pub fn forget(&mut self, node: Incarnation) {
+    pub(crate) fn forget(&mut self, node: Incarnation) {
         self.asked.remove(&node);
     }
 
     /// Whether it is time to decide.
     #[must_use]
-    pub fn is_over(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
         now >= self.until || !self.asked.values().flatten().any(|answer| *answer == Answer::Awaited)
     }
 
     /// Whether the positions of all these copies are known.
     #[must_use]
-    pub fn knows_all(&self, slot: SlotId, copies: &[Incarnation]) -> bool {
+    pub(crate) fn knows_all(&self, slot: SlotId, copies: &[Incarnation]) -> bool {
         copies.iter().all(|copy| self.position(slot, *copy).is_some())
     }
 
     /// The copy to promote among `survivors`: the one that answered with the most records, or the first in ring order
     /// if several did; `None` if none has answered.
     #[must_use]
-    pub fn choose(&self, slot: SlotId, survivors: &[Incarnation]) -> Option<Incarnation> {
+    pub(crate) fn choose(&self, slot: SlotId, survivors: &[Incarnation]) -> Option<Incarnation> {
         let answers = survivors.iter().rev().filter_map(|node| Some((self.position(slot, *node)?, *node)));
         answers.max_by_key(|(version, _)| *version).map(|(_, node)| node)
     }
 
     /// Whether any of these copies is known to hold a record.
     #[must_use]
-    pub fn holds_any(&self, slot: SlotId, copies: &[Incarnation]) -> bool {
+    pub(crate) fn holds_any(&self, slot: SlotId, copies: &[Incarnation]) -> bool {
         copies.iter().any(|copy| self.position(slot, *copy).is_some_and(|version| version != Version::NONE))
     }
 

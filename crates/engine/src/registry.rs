@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 
 /// A registered node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registered {
+pub(crate) struct Registered {
     /// The current start of the node.
     pub incarnation: Incarnation,
     /// Registered by hand, with a plain line; the address need not run any of our programs.
@@ -27,11 +27,11 @@ enum Session {
 }
 
 /// A node that was not heard for this long, or whose session has ended, is suspected. That alone has no consequences.
-pub const SUSPECT_AFTER: Duration = Duration::from_millis(600);
+pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(600);
 
 /// The registered nodes by address.
 #[derive(Debug)]
-pub struct Registry {
+pub(crate) struct Registry {
     timeout: Duration,
     nodes: BTreeMap<NodeAddr, Registered>,
     last_check: Timestamp,
@@ -42,75 +42,74 @@ pub struct Registry {
 impl Registry {
     /// An empty registry that drops nodes unheard for `timeout`.
     #[must_use]
-    pub fn new(timeout: Duration) -> Self {
+    pub(crate) fn new(timeout: Duration) -> Self {
         Self { timeout, nodes: BTreeMap::new(), last_check: Timestamp::default(), excused: Timestamp::default() }
     }
 
-    /// How long a node may be silent.
-    #[must_use]
-    pub fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
     /// Registers a node, replacing whoever was registered at that address.
-    pub fn insert(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, by_hand: bool) {
+    pub(crate) fn insert(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, by_hand: bool) {
         self.nodes.insert(addr, Registered { incarnation, by_hand, last_heard: now, session: Session::Stands });
     }
 
     /// Registers a node that an earlier run of the coordinator knew and that has not been heard since.
-    pub fn insert_unheard(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation) {
+    pub(crate) fn insert_unheard(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation) {
         let node = Registered { incarnation, by_hand: false, last_heard: now, session: Session::Ended(now) };
         self.nodes.insert(addr, node);
     }
 
     /// Removes a node.
-    pub fn remove(&mut self, addr: &NodeAddr) -> Option<Registered> {
+    pub(crate) fn remove(&mut self, addr: &NodeAddr) -> Option<Registered> {
         self.nodes.remove(addr)
     }
 
     /// The node at an address.
     #[must_use]
-    pub fn get(&self, addr: &NodeAddr) -> Option<&Registered> {
+    pub(crate) fn get(&self, addr: &NodeAddr) -> Option<&Registered> {
         self.nodes.get(addr)
     }
 
+    /// The incarnation of the node at an address.
+    pub(crate) fn incarnation_at(&self, addr: &NodeAddr) -> Option<Incarnation> {
+        self.nodes.get(addr).map(|node| node.incarnation)
+    }
+
     /// All nodes, sorted by address.
-    pub fn iter(&self) -> impl Iterator<Item = (&NodeAddr, &Registered)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&NodeAddr, &Registered)> {
         self.nodes.iter()
     }
 
     /// How many nodes there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
 
     /// Whether there are no nodes.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
     /// The address of a registered incarnation.
     #[must_use]
-    pub fn addr_of(&self, incarnation: Incarnation) -> Option<&NodeAddr> {
+    pub(crate) fn addr_of(&self, incarnation: Incarnation) -> Option<&NodeAddr> {
         self.nodes.iter().find(|(_, node)| node.incarnation == incarnation).map(|(addr, _)| addr)
     }
 
     /// Whether an incarnation belongs to an address that was registered by hand.
     #[must_use]
-    pub fn is_by_hand(&self, incarnation: Incarnation) -> bool {
+    pub(crate) fn is_by_hand(&self, incarnation: Incarnation) -> bool {
         self.nodes.values().any(|node| node.by_hand && node.incarnation == incarnation)
     }
 
     /// The incarnations of all registered nodes.
     #[must_use]
-    pub fn incarnations(&self) -> BTreeSet<Incarnation> {
+    pub(crate) fn incarnations(&self) -> BTreeSet<Incarnation> {
         self.nodes.values().map(|node| node.incarnation).collect()
     }
 
     /// Notes that a node was heard; `false` if it is not registered.
-    pub fn heard(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
+    pub(crate) fn heard(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
         let Some(node) = self.nodes.get_mut(addr) else { return false };
         node.last_heard = now;
         node.session = Session::Stands;
@@ -118,7 +117,7 @@ impl Registry {
     }
 
     /// The session of an incarnation has ended.
-    pub fn session_ended(&mut self, now: Timestamp, incarnation: Incarnation) {
+    pub(crate) fn session_ended(&mut self, now: Timestamp, incarnation: Incarnation) {
         let node = self.nodes.values_mut().find(|node| node.incarnation == incarnation);
         if let Some(node) = node.filter(|node| node.session == Session::Stands) {
             node.session = Session::Ended(now);
@@ -130,7 +129,13 @@ impl Registry {
     /// for too long. A successor proves, with the data it found on its disk, that its predecessor has ended; it only
     /// waits for the end of the predecessor's session, or until the predecessor is suspected.
     #[must_use]
-    pub fn may_live(&self, now: Timestamp, addr: &NodeAddr, comes_back_within: Duration, is_successor: bool) -> bool {
+    pub(crate) fn may_live(
+        &self,
+        now: Timestamp,
+        addr: &NodeAddr,
+        comes_back_within: Duration,
+        is_successor: bool,
+    ) -> bool {
         let Some(node) = self.nodes.get(addr).filter(|node| !node.by_hand) else { return false };
         match node.session {
             Session::Stands => !(is_successor && self.is_suspect(now, node.incarnation)),
@@ -140,7 +145,7 @@ impl Registry {
 
     /// Whether an incarnation is suspected to be dead. An unregistered one is.
     #[must_use]
-    pub fn is_suspect(&self, now: Timestamp, incarnation: Incarnation) -> bool {
+    pub(crate) fn is_suspect(&self, now: Timestamp, incarnation: Incarnation) -> bool {
         let node = self.nodes.values().find(|node| node.incarnation == incarnation);
         node.is_none_or(|node| {
             node.session != Session::Stands || now - node.last_heard.max(self.excused) >= SUSPECT_AFTER
@@ -149,34 +154,34 @@ impl Registry {
 
     /// All suspected incarnations.
     #[must_use]
-    pub fn suspects(&self, now: Timestamp) -> BTreeSet<Incarnation> {
+    pub(crate) fn suspects(&self, now: Timestamp) -> BTreeSet<Incarnation> {
         let incarnations = self.nodes.values().map(|node| node.incarnation);
         incarnations.filter(|incarnation| self.is_suspect(now, *incarnation)).collect()
     }
 
     /// The suspected nodes, and how long each has not been heard.
     #[must_use]
-    pub fn silent(&self, now: Timestamp) -> Vec<(NodeAddr, Duration)> {
+    pub(crate) fn silent(&self, now: Timestamp) -> Vec<(NodeAddr, Duration)> {
         let suspects = self.nodes.iter().filter(|(_, node)| self.is_suspect(now, node.incarnation));
         suspects.map(|(addr, node)| (addr.clone(), now - node.last_heard)).collect()
     }
 
     /// All incarnations not heard after this moment.
     #[must_use]
-    pub fn unheard_since(&self, moment: Timestamp) -> BTreeSet<Incarnation> {
+    pub(crate) fn unheard_since(&self, moment: Timestamp) -> BTreeSet<Incarnation> {
         let unheard = self.nodes.values().filter(|node| node.last_heard <= moment);
         unheard.map(|node| node.incarnation).collect()
     }
 
     /// When an incarnation becomes suspected if it is not heard.
     #[must_use]
-    pub fn suspect_from(&self, incarnation: Incarnation) -> Option<Timestamp> {
+    pub(crate) fn suspect_from(&self, incarnation: Incarnation) -> Option<Timestamp> {
         let node = self.nodes.values().find(|node| node.incarnation == incarnation)?;
         Some(node.last_heard.max(self.excused) + SUSPECT_AFTER)
     }
 
     /// Notes that nobody could be heard for a while, which is no reason for suspicion. The timeout is not affected.
-    pub fn excuse(&mut self, now: Timestamp) {
+    pub(crate) fn excuse(&mut self, now: Timestamp) {
         self.excused = now;
     }
 
@@ -184,7 +189,7 @@ impl Registry {
     ///
     /// A registry that was not called for half the timeout was asleep (a paused process, a closed laptop) and heard
     /// nobody meanwhile. It blames nobody for that: everyone's time starts over.
-    pub fn remove_silent(&mut self, now: Timestamp) -> Vec<(NodeAddr, Registered)> {
+    pub(crate) fn remove_silent(&mut self, now: Timestamp) -> Vec<(NodeAddr, Registered)> {
         let slept = now - self.last_check > self.timeout / 2 && self.last_check != Timestamp::default();
         self.last_check = now;
         if slept {
@@ -196,7 +201,7 @@ impl Registry {
 
     /// When to check for silent nodes next: often enough to distinguish sleep from silence.
     #[must_use]
-    pub fn next_check(&self) -> Timestamp {
+    pub(crate) fn next_check(&self) -> Timestamp {
         let next_timeout = self.nodes.values().map(|node| node.last_heard + self.timeout).min();
         let regular = self.last_check + self.timeout / 4;
         next_timeout.map_or(regular, |timeout| timeout.min(regular))

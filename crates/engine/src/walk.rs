@@ -143,7 +143,7 @@ impl<B: Bugs> Walk<B> {
             let is_refused = refused.contains(&slot) && !self.bugs.plants(Bug::PageWithHoles);
             self.stands(slot, is_refused.then_some(false));
         }
-        self.count += listed.count;
+        self.count = self.count.saturating_add(listed.count);
         let Some(page) = &mut self.page else { return };
         if listed.has_more && !self.bugs.plants(Bug::CutIgnored) {
             listed.keys.last().into_iter().for_each(|last| page.end_at(&next_key(last)));

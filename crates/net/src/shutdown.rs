@@ -24,12 +24,6 @@ impl Shutdown {
         self.token.cancel();
     }
 
-    /// Whether shutdown has begun.
-    #[must_use]
-    pub fn has_begun(&self) -> bool {
-        self.token.is_cancelled()
-    }
-
     /// Waits until shutdown begins.
     pub async fn begun(&self) {
         self.token.cancelled().await;

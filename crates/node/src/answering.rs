@@ -27,7 +27,7 @@ const EMBEDDED_BYTES: usize = 44;
 
 /// The answer to a read. `now` is called only where it matters.
 #[must_use]
-pub fn found(record: Option<&Record>, wanted: Wanted, now: impl Fn() -> WallTime) -> Response<'_> {
+pub(crate) fn found(record: Option<&Record>, wanted: Wanted, now: impl Fn() -> WallTime) -> Response<'_> {
     let present = record.and_then(|record| Some((record, record.value()?)));
     match (wanted, present) {
         (Wanted::Ttl, None) => Response::Number(NO_KEY),
@@ -45,7 +45,7 @@ pub fn found(record: Option<&Record>, wanted: Wanted, now: impl Fn() -> WallTime
 
 /// The answer to a write.
 #[must_use]
-pub fn written<'a>(written: &'a Written, write: &Write<'_>) -> Response<'a> {
+pub(crate) fn written<'a>(written: &'a Written, write: &Write<'_>) -> Response<'a> {
     match *written {
         Written::Modified(_, ref reply) => modified(reply),
         _ if write.change.is_counted() => Response::Number(i64::from(matches!(written, Written::Done(_)))),
@@ -57,13 +57,13 @@ pub fn written<'a>(written: &'a Written, write: &Write<'_>) -> Response<'a> {
 
 /// The error of a multi-key request that may have changed only some of its keys.
 #[must_use]
-pub fn half_done(error: &ErrorReply) -> ErrorReply {
+pub(crate) fn half_done(error: &ErrorReply) -> ErrorReply {
     ErrorReply::Unknown(format!("some keys may have been changed and others not, repeat it; the cause: {error}"))
 }
 
 /// The answer to how long a key has not been used.
 #[must_use]
-pub fn idle(idle: Option<Duration>) -> Response<'static> {
+pub(crate) fn idle(idle: Option<Duration>) -> Response<'static> {
     idle.map_or(Response::NotFound, |idle| Response::Number(i64::try_from(idle.as_secs()).unwrap_or(i64::MAX)))
 }
 
@@ -139,7 +139,7 @@ fn modified(reply: &OwnedReply) -> Response<'_> {
 
 /// The answer to a request that was refused for good.
 #[must_use]
-pub fn refused(refusal: Refusal, driver: &Driver) -> ErrorReply {
+pub(crate) fn refused(refusal: Refusal, driver: &Driver) -> ErrorReply {
     match refusal {
         Refusal::NotHere => ErrorReply::Moved,
         Refusal::TooFew { level, needs, has } => {
@@ -183,7 +183,7 @@ const FULL: &str = "reads continue: DELETE keys, raise --max-memory or start ano
 
 /// The answer to a write at its primary, this node, whose disk is full or has failed.
 #[must_use]
-pub fn disk_refuses(addr: &NodeAddr, is_full: bool) -> ErrorReply {
+pub(crate) fn disk_refuses(addr: &NodeAddr, is_full: bool) -> ErrorReply {
     let why = if is_full {
         "is full; nothing was changed, reads continue: free some space on it, or try again once another node leads \
          the key"
@@ -195,7 +195,7 @@ pub fn disk_refuses(addr: &NodeAddr, is_full: bool) -> ErrorReply {
 
 /// The answer to a write that was carried out but has not become durable.
 #[must_use]
-pub fn not_durable(identified: bool) -> ErrorReply {
+pub(crate) fn not_durable(identified: bool) -> ErrorReply {
     let advice = if identified { "repeat it with the same ONCE" } else { "read the key to find out" };
     ErrorReply::Unknown(format!(
         "the primary has the write, but its replicas did not confirm it in time: it may or may not have taken effect; \
@@ -205,7 +205,7 @@ pub fn not_durable(identified: bool) -> ErrorReply {
 
 /// The answer to `LOSSES`.
 #[must_use]
-pub fn losses(losses: &Losses) -> Response<'static> {
+pub(crate) fn losses(losses: &Losses) -> Response<'static> {
     if losses.count() == 0 {
         return Response::Text("OK No losses".to_owned());
     }

@@ -14,13 +14,15 @@ use net::access::Access;
 use net::clock::Clock;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{ClusterSettings, MapError, MapUpdate};
+use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
 use proto::peer::WallTime;
-use proto::slot::SLOT_BITS;
+use proto::slot::{SLOT_BITS, SlotId};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::answering;
 use crate::followed::Followed;
 use crate::forward::ForwardLinks;
 use crate::replication;
@@ -216,6 +218,14 @@ impl Driver {
         self.shared.store.as_ref().is_none_or(Store::is_good)
     }
 
+    /// The answer to a write in a slot that this node leads while its disk takes none; `None`: carry it out, or leave it
+    /// to another node.
+    #[must_use]
+    pub fn disk_refusal(&self, slot: SlotId) -> Option<ErrorReply> {
+        let refuses = !self.takes_writes() && self.node().leads(slot);
+        refuses.then(|| answering::disk_refuses(self.addr(), self.is_full()))
+    }
+
     /// The connections from primaries.
     #[must_use]
     pub fn followed(&self) -> &Followed {
@@ -317,11 +327,6 @@ impl Driver {
                 link.wake.notify_one();
             }
         }
-    }
-
-    /// Wakes every link.
-    pub fn wake_all(&self) {
-        self.links().values().for_each(|link| link.wake.notify_one());
     }
 
     /// Applies a change of the map, and starts and stops links accordingly.

@@ -21,12 +21,13 @@ pub struct Connected {
 }
 
 impl Followed {
-    /// Registers a connection that a primary has opened. Once this returns, nothing more is applied from the one
-    /// before.
+    /// Registers a connection that a primary has opened. Once this returns, nothing more is applied from those before.
     pub fn open(&self, from: Incarnation) -> Arc<Connected> {
         let connected = Arc::<Connected>::default();
-        let before = lock(&self.newest).insert(from, Arc::clone(&connected));
-        if let Some(before) = before {
+        // IMPORTANT: locked until the one before takes no more. Otherwise a third connection, which supersedes only
+        // this one, could open while the first still takes what it has read.
+        let mut newest = lock(&self.newest);
+        if let Some(before) = newest.insert(from, Arc::clone(&connected)) {
             *lock(&before.is_superseded) = true;
         }
         connected
@@ -85,15 +86,20 @@ mod tests {
             scope.spawn(move || {
                 first.take(|| {
                     began.send(()).expect("somebody waits");
-                    // Time enough for the other to come first if it did not wait.
+                    // Time enough for the others to come first if they did not wait.
                     std::thread::sleep(std::time::Duration::from_millis(50));
                     lock(order).push("old");
                 })
             });
             begun.recv().expect("it begins");
-            followed.open(from);
-            lock(order).push("new");
+            // While one newer connection waits to be open, the primary may open yet another.
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    followed.open(from);
+                    lock(order).push("new");
+                });
+            }
         });
-        assert_eq!(order.into_inner().expect("nobody panicked"), ["old", "new"]);
+        assert_eq!(order.into_inner().expect("nobody panicked"), ["old", "new", "new"]);
     }
 }

@@ -22,7 +22,7 @@ use crate::driver::Driver;
 use crate::replication;
 
 /// How long a connection may take to open, and how long a read waits for a primary before a replica is asked.
-pub const PATIENCE: Duration = Duration::from_millis(300);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(300);
 
 /// How long a node that has left may take for the answers that it still owes.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ const READ_BYTES: usize = 256 * 1024;
 pub(crate) const QUESTION: u64 = 0;
 
 /// The answer to one request, as RESP bytes, or why there is none.
-pub type Answer = Result<Vec<u8>, Failed>;
+pub(crate) type Answer = Result<Vec<u8>, Failed>;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::server_commands::{CommandOutcome, Front};
 
 /// A client that has not authenticated.
 #[derive(Debug)]
-pub struct Unauthenticated<'a> {
+pub(crate) struct Unauthenticated<'a> {
     /// The node.
     pub driver: &'a Driver,
     /// Its connection.

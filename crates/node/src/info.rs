@@ -16,10 +16,10 @@ use crate::driver::Driver;
 use crate::store::{Figures, Fsync, Health, Store};
 
 /// The Redis version whose commands, answers and errors a node implements.
-pub const REDIS_VERSION: &str = "7.0.15";
+pub(crate) const REDIS_VERSION: &str = "7.0.15";
 
 /// The version of this program.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The sections, in output order.
 const SECTIONS: [&str; 8] =
@@ -27,7 +27,7 @@ const SECTIONS: [&str; 8] =
 
 /// The text of the named sections, or of all.
 #[must_use]
-pub fn info<'a>(driver: &Driver, clients: &Clients, named: impl Iterator<Item = &'a [u8]> + Clone) -> String {
+pub(crate) fn info<'a>(driver: &Driver, clients: &Clients, named: impl Iterator<Item = &'a [u8]> + Clone) -> String {
     let means_all =
         |name: &[u8]| [&b"all"[..], b"default", b"everything"].iter().any(|all| name.eq_ignore_ascii_case(all));
     let is_all = named.clone().next().is_none() || named.clone().any(means_all);
@@ -175,7 +175,7 @@ fn keyspace(driver: &Driver, text: &mut String) {
 /// The settings whose names match one of the patterns, each once; under the name as requested if the pattern is a
 /// plain name.
 #[must_use]
-pub fn config<'a>(
+pub(crate) fn config<'a>(
     driver: &Driver,
     clients: &Clients,
     patterns: impl Iterator<Item = &'a [u8]> + Clone,

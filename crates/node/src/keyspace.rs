@@ -38,7 +38,7 @@ const WIDER: usize = 4;
 
 /// A request about all keys, deferred until the batch that it arrived with is answered.
 #[derive(Debug)]
-pub struct DeferredKeyspace {
+pub(crate) struct DeferredKeyspace {
     work: Work,
     encoding: Encoding,
 }
@@ -56,13 +56,13 @@ type Found = Vec<Box<[u8]>>;
 impl DeferredKeyspace {
     /// `KEYS`.
     #[must_use]
-    pub fn keys(pattern: &[u8], level: ReadLevel, encoding: Encoding) -> Self {
+    pub(crate) fn keys(pattern: &[u8], level: ReadLevel, encoding: Encoding) -> Self {
         Self { work: Work::Keys { pattern: pattern.to_vec(), level }, encoding }
     }
 
     /// `SCAN`.
     #[must_use]
-    pub fn scan(scan: Scan<'_>, level: ReadLevel, encoding: Encoding) -> Self {
+    pub(crate) fn scan(scan: Scan<'_>, level: ReadLevel, encoding: Encoding) -> Self {
         let Scan { cursor, pattern, count, is_of_strings } = scan;
         let pattern = pattern.map(<[u8]>::to_vec);
         Self { work: Work::Scan { cursor, pattern, count, is_of_strings, level }, encoding }
@@ -70,18 +70,18 @@ impl DeferredKeyspace {
 
     /// `RANDOMKEY`.
     #[must_use]
-    pub fn random(level: ReadLevel, encoding: Encoding) -> Self {
+    pub(crate) fn random(level: ReadLevel, encoding: Encoding) -> Self {
         Self { work: Work::Random { level }, encoding }
     }
 
     /// `FLUSHALL`, `FLUSHDB`.
     #[must_use]
-    pub fn flush(ack: AckLevel, encoding: Encoding) -> Self {
+    pub(crate) fn flush(ack: AckLevel, encoding: Encoding) -> Self {
         Self { work: Work::Flush { ack }, encoding }
     }
 
     /// Answers the request.
-    pub async fn answer(self, driver: &Driver, out: &mut Vec<u8>) {
+    pub(crate) async fn answer(self, driver: &Driver, out: &mut Vec<u8>) {
         let done = match self.work {
             Work::Keys { pattern, level } => all_keys(driver, &pattern, level).await.map(Response::Page),
             Work::Scan { is_of_strings: false, .. } => Ok(Response::Scanned(0, Vec::new())),
@@ -262,8 +262,8 @@ async fn delete_all(driver: &Driver, keys: &[Box<[u8]>], ack: AckLevel) -> Resul
     for key in keys {
         let write = Write { ack, ..Write::new(key, Change::Delete) };
         let slot = node.slot_of(key);
-        if !driver.takes_writes() && node.leads(slot) {
-            refused = Some(answering::disk_refuses(driver.addr(), driver.is_full()));
+        refused = driver.disk_refusal(slot);
+        if refused.is_some() {
             break;
         }
         let request = KeyRequest::Write(write);

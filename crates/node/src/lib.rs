@@ -4,39 +4,39 @@
 //! - [`driver`]: the node state shared by its tasks, and which of them are woken when.
 //! - [`session`]: one inbound connection and the requests on it; `slots_ahead` prefetches for the requests that
 //!   follow.
-//! - [`gate`]: what clients that have not authenticated are told.
-//! - [`clients`]: the list of inbound connections; [`server_commands`] and [`info`]: RESP commands about the
-//!   connection and the server; [`wait`]: how many replicas have a connection's writes.
-//! - [`answering`]: turns the state machine's result for a request into the response.
-//! - [`routing`]: requests that cannot be answered locally right away: forwarded, retried, or refused.
-//! - [`forward`] and [`serve_forwards`]: the two ends of the connections that carry forwarded requests.
-//! - [`walks`] and [`keyspace`]: operations over the keys of all nodes.
-//! - [`replication`]: the connections to replicas and from primaries; [`followed`]: which of the latter is the newest.
-//! - [`stats`]: counters of the node's work.
+//! - `gate`: what clients that have not authenticated are told.
+//! - [`clients`]: the list of inbound connections; `server_commands` and `info`: RESP commands about the
+//!   connection and the server; `wait`: how many replicas have a connection's writes.
+//! - `answering`: turns the state machine's result for a request into the response.
+//! - `routing`: requests that cannot be answered locally right away: forwarded, retried, or refused.
+//! - `forward` and `serve_forwards`: the two ends of the connections that carry forwarded requests.
+//! - `walks` and `keyspace`: operations over the keys of all nodes.
+//! - `replication`: the connections to replicas and from primaries; `followed`: which of the latter is the newest.
+//! - `stats`: counters of the node's work.
 //! - [`store`]: the data directory, and the thread that writes it.
 //! - [`membership`]: the session with the coordinator: joining, heartbeats, the map, leaving.
 //! - [`dismissal`]: how a decommissioned node shuts down.
-//! - [`verify`]: comparing the copies of slots, and `VERIFY`.
+//! - `verify`: comparing the copies of slots, and `VERIFY`.
 
-pub mod answering;
+mod answering;
 pub mod clients;
 pub mod config;
 pub mod dismissal;
 pub mod driver;
-pub mod followed;
-pub mod forward;
-pub mod gate;
-pub mod info;
-pub mod keyspace;
+mod followed;
+mod forward;
+mod gate;
+mod info;
+mod keyspace;
 pub mod membership;
-pub mod replication;
-pub mod routing;
-pub mod serve_forwards;
-pub mod server_commands;
+mod replication;
+mod routing;
+mod serve_forwards;
+mod server_commands;
 pub mod session;
 mod slots_ahead;
-pub mod stats;
+mod stats;
 pub mod store;
-pub mod verify;
-pub mod wait;
-pub mod walks;
+mod verify;
+mod wait;
+mod walks;

@@ -47,7 +47,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 const DIGESTS: usize = 256;
 
 /// Sends one replica what its queue holds, until the map no longer wants that. Reconnects broken connections.
-pub async fn send(driver: Driver, outbox: Arc<Outbox>, wake: Arc<Notify>, end: CancellationToken) {
+pub(crate) async fn send(driver: Driver, outbox: Arc<Outbox>, wake: Arc<Notify>, end: CancellationToken) {
     let mut pause = PAUSES.0;
     loop {
         if outbox.has_overflowed() {
@@ -161,7 +161,7 @@ impl Link<'_> {
 ///
 /// # Errors
 /// It cannot be reached, or refuses: it is another incarnation, or belongs to another cluster.
-pub async fn open(driver: &Driver, kind: LinkKind, to: Incarnation, addr: &str) -> io::Result<TcpStream> {
+pub(crate) async fn open(driver: &Driver, kind: LinkKind, to: Incarnation, addr: &str) -> io::Result<TcpStream> {
     let map = driver.node().map().ok_or_else(|| io::Error::other("this node has no map yet"))?;
     let hello = Hello {
         kind,
@@ -209,7 +209,7 @@ async fn read_line(stream: &mut TcpStream) -> io::Result<String> {
 ///
 /// # Errors
 /// The connection is broken, or the primary violates the protocol. Everything acknowledged is applied.
-pub async fn receive(
+pub(crate) async fn receive(
     connection: &mut Connection,
     driver: &Driver,
     from: Incarnation,

@@ -25,7 +25,7 @@ use crate::answering;
 use crate::driver::Driver;
 use crate::forward::{Failed, Handed, PATIENCE};
 
-pub use deferred::DeferredBatch;
+pub(crate) use deferred::DeferredBatch;
 use deferred::{Deferred, Entry};
 
 /// The longest pause for a change of the map before the same route is tried again.
@@ -59,7 +59,7 @@ enum Attempt {
 
 /// Waits for one connection's answers, batch after batch.
 #[derive(Debug, Default)]
-pub struct Waits {
+pub(crate) struct Waits {
     /// The tickets of a batch's requests that were carried out.
     pub waiting: Waiting,
     timer: Timer,
@@ -99,7 +99,7 @@ impl Waits {
 
     /// Whether [`answer_all`] has only partly answered a batch and must be called again.
     #[must_use]
-    pub fn is_half_answered(&self) -> bool {
+    pub(crate) fn is_half_answered(&self) -> bool {
         self.answered > 0
     }
 
@@ -107,7 +107,7 @@ impl Waits {
     ///
     /// # Errors
     /// It was not written within the request timeout. Nobody may learn of it.
-    pub async fn persisted(&mut self, driver: &Driver) -> io::Result<()> {
+    pub(crate) async fn persisted(&mut self, driver: &Driver) -> io::Result<()> {
         let end = driver.node().journal().end();
         // Nearly always this suffices, and no deadline is set up.
         if driver.persist_soon(end).await {
@@ -123,7 +123,13 @@ impl Waits {
 /// Answers deferred requests in order, until all are answered or `out` has `most` bytes; in the latter case, call it
 /// again to continue. Requests for the same node are sent together. `waits` has the tickets of those that were carried
 /// out.
-pub async fn answer_all(driver: &Driver, deferred: &DeferredBatch, waits: &mut Waits, most: usize, out: &mut Vec<u8>) {
+pub(crate) async fn answer_all(
+    driver: &Driver,
+    deferred: &DeferredBatch,
+    waits: &mut Waits,
+    most: usize,
+    out: &mut Vec<u8>,
+) {
     // One deadline for all requests answered now: they arrived together, and the last must not wait for every other's
     // failure. The time that the client took to read earlier answers does not count.
     let start = Instant::now();
@@ -301,10 +307,10 @@ async fn execute_here(driver: &Driver, request: &Deferred, deadline: Instant, ou
             };
             node.read(request.slot, key, level, clock, &waiting, &mut turn, encode).map(|executed| executed.ticket)
         }
-        KeyRequest::Write(_) if !driver.takes_writes() && node.leads(request.slot) => {
-            return Attempt::Refused(answering::disk_refuses(driver.addr(), driver.is_full()));
-        }
         KeyRequest::Write(write) => {
+            if let Some(refusal) = driver.disk_refusal(request.slot) {
+                return Attempt::Refused(refusal);
+            }
             let executed = node.write(driver.clock().now(), request.slot, &write, &waiting, &mut turn);
             executed.map(|Executed::<Written> { answer: written, ticket }| {
                 request.answer(&answering::written(&written, &write), &mut answer);

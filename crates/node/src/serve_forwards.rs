@@ -96,7 +96,7 @@ impl Answered {
 ///
 /// # Errors
 /// The connection is broken.
-pub async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shutdown) -> io::Result<()> {
+pub(crate) async fn serve(connection: &mut Connection, driver: &Driver, shutdown: &Shutdown) -> io::Result<()> {
     let mut session = ForwardSession::new(driver);
     // Listing runs beside the requests for single keys, which do not wait for it.
     let mut listing = JoinSet::new();
@@ -249,18 +249,18 @@ impl<'a> ForwardSession<'a> {
     }
 
     fn write(&mut self, id: u64, write: Write<'_>, out: &mut Vec<u8>) {
-        if !self.driver.takes_writes() {
-            let refusal = answering::disk_refuses(self.driver.addr(), self.driver.is_full());
+        let (node, now) = (self.driver.node(), self.driver.clock().now());
+        let slot = node.slot_of(write.key);
+        if let Some(refusal) = self.driver.disk_refusal(slot) {
             return respond_error(id, refusal, out);
         }
-        let (node, now) = (self.driver.node(), self.driver.clock().now());
         let waiting = Waiting::new();
         let encode = |written| {
             let mut answer = Vec::new();
             answering::written(&written, &write).encode(Encoding::Array, &mut answer);
             answer
         };
-        let written = node.write(now, node.slot_of(write.key), &write, &waiting, &mut self.turn);
+        let written = node.write(now, slot, &write, &waiting, &mut self.turn);
         self.must_persist |= !matches!(written, Err(Refusal::NotHere));
         match written {
             Ok(Answer { answer, ticket: None }) => respond(id, &encode(answer), out),
@@ -340,4 +340,32 @@ fn respond_error(id: u64, error: ErrorReply, out: &mut Vec<u8>) {
     let mut answer = Vec::new();
     Response::Error(error).encode(Encoding::Array, &mut answer);
     respond(id, &answer, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::peer::Change;
+    use storage::SimDisk;
+
+    use super::*;
+    use crate::store::Fsync;
+    use crate::store::tests::Durable;
+
+    fn answer_to_write(node: &Durable) -> String {
+        let mut out = Vec::new();
+        ForwardSession::new(&node.driver).write(7, Write::new(b"k", Change::Put(b"v")), &mut out);
+        String::from_utf8(out).expect("it is text")
+    }
+
+    #[tokio::test]
+    async fn a_node_with_a_full_disk_refuses_only_writes_in_slots_that_it_leads() {
+        let node = Durable::open(&SimDisk::new(1), Fsync::Never);
+        node.fill_disk();
+        let answer = answer_to_write(&node);
+        assert!(answer.starts_with(":7\r\n-MOVED "), "the primary may have room: {answer}");
+        let node = Durable::open(&SimDisk::new(2), Fsync::Never).leads().await;
+        node.fill_disk();
+        let refused = answer_to_write(&node);
+        assert!(refused.contains("UNAVAILABLE") && refused.contains("is full"), "{refused}");
+    }
 }

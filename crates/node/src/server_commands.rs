@@ -25,7 +25,7 @@ const HELLO_NEEDS_AUTH: &str = "NOAUTH HELLO must be called with the client alre
 
 /// One connection, as far as these commands are concerned.
 #[derive(Debug)]
-pub struct Front {
+pub(crate) struct Front {
     clients: Arc<Clients>,
     listed: Listed,
     /// How arrays are answered: in RESP2, or in RESP3 once that was requested.
@@ -42,7 +42,7 @@ pub struct Front {
 
 /// What remains to be done for a command beyond the connection itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommandOutcome {
+pub(crate) enum CommandOutcome {
     /// It is answered.
     Answered(Flow),
     /// It is answered, and the client has given the password if there is one.
@@ -65,7 +65,7 @@ pub enum CommandOutcome {
 impl Front {
     /// A connection on which nothing has been sent yet.
     #[must_use]
-    pub fn new(clients: &Arc<Clients>, listed: Listed) -> Self {
+    pub(crate) fn new(clients: &Arc<Clients>, listed: Listed) -> Self {
         Self {
             clients: Arc::clone(clients),
             listed,
@@ -80,7 +80,7 @@ impl Front {
     /// How to answer a frame; `None`: not at all. Like Redis, it skips empty arrays and empty lines: Redis clients
     /// sometimes send empty lines between arrays.
     #[must_use]
-    pub fn encoding(&mut self, frame: Frame<'_>) -> Option<Encoding> {
+    pub(crate) fn encoding(&mut self, frame: Frame<'_>) -> Option<Encoding> {
         let passes_empty_lines = self.passes_empty_lines || self.lines != Encoding::Line;
         self.passes_empty_lines = match frame {
             Frame::Array(_) => true,
@@ -96,14 +96,14 @@ impl Front {
     }
 
     /// Notes a request that could not be understood: it may begin a transaction, which is not supported.
-    pub fn could_not_understand(&mut self, frame: Frame<'_>, encoding: Encoding) {
+    pub(crate) fn could_not_understand(&mut self, frame: Frame<'_>, encoding: Encoding) {
         self.is_in_transaction |= encoding != Encoding::Line && is_verb(frame, b"MULTI");
     }
 
     /// Refuses a command inside a transaction; `None` outside of one. IMPORTANT: the client must learn that the
     /// transaction has failed, because it will retry whatever it believes was not done.
     #[must_use]
-    pub fn refuse_in_transaction(&mut self, frame: Frame<'_>) -> Option<Response<'static>> {
+    pub(crate) fn refuse_in_transaction(&mut self, frame: Frame<'_>) -> Option<Response<'static>> {
         if !self.is_in_transaction {
             return None; // As good as always.
         }
@@ -121,18 +121,18 @@ impl Front {
 
     /// All connections.
     #[must_use]
-    pub fn clients(&self) -> &Clients {
+    pub(crate) fn clients(&self) -> &Clients {
         &self.clients
     }
 
     /// The list entry of this connection.
     #[must_use]
-    pub fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.listed.client
     }
 
     /// Carries out a command and answers it, unless the returned [`CommandOutcome`] leaves that to the caller.
-    pub fn execute(
+    pub(crate) fn execute(
         &mut self,
         driver: &Driver,
         now: Timestamp,
@@ -205,7 +205,7 @@ impl Front {
 
     /// Whether the client has authenticated, or need not.
     #[must_use]
-    pub fn is_admitted(&self) -> bool {
+    pub(crate) fn is_admitted(&self) -> bool {
         self.is_admitted
     }
 

@@ -327,9 +327,10 @@ impl<'a> ClientSession<'a> {
     }
 
     fn write_request(&mut self, slot: SlotId, write: Write<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
-        if !self.batch().takes_writes && self.driver.node().leads(slot) {
-            let error = answering::disk_refuses(self.driver.addr(), self.driver.is_full());
-            Response::Error(error).encode(encoding, self.deferred.place(out));
+        if !self.batch().takes_writes
+            && let Some(refusal) = self.driver.disk_refusal(slot)
+        {
+            Response::Error(refusal).encode(encoding, self.deferred.place(out));
             return Flow::Next;
         }
         self.written.add(slot);

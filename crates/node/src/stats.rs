@@ -14,17 +14,17 @@ use crate::store::{Figures, Store};
 const KINDS: [&str; 5] = ["get", "put", "delete", "conditional", "walk"];
 
 /// The kind of pages of walks, and of counts.
-pub const WALK: usize = 4;
+pub(crate) const WALK: usize = 4;
 
 /// The answered requests of the node's own clients since its start, whichever node carried them out.
-pub type Answered = Kinds<{ KINDS.len() }>;
+pub(crate) type Answered = Kinds<{ KINDS.len() }>;
 
 /// The unanswered requests of one client.
-pub type NotAnswered = Unanswered<{ KINDS.len() }>;
+pub(crate) type NotAnswered = Unanswered<{ KINDS.len() }>;
 
 /// The kind of a request, as its index in the list of kinds.
 #[must_use]
-pub fn kind(request: &KeyRequest<'_>) -> usize {
+pub(crate) fn kind(request: &KeyRequest<'_>) -> usize {
     match request {
         KeyRequest::Read(_) => 0,
         KeyRequest::Write(write) if write.expected.is_some() || write.change.reads_first() => 3,
@@ -35,7 +35,7 @@ pub fn kind(request: &KeyRequest<'_>) -> usize {
 
 /// The answer to `STATS`.
 #[must_use]
-pub fn stats(driver: &Driver, clients: &Clients) -> Response<'static> {
+pub(crate) fn stats(driver: &Driver, clients: &Clients) -> Response<'static> {
     let (node, lag) = (driver.node(), driver.node().lag());
     let memory = node.memory_figures();
     let engine::compare::Figures { compared, different, repaired } = node.compared();

@@ -16,7 +16,7 @@ use crate::driver::Driver;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Computes digests of this node's own copies, in the background.
-pub fn digest_own(driver: &Driver, wanted: Vec<ToDigest>) {
+pub(crate) fn digest_own(driver: &Driver, wanted: Vec<ToDigest>) {
     let driver = driver.clone();
     let background = driver.background().clone();
     background.spawn(async move {
@@ -30,7 +30,7 @@ pub fn digest_own(driver: &Driver, wanted: Vec<ToDigest>) {
 
 /// Computes digests that a primary has asked for, in the background. If too many answers are waiting already, the
 /// primary asks again.
-pub fn digest_for(driver: &Driver, wanted: Vec<ToDigest>, answers: &mpsc::Sender<LinkReply>) {
+pub(crate) fn digest_for(driver: &Driver, wanted: Vec<ToDigest>, answers: &mpsc::Sender<LinkReply>) {
     let answers = answers.clone();
     driver.background().spawn(async move {
         for (ToDigest { slot, query, .. }, digest) in digested(wanted).await {
@@ -54,7 +54,7 @@ async fn digested(wanted: Vec<ToDigest>) -> Vec<(ToDigest, u128)> {
 }
 
 /// Compares all slots that this node leads, and reports the result.
-pub async fn verify(driver: &Driver) -> Response<'static> {
+pub(crate) async fn verify(driver: &Driver) -> Response<'static> {
     let round = driver.node().verify(driver.clock().now());
     loop {
         if let Some(verified) = driver.node().verified(round) {

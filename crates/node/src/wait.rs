@@ -22,7 +22,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// The slots that a connection has written to and that not every replica is known to have.
 #[derive(Debug)]
-pub struct WrittenSlots {
+pub(crate) struct WrittenSlots {
     /// A bit per slot; `None` until the connection's first `WAIT`, so that connections without one track nothing.
     slots: Option<Box<[u64]>>,
     /// The value of [`Driver::terms`] when the connection was opened or last asked.
@@ -31,7 +31,7 @@ pub struct WrittenSlots {
 
 /// A `WAIT` that is answered after everything that is deferred.
 #[derive(Debug, Clone, Copy)]
-pub struct DeferredWait {
+pub(crate) struct DeferredWait {
     /// How many replicas to wait for.
     pub replicas: u64,
     /// For how long, in milliseconds; 0 for as long as a request may take.
@@ -51,12 +51,12 @@ struct Asked {
 impl WrittenSlots {
     /// Starts with nothing written yet.
     #[must_use]
-    pub fn new(driver: &Driver) -> Self {
+    pub(crate) fn new(driver: &Driver) -> Self {
         Self { slots: None, terms: driver.terms() }
     }
 
     /// Notes a write to this slot.
-    pub fn add(&mut self, slot: SlotId) {
+    pub(crate) fn add(&mut self, slot: SlotId) {
         if let Some(slots) = &mut self.slots
             && let Some(word) = slots.get_mut(usize::from(slot.0) / 64)
         {
@@ -94,7 +94,7 @@ impl WrittenSlots {
     /// Waits until `wait.replicas` replicas have everything that the connection has written, and returns how many
     /// have. Returns 0 if a slot has got another primary since the connection last asked: the new one may lack what
     /// was answered at level `async`.
-    pub async fn wait(&mut self, driver: &Driver, wait: DeferredWait) -> u64 {
+    pub(crate) async fn wait(&mut self, driver: &Driver, wait: DeferredWait) -> u64 {
         let time = if wait.millis == 0 { driver.request_timeout() } else { Duration::from_millis(wait.millis) };
         let deadline = Instant::now() + time.min(LONGEST_WAIT);
         let copies = driver.cluster_settings().replicas as u64;
@@ -181,7 +181,7 @@ async fn ask_other(
 /// How many replicas of each of these slots have it up to a record, or up to its last one. A slot not led here says
 /// so.
 #[must_use]
-pub fn answers_here(driver: &Driver, slots: &[(SlotId, Option<u64>)]) -> Vec<CopiesOf> {
+pub(crate) fn answers_here(driver: &Driver, slots: &[(SlotId, Option<u64>)]) -> Vec<CopiesOf> {
     let node = driver.node();
     let answer = |(slot, seq): &(SlotId, Option<u64>)| {
         if !node.has_slot(*slot) {

@@ -34,7 +34,7 @@ const SLOTS_AT_ONCE: usize = 32;
 
 /// A request for a page or a count, deferred until the batch that it arrived with is answered.
 #[derive(Debug)]
-pub struct DeferredWalk {
+pub(crate) struct DeferredWalk {
     range: KeyRange,
     /// `None`: only the count is wanted.
     limit: Option<usize>,
@@ -45,18 +45,18 @@ pub struct DeferredWalk {
 impl DeferredWalk {
     /// A page.
     #[must_use]
-    pub fn page(request: PageRequest<'_>, level: ReadLevel, encoding: Encoding) -> Self {
+    pub(crate) fn page(request: PageRequest<'_>, level: ReadLevel, encoding: Encoding) -> Self {
         Self { range: request.range(), limit: Some(request.limit), level, encoding }
     }
 
     /// The number of keys with a prefix.
     #[must_use]
-    pub fn count(prefix: &[u8], level: ReadLevel, encoding: Encoding) -> Self {
+    pub(crate) fn count(prefix: &[u8], level: ReadLevel, encoding: Encoding) -> Self {
         Self { range: Keys::Prefix(prefix).range(), limit: None, level, encoding }
     }
 
     /// Answers the request.
-    pub async fn answer(self, driver: &Driver, out: &mut Vec<u8>) {
+    pub(crate) async fn answer(self, driver: &Driver, out: &mut Vec<u8>) {
         let is_count = self.limit.is_none();
         let size = self.limit.map(|keys| PageSize { keys, bytes: limits::PAGE_BYTES });
         let walk = Walk::new(SLOT_BITS, self.level, self.range, size, NoBugs);
@@ -147,7 +147,7 @@ async fn ask_other(driver: &Driver, ask: Ask, deadline: Instant) -> Option<Liste
 
 /// Lists the keys held here, for this node or for another. Nobody learns of them before they are as durable as
 /// requested.
-pub async fn list_here(driver: &Driver, list: &List) -> Listed {
+pub(crate) async fn list_here(driver: &Driver, list: &List) -> Listed {
     let node = driver.node();
     let (mut waiting, mut turn) = (Waiting::new(), Turn::default());
     let mut listing = Listing::new(list, limits::PAGE_BYTES);

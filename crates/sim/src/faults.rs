@@ -197,43 +197,14 @@ impl World {
                     self.cut(n, other, ways, short);
                 }
             }
-            Fault::Isolate => {
-                let ways = self.faults.random.between(1, 3);
-                let with_coordinator = self.faults.random.chance(500);
-                for other in (0..=nodes).filter(|other| *other != n && (*other < nodes || with_coordinator)) {
-                    self.cut(n, other, ways, short);
-                }
-            }
-            Fault::IsolateCoordinator => {
-                let (ways, all) = (self.faults.random.between(1, 3), self.faults.random.chance(400));
-                for other in 0..nodes {
-                    if all || self.faults.random.chance(500) {
-                        self.cut(coordinator, other, ways, short);
-                    }
-                }
-            }
+            Fault::Isolate => self.isolate(n, short),
+            Fault::IsolateCoordinator => self.isolate_coordinator(short),
             Fault::Pause => self.pause(n, short),
             Fault::PauseCoordinator => self.pause(coordinator, short),
-            Fault::Crash => {
-                if self.nodes[n].node.is_some() {
-                    self.stats.crashes += 1;
-                    self.crash_node(n, SurvivingData::Everything);
-                    let after = self.faults.random.spread(50_000, 12_000_000);
-                    self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
-                }
-            }
+            Fault::Crash => self.crash(n, 12_000_000),
             Fault::LoseMemory => self.lose_memory(n),
             Fault::Leave => self.leave(n, short),
-            Fault::PowerCut => {
-                for n in 0..nodes {
-                    if self.nodes[n].node.is_some() {
-                        self.stats.crashes += 1;
-                        self.crash_node(n, SurvivingData::Everything);
-                        let after = self.faults.random.spread(50_000, 4_000_000);
-                        self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
-                    }
-                }
-            }
+            Fault::PowerCut => (0..nodes).for_each(|n| self.crash(n, 4_000_000)),
             Fault::LosePower => self.lose_power(),
             Fault::Decommission => {
                 let (by, choice) = (self.faults.random.index(nodes), self.faults.random.below(1_000));
@@ -244,17 +215,7 @@ impl World {
             Fault::StallDisk => self.stall_disk(n, short),
             Fault::FillDisk => self.fill_disk(n, short),
             Fault::FlipBit => self.flip_bit(n),
-            Fault::CrashCoordinator => {
-                if self.coordinator.state.is_some() {
-                    self.stats.coordinator_crashes += 1;
-                    if self.faults.random.chance(600) {
-                        self.coordinator.outputs_left = Some(self.faults.random.below(6));
-                    } else {
-                        self.crash_coordinator();
-                        self.plan_coordinator_restart();
-                    }
-                }
-            }
+            Fault::CrashCoordinator => self.crash_coordinator_soon(),
             Fault::LoseState => {
                 if !self.faults.memory_is_missing && !self.faults.state_is_lost && self.coordinator.state.is_some() {
                     self.lose_state();
@@ -271,19 +232,71 @@ impl World {
                 self.network.slow_down(n, other, by);
                 self.schedule.after(short, Event::Remedy(Remedy::QuickenLink(n, other)));
             }
-            Fault::Strand => {
-                let by = self.faults.random.spread(50_000, 400_000);
-                let silent_after = self.faults.random.spread(300_000, 3_000_000);
-                for other in (0..=nodes).filter(|other| *other != n) {
-                    self.network.slow_down(n, other, by);
-                    self.schedule.after(silent_after + short, Event::Remedy(Remedy::QuickenLink(n, other)));
-                }
-                self.schedule.after(silent_after, Event::Remedy(Remedy::Silence(n, short)));
-            }
+            Fault::Strand => self.strand(n, short),
             Fault::ChangeClock => {
                 let proc = self.faults.random.index(nodes + 1);
                 self.change_clock(proc);
             }
+        }
+    }
+
+    /// Cuts a node off from all others, and often from the coordinator as well.
+    fn isolate(&mut self, n: usize, span: u64) {
+        let nodes = self.nodes.len();
+        let ways = self.faults.random.between(1, 3);
+        let with_coordinator = self.faults.random.chance(500);
+        for other in (0..=nodes).filter(|other| *other != n && (*other < nodes || with_coordinator)) {
+            self.cut(n, other, ways, span);
+        }
+    }
+
+    /// Cuts the coordinator off from all nodes, or from some.
+    fn isolate_coordinator(&mut self, span: u64) {
+        let (ways, all) = (self.faults.random.between(1, 3), self.faults.random.chance(400));
+        for other in 0..self.nodes.len() {
+            if all || self.faults.random.chance(500) {
+                self.cut(self.coordinator_proc(), other, ways, span);
+            }
+        }
+    }
+
+    /// Everything from and to a node becomes slow, and a little later nobody hears it.
+    fn strand(&mut self, n: usize, span: u64) {
+        let by = self.faults.random.spread(50_000, 400_000);
+        let silent_after = self.faults.random.spread(300_000, 3_000_000);
+        for other in (0..=self.nodes.len()).filter(|other| *other != n) {
+            self.network.slow_down(n, other, by);
+            self.schedule.after(silent_after + span, Event::Remedy(Remedy::QuickenLink(n, other)));
+        }
+        self.schedule.after(silent_after, Event::Remedy(Remedy::Silence(n, span)));
+    }
+
+    /// Crashes a node's process, if it runs. It is started again after this long at most.
+    fn crash(&mut self, n: usize, longest: u64) {
+        if self.nodes[n].node.is_some() {
+            self.stats.crashes += 1;
+            self.crash_and_restart(n, SurvivingData::Everything, 0, longest);
+        }
+    }
+
+    /// Crashes a node's process and starts it again, which takes the time of booting and this long at most.
+    fn crash_and_restart(&mut self, n: usize, finds: SurvivingData, boot: u64, longest: u64) {
+        self.crash_node(n, finds);
+        let after = boot + self.faults.random.spread(50_000, longest);
+        self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
+    }
+
+    /// Crashes the coordinator, at once or between two of its next outputs.
+    fn crash_coordinator_soon(&mut self) {
+        if self.coordinator.state.is_none() {
+            return;
+        }
+        self.stats.coordinator_crashes += 1;
+        if self.faults.random.chance(600) {
+            self.coordinator.outputs_left = Some(self.faults.random.below(6));
+        } else {
+            self.crash_coordinator();
+            self.plan_coordinator_restart();
         }
     }
 
@@ -368,9 +381,7 @@ impl World {
         }
         self.stats.memory_losses += 1;
         self.faults.memory_is_missing = true;
-        self.crash_node(n, SurvivingData::Nothing);
-        let after = self.faults.random.spread(50_000, 12_000_000);
-        self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
+        self.crash_and_restart(n, SurvivingData::Nothing, 0, 12_000_000);
     }
 
     /// The power fails, often everywhere. Some processes may instead just crash, each at its own point.
@@ -388,9 +399,7 @@ impl World {
             if self.nodes[n].node.is_some() {
                 self.stats.crashes += u64::from(finds == SurvivingData::Everything);
                 self.stats.power_losses += u64::from(finds == SurvivingData::WhatWasSynced);
-                self.crash_node(n, finds);
-                let after = BOOT + self.faults.random.spread(50_000, 8_000_000);
-                self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
+                self.crash_and_restart(n, finds, BOOT, 8_000_000);
             }
         }
         if self.coordinator.state.is_some() && self.faults.random.chance(300) {

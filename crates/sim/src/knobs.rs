@@ -252,61 +252,65 @@ impl Knobs {
             knobs.sync_every = random.pick(&[30, 300, 1_000, 10_000]);
         }
         knobs.draw_disks(seed);
-        // The rest is drawn separately, so that adding walkers or deadlines does not change what other seeds do.
+        knobs.draw_separately(seed);
+        knobs
+    }
+
+    /// The rest is drawn so that adding walkers or deadlines does not change what other seeds do.
+    fn draw_separately(&mut self, seed: u64) {
         let mut random = Random::new(seed ^ 0x6578_7069_7279);
         if random.chance(600) {
-            knobs.wall_skew = random.pick(&[0, 20, 300, 2_000]);
-            knobs.expiry_share = random.between(50, 500);
-            knobs.longest_life = random.spread(20, 2_000);
+            self.wall_skew = random.pick(&[0, 20, 300, 2_000]);
+            self.expiry_share = random.between(50, 500);
+            self.longest_life = random.spread(20, 2_000);
         }
         let mut random = Random::new(seed ^ 0x6c65_6173_6573);
         if random.chance(150) {
-            knobs.strandings = random.between(1, 8);
+            self.strandings = random.between(1, 8);
         }
         let mut random = Random::new(seed ^ 0x7761_6c6b_6572);
         if random.chance(400) {
-            knobs.walkers = random.between(1, 3);
+            self.walkers = random.between(1, 3);
         }
         let mut random = Random::new(seed ^ 0x6d65_6d6f_7279);
         if random.chance(150) {
-            knobs.max_memory = random.between(600, 3_000);
-            knobs.evict = u64::from(random.chance(700));
+            self.max_memory = random.between(600, 3_000);
+            self.evict = u64::from(random.chance(700));
         }
         // Modifying clients change all later draws: some seeds have them, and the others stay the same.
         if seed % 8 == 7 {
-            knobs.modify_share = Random::new(seed ^ 0x6d6f_6469_6679).between(100, 600);
+            self.modify_share = Random::new(seed ^ 0x6d6f_6469_6679).between(100, 600);
         }
         // This constant was chosen so that the seeds that find rare bugs still find them.
         let mut random = Random::new(seed ^ 0x636d_7061_4f4f_7534);
         if random.chance(300) {
-            knobs.compare_every = random.pick(&[100, 300, 1_000, 5_000]);
+            self.compare_every = random.pick(&[100, 300, 1_000, 5_000]);
         }
         let mut random = Random::new(seed ^ 0x6d6f_7665_7300);
-        knobs.replace_after = random.pick(&[0, 0, 500, 2_000, 5_000, 30_000]);
+        self.replace_after = random.pick(&[0, 0, 500, 2_000, 5_000, 30_000]);
         if random.chance(300) {
-            knobs.decommissions = random.between(1, 8);
+            self.decommissions = random.between(1, 8);
         }
-        knobs.weights = random.pick(&[0, 0, 1, 2]);
+        self.weights = random.pick(&[0, 0, 1, 2]);
         let mut random = Random::new(seed ^ 0x726f_6c6c_696e_6700);
-        knobs.rolling_restarts = u64::from(random.chance(150));
-        knobs.rolling_at_end = u64::from(random.chance(300));
+        self.rolling_restarts = u64::from(random.chance(150));
+        self.rolling_at_end = u64::from(random.chance(300));
         let mut random = Random::new(seed ^ 0x6f6c_6472_6574_7279);
         // Otherwise an answered write may be lost, and its retry then takes effect for the first time.
-        let keeps_all = knobs.wild_losses == 0 && knobs.wild_clocks == 0 && knobs.power_losses == 0;
+        let keeps_all = self.wild_losses == 0 && self.wild_clocks == 0 && self.power_losses == 0;
         if keeps_all && random.chance(500) {
-            knobs.old_retries = random.between(50, 300);
+            self.old_retries = random.between(50, 300);
         }
         let mut random = Random::new(seed ^ 0x6f6c_6473_7461_7465);
-        let map_may_be_old = knobs.power_losses > 0 || knobs.crashed_starts > 0 || knobs.bit_flips > 0;
-        if random.chance(120) && knobs.wild_losses == 0 && !map_may_be_old {
-            knobs.states_put_back = random.between(1, 6);
+        let map_may_be_old = self.power_losses > 0 || self.crashed_starts > 0 || self.bit_flips > 0;
+        if random.chance(120) && self.wild_losses == 0 && !map_may_be_old {
+            self.states_put_back = random.between(1, 6);
         }
         let mut random = Random::new(seed ^ 0x696d_706f_7374);
         if random.chance(400) {
-            knobs.impostors = random.between(1, 30);
+            self.impostors = random.between(1, 30);
         }
-        knobs.moves_at_once = Random::new(seed ^ 0x6174_6f6e_6365).pick(&[0, 0, 0, 1, 2, 4]);
-        knobs
+        self.moves_at_once = Random::new(seed ^ 0x6174_6f6e_6365).pick(&[0, 0, 0, 1, 2, 4]);
     }
 
     fn draw_disks(&mut self, seed: u64) {

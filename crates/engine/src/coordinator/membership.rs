@@ -53,7 +53,7 @@ impl<B: Bugs> Coordinator<B> {
         held: Option<ClusterMap>,
     ) -> Result<Joined, JoinError> {
         self.wake(now);
-        let registered = self.registry.get(&addr).map(|node| node.incarnation);
+        let registered = self.registry.incarnation_at(&addr);
         if let Some(given) = incarnation {
             if self.unregistered.contains(&given) {
                 return Err(JoinError::Unregistered);
@@ -62,15 +62,14 @@ impl<B: Bugs> Coordinator<B> {
                 return Err(JoinError::Replaced);
             }
         }
-        if registered.is_none() && self.registry.len() >= limits::NODES {
-            let what = format!("{} nodes are registered, which is the limit", limits::NODES);
-            return Err(JoinError::Refused(ErrorReply::Busy(what)));
+        if registered.is_none() {
+            self.has_room().map_err(JoinError::Refused)?;
         }
         // Considered first, since it may show that what is known about who is here is unreliable.
         if let Some(held) = held {
             self.consider(now, held, incarnation.or(ancestors.last())).map_err(JoinError::Refused)?;
         }
-        let registered = self.registry.get(&addr).map(|node| node.incarnation);
+        let registered = self.registry.incarnation_at(&addr);
         if registered != incarnation && self.is_held(now, &addr, incarnation, &ancestors) {
             return Err(JoinError::Refused(ErrorReply::Busy(format!(
                 "another live node uses the name {addr}; start this one with another port or --advertise, or stop the \
@@ -93,11 +92,11 @@ impl<B: Bugs> Coordinator<B> {
     /// incarnation is pending, if it may no longer have the name, or if there is no room.
     pub(super) fn confirm(&mut self, now: Timestamp, incarnation: Incarnation) -> bool {
         let Some(Joining { addr, weight, ancestors }) = self.joining.remove(&incarnation) else { return false };
-        let registered = self.registry.get(&addr).map(|node| node.incarnation);
+        let registered = self.registry.incarnation_at(&addr);
         let is_late = registered.is_some_and(|present| incarnation.is_before(present));
         if is_late
             || self.is_held(now, &addr, Some(incarnation), &ancestors)
-            || (registered.is_none() && self.registry.len() >= limits::NODES)
+            || (registered.is_none() && self.has_room().is_err())
         {
             return false;
         }
@@ -118,7 +117,7 @@ impl<B: Bugs> Coordinator<B> {
         incarnation: Option<Incarnation>,
         ancestors: &Ancestors,
     ) -> bool {
-        let Some(holder) = self.registry.get(addr).map(|node| node.incarnation) else { return false };
+        let Some(holder) = self.registry.incarnation_at(addr) else { return false };
         let is_ours = |it: Incarnation| it.is_of_one_coordinator(Incarnation(self.incarnations));
         let was_known_before = incarnation.is_some_and(|it| !is_ours(it));
         if was_known_before && !matches!(self.phase, Phase::Serving | Phase::Restored(_)) {
@@ -134,7 +133,7 @@ impl<B: Bugs> Coordinator<B> {
         // A node reports a full disk anew in each session; its report of having room again may have been lost with the
         // last one.
         self.full.remove(&incarnation);
-        if self.registry.get(&addr).map(|node| node.incarnation) != Some(incarnation) {
+        if self.registry.incarnation_at(&addr) != Some(incarnation) {
             let returned = self.map.member(incarnation).is_some();
             let replaced = self.replace_at(now, &addr, incarnation, &ancestors);
             if returned || ancestors.last().is_some() {
@@ -172,9 +171,7 @@ impl<B: Bugs> Coordinator<B> {
         if self.registry.get(&addr).is_some() {
             return Ok(false);
         }
-        if self.registry.len() >= limits::NODES {
-            return Err(ErrorReply::Busy(format!("{} nodes are registered, which is the limit", limits::NODES)));
-        }
+        self.has_room()?;
         let incarnation = self.next_incarnation();
         self.registry.insert(now, addr.clone(), incarnation, true);
         self.away.remove(&addr);
@@ -228,7 +225,7 @@ impl<B: Bugs> Coordinator<B> {
         incarnation: Incarnation,
         ancestors: &Ancestors,
     ) -> bool {
-        let registered = self.registry.get(addr).map(|node| node.incarnation);
+        let registered = self.registry.incarnation_at(addr);
         let remembered = self.map.members().filter(|(_, member)| member.addr == *addr).map(|(known, _)| known);
         let replaced: Vec<_> = registered.into_iter().chain(remembered).filter(|known| *known != incarnation).collect();
         self.superseded.extend(&replaced);
@@ -265,6 +262,14 @@ impl<B: Bugs> Coordinator<B> {
             self.reborn_grace = now + REBORN_GRACE;
         }
         !replaced.is_empty()
+    }
+
+    /// Whether one more node may register.
+    fn has_room(&self) -> Result<(), ErrorReply> {
+        if self.registry.len() < limits::NODES {
+            return Ok(());
+        }
+        Err(ErrorReply::Busy(format!("{} nodes are registered, which is the limit", limits::NODES)))
     }
 
     fn next_incarnation(&mut self) -> Incarnation {

@@ -3,15 +3,14 @@
 //! place yet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use proto::cluster_map::{Member, SlotConfig};
+use proto::cluster_map::Member;
 use proto::id::{Incarnation, NodeAddr};
 
 use super::{Coordinator, Phase};
 use crate::bugs::{Bug, Bugs};
 use crate::output::{DecommissionError, Event, Output, Replaced};
-use crate::plan::has_same_holders;
+use crate::plan;
 use crate::registry::Registered;
 use crate::time::Timestamp;
 
@@ -99,7 +98,7 @@ impl<B: Bugs> Coordinator<B> {
         }
         let waited = self.departures.replacing.len();
         self.departures.replacing.retain(|_, old| old != addr);
-        let registered = self.registry.get(addr).map(|node| node.incarnation);
+        let registered = self.registry.incarnation_at(addr);
         if !self.departures.leaving.contains(addr) && self.departures.replacing.len() == waited {
             // A node that is here and was not leaving stays anyway.
             return if registered.is_some() { Ok(()) } else { Err(DecommissionError::NotFound) };
@@ -133,7 +132,7 @@ impl<B: Bugs> Coordinator<B> {
 
     /// The nodes that are leaving and registered.
     pub(super) fn leavers(&self) -> BTreeSet<Incarnation> {
-        self.departures.leaving.iter().filter_map(|addr| Some(self.registry.get(addr)?.incarnation)).collect()
+        self.departures.leaving.iter().filter_map(|addr| self.registry.incarnation_at(addr)).collect()
     }
 
     /// How many copies each slot should have: one per node on the ring if there are fewer nodes than copies wanted.
@@ -223,13 +222,7 @@ impl<B: Bugs> Coordinator<B> {
         let starts: BTreeMap<Incarnation, Incarnation> = self.map.members().filter_map(present).collect();
         let mut holders: BTreeSet<Incarnation> = BTreeSet::new();
         let mut is_whole = wanted > 0;
-        let mut last_seen: Option<&Arc<SlotConfig>> = None;
-        for (_, config) in self.map.slots() {
-            // Slots come in runs of the same configuration; each run is looked at once.
-            if last_seen.is_some_and(|seen| has_same_holders(seen, config)) {
-                continue;
-            }
-            last_seen = Some(config);
+        for config in plan::runs(&self.map) {
             let staying = config.isr.iter().filter(|member| !leavers.contains(member)).count();
             is_whole &= staying >= wanted;
             holders.extend(config.copies().filter_map(|copy| starts.get(&copy)));

@@ -274,7 +274,7 @@ impl<B: Bugs> Coordinator<B> {
 
     /// The nodes that the ring wants for each slot, as far as they are here.
     pub(super) fn targets(&self) -> Targets {
-        let incarnation = |addr: &&NodeAddr| self.registry.get(addr).map(|node| node.incarnation);
+        let incarnation = |addr: &&NodeAddr| self.registry.incarnation_at(addr);
         let runs = self.ring.owner_runs(self.settings.bits, self.copies() + self.away.len()).into_iter();
         let target = |(slots, owners): (usize, Vec<&NodeAddr>)| {
             // Nobody takes the place of a node that is away, unless all are.

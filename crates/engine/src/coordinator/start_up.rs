@@ -152,12 +152,7 @@ impl<B: Bugs> Coordinator<B> {
         }
         let named = [&self.map, &held].into_iter().flat_map(ClusterMap::members);
         let named: Vec<_> = named.map(|(incarnation, member)| (incarnation, member.addr.clone())).collect();
-        self.phase = Phase::Recovering;
-        self.take_over(now, held);
-        self.await_all(named.into_iter());
-        if !self.awaited.is_empty() {
-            self.event(Event::Awaiting(self.awaited()));
-        }
+        self.recover(now, held, named.into_iter());
     }
 
     /// Whether a start has reported what it knows. An address registered by hand need not run any of our programs.
@@ -179,9 +174,14 @@ impl<B: Bugs> Coordinator<B> {
                 self.outputs.push_back(Output::CloseSession(stranger));
             }
         }
+        self.recover(now, chosen.map, chosen.named.into_iter());
+    }
+
+    /// Takes a map over, and changes nothing until all these nodes have reported what they know.
+    fn recover(&mut self, now: Timestamp, held: ClusterMap, named: impl Iterator<Item = (Incarnation, NodeAddr)>) {
         self.phase = Phase::Recovering;
-        self.take_over(now, chosen.map);
-        self.await_all(chosen.named.into_iter());
+        self.take_over(now, held);
+        self.await_all(named);
         if !self.awaited.is_empty() {
             self.event(Event::Awaiting(self.awaited()));
         }

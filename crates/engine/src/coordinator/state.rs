@@ -16,7 +16,8 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
+use std::str::FromStr;
 
 use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
 use proto::id::{Incarnation, NodeAddr};
@@ -25,6 +26,9 @@ use super::{Coordinator, GATHERING, Phase};
 use crate::bugs::Bugs;
 use crate::output::{Event, Settings};
 use crate::time::Timestamp;
+
+/// An empty list.
+const NOTHING: &str = "-";
 
 /// The text is not a coordinator state. Nothing was started from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +49,7 @@ impl<B: Bugs> Coordinator<B> {
     #[must_use]
     pub fn state(&self) -> String {
         let by_hand = self.registry.iter().filter(|(_, node)| node.by_hand).map(|(_, node)| node.incarnation);
+        let successor = |(old, new): (&Incarnation, &Incarnation)| format!("{old}:{new}");
         let mut text = self.map.update_since(MapVersion(0)).to_lines().join("\n");
         // Writing to a String cannot fail.
         let _ = write!(
@@ -52,14 +57,14 @@ impl<B: Bugs> Coordinator<B> {
             "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\nUNPROVEN {}\nUNPROVEN_PROMOTIONS {}\n\
              AWAY {}\nWEIGHTS {}\nVIRTUAL_NODES {}\n",
             list(by_hand),
-            list(self.gone.iter().copied()),
-            list(self.unregistered.iter().copied()),
-            successors(&self.reborn),
+            list(self.gone.iter()),
+            list(self.unregistered.iter()),
+            list(self.reborn.iter().map(successor)),
             self.joined_once,
-            successors(&self.unproven),
+            list(self.unproven.iter().map(successor)),
             self.unproven_promotions,
-            addresses(self.away.keys()),
-            weights(&self.weights),
+            list(self.away.keys()),
+            list(self.weights.iter().map(|(addr, weight)| format!("{addr}={weight}"))),
             self.settings.virtual_nodes
         );
         text
@@ -77,18 +82,17 @@ impl<B: Bugs> Coordinator<B> {
         if map.bits() != coordinator.settings.bits {
             return Err(StateError::Bits);
         }
-        let lines: BTreeMap<&str, &str> = rest.lines().filter_map(|line| line.split_once(' ')).collect();
-        let line = |name: &'static str| lines.get(name).copied().ok_or(StateError::Line(name));
-        let by_hand: BTreeSet<_> = incarnations(line("BY_HAND")?).ok_or(StateError::Line("BY_HAND"))?;
-        coordinator.gone = incarnations(line("GONE")?).ok_or(StateError::Line("GONE"))?;
-        coordinator.unregistered = incarnations(line("UNREGISTERED")?).ok_or(StateError::Line("UNREGISTERED"))?;
-        coordinator.reborn = pairs(line("REBORN")?).ok_or(StateError::Line("REBORN"))?;
-        coordinator.joined_once = line("JOINED")?.parse().map_err(|_| StateError::Line("JOINED"))?;
-        coordinator.unproven = pairs(line("UNPROVEN")?).ok_or(StateError::Line("UNPROVEN"))?;
-        let promotions = line("UNPROVEN_PROMOTIONS")?.parse();
-        coordinator.unproven_promotions = promotions.map_err(|_| StateError::Line("UNPROVEN_PROMOTIONS"))?;
+        let lines = Lines(rest.lines().filter_map(|line| line.split_once(' ')).collect());
+        let successors = |name| lines.list(name, |word| pair(word, ':'));
+        let by_hand: BTreeSet<Incarnation> = lines.list("BY_HAND", one)?;
+        coordinator.gone = lines.list("GONE", one)?;
+        coordinator.unregistered = lines.list("UNREGISTERED", one)?;
+        coordinator.reborn = successors("REBORN")?;
+        coordinator.joined_once = lines.value("JOINED")?;
+        coordinator.unproven = successors("UNPROVEN")?;
+        coordinator.unproven_promotions = lines.value("UNPROVEN_PROMOTIONS")?;
         coordinator.departures = map.departures.clone();
-        let (away, virtual_nodes) = coordinator.read_moves(line)?;
+        let (away, virtual_nodes) = coordinator.read_moves(&lines)?;
 
         coordinator.wake(now);
         for (incarnation, member) in map.members().filter(|(_, member)| member.up) {
@@ -118,60 +122,56 @@ impl<B: Bugs> Coordinator<B> {
 
     /// Reads the weights, and the leaving nodes if an earlier release kept them beside the map. Any of these lines may
     /// be missing. Returns who was away, and how many positions a node had.
-    fn read_moves<'a>(
-        &mut self,
-        line: impl Fn(&'static str) -> Result<&'a str, StateError>,
-    ) -> Result<(Vec<NodeAddr>, u32), StateError> {
-        let list = |name| nodes(line(name).unwrap_or("-")).ok_or(StateError::Line(name));
-        self.departures.leaving.extend(list("LEAVING")?);
-        self.departures.replacing.extend(list("REPLACING")?.as_chunks().0.iter().cloned().map(|[new, old]| (new, old)));
-        let away = list("AWAY")?;
-        self.weights = read_weights(line("WEIGHTS").unwrap_or("-")).ok_or(StateError::Line("WEIGHTS"))?;
-        let virtual_nodes = line("VIRTUAL_NODES").ok().and_then(|number| number.parse().ok());
-        Ok((away, virtual_nodes.unwrap_or(self.settings.virtual_nodes)))
+    fn read_moves(&mut self, lines: &Lines<'_>) -> Result<(Vec<NodeAddr>, u32), StateError> {
+        let nodes = |name| -> Result<Vec<NodeAddr>, StateError> { lines.list_if_there(name, one) };
+        self.departures.leaving.extend(nodes("LEAVING")?);
+        self.departures
+            .replacing
+            .extend(nodes("REPLACING")?.as_chunks().0.iter().cloned().map(|[new, old]| (new, old)));
+        let away = nodes("AWAY")?;
+        self.weights = lines.list_if_there("WEIGHTS", |word| pair(word, '='))?;
+        Ok((away, lines.value("VIRTUAL_NODES").unwrap_or(self.settings.virtual_nodes)))
     }
 }
 
-fn list(incarnations: impl Iterator<Item = Incarnation>) -> String {
-    let words: Vec<_> = incarnations.map(|incarnation| incarnation.to_string()).collect();
-    if words.is_empty() { "-".to_owned() } else { words.join(",") }
+/// A list as [`Lines::list`] reads it.
+fn list(words: impl Iterator<Item = impl Display>) -> String {
+    let words: Vec<_> = words.map(|word| word.to_string()).collect();
+    if words.is_empty() { NOTHING.to_owned() } else { words.join(",") }
 }
 
-fn addresses<'a>(addresses: impl Iterator<Item = &'a NodeAddr>) -> String {
-    let words: Vec<_> = addresses.map(NodeAddr::as_str).collect();
-    if words.is_empty() { "-".to_owned() } else { words.join(",") }
+/// What follows the map: the text of each line, by name.
+struct Lines<'a>(BTreeMap<&'a str, &'a str>);
+
+impl Lines<'_> {
+    fn value<T: FromStr>(&self, name: &'static str) -> Result<T, StateError> {
+        self.0.get(name).and_then(|text| one(text)).ok_or(StateError::Line(name))
+    }
+
+    fn list<T, L: FromIterator<T>>(
+        &self,
+        name: &'static str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<L, StateError> {
+        let words = |text: &&str| text.split(',').filter(|_| *text != NOTHING).map(&read).collect();
+        self.0.get(name).and_then(words).ok_or(StateError::Line(name))
+    }
+
+    /// Likewise, but a line that is missing is empty.
+    fn list_if_there<T, L: FromIterator<T>>(
+        &self,
+        name: &'static str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<L, StateError> {
+        if self.0.contains_key(name) { self.list(name, read) } else { Ok(L::from_iter([])) }
+    }
 }
 
-fn successors(successors: &BTreeMap<Incarnation, Incarnation>) -> String {
-    let words: Vec<_> = successors.iter().map(|(old, new)| format!("{old}:{new}")).collect();
-    if words.is_empty() { "-".to_owned() } else { words.join(",") }
+fn one<T: FromStr>(word: &str) -> Option<T> {
+    word.parse().ok()
 }
 
-fn weights(weights: &BTreeMap<NodeAddr, u32>) -> String {
-    let words: Vec<_> = weights.iter().map(|(addr, weight)| format!("{addr}={weight}")).collect();
-    if words.is_empty() { "-".to_owned() } else { words.join(",") }
-}
-
-fn read_weights(text: &str) -> Option<BTreeMap<NodeAddr, u32>> {
-    let pair = |word: &str| {
-        let (addr, weight) = word.split_once('=')?;
-        Some((addr.parse().ok()?, weight.parse().ok()?))
-    };
-    if text == "-" { Some(BTreeMap::new()) } else { text.split(',').map(pair).collect() }
-}
-
-fn nodes(text: &str) -> Option<Vec<NodeAddr>> {
-    if text == "-" { Some(Vec::new()) } else { text.split(',').map(|word| word.parse().ok()).collect() }
-}
-
-fn incarnations(text: &str) -> Option<BTreeSet<Incarnation>> {
-    if text == "-" { Some(BTreeSet::new()) } else { text.split(',').map(|word| word.parse().ok()).collect() }
-}
-
-fn pairs(text: &str) -> Option<BTreeMap<Incarnation, Incarnation>> {
-    let pair = |word: &str| {
-        let (old, new) = word.split_once(':')?;
-        Some((old.parse().ok()?, new.parse().ok()?))
-    };
-    if text == "-" { Some(BTreeMap::new()) } else { text.split(',').map(pair).collect() }
+fn pair<K: FromStr, V: FromStr>(word: &str, separator: char) -> Option<(K, V)> {
+    let (key, value) = word.split_once(separator)?;
+    Some((one(key)?, one(value)?))
 }

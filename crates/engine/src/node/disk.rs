@@ -51,8 +51,8 @@ impl<B: Bugs> Node<B> {
     }
 
     /// The same node, recording in its journal what it must not forget: see [`Node::journal`].
-    #[must_use]
-    pub fn with_journal(mut self) -> Self {
+    #[cfg(test)]
+    pub(crate) fn with_journal(mut self) -> Self {
         self.journal = Journal::kept(0);
         self
     }

@@ -200,11 +200,11 @@ impl<B: Bugs> Node<B> {
     #[must_use]
     pub fn has_proposals(&self) -> bool {
         let proposals = self.proposals();
-        !(!self.may_admit(&proposals)
-            && proposals.expel.is_empty()
-            && proposals.release.is_empty()
-            && proposals.complain.is_empty()
-            && !proposals.stops)
+        self.may_admit(&proposals)
+            || !proposals.expel.is_empty()
+            || !proposals.release.is_empty()
+            || !proposals.complain.is_empty()
+            || proposals.stops
     }
 
     /// Whether learners wait to be admitted and none were proposed a moment ago: while slots are being filled,

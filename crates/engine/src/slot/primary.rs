@@ -155,17 +155,7 @@ impl<B: Bugs> Slot<B> {
                     continue;
                 }
             };
-            follower.is_learner = is_learner;
-            follower.is_proposed = false;
-            // IMPORTANT: a learner may have been dropped and added again by changes of which this node sees only the
-            // last, and may have given up its copy in between. It must confirm again that it is caught up.
-            let ask_learner = is_learner && !self.bugs.plants(Bug::LearnerNotAskedAgain);
-            if is_new || ask_all || ask_learner || follower.progress == Progress::Behind {
-                if is_learner {
-                    follower.acked = 0;
-                }
-                follower.align(cx, self.epoch, self.config, &self.log, self.log.last());
-            }
+            self.enlist(cx, &mut follower, is_learner, is_new || ask_all);
             if is_new && self.bugs.plants(Bug::MarkCarriedOver) {
                 let same = |old: &&Follower| old.outbox.addr == follower.outbox.addr;
                 if let Some(old) = before.iter().find(same) {
@@ -180,6 +170,22 @@ impl<B: Bugs> Slot<B> {
         self.open_if_due(cx, turn);
         self.mark_progress(cx, turn);
         turn.look_at(cx.now + EVICT_AFTER, cx.id);
+    }
+
+    /// Gives a follower its part in a new configuration. It is told where this slot stands if it `must_align` or may not
+    /// be caught up.
+    fn enlist(&self, cx: SlotContext<'_>, follower: &mut Follower, is_learner: bool, must_align: bool) {
+        follower.is_learner = is_learner;
+        follower.is_proposed = false;
+        // IMPORTANT: a learner may have been dropped and added again by changes of which this node sees only the last,
+        // and may have given up its copy in between. It must confirm again that it is caught up.
+        let ask_learner = is_learner && !self.bugs.plants(Bug::LearnerNotAskedAgain);
+        if must_align || ask_learner || follower.progress == Progress::Behind {
+            if is_learner {
+                follower.acked = 0;
+            }
+            follower.align(cx, self.epoch, self.config, &self.log, self.log.last());
+        }
     }
 
     /// Starts serving once no promise to an earlier primary is binding: writes the barrier record.

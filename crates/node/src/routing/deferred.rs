@@ -10,7 +10,7 @@ use proto::slot::SlotId;
 /// The requests of a batch that cannot be answered at once, in order, with the answers already known that wait behind
 /// them. The buffers are cleared and reused, so that waiting costs a batch no memory of its own.
 #[derive(Debug, Default)]
-pub struct DeferredBatch {
+pub(crate) struct DeferredBatch {
     entries: Vec<Entry>,
     /// For each request its answer, if known, followed by the answers to later requests up to the next deferred one.
     answers: Vec<u8>,
@@ -86,20 +86,20 @@ const REUSED: (usize, usize) = (1_024, 64 * 1024);
 impl DeferredBatch {
     /// Whether nothing is deferred.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Whether what is deferred must be answered before more is deferred.
     #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         let size = self.entries.len() * size_of::<Entry>() + self.bytes + self.answers.len();
         size > KEPT_BYTES || self.not_carried_out >= NOT_CARRIED_OUT || self.tell_values >= TELL_VALUES
     }
 
     /// Whether a request for this slot is still to be carried out, so that later ones must wait too.
     #[must_use]
-    pub fn blocks(&self, slot: SlotId) -> bool {
+    pub(crate) fn blocks(&self, slot: SlotId) -> bool {
         let waits = |entry: &Entry| {
             entry.ticket.is_none() && entry.request.as_ref().is_some_and(|deferred| deferred.slot == slot)
         };
@@ -107,17 +107,17 @@ impl DeferredBatch {
     }
 
     /// Where to write an answer that is ready: to `out`, or behind the deferred requests.
-    pub fn place<'a>(&'a mut self, out: &'a mut Vec<u8>) -> &'a mut Vec<u8> {
+    pub(crate) fn place<'a>(&'a mut self, out: &'a mut Vec<u8>) -> &'a mut Vec<u8> {
         if self.is_empty() { out } else { &mut self.answers }
     }
 
     /// Appends to the answers behind the deferred requests.
-    pub fn add_answer(&mut self, bytes: &[u8]) {
+    pub(crate) fn add_answer(&mut self, bytes: &[u8]) {
         self.answers.extend_from_slice(bytes);
     }
 
     /// Defers a request that has not been carried out.
-    pub fn defer(&mut self, slot: SlotId, request: KeyRequest<'_>, encoding: Encoding) {
+    pub(crate) fn defer(&mut self, slot: SlotId, request: KeyRequest<'_>, encoding: Encoding) {
         let deferred = Deferred { slot, encoding, work: Work::of(request) };
         self.bytes += deferred.work.size();
         self.not_carried_out += 1;
@@ -127,7 +127,7 @@ impl DeferredBatch {
     }
 
     /// Defers a request that was carried out here, together with its answer.
-    pub fn defer_carried_out(
+    pub(crate) fn defer_carried_out(
         &mut self,
         slot: SlotId,
         request: KeyRequest<'_>,
@@ -168,7 +168,7 @@ impl DeferredBatch {
     }
 
     /// Clears everything.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         let Self { entries, answers, bytes, not_carried_out, tell_values } = self;
         entries.clear();
         entries.shrink_to(REUSED.0);
@@ -226,9 +226,9 @@ impl KeptChange {
     fn of(change: Change<'_>) -> Self {
         match change {
             Change::Put(value) => Self::Put(value.to_vec()),
-            Change::PutFor(value, seconds) => Self::PutFor(value.to_vec(), seconds),
+            Change::PutFor(value, millis) => Self::PutFor(value.to_vec(), millis),
             Change::Delete => Self::Delete,
-            Change::Expire(seconds) => Self::Expire(seconds),
+            Change::Expire(millis) => Self::Expire(millis),
             Change::Persist => Self::Persist,
             Change::Modify(modify) => {
                 let [value, expected] = modify.borrowed();
@@ -240,9 +240,9 @@ impl KeptChange {
     fn as_asked(&self) -> Change<'_> {
         match self {
             Self::Put(value) => Change::Put(value),
-            Self::PutFor(value, seconds) => Change::PutFor(value, *seconds),
+            Self::PutFor(value, millis) => Change::PutFor(value, *millis),
             Self::Delete => Change::Delete,
-            Self::Expire(seconds) => Change::Expire(*seconds),
+            Self::Expire(millis) => Change::Expire(*millis),
             Self::Persist => Change::Persist,
             Self::Modify(deferred) => {
                 let (modify, value, expected) = &**deferred;

@@ -39,7 +39,7 @@ impl Gather {
         while let Ok(Some((reply, len))) = ReplyDecoder::new().decode(rest) {
             match Response::from(reply) {
                 Response::Number(number) => {
-                    self.sum += number;
+                    self.sum = self.sum.saturating_add(number);
                     self.has_changed |= number > 0;
                 }
                 Response::Error(error) => self.error = self.error.take().or(Some(error)),

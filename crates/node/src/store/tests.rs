@@ -73,6 +73,11 @@ impl Durable {
         self
     }
 
+    /// From now on its disk counts as full.
+    pub(crate) fn fill_disk(&self) {
+        self.store.shared.health.send_replace(Health::Full);
+    }
+
     /// Writes, if the node accepts it.
     fn write(&self, key: &[u8], value: &[u8]) -> Option<()> {
         if !self.driver.takes_writes() {
