@@ -1,8 +1,8 @@
 //! A node: all its slots, the map it follows, and its exchanges with the other nodes and the coordinator.
 //!
 //! A [`Node`] is shared by every task of its process. Requests for keys take the lock of one slot and nothing else.
-//! Locks are taken in one order: a slot, then the queue of a replica or the promises to primaries; the map is read and
-//! released before either.
+//! Locks are taken in one order: a slot, then the journal, the queue of a replica or the promises to primaries; the map
+//! is read and released before any of them.
 
 mod compare;
 mod disk;

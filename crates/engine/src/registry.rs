@@ -166,6 +166,11 @@ impl Registry {
         suspects.map(|(addr, node)| (addr.clone(), now - node.last_heard)).collect()
     }
 
+    /// Whether an incarnation is registered and was not heard after this moment.
+    pub(crate) fn is_unheard_since(&self, moment: Timestamp, incarnation: Incarnation) -> bool {
+        self.nodes.values().any(|node| node.incarnation == incarnation && node.last_heard <= moment)
+    }
+
     /// All incarnations not heard after this moment.
     #[must_use]
     pub(crate) fn unheard_since(&self, moment: Timestamp) -> BTreeSet<Incarnation> {

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use crate::driver::Driver;
 use crate::replication;
@@ -193,9 +193,33 @@ impl ForwardLinks {
         }
     }
 
+    /// Waits for an answer: until the deadline, or with `patience` until the node has sent nothing for that long,
+    /// counted from `since` at first. `None`: there was none in time.
+    pub async fn answer(
+        &self,
+        from: Incarnation,
+        handed: &mut Handed,
+        since: Instant,
+        patience: Option<Duration>,
+        deadline: Instant,
+    ) -> Option<Answer> {
+        let mut waited_from = since;
+        loop {
+            // While data arrives, a long answer may be on its way.
+            let reads = self.reads(from);
+            let until = patience.map_or(deadline, |patience| deadline.min(waited_from + patience));
+            if let Ok(answer) = timeout_at(until, &mut handed.answer).await {
+                return Some(answer.unwrap_or(Err(Failed::Lost)));
+            }
+            if until == deadline || reads == self.reads(from) {
+                return None;
+            }
+            waited_from = Instant::now();
+        }
+    }
+
     /// A number that grows whenever something arrives from a node.
-    #[must_use]
-    pub fn reads(&self, from: Incarnation) -> u64 {
+    fn reads(&self, from: Incarnation) -> u64 {
         self.lock().get(&from).map_or(0, |link| link.health.reads.load(Ordering::Relaxed))
     }
 

@@ -83,11 +83,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     let clients = Clients::new(Limits::new(config.connections.clone().fitting(), access));
     background.spawn(accept(listener, driver.clone(), clients, accepting.clone(), connections.clone()));
-    let (notify, mut notices) = mpsc::channel(16);
+    let (notify, notices) = mpsc::channel(16);
     let (leave, left) = oneshot::channel();
     start_membership(&config, &driver, notify, left, &background);
 
-    let why = end_of(&driver, serve(&mut notices, config.join_timeout, bound)).await?;
+    let why = end_of(&driver, serve(notices, config.join_timeout, bound)).await?;
     if let End::Asked = why {
         tracing::info!("stopping: handing slots over to other nodes");
         hand_over(&driver).await;
@@ -194,9 +194,9 @@ enum End {
     Dismissed,
 }
 
-/// Reports when the node has joined. Returns only when the node must stop.
-async fn serve(notices: &mut mpsc::Receiver<Notice>, patience: Duration, bound: SocketAddr) -> anyhow::Result<End> {
-    match joined(notices, patience).await {
+/// Reports when the node has joined. Returns only when the node must stop; from then on nobody listens to notices.
+async fn serve(mut notices: mpsc::Receiver<Notice>, patience: Duration, bound: SocketAddr) -> anyhow::Result<End> {
+    match joined(&mut notices, patience).await {
         Ok(response) => {
             program::say(&format!("[Node {}] Coordinator response: {response}", bound.port()))?;
             program::say(&format!("[Node {}] Started on {bound}", bound.port()))?;

@@ -570,7 +570,7 @@ impl Membership {
     }
 
     async fn notify(&self, notice: Notice) {
-        // Once the node has started, the main task no longer listens.
+        // Once the node is stopping, the main task no longer listens.
         let _ = self.notices.send(notice).await;
     }
 }

@@ -370,27 +370,17 @@ async fn await_answer(
     deadline: Instant,
     out: &mut Vec<u8>,
 ) -> Attempt {
-    let waits = !request.replica_may_answer();
     // Counted from when it was sent: requests that were sent together do not wait one after the other.
     let patience = if driver.forwards().is_stalled(under_way.to) { STALLED_PATIENCE } else { PATIENCE };
-    let mut waited_from = under_way.sent;
-    let mut answer;
-    loop {
-        // A read keeps waiting as long as data arrives: it may be a long value on its way.
-        let reads = driver.forwards().reads(under_way.to);
-        let until = if waits { deadline } else { deadline.min(waited_from + patience) };
-        answer = tokio::select! {
-            answer = timeout_at(until, &mut under_way.handed.answer) => answer,
-            // The slot's new primary is asked instead, if the request may safely be sent twice.
-            () = replaced(driver, request.slot, under_way.to), if request.is_repeatable() => return under_way.give_up(),
-        };
-        if answer.is_ok() || until == deadline || reads == driver.forwards().reads(under_way.to) {
-            break;
-        }
-        waited_from = Instant::now();
-    }
+    let patience = request.replica_may_answer().then_some(patience);
+    let UnderWay { to, sent, handed } = &mut under_way;
+    let answer = tokio::select! {
+        answer = driver.forwards().answer(*to, handed, *sent, patience, deadline) => answer,
+        // The slot's new primary is asked instead, if the request may safely be sent twice.
+        () = replaced(driver, request.slot, *to), if request.is_repeatable() => return under_way.give_up(),
+    };
     match answer {
-        Ok(Ok(Ok(bytes))) => match ReplyDecoder::new().decode(&bytes) {
+        Some(Ok(bytes)) => match ReplyDecoder::new().decode(&bytes) {
             Ok(Some((reply, _))) => match Response::from(reply) {
                 Response::Error(ErrorReply::Moved) => Attempt::Moved,
                 Response::Error(ErrorReply::Long) => Attempt::Long,
@@ -407,9 +397,9 @@ async fn await_answer(
             },
             Ok(None) | Err(_) => Attempt::Silent,
         },
-        Ok(Ok(Err(Failed::NotSent))) => Attempt::Unreachable,
-        Ok(Ok(Err(Failed::Lost)) | Err(_)) => Attempt::Silent,
-        Err(_) => {
+        Some(Err(Failed::NotSent)) => Attempt::Unreachable,
+        Some(Err(Failed::Lost)) => Attempt::Silent,
+        None => {
             driver.forwards().set_stalled(under_way.to);
             under_way.give_up()
         }

@@ -120,25 +120,18 @@ async fn ask_other(driver: &Driver, ask: Ask, deadline: Instant) -> Option<Liste
     let may_move = !list.at_replica;
     let mut handed = driver.forwards().send_list(driver, to, &addr, list);
     let patience = if driver.forwards().is_stalled(to) { STALLED_PATIENCE } else { LIST_PATIENCE };
-    let answer = loop {
-        let reads = driver.forwards().reads(to);
-        let until = deadline.min(Instant::now() + patience);
-        let answer = tokio::select! {
-            answer = timeout_at(until, &mut handed.answer) => answer,
-            // The new primary of the slots is asked instead.
-            () = replaced(driver, first, to), if may_move => return None,
-        };
-        if answer.is_ok() || until == deadline || reads == driver.forwards().reads(to) {
-            break answer;
-        }
+    let answer = tokio::select! {
+        answer = driver.forwards().answer(to, &mut handed, Instant::now(), Some(patience), deadline) => answer,
+        // The new primary of the slots is asked instead.
+        () = replaced(driver, first, to), if may_move => return None,
     };
-    let Ok(answer) = answer else {
+    let Some(answer) = answer else {
         driver.forwards().set_stalled(to);
         // If it was not sent, it never will be; an answer that still arrives is ignored.
         let _ = handed.take_back();
         return None;
     };
-    let bytes = answer.ok()?.ok()?;
+    let bytes = answer.ok()?;
     match ReplyDecoder::new().decode(&bytes) {
         Ok(Some((Reply::Bulk(listed), _))) => Listed::parse(listed),
         _ => None,

@@ -34,8 +34,7 @@ impl<B: Bugs> Coordinator<B> {
             return false;
         }
         let Some(addr) = self.registry.addr_of(from).cloned() else { return false };
-        let was_unheard = self.registry.unheard_since(self.unproven_at).contains(&from);
-        let was_suspect = self.registry.is_suspect(now, from) || was_unheard;
+        let was_suspect = self.registry.is_suspect(now, from) || self.registry.is_unheard_since(self.unproven_at, from);
         self.registry.heard(now, &addr);
         // A node that is going away must not be taken in just before.
         if was_suspect && !matches!(message, NodeMessage::Stops | NodeMessage::Leave) {
