@@ -109,8 +109,8 @@ impl<B: Bugs> Node<B> {
             Some(before) if !look_at_all => map.changes_from(before).map(|(slot, _)| slot).collect(),
             _ => self.bits.slots().collect(),
         };
-        // IMPORTANT: a map may once more name a node as a primary that was taken off the ring. If that node led, empty as
-        // it is, it would replace what the others hold.
+        // IMPORTANT: a map may once more name a node as a primary that was taken off the ring. If that node led, empty
+        // as it is, it would replace what the others hold.
         let is_out = self.is_out.load(Ordering::Relaxed);
         for slot in changed.iter().copied().filter(|_| !is_out) {
             let config = map.config(slot);
