@@ -136,6 +136,8 @@ pub struct Node<B: Bugs = NoBugs> {
     /// The node is about to stop. What it leads is to be handed over before it closes.
     stopping: Mutex<Option<Stopping>>,
     closed: AtomicBool,
+    /// The node has given everything up, and takes no role from a map again.
+    is_out: AtomicBool,
     bugs: B,
 }
 
@@ -223,6 +225,7 @@ impl<B: Bugs> Node<B> {
             last_tick: AtomicU64::new(now.0),
             stopping: Mutex::default(),
             closed: AtomicBool::new(false),
+            is_out: AtomicBool::new(false),
             bugs,
         }
     }

@@ -218,8 +218,8 @@ impl Driver {
         self.shared.store.as_ref().is_none_or(Store::is_good)
     }
 
-    /// The answer to a write in a slot that this node leads while its disk takes none; `None`: carry it out, or leave it
-    /// to another node.
+    /// The answer to a write in a slot that this node leads while its disk takes none; `None`: carry it out, or leave
+    /// it to another node.
     #[must_use]
     pub fn disk_refusal(&self, slot: SlotId) -> Option<ErrorReply> {
         let refuses = !self.takes_writes() && self.node().leads(slot);

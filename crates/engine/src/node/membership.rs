@@ -109,7 +109,10 @@ impl<B: Bugs> Node<B> {
             Some(before) if !look_at_all => map.changes_from(before).map(|(slot, _)| slot).collect(),
             _ => self.bits.slots().collect(),
         };
-        for slot in changed.iter().copied() {
+        // IMPORTANT: a map may once more name a node as a primary that was taken off the ring. If that node led, empty
+        // as it is, it would replace what the others hold.
+        let is_out = self.is_out.load(Ordering::Relaxed);
+        for slot in changed.iter().copied().filter(|_| !is_out) {
             let config = map.config(slot);
             let mut state = self.slot(slot);
             // A primary with a newer map than this one may already have told the slot its configuration.
@@ -142,8 +145,9 @@ impl<B: Bugs> Node<B> {
         Ok(())
     }
 
-    /// The node was taken off the ring: it no longer leads or holds anything, whatever its map says.
+    /// The node was taken off the ring: it holds nothing any more and never leads again, whatever its map says.
     pub fn give_everything_up(&self) {
+        self.is_out.store(true, Ordering::Relaxed);
         self.bits.slots().for_each(|slot| self.slot(slot).give_up(self.cx(Timestamp::default(), slot)));
         self.lock_outboxes().clear();
         *self.proposals() = Proposals::default();

@@ -172,8 +172,8 @@ impl<B: Bugs> Slot<B> {
         turn.look_at(cx.now + EVICT_AFTER, cx.id);
     }
 
-    /// Gives a follower its part in a new configuration. It is told where this slot stands if it `must_align` or may not
-    /// be caught up.
+    /// Gives a follower its part in a new configuration. It is told where this slot stands if it `must_align` or may
+    /// not be caught up.
     fn enlist(&self, cx: SlotContext<'_>, follower: &mut Follower, is_learner: bool, must_align: bool) {
         follower.is_learner = is_learner;
         follower.is_proposed = false;
