@@ -266,6 +266,9 @@ fn whoever_gives_no_password_is_told_so_whatever_he_asks() {
     let ended = client::run(&["bench", "get", "--port", &port, "--seconds", "1", "--keys", "10"]);
     assert_eq!(ended.code, Some(4), "{}", ended.stderr);
     assert!(ended.stderr.contains("NOAUTH ") && ended.stderr.contains("--password-file"), "{}", ended.stderr);
+    let ended = client::run(&["bench", "get", "--port", &port, "--password-file", OTHER_FILE]);
+    assert_eq!(ended.code, Some(4), "as of every other command: {}", ended.stderr);
+    assert!(ended.stderr.contains("rejected the password"), "{}", ended.stderr);
 }
 
 #[cfg(unix)]

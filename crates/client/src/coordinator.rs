@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::error::ErrorReply;
 use proto::id::NodeAddr;
-use proto::request::verbs;
+use proto::request::{LONGEST_WAIT, verbs};
 
 use crate::answer::{NotAnAnswer, Request};
 use crate::client::{Client, checked_key};
@@ -151,7 +151,8 @@ impl Client {
         status(&self.cluster).await
     }
 
-    /// Waits until every slot has a primary and all its copies in sync, and nothing is moving, for at most `span`.
+    /// Waits until every slot has a primary and all its copies in sync, and nothing is moving, for at most `span`, or a
+    /// day if that is shorter.
     ///
     /// ```
     /// # #[tokio::main]
@@ -361,6 +362,7 @@ async fn status(cluster: &Cluster) -> Result<Vec<String>, Error> {
 }
 
 async fn wait_healthy(cluster: &Cluster, span: Duration) -> Result<(), Error> {
+    let span = span.min(LONGEST_WAIT);
     let word = format!("{}ms", span.as_millis());
     let request = Request::question(verbs::WAIT_HEALTHY, Some(word.as_bytes()));
     let timeouts = Timeouts::until(cluster.deadline() + span);

@@ -1,5 +1,7 @@
 //! Questions that the coordinator answers, and questions to a node about itself.
 
+use std::time::Duration;
+
 use client::{Error, NodeAddr, Slots};
 use fake_cluster::FakeCluster;
 
@@ -38,6 +40,12 @@ async fn everybody_says_who_they_are() {
     assert_eq!(client.node_info(node).await.unwrap(), format!("OK Node {node} keys=1"));
     client.ping().await.unwrap();
     client.ping_node(node).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wait_for_health_may_be_without_a_limit() {
+    let cluster = FakeCluster::start(1).await;
+    client(&cluster).await.wait_healthy(Duration::MAX).await.unwrap();
 }
 
 #[tokio::test]

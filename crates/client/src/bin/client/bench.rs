@@ -105,10 +105,11 @@ fn find_target(args: &Args, bench: &BenchArgs, load: &Load, password: Option<&Pa
                           server without it";
             let map = target::resolve(&coordinator)
                 .and_then(|addr| target::serving_map(addr, password, args.timeout))
-                .map_err(|error| match error.to_string() {
+                .map_err(|error| match format!("{error:#}") {
                     why if why.contains("NOAUTH") => {
                         NoTarget::Refused(format!("{why}: give the file that contains it with --password-file"))
                     }
+                    why if why.contains("WRONGPASS") => NoTarget::Refused(why),
                     _ => {
                         error.context(format!("cannot get the map of the cluster from {coordinator} ({advice})")).into()
                     }
