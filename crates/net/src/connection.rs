@@ -35,7 +35,7 @@ pub(crate) const WRITE_STALL: Duration = Duration::from_secs(60);
 const ORIGINAL_FRAMING_SILENCE: Duration = Duration::from_millis(20);
 
 /// The maximum number of frames decoded before the first of them is handled.
-pub const FRAMES_AT_ONCE: usize = 32;
+const FRAMES_AT_ONCE: usize = 32;
 
 /// What a session wants after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
