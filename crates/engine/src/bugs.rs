@@ -134,11 +134,13 @@ pub enum Bug {
     OldStateTrusted,
     /// A slot that has lost every member starts over empty, although an older copy is left.
     OlderCopyDropped,
+    /// A node that was taken off the ring leads again if a map still names it.
+    UnregisteredLeads,
 }
 
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Self; 61] = [
+    pub const ALL: [Self; 62] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -200,6 +202,7 @@ impl Bug {
         Self::ForgottenTooEarly,
         Self::OldStateTrusted,
         Self::OlderCopyDropped,
+        Self::UnregisteredLeads,
     ];
 }
 

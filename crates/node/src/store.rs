@@ -284,6 +284,20 @@ impl Store {
         Ok(())
     }
 
+    /// Records that this node gives up everything it has, so that no later start claims it.
+    ///
+    /// # Errors
+    /// The disk has failed, or is full. It is unknown whether this was recorded.
+    pub async fn disown(&self) -> Result<(), FileError> {
+        let store = self.clone();
+        let disowned = on_a_thread(move || {
+            let mut directory = store.directory();
+            let Some(directory) = directory.as_mut() else { return Ok(()) };
+            directory.disown()
+        });
+        self.fail_on_error(disowned.await)
+    }
+
     /// Saves a map to disk, unless one at least as new is there. On a full disk it does not wait: the map is saved
     /// later.
     ///

@@ -77,6 +77,11 @@ impl CoordinatorProcess {
             spins: 0,
         }
     }
+
+    /// Whether this connection is a node's session.
+    pub(crate) fn has_session(&self, node: Incarnation, conn: ConnId) -> bool {
+        self.sessions.get(&node) == Some(&conn)
+    }
 }
 
 impl World {
@@ -112,6 +117,7 @@ impl World {
         }
         let kept = if self.coordinator.disk.is_some() { "its state" } else { "nothing" };
         self.tell(None, || format!("coordinator starts with {kept}"));
+        self.operator_sees_coordinator_start();
         self.carry_out();
     }
 
@@ -170,6 +176,9 @@ impl World {
                 Output::Publish => {
                     self.map_published();
                     self.coordinator.published = self.coordinator.state.as_ref().map(|state| state.map().clone());
+                    if let Some(map) = self.coordinator.published.clone().filter(|_| self.knobs.unregistrations > 0) {
+                        self.those_out_hear(&map);
+                    }
                     let conns: Vec<ConnId> = self.coordinator.conns.keys().copied().collect();
                     conns.into_iter().for_each(|conn| self.send_map(conn, Vec::new()));
                 }

@@ -131,6 +131,11 @@ impl Faults {
     pub(crate) fn somebody_is_dismissed(&mut self) {
         self.memory_is_missing = true;
     }
+
+    /// Whether memory was lost, and not every slot has had all its copies since.
+    pub(crate) fn memory_is_missing(&self) -> bool {
+        self.memory_is_missing
+    }
 }
 
 impl World {

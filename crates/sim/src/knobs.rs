@@ -176,6 +176,11 @@ knobs! {
     states_put_back,
     /// After how many in a thousand operations a write of long ago is retried.
     old_retries,
+    /// How many times an operator takes a node off the ring.
+    unregistrations,
+    /// How many in a thousand times that an operator sees slots that nobody can lead, they are to go on without what
+    /// their members hold.
+    accepted_losses,
 }
 
 impl Knobs {
@@ -309,6 +314,17 @@ impl Knobs {
         let mut random = Random::new(seed ^ 0x696d_706f_7374);
         if random.chance(400) {
             self.impostors = random.between(1, 30);
+        }
+        let mut random = Random::new(seed ^ 0x756e_7265_6770);
+        if random.chance(250) && self.wild_losses == 0 {
+            self.unregistrations = random.between(1, 6);
+            if !map_may_be_old && random.chance(700) {
+                self.state_losses = random.between(1, 6);
+            }
+        }
+        let mut random = Random::new(seed ^ 0x6163_6365_7074);
+        if self.old_retries == 0 && random.chance(150) {
+            self.accepted_losses = random.between(20, 600);
         }
         self.moves_at_once = Random::new(seed ^ 0x6174_6f6e_6365).pick(&[0, 0, 0, 1, 2, 4]);
     }

@@ -8,7 +8,8 @@
 //! - `schedule`, `clock`, `network`: time, and the connections between processes. `world`: everything, and the main
 //!   loop.
 //! - `node`, `coordinator`, `client`, `workload`, `walker`: the processes, as their shells would run them. `faults`:
-//!   what goes wrong. `disk_faults`: faults of disks. `rolling`: restarts of all processes, one by one.
+//!   what goes wrong. `disk_faults`: faults of disks. `operator`: nodes that
+//!   are taken off the ring. `rolling`: restarts of all processes, one by one.
 //! - `oracle`: what an all-seeing observer knows. `invariants`: what must always hold. `liveness`: what must become
 //!   true once faults stop. `damage`: a copy that is damaged then, and must be found and repaired.
 //! - [`run`]: one run. [`mutants`]: the bugs that it must find. `trace`: the story of a failure.
@@ -84,6 +85,11 @@ mod node;
     reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod old_retries;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
+)]
+mod operator;
 #[expect(
     clippy::indexing_slicing,
     reason = "a process, slot or connection that is not there is a bug in the simulator"

@@ -72,7 +72,9 @@ impl World {
         let Some(taken_over) = kept.find(|map| map.version == adopted) else { return };
         let is_forgotten = |addr: &&NodeAddr| {
             let mut starts = taken_over.members().filter(|(_, member)| member.addr == **addr);
-            !state.map().departures.leaving.contains(*addr) && starts.any(|(start, _)| self.oracle.is_somewhere(start))
+            !state.map().departures.leaving.contains(*addr)
+                && !self.operator.has_taken_off(self.proc_of(addr))
+                && starts.any(|(start, _)| self.oracle.is_somewhere(start))
         };
         if let Some(addr) = taken_over.departures.leaving.iter().find(is_forgotten) {
             let what = format!("{addr} was leaving when the coordinator lost its state, and stays");

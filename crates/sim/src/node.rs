@@ -16,6 +16,7 @@ use engine::inbox::Inbox;
 use engine::node::{Node, TICK, Turn};
 use engine::outbox::Outbox;
 use engine::time::Timestamp;
+use proto::cluster_map::{ClusterMap, MapError, MapVersion};
 use proto::id::{Incarnation, NodeAddr};
 use proto::peer::WallTime;
 
@@ -172,6 +173,22 @@ impl NodeProcess {
     /// Whether it runs and, as far as it knows, has a session with the coordinator.
     pub(crate) fn is_registered(&self) -> bool {
         self.node.is_some() && matches!(self.session, Session::Stands(_))
+    }
+
+    pub(crate) fn session(&self) -> Session {
+        self.session
+    }
+
+    /// The coordinator does not take it any more.
+    pub(crate) fn stays_out(&mut self) {
+        self.session = Session::Out;
+    }
+
+    /// Handles a map that it has received as clients do.
+    pub(crate) fn watches(&mut self, now: Timestamp, map: &ClusterMap) -> Result<(), MapError> {
+        let Some(node) = &self.node else { return Ok(()) };
+        let known = node.map().map_or(MapVersion(0), |map| map.version);
+        if known >= map.version { Ok(()) } else { node.handle_map(now, &map.update_since(known), &mut self.turn) }
     }
 
     /// What it holds, in memory or on its disk.

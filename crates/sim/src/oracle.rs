@@ -231,6 +231,11 @@ impl SlotModel {
         (1..=self.durable.min(log.last().seq)).rev().find(has).unwrap_or(0)
     }
 
+    /// An operator no longer wants what the members hold.
+    pub(crate) fn is_given_up(&mut self) {
+        self.lose_after(0);
+    }
+
     /// Every copy is lost, except for what the best of them has, up to `durable`.
     fn lose_after(&mut self, durable: u64) {
         self.durable_terms.retain(|term| term.first <= durable);

@@ -2,7 +2,9 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
+use proto::cluster_map::ClusterMap;
 use proto::id::Incarnation;
 
 use crate::client::{Request, Response};
@@ -10,6 +12,7 @@ use crate::faults::Remedy;
 use crate::impostors;
 use crate::network::ConnId;
 use crate::node::Step;
+use crate::operator;
 use crate::walker::Paged;
 
 /// An event at a moment. `boot` names a start of a process: an event for an earlier start is void.
@@ -51,6 +54,10 @@ pub(crate) enum Event {
     Client { client: u8, serial: u32 },
     /// An impostor continues.
     Impostor { node: u8, step: impostors::Step },
+    /// The operator does something about a node.
+    Operator { node: u8, step: operator::Step },
+    /// A node that was taken off the ring sees a map.
+    Watched { node: u8, boot: u32, map: Arc<ClusterMap> },
     /// The next fault.
     Fault,
     /// A fault ends.

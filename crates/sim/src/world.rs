@@ -18,6 +18,7 @@ use crate::mutants::Planted;
 use crate::network::{ACCEPTER, ConnId, Kind, Network, ProcId};
 use crate::node::{NodeProcess, Store};
 use crate::old_retries::OldRetries;
+use crate::operator::Operator;
 use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::run::{Stats, Violation};
@@ -45,6 +46,7 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) impostors: Impostors,
     pub(crate) old_retries: OldRetries,
+    pub(crate) operator: Operator,
     pub(crate) liveness: Liveness,
     pub(crate) oracle: Oracle,
     pub(crate) trace: Trace,
@@ -81,6 +83,7 @@ impl World {
             faults: Faults::new(&knobs, random.fork()),
             impostors: Impostors::new(&knobs, seed),
             old_retries: OldRetries::new(&knobs, seed),
+            operator: Operator::new(&knobs, seed),
             liveness: Liveness::default(),
             oracle: Oracle::new(bits),
             trace: Trace::new(keeps_story),
@@ -105,6 +108,7 @@ impl World {
         }
         self.begin_faults();
         self.plan_impostors();
+        self.plan_operator();
         for client in 0..self.clients.len() {
             let pause = 500_000 + self.random.below(1_000_000);
             self.schedule.after(pause, Event::Client { client: client as u8, serial: 0 });
@@ -152,6 +156,8 @@ impl World {
             Event::Paged { walker, serial, paged } => self.page_arrives(usize::from(walker), serial, &paged),
             Event::Client { client, serial } => self.client_due(usize::from(client), serial),
             Event::Impostor { node, step } => self.impostor_due(usize::from(node), step),
+            Event::Operator { node, step } => self.operator_due(usize::from(node), step),
+            Event::Watched { node, map, .. } => self.map_watched(usize::from(node), &map),
             Event::Fault => self.next_fault(),
             Event::Remedy(remedy) => self.remedy(remedy),
             Event::Look => self.look(),
@@ -168,7 +174,8 @@ impl World {
             | Event::Session { node, boot, .. }
             | Event::Link { node, boot, .. }
             | Event::Disk { node, boot }
-            | Event::Left { node, boot } => (*node, Some(*boot)),
+            | Event::Left { node, boot }
+            | Event::Watched { node, boot, .. } => (*node, Some(*boot)),
             Event::Request { node, .. } | Event::Walk { node, .. } => (*node, None),
             Event::Coordinator { boot, .. } => {
                 if *boot != self.coordinator.boot || self.coordinator.state.is_none() {

@@ -25,11 +25,13 @@ pub enum Bug {
     DamageTakenForTornTail,
     /// What follows the cut of a torn tail, or remains of a failed append, stays on disk.
     TailNotCleared,
+    /// A directory whose data was given up still says whose data it was.
+    GivenUpClaimed,
 }
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AcknowledgeBeforeSync,
         Self::NoDirectorySync,
         Self::RenameBeforeSync,
@@ -38,6 +40,7 @@ impl Bug {
         Self::RetryAfterFailedSync,
         Self::DamageTakenForTornTail,
         Self::TailNotCleared,
+        Self::GivenUpClaimed,
     ];
 }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 pub use start::Recovery;
 
-use crate::bugs::{Bugs, NoBugs};
+use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::discard;
 use crate::disk::{Disk, DiskLock, Mode, write_full};
 use crate::error::{FileError, IoContext as _, JournalError, OpenError, ReadError};
@@ -171,6 +171,20 @@ impl<B: Bugs> DataDir<B> {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Records that whatever was written here is given up: no later start claims it.
+    ///
+    /// # Errors
+    /// As for [`Self::update_identity`].
+    pub fn disown(&mut self) -> Result<(), FileError> {
+        if self.bugs.plants(Bug::GivenUpClaimed) {
+            return Ok(());
+        }
+        self.update_identity(|identity| {
+            identity.unproven.clear();
+            identity.incarnations.clear();
+        })
     }
 
     /// Changes the identity. The change is durable when this returns. On a full disk it uses up the reserves.

@@ -95,6 +95,7 @@ impl<B: Bugs> Coordinator<B> {
         let registered = self.registry.incarnation_at(&addr);
         let is_late = registered.is_some_and(|present| incarnation.is_before(present));
         if is_late
+            || self.unregistered.contains(&incarnation)
             || self.is_held(now, &addr, Some(incarnation), &ancestors)
             || (registered.is_none() && self.has_room().is_err())
         {
@@ -199,11 +200,13 @@ impl<B: Bugs> Coordinator<B> {
         self.away.remove(addr);
         self.departures.leaving.remove(addr);
         self.departures.replacing.retain(|_, old| old != addr);
-        self.unregistered.extend(registered);
-        self.gone.extend(registered.into_iter().chain(remembered));
-        self.outputs.extend(registered.map(Output::Unregistered));
+        // IMPORTANT: also those that are not here. One that was only cut off is told so when it joins again.
+        let out: Vec<_> = registered.into_iter().chain(remembered).collect();
+        self.unregistered.extend(&out);
+        self.gone.extend(&out);
         self.event(Event::Unregistered(addr.clone()));
         self.advance(now);
+        self.outputs.extend(registered.map(Output::Unregistered));
         true
     }
 

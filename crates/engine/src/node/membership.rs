@@ -14,7 +14,7 @@ use proto::slot::SlotId;
 
 use super::fetch::{GROUP, Upcoming};
 use super::{Event, HANDOVER_TIMEOUT, Node, Proposals, Slots, TICK, Turn};
-use crate::bugs::Bugs;
+use crate::bugs::{Bug, Bugs};
 use crate::outbox::Outbox;
 use crate::slot::EVICT_AFTER;
 use crate::time::Timestamp;
@@ -65,19 +65,23 @@ impl<B: Bugs> Node<B> {
     }
 
     /// The map that an update results in, if it must be on the node's disk before [`Node::handle_map`] is called with
-    /// the update: when, in a slot that this node leads, a copy no longer counts.
+    /// the update: when a copy no longer counts that is this node's own, or is of a slot that this node leads.
     ///
-    /// IMPORTANT: that copy need not have what becomes durable from then on. If the coordinator loses its state while
-    /// all nodes are down, it uses the newest map that any of them has kept, and must not believe that the copy counts.
+    /// IMPORTANT: that copy need not have what becomes durable from then on, and this node's own may be dropped at
+    /// once. If the coordinator loses its state while all nodes are down, it uses the newest map that any of them has
+    /// kept, and must not believe that the copy counts.
     #[must_use]
     pub fn to_be_kept(&self, update: &MapUpdate) -> Option<Arc<ClusterMap>> {
         let (me, before) = (self.incarnation(), self.map()?);
         let after = ClusterMap::updated(Some(&*before), update).ok()?;
+        let is_mine = |copy: Incarnation| copy == me || self.ancestors.contains(copy);
         let shrinks = |(slot, after): (SlotId, &Arc<SlotConfig>)| {
             let before = before.config(slot);
             let counts = |config: &SlotConfig, copy| config.isr.contains(copy) || config.elr.contains(copy);
-            let mut counted = before.isr.iter().chain(&before.elr);
-            after.primary == Some(me) && !counted.all(|copy| counts(after, copy))
+            let mut lost = before.isr.iter().chain(&before.elr).filter(|copy| !counts(after, copy));
+            let is_led = after.primary == Some(me);
+            let has_mine = after.isr.iter().chain(&after.elr).copied().any(is_mine);
+            lost.any(|copy| is_led || (is_mine(*copy) && !has_mine))
         };
         let must_be = after.changes_from(&before).any(shrinks);
         must_be.then(|| Arc::new(after))
@@ -111,7 +115,7 @@ impl<B: Bugs> Node<B> {
         };
         // IMPORTANT: a map may once more name a node as a primary that was taken off the ring. If that node led, empty
         // as it is, it would replace what the others hold.
-        let is_out = self.is_out.load(Ordering::Relaxed);
+        let is_out = self.is_out.load(Ordering::Relaxed) && !self.bugs.plants(Bug::UnregisteredLeads);
         for slot in changed.iter().copied().filter(|_| !is_out) {
             let config = map.config(slot);
             let mut state = self.slot(slot);
@@ -348,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_primary_keeps_a_map_in_which_a_copy_counts_no_more() {
+    fn a_node_keeps_a_map_in_which_a_copy_counts_no_more() {
         let of = |primary: u64, isr: &[u64], elr: &[u64], learners: &[u64]| {
             let all = |numbers: &[u64]| numbers.iter().copied().map(Incarnation).collect();
             SlotConfig {
@@ -367,6 +371,9 @@ mod tests {
         );
         assert!(is_to_be_kept(&of(1, &[1], &[2], &[]), &of(1, &[1, 3], &[], &[2])), "2 is no former member any more");
         assert!(!is_to_be_kept(&whole, &of(2, &[1, 2], &[], &[3])), "another leads");
+        assert!(is_to_be_kept(&of(2, &[2, 1], &[], &[]), &of(2, &[2, 3], &[], &[])), "its own copy is dropped");
+        assert!(is_to_be_kept(&of(2, &[2, 1], &[], &[]), &of(2, &[2, 3], &[], &[1])), "it is filled anew");
+        assert!(!is_to_be_kept(&of(2, &[2, 1], &[], &[]), &of(2, &[2], &[1], &[])), "it counts as a former member");
         assert!(!is_to_be_kept(&whole, &of(1, &[1], &[2, 3], &[])), "former members count");
         assert!(!is_to_be_kept(&of(1, &[1, 2], &[], &[3]), &whole), "one more counts");
     }

@@ -68,6 +68,8 @@ pub(crate) struct Member {
     disk: Vec<Vec<u8>>,
     ancestors: Ancestors,
     session: Option<MapVersion>,
+    /// It was taken off the ring: it does not join again.
+    is_out: bool,
     /// The far ends of its links, by the incarnation they lead to, each with the queue that it drains.
     links: BTreeMap<Incarnation, (Arc<Outbox>, Inbox)>,
     /// How far its wall clock is ahead of the others'.
@@ -106,10 +108,10 @@ impl World {
 
     fn start_as(&mut self, name: &str, node: Node, disk: Vec<Vec<u8>>) {
         let (addr, ancestors) = (addr_of(name), node.ancestors().clone());
-        let (incarnation, session, links) = (None, None, BTreeMap::new());
+        let (runs, is_out, incarnation, session) = (true, false, None, None);
+        let (links, ahead) = (BTreeMap::new(), Duration::ZERO);
         let node = node.with_memory_limit(self.memory.0, self.memory.1);
-        let member =
-            Member { node, addr, incarnation, runs: true, disk, ancestors, session, links, ahead: Duration::ZERO };
+        let member = Member { node, addr, incarnation, runs, disk, ancestors, session, is_out, links, ahead };
         member.node.set_wall_clock(self.now, member.wall(self.now));
         self.nodes.insert(name.to_owned(), member);
     }
@@ -288,6 +290,9 @@ impl World {
         let member = &self.nodes[name];
         let mut busy = false;
         let Some(sent) = member.session else {
+            if member.is_out {
+                return false;
+            }
             let held = member.node.map().map(|map| ClusterMap::clone(&map));
             let (addr, ancestors) = (member.addr.clone(), member.node.ancestors().clone());
             let Ok(joined) = self.coordinator.join(self.now, addr, member.incarnation, 1, ancestors, held) else {
@@ -361,6 +366,7 @@ impl World {
                 Output::Unregistered(node) => {
                     if let Some(name) = self.name_in_session(node) {
                         self.member(&name).node.give_everything_up();
+                        self.nodes.get_mut(&name).expect("a node of the story").is_out = true;
                     }
                 }
                 Output::Dismiss(node) => {

@@ -14,14 +14,31 @@ use super::{Farewell, LONGEST_PAUSE, Membership};
 impl Membership {
     /// Gives up everything that the node leads and holds, and follows the map only to forward requests.
     pub(super) async fn stay_out(self, leave: oneshot::Receiver<Farewell>) {
-        self.driver.node().give_everything_up();
+        let stays_out = async {
+            self.give_everything_up().await;
+            self.follow().await;
+        };
         tokio::select! {
-            () = self.follow() => {}
+            () = stays_out => {}
             Ok(left) = leave => {
                 // The coordinator no longer counts on this node, so there is nothing to tell it.
                 let _ = left.told.send(());
             }
         }
+    }
+
+    /// Gives up everything that the node leads and holds, on disk as well.
+    ///
+    /// IMPORTANT: first the directory says so. A coordinator that has lost its state may follow a map that still names
+    /// this node, and must not believe that its next start has what it had.
+    async fn give_everything_up(&self) {
+        if let Some(store) = self.driver.store() {
+            while let Err(error) = store.disown().await {
+                tracing::error!("cannot record in the data directory that its data is given up; trying again: {error}");
+                sleep(LONGEST_PAUSE).await;
+            }
+        }
+        self.driver.node().give_everything_up();
     }
 
     /// Follows the map as clients do, for as long as the process lives, in order to forward requests.

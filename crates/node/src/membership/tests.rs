@@ -7,6 +7,7 @@ use proto::cluster_map::ClusterMap;
 use proto::id::Version;
 use proto::peer::{Change, Write};
 use storage::SimDisk;
+use storage::disk::sim::{Fault, Operation};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -158,4 +159,34 @@ async fn a_start_is_noted_on_disk_before_the_coordinator_counts_on_it() {
     let again = Durable::open(&disk, Fsync::Always);
     assert_eq!(again.store.cluster(), None);
     assert_eq!(again.driver.node().ancestors().proven, [ME, Incarnation(ME.0 + 1)]);
+}
+
+#[tokio::test]
+async fn a_node_that_is_unregistered_never_claims_its_data_again_even_if_the_disk_was_full() {
+    let disk = SimDisk::new(1);
+    let mut node = Durable::open(&disk, Fsync::Always);
+    node.start();
+    let (listener, settings) = listen().await;
+    let (notices, _noticed) = mpsc::channel(16);
+    let (_leave, left) = oneshot::channel();
+    let session = tokio::spawn(run(node.driver.clone(), settings, notices, left));
+    let mut coordinator = Played::accept(&listener, &map_of_one()).await;
+    let driver = node.driver.clone();
+    let slot = driver.node().slot_of(b"k");
+    eventually("it takes a write", || {
+        let (write, mut turn) = (Write::new(b"k", Change::Put(b"v")), Turn::default());
+        let waiting = engine::waiting::Waiting::new();
+        driver.node().write(driver.clock().now(), slot, &write, &waiting, &mut turn).is_ok()
+    })
+    .await;
+    assert_eq!(driver.node().next_ancestors().proven, [ME]);
+    disk.inject(Some(Operation::Rename), 0, Fault::NoSpace);
+    coordinator.say(&CoordinatorMessage::Unregistered).await;
+    eventually("it gives everything up", || driver.node().positions(&[slot])[0].1 == Version::NONE).await;
+    session.abort();
+    drop((node, driver));
+    disk.crash();
+    let again = Durable::open(&disk, Fsync::Always);
+    assert_eq!(again.store.cluster(), Some("c-1"));
+    assert_eq!(again.driver.node().ancestors().iter().count(), 0);
 }

@@ -208,11 +208,10 @@ impl World {
                 return true;
             }
             CoordinatorMessage::Left => self.has_left(n),
-            CoordinatorMessage::Unregistered | CoordinatorMessage::Replaced => {
-                node.give_everything_up();
-                process.session = Session::Out;
+            CoordinatorMessage::Unregistered => return self.is_unregistered(n),
+            CoordinatorMessage::Replaced => {
                 let name = process.name.clone();
-                self.broken("liveness", None, format!("{name} is told to stay out, though nobody has unregistered it"));
+                self.broken("liveness", None, format!("{name} is told that another start has replaced it"));
             }
         }
         if !bytes.is_empty() {
@@ -256,6 +255,14 @@ impl World {
             Err(error) => self.broken("one cluster", None, format!("a node is sent a map that it refuses: {error}")),
         }
         true
+    }
+
+    /// A node has given up its roles, or has seen a map.
+    pub(crate) fn changed_roles(&mut self, n: usize) {
+        self.sync_links(n);
+        self.node_changed(n);
+        self.retry_parked(n);
+        self.settle(n);
     }
 
     /// With its first map, a start becomes part of its cluster, and records that on disk. Returns `false` if the disk

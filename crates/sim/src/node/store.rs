@@ -221,6 +221,12 @@ impl Store {
         open.directory.update_identity(|identity| identity.begin_incarnation(incarnation.0))
     }
 
+    /// The node gives up everything it has.
+    pub(crate) fn disown(&mut self) -> Result<(), FileError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        open.directory.disown()
+    }
+
     /// Records the cluster, and the incarnation and map with which this start of the node belongs to it.
     pub(crate) fn begin(&mut self, map: &ClusterMap, incarnation: Incarnation) -> Result<(), FileError> {
         let Some(open) = &mut self.open else { return Ok(()) };

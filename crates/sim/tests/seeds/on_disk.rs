@@ -6,7 +6,7 @@ use storage::bugs::Bug;
 use super::is_found;
 
 /// Like `FOUND_BY` of the engine's bugs.
-const FOUND_BY: [(Bug, u64); 7] = [
+const FOUND_BY: [(Bug, u64); 8] = [
     (Bug::AcknowledgeBeforeSync, 2),
     (Bug::NoDirectorySync, 12),
     (Bug::RenameBeforeSync, 46),
@@ -14,6 +14,7 @@ const FOUND_BY: [(Bug, u64); 7] = [
     (Bug::SnapshotMissesTail, 3),
     (Bug::DamageTakenForTornTail, 39),
     (Bug::TailNotCleared, 35),
+    (Bug::GivenUpClaimed, 5),
 ];
 
 #[test]
