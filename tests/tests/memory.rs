@@ -82,6 +82,13 @@ fn at_the_limit_writes_that_need_more_are_refused_and_everything_else_goes_on() 
         assert_eq!(node.insist(&format!("EXPIRE {} 1000", stored[1])), "OK 1");
         assert_eq!(node.insist(&format!("PERSIST {}", stored[1])), "OK 1");
     }
+    let mut coordinator = Connection::open(&cluster.coordinator.addr);
+    let said = "has just refused writes for lack of memory: DELETE keys or raise --max-memory";
+    eventually("STATUS names the nodes", SOON, || {
+        let lines = coordinator.ask_lines("STATUS");
+        let named = lines.iter().filter(|line| line.starts_with("node ") && line.ends_with(said)).count();
+        ensure(named > 0 && lines[0].starts_with("OK Status healthy: "), || format!("{lines:#?}"))
+    });
     let ended = client::command(cluster.coordinator.port, &format!("PUT {new} {}", value(1_000)), &[]);
     let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), ended.stderr);
     assert!(ended.code == Some(4) && said.contains("ERROR FULL the "), "{:?}: {said}", ended.code);

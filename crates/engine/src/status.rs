@@ -132,6 +132,8 @@ pub struct Status {
     pub away: Vec<(NodeAddr, Duration)>,
     /// Nodes with a full disk.
     pub full: Vec<NodeAddr>,
+    /// Nodes that have just refused writes for lack of memory.
+    pub short_of_memory: Vec<NodeAddr>,
     /// The nodes being filled.
     pub fills: Vec<Fill>,
     /// The nodes that are leaving.
@@ -211,6 +213,10 @@ impl Status {
             format!("the disk of node {node} is full: free some space; until then, other nodes lead its slots")
         });
         push_some(&mut lines, full.collect());
+        let short = self.short_of_memory.iter().map(|node| {
+            format!("node {node} has just refused writes for lack of memory: DELETE keys or raise --max-memory")
+        });
+        push_some(&mut lines, short.collect());
         lines
     }
 
@@ -451,6 +457,7 @@ mod tests {
             silent: Vec::new(),
             away: Vec::new(),
             full: Vec::new(),
+            short_of_memory: Vec::new(),
             fills: Vec::new(),
             leaving: Vec::new(),
             replaced: Vec::new(),

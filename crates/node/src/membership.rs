@@ -42,6 +42,9 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// A disk that has taken nothing for this long counts as hung.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
+/// For how long after its last refusal a node counts as refusing writes for lack of memory.
+const REFUSING: Duration = Duration::from_secs(60);
+
 /// While this many messages wait for the disk, no further proposals are taken from the node's state machine.
 const HELD: usize = 16;
 
@@ -199,6 +202,10 @@ struct Membership {
     told_full: bool,
     /// This session's coordinator has been told of fills that this node is making.
     told_of_fills: bool,
+    /// How many writes this node has refused for lack of memory, and when that number was last seen to grow.
+    refused: (u64, Option<Instant>),
+    /// This session's coordinator knows that this node lacks memory.
+    told_of_memory: bool,
     /// This node was told to delete its data. It applies no more maps.
     dismissed: bool,
     /// An end of the journal that is not written yet, and when that was first noticed.
@@ -235,6 +242,8 @@ impl Membership {
             awaits_admission: false,
             told_full: false,
             told_of_fills: false,
+            refused: (0, None),
+            told_of_memory: false,
             dismissed: false,
             unwritten: None,
         }
@@ -265,7 +274,7 @@ impl Membership {
         self.join(&mut connection.output);
         self.beats.clear();
         self.held.clear();
-        (self.told_full, self.told_of_fills) = (false, false);
+        (self.told_full, self.told_of_fills, self.told_of_memory) = (false, false, false);
         let mut beats = interval(self.settings.heartbeat_interval);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
@@ -299,6 +308,7 @@ impl Membership {
                         NodeMessage::Heartbeat { incarnation }.encode(&mut connection.output);
                         self.beats.push_back(self.driver.clock().now());
                         self.tell_fills(&mut connection.output);
+                        self.tell_memory(&mut connection.output);
                     }
                 }
                 () = self.driver.proposals() => {}
@@ -348,6 +358,19 @@ impl Membership {
             NodeMessage::Filling { fills }.encode(out);
         }
         self.told_of_fills = makes_any;
+    }
+
+    /// Reports, when that has changed, whether this node has just refused writes for lack of memory.
+    fn tell_memory(&mut self, out: &mut Vec<u8>) {
+        let refused = self.driver.node().memory_figures().refused;
+        if refused > self.refused.0 {
+            self.refused = (refused, Some(Instant::now()));
+        }
+        let is_short = self.refused.1.is_some_and(|at| at.elapsed() < REFUSING);
+        if is_short != self.told_of_memory {
+            self.told_of_memory = is_short;
+            NodeMessage::Memory { is_short }.encode(out);
+        }
     }
 
     /// Sends a message once the journal is written up to now. IMPORTANT: whoever learns this node's position, or what

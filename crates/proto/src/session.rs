@@ -128,6 +128,11 @@ pub enum NodeMessage {
     Full,
     /// `ROOM`: the node has room again.
     Room,
+    /// `MEMORY short|enough`: whether the node has just refused writes for lack of memory. For people only.
+    Memory {
+        /// It has.
+        is_short: bool,
+    },
     /// `FILLING (to slots keys)...`: what is waiting to be filled by this node, copy by copy; empty if nothing is. For
     /// people only.
     Filling {
@@ -240,6 +245,7 @@ impl NodeMessage {
             Self::Resync => words(&["RESYNC"], out),
             Self::Full => words(&["FULL"], out),
             Self::Room => words(&["ROOM"], out),
+            Self::Memory { is_short } => words(&["MEMORY", if *is_short { "short" } else { "enough" }], out),
             Self::Filling { fills } => {
                 begin_array(1 + 3 * fills.len(), out);
                 push_word(b"FILLING", out);
@@ -276,6 +282,11 @@ impl NodeMessage {
                 b"RESYNC" => Self::Resync,
                 b"FULL" => Self::Full,
                 b"ROOM" => Self::Room,
+                b"MEMORY" => match words.next()? {
+                    b"short" => Self::Memory { is_short: true },
+                    b"enough" => Self::Memory { is_short: false },
+                    _ => return None,
+                },
                 b"FILLING" => {
                     let mut fills = Vec::with_capacity(words.len() / 3);
                     while !words.is_empty() {
@@ -391,6 +402,8 @@ mod tests {
             NodeMessage::Resync,
             NodeMessage::Full,
             NodeMessage::Room,
+            NodeMessage::Memory { is_short: true },
+            NodeMessage::Memory { is_short: false },
             NodeMessage::Filling { fills: Vec::new() },
             NodeMessage::Filling { fills: vec![Filling { to: incarnation, slots: 7, keys: 900 }] },
             NodeMessage::Stops,

@@ -1,6 +1,6 @@
 //! The health of the slots: what `STATUS` reports and `WAIT_HEALTHY` waits for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::cluster_map::{MapVersion, SlotConfig};
 use proto::id::{Incarnation, NodeAddr};
@@ -97,6 +97,9 @@ impl<B: Bugs> Coordinator<B> {
     /// The condition of the slots.
     pub fn status(&mut self, now: Timestamp) -> Status {
         self.wake(now);
+        let addrs = |nodes: &BTreeSet<Incarnation>| {
+            nodes.iter().filter_map(|node| self.registry.addr_of(*node).cloned()).collect()
+        };
         let mut status = Status {
             stage: self.stage(),
             slots: self.settings.bits.count(),
@@ -105,7 +108,8 @@ impl<B: Bugs> Coordinator<B> {
             timeout: self.settings.cluster_settings.heartbeat_timeout,
             silent: self.registry.silent(now),
             away: self.away().map(|(addr, until)| (addr.clone(), until - now)).collect(),
-            full: self.full.iter().filter_map(|full| self.registry.addr_of(*full).cloned()).collect(),
+            full: addrs(&self.full),
+            short_of_memory: addrs(&self.short_of_memory),
             fills: Vec::new(),
             leaving: self.leaving().map(|(node, slots)| self.leaver(node, slots)).collect(),
             replaced: self.departures.replacing.iter().map(|(new, old)| (old.clone(), new.clone())).collect(),

@@ -131,9 +131,10 @@ impl<B: Bugs> Coordinator<B> {
     /// Handles a start of a node that is here, for the first time or again.
     fn has_joined(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, ancestors: Ancestors) {
         self.joined_once = true;
-        // A node reports a full disk anew in each session; its report of having room again may have been lost with the
-        // last one.
+        // A node reports a full disk and a lack of memory anew in each session; its report that this is over may have
+        // been lost with the last one.
         self.full.remove(&incarnation);
+        self.short_of_memory.remove(&incarnation);
         if self.registry.incarnation_at(&addr) != Some(incarnation) {
             let returned = self.map.member(incarnation).is_some();
             let replaced = self.replace_at(now, &addr, incarnation, &ancestors);

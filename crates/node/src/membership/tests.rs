@@ -190,3 +190,18 @@ async fn a_node_that_is_unregistered_never_claims_its_data_again_even_if_the_dis
     assert_eq!(again.store.cluster(), Some("c-1"));
     assert_eq!(again.driver.node().ancestors().iter().count(), 0);
 }
+
+#[tokio::test]
+async fn a_lack_of_memory_is_over_if_nothing_was_refused_for_a_while() {
+    let node = Durable::open(&SimDisk::new(1), Fsync::Always);
+    let (_listener, settings) = listen().await;
+    let mut membership = Membership::new(node.driver.clone(), settings, mpsc::channel(1).0);
+    let mut told = |refused_at| {
+        (membership.refused, membership.told_of_memory) = ((0, Some(refused_at)), true);
+        let mut out = Vec::new();
+        membership.tell_memory(&mut out);
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(told(Instant::now()), "", "it knows");
+    assert!(told(Instant::now() - REFUSING).contains("enough"));
+}
