@@ -536,8 +536,10 @@ impl World {
             let reaches =
                 |n: usize| !self.network.is_blocked(n, coordinator) && !self.network.is_blocked(coordinator, n);
             let has_map = (0..self.nodes.len()).any(|n| {
-                let node = self.nodes[n].node.as_ref().filter(|_| !self.nodes[n].is_paused && reaches(n));
-                node.is_some_and(|node| node.map().is_some())
+                let process = &self.nodes[n];
+                // It may take long to find out that an old session is over.
+                let joins = !process.is_paused && !process.is_registered() && reaches(n);
+                process.node.as_ref().is_some_and(|node| joins && node.map().is_some())
             });
             if !has_map {
                 return self.schedule.after(500_000, Event::Remedy(Remedy::StartCoordinator));

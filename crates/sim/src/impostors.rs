@@ -89,6 +89,7 @@ impl World {
         is_heard
             && !process.is_paused
             && !process.is_leaving
+            && !self.operator.has_taken_off(n)
             && self.knobs.wild_clocks == 0
             && !self.faults.state_is_lost
     }

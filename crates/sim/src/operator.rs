@@ -66,6 +66,7 @@ impl Operator {
         }
     }
 
+    /// Whether the node was ever taken off the ring: then its name was free for others.
     pub(crate) fn has_taken_off(&self, n: usize) -> bool {
         self.taken_off.contains(&n)
     }
@@ -115,8 +116,8 @@ impl World {
             return;
         }
         let (addr, name) = (self.nodes[n].addr.clone(), self.nodes[n].name.clone());
+        self.faults.somebody_is_dismissed();
         if self.nodes[n].node.is_some() {
-            self.faults.somebody_is_dismissed();
             self.operator.given_up.insert(n);
         }
         self.operator.taken_off.insert(n);
