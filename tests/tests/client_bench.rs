@@ -1,8 +1,10 @@
 //! `client bench`: a short load on a cluster, and the report on it.
 
+use std::time::Duration;
+
 use e2e::client::{self, printed};
-use e2e::cluster;
-use e2e::process::Ended;
+use e2e::cluster::{self, Cluster, Setup};
+use e2e::process::{Ended, Process};
 use serde_json::Value;
 
 /// Runs a load with these arguments.
@@ -105,4 +107,61 @@ fn wrong_flags_and_absent_servers_are_told_apart() {
     let ended = bench(&format!("get --port {} --seconds 1", cluster.node(0).port));
     assert_eq!(ended.code, Some(3), "{}", printed(&ended));
     assert!(ended.stderr.contains("is not a coordinator"), "{}", ended.stderr);
+}
+
+/// Starts a load of a minute, and returns once some of it is measured.
+fn start_bench(cluster: &Cluster, more: &[&str]) -> Process {
+    let port = cluster.coordinator.port.to_string();
+    let flags = ["bench", "--keys", "200", "--connections", "3", "--seconds", "60", "--warm-up", "0", "--port", &port];
+    let bench = Process::start("client", [&flags, more].concat());
+    bench.says_on_stderr("of 60 s: ");
+    bench
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_reports_what_was_measured() {
+    let cluster = cluster::shared();
+    for as_json in [false, true] {
+        let mut bench = start_bench(&cluster, if as_json { &["--json"] } else { &[] });
+        bench.signal(nix::sys::signal::Signal::SIGINT);
+        let ended = bench.wait_for_end(Duration::from_secs(10));
+        assert_eq!(ended.code, Some(130), "{}", printed(&ended));
+        if as_json {
+            let object: Value = serde_json::from_str(ended.text()).expect("one object");
+            assert_eq!(object["ended_early"], "interrupted", "{object}");
+            assert!(object["operations"].as_u64().unwrap() > 0 && object["unanswered"].is_u64(), "{object}");
+            assert!(object["seconds"].as_f64().unwrap() < 30.0, "{object}");
+        } else {
+            for part in ["PARTIAL RESULTS, of ", " of 60 s: interrupted", "p99.9 us", "% #"] {
+                assert!(ended.text().contains(part), "{part:?} in {}", ended.text());
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_before_the_measurement_says_that_nothing_was_measured() {
+    let cluster = cluster::shared();
+    let port = cluster.coordinator.port.to_string();
+    let mut bench = Process::start("client", ["bench", "--keys", "200", "--warm-up", "60", "--port", &port]);
+    bench.says_on_stderr("warming up");
+    bench.signal(nix::sys::signal::Signal::SIGINT);
+    let ended = bench.wait_for_end(Duration::from_secs(10));
+    assert_eq!(ended.code, Some(130), "{}", printed(&ended));
+    assert!(ended.text().is_empty() && ended.stderr.contains("before anything was measured"), "{}", printed(&ended));
+}
+
+#[test]
+fn a_node_that_dies_ends_the_run_and_what_was_measured_is_reported() {
+    let mut cluster = Setup::default().start();
+    let mut bench = start_bench(&cluster, &[]);
+    cluster.kill(1);
+    let ended = bench.wait_for_end(Duration::from_secs(30));
+    assert_eq!(ended.code, Some(4), "{}", printed(&ended));
+    let addr = cluster.node(1).addr.to_string();
+    for part in ["PARTIAL RESULTS, of ", &addr, "p99.9 us", "% #"] {
+        assert!(ended.text().contains(part), "{part:?} in {}", ended.text());
+    }
 }

@@ -158,9 +158,11 @@ fn a_second_coordinator_on_the_same_directory_is_refused_and_leaves_the_first_al
     let says = format!("another coordinator uses the directory {path}; each needs its own --data-dir");
     assert!(ended.stderr.contains(&says), "{}", ended.stderr);
     assert_eq!(Connection::open(&first.addr).ask("PING"), "PONG");
-    // When it ends, however that happens, the directory becomes free.
+    // When it ends, however that happens, the directory becomes free. A coordinator that is started earlier waits.
+    let third = server::start_coordinator(first.port, &["--data-dir", path]);
+    third.0.says_on_stderr(&format!("another process uses the data directory {path}: waiting up to 10s"));
     first.process.kill();
-    let third = server::coordinator(&["--data-dir", path]);
+    let third = third.ready();
     assert_eq!(Connection::open(&third.addr).ask("PING"), "PONG");
 }
 

@@ -100,11 +100,29 @@ fn a_node_says_where_its_data_is_and_a_directory_is_used_by_one_node_only() {
     let port = cluster.coordinator.port.to_string();
     let ended = node(&["0", "--coordinator-port", &port, "--data-dir", path(&data)]);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(ended.stderr.contains("another process uses the data directory"), "{}", ended.stderr);
+    let says = "another process uses the data directory";
+    assert!(ended.stderr.contains(&format!("{says} {}: waiting up to 10s", data.display())), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&format!("{says} {}; each", data.display())), "{}", ended.stderr);
 
     let memory = e2e::cluster::shared();
     assert!(memory.node(0).process.stdout().contains("Memory only"), "{}", memory.node(0).process.stdout());
     assert_eq!(memory.info(0).get("storage").map(String::as_str), Some("memory"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_node_that_is_started_while_its_predecessor_stops_waits_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup { nodes: 1, replicas: 0, ..Setup::default() });
+    cluster.store(0, "waited", 20, "");
+    let data = directory.path().join("node-0");
+    // On the same port, as a service manager starts it.
+    let port = cluster.node(0).port;
+    let next = e2e::server::start_node(cluster.coordinator.port, port, &["--data-dir", path(&data)]);
+    next.0.says_on_stderr("waiting up to 10s for it to stop");
+    assert_eq!(cluster.node_mut(0).stop().code, Some(0));
+    let next = next.ready();
+    assert!(next.process.stdout().contains("fsync interval: 20 keys"), "{}", next.process.stdout());
 }
 
 #[test]

@@ -205,12 +205,15 @@ fn the_client_walks_counts_and_reads_many_keys() {
         let ended = e2e::client::command(cluster.coordinator.port, command, more);
         (String::from_utf8_lossy(&ended.stdout).into_owned(), ended.code)
     };
-    let (stored, code) = run("MPUT c:1 one c:2 two", &[]);
+    let (stored, code) = run("MPUT c:1 one c:2 two d:1 three", &[]);
     assert!(stored.starts_with("[Client] MPUT c:1 [primary: ") && code == Some(0), "{stored}");
     assert_eq!(run("PREFIX c:", &[]), ("OK 2:\n  c:1\n  c:2\n".into(), Some(0)));
     assert_eq!(run("RANGE c:1 c:2", &["--raw"]), ("c:1\n".into(), Some(0)));
     assert_eq!(run("PREFIX c: LIMIT 1 AFTER c:1", &["--read", "linear", "--raw"]), ("c:2\n".into(), Some(0)));
     assert_eq!(run("COUNT c:", &[]), ("OK 2\n".into(), Some(0)));
+    assert_eq!(run("COUNT", &[]), ("OK 3\n".into(), Some(0)), "all keys");
+    assert_eq!(run("PREFIX", &["--raw"]), ("c:1\nc:2\nd:1\n".into(), Some(0)));
+    assert_eq!(run("PREFIX LIMIT 1 AFTER c:2", &["--raw"]), ("d:1\n".into(), Some(0)));
     assert_eq!(run("MGET c:2 c:3", &["--raw"]), ("two\n\n".into(), Some(1)));
 }
 

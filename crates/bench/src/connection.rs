@@ -148,9 +148,9 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Whether an answer is outstanding.
-    pub(crate) fn is_waiting(&self) -> bool {
-        !self.in_flight.is_empty()
+    /// How many operations were started and are not answered.
+    pub(crate) fn unanswered(&self) -> u64 {
+        self.in_flight.len() as u64
     }
 
     /// Starts an operation. It is not one of those that remain if that is before `start`, the end of the warm-up.

@@ -27,6 +27,6 @@ mod run;
 mod timer;
 
 pub use load::{Count, Load, Until};
-pub use outcome::{Interval, Outcome};
-pub use run::{fill, run};
+pub use outcome::{CutShort, Interval, Outcome, Why};
+pub use run::{Interrupt, fill, run};
 pub use target::Target;

@@ -33,8 +33,8 @@ pub struct Load {
     pub warm_up: Duration,
     /// When the run ends.
     pub until: Until,
-    /// Whether an error, a missing key, or a value that does not belong to its key fails the run. Otherwise they are
-    /// counted.
+    /// Whether an error, a missing key, or a value that does not belong to its key fails the run, as does all that cuts
+    /// it short. Otherwise they are counted, and what was measured until then is kept.
     pub strict: bool,
     /// The ack level that connections ask for.
     pub ack: Option<AckLevel>,

@@ -31,6 +31,8 @@ pub struct Outcome {
     pub first_error: Option<String>,
     /// With a rate: operations that were due and could not be sent before the end.
     pub unsent: u64,
+    /// What ended the run before it was done, if anything did. The measured time ends there.
+    pub cut_short: Option<CutShort>,
     /// Processor time of the target's processes per operation, if known.
     pub server_cpu: Option<Duration>,
     /// Processor time of this process per operation, if the system reports it.
@@ -49,6 +51,26 @@ impl Outcome {
     pub fn percentile(&self, percent: f64) -> Duration {
         Duration::from_nanos(self.latency.value_at_percentile(percent))
     }
+}
+
+/// A run that ended before it was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutShort {
+    /// When it ended.
+    pub at: Instant,
+    /// What ended it.
+    pub why: Why,
+    /// Operations without an answer at that moment; no figure includes them.
+    pub unanswered: u64,
+}
+
+/// What ended a run before it was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// It was told to end.
+    Interrupted,
+    /// It failed: a connection broke, or an answer was missing or did not match its request.
+    Failed(String),
 }
 
 /// A part of a run, reported while the run goes on.
@@ -157,7 +179,7 @@ impl Recorder {
     }
 
     /// `used` is the processor time of the target and of this process in the whole run.
-    pub(crate) fn outcome(mut self, unsent: u64, used: [Option<Duration>; 2]) -> Outcome {
+    pub(crate) fn outcome(mut self, unsent: u64, used: [Option<Duration>; 2], cut_short: Option<CutShort>) -> Outcome {
         self.end_interval();
         let latency = self.total.all();
         let kinds = Action::ALL.into_iter().zip(self.total.0).filter_map(|(action, kind)| Some((action, *kind?)));
@@ -166,9 +188,14 @@ impl Recorder {
                 .map(|used| Duration::from_nanos((used.as_nanos() / u128::from(self.answers)) as u64))
         };
         let [server_cpu, own_cpu] = used.map(each);
+        // Without a set end, the run ends with its last answer.
+        let end = match (self.stop, &cut_short) {
+            (Some(stop), Some(cut)) => stop.min(cut.at),
+            (Some(stop), None) => stop,
+            (None, _) => self.last,
+        };
         Outcome {
-            // Without a set end, the run ends with its last answer.
-            elapsed: self.stop.unwrap_or(self.last).saturating_duration_since(self.start),
+            elapsed: end.saturating_duration_since(self.start),
             operations: latency.len(),
             latency,
             of_action: kinds.collect(),
@@ -176,6 +203,7 @@ impl Recorder {
             refused: self.refused,
             first_error: self.first_error,
             unsent,
+            cut_short,
             server_cpu,
             own_cpu,
         }

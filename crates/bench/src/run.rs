@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -13,22 +14,33 @@ use crate::connection::{Connection, Pace};
 use crate::cpu;
 use crate::keys::Distribution;
 use crate::load::{Load, Until};
-use crate::outcome::{Interval, Outcome, Recorder};
+use crate::outcome::{CutShort, Interval, Outcome, Recorder, Why};
 use crate::random::Zipfian;
 use crate::target::Target;
 use crate::timer::Timer;
 
-/// An answer that takes longer than this fails the run.
+/// An answer that takes longer than this ends the run.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Roughly how many bytes of values are in flight per connection while keys are stored before the measurement.
 const FILL_BYTES: usize = 16 * 1024;
 
+/// How soon a run notices that it was interrupted.
+const NOTICE: Duration = Duration::from_millis(100);
+
+/// Ends a run: set it from another thread or task, and the run returns within [`NOTICE`].
+pub type Interrupt = AtomicBool;
+
 /// Stores every key at the server that leads it.
 ///
 /// # Errors
-/// As [`run`]; some keys may be stored.
-pub fn fill(target: &Target, load: &Load, observe: &mut dyn FnMut(Interval<'_>)) -> anyhow::Result<Outcome> {
+/// As [`run`] with [`Load::strict`]; some keys may be stored.
+pub fn fill(
+    target: &Target,
+    load: &Load,
+    interrupt: Option<&Interrupt>,
+    observe: &mut dyn FnMut(Interval<'_>),
+) -> anyhow::Result<Outcome> {
     let load = Load {
         connections: target.servers.len(),
         pipeline: (FILL_BYTES / load.sizes.value.max(1)).clamp(1, 128),
@@ -39,23 +51,26 @@ pub fn fill(target: &Target, load: &Load, observe: &mut dyn FnMut(Interval<'_>))
         distribution: Distribution::Uniform,
         ..load.clone()
     };
-    run(target, &load, Duration::from_secs(1), observe)
+    run(target, &load, Duration::from_secs(1), interrupt, observe)
 }
 
 /// Puts load on a target until it is time to stop. Reports the measurements of each interval when it ends; never with
 /// an interval of [`Duration::MAX`].
 ///
+/// A run is cut short if it is interrupted, if a connection breaks, or if an answer is missing for ten seconds or does
+/// not match its request. What was measured until then is returned, with the reason in [`Outcome::cut_short`].
+///
 /// # Errors
-/// If a connection breaks, an answer is missing for ten seconds or does not match its request; with [`Load::strict`],
-/// also if an answer is wrong.
+/// If the connections cannot be opened; with [`Load::strict`], also if the run is cut short or an answer is wrong.
 pub fn run(
     target: &Target,
     load: &Load,
     interval: Duration,
+    interrupt: Option<&Interrupt>,
     observe: &mut dyn FnMut(Interval<'_>),
 ) -> anyhow::Result<Outcome> {
-    let mut poll = Poll::new().context("cannot wait for sockets")?;
-    let mut connections = open(target, load, &poll)?;
+    let poll = Poll::new().context("cannot wait for sockets")?;
+    let connections = open(target, load, &poll)?;
     let timer = load.rate.map(|_| Timer::new(poll.registry())).transpose().context("cannot make a timer")?;
 
     let (server_cpu, own_cpu) = (cpu::used(&target.pids), cpu::used(&[std::process::id()]));
@@ -65,59 +80,112 @@ pub fn run(
         Until::Elapsed(time) => Some(start + time),
         Until::AllKeys | Until::Operations(_) => None,
     };
-    let mut recorder = Recorder::new(start, stop);
-    let mut schedule = load.rate.zip(timer).map(|(rate, timer)| Schedule { begin, rate, next: 0, timer });
-    for (at, connection) in connections.iter_mut().enumerate() {
-        if let Some(schedule) = &schedule {
-            let (due, step) = (schedule.due(at as u64), schedule.due(load.connections as u64) - begin);
-            connection.set_pace(Pace::Open { due, step });
-        }
-        connection.pump(&recorder, begin)?;
+    let schedule = load.rate.zip(timer).map(|(rate, timer)| Schedule { begin, rate, next: 0, timer });
+    let mut run = Run { poll, connections, schedule, recorder: Recorder::new(start, stop), begin, stop, interrupt };
+    let failed = run.drive(interval, observe).err();
+    if load.strict
+        && let Some(error) = failed
+    {
+        return Err(error);
     }
-    let mut beat = Beat { from: begin, every: interval };
-    let mut events = Events::with_capacity(connections.len() + 1);
-    let (mut heard, mut ended) = (begin, false);
-    let mut open = connections.iter().filter(|connection| !connection.is_done).count();
-    while open > 0 {
-        let now = Instant::now();
-        let mut wait = beat.left(now).min(ANSWER);
-        if let Some(schedule) = schedule.as_mut().filter(|_| !recorder.is_over(now)) {
-            wait = wait.min(schedule.send_due(&mut connections, &recorder, now)?);
-        }
-        if let Some(stop) = stop.filter(|stop| now < *stop) {
-            wait = wait.min(stop - now);
-        }
-        match poll.poll(&mut events, Some(wait)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error).context("cannot wait for sockets"),
-        }
-        let mut is_heard = false;
-        for event in &events {
-            let Some(connection) = connections.get_mut(event.token().0) else { continue };
-            let was_done = connection.is_done;
-            connection.ready(&mut recorder)?;
-            open -= usize::from(connection.is_done && !was_done);
-            is_heard = true;
-        }
-        let now = Instant::now();
-        if recorder.is_over(now) && !ended {
-            // Connections with nothing in flight, which no event will end.
-            ended = true;
-            connections.iter_mut().try_for_each(|connection| connection.pump(&recorder, now))?;
-            open = connections.iter().filter(|connection| !connection.is_done).count();
-        }
-        if is_heard {
-            heard = now;
-        } else if now >= heard + ANSWER {
-            anyhow::ensure!(!connections.iter().any(Connection::is_waiting), "no answer within {ANSWER:?}");
-        }
-        beat.tell(&mut recorder, now, observe);
-    }
-    let unsent = stop.map_or(0, |stop| connections.iter().map(|connection| connection.unsent(stop)).sum());
+    let ended = Instant::now();
+    let cut_short = failed.map(|error| CutShort {
+        at: ended,
+        why: if error.is::<Interrupted>() { Why::Interrupted } else { Why::Failed(format!("{error:#}")) },
+        unanswered: run.connections.iter().map(Connection::unanswered).sum(),
+    });
+    let until = stop.map(|stop| if cut_short.is_some() { stop.min(ended) } else { stop });
+    let unsent = until.map_or(0, |until| run.connections.iter().map(|connection| connection.unsent(until)).sum());
     let since = |pids: &[u32], before: Option<Duration>| Some(cpu::used(pids)?.saturating_sub(before?));
     let used = [since(&target.pids, server_cpu), since(&[std::process::id()], own_cpu)];
-    Ok(recorder.outcome(unsent, used))
+    Ok(run.recorder.outcome(unsent, used, cut_short))
+}
+
+/// The run was told to end.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+struct Interrupted;
+
+/// A run in progress.
+struct Run<'a> {
+    poll: Poll,
+    connections: Vec<Connection<'a>>,
+    schedule: Option<Schedule>,
+    recorder: Recorder,
+    begin: Instant,
+    /// `None` means no end.
+    stop: Option<Instant>,
+    interrupt: Option<&'a Interrupt>,
+}
+
+impl Run<'_> {
+    /// Sends and receives until all connections are done.
+    fn drive(&mut self, interval: Duration, observe: &mut dyn FnMut(Interval<'_>)) -> anyhow::Result<()> {
+        let count = self.connections.len() as u64;
+        for (at, connection) in self.connections.iter_mut().enumerate() {
+            if let Some(schedule) = &self.schedule {
+                let (due, step) = (schedule.due(at as u64), schedule.due(count) - self.begin);
+                connection.set_pace(Pace::Open { due, step });
+            }
+            connection.pump(&self.recorder, self.begin)?;
+        }
+        let mut beat = Beat { from: self.begin, every: interval };
+        let mut events = Events::with_capacity(self.connections.len() + 1);
+        let (mut heard, mut ended) = (self.begin, false);
+        let mut open = self.open();
+        while open > 0 {
+            if self.interrupt.is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
+                return Err(Interrupted.into());
+            }
+            let wait = self.wait(&beat)?;
+            match self.poll.poll(&mut events, Some(wait)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).context("cannot wait for sockets"),
+            }
+            let mut is_heard = false;
+            for event in &events {
+                let Some(connection) = self.connections.get_mut(event.token().0) else { continue };
+                let was_done = connection.is_done;
+                connection.ready(&mut self.recorder)?;
+                open -= usize::from(connection.is_done && !was_done);
+                is_heard = true;
+            }
+            let now = Instant::now();
+            if self.recorder.is_over(now) && !ended {
+                // Connections with nothing in flight, which no event will end.
+                ended = true;
+                self.connections.iter_mut().try_for_each(|connection| connection.pump(&self.recorder, now))?;
+                open = self.open();
+            }
+            if is_heard {
+                heard = now;
+            } else if now >= heard + ANSWER {
+                let is_waiting = self.connections.iter().any(|connection| connection.unanswered() > 0);
+                anyhow::ensure!(!is_waiting, "no answer within {ANSWER:?}");
+            }
+            beat.tell(&mut self.recorder, now, observe);
+        }
+        Ok(())
+    }
+
+    /// How many connections are not done.
+    fn open(&self) -> usize {
+        self.connections.iter().filter(|connection| !connection.is_done).count()
+    }
+
+    /// Sends what is due, and returns how long to wait for sockets.
+    fn wait(&mut self, beat: &Beat) -> anyhow::Result<Duration> {
+        let now = Instant::now();
+        let mut wait = beat.left(now).min(ANSWER);
+        if let Some(schedule) = self.schedule.as_mut().filter(|_| !self.recorder.is_over(now)) {
+            wait = wait.min(schedule.send_due(&mut self.connections, &self.recorder, now)?);
+        }
+        if let Some(stop) = self.stop.filter(|stop| now < *stop) {
+            wait = wait.min(stop - now);
+        }
+        Ok(if self.interrupt.is_some() { wait.min(NOTICE) } else { wait })
+    }
 }
 
 /// Opens the connections of a load, spread evenly over the servers.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use coordinator::config::Config;
 use coordinator::driver::Driver;
-use coordinator::session;
+use coordinator::{session, state_file};
 use net::access::Access;
+use net::in_use;
 use net::listener::Limits;
 use net::program;
 use net::shutdown::{self, Shutdown};
@@ -27,6 +28,9 @@ fn main() -> ExitCode {
 async fn run(config: Config) -> anyhow::Result<()> {
     // Check this before anything else: a password that cannot be read aborts the start.
     let access = Access::new(config.connections.password()?);
+    if let Some(directory) = &config.data_dir {
+        in_use::wait_until_free(directory, &directory.join(state_file::LOCK_NAME), in_use::PATIENCE).await;
+    }
     let listener = net::listener::bind(&config.host, config.port).await?;
     let addr = listener.local_addr().context("the socket has no address")?;
     let shutdown = Shutdown::new();

@@ -30,7 +30,8 @@ const FORMAT_VERSION: &str = "1";
 /// The longest first line, in bytes, its newline included.
 const FIRST_LINE_BYTES: usize = 128;
 
-const LOCK_NAME: &str = "coordinator.lock";
+/// The name of the file in the directory that its coordinator keeps locked.
+pub const LOCK_NAME: &str = "coordinator.lock";
 const STATE_NAME: &str = "coordinator.state";
 const WRITTEN_NAME: &str = "coordinator.state.tmp";
 /// A file of every node's data directory.

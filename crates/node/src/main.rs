@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use engine::node::Turn;
 use net::access::Access;
 use net::clock::Clock;
+use net::in_use;
 use net::listener::Limits;
 use net::processors;
 use net::program;
@@ -20,6 +21,7 @@ use node::driver::{Driver, random_secret};
 use node::membership::{self, Farewell, Notice};
 use node::session;
 use node::store::{self, OpenedStore};
+use storage::directory::LOCK_NAME;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -60,6 +62,9 @@ fn random_id() -> u128 {
 async fn run(config: Config) -> anyhow::Result<()> {
     // Check this before anything else: a password that cannot be read aborts the start.
     let access = Access::new(config.connections.password()?);
+    if let Some(directory) = &config.data_dir {
+        in_use::wait_until_free(directory, &directory.join(LOCK_NAME), in_use::PATIENCE).await;
+    }
     let listener = net::listener::bind(&config.host, config.port()).await?;
     let bound = listener.local_addr().context("the socket has no address")?;
     let addr = config.advertised(bound.port())?;

@@ -30,7 +30,8 @@ use crate::segment::{self, Draft, Header, Segment};
 use crate::snapshot::{self, SnapshotError, SnapshotReader, SnapshotWriter};
 use crate::survey::Listing;
 
-pub(crate) const LOCK_NAME: &str = "lock";
+/// The name of the file in the directory that the process using it keeps locked.
+pub const LOCK_NAME: &str = "lock";
 pub(crate) const RESERVE_NAME: &str = "reserve";
 pub(crate) const IDENTITY_RESERVE_NAME: &str = "reserve-identity";
 

@@ -48,7 +48,7 @@ fn gets(until: Until) -> Load {
 }
 
 fn quietly(target: &Target, load: &Load) -> anyhow::Result<Outcome> {
-    run(target, load, Duration::MAX, &mut |_| ())
+    run(target, load, Duration::MAX, None, &mut |_| ())
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_run_lasts_as_long_as_it_was_asked_to_and_tells_of_itself() {
     let mut told = Vec::new();
     let load = Load { warm_up: Duration::from_millis(50), ..gets(Until::Elapsed(Duration::from_millis(200))) };
     let begin = Instant::now();
-    let outcome = run(&server(values), &load, Duration::from_millis(20), &mut |interval| {
+    let outcome = run(&server(values), &load, Duration::from_millis(20), None, &mut |interval| {
         told.push((interval.at.is_some(), interval.latency.len()));
     });
     let outcome = outcome.unwrap();
@@ -154,4 +154,40 @@ fn a_key_is_read_before_it_is_modified() {
     let load = Load { mix: Mix::only(Action::Modify), connections: 1, ..gets(Until::Operations(50)) };
     let outcome = quietly(&target, &load).unwrap();
     assert_eq!((outcome.operations, outcome.misses), (50, 0));
+}
+
+#[test]
+fn a_run_that_is_cut_short_keeps_what_was_measured() {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let broken = server(|input| {
+        // No answer to a GET.
+        if ASKED.fetch_add(1, Ordering::Relaxed) >= 100 { b"OK\n".to_vec() } else { values(input) }
+    });
+    let load = Load { connections: 1, strict: false, ..gets(Until::Elapsed(Duration::from_secs(60))) };
+    let outcome = quietly(&broken, &load).unwrap();
+    let cut = outcome.cut_short.unwrap();
+    assert!(matches!(&cut.why, Why::Failed(why) if why.contains("does not match the request")), "{cut:?}");
+    assert!(outcome.operations >= 100 && outcome.elapsed < Duration::from_secs(30) && cut.unanswered == 4, "{cut:?}");
+    assert!(quietly(&broken, &Load { strict: true, ..load }).is_err(), "a strict run fails");
+}
+
+#[test]
+fn a_run_ends_when_it_is_interrupted() {
+    let target = server(values);
+    let interrupt = Interrupt::new(false);
+    for rate in [None, NonZeroU64::new(1_000)] {
+        interrupt.store(false, Ordering::Relaxed);
+        let load = Load { strict: false, rate, ..gets(Until::Elapsed(Duration::from_secs(60))) };
+        let mut told = 0;
+        let outcome = run(&target, &load, Duration::from_millis(20), Some(&interrupt), &mut |_| {
+            told += 1;
+            interrupt.store(told >= 3, Ordering::Relaxed);
+        });
+        let outcome = outcome.unwrap();
+        assert_eq!(outcome.cut_short.map(|cut| cut.why), Some(Why::Interrupted));
+        assert!(outcome.operations > 0 && outcome.elapsed < Duration::from_secs(30), "{:?}", outcome.elapsed);
+        assert!(outcome.unsent < 1_000, "only what was due until then: {}", outcome.unsent);
+        let fill = fill(&target, &load, Some(&interrupt), &mut |_| ()).unwrap_err();
+        assert_eq!(fill.to_string(), "interrupted");
+    }
 }

@@ -73,7 +73,7 @@ impl Servers {
         let cluster = target::Cluster { nodes, coordinator, remark: String::new() };
         let target = Target::cluster(&cluster, 0..keys, SIZES)?;
         let load = Load::steady(Action::Put, Encoding::Array, SIZES, Duration::ZERO);
-        bench::fill(&target, &load, &mut |_| ()).context("cannot fill the nodes")?;
+        bench::fill(&target, &load, None, &mut |_| ()).context("cannot fill the nodes")?;
         Ok(())
     }
 }

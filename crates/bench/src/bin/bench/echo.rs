@@ -113,7 +113,7 @@ mod tests {
         fill(&target, SIZES.value).unwrap();
         for shape in shapes() {
             let load = Load { until: Until::Operations(500), ..shape.load(Duration::ZERO) };
-            let outcome = bench::run(&target, &load, Duration::MAX, &mut |_| ()).unwrap();
+            let outcome = bench::run(&target, &load, Duration::MAX, None, &mut |_| ()).unwrap();
             assert_eq!(outcome.operations, 500, "{shape}");
             assert_eq!(outcome.server_cpu.is_some(), cfg!(target_os = "linux"), "{shape}");
         }

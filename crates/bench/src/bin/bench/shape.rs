@@ -59,7 +59,7 @@ pub(crate) fn shapes() -> Vec<Shape> {
 pub(crate) fn fill(target: &Target, value_bytes: usize) -> anyhow::Result<()> {
     let sizes = Sizes { value: value_bytes, ..SIZES };
     let load = Load::steady(Action::Put, Encoding::Array, sizes, Duration::ZERO);
-    bench::fill(target, &load, &mut |_| ()).map(|_| ())
+    bench::fill(target, &load, None, &mut |_| ()).map(|_| ())
 }
 
 impl Shape {
@@ -76,7 +76,7 @@ impl Shape {
 
     /// Loads a target for so long.
     pub(crate) fn measure(self, target: &Target, time: Duration) -> anyhow::Result<Measurement> {
-        let outcome = bench::run(target, &self.load(time), Duration::MAX, &mut |_| ())?;
+        let outcome = bench::run(target, &self.load(time), Duration::MAX, None, &mut |_| ())?;
         Ok(Measurement {
             per_second: outcome.per_second(),
             p50: outcome.percentile(50.0),

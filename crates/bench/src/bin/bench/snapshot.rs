@@ -109,7 +109,7 @@ fn one_round(run: &Snapshot, pid: u32, target: &Target, pipeline: usize) -> anyh
     let (mut with, mut without) = (Part::new()?, Part::new()?);
     let mut was_making = None;
     for _ in 0..RUNS_MOST {
-        bench::run(target, &load, INTERVAL, &mut |interval| {
+        bench::run(target, &load, INTERVAL, None, &mut |interval| {
             let is_making = is_making_snapshot(pid);
             if interval.at.is_some() {
                 match (was_making, is_making) {

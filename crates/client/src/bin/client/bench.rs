@@ -8,13 +8,17 @@ pub(crate) mod args;
 mod report;
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bench::request::Dialect;
 use bench::target::{self, Place};
 use bench::workload::Action;
-use bench::{Interval, Load, Outcome, Target, Until};
+use bench::{Interrupt, Interval, Load, Outcome, Target, Until, Why};
 use client::Password;
 use proto::frame::Encoding;
 
@@ -46,8 +50,13 @@ pub(crate) fn run(args: &Args, bench: &BenchArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Refused);
         }
     };
-    let outcome = match measure(bench, &load, &target) {
+    let interrupt = on_ctrl_c()?;
+    let outcome = match measure(bench, &load, &target, &interrupt) {
         Ok(outcome) => outcome,
+        Err(_) if interrupt.load(Ordering::Relaxed) => {
+            to_stderr("client: interrupted before anything was measured; some of the keys may be stored");
+            return Ok(Exit::Interrupted);
+        }
         Err(error) => {
             to_stderr(&format!("client: {error:#}"));
             return Ok(Exit::NotReached);
@@ -61,23 +70,59 @@ pub(crate) fn run(args: &Args, bench: &BenchArgs) -> anyhow::Result<Exit> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()?;
-    Ok(if outcome.refused > 0 { Exit::Refused } else { Exit::Done })
+    Ok(match &outcome.cut_short {
+        Some(cut) if cut.why == Why::Interrupted => Exit::Interrupted,
+        Some(_) => Exit::Refused,
+        None if outcome.refused > 0 => Exit::Refused,
+        None => Exit::Done,
+    })
+}
+
+/// Returns what the first Ctrl-C sets, so that the run ends and is reported. The second ends the program at once.
+fn on_ctrl_c() -> anyhow::Result<Arc<Interrupt>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .context("cannot start a runtime that waits for Ctrl-C")?;
+    let interrupt = Arc::new(Interrupt::new(false));
+    let told = Arc::clone(&interrupt);
+    let wait = move || {
+        // Where Ctrl-C cannot be waited for, it ends the program, as without this.
+        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+            told.store(true, Ordering::Relaxed);
+            if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+                process::exit(Exit::Interrupted as i32);
+            }
+        }
+    };
+    thread::Builder::new().name("ctrl-c".to_owned()).spawn(wait).context("cannot start a thread")?;
+    Ok(interrupt)
 }
 
 /// Stores the keys if requested, and puts the load on the target.
-fn measure(bench: &BenchArgs, load: &Load, target: &Target) -> anyhow::Result<Outcome> {
+///
+/// # Errors
+/// If nothing was measured. Keys may be stored all the same.
+fn measure(bench: &BenchArgs, load: &Load, target: &Target, interrupt: &Interrupt) -> anyhow::Result<Outcome> {
     if !bench.no_preload {
         let mut progress = Progress::new(format!("storing {} keys", bench.keys));
-        bench::fill(target, load, &mut |interval| progress.tell(&interval)).context("cannot store the keys")?;
+        let filled = bench::fill(target, load, Some(interrupt), &mut |interval| progress.tell(&interval));
         progress.end();
+        filled.context("cannot store the keys")?;
     }
     let mut progress = Progress::new(match load.until {
         Until::Elapsed(time) => format!("of {} s", time.as_secs_f64()),
         _ => "so far".to_owned(),
     });
-    let outcome = bench::run(target, load, TELL, &mut |interval| progress.tell(&interval)).context("the run failed")?;
+    let outcome = bench::run(target, load, TELL, Some(interrupt), &mut |interval| progress.tell(&interval));
     progress.end();
-    Ok(outcome)
+    let outcome = outcome.context("the run failed")?;
+    match &outcome.cut_short {
+        Some(cut) if outcome.operations == 0 => {
+            Err(anyhow::anyhow!("the run failed before anything was measured: {}", report::reason(cut)))
+        }
+        _ => Ok(outcome),
+    }
 }
 
 /// Why there is no target.

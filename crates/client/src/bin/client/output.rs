@@ -29,6 +29,8 @@ pub(crate) enum Exit {
     Refused = 4,
     Unknown = 5,
     CannotRun = 6,
+    /// By Ctrl-C, the code of which shells report for a program that it ends.
+    Interrupted = 130,
 }
 
 impl Exit {

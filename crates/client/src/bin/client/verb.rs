@@ -89,8 +89,13 @@ pub(crate) const COMMANDS: &[Spec] = &[
     Spec::new(Verb::Expire, "EXPIRE", "key seconds", "make a key expire after this many seconds"),
     Spec::new(Verb::Ttl, "TTL", "key", "how many seconds a key has left"),
     Spec::new(Verb::Persist, "PERSIST", "key", "remove a key's expiry"),
-    Spec::new(Verb::Prefix, "PREFIX", "prefix [LIMIT n] [AFTER key]", "list the first keys with a prefix, in order")
-        .noting("; n is 1000 unless given, and at most 10000"),
+    Spec::new(
+        Verb::Prefix,
+        "PREFIX",
+        "[prefix] [LIMIT n] [AFTER key]",
+        "list the first keys with a prefix, or of all, in order",
+    )
+    .noting("; n is 1000 unless given, and at most 10000; AFTER its last key continues a list"),
     Spec::new(
         Verb::Range,
         "RANGE",
@@ -98,7 +103,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "list the first keys in a range; `to` is exclusive",
     )
     .noting("; n is 1000 unless given, and at most 10000"),
-    Spec::new(Verb::Count, "COUNT", "prefix", "how many keys have a prefix"),
+    Spec::new(Verb::Count, "COUNT", "[prefix]", "how many keys have a prefix, or how many there are"),
     Spec::new(Verb::GetMany, "MGET", "key ...", "read several values"),
     Spec::new(Verb::PutMany, "MPUT", "key value [key value ...]", "store several values")
         .noting("; here each value is one word"),

@@ -20,6 +20,10 @@ const IN_FLIGHT_BYTES: usize = 1024 * 1024 * 1024;
 /// read and written begin with `bench:`; they are stored first and left behind. Without --rate, each connection sends
 /// its next request as soon as it is answered. With --rate, requests are due at fixed moments and latency is measured
 /// from those, so that requests kept waiting by a slow server count as slow.
+///
+/// Ctrl-C ends the run, and so does a broken connection: what was measured until then is reported as partial results.
+/// Exit codes: 0 done, 2 wrong flags, 3 the servers could not be reached and nothing was measured, 4 errors, or a
+/// connection broke during the run, 6 the client cannot run, 130 Ctrl-C.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct BenchArgs {
     /// get, put, mixed, or YCSB workloads a to f: d reads the latest, e lists keys in order, f reads and writes

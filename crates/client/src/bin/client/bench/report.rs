@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bench::keys::Distribution;
 use bench::workload::Action;
-use bench::{Load, Outcome, Target};
+use bench::{CutShort, Load, Outcome, Target, Until, Why};
 use serde_json::{Value, json};
 
 use super::args::{BenchArgs, Protocol};
@@ -36,6 +36,9 @@ pub(crate) fn text(bench: &BenchArgs, load: &Load, target: &Target, outcome: &Ou
     );
     text += &format!("at {} ({} nodes), {:.2} s\n\n", target.name, target.servers.len(), outcome.elapsed.as_secs_f64())
         .replace("(1 nodes)", "(one server)");
+    if let Some(cut) = &outcome.cut_short {
+        text += &format!("{}\n\n", partial(load, outcome, cut));
+    }
     table(&mut text, outcome);
     if !outcome.latency.is_empty() {
         text.push('\n');
@@ -44,6 +47,30 @@ pub(crate) fn text(bench: &BenchArgs, load: &Load, target: &Target, outcome: &Ou
     text.push('\n');
     remarks(&mut text, outcome);
     text
+}
+
+/// Says that a report is one of a part of a run, and why.
+fn partial(load: &Load, outcome: &Outcome, cut: &CutShort) -> String {
+    let seconds = outcome.elapsed.as_secs_f64();
+    let done = match load.until {
+        Until::Elapsed(time) => format!("{seconds:.2} of {} s", time.as_secs_f64()),
+        Until::Operations(count) => format!("{} of {count} operations", outcome.operations),
+        Until::AllKeys => format!("{seconds:.2} s"),
+    };
+    let unanswered = match cut.unanswered {
+        0 => String::new(),
+        1 => "; 1 operation had no answer yet and is not in the figures below".to_owned(),
+        count => format!("; {count} operations had no answer yet and are not in the figures below"),
+    };
+    format!("PARTIAL RESULTS, of {done}: {}{unanswered}", reason(cut))
+}
+
+/// What ended a run.
+pub(super) fn reason(cut: &CutShort) -> &str {
+    match &cut.why {
+        Why::Interrupted => "interrupted",
+        Why::Failed(error) => error,
+    }
 }
 
 fn table(text: &mut String, outcome: &Outcome) {
@@ -148,6 +175,8 @@ pub(crate) fn json(bench: &BenchArgs, load: &Load, target: &Target, outcome: &Ou
         "errors": outcome.refused,
         "first_error": outcome.first_error,
         "unsent": outcome.unsent,
+        "ended_early": outcome.cut_short.as_ref().map(reason),
+        "unanswered": outcome.cut_short.as_ref().map_or(0, |cut| cut.unanswered),
         "client_cpu_us_per_operation": outcome.own_cpu.map(|cpu| cpu.as_secs_f64() * 1e6),
     });
     format!("{object}\n")
