@@ -22,7 +22,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use proto::cluster_map::{ClusterMap, MapVersion};
 use proto::id::Incarnation;
-use storage::{DataDir, Disk, FileError};
+use storage::{DataDir, Disk, FileError, Identity};
 use tokio::sync::watch;
 
 use log::WriteHere;
@@ -254,6 +254,20 @@ impl Store {
             let mut directory = store.directory();
             let Some(directory) = directory.as_mut() else { return Ok(()) };
             directory.update_identity(|identity| identity.begin_incarnation(incarnation.0))
+        });
+        self.fail_on_error(noted.await)
+    }
+
+    /// Records that the directory holds nobody's data any more: no later start may present it as proof.
+    ///
+    /// # Errors
+    /// The disk has failed. It is unknown whether that was recorded.
+    pub async fn disown(&self) -> Result<(), FileError> {
+        let store = self.clone();
+        let noted = on_a_thread(move || {
+            let mut directory = store.directory();
+            let Some(directory) = directory.as_mut() else { return Ok(()) };
+            directory.update_identity(Identity::disown)
         });
         self.fail_on_error(noted.await)
     }

@@ -105,6 +105,12 @@ impl Identity {
         self.unproven.append(&mut self.incarnations);
     }
 
+    /// What was written so far was given up, so no later start may present it as anybody's data.
+    pub fn disown(&mut self) {
+        self.unproven.clear();
+        self.incarnations.clear();
+    }
+
     /// Reduces this to what the file can hold, so that it reads back the same.
     pub(crate) fn keep_to_limits(&mut self) {
         for name in [&mut self.cluster, &mut self.boot] {

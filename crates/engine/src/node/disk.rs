@@ -1,5 +1,6 @@
 //! What a node leaves on its disk, and what a later start finds there.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use proto::cluster_map::ClusterMap;
@@ -65,9 +66,14 @@ impl<B: Bugs> Node<B> {
 
     /// The incarnations whose data the next start will find, if nothing that this one has written gets lost.
     ///
-    /// IMPORTANT: what was unproven stays unproven. What was missing at this start is missing at every later one.
+    /// IMPORTANT: what was unproven stays unproven. What was missing at this start is missing at every later one. And a
+    /// node that was taken off the ring has nobody's data any more: a coordinator that has forgotten this would let the
+    /// next start lead with its empty slots.
     #[must_use]
     pub fn next_ancestors(&self) -> Ancestors {
+        if self.is_out.load(Ordering::Relaxed) {
+            return Ancestors::default();
+        }
         let mut next = self.ancestors.clone();
         // A start that was never registered has written nothing of its own: what it found is still its predecessor's.
         if self.incarnation() != Incarnation::default() {

@@ -15,7 +15,7 @@ use engine::listing::Listing;
 use engine::memory::Evict;
 use engine::node::{Node, TICK, Turn};
 use engine::outbox::Outbox;
-use engine::output::{Event, Output, Settings};
+use engine::output::{Event, JoinError, Output, Settings};
 use engine::peers::BEAT;
 use engine::slot::Written;
 use engine::time::Timestamp;
@@ -64,6 +64,8 @@ pub(crate) struct Member {
     pub(crate) addr: NodeAddr,
     pub(crate) incarnation: Option<Incarnation>,
     pub(crate) runs: bool,
+    /// It was unregistered, and stays out until it is started again.
+    pub(crate) stays_out: bool,
     /// What the node has written, if it has a disk, and whose data a start finds there.
     disk: Vec<Vec<u8>>,
     ancestors: Ancestors,
@@ -109,7 +111,7 @@ impl World {
         let (incarnation, session, links) = (None, None, BTreeMap::new());
         let node = node.with_memory_limit(self.memory.0, self.memory.1);
         let member =
-            Member { node, addr, incarnation, runs: true, disk, ancestors, session, links, ahead: Duration::ZERO };
+            Member { node, addr, incarnation, runs: true, stays_out: false, disk, ancestors, session, links, ahead: Duration::ZERO };
         member.node.set_wall_clock(self.now, member.wall(self.now));
         self.nodes.insert(name.to_owned(), member);
     }
@@ -166,6 +168,8 @@ impl World {
         self.settle();
         let incarnation = self.member(name).incarnation.expect("a node that has joined");
         self.coordinator.handle_message(self.now, incarnation, NodeMessage::Leave);
+        let member = self.nodes.get_mut(name).expect("a node of the story");
+        member.ancestors = member.node.next_ancestors();
         self.kill(name);
     }
 
@@ -282,7 +286,7 @@ impl World {
     }
 
     fn session(&mut self, name: &str) -> bool {
-        if !self.reaches(name) || !self.member(name).runs {
+        if !self.reaches(name) || !self.member(name).runs || self.member(name).stays_out {
             return false;
         }
         let member = &self.nodes[name];
@@ -290,8 +294,13 @@ impl World {
         let Some(sent) = member.session else {
             let held = member.node.map().map(|map| ClusterMap::clone(&map));
             let (addr, ancestors) = (member.addr.clone(), member.node.ancestors().clone());
-            let Ok(joined) = self.coordinator.join(self.now, addr, member.incarnation, 1, ancestors, held) else {
-                return false;
+            let joined = match self.coordinator.join(self.now, addr, member.incarnation, 1, ancestors, held) {
+                Ok(joined) => joined,
+                Err(JoinError::Unregistered) => {
+                    self.stay_out(name);
+                    return false;
+                }
+                Err(_) => return false,
             };
             let incarnation = joined.incarnation;
             self.coordinator.handle_message(self.now, incarnation, NodeMessage::Heartbeat { incarnation });
@@ -360,7 +369,7 @@ impl World {
                 }
                 Output::Unregistered(node) => {
                     if let Some(name) = self.name_in_session(node) {
-                        self.member(&name).node.give_everything_up();
+                        self.stay_out(&name);
                     }
                 }
                 Output::Dismiss(node) => {
@@ -381,6 +390,13 @@ impl World {
             }
         }
         busy
+    }
+
+    /// A node learns that it was unregistered.
+    fn stay_out(&mut self, name: &str) {
+        let member = self.nodes.get_mut(name).expect("a name of a node");
+        member.node.give_everything_up();
+        (member.stays_out, member.session) = (true, None);
     }
 
     fn name_in_session(&self, incarnation: Incarnation) -> Option<String> {
@@ -550,7 +566,7 @@ fn new_coordinator(number: u32) -> Coordinator {
     Coordinator::new(settings(number), NoBugs)
 }
 
-fn settings(number: u32) -> Settings {
+pub(crate) fn settings(number: u32) -> Settings {
     let cluster_settings = ClusterSettings::default();
     Settings {
         cluster_settings,

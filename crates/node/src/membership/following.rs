@@ -15,6 +15,11 @@ impl Membership {
     /// Gives up everything that the node leads and holds, and follows the map only to forward requests.
     pub(super) async fn stay_out(self, leave: oneshot::Receiver<Farewell>) {
         self.driver.node().give_everything_up();
+        if let Some(store) = self.driver.store()
+            && let Err(error) = store.disown().await
+        {
+            tracing::warn!("cannot record in the data directory that its data was given up: {error}: {}", error.source);
+        }
         tokio::select! {
             () = self.follow() => {}
             Ok(left) = leave => {
