@@ -118,6 +118,8 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     reborn_grace: Timestamp,
     /// While a map is taken over: who is named in any map that was brought and has not reported what it knows.
     awaited: BTreeMap<Incarnation, NodeAddr>,
+    /// An operator has said not to wait for one of them.
+    has_forgotten: bool,
     /// Every start that has joined, and those whose data it found: what they know has been reported.
     reported: BTreeSet<Incarnation>,
     /// What restarted nodes found on their disks.
@@ -187,6 +189,7 @@ impl<B: Bugs> Coordinator<B> {
             unproven_promotions: 0,
             reborn_grace: Timestamp::default(),
             awaited: BTreeMap::new(),
+            has_forgotten: false,
             reported: BTreeSet::new(),
             ancestors: BTreeMap::new(),
             weights: BTreeMap::new(),

@@ -58,7 +58,9 @@ impl<B: Bugs> Coordinator<B> {
             if self.unregistered.contains(&given) {
                 return Err(JoinError::Unregistered);
             }
-            if self.superseded.contains(&given) || registered.is_some_and(|present| given.is_before(present)) {
+            // The map may know a later start that is away, from before this coordinator was restarted.
+            let at_addr = self.map.members().filter(|(_, member)| member.addr == addr).map(|(start, _)| start);
+            if self.superseded.contains(&given) || at_addr.chain(registered).any(|later| given.is_before(later)) {
                 return Err(JoinError::Replaced);
             }
         }

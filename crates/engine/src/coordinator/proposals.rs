@@ -273,6 +273,7 @@ impl<B: Bugs> Coordinator<B> {
         if self.awaited.len() == before {
             return self.registry.get(addr).is_some();
         }
+        self.has_forgotten = true;
         self.event(Event::Forgotten(addr.clone()));
         self.advance(now);
         true

@@ -19,6 +19,9 @@ use crate::time::Timestamp;
 /// The distance between generations. No coordinator makes this many changes unseen by every node.
 const GENERATION: u64 = 1 << 20;
 
+/// The distance to the next one if a node was not waited for: it may know of generations that nobody else has heard of.
+const UNSEEN_GENERATIONS: u64 = GENERATION << 10;
+
 /// A map brought by nodes of one cluster.
 #[derive(Debug)]
 pub(super) struct Offer {
@@ -58,7 +61,8 @@ impl<B: Bugs> Coordinator<B> {
     /// Continues from a map that was taken over, above every number that its nodes can have seen. Each slot gets a new
     /// epoch, so that changes that the previous coordinator made unseen by any node that is back have no effect.
     pub(super) fn start_generation(&mut self) {
-        self.counter = self.counter.max(self.map.version.0).next_multiple_of(GENERATION);
+        let distance = if std::mem::take(&mut self.has_forgotten) { UNSEEN_GENERATIONS } else { GENERATION };
+        self.counter = self.counter.max(self.map.version.0).next_multiple_of(distance);
         let version = MapVersion(self.next_number());
         for slot in self.settings.bits.slots() {
             let config = SlotConfig::clone(self.map.config(slot));

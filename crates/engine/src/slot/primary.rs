@@ -57,7 +57,8 @@ pub(crate) struct Primary {
     min_isr: u8,
     /// How many copies there should be.
     copies: u8,
-    /// The in-sync set is so small that a former member could be promoted instead of this primary.
+    /// The in-sync set is so small that another copy could be promoted instead of this primary: a former member, or
+    /// any other once this node's address is another's or an operator has given its data up.
     has_rivals: bool,
     /// The promise to the previous primary has expired and the term has begun.
     is_open: bool,
@@ -138,7 +139,8 @@ impl<B: Bugs> Slot<B> {
         primary.in_sync = small(config.isr.len());
         primary.min_isr = small(cluster_settings.min_isr());
         primary.copies = small(cluster_settings.copies());
-        primary.has_rivals = !config.elr.is_empty();
+        let is_small = config.isr.len() < cluster_settings.min_isr();
+        primary.has_rivals = is_small && config.copies().any(|copy| !config.isr.contains(&copy));
         // IMPORTANT: the next primary may already have been told that its promise was given back; see `reopen`.
         let ask_all = matches!(primary.intake, Intake::Releasing(_));
         primary.intake = Intake::Open;

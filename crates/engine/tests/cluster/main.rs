@@ -3,5 +3,6 @@
 #![expect(clippy::indexing_slicing, clippy::expect_used, reason = "whatever goes wrong here fails its test")]
 
 mod memory;
+mod starts;
 mod stories;
 mod world;

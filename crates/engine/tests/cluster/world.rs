@@ -15,7 +15,7 @@ use engine::listing::Listing;
 use engine::memory::Evict;
 use engine::node::{Node, TICK, Turn};
 use engine::outbox::Outbox;
-use engine::output::{Event, Output, Settings};
+use engine::output::{Event, JoinError, Output, Settings};
 use engine::peers::BEAT;
 use engine::slot::Written;
 use engine::time::Timestamp;
@@ -238,10 +238,8 @@ impl World {
     fn heartbeats(&mut self) {
         for name in self.names() {
             let member = &self.nodes[&name];
-            if !member.runs {
-                continue;
-            }
-            if let (Some(incarnation), Some(_), true) = (member.incarnation, member.session, self.reaches(&name)) {
+            let reaches = member.runs && self.reaches(&name);
+            if let (Some(incarnation), Some(_), true) = (member.incarnation, member.session, reaches) {
                 let known =
                     self.coordinator.handle_message(self.now, incarnation, NodeMessage::Heartbeat { incarnation });
                 if known {
@@ -295,9 +293,12 @@ impl World {
             }
             let held = member.node.map().map(|map| ClusterMap::clone(&map));
             let (addr, ancestors) = (member.addr.clone(), member.node.ancestors().clone());
-            let Ok(joined) = self.coordinator.join(self.now, addr, member.incarnation, 1, ancestors, held) else {
+            let joined = self.coordinator.join(self.now, addr, member.incarnation, 1, ancestors, held);
+            if joined == Err(JoinError::Unregistered) {
+                self.stay_out(name);
                 return false;
-            };
+            }
+            let Ok(joined) = joined else { return false };
             let incarnation = joined.incarnation;
             self.coordinator.handle_message(self.now, incarnation, NodeMessage::Heartbeat { incarnation });
             member.node.joined(incarnation);
@@ -365,8 +366,7 @@ impl World {
                 }
                 Output::Unregistered(node) => {
                     if let Some(name) = self.name_in_session(node) {
-                        self.member(&name).node.give_everything_up();
-                        self.nodes.get_mut(&name).expect("a node of the story").is_out = true;
+                        self.stay_out(&name);
                     }
                 }
                 Output::Dismiss(node) => {
@@ -387,6 +387,13 @@ impl World {
             }
         }
         busy
+    }
+
+    /// A node learns that it was taken off the ring.
+    fn stay_out(&mut self, name: &str) {
+        let member = self.nodes.get_mut(name).expect("a name of a node");
+        member.node.give_everything_up();
+        member.is_out = true;
     }
 
     fn name_in_session(&self, incarnation: Incarnation) -> Option<String> {
@@ -556,7 +563,7 @@ fn new_coordinator(number: u32) -> Coordinator {
     Coordinator::new(settings(number), NoBugs)
 }
 
-fn settings(number: u32) -> Settings {
+pub(crate) fn settings(number: u32) -> Settings {
     let cluster_settings = ClusterSettings::default();
     Settings {
         cluster_settings,
