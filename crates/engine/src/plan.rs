@@ -201,7 +201,8 @@ impl ClusterView {
     pub(crate) fn older_copies(&self, config: &SlotConfig) -> Vec<Incarnation> {
         let mut older = Vec::new();
         for copy in config.learners.iter().chain(&self.with_data) {
-            let successor = self.present_successor(*copy);
+            // Whether its end is missing does not matter here: it is older in any case.
+            let successor = self.unproven_successor(*copy).unwrap_or_else(|| self.present_successor(*copy));
             let is_member = self.members(config).any(|member| self.is_same_data(member, successor));
             let may_hold = !self.gone.contains(copy) && !self.by_hand.contains(&successor);
             if may_hold && !is_member && !older.contains(&successor) {

@@ -193,6 +193,8 @@ fn an_older_copy_stays_while_a_member_is_waited_for_and_leads_when_none_will_com
     back.reborn = [(Incarnation(3), Incarnation(13))].into();
     let kept = Plan::Change(config(1, &[1], &[13]));
     assert_eq!(plan(&learns, &incarnations(&[13, 4]), &back), kept, "3 was started again, with its data");
+    std::mem::swap(&mut back.reborn, &mut back.unproven);
+    assert_eq!(plan(&learns, &incarnations(&[13, 4]), &back), kept, "or with what a power failure left of it");
     let lost = view(&[3, 4], &[1]);
     let named = SlotConfig { learners: incarnations(&[3]), ..SlotConfig::default() };
     assert_eq!(plan(&learns, &target, &lost), Plan::Change(named.clone()), "1 is gone");
