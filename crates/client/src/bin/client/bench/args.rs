@@ -35,7 +35,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) address: Option<NodeAddr>,
 
-    /// How requests are encoded: resp means arrays, as in Redis
+    /// How requests are encoded: resp means arrays, as in Redis, which takes no others
     #[arg(long, value_enum, default_value_t = Protocol::Resp)]
     pub(crate) protocol: Protocol,
 
