@@ -71,7 +71,10 @@ fn a_coordinators_directory_is_neither_checked_nor_repaired_and_called_by_its_na
     disk.create_directory(path()).expect("the disk works");
     disk::replace_file(&disk, path(), "coordinator.state", b"a state").expect("the disk works");
     for error in [check(&disk).unwrap_err(), repair(&disk).unwrap_err()] {
-        assert!(error.to_string().starts_with("/data is the data directory of a coordinator, not of a node"), "{error}");
+        assert!(
+            error.to_string().starts_with("/data is the data directory of a coordinator, not of a node"),
+            "{error}"
+        );
     }
     assert_eq!(disk.list(path()).expect("it is there"), ["coordinator.state"]);
 }
