@@ -1,5 +1,7 @@
 //! `client bench`: a short load on a cluster, and the report on it.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use e2e::client::{self, printed};
@@ -107,6 +109,29 @@ fn wrong_flags_and_absent_servers_are_told_apart() {
     let ended = bench(&format!("get --port {} --seconds 1", cluster.node(0).port));
     assert_eq!(ended.code, Some(3), "{}", printed(&ended));
     assert!(ended.stderr.contains("is not a coordinator"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_server_that_speaks_resp_only_is_named_as_one() {
+    // Answers as Redis does, which is not there in every place where this test runs.
+    let redis = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = redis.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in redis.incoming().flatten() {
+            let mut request = [0; 64];
+            let answer: &[u8] = match stream.read(&mut request) {
+                Ok(read) if request.starts_with(b"PING") && read > 0 => b"+PONG\r\n",
+                _ => b"-ERR unknown command\r\n",
+            };
+            // The client may have gone.
+            let _ = stream.write_all(answer);
+        }
+    });
+    let ended = bench(&format!("get --protocol line --seconds 1 --address {addr}"));
+    assert_eq!(ended.code, Some(4), "{}", printed(&ended));
+    let says =
+        format!("client: {addr} answers a line in RESP, as Redis does: use --protocol resp. Nothing was stored\n");
+    assert_eq!((ended.stderr.as_str(), ended.text()), (says.as_str(), ""));
 }
 
 /// Starts a load of a minute, and returns once some of it is measured.

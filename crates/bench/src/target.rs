@@ -178,6 +178,16 @@ pub fn ask<W: AsRef<[u8]>>(addr: SocketAddr, password: Option<&Password>, words:
     answer_line(&stream, addr)
 }
 
+/// Whether a server answers a line with RESP, as Redis does. Ours answer a line with a line.
+///
+/// # Errors
+/// As [`ask`].
+pub fn answers_in_resp(addr: SocketAddr, password: Option<&Password>) -> anyhow::Result<bool> {
+    let mut stream = connect(addr, password)?;
+    stream.write_all(b"PING\r\n").with_context(|| format!("cannot send to {addr}"))?;
+    Ok(answer_line(&stream, addr)?.starts_with(['+', '-']))
+}
+
 fn answer_line(stream: &TcpStream, addr: SocketAddr) -> anyhow::Result<String> {
     let mut line = Vec::new();
     let read = BufReader::new(stream).read_until(b'\n', &mut line).map_err(|error| in_words(error, ANSWER));
@@ -192,7 +202,7 @@ fn answer_line(stream: &TcpStream, addr: SocketAddr) -> anyhow::Result<String> {
 pub fn in_words(error: io::Error, timeout: Duration) -> io::Error {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            io::Error::new(ErrorKind::TimedOut, format!("nothing arrived for {} s", timeout.as_secs()))
+            io::Error::new(ErrorKind::TimedOut, format!("nothing arrived for {} s", timeout.as_secs_f64()))
         }
         _ => error,
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use bench::target::in_words;
 use proto::cluster_map::{ClusterMap, MapUpdate, MapVersion};
 use proto::id::Incarnation;
 use proto::slot::Position;
@@ -297,7 +298,7 @@ fn ask(server: SocketAddr, request: &str, is_last: impl Fn(&str) -> bool) -> any
     stream.write_all(request.as_bytes()).context("cannot send the request")?;
     let mut answer = Vec::new();
     for line in BufReader::new(stream).lines() {
-        let line = line.context("cannot read its answer")?;
+        let line = line.map_err(|error| in_words(error, ANSWER)).context("cannot read its answer")?;
         let ends = is_last(&line);
         answer.push(line);
         if ends {
@@ -305,4 +306,16 @@ fn ask(server: SocketAddr, request: &str, is_last: impl Fn(&str) -> bool) -> any
         }
     }
     anyhow::bail!("the answer was cut short")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_does_not_answer_is_reported_in_words() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = ask(silent.local_addr().unwrap(), "MAP\n", |_| true).unwrap_err();
+        assert_eq!(format!("{error:#}"), "cannot read its answer: nothing arrived for 0.5 s");
+    }
 }

@@ -9,6 +9,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use bench::target::in_words;
 use proto::cluster_map::{ClusterMap, Member};
 use proto::id::Incarnation;
 use proto::level::ReadLevel;
@@ -122,9 +123,24 @@ impl Asking {
                 self.read.drain(..used);
                 return looked;
             }
-            let length = self.stream.read(&mut chunk).context("no answer came")?;
+            let read = self.stream.read(&mut chunk).map_err(|error| in_words(error, ANSWER));
+            let length = read.context("no answer came")?;
             anyhow::ensure!(length > 0, "it closed the connection");
             self.read.extend_from_slice(chunk.get(..length).unwrap_or_default());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_does_not_answer_is_reported_in_words() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(silent.local_addr().unwrap()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let error = Asking { stream, read: Vec::new() }.reply(|_| Ok(())).unwrap_err();
+        assert_eq!(format!("{error:#}"), "no answer came: nothing arrived for 5 s");
     }
 }

@@ -5,6 +5,7 @@
 //!   and writes all answers with one system call. `stalled` handles clients that read nothing.
 //! - [`access`]: the password of a process. [`gate`]: a connection until its client has authenticated.
 //! - [`descriptors`]: how many files the process may open.
+//! - [`flags`]: values of flags, with errors that say what is expected.
 //! - [`in_use`]: waiting at startup for a data directory that another process still uses.
 //! - [`latency`]: how long requests take.
 //! - [`processors`]: what is done differently on a single processor.
@@ -17,6 +18,7 @@ pub mod access;
 pub mod clock;
 pub mod connection;
 pub mod descriptors;
+pub mod flags;
 pub mod gate;
 pub mod in_use;
 pub mod latency;

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use crate::access::Access;
 use crate::connection::let_the_answer_arrive;
 use crate::descriptors;
+use crate::flags;
 use crate::shutdown::Shutdown;
 
 /// The longest pause after a failed accept. The usual cause is that the process has run out of descriptors, which
@@ -68,7 +69,7 @@ pub async fn bind(host: &str, port: u16) -> anyhow::Result<TcpListener> {
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConnectionFlags {
     /// Maximum number of connections at once.
-    #[arg(long, default_value_t = limits::CLIENTS, value_parser = max_clients)]
+    #[arg(long, default_value_t = limits::CLIENTS, value_parser = flags::number(1..=1_000_000_usize))]
     pub max_clients: usize,
 
     /// Bytes of answers buffered for a client that does not read them, such as 64MiB. A client over the limit that
@@ -181,13 +182,6 @@ fn idle_timeout(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if (Duration::from_millis(100)..=Duration::from_secs(365 * 24 * 3600)).contains(&time) => Ok(time),
         _ => Err("expected 0 or a time from 100ms to 365d (examples: 10m, 500ms)".to_owned()),
-    }
-}
-
-fn max_clients(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if (1..=1_000_000).contains(&number) => Ok(number),
-        _ => Err("expected a number from 1 to 1000000".to_owned()),
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use net::flags;
 use net::listener::ConnectionFlags;
 use net::logging::LogFlags;
 use proto::id::{AddrError, NodeAddr};
@@ -22,11 +23,11 @@ pub struct Config {
     pub command: Option<Command>,
 
     /// Port to listen on; 0 picks a free one and prints it.
-    #[arg(value_name = "PORT")]
+    #[arg(value_name = "PORT", value_parser = flags::number(0..=u16::MAX))]
     pub port_word: Option<u16>,
 
     /// Port to listen on, given as a flag.
-    #[arg(long)]
+    #[arg(long, value_parser = flags::number(0..=u16::MAX))]
     pub port: Option<u16>,
 
     /// Address to listen on.
@@ -42,7 +43,7 @@ pub struct Config {
     pub coordinator_host: String,
 
     /// Port of the coordinator.
-    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 5000, value_parser = flags::number(1..=u16::MAX))]
     pub coordinator_port: u16,
 
     /// Directory for the node's data, which then survives any stop. Without it all data is in memory only.
@@ -54,7 +55,7 @@ pub struct Config {
     pub fsync: Fsync,
 
     /// How often to sync the log to disk, with --fsync interval.
-    #[arg(long, default_value = "1s", value_parser = between("10ms", "1h"), requires = "data_dir")]
+    #[arg(long, default_value = "1s", value_parser = flags::time("10ms", "1h"), requires = "data_dir")]
     pub fsync_interval: Duration,
 
     /// How much memory the keys may take. Without it there is no limit.
@@ -66,29 +67,29 @@ pub struct Config {
     pub evict: Evict,
 
     /// How long to try to reach the coordinator at startup.
-    #[arg(long, default_value = "30s", value_parser = between("100ms", "24h"))]
+    #[arg(long, default_value = "30s", value_parser = flags::time("100ms", "24h"))]
     pub join_timeout: Duration,
 
     /// Pause between heartbeats. Keep it well below the coordinator's --heartbeat-timeout.
-    #[arg(long, default_value = "200ms", value_parser = between("10ms", "1m"))]
+    #[arg(long, default_value = "200ms", value_parser = flags::time("10ms", "1m"))]
     pub heartbeat_interval: Duration,
 
     /// This node's relative share of the keys: a node twice the size of the others takes 2.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::WEIGHT)))]
+    #[arg(long, default_value_t = 1, value_parser = flags::number(1..=limits::WEIGHT))]
     pub weight: u32,
 
     /// How fast this node fills other nodes' copies when slots move, in MiB per second for all of them together; 0
     /// sets no limit. It slows down as client load grows, to no less than one twenty-fifth.
-    #[arg(long, default_value_t = 64, value_name = "MIB")]
+    #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = flags::number(0..=u32::MAX))]
     pub move_rate: u32,
 
     /// How long a request for a key may wait for a primary that can serve it.
-    #[arg(long, default_value = "15s", value_parser = between("100ms", "10m"))]
+    #[arg(long, default_value = "15s", value_parser = flags::time("100ms", "10m"))]
     pub request_timeout: Duration,
 
     /// Period in which the copies of every slot that this node leads are compared once, in the background. A copy that
     /// differs is filled again. VERIFY compares them at once.
-    #[arg(long, default_value = "10m", value_parser = between("10s", "365d"))]
+    #[arg(long, default_value = "10m", value_parser = flags::time("10s", "365d"))]
     pub compare_every: Duration,
 
     /// Who is served, and how.
@@ -189,17 +190,5 @@ fn memory_size(text: &str) -> Result<u64, String> {
         Ok(size)
     } else {
         Err(format!("expected a size of at least 1mb ({examples})"))
-    }
-}
-
-fn between(least: &'static str, most: &'static str) -> impl Fn(&str) -> Result<Duration, String> + Clone {
-    move |text| {
-        let parse = |text| humantime::parse_duration(text).map_err(|error| format!("{error} (examples: 10s, 500ms)"));
-        let (span, least_span, most_span) = (parse(text)?, parse(least)?, parse(most)?);
-        if (least_span..=most_span).contains(&span) {
-            Ok(span)
-        } else {
-            Err(format!("expected a time from {least} to {most}"))
-        }
     }
 }

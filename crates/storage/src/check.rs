@@ -79,9 +79,7 @@ fn look(
     visit: &mut dyn FnMut(Position, &[u8]),
 ) -> Result<Report, OpenError> {
     let listing = Listing::read(disk, directory)?;
-    if !listing.is_of_node(disk, directory)? {
-        return Err(OpenError::NoData { directory: directory.to_owned() });
-    }
+    listing.ensure_of_node(disk, directory)?;
     let _lock = match lock(disk, directory) {
         // Nobody can write there. Systems remount a damaged file system read-only, and then a check is needed most.
         Err(OpenError::File(error)) if error.source.kind() == ErrorKind::ReadOnlyFilesystem => None,

@@ -189,6 +189,16 @@ pub enum OpenError {
         /// The directory.
         directory: PathBuf,
     },
+    /// There is nothing to check or to repair, but a coordinator keeps its state there.
+    #[error(
+        "{} is the data directory of a coordinator, not of a node; nothing was changed. Give a node's directory: a \
+         coordinator checks its own when it starts",
+        directory.display()
+    )]
+    CoordinatorsData {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// Data is lost or unreadable. Restarting does not help.
     #[error(transparent)]
     Damaged(#[from] Damage),

@@ -57,9 +57,7 @@ pub fn repair(
     reader: &mut dyn FnMut() -> Reader,
 ) -> Result<RepairReport, OpenError> {
     let listing = Listing::read(disk, directory)?;
-    if !listing.is_of_node(disk, directory)? {
-        return Err(OpenError::NoData { directory: directory.to_owned() });
-    }
+    listing.ensure_of_node(disk, directory)?;
     let _lock = lock(disk, directory)?;
     let mut repair = Repair { disk, directory, options, steps: Vec::new() };
     repair.map()?;

@@ -56,7 +56,7 @@ impl Listing {
     }
 
     /// Whether any of the files belongs to a node.
-    pub(crate) fn is_of_node(&self, disk: &dyn Disk, path: &Path) -> Result<bool, FileError> {
+    fn is_of_node(&self, disk: &dyn Disk, path: &Path) -> Result<bool, FileError> {
         let has = |name: &str| {
             let file = path.join(name);
             match disk.open(&file, Mode::Read) {
@@ -67,6 +67,16 @@ impl Listing {
         };
         let has_data = !(self.segment_starts.is_empty() && self.snapshots.is_empty() && self.set_aside.is_empty());
         Ok(has_data || has(identity::NAME)?)
+    }
+
+    /// Refuses a directory that has nothing to check or to repair.
+    pub(crate) fn ensure_of_node(&self, disk: &dyn Disk, path: &Path) -> Result<(), OpenError> {
+        let directory = || path.to_owned();
+        match (self.is_of_node(disk, path)?, self.is_of_coordinator) {
+            (true, _) => Ok(()),
+            (false, true) => Err(OpenError::CoordinatorsData { directory: directory() }),
+            (false, false) => Err(OpenError::NoData { directory: directory() }),
+        }
     }
 }
 

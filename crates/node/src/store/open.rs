@@ -177,6 +177,7 @@ fn with_advice(error: OpenError, path: &Path) -> anyhow::Error {
         | OpenError::OfCoordinator { .. }
         | OpenError::IdentityMissing { .. }
         | OpenError::NoData { .. }
+        | OpenError::CoordinatorsData { .. }
         | OpenError::SegmentBytes { .. } => return error.into(),
     };
     anyhow::Error::from(error).context(advice)

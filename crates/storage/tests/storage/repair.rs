@@ -66,6 +66,20 @@ fn what_is_no_data_directory_is_neither_looked_at_nor_repaired_and_stays_as_it_i
 }
 
 #[test]
+fn a_coordinators_directory_is_neither_checked_nor_repaired_and_called_by_its_name() {
+    let disk = SimDisk::new(1);
+    disk.create_directory(path()).expect("the disk works");
+    disk::replace_file(&disk, path(), "coordinator.state", b"a state").expect("the disk works");
+    for error in [check(&disk).unwrap_err(), repair(&disk).unwrap_err()] {
+        assert!(
+            error.to_string().starts_with("/data is the data directory of a coordinator, not of a node"),
+            "{error}"
+        );
+    }
+    assert_eq!(disk.list(path()).expect("it is there"), ["coordinator.state"]);
+}
+
+#[test]
 fn a_damaged_map_is_shown_by_a_check_and_set_aside_by_a_repair() {
     let disk = long_log();
     map_file::store(&disk, path(), "OK Map version=9 since=0 cluster=3f0c").expect("the disk works");

@@ -1,9 +1,12 @@
 //! The flags.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -50,7 +53,7 @@ pub(crate) struct Args {
     pub(crate) host: String,
 
     /// The port of the coordinator
-    #[arg(long, global = true, default_value_t = 5000, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, global = true, default_value_t = 5000, value_parser = number(1..=u16::MAX))]
     pub(crate) port: u16,
 
     /// Run one command, such as "PUT key value", and exit with its exit code
@@ -156,11 +159,21 @@ fn host(text: &str) -> Result<String, String> {
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
-    let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
-        return Err("a timeout must be longer than 0 and at most a day".to_owned());
+    match humantime::parse_duration(text) {
+        Ok(timeout) if !timeout.is_zero() && timeout <= LONGEST_TIMEOUT => Ok(timeout),
+        _ => Err("expected a time of more than 0 and at most 24h, with its unit (examples: 5s, 500ms, 1m)".to_owned()),
     }
-    Ok(timeout)
+}
+
+/// Reads a whole number within a range.
+pub(crate) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr + PartialOrd + Display + Clone,
+{
+    move |text| match text.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => Err(format!("expected a number from {} to {}", range.start(), range.end())),
+    }
 }
 
 #[cfg(test)]
@@ -194,6 +207,19 @@ mod tests {
     }
 
     #[test]
+    fn an_error_says_what_is_expected() {
+        for (flag, value, what) in [
+            ("--timeout", "x", "expected a time of more than 0 and at most 24h, with its unit (examples: 5s,"),
+            ("--timeout", "5", "expected a time of more than 0"),
+            ("--timeout", "0s", "expected a time of more than 0"),
+            ("--port", "x", "expected a number from 1 to 65535"),
+        ] {
+            let error = Args::try_parse_from(["client", flag, value]).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
     fn levels_are_given_in_any_case_or_not_at_all() {
         let levels = |flags: &[&str]| Args::try_parse_from([&["client"], flags].concat()).unwrap().levels();
         assert_eq!(levels(&[]), Levels::default());
@@ -222,16 +248,16 @@ mod tests {
         }
         for (flags, what) in [
             ("bench g", "one of get, put, mixed"),
-            ("bench --connections 0", "0 is not in 1..=10000"),
+            ("bench --connections 0", "expected a number from 1 to 10000"),
             ("bench --key-size 8 --keys 1000", "1000 keys need --key-size 9 at least"),
             ("bench get --reads 80", "--reads is for the workload mixed, not for get"),
-            ("bench mixed --reads 101", "101 is not in 0..=100"),
+            ("bench mixed --reads 101", "expected a number from 0 to 100"),
             ("bench --seconds 1 --requests 5", "cannot be used with"),
             ("bench --seconds 0", "from 0.1 to 86400"),
             ("bench --protocol line --value-size 0", "a line cannot carry an empty value"),
             ("bench --value-size 1000000 --connections 2000", "more than 1 GiB"),
             ("--command PING bench", "--command or --raw"),
-            ("bench --rate 0", "0 is not in 1..="),
+            ("bench --rate x", "expected a number from 1 to 100000000"),
         ] {
             let error = checked(&flags.split(' ').collect::<Vec<_>>()).unwrap_err();
             assert!(error.contains(what), "{flags}: {error}");

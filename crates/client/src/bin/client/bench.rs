@@ -141,6 +141,10 @@ fn find_target(args: &Args, bench: &BenchArgs, load: &Load, password: Option<&Pa
     let mut target = match &bench.address {
         Some(address) => {
             let place = Place { addr: target::resolve(address.as_str())?, pids: Vec::new() };
+            if load.encoding == Encoding::Line && target::answers_in_resp(place.addr, password)? {
+                let why = format!("{address} answers a line in RESP, as Redis does: use --protocol resp");
+                return Err(NoTarget::Refused(format!("{why}. Nothing was stored")));
+            }
             let dialect = if bench.writes(load) { dialect(&place, password, load)? } else { Dialect::Put };
             Target::single(address.as_str(), &place, dialect, 0..bench.keys)
         }

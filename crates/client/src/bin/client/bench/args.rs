@@ -6,10 +6,11 @@ use std::time::Duration;
 use bench::keys::{Distribution, Sizes};
 use bench::workload::{Action, Workload};
 use bench::{Load, Until};
-use clap::builder::TypedValueParser as _;
 use client::{Levels, NodeAddr};
 use proto::frame::Encoding;
 use proto::limits;
+
+use crate::args::number;
 
 /// The most bytes of values in flight over all connections.
 const IN_FLIGHT_BYTES: usize = 1024 * 1024 * 1024;
@@ -34,28 +35,28 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) address: Option<NodeAddr>,
 
-    /// How requests are encoded: resp means arrays, as in Redis
+    /// How requests are encoded: resp means arrays, as in Redis, which takes no others
     #[arg(long, value_enum, default_value_t = Protocol::Resp)]
     pub(crate) protocol: Protocol,
 
     /// The number of connections
-    #[arg(long, default_value_t = 50, value_parser = from_to(1, 10_000))]
+    #[arg(long, default_value_t = 50, value_parser = number(1..=10_000_usize))]
     pub(crate) connections: usize,
 
     /// The number of requests in flight per connection. Without --rate they are sent together
-    #[arg(long, default_value_t = 1, value_parser = from_to(1, 4_096))]
+    #[arg(long, default_value_t = 1, value_parser = number(1..=4_096_usize))]
     pub(crate) pipeline: usize,
 
     /// The number of keys
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
+    #[arg(long, default_value_t = 100_000, value_parser = number(1..=50_000_000_u32))]
     pub(crate) keys: u32,
 
     /// The length of a key, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = from_to(Sizes::KEY_LEAST as u64, limits::KEY_BYTES as u64))]
+    #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = number(Sizes::KEY_LEAST..=limits::KEY_BYTES))]
     pub(crate) key_size: usize,
 
     /// The length of a value, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = from_to(0, limits::VALUE_BYTES as u64))]
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = number(0..=limits::VALUE_BYTES))]
     pub(crate) value_size: usize,
 
     /// How often each key is requested. Default: as the workload defines it
@@ -63,11 +64,11 @@ pub(crate) struct BenchArgs {
     pub(crate) distribution: Option<KeyDistribution>,
 
     /// With `mixed`: the percentage of requests that are GET; the others are PUT
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(long, value_name = "PERCENT", value_parser = number(0..=100_u8))]
     pub(crate) reads: Option<u8>,
 
     /// Operations per second, over all connections
-    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    #[arg(long, value_name = "R", value_parser = number(1..=100_000_000_u64))]
     pub(crate) rate: Option<u64>,
 
     /// How long to measure
@@ -75,7 +76,7 @@ pub(crate) struct BenchArgs {
     pub(crate) seconds: f64,
 
     /// End after this many operations, not counting those of the warm-up, instead of after a time
-    #[arg(long, value_name = "N", conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "seconds", value_parser = number(1..=u64::MAX))]
     pub(crate) requests: Option<u64>,
 
     /// The unmeasured warm-up, in seconds. Default: a fifth of --seconds, or nothing with --requests
@@ -173,10 +174,6 @@ impl BenchArgs {
 
 fn workload(text: &str) -> Result<Workload, String> {
     text.parse()
-}
-
-fn from_to(least: u64, most: u64) -> impl clap::builder::TypedValueParser<Value = usize> {
-    clap::value_parser!(u64).range(least..=most).map(|number| number as usize)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
