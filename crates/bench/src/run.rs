@@ -28,7 +28,7 @@ const FILL_BYTES: usize = 16 * 1024;
 /// How soon a run notices that it was interrupted.
 const NOTICE: Duration = Duration::from_millis(100);
 
-/// Ends a run: set it from another thread or task, and the run returns within [`NOTICE`].
+/// Ends a run: set it from another thread or task, and the run returns within a tenth of a second.
 pub type Interrupt = AtomicBool;
 
 /// Stores every key at the server that leads it.
