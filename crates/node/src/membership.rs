@@ -502,10 +502,11 @@ impl Membership {
         }
         let update = MapUpdate::parse(text.lines());
         // IMPORTANT: checked before the node applies the map and deletes its data.
-        if let Ok(update) = &update
-            && self.is_replaced_in(update)
-        {
-            return Some(self.replaced());
+        if let Ok(update) = &update {
+            if self.is_replaced_in(update) {
+                return Some(self.replaced());
+            }
+            self.was_up |= self.up_under_my_name(update).contains(&self.incarnation);
         }
         match update.and_then(|update| self.driver.handle_map(&update)) {
             Ok(()) => None,
@@ -516,15 +517,6 @@ impl Membership {
                 None
             }
         }
-    }
-
-    /// Whether another start is up under this node's address, after this one had been up itself.
-    fn is_replaced_in(&mut self, update: &MapUpdate) -> bool {
-        let under_my_name = update.members().filter(|(_, member)| member.up && member.addr == *self.driver.addr());
-        let up: Vec<_> = under_my_name.map(|(it, _)| Some(it)).collect();
-        let is_up = up.contains(&self.incarnation);
-        self.was_up |= is_up;
-        self.was_up && !is_up && !up.is_empty()
     }
 
     fn replaced(&self) -> Ended {

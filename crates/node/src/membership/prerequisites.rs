@@ -107,8 +107,22 @@ impl Membership {
     /// The map, if it must be on disk before the node applies it.
     fn map_to_keep(&self, text: &str) -> Option<Arc<ClusterMap>> {
         self.driver.store()?;
-        let update = MapUpdate::parse(text.lines()).ok().filter(|_| !self.dismissed)?;
+        // IMPORTANT: a node that was replaced leaves its data, and the map that says whose it is, as they are.
+        let applies = |update: &MapUpdate| !self.dismissed && !self.is_replaced_in(update);
+        let update = MapUpdate::parse(text.lines()).ok().filter(applies)?;
         self.driver.node().to_be_kept(&update).filter(|map| map.version > self.map_kept)
+    }
+
+    /// Whether another start is up under this node's address, after this one had been up itself.
+    pub(super) fn is_replaced_in(&self, update: &MapUpdate) -> bool {
+        let up = self.up_under_my_name(update);
+        self.was_up && !up.is_empty() && !up.contains(&self.incarnation)
+    }
+
+    /// The starts that are up under this node's address.
+    pub(super) fn up_under_my_name(&self, update: &MapUpdate) -> Vec<Option<Incarnation>> {
+        let up = update.members().filter(|(_, member)| member.up && member.addr == *self.driver.addr());
+        up.map(|(start, _)| Some(start)).collect()
     }
 
     async fn keep(&mut self, map: Arc<ClusterMap>) -> Option<Ended> {
