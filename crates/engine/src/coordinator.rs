@@ -118,6 +118,10 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     reborn_grace: Timestamp,
     /// While a map is taken over: who is named in any map that was brought and has not reported what it knows.
     awaited: BTreeMap<Incarnation, NodeAddr>,
+    /// The version of the map that this coordinator continues from. Whatever is newer are its own changes.
+    continues_from: MapVersion,
+    /// The map that it had when it turned out that a node knows of changes that it has forgotten.
+    own: Option<ClusterMap>,
     /// An operator has said not to wait for one of them.
     has_forgotten: bool,
     /// Every start that has joined, and those whose data it found: what they know has been reported.
@@ -189,6 +193,8 @@ impl<B: Bugs> Coordinator<B> {
             unproven_promotions: 0,
             reborn_grace: Timestamp::default(),
             awaited: BTreeMap::new(),
+            continues_from: MapVersion(0),
+            own: None,
             has_forgotten: false,
             reported: BTreeSet::new(),
             ancestors: BTreeMap::new(),

@@ -63,6 +63,7 @@ impl<B: Bugs> Coordinator<B> {
     pub(super) fn start_generation(&mut self) {
         let distance = if std::mem::take(&mut self.has_forgotten) { UNSEEN_GENERATIONS } else { GENERATION };
         self.counter = self.counter.max(self.map.version.0).next_multiple_of(distance);
+        (self.own, self.continues_from) = (None, MapVersion(self.counter));
         let version = MapVersion(self.next_number());
         for slot in self.settings.bits.slots() {
             let config = SlotConfig::clone(self.map.config(slot));
@@ -114,7 +115,8 @@ impl<B: Bugs> Coordinator<B> {
             let named = held.members().filter(|(named, _)| self.map.member(*named).is_none());
             let named: Vec<_> = named.map(|(named, member)| (named, member.addr.clone())).collect();
             self.await_all(named.into_iter());
-            if held.version > self.map.version {
+            let is_news = self.own.as_ref().is_none_or(|own| knows_more(&held, own));
+            if held.version > self.map.version && is_news {
                 self.take_over(now, held);
             }
         } else if knows_more(&held, &self.map) && !self.bugs.plants(Bug::OldStateTrusted) {
@@ -156,7 +158,24 @@ impl<B: Bugs> Coordinator<B> {
         }
         let named = [&self.map, &held].into_iter().flat_map(ClusterMap::members);
         let named: Vec<_> = named.map(|(incarnation, member)| (incarnation, member.addr.clone())).collect();
+        self.own = (self.phase == Phase::Serving).then(|| self.map.clone());
         self.recover(now, held, named.into_iter());
+    }
+
+    /// Keeps what this coordinator has decided since it continued from an older state, in slots where that may have
+    /// been relied on.
+    ///
+    /// IMPORTANT: a quorum write may have been acknowledged by the members that it names, and whoever knows more was
+    /// not among them. If the set is smaller, nothing has been promised in it.
+    fn keep_own(&mut self) {
+        let Some(own) = &self.own else { return };
+        let min_isr = own.cluster_settings.min_isr();
+        let counts = |config: &SlotConfig| config.version > self.continues_from && config.isr.len() >= min_isr;
+        for (slot, config) in own.slots().filter(|(_, config)| counts(config)) {
+            self.map.set_config(slot, Arc::clone(config));
+        }
+        let members = self.map.members().chain(own.members()).map(|(start, member)| (start, member.clone())).collect();
+        self.map.set_members(members);
     }
 
     /// Whether a start has reported what it knows. An address registered by hand need not run any of our programs.
@@ -210,6 +229,7 @@ impl<B: Bugs> Coordinator<B> {
     fn take_over(&mut self, now: Timestamp, held: ClusterMap) {
         self.event(Event::Adopted(held.version));
         self.map = held;
+        self.keep_own();
         self.counter = self.counter.max(self.map.version.0);
         if !self.bugs.plants(Bug::LeaveForgotten) {
             self.departures.clone_from(&self.map.departures);

@@ -107,6 +107,7 @@ impl<B: Bugs> Coordinator<B> {
         }
         coordinator.restore_away(now, away);
         coordinator.counter = map.version.0;
+        coordinator.continues_from = map.version;
         let copies = (map.cluster_settings.copies(), coordinator.settings.cluster_settings.copies());
         let positions = (virtual_nodes, coordinator.settings.virtual_nodes);
         coordinator.map = map;
