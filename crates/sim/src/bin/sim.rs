@@ -99,7 +99,7 @@ fn main() -> ExitCode {
 }
 
 fn hunt_all(flags: &Flags) -> ExitCode {
-    let (first, last) = flags.seeds.unwrap_or((0, 1_000));
+    let (first, last) = flags.seeds.unwrap_or((0, 3_000));
     let mut missed = 0;
     for bug in AnyBug::all().filter(|bug| flags.only.is_none_or(|only| only == *bug)) {
         let start = Instant::now();
