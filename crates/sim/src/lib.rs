@@ -9,7 +9,7 @@
 //!   loop.
 //! - `node`, `coordinator`, `client`, `workload`, `walker`: the processes, as their shells would run them. `faults`:
 //!   what goes wrong. `disk_faults`: faults of disks. `operator`: nodes that
-//!   are taken off the ring. `rolling`: restarts of all processes, one by one.
+//!   are taken off the ring, and losses that are accepted. `rolling`: restarts of all processes, one by one.
 //! - `oracle`: what an all-seeing observer knows. `invariants`: what must always hold. `liveness`: what must become
 //!   true once faults stop. `damage`: a copy that is damaged then, and must be found and repaired.
 //! - [`run`]: one run. [`mutants`]: the bugs that it must find. `trace`: the story of a failure.

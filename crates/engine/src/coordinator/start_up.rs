@@ -166,7 +166,8 @@ impl<B: Bugs> Coordinator<B> {
     /// been relied on.
     ///
     /// IMPORTANT: a quorum write may have been acknowledged by the members that it names, and whoever knows more was
-    /// not among them. If the set is smaller, nothing has been promised in it.
+    /// not among them. If the set is smaller, no quorum write can be acknowledged in it; one that was before it shrank
+    /// is given up.
     fn keep_own(&mut self) {
         let Some(own) = &self.own else { return };
         let min_isr = own.cluster_settings.min_isr();
