@@ -47,7 +47,7 @@ use health::Fills;
 use membership::Joining;
 use proposals::{Proposal, REPLAN_PAUSE};
 use replan::HANDOVER_RETRY;
-use start_up::Offer;
+use start_up::{Offer, PassedOver};
 pub use state::StateError;
 use suspicion::Suspicion;
 
@@ -118,8 +118,11 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     reborn_grace: Timestamp,
     /// While a map is taken over: who is named in any map that was brought and has not reported what it knows.
     awaited: BTreeMap<Incarnation, NodeAddr>,
-    /// The version of the map that this coordinator continues from. Whatever is newer are its own changes.
-    continues_from: MapVersion,
+    /// What this start and earlier ones that continued from a state have passed over, oldest first.
+    passed_over: Vec<PassedOver>,
+    /// Slots with fewer in-sync copies than quorum writes need, which had enough since one of these starts: its first
+    /// number.
+    was_quorate: BTreeMap<SlotId, MapVersion>,
     /// The map that it had when it turned out that a node knows of changes that it has forgotten.
     own: Option<ClusterMap>,
     /// An operator has said not to wait for one of them.
@@ -193,7 +196,8 @@ impl<B: Bugs> Coordinator<B> {
             unproven_promotions: 0,
             reborn_grace: Timestamp::default(),
             awaited: BTreeMap::new(),
-            continues_from: MapVersion(0),
+            passed_over: Vec::new(),
+            was_quorate: BTreeMap::new(),
             own: None,
             has_forgotten: false,
             reported: BTreeSet::new(),
@@ -354,7 +358,8 @@ impl<B: Bugs> Coordinator<B> {
         let version = MapVersion(self.next_number());
         let mut last: Option<Arc<SlotConfig>> = None;
         for (slot, mut next) in changes {
-            let before = self.map.config(slot);
+            let before = Arc::clone(self.map.config(slot));
+            self.note_quorate(slot, &before, &next);
             let same_primary = before.primary == next.primary && before.primary.is_some();
             next.epoch = if same_primary { before.epoch } else { Epoch(version.0) };
             next.version = version;

@@ -23,7 +23,8 @@ pub struct Settings {
     pub replace_after: Duration,
     /// To how many slots at a time copies are added that have to be filled from scratch; 0: no limit.
     pub moves_at_once: usize,
-    /// Distinguishes incarnations issued by this coordinator from those of others. Random, chosen by the caller.
+    /// Distinguishes the incarnations and versions issued by this start of the coordinator from those of others. Random,
+    /// chosen by the caller.
     pub incarnations: u32,
 }
 

@@ -19,8 +19,25 @@ use crate::time::Timestamp;
 /// The distance between generations. No coordinator makes this many changes unseen by every node.
 const GENERATION: u64 = 1 << 20;
 
-/// The distance to the next one if a node was not waited for: it may know of generations that nobody else has heard of.
-const UNSEEN_GENERATIONS: u64 = GENERATION << 10;
+/// Each start of a coordinator passes over a random number of generations below this, so that no two of them that
+/// continue from the same map issue the same numbers.
+const GENERATIONS: u64 = 1 << 16;
+
+/// The distance to the next generation if a node was not waited for: it may know of some that nobody else has heard of.
+const UNSEEN_GENERATIONS: u64 = (GENERATION * GENERATIONS) << 10;
+
+/// For this many starts of a coordinator with its state, it is known which numbers each has passed over.
+const KNOWN_STARTS: usize = 100;
+
+/// The numbers that a start of the coordinator has passed over: whoever has one of them has it from a coordinator that
+/// continued from the same state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PassedOver {
+    /// The version that it continued from.
+    pub(super) after: MapVersion,
+    /// The first number of its own.
+    pub(super) before: MapVersion,
+}
 
 /// A map brought by nodes of one cluster.
 #[derive(Debug)]
@@ -32,13 +49,12 @@ pub(super) struct Offer {
     named: BTreeMap<Incarnation, NodeAddr>,
 }
 
-/// Whether a map has changes that another map of its cluster lacks. Both may have continued from a common ancestor.
-fn knows_more(held: &ClusterMap, known: &ClusterMap) -> bool {
-    let is_unknown = |(slot, held): (SlotId, &Arc<SlotConfig>)| {
-        let known = known.config(slot);
-        held.version > known.version || (held.version == known.version && held != known)
-    };
-    held.version > known.version || held.slots().any(is_unknown)
+impl PassedOver {
+    /// Whether a map has such numbers.
+    fn is_in(&self, map: &ClusterMap) -> bool {
+        let is_in = |version| self.after < version && version < self.before;
+        is_in(map.version) || map.slots().any(|(_, config)| is_in(config.version))
+    }
 }
 
 impl Offer {
@@ -62,8 +78,10 @@ impl<B: Bugs> Coordinator<B> {
     /// epoch, so that changes that the previous coordinator made unseen by any node that is back have no effect.
     pub(super) fn start_generation(&mut self) {
         let distance = if std::mem::take(&mut self.has_forgotten) { UNSEEN_GENERATIONS } else { GENERATION };
-        self.counter = self.counter.max(self.map.version.0).next_multiple_of(distance);
-        (self.own, self.continues_from) = (None, MapVersion(self.counter));
+        self.next_generation(distance);
+        self.own = None;
+        self.passed_over.clear();
+        self.was_quorate.clear();
         let version = MapVersion(self.next_number());
         for slot in self.settings.bits.slots() {
             let config = SlotConfig::clone(self.map.config(slot));
@@ -74,6 +92,44 @@ impl<B: Bugs> Coordinator<B> {
         self.phase = Phase::Serving;
         self.publish();
         self.event(Event::Serving(version));
+    }
+
+    /// Continues from a state that was read. If it is an older one, another coordinator has continued from it, too.
+    pub(super) fn continue_from_state(&mut self) {
+        self.next_generation(GENERATION);
+        let after = self.map.version;
+        self.passed_over.retain(|passed_over| passed_over.before <= after);
+        self.passed_over.push(PassedOver { after, before: MapVersion(self.counter + 1) });
+        let known_too_long = self.passed_over.len().saturating_sub(KNOWN_STARTS);
+        self.passed_over.drain(..known_too_long);
+    }
+
+    fn next_generation(&mut self, distance: u64) {
+        let passed_over = u64::from(self.settings.incarnations) % GENERATIONS * GENERATION;
+        self.counter = self.counter.max(self.map.version.0).next_multiple_of(distance) + passed_over;
+    }
+
+    /// Notes that the configuration of a slot changes.
+    pub(super) fn note_quorate(&mut self, slot: SlotId, before: &SlotConfig, next: &SlotConfig) {
+        let min_isr = self.settings.cluster_settings.min_isr();
+        if next.isr.len() >= min_isr {
+            self.was_quorate.remove(&slot);
+        } else if before.isr.len() >= min_isr
+            && let Some(start) = self.passed_over.iter().rfind(|start| start.before <= before.version)
+        {
+            self.was_quorate.insert(slot, start.before);
+        }
+    }
+
+    /// Whether a map of this cluster has changes that are unknown to this coordinator, whose own map is `known`.
+    fn knows_more(&self, held: &ClusterMap, known: &ClusterMap) -> bool {
+        let is_unknown = |(slot, held): (SlotId, &Arc<SlotConfig>)| {
+            let known = known.config(slot);
+            held.version > known.version || (held.version == known.version && held != known)
+        };
+        held.version > known.version
+            || held.slots().any(is_unknown)
+            || self.passed_over.iter().any(|passed_over| passed_over.is_in(held))
     }
 
     /// Considers the map that a joining node holds. Until a decision is made it is one offer among others; later it
@@ -115,11 +171,11 @@ impl<B: Bugs> Coordinator<B> {
             let named = held.members().filter(|(named, _)| self.map.member(*named).is_none());
             let named: Vec<_> = named.map(|(named, member)| (named, member.addr.clone())).collect();
             self.await_all(named.into_iter());
-            let is_news = self.own.as_ref().is_none_or(|own| knows_more(&held, own));
+            let is_news = self.own.as_ref().is_none_or(|own| self.knows_more(&held, own));
             if held.version > self.map.version && is_news {
                 self.take_over(now, held);
             }
-        } else if knows_more(&held, &self.map) && !self.bugs.plants(Bug::OldStateTrusted) {
+        } else if self.knows_more(&held, &self.map) && !self.bugs.plants(Bug::OldStateTrusted) {
             self.begin_anew_from(now, held);
         }
         Ok(())
@@ -162,21 +218,35 @@ impl<B: Bugs> Coordinator<B> {
         self.recover(now, held, named.into_iter());
     }
 
-    /// Keeps what this coordinator has decided since it continued from an older state, in slots where that may have
-    /// been relied on.
+    /// After another coordinator's map was taken over that has changes unknown to this one: keeps what this one has
+    /// decided since the two parted, in slots that the other has not changed, and where it may have been relied on.
     ///
-    /// IMPORTANT: a quorum write may have been acknowledged by the members that it names, and whoever knows more was
-    /// not among them. If the set is smaller, no quorum write can be acknowledged in it; one that was before it shrank
-    /// is given up.
+    /// IMPORTANT: a quorum write may have been acknowledged by the members that it names or has named since, and whoever
+    /// knows more was not among them. If they were too few all the time, none can have been.
     fn keep_own(&mut self) {
         let Some(own) = &self.own else { return };
+        let parted_at = self.parted_at(own);
         let min_isr = own.cluster_settings.min_isr();
-        let counts = |config: &SlotConfig| config.version > self.continues_from && config.isr.len() >= min_isr;
-        for (slot, config) in own.slots().filter(|(_, config)| counts(config)) {
-            self.map.set_config(slot, Arc::clone(config));
+        for (slot, config) in own.slots().filter(|(_, config)| config.version > parted_at) {
+            let was_quorate = self.was_quorate.get(&slot).is_some_and(|start| *start > parted_at);
+            let may_hold_writes = config.isr.len() >= min_isr || was_quorate;
+            if may_hold_writes || self.map.config(slot).version <= parted_at {
+                self.map.set_config(slot, Arc::clone(config));
+            }
         }
         let members = self.map.members().chain(own.members()).map(|(start, member)| (start, member.clone())).collect();
         self.map.set_members(members);
+    }
+
+    /// The last version that the map of another coordinator, which was taken over, has in common with this one's own,
+    /// or an earlier one.
+    fn parted_at(&self, own: &ClusterMap) -> MapVersion {
+        let passed_over = self.passed_over.iter().find(|passed_over| passed_over.is_in(&self.map));
+        let in_common = || {
+            let equal = own.slots().filter(|(slot, config)| self.map.config(*slot) == *config);
+            equal.map(|(_, config)| config.version).max().unwrap_or(MapVersion(0))
+        };
+        passed_over.map_or_else(in_common, |passed_over| passed_over.after)
     }
 
     /// Whether a start has reported what it knows. An address registered by hand need not run any of our programs.

@@ -13,6 +13,8 @@
 //! AWAY 127.0.0.1:5002,127.0.0.1:5003
 //! WEIGHTS 127.0.0.1:5001=2
 //! VIRTUAL_NODES 3
+//! PASSED_OVER 12:1048577
+//! WAS_QUORATE 0-8191:1048577
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +23,9 @@ use std::str::FromStr;
 
 use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
 use proto::id::{Incarnation, NodeAddr};
+use proto::slot::SlotId;
 
+use super::start_up::PassedOver;
 use super::{Coordinator, GATHERING, Phase};
 use crate::bugs::Bugs;
 use crate::output::{Event, Settings};
@@ -55,7 +59,8 @@ impl<B: Bugs> Coordinator<B> {
         let _ = write!(
             text,
             "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\nUNPROVEN {}\nUNPROVEN_PROMOTIONS {}\n\
-             AWAY {}\nWEIGHTS {}\nVIRTUAL_NODES {}\n",
+             AWAY {}\nWEIGHTS {}\nVIRTUAL_NODES {}\nPASSED_OVER {}\n\
+             WAS_QUORATE {}\n",
             list(by_hand),
             list(self.gone.iter()),
             list(self.unregistered.iter()),
@@ -65,7 +70,9 @@ impl<B: Bugs> Coordinator<B> {
             self.unproven_promotions,
             list(self.away.keys()),
             list(self.weights.iter().map(|(addr, weight)| format!("{addr}={weight}"))),
-            self.settings.virtual_nodes
+            self.settings.virtual_nodes,
+            list(self.passed_over.iter().map(|PassedOver { after, before }| format!("{}:{}", after.0, before.0))),
+            list(runs(&self.was_quorate).iter().map(|(first, last, start)| format!("{first}-{last}:{}", start.0)))
         );
         text
     }
@@ -92,6 +99,18 @@ impl<B: Bugs> Coordinator<B> {
         coordinator.unproven = successors("UNPROVEN")?;
         coordinator.unproven_promotions = lines.value("UNPROVEN_PROMOTIONS")?;
         coordinator.departures = map.departures.clone();
+        coordinator.passed_over = lines.list_if_there("PASSED_OVER", |word| {
+            pair(word, ':').map(|(after, before)| PassedOver { after: MapVersion(after), before: MapVersion(before) })
+        })?;
+        let was_quorate: Vec<(u16, u16, MapVersion)> = lines.list_if_there("WAS_QUORATE", |word| {
+            let (slots, start) = word.split_once(':')?;
+            let (first, last) = pair(slots, '-')?;
+            Some((first, last, MapVersion(one(start)?)))
+        })?;
+        coordinator.was_quorate = was_quorate
+            .into_iter()
+            .flat_map(|(first, last, start)| (first..=last).map(move |slot| (SlotId(slot), start)))
+            .collect();
         let (away, virtual_nodes) = coordinator.read_moves(&lines)?;
 
         coordinator.wake(now);
@@ -106,12 +125,11 @@ impl<B: Bugs> Coordinator<B> {
             coordinator.is_back(&member.addr);
         }
         coordinator.restore_away(now, away);
-        coordinator.counter = map.version.0;
-        coordinator.continues_from = map.version;
         let copies = (map.cluster_settings.copies(), coordinator.settings.cluster_settings.copies());
         let positions = (virtual_nodes, coordinator.settings.virtual_nodes);
         coordinator.map = map;
         if coordinator.map.version > MapVersion(0) {
+            coordinator.continue_from_state();
             coordinator.phase = Phase::Restored(now + GATHERING);
             if copies.0 != copies.1 || positions.0 != positions.1 {
                 coordinator.event(Event::Resized { copies, virtual_nodes: positions });
@@ -133,6 +151,18 @@ impl<B: Bugs> Coordinator<B> {
         self.weights = lines.list_if_there("WEIGHTS", |word| pair(word, '='))?;
         Ok((away, lines.value("VIRTUAL_NODES").unwrap_or(self.settings.virtual_nodes)))
     }
+}
+
+/// Slots with the same value in a row, as the first and the last of them and that value.
+fn runs(slots: &BTreeMap<SlotId, MapVersion>) -> Vec<(u16, u16, MapVersion)> {
+    let mut runs: Vec<(u16, u16, MapVersion)> = Vec::new();
+    for (SlotId(slot), value) in slots {
+        match runs.last_mut() {
+            Some((_, last, same)) if same == value && last.checked_add(1) == Some(*slot) => *last = *slot,
+            _ => runs.push((*slot, *slot, *value)),
+        }
+    }
+    runs
 }
 
 /// A list as [`Lines::list`] reads it.
