@@ -136,11 +136,17 @@ pub enum Bug {
     OlderCopyDropped,
     /// A node that was taken off the ring leads again if a map still names it.
     UnregisteredLeads,
+    /// A coordinator that was started with a state continues with the next number, as does another one that is started
+    /// with the same state.
+    NumbersShared,
+    /// What a coordinator has decided since it was started with an older state counts where an in-sync set is large enough
+    /// for quorum writes now, whether or not it is its own.
+    OwnJudgedBySize,
 }
 
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Self; 62] = [
+    pub const ALL: [Self; 64] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -203,6 +209,8 @@ impl Bug {
         Self::OldStateTrusted,
         Self::OlderCopyDropped,
         Self::UnregisteredLeads,
+        Self::NumbersShared,
+        Self::OwnJudgedBySize,
     ];
 }
 

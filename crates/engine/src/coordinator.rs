@@ -47,7 +47,7 @@ use health::Fills;
 use membership::Joining;
 use proposals::{Proposal, REPLAN_PAUSE};
 use replan::HANDOVER_RETRY;
-use start_up::{Offer, PassedOver};
+use start_up::{Offer, Start};
 pub use state::StateError;
 use suspicion::Suspicion;
 
@@ -118,11 +118,10 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     reborn_grace: Timestamp,
     /// While a map is taken over: who is named in any map that was brought and has not reported what it knows.
     awaited: BTreeMap<Incarnation, NodeAddr>,
-    /// What this start and earlier ones that continued from a state have passed over, oldest first.
-    passed_over: Vec<PassedOver>,
-    /// Slots with fewer in-sync copies than quorum writes need, which had enough since one of these starts: its first
-    /// number.
-    was_quorate: BTreeMap<SlotId, MapVersion>,
+    /// This start and earlier ones that continued from a state, oldest first.
+    starts: Vec<Start>,
+    /// By slot, when it last got a primary or an in-sync set that quorum writes may rely on: the version of the map.
+    relied_on: Vec<MapVersion>,
     /// The map that it had when it turned out that a node knows of changes that it has forgotten.
     own: Option<ClusterMap>,
     /// An operator has said not to wait for one of them.
@@ -196,8 +195,8 @@ impl<B: Bugs> Coordinator<B> {
             unproven_promotions: 0,
             reborn_grace: Timestamp::default(),
             awaited: BTreeMap::new(),
-            passed_over: Vec::new(),
-            was_quorate: BTreeMap::new(),
+            starts: Vec::new(),
+            relied_on: vec![MapVersion(0); settings.bits.count()],
             own: None,
             has_forgotten: false,
             reported: BTreeSet::new(),
@@ -359,10 +358,10 @@ impl<B: Bugs> Coordinator<B> {
         let mut last: Option<Arc<SlotConfig>> = None;
         for (slot, mut next) in changes {
             let before = Arc::clone(self.map.config(slot));
-            self.note_quorate(slot, &before, &next);
             let same_primary = before.primary == next.primary && before.primary.is_some();
             next.epoch = if same_primary { before.epoch } else { Epoch(version.0) };
             next.version = version;
+            self.note_relied_on(slot, &before, &next);
             // Identical neighbors share one configuration, which makes a look at all slots cheap.
             let next = last.take().filter(|last| **last == next).unwrap_or_else(|| Arc::new(next));
             self.map.set_config(slot, Arc::clone(&next));

@@ -30,6 +30,8 @@ pub(crate) struct CoordinatorProcess {
     pub(crate) disk: Option<String>,
     /// Its earlier persisted states, oldest first.
     pub(crate) older: VecDeque<String>,
+    /// A copy of its state that is to be put back.
+    pub(crate) copy: Option<String>,
     pub(crate) boot: u32,
     pub(crate) is_paused: bool,
     pub(crate) deferred: Vec<Event>,
@@ -63,6 +65,7 @@ impl CoordinatorProcess {
             state: None,
             disk: None,
             older: VecDeque::new(),
+            copy: None,
             boot: 0,
             is_paused: false,
             deferred: Vec::new(),

@@ -11,7 +11,7 @@ use proto::cluster_map::ClusterMap;
 use crate::clock::EXACT;
 use crate::knobs::Knobs;
 use crate::network::ProcId;
-use crate::node::{NodeProcess, SurvivingData};
+use crate::node::SurvivingData;
 use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
@@ -28,6 +28,8 @@ pub(crate) enum Remedy {
     /// Like `StartNode`, but also after all faults are over.
     StartAnew(ProcId),
     StartCoordinator,
+    /// The copy of the coordinator's state is put back.
+    PutBackCopy,
     /// In a rolling restart it is the turn of this process.
     Restart(ProcId),
     Quicken(ProcId),
@@ -49,10 +51,10 @@ pub(crate) struct Faults {
     pub(crate) random: Random,
     menu: Vec<(u64, Fault)>,
     /// No fault begins before this time.
-    quiet_until: u64,
+    pub(crate) quiet_until: u64,
     pub(crate) is_over: bool,
     /// Memory was lost, and not every slot has had all its copies since.
-    memory_is_missing: bool,
+    pub(crate) memory_is_missing: bool,
     /// The coordinator has lost its state, and has no map of its own yet.
     pub(crate) state_is_lost: bool,
 }
@@ -83,6 +85,7 @@ enum Fault {
     FillDisk,
     FlipBit,
     PutBackState,
+    Fork,
 }
 
 impl Faults {
@@ -112,6 +115,7 @@ impl Faults {
             (knobs.full_disks, Fault::FillDisk),
             (knobs.bit_flips, Fault::FlipBit),
             (knobs.states_put_back, Fault::PutBackState),
+            (knobs.forks, Fault::Fork),
         ];
         Self {
             until: 1_000_000 + knobs.fault_time * 1_000,
@@ -227,6 +231,7 @@ impl World {
                 }
             }
             Fault::PutBackState => self.put_back_state(),
+            Fault::Fork => self.fork(),
             Fault::Slow => {
                 self.nodes[n].slowness = self.faults.random.spread(100, 20_000);
                 self.schedule.after(short, Event::Remedy(Remedy::Quicken(n)));
@@ -285,7 +290,7 @@ impl World {
     }
 
     /// Crashes a node's process and starts it again, which takes the time of booting and this long at most.
-    fn crash_and_restart(&mut self, n: usize, finds: SurvivingData, boot: u64, longest: u64) {
+    pub(crate) fn crash_and_restart(&mut self, n: usize, finds: SurvivingData, boot: u64, longest: u64) {
         self.crash_node(n, finds);
         let after = boot + self.faults.random.spread(50_000, longest);
         self.schedule.after(after, Event::Remedy(Remedy::StartNode(n)));
@@ -321,27 +326,6 @@ impl World {
                 }
             }
         }
-    }
-
-    /// The coordinator is started with a copy of an older state. It can tell that the state is old only if the first
-    /// node to come has heard of something newer: here all of them have.
-    fn put_back_state(&mut self) {
-        let Some(version) = self.coordinator.state.as_ref().map(|state| state.map().version) else { return };
-        let has_heard = |node: &NodeProcess| {
-            node.is_registered()
-                && !node.is_paused
-                && !node.is_leaving
-                && node.data().and_then(|node| node.map()).is_some_and(|map| map.version == version)
-        };
-        let can = !self.faults.memory_is_missing && !self.faults.state_is_lost && self.nodes.iter().all(has_heard);
-        let Some(older) = self.coordinator.older.front().cloned().filter(|_| can) else { return };
-        self.stats.states_put_back += 1;
-        self.crash_coordinator();
-        self.coordinator.disk = Some(older);
-        self.faults.state_is_lost = true;
-        let after = self.faults.random.spread(50_000, 1_000_000);
-        self.schedule.after(after, Event::Remedy(Remedy::StartCoordinator));
-        self.faults.quiet_until = self.schedule.now + after + 2_500_000;
     }
 
     fn cut(&mut self, one: ProcId, other: ProcId, ways: u64, span: u64) {
@@ -476,7 +460,7 @@ impl World {
 
     /// Whether no map, of the coordinator or of a node, names anybody whose memory is lost, or is about to be because
     /// it leaves. A coordinator without state would wait for such a node until an operator intervenes.
-    fn nobody_is_missed(&self) -> bool {
+    pub(crate) fn nobody_is_missed(&self) -> bool {
         let is_somewhere = |map: &ClusterMap| map.members().all(|(member, _)| self.oracle.is_somewhere(member));
         let mut kept = self.nodes.iter().filter_map(|process| process.data()?.map());
         self.coordinator
@@ -497,6 +481,7 @@ impl World {
             Remedy::Uncut(from, to) => self.network.unblock(&mut self.schedule, from, to),
             Remedy::Resume(proc) => self.go_on(proc),
             Remedy::StartNode(n) | Remedy::StartAnew(n) => self.start_node(n),
+            Remedy::PutBackCopy => self.put_back_copy(),
             Remedy::Steady(n) => self.nodes[n].store.slowness = 0,
             Remedy::MakeRoom(n) => self.nodes[n].store.limit(None),
             Remedy::StartCoordinator => self.restart_coordinator(),

@@ -174,6 +174,8 @@ knobs! {
     impostors,
     /// How often the coordinator is started with a copy of an older state.
     states_put_back,
+    /// How often a copy of the coordinator's state is put back after it went on with some of the nodes.
+    forks,
     /// After how many in a thousand operations a write of long ago is retried.
     old_retries,
     /// How many times an operator takes a node off the ring.
@@ -325,6 +327,11 @@ impl Knobs {
         let mut random = Random::new(seed ^ 0x6163_6365_7074);
         if self.old_retries == 0 && random.chance(150) {
             self.accepted_losses = random.between(20, 600);
+        }
+        let mut random = Random::new(seed ^ 0x666f_726b_7300);
+        let keeps_maps = self.wild_losses == 0 && !map_may_be_old;
+        if keeps_maps && self.old_retries == 0 && self.accepted_losses == 0 && random.chance(500) {
+            self.forks = random.between(5, 60);
         }
         self.moves_at_once = Random::new(seed ^ 0x6174_6f6e_6365).pick(&[0, 0, 0, 1, 2, 4]);
     }

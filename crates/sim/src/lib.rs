@@ -8,8 +8,9 @@
 //! - `schedule`, `clock`, `network`: time, and the connections between processes. `world`: everything, and the main
 //!   loop.
 //! - `node`, `coordinator`, `client`, `workload`, `walker`: the processes, as their shells would run them. `faults`:
-//!   what goes wrong. `disk_faults`: faults of disks. `operator`: nodes that
-//!   are taken off the ring, and losses that are accepted. `rolling`: restarts of all processes, one by one.
+//!   what goes wrong. `disk_faults`: faults of disks. `older_states`: the coordinator is started with an older state.
+//!   `operator`: nodes that are taken off the ring, and losses that are accepted. `rolling`: restarts of all processes,
+//!   one by one.
 //! - `oracle`: what an all-seeing observer knows. `invariants`: what must always hold. `liveness`: what must become
 //!   true once faults stop. `damage`: a copy that is damaged then, and must be found and repaired.
 //! - [`run`]: one run. [`mutants`]: the bugs that it must find. `trace`: the story of a failure.
@@ -89,11 +90,12 @@ mod old_retries;
     clippy::indexing_slicing,
     reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
-mod operator;
+mod older_states;
 #[expect(
     clippy::indexing_slicing,
     reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
+mod operator;
 mod oracle;
 mod rolling;
 mod schedule;

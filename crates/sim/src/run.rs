@@ -75,6 +75,8 @@ pub struct Stats {
     pub rolled: u64,
     pub impostors_refused: u64,
     pub states_put_back: u64,
+    /// How often one was put back after the coordinator had gone on with some of the nodes.
+    pub forks: u64,
     pub old_retries: u64,
     pub unregistrations: u64,
     pub accepted_losses: u64,
@@ -214,7 +216,7 @@ impl Stats {
              removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks bit_flips damages snapshots torn_tails
              unproven_promotions leaves coordinator_crashes state_losses started_anew lost_slots shortened_slots undecided pages lists_of_replicas full keys_evicted
               comparisons differences decommissions dismissals fills_limited misnamed restarts rolled
-              impostors_refused states_put_back old_retries unregistrations accepted_losses);
+              impostors_refused states_put_back forks old_retries unregistrations accepted_losses);
     }
 }
 
@@ -229,7 +231,7 @@ impl fmt::Display for Stats {
               bit_flips damages snapshots torn_tails unproven_promotions leaves coordinator_crashes state_losses
               started_anew lost_slots shortened_slots undecided pages lists_of_replicas full keys_evicted
               comparisons differences decommissions dismissals fills_limited misnamed restarts rolled
-              impostors_refused states_put_back old_retries unregistrations accepted_losses);
+              impostors_refused states_put_back forks old_retries unregistrations accepted_losses);
         Ok(())
     }
 }

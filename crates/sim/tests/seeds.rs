@@ -18,7 +18,7 @@ const CLEAN: u64 = 80;
 const SEARCHED: u64 = 1_000;
 
 /// Each bug, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
-const FOUND_BY: [(Bug, u64); 62] = [
+const FOUND_BY: [(Bug, u64); 64] = [
     (Bug::PromoteAnyCopy, 2),
     (Bug::TrustWithoutProof, 38),
     (Bug::StaleIncarnationAdmitted, 437),
@@ -81,6 +81,8 @@ const FOUND_BY: [(Bug, u64); 62] = [
     (Bug::ForgottenTooEarly, 0),
     (Bug::OlderCopyDropped, 778),
     (Bug::UnregisteredLeads, 653),
+    (Bug::NumbersShared, 17),
+    (Bug::OwnJudgedBySize, 41),
 ];
 
 #[test]
@@ -134,6 +136,7 @@ fn no_seed_breaks_an_invariant() {
         total.rolled,
         total.impostors_refused,
         total.states_put_back,
+        total.forks,
         total.old_retries,
         total.unregistrations,
         total.accepted_losses,

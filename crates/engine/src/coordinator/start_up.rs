@@ -16,27 +16,27 @@ use crate::output::{Event, Output};
 use crate::plan;
 use crate::time::Timestamp;
 
-/// The distance between generations. No coordinator makes this many changes unseen by every node.
-const GENERATION: u64 = 1 << 20;
+/// How many numbers one start of a coordinator can issue.
+const NUMBERS: u64 = 1 << 24;
 
-/// Each start of a coordinator passes over a random number of generations below this, so that no two of them that
-/// continue from the same map issue the same numbers.
-const GENERATIONS: u64 = 1 << 16;
+/// The distance between generations. Each start of a coordinator is of a higher one than that which it continues from,
+/// and takes its numbers from a random part of it. So no two starts that continue from the same map issue the same.
+const GENERATION: u64 = NUMBERS << 13;
 
 /// The distance to the next generation if a node was not waited for: it may know of some that nobody else has heard of.
-const UNSEEN_GENERATIONS: u64 = (GENERATION * GENERATIONS) << 10;
+const UNSEEN_GENERATIONS: u64 = GENERATION << 10;
 
 /// For this many starts of a coordinator with its state, it is known which numbers each has passed over.
 const KNOWN_STARTS: usize = 100;
 
-/// The numbers that a start of the coordinator has passed over: whoever has one of them has it from a coordinator that
-/// continued from the same state.
+/// A start of the coordinator with its state. If that was an older one, another coordinator has continued from it, too,
+/// with numbers that this one has passed over or with others of the same generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PassedOver {
+pub(super) struct Start {
     /// The version that it continued from.
     pub(super) after: MapVersion,
     /// The first number of its own.
-    pub(super) before: MapVersion,
+    pub(super) first: MapVersion,
 }
 
 /// A map brought by nodes of one cluster.
@@ -49,12 +49,21 @@ pub(super) struct Offer {
     named: BTreeMap<Incarnation, NodeAddr>,
 }
 
-impl PassedOver {
-    /// Whether a map has such numbers.
-    fn is_in(&self, map: &ClusterMap) -> bool {
-        let is_in = |version| self.after < version && version < self.before;
-        is_in(map.version) || map.slots().any(|(_, config)| is_in(config.version))
+impl Start {
+    fn has_passed_over(self, version: MapVersion) -> bool {
+        self.after < version && version < self.first
     }
+
+    /// Whether a start that has issued a version which this coordinator does not know parted from it before this start.
+    fn is_behind(self, version: MapVersion) -> bool {
+        let is_another = self.first.0 / NUMBERS != version.0 / NUMBERS;
+        is_another && self.first.0 / GENERATION >= version.0 / GENERATION
+    }
+}
+
+/// All versions that a map has.
+fn versions(map: &ClusterMap) -> impl Iterator<Item = MapVersion> {
+    map.slots().map(|(_, config)| config.version).chain([map.version])
 }
 
 impl Offer {
@@ -80,12 +89,13 @@ impl<B: Bugs> Coordinator<B> {
         let distance = if std::mem::take(&mut self.has_forgotten) { UNSEEN_GENERATIONS } else { GENERATION };
         self.next_generation(distance);
         self.own = None;
-        self.passed_over.clear();
-        self.was_quorate.clear();
+        self.starts.clear();
         let version = MapVersion(self.next_number());
         for slot in self.settings.bits.slots() {
-            let config = SlotConfig::clone(self.map.config(slot));
-            self.map.set_config(slot, Arc::new(SlotConfig { epoch: Epoch(version.0), version, ..config }));
+            let before = Arc::clone(self.map.config(slot));
+            let next = SlotConfig { epoch: Epoch(version.0), version, ..SlotConfig::clone(&before) };
+            self.note_relied_on(slot, &before, &next);
+            self.map.set_config(slot, Arc::new(next));
         }
         self.map.set_version(version);
         self.map.cluster_settings = self.settings.cluster_settings;
@@ -96,28 +106,31 @@ impl<B: Bugs> Coordinator<B> {
 
     /// Continues from a state that was read. If it is an older one, another coordinator has continued from it, too.
     pub(super) fn continue_from_state(&mut self) {
+        if self.bugs.plants(Bug::NumbersShared) {
+            self.counter = self.map.version.0;
+            return;
+        }
         self.next_generation(GENERATION);
         let after = self.map.version;
-        self.passed_over.retain(|passed_over| passed_over.before <= after);
-        self.passed_over.push(PassedOver { after, before: MapVersion(self.counter + 1) });
-        let known_too_long = self.passed_over.len().saturating_sub(KNOWN_STARTS);
-        self.passed_over.drain(..known_too_long);
+        self.starts.retain(|start| start.first <= after);
+        self.starts.push(Start { after, first: MapVersion(self.counter + 1) });
+        let forgotten = self.starts.len().saturating_sub(KNOWN_STARTS);
+        self.starts.drain(..forgotten);
     }
 
     fn next_generation(&mut self, distance: u64) {
-        let passed_over = u64::from(self.settings.incarnations) % GENERATIONS * GENERATION;
-        self.counter = self.counter.max(self.map.version.0).next_multiple_of(distance) + passed_over;
+        let part = u64::from(self.settings.incarnations) * NUMBERS % GENERATION;
+        self.counter = self.counter.max(self.map.version.0).next_multiple_of(distance) + part;
     }
 
-    /// Notes that the configuration of a slot changes.
-    pub(super) fn note_quorate(&mut self, slot: SlotId, before: &SlotConfig, next: &SlotConfig) {
-        let min_isr = self.settings.cluster_settings.min_isr();
-        if next.isr.len() >= min_isr {
-            self.was_quorate.remove(&slot);
-        } else if before.isr.len() >= min_isr
-            && let Some(start) = self.passed_over.iter().rfind(|start| start.before <= before.version)
+    /// Notes that a slot has got another primary or in-sync set, if quorum writes may rely on that.
+    pub(super) fn note_relied_on(&mut self, slot: SlotId, before: &SlotConfig, next: &SlotConfig) {
+        let is_another = before.epoch != next.epoch || before.isr != next.isr;
+        if is_another
+            && next.isr.len() >= self.settings.cluster_settings.min_isr()
+            && let Some(version) = self.relied_on.get_mut(usize::from(slot.0))
         {
-            self.was_quorate.insert(slot, start.before);
+            *version = next.version;
         }
     }
 
@@ -127,9 +140,12 @@ impl<B: Bugs> Coordinator<B> {
             let known = known.config(slot);
             held.version > known.version || (held.version == known.version && held != known)
         };
-        held.version > known.version
-            || held.slots().any(is_unknown)
-            || self.passed_over.iter().any(|passed_over| passed_over.is_in(held))
+        versions(held).any(|version| !self.is_known(version, known)) || held.slots().any(is_unknown)
+    }
+
+    /// Whether this coordinator, whose map is `known`, continues from this version or has issued it.
+    fn is_known(&self, version: MapVersion, known: &ClusterMap) -> bool {
+        version <= known.version && !self.starts.iter().any(|start| start.has_passed_over(version))
     }
 
     /// Considers the map that a joining node holds. Until a decision is made it is one offer among others; later it
@@ -214,39 +230,46 @@ impl<B: Bugs> Coordinator<B> {
         }
         let named = [&self.map, &held].into_iter().flat_map(ClusterMap::members);
         let named: Vec<_> = named.map(|(incarnation, member)| (incarnation, member.addr.clone())).collect();
-        self.own = (self.phase == Phase::Serving).then(|| self.map.clone());
+        self.own = Some(self.map.clone());
         self.recover(now, held, named.into_iter());
     }
 
     /// After another coordinator's map was taken over that has changes unknown to this one: keeps what this one has
     /// decided since the two parted, in slots that the other has not changed, and where it may have been relied on.
     ///
-    /// IMPORTANT: a quorum write may have been acknowledged by the members that it names or has named since, and whoever
-    /// knows more was not among them. If they were too few all the time, none can have been.
+    /// IMPORTANT: a quorum write may have been acknowledged by an in-sync set of its own that was large enough, also if
+    /// it is smaller now, and whoever knows more was not in it. A set that both have in common is not its own.
     fn keep_own(&mut self) {
         let Some(own) = &self.own else { return };
         let parted_at = self.parted_at(own);
-        let min_isr = own.cluster_settings.min_isr();
-        for (slot, config) in own.slots().filter(|(_, config)| config.version > parted_at) {
-            let was_quorate = self.was_quorate.get(&slot).is_some_and(|start| *start > parted_at);
-            let may_hold_writes = config.isr.len() >= min_isr || was_quorate;
-            if may_hold_writes || self.map.config(slot).version <= parted_at {
-                self.map.set_config(slot, Arc::clone(config));
+        let is_kept = |(slot, config): &(SlotId, &Arc<SlotConfig>)| {
+            let may_hold_writes = if self.bugs.plants(Bug::OwnJudgedBySize) {
+                config.isr.len() >= own.cluster_settings.min_isr()
+            } else {
+                self.relied_on.get(usize::from(slot.0)).is_some_and(|version| *version > parted_at)
+            };
+            config.version > parted_at && (may_hold_writes || self.map.config(*slot).version <= parted_at)
+        };
+        let kept: Vec<_> = own.slots().filter(is_kept).map(|(slot, config)| (slot, Arc::clone(config))).collect();
+        let mut members: BTreeMap<_, _> = self.map.members().map(|(start, member)| (start, member.clone())).collect();
+        for start in kept.iter().flat_map(|(_, config)| config.copies().chain(config.primary)) {
+            if let Some(member) = own.member(start) {
+                members.entry(start).or_insert_with(|| member.clone());
             }
         }
-        let members = self.map.members().chain(own.members()).map(|(start, member)| (start, member.clone())).collect();
+        kept.into_iter().for_each(|(slot, config)| self.map.set_config(slot, config));
         self.map.set_members(members);
     }
 
-    /// The last version that the map of another coordinator, which was taken over, has in common with this one's own,
-    /// or an earlier one.
+    /// The last version that the map of another coordinator, which was taken over, has in common with this one's own, as
+    /// far as can be told.
     fn parted_at(&self, own: &ClusterMap) -> MapVersion {
-        let passed_over = self.passed_over.iter().find(|passed_over| passed_over.is_in(&self.map));
-        let in_common = || {
-            let equal = own.slots().filter(|(slot, config)| self.map.config(*slot) == *config);
-            equal.map(|(_, config)| config.version).max().unwrap_or(MapVersion(0))
-        };
-        passed_over.map_or_else(in_common, |passed_over| passed_over.after)
+        let (known, unknown): (Vec<_>, Vec<_>) = versions(&self.map).partition(|version| self.is_known(*version, own));
+        let start_before = |version: MapVersion| self.starts.iter().find(|start| start.is_behind(version));
+        let before_a_start = unknown.into_iter().filter_map(|version| Some(start_before(version)?.after)).min();
+        // Otherwise it has been started more often than this one.
+        let last_start = self.starts.last().map(|start| start.after);
+        before_a_start.or_else(|| known.into_iter().chain(last_start).max()).unwrap_or_default()
     }
 
     /// Whether a start has reported what it knows. An address registered by hand need not run any of our programs.

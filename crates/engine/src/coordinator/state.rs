@@ -13,8 +13,8 @@
 //! AWAY 127.0.0.1:5002,127.0.0.1:5003
 //! WEIGHTS 127.0.0.1:5001=2
 //! VIRTUAL_NODES 3
-//! PASSED_OVER 12:1048577
-//! WAS_QUORATE 0-8191:1048577
+//! STARTS 12:137438953473
+//! RELIED_ON 0-8191:137438953480,8192-16383:12
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,9 +23,8 @@ use std::str::FromStr;
 
 use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
 use proto::id::{Incarnation, NodeAddr};
-use proto::slot::SlotId;
 
-use super::start_up::PassedOver;
+use super::start_up::Start;
 use super::{Coordinator, GATHERING, Phase};
 use crate::bugs::Bugs;
 use crate::output::{Event, Settings};
@@ -59,8 +58,8 @@ impl<B: Bugs> Coordinator<B> {
         let _ = write!(
             text,
             "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\nUNPROVEN {}\nUNPROVEN_PROMOTIONS {}\n\
-             AWAY {}\nWEIGHTS {}\nVIRTUAL_NODES {}\nPASSED_OVER {}\n\
-             WAS_QUORATE {}\n",
+             AWAY {}\nWEIGHTS {}\nVIRTUAL_NODES {}\nSTARTS {}\n\
+             RELIED_ON {}\n",
             list(by_hand),
             list(self.gone.iter()),
             list(self.unregistered.iter()),
@@ -71,8 +70,8 @@ impl<B: Bugs> Coordinator<B> {
             list(self.away.keys()),
             list(self.weights.iter().map(|(addr, weight)| format!("{addr}={weight}"))),
             self.settings.virtual_nodes,
-            list(self.passed_over.iter().map(|PassedOver { after, before }| format!("{}:{}", after.0, before.0))),
-            list(runs(&self.was_quorate).iter().map(|(first, last, start)| format!("{first}-{last}:{}", start.0)))
+            list(self.starts.iter().map(|Start { after, first }| format!("{}:{}", after.0, first.0))),
+            list(runs(&self.relied_on).iter().map(|(first, last, version)| format!("{first}-{last}:{}", version.0)))
         );
         text
     }
@@ -99,18 +98,18 @@ impl<B: Bugs> Coordinator<B> {
         coordinator.unproven = successors("UNPROVEN")?;
         coordinator.unproven_promotions = lines.value("UNPROVEN_PROMOTIONS")?;
         coordinator.departures = map.departures.clone();
-        coordinator.passed_over = lines.list_if_there("PASSED_OVER", |word| {
-            pair(word, ':').map(|(after, before)| PassedOver { after: MapVersion(after), before: MapVersion(before) })
+        coordinator.starts = lines.list_if_there("STARTS", |word| {
+            pair(word, ':').map(|(after, first)| Start { after: MapVersion(after), first: MapVersion(first) })
         })?;
-        let was_quorate: Vec<(u16, u16, MapVersion)> = lines.list_if_there("WAS_QUORATE", |word| {
-            let (slots, start) = word.split_once(':')?;
+        let relied_on: Vec<(usize, usize, MapVersion)> = lines.list_if_there("RELIED_ON", |word| {
+            let (slots, version) = word.split_once(':')?;
             let (first, last) = pair(slots, '-')?;
-            Some((first, last, MapVersion(one(start)?)))
+            Some((first, last, MapVersion(one(version)?)))
         })?;
-        coordinator.was_quorate = was_quorate
-            .into_iter()
-            .flat_map(|(first, last, start)| (first..=last).map(move |slot| (SlotId(slot), start)))
-            .collect();
+        for (first, last, version) in relied_on {
+            let slots = coordinator.relied_on.get_mut(first..=last).ok_or(StateError::Line("RELIED_ON"))?;
+            slots.fill(version);
+        }
         let (away, virtual_nodes) = coordinator.read_moves(&lines)?;
 
         coordinator.wake(now);
@@ -153,13 +152,13 @@ impl<B: Bugs> Coordinator<B> {
     }
 }
 
-/// Slots with the same value in a row, as the first and the last of them and that value.
-fn runs(slots: &BTreeMap<SlotId, MapVersion>) -> Vec<(u16, u16, MapVersion)> {
-    let mut runs: Vec<(u16, u16, MapVersion)> = Vec::new();
-    for (SlotId(slot), value) in slots {
+/// Neighbors with the same value, as the first and the last of them and that value.
+fn runs(values: &[MapVersion]) -> Vec<(usize, usize, MapVersion)> {
+    let mut runs: Vec<(usize, usize, MapVersion)> = Vec::new();
+    for (at, value) in values.iter().enumerate() {
         match runs.last_mut() {
-            Some((_, last, same)) if same == value && last.checked_add(1) == Some(*slot) => *last = *slot,
-            _ => runs.push((*slot, *slot, *value)),
+            Some((_, last, same)) if same == value => *last = at,
+            _ => runs.push((at, at, *value)),
         }
     }
     runs
