@@ -59,8 +59,8 @@ impl<B: Bugs> Coordinator<B> {
                 return Err(JoinError::Unregistered);
             }
             // The map may know a later start that is away, from before this coordinator was restarted.
-            let at_addr = self.map.members().filter(|(_, member)| member.addr == addr).map(|(start, _)| start);
-            if self.superseded.contains(&given) || at_addr.chain(registered).any(|later| given.is_before(later)) {
+            let mut known = self.map.starts_at(&addr).chain(registered);
+            if self.superseded.contains(&given) || known.any(|later| given.is_before(later)) {
                 return Err(JoinError::Replaced);
             }
         }
@@ -194,8 +194,7 @@ impl<B: Bugs> Coordinator<B> {
     /// address.
     pub fn unregister(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
         let registered = self.registry.remove(addr).map(|node| node.incarnation);
-        let remembered: Vec<_> =
-            self.map.members().filter(|(_, member)| member.addr == *addr).map(|(i, _)| i).collect();
+        let remembered: Vec<_> = self.map.starts_at(addr).collect();
         if registered.is_none() && remembered.is_empty() {
             return false;
         }
@@ -232,8 +231,8 @@ impl<B: Bugs> Coordinator<B> {
         ancestors: &Ancestors,
     ) -> bool {
         let registered = self.registry.incarnation_at(addr);
-        let remembered = self.map.members().filter(|(_, member)| member.addr == *addr).map(|(known, _)| known);
-        let replaced: Vec<_> = registered.into_iter().chain(remembered).filter(|known| *known != incarnation).collect();
+        let known = registered.into_iter().chain(self.map.starts_at(addr));
+        let replaced: Vec<_> = known.filter(|known| *known != incarnation).collect();
         self.superseded.extend(&replaced);
         while self.superseded.len() > SUPERSEDED {
             self.superseded.pop_first();
