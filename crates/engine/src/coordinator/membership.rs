@@ -190,13 +190,25 @@ impl<B: Bugs> Coordinator<B> {
         Ok(true)
     }
 
-    /// A person takes a node off the ring; its memory is given up for good. `false` if no node is known at that
-    /// address.
-    pub fn unregister(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
+    /// A person takes a node off the ring; its memory is given up for good.
+    ///
+    /// # Errors
+    /// No node is known at that address, or this coordinator takes its state over and waits for what the node knows.
+    /// Nothing has changed.
+    pub fn unregister(&mut self, now: Timestamp, addr: &NodeAddr) -> Result<(), ErrorReply> {
+        // IMPORTANT: what it knows is about the data of others, too, which nobody has given up: without it, a copy that
+        // lacks a quorum write may lead. Only `forget` says that this is accepted.
+        if self.awaited.values().any(|awaited| awaited == addr) {
+            return Err(ErrorReply::Unavailable(format!(
+                "the coordinator takes its state over from the nodes and waits for node {addr}, which may know of \
+                 changes that the others have not heard of; nothing was changed: start it, or, if it is gone for good, \
+                 send FORGET {addr}, and then this again if slots still wait for it"
+            )));
+        }
         let registered = self.registry.remove(addr).map(|node| node.incarnation);
         let remembered: Vec<_> = self.map.starts_at(addr).collect();
         if registered.is_none() && remembered.is_empty() {
-            return false;
+            return Err(ErrorReply::NodeNotFound(addr.clone()));
         }
         self.ring.remove(addr);
         self.away.remove(addr);
@@ -209,7 +221,7 @@ impl<B: Bugs> Coordinator<B> {
         self.event(Event::Unregistered(addr.clone()));
         self.advance(now);
         self.outputs.extend(registered.map(Output::Unregistered));
-        true
+        Ok(())
     }
 
     /// A heartbeat from a person or an old program. `false` if the address is not registered. A node with a session
