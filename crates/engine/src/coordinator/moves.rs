@@ -231,10 +231,13 @@ impl<B: Bugs> Coordinator<B> {
         if !is_whole {
             return;
         }
-        for node in leavers.into_iter().filter(|node| !holders.contains(node)) {
-            if self.moved_off.insert(node) {
-                self.outputs.push_back(Output::Dismiss(node));
-            }
+        let told: Vec<_> =
+            leavers.difference(&self.moved_off).filter(|node| !holders.contains(node)).copied().collect();
+        if !told.is_empty() {
+            self.moved_off.extend(&told);
+            // IMPORTANT: persisted before they are told. A coordinator that is restarted must not let them stay.
+            self.outputs.push_back(Output::Keep);
+            self.outputs.extend(told.into_iter().map(Output::Dismiss));
         }
     }
 

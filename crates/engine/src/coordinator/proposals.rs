@@ -44,8 +44,9 @@ impl<B: Bugs> Coordinator<B> {
         match message {
             NodeMessage::Resync => {}
             NodeMessage::Heartbeat { .. } => {
-                // It may have missed the earlier message.
-                if self.moved_off.contains(&from) {
+                // It may have missed the earlier message. Whoever is to be told by a state that was read waits until it
+                // is known that nobody knows more.
+                if self.phase == Phase::Serving && self.moved_off.contains(&from) {
                     self.outputs.push_back(Output::Dismiss(from));
                 }
             }

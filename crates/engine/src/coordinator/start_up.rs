@@ -149,6 +149,7 @@ impl<B: Bugs> Coordinator<B> {
         self.handing_over.clear();
         self.admissions.clear();
         self.releases.clear();
+        self.moved_off.clear();
         // A node that has not come back yet may be known to the newer map by another start.
         let unheard: Vec<_> = self.registry.iter().filter(|(_, node)| !self.has_told(node.incarnation)).collect();
         let unheard: Vec<_> = unheard.into_iter().map(|(addr, _)| addr.clone()).collect();

@@ -12,6 +12,7 @@
 //! UNPROVEN_PROMOTIONS 12
 //! AWAY 127.0.0.1:5002,127.0.0.1:5003
 //! WEIGHTS 127.0.0.1:5001=2
+//! MOVED_OFF 5
 //! VIRTUAL_NODES 3
 //! ```
 
@@ -55,7 +56,7 @@ impl<B: Bugs> Coordinator<B> {
         let _ = write!(
             text,
             "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\nUNPROVEN {}\nUNPROVEN_PROMOTIONS {}\n\
-             AWAY {}\nWEIGHTS {}\nVIRTUAL_NODES {}\n",
+             AWAY {}\nWEIGHTS {}\nMOVED_OFF {}\nVIRTUAL_NODES {}\n",
             list(by_hand),
             list(self.gone.iter()),
             list(self.unregistered.iter()),
@@ -65,6 +66,7 @@ impl<B: Bugs> Coordinator<B> {
             self.unproven_promotions,
             list(self.away.keys()),
             list(self.weights.iter().map(|(addr, weight)| format!("{addr}={weight}"))),
+            list(self.moved_off.iter()),
             self.settings.virtual_nodes
         );
         text
@@ -121,8 +123,8 @@ impl<B: Bugs> Coordinator<B> {
         Ok(coordinator)
     }
 
-    /// Reads the weights, and the leaving nodes if an earlier release kept them beside the map. Any of these lines may
-    /// be missing. Returns who was away, and how many positions a node had.
+    /// Reads the weights, who has been told to delete what it holds, and the leaving nodes if an earlier release kept
+    /// them beside the map. Any of these lines may be missing. Returns who was away, and how many positions a node had.
     fn read_moves(&mut self, lines: &Lines<'_>) -> Result<(Vec<NodeAddr>, u32), StateError> {
         let nodes = |name| -> Result<Vec<NodeAddr>, StateError> { lines.list_if_there(name, one) };
         self.departures.leaving.extend(nodes("LEAVING")?);
@@ -131,6 +133,7 @@ impl<B: Bugs> Coordinator<B> {
             .extend(nodes("REPLACING")?.as_chunks().0.iter().cloned().map(|[new, old]| (new, old)));
         let away = nodes("AWAY")?;
         self.weights = lines.list_if_there("WEIGHTS", |word| pair(word, '='))?;
+        self.moved_off = lines.list_if_there("MOVED_OFF", one)?;
         Ok((away, lines.value("VIRTUAL_NODES").unwrap_or(self.settings.virtual_nodes)))
     }
 }
