@@ -132,7 +132,7 @@ impl<B: Bugs> Coordinator<B> {
 
     /// Handles a start of a node that is here, for the first time or again.
     fn has_joined(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, ancestors: Ancestors) {
-        self.joined_once = true;
+        let is_first = !std::mem::replace(&mut self.joined_once, true);
         // A node reports a full disk and a lack of memory anew in each session; its report that this is over may have
         // been lost with the last one.
         self.full.remove(&incarnation);
@@ -153,7 +153,9 @@ impl<B: Bugs> Coordinator<B> {
             });
             self.registry.insert(now, addr.clone(), incarnation, false);
             self.is_back(&addr);
-            if self.phase == Phase::Fresh {
+            // Also if addresses registered by hand are served already: nodes of an earlier cluster may be about to bring
+            // its map.
+            if is_first && !matches!(self.phase, Phase::Gathering(_) | Phase::Recovering) {
                 self.phase = Phase::Gathering(now + GATHERING);
             }
         }
