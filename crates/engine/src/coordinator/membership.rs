@@ -153,8 +153,8 @@ impl<B: Bugs> Coordinator<B> {
             });
             self.registry.insert(now, addr.clone(), incarnation, false);
             self.is_back(&addr);
-            // Also if addresses registered by hand are served already: nodes of an earlier cluster may be about to bring
-            // its map.
+            // Also if addresses registered by hand are served already: nodes of an earlier cluster may be about to
+            // bring its map.
             if is_first && !matches!(self.phase, Phase::Gathering(_) | Phase::Recovering) {
                 self.phase = Phase::Gathering(now + GATHERING);
             }
