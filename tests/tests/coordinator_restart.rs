@@ -91,6 +91,12 @@ fn a_coordinator_without_its_state_promotes_nobody_until_every_node_is_back_with
     for request in ["FORGET", "FORGET 127.0.0.1", "FORGET 127.0.0.1 1"] {
         assert_eq!(coordinator.ask(request), "ERROR Invalid FORGET format", "{request}");
     }
+    // Nothing else ends the wait, and what does is said.
+    for request in [format!("UNREGISTER_NODE {}", dead.replace(':', " ")), "ACCEPT_LOSS all".to_owned()] {
+        let answer = coordinator.ask(&request);
+        assert!(answer.starts_with("ERROR UNAVAILABLE ") && answer.contains("FORGET"), "{request}: {answer}");
+        assert!(answer.contains(&dead), "{request}: {answer}");
+    }
     assert_eq!(coordinator.ask(&format!("FORGET {dead}")), format!("OK Node {dead} is not waited for"));
     eventually("it waits for nobody", SOON, || waits_for(&mut coordinator, "-"));
     cluster.settles();

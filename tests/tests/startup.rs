@@ -1,6 +1,6 @@
 //! Starting: what is printed, and what is refused with which exit code.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::client;
 use e2e::connection::{Connection, exchange};
@@ -84,6 +84,26 @@ fn a_port_that_is_taken_is_a_clear_error() {
     cannot_run("node", &[&port, "--coordinator-port", &port], &[taken, "taken"]);
     let listed = Connection::open(&coordinator.addr).ask("LIST_NODES");
     assert_eq!(listed, "OK No nodes registered", "a node binds before it registers");
+}
+
+/// Once it is clear that the server there is not just stopping, rather than when the wait for its directory ends.
+#[test]
+fn a_port_that_is_taken_is_the_error_soon_even_if_the_data_directory_is_in_use_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, other] = ["node", "coordinator"].map(|name| directory.path().join(name).display().to_string());
+    let coordinator = server::coordinator(&["--data-dir", &other]);
+    let node = server::node(coordinator.port, &["--data-dir", &path]);
+    let start = Instant::now();
+    let again = [
+        server::start_node(coordinator.port, node.port, &["--data-dir", &path]),
+        server::start_coordinator(coordinator.port, &["--data-dir", &other]),
+    ];
+    for (mut again, addr) in again.into_iter().zip([&node.addr, &coordinator.addr]) {
+        let ended = again.0.wait_for_end(SOON);
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("{addr} is taken by another program")), "{}", ended.stderr);
+    }
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -241,7 +241,7 @@ impl Client {
     /// coordinator's reply, one line. To have the node hand over its data first, use [`Client::decommission`].
     ///
     /// # Errors
-    /// As [`Client::forget`].
+    /// As [`Client::forget`], with [`Error::Refused`] also while a coordinator without state waits for the node.
     pub async fn unregister(&self, node: &NodeAddr) -> Result<String, Error> {
         let (host, port) = (node.host().as_bytes(), node.port().to_string());
         tell(&self.cluster, Request::questions(verbs::UNREGISTER_NODE, &[host, port.as_bytes()])).await
@@ -293,7 +293,8 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// As [`Client::forget`], with [`Error::Refused`] if no slot has this number.
+    /// As [`Client::forget`], with [`Error::Refused`] if no slot has this number, or while the coordinator takes its
+    /// state over from the nodes.
     pub async fn accept_loss(&self, slots: Slots) -> Result<String, Error> {
         accept_loss(&self.cluster, slots).await
     }

@@ -29,7 +29,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     // Check this before anything else: a password that cannot be read aborts the start.
     let access = Access::new(config.connections.password()?);
     if let Some(directory) = &config.data_dir {
-        in_use::wait_until_free(directory, &directory.join(state_file::LOCK_NAME), in_use::PATIENCE).await;
+        let lock = directory.join(state_file::LOCK_NAME);
+        in_use::wait_for_predecessor(&config.host, config.port, directory, &lock).await;
     }
     let listener = net::listener::bind(&config.host, config.port).await?;
     let addr = listener.local_addr().context("the socket has no address")?;

@@ -175,8 +175,10 @@ impl ClientSession<'_> {
                 }
             }
             CoordinatorRequest::UnregisterNode(addr) => {
-                let is_known = self.driver.with(|coordinator, now| coordinator.unregister(now, addr));
-                if_known(is_known, addr, || Response::Text(format!("OK Node {addr} unregistered")))
+                match self.driver.with(|coordinator, now| coordinator.unregister(now, addr)) {
+                    Ok(()) => Response::Text(format!("OK Node {addr} unregistered")),
+                    Err(error) => Response::Error(error),
+                }
             }
             CoordinatorRequest::Heartbeat(addr) => {
                 let is_known = self.driver.with(|coordinator, now| coordinator.heartbeat(now, addr));
@@ -200,7 +202,10 @@ impl ClientSession<'_> {
                 if_known(is_known, addr, || Response::Text(format!("OK Node {addr} is not waited for")))
             }
             CoordinatorRequest::AcceptLoss(slot) => {
-                let accepted = self.driver.with(|coordinator, now| coordinator.accept_loss(now, *slot));
+                let accepted = match self.driver.with(|coordinator, now| coordinator.accept_loss(now, *slot)) {
+                    Ok(accepted) => accepted,
+                    Err(error) => return Response::Error(error),
+                };
                 let unproven = match accepted.unproven {
                     0 => String::new(),
                     slots => format!(", {slots} go on with what is left"),

@@ -91,7 +91,7 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     registry: Registry,
     ring: HashRing,
     map: ClusterMap,
-    /// The empty map that counts as published while a map is being taken over from the nodes.
+    /// The empty map that counts as published while maps are gathered and one is being taken over from the nodes.
     nothing: ClusterMap,
     counter: u64,
     incarnations: u64,
@@ -227,10 +227,11 @@ impl<B: Bugs> Coordinator<B> {
     }
 
     /// The published map. Its version is 0 before the first one is published: a map taken over from a node is not yet
-    /// this coordinator's, and may be older than what other nodes follow.
+    /// this coordinator's, and may be older than what other nodes follow. Nor is a map of addresses registered by hand,
+    /// once a node has joined: its cluster may turn out to be another.
     #[must_use]
     pub fn map(&self) -> &ClusterMap {
-        if self.phase == Phase::Recovering { &self.nothing } else { &self.map }
+        if matches!(self.phase, Phase::Gathering(_) | Phase::Recovering) { &self.nothing } else { &self.map }
     }
 
     /// The map as far as it is known, including one that is being taken over. Only good for finding nodes.

@@ -42,8 +42,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// # Errors
 /// The name does not resolve, or the port is not available; the text says which.
 pub async fn bind(host: &str, port: u16) -> anyhow::Result<TcpListener> {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    let mut addrs = tokio::net::lookup_host((bare, port))
+    let mut addrs = tokio::net::lookup_host((bare(host), port))
         .await
         .map_err(|error| anyhow::anyhow!("the host {host} does not resolve: {error}"))?
         .peekable();
@@ -63,6 +62,11 @@ pub async fn bind(host: &str, port: u16) -> anyhow::Result<TcpListener> {
         io::ErrorKind::AddrNotAvailable => anyhow::bail!("{addr} is not an address of this machine; see --host"),
         _ => Err(anyhow::Error::new(error).context(format!("cannot listen on {addr}"))),
     }
+}
+
+/// A host without the brackets of an IPv6 address.
+pub(crate) fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
 }
 
 /// The command-line flags for accepting connections.

@@ -63,7 +63,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     // Check this before anything else: a password that cannot be read aborts the start.
     let access = Access::new(config.connections.password()?);
     if let Some(directory) = &config.data_dir {
-        in_use::wait_until_free(directory, &directory.join(LOCK_NAME), in_use::PATIENCE).await;
+        in_use::wait_for_predecessor(&config.host, config.port(), directory, &directory.join(LOCK_NAME)).await;
     }
     let listener = net::listener::bind(&config.host, config.port()).await?;
     let bound = listener.local_addr().context("the socket has no address")?;

@@ -260,6 +260,12 @@ impl ClusterMap {
         self.members.get(&incarnation)
     }
 
+    /// The starts of the node at this address that the map names, up or not. An earlier one is named as long as a slot
+    /// waits for it.
+    pub fn starts_at(&self, addr: &NodeAddr) -> impl Iterator<Item = Incarnation> {
+        self.members().filter(move |(_, member)| member.addr == *addr).map(|(start, _)| start)
+    }
+
     /// Whether a node at this address is up.
     #[must_use]
     pub fn is_node(&self, addr: &NodeAddr) -> bool {
@@ -491,5 +497,15 @@ mod tests {
         assert_eq!(names, [2, 1, 3]);
         assert!(map.is_node(&NodeAddr::new("h", 1).unwrap()));
         assert!(!map.is_node(&NodeAddr::new("h", 3).unwrap()), "a node that is down is no node to send to");
+    }
+
+    #[test]
+    fn starts_of_a_node_are_found_by_its_address() {
+        let mut map = map();
+        let mut members: BTreeMap<_, _> = map.members().map(|(start, member)| (start, member.clone())).collect();
+        members.insert(Incarnation(7), Member { addr: NodeAddr::new("h", 3).unwrap(), up: true });
+        map.set_members(members);
+        let starts = |port| map.starts_at(&NodeAddr::new("h", port).unwrap()).map(|start| start.0).collect::<Vec<_>>();
+        assert_eq!((starts(1), starts(3), starts(9)), (vec![1], vec![3, 7], vec![]));
     }
 }

@@ -71,10 +71,9 @@ impl World {
         let mut kept = self.nodes.iter().filter_map(|process| process.data()?.map());
         let Some(taken_over) = kept.find(|map| map.version == adopted) else { return };
         let is_forgotten = |addr: &&NodeAddr| {
-            let mut starts = taken_over.members().filter(|(_, member)| member.addr == **addr);
             !state.map().departures.leaving.contains(*addr)
                 && !self.operator.has_taken_off(self.proc_of(addr))
-                && starts.any(|(start, _)| self.oracle.is_somewhere(start))
+                && taken_over.starts_at(addr).any(|start| self.oracle.is_somewhere(start))
         };
         if let Some(addr) = taken_over.departures.leaving.iter().find(is_forgotten) {
             let what = format!("{addr} was leaving when the coordinator lost its state, and stays");

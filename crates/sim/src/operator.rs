@@ -49,9 +49,8 @@ pub(crate) struct Operator {
     unregistrations: u64,
     /// How many in a thousand looks at slots that nobody can lead end with their loss.
     accepted_losses: u64,
-    /// The nodes whose data was given up.
-    given_up: BTreeSet<usize>,
-    /// All nodes that were taken off the ring: whatever they were about to do, they need not do it any more.
+    /// The nodes that were taken off the ring, so that what they had was given up: whatever they were about to do, they
+    /// need not do it any more.
     taken_off: BTreeSet<usize>,
 }
 
@@ -61,7 +60,6 @@ impl Operator {
             random: Random::new(seed ^ 0x006f_7065_7261_746f),
             unregistrations: knobs.unregistrations,
             accepted_losses: knobs.accepted_losses,
-            given_up: BTreeSet::new(),
             taken_off: BTreeSet::new(),
         }
     }
@@ -116,24 +114,20 @@ impl World {
             return;
         }
         let (addr, name) = (self.nodes[n].addr.clone(), self.nodes[n].name.clone());
-        self.faults.somebody_is_dismissed();
-        if self.nodes[n].node.is_some() {
-            self.operator.given_up.insert(n);
-        }
-        self.operator.taken_off.insert(n);
         self.tell(None, || format!("operator: unregister {name}"));
-        let is_known = self.coordinate(|state, now| state.unregister(now, &addr));
-        self.stats.unregistrations += u64::from(is_known == Some(true));
+        let answer = self.coordinate(|state, now| state.unregister(now, &addr));
+        self.stats.unregistrations += u64::from(answer == Some(Ok(())));
+        // Without an answer it may have happened.
+        if !matches!(answer, Some(Err(_))) {
+            self.faults.somebody_is_dismissed();
+            self.operator.taken_off.insert(n);
+        }
     }
 
     /// Whether every slot keeps a copy that counts without this node, which either hears the coordinator or is down.
     fn can_be_given_up(&self, n: usize) -> bool {
         let process = &self.nodes[n];
-        let hears = match process.session() {
-            Session::Stands(conn) => self.coordinator.has_session(process.incarnation, conn),
-            _ => false,
-        };
-        let can_hear = process.node.is_none() || (hears && !process.is_paused && !process.is_leaving);
+        let can_hear = process.node.is_none() || (self.is_in_session(n) && !process.is_paused && !process.is_leaving);
         let has_other = |slot| {
             let kept = self.oracle.slots[usize::from(slot)].kept.as_ref();
             kept.is_some_and(|config| {
@@ -144,12 +138,20 @@ impl World {
         can_hear && !self.coordinator.is_paused && self.bits.slots().all(|slot| has_other(slot.0))
     }
 
+    /// Whether the coordinator has the session that the node has.
+    fn is_in_session(&self, n: usize) -> bool {
+        match self.nodes[n].session() {
+            Session::Stands(conn) => self.coordinator.has_session(self.nodes[n].incarnation, conn),
+            _ => false,
+        }
+    }
+
     /// A node is told that it was taken off the ring. It gives up what it has, its directory first. Returns `false` if
     /// the disk fails.
     pub(crate) fn is_unregistered(&mut self, n: usize) -> bool {
         let process = &mut self.nodes[n];
         let name = process.name.clone();
-        if !self.operator.given_up.contains(&n) {
+        if !self.operator.has_taken_off(n) {
             self.broken("liveness", None, format!("{name} is told to stay out, though nobody has unregistered it"));
             return false;
         }
@@ -203,11 +205,7 @@ impl World {
     fn forget_given_up(&mut self, n: usize) {
         let addr = self.nodes[n].addr.clone();
         let is_awaited = self.coordinator.state.as_ref().is_some_and(|state| state.awaited().contains(&addr));
-        let has_joined = match self.nodes[n].session() {
-            Session::Stands(conn) => self.coordinator.has_session(self.nodes[n].incarnation, conn),
-            _ => false,
-        };
-        if is_awaited && has_joined && !self.coordinator.is_paused && self.state_is_lost() {
+        if is_awaited && self.is_in_session(n) && !self.coordinator.is_paused && self.state_is_lost() {
             self.tell(None, || format!("operator: forget {addr}"));
             self.coordinate(|state: &mut Coordinator<_>, now| state.forget(now, &addr));
         }
@@ -238,7 +236,8 @@ impl World {
         for slot in abandoned.into_iter().filter(|slot| one.is_none_or(|one| one == *slot)) {
             self.oracle.model(slot).is_given_up();
             self.tell(Some(slot), || format!("operator: accept the loss of slot {}", slot.0));
-            let accepted = self.coordinate(|state, now| state.accept_loss(now, Some(slot))).unwrap_or_default();
+            let accepted = self.coordinate(|state, now| state.accept_loss(now, Some(slot)));
+            let accepted = accepted.and_then(Result::ok).unwrap_or_default();
             self.stats.accepted_losses += (accepted.anew + accepted.unproven) as u64;
         }
     }

@@ -71,13 +71,8 @@ impl FakeCluster {
     /// Publishes a map in which these nodes hold the key, the first as its primary. If there are none, nobody holds it.
     pub fn set_holders(&self, key: &[u8], holders: &[&FakeNode]) {
         self.coordinator.change(|map| {
-            let isr: Vec<Incarnation> = holders
-                .iter()
-                .map(|node| {
-                    let mut members = map.members().filter(|(_, member)| member.addr == *node.addr());
-                    members.next().expect("a node of this cluster").0
-                })
-                .collect();
+            let isr: Vec<Incarnation> =
+                holders.iter().map(|node| map.starts_at(node.addr()).next().expect("a node of this cluster")).collect();
             let slot = slot_of(key);
             let epoch = Epoch(map.config(slot).epoch.0 + 1);
             let version = map.version;

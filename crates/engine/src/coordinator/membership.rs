@@ -59,8 +59,8 @@ impl<B: Bugs> Coordinator<B> {
                 return Err(JoinError::Unregistered);
             }
             // The map may know a later start that is away, from before this coordinator was restarted.
-            let at_addr = self.map.members().filter(|(_, member)| member.addr == addr).map(|(start, _)| start);
-            if self.superseded.contains(&given) || at_addr.chain(registered).any(|later| given.is_before(later)) {
+            let mut known = self.map.starts_at(&addr).chain(registered);
+            if self.superseded.contains(&given) || known.any(|later| given.is_before(later)) {
                 return Err(JoinError::Replaced);
             }
         }
@@ -132,7 +132,7 @@ impl<B: Bugs> Coordinator<B> {
 
     /// Handles a start of a node that is here, for the first time or again.
     fn has_joined(&mut self, now: Timestamp, addr: NodeAddr, incarnation: Incarnation, ancestors: Ancestors) {
-        self.joined_once = true;
+        let is_first = !std::mem::replace(&mut self.joined_once, true);
         // A node reports a full disk and a lack of memory anew in each session; its report that this is over may have
         // been lost with the last one.
         self.full.remove(&incarnation);
@@ -153,7 +153,9 @@ impl<B: Bugs> Coordinator<B> {
             });
             self.registry.insert(now, addr.clone(), incarnation, false);
             self.is_back(&addr);
-            if self.phase == Phase::Fresh {
+            // Also if addresses registered by hand are served already: nodes of an earlier cluster may be about to
+            // bring its map.
+            if is_first && !matches!(self.phase, Phase::Gathering(_) | Phase::Recovering) {
                 self.phase = Phase::Gathering(now + GATHERING);
             }
         }
@@ -190,14 +192,25 @@ impl<B: Bugs> Coordinator<B> {
         Ok(true)
     }
 
-    /// A person takes a node off the ring; its memory is given up for good. `false` if no node is known at that
-    /// address.
-    pub fn unregister(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
+    /// A person takes a node off the ring; its memory is given up for good.
+    ///
+    /// # Errors
+    /// No node is known at that address, or this coordinator takes its state over and waits for what the node knows.
+    /// Nothing has changed.
+    pub fn unregister(&mut self, now: Timestamp, addr: &NodeAddr) -> Result<(), ErrorReply> {
+        // IMPORTANT: what it knows is about the data of others, too, which nobody has given up: without it, a copy that
+        // lacks a quorum write may lead. Only `forget` says that this is accepted.
+        if self.awaited.values().any(|awaited| awaited == addr) {
+            return Err(ErrorReply::Unavailable(format!(
+                "the coordinator takes its state over from the nodes and waits for node {addr}, which may know of \
+                 changes that the others have not heard of; nothing was changed: start it, or, if it is gone for good, \
+                 send FORGET {addr}, and then this again if slots still wait for it"
+            )));
+        }
         let registered = self.registry.remove(addr).map(|node| node.incarnation);
-        let remembered: Vec<_> =
-            self.map.members().filter(|(_, member)| member.addr == *addr).map(|(i, _)| i).collect();
+        let remembered: Vec<_> = self.map.starts_at(addr).collect();
         if registered.is_none() && remembered.is_empty() {
-            return false;
+            return Err(ErrorReply::NodeNotFound(addr.clone()));
         }
         self.ring.remove(addr);
         self.away.remove(addr);
@@ -210,7 +223,7 @@ impl<B: Bugs> Coordinator<B> {
         self.event(Event::Unregistered(addr.clone()));
         self.advance(now);
         self.outputs.extend(registered.map(Output::Unregistered));
-        true
+        Ok(())
     }
 
     /// A heartbeat from a person or an old program. `false` if the address is not registered. A node with a session
@@ -232,8 +245,8 @@ impl<B: Bugs> Coordinator<B> {
         ancestors: &Ancestors,
     ) -> bool {
         let registered = self.registry.incarnation_at(addr);
-        let remembered = self.map.members().filter(|(_, member)| member.addr == *addr).map(|(known, _)| known);
-        let replaced: Vec<_> = registered.into_iter().chain(remembered).filter(|known| *known != incarnation).collect();
+        let known = registered.into_iter().chain(self.map.starts_at(addr));
+        let replaced: Vec<_> = known.filter(|known| *known != incarnation).collect();
         self.superseded.extend(&replaced);
         while self.superseded.len() > SUPERSEDED {
             self.superseded.pop_first();

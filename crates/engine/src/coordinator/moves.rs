@@ -58,10 +58,7 @@ impl<B: Bugs> Coordinator<B> {
 
     fn may_leave(&self, addr: &NodeAddr) -> Result<(), DecommissionError> {
         let registered = self.registry.get(addr);
-        if registered.is_none()
-            && !self.map.members().any(|(_, member)| member.addr == *addr)
-            && !self.away.contains_key(addr)
-        {
+        if registered.is_none() && self.map.starts_at(addr).next().is_none() && !self.away.contains_key(addr) {
             return Err(DecommissionError::NotFound);
         }
         if registered.is_some_and(|node| node.by_hand) {
@@ -125,8 +122,7 @@ impl<B: Bugs> Coordinator<B> {
     }
 
     fn slots_held_at(&self, addr: &NodeAddr) -> usize {
-        let starts: BTreeSet<_> =
-            self.map.members().filter(|(_, member)| member.addr == *addr).map(|(start, _)| start).collect();
+        let starts: BTreeSet<_> = self.map.starts_at(addr).collect();
         self.map.slots().filter(|(_, config)| config.copies().any(|copy| starts.contains(&copy))).count()
     }
 
@@ -235,10 +231,13 @@ impl<B: Bugs> Coordinator<B> {
         if !is_whole {
             return;
         }
-        for node in leavers.into_iter().filter(|node| !holders.contains(node)) {
-            if self.moved_off.insert(node) {
-                self.outputs.push_back(Output::Dismiss(node));
-            }
+        let told: Vec<_> =
+            leavers.difference(&self.moved_off).filter(|node| !holders.contains(node)).copied().collect();
+        if !told.is_empty() {
+            self.moved_off.extend(&told);
+            // IMPORTANT: persisted before they are told. A coordinator that is restarted must not let them stay.
+            self.outputs.push_back(Output::Keep);
+            self.outputs.extend(told.into_iter().map(Output::Dismiss));
         }
     }
 
@@ -250,8 +249,7 @@ impl<B: Bugs> Coordinator<B> {
         self.weights.remove(addr);
         self.moved_off.remove(&incarnation);
         self.unregistered.insert(incarnation);
-        let remembered = self.map.members().filter(|(_, member)| member.addr == *addr).map(|(start, _)| start);
-        self.gone.extend(remembered);
+        self.gone.extend(self.map.starts_at(addr));
         self.event(Event::Decommissioned(addr.clone()));
         self.advance(now);
     }

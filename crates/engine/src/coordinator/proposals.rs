@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proto::cluster_map::{MapVersion, SlotConfig};
+use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr, Version};
 use proto::session::{NodeMessage, SlotAt};
 use proto::slot::SlotId;
@@ -43,8 +44,9 @@ impl<B: Bugs> Coordinator<B> {
         match message {
             NodeMessage::Resync => {}
             NodeMessage::Heartbeat { .. } => {
-                // It may have missed the earlier message.
-                if self.moved_off.contains(&from) {
+                // It may have missed the earlier message. Whoever is to be told by a state that was read waits until it
+                // is known that nobody knows more.
+                if self.phase == Phase::Serving && self.moved_off.contains(&from) {
                     self.outputs.push_back(Output::Dismiss(from));
                 }
             }
@@ -281,11 +283,31 @@ impl<B: Bugs> Coordinator<B> {
 
     /// An operator accepts that what the missing copies of some slots hold is lost. Slots that nobody can lead continue
     /// with the copies that are here without proof, or with older ones; if there are none, they start over empty.
-    pub fn accept_loss(&mut self, now: Timestamp, slot: Option<SlotId>) -> Accepted {
+    ///
+    /// # Errors
+    /// It is not known yet which slots those are. Nothing has changed.
+    pub fn accept_loss(&mut self, now: Timestamp, slot: Option<SlotId>) -> Result<Accepted, ErrorReply> {
         self.wake(now);
         let mut accepted = Accepted::default();
-        if self.phase != Phase::Serving {
-            return accepted;
+        match self.phase {
+            Phase::Serving => {}
+            Phase::Recovering => {
+                let awaited = self.awaited();
+                let awaited: Vec<_> = awaited.iter().map(NodeAddr::as_str).collect();
+                return Err(ErrorReply::Unavailable(format!(
+                    "the coordinator takes its state over from the nodes and waits for {}; nothing was given up: start \
+                     them, or send FORGET host:port for each that is gone for good, and then this again if slots still \
+                     wait",
+                    awaited.join(", ")
+                )));
+            }
+            Phase::Fresh | Phase::Gathering(_) | Phase::Restored(_) => {
+                return Err(ErrorReply::Unavailable(
+                    "the coordinator does not lead the cluster yet; nothing was given up: try again a second after its \
+                     nodes have joined"
+                        .to_owned(),
+                ));
+            }
         }
         let view = self.view(now);
         let asked = |candidate: &SlotId| slot.is_none_or(|slot| slot == *candidate);
@@ -319,7 +341,7 @@ impl<B: Bugs> Coordinator<B> {
             self.commit(changes);
             self.advance(now);
         }
-        accepted
+        Ok(accepted)
     }
 
     /// The nodes being waited for, sorted: by a coordinator without state, or by slots whose other copies are here

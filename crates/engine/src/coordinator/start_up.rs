@@ -73,11 +73,18 @@ impl Offer {
 }
 
 impl<B: Bugs> Coordinator<B> {
-    /// Creates the first map of a new cluster: no data exists, so every target node holds its slots at once.
+    /// Creates the first map of a new cluster: no data exists, so every target node holds its slots at once. Addresses
+    /// registered by hand hold none together with nodes.
     fn set_up(&mut self) {
         let targets = self.targets();
+        let by_hand: BTreeSet<_> =
+            self.registry.iter().filter(|(_, it)| it.by_hand).map(|(_, it)| it.incarnation).collect();
+        let held_by = |target: &[Incarnation]| {
+            let nodes: Vec<_> = target.iter().copied().filter(|node| !by_hand.contains(node)).collect();
+            plan::held_by(if nodes.is_empty() { target } else { &nodes })
+        };
         let slots = self.settings.bits.slots();
-        let changes = slots.zip(targets.iter()).map(|(slot, target)| (slot, plan::held_by(target))).collect();
+        let changes = slots.zip(targets.iter()).map(|(slot, target)| (slot, held_by(target))).collect();
         self.phase = Phase::Serving;
         self.commit(changes);
         self.event(Event::Serving(self.map.version));
@@ -221,6 +228,7 @@ impl<B: Bugs> Coordinator<B> {
         self.handing_over.clear();
         self.admissions.clear();
         self.releases.clear();
+        self.moved_off.clear();
         // A node that has not come back yet may be known to the newer map by another start.
         let unheard: Vec<_> = self.registry.iter().filter(|(_, node)| !self.has_told(node.incarnation)).collect();
         let unheard: Vec<_> = unheard.into_iter().map(|(addr, _)| addr.clone()).collect();
@@ -312,10 +320,11 @@ impl<B: Bugs> Coordinator<B> {
     }
 
     /// Stops waiting for a node that the newest map does not name and whose address has a successor: it holds no part
-    /// of any slot, and any newer map it had, its successor would have.
+    /// of any slot, and any newer map it had, its successor would have. An address registered by hand is no successor.
     pub(super) fn await_no_successor(&mut self) {
         let (map, registry) = (&self.map, &self.registry);
-        self.awaited.retain(|awaited, addr| map.member(*awaited).is_some() || registry.get(addr).is_none());
+        let has_successor = |addr: &NodeAddr| registry.get(addr).is_some_and(|node| !node.by_hand);
+        self.awaited.retain(|awaited, addr| map.member(*awaited).is_some() || !has_successor(addr));
     }
 
     /// Adopts the map of an earlier coordinator of this cluster, including the departures it ordered, except for nodes

@@ -12,6 +12,7 @@
 //! UNPROVEN_PROMOTIONS 12
 //! AWAY 127.0.0.1:5002,127.0.0.1:5003
 //! WEIGHTS 127.0.0.1:5001=2
+//! MOVED_OFF 5
 //! VIRTUAL_NODES 3
 //! STARTS 12:137438953473
 //! RELIED_ON 0-8191:137438953480,8192-16383:12
@@ -58,8 +59,7 @@ impl<B: Bugs> Coordinator<B> {
         let _ = write!(
             text,
             "\n\nBY_HAND {}\nGONE {}\nUNREGISTERED {}\nREBORN {}\nJOINED {}\nUNPROVEN {}\nUNPROVEN_PROMOTIONS {}\n\
-             AWAY {}\nWEIGHTS {}\nVIRTUAL_NODES {}\nSTARTS {}\n\
-             RELIED_ON {}\n",
+             AWAY {}\nWEIGHTS {}\nMOVED_OFF {}\nVIRTUAL_NODES {}\nSTARTS {}\nRELIED_ON {}\n",
             list(by_hand),
             list(self.gone.iter()),
             list(self.unregistered.iter()),
@@ -69,6 +69,7 @@ impl<B: Bugs> Coordinator<B> {
             self.unproven_promotions,
             list(self.away.keys()),
             list(self.weights.iter().map(|(addr, weight)| format!("{addr}={weight}"))),
+            list(self.moved_off.iter()),
             self.settings.virtual_nodes,
             list(self.starts.iter().map(|Start { after, first }| format!("{}:{}", after.0, first.0))),
             list(runs(&self.relied_on).iter().map(|(first, last, version)| format!("{first}-{last}:{}", version.0)))
@@ -138,8 +139,8 @@ impl<B: Bugs> Coordinator<B> {
         Ok(coordinator)
     }
 
-    /// Reads the weights, and the leaving nodes if an earlier release kept them beside the map. Any of these lines may
-    /// be missing. Returns who was away, and how many positions a node had.
+    /// Reads the weights, who has been told to delete what it holds, and the leaving nodes if an earlier release kept
+    /// them beside the map. Any of these lines may be missing. Returns who was away, and how many positions a node had.
     fn read_moves(&mut self, lines: &Lines<'_>) -> Result<(Vec<NodeAddr>, u32), StateError> {
         let nodes = |name| -> Result<Vec<NodeAddr>, StateError> { lines.list_if_there(name, one) };
         self.departures.leaving.extend(nodes("LEAVING")?);
@@ -148,6 +149,7 @@ impl<B: Bugs> Coordinator<B> {
             .extend(nodes("REPLACING")?.as_chunks().0.iter().cloned().map(|[new, old]| (new, old)));
         let away = nodes("AWAY")?;
         self.weights = lines.list_if_there("WEIGHTS", |word| pair(word, '='))?;
+        self.moved_off = lines.list_if_there("MOVED_OFF", one)?;
         Ok((away, lines.value("VIRTUAL_NODES").unwrap_or(self.settings.virtual_nodes)))
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use engine::bugs::NoBugs;
 use engine::coordinator::Coordinator;
-use engine::output::{JoinError, Output};
+use engine::output::{DecommissionError, JoinError, Output};
 use engine::time::Timestamp;
 use proto::id::{Incarnation, NodeAddr};
 use proto::session::{Ancestors, NodeMessage};
@@ -57,4 +57,55 @@ fn an_earlier_start_does_not_take_the_place_of_a_later_one_that_is_away_after_a_
     let zombie = coordinator.join(now, addr_of("A"), Some(earlier), 1, Ancestors::default(), None);
     assert_eq!(zombie, Err(JoinError::Replaced));
     assert!(coordinator.map().slots().all(|(_, config)| config.isr == [later]), "what it has is waited for");
+}
+
+/// Lets each of these nodes release the slots that it is asked for, until nothing is asked any more. Returns the last
+/// state to be persisted and who is told to delete what it holds.
+fn carry_out(coordinator: &mut Coordinator, now: Timestamp) -> (Option<String>, Vec<Incarnation>) {
+    let (mut state, mut dismissed) = (None, Vec::new());
+    while let Some(output) = coordinator.poll_output() {
+        match output {
+            Output::Keep => state = Some(coordinator.state()),
+            Output::HandOver { from, to, slots } => {
+                assert!(coordinator.handle_message(now, from, NodeMessage::Release { to, slots }));
+            }
+            Output::Dismiss(node) => dismissed.push(node),
+            _ => {}
+        }
+    }
+    (state, dismissed)
+}
+
+#[test]
+fn a_node_that_deletes_its_data_cannot_stay_after_a_restart_of_the_coordinator_either() {
+    let mut now = Timestamp(1_000_000);
+    let second = Duration::from_secs(1);
+    let mut coordinator = Coordinator::new(settings(1), NoBugs);
+    let starts = ["A", "B", "C"].map(|name| join(&mut coordinator, now, addr_of(name), Ancestors::default()));
+    let [_, b, c] = starts;
+    now = now + second;
+    coordinator.handle_timeout(now);
+    coordinator.decommission(now, &addr_of("C")).expect("others stay");
+    let (mut state, mut dismissed) = (None, Vec::new());
+    for _ in 0..10 {
+        now = now + second / 4;
+        starts.iter().for_each(|start| heartbeat(&mut coordinator, now, *start));
+        coordinator.handle_timeout(now);
+        let (kept, told) = carry_out(&mut coordinator, now);
+        state = kept.or(state);
+        dismissed.extend(told);
+    }
+    assert!(!dismissed.is_empty() && dismissed.iter().all(|node| *node == c), "{dismissed:?}");
+    // Another node stops, so that nobody would be told to delete anything now.
+    assert!(coordinator.handle_message(now, b, NodeMessage::Leave));
+    state = carry_out(&mut coordinator, now).0.or(state);
+    assert_eq!(coordinator.recommission(now, &addr_of("C")), Err(DecommissionError::TooLate));
+
+    let state = state.expect("the map has changed");
+    let mut coordinator = Coordinator::restored(now, settings(2), NoBugs, &state).expect("a state reads back");
+    now = now + 2 * second;
+    coordinator.handle_timeout(now);
+    assert_eq!(coordinator.recommission(now, &addr_of("C")), Err(DecommissionError::TooLate));
+    heartbeat(&mut coordinator, now, c);
+    assert_eq!(carry_out(&mut coordinator, now).1, [c], "it may not have been told");
 }

@@ -83,7 +83,10 @@ pub(crate) fn run(world: &mut World, command: &str) -> String {
         ["accept-loss"] => {
             let accepted = world.coordinator.accept_loss(world.now, None);
             world.settle();
-            return format!("{} slots anew, {} with what is left\n", accepted.anew, accepted.unproven);
+            return accepted.map_or_else(
+                |error| format!("{error}\n"),
+                |accepted| format!("{} slots anew, {} with what is left\n", accepted.anew, accepted.unproven),
+            );
         }
         ["moves-at-once", limit] => world.limit_moves(limit.parse().expect("a number")),
         ["heartbeat", name] => {
@@ -92,9 +95,9 @@ pub(crate) fn run(world: &mut World, command: &str) -> String {
             return format!("{}\n", if known { "OK" } else { "not found" });
         }
         ["unregister", name] => {
-            let known = world.coordinator.unregister(world.now, &crate::world::addr_of(name));
+            let done = world.coordinator.unregister(world.now, &crate::world::addr_of(name));
             world.settle();
-            return format!("{}\n", if known { "OK" } else { "not found" });
+            return done.map_or_else(|error| format!("{error}\n"), |()| "OK\n".to_owned());
         }
         ["another-comes-as", name] => {
             let addr = crate::world::addr_of(name);
