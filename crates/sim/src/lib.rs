@@ -96,6 +96,10 @@ mod older_states;
     reason = "a process, slot or connection that is not there is a bug in the simulator"
 )]
 mod operator;
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a process, slot or connection that is not there is a bug in the simulator"
+)]
 mod oracle;
 mod rolling;
 mod schedule;
