@@ -261,7 +261,18 @@ impl<'a> ClientSession<'a> {
     fn key_request(&mut self, request: KeyRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let slot = self.slots_ahead.take(request.key()).unwrap_or_else(|| self.driver.node().slot_of(request.key()));
         // One client's requests for one key are carried out in order.
-        if self.deferred.blocks(slot) || self.deferred.is_full() {
+        if self.deferred.blocks(slot) { Flow::Settle } else { self.request_in_slot(slot, request, encoding, out) }
+    }
+
+    /// The same for a request that may be carried out before others which are deferred.
+    fn request_in_slot(
+        &mut self,
+        slot: SlotId,
+        request: KeyRequest<'_>,
+        encoding: Encoding,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        if self.deferred.is_full() {
             return Flow::Settle;
         }
         let now = self.batch().now;

@@ -117,7 +117,14 @@ impl ClientSession<'_> {
             let must_settle = match request {
                 Some(request) => {
                     gather.writes |= request.is_write();
-                    self.key_request(request, Encoding::Array, &mut gather.answers) == Flow::Settle
+                    let out = &mut gather.answers;
+                    let flow = if kind.is_in_any_order() {
+                        let slot = self.driver.node().slot_of(request.key());
+                        self.request_in_slot(slot, request, Encoding::Array, out)
+                    } else {
+                        self.key_request(request, Encoding::Array, out)
+                    };
+                    flow == Flow::Settle
                 }
                 None => !self.deferred.is_empty(),
             };

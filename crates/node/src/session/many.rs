@@ -38,6 +38,12 @@ pub(super) struct Begun {
 }
 
 impl Kind {
+    /// Whether the answer is the same in whatever order the keys are executed, even if one occurs twice. Such a request
+    /// has nothing deferred before it.
+    pub(super) fn is_in_any_order(self) -> bool {
+        matches!(self, Self::Delete | Self::Exists)
+    }
+
     /// The request for the next key.
     pub(super) fn next<'k>(self, words: &mut LastWords<'k>, ack: AckLevel, level: ReadLevel) -> Option<KeyRequest<'k>> {
         let key = words.next()?;
