@@ -67,7 +67,8 @@ pub fn fill(
 /// not match its request. What was measured until then is returned, with the reason in [`Outcome::cut_short`].
 ///
 /// # Errors
-/// If the connections cannot be opened, which is a [`NotBegun`]; with [`Load::strict`], also if the run is cut short or an answer is wrong.
+/// If the connections cannot be opened, which is a [`NotBegun`]; with [`Load::strict`], also if the run is cut short or
+/// an answer is wrong.
 pub fn run(
     target: &Target,
     load: &Load,
