@@ -95,8 +95,8 @@ impl ClientSession<'_> {
         self.key_request(KeyRequest::Write(write), encoding, out)
     }
 
-    /// Executes a request for each key, one after the other, and combines their answers. If some must be answered before
-    /// others can be executed, the request is offered again and resumes where it stopped.
+    /// Executes a request for each key, one after the other, and combines their answers. If some must be answered
+    /// before others can be executed, the request is offered again and resumes where it stopped.
     pub(super) fn gather(
         &mut self,
         kind: Kind,

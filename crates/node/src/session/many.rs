@@ -1,5 +1,5 @@
-//! Requests for many keys: each key is a request of its own, and the next few are executed once the ones before them are
-//! answered. The request is then offered again, and resumes where it stopped.
+//! Requests for many keys: each key is a request of its own, and the next few are executed once the ones before them
+//! are answered. The request is then offered again, and resumes where it stopped.
 
 use net::connection::Flow;
 use proto::frame::{self, Encoding, Frame};

@@ -125,8 +125,8 @@ impl FrameDecoder {
         self.state != State::Start
     }
 
-    /// Looks for at most `most` frames at the start of `buf`, and returns how many there are. If none of the frames found
-    /// earlier was consumed, these are returned again, without scanning them anew.
+    /// Looks for at most `most` frames at the start of `buf`, and returns how many there are. If none of the frames
+    /// found earlier was consumed, these are returned again, without scanning them anew.
     ///
     /// # Errors
     /// The first frame is over a limit or malformed. Where the next one starts is unknown: answer and close.
