@@ -190,3 +190,44 @@ fn a_node_that_dies_ends_the_run_and_what_was_measured_is_reported() {
         assert!(ended.text().contains(part), "{part:?} in {}", ended.text());
     }
 }
+
+#[test]
+fn a_node_that_dies_in_the_warm_up_ends_the_run_as_later() {
+    let mut cluster = Setup::default().start();
+    for (dies, as_json) in [(1, false), (2, true)] {
+        let port = cluster.coordinator.port.to_string();
+        let mut flags = vec!["bench", "--keys", "200", "--connections", "3", "--warm-up", "60", "--port", &port];
+        flags.extend(as_json.then_some("--json"));
+        let mut bench = Process::start("client", flags);
+        bench.says_on_stderr("warming up");
+        cluster.kill(dies);
+        let ended = bench.wait_for_end(Duration::from_secs(30));
+        assert_eq!(ended.code, Some(4), "{}", printed(&ended));
+        let addr = cluster.node(dies).addr.to_string();
+        if as_json {
+            let object: Value = serde_json::from_str(ended.text()).expect("one object");
+            assert!(object["ended_early"].as_str().unwrap().contains(&addr), "{object}");
+            assert_eq!((&object["operations"], &object["seconds"]), (&0.into(), &0.0.into()), "{object}");
+        } else {
+            for part in ["PARTIAL RESULTS, of 0.00 of 10 s, in the warm-up: ", &addr, "p99.9 us"] {
+                assert!(ended.text().contains(part), "{part:?} in {}", ended.text());
+            }
+        }
+        cluster.start_node_again(dies);
+    }
+}
+
+#[test]
+fn a_server_that_goes_away_while_keys_are_stored_was_reached() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = server.local_addr().unwrap();
+    std::thread::spawn(move || {
+        // The first asks how values are stored, the second stores them.
+        for (mut stream, answer) in server.incoming().flatten().zip([&b"+OK\r\n"[..], b""]) {
+            let _ = (stream.read(&mut [0; 64]), stream.write_all(answer));
+        }
+    });
+    let ended = bench(&format!("get --keys 10 --connections 1 --seconds 1 --address {addr}"));
+    assert_eq!(ended.code, Some(4), "{}", printed(&ended));
+    assert!(ended.stderr.starts_with("client: cannot store the keys: ") && ended.text().is_empty(), "{}", ended.stderr);
+}

@@ -1,6 +1,6 @@
 //! Redis's data commands, compared with what Redis itself answers: `redis/data.txt` holds its replies.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use e2e::cluster::{Setup, shared};
 use e2e::connection::{Connection, Reply, array};
@@ -195,6 +195,29 @@ fn pipelined_commands_of_several_keys_keep_their_order() {
     let numbers = [2, 100, 50, 0].map(Reply::Number);
     let [two, hundred, fifty, zero] = numbers;
     assert_eq!(replies, [Reply::ok(), two, hundred, fifty, zero, Reply::Null]);
+}
+
+/// A request is executed in parts when other nodes lead its keys. Each part took longer the more words the request had,
+/// so that these requests would take hours.
+#[test]
+fn the_time_that_many_keys_take_grows_with_their_number_alone() {
+    let cluster = shared();
+    let mut node = Connection::open(&cluster.node(0).addr);
+    let begin = Instant::now();
+    let names: Vec<String> = (0..20_000).map(|at| format!("many-keys-{at}")).collect();
+    let with = |verb: &'static str| std::iter::once(verb).chain(names.iter().map(String::as_str)).collect::<Vec<_>>();
+    let pairs = names.iter().flat_map(|name| [name.as_str(), "v"]);
+    assert_eq!(node.call(&std::iter::once("MSET").chain(pairs).collect::<Vec<_>>()), Reply::ok());
+    assert_eq!(node.call(&with("EXISTS")), Reply::Number(20_000));
+    // The same key again and again: each waits for the one before it.
+    for key in &names[..3] {
+        let again = std::iter::once("EXISTS").chain(std::iter::repeat_n(key.as_str(), 10_000)).collect::<Vec<_>>();
+        assert_eq!(node.call(&again), Reply::Number(10_000));
+        let line = format!("EXISTS{}", format!(" \t{key}").repeat(10_000));
+        assert_eq!(node.ask(&line), "OK 10000");
+    }
+    assert_eq!(node.call(&with("DEL")), Reply::Number(20_000));
+    assert!(begin.elapsed() < Duration::from_secs(30), "it took {:?}", begin.elapsed());
 }
 
 #[test]

@@ -28,5 +28,5 @@ mod timer;
 
 pub use load::{Count, Load, Until};
 pub use outcome::{CutShort, Interval, Outcome, Why};
-pub use run::{Interrupt, fill, run};
+pub use run::{Interrupt, NotBegun, fill, run};
 pub use target::Target;

@@ -28,6 +28,12 @@ const FILL_BYTES: usize = 16 * 1024;
 /// How soon a run notices that it was interrupted.
 const NOTICE: Duration = Duration::from_millis(100);
 
+/// The run could not begin, and nothing was sent: a server cannot be reached, or refuses what each connection asks for
+/// first.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the connections")]
+pub struct NotBegun;
+
 /// Ends a run: set it from another thread or task, and the run returns within a tenth of a second.
 pub type Interrupt = AtomicBool;
 
@@ -61,7 +67,8 @@ pub fn fill(
 /// not match its request. What was measured until then is returned, with the reason in [`Outcome::cut_short`].
 ///
 /// # Errors
-/// If the connections cannot be opened; with [`Load::strict`], also if the run is cut short or an answer is wrong.
+/// If the connections cannot be opened, which is a [`NotBegun`]; with [`Load::strict`], also if the run is cut short or
+/// an answer is wrong.
 pub fn run(
     target: &Target,
     load: &Load,
@@ -70,7 +77,7 @@ pub fn run(
     observe: &mut dyn FnMut(Interval<'_>),
 ) -> anyhow::Result<Outcome> {
     let poll = Poll::new().context("cannot wait for sockets")?;
-    let connections = open(target, load, &poll)?;
+    let connections = open(target, load, &poll).context(NotBegun)?;
     let timer = load.rate.map(|_| Timer::new(poll.registry())).transpose().context("cannot make a timer")?;
 
     let (server_cpu, own_cpu) = (cpu::used(&target.pids), cpu::used(&[std::process::id()]));

@@ -1,6 +1,7 @@
 //! One inbound connection: client requests, and what the connection becomes when another node opened it.
 
 mod gather;
+mod many;
 
 use std::io;
 use std::sync::Arc;
@@ -41,12 +42,10 @@ use crate::wait::{DeferredWait, WrittenSlots};
 use crate::walks::DeferredWalk;
 
 use gather::Gather;
+use many::{Begun, Kind};
 
 /// Values of at least this size are sent from where they are stored; shorter ones are copied into the output buffer.
 const BODY_BYTES: usize = 32 * 1024;
-
-/// Once the answers to a multi-key request reach this size, they are written out before the rest is executed.
-const MANY_BYTES: usize = 256 * 1024;
 
 /// Once the answers to deferred requests reach this size, they are written out before more are produced.
 const SETTLED_BYTES: usize = 256 * 1024;
@@ -119,8 +118,8 @@ struct ClientSession<'a> {
     gather: Option<Gather>,
     /// A `VERIFY` to be answered after all deferred requests, and its encoding.
     verify: Option<Encoding>,
-    /// How many keys of a multi-key request have been executed; the rest wait until earlier requests are answered.
-    done_of_many: Option<usize>,
+    /// A multi-key request of which some keys have been executed; the others wait until earlier requests are answered.
+    begun: Option<Begun>,
     body: Option<Body>,
     upgrade: Option<(LinkKind, Incarnation)>,
     /// Something was carried out that nobody may learn of before it is on disk.
@@ -193,7 +192,7 @@ impl<'a> ClientSession<'a> {
             keyspace: None,
             gather: None,
             verify: None,
-            done_of_many: None,
+            begun: None,
             body: None,
             upgrade: None,
             must_persist: false,
@@ -228,17 +227,8 @@ impl<'a> ClientSession<'a> {
                 let level = self.read();
                 return self.walk(DeferredWalk::count(prefix, level, encoding));
             }
-            NodeRequest::GetMany(keys) => {
-                let level = self.read();
-                let read = |key| KeyRequest::Read(Read { key, wanted: Wanted::Value, level });
-                return self.many(keys.map(read), encoding, out);
-            }
-            NodeRequest::PutMany(words) => {
-                let ack = self.ack();
-                let values = words.skip(1).step_by(2);
-                let write = |(key, value)| KeyRequest::Write(Write { ack, ..Write::new(key, Change::Put(value)) });
-                return self.many(words.step_by(2).zip(values).map(write), encoding, out);
-            }
+            NodeRequest::GetMany(keys) => return self.begin_many(Kind::Get, keys, encoding, out),
+            NodeRequest::PutMany(words) => return self.begin_many(Kind::Put, words, encoding, out),
             NodeRequest::Keyspace(request) => return self.keyspace(request, encoding, out),
             NodeRequest::Ack(level) => {
                 self.ack = Some(level);
@@ -271,7 +261,18 @@ impl<'a> ClientSession<'a> {
     fn key_request(&mut self, request: KeyRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let slot = self.slots_ahead.take(request.key()).unwrap_or_else(|| self.driver.node().slot_of(request.key()));
         // One client's requests for one key are carried out in order.
-        if self.deferred.blocks(slot) || self.deferred.is_full() {
+        if self.deferred.blocks(slot) { Flow::Settle } else { self.request_in_slot(slot, request, encoding, out) }
+    }
+
+    /// The same for a request that may be carried out before others which are deferred.
+    fn request_in_slot(
+        &mut self,
+        slot: SlotId,
+        request: KeyRequest<'_>,
+        encoding: Encoding,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        if self.deferred.is_full() {
             return Flow::Settle;
         }
         let now = self.batch().now;
@@ -356,35 +357,6 @@ impl<'a> ClientSession<'a> {
                 let error = answering::refused(refusal, self.driver);
                 Response::Error(error).encode(encoding, self.deferred.place(out));
             }
-        }
-        Flow::Next
-    }
-
-    /// Executes a multi-key request: each key as a request of its own, with the answers one after another. If some
-    /// must be answered before others can be executed, the request is offered again and resumes where it stopped.
-    fn many<'k>(
-        &mut self,
-        requests: impl Iterator<Item = KeyRequest<'k>> + Clone,
-        encoding: Encoding,
-        out: &mut Vec<u8>,
-    ) -> Flow {
-        if self.done_of_many.is_none() && encoding != Encoding::Line {
-            frame::begin_array(requests.clone().count(), self.deferred.place(out));
-        }
-        let done = self.done_of_many.unwrap_or(0);
-        for (at, request) in requests.enumerate().skip(done) {
-            self.done_of_many = Some(at);
-            if out.len() >= MANY_BYTES || self.key_request(request, encoding, out) == Flow::Settle {
-                return Flow::Settle;
-            }
-            if let Some(body) = self.body.take() {
-                out.extend_from_slice(body.bytes());
-                out.extend_from_slice(body.end);
-            }
-        }
-        self.done_of_many = None;
-        if encoding == Encoding::Line {
-            self.deferred.place(out).push(b'\n');
         }
         Flow::Next
     }
@@ -518,6 +490,9 @@ impl Session for ClientSession<'_> {
             self.walk.is_some() || self.keyspace.is_some() || self.wait.is_some() || self.verify.is_some();
         if comes_first || self.is_half_settled() {
             return Flow::Settle;
+        }
+        if let Some(begun) = self.begun.take() {
+            return self.go_on_with_many(begun, frame, encoding, out);
         }
         if let Some(refusal) = self.front.refuse_in_transaction(frame) {
             refusal.encode(encoding, self.deferred.place(out));

@@ -81,6 +81,13 @@ impl<'a> Words<'a> {
         self.spans.is_empty()
     }
 
+    /// The last so many of them.
+    #[must_use]
+    pub(crate) fn last_words(self, count: usize) -> Self {
+        let first = self.spans.len().saturating_sub(count);
+        Self { spans: self.spans.get(first..).unwrap_or_default(), ..self }
+    }
+
     /// The next word as UTF-8 text; `None` if there is none, or it is not UTF-8.
     pub fn text(&mut self) -> Option<&'a str> {
         std::str::from_utf8(self.next()?).ok()

@@ -27,7 +27,7 @@ use rest::{BLANKS, Rest, VERB_BYTES, checked_key, split_verb};
 pub use auth::{Auth, is_auth_attempt};
 pub use glob::{glob_matches, literal_prefix};
 pub use keyspace::{KeyspaceRequest, Scan, exists_request};
-pub use many::KeyWords;
+pub use many::{KeyWords, LastWords};
 pub use server::{ClientCommand, CommandQuery, Hello, NamesOrPattern, ServerCommand};
 pub use span::{LONGEST_WAIT, WAIT, span_of};
 

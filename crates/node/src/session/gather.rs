@@ -6,10 +6,11 @@ use proto::error::ErrorReply;
 use proto::frame::Encoding;
 use proto::peer::{Change, Condition, Expiry, KeyRequest, Modify, ReplyMode, Write};
 use proto::reply::ReplyDecoder;
-use proto::request::{KeyWords, KeyspaceRequest, exists_request};
+use proto::request::{KeyWords, KeyspaceRequest, LastWords};
 use proto::response::Response;
 
 use super::ClientSession;
+use super::many::{Begun, Kind};
 use crate::answering;
 use crate::keyspace::DeferredKeyspace;
 
@@ -19,9 +20,8 @@ const FOLDED_BYTES: usize = 16 * 1024;
 /// A multi-key request in progress.
 #[derive(Debug, Default)]
 pub(super) struct Gather {
-    /// How many of its keys have been executed.
-    done: usize,
-    /// Their answers, in the array encoding, as far as they are not yet folded into the fields below.
+    /// The answers of the keys that have been executed, in the array encoding, as far as they are not yet folded into
+    /// the fields below.
     pub(super) answers: Vec<u8>,
     /// The sum of the answers that are numbers.
     sum: i64,
@@ -55,27 +55,12 @@ impl ClientSession<'_> {
     pub(super) fn keyspace(&mut self, request: KeyspaceRequest<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let (ack, level) = (self.ack(), self.read());
         match request {
-            KeyspaceRequest::Delete(keys) => {
-                let delete = |key| KeyRequest::Write(Write { ack, ..Write::new(key, Change::Modify(Modify::Delete)) });
-                self.gather(keys.map(delete), encoding, out, Response::Number)
-            }
-            KeyspaceRequest::Exists(keys) => {
-                let exists = |key| exists_request(key, level);
-                self.gather(keys.map(exists), encoding, out, Response::Number)
-            }
-            KeyspaceRequest::Set(words) => {
-                let pairs = words.step_by(2).zip(words.skip(1).step_by(2));
-                let put = |(key, value)| KeyRequest::Write(Write { ack, ..Write::new(key, Change::Put(value)) });
-                self.gather(pairs.map(put), encoding, out, |_| Response::Ok)
-            }
+            KeyspaceRequest::Delete(keys) => self.gather(Kind::Delete, keys.into(), encoding, out),
+            KeyspaceRequest::Exists(keys) => self.gather(Kind::Exists, keys.into(), encoding, out),
+            KeyspaceRequest::Set(words) => self.gather(Kind::Set, words.into(), encoding, out),
             KeyspaceRequest::SetAbsent(words) => self.set_absent(words, encoding, out),
-            KeyspaceRequest::Rename { from, to, is_new } if from == to => {
-                let exists = [exists_request(from, level)].into_iter();
-                self.gather(exists, encoding, out, move |sum| match (sum, is_new) {
-                    (0, _) => Response::Error(ErrorReply::redis("ERR no such key")),
-                    (_, true) => Response::Number(0),
-                    (_, false) => Response::Ok,
-                })
+            KeyspaceRequest::Rename { names, is_new } if names.clone().next() == names.clone().nth(1) => {
+                self.gather(Kind::Rename { is_new }, names.into(), encoding, out)
             }
             KeyspaceRequest::Rename { .. } => {
                 Response::Error(cross_slot()).encode(encoding, self.deferred.place(out));
@@ -110,42 +95,61 @@ impl ClientSession<'_> {
         self.key_request(KeyRequest::Write(write), encoding, out)
     }
 
-    /// Executes the requests one after the other and combines their answers. If some must be answered before others
-    /// can be executed, the request is offered again and resumes where it stopped.
-    fn gather<'k>(
+    /// Executes a request for each key, one after the other, and combines their answers. If some must be answered
+    /// before others can be executed, the request is offered again and resumes where it stopped.
+    pub(super) fn gather(
         &mut self,
-        requests: impl Iterator<Item = KeyRequest<'k>>,
+        kind: Kind,
+        mut words: LastWords<'_>,
         encoding: Encoding,
         out: &mut Vec<u8>,
-        answer: impl FnOnce(i64) -> Response<'static>,
     ) -> Flow {
+        let (ack, level) = (self.ack(), self.read());
         let mut gather = match self.gather.take() {
             Some(gather) => gather,
             // Answers to deferred requests come before this one's, and must not be taken for part of it.
             None if !self.deferred.is_empty() => return Flow::Settle,
             None => Gather::default(),
         };
-        for request in requests.skip(gather.done) {
-            gather.writes |= request.is_write();
-            if self.key_request(request, Encoding::Array, &mut gather.answers) == Flow::Settle {
+        loop {
+            let left = words.left();
+            let request = kind.next(&mut words, ack, level);
+            let must_settle = match request {
+                Some(request) => {
+                    gather.writes |= request.is_write();
+                    let out = &mut gather.answers;
+                    let flow = if kind.is_in_any_order() {
+                        let slot = self.driver.node().slot_of(request.key());
+                        self.request_in_slot(slot, request, Encoding::Array, out)
+                    } else {
+                        self.key_request(request, Encoding::Array, out)
+                    };
+                    flow == Flow::Settle
+                }
+                None => !self.deferred.is_empty(),
+            };
+            if must_settle {
                 self.gather = Some(gather);
+                self.begun = Some(Begun { kind, left });
                 return Flow::Settle;
             }
-            gather.done += 1;
+            if request.is_none() {
+                break;
+            }
             if self.deferred.is_empty() && gather.answers.len() >= FOLDED_BYTES {
                 gather.fold();
             }
         }
-        if !self.deferred.is_empty() {
-            self.gather = Some(gather);
-            return Flow::Settle;
-        }
         gather.fold();
-        let response = match gather.error.take() {
+        let response = match (gather.error.take(), kind) {
             // The answer for one key says nothing about the others.
-            Some(error) if gather.writes && gather.has_changed => Response::Error(answering::half_done(&error)),
-            Some(error) => Response::Error(error),
-            None => answer(gather.sum),
+            (Some(error), _) if gather.writes && gather.has_changed => Response::Error(answering::half_done(&error)),
+            (Some(error), _) => Response::Error(error),
+            (None, Kind::Set) => Response::Ok,
+            (None, Kind::Rename { .. }) if gather.sum == 0 => Response::Error(ErrorReply::redis("ERR no such key")),
+            (None, Kind::Rename { is_new: true }) => Response::Number(0),
+            (None, Kind::Rename { is_new: false }) => Response::Ok,
+            (None, _) => Response::Number(gather.sum),
         };
         response.encode(encoding, out);
         Flow::Next

@@ -125,14 +125,18 @@ impl FrameDecoder {
         self.state != State::Start
     }
 
-    /// Looks for at most `most` frames at the start of `buf`, and returns how many there are. Frames found earlier and
-    /// not consumed are found again.
+    /// Looks for at most `most` frames at the start of `buf`, and returns how many there are. If none of the frames
+    /// found earlier was consumed, these are returned again, without scanning them anew.
     ///
     /// # Errors
     /// The first frame is over a limit or malformed. Where the next one starts is unknown: answer and close.
     pub fn find(&mut self, buf: &[u8], most: usize) -> Result<usize, ErrorReply> {
+        if (1..=most).contains(&self.found.len()) {
+            return Ok(self.found.len());
+        }
         if !self.found.is_empty() {
-            self.consume(0);
+            self.forget_begun();
+            self.forget_found();
         }
         let mut start = 0;
         while self.found.len() < most {
@@ -175,16 +179,21 @@ impl FrameDecoder {
     }
 
     /// Marks the first `frames` frames as done, and returns how many bytes the caller must drop. The others are
-    /// forgotten, and will be found again.
+    /// forgotten, and will be found again; if none is done, all stay.
     pub fn consume(&mut self, frames: usize) -> usize {
-        let bytes = frames.checked_sub(1).and_then(|last| self.found.get(last)).map_or(0, |last| last.end);
+        let Some(last) = frames.checked_sub(1) else { return 0 };
+        let bytes = self.found.get(last).map_or(0, |last| last.end);
         if frames < self.found.len() {
             self.forget_begun();
         }
-        // The words of an array that has begun after them stay.
+        self.forget_found();
+        bytes
+    }
+
+    /// Forgets the found frames. The words of an array that has begun after them stay.
+    fn forget_found(&mut self) {
         self.spans.drain(..self.words_found());
         self.found.clear();
-        bytes
     }
 
     /// Looks for one frame at the start of `buf`. The caller drops the bytes that the frame took before it calls again.
@@ -435,6 +444,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn frames_of_which_none_was_consumed_are_not_scanned_again() {
+        let mut input = Vec::new();
+        encode_array(&[&b"GET"[..], b"a"], &mut input);
+        let long = input.len();
+        encode_array(&[&b"GET"[..], b"b"], &mut input);
+        let mut decoder = FrameDecoder::new();
+        assert_eq!(decoder.find(&input, 2), Ok(2));
+        assert_eq!(decoder.consume(0), 0);
+        // Scanning it again would find that it is no array.
+        let mut changed = input.clone();
+        changed[0] = b'x';
+        assert_eq!(decoder.find(&changed, 2), Ok(2));
+        assert_eq!(decoder.find(&input, 1), Ok(1), "and no more than asked for");
+        assert_eq!(decoder.consume(1), long);
     }
 
     #[test]

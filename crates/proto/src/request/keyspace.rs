@@ -21,10 +21,8 @@ pub enum KeyspaceRequest<'a> {
     SetAbsent(KeyWords<'a>),
     /// `RENAME`, `RENAMENX`.
     Rename {
-        /// The key.
-        from: &'a [u8],
-        /// Its new name.
-        to: &'a [u8],
+        /// The key and its new name.
+        names: KeyWords<'a>,
         /// Only if the new name is free.
         is_new: bool,
     },
@@ -118,9 +116,8 @@ impl<'a> Args<'a> {
         Ok(NodeRequest::Keyspace(request(self.words)))
     }
 
-    fn rename(mut self, is_new: bool) -> Parsed<'a> {
-        let (from, to) = (checked_key(self.next())?, checked_key(self.next())?);
-        Ok(NodeRequest::Keyspace(KeyspaceRequest::Rename { from, to, is_new }))
+    fn rename(self, is_new: bool) -> Parsed<'a> {
+        Ok(NodeRequest::Keyspace(KeyspaceRequest::Rename { names: self.checked()?, is_new }))
     }
 
     fn scan(mut self) -> Parsed<'a> {

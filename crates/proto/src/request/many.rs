@@ -2,6 +2,7 @@
 
 use super::{NodeRequest, Rest, checked_key, verbs};
 use crate::error::ErrorReply;
+use crate::frame::{Frame, Words};
 use crate::limits;
 use crate::range::{Keys, PageRequest};
 
@@ -26,6 +27,64 @@ impl PartialEq for KeyWords<'_> {
 }
 
 impl Eq for KeyWords<'_> {}
+
+/// The words of a request that are still to be executed. A request of many words is executed in parts, and none of them
+/// may take longer for those that are done.
+#[derive(Debug, Clone)]
+pub struct LastWords<'a>(Last<'a>);
+
+#[derive(Debug, Clone)]
+enum Last<'a> {
+    Line(&'a [u8]),
+    Words(Words<'a>),
+}
+
+impl<'a> LastWords<'a> {
+    /// The last words of a request of which so much is [left](Self::left).
+    #[must_use]
+    pub fn of(frame: Frame<'a>, left: usize) -> Self {
+        Self(match frame {
+            Frame::Line(line) => Last::Line(line.get(line.len().saturating_sub(left)..).unwrap_or_default()),
+            Frame::Array(words) => Last::Words(words.last_words(left)),
+        })
+    }
+
+    /// How much is left: words of an array, bytes of a line.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        match &self.0 {
+            Last::Line(line) => line.len(),
+            Last::Words(words) => words.len(),
+        }
+    }
+}
+
+impl<'a> From<KeyWords<'a>> for LastWords<'a> {
+    fn from(words: KeyWords<'a>) -> Self {
+        Self(match words.0 {
+            Rest::Line(line) => Last::Line(line.as_bytes()),
+            Rest::Words(words) => Last::Words(words),
+        })
+    }
+}
+
+impl<'a> Iterator for LastWords<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        match &mut self.0 {
+            Last::Words(words) => words.next(),
+            Last::Line(line) => {
+                let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+                let start = line.iter().position(|byte| !is_blank(byte))?;
+                let text = line.get(start..)?;
+                let (word, rest) = text.split_at(text.iter().position(is_blank).unwrap_or(text.len()));
+                *line = rest;
+                Some(word)
+            }
+        }
+    }
+}
 
 impl<'a> Rest<'a> {
     /// `prefix [LIMIT n] [AFTER key]`.
@@ -102,7 +161,8 @@ impl<'a> Rest<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Frame, FrameDecoder, encode_array};
+    use crate::frame::{FrameDecoder, encode_array};
+    use crate::request::KeyspaceRequest;
 
     fn line(line: &str) -> Result<NodeRequest<'_>, ErrorReply> {
         NodeRequest::parse(Frame::Line(line.as_bytes()))
@@ -132,6 +192,26 @@ mod tests {
         array(&[b"RANGE", b"", b""], |read| {
             assert_eq!(read, page(Keys::Between(b"", b""), limits::DEFAULT_PAGE_KEYS, None));
         });
+    }
+
+    #[test]
+    fn a_request_goes_on_with_the_words_that_are_left() {
+        let check = |frame: Frame<'_>| {
+            let Ok(NodeRequest::Keyspace(KeyspaceRequest::Delete(words))) = NodeRequest::parse(frame) else {
+                panic!("{frame:?}")
+            };
+            let mut rest = LastWords::from(words);
+            for word in [&b"a"[..], b"bc", b"d"] {
+                let left = rest.left();
+                assert_eq!(LastWords::of(frame, left).next(), Some(word));
+                assert_eq!((rest.next(), left > rest.left()), (Some(word), true));
+            }
+            assert_eq!((rest.next(), LastWords::of(frame, rest.left()).next()), (None, None));
+        };
+        check(Frame::Line(b" del \ta  bc\td \t"));
+        let mut bytes = Vec::new();
+        encode_array(&[&b"DEL"[..], b"a", b"bc", b"d"], &mut bytes);
+        check(FrameDecoder::new().decode(&bytes).unwrap().unwrap().0);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use bench::request::Dialect;
 use bench::target::{self, Place};
 use bench::workload::Action;
-use bench::{Interrupt, Interval, Load, Outcome, Target, Until, Why};
+use bench::{Interrupt, Interval, Load, NotBegun, Outcome, Target, Until, Why};
 use client::Password;
 use proto::frame::Encoding;
 
@@ -59,7 +59,8 @@ pub(crate) fn run(args: &Args, bench: &BenchArgs) -> anyhow::Result<Exit> {
         }
         Err(error) => {
             to_stderr(&format!("client: {error:#}"));
-            return Ok(Exit::NotReached);
+            let is_begun = error.downcast_ref::<NotBegun>().is_none();
+            return Ok(if is_begun { Exit::Refused } else { Exit::NotReached });
         }
     };
     let text = if args.json {
@@ -102,7 +103,8 @@ fn on_ctrl_c() -> anyhow::Result<Arc<Interrupt>> {
 /// Stores the keys if requested, and puts the load on the target.
 ///
 /// # Errors
-/// If nothing was measured. Keys may be stored all the same.
+/// If the keys cannot be stored, or the run cannot begin or is interrupted before anything was measured. Some keys may
+/// be stored all the same.
 fn measure(bench: &BenchArgs, load: &Load, target: &Target, interrupt: &Interrupt) -> anyhow::Result<Outcome> {
     if !bench.no_preload {
         let mut progress = Progress::new(format!("storing {} keys", bench.keys));
@@ -118,9 +120,7 @@ fn measure(bench: &BenchArgs, load: &Load, target: &Target, interrupt: &Interrup
     progress.end();
     let outcome = outcome.context("the run failed")?;
     match &outcome.cut_short {
-        Some(cut) if outcome.operations == 0 => {
-            Err(anyhow::anyhow!("the run failed before anything was measured: {}", report::reason(cut)))
-        }
+        Some(cut) if outcome.operations == 0 && cut.why == Why::Interrupted => Err(anyhow::anyhow!("interrupted")),
         _ => Ok(outcome),
     }
 }

@@ -57,12 +57,13 @@ fn partial(load: &Load, outcome: &Outcome, cut: &CutShort) -> String {
         Until::Operations(count) => format!("{} of {count} operations", outcome.operations),
         Until::AllKeys => format!("{seconds:.2} s"),
     };
+    let place = if outcome.elapsed.is_zero() && !load.warm_up.is_zero() { ", in the warm-up" } else { "" };
     let unanswered = match cut.unanswered {
         0 => String::new(),
         1 => "; 1 operation had no answer yet and is not in the figures below".to_owned(),
         count => format!("; {count} operations had no answer yet and are not in the figures below"),
     };
-    format!("PARTIAL RESULTS, of {done}: {}{unanswered}", reason(cut))
+    format!("PARTIAL RESULTS, of {done}{place}: {}{unanswered}", reason(cut))
 }
 
 /// What ended a run.
