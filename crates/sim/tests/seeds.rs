@@ -19,8 +19,8 @@ const SEARCHED: u64 = 1_000;
 
 /// Each bug, and a seed that finds it. `cargo run --release -p sim -- --mutants` finds others.
 const FOUND_BY: [(Bug, u64); 64] = [
-    (Bug::PromoteAnyCopy, 2),
-    (Bug::TrustWithoutProof, 38),
+    (Bug::PromoteAnyCopy, 1),
+    (Bug::TrustWithoutProof, 49),
     (Bug::StaleIncarnationAdmitted, 437),
     (Bug::MarkCarriedOver, 121),
     (Bug::LearnerAdmittedEarly, 0),
@@ -42,16 +42,16 @@ const FOUND_BY: [(Bug, u64); 64] = [
     (Bug::DeposedIgnored, 11),
     (Bug::RetriedTwice, 3),
     (Bug::FillForgetsCompletions, 11),
-    (Bug::CompletionSurvivesCut, 213),
+    (Bug::CompletionSurvivesCut, 61),
     (Bug::FillMerges, 2),
     (Bug::LossUntold, 9),
     (Bug::LearnerNotAskedAgain, 0),
-    (Bug::CoordinatorGuesses, 2537),
+    (Bug::CoordinatorGuesses, 284),
     (Bug::PublishedBeforeKept, 7),
-    (Bug::ExpiryUnrecorded, 105),
+    (Bug::ExpiryUnrecorded, 113),
     (Bug::ExpireUnchecked, 0),
     (Bug::FollowerExpires, 2),
-    (Bug::DeadlineLostOnDisk, 2),
+    (Bug::DeadlineLostOnDisk, 1),
     (Bug::TombstoneLostOnDisk, 30),
     (Bug::PositionApartFromData, 3),
     (Bug::UnprovenTrusted, 81),
@@ -65,10 +65,10 @@ const FOUND_BY: [(Bug, u64); 64] = [
     (Bug::EvictedUnrecorded, 7),
     (Bug::ModifiedAgain, 15),
     (Bug::AnswerForgotten, 63),
-    (Bug::ComparedElsewhere, 40),
+    (Bug::ComparedElsewhere, 67),
     (Bug::PurgedCompared, 850),
     (Bug::RepairAligns, 2),
-    (Bug::LeaverDeletesEarly, 17),
+    (Bug::LeaverDeletesEarly, 39),
     (Bug::LeaverDroppedEarly, 4),
     (Bug::ReleasedServesOn, 52),
     (Bug::MovesUnlimited, 11),
@@ -82,7 +82,7 @@ const FOUND_BY: [(Bug, u64); 64] = [
     (Bug::OlderCopyDropped, 778),
     (Bug::UnregisteredLeads, 653),
     (Bug::NumbersShared, 17),
-    (Bug::OwnJudgedBySize, 41),
+    (Bug::OwnJudgedBySize, 428),
 ];
 
 #[test]
