@@ -329,7 +329,7 @@ impl Knobs {
             self.accepted_losses = random.between(20, 600);
         }
         let mut random = Random::new(seed ^ 0x666f_726b_7300);
-        let keeps_maps = self.wild_losses == 0 && !map_may_be_old;
+        let keeps_maps = self.wild_losses == 0 && !map_may_be_old && self.states_put_back == 0;
         if keeps_maps && self.old_retries == 0 && self.accepted_losses == 0 && random.chance(500) {
             self.forks = random.between(5, 60);
         }
