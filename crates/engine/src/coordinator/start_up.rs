@@ -20,7 +20,8 @@ use crate::time::Timestamp;
 const NUMBERS: u64 = 1 << 24;
 
 /// The distance between generations. Each start of a coordinator is of a higher one than that which it continues from,
-/// and takes its numbers from a random part of it. So no two starts that continue from the same map issue the same.
+/// and takes its numbers from one of 8,192 parts of it, chosen at random. So two starts that continue from the same map
+/// hardly ever issue the same.
 const GENERATION: u64 = NUMBERS << 13;
 
 /// The distance to the next generation if a node was not waited for: it may know of some that nobody else has heard of.
