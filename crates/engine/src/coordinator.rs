@@ -11,7 +11,7 @@
 //! Every change of the map takes the next number of a single counter. That number is the map's version, and the new
 //! epoch of every slot that gets a new primary in this change. Each change is persisted before anybody hears of it, so
 //! that a coordinator restarted with its state continues where it left off (`coordinator/state.rs`). A coordinator that
-//! starts without a state takes the map over from the nodes and continues in a higher generation, far above every
+//! starts without a state takes the map over from the nodes. Either continues in a higher generation, far above every
 //! number that anybody can have seen (`coordinator/start_up.rs`). Incarnations are names, not counts: they start from a
 //! random number, so that no coordinator issues one that another has issued.
 

@@ -1,5 +1,6 @@
 //! How a coordinator gets its first map: it gathers the maps that nodes bring and continues from that of the cluster
-//! that most of the nodes belong to, or sets up a new cluster if they bring none.
+//! that most of the nodes belong to, or sets up a new cluster if they bring none. And what it does if it turns out to have
+//! continued from an older state, and another coordinator from the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
