@@ -10,6 +10,7 @@ mod removal;
 mod sync;
 
 use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -57,6 +58,8 @@ pub struct Journal<B: Bugs = NoBugs> {
     id: DirectoryId,
     segment_bytes: u64,
     low_space: bool,
+    /// How much disk space is left to snapshots, in bytes.
+    claimed: u64,
     syncs_often: bool,
     /// When syncs are frequent: zeros have been written up to here.
     zeroed: u64,
@@ -144,6 +147,7 @@ impl<B: Bugs> Journal<B> {
             id,
             segment_bytes,
             low_space: false,
+            claimed: 0,
             syncs_often: false,
             zeroed: 0,
             bugs,
@@ -223,6 +227,18 @@ impl<B: Bugs> Journal<B> {
     /// nearly full, when a snapshot needs the remaining space.
     pub fn set_low_space(&mut self, low_space: bool) {
         self.low_space = low_space;
+    }
+
+    /// From now on leaves `bytes` of disk space to a snapshot: an append that needs a new segment fails with
+    /// [`JournalError::NoSpace`] if the segment would take that space.
+    pub fn set_claimed(&mut self, bytes: u64) {
+        self.claimed = bytes;
+    }
+
+    fn may_take(&self, size: u64) -> bool {
+        // If the system does not tell how much is free, creating the segment will.
+        self.claimed == 0
+            || self.disk.free_space(&self.directory).map_or(true, |free| free >= self.claimed.saturating_add(size))
     }
 
     /// Whether a sync follows nearly every append. File systems track which parts of an allocated file were ever
@@ -337,6 +353,10 @@ impl<B: Bugs> Journal<B> {
     }
 
     fn draft(&self, size: u64) -> Result<Draft, FileError> {
+        if !self.may_take(size) {
+            let source = io::Error::new(ErrorKind::StorageFull, "the space that is left is for the next snapshot");
+            return Err(FileError { action: "extend the log in", file: self.directory.clone(), source });
+        }
         let header = Header { size, ..self.next_header() };
         Draft::write(self.disk.as_ref(), &self.directory, header, "new", self.bugs)
     }

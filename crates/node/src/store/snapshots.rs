@@ -1,12 +1,13 @@
 //! Background snapshots: copied slot by slot, and given their name once the log has everything that the copies hold.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use engine::node::Node;
 use proto::slot::SLOT_BITS;
+use storage::snapshot::{BLOCK_BYTES, SnapshotInfo};
 use storage::{Position, SnapshotWriter};
 
 use super::duty_cycle::DutyCycle;
@@ -21,6 +22,9 @@ const STRETCH: Duration = Duration::from_micros(250);
 /// concurrent writers.
 const RESTS: u32 = 3;
 
+/// The most of a snapshot that is only written when it is finished: a block and the footer. In bytes.
+const LAST_BYTES: u64 = 2 * BLOCK_BYTES as u64;
+
 /// How many snapshots are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keep {
@@ -33,12 +37,22 @@ pub(super) enum Keep {
 /// The snapshots of a directory, driven by the log thread.
 pub(super) struct Snapshots {
     stage: Option<Stage>,
-    /// Where the log ended when the last snapshot was begun.
+    /// Where the log ended when the last snapshot was begun, whether or not it was finished.
     pub(super) at: Position,
-    /// The size of the last snapshot, in bytes.
-    pub(super) bytes: u64,
+    /// The position and the size in bytes of the last snapshot that was finished.
+    pub(super) made: (Position, u64),
+    /// The most that the snapshot in progress is expected to take, in bytes.
+    expected: u64,
+    progress: Arc<Progress>,
+}
+
+/// What the copying thread and the log thread tell each other.
+#[derive(Default)]
+struct Progress {
     /// Aborts the copying.
-    given_up: Arc<AtomicBool>,
+    given_up: AtomicBool,
+    /// How much of the snapshot in progress is written, in bytes.
+    written: AtomicU64,
 }
 
 enum Stage {
@@ -57,6 +71,7 @@ struct Copied {
 
 /// The effects of a finished snapshot.
 pub(super) struct Finished {
+    position: Position,
     bytes: u64,
     /// The log before this position is no longer needed.
     pub(super) needed_from: Option<Position>,
@@ -65,12 +80,32 @@ pub(super) struct Finished {
 impl Snapshots {
     /// Starts from the position and size of the last snapshot.
     pub(super) fn new((at, bytes): (Position, u64)) -> Self {
-        Self { stage: None, at, bytes, given_up: Arc::default() }
+        Self { stage: None, at, made: (at, bytes), expected: 0, progress: Arc::default() }
     }
 
     /// Whether a snapshot is being made.
     pub(super) fn is_making(&self) -> bool {
         self.stage.is_some()
+    }
+
+    /// How much disk space the snapshot in progress still takes at most, or else the next one, in bytes. The log ends at
+    /// `end`.
+    pub(super) fn needed_bytes(&self, node: &Node, end: Position) -> u64 {
+        match self.stage {
+            None => self.expected_bytes(node, end),
+            Some(Stage::Copying(_)) => {
+                self.expected.saturating_sub(self.progress.written.load(Ordering::Relaxed)).max(LAST_BYTES)
+            }
+            Some(Stage::Copied(..) | Stage::Finishing(_)) => LAST_BYTES,
+        }
+    }
+
+    fn expected_bytes(&self, node: &Node, end: Position) -> u64 {
+        // All that the log has added may be new. What is stored takes more in memory than in a snapshot; an eighth is
+        // for what is stored beside keys and values.
+        let in_memory = node.memory_figures().used;
+        let (at, bytes) = self.made;
+        (bytes + (end.0 - at.0)).min(in_memory + in_memory / 8) + LAST_BYTES
     }
 
     /// Whether a snapshot waits for a sync of the log.
@@ -80,6 +115,8 @@ impl Snapshots {
 
     /// Begins a snapshot of everything in the log up to `position`, where its last whole payload ends.
     pub(super) fn begin(&mut self, driver: &Driver, store: &Store, position: Position) -> anyhow::Result<()> {
+        self.expected = self.expected_bytes(driver.node(), position);
+        self.progress.written.store(0, Ordering::Relaxed);
         // Whatever the outcome, the next attempt comes only once the log has grown.
         self.at = position;
         let Some(begun) = store.directory().as_ref().map(|directory| directory.begin_snapshot(position)) else {
@@ -92,8 +129,8 @@ impl Snapshots {
                 return Ok(());
             }
         };
-        let (driver, given_up, fsync) = (driver.clone(), Arc::clone(&self.given_up), store.fsync());
-        let make = move || copy(driver.node(), writer, &open::policy(fsync), &given_up);
+        let (driver, progress, fsync) = (driver.clone(), Arc::clone(&self.progress), store.fsync());
+        let make = move || copy(driver.node(), writer, &open::policy(fsync), &progress);
         self.stage = Some(Stage::Copying(std::thread::Builder::new().name("snapshot".to_owned()).spawn(make)?));
         Ok(())
     }
@@ -138,7 +175,7 @@ impl Snapshots {
 
     /// Aborts a snapshot that is still being copied, and waits for one that is being finished.
     pub(super) fn stop(&mut self) -> anyhow::Result<Option<Finished>> {
-        self.given_up.store(true, Ordering::Relaxed);
+        self.progress.given_up.store(true, Ordering::Relaxed);
         match self.stage.take() {
             Some(Stage::Copying(copying)) => joined(copying).map(|_| None),
             Some(Stage::Finishing(finishing)) => self.finished(finishing),
@@ -149,7 +186,7 @@ impl Snapshots {
     fn finished(&mut self, finishing: JoinHandle<anyhow::Result<Finished>>) -> anyhow::Result<Option<Finished>> {
         match joined(finishing)? {
             Ok(finished) => {
-                self.bytes = finished.bytes;
+                self.made = (finished.position, finished.bytes);
                 Ok(Some(finished))
             }
             Err(error) => {
@@ -170,25 +207,26 @@ fn joined<T>(thread: JoinHandle<T>) -> anyhow::Result<T> {
 }
 
 /// Copies all slots, with rests in between. Writes go on meanwhile: each slot is locked only while it is copied.
-fn copy(node: &Node, mut writer: SnapshotWriter, policy: &[u8], given_up: &AtomicBool) -> anyhow::Result<Copied> {
+fn copy(node: &Node, mut writer: SnapshotWriter, policy: &[u8], progress: &Progress) -> anyhow::Result<Copied> {
     writer.add(policy)?;
     let mut duty_cycle = DutyCycle::new(STRETCH, RESTS);
     let slots = SLOT_BITS.slots().filter_map(|slot| node.slot_snapshot(slot));
     for payload in slots.chain(std::iter::once_with(|| node.losses_snapshot()).flatten()) {
-        anyhow::ensure!(!given_up.load(Ordering::Relaxed), "the node stops");
+        anyhow::ensure!(!progress.given_up.load(Ordering::Relaxed), "the node stops");
         for piece in pieces::cut(payload) {
             writer.add(&piece)?;
         }
+        progress.written.store(writer.bytes(), Ordering::Relaxed);
         duty_cycle.rest();
     }
     Ok(Copied { writer, end: node.journal().end() })
 }
 
 fn finish(store: &Store, writer: SnapshotWriter, synced: Position, keep: Keep) -> anyhow::Result<Finished> {
-    let bytes = writer.finish(synced)?.bytes;
+    let SnapshotInfo { position, bytes, .. } = writer.finish(synced)?;
     let needed_from = match store.directory().as_ref() {
         Some(directory) => directory.retain_snapshots(keep as usize)?,
         None => None,
     };
-    Ok(Finished { bytes, needed_from })
+    Ok(Finished { position, bytes, needed_from })
 }

@@ -190,6 +190,10 @@ impl Writer {
             self.begin_sync()?;
             self.begin_next_segment()?;
             self.begin_snapshot()?;
+            // IMPORTANT: the log leaves the next snapshot the space that it needs. Otherwise the log could take all of
+            // it, and nothing but a snapshot makes the log shorter.
+            let for_snapshot = self.needed_for_snapshot();
+            self.store.with_log(|log| log.journal.set_claimed(for_snapshot));
             self.report_late_sync();
             let JournalStats { end, synced, bytes, .. } = self.store.with_log(|log| log.journal.stats());
             let mut figures = self.store.shared.figures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -311,6 +315,7 @@ impl Writer {
         if is_full && self.room.is_disk_full {
             self.keep_one_snapshot()?;
         }
+        let for_snapshot = self.needed_for_snapshot();
         let directory = match self.store.shared.directory.try_lock() {
             Ok(directory) => directory,
             // The lock holder is a finished snapshot removing an older one, which may take long. The log does not wait
@@ -321,10 +326,10 @@ impl Writer {
         let has_room = match directory.as_ref() {
             Some(directory) => {
                 let (options, free) = (directory.options(), directory.free_space().unwrap_or(u64::MAX));
-                let snapshot = self.snapshots.bytes + (self.end().0 - self.snapshots.at.0);
-                self.room.is_short = free < snapshot.max(options.segment_bytes);
+                let for_log = 2 * options.segment_bytes;
+                self.room.is_short = free < for_snapshot + for_log;
                 // The reserve comes first: once writes are taken again, there must be something to fall back on.
-                is_full && free > options.segment_bytes + options.reserve_bytes && directory.restore_reserve()?
+                is_full && free > for_snapshot + for_log + options.reserve_bytes && directory.restore_reserve()?
             }
             None => false,
         };
@@ -339,8 +344,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes the snapshot before the newest, and the log that only it needs; once each time the disk fills up.
-    /// Otherwise the log could take the last room and leave none for the next snapshot.
+    /// Removes the snapshot before the newest, and the log that only it needs; once each time the disk fills up. The
+    /// next snapshot, which gets that space, is begun at once.
     fn keep_one_snapshot(&mut self) -> anyhow::Result<()> {
         if self.room.keeps_one || self.snapshots.is_making() {
             return Ok(());
@@ -351,6 +356,7 @@ impl Writer {
             kept => kept?.flatten(),
         };
         self.room.keeps_one = true;
+        self.room.snapshot_begun = None;
         position.map_or(Ok(()), |position| self.remove_log_before(position))
     }
 
@@ -452,16 +458,22 @@ impl Writer {
     fn begin_snapshot(&mut self) -> anyhow::Result<()> {
         let end = self.end();
         let grown = end.0 - self.snapshots.at.0;
-        let is_due = grown >= self.snapshot_after.max(self.snapshots.bytes);
+        let is_due = grown >= self.snapshot_after.max(self.snapshots.made.1);
         let is_short = self.room.is_short || self.store.health() == Health::Full;
         let may_help = self.room.snapshot_begun.is_none_or(|begun| begun.elapsed() >= SHORT_PAUSE) && grown > 0;
-        if self.snapshots.is_making() || !(is_due || (is_short && may_help)) {
+        // What is being removed may be the space that it needs.
+        let is_busy = self.snapshots.is_making() || self.removing.is_some();
+        if is_busy || !(is_due || (is_short && may_help)) {
             return Ok(());
         }
         if is_short {
             self.room.snapshot_begun = Some(Instant::now());
         }
         self.snapshots.begin(&self.driver, &self.store, end)
+    }
+
+    fn needed_for_snapshot(&self) -> u64 {
+        self.snapshots.needed_bytes(self.driver.node(), self.end())
     }
 
     fn end(&self) -> Position {

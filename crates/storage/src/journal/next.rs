@@ -57,7 +57,8 @@ impl<B: Bugs> Journal<B> {
     pub(super) fn ask_for_next(&mut self) -> Option<Header> {
         let header = self.next_header();
         let half = self.current.header.first + self.current.header.size / 2;
-        if self.low_space || self.next.is_some() || self.tail < half || self.requested == Some(header.first) {
+        let is_due = self.next.is_none() && self.tail >= half && self.requested != Some(header.first);
+        if self.low_space || !is_due || !self.may_take(header.size) {
             return None;
         }
         self.requested = Some(header.first);

@@ -194,6 +194,23 @@ fn a_sync_that_failed_poisons_even_if_nobody_hears_of_it() {
 }
 
 #[test]
+fn the_log_leaves_a_snapshot_the_space_that_it_claims() {
+    let disk = SimDisk::new(1);
+    let Opened { dir, mut journal, .. } = open(&disk).expect("it is new");
+    disk.set_capacity(Some(disk.used() + 64 * 1024));
+    journal.set_claimed(64 * 1024);
+    let taken = (0..20).take_while(|_| journal.append(&[vec![1; 500]]).is_ok()).count();
+    assert!((1..20).contains(&taken), "only the segment that is there has room: {taken} appends");
+    journal.sync().expect("the disk works");
+    assert_eq!(segments(&disk).len(), 1, "no sync makes another");
+    let refused = journal.append(&[vec![1; 500]]).expect_err("a segment would take what is claimed");
+    assert!(matches!(refused, JournalError::NoSpace(_)) && dir.free_space().expect("it tells") == 64 * 1024);
+
+    journal.set_claimed(32 * 1024);
+    journal.append(&[vec![1; 500]]).expect("there is room beside what is claimed");
+}
+
+#[test]
 fn a_full_disk_refuses_and_heals_when_there_is_room() {
     let disk = SimDisk::new(1);
     disk.set_capacity(Some(32 * 1024));
