@@ -12,9 +12,10 @@
 //! epoch of every slot that gets a new primary in this change. Each change is persisted before anybody hears of it, so
 //! that a coordinator restarted with its state continues where it left off (`coordinator/state.rs`). A coordinator that
 //! starts without a state takes the map over from the nodes. Either continues in a higher generation, far above every
-//! number that anybody can have seen (`coordinator/start_up.rs`). Incarnations are names, not counts: they start from a
+//! number that anybody can have seen (`coordinator/generations.rs`). Incarnations are names, not counts: they start from a
 //! random number, so that no coordinator issues one that another has issued.
 
+mod generations;
 mod health;
 mod membership;
 mod moves;
@@ -43,11 +44,12 @@ use crate::promotion::Promotion;
 use crate::registry::{Registered, Registry};
 use crate::time::Timestamp;
 
+use generations::Start;
 use health::Fills;
 use membership::Joining;
 use proposals::{Proposal, REPLAN_PAUSE};
 use replan::HANDOVER_RETRY;
-use start_up::{Offer, Start};
+use start_up::Offer;
 pub use state::StateError;
 use suspicion::Suspicion;
 

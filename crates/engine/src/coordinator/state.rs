@@ -25,7 +25,7 @@ use std::str::FromStr;
 use proto::cluster_map::{ClusterMap, MapError, MapUpdate, MapVersion};
 use proto::id::{Incarnation, NodeAddr};
 
-use super::start_up::Start;
+use super::generations::Start;
 use super::{Coordinator, GATHERING, Phase};
 use crate::bugs::Bugs;
 use crate::output::{Event, Settings};

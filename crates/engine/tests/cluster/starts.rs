@@ -109,3 +109,24 @@ fn a_node_that_deletes_its_data_cannot_stay_after_a_restart_of_the_coordinator_e
     heartbeat(&mut coordinator, now, c);
     assert_eq!(carry_out(&mut coordinator, now).1, [c], "it may not have been told");
 }
+
+#[test]
+fn a_state_that_an_earlier_release_saved_reads_back() {
+    let mut now = Timestamp(1_000_000);
+    let mut coordinator = Coordinator::new(settings(1), NoBugs);
+    ["A", "B", "C"].map(|name| join(&mut coordinator, now, addr_of(name), Ancestors::default()));
+    now = now + Duration::from_secs(1);
+    coordinator.handle_timeout(now);
+    let state = kept(&mut coordinator).expect("there is a map");
+    // The first release had none of these lines, and kept leaving nodes beside the map.
+    let later = ["AWAY", "WEIGHTS", "MOVED_OFF", "VIRTUAL_NODES", "STARTS", "RELIED_ON"];
+    let is_later = |line: &&str| later.iter().any(|name| line.split(' ').next() == Some(*name));
+    assert_eq!(state.lines().filter(is_later).count(), later.len());
+    let mut earlier: String = state.lines().filter(|line| !is_later(line)).flat_map(|line| [line, "\n"]).collect();
+    earlier.push_str(&format!("LEAVING {}\n", addr_of("C")));
+
+    let restored = Coordinator::restored(now, settings(2), NoBugs, &earlier).expect("it reads back");
+    assert!(coordinator.map().slots().eq(restored.map().slots()), "each slot is as it was saved");
+    assert!(restored.map().members().eq(coordinator.map().members()));
+    assert!(restored.leaving().map(|(addr, _)| addr).eq([&addr_of("C")]));
+}

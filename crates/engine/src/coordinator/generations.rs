@@ -1,0 +1,159 @@
+//! The numbers of a coordinator's versions and epochs: hardly ever do two of its starts issue the same. And what it
+//! keeps if it turns out to have continued from an older state, and another coordinator from the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proto::cluster_map::{ClusterMap, MapVersion, SlotConfig};
+use proto::id::Epoch;
+use proto::slot::SlotId;
+
+use super::{Coordinator, Phase};
+use crate::bugs::{Bug, Bugs};
+use crate::output::Event;
+
+/// How many numbers one start of a coordinator can issue.
+const NUMBERS: u64 = 1 << 24;
+
+/// The distance between generations. Each start of a coordinator is of a higher one than that which it continues from,
+/// and takes its numbers from one of 8,192 parts of it, chosen at random. So two starts that continue from the same map
+/// hardly ever issue the same.
+const GENERATION: u64 = NUMBERS << 13;
+
+/// The distance to the next generation if a node was not waited for: it may know of some that nobody else has heard of.
+const UNSEEN_GENERATIONS: u64 = GENERATION << 10;
+
+/// For this many starts of a coordinator with its state, it is known which numbers each has passed over.
+const KNOWN_STARTS: usize = 100;
+
+/// A start of the coordinator with its state. If that was an older one, another coordinator has continued from it, too,
+/// with numbers that this one has passed over or with others of the same generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Start {
+    /// The version that it continued from.
+    pub(super) after: MapVersion,
+    /// The first number of its own.
+    pub(super) first: MapVersion,
+}
+
+impl Start {
+    fn has_passed_over(self, version: MapVersion) -> bool {
+        self.after < version && version < self.first
+    }
+
+    /// Whether a start that has issued a version which this coordinator does not know parted from it before this start.
+    fn is_behind(self, version: MapVersion) -> bool {
+        let is_another = self.first.0 / NUMBERS != version.0 / NUMBERS;
+        is_another && self.first.0 / GENERATION >= version.0 / GENERATION
+    }
+}
+
+/// All versions that a map has.
+fn versions(map: &ClusterMap) -> impl Iterator<Item = MapVersion> {
+    map.slots().map(|(_, config)| config.version).chain([map.version])
+}
+
+impl<B: Bugs> Coordinator<B> {
+    /// Continues from a map that was taken over, above every number that its nodes can have seen. Each slot gets a new
+    /// epoch, so that changes that the previous coordinator made unseen by any node that is back have no effect.
+    pub(super) fn start_generation(&mut self) {
+        let distance = if std::mem::take(&mut self.has_forgotten) { UNSEEN_GENERATIONS } else { GENERATION };
+        self.next_generation(distance);
+        self.own = None;
+        self.starts.clear();
+        let version = MapVersion(self.next_number());
+        for slot in self.settings.bits.slots() {
+            let before = Arc::clone(self.map.config(slot));
+            let next = SlotConfig { epoch: Epoch(version.0), version, ..SlotConfig::clone(&before) };
+            self.note_relied_on(slot, &before, &next);
+            self.map.set_config(slot, Arc::new(next));
+        }
+        self.map.set_version(version);
+        self.map.cluster_settings = self.settings.cluster_settings;
+        self.phase = Phase::Serving;
+        self.publish();
+        self.event(Event::Serving(version));
+    }
+
+    /// Continues from a state that was read. If it is an older one, another coordinator has continued from it, too.
+    pub(super) fn continue_from_state(&mut self) {
+        if self.bugs.plants(Bug::NumbersShared) {
+            self.counter = self.map.version.0;
+            return;
+        }
+        self.next_generation(GENERATION);
+        let after = self.map.version;
+        self.starts.retain(|start| start.first <= after);
+        self.starts.push(Start { after, first: MapVersion(self.counter + 1) });
+        let forgotten = self.starts.len().saturating_sub(KNOWN_STARTS);
+        self.starts.drain(..forgotten);
+    }
+
+    fn next_generation(&mut self, distance: u64) {
+        let part = u64::from(self.settings.incarnations) * NUMBERS % GENERATION;
+        self.counter = self.counter.max(self.map.version.0).next_multiple_of(distance) + part;
+    }
+
+    /// Notes that a slot has got another primary or in-sync set, if quorum writes may rely on that.
+    pub(super) fn note_relied_on(&mut self, slot: SlotId, before: &SlotConfig, next: &SlotConfig) {
+        let is_another = before.epoch != next.epoch || before.isr != next.isr;
+        if is_another
+            && next.isr.len() >= self.settings.cluster_settings.min_isr()
+            && let Some(version) = self.relied_on.get_mut(usize::from(slot.0))
+        {
+            *version = next.version;
+        }
+    }
+
+    /// Whether a map of this cluster has changes that are unknown to this coordinator, whose own map is `known`.
+    pub(super) fn knows_more(&self, held: &ClusterMap, known: &ClusterMap) -> bool {
+        let is_unknown = |(slot, held): (SlotId, &Arc<SlotConfig>)| {
+            let known = known.config(slot);
+            held.version > known.version || (held.version == known.version && held != known)
+        };
+        versions(held).any(|version| !self.is_known(version, known)) || held.slots().any(is_unknown)
+    }
+
+    /// Whether this coordinator, whose map is `known`, continues from this version or has issued it.
+    fn is_known(&self, version: MapVersion, known: &ClusterMap) -> bool {
+        version <= known.version && !self.starts.iter().any(|start| start.has_passed_over(version))
+    }
+
+    /// After another coordinator's map was taken over that has changes unknown to this one: keeps what this one has
+    /// decided since the two parted, in slots that the other has not changed, and where it may have been relied on.
+    ///
+    /// IMPORTANT: a quorum write may have been acknowledged by an in-sync set of its own that was large enough, also if
+    /// it is smaller now, and whoever knows more was not in it. A set that both have in common is not its own.
+    pub(super) fn keep_own(&mut self) {
+        let Some(own) = &self.own else { return };
+        let parted_at = self.parted_at(own);
+        let is_kept = |(slot, config): &(SlotId, &Arc<SlotConfig>)| {
+            let may_hold_writes = if self.bugs.plants(Bug::OwnJudgedBySize) {
+                config.isr.len() >= own.cluster_settings.min_isr()
+            } else {
+                self.relied_on.get(usize::from(slot.0)).is_some_and(|version| *version > parted_at)
+            };
+            config.version > parted_at && (may_hold_writes || self.map.config(*slot).version <= parted_at)
+        };
+        let kept: Vec<_> = own.slots().filter(is_kept).map(|(slot, config)| (slot, Arc::clone(config))).collect();
+        let mut members: BTreeMap<_, _> = self.map.members().map(|(start, member)| (start, member.clone())).collect();
+        for start in kept.iter().flat_map(|(_, config)| config.copies().chain(config.primary)) {
+            if let Some(member) = own.member(start) {
+                members.entry(start).or_insert_with(|| member.clone());
+            }
+        }
+        kept.into_iter().for_each(|(slot, config)| self.map.set_config(slot, config));
+        self.map.set_members(members);
+    }
+
+    /// The last version that the map of another coordinator, which was taken over, has in common with this one's own, as
+    /// far as can be told.
+    fn parted_at(&self, own: &ClusterMap) -> MapVersion {
+        let (known, unknown): (Vec<_>, Vec<_>) = versions(&self.map).partition(|version| self.is_known(*version, own));
+        let start_before = |version: MapVersion| self.starts.iter().find(|start| start.is_behind(version));
+        let before_a_start = unknown.into_iter().filter_map(|version| Some(start_before(version)?.after)).min();
+        // Otherwise it has been started more often than this one.
+        let last_start = self.starts.last().map(|start| start.after);
+        before_a_start.or_else(|| known.into_iter().chain(last_start).max()).unwrap_or_default()
+    }
+}
