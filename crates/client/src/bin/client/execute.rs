@@ -107,7 +107,7 @@ async fn call(client: &Client, command: &Command<'_>) -> Result<Outcome, Error> 
         }
         Command::Ping(Some(node)) => {
             client.ping_node(node).await?;
-            Outcome::Pong { addr: node.clone(), is_coordinator: false }
+            Outcome::Pong { addr: node.clone(), is_coordinator: node == client.coordinator() }
         }
         Command::Losses(node) => Outcome::Losses(client.losses(node).await?),
         Command::Forget(node) => Outcome::CoordinatorReply(client.forget(node).await?),
