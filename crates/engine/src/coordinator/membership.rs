@@ -58,9 +58,11 @@ impl<B: Bugs> Coordinator<B> {
             if self.unregistered.contains(&given) {
                 return Err(JoinError::Unregistered);
             }
-            // The map may know a later start that is away, from before this coordinator was restarted.
-            let mut known = self.map.starts_at(&addr).chain(registered);
-            if self.superseded.contains(&given) || known.any(|later| given.is_before(later)) {
+            // The map may know a later start that is away, from before this coordinator was restarted. An address that a
+            // person has registered meanwhile is no start.
+            let known = self.map.starts_at(&addr).chain(registered);
+            let mut starts = known.filter(|known| !self.registry.is_by_hand(*known));
+            if self.superseded.contains(&given) || starts.any(|later| given.is_before(later)) {
                 return Err(JoinError::Replaced);
             }
         }
@@ -94,8 +96,8 @@ impl<B: Bugs> Coordinator<B> {
     /// incarnation is pending, if it may no longer have the name, or if there is no room.
     pub(super) fn confirm(&mut self, now: Timestamp, incarnation: Incarnation) -> bool {
         let Some(Joining { addr, weight, ancestors }) = self.joining.remove(&incarnation) else { return false };
-        let registered = self.registry.incarnation_at(&addr);
-        let is_late = registered.is_some_and(|present| incarnation.is_before(present));
+        let registered = self.registry.get(&addr);
+        let is_late = registered.is_some_and(|present| !present.by_hand && incarnation.is_before(present.incarnation));
         if is_late
             || self.unregistered.contains(&incarnation)
             || self.is_held(now, &addr, Some(incarnation), &ancestors)
