@@ -114,7 +114,9 @@ fn a_node_that_deletes_its_data_cannot_stay_after_a_restart_of_the_coordinator_e
 fn a_state_that_an_earlier_release_saved_reads_back() {
     let mut now = Timestamp(1_000_000);
     let mut coordinator = Coordinator::new(settings(1), NoBugs);
-    ["A", "B", "C"].map(|name| join(&mut coordinator, now, addr_of(name), Ancestors::default()));
+    for name in ["A", "B", "C"] {
+        join(&mut coordinator, now, addr_of(name), Ancestors::default());
+    }
     now = now + Duration::from_secs(1);
     coordinator.handle_timeout(now);
     let state = kept(&mut coordinator).expect("there is a map");
