@@ -230,15 +230,16 @@ impl<B: Bugs> Journal<B> {
     }
 
     /// From now on leaves `bytes` of disk space to a snapshot: an append that needs a new segment fails with
-    /// [`JournalError::NoSpace`] if the segment would take that space.
+    /// [`JournalError::NoSpace`] if the segment, or what it will hold, would take that space.
     pub fn set_claimed(&mut self, bytes: u64) {
         self.claimed = bytes;
     }
 
     fn may_take(&self, size: u64) -> bool {
+        // What the segment will hold may be new, so that the snapshot needs space for it, too.
+        let needed = self.claimed.saturating_add(size.saturating_mul(2));
         // If the system does not tell how much is free, creating the segment will.
-        self.claimed == 0
-            || self.disk.free_space(&self.directory).map_or(true, |free| free >= self.claimed.saturating_add(size))
+        self.claimed == 0 || self.disk.free_space(&self.directory).map_or(true, |free| free >= needed)
     }
 
     /// Whether a sync follows nearly every append. File systems track which parts of an allocated file were ever

@@ -326,8 +326,9 @@ impl Writer {
         let has_room = match directory.as_ref() {
             Some(directory) => {
                 let (options, free) = (directory.options(), directory.free_space().unwrap_or(u64::MAX));
+                // Of a segment, as much again for what it adds to the snapshot.
                 let for_log = 2 * options.segment_bytes;
-                self.room.is_short = free < for_snapshot + for_log;
+                self.room.is_short = free < for_snapshot + for_log + options.segment_bytes;
                 // The reserve comes first: once writes are taken again, there must be something to fall back on.
                 is_full && free > for_snapshot + for_log + options.reserve_bytes && directory.restore_reserve()?
             }
@@ -344,20 +345,27 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes the snapshot before the newest, and the log that only it needs; once each time the disk fills up. The
-    /// next snapshot, which gets that space, is begun at once.
+    /// Makes room on a full disk, once each time it fills up. The next snapshot, which gets that room, is begun at once.
     fn keep_one_snapshot(&mut self) -> anyhow::Result<()> {
-        if self.room.keeps_one || self.snapshots.is_making() {
-            return Ok(());
+        if !self.room.keeps_one && !self.snapshots.is_making() && self.remove_older_snapshot()? {
+            self.room.keeps_one = true;
+            self.room.snapshot_begun = None;
         }
+        Ok(())
+    }
+
+    /// Removes the snapshot before the newest, and begins to remove the log that only it needs. `false` if the disk does
+    /// not allow it now.
+    fn remove_older_snapshot(&mut self) -> anyhow::Result<bool> {
         let kept = self.store.directory().as_ref().map(|directory| directory.retain_snapshots(Keep::One as usize));
         let position = match kept.transpose() {
-            Err(error) if error.is_no_space() => return Ok(()),
+            Err(error) if error.is_no_space() => return Ok(false),
             kept => kept?.flatten(),
         };
-        self.room.keeps_one = true;
-        self.room.snapshot_begun = None;
-        position.map_or(Ok(()), |position| self.remove_log_before(position))
+        if let Some(position) = position {
+            self.remove_log_before(position)?;
+        }
+        Ok(true)
     }
 
     /// Begins to remove the log before a position, beside this thread, since each file takes long.
@@ -465,6 +473,13 @@ impl Writer {
         let is_busy = self.snapshots.is_making() || self.removing.is_some();
         if is_busy || !(is_due || (is_short && may_help)) {
             return Ok(());
+        }
+        let free = self.store.directory().as_ref().and_then(|directory| directory.free_space().ok());
+        if free.is_some_and(|free| free < self.needed_for_snapshot()) {
+            self.remove_older_snapshot()?;
+            if self.removing.is_some() {
+                return Ok(());
+            }
         }
         if is_short {
             self.room.snapshot_begun = Some(Instant::now());
