@@ -28,7 +28,7 @@ const LAST_BYTES: u64 = 2 * BLOCK_BYTES as u64;
 /// How many snapshots are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keep {
-    /// When the disk is full.
+    /// When the disk is full, and while one is made for which there is no room beside two.
     One = 1,
     /// Otherwise: if the newest is damaged, the one before it and the log have everything.
     Two = 2,
