@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use e2e::cluster::{Setup, shared};
 use e2e::connection::{Connection, Reply, array};
 use e2e::wait;
+use proto::slot::{Position, SLOT_BITS};
 
 const TRANSCRIPT: &str = include_str!("redis/data.txt");
 
@@ -332,4 +333,58 @@ fn each_increment_with_an_identity_counts_once_while_the_primary_is_killed() {
         }
     }
     assert_eq!(ask(&mut node, &[b"GET".to_vec(), key.into_bytes()]), Reply::bulk("60"));
+}
+
+#[test]
+fn keys_of_one_slot_change_together_while_the_primary_is_killed() {
+    let mut cluster = Setup::default().start();
+    let slot = |key: &String| SLOT_BITS.slot(&Position::of(key.as_bytes()));
+    let first = cluster.key_led_by(0, "redis-multi");
+    let others = (0..).map(|number| format!("redis-multi-{number}")).filter(|other| slot(other) == slot(&first));
+    let keys: Vec<String> = [first.clone()].into_iter().chain(others.take(2)).collect();
+    let [a, b, c] = keys.as_slice() else { panic!("three keys") };
+    let mut node = cluster.connect_at(1, "quorum", "linear");
+    let elsewhere = (0..).map(|number| format!("redis-multi-{number}")).find(|other| slot(other) != slot(a));
+    for (verb, words) in
+        [("MSETNX", vec![a, b, elsewhere.as_ref().unwrap(), b]), ("RENAME", vec![a, elsewhere.as_ref().unwrap()])]
+    {
+        let words: Vec<_> = [verb].into_iter().chain(words.into_iter().map(String::as_str)).collect();
+        node.send(array(&words));
+        let refused = "CROSSSLOT Keys in request don't hash to the same slot";
+        assert_eq!(node.reply(), Reply::Error(refused.to_owned()), "{words:?}");
+    }
+    let deadline = Instant::now() + 6 * wait::SOON;
+    let mut seq = 0;
+    for round in 1..=20 {
+        if round == 7 {
+            // A starved copy is out of the in-sync sets and cannot take over.
+            cluster.settles();
+            cluster.kill(0);
+        }
+        let value = round.to_string();
+        let mut once = |words: &[&str], answer: Reply| {
+            seq += 1;
+            let number = seq.to_string();
+            let request = [&["ONCE", "redis-multi", &number], words].concat();
+            loop {
+                node.send(array(&request));
+                match node.reply() {
+                    Reply::Error(error) => assert!(Instant::now() < deadline, "{error}"),
+                    told => break assert_eq!(told, answer, "{request:?}"),
+                }
+            }
+        };
+        once(&["MSETNX", a, &value, b, &value, c, &value], Reply::Number(1));
+        once(&["MSETNX", a, "other", b, "other"], Reply::Number(0));
+        once(&["RENAME", b, a], Reply::ok());
+        once(&["RENAMENX", c, a], Reply::Number(0));
+        once(&["RENAMENX", c, b], Reply::Number(1));
+        let value = || Reply::bulk(&value);
+        let present = ask(&mut node, &["MGET", a, b, c].map(|word| word.as_bytes().to_vec()));
+        assert_eq!(present, Reply::Array(vec![value(), value(), Reply::Null]));
+        for key in [a, b] {
+            let delete = ["DEL", key].map(|word| word.as_bytes().to_vec());
+            assert_eq!(ask(&mut node, &delete), Reply::Number(1));
+        }
+    }
 }

@@ -57,6 +57,10 @@ pub enum Bug {
     FillForgetsCompletions,
     /// A write that was cut away counts as done when it is retried.
     CompletionSurvivesCut,
+    /// Of a write of several keys that is cut away, only one key is restored.
+    MultiHalfUndone,
+    /// A write on the condition that several keys are absent looks at the first of them only.
+    MultiChecksFirst,
     /// A fill is merged with what the copy holds, so that a deleted key comes back (Olric).
     FillMerges,
     /// Writes that are cut away are not archived.
@@ -146,7 +150,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Self; 64] = [
+    pub const ALL: [Self; 66] = [
         Self::PromoteAnyCopy,
         Self::TrustWithoutProof,
         Self::StaleIncarnationAdmitted,
@@ -171,6 +175,8 @@ impl Bug {
         Self::RetriedTwice,
         Self::FillForgetsCompletions,
         Self::CompletionSurvivesCut,
+        Self::MultiHalfUndone,
+        Self::MultiChecksFirst,
         Self::FillMerges,
         Self::LossUntold,
         Self::LearnerNotAskedAgain,

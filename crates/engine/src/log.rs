@@ -2,7 +2,8 @@
 //!
 //! The tail holds the records that are not known to be durable, each with the record of its key that it replaced. At a
 //! primary that is missing a copy, it also keeps those that have become durable since the copy went missing, as far as
-//! there is room, so that a copy that is away only briefly can be sent what it lacks. A new primary uses the tail to
+//! there is room, so that a copy that is away only briefly can be sent what it lacks. A write of several keys is one
+//! record; in the tail, one for each of its keys precedes it, with the same version. A new primary uses the tail to
 //! bring the others up to date, and a copy that has diverged uses it to truncate back to where it agrees with its
 //! primary. If the tail does not reach back far enough, the copy is filled instead. Durable records are never truncated.
 
@@ -35,7 +36,7 @@ pub struct TailBudget {
 /// A record of the tail, and the record it replaced.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// The record.
+    /// The record, or a [part](Record::parts) of the record that follows.
     pub record: Record,
     /// The previous record of the same key.
     pub replaced: Option<Record>,
@@ -156,8 +157,10 @@ impl Log {
         self.cold().map_or(0, |cold| cold.purged)
     }
 
-    /// Appends the next record. If it is not `kept`, nobody will ever ask for it, and it does not go into the tail.
-    pub fn append(&mut self, record: Record, replaced: Option<Record>, kept: bool, budget: &TailBudget) {
+    /// Appends the next record, with its parts if it is a write of several keys. If it is not `kept`, nobody will ever
+    /// ask for it, and it does not go into the tail.
+    pub fn append(&mut self, entry: Entry, parts: Vec<Entry>, kept: bool, budget: &TailBudget) {
+        let record = &entry.record;
         let Version { epoch, seq } = record.version();
         let before = std::mem::replace(&mut self.last, record.version());
         let state = self.state_mut();
@@ -169,14 +172,20 @@ impl Log {
                 state.cold_mut().terms_forgotten = true;
             }
         }
+        let mut bytes = record.size();
         if record.is_delete() {
             state.cold_mut().tombstones.push_back(record.clone());
         }
-        let bytes = record.size();
+        for part in &parts {
+            bytes += part.record.size();
+            if part.record.is_delete() {
+                state.cold_mut().tombstones.push_back(part.record.clone());
+            }
+        }
         if kept && budget.used() + bytes <= budget.limit {
             budget.used.fetch_add(bytes, Ordering::Relaxed);
             state.tail_bytes += bytes;
-            state.tail.push_back(Entry { record, replaced });
+            parts.into_iter().chain([entry]).for_each(|entry| state.tail.push_back(entry));
         } else {
             self.drop_tail(budget);
         }
@@ -202,9 +211,11 @@ impl Log {
         let durable = self.durable;
         let Some(state) = &mut self.state else { return };
         let (mut freed, used) = (0, if until == 0 { usize::MAX } else { budget.used() });
-        while used - freed > until
-            && let Some(entry) = state.tail.pop_front_if(|entry| entry.record.version().seq <= durable)
-        {
+        // A record goes with all its parts.
+        while let Some(entry) = state.tail.pop_front_if(|entry| {
+            let seq = entry.record.version().seq;
+            seq <= state.before_tail || (seq <= durable && used - freed > until)
+        }) {
             freed += entry.record.size();
             state.before_tail = entry.record.version().seq;
         }
@@ -222,14 +233,18 @@ impl Log {
         let state = self.state.as_ref().filter(|state| from.seq >= state.before_tail && state.contains(from))?;
         let mut previous = from;
         let mut records = Vec::new();
-        for entry in state.tail.iter().filter(|entry| entry.record.version().seq > from.seq) {
-            records.push((previous, entry.record.clone()));
-            previous = entry.record.version();
+        let mut entries = state.tail.iter().filter(|entry| entry.record.version().seq > from.seq).peekable();
+        while let Some(Entry { record, .. }) = entries.next() {
+            let is_part = entries.peek().is_some_and(|next| next.record.version() == record.version());
+            if !is_part {
+                records.push((previous, record.clone()));
+                previous = record.version();
+            }
         }
         Some(records)
     }
 
-    /// The records that are not known to be durable, oldest first, as far as they are kept.
+    /// The records that are not known to be durable and their parts, oldest first, as far as they are kept.
     #[must_use]
     pub fn tail(&self) -> Vec<Record> {
         let entries = self.state.iter().flat_map(|state| state.tail.iter());
@@ -393,7 +408,7 @@ impl TailBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::peer::{Effect, Op};
+    use proto::peer::{Effect, Op, Writes};
 
     fn version(epoch: u64, seq: u64) -> Version {
         Version { epoch: Epoch(epoch), seq }
@@ -404,7 +419,7 @@ mod tests {
         for (at, epoch) in epochs.iter().enumerate() {
             let op = Op::Write { key: b"k", effect: Effect::Put(b"v"), identity: None, reply: b"" };
             let record = Record::new(version(*epoch, at as u64 + 1), op);
-            log.append(record, None, true, budget);
+            log.append(Entry { record, replaced: None }, Vec::new(), true, budget);
         }
         log
     }
@@ -443,6 +458,61 @@ mod tests {
         assert_eq!((log.last(), log.terms().0.len()), (version(1, 3), 1));
         log.set_durable(9, &budget);
         assert_eq!((log.durable(), budget.used()), (3, 0));
+    }
+
+    /// A log with a plain record, a write of several keys, and another plain record; epoch 1.
+    fn log_with_several_keys(budget: &TailBudget) -> Log {
+        let mut log = log_of(&[1], budget);
+        let mut writes = Vec::new();
+        Writes::push(b"k", Effect::Delete, &mut writes);
+        Writes::push(b"l", Effect::Put(b"w"), &mut writes);
+        let record =
+            Record::new(version(1, 2), Op::Multi { writes: Writes::known(&writes), identity: None, reply: b"" });
+        let replaced = log.tail().first().cloned();
+        let parts = record.parts().zip([replaced, None]).map(|(record, replaced)| Entry { record, replaced }).collect();
+        log.append(Entry { record, replaced: None }, parts, true, budget);
+        let last = Record::entry(version(1, 3), b"k", Effect::Put(b"x"));
+        log.append(Entry { record: last, replaced: None }, Vec::new(), true, budget);
+        log
+    }
+
+    #[test]
+    fn a_write_of_several_keys_is_sent_once_and_cut_with_all_its_parts() {
+        let budget = TailBudget::default();
+        let mut log = log_with_several_keys(&budget);
+        let sent = |log: &Log, from| {
+            let after = log.after(from).unwrap();
+            after.iter().map(|(previous, record)| (previous.seq, record.version().seq)).collect::<Vec<_>>()
+        };
+        assert_eq!(sent(&log, version(1, 1)), [(1, 2), (2, 3)]);
+        assert_eq!(sent(&log, version(1, 2)), [(2, 3)]);
+        assert!(log.has_tombstone(2));
+        let cut = log.cut(version(1, 1), &budget).unwrap();
+        let undone: Vec<_> = cut.iter().filter(|entry| entry.record.is_write()).collect();
+        assert_eq!(undone.iter().map(|entry| entry.record.key()).collect::<Vec<_>>(), [b"k", b"l", b"k"]);
+        assert_eq!(undone.last().unwrap().replaced.as_ref().unwrap().value(), Some(&b"v"[..]));
+        assert!(!log.has_tombstone(2), "the key is not deleted any more");
+        assert_eq!((log.last(), sent(&log, Version::NONE)), (version(1, 1), vec![(0, 1)]));
+        log.set_durable(1, &budget);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn the_parts_of_a_record_are_kept_and_dropped_with_it() {
+        let budget = TailBudget::default();
+        let all = log_with_several_keys(&budget).tail().iter().map(Record::size).sum::<usize>();
+        assert_eq!(budget.used(), all);
+        for limit in 1..2 * all {
+            let budget = TailBudget::new(limit);
+            let mut log = log_with_several_keys(&budget);
+            let mut numbers: Vec<_> = log.tail().iter().map(|record| record.version().seq).collect();
+            log.set_durable_keeping_tail(3, &budget);
+            numbers.extend(log.tail_entries().map(|entry| entry.record.version().seq));
+            let of_the_second = numbers.iter().filter(|number| **number == 2).count();
+            assert!(of_the_second.is_multiple_of(3), "{limit}: {numbers:?}");
+            log.drop_tail(&budget);
+            assert_eq!(budget.used(), 0, "{limit}");
+        }
     }
 
     #[test]

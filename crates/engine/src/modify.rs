@@ -1,11 +1,11 @@
-//! What a [`Modify`] does to a key, and what its client is told. No state and no clock: the primary of the key's slot
+//! What a [`Modify`] does to its keys, and what its client is told. No state and no clock: the primary of the keys' slot
 //! calls this under the slot's lock, and orders the effect.
 
 use std::borrow::Cow;
 
 use proto::decimal::Decimal;
 use proto::limits;
-use proto::peer::{Condition, ExpireIf, Expiry, Modify, ModifyError, ModifyReply, ReplyMode, WallTime};
+use proto::peer::{Condition, Effect, ExpireIf, Expiry, Modify, ModifyError, ModifyReply, ReplyMode, WallTime, Writes};
 
 use crate::record::Record;
 
@@ -29,6 +29,8 @@ pub(crate) enum Outcome<'a> {
     Put(Cow<'a, [u8]>, Option<WallTime>),
     /// It becomes absent.
     Delete,
+    /// These [`Writes`] take effect together.
+    Multi(Cow<'a, [u8]>),
 }
 
 impl OwnedReply {
@@ -51,10 +53,12 @@ impl OwnedReply {
     }
 }
 
-/// Evaluates a modification. `present` is the newest record of the key, unless it is absent or has expired by `now`.
+/// Evaluates a modification. `present` is the newest record of the key, unless it is absent or has expired by `now`;
+/// `is_present` says of another key whether it has a value.
 pub(crate) fn evaluate<'a>(
     modify: &Modify<'a>,
     present: Option<&'a Record>,
+    is_present: impl Fn(&[u8]) -> bool,
     now: WallTime,
 ) -> (Outcome<'a>, OwnedReply) {
     match *modify {
@@ -101,7 +105,34 @@ pub(crate) fn evaluate<'a>(
             }
             Err(error) => declined(error),
         },
+        Modify::SetAllAbsent(writes) => {
+            let holds = present.is_none() && !modify.other_keys().any(is_present);
+            let outcome = if holds { Outcome::Multi(Cow::Borrowed(writes.bytes())) } else { Outcome::Unchanged };
+            (outcome, OwnedReply::number(usize::from(holds)))
+        }
+        Modify::Rename { to, if_absent } => {
+            let Some(record) = present else { return declined(ModifyError::NoKey) };
+            let reply = |holds| match if_absent {
+                true => OwnedReply::number(usize::from(holds)),
+                false => OwnedReply::Plain(ModifyReply::Done),
+            };
+            if to == record.key() || (if_absent && is_present(to)) {
+                return (Outcome::Unchanged, reply(false));
+            }
+            match renamed(record, to) {
+                Some(writes) => (Outcome::Multi(Cow::Owned(writes)), reply(true)),
+                None => declined(ModifyError::TooLong),
+            }
+        }
     }
+}
+
+/// The writes that move a value to another key; `None` if they are too long.
+fn renamed(record: &Record, to: &[u8]) -> Option<Vec<u8>> {
+    let mut writes = Vec::new();
+    Writes::push(record.key(), Effect::Delete, &mut writes);
+    Writes::push(to, record.effect(), &mut writes);
+    (writes.len() <= limits::VALUE_BYTES).then_some(writes)
 }
 
 fn declined(error: ModifyError) -> (Outcome<'static>, OwnedReply) {

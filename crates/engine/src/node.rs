@@ -23,7 +23,7 @@ use std::time::Duration;
 use proto::cluster_map::{ClusterMap, MapVersion, Member};
 use proto::id::{Incarnation, NodeAddr, Version};
 use proto::level::ReadLevel;
-use proto::peer::{List, WallTime, Write};
+use proto::peer::{Change, List, WallTime, Write};
 use proto::session::{Ancestors, Filling, SlotAt};
 use proto::slot::{Position, SlotBits, SlotId};
 
@@ -356,6 +356,11 @@ impl<B: Bugs> Node<B> {
         waiting: &Waiting,
         turn: &mut Turn,
     ) -> Result<Answer<Written>, Refusal> {
+        if let Change::Modify(modify) = &write.change
+            && modify.other_keys().any(|key| self.slot_of(key) != slot)
+        {
+            return Err(Refusal::CrossSlot);
+        }
         let mut written = self.write_once(now, slot, 0, write, waiting, turn);
         if let Err(refusal @ (Refusal::Full { .. } | Refusal::ReplicaFull(_))) = written {
             written = self.write_in_full_memory(now, slot, write, waiting, turn, refusal);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use proto::id::{Epoch, Version};
 use proto::limits;
-use proto::peer::{Effect, Identity, Op, WallTime};
+use proto::peer::{Effect, Identity, Op, WallTime, Writes};
 use sha2::{Digest as _, Sha256};
 
 use crate::memory::{Usage, allocated};
@@ -18,7 +18,8 @@ use crate::table::shared::{HEAD_BYTES, LONG, SHORT_MOST, Shared};
 /// The bytes are: the version in 16 bytes, if it does not fit into the word; the key; the value; its deadline in 8
 /// bytes, if any. A write with an identity adds what the client was told, followed by its length in 2 bytes, if there
 /// is anything; the client's name; the write's number in 8 bytes; and the length of name and number in one byte. In a
-/// declined write, the version that it found takes the place of key and value.
+/// declined write, the version that it found takes the place of key and value, and in a write of several keys,
+/// [`Writes`] do.
 ///
 /// The word is, from its lowest bit: the length of the bytes in 12 bits, that of the key in 8, the sequence number of
 /// the version in 28, and its epoch in 10. If any of these does not fit, `LONG` is set, with the length of the bytes in
@@ -36,6 +37,7 @@ enum Kind {
     Expire = 3,
     Declined = 4,
     Barrier = 5,
+    Multi = 6,
 }
 
 const KEY_SHIFT: u32 = 12;
@@ -100,6 +102,9 @@ impl Record {
                 Effect::Delete => Self::of(version, Kind::Delete, key, &[], identity, reply),
                 Effect::Expire => Self::of(version, Kind::Expire, key, &[], identity, reply),
             },
+            Op::Multi { writes, identity, reply } => {
+                Self::of(version, Kind::Multi, b"", &[writes.bytes()], identity, reply)
+            }
             Op::Declined { identity, found, reply } => {
                 Self::of(version, Kind::Declined, b"", &[&to_bytes(found)], Some(identity), reply)
             }
@@ -163,19 +168,29 @@ impl Record {
         Self::new(version, Op::Write { key, effect, identity: None, reply: b"" })
     }
 
-    /// The key; empty if the record is not a write.
+    /// What becomes the newest record of each of its keys, if this is a write of several keys.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Self> {
+        let writes = self.writes().into_iter().flat_map(Writes::iter);
+        writes.map(|(key, effect)| Self::entry(self.version(), key, effect))
+    }
+
+    fn writes(&self) -> Option<Writes<'_>> {
+        (self.kind() == Kind::Multi).then(|| Writes::known(self.bytes().get(..self.end()).unwrap_or_default()))
+    }
+
+    /// The key; empty if the record is not a write of one key.
     #[must_use]
     pub fn key(&self) -> &[u8] {
         self.bytes().get(..self.key_len()).unwrap_or_default()
     }
 
-    /// The value; `None` if the record is a tombstone or not a write.
+    /// The value; `None` if the record is a tombstone or not a write of one key.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
         match self.kind() {
             Kind::Put => self.bytes().get(self.key_len()..self.end()),
             Kind::PutUntil => self.bytes().get(self.key_len()..self.end() - DEADLINE_BYTES),
-            Kind::Delete | Kind::Expire | Kind::Declined | Kind::Barrier => None,
+            Kind::Delete | Kind::Expire | Kind::Declined | Kind::Barrier | Kind::Multi => None,
         }
     }
 
@@ -275,6 +290,10 @@ impl Record {
     pub fn op(&self) -> Op<'_> {
         match self.kind() {
             Kind::Barrier => Op::Barrier,
+            Kind::Multi => {
+                let writes = self.writes().unwrap_or(Writes::known(b""));
+                Op::Multi { writes, identity: self.identity(), reply: self.reply() }
+            }
             Kind::Declined => match (self.identity(), self.found()) {
                 (Some(identity), Some(found)) => Op::Declined { identity, found, reply: self.reply() },
                 _ => Op::Barrier,
@@ -291,10 +310,10 @@ impl Record {
         matches!(self.kind(), Kind::Delete | Kind::Expire)
     }
 
-    /// Whether the record changes its key: it is a put, a delete or an expiry.
+    /// Whether the record changes its key: it is a put, a delete or an expiry of one key.
     #[must_use]
     pub fn is_write(&self) -> bool {
-        !matches!(self.kind(), Kind::Declined | Kind::Barrier)
+        !matches!(self.kind(), Kind::Declined | Kind::Barrier | Kind::Multi)
     }
 
     /// Whether a client asked for the change that the record makes. Nobody asks for an expiry.
@@ -369,6 +388,7 @@ impl Record {
             Kind::Expire => b'E',
             Kind::Declined => b'C',
             Kind::Barrier => b'B',
+            Kind::Multi => b'M',
         };
         let hash = Sha256::new()
             .chain_update(to_bytes(self.version()))
@@ -398,7 +418,8 @@ impl Record {
             2 => Kind::Delete,
             3 => Kind::Expire,
             4 => Kind::Declined,
-            _ => Kind::Barrier,
+            5 => Kind::Barrier,
+            _ => Kind::Multi,
         }
     }
 
@@ -455,6 +476,9 @@ mod tests {
         let version = Version { epoch: Epoch(1), seq: 2 };
         let identity = Some(Identity { client: b"me", seq: 7 });
         let (long_key, long_value) = ([b'k'; limits::KEY_BYTES], [b'v'; 70_000]);
+        let mut writes = Vec::new();
+        Writes::push(b"k", Effect::Delete, &mut writes);
+        Writes::push(b"l", Effect::PutUntil(&long_value[..300], WallTime(9)), &mut writes);
         let ops = [
             Op::Write { key: b"k", effect: Effect::Put(b"v"), identity: None, reply: b"" },
             Op::Write { key: b"k", effect: Effect::Put(b""), identity, reply: b"" },
@@ -470,6 +494,8 @@ mod tests {
             Op::Write { key: b"k", effect: Effect::Delete, identity, reply: b"+" },
             Op::Write { key: &long_key, effect: Effect::Put(b"v"), identity, reply: b":12" },
             Op::Write { key: b"k", effect: Effect::PutUntil(&long_value, WallTime(7)), identity: None, reply: b"" },
+            Op::Multi { writes: Writes::known(&writes), identity: None, reply: b"" },
+            Op::Multi { writes: Writes::known(&writes), identity, reply: b":1" },
             Op::Barrier,
         ];
         // Each one both with everything fitting into the word, and with something that does not.
@@ -479,6 +505,13 @@ mod tests {
                 for op in ops {
                     let record = Record::new(version, op);
                     assert_eq!((record.version(), record.op()), (version, op));
+                    let parts: Vec<_> = record.parts().collect();
+                    if let Op::Multi { writes, .. } = op {
+                        assert!(parts.iter().map(|part| (part.key(), part.effect())).eq(writes.iter()));
+                        assert!(parts.iter().all(|part| part.version() == version));
+                    } else {
+                        assert_eq!(parts, []);
+                    }
                 }
             }
         }

@@ -118,6 +118,8 @@ pub enum Refusal {
     },
     /// The write needs more memory, and the node of this replica is over its limit.
     ReplicaFull(Incarnation),
+    /// The keys that are to be changed together are not in one slot.
+    CrossSlot,
 }
 
 /// The outcome of a write, once it is answered.
@@ -489,6 +491,8 @@ impl<B: Bugs> Slot<B> {
             return;
         }
         let writes: Vec<_> = records.into_iter().filter(Record::is_asked_for).collect();
+        // A record may have written several keys.
+        let lost = lost.max(writes.len() as u64);
         turn.overwritten += lost.saturating_sub(writes.len() as u64);
         if lost > 0 {
             turn.events.push(Event::CutAway(cx.id, lost));

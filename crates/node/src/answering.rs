@@ -149,6 +149,7 @@ pub(crate) fn refused(refusal: Refusal, driver: &Driver) -> ErrorReply {
                  node, or {advice}"
             ))
         }
+        Refusal::CrossSlot => ErrorReply::redis("CROSSSLOT Keys in request don't hash to the same slot"),
         Refusal::Stale => ErrorReply::Stale(
             "this write is older than every remembered write of its client: nothing was done now, but it may have \
              been done before; read the key"

@@ -15,6 +15,7 @@ mod link;
 mod list;
 mod modify;
 mod record;
+mod writes;
 
 use std::str::FromStr;
 
@@ -31,6 +32,7 @@ pub use link::{Compared, LinkMessage, LinkReply, Term, Terms};
 pub use list::{List, Listed};
 pub use modify::{Condition, ExpireIf, Expiry, Modify, ModifyError, ModifyReply, ReplyMode};
 pub use record::{Effect, Op, WallTime};
+pub use writes::Writes;
 
 /// The purpose of a connection between nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -222,7 +222,7 @@ impl<'a> NodeRequest<'a> {
             }
             b"GETV" => rest.read(verbs::GETV, Wanted::Versioned),
             b"TTL" => rest.read(verbs::TTL, Wanted::Ttl),
-            b"ONCE" => rest.once().map(Self::Write),
+            b"ONCE" => rest.once(),
             b"PREFIX" => rest.prefix(),
             b"RANGE" => rest.range(),
             b"COUNT" => rest.key(verbs::COUNT).map(Self::Count),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proto::cluster_map::ClusterMap;
 use proto::id::Version;
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Change, Condition, Expiry, Modify, ReplyMode};
+use proto::peer::{Change, Condition, Effect, Expiry, Modify, ReplyMode, Writes};
 use proto::slot::SlotId;
 
 /// What a request asks for.
@@ -31,6 +31,29 @@ pub(crate) enum What {
     Exchange(Rc<str>),
     /// Adds 1 and returns the sum.
     Count,
+    /// Writes several keys of a slot, of which the key is the first, if all of them are absent.
+    PutAllAbsent(Together),
+}
+
+/// Several keys that are to get the same value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Together {
+    pub(crate) keys: Vec<Rc<str>>,
+    pub(crate) value: Rc<str>,
+    /// See [`Writes`].
+    writes: Vec<u8>,
+}
+
+impl Together {
+    pub(crate) fn new(keys: Vec<Rc<str>>, value: Rc<str>) -> Self {
+        let mut writes = Vec::new();
+        keys.iter().for_each(|key| Writes::push(key.as_bytes(), Effect::Put(value.as_bytes()), &mut writes));
+        Self { keys, value, writes }
+    }
+
+    pub(crate) fn writes(&self) -> Writes<'_> {
+        Writes::known(&self.writes)
+    }
 }
 
 /// An operation of a client. It may be tried several times.
@@ -155,7 +178,8 @@ impl What {
             | Self::PutIfAbsent(value)
             | Self::PutFor(value, _)
             | Self::Swap { value, .. }
-            | Self::Exchange(value) => Some(value),
+            | Self::Exchange(value)
+            | Self::PutAllAbsent(Together { value, .. }) => Some(value),
             Self::Delete | Self::Get | Self::Expire(_) | Self::Persist | Self::Count => None,
         }
     }
@@ -175,6 +199,7 @@ impl What {
                 reply_mode: ReplyMode::Old,
             }),
             Self::Count => Change::Modify(Modify::Increment(1)),
+            Self::PutAllAbsent(together) => Change::Modify(Modify::SetAllAbsent(together.writes())),
             Self::Get => return None,
         })
     }
@@ -191,7 +216,8 @@ impl What {
             | Self::Expire(_)
             | Self::Persist
             | Self::Exchange(_)
-            | Self::Count => None,
+            | Self::Count
+            | Self::PutAllAbsent(_) => None,
         }
     }
 }

@@ -156,6 +156,8 @@ knobs! {
     evict,
     /// How many in a thousand operations on judged keys are read-modify-writes.
     modify_share,
+    /// How many in a thousand operations on judged keys write several of them together.
+    multi_share,
     /// The period in which nodes compare the copies of all their slots, in milliseconds. At the end a copy is damaged.
     compare_every,
     /// How often an operator decommissions a node, takes that back, or replaces a node.
@@ -334,6 +336,10 @@ impl Knobs {
             self.forks = random.between(5, 60);
         }
         self.moves_at_once = Random::new(seed ^ 0x6174_6f6e_6365).pick(&[0, 0, 0, 1, 2, 4]);
+        let mut random = Random::new(seed ^ 0x6d75_6c74_6900);
+        if random.chance(300) {
+            self.multi_share = random.between(100, 800);
+        }
     }
 
     fn draw_disks(&mut self, seed: u64) {

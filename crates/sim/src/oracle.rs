@@ -29,6 +29,8 @@ use crate::world::World;
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     hash: u64,
+    /// The same for what it makes the newest records of its keys, if it wrote several.
+    parts: Vec<u64>,
     previous: Option<Version>,
     /// Who acknowledged it to a client, at level `async`.
     pub(crate) acknowledged: Option<Incarnation>,
@@ -165,18 +167,26 @@ impl Oracle {
             }
             return Ok(());
         }
-        self.records.insert((slot, version), Seen { hash, previous, acknowledged: None });
-        if let Op::Write { key, effect, identity, .. } = op {
-            let model = self.model(slot);
-            let versions = model.keys.entry((*key).into()).or_default();
-            versions.push((version, matches!(effect, Effect::Delete | Effect::Expire)));
-            if let Some(identity) = identity {
-                model.identities.entry((identity.client.into(), identity.seq)).or_default().push(version);
+        let part = |(key, effect)| hash_of(&Op::Write { key, effect, identity: None, reply: b"" });
+        let (writes, identity, parts): (Vec<_>, _, _) = match *op {
+            Op::Write { key, effect, identity, .. } => (vec![(key, effect)], identity, Vec::new()),
+            Op::Multi { writes, identity, .. } => {
+                (writes.iter().collect(), identity, writes.iter().map(part).collect())
             }
+            Op::Declined { .. } | Op::Barrier => (Vec::new(), None, Vec::new()),
+        };
+        self.records.insert((slot, version), Seen { hash, parts, previous, acknowledged: None });
+        if let Some(identity) = identity {
+            let identity = (identity.client.into(), identity.seq);
+            self.model(slot).identities.entry(identity).or_default().push(version);
+        }
+        for (key, effect) in writes {
+            let model = self.model(slot);
+            let versions = model.keys.entry(key.into()).or_default();
+            versions.push((version, matches!(effect, Effect::Delete | Effect::Expire)));
             if let Effect::PutUntil(value, deadline) = effect {
                 model.expiring.insert(version);
-                let (key, value) = ((*key).into(), (*value).into());
-                self.deadlines.push(GivenDeadline { key, value, deadline: *deadline });
+                self.deadlines.push(GivenDeadline { key: key.into(), value: value.into(), deadline });
             }
         }
         Ok(())
@@ -185,7 +195,8 @@ impl Oracle {
     /// Whether this may be a record that was written: a version never seen may be one that nobody has heard of.
     pub(crate) fn may_be(&self, slot: SlotId, record: &Record) -> bool {
         let seen = self.records.get(&(slot, record.version()));
-        seen.is_none_or(|seen| seen.hash == hash_of(&record.op()))
+        let hash = hash_of(&record.op());
+        seen.is_none_or(|seen| seen.hash == hash || seen.parts.contains(&hash))
     }
 
     /// A client is told that its write is done.
@@ -255,6 +266,7 @@ fn hash_of(op: &Op<'_>) -> u64 {
     match op {
         Op::Barrier => 1,
         Op::Declined { identity, found, reply } => state.hash_one((identity, found, reply)),
+        Op::Multi { writes, .. } => state.hash_one(writes),
         Op::Write { key, effect: Effect::Put(value), .. } => state.hash_one((key, value)),
         Op::Write { key, effect: Effect::PutUntil(value, deadline), .. } => state.hash_one((key, value, deadline)),
         Op::Write { key, effect: Effect::Delete, .. } => state.hash_one(key),

@@ -24,6 +24,7 @@ pub struct Stats {
     pub operations: u64,
     pub answered: u64,
     pub acknowledged: u64,
+    pub multi_writes: u64,
     pub refused: u64,
     pub unknown: u64,
     pub outage_answered: u64,
@@ -212,7 +213,7 @@ impl Stats {
         macro_rules! add {
             ($($name:ident)*) => { $(self.$name += other.$name;)* };
         }
-        add!(seeds simulated events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
+        add!(seeds simulated events operations answered acknowledged multi_writes refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
              removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks bit_flips damages snapshots torn_tails
              unproven_promotions leaves coordinator_crashes state_losses started_anew lost_slots shortened_slots undecided pages lists_of_replicas full keys_evicted
               comparisons differences decommissions dismissals fills_limited misnamed restarts rolled
@@ -226,7 +227,7 @@ impl fmt::Display for Stats {
         macro_rules! show {
             ($($name:ident)*) => { $(write!(f, ", {} {}", self.$name, stringify!($name).replace('_', " "))?;)* };
         }
-        show!(events operations answered acknowledged refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected removed
+        show!(events operations answered acknowledged multi_writes refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected removed
               cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks
               bit_flips damages snapshots torn_tails unproven_promotions leaves coordinator_crashes state_losses
               started_anew lost_slots shortened_slots undecided pages lists_of_replicas full keys_evicted

@@ -7,7 +7,7 @@ use proto::id::Version;
 use proto::level::{AckLevel, ReadLevel};
 use proto::slot::{Position, SlotId};
 
-use crate::client::{Current, Operation, Outcome, Request, Response, What};
+use crate::client::{Current, Operation, Outcome, Request, Response, Together, What};
 use crate::counters::COUNTED;
 use crate::history::{self, Action};
 use crate::judges::oracle::ORACLE;
@@ -91,6 +91,8 @@ impl World {
             } else {
                 (what, key, slot)
             };
+        let is_multi = is_judged && self.knobs.multi_share > 0 && self.random.chance(self.knobs.multi_share);
+        let what = if is_multi { self.together(what, &key, slot) } else { what };
         let ack = match (is_judged, self.random.chance(150)) {
             (false, _) => AckLevel::Async,
             (true, _) if self.is_rolling() => AckLevel::Quorum,
@@ -124,6 +126,23 @@ impl World {
         let key: Rc<str> = format!("{COUNTED}{}", index % COUNTED_KEYS).into();
         let slot = slot(&key);
         (What::Count, key, slot)
+    }
+
+    /// Turns a write into one of several keys, if there are others in the slot, and a read into a deletion, so that
+    /// keys are absent.
+    fn together(&mut self, what: What, key: &Rc<str>, slot: SlotId) -> What {
+        let (What::Put(value) | What::PutIfAbsent(value)) = &what else {
+            return if what == What::Get { What::Delete } else { what };
+        };
+        let others = (0..self.knobs.keys).map(|index| Rc::from(format!("{JUDGED}{index}")));
+        let is_beside = |other: &Rc<str>| other != key && self.bits.slot(&Position::of(other.as_bytes())) == slot;
+        let mut others: Vec<Rc<str>> = others.filter(is_beside).collect();
+        if others.is_empty() {
+            return what;
+        }
+        others.truncate(1 + self.random.index(others.len()));
+        let keys = [Rc::clone(key)].into_iter().chain(others).collect();
+        What::PutAllAbsent(Together::new(keys, Rc::clone(value)))
     }
 
     /// Turns a write into one that involves deadlines.
@@ -224,6 +243,8 @@ impl World {
         if is_known {
             self.stats.answered += 1;
             self.stats.acknowledged += u64::from(outcome.done().is_some());
+            let is_multi = matches!(operation.what, What::PutAllAbsent(_));
+            self.stats.multi_writes += u64::from(is_multi && outcome.done().is_some());
             if self.liveness.is_outage {
                 self.stats.outage_answered += 1;
             }
@@ -310,19 +331,30 @@ impl World {
             }
             (What::Exchange(value), _) => Action::Put { value: text(value) },
             (What::Count, _) => return,
-            (What::PutIfAbsent(value), _) => Action::PutIfAbsent { value: text(value), outcome: done },
+            // Some key had a value, whichever.
+            (What::PutAllAbsent(_), Outcome::Conflict) if conflict_is_final => return,
+            (What::PutIfAbsent(value) | What::PutAllAbsent(Together { value, .. }), _) => {
+                Action::PutIfAbsent { value: text(value), outcome: done }
+            }
             (What::Swap { expected, value, .. }, _) => {
                 Action::Swap { expected: text(expected), value: text(value), outcome: done }
             }
         };
         let client = u32::from(operation.client);
-        if self.knobs.evict > 0
-            && let Some(value) = operation.what.value()
-        {
-            // Any stored value may be evicted at any time.
-            let (key, action) = (text(&operation.key), Action::Expire { value: text(value) });
-            self.history.push(history::Operation { client: ORACLE, key, call: current.call, end: None, action });
+        let keys = match &operation.what {
+            What::PutAllAbsent(Together { keys, .. }) => keys,
+            _ => std::slice::from_ref(&operation.key),
+        };
+        for key in keys.iter().map(text) {
+            if self.knobs.evict > 0
+                && let Some(value) = operation.what.value()
+            {
+                // Any stored value may be evicted at any time.
+                let (key, action) = (key.clone(), Action::Expire { value: text(value) });
+                self.history.push(history::Operation { client: ORACLE, key, call: current.call, end: None, action });
+            }
+            let action = action.clone();
+            self.history.push(history::Operation { client, key, call: current.call, end, action });
         }
-        self.history.push(history::Operation { client, key: text(&operation.key), call: current.call, end, action });
     }
 }

@@ -98,6 +98,7 @@ fn no_seed_breaks_an_invariant() {
     // The faults really happened.
     let happened = [
         total.acknowledged,
+        total.multi_writes,
         total.promotions,
         total.hand_overs,
         total.fills,

@@ -2,7 +2,7 @@
 
 use proto::id::{Epoch, Version};
 use proto::limits;
-use proto::peer::{Effect, Identity, Op, Term, Terms, WallTime};
+use proto::peer::{Effect, Identity, Op, Term, Terms, WallTime, Writes};
 use proto::slot::SlotId;
 
 use crate::completions::Completion;
@@ -59,6 +59,7 @@ const DECLINED: u8 = 3;
 const BARRIER: u8 = 4;
 const PUT_UNTIL: u8 = 5;
 const EXPIRE: u8 = 6;
+const MULTI: u8 = 7;
 
 /// A flag in the kind byte of a record and in the flags byte of a completion: what the client was told follows.
 const HAS_REPLY: u8 = 1 << 7;
@@ -242,6 +243,11 @@ fn push_record(record: &Record, out: &mut Vec<u8>) {
             }
             identity
         }
+        Op::Multi { writes, identity, .. } => {
+            out.push(MULTI | has_reply);
+            push_bytes(writes.bytes(), out);
+            identity
+        }
         Op::Declined { identity, found, .. } => {
             out.push(DECLINED | has_reply);
             push_version(found, out);
@@ -325,6 +331,11 @@ impl<'a> Reader<'a> {
                 let reply = self.reply(has_reply)?;
                 Some(Record::new(version, Op::Write { key, effect, identity, reply }))
             }
+            MULTI => {
+                let writes = Writes::read(self.bytes()?)?;
+                let (identity, reply) = (self.identity()?, self.reply(has_reply)?);
+                Some(Record::new(version, Op::Multi { writes, identity, reply }))
+            }
             DECLINED => {
                 let found = self.version()?;
                 let (identity, reply) = (self.identity()??, self.reply(has_reply)?);
@@ -371,6 +382,10 @@ mod tests {
         let put_until =
             record(Op::Write { key: b"k", effect: Effect::PutUntil(b"v", WallTime(77)), identity, reply: b"" });
         let expire = record(Op::Write { key: b"k", effect: Effect::Expire, identity: None, reply: b"" });
+        let mut writes = Vec::new();
+        Writes::push(b"k", Effect::Delete, &mut writes);
+        Writes::push(b"l", Effect::PutUntil(b"v", WallTime(77)), &mut writes);
+        let multi = record(Op::Multi { writes: Writes::known(&writes), identity, reply: b"+" });
         let whole = SlotSnapshot {
             epoch: Epoch(4),
             last: version(3, 9),
@@ -385,6 +400,7 @@ mod tests {
             tail: vec![
                 log::Entry { record: put.clone(), replaced: Some(delete.clone()) },
                 log::Entry { record: delete.clone(), replaced: None },
+                log::Entry { record: multi.clone(), replaced: None },
             ],
         };
         vec![
@@ -396,6 +412,7 @@ mod tests {
             Entry::Record { slot, durable: 4, record: put_until },
             Entry::Record { slot, durable: 4, record: expire },
             Entry::Record { slot, durable: 4, record: reply },
+            Entry::Record { slot, durable: 4, record: multi },
             Entry::Cut { slot, to: version(2, 1) },
             Entry::Whole { slot, whole },
             Entry::Unkept { writes: 3 },

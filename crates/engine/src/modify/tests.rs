@@ -18,13 +18,32 @@ fn record(value: &str, deadline: Option<u64>) -> Record {
 
 /// The effect of a modification on a value, and what the client is told, as text.
 fn come_to(modify: Modify<'_>, present: Option<(&str, Option<u64>)>) -> String {
+    come_to_beside(modify, present, b"")
+}
+
+/// The same where another key has a value, too.
+fn come_to_beside(modify: Modify<'_>, present: Option<(&str, Option<u64>)>, other: &[u8]) -> String {
     let record = present.map(|(value, deadline)| record(value, deadline));
-    let (outcome, reply) = evaluate(&modify, record.as_ref(), NOW);
+    let (outcome, reply) = evaluate(&modify, record.as_ref(), |key| key == other, NOW);
     let outcome = match outcome {
         Outcome::Unchanged => "unchanged".to_owned(),
         Outcome::Delete => "deleted".to_owned(),
         Outcome::Put(value, None) => String::from_utf8_lossy(&value).into_owned(),
         Outcome::Put(value, Some(until)) => format!("{} until {}", String::from_utf8_lossy(&value), until.0),
+        Outcome::Multi(writes) => Writes::known(&writes)
+            .iter()
+            .map(|(key, effect)| {
+                let key = String::from_utf8_lossy(key);
+                match effect {
+                    Effect::Put(value) => format!("{key}={}", String::from_utf8_lossy(value)),
+                    Effect::PutUntil(value, until) => {
+                        format!("{key}={} until {}", String::from_utf8_lossy(value), until.0)
+                    }
+                    Effect::Delete | Effect::Expire => format!("{key} deleted"),
+                }
+            })
+            .collect::<Vec<_>>()
+            .join(", "),
     };
     let reply = match reply.as_reply() {
         ModifyReply::Done => "done".to_owned(),
@@ -145,7 +164,7 @@ fn no_value_grows_past_its_limit() {
     assert_eq!(come_to(Modify::Overwrite(limit, b"x"), None), too_long);
     assert_eq!(come_to(Modify::Overwrite(u64::MAX, b"x"), Some(("v", None))), too_long);
     let most = vec![b'v'; limits::VALUE_BYTES];
-    let (outcome, reply) = evaluate(&Modify::Append(&most), None, NOW);
+    let (outcome, reply) = evaluate(&Modify::Append(&most), None, |_| false, NOW);
     assert!(matches!(outcome, Outcome::Put(..)));
     assert_eq!(reply.as_reply(), ModifyReply::Number(limits::VALUE_BYTES as i64));
     assert_eq!(come_to(Modify::Append(&most), Some(("v", None))), too_long);
@@ -166,4 +185,38 @@ fn numbers_are_added_or_refused() {
     ] {
         assert_eq!(come_to(modify, present), expected, "{modify:?} {present:?}");
     }
+}
+
+#[test]
+fn several_keys_are_set_only_if_all_are_absent() {
+    let mut writes = Vec::new();
+    for (key, value) in [(b"k", b"1"), (b"l", b"2")] {
+        Writes::push(key, Effect::Put(value), &mut writes);
+    }
+    let set_all = Modify::SetAllAbsent(Writes::known(&writes));
+    assert_eq!(come_to_beside(set_all, None, b"m"), "k=1, l=2; 1");
+    assert_eq!(come_to_beside(set_all, None, b"l"), "unchanged; 0");
+    assert_eq!(come_to_beside(set_all, Some(("old", None)), b"m"), "unchanged; 0");
+}
+
+#[test]
+fn a_value_is_moved_to_another_key_with_its_deadline() {
+    let (there, until) = (Some(("v", None)), Some(("v", Some(5_000))));
+    for (to, if_absent, present, other, expected) in [
+        (&b"l"[..], false, there, &b""[..], "k deleted, l=v; done"),
+        (b"l", false, until, b"l", "k deleted, l=v until 5000; done"),
+        (b"l", true, until, b"m", "k deleted, l=v until 5000; 1"),
+        (b"l", true, there, b"l", "unchanged; 0"),
+        (b"k", false, there, b"", "unchanged; done"),
+        (b"k", true, there, b"", "unchanged; 0"),
+        (b"k", false, None, b"", "unchanged; ERR no such key"),
+        (b"l", true, None, b"l", "unchanged; ERR no such key"),
+    ] {
+        assert_eq!(come_to_beside(Modify::Rename { to, if_absent }, present, other), expected, "{to:?} {if_absent}");
+    }
+    let longest = "v".repeat(limits::VALUE_BYTES);
+    assert_eq!(
+        come_to(Modify::Rename { to: b"l", if_absent: false }, Some((&longest, None))),
+        "unchanged; ERR string exceeds maximum allowed size (proto-max-bulk-len)"
+    );
 }

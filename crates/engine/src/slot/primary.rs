@@ -219,6 +219,9 @@ impl<B: Bugs> Slot<B> {
         if record.has_deadline() {
             self.note_deadline(cx, &record, turn);
         }
+        for part in record.parts().filter(Record::has_deadline) {
+            self.note_deadline(cx, &part, turn);
+        }
         let durable = self.log.durable();
         let Role::Primary(primary) = &mut self.role else { return version };
         let active = primary.active.get_or_insert_default();
@@ -307,8 +310,8 @@ impl<B: Bugs> Slot<B> {
             return Ok(self.answer(Written::Done(Version::NONE), newest_seq, write.ack, waiting));
         }
         match write.change {
-            Change::Put(value) => self.has_memory(cx, write, (value, false), newest)?,
-            Change::PutFor(value, _) => self.has_memory(cx, write, (value, true), newest)?,
+            Change::Put(value) => self.has_memory(cx, || self.more_for(write, (value, false), newest))?,
+            Change::PutFor(value, _) => self.has_memory(cx, || self.more_for(write, (value, true), newest))?,
             Change::Delete | Change::Expire(_) | Change::Persist | Change::Modify(_) => {}
         }
         let version = self.order_write(cx, write, turn);

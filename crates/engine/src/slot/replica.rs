@@ -205,8 +205,12 @@ impl<B: Bugs> Slot<B> {
     pub(super) fn cut(&mut self, cx: SlotContext<'_>, to: Version) -> Option<Vec<log::Entry>> {
         let cut = self.log.cut(to, cx.tails)?;
         cx.journal.note_cut(cx.id, to);
-        for entry in &cut {
-            self.take_back(cx, &entry.record, entry.replaced.clone());
+        let mut last_undone = Version::NONE;
+        for entry in cut.iter().filter(|entry| entry.record.is_write()) {
+            let is_of_the_same = std::mem::replace(&mut last_undone, entry.record.version()) == entry.record.version();
+            if !(is_of_the_same && self.bugs.plants(Bug::MultiHalfUndone)) {
+                self.take_back(cx, &entry.record, entry.replaced.clone());
+            }
         }
         Some(cut)
     }
@@ -307,7 +311,9 @@ impl<B: Bugs> Slot<B> {
         }
         cx.journal.note_record(cx.id, self.log.durable(), &record);
         let replaced = if record.is_write() { self.put(cx, record.clone()) } else { None };
-        self.log.append(record, replaced, kept, cx.tails);
+        let put = |record: Record| log::Entry { replaced: self.put(cx, record.clone()), record };
+        let parts = record.parts().map(put).collect();
+        self.log.append(log::Entry { record, replaced }, parts, kept, cx.tails);
     }
 
     /// A planted bug: whatever a fill does not name is assumed to be unchanged since this copy was away.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::world::{BITS, World};
 use engine::output::JoinError;
 use proto::level::AckLevel;
-use proto::peer::{Change, Condition, Expiry, Identity, Modify, ReplyMode, Write};
+use proto::peer::{Change, Condition, Effect, Expiry, Identity, Modify, ReplyMode, Write, Writes};
 use proto::session::{Ancestors, NodeMessage};
 
 #[test]
@@ -217,7 +217,15 @@ fn once(world: &mut World, at: &str, key: &str, seq: &str, what: &[&str]) -> Str
         let (value, expiry) = (str::as_bytes(value), Expiry::Never);
         Modify::Set { value, condition, expiry, reply_mode: ReplyMode::Old }
     };
+    let mut writes = Vec::new();
     let modify = match *what {
+        ["set-all-absent", value, ref others @ ..] => {
+            for key in [&key].into_iter().chain(others) {
+                Writes::push(key.as_bytes(), Effect::Put(value.as_bytes()), &mut writes);
+            }
+            Modify::SetAllAbsent(Writes::known(&writes))
+        }
+        ["rename", to] => Modify::Rename { to: to.as_bytes(), if_absent: false },
         ["add", by] => Modify::Increment(number(by)),
         ["append", value] => Modify::Append(value.as_bytes()),
         ["exchange", value] => set(value, Condition::Always),

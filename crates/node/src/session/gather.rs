@@ -1,10 +1,13 @@
-//! Redis's multi-key commands that have a single answer: each key is a request of its own, and their answers are
-//! combined. None of these commands sees or changes all its keys at one moment.
+//! Redis's multi-key commands that have a single answer. For most, each key is a request of its own, and the answers are
+//! combined; none of these sees or changes all its keys at one moment. `MSETNX` is one request.
+
+use std::collections::BTreeMap;
 
 use net::connection::Flow;
 use proto::error::ErrorReply;
 use proto::frame::Encoding;
-use proto::peer::{Change, Condition, Expiry, KeyRequest, Modify, ReplyMode, Write};
+use proto::limits;
+use proto::peer::{Change, Effect, Identity, KeyRequest, Modify, ModifyError, Write, Writes};
 use proto::reply::ReplyDecoder;
 use proto::request::{KeyWords, KeyspaceRequest, LastWords};
 use proto::response::Response;
@@ -58,14 +61,7 @@ impl ClientSession<'_> {
             KeyspaceRequest::Delete(keys) => self.gather(Kind::Delete, keys.into(), encoding, out),
             KeyspaceRequest::Exists(keys) => self.gather(Kind::Exists, keys.into(), encoding, out),
             KeyspaceRequest::Set(words) => self.gather(Kind::Set, words.into(), encoding, out),
-            KeyspaceRequest::SetAbsent(words) => self.set_absent(words, encoding, out),
-            KeyspaceRequest::Rename { names, is_new } if names.clone().next() == names.clone().nth(1) => {
-                self.gather(Kind::Rename { is_new }, names.into(), encoding, out)
-            }
-            KeyspaceRequest::Rename { .. } => {
-                Response::Error(cross_slot()).encode(encoding, self.deferred.place(out));
-                Flow::Next
-            }
+            KeyspaceRequest::SetAllAbsent { pairs, identity } => self.set_all_absent(pairs, identity, encoding, out),
             KeyspaceRequest::Keys(pattern) => self.defer(DeferredKeyspace::keys(pattern, level, encoding)),
             KeyspaceRequest::Scan(scan) => self.defer(DeferredKeyspace::scan(scan, level, encoding)),
             KeyspaceRequest::Random => self.defer(DeferredKeyspace::random(level, encoding)),
@@ -82,16 +78,27 @@ impl ClientSession<'_> {
         Flow::Next
     }
 
-    fn set_absent(&mut self, words: KeyWords<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
-        let (first, ack) = (words.clone().next().unwrap_or_default(), self.ack());
-        if words.step_by(2).any(|key| key != first) {
-            Response::Error(cross_slot()).encode(encoding, self.deferred.place(out));
+    fn set_all_absent(
+        &mut self,
+        mut words: KeyWords<'_>,
+        identity: Option<Identity<'_>>,
+        encoding: Encoding,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        // If a key is named twice, its last value counts.
+        let pairs: BTreeMap<_, _> = std::iter::from_fn(|| words.next().zip(words.next())).collect();
+        let mut writes = Vec::new();
+        for (key, value) in &pairs {
+            Writes::push(key, Effect::Put(value), &mut writes);
+        }
+        if writes.len() > limits::VALUE_BYTES {
+            let error = ErrorReply::redis(ModifyError::TooLong.to_string());
+            Response::Error(error).encode(encoding, self.deferred.place(out));
             return Flow::Next;
         }
-        let value = words.last().unwrap_or_default();
-        let set =
-            Modify::Set { value, condition: Condition::Absent, expiry: Expiry::Never, reply_mode: ReplyMode::Count };
-        let write = Write { ack, ..Write::new(first, Change::Modify(set)) };
+        let first = pairs.keys().next().copied().unwrap_or_default();
+        let change = Change::Modify(Modify::SetAllAbsent(Writes::known(&writes)));
+        let write = Write { ack: self.ack(), identity, ..Write::new(first, change) };
         self.key_request(KeyRequest::Write(write), encoding, out)
     }
 
@@ -146,16 +153,9 @@ impl ClientSession<'_> {
             (Some(error), _) if gather.writes && gather.has_changed => Response::Error(answering::half_done(&error)),
             (Some(error), _) => Response::Error(error),
             (None, Kind::Set) => Response::Ok,
-            (None, Kind::Rename { .. }) if gather.sum == 0 => Response::Error(ErrorReply::redis("ERR no such key")),
-            (None, Kind::Rename { is_new: true }) => Response::Number(0),
-            (None, Kind::Rename { is_new: false }) => Response::Ok,
             (None, _) => Response::Number(gather.sum),
         };
         response.encode(encoding, out);
         Flow::Next
     }
-}
-
-fn cross_slot() -> ErrorReply {
-    ErrorReply::redis("CROSSSLOT Keys in request don't hash to the same slot")
 }

@@ -25,8 +25,6 @@ pub(super) enum Kind {
     Delete,
     /// It is counted if it is present.
     Exists,
-    /// It is renamed to itself, which the next word repeats.
-    Rename { is_new: bool },
 }
 
 /// A request of which some keys have been executed.
@@ -53,10 +51,6 @@ impl Kind {
             Self::Put | Self::Set => write(Change::Put(words.next()?)),
             Self::Delete => write(Change::Modify(Modify::Delete)),
             Self::Exists => exists_request(key, level),
-            Self::Rename { .. } => {
-                words.next()?;
-                exists_request(key, level)
-            }
         })
     }
 }

@@ -301,7 +301,7 @@ mod tests {
     use super::*;
     use crate::decimal::Decimal;
     use crate::peer::tests::{version, with_words};
-    use crate::peer::{Condition, ExpireIf, Expiry, WallTime};
+    use crate::peer::{Condition, Effect, ExpireIf, Expiry, WallTime, Writes};
 
     #[test]
     fn forwarded_requests_read_back_as_written() {
@@ -358,6 +358,9 @@ mod tests {
     fn forwarded_read_modify_writes_read_back_as_written() {
         let set = |condition, expiry, reply_mode| Modify::Set { value: b"v", condition, expiry, reply_mode };
         let condition = ExpireIf { has_one: true, is_later: true, ..ExpireIf::default() };
+        let mut writes = Vec::new();
+        Writes::push(b"k", Effect::Put(b"v"), &mut writes);
+        Writes::push(b"l", Effect::Put(b""), &mut writes);
         for modify in [
             set(Condition::Always, Expiry::Never, ReplyMode::Done),
             set(Condition::Absent, Expiry::Keep, ReplyMode::Old),
@@ -371,6 +374,9 @@ mod tests {
             Modify::Overwrite(limits::COUNTER, b"v"),
             Modify::Increment(i64::MIN),
             Modify::IncrementDecimal(Decimal::parse(b"-0.5").unwrap()),
+            Modify::SetAllAbsent(Writes::known(&writes)),
+            Modify::Rename { to: b"", if_absent: true },
+            Modify::Rename { to: b"k", if_absent: false },
         ] {
             let write = Write::new(b"k", Change::Modify(modify));
             reads_back(&Forward { id: 9, at_replica: false, is_short: false, request: KeyRequest::Write(write) });

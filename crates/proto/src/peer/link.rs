@@ -55,9 +55,9 @@ pub enum LinkMessage<'a> {
     },
     /// `REPLICATE head ...`: the next record of the slot. The head is one word of 43 bytes with big-endian numbers: the
     /// kind of operation, and all fields except `op`. After it come `key value` for a put, `key value deadline` for one
-    /// that expires, `key` for a delete or an expiry; then `client seq` if the write has an identity, and what its
-    /// client was told if that does not follow from the rest. A declined write has `found client seq` and the same; a
-    /// barrier has nothing.
+    /// that expires, `key` for a delete or an expiry, [`Writes`](super::Writes) for several keys; then `client seq` if
+    /// the write has an identity, and what its client was told if that does not follow from the rest. A declined write
+    /// has `found client seq` and the same; a barrier has nothing.
     Replicate {
         /// The slot.
         slot: SlotId,
@@ -428,6 +428,7 @@ impl FromStr for Terms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::Writes;
     use crate::peer::tests::{version, with_words};
 
     #[test]
@@ -437,6 +438,10 @@ mod tests {
         let identity = Identity { client: b"c\0", seq: 7 };
         let replicate = |op| LinkMessage::Replicate { slot, version: version(3, 10), previous: last, durable: 8, op };
         let write = |effect, identity| replicate(Op::Write { key: b"k", effect, identity, reply: b"" });
+        let mut bytes = Vec::new();
+        Writes::push(b"k", Effect::Put(b"v"), &mut bytes);
+        Writes::push(b"l", Effect::Delete, &mut bytes);
+        let writes = Writes::known(&bytes);
         for message in [
             LinkMessage::Beat { sent: 12 },
             LinkMessage::Align {
@@ -465,6 +470,8 @@ mod tests {
             replicate(Op::Declined { identity, found: Version::NONE, reply: b"" }),
             replicate(Op::Write { key: b"k", effect: Effect::Put(b"5"), identity: Some(identity), reply: b":5" }),
             replicate(Op::Declined { identity, found: last, reply: b"_" }),
+            replicate(Op::Multi { writes, identity: None, reply: b"" }),
+            replicate(Op::Multi { writes, identity: Some(identity), reply: b"+" }),
             LinkMessage::Completed { identity, version: last, found: Some(version(1, 2)), reply: b"$\r\n" },
             replicate(Op::Barrier),
             LinkMessage::Durable { slot, seq: 9 },

@@ -1,10 +1,10 @@
-//! Changes of one key that depend on what it holds, and whose answer is more than a confirmation.
+//! Changes of keys that depend on what those hold, and whose answer is more than a confirmation.
 //!
-//! All Redis commands that read, change and write one key are built from these few. The key's primary executes the
-//! change under the lock of the key's slot and turns it into its effect, a put or a delete. Replicas see only the
-//! effect.
+//! All Redis commands that read, change and write one key are built from these few, and so are those that change
+//! several keys of one slot together. The keys' primary executes the change under the lock of their slot and turns it
+//! into its effect, puts and deletes. Replicas see only the effect.
 
-use super::{WallTime, counter, key, push_number_word};
+use super::{WallTime, Writes, counter, key, push_number_word};
 use crate::decimal::Decimal;
 use crate::frame::{Words, push_word};
 use crate::limits;
@@ -45,6 +45,16 @@ pub enum Modify<'a> {
     Increment(i64),
     /// Add this to the value, a decimal number, and keep the deadline. The answer is the sum.
     IncrementDecimal(Decimal),
+    /// Write these keys, of which the key is the first, if all of them are absent. The answer is 1, or 0 if nothing was
+    /// done.
+    SetAllAbsent(Writes<'a>),
+    /// Move the value, with its deadline, to another key of the same slot.
+    Rename {
+        /// The other key.
+        to: &'a [u8],
+        /// Only if that one is absent: the answer is 1, or 0 if nothing was done. Otherwise it is a confirmation.
+        if_absent: bool,
+    },
 }
 
 /// What a key must hold for a [`Modify::Set`] to take effect.
@@ -129,9 +139,12 @@ pub enum ModifyError {
     /// The sum is over the limit of [`Decimal`].
     #[error("ERR increment would produce NaN or Infinity")]
     TooGreat,
-    /// The value would be longer than [`limits::VALUE_BYTES`].
+    /// The value, or keys and values written together, would be longer than [`limits::VALUE_BYTES`].
     #[error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")]
     TooLong,
+    /// There is nothing to rename.
+    #[error("ERR no such key")]
+    NoKey,
     /// The answer is longer than [`limits::ANSWER_BYTES`], and the write is to be remembered with it.
     #[error(
         "ERR the answer is longer than {} bytes, the most that ONCE can remember; nothing was changed, repeat it \
@@ -142,8 +155,15 @@ pub enum ModifyError {
 }
 
 impl ModifyError {
-    const ALL: [Self; 6] =
-        [Self::NotInteger, Self::Overflow, Self::NotDecimal, Self::TooGreat, Self::TooLong, Self::AnswerTooLong];
+    const ALL: [Self; 7] = [
+        Self::NotInteger,
+        Self::Overflow,
+        Self::NotDecimal,
+        Self::TooGreat,
+        Self::TooLong,
+        Self::NoKey,
+        Self::AnswerTooLong,
+    ];
 
     /// The mistake with this text.
     #[must_use]
@@ -189,14 +209,29 @@ const APPEND: &str = "M.APPEND";
 const OVERWRITE: &str = "M.OVERWRITE";
 const INCREMENT: &str = "M.INCREMENT";
 const INCREMENT_DECIMAL: &str = "M.DECIMAL";
+const SET_ALL_ABSENT: &str = "M.SETALL";
+const RENAME: &str = "M.RENAME";
 
 impl<'a> Modify<'a> {
+    /// The keys that it names besides the key it is a change of.
+    pub fn other_keys(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (writes, to) = match *self {
+            Self::SetAllAbsent(writes) => (Some(writes), None),
+            Self::Rename { to, .. } => (None, Some(to)),
+            _ => (None, None),
+        };
+        let others = writes.into_iter().flat_map(|writes| writes.iter().skip(1).map(|(key, _)| key));
+        others.chain(to)
+    }
+
     /// The bytes that it borrows: the new value and the expected one.
     #[must_use]
     pub fn borrowed(&self) -> [&'a [u8]; 2] {
         match self {
             Self::Set { value, condition: Condition::Equals(expected), .. } => [value, expected],
             Self::Set { value, .. } | Self::Append(value) | Self::Overwrite(_, value) => [value, b""],
+            Self::SetAllAbsent(writes) => [writes.bytes(), b""],
+            Self::Rename { to, .. } => [to, b""],
             _ => [b"", b""],
         }
     }
@@ -222,6 +257,8 @@ impl<'a> Modify<'a> {
             Self::Expire { expiry, condition } => Modify::Expire { expiry, condition },
             Self::Increment(by) => Modify::Increment(by),
             Self::IncrementDecimal(by) => Modify::IncrementDecimal(by),
+            Self::SetAllAbsent(_) => Modify::SetAllAbsent(Writes::known(value)),
+            Self::Rename { if_absent, .. } => Modify::Rename { to: value, if_absent },
         }
     }
 
@@ -230,8 +267,12 @@ impl<'a> Modify<'a> {
         match self {
             Self::Set { .. } => 7,
             Self::Delete | Self::GetDel => 2,
-            Self::GetEx(_) | Self::Append(_) | Self::Increment(_) | Self::IncrementDecimal(_) => 3,
-            Self::Expire { .. } | Self::Overwrite(..) => 4,
+            Self::GetEx(_)
+            | Self::Append(_)
+            | Self::Increment(_)
+            | Self::IncrementDecimal(_)
+            | Self::SetAllAbsent(_) => 3,
+            Self::Expire { .. } | Self::Overwrite(..) | Self::Rename { .. } => 4,
         }
     }
 
@@ -246,6 +287,8 @@ impl<'a> Modify<'a> {
             Self::Overwrite(..) => OVERWRITE,
             Self::Increment(_) => INCREMENT,
             Self::IncrementDecimal(_) => INCREMENT_DECIMAL,
+            Self::SetAllAbsent(_) => SET_ALL_ABSENT,
+            Self::Rename { .. } => RENAME,
         };
         push_word(verb.as_bytes(), out);
         push_word(key, out);
@@ -282,6 +325,11 @@ impl<'a> Modify<'a> {
             }
             Self::Increment(by) => push_word(by.to_string().as_bytes(), out),
             Self::IncrementDecimal(by) => push_word(by.to_string().as_bytes(), out),
+            Self::SetAllAbsent(writes) => push_word(writes.bytes(), out),
+            Self::Rename { to, if_absent } => {
+                push_word(to, out);
+                push_word(if *if_absent { b"absent" } else { b"always" }, out);
+            }
         }
     }
 
@@ -321,6 +369,20 @@ impl<'a> Modify<'a> {
             OVERWRITE => Self::Overwrite(counter(words)?, words.next()?),
             INCREMENT => Self::Increment(words.parse()?),
             INCREMENT_DECIMAL => Self::IncrementDecimal(Decimal::parse(words.next()?)?),
+            SET_ALL_ABSENT => {
+                let writes = Writes::read(words.next()?)?;
+                let is_first = writes.iter().next().is_some_and(|(first, _)| first == key);
+                Self::SetAllAbsent(Some(writes).filter(|_| is_first)?)
+            }
+            RENAME => {
+                let to = self::key(words)?;
+                let if_absent = match words.next()? {
+                    b"always" => false,
+                    b"absent" => true,
+                    _ => return None,
+                };
+                Self::Rename { to, if_absent }
+            }
             _ => return None,
         };
         Some((key, modify))
@@ -366,6 +428,7 @@ mod tests {
             ModifyReply::Value(b"+\r\n"),
             ModifyReply::Value(b""),
             ModifyReply::Error(ModifyError::NotInteger),
+            ModifyReply::Error(ModifyError::NoKey),
             ModifyReply::Error(ModifyError::AnswerTooLong),
         ] {
             assert_eq!(ModifyReply::from_bytes(&reply.to_bytes()), Some(reply));

@@ -1,6 +1,6 @@
 //! A record as sent from a primary to its replicas.
 
-use super::{Identity, begin_word, counter, decimal_digits, key, push_number_word};
+use super::{Identity, Writes, begin_word, counter, decimal_digits, key, push_number_word};
 use crate::frame::{Words, push_number, push_word};
 use crate::id::{Epoch, Version};
 use crate::limits;
@@ -38,6 +38,15 @@ pub enum Op<'a> {
         /// follows from the rest.
         reply: &'a [u8],
     },
+    /// A client's write of several keys of the slot, all or none of which take effect.
+    Multi {
+        /// The keys, each named once, with the effect on it.
+        writes: Writes<'a>,
+        /// The identity of the write, if the client gave one.
+        identity: Option<Identity<'a>>,
+        /// What the client was told, as in a write of one key.
+        reply: &'a [u8],
+    },
     /// A client's conditional write whose condition did not hold. It changes nothing, but it settles the outcome: a
     /// late retry of the same write must not take effect.
     Declined {
@@ -67,6 +76,7 @@ const PUT: u8 = b'P';
 const PUT_UNTIL: u8 = b'T';
 const DELETE: u8 = b'D';
 const EXPIRE: u8 = b'E';
+const MULTI: u8 = b'M';
 const DECLINED: u8 = b'C';
 const BARRIER: u8 = b'B';
 
@@ -129,6 +139,7 @@ impl<'a> Op<'a> {
             Self::Write { effect: Effect::PutUntil(..), .. } => PUT_UNTIL,
             Self::Write { effect: Effect::Delete, .. } => DELETE,
             Self::Write { effect: Effect::Expire, .. } => EXPIRE,
+            Self::Multi { .. } => MULTI,
             Self::Declined { .. } => DECLINED,
             Self::Barrier => BARRIER,
         }
@@ -138,6 +149,7 @@ impl<'a> Op<'a> {
     pub(super) fn words(&self) -> usize {
         let (own, identified, reply) = match self {
             Self::Write { effect, identity, reply, .. } => (effect.words(), identity.is_some(), *reply),
+            Self::Multi { identity, reply, .. } => (1, identity.is_some(), *reply),
             Self::Declined { reply, .. } => (1, true, *reply),
             Self::Barrier => (0, false, &b""[..]),
         };
@@ -149,6 +161,10 @@ impl<'a> Op<'a> {
         let (identity, reply) = match *self {
             Self::Write { key, effect, identity, reply } => {
                 effect.push(key, out);
+                (identity, reply)
+            }
+            Self::Multi { writes, identity, reply } => {
+                push_word(writes.bytes(), out);
                 (identity, reply)
             }
             Self::Declined { identity, found, reply } => {
@@ -169,15 +185,20 @@ impl<'a> Op<'a> {
     /// Reads what [`Op::push`] appends.
     pub(super) fn read(kind: u8, words: &mut Words<'a>) -> Option<Self> {
         let identity = |words: &mut Words<'a>| Identity::from_words(words.next()?, words.next()?);
+        // The outer `None`: the words are not an identity; the inner `None`: there is no identity.
+        let any_identity = |words: &mut Words<'a>| Some(if words.is_empty() { None } else { Some(identity(words)?) });
         let write = |key, effect, words: &mut Words<'a>| {
-            let identity = if words.is_empty() { None } else { Some(identity(words)?) };
-            Some(Self::Write { key, effect, identity, reply: reply(words)? })
+            Some(Self::Write { key, effect, identity: any_identity(words)?, reply: reply(words)? })
         };
         match kind {
             PUT => write(key(words)?, Effect::Put(words.next()?), words),
             PUT_UNTIL => write(key(words)?, Effect::PutUntil(words.next()?, WallTime(counter(words)?)), words),
             DELETE => write(key(words)?, Effect::Delete, words),
             EXPIRE => write(key(words)?, Effect::Expire, words),
+            MULTI => {
+                let writes = Writes::read(words.next()?)?;
+                Some(Self::Multi { writes, identity: any_identity(words)?, reply: reply(words)? })
+            }
             DECLINED => {
                 let found = words.parse()?;
                 Some(Self::Declined { identity: identity(words)?, found, reply: reply(words)? })

@@ -6,7 +6,7 @@ use crate::decimal::integer;
 use crate::error::ErrorReply;
 use crate::level::ReadLevel;
 use crate::limits;
-use crate::peer::{Change, Detail, KeyRequest, Modify, Read, Wanted, Write};
+use crate::peer::{Change, Detail, Identity, KeyRequest, Modify, Read, Wanted, Write};
 
 /// A request about several keys, or about all keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,14 +17,12 @@ pub enum KeyspaceRequest<'a> {
     Exists(KeyWords<'a>),
     /// `MSET`: write each key independently, with the value that follows it.
     Set(KeyWords<'a>),
-    /// `MSETNX`: the same, if none of the keys is present; all must be in one slot.
-    SetAbsent(KeyWords<'a>),
-    /// `RENAME`, `RENAMENX`.
-    Rename {
-        /// The key and its new name.
-        names: KeyWords<'a>,
-        /// Only if the new name is free.
-        is_new: bool,
+    /// `MSETNX`: write all keys together, if none of them is present; all must be in one slot.
+    SetAllAbsent {
+        /// The keys, each followed by its value.
+        pairs: KeyWords<'a>,
+        /// The identity of the write, if the client gave one.
+        identity: Option<Identity<'a>>,
     },
     /// `KEYS`: all keys that a pattern matches.
     Keys(&'a [u8]),
@@ -60,9 +58,12 @@ impl<'a> Rest<'a> {
             b"EXISTS" => self.args("exists", 1..)?.exists(),
             b"TOUCH" => self.args("touch", 1..)?.exists(),
             b"MSET" => self.args("mset", 2..)?.pairs(KeyspaceRequest::Set),
-            b"MSETNX" => self.args("msetnx", 2..)?.pairs(KeyspaceRequest::SetAbsent),
-            b"RENAME" => self.args("rename", 2..=2)?.rename(false),
-            b"RENAMENX" => self.args("renamenx", 2..=2)?.rename(true),
+            b"MSETNX" => {
+                let request = |pairs| KeyspaceRequest::SetAllAbsent { pairs, identity: None };
+                self.args("msetnx", 2..)?.pairs(request)
+            }
+            b"RENAME" => self.rename("rename", false),
+            b"RENAMENX" => self.rename("renamenx", true),
             b"KEYS" => {
                 let pattern = pattern(self.args("keys", 1..=1)?.next())?;
                 Ok(NodeRequest::Keyspace(KeyspaceRequest::Keys(pattern)))
@@ -76,6 +77,12 @@ impl<'a> Rest<'a> {
             b"FLUSHDB" => self.args("flushdb", ..)?.flush(),
             _ => super::server::parse(verb, self),
         }
+    }
+
+    fn rename(self, name: &'static str, if_absent: bool) -> Parsed<'a> {
+        let [key, to] = self.exactly(name)?;
+        let change = Change::Modify(Modify::Rename { to: checked_key(to)?, if_absent });
+        Ok(NodeRequest::Write(Write::new(checked_key(key)?, change)))
     }
 }
 
@@ -114,10 +121,6 @@ impl<'a> Args<'a> {
             checked_key(key)?;
         }
         Ok(NodeRequest::Keyspace(request(self.words)))
-    }
-
-    fn rename(self, is_new: bool) -> Parsed<'a> {
-        Ok(NodeRequest::Keyspace(KeyspaceRequest::Rename { names: self.checked()?, is_new }))
     }
 
     fn scan(mut self) -> Parsed<'a> {

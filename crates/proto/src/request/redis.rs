@@ -159,7 +159,7 @@ impl<'a> Rest<'a> {
         if count.contains(&words.count()) { Ok(Args { name, words }) } else { Err(wrong_number(name)) }
     }
 
-    fn exactly<const N: usize>(self, name: &'static str) -> Result<[&'a [u8]; N], ErrorReply> {
+    pub(super) fn exactly<const N: usize>(self, name: &'static str) -> Result<[&'a [u8]; N], ErrorReply> {
         let mut words = self.args(name, N..=N)?.words;
         Ok(std::array::from_fn(|_| words.next().unwrap_or_default()))
     }

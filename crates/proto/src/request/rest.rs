@@ -1,6 +1,6 @@
 //! What follows the verb of a request, on a line or in an array.
 
-use super::{NodeRequest, PeerWords, verbs};
+use super::{KeyspaceRequest, NodeRequest, PeerWords, verbs};
 use crate::error::ErrorReply;
 use crate::frame::{Frame, Words};
 use crate::id::{NodeAddr, Version};
@@ -100,8 +100,8 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// `client seq`, followed by a write.
-    pub(super) fn once(self) -> Result<Write<'a>, ErrorReply> {
+    /// `client seq`, followed by a write of one key, or of several together.
+    pub(super) fn once(self) -> Result<NodeRequest<'a>, ErrorReply> {
         let invalid = ErrorReply::InvalidFormat(verbs::ONCE);
         let (client, rest) = self.split_first().ok_or(invalid.clone())?;
         let (seq, rest) = rest.split_first().ok_or(invalid.clone())?;
@@ -111,19 +111,22 @@ impl<'a> Rest<'a> {
         }
         let identity = Some(Identity::from_words(client, seq).ok_or(invalid)?);
         let mut upper = [0; VERB_BYTES];
-        Ok(Write { identity, ..rest.any_write(in_upper_case(verb, &mut upper)?)? })
+        match rest.any_write(in_upper_case(verb, &mut upper)?) {
+            Ok(NodeRequest::Write(write)) => Ok(NodeRequest::Write(Write { identity, ..write })),
+            Ok(NodeRequest::Keyspace(KeyspaceRequest::SetAllAbsent { pairs, .. })) => {
+                Ok(NodeRequest::Keyspace(KeyspaceRequest::SetAllAbsent { pairs, identity }))
+            }
+            Ok(_) | Err(ErrorReply::UnknownCommand) => Err(ErrorReply::InvalidFormat(verbs::ONCE)),
+            Err(error) => Err(error),
+        }
     }
 
-    /// A single-key write, of this protocol or of Redis.
-    fn any_write(self, verb: &[u8]) -> Result<Write<'a>, ErrorReply> {
+    /// A write, of this protocol or of Redis; or another of Redis's commands.
+    fn any_write(self, verb: &[u8]) -> Result<NodeRequest<'a>, ErrorReply> {
         match verb {
-            b"PUT" | b"DELETE" | b"CAS" | b"PUTNX" | b"PUTEX" => self.write(verb),
-            b"EXPIRE" | b"PERSIST" if !self.is_array() => self.write(verb),
-            _ => match self.redis(verb) {
-                Ok(NodeRequest::Write(write)) => Ok(write),
-                Ok(_) | Err(ErrorReply::UnknownCommand) => Err(ErrorReply::InvalidFormat(verbs::ONCE)),
-                Err(error) => Err(error),
-            },
+            b"PUT" | b"DELETE" | b"CAS" | b"PUTNX" | b"PUTEX" => self.write(verb).map(NodeRequest::Write),
+            b"EXPIRE" | b"PERSIST" if !self.is_array() => self.write(verb).map(NodeRequest::Write),
+            _ => self.redis(verb),
         }
     }
 

@@ -32,6 +32,9 @@ impl World {
         });
         let counted = node.losses(engine::losses::Losses::count) - losses;
         let what = format!("stood at {last} in slot {} and is cut to {now}", slot.0);
+        if !lost.is_empty() {
+            self.check_fold(n, slot);
+        }
         self.are_counted(n, lost, counted, &what);
     }
 

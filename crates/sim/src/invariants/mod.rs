@@ -18,7 +18,7 @@ use engine::node::Node;
 use engine::record::Record;
 use proto::cluster_map::MapVersion;
 use proto::id::{Incarnation, Version};
-use proto::peer::{Change, Effect, LinkMessage, Op, Terms};
+use proto::peer::{Change, Effect, LinkMessage, Modify, Op, Terms};
 use proto::slot::SlotId;
 
 use crate::client::{Outcome, Request};
@@ -233,11 +233,12 @@ fn expiries(slot: &engine::slot::Slot<Planted>) -> Vec<Record> {
 
 /// The record of a client's write, if it is known without the primary.
 fn op_of<'a>(operation: &'a crate::client::Operation, client: &'a str) -> Option<Op<'a>> {
+    let identity = operation.identity.map(|seq| proto::peer::Identity { client: client.as_bytes(), seq });
     let effect = match operation.what.change()? {
+        Change::Modify(Modify::SetAllAbsent(writes)) => return Some(Op::Multi { writes, identity, reply: b"" }),
         Change::Put(value) => Effect::Put(value),
         Change::Delete => Effect::Delete,
         Change::PutFor(..) | Change::Expire(_) | Change::Persist | Change::Modify(_) => return None,
     };
-    let identity = operation.identity.map(|seq| proto::peer::Identity { client: client.as_bytes(), seq });
     Some(Op::Write { key: operation.key.as_bytes(), effect, identity, reply: b"" })
 }

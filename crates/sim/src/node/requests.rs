@@ -8,7 +8,7 @@ use engine::waiting::{Outcome as Wait, Waiting};
 use proto::id::Version;
 use proto::peer::{Identity, ModifyReply, Write};
 
-use crate::client::{Outcome, Request, Response};
+use crate::client::{Outcome, Request, Response, What};
 use crate::schedule::Event;
 use crate::world::World;
 
@@ -22,8 +22,10 @@ pub(crate) struct Pending {
 }
 
 /// The outcome of a read-modify-write, from what its client is told.
-fn outcome_of(reply: &OwnedReply, version: Version) -> Outcome {
+fn outcome_of(what: &What, reply: &OwnedReply, version: Version) -> Outcome {
     match reply.as_reply() {
+        ModifyReply::Number(0) if matches!(what, What::PutAllAbsent(_)) => Outcome::Conflict,
+        ModifyReply::Number(_) if matches!(what, What::PutAllAbsent(_)) => Outcome::Done(version),
         ModifyReply::Number(number) => Outcome::Counted(number, version),
         ModifyReply::Value(value) => {
             Outcome::Exchanged(Some(Rc::from(String::from_utf8_lossy(value).as_ref())), version)
@@ -66,7 +68,7 @@ impl World {
             let written = node.write(now, slot, &write, &waiting, &mut process.turn);
             written.map(|Answer { answer, ticket }| match answer {
                 Written::Done(version) => (Outcome::Done(version), ticket),
-                Written::Modified(version, reply) => (outcome_of(&reply, version), ticket),
+                Written::Modified(version, reply) => (outcome_of(&operation.what, &reply, version), ticket),
                 Written::Conflict(_) => (Outcome::Conflict, ticket),
             })
         } else {
@@ -102,7 +104,9 @@ impl World {
                 self.stats.full += 1;
                 self.answer(n, &request, Outcome::Full);
             }
-            Err(Refusal::TooFew { .. } | Refusal::Busy) => self.answer(n, &request, Outcome::Refused),
+            Err(Refusal::TooFew { .. } | Refusal::Busy | Refusal::CrossSlot) => {
+                self.answer(n, &request, Outcome::Refused);
+            }
             // The outcome of the earlier attempt is no longer known.
             Err(Refusal::Stale) => self.answer(n, &request, Outcome::Unknown),
         }

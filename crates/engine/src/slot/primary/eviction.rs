@@ -3,7 +3,7 @@
 //! The primary evicts a key with the same kind of record that makes an expired key absent. That record is written and
 //! replicated like any other, no client asked for it, and no copy ever resurrects the key on its own.
 
-use proto::peer::Write;
+use proto::peer::{Effect, Write, Writes};
 
 use super::Primary;
 use crate::bugs::{Bug, Bugs};
@@ -45,15 +45,11 @@ impl Primary {
 }
 
 impl<B: Bugs> Slot<B> {
-    /// Checks that there is memory for a value that a write stores in place of its key's newest record. The write is
-    /// refused only if it needs more than that record takes.
-    pub(super) fn has_memory(
-        &self,
-        cx: SlotContext<'_>,
-        write: &Write<'_>,
-        (value, has_deadline): (&[u8], bool),
-        newest: Option<&Record>,
-    ) -> Result<(), Refusal> {
+    /// Checks that there is memory for what a write stores beyond what it replaces: so many bytes.
+    ///
+    /// # Errors
+    /// There is not.
+    pub(super) fn has_memory(&self, cx: SlotContext<'_>, more: impl FnOnce() -> u64) -> Result<(), Refusal> {
         let SlotContext { memory, memory_slack, .. } = cx;
         let Role::Primary(primary) = &self.role else { return Ok(()) };
         // If keys are evicted, they are also evicted on behalf of a replica, once it has reported being over its limit.
@@ -61,10 +57,7 @@ impl<B: Bugs> Slot<B> {
         if !memory.is_limited() && full.is_none() {
             return Ok(());
         }
-        let next = Version { epoch: self.epoch, seq: self.log.last().seq + 1 };
-        let added = Record::usage_of_value(next, write.key, value, has_deadline, write.identity);
-        let (grown, freed) = newest.map_or((self.table.growth(), 0), |newest| (0, newest.usage().bytes.unsigned_abs()));
-        let more = ((added + grown) as u64).saturating_sub(freed);
+        let more = more();
         if more == 0 {
             return Ok(());
         }
@@ -73,6 +66,40 @@ impl<B: Bugs> Slot<B> {
             (0, Some(replica)) => Err(Refusal::ReplicaFull(replica)),
             (lacks, _) => Err(Refusal::Full { lacks }),
         }
+    }
+
+    /// How many bytes more a value takes than the newest record of its key, which it replaces.
+    pub(super) fn more_for(
+        &self,
+        write: &Write<'_>,
+        (value, has_deadline): (&[u8], bool),
+        newest: Option<&Record>,
+    ) -> u64 {
+        let added = Record::usage_of_value(self.next_version(), write.key, value, has_deadline, write.identity);
+        let (grown, freed) = newest.map_or((self.table.growth(), 0), |newest| (0, newest.usage().bytes.unsigned_abs()));
+        ((added + grown) as u64).saturating_sub(freed)
+    }
+
+    /// The same for several keys together.
+    pub(super) fn more_for_all(&self, cx: SlotContext<'_>, writes: Writes<'_>) -> u64 {
+        let (mut added, mut freed, mut grown) = (0, 0, 0);
+        for (key, effect) in writes.iter() {
+            let (value, has_deadline) = match effect {
+                Effect::Put(value) => (value, false),
+                Effect::PutUntil(value, _) => (value, true),
+                Effect::Delete | Effect::Expire => (&b""[..], false),
+            };
+            added += Record::usage_of_value(self.next_version(), key, value, has_deadline, None) as u64;
+            match self.table.get(cx.hasher, key) {
+                Some(newest) => freed += newest.usage().bytes.unsigned_abs(),
+                None => grown = self.table.growth() as u64,
+            }
+        }
+        (added + grown).saturating_sub(freed)
+    }
+
+    fn next_version(&self) -> Version {
+        Version { epoch: self.epoch, seq: self.log.last().seq + 1 }
     }
 
     /// Whether keys of this slot may be evicted here and now; if a follower is named, on its behalf.

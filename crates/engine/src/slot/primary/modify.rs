@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use proto::id::Version;
 use proto::limits;
-use proto::peer::{Change, Effect, Modify, ModifyError, ModifyReply, Op, Write};
+use proto::peer::{Change, Effect, Modify, ModifyError, ModifyReply, Op, Write, Writes};
 
 use crate::bugs::{Bug, Bugs};
 use crate::completions::Completion;
@@ -44,9 +44,18 @@ impl<B: Bugs> Slot<B> {
         waiting: &Waiting,
         turn: &mut Turn,
     ) -> Result<Answer<Written>, Refusal> {
-        let newest_seq = newest.as_ref().map_or(0, |record| record.version().seq);
+        let mut newest_seq = newest.as_ref().map_or(0, |record| record.version().seq);
+        for key in modify.other_keys() {
+            let seq = match self.table.get(cx.hasher, key) {
+                Some(record) if record.is_expired(cx.wall()) => self.expire(cx, key, turn),
+                record => record.map_or(0, |record| record.version().seq),
+            };
+            newest_seq = newest_seq.max(seq);
+        }
         let present = newest.as_ref().filter(|record| !record.is_delete());
-        let (mut outcome, mut reply) = evaluate(modify, present, cx.wall());
+        let is_present = |key: &[u8]| self.table.get(cx.hasher, key).is_some_and(|record| !record.is_delete());
+        let is_present = |key: &[u8]| !self.bugs.plants(Bug::MultiChecksFirst) && is_present(key);
+        let (mut outcome, mut reply) = evaluate(modify, present, is_present, cx.wall());
         let mut remembered = Vec::new();
         if write.identity.is_some() {
             remembered = reply.as_reply().to_bytes();
@@ -66,13 +75,18 @@ impl<B: Bugs> Slot<B> {
                 let value = Cow::as_ref(value);
                 // Same as for an unconditional `EXPIRE`: setting a deadline is meant to free memory.
                 if !matches!(modify, Modify::Expire { .. } | Modify::GetEx(_)) {
-                    self.has_memory(cx, write, (value, deadline.is_some()), newest.as_ref())?;
+                    self.has_memory(cx, || self.more_for(write, (value, deadline.is_some()), newest.as_ref()))?;
                 }
                 let effect = deadline.map_or(Effect::Put(value), |deadline| Effect::PutUntil(value, deadline));
                 self.order(cx, Op::Write { key, effect, identity, reply: remembered }, turn)
             }
             Outcome::Delete => {
                 self.order(cx, Op::Write { key, effect: Effect::Delete, identity, reply: remembered }, turn)
+            }
+            Outcome::Multi(writes) => {
+                let writes = Writes::known(writes);
+                self.has_memory(cx, || self.more_for_all(cx, writes))?;
+                self.order(cx, Op::Multi { writes, identity, reply: remembered }, turn)
             }
             Outcome::Unchanged => match identity {
                 Some(identity) => self.order(cx, Op::Declined { identity, found, reply: remembered }, turn),
@@ -103,7 +117,7 @@ impl<B: Bugs> Slot<B> {
             Some(reply) => OwnedReply::Bytes(reply),
             None if self.bugs.plants(Bug::AnswerForgotten) => {
                 let present = self.table.get(cx.hasher, write.key).filter(|record| !record.is_delete());
-                evaluate(modify, present, cx.wall()).1
+                evaluate(modify, present, |_| false, cx.wall()).1
             }
             // Another command used the same identity.
             None => OwnedReply::Plain(if found.is_some() { ModifyReply::Nothing } else { ModifyReply::Done }),
