@@ -84,6 +84,18 @@ fn strangers_are_refused_until_they_authenticate_and_after_reset() {
 }
 
 #[test]
+fn a_web_page_cannot_guess_the_password() {
+    let cluster = Setup { nodes: 1, replicas: 0, password: Some(PASSWORD), ..Setup::default() }.start();
+    for addr in [&cluster.node(0).addr, &cluster.coordinator.addr] {
+        let mut page = Connection::open(addr);
+        page.send(format!("POST / HTTP/1.1\r\nHost: {addr}\r\n\r\nAUTH {PASSWORD}\r\nPING\r\n"));
+        let answer = String::from_utf8_lossy(&page.rest()).into_owned();
+        let last = "ERROR PROTOCOL HTTP is not understood here; nothing was changed and the connection is closed\n";
+        assert_eq!(answer, last, "{addr}");
+    }
+}
+
+#[test]
 fn strangers_may_send_little_and_guess_slowly() {
     let node = Setup { nodes: 1, replicas: 0, password: Some(PASSWORD), ..Setup::default() }.start();
     let mut peer = Connection::open(&node.node(0).addr);

@@ -288,6 +288,37 @@ fn a_repeated_increment_with_an_identity_is_answered_as_the_first() {
 }
 
 #[test]
+#[cfg(unix)]
+fn an_error_is_the_answer_of_a_repeated_write_at_any_other_primary() {
+    let cluster = Setup::default().start();
+    cluster.settles();
+    let keys = cluster.keys_led_by(0, "redis-wrong", 8);
+    let mut node = cluster.connect_at(1, "quorum", "linear");
+    for key in &keys {
+        assert_eq!(ask(&mut node, &["SET", key, "abc"].map(|word| word.as_bytes().to_vec())), Reply::ok());
+    }
+    cluster.node(0).process.pause();
+    // Some are led by the node that is asked now, and some by the third.
+    for (seq, key) in keys.iter().enumerate() {
+        let reply = node.call(&["ONCE", "redis-wrong", &(seq + 1).to_string(), "INCR", key]);
+        assert_eq!(reply, Reply::Error("ERR value is not an integer or out of range".to_owned()), "{key}");
+    }
+    cluster.node(0).process.resume();
+}
+
+#[test]
+fn a_line_may_not_store_what_no_array_may_carry() {
+    let cluster = shared();
+    let value = "v".repeat((64 << 20) + 1);
+    for verb in ["SET redis-long", "MSET redis-long", "SETEX redis-long 9", "GETSET redis-long", "APPEND redis-long"] {
+        let mut node = cluster.connect(0);
+        let refused = "ERROR TOOLONG value of 67108865 bytes, the limit is 67108864; nothing was changed";
+        assert_eq!(node.ask(&format!("{verb} {value}")), refused, "{verb}");
+        assert_eq!(node.ask("GET redis-long"), "NOT_FOUND");
+    }
+}
+
+#[test]
 fn a_line_may_say_redis_commands_too() {
     let cluster = shared();
     let mut node = cluster.connect(1);

@@ -255,6 +255,55 @@ fn wait_tells_how_many_replicas_have_what_was_written() {
         let Reply::Number(replicas) = node.call(&["WAIT", "2", "200"]) else { panic!("no number") };
         cluster.node(2).process.resume();
         assert!(replicas <= 1, "{replicas} replicas, of which one is paused");
+        // Deleting everything is a write, too.
+        cluster.is_level();
+        assert_eq!(node.call(&["WAIT", "2", "10000"]), Reply::Number(2));
+        cluster.node(2).process.pause();
+        assert_eq!(node.call(&["FLUSHALL"]), Reply::ok());
+        let Reply::Number(replicas) = node.call(&["WAIT", "2", "200"]) else { panic!("no number") };
+        cluster.node(2).process.resume();
+        assert!(replicas <= 1, "{replicas} replicas, of which one is paused");
+    }
+}
+
+#[test]
+fn wait_counts_no_replica_once_an_async_write_may_be_lost_whatever_the_level_is_now() {
+    let mut cluster = Setup::default().start();
+    cluster.is_level();
+    let key = cluster.key_led_by(0, "wait-lost");
+    let mut node = cluster.connect(1);
+    assert_eq!(node.call(&["WAIT", "2", "10000"]), Reply::Number(2));
+    assert_eq!(node.call(&["PUT", &key, "v"]), Reply::ok());
+    cluster.kill(0);
+    eventually("another node leads the key", SOON, || {
+        ensure(cluster.leader_of(&key) != 0, || "its node is dead".to_owned())
+    });
+    assert_eq!(node.ask("ACK quorum"), "OK");
+    assert_eq!(node.call(&["WAIT", "1", "10000"]), Reply::Number(0));
+    assert_eq!(node.call(&["WAIT", "1", "10000"]), Reply::Number(1), "it was told");
+}
+
+/// Short requests may rewrite long values: each of these copies sixteen megabytes.
+#[test]
+fn a_pipeline_of_short_requests_that_take_long_lets_others_come_first() {
+    let cluster = Setup { nodes: 1, replicas: 0, ..Setup::default() }.start();
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    let mut pipelines: Vec<_> = (0..=workers).map(|_| cluster.connect(0)).collect();
+    let long = (16_u64 << 20).to_string();
+    for (number, pipeline) in pipelines.iter_mut().enumerate() {
+        let key = format!("long-{number}");
+        assert_eq!(pipeline.call(&["SETRANGE", &key, &long, "x"]), Reply::Number((16 << 20) + 1));
+        pipeline.send(array(&["APPEND", &key, "x"]).repeat(80));
+    }
+    let mut other = cluster.connect(0);
+    let answered = other.ask_lines("STATS");
+    let count = answered.iter().find_map(|line| line.strip_prefix("conditional_count ")).expect("a figure");
+    // If each pipeline kept its thread until its end, one would have ended before this was answered.
+    assert!(count.parse::<u64>().expect("a number") < 80, "{count} were answered");
+    let last = Reply::Number((16 << 20) + 81);
+    for pipeline in &mut pipelines {
+        let answers = (0..80).map(|_| pipeline.reply()).last();
+        assert_eq!(answers, Some(last.clone()));
     }
 }
 

@@ -28,6 +28,7 @@ impl Gatekeeper for Unauthenticated<'_> {
                 Err(error) => (Response::Error(error), AuthOutcome::WrongPassword),
             },
             Ok(CoordinatorRequest::Quit) => (Response::Ok, AuthOutcome::Answered(Flow::Close)),
+            Err(error @ ErrorReply::Protocol(_)) => (Response::Error(error), AuthOutcome::Answered(Flow::Close)),
             // There is no `HELLO` here, and clients that have not authenticated are not told so.
             Err(error) if is_auth_attempt(frame) && error != ErrorReply::UnknownCommand => {
                 (Response::Error(error), AuthOutcome::Answered(Flow::Next))

@@ -101,7 +101,8 @@ impl Connection {
         let mut taken_at = Instant::now();
         let mut input_ended = false;
         while sent < self.output.len() {
-            if sent >= KEPT_BYTES {
+            // Half of it at least: what is left is moved.
+            if sent >= KEPT_BYTES.max(self.output.len() / 2) {
                 self.output.drain(..sent);
                 sent = 0;
             }

@@ -43,6 +43,9 @@ const SILENT_PROBES: u64 = 3;
 /// value has arrived.
 const BYTES_PER_PROBE: u64 = 512 * 1024;
 
+/// A buffer that has grown beyond this is released once it is empty.
+const KEPT_BYTES: usize = 256 * 1024;
+
 /// How much of the answers is read at a time: other tasks of the thread wait meanwhile.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -314,7 +317,6 @@ async fn send_batches(
     let mut bytes = Vec::new();
     let mut looks = looks();
     while let Some(batch) = next {
-        bytes.clear();
         {
             let mut waiting = lock(waiting);
             for mut call in batch.into_iter().filter(|call| call.claim.take()) {
@@ -324,14 +326,16 @@ async fn send_batches(
         }
         health.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         stream.write_all(&bytes).await?;
+        bytes.clear();
+        bytes.shrink_to(KEPT_BYTES);
         next = loop {
             tokio::select! {
                 batch = batches.recv() => break batch,
                 _ = looks.tick() => {
                     if !lock(waiting).is_empty() {
-                        bytes.clear();
                         Copies { id: QUESTION, slots: Vec::new() }.encode(&mut bytes);
                         stream.write_all(&bytes).await?;
+                        bytes.clear();
                     }
                 }
             }
@@ -366,6 +370,9 @@ async fn receive_answers(mut stream: OwnedReadHalf, waiting: &PendingAnswers, he
     let mut decoder = ReplyDecoder::new();
     let mut id = None;
     loop {
+        if input.is_empty() && input.capacity() > KEPT_BYTES {
+            input = BytesMut::new();
+        }
         input.reserve(16 * 1024);
         let read = stream.read_buf(&mut (&mut input).limit(READ_BYTES)).await?;
         if read == 0 {

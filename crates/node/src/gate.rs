@@ -41,6 +41,7 @@ impl Gatekeeper for Unauthenticated<'_> {
                 };
             }
             Ok(NodeRequest::Quit) => (Response::Ok, Flow::Close),
+            Err(error @ ErrorReply::Protocol(_)) => (Response::Error(error), Flow::Close),
             Err(error) if is_auth_attempt(frame) => (Response::Error(error), Flow::Next),
             request => {
                 if let Ok(NodeRequest::Peer(_)) = request {

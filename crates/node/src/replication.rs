@@ -104,6 +104,8 @@ impl Link<'_> {
             let (node, now) = (self.driver.node(), self.driver.clock().now());
             node.make_fills(now, self.outbox);
             batch.clear();
+            // A long value leaves no memory behind.
+            batch.shrink_to(2 * BATCH_BYTES);
             if Instant::now() >= next_beat {
                 node.beat(now, &mut batch);
                 next_beat = Instant::now() + BEAT;

@@ -385,7 +385,8 @@ async fn await_answer(
                 Response::Error(ErrorReply::Moved) => Attempt::Moved,
                 Response::Error(ErrorReply::Long) => Attempt::Long,
                 Response::Error(ErrorReply::Unknown(_)) if request.is_repeatable() => Attempt::Undecided,
-                Response::Error(error @ ErrorReply::Unknown(_)) => {
+                // An error in Redis's words answers the command; a write that was refused has another one.
+                Response::Error(error @ (ErrorReply::Unknown(_) | ErrorReply::Redis(_))) => {
                     request.answer(&Response::Error(error), out);
                     Attempt::Answered
                 }

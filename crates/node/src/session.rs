@@ -5,6 +5,7 @@ mod many;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::memory::MemoryFigures;
 use engine::node::Turn;
@@ -49,6 +50,9 @@ const BODY_BYTES: usize = 32 * 1024;
 
 /// Once the answers to deferred requests reach this size, they are written out before more are produced.
 const SETTLED_BYTES: usize = 256 * 1024;
+
+/// Once the requests of one batch have been executed for this long, other connections get their turn.
+const STRETCH: Duration = Duration::from_millis(2);
 
 /// Serves a connection until it ends.
 pub async fn serve(stream: TcpStream, driver: Driver, clients: Arc<Clients>, shutdown: Shutdown) {
@@ -124,6 +128,8 @@ struct ClientSession<'a> {
     upgrade: Option<(LinkKind, Incarnation)>,
     /// Something was carried out that nobody may learn of before it is on disk.
     must_persist: bool,
+    /// This batch has taken so long that others come first.
+    must_rest: bool,
     /// Slots of upcoming keys, already looked up.
     slots_ahead: SlotsAhead,
 }
@@ -196,6 +202,7 @@ impl<'a> ClientSession<'a> {
             body: None,
             upgrade: None,
             must_persist: false,
+            must_rest: false,
             slots_ahead: SlotsAhead::default(),
         }
     }
@@ -334,7 +341,7 @@ impl<'a> ClientSession<'a> {
             Response::Error(refusal).encode(encoding, self.deferred.place(out));
             return Flow::Next;
         }
-        self.written.add(slot);
+        self.written.add(slot, write.ack);
         let now = self.batch().now;
         let written = self.driver.node().write(now, slot, &write, &self.waits.waiting, &mut self.turn);
         self.must_persist |= !matches!(written, Err(Refusal::NotHere));
@@ -358,7 +365,16 @@ impl<'a> ClientSession<'a> {
                 Response::Error(error).encode(encoding, self.deferred.place(out));
             }
         }
+        // A short request may rewrite a long value.
+        if write.change.reads_first() {
+            self.rest_if_late();
+        }
         Flow::Next
+    }
+
+    /// Notes whether this batch has taken so long that others come first.
+    fn rest_if_late(&mut self) {
+        self.must_rest |= self.driver.clock().now() - self.batch().now >= STRETCH;
     }
 
     /// Executes a RESP command about the connection or the server.
@@ -376,8 +392,7 @@ impl<'a> ClientSession<'a> {
                 self.walk(DeferredWalk::count(b"", level, encoding))
             }
             CommandOutcome::Wait { replicas, millis } => {
-                let is_quorum = self.ack() != AckLevel::Async;
-                self.wait = Some((DeferredWait { replicas, millis, is_quorum }, encoding));
+                self.wait = Some((DeferredWait { replicas, millis }, encoding));
                 Flow::Next
             }
         }
@@ -488,7 +503,7 @@ impl Session for ClientSession<'_> {
         let Some(encoding) = self.front.encoding(frame) else { return Flow::Next };
         let comes_first =
             self.walk.is_some() || self.keyspace.is_some() || self.wait.is_some() || self.verify.is_some();
-        if comes_first || self.is_half_settled() {
+        if comes_first || self.must_rest || self.is_half_settled() {
             return Flow::Settle;
         }
         if let Some(begun) = self.begun.take() {
@@ -510,6 +525,10 @@ impl Session for ClientSession<'_> {
     }
 
     async fn settle(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        if std::mem::take(&mut self.must_rest) {
+            self.driver.wake_touched(&mut self.turn);
+            tokio::task::yield_now().await;
+        }
         if let Some(batch) = self.batch.take() {
             self.front.client().heard(batch.now, None);
         }

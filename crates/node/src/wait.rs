@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proto::id::{Incarnation, NodeAddr};
+use proto::level::AckLevel;
 use proto::peer::CopiesOf;
 use proto::reply::{Reply, ReplyDecoder};
 use proto::slot::{SLOT_BITS, SlotId};
@@ -11,8 +12,13 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::driver::Driver;
 
-/// The longest pause before slots are queried again. The pause starts at one millisecond and doubles up to this.
+/// The pause before slots are queried again. It doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// How many of the slots that too few replicas are known to have are queried at a time, until enough have all of these:
+/// only then is it worth querying the others.
+const SOME: usize = 64;
 
 /// How long another node may take to answer one question.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,6 +31,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(600);
 pub(crate) struct WrittenSlots {
     /// A bit per slot; `None` until the connection's first `WAIT`, so that connections without one track nothing.
     slots: Option<Box<[u64]>>,
+    /// Something was written at level `async` since the last `WAIT`, so that a new primary may lack it.
+    has_async: bool,
     /// The value of [`Driver::terms`] when the connection was opened or last asked.
     terms: u64,
 }
@@ -36,8 +44,6 @@ pub(crate) struct DeferredWait {
     pub replicas: u64,
     /// For how long, in milliseconds; 0 for as long as a request may take.
     pub millis: u64,
-    /// The writes were answered only once a majority had them, so that a new primary has them too.
-    pub is_quorum: bool,
 }
 
 /// A queried slot: up to which record, once that is known, and how many replicas have it as far as is known.
@@ -52,16 +58,23 @@ impl WrittenSlots {
     /// Starts with nothing written yet.
     #[must_use]
     pub(crate) fn new(driver: &Driver) -> Self {
-        Self { slots: None, terms: driver.terms() }
+        Self { slots: None, has_async: false, terms: driver.terms() }
     }
 
-    /// Notes a write to this slot.
-    pub(crate) fn add(&mut self, slot: SlotId) {
+    /// Notes a write to this slot, at this level.
+    pub(crate) fn add(&mut self, slot: SlotId, level: AckLevel) {
+        self.has_async |= level == AckLevel::Async;
         if let Some(slots) = &mut self.slots
             && let Some(word) = slots.get_mut(usize::from(slot.0) / 64)
         {
             *word |= 1 << (slot.0 % 64);
         }
+    }
+
+    /// Notes that every slot may be written to, at this level.
+    pub(crate) fn add_all(&mut self, level: AckLevel) {
+        self.has_async |= level == AckLevel::Async;
+        self.slots.iter_mut().for_each(|slots| slots.fill(u64::MAX));
     }
 
     fn remove(&mut self, slot: SlotId) {
@@ -100,20 +113,24 @@ impl WrittenSlots {
         let copies = driver.cluster_settings().replicas as u64;
         let mut asked: Vec<Asked> =
             self.take_slots().into_iter().map(|slot| Asked { slot, seq: None, replicas: 0 }).collect();
-        let mut pause = Duration::from_millis(1);
-        let fewest = loop {
-            ask(driver, &mut asked, deadline, wait.replicas).await;
-            let fewest = asked.iter().map(|asked| asked.replicas).min().unwrap_or(copies);
-            if fewest >= wait.replicas || Instant::now() >= deadline {
-                break fewest;
-            }
+        ask(driver, &mut asked, deadline, wait.replicas, usize::MAX).await;
+        let mut pause = FIRST_PAUSE;
+        while fewest(&asked, copies) < wait.replicas && Instant::now() < deadline {
             sleep_until((Instant::now() + pause).min(deadline)).await;
+            let short = asked.iter().filter(|asked| asked.is_short(wait.replicas)).count();
+            ask(driver, &mut asked, deadline, wait.replicas, SOME).await;
+            let short_now = asked.iter().filter(|asked| asked.is_short(wait.replicas)).count();
+            if short - short_now >= short.min(SOME) || Instant::now() >= deadline {
+                ask(driver, &mut asked, deadline, wait.replicas, usize::MAX).await;
+            }
             pause = (pause * 2).min(LONGEST_PAUSE);
-        };
+        }
         // IMPORTANT: read last, so that no primary has changed while others were asked.
         let terms = driver.terms();
-        let is_sure = terms == self.terms || wait.is_quorum;
+        let is_sure = terms == self.terms || !self.has_async;
         self.terms = terms;
+        let fewest = fewest(&asked, copies);
+        self.has_async &= is_sure && fewest < copies;
         for asked in asked.iter().filter(|asked| asked.replicas >= copies) {
             self.remove(asked.slot);
         }
@@ -121,12 +138,24 @@ impl WrittenSlots {
     }
 }
 
-/// Queries all slots that too few replicas are known to have, each at its primary.
-async fn ask(driver: &Driver, asked: &mut [Asked], deadline: Instant, replicas: u64) {
+impl Asked {
+    /// Whether fewer replicas than this are known to have the slot.
+    fn is_short(&self, replicas: u64) -> bool {
+        self.seq.is_none() || self.replicas < replicas
+    }
+}
+
+/// How many replicas are known to have every slot.
+fn fewest(asked: &[Asked], copies: u64) -> u64 {
+    asked.iter().map(|asked| asked.replicas).min().unwrap_or(copies)
+}
+
+/// Queries slots that too few replicas are known to have, each at its primary, and no more than `most` of them.
+async fn ask(driver: &Driver, asked: &mut [Asked], deadline: Instant, replicas: u64, most: usize) {
     let Some(map) = driver.node().map() else { return };
     let me = driver.node().incarnation();
     let mut by_node: Vec<(Incarnation, Vec<usize>)> = Vec::new();
-    for (at, slot) in asked.iter().enumerate().filter(|(_, asked)| asked.seq.is_none() || asked.replicas < replicas) {
+    for (at, slot) in asked.iter().enumerate().filter(|(_, asked)| asked.is_short(replicas)).take(most) {
         let Some(primary) = map.config(slot.slot).primary else { continue };
         match by_node.iter_mut().find(|(node, _)| *node == primary) {
             Some((_, slots)) => slots.push(at),

@@ -85,9 +85,15 @@ impl fmt::Display for Decimal {
     }
 }
 
+/// The most bytes that a 64-bit integer takes as text.
+const INTEGER_BYTES: usize = 20;
+
 /// A 64-bit integer as Redis accepts it: no plus sign, no blanks, no leading zero.
 #[must_use]
 pub fn integer(text: &[u8]) -> Option<i64> {
+    if text.len() > INTEGER_BYTES {
+        return None;
+    }
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     let is_plain = match digits {
         b"0" => digits.len() == text.len(),
@@ -143,7 +149,8 @@ mod tests {
         for number in [0, 1, -1, 10, i64::MIN, i64::MAX] {
             assert_eq!(integer(number.to_string().as_bytes()), Some(number));
         }
-        for text in ["", "-", "-0", "+1", " 1", "1 ", "01", "00", "1.0", "9223372036854775808", "1\n"] {
+        let long = "1".repeat(1_000);
+        for text in ["", "-", "-0", "+1", " 1", "1 ", "01", "00", "1.0", "9223372036854775808", "1\n", &long] {
             assert_eq!(integer(text.as_bytes()), None, "{text:?}");
         }
     }

@@ -30,9 +30,12 @@ pub const PAGE_KEYS: usize = 10_000;
 /// The most keys on a page when the request gives no limit.
 pub const DEFAULT_PAGE_KEYS: usize = 1_000;
 
-/// The longest pattern of `KEYS` and `SCAN`, in bytes: in the worst case, matching takes as many steps for each byte of
-/// a key.
+/// The longest pattern of `KEYS`, `SCAN` and the like, in bytes: in the worst case, matching takes as many steps for each
+/// byte of a key.
 pub const PATTERN_BYTES: usize = 1_024;
+
+/// The most patterns of one `CONFIG GET`.
+pub const CONFIG_PATTERNS: usize = 1_000;
 
 /// The most bytes of keys on one page, unless the first key alone is longer.
 pub const PAGE_BYTES: usize = 1024 * 1024;

@@ -13,9 +13,10 @@ use proto::request::{KeyWords, KeyspaceRequest, LastWords};
 use proto::response::Response;
 
 use super::ClientSession;
-use super::many::{Begun, Kind};
+use super::many::{Begun, KEYS_AT_ONCE, Kind};
 use crate::answering;
 use crate::keyspace::DeferredKeyspace;
+use crate::stats;
 
 /// The answers of single keys are combined once they reach this size.
 const FOLDED_BYTES: usize = 16 * 1024;
@@ -67,6 +68,7 @@ impl ClientSession<'_> {
             KeyspaceRequest::Random => self.defer(DeferredKeyspace::random(level, encoding)),
             KeyspaceRequest::Flush => {
                 self.must_persist = true;
+                self.written.add_all(ack);
                 self.defer(DeferredKeyspace::flush(ack, encoding))
             }
         }
@@ -74,6 +76,8 @@ impl ClientSession<'_> {
 
     /// Defers a request about all keys, to be answered after everything that is deferred.
     fn defer(&mut self, request: DeferredKeyspace) -> Flow {
+        let now = self.batch().now;
+        self.unanswered.add(now, stats::WALK);
         self.keyspace = Some(request);
         Flow::Next
     }
@@ -118,10 +122,14 @@ impl ClientSession<'_> {
             None if !self.deferred.is_empty() => return Flow::Settle,
             None => Gather::default(),
         };
-        loop {
+        for executed in 1_usize.. {
             let left = words.left();
             let request = kind.next(&mut words, ack, level);
+            if executed.is_multiple_of(KEYS_AT_ONCE) {
+                self.rest_if_late();
+            }
             let must_settle = match request {
+                Some(_) if self.must_rest => true,
                 Some(request) => {
                     gather.writes |= request.is_write();
                     let out = &mut gather.answers;

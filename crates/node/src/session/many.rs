@@ -12,6 +12,9 @@ use super::ClientSession;
 /// Once the answers to a multi-key request reach this size, they are written out before the rest is executed.
 const MANY_BYTES: usize = 256 * 1024;
 
+/// After this many keys, it is looked whether the request has taken so long that others come first.
+pub(super) const KEYS_AT_ONCE: usize = 256;
+
 /// What is done with each key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -88,10 +91,13 @@ impl ClientSession<'_> {
 
     fn many(&mut self, kind: Kind, mut words: LastWords<'_>, encoding: Encoding, out: &mut Vec<u8>) -> Flow {
         let (ack, level) = (self.ack(), self.read());
-        loop {
+        for executed in 1_usize.. {
             let left = words.left();
             let Some(request) = kind.next(&mut words, ack, level) else { break };
-            if out.len() >= MANY_BYTES || self.key_request(request, encoding, out) == Flow::Settle {
+            if executed.is_multiple_of(KEYS_AT_ONCE) {
+                self.rest_if_late();
+            }
+            if self.must_rest || out.len() >= MANY_BYTES || self.key_request(request, encoding, out) == Flow::Settle {
                 self.begun = Some(Begun { kind, left });
                 return Flow::Settle;
             }

@@ -165,7 +165,8 @@ fn cursor(word: &[u8]) -> Option<u64> {
     Some(if number < 0 { magnitude.wrapping_neg() } else { magnitude })
 }
 
-fn pattern(word: &[u8]) -> Result<&[u8], ErrorReply> {
+/// A pattern within its limit.
+pub(super) fn pattern(word: &[u8]) -> Result<&[u8], ErrorReply> {
     if word.len() > limits::PATTERN_BYTES {
         return Err(ErrorReply::TooLong { what: "pattern", len: word.len(), limit: limits::PATTERN_BYTES });
     }

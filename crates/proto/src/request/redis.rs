@@ -156,6 +156,12 @@ impl<'a> Rest<'a> {
         count: impl std::ops::RangeBounds<usize>,
     ) -> Result<Args<'a>, ErrorReply> {
         let words = KeyWords(self);
+        // A line may be longer than a value; a word of an array may not.
+        if !self.is_array()
+            && let Some(long) = words.map(<[u8]>::len).find(|len| *len > limits::VALUE_BYTES)
+        {
+            return Err(ErrorReply::value_too_long(long));
+        }
         if count.contains(&words.count()) { Ok(Args { name, words }) } else { Err(wrong_number(name)) }
     }
 

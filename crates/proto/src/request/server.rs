@@ -2,6 +2,7 @@
 //! wording of what is wrong with an array.
 
 use super::auth::Auth;
+use super::keyspace::pattern;
 use super::redis::{not_an_integer, unknown_subcommand, wrong_number};
 use super::{KeyWords, NodeRequest, PeerWords, Rest};
 use crate::commands::Command;
@@ -296,7 +297,7 @@ fn command_query<'a>(mut words: Words<'a>) -> Result<CommandQuery<'a>, ErrorRepl
                 return Err(syntax());
             }
             match kind.to_ascii_lowercase().as_slice() {
-                b"pattern" => Ok(CommandQuery::List(NamesOrPattern::Pattern(what))),
+                b"pattern" => Ok(CommandQuery::List(NamesOrPattern::Pattern(pattern(what)?))),
                 b"aclcat" => Ok(CommandQuery::List(NamesOrPattern::Category(what))),
                 b"module" => Ok(CommandQuery::List(NamesOrPattern::Module)),
                 _ => Err(syntax()),
@@ -311,7 +312,16 @@ fn config<'a>(mut words: Words<'a>) -> Result<ServerCommand<'a>, ErrorReply> {
     if !sub.eq_ignore_ascii_case(b"GET") {
         return Err(unknown_subcommand(sub, "CONFIG"));
     }
-    if words.is_empty() { Err(wrong_words(b"config|get")) } else { Ok(ServerCommand::ConfigGet(PeerWords(words))) }
+    if words.is_empty() {
+        return Err(wrong_words(b"config|get"));
+    }
+    if words.len() > limits::CONFIG_PATTERNS {
+        return Err(ErrorReply::redis(format!("ERR more than {} patterns", limits::CONFIG_PATTERNS)));
+    }
+    for word in words {
+        pattern(word)?;
+    }
+    Ok(ServerCommand::ConfigGet(PeerWords(words)))
 }
 
 fn wait<'a>([replicas, millis]: [&[u8]; 2]) -> Result<ServerCommand<'a>, ErrorReply> {
