@@ -23,6 +23,9 @@ const READ_BYTES: usize = 64 * 1024;
 /// The most keys that one scan requests, as in YCSB.
 const SCAN_KEYS: u64 = 100;
 
+/// How many numbers are tried to find a key to insert.
+const INSERT_TRIES: u64 = 10_000;
+
 /// When requests are sent.
 #[derive(Debug)]
 pub(crate) enum Pace {
@@ -67,6 +70,8 @@ pub(crate) struct Connection<'a> {
     end: usize,
     /// Everything is answered, and nothing more will be sent.
     pub(crate) is_done: bool,
+    /// When the last answer came, or, if nothing was in flight then, when something was sent again.
+    heard: Instant,
 }
 
 impl<'a> Connection<'a> {
@@ -106,6 +111,7 @@ impl<'a> Connection<'a> {
             from: 0,
             end: 0,
             is_done: false,
+            heard: Instant::now(),
         })
     }
 
@@ -120,13 +126,13 @@ impl<'a> Connection<'a> {
             match self.pace {
                 Pace::Closed if self.in_flight.is_empty() => {
                     for _ in 0..self.load.pipeline {
-                        self.begin(now, recorder.start);
+                        self.begin(now, now, recorder.start);
                     }
                 }
                 Pace::Closed => {}
                 Pace::Open { mut due, step } => {
                     while self.in_flight.len() < self.load.pipeline && due <= now && self.left > 0 {
-                        self.begin(due, recorder.start);
+                        self.begin(due, now, recorder.start);
                         due += step;
                     }
                     self.pace = Pace::Open { due, step };
@@ -137,15 +143,20 @@ impl<'a> Connection<'a> {
         self.flush()
     }
 
-    /// With a rate: how many operations were due before the end and not started.
-    pub(crate) fn unsent(&self, end: Instant) -> u64 {
+    /// With a rate: how many operations were due in the measured time and not started.
+    pub(crate) fn unsent(&self, start: Instant, end: Instant) -> u64 {
         match self.pace {
-            Pace::Open { due, step } if due < end && self.left > 0 => {
-                let due = ((end - due).as_nanos() / step.as_nanos().max(1)) as u64 + 1;
+            Pace::Open { due, step } if due.max(start) < end && self.left > 0 => {
+                let due = ((end - due.max(start)).as_nanos() / step.as_nanos().max(1)) as u64 + 1;
                 due.min(self.left)
             }
             _ => 0,
         }
+    }
+
+    /// Since when an answer has been missing.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        (!self.in_flight.is_empty()).then_some(self.heard)
     }
 
     /// How many operations were started and are not answered.
@@ -154,11 +165,14 @@ impl<'a> Connection<'a> {
     }
 
     /// Starts an operation. It is not one of those that remain if that is before `start`, the end of the warm-up.
-    fn begin(&mut self, since: Instant, start: Instant) {
+    fn begin(&mut self, since: Instant, now: Instant, start: Instant) {
         if self.left == 0 {
             return;
         }
         self.left -= u64::from(since >= start);
+        if self.in_flight.is_empty() {
+            self.heard = now;
+        }
         let (action, number) = self.next();
         let wanted = match action {
             Action::Get | Action::Modify => self.requests.get(number, &mut self.output),
@@ -182,16 +196,18 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// The next number whose key this connection's server leads. After the last number it starts over.
+    /// The next number whose key this connection's server leads. After the last number it starts over. Where there are so
+    /// few keys that none is found, it is a key that is stored.
     fn next_insert(&mut self) -> u32 {
         let keys = self.load.sizes.keys();
-        loop {
+        for _ in 0..keys.min(INSERT_TRIES) {
             let number = (self.insert % keys) as u32;
             self.insert += self.load.connections as u64;
             if self.target.leads(self.server, &self.load.sizes.make_key(number)) {
                 return number;
             }
         }
+        self.draw.next(&mut self.random)
     }
 
     /// Sends as much as the socket accepts.
@@ -259,15 +275,16 @@ impl<'a> Connection<'a> {
                 anyhow::bail!("{what} of {}{}", self.server.addr, self.told());
             }
             self.in_flight.pop_front();
+            self.heard = now;
             match reply {
                 Reply::Refused(error) => recorder.refused(error),
                 Reply::Missing | Reply::Value(_) if request.action == Action::Modify => {
-                    recorder.misses += u64::from(reply == Reply::Missing);
+                    recorder.read(reply == Reply::Missing, request.since, now);
                     let wanted = self.requests.put(request.number, &mut self.output);
                     self.in_flight.push_back(InFlight { wanted, ..request });
                 }
                 _ => {
-                    recorder.misses += u64::from(reply == Reply::Missing);
+                    recorder.read(reply == Reply::Missing, request.since, now);
                     recorder.done(request.action, request.since, now);
                     if request.action == Action::Insert {
                         self.draw.insert(request.number);

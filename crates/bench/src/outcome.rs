@@ -17,13 +17,14 @@ const PRECISION: u8 = 3;
 pub struct Outcome {
     /// The measured time.
     pub elapsed: Duration,
-    /// Latencies in nanoseconds, of all kinds of operations together.
+    /// Latencies in nanoseconds, of all kinds of operations together: those answered in that time, and those that were
+    /// still waiting at its end.
     pub latency: Histogram<u64>,
     /// The same per kind that came up.
     pub of_action: Vec<(Action, Histogram<u64>)>,
     /// Operations answered in that time.
     pub operations: u64,
-    /// Reads of missing keys, in the whole run.
+    /// Reads of missing keys, in that time.
     pub misses: u64,
     /// Operations that were refused, in the whole run; no histogram includes them.
     pub refused: u64,
@@ -94,7 +95,8 @@ pub(crate) struct Recorder {
     pub(crate) stop: Option<Instant>,
     /// Answers, including those before and after the measured time.
     pub(crate) answers: u64,
-    pub(crate) misses: u64,
+    operations: u64,
+    misses: u64,
     pub(crate) refused: u64,
     pub(crate) first_error: Option<String>,
     interval: Kinds,
@@ -131,6 +133,7 @@ impl Recorder {
             start,
             stop,
             answers: 0,
+            operations: 0,
             misses: 0,
             refused: 0,
             first_error: None,
@@ -147,15 +150,29 @@ impl Recorder {
     /// Records an operation that was due, or sent, at `since`.
     pub(crate) fn done(&mut self, action: Action, since: Instant, now: Instant) {
         self.answers += 1;
-        // Without a set end, the operations themselves are counted: those that were begun after the warm-up.
-        let counts_from = if self.stop.is_some() { now } else { since };
-        if counts_from >= self.start && !self.is_over(now) {
+        let counts = self.counts(since, now);
+        self.operations += u64::from(counts);
+        // What is answered late has waited, too.
+        let was_waiting = self.is_over(now) && !self.is_over(since) && since >= self.start;
+        if counts || was_waiting {
             self.last = now;
             let latency = u64::try_from(now.saturating_duration_since(since).as_nanos()).unwrap_or(u64::MAX);
             if let Some(kind) = self.interval.of(action) {
                 kind.saturating_record(latency);
             }
         }
+    }
+
+    /// Whether an operation that was due, or sent, at `since` and is answered now belongs to the measured time.
+    fn counts(&self, since: Instant, now: Instant) -> bool {
+        // Without a set end, the operations themselves are counted: those that were begun after the warm-up.
+        let counts_from = if self.stop.is_some() { now } else { since };
+        counts_from >= self.start && !self.is_over(now)
+    }
+
+    /// Records whether the key of an operation was missing.
+    pub(crate) fn read(&mut self, is_missing: bool, since: Instant, now: Instant) {
+        self.misses += u64::from(is_missing && self.counts(since, now));
     }
 
     /// Records a refused operation.
@@ -196,7 +213,7 @@ impl Recorder {
         };
         Outcome {
             elapsed: end.saturating_duration_since(self.start),
-            operations: latency.len(),
+            operations: self.operations,
             latency,
             of_action: kinds.collect(),
             misses: self.misses,

@@ -102,7 +102,8 @@ pub fn run(
         unanswered: run.connections.iter().map(Connection::unanswered).sum(),
     });
     let until = stop.map(|stop| if cut_short.is_some() { stop.min(ended) } else { stop });
-    let unsent = until.map_or(0, |until| run.connections.iter().map(|connection| connection.unsent(until)).sum());
+    let unsent =
+        until.map_or(0, |until| run.connections.iter().map(|connection| connection.unsent(start, until)).sum());
     let since = |pids: &[u32], before: Option<Duration>| Some(cpu::used(pids)?.saturating_sub(before?));
     let used = [since(&target.pids, server_cpu), since(&[std::process::id()], own_cpu)];
     Ok(run.recorder.outcome(unsent, used, cut_short))
@@ -138,7 +139,7 @@ impl Run<'_> {
         }
         let mut beat = Beat { from: self.begin, every: interval };
         let mut events = Events::with_capacity(self.connections.len() + 1);
-        let (mut heard, mut ended) = (self.begin, false);
+        let (mut looked, mut ended) = (self.begin, false);
         let mut open = self.open();
         while open > 0 {
             if self.interrupt.is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
@@ -150,13 +151,11 @@ impl Run<'_> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error).context("cannot wait for sockets"),
             }
-            let mut is_heard = false;
             for event in &events {
                 let Some(connection) = self.connections.get_mut(event.token().0) else { continue };
                 let was_done = connection.is_done;
                 connection.ready(&mut self.recorder)?;
                 open -= usize::from(connection.is_done && !was_done);
-                is_heard = true;
             }
             let now = Instant::now();
             if self.recorder.is_over(now) && !ended {
@@ -165,11 +164,11 @@ impl Run<'_> {
                 self.connections.iter_mut().try_for_each(|connection| connection.pump(&self.recorder, now))?;
                 open = self.open();
             }
-            if is_heard {
-                heard = now;
-            } else if now >= heard + ANSWER {
-                let is_waiting = self.connections.iter().any(|connection| connection.unanswered() > 0);
-                anyhow::ensure!(!is_waiting, "no answer within {ANSWER:?}");
+            if now >= looked + NOTICE {
+                looked = now;
+                let is_late =
+                    |connection: &Connection<'_>| connection.waits_since().is_some_and(|at| now >= at + ANSWER);
+                anyhow::ensure!(!self.connections.iter().any(is_late), "no answer within {ANSWER:?}");
             }
             beat.tell(&mut self.recorder, now, observe);
         }

@@ -38,7 +38,9 @@ impl Builder {
         Self { timeout: DEFAULT_TIMEOUT, levels: Levels::default(), password: None }
     }
 
-    /// Sets how long a call may take, including all its attempts. Connecting counts as a call, too. At most one day.
+    /// Sets how long a call may take, including all its attempts. Connecting counts as a call, too. At most one day. A
+    /// write that may have taken effect is sent again for at most eight minutes, because the cluster forgets writes after
+    /// ten.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.min(LONGEST_TIMEOUT);

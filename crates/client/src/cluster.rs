@@ -78,7 +78,12 @@ impl Cluster {
 
     /// How long a call tried before it gave up, for its error text.
     pub(crate) fn tried(&self) -> String {
-        format!("tried for {}", humantime::format_duration(self.timeout))
+        self.tried_for(Duration::MAX)
+    }
+
+    /// The same of a call that gives up after `most` at the latest.
+    pub(crate) fn tried_for(&self, most: Duration) -> String {
+        format!("tried for {}", humantime::format_duration(self.timeout.min(most)))
     }
 
     /// The error of a call that ran out of time, built from the last failure. Without one there was nobody to ask.

@@ -13,6 +13,7 @@ use crate::cluster::Cluster;
 use crate::connection::{Failure, Timeouts};
 use crate::error::Error;
 use crate::level::LevelRequirement;
+use crate::many::side_by_side;
 use crate::placement::Placement;
 
 /// How much longer than other calls a node may take to compare copies.
@@ -192,16 +193,12 @@ impl Client {
         }
         let asked = nodes.into_iter().map(|node| {
             let client = self.clone();
-            tokio::spawn(async move {
+            async move {
                 let told = client.verify(&node).await;
                 (node, told)
-            })
+            }
         });
-        let mut told = Vec::new();
-        for asked in asked.collect::<Vec<_>>() {
-            told.push(asked.await.map_err(|error| Error::Unknown { reason: error.to_string() })?);
-        }
-        Ok(told)
+        Ok(side_by_side(asked, usize::MAX).await)
     }
 
     /// The acknowledged writes that a node has lost, one human-readable line each: writes answered at

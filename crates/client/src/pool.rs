@@ -12,7 +12,7 @@ use crate::level::LevelRequirement;
 
 /// How many idle connections are kept per node. When another one is returned, the one that has been idle longest is
 /// closed.
-const IDLE_PER_NODE: usize = 32;
+const IDLE_PER_NODE: usize = 128;
 
 /// Idle connections. A connection in use belongs to its call alone and is returned only after a complete answer.
 #[derive(Debug, Default)]
@@ -44,10 +44,15 @@ impl Pool {
         if answer.is_ok() {
             self.put_back(addr, connection);
         } else {
-            // The others may be dead in the same way. The next attempt opens a new one.
-            self.idle().remove(addr);
+            self.forget(addr);
         }
         answer
+    }
+
+    /// Closes the idle connections to a node: they may be dead in the same way as one that failed. The next attempt opens
+    /// a new one.
+    pub(crate) fn forget(&self, addr: &NodeAddr) {
+        self.idle().remove(addr);
     }
 
     /// An idle connection that is still usable and can meet this need, or a new one.

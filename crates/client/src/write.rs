@@ -5,6 +5,7 @@ use std::time::Duration;
 use proto::id::{NodeAddr, Version};
 use proto::level::AckLevel;
 use proto::peer::Write;
+use tokio::time::Instant;
 
 use crate::answer::{Answer, Meaning, NotAnAnswer, Request, meaning_of};
 use crate::cluster::Cluster;
@@ -20,6 +21,10 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the primary may be silent before the write is sent again, on another connection. Doubles with every such
 /// attempt, so that a cluster slower than this is answered in the end.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a write may be sent again after it was sent first. The cluster remembers it for at least ten minutes, and what
+/// was sent on a connection that is closed since may still arrive for two.
+const RESENT_FOR: Duration = Duration::from_secs(480);
 
 /// Pauses between attempts; a new map ends a pause at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -94,7 +99,8 @@ async fn attempts<T>(
     request: &Request,
     done: impl Fn(&Answer) -> Option<T>,
 ) -> Result<T, Error> {
-    let deadline = cluster.deadline();
+    let mut deadline = cluster.deadline();
+    let mut first_sent = None;
     let mut maps = cluster.maps();
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut idle = ANSWER_PATIENCE;
@@ -105,6 +111,7 @@ async fn attempts<T>(
     loop {
         let primary = Placement::of(&maps.borrow_and_update(), key).primary;
         if let Some(node) = &primary {
+            let first_sent = *first_sent.get_or_insert_with(Instant::now);
             let timeouts = Timeouts::until(deadline).with_idle(idle);
             let miss = match exchange(cluster, node, key, request, timeouts, maps.clone()).await {
                 Err(miss) => miss,
@@ -122,6 +129,8 @@ async fn attempts<T>(
                     tracing::debug!(%reason, "retrying the write");
                     open = Some(reason);
                     idle = idle.saturating_mul(2);
+                    // IMPORTANT: the cluster would take a write that it has forgotten for a new one.
+                    deadline = deadline.min(first_sent + RESENT_FOR);
                 }
                 AttemptError::Final(error) => {
                     return Err(match open {
@@ -134,7 +143,7 @@ async fn attempts<T>(
         if !wait_for_change(&mut maps, pauses.next(), deadline).await {
             return Err(match open {
                 None => cluster.gave_up(refused),
-                Some(reason) => unknown(&format!("{reason}; {}", cluster.tried())),
+                Some(reason) => unknown(&format!("{reason}; {}", cluster.tried_for(RESENT_FOR))),
             });
         }
     }
@@ -173,8 +182,13 @@ async fn exchange(
             cluster.pool().put_back(node, connection);
             Ok(answer)
         }
-        Err(failure @ (Failure::NotSent(_) | Failure::NotAdmitted(_))) => Err(not_sent(&failure.to_string())),
-        Err(Failure::NoAnswer(reason)) => Err(AttemptError::OutcomeUnknown(format!("node {node}: {reason}"))),
+        Err(failure) => {
+            cluster.pool().forget(node);
+            Err(match failure {
+                Failure::NotSent(_) | Failure::NotAdmitted(_) => not_sent(&failure.to_string()),
+                Failure::NoAnswer(reason) => AttemptError::OutcomeUnknown(format!("node {node}: {reason}")),
+            })
+        }
     }
 }
 

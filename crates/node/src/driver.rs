@@ -23,6 +23,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::answering;
+use crate::awake::Awake;
 use crate::followed::Followed;
 use crate::forward::ForwardLinks;
 use crate::replication;
@@ -46,6 +47,7 @@ struct Shared {
     addr: NodeAddr,
     clock: Clock,
     started: Timestamp,
+    awake: Awake,
     answered: Answered,
     request_timeout: Duration,
     access: Arc<Access>,
@@ -93,6 +95,7 @@ impl Driver {
             addr,
             clock,
             started: clock.now(),
+            awake: Awake::new(clock.now()),
             answered: Answered::default(),
             request_timeout,
             access,
@@ -111,6 +114,11 @@ impl Driver {
         driver
     }
 
+    /// Whether the process stood still.
+    pub(crate) fn awake(&self) -> &Awake {
+        &self.shared.awake
+    }
+
     /// Tells the state machine on every tick that time has passed.
     async fn watch_the_clock(self) {
         let background = self.background().clone();
@@ -123,6 +131,7 @@ impl Driver {
                 () = background.begun() => return,
             }
             let now = self.clock().now();
+            self.awake().tick(now);
             self.node().set_wall_clock(now, wall_clock());
             self.node().note_requests(now, || self.answered().total());
             self.node().handle_timeout(now, &mut turn);

@@ -19,6 +19,7 @@
 //! - `verify`: comparing the copies of slots, and `VERIFY`.
 
 mod answering;
+mod awake;
 pub mod clients;
 pub mod config;
 pub mod dismissal;

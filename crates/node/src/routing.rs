@@ -274,6 +274,9 @@ async fn answer_one(
                 }
             }
         }
+        // Either the map changes, or the obstacle may have passed.
+        let changed = timeout_at((tried_at + pause).min(deadline), map_changes.changed()).await;
+        // IMPORTANT: nothing is sent once the time is up: the process may have stood still meanwhile.
         if Instant::now() >= deadline {
             if is_unknown {
                 return give_up(driver, request, out);
@@ -281,8 +284,6 @@ async fn answer_one(
             let why = why_unavailable(driver, request);
             return request.answer(&Response::Error(ErrorReply::Unavailable(why)), out);
         }
-        // Either the map changes, or the obstacle may have passed.
-        let changed = timeout_at((tried_at + pause).min(deadline), map_changes.changed()).await;
         pause = if changed.is_ok() { FIRST_RETRY_PAUSE } else { (pause * 2).min(RETRY_PAUSE) };
     }
 }

@@ -130,6 +130,8 @@ struct ClientSession<'a> {
     must_persist: bool,
     /// This batch has taken so long that others come first.
     must_rest: bool,
+    /// How many long pauses of the process there were before the connection.
+    pauses: u64,
     /// Slots of upcoming keys, already looked up.
     slots_ahead: SlotsAhead,
 }
@@ -140,6 +142,8 @@ struct Batch {
     now: Timestamp,
     cluster_settings: ClusterSettings,
     takes_writes: bool,
+    /// The process stood still for long, perhaps after these requests arrived.
+    is_outdated: bool,
 }
 
 /// Writes the header of a value that is long enough to be sent from where it is stored and can be sent unchanged.
@@ -203,6 +207,7 @@ impl<'a> ClientSession<'a> {
             upgrade: None,
             must_persist: false,
             must_rest: false,
+            pauses: driver.awake().pauses(),
             slots_ahead: SlotsAhead::default(),
         }
     }
@@ -407,11 +412,15 @@ impl<'a> ClientSession<'a> {
     }
 
     fn batch(&mut self) -> Batch {
-        let driver = self.driver;
-        *self.batch.get_or_insert_with(|| Batch {
-            now: driver.clock().now(),
-            cluster_settings: driver.cluster_settings(),
-            takes_writes: driver.takes_writes(),
+        let (driver, pauses) = (self.driver, self.pauses);
+        *self.batch.get_or_insert_with(|| {
+            let now = driver.clock().now();
+            Batch {
+                now,
+                cluster_settings: driver.cluster_settings(),
+                takes_writes: driver.takes_writes(),
+                is_outdated: driver.awake().has_paused_since(pauses, now),
+            }
         })
     }
 
@@ -500,6 +509,9 @@ impl Session for ClientSession<'_> {
     }
 
     fn request(&mut self, frame: Frame<'_>, out: &mut Vec<u8>) -> Flow {
+        if self.batch().is_outdated {
+            return Flow::Close;
+        }
         let Some(encoding) = self.front.encoding(frame) else { return Flow::Next };
         let comes_first =
             self.walk.is_some() || self.keyspace.is_some() || self.wait.is_some() || self.verify.is_some();

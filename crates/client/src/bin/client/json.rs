@@ -104,6 +104,12 @@ pub(crate) fn of_no_command(error: &CommandError) -> Vec<u8> {
     object.into_line()
 }
 
+pub(crate) fn of_no_line(error: &Error) -> Vec<u8> {
+    let mut object = Object::new("", false);
+    object.error(kind(error), &error.to_string());
+    object.into_line()
+}
+
 /// An object under construction.
 struct Object(Map<String, Value>);
 

@@ -119,6 +119,14 @@ pub(crate) fn report_no_command(format: Format, error: &CommandError) -> Report 
     }
 }
 
+/// The report of a line that could not be read.
+pub(crate) fn report_no_line(format: Format, error: &Error) -> Report {
+    match format {
+        Format::Json => Report { result: json::of_no_line(error), error: None, exit: Exit::Usage },
+        Format::Text | Format::Raw => Report { result: Vec::new(), error: Some(error_line(error)), exit: Exit::Usage },
+    }
+}
+
 /// An error in human-readable form.
 pub(crate) fn error_line(error: &Error) -> String {
     format!("[Client] ERROR {error}")

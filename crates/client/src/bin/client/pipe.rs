@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read as _};
 use client::Error;
 use proto::limits;
 
-use crate::output::{Exit, Report, error_line};
+use crate::output::report_no_line;
 use crate::session::{Next, Session};
 
 /// Executes line after line until the end of the input, EXIT or QUIT. The last line may lack its newline.
@@ -17,8 +17,7 @@ pub(crate) fn run(session: &mut Session<'_>, mut input: impl BufRead) -> anyhow:
             Line::Whole => session.run_line(&line, false),
             Line::TooLong => {
                 let text = format!("TOOLONG a line has at most {} bytes; nothing was sent", limits::LINE_BYTES);
-                let error = Some(error_line(&Error::Invalid(text)));
-                session.print(&Report { result: Vec::new(), error, exit: Exit::Usage }).map(|()| Next::GoOn)
+                session.print(&report_no_line(session.format(), &Error::Invalid(text))).map(|()| Next::GoOn)
             }
         };
         match printed {

@@ -1,8 +1,10 @@
 //! The interactive prompt.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Context as _;
+use client::Error;
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{Config, Editor};
@@ -10,7 +12,7 @@ use rustyline::{Config, Editor};
 use crate::command::Command;
 use crate::execute::Outcome;
 use crate::history;
-use crate::output::{Exit, Format, Report, report};
+use crate::output::{Exit, Format, Report, report, report_no_line};
 use crate::prompt::CommandHelper;
 use crate::session::{Next, Session};
 use crate::verb;
@@ -23,12 +25,18 @@ const HISTORY_LINES: usize = 1000;
 /// Reads and executes commands until EXIT, QUIT or Ctrl-D.
 pub(crate) fn run(session: &mut Session<'_>) -> anyhow::Result<()> {
     let mut editor = editor().context("cannot use the terminal")?;
-    let history = history::file();
+    let mut history = history::file();
     if let Some(file) = &history {
         history::make_dir(file);
-        // There is no history yet at the first start.
-        if let Err(error) = editor.load_history(file) {
-            tracing::debug!(file = %file.display(), %error, "no history from earlier sessions");
+        match editor.load_history(file) {
+            // There is no history yet at the first start.
+            Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                let file = file.display();
+                tracing::warn!("cannot read the history {file}: {error}; nothing is added to it: move it aside");
+                history = None;
+            }
+            Ok(()) => {}
         }
     }
     if session.format() == Format::Text {
@@ -52,9 +60,9 @@ pub(crate) fn run(session: &mut Session<'_>) -> anyhow::Result<()> {
                 return Ok(());
             }
             // Bytes that are not text were typed or pasted: discard the line, as with Ctrl-C.
-            Err(ReadlineError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
-                let text = b"The line was dropped: it is not UTF-8 text\n".to_vec();
-                session.print(&Report { result: text, error: None, exit: Exit::Done })?;
+            Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                let error = Error::Invalid("the line was dropped: it is not UTF-8 text".to_owned());
+                session.print(&report_no_line(session.format(), &error))?;
             }
             Err(error) => return Err(error).context("cannot read from the terminal"),
         }

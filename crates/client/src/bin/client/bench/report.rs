@@ -138,7 +138,8 @@ fn remarks(text: &mut String, outcome: &Outcome) {
         let _ = writeln!(text, "{} reads found no value", outcome.misses);
     }
     if outcome.unsent > 0 {
-        let _ = writeln!(text, "{} operations were due but could not be sent: the rate is too high", outcome.unsent);
+        let why = if outcome.cut_short.is_some() { "" } else { ": the rate is too high" };
+        let _ = writeln!(text, "{} operations were due but could not be sent{why}", outcome.unsent);
     }
     if let Some(error) = &outcome.first_error {
         let _ = writeln!(text, "{} errors, not included in the figures above; the first: {error}", outcome.refused);
