@@ -279,11 +279,12 @@ impl<B: Bugs> Slot<B> {
         outbox: impl FnMut(Incarnation) -> Option<Arc<Outbox>>,
         turn: &mut Turn,
     ) {
+        let is_new = self.config != config.version;
         self.config = config.version;
         if config.primary == Some(cx.me) {
             // If others already follow a newer primary, this configuration is stale and a newer map is on its way.
             if config.epoch >= self.epoch {
-                self.lead(cx, config, cluster_settings, outbox, turn);
+                self.lead(cx, (config, is_new), cluster_settings, outbox, turn);
             }
             return;
         }

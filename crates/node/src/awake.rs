@@ -2,7 +2,8 @@
 //!
 //! Whatever arrived meanwhile waits in the sockets, perhaps from clients that gave up long ago. A write with an identity
 //! may have taken effect elsewhere since, and be forgotten by now: carried out here, it would take effect a second time.
-//! So after a long pause nothing is carried out that arrived on connections from before.
+//! So after a long pause nothing is carried out that arrived on connections from before, or on those that waited to be
+//! accepted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,6 +14,12 @@ use engine::time::Timestamp;
 /// that runs.
 const LONG: Duration = Duration::from_secs(60);
 
+/// How long connections may take to be accepted that have waited for it during a pause.
+const ACCEPTED_IN: Duration = Duration::from_secs(5);
+
+/// What a connection is given that has begun during a pause: no count is ever so high.
+const DURING_PAUSE: u64 = u64::MAX;
+
 /// Whether the process runs, as its regular ticks tell.
 #[derive(Debug)]
 pub(crate) struct Awake {
@@ -20,30 +27,35 @@ pub(crate) struct Awake {
     ticked: AtomicU64,
     /// How many long pauses there were.
     pauses: AtomicU64,
+    /// When the last of them was noticed, in microseconds.
+    noticed: AtomicU64,
 }
 
 impl Awake {
     pub(crate) fn new(now: Timestamp) -> Self {
-        Self { ticked: AtomicU64::new(now.0), pauses: AtomicU64::new(0) }
+        Self { ticked: AtomicU64::new(now.0), pauses: AtomicU64::new(0), noticed: AtomicU64::new(0) }
     }
 
     /// Notes that the process runs. Called many times a second.
     pub(crate) fn tick(&self, now: Timestamp) {
         if self.is_late(now) {
+            self.noticed.store(now.0, Ordering::SeqCst);
             self.pauses.fetch_add(1, Ordering::SeqCst);
         }
         // IMPORTANT: after the pause is counted. Whoever sees this tick sees that, too.
         self.ticked.store(now.0, Ordering::SeqCst);
     }
 
-    /// How many long pauses were noticed.
-    pub(crate) fn pauses(&self) -> u64 {
-        self.pauses.load(Ordering::SeqCst)
+    /// How many long pauses a connection has seen that is accepted now.
+    pub(crate) fn seen_by_new_connection(&self, now: Timestamp) -> u64 {
+        let pauses = self.pauses.load(Ordering::SeqCst);
+        let noticed = Timestamp(self.noticed.load(Ordering::SeqCst));
+        if pauses > 0 && now - noticed < ACCEPTED_IN { DURING_PAUSE } else { pauses }
     }
 
-    /// Whether there was a long pause since `pauses` were noticed, even if no tick has noticed it yet.
-    pub(crate) fn has_paused_since(&self, pauses: u64, now: Timestamp) -> bool {
-        self.is_late(now) || self.pauses() != pauses
+    /// Whether there was a long pause that a connection has not seen, even if no tick has noticed it yet.
+    pub(crate) fn has_paused_since(&self, seen: u64, now: Timestamp) -> bool {
+        self.is_late(now) || self.pauses.load(Ordering::SeqCst) != seen
     }
 
     fn is_late(&self, now: Timestamp) -> bool {
@@ -62,7 +74,7 @@ mod tests {
     #[test]
     fn a_long_pause_is_seen_before_the_next_tick_and_for_ever_after() {
         let awake = Awake::new(at(1));
-        let before = awake.pauses();
+        let before = awake.seen_by_new_connection(at(1));
         for second in 2..200 {
             awake.tick(at(second));
             assert!(!awake.has_paused_since(before, at(second + 59)));
@@ -71,6 +83,10 @@ mod tests {
         awake.tick(at(199 + 60));
         assert!(awake.has_paused_since(before, at(199 + 60)));
         assert!(awake.has_paused_since(before, at(1_000)));
-        assert!(!awake.has_paused_since(awake.pauses(), at(199 + 61)), "a connection from after it");
+        for (accepted, is_from_before) in [(259, true), (263, true), (264, false), (300, false)] {
+            awake.tick(at(accepted));
+            let seen = awake.seen_by_new_connection(at(accepted));
+            assert_eq!(awake.has_paused_since(seen, at(accepted + 1)), is_from_before, "accepted at {accepted}");
+        }
     }
 }

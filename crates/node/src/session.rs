@@ -130,8 +130,8 @@ struct ClientSession<'a> {
     must_persist: bool,
     /// This batch has taken so long that others come first.
     must_rest: bool,
-    /// How many long pauses of the process there were before the connection.
-    pauses: u64,
+    /// How many long pauses of the process the connection has seen.
+    pauses_seen: u64,
     /// Slots of upcoming keys, already looked up.
     slots_ahead: SlotsAhead,
 }
@@ -207,7 +207,7 @@ impl<'a> ClientSession<'a> {
             upgrade: None,
             must_persist: false,
             must_rest: false,
-            pauses: driver.awake().pauses(),
+            pauses_seen: driver.awake().seen_by_new_connection(driver.clock().now()),
             slots_ahead: SlotsAhead::default(),
         }
     }
@@ -412,14 +412,14 @@ impl<'a> ClientSession<'a> {
     }
 
     fn batch(&mut self) -> Batch {
-        let (driver, pauses) = (self.driver, self.pauses);
+        let (driver, pauses_seen) = (self.driver, self.pauses_seen);
         *self.batch.get_or_insert_with(|| {
             let now = driver.clock().now();
             Batch {
                 now,
                 cluster_settings: driver.cluster_settings(),
                 takes_writes: driver.takes_writes(),
-                is_outdated: driver.awake().has_paused_since(pauses, now),
+                is_outdated: driver.awake().has_paused_since(pauses_seen, now),
             }
         })
     }

@@ -8,6 +8,7 @@ use engine::time::Timestamp;
 use proto::cluster_map::{ClusterMap, ClusterSettings, MapUpdate, MapVersion};
 use proto::frame::Words;
 use proto::id::Incarnation;
+use proto::level::AckLevel;
 use proto::session::{CoordinatorMessage, Join, NodeMessage};
 use std::time::Duration;
 
@@ -94,10 +95,14 @@ impl World {
         let process = &mut self.coordinator;
         process.boot += 1;
         process.adopted = None;
+        let is_changed = self.knobs.settings_changes > 0 && process.random.chance(self.knobs.settings_changes);
+        // Clients name their level, so this is a change that changes nothing for them.
+        let ack = if is_changed { AckLevel::Quorum } else { AckLevel::Async };
         let settings = Settings {
             cluster_settings: ClusterSettings {
                 replicas: self.knobs.replicas as usize,
                 heartbeat_timeout: Duration::from_millis(self.knobs.heartbeat_timeout),
+                ack,
                 ..ClusterSettings::default()
             },
             virtual_nodes: 3,

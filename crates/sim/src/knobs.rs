@@ -127,6 +127,8 @@ knobs! {
     crashed_starts,
     /// How often the coordinator crashes and comes back with its state.
     coordinator_crashes,
+    /// How many in a thousand starts of the coordinator are with other settings.
+    settings_changes,
     /// How often the coordinator crashes and comes back without its state.
     state_losses,
     /// How often a node becomes slow.
@@ -339,6 +341,9 @@ impl Knobs {
         let mut random = Random::new(seed ^ 0x6d75_6c74_6900);
         if random.chance(300) {
             self.multi_share = random.between(100, 800);
+        }
+        if Random::new(seed ^ 0x7365_7474_696e).chance(400) {
+            self.settings_changes = 500;
         }
     }
 

@@ -110,11 +110,12 @@ pub(crate) struct Due {
 }
 
 impl<B: Bugs> Slot<B> {
-    /// Begins a term as primary, or continues it under a newer configuration.
+    /// Begins a term as primary, or continues it, under a newer configuration or, if it is not new, under other settings
+    /// of the cluster.
     pub(super) fn lead(
         &mut self,
         cx: SlotContext<'_>,
-        config: &SlotConfig,
+        (config, is_new_config): (&SlotConfig, bool),
         cluster_settings: &ClusterSettings,
         mut outbox: impl FnMut(Incarnation) -> Option<Arc<Outbox>>,
         turn: &mut Turn,
@@ -157,7 +158,10 @@ impl<B: Bugs> Slot<B> {
                     continue;
                 }
             };
+            let was_proposed = follower.is_proposed;
             self.enlist(cx, &mut follower, is_learner, is_new || ask_all);
+            // IMPORTANT: what was proposed under this configuration may still be granted.
+            follower.is_proposed = was_proposed && !is_new_config;
             if is_new && self.bugs.plants(Bug::MarkCarriedOver) {
                 let same = |old: &&Follower| old.outbox.addr == follower.outbox.addr;
                 if let Some(old) = before.iter().find(same) {
@@ -232,7 +236,8 @@ impl<B: Bugs> Slot<B> {
             follower.outbox.push(Item::Record { slot: cx.id, previous, durable, record });
             turn.touch(&follower.outbox);
         }
-        if is_alone {
+        // No acknowledgement is waited for.
+        if !primary.followers.iter().any(Follower::counts) {
             self.mark_progress(cx, turn);
         }
         version
@@ -420,12 +425,14 @@ impl<B: Bugs> Slot<B> {
         self.purge_passed(cx, turn);
     }
 
-    /// Drops the tombstones that every copy has passed.
+    /// Drops the tombstones that every copy has passed that counts or is caught up. One that is not will be sent what it
+    /// lacks, and what was purged meanwhile.
     fn purge_passed(&mut self, cx: SlotContext<'_>, turn: &mut Turn) {
         let durable = self.log.durable();
         let Role::Primary(primary) = &self.role else { return };
-        let passed = primary.followers.iter().map(|follower| follower.acked).min();
-        let passed = passed.map_or(self.log.last().seq, |passed| passed.min(durable));
+        let is_waited_for = |follower: &&Follower| follower.counts() || follower.progress == Progress::Level;
+        let passed = primary.followers.iter().filter(is_waited_for).map(|follower| follower.acked).min();
+        let passed = passed.map_or(durable, |passed| passed.min(durable));
         if !self.log.has_tombstone(passed) || !self.purge(cx, passed) {
             return;
         }

@@ -2,6 +2,7 @@
 //! simulator's job: `crates/sim`.
 #![expect(clippy::indexing_slicing, clippy::expect_used, reason = "whatever goes wrong here fails its test")]
 
+mod copies;
 mod memory;
 mod starts;
 mod stories;

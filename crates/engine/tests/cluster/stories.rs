@@ -52,7 +52,7 @@ fn play(story: &str) -> String {
 }
 
 /// Carries out one command and returns its output.
-pub(crate) fn run(world: &mut World, command: &str) -> String {
+fn run(world: &mut World, command: &str) -> String {
     let words: Vec<&str> = command.split(' ').collect();
     match words[..] {
         ["start", ref names @ ..] if *names != ["coordinator"] => names.iter().for_each(|name| world.start(name)),

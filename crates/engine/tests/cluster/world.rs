@@ -2,6 +2,7 @@
 //! carry real bytes of the protocol, delivered at once unless they are cut.
 
 mod links;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,12 +24,14 @@ use engine::waiting::{Outcome, Waiting};
 use proto::cluster_map::{ClusterMap, ClusterSettings, MapVersion};
 use proto::id::{Incarnation, NodeAddr, Version};
 use proto::level::{AckLevel, ReadLevel};
-use proto::peer::{Change, List, ModifyReply, WallTime, Write};
+use proto::peer::{Change, List, WallTime, Write};
 use proto::range::Keys;
 use proto::session::{Ancestors, CoordinatorMessage, NodeMessage};
 use proto::slot::{SlotBits, SlotId};
 
 use links::each_array;
+use names::said;
+pub(crate) use names::{addr_of, name_of};
 
 /// Four slots: few enough to read, enough to differ.
 pub(crate) const BITS: SlotBits = SlotBits::new(2);
@@ -56,6 +59,8 @@ pub(crate) struct World {
     copy_of_state: Option<String>,
     /// The memory limit of nodes that are started, 0 for none, and what they do at the limit.
     pub(crate) memory: (u64, Evict),
+    /// How many replicas coordinators want that are started, and what writes they answer.
+    pub(crate) wants: (usize, AckLevel),
 }
 
 /// A node and its place in the world.
@@ -86,7 +91,7 @@ impl World {
     pub(crate) fn new() -> Self {
         Self {
             now: Timestamp(1_000_000),
-            coordinator: new_coordinator(1),
+            coordinator: Coordinator::new(settings(1), NoBugs),
             nodes: BTreeMap::new(),
             cuts: BTreeSet::new(),
             log: Vec::new(),
@@ -96,6 +101,7 @@ impl World {
             kept: None,
             copy_of_state: None,
             memory: (0, Evict::None),
+            wants: (2, AckLevel::Async),
         }
     }
 
@@ -195,10 +201,11 @@ impl World {
     /// Starts a coordinator, with the state that the last one persisted or knowing nothing.
     pub(crate) fn start_coordinator(&mut self, with_state: bool) {
         self.coordinators += 1;
+        let mut settings = settings(self.coordinators);
+        (settings.cluster_settings.replicas, settings.cluster_settings.ack) = self.wants;
         self.coordinator = match self.kept.take().filter(|_| with_state) {
-            None => new_coordinator(self.coordinators),
-            Some(state) => Coordinator::restored(self.now, settings(self.coordinators), NoBugs, &state)
-                .expect("a state reads back"),
+            None => Coordinator::new(settings, NoBugs),
+            Some(state) => Coordinator::restored(self.now, settings, NoBugs, &state).expect("a state reads back"),
         };
         self.coordinator_is_up = true;
         self.nodes.values_mut().for_each(|member| member.session = None);
@@ -559,10 +566,6 @@ impl World {
     }
 }
 
-fn new_coordinator(number: u32) -> Coordinator {
-    Coordinator::new(settings(number), NoBugs)
-}
-
 pub(crate) fn settings(number: u32) -> Settings {
     let cluster_settings = ClusterSettings::default();
     Settings {
@@ -573,28 +576,5 @@ pub(crate) fn settings(number: u32) -> Settings {
         replace_after: Duration::from_secs(30),
         moves_at_once: 0,
         incarnations: number,
-    }
-}
-
-/// The address of a node.
-pub(crate) fn addr_of(name: &str) -> NodeAddr {
-    NodeAddr::new("n", u16::from(name.as_bytes()[0] - b'A') + 1).expect("a valid address")
-}
-
-/// The name of the node at an address.
-pub(crate) fn name_of(addr: &NodeAddr) -> String {
-    let letter = b'A' + u8::try_from(addr.port() - 1).expect("a port of the world");
-    char::from(letter).to_string()
-}
-
-/// What the client is told about a completed write.
-fn said(written: &Written) -> String {
-    let Written::Modified(_, reply) = written else { return "OK".to_owned() };
-    match reply.as_reply() {
-        ModifyReply::Done => "OK".to_owned(),
-        ModifyReply::Nothing => "nothing".to_owned(),
-        ModifyReply::Number(number) => number.to_string(),
-        ModifyReply::Value(value) => String::from_utf8_lossy(value).into_owned(),
-        ModifyReply::Error(mistake) => mistake.to_string(),
     }
 }

@@ -12,6 +12,7 @@ use crate::node::Turn;
 use crate::record::Record;
 use crate::slot::{Refusal, Role, Slot, SlotContext};
 use crate::table::KeyHasher;
+use crate::time::Timestamp;
 use proto::id::{Incarnation, Version};
 
 /// How many keys of one slot are sampled to find the least recently used.
@@ -34,10 +35,12 @@ pub(crate) struct Sample {
 }
 
 impl Primary {
-    /// A follower whose node is over its memory limit, if any.
-    fn full_follower(&self) -> Option<Incarnation> {
+    /// A follower whose node is over its memory limit, if any. What one has reported that does not answer any more is
+    /// void.
+    fn full_follower(&self, now: Timestamp) -> Option<Incarnation> {
         self.followers
             .iter()
+            .filter(|follower| follower.is_bound(now))
             .map(|follower| &follower.outbox)
             .find(|outbox| outbox.over_memory() > 0)
             .map(|full| full.to)
@@ -53,7 +56,7 @@ impl<B: Bugs> Slot<B> {
         let SlotContext { memory, memory_slack, .. } = cx;
         let Role::Primary(primary) = &self.role else { return Ok(()) };
         // If keys are evicted, they are also evicted on behalf of a replica, once it has reported being over its limit.
-        let full = if memory.evicts() { None } else { primary.full_follower() };
+        let full = if memory.evicts() { None } else { primary.full_follower(cx.now) };
         if !memory.is_limited() && full.is_none() {
             return Ok(());
         }

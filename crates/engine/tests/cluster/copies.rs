@@ -1,0 +1,133 @@
+//! Copies that are not in sync, or not any more, and what they keep others waiting for.
+
+use std::time::Duration;
+
+use engine::memory::Evict;
+use engine::node::{TICK, Turn};
+use proto::level::AckLevel;
+use proto::peer::Change;
+
+use crate::world::{COORDINATOR, World};
+
+/// A key of a slot.
+fn key_of(slot: u16) -> String {
+    (0..).map(|number| format!("key{number}")).find(|key| World::slot_of(key).0 == slot).expect("there is one")
+}
+
+/// The members of slot 0 that are in sync, the primary first.
+fn members(world: &World) -> Vec<String> {
+    let map = world.coordinator.known_map();
+    map.slots().next().expect("a slot").1.isr.iter().map(|member| world.name(*member)).collect()
+}
+
+fn put(world: &mut World, at: &str, key: &str, value: &str) -> String {
+    world.write(at, key, Change::Put(value.as_bytes()), AckLevel::Quorum)
+}
+
+#[test]
+fn a_primary_counts_on_whom_it_has_proposed_although_the_settings_of_the_cluster_change() {
+    let mut world = World::new();
+    ["A", "B", "C"].iter().for_each(|name| world.boot(name));
+    world.run(Duration::from_secs(3));
+    let key = key_of(0);
+    let [primary, member, learner] = members(&world).try_into().expect("three members");
+    assert_eq!(put(&mut world, &primary, &key, "old"), "OK, durable");
+    world.crash(&learner, None);
+    world.run(Duration::from_millis(1_500));
+    world.boot(&learner);
+    // The coordinator stops before it has admitted the learner again, and is started with another default level.
+    world.stop_coordinator();
+    world.wants.1 = AckLevel::Quorum;
+    world.cut(&member, COORDINATOR);
+    world.cut(&learner, COORDINATOR);
+    world.start_coordinator(true);
+    let mut proposed = Vec::new();
+    while proposed.is_empty() {
+        world.now = world.now + TICK;
+        world.member(&primary).node.handle_timeout(world.now, &mut Turn::default());
+        proposed = world.member(&primary).node.take_proposals();
+        if proposed.is_empty() {
+            world.run(TICK);
+        }
+    }
+    // The proposal is under way when the new settings arrive, and the learner is far away.
+    world.cut(&primary, &learner);
+    world.cut(&learner, &primary);
+    world.cuts.retain(|(_, to)| to != COORDINATOR);
+    world.settle();
+    assert_ne!(put(&mut world, &primary, &key, "new"), "OK, durable", "the learner may be admitted without it");
+    let me = world.member(&primary).incarnation.expect("it has joined");
+    for message in proposed {
+        world.coordinator.handle_message(world.now, me, message);
+    }
+    world.run(Duration::from_millis(200));
+    assert!(members(&world).contains(&learner), "it was admitted");
+}
+
+#[test]
+fn a_lone_copy_does_not_wait_for_one_that_does_not_count() {
+    let mut world = World::new();
+    world.stop_coordinator();
+    world.wants.0 = 0;
+    world.start_coordinator(false);
+    world.boot("A");
+    world.run(Duration::from_secs(3));
+    world.cut("A", "B");
+    world.boot("B");
+    world.run(Duration::from_secs(2));
+    for slot in 0..4 {
+        let key = key_of(slot);
+        assert_eq!(put(&mut world, "A", &key, "v"), "OK");
+        assert_eq!(world.read_linear("A", &key), "v");
+    }
+    assert!(world.coordinator.known_map().slots().any(|(_, config)| !config.learners.is_empty()), "B is to be filled");
+}
+
+#[test]
+fn a_dead_replica_that_was_full_does_not_refuse_writes() {
+    let mut world = World::new();
+    world.boot("A");
+    world.memory = (10_000, Evict::None);
+    world.boot("B");
+    world.memory = (0, Evict::None);
+    world.boot("C");
+    world.run(Duration::from_secs(3));
+    world.crash("C", None);
+    world.run(Duration::from_secs(2));
+    let leads = |world: &World, key: &str| {
+        let primary = world.coordinator.known_map().config(World::slot_of(key)).primary;
+        primary.is_some_and(|primary| world.name(primary) == "A")
+    };
+    let keys: Vec<_> = (0..1_000).map(|number| format!("key{number}")).filter(|key| leads(&world, key)).collect();
+    let value = "v".repeat(400);
+    keys[..60].iter().for_each(|key| drop(put(&mut world, "A", key, &value)));
+    world.run(Duration::from_millis(300));
+    assert!(put(&mut world, "A", &keys[100], &value).starts_with("refused: ReplicaFull"));
+    world.crash("B", None);
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.write("A", &keys[101], Change::Put(value.as_bytes()), AckLevel::Async), "OK");
+}
+
+#[test]
+fn a_cache_goes_on_while_a_copy_is_not_caught_up() {
+    let mut world = World::new();
+    world.memory = (200_000, Evict::Lru);
+    ["A", "B", "C"].iter().for_each(|name| world.boot(name));
+    world.run(Duration::from_secs(3));
+    let key_is_led = |world: &World, key: &str| {
+        let primary = world.coordinator.known_map().config(World::slot_of(key)).primary;
+        primary.is_some_and(|primary| world.name(primary) == "A")
+    };
+    // C does not hear A, B does, and all reach the coordinator.
+    world.cut("A", "C");
+    world.run(Duration::from_secs(3));
+    let keys: Vec<_> = (0..40_000).map(|number| format!("key{number}")).filter(|key| key_is_led(&world, key)).collect();
+    let value = "v".repeat(100);
+    for (number, key) in keys.iter().take(8_000).enumerate() {
+        assert_eq!(put(&mut world, "A", key, &value), "OK, durable", "write {number}");
+        if number % 20 == 0 {
+            world.run(Duration::from_millis(20));
+        }
+    }
+    assert!(world.member("A").node.keys() > 500, "{} keys are left", world.member("A").node.keys());
+}
