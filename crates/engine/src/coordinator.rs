@@ -126,6 +126,9 @@ pub struct Coordinator<B: Bugs = NoBugs> {
     relied_on: Vec<MapVersion>,
     /// The map that it had when it turned out that a node knows of changes that it has forgotten.
     own: Option<ClusterMap>,
+    /// Until when a primary may count on an answer to a heartbeat that was given before the state turned out to be an older
+    /// one.
+    counted_on_until: Timestamp,
     /// An operator has said not to wait for one of them.
     has_forgotten: bool,
     /// Every start that has joined, and those whose data it found: what they know has been reported.
@@ -200,6 +203,7 @@ impl<B: Bugs> Coordinator<B> {
             starts: Vec::new(),
             relied_on: vec![MapVersion(0); settings.bits.count()],
             own: None,
+            counted_on_until: Timestamp::default(),
             has_forgotten: false,
             reported: BTreeSet::new(),
             ancestors: BTreeMap::new(),
@@ -285,7 +289,8 @@ impl<B: Bugs> Coordinator<B> {
     pub fn next_deadline(&self) -> Timestamp {
         let phase = match self.phase {
             Phase::Gathering(until) | Phase::Restored(until) => Some(until),
-            Phase::Fresh | Phase::Recovering | Phase::Serving => None,
+            Phase::Recovering => Some(self.counted_on_until).filter(|until| *until > self.suspicion.last_call()),
+            Phase::Fresh | Phase::Serving => None,
         };
         let promotion = self.promotion.as_ref().map(|promotion| promotion.until);
         let retry = self.handing_over.values().map(|(_, asked)| *asked + HANDOVER_RETRY).min();
@@ -334,7 +339,8 @@ impl<B: Bugs> Coordinator<B> {
             Phase::Restored(_) => self.go_on(),
             Phase::Recovering | Phase::Serving => {}
         }
-        if self.phase == Phase::Recovering && (self.awaited.is_empty() || self.bugs.plants(Bug::CoordinatorGuesses)) {
+        let knows_enough = self.awaited.is_empty() || self.bugs.plants(Bug::CoordinatorGuesses);
+        if self.phase == Phase::Recovering && knows_enough && now >= self.counted_on_until {
             self.start_generation();
         }
         if self.phase == Phase::Serving {

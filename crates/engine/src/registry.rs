@@ -33,6 +33,8 @@ pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(600);
 #[derive(Debug)]
 pub(crate) struct Registry {
     timeout: Duration,
+    /// The timeout of an earlier coordinator, and until when nodes may go by it.
+    honored: (Duration, Timestamp),
     nodes: BTreeMap<NodeAddr, Registered>,
     last_check: Timestamp,
     /// Silence before this time was nobody's fault and causes no suspicion.
@@ -43,7 +45,23 @@ impl Registry {
     /// An empty registry that drops nodes unheard for `timeout`.
     #[must_use]
     pub(crate) fn new(timeout: Duration) -> Self {
-        Self { timeout, nodes: BTreeMap::new(), last_check: Timestamp::default(), excused: Timestamp::default() }
+        Self {
+            timeout,
+            honored: (Duration::ZERO, Timestamp::default()),
+            nodes: BTreeMap::new(),
+            last_check: Timestamp::default(),
+            excused: Timestamp::default(),
+        }
+    }
+
+    /// Drops nobody any sooner than by this timeout, until the given moment: nodes may go by that of an earlier coordinator.
+    pub(crate) fn honor(&mut self, timeout: Duration, until: Timestamp) {
+        self.honored = (timeout, until);
+    }
+
+    fn timeout_at(&self, now: Timestamp) -> Duration {
+        let (honored, until) = self.honored;
+        if now < until { self.timeout.max(honored) } else { self.timeout }
     }
 
     /// Registers a node, replacing whoever was registered at that address.
@@ -200,14 +218,15 @@ impl Registry {
         if slept {
             self.nodes.values_mut().for_each(|node| node.last_heard = now);
         }
-        let timeout = self.timeout;
+        let timeout = self.timeout_at(now);
         self.nodes.extract_if(.., |_, node| now - node.last_heard >= timeout).collect()
     }
 
     /// When to check for silent nodes next: often enough to distinguish sleep from silence.
     #[must_use]
     pub(crate) fn next_check(&self) -> Timestamp {
-        let next_timeout = self.nodes.values().map(|node| node.last_heard + self.timeout).min();
+        let timeout = self.timeout_at(self.last_check);
+        let next_timeout = self.nodes.values().map(|node| node.last_heard + timeout).min();
         let regular = self.last_check + self.timeout / 4;
         next_timeout.map_or(regular, |timeout| timeout.min(regular))
     }
@@ -240,6 +259,19 @@ mod tests {
         let silent = registry.remove_silent(at(10));
         assert_eq!(silent.iter().map(|(addr, _)| addr.port()).collect::<Vec<_>>(), [1]);
         assert!(!registry.heard(at(10), &addr(1)));
+    }
+
+    #[test]
+    fn a_longer_timeout_of_before_is_honored_as_long_as_nodes_may_go_by_it() {
+        let mut registry = Registry::new(TIMEOUT);
+        registry.honor(2 * TIMEOUT, at(20));
+        registry.insert(at(0), addr(1), Incarnation(1), false);
+        registry.insert(at(2), addr(2), Incarnation(2), false);
+        for second in (0..20).step_by(2) {
+            assert_eq!(registry.remove_silent(at(second)), []);
+        }
+        assert!(registry.next_check() <= at(22));
+        assert_eq!(registry.remove_silent(at(20)).len(), 2, "neither was heard for the timeout");
     }
 
     #[test]

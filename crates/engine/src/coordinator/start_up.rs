@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto::cluster_map::ClusterMap;
+use proto::cluster_map::{ClusterMap, ClusterSettings};
 use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
 use proto::limits;
@@ -131,6 +131,16 @@ impl<B: Bugs> Coordinator<B> {
         }
         let named = [&self.map, &held].into_iter().flat_map(ClusterMap::members);
         let named: Vec<_> = named.map(|(incarnation, member)| (incarnation, member.addr.clone())).collect();
+        // IMPORTANT: a primary with too few copies in sync counts on this coordinator's answers to go on serving, in a role
+        // that is not its own any more. Nobody is confirmed in it from now on, and no other leads until it is given up.
+        let nodes = self.registry.iter().filter(|(_, node)| !node.by_hand).map(|(_, node)| node.incarnation);
+        self.outputs.extend(nodes.map(Output::CloseSession));
+        let settings = [self.map.cluster_settings, self.settings.cluster_settings];
+        let min_isr = settings.iter().map(ClusterSettings::min_isr).max().unwrap_or_default();
+        let timeout = settings.iter().map(|settings| settings.heartbeat_timeout).max().unwrap_or_default();
+        if self.map.slots().any(|(_, config)| config.primary.is_some() && config.isr.len() < min_isr) {
+            self.counted_on_until = now + timeout * 8 / 10;
+        }
         self.own = Some(self.map.clone());
         self.recover(now, held, named.into_iter());
     }

@@ -113,6 +113,9 @@ impl<B: Bugs> Coordinator<B> {
         }
         let (away, virtual_nodes) = coordinator.read_moves(&lines)?;
 
+        // IMPORTANT: a primary may count on an answer of the earlier coordinator for nearly as long as its timeout was.
+        let timeout = map.cluster_settings.heartbeat_timeout;
+        coordinator.registry.honor(timeout, now + timeout);
         coordinator.wake(now);
         for (incarnation, member) in map.members().filter(|(_, member)| member.up) {
             let is_by_hand = by_hand.contains(&incarnation);

@@ -37,7 +37,7 @@ fn a_primary_counts_on_whom_it_has_proposed_although_the_settings_of_the_cluster
     world.boot(&learner);
     // The coordinator stops before it has admitted the learner again, and is started with another default level.
     world.stop_coordinator();
-    world.wants.1 = AckLevel::Quorum;
+    world.wants.ack = AckLevel::Quorum;
     world.cut(&member, COORDINATOR);
     world.cut(&learner, COORDINATOR);
     world.start_coordinator(true);
@@ -64,11 +64,40 @@ fn a_primary_counts_on_whom_it_has_proposed_although_the_settings_of_the_cluster
     assert!(members(&world).contains(&learner), "it was admitted");
 }
 
+/// Slot 0 has A in sync alone, which counts on the coordinator, and B once was.
+#[test]
+fn a_shorter_timeout_gives_no_slot_away_whose_primary_counts_on_the_longer_one() {
+    let mut world = World::new();
+    ["A", "B", "C"].iter().for_each(|name| world.boot(name));
+    world.run(Duration::from_secs(3));
+    let key = key_of(0);
+    assert_eq!(put(&mut world, "A", &key, "old"), "OK, durable");
+    world.crash("C", None);
+    world.run(Duration::from_secs(1));
+    world.cut("A", "B");
+    world.run(Duration::from_secs(2));
+    assert_eq!(members(&world), ["A"]);
+    world.stop_coordinator();
+    world.cut("A", COORDINATOR);
+    world.cut("A", "C");
+    world.wants.heartbeat_timeout = Duration::from_secs(2);
+    world.start_coordinator(true);
+    world.boot("C");
+    let mut is_led_by_b = false;
+    for _ in 0..100 {
+        world.run(Duration::from_millis(200));
+        is_led_by_b |= put(&mut world, "B", &key, "new") == "OK, durable";
+        let read = world.read_linear("A", &key);
+        assert!(!(is_led_by_b && read.contains("old")), "A reads {read} after B has written");
+    }
+    assert!(is_led_by_b, "nobody leads the slot");
+}
+
 #[test]
 fn a_lone_copy_does_not_wait_for_one_that_does_not_count() {
     let mut world = World::new();
     world.stop_coordinator();
-    world.wants.0 = 0;
+    world.wants.replicas = 0;
     world.start_coordinator(false);
     world.boot("A");
     world.run(Duration::from_secs(3));

@@ -59,8 +59,8 @@ pub(crate) struct World {
     copy_of_state: Option<String>,
     /// The memory limit of nodes that are started, 0 for none, and what they do at the limit.
     pub(crate) memory: (u64, Evict),
-    /// How many replicas coordinators want that are started, and what writes they answer.
-    pub(crate) wants: (usize, AckLevel),
+    /// The settings of coordinators that are started.
+    pub(crate) wants: ClusterSettings,
 }
 
 /// A node and its place in the world.
@@ -101,7 +101,7 @@ impl World {
             kept: None,
             copy_of_state: None,
             memory: (0, Evict::None),
-            wants: (2, AckLevel::Async),
+            wants: ClusterSettings::default(),
         }
     }
 
@@ -201,8 +201,7 @@ impl World {
     /// Starts a coordinator, with the state that the last one persisted or knowing nothing.
     pub(crate) fn start_coordinator(&mut self, with_state: bool) {
         self.coordinators += 1;
-        let mut settings = settings(self.coordinators);
-        (settings.cluster_settings.replicas, settings.cluster_settings.ack) = self.wants;
+        let settings = Settings { cluster_settings: self.wants, ..settings(self.coordinators) };
         self.coordinator = match self.kept.take().filter(|_| with_state) {
             None => Coordinator::new(settings, NoBugs),
             Some(state) => Coordinator::restored(self.now, settings, NoBugs, &state).expect("a state reads back"),
