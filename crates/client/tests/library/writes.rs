@@ -133,3 +133,31 @@ async fn what_is_too_long_is_never_sent() {
     }
     assert!(all_requests(&cluster).is_empty());
 }
+
+#[tokio::test]
+async fn a_write_is_not_sent_again_once_the_cluster_may_have_forgotten_it() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.nodes[0].set_behaviour(Behaviour::ServeInSilence);
+    let client = hasty_client(&cluster, 3_600_000).await;
+    // Time passes only where everybody waits for it.
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    let error = client.put(KEY, "Alice").await.unwrap_err();
+    assert!(matches!(&error, Error::Unknown { reason } if reason.contains("tried for 8m")), "{error}");
+    let tried = start.elapsed().as_secs();
+    assert!((480..600).contains(&tried), "{tried} s");
+}
+
+#[tokio::test]
+async fn of_a_key_that_is_stored_twice_at_once_the_last_value_stays() {
+    let cluster = FakeCluster::start(3).await;
+    let client = client(&cluster).await;
+    for round in 0..50 {
+        let [first, last] = [format!("first {round}"), format!("last {round}")];
+        let stored = client.put_many([("twice", &first), ("once", &first), ("twice", &last)]).await;
+        assert!(stored.iter().all(Result::is_ok), "{stored:?}");
+        assert_eq!((stored.len(), &stored[0]), (3, &stored[2]));
+        assert_eq!(client.get("twice").await.unwrap(), Some(last.into_bytes()));
+        assert_eq!(client.get("once").await.unwrap(), Some(first.into_bytes()));
+    }
+}

@@ -33,7 +33,7 @@ Exit codes of --command:
   6  the client itself cannot run, or cannot write its output
 
 Without --command, commands are read from the terminal, or one per line from a pipe; the exit code is then 3 if the
-cluster could not be reached at startup, otherwise 0.
+cluster could not be reached at startup, 6 if the client cannot go on, and otherwise 0, even if commands failed.
 
 Environment:
   KV_HISTORY  the history file of the prompt; if empty, no history is kept
