@@ -9,9 +9,9 @@ use super::is_found;
 const FOUND_BY: [(Bug, u64); 8] = [
     (Bug::AcknowledgeBeforeSync, 2),
     (Bug::NoDirectorySync, 12),
-    (Bug::RenameBeforeSync, 39),
-    (Bug::ChecksumWithoutHeader, 112),
-    (Bug::SnapshotMissesTail, 3),
+    (Bug::RenameBeforeSync, 46),
+    (Bug::ChecksumWithoutHeader, 208),
+    (Bug::SnapshotMissesTail, 2),
     (Bug::DamageTakenForTornTail, 39),
     (Bug::TailNotCleared, 35),
     (Bug::GivenUpClaimed, 5),
