@@ -36,7 +36,7 @@ pub struct TailBudget {
 /// A record of the tail, and the record it replaced.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// The record, or a [part](Record::parts) of the record that follows.
+    /// The record, or what becomes the newest record of one of the keys that the following record writes.
     pub record: Record,
     /// The previous record of the same key.
     pub replaced: Option<Record>,
