@@ -300,7 +300,8 @@ fn an_error_is_the_answer_of_a_repeated_write_at_any_other_primary() {
     cluster.node(0).process.pause();
     // Some are led by the node that is asked now, and some by the third.
     for (seq, key) in keys.iter().enumerate() {
-        let reply = node.call(&["ONCE", "redis-wrong", &(seq + 1).to_string(), "INCR", key]);
+        let seq = (seq + 1).to_string();
+        let reply = ask(&mut node, &["ONCE", "redis-wrong", &seq, "INCR", key].map(|word| word.as_bytes().to_vec()));
         assert_eq!(reply, Reply::Error("ERR value is not an integer or out of range".to_owned()), "{key}");
     }
     cluster.node(0).process.resume();

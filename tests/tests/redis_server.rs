@@ -293,16 +293,16 @@ fn a_pipeline_of_short_requests_that_take_long_lets_others_come_first() {
     for (number, pipeline) in pipelines.iter_mut().enumerate() {
         let key = format!("long-{number}");
         assert_eq!(pipeline.call(&["SETRANGE", &key, &long, "x"]), Reply::Number((16 << 20) + 1));
-        pipeline.send(array(&["APPEND", &key, "x"]).repeat(80));
+        pipeline.send(array(&["APPEND", &key, "x"]).repeat(150));
     }
     let mut other = cluster.connect(0);
     let answered = other.ask_lines("STATS");
     let count = answered.iter().find_map(|line| line.strip_prefix("conditional_count ")).expect("a figure");
     // If each pipeline kept its thread until its end, one would have ended before this was answered.
-    assert!(count.parse::<u64>().expect("a number") < 80, "{count} were answered");
-    let last = Reply::Number((16 << 20) + 81);
+    assert!(count.parse::<u64>().expect("a number") < 150, "{count} were answered");
+    let last = Reply::Number((16 << 20) + 151);
     for pipeline in &mut pipelines {
-        let answers = (0..80).map(|_| pipeline.reply()).last();
+        let answers = (0..150).map(|_| pipeline.reply()).last();
         assert_eq!(answers, Some(last.clone()));
     }
 }
