@@ -22,7 +22,7 @@ use crate::shutdown::Shutdown;
 const READ_BYTES: usize = 16 * 1024;
 
 /// A buffer that has grown beyond this is released once it is empty.
-pub(crate) const KEPT_BYTES: usize = 256 * 1024;
+pub const KEPT_BYTES: usize = 256 * 1024;
 
 /// Answers are written once they reach this size, even if more requests have arrived: a client that requests much and
 /// reads nothing costs no more than this and one answer.

@@ -2,8 +2,9 @@
 //!
 //! Whatever arrived meanwhile waits in the sockets, perhaps from clients that gave up long ago. A write with an identity
 //! may have taken effect elsewhere since, and be forgotten by now: carried out here, it would take effect a second time.
-//! So after a long pause nothing is carried out that arrived on connections from before, or on those that waited to be
-//! accepted.
+//! So after a long pause nothing is carried out that arrived on clients' connections from before, or on those that waited to
+//! be accepted. What another node has forwarded needs no such care: another node leads the key by now, or nothing has been
+//! acknowledged meanwhile that it could undo.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -65,7 +66,19 @@ impl Awake {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use engine::memory::Evict;
+    use net::clock::Clock;
+    use net::shutdown::Shutdown;
+    use proto::id::NodeAddr;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+    use crate::clients::Clients;
+    use crate::driver::Driver;
+    use crate::session;
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp(seconds * 1_000_000)
@@ -88,5 +101,37 @@ mod tests {
             let seen = awake.seen_by_new_connection(at(accepted));
             assert_eq!(awake.has_paused_since(seen, at(accepted + 1)), is_from_before, "accepted at {accepted}");
         }
+    }
+
+    /// A new connection of a client.
+    async fn connection(driver: &Driver, clients: &Arc<Clients>) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (served, _) = listener.accept().await.unwrap();
+        tokio::spawn(session::serve(served, driver.clone(), Arc::clone(clients), Shutdown::new()));
+        client
+    }
+
+    /// What a request is answered; nothing if the connection is closed.
+    async fn answer(client: &mut TcpStream) -> Vec<u8> {
+        client.write_all(b"PING\n").await.unwrap();
+        let mut answer = vec![0; 64];
+        let len = client.read(&mut answer).await.unwrap();
+        answer.truncate(len);
+        answer
+    }
+
+    #[tokio::test]
+    async fn connections_from_before_a_long_pause_are_closed_without_an_answer() {
+        let (addr, clock) = (NodeAddr::new("n", 1).unwrap(), Clock::start());
+        let background = Shutdown::new();
+        let driver = Driver::new(addr, clock, None, (0, Evict::None), LONG, Arc::default(), &background);
+        let clients = Clients::new(Arc::default());
+        let mut before = connection(&driver, &clients).await;
+        assert_eq!(answer(&mut before).await, b"PONG\n");
+        driver.awake().tick(driver.clock().now() + LONG);
+        assert_eq!(answer(&mut before).await, b"");
+        let mut waited_to_be_accepted = connection(&driver, &clients).await;
+        assert_eq!(answer(&mut waited_to_be_accepted).await, b"");
     }
 }

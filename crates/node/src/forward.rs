@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
+use net::connection::KEPT_BYTES;
 use proto::id::{Incarnation, NodeAddr};
 use proto::peer::{Copies, Forward, LinkKind, List};
 use proto::reply::{Reply, ReplyDecoder};
@@ -42,9 +43,6 @@ const SILENT_PROBES: u64 = 3;
 /// One more probe is allowed each time this many bytes have been sent since: no answer comes before all of a long
 /// value has arrived.
 const BYTES_PER_PROBE: u64 = 512 * 1024;
-
-/// A buffer that has grown beyond this is released once it is empty.
-const KEPT_BYTES: usize = 256 * 1024;
 
 /// How much of the answers is read at a time: other tasks of the thread wait meanwhile.
 const READ_BYTES: usize = 256 * 1024;

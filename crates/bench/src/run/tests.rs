@@ -93,7 +93,21 @@ fn a_run_lasts_as_long_as_it_was_asked_to_and_tells_of_itself() {
     assert!(begin.elapsed() >= Duration::from_millis(250));
     assert_eq!(outcome.elapsed, Duration::from_millis(200));
     assert!(told.len() > 3 && !told[0].0, "{told:?}");
-    assert!(told.iter().map(|(_, answers)| answers).sum::<u64>() <= outcome.operations);
+    assert!(told.iter().map(|(_, answers)| answers).sum::<u64>() <= outcome.latency.len());
+    assert!(outcome.operations <= outcome.latency.len());
+}
+
+#[test]
+fn an_answer_that_comes_after_the_end_has_waited_and_is_no_operation_of_the_run() {
+    let target = server(|input| {
+        std::thread::sleep(Duration::from_millis(300));
+        values(input)
+    });
+    let time = Duration::from_millis(100);
+    let load = Load { connections: 1, pipeline: 1, ..gets(Until::Elapsed(time)) };
+    let outcome = quietly(&target, &load).unwrap();
+    assert_eq!((outcome.operations, outcome.latency.len()), (0, 1));
+    assert!(outcome.percentile(100.0) >= Duration::from_millis(300));
 }
 
 #[test]

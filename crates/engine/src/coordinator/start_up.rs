@@ -139,7 +139,8 @@ impl<B: Bugs> Coordinator<B> {
         let min_isr = settings.iter().map(ClusterSettings::min_isr).max().unwrap_or_default();
         let timeout = settings.iter().map(|settings| settings.heartbeat_timeout).max().unwrap_or_default();
         if self.map.slots().any(|(_, config)| config.primary.is_some() && config.isr.len() < min_isr) {
-            self.counted_on_until = now + timeout * 8 / 10;
+            // All of it: a primary counts on less, by as much as two clocks may differ.
+            self.counted_on_until = now + timeout;
         }
         self.own = Some(self.map.clone());
         self.recover(now, held, named.into_iter());
