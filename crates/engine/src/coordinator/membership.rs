@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use proto::cluster_map::ClusterMap;
+use proto::cluster_map::{ClusterMap, SlotConfig};
 use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
 use proto::limits;
@@ -13,6 +13,7 @@ use proto::session::Ancestors;
 use super::{Coordinator, GATHERING, Phase};
 use crate::bugs::{Bug, Bugs};
 use crate::output::{Event, JoinError, Joined, Output};
+use crate::plan;
 use crate::time::Timestamp;
 
 /// A start of a node that has asked to join but has not been heard from since.
@@ -129,7 +130,21 @@ impl<B: Bugs> Coordinator<B> {
             return false;
         }
         let is_successor = ancestors.contains(holder);
-        self.registry.may_live(now, addr, GATHERING, is_successor) && !self.bugs.plants(Bug::NameTaken)
+        // IMPORTANT: if its copy were given up now, a former member would be promoted while it still serves.
+        let settings = &self.settings;
+        let serves_on = !is_successor && self.counts_on_answers(holder);
+        let comes_back_within = if serves_on { settings.cluster_settings.heartbeat_timeout } else { GATHERING };
+        self.registry.may_live(now, addr, comes_back_within, is_successor) && !self.bugs.plants(Bug::NameTaken)
+    }
+
+    /// Whether a node leads a slot that a former member could take over, with too few copies in sync to know of it by
+    /// itself: it serves for nearly the timeout after the last answer from here.
+    fn counts_on_answers(&self, node: Incarnation) -> bool {
+        let min_isr = self.settings.cluster_settings.min_isr();
+        let is_counting = |config: &SlotConfig| {
+            config.primary == Some(node) && config.isr.len() < min_isr && !config.elr.is_empty()
+        };
+        plan::runs(&self.map).any(is_counting)
     }
 
     /// Handles a start of a node that is here, for the first time or again.

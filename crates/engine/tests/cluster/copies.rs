@@ -6,8 +6,9 @@ use engine::memory::Evict;
 use engine::node::{TICK, Turn};
 use proto::level::AckLevel;
 use proto::peer::Change;
+use proto::session::{Ancestors, NodeMessage};
 
-use crate::world::{COORDINATOR, World};
+use crate::world::{COORDINATOR, World, addr_of};
 
 /// A key of a slot.
 fn key_of(slot: u16) -> String {
@@ -91,6 +92,39 @@ fn a_shorter_timeout_gives_no_slot_away_whose_primary_counts_on_the_longer_one()
         assert!(!(is_led_by_b && read.contains("old")), "A reads {read} after B has written");
     }
     assert!(is_led_by_b, "nobody leads the slot");
+}
+
+/// Slot 0 has A in sync alone, which counts on the coordinator, and B once was.
+#[test]
+fn a_name_is_not_given_away_whose_node_counts_on_an_answer_it_has_had() {
+    let mut world = World::new();
+    ["A", "B", "C"].iter().for_each(|name| world.boot(name));
+    world.run(Duration::from_secs(3));
+    let key = key_of(0);
+    assert_eq!(put(&mut world, "A", &key, "old"), "OK, durable");
+    world.crash("C", None);
+    world.run(Duration::from_secs(1));
+    world.cut("A", "B");
+    world.run(Duration::from_secs(2));
+    assert_eq!(members(&world), ["A"]);
+    // A is cut off, and its session ends. A start without its data wants its name.
+    let cut_off = world.member("A").incarnation.expect("it has joined");
+    world.cut("A", COORDINATOR);
+    world.coordinator.session_ended(world.now, cut_off);
+    let joins = |world: &mut World| {
+        let now = world.now;
+        let joined = world.coordinator.join(now, addr_of("A"), None, 1, Ancestors::default(), None).ok()?.incarnation;
+        Some(world.coordinator.handle_message(now, joined, NodeMessage::Heartbeat { incarnation: joined }))
+    };
+    let mut refused = 0;
+    while joins(&mut world) != Some(true) {
+        refused += 1;
+        world.run(Duration::from_millis(200));
+        let is_led_by_b = put(&mut world, "B", &key, "new") == "OK, durable";
+        assert!(!(is_led_by_b && world.read_linear("A", &key) == "old"), "A reads a value that B has replaced");
+    }
+    assert!((40..60).contains(&refused), "the name was free after {refused} times 200 ms");
+    assert_ne!(world.read_linear("A", &key), "old", "who is cut off serves no more");
 }
 
 #[test]
