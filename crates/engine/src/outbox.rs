@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use proto::cluster_map::MapVersion;
 use proto::id::{Epoch, Incarnation, NodeAddr, Version};
+use proto::limits;
 use proto::peer::{Identity, LinkMessage, Terms};
 use proto::session::Filling;
 use proto::slot::SlotId;
@@ -23,8 +24,8 @@ use crate::peers::LEASE;
 use crate::record::Record;
 use crate::time::Timestamp;
 
-/// How much may wait for one replica, in bytes of records. An empty queue accepts a record even if it exceeds this.
-pub const OUTBOX_BYTES: usize = 64 * 1024 * 1024;
+/// How much may wait for one replica, in bytes of records: four of the longest values.
+pub const OUTBOX_BYTES: usize = 4 * (limits::KEY_BYTES + limits::VALUE_BYTES);
 
 /// How many messages may wait for one replica.
 pub const OUTBOX_ITEMS: usize = 1_000_000;
