@@ -40,7 +40,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// A disk that has taken nothing for this long counts as hung.
-const DISK_PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// For how long after its last refusal a node counts as refusing writes for lack of memory.
 const REFUSING: Duration = Duration::from_secs(60);

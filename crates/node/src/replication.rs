@@ -2,6 +2,7 @@
 //! two share.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::Driver;
 use crate::followed::Connected;
+use crate::membership::DISK_PATIENCE;
 use crate::verify;
 
 /// How much is encoded and written at once.
@@ -101,20 +103,16 @@ impl Link<'_> {
             if self.outbox.has_overflowed() {
                 return Err(io::Error::other("the queue overflowed"));
             }
-            let (node, now) = (self.driver.node(), self.driver.clock().now());
-            node.make_fills(now, self.outbox);
+            self.driver.node().make_fills(self.driver.clock().now(), self.outbox);
+            if Instant::now() >= next_beat {
+                self.beat(&mut stream, &mut next_beat).await?;
+            }
             batch.clear();
             // A long value leaves no memory behind.
             batch.shrink_to(2 * BATCH_BYTES);
-            if Instant::now() >= next_beat {
-                node.beat(now, &mut batch);
-                next_beat = Instant::now() + BEAT;
-            }
             if self.outbox.take(&mut batch, BATCH_BYTES) {
                 // IMPORTANT: a replica that has a record is evidence that the record is on this node's disk as well.
-                self.driver.persist().await.map_err(io::Error::other)?;
-            }
-            if !batch.is_empty() {
+                self.persist(&mut stream, &mut next_beat).await?;
                 stream.write_all(&batch).await?;
                 self.driver.count_sent_to_replicas(batch.len());
                 continue;
@@ -126,6 +124,29 @@ impl Link<'_> {
                     tokio::task::yield_now().await;
                 },
                 () = sleep_until(next_beat) => {}
+            }
+        }
+    }
+
+    async fn beat(&self, stream: &mut OwnedWriteHalf, next_beat: &mut Instant) -> io::Result<()> {
+        let mut beat = Vec::new();
+        self.driver.node().beat(self.driver.clock().now(), &mut beat);
+        *next_beat = Instant::now() + BEAT;
+        stream.write_all(&beat).await?;
+        self.driver.count_sent_to_replicas(beat.len());
+        Ok(())
+    }
+
+    /// Waits until this node's disk has everything. A long record may take longer than a lease lasts, so beats go on
+    /// meanwhile, unless the disk hangs.
+    async fn persist(&self, stream: &mut OwnedWriteHalf, next_beat: &mut Instant) -> io::Result<()> {
+        let last_beat = Instant::now() + DISK_PATIENCE;
+        let mut persisted = pin!(self.driver.persist());
+        loop {
+            tokio::select! {
+                biased;
+                persisted = &mut persisted => return persisted.map_err(io::Error::other),
+                () = sleep_until(*next_beat), if *next_beat < last_beat => self.beat(stream, next_beat).await?,
             }
         }
     }

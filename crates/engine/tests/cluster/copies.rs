@@ -5,6 +5,7 @@ use std::time::Duration;
 use engine::memory::Evict;
 use engine::node::{TICK, Turn};
 use proto::level::AckLevel;
+use proto::limits;
 use proto::peer::Change;
 use proto::session::{Ancestors, NodeMessage};
 
@@ -193,4 +194,22 @@ fn a_cache_goes_on_while_a_copy_is_not_caught_up() {
         }
     }
     assert!(world.member("A").node.keys() > 500, "{} keys are left", world.member("A").node.keys());
+}
+
+#[test]
+fn replicas_stay_in_sync_while_the_longest_values_are_on_their_way() {
+    let mut world = World::new();
+    ["A", "B", "C"].iter().for_each(|name| world.boot(name));
+    world.run(Duration::from_secs(3));
+    let key = key_of(0);
+    let primary = members(&world).swap_remove(0);
+    let longest = vec![b'v'; limits::VALUE_BYTES];
+    for value in [&longest, &b"short".to_vec(), &longest, &longest, &b"short".to_vec()] {
+        world.write_unsettled(&primary, &key, Change::Put(value)).expect("it is led here");
+    }
+    world.run(Duration::from_millis(100));
+    assert_eq!(members(&world).len(), 3);
+    assert!(!world.log.iter().any(|event| event.contains("Overflowed")), "{:?}", world.log);
+    let copies = world.names();
+    assert!(copies.iter().all(|copy| world.read(copy, &key, true) == Some(Some("short".to_owned()))));
 }
