@@ -83,7 +83,7 @@ pub(crate) enum Plan {
 }
 
 /// Plans one slot. `target` lists the nodes that should hold it according to the ring, primary first, all of them
-/// alive.
+/// alive, and either all or none of them registered by hand.
 #[must_use]
 pub(crate) fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Plan {
     let (holders, former) = (view.without_gone(&config.isr), view.without_gone(&config.elr));
@@ -91,7 +91,7 @@ pub(crate) fn plan(config: &SlotConfig, target: &[Incarnation], view: &ClusterVi
     let only_by_hand = !holders.is_empty() && holders.iter().all(|holder| view.by_hand.contains(holder));
 
     if (holders.is_empty() && former.is_empty())
-        || (only_by_hand && target.iter().any(|node| !view.by_hand.contains(node)))
+        || (only_by_hand && target.first().is_some_and(|node| !view.by_hand.contains(node)))
     {
         return without_members(config, target, view);
     }
@@ -393,10 +393,10 @@ fn without_members(config: &SlotConfig, target: &[Incarnation], view: &ClusterVi
     }
 }
 
-/// The configuration of a slot that nobody holds: empty at the first target node not registered by hand, with the
-/// others filled as they come. If all were registered by hand, all of them hold it.
+/// The configuration of a slot that nobody holds: empty at the first target node, with the others filled as they come.
+/// If they were registered by hand, all of them hold it.
 fn fresh(config: &SlotConfig, target: &[Incarnation], view: &ClusterView) -> Plan {
-    let Some(first) = target.iter().find(|node| !view.by_hand.contains(node)).or(target.first()) else {
+    let Some(first) = target.first() else {
         return change(config, SlotConfig::default());
     };
     let next = if view.by_hand.contains(first) {

@@ -141,9 +141,8 @@ impl<B: Bugs> Coordinator<B> {
     /// itself: it serves for nearly the timeout after the last answer from here.
     fn counts_on_answers(&self, node: Incarnation) -> bool {
         let min_isr = self.settings.cluster_settings.min_isr();
-        let is_counting = |config: &SlotConfig| {
-            config.primary == Some(node) && config.isr.len() < min_isr && !config.elr.is_empty()
-        };
+        let is_counting =
+            |config: &SlotConfig| config.primary == Some(node) && config.isr.len() < min_isr && !config.elr.is_empty();
         plan::runs(&self.map).any(is_counting)
     }
 

@@ -273,11 +273,17 @@ impl<B: Bugs> Coordinator<B> {
         }
     }
 
-    /// The nodes that the ring wants for each slot, as far as they are here.
+    /// The nodes that the ring wants for each slot, as far as they are here. Addresses registered by hand are passed over,
+    /// unless there are no others: they can hold nothing together with nodes.
     pub(super) fn targets(&self) -> Targets {
         let incarnation = |addr: &&NodeAddr| self.registry.incarnation_at(addr);
-        let runs = self.ring.owner_runs(self.settings.bits, self.copies() + self.away.len()).into_iter();
-        let target = |(slots, owners): (usize, Vec<&NodeAddr>)| {
+        let is_by_hand = |addr: &NodeAddr| self.registry.get(addr).is_some_and(|node| node.by_hand);
+        let by_hand = self.ring.nodes().iter().filter(|addr| is_by_hand(addr)).count();
+        let has_nodes = by_hand < self.ring.nodes().len();
+        let copies = self.copies() + self.away.len() + by_hand;
+        let runs = self.ring.owner_runs(self.settings.bits, copies).into_iter();
+        let target = |(slots, mut owners): (usize, Vec<&NodeAddr>)| {
+            owners.retain(|addr| !(has_nodes && is_by_hand(addr)));
             // Nobody takes the place of a node that is away, unless all are.
             let (first, next) = owners.split_at(owners.len().min(self.copies()));
             let mut here: Vec<_> = first.iter().filter_map(incarnation).collect();

@@ -31,18 +31,11 @@ impl Offer {
 }
 
 impl<B: Bugs> Coordinator<B> {
-    /// Creates the first map of a new cluster: no data exists, so every target node holds its slots at once. Addresses
-    /// registered by hand hold none together with nodes.
+    /// Creates the first map of a new cluster: no data exists, so every target node holds its slots at once.
     fn set_up(&mut self) {
         let targets = self.targets();
-        let by_hand: BTreeSet<_> =
-            self.registry.iter().filter(|(_, it)| it.by_hand).map(|(_, it)| it.incarnation).collect();
-        let held_by = |target: &[Incarnation]| {
-            let nodes: Vec<_> = target.iter().copied().filter(|node| !by_hand.contains(node)).collect();
-            plan::held_by(if nodes.is_empty() { target } else { &nodes })
-        };
         let slots = self.settings.bits.slots();
-        let changes = slots.zip(targets.iter()).map(|(slot, target)| (slot, held_by(target))).collect();
+        let changes = slots.zip(targets.iter()).map(|(slot, target)| (slot, plan::held_by(target))).collect();
         self.phase = Phase::Serving;
         self.commit(changes);
         self.event(Event::Serving(self.map.version));

@@ -64,11 +64,9 @@ impl<B: Bugs> Coordinator<B> {
     }
 }
 
-/// Whether a slot has copies to fill and none of them can be filled: their nodes are silent, have full disks, are about
-/// to stop, or were registered by hand.
+/// Whether a slot has copies to fill and none of them can be filled: their nodes are silent, have full disks, or are
+/// about to stop.
 fn stands_still(config: &SlotConfig, view: &ClusterView) -> bool {
-    let cannot = |learner: &Incarnation| {
-        !view.is_heard(*learner) || view.avoid_as_primary.contains(learner) || view.by_hand.contains(learner)
-    };
+    let cannot = |learner: &Incarnation| !view.is_heard(*learner) || view.avoid_as_primary.contains(learner);
     !config.learners.is_empty() && config.learners.iter().all(cannot)
 }

@@ -1,5 +1,6 @@
 //! Starts of nodes that a coordinator meets after it was restarted.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use engine::bugs::NoBugs;
@@ -9,7 +10,7 @@ use engine::time::Timestamp;
 use proto::id::{Incarnation, NodeAddr};
 use proto::session::{Ancestors, NodeMessage};
 
-use crate::world::{addr_of, settings};
+use crate::world::{World, addr_of, settings};
 
 /// Lets a start join and be heard.
 fn join(coordinator: &mut Coordinator, now: Timestamp, addr: NodeAddr, ancestors: Ancestors) -> Incarnation {
@@ -108,6 +109,25 @@ fn a_node_that_deletes_its_data_cannot_stay_after_a_restart_of_the_coordinator_e
     assert_eq!(coordinator.recommission(now, &addr_of("C")), Err(DecommissionError::TooLate));
     heartbeat(&mut coordinator, now, c);
     assert_eq!(carry_out(&mut coordinator, now).1, [c], "it may not have been told");
+}
+
+#[test]
+fn an_address_registered_by_hand_takes_no_place_of_a_node_and_holds_up_none_that_leaves() {
+    let mut world = World::new();
+    ["A", "B", "C", "D"].iter().for_each(|name| world.boot(name));
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.coordinator.register_by_hand(world.now, addr_of("E")), Ok(true));
+    world.coordinator.decommission(world.now, &addr_of("D")).expect("others stay");
+    for _ in 0..8 {
+        assert!(world.coordinator.heartbeat(world.now, &addr_of("E")));
+        world.run(Duration::from_secs(1));
+    }
+    let map = world.coordinator.known_map();
+    for (slot, config) in map.slots() {
+        let copies: BTreeSet<_> = config.copies().map(|copy| world.name(copy)).collect();
+        assert_eq!(copies, ["A", "B", "C"].map(str::to_owned).into(), "{slot:?}");
+    }
+    assert!(world.coordinator.is_healthy(world.now));
 }
 
 #[test]
