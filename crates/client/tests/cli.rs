@@ -124,6 +124,10 @@ async fn a_coordinator_that_is_not_there_exits_with_3() {
     );
     assert_eq!(parts(&one_shot(&cluster, "GET k", &[]).await), (3, "", text.as_str()));
     assert_eq!(parts(&run(port, &[], b"GET k\n").await), (3, "", text.as_str()), "also a session");
+    let json = run(port, &["--json"], b"GET k\n").await;
+    let (code, result, error) = parts(&json);
+    assert_eq!((code, error), (3, ""));
+    assert!(result.starts_with("{\"command\":\"\",\"error\":\"not_reached\",\"ok\":false,\"text\":"), "{result}");
     assert_eq!(one_shot(&cluster, "FOO", &[]).await.status.code(), Some(2), "usage is looked at first");
     assert_eq!(one_shot(&cluster, "HELP", &[]).await.status.code(), Some(0), "help needs no cluster");
     let help = one_shot(&cluster, "help putnx", &[]).await;

@@ -9,7 +9,7 @@ use std::process;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser};
 use client::{AckLevel, Levels, NodeAddr, Password, PasswordError, ReadLevel};
 use tracing_subscriber::filter::LevelFilter;
@@ -72,7 +72,7 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
 
-    /// The time limit for a command, including all its attempts, such as 500ms or 1m
+    /// The time limit for a command, including all its attempts, such as 500ms or 1m; VERIFY has ten minutes more
     #[arg(long, global = true, value_name = "DURATION", default_value = "20s", value_parser = timeout)]
     pub(crate) timeout: Duration,
 
@@ -98,7 +98,7 @@ pub(crate) enum Subcommand {
 impl Args {
     /// Parses the command line and checks the flags as a whole. Exits the program if they are wrong.
     pub(crate) fn of_command_line() -> Self {
-        let args = Self::try_parse().unwrap_or_else(|end| leave(&end));
+        let args = Self::try_parse().unwrap_or_else(|end| leave(&with_advice(end)));
         if let Err((kind, what)) = args.check() {
             leave(&Self::command().error(kind, what));
         }
@@ -135,6 +135,17 @@ impl Args {
             (_, true) => Format::Json,
             _ => Format::Text,
         }
+    }
+}
+
+/// A command given as if it were a flag: says how to give it.
+fn with_advice(end: clap::Error) -> clap::Error {
+    match end.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) if verb::find(word.as_bytes()).is_some() => {
+            let what = format!("a command is one word for the shell: client --command \"{word} ...\"");
+            Args::command().error(ErrorKind::InvalidSubcommand, what)
+        }
+        _ => end,
     }
 }
 
@@ -204,6 +215,13 @@ mod tests {
             let error = Args::try_parse_from([&["client"], flags].concat()).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{flags:?}");
         }
+    }
+
+    #[test]
+    fn a_command_without_its_flag_is_told_the_flag() {
+        let advice = |word| with_advice(Args::try_parse_from(["client", word, "key"]).unwrap_err()).to_string();
+        assert!(advice("get").contains("client --command \"get ...\""), "{}", advice("get"));
+        assert!(advice("fetch").contains("unrecognized subcommand 'fetch'"));
     }
 
     #[test]

@@ -33,7 +33,7 @@ use client::{Client, Error};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Args, Subcommand};
-use crate::output::{Exit, error_line, to_stderr};
+use crate::output::{Exit, report_no_line, to_stderr};
 use crate::session::Session;
 
 fn main() -> ExitCode {
@@ -71,10 +71,7 @@ fn run(args: &Args) -> anyhow::Result<Exit> {
 fn run_session(args: &Args, runtime: &tokio::runtime::Runtime) -> anyhow::Result<Exit> {
     let client = match runtime.block_on(connect(args)) {
         Ok(client) => client,
-        Err(error) => {
-            to_stderr(&error_line(&error));
-            return Ok(Exit::of(&error));
-        }
+        Err(error) => return one_shot::print(report_no_line(args.format(), &error)),
     };
     // The session runs on this thread, where reading may block; the runtime's own threads go on following the map.
     let mut session = Session::new(client, runtime.handle(), args.format());

@@ -12,20 +12,24 @@ use crate::output::{Exit, Report, report, report_no_command, to_stderr};
 /// Executes the command and prints the outcome: results to standard output, errors to standard error.
 pub(crate) async fn run(args: &Args, command: &[u8]) -> anyhow::Result<Exit> {
     let format = args.format();
-    let Report { result, error, exit } = match Command::parse(command).and_then(Command::alone) {
+    print(match Command::parse(command).and_then(Command::alone) {
         Err(error) => report_no_command(format, &error),
         Ok(command) => report(format, &command, &outcome(args, &command).await),
-    };
+    })
+}
+
+/// Prints the only report of this run: its result to standard output, its error to standard error.
+pub(crate) fn print(report: Report) -> anyhow::Result<Exit> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(&result).and_then(|()| stdout.flush()) {
+    match stdout.write_all(&report.result).and_then(|()| stdout.flush()) {
         // The reader of the output has seen enough, but the exit code still tells.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         written => written.context("cannot write to standard output")?,
     }
-    if let Some(error) = error {
+    if let Some(error) = report.error {
         to_stderr(&error);
     }
-    Ok(exit)
+    Ok(report.exit)
 }
 
 async fn outcome(args: &Args, command: &Command<'_>) -> Outcome {

@@ -119,11 +119,13 @@ pub(crate) fn report_no_command(format: Format, error: &CommandError) -> Report 
     }
 }
 
-/// The report of a line that could not be read.
+/// What is printed for an error that comes before any command: of a line that cannot be read, or of a cluster that
+/// cannot be reached.
 pub(crate) fn report_no_line(format: Format, error: &Error) -> Report {
+    let exit = Exit::of(error);
     match format {
-        Format::Json => Report { result: json::of_no_line(error), error: None, exit: Exit::Usage },
-        Format::Text | Format::Raw => Report { result: Vec::new(), error: Some(error_line(error)), exit: Exit::Usage },
+        Format::Json => Report { result: json::of_no_line(error), error: None, exit },
+        Format::Text | Format::Raw => Report { result: Vec::new(), error: Some(error_line(error)), exit },
     }
 }
 
