@@ -1,6 +1,7 @@
+use std::cell::Cell;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use proto::frame::Encoding;
 
@@ -183,6 +184,26 @@ fn a_run_that_is_cut_short_keeps_what_was_measured() {
     assert!(matches!(&cut.why, Why::Failed(why) if why.contains("does not match the request")), "{cut:?}");
     assert!(outcome.operations >= 100 && outcome.elapsed < Duration::from_secs(30) && cut.unanswered == 4, "{cut:?}");
     assert!(quietly(&broken, &Load { strict: true, ..load }).is_err(), "a strict run fails");
+}
+
+#[test]
+fn a_run_ends_when_one_of_its_connections_is_not_answered_any_more() {
+    // The server has one thread for each connection.
+    thread_local! { static ANSWERED: Cell<u32> = const { Cell::new(0) } }
+    static SILENT: AtomicBool = AtomicBool::new(false);
+    let target = server(|input| {
+        let answered = ANSWERED.replace(ANSWERED.get() + 1);
+        if answered == 100 && !SILENT.swap(true, Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_secs(120));
+        }
+        values(input)
+    });
+    let load = Load { strict: false, ..gets(Until::Elapsed(Duration::from_secs(60))) };
+    let outcome = quietly(&target, &load).unwrap();
+    let cut = outcome.cut_short.unwrap();
+    assert!(matches!(&cut.why, Why::Failed(why) if why.contains("no answer")), "{cut:?}");
+    assert!(outcome.elapsed < Duration::from_secs(30), "{:?}", outcome.elapsed);
+    assert!(cut.unanswered >= 4 && outcome.operations > 1_000, "the others went on: {cut:?}");
 }
 
 #[test]
