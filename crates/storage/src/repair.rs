@@ -134,6 +134,11 @@ impl Repair<'_> {
     fn give_up(&mut self, damage: &Damage, identity: &mut Identity, listing: &Listing) -> Result<(), OpenError> {
         let name = damage.file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let first = segment::parse_name(name);
+        if !identity.incarnations.is_empty() {
+            // IMPORTANT: before anything is given up. An interrupted repair may leave a directory that starts.
+            identity.lose_proof();
+            identity.store(self.disk, self.directory, NoBugs)?;
+        }
         if let Some(first) = first {
             // IMPORTANT: make the mark before anything is cut. After an interruption, a repeated repair may find
             // nothing left to do.

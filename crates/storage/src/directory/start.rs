@@ -47,8 +47,7 @@ impl<B: Bugs> DataDir<B> {
         self.recover_as(deliver, |_, _| {})
     }
 
-    /// [`DataDir::recover`]; `note` updates the identity from what was found, in the same atomic step that opens the
-    /// log: no crash can come between.
+    /// [`DataDir::recover`]; `note` updates the identity from what was found, before anything is cut.
     ///
     /// # Errors
     /// As for [`DataDir::recover`].
@@ -68,6 +67,12 @@ impl<B: Bugs> DataDir<B> {
             torn_tail: survey.log.as_ref().and_then(|log| log.torn.clone()),
             damaged_snapshots: survey.damaged.clone(),
         };
+        let mut noted = self.identity.clone();
+        note(&recovery, &mut noted);
+        if noted != self.identity {
+            // IMPORTANT: before the tail is cut. A start after an interrupted one finds a log without a torn end.
+            self.update_identity(|identity| identity.clone_from(&noted))?;
+        }
         for damage in &survey.damaged {
             set_aside(self.disk.as_ref(), &self.path, &damage.file, "damaged")?;
         }
@@ -93,7 +98,6 @@ impl<B: Bugs> DataDir<B> {
             identity.place = place;
             identity.stopped_at = None;
             identity.log_begun = true;
-            note(&recovery, identity);
         })?;
         self.restore_reserve()?;
         let (disk, path) = (Arc::clone(&self.disk), self.path.clone());

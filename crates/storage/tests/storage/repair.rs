@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use storage::bugs::NoBugs;
 use storage::check::inspect;
+use storage::disk::sim::Fault;
 use storage::disk::{self, Mode};
 use storage::error::Rejection;
 use storage::map_file;
-use storage::{Disk as _, Flaw, OpenError, Recovered, RepairReport, Report, SimDisk};
+use storage::{DataDir, Disk as _, Flaw, Identity, OpenError, Recovered, Recovery, RepairReport, Report, SimDisk};
 
 use crate::support::{Opened, files, open, options, path, payloads, segments};
 
@@ -142,6 +143,73 @@ fn a_repair_cuts_at_the_damage_and_keeps_what_it_cut() {
     disk.crash();
     assert_eq!(open(&disk).expect("it is whole").payloads.len(), 41);
     assert_eq!(check(&disk.fork(1)).expect("it is there").set_aside.len(), kept.len());
+}
+
+/// Proves what it has, as a node that has joined does.
+fn with_proof(disk: &SimDisk) {
+    let mut opened = open(disk).expect("it is sound");
+    opened.dir.update_identity(|identity| identity.begin_incarnation(7)).expect("the disk works");
+}
+
+/// Repeats `work` on copies of a disk, each of which stops at another call, until one does not stop it.
+fn interrupted_everywhere(disk: &SimDisk, work: impl Fn(&SimDisk) -> bool, mut check: impl FnMut(SimDisk)) {
+    for call in 0.. {
+        let copy = disk.fork(call);
+        copy.inject(None, call, Fault::PowerCut);
+        let is_done = work(&copy);
+        copy.crash();
+        check(copy);
+        if is_done {
+            assert!(call > 10, "it was interrupted at {call} calls only");
+            return;
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_repair_leaves_no_directory_that_claims_to_be_whole() {
+    let disk = long_log();
+    with_proof(&disk);
+    let (file, offset) = place(&disk, 40);
+    disk.flip_bit(&file, offset + 30, 2);
+    let mut starts = 0;
+    let repaired = |disk: &SimDisk| repair(disk).is_ok();
+    interrupted_everywhere(&disk, repaired, |disk| {
+        if let Ok(opened) = open(&disk) {
+            assert_eq!(opened.payloads, payloads(0..40));
+            assert!(opened.dir.identity().incarnations.is_empty(), "it claims to have all 200 records");
+            starts += 1;
+        }
+    });
+    assert!(starts > 2, "it starts after {starts} of the interruptions");
+}
+
+#[test]
+fn an_interrupted_start_that_cuts_records_leaves_no_directory_that_claims_to_be_whole() {
+    let disk = long_log();
+    with_proof(&disk);
+    let (file, offset) = place(&disk, 199);
+    disk.flip_bit(&file, offset + 30, 2);
+    let start = |disk: &SimDisk| {
+        let mut dir = DataDir::open(Arc::new(disk.clone()), path(), options()).ok()?;
+        let mut count = 0;
+        let mut deliver = |_: Recovered<'_>| {
+            count += 1;
+            Ok(())
+        };
+        let lose_proof = |recovery: &Recovery, identity: &mut Identity| {
+            if recovery.torn_tail.is_some() {
+                identity.lose_proof();
+            }
+        };
+        dir.recover_as(&mut deliver, lose_proof).ok()?;
+        Some((count, dir.identity().incarnations.clone()))
+    };
+    assert_eq!(start(&disk.fork(1)), Some((199, Vec::new())), "the last record is cut");
+    let started = |disk: &SimDisk| start(disk).is_some();
+    interrupted_everywhere(&disk, started, |disk| {
+        assert_eq!(start(&disk), Some((199, Vec::new())), "it claims to have all 200 records");
+    });
 }
 
 #[test]
