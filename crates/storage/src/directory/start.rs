@@ -67,12 +67,6 @@ impl<B: Bugs> DataDir<B> {
             torn_tail: survey.log.as_ref().and_then(|log| log.torn.clone()),
             damaged_snapshots: survey.damaged.clone(),
         };
-        let mut noted = self.identity.clone();
-        note(&recovery, &mut noted);
-        if noted != self.identity {
-            // IMPORTANT: before the tail is cut. A start after an interrupted one finds a log without a torn end.
-            self.update_identity(|identity| identity.clone_from(&noted))?;
-        }
         for damage in &survey.damaged {
             set_aside(self.disk.as_ref(), &self.path, &damage.file, "damaged")?;
         }
@@ -84,6 +78,12 @@ impl<B: Bugs> DataDir<B> {
         for &cut in listing.cuts.iter().filter(|&&cut| listing.snapshots.iter().all(|&position| position > cut)) {
             let file = self.path.join(cut_mark::name(cut));
             self.disk.remove(&file).io_context("remove", &file)?;
+        }
+        let mut noted = self.identity.clone();
+        note(&recovery, &mut noted);
+        if noted != self.identity {
+            // IMPORTANT: before the tail is cut. A start after an interrupted one finds a log without a torn end.
+            self.update_identity(|identity| identity.clone_from(&noted))?;
         }
         let resumed = match survey.log {
             Some(log) => self.cut(log, &listing)?,
