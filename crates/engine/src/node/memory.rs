@@ -21,8 +21,14 @@ use crate::waiting::Waiting;
 /// How many keys are sampled, if there are that many, to evict the least recently used of them.
 const SAMPLED: usize = 10;
 
-/// How many keys are evicted at most in one attempt to make room.
+/// How many keys are evicted at most in one step towards a limit.
 const EVICTED_AT_ONCE: usize = 4_096;
+
+/// How many keys are evicted at most for one write: a tenth of a second of work.
+const EVICTED_FOR_ONE: usize = 65_536;
+
+/// A write that lacks more than this, in bytes, is refused at once if evicting would not make enough room for it.
+const MUCH: u64 = 64 * 1024;
 
 /// How many times a write for which keys are evicted is retried while others take up the memory.
 const TRIES: usize = 4;
@@ -96,11 +102,11 @@ impl<B: Bugs> Node<B> {
         let mut refused = refusal;
         for _ in 0..TRIES {
             let Refusal::Full { lacks } = refused else { break };
-            // Nothing is evicted if even evicting everything would not be enough.
-            if !self.memory.evicts() || lacks > self.memory.figures().used {
+            if !self.memory.evicts() || !self.may_make_room(lacks) {
                 break;
             }
-            let has_room = self.make_room(now, &Wanted { bytes: lacks, of: None, spared: Some(write.key) }, turn);
+            let wanted = Wanted { bytes: lacks, of: None, spared: Some(write.key) };
+            let has_room = self.make_room(now, &wanted, EVICTED_FOR_ONE, turn);
             let slack = if has_room || self.followed() == 0 { 0 } else { self.memory.slack() };
             match self.write_once(now, slot, slack, write, waiting, turn) {
                 Err(refusal @ (Refusal::Full { .. } | Refusal::ReplicaFull(_))) => refused = refusal,
@@ -114,11 +120,27 @@ impl<B: Bugs> Node<B> {
         Err(refused)
     }
 
-    /// Evicts keys until there is room, now or once every copy has passed their tombstones. `false` if there are too
-    /// few keys. No slot may be locked.
-    fn make_room(&self, now: Timestamp, wanted: &Wanted<'_>, turn: &mut Turn) -> bool {
+    /// Whether evicting keys that this node leads may free so many bytes: an estimate, from how many keys there are.
+    fn may_make_room(&self, bytes: u64) -> bool {
+        let used = self.memory.figures().used;
+        if bytes <= MUCH || bytes > used {
+            return bytes <= used;
+        }
+        let (mut keys, mut led) = (0, 0);
+        for slot in self.bits.slots() {
+            let state = self.slot(slot);
+            keys += state.keys() as u64;
+            led += if state.is_primary() { state.keys() as u64 } else { 0 };
+        }
+        // Of average size.
+        bytes.saturating_mul(keys) / used <= led.min(EVICTED_FOR_ONE as u64)
+    }
+
+    /// Evicts `most` keys, or until there is room, now or once every copy has passed their tombstones. `false` if there
+    /// are too few keys. No slot may be locked.
+    fn make_room(&self, now: Timestamp, wanted: &Wanted<'_>, most: usize, turn: &mut Turn) -> bool {
         let mut freed = 0;
-        for _ in 0..EVICTED_AT_ONCE {
+        for _ in 0..most {
             if freed >= wanted.bytes {
                 break;
             }
@@ -172,12 +194,12 @@ impl<B: Bugs> Node<B> {
             return;
         }
         if self.followed() == 0 {
-            self.make_room(now, &Wanted { bytes: self.memory.excess(), of: None, spared: None }, turn);
+            self.make_room(now, &Wanted { bytes: self.memory.excess(), of: None, spared: None }, EVICTED_AT_ONCE, turn);
         }
         for outbox in self.outboxes() {
             let bytes = outbox.take_over_memory().div_ceil(STEPS_BACK);
             if bytes > 0 {
-                self.make_room(now, &Wanted { bytes, of: Some(outbox.to), spared: None }, turn);
+                self.make_room(now, &Wanted { bytes, of: Some(outbox.to), spared: None }, EVICTED_AT_ONCE, turn);
                 outbox.await_memory();
             }
         }

@@ -213,6 +213,29 @@ fn a_replica_over_its_limit_has_its_primaries_evict() {
 }
 
 #[test]
+fn a_long_value_takes_the_place_of_many_short_ones_or_of_none() {
+    let mut world = cluster(4_000_000, Evict::Lru);
+    for number in 0..20_000 {
+        assert_eq!(put(&mut world, &format!("key{number}"), 150), "OK, durable", "{number}");
+        if number % 100 == 0 {
+            world.run(Duration::from_millis(20));
+        }
+    }
+    world.run(Duration::from_secs(1));
+    let at = leader(&world, "long");
+    let before = world.member(&at).node.keys();
+    let too_long = put(&mut world, "long", 3_000_000);
+    assert!(too_long.starts_with("refused: Full"), "its primary leads too few keys: {too_long}");
+    assert_eq!(world.member(&at).node.keys(), before, "nothing is evicted in vain");
+    let accepted = put(&mut world, "long", 900_000);
+    assert_eq!(accepted, "OK, durable", "of {before} keys {} are left", world.member(&at).node.keys());
+    world.run(Duration::from_secs(2));
+    count_is_exact(&world);
+    let used = used(&world, &at);
+    assert!(used <= 4_000_000, "{used} bytes are in use");
+}
+
+#[test]
 fn a_value_for_which_there_is_never_room_evicts_nothing() {
     let mut world = cluster(20_000, Evict::Lru);
     assert_eq!(put(&mut world, "small", 200), "OK, durable");
