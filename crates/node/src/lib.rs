@@ -13,7 +13,7 @@
 //! - `walks` and `keyspace`: operations over the keys of all nodes.
 //! - `replication`: the connections to replicas and from primaries; `followed`: which of the latter is the newest.
 //! - `stats`: counters of the node's work.
-//! - [`store`]: the data directory, and the thread that writes it.
+//! - [`store`]: the data directory, and the thread that writes it; `disk_watch`: whether it hangs.
 //! - [`membership`]: the session with the coordinator: joining, heartbeats, the map, leaving.
 //! - [`dismissal`]: how a decommissioned node shuts down.
 //! - `verify`: comparing the copies of slots, and `VERIFY`.
@@ -22,6 +22,7 @@ mod answering;
 mod awake;
 pub mod clients;
 pub mod config;
+mod disk_watch;
 pub mod dismissal;
 pub mod driver;
 mod followed;

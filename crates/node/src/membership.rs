@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use crate::disk_watch::DiskWatch;
 use crate::driver::Driver;
 
 use prerequisites::Prerequisite;
@@ -38,9 +39,6 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
 /// A coordinator that answers no heartbeat for this long is reconnected to.
 const SILENCE: Duration = Duration::from_secs(2);
-
-/// A disk that has taken nothing for this long counts as hung.
-pub(crate) const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// For how long after its last refusal a node counts as refusing writes for lack of memory.
 const REFUSING: Duration = Duration::from_secs(60);
@@ -208,8 +206,7 @@ struct Membership {
     told_of_memory: bool,
     /// This node was told to delete its data. It applies no more maps.
     dismissed: bool,
-    /// An end of the journal that is not written yet, and when that was first noticed.
-    unwritten: Option<(u64, Instant)>,
+    disk_watch: DiskWatch,
 }
 
 impl Settings {
@@ -245,7 +242,7 @@ impl Membership {
             refused: (0, None),
             told_of_memory: false,
             dismissed: false,
-            unwritten: None,
+            disk_watch: DiskWatch::default(),
         }
     }
 
@@ -323,18 +320,12 @@ impl Membership {
         }
     }
 
-    /// Whether the disk has taken nothing for too long.
+    /// Whether the disk hangs.
     ///
     /// IMPORTANT: such a node stops sending heartbeats. It cannot acknowledge any write, so another copy must lead in
     /// its place. If the disk is full, heartbeats resume once no other node could lead its slots.
     fn disk_hangs(&mut self) -> bool {
-        let end = self.driver.node().journal().end();
-        let (waits_for, since) = *self.unwritten.get_or_insert((end, Instant::now()));
-        if self.driver.is_written(waits_for) {
-            self.unwritten = None;
-            return false;
-        }
-        since.elapsed() > DISK_PATIENCE && (!self.driver.is_full() || self.driver.node().leads_for_others())
+        self.disk_watch.hangs(&self.driver) && (!self.driver.is_full() || self.driver.node().leads_for_others())
     }
 
     /// Tells the coordinator whether the disk is full, and sends it the node's proposals.

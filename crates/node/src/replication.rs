@@ -1,6 +1,7 @@
 //! Replication connections: one long-lived connection from a primary's node to each replica's, for all slots that the
 //! two share.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,9 +26,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::disk_watch::DiskWatch;
 use crate::driver::Driver;
 use crate::followed::Connected;
-use crate::membership::DISK_PATIENCE;
 use crate::verify;
 
 /// How much is encoded and written at once.
@@ -140,13 +141,13 @@ impl Link<'_> {
     /// Waits until this node's disk has everything. A long record may take longer than a lease lasts, so beats go on
     /// meanwhile, unless the disk hangs.
     async fn persist(&self, stream: &mut OwnedWriteHalf, next_beat: &mut Instant) -> io::Result<()> {
-        let last_beat = Instant::now() + DISK_PATIENCE;
+        let mut disk = DiskWatch::default();
         let mut persisted = pin!(self.driver.persist());
         loop {
             tokio::select! {
                 biased;
                 persisted = &mut persisted => return persisted.map_err(io::Error::other),
-                () = sleep_until(*next_beat), if *next_beat < last_beat => self.beat(stream, next_beat).await?,
+                () = sleep_until(*next_beat), if !disk.hangs(self.driver) => self.beat(stream, next_beat).await?,
             }
         }
     }
@@ -256,15 +257,22 @@ async fn follow(
 ) -> io::Result<()> {
     let mut inbox = Inbox::new(from);
     let mut turn = Turn::default();
+    let mut unwritten = Unwritten::default();
     let (digests, mut digested) = mpsc::channel(DIGESTS);
     loop {
         let now = driver.clock().now();
         let Connection { reader, output, .. } = connection;
+        let mut leases = Vec::new();
         let taken = connected.take(|| {
             let stopped = reader.frames(&mut |frame: Frame<'_>| {
                 let Frame::Array(words) = frame else { return Flow::Close };
-                let handled = LinkMessage::parse(words)
-                    .and_then(|message| inbox.handle(now, driver.node(), message, &mut turn, output));
+                let handled = LinkMessage::parse(words).and_then(|message| {
+                    if !matches!(message, LinkMessage::Beat { .. }) {
+                        return inbox.handle(now, driver.node(), message, &mut turn, output);
+                    }
+                    inbox.apply(now, driver.node(), &mut turn, output);
+                    inbox.handle(now, driver.node(), message, &mut turn, &mut leases)
+                });
                 match handled {
                     Ok(()) => Flow::Next,
                     Err(error) => {
@@ -278,8 +286,17 @@ async fn follow(
             stopped
         });
         let Some(stopped) = taken else { return Ok(()) };
-        driver.persist().await.map_err(io::Error::other)?;
-        connection.flush().await?;
+        // A lease is no evidence of records, so it does not wait for the disk.
+        connection.write(&leases).await?;
+        let end = driver.node().journal().end();
+        if unwritten.answers.is_empty() && driver.persist_soon(end).await {
+            connection.flush().await?;
+        } else {
+            unwritten.answers.push_back((end, std::mem::take(&mut connection.output)));
+            if unwritten.answer(connection, driver, stopped == Stopped::NeedsMore).await? == Answered::HasInput {
+                continue;
+            }
+        }
         let wanted = turn.to_digest();
         if !wanted.is_empty() {
             verify::digest_for(driver, wanted, &digests);
@@ -293,5 +310,47 @@ async fn follow(
             Some(answer) = digested.recv() => answer.encode(&mut connection.output),
             () = shutdown.begun() => return Ok(()),
         }
+    }
+}
+
+/// What a primary is told once the disk has what it is about.
+#[derive(Debug, Default)]
+struct Unwritten {
+    /// Each with the number in the journal below which everything must be written.
+    answers: VecDeque<(u64, Vec<u8>)>,
+    disk: DiskWatch,
+}
+
+/// How [`Unwritten::answer`] has ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Answered {
+    /// The primary has been told everything.
+    All,
+    /// More has arrived.
+    HasInput,
+}
+
+impl Unwritten {
+    /// Sends the answers, each once it may be sent. Long records may take longer to write than a lease lasts: after a
+    /// moment this returns, if it `may_read`, for what has arrived meanwhile, unless the disk hangs.
+    async fn answer(&mut self, connection: &mut Connection, driver: &Driver, may_read: bool) -> io::Result<Answered> {
+        let patience = Instant::now() + BEAT / 4;
+        while let Some((end, answer)) = self.answers.front() {
+            let read = async {
+                sleep_until(patience).await;
+                connection.fill().await
+            };
+            tokio::select! {
+                biased;
+                written = driver.wait_written(*end) => written.map_err(io::Error::other)?,
+                read = read, if may_read && !self.disk.hangs(driver) => match read? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    _ => return Ok(Answered::HasInput),
+                },
+            }
+            connection.write(answer).await?;
+            self.answers.pop_front();
+        }
+        Ok(Answered::All)
     }
 }

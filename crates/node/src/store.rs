@@ -93,6 +93,8 @@ struct Shared {
     /// Everything below this number in the journal is written. Nearly every reader needs only this, so it takes no
     /// lock.
     written: AtomicU64,
+    /// How many pieces of the log the disk has taken since the start.
+    taken: Arc<AtomicU64>,
     /// The version of the map on disk; locked while one is being written.
     map_saved: Mutex<MapVersion>,
     /// `Some` while the log thread runs.
@@ -123,6 +125,7 @@ impl Store {
             orders: Mutex::default(),
             ordered: Condvar::new(),
             written: AtomicU64::new(written),
+            taken: Arc::default(),
             map_saved: Mutex::default(),
             log: Mutex::default(),
             health: watch::Sender::new(Health::Good),
@@ -181,6 +184,12 @@ impl Store {
     #[must_use]
     pub fn is_written(&self, end: u64) -> bool {
         self.shared.written.load(Ordering::Acquire) >= end
+    }
+
+    /// How many pieces of the log the disk has taken since the start.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.shared.taken.load(Ordering::Relaxed)
     }
 
     /// Notes that all entries below `end` are written. Call it with the log locked; then wake those that wait for it.

@@ -5,7 +5,8 @@
 //! first writes what all tasks have noted, and the thread does what may take long.
 
 use std::collections::VecDeque;
-use std::sync::{PoisonError, TryLockError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use storage::{Journal, JournalError, Position};
@@ -34,6 +35,8 @@ pub(super) struct Log {
     taken: Vec<u8>,
     /// Until then, only the thread writes.
     cautious_until: Option<Instant>,
+    /// How many pieces the disk has taken.
+    count: Arc<AtomicU64>,
 }
 
 /// A payload that is not written, or only in part.
@@ -58,8 +61,8 @@ pub(super) enum WriteHere {
 }
 
 impl Log {
-    pub(super) fn new(journal: Journal) -> Self {
-        Self { journal, unwritten: None, taken: Vec::new(), cautious_until: None }
+    pub(super) fn new(journal: Journal, count: Arc<AtomicU64>) -> Self {
+        Self { journal, unwritten: None, taken: Vec::new(), cautious_until: None, count }
     }
 
     /// Whether something was taken that could not be written yet.
@@ -84,15 +87,19 @@ impl Log {
         self.unwritten.is_some()
     }
 
-    /// Appends what was taken, piece by piece; returns the journal number just after it. What is not appended stays
-    /// taken.
+    /// Appends what was taken, piece by piece, and with `fsync always` syncs each; returns the journal number just after
+    /// it. What is not appended stays taken.
     ///
     /// # Errors
-    /// As [`Journal::append`].
-    pub(super) fn append(&mut self) -> Result<Option<u64>, JournalError> {
+    /// As [`Journal::append`] and [`Journal::sync`].
+    pub(super) fn append(&mut self, fsync: Fsync) -> Result<Option<u64>, JournalError> {
         let Some(Unwritten { pieces, end, .. }) = &mut self.unwritten else { return Ok(None) };
         while let Some(piece) = pieces.front() {
             self.journal.append(&[piece])?;
+            if fsync == Fsync::Always {
+                self.journal.sync()?;
+            }
+            self.count.fetch_add(1, Ordering::Relaxed);
             // Reuse the memory of the last piece.
             self.taken = pieces.pop_front().unwrap_or_default();
         }
@@ -131,7 +138,7 @@ impl Store {
         }
         let begun = Instant::now();
         // What the disk refuses stays taken: the thread retries it, and handles the failure.
-        let appended = log.append();
+        let appended = log.append(self.fsync());
         if begun.elapsed() > SLOW {
             log.cautious_until = Some(begun + CAUTION);
         }

@@ -200,7 +200,7 @@ async fn on_a_full_disk_a_node_stops_in_order_and_starts_again() {
 async fn while_the_log_is_in_other_hands_it_is_looked_at_again() {
     let mut node = Durable::open(&SimDisk::new(1), Fsync::Interval).leads().await;
     // The log is open without its thread, which would itself hold it now and then.
-    let log = log::Log::new(node.journal.take().expect("it is opened once"));
+    let log = log::Log::new(node.journal.take().expect("it is opened once"), Arc::default());
     *node.store.shared.log.lock().expect("nobody has panicked") = Some(log);
     node.driver.persist().await.expect("the disk is good");
     node.write(b"k", b"v").expect("it takes writes");

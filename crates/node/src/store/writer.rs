@@ -3,7 +3,7 @@
 //! It never waits for disk space. What a full disk rejects is kept and retried; meanwhile a snapshot may finish that
 //! allows part of the log to be removed.
 
-use std::sync::{PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -115,7 +115,8 @@ impl Store {
             runtime: Handle::current(),
         };
         journal.set_syncs_often(self.fsync() == Fsync::Always);
-        *self.shared.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(Log::new(journal));
+        *self.shared.log.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Log::new(journal, Arc::clone(&self.shared.taken)));
         let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run());
         Ok(Running { store: self.clone(), thread: thread.context("cannot start the log thread")? })
     }
@@ -253,16 +254,13 @@ impl Writer {
             return Ok(false);
         }
         let Some(end) = self.append(log)? else { return Ok(false) };
-        if self.store.fsync() == Fsync::Always {
-            log.journal.sync()?;
-        }
         self.store.note_written(end);
         Ok(true)
     }
 
     /// Appends to the log; returns `None` if the disk is full, including the reserve.
     fn append(&mut self, log: &mut Log) -> anyhow::Result<Option<u64>> {
-        match log.append() {
+        match log.append(self.store.fsync()) {
             Err(JournalError::NoSpace(error)) => {
                 self.room.tried = Instant::now();
                 log.journal.set_low_space(true);
@@ -278,7 +276,7 @@ impl Writer {
         if !self.store.directory().as_ref().map_or(Ok(false), storage::DataDir::release_reserve)? {
             return Ok(None);
         }
-        match log.append() {
+        match log.append(self.store.fsync()) {
             Err(JournalError::NoSpace(_)) => Ok(None),
             written => Ok(written?),
         }

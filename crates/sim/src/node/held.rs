@@ -146,11 +146,13 @@ impl World {
         }
     }
 
-    /// Whether a connection of a primary waits for its data to be written: meanwhile nothing more is read from it.
+    /// Whether a connection of a primary waits for a disk that hangs: meanwhile nothing more is read from it.
     pub(crate) fn waits_for_disk(&self, n: usize, conn: ConnId, side: usize) -> bool {
         let is_of =
             |held: &Held| matches!(held.outgoing, Outgoing::Bytes { conn: of, side: ACCEPTER, .. } if of == conn);
-        side == ACCEPTER && self.nodes.get(n).is_some_and(|process| process.held.iter().any(is_of))
+        side == ACCEPTER
+            && self.nodes.get(n).is_some_and(|process| process.held.iter().any(is_of))
+            && self.disk_has_hung(n, self.local(n))
     }
 
     /// Whether no more may be sent to the coordinator for now.

@@ -123,10 +123,11 @@ impl World {
 
     pub(crate) fn node_beats(&mut self, n: usize) {
         let now = self.local(n);
+        let hangs = self.disk_has_hung(n, now);
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
         let mut silent = Vec::new();
-        for link in process.links.values().filter(|link| link.is_ready && !link.is_held) {
+        for link in process.links.values().filter(|link| link.is_ready && !(link.is_held && hangs)) {
             let Some(conn) = link.conn else { continue };
             if now - link.heard > ACK_TIMEOUT && link.outbox.lag().items > 0 {
                 silent.push(conn);
@@ -231,7 +232,7 @@ impl World {
             Some(at) => self.nodes[n].inboxes[at].1.take(),
             None => None,
         };
-        let mut replies = Vec::new();
+        let (mut replies, mut leases) = (Vec::new(), Vec::new());
         let mut is_good = true;
         let mut changed = false;
         while let Some(next) = frames.next() {
@@ -258,8 +259,9 @@ impl World {
             let from = inbox.from();
             let process = &mut self.nodes[n];
             let Some(node) = &process.node else { return false };
-            let handled = inbox.handle(now, node, message.clone(), &mut process.turn, &mut replies);
-            // One by one, so that each can be judged.
+            // All before was applied one by one, so that each can be judged.
+            let answers = if matches!(message, LinkMessage::Beat { .. }) { &mut leases } else { &mut replies };
+            let handled = inbox.handle(now, node, message.clone(), &mut process.turn, answers);
             inbox.apply(now, node, &mut process.turn, &mut replies);
             changed |= matches!(message, LinkMessage::Align { .. });
             self.after_message(n, from, &message, before);
@@ -280,6 +282,10 @@ impl World {
             if let Some((_, place)) = self.nodes[n].inboxes.iter_mut().find(|(known, _)| *known == conn) {
                 *place = Some(inbox);
             }
+        }
+        if !leases.is_empty() {
+            // They are no evidence of records, so they do not wait for the disk.
+            self.network.send(&mut self.schedule, conn, ACCEPTER, leases);
         }
         if !replies.is_empty() {
             self.send_when_durable(n, Outgoing::Bytes { conn, side: ACCEPTER, bytes: replies });

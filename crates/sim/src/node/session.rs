@@ -120,6 +120,11 @@ impl World {
         now - since > DISK_PATIENCE && (!process.store.is_full() || node.leads_for_others())
     }
 
+    /// Whether the disk was found to hang when the last heartbeat was due.
+    pub(super) fn disk_has_hung(&self, n: usize, now: Timestamp) -> bool {
+        self.nodes[n].unwritten.is_some_and(|(_, since)| now - since > DISK_PATIENCE)
+    }
+
     /// Sends the node's proposals.
     pub(super) fn propose(&mut self, n: usize) {
         let process = &mut self.nodes[n];

@@ -1,0 +1,32 @@
+//! Whether the disk hangs, as opposed to being slow.
+
+use std::time::{Duration, Instant};
+
+use crate::driver::Driver;
+
+/// A disk that has taken nothing for this long hangs.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Watches the disk on behalf of a task that cannot finish before the disk has taken something.
+#[derive(Debug, Default)]
+pub(crate) struct DiskWatch {
+    /// How much the disk had taken when it was last seen to take something, and when that was.
+    seen: Option<(u64, Instant)>,
+}
+
+impl DiskWatch {
+    /// Whether the disk has taken nothing for a second of what it should take. Call this from time to time.
+    pub(crate) fn hangs(&mut self, driver: &Driver) -> bool {
+        let Some(store) = driver.store().filter(|store| !store.is_written(driver.node().journal().end())) else {
+            self.seen = None;
+            return false;
+        };
+        let taken = store.taken();
+        let (before, since) = *self.seen.get_or_insert_with(|| (taken, Instant::now()));
+        if taken != before {
+            self.seen = None;
+            return false;
+        }
+        since.elapsed() > PATIENCE
+    }
+}
