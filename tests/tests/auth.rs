@@ -212,7 +212,7 @@ fn processes_whose_passwords_do_not_agree_say_so_on_both_sides() {
     for (port, file, code, what) in [
         (closed.port, None, 4, "NOAUTH Authentication required"),
         (closed.port, Some(OTHER_FILE), 4, "rejected the password: WRONGPASS"),
-        (open.port, Some(OTHER_FILE), 4, "called without any password configured"),
+        (open.port, Some(OTHER_FILE), 4, "it was started without a password: leave yours out"),
         (open.port, Some("/no/such/file"), 2, "the password file /no/such/file cannot be read"),
     ] {
         let more: Vec<&str> = file.iter().flat_map(|file| ["--password-file", file]).collect();

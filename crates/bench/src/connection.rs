@@ -12,7 +12,7 @@ use crate::keys::Draw;
 use crate::load::{Load, Until};
 use crate::outcome::Recorder;
 use crate::random::{Random, Zipfian};
-use crate::reply::{self, Reply, Wanted};
+use crate::reply::{self, Reply, Wanted, first_line};
 use crate::request::Requests;
 use crate::target::{Server, Target, connect};
 use crate::workload::Action;
@@ -303,10 +303,8 @@ impl<'a> Connection<'a> {
 
     /// What the server sent, for an error message.
     fn told(&self) -> String {
-        const ENOUGH: usize = 200;
         let said = self.input.get(self.from..self.end).unwrap_or_default();
-        let said = said.get(..ENOUGH).unwrap_or(said);
-        if said.is_empty() { String::new() } else { format!(": {}", said.escape_ascii()) }
+        if said.is_empty() { String::new() } else { format!(": {}", first_line(said)) }
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use crate::reply::first_line;
 use crate::workload::Action;
 
 /// The longest latency that can be distinguished from longer ones, in nanoseconds.
@@ -179,7 +180,7 @@ impl Recorder {
     pub(crate) fn refused(&mut self, error: &[u8]) {
         self.answers += 1;
         self.refused += 1;
-        self.first_error.get_or_insert_with(|| error.escape_ascii().to_string());
+        self.first_error.get_or_insert_with(|| first_line(error));
     }
 
     /// Ends an interval and returns its measurements.

@@ -2,6 +2,9 @@
 
 use proto::frame::Encoding;
 
+/// A message shows at most this much of what a server said, in bytes: more than any of our errors has.
+const MESSAGE_BYTES: usize = 1_000;
+
 /// What must come back for a request unless it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
@@ -28,6 +31,15 @@ pub enum Reply<'a> {
     Page(usize),
     /// An error, in the server's words.
     Refused(&'a [u8]),
+}
+
+/// The first line of what a server said, for an error message.
+pub(crate) fn first_line(said: &[u8]) -> String {
+    let end = said.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(said.len());
+    let line = String::from_utf8_lossy(said.get(..end.min(MESSAGE_BYTES)).unwrap_or_default());
+    let printed = line.chars().map(|it| if it.is_control() { it.escape_default().to_string() } else { it.to_string() });
+    let rest = if end > MESSAGE_BYTES { "..." } else { "" };
+    printed.chain([rest.to_owned()]).collect()
 }
 
 /// These bytes cannot begin an answer to the request.
@@ -135,6 +147,12 @@ fn number(digits: &[u8]) -> Result<usize, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_shows_the_first_line_of_what_a_server_said() {
+        assert_eq!(first_line(b"-ERR the key\'s \x01\xff\r\n+OK\r\n"), "-ERR the key's \\u{1}\u{fffd}");
+        assert_eq!(first_line(&[b'a'; 1_001]).len(), 1_003);
+    }
 
     #[test]
     fn answers_are_read_however_they_are_cut() {

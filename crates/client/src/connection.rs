@@ -73,7 +73,7 @@ pub(crate) enum Failure {
     #[error("{0}")]
     NotSent(String),
     /// The peer does not accept the password. No byte of the request was sent.
-    #[error("it rejected the password: {0}")]
+    #[error("{0}")]
     NotAdmitted(String),
     /// The request was sent, at least in part.
     #[error("{0}")]
@@ -121,7 +121,10 @@ impl Connection {
         match answer {
             Ok(Answer::Ok) => Ok(()),
             Ok(Answer::Error(error)) if meaning_of(&error) == Meaning::Later => Err(Failure::NotSent(error)),
-            Ok(Answer::Error(error)) => Err(Failure::NotAdmitted(error)),
+            Ok(Answer::Error(error)) if error.contains("without any password") => {
+                Err(Failure::NotAdmitted("it was started without a password: leave yours out".to_owned()))
+            }
+            Ok(Answer::Error(error)) => Err(Failure::NotAdmitted(format!("it rejected the password: {error}"))),
             Ok(_) => Err(Failure::NotSent(NotAnAnswer.to_string())),
             // The request itself was not sent.
             Err(failure) => Err(Failure::NotSent(failure.to_string())),

@@ -474,7 +474,11 @@ fn one_line(_first: &str) -> bool {
 
 fn unless_error(cluster: &Cluster, whom: Whom<'_>, lines: Vec<String>) -> Result<Vec<String>, Error> {
     match lines.first().and_then(|first| error_of(first)) {
-        Some(reason) => Err(Error::Refused { by: Some(cluster.addr_of(whom).clone()), reason: reason.to_owned() }),
+        Some(reason) => {
+            let is_no_node = matches!(whom, Whom::Node(_)) && reason == ErrorReply::UnknownCommand.to_string();
+            let why = if is_no_node { ": it is no node of this version" } else { "" };
+            Err(Error::Refused { by: Some(cluster.addr_of(whom).clone()), reason: format!("{reason}{why}") })
+        }
         None => Ok(lines),
     }
 }

@@ -13,7 +13,7 @@ use proto::slot::SLOT_BITS;
 
 /// Keeps the node registry and the hash ring of a cluster: which node holds which key, and which nodes are alive.
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "coordinator", version)]
+#[command(name = "coordinator", version, allow_negative_numbers = true)]
 pub struct Config {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1")]

@@ -333,7 +333,10 @@ fn log(event: &Event) {
             known.0,
             held.0
         ),
-        Event::Adopted(version) => tracing::info!("took the map over from the nodes, at version {}", version.0),
+        Event::Adopted(version) => tracing::warn!(
+            "took the map over from the nodes, at version {}: if another coordinator leads them, stop this one",
+            version.0
+        ),
         Event::Resized { copies, virtual_nodes } => tracing::warn!(
             "started with different settings: the cluster now keeps {} copies of each key (before: {}), and a node \
              has {} positions on the ring (before: {}). Slots move to where they now belong",

@@ -15,7 +15,13 @@ use crate::store::Fsync;
 /// A storage node of the key-value store. It registers with the coordinator, stores its share of the keys, and serves
 /// any key of the cluster.
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "node", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    name = "node",
+    version,
+    allow_negative_numbers = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 #[command(group(clap::ArgGroup::new("which_port").required(true).args(["port_word", "port"])))]
 pub struct Config {
     /// What to do instead of running a node.

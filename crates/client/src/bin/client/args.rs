@@ -42,7 +42,7 @@ Environment:
 
 /// Reads and writes the keys of a cluster.
 #[derive(Debug, Parser)]
-#[command(name = "client", version, after_help = after_help())]
+#[command(name = "client", version, allow_negative_numbers = true, after_help = after_help())]
 #[command(subcommand_help_heading = "More", disable_help_subcommand = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -72,7 +72,8 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
 
-    /// The time limit for a command, including all its attempts, such as 500ms or 1m; VERIFY has ten minutes more
+    /// The time limit for a command, including all its attempts, such as 500ms or 1m; VERIFY has ten
+    /// minutes more, and WAIT_HEALTHY its own time
     #[arg(long, global = true, value_name = "DURATION", default_value = "20s", value_parser = timeout)]
     pub(crate) timeout: Duration,
 

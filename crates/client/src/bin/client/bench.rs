@@ -206,7 +206,9 @@ fn dialect(place: &Place, password: Option<&Password>, load: &Load) -> Result<Di
             return Ok(dialect);
         }
         if !answer.to_ascii_lowercase().contains("unknown command") {
-            return Err(NoTarget::Refused(format!("{} refuses to store a key: {answer}", place.addr)));
+            let wants_password = answer.starts_with("-NOAUTH");
+            let advice = if wants_password { "; give the file that contains it with --password-file" } else { "" };
+            return Err(NoTarget::Refused(format!("{} refuses to store a key: {answer}{advice}", place.addr)));
         }
     }
     Err(NoTarget::Refused(format!("{} knows neither SET nor PUT", place.addr)))

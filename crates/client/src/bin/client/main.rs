@@ -91,7 +91,8 @@ async fn connect(args: &Args) -> Result<Client, Error> {
     }
     let connected = builder.connect(args.coordinator()).await;
     connected.map(|client| client.with(args.levels())).map_err(|error| match error {
-        Error::NotReached { whom, reason } => {
+        // Whoever is busy or silent is there.
+        Error::NotReached { whom, reason } if !(reason.starts_with("BUSY") || reason.contains("in time")) => {
             let advice = "start it with `coordinator`, or name it with --host and --port";
             Error::NotReached { whom, reason: format!("{reason}; {advice}") }
         }

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, Read as _};
 
+use anyhow::Context as _;
 use client::Error;
 use proto::limits;
 
@@ -12,7 +13,7 @@ use crate::session::{Next, Session};
 pub(crate) fn run(session: &mut Session<'_>, mut input: impl BufRead) -> anyhow::Result<()> {
     let mut line = Vec::new();
     for number in 1.. {
-        let printed = match read_line(&mut input, &mut line)? {
+        let printed = match read_line(&mut input, &mut line).context("cannot read from standard input")? {
             Line::End => break,
             Line::Whole => session.run_line(&line, false),
             Line::TooLong => {
@@ -26,7 +27,11 @@ pub(crate) fn run(session: &mut Session<'_>, mut input: impl BufRead) -> anyhow:
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe && !input.fill_buf()?.is_empty() => {
                 anyhow::bail!("standard output was closed: the lines after line {number} were not executed")
             }
-            Err(error) => return Err(error.into()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(error.into()),
+            Err(error) => {
+                let what = format!("cannot write to standard output: the lines after line {number} were not executed");
+                return Err(error).context(what);
+            }
         }
     }
     Ok(())
