@@ -105,8 +105,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     stop(&driver, &connections, &background, leave).await;
     if let End::DiskFailed(why) = why {
         anyhow::bail!(
-            "the data directory {} has failed, and the node has stopped so that its replicas take over: {why}. Check \
-             its disk and start again: what was acknowledged as durable is there or on the replicas",
+            "the data directory {} has failed, and the node has stopped so that its replicas take over: {why}. \
+             Replace the disk, and start with an empty directory: the others fill it",
             driver.store().map(|store| store.path().display().to_string()).unwrap_or_default()
         );
     }
@@ -174,7 +174,11 @@ fn start_membership(
 async fn end_of(driver: &Driver, serve: impl Future<Output = anyhow::Result<End>>) -> anyhow::Result<End> {
     let failed = async {
         match driver.store() {
-            Some(store) => store.failed().await,
+            Some(store) => {
+                let why = store.failed().await;
+                store.lose_proof().await;
+                why
+            }
             None => std::future::pending().await,
         }
     };

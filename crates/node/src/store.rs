@@ -19,11 +19,13 @@ mod writer;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use proto::cluster_map::{ClusterMap, MapVersion};
 use proto::id::Incarnation;
-use storage::{DataDir, Disk, FileError};
+use storage::{DataDir, Disk, FileError, Identity};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use log::WriteHere;
 pub use open::{OpenedStore, Settings, check, discard, open, repair};
@@ -107,6 +109,9 @@ struct Shared {
 /// always another task writing everything gathered so far, this task's entries included, and finishes before the
 /// thread would wake up.
 const LOOKS: u32 = 16;
+
+/// How long a failed disk is given to take one last file.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 
 /// The disk has failed: it is unknown whether what was carried out is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -305,6 +310,24 @@ impl Store {
             directory.disown()
         });
         self.fail_on_error(disowned.await)
+    }
+
+    /// After the disk has failed: records, as far as it lets us, that what was not synced may be missing. The next start
+    /// may see it without having it, or lack it, although the machine was not restarted.
+    pub async fn lose_proof(&self) {
+        if self.fsync() == Fsync::Always {
+            return;
+        }
+        let store = self.clone();
+        let recorded = on_a_thread(move || {
+            let mut directory = store.directory();
+            directory.as_mut().map_or(Ok(()), |directory| directory.update_identity(Identity::lose_proof))
+        });
+        match timeout(LAST_WRITE, recorded).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("cannot record that data may be missing: {error}: {}", error.source),
+            Err(_) => tracing::warn!("cannot record that data may be missing: the disk does not respond"),
+        }
     }
 
     /// Saves a map to disk, unless one at least as new is there. On a full disk it does not wait: the map is saved

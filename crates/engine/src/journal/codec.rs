@@ -355,7 +355,7 @@ impl<'a> Reader<'a> {
 
     /// The outer `None`: the bytes are not an identity; the inner `None`: there is no identity.
     fn identity(&mut self) -> Option<Option<Identity<'a>>> {
-        let client = self.bytes()?;
+        let client = self.bytes().filter(|client| client.len() <= limits::CLIENT_BYTES)?;
         if client.is_empty() {
             return Some(None);
         }

@@ -387,6 +387,27 @@ async fn after_an_fsync_that_failed_nothing_is_acknowledged_and_the_node_is_told
 }
 
 #[tokio::test]
+async fn a_disk_that_has_failed_proves_nothing_unless_all_was_synced() {
+    for (fsync, proves) in [(Fsync::Always, true), (Fsync::Interval, false)] {
+        let disk = SimDisk::new(1);
+        let mut node = Durable::open(&disk, fsync).leads().await;
+        node.store.note_incarnation(Incarnation(5)).await.expect("the disk works");
+        node.start();
+        assert_eq!(node.write(b"good", b"v"), Some(()));
+        node.driver.persist().await.expect("the disk works");
+        disk.inject(Some(Operation::SyncData), 0, Fault::Io);
+        assert_eq!(node.write(b"bad", b"v"), Some(()));
+        node.store.failed().await;
+        node.store.lose_proof().await;
+        assert!(node.running.take().expect("it runs").close().is_err());
+        drop(node);
+        disk.kill();
+        let again = Durable::open(&disk, fsync);
+        assert_eq!(!again.driver.node().ancestors().proven.is_empty(), proves, "{fsync}");
+    }
+}
+
+#[tokio::test]
 async fn a_map_that_cannot_be_written_stops_the_node_and_one_for_which_there_is_no_room_does_not() {
     let disk = SimDisk::new(1);
     let node = Durable::open(&disk, Fsync::Interval).leads().await;
