@@ -286,6 +286,24 @@ fn a_node_whose_disk_fails_hands_over_and_stops_with_an_error_and_nothing_that_w
     }
 }
 
+/// On Windows, a directory whose files are open cannot be moved.
+#[cfg(unix)]
+#[test]
+fn a_node_whose_directory_is_moved_away_while_it_runs_stops_with_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = durable(directory.path(), Setup::default());
+    cluster.store(0, "kept", 100, "");
+    let data = directory.path().join("node-2");
+    std::fs::rename(&data, directory.path().join("elsewhere")).unwrap();
+    let ended = cluster.node_mut(2).process.wait_for_end(SOON);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for says in [path(&data), "has failed", "No such file", "start with an empty directory"] {
+        assert!(ended.stderr.contains(says), "{says}: {}", ended.stderr);
+    }
+    let mut connection = cluster.connect(0);
+    assert_eq!(connection.insist("GET kept:7"), "VALUE kept:7");
+}
+
 #[test]
 fn a_node_of_three_that_lost_its_directory_is_filled_again() {
     let directory = tempfile::tempdir().unwrap();

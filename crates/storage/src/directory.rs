@@ -14,6 +14,7 @@
 
 mod start;
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -145,7 +146,7 @@ impl<B: Bugs> DataDir<B> {
             return Err(OpenError::OfCoordinator { directory: path.to_owned() });
         }
         let mut identity = Identity::new(options.fresh_id);
-        identity.place = disk.place(path).io_context("inspect", path)?;
+        identity.place = disk.place(path).io_context("inspect", path)?.number;
         identity.store(disk, path, bugs)?;
         Ok(identity)
     }
@@ -246,6 +247,19 @@ impl<B: Bugs> DataDir<B> {
             self.disk.sync_directory(&self.path).io_context("sync", &self.path)?;
         }
         Ok(kept.first().copied().map(Position))
+    }
+
+    /// Checks that the directory is still where it was opened. What is written after it was removed is lost.
+    ///
+    /// # Errors
+    /// It is not, or the system cannot tell.
+    pub fn check_is_there(&self) -> Result<(), FileError> {
+        let place = self.disk.place(&self.path).io_context("inspect", &self.path)?;
+        if self.identity.is_copied(place) {
+            let gone = io::Error::new(ErrorKind::NotFound, "it was replaced by another directory");
+            return Err(gone).io_context("use", &self.path);
+        }
+        Ok(())
     }
 
     /// How many more bytes the disk can take.

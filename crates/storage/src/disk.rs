@@ -72,11 +72,21 @@ pub trait Disk: Debug + Send + Sync {
     /// A name for the time since the machine was last booted; `None` where the system does not tell.
     fn boot_id(&self) -> Option<String>;
 
-    /// A number that stays with a directory and differs in a copy of it; 0 where the system has none.
+    /// What stays with a directory and differs in a copy of it.
     ///
     /// # Errors
     /// What the system reported.
-    fn place(&self, directory: &Path) -> io::Result<u64>;
+    fn place(&self, directory: &Path) -> io::Result<Place>;
+}
+
+/// What distinguishes a directory from its copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Made of its number in the file system and of the time when it was made, since other file systems have the same
+    /// numbers; 0 where the system has none.
+    pub number: u64,
+    /// Its number in the file system alone, which earlier builds recorded.
+    pub inode: u64,
 }
 
 /// An open file. It may be used by several threads at once.

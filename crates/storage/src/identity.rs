@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::bugs::{Bug, Bugs};
-use crate::disk::{Disk, Mode, read_whole, write_full};
+use crate::disk::{Disk, Mode, Place, read_whole, write_full};
 use crate::error::{Damage, FileError, Flaw, IoContext as _, ReadError};
 use crate::position::{DirectoryId, Position};
 use crate::sealed::{seal, unseal};
@@ -34,9 +34,7 @@ const NONE: &str = "-";
 
 /// Whose data a directory holds.
 ///
-/// A copied directory has the same identity as its original. Three things reveal a copy: [`Identity::place`] names the
-/// directory itself; the coordinator sees two nodes with one [`Identity::directory`]; and the last incarnation of the
-/// copy is not the last one that the coordinator gave to that directory.
+/// A copied directory has the same identity as its original, but another [`Disk::place`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Drawn when the directory was created.
@@ -52,7 +50,7 @@ pub struct Identity {
     pub incarnations: Vec<u64>,
     /// The [`Disk::boot_id`] when the last process began to write here.
     pub boot: Option<String>,
-    /// The [`Disk::place`] when the directory was last opened; 0 where the system does not tell.
+    /// [`Place::number`] when the directory was last opened.
     pub place: u64,
     /// Where the log ended when the last process stopped with everything on disk; `None` while a process runs, and
     /// after a crash.
@@ -84,8 +82,9 @@ impl Identity {
 
     /// Whether a directory with this place is a copy of the one in which this was written; `false` where the system
     /// does not tell.
-    pub(crate) fn is_copied(&self, place: u64) -> bool {
-        self.place != place && self.place != 0 && place != 0
+    pub(crate) fn is_copied(&self, place: Place) -> bool {
+        let is_known = self.place != 0 && place.number != 0;
+        is_known && self.place != place.number && self.place != place.inode
     }
 
     /// Records the incarnation of this start, unless it is recorded already.

@@ -303,7 +303,8 @@ impl Writer {
         }
     }
 
-    /// Checks whether a full disk has room again, and whether the disk is about to fill up.
+    /// Checks whether the directory is there, whether a full disk has room again, and whether the disk is about to fill
+    /// up.
     fn look_at_room(&mut self) -> anyhow::Result<()> {
         let is_full = self.store.health() == Health::Full;
         if self.room.looked.elapsed() < if is_full { FULL_PAUSE } else { ROOM_PAUSE } {
@@ -323,6 +324,7 @@ impl Writer {
         };
         let has_room = match directory.as_ref() {
             Some(directory) => {
+                directory.check_is_there()?;
                 let (options, free) = (directory.options(), directory.free_space().unwrap_or(u64::MAX));
                 // Of a segment, as much again for what it adds to the snapshot.
                 let for_log = 2 * options.segment_bytes;

@@ -95,7 +95,7 @@ impl<B: Bugs> DataDir<B> {
         // IMPORTANT: do this before anything is appended. From here on, the end of the log is not known to be whole.
         self.update_identity(|identity| {
             identity.boot = boot;
-            identity.place = place;
+            identity.place = place.number;
             identity.stopped_at = None;
             identity.log_begun = true;
         })?;

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use fs4::FileExt as _;
 
-use super::{Disk, DiskFile, DiskLock, Mode};
+use super::{Disk, DiskFile, DiskLock, Mode, Place};
 
 /// The files of the operating system. Built for Linux; works on macOS and Windows within the guarantees they give.
 #[derive(Debug, Default)]
@@ -123,14 +123,21 @@ impl Disk for RealDisk {
     }
 
     #[cfg(unix)]
-    fn place(&self, directory: &Path) -> io::Result<u64> {
+    fn place(&self, directory: &Path) -> io::Result<Place> {
         use std::os::unix::fs::MetadataExt as _;
-        Ok(fs::metadata(directory)?.ino())
+        use std::time::UNIX_EPOCH;
+
+        let metadata = fs::metadata(directory)?;
+        let inode = metadata.ino();
+        // Not every file system knows it.
+        let made = metadata.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+        let made = made.map_or(0, |made| (u64::from(made.subsec_nanos()) << 32) ^ made.as_secs());
+        Ok(Place { number: inode ^ made, inode })
     }
 
     #[cfg(not(unix))]
-    fn place(&self, _: &Path) -> io::Result<u64> {
-        Ok(0)
+    fn place(&self, _: &Path) -> io::Result<Place> {
+        Ok(Place::default())
     }
 }
 

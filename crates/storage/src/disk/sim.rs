@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use entries::FileNumber;
 use state::{State, injected, split};
 
-use super::{Disk, DiskFile, DiskLock, Mode};
+use super::{Disk, DiskFile, DiskLock, Mode, Place};
 use crate::random::Random;
 
 /// A disk in memory. Clones are the same disk.
@@ -287,9 +287,10 @@ impl Disk for SimDisk {
         Some(format!("simulated-boot-{}", self.state().boot))
     }
 
-    fn place(&self, directory: &Path) -> io::Result<u64> {
+    fn place(&self, directory: &Path) -> io::Result<Place> {
         // The path stands for the directory: nothing moves directories here.
-        Ok(u64::from(crc32c::crc32c(directory.as_os_str().as_encoded_bytes())) + 1)
+        let inode = u64::from(crc32c::crc32c(directory.as_os_str().as_encoded_bytes())) + 1;
+        Ok(Place { number: inode, inode })
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use storage::bugs::NoBugs;
+use storage::disk::Place;
 use storage::{Disk as _, OpenError, RealDisk, check, repair};
 
 use crate::support::{Opened, open_on, options, payloads};
@@ -74,10 +75,27 @@ fn a_copied_directory_is_recognised_where_the_system_tells() {
     for name in RealDisk::default().list(&original).expect("it is there") {
         std::fs::copy(original.join(&name), copy.join(&name)).expect("it can be copied");
     }
-    let tells = RealDisk::default().place(&original).expect("it is there") != 0;
+    let tells = RealDisk::default().place(&original).expect("it is there").number != 0;
     assert_eq!(open(&copy).expect("it is whole").dir.found().copied, tells);
     assert!(!open(&original).expect("it is whole").dir.found().copied);
     assert!(RealDisk::default().free_space(&original).expect("it is there") > 0);
+}
+
+#[test]
+fn a_directory_with_the_number_of_another_is_a_copy_and_one_of_an_earlier_build_is_none() {
+    let temporary = tempfile::tempdir().expect("a directory can be made");
+    let mut opened = open(temporary.path()).expect("it is new");
+    let Place { number, inode } = RealDisk::default().place(temporary.path()).expect("it is there");
+    if number == 0 {
+        return assert_eq!(inode, 0, "the system tells both or neither");
+    }
+    for (recorded, is_copied) in [(number, false), (inode, false), (number ^ 1, true), (0, false)] {
+        opened.dir.update_identity(|identity| identity.place = recorded).expect("the disk works");
+        drop(opened);
+        opened = open(temporary.path()).expect("it is whole");
+        assert_eq!(opened.dir.found().copied, is_copied, "{recorded}, here {number}");
+        assert_eq!(opened.dir.identity().place, number, "from now on");
+    }
 }
 
 /// A process that cannot open more files can still sync it.
