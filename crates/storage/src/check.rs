@@ -238,7 +238,18 @@ impl fmt::Display for Report {
             writeln!(out, "  set aside earlier: {name}")?;
         }
         if let Some(torn) = &self.torn_tail {
-            writeln!(out, "A crash tore the end of the log. A start cuts it off; nothing that was synced is lost:")?;
+            if torn.followed {
+                writeln!(
+                    out,
+                    "The end of the log is damaged, or a crash tore it. A start cuts it off with the good records in it, \
+                     and then counts as incomplete:"
+                )?;
+            } else {
+                writeln!(
+                    out,
+                    "A crash tore the end of the log. A start cuts it off; nothing that was synced is lost:"
+                )?;
+            }
             writeln!(out, "  {torn}")?;
         }
         match &self.refusal {
@@ -246,7 +257,12 @@ impl fmt::Display for Report {
             None if self.copied => {
                 write!(out, "A node cannot start here: the directory is a copy of another, or was moved.")
             }
-            None => write!(out, "A node can start here."),
+            None if self.damages.is_empty() || self.torn_tail.is_some() => write!(out, "A node can start here."),
+            None => write!(
+                out,
+                "A node can start here: it needs nothing of what is damaged. Do not repair it: what is whole would count as \
+                 incomplete."
+            ),
         }
     }
 }

@@ -146,9 +146,13 @@ pub(super) fn open_on(
         );
     }
     if !is_proof && !found.new {
+        let why = if found.same_boot {
+            "good records were among what was cut, so the log was damaged and more may be missing"
+        } else {
+            "the machine was restarted since: what was not synced may be missing"
+        };
         text = format!(
-            "{text}; the machine was restarted since: what was not synced may be missing. A complete replica leads \
-             if there is one, otherwise the copy with the most records"
+            "{text}; {why}. A complete replica leads if there is one, otherwise the copy with the most records"
         );
     }
     let snapshot = (recovery.snapshot.unwrap_or_default(), recovery.snapshot_bytes);

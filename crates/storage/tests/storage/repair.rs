@@ -418,6 +418,20 @@ fn a_torn_tail_in_which_good_records_follow_may_be_damage_and_is_shown_as_such()
     disk.flip_bit(&file, offset + 5, 0);
     let report = check(&disk).expect("it is there");
     assert!(report.refusal.is_none() && !report.is_sound(), "{report}");
+    assert!(report.to_string().contains("The end of the log is damaged, or a crash tore it."), "{report}");
+}
+
+#[test]
+fn damage_that_no_start_needs_to_read_is_no_reason_for_a_repair() {
+    let disk = SimDisk::new(1);
+    let mut opened = open(&disk).expect("it is new");
+    write_and_snapshot(&mut opened, 0..40);
+    write_and_snapshot(&mut opened, 40..80);
+    drop(opened);
+    disk.flip_bit(&segments(&disk)[0], 100, 0);
+    let report = check(&disk).expect("it is there");
+    assert!(report.refusal.is_none() && !report.is_sound(), "{report}");
+    assert!(report.to_string().contains("Do not repair it"), "{report}");
 }
 
 /// Writes records, each synced, and a snapshot that begins halfway and holds all of them, like one that is copied while
