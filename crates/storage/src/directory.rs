@@ -230,8 +230,9 @@ impl<B: Bugs> DataDir<B> {
         SnapshotReader::open(self.disk.as_ref(), &file, self.identity.directory)
     }
 
-    /// Removes all but the `newest` snapshots. Returns the position below which the remaining ones do not need the log,
-    /// or `None` if there is no snapshot. Pass it to [`Journal::remove_before`].
+    /// Removes all but the `newest` snapshots. Returns the position below which the log is not needed, for
+    /// [`Journal::remove_before`]: that of the oldest. `None` if there are fewer, since then the log stands in for the
+    /// oldest, should it be damaged.
     ///
     /// # Errors
     /// Some snapshots may be gone; safe to repeat.
@@ -246,7 +247,7 @@ impl<B: Bugs> DataDir<B> {
         if !surplus.is_empty() {
             self.disk.sync_directory(&self.path).io_context("sync", &self.path)?;
         }
-        Ok(kept.first().copied().map(Position))
+        Ok(kept.first().filter(|_| kept.len() >= newest).copied().map(Position))
     }
 
     /// Checks that the directory is still where it was opened. What is written after it was removed is lost.

@@ -265,6 +265,7 @@ impl<B: Bugs> Model<B> {
                 Ok(()) => Ok(Some(Ok(()))),
                 Err(error) => self.failed(error).map(|()| None),
             },
+            Ok(None) if keep > 1 => Ok(Some(Ok(()))),
             Ok(None) => Err("the snapshot is not there".to_owned()),
             Err(error) => Ok(Some(Err(error.into()))),
         }

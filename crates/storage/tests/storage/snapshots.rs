@@ -137,6 +137,21 @@ fn a_missing_snapshot_is_an_error() {
 }
 
 #[test]
+fn the_log_stands_in_for_the_only_snapshot() {
+    let disk = SimDisk::new(1);
+    let Opened { dir, mut journal, .. } = open(&disk).expect("it is new");
+    let all = payloads(0..200);
+    journal.append(&all).expect("there is room");
+    snapshot(&dir, &mut journal, &all);
+    assert_eq!(dir.retain_snapshots(2).expect("the disk works"), None, "nothing of the log can go");
+    assert_eq!(dir.retain_snapshots(1).expect("the disk works"), Some(journal.end()), "unless one is enough");
+    drop((dir, journal));
+    disk.crash();
+    disk.flip_bit(&files(&disk, ".snap")[0], 100, 3);
+    assert!(open(&disk).expect("the log has everything").payloads == all);
+}
+
+#[test]
 fn damage_in_the_log_below_the_snapshot_does_not_matter() {
     let disk = SimDisk::new(1);
     let all = two_snapshots(&disk, true);
