@@ -53,7 +53,12 @@ impl Disk for RealDisk {
         if let Some(above) = above {
             self.create_directory(above)?;
         }
-        match fs::create_dir(directory) {
+        // The values are for this user alone.
+        #[cfg(unix)]
+        let made = std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), 0o700).create(directory);
+        #[cfg(not(unix))]
+        let made = fs::create_dir(directory);
+        match made {
             // Somebody else was faster.
             Err(_) if directory.is_dir() => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(io::ErrorKind::NotADirectory.into()),

@@ -98,6 +98,17 @@ fn a_directory_with_the_number_of_another_is_a_copy_and_one_of_an_earlier_build_
     }
 }
 
+#[test]
+#[cfg(unix)]
+fn nobody_else_may_read_a_directory_that_is_made() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let temporary = tempfile::tempdir().expect("a directory can be made");
+    let path = temporary.path().join("data");
+    drop(open(&path).expect("it is new"));
+    let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
+}
+
 /// A process that cannot open more files can still sync it.
 #[test]
 #[cfg(unix)]
