@@ -257,7 +257,7 @@ async fn follow(
 ) -> io::Result<()> {
     let mut inbox = Inbox::new(from);
     let mut turn = Turn::default();
-    let mut unwritten = Unwritten::default();
+    let mut unwritten = None;
     let (digests, mut digested) = mpsc::channel(DIGESTS);
     loop {
         let now = driver.clock().now();
@@ -289,13 +289,16 @@ async fn follow(
         // A lease is no evidence of records, so it does not wait for the disk.
         connection.write(&leases).await?;
         let end = driver.node().journal().end();
-        if unwritten.answers.is_empty() && driver.persist_soon(end).await {
+        if unwritten.is_none() && driver.persist_soon(end).await {
             connection.flush().await?;
         } else {
-            unwritten.answers.push_back((end, std::mem::take(&mut connection.output)));
-            if unwritten.answer(connection, driver, stopped == Stopped::NeedsMore).await? == Answered::HasInput {
+            let answers = unwritten.get_or_insert_with(Unwritten::new);
+            answers.add(end, &mut connection.output);
+            let may_read = stopped == Stopped::NeedsMore;
+            if answers.send(connection, driver, may_read).await? == Sent::HasInput {
                 continue;
             }
+            unwritten = None;
         }
         let wanted = turn.to_digest();
         if !wanted.is_empty() {
@@ -314,16 +317,17 @@ async fn follow(
 }
 
 /// What a primary is told once the disk has what it is about.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Unwritten {
     /// Each with the number in the journal below which everything must be written.
     answers: VecDeque<(u64, Vec<u8>)>,
+    since: Instant,
     disk: DiskWatch,
 }
 
-/// How [`Unwritten::answer`] has ended.
+/// How [`Unwritten::send`] has ended.
 #[derive(Debug, PartialEq, Eq)]
-enum Answered {
+enum Sent {
     /// The primary has been told everything.
     All,
     /// More has arrived.
@@ -331,13 +335,23 @@ enum Answered {
 }
 
 impl Unwritten {
-    /// Sends the answers, each once it may be sent. Long records may take longer to write than a lease lasts: after a
-    /// moment this returns, if it `may_read`, for what has arrived meanwhile, unless the disk hangs.
-    async fn answer(&mut self, connection: &mut Connection, driver: &Driver, may_read: bool) -> io::Result<Answered> {
-        let patience = Instant::now() + BEAT / 4;
+    fn new() -> Self {
+        Self { answers: VecDeque::new(), since: Instant::now(), disk: DiskWatch::default() }
+    }
+
+    fn add(&mut self, end: u64, answer: &mut Vec<u8>) {
+        match self.answers.back_mut() {
+            Some((last, before)) if *last == end => before.append(answer),
+            _ => self.answers.push_back((end, std::mem::take(answer))),
+        }
+    }
+
+    /// Sends the answers, each once it may be sent. A long record may take longer to write than a lease lasts: so after
+    /// a moment this returns as soon as more has arrived, if it `may_read`, unless the disk hangs.
+    async fn send(&mut self, connection: &mut Connection, driver: &Driver, may_read: bool) -> io::Result<Sent> {
         while let Some((end, answer)) = self.answers.front() {
             let read = async {
-                sleep_until(patience).await;
+                sleep_until(self.since + BEAT / 4).await;
                 connection.fill().await
             };
             tokio::select! {
@@ -345,12 +359,12 @@ impl Unwritten {
                 written = driver.wait_written(*end) => written.map_err(io::Error::other)?,
                 read = read, if may_read && !self.disk.hangs(driver) => match read? {
                     0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    _ => return Ok(Answered::HasInput),
+                    _ => return Ok(Sent::HasInput),
                 },
             }
             connection.write(answer).await?;
             self.answers.pop_front();
         }
-        Ok(Answered::All)
+        Ok(Sent::All)
     }
 }
