@@ -1,5 +1,7 @@
 //! A data directory on a simulated disk: what a node does when the disk is full, fails, or is damaged.
 
+mod failing;
+
 use std::path::Path;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -365,99 +367,6 @@ async fn a_disk_that_is_full_in_the_middle_of_a_payload_heals_and_is_read_again(
 #[tokio::test(flavor = "multi_thread")]
 async fn so_it_does_where_each_write_is_synced() {
     is_full_in_the_middle_of_a_payload(Fsync::Always).await;
-}
-
-#[tokio::test]
-async fn after_an_fsync_that_failed_nothing_is_acknowledged_and_the_node_is_told_to_stop() {
-    let disk = SimDisk::new(1);
-    let mut node = Durable::open(&disk, Fsync::Always).leads().await;
-    node.start();
-    assert_eq!(node.write(b"good", b"v"), Some(()));
-    node.driver.persist().await.expect("the disk works");
-    disk.inject(Some(Operation::SyncData), 0, Fault::Io);
-    assert_eq!(node.write(b"bad", b"v"), Some(()));
-    assert_eq!(node.driver.persist().await, Err(DiskFailed));
-    let why = node.store.failed().await;
-    assert!(why.contains("sync") && why.contains(".seg"), "it names what failed: {why}");
-    assert!(!node.driver.takes_writes());
-    disk.clear_faults();
-    assert_eq!(node.driver.persist().await, Err(DiskFailed), "it is not tried again");
-    let closed = node.running.take().expect("it runs").close();
-    assert!(closed.is_err(), "the next start is not told that all is well");
-}
-
-#[tokio::test]
-async fn a_disk_that_has_failed_proves_nothing_unless_all_was_synced() {
-    for (fsync, proves) in [(Fsync::Always, true), (Fsync::Interval, false)] {
-        let disk = SimDisk::new(1);
-        let mut node = Durable::open(&disk, fsync).leads().await;
-        node.store.note_incarnation(Incarnation(5)).await.expect("the disk works");
-        node.start();
-        assert_eq!(node.write(b"good", b"v"), Some(()));
-        node.driver.persist().await.expect("the disk works");
-        disk.inject(Some(Operation::SyncData), 0, Fault::Io);
-        assert_eq!(node.write(b"bad", b"v"), Some(()));
-        node.store.failed().await;
-        node.store.lose_proof().await;
-        assert!(node.running.take().expect("it runs").close().is_err());
-        drop(node);
-        disk.kill();
-        let again = Durable::open(&disk, fsync);
-        assert_eq!(!again.driver.node().ancestors().proven.is_empty(), proves, "{fsync}");
-    }
-}
-
-#[tokio::test]
-async fn a_map_that_cannot_be_written_stops_the_node_and_one_for_which_there_is_no_room_does_not() {
-    let disk = SimDisk::new(1);
-    let node = Durable::open(&disk, Fsync::Interval).leads().await;
-    let newer = |version| {
-        let mut map = map_of_one();
-        map.set_version(MapVersion(version));
-        Arc::new(map)
-    };
-    disk.inject(Some(Operation::SyncData), 0, Fault::NoSpace);
-    node.store.keep_map(newer(2)).await.expect("it is saved later");
-    assert_eq!(node.store.health(), Health::Good);
-    disk.inject(Some(Operation::SyncData), 0, Fault::Io);
-    assert!(node.store.keep_map(newer(3)).await.is_err());
-    assert!(node.store.failed().await.contains("map.tmp"));
-    assert!(!node.driver.takes_writes());
-}
-
-/// A machine that cannot open more files does not have a failed disk: the node waits, and goes on.
-#[cfg(unix)]
-#[tokio::test]
-async fn want_of_descriptors_passes() {
-    let disk = SimDisk::new(1);
-    disk.set_capacity(Some(16 << 20));
-    let mut node = Durable::open(&disk, Fsync::Interval).leads().await;
-    disk.set_capacity(None);
-    node.start();
-    let (value, mut was_full) = ([7; 8192], false);
-    for round in 0..600 {
-        // No file for a segment, until the log cannot continue without one.
-        disk.refuse_opens(!was_full);
-        let key = format!("k{}", round % 20);
-        eventually("a write is taken", || {
-            was_full |= node.store.health() == Health::Full;
-            disk.refuse_opens(!was_full);
-            node.write(key.as_bytes(), &value).is_some()
-        })
-        .await;
-        let written = node.driver.node().journal().end();
-        eventually("it is written in the end", || {
-            was_full |= node.store.health() == Health::Full;
-            disk.refuse_opens(!was_full);
-            let is_written = node.driver.is_written(written);
-            node.store.order(|orders| orders.write |= !is_written);
-            is_written
-        })
-        .await;
-    }
-    assert!(was_full, "no file was missed");
-    eventually("the disk is good", || node.store.health() == Health::Good).await;
-    assert_eq!(node.value(b"k0").as_deref(), Some(&value[..]));
 }
 
 #[tokio::test]
