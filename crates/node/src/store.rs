@@ -4,6 +4,7 @@
 //! asks. One write and one fsync serve all connections that have something to tell. A thread does the syncs and
 //! everything else that may take long.
 
+mod beside;
 mod duty_cycle;
 mod gather;
 mod log;

@@ -10,6 +10,7 @@ use proto::slot::SLOT_BITS;
 use storage::snapshot::{BLOCK_BYTES, SnapshotInfo};
 use storage::{Position, SnapshotWriter};
 
+use super::beside::Beside;
 use super::duty_cycle::DutyCycle;
 use super::{Store, open, pieces};
 use crate::driver::Driver;
@@ -59,7 +60,7 @@ enum Stage {
     Copying(JoinHandle<anyhow::Result<Copied>>),
     /// Waits until the log on disk has everything that the copies hold; that position in the log, once it is written.
     Copied(Copied, Option<Position>),
-    Finishing(JoinHandle<anyhow::Result<Finished>>),
+    Finishing(Beside<anyhow::Result<Finished>>),
 }
 
 /// A snapshot of which all slots are copied.
@@ -114,25 +115,25 @@ impl Snapshots {
     }
 
     /// Begins a snapshot of everything in the log up to `position`, where its last whole payload ends.
-    pub(super) fn begin(&mut self, driver: &Driver, store: &Store, position: Position) -> anyhow::Result<()> {
+    pub(super) fn begin(&mut self, driver: &Driver, store: &Store, position: Position) {
         self.expected = self.expected_bytes(driver.node(), position);
         self.progress.written.store(0, Ordering::Relaxed);
         // Whatever the outcome, the next attempt comes only once the log has grown.
         self.at = position;
         let Some(begun) = store.directory().as_ref().map(|directory| directory.begin_snapshot(position)) else {
-            return Ok(());
+            return;
         };
         let writer = match begun {
             Ok(writer) => writer,
-            Err(error) => {
-                not_made(&error.into());
-                return Ok(());
-            }
+            Err(error) => return not_made(&error.into()),
         };
         let (driver, progress, fsync) = (driver.clone(), Arc::clone(&self.progress), store.fsync());
         let make = move || copy(driver.node(), writer, &open::policy(fsync), &progress);
-        self.stage = Some(Stage::Copying(std::thread::Builder::new().name("snapshot".to_owned()).spawn(make)?));
-        Ok(())
+        // IMPORTANT: not on this thread, which has the log to write meanwhile.
+        match std::thread::Builder::new().name("snapshot".to_owned()).spawn(make) {
+            Ok(thread) => self.stage = Some(Stage::Copying(thread)),
+            Err(error) => not_made(&error.into()),
+        }
     }
 
     /// Advances the snapshot in progress if possible; returns one that is finished.
@@ -161,8 +162,7 @@ impl Snapshots {
                     Some(upto) if synced >= upto => {
                         let store = store.clone();
                         let finish = move || finish(&store, copied.writer, synced, keep);
-                        let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(finish)?;
-                        self.stage = Some(Stage::Finishing(thread));
+                        self.stage = Some(Stage::Finishing(Beside::run("snapshot", finish)));
                     }
                     upto => self.stage = Some(Stage::Copied(copied, upto)),
                 }
@@ -183,8 +183,8 @@ impl Snapshots {
         }
     }
 
-    fn finished(&mut self, finishing: JoinHandle<anyhow::Result<Finished>>) -> anyhow::Result<Option<Finished>> {
-        match joined(finishing)? {
+    fn finished(&mut self, finishing: Beside<anyhow::Result<Finished>>) -> anyhow::Result<Option<Finished>> {
+        match finishing.join()? {
             Ok(finished) => {
                 self.made = (finished.position, finished.bytes);
                 Ok(Some(finished))

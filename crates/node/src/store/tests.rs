@@ -393,7 +393,7 @@ async fn a_slot_larger_than_a_piece_goes_through_log_and_snapshot() {
 /// Makes a snapshot of a node whose log thread is not running.
 async fn make_snapshot(node: &mut Durable, snapshots: &mut Snapshots) {
     let journal = node.journal.as_mut().expect("it is not started");
-    snapshots.begin(&node.driver, &node.store, journal.end()).expect("the system has a thread");
+    snapshots.begin(&node.driver, &node.store, journal.end());
     write_and_sync(&node.driver, &node.store, journal);
     let mut finished = None;
     eventually("a snapshot is made", || {
@@ -472,7 +472,7 @@ async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_
     engine
         .write(node.driver.clock().now(), engine.slot_of(b"new"), &write, &Waiting::new(), &mut turn)
         .expect("it leads");
-    snapshots.begin(&node.driver, &node.store, position).expect("the system has a thread");
+    snapshots.begin(&node.driver, &node.store, position);
     // What it has copied is first not in the log at all, then not on disk.
     for written in [false, true] {
         if written {

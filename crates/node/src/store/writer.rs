@@ -12,6 +12,7 @@ use storage::journal::{JournalStats, Next, Removed, Synced};
 use storage::{FileError, Journal, JournalError, Position};
 use tokio::runtime::Handle;
 
+use super::beside::Beside;
 use super::duty_cycle::DutyCycle;
 use super::gather::Gatherer;
 use super::log::Log;
@@ -45,13 +46,13 @@ struct Writer {
     last_sync: Instant,
     gatherer: Gatherer,
     /// A sync running beside this thread.
-    syncing: Option<JoinHandle<Synced>>,
+    syncing: Option<Beside<Synced>>,
     /// It has been reported as late.
     is_late: bool,
     /// The next segment, being prepared beside this thread.
-    making: Option<JoinHandle<Next>>,
+    making: Option<Beside<Next>>,
     /// A removal of segments, running beside this thread.
-    removing: Option<JoinHandle<Removed>>,
+    removing: Option<Beside<Removed>>,
     snapshots: Snapshots,
     /// A snapshot is made once the log has grown by the size of the last snapshot, and by at least this many bytes.
     snapshot_after: u64,
@@ -189,7 +190,7 @@ impl Writer {
             }
             self.look_at_room()?;
             self.begin_sync()?;
-            self.begin_next_segment()?;
+            self.begin_next_segment();
             self.begin_snapshot()?;
             // IMPORTANT: the log leaves the next snapshot the space that it needs. Otherwise the log could take all of
             // it, and nothing but a snapshot makes the log shorter.
@@ -372,7 +373,7 @@ impl Writer {
     fn remove_log_before(&mut self, position: Position) -> anyhow::Result<()> {
         self.end_removal(true)?;
         if let Some(task) = self.store.with_log(|log| log.journal.begin_removal(position))? {
-            self.removing = Some(std::thread::Builder::new().name("removal".to_owned()).spawn(move || task.run())?);
+            self.removing = Some(Beside::run("removal", move || task.run()));
         }
         Ok(())
     }
@@ -380,7 +381,7 @@ impl Writer {
     /// Collects a finished removal; with `wait`, waits for one that is still running.
     fn end_removal(&mut self, wait: bool) -> anyhow::Result<()> {
         if let Some(removing) = self.removing.take_if(|removing| wait || removing.is_finished()) {
-            let removed = removing.join().map_err(|_| anyhow::anyhow!("the removal thread panicked"))?;
+            let removed = removing.join()?;
             match self.store.with_log(|log| log.journal.end_removal(removed)) {
                 // The rest is removed with the next snapshot.
                 Err(JournalError::NoSpace(_)) => {}
@@ -412,7 +413,7 @@ impl Writer {
         if is_due && self.syncing.is_none() && self.store.with_log(|log| log.journal.end() > log.journal.synced()) {
             self.last_sync = Instant::now();
             let task = self.store.with_log(|log| log.journal.begin_sync())?;
-            self.syncing = Some(std::thread::Builder::new().name("fsync".to_owned()).spawn(move || task.run())?);
+            self.syncing = Some(Beside::run("fsync", move || task.run()));
         }
         Ok(())
     }
@@ -420,7 +421,7 @@ impl Writer {
     /// Collects a finished sync; with `wait`, waits for one that is still running.
     fn end_sync(&mut self, wait: bool) -> anyhow::Result<()> {
         if let Some(syncing) = self.syncing.take_if(|syncing| wait || syncing.is_finished()) {
-            let synced = syncing.join().map_err(|_| anyhow::anyhow!("the fsync thread panicked"))?;
+            let synced = syncing.join()?;
             self.store.with_log(|log| log.journal.end_sync(synced))?;
             if std::mem::take(&mut self.is_late) {
                 let (path, seconds) = (self.store.path().display(), self.last_sync.elapsed().as_secs());
@@ -442,22 +443,21 @@ impl Writer {
         }
     }
 
-    fn begin_next_segment(&mut self) -> anyhow::Result<()> {
+    fn begin_next_segment(&mut self) {
         if self.making.is_none()
             && let Some(task) = self.store.with_log(|log| log.journal.begin_next())
         {
             // Rest as long as a step has kept the disk busy, so that syncs that answers wait for get the disk.
             let mut duty_cycle = DutyCycle::new(Duration::ZERO, 1);
             let make = move || task.run(|| duty_cycle.rest());
-            self.making = Some(std::thread::Builder::new().name("segment".to_owned()).spawn(make)?);
+            self.making = Some(Beside::run("segment", make));
         }
-        Ok(())
     }
 
     /// Collects a prepared segment; with `wait`, waits for one that is not ready yet.
     fn end_next_segment(&mut self, wait: bool) -> anyhow::Result<()> {
         if let Some(making) = self.making.take_if(|making| wait || making.is_finished()) {
-            let next = making.join().map_err(|_| anyhow::anyhow!("the segment thread panicked"))?;
+            let next = making.join()?;
             self.store.with_log(|log| log.journal.end_next(next))?;
         }
         Ok(())
@@ -484,7 +484,8 @@ impl Writer {
         if is_short {
             self.room.snapshot_begun = Some(Instant::now());
         }
-        self.snapshots.begin(&self.driver, &self.store, end)
+        self.snapshots.begin(&self.driver, &self.store, end);
+        Ok(())
     }
 
     fn needed_for_snapshot(&self) -> u64 {
