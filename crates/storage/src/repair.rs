@@ -260,8 +260,12 @@ impl Repair<'_> {
 
 fn copy(disk: &dyn Disk, directory: &Path, file: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let copy = disk.open(file, Mode::Create).io_context("make", file)?;
-    write_full(copy.as_ref(), 0, bytes).io_context("write", file)?;
-    copy.sync_data().io_context("sync", file)?;
+    let written = write_full(copy.as_ref(), 0, bytes).and_then(|()| copy.sync_data()).io_context("write", file);
+    if written.is_err() {
+        // A part of it is of no use, and would take space that the next attempt needs.
+        let _ = disk.remove(file);
+    }
+    written?;
     disk.sync_directory(directory).io_context("sync", directory)
 }
 

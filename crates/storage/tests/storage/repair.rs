@@ -213,6 +213,21 @@ fn an_interrupted_start_that_cuts_records_leaves_no_directory_that_claims_to_be_
 }
 
 #[test]
+fn a_repair_for_which_there_is_no_room_takes_none_and_succeeds_once_there_is() {
+    let disk = long_log();
+    let (file, offset) = place(&disk, 40);
+    disk.flip_bit(&file, offset + 30, 2);
+    disk.set_capacity(Some(disk.used() + 1_000));
+    assert!(repair(&disk).is_err());
+    let (used, kept) = (disk.used(), files(&disk, ".set-aside"));
+    assert!(repair(&disk).is_err());
+    assert_eq!((disk.used(), files(&disk, ".set-aside")), (used, kept), "what did not fit is gone");
+    disk.set_capacity(None);
+    repair(&disk).expect("there is room");
+    assert_eq!(open(&disk).expect("it was repaired").payloads, payloads(0..40));
+}
+
+#[test]
 fn what_a_start_would_reject_is_shown_by_a_check_and_given_up_by_a_repair() {
     let disk = long_log();
     let (file, offset) = place(&disk, 40);
