@@ -8,11 +8,11 @@ use super::is_found;
 /// Like `FOUND_BY` of the engine's bugs.
 const FOUND_BY: [(Bug, u64); 8] = [
     (Bug::AcknowledgeBeforeSync, 2),
-    (Bug::NoDirectorySync, 12),
-    (Bug::RenameBeforeSync, 46),
-    (Bug::ChecksumWithoutHeader, 208),
+    (Bug::NoDirectorySync, 41),
+    (Bug::RenameBeforeSync, 62),
+    (Bug::ChecksumWithoutHeader, 111),
     (Bug::SnapshotMissesTail, 2),
-    (Bug::DamageTakenForTornTail, 39),
+    (Bug::DamageTakenForTornTail, 21),
     (Bug::TailNotCleared, 35),
     (Bug::GivenUpClaimed, 5),
 ];
