@@ -30,7 +30,8 @@ fn a_write_whose_level_has_too_few_copies_is_refused_and_changes_nothing() {
              away, start another node, or {or}"
         )
     };
-    let (quorum, all) = (too_few("quorum", 2, 1, "use --replicas 0"), too_few("all", 3, 1, "ask for ACK quorum"));
+    let (quorum, all) =
+        (too_few("quorum", 2, 1, "ask for ACK async, which promises less"), too_few("all", 3, 1, "ask for ACK quorum"));
     asks(&mut node, &[("PUT few:1 before", "OK"), ("ACK quorum", "OK")]);
     let requests = ["PUT few:1 v", "PUT few:2 v", "DELETE few:1", "PUTNX few:2 v", "ONCE few 1 PUT few:1 v"];
     for request in requests {

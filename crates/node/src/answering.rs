@@ -143,10 +143,10 @@ pub(crate) fn refused(refusal: Refusal, driver: &Driver) -> ErrorReply {
     match refusal {
         Refusal::NotHere => ErrorReply::Moved,
         Refusal::TooFew { level, needs, has } => {
-            let advice = if level == AckLevel::All { "ask for ACK quorum" } else { "use --replicas 0" };
+            let advice = if level == AckLevel::All { "ACK quorum" } else { "ACK async, which promises less" };
             ErrorReply::Unavailable(format!(
                 "{level} needs {needs} in-sync copies, this slot has {has}: wait for those that are away, start another \
-                 node, or {advice}"
+                 node, or ask for {advice}"
             ))
         }
         Refusal::CrossSlot => ErrorReply::redis("CROSSSLOT Keys in request don't hash to the same slot"),

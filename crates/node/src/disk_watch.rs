@@ -17,16 +17,20 @@ pub(crate) struct DiskWatch {
 impl DiskWatch {
     /// Whether the disk has taken nothing for a second of what it should take. Call this from time to time.
     pub(crate) fn hangs(&mut self, driver: &Driver) -> bool {
+        self.hangs_at(driver, Instant::now())
+    }
+
+    pub(crate) fn hangs_at(&mut self, driver: &Driver, now: Instant) -> bool {
         let Some(store) = driver.store().filter(|store| !store.is_written(driver.node().journal().end())) else {
             self.seen = None;
             return false;
         };
         let taken = store.taken();
-        let (before, since) = *self.seen.get_or_insert_with(|| (taken, Instant::now()));
+        let (before, since) = *self.seen.get_or_insert((taken, now));
         if taken != before {
-            self.seen = None;
+            self.seen = Some((taken, now));
             return false;
         }
-        since.elapsed() > PATIENCE
+        now.saturating_duration_since(since) > PATIENCE
     }
 }

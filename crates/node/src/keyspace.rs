@@ -80,6 +80,11 @@ impl DeferredKeyspace {
         Self { work: Work::Flush { ack }, encoding }
     }
 
+    /// Whether it changes keys.
+    pub(crate) fn is_flush(&self) -> bool {
+        matches!(self.work, Work::Flush { .. })
+    }
+
     /// Answers the request.
     pub(crate) async fn answer(self, driver: &Driver, out: &mut Vec<u8>) {
         let done = match self.work {

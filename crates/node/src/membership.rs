@@ -137,7 +137,10 @@ pub async fn run(
             Ended::Rejected(why) => {
                 membership.notify(Notice::Rejected(why)).await;
                 // The main task stops the process. Nobody else needs to be told.
-                let left = leave.await;
+                let left = match membership.left.take() {
+                    Some(left) => Some(left),
+                    None => leave.await.ok(),
+                };
                 return drop(left.map(|left| left.told.send(())));
             }
             Ended::Refused(why) => {

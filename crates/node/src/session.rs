@@ -570,6 +570,8 @@ impl Session for ClientSession<'_> {
         }
         if let Some(request) = self.keyspace.take() {
             self.driver.wake_touched(&mut self.turn);
+            // IMPORTANT: only now, since what was settled before has taken it.
+            self.must_persist |= request.is_flush();
             request.answer(self.driver, out).await;
         }
         if let Some(encoding) = self.verify.take() {

@@ -158,7 +158,7 @@ pub(crate) async fn list_here(driver: &Driver, list: &List) -> Listed {
     let mut outcomes = Vec::new();
     waiting.take(&mut outcomes);
     let is_durable = outcomes.iter().all(|outcome| *outcome == Some(Outcome::Durable));
-    let is_kept = list.level == ReadLevel::Local || driver.persist().await.is_ok();
+    let is_kept = list.level == ReadLevel::Local || matches!(timeout_at(deadline, driver.persist()).await, Ok(Ok(())));
     if is_durable && is_kept { listing.finish() } else { Listed { refused: list.slots.clone(), ..Listed::default() } }
 }
 

@@ -225,7 +225,7 @@ impl<B: Bugs> Coordinator<B> {
         }
         let registered = self.registry.remove(addr).map(|node| node.incarnation);
         let remembered: Vec<_> = self.map.starts_at(addr).collect();
-        if registered.is_none() && remembered.is_empty() {
+        if registered.is_none() && remembered.is_empty() && !self.departures.leaving.contains(addr) {
             return Err(ErrorReply::NodeNotFound(addr.clone()));
         }
         self.ring.remove(addr);

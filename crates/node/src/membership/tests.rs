@@ -105,6 +105,27 @@ async fn what_the_node_says_of_its_data_waits_for_the_disk_and_heartbeats_do_not
 }
 
 #[tokio::test]
+async fn a_node_that_has_deleted_its_data_ends_although_another_start_has_its_name() {
+    let node = Durable::open(&SimDisk::new(1), Fsync::Always);
+    let (listener, settings) = listen().await;
+    let (notices, mut noticed) = mpsc::channel(16);
+    let (leave, left) = oneshot::channel();
+    let session = tokio::spawn(run(node.driver.clone(), settings, notices, left));
+    let mut coordinator = Played::accept(&listener, &map_of_one()).await;
+    assert!(matches!(noticed.recv().await, Some(Notice::Joined(_))));
+    let (told, is_told) = oneshot::channel();
+    assert!(leave.send(Farewell { cleared: true, told }).is_ok());
+    coordinator.hear("CLEARED").await;
+    drop(coordinator);
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut again = Played { stream, reader: FrameReader::new(), heard: Vec::new() };
+    again.hear("JOIN").await;
+    again.say(&CoordinatorMessage::Replaced).await;
+    timeout(Duration::from_secs(20), is_told).await.expect("in time").expect("it need not be waited for");
+    session.await.expect("it does not panic");
+}
+
+#[tokio::test]
 async fn the_map_of_another_cluster_ends_the_session_before_anything_is_noted() {
     let disk = SimDisk::new(1);
     let node = Durable::open(&disk, Fsync::Always);

@@ -67,7 +67,6 @@ impl ClientSession<'_> {
             KeyspaceRequest::Scan(scan) => self.defer(DeferredKeyspace::scan(scan, level, encoding)),
             KeyspaceRequest::Random => self.defer(DeferredKeyspace::random(level, encoding)),
             KeyspaceRequest::Flush => {
-                self.must_persist = true;
                 self.written.add_all(ack);
                 self.defer(DeferredKeyspace::flush(ack, encoding))
             }

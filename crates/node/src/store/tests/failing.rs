@@ -1,7 +1,12 @@
 //! Disks that fail or hang, and machines that cannot open more files.
 
+use proto::level::ReadLevel;
+use proto::peer::List;
+use proto::range::Keys;
+
 use super::*;
 use crate::disk_watch::DiskWatch;
+use crate::walks::list_here;
 
 #[tokio::test]
 async fn after_an_fsync_that_failed_nothing_is_acknowledged_and_the_node_is_told_to_stop() {
@@ -97,20 +102,34 @@ async fn want_of_descriptors_passes() {
 }
 
 #[tokio::test]
+async fn a_linear_list_does_not_wait_for_a_disk_that_hangs() {
+    let node = Durable::open(&SimDisk::new(1), Fsync::Always).leads().await;
+    // Its thread does not run, so nothing is written.
+    assert_eq!(node.write(b"key", b"v"), Some(()));
+    let slots = vec![node.driver.node().slot_of(b"key")];
+    for (level, found) in [(ReadLevel::Local, 1), (ReadLevel::Linear, 0)] {
+        let range = Keys::Prefix(b"key").range();
+        let list = List { id: 1, level, at_replica: false, limit: Some(10), range, slots: slots.clone() };
+        let listed = timeout(SOON, list_here(&node.driver, &list)).await.expect("within the request timeout");
+        assert_eq!((listed.keys.len(), listed.refused.len()), (found, 1 - found), "{level}");
+    }
+}
+
+#[tokio::test]
 async fn a_disk_hangs_that_has_taken_nothing_for_a_second_and_not_one_that_is_slow() {
     let mut node = Durable::open(&SimDisk::new(1), Fsync::Always).leads().await;
     // Its thread does not run, so nothing is written.
     let mut watch = DiskWatch::default();
-    assert!(!watch.hangs(&node.driver));
+    let mut now = Instant::now();
+    assert!(!watch.hangs_at(&node.driver, now));
     for _ in 0..4 {
-        sleep(Duration::from_millis(400)).await;
+        now += Duration::from_millis(900);
         node.store.shared.taken.fetch_add(1, Ordering::Relaxed);
-        assert!(!watch.hangs(&node.driver), "it takes one piece after the other");
+        assert!(!watch.hangs_at(&node.driver, now), "it takes one piece after the other");
     }
-    assert!(!watch.hangs(&node.driver));
-    sleep(Duration::from_millis(1_100)).await;
-    assert!(watch.hangs(&node.driver));
+    assert!(!watch.hangs_at(&node.driver, now + Duration::from_millis(900)));
+    assert!(watch.hangs_at(&node.driver, now + Duration::from_millis(1_100)));
     node.start();
     node.driver.persist().await.expect("the disk works");
-    assert!(!watch.hangs(&node.driver));
+    assert!(!watch.hangs_at(&node.driver, now + Duration::from_secs(9)));
 }
