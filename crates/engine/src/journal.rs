@@ -44,12 +44,6 @@ impl Journal {
         Self { is_kept: true, pending: Mutex::new(Pending { bytes: Vec::new(), next }) }
     }
 
-    /// Whether entries are kept.
-    #[must_use]
-    pub fn is_kept(&self) -> bool {
-        self.is_kept
-    }
-
     /// The number of the next entry: everything that has happened so far has a lower one.
     #[must_use]
     pub fn end(&self) -> u64 {

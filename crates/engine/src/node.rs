@@ -141,7 +141,7 @@ pub struct Node<B: Bugs = NoBugs> {
     bugs: B,
 }
 
-/// A slot, aligned to two whole cache lines.
+/// A slot, aligned to a cache line, so that it takes two and no more.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Cell<B: Bugs>(Mutex<Slot<B>>);

@@ -77,7 +77,7 @@ async fn has_answered_for(host: &str, port: u16, span: Duration) {
     }
 }
 
-/// Whether something that answers requests, with whatever it may be, has a port.
+/// Whether anything that listens on this port answers a request, however it answers.
 async fn answers(host: &str, port: u16) -> bool {
     let asked = async {
         let mut stream = TcpStream::connect((bare(host), port)).await?;

@@ -65,7 +65,8 @@ pub async fn bind(host: &str, port: u16) -> anyhow::Result<TcpListener> {
 }
 
 /// A host without the brackets of an IPv6 address.
-pub(crate) fn bare(host: &str) -> &str {
+#[must_use]
+pub fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
 }
 

@@ -18,7 +18,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// How long connections may take to be accepted that have waited for it during a pause.
 const ACCEPTED_IN: Duration = Duration::from_secs(5);
 
-/// What a connection is given that has begun during a pause: no count is ever so high.
+/// The count given to a connection that was accepted during a pause; no real count is this high.
 const DURING_PAUSE: u64 = u64::MAX;
 
 /// Whether the process runs, as its regular ticks tell.
@@ -47,7 +47,7 @@ impl Awake {
         self.ticked.store(now.0, Ordering::SeqCst);
     }
 
-    /// How many long pauses a connection has seen that is accepted now.
+    /// The number of long pauses that a connection accepted now counts as having seen.
     pub(crate) fn seen_by_new_connection(&self, now: Timestamp) -> u64 {
         let pauses = self.pauses.load(Ordering::SeqCst);
         let noticed = Timestamp(self.noticed.load(Ordering::SeqCst));

@@ -55,8 +55,8 @@ pub async fn end(
     let (tell, told) = oneshot::channel();
     if leave.send(Farewell { cleared: true, told: tell }).is_err() || timeout(TELL_TIMEOUT, told).await.is_err() {
         tracing::warn!(
-            "could not tell the coordinator that the data is gone; it keeps waiting for this node until RECOMMISSION \
-             is sent to it"
+            "could not tell the coordinator that the data is gone: it names this node in leaving= until you send it \
+             RECOMMISSION, which it accepts once its --heartbeat-timeout has passed"
         );
     }
     background.begin();

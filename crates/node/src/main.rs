@@ -156,7 +156,7 @@ fn start_membership(
     background: &Shutdown,
 ) {
     let settings = membership::Settings {
-        host: config.coordinator_host.trim_matches(['[', ']']).to_owned(),
+        host: net::listener::bare(&config.coordinator_host).to_owned(),
         port: config.coordinator_port,
         heartbeat_interval: config.heartbeat_interval,
         weight: config.weight,

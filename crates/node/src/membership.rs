@@ -141,7 +141,8 @@ pub async fn run(
                     Some(left) => Some(left),
                     None => leave.await.ok(),
                 };
-                return drop(left.map(|left| left.told.send(())));
+                let _ = left.map(|left| left.told.send(()));
+                return;
             }
             Ended::Refused(why) => {
                 let settings = &membership.settings;

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use proto::cluster_map::{ClusterMap, MapVersion};
 use proto::id::Incarnation;
+use proto::limits;
 use storage::{DataDir, Disk, FileError, Identity};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -110,6 +111,9 @@ struct Shared {
 /// always another task writing everything gathered so far, this task's entries included, and finishes before the
 /// thread would wake up.
 const LOOKS: u32 = 16;
+
+// What a node shows when it joins is what the next start finds on its disk.
+const _: () = assert!(limits::ANCESTORS == storage::identity::INCARNATIONS);
 
 /// How long a failed disk is given to take one last file.
 const LAST_WRITE: Duration = Duration::from_secs(1);

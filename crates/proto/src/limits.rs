@@ -80,3 +80,6 @@ pub const REPLICAS: usize = 15;
 
 /// The most nodes that one coordinator registers.
 pub const NODES: usize = 1_024;
+
+/// How many earlier incarnations a node shows when it joins.
+pub const ANCESTORS: usize = 64;

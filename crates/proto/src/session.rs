@@ -217,8 +217,9 @@ impl<'a> Join<'a> {
             let (proven, unproven) = (list()?, list()?);
             let map = words.text()?;
             let weight = if words.is_empty() { 1 } else { words.parse()? };
-            let is_allowed = (1..=limits::WEIGHT).contains(&weight);
-            is_allowed.then_some(Self { addr, incarnation, ancestors: Ancestors { unproven, proven }, map, weight })
+            let ancestors = Ancestors { unproven, proven };
+            let is_allowed = (1..=limits::WEIGHT).contains(&weight) && ancestors.iter().count() <= limits::ANCESTORS;
+            is_allowed.then_some(Self { addr, incarnation, ancestors, map, weight })
         };
         join().filter(|_| words.is_empty()).ok_or(ErrorReply::InvalidFormat("JOIN"))
     }

@@ -208,7 +208,7 @@ impl<B: Bugs> DataDir<B> {
         self.identity = identity;
         // The old identity has freed its space, so there may be room for the reserve again. If not, the next
         // `restore_reserve` tries again; the change is durable either way.
-        let _ = self.restore_identitys();
+        let _ = self.restore_identity_reserve();
         Ok(())
     }
 
@@ -293,12 +293,12 @@ impl<B: Bugs> DataDir<B> {
     /// # Errors
     /// The disk failed, other than by being full.
     pub fn restore_reserve(&self) -> Result<bool, FileError> {
-        let has_identitys = self.restore_identitys()?;
-        let has_logs = self.restore(RESERVE_NAME, self.options.reserve_bytes)?;
-        Ok(has_identitys && has_logs)
+        let has_identity_reserve = self.restore_identity_reserve()?;
+        let has_log_reserve = self.restore(RESERVE_NAME, self.options.reserve_bytes)?;
+        Ok(has_identity_reserve && has_log_reserve)
     }
 
-    fn restore_identitys(&self) -> Result<bool, FileError> {
+    fn restore_identity_reserve(&self) -> Result<bool, FileError> {
         for bytes in IDENTITY_RESERVE_BYTES {
             if self.restore(IDENTITY_RESERVE_NAME, bytes)? {
                 return Ok(true);

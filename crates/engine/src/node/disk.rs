@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use proto::cluster_map::ClusterMap;
 use proto::id::Incarnation;
+use proto::limits;
 use proto::session::Ancestors;
 use proto::slot::SlotId;
 
@@ -14,9 +15,6 @@ use crate::journal::{Entry, Journal};
 use crate::log::TAIL_BYTES;
 use crate::outbox::OUTBOX_ITEMS;
 use crate::time::Timestamp;
-
-/// How many earlier starts a node remembers.
-const ANCESTORS: usize = 64;
 
 impl<B: Bugs> Node<B> {
     /// A restarted node that has found on its disk everything that an earlier start held.
@@ -137,7 +135,7 @@ impl<B: Bugs> Node<B> {
 
 /// The newest ancestors, limited to as many as a node remembers.
 fn newest(mut ancestors: Ancestors) -> Ancestors {
-    let too_many = ancestors.iter().count().saturating_sub(ANCESTORS);
+    let too_many = ancestors.iter().count().saturating_sub(limits::ANCESTORS);
     let unproven = too_many.min(ancestors.unproven.len());
     ancestors.unproven.drain(..unproven);
     ancestors.proven.drain(..too_many - unproven);

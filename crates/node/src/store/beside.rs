@@ -16,7 +16,8 @@ impl<T: Send + 'static> Beside<T> {
     }
 
     fn run_on(thread: Builder, work: impl FnOnce() -> T + Send + 'static) -> Self {
-        // Only who takes the work does it: the thread, or this one, since a thread that cannot start drops what it has.
+        // Whoever takes the closure runs it: the new thread or, if none can start, this one. A thread that cannot start
+        // drops its own closure, so that one must not own the work.
         let work = Arc::new(Mutex::new(Some(work)));
         let taken = Arc::clone(&work);
         let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();

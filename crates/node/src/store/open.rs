@@ -121,7 +121,7 @@ pub(super) fn open_on(
     let mut is_proof = true;
     let recovered = directory.recover_as(&mut |recovered| read.take(recovered), |recovery, identity| {
         let is_torn = recovery.torn_tail.as_ref().is_some_and(|torn| torn.followed);
-        // IMPORTANT: a log whose end may be lost proves nothing (rule 9 of the design), now and ever after.
+        // IMPORTANT: a log whose end may be lost proves nothing (ARCHITECTURE.md, What is on disk), now and ever after.
         is_proof = found.stopped_in_order || always.get() || (found.same_boot && !is_torn);
         if !is_proof {
             identity.lose_proof();

@@ -327,7 +327,7 @@ impl Writer {
             Some(directory) => {
                 directory.check_is_there()?;
                 let (options, free) = (directory.options(), directory.free_space().unwrap_or(u64::MAX));
-                // Of a segment, as much again for what it adds to the snapshot.
+                // Twice a segment: what the log writes into it may all be new to the next snapshot, too.
                 let for_log = 2 * options.segment_bytes;
                 self.room.is_short = free < for_snapshot + for_log + options.segment_bytes;
                 // The reserve comes first: once writes are taken again, there must be something to fall back on.

@@ -25,6 +25,7 @@ mod session;
 mod stats_table;
 mod verb;
 
+use std::env;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
@@ -106,13 +107,20 @@ async fn connect(args: &Args) -> Result<Client, Error> {
 fn log_to_stderr(args: &Args) {
     let filter = match args.log_level {
         Some(level) => EnvFilter::new(level.to_string()),
-        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")),
+        None => match env::var("RUST_LOG").as_deref().map(EnvFilter::try_new) {
+            Ok(Ok(filter)) => filter,
+            Ok(Err(error)) => {
+                to_stderr(&format!("client: RUST_LOG cannot be read, warnings are logged: {error}"));
+                EnvFilter::new("warn")
+            }
+            Err(_) => EnvFilter::new("warn"),
+        },
     };
-    let colour = io::stderr().is_terminal();
+    let color = io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(colour)
+        .with_ansi(color)
         .log_internal_errors(false)
         .init();
 }

@@ -12,7 +12,7 @@ use crate::session::{Next, Session};
 /// Executes line after line until the end of the input, EXIT or QUIT. The last line may lack its newline.
 pub(crate) fn run(session: &mut Session<'_>, mut input: impl BufRead) -> anyhow::Result<()> {
     let mut line = Vec::new();
-    for number in 1.. {
+    for number in 1_u64.. {
         let printed = match read_line(&mut input, &mut line).context("cannot read from standard input")? {
             Line::End => break,
             Line::Whole => session.run_line(&line, false),
