@@ -26,6 +26,21 @@ fn put(world: &mut World, at: &str, key: &str, value: &str) -> String {
     world.write(at, key, Change::Put(value.as_bytes()), AckLevel::Quorum)
 }
 
+/// A cluster, and a key of slot 0: A is in sync alone there, and counts on the coordinator, and B once was.
+fn led_by_a_alone() -> (World, String) {
+    let mut world = World::new();
+    ["A", "B", "C"].iter().for_each(|name| world.boot(name));
+    world.run(Duration::from_secs(3));
+    let key = key_of(0);
+    assert_eq!(put(&mut world, "A", &key, "old"), "OK, durable");
+    world.crash("C", None);
+    world.run(Duration::from_secs(1));
+    world.cut("A", "B");
+    world.run(Duration::from_secs(2));
+    assert_eq!(members(&world), ["A"]);
+    (world, key)
+}
+
 #[test]
 fn a_primary_counts_on_whom_it_has_proposed_although_the_settings_of_the_cluster_change() {
     let mut world = World::new();
@@ -66,19 +81,9 @@ fn a_primary_counts_on_whom_it_has_proposed_although_the_settings_of_the_cluster
     assert!(members(&world).contains(&learner), "it was admitted");
 }
 
-/// Slot 0 has A in sync alone, which counts on the coordinator, and B once was.
 #[test]
 fn a_shorter_timeout_gives_no_slot_away_whose_primary_counts_on_the_longer_one() {
-    let mut world = World::new();
-    ["A", "B", "C"].iter().for_each(|name| world.boot(name));
-    world.run(Duration::from_secs(3));
-    let key = key_of(0);
-    assert_eq!(put(&mut world, "A", &key, "old"), "OK, durable");
-    world.crash("C", None);
-    world.run(Duration::from_secs(1));
-    world.cut("A", "B");
-    world.run(Duration::from_secs(2));
-    assert_eq!(members(&world), ["A"]);
+    let (mut world, key) = led_by_a_alone();
     world.stop_coordinator();
     world.cut("A", COORDINATOR);
     world.cut("A", "C");
@@ -95,19 +100,9 @@ fn a_shorter_timeout_gives_no_slot_away_whose_primary_counts_on_the_longer_one()
     assert!(is_led_by_b, "nobody leads the slot");
 }
 
-/// Slot 0 has A in sync alone, which counts on the coordinator, and B once was.
 #[test]
 fn a_name_is_not_given_away_whose_node_counts_on_an_answer_it_has_had() {
-    let mut world = World::new();
-    ["A", "B", "C"].iter().for_each(|name| world.boot(name));
-    world.run(Duration::from_secs(3));
-    let key = key_of(0);
-    assert_eq!(put(&mut world, "A", &key, "old"), "OK, durable");
-    world.crash("C", None);
-    world.run(Duration::from_secs(1));
-    world.cut("A", "B");
-    world.run(Duration::from_secs(2));
-    assert_eq!(members(&world), ["A"]);
+    let (mut world, key) = led_by_a_alone();
     // A is cut off, and its session ends. A start without its data wants its name.
     let cut_off = world.member("A").incarnation.expect("it has joined");
     world.cut("A", COORDINATOR);
