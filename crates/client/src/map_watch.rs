@@ -89,10 +89,14 @@ async fn follow_for_ever(
     sender: &watch::Sender<Arc<ClusterMap>>,
 ) {
     let mut pauses = Pauses::new(SHORTEST_PAUSE, LONGEST_PAUSE);
+    let mut was_lost = false;
     loop {
         let end = loop {
             match watch.next(Timeouts::NONE).await {
                 Ok(map) => {
+                    if std::mem::take(&mut was_lost) {
+                        tracing::info!(%coordinator, "the coordinator is back");
+                    }
                     pauses = Pauses::new(SHORTEST_PAUSE, LONGEST_PAUSE);
                     publish(map, sender);
                     pool.keep_only(|addr| addr == coordinator || sender.borrow().is_node(addr));
@@ -108,7 +112,7 @@ async fn follow_for_ever(
                 Err(end) => tracing::debug!(%coordinator, %end, "the coordinator is still away"),
             }
         };
-        tracing::info!(%coordinator, "the coordinator is back");
+        was_lost = true;
     }
 }
 

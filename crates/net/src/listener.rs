@@ -247,7 +247,10 @@ pub async fn accept<F>(
 }
 
 /// Sets the socket options of a connection.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+///
+/// # Errors
+/// What the system reported.
+pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     // Answers are small and awaited: none should wait for the one before to be acknowledged.
     stream.set_nodelay(true)?;
     // A peer that vanished is detected even if nobody writes to it.

@@ -2,12 +2,14 @@
 
 use std::io;
 
+use engine::coordinator::REJOIN_TIMEOUT;
 use net::connection::{Connection, Flow, Stopped};
+use net::listener::prepare;
 use proto::cluster_map::MapUpdate;
 use proto::frame::{Frame, encode_array};
 use proto::request::verbs;
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{Farewell, LONGEST_PAUSE, Membership};
 
@@ -51,7 +53,9 @@ impl Membership {
     }
 
     async fn follow_map(&self) -> io::Result<()> {
-        let mut connection = Connection::new(self.settings.connect().await?);
+        let stream = timeout(REJOIN_TIMEOUT, self.settings.connect()).await??;
+        prepare(&stream)?;
+        let mut connection = Connection::new(stream);
         let mut awaits_admission = self.say_password(&mut connection.output);
         encode_array(&[verbs::WATCH_MAP], &mut connection.output);
         connection.flush().await?;
