@@ -5,6 +5,7 @@
 //! - [`session`]: one inbound connection and the requests on it; `slots_ahead` prefetches for the requests that
 //!   follow.
 //! - `gate`: what clients that have not authenticated are told.
+//! - `awake`: whether the process stood still.
 //! - [`clients`]: the list of inbound connections; `server_commands` and `info`: RESP commands about the
 //!   connection and the server; `wait`: how many replicas have a connection's writes.
 //! - `answering`: turns the state machine's result for a request into the response.

@@ -321,6 +321,7 @@ async fn follow(
 struct Unwritten {
     /// Each with the number in the journal below which everything must be written.
     answers: VecDeque<(u64, Vec<u8>)>,
+    /// When the first answer of this series began to wait.
     since: Instant,
     disk: DiskWatch,
 }
