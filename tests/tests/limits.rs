@@ -340,6 +340,47 @@ fn never_reads(mut cluster: Cluster, keys: &[String], most: usize) {
 }
 
 #[test]
+fn clients_at_their_limit_keep_no_node_out() {
+    let full = &["--max-clients", "4"];
+    let mut cluster = Setup {
+        nodes: 2,
+        replicas: 1,
+        password: Some(cluster::PASSWORD),
+        coordinator_args: full,
+        node_args: full,
+        ..Setup::default()
+    }
+    .start();
+    cluster.kill(1);
+    let auth = format!("AUTH {}", cluster::PASSWORD);
+    let held = [&cluster.coordinator.addr, &cluster.node(0).addr].map(|addr| {
+        let mut held = Vec::new();
+        // The places of the killed node's connections become free a moment later.
+        eventually("clients have every place", SOON, || {
+            let mut client = Connection::open(addr);
+            let answer = client.try_ask(&auth).map_err(|error| error.to_string())?;
+            if answer == "OK" {
+                held.push(client);
+            }
+            ensure(answer.starts_with("ERROR BUSY "), || answer)
+        });
+        held
+    });
+    cluster.start_node_again(1);
+    let [_coordinator, mut node] = held;
+    let client = node.first_mut().expect("a client of the node");
+    assert_eq!(client.ask("ACK quorum"), "OK");
+    eventually("a write reaches both nodes", SOON, || {
+        let answer = client.ask("PUT reaches both");
+        ensure(answer == "OK", || answer)
+    });
+    for addr in [&cluster.coordinator.addr, &cluster.node(0).addr] {
+        let answer = Connection::open(addr).ask(&auth);
+        assert!(answer.starts_with("ERROR BUSY "), "clients still have every place: {answer}");
+    }
+}
+
+#[test]
 fn a_client_above_the_limit_is_told_so_and_the_next_is_served_once_there_is_room() {
     let coordinator = server::coordinator(&["--max-clients", "5"]);
     let cluster = Setup { nodes: 1, node_args: &["--max-clients", "5"], ..Setup::default() }.start();

@@ -43,8 +43,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     program::say(&format!("[Coordinator] Started on {addr}"))?;
 
     let limits = Limits::new(config.connections.fitting(), access);
-    let accepting = net::listener::accept(listener, &limits, &shutdown, &shutdown, |stream| {
-        session::serve(stream, driver.clone(), Arc::clone(&limits), shutdown.clone())
+    let (serving, connections) = (Arc::clone(&limits), shutdown.clone());
+    let accepting = net::listener::accept(listener, &limits, &shutdown, &shutdown, move |stream| {
+        session::serve(stream, driver.clone(), Arc::clone(&serving), connections.clone())
     });
     tokio::select! {
         () = accepting => {}

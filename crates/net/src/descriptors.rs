@@ -4,9 +4,13 @@
 #[cfg(unix)]
 const SPARE: usize = 256;
 
-/// What it needs in the largest cluster: two to each other node.
+/// How many connections of nodes are served however few descriptors there are.
 #[cfg(unix)]
-const ROOM: usize = 2 * proto::limits::NODES + SPARE;
+const LEAST_FOR_NODES: usize = 16;
+
+/// What it needs in the largest cluster: two to each other node, and two from each.
+#[cfg(unix)]
+const ROOM: usize = 4 * proto::limits::NODES + SPARE;
 
 /// Raises the limit to what `wanted` connections need, as far as the system allows. Returns how many connections are
 /// then possible, and warns if that is fewer than wanted.
@@ -32,9 +36,27 @@ pub fn for_connections(wanted: usize) -> usize {
     may_be
 }
 
+/// How many connections of nodes a process that serves `clients` may have beyond these: two from each other node, as far
+/// as there are descriptors.
+#[cfg(unix)]
+#[must_use]
+pub fn for_nodes(clients: usize) -> usize {
+    use nix::sys::resource::{Resource, getrlimit};
+    let limit =
+        getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(limit, _)| limit.try_into().unwrap_or(usize::MAX));
+    limit.saturating_sub(clients + SPARE).clamp(LEAST_FOR_NODES, 2 * proto::limits::NODES)
+}
+
 /// Other systems have no such limit.
 #[cfg(not(unix))]
 #[must_use]
 pub fn for_connections(wanted: usize) -> usize {
     wanted
+}
+
+/// Other systems have no such limit.
+#[cfg(not(unix))]
+#[must_use]
+pub fn for_nodes(_: usize) -> usize {
+    2 * proto::limits::NODES
 }

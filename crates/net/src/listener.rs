@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use password::{Password, PasswordError};
 use proto::error::ErrorReply;
-use proto::frame::Encoding;
+use proto::frame::{Encoding, encode_array};
 use proto::limits;
+use proto::peer::is_greeting;
+use proto::request::verbs;
 use proto::response::Response;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -26,11 +28,15 @@ use crate::shutdown::Shutdown;
 /// passes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How many clients beyond the limit are sent a refusal at the same time. Further ones are dropped without one.
-const REFUSALS: usize = 64;
+/// How many connections beyond the limit are examined or refused at the same time. Further ones are closed without a
+/// word; nodes try again.
+const UNSERVED: usize = 64;
 
-/// How long a client beyond the limit has to show which encoding it speaks.
-const FIRST_BYTE: Duration = Duration::from_millis(200);
+/// How long a connection beyond the limit has to show what it is.
+const FIRST_BYTES: Duration = Duration::from_millis(200);
+
+/// Enough to recognize a connection of a node: the longest password and the first word of the greeting.
+const OPENING_BYTES: usize = 1024;
 
 /// TCP keepalive: after this much idle time, and then at the interval below, the other end is probed. The system gives
 /// up after several probes, on Linux nine.
@@ -73,7 +79,7 @@ pub fn bare(host: &str) -> &str {
 /// The command-line flags for accepting connections.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConnectionFlags {
-    /// Maximum number of connections at once.
+    /// Maximum number of connections at once. Nodes are let in beyond it.
     #[arg(long, default_value_t = limits::CLIENTS, value_parser = flags::number(1..=1_000_000_usize))]
     pub max_clients: usize,
 
@@ -191,19 +197,20 @@ fn idle_timeout(text: &str) -> Result<Duration, String> {
 }
 
 /// Accepts connections until `accepting` begins to shut down, and serves each in a task of `connections`, up to
-/// `max_clients` at a time. Further clients are refused.
+/// `max_clients` at a time. Further ones are served if they come from nodes of the cluster, since clients must not keep
+/// nodes from each other; others are refused.
 pub async fn accept<F>(
     listener: TcpListener,
     limits: &Arc<Limits>,
     accepting: &Shutdown,
     connections: &Shutdown,
-    serve: impl Fn(TcpStream) -> F,
+    serve: impl Fn(TcpStream) -> F + Clone + Send + 'static,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let limit = limits.flags.max_clients;
-    let permits = Arc::new(Semaphore::new(limit));
-    let refusals = Arc::new(Semaphore::new(REFUSALS));
+    let permits = Arc::new(Semaphore::new(limits.flags.max_clients));
+    let from_nodes = Arc::new(Semaphore::new(descriptors::for_nodes(limits.flags.max_clients)));
+    let unserved = Arc::new(Semaphore::new(UNSERVED));
     let mut pause = Duration::from_millis(5);
     loop {
         let accepted = tokio::select! {
@@ -217,24 +224,31 @@ pub async fn accept<F>(
                     tracing::debug!("a connection closed before it was served: {error}");
                     continue;
                 }
-                match Arc::clone(&permits).try_acquire_owned() {
-                    Ok(permit) => {
-                        limits.accepted.fetch_add(1, Ordering::Relaxed);
-                        let task = serve(stream);
-                        connections.spawn(async move {
-                            task.await;
+                if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+                    limits.accepted.fetch_add(1, Ordering::Relaxed);
+                    let task = serve(stream);
+                    connections.spawn(async move {
+                        task.await;
+                        drop(permit);
+                    });
+                } else if let Ok(waits) = Arc::clone(&unserved).try_acquire_owned() {
+                    let (limits, from_nodes, serve) = (Arc::clone(limits), Arc::clone(&from_nodes), serve.clone());
+                    connections.spawn(async move {
+                        let opening = opening(&stream).await;
+                        if is_from_node(&opening, &limits.access)
+                            && let Ok(permit) = from_nodes.try_acquire_owned()
+                        {
+                            drop(waits);
+                            limits.accepted.fetch_add(1, Ordering::Relaxed);
+                            serve(stream).await;
                             drop(permit);
-                        });
-                    }
-                    Err(_) => {
-                        limits.refused.fetch_add(1, Ordering::Relaxed);
-                        if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
-                            connections.spawn(async move {
-                                refuse(stream, limit).await;
-                                drop(permit);
-                            });
+                        } else {
+                            limits.refused.fetch_add(1, Ordering::Relaxed);
+                            refuse(stream, &opening, limits.flags.max_clients).await;
                         }
-                    }
+                    });
+                } else {
+                    limits.refused.fetch_add(1, Ordering::Relaxed);
                 }
             }
             Err(error) => {
@@ -244,6 +258,26 @@ pub async fn accept<F>(
             }
         }
     }
+}
+
+/// What a connection beyond the limit has sent first, without taking it from the socket.
+async fn opening(stream: &TcpStream) -> Vec<u8> {
+    let mut first = vec![0; OPENING_BYTES];
+    let length = match timeout(FIRST_BYTES, stream.peek(&mut first)).await {
+        Ok(Ok(length)) => length,
+        Ok(Err(_)) | Err(_) => 0,
+    };
+    first.truncate(length);
+    first
+}
+
+/// Whether a node of the cluster has sent `opening`. It sends the password, if there is one, and its greeting at once.
+fn is_from_node(opening: &[u8], access: &Access) -> bool {
+    let mut auth = Vec::new();
+    if let Some(password) = access.password() {
+        encode_array(&[verbs::AUTH, password.as_str()], &mut auth);
+    }
+    opening.strip_prefix(auth.as_slice()).is_some_and(is_greeting)
 }
 
 /// Sets the socket options of a connection.
@@ -258,11 +292,9 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// Tells a client that there is no room, in the encoding that it starts to speak; a silent client gets a line.
-async fn refuse(mut stream: TcpStream, limit: usize) {
-    let mut first = [0];
-    let speaks_arrays = matches!(timeout(FIRST_BYTE, stream.peek(&mut first)).await, Ok(Ok(1))) && first == [b'*'];
-    let (encoding, error) = if speaks_arrays {
+/// Tells a client that there is no room, in the encoding of what it has sent first; a silent client gets a line.
+async fn refuse(mut stream: TcpStream, opening: &[u8], limit: usize) {
+    let (encoding, error) = if opening.starts_with(b"*") {
         (Encoding::Array, ErrorReply::redis("ERR max number of clients reached"))
     } else {
         (Encoding::Line, ErrorReply::too_many_clients(limit))

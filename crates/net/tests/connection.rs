@@ -208,8 +208,9 @@ async fn whoever_comes_beyond_the_limit_is_told_so() {
     let server = shutdown.clone();
     let accepting = tokio::spawn(async move {
         let limits = Limits::new(ConnectionFlags { max_clients: 1, ..ConnectionFlags::default() }, Arc::default());
-        net::listener::accept(listener, &limits, &server, &server, |stream| {
-            let (server, limits) = (server.clone(), std::sync::Arc::clone(&limits));
+        let (serving, ending) = (std::sync::Arc::clone(&limits), server.clone());
+        net::listener::accept(listener, &limits, &server, &server, move |stream| {
+            let (server, limits) = (ending.clone(), std::sync::Arc::clone(&serving));
             async move {
                 let _ = Connection::new(stream).serve(&mut Echo::default(), &limits, &server).await;
             }

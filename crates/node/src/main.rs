@@ -141,8 +141,9 @@ async fn accept(
     accepting: Shutdown,
     connections: Shutdown,
 ) {
-    net::listener::accept(listener, &clients.limits, &accepting, &connections, |stream| {
-        session::serve(stream, driver.clone(), Arc::clone(&clients), connections.clone())
+    let (limits, served) = (Arc::clone(&clients.limits), connections.clone());
+    net::listener::accept(listener, &limits, &accepting, &connections, move |stream| {
+        session::serve(stream, driver.clone(), Arc::clone(&clients), served.clone())
     })
     .await;
 }

@@ -97,6 +97,15 @@ impl Hello {
     }
 }
 
+/// Whether a connection that begins with these bytes is one that a node opens, to another node or for its session with
+/// the coordinator.
+#[must_use]
+pub fn is_greeting(bytes: &[u8]) -> bool {
+    let line_end = bytes.windows(2).position(|pair| pair == b"\r\n");
+    let words = line_end.and_then(|end| bytes.get(end + 2..)).filter(|_| bytes.starts_with(b"*"));
+    words.is_some_and(|words| words.starts_with(b"$4\r\nPEER\r\n") || words.starts_with(b"$4\r\nJOIN\r\n"))
+}
+
 impl<'a> Identity<'a> {
     /// An identity from external input; `None` if the name is empty or over its limit, or `seq` is not a counter.
     #[must_use]
@@ -184,5 +193,6 @@ pub(crate) mod tests {
             words.next();
             assert_eq!(Hello::parse(words), Err(ErrorReply::InvalidFormat("PEER")));
         });
+        assert!(is_greeting(&bytes));
     }
 }
