@@ -56,10 +56,20 @@ pub(crate) async fn wait_for_change(maps: &mut Maps, pause: Duration, deadline: 
     Instant::now() < deadline
 }
 
-/// Waits until the map names a primary of the key other than this node.
+/// Waits until a new map names a primary of the key other than this node.
 pub(crate) async fn another_primary(maps: &mut Maps, key: &[u8], node: &NodeAddr) {
+    let primary = |map: &ClusterMap| Placement::of(map, key).primary;
+    new_map(maps, |map| primary(map).is_some_and(|primary| primary != *node)).await;
+}
+
+/// Waits until a new map says that this node is not up.
+pub(crate) async fn is_down(maps: &mut Maps, node: &NodeAddr) {
+    new_map(maps, |map| !map.is_node(node)).await;
+}
+
+async fn new_map(maps: &mut Maps, wanted: impl Fn(&ClusterMap) -> bool) {
     while maps.changed().await.is_ok() {
-        if Placement::of(&maps.borrow_and_update(), key).primary.is_some_and(|primary| primary != *node) {
+        if wanted(&maps.borrow_and_update()) {
             return;
         }
     }

@@ -12,10 +12,10 @@ use crate::client::{Client, checked_key};
 use crate::cluster::Cluster;
 use crate::connection::{Failure, Timeouts};
 use crate::error::{Error, more_telling};
-use crate::map_watch::{Pauses, wait_for_change};
+use crate::map_watch::{Pauses, is_down, wait_for_change};
 
 /// How long a node may be silent before another is asked. The node may itself be waiting for a silent one. The last
-/// node has all the remaining time: a node that cannot answer says why when its own time is up.
+/// node has all the remaining time while it is up: a node that cannot answer says why when its own time is up.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// Pauses between rounds; a new map ends a pause at once.
@@ -168,7 +168,15 @@ async fn ask_any<T>(cluster: &Cluster, request: &Request, wanted: impl Fn(Answer
             let timeouts = if last.as_ref() == Some(&node) { timeouts } else { timeouts.with_idle(SILENCE) };
             let not_reached =
                 |failure: Failure| Error::NotReached { whom: format!("node {node}"), reason: failure.to_string() };
-            let error = match cluster.pool().exchange(&node, request, timeouts).await {
+            let mut watched = maps.clone();
+            let answered = tokio::select! {
+                biased;
+                answered = cluster.pool().exchange(&node, request, timeouts) => answered,
+                () = is_down(&mut watched, &node) => {
+                    Err(Failure::NoAnswer("the coordinator took it for dead before it answered".to_owned()))
+                }
+            };
+            let error = match answered {
                 Err(failure) => not_reached(failure),
                 Ok(Answer::Error(reason)) => {
                     let is_final = meaning_of(&reason) == Meaning::Never;

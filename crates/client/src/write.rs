@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proto::id::{NodeAddr, Version};
 use proto::level::AckLevel;
+use proto::limits::RESENT_FOR;
 use proto::peer::Write;
 use tokio::time::Instant;
 
@@ -21,10 +22,6 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the primary may be silent before the write is sent again, on another connection. Doubles with every such
 /// attempt, so that a cluster slower than this is answered in the end.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long a write may be sent again after it was sent first. The cluster remembers it for at least ten minutes, and what
-/// was sent on a connection that is closed since may still arrive for two.
-const RESENT_FOR: Duration = Duration::from_secs(480);
 
 /// Pauses between attempts; a new map ends a pause at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);

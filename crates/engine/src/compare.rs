@@ -215,14 +215,12 @@ impl Comparisons {
         let gained = passed.saturating_mul(count as u64).saturating_mul(1_000_000) / micros;
         // Time spent asleep is not made up for.
         self.credit = (self.credit + gained).min(AT_ONCE as u64 * 1_000_000);
-        while self.credit >= 1_000_000 {
+        // A round covers every slot anyway.
+        while self.credit >= 1_000_000 && self.round.is_none() && self.waiting.len() < AT_ONCE {
             self.credit -= 1_000_000;
             let slot = SlotId(self.next);
             self.next = u16::try_from((usize::from(self.next) + 1) % count.max(1)).unwrap_or(0);
-            // A round covers it anyway.
-            if self.round.is_none() && self.waiting.len() < AT_ONCE {
-                self.waiting.push_back(Task { slot, floor: 0, due: now, tries: 0, in_round: false });
-            }
+            self.waiting.push_back(Task { slot, floor: 0, due: now, tries: 0, in_round: false });
         }
     }
 

@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
-use std::time::Duration;
 
 use proto::id::Version;
+use proto::limits::REMEMBERED_FOR;
 use proto::peer::Identity;
 
 use crate::record::Record;
@@ -22,9 +22,6 @@ pub const COMPLETIONS_OF_A_SLOT: usize = 1 << 16;
 
 /// How many clients a step of a sweep visits at most, while their slot is locked: a few hundred microseconds of work.
 pub const CLIENTS_PER_STEP: usize = 512;
-
-/// How long a client is remembered after its last write to a slot.
-pub const COMPLETION_TIME: Duration = Duration::from_secs(600);
 
 /// What is known about a write with an identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,7 +140,7 @@ impl Completions {
             if visited == CLIENTS_PER_STEP {
                 sweep.after = Some(name.clone());
             }
-            if now - client.last_write >= COMPLETION_TIME {
+            if now - client.last_write >= REMEMBERED_FOR {
                 self.count -= client.done.len();
                 forgotten.push(name.clone());
                 continue;
@@ -258,7 +255,7 @@ mod tests {
         let mut completions = Completions::default();
         completions.insert(Timestamp(1), of("a", 1), done(1));
         completions.insert(Timestamp(3), of("b", 1), done(2));
-        completions.sweep(Timestamp(2) + COMPLETION_TIME, &mut Sweep::default());
+        completions.sweep(Timestamp(2) + REMEMBERED_FOR, &mut Sweep::default());
         assert_eq!(completions.look_up(of("a", 1)), Known::New);
         assert_eq!(completions.look_up(of("b", 1)), Known::Done(done(2)));
         assert_eq!((completions.count, completions.clients.len()), (1, 1));
@@ -273,7 +270,7 @@ mod tests {
         }
         let (mut sweep, mut steps) = (Sweep::default(), 0);
         loop {
-            completions.sweep(Timestamp(2) + COMPLETION_TIME, &mut sweep);
+            completions.sweep(Timestamp(2) + REMEMBERED_FOR, &mut sweep);
             steps += 1;
             if sweep.is_slot_done() {
                 break;

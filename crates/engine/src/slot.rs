@@ -18,12 +18,13 @@ use std::time::Duration;
 use proto::cluster_map::{ClusterSettings, MapVersion, SlotConfig};
 use proto::id::{Epoch, Incarnation, Version};
 use proto::level::AckLevel;
+use proto::limits;
 use proto::peer::WallTime;
 use proto::session::Ancestors;
 use proto::slot::SlotId;
 
 use crate::bugs::{Bug, Bugs, NoBugs};
-use crate::completions::{COMPLETION_TIME, Completion, Sweep};
+use crate::completions::{Completion, Sweep};
 use crate::journal::{Entry, Journal, SlotSnapshot};
 use crate::listing::Listing;
 use crate::log::{Log, TailBudget};
@@ -237,7 +238,7 @@ impl<B: Bugs> Slot<B> {
 
     /// One step of forgetting client writes that need no longer be remembered.
     pub(crate) fn sweep_completions(&mut self, now: Timestamp, sweep: &mut Sweep) {
-        let early = if self.bugs.plants(Bug::ForgottenTooEarly) { COMPLETION_TIME } else { Duration::ZERO };
+        let early = if self.bugs.plants(Bug::ForgottenTooEarly) { limits::REMEMBERED_FOR } else { Duration::ZERO };
         self.log.sweep_completions(now + early, sweep);
     }
 

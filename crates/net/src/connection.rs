@@ -28,6 +28,9 @@ pub const KEPT_BYTES: usize = 256 * 1024;
 /// reads nothing costs no more than this and one answer.
 const OUTPUT_BYTES: usize = 256 * 1024;
 
+/// A client that is over its limit for answers and takes nothing for this long is cut off.
+pub const CUT_OFF_AFTER: Duration = Duration::from_secs(10);
+
 /// A client that takes nothing for this long, while an answer waits for it, is disconnected.
 pub(crate) const WRITE_STALL: Duration = Duration::from_secs(60);
 

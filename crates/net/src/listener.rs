@@ -40,7 +40,7 @@ const OPENING_BYTES: usize = 1024;
 
 /// TCP keepalive: after this much idle time, and then at the interval below, the other end is probed. The system gives
 /// up after several probes, on Linux nine.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+pub const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Binds a port on the first address of `host` that accepts it.

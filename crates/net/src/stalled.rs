@@ -13,15 +13,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{
-    Connection, Flow, KEPT_BYTES, Session, Stopped, WRITE_STALL, go_on, reads_nothing, write_while_taken,
+    CUT_OFF_AFTER, Connection, Flow, KEPT_BYTES, Session, Stopped, WRITE_STALL, go_on, reads_nothing, write_while_taken,
 };
 use crate::listener::Limits;
 
 /// Once a client has taken nothing for this long, its further requests are read all the same.
 const READ_ON_AFTER: Duration = Duration::from_millis(100);
-
-/// A client that is over its limit and takes nothing for this long is cut off.
-const CUT_OFF_AFTER: Duration = Duration::from_secs(10);
 
 /// How many bytes of answers may wait in total for clients that read none. Beyond this, their requests are not read.
 const WAITING_BYTES: usize = 1024 * 1024 * 1024;
@@ -67,7 +64,7 @@ impl Connection {
         if sent < self.output.len() {
             sent = self.keep_answers(sent, session, stopped, limits).await?;
         }
-        debug_assert_eq!(sent, self.output.len(), "everything is delivered");
+        assert_eq!(sent, self.output.len(), "everything is delivered");
         self.output.clear();
         if self.output.capacity() > KEPT_BYTES {
             self.output = Vec::new();

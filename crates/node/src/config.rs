@@ -90,7 +90,8 @@ pub struct Config {
     pub move_rate: u32,
 
     /// How long a request for a key may wait for a primary that can serve it.
-    #[arg(long, default_value = "15s", value_parser = flags::time("100ms", "10m"))]
+    // IMPORTANT: see `proto::limits::RESENT_FOR` for why it is not longer.
+    #[arg(long, default_value = "15s", value_parser = flags::time("100ms", "1m"))]
     pub request_timeout: Duration,
 
     /// Period in which the copies of every slot that this node leads are compared once, in the background. A copy that

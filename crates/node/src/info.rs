@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use engine::losses::Losses;
 use engine::memory::MemoryFigures;
-use net::listener::Limits;
+use net::connection::CUT_OFF_AFTER;
+use net::listener::{KEEPALIVE, Limits};
 use password::Password;
 use proto::limits;
 use proto::request::glob_matches;
@@ -188,11 +189,16 @@ pub(crate) fn config<'a>(
         Some(Fsync::Never) => "no",
     };
     let (text, limit) = (str::to_owned, flags.client_output_limit);
+    // Whole seconds, as in Redis; less than one is not none.
+    let seconds = |time: Duration| time.as_millis().div_ceil(1_000).to_string();
     let settings = [
         ("appendfsync", text(fsync)),
         ("appendonly", text(if store.is_some() { "yes" } else { "no" })),
         ("bind", driver.addr().host().to_owned()),
-        ("client-output-buffer-limit", format!("normal {limit} {limit} 10 slave 0 0 0 pubsub 0 0 0")),
+        (
+            "client-output-buffer-limit",
+            format!("normal {limit} {limit} {} slave 0 0 0 pubsub 0 0 0", seconds(CUT_OFF_AFTER)),
+        ),
         ("cluster-enabled", text("no")),
         ("databases", text("1")),
         ("dir", store.map(|store| store.path().display().to_string()).unwrap_or_default()),
@@ -203,8 +209,8 @@ pub(crate) fn config<'a>(
         ("proto-max-bulk-len", limits::VALUE_BYTES.to_string()),
         ("requirepass", clients.limits.access.password().map_or("", Password::as_str).to_owned()),
         ("save", String::new()),
-        ("tcp-keepalive", text("60")),
-        ("timeout", flags.idle_timeout.as_secs().to_string()),
+        ("tcp-keepalive", seconds(KEEPALIVE)),
+        ("timeout", seconds(flags.idle_timeout)),
     ];
     let asked_as = |name: &str| {
         let wants = |pattern: &&[u8]| glob_matches(&pattern.to_ascii_lowercase(), name.as_bytes());

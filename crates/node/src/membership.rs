@@ -283,6 +283,8 @@ impl Membership {
             connection.flush().await?;
             let (driver, written) = (self.driver.clone(), self.held.front().map(|(end, _)| *end));
             tokio::select! {
+                // First what has arrived: after a pause of this process, the answers to its heartbeats are there.
+                biased;
                 read = connection.fill() => {
                     if read? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -300,6 +302,8 @@ impl Membership {
                 }
                 _ = beats.tick() => {
                     if self.disk_hangs() {
+                        // Nobody answers what is not sent.
+                        heard = Instant::now();
                         continue;
                     }
                     if heard.elapsed() > SILENCE.max(self.settings.heartbeat_interval * 2) {

@@ -301,6 +301,8 @@ impl<'a> ClientSession<'a> {
         if self.deferred.blocks(slot) || self.deferred.is_full() {
             return Flow::Settle;
         }
+        let now = self.batch().now;
+        self.unanswered.add(now, stats::kind(&request));
         self.deferred.defer(slot, request, encoding);
         Flow::Next
     }

@@ -77,13 +77,12 @@ fn lines(verified: &Verified) -> Vec<String> {
     for (slot, addr) in named {
         slots_of.entry(addr.as_str()).or_default().push(slot.0.to_string());
     }
-    let goes_on = |left: usize| match left {
-        0 => "filled again from this node".to_owned(),
-        left => format!("being filled again from this node, {left} copies not done yet"),
-    };
     lines.extend(slots_of.into_iter().map(|(addr, slots)| {
-        format!("the copies on {addr} differed in slots {}: {}", slots.join(", "), goes_on(*under_repair))
+        format!("the copies on {addr} differed in slots {}: filled again from this node", slots.join(", "))
     }));
+    if *under_repair > 0 {
+        lines.push(format!("{under_repair} of the copies that differed are still being filled"));
+    }
     lines.extend(not_compared.iter().map(|(why, count)| {
         let why = match why {
             NotCompared::Alone => "no other copy is in sync; STATUS says why",
@@ -116,6 +115,9 @@ mod tests {
         assert_eq!(told[1], "the copies on h:2 differed in slots 7, 9: filled again from this node");
         assert_eq!(told[2], "1 slots were not compared: no other copy is in sync; STATUS says why");
         verified.under_repair = 1;
-        assert!(lines(&verified)[1].ends_with("being filled again from this node, 1 copies not done yet"));
+        verified.named.push((SlotId(8), NodeAddr::new("h", 3).unwrap()));
+        let told = lines(&verified);
+        assert_eq!(told.iter().filter(|line| line.contains("still being filled")).count(), 1, "{told:?}");
+        assert_eq!(told[3], "1 of the copies that differed are still being filled");
     }
 }

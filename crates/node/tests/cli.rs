@@ -18,6 +18,7 @@ fn wrong_flags_exit_with_2_and_name_themselves() {
         (&["0", "--join-timeout", "never"], "--join-timeout"),
         (&["0", "--heartbeat-interval", "1h"], "--heartbeat-interval"),
         (&["0", "--request-timeout", "0s"], "--request-timeout"),
+        (&["0", "--request-timeout", "61s"], "--request-timeout"),
         (&["0", "--advertise", "two words"], "--advertise"),
         (&["0", "--advertise", "host:0"], "--advertise"),
         (&["0", "--max-clients", "0"], "--max-clients"),

@@ -1,5 +1,7 @@
 //! Every limit of the protocol, in one place. Error texts and documents quote these constants.
 
+use std::time::Duration;
+
 /// The longest key, in bytes.
 pub const KEY_BYTES: usize = 64 * 1024;
 
@@ -59,6 +61,17 @@ pub const ANSWER_BYTES: usize = 1_024;
 
 /// The longest record of such an answer, in bytes: either the answer and one more byte, or the text of an error.
 pub const REPLY_BYTES: usize = ANSWER_BYTES + 1;
+
+/// How long a client's write is remembered at least, after its last write to the same slot. This is what lets a write
+/// with an identity be sent again.
+pub const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+
+/// How long a client may send such a write again after it was sent first.
+///
+/// IMPORTANT: with everything that may delay the last copy, no copy may arrive after the write is forgotten, or the write
+/// would be carried out twice. A node may hold it for as long as its `--request-timeout`, at most a minute, until it
+/// reaches a primary; and it carries out nothing that it received before a pause of a minute.
+pub const RESENT_FOR: Duration = Duration::from_secs(480);
 
 /// The longest time to live of a key, in seconds: about 317 years.
 pub const TTL_SECONDS: u64 = 10_000_000_000;

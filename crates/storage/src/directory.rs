@@ -307,22 +307,23 @@ impl<B: Bugs> DataDir<B> {
         Ok(false)
     }
 
+    /// Returns whether there is such a reserve now, or a smaller one for which there was room earlier.
     fn restore(&self, reserve: &str, bytes: u64) -> Result<bool, FileError> {
         let file = self.path.join(reserve);
-        if self.disk.open(&file, Mode::Read).is_ok() {
-            return Ok(true);
-        }
-        let reserve = match self.disk.open(&file, Mode::Create).io_context("make", &file) {
+        let opened = self.disk.open(&file, Mode::Write).or_else(|_| self.disk.open(&file, Mode::Create));
+        let reserve = match opened.io_context("make", &file) {
             Ok(reserve) => reserve,
             Err(error) if error.is_no_space() => return Ok(false),
             Err(error) => return Err(error),
         };
+        // An empty file is what an interrupted start leaves.
+        let is_empty = reserve.length().io_context("read", &file)? == 0;
         match reserve.preallocate(bytes).io_context("allocate space for", &file) {
             Ok(()) => Ok(true),
-            Err(error) if error.is_no_space() => {
-                // An empty file would be mistaken for the reserve.
+            Err(error) if error.is_no_space() && is_empty => {
                 self.disk.remove(&file).io_context("remove", file).map(|()| false)
             }
+            Err(error) if error.is_no_space() => Ok(true),
             Err(error) => Err(error),
         }
     }

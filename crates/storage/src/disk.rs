@@ -15,7 +15,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{FileError, IoContext as _};
+use crate::error::{Damage, FileError, Flaw, IoContext as _, ReadError};
 
 /// Files and directories. Every call blocks.
 pub trait Disk: Debug + Send + Sync {
@@ -183,6 +183,14 @@ pub fn read_file(disk: &dyn Disk, file: &Path, limit: u64) -> Result<Option<Vec<
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         opened => opened.and_then(|opened| read_whole(opened.as_ref(), limit)).map(Some).io_context("read", file),
     }
+}
+
+/// The bytes of one of our own small files; `None` if it does not exist. One that is larger than `limit` bytes is damaged.
+pub(crate) fn read_own(disk: &dyn Disk, file: &Path, limit: u64, flaw: Flaw) -> Result<Option<Vec<u8>>, ReadError> {
+    read_file(disk, file, limit).map_err(|error| match error.source.kind() {
+        ErrorKind::FileTooLarge => Damage { file: file.to_owned(), offset: limit, flaw }.into(),
+        _ => error.into(),
+    })
 }
 
 /// Fills a buffer from an offset of a file on; returns how many bytes were filled before the end of the file.

@@ -4,11 +4,10 @@
 //! each fact. It is always replaced as a whole. docs/storage-format.md has the exact format.
 
 use std::fmt::Write as _;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::bugs::{Bug, Bugs};
-use crate::disk::{Disk, Mode, Place, read_whole, write_full};
+use crate::disk::{Disk, Mode, Place, read_own, write_full};
 use crate::error::{Damage, FileError, Flaw, IoContext as _, ReadError};
 use crate::position::{DirectoryId, Position};
 use crate::sealed::{seal, unseal};
@@ -114,11 +113,7 @@ impl Identity {
     /// Reads the identity of a directory; `None` if there is none.
     pub(crate) fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<Self>, ReadError> {
         let path = directory.join(NAME);
-        let file = match disk.open(&path, Mode::Read) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened.io_context("open", &path)?,
-        };
-        let bytes = read_whole(file.as_ref(), FILE_BYTES_MOST).io_context("read", &path)?;
+        let Some(bytes) = read_own(disk, &path, FILE_BYTES_MOST, Flaw::Identity)? else { return Ok(None) };
         match decode(&bytes) {
             Ok(identity) => Ok(Some(identity)),
             Err(flaw) => Err(Damage { file: path, offset: 0, flaw }.into()),

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::disk::{Disk, read_file, replace_file};
+use crate::disk::{Disk, read_own, replace_file};
 use crate::error::{Damage, FileError, Flaw, ReadError};
 use crate::sealed::{seal, unseal};
 
@@ -35,7 +35,7 @@ pub fn store(disk: &dyn Disk, directory: &Path, text: &str) -> Result<(), FileEr
 /// The disk failed, or the file is damaged.
 pub fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<String>, ReadError> {
     let file = directory.join(NAME);
-    let Some(bytes) = read_file(disk, &file, BYTES_MOST)? else { return Ok(None) };
+    let Some(bytes) = read_own(disk, &file, BYTES_MOST, Flaw::Map)? else { return Ok(None) };
     match unsealed(&bytes) {
         Ok(text) => Ok(Some(text.to_owned())),
         Err(flaw) => Err(Damage { file, offset: 0, flaw }.into()),

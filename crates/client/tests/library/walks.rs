@@ -2,6 +2,7 @@
 
 use client::{Error, ReadLevel};
 use fake_cluster::{Behaviour, FakeCluster};
+use proto::cluster_map::Member;
 use proto::error::ErrorReply;
 
 use crate::{all_requests, client, hasty_client};
@@ -47,6 +48,22 @@ async fn another_node_is_asked_where_one_cannot_answer() {
     );
     cluster.nodes.iter().for_each(|node| node.set_behaviour(Behaviour::Serve));
     assert_eq!(texts(walk.next_page().await.unwrap().unwrap()), ["k"], "the same page may be asked for again");
+}
+
+#[tokio::test]
+async fn a_silent_node_is_left_as_soon_as_it_is_taken_for_dead() {
+    let cluster = FakeCluster::start(1).await;
+    let client = hasty_client(&cluster, 1_000).await;
+    cluster.nodes[0].set_behaviour(Behaviour::BeSilent);
+    let (count, ()) = tokio::join!(client.count(""), async {
+        cluster.nodes[0].has_read(1).await;
+        cluster.coordinator.change(|map| {
+            let members = map.members().map(|(start, member)| (start, Member { up: false, ..member.clone() }));
+            map.set_members(members.collect());
+        });
+    });
+    let error = count.unwrap_err().to_string();
+    assert!(error.contains("the coordinator took it for dead before it answered"), "{error}");
 }
 
 #[tokio::test]

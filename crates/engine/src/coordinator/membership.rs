@@ -190,6 +190,7 @@ impl<B: Bugs> Coordinator<B> {
     /// # Errors
     /// There is no room for more nodes.
     pub fn register_by_hand(&mut self, now: Timestamp, addr: NodeAddr) -> Result<bool, ErrorReply> {
+        self.wake(now);
         if self.registry.get(&addr).is_some() {
             return Ok(false);
         }
@@ -214,6 +215,7 @@ impl<B: Bugs> Coordinator<B> {
     /// No node is known at that address, or this coordinator takes its state over and waits for what the node knows.
     /// Nothing has changed.
     pub fn unregister(&mut self, now: Timestamp, addr: &NodeAddr) -> Result<(), ErrorReply> {
+        self.wake(now);
         // IMPORTANT: what it knows is about the data of others, too, which nobody has given up: without it, a copy that
         // lacks a quorum write may lead. Only `forget` says that this is accepted.
         if self.awaited.values().any(|awaited| awaited == addr) {
@@ -245,6 +247,7 @@ impl<B: Bugs> Coordinator<B> {
     /// A heartbeat from a person or an old program. `false` if the address is not registered. A node with a session
     /// speaks for itself: nobody else can keep it on the ring.
     pub fn heartbeat(&mut self, now: Timestamp, addr: &NodeAddr) -> bool {
+        self.wake(now);
         match self.registry.get(addr) {
             Some(node) if node.by_hand => self.registry.heard(now, addr),
             node => node.is_some(),

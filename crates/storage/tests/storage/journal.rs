@@ -1,10 +1,11 @@
 //! The log in operation: positions, segments, syncs, a full disk, a failing disk.
 
 use storage::disk::sim::{Fault, Loss, Operation};
+use storage::disk::{Disk as _, DiskFile as _, Mode};
 use storage::journal::BATCH_BYTES;
 use storage::{JournalError, Position, SimDisk};
 
-use crate::support::{Opened, open, options, payloads, segments};
+use crate::support::{Opened, open, options, path, payloads, segments};
 
 #[test]
 fn positions_grow_and_a_sync_returns_that_of_the_last_append() {
@@ -256,6 +257,19 @@ fn a_node_starts_on_a_full_disk() {
     let mut opened = open(&disk).expect("the reserve has room for what a start must write");
     assert_eq!(opened.payloads, payloads(0..3));
     opened.journal.append(&[b"one more"]).expect("its segment has room");
+}
+
+#[test]
+fn a_start_that_was_interrupted_while_it_made_the_reserve_leaves_none_that_is_empty() {
+    let disk = SimDisk::new(1);
+    drop(open(&disk).expect("it is new"));
+    for name in ["reserve", "reserve-identity"] {
+        let file = path().join(name);
+        assert!(disk.open(&file, Mode::Create).expect("the disk works").length().expect("the disk works") == 0);
+        drop(open(&disk).expect("it is whole"));
+        let length = disk.open(&file, Mode::Read).expect("it is there").length().expect("the disk works");
+        assert!(length >= 4096, "{name} has {length} bytes");
+    }
 }
 
 #[test]

@@ -310,13 +310,20 @@ fn a_directory_without_one_of_its_segments_starts_after_a_repair() {
 
 #[test]
 fn a_directory_that_lost_its_identity_starts_after_a_repair() {
-    let disk = long_log();
-    disk.flip_bit(&path().join("identity"), 50, 1);
-    assert!(check(&disk).expect("it is there").refusal.is_some());
-    repair(&disk).expect("the disk works");
-    let opened = open(&disk).expect("it was repaired");
-    assert!(opened.payloads == payloads(0..200));
-    assert_eq!((opened.dir.identity().cluster.clone(), opened.dir.identity().last_incarnation()), (None, None));
+    let identity = path().join("identity");
+    let longer_than_any = vec![b'x'; 100_000];
+    let flip = |disk: &SimDisk| disk.flip_bit(&identity, 50, 1);
+    let overwrite = |disk: &SimDisk| disk.set_content(&identity, &longer_than_any).expect("it is there");
+    for damage in [&flip as &dyn Fn(&SimDisk), &overwrite] {
+        let disk = long_log();
+        damage(&disk);
+        assert!(matches!(open(&disk), Err(OpenError::Damaged(_))));
+        assert!(check(&disk).expect("it is there").refusal.is_some());
+        repair(&disk).expect("the disk works");
+        let opened = open(&disk).expect("it was repaired");
+        assert!(opened.payloads == payloads(0..200));
+        assert_eq!((opened.dir.identity().cluster.clone(), opened.dir.identity().last_incarnation()), (None, None));
+    }
 }
 
 #[test]
