@@ -19,7 +19,7 @@
 set -euo pipefail
 
 usage() {
-    sed -n '5,18s/^# \{0,1\}//p' "$0"
+    sed -n '/^# usage:/,/^[^#]\|^#$/s/^# //p' "$0"
 }
 
 mode=clusters

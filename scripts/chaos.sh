@@ -25,7 +25,7 @@
 set -euo pipefail
 
 usage() {
-    sed -n '10,22s/^# \{0,1\}//p' "$0"
+    sed -n '/^# usage:/,/^[^#]\|^#$/s/^# //p' "$0"
 }
 
 cuts=yes

@@ -15,7 +15,7 @@
 # Exit code 0: all is well. 1: it is not, or a program is missing. Everything that this starts is stopped when it ends.
 set -uo pipefail
 
-usage() { sed -n '9,13s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '/^# usage:/,/^[^#]\|^#$/s/^# //p' "$0"; }
 
 redis_py=redis==8.1.0
 node_redis=redis@6.3.1

@@ -11,24 +11,25 @@
 #   --port P    port of the coordinator (5800); the nodes use the three ports after it
 #   STAGE...    the stages to run: kills cuts deaths errors full (all of them)
 #
-# Exit code 0: nothing was lost. 1: something was, or a stage was not possible here; the output says which. Everything
-# that this starts or mounts is gone when it ends, however it ends.
+# Exit code 0: nothing was lost. 1: something was, or a stage was not possible here; the output says which. 2: it was
+# called wrongly. Everything that this starts or mounts is gone when it ends, however it ends.
 set -euo pipefail
 
+# The part of the comment above that begins with "usage".
 usage() {
-    sed -n '8,17s/^# \{0,1\}//p' "$0"
+    sed -n '/^# usage:/,/^[^#]\|^#$/s/^# //p' "$0"
 }
 
 kills=100 cuts=50 calls=200 port=5800 stages=()
 while [ $# -gt 0 ]; do
     case "$1" in
-        --kills) kills=$2 && shift 2 ;;
-        --cuts) cuts=$2 && shift 2 ;;
-        --calls) calls=$2 && shift 2 ;;
-        --port) port=$2 && shift 2 ;;
+        --kills) kills=${2:?--kills needs a number} && shift 2 ;;
+        --cuts) cuts=${2:?--cuts needs a number} && shift 2 ;;
+        --calls) calls=${2:?--calls needs a number} && shift 2 ;;
+        --port) port=${2:?--port needs a number} && shift 2 ;;
         -h | --help) usage && exit 0 ;;
         kills | cuts | deaths | errors | full) stages+=("$1") && shift ;;
-        *) usage >&2 && exit 1 ;;
+        *) usage >&2 && exit 2 ;;
     esac
 done
 [ ${#stages[@]} -gt 0 ] || stages=(kills cuts deaths errors full)
@@ -46,7 +47,8 @@ cargo build --release --package chaos --package coordinator --package node --pac
 bin=$(cd "${CARGO_TARGET_DIR:-target}/release" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/crash.XXXXXX")
 coordinator=127.0.0.1:$port
-declare -A pids=()
+# How often a call of node 1 was made to fail, or ended it, in this stage.
+declare -A pids=() injected=()
 mounted=()
 
 stop_all() {
@@ -206,20 +208,34 @@ kill_node_1() {
     unset 'pids[1]'
 }
 
+# Counts what was injected at call $1 if it took effect: node 1 was killed, or strace says that a call failed.
+note_injection() {
+    local status=0
+    if ! kill -0 "${pids[1]}" 2>/dev/null; then wait "${pids[1]}" || status=$?; fi
+    if [ "$status" = 137 ] || grep -q '(INJECTED)' "$work/trace"; then injected[$1]=$((${injected[$1]:-0} + 1)); fi
+}
+
 # Restarts node 1 with the data it had, and injects a fault at a call while it serves; the other nodes continue. $1:
 # stage; $2: call; $3: what is injected; $4: when, counted in each thread.
 inject() {
     local stage=$1 call=$2 what=$3 when=$4 load
+    # Space is allocated for the reserve at every start without one, but for a segment only once the last is full.
+    [ "$call" != fallocate ] || rm -f "$work/$stage/1/data/reserve"
     acknowledged "$work/$stage.record" write --name "$call.$what.$when" --seconds 1.5 >"$work/load.log" 2>&1 &
     load=$!
-    start_node "$stage" 1 strace -f -qq --seccomp-bpf -o /dev/null -e "trace=$call" -e "inject=$call:$what:when=$when"
+    # Not with --seccomp-bpf: strace 6.1 then sends a signal at the first call only, whatever "when" says.
+    start_node "$stage" 1 strace -f -qq -o "$work/trace" -e "trace=$call" -e "inject=$call:$what:when=$when"
     wait "$load" || die "the load failed: $(cat "$work/load.log")"
+    note_injection "$call"
     kill_node_1
 }
 
 inject_each() {
-    local stage=$1 what=$2 calls_of=$3 every=$4 when
-    for when in $(seq 1 "$every" "$calls"); do inject "$stage" "$calls_of" "$what" "$when"; done
+    local stage=$1 what=$2 call=$3 every=$4 when
+    injected[$call]=0
+    for when in $(seq 1 "$every" "$calls"); do inject "$stage" "$call" "$what" "$when"; done
+    say "  $call $what: took effect ${injected[$call]} times"
+    [ "${injected[$call]}" -gt 0 ] || die "$what was never injected at any $call: this proves nothing"
 }
 
 stage_with_injections() {

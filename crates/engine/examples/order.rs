@@ -1,6 +1,7 @@
 //! Measures what the order of keys costs those who never ask for it: a million keys in 16,384 tables are read and
 //! overwritten at random, alternately without and with an order; prints the medians. `cargo run --release -p engine
 //! --example order`.
+#![expect(clippy::disallowed_methods, reason = "it measures times")]
 #![expect(clippy::print_stdout, reason = "what it measures is what it is run for")]
 
 use std::hint::black_box;

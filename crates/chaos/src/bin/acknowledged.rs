@@ -214,6 +214,7 @@ async fn check(coordinator: &str, read: ReadLevel, record: &Record) -> anyhow::R
         }
     }
     let acknowledged = record.values().filter(|known| known.done > 0).count();
+    anyhow::ensure!(acknowledged > 0, "nothing was acknowledged, so nothing is proven");
     say(&format!("{} keys, {acknowledged} of them acknowledged: {} wrong", record.len(), wrong.len()));
     wrong.iter().take(NAMED).for_each(|wrong| say(&format!("  LOST {wrong}")));
     Ok(wrong.is_empty())

@@ -1,4 +1,5 @@
 //! Runs the simulated store by seed.
+#![expect(clippy::disallowed_methods, reason = "it tells how long a run took")]
 #![expect(clippy::print_stdout, reason = "what it finds is what it is run for")]
 
 use std::process::ExitCode;
@@ -13,19 +14,19 @@ use sim::run::{Report, Stats, run_with_story};
 #[derive(Debug, Parser)]
 struct Flags {
     /// Run this seed.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["seeds", "minutes"])]
     seed: Option<u64>,
     /// Run the seeds from A up to but not including B, as A..B.
-    #[arg(long, value_parser = range)]
+    #[arg(long, value_parser = range, conflicts_with = "minutes")]
     seeds: Option<(u64, u64)>,
     /// Run as many seeds as fit in this many minutes.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: Option<u64>,
     /// The first seed for --minutes.
     #[arg(long, default_value_t = 0)]
     first: u64,
     /// Set knobs by hand: name=value, separated by commas.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', conflicts_with = "mutants")]
     knobs: Vec<String>,
     /// Plant each bug and look for the first seed that finds it.
     #[arg(long)]
@@ -44,7 +45,8 @@ struct Flags {
 fn range(text: &str) -> Result<(u64, u64), String> {
     let (first, last) = text.split_once("..").ok_or("expected A..B")?;
     let number = |text: &str| text.parse().map_err(|_| format!("{text} is not a number"));
-    Ok((number(first)?, number(last)?))
+    let (first, last) = (number(first)?, number(last)?);
+    if first < last { Ok((first, last)) } else { Err(format!("{text} has no seed: B is the first that is not run")) }
 }
 
 fn bug(name: &str) -> Result<AnyBug, String> {
@@ -71,8 +73,8 @@ fn main() -> ExitCode {
         }
         let knobs = match knobs_of(seed, &flags) {
             Ok(knobs) => knobs,
-            Err(name) => {
-                println!("unknown knob {name}");
+            Err(knob) => {
+                println!("{knob} is not a knob and its number, such as nodes=5");
                 return ExitCode::from(2);
             }
         };

@@ -1,7 +1,7 @@
 //! The log in operation: positions, segments, syncs, a full disk, a failing disk.
 
 use storage::disk::sim::{Fault, Loss, Operation};
-use storage::disk::{Disk as _, DiskFile as _, Mode};
+use storage::disk::{Disk as _, Mode};
 use storage::journal::BATCH_BYTES;
 use storage::{JournalError, Position, SimDisk};
 
