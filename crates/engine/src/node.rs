@@ -128,6 +128,8 @@ pub struct Node<B: Bugs = NoBugs> {
     stamps: AtomicU64,
     /// The time until which the coordinator, by its answers, cannot have taken this node off the ring.
     coordinator_until: AtomicU64,
+    /// The map names no other node, so there is nobody to whom the coordinator could give a slot.
+    is_alone: AtomicBool,
     /// The coordinator has sent its map in the current session.
     has_map_of_session: AtomicBool,
     /// The wall-clock time, in milliseconds, at which the node's own clock was zero.
@@ -220,6 +222,7 @@ impl<B: Bugs> Node<B> {
             compare_every: AtomicU64::new(0),
             stamps: AtomicU64::new(1),
             coordinator_until: AtomicU64::new(0),
+            is_alone: AtomicBool::new(false),
             has_map_of_session: AtomicBool::new(false),
             wall_at_zero: AtomicU64::new(0),
             last_tick: AtomicU64::new(now.0),
@@ -503,7 +506,10 @@ impl<B: Bugs> Node<B> {
             peers: &self.peers,
             stamps: &self.stamps,
             wall_at_zero: self.wall_at_zero.load(Ordering::Relaxed),
-            coordinator_until: Timestamp(self.coordinator_until.load(Ordering::Relaxed)),
+            coordinator_until: match self.is_alone.load(Ordering::Relaxed) {
+                true => Timestamp(u64::MAX),
+                false => Timestamp(self.coordinator_until.load(Ordering::Relaxed)),
+            },
             is_closed: self.closed.load(Ordering::Relaxed),
         }
     }

@@ -170,6 +170,13 @@ impl Registry {
         })
     }
 
+    /// How long a registered incarnation that is suspected has not been heard.
+    #[must_use]
+    pub(crate) fn silent_for(&self, now: Timestamp, incarnation: Incarnation) -> Option<Duration> {
+        let node = self.nodes.values().find(|node| node.incarnation == incarnation && !node.by_hand)?;
+        self.is_suspect(now, incarnation).then(|| now - node.last_heard)
+    }
+
     /// All suspected incarnations.
     #[must_use]
     pub(crate) fn suspects(&self, now: Timestamp) -> BTreeSet<Incarnation> {

@@ -88,7 +88,7 @@ pub(crate) struct SlotContext<'a> {
     pub(crate) stamps: &'a AtomicU64,
     /// The wall-clock time, in milliseconds, at which the node's own clock was zero.
     pub(crate) wall_at_zero: u64,
-    /// The time until which the coordinator cannot have taken this node off the ring.
+    /// The time until which the coordinator cannot have given this node's slots to another node.
     pub(crate) coordinator_until: Timestamp,
     /// The node is leaving. It does not take back what it has released, whatever its map says.
     pub(crate) is_closed: bool,

@@ -137,13 +137,29 @@ impl<B: Bugs> Coordinator<B> {
         self.registry.may_live(now, addr, comes_back_within, is_successor) && !self.bugs.plants(Bug::NameTaken)
     }
 
-    /// Whether a node leads a slot that a former member could take over, with too few copies in sync to know of it by
-    /// itself: it serves for nearly the timeout after the last answer from here.
+    /// Whether a node leads a slot that another could be given, with too few copies in sync to know of it by itself: it
+    /// serves for nearly the timeout after the last answer from here.
     fn counts_on_answers(&self, node: Incarnation) -> bool {
         let min_isr = self.settings.cluster_settings.min_isr();
-        let is_counting =
-            |config: &SlotConfig| config.primary == Some(node) && config.isr.len() < min_isr && !config.elr.is_empty();
-        plan::runs(&self.map).any(is_counting)
+        let is_counting = |config: &SlotConfig| config.primary == Some(node) && config.isr.len() < min_isr;
+        self.map.members().any(|(other, _)| other != node) && plan::runs(&self.map).any(is_counting)
+    }
+
+    /// Checks that no silent node at this address, or at any, may still serve slots that are about to be given away.
+    pub(super) fn nobody_serves_on(&self, now: Timestamp, addr: Option<&NodeAddr>) -> Result<(), ErrorReply> {
+        let timeout = self.settings.cluster_settings.heartbeat_timeout;
+        for (node, registered) in self.registry.iter().filter(|(node, _)| addr.is_none_or(|addr| addr == *node)) {
+            let silent = self.registry.silent_for(now, registered.incarnation);
+            let left = silent.and_then(|silent| timeout.checked_sub(silent)).filter(|left| !left.is_zero());
+            if let Some(left) = left.filter(|_| self.counts_on_answers(registered.incarnation)) {
+                return Err(ErrorReply::Unavailable(format!(
+                    "node {node} is silent, but may serve clients for another {} s, and its slots would be given to \
+                     other nodes meanwhile; nothing was changed: send this again then",
+                    left.as_secs() + 1
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Handles a start of a node that is here, for the first time or again.
@@ -212,8 +228,8 @@ impl<B: Bugs> Coordinator<B> {
     /// A person takes a node off the ring; its memory is given up for good.
     ///
     /// # Errors
-    /// No node is known at that address, or this coordinator takes its state over and waits for what the node knows.
-    /// Nothing has changed.
+    /// No node is known at that address; or it is silent and may still serve slots of which it has the only copy in
+    /// sync; or this coordinator takes its state over and waits for what the node knows. Nothing has changed.
     pub fn unregister(&mut self, now: Timestamp, addr: &NodeAddr) -> Result<(), ErrorReply> {
         self.wake(now);
         // IMPORTANT: what it knows is about the data of others, too, which nobody has given up: without it, a copy that
@@ -225,6 +241,7 @@ impl<B: Bugs> Coordinator<B> {
                  send FORGET {addr}, and then this again if slots still wait for it"
             )));
         }
+        self.nobody_serves_on(now, Some(addr))?;
         let registered = self.registry.remove(addr).map(|node| node.incarnation);
         let remembered: Vec<_> = self.map.starts_at(addr).collect();
         if registered.is_none() && remembered.is_empty() && !self.departures.leaving.contains(addr) {

@@ -285,7 +285,7 @@ impl<B: Bugs> Coordinator<B> {
     /// with the copies that are here without proof, or with older ones; if there are none, they start over empty.
     ///
     /// # Errors
-    /// It is not known yet which slots those are. Nothing has changed.
+    /// It is not known yet which slots those are, or a silent node may still serve some. Nothing has changed.
     pub fn accept_loss(&mut self, now: Timestamp, slot: Option<SlotId>) -> Result<Accepted, ErrorReply> {
         self.wake(now);
         let mut accepted = Accepted::default();
@@ -309,6 +309,7 @@ impl<B: Bugs> Coordinator<B> {
                 ));
             }
         }
+        self.nobody_serves_on(now, None)?;
         let view = self.view(now);
         let asked = |candidate: &SlotId| slot.is_none_or(|slot| slot == *candidate);
         let mut changes = Vec::new();

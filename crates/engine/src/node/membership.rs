@@ -102,6 +102,7 @@ impl<B: Bugs> Node<B> {
             return Err(MapError::Malformed("it uses a different number of slots"));
         }
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&map));
+        self.is_alone.store(map.members().all(|(start, _)| start == self.incarnation()), Ordering::Relaxed);
         self.peers.follow_map(now, &map);
         let knows_me = |map: &ClusterMap| map.member(self.incarnation()).is_some();
         let settings_changed = before.as_ref().is_none_or(|before| before.cluster_settings != map.cluster_settings);

@@ -57,9 +57,9 @@ pub(crate) struct Primary {
     min_isr: u8,
     /// How many copies there should be.
     copies: u8,
-    /// The in-sync set is so small that another copy could be promoted instead of this primary: a former member, or
-    /// any other once this node's address is another's or an operator has given its data up.
-    has_rivals: bool,
+    /// The in-sync set is so small that another node could lead the slot without a word from any member: a former
+    /// member, or any node once this one's address is another's or an operator has given its data up.
+    is_small: bool,
     /// The promise to the previous primary has expired and the term has begun.
     is_open: bool,
     /// Every member of the in-sync set has an address, so all of them can be reached.
@@ -140,8 +140,7 @@ impl<B: Bugs> Slot<B> {
         primary.in_sync = small(config.isr.len());
         primary.min_isr = small(cluster_settings.min_isr());
         primary.copies = small(cluster_settings.copies());
-        let is_small = config.isr.len() < cluster_settings.min_isr();
-        primary.has_rivals = is_small && config.copies().any(|copy| !config.isr.contains(&copy));
+        primary.is_small = config.isr.len() < cluster_settings.min_isr();
         // IMPORTANT: the next primary may already have been told that its promise was given back; see `reopen`.
         let ask_all = matches!(primary.intake, Intake::Releasing(_));
         primary.intake = Intake::Open;
@@ -252,7 +251,7 @@ impl<B: Bugs> Slot<B> {
             return None;
         }
         let unbound = primary.followers.iter().any(|follower| follower.counts() && !follower.is_bound(cx.now));
-        let replaceable = primary.has_rivals && cx.now >= cx.coordinator_until;
+        let replaceable = primary.is_small && cx.now >= cx.coordinator_until;
         let lacks_lease = (unbound && !self.bugs.plants(Bug::NoLease))
             || (replaceable && !self.bugs.plants(Bug::SmallSetTrustsItself) && !self.bugs.plants(Bug::NoLease));
         if lacks_lease { None } else { Some(primary) }
@@ -513,7 +512,7 @@ impl Primary {
             in_sync: 0,
             min_isr: 0,
             copies: 0,
-            has_rivals: false,
+            is_small: false,
             is_open: false,
             is_whole: false,
         }

@@ -244,10 +244,14 @@ impl<B: Bugs> Slot<B> {
         if !self.is_level_with(from) {
             return Some(self.behind(cx, None));
         }
-        if record.version().seq <= self.last().seq {
+        let Version { epoch, seq } = record.version();
+        // IMPORTANT: a record of an earlier term that was sent again may have taken the place of this one, if nothing told
+        // it apart from the next: nothing precedes the first record of a slot.
+        let has_older = seq <= self.last().seq && self.log.epoch_at(seq).is_some_and(|here| here < epoch);
+        if seq <= self.last().seq && !has_older {
             return None; // Sent again after a broken connection.
         }
-        if previous != self.last() && !self.bugs.plants(Bug::CutByMark) {
+        if has_older || (previous != self.last() && !self.bugs.plants(Bug::CutByMark)) {
             if let Role::Replica(replica) = &mut self.role {
                 replica.behind = true;
             }

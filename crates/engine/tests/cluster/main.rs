@@ -4,6 +4,7 @@
 
 mod copies;
 mod memory;
+mod resent;
 mod starts;
 mod stories;
 mod world;
