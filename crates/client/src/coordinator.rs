@@ -201,8 +201,8 @@ impl Client {
         Ok(side_by_side(asked, usize::MAX).await)
     }
 
-    /// The acknowledged writes that a node has lost, one human-readable line each: writes answered at
-    /// [`AckLevel::Async`] that the node had not yet replicated when it lost its place as the primary.
+    /// The writes that a node has dropped because a new primary may not have them, one human-readable line each. Of those
+    /// that were answered, only writes at [`AckLevel::Async`] can be lost. Compare with the keys before writing one again.
     ///
     /// ```
     /// # #[tokio::main]
@@ -427,8 +427,12 @@ async fn tell(cluster: &Cluster, request: Request) -> Result<String, Error> {
         }
     })?;
     match unless_error(cluster, Whom::Coordinator, lines)?.as_slice() {
-        [done] if done.starts_with("OK") => Ok(done.clone()),
-        _ => Err(no_protocol(cluster, Whom::Coordinator)),
+        [done] if done.split(' ').next() == Some("OK") => Ok(done.clone()),
+        _ => {
+            let whom = name(cluster, Whom::Coordinator);
+            let reason = format!("{whom}: {NotAnAnswer}; the command may have taken effect; it is safe to repeat");
+            Err(Error::Unknown { reason })
+        }
     }
 }
 

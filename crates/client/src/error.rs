@@ -28,7 +28,9 @@ pub enum Error {
         reason: String,
     },
     /// The write was sent, perhaps more than once but always as the same write, and may or may not have taken effect,
-    /// at most once. It will not be sent again. Read the key before you repeat the write.
+    /// at most once. It will not be sent again. Read the key before you repeat the
+    /// write. A copy of it may still be on its way to a node that stands still, for a minute: a read that does not show it
+    /// proves nothing, but a conditional write ([`Client::compare_and_set`](crate::Client::compare_and_set)) is safe.
     #[error("UNKNOWN {reason}")]
     Unknown {
         /// Why there was no answer, or what the answer was.

@@ -1,6 +1,6 @@
 //! The path of a write: the same write goes to the primary again and again, following changes of the map.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use proto::id::{NodeAddr, Version};
 use proto::level::AckLevel;
@@ -97,7 +97,8 @@ async fn attempts<T>(
     done: impl Fn(&Answer) -> Option<T>,
 ) -> Result<T, Error> {
     let mut deadline = cluster.deadline();
-    let mut first_sent = None;
+    // The second counts time for which this machine is suspended, the first may not.
+    let mut first_sent: Option<(Instant, SystemTime)> = None;
     let mut maps = cluster.maps();
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut idle = ANSWER_PATIENCE;
@@ -106,9 +107,13 @@ async fn attempts<T>(
     // later attempt that was refused says nothing about the earlier one.
     let mut open = None;
     loop {
+        let is_over = first_sent.is_some_and(|(_, at)| at.elapsed().is_ok_and(|passed| passed >= RESENT_FOR));
+        if let Some(reason) = open.as_ref().filter(|_| is_over) {
+            return Err(unknown(&format!("{reason}; {}", cluster.tried_for(RESENT_FOR))));
+        }
         let primary = Placement::of(&maps.borrow_and_update(), key).primary;
         if let Some(node) = &primary {
-            let first_sent = *first_sent.get_or_insert_with(Instant::now);
+            let (first_sent, _) = *first_sent.get_or_insert_with(|| (Instant::now(), SystemTime::now()));
             let timeouts = Timeouts::until(deadline).with_idle(idle);
             let miss = match exchange(cluster, node, key, request, timeouts, maps.clone()).await {
                 Err(miss) => miss,
@@ -206,6 +211,7 @@ fn miss_of(node: &NodeAddr, answer: Answer) -> AttemptError {
 }
 
 fn unknown(reason: &str) -> Error {
-    let advice = "the write may have taken effect: read the key before you repeat it";
+    let advice = "the write may have taken effect, or still may for a minute: read the key before you repeat it, and \
+                  repeat it with CAS";
     Error::Unknown { reason: format!("{reason}; {advice}") }
 }

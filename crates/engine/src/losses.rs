@@ -1,7 +1,8 @@
-//! Acknowledged writes that this node has lost because the next primary did not have them.
+//! Writes that this node has dropped because the next primary may not have them.
 //!
-//! Only writes at level `async` can be lost this way. They are kept here for people to inspect, up to a limit, and only
-//! counted beyond it.
+//! Of those that were acknowledged, only writes at level `async` can be lost this way; some were never acknowledged, and
+//! the primary may have others after all. They are kept here for people to inspect, up to a limit, and only counted
+//! beyond it.
 
 use std::collections::VecDeque;
 

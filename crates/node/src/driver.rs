@@ -432,7 +432,8 @@ impl Driver {
         }
         if cut.1 > 0 {
             tracing::warn!(
-                "{} acknowledged writes in {} slots are lost, since their new primary does not have them; LOSSES lists them",
+                "{} writes in {} slots were dropped, since their new primary may not have them: what was acknowledged at \
+                 level async is lost then; LOSSES lists them",
                 cut.1,
                 cut.0
             );

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
+use engine::time::Timestamp;
 use net::connection::KEPT_BYTES;
 use proto::id::{Incarnation, NodeAddr};
 use proto::peer::{Copies, Forward, LinkKind, List};
@@ -71,6 +72,15 @@ struct Call {
     claim: Arc<Claim>,
 }
 
+/// Requests that are sent with one write.
+#[derive(Debug)]
+struct Batch {
+    /// IMPORTANT: on the node's clock, which also counts while the machine is suspended. A batch that has waited for
+    /// longer than a request may is not sent.
+    made: Timestamp,
+    calls: Vec<Call>,
+}
+
 /// Decides whether a request is sent or given up: the side that claims it first wins.
 #[derive(Debug, Default)]
 struct Claim(AtomicBool);
@@ -126,7 +136,7 @@ struct Health {
 
 #[derive(Debug)]
 struct ForwardLink {
-    batches: mpsc::Sender<Vec<Call>>,
+    batches: mpsc::Sender<Batch>,
     health: Arc<Health>,
 }
 
@@ -174,11 +184,11 @@ impl ForwardLinks {
         (Call { id, bytes, answer: Some(answer), claim: Arc::clone(&claim) }, Handed { answer: receiver, claim })
     }
 
-    fn queue(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, batch: Vec<Call>) {
+    fn queue(&self, driver: &Driver, to: Incarnation, addr: &NodeAddr, calls: Vec<Call>) {
         let mut links = self.lock();
         let link = links.entry(to).or_insert_with(|| ForwardLink::start(driver, to, addr.clone()));
         // A batch that finds no room in the queue is dropped here.
-        let _ = link.batches.try_send(batch);
+        let _ = link.batches.try_send(Batch { made: driver.clock().now(), calls });
     }
 
     /// Whether a node has kept a request waiting too long and has sent nothing since.
@@ -255,7 +265,7 @@ struct LinkTask {
     driver: Driver,
     to: Incarnation,
     addr: NodeAddr,
-    batches: mpsc::Receiver<Vec<Call>>,
+    batches: mpsc::Receiver<Batch>,
     health: Arc<Health>,
 }
 
@@ -280,12 +290,12 @@ impl LinkTask {
     }
 
     /// Sends and receives on one connection until it breaks; returns why it did.
-    async fn exchange(&mut self, stream: TcpStream, first: Vec<Call>) -> io::Error {
+    async fn exchange(&mut self, stream: TcpStream, first: Batch) -> io::Error {
         let (read, write) = stream.into_split();
         let waiting = PendingAnswers::default();
         self.health.sent.store(0, Ordering::Relaxed);
         let ended = tokio::select! {
-            ended = send_batches(write, first, &mut self.batches, &waiting, &self.health) => ended,
+            ended = send_batches(&self.driver, write, first, &mut self.batches, &waiting, &self.health) => ended,
             ended = receive_answers(read, &waiting, &self.health) => ended,
             ended = falls_silent(&waiting, &self.health) => Err(ended),
         };
@@ -305,9 +315,10 @@ fn lock(waiting: &PendingAnswers) -> MutexGuard<'_, HashMap<u64, oneshot::Sender
 }
 
 async fn send_batches(
+    driver: &Driver,
     mut stream: OwnedWriteHalf,
-    first: Vec<Call>,
-    batches: &mut mpsc::Receiver<Vec<Call>>,
+    first: Batch,
+    batches: &mut mpsc::Receiver<Batch>,
     waiting: &PendingAnswers,
     health: &Health,
 ) -> io::Result<()> {
@@ -315,9 +326,9 @@ async fn send_batches(
     let mut bytes = Vec::new();
     let mut looks = looks();
     while let Some(batch) = next {
-        {
+        if driver.clock().now() - batch.made < driver.request_timeout() {
             let mut waiting = lock(waiting);
-            for mut call in batch.into_iter().filter(|call| call.claim.take()) {
+            for mut call in batch.calls.into_iter().filter(|call| call.claim.take()) {
                 bytes.extend_from_slice(&call.bytes);
                 waiting.extend(call.answer.take().map(|answer| (call.id, answer)));
             }

@@ -244,12 +244,16 @@ async fn random_key(driver: &Driver, level: ReadLevel) -> Result<Option<Box<[u8]
 }
 
 /// Deletes every key, page by page. Keys written meanwhile may remain.
+///
+/// IMPORTANT: unless the deletes themselves may be lost, the keys are listed as a linear read lists them: a primary that
+/// has been replaced without knowing it would not name what its successor has acknowledged.
 async fn flush(driver: &Driver, ack: AckLevel) -> Result<(), ErrorReply> {
+    let level = if ack == AckLevel::Async { ReadLevel::Local } else { ReadLevel::Linear };
     let mut range = Keys::Prefix(b"").range();
     let half_done = |error| answering::half_done(&error);
     let mut is_first = true;
     loop {
-        let page = page(driver, 0..SLOT_BITS.count(), range.clone(), ReadLevel::Local).await;
+        let page = page(driver, 0..SLOT_BITS.count(), range.clone(), level).await;
         let (keys, has_more) = page.map_err(|error| if is_first { error } else { half_done(error) })?;
         is_first = false;
         delete_all(driver, &keys, ack).await.map_err(half_done)?;

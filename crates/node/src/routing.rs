@@ -3,6 +3,7 @@
 
 mod deferred;
 
+use std::collections::BTreeSet;
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use engine::node::Turn;
 use engine::record::Record;
 use engine::slot::{Answer as Executed, Refusal, Written};
+use engine::time::Timestamp;
 use engine::waiting::{Outcome, Waiting};
 use proto::error::ErrorReply;
 use proto::id::{Incarnation, NodeAddr};
@@ -132,12 +134,12 @@ pub(crate) async fn answer_all(
 ) {
     // One deadline for all requests answered now: they arrived together, and the last must not wait for every other's
     // failure. The time that the client took to read earlier answers does not count.
-    let start = Instant::now();
+    let started = Started { at: Instant::now(), on_clock: driver.clock().now() };
     if !waits.is_half_answered() {
         if !deferred.all_carried_out() {
             waits.under_way = send_first(driver, deferred.entries());
         }
-        waits.settle(start + driver.request_timeout()).await;
+        waits.settle(started.deadline(driver)).await;
         if deferred.all_carried_out() && waits.outcomes.iter().all(|outcome| *outcome == Some(Outcome::Durable)) {
             return out.extend_from_slice(deferred.answers());
         }
@@ -155,12 +157,12 @@ pub(crate) async fn answer_all(
             (Some(Some(Outcome::Durable)), _) => out.extend_from_slice(answer),
             (Some(Some(Outcome::Lost)), Some(request)) => {
                 // IMPORTANT: what was carried out here may have reached the next primary, or may still reach it.
-                answer_one(driver, request, None, true, start, out).await;
+                answer_one(driver, request, None, true, started, out).await;
             }
             (Some(None), Some(request)) => give_up(driver, request, out),
             (None, Some(request)) => {
                 let first_try = first_tries.get_mut(at).and_then(Option::take);
-                answer_one(driver, request, first_try, false, start, out).await;
+                answer_one(driver, request, first_try, false, started, out).await;
             }
             (_, None) => Response::Error(answering::not_durable(false)).encode(entry.encoding, out),
         }
@@ -176,6 +178,25 @@ fn give_up(driver: &Driver, request: &Deferred, out: &mut Vec<u8>) {
         KeyRequest::Write(write) => answering::not_durable(write.identity.is_some()),
     };
     request.answer(&Response::Error(error), out);
+}
+
+/// When the requests of a batch began to be answered.
+#[derive(Debug, Clone, Copy)]
+struct Started {
+    /// On the runtime's clock, which may stand still while the machine is suspended.
+    at: Instant,
+    /// On the node's clock, which does not.
+    on_clock: Timestamp,
+}
+
+impl Started {
+    fn deadline(self, driver: &Driver) -> Instant {
+        self.at + driver.request_timeout()
+    }
+
+    fn is_over(self, driver: &Driver) -> bool {
+        Instant::now() >= self.deadline(driver) || driver.clock().now() - self.on_clock >= driver.request_timeout()
+    }
 }
 
 /// A request in flight: the node it was sent to, and where its answer arrives.
@@ -195,10 +216,22 @@ impl UnderWay {
 
 /// Sends every request to its primary according to the map, all requests for one node at once. If there are several,
 /// the sizes of their answers are unknown, so long values are asked for one by one.
+///
+/// A request for a slot in which an earlier one was carried out here is not sent yet: that one may turn out to be lost,
+/// and is then sent first.
 fn send_first(driver: &Driver, entries: &[Entry]) -> Vec<Option<UnderWay>> {
     let me = driver.node().incarnation();
-    let deferred: Vec<Option<&Deferred>> =
-        entries.iter().map(|entry| entry.request.as_ref().filter(|_| entry.ticket.is_none())).collect();
+    let mut carried_out = BTreeSet::new();
+    let deferred: Vec<Option<&Deferred>> = entries
+        .iter()
+        .map(|entry| {
+            let request = entry.request.as_ref()?;
+            if entry.ticket.is_some() {
+                carried_out.insert(request.slot);
+            }
+            (!carried_out.contains(&request.slot)).then_some(request)
+        })
+        .collect();
     let primaries: Vec<_> = deferred
         .iter()
         .map(|request| {
@@ -233,16 +266,24 @@ async fn answer_one(
     request: &Deferred,
     mut first_try: Option<UnderWay>,
     was_tried: bool,
-    start: Instant,
+    started: Started,
     out: &mut Vec<u8>,
 ) {
     let is_write = request.request().is_write();
-    let deadline = start + driver.request_timeout();
+    let deadline = started.deadline(driver);
     let mut map_changes = driver.watch_map();
     let mut is_unknown = was_tried && is_write;
     let mut pause = FIRST_RETRY_PAUSE;
     loop {
         map_changes.mark_unchanged();
+        // IMPORTANT: nothing is sent once the time is up: the process may have stood still meanwhile.
+        if first_try.is_none() && started.is_over(driver) {
+            if is_unknown {
+                return give_up(driver, request, out);
+            }
+            let why = why_unavailable(driver, request);
+            return request.answer(&Response::Error(ErrorReply::Unavailable(why)), out);
+        }
         // IMPORTANT: the first attempt may have failed long ago, while this request waited behind others. Otherwise
         // each of them would pause again.
         let tried_at = first_try.as_ref().map_or_else(Instant::now, |under_way| under_way.sent);
@@ -267,7 +308,7 @@ async fn answer_one(
             Attempt::Refused(ErrorReply::Stale(_)) if is_unknown => return give_up(driver, request, out),
             Attempt::Refused(_) if is_unknown => {}
             Attempt::Refused(error) => return request.answer(&Response::Error(error), out),
-            Attempt::Moved if start.elapsed() < PATIENCE => {}
+            Attempt::Moved if started.at.elapsed() < PATIENCE => {}
             Attempt::Moved | Attempt::Unreachable | Attempt::Silent | Attempt::Undecided => {
                 if request.replica_may_answer() && read_elsewhere(driver, request, deadline, out).await {
                     return;
@@ -276,14 +317,6 @@ async fn answer_one(
         }
         // Either the map changes, or the obstacle may have passed.
         let changed = timeout_at((tried_at + pause).min(deadline), map_changes.changed()).await;
-        // IMPORTANT: nothing is sent once the time is up: the process may have stood still meanwhile.
-        if Instant::now() >= deadline {
-            if is_unknown {
-                return give_up(driver, request, out);
-            }
-            let why = why_unavailable(driver, request);
-            return request.answer(&Response::Error(ErrorReply::Unavailable(why)), out);
-        }
         pause = if changed.is_ok() { FIRST_RETRY_PAUSE } else { (pause * 2).min(RETRY_PAUSE) };
     }
 }

@@ -8,7 +8,7 @@ use engine::inbox::Inbox;
 use engine::node::{Node, Turn};
 use engine::outbox::Outbox;
 use engine::time::Timestamp;
-use engine::waiting::{Outcome, Waiting};
+use engine::waiting::Waiting;
 use proto::cluster_map::{ClusterMap, MapVersion, Member, SlotConfig};
 use proto::frame::{Frame, FrameDecoder, Words};
 use proto::id::{Epoch, Incarnation};
@@ -32,7 +32,11 @@ struct Link<'a> {
 
 impl<'a> Link<'a> {
     fn new(from: &'a Node, to: &'a Node) -> Self {
-        let queue = from.outboxes().into_iter().find(|outbox| outbox.to == to.incarnation()).unwrap();
+        let queue = from
+            .outboxes()
+            .into_iter()
+            .find(|outbox| outbox.to == to.incarnation())
+            .expect("it is as this test arranges it");
         Self { from, to, queue, inbox: Inbox::new(from.incarnation()) }
     }
 
@@ -43,8 +47,10 @@ impl<'a> Link<'a> {
         self.queue.take(&mut bytes, 1 << 20);
         let mut replies = Vec::new();
         each(&bytes, |words| {
-            let message = LinkMessage::parse(words).unwrap();
-            self.inbox.handle(now, self.to, message, &mut Turn::default(), &mut replies).unwrap();
+            let message = LinkMessage::parse(words).expect("it is as this test arranges it");
+            self.inbox
+                .handle(now, self.to, message, &mut Turn::default(), &mut replies)
+                .expect("it is as this test arranges it");
         });
         self.inbox.acknowledge(now, self.to, &mut Turn::default(), &mut replies);
         replies
@@ -55,7 +61,7 @@ impl<'a> Link<'a> {
         for _ in 0..4 {
             let replies = self.carry(now);
             each(&replies, |words| {
-                let reply = LinkReply::parse(words).unwrap();
+                let reply = LinkReply::parse(words).expect("it is as this test arranges it");
                 assert!(self.from.handle_link_reply(now, &self.queue, reply, &mut Turn::default()));
             });
         }
@@ -70,7 +76,9 @@ impl<'a> Link<'a> {
 fn each(mut bytes: &[u8], mut handle: impl FnMut(Words<'_>)) {
     let mut decoder = FrameDecoder::new();
     while !bytes.is_empty() {
-        let Some((Frame::Array(words), length)) = decoder.decode(bytes).unwrap() else { panic!("not an array") };
+        let Some((Frame::Array(words), length)) = decoder.decode(bytes).expect("it is as this test arranges it") else {
+            panic!("not an array")
+        };
         handle(words);
         bytes = &bytes[length..];
     }
@@ -84,7 +92,12 @@ fn a_copy_with_a_record_of_an_earlier_term_acknowledges_none_with_the_same_numbe
         node
     });
     let mut map = ClusterMap::empty("cluster".to_owned(), SlotBits::new(1));
-    let member = |number: u64| (Incarnation(number), Member { addr: format!("n:{number}").parse().unwrap(), up: true });
+    let member = |number: u64| {
+        (
+            Incarnation(number),
+            Member { addr: format!("n:{number}").parse().expect("it is as this test arranges it"), up: true },
+        )
+    };
     map.set_members((1..=3).map(member).collect());
     let mut lead = |now: Timestamp, slot: u16, epoch: u64, primary: u64| {
         let version = MapVersion(map.version.0 + 1);
@@ -93,18 +106,23 @@ fn a_copy_with_a_record_of_an_earlier_term_acknowledges_none_with_the_same_numbe
         map.set_config(SlotId(slot), Arc::new(SlotConfig { epoch, version, primary, isr, ..SlotConfig::default() }));
         map.set_version(version);
         let update = map.update_since(MapVersion(0));
-        [&a, &b, &c].iter().for_each(|node| node.handle_map(now, &update, &mut Turn::default()).unwrap());
+        [&a, &b, &c].iter().for_each(|node| {
+            node.handle_map(now, &update, &mut Turn::default()).expect("it is as this test arranges it")
+        });
     };
     // A leads the other slot throughout, so its queue to B stays.
     lead(at(0), 1, 1, 1);
     lead(at(0), 0, 2, 1);
     let (mut a_to_b, mut a_to_c) = (Link::new(&a, &b), Link::new(&a, &c));
     [&mut a_to_b, &mut a_to_c].into_iter().for_each(|link| link.exchange(at(1)));
-    let key = (0..).map(|n| format!("k{n}").into_bytes()).find(|key| a.slot_of(key) == SLOT).unwrap();
+    let key = (0..)
+        .map(|n| format!("k{n}").into_bytes())
+        .find(|key| a.slot_of(key) == SLOT)
+        .expect("it is as this test arranges it");
     let waiting = Waiting::new();
     let write = |now: Timestamp, value: &[u8], ack: AckLevel| {
         let write = Write { ack, ..Write::new(&key, Change::Put(value)) };
-        a.write(now, SLOT, &write, &waiting, &mut Turn::default()).unwrap().ticket
+        a.write(now, SLOT, &write, &waiting, &mut Turn::default()).expect("it is as this test arranges it").ticket
     };
 
     // The first record of the slot reaches B, whose acknowledgement is lost. C, without it, leads for a while: its log
@@ -123,11 +141,11 @@ fn a_copy_with_a_record_of_an_earlier_term_acknowledges_none_with_the_same_numbe
     [&mut a_to_b, &mut a_to_c].into_iter().for_each(|link| link.exchange(now));
     a.handle_timeout(now, &mut Turn::default());
 
-    let ticket = write(now, b"new", AckLevel::Quorum).unwrap();
+    let ticket = write(now, b"new", AckLevel::Quorum).expect("it is as this test arranges it");
     [&mut a_to_b, &mut a_to_c].into_iter().for_each(|link| link.exchange(now));
     let value = |node: &Node| {
         let read = node.read_copy(SLOT, &key, || now, |record| record.and_then(|it| it.value().map(<[u8]>::to_vec)));
-        read.unwrap().unwrap()
+        read.expect("it is as this test arranges it").expect("it is as this test arranges it")
     };
     assert_eq!((value(&a), value(&b), value(&c)), (b"new".to_vec(), b"old".to_vec(), b"new".to_vec()));
     assert_eq!(waiting.outcome(ticket), None, "B does not have it, and waits to be filled");

@@ -313,7 +313,8 @@ impl Verb {
             Self::Unregister => match words(rest)[..] {
                 [node] => parsed(node).map(Command::Unregister),
                 [host, port] => {
-                    NodeAddr::new(std::str::from_utf8(host).ok()?, parsed(port)?).ok().map(Command::Unregister)
+                    let [host, port] = [host, port].map(|word| std::str::from_utf8(word).ok());
+                    NodeAddr::from_words(host?, port?).ok().map(Command::Unregister)
                 }
                 _ => None,
             },

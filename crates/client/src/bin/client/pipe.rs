@@ -22,7 +22,7 @@ pub(crate) fn run(session: &mut Session<'_>, mut input: impl BufRead) -> anyhow:
             }
         };
         match printed {
-            Ok(Next::GoOn) => {}
+            Ok(Next::GoOn | Next::Interrupted) => {}
             Ok(Next::Leave) => break,
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe && !input.fill_buf()?.is_empty() => {
                 anyhow::bail!("standard output was closed: the lines after line {number} were not executed")

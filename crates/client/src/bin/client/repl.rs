@@ -48,8 +48,10 @@ pub(crate) fn run(session: &mut Session<'_>) -> anyhow::Result<()> {
             Ok(lines) => {
                 for line in lines.lines() {
                     remember(&mut editor, line, history.as_deref());
-                    if session.run_line(line.as_bytes(), true)? == Next::Leave {
-                        return Ok(());
+                    match session.run_line(line.as_bytes(), true)? {
+                        Next::GoOn => {}
+                        Next::Interrupted => break,
+                        Next::Leave => return Ok(()),
                     }
                 }
             }

@@ -21,6 +21,8 @@ pub(crate) struct Session<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     GoOn,
+    /// The command was interrupted: what was pasted after it is not wanted either.
+    Interrupted,
     Leave,
 }
 
@@ -48,23 +50,27 @@ impl<'a> Session<'a> {
                 if let Some(levels) = command.levels() {
                     self.client = self.client.with(levels);
                 }
-                let outcome = self.runtime.block_on(self.outcome(&command, can_interrupt));
+                let (outcome, was_interrupted) = self.runtime.block_on(self.outcome(&command, can_interrupt));
                 self.print(&report(self.format, &command, &outcome))?;
                 if outcome == Outcome::Bye {
                     return Ok(Next::Leave);
+                }
+                if was_interrupted {
+                    return Ok(Next::Interrupted);
                 }
             }
         }
         Ok(Next::GoOn)
     }
 
-    async fn outcome(&self, command: &Command<'_>, can_interrupt: bool) -> Outcome {
+    /// The outcome, and whether it is that of an interruption.
+    async fn outcome(&self, command: &Command<'_>, can_interrupt: bool) -> (Outcome, bool) {
         if !can_interrupt {
-            return execute(&self.client, command).await;
+            return (execute(&self.client, command).await, false);
         }
         tokio::select! {
-            outcome = execute(&self.client, command) => outcome,
-            Ok(()) = tokio::signal::ctrl_c() => interrupted(command),
+            outcome = execute(&self.client, command) => (outcome, false),
+            Ok(()) = tokio::signal::ctrl_c() => (interrupted(command), true),
         }
     }
 

@@ -123,7 +123,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
     .noting("; such as 90s or 1500ms, 60s unless given"),
     Spec::new(Verb::Verify, "VERIFY", "[host:port]", "compare all copies now, of the slots of one node or of all"),
     Spec::new(Verb::Ping, "PING", "[host:port]", "whether a node, or the coordinator, answers"),
-    Spec::new(Verb::Losses, "LOSSES", "host:port", "the acknowledged writes that a node has lost"),
+    Spec::new(Verb::Losses, "LOSSES", "host:port", "the writes that a node has dropped after a failover"),
     Spec::new(Verb::Forget, "FORGET", "host:port", "stop waiting for what a lost node could report"),
     Spec::new(
         Verb::Unregister,
