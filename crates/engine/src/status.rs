@@ -289,7 +289,7 @@ impl Status {
                 }
                 if !silent.is_empty() {
                     why.push(format!(
-                        "{} not responding: restart it, or wait until its copies are re-created on other nodes",
+                        "{} not responding: restart it, or wait until its copies are re-created on other nodes, if there are any",
                         names(silent)
                     ));
                 }
@@ -549,7 +549,7 @@ mod tests {
             (
                 short(&[2], &[], 0, 0),
                 "degraded",
-                "1 slot has 2 of 3 copies in sync, h:2 not responding: restart it, or wait until its copies are re-created on other nodes: slot 7",
+                "1 slot has 2 of 3 copies in sync, h:2 not responding: restart it, or wait until its copies are re-created on other nodes, if there are any: slot 7",
             ),
             (
                 short(&[], &[4, 5], 0, 0),

@@ -224,7 +224,7 @@ impl fmt::Display for Report {
             writeln!(out, "  stopped {stop}")?;
         }
         for (position, records) in &self.snapshots {
-            writeln!(out, "  snapshot at position {position}: {records} records, good")?;
+            writeln!(out, "  snapshot at position {position}: {records} parts, good")?;
         }
         for segment in &self.segments {
             let SegmentReport { file, records, used, .. } = segment;

@@ -80,9 +80,7 @@ pub(crate) fn report(format: Format, command: &Command<'_>, outcome: &Outcome) -
             None if read.contains(&Ok(None)) => Exit::No,
             None => Exit::Done,
         },
-        Outcome::StoredMany(stored) => {
-            stored.iter().find_map(|stored| stored.as_ref().err()).map_or(Exit::Done, Exit::of)
-        }
+        Outcome::StoredMany(stored) => of_writes(stored),
         Outcome::Verified(nodes) => match nodes.iter().find_map(|(_, told)| told.as_ref().err()) {
             Some(error) => Exit::of(error),
             None if nodes.iter().all(|(_, told)| is_equal(told)) => Exit::Done,
@@ -99,6 +97,15 @@ pub(crate) fn report(format: Format, command: &Command<'_>, outcome: &Outcome) -
         (Format::Raw, _) => (raw(outcome), first_error(outcome)),
     };
     Report { result, error, exit }
+}
+
+/// The exit code of many writes. Unless all succeeded or none was carried out, something has happened, and the errors say
+/// what.
+fn of_writes(stored: &[Result<Placement, Error>]) -> Exit {
+    let mut errors = stored.iter().filter_map(|stored| stored.as_ref().err()).peekable();
+    let Some(first) = errors.peek().map(|error| Exit::of(error)) else { return Exit::Done };
+    let failed = errors.filter(|error| Exit::of(error) != Exit::Unknown).count();
+    if failed == stored.len() { first } else { Exit::Unknown }
 }
 
 /// The first error of a command with many keys, for `--raw`: the result holds the values of the others.
@@ -353,6 +360,17 @@ mod tests {
     }
 
     #[test]
+    fn many_writes_of_which_some_took_effect_are_not_called_refused() {
+        let stored = || Ok(Placement { primary: None, replicas: Vec::new() });
+        let refused = || Err(Error::Refused { by: None, reason: "FULL".to_owned() });
+        let unknown = || Err(Error::Unknown { reason: "no answer".to_owned() });
+        assert_eq!(of_writes(&[stored(), stored()]), Exit::Done);
+        assert_eq!(of_writes(&[refused(), refused()]), Exit::Refused);
+        assert_eq!(of_writes(&[refused(), stored()]), Exit::Unknown);
+        assert_eq!(of_writes(&[refused(), unknown()]), Exit::Unknown);
+    }
+
+    #[test]
     fn texts_are_the_first_versions() {
         let stored = Outcome::Stored(placement(&["127.0.0.1:5002", "127.0.0.1:5003"]));
         let failed = Outcome::Failed(Error::Refused { by: None, reason: "BUSY full".into() });
@@ -469,7 +487,7 @@ mod tests {
         let exit = |outcome| report(Format::Text, &Command::parse(b"MGET a b").unwrap(), &outcome).exit;
         assert_eq!(exit(read), Exit::Refused);
         assert_eq!(exit(Outcome::ReadMany(vec![Ok(None)])), Exit::No);
-        assert_eq!(exit(stored), Exit::Refused);
+        assert_eq!(exit(stored), Exit::Unknown, "a is stored");
     }
 
     #[test]
