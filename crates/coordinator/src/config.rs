@@ -20,7 +20,7 @@ pub struct Config {
     pub host: String,
 
     /// Port to listen on; 0 picks a free one and prints it.
-    #[arg(long, default_value_t = 5000, value_parser = flags::number(0..=u16::MAX))]
+    #[arg(long, default_value_t = limits::COORDINATOR_PORT, value_parser = flags::number(0..=u16::MAX))]
     pub port: u16,
 
     /// Copies of each key in addition to its primary.

@@ -111,9 +111,7 @@ impl ConnectionFlags {
     pub fn password(&self) -> Result<Option<Password>, PasswordError> {
         self.password_file.as_deref().map(Password::read).transpose()
     }
-}
 
-impl ConnectionFlags {
     /// These flags, with no more connections than this process can have open.
     #[must_use]
     pub fn fitting(self) -> Self {

@@ -49,7 +49,7 @@ pub struct Config {
     pub coordinator_host: String,
 
     /// Port of the coordinator.
-    #[arg(long, default_value_t = 5000, value_parser = flags::number(1..=u16::MAX))]
+    #[arg(long, default_value_t = limits::COORDINATOR_PORT, value_parser = flags::number(1..=u16::MAX))]
     pub coordinator_port: u16,
 
     /// Directory for the node's data, which then survives any stop. Without it all data is in memory only.

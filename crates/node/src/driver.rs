@@ -312,7 +312,7 @@ impl Driver {
         self.shared.terms.load(Ordering::SeqCst)
     }
 
-    /// Shuts down the node's background tasks.
+    /// The switch that shuts down the node's background tasks.
     #[must_use]
     pub fn background(&self) -> &Shutdown {
         &self.shared.background

@@ -91,6 +91,9 @@ pub const WEIGHT: u32 = 100;
 /// The most replicas of a key besides its primary.
 pub const REPLICAS: usize = 15;
 
+/// The port of the coordinator unless another is given.
+pub const COORDINATOR_PORT: u16 = 5_000;
+
 /// The most nodes that one coordinator registers.
 pub const NODES: usize = 1_024;
 

@@ -4,6 +4,7 @@
 //!
 //! - `lock`: locked for as long as a process uses the directory. Empty, and left behind.
 //! - `identity`: whose data it is ([`crate::identity`]).
+//! - `map`: the last cluster map that the node had ([`crate::map_file`]).
 //! - `log-POSITION.seg`: the log ([`crate::journal`]).
 //! - `snapshot-POSITION.snap`: what the log below its position said ([`crate::snapshot`]).
 //! - `cut-POSITION.mark`: where a repair has cut the log.

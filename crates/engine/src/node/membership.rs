@@ -31,6 +31,10 @@ const EXPIRIES_PER_TICK: usize = 1_000;
 /// If more than this passes between two ticks, the process was asleep and has heard nobody meanwhile.
 const SLEPT: Duration = TICK.saturating_mul(10);
 
+/// For how many tenths of the heartbeat timeout an answer of the coordinator is counted on: two clocks that are each off by
+/// a tenth at most still agree that the timeout has not passed.
+const TRUSTED_TENTHS: u32 = 8;
+
 impl<B: Bugs> Node<B> {
     /// The coordinator has registered this node. All pending proposals are made again, since they may have been lost.
     pub fn joined(&self, me: Incarnation) {
@@ -59,8 +63,7 @@ impl<B: Bugs> Node<B> {
         if !self.has_map_of_session.load(Ordering::Relaxed) {
             return;
         }
-        // Shortened by the most that two clocks can differ if each is off by a tenth.
-        let until = sent + map.cluster_settings.heartbeat_timeout * 8 / 10;
+        let until = sent + map.cluster_settings.heartbeat_timeout * TRUSTED_TENTHS / 10;
         self.coordinator_until.fetch_max(until.0, Ordering::Relaxed);
     }
 

@@ -53,7 +53,7 @@ pub(crate) struct Args {
     pub(crate) host: String,
 
     /// The port of the coordinator
-    #[arg(long, global = true, default_value_t = 5000, value_parser = number(1..=u16::MAX))]
+    #[arg(long, global = true, default_value_t = proto::limits::COORDINATOR_PORT, value_parser = number(1..=u16::MAX))]
     pub(crate) port: u16,
 
     /// Run one command, such as "PUT key value", and exit with its exit code

@@ -92,7 +92,7 @@ pub(crate) fn report(format: Format, command: &Command<'_>, outcome: &Outcome) -
         (Format::Json, _) => (json::of_outcome(command, outcome), None),
         (_, Outcome::Failed(error)) => (Vec::new(), Some(error_line(error))),
         (_, Outcome::Interrupted) => (Vec::new(), Some("[Client] Interrupted".to_owned())),
-        (Format::Text, _) => (text(command, outcome).into_bytes(), None),
+        (Format::Text, _) => (visible(&text(command, outcome)).into_bytes(), None),
         (Format::Raw, _) if command.levels().is_some() => (Vec::new(), None),
         (Format::Raw, _) => (raw(outcome), first_error(outcome)),
     };
@@ -122,7 +122,9 @@ fn first_error(outcome: &Outcome) -> Option<String> {
 pub(crate) fn report_no_command(format: Format, error: &CommandError) -> Report {
     match format {
         Format::Json => Report { result: json::of_no_command(error), error: None, exit: Exit::Usage },
-        Format::Text | Format::Raw => Report { result: Vec::new(), error: Some(error.to_string()), exit: Exit::Usage },
+        Format::Text | Format::Raw => {
+            Report { result: Vec::new(), error: Some(visible(&error.to_string())), exit: Exit::Usage }
+        }
     }
 }
 
@@ -138,7 +140,20 @@ pub(crate) fn report_no_line(format: Format, error: &Error) -> Report {
 
 /// An error in human-readable form.
 pub(crate) fn error_line(error: &Error) -> String {
-    format!("[Client] ERROR {error}")
+    visible(&format!("[Client] ERROR {error}"))
+}
+
+/// A text whose control characters do nothing to a terminal: servers may send any. Newlines and tabs stay.
+fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '\n' | '\t' => shown.push(char),
+            char if char.is_control() => shown.extend(char.escape_unicode()),
+            char => shown.push(char),
+        }
+    }
+    shown
 }
 
 /// Prints a line to standard error. If nobody reads it any more, the exit code still tells.
@@ -357,6 +372,13 @@ mod tests {
     fn printed(format: Format, command: &str, outcome: &Outcome) -> String {
         let report = report(format, &Command::parse(command.as_bytes()).unwrap(), outcome);
         String::from_utf8(report.result).unwrap() + report.error.as_deref().unwrap_or_default()
+    }
+
+    #[test]
+    fn what_a_server_says_does_nothing_to_the_terminal() {
+        let refused = Error::Refused { by: None, reason: "FULL \u{1b}[31mred\u{7}".to_owned() };
+        assert!(error_line(&refused).ends_with("FULL \\u{1b}[31mred\\u{7}"), "{}", error_line(&refused));
+        assert_eq!(visible("a\tb\n\u{9b}c"), "a\tb\n\\u{9b}c");
     }
 
     #[test]
