@@ -142,7 +142,7 @@ start() {
     : >"$logs/$name.out"
     local program=$1
     shift
-    "${on[@]}" "$bin/$program" "$@" >"$logs/$name.out" 2>"$logs/$name.err" &
+    ${on[@]+"${on[@]}"} "$bin/$program" "$@" >"$logs/$name.out" 2>"$logs/$name.err" &
     pid=$!
     pids+=("$pid")
     local tries=0
@@ -165,7 +165,7 @@ redis() {
     mkdir "$logs/$name"
     for _ in 1 2 3 4 5 6 7 8; do
         port=$((20000 + RANDOM % 12000))
-        "${on[@]}" redis-server --port "$port" --bind 127.0.0.1 --dir "$PWD/$logs/$name" --daemonize no --save '' \
+        ${on[@]+"${on[@]}"} redis-server --port "$port" --bind 127.0.0.1 --dir "$PWD/$logs/$name" --daemonize no --save '' \
             --repl-diskless-sync-delay 0 "$@" >"$logs/$name.err" 2>&1 &
         pid=$!
         pids+=("$pid")
@@ -212,7 +212,7 @@ measure() {
 # watched PROGRAM [ARGUMENT...]: runs one of our programs to its end; in the background, so that a signal ends it at
 # once.
 watched() {
-    "${on[@]}" "$bin/$1" "${@:2}" &
+    ${on[@]+"${on[@]}"} "$bin/$1" "${@:2}" &
     pids+=($!)
     if ! wait $!; then
         echo "bench.sh: the run failed; the ends of the logs:" >&2
@@ -283,7 +283,7 @@ measure_moves() {
 }
 
 measure_log() {
-    watched examples/append "$logs"
+    watched examples/append "$logs" "$rounds"
 }
 
 # conditions: prints a line that tells how the tables were measured.

@@ -37,6 +37,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 missing=
 need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $1($2)"; }
 need cargo rustup.rs
+need timeout coreutils
+need awk mawk
+need od coreutils
 need redis-cli redis-tools
 need redis-benchmark redis-tools
 need redis-server redis-server

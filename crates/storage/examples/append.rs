@@ -1,6 +1,6 @@
 //! Measures how fast the log appends records that are each synced, compared with a plain append and fdatasync on a
-//! preallocated file: alternating, in one process, with one writer; prints the median of the ratios.
-//! `cargo run --release -p storage --example append -- DIRECTORY`; the directory must be on a disk. Everything created
+//! preallocated file: alternating, in one process, with one writer; prints the median of the ratios of some rounds.
+//! `cargo run --release -p storage --example append -- DIRECTORY ROUNDS`; the directory must be on a disk. Everything created
 //! there is removed afterwards.
 #![expect(clippy::print_stdout, reason = "what it measures is what it is run for")]
 
@@ -19,22 +19,22 @@ const RECORD: [u8; 150] = [b'r'; 150];
 /// How long each measurement takes.
 const TIME: Duration = Duration::from_millis(600);
 
-const ROUNDS: usize = 5;
-
 /// The log's goal, as a fraction of the plain file's rate.
 const GOAL: f64 = 0.75;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let Some(parent) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        return Err("name a directory on the disk that is to be measured".into());
+    let mut arguments = std::env::args().skip(1);
+    let (Some(parent), Some(rounds)) = (arguments.next().map(PathBuf::from), arguments.next()) else {
+        return Err("name a directory on the disk that is to be measured, and a number of rounds".into());
     };
+    let rounds: usize = rounds.parse()?;
     let directory = parent.join(format!("append-{}", std::process::id()));
     fs::create_dir(&directory)?;
-    let measured = measure(&directory);
+    let measured = measure(&directory, rounds);
     fs::remove_dir_all(&directory)?;
     let mut ratios = measured?;
     ratios.sort_unstable_by(f64::total_cmp);
-    let (Some(least), Some(median), Some(most)) = (ratios.first(), ratios.get(ROUNDS / 2), ratios.last()) else {
+    let (Some(least), Some(median), Some(most)) = (ratios.first(), ratios.get(rounds / 2), ratios.last()) else {
         return Err("nothing was measured".into());
     };
     let met = if *median >= GOAL { "yes" } else { "**no**" };
@@ -45,14 +45,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// The ratio of the log's rate to the plain file's, for each round.
-fn measure(directory: &Path) -> Result<Vec<f64>, Box<dyn std::error::Error>> {
+fn measure(directory: &Path, rounds: usize) -> Result<Vec<f64>, Box<dyn std::error::Error>> {
     let options = Options::new(DirectoryId(1));
     let mut data = DataDir::open(Arc::new(RealDisk::default()), &directory.join("log"), options)?;
     let (mut journal, _) = data.recover(&mut |_| Ok(()))?;
     let mut file = OpenOptions::new().create_new(true).append(false).write(true).open(directory.join("plain"))?;
     file.allocate(options.segment_bytes)?;
     let mut ratios = Vec::new();
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds {
         let plain = rate(|| {
             file.write_all(&RECORD)?;
             Ok(file.sync_data()?)
