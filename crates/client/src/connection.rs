@@ -23,7 +23,8 @@ use crate::level::Levels;
 /// Enough for the answers of most requests, and the most that an idle connection keeps.
 const BUFFER_BYTES: usize = 8 * 1024;
 
-/// The longest multi-line answer. A map with the most slots and nodes takes less.
+/// The longest multi-line answer, in bytes, with what its lines take in memory. A map with the most slots and nodes takes
+/// less.
 const LINES_BYTES: usize = 64 * 1024 * 1024;
 
 /// An idle peer is probed after this long, and again at this interval, so that a peer that vanishes silently (an
@@ -239,6 +240,10 @@ impl Connection {
         let mut start = 0;
         loop {
             let unread = self.received.get(start..).unwrap_or_default();
+            // Lines that are short take more memory than their bytes.
+            if start + lines.len() * size_of::<String>() > LINES_BYTES {
+                return Err(no_protocol(NotAnAnswer));
+            }
             match decoder.decode(unread).map_err(no_protocol)? {
                 None if start + unread.len() > LINES_BYTES => return Err(no_protocol(NotAnAnswer)),
                 None => {
@@ -266,6 +271,7 @@ impl Connection {
             }
         }
         self.received.drain(..start);
+        self.received.shrink_to(BUFFER_BYTES);
         Ok(lines)
     }
 
