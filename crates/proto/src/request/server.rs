@@ -136,6 +136,11 @@ pub(super) fn parse<'a>(verb: &[u8], rest: Rest<'a>) -> Result<NodeRequest<'a>, 
             let [index] = exactly(verb, words)?;
             match integer(index).ok_or_else(not_an_integer)? {
                 0 => ServerCommand::Select,
+                index if i32::try_from(index).is_err() => {
+                    let (least, most) = (i32::MIN, i32::MAX);
+                    let error = format!("ERR value is out of range, value must between {least} and {most}");
+                    return Err(ErrorReply::redis(error));
+                }
                 _ => return Err(ErrorReply::redis("ERR DB index is out of range")),
             }
         }
