@@ -63,8 +63,11 @@ fn its_json_has_all_that_was_asked_for_and_measured() {
     let figures = ["min", "p50", "p90", "p99", "p99_9", "p99_99", "max"].map(|name| latency[name].as_f64().unwrap());
     assert!(figures.is_sorted() && figures[0] > 0.0, "{latency}");
     let of = |name: &str| object["by_operation_us"][name]["count"].as_u64().unwrap();
-    assert_eq!(Value::from(of("get") + of("put")), object["operations"], "{object}");
-    assert!(object["operations"].as_u64().unwrap() <= 100, "no more than was due: {object}");
+    // What was sent in time and answered after the end has a latency, but is no operation of the run: at most one on each
+    // connection.
+    let (answered, operations) = (of("get") + of("put"), object["operations"].as_u64().unwrap());
+    assert!((operations..=operations + 3).contains(&answered), "{object}");
+    assert!(operations <= 100, "no more than was due: {object}");
 }
 
 #[test]

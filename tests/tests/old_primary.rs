@@ -120,10 +120,9 @@ fn writes_that_a_replaced_primary_had_taken_alone_are_listed_counted_and_logged(
     }
     cluster.node(0).process.says_on_stderr("writes in");
     let stderr = cluster.node(0).process.stderr();
-    let told = stderr.lines().filter(|line| line.contains("are lost") && line.contains("LOSSES lists them"));
-    let told: usize = told
-        .filter_map(|line| line.split(" acknowledged writes").next()?.rsplit(' ').next()?.parse::<usize>().ok())
-        .sum();
+    let told = stderr.lines().filter(|line| line.contains("were dropped") && line.contains("LOSSES lists them"));
+    let told: usize =
+        told.filter_map(|line| line.split(" writes in").next()?.rsplit(' ').next()?.parse::<usize>().ok()).sum();
     assert_eq!(told, lost, "{stderr}");
     cluster.settles();
     for key in keys {
