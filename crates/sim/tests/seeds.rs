@@ -24,7 +24,7 @@ const FOUND_BY: [(Bug, u64); 66] = [
     (Bug::StaleIncarnationAdmitted, 437),
     (Bug::MarkCarriedOver, 424),
     (Bug::LearnerAdmittedEarly, 0),
-    (Bug::AdmittedBelowBarrier, 2),
+    (Bug::AdmittedBelowBarrier, 9),
     (Bug::AdmissionCountedLate, 6),
     (Bug::ShrinkCountedEarly, 0),
     (Bug::MarkMovesBelowMinimum, 2),
