@@ -28,9 +28,9 @@ pub enum Error {
         reason: String,
     },
     /// The write was sent, perhaps more than once but always as the same write, and may or may not have taken effect,
-    /// at most once. It will not be sent again. Read the key before you repeat the
-    /// write. A copy of it may still be on its way to a node that stands still, for a minute: a read that does not show it
-    /// proves nothing, but a conditional write ([`Client::compare_and_set`](crate::Client::compare_and_set)) is safe.
+    /// at most once. It will not be sent again, but a copy of it may still wait at a node that stands still, for up to two
+    /// minutes: until then, a read that does not show it proves nothing, and it may replace a later write, unless it was
+    /// conditional itself ([`Client::compare_and_set`](crate::Client::compare_and_set)). Read the key before you repeat it.
     #[error("UNKNOWN {reason}")]
     Unknown {
         /// Why there was no answer, or what the answer was.

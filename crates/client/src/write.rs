@@ -211,7 +211,7 @@ fn miss_of(node: &NodeAddr, answer: Answer) -> AttemptError {
 }
 
 fn unknown(reason: &str) -> Error {
-    let advice = "the write may have taken effect, or still may for a minute: read the key before you repeat it, and \
-                  repeat it with CAS";
+    let advice = "the write may have taken effect, or still may within two minutes: \
+                  read the key after that before you repeat it";
     Error::Unknown { reason: format!("{reason}; {advice}") }
 }

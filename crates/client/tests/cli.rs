@@ -139,7 +139,7 @@ async fn a_refusal_exits_with_4_and_an_unknown_outcome_with_5() {
     let cluster = FakeCluster::start(1).await;
     let node = &cluster.nodes[0];
     let unknown = |why: &str| {
-        let advice = "the write may have taken effect, or still may for a minute: read the key before you repeat it, and repeat it with CAS";
+        let advice = "the write may have taken effect, or still may within two minutes: read the key after that before you repeat it";
         format!("[Client] ERROR UNKNOWN node {}: {why}; tried for 200ms; {advice}\n", node.addr())
     };
     for (behaviour, code, text) in [

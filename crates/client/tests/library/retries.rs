@@ -110,7 +110,7 @@ async fn ends_unknown(behaviour: Behaviour) -> String {
     let Error::Unknown { reason } = error else { panic!("{error}") };
     only_identity(cluster.primary_of(KEY));
     assert!(all_requests(&cluster).iter().all(|request| request == "line PUT user:1"));
-    let end = "; tried for 300ms; the write may have taken effect, or still may for a minute: read the key before you repeat it, and repeat it with CAS";
+    let end = "; tried for 300ms; the write may have taken effect, or still may within two minutes: read the key after that before you repeat it";
     let reason = reason.strip_suffix(end).unwrap_or_else(|| panic!("{reason}"));
     let primary = cluster.primary_of(KEY).addr();
     reason.strip_prefix(&format!("node {primary}: ")).unwrap_or_else(|| panic!("{reason}")).to_owned()

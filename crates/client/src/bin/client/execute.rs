@@ -141,8 +141,8 @@ pub(crate) fn interrupted(command: &Command<'_>) -> Outcome {
         | Command::Recommission(_)
         | Command::Replace { .. } => "interrupted; it may have taken effect; it is safe to repeat",
         command if command.is_write() => {
-            "interrupted; the write may have taken effect, or still may for a minute: read the key before you repeat it, and \
-             repeat it with CAS"
+            "interrupted; the write may have taken effect, or still may within two minutes: read the key after that before \
+             you repeat it"
         }
         _ => return Outcome::Interrupted,
     };
