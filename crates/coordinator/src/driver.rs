@@ -11,6 +11,7 @@ use engine::coordinator::Coordinator;
 use engine::output::{Accepted, Event, Output, Settings};
 use engine::time::Timestamp;
 use net::clock::Clock;
+use net::random;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{MapUpdate, MapVersion};
 use proto::id::{Incarnation, NodeAddr};
@@ -65,8 +66,8 @@ impl Driver {
             replace_after: config.replace_after,
             moves_at_once: config.moves_at_once,
             bits: SLOT_BITS,
-            cluster: format!("{:016x}", random()),
-            incarnations: (random() >> 32) as u32,
+            cluster: format!("{:016x}", random::bits()),
+            incarnations: (random::bits() >> 32) as u32,
         };
         let clock = Clock::start();
         let (state_file, kept) = match config.data_dir.as_deref().map(StateFile::open).transpose()? {
@@ -267,15 +268,10 @@ impl Driver {
 /// clients work without it until it is started again.
 fn keep(file: &StateFile, state: &str) {
     if let Err(error) = tokio::task::block_in_place(|| file.save(state)) {
-        tracing::error!("cannot save the state: {error}; stopping. Fix the disk and start again");
+        let error = anyhow::Error::from(error);
+        tracing::error!("cannot save the state: {error:#}; stopping. Fix the disk and start again");
         std::process::exit(1);
     }
-}
-
-/// 64 random bits from the system, obtained through the standard library's hash seeds.
-fn random() -> u64 {
-    use std::hash::BuildHasher as _;
-    std::collections::hash_map::RandomState::new().hash_one(std::process::id())
 }
 
 fn listed(nodes: &[NodeAddr]) -> String {

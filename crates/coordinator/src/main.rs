@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use coordinator::config::Config;
 use coordinator::driver::Driver;
-use coordinator::{session, state_file};
+use coordinator::session;
 use net::access::Access;
 use net::in_use;
 use net::listener::Limits;
@@ -29,7 +29,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     // Check this before anything else: a password that cannot be read aborts the start.
     let access = Access::new(config.connections.password()?);
     if let Some(directory) = &config.data_dir {
-        let lock = directory.join(state_file::LOCK_NAME);
+        let lock = directory.join(storage::coordinator::LOCK_NAME);
         in_use::wait_for_predecessor(&config.host, config.port, directory, &lock).await;
     }
     let listener = net::listener::bind(&config.host, config.port).await?;

@@ -12,12 +12,13 @@
 //! the same epochs again.
 
 use std::fmt::Write as _;
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
+use storage::disk::{DiskLock, read_file, replace_file};
+use storage::{Disk, FileError, RealDisk, coordinator, identity};
 
 #[cfg(test)]
 mod tests;
@@ -30,21 +31,15 @@ const FORMAT_VERSION: &str = "1";
 /// The longest first line, in bytes, its newline included.
 const FIRST_LINE_BYTES: usize = 128;
 
-/// The name of the file in the directory that its coordinator keeps locked.
-pub const LOCK_NAME: &str = "coordinator.lock";
-const STATE_NAME: &str = "coordinator.state";
-const WRITTEN_NAME: &str = "coordinator.state.tmp";
-/// A file of every node's data directory.
-const NODE_NAME: &str = "identity";
-
 /// The state of a coordinator on disk, and the exclusive right to it: as long as this value lives, no other
 /// coordinator can use its directory.
 #[derive(Debug)]
 pub struct StateFile {
+    disk: Arc<dyn Disk>,
     directory: PathBuf,
     /// Held while a text is written: all texts go through the same temporary file.
     writing: Mutex<()>,
-    _lock: File,
+    _lock: Box<dyn DiskLock>,
 }
 
 /// Why a coordinator cannot start on its directory. Nothing was changed, except that a directory or a lock file may
@@ -132,6 +127,17 @@ pub enum Flaw {
     TooLong,
 }
 
+/// Why a text was not saved.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The text is too long. Nothing was changed.
+    #[error("a state of {0} bytes, the limit is {STATE_BYTES}; nothing was changed")]
+    TooLong(usize),
+    /// The disk failed. A restart finds one of the two texts, whole, but it is unknown which. Safe to repeat.
+    #[error(transparent)]
+    Disk(#[from] FileError),
+}
+
 impl StateFile {
     /// Locks a directory, which is created if missing, and loads the text that was last saved there; `None` if there
     /// never was one. Blocks on the disk.
@@ -139,63 +145,53 @@ impl StateFile {
     /// # Errors
     /// Each error says what to do; an existing text is left as it is.
     pub fn open(dir: &Path) -> Result<(Self, Option<String>), StateError> {
-        if dir.join(NODE_NAME).is_file() && !dir.join(LOCK_NAME).exists() {
-            return Err(StateError::OfNode { directory: dir.to_owned() });
+        Self::open_on(Arc::new(RealDisk::default()), dir)
+    }
+
+    fn open_on(disk: Arc<dyn Disk>, dir: &Path) -> Result<(Self, Option<String>), StateError> {
+        let directory = || dir.to_owned();
+        match disk.list(dir) {
+            Ok(names) => {
+                let has = |name: &str| names.iter().any(|found| found == name);
+                if has(identity::NAME) && !has(coordinator::LOCK_NAME) {
+                    return Err(StateError::OfNode { directory: directory() });
+                }
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(source) => return Err(StateError::Unreadable { file: directory(), source }),
         }
-        make_directory(dir).map_err(|source| StateError::Directory { directory: dir.to_owned(), source })?;
+        disk.create_directory(dir).map_err(|source| StateError::Directory { directory: directory(), source })?;
         // IMPORTANT: lock first, then load. Otherwise another coordinator could save a later text in between.
-        let lock = lock(dir)?;
-        let text = load(&dir.join(STATE_NAME))?;
-        Ok((Self { directory: dir.to_owned(), writing: Mutex::new(()), _lock: lock }, text))
+        let file = dir.join(coordinator::LOCK_NAME);
+        let lock = disk.lock(&file).map_err(|source| StateError::Lock { file, source })?;
+        let lock = lock.ok_or_else(|| StateError::InUse { directory: directory() })?;
+        let text = load(disk.as_ref(), &dir.join(coordinator::STATE_NAME))?;
+        Ok((Self { disk, directory: directory(), writing: Mutex::new(()), _lock: lock }, text))
     }
 
     /// Replaces the saved text. When this returns, the new text survives a power failure. Blocks on the disk;
     /// concurrent calls take turns.
     ///
     /// # Errors
-    /// A text longer than [`STATE_BYTES`] changes nothing. After any other error, a restart finds one of the two
-    /// texts, whole, but it is unknown which. It is safe to repeat the call.
-    pub fn save(&self, text: &str) -> io::Result<()> {
+    /// Each error says which text a restart finds.
+    pub fn save(&self, text: &str) -> Result<(), SaveError> {
         if text.len() > STATE_BYTES {
-            let message = format!("a state of {} bytes, the limit is {STATE_BYTES}; nothing was changed", text.len());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            return Err(SaveError::TooLong(text.len()));
         }
         // A panic under the lock leaves at most a temporary file, which is overwritten.
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (state, written) = (self.directory.join(STATE_NAME), self.directory.join(WRITTEN_NAME));
-        // IMPORTANT: the text is on disk before it gets its name, or a power failure could leave the name with only
-        // part of the text; and the name is on disk before this returns, or a power failure could bring back the
-        // previous text.
-        write(&written, text).map_err(|error| about("write", &written, &error))?;
-        fs::rename(&written, &state).map_err(|error| about("replace", &state, &error))?;
-        sync_directory(&self.directory).map_err(|error| about("sync", &self.directory, &error))
+        let bytes = [first_line(text.as_bytes()).as_bytes(), text.as_bytes()].concat();
+        Ok(replace_file(self.disk.as_ref(), &self.directory, coordinator::STATE_NAME, &bytes)?)
     }
 }
 
-fn lock(dir: &Path) -> Result<File, StateError> {
-    let file = dir.join(LOCK_NAME);
-    let opened = File::options().read(true).write(true).create(true).truncate(false).open(&file);
-    let opened = match opened {
-        Ok(opened) => opened,
-        Err(source) => return Err(StateError::Lock { file, source }),
+fn load(disk: &dyn Disk, file: &Path) -> Result<Option<String>, StateError> {
+    let text = match read_file(disk, file, (STATE_BYTES + FIRST_LINE_BYTES) as u64) {
+        Ok(None) => return Ok(None),
+        Ok(Some(bytes)) => decode(&bytes),
+        Err(error) if error.source.kind() == ErrorKind::FileTooLarge => Err(Flaw::TooLong),
+        Err(FileError { source, .. }) => return Err(StateError::Unreadable { file: file.to_owned(), source }),
     };
-    match opened.try_lock() {
-        Ok(()) => Ok(opened),
-        Err(TryLockError::WouldBlock) => Err(StateError::InUse { directory: dir.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(StateError::Lock { file, source }),
-    }
-}
-
-fn load(file: &Path) -> Result<Option<String>, StateError> {
-    let most = STATE_BYTES + FIRST_LINE_BYTES;
-    let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|opened| opened.take(most as u64 + 1).read_to_end(&mut bytes));
-    match read {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(StateError::Unreadable { file: file.to_owned(), source }),
-    }
-    let text = if bytes.len() > most { Err(Flaw::TooLong) } else { decode(&bytes) };
     text.map(Some).map_err(|flaw| StateError::Unusable { file: file.to_owned(), flaw })
 }
 
@@ -233,49 +229,4 @@ fn decode(bytes: &[u8]) -> Result<String, Flaw> {
         return Err(Flaw::Digest);
     }
     str::from_utf8(text).map(str::to_owned).map_err(|_| Flaw::NotText)
-}
-
-fn write(file: &Path, text: &str) -> io::Result<()> {
-    let mut created = File::create(file)?;
-    created.write_all(first_line(text.as_bytes()).as_bytes())?;
-    created.write_all(text.as_bytes())?;
-    created.sync_all()
-}
-
-/// Creates a directory and its missing parents, so that they survive a power failure.
-fn make_directory(dir: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> =
-        dir.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.is_dir()).collect();
-    for new in missing.into_iter().rev() {
-        match fs::create_dir(new) {
-            // Somebody else was faster.
-            Err(_) if new.is_dir() => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(io::ErrorKind::NotADirectory.into());
-            }
-            made => made?,
-        }
-        match new.parent() {
-            Some(above) if !above.as_os_str().is_empty() => sync_directory(above)?,
-            _ => sync_directory(Path::new("."))?,
-        }
-    }
-    Ok(())
-}
-
-/// Syncs the names in a directory to disk.
-#[cfg(unix)]
-fn sync_directory(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-/// Windows has no such call; NTFS journals its names itself.
-#[cfg(not(unix))]
-fn sync_directory(_dir: &Path) -> io::Result<()> {
-    Ok(())
-}
-
-/// The system's error, with what was attempted on which path.
-fn about(tried: &str, path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot {tried} {}: {error}", path.display()))
 }

@@ -48,7 +48,7 @@ use generations::Start;
 use health::Fills;
 use membership::Joining;
 use proposals::{Proposal, REPLAN_PAUSE};
-use replan::HANDOVER_RETRY;
+use replan::HAND_OVER_RETRY;
 use start_up::Offer;
 pub use state::StateError;
 use suspicion::Suspicion;
@@ -293,7 +293,7 @@ impl<B: Bugs> Coordinator<B> {
             Phase::Fresh | Phase::Serving => None,
         };
         let promotion = self.promotion.as_ref().map(|promotion| promotion.until);
-        let retry = self.handing_over.values().map(|(_, asked)| *asked + HANDOVER_RETRY).min();
+        let retry = self.handing_over.values().map(|(_, asked)| *asked + HAND_OVER_RETRY).min();
         let settled = self.awaits_settling.then_some(self.settled_at);
         let grace = Some(self.reborn_grace).filter(|grace| *grace > self.suspicion.last_call());
         let suspicion = self.suspicion.next_check(&self.registry);

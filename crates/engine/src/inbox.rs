@@ -10,7 +10,7 @@ use proto::slot::SlotId;
 use crate::bugs::Bugs;
 use crate::completions::Completion;
 use crate::node::{Node, Turn};
-use crate::outbox::Snapshot;
+use crate::outbox::Contents;
 use crate::record::Record;
 use crate::slot::{Alignment, Incoming, Next, Step};
 use crate::time::Timestamp;
@@ -38,7 +38,7 @@ struct Fill {
     stamp: u64,
     entries_left: u64,
     completions_left: u64,
-    snapshot: Snapshot,
+    contents: Contents,
 }
 
 impl Inbox {
@@ -76,7 +76,7 @@ impl Inbox {
             LinkMessage::Entry { version, key, effect } => {
                 let fill = self.fill.as_mut().filter(|fill| fill.entries_left > 0);
                 let fill = fill.ok_or(ErrorReply::Protocol("an ENTRY without its FILL"))?;
-                fill.snapshot.records.push(Record::entry(version, key, effect));
+                fill.contents.records.push(Record::entry(version, key, effect));
                 fill.entries_left -= 1;
                 self.fill_has_grown(now, node, turn, replies);
                 return Ok(());
@@ -86,16 +86,16 @@ impl Inbox {
                 let fill = fill.ok_or(ErrorReply::Protocol("a COMPLETED without its FILL"))?;
                 let reply = (!reply.is_empty()).then(|| reply.into());
                 let completion = Completion { version, found, reply };
-                fill.snapshot.completions.push((identity.client.into(), identity.seq, completion));
+                fill.contents.completions.push((identity.client.into(), identity.seq, completion));
                 fill.completions_left -= 1;
                 self.fill_has_grown(now, node, turn, replies);
                 return Ok(());
             }
             LinkMessage::Fill { slot, epoch, stamp, last, durable, purged, entries, completions, terms } => {
-                let snapshot = Snapshot { last, durable, purged, terms, ..Snapshot::default() };
+                let contents = Contents { last, durable, purged, terms, ..Contents::default() };
                 let slot = known(node, slot)?;
                 let (entries_left, completions_left) = (entries, completions);
-                self.fill = Some(Fill { slot, epoch, stamp, entries_left, completions_left, snapshot });
+                self.fill = Some(Fill { slot, epoch, stamp, entries_left, completions_left, contents });
                 self.fill_has_grown(now, node, turn, replies);
                 return Ok(());
             }
@@ -153,8 +153,8 @@ impl Inbox {
 
     fn fill_has_grown<B: Bugs>(&mut self, now: Timestamp, node: &Node<B>, turn: &mut Turn, replies: &mut Vec<u8>) {
         let whole = |fill: &mut Fill| fill.entries_left == 0 && fill.completions_left == 0;
-        if let Some(Fill { slot, epoch, stamp, snapshot, .. }) = self.fill.take_if(whole) {
-            self.apply_one(now, node, slot, Incoming::Fill { epoch, stamp, snapshot }, turn, replies);
+        if let Some(Fill { slot, epoch, stamp, contents, .. }) = self.fill.take_if(whole) {
+            self.apply_one(now, node, slot, Incoming::Fill { epoch, stamp, contents }, turn, replies);
         }
     }
 

@@ -56,7 +56,7 @@ pub use turn::Turn;
 pub const TICK: Duration = Duration::from_millis(20);
 
 /// How long a slot accepts no writes for a hand-over. After that its primary continues, and the coordinator asks again.
-pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
+pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where a request for a slot can go, according to the map.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -79,7 +79,7 @@ pub enum Event {
     /// A replica's queue has overflowed; its removal from the in-sync sets of this many slots is proposed.
     Overflowed(NodeAddr, usize),
     /// A replica has made no progress for too long; its removal from the in-sync sets of this many slots is proposed.
-    Evicted(NodeAddr, usize),
+    Unresponsive(NodeAddr, usize),
     /// The hand-over of this many slots timed out.
     HandOverTimedOut(usize),
     /// Writes were refused that need more memory than there is here or at a replica.

@@ -82,7 +82,7 @@ pub enum Item {
         /// The epoch that this node leads.
         epoch: Epoch,
         /// The slot as it was when the copy was made.
-        snapshot: Arc<Snapshot>,
+        contents: Arc<Contents>,
         /// The stamp whose acknowledgement is awaited.
         stamp: Stamp,
     },
@@ -127,7 +127,7 @@ pub struct Align {
 
 /// Everything a slot holds up to a record.
 #[derive(Debug, Default)]
-pub struct Snapshot {
+pub struct Contents {
     /// The record.
     pub last: Version,
     /// The durable mark.
@@ -209,7 +209,7 @@ pub struct Outbox {
     /// The smoothed round-trip time of a beat, in microseconds.
     round_trip: AtomicU64,
     /// The replica's removal has been proposed since it was last heard from.
-    evicted: AtomicBool,
+    removal_proposed: AtomicBool,
     /// How many bytes the replica's node is over its memory limit, according to its last report.
     over_memory: AtomicU64,
 }
@@ -262,7 +262,7 @@ impl Outbox {
             granted: AtomicU64::new(0),
             heard: AtomicU64::new(now.0),
             round_trip: AtomicU64::new(0),
-            evicted: AtomicBool::new(false),
+            removal_proposed: AtomicBool::new(false),
             over_memory: AtomicU64::new(0),
         }
     }
@@ -291,7 +291,7 @@ impl Outbox {
     /// The replica was heard from, or this node was unable to hear it until now.
     pub fn heard(&self, now: Timestamp) {
         self.heard.store(now.0, Ordering::Relaxed);
-        self.evicted.store(false, Ordering::Relaxed);
+        self.removal_proposed.store(false, Ordering::Relaxed);
     }
 
     /// How many bytes the replica's node is over its memory limit.
@@ -320,9 +320,9 @@ impl Outbox {
 
     /// Notes that the replica's removal is proposed, and restarts its time limit. Returns whether this is the first
     /// time since it was last heard from.
-    pub fn evict(&self, now: Timestamp) -> bool {
+    pub fn propose_removal(&self, now: Timestamp) -> bool {
         self.heard.store(now.0, Ordering::Relaxed);
-        !self.evicted.swap(true, Ordering::Relaxed)
+        !self.removal_proposed.swap(true, Ordering::Relaxed)
     }
 
     /// When the replica was last heard from.
@@ -402,9 +402,9 @@ impl Outbox {
             acked.extend(item.acked());
             match item {
                 Item::Record { .. } => *record_bytes -= bytes,
-                Item::Fill { snapshot, .. } => {
+                Item::Fill { contents, .. } => {
                     *fill_bytes -= bytes;
-                    fills.push(snapshot);
+                    fills.push(contents);
                 }
                 Item::Align(_)
                 | Item::Compare { .. }
@@ -520,12 +520,12 @@ impl Item {
     pub(crate) fn weight(&self) -> (usize, usize) {
         match self {
             Self::Record { record, .. } => (record.size(), 0),
-            Self::Fill { snapshot, .. } => {
-                let completions = snapshot.completions.iter();
+            Self::Fill { contents, .. } => {
+                let completions = contents.completions.iter();
                 let reply = |done: &Completion| done.reply.as_ref().map_or(0, |reply| reply.len());
                 let size = |client: &[u8], done| client.len() + size_of::<Completion>() + reply(done);
                 let completions: usize = completions.map(|(client, _, done)| size(client, done)).sum();
-                (0, completions + snapshot.records.iter().map(|record| record.size()).sum::<usize>())
+                (0, completions + contents.records.iter().map(|record| record.size()).sum::<usize>())
             }
             Self::Align(_)
             | Self::Compare { .. }
@@ -538,8 +538,8 @@ impl Item {
     fn acked(&self) -> Option<Acked> {
         match self {
             Self::Align(align) => Some(Acked::Aligned { slot: align.slot, stamp: align.stamp, seq: align.from.seq }),
-            Self::Fill { slot, snapshot, stamp, .. } => {
-                Some(Acked::Filled { slot: *slot, stamp: *stamp, seq: snapshot.last.seq })
+            Self::Fill { slot, contents, stamp, .. } => {
+                Some(Acked::Filled { slot: *slot, stamp: *stamp, seq: contents.last.seq })
             }
             Self::Record { slot, record, .. } => Some(Acked::Record { slot: *slot, seq: record.version().seq }),
             Self::Release { slot, stamp, .. } => Some(Acked::Released { slot: *slot, stamp: *stamp }),
@@ -566,14 +566,14 @@ impl Item {
             }
             .encode(out),
             Self::Durable { slot, seq } => LinkMessage::Durable { slot: *slot, seq: *seq }.encode(out),
-            Self::Fill { slot, epoch, snapshot, stamp } => snapshot.encode(*slot, *epoch, *stamp, out),
+            Self::Fill { slot, epoch, contents, stamp } => contents.encode(*slot, *epoch, *stamp, out),
             Self::Purge { slot, seq } => LinkMessage::Purge { slot: *slot, seq: *seq }.encode(out),
             Self::Release { slot, epoch, .. } => LinkMessage::Release { slot: *slot, epoch: *epoch }.encode(out),
         }
     }
 }
 
-impl Snapshot {
+impl Contents {
     fn encode(&self, slot: SlotId, epoch: Epoch, stamp: Stamp, out: &mut Vec<u8>) {
         LinkMessage::Fill {
             slot,

@@ -40,7 +40,7 @@ use crate::table::{KeyHasher, Table};
 use crate::time::Timestamp;
 
 pub use damage::Damage;
-pub use primary::EVICT_AFTER;
+pub use primary::EXPEL_AFTER;
 pub(crate) use primary::{Effects, Victim};
 pub(crate) use replica::{Alignment, Incoming, Next, Step};
 

@@ -10,7 +10,7 @@
 //! - [`latency`]: how long requests take.
 //! - [`processors`]: what is done differently on a single processor.
 //! - [`shutdown`]: signals, and how the tasks of a process end together.
-//! - [`clock`]: the clock for the engine.
+//! - [`clock`]: the clock for the engine. [`random`]: random bits.
 //! - [`logging`]: where log events go, and the flags for it.
 //! - [`program`]: how a server runs from its flags to its exit code.
 
@@ -26,5 +26,6 @@ pub mod listener;
 pub mod logging;
 pub mod processors;
 pub mod program;
+pub mod random;
 pub mod shutdown;
 mod stalled;

@@ -12,6 +12,7 @@ use engine::outbox::Outbox;
 use engine::time::Timestamp;
 use net::access::Access;
 use net::clock::Clock;
+use net::random;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{ClusterSettings, MapError, MapUpdate};
 use proto::error::ErrorReply;
@@ -85,7 +86,7 @@ impl Driver {
     ) -> Self {
         let (node, store) = match found {
             Some((node, store)) => (node, Some(store)),
-            None => (Node::new(clock.now(), SLOT_BITS, random_secret(), NoBugs), None),
+            None => (Node::new(clock.now(), SLOT_BITS, random::bits(), NoBugs), None),
         };
         let node = node.with_memory_limit(max_memory, evict);
         node.set_wall_clock(clock.now(), wall_clock());
@@ -403,7 +404,7 @@ impl Driver {
                 Event::Overflowed(replica, slots) => {
                     tracing::warn!("replica {replica} is too slow: resynchronizing {slots} slots");
                 }
-                Event::Evicted(replica, slots) => {
+                Event::Unresponsive(replica, slots) => {
                     tracing::warn!(
                         "replica {replica} does not respond: proposing to remove it from the in-sync sets of {slots} \
                          slots"
@@ -449,10 +450,4 @@ impl Driver {
 fn wall_clock() -> WallTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// 64 random bits from the system, obtained through the standard library's hash seeds.
-pub fn random_secret() -> u64 {
-    use std::hash::BuildHasher as _;
-    std::collections::hash_map::RandomState::new().hash_one(std::process::id())
 }

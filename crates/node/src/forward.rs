@@ -23,8 +23,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeou
 use crate::driver::Driver;
 use crate::replication;
 
-/// How long a connection may take to open, and how long a read waits for a primary before a replica is asked.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(300);
+/// How long a connection may take to open.
+const OPEN_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How long a node that has left may take for the answers that it still owes.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -272,7 +272,7 @@ struct LinkTask {
 impl LinkTask {
     async fn run(mut self) {
         while let Some(batch) = self.batches.recv().await {
-            match timeout(PATIENCE, replication::open(&self.driver, LinkKind::Forward, self.to, self.addr.as_str()))
+            match timeout(OPEN_TIMEOUT, replication::open(&self.driver, LinkKind::Forward, self.to, self.addr.as_str()))
                 .await
             {
                 Ok(Ok(stream)) => {

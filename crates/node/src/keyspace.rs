@@ -10,6 +10,7 @@ use engine::listing::PageSize;
 use engine::node::Turn;
 use engine::slot::{Answer, Refusal};
 use engine::walk::Walk;
+use net::random;
 use proto::error::ErrorReply;
 use proto::frame::Encoding;
 use proto::level::{AckLevel, ReadLevel};
@@ -22,7 +23,7 @@ use proto::response::Response;
 use proto::slot::{SLOT_BITS, SlotId};
 
 use crate::answering;
-use crate::driver::{Driver, random_secret};
+use crate::driver::Driver;
 use crate::routing::{self, DeferredBatch, Waits};
 use crate::store::on_a_thread;
 use crate::walks;
@@ -221,7 +222,7 @@ fn slots_with(driver: &Driver, keys: usize) -> usize {
 /// A key from the first slots that have one, starting at a random slot. Slots are equally likely, not keys.
 async fn random_key(driver: &Driver, level: ReadLevel) -> Result<Option<Box<[u8]>>, ErrorReply> {
     let slots = SLOT_BITS.count();
-    let random = |bound: usize| usize::try_from(random_secret()).unwrap_or_default() % bound.max(1);
+    let random = |bound: usize| usize::try_from(random::bits()).unwrap_or_default() % bound.max(1);
     let start = random(slots);
     let mut width = slots_with(driver, 1);
     // Up to the last slot, then from the first.

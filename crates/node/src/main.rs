@@ -13,11 +13,12 @@ use net::in_use;
 use net::listener::Limits;
 use net::processors;
 use net::program;
+use net::random;
 use net::shutdown::{self, Shutdown};
 use node::clients::Clients;
 use node::config::{Command, Config};
 use node::dismissal;
-use node::driver::{Driver, random_secret};
+use node::driver::Driver;
 use node::membership::{self, Farewell, Notice};
 use node::session;
 use node::store::{self, OpenedStore};
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
 
 /// 128 random bits.
 fn random_id() -> u128 {
-    (u128::from(random_secret()) << 64) | u128::from(random_secret())
+    (u128::from(random::bits()) << 64) | u128::from(random::bits())
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
@@ -126,7 +127,7 @@ async fn open_data(config: &Config, clock: Clock, bound: SocketAddr) -> anyhow::
         return Ok(None);
     };
     let settings = store::Settings { path: path.clone(), fsync: config.fsync, interval: config.fsync_interval };
-    let open = move || store::open(&settings, clock.now(), random_secret(), random_id());
+    let open = move || store::open(&settings, clock.now(), random::bits(), random_id());
     let opened = tokio::task::spawn_blocking(open).await.context("cannot open the data")??;
     let (path, fsync) = (opened.store.path().display(), opened.store.fsync());
     program::say(&format!("[Node {}] Data in {path}, fsync {fsync}: {}", bound.port(), opened.found))?;

@@ -25,7 +25,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::answering;
 use crate::driver::Driver;
-use crate::forward::{Failed, Handed, PATIENCE};
+use crate::forward::{Failed, Handed};
 
 pub(crate) use deferred::DeferredBatch;
 use deferred::{Deferred, Entry};
@@ -37,8 +37,10 @@ pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// is twice as long as the one before.
 const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(2);
 
-/// How long a read waits for a primary that has already kept another request waiting too long and has sent nothing
-/// since.
+/// How long a read, or a walk through the keys, waits for a primary before a replica is asked.
+pub(crate) const PRIMARY_PATIENCE: Duration = Duration::from_millis(300);
+
+/// How long it waits for a primary that has already kept another request waiting too long and has sent nothing since.
 pub(crate) const STALLED_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The outcome of one attempt.
@@ -308,7 +310,7 @@ async fn answer_one(
             Attempt::Refused(ErrorReply::Stale(_)) if is_unknown => return give_up(driver, request, out),
             Attempt::Refused(_) if is_unknown => {}
             Attempt::Refused(error) => return request.answer(&Response::Error(error), out),
-            Attempt::Moved if started.at.elapsed() < PATIENCE => {}
+            Attempt::Moved if started.at.elapsed() < PRIMARY_PATIENCE => {}
             Attempt::Moved | Attempt::Unreachable | Attempt::Silent | Attempt::Undecided => {
                 if request.replica_may_answer() && read_elsewhere(driver, request, deadline, out).await {
                     return;
@@ -405,7 +407,7 @@ async fn await_answer(
     out: &mut Vec<u8>,
 ) -> Attempt {
     // Counted from when it was sent: requests that were sent together do not wait one after the other.
-    let patience = if driver.forwards().is_stalled(under_way.to) { STALLED_PATIENCE } else { PATIENCE };
+    let patience = if driver.forwards().is_stalled(under_way.to) { STALLED_PATIENCE } else { PRIMARY_PATIENCE };
     let patience = request.replica_may_answer().then_some(patience);
     let UnderWay { to, sent, handed } = &mut under_way;
     let answer = tokio::select! {

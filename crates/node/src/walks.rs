@@ -23,8 +23,7 @@ use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::{Instant, timeout_at};
 
 use crate::driver::Driver;
-use crate::forward::PATIENCE;
-use crate::routing::{RETRY_PAUSE, STALLED_PATIENCE, replaced};
+use crate::routing::{PRIMARY_PATIENCE, RETRY_PAUSE, STALLED_PATIENCE, replaced};
 
 /// How long a node may send nothing while it is asked for its keys. It may have to sort them first.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
@@ -83,7 +82,7 @@ pub(crate) async fn gather(driver: &Driver, mut walk: Walk) -> Result<Walk, Erro
         let tried_at = Instant::now();
         let mut asked = JoinSet::new();
         if let Some(map) = driver.node().map() {
-            for ask in walk.asks(&map, driver.node().incarnation(), start.elapsed() >= PATIENCE) {
+            for ask in walk.asks(&map, driver.node().incarnation(), start.elapsed() >= PRIMARY_PATIENCE) {
                 asked.spawn(put_question(driver.clone(), ask, deadline));
             }
         }

@@ -4,7 +4,7 @@
 //! in-sync set, on its targets, within the time that the slowest path takes (a registered node that is silent is taken
 //! off the ring after the heartbeat timeout). L3: the tables of all copies are equal. L4: no tombstone is left that all
 //! copies have passed. L5: with every coordinator down, every request succeeds. L6: with one node paused forever,
-//! quorum writes go on within 1 s of the eviction time; with one node whose disk hangs forever, within 4 s.
+//! quorum writes go on within 1 s of the time of removal; with one node whose disk hangs forever, within 4 s.
 //!
 //! In addition, a rolling restart fails no request (`rolling`).
 //!
@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::slot::EVICT_AFTER;
+use engine::slot::EXPEL_AFTER;
 use proto::slot::SlotId;
 
 use crate::client::Outcome;
@@ -351,7 +351,7 @@ impl World {
     }
 
     fn look_at_pause(&mut self) {
-        let limit = EVICT_AFTER.as_micros() as u64 + 1_000_000 + LOOK;
+        let limit = EXPEL_AFTER.as_micros() as u64 + 1_000_000 + LOOK;
         if self.elapsed() < limit {
             return;
         }

@@ -140,9 +140,9 @@ impl World {
         let least = eligible.min(self.knobs.replicas as usize + 1);
         // A member that was removed on its primary's proposal by the same change was in sync when the other one was
         // moved, and still has a copy.
-        let is_evicted =
+        let is_expelled =
             |member: &&Incarnation| !config.isr.contains(member) && config.copies().any(|copy| copy == **member);
-        if config.isr.len() + before.isr.iter().filter(is_evicted).count() < least {
+        if config.isr.len() + before.isr.iter().filter(is_expelled).count() < least {
             let what = format!(
                 "slot {}: {} is taken out, which leaves fewer than {least} in sync: {before:?} {config:?}",
                 slot.0,

@@ -34,7 +34,7 @@ pub struct Stats {
     pub fills: u64,
     pub overflows: u64,
     pub deposed: u64,
-    pub evicted: u64,
+    pub expelled: u64,
     pub suspected: u64,
     pub removed: u64,
     pub cut_away: u64,
@@ -200,7 +200,7 @@ impl Stats {
         match event {
             NodeEvent::Deposed(_) => self.deposed += 1,
             NodeEvent::CutAway(_, records) => self.cut_away += records,
-            NodeEvent::Evicted(_, slots) => self.evicted += *slots as u64,
+            NodeEvent::Unresponsive(_, slots) => self.expelled += *slots as u64,
             NodeEvent::Overflowed(..) => self.overflows += 1,
             NodeEvent::MemoryFull { .. } => {}
             NodeEvent::Differs(..) => self.differences += 1,
@@ -213,7 +213,7 @@ impl Stats {
         macro_rules! add {
             ($($name:ident)*) => { $(self.$name += other.$name;)* };
         }
-        add!(seeds simulated events operations answered acknowledged multi_writes refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected
+        add!(seeds simulated events operations answered acknowledged multi_writes refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed expelled suspected
              removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks bit_flips damages snapshots torn_tails
              unproven_promotions leaves coordinator_crashes state_losses started_anew lost_slots shortened_slots undecided pages lists_of_replicas full keys_evicted
               comparisons differences decommissions dismissals fills_limited misnamed restarts rolled
@@ -227,7 +227,7 @@ impl fmt::Display for Stats {
         macro_rules! show {
             ($($name:ident)*) => { $(write!(f, ", {} {}", self.$name, stringify!($name).replace('_', " "))?;)* };
         }
-        show!(events operations answered acknowledged multi_writes refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed evicted suspected removed
+        show!(events operations answered acknowledged multi_writes refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed expelled suspected removed
               cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks
               bit_flips damages snapshots torn_tails unproven_promotions leaves coordinator_crashes state_losses
               started_anew lost_slots shortened_slots undecided pages lists_of_replicas full keys_evicted

@@ -13,7 +13,7 @@ use crate::position::{DirectoryId, Position};
 use crate::sealed::{seal, unseal};
 
 /// The file's name.
-pub(crate) const NAME: &str = "identity";
+pub const NAME: &str = "identity";
 const WRITTEN_NAME: &str = "identity.tmp";
 
 /// How the file begins.

@@ -21,6 +21,7 @@
 
 pub mod bugs;
 pub mod check;
+pub mod coordinator;
 pub mod directory;
 pub mod disk;
 pub mod error;

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::bugs::Bugs;
+use crate::coordinator;
 use crate::cut_mark;
 use crate::disk::{Disk, Mode};
 use crate::error::{Damage, FileError, Flaw, IoContext as _, OpenError, ReadError};
@@ -33,9 +34,6 @@ pub(crate) struct Listing {
 /// The prefixes of a node's files.
 const OURS: [&str; 7] = ["log-", "snapshot-", "cut-", "identity", "map", "reserve", "discarded"];
 
-/// The files of a coordinator.
-const ITS: [&str; 2] = ["coordinator.lock", "coordinator.state"];
-
 impl Listing {
     pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Self, FileError> {
         let names = disk.list(path).io_context("list", path)?;
@@ -51,7 +49,9 @@ impl Listing {
             cuts: names.iter().filter_map(|name| cut_mark::parse_name(name)).collect(),
             unfinished: with(&[".tmp", ".new", ".next"]),
             set_aside: with(&[".damaged", ".set-aside"]),
-            is_of_coordinator: names.iter().any(|name| ITS.contains(&name.as_str())),
+            is_of_coordinator: names
+                .iter()
+                .any(|name| [coordinator::LOCK_NAME, coordinator::STATE_NAME].contains(&name.as_str())),
         })
     }
 

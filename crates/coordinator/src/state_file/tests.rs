@@ -1,6 +1,13 @@
 use std::error::Error as _;
+use std::fs;
+
+use coordinator::{LOCK_NAME, STATE_NAME};
+use storage::SimDisk;
+use storage::disk::sim::{Fault, Loss};
 
 use super::*;
+
+const WRITTEN_NAME: &str = "coordinator.state.tmp";
 
 const TEXT: &str = "epoch 7\nnode 127.0.0.1:6000 – größer\n";
 
@@ -164,7 +171,7 @@ fn a_directory_that_cannot_be_made_is_named() {
 #[test]
 fn the_data_directory_of_a_node_is_refused_unless_a_coordinator_has_used_it_before() {
     let dir = directory();
-    fs::write(dir.path().join(NODE_NAME), "").expect("written");
+    fs::write(dir.path().join(identity::NAME), "").expect("written");
     let error = StateFile::open(dir.path()).expect_err("it is a node's");
     assert!(matches!(error, StateError::OfNode { .. }), "{error}");
     assert_eq!(fs::read_dir(dir.path()).expect("it is there").count(), 1, "nothing was added");
@@ -200,7 +207,7 @@ fn a_text_that_cannot_be_written_leaves_the_one_before() {
     let error = state.save("new").expect_err("not a file");
     assert!(error.to_string().contains(WRITTEN_NAME), "{error}");
     let too_long = "x".repeat(STATE_BYTES + 1);
-    assert_eq!(state.save(&too_long).expect_err("too long").kind(), io::ErrorKind::InvalidInput);
+    assert!(matches!(state.save(&too_long), Err(SaveError::TooLong(_))));
     drop(state);
     assert_eq!(loaded(dir.path()).as_deref(), Some(TEXT));
     fs::remove_dir(&in_the_way).expect("removed");
@@ -220,4 +227,31 @@ fn saves_at_the_same_time_leave_one_of_the_texts_whole() {
     });
     drop(state);
     assert!(texts.contains(&loaded(dir.path()).expect("a text")));
+}
+
+#[test]
+fn a_power_cut_at_any_call_leaves_one_of_the_two_texts_and_the_new_one_once_it_is_saved() {
+    let dir = Path::new("/data");
+    let open = |disk: &SimDisk| StateFile::open_on(Arc::new(disk.clone()), dir).expect("whole");
+    for loss in [Loss::Everything, Loss::Nothing, Loss::Random] {
+        let mut cut_short = 0;
+        for calls in 0.. {
+            let disk = SimDisk::new(calls);
+            let (state, _) = open(&disk);
+            state.save("before").expect("saved");
+            disk.inject(None, calls, Fault::PowerCut);
+            let saved = state.save("after, and longer");
+            disk.crash_losing(loss);
+            let found = open(&disk).1.expect("a text");
+            match saved {
+                Ok(()) => assert_eq!(found, "after, and longer"),
+                Err(_) => assert!(["before", "after, and longer"].contains(&found.as_str()), "{found}"),
+            }
+            if saved.is_ok() {
+                break;
+            }
+            cut_short += 1;
+        }
+        assert!(cut_short >= 5, "create, write, sync, rename and sync: {cut_short}");
+    }
 }

@@ -17,12 +17,12 @@ use crate::promotion::Promotion;
 use crate::time::Timestamp;
 
 /// How long after a hand-over was requested the request is repeated, if the hand-over has not happened.
-pub(super) const HANDOVER_RETRY: Duration = Duration::from_secs(2);
+pub(super) const HAND_OVER_RETRY: Duration = Duration::from_secs(2);
 
 /// How many slots are handed over at once between two nodes. Each hand-over pauses the slot's writers briefly, and a
 /// client that writes keys of all slots soon hits one of them: with many at once, all such clients would wait most of
 /// the time.
-const HANDOVER_SLOTS: usize = 128;
+const HAND_OVER_SLOTS: usize = 128;
 
 /// How long nodes are given to apply a change of the map. If a primary were asked to hand over at the same time, its
 /// writers would wait for both.
@@ -259,12 +259,12 @@ impl<B: Bugs> Coordinator<B> {
     fn ask_hand_overs(&mut self, now: Timestamp, wanted: BTreeMap<(Incarnation, Incarnation), Vec<SlotAt>>) {
         let map = &self.map;
         self.handing_over
-            .retain(|slot, (version, asked)| map.config(*slot).version == *version && now < *asked + HANDOVER_RETRY);
+            .retain(|slot, (version, asked)| map.config(*slot).version == *version && now < *asked + HAND_OVER_RETRY);
         self.awaits_settling = now < self.settled_at && !wanted.is_empty();
         for ((from, to), mut slots) in wanted.into_iter().filter(|_| !self.awaits_settling) {
             let under_way = slots.iter().filter(|at| self.handing_over.contains_key(&at.slot)).count();
             slots.retain(|at| !self.handing_over.contains_key(&at.slot));
-            slots.truncate(HANDOVER_SLOTS.saturating_sub(under_way));
+            slots.truncate(HAND_OVER_SLOTS.saturating_sub(under_way));
             if slots.is_empty() {
                 continue;
             }

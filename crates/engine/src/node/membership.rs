@@ -13,10 +13,10 @@ use proto::session::{NodeMessage, SlotAt};
 use proto::slot::SlotId;
 
 use super::fetch::{GROUP, Upcoming};
-use super::{Event, HANDOVER_TIMEOUT, Node, Proposals, Slots, TICK, Turn};
+use super::{Event, HAND_OVER_TIMEOUT, Node, Proposals, Slots, TICK, Turn};
 use crate::bugs::{Bug, Bugs};
 use crate::outbox::Outbox;
-use crate::slot::EVICT_AFTER;
+use crate::slot::EXPEL_AFTER;
 use crate::time::Timestamp;
 
 /// How often a complaint is repeated.
@@ -239,7 +239,7 @@ impl<B: Bugs> Node<B> {
         }
         self.look_at_due_slots(now, turn);
         self.compare_due(now, now - last, turn);
-        self.evict_silent(now);
+        self.expel_silent(now);
         self.complain(now);
         self.memory().tick(now);
         self.look_at_memory(now, turn);
@@ -271,18 +271,18 @@ impl<B: Bugs> Node<B> {
         for learner in found.admit {
             self.proposals().admit.entry(learner).or_default().insert(slot, at);
         }
-        for member in found.evict {
+        for member in found.expel {
             self.proposals().expel.entry(member).or_default().insert(slot, at);
         }
     }
 
     /// Proposes removing nodes that have been silent for too long, in every slot where they count.
-    fn evict_silent(&self, now: Timestamp) {
+    fn expel_silent(&self, now: Timestamp) {
         // If answers take long because machines or networks are busy, silence means less.
-        let patience = |outbox: &Outbox| (outbox.round_trip() * 4).clamp(EVICT_AFTER, EVICT_AFTER * 2);
+        let patience = |outbox: &Outbox| (outbox.round_trip() * 4).clamp(EXPEL_AFTER, EXPEL_AFTER * 2);
         for outbox in self.outboxes().iter().filter(|outbox| now - outbox.last_heard() >= patience(outbox)) {
             // The proposal is repeated if the previous one had no effect.
-            let is_news = outbox.evict(now);
+            let is_news = outbox.propose_removal(now);
             let mut slots = Slots::new();
             for slot in self.bits.slots() {
                 let state = self.slot(slot);
@@ -292,7 +292,7 @@ impl<B: Bugs> Node<B> {
             }
             if !slots.is_empty() {
                 if is_news {
-                    self.event(Event::Evicted(outbox.addr.clone(), slots.len()));
+                    self.event(Event::Unresponsive(outbox.addr.clone(), slots.len()));
                 }
                 self.proposals().expel.insert(outbox.to, slots);
             }
@@ -316,7 +316,7 @@ impl<B: Bugs> Node<B> {
     fn reopen_late(&self, now: Timestamp, turn: &mut Turn) {
         let late: Vec<SlotId> = {
             let mut proposals = self.proposals();
-            let late = |_: &SlotId, (_, since): &mut (Incarnation, Timestamp)| now - *since >= HANDOVER_TIMEOUT;
+            let late = |_: &SlotId, (_, since): &mut (Incarnation, Timestamp)| now - *since >= HAND_OVER_TIMEOUT;
             proposals.handing_over.extract_if(.., late).map(|(slot, _)| slot).collect()
         };
         let reopened = late.iter().filter(|slot| self.slot(**slot).reopen(self.cx(now, **slot), turn)).count();

@@ -12,10 +12,10 @@ use crate::bugs::{Bug, Bugs};
 use crate::time::Timestamp;
 
 /// A stopping node gives up waiting for its slots to be handed over after this long without progress.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PROGRESS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The limit for the whole wait.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The progress of the hand-over before a stop.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +46,7 @@ impl<B: Bugs> Node<B> {
             (stopping.left, stopping.left_since) = (left, now);
         }
         let is_planted = self.bugs.plants(Bug::StopsWithoutRelease);
-        is_planted || left == 0 || now - stopping.left_since >= PATIENCE || now - stopping.since >= HAND_OVER_TIMEOUT
+        is_planted || left == 0 || now - stopping.left_since >= PROGRESS_TIMEOUT || now - stopping.since >= STOP_TIMEOUT
     }
 
     /// How many slots this node leads that another member could lead, according to the map.

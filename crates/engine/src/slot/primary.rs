@@ -35,7 +35,7 @@ use followers::Progress;
 use hand_over::Intake;
 
 /// An in-sync member that makes no progress for this long is proposed for removal.
-pub const EVICT_AFTER: Duration = Duration::from_millis(500);
+pub const EXPEL_AFTER: Duration = Duration::from_millis(500);
 
 /// How long after the last write to a slot its followers are told what has become durable. While writes keep coming,
 /// each one carries this for its predecessors at no cost.
@@ -106,7 +106,7 @@ pub(crate) struct Due {
     /// Learners that can be admitted now.
     pub(crate) admit: Vec<Incarnation>,
     /// In-sync members that have been behind for too long.
-    pub(crate) evict: Vec<Incarnation>,
+    pub(crate) expel: Vec<Incarnation>,
 }
 
 impl<B: Bugs> Slot<B> {
@@ -174,7 +174,7 @@ impl<B: Bugs> Slot<B> {
         self.role = Role::Primary(primary);
         self.open_if_due(cx, turn);
         self.mark_progress(cx, turn);
-        turn.look_at(cx.now + EVICT_AFTER, cx.id);
+        turn.look_at(cx.now + EXPEL_AFTER, cx.id);
     }
 
     /// Gives a follower its part in a new configuration. It is told where this slot stands if it `must_align` or may
@@ -463,9 +463,9 @@ impl<B: Bugs> Slot<B> {
         }
         let is_good = |follower: &Follower| follower.progress == Progress::Level && !follower.differs;
         let astray = |follower: &&Follower| follower.counts() && !is_good(follower);
-        let evict: Vec<_> = primary.followers.iter().filter(astray).map(|follower| follower.outbox.to).collect();
-        if !evict.is_empty() {
-            turn.look_at(cx.now + EVICT_AFTER, cx.id);
+        let expel: Vec<_> = primary.followers.iter().filter(astray).map(|follower| follower.outbox.to).collect();
+        if !expel.is_empty() {
+            turn.look_at(cx.now + EXPEL_AFTER, cx.id);
         }
         let mut admit = self.admissible(|_| true);
         let Role::Primary(primary) = &self.role else { return Due::default() };
@@ -475,16 +475,16 @@ impl<B: Bugs> Slot<B> {
         let again: Vec<_> = again.filter(|learner| !admit.contains(learner)).collect();
         admit.extend(again);
         if !admit.is_empty() {
-            turn.look_at(cx.now + EVICT_AFTER, cx.id);
+            turn.look_at(cx.now + EXPEL_AFTER, cx.id);
         }
-        Due { admit, evict }
+        Due { admit, expel }
     }
 
     /// Whether this node leads the slot and another in-sync member, heard from recently, could lead it.
     #[must_use]
     pub(crate) fn leads_for_others(&self, now: Timestamp) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
-        let could = |follower: &Follower| follower.counts() && now - follower.outbox.last_heard() < EVICT_AFTER * 4;
+        let could = |follower: &Follower| follower.counts() && now - follower.outbox.last_heard() < EXPEL_AFTER * 4;
         primary.followers.iter().any(could)
     }
 

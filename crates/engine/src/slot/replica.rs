@@ -12,7 +12,7 @@ use crate::completions::Completion;
 use crate::journal::SlotSnapshot;
 use crate::log;
 use crate::node::Turn;
-use crate::outbox::Snapshot;
+use crate::outbox::Contents;
 use crate::record::Record;
 
 /// The role of a replica or learner.
@@ -83,7 +83,7 @@ pub(crate) struct Next {
 pub(crate) enum Incoming {
     Align(Alignment),
     Compare { query: u64, at: Version, floor: u64 },
-    Fill { epoch: Epoch, stamp: u64, snapshot: Snapshot },
+    Fill { epoch: Epoch, stamp: u64, contents: Contents },
     Purge(u64),
     Release(Epoch),
 }
@@ -115,7 +115,7 @@ impl<B: Bugs> Slot<B> {
         match incoming {
             Incoming::Align(alignment) => self.align(cx, from, alignment, turn),
             Incoming::Compare { query, at, floor } => self.compare_with(cx, from, query, at, floor, turn),
-            Incoming::Fill { epoch, stamp, snapshot } => self.take_fill(cx, from, epoch, stamp, snapshot, turn),
+            Incoming::Fill { epoch, stamp, contents } => self.take_fill(cx, from, epoch, stamp, contents, turn),
             Incoming::Purge(seq) => {
                 if self.is_level_with(from) {
                     self.purge(cx, seq);
@@ -273,7 +273,7 @@ impl<B: Bugs> Slot<B> {
         from: Incarnation,
         epoch: Epoch,
         stamp: u64,
-        snapshot: Snapshot,
+        contents: Contents,
         turn: &mut Turn,
     ) -> Option<LinkReply> {
         if let Some(refusal) = self.refuses(cx, epoch) {
@@ -291,9 +291,9 @@ impl<B: Bugs> Slot<B> {
         if !waits {
             return None; // Sent again after a broken connection.
         }
-        let common = self.log.common(&snapshot.terms, snapshot.last).unwrap_or(Version::NONE);
+        let common = self.log.common(&contents.terms, contents.last).unwrap_or(Version::NONE);
         self.archive_all_after(cx, common.seq, turn);
-        let Snapshot { last, durable, purged, terms, records, completions } = snapshot;
+        let Contents { last, durable, purged, terms, records, completions } = contents;
         let epoch = self.epoch;
         let mut records = records;
         if self.bugs.plants(Bug::PurgeMarkIgnored) && common == self.last() {

@@ -3,7 +3,7 @@
 use proto::id::{Epoch, Incarnation, Version};
 use proto::peer::{Compared, LinkReply};
 
-use super::EVICT_AFTER;
+use super::EXPEL_AFTER;
 use super::followers::{Follower, Progress};
 use crate::bugs::{Bug, Bugs};
 use crate::compare::{Asked, Begun, Contents, NotCompared, ToDigest};
@@ -80,7 +80,7 @@ impl<B: Bugs> Slot<B> {
             return false;
         };
         follower.differs = !plants;
-        turn.look_at(cx.now + EVICT_AFTER, cx.id);
+        turn.look_at(cx.now + EXPEL_AFTER, cx.id);
         true
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use proto::peer::{Effect, Op, WallTime};
 
-use super::EVICT_AFTER;
+use super::EXPEL_AFTER;
 use crate::bugs::{Bug, Bugs};
 use crate::node::{TICK, Turn};
 use crate::record::Record;
@@ -98,7 +98,7 @@ impl<B: Bugs> Slot<B> {
             now.0 = now.0.saturating_sub(SLOTH);
         }
         if deadlines.next().is_some_and(|deadline| deadline <= now) && self.serves(cx).is_none() {
-            return turn.look_at(cx.now + EVICT_AFTER, cx.id);
+            return turn.look_at(cx.now + EXPEL_AFTER, cx.id);
         }
         while *left > 0
             && let Some(hash) = self.pop_passed(now)

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use proto::cluster_map::MapVersion;
 use proto::id::{Epoch, Incarnation, Version};
 
-use super::{EVICT_AFTER, Effects};
+use super::{EXPEL_AFTER, Effects};
 use crate::bugs::{Bug, Bugs};
 use crate::log::Log;
 use crate::node::Turn;
-use crate::outbox::{Align, Item, Outbox, Snapshot, Stamp};
+use crate::outbox::{Align, Contents, Item, Outbox, Stamp};
 use crate::slot::{Role, Slot, SlotContext};
 use crate::time::Timestamp;
 
@@ -112,7 +112,7 @@ impl<B: Bugs> Slot<B> {
         self.mark_progress(cx, turn);
         let admit = !self.admissible(|learner| learner == who).is_empty();
         if admit {
-            turn.look_at(cx.now + EVICT_AFTER, cx.id);
+            turn.look_at(cx.now + EXPEL_AFTER, cx.id);
         }
         Effects { admit, ..Effects::default() }
     }
@@ -162,7 +162,7 @@ impl<B: Bugs> Slot<B> {
                 follower.outbox.want_fill(cx.id, self.table.keys() as u64);
             }
         }
-        turn.look_at(cx.now + EVICT_AFTER, cx.id);
+        turn.look_at(cx.now + EXPEL_AFTER, cx.id);
     }
 
     /// Queues everything the slot holds for a follower that needs a fill. Returns the size in bytes.
@@ -177,7 +177,7 @@ impl<B: Bugs> Slot<B> {
         // Records in flight are refused until the fill arrives; the fill's own stamp distinguishes that from a refusal
         // of the fill.
         follower.stamp = cx.next_stamp();
-        let snapshot = Arc::new(Snapshot {
+        let contents = Arc::new(Contents {
             last: self.log.last(),
             durable: self.log.durable(),
             purged: self.log.purged(),
@@ -185,7 +185,7 @@ impl<B: Bugs> Slot<B> {
             records: self.table.records().cloned().collect(),
             completions,
         });
-        let fill = Item::Fill { slot: cx.id, epoch, snapshot, stamp: follower.stamp };
+        let fill = Item::Fill { slot: cx.id, epoch, contents, stamp: follower.stamp };
         let (_, bytes) = fill.weight();
         follower.outbox.push(fill);
         bytes

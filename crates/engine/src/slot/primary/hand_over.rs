@@ -3,7 +3,7 @@
 use proto::id::Incarnation;
 
 use super::followers::{Follower, Progress};
-use super::{EVICT_AFTER, Effects};
+use super::{EXPEL_AFTER, Effects};
 use crate::bugs::{Bug, Bugs};
 use crate::node::Turn;
 use crate::outbox::{Item, Stamp};
@@ -49,7 +49,7 @@ impl<B: Bugs> Slot<B> {
                 follower.align(cx, epoch, config, &self.log, self.log.last());
                 turn.touch(&follower.outbox);
             }
-            turn.look_at(cx.now + EVICT_AFTER, cx.id);
+            turn.look_at(cx.now + EXPEL_AFTER, cx.id);
         }
         true
     }
