@@ -33,7 +33,7 @@ scripts_parse() {
 # What crates of the pure ring must not depend on: sockets, the async runtime, randomness.
 pure_crates_stay_pure() {
     local crate tree
-    for crate in proto engine sim; do
+    for crate in proto seeded engine sim; do
         tree=$(cargo tree --locked --package "$crate" --edges normal --prefix none) || return 1
         if printf '%s\n' "$tree" | grep -E '^(tokio|tokio-util|mio|socket2|rand|rand_core|getrandom) '; then
             printf 'the crate %s must not depend on this; see ARCHITECTURE.md\n' "$crate" >&2

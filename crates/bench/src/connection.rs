@@ -11,11 +11,13 @@ use mio::net::TcpStream;
 use crate::keys::Draw;
 use crate::load::{Load, Until};
 use crate::outcome::Recorder;
-use crate::random::{Random, Zipfian};
+use seeded::Random;
+
 use crate::reply::{self, Reply, Wanted, first_line};
 use crate::request::Requests;
 use crate::target::{Server, Target, connect};
 use crate::workload::Action;
+use crate::zipfian::Zipfian;
 
 /// The minimum that a read asks for.
 const READ_BYTES: usize = 64 * 1024;

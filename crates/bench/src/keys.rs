@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::random::{Random, Zipfian};
+use seeded::Random;
+
+use crate::zipfian::Zipfian;
 
 /// What every key begins with.
 pub const PREFIX: &[u8] = b"bench:";

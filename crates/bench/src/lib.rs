@@ -8,7 +8,7 @@
 //! - [`target`]: where requests go: one server, or the nodes of a cluster, each with the keys it leads.
 //! - [`run()`]: a run and its outcome. `connection` is one connection; `timer` wakes the run between events.
 //! - [`outcome`]: the measurements, in histograms.
-//! - [`keys`] and [`random`]: from numbers to keys, and the order in which keys are requested.
+//! - [`keys`] and [`zipfian`]: from numbers to keys, and the order in which keys are requested.
 //! - [`request`]: builds requests, and the values expected back, in place. [`reply`]: finds where an answer ends.
 //! - [`cpu`]: the processor time used by processes.
 
@@ -16,11 +16,11 @@ pub mod cpu;
 pub mod keys;
 pub mod load;
 pub mod outcome;
-pub mod random;
 pub mod reply;
 pub mod request;
 pub mod target;
 pub mod workload;
+pub mod zipfian;
 
 mod connection;
 mod run;

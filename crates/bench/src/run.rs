@@ -15,9 +15,9 @@ use crate::cpu;
 use crate::keys::Distribution;
 use crate::load::{Load, Until};
 use crate::outcome::{CutShort, Interval, Outcome, Recorder, Why};
-use crate::random::Zipfian;
 use crate::target::Target;
 use crate::timer::Timer;
+use crate::zipfian::Zipfian;
 
 /// An answer that takes longer than this ends the run.
 const ANSWER: Duration = Duration::from_secs(10);

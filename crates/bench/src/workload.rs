@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::keys::Distribution;
-use crate::random::Random;
+use seeded::Random;
 
 /// A kind of operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

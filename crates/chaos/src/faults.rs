@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::network::OUTSIDE;
-use crate::random::Random;
+use seeded::Random;
 
 /// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +51,8 @@ const KINDS: [(Kind, usize); 9] = [
     (Kind::IsolateFromAll, 2),
 ];
 
-/// The percentage of cuts and absences that outlast the time after which a node is taken off the ring.
-const LONG_PERCENT: usize = 8;
+/// How many cuts and absences of a thousand outlast the time after which a node is taken off the ring.
+const LONG_PER_MILLE: u64 = 80;
 
 /// The range of such a long fault, in milliseconds.
 const LONG: (u64, u64) = (10_500, 13_000);
@@ -99,7 +99,7 @@ impl Fault {
             Kind::KillNode | Kind::StopNode | Kind::PauseNode => {
                 *random.pick(&(0..nodes).filter(|&node| is_well(node)).collect::<Vec<_>>())?
             }
-            _ => random.below(nodes + 1),
+            _ => random.index(nodes + 1),
         };
         if !kind.is_cut() && !is_well(server) {
             return None;
@@ -122,12 +122,12 @@ impl Fault {
     /// Chooses how long the fault lasts.
     pub(crate) fn time(&self, random: &mut Random) -> Duration {
         let may_be_long = !matches!(self.kind, Kind::PauseNode | Kind::PauseCoordinator);
-        if may_be_long && random.percent(LONG_PERCENT) {
-            return random.millis(LONG.0, LONG.1);
+        if may_be_long && random.chance(LONG_PER_MILLE) {
+            return Duration::from_millis(random.between(LONG.0, LONG.1));
         }
         match self.kind {
-            Kind::KillNode | Kind::StopNode | Kind::KillCoordinator => random.millis(0, 3_000),
-            _ => random.millis(200, 5_000),
+            Kind::KillNode | Kind::StopNode | Kind::KillCoordinator => Duration::from_millis(random.between(0, 3_000)),
+            _ => Duration::from_millis(random.between(200, 5_000)),
         }
     }
 

@@ -13,8 +13,8 @@ use sim::history::Action;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use crate::random::Random;
 use crate::record::{Call, Clock, Record};
+use seeded::Random;
 
 /// The number of groups.
 const GROUPS: usize = 12;
@@ -25,12 +25,12 @@ const TASKS: usize = 4;
 /// The number of keys per group. Every other key is only put and read.
 const KEYS: usize = 34;
 
-/// How many of them are hot, and what percentage of operations choose one of these.
+/// How many of them are hot, and how many operations of a thousand choose one of these.
 const HOT: usize = 2;
-const HOT_PERCENT: usize = 40;
+const HOT_PER_MILLE: u64 = 400;
 
-/// The percentage of reads at level local.
-const LOCAL_PERCENT: usize = 20;
+/// How many reads of a thousand are at level local.
+const LOCAL_PER_MILLE: u64 = 200;
 
 /// The timeout of a call. Shorter than the longest faults, so that some outcomes stay unknown.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -73,7 +73,7 @@ impl Load {
         coordinator: &str,
         asked: Asked,
         rate: u32,
-        random: &Random,
+        random: &mut Random,
         clock: Clock,
     ) -> anyhow::Result<Self> {
         let end = Arc::new(AtomicBool::new(false));
@@ -92,7 +92,7 @@ impl Load {
                     local: local.clone(),
                     number: u32::try_from(number)?,
                     group,
-                    random: random.branch(u64::try_from(number)?),
+                    random: random.fork(),
                     clock,
                     pause,
                     written: 0,
@@ -145,7 +145,7 @@ struct Task {
 
 impl Task {
     async fn run(mut self, end: Arc<AtomicBool>) -> Record {
-        let mut next = Instant::now() + self.random.millis(0, 100);
+        let mut next = Instant::now() + Duration::from_millis(self.random.between(0, 100));
         while !end.load(Ordering::Relaxed) {
             tokio::time::sleep_until(next.into()).await;
             // Delays caused by a fault are not made up for.
@@ -156,11 +156,11 @@ impl Task {
     }
 
     async fn operate(&mut self) {
-        let hot = self.random.percent(HOT_PERCENT);
-        let number = if hot { self.random.below(HOT) } else { HOT + self.random.below(KEYS - HOT) };
+        let hot = self.random.chance(HOT_PER_MILLE);
+        let number = if hot { self.random.index(HOT) } else { HOT + self.random.index(KEYS - HOT) };
         let key = key(self.group, number);
-        match (is_rich(number), self.random.below(100)) {
-            (false, 0..55) | (true, 0..35) if self.random.percent(LOCAL_PERCENT) => self.get_locally(&key).await,
+        match (is_rich(number), self.random.index(100)) {
+            (false, 0..55) | (true, 0..35) if self.random.chance(LOCAL_PER_MILLE) => self.get_locally(&key).await,
             (false, 0..55) | (true, 0..35) => self.get(&key).await,
             (false, _) | (true, 35..55) => self.put(&key).await,
             (true, 55..70) => self.delete(&key).await,

@@ -1,7 +1,7 @@
 //! Runs a cluster of real processes under faults, and judges what its clients saw. `scripts/chaos.sh` builds the
 //! programs, sets up a network for them, and calls this one.
 //!
-//! - `nemesis`: which fault comes when. `faults`: what each one does, and how it ends. `random`: the choices.
+//! - `nemesis`: which fault comes when. `faults`: what each one does, and how it ends.
 //! - `load`: the clients. `record`: what they did and saw. `walker`: clients that walk through all keys in the
 //!   meantime.
 //! - `cluster`, `server`, `signals`, `network`: the processes under test, and the hosts they run on.
@@ -15,7 +15,6 @@ mod gaps;
 mod load;
 mod nemesis;
 mod network;
-mod random;
 mod record;
 mod report;
 mod server;
@@ -38,10 +37,10 @@ use crate::cluster::Cluster;
 use crate::load::{Asked, Load};
 use crate::nemesis::Nemesis;
 use crate::network::Network;
-use crate::random::Random;
 use crate::record::Clock;
 use crate::report::{Report, say};
 use crate::walker::Walker;
+use seeded::Random;
 
 /// The most steps that the search over one key's operations may take.
 const SEARCH_STEPS: u64 = 10_000_000;
@@ -144,10 +143,10 @@ fn run(config: &Config) -> anyhow::Result<bool> {
         .context("the cluster does not start")?;
     let coordinator = cluster.coordinator_addr().to_string();
 
-    let (random, clock, keys) = (Random::new(seed), Clock::start(), load::keys().collect::<Vec<_>>());
+    let (mut random, clock, keys) = (Random::new(seed), Clock::start(), load::keys().collect::<Vec<_>>());
     let walker = Walker::start(&runtime, &coordinator)?;
-    let load = Load::start(&runtime, &coordinator, asked, config.rate, &random, clock)?;
-    let nemesis = Nemesis::new(&mut cluster, random.branch(u64::MAX), clock, &keys);
+    let load = Load::start(&runtime, &coordinator, asked, config.rate, &mut random, clock)?;
+    let nemesis = Nemesis::new(&mut cluster, random.fork(), clock, &keys);
     let time = Duration::from_secs_f64(config.minutes * 60.0);
     let (log, outcome) = if config.moves { nemesis.run_along(&route, time) } else { nemesis.run(time) };
     let record = load.finish(&runtime)?;

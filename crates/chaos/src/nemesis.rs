@@ -9,8 +9,8 @@ use anyhow::Context as _;
 
 use crate::cluster::Cluster;
 use crate::faults::{Fault, Kind};
-use crate::random::Random;
 use crate::record::Clock;
+use seeded::Random;
 
 /// How many faults may be active at once.
 const AT_ONCE: usize = 3;
@@ -121,7 +121,7 @@ impl<'a> Nemesis<'a> {
             });
             self.cluster.remove(node)?;
         }
-        let leg = self.random.millis(LEG.0, LEG.1);
+        let leg = Duration::from_millis(self.random.between(LEG.0, LEG.1));
         self.inject_faults(FIRST_GAP, leg)?;
         self.settle()?;
         self.log.sizes.push(size);
@@ -130,13 +130,13 @@ impl<'a> Nemesis<'a> {
 
     fn inject_faults(&mut self, first_gap: (u64, u64), time: Duration) -> anyhow::Result<()> {
         let start = Instant::now();
-        let mut next = start + self.random.millis(first_gap.0, first_gap.1);
+        let mut next = start + Duration::from_millis(self.random.between(first_gap.0, first_gap.1));
         while start.elapsed() < time {
             self.cluster.look_after()?;
             self.repair_due()?;
             if Instant::now() >= next && self.open.len() < AT_ONCE {
                 self.strike()?;
-                next = Instant::now() + self.random.millis(GAP.0, GAP.1);
+                next = Instant::now() + Duration::from_millis(self.random.between(GAP.0, GAP.1));
             }
             std::thread::sleep(STEP);
         }

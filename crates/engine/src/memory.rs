@@ -209,12 +209,9 @@ impl Memory {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A number that is random enough for choosing keys: SplitMix64 (Steele, Lea and Flood 2014).
+    /// A number that is random enough for choosing keys.
     pub(crate) fn random(&self) -> u64 {
-        let state = self.counters.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        seeded::mix(self.counters.random.fetch_add(seeded::STEP, Ordering::Relaxed))
     }
 }
 

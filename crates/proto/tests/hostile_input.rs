@@ -5,8 +5,6 @@
 
 #![expect(clippy::indexing_slicing, reason = "an index out of its range fails the test, as it should")]
 
-mod support;
-
 use allocation_counter::measure;
 use proto::cluster_map::{ClusterMap, MapUpdate};
 use proto::error::ErrorReply;
@@ -23,7 +21,7 @@ use proto::request::{CoordinatorRequest, NodeRequest};
 use proto::response::Response;
 use proto::session::{Ancestors, CoordinatorMessage, Join, NodeMessage, SlotAt};
 use proto::slot::SlotId;
-use support::Random;
+use seeded::Random;
 
 /// The number of inputs of each of the two kinds; every reader gets every input.
 const INPUTS: usize = 500_000;
@@ -133,7 +131,7 @@ fn every_reader_survives(input: &[u8], cut: usize) {
 fn random_byte(random: &mut Random) -> u8 {
     // Half of them are bytes that the codecs look for.
     const SIGNS: &[u8] = b"*$+-:\r\n 019\t-,";
-    let bits = random.bits();
+    let bits = random.next();
     let [byte, which, ..] = bits.to_le_bytes();
     if bits >> 63 == 0 { byte } else { SIGNS[usize::from(which) % SIGNS.len()] }
 }
@@ -331,16 +329,16 @@ fn answers() -> Vec<Vec<u8>> {
 /// One to four changes: a byte replaced, inserted or removed, a piece repeated or copied from another input, the end
 /// cut off.
 fn mutate(input: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
-    for _ in 0..=random.below(4) {
-        let at = random.below(input.len() + 1);
-        let end = (at + random.below(8)).min(input.len());
-        match random.below(6) {
+    for _ in 0..=random.index(4) {
+        let at = random.index(input.len() + 1);
+        let end = (at + random.index(8)).min(input.len());
+        match random.index(6) {
             0 if at < input.len() => input[at] = random_byte(random),
             1 => input.insert(at, random_byte(random)),
             2 => drop(input.drain(at..end)),
             3 => input.extend_from_within(at..end),
-            4 => input.extend_from_slice(&others[random.below(others.len())]),
-            _ if random.below(4) == 0 => input.truncate(at),
+            4 => input.extend_from_slice(&others[random.index(others.len())]),
+            _ if random.index(4) == 0 => input.truncate(at),
             _ => {}
         }
     }
@@ -354,7 +352,7 @@ fn with_random_inputs(seed: u64, make: impl Fn(&mut Random, &mut Vec<u8>) + Sync
         for _ in 0..INPUTS / 2 {
             input.clear();
             make(&mut random, &mut input);
-            let cut = random.below(input.len() + 1);
+            let cut = random.index(input.len() + 1);
             every_reader_survives(&input, cut);
         }
     };
@@ -367,7 +365,7 @@ fn with_random_inputs(seed: u64, make: impl Fn(&mut Random, &mut Vec<u8>) + Sync
 #[test]
 fn half_a_million_inputs_of_random_bytes_bring_no_reader_down() {
     with_random_inputs(1, |random, input| {
-        let len = random.below(40);
+        let len = random.index(40);
         input.extend((0..len).map(|_| random_byte(random)));
     });
 }
@@ -379,7 +377,7 @@ fn half_a_million_damaged_inputs_bring_no_reader_down() {
         every_reader_survives(one, one.len() / 2);
     }
     with_random_inputs(3, |random, input| {
-        input.extend_from_slice(&valid[random.below(valid.len())]);
+        input.extend_from_slice(&valid[random.index(valid.len())]);
         mutate(input, &valid, random);
     });
 }

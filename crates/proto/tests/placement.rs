@@ -1,12 +1,10 @@
 //! Placement of keys: the ring against cases from an independent program, the map of all slots against the ring, and
 //! how much moves when a node joins.
 
-mod support;
-
 use proto::id::NodeAddr;
 use proto::ring::HashRing;
 use proto::slot::{Position, SLOT_BITS, SlotBits};
-use support::Random;
+use seeded::Random;
 
 /// Made by `vectors/make_placement.py`; the head of the file describes the columns.
 const VECTORS: &str = include_str!("vectors/placement.tsv");
@@ -42,7 +40,7 @@ fn row(line: &str) -> Row {
 /// Fisher-Yates shuffle.
 fn shuffle<T>(items: &mut [T], random: &mut Random) {
     for end in (2..=items.len()).rev() {
-        items.swap(end - 1, random.below(end));
+        items.swap(end - 1, random.index(end));
     }
 }
 

@@ -15,9 +15,9 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::mutants::Planted;
 use crate::network::{ACCEPTER, ConnId, ProcId};
-use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::{Frames, Next, World};
+use seeded::Random;
 
 /// How many earlier states are kept as copies.
 const OLDER_STATES: usize = 6;

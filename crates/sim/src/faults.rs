@@ -1,6 +1,6 @@
 //! What goes wrong, when, and how it is repaired.
 //!
-//! A run stays within what the design promises to survive. Memory is lost on one node at a time, and again only when
+//! A run stays within what the store promises to survive. Memory is lost on one node at a time, and again only when
 //! all slots have all their copies back. The coordinator's state is lost only when no memory is missing, and the
 //! coordinator comes back where a node that has a map can reach it (as documented, a coordinator that hears of no map
 //! in its first second begins a new cluster). The knob `wild_losses` lifts the first limit: then whole slots are lost,
@@ -12,9 +12,9 @@ use crate::clock::EXACT;
 use crate::knobs::Knobs;
 use crate::network::ProcId;
 use crate::node::SurvivingData;
-use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
+use seeded::Random;
 
 /// The minimum time before a machine runs its programs again, in microseconds. By then the node is suspected.
 pub(crate) const BOOT: u64 = 1_000_000;

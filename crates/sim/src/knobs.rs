@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::random::Random;
+use seeded::Random;
 
 macro_rules! knobs {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -202,18 +202,18 @@ impl Knobs {
             nodes: nodes - late_nodes,
             late_nodes,
             bits: random.between(2, 4),
-            replicas: random.pick(&[2, 2, 2, 2, 2, 2, 1, 0]),
+            replicas: random.one_of(&[2, 2, 2, 2, 2, 2, 1, 0]),
             clients: random.between(3, 8),
             think: random.spread(5_000, 80_000),
             keys: random.between(4, 12),
             async_share: random.between(0, 500),
             identity_share: random.between(200, 900),
-            heartbeat_timeout: random.pick(&[3_000, 4_000, 6_000, 10_000]),
+            heartbeat_timeout: random.one_of(&[3_000, 4_000, 6_000, 10_000]),
             fault_time: 30_000,
             fault_every: random.spread(200, 6_000),
             delay: random.spread(200, 4_000),
-            client_loss: random.pick(&[0, 0, 5, 20]),
-            drift: random.pick(&[0, 50, 100, 100]),
+            client_loss: random.one_of(&[0, 0, 5, 20]),
+            drift: random.one_of(&[0, 50, 100, 100]),
             ..Self::NONE
         };
         if random.chance(200) {
@@ -260,7 +260,7 @@ impl Knobs {
         }
         if random.chance(200) {
             knobs.power_losses = random.between(1, 4);
-            knobs.sync_every = random.pick(&[30, 300, 1_000, 10_000]);
+            knobs.sync_every = random.one_of(&[30, 300, 1_000, 10_000]);
         }
         knobs.draw_disks(seed);
         knobs.draw_separately(seed);
@@ -271,7 +271,7 @@ impl Knobs {
     fn draw_separately(&mut self, seed: u64) {
         let mut random = Random::new(seed ^ 0x6578_7069_7279);
         if random.chance(600) {
-            self.wall_skew = random.pick(&[0, 20, 300, 2_000]);
+            self.wall_skew = random.one_of(&[0, 20, 300, 2_000]);
             self.expiry_share = random.between(50, 500);
             self.longest_life = random.spread(20, 2_000);
         }
@@ -295,14 +295,14 @@ impl Knobs {
         // This constant was chosen so that the seeds that find rare bugs still find them.
         let mut random = Random::new(seed ^ 0x636d_7061_4f4f_7534);
         if random.chance(300) {
-            self.compare_every = random.pick(&[100, 300, 1_000, 5_000]);
+            self.compare_every = random.one_of(&[100, 300, 1_000, 5_000]);
         }
         let mut random = Random::new(seed ^ 0x6d6f_7665_7300);
-        self.replace_after = random.pick(&[0, 0, 500, 2_000, 5_000, 30_000]);
+        self.replace_after = random.one_of(&[0, 0, 500, 2_000, 5_000, 30_000]);
         if random.chance(300) {
             self.decommissions = random.between(1, 8);
         }
-        self.weights = random.pick(&[0, 0, 1, 2]);
+        self.weights = random.one_of(&[0, 0, 1, 2]);
         let mut random = Random::new(seed ^ 0x726f_6c6c_696e_6700);
         self.rolling_restarts = u64::from(random.chance(150));
         self.rolling_at_end = u64::from(random.chance(300));
@@ -337,7 +337,7 @@ impl Knobs {
         if keeps_maps && self.old_retries == 0 && self.accepted_losses == 0 && random.chance(500) {
             self.forks = random.between(5, 60);
         }
-        self.moves_at_once = Random::new(seed ^ 0x6174_6f6e_6365).pick(&[0, 0, 0, 1, 2, 4]);
+        self.moves_at_once = Random::new(seed ^ 0x6174_6f6e_6365).one_of(&[0, 0, 0, 1, 2, 4]);
         let mut random = Random::new(seed ^ 0x6d75_6c74_6900);
         if random.chance(300) {
             self.multi_share = random.between(100, 800);
@@ -351,7 +351,7 @@ impl Knobs {
         let mut random = Random::new(seed ^ 0x6469_736b);
         let always = random.chance(500);
         if self.power_losses == 0 {
-            self.sync_every = if always { 0 } else { random.pick(&[100, 1_000]) };
+            self.sync_every = if always { 0 } else { random.one_of(&[100, 1_000]) };
             if always && random.chance(250) {
                 self.power_losses = random.between(1, 4);
             }

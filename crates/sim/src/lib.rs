@@ -4,7 +4,7 @@
 //! a disk in memory. It imitates the shell around them: sockets, clocks, processes, the writer thread. A seed chooses
 //! everything, so that a failure is reproduced by its number.
 //!
-//! - [`knobs`]: what a seed chooses. [`random`]: how it chooses.
+//! - [`knobs`]: what a seed chooses.
 //! - `schedule`, `clock`, `network`: time, and the connections between processes. `world`: everything, and the main
 //!   loop.
 //! - `node`, `coordinator`, `client`, `workload`, `walker`: the processes, as their shells would run them. `faults`:
@@ -13,7 +13,8 @@
 //!   one by one.
 //! - `oracle`: what an all-seeing observer knows. `invariants`: what must always hold. `liveness`: what must become
 //!   true once faults stop. `damage`: a copy that is damaged then, and must be found and repaired.
-//! - [`run`]: one run. [`mutants`]: the bugs that it must find. `trace`: the story of a failure.
+//! - [`run`]: one run. [`stats`]: what happened in it. [`mutants`]: the bugs that it must find. `trace`: the story of a
+//!   failure.
 //!
 //! Whoever drives clients, here or against real processes, records each operation with the times of its call and its
 //! answer. Afterwards the judges decide whether one register per key, changed at one instant by each operation, could
@@ -29,8 +30,8 @@ pub mod history;
 pub mod judges;
 pub mod knobs;
 pub mod mutants;
-pub mod random;
 pub mod run;
+pub mod stats;
 
 mod client;
 mod clock;

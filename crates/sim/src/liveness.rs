@@ -7,8 +7,6 @@
 //! quorum writes go on within 1 s of the time of removal; with one node whose disk hangs forever, within 4 s.
 //!
 //! In addition, a rolling restart fails no request (`rolling`).
-//!
-//! Source: the design, "Liveness".
 
 use std::collections::{BTreeMap, BTreeSet};
 

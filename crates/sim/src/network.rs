@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use proto::frame::FrameDecoder;
 
 use crate::knobs::Knobs;
-use crate::random::Random;
 use crate::schedule::{Event, Schedule};
+use seeded::Random;
 
 /// A connection. Numbers are not reused within a run.
 pub(crate) type ConnId = u32;

@@ -25,9 +25,9 @@ use crate::clock::Clock;
 use crate::invariants::Marks;
 use crate::mutants::Planted;
 use crate::network::{ConnId, ProcId};
-use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
+use seeded::Random;
 
 use held::Held;
 pub(crate) use requests::Pending;

@@ -17,9 +17,9 @@ use proto::cluster_map::{ClusterMap, SlotConfig};
 use crate::knobs::Knobs;
 use crate::node::{NodeProcess, Session, SurvivingData};
 use crate::oracle::members;
-use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
+use seeded::Random;
 
 /// How long the operator waits before looking again at what the coordinator waits for, in microseconds.
 const FORGET_PAUSE: u64 = 500_000;

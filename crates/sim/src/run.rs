@@ -2,91 +2,22 @@
 
 use std::fmt;
 
-use engine::node::Event as NodeEvent;
 use proto::slot::{Position, SlotBits, SlotId};
 
 use crate::history::History;
 use crate::judges::{Verdict, judge};
 use crate::knobs::Knobs;
 use crate::mutants::Planted;
+use crate::stats::Stats;
 use crate::world::World;
 
 /// How many steps the search of one key's history may take.
 const STEPS: u64 = 300_000;
 
-/// Counts of what happened in a run, or in several.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is what its name says, and is only shown")]
-pub struct Stats {
-    pub seeds: u64,
-    pub simulated: u64,
-    pub events: u64,
-    pub operations: u64,
-    pub answered: u64,
-    pub acknowledged: u64,
-    pub multi_writes: u64,
-    pub refused: u64,
-    pub unknown: u64,
-    pub outage_answered: u64,
-    pub promotions: u64,
-    pub hand_overs: u64,
-    pub hand_overs_late: u64,
-    pub fills: u64,
-    pub overflows: u64,
-    pub deposed: u64,
-    pub expelled: u64,
-    pub suspected: u64,
-    pub removed: u64,
-    pub cut_away: u64,
-    pub async_lost: u64,
-    pub breaks: u64,
-    pub cuts: u64,
-    pub pauses: u64,
-    pub crashes: u64,
-    pub memory_losses: u64,
-    pub power_losses: u64,
-    pub orderly_stops: u64,
-    pub crashed_starts: u64,
-    pub disk_failures: u64,
-    pub disk_stalls: u64,
-    pub full_disks: u64,
-    pub bit_flips: u64,
-    pub damages: u64,
-    pub snapshots: u64,
-    pub torn_tails: u64,
-    pub unproven_promotions: u64,
-    pub leaves: u64,
-    pub coordinator_crashes: u64,
-    pub state_losses: u64,
-    pub started_anew: u64,
-    pub lost_slots: u64,
-    pub shortened_slots: u64,
-    pub undecided: u64,
-    pub pages: u64,
-    pub lists_of_replicas: u64,
-    pub full: u64,
-    pub keys_evicted: u64,
-    pub comparisons: u64,
-    pub differences: u64,
-    pub decommissions: u64,
-    pub dismissals: u64,
-    pub fills_limited: u64,
-    pub misnamed: u64,
-    pub restarts: u64,
-    pub rolled: u64,
-    pub impostors_refused: u64,
-    pub states_put_back: u64,
-    /// How often one was put back after the coordinator had gone on with some of the nodes.
-    pub forks: u64,
-    pub old_retries: u64,
-    pub unregistrations: u64,
-    pub accepted_losses: u64,
-}
-
 /// A broken invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Its number in the design, or a name.
+    /// Its number, or a name.
     pub invariant: &'static str,
     /// The slot concerned.
     pub slot: Option<SlotId>,
@@ -192,49 +123,6 @@ fn slot_of(verdict: &Verdict, bits: SlotBits) -> Option<SlotId> {
         Verdict::GaveUp { key, .. } | Verdict::WrittenTwice { key, .. } => key,
     };
     Some(bits.slot(&Position::of(key.as_bytes())))
-}
-
-impl Stats {
-    /// Counts an event reported by a node.
-    pub(crate) fn node_event(&mut self, event: &NodeEvent) {
-        match event {
-            NodeEvent::Deposed(_) => self.deposed += 1,
-            NodeEvent::CutAway(_, records) => self.cut_away += records,
-            NodeEvent::Unresponsive(_, slots) => self.expelled += *slots as u64,
-            NodeEvent::Overflowed(..) => self.overflows += 1,
-            NodeEvent::MemoryFull { .. } => {}
-            NodeEvent::Differs(..) => self.differences += 1,
-            NodeEvent::HandOverTimedOut(slots) => self.hand_overs_late += *slots as u64,
-        }
-    }
-
-    /// Adds the counts of another run.
-    pub fn add(&mut self, other: &Self) {
-        macro_rules! add {
-            ($($name:ident)*) => { $(self.$name += other.$name;)* };
-        }
-        add!(seeds simulated events operations answered acknowledged multi_writes refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed expelled suspected
-             removed cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks bit_flips damages snapshots torn_tails
-             unproven_promotions leaves coordinator_crashes state_losses started_anew lost_slots shortened_slots undecided pages lists_of_replicas full keys_evicted
-              comparisons differences decommissions dismissals fills_limited misnamed restarts rolled
-              impostors_refused states_put_back forks old_retries unregistrations accepted_losses);
-    }
-}
-
-impl fmt::Display for Stats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} seeds, {} simulated seconds", self.seeds, self.simulated / 1_000_000)?;
-        macro_rules! show {
-            ($($name:ident)*) => { $(write!(f, ", {} {}", self.$name, stringify!($name).replace('_', " "))?;)* };
-        }
-        show!(events operations answered acknowledged multi_writes refused unknown outage_answered promotions hand_overs hand_overs_late fills overflows deposed expelled suspected removed
-              cut_away async_lost breaks cuts pauses crashes memory_losses power_losses orderly_stops crashed_starts disk_failures disk_stalls full_disks
-              bit_flips damages snapshots torn_tails unproven_promotions leaves coordinator_crashes state_losses
-              started_anew lost_slots shortened_slots undecided pages lists_of_replicas full keys_evicted
-              comparisons differences decommissions dismissals fills_limited misnamed restarts rolled
-              impostors_refused states_put_back forks old_retries unregistrations accepted_losses);
-        Ok(())
-    }
 }
 
 impl fmt::Display for Violation {

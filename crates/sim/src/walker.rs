@@ -14,9 +14,9 @@ use proto::slot::Position;
 
 use crate::history::{Action, Operation};
 use crate::node::{PageAsked, Step};
-use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
+use seeded::Random;
 
 /// How long a walker waits for a page, in microseconds. A node gives up earlier.
 const PATIENCE: u64 = 3_000_000;

@@ -20,11 +20,12 @@ use crate::node::{NodeProcess, Store};
 use crate::old_retries::OldRetries;
 use crate::operator::Operator;
 use crate::oracle::Oracle;
-use crate::random::Random;
-use crate::run::{Stats, Violation};
+use crate::run::Violation;
 use crate::schedule::{Event, Schedule};
+use crate::stats::Stats;
 use crate::trace::Trace;
 use crate::walker::Walker;
+use seeded::Random;
 
 /// How often a connection that waits for a disk is polled, in microseconds.
 const DISK_PAUSE: u64 = 5_000;

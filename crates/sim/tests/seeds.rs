@@ -9,7 +9,8 @@ use std::process::Command;
 use engine::bugs::Bug;
 use sim::knobs::Knobs;
 use sim::mutants::{AnyBug, Planted, hunt};
-use sim::run::{Stats, run, run_with_story};
+use sim::run::{run, run_with_story};
+use sim::stats::Stats;
 
 /// How many seeds are run without a planted bug.
 const CLEAN: u64 = 80;

@@ -38,7 +38,6 @@ mod cut_mark;
 mod discard;
 mod fields;
 mod frame;
-mod random;
 mod sealed;
 mod survey;
 

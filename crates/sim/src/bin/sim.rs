@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use sim::knobs::Knobs;
 use sim::mutants::{AnyBug, Planted, hunt};
-use sim::run::{Report, Stats, run_with_story};
+use sim::run::{Report, run_with_story};
+use sim::stats::Stats;
 
 /// Simulates a cluster under faults, by seed, and judges it.
 #[derive(Debug, Parser)]

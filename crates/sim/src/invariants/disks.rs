@@ -5,7 +5,7 @@
 //! that always syncs can still prove it after a power cut. I3 is then checked as usual, now with the data from the
 //! disk. A bit flip where the log or the snapshot is read must be detected, in its file, and must have no other effect.
 //!
-//! Source: the design, rule 9; docs/storage-format.md, "Recovery".
+//! Source: docs/storage-format.md, "Recovery".
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 //! an epoch holds every record that was durable in an earlier epoch; as it is a member, this follows from I3 at the
 //! moment of its promotion, and it never truncates its own log.
 //!
-//! Source: the design, rules 1 to 8; PacificA (MSR-TR-2008-25), the commit invariant.
+//! Source: PacificA (MSR-TR-2008-25), the commit invariant.
 
 use proto::slot::SlotId;
 

@@ -1,9 +1,8 @@
 //! I1: at most one primary per (slot, epoch); epochs and versions only grow. I2: the primary is in isr; isr, elr and
 //! learners are disjoint; elr is empty unless |isr| < min_isr.
 //!
-//! Source: the design, "Words" and rule 7. That isr holds only current incarnations is checked by its consequences, in
-//! I3. For I1 only what nodes have received counts: a coordinator that loses its state before anybody has heard of a
-//! change has not made it.
+//! That isr holds only current incarnations is checked by its consequences, in I3. For I1 only what nodes have received
+//! counts: a coordinator that loses its state before anybody has heard of a change has not made it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,6 +1,4 @@
 //! I9: each (client, client_seq) takes effect at most once; and what a client is told is done is in the log.
-//!
-//! Source: the design, rule 4.
 
 use proto::id::Version;
 

@@ -1,6 +1,4 @@
 //! I16: every queue has a limit and refuses anything beyond it.
-//!
-//! Source: the design, rule 2, and the house rule that everything is bounded.
 
 use engine::log::TAIL_BYTES;
 use engine::outbox::{OUTBOX_BYTES, OUTBOX_ITEMS};

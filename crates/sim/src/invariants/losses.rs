@@ -1,6 +1,4 @@
 //! I10: a lost acknowledged async write is in the loss archive or was in the unsent tail of a primary that crashed.
-//!
-//! Source: the design, rule 10.
 
 use engine::log::Log;
 use proto::id::{Epoch, Version};

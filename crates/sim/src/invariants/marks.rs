@@ -1,6 +1,5 @@
-//! I6, first half: marks never go back within a run, and durable is never past the end.
-//!
-//! Source: the design, "Words" and rule 3. A copy that is given up or filled starts over.
+//! I6, first half: marks never go back within a run, and durable is never past the end. A copy that is given up or
+//! filled starts over.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,18 @@
-//! What must always hold, one file per judge. The numbers are those of the design, "Invariants".
+//! What must always hold, one file per judge. Reports name an invariant by its number:
+//!
+//! - I1, I2: primaries, epochs and the sets of a slot (`epochs`).
+//! - I3, I4: what is durable is where it must be (`durable`).
+//! - I5, I6: one order for all copies, and marks that only grow (`order`, `marks`).
+//! - I7: one node serves a slot (`serving`).
+//! - I8: histories are linearizable, and I11: nothing deleted or expired comes back ([`crate::run`], by
+//!   [`crate::judges`]).
+//! - I9: exactly once (`exactly_once`).
+//! - I10: what is lost is listed (`losses`).
+//! - I12: our own moves never reduce the sets of a slot ([`crate::moves`]).
+//! - I14, I15: restarts and damaged disks (`disks`).
+//! - I16: limits (`limits`).
+//!
+//! `older`, `proofs` and [`crate::liveness`] name theirs in words.
 //!
 //! Each step checks what it has touched, so that runs stay fast; every thousandth step checks everything.
 

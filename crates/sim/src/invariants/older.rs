@@ -1,7 +1,7 @@
 //! An empty copy never leads while another copy is available, even an older one: a learner that was never admitted, or
 //! a former member that came back.
 //!
-//! Source: the design, rule 9, and README, "An empty copy never leads".
+//! Source: README, "An empty copy never leads".
 
 use proto::cluster_map::{ClusterMap, SlotConfig};
 use proto::id::{Incarnation, Version};

@@ -1,7 +1,5 @@
 //! I6, second half: a copy's state is the fold of a prefix of one order. (I5, equal (epoch, seq) imply equal prefixes,
 //! is checked in the oracle, wherever a record passes.)
-//!
-//! Source: the design, rule 2 and rule 12.
 
 use proto::slot::SlotId;
 

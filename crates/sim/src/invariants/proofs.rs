@@ -1,6 +1,4 @@
 //! A node never presents as proof an incarnation some of whose data it may lack.
-//!
-//! Source: the design, rule 9.
 
 use crate::world::World;
 

@@ -1,8 +1,8 @@
 //! I7: no two nodes serve linear reads or accept writes for a slot at the same real time, under bounded clock-rate
 //! drift.
 //!
-//! Source: the design, rule 6; Gray and Cheriton, "Leases" (SOSP 1989). A paused node counts: it could resume at any
-//! moment, by its own clock.
+//! Source: Gray and Cheriton, "Leases" (SOSP 1989). A paused node counts: it could resume at any moment, by its own
+//! clock.
 
 use proto::slot::SlotId;
 

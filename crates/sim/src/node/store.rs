@@ -20,7 +20,7 @@ use storage::{DataDir, FileError, Journal, JournalError, SimDisk, map_file};
 
 use crate::knobs::Knobs;
 use crate::mutants::Planted;
-use crate::random::Random;
+use seeded::Random;
 
 use snapshots::Snapshots;
 pub(crate) use start::{Found, IDENTITY, Start, StartError, first_of, is_map};

@@ -20,7 +20,7 @@ use entries::FileNumber;
 use state::{State, injected, split};
 
 use super::{Disk, DiskFile, DiskLock, Mode, Place};
-use crate::random::Random;
+use seeded::Random;
 
 /// A disk in memory. Clones are the same disk.
 #[derive(Debug, Clone)]

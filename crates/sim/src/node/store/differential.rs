@@ -23,7 +23,7 @@ use proto::slot::SlotBits;
 use super::{Start, Store};
 use crate::knobs::Knobs;
 use crate::mutants::{AnyBug, Planted};
-use crate::random::Random;
+use seeded::Random;
 
 /// The number of operations.
 const OPERATIONS: u64 = 1_000_000;

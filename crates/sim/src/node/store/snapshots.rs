@@ -8,7 +8,7 @@ use storage::{DataDir, Position, SnapshotWriter};
 
 use super::{Failure, Health, Open, SHORT_PAUSE, Settings};
 use crate::mutants::Planted;
-use crate::random::Random;
+use seeded::Random;
 
 /// The snapshots of a directory.
 #[derive(Debug)]

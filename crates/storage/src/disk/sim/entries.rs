@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Loss;
-use crate::random::Random;
+use seeded::Random;
 
 /// The file that a name refers to.
 pub(super) type FileNumber = u64;

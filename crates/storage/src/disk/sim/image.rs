@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Loss;
-use crate::random::Random;
+use seeded::Random;
 
 /// The unit that a disk writes atomically, in bytes.
 pub(super) const SECTOR_BYTES: usize = 512;

@@ -8,7 +8,7 @@ use super::entries::{Entries, FileNumber};
 use super::image::Image;
 use super::{Fault, Loss, Operation};
 use crate::disk::no_descriptor;
-use crate::random::Random;
+use seeded::Random;
 
 /// An injected fault that has not struck yet.
 #[derive(Debug, Clone)]

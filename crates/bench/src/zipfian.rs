@@ -1,37 +1,8 @@
-//! Random numbers, uniform and Zipf-distributed.
+//! Ranks drawn by Zipf's law.
 
 use std::sync::Arc;
 
-/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): good enough to scatter keys, and nearly free.
-#[derive(Debug, Clone)]
-pub struct Random(u64);
-
-impl Random {
-    /// A generator; the same seed gives the same numbers.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// Any 64-bit number.
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `bound`; 0 if `bound` is 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        // Lemire's reduction; its bias is below one in 2^32 for the key counts used here.
-        ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
-    }
-
-    /// A number from 0 to just below 1.
-    pub fn unit(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
+use seeded::Random;
 
 /// YCSB's exponent.
 const THETA: f64 = 0.99;
@@ -74,18 +45,6 @@ impl Zipfian {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_spread_evenly_below_their_bound() {
-        let mut random = Random::new(1);
-        let mut seen = [0_u32; 10];
-        for _ in 0..100_000 {
-            seen[random.below(10) as usize] += 1;
-        }
-        assert!(seen.iter().all(|count| (9_500..10_500).contains(count)), "{seen:?}");
-        assert_eq!(random.below(0), 0);
-        assert!((0..1_000).all(|_| (0.0..1.0).contains(&random.unit())));
-    }
 
     #[test]
     fn ranks_follow_zipfs_law() {
