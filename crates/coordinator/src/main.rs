@@ -10,7 +10,7 @@ use coordinator::driver::Driver;
 use coordinator::session;
 use net::access::Access;
 use net::in_use;
-use net::listener::Limits;
+use net::listener::Shared;
 use net::program;
 use net::shutdown::{self, Shutdown};
 use tokio::runtime::Builder;
@@ -42,9 +42,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     program::say(&format!("[Coordinator] Started on {addr}"))?;
 
-    let limits = Limits::new(config.connections.fitting(), access);
-    let (serving, connections) = (Arc::clone(&limits), shutdown.clone());
-    let accepting = net::listener::accept(listener, &limits, &shutdown, &shutdown, move |stream| {
+    let shared = Shared::new(config.connections.fitting(), access);
+    let (serving, connections) = (Arc::clone(&shared), shutdown.clone());
+    let accepting = net::listener::accept(listener, &shared, &shutdown, &shutdown, move |stream| {
         session::serve(stream, driver.clone(), Arc::clone(&serving), connections.clone())
     });
     tokio::select! {

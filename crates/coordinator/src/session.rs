@@ -8,7 +8,7 @@ use std::time::Duration;
 use engine::output::{JoinError, Joined};
 use net::connection::{Body, Connection, Ended, Flow, Session, Stopped};
 use net::gate;
-use net::listener::Limits;
+use net::listener::Shared;
 use net::shutdown::Shutdown;
 use proto::cluster_map::{ClusterMap, MapUpdate, MapVersion};
 use proto::error::ErrorReply;
@@ -27,24 +27,24 @@ use crate::stats::{self, NotAnswered};
 use crate::wait::wait_healthy;
 
 /// Serves a connection until it ends.
-pub async fn serve(stream: TcpStream, driver: Driver, limits: Arc<Limits>, shutdown: Shutdown) {
+pub async fn serve(stream: TcpStream, driver: Driver, shared: Arc<Shared>, shutdown: Shutdown) {
     let mut connection = Connection::new(stream);
-    if let Err(error) = run(&mut connection, &driver, &limits, &shutdown).await {
+    if let Err(error) = run(&mut connection, &driver, &shared, &shutdown).await {
         tracing::debug!("a connection ended: {error}");
     }
 }
 
-async fn run(connection: &mut Connection, driver: &Driver, limits: &Limits, shutdown: &Shutdown) -> io::Result<()> {
-    if limits.access.password().is_some() {
-        let mut unauthenticated = Unauthenticated { access: &limits.access, from: connection.stream.peer_addr().ok() };
-        if !gate::pass(connection, &mut unauthenticated, limits, shutdown).await? {
+async fn run(connection: &mut Connection, driver: &Driver, shared: &Shared, shutdown: &Shutdown) -> io::Result<()> {
+    if shared.access.password().is_some() {
+        let mut unauthenticated = Unauthenticated { access: &shared.access, from: connection.stream.peer_addr().ok() };
+        if !gate::pass(connection, &mut unauthenticated, shared, shutdown).await? {
             return Ok(());
         }
     }
     let from = connection.stream.peer_addr().ok();
-    let mut client = ClientSession { driver, limits, from, unanswered: NotAnswered::default(), upgrade: None };
+    let mut client = ClientSession { driver, shared, from, unanswered: NotAnswered::default(), upgrade: None };
     let upgrade = loop {
-        let served = connection.serve(&mut client, limits, shutdown).await;
+        let served = connection.serve(&mut client, shared, shutdown).await;
         if !matches!(served, Ok(Ended::Upgraded)) {
             // A node has joined, but was gone before it was answered.
             if let Some(Upgrade::Node { joined, .. }) = client.upgrade.take() {
@@ -86,7 +86,7 @@ enum Upgrade {
 /// The requests of people and clients.
 struct ClientSession<'a> {
     driver: &'a Driver,
-    limits: &'a Limits,
+    shared: &'a Shared,
     from: Option<SocketAddr>,
     unanswered: NotAnswered,
     upgrade: Option<Upgrade>,
@@ -225,11 +225,11 @@ impl ClientSession<'_> {
             CoordinatorRequest::Map => Response::Lines(
                 self.driver.with(|coordinator, _| coordinator.known_map().update_since(MapVersion(0)).to_lines()),
             ),
-            CoordinatorRequest::Stats => stats::stats(self.driver, self.limits),
+            CoordinatorRequest::Stats => stats::stats(self.driver, self.shared),
             CoordinatorRequest::Status => {
                 Response::Lines(self.driver.with(|coordinator, now| coordinator.status(now)).lines())
             }
-            CoordinatorRequest::Auth(auth) => match self.limits.access.admit(*auth, self.from) {
+            CoordinatorRequest::Auth(auth) => match self.shared.access.admit(*auth, self.from) {
                 Ok(()) => Response::Ok,
                 Err(error) => Response::Error(error),
             },

@@ -1,7 +1,7 @@
 //! The coordinator's figures, as `STATS` reports them.
 
 use net::latency::{Kinds, Unanswered};
-use net::listener::Limits;
+use net::listener::Shared;
 use proto::request::CoordinatorRequest;
 use proto::response::Response;
 
@@ -45,7 +45,7 @@ pub fn kind(request: &CoordinatorRequest<'_>) -> Option<usize> {
 
 /// The answer to `STATS`.
 #[must_use]
-pub fn stats(driver: &Driver, limits: &Limits) -> Response<'static> {
+pub fn stats(driver: &Driver, shared: &Shared) -> Response<'static> {
     let mut lines = vec![format!("uptime_seconds {}", driver.uptime().as_secs())];
     driver.with(|coordinator, _| {
         let (map, mut led, mut whole, mut filling) = (coordinator.known_map(), 0, 0, 0);
@@ -64,7 +64,7 @@ pub fn stats(driver: &Driver, limits: &Limits) -> Response<'static> {
             format!("copies_being_filled {filling}"),
         ]);
     });
-    limits.describe(&mut lines);
+    shared.describe(&mut lines);
     driver.answered().describe(KINDS, &mut lines);
     Response::stats(lines)
 }

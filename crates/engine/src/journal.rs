@@ -23,7 +23,7 @@ pub use replay::{Replay, ReplayError};
 
 /// The entries that have not been taken yet.
 #[derive(Debug, Default)]
-pub struct Journal {
+pub struct Noted {
     /// A node without a disk notes nothing.
     is_kept: bool,
     pending: Mutex<Pending>,
@@ -37,8 +37,8 @@ struct Pending {
     next: u64,
 }
 
-impl Journal {
-    /// A journal that is kept; the next entry gets this number.
+impl Noted {
+    /// For a node with a disk; the next entry gets this number.
     #[must_use]
     pub(crate) fn kept(next: u64) -> Self {
         Self { is_kept: true, pending: Mutex::new(Pending { bytes: Vec::new(), next }) }

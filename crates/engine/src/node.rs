@@ -1,7 +1,7 @@
 //! A node: all its slots, the map it follows, and its exchanges with the other nodes and the coordinator.
 //!
 //! A [`Node`] is shared by every task of its process. Requests for keys take the lock of one slot and nothing else.
-//! Locks are taken in one order: a slot, then the journal, the queue of a replica or the promises to primaries; the map
+//! Locks are taken in one order: a slot, then what is noted, the queue of a replica or the promises to primaries; the map
 //! is read and released before any of them.
 
 mod compare;
@@ -29,7 +29,7 @@ use proto::slot::{Position, SlotBits, SlotId};
 
 use crate::bugs::{Bugs, NoBugs};
 use crate::compare::Comparisons;
-use crate::journal::Journal;
+use crate::journal::Noted;
 use crate::listing::Listing;
 use crate::log::TailBudget;
 use crate::losses::Losses;
@@ -115,7 +115,7 @@ pub struct Node<B: Bugs = NoBugs> {
     memory_looks: Mutex<Looks>,
     pace: Pace,
     sweeper: Mutex<Sweeper>,
-    journal: Journal,
+    noted: Noted,
     outbox_items: usize,
     proposals: Mutex<Proposals>,
     /// Which slots are to be looked at, by tick.
@@ -212,7 +212,7 @@ impl<B: Bugs> Node<B> {
             memory_looks: Mutex::default(),
             pace: Pace::default(),
             sweeper: Mutex::default(),
-            journal: Journal::default(),
+            noted: Noted::default(),
             outbox_items: OUTBOX_ITEMS,
             proposals: Mutex::default(),
             agenda: Mutex::default(),
@@ -502,7 +502,7 @@ impl<B: Bugs> Node<B> {
             tails: &self.tails,
             memory: &self.memory,
             memory_slack: 0,
-            journal: &self.journal,
+            noted: &self.noted,
             peers: &self.peers,
             stamps: &self.stamps,
             wall_at_zero: self.wall_at_zero.load(Ordering::Relaxed),

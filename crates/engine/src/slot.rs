@@ -25,7 +25,7 @@ use proto::slot::SlotId;
 
 use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::completions::{Completion, Sweep};
-use crate::journal::{Entry, Journal, SlotSnapshot};
+use crate::journal::{Entry, Noted, SlotSnapshot};
 use crate::listing::Listing;
 use crate::log::{Log, TailBudget};
 use crate::losses::Loss;
@@ -83,7 +83,7 @@ pub(crate) struct SlotContext<'a> {
     pub(crate) memory: &'a Memory,
     /// How many bytes a write may exceed the memory limit by.
     pub(crate) memory_slack: u64,
-    pub(crate) journal: &'a Journal,
+    pub(crate) noted: &'a Noted,
     pub(crate) peers: &'a Peers,
     pub(crate) stamps: &'a AtomicU64,
     /// The wall-clock time, in milliseconds, at which the node's own clock was zero.
@@ -324,7 +324,7 @@ impl<B: Bugs> Slot<B> {
     fn hear_of(&mut self, cx: SlotContext<'_>, epoch: Epoch) {
         if epoch > self.epoch {
             self.epoch = epoch;
-            cx.journal.note_epoch(cx.id, epoch);
+            cx.noted.note_epoch(cx.id, epoch);
         }
     }
 
@@ -358,7 +358,7 @@ impl<B: Bugs> Slot<B> {
     /// Drops the copy and its role.
     pub(crate) fn give_up(&mut self, cx: SlotContext<'_>) {
         if self.last() != Version::NONE {
-            cx.journal.note_drop(cx.id);
+            cx.noted.note_drop(cx.id);
         }
         self.log.drop_tail(cx.tails);
         self.drop_table(cx);
@@ -432,7 +432,7 @@ impl<B: Bugs> Slot<B> {
         }
     }
 
-    /// Replays a journal entry; `false` if it does not follow on from the current state.
+    /// Replays an entry; `false` if it does not follow on from the current state.
     pub(crate) fn replay(&mut self, cx: SlotContext<'_>, entry: Entry) -> bool {
         match entry {
             Entry::Record { durable, record, .. } => {

@@ -14,7 +14,7 @@ use proto::response::Response;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::listener::Limits;
+use crate::listener::Shared;
 use crate::processors;
 use crate::shutdown::Shutdown;
 
@@ -291,22 +291,22 @@ impl Connection {
     pub async fn serve<S: Session>(
         &mut self,
         session: &mut S,
-        limits: &Limits,
+        shared: &Shared,
         shutdown: &Shutdown,
     ) -> io::Result<Ended> {
-        let original_framing = limits.flags.original_framing;
+        let original_framing = shared.flags.original_framing;
         let mut shutdown_begun = pin!(shutdown.begun());
         let mut stopped = Stopped::NeedsMore;
         loop {
             let Self { reader, output, .. } = self;
             go_on(reader, session, &mut stopped, output).await?;
-            self.deliver(session, &mut stopped, limits).await?;
+            self.deliver(session, &mut stopped, shared).await?;
             session.answered();
             match stopped {
                 _ if session.is_half_settled() => continue,
                 Stopped::Handler(Flow::Next | Flow::Settle) => continue,
                 Stopped::Handler(Flow::Body) => {
-                    self.write_body(session, limits).await?;
+                    self.write_body(session, shared).await?;
                     continue;
                 }
                 Stopped::Handler(Flow::Upgrade) => return Ok(Ended::Upgraded),
@@ -322,8 +322,8 @@ impl Connection {
                 biased;
                 arrived = self.reader.fill(&mut self.stream) => arrived?,
                 () = &mut shutdown_begun => return Ok(Ended::Closed),
-                () = silence(limits.flags.idle_timeout) => {
-                    limits.idle.fetch_add(1, Ordering::Relaxed);
+                () = silence(shared.flags.idle_timeout) => {
+                    shared.idle.fetch_add(1, Ordering::Relaxed);
                     return Ok(Ended::Closed);
                 }
                 () = tokio::time::sleep(ORIGINAL_FRAMING_SILENCE), if original_framing && is_line => {
@@ -331,7 +331,7 @@ impl Connection {
                         session.settle(&mut self.output).await?;
                         self.flush().await?;
                     }
-                    return self.finish(session, limits).await;
+                    return self.finish(session, shared).await;
                 }
             };
             if arrived == 0 {
@@ -344,7 +344,7 @@ impl Connection {
                     }
                     None => {}
                 }
-                return self.finish(session, limits).await;
+                return self.finish(session, shared).await;
             }
             if processors::is_one() {
                 self.reader.look_at_one(|frames| session.look_ahead(frames));
@@ -353,22 +353,22 @@ impl Connection {
         }
     }
 
-    async fn finish<S: Session>(&mut self, session: &mut S, limits: &Limits) -> io::Result<Ended> {
+    async fn finish<S: Session>(&mut self, session: &mut S, shared: &Shared) -> io::Result<Ended> {
         session.settle(&mut self.output).await?;
         self.flush().await?;
         while session.is_half_settled() {
             session.settle(&mut self.output).await?;
             self.flush().await?;
         }
-        self.write_body(session, limits).await?;
+        self.write_body(session, shared).await?;
         self.flush().await?;
         session.answered();
         Ok(Ended::Closed)
     }
 
-    async fn write_body<S: Session>(&mut self, session: &mut S, limits: &Limits) -> io::Result<()> {
+    async fn write_body<S: Session>(&mut self, session: &mut S, shared: &Shared) -> io::Result<()> {
         if let Some(body) = session.take_body() {
-            let written = self.write_long(body.bytes(), limits).await?;
+            let written = self.write_long(body.bytes(), shared).await?;
             self.output.extend_from_slice(body.bytes().get(written..).unwrap_or_default());
             self.output.extend_from_slice(body.end);
         }

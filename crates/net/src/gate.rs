@@ -7,7 +7,7 @@ use proto::frame::Frame;
 use tokio::time::sleep;
 
 use crate::connection::{Body, Connection, Ended, Flow, Session};
-use crate::listener::Limits;
+use crate::listener::Shared;
 use crate::shutdown::Shutdown;
 
 /// A connection is closed after this many wrong passwords.
@@ -43,12 +43,12 @@ pub trait Gatekeeper: Send {
 pub async fn pass(
     connection: &mut Connection,
     gatekeeper: &mut impl Gatekeeper,
-    limits: &Limits,
+    shared: &Shared,
     shutdown: &Shutdown,
 ) -> io::Result<bool> {
     connection.reader.limit_unauthenticated(true);
     let mut gate = Gate { gatekeeper, wrong: 0, is_late: false };
-    let ended = connection.serve(&mut gate, limits, shutdown).await?;
+    let ended = connection.serve(&mut gate, shared, shutdown).await?;
     connection.reader.limit_unauthenticated(false);
     Ok(ended == Ended::Upgraded)
 }

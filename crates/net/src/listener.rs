@@ -134,7 +134,7 @@ impl Default for ConnectionFlags {
 
 /// State shared by all connections of a process: the operator's settings, and counters.
 #[derive(Debug, Default)]
-pub struct Limits {
+pub struct Shared {
     /// The operator's settings.
     pub flags: ConnectionFlags,
     /// The password check.
@@ -151,7 +151,7 @@ pub struct Limits {
     pub(crate) waiting: AtomicUsize,
 }
 
-impl Limits {
+impl Shared {
     /// Starts with all counters at zero.
     #[must_use]
     pub fn new(flags: ConnectionFlags, access: Arc<Access>) -> Arc<Self> {
@@ -199,15 +199,15 @@ fn idle_timeout(text: &str) -> Result<Duration, String> {
 /// nodes from each other; others are refused.
 pub async fn accept<F>(
     listener: TcpListener,
-    limits: &Arc<Limits>,
+    shared: &Arc<Shared>,
     accepting: &Shutdown,
     connections: &Shutdown,
     serve: impl Fn(TcpStream) -> F + Clone + Send + 'static,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(limits.flags.max_clients));
-    let from_nodes = Arc::new(Semaphore::new(descriptors::for_nodes(limits.flags.max_clients)));
+    let permits = Arc::new(Semaphore::new(shared.flags.max_clients));
+    let from_nodes = Arc::new(Semaphore::new(descriptors::for_nodes(shared.flags.max_clients)));
     let unserved = Arc::new(Semaphore::new(UNSERVED));
     let mut pause = Duration::from_millis(5);
     loop {
@@ -223,30 +223,30 @@ pub async fn accept<F>(
                     continue;
                 }
                 if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-                    limits.accepted.fetch_add(1, Ordering::Relaxed);
+                    shared.accepted.fetch_add(1, Ordering::Relaxed);
                     let task = serve(stream);
                     connections.spawn(async move {
                         task.await;
                         drop(permit);
                     });
                 } else if let Ok(waits) = Arc::clone(&unserved).try_acquire_owned() {
-                    let (limits, from_nodes, serve) = (Arc::clone(limits), Arc::clone(&from_nodes), serve.clone());
+                    let (shared, from_nodes, serve) = (Arc::clone(shared), Arc::clone(&from_nodes), serve.clone());
                     connections.spawn(async move {
                         let opening = opening(&stream).await;
-                        if is_from_node(&opening, &limits.access)
+                        if is_from_node(&opening, &shared.access)
                             && let Ok(permit) = from_nodes.try_acquire_owned()
                         {
                             drop(waits);
-                            limits.accepted.fetch_add(1, Ordering::Relaxed);
+                            shared.accepted.fetch_add(1, Ordering::Relaxed);
                             serve(stream).await;
                             drop(permit);
                         } else {
-                            limits.refused.fetch_add(1, Ordering::Relaxed);
-                            refuse(stream, &opening, limits.flags.max_clients).await;
+                            shared.refused.fetch_add(1, Ordering::Relaxed);
+                            refuse(stream, &opening, shared.flags.max_clients).await;
                         }
                     });
                 } else {
-                    limits.refused.fetch_add(1, Ordering::Relaxed);
+                    shared.refused.fetch_add(1, Ordering::Relaxed);
                 }
             }
             Err(error) => {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::connection::{
     CUT_OFF_AFTER, Connection, Flow, KEPT_BYTES, Session, Stopped, WRITE_STALL, go_on, reads_nothing, write_while_taken,
 };
-use crate::listener::Limits;
+use crate::listener::Shared;
 
 /// Once a client has taken nothing for this long, its further requests are read all the same.
 const READ_ON_AFTER: Duration = Duration::from_millis(100);
@@ -25,7 +25,7 @@ const WAITING_BYTES: usize = 1024 * 1024 * 1024;
 
 /// A connection's share of the total that may wait, released on drop.
 struct Share<'a> {
-    limits: &'a Limits,
+    shared: &'a Shared,
     bytes: usize,
 }
 
@@ -33,7 +33,7 @@ impl Share<'_> {
     /// Sets the size of the share. Returns whether there is room for more.
     fn resize(&mut self, bytes: usize) -> bool {
         // Wraps around if the share shrinks, and back.
-        let before = self.limits.waiting.fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
+        let before = self.shared.waiting.fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
         let all = before.wrapping_add(bytes.wrapping_sub(self.bytes));
         self.bytes = bytes;
         all < WAITING_BYTES
@@ -42,7 +42,7 @@ impl Share<'_> {
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        self.limits.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.shared.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -53,16 +53,16 @@ impl Connection {
         &mut self,
         session: &mut S,
         stopped: &mut Stopped,
-        limits: &Limits,
+        shared: &Shared,
     ) -> io::Result<()> {
         let patience = if S::KEEPS_ANSWERS { READ_ON_AFTER } else { CUT_OFF_AFTER };
         let mut sent = write_while_taken(&self.stream, &self.output, patience).await?;
         if sent < self.output.len() && !S::KEEPS_ANSWERS {
-            limits.cut_off.fetch_add(1, Ordering::Relaxed);
+            shared.cut_off.fetch_add(1, Ordering::Relaxed);
             return Err(reads_nothing());
         }
         if sent < self.output.len() {
-            sent = self.keep_answers(sent, session, stopped, limits).await?;
+            sent = self.keep_answers(sent, session, stopped, shared).await?;
         }
         assert_eq!(sent, self.output.len(), "everything is delivered");
         self.output.clear();
@@ -74,10 +74,10 @@ impl Connection {
 
     /// Writes a long value from where it is stored, as far as the client takes it; all of it, if no more may wait in
     /// total.
-    pub(crate) async fn write_long(&mut self, value: &[u8], limits: &Limits) -> io::Result<usize> {
+    pub(crate) async fn write_long(&mut self, value: &[u8], shared: &Shared) -> io::Result<usize> {
         let written = write_while_taken(&self.stream, value, READ_ON_AFTER).await?;
         let rest = value.get(written..).unwrap_or_default();
-        if rest.is_empty() || limits.waiting.load(Ordering::Relaxed) + rest.len() < WAITING_BYTES {
+        if rest.is_empty() || shared.waiting.load(Ordering::Relaxed) + rest.len() < WAITING_BYTES {
             return Ok(written);
         }
         match write_while_taken(&self.stream, rest, WRITE_STALL).await? {
@@ -92,9 +92,9 @@ impl Connection {
         mut sent: usize,
         session: &mut S,
         stopped: &mut Stopped,
-        limits: &Limits,
+        shared: &Shared,
     ) -> io::Result<usize> {
-        let mut share = Share { limits, bytes: 0 };
+        let mut share = Share { shared, bytes: 0 };
         let mut taken_at = Instant::now();
         let mut input_ended = false;
         while sent < self.output.len() {
@@ -104,7 +104,7 @@ impl Connection {
                 sent = 0;
             }
             let waiting = self.output.len() - sent;
-            let is_over = waiting > limits.flags.client_output_limit;
+            let is_over = waiting > shared.flags.client_output_limit;
             let may_read = share.resize(waiting) && !is_over && !input_ended;
             if may_read && session.is_half_settled() {
                 self.keep_more(session, stopped).await?;
@@ -143,7 +143,7 @@ impl Connection {
                     }
                 }
                 () = sleep_until(until) => {
-                    limits.cut_off.fetch_add(1, Ordering::Relaxed);
+                    shared.cut_off.fetch_add(1, Ordering::Relaxed);
                     return Err(reads_nothing());
                 }
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine::record::Record;
 use net::connection::{Body, Connection, Ended, Flow, Session};
-use net::listener::{ConnectionFlags, Limits};
+use net::listener::{ConnectionFlags, Shared};
 use net::shutdown::Shutdown;
 use proto::frame::Frame;
 use proto::id::Version;
@@ -76,7 +76,7 @@ async fn pair(original_framing: bool, shutdown: &Shutdown) -> (TcpStream, tokio:
         let mut connection = Connection::new(server);
         let flags = ConnectionFlags { original_framing, ..ConnectionFlags::default() };
         connection
-            .serve(&mut Echo::default(), &Limits::new(flags, Arc::default()), &shutdown)
+            .serve(&mut Echo::default(), &Shared::new(flags, Arc::default()), &shutdown)
             .await
             .expect("the client stays")
     });
@@ -207,12 +207,12 @@ async fn whoever_comes_beyond_the_limit_is_told_so() {
     let shutdown = Shutdown::new();
     let server = shutdown.clone();
     let accepting = tokio::spawn(async move {
-        let limits = Limits::new(ConnectionFlags { max_clients: 1, ..ConnectionFlags::default() }, Arc::default());
-        let (serving, ending) = (std::sync::Arc::clone(&limits), server.clone());
-        net::listener::accept(listener, &limits, &server, &server, move |stream| {
-            let (server, limits) = (ending.clone(), std::sync::Arc::clone(&serving));
+        let shared = Shared::new(ConnectionFlags { max_clients: 1, ..ConnectionFlags::default() }, Arc::default());
+        let (serving, ending) = (std::sync::Arc::clone(&shared), server.clone());
+        net::listener::accept(listener, &shared, &server, &server, move |stream| {
+            let (server, shared) = (ending.clone(), std::sync::Arc::clone(&serving));
             async move {
-                let _ = Connection::new(stream).serve(&mut Echo::default(), &limits, &server).await;
+                let _ = Connection::new(stream).serve(&mut Echo::default(), &shared, &server).await;
             }
         })
         .await;

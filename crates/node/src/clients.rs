@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::time::Timestamp;
-use net::listener::Limits;
+use net::listener::Shared;
 use proto::commands::COMMANDS;
 use tokio::net::TcpStream;
 
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub struct Clients {
     /// The operator's settings, and the connection counters.
-    pub limits: Arc<Limits>,
+    pub shared: Arc<Shared>,
     connected: Mutex<BTreeMap<u64, Arc<Client>>>,
     last_id: AtomicU64,
     /// Commands without keys that were carried out.
@@ -72,9 +72,9 @@ impl Drop for Listed {
 impl Clients {
     /// Starts without connections.
     #[must_use]
-    pub fn new(limits: Arc<Limits>) -> Arc<Self> {
+    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
-            limits,
+            shared,
             connected: Mutex::default(),
             last_id: AtomicU64::new(0),
             commands: AtomicU64::new(0),

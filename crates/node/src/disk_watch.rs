@@ -21,7 +21,7 @@ impl DiskWatch {
     }
 
     pub(crate) fn hangs_at(&mut self, driver: &Driver, now: Instant) -> bool {
-        let Some(store) = driver.store().filter(|store| !store.is_written(driver.node().journal().end())) else {
+        let Some(store) = driver.store().filter(|store| !store.is_written(driver.node().noted().end())) else {
             self.seen = None;
             return false;
         };

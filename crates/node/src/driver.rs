@@ -177,7 +177,7 @@ impl Driver {
     /// # Errors
     /// It never will be written.
     pub async fn persist(&self) -> Result<(), DiskFailed> {
-        self.persist_up_to(self.node().journal().end()).await
+        self.persist_up_to(self.node().noted().end()).await
     }
 
     /// Like [`Self::persist`], for everything below `end` in the journal.
@@ -186,7 +186,7 @@ impl Driver {
     /// It never will be written.
     pub async fn persist_up_to(&self, end: u64) -> Result<(), DiskFailed> {
         match &self.shared.store {
-            Some(store) => store.persist(self.node().journal(), end).await,
+            Some(store) => store.persist(self.node().noted(), end).await,
             None => Ok(()),
         }
     }
@@ -194,7 +194,7 @@ impl Driver {
     /// Writes everything below `end` if that is quick and needs no waiting. Returns whether it is written.
     pub async fn persist_soon(&self, end: u64) -> bool {
         match &self.shared.store {
-            Some(store) => store.persist_soon(self.node().journal(), end).await,
+            Some(store) => store.persist_soon(self.node().noted(), end).await,
             None => true,
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use engine::losses::Losses;
 use engine::memory::MemoryFigures;
 use net::connection::CUT_OFF_AFTER;
-use net::listener::{KEEPALIVE, Limits};
+use net::listener::{KEEPALIVE, Shared};
 use password::Password;
 use proto::limits;
 use proto::request::glob_matches;
@@ -79,7 +79,7 @@ fn server(driver: &Driver, text: &mut String) {
 
 fn connected(clients: &Clients, text: &mut String) {
     line(text, format_args!("connected_clients:{}", clients.count()));
-    line(text, format_args!("maxclients:{}", clients.limits.flags.max_clients));
+    line(text, format_args!("maxclients:{}", clients.shared.flags.max_clients));
     line(text, format_args!("blocked_clients:0"));
 }
 
@@ -131,7 +131,7 @@ fn persistence(store: Option<&Store>, text: &mut String) {
 }
 
 fn stats(driver: &Driver, clients: &Clients, text: &mut String) {
-    let Limits { accepted, refused, cut_off, idle, .. } = &*clients.limits;
+    let Shared { accepted, refused, cut_off, idle, .. } = &*clients.shared;
     let total = driver.answered().total() + clients.commands();
     line(text, format_args!("total_connections_received:{}", accepted.load(Ordering::Relaxed)));
     line(text, format_args!("total_commands_processed:{total}"));
@@ -181,7 +181,7 @@ pub(crate) fn config<'a>(
     clients: &Clients,
     patterns: impl Iterator<Item = &'a [u8]> + Clone,
 ) -> Vec<(Vec<u8>, String)> {
-    let flags = &clients.limits.flags;
+    let flags = &clients.shared.flags;
     let (store, memory) = (driver.store(), driver.node().memory_figures());
     let fsync = match store.map(Store::fsync) {
         Some(Fsync::Always) => "always",
@@ -207,7 +207,7 @@ pub(crate) fn config<'a>(
         ("maxmemory-policy", text(memory_policy(&memory))),
         ("port", driver.addr().port().to_string()),
         ("proto-max-bulk-len", limits::VALUE_BYTES.to_string()),
-        ("requirepass", clients.limits.access.password().map_or("", Password::as_str).to_owned()),
+        ("requirepass", clients.shared.access.password().map_or("", Password::as_str).to_owned()),
         ("save", String::new()),
         ("tcp-keepalive", seconds(KEEPALIVE)),
         ("timeout", seconds(flags.idle_timeout)),

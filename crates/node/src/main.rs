@@ -10,7 +10,7 @@ use engine::node::Turn;
 use net::access::Access;
 use net::clock::Clock;
 use net::in_use;
-use net::listener::Limits;
+use net::listener::Shared;
 use net::processors;
 use net::program;
 use net::random;
@@ -87,7 +87,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         }
         _ => None,
     };
-    let clients = Clients::new(Limits::new(config.connections.clone().fitting(), access));
+    let clients = Clients::new(Shared::new(config.connections.clone().fitting(), access));
     background.spawn(accept(listener, driver.clone(), clients, accepting.clone(), connections.clone()));
     let (notify, notices) = mpsc::channel(16);
     let (leave, left) = oneshot::channel();
@@ -142,8 +142,8 @@ async fn accept(
     accepting: Shutdown,
     connections: Shutdown,
 ) {
-    let (limits, served) = (Arc::clone(&clients.limits), connections.clone());
-    net::listener::accept(listener, &limits, &accepting, &connections, move |stream| {
+    let (shared, served) = (Arc::clone(&clients.shared), connections.clone());
+    net::listener::accept(listener, &shared, &accepting, &connections, move |stream| {
         session::serve(stream, driver.clone(), Arc::clone(&clients), served.clone())
     })
     .await;

@@ -376,7 +376,7 @@ impl Membership {
     /// it proposes, relies on the data that it has. So the message is held until that data is written, while
     /// heartbeats go on.
     fn say_once_written(&mut self, message: &NodeMessage, out: &mut Vec<u8>) {
-        let end = self.driver.node().journal().end();
+        let end = self.driver.node().noted().end();
         if self.held.is_empty() && self.driver.is_written(end) {
             return message.encode(out);
         }

@@ -288,7 +288,7 @@ async fn follow(
         let Some(stopped) = taken else { return Ok(()) };
         // A lease is no evidence of records, so it does not wait for the disk.
         connection.write(&leases).await?;
-        let end = driver.node().journal().end();
+        let end = driver.node().noted().end();
         if unwritten.is_none() && driver.persist_soon(end).await {
             connection.flush().await?;
         } else {

@@ -112,7 +112,7 @@ impl Waits {
     /// # Errors
     /// It was not written within the request timeout. Nobody may learn of it.
     pub(crate) async fn persisted(&mut self, driver: &Driver) -> io::Result<()> {
-        let end = driver.node().journal().end();
+        let end = driver.node().noted().end();
         // Nearly always this suffices, and no deadline is set up.
         if driver.persist_soon(end).await {
             return Ok(());

@@ -9,9 +9,7 @@ use net::connection::Flow;
 use proto::commands::{Argument, COMMANDS, Command, Kind, arguments};
 use proto::error::ErrorReply;
 use proto::frame::{Encoding, Frame};
-use proto::request::{
-    Auth, ClientCommand, CommandQuery, Hello, NamesOrPattern, PeerWords, ServerCommand, glob_matches,
-};
+use proto::request::{Auth, ClientCommand, CommandQuery, Hello, NamesOrPattern, RawWords, ServerCommand, glob_matches};
 use proto::resp::Resp;
 use proto::response::Response;
 
@@ -73,7 +71,7 @@ impl Front {
             lines: Encoding::Line,
             passes_empty_lines: false,
             is_in_transaction: false,
-            is_admitted: clients.limits.access.password().is_none(),
+            is_admitted: clients.shared.access.password().is_none(),
         }
     }
 
@@ -169,7 +167,7 @@ impl Front {
             ServerCommand::Reset => {
                 (self.arrays, self.lines) = (Encoding::Array, Encoding::Line);
                 *self.client().details() = Details::default();
-                self.is_admitted = self.clients.limits.access.password().is_none();
+                self.is_admitted = self.clients.shared.access.password().is_none();
                 resp.simple("RESET");
                 return CommandOutcome::Reset;
             }
@@ -198,7 +196,7 @@ impl Front {
     }
 
     fn admit(&mut self, auth: Auth<'_>) -> Result<(), ErrorReply> {
-        self.clients.limits.access.admit(auth, self.client().addr())?;
+        self.clients.shared.access.admit(auth, self.client().addr())?;
         self.is_admitted = true;
         Ok(())
     }
@@ -313,11 +311,11 @@ fn command_query(query: CommandQuery<'_>, resp: &mut Resp<'_>) {
         CommandQuery::Count => {
             resp.number(COMMANDS.len() as i64);
         }
-        CommandQuery::Info(PeerWords(names)) if names.is_empty() => {
+        CommandQuery::Info(RawWords(names)) if names.is_empty() => {
             resp.array(COMMANDS.len());
             COMMANDS.iter().for_each(|command| encode_info(command, resp));
         }
-        CommandQuery::Info(PeerWords(names)) => {
+        CommandQuery::Info(RawWords(names)) => {
             resp.array(names.len());
             for name in names {
                 match Command::named(name) {
@@ -328,7 +326,7 @@ fn command_query(query: CommandQuery<'_>, resp: &mut Resp<'_>) {
                 }
             }
         }
-        CommandQuery::Docs(PeerWords(names)) => {
+        CommandQuery::Docs(RawWords(names)) => {
             let mut wanted: Vec<&Command> = if names.is_empty() {
                 COMMANDS.iter().collect()
             } else {

@@ -73,13 +73,13 @@ async fn run(
     let (kind, from) = loop {
         if !front.is_admitted() {
             let mut unauthenticated = Unauthenticated { driver, front };
-            if !gate::pass(connection, &mut unauthenticated, &clients.limits, shutdown).await? {
+            if !gate::pass(connection, &mut unauthenticated, &clients.shared, shutdown).await? {
                 return Ok(());
             }
             front = unauthenticated.front;
         }
         let mut client = ClientSession::new(driver, front);
-        if connection.serve(&mut client, &clients.limits, shutdown).await? == Ended::Closed {
+        if connection.serve(&mut client, &clients.shared, shutdown).await? == Ended::Closed {
             return Ok(());
         }
         match client.upgrade {
@@ -101,8 +101,6 @@ struct ClientSession<'a> {
     front: Front,
     /// The slots it has written to, for `WAIT`.
     written: WrittenSlots,
-    /// A `WAIT` to be answered after all deferred requests, and its encoding.
-    wait: Option<(DeferredWait, Encoding)>,
     turn: Turn,
     /// The levels that this connection has asked for; until then the cluster's defaults apply.
     ack: Option<AckLevel>,
@@ -114,14 +112,10 @@ struct ClientSession<'a> {
     /// Tickets of requests that are carried out but not yet durable.
     waits: Waits,
     unanswered: NotAnswered,
-    /// A page of a walk, or a count, to be answered after all deferred requests.
-    walk: Option<DeferredWalk>,
-    /// A request about all keys, to be answered after all deferred requests.
-    keyspace: Option<DeferredKeyspace>,
+    /// A request to be answered after all deferred ones, and before the next is looked at.
+    last: Option<Last>,
     /// A multi-key request with a single answer, as far as it has been gathered.
     gather: Option<Gather>,
-    /// A `VERIFY` to be answered after all deferred requests, and its encoding.
-    verify: Option<Encoding>,
     /// A multi-key request of which some keys have been executed; the others wait until earlier requests are answered.
     begun: Option<Begun>,
     body: Option<Body>,
@@ -134,6 +128,17 @@ struct ClientSession<'a> {
     pauses_seen: u64,
     /// Slots of upcoming keys, already looked up.
     slots_ahead: SlotsAhead,
+}
+
+/// A request that concerns more than one key's primary.
+#[derive(Debug)]
+enum Last {
+    /// A page of a walk, or a count.
+    Walk(DeferredWalk),
+    /// A request about all keys.
+    Keyspace(DeferredKeyspace),
+    Wait(DeferredWait, Encoding),
+    Verify(Encoding),
 }
 
 /// Values shared by all requests that arrived together: looking them up costs as much as a request.
@@ -155,9 +160,7 @@ fn begin_body(record: &Record, encoding: Encoding, out: &mut Vec<u8>) -> Option<
     let value = record.value().filter(|value| value.len() >= BODY_BYTES)?;
     let end: &[u8] = match encoding {
         Encoding::Array | Encoding::Resp3 => {
-            out.push(b'$');
-            frame::push_number(value.len() as u64, out);
-            out.extend_from_slice(b"\r\n");
+            frame::begin_bulk(value.len(), out);
             b"\r\n"
         }
         Encoding::Line if is_line(value) => {
@@ -190,7 +193,6 @@ impl<'a> ClientSession<'a> {
             driver,
             front,
             written: WrittenSlots::new(driver),
-            wait: None,
             turn: Turn::default(),
             ack: None,
             read: None,
@@ -198,10 +200,8 @@ impl<'a> ClientSession<'a> {
             deferred: DeferredBatch::default(),
             waits: Waits::default(),
             unanswered: NotAnswered::default(),
-            walk: None,
-            keyspace: None,
+            last: None,
             gather: None,
-            verify: None,
             begun: None,
             body: None,
             upgrade: None,
@@ -233,11 +233,11 @@ impl<'a> ClientSession<'a> {
             }
             NodeRequest::Page(page) => {
                 let level = self.read();
-                return self.walk(DeferredWalk::page(page, level, encoding));
+                return self.answer_last(Last::Walk(DeferredWalk::page(page, level, encoding)));
             }
             NodeRequest::Count(prefix) => {
                 let level = self.read();
-                return self.walk(DeferredWalk::count(prefix, level, encoding));
+                return self.answer_last(Last::Walk(DeferredWalk::count(prefix, level, encoding)));
             }
             NodeRequest::GetMany(keys) => return self.begin_many(Kind::Get, keys, encoding, out),
             NodeRequest::PutMany(words) => return self.begin_many(Kind::Put, words, encoding, out),
@@ -253,10 +253,7 @@ impl<'a> ClientSession<'a> {
             NodeRequest::Losses => (self.driver.node().losses(answering::losses), Flow::Next),
             NodeRequest::Info => (self.info(), Flow::Next),
             NodeRequest::Stats => (stats::stats(self.driver, self.front.clients()), Flow::Next),
-            NodeRequest::Verify => {
-                self.verify = Some(encoding);
-                return Flow::Next;
-            }
+            NodeRequest::Verify => return self.answer_last(Last::Verify(encoding)),
             NodeRequest::Ping => (Response::Pong, Flow::Next),
             NodeRequest::Quit => (Response::Ok, Flow::Close),
             NodeRequest::Server(command) => return self.server(command, encoding, out),
@@ -396,20 +393,21 @@ impl<'a> ClientSession<'a> {
             }
             CommandOutcome::Count => {
                 let level = self.read();
-                self.walk(DeferredWalk::count(b"", level, encoding))
+                self.answer_last(Last::Walk(DeferredWalk::count(b"", level, encoding)))
             }
             CommandOutcome::Wait { replicas, millis } => {
-                self.wait = Some((DeferredWait { replicas, millis }, encoding));
-                Flow::Next
+                self.answer_last(Last::Wait(DeferredWait { replicas, millis }, encoding))
             }
         }
     }
 
-    /// Defers a walk, to be answered after everything that is deferred.
-    fn walk(&mut self, walk: DeferredWalk) -> Flow {
-        let now = self.batch().now;
-        self.unanswered.add(now, stats::WALK);
-        self.walk = Some(walk);
+    /// Defers a request, to be answered after everything that is deferred.
+    fn answer_last(&mut self, request: Last) -> Flow {
+        if matches!(request, Last::Walk(_) | Last::Keyspace(_)) {
+            let now = self.batch().now;
+            self.unanswered.add(now, stats::WALK);
+        }
+        self.last = Some(request);
         Flow::Next
     }
 
@@ -515,9 +513,7 @@ impl Session for ClientSession<'_> {
             return Flow::Close;
         }
         let Some(encoding) = self.front.encoding(frame) else { return Flow::Next };
-        let comes_first =
-            self.walk.is_some() || self.keyspace.is_some() || self.wait.is_some() || self.verify.is_some();
-        if comes_first || self.must_rest || self.is_half_settled() {
+        if self.last.is_some() || self.must_rest || self.is_half_settled() {
             return Flow::Settle;
         }
         if let Some(begun) = self.begun.take() {
@@ -561,24 +557,21 @@ impl Session for ClientSession<'_> {
             }
             self.deferred.clear();
         }
-        if let Some(walk) = self.walk.take() {
+        if let Some(last) = self.last.take() {
             self.driver.wake_touched(&mut self.turn);
-            walk.answer(self.driver, out).await;
-        }
-        if let Some((wait, encoding)) = self.wait.take() {
-            self.driver.wake_touched(&mut self.turn);
-            let replicas = self.written.wait(self.driver, wait).await;
-            Response::Number(replicas.try_into().unwrap_or(i64::MAX)).encode(encoding, out);
-        }
-        if let Some(request) = self.keyspace.take() {
-            self.driver.wake_touched(&mut self.turn);
-            // IMPORTANT: only now, since what was settled before has taken it.
-            self.must_persist |= request.is_flush();
-            request.answer(self.driver, out).await;
-        }
-        if let Some(encoding) = self.verify.take() {
-            self.driver.wake_touched(&mut self.turn);
-            verify::verify(self.driver).await.encode(encoding, out);
+            match last {
+                Last::Walk(walk) => walk.answer(self.driver, out).await,
+                Last::Keyspace(request) => {
+                    // IMPORTANT: only now, since what was settled before has taken it.
+                    self.must_persist |= request.is_flush();
+                    request.answer(self.driver, out).await;
+                }
+                Last::Wait(wait, encoding) => {
+                    let replicas = self.written.wait(self.driver, wait).await;
+                    Response::Number(replicas.try_into().unwrap_or(i64::MAX)).encode(encoding, out);
+                }
+                Last::Verify(encoding) => verify::verify(self.driver).await.encode(encoding, out),
+            }
         }
         self.persisted().await
     }

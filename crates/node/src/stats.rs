@@ -60,7 +60,7 @@ pub(crate) fn stats(driver: &Driver, clients: &Clients) -> Response<'static> {
         format!("log_unsynced_bytes {unsynced_bytes}"),
         format!("snapshots {snapshots}"),
     ];
-    clients.limits.describe(&mut lines);
+    clients.shared.describe(&mut lines);
     driver.answered().describe(KINDS, &mut lines);
     Response::stats(lines)
 }

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use engine::journal::Noted;
 use proto::cluster_map::{ClusterMap, MapVersion};
 use proto::id::Incarnation;
 use proto::limits;
@@ -157,7 +158,7 @@ impl Store {
     }
 
     /// Writes all journal entries below `end` if that is quick; returns whether they are written.
-    pub async fn persist_soon(&self, noted: &engine::journal::Journal, end: u64) -> bool {
+    pub async fn persist_soon(&self, noted: &Noted, end: u64) -> bool {
         if self.fsync() == Fsync::Always {
             return self.is_written(end);
         }
@@ -178,7 +179,7 @@ impl Store {
     ///
     /// # Errors
     /// They never will be. Nobody may learn of them.
-    pub async fn persist(&self, noted: &engine::journal::Journal, end: u64) -> Result<(), DiskFailed> {
+    pub async fn persist(&self, noted: &Noted, end: u64) -> Result<(), DiskFailed> {
         if self.persist_soon(noted, end).await { Ok(()) } else { self.wait_written(end).await }
     }
 

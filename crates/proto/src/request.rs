@@ -76,20 +76,20 @@ pub enum NodeRequest<'a> {
     /// Redis's connection and server commands, which only arrays have.
     Server(ServerCommand<'a>),
     /// Another node opens a peer connection; the words are for [`crate::peer::Hello`].
-    Peer(PeerWords<'a>),
+    Peer(RawWords<'a>),
 }
 
 /// Words that are not parsed yet, such as those after `PEER`, compared by content.
 #[derive(Debug, Clone, Copy)]
-pub struct PeerWords<'a>(pub Words<'a>);
+pub struct RawWords<'a>(pub Words<'a>);
 
-impl PartialEq for PeerWords<'_> {
+impl PartialEq for RawWords<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.0.eq(other.0)
     }
 }
 
-impl Eq for PeerWords<'_> {}
+impl Eq for RawWords<'_> {}
 
 /// A request to the coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +141,7 @@ pub enum CoordinatorRequest<'a> {
     /// Answer, then close.
     Quit,
     /// A node opens its session; the words are for [`crate::session::Join`].
-    Join(PeerWords<'a>),
+    Join(RawWords<'a>),
 }
 
 /// The verbs of requests as the documentation writes them.

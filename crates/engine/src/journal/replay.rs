@@ -84,7 +84,7 @@ impl<B: Bugs> Replay<B> {
         Ok(())
     }
 
-    /// Reads a log payload returned by [`super::Journal::take`].
+    /// Reads a log payload returned by [`super::Noted::take`].
     ///
     /// # Errors
     /// The bytes are invalid, or do not follow on from those before. The state restored so far is unusable.
@@ -132,7 +132,7 @@ impl<B: Bugs> Replay<B> {
             // on somebody may be, but not before this entry is in the log: it shows a start that has lost the snapshot
             // that entries are missing.
             let slot = SlotId(0);
-            node.journal().note_epoch(slot, node.inspect(slot, Slot::epoch));
+            node.noted().note_epoch(slot, node.inspect(slot, Slot::epoch));
         }
         node
     }
@@ -172,10 +172,10 @@ mod tests {
         let node = Node::new(Timestamp::default(), bits, 1, NoBugs).with_journal();
         assert_eq!(node.losses_snapshot(), None);
         lose(&node, vec![loss(5), loss(6)], 3);
-        let (log, _) = node.journal().take().expect("it was noted");
+        let (log, _) = node.noted().take().expect("it was noted");
         let snapshot = node.losses_snapshot().expect("there are some");
         lose(&node, vec![loss(7)], 0);
-        let (tail, _) = node.journal().take().expect("it was noted");
+        let (tail, _) = node.noted().take().expect("it was noted");
 
         let mut from_log = replay();
         for payload in [&log, &tail] {
@@ -199,7 +199,7 @@ mod tests {
         let again = |replay: Replay<NoBugs>| replay.finish(Timestamp::default(), Ancestors::default(), None);
         let node = Node::new(Timestamp::default(), bits, 1, NoBugs).with_journal();
         lose(&node, vec![loss(5)], 0);
-        let (log, _) = node.journal().take().expect("it was noted");
+        let (log, _) = node.noted().take().expect("it was noted");
         lose(&node, vec![loss(6)], 0);
         // The disk is full: the second is not in the log.
         let snapshot = node.losses_snapshot().expect("there are some");
@@ -207,7 +207,7 @@ mod tests {
         ahead.snapshot(&snapshot).expect("it is a snapshot");
         ahead.log(&log).expect("it is a log");
         let started = again(ahead);
-        let (tail, _) = started.journal().take().expect("it comes before all that this start says");
+        let (tail, _) = started.noted().take().expect("it comes before all that this start says");
 
         let mut both = replay();
         both.snapshot(&snapshot).expect("it is a snapshot");
@@ -215,7 +215,7 @@ mod tests {
             both.log(payload).expect("it is a log");
         }
         let both = again(both);
-        assert_eq!((found(&both), both.journal().is_empty()), ((2, vec![5, 6]), true));
+        assert_eq!((found(&both), both.noted().is_empty()), ((2, vec![5, 6]), true));
 
         let mut without = replay();
         without.log(&log).expect("it is a log");

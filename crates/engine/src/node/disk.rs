@@ -11,7 +11,7 @@ use proto::slot::SlotId;
 
 use super::{Cell, Node};
 use crate::bugs::{Bug, Bugs};
-use crate::journal::{Entry, Journal};
+use crate::journal::{Entry, Noted};
 use crate::log::TAIL_BYTES;
 use crate::outbox::OUTBOX_ITEMS;
 use crate::time::Timestamp;
@@ -30,7 +30,7 @@ impl<B: Bugs> Node<B> {
         node.memory = disk.memory;
         node.outbox_items = disk.outbox_items;
         node.losses = disk.losses;
-        node.journal = disk.journal;
+        node.noted = disk.noted;
         node
     }
 
@@ -45,14 +45,14 @@ impl<B: Bugs> Node<B> {
         let mut node = Self::recovered(now, read);
         node.ancestors = newest(ancestors);
         node.map = RwLock::new(map);
-        node.journal = Journal::kept(next);
+        node.noted = Noted::kept(next);
         node.limited(TAIL_BYTES, OUTBOX_ITEMS)
     }
 
-    /// The same node, recording in its journal what it must not forget: see [`Node::journal`].
+    /// The same node, which notes what it must not forget: see [`Node::noted`].
     #[cfg(test)]
     pub(crate) fn with_journal(mut self) -> Self {
-        self.journal = Journal::kept(0);
+        self.noted = Noted::kept(0);
         self
     }
 
@@ -84,19 +84,19 @@ impl<B: Bugs> Node<B> {
 
     /// What this node must not forget.
     #[must_use]
-    pub fn journal(&self) -> &Journal {
-        &self.journal
+    pub fn noted(&self) -> &Noted {
+        &self.noted
     }
 
     /// Everything a slot holds, for a snapshot; `None` if it has never held anything. The snapshot starts with the
-    /// journal's current end; later entries of the slot come after that.
+    /// current end of what is noted; later entries of the slot come after that.
     #[must_use]
     pub fn slot_snapshot(&self, slot: SlotId) -> Option<Vec<u8>> {
         let state = self.slot(slot);
         if state.is_untouched() {
             return None;
         }
-        let mut bytes = self.journal.end().to_be_bytes().to_vec();
+        let mut bytes = self.noted.end().to_be_bytes().to_vec();
         let whole = state.whole();
         // The rest takes longer, and no write to the slot has to wait for it.
         drop(state);
@@ -111,13 +111,13 @@ impl<B: Bugs> Node<B> {
         if losses.count() == 0 {
             return None;
         }
-        let mut bytes = self.journal.end().to_be_bytes().to_vec();
+        let mut bytes = self.noted.end().to_be_bytes().to_vec();
         Entry::Unkept { writes: losses.count() - losses.iter().count() as u64 }.encode(&mut bytes);
         losses.iter().for_each(|loss| Entry::Loss(loss.clone()).encode(&mut bytes));
         Some(bytes)
     }
 
-    /// Replays a journal entry; `false` if it does not follow on from the slot's current state.
+    /// Replays an entry; `false` if it does not follow on from the slot's current state.
     pub(crate) fn replay(&self, entry: Entry) -> bool {
         let slot = entry.slot();
         match entry {

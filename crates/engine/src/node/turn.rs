@@ -75,12 +75,12 @@ impl<B: Bugs> Node<B> {
             // includes.
             let mut losses = self.lock_losses();
             for loss in turn.losses.drain(..) {
-                self.journal.note_loss(&loss);
+                self.noted.note_loss(&loss);
                 losses.add(loss);
             }
             let unkept = std::mem::take(&mut turn.overwritten);
             if unkept > 0 {
-                self.journal.note_unkept_losses(unkept);
+                self.noted.note_unkept_losses(unkept);
                 losses.add_overwritten(unkept);
             }
         }

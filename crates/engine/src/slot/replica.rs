@@ -204,7 +204,7 @@ impl<B: Bugs> Slot<B> {
     /// changed, if the tail does not reach back that far.
     pub(super) fn cut(&mut self, cx: SlotContext<'_>, to: Version) -> Option<Vec<log::Entry>> {
         let cut = self.log.cut(to, cx.tails)?;
-        cx.journal.note_cut(cx.id, to);
+        cx.noted.note_cut(cx.id, to);
         let mut last_undone = Version::NONE;
         for entry in cut.iter().filter(|entry| entry.record.is_write()) {
             let is_of_the_same = std::mem::replace(&mut last_undone, entry.record.version()) == entry.record.version();
@@ -300,7 +300,7 @@ impl<B: Bugs> Slot<B> {
             self.keep_unnamed(&mut records);
         }
         self.install(cx, SlotSnapshot { epoch, last, durable, purged, terms, records, completions, tail: Vec::new() });
-        cx.journal.note_whole(cx.id, || self.whole());
+        cx.noted.note_whole(cx.id, || self.whole());
         if let Role::Replica(replica) = &mut self.role {
             (replica.behind, replica.diverged) = (false, false);
         }
@@ -313,7 +313,7 @@ impl<B: Bugs> Slot<B> {
             let completion = Completion::of(&record);
             self.log.completions().insert(cx.now, identity, completion);
         }
-        cx.journal.note_record(cx.id, self.log.durable(), &record);
+        cx.noted.note_record(cx.id, self.log.durable(), &record);
         let replaced = if record.is_write() { self.put(cx, record.clone()) } else { None };
         let put = |record: Record| log::Entry { replaced: self.put(cx, record.clone()), record };
         let parts = record.parts().map(put).collect();
@@ -335,7 +335,7 @@ impl<B: Bugs> Slot<B> {
             any = true;
         }
         if any {
-            cx.journal.note_purge(cx.id, self.log.purged());
+            cx.noted.note_purge(cx.id, self.log.purged());
         }
         any
     }

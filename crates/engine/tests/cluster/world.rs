@@ -274,7 +274,7 @@ impl World {
             busy |= self.coordinator_outputs();
             if !busy {
                 for member in self.nodes.values_mut().filter(|member| member.runs) {
-                    member.disk.extend(member.node.journal().take().map(|(payload, _)| payload));
+                    member.disk.extend(member.node.noted().take().map(|(payload, _)| payload));
                 }
                 return;
             }

@@ -12,11 +12,10 @@ use proto::reply::ReplyDecoder;
 use proto::request::{KeyWords, KeyspaceRequest, LastWords};
 use proto::response::Response;
 
-use super::ClientSession;
 use super::many::{Begun, KEYS_AT_ONCE, Kind};
+use super::{ClientSession, Last};
 use crate::answering;
 use crate::keyspace::DeferredKeyspace;
-use crate::stats;
 
 /// The answers of single keys are combined once they reach this size.
 const FOLDED_BYTES: usize = 16 * 1024;
@@ -63,22 +62,18 @@ impl ClientSession<'_> {
             KeyspaceRequest::Exists(keys) => self.gather(Kind::Exists, keys.into(), encoding, out),
             KeyspaceRequest::Set(words) => self.gather(Kind::Set, words.into(), encoding, out),
             KeyspaceRequest::SetAllAbsent { pairs, identity } => self.set_all_absent(pairs, identity, encoding, out),
-            KeyspaceRequest::Keys(pattern) => self.defer(DeferredKeyspace::keys(pattern, level, encoding)),
-            KeyspaceRequest::Scan(scan) => self.defer(DeferredKeyspace::scan(scan, level, encoding)),
-            KeyspaceRequest::Random => self.defer(DeferredKeyspace::random(level, encoding)),
+            KeyspaceRequest::Keys(pattern) => {
+                self.answer_last(Last::Keyspace(DeferredKeyspace::keys(pattern, level, encoding)))
+            }
+            KeyspaceRequest::Scan(scan) => {
+                self.answer_last(Last::Keyspace(DeferredKeyspace::scan(scan, level, encoding)))
+            }
+            KeyspaceRequest::Random => self.answer_last(Last::Keyspace(DeferredKeyspace::random(level, encoding))),
             KeyspaceRequest::Flush => {
                 self.written.add_all(ack);
-                self.defer(DeferredKeyspace::flush(ack, encoding))
+                self.answer_last(Last::Keyspace(DeferredKeyspace::flush(ack, encoding)))
             }
         }
-    }
-
-    /// Defers a request about all keys, to be answered after everything that is deferred.
-    fn defer(&mut self, request: DeferredKeyspace) -> Flow {
-        let now = self.batch().now;
-        self.unanswered.add(now, stats::WALK);
-        self.keyspace = Some(request);
-        Flow::Next
     }
 
     fn set_all_absent(

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use engine::journal::Noted;
 use storage::{Journal, JournalError, Position};
 
 use super::{Fsync, Store, pieces, waiters};
@@ -77,7 +78,7 @@ impl Log {
     }
 
     /// Takes what was noted since the last call. Returns `false` if that is nothing and nothing is left from before.
-    pub(super) fn take(&mut self, noted: &engine::journal::Journal) -> bool {
+    pub(super) fn take(&mut self, noted: &Noted) -> bool {
         if self.unwritten.is_none()
             && let Some(end) = noted.take_into(&mut self.taken)
         {
@@ -111,7 +112,7 @@ impl Log {
     }
 
     /// Whether the next write is sure to be quick: it creates no file, and the kernel has not throttled a recent one.
-    fn is_quick(&mut self, noted: &engine::journal::Journal) -> bool {
+    fn is_quick(&mut self, noted: &Noted) -> bool {
         self.cautious_until = self.cautious_until.filter(|until| Instant::now() < *until);
         let bytes = noted.len();
         self.cautious_until.is_none() && bytes <= SHORT_BYTES && self.journal.fits(bytes as u64)
@@ -120,7 +121,7 @@ impl Log {
 
 impl Store {
     /// Writes what was noted, if nobody else is writing and it is quick.
-    pub(super) fn write_here(&self, noted: &engine::journal::Journal) -> WriteHere {
+    pub(super) fn write_here(&self, noted: &Noted) -> WriteHere {
         if self.fsync() == Fsync::Always || !self.is_good() {
             return WriteHere::LeftToWriter;
         }

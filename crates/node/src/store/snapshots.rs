@@ -219,7 +219,7 @@ fn copy(node: &Node, mut writer: SnapshotWriter, policy: &[u8], progress: &Progr
         progress.written.store(writer.bytes(), Ordering::Relaxed);
         duty_cycle.rest();
     }
-    Ok(Copied { writer, end: node.journal().end() })
+    Ok(Copied { writer, end: node.noted().end() })
 }
 
 fn finish(store: &Store, writer: SnapshotWriter, synced: Position, keep: Keep) -> anyhow::Result<Finished> {

@@ -206,7 +206,7 @@ async fn while_the_log_is_in_other_hands_it_is_looked_at_again() {
     *node.store.shared.log.lock().expect("nobody has panicked") = Some(log);
     node.driver.persist().await.expect("the disk is good");
     node.write(b"k", b"v").expect("it takes writes");
-    let (journal, end) = (node.driver.node().journal(), node.driver.node().journal().end());
+    let (journal, end) = (node.driver.node().noted(), node.driver.node().noted().end());
     let (taken, release) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let (theirs, store) = ((Arc::clone(&taken), Arc::clone(&release)), node.store.clone());
     let other = std::thread::spawn(move || {
@@ -234,7 +234,7 @@ async fn while_the_log_is_in_other_hands_it_is_looked_at_again() {
 async fn with_fsync_always_the_thread_writes() {
     let mut node = Durable::open(&SimDisk::new(1), Fsync::Always).leads().await;
     node.write(b"k", b"v").expect("it takes writes");
-    let (journal, end) = (node.driver.node().journal(), node.driver.node().journal().end());
+    let (journal, end) = (node.driver.node().noted(), node.driver.node().noted().end());
     assert!(!node.store.persist_soon(journal, end).await);
     node.start();
     node.driver.persist().await.expect("the thread writes it");
@@ -340,7 +340,7 @@ async fn is_full_in_the_middle_of_a_payload(fsync: Fsync) {
             // With a reserve, the rest would be written at once.
             let _ = disk.remove(Path::new("/data/reserve"));
             eventually("a write is taken", || node.write(b"large", &value(round)).is_some()).await;
-            let written = node.driver.node().journal().end();
+            let written = node.driver.node().noted().end();
             eventually("it is written", || {
                 is_in_the_middle |= node.store.with_log(|log| log.end_of_whole() < log.journal.end());
                 node.driver.is_written(written)
@@ -449,7 +449,7 @@ fn ends(journal: &storage::Journal) -> (storage::Position, storage::Position) {
 }
 
 fn write_and_sync(driver: &Driver, store: &Store, journal: &mut storage::Journal) {
-    if let Some((payload, end)) = driver.node().journal().take() {
+    if let Some((payload, end)) = driver.node().noted().take() {
         pieces::cut(payload).iter().for_each(|piece| _ = journal.append(&[piece]).expect("there is room"));
         store.note_written(end);
     }
@@ -476,7 +476,7 @@ async fn a_snapshot_is_named_once_the_log_has_on_disk_all_that_it_holds_so_that_
     // What it has copied is first not in the log at all, then not on disk.
     for written in [false, true] {
         if written {
-            let (payload, end) = engine.journal().take().expect("there is a write");
+            let (payload, end) = engine.noted().take().expect("there is a write");
             journal.append(&[payload]).expect("there is room");
             node.store.note_written(end);
         }

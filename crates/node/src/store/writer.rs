@@ -233,7 +233,7 @@ impl Writer {
 
     /// If each write waits for a sync, first lets tasks run that are about to add entries.
     fn gather(&mut self) {
-        let noted = self.driver.node().journal();
+        let noted = self.driver.node().noted();
         if self.store.fsync() == Fsync::Always && !noted.is_empty() {
             self.gatherer.gather(|| noted.len());
         }
@@ -251,7 +251,7 @@ impl Writer {
     /// Writes what there is; returns whether there was something and it is written.
     fn write_once(&mut self, log: &mut Log) -> anyhow::Result<bool> {
         let is_too_early = log.has_unwritten() && self.room.tried.elapsed() < FULL_PAUSE;
-        if is_too_early || !log.take(self.driver.node().journal()) {
+        if is_too_early || !log.take(self.driver.node().noted()) {
             return Ok(false);
         }
         let Some(end) = self.append(log)? else { return Ok(false) };

@@ -1,6 +1,6 @@
 //! What follows the verb of a request, on a line or in an array.
 
-use super::{KeyspaceRequest, NodeRequest, PeerWords, verbs};
+use super::{KeyspaceRequest, NodeRequest, RawWords, verbs};
 use crate::error::ErrorReply;
 use crate::frame::{Frame, Words};
 use crate::id::{NodeAddr, Version};
@@ -211,10 +211,10 @@ impl<'a> Rest<'a> {
     }
 
     /// The words of a request that only programs send, never people on a line.
-    pub(super) fn array(self, verb: &'static str) -> Result<PeerWords<'a>, ErrorReply> {
+    pub(super) fn array(self, verb: &'static str) -> Result<RawWords<'a>, ErrorReply> {
         match self {
             Self::Line(_) => Err(ErrorReply::InvalidFormat(verb)),
-            Self::Words(words) => Ok(PeerWords(words)),
+            Self::Words(words) => Ok(RawWords(words)),
         }
     }
 

@@ -4,7 +4,7 @@
 use super::auth::Auth;
 use super::keyspace::pattern;
 use super::redis::{not_an_integer, unknown_subcommand, wrong_number};
-use super::{KeyWords, NodeRequest, PeerWords, Rest};
+use super::{KeyWords, NodeRequest, RawWords, Rest};
 use crate::commands::Command;
 use crate::decimal::integer;
 use crate::error::ErrorReply;
@@ -33,9 +33,9 @@ pub enum ServerCommand<'a> {
     /// `COMMAND ...`.
     Command(CommandQuery<'a>),
     /// `CONFIG GET pattern ...`.
-    ConfigGet(PeerWords<'a>),
+    ConfigGet(RawWords<'a>),
     /// `INFO [section ...]`.
-    Info(PeerWords<'a>),
+    Info(RawWords<'a>),
     /// `DBSIZE`.
     DbSize,
     /// `TIME`.
@@ -72,7 +72,7 @@ pub enum ClientCommand<'a> {
     /// Information about this connection.
     Info,
     /// Information about connections: those with these numbers, or all.
-    List(Option<PeerWords<'a>>),
+    List(Option<RawWords<'a>>),
     /// `LIST TYPE` of another type than `normal`; there are no such connections.
     ListNone,
     /// The name of this connection.
@@ -95,9 +95,9 @@ pub enum CommandQuery<'a> {
     /// How many there are.
     Count,
     /// These commands, or all, for programs.
-    Info(PeerWords<'a>),
+    Info(RawWords<'a>),
     /// These commands, or all, for people.
-    Docs(PeerWords<'a>),
+    Docs(RawWords<'a>),
     /// Their names.
     List(NamesOrPattern<'a>),
 }
@@ -149,7 +149,7 @@ pub(super) fn parse<'a>(verb: &[u8], rest: Rest<'a>) -> Result<NodeRequest<'a>, 
         b"CLIENT" => ServerCommand::Client(client(words)?),
         b"COMMAND" => ServerCommand::Command(command_query(words)?),
         b"CONFIG" => config(words)?,
-        b"INFO" => ServerCommand::Info(PeerWords(words)),
+        b"INFO" => ServerCommand::Info(RawWords(words)),
         b"DBSIZE" => exactly(verb, words).map(|[]| ServerCommand::DbSize)?,
         b"TIME" => exactly(verb, words).map(|[]| ServerCommand::Time)?,
         b"ROLE" => exactly(verb, words).map(|[]| ServerCommand::Role)?,
@@ -253,7 +253,7 @@ fn client_list(mut words: Words<'_>) -> Result<ClientCommand<'_>, ErrorReply> {
         if !words.into_iter().all(|id| integer(id).is_some()) {
             return Err(ErrorReply::redis("ERR Invalid client ID"));
         }
-        return Ok(ClientCommand::List(Some(PeerWords(words))));
+        return Ok(ClientCommand::List(Some(RawWords(words))));
     }
     let [kind] = words.exactly().ok_or_else(syntax)?;
     if !filter.eq_ignore_ascii_case(b"TYPE") {
@@ -289,11 +289,11 @@ fn on_or_off(word: &[u8]) -> Result<bool, ErrorReply> {
 
 fn command_query<'a>(mut words: Words<'a>) -> Result<CommandQuery<'a>, ErrorReply> {
     let whole = words;
-    let Some(sub) = words.next() else { return Ok(CommandQuery::Info(PeerWords(whole))) };
+    let Some(sub) = words.next() else { return Ok(CommandQuery::Info(RawWords(whole))) };
     match sub.to_ascii_lowercase().as_slice() {
         b"count" => exactly(b"command|count", words).map(|[]| CommandQuery::Count),
-        b"info" => Ok(CommandQuery::Info(PeerWords(words))),
-        b"docs" => Ok(CommandQuery::Docs(PeerWords(words))),
+        b"info" => Ok(CommandQuery::Info(RawWords(words))),
+        b"docs" => Ok(CommandQuery::Docs(RawWords(words))),
         b"list" if words.is_empty() => Ok(CommandQuery::List(NamesOrPattern::All)),
         b"list" => {
             let syntax = || ErrorReply::redis(SYNTAX);
@@ -326,7 +326,7 @@ fn config<'a>(mut words: Words<'a>) -> Result<ServerCommand<'a>, ErrorReply> {
     for word in words {
         pattern(word)?;
     }
-    Ok(ServerCommand::ConfigGet(PeerWords(words)))
+    Ok(ServerCommand::ConfigGet(RawWords(words)))
 }
 
 fn wait<'a>([replicas, millis]: [&[u8]; 2]) -> Result<ServerCommand<'a>, ErrorReply> {

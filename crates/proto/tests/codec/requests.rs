@@ -9,7 +9,7 @@ use proto::limits;
 use proto::peer::{Change, Read, Wanted, Write};
 use proto::range::{Keys, PageRequest};
 use proto::request::{
-    Auth, CoordinatorRequest, NodeRequest, PeerWords, ServerCommand, line_can_carry_key, line_can_put,
+    Auth, CoordinatorRequest, NodeRequest, RawWords, ServerCommand, line_can_carry_key, line_can_put,
     split_replicas_word,
 };
 use proto::response::Response;
@@ -63,11 +63,11 @@ fn node_words(request_read: &NodeRequest<'_>) -> Request {
         NodeRequest::Verify => request(&[b"VERIFY"]),
         NodeRequest::Ping => request(&[b"PING"]),
         NodeRequest::Quit => request(&[b"QUIT"]),
-        NodeRequest::Server(ServerCommand::Info(PeerWords(sections))) => with_verb(b"INFO", sections),
+        NodeRequest::Server(ServerCommand::Info(RawWords(sections))) => with_verb(b"INFO", sections),
         NodeRequest::Server(ServerCommand::Ping(message)) => with_verb(b"PING", message.into_iter()),
         NodeRequest::Server(ServerCommand::Quit) => request(&[b"QUIT"]),
         NodeRequest::Server(command) => panic!("{command:?} is not among these requests"),
-        NodeRequest::Peer(PeerWords(words)) => with_verb(b"PEER", words),
+        NodeRequest::Peer(RawWords(words)) => with_verb(b"PEER", words),
     }
 }
 
@@ -139,7 +139,7 @@ fn coordinator_words(request_read: &CoordinatorRequest<'_>) -> Request {
         }
         CoordinatorRequest::Ping => request(&[b"PING"]),
         CoordinatorRequest::Quit => request(&[b"QUIT"]),
-        CoordinatorRequest::Join(PeerWords(words)) => with_verb(b"JOIN", *words),
+        CoordinatorRequest::Join(RawWords(words)) => with_verb(b"JOIN", *words),
         CoordinatorRequest::Auth(Auth { user, password }) => with_verb(b"AUTH", user.iter().chain([password]).copied()),
     }
 }

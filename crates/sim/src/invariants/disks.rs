@@ -89,7 +89,7 @@ impl World {
                 }
                 // A node with a full disk may have had data in a snapshot for which its log had no room. Nobody was
                 // told of that.
-                let is_ahead = file.extension().is_some_and(|kind| kind == "snap") && !before.node.journal().is_empty();
+                let is_ahead = file.extension().is_some_and(|kind| kind == "snap") && !before.node.noted().is_empty();
                 if !is_ahead && let Some((slot, what)) = difference(&after.node, &before.node, self.bits) {
                     self.broken("I15", Some(slot), format!("{name}, at {offset} of {file:?}: {what}"));
                 }

@@ -135,7 +135,7 @@ impl World {
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
         // To a lone primary, even unwritten records are durable: nobody knows of them yet, and they may be lost.
-        let is_written = process.store.is_written(node.journal().end());
+        let is_written = process.store.is_written(node.noted().end());
         let mut moved = Vec::new();
         let mut expired = Vec::new();
         for slot in &process.marks.led {

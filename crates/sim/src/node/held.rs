@@ -71,7 +71,7 @@ impl World {
         self.persist(n);
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return };
-        let end = node.journal().end();
+        let end = node.noted().end();
         if process.store.is_written(end) {
             return self.send_now(n, outgoing);
         }

@@ -126,7 +126,7 @@ impl World {
         let mut unanswered: Vec<_> = process.parked.drain(..).collect();
         unanswered.extend(process.pending.drain(..).map(|pending| *pending.request));
         unanswered.extend(process.held.drain(..).filter_map(|held| held.into_request()));
-        let (is_written, is_closed) = (process.store.is_written(node.journal().end()), process.store.is_closed());
+        let (is_written, is_closed) = (process.store.is_written(node.noted().end()), process.store.is_closed());
         self.stats.keys_evicted += node.memory_figures().evicted;
         for (conn, side) in self.network.held_by(n, boot) {
             self.network.crash(&mut self.schedule, conn, side);

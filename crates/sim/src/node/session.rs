@@ -112,7 +112,7 @@ impl World {
     fn disk_hangs(&mut self, n: usize, now: Timestamp) -> bool {
         let process = &mut self.nodes[n];
         let Some(node) = &process.node else { return false };
-        let (waits_for, since) = *process.unwritten.get_or_insert((node.journal().end(), now));
+        let (waits_for, since) = *process.unwritten.get_or_insert((node.noted().end(), now));
         if process.store.is_written(waits_for) {
             process.unwritten = None;
             return false;

@@ -350,7 +350,7 @@ impl Open {
         if self.unwritten.is_some() && now - self.room.tried < FULL_PAUSE {
             return Ok(None);
         }
-        while let Some((payload, end)) = self.unwritten.take().or_else(|| node.journal().take()) {
+        while let Some((payload, end)) = self.unwritten.take().or_else(|| node.noted().take()) {
             if !self.append(&payload, now)? {
                 self.unwritten = Some((payload, end));
                 return Ok(None);

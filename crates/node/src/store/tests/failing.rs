@@ -86,7 +86,7 @@ async fn want_of_descriptors_passes() {
             node.write(key.as_bytes(), &value).is_some()
         })
         .await;
-        let written = node.driver.node().journal().end();
+        let written = node.driver.node().noted().end();
         eventually("it is written in the end", || {
             was_full |= node.store.health() == Health::Full;
             disk.refuse_opens(!was_full);

@@ -225,7 +225,7 @@ impl Differential {
             Written::Conflict(_) => None,
         };
         self.store.write(&self.node, self.now);
-        if !self.store.is_written(self.node.journal().end()) {
+        if !self.store.is_written(self.node.noted().end()) {
             return Err("it does not write".to_owned());
         }
         let (after, is_done) = modelled(found, change, expected.is_none_or(|it| it == version), wall);

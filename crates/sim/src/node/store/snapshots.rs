@@ -118,7 +118,7 @@ fn copy(
             if let Some(payload) = node.losses_snapshot() {
                 writer.add(&payload)?;
             }
-            return Ok(Stage::Copied { writer, end: node.journal().end(), upto: None });
+            return Ok(Stage::Copied { writer, end: node.noted().end(), upto: None });
         }
         if let Some(payload) = node.slot_snapshot(SlotId(number)) {
             writer.add(&payload)?;

@@ -118,7 +118,7 @@ impl Store {
             protected: self.protected,
             directory,
             journal,
-            written: found.node.journal().end(),
+            written: found.node.noted().end(),
             unwritten: None,
             in_hand: None,
             busy_until: 0,
