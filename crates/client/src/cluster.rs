@@ -9,7 +9,7 @@ use proto::error::ErrorReply;
 use proto::id::NodeAddr;
 use tokio::time::Instant;
 
-use crate::coordinator::Whom;
+use crate::admin::Whom;
 use crate::error::Error;
 use crate::lane::Lanes;
 use crate::map_watch::Maps;

@@ -53,7 +53,7 @@
 //! - `walk`: [`Walk`], pages of keys, which any node can serve. `many`: many keys concurrently.
 //! - `lane`: the identities of writes. `level`: the levels that calls ask for and connections are set to.
 //! - `map_watch`: the task that follows the cluster map. It ends when the last clone of the client is dropped.
-//! - `coordinator`: questions that only the coordinator answers, questions to a node about itself, and an operator's
+//! - `admin`: questions that only the coordinator answers, questions to a node about itself, and an operator's
 //!   commands to the coordinator.
 //! - `pool` and `connection`: idle connections, and one exchange of a request and its answer.
 //! - `answer`: encodes requests and decodes answers.
@@ -61,12 +61,12 @@
 //!
 //! The program is in `bin/client` and is built on this crate's public API.
 
+mod admin;
 mod answer;
 mod builder;
 mod client;
 mod cluster;
 mod connection;
-mod coordinator;
 mod error;
 mod lane;
 mod level;
@@ -78,9 +78,9 @@ mod read;
 mod walk;
 mod write;
 
+pub use admin::Slots;
 pub use builder::{Builder, DEFAULT_TIMEOUT};
 pub use client::Client;
-pub use coordinator::Slots;
 pub use error::Error;
 pub use level::Levels;
 pub use password::{Password, PasswordError};

@@ -200,7 +200,7 @@ mod tests {
 
     fn map(cluster: &str, version: u64, has_primary: bool) -> ClusterMap {
         let mut map = ClusterMap::empty(cluster.to_owned(), SlotBits::new(1));
-        map.set_version(MapVersion(version));
+        map.version = MapVersion(version);
         if has_primary {
             map.set_config(SlotId(1), SlotConfig { primary: Some(Incarnation(1)), ..SlotConfig::default() }.into());
         }

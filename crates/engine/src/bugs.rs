@@ -5,9 +5,23 @@
 
 use std::fmt::Debug;
 
-/// A planted bug.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Bug {
+/// Defines [`Bug`] with these variants.
+macro_rules! bugs {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// A planted bug.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Bug {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Bug {
+            /// Every bug there is.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+    };
+}
+
+bugs! {
     /// Any live copy is promoted, whatever it holds (valkey#4425, kvrocks-controller#317).
     PromoteAnyCopy,
     /// A member restarted with empty memory stays in the in-sync set.
@@ -146,78 +160,6 @@ pub enum Bug {
     /// What a coordinator has decided since it was started with an older state counts where an in-sync set is large enough
     /// for quorum writes now, whether or not it is its own.
     OwnJudgedBySize,
-}
-
-impl Bug {
-    /// Every bug there is.
-    pub const ALL: [Self; 66] = [
-        Self::PromoteAnyCopy,
-        Self::TrustWithoutProof,
-        Self::StaleIncarnationAdmitted,
-        Self::MarkCarriedOver,
-        Self::LearnerAdmittedEarly,
-        Self::AdmittedBelowBarrier,
-        Self::AdmissionCountedLate,
-        Self::ShrinkCountedEarly,
-        Self::MarkMovesBelowMinimum,
-        Self::AnyFormerMember,
-        Self::NoEpochCheck,
-        Self::CutByMark,
-        Self::UncommittedRead,
-        Self::UncommittedConflict,
-        Self::AnsweredBeforeReplicas,
-        Self::NoLease,
-        Self::LeaseFromReceipt,
-        Self::PromiseIgnored,
-        Self::DeposedUntold,
-        Self::SmallSetTrustsItself,
-        Self::DeposedIgnored,
-        Self::RetriedTwice,
-        Self::FillForgetsCompletions,
-        Self::CompletionSurvivesCut,
-        Self::MultiHalfUndone,
-        Self::MultiChecksFirst,
-        Self::FillMerges,
-        Self::LossUntold,
-        Self::LearnerNotAskedAgain,
-        Self::CoordinatorGuesses,
-        Self::PublishedBeforeKept,
-        Self::ExpiryUnrecorded,
-        Self::ExpireUnchecked,
-        Self::FollowerExpires,
-        Self::DeadlineLostOnDisk,
-        Self::TombstoneLostOnDisk,
-        Self::PositionApartFromData,
-        Self::UnprovenTrusted,
-        Self::UnprovenGone,
-        Self::UnprovenInHaste,
-        Self::UnprovenUnasked,
-        Self::ProofRegained,
-        Self::ListsAnySlot,
-        Self::PageWithHoles,
-        Self::CutIgnored,
-        Self::EvictedUnrecorded,
-        Self::ModifiedAgain,
-        Self::AnswerForgotten,
-        Self::ComparedElsewhere,
-        Self::PurgedCompared,
-        Self::RepairAligns,
-        Self::LeaverDeletesEarly,
-        Self::LeaverDroppedEarly,
-        Self::ReleasedServesOn,
-        Self::MovesUnlimited,
-        Self::PurgeMarkIgnored,
-        Self::StopsWithoutRelease,
-        Self::LeaveForgotten,
-        Self::NameTaken,
-        Self::ForgottenUntold,
-        Self::ForgottenTooEarly,
-        Self::OldStateTrusted,
-        Self::OlderCopyDropped,
-        Self::UnregisteredLeads,
-        Self::NumbersShared,
-        Self::OwnJudgedBySize,
-    ];
 }
 
 /// Which bugs are planted.

@@ -376,7 +376,7 @@ impl<B: Bugs> Coordinator<B> {
             self.map.set_config(slot, Arc::clone(&next));
             last = Some(next);
         }
-        self.map.set_version(version);
+        self.map.version = version;
         self.publish();
     }
 

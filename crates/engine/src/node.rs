@@ -38,7 +38,7 @@ use crate::outbox::{Lag, OUTBOX_ITEMS, Outbox};
 use crate::pace::Pace;
 use crate::peers::Peers;
 use crate::record::Record;
-use crate::slot::{Answer, Refusal, Slot, SlotContext, Written};
+use crate::slot::{Executed, Refusal, Slot, SlotContext, Written};
 use crate::table::KeyHasher;
 use crate::time::Timestamp;
 use crate::waiting::Waiting;
@@ -266,7 +266,7 @@ impl<B: Bugs> Node<B> {
         waiting: &Waiting,
         turn: &mut Turn,
         read: impl FnOnce(Option<&Record>) -> R,
-    ) -> Result<Answer<R>, Refusal> {
+    ) -> Result<Executed<R>, Refusal> {
         let mut state = self.slot(slot);
         let cx = self.cx(Timestamp::default(), slot);
         let answer = state.read(cx, key, level, clock, waiting, turn, read);
@@ -358,7 +358,7 @@ impl<B: Bugs> Node<B> {
         write: &Write<'_>,
         waiting: &Waiting,
         turn: &mut Turn,
-    ) -> Result<Answer<Written>, Refusal> {
+    ) -> Result<Executed<Written>, Refusal> {
         if let Change::Modify(modify) = &write.change
             && modify.other_keys().any(|key| self.slot_of(key) != slot)
         {
@@ -381,7 +381,7 @@ impl<B: Bugs> Node<B> {
         write: &Write<'_>,
         waiting: &Waiting,
         turn: &mut Turn,
-    ) -> Result<Answer<Written>, Refusal> {
+    ) -> Result<Executed<Written>, Refusal> {
         let mut state = self.slot(slot);
         if self.closed.load(Ordering::Relaxed) {
             return Err(Refusal::NotHere);

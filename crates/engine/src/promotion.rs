@@ -26,12 +26,12 @@ pub(crate) struct Promotion {
     pub until: Timestamp,
     last_until: Timestamp,
     /// The answers of each queried node, by slot number.
-    asked: BTreeMap<Incarnation, Vec<Answer>>,
+    asked: BTreeMap<Incarnation, Vec<Known>>,
 }
 
 /// What is known about a copy's position in a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Answer {
+enum Known {
     #[default]
     NotAsked,
     Awaited,
@@ -59,10 +59,10 @@ impl Promotion {
         for (node, slot) in copies {
             let (answers, number) = (self.asked.entry(node).or_default(), usize::from(slot.0));
             if answers.len() <= number {
-                answers.resize(number + 1, Answer::NotAsked);
+                answers.resize(number + 1, Known::NotAsked);
             }
-            if let Some(answer) = answers.get_mut(number).filter(|answer| **answer == Answer::NotAsked) {
-                *answer = Answer::Awaited;
+            if let Some(answer) = answers.get_mut(number).filter(|answer| **answer == Known::NotAsked) {
+                *answer = Known::Awaited;
                 questions.entry(node).or_default().push(slot);
             }
         }
@@ -76,8 +76,8 @@ impl Promotion {
     pub(crate) fn answered(&mut self, from: Incarnation, positions: &[(SlotId, Version)]) {
         let Some(asked) = self.asked.get_mut(&from) else { return };
         for (slot, version) in positions {
-            if let Some(answer) = asked.get_mut(usize::from(slot.0)).filter(|answer| **answer == Answer::Awaited) {
-                *answer = Answer::At(*version);
+            if let Some(answer) = asked.get_mut(usize::from(slot.0)).filter(|answer| **answer == Known::Awaited) {
+                *answer = Known::At(*version);
             }
         }
     }
@@ -90,7 +90,7 @@ impl Promotion {
     /// Whether it is time to decide.
     #[must_use]
     pub(crate) fn is_over(&self, now: Timestamp) -> bool {
-        now >= self.until || !self.asked.values().flatten().any(|answer| *answer == Answer::Awaited)
+        now >= self.until || !self.asked.values().flatten().any(|answer| *answer == Known::Awaited)
     }
 
     /// Whether the positions of all these copies are known.
@@ -115,8 +115,8 @@ impl Promotion {
 
     fn position(&self, slot: SlotId, node: Incarnation) -> Option<Version> {
         match self.asked.get(&node)?.get(usize::from(slot.0))? {
-            Answer::At(version) => Some(*version),
-            Answer::NotAsked | Answer::Awaited => None,
+            Known::At(version) => Some(*version),
+            Known::NotAsked | Known::Awaited => None,
         }
     }
 }

@@ -135,9 +135,9 @@ pub enum Written {
     Modified(Version, OwnedReply),
 }
 
-/// The answer to a request, either immediate or deferred.
+/// What came of a request that was carried out: its answer, either immediate or deferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer<T> {
+pub struct Executed<T> {
     /// What to answer.
     pub answer: T,
     /// The ticket to wait for before answering; `None`: answer at once.

@@ -151,13 +151,8 @@ impl Table {
         }
     }
 
-    /// Drops a tombstone, unless its key has been written since. Returns what was dropped.
-    pub fn purge(&mut self, hasher: &KeyHasher, tombstone: &Record) -> Option<Record> {
-        self.remove(hasher, tombstone)
-    }
-
     /// Drops a record, unless its key has been written since. Returns what was dropped.
-    fn remove(&mut self, hasher: &KeyHasher, record: &Record) -> Option<Record> {
+    pub fn remove(&mut self, hasher: &KeyHasher, record: &Record) -> Option<Record> {
         let probe = self.probe(hasher.hash(record.key()));
         let Place { distance, group, at } = self.find(probe, record.key())?;
         let group = self.groups.get_mut(group)?;
@@ -415,7 +410,7 @@ mod tests {
         table.insert(&hasher, record(6, "aa", Effect::Put(b"")));
         assert!(table.order_is_old);
         assert_eq!(keys(&mut table).len(), 4);
-        table.purge(&hasher, &record(5, "c", Effect::Delete));
+        table.remove(&hasher, &record(5, "c", Effect::Delete));
         assert!(table.order_is_old);
         assert_eq!(keys(&mut table), [b"a".to_vec(), b"aa".to_vec(), b"b".to_vec()]);
     }
@@ -428,7 +423,7 @@ mod tests {
         records.iter().for_each(|record| _ = table.insert(&hasher, record.clone()));
         let full = table.group_bytes();
         for (gone, record) in records.iter().enumerate() {
-            table.purge(&hasher, record);
+            table.remove(&hasher, record);
             assert!(records.iter().skip(gone + 1).step_by(50).all(|left| table.get(&hasher, left.key()).is_some()));
             let left = records.len() - gone - 1;
             assert!(table.group_bytes() <= full / 2 || left > records.len() / 10, "{left} are left");
@@ -468,11 +463,11 @@ mod tests {
         table.insert(&hasher, tombstone.clone());
         assert_eq!((table.keys(), table.records().count()), (1, 2));
         table.insert(&hasher, record(5, "a", Effect::Put(b"z")));
-        table.purge(&hasher, &tombstone);
+        table.remove(&hasher, &tombstone);
         assert_eq!(table.keys(), 2, "the key was written since");
         let tombstone = record(6, "a", Effect::Delete);
         table.insert(&hasher, tombstone.clone());
-        table.purge(&hasher, &tombstone);
+        table.remove(&hasher, &tombstone);
         assert_eq!((table.keys(), table.records().count()), (1, 1));
     }
 }

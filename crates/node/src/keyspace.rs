@@ -8,7 +8,7 @@
 use engine::bugs::NoBugs;
 use engine::listing::PageSize;
 use engine::node::Turn;
-use engine::slot::{Answer, Refusal};
+use engine::slot::{Executed, Refusal};
 use engine::walk::Walk;
 use net::random;
 use proto::error::ErrorReply;
@@ -278,8 +278,8 @@ async fn delete_all(driver: &Driver, keys: &[Box<[u8]>], ack: AckLevel) -> Resul
         }
         let request = KeyRequest::Write(write);
         match node.write(now, slot, &write, &waits.waiting, &mut turn) {
-            Ok(Answer { ticket: None, .. }) => {}
-            Ok(Answer { ticket: Some(ticket), .. }) => {
+            Ok(Executed { ticket: None, .. }) => {}
+            Ok(Executed { ticket: Some(ticket), .. }) => {
                 let answer = |out: &mut Vec<u8>| Response::Ok.encode(Encoding::Array, out);
                 deferred.defer_carried_out(slot, request, Encoding::Array, ticket, answer);
             }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use engine::node::Turn;
 use engine::record::Record;
-use engine::slot::{Answer as Executed, Refusal, Written};
+use engine::slot::{Executed, Refusal, Written};
 use engine::time::Timestamp;
 use engine::waiting::{Outcome, Waiting};
 use proto::error::ErrorReply;

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use engine::node::Turn;
 use engine::record::Record;
-use engine::slot::{Answer, Refusal};
+use engine::slot::{Executed, Refusal};
 use engine::waiting::{Outcome, Waiting};
 use net::connection::{Connection, Flow, Stopped};
 use net::shutdown::Shutdown;
@@ -45,21 +45,21 @@ struct Pending {
     id: u64,
     waiting: Waiting,
     /// What to answer once it is durable.
-    answer: Answered,
+    answer: Prepared,
     /// What to answer otherwise.
     failure: ErrorReply,
     deadline: Instant,
 }
 
 /// The answer to a request.
-enum Answered {
+enum Prepared {
     /// Already encoded.
     Bytes(Vec<u8>),
     /// What a read has found. Keeping it takes no extra memory as long as the record is the key's newest.
     Found { record: Option<Record>, wanted: Wanted, is_short: bool },
 }
 
-impl Answered {
+impl Prepared {
     fn found(record: Option<&Record>, wanted: Wanted, is_short: bool) -> Self {
         Self::Found { record: record.cloned(), wanted, is_short }
     }
@@ -171,7 +171,7 @@ struct ForwardSession<'a> {
     /// The size of the answers in `pending`, in bytes.
     pending_bytes: usize,
     /// Long values, and the requests that they answer. They are sent one by one.
-    long: VecDeque<(u64, Answered)>,
+    long: VecDeque<(u64, Prepared)>,
     /// Questions for keys that are yet to be started, and how many are in progress.
     lists: Vec<List>,
     listing: usize,
@@ -223,14 +223,14 @@ impl<'a> ForwardSession<'a> {
         let node = self.driver.node();
         let slot = node.slot_of(read.key);
         let waiting = Waiting::new();
-        let mut answer = Answered::Bytes(Vec::new());
-        let take = |record: Option<&Record>| answer = Answered::found(record, read.wanted, is_short);
+        let mut answer = Prepared::Bytes(Vec::new());
+        let take = |record: Option<&Record>| answer = Prepared::found(record, read.wanted, is_short);
         let clock = || self.driver.clock().now();
         let done = if read.wanted == Wanted::Detail(Detail::Idle) && !at_replica {
             node.idle(slot, read.key, clock()).map(|idle| {
                 let mut bytes = Vec::new();
                 answering::idle(idle).encode(Encoding::Array, &mut bytes);
-                answer = Answered::Bytes(bytes);
+                answer = Prepared::Bytes(bytes);
                 None
             })
         } else if at_replica {
@@ -263,16 +263,16 @@ impl<'a> ForwardSession<'a> {
         let written = node.write(now, slot, &write, &waiting, &mut self.turn);
         self.must_persist |= !matches!(written, Err(Refusal::NotHere));
         match written {
-            Ok(Answer { answer, ticket: None }) => respond(id, &encode(answer), out),
-            Ok(Answer { answer, .. }) => {
-                let answer = Answered::Bytes(encode(answer));
+            Ok(Executed { answer, ticket: None }) => respond(id, &encode(answer), out),
+            Ok(Executed { answer, .. }) => {
+                let answer = Prepared::Bytes(encode(answer));
                 self.wait(id, waiting, answer, answering::not_durable(write.identity.is_some()));
             }
             Err(refusal) => respond_error(id, answering::refused(refusal, self.driver), out),
         }
     }
 
-    fn wait(&mut self, id: u64, waiting: Waiting, answer: Answered, failure: ErrorReply) {
+    fn wait(&mut self, id: u64, waiting: Waiting, answer: Prepared, failure: ErrorReply) {
         let deadline = Instant::now() + self.driver.request_timeout();
         self.pending_bytes += answer.len();
         self.pending.push(Pending { id, waiting, answer, failure, deadline });
@@ -295,7 +295,7 @@ impl<'a> ForwardSession<'a> {
             self.pending_bytes -= pending.answer.len();
             match pending.waiting.outcome(0) {
                 Some(Outcome::Durable) if pending.answer.is_long() => {
-                    let answer = std::mem::replace(&mut pending.answer, Answered::Bytes(Vec::new()));
+                    let answer = std::mem::replace(&mut pending.answer, Prepared::Bytes(Vec::new()));
                     self.long.push_back((pending.id, answer));
                 }
                 Some(Outcome::Durable) => pending.answer.respond(pending.id, self.driver, out),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use engine::memory::MemoryFigures;
 use engine::node::Turn;
 use engine::record::Record;
-use engine::slot::{Answer, Refusal, Written};
+use engine::slot::{Executed, Refusal, Written};
 use engine::time::Timestamp;
 use net::connection::{Body, Connection, Ended, Flow, Session};
 use net::gate;
@@ -326,8 +326,8 @@ impl<'a> ClientSession<'a> {
             // What a linear read shows must be persisted first.
             *must_persist |= done.is_ok();
             match done {
-                Ok(Answer { ticket: None, .. }) => deferred.place(out).append(&mut bytes),
-                Ok(Answer { ticket: Some(ticket), .. }) => {
+                Ok(Executed { ticket: None, .. }) => deferred.place(out).append(&mut bytes),
+                Ok(Executed { ticket: Some(ticket), .. }) => {
                     deferred.defer_carried_out(slot, KeyRequest::Read(read), encoding, ticket, |out| {
                         out.append(&mut bytes)
                     });
@@ -351,15 +351,15 @@ impl<'a> ClientSession<'a> {
         self.must_persist |= !matches!(written, Err(Refusal::NotHere));
         match written {
             // By far the most common case.
-            Ok(Answer { answer: Written::Done(_), ticket: None })
+            Ok(Executed { answer: Written::Done(_), ticket: None })
                 if write.expected.is_none() && !write.change.is_counted() =>
             {
                 Response::Ok.encode(encoding, self.deferred.place(out));
             }
-            Ok(Answer { answer, ticket: None }) => {
+            Ok(Executed { answer, ticket: None }) => {
                 answering::written(&answer, &write).encode(encoding, self.deferred.place(out));
             }
-            Ok(Answer { answer, ticket: Some(ticket) }) => {
+            Ok(Executed { answer, ticket: Some(ticket) }) => {
                 let encode = |out: &mut Vec<u8>| answering::written(&answer, &write).encode(encoding, out);
                 self.deferred.defer_carried_out(slot, KeyRequest::Write(write), encoding, ticket, encode);
             }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::driver::Driver;
+use crate::store::on_a_thread;
 
 /// How often to check whether a round is over.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -48,9 +49,7 @@ async fn digested(wanted: Vec<ToDigest>) -> Vec<(ToDigest, u128)> {
         let digest = it.contents.digest();
         (it, digest)
     };
-    let digested = tokio::task::spawn_blocking(move || wanted.into_iter().map(digest).collect()).await;
-    // A panic ends the process.
-    digested.unwrap_or_default()
+    on_a_thread(move || wanted.into_iter().map(digest).collect()).await
 }
 
 /// Compares all slots that this node leads, and reports the result.

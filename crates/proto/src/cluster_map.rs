@@ -279,7 +279,7 @@ impl ClusterMap {
         config.primary.into_iter().chain(others).filter_map(|inc| self.members.get(&inc).map(|member| (inc, member)))
     }
 
-    /// Replaces the known nodes. The caller sets the version of the change with [`ClusterMap::set_version`].
+    /// Replaces the known nodes. The caller sets the version of the change with [`ClusterMap::version`].
     pub fn set_members(&mut self, members: BTreeMap<Incarnation, Member>) {
         self.members = members;
     }
@@ -291,11 +291,6 @@ impl ClusterMap {
             block.newest = block.newest.max(config.version);
             *place = config;
         }
-    }
-
-    /// Sets the version of the change that was made.
-    pub fn set_version(&mut self, version: MapVersion) {
-        self.version = version;
     }
 
     /// What has changed after `since`; everything if that is `MapVersion(0)`.
@@ -409,7 +404,7 @@ mod tests {
         for slot in map.bits().slots() {
             map.set_config(slot, config(1, 1, 1, &[1, 2]));
         }
-        map.set_version(MapVersion(1));
+        map.version = MapVersion(1);
         map
     }
 
@@ -419,7 +414,7 @@ mod tests {
         let (old, mut new) = (map(), map());
         new.departures.leaving = [addr(1), addr(2)].into();
         new.departures.replacing = [(addr(9), addr(3)), (addr(8), addr(1))].into();
-        new.set_version(MapVersion(2));
+        new.version = MapVersion(2);
         let lines = new.update_since(MapVersion(1)).to_lines();
         let head = lines.first().unwrap();
         assert!(head.ends_with(" timeout=10000 leaving=h:1,h:2 replacing=h:8,h:1,h:9,h:3"), "{head}");
@@ -448,7 +443,7 @@ mod tests {
         let mut new = old.clone();
         new.set_config(SlotId(2), config(2, 2, 2, &[2]));
         new.set_config(SlotId(7), config(2, 2, 0, &[]));
-        new.set_version(MapVersion(2));
+        new.version = MapVersion(2);
         let lines = new.update_since(MapVersion(1)).to_lines();
         assert_eq!(lines.iter().filter(|line| line.starts_with("SLOTS")).count(), 2);
         let update = MapUpdate::parse(lines.iter().map(String::as_str)).unwrap();

@@ -20,7 +20,7 @@ mod writes;
 use std::str::FromStr;
 
 use crate::error::ErrorReply;
-use crate::frame::{Words, begin_bulk, push_number};
+use crate::frame::{Words, begin_bulk, encode_array, push_number};
 use crate::id::{Incarnation, NodeAddr};
 use crate::limits;
 use crate::slot::SlotId;
@@ -76,7 +76,7 @@ impl Hello {
             LinkKind::Forward => "FORWARD",
         };
         let (from, to) = (self.from.to_string(), self.to.to_string());
-        words(&["PEER", kind, &self.cluster, self.from_addr.as_str(), &from, &to], out);
+        encode_array(&["PEER", kind, &self.cluster, self.from_addr.as_str(), &from, &to], out);
     }
 
     /// Reads the words after `PEER`.
@@ -115,10 +115,6 @@ impl<'a> Identity<'a> {
     }
 }
 
-pub(crate) fn words<W: AsRef<[u8]>>(list: &[W], out: &mut Vec<u8>) {
-    crate::frame::encode_array(list, out);
-}
-
 pub(crate) fn slot(words: &mut Words<'_>) -> Option<SlotId> {
     words.parse().map(SlotId)
 }
@@ -142,7 +138,7 @@ fn unless_dash<T: FromStr>(word: &str) -> Option<Option<T>> {
 }
 
 fn push_number_word(number: u64, out: &mut Vec<u8>) {
-    begin_word(decimal_digits(number), out);
+    begin_bulk(decimal_digits(number), out);
     push_number(number, out);
     out.extend_from_slice(b"\r\n");
 }
@@ -150,11 +146,6 @@ fn push_number_word(number: u64, out: &mut Vec<u8>) {
 /// How many digits a number has in decimal.
 fn decimal_digits(number: u64) -> usize {
     number.checked_ilog10().unwrap_or(0) as usize + 1
-}
-
-/// Begins a word of `len` bytes; the caller appends those, and then CR LF.
-fn begin_word(len: usize, out: &mut Vec<u8>) {
-    begin_bulk(len, out);
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@
 
 use crate::cluster_map::MapVersion;
 use crate::error::ErrorReply;
-use crate::frame::{Words, begin_array, push_word};
+use crate::frame::{Words, begin_array, encode_array, push_word};
 use crate::id::{Incarnation, NodeAddr, Version};
 use crate::limits;
-use crate::peer::{slot, words};
+use crate::peer::slot;
 use crate::slot::SlotId;
 
 /// A slot and the version of the configuration that a proposal is based on.
@@ -198,7 +198,7 @@ impl<'a> Join<'a> {
         };
         let (proven, unproven) = (list(&self.ancestors.proven), list(&self.ancestors.unproven));
         let (incarnation, weight) = (number(self.incarnation), self.weight.to_string());
-        words(&["JOIN", self.addr.as_str(), &incarnation, &proven, &unproven, self.map, &weight], out);
+        encode_array(&["JOIN", self.addr.as_str(), &incarnation, &proven, &unproven, self.map, &weight], out);
     }
 
     /// Reads the words after `JOIN`.
@@ -229,11 +229,11 @@ impl NodeMessage {
     /// Appends the message.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Heartbeat { incarnation } => words(&["HEARTBEAT", &incarnation.to_string()], out),
+            Self::Heartbeat { incarnation } => encode_array(&["HEARTBEAT", &incarnation.to_string()], out),
             Self::Admit { follower, slots } => slots_at("ADMIT", *follower, slots, out),
             Self::Expel { follower, slots } => slots_at("EXPEL", *follower, slots, out),
             Self::Release { to, slots } => slots_at("RELEASE", *to, slots, out),
-            Self::Complain { about } => words(&["COMPLAIN", &about.to_string()], out),
+            Self::Complain { about } => encode_array(&["COMPLAIN", &about.to_string()], out),
             Self::Positions { query, last } => {
                 begin_array(2 + 2 * last.len(), out);
                 push_word(b"POSITIONS", out);
@@ -243,10 +243,10 @@ impl NodeMessage {
                     push_word(version.to_string().as_bytes(), out);
                 }
             }
-            Self::Resync => words(&["RESYNC"], out),
-            Self::Full => words(&["FULL"], out),
-            Self::Room => words(&["ROOM"], out),
-            Self::Memory { is_short } => words(&["MEMORY", if *is_short { "short" } else { "enough" }], out),
+            Self::Resync => encode_array(&["RESYNC"], out),
+            Self::Full => encode_array(&["FULL"], out),
+            Self::Room => encode_array(&["ROOM"], out),
+            Self::Memory { is_short } => encode_array(&["MEMORY", if *is_short { "short" } else { "enough" }], out),
             Self::Filling { fills } => {
                 begin_array(1 + 3 * fills.len(), out);
                 push_word(b"FILLING", out);
@@ -254,9 +254,9 @@ impl NodeMessage {
                     [to.0, *slots, *keys].iter().for_each(|number| push_word(number.to_string().as_bytes(), out));
                 }
             }
-            Self::Stops => words(&["STOPS"], out),
-            Self::Leave => words(&["LEAVE"], out),
-            Self::Cleared => words(&["CLEARED"], out),
+            Self::Stops => encode_array(&["STOPS"], out),
+            Self::Leave => encode_array(&["LEAVE"], out),
+            Self::Cleared => encode_array(&["CLEARED"], out),
         }
     }
 
@@ -309,9 +309,9 @@ impl<'a> CoordinatorMessage<'a> {
     /// Appends the message.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Joined { incarnation, text } => words(&["JOINED", &incarnation.to_string(), text], out),
-            Self::Beat => words(&["BEAT"], out),
-            Self::Map { text } => words(&["MAP", text], out),
+            Self::Joined { incarnation, text } => encode_array(&["JOINED", &incarnation.to_string(), text], out),
+            Self::Beat => encode_array(&["BEAT"], out),
+            Self::Map { text } => encode_array(&["MAP", text], out),
             Self::HandOver { to, slots } => slots_at("HANDOVER", *to, slots, out),
             Self::AskPositions { query, slots } => {
                 begin_array(2 + slots.len(), out);
@@ -321,10 +321,10 @@ impl<'a> CoordinatorMessage<'a> {
                     push_word(slot.0.to_string().as_bytes(), out);
                 }
             }
-            Self::Dismiss => words(&["DISMISS"], out),
-            Self::Left => words(&["LEFT"], out),
-            Self::Unregistered => words(&["UNREGISTERED"], out),
-            Self::Replaced => words(&["REPLACED"], out),
+            Self::Dismiss => encode_array(&["DISMISS"], out),
+            Self::Left => encode_array(&["LEFT"], out),
+            Self::Unregistered => encode_array(&["UNREGISTERED"], out),
+            Self::Replaced => encode_array(&["REPLACED"], out),
         }
     }
 

@@ -204,7 +204,7 @@ impl World {
                     self.close_session(node);
                 }
                 Output::Dismiss(node) => {
-                    self.faults.somebody_is_dismissed();
+                    self.faults.memory_is_missing = true;
                     messages.push((node, encoded(CoordinatorMessage::Dismiss)));
                 }
                 Output::Event(event) => self.coordinator_tells(&event),

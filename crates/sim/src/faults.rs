@@ -130,18 +130,6 @@ impl Faults {
     }
 }
 
-impl Faults {
-    /// The data of a node is gone, or will be in a moment.
-    pub(crate) fn somebody_is_dismissed(&mut self) {
-        self.memory_is_missing = true;
-    }
-
-    /// Whether memory was lost, and not every slot has had all its copies since.
-    pub(crate) fn memory_is_missing(&self) -> bool {
-        self.memory_is_missing
-    }
-}
-
 impl World {
     pub(crate) fn begin_faults(&mut self) {
         let first = 500_000 + self.faults.random.below(3_000_000);
@@ -532,16 +520,6 @@ impl World {
             self.faults.quiet_until = self.schedule.now + 2_500_000;
         }
         self.start_coordinator();
-    }
-
-    /// Whether a coordinator without its state is adopting what nodes know.
-    pub(crate) fn state_is_lost(&self) -> bool {
-        self.faults.state_is_lost
-    }
-
-    /// A coordinator that had lost its state leads the cluster again.
-    pub(crate) fn coordinator_serves(&mut self) {
-        self.faults.state_is_lost = false;
     }
 
     /// Ends all faults.

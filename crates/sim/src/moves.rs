@@ -107,7 +107,7 @@ impl World {
     /// these are new in this map.
     pub(crate) fn check_fills(&mut self, map: &ClusterMap, begun: Option<SlotId>, not_asked: usize) {
         let limit = self.knobs.moves_at_once as usize;
-        let Some(slot) = begun.filter(|_| limit > 0 && !self.state_is_lost()) else { return };
+        let Some(slot) = begun.filter(|_| limit > 0 && !self.faults.state_is_lost) else { return };
         // If no member is up, nothing is filled.
         let is_here = |member: &Incarnation| map.member(*member).is_some_and(|member| member.up);
         let is_filled =
@@ -123,7 +123,7 @@ impl World {
     /// I12, for two successive configurations. A coordinator that has lost its state continues from what nodes had
     /// heard of, which need not be its latest state.
     pub(crate) fn check_move(&mut self, slot: SlotId, before: &SlotConfig, config: &Arc<SlotConfig>) {
-        let Some(state) = self.coordinator.state.as_ref().filter(|_| !self.state_is_lost()) else { return };
+        let Some(state) = self.coordinator.state.as_ref().filter(|_| !self.faults.state_is_lost) else { return };
         let is_up = |member: &Incarnation| state.map().member(*member).is_some_and(|member| member.up);
         // A member without progress is removed on its primary's proposal, and a deposed primary was lost: neither is a
         // move.

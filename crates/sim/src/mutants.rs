@@ -19,9 +19,9 @@ impl AnyBug {
     /// All bugs that a cluster can show. A node stops at its first failed sync, so it never retries one: that bug is
     /// found by the tests of the storage.
     pub fn all() -> impl Iterator<Item = Self> {
-        let engine = engine::bugs::Bug::ALL.into_iter().map(Self::Engine);
+        let engine = engine::bugs::Bug::ALL.iter().copied().map(Self::Engine);
         let storage =
-            storage::bugs::Bug::ALL.into_iter().filter(|bug| *bug != storage::bugs::Bug::RetryAfterFailedSync);
+            storage::bugs::Bug::ALL.iter().copied().filter(|bug| *bug != storage::bugs::Bug::RetryAfterFailedSync);
         engine.chain(storage.map(Self::Storage))
     }
 }

@@ -87,7 +87,7 @@ impl World {
 
     /// A coordinator without state has started.
     pub(crate) fn operator_sees_coordinator_start(&mut self) {
-        if self.operator.unregistrations > 0 && self.state_is_lost() {
+        if self.operator.unregistrations > 0 && self.faults.state_is_lost {
             for _ in 0..ATTEMPTS {
                 let after = self.operator.random.spread(1_100_000, 6_000_000);
                 self.plan_unregistration(self.schedule.now + after);
@@ -110,7 +110,7 @@ impl World {
     }
 
     fn unregister(&mut self, n: usize) {
-        if self.liveness.is_calm() || self.faults.memory_is_missing() || !self.can_be_given_up(n) {
+        if self.liveness.is_calm() || self.faults.memory_is_missing || !self.can_be_given_up(n) {
             return;
         }
         let (addr, name) = (self.nodes[n].addr.clone(), self.nodes[n].name.clone());
@@ -119,7 +119,7 @@ impl World {
         self.stats.unregistrations += u64::from(answer == Some(Ok(())));
         // Without an answer it may have happened.
         if !matches!(answer, Some(Err(_))) {
-            self.faults.somebody_is_dismissed();
+            self.faults.memory_is_missing = true;
             self.operator.taken_off.insert(n);
         }
     }
@@ -205,7 +205,7 @@ impl World {
     fn forget_given_up(&mut self, n: usize) {
         let addr = self.nodes[n].addr.clone();
         let is_awaited = self.coordinator.state.as_ref().is_some_and(|state| state.awaited().contains(&addr));
-        if is_awaited && self.is_in_session(n) && !self.coordinator.is_paused && self.state_is_lost() {
+        if is_awaited && self.is_in_session(n) && !self.coordinator.is_paused && self.faults.state_is_lost {
             self.tell(None, || format!("operator: forget {addr}"));
             self.coordinate(|state: &mut Coordinator<_>, now| state.forget(now, &addr));
         }

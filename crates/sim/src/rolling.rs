@@ -124,7 +124,9 @@ impl World {
                 let can = process.node.is_some() && !process.is_leaving && !process.is_paused;
                 can.then_some(Remedy::StartNode(proc))
             }
-            None => (self.coordinator.state.is_some() && !self.state_is_lost()).then_some(Remedy::StartCoordinator),
+            None => {
+                (self.coordinator.state.is_some() && !self.faults.state_is_lost).then_some(Remedy::StartCoordinator)
+            }
         };
         if let Some(again) = again {
             self.stats.restarts += 1;

@@ -5,9 +5,23 @@
 
 use std::fmt::Debug;
 
-/// A bug that can be planted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Bug {
+/// Defines [`Bug`] with these variants.
+macro_rules! bugs {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// A bug that can be planted.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Bug {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Bug {
+            /// Every bug there is.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+    };
+}
+
+bugs! {
     /// A sync reports success before the data is on disk (etcd#14370).
     AcknowledgeBeforeSync,
     /// The names of new files are not made durable.
@@ -27,21 +41,6 @@ pub enum Bug {
     TailNotCleared,
     /// A directory whose data was given up still says whose data it was.
     GivenUpClaimed,
-}
-
-impl Bug {
-    /// All bugs.
-    pub const ALL: [Self; 9] = [
-        Self::AcknowledgeBeforeSync,
-        Self::NoDirectorySync,
-        Self::RenameBeforeSync,
-        Self::ChecksumWithoutHeader,
-        Self::SnapshotMissesTail,
-        Self::RetryAfterFailedSync,
-        Self::DamageTakenForTornTail,
-        Self::TailNotCleared,
-        Self::GivenUpClaimed,
-    ];
 }
 
 /// Which bugs are planted.

@@ -24,12 +24,12 @@ pub use start::Recovery;
 use crate::bugs::{Bug, Bugs, NoBugs};
 use crate::discard;
 use crate::disk::{Disk, DiskLock, Mode, write_full};
-use crate::error::{FileError, IoContext as _, JournalError, OpenError, ReadError};
+use crate::error::{FileError, IoContext as _, JournalError, OpenError};
 use crate::identity::Identity;
 use crate::journal::Journal;
 use crate::position::{DirectoryId, Position};
 use crate::segment::{self, Draft, Header, Segment};
-use crate::snapshot::{self, SnapshotError, SnapshotReader, SnapshotWriter};
+use crate::snapshot::{self, SnapshotError, SnapshotWriter};
 use crate::survey::Listing;
 
 /// The name of the file in the directory that the process using it keeps locked.
@@ -220,15 +220,6 @@ impl<B: Bugs> DataDir<B> {
     /// Nothing was changed.
     pub fn begin_snapshot(&self, position: Position) -> Result<SnapshotWriter<B>, SnapshotError> {
         SnapshotWriter::create(Arc::clone(&self.disk), &self.path, self.identity.directory, position, self.bugs)
-    }
-
-    /// Opens the snapshot at a position for reading: to fill a copy, or for a backup.
-    ///
-    /// # Errors
-    /// The snapshot is missing, cannot be read, or has a damaged header. A damaged block shows only when it is read.
-    pub fn read_snapshot(&self, position: Position) -> Result<SnapshotReader, ReadError> {
-        let file = self.path.join(snapshot::name(position.0));
-        SnapshotReader::open(self.disk.as_ref(), &file, self.identity.directory)
     }
 
     /// Removes all but the `newest` snapshots. Returns the position below which the log is not needed, for

@@ -51,7 +51,7 @@ impl FakeCoordinator {
     /// Changes the map, with its version already raised, and tells everybody who follows it.
     pub fn change(&self, change: impl FnOnce(&mut ClusterMap)) {
         self.state.map.send_modify(|map| {
-            map.set_version(MapVersion(map.version.0 + 1));
+            map.version = MapVersion(map.version.0 + 1);
             change(map);
         });
     }

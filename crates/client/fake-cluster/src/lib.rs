@@ -107,6 +107,6 @@ pub fn placed(nodes: &[NodeAddr]) -> ClusterMap {
         map.set_config(slot, config.into());
     }
     map.set_members(members);
-    map.set_version(MapVersion(1));
+    map.version = MapVersion(1);
     map
 }

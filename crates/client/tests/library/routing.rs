@@ -84,7 +84,7 @@ async fn a_coordinator_that_has_not_heard_of_its_nodes_is_no_news() {
     cluster.coordinator.change(|map| {
         let version = MapVersion(map.version.0 + old.version.0);
         *map = old;
-        map.set_version(version);
+        map.version = version;
     });
     let successor = cluster.holders_of(KEY)[1];
     cluster.set_holders(KEY, &[successor]);

@@ -68,7 +68,7 @@ impl<B: Bugs> Coordinator<B> {
             self.note_relied_on(slot, &before, &next);
             self.map.set_config(slot, Arc::new(next));
         }
-        self.map.set_version(version);
+        self.map.version = version;
         self.map.cluster_settings = self.settings.cluster_settings;
         self.phase = Phase::Serving;
         self.publish();

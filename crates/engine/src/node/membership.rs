@@ -345,7 +345,7 @@ mod tests {
         for (number, config) in [(1, before), (2, after)] {
             let version = MapVersion(number);
             map.set_config(SlotId(0), Arc::new(SlotConfig { version, ..config.clone() }));
-            map.set_version(version);
+            map.version = version;
             let update = map.update_since(MapVersion(number - 1));
             if number == 2 {
                 return node.to_be_kept(&update).is_some_and(|kept| *kept == map);

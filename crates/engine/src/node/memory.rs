@@ -14,7 +14,7 @@ use proto::slot::SlotId;
 use super::{Event, Node, Turn};
 use crate::bugs::Bugs;
 use crate::memory::{Evict, Memory, MemoryFigures, Usage};
-use crate::slot::{Answer, Refusal, Victim, Written};
+use crate::slot::{Executed, Refusal, Victim, Written};
 use crate::time::Timestamp;
 use crate::waiting::Waiting;
 
@@ -98,7 +98,7 @@ impl<B: Bugs> Node<B> {
         waiting: &Waiting,
         turn: &mut Turn,
         refusal: Refusal,
-    ) -> Result<Answer<Written>, Refusal> {
+    ) -> Result<Executed<Written>, Refusal> {
         let mut refused = refusal;
         for _ in 0..TRIES {
             let Refusal::Full { lacks } = refused else { break };

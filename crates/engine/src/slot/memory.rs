@@ -43,7 +43,7 @@ impl<B: Bugs> Slot<B> {
 
     /// Drops a record if it is its key's newest. Outside of tests it is always a tombstone.
     pub(super) fn drop_record(&mut self, cx: SlotContext<'_>, record: &Record) {
-        self.change_table(cx, Usage::default(), |table| table.purge(cx.hasher, record));
+        self.change_table(cx, Usage::default(), |table| table.remove(cx.hasher, record));
     }
 
     /// Drops all records.

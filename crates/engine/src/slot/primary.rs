@@ -17,7 +17,7 @@ use proto::level::AckLevel;
 use proto::peer::{Change, Identity, Op, Write};
 use smallvec::SmallVec;
 
-use super::{Answer, Refusal, Role, Slot, SlotContext, Written};
+use super::{Executed, Refusal, Role, Slot, SlotContext, Written};
 use crate::bugs::{Bug, Bugs};
 use crate::completions::Known;
 use crate::near::NearQueue;
@@ -267,7 +267,7 @@ impl<B: Bugs> Slot<B> {
         write: &Write<'_>,
         waiting: &Waiting,
         turn: &mut Turn,
-    ) -> Result<Answer<Written>, Refusal> {
+    ) -> Result<Executed<Written>, Refusal> {
         // Prefetches what is touched later, while the key is looked up.
         self.log.fetch();
         let needs_open = matches!(&self.role, Role::Primary(primary) if !primary.is_open);
@@ -333,7 +333,7 @@ impl<B: Bugs> Slot<B> {
         write: &Write<'_>,
         identity: Identity<'_>,
         waiting: &Waiting,
-    ) -> Result<Option<Answer<Written>>, Refusal> {
+    ) -> Result<Option<Executed<Written>>, Refusal> {
         match self.log.known_completions().map_or(Known::New, |known| known.look_up(identity)) {
             Known::Done(done) if self.bugs.plants(Bug::RetriedTwice) && done.version.epoch != self.epoch => {}
             Known::Done(_) if self.bugs.plants(Bug::ModifiedAgain) && matches!(write.change, Change::Modify(_)) => {}
@@ -355,13 +355,13 @@ impl<B: Bugs> Slot<B> {
     }
 
     /// Returns an answer that waits, as its level requires, until a record is durable.
-    fn answer<T>(&mut self, answer: T, seq: u64, ack: AckLevel, waiting: &Waiting) -> Answer<T> {
+    fn answer<T>(&mut self, answer: T, seq: u64, ack: AckLevel, waiting: &Waiting) -> Executed<T> {
         let ticket = match ack {
             AckLevel::Async => None,
             AckLevel::Quorum => self.wait(seq, false, waiting),
             AckLevel::All => self.wait(seq, true, waiting),
         };
-        Answer { answer, ticket }
+        Executed { answer, ticket }
     }
 
     /// Takes a ticket, unless the record is already durable.

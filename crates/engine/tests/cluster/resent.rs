@@ -104,7 +104,7 @@ fn a_copy_with_a_record_of_an_earlier_term_acknowledges_none_with_the_same_numbe
         let isr = [1, 2, 3].map(Incarnation).to_vec();
         let (epoch, primary) = (Epoch(epoch), Some(Incarnation(primary)));
         map.set_config(SlotId(slot), Arc::new(SlotConfig { epoch, version, primary, isr, ..SlotConfig::default() }));
-        map.set_version(version);
+        map.version = version;
         let update = map.update_since(MapVersion(0));
         [&a, &b, &c].iter().for_each(|node| {
             node.handle_map(now, &update, &mut Turn::default()).expect("it is as this test arranges it")

@@ -130,7 +130,7 @@ pub(crate) fn map_of_one() -> ClusterMap {
     };
     let config = Arc::new(config);
     SLOT_BITS.slots().for_each(|slot| map.set_config(slot, Arc::clone(&config)));
-    map.set_version(MapVersion(1));
+    map.version = MapVersion(1);
     map
 }
 

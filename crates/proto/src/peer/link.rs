@@ -4,10 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::record::{Head, Op, push_version, reply};
-use super::{Effect, Identity, counter, or_dash, slot, unless_dash, words};
+use super::{Effect, Identity, counter, or_dash, slot, unless_dash};
 use crate::cluster_map::MapVersion;
 use crate::error::ErrorReply;
-use crate::frame::{Words, begin_array, push_word};
+use crate::frame::{Words, begin_array, encode_array, push_word};
 use crate::id::{Epoch, NotACounter, Version};
 use crate::slot::SlotId;
 
@@ -221,8 +221,8 @@ impl<'a> LinkMessage<'a> {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let text = |number: u64| number.to_string();
         match self {
-            Self::Beat { sent } => words(&["BEAT", &text(*sent)], out),
-            Self::Align { slot, epoch, config, stamp, from, durable, terms, refill } => words(
+            Self::Beat { sent } => encode_array(&["BEAT", &text(*sent)], out),
+            Self::Align { slot, epoch, config, stamp, from, durable, terms, refill } => encode_array(
                 &[
                     if *refill { "REFILL" } else { "ALIGN" },
                     &slot.0.to_string(),
@@ -236,15 +236,15 @@ impl<'a> LinkMessage<'a> {
                 out,
             ),
             Self::Compare { slot, query, at, floor } => {
-                words(&["COMPARE", &slot.0.to_string(), &text(*query), &at.to_string(), &text(*floor)], out);
+                encode_array(&["COMPARE", &slot.0.to_string(), &text(*query), &at.to_string(), &text(*floor)], out);
             }
             Self::Replicate { slot, version, previous, durable, op } => {
                 let (slot, version, previous, durable) = (*slot, *version, *previous, *durable);
                 Head { kind: op.kind(), slot, version, previous, durable }.begin_replicate(op.words(), out);
                 op.push(out);
             }
-            Self::Durable { slot, seq } => words(&["DURABLE", &slot.0.to_string(), &text(*seq)], out),
-            Self::Fill { slot, epoch, stamp, last, durable, purged, entries, completions, terms } => words(
+            Self::Durable { slot, seq } => encode_array(&["DURABLE", &slot.0.to_string(), &text(*seq)], out),
+            Self::Fill { slot, epoch, stamp, last, durable, purged, entries, completions, terms } => encode_array(
                 &[
                     "FILL",
                     &slot.0.to_string(),
@@ -269,10 +269,10 @@ impl<'a> LinkMessage<'a> {
                 let (seq, version, found) = (text(identity.seq), version.to_string(), or_dash(*found));
                 let list =
                     [&b"COMPLETED"[..], identity.client, seq.as_bytes(), version.as_bytes(), found.as_bytes(), reply];
-                words(list.get(..if reply.is_empty() { 5 } else { 6 }).unwrap_or_default(), out);
+                encode_array(list.get(..if reply.is_empty() { 5 } else { 6 }).unwrap_or_default(), out);
             }
-            Self::Purge { slot, seq } => words(&["PURGE", &slot.0.to_string(), &text(*seq)], out),
-            Self::Release { slot, epoch } => words(&["RELEASE", &slot.0.to_string(), &epoch.to_string()], out),
+            Self::Purge { slot, seq } => encode_array(&["PURGE", &slot.0.to_string(), &text(*seq)], out),
+            Self::Release { slot, epoch } => encode_array(&["RELEASE", &slot.0.to_string(), &epoch.to_string()], out),
         }
     }
 
@@ -340,12 +340,12 @@ impl LinkReply {
     /// Appends the message.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Ack { count } => words(&["ACK", &count.to_string()], out),
-            Self::Lease { sent } => words(&["LEASE", &sent.to_string()], out),
-            Self::Memory { over } => words(&["MEMORY", &over.to_string()], out),
+            Self::Ack { count } => encode_array(&["ACK", &count.to_string()], out),
+            Self::Lease { sent } => encode_array(&["LEASE", &sent.to_string()], out),
+            Self::Memory { over } => encode_array(&["MEMORY", &over.to_string()], out),
             Self::Behind { slot, epoch, stamp, last } => {
                 let (slot, epoch) = (slot.0.to_string(), epoch.to_string());
-                words(&["BEHIND", &slot, &epoch, &stamp.to_string(), &or_dash(*last)], out);
+                encode_array(&["BEHIND", &slot, &epoch, &stamp.to_string(), &or_dash(*last)], out);
             }
             Self::Compared { slot, query, compared } => {
                 let compared = match compared {
@@ -353,9 +353,9 @@ impl LinkReply {
                     Compared::Elsewhere => "ELSEWHERE".to_owned(),
                     Compared::Purged(seq) => format!("PURGED:{seq}"),
                 };
-                words(&["COMPARED", &slot.0.to_string(), &query.to_string(), &compared], out);
+                encode_array(&["COMPARED", &slot.0.to_string(), &query.to_string(), &compared], out);
             }
-            Self::Deposed { slot, epoch } => words(&["DEPOSED", &slot.0.to_string(), &epoch.to_string()], out),
+            Self::Deposed { slot, epoch } => encode_array(&["DEPOSED", &slot.0.to_string(), &epoch.to_string()], out),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A record as sent from a primary to its replicas.
 
-use super::{Identity, Writes, begin_word, counter, decimal_digits, key, push_number_word};
-use crate::frame::{Words, push_number, push_word};
+use super::{Identity, Writes, counter, decimal_digits, key, push_number_word};
+use crate::frame::{Words, begin_bulk, push_number, push_word};
 use crate::id::{Epoch, Version};
 use crate::limits;
 use crate::slot::SlotId;
@@ -273,7 +273,7 @@ pub(super) fn push_version(version: Version, out: &mut Vec<u8>) {
         return push_word(b"0", out);
     }
     let Version { epoch: Epoch(epoch), seq } = version;
-    begin_word(decimal_digits(epoch) + 1 + decimal_digits(seq), out);
+    begin_bulk(decimal_digits(epoch) + 1 + decimal_digits(seq), out);
     push_number(epoch, out);
     out.push(b'-');
     push_number(seq, out);

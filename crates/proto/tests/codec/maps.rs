@@ -49,7 +49,7 @@ fn cluster_map() -> impl Strategy<Value = ClusterMap> {
             let mut map = ClusterMap::empty(cluster, bits);
             map.cluster_settings = cluster_settings;
             map.set_members(members);
-            map.set_version(MapVersion(4));
+            map.version = MapVersion(4);
             for (slot, pick) in bits.slots().zip(picks) {
                 map.set_config(slot, Arc::clone(&configs[pick]));
             }
@@ -84,7 +84,7 @@ proptest! {
         let mut new = old.clone();
         new.cluster_settings = cluster_settings;
         new.set_members(members);
-        new.set_version(MapVersion(9));
+        new.version = MapVersion(9);
         for (slot, config) in changes {
             let slot = SlotId(slot % u16::try_from(old.bits().count()).unwrap());
             new.set_config(slot, Arc::new(SlotConfig { version: MapVersion(9), ..(*config).clone() }));

@@ -207,10 +207,10 @@ impl World {
 
     /// The coordinator publishes a change of the map.
     pub(crate) fn map_published(&mut self) {
-        if self.state_is_lost() {
+        if self.faults.state_is_lost {
             self.check_leaves();
         }
-        self.coordinator_serves();
+        self.faults.state_is_lost = false;
         let Some(state) = &self.coordinator.state else { return };
         let map = state.map().clone();
         for (slot, config) in map.slots() {

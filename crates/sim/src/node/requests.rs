@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use engine::modify::OwnedReply;
-use engine::slot::{Answer, Refusal, Written};
+use engine::slot::{Executed, Refusal, Written};
 use engine::waiting::{Outcome as Wait, Waiting};
 use proto::id::Version;
 use proto::peer::{Identity, ModifyReply, Write};
@@ -66,7 +66,7 @@ impl World {
                 ack: operation.ack,
             };
             let written = node.write(now, slot, &write, &waiting, &mut process.turn);
-            written.map(|Answer { answer, ticket }| match answer {
+            written.map(|Executed { answer, ticket }| match answer {
                 Written::Done(version) => (Outcome::Done(version), ticket),
                 Written::Modified(version, reply) => (outcome_of(&operation.what, &reply, version), ticket),
                 Written::Conflict(_) => (Outcome::Conflict, ticket),
@@ -86,7 +86,7 @@ impl World {
                     Outcome::Value(value, record.map_or(Version::NONE, |record| record.version()))
                 },
             );
-            read.map(|Answer { answer, ticket }| (answer, ticket))
+            read.map(|Executed { answer, ticket }| (answer, ticket))
         };
         if shows_expired {
             self.broken("I11", Some(slot), format!("{} is read past its deadline", operation.key));

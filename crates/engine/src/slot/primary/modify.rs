@@ -11,7 +11,7 @@ use crate::completions::Completion;
 use crate::modify::{Outcome, OwnedReply, evaluate};
 use crate::node::Turn;
 use crate::record::Record;
-use crate::slot::{Answer, Refusal, Slot, SlotContext, Written};
+use crate::slot::{Executed, Refusal, Slot, SlotContext, Written};
 use crate::waiting::Waiting;
 
 impl<B: Bugs> Slot<B> {
@@ -43,7 +43,7 @@ impl<B: Bugs> Slot<B> {
         newest: Option<Record>,
         waiting: &Waiting,
         turn: &mut Turn,
-    ) -> Result<Answer<Written>, Refusal> {
+    ) -> Result<Executed<Written>, Refusal> {
         let mut newest_seq = newest.as_ref().map_or(0, |record| record.version().seq);
         for key in modify.other_keys() {
             let seq = match self.table.get(cx.hasher, key) {

@@ -6,7 +6,7 @@ use crate::bugs::{Bug, Bugs};
 use crate::listing::Listing;
 use crate::node::Turn;
 use crate::record::Record;
-use crate::slot::{Answer, Refusal, Slot, SlotContext};
+use crate::slot::{Executed, Refusal, Slot, SlotContext};
 use crate::time::Timestamp;
 use crate::waiting::Waiting;
 
@@ -28,18 +28,18 @@ impl<B: Bugs> Slot<B> {
         waiting: &Waiting,
         turn: &mut Turn,
         read: impl FnOnce(Option<&Record>) -> R,
-    ) -> Result<Answer<R>, Refusal> {
+    ) -> Result<Executed<R>, Refusal> {
         if !self.is_primary() {
             return Err(Refusal::NotHere);
         }
         if level == ReadLevel::Local {
-            return Ok(Answer { answer: read(self.get(cx, key, clock)), ticket: None });
+            return Ok(Executed { answer: read(self.get(cx, key, clock)), ticket: None });
         }
         let newest = self.table.get(cx.hasher, key);
         if newest.is_some_and(Record::has_deadline) {
             let cx = SlotContext { now: clock(), ..cx };
             if newest.is_some_and(|record| record.is_expired(cx.wall())) {
-                return self.read_expired(cx, key, waiting, turn).map(|ticket| Answer { answer: read(None), ticket });
+                return self.read_expired(cx, key, waiting, turn).map(|ticket| Executed { answer: read(None), ticket });
             }
         }
         newest.into_iter().for_each(|record| cx.was_used(record));
@@ -49,7 +49,7 @@ impl<B: Bugs> Slot<B> {
         // moment.
         self.serves(SlotContext { now: clock(), ..cx }).ok_or(Refusal::NotHere)?;
         let ticket = if self.bugs.plants(Bug::UncommittedRead) { None } else { self.wait(seq, false, waiting) };
-        Ok(Answer { answer, ticket })
+        Ok(Executed { answer, ticket })
     }
 
     /// Serves a linear read that finds a value past its deadline: commits that the value is gone.

@@ -54,7 +54,7 @@ async fn a_map_that_cannot_be_written_stops_the_node_and_one_for_which_there_is_
     let node = Durable::open(&disk, Fsync::Interval).leads().await;
     let newer = |version| {
         let mut map = map_of_one();
-        map.set_version(MapVersion(version));
+        map.version = MapVersion(version);
         Arc::new(map)
     };
     disk.inject(Some(Operation::SyncData), 0, Fault::NoSpace);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use engine::listing::{Listing, PageSize};
 use engine::node::{Node, TICK, Turn};
-use engine::slot::{Answer, Written};
+use engine::slot::{Executed, Written};
 use engine::time::Timestamp;
 use engine::waiting::Waiting;
 use engine::walk::Walk;
@@ -245,7 +245,7 @@ impl Differential {
     fn write(&mut self, write: &Write<'_>) -> Result<Written, String> {
         let slot = self.node.slot_of(write.key);
         let written = self.node.write(Timestamp(self.now), slot, write, &Waiting::new(), &mut self.turn);
-        written.map(|Answer { answer, .. }| answer).map_err(|refusal| format!("a write is refused: {refusal:?}"))
+        written.map(|Executed { answer, .. }| answer).map_err(|refusal| format!("a write is refused: {refusal:?}"))
     }
 
     fn key(&mut self) -> Vec<u8> {
@@ -364,7 +364,7 @@ fn map_of_one(me: Incarnation, number: u64) -> ClusterMap {
         ..SlotConfig::default()
     });
     BITS.slots().for_each(|slot| map.set_config(slot, Arc::clone(&config)));
-    map.set_version(MapVersion(number));
+    map.version = MapVersion(number);
     map
 }
 

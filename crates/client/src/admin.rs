@@ -51,7 +51,15 @@ impl Client {
     /// # Errors
     /// [`Error::NotReached`] if the coordinator does not answer. It is asked once.
     pub async fn list_nodes(&self) -> Result<Vec<NodeAddr>, Error> {
-        list_nodes(&self.cluster).await
+        let question = Request::question(verbs::LIST_NODES, None);
+        let lines = ask(&self.cluster, Whom::Coordinator, question, |first| first == "OK Nodes:").await?;
+        let nodes = match lines.split_first() {
+            Some((first, nodes)) if first == "OK Nodes:" => nodes,
+            Some((first, [])) if first == "OK No nodes registered" => &[],
+            _ => return Err(no_protocol(&self.cluster, Whom::Coordinator)),
+        };
+        let nodes = nodes.iter().map(|node| node.strip_prefix("  ")?.parse().ok());
+        nodes.collect::<Option<_>>().ok_or_else(|| no_protocol(&self.cluster, Whom::Coordinator))
     }
 
     /// Who holds a key now, as the coordinator sees it.
@@ -71,7 +79,9 @@ impl Client {
     /// [`Error::NotReached`] if the coordinator does not answer; [`Error::Refused`] if no node is registered. It is
     /// asked once.
     pub async fn nodes_for_key(&self, key: impl AsRef<[u8]>) -> Result<Placement, Error> {
-        nodes_for_key(&self.cluster, checked_key(key.as_ref())?).await
+        let request = Request::question(verbs::GET_NODES_FOR_KEY, Some(checked_key(key.as_ref())?));
+        let lines = ask(&self.cluster, Whom::Coordinator, request, |first| first.starts_with("PRIMARY ")).await?;
+        Placement::from_lines(&lines).ok_or_else(|| no_protocol(&self.cluster, Whom::Coordinator))
     }
 
     /// What the coordinator reports about itself, on one line.
@@ -149,7 +159,10 @@ impl Client {
     /// # Errors
     /// [`Error::NotReached`] if the coordinator does not answer. It is asked once.
     pub async fn status(&self) -> Result<Vec<String>, Error> {
-        status(&self.cluster).await
+        let is_status = |first: &str| first.starts_with("OK Status ");
+        let lines = ask(&self.cluster, Whom::Coordinator, Request::question(verbs::STATUS, None), is_status).await?;
+        let is_answer = lines.first().is_some_and(|first| is_status(first));
+        if is_answer { Ok(lines) } else { Err(no_protocol(&self.cluster, Whom::Coordinator)) }
     }
 
     /// Waits until every slot has a primary and all its copies in sync, and nothing is moving, for at most `span`, or a
@@ -169,7 +182,14 @@ impl Client {
     /// [`Error::Refused`] if the cluster did not become healthy in time; the reason begins with `TIMEOUT` and names
     /// what is missing. [`Error::NotReached`] if the coordinator does not answer.
     pub async fn wait_healthy(&self, span: Duration) -> Result<(), Error> {
-        wait_healthy(&self.cluster, span).await
+        let span = span.min(LONGEST_WAIT);
+        let word = format!("{}ms", span.as_millis());
+        let request = Request::question(verbs::WAIT_HEALTHY, Some(word.as_bytes()));
+        let timeouts = Timeouts::until(self.cluster.deadline() + span);
+        match ask_within(&self.cluster, Whom::Coordinator, request, one_line, timeouts).await?.as_slice() {
+            [ok] if ok == "OK" => Ok(()),
+            _ => Err(no_protocol(&self.cluster, Whom::Coordinator)),
+        }
     }
 
     /// Has a node compare the copies of every slot it leads, now. Returns its report, one line each. The first begins
@@ -179,7 +199,13 @@ impl Client {
     /// # Errors
     /// [`Error::NotReached`] if the node does not answer within ten minutes. It is asked once.
     pub async fn verify(&self, node: &NodeAddr) -> Result<Vec<String>, Error> {
-        verify(&self.cluster, node).await
+        let whom = Whom::Node(node);
+        let is_report = |first: &str| first.starts_with("OK Verified ");
+        let timeouts = Timeouts::until(self.cluster.deadline() + VERIFIED_WITHIN);
+        let request = Request::question(verbs::VERIFY, None);
+        let lines = ask_within(&self.cluster, whom, request, is_report, timeouts).await?;
+        let is_answer = lines.first().is_some_and(|first| is_report(first));
+        if is_answer { Ok(lines) } else { Err(no_protocol(&self.cluster, whom)) }
     }
 
     /// Does the same on every registered node, all at the same time.
@@ -221,7 +247,14 @@ impl Client {
     ///
     /// [`AckLevel::Async`]: crate::AckLevel::Async
     pub async fn losses(&self, node: &NodeAddr) -> Result<Vec<String>, Error> {
-        losses(&self.cluster, node).await
+        let whom = Whom::Node(node);
+        let has_more = |first: &str| first.starts_with("OK ") && first.ends_with(':');
+        let mut lines = ask(&self.cluster, whom, Request::question(verbs::LOSSES, None), has_more).await?;
+        match lines.first() {
+            Some(first) if has_more(first) => Ok(lines.split_off(1)),
+            Some(first) if first == "OK No losses" => Ok(Vec::new()),
+            _ => Err(no_protocol(&self.cluster, whom)),
+        }
     }
 
     /// Has the coordinator stop waiting for what a node of an earlier coordinator's map has to report. What only that
@@ -231,7 +264,7 @@ impl Client {
     /// [`Error::NotReached`] if nobody could be asked, [`Error::Refused`] if there is no such node, [`Error::Unknown`]
     /// if no answer came. It is asked once, and may be asked again.
     pub async fn forget(&self, node: &NodeAddr) -> Result<String, Error> {
-        forget(&self.cluster, node).await
+        tell(&self.cluster, Request::question(verbs::FORGET, Some(node.as_str().as_bytes()))).await
     }
 
     /// Takes a node off the ring, whether or not it is running, and gives up what it alone holds. Returns the
@@ -293,7 +326,11 @@ impl Client {
     /// As [`Client::forget`], with [`Error::Refused`] if no slot has this number, or while the coordinator takes its
     /// state over from the nodes.
     pub async fn accept_loss(&self, slots: Slots) -> Result<String, Error> {
-        accept_loss(&self.cluster, slots).await
+        let word = match slots {
+            Slots::One(slot) => slot.to_string(),
+            Slots::All => "all".to_owned(),
+        };
+        tell(&self.cluster, Request::question(verbs::ACCEPT_LOSS, Some(word.as_bytes()))).await
     }
 
     /// Checks that the coordinator responds.
@@ -311,24 +348,6 @@ impl Client {
     pub async fn ping_node(&self, node: &NodeAddr) -> Result<(), Error> {
         ping(&self.cluster, Whom::Node(node)).await
     }
-}
-
-async fn list_nodes(cluster: &Cluster) -> Result<Vec<NodeAddr>, Error> {
-    let question = Request::question(verbs::LIST_NODES, None);
-    let lines = ask(cluster, Whom::Coordinator, question, |first| first == "OK Nodes:").await?;
-    let nodes = match lines.split_first() {
-        Some((first, nodes)) if first == "OK Nodes:" => nodes,
-        Some((first, [])) if first == "OK No nodes registered" => &[],
-        _ => return Err(no_protocol(cluster, Whom::Coordinator)),
-    };
-    let nodes = nodes.iter().map(|node| node.strip_prefix("  ")?.parse().ok());
-    nodes.collect::<Option<_>>().ok_or_else(|| no_protocol(cluster, Whom::Coordinator))
-}
-
-async fn nodes_for_key(cluster: &Cluster, key: &[u8]) -> Result<Placement, Error> {
-    let request = Request::question(verbs::GET_NODES_FOR_KEY, Some(key));
-    let lines = ask(cluster, Whom::Coordinator, request, |first| first.starts_with("PRIMARY ")).await?;
-    Placement::from_lines(&lines).ok_or_else(|| no_protocol(cluster, Whom::Coordinator))
 }
 
 async fn info(cluster: &Cluster, whom: Whom<'_>) -> Result<String, Error> {
@@ -352,37 +371,6 @@ async fn stats(cluster: &Cluster, whom: Whom<'_>) -> Result<Vec<(String, u64)>, 
     parsed.ok_or_else(|| no_protocol(cluster, whom))
 }
 
-async fn status(cluster: &Cluster) -> Result<Vec<String>, Error> {
-    let is_status = |first: &str| first.starts_with("OK Status ");
-    let lines = ask(cluster, Whom::Coordinator, Request::question(verbs::STATUS, None), is_status).await?;
-    let is_answer = lines.first().is_some_and(|first| is_status(first));
-    if is_answer { Ok(lines) } else { Err(no_protocol(cluster, Whom::Coordinator)) }
-}
-
-async fn wait_healthy(cluster: &Cluster, span: Duration) -> Result<(), Error> {
-    let span = span.min(LONGEST_WAIT);
-    let word = format!("{}ms", span.as_millis());
-    let request = Request::question(verbs::WAIT_HEALTHY, Some(word.as_bytes()));
-    let timeouts = Timeouts::until(cluster.deadline() + span);
-    let lines = exchange_within(cluster, Whom::Coordinator, &request, one_line, timeouts).await;
-    let lines = lines.map_err(|failure| not_reached(cluster, Whom::Coordinator, &failure))?;
-    match unless_error(cluster, Whom::Coordinator, lines)?.as_slice() {
-        [ok] if ok == "OK" => Ok(()),
-        _ => Err(no_protocol(cluster, Whom::Coordinator)),
-    }
-}
-
-async fn verify(cluster: &Cluster, node: &NodeAddr) -> Result<Vec<String>, Error> {
-    let whom = Whom::Node(node);
-    let is_report = |first: &str| first.starts_with("OK Verified ");
-    let (request, timeouts) =
-        (Request::question(verbs::VERIFY, None), Timeouts::until(cluster.deadline() + VERIFIED_WITHIN));
-    let lines = exchange_within(cluster, whom, &request, is_report, timeouts).await;
-    let lines = unless_error(cluster, whom, lines.map_err(|failure| not_reached(cluster, whom, &failure))?)?;
-    let is_answer = lines.first().is_some_and(|first| is_report(first));
-    if is_answer { Ok(lines) } else { Err(no_protocol(cluster, whom)) }
-}
-
 async fn ping(cluster: &Cluster, whom: Whom<'_>) -> Result<(), Error> {
     match ask(cluster, whom, Request::question(verbs::PING, None), one_line).await?.as_slice() {
         [pong] if pong == "PONG" => Ok(()),
@@ -390,32 +378,10 @@ async fn ping(cluster: &Cluster, whom: Whom<'_>) -> Result<(), Error> {
     }
 }
 
-async fn losses(cluster: &Cluster, node: &NodeAddr) -> Result<Vec<String>, Error> {
-    let whom = Whom::Node(node);
-    let has_more = |first: &str| first.starts_with("OK ") && first.ends_with(':');
-    let mut lines = ask(cluster, whom, Request::question(verbs::LOSSES, None), has_more).await?;
-    match lines.first() {
-        Some(first) if has_more(first) => Ok(lines.split_off(1)),
-        Some(first) if first == "OK No losses" => Ok(Vec::new()),
-        _ => Err(no_protocol(cluster, whom)),
-    }
-}
-
-async fn forget(cluster: &Cluster, node: &NodeAddr) -> Result<String, Error> {
-    tell(cluster, Request::question(verbs::FORGET, Some(node.as_str().as_bytes()))).await
-}
-
-async fn accept_loss(cluster: &Cluster, slots: Slots) -> Result<String, Error> {
-    let word = match slots {
-        Slots::One(slot) => slot.to_string(),
-        Slots::All => "all".to_owned(),
-    };
-    tell(cluster, Request::question(verbs::ACCEPT_LOSS, Some(word.as_bytes()))).await
-}
-
 /// Sends the coordinator a command that changes the cluster.
 async fn tell(cluster: &Cluster, request: Request) -> Result<String, Error> {
-    let answered = exchange(cluster, Whom::Coordinator, &request, one_line).await;
+    let timeouts = Timeouts::until(cluster.deadline());
+    let answered = exchange(cluster, Whom::Coordinator, &request, one_line, timeouts).await;
     let lines = answered.map_err(|failure| match failure {
         Failure::NotSent(_) | Failure::NotAdmitted(_) => not_reached(cluster, Whom::Coordinator, &failure),
         Failure::NoAnswer(reason) => {
@@ -444,20 +410,21 @@ async fn ask(
     request: Request,
     has_more: impl Fn(&str) -> bool,
 ) -> Result<Vec<String>, Error> {
-    let lines = exchange(cluster, whom, &request, has_more).await;
+    ask_within(cluster, whom, request, has_more, Timeouts::until(cluster.deadline())).await
+}
+
+async fn ask_within(
+    cluster: &Cluster,
+    whom: Whom<'_>,
+    request: Request,
+    has_more: impl Fn(&str) -> bool,
+    timeouts: Timeouts,
+) -> Result<Vec<String>, Error> {
+    let lines = exchange(cluster, whom, &request, has_more, timeouts).await;
     unless_error(cluster, whom, lines.map_err(|failure| not_reached(cluster, whom, &failure))?)
 }
 
 async fn exchange(
-    cluster: &Cluster,
-    whom: Whom<'_>,
-    request: &Request,
-    has_more: impl Fn(&str) -> bool,
-) -> Result<Vec<String>, Failure> {
-    exchange_within(cluster, whom, request, has_more, Timeouts::until(cluster.deadline())).await
-}
-
-async fn exchange_within(
     cluster: &Cluster,
     whom: Whom<'_>,
     request: &Request,
